@@ -1,0 +1,38 @@
+"""What the core tells those who watch: facts, hooks, and the adapters behind them."""
+
+from ._facts import (
+    AttemptEnded,
+    AttemptOutcome,
+    Fact,
+    PublishEnded,
+    PublishResult,
+    PublishStarted,
+    RetryScheduled,
+    RoundEnded,
+    WriteEnded,
+    WriteExhausted,
+    WriteStarted,
+    WriteStatus,
+)
+from ._hooks import Hook, Scope, Scopes, emit
+from ._logging import log_facts
+
+__all__ = [
+    "AttemptEnded",
+    "AttemptOutcome",
+    "Fact",
+    "Hook",
+    "PublishEnded",
+    "PublishResult",
+    "PublishStarted",
+    "RetryScheduled",
+    "RoundEnded",
+    "Scope",
+    "Scopes",
+    "WriteEnded",
+    "WriteExhausted",
+    "WriteStarted",
+    "WriteStatus",
+    "emit",
+    "log_facts",
+]

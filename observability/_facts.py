@@ -1,0 +1,136 @@
+"""What the core tells its hooks: frozen facts, one type an occurrence.
+
+No fact holds a payload, a password, an entity id or a token. Times ending in
+``_ns`` are nanoseconds since the Unix epoch on this process's clock; waits
+ending in ``_s`` are seconds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+AttemptOutcome = Literal["committed", "conflict", "in_doubt", "resolved", "failed"]
+WriteStatus = Literal["committed", "duplicate", "failed", "unknown"]
+PublishResult = Literal["delivered", "retry", "rejected", "unavailable", "not_attempted"]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteStarted:
+    """One call of `write` begins; its event is valid and about to be sent."""
+
+    event_id: UUID
+    event_name: str
+    event_type: str
+    topic: str
+    entities: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded:
+    """One run of the write transaction is over.
+
+    `outcome` is ``committed``, ``conflict`` (certainly not committed, may be
+    retried), ``in_doubt`` (the connection died and took the answer along),
+    ``resolved`` (a look-up found what an earlier attempt in doubt had done) or
+    ``failed`` (certainly not committed, another error). `oc_class` is the
+    database's own name of a conflict, ``OC000`` or ``OC001``.
+    """
+
+    event_id: UUID
+    number: int
+    waited_s: float
+    started_ns: int
+    ended_ns: int
+    outcome: AttemptOutcome
+    error: str | None = None
+    sqlstate: str | None = None
+    oc_class: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetryScheduled:
+    """An attempt failed and another follows after `wait_s` seconds."""
+
+    event_id: UUID
+    attempt: int
+    max_retries: int
+    wait_s: float
+    error: str
+    sqlstate: str | None
+    oc_class: str | None
+    conflict: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WriteExhausted:
+    """The last attempt allowed has failed; its error goes to the caller."""
+
+    event_id: UUID
+    attempts: int
+    max_retries: int
+    error: str
+    sqlstate: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WriteEnded:
+    """One call of `write` is over; `error` names the exception's type, if any."""
+
+    event_id: UUID
+    status: WriteStatus
+    attempts: int
+    conflicts: int
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PublishStarted:
+    """A message goes to the broker for the `attempt`-th time.
+
+    `carrier` is the trace context that came with the row. `committed_ns` is
+    the database's time of the commit, `picked_up_ns` ours of the read.
+    """
+
+    event_id: UUID
+    topic: str
+    system: str
+    carrier: Mapping[str, str]
+    attempt: int
+    committed_ns: int
+    picked_up_ns: int
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PublishEnded:
+    """The broker's answer to one message, or that there was none."""
+
+    event_id: UUID
+    topic: str
+    result: PublishResult
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoundEnded:
+    """One relay round: rows read, delivered and deleted, failed, died, held back."""
+
+    read: int
+    delivered: int
+    failed: int
+    dead: int
+    held: int
+    sink_available: bool
+
+
+Fact = (
+    WriteStarted
+    | AttemptEnded
+    | RetryScheduled
+    | WriteExhausted
+    | WriteEnded
+    | PublishStarted
+    | PublishEnded
+    | RoundEnded
+)

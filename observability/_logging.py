@@ -1,0 +1,76 @@
+"""The log lines of the library: facts as standard log records.
+
+A record's text is for people; its keys (``event_id``, ``attempt``,
+``max_retries``, ``wait_s``, ``sqlstate``, ``oc_class``) are for machines and
+stay stable.
+"""
+
+import logging
+
+from ._facts import Fact, PublishEnded, RetryScheduled, WriteExhausted
+
+logger = logging.getLogger("dsql_outbox")
+
+
+def log_facts(fact: Fact) -> None:
+    """Log retries and last failures: a hook, on by default."""
+    match fact:
+        case RetryScheduled():
+            _log_retry(fact)
+        case WriteExhausted():
+            _log_exhausted(fact)
+        case PublishEnded(result="retry" | "rejected"):
+            _log_publish_failure(fact)
+        case _:
+            pass
+
+
+def _log_retry(fact: RetryScheduled) -> None:
+    what = (
+        f"Transaction conflict ({fact.oc_class or 'OC000'})"
+        if fact.conflict
+        else f"Transient failure ({fact.sqlstate or fact.error})"
+    )
+    logger.warning(
+        "%s detected for event %s, attempt %d: retry of at most %d in %.3f s",
+        what,
+        fact.event_id,
+        fact.attempt,
+        fact.max_retries,
+        fact.wait_s,
+        extra={
+            "event_id": str(fact.event_id),
+            "attempt": fact.attempt,
+            "max_retries": fact.max_retries,
+            "wait_s": fact.wait_s,
+            "sqlstate": fact.sqlstate,
+            "oc_class": fact.oc_class,
+        },
+    )
+
+
+def _log_exhausted(fact: WriteExhausted) -> None:
+    logger.error(
+        "Retries exhausted for event %s after %d attempts: %s (%s)",
+        fact.event_id,
+        fact.attempts,
+        fact.error,
+        fact.sqlstate or "no SQLSTATE",
+        extra={
+            "event_id": str(fact.event_id),
+            "attempt": fact.attempts,
+            "max_retries": fact.max_retries,
+            "sqlstate": fact.sqlstate,
+        },
+    )
+
+
+def _log_publish_failure(fact: PublishEnded) -> None:
+    logger.warning(
+        "Publish of event %s to %s failed (%s): %s",
+        fact.event_id,
+        fact.topic,
+        fact.result,
+        fact.error,
+        extra={"event_id": str(fact.event_id), "topic": fact.topic, "result": fact.result},
+    )

@@ -1,0 +1,62 @@
+"""The vocabulary that writer and publisher share, and the way to the database."""
+
+from ._connection import AsyncConnection, Connection
+from ._database import DEFAULT_SCHEMA, Database
+from ._errors import (
+    DuplicateEvent,
+    EventTooLarge,
+    InvalidEvent,
+    MissingExtra,
+    OutboxError,
+    OutcomeUnknown,
+    SchemaError,
+    SettingsError,
+    SinkUnavailable,
+)
+from ._event import Entity, EntityHeader, Event, EventHeader
+from ._message import TRACE_HEADERS, Message, subject_key
+from ._parse import EventSource, ParsedEvent, ParsedTouch, parse_event
+from ._receipt import Receipt, Touched
+from ._settings import (
+    DEFAULT_SHARDS,
+    MAX_EVENT_BYTES,
+    MAX_NAME,
+    MAX_TRANSACTION_ROWS,
+    require_not_negative,
+    require_positive,
+)
+
+__all__ = [
+    "DEFAULT_SCHEMA",
+    "DEFAULT_SHARDS",
+    "MAX_EVENT_BYTES",
+    "MAX_NAME",
+    "MAX_TRANSACTION_ROWS",
+    "TRACE_HEADERS",
+    "AsyncConnection",
+    "Connection",
+    "Database",
+    "DuplicateEvent",
+    "Entity",
+    "EntityHeader",
+    "Event",
+    "EventHeader",
+    "EventSource",
+    "EventTooLarge",
+    "InvalidEvent",
+    "Message",
+    "MissingExtra",
+    "OutboxError",
+    "OutcomeUnknown",
+    "ParsedEvent",
+    "ParsedTouch",
+    "Receipt",
+    "SchemaError",
+    "SettingsError",
+    "SinkUnavailable",
+    "Touched",
+    "parse_event",
+    "require_not_negative",
+    "require_positive",
+    "subject_key",
+]

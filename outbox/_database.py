@@ -1,0 +1,105 @@
+"""The way to the database: settings first, connections on first use."""
+
+import math
+import re
+import threading
+from time import monotonic, sleep
+from typing import Any, Final
+
+import anyio
+from psycopg_pool import AsyncConnectionPool
+
+from ._connection import AsyncConnection, Connection
+from ._errors import SettingsError
+from ._opens import OPENS_PER_SECOND, OpenRate
+from ._settings import require_positive
+from ._target import Isolation, target_of
+
+DEFAULT_SCHEMA: Final = "outbox"
+
+_MAX_LIFETIME: Final = 55 * 60.0
+"""Seconds; DSQL closes connections after 60 minutes (AWS, Aurora DSQL quotas)."""
+
+_SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+
+
+class Database:
+    """A database that holds the outbox tables, or will.
+
+    Making one does no I/O. `url` is ``postgresql://..`` or
+    ``dsql://role@cluster.dsql.region.on.aws/postgres``; `schema` names the
+    database schema of our tables. `isolation` sets the level of every
+    connection on PostgreSQL (None: the server's default; both levels are
+    right). `connect_timeout` is seconds (libpq: whole ones, at least 2);
+    `opens_per_second` limits new connections.
+
+    Raises `SettingsError` for a URL or name that cannot work.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        schema: str = DEFAULT_SCHEMA,
+        isolation: Isolation | None = None,
+        connect_timeout: float = 10.0,
+        opens_per_second: float = OPENS_PER_SECOND,
+    ) -> None:
+        require_positive(
+            "Database",
+            {"connect_timeout": connect_timeout, "opens_per_second": opens_per_second},
+        )
+        if not _SCHEMA_NAME.fullmatch(schema):
+            raise SettingsError(
+                f"schema {schema!r} must be lower-case letters, digits and _, "
+                "must not start with a digit, and may have 63 characters at most"
+            )
+        self.schema = schema
+        self._target = target_of(url, isolation)
+        self._connect_timeout = connect_timeout
+        self._opens = OpenRate(opens_per_second)
+        self._opens_lock = threading.Lock()
+
+    def connect(self, *, timeout: float | None = None) -> Connection:
+        """Open one connection in autocommit mode; `timeout` is seconds.
+
+        Raises the driver's `OperationalError` if that fails.
+        """
+        sleep(self._reserve_open())
+        return Connection.connect(**self._parameters(self._target.parameters(), timeout))
+
+    async def connect_async(self, *, timeout: float | None = None) -> AsyncConnection:
+        """Open one connection in autocommit mode; `timeout` is seconds.
+
+        Raises the driver's `OperationalError` if that fails.
+        """
+        await anyio.sleep(self._reserve_open())
+        found = await self._target.parameters_async()
+        return await AsyncConnection.connect(**self._parameters(found, timeout))
+
+    def pool_async(self, *, max_size: int) -> AsyncConnectionPool[AsyncConnection]:
+        """A pool that keeps itself connected, for those who run long; not opened yet."""
+
+        async def parameters() -> dict[str, Any]:
+            return self._parameters(await self._target.parameters_async(), None)
+
+        return AsyncConnectionPool(
+            connection_class=AsyncConnection,
+            kwargs=parameters,
+            min_size=1,
+            max_size=max_size,
+            max_lifetime=_MAX_LIFETIME,
+            open=False,
+            name="dsql-outbox",
+        )
+
+    def _reserve_open(self) -> float:
+        with self._opens_lock:
+            return self._opens.reserve(monotonic())
+
+    def _parameters(self, found: dict[str, Any], timeout: float | None) -> dict[str, Any]:
+        seconds = min(self._connect_timeout, timeout or math.inf)
+        return found | {"autocommit": True, "connect_timeout": math.ceil(seconds)}
+
+    def __repr__(self) -> str:
+        return f"Database({self._target}, schema={self.schema!r})"

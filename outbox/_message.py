@@ -1,0 +1,33 @@
+"""What the broker gets, and the names of its headers."""
+
+from typing import Final
+from urllib.parse import quote
+from uuid import UUID
+
+import msgspec
+
+TRACE_HEADERS: Final = ("traceparent", "tracestate", "baggage")
+"""W3C trace context; it travels under its own names, outside CloudEvents."""
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One event on its way to a broker.
+
+    `payload` is the event exactly as it was received. `headers` are CloudEvents
+    1.0 attributes under their plain names (``id``, ``type``, ..) and the W3C
+    trace headers; a sink writes them by its broker's binding. `key` is the
+    subject; messages of one key must be stored in the order they are given.
+    `dedupe_id` is the same each time the message is sent.
+    """
+
+    event_id: UUID
+    topic: str
+    key: str
+    headers: dict[str, str]
+    payload: bytes
+    dedupe_id: str
+
+
+def subject_key(entity_type: str, entity_id: str) -> str:
+    """``type/id``, each part percent-encoded, so that no id can forge another's key."""
+    return f"{quote(entity_type, safe='')}/{quote(entity_id, safe='')}"

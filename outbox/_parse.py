@@ -1,0 +1,249 @@
+"""Reading an event: everything that can be wrong with it is found here, before any write."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any, Final, NoReturn, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from ._errors import EventTooLarge, InvalidEvent
+from ._event import EntityHeader, Event, EventHeader, WireDate, encode_json
+from ._settings import (
+    MAX_ENTITY_ID,
+    MAX_ENTITY_TYPE,
+    MAX_EVENT_BYTES,
+    MAX_NAME,
+    MAX_TRANSACTION_BYTES,
+    MAX_TRANSACTION_ROWS,
+)
+
+EventSource = Event | Mapping[str, Any] | str | bytes
+"""What `write` takes. JSON text is stored and sent exactly as given."""
+
+MAX_ENTITIES: Final = (MAX_TRANSACTION_ROWS - 2) // 2
+"""An event and its outbox row, and two rows for each entity, fit one transaction."""
+
+T = TypeVar("T")
+
+_RawObject = dict[str, msgspec.Raw]
+_raw_object: Final = msgspec.json.Decoder(_RawObject)
+_raw_objects: Final = msgspec.json.Decoder(list[_RawObject])
+_event_header: Final = msgspec.json.Decoder(EventHeader)
+_entity_header: Final = msgspec.json.Decoder(EntityHeader)
+_encode: Final = msgspec.json.Encoder().encode
+
+_MISSING_FIELD: Final = re.compile(r"Object missing required field `(?P<field>[^`]+)`")
+_AT: Final = re.compile(r"(?P<rule>.*?) - at `\$\.?(?P<path>[^`]*)`$", re.DOTALL)
+
+
+class ParsedTouch(msgspec.Struct, frozen=True):
+    """One entity of a valid event; `attributes` and `header` are JSON text."""
+
+    entity_type: str
+    entity_id: str
+    attributes: str
+    header: str
+
+
+class ParsedEvent(msgspec.Struct, frozen=True):
+    """A valid event, ready to be written.
+
+    `data` is the event's text exactly as received. `fingerprint` is the SHA-256
+    of it with savedDate left out, since senders restamp that when they send
+    again. `created_date` is aware of its time zone.
+    """
+
+    id: UUID
+    name: str
+    type: str
+    created_date: datetime | None
+    data: str
+    fingerprint: bytes
+    touches: tuple[ParsedTouch, ...]
+    stored_bytes: int
+
+
+def parse_event(source: EventSource) -> ParsedEvent:
+    """Read and check an event.
+
+    Raises `InvalidEvent` with the culprit's path, or `EventTooLarge` over 1 MiB.
+    """
+    encoded, data = _encoded(source)
+    if len(encoded) > MAX_EVENT_BYTES:
+        raise EventTooLarge(len(encoded), MAX_EVENT_BYTES)
+    document = _decode(_raw_object, encoded, "")
+    header_raw = _field(document, "eventHeader", "")
+    header = _decode(_event_header, header_raw, "eventHeader")
+    created = parse_date(header.created_date, "eventHeader.createdDate")
+    parse_date(header.saved_date, "eventHeader.savedDate")
+    touches = _touches(document, header_raw)
+    stored = 2 * len(encoded) + sum(len(t.attributes) + len(t.header) for t in touches)
+    if stored > MAX_TRANSACTION_BYTES:
+        raise EventTooLarge(stored, MAX_TRANSACTION_BYTES)
+    name = _name(header.event_name, "eventHeader.eventName")
+    return ParsedEvent(
+        id=header.uuid,
+        name=name,
+        type=_type(header, name),
+        created_date=created,
+        data=data,
+        fingerprint=_fingerprint(document, header_raw),
+        touches=touches,
+        stored_bytes=stored,
+    )
+
+
+def parse_date(value: WireDate, path: str) -> datetime | None:
+    """ISO 8601 text or epoch milliseconds as an aware datetime.
+
+    Text without a time zone is taken as UTC. Raises `InvalidEvent`.
+    """
+    try:
+        if value is None:
+            return None
+        if isinstance(value, str) and not value.lstrip("-").isdigit():
+            date = datetime.fromisoformat(value)
+            return date if date.tzinfo else date.replace(tzinfo=UTC)
+        return datetime.fromtimestamp(float(value) / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        raise InvalidEvent(path, "is neither an ISO 8601 date nor epoch milliseconds") from None
+
+
+def _encoded(source: EventSource) -> tuple[bytes, str]:
+    """The event as bytes and as text, the same content."""
+    if isinstance(source, Event):
+        source = source.to_json()
+    elif isinstance(source, Mapping):
+        source = encode_json(source)
+    try:
+        if isinstance(source, str):
+            return source.encode(), source
+        return source, source.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidEvent("", f"is not UTF-8 at byte {error.start}") from None
+    except UnicodeEncodeError as error:
+        raise InvalidEvent("", f"is not UTF-8 at character {error.start}") from None
+
+
+def _touches(document: _RawObject, event_header: msgspec.Raw) -> tuple[ParsedTouch, ...]:
+    if "entities" in document or "eventBody" not in document:
+        where, read = "entities", _touch
+        raw = _field(document, "entities", "")
+    else:
+        where, read = "eventBody.entities", _touch_of_older_form
+        body = _decode(_raw_object, document["eventBody"], "eventBody")
+        raw = _field(body, "entities", "eventBody")
+    entities = _decode(_raw_objects, raw, where)
+    if not entities:
+        raise InvalidEvent(where, "must hold at least one entity")
+    if len(entities) > MAX_ENTITIES:
+        raise InvalidEvent(where, f"{len(entities)} entities are over the limit of {MAX_ENTITIES}")
+    touches = tuple(read(e, f"{where}[{n}]", event_header) for n, e in enumerate(entities))
+    _refuse_repeats(touches, where)
+    return touches
+
+
+def _touch(entity: _RawObject, path: str, event_header: msgspec.Raw) -> ParsedTouch:
+    raw = _field(entity, "entityHeader", path)
+    path = f"{path}.entityHeader"
+    header = _decode(_entity_header, raw, path)
+    attributes = {k: v for k, v in entity.items() if k != "entityHeader"}
+    return _checked(header, path, _encode(attributes), event_header, raw)
+
+
+def _touch_of_older_form(entity: _RawObject, path: str, event_header: msgspec.Raw) -> ParsedTouch:
+    attributes = entity.pop("updatedAttributes", msgspec.Raw(b"{}"))
+    _decode(_raw_object, attributes, f"{path}.updatedAttributes")
+    raw = _encode(entity)
+    header = _decode(_entity_header, raw, path)
+    return _checked(header, path, bytes(attributes), event_header, msgspec.Raw(raw))
+
+
+def _checked(
+    header: EntityHeader,
+    path: str,
+    attributes: bytes,
+    event_header: msgspec.Raw,
+    entity_header: msgspec.Raw,
+) -> ParsedTouch:
+    both = {"eventHeader": event_header, "entityHeader": entity_header}
+    parse_date(header.created_at, f"{path}.createdAt")
+    parse_date(header.updated_at, f"{path}.updatedAt")
+    return ParsedTouch(
+        entity_type=_key(header.entity_type, MAX_ENTITY_TYPE, f"{path}.entityType"),
+        entity_id=_key(header.entity_id, MAX_ENTITY_ID, f"{path}.entityId"),
+        attributes=attributes.decode(),
+        header=_encode(both).decode(),
+    )
+
+
+def _refuse_repeats(touches: tuple[ParsedTouch, ...], where: str) -> None:
+    first: dict[tuple[str, str], int] = {}
+    for n, touch in enumerate(touches):
+        before = first.setdefault((touch.entity_type, touch.entity_id), n)
+        if before != n:
+            raise InvalidEvent(f"{where}[{n}]", f"is the same entity as {where}[{before}]")
+
+
+def _key(value: str, limit: int, path: str) -> str:
+    """A part of an entity's key; trailing blanks would be cut silently by varchar(n)."""
+    _name(value, path, limit)
+    if value != value.rstrip(" "):
+        raise InvalidEvent(path, "must not end with blanks")
+    return value
+
+
+def _name(value: str, path: str, limit: int = MAX_NAME) -> str:
+    if not value:
+        raise InvalidEvent(path, "must not be empty")
+    if len(value) > limit:
+        raise InvalidEvent(path, f"has {len(value)} characters, over the limit of {limit}")
+    if "\0" in value:
+        raise InvalidEvent(path, "must not hold a NUL character")
+    return value
+
+
+def _type(header: EventHeader, name: str) -> str:
+    """The event's type; older senders leave it out, and it is the name without blanks."""
+    if header.event_type is None:
+        return name.replace(" ", "")
+    return _name(header.event_type, "eventHeader.eventType")
+
+
+def _fingerprint(document: _RawObject, header_raw: msgspec.Raw) -> bytes:
+    header = _decode(_raw_object, header_raw, "eventHeader")
+    header.pop("savedDate", None)
+    return sha256(_encode({**document, "eventHeader": header})).digest()
+
+
+def _field(source: _RawObject, name: str, path: str) -> msgspec.Raw:
+    try:
+        return source[name]
+    except KeyError:
+        raise InvalidEvent(f"{path}.{name}" if path else name, "is required") from None
+
+
+def _decode(decoder: "msgspec.json.Decoder[T]", raw: bytes | msgspec.Raw, path: str) -> T:
+    try:
+        return decoder.decode(raw)
+    except msgspec.DecodeError as error:
+        _refuse(error, path)
+    except RecursionError:
+        raise InvalidEvent(path, "is nested too deeply") from None
+
+
+def _refuse(error: msgspec.DecodeError, path: str) -> NoReturn:
+    """Say what msgspec found in our words: a path, and the rule that was broken."""
+    text = str(error)
+    if not isinstance(error, msgspec.ValidationError):
+        raise InvalidEvent(path, f"is not valid JSON: {text}") from None
+    found = _AT.match(text)
+    rule, inner = (found["rule"], found["path"]) if found else (text, "")
+    if missing := _MISSING_FIELD.match(rule):
+        rule, inner = "is required", ".".join(filter(None, (inner, missing["field"])))
+    if inner and not inner.startswith("["):
+        inner = f".{inner}" if path else inner
+    raise InvalidEvent(f"{path}{inner}", rule[:1].lower() + rule[1:]) from None

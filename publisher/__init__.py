@@ -1,0 +1,1 @@
+"""The relay side: outbox rows to a broker, in order per subject."""

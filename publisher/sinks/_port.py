@@ -1,0 +1,55 @@
+"""The port to a broker."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from dsql_outbox.outbox import Message
+
+
+class Delivered(msgspec.Struct, frozen=True):
+    """The broker has stored the message and said so."""
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """Not stored, or no answer came: send it again later. `error` holds no payload."""
+
+    error: str
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """The broker will never take this message. `error` holds no payload."""
+
+    error: str
+
+
+class NotAttempted(msgspec.Struct, frozen=True):
+    """Not sent, since an earlier message of its key failed."""
+
+
+Outcome = Delivered | Retry | Rejected | NotAttempted
+
+
+class Sink(Protocol):
+    """Where messages go.
+
+    A sink with ``ordered = False`` gets at most one message of a key in a call;
+    the relay sends the next only after this one was acknowledged. A sink may
+    set ``ordered = True`` only if its client proves that after a failure
+    nothing later of that key is stored; then it gets whole batches, and answers
+    per key a delivered prefix, one failure, and NotAttempted.
+    """
+
+    ordered: bool
+    system: str
+    """The broker's name in OpenTelemetry's messaging conventions."""
+
+    async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
+        """Send messages; the outcomes have the same order and length.
+
+        Returns only when every outcome is known or given up. Raises
+        `SinkUnavailable` when the broker, not a message, failed: then the
+        relay counts nothing against any message and sends them all again.
+        """
+        ...

@@ -1,0 +1,20 @@
+-- Every event, byte for byte as received. A receipt and a replayed message can
+-- be rebuilt from one row. fingerprint: SHA-256 of the event, savedDate left out.
+-- write_id: random, one per call of write; tells "mine" from "somebody else's".
+CREATE TABLE IF NOT EXISTS {schema}.business_events (
+  id uuid PRIMARY KEY,
+  event_name varchar(255) NOT NULL,
+  event_type varchar(255) NOT NULL,
+  created_date timestamptz,
+  saved_date timestamptz NOT NULL,
+  event_data json NOT NULL,
+  fingerprint bytea NOT NULL,
+  write_id uuid NOT NULL,
+  subject_type varchar(64) NOT NULL,
+  subject_id varchar(128) NOT NULL,
+  subject_version bigint NOT NULL,
+  shard int NOT NULL,
+  position bigint NOT NULL,
+  topic varchar(255) NOT NULL,
+  touches json NOT NULL
+)

@@ -1,0 +1,17 @@
+-- The current state. version: gapless, +1 per event that touches the entity.
+-- position, previous_position: of the last two events that had it as subject,
+-- in microseconds; 0 means none. shard: given at the first event and kept, so
+-- the number of shards can grow.
+CREATE TABLE IF NOT EXISTS {schema}.entities (
+  entity_type varchar(64) NOT NULL,
+  entity_id varchar(128) NOT NULL,
+  version bigint NOT NULL,
+  shard int NOT NULL,
+  position bigint NOT NULL,
+  previous_position bigint NOT NULL,
+  entity_data json NOT NULL,
+  event_id uuid NOT NULL,
+  created_at timestamptz NOT NULL,
+  updated_at timestamptz NOT NULL,
+  PRIMARY KEY (entity_type, entity_id)
+)

@@ -1,0 +1,16 @@
+-- What waits for the relay: insert and delete only, never updated. The shard
+-- leads the key, so inserts spread over key ranges instead of one hot tail.
+CREATE TABLE IF NOT EXISTS {schema}.outbox (
+  shard int NOT NULL,
+  position bigint NOT NULL,
+  event_id uuid NOT NULL,
+  previous_position bigint NOT NULL,
+  subject_type varchar(64) NOT NULL,
+  subject_id varchar(128) NOT NULL,
+  subject_version bigint NOT NULL,
+  topic varchar(255) NOT NULL,
+  headers json NOT NULL,
+  payload text NOT NULL,
+  created_at timestamptz NOT NULL,
+  PRIMARY KEY (shard, position, event_id)
+)

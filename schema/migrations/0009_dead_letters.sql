@@ -1,0 +1,19 @@
+-- Messages given up: the whole outbox row, and why.
+CREATE TABLE IF NOT EXISTS {schema}.dead_letters (
+  event_id uuid NOT NULL,
+  died_at timestamptz NOT NULL,
+  shard int NOT NULL,
+  position bigint NOT NULL,
+  previous_position bigint NOT NULL,
+  subject_type varchar(64) NOT NULL,
+  subject_id varchar(128) NOT NULL,
+  subject_version bigint NOT NULL,
+  topic varchar(255) NOT NULL,
+  headers json NOT NULL,
+  payload text NOT NULL,
+  created_at timestamptz NOT NULL,
+  error text NOT NULL,
+  attempts int NOT NULL,
+  replays int NOT NULL,
+  PRIMARY KEY (event_id, died_at)
+)

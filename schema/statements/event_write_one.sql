@@ -1,0 +1,41 @@
+-- One event with one entity: the fast path, all parameters scalar.
+-- One autocommit statement, so one round trip. business_event, header and
+-- message read what the upsert returned, so they hold the version and position
+-- that it gave. The final SELECT reads no table that a writer may not read.
+WITH entity AS (
+  INSERT INTO {schema}.entities AS e (entity_type, entity_id, version, shard, position,
+    previous_position, entity_data, event_id, created_at, updated_at)
+  VALUES (%(entity_type)s, %(entity_id)s, 1, %(shard)s,
+    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, 0,
+    %(attributes)s::json, %(id)s, clock_timestamp(), clock_timestamp())
+  ON CONFLICT (entity_type, entity_id) DO UPDATE SET
+    version = e.version + 1,
+    position = greatest(EXCLUDED.position, e.position + 1),
+    previous_position = e.position,
+    entity_data = EXCLUDED.entity_data,
+    event_id = EXCLUDED.event_id,
+    updated_at = EXCLUDED.updated_at
+  RETURNING e.version, e.shard, e.position, e.previous_position
+), business_event AS (
+  INSERT INTO {schema}.business_events (id, event_name, event_type, created_date, saved_date,
+    event_data, fingerprint, write_id, subject_type, subject_id, subject_version, shard,
+    position, topic, touches)
+  SELECT %(id)s, %(name)s, %(type)s, %(created_date)s, clock_timestamp(),
+    %(data)s::text::json, %(fingerprint)s, %(write_id)s, %(entity_type)s, %(entity_id)s,
+    version, shard, position, %(topic)s, ('[' || %(touch)s || version || '}}]')::json
+  FROM entity
+), header AS (
+  INSERT INTO {schema}.event_headers (entity_type, entity_id, entity_version, event_id,
+    event_name, event_type, created_date, saved_date, header_data)
+  SELECT %(entity_type)s, %(entity_id)s, version, %(id)s, %(name)s, %(type)s,
+    %(created_date)s, clock_timestamp(), %(header)s::json
+  FROM entity
+), message AS (
+  INSERT INTO {schema}.outbox (shard, position, event_id, previous_position, subject_type,
+    subject_id, subject_version, topic, headers, payload, created_at)
+  SELECT shard, position, %(id)s, previous_position, %(entity_type)s, %(entity_id)s, version,
+    %(topic)s, (%(headers)s || %(key)s || '@' || version || '"}}')::json,
+    %(data)s::text, clock_timestamp()
+  FROM entity
+)
+SELECT version, position FROM entity

@@ -1,0 +1,1 @@
+"""The transactional outbox for Amazon Aurora DSQL and PostgreSQL."""

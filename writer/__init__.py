@@ -1,0 +1,1 @@
+"""The write side: one event, one transaction, retried on conflict."""
