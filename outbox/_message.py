@@ -17,7 +17,9 @@ class Message(msgspec.Struct, frozen=True):
     1.0 attributes under their plain names (``id``, ``type``, ..) and the W3C
     trace headers; a sink writes them by its broker's binding. `key` is the
     subject; messages of one key must be stored in the order they are given.
-    `dedupe_id` is the same each time the message is sent.
+    `dedupe_id` is the same each time the message is sent. `committed_ns` is the
+    database's time of the commit and `picked_up_ns` ours of the read, both in
+    nanoseconds since the Unix epoch; `attempt` counts from 1, over restarts too.
     """
 
     event_id: UUID
@@ -26,6 +28,9 @@ class Message(msgspec.Struct, frozen=True):
     headers: dict[str, str]
     payload: bytes
     dedupe_id: str
+    committed_ns: int
+    picked_up_ns: int
+    attempt: int = 1
 
 
 def subject_key(entity_type: str, entity_id: str) -> str:
