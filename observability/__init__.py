@@ -1,5 +1,6 @@
 """What the core tells those who watch: facts, hooks, and the adapters behind them."""
 
+from . import _attributes as attributes
 from ._facts import (
     AttemptEnded,
     AttemptOutcome,
@@ -16,6 +17,7 @@ from ._facts import (
 )
 from ._hooks import Hook, Scope, Scopes, emit
 from ._logging import log_facts
+from ._otel import TraceFacts, trace_facts
 
 __all__ = [
     "AttemptEnded",
@@ -29,10 +31,13 @@ __all__ = [
     "RoundEnded",
     "Scope",
     "Scopes",
+    "TraceFacts",
     "WriteEnded",
     "WriteExhausted",
     "WriteStarted",
     "WriteStatus",
+    "attributes",
     "emit",
     "log_facts",
+    "trace_facts",
 ]

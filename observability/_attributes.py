@@ -1,0 +1,79 @@
+"""The names of every span attribute, each with what it holds.
+
+Names under ``outbox.`` are ours; the others are OpenTelemetry's semantic
+conventions. No attribute holds a payload, an entity id or a password.
+"""
+
+from typing import Final
+
+EVENT_ID: Final = "outbox.event.id"
+"""The event's UUID."""
+
+EVENT_NAME: Final = "outbox.event.name"
+"""The event's name, such as ``Loan Created``."""
+
+EVENT_TYPE: Final = "outbox.event.type"
+"""The event's type, such as ``LoanCreated``."""
+
+EVENT_ENTITIES: Final = "outbox.event.entities"
+"""How many entities the event touches."""
+
+TOPIC: Final = "outbox.topic"
+"""The topic that the outbox row names."""
+
+WRITE_STATUS: Final = "outbox.write.status"
+"""How the write ended: ``committed``, ``duplicate``, ``failed`` or ``unknown``."""
+
+WRITE_ATTEMPTS: Final = "outbox.write.attempts"
+"""How many attempts the write took."""
+
+WRITE_CONFLICTS: Final = "outbox.write.conflicts"
+"""How many of the attempts ended in a conflict."""
+
+WRITE_EXHAUSTED: Final = "outbox.write.exhausted"
+"""True if the write failed because its retries ran out."""
+
+ATTEMPT_NUMBER: Final = "outbox.attempt.number"
+"""The attempt's number, from 1."""
+
+ATTEMPT_WAITED: Final = "outbox.attempt.waited_s"
+"""Seconds waited before this attempt, after the one before it failed."""
+
+ATTEMPT_OUTCOME: Final = "outbox.attempt.outcome"
+"""How the attempt ended: ``committed``, ``conflict``, ``in_doubt``, ``resolved`` or ``failed``."""
+
+ATTEMPT_OC_CLASS: Final = "outbox.attempt.oc_class"
+"""The database's own name of the conflict: ``OC000`` (data) or ``OC001`` (schema)."""
+
+PUBLISH_ATTEMPT: Final = "outbox.publish.attempt"
+"""How many times the message has been sent, this time included; it counts over restarts."""
+
+PUBLISH_RESULT: Final = "outbox.publish.result"
+"""The answer: ``delivered``, ``retry``, ``rejected``, ``unavailable`` or ``not_attempted``."""
+
+DB_SYSTEM: Final = "db.system.name"
+"""Always ``postgresql``: DSQL speaks its protocol."""
+
+DB_STATUS_CODE: Final = "db.response.status_code"
+"""The SQLSTATE of the attempt's error."""
+
+ERROR_TYPE: Final = "error.type"
+"""The exception's type on a write or an attempt; the result on a failed publish."""
+
+MESSAGING_SYSTEM: Final = "messaging.system"
+"""The broker's kind, such as ``nats``."""
+
+MESSAGING_DESTINATION: Final = "messaging.destination.name"
+"""The topic the message is sent to."""
+
+MESSAGING_OPERATION_NAME: Final = "messaging.operation.name"
+"""Always ``publish``."""
+
+MESSAGING_OPERATION_TYPE: Final = "messaging.operation.type"
+"""Always ``send``, which current conventions say for ``publish``."""
+
+MESSAGING_MESSAGE_ID: Final = "messaging.message.id"
+"""The event's UUID."""
+
+MESSAGING_BODY_SIZE: Final = "messaging.message.body.size"
+"""The payload's size in bytes."""

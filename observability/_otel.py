@@ -1,0 +1,212 @@
+"""Facts as OpenTelemetry spans, by the OpenTelemetry API alone.
+
+One write and its delivery make one trace::
+
+    outbox.write                the call of `write`
+      outbox.write.attempt      one run of the transaction; the gap before it is the wait
+      outbox.wait               from the commit until a publisher picked the row up
+      publish <topic>           one try at the broker; a consumer continues from here
+
+Without an SDK nothing is recorded, and a trace that the caller brought along
+still travels through the row to the broker.
+"""
+
+from functools import cached_property
+from importlib.metadata import version
+from types import TracebackType
+from typing import Final, Self
+
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, TracerProvider
+
+from . import _attributes as names
+from ._facts import (
+    AttemptEnded,
+    Fact,
+    PublishEnded,
+    PublishStarted,
+    WriteEnded,
+    WriteExhausted,
+    WriteStarted,
+)
+from ._hooks import Scope
+
+_FAILED: Final = frozenset(
+    {"conflict", "in_doubt", "failed", "unknown", "retry", "rejected", "unavailable"}
+)
+
+
+class TraceFacts:
+    """The hook that turns facts into spans.
+
+    Without `tracer_provider` it uses the global one, also when that is set
+    after the first fact.
+    """
+
+    def __init__(self, tracer_provider: TracerProvider | None = None) -> None:
+        self._provider = tracer_provider
+
+    @cached_property
+    def _tracer(self) -> Tracer:
+        return trace.get_tracer("dsql_outbox", version("dsql-outbox"), self._provider)
+
+    def __call__(self, fact: Fact, /) -> Scope | None:
+        """Open a span for a write or a publish that begins; pass over all else."""
+        match fact:
+            case WriteStarted():
+                return _start_write(self._tracer, fact)
+            case PublishStarted():
+                return _start_publish(self._tracer, fact)
+            case _:
+                return None
+
+
+trace_facts: Final = TraceFacts()
+"""The hook on the global tracer provider: on by default."""
+
+
+class _SpanScope:
+    """One span and the later facts that belong to it."""
+
+    __slots__ = ("_context", "_span", "_token", "_tracer")
+
+    def __init__(self, tracer: Tracer, span: Span) -> None:
+        self._tracer = tracer
+        self._span = span
+        self._context = trace.set_span_in_context(span)
+
+    @property
+    def carrier(self) -> dict[str, str]:
+        """The span's trace context; its own context holds no baggage, so none is sent."""
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier, trace.set_span_in_context(self._span, Context()))
+        return carrier
+
+    def __call__(self, fact: Fact, /) -> None:
+        if not self._span.is_recording():
+            return
+        match fact:
+            case AttemptEnded():
+                _record_attempt(self._tracer, self._context, fact)
+            case WriteExhausted():
+                self._span.set_attribute(names.WRITE_EXHAUSTED, value=True)
+            case WriteEnded():
+                _end_write(self._span, fact)
+            case PublishEnded():
+                _end_publish(self._span, fact)
+            case _:
+                pass
+
+    def __enter__(self) -> Self:
+        self._token = attach(self._context)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        detach(self._token)
+        if self._span.is_recording():  # no fact has ended it
+            _finish(self._span, failed=kind is not None, error=kind.__name__ if kind else None)
+
+
+def _start_write(tracer: Tracer, fact: WriteStarted) -> _SpanScope:
+    span = tracer.start_span(
+        "outbox.write", attributes={names.EVENT_TYPE: fact.event_type, names.TOPIC: fact.topic}
+    )
+    if span.is_recording():
+        span.set_attributes(
+            {
+                names.EVENT_ID: str(fact.event_id),
+                names.EVENT_NAME: fact.event_name,
+                names.EVENT_ENTITIES: fact.entities,
+            }
+        )
+    return _SpanScope(tracer, span)
+
+
+def _record_attempt(tracer: Tracer, parent: Context, fact: AttemptEnded) -> None:
+    attributes: dict[str, str | float | None] = {
+        names.DB_SYSTEM: "postgresql",
+        names.ATTEMPT_NUMBER: fact.number,
+        names.ATTEMPT_WAITED: fact.waited_s,
+        names.ATTEMPT_OUTCOME: fact.outcome,
+        names.ATTEMPT_OC_CLASS: fact.oc_class,
+        names.DB_STATUS_CODE: fact.sqlstate,
+    }
+    span = tracer.start_span(
+        "outbox.write.attempt",
+        parent,
+        SpanKind.CLIENT,
+        {name: value for name, value in attributes.items() if value is not None},
+        start_time=fact.started_ns,
+    )
+    _finish(
+        span,
+        failed=fact.outcome in _FAILED,
+        error=fact.error,
+        end_ns=max(fact.started_ns, fact.ended_ns),
+    )
+
+
+def _end_write(span: Span, fact: WriteEnded) -> None:
+    span.set_attributes(
+        {
+            names.WRITE_STATUS: fact.status,
+            names.WRITE_ATTEMPTS: fact.attempts,
+            names.WRITE_CONFLICTS: fact.conflicts,
+        }
+    )
+    _finish(span, failed=fact.status in _FAILED, error=fact.error)
+
+
+def _start_publish(tracer: Tracer, fact: PublishStarted) -> _SpanScope:
+    # The row's trace is the parent, never what happens to run in the publisher.
+    parent = propagate.extract(fact.carrier)
+    span = tracer.start_span(
+        f"publish {fact.topic}",
+        parent,
+        SpanKind.PRODUCER,
+        {
+            names.MESSAGING_SYSTEM: fact.system,
+            names.MESSAGING_DESTINATION: fact.topic,
+            names.MESSAGING_OPERATION_NAME: "publish",
+            names.MESSAGING_OPERATION_TYPE: "send",
+        },
+    )
+    if span.is_recording():
+        span.set_attributes(
+            {
+                names.MESSAGING_MESSAGE_ID: str(fact.event_id),
+                names.MESSAGING_BODY_SIZE: fact.payload_bytes,
+                names.PUBLISH_ATTEMPT: fact.attempt,
+            }
+        )
+        _record_wait(tracer, parent, fact)
+    return _SpanScope(tracer, span)
+
+
+def _record_wait(tracer: Tracer, parent: Context, fact: PublishStarted) -> None:
+    if fact.attempt > 1 or not trace.get_current_span(parent).get_span_context().is_valid:
+        return  # without a traced write the wait would be a trace of its own
+    span = tracer.start_span("outbox.wait", parent, start_time=fact.committed_ns)
+    # Two clocks: the database's may be ahead of ours.
+    span.end(max(fact.committed_ns, fact.picked_up_ns))
+
+
+def _end_publish(span: Span, fact: PublishEnded) -> None:
+    span.set_attribute(names.PUBLISH_RESULT, fact.result)
+    failed = fact.result in _FAILED
+    _finish(span, failed=failed, error=fact.result if failed else None)
+
+
+def _finish(span: Span, *, failed: bool, error: str | None, end_ns: int | None = None) -> None:
+    if error is not None:
+        span.set_attribute(names.ERROR_TYPE, error)
+    if failed:
+        span.set_status(StatusCode.ERROR)
+    span.end(end_ns)

@@ -1,0 +1,102 @@
+"""OpenTelemetry's SDK, set up as the process's own; imported only when spans are asked for."""
+
+import logging
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from threading import Thread
+from time import monotonic
+from typing import Final
+
+from opentelemetry import trace
+from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import (
+    BatchSpanProcessor,
+    ConsoleSpanExporter,
+    SpanExporter,
+    SpanExportResult,
+)
+
+_FLUSH_SECONDS: Final = 5.0
+
+logger = logging.getLogger("dsql_outbox")
+
+
+def console() -> SpanExporter:
+    """Spans as JSON on standard error; standard output is the command's own."""
+    return ConsoleSpanExporter(out=sys.stderr)
+
+
+@contextmanager
+def exporting(service_name: str, exporters: Sequence[SpanExporter]) -> Generator[None]:
+    """Give every span that ends inside the `with` block to each of `exporters`."""
+    # The exporters log each retry and failure. `_Guarded` says it once instead,
+    # and an export under way may still fail after the block: no reset.
+    logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
+    guarded = [_Guarded(exporter) for exporter in exporters]
+    provider = _global_provider(service_name)
+    for exporter in guarded:
+        provider.add_span_processor(exporter.processor)
+    try:
+        yield
+    finally:
+        _shut_down(guarded)
+
+
+def _global_provider(service_name: str) -> TracerProvider:
+    """The provider that is set already, as by ``opentelemetry-instrument``, else a new one."""
+    provider = trace.get_tracer_provider()
+    if not isinstance(provider, TracerProvider):
+        provider = TracerProvider(resource=_resource(service_name), shutdown_on_exit=False)
+        trace.set_tracer_provider(provider)
+    return provider
+
+
+def _resource(service_name: str) -> Resource:
+    # `create` lets what it is given win over the OTEL_* variables; we want it the other way.
+    return Resource.create(
+        {SERVICE_NAME: service_name, **OTELResourceDetector().detect().attributes}
+    )
+
+
+class _Guarded(SpanExporter):
+    """An exporter whose first failure is one warning line and never a traceback."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self._warned = False
+        self.processor = BatchSpanProcessor(self)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        try:
+            result = self._exporter.export(spans)
+        except Exception as error:  # noqa: BLE001 - lost spans must not disturb the command
+            self.warn(type(error).__name__)
+            return SpanExportResult.FAILURE
+        if result is not SpanExportResult.SUCCESS:
+            self.warn("the collector cannot be reached or refused them")
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        return self._exporter.force_flush(timeout_millis)
+
+    def warn(self, reason: str) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning("spans are lost, check the OTLP endpoint: %s", reason)
+
+
+def _shut_down(exporters: Sequence[_Guarded]) -> None:
+    """Flush and close all at once; threads, because the SDK's own flush has no time limit."""
+    deadline = monotonic() + _FLUSH_SECONDS
+    threads = [Thread(target=exporter.processor.shutdown, daemon=True) for exporter in exporters]
+    for thread in threads:
+        thread.start()
+    for thread, exporter in zip(threads, exporters, strict=True):
+        thread.join(max(0.0, deadline - monotonic()))
+        if thread.is_alive():
+            exporter.warn(f"they could not be sent within {_FLUSH_SECONDS:.0f} s")

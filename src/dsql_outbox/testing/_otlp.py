@@ -1,0 +1,134 @@
+"""A collector for tests: takes spans by OTLP over HTTP and keeps them."""
+
+import gzip
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Condition, Thread
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from dsql_outbox.outbox import MissingExtra
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+
+class OtlpReceiver:
+    """An OTLP/HTTP server on 127.0.0.1 that runs inside a `with` block.
+
+    It takes protobuf, plain or gzip, on ``/v1/traces``. `requests` holds what
+    came, as `ExportTraceServiceRequest`; resource attributes such as
+    ``service.name`` are found there. Entering raises `MissingExtra` without the
+    extra ``[otlp]``.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[ExportTraceServiceRequest] = []
+        self._arrived = Condition()
+
+    @property
+    def endpoint(self) -> str:
+        """The base URL, as OTEL_EXPORTER_OTLP_ENDPOINT takes it."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    @property
+    def spans(self) -> "list[Span]":
+        """Every span so far, in the order of arrival."""
+        with self._arrived:
+            return self._spans()
+
+    def wait_for(
+        self, wanted: "int | Callable[[list[Span]], bool]", timeout: float = 10.0
+    ) -> "list[Span]":
+        """Wait until `wanted` spans are there, or until `wanted` says yes to those there are.
+
+        Returns the spans. Raises `TimeoutError` after `timeout` seconds.
+        """
+
+        def enough() -> bool:
+            return wanted(self._spans()) if callable(wanted) else len(self._spans()) >= wanted
+
+        with self._arrived:
+            if not self._arrived.wait_for(enough, timeout):
+                names = [span.name for span in self._spans()]
+                raise TimeoutError(f"not the spans waited for after {timeout} s: {names}")
+            return self._spans()
+
+    def __enter__(self) -> Self:
+        self._messages = _import_messages()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self._receive))
+        self._thread = Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def _receive(self, body: bytes) -> bytes:
+        request: ExportTraceServiceRequest = self._messages.ExportTraceServiceRequest.FromString(
+            body
+        )
+        with self._arrived:
+            self.requests.append(request)
+            self._arrived.notify_all()
+        answer: bytes = self._messages.ExportTraceServiceResponse().SerializeToString()
+        return answer
+
+    def _spans(self) -> "list[Span]":
+        return [
+            span
+            for request in self.requests
+            for resource in request.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+
+
+def _import_messages() -> Any:
+    try:
+        from opentelemetry.proto.collector.trace.v1 import (  # noqa: PLC0415 - an extra
+            trace_service_pb2,
+        )
+    except ImportError as error:
+        raise MissingExtra("otlp", "receiving spans by OTLP") from error
+    return trace_service_pb2
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def __init__(self, receive: "Callable[[bytes], bytes]", *args: Any) -> None:
+        self._receive = receive
+        super().__init__(*args)  # which handles the request
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        if self.path != "/v1/traces":
+            self.send_error(404)
+            return
+        try:
+            if self.headers.get("content-encoding") == "gzip":
+                body = gzip.decompress(body)
+            answer = self._receive(body)
+        except Exception as error:  # noqa: BLE001 - whatever cannot be read is the sender's fault
+            self.send_error(400, type(error).__name__)
+            return
+        self._reply(answer)
+
+    def _reply(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "application/x-protobuf")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Stay quiet: tests read the spans, not the requests."""
