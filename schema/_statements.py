@@ -6,21 +6,22 @@ from typing import Final, LiteralString, cast
 
 from psycopg import sql
 
-_FOLDER: Final = files("dsql_outbox.schema")
+FOLDER: Final = files("dsql_outbox.schema")
 
 
 def read_sql(folder: str, name: str) -> LiteralString:
     """The text of ``schema/<folder>/<name>.sql``; literal, since it ships with the package."""
-    text = (_FOLDER / folder / f"{name}.sql").read_text(encoding="utf-8")
+    text = (FOLDER / folder / f"{name}.sql").read_text(encoding="utf-8")
     return cast("LiteralString", text)  # type: ignore[redundant-cast]  # mypy has no LiteralString
 
 
-def render(text: LiteralString, schema: str) -> bytes:
-    """Fill ``{schema}`` in as a quoted identifier."""
-    return sql.SQL(text).format(schema=sql.Identifier(schema)).as_bytes(None)
+def render(text: LiteralString, schema: str, /, **literals: int | str) -> bytes:
+    """Fill ``{schema}`` in as a quoted identifier, and each other name as a quoted literal."""
+    values = {name: sql.Literal(value) for name, value in literals.items()}
+    return sql.SQL(text).format(schema=sql.Identifier(schema), **values).as_bytes(None)
 
 
 @lru_cache(maxsize=256)
-def statement(name: str, schema: str) -> bytes:
+def statement(name: str, schema: str, /, **literals: int | str) -> bytes:
     """The statement of this name, ready to execute on tables of this schema."""
-    return render(read_sql("statements", name), schema)
+    return render(read_sql("statements", name), schema, **literals)

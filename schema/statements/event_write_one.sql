@@ -22,7 +22,7 @@ WITH entity AS (
     position, topic, touches)
   SELECT %(id)s, %(name)s, %(type)s, %(created_date)s, clock_timestamp(),
     %(data)s::text::json, %(fingerprint)s, %(write_id)s, %(entity_type)s, %(entity_id)s,
-    version, shard, position, %(topic)s, ('[' || %(touch)s || version || '}}]')::json
+    version, shard, position, %(topic)s, ('[' || %(touch)s::text || version || '}}]')::json
   FROM entity
 ), header AS (
   INSERT INTO {schema}.event_headers (entity_type, entity_id, entity_version, event_id,
@@ -34,7 +34,7 @@ WITH entity AS (
   INSERT INTO {schema}.outbox (shard, position, event_id, previous_position, subject_type,
     subject_id, subject_version, topic, headers, payload, created_at)
   SELECT shard, position, %(id)s, previous_position, %(entity_type)s, %(entity_id)s, version,
-    %(topic)s, (%(headers)s || %(key)s || '@' || version || '"}}')::json,
+    %(topic)s, (%(headers)s::text || %(key)s::text || '@' || version || '"}}')::json,
     %(data)s::text, clock_timestamp()
   FROM entity
 )

@@ -1,0 +1,82 @@
+"""Tell how a database differs from what this version needs."""
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+
+from dsql_outbox.outbox import Connection, Database
+
+from ._compare import Comparison
+from ._drift import Drift
+from ._execute import execute
+from ._migrate import Recorded, changed_text, read_recorded
+from ._migrations import migrations
+from ._remedies import Remedies
+from ._shape import Shape, read_shape
+from ._statements import statement
+
+
+def check(database: Database) -> list[Drift]:
+    """All differences, none of them mended; an empty list means that this version runs here.
+
+    Reads the catalog, our bookkeeping, and one outbox row per shard. Raises the
+    driver's errors.
+    """
+    with database.connect() as connection:
+        return list(_drifts(connection, database.schema))
+
+
+def _drifts(connection: Connection, schema: str) -> Iterator[Drift]:
+    shape = read_shape(connection, schema)
+    if shape is None:
+        text = f"schema {schema} is missing: run {Remedies(schema).apply()}"
+        yield Drift("missing_schema", schema, text)
+        return
+    recorded = read_recorded(connection, schema, shape)
+    yield from _migration_drifts(schema, recorded)
+    yield from Comparison(schema, shape, frozenset(recorded)).drifts()
+    if "outbox_leases" in shape:
+        yield from _shard_drifts(connection, schema, shape)
+
+
+def _migration_drifts(schema: str, recorded: Mapping[int, Recorded]) -> Iterator[Drift]:
+    known = {migration.version: migration for migration in migrations()}
+    for version, migration in known.items():
+        found = recorded.get(version)
+        if found is None:
+            text = (
+                f"migration {migration.label} of schema {schema} was not applied, or not recorded"
+            )
+            remedy = Remedies(schema).apply()
+            yield Drift("missing_migration", migration.label, f"{text}: run {remedy}")
+        elif found.checksum != migration.checksum:
+            text = changed_text(schema, migration, found)
+            yield Drift("changed_migration", migration.label, text)
+    for version in recorded.keys() - known.keys():
+        label = f"{version:04} {recorded[version].name}"
+        text = (
+            f"migration {label} of schema {schema} comes from a newer version of dsql-outbox; "
+            f"this one knows up to {max(known):04}: run pip install --upgrade dsql-outbox"
+        )
+        yield Drift("newer_migration", label, text)
+
+
+def _shard_drifts(connection: Connection, schema: str, shape: Shape) -> Iterator[Drift]:
+    leased = [row[0] for row in execute(connection, statement("shard_list", schema))]
+    remedies = Remedies(schema)
+    if not leased:
+        text = f"schema {schema} has no shards: run {remedies.apply()}"
+        yield Drift("missing_shards", "outbox_leases", text)
+        return
+    for below, above in pairwise([-1, *leased]):
+        if above - below > 1:
+            gap = f"schema {schema} lacks the lease rows of shards {below + 1} to {above - 1}"
+            yield Drift("missing_shards", "outbox_leases", f"{gap}: run {remedies.apply()}")
+    if "outbox" in shape:
+        yield from _orphan_drifts(connection, schema, leased[-1])
+
+
+def _orphan_drifts(connection: Connection, schema: str, highest: int) -> Iterator[Drift]:
+    for (shard,) in execute(connection, statement("shards_orphaned", schema)):
+        remedy = Remedies(schema).apply(max(shard, highest) + 1)
+        text = f"messages wait in shard {shard} of schema {schema}, which has no lease row"
+        yield Drift("orphaned_shard", str(shard), f"{text}: run {remedy}")

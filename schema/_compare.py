@@ -1,0 +1,94 @@
+"""Compare tables and views as they are with what the migrations make."""
+
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+
+from ._drift import Drift
+from ._migrations import Migration
+from ._remedies import Remedies
+from ._shape import Column, Relation, Shape, expected
+
+
+class Comparison:
+    """One schema: `shape` is what it has, `recorded` the versions applied to it."""
+
+    def __init__(self, schema: str, shape: Shape, recorded: AbstractSet[int]) -> None:
+        self._schema = schema
+        self._shape = shape
+        self._recorded = recorded
+        self._remedies = Remedies(schema)
+
+    def drifts(self) -> Iterator[Drift]:
+        """Every difference, in the order of the migrations; tables not ours are not looked at."""
+        for migration, wanted in expected():
+            found = self._shape.get(wanted.name)
+            if found is None or found.view != wanted.view:
+                yield from self._missing(migration, wanted, found)
+            elif wanted.view:
+                yield from self._view(migration, wanted, found)
+            else:
+                yield from self._table(wanted, found)
+
+    def _missing(
+        self, migration: Migration, wanted: Relation, namesake: Relation | None
+    ) -> Iterator[Drift]:
+        if migration.version not in self._recorded:
+            return  # told as a migration that was not applied
+        what = "view" if wanted.view else "table"
+        remedy = self._remedies.apply_again(migration)
+        if namesake is not None:
+            remedy = f"{self._remedies.set_aside(namesake)}; {remedy}"
+        text = f"{what} {self._schema}.{wanted.name} is missing: run {remedy}"
+        yield Drift("missing_view" if wanted.view else "missing_table", wanted.name, text)
+
+    def _view(self, migration: Migration, wanted: Relation, found: Relation) -> Iterator[Drift]:
+        if found.columns != wanted.columns:
+            text = (
+                f"view {self._schema}.{wanted.name} has the columns {_listed(found)}, "
+                f"must have {_listed(wanted)}: run {self._remedies.replace_view(wanted, migration)}"
+            )
+            yield Drift("wrong_view", wanted.name, text)
+
+    def _table(self, wanted: Relation, found: Relation) -> Iterator[Drift]:
+        there = {column.name: column for column in found.columns}
+        known = {column.name for column in wanted.columns}
+        for column in wanted.columns:
+            yield from self._column(wanted, column, there.get(column.name))
+        for column in found.columns:
+            if column.name not in known:
+                yield self._extra(wanted, column)
+        if found.key != wanted.key:
+            yield self._wrong_key(wanted, found)
+
+    def _column(self, table: Relation, wanted: Column, found: Column | None) -> Iterator[Drift]:
+        name = f"{table.name}.{wanted.name}"
+        what = f"column {self._schema}.{name}"
+        if found is None:
+            text = f"{what} is missing: run {self._remedies.add_column(table, wanted)}"
+            yield Drift("missing_column", name, text)
+            return
+        if found.type != wanted.type:
+            text = f"{what} is {found.type}, must be {wanted.type}"
+            yield Drift("wrong_type", name, f"{text}: run {self._remedies.set_type(table, wanted)}")
+        if found.required != wanted.required:
+            text = f"{what} must be NOT NULL" if wanted.required else f"{what} must accept NULL"
+            yield Drift("wrong_null", name, f"{text}: run {self._remedies.set_null(table, wanted)}")
+
+    def _extra(self, table: Relation, column: Column) -> Drift:
+        name = f"{table.name}.{column.name}"
+        text = (
+            f"column {self._schema}.{name} is unknown to this version: unless a newer "
+            f"dsql-outbox made it, run {self._remedies.drop_column(table, column)}"
+        )
+        return Drift("extra_column", name, text)
+
+    def _wrong_key(self, wanted: Relation, found: Relation) -> Drift:
+        text = (
+            f"the primary key of {self._schema}.{wanted.name} is ({', '.join(found.key)}), "
+            f"must be ({', '.join(wanted.key)}): run {self._remedies.set_key(wanted)}"
+        )
+        return Drift("wrong_key", wanted.name, text)
+
+
+def _listed(relation: Relation) -> str:
+    return ", ".join(f"{column.name} {column.type}" for column in relation.columns)

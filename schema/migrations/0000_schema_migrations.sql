@@ -1,0 +1,8 @@
+-- Which migrations were applied, and from what text. checksum: SHA-256 of the
+-- file, hex.
+CREATE TABLE IF NOT EXISTS {schema}.schema_migrations (
+  version int PRIMARY KEY,
+  name varchar(255) NOT NULL,
+  checksum varchar(64) NOT NULL,
+  applied_at timestamptz NOT NULL
+)

@@ -1,0 +1,6 @@
+-- Which of these events are stored, and whether they still wait in the outbox.
+SELECT b.id, EXISTS (
+    SELECT FROM {schema}.outbox o
+    WHERE o.shard = b.shard AND o.position = b.position AND o.event_id = b.id) AS waiting
+FROM {schema}.business_events b
+WHERE b.id = ANY(%(ids)s::text::uuid[])

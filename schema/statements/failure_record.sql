@@ -1,0 +1,8 @@
+-- A message failed: it waits, over restarts too. No seconds: blocked for good.
+INSERT INTO {schema}.outbox_failures AS f
+  (event_id, position, shard, attempts, last_error, retry_at)
+VALUES (%(event_id)s, %(position)s, %(shard)s, %(attempts)s, %(error)s,
+  CASE WHEN %(seconds)s::float8 IS NULL THEN 'infinity'
+    ELSE clock_timestamp() + %(seconds)s::float8 * interval '1 second' END)
+ON CONFLICT (event_id, position) DO UPDATE SET
+  attempts = EXCLUDED.attempts, last_error = EXCLUDED.last_error, retry_at = EXCLUDED.retry_at

@@ -1,0 +1,16 @@
+-- From the outbox to the dead letters in one transaction, and only if this very
+-- DELETE removed the row: a row that somebody else has settled does not die twice.
+WITH gone AS (
+  DELETE FROM {schema}.outbox
+  WHERE shard = %(shard)s AND position = %(position)s AND event_id = %(event_id)s
+  RETURNING *
+), forgotten AS (
+  DELETE FROM {schema}.outbox_failures
+  WHERE event_id = %(event_id)s AND position = %(position)s
+)
+INSERT INTO {schema}.dead_letters (event_id, died_at, shard, position, previous_position,
+  subject_type, subject_id, subject_version, topic, headers, payload, created_at, error,
+  attempts, replays)
+SELECT event_id, clock_timestamp(), shard, position, previous_position, subject_type,
+  subject_id, subject_version, topic, headers, payload, created_at, %(error)s, %(attempts)s, 0
+FROM gone

@@ -1,0 +1,28 @@
+-- The next rows of several shards, each from its own cursor, in one key range a
+-- shard. LATERAL, since `shard = ANY(..) ORDER BY` sorts everything before
+-- PostgreSQL 17. Bounded by rows and by bytes; one row of a shard always passes.
+-- seen: rows of the shard before the bytes cut, so the relay knows if there are more.
+-- predecessor: from the same snapshot, whether the subject's row before this one
+-- is still there; then this one has to wait.
+SELECT o.shard, o.position, o.event_id, o.previous_position, o.subject_type, o.subject_id,
+  o.subject_version, o.topic, o.headers::text, o.payload,
+  (extract(epoch FROM o.created_at) * 1000000)::bigint AS created_us, o.seen,
+  o.previous_position > 0 AND EXISTS (
+    SELECT FROM {schema}.outbox p
+    WHERE p.shard = o.shard AND p.position = o.previous_position
+      AND p.subject_type = o.subject_type AND p.subject_id = o.subject_id) AS predecessor
+FROM unnest(%(shards)s::text::int[], %(positions)s::text::bigint[], %(event_ids)s::text::uuid[],
+    %(limits)s::text::int[])
+  AS c(shard, position, event_id, rows)
+CROSS JOIN LATERAL (
+  SELECT r.*, count(*) OVER () AS seen,
+    sum(octet_length(r.payload)) OVER (ORDER BY r.position, r.event_id)
+      - octet_length(r.payload) AS bytes_before
+  FROM (
+    SELECT * FROM {schema}.outbox q
+    WHERE q.shard = c.shard AND (q.position, q.event_id) > (c.position, c.event_id)
+    ORDER BY q.position, q.event_id
+    LIMIT c.rows) AS r
+) AS o
+WHERE o.bytes_before < %(bytes)s
+ORDER BY o.shard, o.position, o.event_id

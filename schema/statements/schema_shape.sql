@@ -1,0 +1,12 @@
+-- The tables and views of a schema with their columns, as the catalog has them.
+-- No row: no such schema. One row of nulls: it is empty. Not from
+-- information_schema, which hides what the asking role has no right to.
+SELECT c.relname, c.relkind = 'v', a.attname, format_type(a.atttypid, a.atttypmod),
+  a.attnotnull, array_position(k.conkey, a.attnum)
+FROM pg_catalog.pg_namespace AS n
+LEFT JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v')
+LEFT JOIN pg_catalog.pg_attribute AS a
+  ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN pg_catalog.pg_constraint AS k ON k.conrelid = c.oid AND k.contype = 'p'
+WHERE n.nspname = %(schema)s
+ORDER BY c.relname, a.attnum

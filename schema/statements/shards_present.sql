@@ -1,0 +1,2 @@
+-- How many shards there must be, by the highest number, and how many there are.
+SELECT coalesce(max(shard) + 1, 0), count(*) FROM {schema}.outbox_leases

@@ -1,0 +1,83 @@
+"""Which database a command works on: its options, and the way there."""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+import click
+
+from dsql_outbox.outbox import DEFAULT_SCHEMA, Database
+from dsql_outbox.schema import apply
+
+_EMBEDDED: Final = "embedded:"
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+_Isolation = Literal["read committed", "repeatable read"]
+
+
+def schema_option(command: _Command) -> _Command:
+    """Add the option --schema, parameter `schema`."""
+    return click.option(
+        "--schema",
+        envvar="DSQL_OUTBOX_SCHEMA",
+        default=DEFAULT_SCHEMA,
+        show_envvar=True,
+        show_default=True,
+        metavar="NAME",
+        help="The database schema that holds the tables.",
+    )(command)
+
+
+def database_options(command: _Command) -> _Command:
+    """Add the options --database and --schema, parameters `database` and `schema`."""
+    return click.option(
+        "--database",
+        envvar="DSQL_OUTBOX_DATABASE",
+        show_envvar=True,
+        metavar="URL",
+        help="postgresql://.., dsql://ROLE@CLUSTER.dsql.REGION.on.aws/postgres, "
+        "embedded:FOLDER (a PostgreSQL of its own, kept in FOLDER) or embedded: (for one run).",
+    )(schema_option(command))
+
+
+@contextmanager
+def open_database(
+    url: str | None, schema: str, isolation: _Isolation | None = None
+) -> Generator[Database]:
+    """The database of a URL; an embedded one runs until the end of the block, tables and all.
+
+    Raises `click.UsageError` without a URL, `SettingsError` for one that cannot
+    work, `MissingExtra` when no embedded server is installed.
+    """
+    with open_bare_database(url, schema, isolation) as database:
+        if _is_embedded(url):
+            apply(database)
+        yield database
+
+
+@contextmanager
+def open_bare_database(
+    url: str | None, schema: str, isolation: _Isolation | None = None
+) -> Generator[Database]:
+    """The same as `open_database`, with no tables made: for the commands that look after them."""
+    if not url:
+        raise click.UsageError("no database: give --database URL or set DSQL_OUTBOX_DATABASE")
+    with _served(url) as address:
+        yield Database(address, schema=schema, isolation=isolation)
+
+
+@contextmanager
+def _served(url: str) -> Generator[str]:
+    if not _is_embedded(url):
+        yield url
+        return
+    from dsql_outbox.testing import EmbeddedPostgres  # noqa: PLC0415 - only for embedded:
+
+    folder = url.removeprefix(_EMBEDDED)
+    with EmbeddedPostgres(Path(folder) if folder else None) as server:
+        yield server.url
+
+
+def _is_embedded(url: str | None) -> bool:
+    return url is not None and url.startswith(_EMBEDDED)

@@ -1,0 +1,55 @@
+"""The command `dsql-outbox`: a table of subcommands, each imported when it is called."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Final, cast
+
+import click
+
+
+@dataclass(frozen=True, slots=True)
+class Subcommand:
+    """A module of this package that defines a command of the same name, and its line of help."""
+
+    module: str
+    help: str
+
+
+_COMMANDS: Final = {
+    "demo": Subcommand("_demo", "See it work: write under conflict, relay, check, trace."),
+    "schema": Subcommand("_schema", "Create, print or check the tables."),
+    "write": Subcommand("_write", "Store events from files or standard input."),
+    "publish": Subcommand("_publish", "Relay stored events to a broker, in order per subject."),
+    "status": Subcommand("_status", "Show what waits, what failed and who relays."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and help without importing them."""
+
+    def __init__(self, subcommands: Mapping[str, Subcommand], help: str) -> None:  # noqa: A002 - click's own name
+        super().__init__(help=help)
+        self._subcommands = subcommands
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """The names, as the table has them."""
+        return list(self._subcommands)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import the one command that is called."""
+        found = self._subcommands.get(cmd_name)
+        if found is None:
+            return None
+        module = import_module(f"{__package__}.{found.module}")
+        return cast("click.Command", getattr(module, cmd_name.replace("-", "_")))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands from the table: click's own way would import them all."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, known.help) for name, known in self._subcommands.items()])
+
+
+main = click.version_option(package_name="dsql-outbox", prog_name="dsql-outbox")(
+    LazyGroup(_COMMANDS, "The transactional outbox for Amazon Aurora DSQL and PostgreSQL.")
+)

@@ -1,0 +1,184 @@
+"""``dsql-outbox schema`` on a real PostgreSQL: what it prints and how it ends."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+
+from dsql_outbox.cli import main
+from dsql_outbox.cli._database import open_database
+from dsql_outbox.schema import check, ddl
+from dsql_outbox.schema._migrations import migrations
+
+BIN = Path(sys.executable).parent
+COUNT = len(migrations())
+CLOSED = "postgresql://me:s3cret@127.0.0.1:1/postgres"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that all may enter: started by root, PostgreSQL runs as nobody."""
+    with TemporaryDirectory(prefix="outbox-test-") as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
+
+
+def run(*words: str, env: Mapping[str, str] | None = None) -> Result:
+    return CliRunner().invoke(main, ["schema", *words], env=env)
+
+
+def python(*words: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *words]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | dict(env or {})
+    )
+
+
+def execute(url: str, statement: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement.encode())
+
+
+def test_apply_lists_what_it_applied(database_url: str) -> None:
+    done = run("apply", "--database", database_url, "--shards", "4")
+    lines = done.stdout.splitlines()
+    assert done.exit_code == 0
+    assert (lines[0], lines[4]) == ("applied 0000 schema_migrations", "applied 0004 outbox")
+    assert lines[-1] == f"schema outbox: {COUNT} migrations, 4 shards, up to date"
+
+
+def test_apply_says_so_when_nothing_was_left_to_do(database_url: str) -> None:
+    run("apply", "--database", database_url)
+    done = run("apply", "--database", database_url)
+    assert done.stdout == f"schema outbox: {COUNT} migrations, 16 shards, up to date\n"
+
+
+def test_database_and_schema_may_come_from_the_environment(database_url: str) -> None:
+    env = {"DSQL_OUTBOX_DATABASE": database_url, "DSQL_OUTBOX_SCHEMA": "mine"}
+    assert run("apply", env=env).stdout.endswith(
+        f"schema mine: {COUNT} migrations, 16 shards, up to date\n"
+    )
+    assert run("check", "--schema", "mine", env=env).stdout == "schema mine: no difference\n"
+    assert run("check", "--schema", "outbox", env=env).exit_code == 1
+
+
+def test_check_prints_one_line_a_difference_and_ends_with_1(database_url: str) -> None:
+    done = run("check", "--database", database_url, "--schema", "mine")
+    text = "schema mine is missing: run dsql-outbox schema apply --schema mine\n"
+    assert (done.exit_code, done.stdout, done.stderr) == (1, text, "")
+
+
+def test_check_prints_json_for_programs(database_url: str) -> None:
+    run("apply", "--database", database_url)
+    assert run("check", "--json", "--database", database_url).stdout == "[]\n"
+    execute(database_url, "DELETE FROM outbox.outbox_leases")
+    done = run("check", "--json", "--database", database_url)
+    text = "schema outbox has no shards: run dsql-outbox schema apply"
+    assert done.exit_code == 1
+    assert json.loads(done.stdout) == [
+        {"kind": "missing_shards", "name": "outbox_leases", "text": text}
+    ]
+
+
+def test_print_is_what_apply_runs() -> None:
+    done = run("print", "--schema", "mine", "--shards", "3")
+    assert (done.exit_code, done.stdout) == (0, ddl("mine", 3))
+
+
+def test_the_printed_sql_passes_the_linter_of_aurora_dsql() -> None:
+    printed = python("-m", "dsql_outbox", "schema", "print")
+    linted = subprocess.run(
+        [BIN / "dsql-lint", "-"], input=printed.stdout, capture_output=True, text=True, check=False
+    )
+    assert (linted.returncode, linted.stdout, linted.stderr.strip()) == (
+        0,
+        "",
+        "All statements compatible with DSQL.",
+    )
+
+
+def test_the_installed_command_works_in_a_process_of_its_own(database_url: str) -> None:
+    done = subprocess.run(
+        [BIN / "dsql-outbox", "schema", "apply", "--database", database_url],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.endswith(f"schema outbox: {COUNT} migrations, 16 shards, up to date\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ((), "no database: give --database URL or set DSQL_OUTBOX_DATABASE"),
+        (("--database", "mysql://me:s3cret@host/db"), "unknown kind of database mysql:"),
+        (("--database", CLOSED, "--schema", "A"), "schema 'A' must be lower-case letters"),
+        (("--database", CLOSED, "--shards", "0"), "shards must be from 1 to 3000, got 0"),
+        (("--database", CLOSED, "--shards", "many"), "'many' is not a valid integer"),
+    ],
+)
+def test_misuse_ends_with_2_and_says_why(words: tuple[str, ...], line: str) -> None:
+    done = run("apply", *words, env={"DSQL_OUTBOX_DATABASE": ""})
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"Error: {line}" in done.stderr or line in done.stderr
+    assert "s3cret" not in done.stderr
+
+
+def test_too_few_shards_end_with_2_and_both_numbers(database_url: str) -> None:
+    run("apply", "--database", database_url)
+    done = run("apply", "--database", database_url, "--shards", "8")
+    assert done.exit_code == 2
+    assert "has 16 shards and cannot go down to 8" in done.stderr
+
+
+def test_an_error_of_the_driver_is_one_line_without_the_password() -> None:
+    done = python("-m", "dsql_outbox", "schema", "apply", env={"DSQL_OUTBOX_DATABASE": CLOSED})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("Error: connection failed")
+    assert "s3cret" not in done.stderr
+
+
+def test_a_changed_migration_is_one_line_and_ends_with_1(database_url: str) -> None:
+    run("apply", "--database", database_url)
+    execute(database_url, "UPDATE outbox.schema_migrations SET checksum = 'x' WHERE version = 3")
+    done = run("apply", "--database", database_url)
+    assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
+    assert done.stderr.startswith("Error: migration 0003 entities of schema outbox was applied")
+
+
+def test_an_embedded_database_comes_with_its_tables() -> None:
+    with open_database("embedded:", "mine") as database:
+        assert check(database) == []
+
+
+def test_an_embedded_database_in_a_folder_keeps_its_tables(folder: Path) -> None:
+    url = f"embedded:{folder}/data"
+    assert run("check", "--database", url).stdout.startswith("schema outbox is missing")
+    assert run("apply", "--database", url, "--shards", "2").exit_code == 0
+    assert run("check", "--database", url).stdout == "schema outbox: no difference\n"
+
+
+def test_help_and_version_import_neither_driver_nor_screen() -> None:
+    code = (
+        "import sys; from dsql_outbox.cli import main; main([sys.argv[1]], standalone_mode=False);"
+        "print(sorted({'psycopg', 'rich', 'opentelemetry'} & set(sys.modules)))"
+    )
+    shown, version = python("-c", code, "--help"), python("-c", code, "--version")
+    assert "Create, print or check the tables." in shown.stdout
+    assert version.stdout.startswith("dsql-outbox, version ")
+    assert [done.stdout.splitlines()[-1] for done in (shown, version)] == ["[]", "[]"]
+
+
+def test_an_unknown_command_is_misuse() -> None:
+    done = CliRunner().invoke(main, ["scheme"])
+    assert done.exit_code == 2
+    assert "No such command 'scheme'" in done.stderr

@@ -1,0 +1,269 @@
+"""The migrator on a real PostgreSQL: repeated, interrupted, and several at once."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from dsql_outbox.outbox import Connection, Database, SchemaError, SettingsError
+from dsql_outbox.schema import Applied, _execute, apply, check, ddl, statement
+from dsql_outbox.schema._migrations import migrations
+from dsql_outbox.schema._shape import expected, read_shape
+
+LABELS = tuple(migration.label for migration in migrations())
+
+
+class Crash(Exception):  # noqa: N818 - reads as what happened
+    pass
+
+
+class WatchedDatabase(Database):
+    """Calls `before` with the number of each statement, counted from 0, before it runs."""
+
+    def __init__(self, url: str, schema: str, before: Callable[[int], None]) -> None:
+        super().__init__(url, schema=schema)
+        self._before = before
+        self.statements = 0
+
+    def connect(self, *, timeout: float | None = None) -> Connection:
+        connection = super().connect(timeout=timeout)
+        run = connection.execute
+
+        def execute(*args: Any, **kwargs: Any) -> Any:
+            self.statements += 1
+            self._before(self.statements - 1)
+            return run(*args, **kwargs)
+
+        connection.execute = execute
+        return connection
+
+
+@pytest.fixture
+def database(database_url: str) -> Database:
+    return Database(database_url)
+
+
+@pytest.fixture
+def connection(database: Database) -> Iterator[Connection]:
+    with database.connect() as opened:
+        yield opened
+
+
+@pytest.fixture
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_execute, "_WAITS", (0.0,) * len(_execute._WAITS))
+
+
+def leases(connection: Connection, schema: str = "outbox") -> list[tuple[Any, ...]]:
+    query = sql.SQL("SELECT shard, owner, epoch, expires_at FROM {}.outbox_leases ORDER BY shard")
+    return connection.execute(query.format(sql.Identifier(schema))).fetchall()
+
+
+def test_an_empty_database_gets_every_table(database: Database) -> None:
+    assert apply(database) == Applied("outbox", LABELS, len(LABELS), 16)
+    assert check(database) == []
+
+
+def test_the_second_time_nothing_is_left_to_do(database: Database) -> None:
+    apply(database)
+    assert apply(database) == Applied("outbox", (), len(LABELS), 16)
+
+
+def test_on_tables_that_are_up_to_date_nothing_is_written(database_url: str) -> None:
+    apply(Database(database_url))
+    read_only = f"{database_url}{'&' if '?' in database_url else '?'}options=-c%20"
+    apply(Database(f"{read_only}default_transaction_read_only%3Don"))
+
+
+def test_the_catalog_equals_what_is_read_from_the_migrations(
+    database: Database, connection: Connection
+) -> None:
+    apply(database)
+    assert read_shape(connection, "outbox") == {made.name: made for _, made in expected()}
+
+
+def test_the_printed_sql_makes_the_same(database: Database, connection: Connection) -> None:
+    connection.execute(ddl("outbox", 4).encode())
+    assert check(database) == []
+    assert apply(database) == Applied("outbox", (), len(LABELS), 4)
+
+
+@pytest.mark.parametrize("schema", ["other", "user"])
+def test_two_schemas_live_side_by_side(
+    database: Database, database_url: str, connection: Connection, schema: str
+) -> None:
+    other = Database(database_url, schema=schema)
+    apply(database)
+    assert [drift.kind for drift in check(other)] == ["missing_schema"]
+    assert apply(other, shards=3).shards == 3
+    assert (len(leases(connection)), len(leases(connection, schema))) == (16, 3)
+    assert (check(database), check(other)) == ([], [])
+
+
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read"])
+def test_five_at_once_make_one_set_of_tables(database_url: str, isolation: Any) -> None:
+    for number in range(4):
+        database = Database(database_url, schema=f"race_{number}", isolation=isolation)
+        start = threading.Barrier(5)
+
+        def run(database: Database = database, start: threading.Barrier = start) -> Applied:
+            start.wait()
+            return apply(database)
+
+        with ThreadPoolExecutor(5) as pool:
+            done = [future.result() for future in [pool.submit(run) for _ in range(5)]]
+        assert {found.shards for found in done} == {16}
+        assert {label for found in done for label in found.applied} == set(LABELS)
+        assert check(database) == []
+
+
+def test_a_crash_before_any_statement_is_made_good_by_the_next_run(database_url: str) -> None:
+    whole = WatchedDatabase(database_url, "whole", lambda _: None)
+    apply(whole)
+    for last in range(whole.statements):
+
+        def crash(number: int, last: int = last) -> None:
+            if number == last:
+                raise Crash
+
+        schema = f"crash_{last}"
+        with pytest.raises(Crash):
+            apply(WatchedDatabase(database_url, schema, crash))
+        database = Database(database_url, schema=schema)
+        assert apply(database).shards == 16
+        assert check(database) == []
+
+
+@pytest.mark.parametrize("sqlstate", ["23505", "42P06", "42P07", "42710", "XX000", "40001"])
+@pytest.mark.usefixtures("no_waits")
+def test_each_statement_is_tried_again_when_another_was_quicker(
+    database_url: str, sqlstate: str
+) -> None:
+    def conflict(number: int) -> None:
+        if number % 2 == 0:
+            raise psycopg.errors.lookup(sqlstate)
+
+    database = WatchedDatabase(database_url, "outbox", conflict)
+    assert apply(database).applied == LABELS
+    assert check(database) == []
+
+
+@pytest.mark.usefixtures("no_waits")
+def test_a_conflict_without_end_is_raised_after_eight_tries(database_url: str) -> None:
+    def conflict(_: int) -> None:
+        raise psycopg.errors.SerializationFailure("change conflicts (OC000)")
+
+    database = WatchedDatabase(database_url, "outbox", conflict)
+    with pytest.raises(psycopg.errors.SerializationFailure, match="OC000"):
+        apply(database)
+    assert database.statements == 8
+
+
+def test_an_error_that_is_no_race_is_raised_at_once(
+    database_url: str, connection: Connection
+) -> None:
+    connection.execute("CREATE SCHEMA outbox; CREATE TABLE outbox.outbox_backlog (shard int)")
+    database = WatchedDatabase(database_url, "outbox", lambda _: None)
+    with pytest.raises(psycopg.errors.WrongObjectType):
+        apply(database)
+    recorded = connection.execute("SELECT max(version) FROM outbox.schema_migrations").fetchone()
+    assert recorded == (4,)
+    # The catalog and the records read; two statements for each of 0000 to 0004; then 0005 once.
+    assert database.statements == 1 + 2 * 5 + 1
+
+
+def test_every_shard_gets_a_free_lease(database: Database, connection: Connection) -> None:
+    apply(database, shards=3)
+    assert leases(connection) == [(shard, None, 0, None) for shard in range(3)]
+
+
+def test_shards_grow_and_the_old_leases_stay(database: Database, connection: Connection) -> None:
+    apply(database, shards=2)
+    connection.execute("UPDATE outbox.outbox_leases SET owner = 'me', epoch = 7 WHERE shard = 1")
+    assert apply(database, shards=4).shards == 4
+    assert leases(connection) == [
+        (0, None, 0, None),
+        (1, "me", 7, None),
+        (2, None, 0, None),
+        (3, None, 0, None),
+    ]
+
+
+def test_without_a_number_the_shards_stay_as_they_are(database: Database) -> None:
+    apply(database, shards=32)
+    assert apply(database).shards == 32
+
+
+def test_shards_do_not_shrink(database: Database, connection: Connection) -> None:
+    apply(database, shards=5)
+    with pytest.raises(SettingsError, match="has 5 shards and cannot go down to 4"):
+        apply(database, shards=4)
+    assert len(leases(connection)) == 5
+
+
+@pytest.mark.parametrize("shards", [0, 3001])
+def test_a_number_of_shards_that_cannot_be_is_refused_before_anything(
+    database: Database, shards: int
+) -> None:
+    with pytest.raises(SettingsError, match=f"from 1 to 3000, got {shards}"):
+        apply(database, shards=shards)
+    assert [drift.kind for drift in check(database)] == ["missing_schema"]
+
+
+def test_a_gap_in_the_shards_is_filled(database: Database, connection: Connection) -> None:
+    apply(database, shards=6)
+    connection.execute("DELETE FROM outbox.outbox_leases WHERE shard IN (0, 3)")
+    assert apply(database).shards == 6
+    assert [row[0] for row in leases(connection)] == list(range(6))
+
+
+def test_a_migration_applied_with_another_text_stops_everything(
+    database: Database, connection: Connection
+) -> None:
+    apply(database)
+    connection.execute(
+        "UPDATE outbox.schema_migrations SET checksum = 'abc' WHERE version = 4;"
+        "DELETE FROM outbox.schema_migrations WHERE version = 7"
+    )
+    with pytest.raises(SchemaError, match=r"migration 0004 outbox .* install the version"):
+        apply(database)
+    assert "missing_migration" in {drift.kind for drift in check(database)}
+
+
+def test_a_newer_database_is_left_to_the_newer_version(
+    database: Database, connection: Connection
+) -> None:
+    apply(database)
+    connection.execute(
+        "INSERT INTO outbox.schema_migrations VALUES (99, 'future', 'abc', clock_timestamp())"
+    )
+    assert apply(database).applied == ()
+    assert [(drift.kind, drift.name) for drift in check(database)] == [
+        ("newer_migration", "0099 future")
+    ]
+
+
+def test_orphans_are_found_by_one_key_read_a_shard(
+    database: Database, connection: Connection
+) -> None:
+    apply(database, shards=4)
+    connection.execute(
+        "INSERT INTO outbox.outbox SELECT n % 3, n, gen_random_uuid(), 0, 'Loan', '1', n, 't',"
+        " '{}', '{}', clock_timestamp() FROM generate_series(1, 3000) AS n"
+    )
+    connection.execute("ANALYZE outbox.outbox")
+    query = b"EXPLAIN (ANALYZE, FORMAT JSON) " + statement("shards_orphaned", "outbox")
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    assert sum(rows_read(row[0][0]["Plan"])) < 10
+
+
+def rows_read(plan: dict[str, Any]) -> Iterator[float]:
+    if plan.get("Relation Name") == "outbox":
+        yield plan["Actual Rows"] * plan["Actual Loops"]
+    for child in plan.get("Plans", ()):
+        yield from rows_read(child)
