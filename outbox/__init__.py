@@ -12,8 +12,10 @@ from ._errors import (
     SchemaError,
     SettingsError,
     SinkUnavailable,
+    StaleVersion,
 )
 from ._event import Entity, EntityHeader, Event, EventHeader
+from ._literals import array_literal
 from ._message import TRACE_HEADERS, Message, subject_key
 from ._parse import EventSource, ParsedEvent, ParsedTouch, parse_event
 from ._receipt import Receipt, Touched
@@ -54,7 +56,9 @@ __all__ = [
     "SchemaError",
     "SettingsError",
     "SinkUnavailable",
+    "StaleVersion",
     "Touched",
+    "array_literal",
     "parse_event",
     "require_not_negative",
     "require_positive",

@@ -1,0 +1,23 @@
+"""PostgreSQL array literals: one text a column.
+
+psycopg adapts a Python list of str about five times slower than one string
+that already is the array (measured; see docs/decisions.md).
+"""
+
+from collections.abc import Iterable
+
+
+def array_literal(values: Iterable[object]) -> str:
+    r"""An array as PostgreSQL reads it: every element quoted, None as NULL.
+
+    Quoting all keeps a value such as the text ``NULL`` from being taken for
+    nothing (PostgreSQL, "Array Input and Output Syntax").
+    """
+    return "{" + ",".join(map(_element, values)) + "}"
+
+
+def _element(value: object) -> str:
+    if value is None:
+        return "NULL"
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'

@@ -1,0 +1,62 @@
+"""When to try again, and when to give up: pure, told the time."""
+
+from collections.abc import Callable
+from typing import Final
+
+from ._classify import Failure, Kind
+from ._settings import WriterSettings
+
+_TOO_MANY_CONNECTIONS: Final = "53400"
+"""The rate of new connections is over the limit; a short wait would feed it."""
+
+
+class Backoff:
+    """The two budgets of one write call.
+
+    Conflicts are counted, outages are timed: an outage begins with its first
+    failure and ends when the database answers again. `random` gives 0 to 1.
+    """
+
+    def __init__(
+        self, settings: WriterSettings, deadline: float | None, random: Callable[[], float]
+    ) -> None:
+        self.conflicts = 0
+        self._settings = settings
+        self._deadline = deadline
+        self._random = random
+        self._outage_began: float | None = None
+        self._outages = 0
+
+    def next_wait(self, failure: Failure, now: float) -> float | None:
+        """Seconds to wait before another attempt, or None to give up."""
+        if failure.kind in {Kind.CONFLICT, Kind.COLLISION}:
+            wait = self._after_conflict()
+        elif failure.kind in {Kind.OUTAGE, Kind.IN_DOUBT}:
+            wait = self._after_outage(failure, now)
+        else:
+            wait = None
+        if wait is None or (self._deadline is not None and now + wait >= self._deadline):
+            return None
+        return wait
+
+    def _after_conflict(self) -> float | None:
+        self.conflicts += 1
+        self._outage_began, self._outages = None, 0
+        if self.conflicts > self._settings.max_retries:
+            return None
+        return self._delay(self.conflicts)
+
+    def _after_outage(self, failure: Failure, now: float) -> float | None:
+        self._outages += 1
+        if self._outage_began is None:
+            self._outage_began = now
+        crowded = failure.sqlstate == _TOO_MANY_CONNECTIONS
+        wait = self._settings.cap if crowded else self._delay(self._outages)
+        return wait if now + wait - self._outage_began <= self._settings.max_outage else None
+
+    def _delay(self, nth: int) -> float:
+        """`base` doubled with each failure, a share of jitter on top, never over `cap`."""
+        settings = self._settings
+        # A float's exponent ends at 1024; the cap is reached long before.
+        delay = settings.base * 2.0 ** min(nth - 1, 64)
+        return min(settings.cap, delay * (1 + settings.jitter * self._random()))

@@ -1,0 +1,195 @@
+"""From a valid event to the parameters of its statement: pure."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+from zlib import crc32
+
+import msgspec
+
+from dsql_outbox.outbox import (
+    MAX_NAME,
+    InvalidEvent,
+    ParsedEvent,
+    ParsedTouch,
+    array_literal,
+    subject_key,
+)
+
+from ._settings import WriterSettings
+
+Parameters = dict[str, Any]
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class PreparedEvent(msgspec.Struct, frozen=True):
+    """An event with all that its rows need but the versions that the database gives.
+
+    `headers` and each touch's text are JSON that the statement completes with a
+    version and the closing brackets.
+    """
+
+    event: ParsedEvent
+    write_id: UUID
+    topic: str
+    headers: str
+
+
+def topic_of(event: ParsedEvent, settings: WriterSettings) -> str:
+    """The topic of an event; raises `InvalidEvent` if it gets too long."""
+    topic = settings.topic.format(
+        event_type=event.type, event_name=event.name, entity_type=event.touches[0].entity_type
+    )
+    if len(topic) > MAX_NAME:
+        raise InvalidEvent(
+            "eventHeader.eventType", f"makes a topic of {len(topic)} characters, over {MAX_NAME}"
+        )
+    return topic
+
+
+def prepare(
+    event: ParsedEvent, write_id: UUID, topic: str, source: str, carrier: Mapping[str, str]
+) -> PreparedEvent:
+    """Fix an event's message headers: CloudEvents 1.0 attributes and the trace context."""
+    headers = {
+        "specversion": "1.0",
+        "id": str(event.id),
+        "source": source,
+        "type": event.type,
+        "datacontenttype": "application/json",
+    }
+    if event.created_date is not None:
+        headers["time"] = event.created_date.isoformat()
+    text = _encode(headers | dict(carrier)).decode()
+    return PreparedEvent(event, write_id, topic, f'{text[:-1]},"entities":"')
+
+
+def shard_of(entity_type: str, entity_id: str, shards: int) -> int:
+    """The shard of an entity's first event; later ones keep what the entity's row says."""
+    return crc32(f"{entity_type}/{entity_id}".encode()) % shards
+
+
+def one_parameters(prepared: PreparedEvent, shards: int) -> Parameters:
+    """Parameters of ``event_write_one``: one event, one entity."""
+    event, touch = prepared.event, prepared.event.touches[0]
+    return {
+        "id": event.id,
+        "name": event.name,
+        "type": event.type,
+        "created_date": event.created_date,
+        "data": event.data,
+        "fingerprint": event.fingerprint,
+        "write_id": prepared.write_id,
+        "topic": prepared.topic,
+        "headers": prepared.headers,
+        "entity_type": touch.entity_type,
+        "entity_id": touch.entity_id,
+        "shard": shard_of(touch.entity_type, touch.entity_id, shards),
+        "attributes": touch.attributes,
+        "header": touch.header,
+        "touch": _touch_prefix(touch),
+        "key": subject_key(touch.entity_type, touch.entity_id),
+    }
+
+
+def batch_parameters(batch: Sequence[PreparedEvent], shards: int) -> Parameters:
+    """Parameters of ``event_write_batch``: any events, each with any entities."""
+    touches = [
+        (prepared, touch, n == 0)
+        for prepared in batch
+        for n, touch in enumerate(prepared.event.touches)
+    ]
+    return {
+        **_event_columns(batch),
+        **_entity_columns(touches, shards),
+        **_touch_columns(touches),
+        "expected_events": len(batch),
+        "expected_touches": len(touches),
+    }
+
+
+_Touch = tuple[PreparedEvent, ParsedTouch, bool]
+_Key = tuple[str, str]
+
+
+def _key(touch: ParsedTouch) -> _Key:
+    return touch.entity_type, touch.entity_id
+
+
+def _event_columns(batch: Sequence[PreparedEvent]) -> Parameters:
+    events = [prepared.event for prepared in batch]
+    return {
+        "id": array_literal(e.id for e in events),
+        "name": array_literal(e.name for e in events),
+        "type": array_literal(e.type for e in events),
+        "created_date": array_literal(e.created_date for e in events),
+        "data": array_literal(e.data for e in events),
+        "fingerprint": array_literal(f"\\x{e.fingerprint.hex()}" for e in events),
+        "write_id": array_literal(p.write_id for p in batch),
+        "topic": array_literal(p.topic for p in batch),
+        "headers": array_literal(p.headers for p in batch),
+    }
+
+
+def _entity_columns(touches: Sequence[_Touch], shards: int) -> Parameters:
+    """One row an entity, sorted by key; the last event of the batch wins its state."""
+    last = {_key(touch): (prepared, touch) for prepared, touch, _ in touches}
+    keys = sorted(last)
+    times = Counter(_key(touch) for _, touch, _ in touches)
+    as_subject = Counter(_key(touch) for _, touch, subject in touches if subject)
+    return {
+        "entity_type": array_literal(t for t, _ in keys),
+        "entity_id": array_literal(i for _, i in keys),
+        "touches": array_literal(times[k] for k in keys),
+        "subjects": array_literal(as_subject[k] for k in keys),
+        "shard": array_literal(shard_of(t, i, shards) for t, i in keys),
+        "attributes": array_literal(last[k][1].attributes for k in keys),
+        "entity_event": array_literal(last[k][0].event.id for k in keys),
+    }
+
+
+def _touch_columns(touches: Sequence[_Touch]) -> Parameters:
+    """One row a touch, each numbered back from the last of its entity."""
+    back, as_subject = _numbered_back(touches)
+    first: set[_Key] = set()
+    first_as_subject: list[bool] = []
+    for _, touch, subject in touches:
+        first_as_subject.append(subject and _key(touch) not in first)
+        if subject:
+            first.add(_key(touch))
+    return {
+        "ordinal": array_literal(range(len(touches))),
+        "touch_event": array_literal(p.event.id for p, _, _ in touches),
+        "touch_type": array_literal(t.entity_type for _, t, _ in touches),
+        "touch_entity": array_literal(t.entity_id for _, t, _ in touches),
+        "back": array_literal(back),
+        "subject": array_literal(subject for _, _, subject in touches),
+        "subject_back": array_literal(as_subject),
+        "first_as_subject": array_literal(first_as_subject),
+        "header": array_literal(t.header for _, t, _ in touches),
+        "touch": array_literal(_touch_prefix(t) for _, t, _ in touches),
+        "key": array_literal(subject_key(t.entity_type, t.entity_id) for _, t, _ in touches),
+    }
+
+
+def _numbered_back(touches: Sequence[_Touch]) -> tuple[list[int], list[int]]:
+    """For each touch, how many later ones its entity has: in all, and as subject."""
+    seen: Counter[_Key] = Counter()
+    seen_as_subject: Counter[_Key] = Counter()
+    back: list[int] = []
+    as_subject: list[int] = []
+    for _, touch, subject in reversed(touches):
+        key = _key(touch)
+        back.append(seen[key])
+        as_subject.append(seen_as_subject[key])
+        seen[key] += 1
+        seen_as_subject[key] += subject
+    return back[::-1], as_subject[::-1]
+
+
+def _touch_prefix(touch: ParsedTouch) -> str:
+    """``{"entityType":..,"entityId":..,"version":``; the statement adds the version."""
+    text = _encode({"entityType": touch.entity_type, "entityId": touch.entity_id}).decode()
+    return f'{text[:-1]},"version":'

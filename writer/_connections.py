@@ -1,0 +1,220 @@
+"""The connections of a writer: kept when they did well, given up when they failed.
+
+Not psycopg_pool, for what a retry needs: a connection given up here is not
+replaced in the background (that doubles the openings in a storm of conflicts,
+against a cluster that allows 100 a second), a failure to connect reaches the
+caller as it is, and there is no thread or task that a frozen Lambda would find
+dead. See docs/decisions.md.
+"""
+
+import select
+import threading
+from collections import deque
+from time import monotonic
+from typing import Final, Generic, TypeVar
+
+import anyio
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from dsql_outbox.outbox import AsyncConnection, Connection, Database
+
+_MAX_LIFETIME: Final = 55 * 60.0
+"""Seconds; DSQL closes connections after 60 minutes (AWS, Aurora DSQL quotas)."""
+
+C = TypeVar("C", Connection, AsyncConnection)
+
+
+class _Shelf(Generic[C]):
+    """Which connections are open and which of them are kept; it opens none itself."""
+
+    def __init__(self, limit: int, *, keep_failed: bool) -> None:
+        self._limit = limit
+        self._keep_failed = keep_failed
+        self._open = 0
+        self._kept: deque[C] = deque()
+        self._lock = threading.Lock()
+
+    def reuse(self) -> C | None:
+        """The connection kept last that may still be used."""
+        while True:
+            with self._lock:
+                if not self._kept:
+                    return None
+                connection = self._kept.pop()
+            if _usable(connection) and _silent(connection):
+                return connection
+            self.drop(connection)
+
+    def reserve(self) -> None:
+        """Count one more open connection; one kept longest makes room for it."""
+        with self._lock:
+            self._open += 1
+            surplus = self._kept.popleft() if self._open > self._limit and self._kept else None
+        if surplus is not None:
+            self.drop(surplus)
+
+    def keep(self, connection: C) -> None:
+        """Keep a connection for the next one who asks."""
+        connection.deadline = None
+        if _usable(connection):
+            with self._lock:
+                self._kept.append(connection)
+        else:
+            self.drop(connection)
+
+    def keep_or_drop(self, connection: C) -> None:
+        """Take a connection whose attempt failed: keep it if healthy and so wished."""
+        healthy = connection.info.transaction_status is TransactionStatus.IDLE
+        if self._keep_failed and healthy:
+            self.keep(connection)
+        else:
+            self.drop(connection)
+
+    def drop(self, connection: C) -> None:
+        """Close a connection at once: nothing is sent that could wait for an answer."""
+        connection.pgconn.finish()
+        self.unreserve()
+
+    def unreserve(self) -> None:
+        """Count one open connection less."""
+        with self._lock:
+            self._open -= 1
+
+    def clear(self) -> None:
+        """Close all that is kept."""
+        while self._kept:
+            self.drop(self._kept.pop())
+
+
+class Connections:
+    """Connections for threads, at most `limit` at once.
+
+    After a failed attempt a connection is closed, or kept if it is healthy and
+    `keep_failed` says so.
+    """
+
+    def __init__(self, database: Database, limit: int, *, keep_failed: bool) -> None:
+        self._database = database
+        self._limit = limit
+        self._shelf: _Shelf[Connection] = _Shelf(limit, keep_failed=keep_failed)
+        self._free = threading.Semaphore(limit)
+
+    def take(self, *, fresh: bool, deadline: float | None) -> Connection:
+        """A kept connection or a new one; `deadline` is a time of the monotonic clock.
+
+        Raises the driver's `OperationalError` if none can be had.
+        """
+        if not self._free.acquire(timeout=_left(deadline)):
+            raise _none_free(self._limit)
+        try:
+            connection = (None if fresh else self._shelf.reuse()) or self._opened(deadline)
+        except BaseException:
+            self._free.release()
+            raise
+        connection.deadline = deadline
+        return connection
+
+    def give_back(self, connection: Connection) -> None:
+        """Keep a connection that did well."""
+        self._shelf.keep(connection)
+        self._free.release()
+
+    def give_up(self, connection: Connection) -> None:
+        """Take back a connection whose attempt failed."""
+        self._shelf.keep_or_drop(connection)
+        self._free.release()
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        self._shelf.clear()
+
+    def _opened(self, deadline: float | None) -> Connection:
+        self._shelf.reserve()
+        try:
+            return self._database.connect(timeout=_left(deadline))
+        except BaseException:
+            self._shelf.unreserve()
+            raise
+
+
+class AsyncConnections:
+    """The same as `Connections`, for tasks."""
+
+    def __init__(self, database: Database, limit: int, *, keep_failed: bool) -> None:
+        self._database = database
+        self._limit = limit
+        self._shelf: _Shelf[AsyncConnection] = _Shelf(limit, keep_failed=keep_failed)
+        self._free = anyio.Semaphore(limit, fast_acquire=True)
+
+    async def take(self, *, fresh: bool, deadline: float | None) -> AsyncConnection:
+        """A kept connection or a new one; `deadline` is a time of the monotonic clock.
+
+        Raises the driver's `OperationalError` if none can be had.
+        """
+        with anyio.move_on_after(_left(deadline)) as waiting:
+            await self._free.acquire()
+        if waiting.cancelled_caught:
+            raise _none_free(self._limit)
+        try:
+            connection = (None if fresh else self._shelf.reuse()) or await self._opened(deadline)
+        except BaseException:
+            self._free.release()
+            raise
+        connection.deadline = deadline
+        return connection
+
+    def give_back(self, connection: AsyncConnection) -> None:
+        """Keep a connection that did well."""
+        self._shelf.keep(connection)
+        self._free.release()
+
+    def give_up(self, connection: AsyncConnection) -> None:
+        """Take back a connection whose attempt failed."""
+        self._shelf.keep_or_drop(connection)
+        self._free.release()
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        self._shelf.clear()
+
+    async def _opened(self, deadline: float | None) -> AsyncConnection:
+        self._shelf.reserve()
+        left = _left(deadline)
+        try:
+            with anyio.fail_after(left):
+                return await self._database.connect_async(timeout=left)
+        except TimeoutError:
+            self._shelf.unreserve()
+            raise psycopg.OperationalError(
+                "no connection before the deadline of the call"
+            ) from None
+        except BaseException:
+            self._shelf.unreserve()
+            raise
+
+
+def _usable(connection: Connection | AsyncConnection) -> bool:
+    young = monotonic() - connection.opened_at < _MAX_LIFETIME
+    return young and not connection.closed and not connection.broken
+
+
+def _silent(connection: Connection | AsyncConnection) -> bool:
+    """Whether the server said nothing since the last answer.
+
+    A restart or a time limit of the server ends all kept connections at once;
+    its last words tell, without a round trip and an attempt for each of them.
+    """
+    poll = select.poll()
+    poll.register(connection.pgconn.socket, select.POLLIN)
+    return not poll.poll(0)
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.001, deadline - monotonic())
+
+
+def _none_free(limit: int) -> psycopg.OperationalError:
+    return psycopg.OperationalError(
+        f"all {limit} connections of the writer are in use (max_connections)"
+    )
