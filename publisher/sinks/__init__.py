@@ -4,13 +4,23 @@ Each module here is one broker. Another package adds its own by an entry point
 of the group ``dsql_outbox.sinks``, named by the URL's scheme.
 """
 
-from ._port import Delivered, NotAttempted, Outcome, Rejected, Retry, Sink
+from ._cloudevents import attributes, binary_headers, decode_value, encode_value
+from ._open import SINK_GROUP, SinkOpener, open_sink
+from ._port import Delivered, NotAttempted, Outcome, Rejected, Retry, Sink, WrongOutcomes
 
 __all__ = [
+    "SINK_GROUP",
     "Delivered",
     "NotAttempted",
     "Outcome",
     "Rejected",
     "Retry",
     "Sink",
+    "SinkOpener",
+    "WrongOutcomes",
+    "attributes",
+    "binary_headers",
+    "decode_value",
+    "encode_value",
+    "open_sink",
 ]

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from dsql_outbox.outbox import Message
+from dsql_outbox.outbox import Message, OutboxError
 
 
 class Delivered(msgspec.Struct, frozen=True):
@@ -25,7 +25,7 @@ class Rejected(msgspec.Struct, frozen=True):
 
 
 class NotAttempted(msgspec.Struct, frozen=True):
-    """Not sent, since an earlier message of its key failed."""
+    """Not sent, since an earlier message of its key failed or the time was up."""
 
 
 Outcome = Delivered | Retry | Rejected | NotAttempted
@@ -43,7 +43,7 @@ class Sink(Protocol):
 
     ordered: bool
     system: str
-    """The broker's name in OpenTelemetry's messaging conventions."""
+    """The broker's name in OpenTelemetry's messaging conventions, as ``nats``."""
 
     async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
         """Send messages; the outcomes have the same order and length.
@@ -51,5 +51,19 @@ class Sink(Protocol):
         Returns only when every outcome is known or given up. Raises
         `SinkUnavailable` when the broker, not a message, failed: then the
         relay counts nothing against any message and sends them all again.
+        Called by several tasks at once, but never with one key in two calls.
         """
         ...
+
+
+class WrongOutcomes(OutboxError):  # noqa: N818 - reads as what happened
+    """A sink answered with more or fewer outcomes than it got messages: a bug in the sink.
+
+    None of the messages counts as delivered.
+    """
+
+    def __init__(self, sink: Sink, *, expected: int, actual: int) -> None:
+        name = f"{type(sink).__module__}.{type(sink).__qualname__}"
+        super().__init__(f"sink {name} gave {actual} outcomes for {expected} messages")
+        self.expected = expected
+        self.actual = actual

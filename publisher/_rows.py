@@ -1,0 +1,76 @@
+"""Outbox rows as the relay reads them, and the messages that they become."""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from dsql_outbox.outbox import Message, subject_key
+
+_headers: Final = msgspec.json.Decoder(dict[str, str])
+
+
+class RowId(NamedTuple):
+    """The whole key of an outbox row."""
+
+    shard: int
+    position: int
+    event_id: UUID
+
+
+class OutboxRow(msgspec.Struct, frozen=True):
+    """One row of ``outbox_read``, in its order of columns.
+
+    `seen` is how many rows the read found in the shard before its bytes limit.
+    """
+
+    shard: int
+    position: int
+    event_id: UUID
+    previous_position: int
+    subject_type: str
+    subject_id: str
+    subject_version: int
+    topic: str
+    headers: str
+    payload: str
+    created_us: int
+    seen: int
+    predecessor: bool
+
+    @property
+    def id(self) -> RowId:
+        """The row's whole key."""
+        return RowId(self.shard, self.position, self.event_id)
+
+    @property
+    def key(self) -> str:
+        """The subject: what order is promised for."""
+        return subject_key(self.subject_type, self.subject_id)
+
+    def message(self, *, attempt: int, picked_up_ns: int) -> Message:
+        """The message of this row, the same each time but for the two arguments."""
+        key = self.key
+        headers = _headers.decode(self.headers) | {
+            "subject": key,
+            "partitionkey": key,
+            "sequence": str(self.subject_version),
+            "position": str(self.position),
+        }
+        return Message(
+            event_id=self.event_id,
+            topic=self.topic,
+            key=key,
+            headers=headers,
+            payload=self.payload.encode(),
+            dedupe_id=str(self.event_id),
+            committed_ns=self.created_us * 1000,
+            picked_up_ns=picked_up_ns,
+            attempt=attempt,
+        )
+
+
+def rows_of(found: Sequence[Sequence[Any]]) -> list[OutboxRow]:
+    """The rows of a read."""
+    return [OutboxRow(*row) for row in found]

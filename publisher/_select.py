@@ -1,0 +1,69 @@
+"""Which of the rows read may be sent now: pure, told the time.
+
+The promise is order per subject. A row may go if nothing of its subject is
+known to come before it: no row of the subject waits after a failure, and its
+predecessor, the subject's row before it, is delivered or goes in this round.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from ._rows import OutboxRow, RowId
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """A row that failed `attempts` times; its subject waits until `retry_at`.
+
+    `retry_at` is a time of the monotonic clock; infinity when blocked.
+    """
+
+    id: RowId
+    attempts: int
+    retry_at: float
+
+
+class Selection(NamedTuple):
+    """What goes, how many rows wait, and the shards to read again from their head."""
+
+    rows: list[OutboxRow]
+    held: int
+    rewind: set[int]
+
+
+def select(
+    rows: Sequence[OutboxRow],
+    holds: Mapping[str, Hold],
+    settled: Collection[RowId],
+    now: float,
+) -> Selection:
+    """Choose from rows that come in order of shard and position.
+
+    `holds` are by key; `settled` are rows that the broker has acknowledged but
+    that are not deleted yet.
+    """
+    chosen: list[OutboxRow] = []
+    before: set[tuple[str, int]] = {(r.key, r.position) for r in rows if r.id in settled}
+    waiting: set[str] = set()
+    rewind: set[int] = set()
+    held = 0
+    for row in rows:
+        key = row.key
+        if row.id in settled:
+            continue
+        if key in waiting or _is_held(row, holds.get(key), now):
+            waiting.add(key)
+            held += 1
+        elif row.predecessor and (key, row.previous_position) not in before:
+            waiting.add(key)
+            rewind.add(row.shard)
+            held += 1
+        else:
+            before.add((key, row.position))
+            chosen.append(row)
+    return Selection(chosen, held, rewind)
+
+
+def _is_held(row: OutboxRow, hold: Hold | None, now: float) -> bool:
+    return hold is not None and hold.retry_at > now and row.position >= hold.id.position

@@ -1,0 +1,70 @@
+"""How a publisher behaves, with the defaults that its users may rely on."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dsql_outbox.outbox import (
+    MAX_TRANSACTION_ROWS,
+    SettingsError,
+    require_positive,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublisherSettings:
+    """Settings of `Publisher`; times are seconds, sizes bytes.
+
+    A round reads about `batch_rows` rows and `batch_bytes` bytes, spread over
+    the shards. While there is more to read, the head of each shard is read
+    again every `head_interval`, where late commits turn up. Without work the
+    publisher waits from `idle_min` up to `idle_max`.
+
+    A message that fails is tried again after `backoff_base`, doubled each time
+    up to `backoff_cap`; after `attempts` it is given up. Then
+    `on_dead_letter="release"` moves it to the dead letters and lets its subject
+    go on, ``block`` keeps the subject waiting for an operator. A broker that
+    cannot be reached is tried again after `broker_wait`, and counts against no
+    message.
+
+    Raises `SettingsError` for a value that breaks a rule.
+    """
+
+    batch_rows: int = 500
+    batch_bytes: int = 8 << 20
+    head_interval: float = 1.0
+    idle_min: float = 0.01
+    idle_max: float = 1.0
+    attempts: int = 10
+    backoff_base: float = 1.0
+    backoff_cap: float = 300.0
+    broker_wait: float = 5.0
+    on_dead_letter: Literal["release", "block"] = "release"
+
+    def __post_init__(self) -> None:
+        """Refuse values that break a rule."""
+        owner = "PublisherSettings"
+        require_positive(
+            owner,
+            {
+                "batch_rows": self.batch_rows,
+                "batch_bytes": self.batch_bytes,
+                "head_interval": self.head_interval,
+                "idle_min": self.idle_min,
+                "attempts": self.attempts,
+                "backoff_base": self.backoff_base,
+                "broker_wait": self.broker_wait,
+            },
+        )
+        if self.batch_rows * 2 > MAX_TRANSACTION_ROWS:
+            raise SettingsError(
+                f"{owner}.batch_rows must be {MAX_TRANSACTION_ROWS // 2} at most: "
+                f"one transaction may change {MAX_TRANSACTION_ROWS} rows"
+            )
+        if self.idle_max < self.idle_min or self.backoff_cap < self.backoff_base:
+            raise SettingsError(
+                f"{owner}: idle_max and backoff_cap must not be below idle_min and backoff_base"
+            )
+        if self.on_dead_letter not in {"release", "block"}:
+            raise SettingsError(
+                f"{owner}.on_dead_letter must be release or block, got {self.on_dead_letter}"
+            )

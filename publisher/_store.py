@@ -1,0 +1,132 @@
+"""The relay's statements on the database."""
+
+from collections.abc import Collection, Mapping, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+
+from dsql_outbox.outbox import AsyncConnection, Database, SchemaError, array_literal, subject_key
+from dsql_outbox.schema import statement
+
+from ._cursors import Place
+from ._rows import OutboxRow, RowId, rows_of
+from ._select import Hold
+
+if TYPE_CHECKING:
+    from psycopg_pool import AsyncConnectionPool
+
+_CONFLICTS: Final = {"40001", "40P01"}
+_TRIES: Final = 4
+"""A conflict on a statement of ours is rare and passes: nobody else changes these rows."""
+
+
+class Store:
+    """Reads and settles outbox rows; every call is one autocommit statement.
+
+    All raise the driver's error when the database cannot be reached.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._pool: AsyncConnectionPool[AsyncConnection] = database.pool_async(max_size=2)
+
+    async def open(self) -> list[int]:
+        """Connect; returns the shards.
+
+        Raises `SchemaError` if the tables are missing or there are no shards.
+        """
+        # A pool hides why it cannot connect; a connection of our own says it.
+        async with await self._database.connect_async() as connection:
+            shards = await self._shards(connection)
+        await self._pool.open(wait=True)
+        return shards
+
+    async def close(self) -> None:
+        """Give all connections up."""
+        await self._pool.close()
+
+    async def holds(self) -> dict[str, Hold]:
+        """The failed messages that wait, by key."""
+        found = await self._run("failure_list", {})
+        now = monotonic()
+        holds: dict[str, Hold] = {}
+        for shard, position, event_id, attempts, subject_type, subject_id, seconds in found:
+            hold = Hold(RowId(shard, position, event_id), attempts, now + seconds)
+            holds[subject_key(subject_type, subject_id)] = hold
+        return holds
+
+    async def read(
+        self, starts: Mapping[int, Place], limits: Mapping[int, int], byte_limit: int
+    ) -> list[OutboxRow]:
+        """The next rows of each shard, in order; `byte_limit` is for each shard."""
+        found = await self._run(
+            "outbox_read",
+            {
+                "shards": array_literal(starts),
+                "positions": array_literal(place.position for place in starts.values()),
+                "event_ids": array_literal(place.event_id for place in starts.values()),
+                "limits": array_literal(limits[shard] for shard in starts),
+                "bytes": byte_limit,
+            },
+        )
+        return rows_of(found)
+
+    async def delete(self, rows: Collection[RowId]) -> None:
+        """Delete rows that the broker has acknowledged."""
+        await self._run(
+            "outbox_delete",
+            {
+                "shards": array_literal(row.shard for row in rows),
+                "positions": array_literal(row.position for row in rows),
+                "event_ids": array_literal(row.event_id for row in rows),
+            },
+        )
+
+    async def bury(self, row: RowId, *, error: str, attempts: int) -> None:
+        """Move a row to the dead letters."""
+        await self._run("outbox_bury", {**row._asdict(), "error": error, "attempts": attempts})
+
+    async def record_failure(
+        self, row: RowId, *, error: str, attempts: int, seconds: float | None
+    ) -> None:
+        """Remember that a row failed and waits for `seconds`; None: for an operator."""
+        await self._run(
+            "failure_record",
+            {**row._asdict(), "error": error, "attempts": attempts, "seconds": seconds},
+        )
+
+    async def forget_failures(self, rows: Collection[RowId]) -> None:
+        """Forget failures of rows that were delivered after all."""
+        await self._run(
+            "failure_forget",
+            {
+                "positions": array_literal(row.position for row in rows),
+                "event_ids": array_literal(row.event_id for row in rows),
+            },
+        )
+
+    async def _shards(self, connection: AsyncConnection) -> list[int]:
+        schema = self._database.schema
+        try:
+            cursor = await connection.execute(statement("shard_list", schema))
+            shards = [shard for (shard,) in await cursor.fetchall()]
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+            raise SchemaError(
+                f"schema {schema} lacks the outbox tables: run `dsql-outbox schema apply`"
+            ) from error
+        if not shards:
+            raise SchemaError(f"schema {schema} has no shards: run `dsql-outbox schema apply`")
+        return shards
+
+    async def _run(self, name: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
+        query = statement(name, self._database.schema)
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                async with self._pool.connection() as connection:
+                    cursor = await connection.execute(query, parameters)
+                    return await cursor.fetchall() if cursor.description else []
+            except psycopg.Error as error:
+                if error.sqlstate not in _CONFLICTS or not tries_left:
+                    raise
+        raise AssertionError("unreachable")

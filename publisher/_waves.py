@@ -1,0 +1,64 @@
+"""Messages to a sink, so that none overtakes an earlier one of its key."""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from dsql_outbox.outbox import Message, SinkUnavailable
+
+from .sinks import Delivered, NotAttempted, Outcome, Sink, WrongOutcomes
+
+
+@dataclass(frozen=True, slots=True)
+class Waves:
+    """What became of messages: one outcome each, in their order.
+
+    `unavailable` is set when the broker failed on the way: what was known by
+    then stays, the rest is `NotAttempted`.
+    """
+
+    outcomes: list[Outcome]
+    unavailable: SinkUnavailable | None = None
+
+
+async def publish_in_waves(sink: Sink, messages: Sequence[Message]) -> Waves:
+    """Publish messages, those of one key in the given order.
+
+    An ordered sink gets them in one call. Any other gets waves: one message of
+    each key, and the next of a key only after this one was delivered; after any
+    other outcome the rest of the key is `NotAttempted`. Raises `WrongOutcomes`
+    when the sink breaks its contract; what else it raises is a bug, and goes on.
+    """
+    outcomes: list[Outcome] = [NotAttempted()] * len(messages)
+    queues = _queues(messages)
+    wave = list(range(len(messages))) if sink.ordered else _heads(queues.values())
+    try:
+        while wave:
+            answers = await _publish(sink, [messages[n] for n in wave])
+            for n, outcome in zip(wave, answers, strict=True):
+                outcomes[n] = outcome
+            keys = (messages[n].key for n in wave if isinstance(outcomes[n], Delivered))
+            wave = [] if sink.ordered else _heads(queues[key] for key in keys)
+    except SinkUnavailable as error:
+        return Waves(outcomes, error)
+    return Waves(outcomes)
+
+
+async def _publish(sink: Sink, wave: Sequence[Message]) -> Sequence[Outcome]:
+    answers = await sink.publish(wave)
+    if len(answers) != len(wave):
+        raise WrongOutcomes(sink, expected=len(wave), actual=len(answers))
+    return answers
+
+
+def _queues(messages: Sequence[Message]) -> dict[str, deque[int]]:
+    """The indexes of each key's messages, in order."""
+    queues: dict[str, deque[int]] = {}
+    for n, message in enumerate(messages):
+        queues.setdefault(message.key, deque()).append(n)
+    return queues
+
+
+def _heads(queues: Iterable[deque[int]]) -> list[int]:
+    """Take the next index off each queue that has one."""
+    return [queue.popleft() for queue in queues if queue]

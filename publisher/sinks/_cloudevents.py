@@ -1,0 +1,72 @@
+"""CloudEvents 1.0 in binary mode: attributes as headers, the event itself as payload.
+
+The rules for names and values are those of the CloudEvents bindings for HTTP
+(1.0.2) and NATS (1.0.3-wip, the first with a binary mode), section 3.1.3 of both.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import unquote
+
+from dsql_outbox.outbox import TRACE_HEADERS, Message
+
+# Section 3.1.3.2, header values: "space, double-quote, percent and any character
+# outside the printable ASCII range of U+0021-U+007E" are percent-encoded as UTF-8.
+# This also keeps a line break in an id from starting a header of its own.
+_ENCODED: Final = re.compile(r"[^!#$&-~]")
+
+# W3C trace headers have an encoding of their own; only what no header may hold is touched.
+_NOT_PRINTABLE: Final = re.compile(r"[^ -~]")
+
+_QUOTED_PAIR: Final = re.compile(r"\\(.)")
+
+
+def binary_headers(message: Message, prefix: str) -> dict[str, str]:
+    """The message's headers on the wire, all printable ASCII.
+
+    Attributes get `prefix`, "ce-" for NATS: section 3.1.3.1, which names
+    datacontenttype among them, since there a Content-Type marks the structured
+    mode. Trace headers keep their names.
+    """
+    return {
+        name if name in TRACE_HEADERS else prefix + name: _encode_header(name, value)
+        for name, value in message.headers.items()
+    }
+
+
+def attributes(headers: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """What `binary_headers` wrote, read back: for consumers; other headers are left out.
+
+    Raises `UnicodeDecodeError` for encoded bytes that are no UTF-8, as section
+    3.1.3.2 demands.
+    """
+    found = {name.lower(): value for name, value in headers.items()}
+    read: dict[str, str] = {name: found[name] for name in TRACE_HEADERS if name in found}
+    for name, value in found.items():
+        if name.startswith(prefix):
+            read[name.removeprefix(prefix)] = decode_value(value)
+    return read
+
+
+def encode_value(value: str) -> str:
+    """An attribute as a header's value, by section 3.1.3.2."""
+    return _ENCODED.sub(_percent, value)
+
+
+def decode_value(value: str) -> str:
+    """The attribute in a header's value; raises `UnicodeDecodeError` if it is no UTF-8.
+
+    Values in double quotes come from senders of older versions of the specification.
+    """
+    if len(value) > 1 and value[0] == value[-1] == '"':
+        value = _QUOTED_PAIR.sub(r"\1", value[1:-1])
+    return unquote(value, errors="strict")
+
+
+def _encode_header(name: str, value: str) -> str:
+    return _NOT_PRINTABLE.sub(_percent, value) if name in TRACE_HEADERS else encode_value(value)
+
+
+def _percent(found: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in found[0].encode(errors="replace"))

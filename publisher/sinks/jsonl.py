@@ -1,0 +1,69 @@
+"""The sink ``jsonl:FILE``: one JSON object a line, appended and synced to disk."""
+
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from dsql_outbox.outbox import SettingsError
+
+from ._lines import LineSink, unavailable_as, write_all
+from ._port import Sink
+
+_SCHEME: Final = "jsonl:"
+
+
+@asynccontextmanager
+async def open_jsonl(url: str) -> AsyncGenerator[Sink]:
+    """Append to the file of ``jsonl:FILE``, a relative or absolute path; made if missing.
+
+    Each line is ``{"topic", "key", "headers", "payload"}``: headers in
+    CloudEvents' binary form, payload a string with the event's exact text. A
+    message is delivered once the disk has it. Raises `SettingsError` for a URL
+    without a file, `SinkUnavailable` naming the file when it cannot be opened
+    or, on publish, not be written.
+    """
+    file = _File(_path(url))
+    try:
+        yield LineSink("jsonl", file.append)
+    finally:
+        file.close()
+
+
+class _File:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with unavailable_as(str(path)):
+            self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            _sync_folder(path)
+
+    def append(self, lines: bytes) -> None:
+        with unavailable_as(str(self._path)):
+            write_all(self._descriptor, b"\n" + lines if self._is_torn() else lines)
+            os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def _is_torn(self) -> bool:
+        # A crash or a full disk can end a file within a line. Closed by a line
+        # feed, the part is one bad line and does not spoil the next.
+        size = os.fstat(self._descriptor).st_size
+        return size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
+
+
+def _path(url: str) -> Path:
+    path = url.removeprefix(_SCHEME)
+    if not path or path.startswith("//"):
+        raise SettingsError("a jsonl: URL is jsonl:FILE, as in jsonl:events.jsonl or jsonl:/a/b")
+    return Path(path)
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a new file's name outlive a crash, not only its content."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,31 @@
+"""The sink ``stdout:``: the lines of ``jsonl:`` on standard output."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from dsql_outbox.outbox import SettingsError
+
+from ._lines import LineSink, unavailable_as, write_all
+from ._port import Sink
+
+_STDOUT: Final = 1
+"""The descriptor itself: nothing that replaces or buffers `sys.stdout` is in between."""
+
+
+@asynccontextmanager
+async def open_stdout(url: str) -> AsyncGenerator[Sink]:
+    """Write one JSON object a line, as ``jsonl:`` does.
+
+    A message is delivered once the pipe or terminal has it. Raises
+    `SettingsError` if anything follows ``stdout:``; publish raises
+    `SinkUnavailable` when the reader has gone.
+    """
+    if url != "stdout:":
+        raise SettingsError("the URL of standard output is stdout: and nothing more")
+    yield LineSink("stdout", _append)
+
+
+def _append(lines: bytes) -> None:
+    with unavailable_as("standard output"):
+        write_all(_STDOUT, lines)

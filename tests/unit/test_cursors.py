@@ -1,0 +1,101 @@
+"""Where reads begin: everything is found, late commits soon, and nothing starves."""
+
+from uuid import UUID
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsql_outbox.publisher._cursors import HEAD, Cursors, Place
+from dsql_outbox.publisher._rows import OutboxRow
+
+LIMIT = 3
+
+
+def rows(positions: list[int], *, shard: int = 0, seen: int | None = None) -> list[OutboxRow]:
+    return [
+        OutboxRow(
+            shard, p, UUID(int=p), 0, "Car", "a", 1, "t", "{}", "{}", 0,
+            len(positions) if seen is None else seen, predecessor=False,
+        )
+        for p in positions
+    ]  # fmt: skip
+
+
+def read(cursors: Cursors, found: list[OutboxRow], now: float) -> None:
+    starts = cursors.starts(now)
+    cursors.advance(starts, dict.fromkeys(starts, LIMIT), found, now)
+
+
+def test_a_full_read_moves_on_and_one_that_is_not_goes_back_to_the_head() -> None:
+    cursors = Cursors([0], rows=LIMIT, head_interval=100)
+    read(cursors, rows([1, 2, 3]), now=0)
+    assert cursors.starts(1) == {0: Place(3, UUID(int=3))}
+    assert cursors.behind
+    read(cursors, rows([4]), now=1)
+    assert cursors.starts(2) == {0: HEAD}
+    assert not cursors.behind
+
+
+def test_a_read_cut_by_bytes_counts_as_full() -> None:
+    cursors = Cursors([0], rows=LIMIT, head_interval=100)
+    read(cursors, rows([1], seen=2), now=0)
+    assert cursors.starts(1) == {0: Place(1, UUID(int=1))}
+
+
+def test_the_head_is_read_again_after_its_interval_and_the_deep_cursor_stays() -> None:
+    cursors = Cursors([0], rows=LIMIT, head_interval=1)
+    read(cursors, rows([1, 2, 3]), now=0)
+    read(cursors, rows([4, 5, 6]), now=0.5)
+    assert cursors.starts(1.0) == {0: HEAD}
+    read(cursors, rows([1, 2, 3]), now=1.0)
+    assert cursors.starts(1.1) == {0: Place(6, UUID(int=6))}
+
+
+def test_slow_rounds_read_the_head_and_the_deep_end_in_turn() -> None:
+    """With every round longer than the interval, a held head must not hide the rest."""
+    cursors = Cursors([0], rows=LIMIT, head_interval=1)
+    seen: list[Place] = []
+    for n in range(6):
+        start = cursors.starts(n * 10.0)[0]
+        seen.append(start)
+        first = start.position + 1
+        read(cursors, rows([first, first + 1, first + 2]), now=n * 10.0)
+    assert [s.position for s in seen] == [0, 3, 0, 6, 0, 9]
+
+
+def test_shards_that_are_behind_share_a_batch() -> None:
+    cursors = Cursors(range(10), rows=500, head_interval=100)
+    assert cursors.limit(0) == 50
+    read(cursors, [*rows([1, 2, 3], shard=4), *rows([1, 2, 3], shard=7)], now=0)
+    assert cursors.limit(4) == 250
+    assert cursors.limit(0) == 50
+
+
+def test_a_rewound_shard_is_read_from_its_head_at_once() -> None:
+    cursors = Cursors([0], rows=LIMIT, head_interval=100)
+    read(cursors, rows([1, 2, 3]), now=0)
+    cursors.rewind([0])
+    assert cursors.starts(0.1) == {0: HEAD}
+    assert cursors.behind
+
+
+@given(
+    commits=st.lists(st.tuples(st.integers(1, 30), st.integers(0, 8)), max_size=30),
+    stuck=st.sets(st.integers(1, 30), max_size=12),
+)
+def test_every_row_is_read_whatever_the_order_of_commits(
+    commits: list[tuple[int, int]], stuck: set[int]
+) -> None:
+    """Rows appear at any place and time; all that can be delivered is, in bounded rounds."""
+    cursors = Cursors([0], rows=LIMIT, head_interval=1)
+    outbox = set(stuck)
+    delivered: set[int] = set()
+    for round_number in range(60):
+        outbox |= {p for p, at in commits if at == round_number} - delivered
+        start = cursors.starts(round_number * 0.3)[0]
+        found = sorted(p for p in outbox if p > start.position)[:LIMIT]
+        read(cursors, rows(found), now=round_number * 0.3)
+        sent = set(found) - stuck
+        delivered |= sent
+        outbox -= sent
+    assert delivered == {p for p, _ in commits} - stuck
