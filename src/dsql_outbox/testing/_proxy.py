@@ -1,0 +1,162 @@
+"""A proxy in front of PostgreSQL that does harm on purpose, at chosen statements."""
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from dsql_outbox.outbox import SettingsError
+
+from ._faults import CutPoint, Held, Rule, before, cut, forward, refuse, refuse_commit, stall
+from ._session import Batch, Reaction, Session
+from ._tcp import Link, Streams, TcpProxy
+from ._wire import error_response
+
+_PORT: Final = 5432
+_CONFLICT: Final = "change conflicts with another transaction, please retry: (OC000)"
+
+
+class PostgresProxy(TcpProxy):
+    """A proxy for the server of `url`, as a context manager.
+
+    Each fault meets the next `times` batches (None: all, until `heal`) that run
+    a statement holding the text `matching`; a batch is what a client sends
+    between two waits for the server. Of several faults the first one set wins.
+    Executing a prepared statement counts, preparing it does not.
+
+    Raises `SettingsError` unless `url` is a ``postgresql://`` URL with a host.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in {"postgresql", "postgres"} or not parts.hostname:
+            raise SettingsError("the proxy needs postgresql://..@HOST:PORT/.., over TCP")
+        super().__init__(parts.hostname, parts.port or _PORT)
+        user, at, _ = parts.netloc.rpartition("@")
+        # What is encrypted cannot be watched.
+        options = dict(parse_qsl(parts.query)) | {"sslmode": "disable", "gssencmode": "disable"}
+        self.url: Final = urlunsplit(
+            parts._replace(netloc=f"{user}{at}127.0.0.1:{self.port}", query=urlencode(options))
+        )
+        """The same database, through the proxy."""
+        self._script = _Script()
+
+    @property
+    def round_trips(self) -> int:
+        """How often a client got the complete answer to a batch, connecting left out."""
+        return self._script.round_trips
+
+    @property
+    def statements(self) -> list[str]:
+        """The SQL that clients sent to be run, in order; a prepared statement each time."""
+        return list(self._script.statements)
+
+    def reset_counts(self) -> None:
+        """Start anew with `round_trips` and `statements`."""
+        self._script.round_trips = 0
+        self._script.statements.clear()
+
+    def refuse(
+        self,
+        times: int | None = 1,
+        *,
+        at: Literal["statement", "commit"] = "statement",
+        sqlstate: str | None = "40001",
+        message: str = _CONFLICT,
+        matching: str = "INSERT",
+    ) -> None:
+        """Answer an error, and keep the server from running the statement or the COMMIT.
+
+        The transaction ends up as after a real error: aborted, and rolled back
+        after a COMMIT. ``at="commit"`` refuses a COMMIT whose transaction ran a
+        statement that matches.
+        """
+        error = error_response(sqlstate, message)
+        reaction = refuse_commit(error) if at == "commit" else refuse(matching, error)
+        self._script.add(Rule(matching, times, reaction, at_commit=at == "commit"))
+
+    def cut(
+        self,
+        where: CutPoint,
+        times: int | None = 1,
+        *,
+        matching: str = "INSERT",
+        reset: bool = False,
+    ) -> None:
+        """Close the client's connection, with RST if `reset`.
+
+        ``before``: the server never gets the statement. ``after_sent``: it gets
+        it, and the client is cut at once. ``after_commit``: it has answered in
+        full, and the client sees none of it. ``mid_answer``: the client sees
+        half of it.
+        """
+        self._script.add(Rule(matching, times, cut(where, reset=reset)))
+
+    def hold(self, *, matching: str = "INSERT") -> Held:
+        """Keep the next matching batch, to be released or dropped later."""
+        held = Held()
+        self._script.add(Rule(matching, 1, held.react))
+        return held
+
+    def stall(self, times: int | None = 1, *, matching: str = "INSERT") -> None:
+        """Lose the batch, answer nothing, and leave the connection open."""
+        self._script.add(Rule(matching, times, stall))
+
+    def before(
+        self, action: Callable[[], None], times: int | None = 1, *, matching: str = "INSERT"
+    ) -> None:
+        """Run `action` in a thread before the batch is forwarded, or meets a fault.
+
+        If it raises, the client is cut, and leaving the proxy raises its error.
+        """
+        self._script.add_before(Rule(matching, times, before(action)))
+
+    def heal(self) -> None:
+        """Forget all faults that are still to come."""
+        self._script.clear()
+        self.refuse_connections(0)
+
+    def _link(self, client: Streams, server: Streams) -> Link:
+        return Session(self, client, server, self._script)
+
+
+class _Script:
+    """The faults to come and the counts so far; used by the tests' and the proxy's thread."""
+
+    def __init__(self) -> None:
+        self.round_trips = 0
+        self.statements: list[str] = []
+        self._actions: list[Rule] = []
+        self._faults: list[Rule] = []
+        self._lock = threading.Lock()
+
+    def add(self, fault: Rule) -> None:
+        with self._lock:
+            self._faults.append(fault)
+
+    def add_before(self, action: Rule) -> None:
+        with self._lock:
+            self._actions.append(action)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._actions.clear()
+            self._faults.clear()
+
+    def note_statements(self, statements: Iterable[str]) -> None:
+        self.statements.extend(statements)
+
+    def note_round_trip(self) -> None:
+        self.round_trips += 1
+
+    def reactions(self, batch: Batch, transaction: Sequence[str]) -> list[Reaction]:
+        """All actions that apply, then the first fault that does; else it is forwarded."""
+        with self._lock:
+            actions = [rule for rule in self._actions if rule.applies(batch, transaction)]
+            faults = [rule for rule in self._faults if rule.applies(batch, transaction)][:1]
+            for rule in (*actions, *faults):
+                rule.spend()
+            self._actions = [rule for rule in self._actions if rule.left != 0]
+            self._faults = [rule for rule in self._faults if rule.left != 0]
+        last = faults[0].reaction if faults else forward
+        return [*(rule.reaction for rule in actions), last]

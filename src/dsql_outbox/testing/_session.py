@@ -1,0 +1,181 @@
+"""One client's PostgreSQL session: which statements it sends, and which answers belong to them."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeAlias
+
+from . import _wire as wire
+from ._tcp import Link, Streams, TcpProxy
+from ._wire import Message, Splitter
+
+Answer: TypeAlias = Callable[[Message], bytes]
+"""Turns a message of the server into the bytes that the client gets for it."""
+
+_BATCHED: Final = {
+    wire.PARSE,
+    wire.BIND,
+    wire.DESCRIBE_OR_ROW,
+    wire.EXECUTE_OR_ERROR,
+    wire.CLOSE_OR_COMPLETE,
+}
+_ENDS: Final = {wire.QUERY, wire.SYNC, wire.FLUSH}
+_IDLE: Final = b"I"  # ReadyForQuery: not in a transaction
+
+
+def pass_on(message: Message) -> bytes:
+    """The answer of a healthy proxy."""
+    return message.raw
+
+
+def swallow(message: Message) -> bytes:  # noqa: ARG001 - an Answer
+    """No answer."""
+    return b""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a client sent in one go, up to a Sync, a Flush or a simple Query.
+
+    `statements` are those it runs: the place of the Bind or Query, and its SQL.
+    """
+
+    messages: Sequence[Message]
+    statements: Sequence[tuple[int, str]] = ()
+
+    @property
+    def asks_ready(self) -> bool:
+        """Whether the server will answer with ReadyForQuery; it does not after a Flush."""
+        return self.messages[-1].kind != wire.FLUSH
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A batch that the server has: how the client is to be answered, and whether it was."""
+
+    answer: Answer
+    startup: bool = False
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the server has answered; when it dies instead, the session's tasks are cancelled."""
+
+
+class Script(Protocol):
+    """What a session asks of its proxy."""
+
+    def note_statements(self, statements: Iterable[str]) -> None:
+        """These statements were sent."""
+        ...
+
+    def note_round_trip(self) -> None:
+        """A client is about to get the end of an answer."""
+        ...
+
+    def reactions(self, batch: Batch, transaction: Sequence[str]) -> "Iterable[Reaction]":
+        """What to do with a batch; `transaction` is the SQL that ran in it, this batch included."""
+        ...
+
+
+class Session(Link):
+    """A link that knows PostgreSQL's protocol and follows a script."""
+
+    def __init__(self, proxy: TcpProxy, client: Streams, server: Streams, script: Script) -> None:
+        super().__init__(proxy, client, server)
+        self._script = script
+        self._from_client = Splitter(untyped=True)
+        self._from_server = Splitter(untyped=False)
+        self._messages: list[Message] = []  # of the batch that is arriving
+        self._prepared: dict[str, str] = {}  # name to SQL
+        self._transaction: list[str] = []
+        self._exchanges: deque[Exchange] = deque()
+        self._flushed: Exchange | None = None  # sent in part, its Sync is to come
+
+    def connected(self) -> None:
+        """Count nothing yet: a request to cancel comes over a connection of its own."""
+
+    async def from_client(self, data: bytes) -> None:
+        """Collect messages into batches and react to them; raises `Cut`."""
+        for message in self._from_client.feed(data):
+            await self._take(message)
+
+    def from_server(self, data: bytes) -> bytes:
+        """What the client shall get: each message as its exchange answers it."""
+        return b"".join([self._answer(message) for message in self._from_server.feed(data)])
+
+    def send(self, batch: Batch, answer: Answer | None = None) -> Exchange:
+        """Send a batch to the server; `answer` says what the client gets, all by default."""
+        exchange = self._flushed or self._new_exchange()
+        if answer is not None:
+            exchange.answer = answer
+        self._flushed = None if batch.asks_ready else exchange
+        self.to_server(b"".join([message.raw for message in batch.messages]))
+        return exchange
+
+    async def _take(self, message: Message) -> None:
+        if not message.kind:
+            self._take_request(message)
+            return
+        self._messages.append(message)
+        if message.kind not in _BATCHED:
+            messages, self._messages = self._messages, []
+            await self._take_batch(messages)
+
+    def _take_request(self, message: Message) -> None:
+        code = wire.request_code(message)
+        if code in {wire.SSL_REQUEST, wire.GSSENC_REQUEST}:
+            self.to_client(b"N")
+            return
+        if code != wire.CANCEL_REQUEST:
+            self.count_opened()
+            self._new_exchange().startup = True
+        self.to_server(message.raw)
+
+    async def _take_batch(self, messages: list[Message]) -> None:
+        if messages[-1].kind not in _ENDS:  # a password, data of a COPY, or good-bye
+            self.to_server(b"".join([message.raw for message in messages]))
+            return
+        batch = Batch(messages, list(self._statements(messages)))
+        statements = [sql for _, sql in batch.statements]
+        self._script.note_statements(statements)
+        self._transaction += statements
+        for react in self._script.reactions(batch, self._transaction):
+            await react(self, batch)
+
+    def _statements(self, messages: Iterable[Message]) -> Iterator[tuple[int, str]]:
+        for place, message in enumerate(messages):
+            match message.kind:
+                case wire.PARSE:
+                    name, sql = wire.parsed_statement(message)
+                    self._prepared[name] = sql
+                case wire.BIND:
+                    yield place, self._prepared.get(wire.bound_statement(message), "")
+                case wire.QUERY:
+                    yield place, wire.query_text(message)
+                case _:
+                    pass
+
+    def _new_exchange(self) -> Exchange:
+        exchange = Exchange(pass_on)
+        self._exchanges.append(exchange)
+        return exchange
+
+    def _answer(self, message: Message) -> bytes:
+        if not self._exchanges:  # nothing was asked: a notice, or the server's last words
+            return message.raw
+        exchange = self._exchanges[0]
+        answer = exchange.answer(message)
+        if message.kind == wire.READY:
+            self._end_exchange(message, counts=bool(answer) and not exchange.startup)
+        return answer
+
+    def _end_exchange(self, ready: Message, *, counts: bool) -> None:
+        exchange = self._exchanges.popleft()
+        exchange.over.set()
+        if ready.body == _IDLE and not self._exchanges:
+            self._transaction.clear()
+        if counts:
+            self._script.note_round_trip()
+
+
+Reaction: TypeAlias = Callable[[Session, Batch], Awaitable[None]]
+"""Handles one batch of a session, or does something before it is handled."""

@@ -1,0 +1,285 @@
+"""A TCP proxy whose connections can be cut, silenced and refused while a test looks on."""
+
+import asyncio
+import socket
+import struct
+import threading
+from collections.abc import Coroutine, Generator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Any, Final, Self, TypeAlias
+
+from ._process import free_port
+
+_CHUNK: Final = 1 << 16  # bytes
+_CALL: Final = 10.0  # seconds that a control call may take
+_RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 seconds: close sends RST
+
+Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+"""Both directions of one connection."""
+
+
+class Cut(Exception):  # noqa: N818 - a signal, not an error
+    """Raised while a client's bytes are handled: end that client's connection."""
+
+    def __init__(self, *, reset: bool = False) -> None:
+        super().__init__()
+        self.reset = reset
+
+
+class Link:
+    """One client's connection and the connection to the server that was opened for it."""
+
+    def __init__(
+        self,
+        proxy: "TcpProxy",
+        client: Streams,
+        server: Streams,
+    ) -> None:
+        self._proxy = proxy
+        self._client_reader, self._client = client
+        self._server_reader, self._server = server
+        self._inbox: asyncio.Queue[bytes] = asyncio.Queue()
+        self._counted = False
+
+    async def run(self) -> None:
+        """Carry bytes both ways until the server has closed its side."""
+        self.connected()
+        reading = asyncio.create_task(self._read_client())
+        forwarding = asyncio.create_task(self._forward_client())
+        try:
+            while data := await _read(self._server_reader):
+                self.to_client(self.from_server(data))
+            self._client.close()
+            await reading
+        finally:
+            self._client.transport.abort()
+            self._server.transport.abort()
+            reading.cancel()
+            forwarding.cancel()
+            await asyncio.gather(reading, forwarding, return_exceptions=True)
+            await asyncio.gather(
+                self._client.wait_closed(), self._server.wait_closed(), return_exceptions=True
+            )
+            self._count_closed()
+
+    def connected(self) -> None:
+        """Both connections are there."""
+        self.count_opened()
+
+    async def from_client(self, data: bytes) -> None:
+        """Handle bytes of the client; raises `Cut` to end its connection."""
+        self.to_server(data)
+
+    def from_server(self, data: bytes) -> bytes:
+        """What the client shall get of the server's bytes."""
+        return data
+
+    def to_server(self, data: bytes) -> None:
+        """Send bytes to the server."""
+        self._server.write(data)
+
+    def to_client(self, data: bytes) -> None:
+        """Send bytes to the client, unless it is gone or the proxy swallows them."""
+        if data and not self._proxy.swallows and not self._client.is_closing():
+            self._client.write(data)
+
+    def cut(self, *, reset: bool = False) -> None:
+        """Close the client's connection, with RST if `reset`; the server sees the end of input."""
+        if reset:
+            self._client.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, _RESET
+            )
+        self._client.close()
+
+    def count_opened(self) -> None:
+        """Count this connection among the opened ones."""
+        self._counted = True
+        self._proxy.count(opened=1)
+
+    def _count_closed(self) -> None:
+        if self._counted:
+            self._counted = False
+            self._proxy.count(closed=1)
+
+    async def _read_client(self) -> None:
+        # Apart from forwarding, so that the end of the client is seen while a fault waits.
+        while data := await _read(self._client_reader):
+            self._inbox.put_nowait(data)
+        self._count_closed()
+        self._inbox.put_nowait(b"")
+
+    async def _forward_client(self) -> None:
+        try:
+            while data := await self._inbox.get():
+                await self.from_client(data)
+        except Cut as cut:
+            self.cut(reset=cut.reset)
+        except Exception as error:  # noqa: BLE001 - raised when the test leaves the proxy
+            self._proxy.failures.append(error)
+            self.cut()
+        finally:
+            # Half closed, not closed: the server still does what it was sent before.
+            with suppress(OSError):
+                self._server.write_eof()
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.read(_CHUNK)
+    except OSError:
+        return b""
+
+
+class TcpProxy:
+    """A proxy on 127.0.0.1 in front of `host`:`port`, as a context manager.
+
+    It runs in a thread of its own; its methods may be called from any thread
+    and from async tests. Those that wait have a timeout in seconds and raise
+    `TimeoutError`. An error inside the proxy is raised on leaving the context.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self.port: Final = free_port()
+        """Where the proxy listens on 127.0.0.1."""
+        self.swallows = False
+        """Whether the server's bytes are dropped right now."""
+        self.failures: list[Exception] = []
+        """What went wrong inside the proxy, such as in a test's own callback."""
+        self._opened = 0
+        self._closed = 0
+        self._changed = threading.Condition()
+        self._refusals: int | None = 0
+        self._links: set[Link] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listener: asyncio.Server | None = None
+
+    @property
+    def opened(self) -> int:
+        """How many client connections were opened."""
+        return self._opened
+
+    @property
+    def closed(self) -> int:
+        """How many of them have ended."""
+        return self._closed
+
+    def wait_until_closed(self, connections: int, timeout: float = 5.0) -> None:
+        """Wait until at least so many connections have ended."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._closed >= connections, timeout):
+                raise TimeoutError(
+                    f"{self._closed} of {connections} connections closed within {timeout} s"
+                )
+
+    def cut_all(self, *, reset: bool = False) -> None:
+        """Close every client's connection now, with RST instead of FIN if `reset`."""
+        self._call(self._cut_all(reset=reset))
+
+    @contextmanager
+    def swallow_server(self) -> Generator[None]:
+        """Drop whatever the server says while the context lasts; clients are heard."""
+        self.swallows = True
+        try:
+            yield
+        finally:
+            self.swallows = False
+
+    def refuse_connections(self, times: int | None = None) -> None:
+        """Accept the next `times` connections (None: all, until 0 is given) and close them."""
+        self._refusals = times
+
+    def pause_listening(self) -> None:
+        """Stop listening: clients cannot connect. Open connections stay."""
+        self._call(self._stop_listening())
+
+    def resume_listening(self) -> None:
+        """Listen again, on the same port."""
+        self._call(self._listen())
+
+    def count(self, *, opened: int = 0, closed: int = 0) -> None:
+        """Add to the counters; for the links."""
+        with self._changed:
+            self._opened += opened
+            self._closed += closed
+            self._changed.notify_all()
+
+    def _link(self, client: Streams, server: Streams) -> Link:
+        return Link(self, client, server)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in a task
+        self._tasks.add(task)
+        try:
+            await self._serve((reader, writer))
+        except asyncio.CancelledError:  # at the end; asyncio 3.11 would print it
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _serve(self, client: Streams) -> None:
+        if self._refuses():
+            return
+        try:
+            server = await asyncio.open_connection(*self._target)
+        except OSError:  # the server is down, so the client is turned away
+            return
+        link = self._link(client, server)
+        self._links.add(link)
+        try:
+            await link.run()
+        finally:
+            self._links.discard(link)
+
+    def _refuses(self) -> bool:
+        if self._refusals is None:
+            return True
+        self._refusals, refuses = max(0, self._refusals - 1), self._refusals > 0
+        return refuses
+
+    async def _listen(self) -> None:
+        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+
+    async def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    async def _cut_all(self, *, reset: bool) -> None:
+        for link in self._links:
+            link.cut(reset=reset)
+
+    async def _shut_down(self) -> None:
+        await self._stop_listening()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # the last transports close on the loop's next turn
+
+    def _call(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(_CALL)
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name=f"proxy on port {self.port}", daemon=True
+        )
+        self._thread.start()
+        self.resume_listening()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._call(self._shut_down())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_CALL)
+        self._loop.close()
+        if self.failures and error is None:
+            raise self.failures[0]

@@ -1,0 +1,116 @@
+"""The PostgreSQL wire protocol, version 3: bytes to messages and back, without I/O."""
+
+from struct import pack
+from typing import Final, NamedTuple
+
+PARSE: Final = b"P"
+BIND: Final = b"B"
+DESCRIBE_OR_ROW: Final = b"D"  # Describe from a client, DataRow from a server
+EXECUTE_OR_ERROR: Final = b"E"  # Execute from a client, ErrorResponse from a server
+CLOSE_OR_COMPLETE: Final = b"C"  # Close from a client, CommandComplete from a server
+FLUSH: Final = b"H"
+SYNC: Final = b"S"
+QUERY: Final = b"Q"
+READY: Final = b"Z"
+
+CANCEL_REQUEST: Final = 80877102
+SSL_REQUEST: Final = 80877103
+GSSENC_REQUEST: Final = 80877104
+_REQUESTS: Final = {CANCEL_REQUEST, SSL_REQUEST, GSSENC_REQUEST}
+
+_LENGTH: Final = 4  # bytes; the length counts itself
+
+
+class Message(NamedTuple):
+    """One message: a letter (empty for a client's first messages) and what follows the length."""
+
+    kind: bytes
+    body: bytes
+
+    @property
+    def raw(self) -> bytes:
+        """The message as it goes over the wire."""
+        return self.kind + pack("!I", len(self.body) + _LENGTH) + self.body
+
+
+class Splitter:
+    """Cuts one direction of a connection into messages, however its bytes arrive.
+
+    A client's stream begins with messages without a letter (`untyped`), up to
+    and including its StartupMessage.
+    """
+
+    def __init__(self, *, untyped: bool) -> None:
+        self._buffer = bytearray()
+        self._untyped = untyped
+
+    def feed(self, data: bytes) -> list[Message]:
+        """The messages that `data` completes; raises `ValueError` for an impossible length."""
+        self._buffer += data
+        messages: list[Message] = []
+        while (message := self._take()) is not None:
+            messages.append(message)
+        return messages
+
+    def _take(self) -> Message | None:
+        start = 0 if self._untyped else 1
+        head = start + _LENGTH
+        if len(self._buffer) < head:
+            return None
+        length = int.from_bytes(self._buffer[start:head])
+        if length < _LENGTH:
+            raise ValueError(f"message length {length} is below {_LENGTH}: not PostgreSQL's wire")
+        if len(self._buffer) < start + length:
+            return None
+        message = Message(bytes(self._buffer[:start]), bytes(self._buffer[head : start + length]))
+        del self._buffer[: start + length]
+        self._untyped = self._untyped and request_code(message) in _REQUESTS
+        return message
+
+
+def request_code(message: Message) -> int:
+    """What a message without a letter asks for: a request above, or the protocol's version."""
+    return int.from_bytes(message.body[:4])
+
+
+def query(sql: str) -> Message:
+    """A simple query."""
+    return Message(QUERY, _text(sql))
+
+
+def parse(sql: str) -> Message:
+    """Prepare `sql` as the unnamed statement."""
+    return Message(PARSE, _text("") + _text(sql) + pack("!H", 0))
+
+
+def error_response(sqlstate: str | None, text: str) -> Message:
+    """A server's error; without SQLSTATE when that is None."""
+    fields = {"S": "ERROR", "V": "ERROR", "C": sqlstate, "M": text}
+    body = b"".join(
+        name.encode() + _text(value) for name, value in fields.items() if value is not None
+    )
+    return Message(EXECUTE_OR_ERROR, body + b"\0")
+
+
+def query_text(message: Message) -> str:
+    """The SQL of a Query."""
+    return _strings(message.body)[0]
+
+
+def parsed_statement(message: Message) -> tuple[str, str]:
+    """Name and SQL of a Parse."""
+    name, sql = _strings(message.body)[:2]
+    return name, sql
+
+
+def bound_statement(message: Message) -> str:
+    """The name of the statement that a Bind uses."""
+    return _strings(message.body)[1]
+
+
+def _text(value: str) -> bytes:
+    return value.encode() + b"\0"
+
+
+def _strings(body: bytes) -> list[str]:
+    return [part.decode(errors="replace") for part in body.split(b"\0", 2)]

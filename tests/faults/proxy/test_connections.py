@@ -1,0 +1,102 @@
+"""Connections that are refused, cut and silenced."""
+
+import socket
+import threading
+from contextlib import nullcontext
+
+import psycopg
+import pytest
+from psycopg.errors import OperationalError
+from tests._support.clients import INSERT, SyncClient, own_socket
+
+from dsql_outbox.outbox import SettingsError
+from dsql_outbox.testing import PostgresProxy, TcpProxy
+from dsql_outbox.testing._process import free_port
+
+
+def test_connections_can_be_refused_a_number_of_times(proxy: PostgresProxy) -> None:
+    proxy.refuse_connections(2)
+    for _ in range(2):
+        with pytest.raises(OperationalError):
+            psycopg.connect(proxy.url)
+    psycopg.connect(proxy.url).close()
+
+
+def test_connections_can_be_refused_until_healed(proxy: PostgresProxy) -> None:
+    proxy.refuse_connections()
+    for _ in range(3):
+        with pytest.raises(OperationalError):
+            psycopg.connect(proxy.url)
+    proxy.heal()
+    psycopg.connect(proxy.url).close()
+
+
+def test_nobody_listens_during_a_pause_and_open_connections_stay(
+    proxy: PostgresProxy, client: SyncClient
+) -> None:
+    proxy.pause_listening()
+    with pytest.raises(OperationalError, match="Connection refused"):
+        psycopg.connect(proxy.url)
+    client.execute(INSERT, [1])
+    proxy.resume_listening()
+    psycopg.connect(proxy.url).close()
+
+
+def test_a_client_is_turned_away_while_the_server_is_down() -> None:
+    with (
+        PostgresProxy(f"postgresql://postgres@127.0.0.1:{free_port()}/x") as proxy,
+        pytest.raises(OperationalError, match="closed the connection"),
+    ):
+        psycopg.connect(proxy.url)
+
+
+def test_all_connections_can_be_cut_at_once(proxy: PostgresProxy) -> None:
+    with psycopg.connect(proxy.url) as one, psycopg.connect(proxy.url) as two:
+        proxy.cut_all(reset=True)
+        proxy.wait_until_closed(2)
+        for client in (one, two):
+            with own_socket(client) as stream, pytest.raises(ConnectionResetError):
+                stream.recv(100)
+
+
+def test_leaving_the_proxy_ends_its_connections_and_its_thread(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with PostgresProxy(url) as proxy:
+        client = psycopg.connect(proxy.url)
+        name = f"proxy on port {proxy.port}"
+        assert name in [thread.name for thread in threading.enumerate()]
+    with pytest.raises(OperationalError):
+        client.execute("SELECT 1")
+    client.close()
+    assert proxy.closed == 1
+    assert caplog.records == []  # asyncio logs what nobody handled
+    assert name not in [thread.name for thread in threading.enumerate()]
+
+
+def test_the_url_is_the_servers_but_for_the_way_there() -> None:
+    proxy = PostgresProxy("postgresql://me:p%40ss@db:6000/x%20y?sslmode=require&target=1")
+    assert proxy.url == (
+        f"postgresql://me:p%40ss@127.0.0.1:{proxy.port}/x%20y"
+        "?sslmode=disable&target=1&gssencmode=disable"
+    )
+    for wrong in ("mysql://h/x", "postgresql:///x?host=/tmp"):
+        with pytest.raises(SettingsError, match="over TCP"):
+            PostgresProxy(wrong)
+
+
+@pytest.mark.parametrize("swallowed", [True, False])
+def test_a_servers_words_can_be_swallowed(swallowed: bool) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        TcpProxy(*server.getsockname()) as proxy,
+        proxy.swallow_server() if swallowed else nullcontext(),
+        socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as client,
+    ):
+        client.sendall(b"hello?")
+        accepted, _ = server.accept()
+        with accepted:
+            assert accepted.recv(100) == b"hello?"
+            accepted.sendall(b"yes")
+        assert client.recv(100) == (b"" if swallowed else b"yes")  # the end follows
+    assert not proxy.swallows
