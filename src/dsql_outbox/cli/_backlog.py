@@ -1,0 +1,112 @@
+"""What `status` reads: a few statements, each cheap however much waits."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from dsql_outbox.outbox import Connection, Database
+from dsql_outbox.schema import statement
+
+from ._tables import schema_error
+
+_LIMIT: Final = 1_000
+_SHOWN: Final = 5
+
+
+class Bounded(msgspec.Struct, frozen=True):
+    """A number of rows; with `more`, there are more than that."""
+
+    count: int
+    more: bool
+
+
+class FailedMessage(msgspec.Struct, frozen=True, rename="camel"):
+    """A message that waits after a failure; `retry_seconds` is None if it is blocked."""
+
+    event_id: UUID
+    shard: int
+    position: int
+    attempts: int
+    retry_seconds: float | None
+    error: str
+
+
+class Failures(msgspec.Struct, frozen=True):
+    """All failed messages, and those of them with the most attempts."""
+
+    count: int
+    more: bool
+    blocked: int
+    worst: tuple[FailedMessage, ...]
+
+
+class Shard(msgspec.Struct, frozen=True, rename="camel"):
+    """One shard; `oldest_seconds` is None when nothing waits, `owner` when nobody relays it."""
+
+    shard: int
+    oldest_seconds: float | None
+    owner: str | None
+    epoch: int
+    lease_seconds: float | None
+
+
+class Status(msgspec.Struct, frozen=True, rename="camel"):
+    """The outbox as it is now; all times are seconds on the database's clock."""
+
+    schema: str
+    waiting: Bounded
+    oldest_seconds: float | None
+    failures: Failures
+    dead_letters: Bounded
+    shards: tuple[Shard, ...]
+
+
+def read_status(database: Database) -> Status:
+    """Read the outbox.
+
+    Raises `SchemaError` if the tables are missing, else the driver's errors.
+    """
+    with database.connect() as connection, schema_error(database.schema):
+        return _read(connection, database.schema)
+
+
+def _read(connection: Connection, schema: str) -> Status:
+    def rows(name: str, **literals: int) -> Sequence[Sequence[Any]]:
+        return connection.execute(statement(name, schema, **literals)).fetchall()
+
+    shards = tuple(map(_shard, rows("status_shards")))
+    ages = [shard.oldest_seconds for shard in shards if shard.oldest_seconds is not None]
+    return Status(
+        schema=schema,
+        waiting=_bounded(rows("status_waiting", limit=_LIMIT)[0][0]),
+        oldest_seconds=max(ages, default=None),
+        failures=_failures(rows("status_failures", limit=_LIMIT, shown=_SHOWN)),
+        dead_letters=_bounded(rows("status_dead", limit=_LIMIT)[0][0]),
+        shards=shards,
+    )
+
+
+def _shard(row: Sequence[Any]) -> Shard:
+    shard, owner, epoch, lease, age = row
+    return Shard(shard, _seconds(age), owner, epoch, _seconds(lease))
+
+
+def _failures(rows: Sequence[Sequence[Any]]) -> Failures:
+    counted = _bounded(rows[0][6] if rows else 0)
+    worst = tuple(
+        FailedMessage(event_id, shard, position, attempts, _seconds(seconds), error)
+        for event_id, shard, position, attempts, error, seconds, _, _ in rows
+    )
+    return Failures(counted.count, counted.more, rows[0][7] if rows else 0, worst)
+
+
+def _bounded(found: int) -> Bounded:
+    return Bounded(min(found, _LIMIT), more=found > _LIMIT)
+
+
+def _seconds(found: float | None) -> float | None:
+    """To the millisecond; None for never."""
+    return None if found is None or math.isinf(found) else round(found, 3)

@@ -1,0 +1,60 @@
+"""Reading and writing file descriptors without ever blocking the event loop for long.
+
+Pipes, sockets and terminals are waited for by the event loop, which Ctrl-C
+interrupts; a thread that blocks in `read` or `write` cannot be ended, and
+Python would wait for it at exit.
+"""
+
+import os
+import stat
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from typing import Final
+
+import anyio
+
+_CHUNK: Final = 1 << 16  # bytes
+_NEVER_BLOCKS: Final = 4096  # bytes that a writable pipe takes at once, PIPE_BUF on Linux
+
+
+def occupy_standard() -> None:
+    """Make sure that descriptors 0, 1 and 2 are open; call it before anything else is opened.
+
+    Else the first connection would get the number of a closed one, and our
+    output would be sent to the database.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+
+
+async def read_chunks(descriptor: int) -> AsyncGenerator[bytes]:
+    """What can be read, piece by piece, up to the end; raises `OSError`."""
+    can_wait = _can_wait(descriptor)
+    while True:
+        if can_wait:
+            await anyio.wait_readable(descriptor)
+        with suppress(BlockingIOError):
+            chunk = os.read(descriptor, _CHUNK)
+            if not chunk:
+                return
+            yield chunk
+
+
+async def write_all(descriptor: int, data: bytes) -> None:
+    """Write every byte; raises `OSError`."""
+    can_wait = _can_wait(descriptor)
+    rest = memoryview(data)
+    while rest:
+        if can_wait:
+            await anyio.wait_writable(descriptor)
+        with suppress(BlockingIOError):
+            rest = rest[os.write(descriptor, rest[:_NEVER_BLOCKS] if can_wait else rest) :]
+
+
+def _can_wait(descriptor: int) -> bool:
+    """Whether the event loop can wait for it; for files and /dev/null it cannot, and need not."""
+    mode = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)

@@ -1,0 +1,21 @@
+"""Options that several commands have, and how all of them read the environment."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+def option(flag: str, *more: str, **attributes: Any) -> Callable[[_Command], _Command]:
+    """An option that is also read from ``DSQL_OUTBOX_<FLAG>``; its help shows both."""
+    variable = f"DSQL_OUTBOX_{flag.removeprefix('--').replace('-', '_').upper()}"
+    attributes = {"show_default": True} | attributes
+    return click.option(flag, *more, envvar=variable, show_envvar=True, **attributes)
+
+
+verbose_option = option(
+    "--verbose", "-v", is_flag=True, show_default=False, help="Log also what went well."
+)
+"""Adds --verbose, parameter `verbose`."""

@@ -1,0 +1,71 @@
+"""What `write` tells of each event: one JSON object a line, as soon as it is known."""
+
+import os
+from collections.abc import Callable
+from typing import Final
+from uuid import UUID
+
+import anyio
+import msgspec
+import psycopg
+
+from dsql_outbox.outbox import Receipt
+
+from ._descriptors import write_all
+from ._events import Place
+from ._tally import Tally
+
+STDOUT: Final = 1
+STDERR: Final = 2
+
+
+class Failure(msgspec.Struct, frozen=True, rename="camel"):
+    """An event that is not stored, or an input that cannot be read on.
+
+    `error` is the type's name. `record` counts from 1, `byte` from 0; both
+    are of `input`.
+    """
+
+    event_id: UUID | None
+    error: str
+    message: str
+    input: str
+    record: int
+    byte: int
+
+
+class Reporter:
+    """Counts and prints: receipts on standard output, failures on standard error.
+
+    `above_bar` prints a line on a terminal that shows a progress bar.
+    """
+
+    def __init__(self, tally: Tally, above_bar: Callable[[str], None] | None) -> None:
+        self._tally = tally
+        self._above_bar = above_bar
+        self._locks = {STDOUT: anyio.Lock(), STDERR: anyio.Lock()}
+
+    async def stored(self, receipt: Receipt) -> None:
+        """Tell of an event that is in the database; raises `OSError` if nobody listens."""
+        self._tally.add(receipt)
+        await self._print(STDOUT, receipt)
+
+    async def failed(self, place: Place, event_id: UUID | None, error: Exception) -> None:
+        """Tell of one that is not, as far as we know; raises `OSError` if nobody listens."""
+        self._tally.failed += 1
+        kind = type(error).__name__
+        await self._print(STDERR, Failure(event_id, kind, _message(error), *place))
+
+    async def _print(self, descriptor: int, value: msgspec.Struct) -> None:
+        line = msgspec.json.encode(value)
+        if self._above_bar is not None and os.isatty(descriptor):
+            self._above_bar(line.decode())
+            return
+        async with self._locks[descriptor]:  # lines never mix
+            await write_all(descriptor, line + b"\n")
+
+
+def _message(error: Exception) -> str:
+    """One line; of the server's errors the first part only, as the others may show values."""
+    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    return " ".join((primary or str(error)).split())

@@ -1,0 +1,187 @@
+"""What must be true of the tables, whatever happened to the writer."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, LiteralString, Self
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import dict_row
+from tests._support.waiting import wait_until
+
+from dsql_outbox.outbox import DuplicateEvent, OutcomeUnknown, Receipt
+
+Outcome = Receipt | Exception
+Row = dict[str, Any]
+
+EVENT_COLUMNS: LiteralString = """SELECT id, write_id, subject_type, subject_id, subject_version,
+    shard, position, topic, event_data::text AS data, touches::text AS touches
+    FROM outbox.business_events WHERE %(id)s::uuid IS NULL OR id = %(id)s"""
+HEADERS: LiteralString = """SELECT entity_type, entity_id, entity_version, event_id,
+    header_data::text AS data FROM outbox.event_headers
+    WHERE %(id)s::uuid IS NULL OR event_id = %(id)s
+    ORDER BY entity_type, entity_id, entity_version"""
+MESSAGES: LiteralString = """SELECT event_id, shard, position, previous_position, subject_type,
+    subject_id, subject_version, topic, payload, headers::text AS headers FROM outbox.outbox
+    WHERE %(id)s::uuid IS NULL OR event_id = %(id)s"""
+ENTITIES: LiteralString = """SELECT entity_type, entity_id, version, shard, position, event_id,
+    entity_data::text AS data FROM outbox.entities
+    WHERE %(id)s::uuid IS NULL OR event_id = %(id)s"""
+OTHERS: LiteralString = """SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+HANG_UP: LiteralString = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+BLOCKED: LiteralString = """SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+
+
+class Tables:
+    """A look at one database, past every proxy."""
+
+    def __init__(self, url: str) -> None:
+        self.connection: psycopg.Connection[Row] = psycopg.Connection[Row].connect(
+            url, autocommit=True, row_factory=dict_row
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+
+    def execute(self, query: LiteralString) -> list[Row]:
+        """Run anything; the rows, if it has any."""
+        cursor = self.connection.execute(query)
+        return cursor.fetchall() if cursor.description else []
+
+    def events(self, event_id: UUID | None = None) -> list[Row]:
+        """Rows of business_events."""
+        return self._rows(EVENT_COLUMNS, event_id)
+
+    def headers(self, event_id: UUID | None = None) -> list[Row]:
+        """Rows of event_headers, each entity's in version order."""
+        return self._rows(HEADERS, event_id)
+
+    def messages(self, event_id: UUID | None = None) -> list[Row]:
+        """Rows of outbox."""
+        return self._rows(MESSAGES, event_id)
+
+    def entities(self, event_id: UUID | None = None) -> list[Row]:
+        """Rows of entities; with an id, those that this event changed last."""
+        return self._rows(ENTITIES, event_id)
+
+    def others(self) -> int:
+        """How many other sessions are connected to this database."""
+        return self._count(OTHERS)
+
+    def hang_up_all(self) -> None:
+        """End all other sessions of this database."""
+        self.execute(HANG_UP)
+        wait_until(lambda: self.others() == 0)
+
+    def blocked(self) -> int:
+        """How many sessions wait for a lock."""
+        return self._count(BLOCKED)
+
+    @contextmanager
+    def locked(self, entity_type: str, entity_id: str) -> Iterator[None]:
+        """Keep everybody from writing one entity, whether it exists or not, for a while."""
+        with self.connection.transaction(force_rollback=True):
+            self.connection.execute(
+                "INSERT INTO outbox.entities (entity_type, entity_id, version, shard, position,"
+                " previous_position, entity_data, event_id, created_at, updated_at)"
+                " VALUES (%s, %s, 0, 0, 0, 0, '{}', gen_random_uuid(), now(), now())"
+                " ON CONFLICT (entity_type, entity_id) DO UPDATE SET updated_at = now()",
+                (entity_type, entity_id),
+            )
+            yield
+
+    def assert_true_to(self, outcomes: Mapping[UUID, Outcome]) -> None:
+        """Each receipt is one set of rows, each failure none; and all of it fits together."""
+        for event_id, outcome in outcomes.items():
+            self._assert_outcome(event_id, outcome)
+        self.assert_consistent()
+
+    def assert_consistent(self) -> None:
+        """No row without its others, versions gapless, every subject's messages one chain."""
+        events = {row["id"]: row for row in self.events()}
+        headers, messages = self.headers(), self.messages()
+        assert {row["event_id"] for row in headers} == set(events)
+        assert sorted(row["event_id"] for row in messages) == sorted(events)
+        for row in messages:
+            _assert_message(row, events[row["event_id"]])
+        self._assert_entities(headers)
+        _assert_chains(messages, self.entities())
+
+    def _assert_outcome(self, event_id: UUID, outcome: Outcome) -> None:
+        if isinstance(outcome, Receipt):
+            assert outcome.event_id == event_id
+            self._assert_receipt(outcome)
+        elif isinstance(outcome, DuplicateEvent):
+            assert len(self.events(event_id)) == 1
+        elif not isinstance(outcome, OutcomeUnknown):
+            assert self.events(event_id) == []
+            assert self.headers(event_id) == []
+            assert self.messages(event_id) == []
+            assert self.entities(event_id) == []
+
+    def _assert_receipt(self, receipt: Receipt) -> None:
+        (event,) = self.events(receipt.event_id)
+        (message,) = self.messages(receipt.event_id)
+        assert receipt.position == event["position"] == message["position"]
+        touched = {(t.entity_type, t.entity_id, t.version) for t in receipt.entities}
+        assert touched == {_key(row) for row in self.headers(receipt.event_id)}
+        assert [t.version for t in receipt.entities] == [
+            touch["version"] for touch in json.loads(event["touches"])
+        ]
+
+    def _assert_entities(self, headers: Sequence[Row]) -> None:
+        streams: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        for row in headers:
+            streams[row["entity_type"], row["entity_id"]].append(row)
+        entities = {(row["entity_type"], row["entity_id"]): row for row in self.entities()}
+        assert set(streams) == set(entities)
+        for key, stream in streams.items():
+            versions = [row["entity_version"] for row in stream]
+            assert versions == list(range(1, entities[key]["version"] + 1))
+            assert entities[key]["event_id"] == stream[-1]["event_id"]
+
+    def _rows(self, query: LiteralString, event_id: UUID | None) -> list[Row]:
+        return self.connection.execute(query, {"id": event_id}).fetchall()
+
+    def _count(self, query: LiteralString) -> int:
+        row = self.connection.execute(query).fetchone()
+        assert row is not None
+        return int(row["count"])
+
+
+def _key(header: Row) -> tuple[str, str, int]:
+    return header["entity_type"], header["entity_id"], header["entity_version"]
+
+
+def _assert_message(message: Row, event: Row) -> None:
+    assert message["payload"] == event["data"]
+    for name in ("shard", "position", "topic", "subject_type", "subject_id", "subject_version"):
+        assert message[name] == event[name]
+    headers = json.loads(message["headers"])
+    listed = [touch.rpartition("@") for touch in headers["entities"].split(",")]
+    touches = json.loads(event["touches"])
+    assert [int(version) for _, _, version in listed] == [touch["version"] for touch in touches]
+    assert headers["id"] == str(event["id"])
+    subject = touches[0]["entityType"], touches[0]["entityId"], touches[0]["version"]
+    assert subject == (event["subject_type"], event["subject_id"], event["subject_version"])
+
+
+def _assert_chains(messages: Sequence[Row], entities: Sequence[Row]) -> None:
+    chains: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in sorted(messages, key=lambda row: int(row["subject_version"])):
+        chains[row["subject_type"], row["subject_id"]].append(row)
+    for entity in entities:
+        chain = chains[entity["entity_type"], entity["entity_id"]]
+        positions = [0, *(row["position"] for row in chain)]
+        assert positions == sorted(set(positions))
+        assert [row["previous_position"] for row in chain] == positions[:-1]
+        assert entity["position"] == positions[-1]
+        assert {row["shard"] for row in chain} <= {entity["shard"]}

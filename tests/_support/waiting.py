@@ -1,0 +1,13 @@
+"""Waiting for a state, since tests do not sleep."""
+
+import time
+from collections.abc import Callable
+
+
+def wait_until(state: Callable[[], bool], timeout: float = 5.0) -> None:
+    """Poll until a state is reached; raises `TimeoutError`."""
+    deadline = time.monotonic() + timeout
+    while not state():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not reached within {timeout} s")
+        time.sleep(0.005)

@@ -1,0 +1,289 @@
+"""``dsql-outbox publish`` as a process: real PostgreSQL, real NATS, real signals."""
+
+import json
+import signal
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import anyio.to_thread
+import nats
+import psycopg
+import pytest
+from click.testing import CliRunner
+from tests._support.commands import Command, run
+from tests._support.waiting import wait_until
+
+from dsql_outbox.cli import main
+from dsql_outbox.cli._publish import _Relaying, _without_secrets
+from dsql_outbox.outbox import Database, Entity, Event
+from dsql_outbox.publisher import PublisherSettings
+from dsql_outbox.schema import apply
+from dsql_outbox.testing import NatsServer, OtlpReceiver, PostgresProxy
+from dsql_outbox.writer import Writer
+
+
+@pytest.fixture
+def url(database_url: str) -> str:
+    apply(Database(database_url), shards=2)
+    return database_url
+
+
+@pytest.fixture
+def server() -> Iterator[NatsServer]:
+    with NatsServer() as server:
+        yield server
+
+
+@pytest.fixture
+def writer(url: str) -> Iterator[Writer]:
+    with Writer(Database(url)) as writer:
+        yield writer
+
+
+def event(subject: str, n: int = 0) -> Event:
+    return Event.new("Car Moved", "CarMoved", [Entity("Car", subject, {"n": n})])
+
+
+def waiting(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT count(*) FROM outbox.outbox").fetchone()
+    return row[0] if row else 0
+
+
+def published(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_bytes().splitlines()] if file.exists() else []
+
+
+def has_lines(file: Path, count: int) -> bool:
+    return len(published(file)) == count
+
+
+async def in_stream(server: NatsServer) -> list[tuple[str, str]]:
+    """Dedupe id and subject of every message of the stream, in order."""
+    client = await nats.connect(server.url)
+    stream = client.jetstream()
+    count = (await stream.stream_info("EVENTS")).state.messages
+    found = [await stream.get_msg("EVENTS", n + 1) for n in range(count)]
+    await client.close()
+    return [((m.headers or {})["Nats-Msg-Id"], m.subject or "") for m in found]
+
+
+@pytest.mark.anyio
+async def test_everything_reaches_nats_once_and_in_order_per_subject(
+    url: str, writer: Writer, server: NatsServer
+) -> None:
+    events = [event(f"car-{n % 3}", n) for n in range(40)]
+    for each in events:
+        writer.write(each)
+    sink = f"{server.url}?stream=EVENTS"
+    done = run("publish", "--database", url, "--sink", sink, "--until-empty")
+    first, last = done.err.splitlines()
+    assert done.code == 0
+    assert first.startswith("relaying from ")
+    assert first.endswith(f" to {server.url}, 2 shards")
+    assert last == "relayed 40, failed 0, dead 0"
+    stored = await in_stream(server)
+    assert {subject for _, subject in stored} == {"events.CarMoved"}
+    for subject in range(3):
+        mine = [str(e.id) for n, e in enumerate(events) if n % 3 == subject]
+        assert [found for found, _ in stored if found in mine] == mine
+    assert waiting(url) == 0
+
+
+def test_an_empty_outbox_ends_until_empty_at_once(url: str) -> None:
+    done = run("publish", "--database", url, "--sink", "stdout:", "--until-empty")
+    assert (done.code, done.out) == (0, b"")
+    assert done.err.endswith("relayed 0, failed 0, dead 0\n")
+
+
+def test_standard_output_holds_messages_and_nothing_else(url: str, writer: Writer) -> None:
+    written = event("car-1")
+    writer.write(written)
+    done = run("publish", "--database", url, "--sink", "stdout:", "--until-empty", "-v")
+    (line,) = done.out.splitlines()
+    assert json.loads(line)["payload"] == written.to_json().decode()
+
+
+def test_a_reader_of_standard_output_that_goes_away_ends_it(url: str, writer: Writer) -> None:
+    writer.write(event("car-1"))
+    with Command("publish", "--database", url, "--sink", "stdout:") as command:
+        command.line()
+        command.close_output()
+        writer.write(event("car-1"))
+        done = command.wait()
+    assert done.code == 1
+    assert done.err.endswith("relayed 1, failed 0, dead 0\n")
+    assert "Traceback" not in done.err
+    assert waiting(url) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_daemon_relays_what_comes_and_ends_in_order_on_a_signal(
+    url: str, writer: Writer, tmp_path: Path, number: signal.Signals
+) -> None:
+    file = tmp_path / "out.jsonl"
+    with Command("publish", "--database", url, "--sink", f"jsonl:{file}") as command:
+        command.error_line()
+        for n in range(3):
+            writer.write(event("car-1", n))
+            wait_until(partial(has_lines, file, n + 1), timeout=10)
+        command.signal(number)
+        done = command.wait()
+    assert done.code == 0
+    assert done.err.endswith("relayed 3, failed 0, dead 0\n")
+    assert waiting(url) == 0
+
+
+def test_a_signal_lets_the_round_in_hand_end(url: str, writer: Writer, tmp_path: Path) -> None:
+    file = tmp_path / "out.jsonl"
+    writer.write(event("car-1"))
+    with PostgresProxy(url) as proxy:
+        held = proxy.hold(matching="DELETE FROM")
+        with Command("publish", "--database", proxy.url, "--sink", f"jsonl:{file}") as command:
+            command.error_line()
+            held.arrived(10)
+            command.signal(signal.SIGTERM)
+            assert command.error_line() == "finishing what is in hand; Ctrl-C stops at once\n"
+            held.release()
+            done = command.wait()
+    assert (done.code, len(published(file)), waiting(url)) == (0, 1, 0)
+    assert done.err.endswith("relayed 1, failed 0, dead 0\n")
+
+
+def test_a_second_ctrl_c_stops_at_once_and_loses_nothing(
+    url: str, writer: Writer, tmp_path: Path
+) -> None:
+    file = tmp_path / "out.jsonl"
+    writer.write(event("car-1"))
+    with PostgresProxy(url) as proxy:
+        held = proxy.hold(matching="DELETE FROM")
+        with Command("publish", "--database", proxy.url, "--sink", f"jsonl:{file}") as command:
+            command.error_line()
+            held.arrived(10)
+            command.signal(signal.SIGINT)
+            command.error_line()
+            command.signal(signal.SIGINT)
+            done = command.wait()
+        held.drop()
+    assert done.code == 130
+    assert done.err == "relayed 0, failed 0, dead 0\n"
+    assert (len(published(file)), waiting(url)) == (1, 1), "at least once"
+
+
+@pytest.mark.anyio
+async def test_a_broker_that_is_not_there_yet_is_waited_for(
+    url: str, writer: Writer, server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer.write(event("car-1"))
+    server.stop()
+    sink = f"{server.url}?stream=EVENTS&timeout=0.3"
+    settings = PublisherSettings(broker_wait=0.05)
+    relaying = _Relaying(Database(url), sink, settings, until_empty=True)
+    async with anyio.create_task_group() as group:
+        group.start_soon(relaying.run)
+        warned = partial(wait_until, lambda: "Relay waits 0.05 s for the broker" in caplog.text)
+        await anyio.to_thread.run_sync(warned)
+        await anyio.to_thread.run_sync(server.start)
+    assert len(await in_stream(server)) == 1
+    assert waiting(url) == 0
+
+
+def test_a_signal_ends_the_wait_for_a_broker(url: str, server: NatsServer) -> None:
+    server.stop()
+    sink = f"{server.url}?timeout=0.3"
+    with Command("publish", "--database", url, "--sink", sink) as command:
+        command.error_line()
+        command.error_line()
+        asked = monotonic()
+        command.signal(signal.SIGINT)
+        done = command.wait()
+    assert done.code == 0
+    assert monotonic() - asked < PublisherSettings.broker_wait
+    assert done.err.endswith("relayed 0, failed 0, dead 0\n")
+
+
+@pytest.mark.parametrize(("choice", "dead"), [("release", 1), ("block", 0)])
+def test_a_message_that_no_broker_takes_dies_or_blocks(
+    url: str, writer: Writer, server: NatsServer, choice: str, dead: int
+) -> None:
+    writer.write(Event.new("Bad", "a b", [Entity("Car", "car-1")]))  # no subject of NATS
+    sink = f"{server.url}?stream=EVENTS"
+    flags = ["--on-dead-letter", choice, "--batch-rows", 10]
+    with Command("publish", "--database", url, "--sink", sink, *flags) as command:
+        command.error_line()
+        assert "WARNING Publish of event" in command.error_line()
+        command.signal(signal.SIGTERM)
+        done = command.wait()
+    assert done.err.endswith(f"relayed 0, failed {1 - dead}, dead {dead}\n")
+    assert waiting(url) == 1 - dead
+
+
+def test_missing_tables_end_it_with_code_78_and_the_command_to_run(database_url: str) -> None:
+    done = run("publish", "--database", database_url, "--sink", "stdout:")
+    assert (done.code, done.out) == (78, b"")
+    assert done.err.splitlines() == [
+        "Error: schema outbox lacks the outbox tables: run `dsql-outbox schema apply`"
+    ]
+
+
+def test_an_unreachable_database_is_one_line(url: str) -> None:
+    with PostgresProxy(url) as proxy:
+        proxy.pause_listening()
+        done = run("publish", "--database", proxy.url, "--sink", "stdout:")
+    assert done.code == 1
+    assert len(done.err.splitlines()) == 1
+    assert done.err.startswith("Error: connection failed")
+
+
+def test_spans_go_where_the_environment_says(url: str, writer: Writer) -> None:
+    writer.write(event("car-1"))
+    with OtlpReceiver() as collector:
+        env = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
+            "DSQL_OUTBOX_SINK": "stdout:",
+            "DSQL_OUTBOX_UNTIL_EMPTY": "1",
+        }
+        assert run("publish", "--database", url, env=env).code == 0
+        (resource,) = collector.requests[0].resource_spans
+    names = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
+    assert names["service.name"] == "dsql-outbox-publish"
+    assert "publish events.CarMoved" in {span.name for span in collector.spans}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "Missing option '--sink'"),
+        (["--sink", "carrier-pigeon:"], "no sink for URLs carrier-pigeon:"),
+        (["--sink", "nats://localhost?colour=red", "--database", "x"], "unknown in a NATS URL"),
+        (["--sink", "stdout:", "--batch-rows", "9999"], "batch_rows must be 1500 at most"),
+        (["--sink", "stdout:", "--on-dead-letter", "bury"], "Invalid value for '--on-dead-letter'"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(url: str, words: list[str], message: str) -> None:
+    words = [url if word == "x" else word for word in words]
+    env = {"DSQL_OUTBOX_DATABASE": None, "DSQL_OUTBOX_SINK": None}
+    done = CliRunner().invoke(main, ["publish", *words], env=env)
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
+def test_the_help_has_an_example() -> None:
+    done = CliRunner().invoke(main, ["publish", "--help"])
+    assert "--sink nats://localhost" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("nats://me:s3cret@host:4222?creds=/x", "nats://host:4222"),
+        ("nats://me:s3/cr@et@host", "nats://host"),
+        ("jsonl:/a@b/events.jsonl", "jsonl:/a@b/events.jsonl"),
+        ("stdout:", "stdout:"),
+    ],
+)
+def test_what_is_shown_of_a_sink_holds_no_secret(url: str, shown: str) -> None:
+    assert _without_secrets(url) == shown

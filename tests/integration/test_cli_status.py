@@ -1,0 +1,247 @@
+"""``dsql-outbox status``: what waits, what failed and who relays, and that it stays cheap."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+from tests._support.commands import run as run_process
+
+from dsql_outbox.cli import main
+from dsql_outbox.cli._status import _duration
+from dsql_outbox.outbox import Database
+from dsql_outbox.schema import apply, statement
+
+
+@pytest.fixture
+def url(database_url: str) -> str:
+    apply(Database(database_url), shards=3)
+    return database_url
+
+
+@pytest.fixture
+def sql(url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
+
+
+def run(url: str, *words: str) -> Result:
+    return CliRunner().invoke(main, ["status", "--database", url, *words])
+
+
+def as_json(url: str) -> Any:
+    done = run(url, "--json")
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def add_messages(
+    sql: psycopg.Connection[Any], count: int, *, shard: int = 0, age: float = 0.0
+) -> None:
+    sql.execute(
+        """INSERT INTO outbox.outbox SELECT %s, n, gen_random_uuid(), 0, 'Car', 'c' || n, 1, 't',
+           '{}', '{}', clock_timestamp() - %s * interval '1 second'
+           FROM generate_series(1, %s) AS n""",
+        (shard, age, count),
+    )
+
+
+def add_failure(
+    sql: psycopg.Connection[Any], n: int, *, attempts: int, retry_at: str, error: str = "broken"
+) -> None:
+    sql.execute(
+        "INSERT INTO outbox.outbox_failures VALUES (%s, %s, 1, %s, %s,"
+        " coalesce(nullif(%s, 'soon')::timestamptz, clock_timestamp() + interval '9.5 s'))",
+        (UUID(int=n), n, attempts, error, retry_at),
+    )
+
+
+def test_an_empty_outbox_is_all_zeros(url: str) -> None:
+    shard = {"oldestSeconds": None, "owner": None, "epoch": 0, "leaseSeconds": None}
+    assert as_json(url) == {
+        "schema": "outbox",
+        "waiting": {"count": 0, "more": False},
+        "oldestSeconds": None,
+        "failures": {"count": 0, "more": False, "blocked": 0, "worst": []},
+        "deadLetters": {"count": 0, "more": False},
+        "shards": [{"shard": n, **shard} for n in range(3)],
+    }
+
+
+def test_it_tells_how_much_waits_and_for_how_long(url: str, sql: psycopg.Connection[Any]) -> None:
+    add_messages(sql, 3, shard=0, age=5)
+    add_messages(sql, 2, shard=2, age=90)
+    found = as_json(url)
+    assert found["waiting"] == {"count": 5, "more": False}
+    ages = [shard["oldestSeconds"] for shard in found["shards"]]
+    assert ages[1] is None
+    assert 5 <= ages[0] < 30
+    assert 90 <= ages[2] < 120
+    assert found["oldestSeconds"] == ages[2]
+
+
+def test_nothing_is_counted_above_1000(url: str, sql: psycopg.Connection[Any]) -> None:
+    add_messages(sql, 1000)
+    assert as_json(url)["waiting"] == {"count": 1000, "more": False}
+    add_messages(sql, 1, shard=1)
+    assert as_json(url)["waiting"] == {"count": 1000, "more": True}
+    assert "waiting       1000+, the oldest for" in run(url).stdout
+
+
+def test_the_oldest_of_a_shard_costs_one_probe_of_the_index(sql: psycopg.Connection[Any]) -> None:
+    for shard in range(3):
+        add_messages(sql, 5_000, shard=shard)
+    sql.execute("VACUUM ANALYZE outbox.outbox")
+    plan = explain(sql, statement("status_shards", "outbox"))
+    assert ("Index Scan", "outbox") in set(nodes(plan))
+    assert blocks(plan) < 30, "the table has hundreds"
+
+
+def test_counting_what_waits_ends_at_the_limit(sql: psycopg.Connection[Any]) -> None:
+    add_messages(sql, 15_000)
+    sql.execute("VACUUM ANALYZE outbox.outbox")
+    plan = explain(sql, statement("status_waiting", "outbox", limit=1000))
+    assert blocks(plan) < 60, "the table has hundreds"
+
+
+def explain(sql: psycopg.Connection[Any], query: bytes) -> dict[str, Any]:
+    row = sql.execute(b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + query).fetchone()
+    assert row is not None
+    plan: dict[str, Any] = row[0][0]["Plan"]
+    return plan
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[tuple[str, str | None]]:
+    yield plan["Node Type"], plan.get("Relation Name")
+    for inner in plan.get("Plans", []):
+        yield from nodes(inner)
+
+
+def blocks(plan: dict[str, Any]) -> int:
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+def test_failures_are_counted_and_the_worst_are_shown(
+    url: str, sql: psycopg.Connection[Any]
+) -> None:
+    for n in range(1, 7):
+        add_failure(sql, n, attempts=n, retry_at="soon")
+    add_failure(sql, 7, attempts=10, retry_at="infinity", error="no\nsubject [bold]")
+    failures = as_json(url)["failures"]
+    assert (failures["count"], failures["more"], failures["blocked"]) == (7, False, 1)
+    assert [found["attempts"] for found in failures["worst"]] == [10, 6, 5, 4, 3]
+    blocked, next_one = failures["worst"][:2]
+    assert blocked == {
+        "eventId": str(UUID(int=7)),
+        "shard": 1,
+        "position": 7,
+        "attempts": 10,
+        "retrySeconds": None,
+        "error": "no\nsubject [bold]",
+    }
+    assert 0 < next_one["retrySeconds"] <= 9.5
+    shown = run(url).stdout.splitlines()
+    assert "failing       7, 1 of them blocked" in shown
+    assert any(
+        line.split() == [str(UUID(int=7)), "1", "10", "blocked", "no", "subject", "[bold]"]
+        for line in shown
+    )
+
+
+def test_leases_and_dead_letters_are_shown(url: str, sql: psycopg.Connection[Any]) -> None:
+    sql.execute(
+        "UPDATE outbox.outbox_leases SET owner = 'relay-a', epoch = 4,"
+        " expires_at = clock_timestamp() + interval '9.5 s' WHERE shard = 1"
+    )
+    sql.execute(
+        """INSERT INTO outbox.dead_letters SELECT gen_random_uuid(), clock_timestamp(), 0, 1, 0,
+           'Car', 'c', 1, 't', '{}', '{}', clock_timestamp(), 'broken', 10, 0
+           FROM generate_series(1, 2)"""
+    )
+    found = as_json(url)
+    shard = found["shards"][1]
+    assert (shard["owner"], shard["epoch"]) == ("relay-a", 4)
+    assert 0 < shard["leaseSeconds"] <= 9.5
+    assert found["deadLetters"] == {"count": 2, "more": False}
+    lines = run(url).stdout.splitlines()
+    assert "shards        3, 1 leased" in lines
+    assert any(line.split()[:3] == ["1", "-", "relay-a"] for line in lines)
+
+
+def test_piped_it_is_aligned_text_without_colours(url: str, sql: psycopg.Connection[Any]) -> None:
+    add_messages(sql, 1, shard=1, age=4000)
+    done = run_process("status", "--database", url)
+    assert done.code == 0
+    assert done.out.decode() == (
+        "outbox        schema outbox\n"
+        "waiting       1, the oldest for 1 h 6 min\n"
+        "failing       0\n"
+        "dead letters  0\n"
+        "shards        3, 0 leased\n"
+        "\n"
+        "shard  oldest     leased by  lease ends in\n"
+        "1      1 h 6 min  -          -\n"
+    )
+
+
+def test_on_a_terminal_the_same_is_a_table(url: str, sql: psycopg.Connection[Any]) -> None:
+    add_messages(sql, 1, shard=1, age=4000)
+    add_failure(sql, 1, attempts=2, retry_at="infinity", error="[red]markup")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dsql_outbox", "status", "--database", url],
+        stdout=theirs,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "120"},
+    )
+    os.close(theirs)
+    shown = b""
+    while chunk := _read(ours):
+        shown += chunk
+    os.close(ours)
+    assert process.wait(20) == 0
+    assert b"\x1b[1m" in shown, "bold headers"
+    assert b"1 h 6 min" in shown
+    assert b"[red]markup" in shown
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:  # EIO: the other end is closed
+        return b""
+
+
+def test_missing_tables_end_it_with_code_78(database_url: str) -> None:
+    done = run(database_url)
+    assert done.exit_code == 78
+    assert done.stderr.splitlines() == [
+        "Error: schema outbox lacks the outbox tables: run `dsql-outbox schema apply`"
+    ]
+
+
+def test_no_database_is_wrong_usage() -> None:
+    done = CliRunner().invoke(main, ["status"], env={"DSQL_OUTBOX_DATABASE": None})
+    assert done.exit_code == 2
+    assert "no database" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (-0.4, "0.0 s"),
+        (59.94, "59.9 s"),
+        (60, "1 min 0 s"),
+        (3599, "59 min 59 s"),
+        (3600, "1 h 0 min"),
+        (90_061, "1 d 1 h"),
+    ],
+)
+def test_durations_have_the_units_that_matter(seconds: float, shown: str) -> None:
+    assert _duration(seconds) == shown

@@ -1,0 +1,257 @@
+"""``dsql-outbox write`` as a process, on a real PostgreSQL, with real signals."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from click.testing import CliRunner
+from tests._support.commands import Command, lines, run
+from tests._support.written import SUMMARY, event, failures, ids, receipts, summary
+
+from dsql_outbox.cli import main
+from dsql_outbox.outbox import Database
+from dsql_outbox.schema import apply
+from dsql_outbox.testing import OtlpReceiver, PostgresProxy
+
+
+@pytest.fixture
+def url(database_url: str) -> str:
+    apply(Database(database_url), shards=2)
+    return database_url
+
+
+@pytest.fixture
+def proxy(url: str) -> Iterator[PostgresProxy]:
+    with PostgresProxy(url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def sql(url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
+
+
+def test_every_event_gets_a_receipt_and_the_last_line_sums_up(url: str) -> None:
+    events = [event(f"car-{n}") for n in range(20)]
+    done = run("write", "--database", url, stdin=lines(events))
+    found = receipts(done.out)
+    assert done.code == 0
+    assert sorted(str(receipt.event_id) for receipt in found) == sorted(ids(events))
+    assert {(r.status, r.attempts, r.conflicts, len(r.entities)) for r in found} == {
+        ("committed", 1, 0, 1)
+    }
+    assert SUMMARY.fullmatch(done.err.strip())
+    assert summary(done.err) == {
+        "stored": 20, "retried": 0, "conflicts": 0, "duplicates": 0, "failed": 0
+    }  # fmt: skip
+
+
+def test_a_receipt_line_has_stable_names(url: str) -> None:
+    done = run("write", "--database", url, stdin=event("car-1"))
+    line = json.loads(done.out)
+    assert list(line) == ["eventId", "status", "attempts", "conflicts", "position", "entities"]
+    assert line["entities"] == [{"entityType": "Car", "entityId": "car-1", "version": 1}]
+
+
+def test_files_and_standard_input_in_any_form_are_kept_byte_for_byte(
+    url: str, sql: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    one, many = tmp_path / "one.json", tmp_path / "many.json"
+    pretty = event("a", indent=4)
+    array = [event("b", separators=(",", ":")), event("c", indent=1)]
+    stdin = [event("d"), event("e")]
+    one.write_bytes(pretty)
+    many.write_bytes(b" [\n" + b" ,\n\n".join(array) + b"\n]\n")
+    done = run("write", one, "-", many, "--database", url, stdin=b"\n\n".join(stdin))
+    assert (done.code, len(receipts(done.out))) == (0, 5)
+    stored = sql.execute("SELECT event_data::text FROM outbox.business_events").fetchall()
+    assert sorted(text.encode() for (text,) in stored) == sorted([pretty, *array, *stdin])
+
+
+def test_events_with_the_same_subject_are_stored_in_the_order_of_input(
+    proxy: PostgresProxy,
+) -> None:
+    first = [event("car", n) for n in range(4)]
+    others = [event(f"other-{n}") for n in range(8)]
+    held = proxy.hold()
+    with Command("write", "--database", proxy.url, "--workers", 3) as command:
+        command.feed(first[0] + b"\n")
+        held.arrived()
+        command.feed(lines([*first[1:], *others]))
+        overtaking = receipts(command.line())[0].event_id
+        held.release()
+        done = command.finish()
+    assert str(overtaking) in ids(others)
+    versions = {str(r.event_id): r.entities[0].version for r in receipts(done.out)}
+    assert [versions[mine] for mine in ids(first)] == [1, 2, 3, 4]
+
+
+def test_nothing_to_read_is_no_failure(url: str) -> None:
+    done = run("write", "--database", url)
+    assert (done.code, done.out) == (0, b"")
+    assert summary(done.err)["stored"] == 0
+
+
+def test_conflicts_and_retries_are_counted_and_logged(proxy: PostgresProxy) -> None:
+    proxy.refuse(2)
+    done = run("write", "--database", proxy.url, "--workers", 1, stdin=lines([event(), event()]))
+    assert done.code == 0
+    assert [(r.attempts, r.conflicts) for r in receipts(done.out)] == [(3, 2), (1, 0)]
+    assert summary(done.err) == {
+        "stored": 2, "retried": 1, "conflicts": 2, "duplicates": 0, "failed": 0
+    }  # fmt: skip
+    logged = [line for line in done.err.splitlines() if "WARNING" in line]
+    assert len(logged) == 2
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S* WARNING Transaction conflict", logged[0])
+
+
+def test_a_failed_event_is_named_and_the_others_are_stored(proxy: PostgresProxy) -> None:
+    proxy.refuse(2)
+    events = [event(), event(), event()]
+    stream = lines([events[0], b'{"eventHeader": 1}', events[1], events[2]])
+    flags = ["--workers", 1, "--max-retries", 1]
+    done = run("write", "--database", proxy.url, *flags, stdin=stream)
+    assert done.code == 1
+    assert [str(r.event_id) for r in receipts(done.out)] == ids(events[1:])
+    found = {failure["record"]: failure for failure in failures(done.err)}
+    assert found[1] == {
+        "eventId": ids(events)[0],
+        "error": "SerializationFailure",
+        "message": "change conflicts with another transaction, please retry: (OC000)",
+        "input": "-",
+        "record": 1,
+        "byte": 0,
+    }
+    assert found[2]["eventId"] is None
+    assert found[2]["error"] == "InvalidEvent"
+    assert found[2]["byte"] == len(events[0]) + 1
+    assert found.keys() == {1, 2}
+    assert summary(done.err)["failed"] == 2
+    assert "stopped" not in done.err
+
+
+def test_an_event_over_1_mib_fails_and_the_next_is_stored(url: str) -> None:
+    big = event("x" * (1 << 20))
+    done = run("write", "--database", url, stdin=lines([big, event()]))
+    assert (done.code, len(receipts(done.out))) == (1, 1)
+    (failure,) = failures(done.err)
+    assert failure["error"] == "EventTooLarge"
+    assert failure["message"] == f"event of {len(big)} bytes is over the limit of 1048576 bytes"
+
+
+def test_a_stored_event_is_a_failure_or_gives_its_receipt_again(url: str) -> None:
+    events = lines([event("a"), event("b")])
+    first = receipts(run("write", "--database", url, stdin=events).out)
+    again = run("write", "--database", url, "--on-duplicate", "return", stdin=events)
+    assert again.code == 0
+    assert {(r.event_id, r.position, r.entities) for r in first} == {
+        (r.event_id, r.position, r.entities) for r in receipts(again.out)
+    }
+    assert summary(again.err)["duplicates"] == 2
+    refused = run("write", "--database", url, stdin=events)
+    assert (refused.code, refused.out) == (1, b"")
+    assert {failure["error"] for failure in failures(refused.err)} == {"DuplicateEvent"}
+
+
+def test_a_malformed_input_stores_what_comes_before_and_says_where_it_breaks(
+    url: str, tmp_path: Path
+) -> None:
+    broken, never = tmp_path / "broken.json", tmp_path / "never.json"
+    first = event("a")
+    broken.write_bytes(b"[" + first + b" oops]")
+    never.write_bytes(event("b"))
+    done = run("write", broken, never, "--database", url)
+    assert (done.code, len(receipts(done.out))) == (1, 1)
+    (failure,) = failures(done.err)
+    at = len(first) + 2
+    assert failure == {
+        "eventId": None,
+        "error": "MalformedInput",
+        "message": f"byte {at}: expected a comma or ], found o",
+        "input": str(broken),
+        "record": 2,
+        "byte": at,
+    }
+    assert done.err.endswith(f"stopped after record 1 of {broken}\n")
+
+
+def test_missing_tables_end_it_with_the_command_to_run(database_url: str) -> None:
+    done = run("write", "--database", database_url, stdin=lines([event("a"), event("b")]))
+    assert (done.code, done.out, failures(done.err)) == (78, b"", [])
+    assert "run `dsql-outbox schema apply`" in done.err
+    assert "write again from record 1 of -" in done.err
+
+
+def test_an_unreachable_database_ends_it_and_says_where_to_go_on(proxy: PostgresProxy) -> None:
+    proxy.pause_listening()
+    events = lines(event(f"car-{n}") for n in range(300))
+    done = run("write", "--database", proxy.url, "--max-outage", 0, stdin=events)
+    assert (done.code, done.out) == (1, b"")
+    assert 1 <= len(failures(done.err)) <= 4, "those in flight, and none of the rest"
+    assert {failure["error"] for failure in failures(done.err)} == {"OperationalError"}
+    assert "stopped: the database cannot be reached; write again from record 1 of -" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_an_outcome_that_is_not_known_is_reported_as_such(proxy: PostgresProxy) -> None:
+    proxy.before(proxy.pause_listening)
+    proxy.cut("after_commit")
+    done = run("write", "--database", proxy.url, "--max-outage", 0, stdin=event())
+    assert done.code == 1
+    assert [failure["error"] for failure in failures(done.err)] == ["OutcomeUnknown"]
+
+
+def test_spans_go_where_the_environment_says(url: str) -> None:
+    with OtlpReceiver() as collector:
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
+        assert run("write", "--database", url, stdin=event(), env=env).code == 0
+        spans = collector.spans
+        (resource,) = collector.requests[0].resource_spans
+    assert {span.name for span in spans} == {"outbox.write", "outbox.write.attempt"}
+    names = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
+    assert names["service.name"] == "dsql-outbox-write"
+
+
+def test_every_flag_can_be_set_in_the_environment(proxy: PostgresProxy) -> None:
+    proxy.refuse(1)
+    env = {
+        "DSQL_OUTBOX_DATABASE": proxy.url,
+        "DSQL_OUTBOX_SCHEMA": "outbox",
+        "DSQL_OUTBOX_WORKERS": "1",
+        "DSQL_OUTBOX_MAX_RETRIES": "0",
+        "DSQL_OUTBOX_MAX_OUTAGE": "0",
+        "DSQL_OUTBOX_ON_DUPLICATE": "return",
+    }
+    same = event()
+    done = run("write", stdin=lines([same, same, same]), env=env)
+    assert done.code == 1
+    assert [r.status for r in receipts(done.out)] == ["committed", "duplicate"]
+    assert len(failures(done.err)) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--workers", "0"], "Invalid value for '--workers'"),
+        (["--max-retries", "-1"], "Invalid value for '--max-retries'"),
+        (["--on-duplicate", "ignore"], "Invalid value for '--on-duplicate'"),
+        (["nowhere.json"], "File 'nowhere.json' does not exist"),
+        ([], "no database: give --database URL or set DSQL_OUTBOX_DATABASE"),
+        (["--database", "mysql://localhost"], "unknown kind of database mysql:"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(words: list[str], message: str) -> None:
+    done = CliRunner().invoke(main, ["write", *words], env={"DSQL_OUTBOX_DATABASE": None})
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
+def test_the_help_has_an_example_and_the_promise_of_order() -> None:
+    done = CliRunner().invoke(main, ["write", "--help"])
+    assert "dsql-outbox write events.jsonl --database" in done.stdout
+    assert "same subject (their first" in done.stdout

@@ -1,0 +1,108 @@
+"""How events are shared out: in order per subject, and no faster than they are stored."""
+
+import json
+from collections.abc import AsyncGenerator, Sequence
+from uuid import UUID, uuid4
+
+import anyio
+import pytest
+
+from dsql_outbox.cli._events import Inputs, Place, Record
+from dsql_outbox.cli._reporting import Reporter
+from dsql_outbox.cli._storing import Storing
+from dsql_outbox.cli._tally import Tally
+from dsql_outbox.outbox import Receipt, parse_event
+
+pytestmark = pytest.mark.anyio
+
+
+class EndlessInput(Inputs):
+    """Events about two cars by turns, and how many were taken."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.taken = 0
+
+    async def records(self) -> AsyncGenerator[Record]:
+        while True:
+            self.taken += 1
+            entity = {"entityHeader": {"entityType": "Car", "entityId": str(self.taken % 2)}}
+            header = {"uuid": str(uuid4()), "eventName": "Moved"}
+            data = json.dumps({"eventHeader": header, "entities": [entity]}).encode()
+            yield Record(Place("endless", self.taken, 0), len(data), data)
+
+
+class Database:
+    """Keeps every event waiting until the gate is opened."""
+
+    def __init__(self) -> None:
+        self.gate = anyio.Event()
+        self.begun: list[tuple[str, UUID]] = []
+
+    async def write(self, event: str) -> Receipt:
+        parsed = parse_event(event)
+        self.begun.append((parsed.touches[0].entity_id, parsed.id))
+        await self.gate.wait()
+        return Receipt(parsed.id, "committed", 1, 0, 1, ())
+
+
+class Printed(Reporter):
+    """Keeps receipts instead of printing them."""
+
+    def __init__(self) -> None:
+        super().__init__(Tally(), None)
+        self.receipts: list[UUID] = []
+
+    async def stored(self, receipt: Receipt) -> None:
+        self.receipts.append(receipt.event_id)
+
+
+def subjects(begun: Sequence[tuple[str, UUID]]) -> set[str]:
+    return {subject for subject, _ in begun}
+
+
+async def test_reading_waits_for_storing_and_what_was_read_is_stored_after_a_stop() -> None:
+    database, source, printed = Database(), EndlessInput(), Printed()
+    storing = Storing(database.write, source, printed, 8)
+    async with anyio.create_task_group() as group:
+        group.start_soon(storing.run)
+        await anyio.wait_all_tasks_blocked()
+        taken = source.taken
+        assert 10 < taken < 40, "one in hand and a short queue for each worker"
+        assert len(database.begun) == len(subjects(database.begun)) <= 2
+        storing.stop()
+        database.gate.set()
+    assert source.taken == taken
+    assert len(printed.receipts) == taken
+    assert storing.stop_line() == f"stopped after record {taken} of endless"
+
+
+async def test_after_a_cancellation_the_first_event_not_known_to_be_stored_is_named() -> None:
+    database, source = Database(), EndlessInput()
+    storing = Storing(database.write, source, Printed(), 2)
+    async with anyio.create_task_group() as group:
+        group.start_soon(storing.run)
+        await anyio.wait_all_tasks_blocked()
+        group.cancel_scope.cancel()
+    assert storing.stop_line() == (
+        "stopped; write again from record 1 of endless, with --on-duplicate return"
+    )
+
+
+async def test_stopped_before_anything_was_read_it_says_so() -> None:
+    storing = Storing(Database().write, EndlessInput(), Printed(), 1)
+    storing.stop()
+    await storing.run()
+    assert storing.stop_line() == "stopped before the first record"
+
+
+async def test_the_subject_picks_the_worker_so_two_subjects_can_go_at_a_time() -> None:
+    """With one worker there is one event in hand, with many one for each subject."""
+    for workers, at_a_time in ((1, 1), (8, 2)):
+        database = Database()
+        storing = Storing(database.write, EndlessInput(), Printed(), workers)
+        async with anyio.create_task_group() as group:
+            group.start_soon(storing.run)
+            await anyio.wait_all_tasks_blocked()
+            group.cancel_scope.cancel()
+        assert len(database.begun) == at_a_time
