@@ -23,16 +23,19 @@ from ._settings import (
     DEFAULT_SHARDS,
     MAX_EVENT_BYTES,
     MAX_NAME,
+    MAX_TRANSACTION_BYTES,
     MAX_TRANSACTION_ROWS,
     require_not_negative,
     require_positive,
 )
+from ._target import Isolation
 
 __all__ = [
     "DEFAULT_SCHEMA",
     "DEFAULT_SHARDS",
     "MAX_EVENT_BYTES",
     "MAX_NAME",
+    "MAX_TRANSACTION_BYTES",
     "MAX_TRANSACTION_ROWS",
     "TRACE_HEADERS",
     "AsyncConnection",
@@ -46,6 +49,7 @@ __all__ = [
     "EventSource",
     "EventTooLarge",
     "InvalidEvent",
+    "Isolation",
     "Message",
     "MissingExtra",
     "OutboxError",

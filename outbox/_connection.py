@@ -16,33 +16,42 @@ from psycopg.abc import PQGen
 
 _INTERVAL = 0.1  # seconds between looks for a signal, psycopg's own default
 
+_TOO_LATE = "no answer from the database before the deadline; the connection is closed"
+
 
 class Connection(psycopg.Connection[Any]):
-    """A synchronous connection; `deadline` is a time of the monotonic clock, or None."""
+    """A synchronous connection; `deadline` and `opened_at` are of the monotonic clock."""
 
     deadline: float | None = None
+    opened_at: float = 0.0
 
     def wait(
         self, gen: PQGen[Any], interval: float = _INTERVAL, timeout: float | None = None
     ) -> Any:
-        """Run one exchange with the server; raises `OperationalError` at the deadline."""
+        """Run one exchange with the server; at the deadline close it, raise `OperationalError`."""
         try:
             left = _left(self.deadline, timeout)
             return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=left)
         except KeyboardInterrupt:
             self.pgconn.finish()
             raise
+        except psycopg.OperationalError as error:
+            if not _is_over(self.deadline):
+                raise
+            self.pgconn.finish()
+            raise psycopg.OperationalError(_TOO_LATE) from error
 
 
 class AsyncConnection(psycopg.AsyncConnection[Any]):
-    """An asynchronous connection; `deadline` is a time of the monotonic clock, or None."""
+    """An asynchronous connection; `deadline` and `opened_at` are of the monotonic clock."""
 
     deadline: float | None = None
+    opened_at: float = 0.0
 
     async def wait(
         self, gen: PQGen[Any], interval: float = _INTERVAL, timeout: float | None = None
     ) -> Any:
-        """Run one exchange with the server; raises `OperationalError` at the deadline."""
+        """Run one exchange with the server; at the deadline close it, raise `OperationalError`."""
         try:
             left = _left(self.deadline, timeout)
             return await waiting.wait_async(
@@ -51,6 +60,15 @@ class AsyncConnection(psycopg.AsyncConnection[Any]):
         except (asyncio.CancelledError, KeyboardInterrupt):
             self.pgconn.finish()
             raise
+        except psycopg.OperationalError as error:
+            if not _is_over(self.deadline):
+                raise
+            self.pgconn.finish()
+            raise psycopg.OperationalError(_TOO_LATE) from error
+
+
+def _is_over(deadline: float | None) -> bool:
+    return deadline is not None and monotonic() >= deadline
 
 
 def _left(deadline: float | None, timeout: float | None) -> float | None:

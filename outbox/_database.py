@@ -66,7 +66,9 @@ class Database:
         Raises the driver's `OperationalError` if that fails.
         """
         sleep(self._reserve_open())
-        return Connection.connect(**self._parameters(self._target.parameters(), timeout))
+        connection = Connection.connect(**self._parameters(self._target.parameters(), timeout))
+        connection.opened_at = monotonic()
+        return connection
 
     async def connect_async(self, *, timeout: float | None = None) -> AsyncConnection:
         """Open one connection in autocommit mode; `timeout` is seconds.
@@ -75,7 +77,9 @@ class Database:
         """
         await anyio.sleep(self._reserve_open())
         found = await self._target.parameters_async()
-        return await AsyncConnection.connect(**self._parameters(found, timeout))
+        connection = await AsyncConnection.connect(**self._parameters(found, timeout))
+        connection.opened_at = monotonic()
+        return connection
 
     def pool_async(self, *, max_size: int) -> AsyncConnectionPool[AsyncConnection]:
         """A pool that keeps itself connected, for those who run long; not opened yet."""

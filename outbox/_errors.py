@@ -45,11 +45,11 @@ class InvalidEvent(OutboxError, ValueError):  # noqa: N818
 class EventTooLarge(InvalidEvent):
     """The encoded event is over the limit. In the database: nothing. Call again: no. HTTP 413.
 
-    `size` and `limit` are bytes.
+    `size` and `limit` are bytes, of the event or of all copies that would be stored.
     """
 
-    def __init__(self, size: int, limit: int) -> None:
-        super().__init__("", f"event of {size} bytes is over the limit of {limit} bytes")
+    def __init__(self, size: int, limit: int, *, what: str = "event") -> None:
+        super().__init__("", f"{what} of {size} bytes is over the limit of {limit} bytes")
         self.size = size
         self.limit = limit
 
@@ -66,6 +66,21 @@ class DuplicateEvent(OutboxError):  # noqa: N818
         super().__init__(f"event {event_id} was stored before, with {content}")
         self.event_id = event_id
         self.same_content = same_content
+
+
+class StaleVersion(OutboxError):  # noqa: N818
+    """`expected_version` did not hold. In the database: nothing. Call again: after a reload.
+
+    HTTP 409. `expected` and `actual` are versions of the subject.
+    """
+
+    def __init__(self, event_id: UUID, *, expected: int, actual: int) -> None:
+        super().__init__(
+            f"event {event_id} expects its subject at version {expected}, it is at {actual}"
+        )
+        self.event_id = event_id
+        self.expected = expected
+        self.actual = actual
 
 
 class OutcomeUnknown(OutboxError):  # noqa: N818

@@ -45,10 +45,10 @@ class Entity(msgspec.Struct, frozen=True):
     id: str
     attributes: Mapping[str, Any] = {}
 
-    def to_wire(self, at: WireDate) -> dict[str, Any]:
+    def to_wire(self, at: WireDate, path: str) -> dict[str, Any]:
         """The entity as JSON has it; raises `InvalidEvent` if an attribute is in the way."""
         if "entityHeader" in self.attributes:
-            raise InvalidEvent("entityHeader", "is no name for an attribute")
+            raise InvalidEvent(f"{path}.attributes.entityHeader", "is no name for an attribute")
         header = EntityHeader(self.id, self.type, created_at=at, updated_at=at)
         return {"entityHeader": header, "id": self.id, **self.attributes}
 
@@ -88,14 +88,19 @@ class Event(msgspec.Struct, frozen=True):
     def to_json(self) -> bytes:
         """The event as it goes over the wire; raises `InvalidEvent` if it can't be encoded."""
         at = self.header.created_date
-        wire = {"eventHeader": self.header, "entities": [e.to_wire(at) for e in self.entities]}
-        return encode_json(wire)
+        entities = [e.to_wire(at, f"entities[{n}]") for n, e in enumerate(self.entities)]
+        return encode_json({"eventHeader": self.header, "entities": entities})
 
 
 def encode_json(value: Any) -> bytes:
-    """`value` as JSON; raises `InvalidEvent` for what JSON can't hold."""
+    """`value` as JSON; raises `InvalidEvent` for what JSON can't hold.
+
+    NaN and the infinities become null.
+    """
     try:
         return msgspec.json.encode(value)
+    except UnicodeEncodeError:  # its text quotes the value
+        raise InvalidEvent("", "cannot be encoded as JSON: a text is not Unicode") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidEvent("", f"cannot be encoded as JSON: {error}") from None
 

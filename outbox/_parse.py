@@ -1,7 +1,7 @@
 """Reading an event: everything that can be wrong with it is found here, before any write."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Final, NoReturn, TypeVar
@@ -29,12 +29,16 @@ MAX_ENTITIES: Final = (MAX_TRANSACTION_ROWS - 2) // 2
 T = TypeVar("T")
 
 _RawObject = dict[str, msgspec.Raw]
+_ReadTouch = Callable[[_RawObject, str, msgspec.Raw], "ParsedTouch"]
+
+_HEADER_FRAME: Final = len('{"eventHeader":,"entityHeader":}')
 _raw_object: Final = msgspec.json.Decoder(_RawObject)
 _raw_objects: Final = msgspec.json.Decoder(list[_RawObject])
 _event_header: Final = msgspec.json.Decoder(EventHeader)
 _entity_header: Final = msgspec.json.Decoder(EntityHeader)
 _encode: Final = msgspec.json.Encoder().encode
 
+_MALFORMED: Final = "JSON is malformed: "
 _MISSING_FIELD: Final = re.compile(r"Object missing required field `(?P<field>[^`]+)`")
 _AT: Final = re.compile(r"(?P<rule>.*?) - at `\$\.?(?P<path>[^`]*)`$", re.DOTALL)
 
@@ -53,7 +57,9 @@ class ParsedEvent(msgspec.Struct, frozen=True):
 
     `data` is the event's text exactly as received. `fingerprint` is the SHA-256
     of it with savedDate left out, since senders restamp that when they send
-    again. `created_date` is aware of its time zone.
+    again; blanks between the members of the event and of its header do not
+    count. `created_date` is in UTC. `stored_bytes` is at least what all copies
+    of the event take in the database.
     """
 
     id: UUID
@@ -79,10 +85,12 @@ def parse_event(source: EventSource) -> ParsedEvent:
     header = _decode(_event_header, header_raw, "eventHeader")
     created = parse_date(header.created_date, "eventHeader.createdDate")
     parse_date(header.saved_date, "eventHeader.savedDate")
-    touches = _touches(document, header_raw)
-    stored = 2 * len(encoded) + sum(len(t.attributes) + len(t.header) for t in touches)
-    if stored > MAX_TRANSACTION_BYTES:
-        raise EventTooLarge(stored, MAX_TRANSACTION_BYTES)
+    where, raw, read = _entities(document)
+    entities = _decode(_raw_objects, raw, where)
+    _check_count(entities, where)
+    stored = _stored_bytes(len(encoded), len(raw), len(header_raw), len(entities))
+    touches = tuple(read(e, f"{where}[{n}]", header_raw) for n, e in enumerate(entities))
+    _refuse_repeats(touches, where)
     name = _name(header.event_name, "eventHeader.eventName")
     return ParsedEvent(
         id=header.uuid,
@@ -97,7 +105,7 @@ def parse_event(source: EventSource) -> ParsedEvent:
 
 
 def parse_date(value: WireDate, path: str) -> datetime | None:
-    """ISO 8601 text or epoch milliseconds as an aware datetime.
+    """ISO 8601 text or epoch milliseconds, in UTC.
 
     Text without a time zone is taken as UTC. Raises `InvalidEvent`.
     """
@@ -106,7 +114,8 @@ def parse_date(value: WireDate, path: str) -> datetime | None:
             return None
         if isinstance(value, str) and not value.lstrip("-").isdigit():
             date = datetime.fromisoformat(value)
-            return date if date.tzinfo else date.replace(tzinfo=UTC)
+            # In UTC at once: the database refuses offsets that Python knows, as +20:00.
+            return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
         return datetime.fromtimestamp(float(value) / 1000, UTC)
     except (ValueError, OverflowError, OSError):
         raise InvalidEvent(path, "is neither an ISO 8601 date nor epoch milliseconds") from None
@@ -117,7 +126,7 @@ def _encoded(source: EventSource) -> tuple[bytes, str]:
     if isinstance(source, Event):
         source = source.to_json()
     elif isinstance(source, Mapping):
-        source = encode_json(source)
+        source = encode_json(dict(source))
     try:
         if isinstance(source, str):
             return source.encode(), source
@@ -128,22 +137,31 @@ def _encoded(source: EventSource) -> tuple[bytes, str]:
         raise InvalidEvent("", f"is not UTF-8 at character {error.start}") from None
 
 
-def _touches(document: _RawObject, event_header: msgspec.Raw) -> tuple[ParsedTouch, ...]:
+def _entities(document: _RawObject) -> tuple[str, msgspec.Raw, _ReadTouch]:
+    """Where the entities are, and how to read one: which of the two forms this is."""
     if "entities" in document or "eventBody" not in document:
-        where, read = "entities", _touch
-        raw = _field(document, "entities", "")
-    else:
-        where, read = "eventBody.entities", _touch_of_older_form
-        body = _decode(_raw_object, document["eventBody"], "eventBody")
-        raw = _field(body, "entities", "eventBody")
-    entities = _decode(_raw_objects, raw, where)
+        return "entities", _field(document, "entities", ""), _touch
+    body = _decode(_raw_object, document["eventBody"], "eventBody")
+    return "eventBody.entities", _field(body, "entities", "eventBody"), _touch_of_older_form
+
+
+def _check_count(entities: list[_RawObject], where: str) -> None:
     if not entities:
         raise InvalidEvent(where, "must hold at least one entity")
     if len(entities) > MAX_ENTITIES:
         raise InvalidEvent(where, f"{len(entities)} entities are over the limit of {MAX_ENTITIES}")
-    touches = tuple(read(e, f"{where}[{n}]", event_header) for n, e in enumerate(entities))
-    _refuse_repeats(touches, where)
-    return touches
+
+
+def _stored_bytes(event: int, entities: int, header: int, count: int) -> int:
+    """The bytes of all copies, known before any is made: a big header is copied for every touch.
+
+    The event is in business_events and in the outbox, each entity in entities
+    (attributes) and event_headers (its header next to the event's).
+    """
+    stored = 2 * event + entities + count * (header + _HEADER_FRAME)
+    if stored > MAX_TRANSACTION_BYTES:
+        raise EventTooLarge(stored, MAX_TRANSACTION_BYTES, what="event with all its stored copies")
+    return stored
 
 
 def _touch(entity: _RawObject, path: str, event_header: msgspec.Raw) -> ParsedTouch:
@@ -189,7 +207,7 @@ def _refuse_repeats(touches: tuple[ParsedTouch, ...], where: str) -> None:
 
 
 def _key(value: str, limit: int, path: str) -> str:
-    """A part of an entity's key; trailing blanks would be cut silently by varchar(n)."""
+    """A part of an entity's key; with a trailing blank it would look like another's."""
     _name(value, path, limit)
     if value != value.rstrip(" "):
         raise InvalidEvent(path, "must not end with blanks")
@@ -208,9 +226,11 @@ def _name(value: str, path: str, limit: int = MAX_NAME) -> str:
 
 def _type(header: EventHeader, name: str) -> str:
     """The event's type; older senders leave it out, and it is the name without blanks."""
-    if header.event_type is None:
-        return name.replace(" ", "")
-    return _name(header.event_type, "eventHeader.eventType")
+    if header.event_type is not None:
+        return _name(header.event_type, "eventHeader.eventType")
+    if derived := name.replace(" ", ""):
+        return derived
+    raise InvalidEvent("eventHeader.eventName", "must not be blank")
 
 
 def _fingerprint(document: _RawObject, header_raw: msgspec.Raw) -> bytes:
@@ -239,11 +259,16 @@ def _refuse(error: msgspec.DecodeError, path: str) -> NoReturn:
     """Say what msgspec found in our words: a path, and the rule that was broken."""
     text = str(error)
     if not isinstance(error, msgspec.ValidationError):
-        raise InvalidEvent(path, f"is not valid JSON: {text}") from None
+        fault = _uncapitalized(text.removeprefix(_MALFORMED))
+        raise InvalidEvent(path, f"is not valid JSON: {fault}") from None
     found = _AT.match(text)
     rule, inner = (found["rule"], found["path"]) if found else (text, "")
     if missing := _MISSING_FIELD.match(rule):
         rule, inner = "is required", ".".join(filter(None, (inner, missing["field"])))
     if inner and not inner.startswith("["):
         inner = f".{inner}" if path else inner
-    raise InvalidEvent(f"{path}{inner}", rule[:1].lower() + rule[1:]) from None
+    raise InvalidEvent(f"{path}{inner}", _uncapitalized(rule)) from None
+
+
+def _uncapitalized(text: str) -> str:
+    return text[:1].lower() + text[1:]

@@ -1,5 +1,6 @@
 """Where a URL leads: the parameters that open a connection there."""
 
+import re
 from typing import Final, Literal, Protocol
 
 import psycopg
@@ -11,7 +12,9 @@ Isolation = Literal["read committed", "repeatable read"]
 
 ConnectParameters = dict[str, str | int]
 
-_TCP_USER_TIMEOUT_MS: Final = 10_000
+TCP_USER_TIMEOUT_MS: Final = 10_000
+
+_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 
 
 class Target(Protocol):
@@ -41,9 +44,12 @@ class PostgresTarget:
             raise SettingsError("the database URL is not one that libpq can read") from (
                 None if "@" in url or "password" in url else error
             )
+        if "@" in str(found.get("host", "")):
+            # The rest of a password: the driver would show it as a host name.
+            raise SettingsError("an @ in the database URL's password must be written %40")
         self._parameters: ConnectParameters = {k: v for k, v in found.items() if v is not None}
         self._parameters.setdefault("application_name", "dsql-outbox")
-        self._parameters.setdefault("tcp_user_timeout", _TCP_USER_TIMEOUT_MS)
+        self._parameters.setdefault("tcp_user_timeout", TCP_USER_TIMEOUT_MS)
         if isolation is not None:
             level = isolation.replace(" ", "\\ ")
             options = f"{found.get('options') or ''} -c default_transaction_isolation={level}"
@@ -65,8 +71,8 @@ class PostgresTarget:
 
 def target_of(url: str, isolation: Isolation | None) -> Target:
     """The target that a URL names; raises `SettingsError` for a kind that we don't know."""
-    scheme = url.partition(":")[0] if ":" in url.partition("=")[0] else ""
-    match scheme:
+    scheme = _SCHEME.match(url)
+    match scheme[1].lower() if scheme else "":
         case "postgresql" | "postgres" | "":
             if not url:
                 raise SettingsError("the database URL is empty")
@@ -82,7 +88,7 @@ def target_of(url: str, isolation: Isolation | None) -> Target:
                 "embedded: is for the command line and for tests; "
                 "in code use dsql_outbox.testing.EmbeddedPostgres"
             )
-        case _:
+        case kind:
             raise SettingsError(
-                f"unknown kind of database {scheme}: (known: postgresql://, dsql://, embedded:)"
+                f"unknown kind of database {kind}: (known: postgresql://, dsql://, embedded:)"
             )

@@ -9,10 +9,16 @@ from typing import Final
 from uuid import uuid4
 
 import pytest
+from hypothesis import settings
 
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 
 ROOM: Final = 1 << 30  # bytes
+
+
+# Real servers and a busy machine: how long an example takes says nothing.
+settings.register_profile("here", deadline=None)
+settings.load_profile("here")
 
 
 @pytest.fixture(scope="session")

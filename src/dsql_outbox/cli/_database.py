@@ -3,17 +3,16 @@
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 
 import click
 
-from dsql_outbox.outbox import DEFAULT_SCHEMA, Database
+from dsql_outbox.outbox import DEFAULT_SCHEMA, Database, Isolation
 from dsql_outbox.schema import apply
 
 _EMBEDDED: Final = "embedded:"
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
-_Isolation = Literal["read committed", "repeatable read"]
 
 
 def schema_option(command: _Command) -> _Command:
@@ -43,7 +42,7 @@ def database_options(command: _Command) -> _Command:
 
 @contextmanager
 def open_database(
-    url: str | None, schema: str, isolation: _Isolation | None = None
+    url: str | None, schema: str, isolation: Isolation | None = None
 ) -> Generator[Database]:
     """The database of a URL; an embedded one runs until the end of the block, tables and all.
 
@@ -58,7 +57,7 @@ def open_database(
 
 @contextmanager
 def open_bare_database(
-    url: str | None, schema: str, isolation: _Isolation | None = None
+    url: str | None, schema: str, isolation: Isolation | None = None
 ) -> Generator[Database]:
     """The same as `open_database`, with no tables made: for the commands that look after them."""
     if not url:

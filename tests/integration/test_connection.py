@@ -1,0 +1,232 @@
+"""Connections to a real PostgreSQL: deadlines, cancellation, isolation, the pool."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any, get_args
+
+import anyio
+import psycopg
+import pytest
+
+from dsql_outbox.outbox import AsyncConnection, Connection, Database
+from dsql_outbox.outbox._dsql import DsqlTarget
+from dsql_outbox.outbox._target import Isolation
+
+pytestmark = pytest.mark.anyio
+
+QUICKLY = 2.0  # seconds; psycopg's own way of cancelling takes 5 and more on a dead link
+SLEEP = "SELECT pg_sleep(30)"
+
+SyncWork = Callable[[Connection], object]
+
+
+@contextmanager
+def quickly() -> Iterator[None]:
+    start = monotonic()
+    yield
+    assert monotonic() - start < QUICKLY
+
+
+def execute(connection: Connection) -> None:
+    connection.execute(SLEEP)
+
+
+def in_transaction(connection: Connection) -> None:
+    with connection.transaction():
+        connection.execute(SLEEP)
+
+
+def in_pipeline(connection: Connection) -> None:
+    with connection.pipeline():
+        connection.execute("BEGIN")
+        connection.execute(SLEEP)
+        connection.execute("COMMIT")
+
+
+@pytest.mark.parametrize("work", [execute, in_transaction, in_pipeline])
+def test_a_statement_ends_at_the_deadline(
+    database_url: str, work: SyncWork, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = Database(database_url).connect()
+    connection.deadline = monotonic() + 0.2
+    with quickly(), pytest.raises(psycopg.OperationalError, match="before the deadline"):
+        work(connection)
+    assert connection.closed
+    assert not caplog.records  # psycopg warns of each rollback that it could not do
+
+
+async def execute_async(connection: AsyncConnection) -> None:
+    await connection.execute(SLEEP)
+
+
+async def in_transaction_async(connection: AsyncConnection) -> None:
+    async with connection.transaction():
+        await connection.execute(SLEEP)
+
+
+async def in_pipeline_async(connection: AsyncConnection) -> None:
+    async with connection.pipeline():
+        await connection.execute("BEGIN")
+        await connection.execute(SLEEP)
+        await connection.execute("COMMIT")
+
+
+ASYNC_WORK = pytest.mark.parametrize(
+    "work", [execute_async, in_transaction_async, in_pipeline_async]
+)
+
+
+@ASYNC_WORK
+async def test_a_statement_of_a_task_ends_at_the_deadline(
+    database_url: str, work: Callable[[AsyncConnection], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = await Database(database_url).connect_async()
+    connection.deadline = monotonic() + 0.2
+    with quickly(), pytest.raises(psycopg.OperationalError, match="before the deadline"):
+        await work(connection)
+    assert connection.closed
+    assert not caplog.records
+
+
+@ASYNC_WORK
+async def test_a_cancelled_task_ends_at_once_and_asks_the_server_for_nothing(
+    database_url: str, work: Callable[[AsyncConnection], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[object]()
+    monkeypatch.setattr(AsyncConnection, "cancel_safe", asked.append)
+    monkeypatch.setattr(AsyncConnection, "_try_cancel", asked.append)
+    database = Database(database_url)
+    connection = await database.connect_async()
+    task = asyncio.create_task(work(connection))
+    await until_sleeping(database)
+    with quickly():
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert connection.closed
+    assert not asked
+
+
+async def until_sleeping(database: Database) -> None:
+    """Wait until the server runs the statement."""
+    found = """SELECT count(*) FROM pg_stat_activity
+      WHERE datname = current_database() AND state = 'active' AND query = %s"""
+    async with await database.connect_async() as watcher:
+        with anyio.fail_after(10):
+            while await one(watcher, found, SLEEP) == 0:  # noqa: ASYNC110 - the server's state
+                await anyio.sleep(0.01)
+
+
+async def one(connection: AsyncConnection, query: Any, *parameters: object) -> Any:
+    row = await (await connection.execute(query, parameters)).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def test_a_deadline_that_is_kept_changes_nothing(database_url: str) -> None:
+    with Database(database_url).connect() as connection:
+        connection.deadline = monotonic() + 60
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            connection.execute("SELECT 1/0")
+        assert not connection.closed
+
+
+def test_a_lost_connection_before_the_deadline_stays_what_it_is(database_url: str) -> None:
+    database = Database(database_url)
+    with database.connect() as connection, database.connect() as killer:
+        connection.deadline = monotonic() + 60
+        killer.execute("SELECT pg_terminate_backend(%s)", [connection.info.backend_pid])
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            connection.execute(SLEEP)
+
+
+def test_a_deadline_in_the_past_ends_the_first_statement(database_url: str) -> None:
+    connection = Database(database_url).connect()
+    connection.deadline = monotonic() - 1
+    with quickly(), pytest.raises(psycopg.OperationalError, match="before the deadline"):
+        connection.execute(SLEEP)
+
+
+@pytest.mark.parametrize("level", get_args(Isolation))
+async def test_the_isolation_is_that_of_every_connection(
+    database_url: str, level: Isolation
+) -> None:
+    database = Database(f"{database_url}?options=-c%20work_mem%3D8MB", isolation=level)
+    with database.connect() as connection:
+        assert connection.autocommit
+        assert connection.execute("SHOW transaction_isolation").fetchone() == (level,)
+        assert connection.execute("SHOW work_mem").fetchone() == ("8MB",)
+        with connection.transaction():
+            assert connection.execute("SHOW transaction_isolation").fetchone() == (level,)
+    async with await database.connect_async() as other:
+        assert await one(other, "SHOW transaction_isolation") == level
+
+
+def test_nothing_is_sent_on_connect(database_url: str) -> None:
+    """DSQL refuses much of what clients like to set."""
+    database = Database(database_url)
+    last = "SELECT query FROM pg_stat_activity WHERE pid = %s"
+    with database.connect() as connection, database.connect() as watcher:
+        assert watcher.execute(last, [connection.info.backend_pid]).fetchone() == ("",)
+
+
+def test_a_connection_knows_when_it_was_opened(database_url: str) -> None:
+    before = monotonic()
+    with Database(database_url).connect() as connection:
+        assert before <= connection.opened_at <= monotonic()
+
+
+async def test_a_pool_hands_out_our_connections_and_survives_a_cancelled_one(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR)
+    database = Database(database_url, isolation="repeatable read")
+    async with database.pool_async(max_size=1) as pool:
+
+        async def hold() -> None:
+            async with pool.connection() as connection:
+                await connection.execute(SLEEP)
+
+        task = asyncio.create_task(hold())
+        await until_sleeping(database)
+        task.cancel()
+        with quickly(), pytest.raises(asyncio.CancelledError):
+            await task
+        async with pool.connection(timeout=10) as connection:
+            assert isinstance(connection, AsyncConnection)
+            assert connection.autocommit
+            assert await one(connection, "SHOW transaction_isolation") == "repeatable read"
+
+
+async def test_a_pool_is_closed_until_it_is_opened(database_url: str) -> None:
+    pool = Database(database_url).pool_async(max_size=1)
+    assert pool.closed
+    assert pool.max_lifetime < 3_600
+
+
+def test_what_a_dsql_target_gives_opens_a_connection(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAFAKEFAKEFAKEFAKE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "fake")
+    url = "dsql://postgres@abc.dsql.eu-central-1.on.aws/postgres"
+    here = psycopg.conninfo.conninfo_to_dict(database_url)
+    found: dict[str, Any] = DsqlTarget(url).parameters() | {
+        "hostaddr": here["host"],
+        "port": here["port"],
+        # The embedded server knows no TLS.
+        "sslmode": "disable",
+        "sslrootcert": "",
+        "sslnegotiation": "postgres",
+    }
+    with Connection.connect(**found, autocommit=True) as connection:
+        row = connection.execute(
+            "SELECT current_user, current_database(), current_setting('application_name')"
+        ).fetchone()
+    assert row is not None
+    assert row[:2] == ("postgres", "postgres")
+    assert row[2].startswith("dsql-outbox:aurora-dsql-python-psycopg/")

@@ -1,0 +1,178 @@
+"""What a Database refuses before any I/O, and that it does none."""
+
+import contextlib
+import socket
+import traceback
+from typing import Any
+
+import anyio
+import psycopg
+import pytest
+
+from dsql_outbox.outbox import Database, SettingsError
+from dsql_outbox.outbox import _database as module
+from dsql_outbox.outbox._target import PostgresTarget, target_of
+
+NOWHERE = "host=/nonexistent dbname=postgres"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://db.example.com/orders", "db.example.com:5432/orders"),
+        ("postgres://app@db.example.com:6432/orders", "db.example.com:6432/orders"),
+        ("host=db.example.com dbname=orders", "db.example.com:5432/orders"),
+        ("dbname=orders options='-c search_path=a:b'", "the local socket:5432/orders"),
+    ],
+)
+def test_a_postgresql_database_is_named_by_url_or_by_key_and_value(url: str, shown: str) -> None:
+    target = target_of(url, None)
+    assert isinstance(target, PostgresTarget)
+    assert str(target) == shown
+    assert repr(Database(url)) == f"Database({shown}, schema='outbox')"
+
+
+@pytest.mark.parametrize(
+    ("url", "rule"),
+    [
+        ("", "the database URL is empty"),
+        ("mysql://h/db", "unknown kind of database mysql:"),
+        ("embedded:", "dsql_outbox.testing.EmbeddedPostgres"),
+        ("postgresql://h/db?nonsense=1", "is not one that libpq can read"),
+        ("nonsense", "is not one that libpq can read"),
+        ("dsql://cluster", "dsql://role@cluster.dsql.region.on.aws"),
+    ],
+)
+def test_a_url_that_cannot_work_is_refused_at_once(url: str, rule: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Database(url)
+    assert rule in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://app:s3cret@h/db?nonsense=1",
+        "postgresql://app:s3cret@[h/db",
+        "host=h password=s3cret nonsense=1",
+        "mysql://app:s3cret@h/db",
+        "s3cret@h:5432/db",
+    ],
+)
+def test_a_refused_url_does_not_tell_its_password(url: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Database(url)
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_database_does_not_tell_its_password() -> None:
+    database = Database("postgresql://app:s3cret@h/db")
+    assert "s3cret" not in f"{database} {database!r} {database._target} {database._target!r}"
+
+
+@pytest.mark.parametrize("schema", ["outbox", "_o", "o2", "o" * 63])
+def test_a_schema_name_needs_no_quotes(schema: str) -> None:
+    assert Database(NOWHERE, schema=schema).schema == schema
+
+
+@pytest.mark.parametrize("schema", ["", "Outbox", "2o", "o-x", "o" * 64, 'o"; DROP', "o\n", "ö"])
+def test_another_schema_name_is_refused(schema: str) -> None:
+    with pytest.raises(SettingsError, match="lower-case letters, digits and _"):
+        Database(NOWHERE, schema=schema)
+
+
+@pytest.mark.parametrize("setting", ["connect_timeout", "opens_per_second"])
+def test_a_number_that_must_be_positive_is_refused(setting: str) -> None:
+    numbers: dict[str, Any] = {setting: 0}
+    with pytest.raises(SettingsError, match=rf"Database\.{setting} must be above 0, got 0"):
+        Database(NOWHERE, **numbers)
+
+
+def test_dsql_has_one_isolation_level() -> None:
+    url = "dsql://app@abc.dsql.eu-west-1.on.aws/postgres"
+    Database(url, isolation="repeatable read")
+    with pytest.raises(SettingsError, match="one isolation level, repeatable read"):
+        Database(url, isolation="read committed")
+
+
+def test_making_a_database_does_no_io(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", None)
+    monkeypatch.setattr(psycopg.Connection, "connect", None)
+    monkeypatch.setattr(psycopg.AsyncConnection, "connect", None)
+    Database("postgresql://db.example.com/orders")
+    Database("dsql://app@abc.dsql.eu-west-1.on.aws/postgres")
+
+
+def parameters(url: str, **settings: Any) -> dict[str, Any]:
+    database = Database(url, **settings)
+    return database._parameters(database._target.parameters(), None)
+
+
+def test_isolation_is_added_to_the_options_of_the_url() -> None:
+    found = parameters("host=h options='-c work_mem=8MB'", isolation="repeatable read")
+    options = "-c work_mem=8MB -c default_transaction_isolation=repeatable\\ read"
+    assert found["options"] == options
+
+
+def test_without_isolation_the_options_stay() -> None:
+    assert "options" not in parameters("host=h")
+
+
+def test_connections_commit_by_themselves_and_find_dead_links() -> None:
+    found = parameters("host=h")
+    expected = {
+        "host": "h",
+        "autocommit": True,
+        "connect_timeout": 10,
+        "application_name": "dsql-outbox",
+        "tcp_user_timeout": 10_000,
+    }
+    assert found == expected
+
+
+def test_the_url_may_say_its_own_name() -> None:
+    assert parameters("host=h application_name=billing")["application_name"] == "billing"
+
+
+@pytest.mark.parametrize(
+    ("setting", "timeout", "seconds"), [(10, None, 10), (10, 0.2, 1), (1.5, 30, 2)]
+)
+def test_the_shorter_timeout_is_the_one_to_connect(
+    setting: float, timeout: float | None, seconds: int
+) -> None:
+    database = Database("host=h", connect_timeout=setting)
+    found = database._parameters(database._target.parameters(), timeout)
+    assert found["connect_timeout"] == seconds
+
+
+def test_opens_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = list[float]()
+    monkeypatch.setattr(module, "sleep", waits.append)
+    database = Database(NOWHERE, opens_per_second=0.01)
+    for _ in range(102):
+        with contextlib.suppress(psycopg.OperationalError):
+            database.connect()
+    assert waits[:100] == [0.0] * 100
+    assert 99 < waits[100] <= 100 < waits[101] <= 200
+
+
+@pytest.mark.anyio
+async def test_opens_are_limited_for_tasks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = list[float]()
+
+    async def note(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(anyio, "sleep", note)
+    database = Database(NOWHERE, opens_per_second=0.01)
+    for _ in range(101):
+        with contextlib.suppress(psycopg.OperationalError):
+            await database.connect_async()
+    assert waits[:100] == [0.0] * 100
+    assert 99 < waits[100] <= 100
+
+
+def test_a_password_with_a_bare_at_sign_is_refused_and_not_shown() -> None:
+    with pytest.raises(SettingsError, match="%40") as caught:
+        Database("postgresql://u:s3c@ret@host/db")
+    assert "ret" not in str(caught.value).replace("written", "")

@@ -1,0 +1,108 @@
+"""Errors: one base, the driver's and Python's classes where callers catch them, no secrets."""
+
+import inspect
+from uuid import UUID
+
+import pytest
+
+from dsql_outbox.outbox import (
+    DuplicateEvent,
+    EventTooLarge,
+    InvalidEvent,
+    MissingExtra,
+    OutboxError,
+    OutcomeUnknown,
+    SchemaError,
+    SettingsError,
+    SinkUnavailable,
+    StaleVersion,
+    require_not_negative,
+    require_positive,
+)
+from dsql_outbox.outbox import _errors as module
+
+ID = UUID("0b6f3c1e-7a52-4d0e-9c41-5f2f8d3a1101")
+
+
+def test_every_error_has_one_base_and_says_what_it_means() -> None:
+    found = [
+        c
+        for _, c in inspect.getmembers(module, inspect.isclass)
+        if c.__module__.endswith("_errors")
+    ]
+    assert len(found) == 10
+    assert all(issubclass(c, OutboxError) and c.__doc__ for c in found)
+
+
+@pytest.mark.parametrize(
+    ("error", "python"),
+    [
+        (SettingsError, ValueError),
+        (InvalidEvent, ValueError),
+        (EventTooLarge, InvalidEvent),
+        (MissingExtra, ImportError),
+    ],
+)
+def test_an_error_is_also_what_python_calls_it(error: type, python: type) -> None:
+    assert issubclass(error, python)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            MissingExtra("nats", "a nats:// sink"),
+            "a nats:// sink needs the extra [nats]: pip install 'dsql-outbox[nats]'",
+        ),
+        (
+            InvalidEvent("entities[0].entityHeader.entityId", "must not be empty"),
+            "entities[0].entityHeader.entityId: must not be empty",
+        ),
+        (InvalidEvent("", "is not UTF-8 at byte 3"), "is not UTF-8 at byte 3"),
+        (EventTooLarge(9, 8), "event of 9 bytes is over the limit of 8 bytes"),
+        (
+            DuplicateEvent(ID, same_content=True),
+            f"event {ID} was stored before, with the same content",
+        ),
+        (
+            DuplicateEvent(ID, same_content=False),
+            f"event {ID} was stored before, with different content",
+        ),
+        (
+            StaleVersion(ID, expected=3, actual=5),
+            f"event {ID} expects its subject at version 3, it is at 5",
+        ),
+        (
+            OutcomeUnknown(ID),
+            (
+                f"event {ID} may or may not be stored: the connection was lost at the commit; "
+                "write it again with the same id"
+            ),
+        ),
+        (SchemaError("no tables"), "no tables"),
+        (SinkUnavailable("no broker"), "no broker"),
+    ],
+)
+def test_the_text_names_the_thing_and_what_to_do(error: OutboxError, text: str) -> None:
+    assert str(error) == text
+
+
+def test_what_a_caller_decides_by_is_an_attribute() -> None:
+    assert EventTooLarge(9, 8).size == 9
+    assert EventTooLarge(9, 8).limit == 8
+    assert DuplicateEvent(ID, same_content=True).same_content
+    assert OutcomeUnknown(ID).event_id == DuplicateEvent(ID, same_content=True).event_id == ID
+    assert MissingExtra("nats", "x").extra == "nats"
+    assert InvalidEvent("a", "b").path == "a"
+
+
+@pytest.mark.parametrize("value", [0, -1, -0.5])
+def test_a_setting_that_must_be_positive_is_named_with_its_value(value: float) -> None:
+    with pytest.raises(SettingsError, match=rf"^Pool\.size must be above 0, got {value}$"):
+        require_positive("Pool", {"other": 1, "size": value})
+
+
+def test_a_setting_that_may_be_zero_is_refused_below() -> None:
+    require_not_negative("Pool", {"size": 0})
+    with pytest.raises(SettingsError, match=r"^Pool\.size must be 0 or more, got -1$"):
+        require_not_negative("Pool", {"size": -1})
