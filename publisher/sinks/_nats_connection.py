@@ -116,7 +116,7 @@ class NatsConnection:
             reconnected_cb=self._found,
             max_reconnect_attempts=-1,
             reconnect_time_wait=_RECONNECT_WAIT,
-            # While there is no server, refuse messages instead of keeping them for later.
+            # Keep nothing for a server that has gone, and never wait while a window is sent.
             pending_size=0,
             # A silent server is known to be gone before a message to it has timed out: so
             # it counts as an unavailable broker and not against the message.

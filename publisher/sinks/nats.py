@@ -13,28 +13,40 @@ once. Parameters of the URL:
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from dsql_outbox.outbox import MissingExtra
 
 from ._nats_url import parse_nats_url
 from ._port import Sink
 
+if TYPE_CHECKING:
+    from ._jetstream import JetStreamSink
 
-@asynccontextmanager
-async def open_nats(url: str) -> AsyncGenerator[Sink]:
+
+def open_nats(url: str) -> AbstractAsyncContextManager[Sink]:
     """Connect to ``nats://[user:password@]host[:port][,host..]``; ``tls://`` insists on TLS.
 
-    Raises `SettingsError` for a URL that breaks a rule or a stream that cannot
-    be made as asked, `MissingExtra` without the extra [nats], and
-    `SinkUnavailable` when no server answers within the timeout.
+    Raises `SettingsError` for a URL that breaks a rule and `MissingExtra`
+    without the extra [nats]; on entering, `SettingsError` for a stream that
+    cannot be made as asked and `SinkUnavailable` when no server answers within
+    the timeout.
     """
     settings = parse_nats_url(url)
     try:
         from ._jetstream import JetStreamSink  # noqa: PLC0415 - nats-py is an extra
+
+        if settings.creds is not None:
+            import_module("nkeys")  # nats-py signs with it, and would miss it later
     except ModuleNotFoundError as error:
         raise MissingExtra("nats", "the sink nats://") from error
-    sink = JetStreamSink(settings)
+    return _connected(JetStreamSink(settings))
+
+
+@asynccontextmanager
+async def _connected(sink: "JetStreamSink") -> AsyncGenerator[Sink]:
     try:
         await sink.connect()
         yield sink

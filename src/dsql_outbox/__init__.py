@@ -1,1 +1,85 @@
-"""The transactional outbox for Amazon Aurora DSQL and PostgreSQL."""
+"""The transactional outbox for Amazon Aurora DSQL and PostgreSQL.
+
+A name is loaded when it is first used, so that ``import dsql_outbox`` costs
+next to nothing and a producer never loads the relay.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .outbox import (
+        Database,
+        DuplicateEvent,
+        Entity,
+        Event,
+        EventTooLarge,
+        InvalidEvent,
+        Message,
+        MissingExtra,
+        OutboxError,
+        OutcomeUnknown,
+        Receipt,
+        SchemaError,
+        SettingsError,
+        SinkUnavailable,
+        StaleVersion,
+        Touched,
+    )
+    from .publisher import Publisher, PublisherSettings, open_sink
+    from .writer import AsyncWriter, Writer, WriterSettings, http_status
+
+    __version__: str
+
+__all__ = [
+    "AsyncWriter",
+    "Database",
+    "DuplicateEvent",
+    "Entity",
+    "Event",
+    "EventTooLarge",
+    "InvalidEvent",
+    "Message",
+    "MissingExtra",
+    "OutboxError",
+    "OutcomeUnknown",
+    "Publisher",
+    "PublisherSettings",
+    "Receipt",
+    "SchemaError",
+    "SettingsError",
+    "SinkUnavailable",
+    "StaleVersion",
+    "Touched",
+    "Writer",
+    "WriterSettings",
+    "http_status",
+    "open_sink",
+]
+
+if not TYPE_CHECKING:  # a checker must go by the names above, not by a function that takes any
+    _ELSEWHERE = {
+        "AsyncWriter": "writer",
+        "Publisher": "publisher",
+        "PublisherSettings": "publisher",
+        "Writer": "writer",
+        "WriterSettings": "writer",
+        "http_status": "writer",
+        "open_sink": "publisher",
+    }
+    """The rooms of the names that are not of `outbox`."""
+
+    def __getattr__(name: str) -> object:
+        """Load a public name from its room, once (PEP 562)."""
+        if name == "__version__":
+            from importlib.metadata import version  # noqa: PLC0415 - slow, and seldom asked for
+
+            return version("dsql-outbox")
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        room = import_module(f".{_ELSEWHERE.get(name, 'outbox')}", __name__)
+        globals()[name] = value = getattr(room, name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__, "__version__"})

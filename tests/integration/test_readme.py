@@ -67,9 +67,9 @@ def test_the_two_commands_are_targets_of_the_makefile() -> None:
 
 def test_the_install_command_brings_the_command_line(folder: Path) -> None:
     command = block_with("pip install").strip().replace("pip install", "uv pip install -q")
-    uv = f"uv venv -q --python {sys.executable} {folder}/venv && {command} --python {folder}/venv"
+    uv = f"uv venv -q --python '{sys.executable}' '{folder}/venv' && {command} --python '{folder}/venv'"
     shell(uv, ROOT)
-    assert "dsql-outbox" in shell(f"{folder}/venv/bin/dsql-outbox --version", folder)
+    assert "dsql-outbox" in shell(f"'{folder}/venv/bin/dsql-outbox' --version", folder)
 
 
 def test_the_command_line_example_stores_and_relays_an_event(folder: Path) -> None:
@@ -84,7 +84,7 @@ def test_the_producer_example_is_the_one_in_the_readme_and_works(database_url: s
     assert block_with("AsyncWriter", "python") == code
     assert len([line for line in code.splitlines() if line]) <= 15
     shell("dsql-outbox schema apply", ROOT, DSQL_OUTBOX_DATABASE=database_url)
-    said = shell(f"python {producer}", ROOT, DSQL_OUTBOX_DATABASE=database_url)
+    said = shell(f"python '{producer}'", ROOT, DSQL_OUTBOX_DATABASE=database_url)
     assert said.endswith("committed version 1\n")
 
 

@@ -1,0 +1,155 @@
+"""What users install: a wheel made from the sdist, in an environment with nothing else.
+
+Built with the setuptools of this environment and filled from uv's cache, which
+`make` has filled before: no request leaves the machine.
+"""
+
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from configparser import ConfigParser
+from os import environ
+from pathlib import Path
+
+import pytest
+from uv import find_uv_bin
+
+ROOT = Path(__file__).parents[2]
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+INFO = f"dsql_outbox-{VERSION}.dist-info"
+# What a fresh clone has and a build may use. Not the whole checkout: setuptools would
+# find the list of files that an earlier build left behind and believe it.
+SOURCES = ["pyproject.toml", "uv.lock", "README.md", "LICENSE", "src"]
+ROOMS = ["observability", "outbox", "publisher", "schema", "writer"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, made from the sdist, made from a copy of the checkout."""
+    clone, out = tmp_path_factory.mktemp("a clone"), tmp_path_factory.mktemp("dist")
+    for name in [*SOURCES, *ROOMS]:
+        copy(ROOT / name, clone / name)
+    run("uv", "build", "--no-build-isolation", "--python", sys.executable, "-o", out, cwd=clone)
+    assert len(list(out.glob("*.tar.gz"))) == 1
+    (built,) = out.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a new environment that has the wheel, its dependencies and no extra."""
+    venv, lock = tmp_path_factory.mktemp("venv"), wheel.with_name("pylock.toml")
+    python = venv / "bin" / "python"
+    run("uv", "venv", "--quiet", "--python", sys.executable, "--allow-existing", venv)
+    export = ["--frozen", "--no-dev", "--no-emit-project", "--format", "pylock.toml"]
+    run("uv", "export", "--quiet", *export, "-o", lock, cwd=ROOT)
+    run("uv", "pip", "install", "--quiet", "--python", python, "-r", lock)
+    run("uv", "pip", "install", "--quiet", "--python", python, "--no-deps", wheel)
+    return python
+
+
+def copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        built = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(source, target, symlinks=True, ignore=built)
+    else:
+        shutil.copy(source, target)
+
+
+def run(*command: object, cwd: Path | None = None) -> str:
+    words = [find_uv_bin() if word == "uv" else str(word) for word in command]
+    done = finished(words, cwd)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def refused(*command: object, cwd: Path) -> str:
+    """What a command that must fail prints to standard error; it must exit with code 2."""
+    done = finished([str(word) for word in command], cwd)
+    assert (done.returncode, done.stdout) == (2, "")
+    return done.stderr
+
+
+def finished(words: list[str], cwd: Path | None) -> subprocess.CompletedProcess[str]:
+    """The command's end; it cannot see this checkout, nor settings of whoever runs the tests."""
+    hidden = ("PYTHONPATH", "DSQL_OUTBOX_", "OTEL_")
+    env = {name: value for name, value in environ.items() if not name.startswith(hidden)}
+    return subprocess.run(words, cwd=cwd, env=env, check=False, capture_output=True, text=True)
+
+
+def shipped(suffix: str) -> Iterator[str]:
+    """The files of the package in the checkout, as a wheel names them."""
+    for room in [*ROOMS, "cli", "testing"]:
+        folder = ROOT / room if room in ROOMS else ROOT / "src" / "dsql_outbox" / room
+        for path in folder.rglob(f"*{suffix}"):
+            yield f"dsql_outbox/{room}/{path.relative_to(folder)}"
+
+
+@pytest.mark.parametrize("suffix", [".py", ".sql", ".json"])
+def test_the_wheel_has_every_file_of_the_rooms(wheel: Path, suffix: str) -> None:
+    in_wheel = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(suffix)}
+    assert in_wheel - {"dsql_outbox/__init__.py", "dsql_outbox/__main__.py"} == {*shipped(suffix)}
+
+
+def test_the_wheel_is_typed_and_holds_the_package_only(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "dsql_outbox/py.typed" in names
+    assert {name.partition("/")[0] for name in names} == {"dsql_outbox", INFO}
+    assert f"{INFO}/licenses/LICENSE" in names
+
+
+def test_every_entry_point_loads(wheel: Path, python: Path, tmp_path: Path) -> None:
+    declared = ConfigParser()
+    declared.read_string(zipfile.ZipFile(wheel).read(f"{INFO}/entry_points.txt").decode())
+    assert {"console_scripts", "dsql_outbox.sinks"} == set(declared.sections())
+    code = (
+        "from importlib.metadata import distribution\n"
+        "points = distribution('dsql-outbox').entry_points\n"
+        "assert all(callable(point.load()) for point in points)\n"
+        "print(*sorted(point.name for point in points))\n"
+    )
+    loaded = run(python, "-c", code, cwd=tmp_path).split()
+    assert loaded == sorted(name for section in declared.sections() for name in declared[section])
+
+
+def test_the_dependencies_are_declared_and_fit(python: Path) -> None:
+    run("uv", "pip", "check", "--python", python)
+
+
+def test_the_package_works_where_nothing_else_is_installed(python: Path, tmp_path: Path) -> None:
+    code = (
+        "import dsql_outbox\n"
+        "from dsql_outbox.schema._statements import FOLDER, read_sql\n"
+        "assert 'site-packages' in dsql_outbox.__file__\n"
+        "for name in dsql_outbox.__all__:\n"
+        "    getattr(dsql_outbox, name)\n"
+        "names = [path.name.removesuffix('.sql') for path in (FOLDER / 'statements').iterdir()]\n"
+        "print(sum(bool(read_sql('statements', name)) for name in names))\n"
+    )
+    count = int(run(python, "-c", code, cwd=tmp_path))
+    assert count == len(list((ROOT / "schema" / "statements").glob("*.sql")))
+
+
+def test_the_command_tells_its_version(python: Path, tmp_path: Path) -> None:
+    told = run(python.with_name("dsql-outbox"), "--version", cwd=tmp_path)
+    assert told == f"dsql-outbox, version {VERSION}\n"
+    assert run(python, "-m", "dsql_outbox", "--version", cwd=tmp_path) == told
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ("embedded", ["schema", "check", "--database", "embedded:"]),
+        ("nats", ["publish", "--database", "postgresql://nowhere", "--sink", "nats://nowhere"]),
+        ("dsql", ["schema", "check", "--database", "dsql://admin@abc.dsql.eu-west-1.on.aws/x"]),
+    ],
+)
+def test_a_missing_extra_is_one_line_that_says_what_to_install(
+    python: Path, tmp_path: Path, extra: str, words: list[str]
+) -> None:
+    text = refused(python.with_name("dsql-outbox"), *words, cwd=tmp_path)
+    assert len(text.splitlines()) == 1
+    assert f"pip install 'dsql-outbox[{extra}]'" in text

@@ -1,0 +1,143 @@
+"""docker-compose.yml and the Dockerfile agree with each other and with the command line.
+
+No test here starts a container.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from dsql_outbox.cli import _tracing, main
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+OURS = ["publisher", "schema"]
+
+PINNED = re.compile(r"[\w./-]+:\d[\w.-]*")
+HOST = re.compile(r"://(?:[^@/\s]*@)?([\w.-]+)")
+
+
+def leaf_command(group: click.Command, args: list[str]) -> tuple[click.Command, list[str]]:
+    """The subcommand that `args` name, and the arguments that are its own."""
+    while isinstance(group, click.Group):
+        name, found, args = group.resolve_command(click.Context(group), args)
+        assert found is not None, name
+        group = found
+    return group, args
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every text in a piece of YAML."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from texts(item)
+    if isinstance(value, str):
+        yield value
+
+
+def copied_from_the_checkout() -> list[str]:
+    lines = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
+    return [source for line in lines for source in line.split()]
+
+
+def test_the_services_are_the_ones_that_the_example_needs() -> None:
+    assert sorted(SERVICES) == ["dsql", "jaeger", "nats", "publisher", "schema"]
+    assert sorted(name for name, service in SERVICES.items() if "build" in service) == OURS
+
+
+def test_every_image_is_pinned() -> None:
+    images = [service["image"] for service in SERVICES.values() if "image" in service]
+    bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    assert len(images) == 3
+    assert len(bases) == 2
+    assert [image for image in [*images, *bases] if not PINNED.fullmatch(image)] == []
+
+
+def test_the_publisher_starts_after_the_tables_are_made_and_nats_is_up() -> None:
+    assert SERVICES["schema"]["depends_on"] == {"dsql": {"condition": "service_healthy"}}
+    assert SERVICES["publisher"]["depends_on"] == {
+        "schema": {"condition": "service_completed_successfully"},
+        "nats": {"condition": "service_healthy"},
+    }
+
+
+def test_what_is_waited_for_until_healthy_has_a_health_check() -> None:
+    waited_for = {
+        name
+        for service in SERVICES.values()
+        for name, wait in service.get("depends_on", {}).items()
+        if wait["condition"] == "service_healthy"
+    }
+    assert waited_for == {"dsql", "nats"}
+    assert all(SERVICES[name]["healthcheck"]["test"][0] == "CMD" for name in waited_for)
+
+
+def test_ports_are_open_on_the_loopback_only_since_nothing_asks_for_a_password() -> None:
+    ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert ports == {
+        "dsql": ["127.0.0.1:55432:5432"],
+        "nats": ["127.0.0.1:4222:4222"],
+        "jaeger": [f"127.0.0.1:{port}:{port}" for port in (4317, 4318, 16686)],
+    }
+
+
+def test_every_host_is_a_service_or_the_container_itself() -> None:
+    hosts = {host for text in texts(SERVICES) for host in HOST.findall(text)}
+    assert {"dsql", "nats", "jaeger"} <= hosts
+    assert hosts - {*SERVICES, "127.0.0.1"} == set()
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_commands_are_ones_that_the_command_line_takes(name: str) -> None:
+    command, args = leaf_command(main, SERVICES[name]["command"])
+    context = command.make_context(name, args)
+    assert context.params["database"] == COMPOSE["x-database"]
+
+
+def test_the_relay_makes_its_stream() -> None:
+    command, args = leaf_command(main, SERVICES["publisher"]["command"])
+    assert command.make_context("publish", args).params["sink"] == "nats://nats:4222?stream=EVENTS"
+
+
+def test_our_environment_names_are_ones_that_are_read() -> None:
+    names = {name for ours in OURS for name in SERVICES[ours].get("environment", {})}
+    assert names == {"OTEL_EXPORTER_OTLP_ENDPOINT"}
+    assert names <= set(_tracing._ENDPOINTS)
+
+
+def test_what_the_image_copies_is_there_and_not_ignored() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    sources = copied_from_the_checkout()
+    assert len(sources) > 5
+    assert [source for source in sources if not (ROOT / source).exists()] == []
+    assert [source for source in sources if f"!{source}" not in ignored] == []
+
+
+def test_the_image_has_every_room_that_the_package_links_to() -> None:
+    links = {path.name for path in (ROOT / "src" / "dsql_outbox").iterdir() if path.is_symlink()}
+    assert links <= set(copied_from_the_checkout())
+
+
+def test_the_image_installs_extras_that_exist() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    installs = re.findall(r"^RUN uv sync (.+)$", DOCKERFILE, re.MULTILINE)
+    extras = [re.findall(r"--extra (\w+)", install) for install in installs]
+    assert extras == [["dsql", "nats", "otlp"]] * 2
+    assert set(extras[0]) <= set(project["optional-dependencies"])
+    assert all("--frozen" in install and "--no-dev" in install for install in installs)
+
+
+def test_the_image_runs_our_command_as_an_ordinary_user() -> None:
+    final = DOCKERFILE.rpartition("FROM ")[2]
+    assert re.search(r"^USER (?!root|0)\w+$", final, re.MULTILINE)
+    assert 'ENTRYPOINT ["/app/.venv/bin/dsql-outbox"]' in final

@@ -1,0 +1,72 @@
+"""The shape of the repository: five rooms, one import name, and what a clone must not need."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "dsql_outbox"
+ROOMS = ["observability", "outbox", "publisher", "schema", "writer"]
+MAX_LINES = 400
+PUBLIC_HOSTS = {"https://files.pythonhosted.org", "https://pypi.org"}
+
+BARE_ROOM = re.compile(rf"^\s*(from|import) ({'|'.join(ROOMS)})\b", re.MULTILINE)
+BESIDE_THE_CLONE = re.compile(r"\.\./shared\b")
+
+
+def files_in_git() -> list[Path]:
+    """Every file that is in git or could be added, symlinked folders not followed."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    paths = (ROOT / name for name in listed.split("\0") if name)
+    return [path for path in paths if path.is_file()]
+
+
+def python_files() -> list[Path]:
+    return [path for path in files_in_git() if path.suffix == ".py"]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_is_a_top_level_folder_with_a_relative_link_in_the_package(room: str) -> None:
+    link = PACKAGE / room
+    assert not (ROOT / room).is_symlink()
+    assert link.is_symlink(), "was the clone made by a git that may not make symlinks?"
+    assert link.readlink() == Path("..", "..", room)
+    assert (link / "__init__.py").is_file()
+
+
+def test_the_package_links_to_the_five_rooms_and_nothing_else() -> None:
+    assert sorted(path.name for path in PACKAGE.iterdir() if path.is_symlink()) == ROOMS
+
+
+def test_every_folder_with_python_in_it_is_a_package() -> None:
+    tops = [*(ROOT / room for room in ROOMS), PACKAGE]
+    folders = {path.parent for path in python_files() if any(top in path.parents for top in tops)}
+    assert len(folders) > len(ROOMS)
+    assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
+def test_no_file_imports_a_room_by_its_bare_name() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0].strip()}"
+        for path in python_files()
+        for match in BARE_ROOM.finditer(path.read_text())
+    ]
+    assert found == [], "the bare name loads a second copy of every class"
+
+
+def test_no_python_file_is_longer_than_400_lines() -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in python_files()}
+    assert {path: count for path, count in lengths.items() if count > MAX_LINES} == {}
+
+
+def test_a_clone_stands_alone() -> None:
+    beside = [path for path in files_in_git() if BESIDE_THE_CLONE.search(path.read_text("latin-1"))]
+    assert beside == []
+
+
+def test_the_lock_file_names_public_hosts_only() -> None:
+    hosts = set(re.findall(r"https?://[^/\"]+", (ROOT / "uv.lock").read_text()))
+    assert hosts == PUBLIC_HOSTS
