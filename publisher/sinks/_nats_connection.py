@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import SecureConnWantedError
 from nats.js.api import StorageType, StreamConfig
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.js.errors import BadRequestError, NotFoundError, ServiceUnavailableError
 
 from dsql_outbox.outbox import SettingsError, SinkUnavailable
 
@@ -93,7 +93,8 @@ class NatsConnection:
                     await self._make_stream(client)
             except (NatsError, OSError, TimeoutError) as error:
                 # nats-py tries again until time is up: its last failure says more than that.
-                raise self.unavailable(client.last_error or error) from error
+                failure = None if client.is_connected else client.last_error
+                raise self.unavailable(failure or error) from error
             undo.pop_all()
         return client
 
@@ -132,18 +133,24 @@ class NatsConnection:
             timeout=self._settings.timeout
         )
         try:
-            await jetstream.stream_info(name)
-        except NotFoundError:
-            config = StreamConfig(
-                name=name,
-                subjects=list(self._settings.subjects),
-                storage=StorageType.FILE,
-                duplicate_window=_DUPLICATE_WINDOW,
-            )
             try:
-                await jetstream.add_stream(config)
-            except BadRequestError as error:
-                raise SettingsError(f"cannot make stream {name}: {error.description}") from error
+                await jetstream.stream_info(name)
+            except NotFoundError:
+                await jetstream.add_stream(self._stream(name))
+        except BadRequestError as error:
+            raise SettingsError(f"cannot make stream {name}: {error.description}") from error
+        except ServiceUnavailableError as error:
+            raise SinkUnavailable(
+                f"{self._settings} has no JetStream, or it is not ready: nats-server -js has it"
+            ) from error
+
+    def _stream(self, name: str) -> StreamConfig:
+        return StreamConfig(
+            name=name,
+            subjects=list(self._settings.subjects),
+            storage=StorageType.FILE,
+            duplicate_window=_DUPLICATE_WINDOW,
+        )
 
     async def _log_error(self, error: Exception) -> None:
         is_news = self._client is not None and self._client.is_connected

@@ -67,8 +67,8 @@ def test_the_two_commands_are_targets_of_the_makefile() -> None:
 
 def test_the_install_command_brings_the_command_line(folder: Path) -> None:
     command = block_with("pip install").strip().replace("pip install", "uv pip install -q")
-    uv = f"uv venv -q --python '{sys.executable}' '{folder}/venv' && {command} --python '{folder}/venv'"
-    shell(uv, ROOT)
+    shell(f"uv venv -q --python '{sys.executable}' '{folder}/venv'", ROOT)
+    shell(f"{command} --python '{folder}/venv'", ROOT)
     assert "dsql-outbox" in shell(f"'{folder}/venv/bin/dsql-outbox' --version", folder)
 
 

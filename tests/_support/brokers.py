@@ -1,0 +1,238 @@
+"""Brokers that sinks write to and tests read back.
+
+The one in memory stands for any sink that is not ordered: it holds the suite
+itself to account.
+"""
+
+import json
+import os
+import resource
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import UUID
+
+import nats
+
+from dsql_outbox.outbox import Message
+from dsql_outbox.publisher import open_sink
+from dsql_outbox.publisher.sinks import (
+    Delivered,
+    Outcome,
+    Retry,
+    Sink,
+    binary_headers,
+    decode_value,
+)
+from dsql_outbox.testing import NatsServer
+
+SUBJECTS = "events.>"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A message as a consumer finds it."""
+
+    topic: str
+    headers: dict[str, str]
+    payload: bytes
+
+    @property
+    def event_id(self) -> UUID:
+        """Whose event it is."""
+        return UUID(self.headers["ce-id"])
+
+
+class Broker(Protocol):
+    """Where a sink writes to."""
+
+    @property
+    def url(self) -> str:
+        """The URL for `open_sink`."""
+        ...
+
+    def open(self) -> AbstractAsyncContextManager[Sink]:
+        """Open the sink."""
+        ...
+
+    async def stored(self) -> list[Stored]:
+        """Every message that is there, in the order in which it came."""
+        ...
+
+
+# --- in memory -------------------------------------------------------------------------
+
+
+@dataclass
+class MemoryBroker:
+    """Keeps messages in a list; refuses one, or keeps it and loses the answer, if told to."""
+
+    url: str = "memory:"
+    ordered: bool = False
+    system: str = "memory"
+    messages: list[Message] = field(default_factory=list)
+    refused: UUID | None = None
+    unanswered: UUID | None = None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[Sink]:
+        yield self
+
+    async def publish(self, messages: Sequence[Message], /) -> list[Outcome]:
+        return [self._publish(message) for message in messages]
+
+    def _publish(self, message: Message) -> Outcome:
+        if message.event_id == self.refused:
+            return Retry("refused")
+        self.messages.append(message)
+        return Retry("no answer") if message.event_id == self.unanswered else Delivered()
+
+    async def stored(self) -> list[Stored]:
+        return [Stored(m.topic, binary_headers(m, "ce-"), m.payload) for m in self.messages]
+
+
+# --- lines -----------------------------------------------------------------------------
+
+
+def read_lines(data: bytes) -> list[Stored]:
+    """What a reader makes of the lines: one that is torn is passed over."""
+    return [stored for line in data.split(b"\n") if (stored := _read_line(line))]
+
+
+def _read_line(line: bytes) -> Stored | None:
+    try:
+        read = json.loads(line)
+    except ValueError:
+        return None
+    assert set(read) == {"topic", "key", "headers", "payload"}
+    assert read["key"] == decode_value(read["headers"]["ce-subject"])
+    return Stored(read["topic"], read["headers"], read["payload"].encode())
+
+
+@dataclass
+class FileBroker:
+    """A file of lines."""
+
+    path: Path
+
+    @property
+    def url(self) -> str:
+        return f"jsonl:{self.path}"
+
+    def open(self) -> AbstractAsyncContextManager[Sink]:
+        return open_sink(self.url)
+
+    async def stored(self) -> list[Stored]:
+        return read_lines(self.path.read_bytes())
+
+
+@dataclass
+class StdoutBroker(FileBroker):
+    """Standard output, led into a file while the sink is open."""
+
+    @property
+    def url(self) -> str:
+        return "stdout:"
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[Sink]:
+        with self.path.open("ab") as file, stdout_to(file.fileno()):
+            async with open_sink(self.url) as sink:
+                yield sink
+
+
+@contextmanager
+def stdout_to(descriptor: int) -> Generator[None]:
+    """Let descriptor 1 be `descriptor` for a while."""
+    kept = os.dup(1)
+    os.dup2(descriptor, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Generator[None]:
+    """Let every write beyond `size` bytes of a file fail, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# --- NATS ------------------------------------------------------------------------------
+
+
+@dataclass
+class NatsBroker:
+    """A stream of a NATS server, read back through a client of its own."""
+
+    server: NatsServer
+    parameters: str = f"stream=EVENTS&subjects={SUBJECTS}"
+
+    @property
+    def url(self) -> str:
+        return f"{self.server.url}?{self.parameters}"
+
+    def open(self) -> AbstractAsyncContextManager[Sink]:
+        return open_sink(self.url)
+
+    async def stored(self) -> list[Stored]:
+        async with self.jetstream() as jetstream:
+            state = (await jetstream.stream_info("EVENTS")).state
+            numbers = range(state.first_seq, state.first_seq + state.messages)
+            found = [await jetstream.get_msg("EVENTS", seq=n) for n in numbers]
+        return [Stored(m.subject, m.headers or {}, m.data or b"") for m in found]
+
+    @asynccontextmanager
+    async def jetstream(self) -> AsyncGenerator[Any]:
+        """A client of its own, to look and to set up."""
+        client: Any = await nats.connect(self.server.url)  # pyright: ignore[reportUnknownMemberType]
+        try:
+            yield client.jetstream()
+        finally:
+            await client.close()
+
+
+# --- harm ------------------------------------------------------------------------------
+
+
+@dataclass
+class Before:
+    """Does something once, right before a sink is given a certain message."""
+
+    inner: Sink
+    event_id: UUID
+    action: Callable[[], None] | None
+
+    def __post_init__(self) -> None:
+        self.ordered, self.system = self.inner.ordered, self.inner.system
+
+    async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
+        if self.action and any(message.event_id == self.event_id for message in messages):
+            self.action()
+            self.action = None
+        return await self.inner.publish(messages)
+
+
+@dataclass
+class Stage:
+    """A sink that fails at one message until it is healed."""
+
+    sink: Sink
+    broker: Broker
+    heal: Callable[[], Awaitable[None]]
+    stores: bool = False
+    """Whether the message is stored all the same, and only its answer is lost."""
+    exactly_once: bool = False
+    """Whether the broker knows a message again."""
+
+
+OpenStage = Callable[[Message], AbstractAsyncContextManager[Stage]]
+"""Opens a sink that fails at the message, whose topic is below ``late.``."""

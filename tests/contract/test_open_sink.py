@@ -1,0 +1,90 @@
+"""From a URL to a sink, ours or another package's."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dsql_outbox.outbox import MissingExtra, SettingsError
+from dsql_outbox.publisher import open_sink
+
+pytestmark = pytest.mark.anyio
+
+CODE = """
+from contextlib import asynccontextmanager
+
+class AcmeSink:
+    ordered = False
+    system = "acme"
+
+    def __init__(self, url):
+        self.url = url
+        self.is_open = True
+
+@asynccontextmanager
+async def open_acme(url):
+    sink = AcmeSink(url)
+    yield sink
+    sink.is_open = False
+"""
+
+
+@pytest.fixture
+def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An installed distribution with a sink for ``acme:``."""
+    (tmp_path / "acme_sink.py").write_text(CODE)
+    metadata = tmp_path / "acme_sink-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-sink\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[dsql_outbox.sinks]\nacme = acme_sink:open_acme\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    yield
+    sys.modules.pop("acme_sink", None)
+
+
+@pytest.mark.usefixtures("acme")
+async def test_a_sink_of_another_package_is_found_by_its_scheme() -> None:
+    async with open_sink("acme://host?x=1") as sink:
+        assert (sink.system, vars(sink)) == (
+            "acme",
+            {"url": "acme://host?x=1", "is_open": True},
+        )
+
+    assert not vars(sink)["is_open"]
+
+
+@pytest.mark.usefixtures("acme")
+def test_an_unknown_scheme_is_refused_and_all_known_ones_are_named() -> None:
+    with pytest.raises(SettingsError) as refused:
+        open_sink("kafka://user:secret@host")
+
+    assert "kafka:" in str(refused.value)
+    for known in ("acme:", "jsonl:", "nats:", "stdout:"):
+        assert known in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+async def test_without_the_extra_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "nats"] + ["nats"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    for name in ("_jetstream", "_nats_connection"):
+        monkeypatch.delitem(sys.modules, f"dsql_outbox.publisher.sinks.{name}", raising=False)
+
+    with pytest.raises(MissingExtra, match=r"pip install 'dsql-outbox\[nats\]'"):
+        async with open_sink("nats://127.0.0.1:4222"):
+            pass
+
+
+async def test_credentials_in_a_file_need_the_extra_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    creds = tmp_path / "user.creds"
+    creds.write_text("BEGIN NATS USER JWT\nBEGIN USER NKEY SEED\n")
+    monkeypatch.setitem(sys.modules, "nkeys", None)
+
+    with pytest.raises(MissingExtra, match=r"pip install 'dsql-outbox\[nats\]'"):
+        async with open_sink(f"nats://127.0.0.1:4222?creds={creds}"):
+            pass
