@@ -92,7 +92,8 @@ async def read_back(sink_url: str, stream: str, wanted: set[UUID]) -> list[Arriv
     """All messages of a stream that belong to this run, in the broker's order."""
     import nats  # noqa: PLC0415 - an extra, and needed for NATS only
 
-    client = await nats.connect(sink_url.partition("?")[0])
+    url = sink_url.partition("?")[0]
+    client: Any = await nats.connect(url)  # pyright: ignore[reportUnknownMemberType]
     try:
         jetstream = client.jetstream()
         left = (await jetstream.stream_info(stream)).state.messages
@@ -110,7 +111,7 @@ async def read_back(sink_url: str, stream: str, wanted: set[UUID]) -> list[Arriv
 
 
 def _arrived(message: Any) -> Arrived:
-    headers = message.headers or {}
+    headers: dict[str, str] = message.headers
     committed = int(headers["ce-position"]) / 1e6
     return Arrived(
         event_id=UUID(headers["ce-id"]),
