@@ -1,0 +1,253 @@
+"""A caller who is cancelled or out of time leaves nothing open behind, and no retries."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from time import monotonic
+from typing import Literal
+
+import psycopg
+import pytest
+from tests._support import workload
+from tests._support.callers import QUICK, TIMEOUT, Facts, OpenWriter, in_background, outcome_of
+from tests._support.tables import Tables
+from tests._support.waiting import wait_until
+
+from dsql_outbox.observability import AttemptEnded, RetryScheduled, WriteEnded
+from dsql_outbox.outbox import Database, Event, OutcomeUnknown
+from dsql_outbox.testing import PostgresProxy
+from dsql_outbox.writer import AsyncWriter, HttpAnswer, Writer, http_status
+
+SOON = 2.0  # seconds; psycopg alone would wait for an answer to its cancel request
+SLOW = replace(QUICK, base=30.0, cap=30.0)
+
+
+def nothing_is_left(proxy: PostgresProxy, tables: Tables) -> None:
+    """No connection at the proxy, no session and no transaction at the server."""
+    proxy.wait_until_closed(proxy.opened)
+    wait_until(lambda: tables.others() == 0)
+
+
+async def cancel(task: "asyncio.Task[object]") -> float:
+    """Cancel a task; the seconds until it has ended."""
+    began = monotonic()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    return monotonic() - began
+
+
+async def until(state: Callable[[], bool]) -> None:
+    await asyncio.to_thread(wait_until, state)
+
+
+@pytest.mark.anyio
+async def test_a_caller_cancelled_during_an_attempt_leaves_nothing_open(
+    proxy: PostgresProxy, tables: Tables, facts: Facts
+) -> None:
+    """Fact 23: the answer never comes."""
+    proxy.stall()
+    async with AsyncWriter(Database(proxy.url), QUICK, hooks=[facts]) as writer:
+        event = workload.car_created()
+        task = asyncio.create_task(writer.write(event))
+        await until(lambda: any("INSERT" in sql for sql in proxy.statements))
+        assert await cancel(task) < SOON
+        await asyncio.to_thread(nothing_is_left, proxy, tables)
+    assert facts.of(RetryScheduled) == []
+    assert facts.of(WriteEnded) == [WriteEnded(event.id, "unknown", 1, 0, "CancelledError")]
+
+
+@pytest.mark.anyio
+async def test_a_caller_cancelled_while_the_server_works_leaves_no_transaction(
+    url: str, tables: Tables, proxy: PostgresProxy
+) -> None:
+    """Fact 23: the server finds out when it is done, and nothing waits for it."""
+    async with AsyncWriter(Database(proxy.url), QUICK) as writer:
+        with tables.locked("Car", "CAR-1"), Tables(url) as watch:
+            task = asyncio.create_task(writer.write(workload.car_created()))
+            await until(lambda: watch.blocked() == 1)
+            assert await cancel(task) < SOON
+        await asyncio.to_thread(nothing_is_left, proxy, tables)
+        tables.assert_consistent()
+
+
+@pytest.mark.anyio
+async def test_a_caller_cancelled_during_a_wait_stops_retrying(
+    proxy: PostgresProxy, tables: Tables, facts: Facts
+) -> None:
+    """Fact 23."""
+    proxy.refuse(None)
+    async with AsyncWriter(Database(proxy.url), SLOW, hooks=[facts]) as writer:
+        event = workload.car_created()
+        task = asyncio.create_task(writer.write(event))
+        await until(lambda: len(facts.of(RetryScheduled)) == 1)
+        assert await cancel(task) < SOON
+        await asyncio.to_thread(nothing_is_left, proxy, tables)
+    assert len(facts.of(AttemptEnded)) == proxy.opened == 1
+    assert facts.of(WriteEnded) == [WriteEnded(event.id, "failed", 1, 1, "CancelledError")]
+    tables.assert_true_to({event.id: psycopg.OperationalError("cancelled")})
+
+
+@pytest.mark.anyio
+async def test_a_caller_cancelled_while_connecting_leaves_nothing_open(
+    proxy: PostgresProxy, tables: Tables
+) -> None:
+    """Fact 23."""
+    async with AsyncWriter(Database(proxy.url), QUICK) as writer:
+        with proxy.swallow_server():
+            task = asyncio.create_task(writer.write(workload.car_created()))
+            await until(lambda: proxy.opened == 1)
+            assert await cancel(task) < SOON
+        await asyncio.to_thread(nothing_is_left, proxy, tables)
+        receipt = await writer.write(workload.car_created())
+    tables.assert_true_to({receipt.event_id: receipt})
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_caller_gives_its_place_to_the_next(
+    proxy: PostgresProxy, tables: Tables
+) -> None:
+    """Fact 23: with one connection in all, a place lost would be noticed."""
+    one = replace(QUICK, max_connections=1)
+    async with AsyncWriter(Database(proxy.url), one) as writer:
+        for _ in range(3):
+            proxy.reset_counts()
+            proxy.stall()
+            task = asyncio.create_task(writer.write(workload.car_created()))
+            await until(lambda: any("INSERT" in sql for sql in proxy.statements))
+            queued = asyncio.create_task(writer.write(workload.car_created()))
+            await asyncio.sleep(0)
+            await cancel(task)
+            receipt = await asyncio.wait_for(queued, TIMEOUT)
+            assert receipt.attempts == 1
+    tables.assert_consistent()
+
+
+@pytest.fixture
+def _ctrl_c_interrupts() -> Iterator[None]:
+    """It does not in a process that a shell started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c_interrupts")
+def test_an_interrupted_thread_leaves_nothing_open(
+    proxy: PostgresProxy, tables: Tables, facts: Facts
+) -> None:
+    """Fact 23: Ctrl-C during an attempt."""
+    proxy.stall()
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def interrupt() -> None:
+        wait_until(lambda: any("INSERT" in sql for sql in proxy.statements))
+        signal.pthread_kill(main, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    with Writer(Database(proxy.url), QUICK, hooks=[facts]) as writer:
+        thread.start()
+        began = monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            writer.write(workload.car_created())
+        assert monotonic() - began < SOON
+        thread.join()
+        nothing_is_left(proxy, tables)
+    assert facts.of(RetryScheduled) == []
+    assert [fact.status for fact in facts.of(WriteEnded)] == ["unknown"]
+
+
+def test_a_caller_whose_time_is_up_gets_the_truth_at_once(
+    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables, facts: Facts
+) -> None:
+    """Fact 23: the answer never comes, so the outcome is unknown."""
+    proxy.stall()
+    event = workload.car_created()
+    began = monotonic()
+    error = outcome_of(partial(open_writer(proxy.url, hooks=[facts]).write, event, timeout=0.3))
+    assert 0.3 <= monotonic() - began < 0.3 + 0.5
+    assert isinstance(error, OutcomeUnknown)
+    assert facts.of(RetryScheduled) == []
+    nothing_is_left(proxy, tables)
+    tables.assert_true_to({event.id: error})
+
+
+def test_the_time_of_a_caller_ends_the_retries_too(
+    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables, facts: Facts
+) -> None:
+    """Fact 23: a wait that cannot end in time is not begun."""
+    proxy.refuse(None)
+    event = workload.car_created()
+    settings = replace(QUICK, base=0.2, cap=5.0, max_retries=10)
+    began = monotonic()
+    error = outcome_of(partial(open_writer(proxy.url, settings, [facts]).write, event, timeout=0.5))
+    assert monotonic() - began < 0.5
+    assert isinstance(error, psycopg.errors.SerializationFailure)
+    assert facts.waits() == [0.2]
+    nothing_is_left(proxy, tables)
+    tables.assert_true_to({event.id: error})
+
+
+def test_a_deadline_does_not_outlive_its_call(
+    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables
+) -> None:
+    """The connection is kept; its next user has its own time, or none."""
+    caller = open_writer(proxy.url)
+    caller.write(workload.car_created(), timeout=0.2)
+    proxy.before(lambda: wait_until(lambda: monotonic() > began + 0.3))
+    began = monotonic()
+    receipt = caller.write(workload.car_created())
+    assert receipt.attempts == proxy.opened == 1
+    tables.assert_consistent()
+
+
+def test_a_caller_who_waits_for_a_connection_in_vain_has_certainly_stored_nothing(
+    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables
+) -> None:
+    """Fact 23."""
+    held = proxy.hold()
+    caller = open_writer(proxy.url, replace(QUICK, max_connections=1))
+    first = in_background(partial(caller.write, workload.car_created("CAR-1")))
+    held.arrived()
+    event = workload.car_created("CAR-2")
+    began = monotonic()
+    error = outcome_of(partial(caller.write, event, timeout=0.2))
+    assert monotonic() - began < 0.2 + 0.5
+    assert isinstance(error, psycopg.OperationalError)
+    assert "all 1 connections of the writer are in use" in str(error)
+    assert http_status(error) == HttpAnswer(503, retry_after=5)
+    held.release()
+    outcomes = {event.id: error}
+    receipt = first.result(TIMEOUT)
+    assert not isinstance(receipt, Exception)
+    tables.assert_true_to({**outcomes, receipt.event_id: receipt})
+
+
+@pytest.mark.parametrize("kind", ["threads", "asyncio"])
+def test_a_server_that_does_not_answer_while_connecting_takes_no_more_than_its_time(
+    proxy: PostgresProxy, kind: Literal["threads", "asyncio"]
+) -> None:
+    """Fact 23: libpq's own limit is 2 s at the least, so threads wait that long."""
+    database = Database(proxy.url)
+    event = workload.car_created()
+    began = monotonic()
+    with proxy.swallow_server():
+        if kind == "threads":
+            with Writer(database) as writer:
+                error = outcome_of(partial(writer.write, event, timeout=0.3))
+        else:
+            error = asyncio.run(_write_async(database, event))
+    assert isinstance(error, psycopg.OperationalError)
+    assert monotonic() - began < (2.5 if kind == "threads" else 0.8)
+
+
+async def _write_async(database: Database, event: Event) -> Exception:
+    async with AsyncWriter(database) as writer:
+        try:
+            await writer.write(event, timeout=0.3)
+        except psycopg.OperationalError as error:
+            return error
+    raise AssertionError("stored without an answer")

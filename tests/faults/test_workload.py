@@ -1,0 +1,199 @@
+"""Workload S: 20 events of 4 types, 4 workers, one transaction an event.
+
+S-distinct gets its conflicts from the proxy; S-hot makes real ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from threading import Barrier
+from time import monotonic
+from uuid import UUID
+
+import pytest
+from psycopg import errors
+from tests._support import workload
+from tests._support.callers import (
+    QUICK,
+    TIMEOUT,
+    Caller,
+    Facts,
+    OpenWriter,
+    Running,
+    in_background,
+    outcome_of,
+    with_workers,
+)
+from tests._support.tables import Outcome, Tables
+from tests._support.waiting import wait_until
+
+from dsql_outbox.observability import AttemptEnded, WriteEnded
+from dsql_outbox.outbox import Database, Event, Receipt
+from dsql_outbox.testing import PostgresProxy
+
+CONFLICTS = 3  # of 20: the rate once seen in production
+NO_RETRY = replace(QUICK, max_retries=0)
+
+
+Outcomes = dict[UUID, Outcome]
+
+
+def write(caller: Caller, event: Event) -> Outcome:
+    return outcome_of(partial(caller.write, event))
+
+
+def run(caller: Caller, events: Sequence[Event]) -> Outcomes:
+    """Write all events with 4 workers."""
+    outcomes = with_workers(workload.WORKERS, partial(write, caller), events)
+    return {event.id: outcome for event, outcome in zip(events, outcomes, strict=True)}
+
+
+def failures(outcomes: Outcomes) -> list[Exception]:
+    return [outcome for outcome in outcomes.values() if isinstance(outcome, Exception)]
+
+
+def test_without_retry_some_of_the_20_events_fail(
+    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables
+) -> None:
+    """Fact 1, its control: else the test below would prove nothing."""
+    proxy.refuse(CONFLICTS)
+    outcomes = run(open_writer(proxy.url, NO_RETRY), workload.distinct())
+    assert [type(error) for error in failures(outcomes)] == [errors.SerializationFailure] * 3
+    tables.assert_true_to(outcomes)
+    assert len(tables.events()) == 17
+
+
+def test_all_20_events_succeed_on_a_database_that_raises_conflicts(
+    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables
+) -> None:
+    """Fact 1."""
+    proxy.refuse(CONFLICTS)
+    outcomes = run(open_writer(proxy.url), workload.distinct())
+    assert failures(outcomes) == []
+    tables.assert_true_to(outcomes)
+    assert len(tables.events()) == 20
+
+
+def test_the_callers_errors_go_while_the_databases_conflicts_stay(
+    open_writer: OpenWriter, proxy: PostgresProxy
+) -> None:
+    """Fact 21: two rates, told apart by facts."""
+    seen = []
+    for settings in (NO_RETRY, QUICK):
+        facts = Facts()
+        proxy.refuse(CONFLICTS)
+        run(open_writer(proxy.url, settings, [facts]), workload.distinct())
+        conflicts = [f for f in facts.of(AttemptEnded) if f.outcome == "conflict"]
+        failed = [fact for fact in facts.of(WriteEnded) if fact.status == "failed"]
+        seen.append((len(conflicts), len(failed)))
+    assert seen == [(CONFLICTS, CONFLICTS), (CONFLICTS, 0)]
+
+
+def test_a_conflicted_event_waits_and_the_others_do_not(
+    open_writer: OpenWriter, proxy: PostgresProxy, facts: Facts
+) -> None:
+    """Fact 19."""
+    proxy.refuse(2, matching="INSERT")
+    caller = open_writer(proxy.url, replace(QUICK, base=0.6, cap=1.0), [facts])
+
+    def timed(event: Event) -> tuple[Receipt, float]:
+        began = monotonic()
+        return caller.write(event), monotonic() - began
+
+    results = with_workers(workload.WORKERS, timed, workload.distinct())
+    assert sum(receipt.conflicts for receipt, _ in results) == 2
+    for receipt, took in results:
+        waited = sum(facts.waits(receipt.event_id))
+        assert (waited > 0) == (receipt.conflicts > 0)
+        assert waited <= took
+        assert receipt.conflicts or took < 0.6
+
+
+@pytest.fixture
+def hot_database(url: str) -> Database:
+    """Where real conflicts show: under READ COMMITTED writers only wait for each other."""
+    return Database(url, isolation="repeatable read")
+
+
+def race(caller: Caller, events: Sequence[Event]) -> Outcomes:
+    """Write events at once, from a barrier on."""
+    barrier = Barrier(len(events))
+
+    def call(event: Event) -> Outcome:
+        barrier.wait(10)
+        return write(caller, event)
+
+    outcomes = Running([partial(call, event) for event in events]).results()
+    return {event.id: outcome for event, outcome in zip(events, outcomes, strict=True)}
+
+
+def collide(caller: Caller, events: Sequence[Event], tables: Tables, url: str) -> Outcomes:
+    """Write events that touch car 0, which all of them wait for before the first gets it."""
+    with tables.locked("Car", "CAR-0"), Tables(url) as watch:
+        running = Running([partial(write, caller, event) for event in events])
+        wait_until(lambda: watch.blocked() == len(events))
+    return {event.id: outcome for event, outcome in zip(events, running.results(), strict=True)}
+
+
+def test_hot_entities_make_real_conflicts_and_every_event_is_stored_once(
+    open_writer: OpenWriter, hot_database: Database, tables: Tables, facts: Facts
+) -> None:
+    """Fact 2."""
+    caller = open_writer(hot_database, hooks=[facts])
+    outcomes: Outcomes = {}
+    for events in workload.hot():
+        outcomes |= race(caller, events)
+    conflicts = [fact for fact in facts.of(AttemptEnded) if fact.outcome == "conflict"]
+    assert conflicts, "void: no conflict happened"
+    assert failures(outcomes) == []
+    tables.assert_true_to(outcomes)
+    assert len(tables.events()) == 20
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "read committed"])
+def test_four_writers_that_collide_for_certain_all_succeed(
+    open_writer: OpenWriter, url: str, isolation: str, tables: Tables, facts: Facts
+) -> None:
+    """Fact 2: all wait for one row before the first may write it."""
+    caller = open_writer(Database(url, isolation=isolation), hooks=[facts])  # type: ignore[arg-type]
+    (events, *_) = workload.hot()
+    outcomes = collide(caller, events, tables, url)
+    assert failures(outcomes) == []
+    conflicts = len(facts.waits())
+    assert conflicts >= 3 if isolation == "repeatable read" else conflicts == 0
+    tables.assert_true_to(outcomes)
+    (car,) = [row for row in tables.entities() if row["entity_type"] == "Car"]
+    assert car["version"] == len(events)
+
+
+def test_without_retry_only_one_of_four_colliding_writers_succeeds(
+    open_writer: OpenWriter, hot_database: Database, tables: Tables, url: str
+) -> None:
+    """Fact 2, its control."""
+    caller = open_writer(hot_database, NO_RETRY)
+    (events, *_) = workload.hot()
+    outcomes = collide(caller, events, tables, url)
+    assert [type(error) for error in failures(outcomes)] == [errors.SerializationFailure] * 3
+    tables.assert_true_to(outcomes)
+
+
+@pytest.mark.parametrize(("connections", "closed"), [("new", 1), ("pool", 0)])
+def test_a_waiting_writer_holds_no_connection_and_blocks_nobody(
+    open_writer: OpenWriter, proxy: PostgresProxy, facts: Facts, connections: str, closed: int
+) -> None:
+    """Fact 20: the writer has one connection in all, and its event loop is free."""
+    one = replace(QUICK, max_connections=1, connections=connections)  # type: ignore[arg-type]
+    settings = replace(one, base=0.5, cap=0.5)
+    caller = open_writer(proxy.url, settings, [facts])
+    conflicted, other = workload.car_created("CAR-1"), workload.car_created("CAR-2")
+    proxy.refuse(1)
+    pending = in_background(partial(caller.write, conflicted))
+    wait_until(lambda: facts.waits(conflicted.id) == [0.5])
+    proxy.wait_until_closed(closed)
+    assert (proxy.opened, proxy.closed) == (1, closed)
+    receipt = caller.write(other)
+    assert not pending.done()
+    assert receipt.attempts == 1
+    assert isinstance(pending.result(TIMEOUT), Receipt)
+    ended = [fact.event_id for fact in facts.of(WriteEnded)]
+    assert ended == [other.id, conflicted.id]

@@ -1,0 +1,108 @@
+"""How many connections a writer opens, keeps and uses again."""
+
+from dataclasses import replace
+
+import pytest
+from tests._support import workload
+from tests._support.callers import QUICK, Facts, OpenWriter, on_retry, with_workers
+from tests._support.tables import Tables
+from tests._support.waiting import wait_until
+
+from dsql_outbox.testing import PostgresProxy
+from dsql_outbox.writer import _connections
+
+POOL = replace(QUICK, connections="pool")
+
+
+def test_making_a_writer_connects_to_nothing(open_writer: OpenWriter, proxy: PostgresProxy) -> None:
+    open_writer(proxy.url).close()
+    assert proxy.opened == 0
+
+
+def test_a_connection_that_did_well_is_used_again(
+    open_writer: OpenWriter, proxy: PostgresProxy
+) -> None:
+    caller = open_writer(proxy.url)
+    for _ in range(5):
+        caller.write(workload.car_created())
+    assert (proxy.opened, proxy.closed) == (1, 0)
+
+
+def test_close_closes_what_is_kept_and_the_writer_can_go_on(
+    open_writer: OpenWriter, proxy: PostgresProxy
+) -> None:
+    caller = open_writer(proxy.url)
+    caller.write(workload.car_created())
+    caller.close()
+    proxy.wait_until_closed(1)
+    caller.write(workload.car_created())
+    assert proxy.opened == 2
+
+
+@pytest.mark.parametrize("matching", ["INSERT", "outbox_leases"])
+def test_in_a_pool_a_healthy_connection_outlives_a_conflict(
+    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables, matching: str
+) -> None:
+    seen: list[tuple[int, int]] = []
+    hook = on_retry(lambda _: seen.append((proxy.opened, proxy.closed)))
+    proxy.refuse(3, matching=matching)
+    receipt = open_writer(proxy.url, POOL, [hook]).write(workload.car_created())
+    assert (receipt.attempts, receipt.conflicts) == (4, 3)
+    assert seen == [(1, 0)] * 3
+    assert (proxy.opened, proxy.closed) == (1, 0)
+    tables.assert_true_to({receipt.event_id: receipt})
+
+
+def test_in_a_pool_a_lost_connection_is_replaced(
+    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables
+) -> None:
+    proxy.cut("after_commit")
+    caller = open_writer(proxy.url, POOL)
+    receipt = caller.write(workload.car_created())
+    assert receipt.attempts == proxy.opened == 2
+    proxy.wait_until_closed(1)
+    caller.write(workload.car_created())
+    assert proxy.opened == 2
+    tables.assert_consistent()
+
+
+@pytest.mark.parametrize("connections", ["new", "pool"])
+def test_never_more_connections_are_open_than_allowed(
+    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables, facts: Facts, connections: str
+) -> None:
+    """Looked at while a statement is held up; what was closed may be seen a moment later."""
+
+    def look() -> None:
+        wait_until(lambda: proxy.opened - proxy.closed <= 2, timeout=2.0)
+
+    proxy.before(look, times=None)
+    proxy.refuse(8)
+    settings = replace(QUICK, connections=connections, max_connections=2)  # type: ignore[arg-type]
+    caller = open_writer(proxy.url, settings, [facts])
+    receipts = with_workers(8, caller.write, workload.distinct())
+    assert len(facts.waits()) == 8
+    assert connections == "new" or proxy.opened == 2
+    tables.assert_true_to({receipt.event_id: receipt for receipt in receipts})
+
+
+def test_a_connection_is_given_up_before_the_server_would_end_it(
+    open_writer: OpenWriter, proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Aurora DSQL ends connections after 60 minutes."""
+    caller = open_writer(proxy.url)
+    caller.write(workload.car_created())
+    assert _connections._MAX_LIFETIME < 60 * 60
+    monkeypatch.setattr(_connections, "_MAX_LIFETIME", 0.0)
+    receipt = caller.write(workload.car_created())
+    assert (receipt.attempts, proxy.opened) == (1, 2)
+    proxy.wait_until_closed(2)
+
+
+def test_threads_queue_for_the_only_connection(
+    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables
+) -> None:
+    caller = open_writer(proxy.url, replace(QUICK, max_connections=1))
+    receipts = with_workers(6, caller.write, workload.distinct())
+    assert proxy.opened == 1
+    assert {receipt.attempts for receipt in receipts} == {1}
+    tables.assert_true_to({receipt.event_id: receipt for receipt in receipts})

@@ -1,0 +1,140 @@
+"""From a valid event to the parameters of its statement."""
+
+import ast
+import json
+from collections import Counter
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsql_outbox.outbox import Entity, Event, InvalidEvent, parse_event
+from dsql_outbox.writer import WriterSettings
+from dsql_outbox.writer._build import (
+    Parameters,
+    PreparedEvent,
+    batch_parameters,
+    one_parameters,
+    prepare,
+    shard_of,
+    topic_of,
+)
+
+KEYS = [("Car", "C-1"), ("Car", "C-2"), ("Loan", "C-1")]
+
+an_event = st.lists(st.sampled_from(KEYS), min_size=1, max_size=3, unique=True)
+a_batch = st.lists(an_event, min_size=1, max_size=8)
+
+
+def prepared(keys: list[tuple[str, str]], number: int = 1) -> PreparedEvent:
+    entities = [Entity(kind, name, {"from": number}) for kind, name in keys]
+    event = Event.new("Car Sold", "CarSold", entities, id=UUID(int=number))
+    return prepare(parse_event(event), UUID(int=99), "events.CarSold", "/test", {})
+
+
+def batch_of(batch: list[list[tuple[str, str]]]) -> list[PreparedEvent]:
+    return [prepared(keys, number) for number, keys in enumerate(batch, start=1)]
+
+
+def column(parameters: Parameters, name: str) -> list[str]:
+    """An array literal, read back; Python's strings happen to have the same escapes."""
+    return [str(value) for value in ast.literal_eval(f"[{parameters[name][1:-1]}]")]
+
+
+@pytest.mark.parametrize(
+    ("entity", "shard"), [(("Car", "C-1"), 14), (("Loan", "LOAN-7"), 15), (("Käse", "⬡"), 2)]
+)
+def test_the_shard_of_an_entity_never_changes(entity: tuple[str, str], shard: int) -> None:
+    """It is stored: another answer in another version would scatter an entity's rows."""
+    assert shard_of(*entity, 16) == shard
+
+
+@given(st.text(), st.text(), st.integers(1, 3000))
+def test_a_shard_is_one_of_those_there_are(kind: str, name: str, shards: int) -> None:
+    assert 0 <= shard_of(kind, name, shards) < shards
+
+
+def test_the_headers_are_json_once_the_statement_has_completed_them() -> None:
+    one = one_parameters(prepared([("Car", 'C/"1"')]), 16)
+    headers = json.loads(one["headers"] + one["key"] + "@" + "7" + '"}')
+    assert headers == {
+        "specversion": "1.0",
+        "id": str(UUID(int=1)),
+        "source": "/test",
+        "type": "CarSold",
+        "datacontenttype": "application/json",
+        "time": headers["time"],
+        "entities": "Car/C%2F%221%22@7",
+    }
+
+
+def test_a_touch_is_json_once_the_statement_has_completed_it() -> None:
+    one = one_parameters(prepared([("Car", 'C/"1"\\')]), 16)
+    touch = {"entityType": "Car", "entityId": 'C/"1"\\', "version": 7}
+    assert json.loads(one["touch"] + "7" + "}") == touch
+
+
+def test_the_trace_context_travels_in_the_headers() -> None:
+    event = parse_event(Event.new("Car Sold", "CarSold", [Entity("Car", "C-1")]))
+    carrier = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    one = one_parameters(prepare(event, UUID(int=99), "topic", "/test", carrier), 16)
+    assert json.loads(one["headers"] + '"}')["traceparent"] == carrier["traceparent"]
+
+
+def test_a_topic_is_made_of_the_event() -> None:
+    event = parse_event(Event.new("Car Sold", "CarSold", [Entity("Car", "C-1"), Entity("X", "1")]))
+    settings = WriterSettings(topic="{entity_type}.{event_type}.{event_name}")
+    assert topic_of(event, settings) == "Car.CarSold.Car Sold"
+
+
+def test_a_topic_that_gets_too_long_is_refused() -> None:
+    event = parse_event(Event.new("Car Sold", "x" * 255, [Entity("Car", "C-1")]))
+    with pytest.raises(InvalidEvent, match="makes a topic of 262 characters, over 255"):
+        topic_of(event, WriterSettings())
+
+
+@given(a_batch)
+def test_an_entity_of_a_batch_is_upserted_once_with_the_state_of_its_last_event(
+    batch: list[list[tuple[str, str]]],
+) -> None:
+    parameters = batch_parameters(batch_of(batch), 16)
+    keys = list(
+        zip(column(parameters, "entity_type"), column(parameters, "entity_id"), strict=True)
+    )
+    assert keys == sorted({key for event in batch for key in event})
+    touches = Counter(key for event in batch for key in event)
+    assert column(parameters, "touches") == [str(touches[key]) for key in keys]
+    subjects = Counter(event[0] for event in batch)
+    assert column(parameters, "subjects") == [str(subjects[key]) for key in keys]
+    for key, data, event in zip(
+        keys,
+        column(parameters, "attributes"),
+        column(parameters, "entity_event"),
+        strict=True,
+    ):
+        last = max(n for n, touched in enumerate(batch, start=1) if key in touched)
+        assert json.loads(data)["from"] == last
+        assert event == str(UUID(int=last))
+
+
+@given(a_batch)
+def test_the_touches_of_an_entity_are_numbered_back_from_its_last(
+    batch: list[list[tuple[str, str]]],
+) -> None:
+    parameters = batch_parameters(batch_of(batch), 16)
+    touches = [(key, n == 0) for event in batch for n, key in enumerate(event)]
+    back = list(map(int, column(parameters, "back")))
+    subject_back = list(map(int, column(parameters, "subject_back")))
+    first = [value == "True" for value in column(parameters, "first_as_subject")]
+    for key in {key for key, _ in touches}:
+        mine = [n for n, (other, _) in enumerate(touches) if other == key]
+        as_subject = [n for n in mine if touches[n][1]]
+        assert [back[n] for n in mine] == list(range(len(mine)))[::-1]
+        assert [subject_back[n] for n in as_subject] == list(range(len(as_subject)))[::-1]
+        assert [n for n in mine if first[n]] == as_subject[:1]
+
+
+def test_the_counts_to_expect_are_those_of_the_batch() -> None:
+    parameters = batch_parameters(batch_of([KEYS, KEYS[:1]]), 16)
+    assert (parameters["expected_events"], parameters["expected_touches"]) == (2, 4)

@@ -1,0 +1,49 @@
+"""The writer's settings: defaults that its users may rely on, and the rules."""
+
+from typing import Any
+
+import pytest
+
+from dsql_outbox.outbox import SettingsError
+from dsql_outbox.writer import WriterSettings
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    assert WriterSettings() == WriterSettings(
+        max_retries=3,
+        base=0.1,
+        cap=2.0,
+        jitter=0.25,
+        max_outage=10.0,
+        connections="new",
+        max_connections=10,
+        topic="events.{event_type}",
+        source="/dsql-outbox",
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ({"max_retries": -1}, "max_retries must be 0 or more, got -1"),
+        ({"base": 0}, "base must be above 0, got 0"),
+        ({"cap": -1.0}, "cap must be above 0"),
+        ({"jitter": -0.1}, "jitter must be 0 or more"),
+        ({"max_outage": -1}, "max_outage must be 0 or more"),
+        ({"max_connections": 0}, "max_connections must be above 0"),
+        ({"connections": "few"}, "connections must be new or pool, got few"),
+        ({"source": ""}, "source must not be empty"),
+        ({"topic": "{nothing}"}, "has no field nothing .known: entity_type, event_name, event_ty"),
+        ({"topic": "{}"}, "has no field {}"),
+        ({"topic": "{event_type"}, "is no template"),
+    ],
+)
+def test_a_setting_that_breaks_a_rule_is_refused_by_name(
+    setting: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(SettingsError, match=text):
+        WriterSettings(**setting)
+
+
+def test_no_retry_is_a_choice() -> None:
+    assert WriterSettings(max_retries=0, jitter=0, max_outage=0).max_retries == 0
