@@ -7,6 +7,7 @@ from time import monotonic, sleep
 from typing import Any, Final
 
 import anyio
+import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from ._connection import AsyncConnection, Connection
@@ -65,7 +66,7 @@ class Database:
 
         Raises the driver's `OperationalError` if that fails.
         """
-        sleep(self._reserve_open())
+        sleep(self._reserve_open(timeout))
         connection = Connection.connect(**self._parameters(self._target.parameters(), timeout))
         connection.opened_at = monotonic()
         return connection
@@ -75,7 +76,7 @@ class Database:
 
         Raises the driver's `OperationalError` if that fails.
         """
-        await anyio.sleep(self._reserve_open())
+        await anyio.sleep(self._reserve_open(timeout))
         found = await self._target.parameters_async()
         connection = await AsyncConnection.connect(**self._parameters(found, timeout))
         connection.opened_at = monotonic()
@@ -97,9 +98,16 @@ class Database:
             name="dsql-outbox",
         )
 
-    def _reserve_open(self) -> float:
+    def _reserve_open(self, timeout: float | None) -> float:
+        """Seconds to wait for the turn to connect."""
         with self._opens_lock:
-            return self._opens.reserve(monotonic())
+            wait = self._opens.reserve(monotonic())
+        if timeout is not None and wait > timeout:
+            raise psycopg.OperationalError(
+                f"too many connections are opened at once: the next may be in {wait:.1f} s, "
+                f"after the timeout of {timeout:.1f} s"
+            )
+        return wait
 
     def _parameters(self, found: dict[str, Any], timeout: float | None) -> dict[str, Any]:
         seconds = min(self._connect_timeout, timeout or math.inf)

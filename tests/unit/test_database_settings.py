@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import traceback
+from time import monotonic
 from typing import Any
 
 import anyio
@@ -176,3 +177,11 @@ def test_a_password_with_a_bare_at_sign_is_refused_and_not_shown() -> None:
     with pytest.raises(SettingsError, match="%40") as caught:
         Database("postgresql://u:s3c@ret@host/db")
     assert "ret" not in str(caught.value).replace("written", "")
+
+
+def test_a_turn_to_connect_that_comes_after_the_timeout_is_not_waited_for() -> None:
+    database = Database("postgresql://127.0.0.1:1/x", opens_per_second=0.01)
+    for _ in range(100):
+        database._opens.reserve(monotonic())
+    with pytest.raises(psycopg.OperationalError, match="after the timeout"):
+        database.connect(timeout=0.5)
