@@ -18,16 +18,22 @@ endif
 unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt lock clean
+.PHONY: help demo test test-plain faults-writer check fmt lock clean load-million bench-writer
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.run ## write 40 events under conflict, relay them to NATS, check and show what happened
 	@$(BIN)/dsql-outbox demo
 
 test: $(VENV)/.dev ## run all tests on real PostgreSQL and real NATS (both from wheels)
 	$(BIN)/pytest -m "not slow"
+
+faults-writer: $(VENV)/.dev ## run N random fault schedules against the writer, from SEED
+	$(BIN)/python -m benchmarks.faults_writer $(or $(N),1000) $(or $(SEED),1)
+
+test-plain: $(VENV)/.dev ## run the tests of the writer on the plain form of its writes
+	DSQL_OUTBOX_TEST_FORM=plain $(BIN)/pytest -m "not slow" tests/faults tests/integration/test_writer*.py
 
 check: $(VENV)/.dev ## lint, types, layers, SQL, lock file
 	$(BIN)/ruff format --check .
@@ -41,6 +47,12 @@ check: $(VENV)/.dev ## lint, types, layers, SQL, lock file
 fmt: $(VENV)/.dev ## format the code and apply safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+load-million: $(VENV)/.dev ## load a million events (N=..) and watch rate and memory
+	$(BIN)/python benchmarks/load_million.py --events $(or $(N),1000000)
+
+bench-writer: $(VENV)/.dev ## the writer beside the bare driver and pgbench; fails when a target is missed
+	$(BIN)/python benchmarks/bench_writer.py
 
 lock: $(VENV)/.uv ## write uv.lock anew after a change of dependencies
 	$(UV) lock

@@ -4,6 +4,9 @@ from . import _attributes as attributes
 from ._facts import (
     AttemptEnded,
     AttemptOutcome,
+    BacklogAge,
+    BacklogUnread,
+    BatchEnded,
     Fact,
     PublishEnded,
     PublishResult,
@@ -22,6 +25,9 @@ from ._otel import TraceFacts, trace_facts
 __all__ = [
     "AttemptEnded",
     "AttemptOutcome",
+    "BacklogAge",
+    "BacklogUnread",
+    "BatchEnded",
     "Fact",
     "Hook",
     "PublishEnded",

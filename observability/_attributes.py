@@ -45,6 +45,12 @@ ATTEMPT_OUTCOME: Final = "outbox.attempt.outcome"
 ATTEMPT_OC_CLASS: Final = "outbox.attempt.oc_class"
 """The database's own name of the conflict: ``OC000`` (data) or ``OC001`` (schema)."""
 
+BATCH_EVENTS: Final = "outbox.batch.events"
+"""How many events the transaction wrote, of as many callers."""
+
+BATCH_OUTCOME: Final = "outbox.batch.outcome"
+"""How the transaction ended, in the words of an attempt."""
+
 PUBLISH_ATTEMPT: Final = "outbox.publish.attempt"
 """How many times the message has been sent, this time included; it counts over restarts."""
 

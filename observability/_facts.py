@@ -5,7 +5,7 @@ No fact holds a payload, a password, an entity id or a token. Times ending in
 ending in ``_s`` are seconds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
@@ -49,6 +49,22 @@ class AttemptEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchEnded:
+    """One transaction for several callers is over; `outcome` is what its attempts say.
+
+    `writes` are the trace contexts of its events' writes.
+    """
+
+    events: int
+    started_ns: int
+    ended_ns: int
+    outcome: AttemptOutcome
+    writes: Sequence[Mapping[str, str]]
+    error: str | None = None
+    sqlstate: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RetryScheduled:
     """An attempt failed and another follows after `wait_s` seconds."""
 
@@ -82,6 +98,31 @@ class WriteEnded:
     attempts: int
     conflicts: int
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BacklogAge:
+    """A writer saw how long the oldest message has waited in the outbox.
+
+    `seconds` is 0 and `shard` None when nothing waits. Over `limit` seconds the
+    log warns.
+    """
+
+    seconds: float
+    shard: int | None
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class BacklogUnread:
+    """A writer could not see how old the backlog is; its writes are not concerned.
+
+    `switched_off`: its role may not read it, so nobody in this process asks again.
+    """
+
+    error: str
+    sqlstate: str | None
+    switched_off: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +168,12 @@ class RoundEnded:
 Fact = (
     WriteStarted
     | AttemptEnded
+    | BatchEnded
     | RetryScheduled
     | WriteExhausted
     | WriteEnded
+    | BacklogAge
+    | BacklogUnread
     | PublishStarted
     | PublishEnded
     | RoundEnded

@@ -1,19 +1,26 @@
 """The log lines of the library: facts as standard log records.
 
 A record's text is for people; its keys (``event_id``, ``attempt``,
-``max_retries``, ``wait_s``, ``sqlstate``, ``oc_class``) are for machines and
-stay stable.
+``max_retries``, ``wait_s``, ``sqlstate``, ``oc_class``, ``age_s``, ``shard``) are
+for machines and stay stable.
 """
 
 import logging
 
-from ._facts import Fact, PublishEnded, RetryScheduled, WriteExhausted
+from ._facts import (
+    BacklogAge,
+    BacklogUnread,
+    Fact,
+    PublishEnded,
+    RetryScheduled,
+    WriteExhausted,
+)
 
 logger = logging.getLogger("dsql_outbox")
 
 
 def log_facts(fact: Fact) -> None:
-    """Log retries and last failures: a hook, on by default."""
+    """Log retries, last failures and an old backlog: a hook, on by default."""
     match fact:
         case RetryScheduled():
             _log_retry(fact)
@@ -21,6 +28,10 @@ def log_facts(fact: Fact) -> None:
             _log_exhausted(fact)
         case PublishEnded(result="retry" | "rejected"):
             _log_publish_failure(fact)
+        case BacklogAge() if fact.seconds > fact.limit:
+            _log_old_backlog(fact)
+        case BacklogUnread():
+            _log_backlog_unread(fact)
         case _:
             pass
 
@@ -73,4 +84,30 @@ def _log_publish_failure(fact: PublishEnded) -> None:
         fact.result,
         fact.error,
         extra={"event_id": str(fact.event_id), "topic": fact.topic, "result": fact.result},
+    )
+
+
+def _log_old_backlog(fact: BacklogAge) -> None:
+    logger.warning(
+        "The oldest message of the outbox waits for %.0f s (shard %s), over %.0f s: "
+        "does a publisher run?",
+        fact.seconds,
+        fact.shard,
+        fact.limit,
+        extra={"age_s": fact.seconds, "shard": fact.shard},
+    )
+
+
+def _log_backlog_unread(fact: BacklogUnread) -> None:
+    level, advice = logging.DEBUG, ""
+    if fact.switched_off:
+        level = logging.WARNING
+        advice = ": grant SELECT on outbox_backlog and outbox_leases, or set backlog_check=None"
+    logger.log(
+        level,
+        "The age of the backlog could not be read, %s (%s)%s",
+        fact.error,
+        fact.sqlstate or "no SQLSTATE",
+        advice,
+        extra={"sqlstate": fact.sqlstate},
     )

@@ -11,6 +11,7 @@ Without an SDK nothing is recorded, and a trace that the caller brought along
 still travels through the row to the broker.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
 from importlib.metadata import version
 from types import TracebackType
@@ -18,11 +19,19 @@ from typing import Final, Self
 
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context, attach, detach
-from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, TracerProvider
+from opentelemetry.trace import (
+    ProxyTracerProvider,
+    Span,
+    SpanKind,
+    StatusCode,
+    Tracer,
+    TracerProvider,
+)
 
 from . import _attributes as names
 from ._facts import (
     AttemptEnded,
+    BatchEnded,
     Fact,
     PublishEnded,
     PublishStarted,
@@ -51,11 +60,22 @@ class TraceFacts:
     def _tracer(self) -> Tracer:
         return trace.get_tracer("dsql_outbox", version("dsql-outbox"), self._provider)
 
+    def _is_idle(self) -> bool:
+        """Whether nobody records and there is no trace to pass on; a quick look."""
+        if self._provider is not None or not isinstance(
+            trace.get_tracer_provider(), ProxyTracerProvider
+        ):
+            return False
+        return not trace.get_current_span().get_span_context().is_valid
+
     def __call__(self, fact: Fact, /) -> Scope | None:
         """Open a span for a write or a publish that begins; pass over all else."""
         match fact:
             case WriteStarted():
-                return _start_write(self._tracer, fact)
+                return None if self._is_idle() else _start_write(self._tracer, fact)
+            case BatchEnded():
+                _record_batch(self._tracer, fact)
+                return None
             case PublishStarted():
                 return _start_publish(self._tracer, fact)
             case _:
@@ -151,6 +171,34 @@ def _record_attempt(tracer: Tracer, parent: Context, fact: AttemptEnded) -> None
         error=fact.error,
         end_ns=max(fact.started_ns, fact.ended_ns),
     )
+
+
+def _record_batch(tracer: Tracer, fact: BatchEnded) -> None:
+    """A trace of its own, as it belongs to no single write; links lead to all of them."""
+    span = tracer.start_span(
+        "outbox.batch",
+        Context(),
+        attributes={names.DB_SYSTEM: "postgresql", names.BATCH_EVENTS: fact.events},
+        start_time=fact.started_ns,
+    )
+    if span.is_recording():
+        for carrier in fact.writes:
+            _link(span, carrier)
+        span.set_attribute(names.BATCH_OUTCOME, fact.outcome)
+        if fact.sqlstate is not None:
+            span.set_attribute(names.DB_STATUS_CODE, fact.sqlstate)
+    _finish(
+        span,
+        failed=fact.outcome in _FAILED,
+        error=fact.error,
+        end_ns=max(fact.started_ns, fact.ended_ns),
+    )
+
+
+def _link(span: Span, carrier: Mapping[str, str]) -> None:
+    write = trace.get_current_span(propagate.extract(carrier, Context())).get_span_context()
+    if write.is_valid:
+        span.add_link(write)
 
 
 def _end_write(span: Span, fact: WriteEnded) -> None:

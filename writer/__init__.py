@@ -8,6 +8,19 @@
 from ._async_writer import AsyncWriter
 from ._http import HttpAnswer, http_status
 from ._settings import WriterSettings
+from ._stream import StoredEvent
+from ._transact_retryable import is_retryable
+from ._transaction import AsyncTransaction, Transaction
 from ._writer import Writer
 
-__all__ = ["AsyncWriter", "HttpAnswer", "Writer", "WriterSettings", "http_status"]
+__all__ = [
+    "AsyncTransaction",
+    "AsyncWriter",
+    "HttpAnswer",
+    "StoredEvent",
+    "Transaction",
+    "Writer",
+    "WriterSettings",
+    "http_status",
+    "is_retryable",
+]

@@ -1,19 +1,56 @@
 """The writer for async code."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
+from functools import partial
+from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import anyio
+import psycopg
+from psycopg.rows import tuple_row
 
 from dsql_outbox.observability import Hook
 from dsql_outbox.outbox import AsyncConnection, Database, EventSource, Receipt
 
 from ._build import Parameters
+from ._coalesce import Coalescer
 from ._connections import AsyncConnections
-from ._core import Core, Row, Work, found
+from ._core import (
+    Core,
+    Job,
+    Row,
+    committed,
+    committed_batch,
+    find_parameters,
+    present,
+    receipt_of,
+)
+from ._many import Many
+from ._pending import OnDuplicate, Outcome
+from ._pipeline import run_async
+from ._plain import NO_SUCH_FORM
 from ._settings import WriterSettings
-from ._steps import Absent, Attempt, Failed, Found, LookUp, OnDuplicate, Result, Stored, Wait
+from ._steps import (
+    Attempt,
+    Committed,
+    Failed,
+    LookUp,
+    Present,
+    Result,
+    Step,
+    Wait,
+    write_steps,
+)
+from ._stream import EntityStream, ReadPage, StoredEvent
+from ._transact_append import Joined, require_transaction
+from ._transact_call import Call, opened, require_outermost
+from ._transact_steps import Execute, transact_steps
+from ._transaction import AsyncTransaction, append_async, execute_async
+
+T = TypeVar("T")
+
+_AnyStep = Step | Execute | ReadPage
 
 
 class AsyncWriter:
@@ -32,19 +69,24 @@ class AsyncWriter:
         hooks: Iterable[Hook] = (),
     ) -> None:
         self._core = Core(database, settings or WriterSettings(), hooks)
-        self._fresh_retries = self._core.settings.connections == "new"
         self._connections = AsyncConnections(
             database,
             self._core.settings.max_connections,
-            keep_failed=not self._fresh_retries,
+            keep_failed=not self._core.fresh_retries,
         )
         self._shards: int | None = None
+        self._coalescer = (
+            Coalescer(self._core.settings, self._run, self._core.tell)
+            if self._core.settings.coalesce
+            else None
+        )
 
     async def write(
         self,
         event: EventSource,
         *,
         on_duplicate: OnDuplicate = "error",
+        expected_version: int | None = None,
         timeout: float | None = None,
     ) -> Receipt:
         """Store one event; the receipt is proof that it is stored exactly once.
@@ -52,19 +94,125 @@ class AsyncWriter:
         `event` is an `Event`, a mapping, or JSON text or bytes, which are kept
         exactly. `timeout` is seconds for everything, waits included.
         `on_duplicate="return"` gives a receipt with status ``duplicate``.
+        `expected_version` is the version that the subject must have before, 0
+        for an entity that does not exist.
 
         Raises `InvalidEvent` or `EventTooLarge` before anything is sent;
-        `DuplicateEvent`; `OutcomeUnknown`; `SchemaError` if the tables are
+        `DuplicateEvent`; `StaleVersion`; `OutcomeUnknown`; `SchemaError` if the tables are
         missing; or the driver's own last exception, unchanged, when it is not
         stored for any other reason.
         """
-        work = self._core.work(event, on_duplicate, timeout)
-        with work.scopes:
-            return await self._drive(work)
+        job = Job(timeout)
+        pend = partial(
+            self._core.pend,
+            event,
+            job,
+            on_duplicate=on_duplicate,
+            expected_version=expected_version,
+        )
+        if self._coalescer is not None:
+            return await self._coalescer.write(job, lambda settled: pend(settled=settled))
+        pending = pend()
+        with pending.scopes:
+            await self._drive(write_steps([pending], monotonic), job)
+        return receipt_of(pending)
+
+    async def write_many(
+        self,
+        events: Iterable[EventSource],
+        *,
+        on_duplicate: OnDuplicate = "error",
+        expected_versions: Iterable[int | None] | None = None,
+        timeout: float | None = None,
+    ) -> list[Outcome]:
+        """Store many events in few transactions; returns how each ended, in their order.
+
+        An outcome is a receipt, or the exception that `write` would have raised.
+        All events are checked before the first is sent. Transactions are cut to
+        what the database takes; one that fails because of single events is split
+        so that the others are stored. Events with the same subject keep their
+        order, but an id that is there twice is written again at the end.
+        `expected_versions` has an entry an event. `timeout` is seconds for
+        everything.
+        """
+        job = Job(timeout)
+        with Many(self._core, job, on_duplicate) as many:
+            many.add(events, expected_versions)
+            for batch in many.batches():
+                await self._drive(write_steps(batch, monotonic), job)
+        return many.outcomes
+
+    async def transact(
+        self, function: Callable[[AsyncTransaction], Awaitable[T]], *, timeout: float | None = None
+    ) -> T:
+        """Run `function` in a transaction and commit it; returns what it returned.
+
+        `function` is given the transaction: `connection` for statements of your
+        own, `append` for events. It runs again, on another connection, when the
+        transaction meets a conflict or the connection is lost, so it must do
+        nothing else that counts. `timeout` is seconds for everything.
+
+        What `function` raises itself ends the call after a rollback. Raises
+        `DuplicateEvent`; `StaleVersion`; `OutcomeUnknown`, if the connection was
+        lost at the commit and nothing was appended, or other events than before;
+        the driver's last exception, unchanged; `RuntimeError` inside another
+        `transact` of this writer.
+        """
+        require_outermost(self._core)
+        job = Job(timeout)
+        call: Call[T] = Call(self._core, job, function)
+        with opened(call):
+            await self._drive(transact_steps(call, monotonic), job)
+        return call.result()
+
+    async def append_to(
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        event: EventSource,
+        *,
+        expected_version: int | None = None,
+    ) -> Receipt:
+        """Write one event in a transaction that is yours: you commit, you retry.
+
+        The receipt is true once you have committed. Nothing is tried again. Raises
+        `InvalidEvent` before anything is sent; `StaleVersion`; `SchemaError`; the driver's
+        exceptions, unchanged; `psycopg.ProgrammingError` for a connection in
+        autocommit mode without an open transaction.
+        """
+        require_transaction(connection)
+        joined = Joined(self._core, event, expected_version)
+        with joined.scopes:
+            shards = self._shards
+            if shards is None:
+                cursor = psycopg.AsyncCursor(connection, row_factory=tuple_row)
+                await cursor.execute(self._core.shard_count)
+                shards = self._core.shards(await cursor.fetchall())
+            return joined.receipt(
+                await append_async(self._core, connection, shards, joined.pending)
+            )
+
+    async def stream(
+        self, entity_type: str, entity_id: str, *, after: int = 0
+    ) -> AsyncIterator[StoredEvent]:
+        """Read an entity's events in version order, those after version `after`.
+
+        They are read page by page: memory is bounded, no connection is held
+        meanwhile, and events stored while reading are read too. A page is tried
+        again as a write is; then the driver's exception is raised.
+        """
+        stream = EntityStream(self._core, entity_type, entity_id, after)
+        while not stream.is_at_end:
+            await self._drive(stream.steps(monotonic), Job(None))
+            for event in stream.page():
+                yield event
 
     async def close(self) -> None:
-        """Close the connections that nobody uses."""
-        self._connections.close()
+        """Let what is coalesced come to its end, then close the connections that nobody uses."""
+        try:
+            if self._coalescer is not None:
+                await self._coalescer.close()
+        finally:
+            self._connections.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -77,80 +225,81 @@ class AsyncWriter:
     ) -> None:
         await self.close()
 
-    async def _drive(self, work: Work) -> Receipt:
-        steps = work.steps()
+    async def _drive(self, steps: Generator[_AnyStep, Result, None], job: Job) -> None:
         result: Result = None
         while True:
             try:
                 step = steps.send(result)
-            except StopIteration as end:
-                receipt: Receipt = end.value
-                return receipt
+            except StopIteration:
+                return
             try:
-                result = await self._run(step, work)
+                result = await self._run(step, job)
             except BaseException as error:
                 steps.throw(error)
                 raise
 
-    async def _run(self, step: Attempt | LookUp | Wait, work: Work) -> Result:
-        match step:
-            case Wait(seconds):
-                await anyio.sleep(seconds)
-                return None
-            case LookUp():
-                return await self._look_up(work)
-            case Attempt():
-                return await self._attempt(step, work)
-
-    async def _attempt(self, step: Attempt, work: Work) -> Result:
-        fresh = step.number > 1 and self._fresh_retries
-        work.sent = False
+    async def _run(self, step: _AnyStep, job: Job) -> Result:
+        if isinstance(step, Wait):
+            await anyio.sleep(step.seconds)
+            return None
+        job.sent = False
         try:
-            connection = await self._connections.take(fresh=fresh, deadline=work.deadline)
+            fresh = not isinstance(step, LookUp) and step.fresh and self._core.fresh_retries
+            connection = await self._connections.take(fresh=fresh, deadline=job.deadline)
         except Exception as error:  # noqa: BLE001 - the steps classify it
-            return Failed(error, sent=False)
+            return Failed(error)
         try:
-            result = await self._write_on(connection, step, work)
+            result = await self._run_on(connection, step, job)
+            wrote = isinstance(result, Committed) and not isinstance(step, ReadPage)
+            if wrote and self._core.alarm.is_due():
+                await self._look_at_backlog(connection)
         except BaseException as error:
-            self._connections.give_up(connection)
+            self._connections.give_up(connection, error)
             if isinstance(error, Exception):
-                return Failed(self._core.named(error), work.sent)
+                return Failed(self._core.named(error), job.sent)
             raise
         self._connections.give_back(connection)
         return result
 
-    async def _write_on(
-        self, connection: AsyncConnection, step: Attempt, work: Work
-    ) -> Stored | Found:
+    async def _look_at_backlog(self, connection: AsyncConnection) -> None:
+        """Tell how old it is; the write's outcome is known, and stays what it is."""
+        alarm = self._core.alarm
+        connection.deadline = alarm.deadline(connection.deadline)
+        try:
+            alarm.saw(await _rows(connection, alarm.query))
+        except Exception as error:  # noqa: BLE001 - it must not harm the write
+            alarm.failed(error)
+
+    async def _run_on(
+        self, connection: AsyncConnection, step: Attempt | LookUp | Execute | ReadPage, job: Job
+    ) -> Committed | Present | Failed:
+        if isinstance(step, LookUp):
+            found = await _rows(connection, self._core.find, find_parameters(step.ids))
+            return present(found)
+        if isinstance(step, ReadPage):
+            step.stream.take(await _rows(connection, *step.stream.query))
+            return Committed(())
         if self._shards is None:
-            self._shards = self._core.shards(await _rows(connection, self._core.shard_count))
-        if step.look_first:
-            before = await self._find_on(connection, work)
-            if isinstance(before, Found):
-                return before
-        parameters = work.parameters(self._shards)
-        work.sent = True
-        return work.stored(await _rows(connection, work.statement, parameters))
+            self._shards = await self._count_shards(connection)
+        if isinstance(step, Execute):
+            return await execute_async(connection, step.run, self._shards, job)
+        if self._core.plain:
+            transaction = self._core.transaction(step.batch, self._shards)
+            job.sent = True
+            return committed_batch(step.batch, await run_async(connection, transaction))
+        statement, parameters = self._core.write(step.batch, self._shards)
+        job.sent = True
+        return committed(step.batch, await _rows(connection, statement, parameters))
 
-    async def _look_up(self, work: Work) -> Result:
-        try:
-            connection = await self._connections.take(
-                fresh=self._fresh_retries, deadline=work.deadline
-            )
-        except Exception as error:  # noqa: BLE001 - the steps classify it
-            return Failed(error, sent=False)
-        try:
-            result = await self._find_on(connection, work)
-        except BaseException as error:
-            self._connections.give_up(connection)
-            if isinstance(error, Exception):
-                return Failed(error, sent=False)
-            raise
-        self._connections.give_back(connection)
-        return result
-
-    async def _find_on(self, connection: AsyncConnection, work: Work) -> Found | Absent:
-        return found(await _rows(connection, self._core.find, {"id": work.event_id}))
+    async def _count_shards(self, connection: AsyncConnection) -> int:
+        """The first statement of a writer, and the only one that may turn it to the plain form."""
+        core = self._core
+        if core.must_probe:
+            try:
+                return core.shards(await _rows(connection, core.probe))
+            except NO_SUCH_FORM:
+                core.plain = True
+        return core.shards(await _rows(connection, core.shard_count))
 
 
 async def _rows(

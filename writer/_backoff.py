@@ -21,6 +21,7 @@ class Backoff:
         self, settings: WriterSettings, deadline: float | None, random: Callable[[], float]
     ) -> None:
         self.conflicts = 0
+        self.max_retries = settings.max_retries
         self._settings = settings
         self._deadline = deadline
         self._random = random

@@ -28,13 +28,15 @@ class PreparedEvent(msgspec.Struct, frozen=True):
     """An event with all that its rows need but the versions that the database gives.
 
     `headers` and each touch's text are JSON that the statement completes with a
-    version and the closing brackets.
+    version and the closing brackets. `expected_version` is the one that the
+    subject must have before.
     """
 
     event: ParsedEvent
     write_id: UUID
     topic: str
     headers: str
+    expected_version: int | None = None
 
 
 def topic_of(event: ParsedEvent, settings: WriterSettings) -> str:
@@ -49,8 +51,14 @@ def topic_of(event: ParsedEvent, settings: WriterSettings) -> str:
     return topic
 
 
-def prepare(
-    event: ParsedEvent, write_id: UUID, topic: str, source: str, carrier: Mapping[str, str]
+def prepare(  # noqa: PLR0913 - a field each
+    event: ParsedEvent,
+    write_id: UUID,
+    topic: str,
+    source: str,
+    carrier: Mapping[str, str],
+    *,
+    expected_version: int | None = None,
 ) -> PreparedEvent:
     """Fix an event's message headers: CloudEvents 1.0 attributes and the trace context."""
     headers = {
@@ -63,7 +71,8 @@ def prepare(
     if event.created_date is not None:
         headers["time"] = event.created_date.isoformat()
     text = _encode(headers | dict(carrier)).decode()
-    return PreparedEvent(event, write_id, topic, f'{text[:-1]},"entities":"')
+    start = f'{text[:-1]},"entities":"'
+    return PreparedEvent(event, write_id, topic, start, expected_version)
 
 
 def shard_of(entity_type: str, entity_id: str, shards: int) -> int:
@@ -91,6 +100,7 @@ def one_parameters(prepared: PreparedEvent, shards: int) -> Parameters:
         "header": touch.header,
         "touch": _touch_prefix(touch),
         "key": subject_key(touch.entity_type, touch.entity_id),
+        "expected": prepared.expected_version,
     }
 
 
@@ -171,6 +181,7 @@ def _touch_columns(touches: Sequence[_Touch]) -> Parameters:
         "header": array_literal(t.header for _, t, _ in touches),
         "touch": array_literal(_touch_prefix(t) for _, t, _ in touches),
         "key": array_literal(subject_key(t.entity_type, t.entity_id) for _, t, _ in touches),
+        "expected": array_literal(p.expected_version if s else None for p, _, s in touches),
     }
 
 

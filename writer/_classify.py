@@ -89,11 +89,11 @@ def _kind_of_text(found: psycopg.Error | None, error: Exception, text: str, *, s
 
 def _driver_error(error: BaseException) -> psycopg.Error | None:
     """The driver's error, also from under a wrapper; one with a SQLSTATE first."""
-    found = [e for e in _unwrap(error) if isinstance(e, psycopg.Error)]
+    found = [e for e in unwrap(error) if isinstance(e, psycopg.Error)]
     return next((e for e in found if e.sqlstate), found[0] if found else None)
 
 
-def _unwrap(error: BaseException | None) -> Iterator[BaseException]:
+def unwrap(error: BaseException | None) -> Iterator[BaseException]:
     """The error, what SQLAlchemy keeps in ``orig``, and its causes."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
@@ -104,4 +104,4 @@ def _unwrap(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _text(error: BaseException) -> str:
-    return " ".join(str(e) for e in _unwrap(error))
+    return " ".join(str(e) for e in unwrap(error))

@@ -22,6 +22,8 @@ from dsql_outbox.outbox import AsyncConnection, Connection, Database
 _MAX_LIFETIME: Final = 55 * 60.0
 """Seconds; DSQL closes connections after 60 minutes (AWS, Aurora DSQL quotas)."""
 
+_TOO_LATE: Final = "no connection before the deadline of the call"
+
 C = TypeVar("C", Connection, AsyncConnection)
 
 
@@ -63,10 +65,14 @@ class _Shelf(Generic[C]):
         else:
             self.drop(connection)
 
-    def keep_or_drop(self, connection: C) -> None:
-        """Take a connection whose attempt failed: keep it if healthy and so wished."""
+    def keep_or_drop(self, connection: C, error: BaseException) -> None:
+        """Take a connection whose attempt failed: keep it if healthy and so wished.
+
+        A collision is an answer about the event, not about the connection.
+        """
         healthy = connection.info.transaction_status is TransactionStatus.IDLE
-        if self._keep_failed and healthy:
+        wished = self._keep_failed or isinstance(error, psycopg.errors.UniqueViolation)
+        if wished and healthy:
             self.keep(connection)
         else:
             self.drop(connection)
@@ -105,6 +111,7 @@ class Connections:
 
         Raises the driver's `OperationalError` if none can be had.
         """
+        _must_be_early(deadline)
         if not self._free.acquire(timeout=_left(deadline)):
             raise _none_free(self._limit)
         try:
@@ -120,9 +127,9 @@ class Connections:
         self._shelf.keep(connection)
         self._free.release()
 
-    def give_up(self, connection: Connection) -> None:
+    def give_up(self, connection: Connection, error: BaseException) -> None:
         """Take back a connection whose attempt failed."""
-        self._shelf.keep_or_drop(connection)
+        self._shelf.keep_or_drop(connection, error)
         self._free.release()
 
     def close(self) -> None:
@@ -152,6 +159,7 @@ class AsyncConnections:
 
         Raises the driver's `OperationalError` if none can be had.
         """
+        _must_be_early(deadline)
         with anyio.move_on_after(_left(deadline)) as waiting:
             await self._free.acquire()
         if waiting.cancelled_caught:
@@ -169,9 +177,9 @@ class AsyncConnections:
         self._shelf.keep(connection)
         self._free.release()
 
-    def give_up(self, connection: AsyncConnection) -> None:
+    def give_up(self, connection: AsyncConnection, error: BaseException) -> None:
         """Take back a connection whose attempt failed."""
-        self._shelf.keep_or_drop(connection)
+        self._shelf.keep_or_drop(connection, error)
         self._free.release()
 
     def close(self) -> None:
@@ -186,9 +194,7 @@ class AsyncConnections:
                 return await self._database.connect_async(timeout=left)
         except TimeoutError:
             self._shelf.unreserve()
-            raise psycopg.OperationalError(
-                "no connection before the deadline of the call"
-            ) from None
+            raise psycopg.OperationalError(_TOO_LATE) from None
         except BaseException:
             self._shelf.unreserve()
             raise
@@ -208,6 +214,12 @@ def _silent(connection: Connection | AsyncConnection) -> bool:
     poll = select.poll()
     poll.register(connection.pgconn.socket, select.POLLIN)
     return not poll.poll(0)
+
+
+def _must_be_early(deadline: float | None) -> None:
+    """What is sent after the deadline would only be in doubt."""
+    if deadline is not None and monotonic() >= deadline:
+        raise psycopg.OperationalError(_TOO_LATE)
 
 
 def _left(deadline: float | None) -> float | None:

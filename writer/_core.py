@@ -1,85 +1,55 @@
-"""What both writers do the same: from an event to its steps, and from rows to results."""
+"""What both writers do the same: from events to steps, and from rows to results."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any, Final
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import msgspec
 import psycopg
 
-from dsql_outbox.observability import Hook, Scopes, WriteStarted, log_facts, trace_facts
+from dsql_outbox.observability import (
+    Fact,
+    Hook,
+    Scopes,
+    WriteStarted,
+    emit,
+    log_facts,
+    trace_facts,
+)
 from dsql_outbox.outbox import (
     Database,
     EventSource,
-    ParsedEvent,
+    Receipt,
     SchemaError,
     Touched,
+    array_literal,
     parse_event,
 )
 from dsql_outbox.schema import statement
 
+from ._alarm import Alarm
 from ._backoff import Backoff
 from ._build import Parameters, batch_parameters, one_parameters, prepare, topic_of
+from ._pending import Found, OnDuplicate, Outcome, Pending, Stored
+from ._plain import Plain, Transaction
 from ._settings import WriterSettings
-from ._steps import Absent, Call, Found, OnDuplicate, Steps, Stored, write_steps
+from ._steps import Committed, Present
 
 Row = Sequence[Any]
 
 _touched: Final = msgspec.json.Decoder(tuple[Touched, ...])
 
 
-class Work:
-    """One write call: its statement, its parameters once the shards are known, its steps.
+class Job:
+    """One drive of steps: when it must end, and whether its write may have left for the server."""
 
-    `sent` tells whether the present attempt may have reached the server.
-    """
+    __slots__ = ("deadline", "sent")
 
-    def __init__(
-        self, core: "Core", event: ParsedEvent, on_duplicate: OnDuplicate, deadline: float | None
-    ) -> None:
-        topic = topic_of(event, core.settings)
-        self.deadline = deadline
+    def __init__(self, timeout: float | None) -> None:
+        self.deadline = None if timeout is None else monotonic() + timeout
         self.sent = False
-        self.scopes = Scopes(
-            core.hooks, WriteStarted(event.id, event.name, event.type, topic, len(event.touches))
-        )
-        write_id = uuid4()
-        self._prepared = prepare(event, write_id, topic, core.settings.source, self.scopes.carrier)
-        self._one = len(event.touches) == 1
-        self.statement = core.write_one if self._one else core.write_batch
-        self._call = Call(
-            event_id=event.id,
-            fingerprint=event.fingerprint,
-            write_id=write_id,
-            entities=tuple((t.entity_type, t.entity_id) for t in event.touches),
-            on_duplicate=on_duplicate,
-            max_retries=core.settings.max_retries,
-        )
-        self._backoff = Backoff(core.settings, deadline, random.random)
-
-    @property
-    def event_id(self) -> UUID:
-        """The id of the event."""
-        return self._call.event_id
-
-    def steps(self) -> Steps:
-        """The steps of this call, to be driven once."""
-        return write_steps(self._call, self._backoff, self.scopes, monotonic)
-
-    def parameters(self, shards: int) -> Parameters:
-        """The parameters of `statement`."""
-        if self._one:
-            return one_parameters(self._prepared, shards)
-        return batch_parameters([self._prepared], shards)
-
-    def stored(self, rows: Sequence[Row]) -> Stored:
-        """What the statement answered."""
-        if self._one:
-            ((version, position),) = rows
-            return Stored(position, (version,))
-        return Stored(rows[0][3], tuple(row[2] for row in rows))
 
 
 class Core:
@@ -87,23 +57,77 @@ class Core:
 
     def __init__(self, database: Database, settings: WriterSettings, hooks: Iterable[Hook]) -> None:
         self.settings = settings
-        self.hooks: tuple[Hook, ...] = (log_facts, trace_facts, *hooks)
-        self.schema = database.schema
-        self.write_one = statement("event_write_one", database.schema)
-        self.write_batch = statement("event_write_batch", database.schema)
+        self.fresh_retries = settings.connections == "new"
+        self._hooks: tuple[Hook, ...] = (log_facts, trace_facts, *hooks)
+        self.alarm = Alarm(database, settings, self._hooks)
+        self._schema = database.schema
+        self._write_one = statement("event_write_one", database.schema)
+        self._write_batch = statement("event_write_batch", database.schema)
         self.find = statement("event_find", database.schema)
+        self.stream = statement("event_stream", database.schema)
         self.shard_count = statement("shard_count", database.schema)
+        self.probe = statement("shard_count_probe", database.schema)
+        self.must_probe = settings.form == "auto"
+        self.plain = settings.form == "plain"
+        self._plain = Plain(database.schema)
 
-    def work(self, source: EventSource, on_duplicate: OnDuplicate, timeout: float | None) -> Work:
+    def pend(
+        self,
+        source: EventSource,
+        job: Job,
+        *,
+        on_duplicate: OnDuplicate,
+        expected_version: int | None = None,
+        settled: Callable[[Outcome], None] | None = None,
+    ) -> Pending:
         """Check an event and prepare its write; raises `InvalidEvent`."""
-        deadline = None if timeout is None else monotonic() + timeout
-        return Work(self, parse_event(source), on_duplicate, deadline)
+        event = parse_event(source)
+        settings = self.settings
+        topic = topic_of(event, settings)
+        scopes = self.scopes(
+            WriteStarted(event.id, event.name, event.type, topic, len(event.touches))
+        )
+        return Pending(
+            prepare(
+                event,
+                uuid4(),
+                topic,
+                settings.source,
+                scopes.carrier,
+                expected_version=expected_version,
+            ),
+            Backoff(settings, job.deadline, random.random),
+            scopes,
+            on_duplicate=on_duplicate,
+            settled=settled,
+        )
+
+    def scopes(self, started: WriteStarted) -> Scopes:
+        """Tell the hooks that something begins."""
+        return Scopes(self._hooks, started)
+
+    def tell(self, fact: Fact) -> None:
+        """Pass on a fact that belongs to no single write."""
+        emit(self._hooks, fact)
+
+    def write(self, batch: Sequence[Pending], shards: int) -> tuple[bytes, Parameters]:
+        """The statement that writes these events, and its parameters."""
+        if _is_one(batch):
+            return self._write_one, one_parameters(batch[0].prepared, shards)
+        prepared = [pending.prepared for pending in batch]
+        return self._write_batch, batch_parameters(prepared, shards)
+
+    def transaction(self, batch: Sequence[Pending], shards: int) -> Transaction:
+        """The statements that write these events in the plain form."""
+        return self._plain.transaction([pending.prepared for pending in batch], shards)
 
     def shards(self, rows: Sequence[Row]) -> int:
         """The number of shards; raises `SchemaError` if there is none."""
         ((shards,),) = rows
         if shards == 0:
-            raise SchemaError(f"schema {self.schema} has no shards: run `dsql-outbox schema apply`")
+            raise SchemaError(
+                f"schema {self._schema} has no shards: run `dsql-outbox schema apply`"
+            )
         return int(shards)
 
     def named(self, error: Exception) -> Exception:
@@ -112,15 +136,53 @@ class Core:
         if not isinstance(error, missing):
             return error
         named = SchemaError(
-            f"schema {self.schema} lacks the outbox tables: run `dsql-outbox schema apply`"
+            f"schema {self._schema} lacks the outbox tables: run `dsql-outbox schema apply`"
         )
         named.__cause__ = error
         return named
 
 
-def found(rows: Sequence[Row]) -> Found | Absent:
-    """What a look-up by event id answered."""
-    if not rows:
-        return Absent()
-    ((write_id, fingerprint, position, touches),) = rows
-    return Found(write_id, bytes(fingerprint), position, _touched.decode(touches))
+def committed(batch: Sequence[Pending], rows: Sequence[Row]) -> Committed:
+    """What the write answered, an entry an event."""
+    if _is_one(batch):
+        ((version, position),) = rows
+        return Committed([Stored(position, (version,))])
+    return committed_batch(batch, rows)
+
+
+def committed_batch(batch: Sequence[Pending], rows: Sequence[Row]) -> Committed:
+    """The same of a write that answers a row a touch, however few."""
+    answers = iter(rows)
+    stored: list[Stored] = []
+    for pending in batch:
+        mine = [next(answers) for _ in pending.prepared.event.touches]
+        stored.append(Stored(mine[0][3], tuple(row[2] for row in mine)))
+    return Committed(stored)
+
+
+def present(rows: Sequence[Row]) -> Present:
+    """What a look-up by event ids answered."""
+    return Present(
+        {
+            event_id: Found(write_id, bytes(fingerprint), position, _touched.decode(touches))
+            for event_id, write_id, fingerprint, position, touches in rows
+        }
+    )
+
+
+def find_parameters(ids: Sequence[Any]) -> Parameters:
+    """Parameters of ``event_find``."""
+    return {"ids": array_literal(ids)}
+
+
+def receipt_of(pending: Pending) -> Receipt:
+    """The receipt of a settled call; raises its exception instead if it has one."""
+    outcome = pending.outcome
+    if isinstance(outcome, Receipt):
+        return outcome
+    assert outcome is not None  # noqa: S101 - the steps end only when all is settled
+    raise outcome
+
+
+def _is_one(batch: Sequence[Pending]) -> bool:
+    return len(batch) == 1 and len(batch[0].prepared.event.touches) == 1

@@ -1,8 +1,9 @@
-"""One write call as a sequence of steps, without any I/O.
+"""A transaction's way to its end as a sequence of steps, without any I/O.
 
 A generator decides; its driver (`Writer` or `AsyncWriter`) does. The generator
 yields what is to be done next and is sent what came of it, so threads and
-tasks share every decision.
+tasks share every decision. One event or a batch of them go the same way; a
+batch that cannot commit as a whole is split until every event is settled.
 
 Once an attempt is in doubt, the call can only end in a receipt,
 `DuplicateEvent` or `OutcomeUnknown`: a look-up that finds nothing proves
@@ -11,39 +12,29 @@ looks the event up first and then inserts the same id again; whichever insert
 comes second collides, and the collision is looked up.
 """
 
-from collections.abc import Callable, Generator
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
 from time import time_ns
-from typing import Literal
+from typing import Final
 from uuid import UUID
 
 import msgspec
 
-from dsql_outbox.observability import (
-    AttemptEnded,
-    AttemptOutcome,
-    RetryScheduled,
-    Scopes,
-    WriteEnded,
-    WriteExhausted,
-    WriteStatus,
-)
-from dsql_outbox.outbox import DuplicateEvent, OutcomeUnknown, Receipt, Touched
-
-from ._backoff import Backoff
 from ._classify import Failure, Kind, classify
-
-OnDuplicate = Literal["error", "return"]
+from ._pending import Found, Pending, Stored
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """Run the write; if `look_first`, only when the event is not there yet."""
+    """Write these events in one transaction; `fresh`: on a new connection."""
 
-    number: int
-    look_first: bool
+    batch: Sequence[Pending]
+    fresh: bool
 
 
 class LookUp(msgspec.Struct, frozen=True):
-    """Read what is stored under the event's id."""
+    """Read what is stored under these ids."""
+
+    ids: Sequence[UUID]
 
 
 class Wait(msgspec.Struct, frozen=True):
@@ -52,234 +43,207 @@ class Wait(msgspec.Struct, frozen=True):
     seconds: float
 
 
-class Stored(msgspec.Struct, frozen=True):
-    """The write committed: the subject's position and each touch's version, in order."""
+class Committed(msgspec.Struct, frozen=True):
+    """An attempt did it: what each of its events got."""
 
-    position: int
-    versions: tuple[int, ...]
-
-
-class Found(msgspec.Struct, frozen=True):
-    """What is stored under the id: whose write it was, and what its receipt says."""
-
-    write_id: UUID
-    fingerprint: bytes
-    position: int
-    entities: tuple[Touched, ...]
+    stored: Sequence[Stored]
 
 
-class Absent(msgspec.Struct, frozen=True):
-    """Nothing is stored under the id, as far as a look-up can tell."""
+class Present(msgspec.Struct, frozen=True):
+    """What a look-up found; absence proves nothing."""
+
+    found: Mapping[UUID, Found]
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """The step raised; `sent` tells whether the write may have reached the server."""
+    """The step raised; `sent` tells whether a write may have reached the server."""
 
     error: Exception
-    sent: bool
+    sent: bool = False
 
 
 Step = Attempt | LookUp | Wait
-Result = Stored | Found | Absent | Failed | None
-Steps = Generator[Step, Result, Receipt]
+Result = Committed | Present | Failed | None
+Steps = Generator[Step, Result, None]
+_Rest = Generator[Step, Result, Sequence[Pending]]
+_Clock = Callable[[], float]
+
+_BAD_CAST: Final = "22P02"
+_STALE: Final = re.compile(r'"stale (?P<id>[0-9a-f-]{36}) (?P<actual>-?\d+)"')
+"""What the write statements put into the failing cast; the server quotes it in any language."""
+
+_FAULTY_EVENT: Final = ("22", "23", "54")
+"""Classes of SQLSTATE that one event of a batch causes: data, constraint, limit."""
 
 
-class Call(msgspec.Struct, frozen=True):
-    """What one write call is about."""
+def write_steps(batch: Sequence[Pending], clock: _Clock, *, fresh: bool = False) -> Steps:
+    """Settle every event of a batch; all share their history, as they are tried together.
 
-    event_id: UUID
-    fingerprint: bytes
-    write_id: UUID
-    entities: tuple[tuple[str, str], ...]
-    on_duplicate: OnDuplicate
-    max_retries: int
-
-
-def write_steps(
-    call: Call, backoff: Backoff, emit: Scopes, monotonic: Callable[[], float]
-) -> Steps:
-    """The steps of one write call; returns its receipt or raises what the caller gets."""
-    run = _Run(call, backoff, emit, monotonic)
+    When something is thrown in, as by a cancelled caller, the events that are
+    not settled are abandoned.
+    """
     try:
-        receipt = yield from run.steps()
+        while batch:
+            batch = yield from _try(batch, clock, fresh=fresh)
+            fresh = True
     except BaseException as error:
-        emit(run.ended(run.status_of(error), type(error).__name__))
+        for pending in batch:
+            pending.abandon(error)
         raise
-    emit(run.ended(receipt.status, None))
-    return receipt
 
 
-class _Run:
-    """The state of one call between its attempts."""
+def _try(batch: Sequence[Pending], clock: _Clock, *, fresh: bool) -> _Rest:
+    """One attempt and the wait after it; returns the events that need another."""
+    started = time_ns()
+    for pending in batch:
+        pending.begin()
+    result: Result = None
+    if any(pending.in_doubt for pending in batch):
+        result = yield _look_up(batch)
+        if isinstance(result, Present):
+            batch = _drop_resolved(batch, result, started)
+    if not batch:
+        return ()
+    if not isinstance(result, Failed):
+        result = yield Attempt(batch, fresh)
+    if isinstance(result, Committed):
+        ended = time_ns()
+        for pending, stored in zip(batch, result.stored, strict=True):
+            pending.stored(stored, started, ended)
+        return ()
+    failure = classified(result)
+    for pending in batch:
+        pending.failed(failure, started, time_ns())
+    return (yield from _after(batch, failure, clock))
 
-    def __init__(
-        self, call: Call, backoff: Backoff, emit: Scopes, monotonic: Callable[[], float]
-    ) -> None:
-        self._call = call
-        self._backoff = backoff
-        self._emit = emit
-        self._monotonic = monotonic
-        self._attempts = 0
-        self._in_doubt = False
-        self._sending = False
-        self._waited = 0.0
 
-    def steps(self) -> Steps:
-        while True:
-            self._attempts += 1
-            started = time_ns()
-            self._sending = True
-            result = yield Attempt(self._attempts, look_first=self._in_doubt)
-            self._sending = False
-            if isinstance(result, Stored):
-                self._attempt_ended(started, "committed")
-                return self._receipt(result)
-            if isinstance(result, Found):
-                self._attempt_ended(started, "resolved")
-                return self._settle(result)
-            failure = self._classified(result)
-            self._attempt_failed(started, failure)
-            if failure.kind is Kind.COLLISION:
-                found = yield LookUp()
-                if isinstance(found, Found):
-                    return self._settle(found)
-                failure = self._after_look_up(found, failure)
-            yield from self._wait_or_raise(failure)
+def _after(batch: Sequence[Pending], failure: Failure, clock: _Clock) -> _Rest:
+    """What a failure leads to: nothing more, halves, or a wait and another attempt."""
+    if stale := _stale(batch, failure):
+        return (yield from _after_stale(batch, *stale, failure, clock))
+    if failure.kind is Kind.COLLISION:
+        result = yield _look_up(batch)
+        if isinstance(result, Present):
+            rest = _drop_found(batch, result)
+            if len(rest) < len(batch):
+                return rest  # the collision is explained: no conflict, no wait
+        else:
+            failure = classified(result)
+    if len(batch) > 1 and failure.kind is Kind.FATAL and _is_one_events_fault(failure):
+        return (yield from _in_turn(_halves(batch), clock))
+    return (yield from _wait(batch, failure, clock))
 
-    def _wait_or_raise(self, failure: Failure) -> Generator[Step, Result, None]:
-        if failure.kind is Kind.FATAL:
-            raise self._last_word(failure.error) from self._cause(failure.error)
-        wait = self._backoff.next_wait(failure, self._monotonic())
-        if wait is None:
-            self._exhausted(failure)
-            raise self._last_word(failure.error) from self._cause(failure.error)
-        self._retry_scheduled(failure, wait)
-        yield Wait(wait)
-        self._waited = wait
 
-    def _classified(self, result: Result) -> Failure:
-        if not isinstance(result, Failed):
-            raise TypeError(f"an attempt cannot end in {result!r}")
-        failure = classify(result.error, sent=result.sent)
-        if failure.kind is Kind.IN_DOUBT and not result.sent:
-            failure = failure._replace(kind=Kind.OUTAGE)
-        self._in_doubt = self._in_doubt or failure.kind is Kind.IN_DOUBT
-        return failure
+def _after_stale(
+    batch: Sequence[Pending], pending: Pending, actual: int, failure: Failure, clock: _Clock
+) -> _Rest:
+    """One event's subject is at another version than expected; the others go on.
 
-    def _after_look_up(self, found: Result, collision: Failure) -> Failure:
-        """A collision with another id is a conflict; a look-up that failed is an outage."""
-        if isinstance(found, Failed):
-            return self._classified(Failed(found.error, sent=False))
-        return collision
+    If an earlier event of the batch touches that subject, the version counts it
+    in although it is not stored: what comes before goes first. After an attempt
+    in doubt the version may have moved by that very attempt.
+    """
+    place = batch.index(pending)
+    if any(earlier.touches_subject_of(pending) for earlier in batch[:place]):
+        return (yield from _in_turn([batch[:place], batch[place:]], clock))
+    if pending.in_doubt:
+        result = yield _look_up([pending])
+        if not isinstance(result, Present):
+            return (yield from _wait(batch, classified(result), clock))
+        _drop_found([pending], result)
+    if pending.outcome is None:
+        pending.stale(actual, failure)
+    return [other for other in batch if other is not pending]
 
-    def _settle(self, found: Found) -> Receipt:
-        """The id is taken: by this very call, or by somebody before it."""
-        if found.write_id == self._call.write_id:
-            return self._receipt_of(found, "committed")
-        if self._call.on_duplicate == "return":
-            return self._receipt_of(found, "duplicate")
-        same = found.fingerprint == self._call.fingerprint
-        raise DuplicateEvent(self._call.event_id, same_content=same)
 
-    def _last_word(self, error: Exception) -> Exception:
-        """The driver's own exception, or that nothing is known."""
-        if self._in_doubt:
-            return OutcomeUnknown(self._call.event_id)
-        error.add_note(
-            f"event {self._call.event_id} was not stored by this call: "
-            f"attempts {self._attempts}, conflicts {self._backoff.conflicts}"
-        )
-        return error
+def _wait(batch: Sequence[Pending], failure: Failure, clock: _Clock) -> _Rest:
+    now, failures = clock(), _one_each(failure, len(batch))
+    waits = [(p, p.next_wait(own, now)) for p, own in zip(batch, failures, strict=True)]
+    again = [pending for pending, wait in waits if wait is not None]
+    if not again:
+        return ()
+    seconds = max(wait for _, wait in waits if wait is not None)
+    for pending in again:
+        pending.waits(failure, seconds)
+    yield Wait(seconds)
+    if len(again) > 1 and failure.kind in {Kind.CONFLICT, Kind.COLLISION}:
+        return (yield from _in_turn(_after_conflict(again), clock))
+    return again
 
-    def _cause(self, error: Exception) -> BaseException | None:
-        return error if self._in_doubt else error.__cause__
 
-    def status_of(self, error: BaseException) -> WriteStatus:
-        """What a caller may assume after `error`."""
-        if isinstance(error, DuplicateEvent):
-            return "duplicate"
-        interrupted = self._sending and not isinstance(error, Exception)
-        return "unknown" if self._in_doubt or interrupted else "failed"
+def _in_turn(parts: Sequence[Sequence[Pending]], clock: _Clock) -> _Rest:
+    """Each part goes its own way to the end, so that one event does not fail the others."""
+    fresh = True
+    for part in parts:
+        yield from write_steps(part, clock, fresh=fresh)
+        fresh = False  # the failed connection is gone; one that did well may go on
+    return ()
 
-    def ended(self, status: WriteStatus, error: str | None) -> WriteEnded:
-        """The fact that closes the call."""
-        return WriteEnded(
-            self._call.event_id, status, self._attempts, self._backoff.conflicts, error
-        )
 
-    def _receipt(self, stored: Stored) -> Receipt:
-        entities = tuple(
-            Touched(entity_type, entity_id, version)
-            for (entity_type, entity_id), version in zip(
-                self._call.entities, stored.versions, strict=True
-            )
-        )
-        return self._make_receipt("committed", stored.position, entities)
+def _after_conflict(batch: Sequence[Pending]) -> Sequence[Sequence[Pending]]:
+    """Halves; but no event's last try depends on another event."""
+    if any(pending.is_last_try for pending in batch):
+        return [[pending] for pending in batch]
+    return _halves(batch)
 
-    def _receipt_of(self, found: Found, status: Literal["committed", "duplicate"]) -> Receipt:
-        return self._make_receipt(status, found.position, found.entities)
 
-    def _make_receipt(
-        self,
-        status: Literal["committed", "duplicate"],
-        position: int,
-        entities: tuple[Touched, ...],
-    ) -> Receipt:
-        return Receipt(
-            event_id=self._call.event_id,
-            status=status,
-            attempts=self._attempts,
-            conflicts=self._backoff.conflicts,
-            position=position,
-            entities=entities,
-        )
+def _halves(batch: Sequence[Pending]) -> Sequence[Sequence[Pending]]:
+    middle = len(batch) // 2
+    return [batch[:middle], batch[middle:]]
 
-    def _attempt_failed(self, started: int, failure: Failure) -> None:
-        outcomes: dict[Kind, AttemptOutcome] = {
-            Kind.CONFLICT: "conflict",
-            Kind.COLLISION: "conflict",
-            Kind.IN_DOUBT: "in_doubt",
-        }
-        self._attempt_ended(started, outcomes.get(failure.kind, "failed"), failure)
 
-    def _attempt_ended(
-        self, started: int, outcome: AttemptOutcome, failure: Failure | None = None
-    ) -> None:
-        self._emit(
-            AttemptEnded(
-                event_id=self._call.event_id,
-                number=self._attempts,
-                waited_s=self._waited,
-                started_ns=started,
-                ended_ns=time_ns(),
-                outcome=outcome,
-                error=type(failure.error).__name__ if failure else None,
-                sqlstate=failure.sqlstate if failure else None,
-                oc_class=failure.oc_class if failure else None,
-            )
-        )
+def _look_up(batch: Sequence[Pending]) -> LookUp:
+    return LookUp([pending.id for pending in batch])
 
-    def _retry_scheduled(self, failure: Failure, wait: float) -> None:
-        self._emit(
-            RetryScheduled(
-                event_id=self._call.event_id,
-                attempt=self._attempts,
-                max_retries=self._call.max_retries,
-                wait_s=wait,
-                error=type(failure.error).__name__,
-                sqlstate=failure.sqlstate,
-                oc_class=failure.oc_class,
-                conflict=failure.kind in {Kind.CONFLICT, Kind.COLLISION},
-            )
-        )
 
-    def _exhausted(self, failure: Failure) -> None:
-        self._emit(
-            WriteExhausted(
-                event_id=self._call.event_id,
-                attempts=self._attempts,
-                max_retries=self._call.max_retries,
-                error=type(failure.error).__name__,
-                sqlstate=failure.sqlstate,
-            )
-        )
+def _drop_resolved(batch: Sequence[Pending], present: Present, started: int) -> Sequence[Pending]:
+    ended = time_ns()
+    for pending in batch:
+        if pending.id in present.found:
+            pending.resolved(present.found[pending.id], started, ended)
+    return [pending for pending in batch if pending.outcome is None]
+
+
+def _drop_found(batch: Sequence[Pending], present: Present) -> Sequence[Pending]:
+    for pending in batch:
+        if pending.id in present.found:
+            pending.found(present.found[pending.id])
+    return [pending for pending in batch if pending.outcome is None]
+
+
+def classified(result: Result) -> Failure:
+    """The failure that a step ended in."""
+    if not isinstance(result, Failed):
+        raise TypeError(f"a step cannot end in {result!r}")
+    failure = classify(result.error, sent=result.sent)
+    if failure.kind is Kind.IN_DOUBT and not result.sent:
+        return failure._replace(kind=Kind.OUTAGE)
+    return failure
+
+
+def _one_each(failure: Failure, events: int) -> list[Failure]:
+    """The failure for each event: its exception gets a note and a traceback, so none is shared."""
+    copies = [failure._replace(error=_copy(failure.error)) for _ in range(events - 1)]
+    return [failure, *copies]
+
+
+def _copy(error: Exception) -> Exception:
+    """Not `copy.copy`, which calls `__init__` with what may not be its arguments."""
+    own = type(error).__new__(type(error), *error.args)
+    own.__dict__.update(error.__dict__)
+    own.__notes__ = list(getattr(error, "__notes__", ()))
+    own.__cause__ = error.__cause__
+    return own.with_traceback(error.__traceback__)
+
+
+def _is_one_events_fault(failure: Failure) -> bool:
+    return failure.sqlstate is not None and failure.sqlstate[:2] in _FAULTY_EVENT
+
+
+def _stale(batch: Sequence[Pending], failure: Failure) -> tuple[Pending, int] | None:
+    """The event whose expected version did not hold, and the version it met."""
+    found = _STALE.search(str(failure.error)) if failure.sqlstate == _BAD_CAST else None
+    if found is None:
+        return None
+    pending = next((p for p in batch if str(p.id) == found["id"]), None)
+    return None if pending is None else (pending, int(found["actual"]))

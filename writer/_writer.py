@@ -1,18 +1,53 @@
 """The writer for threads, scripts and Lambda functions."""
 
-from collections.abc import Iterable, Sequence
-from time import sleep
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from time import monotonic, sleep
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
+
+import psycopg
+from psycopg.rows import tuple_row
 
 from dsql_outbox.observability import Hook
 from dsql_outbox.outbox import Connection, Database, EventSource, Receipt
 
 from ._build import Parameters
 from ._connections import Connections
-from ._core import Core, Row, Work, found
+from ._core import (
+    Core,
+    Job,
+    Row,
+    committed,
+    committed_batch,
+    find_parameters,
+    present,
+    receipt_of,
+)
+from ._many import Many
+from ._pending import OnDuplicate, Outcome
+from ._pipeline import run
+from ._plain import NO_SUCH_FORM
 from ._settings import WriterSettings
-from ._steps import Absent, Attempt, Failed, Found, LookUp, OnDuplicate, Result, Stored, Wait
+from ._steps import (
+    Attempt,
+    Committed,
+    Failed,
+    LookUp,
+    Present,
+    Result,
+    Step,
+    Wait,
+    write_steps,
+)
+from ._stream import EntityStream, ReadPage, StoredEvent
+from ._transact_append import Joined, require_transaction
+from ._transact_call import Call, opened, require_outermost
+from ._transact_steps import Execute, transact_steps
+from ._transaction import Transaction, append, execute
+
+T = TypeVar("T")
+
+_AnyStep = Step | Execute | ReadPage
 
 
 class Writer:
@@ -30,11 +65,10 @@ class Writer:
         hooks: Iterable[Hook] = (),
     ) -> None:
         self._core = Core(database, settings or WriterSettings(), hooks)
-        self._fresh_retries = self._core.settings.connections == "new"
         self._connections = Connections(
             database,
             self._core.settings.max_connections,
-            keep_failed=not self._fresh_retries,
+            keep_failed=not self._core.fresh_retries,
         )
         self._shards: int | None = None
 
@@ -43,6 +77,7 @@ class Writer:
         event: EventSource,
         *,
         on_duplicate: OnDuplicate = "error",
+        expected_version: int | None = None,
         timeout: float | None = None,
     ) -> Receipt:
         """Store one event; the receipt is proof that it is stored exactly once.
@@ -50,15 +85,103 @@ class Writer:
         `event` is an `Event`, a mapping, or JSON text or bytes, which are kept
         exactly. `timeout` is seconds for everything, waits included.
         `on_duplicate="return"` gives a receipt with status ``duplicate``.
+        `expected_version` is the version that the subject must have before, 0
+        for an entity that does not exist.
 
         Raises `InvalidEvent` or `EventTooLarge` before anything is sent;
-        `DuplicateEvent`; `OutcomeUnknown`; `SchemaError` if the tables are
+        `DuplicateEvent`; `StaleVersion`; `OutcomeUnknown`; `SchemaError` if the tables are
         missing; or the driver's own last exception, unchanged, when it is not
         stored for any other reason.
         """
-        work = self._core.work(event, on_duplicate, timeout)
-        with work.scopes:
-            return self._drive(work)
+        job = Job(timeout)
+        pending = self._core.pend(
+            event, job, on_duplicate=on_duplicate, expected_version=expected_version
+        )
+        with pending.scopes:
+            self._drive(write_steps([pending], monotonic), job)
+        return receipt_of(pending)
+
+    def write_many(
+        self,
+        events: Iterable[EventSource],
+        *,
+        on_duplicate: OnDuplicate = "error",
+        expected_versions: Iterable[int | None] | None = None,
+        timeout: float | None = None,
+    ) -> list[Outcome]:
+        """Store many events in few transactions; returns how each ended, in their order.
+
+        An outcome is a receipt, or the exception that `write` would have raised.
+        All events are checked before the first is sent. Transactions are cut to
+        what the database takes; one that fails because of single events is split
+        so that the others are stored. Events with the same subject keep their
+        order, but an id that is there twice is written again at the end.
+        `expected_versions` has an entry an event. `timeout` is seconds for
+        everything.
+        """
+        job = Job(timeout)
+        with Many(self._core, job, on_duplicate) as many:
+            many.add(events, expected_versions)
+            for batch in many.batches():
+                self._drive(write_steps(batch, monotonic), job)
+        return many.outcomes
+
+    def transact(self, function: Callable[[Transaction], T], *, timeout: float | None = None) -> T:
+        """Run `function` in a transaction and commit it; returns what it returned.
+
+        `function` is given the transaction: `connection` for statements of your
+        own, `append` for events. It runs again, on another connection, when the
+        transaction meets a conflict or the connection is lost, so it must do
+        nothing else that counts. `timeout` is seconds for everything.
+
+        What `function` raises itself ends the call after a rollback. Raises
+        `DuplicateEvent`; `StaleVersion`; `OutcomeUnknown`, if the connection was
+        lost at the commit and nothing was appended, or other events than before;
+        the driver's last exception, unchanged; `RuntimeError` inside another
+        `transact` of this writer.
+        """
+        require_outermost(self._core)
+        job = Job(timeout)
+        call: Call[T] = Call(self._core, job, function)
+        with opened(call):
+            self._drive(transact_steps(call, monotonic), job)
+        return call.result()
+
+    def append_to(
+        self,
+        connection: psycopg.Connection[Any],
+        event: EventSource,
+        *,
+        expected_version: int | None = None,
+    ) -> Receipt:
+        """Write one event in a transaction that is yours: you commit, you retry.
+
+        The receipt is true once you have committed. Nothing is tried again. Raises
+        `InvalidEvent` before anything is sent; `StaleVersion`; `SchemaError`; the driver's
+        exceptions, unchanged; `psycopg.ProgrammingError` for a connection in
+        autocommit mode without an open transaction.
+        """
+        require_transaction(connection)
+        joined = Joined(self._core, event, expected_version)
+        with joined.scopes:
+            shards = self._shards
+            if shards is None:
+                cursor = psycopg.Cursor(connection, row_factory=tuple_row)
+                cursor.execute(self._core.shard_count)
+                shards = self._core.shards(cursor.fetchall())
+            return joined.receipt(append(self._core, connection, shards, joined.pending))
+
+    def stream(self, entity_type: str, entity_id: str, *, after: int = 0) -> Iterator[StoredEvent]:
+        """Read an entity's events in version order, those after version `after`.
+
+        They are read page by page: memory is bounded, no connection is held
+        meanwhile, and events stored while reading are read too. A page is tried
+        again as a write is; then the driver's exception is raised.
+        """
+        stream = EntityStream(self._core, entity_type, entity_id, after)
+        while not stream.is_at_end:
+            self._drive(stream.steps(monotonic), Job(None))
+            yield from stream.page()
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
@@ -75,76 +198,81 @@ class Writer:
     ) -> None:
         self.close()
 
-    def _drive(self, work: Work) -> Receipt:
-        steps = work.steps()
+    def _drive(self, steps: Generator[_AnyStep, Result, None], job: Job) -> None:
         result: Result = None
         while True:
             try:
                 step = steps.send(result)
-            except StopIteration as end:
-                receipt: Receipt = end.value
-                return receipt
+            except StopIteration:
+                return
             try:
-                result = self._run(step, work)
+                result = self._run(step, job)
             except BaseException as error:
                 steps.throw(error)
                 raise
 
-    def _run(self, step: Attempt | LookUp | Wait, work: Work) -> Result:
-        match step:
-            case Wait(seconds):
-                sleep(seconds)
-                return None
-            case LookUp():
-                return self._look_up(work)
-            case Attempt():
-                return self._attempt(step, work)
-
-    def _attempt(self, step: Attempt, work: Work) -> Result:
-        fresh = step.number > 1 and self._fresh_retries
-        work.sent = False
+    def _run(self, step: _AnyStep, job: Job) -> Result:
+        if isinstance(step, Wait):
+            sleep(step.seconds)
+            return None
+        job.sent = False
         try:
-            connection = self._connections.take(fresh=fresh, deadline=work.deadline)
+            fresh = not isinstance(step, LookUp) and step.fresh and self._core.fresh_retries
+            connection = self._connections.take(fresh=fresh, deadline=job.deadline)
         except Exception as error:  # noqa: BLE001 - the steps classify it
-            return Failed(error, sent=False)
+            return Failed(error)
         try:
-            result = self._write_on(connection, step, work)
+            result = self._run_on(connection, step, job)
+            wrote = isinstance(result, Committed) and not isinstance(step, ReadPage)
+            if wrote and self._core.alarm.is_due():
+                self._look_at_backlog(connection)
         except BaseException as error:
-            self._connections.give_up(connection)
+            self._connections.give_up(connection, error)
             if isinstance(error, Exception):
-                return Failed(self._core.named(error), work.sent)
+                return Failed(self._core.named(error), job.sent)
             raise
         self._connections.give_back(connection)
         return result
 
-    def _write_on(self, connection: Connection, step: Attempt, work: Work) -> Stored | Found:
+    def _look_at_backlog(self, connection: Connection) -> None:
+        """Tell how old it is; the write's outcome is known, and stays what it is."""
+        alarm = self._core.alarm
+        connection.deadline = alarm.deadline(connection.deadline)
+        try:
+            alarm.saw(_rows(connection, alarm.query))
+        except Exception as error:  # noqa: BLE001 - it must not harm the write
+            alarm.failed(error)
+
+    def _run_on(
+        self, connection: Connection, step: Attempt | LookUp | Execute | ReadPage, job: Job
+    ) -> Committed | Present | Failed:
+        if isinstance(step, LookUp):
+            found = _rows(connection, self._core.find, find_parameters(step.ids))
+            return present(found)
+        if isinstance(step, ReadPage):
+            step.stream.take(_rows(connection, *step.stream.query))
+            return Committed(())
         if self._shards is None:
-            self._shards = self._core.shards(_rows(connection, self._core.shard_count))
-        if step.look_first:
-            before = self._find_on(connection, work)
-            if isinstance(before, Found):
-                return before
-        parameters = work.parameters(self._shards)
-        work.sent = True
-        return work.stored(_rows(connection, work.statement, parameters))
+            self._shards = self._count_shards(connection)
+        if isinstance(step, Execute):
+            return execute(connection, step.run, self._shards, job)
+        if self._core.plain:
+            transaction = self._core.transaction(step.batch, self._shards)
+            job.sent = True
+            return committed_batch(step.batch, run(connection, transaction))
+        statement, parameters = self._core.write(step.batch, self._shards)
+        job.sent = True
+        return committed(step.batch, _rows(connection, statement, parameters))
 
-    def _look_up(self, work: Work) -> Result:
-        try:
-            connection = self._connections.take(fresh=self._fresh_retries, deadline=work.deadline)
-        except Exception as error:  # noqa: BLE001 - the steps classify it
-            return Failed(error, sent=False)
-        try:
-            result = self._find_on(connection, work)
-        except BaseException as error:
-            self._connections.give_up(connection)
-            if isinstance(error, Exception):
-                return Failed(error, sent=False)
-            raise
-        self._connections.give_back(connection)
-        return result
-
-    def _find_on(self, connection: Connection, work: Work) -> Found | Absent:
-        return found(_rows(connection, self._core.find, {"id": work.event_id}))
+    def _count_shards(self, connection: Connection) -> int:
+        """The first statement of a writer, and the only one that may turn it to the plain form."""
+        core = self._core
+        if core.must_probe:
+            try:
+                return core.shards(_rows(connection, core.probe))
+            except NO_SUCH_FORM:
+                core.plain = True
+        return core.shards(_rows(connection, core.shard_count))
 
 
 def _rows(

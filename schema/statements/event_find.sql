@@ -1,3 +1,3 @@
--- What a stored event says of its write: whose it was, and its receipt.
-SELECT write_id, fingerprint, position, touches::text
-FROM {schema}.business_events WHERE id = %(id)s
+-- What stored events say of their writes: whose they were, and their receipts.
+SELECT id, write_id, fingerprint, position, touches::text
+FROM {schema}.business_events WHERE id = ANY(%(ids)s::text::uuid[])

@@ -34,7 +34,10 @@ WITH event AS (
   RETURNING e.entity_type, e.entity_id, e.version, e.shard, e.position, e.previous_position
 ), touch AS (
   SELECT t.ordinal, t.event_id, t.subject, t.header, t.entity_type, t.entity_id,
-    entity.version - t.back AS version, entity.shard,
+    CASE WHEN t.expected IS NULL OR entity.version - t.back - 1 = t.expected
+      THEN entity.version - t.back
+      ELSE ('stale ' || t.event_id || ' ' || entity.version - t.back - 1)::bigint END AS version,
+    entity.shard,
     entity.position - t.subject_back AS position,
     CASE WHEN t.first_as_subject THEN entity.previous_position
       ELSE entity.position - t.subject_back - 1 END AS previous_position,
@@ -44,9 +47,9 @@ WITH event AS (
       %(touch_type)s::text::text[], %(touch_entity)s::text::text[], %(back)s::text::bigint[],
       %(subject)s::text::bool[], %(subject_back)s::text::bigint[],
       %(first_as_subject)s::text::bool[], %(header)s::text::text[], %(touch)s::text::text[],
-      %(key)s::text::text[])
+      %(key)s::text::text[], %(expected)s::text::bigint[])
     AS t(ordinal, event_id, entity_type, entity_id, back, subject, subject_back,
-      first_as_subject, header, touch, key)
+      first_as_subject, header, touch, key, expected)
   JOIN entity ON entity.entity_type = t.entity_type AND entity.entity_id = t.entity_id
 ), touched AS (
   SELECT event_id, string_agg(touched, ',' ORDER BY ordinal) AS touches,

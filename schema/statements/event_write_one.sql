@@ -16,6 +16,13 @@ WITH entity AS (
     event_id = EXCLUDED.event_id,
     updated_at = EXCLUDED.updated_at
   RETURNING e.version, e.shard, e.position, e.previous_position
+), touch AS (
+  -- A version that was not expected ends the statement by a failing cast.
+  SELECT CASE WHEN %(expected)s::bigint IS NULL OR version - 1 = %(expected)s::bigint
+      THEN version
+      ELSE ('stale ' || %(id)s::uuid || ' ' || version - 1)::bigint END AS version,
+    shard, position, previous_position
+  FROM entity
 ), business_event AS (
   INSERT INTO {schema}.business_events (id, event_name, event_type, created_date, saved_date,
     event_data, fingerprint, write_id, subject_type, subject_id, subject_version, shard,
@@ -23,19 +30,19 @@ WITH entity AS (
   SELECT %(id)s, %(name)s, %(type)s, %(created_date)s, clock_timestamp(),
     %(data)s::text::json, %(fingerprint)s, %(write_id)s, %(entity_type)s, %(entity_id)s,
     version, shard, position, %(topic)s, ('[' || %(touch)s::text || version || '}}]')::json
-  FROM entity
+  FROM touch
 ), header AS (
   INSERT INTO {schema}.event_headers (entity_type, entity_id, entity_version, event_id,
     event_name, event_type, created_date, saved_date, header_data)
   SELECT %(entity_type)s, %(entity_id)s, version, %(id)s, %(name)s, %(type)s,
     %(created_date)s, clock_timestamp(), %(header)s::json
-  FROM entity
+  FROM touch
 ), message AS (
   INSERT INTO {schema}.outbox (shard, position, event_id, previous_position, subject_type,
     subject_id, subject_version, topic, headers, payload, created_at)
   SELECT shard, position, %(id)s, previous_position, %(entity_type)s, %(entity_id)s, version,
     %(topic)s, (%(headers)s::text || %(key)s::text || '@' || version || '"}}')::json,
     %(data)s::text, clock_timestamp()
-  FROM entity
+  FROM touch
 )
-SELECT version, position FROM entity
+SELECT version, position FROM touch

@@ -27,11 +27,21 @@ if TYPE_CHECKING:
         Touched,
     )
     from .publisher import Publisher, PublisherSettings, open_sink
-    from .writer import AsyncWriter, Writer, WriterSettings, http_status
+    from .writer import (
+        AsyncTransaction,
+        AsyncWriter,
+        StoredEvent,
+        Transaction,
+        Writer,
+        WriterSettings,
+        http_status,
+        is_retryable,
+    )
 
     __version__: str
 
 __all__ = [
+    "AsyncTransaction",
     "AsyncWriter",
     "Database",
     "DuplicateEvent",
@@ -50,21 +60,28 @@ __all__ = [
     "SettingsError",
     "SinkUnavailable",
     "StaleVersion",
+    "StoredEvent",
     "Touched",
+    "Transaction",
     "Writer",
     "WriterSettings",
     "http_status",
+    "is_retryable",
     "open_sink",
 ]
 
 if not TYPE_CHECKING:  # a checker must go by the names above, not by a function that takes any
     _ELSEWHERE = {
+        "AsyncTransaction": "writer",
         "AsyncWriter": "writer",
         "Publisher": "publisher",
         "PublisherSettings": "publisher",
+        "StoredEvent": "writer",
+        "Transaction": "writer",
         "Writer": "writer",
         "WriterSettings": "writer",
         "http_status": "writer",
+        "is_retryable": "writer",
         "open_sink": "publisher",
     }
     """The rooms of the names that are not of `outbox`."""

@@ -1,13 +1,16 @@
 """Both writers behind one face, many calls at once, and what they told."""
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from typing import Generic, Literal, Protocol, TypeVar
 from uuid import UUID
 
+import pytest
 from anyio.from_thread import BlockingPortal
 
 from dsql_outbox.observability import Fact, Hook, RetryScheduled
@@ -22,6 +25,15 @@ OnDuplicate = Literal["error", "return"]
 
 TIMEOUT = 20.0
 """Seconds that a call in a thread may take."""
+
+FORM = os.environ.get("DSQL_OUTBOX_TEST_FORM", "auto")
+"""The form of the writes of every writer that `open_writer` makes; `make test-plain` sets it."""
+
+
+def only_single(reason: str) -> pytest.MarkDecorator:
+    """Leave a test out where writes have the plain form; `reason` says what differs."""
+    return pytest.mark.skipif(FORM == "plain", reason=reason)
+
 
 QUICK = WriterSettings(base=0.002, cap=0.05, jitter=0.0)
 """The default budgets, fifty times as fast."""
@@ -91,6 +103,8 @@ def make_caller(
     """A writer of one of the two kinds, ``threads`` or ``asyncio``."""
     if isinstance(database, str):
         database = Database(database)
+    if settings.form == "auto":
+        settings = replace(settings, form=FORM)  # type: ignore[arg-type]
     if kind == "threads":
         return Writer(database, settings, hooks=hooks)
     return AsyncCaller(portal, AsyncWriter(database, settings, hooks=hooks))

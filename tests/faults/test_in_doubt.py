@@ -20,6 +20,7 @@ from tests._support.callers import (
     OpenWriter,
     in_background,
     on_retry,
+    only_single,
     outcome_of,
 )
 from tests._support.tables import Tables
@@ -119,6 +120,7 @@ def test_a_lost_attempt_that_is_still_at_work_is_fenced_by_the_next_ones_insert(
     tables.assert_true_to({event.id: receipt})
 
 
+@only_single("in a pipeline psycopg loses the server's last words")
 def test_a_session_ended_by_the_server_leaves_doubt_that_is_resolved(
     open_writer: OpenWriter, tables: Tables, facts: Facts, url: str
 ) -> None:
@@ -314,6 +316,7 @@ def test_connections_that_died_unnoticed_cost_no_attempt_each(
     tables.assert_true_to({e.id: o for e, o in zip(events, outcomes, strict=False)})
 
 
+@only_single("psycopg ends a pipeline with a Flush, after which PostgreSQL times nothing out")
 @pytest.mark.parametrize("connections", ["new", "pool"])
 def test_a_kept_connection_that_the_server_timed_out_is_not_used_again(
     open_writer: OpenWriter, tables: Tables, url: str, connections: Connections

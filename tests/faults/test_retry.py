@@ -15,6 +15,7 @@ from tests._support.callers import (
     OpenWriter,
     in_background,
     on_retry,
+    only_single,
     outcome_of,
 )
 from tests._support.tables import Tables
@@ -35,6 +36,7 @@ def event(request: pytest.FixtureRequest) -> Event:
     return found
 
 
+@only_single("it is several statements")
 def test_the_whole_transaction_is_retried(
     open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables, event: Event
 ) -> None:

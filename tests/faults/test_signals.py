@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 from tests._support import workload
-from tests._support.callers import QUICK, Facts, OpenWriter, outcome_of
+from tests._support.callers import QUICK, Facts, OpenWriter, only_single, outcome_of
 
 from dsql_outbox.observability import AttemptEnded, RetryScheduled
 from dsql_outbox.outbox import Event
@@ -79,6 +79,7 @@ def test_retries_can_be_counted_without_reading_text(
     assert [(f.attempt, f.conflict) for f in facts.of(RetryScheduled)] == [(1, True), (2, True)]
 
 
+@only_single("preparing takes no round trip of its own")
 @pytest.mark.parametrize("connections", ["new", "pool"])
 @pytest.mark.parametrize("max_retries", [0, 3])
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The relay on real PostgreSQL: presence is the state, order is per subject."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from time import monotonic
 from uuid import UUID
 
@@ -11,54 +11,23 @@ from dsql_outbox.outbox import (
     Database,
     Entity,
     Event,
-    Message,
     SchemaError,
-    SinkUnavailable,
     parse_event,
 )
 from dsql_outbox.publisher import (
-    Delivered,
-    Outcome,
     Publisher,
     PublisherSettings,
     Rejected,
     Retry,
 )
 from dsql_outbox.schema import apply, statement
+from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 from dsql_outbox.writer._build import one_parameters, prepare
 
 pytestmark = pytest.mark.anyio
 
 ONE_SHARD = 1
-
-
-class MemorySink:
-    """Keeps what it is given; `answers` says otherwise for single events, once each."""
-
-    ordered = False
-    system = "memory"
-
-    def __init__(self) -> None:
-        self.stored: list[Message] = []
-        self.answers: dict[UUID, list[Outcome]] = {}
-        self.down = False
-
-    async def publish(self, messages: Sequence[Message], /) -> list[Outcome]:
-        if self.down:
-            raise SinkUnavailable("the memory sink is down")
-        return [self._publish(message) for message in messages]
-
-    def _publish(self, message: Message) -> Outcome:
-        answers = self.answers.get(message.event_id)
-        if answers:
-            return answers.pop(0)
-        self.stored.append(message)
-        return Delivered()
-
-    @property
-    def ids(self) -> list[UUID]:
-        return [message.event_id for message in self.stored]
 
 
 @pytest.fixture
@@ -132,7 +101,7 @@ async def test_a_message_says_what_its_event_is(database: Database, writer: Writ
     sink = MemorySink()
     async with Publisher(database, sink) as publisher:
         await publisher.run_once()
-    (message,) = sink.stored
+    (message,) = sink.messages
     assert message.payload == text
     assert message.topic == "events.LoanCreated"
     assert message.key == "Loan/L%201"
@@ -172,7 +141,7 @@ async def test_a_commit_behind_the_cursor_is_delivered_and_before_its_successor(
         publisher = await relay(database, sink, batch_rows=3, head_interval=3600.0)
         async with publisher:
             await publisher.run_once()
-            assert len(sink.stored) == 3, "the cursor is behind the late row now"
+            assert len(sink.messages) == 3, "the cursor is behind the late row now"
             slow.commit()
             successor = event("late", 2)
             writer.write(successor)
@@ -185,7 +154,7 @@ async def test_a_commit_behind_the_cursor_is_delivered_and_before_its_successor(
             while (await publisher.run_once()).read:
                 pass
     assert [i for i in sink.ids if i in (late.id, successor.id)] == [late.id, successor.id]
-    assert len(sink.stored) == 22
+    assert len(sink.messages) == 22
     assert count(sql, "outbox") == 0
 
 
@@ -196,7 +165,7 @@ async def test_a_failed_message_holds_its_subject_only(
     for e in (bad, next_of_bad, other):
         writer.write(e)
     sink = MemorySink()
-    sink.answers[bad.id] = [Retry("no")]
+    sink.fail(bad.id, Retry("no"))
     async with await relay(database, sink, backoff_base=0.001) as publisher:
         first = await publisher.run_once()
         assert sink.ids == [other.id]
@@ -205,7 +174,7 @@ async def test_a_failed_message_holds_its_subject_only(
         while count(sql, "outbox"):
             await publisher.run_once()
     assert sink.ids == [other.id, bad.id, next_of_bad.id]
-    assert sink.stored[1].attempt == 2
+    assert sink.messages[1].attempt == 2
     assert count(sql, "outbox_failures") == 0
 
 
@@ -215,7 +184,7 @@ async def test_the_wait_after_a_failure_outlives_the_publisher(
     bad = event("a")
     writer.write(bad)
     sink = MemorySink()
-    sink.answers[bad.id] = [Retry("no")]
+    sink.fail(bad.id, Retry("no"))
     async with await relay(database, sink, backoff_base=300.0) as publisher:
         await publisher.run_once()
     async with await relay(database, sink, backoff_base=300.0) as restarted:
@@ -230,7 +199,7 @@ async def test_a_rejected_message_becomes_a_dead_letter_and_its_subject_goes_on(
     writer.write(poison)
     writer.write(good)
     sink = MemorySink()
-    sink.answers[poison.id] = [Rejected("not for me")]
+    sink.fail(poison.id, Rejected("not for me"))
     async with Publisher(database, sink) as publisher:
         first = await publisher.run_once()
         await publisher.run_once()
@@ -248,7 +217,7 @@ async def test_a_message_dies_after_its_last_attempt(
     bad = event("a")
     writer.write(bad)
     sink = MemorySink()
-    sink.answers[bad.id] = [Retry("1"), Retry("2"), Retry("3")]
+    sink.fail(bad.id, Retry("1"), Retry("2"), Retry("3"))
     settings = {"attempts": 3, "backoff_base": 0.001}
     async with await relay(database, sink, **settings) as publisher:
         while count(sql, "outbox"):
@@ -265,7 +234,7 @@ async def test_block_keeps_the_subject_waiting_for_an_operator(
     writer.write(poison)
     writer.write(good)
     sink = MemorySink()
-    sink.answers[poison.id] = [Rejected("no")]
+    sink.fail(poison.id, Rejected("no"))
     async with await relay(database, sink, on_dead_letter="block") as publisher:
         for _ in range(3):
             await publisher.run_once()
@@ -290,7 +259,7 @@ async def test_an_unreachable_broker_counts_against_no_message(
         sink.down = False
         await publisher.run_once()
     assert sink.ids == [written.id]
-    assert sink.stored[0].attempt == 1
+    assert sink.messages[0].attempt == 1
 
 
 async def test_what_was_acknowledged_is_not_sent_again_when_the_delete_fails(
@@ -316,7 +285,7 @@ async def test_run_ends_when_nothing_is_left(database: Database, writer: Writer)
         writer.write(event(f"car-{n % 4}", n))
     sink = MemorySink()
     total = await (await relay(database, sink, batch_rows=4)).run(until_empty=True)
-    assert total.delivered == len(sink.stored) == 30
+    assert total.delivered == len(sink.messages) == 30
 
 
 async def test_run_ends_when_told_to(database: Database) -> None:
@@ -344,4 +313,4 @@ async def test_rows_and_bytes_of_a_read_are_bounded_and_one_row_always_passes(
         assert first.behind
         while (await publisher.run_once()).behind:
             pass
-    assert len(sink.stored) == 4
+    assert len(sink.messages) == 4

@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from dsql_outbox.observability import (
     AttemptEnded,
+    BatchEnded,
     Fact,
     PublishEnded,
     PublishStarted,
@@ -29,6 +30,7 @@ FAILED_WRITE: list[Fact] = [
     WriteExhausted(EVENT, 1, 0, "SerializationFailure", "40001"),
     WriteEnded(EVENT, "failed", 1, 1, "SerializationFailure"),
 ]
+FAILED_BATCH = BatchEnded(2, 1, 2, "conflict", (), "SerializationFailure", "40001")
 FAILED_PUBLISH: list[Fact] = [
     PublishStarted(EVENT, "topic", "nats", {}, 1, 1, 2, 845),
     PublishEnded(EVENT, "topic", "retry", "no answer"),
@@ -44,6 +46,7 @@ def used_by(*things: list[Fact]) -> set[str]:
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     hook = TraceFacts(provider)
+    hook(FAILED_BATCH)
     for first, *rest in things:
         scope = hook(first)
         assert scope is not None

@@ -38,12 +38,14 @@ class Database:
     def __init__(self) -> None:
         self.gate = anyio.Event()
         self.begun: list[tuple[str, UUID]] = []
+        self.batches: list[int] = []
 
-    async def write(self, event: str) -> Receipt:
-        parsed = parse_event(event)
-        self.begun.append((parsed.touches[0].entity_id, parsed.id))
+    async def write(self, events: Sequence[str]) -> list[Receipt]:
+        parsed = [parse_event(event) for event in events]
+        self.begun += [(event.touches[0].entity_id, event.id) for event in parsed]
+        self.batches.append(len(events))
         await self.gate.wait()
-        return Receipt(parsed.id, "committed", 1, 0, 1, ())
+        return [Receipt(event.id, "committed", 1, 0, 1, ()) for event in parsed]
 
 
 class Printed(Reporter):
@@ -53,8 +55,8 @@ class Printed(Reporter):
         super().__init__(Tally(), None)
         self.receipts: list[UUID] = []
 
-    async def stored(self, receipt: Receipt) -> None:
-        self.receipts.append(receipt.event_id)
+    async def stored(self, receipts: Sequence[Receipt]) -> None:
+        self.receipts += [receipt.event_id for receipt in receipts]
 
 
 def subjects(begun: Sequence[tuple[str, UUID]]) -> set[str]:
@@ -106,3 +108,17 @@ async def test_the_subject_picks_the_worker_so_two_subjects_can_go_at_a_time() -
             await anyio.wait_all_tasks_blocked()
             group.cancel_scope.cancel()
         assert len(database.begun) == at_a_time
+
+
+async def test_a_batch_takes_what_has_been_read_and_no_more_than_asked() -> None:
+    """The workers start at once; while they wait, the reader fills the next batches."""
+    database, source, printed = Database(), EndlessInput(), Printed()
+    storing = Storing(database.write, source, printed, 2, batch=50)
+    async with anyio.create_task_group() as group:
+        group.start_soon(storing.run)
+        await anyio.wait_all_tasks_blocked()
+        assert 50 < source.taken <= 2 * (50 + 50) + 1
+        storing.stop()
+        database.gate.set()
+    assert max(database.batches) == 50
+    assert len(printed.receipts) == source.taken

@@ -1,0 +1,30 @@
+"""An outbox behind a proxy: the faults that every user of a writer has to expect."""
+
+from typing import Final
+
+from dsql_outbox.outbox import DEFAULT_SCHEMA, Database
+
+from ._proxy import PostgresProxy
+
+
+class OutboxProxy(PostgresProxy):
+    """A proxy in front of an outbox, as a context manager; its faults meet writes of events.
+
+    `url` is the database's, with the tables in `schema`. `conflicts` and
+    `lost_commit` are about `write` and `write_many`; for anything else there
+    are `refuse`, `cut` and the other faults of `PostgresProxy`.
+    """
+
+    def __init__(self, url: str, *, schema: str = DEFAULT_SCHEMA) -> None:
+        super().__init__(url)
+        self.database: Final = Database(self.url, schema=schema, isolation="repeatable read")
+        """The database, through the proxy."""
+        self._write = f'INTO "{schema}".business_events'
+
+    def conflicts(self, count: int) -> None:
+        """Refuse the next `count` writes as DSQL does on a conflict: 40001, OC000."""
+        self.refuse(count, matching=self._write)
+
+    def lost_commit(self) -> None:
+        """Let the next write commit, and cut the connection before its answer arrives."""
+        self.cut("after_commit", matching=self._write)

@@ -1,0 +1,61 @@
+"""The pytest plugin: ``pytest_plugins = ["dsql_outbox.testing.plugin"]`` in ``conftest.py``.
+
+It needs the extra [embedded] and pytest; nothing else of this package imports
+pytest. Its fixtures serve async and other tests alike.
+"""
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from dsql_outbox.outbox import Database
+from dsql_outbox.schema import apply
+
+from ._embedded import EmbeddedPostgres
+from ._outbox_proxy import OutboxProxy
+
+__all__ = ["outbox_database", "outbox_proxy", "outbox_server"]
+
+_COPY = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+
+
+@pytest.fixture(scope="session")
+def outbox_server() -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL server for all tests."""
+    with EmbeddedPostgres(settings={"fsync": "off"}) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _outbox_template(outbox_server: EmbeddedPostgres) -> str:
+    """A database with the outbox tables, to be copied: that is quicker than making them."""
+    name = f"template_{uuid4().hex}"
+    apply(Database(outbox_server.create_database(name)))
+    return name
+
+
+@pytest.fixture
+def _outbox_url(outbox_server: EmbeddedPostgres, _outbox_template: str) -> Iterator[str]:
+    """The URL of a database of this test's own."""
+    name = f"test_{uuid4().hex}"
+    copy = _COPY.format(sql.Identifier(name), sql.Identifier(_outbox_template))
+    with psycopg.connect(outbox_server.url, autocommit=True) as connection:
+        connection.execute(copy)
+    yield outbox_server.url.rpartition("/")[0] + f"/{name}"
+    outbox_server.drop_database(name)
+
+
+@pytest.fixture
+def outbox_database(_outbox_url: str) -> Database:
+    """A database of this test's own, with empty outbox tables and DSQL's isolation level."""
+    return Database(_outbox_url, isolation="repeatable read")
+
+
+@pytest.fixture
+def outbox_proxy(_outbox_url: str) -> Iterator[OutboxProxy]:
+    """A proxy in front of `outbox_database`; write to its `database` to meet its faults."""
+    with OutboxProxy(_outbox_url) as proxy:
+        yield proxy

@@ -1,0 +1,252 @@
+"""A database in memory for the steps of a write: it commits, refuses, loses and delays on demand.
+
+It does to a batch what the statements do, and nothing else: all of it or none.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID, uuid4
+
+import psycopg
+from psycopg import errors
+
+from dsql_outbox.observability import AttemptEnded, Fact, Scopes, WriteStarted
+from dsql_outbox.outbox import Entity, Event, Touched, parse_event
+from dsql_outbox.writer import WriterSettings
+from dsql_outbox.writer._backoff import Backoff
+from dsql_outbox.writer._build import prepare
+from dsql_outbox.writer._pending import Found, OnDuplicate, Pending, Stored
+from dsql_outbox.writer._steps import (
+    Attempt,
+    Committed,
+    Failed,
+    LookUp,
+    Present,
+    Result,
+    Step,
+    Steps,
+    Wait,
+    write_steps,
+)
+
+SETTINGS: Final = WriterSettings(jitter=0.0, max_outage=10.0)
+FAULTY: Final = "faulty"
+"""The name of the events that break a constraint."""
+
+Key = tuple[str, str]
+
+
+def pend(
+    *entities: str,
+    event_id: UUID | None = None,
+    name: str = "Car Sold",
+    expected: int | None = None,
+    on_duplicate: OnDuplicate = "error",
+    settings: WriterSettings = SETTINGS,
+    deadline: float | None = None,
+    facts: list[Fact] | None = None,
+) -> Pending:
+    """A call to write one event that touches cars of these ids."""
+    touched = [Entity("Car", entity) for entity in entities or (str(uuid4()),)]
+    event = parse_event(Event.new(name, "CarSold", touched, id=event_id))
+    kept: list[Fact] = [] if facts is None else facts
+    started = WriteStarted(event.id, event.name, event.type, "events.CarSold", len(touched))
+    return Pending(
+        prepare(event, uuid4(), "events.CarSold", "/test", {}, expected_version=expected),
+        Backoff(settings, deadline, lambda: 0.0),
+        Scopes([kept.append], started),
+        on_duplicate=on_duplicate,
+    )
+
+
+class Refused(Exception):  # noqa: N818 - reads as what happened
+    """The database's answer is an error."""
+
+    def __init__(self, error: psycopg.Error) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@dataclass
+class Server:
+    """What is stored, and what is still on its way."""
+
+    found: dict[UUID, Found] = field(default_factory=dict)
+    versions: Counter[Key] = field(default_factory=Counter)
+    delayed: list[list[Pending]] = field(default_factory=list)
+    attempts: int = 0
+    meets_first: bool = False
+    """Which of several errors a server meets: no order is promised."""
+
+    def write(self, batch: Sequence[Pending]) -> Committed:
+        """Run the statement; raises `Refused`, and then nothing is stored."""
+        self.attempts += 1
+        versions, found, stored = Counter(self.versions), dict(self.found), list[Stored]()
+        wrong: list[psycopg.Error] = []
+        for pending in batch:
+            event = pending.prepared.event
+            keys = [(touch.entity_type, touch.entity_id) for touch in event.touches]
+            expected = pending.prepared.expected_version
+            if expected is not None and versions[keys[0]] != expected:
+                wrong.append(_stale(event.id, versions[keys[0]]))
+            versions.update(keys)
+            numbers = tuple(versions[key] for key in keys)
+            if event.name == FAULTY:
+                wrong.append(errors.CheckViolation("a constraint"))
+            elif event.id in found:
+                wrong.append(errors.UniqueViolation("business_events_pkey"))
+            touched = tuple(Touched(*key, versions[key]) for key in keys)
+            position = len(found) + 1
+            found[event.id] = Found(pending.prepared.write_id, event.fingerprint, position, touched)
+            stored.append(Stored(position, numbers))
+        if wrong:
+            raise Refused(wrong[0 if self.meets_first else -1])
+        self.found, self.versions = found, versions
+        return Committed(stored)
+
+    def read(self, ids: Sequence[UUID]) -> Present:
+        """Run the look-up."""
+        return Present({i: self.found[i] for i in ids if i in self.found})
+
+    def arrive(self) -> None:
+        """The attempt that was delayed longest reaches the server; nobody hears the answer."""
+        if self.delayed:
+            self.try_write(self.delayed.pop(0))
+
+    def try_write(self, batch: Sequence[Pending]) -> Result:
+        """Run the statement and answer it."""
+        try:
+            return self.write(batch)
+        except Refused as refused:
+            return Failed(refused.error, sent=True)
+
+
+def _stale(event_id: UUID, actual: int) -> psycopg.Error:
+    text = f'invalid input syntax for type bigint: "stale {event_id} {actual}"'
+    return errors.InvalidTextRepresentation(text)
+
+
+def conflict() -> Failed:
+    """Another transaction was faster."""
+    return Failed(errors.SerializationFailure("change conflicts: (OC000)"), sent=True)
+
+
+def lost() -> Failed:
+    """The connection died after the write was sent."""
+    return Failed(psycopg.OperationalError("server closed the connection unexpectedly"), sent=True)
+
+
+def unreachable() -> Failed:
+    """No connection."""
+    return Failed(psycopg.OperationalError("Connection refused"), sent=False)
+
+
+@dataclass
+class Run:
+    """Drives steps against a server; `misfortunes` come one a step, then all goes well."""
+
+    server: Server
+    misfortunes: list[str] = field(default_factory=list)
+    now: float = 0.0
+    steps: list[Step] = field(default_factory=list)
+    others: Callable[[Server], None] | None = None
+
+    def clock(self) -> float:
+        """The time."""
+        return self.now
+
+    def __call__(self, steps: Steps) -> None:
+        """Drive to the end, which must come."""
+        result: Result = None
+        for _ in range(3_000):
+            try:
+                step = steps.send(result)
+            except StopIteration:
+                return
+            self.steps.append(step)
+            result = self._do(step)
+        raise AssertionError("the steps do not end")
+
+    def count(self, kind: type[Step]) -> int:
+        """How many steps of a kind there were."""
+        return sum(isinstance(step, kind) for step in self.steps)
+
+    def waits(self) -> list[float]:
+        """Seconds of each wait."""
+        return [step.seconds for step in self.steps if isinstance(step, Wait)]
+
+    def _do(self, step: Step) -> Result:
+        if isinstance(step, Wait):
+            self.now += step.seconds
+            return None
+        misfortune = self.misfortunes.pop(0) if self.misfortunes else "none"
+        if misfortune == "arrival":
+            self.server.arrive()
+        if misfortune == "another" and self.others is not None:
+            self.others(self.server)
+        if isinstance(step, LookUp):
+            return self._look_up(step, misfortune)
+        return self._attempt(step, misfortune)
+
+    def _look_up(self, step: LookUp, misfortune: str) -> Result:
+        if misfortune in {"conflict", "lost before", "lost after", "delay", "unreachable"}:
+            return unreachable()
+        if misfortune == "fatal":
+            return Failed(errors.InsufficientPrivilege("business_events"))
+        return self.server.read(step.ids)
+
+    def _attempt(self, step: Attempt, misfortune: str) -> Result:
+        if misfortune in _ANSWERS:
+            return _ANSWERS[misfortune]()
+        if misfortune == "delay":
+            self.server.delayed.append(list(step.batch))
+            return lost()
+        result = self.server.try_write(step.batch)
+        return lost() if misfortune == "lost after" else result
+
+
+_ANSWERS: Final[dict[str, Callable[[], Failed]]] = {
+    "conflict": conflict,
+    "unreachable": unreachable,
+    "lost before": lost,
+    "fatal": lambda: Failed(errors.SyntaxError("SELEC"), sent=True),
+    "collision": lambda: Failed(errors.UniqueViolation("entities_pkey"), sent=True),
+}
+"""Misfortunes of an attempt that the server never sees."""
+
+
+def run(
+    batch: Sequence[Pending], *misfortunes: str, server: Server | None = None, now: float = 0.0
+) -> Run:
+    """Write a batch to a server that suffers a misfortune a step."""
+    done = Run(server or Server(), list(misfortunes), now)
+    done(write_steps(batch, done.clock))
+    return done
+
+
+def answer(steps: Steps, *results: Result) -> list[Step]:
+    """Give each attempt and look-up its answer, each wait its passing."""
+    left, seen, result = list(results), list[Step](), None
+    while True:
+        try:
+            step = steps.send(result)
+        except StopIteration:
+            assert left == []
+            return seen
+        seen.append(step)
+        result = None if isinstance(step, Wait) else left.pop(0)
+
+
+def never() -> float:
+    """A clock that stands."""
+    return 0.0
+
+
+def outcomes_of(facts: Sequence[Fact]) -> list[str]:
+    return [fact.outcome for fact in facts if isinstance(fact, AttemptEnded)]
+
+
+def kinds(steps: Sequence[Step]) -> list[type[Step]]:
+    return [type(step) for step in steps]

@@ -1,0 +1,287 @@
+"""Random schedules: writers, their rivals, faults and limits of time, all from one seed.
+
+What a schedule asks for comes from its seed; how its threads meet does not.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from typing import Final, Literal
+from uuid import UUID
+
+import anyio
+from tests._support.tables import Outcome, Tables
+from tests._support.waiting import wait_until
+
+from dsql_outbox.outbox import (
+    Database,
+    DuplicateEvent,
+    Entity,
+    Event,
+    OutcomeUnknown,
+    Receipt,
+    StaleVersion,
+)
+from dsql_outbox.testing import Held, PostgresProxy
+from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
+
+LOOK_UP: Final = "WHERE id = "
+FAULTY: Final = "faulty"
+CALLS: Final = 3
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of `write_many`; its number and an event's place mark what it stores."""
+
+    events: list[Event]
+    expected: list[int | None]
+    on_duplicate: Literal["error", "return"]
+    timeout: float | None
+    settings: WriterSettings
+    is_async: bool
+
+
+@dataclass
+class Tally:
+    """What came out of schedules."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    rows: int = 0
+    mismatches: list[str] = field(default_factory=list)
+
+    def add(self, other: "Tally") -> None:
+        """Count another's in."""
+        self.outcomes += other.outcomes
+        self.rows += other.rows
+        self.mismatches += other.mismatches
+
+
+def prepare_database(tables: Tables) -> None:
+    """Let the database refuse some events by a constraint."""
+    tables.execute(
+        "ALTER TABLE outbox.business_events ADD CONSTRAINT no_faulty_event"
+        " CHECK (event_name <> 'faulty')"
+    )
+
+
+def run_schedule(seed: int, proxy: PostgresProxy, tables: Tables) -> Tally:
+    """Run one schedule on empty tables and compare them with what the callers were told."""
+    tables.execute("DELETE FROM outbox.business_events")
+    tables.execute("DELETE FROM outbox.event_headers")
+    tables.execute("DELETE FROM outbox.entities")
+    tables.execute("DELETE FROM outbox.outbox")
+    random = Random(seed)
+    calls = _calls(random)
+    isolation = random.choice(["read committed", "repeatable read"])
+    database = Database(proxy.url, isolation=isolation, opens_per_second=100_000)  # type: ignore[arg-type]
+    held = _set_faults(proxy, random)
+    with ThreadPoolExecutor(CALLS) as threads:
+        pending = [threads.submit(_run, database, call) for call in calls]
+        _attend(proxy, held, pending, random)
+        results = [future.result() for future in pending]
+    proxy.heal()
+    _release(held, random)
+    proxy.cut_all()
+    wait_until(lambda: tables.others() == 0, timeout=20.0)
+    return _compare(seed, calls, results, tables)
+
+
+# --- what is asked for -----------------------------------------------------------------
+
+
+def _calls(random: Random) -> list[Call]:
+    ids = [UUID(int=random.getrandbits(128)) for _ in range(4)]
+    return [_call(n, ids, random) for n in range(CALLS)]
+
+
+def _call(number: int, ids: Sequence[UUID], random: Random) -> Call:
+    places = range(random.choice([1, 1, 2, 3, 6]))
+    return Call(
+        events=[_event(f"{number}/{place}", ids, random) for place in places],
+        expected=[random.choice([None, None, None, 0, 1, 2]) for _ in places],
+        on_duplicate=random.choice(["error", "return"]),
+        timeout=random.choice([None, None, 0.03, 0.2]),
+        settings=WriterSettings(
+            base=0.001,
+            cap=0.01,
+            max_outage=0.2,
+            max_retries=random.choice([1, 3, 3]),
+            connections=random.choice(["new", "pool"]),
+        ),
+        is_async=random.random() < 0.5,
+    )
+
+
+def _event(mark: str, ids: Sequence[UUID], random: Random) -> Event:
+    own = UUID(int=random.getrandbits(128))
+    event_id = random.choice(ids) if random.random() < 0.3 else own
+    names = random.sample(["C-1", "C-2", "C-3"], random.choice([1, 1, 2, 3]))
+    entities = [Entity("Car", name, {"mark": mark}) for name in names]
+    name = FAULTY if random.random() < 0.08 else "Car Sold"
+    return Event.new(name, "CarSold", entities, id=event_id)
+
+
+def _set_faults(proxy: PostgresProxy, random: Random) -> list[Held]:
+    held: list[Held] = []
+    faults = [
+        partial(proxy.refuse, 1),
+        partial(proxy.refuse, 2),
+        partial(proxy.refuse, 1, sqlstate="40P01", message="deadlock detected"),
+        partial(proxy.refuse, 1, sqlstate="23505", message="duplicate key"),
+        partial(proxy.refuse, 1, sqlstate="57014", message="canceling statement"),
+        partial(proxy.cut, "before"),
+        partial(proxy.cut, "after_sent"),
+        partial(proxy.cut, "after_commit"),
+        partial(proxy.cut, "after_commit", reset=True),
+        partial(proxy.cut, "mid_answer"),
+        partial(proxy.cut, "before", matching=LOOK_UP),
+        partial(proxy.refuse, 1, matching=LOOK_UP),
+        lambda: held.append(proxy.hold()),
+    ]
+    for _ in range(random.randrange(9)):
+        random.choice(faults)()
+    return held
+
+
+# --- while it runs ---------------------------------------------------------------------
+
+
+def _run(database: Database, call: Call) -> list[Outcome]:
+    if call.is_async:
+        return anyio.run(_run_async, database, call)
+    with Writer(database, call.settings) as writer:
+        return writer.write_many(
+            call.events,
+            on_duplicate=call.on_duplicate,
+            expected_versions=call.expected,
+            timeout=call.timeout,
+        )
+
+
+async def _run_async(database: Database, call: Call) -> list[Outcome]:
+    async with AsyncWriter(database, call.settings) as writer:
+        return await writer.write_many(
+            call.events,
+            on_duplicate=call.on_duplicate,
+            expected_versions=call.expected,
+            timeout=call.timeout,
+        )
+
+
+def _attend(
+    proxy: PostgresProxy,
+    held: list[Held],
+    pending: Sequence["Future[list[Outcome]]"],
+    random: Random,
+) -> None:
+    """Cut off the callers of what is held, and let some of that go on while they try again."""
+    waiting = list(held)
+
+    def is_over() -> bool:
+        for one in list(waiting):
+            with suppress(TimeoutError):
+                one.arrived(0.001)
+                waiting.remove(one)
+                proxy.cut_all()
+                if random.random() < 0.5:
+                    _let_go(one)
+        return all(future.done() for future in pending)
+
+    wait_until(is_over, timeout=60.0)
+
+
+def _release(held: Sequence[Held], random: Random) -> None:
+    """What is still held arrives after its caller was answered, or never."""
+    for one in held:
+        with suppress(TimeoutError):
+            one.arrived(0.001)
+            one.drop() if random.random() < 0.2 else _let_go(one)
+
+
+def _let_go(held: Held) -> None:
+    with suppress(ConnectionError):
+        held.release()
+
+
+# --- what came of it -------------------------------------------------------------------
+
+
+def _compare(
+    seed: int, calls: Sequence[Call], results: Sequence[list[Outcome]], tables: Tables
+) -> Tally:
+    tally = Tally(rows=len(tables.events()))
+    try:
+        tables.assert_consistent()
+    except AssertionError as error:
+        tally.mismatches.append(f"seed {seed}: the tables do not fit together: {error}")
+    stored = {_mark(json.loads(row["data"])): row["id"] for row in tables.events()}
+    versions = {row["entity_id"]: row["version"] for row in tables.entities()}
+    for call, outcomes in zip(calls, results, strict=True):
+        for event, outcome in zip(call.events, outcomes, strict=True):
+            tally.outcomes[_name(outcome)] += 1
+            if not _is_true(event, outcome, stored, versions, tables):
+                tally.mismatches.append(f"seed {seed}: {event.id} ended as {outcome!r}")
+        if not _keeps_order(call.events, outcomes):
+            tally.mismatches.append(f"seed {seed}: a subject's events changed places: {outcomes}")
+    return tally
+
+
+def _mark(event: dict[str, list[dict[str, str]]]) -> str:
+    return event["entities"][0]["mark"]
+
+
+def _name(outcome: Outcome) -> str:
+    kind = type(outcome).__name__
+    return f"{kind} ({outcome.status})" if isinstance(outcome, Receipt) else kind
+
+
+def _is_true(
+    event: Event,
+    outcome: Outcome,
+    stored: dict[str, UUID],
+    versions: dict[str, int],
+    tables: Tables,
+) -> bool:
+    subject = event.entities[0]
+    is_mine = str(subject.attributes["mark"]) in stored
+    if isinstance(outcome, OutcomeUnknown):
+        return True
+    if isinstance(outcome, Receipt):
+        is_committed = outcome.status == "committed"
+        return is_mine == is_committed and outcome.event_id == event.id and _fits(outcome, tables)
+    if is_mine:
+        return False
+    if isinstance(outcome, DuplicateEvent):
+        return event.id in stored.values()
+    if isinstance(outcome, StaleVersion):
+        return outcome.expected != outcome.actual <= versions.get(subject.id, 0)
+    return True
+
+
+def _fits(receipt: Receipt, tables: Tables) -> bool:
+    try:
+        tables.assert_true_to({receipt.event_id: receipt})
+    except (AssertionError, ValueError):
+        return False
+    return True
+
+
+def _keeps_order(events: Sequence[Event], outcomes: Sequence[Outcome]) -> bool:
+    """Whether versions rise in the order of the call; a repeated id is written at its end."""
+    times = Counter(event.id for event in events)
+    last: Counter[str] = Counter()
+    for event, outcome in zip(events, outcomes, strict=True):
+        if times[event.id] > 1:
+            continue
+        if isinstance(outcome, Receipt) and outcome.status == "committed":
+            subject = outcome.entities[0]
+            if subject.version <= last[subject.entity_id]:
+                return False
+            last[subject.entity_id] = subject.version
+    return True

@@ -1,0 +1,240 @@
+"""Group commit when something breaks: each caller gets its own truth, and nobody hangs."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+
+import psycopg
+import pytest
+from tests._support.callers import QUICK, Facts
+from tests._support.tables import Outcome, Tables
+from tests._support.waiting import wait_until
+
+from dsql_outbox.observability import AttemptEnded, BatchEnded, Hook, WriteEnded
+from dsql_outbox.outbox import Database, Entity, Event, OutcomeUnknown, Receipt
+from dsql_outbox.testing import PostgresProxy
+from dsql_outbox.writer import AsyncWriter, WriterSettings, _coalesce
+
+pytestmark = pytest.mark.anyio
+
+ONE_LANE = replace(QUICK, coalesce=1)
+
+
+@asynccontextmanager
+async def open_writer(
+    url: str, settings: WriterSettings = ONE_LANE, *hooks: Hook
+) -> AsyncIterator[AsyncWriter]:
+    database = Database(url, isolation="repeatable read")
+    async with AsyncWriter(database, settings, hooks=hooks) as writer:
+        yield writer
+
+
+def on(*cars: str) -> Event:
+    return Event.new("Car Sold", "CarSold", [Entity("Car", car, {"owner": "me"}) for car in cars])
+
+
+async def until(state: Callable[[], bool]) -> None:
+    await asyncio.to_thread(wait_until, state)
+
+
+async def endings(writer: AsyncWriter) -> set[type]:
+    calls = started(writer, on("CAR-1"), on("CAR-1"), on("CAR-1"))
+    return {type(end) for end in await asyncio.gather(*calls, return_exceptions=True)}
+
+
+def started(
+    writer: AsyncWriter, *events: Event, timeout: float | None = None
+) -> "list[asyncio.Task[Receipt]]":
+    return [asyncio.create_task(writer.write(event, timeout=timeout)) for event in events]
+
+
+@pytest.mark.parametrize("where", ["before", "after_commit", "mid_answer"])
+async def test_every_caller_of_a_batch_in_doubt_gets_its_true_receipt(
+    proxy: PostgresProxy, tables: Tables, facts: Facts, where: str
+) -> None:
+    proxy.cut(where)  # type: ignore[arg-type]
+    events = [on(f"CAR-{n % 7}") for n in range(30)]
+    async with open_writer(proxy.url, ONE_LANE, facts) as writer:
+        receipts = await asyncio.gather(*map(writer.write, events))
+    assert {receipt.attempts for receipt in receipts} == {2}
+    assert facts.of(BatchEnded)[0].outcome == "in_doubt"
+    tables.assert_true_to({receipt.event_id: receipt for receipt in receipts})
+
+
+async def test_a_conflicted_batch_is_split_and_each_event_counts_its_own_attempts(
+    proxy: PostgresProxy, tables: Tables, facts: Facts
+) -> None:
+    proxy.refuse(2)
+    events = [on(f"CAR-{n}") for n in range(8)]
+    async with open_writer(proxy.url, ONE_LANE, facts) as writer:
+        receipts = await asyncio.gather(*map(writer.write, events))
+    assert [receipt.attempts for receipt in receipts] == [3, 3, 3, 3, 2, 2, 2, 2]
+    assert len(facts.of(AttemptEnded)) == 20
+    tables.assert_true_to({receipt.event_id: receipt for receipt in receipts})
+
+
+async def test_others_pass_a_batch_that_waits_for_its_retry_and_its_own_entities_rest(
+    proxy: PostgresProxy, tables: Tables, facts: Facts
+) -> None:
+    proxy.refuse(1)
+    settings = replace(ONE_LANE, base=0.5, cap=0.5)
+    async with open_writer(proxy.url, settings, facts) as writer:
+        (first,) = started(writer, on("CAR-1"))
+        await until(lambda: bool(facts.waits()))
+        (second,) = started(writer, on("CAR-1"))
+        other = await writer.write(on("CAR-2"))
+        assert not first.done()
+        assert not second.done()
+        receipts = [other, await first, await second]
+    assert [r.attempts for r in receipts] == [1, 2, 1]
+    assert [r.entities[0].version for r in receipts] == [1, 1, 2]
+    tables.assert_consistent()
+
+
+async def test_a_foreign_writer_of_one_entity_costs_the_others_no_failure(
+    url: str, tables: Tables
+) -> None:
+    stop = threading.Event()
+
+    def hammer() -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            while not stop.is_set():
+                connection.execute(
+                    "UPDATE outbox.entities SET updated_at = now() WHERE entity_id = 'HOT'"
+                )
+
+    hot: list[Outcome] = []
+    cold: list[Receipt] = []
+
+    async def hot_caller(writer: AsyncWriter) -> None:
+        for _ in range(10):
+            with suppress(psycopg.Error):
+                hot.append(await writer.write(on("HOT")))
+
+    async def cold_caller(writer: AsyncWriter, n: int) -> None:
+        cold.extend([await writer.write(on(f"CAR-{n}")) for _ in range(10)])
+
+    async with open_writer(url, replace(ONE_LANE, coalesce=4)) as writer:
+        await writer.write(on("HOT"))
+        thread = threading.Thread(target=hammer)
+        thread.start()
+        try:
+            await asyncio.gather(
+                *(hot_caller(writer) for _ in range(4)),
+                *(cold_caller(writer, n) for n in range(40)),
+            )
+        finally:
+            stop.set()
+            await asyncio.to_thread(thread.join)
+    assert len(cold) == 400
+    assert sum(receipt.attempts == 1 for receipt in cold) > 200
+    tables.assert_consistent()
+
+
+async def test_a_caller_whose_time_is_over_leaves_alone(
+    proxy: PostgresProxy, tables: Tables
+) -> None:
+    held = proxy.hold()
+    async with open_writer(proxy.url) as writer:
+        (hasty,) = started(writer, late := on("CAR-1"), timeout=0.2)
+        (patient,) = started(writer, on("CAR-1"))
+        await asyncio.to_thread(held.arrived)
+        with pytest.raises(OutcomeUnknown) as raised:
+            await hasty
+        assert raised.value.event_id == late.id
+        await asyncio.to_thread(held.release)
+        receipt = await patient
+    assert receipt.entities[0].version == 2
+    assert len(tables.events(late.id)) == 1
+
+
+async def test_a_lost_answer_ends_with_the_last_callers_time_and_the_lane_goes_on(
+    proxy: PostgresProxy, tables: Tables
+) -> None:
+    proxy.stall()
+    async with open_writer(proxy.url) as writer:
+        calls = started(writer, on("CAR-1"), on("CAR-2"), timeout=0.3)
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown] * 2
+        assert (await writer.write(on("CAR-1"))).attempts == 1
+    tables.assert_consistent()
+
+
+async def test_what_is_not_sent_when_its_caller_leaves_is_not_written(
+    proxy: PostgresProxy, tables: Tables, facts: Facts
+) -> None:
+    held = proxy.hold()
+    async with open_writer(proxy.url, ONE_LANE, facts) as writer:
+        (first,) = started(writer, on("CAR-1"))
+        await asyncio.to_thread(held.arrived)
+        (cancelled,) = started(writer, gone := on("CAR-1"))
+        (hasty,) = started(writer, late := on("CAR-1"), timeout=0.05)
+        (last,) = started(writer, on("CAR-1"))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        with pytest.raises(psycopg.OperationalError, match="its turn did not come"):
+            await hasty
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        await asyncio.to_thread(held.release)
+        await first
+        assert (await last).entities[0].version == 2
+    assert tables.events(gone.id) == tables.events(late.id) == []
+    assert [fact.status for fact in facts.of(WriteEnded, gone.id)] == ["failed"]
+
+
+async def test_what_is_sent_when_its_caller_is_cancelled_goes_on(
+    proxy: PostgresProxy, tables: Tables
+) -> None:
+    held = proxy.hold()
+    async with open_writer(proxy.url) as writer:
+        cancelled, other = started(writer, event := on("CAR-1"), on("CAR-1"))
+        await asyncio.to_thread(held.arrived)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        await asyncio.to_thread(held.release)
+        assert (await other).entities[0].version == 2
+    assert len(tables.events(event.id)) == 1
+
+
+async def test_a_caller_that_finds_no_room_in_time_is_told_so(
+    proxy: PostgresProxy, tables: Tables
+) -> None:
+    held = proxy.hold()
+    async with open_writer(proxy.url, replace(ONE_LANE, max_queued=1)) as writer:
+        first, *_ = started(writer, on("CAR-1"))
+        await asyncio.to_thread(held.arrived)
+        (second,) = started(writer, on("CAR-1"))
+        await asyncio.sleep(0)
+        with pytest.raises(psycopg.OperationalError, match="1 events were queued"):
+            await writer.write(late := on("CAR-1"), timeout=0.05)
+        await asyncio.to_thread(held.release)
+        await asyncio.gather(first, second)
+    assert tables.events(late.id) == []
+
+
+async def test_a_defect_in_a_lane_fails_its_callers_and_no_later_ones(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_writer(url) as writer:
+        with monkeypatch.context() as broken:
+            broken.setattr(_coalesce, "chunks", lambda _: 1 / 0)
+            assert await endings(writer) == {ZeroDivisionError}
+        with monkeypatch.context() as broken:
+            broken.setattr(_coalesce, "_advance", lambda *_: 1 / 0)
+            assert await endings(writer) == {OutcomeUnknown}
+        assert (await writer.write(on("CAR-1"))).attempts == 1
+
+
+async def test_a_writer_left_while_busy_ends_its_retries_first(
+    proxy: PostgresProxy, tables: Tables
+) -> None:
+    proxy.refuse(3)
+    async with open_writer(proxy.url) as writer:
+        calls = started(writer, *(on(f"CAR-{n}") for n in range(6)))
+        await asyncio.sleep(0)
+    receipts = await asyncio.gather(*calls)
+    tables.assert_true_to({receipt.event_id: receipt for receipt in receipts})

@@ -1,0 +1,153 @@
+"""``dsql-outbox write --batch``: many events in one transaction."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from tests._support.commands import Command, lines, run
+from tests._support.written import event, failures, ids, receipts, summary
+
+from dsql_outbox.outbox import Database
+from dsql_outbox.schema import apply
+from dsql_outbox.testing import PostgresProxy
+
+
+@pytest.fixture
+def url(database_url: str) -> str:
+    apply(Database(database_url), shards=2)
+    return database_url
+
+
+@pytest.fixture
+def proxy(url: str) -> Iterator[PostgresProxy]:
+    with PostgresProxy(url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def sql(url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
+
+
+AsFile = Callable[[Sequence[bytes]], Path]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> AsFile:
+    """Events in a file, which is read in one piece; a pipe comes in pieces of its own."""
+
+    def file(events: Sequence[bytes]) -> Path:
+        path = tmp_path / f"{len(events)}.jsonl"
+        path.write_bytes(lines(events))
+        return path
+
+    return file
+
+
+def transactions(sql: psycopg.Connection[Any]) -> list[int]:
+    """Sizes of the transactions that stored events, the biggest first."""
+    query = "SELECT count(*) FROM outbox.business_events GROUP BY xmin::text ORDER BY 1 DESC"
+    return [size for (size,) in sql.execute(query)]
+
+
+def test_events_at_hand_share_a_transaction_and_keep_their_order_per_subject(
+    url: str, sql: psycopg.Connection[Any], file: AsFile
+) -> None:
+    events = [event(f"car-{n % 3}", n) for n in range(60)]
+    done = run("write", "--database", url, "--workers", 1, "--batch", 25, file(events))
+    assert done.code == 0
+    assert transactions(sql) == [25, 25, 10]
+    versions = {str(r.event_id): r.entities[0].version for r in receipts(done.out)}
+    assert [versions[one] for one in ids(events)] == [1 + n // 3 for n in range(60)]
+
+
+def test_without_it_each_event_has_a_transaction_of_its_own(
+    url: str, sql: psycopg.Connection[Any]
+) -> None:
+    assert run("write", "--database", url, stdin=lines([event(), event()])).code == 0
+    assert transactions(sql) == [1, 1]
+
+
+def test_slow_input_is_not_held_back_for_a_full_batch(url: str) -> None:
+    with Command("write", "--database", url, "--batch", 100) as command:
+        for one in (event(), event()):
+            command.feed(one + b"\n")
+            assert receipts(command.line())[0].event_id.hex == ids([one])[0].replace("-", "")
+        assert command.finish().code == 0
+
+
+def test_a_second_run_returns_the_duplicates_of_a_batch_by_one_look_up(
+    proxy: PostgresProxy, file: AsFile
+) -> None:
+    events = [event(f"car-{n}") for n in range(200)]
+    flags = ["--database", proxy.url, "--workers", 1, "--batch", 100, "--on-duplicate", "return"]
+    assert run("write", *flags, file(events[:150])).code == 0
+    proxy.reset_counts()
+    done = run("write", *flags, file(events))
+    counts = summary(done.err)
+    assert (done.code, counts["duplicates"], counts["stored"]) == (0, 150, 50)
+    found = receipts(done.out)
+    assert sorted(str(r.event_id) for r in found) == sorted(ids(events))
+    assert sum(r.status == "duplicate" for r in found) == 150
+    assert {r.entities[0].version for r in found} == {1}
+    assert proxy.round_trips <= 10, "not one an event"
+
+
+def test_duplicates_are_failures_each_by_name_if_so_wished(url: str, file: AsFile) -> None:
+    events = [event(f"car-{n}") for n in range(4)]
+    flags = ["--database", url, "--workers", 1, "--batch", 10]
+    assert run("write", *flags, file(events[1:3])).code == 0
+    done = run("write", *flags, file(events))
+    assert done.code == 1
+    assert [failure["eventId"] for failure in failures(done.err)] == ids(events[1:3])
+    assert [str(r.event_id) for r in receipts(done.out)] == [ids(events)[0], ids(events)[3]]
+
+
+def test_an_event_that_the_database_refuses_does_not_take_its_batch_along(
+    url: str, sql: psycopg.Connection[Any], file: AsFile
+) -> None:
+    sql.execute("ALTER TABLE outbox.entities ADD CHECK (entity_id <> 'bad')")
+    events = [event("bad" if n == 5 else f"car-{n}") for n in range(12)]
+    done = run("write", "--database", url, "--workers", 1, "--batch", 12, file(events))
+    assert done.code == 1
+    assert [(f["record"], f["error"]) for f in failures(done.err)] == [(6, "CheckViolation")]
+    assert summary(done.err)["stored"] == 11
+
+
+def test_a_conflicted_batch_is_retried_and_told_per_event(
+    proxy: PostgresProxy, file: AsFile
+) -> None:
+    proxy.refuse(1)
+    events = [event(f"car-{n}") for n in range(6)]
+    flags = ["--database", proxy.url, "--workers", 1, "--batch", 6]
+    done = run("write", *flags, file(events))
+    assert done.code == 0
+    assert {(r.attempts, r.conflicts) for r in receipts(done.out)} == {(2, 1)}
+    assert summary(done.err)["retried"] == 6
+
+
+def test_an_unreachable_database_ends_it_and_says_where_to_go_on(
+    proxy: PostgresProxy, file: AsFile
+) -> None:
+    proxy.pause_listening()
+    flags = ["--database", proxy.url, "--max-outage", 0, "--batch", 10]
+    done = run("write", *flags, file([event("car") for _ in range(100)]))
+    assert (done.code, done.out) == (1, b"")
+    assert len(failures(done.err)) == 10, "the batch in flight, and none of the rest"
+    assert "stopped: the database cannot be reached; write again from record 1 of " in done.err
+
+
+def test_missing_tables_end_it_with_the_command_to_run(database_url: str) -> None:
+    stdin = lines([event("a"), event("b")])
+    done = run("write", "--database", database_url, "--batch", 10, stdin=stdin)
+    assert (done.code, done.out, failures(done.err)) == (78, b"", [])
+    assert "run `dsql-outbox schema apply`" in done.err
+
+
+def test_an_empty_batch_is_wrong_usage(url: str) -> None:
+    done = run("write", "--database", url, "--batch", 0)
+    assert done.code == 2
+    assert "Invalid value for '--batch'" in done.err

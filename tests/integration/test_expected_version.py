@@ -1,0 +1,107 @@
+"""A write that is only to happen while its subject is at a known version."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+from tests._support import workload
+from tests._support.callers import QUICK, outcome_of, with_workers
+from tests._support.tables import Outcome, Tables
+
+from dsql_outbox.outbox import Database, Event, Receipt, StaleVersion
+from dsql_outbox.testing import PostgresProxy
+from dsql_outbox.writer import HttpAnswer, Writer, http_status
+
+WRITERS = 8
+
+
+def write(url: str, event: Event, expected: int, isolation: str = "read committed") -> Outcome:
+    database = Database(url, isolation=isolation, opens_per_second=10_000)  # type: ignore[arg-type]
+    with Writer(database, QUICK) as writer:
+        return outcome_of(partial(writer.write, event, expected_version=expected))
+
+
+def versions(*outcomes: Outcome) -> list[int]:
+    return [o.entities[0].version for o in outcomes if isinstance(o, Receipt)]
+
+
+EVENTS = [workload.car_created, workload.three_entities]
+
+
+@pytest.mark.parametrize("make", EVENTS, ids=["1 entity", "3 entities"])
+def test_versions_follow_each_other_from_an_entity_that_does_not_exist(
+    url: str, tables: Tables, make: Callable[[], Event]
+) -> None:
+    events = [make() for _ in range(3)]
+    outcomes = [write(url, event, n) for n, event in enumerate(events)]
+    assert versions(*outcomes) == [1, 2, 3]
+    tables.assert_true_to({e.id: o for e, o in zip(events, outcomes, strict=True)})
+
+
+@pytest.mark.parametrize("make", EVENTS, ids=["1 entity", "3 entities"])
+@pytest.mark.parametrize("expected", [0, 2, 7])
+def test_another_version_is_stale_and_nothing_is_stored(
+    url: str, tables: Tables, make: Callable[[], Event], expected: int
+) -> None:
+    first, second = make(), make()
+    receipt = write(url, first, 0)
+    error = write(url, second, expected)
+    assert isinstance(error, StaleVersion)
+    assert (error.event_id, error.expected, error.actual) == (second.id, expected, 1)
+    assert http_status(error) == HttpAnswer(409)
+    tables.assert_true_to({first.id: receipt, second.id: error})
+
+
+def test_the_attempt_after_a_conflict_decides(proxy: PostgresProxy, tables: Tables) -> None:
+    """A conflict proves no version; what moved it may have been another entity."""
+    proxy.refuse(1)
+    held = write(proxy.url, workload.car_created(), 0)
+    assert isinstance(held, Receipt)
+    assert held.conflicts == 1
+    proxy.refuse(1)
+    stale = write(proxy.url, event := workload.car_created(), 0)
+    assert isinstance(stale, StaleVersion)
+    tables.assert_true_to({held.event_id: held, event.id: stale})
+
+
+@pytest.mark.parametrize("make", EVENTS, ids=["1 entity", "3 entities"])
+def test_the_own_lost_commit_wins_over_stale(
+    proxy: PostgresProxy, tables: Tables, make: Callable[[], Event]
+) -> None:
+    """It moved the version itself."""
+    proxy.cut("after_commit")
+    receipt = write(proxy.url, event := make(), 0)
+    assert isinstance(receipt, Receipt)
+    assert (receipt.status, receipt.attempts) == ("committed", 2)
+    assert versions(receipt) == [1]
+    tables.assert_true_to({event.id: receipt})
+
+
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read"])
+def test_of_many_writers_with_the_same_version_exactly_one_wins(
+    url: str, tables: Tables, isolation: str
+) -> None:
+    outcomes: dict[object, Outcome] = {}
+    for version in range(3):
+        events = [workload.car_created() for _ in range(WRITERS)]
+        ends = with_workers(
+            WRITERS,
+            partial(write, url, expected=version, isolation=isolation),
+            events,
+        )
+        assert versions(*ends) == [version + 1]
+        assert sum(isinstance(end, StaleVersion) for end in ends) == WRITERS - 1
+        outcomes |= {event.id: end for event, end in zip(events, ends, strict=True)}
+    tables.assert_true_to(outcomes)  # type: ignore[arg-type]
+    assert len(tables.events()) == 3
+
+
+def test_in_one_call_each_event_may_build_on_the_one_before(url: str, tables: Tables) -> None:
+    events = [workload.car_created() for _ in range(4)]
+    with Writer(Database(url), QUICK) as writer:
+        outcomes = writer.write_many(events, expected_versions=[0, 1, 1, None])
+    assert versions(*outcomes) == [1, 2, 3]
+    stale = outcomes[2]
+    assert isinstance(stale, StaleVersion)
+    assert (stale.expected, stale.actual) == (1, 2)
+    tables.assert_true_to({e.id: o for e, o in zip(events, outcomes, strict=True)})

@@ -1,0 +1,261 @@
+"""The plain form stores what the single form stores, in one round trip."""
+
+import select
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from random import Random
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import errors
+from tests._support import workload
+from tests._support.callers import QUICK, OpenWriter, with_workers
+from tests._support.tables import Row, Tables
+
+from dsql_outbox.outbox import Connection, Database, Entity, Event, StaleVersion, parse_event
+from dsql_outbox.schema import statement
+from dsql_outbox.testing import PostgresProxy
+from dsql_outbox.writer import Writer
+from dsql_outbox.writer._build import PreparedEvent, batch_parameters, prepare
+from dsql_outbox.writer._pipeline import run
+from dsql_outbox.writer._plain import Plain
+
+BATCH = statement("event_write_batch", "outbox")
+PLAIN = Plain("outbox")
+SHARDS = 16
+AUTO, FORCED = replace(QUICK, form="auto"), replace(QUICK, form="plain")
+
+Key = tuple[str, str]
+HOT: list[Key] = [("Car", "C-1"), ("Car", 'C "2" \\ ⬡ {}, %s'), ("Loan", "C-1")]
+a_batch = st.lists(
+    st.lists(st.sampled_from(HOT), min_size=1, max_size=3, unique=True), min_size=1, max_size=8
+)
+
+
+@pytest.fixture
+def connection(url: str) -> Iterator[Connection]:
+    with Database(url).connect() as connection:
+        yield connection
+
+
+def prepared(keys: Sequence[Key], n: int) -> PreparedEvent:
+    entities = [Entity(kind, name, {"number": n}) for kind, name in keys]
+    event = Event.new("Car Sold", "CarSold", entities)
+    return prepare(parse_event(event), uuid4(), "events.CarSold", "/test", {"traceparent": "00"})
+
+
+def plain(connection: Connection, batch: Sequence[PreparedEvent]) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in run(connection, PLAIN.transaction(batch, SHARDS))]
+
+
+def single(connection: Connection, batch: Sequence[PreparedEvent]) -> list[tuple[Any, ...]]:
+    return connection.execute(BATCH, batch_parameters(batch, SHARDS)).fetchall()
+
+
+def empty(tables: Tables) -> None:
+    tables.execute(
+        "TRUNCATE outbox.business_events, outbox.event_headers, outbox.entities, outbox.outbox"
+    )
+
+
+def snapshot(tables: Tables) -> list[list[Row]]:
+    """All but what the clock gave; `assert_consistent` has looked at the positions."""
+    tables.assert_consistent()
+    rows = [tables.events(), tables.headers(), tables.messages(), tables.entities()]
+    clock = {"position", "previous_position"}
+    kept = [[{k: v for k, v in row.items() if k not in clock} for row in table] for table in rows]
+    return [sorted(table, key=repr) for table in kept]
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(batches=st.lists(a_batch, min_size=1, max_size=4))
+def test_both_forms_store_and_answer_the_same(
+    connection: Connection, tables: Tables, batches: list[list[list[Key]]]
+) -> None:
+    whole = [[prepared(keys, n) for n, keys in enumerate(batch)] for batch in batches]
+    found = []
+    for write in (single, plain):
+        empty(tables)
+        answers = [write(connection, batch) for batch in whole]
+        told = [[(ok, n, version, subj) for ok, n, version, _, subj in rows] for rows in answers]
+        stored = {row["id"]: row["position"] for row in tables.events()}
+        subjects = [row[3] for rows in answers for row in rows if row[4]]
+        assert subjects == [stored[event.event.id] for batch in whole for event in batch]
+        found.append((told, snapshot(tables)))
+    assert found[0] == found[1]
+
+
+def test_positions_rise_when_the_clock_stands_far_behind(
+    connection: Connection, tables: Tables
+) -> None:
+    plain(connection, [prepared(HOT[:1], 0)])
+    tables.execute("UPDATE outbox.entities SET position = 4000000000000000")
+    rows = plain(connection, [prepared(HOT[:1], n) for n in range(3)])
+    assert [row[3] for row in rows] == [4000000000000000 + n for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("threshold", [None, 5])
+def test_it_runs_with_and_without_prepared_statements(
+    connection: Connection, tables: Tables, threshold: int | None
+) -> None:
+    connection.prepare_threshold = threshold
+    for n in range(8):
+        plain(connection, [prepared(HOT[:1], n)])
+    tables.assert_consistent()
+    assert len(tables.events()) == 8
+    named = connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone()
+    assert (named == (0,)) == (threshold is None)
+
+
+@pytest.mark.parametrize("threshold", [None, 5])
+def test_a_connection_serves_again_after_a_failure_at_any_time(
+    connection: Connection, tables: Tables, threshold: int | None
+) -> None:
+    """What the failure kept from being prepared must not count as prepared."""
+    connection.prepare_threshold = threshold
+    event = prepared(HOT[:1], 0)
+    for n in range(8):
+        if tables.events(event.event.id):
+            with pytest.raises(errors.UniqueViolation):
+                plain(connection, [event])
+            assert connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
+        plain(connection, [event if n == 0 else prepared(HOT[1:2], n)])
+    tables.assert_consistent()
+    assert len(tables.events()) == 8
+
+
+def test_a_short_result_never_commits(connection: Connection, tables: Tables) -> None:
+    transaction = PLAIN.transaction([prepared(HOT[:2], 0), prepared(HOT[2:], 1)], SHARDS)
+    fewer = batch_parameters([prepared(HOT[:1], 0), prepared(HOT[2:], 1)], SHARDS)
+    names = ("entity_type", "entity_id", "touches", "subjects", "shard", "attributes")
+    short = {name: fewer[name] for name in (*names, "entity_event")}
+    broken = [(query, parameters and parameters | short) for query, parameters in transaction]
+    with pytest.raises(errors.InvalidTextRepresentation, match="short write: 2 events, 2 touches"):
+        run(connection, broken)
+    assert tables.events() == tables.headers() == tables.entities() == tables.messages() == []
+
+
+def test_an_answer_of_rollback_is_no_success(connection: Connection, tables: Tables) -> None:
+    transaction = list(PLAIN.transaction([prepared(HOT[:1], 0)], SHARDS))
+    with pytest.raises(errors.TransactionRollback, match="answered ROLLBACK to COMMIT"):
+        run(connection, [*transaction[:-1], (b"ROLLBACK", None)])
+    assert tables.events() == []
+
+
+def test_a_failure_before_all_is_sent_is_raised_and_psycopg_logs_nothing(
+    connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server answers at once what it cannot run; the rest is sent when the answer is there."""
+
+    def transaction() -> Iterator[tuple[bytes, None]]:
+        yield b"BEGIN", None
+        yield b"SELECT 1 / 0", None
+        assert select.select([connection.pgconn.socket], [], [], 5.0)[0]
+        yield b"SELECT 1", None
+        yield b"COMMIT", None
+
+    with pytest.raises(errors.DivisionByZero):
+        run(connection, transaction())  # type: ignore[arg-type]
+    assert caplog.records == []
+    assert connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
+
+
+@pytest.mark.parametrize("event", [workload.car_created(), workload.three_entities()])
+def test_a_write_is_one_round_trip(
+    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables, event: Event
+) -> None:
+    caller = open_writer(proxy.url, FORCED)
+    first = caller.write(workload.car_created("CAR-9"))
+    proxy.reset_counts()
+    receipt = caller.write(event)
+    assert proxy.round_trips == 1
+    assert (proxy.statements[0], proxy.statements[-1]) == ("BEGIN", "COMMIT")
+    tables.assert_true_to({first.event_id: first, event.id: receipt})
+
+
+@pytest.mark.parametrize("sqlstate", ["0A000", "42601"])
+def test_a_database_that_refuses_the_probe_gets_the_plain_form_from_then_on(
+    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables, sqlstate: str
+) -> None:
+    proxy.refuse(1, sqlstate=sqlstate, message="not supported", matching="WITH probe")
+    caller = open_writer(proxy.url, replace(AUTO))
+    receipts = [caller.write(workload.car_created()) for _ in range(3)]
+    assert {receipt.attempts for receipt in receipts} == {1}
+    assert proxy.statements.count("COMMIT") == 3
+    assert sum("WITH probe" in sql for sql in proxy.statements) == 1
+    tables.assert_true_to({receipt.event_id: receipt for receipt in receipts})
+
+
+def test_a_probe_that_meets_a_conflict_decides_nothing(
+    proxy: PostgresProxy, tables: Tables
+) -> None:
+    proxy.refuse(1, matching="WITH probe")
+    with Writer(Database(proxy.url), AUTO) as writer:
+        receipt = writer.write(workload.car_created())
+    assert (receipt.attempts, proxy.statements.count("COMMIT")) == (2, 0)
+    tables.assert_true_to({receipt.event_id: receipt})
+
+
+def test_postgresql_takes_the_single_form_at_no_more_cost(
+    proxy: PostgresProxy, tables: Tables
+) -> None:
+    with Writer(Database(proxy.url), AUTO) as writer:
+        receipt = writer.write(workload.car_created())
+    assert (proxy.round_trips, len(proxy.statements)) == (2, 2)
+    tables.assert_true_to({receipt.event_id: receipt})
+
+
+def test_a_live_refusal_of_a_feature_changes_no_form(proxy: PostgresProxy, tables: Tables) -> None:
+    """As 0A000 `cached plan must not change result type` after a change of the tables."""
+    proxy.refuse(1, sqlstate="0A000", message="cached plan must not change result type")
+    with Writer(Database(proxy.url), AUTO) as writer:
+        with pytest.raises(errors.FeatureNotSupported):
+            writer.write(workload.car_created())
+        receipt = writer.write(workload.car_created())
+    assert "COMMIT" not in proxy.statements
+    tables.assert_true_to({receipt.event_id: receipt})
+
+
+def test_versions_that_were_not_expected_and_duplicates_are_told_from_the_rest(
+    url: str, tables: Tables
+) -> None:
+    taken, stale, good = workload.car_created("A"), workload.car_created("B"), workload.hot()[0]
+    with Writer(Database(url), FORCED) as writer:
+        first = writer.write(taken)
+        outcomes = writer.write_many(
+            [*good, stale, taken], expected_versions=[None] * len(good) + [7, None]
+        )
+        again = writer.write(taken, on_duplicate="return")
+    *stored, version, duplicate = outcomes
+    assert isinstance(version, StaleVersion)
+    assert (version.expected, version.actual) == (7, 0)
+    assert type(duplicate).__name__ == "DuplicateEvent"
+    assert (again.status, again.position) == ("duplicate", first.position)
+    tables.assert_true_to(dict(zip([event.id for event in good], stored, strict=True)))
+
+
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read"])
+def test_batches_of_many_writers_never_deadlock(url: str, tables: Tables, isolation: str) -> None:
+    database = Database(url, isolation=isolation)  # type: ignore[arg-type]
+
+    def write(seed: int) -> int:
+        random, conflicts = Random(seed), 0
+        with database.connect() as connection:
+            for _ in range(10):
+                batch = [prepared(random.sample(HOT, 3), n) for n in range(5)]
+                try:
+                    plain(connection, batch)
+                except errors.SerializationFailure:
+                    conflicts += 1
+        return conflicts
+
+    conflicts = sum(with_workers(4, write, range(4)))
+    tables.assert_consistent()
+    assert len(tables.events()) == 5 * (40 - conflicts)
+    assert isolation == "repeatable read" or conflicts == 0

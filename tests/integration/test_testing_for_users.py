@@ -1,0 +1,75 @@
+"""`dsql_outbox.testing` as its users have it: by its document, in a pytest of their own."""
+
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import anyio
+import pytest
+from tests._support.messages import new_message
+
+from dsql_outbox.outbox import SinkUnavailable
+from dsql_outbox.publisher import Delivered, Rejected, Retry
+from dsql_outbox.testing import MemorySink
+
+pytestmark = pytest.mark.anyio
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "testing.md"
+
+
+def test_the_example_of_the_document_runs(tmp_path: Path) -> None:
+    (example,) = re.findall(r"(?ms)^```python\n(.*?)^```$", DOCUMENT.read_text())
+    (tmp_path / "test_loans.py").write_text(example)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert "3 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_only_the_plugin_imports_pytest() -> None:
+    code = "import sys, dsql_outbox.testing; sys.exit('pytest' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+async def test_the_sink_answers_as_it_is_told_and_then_delivers() -> None:
+    sink, message = MemorySink(), new_message()
+    sink.fail(message.event_id, Retry("no"), Rejected("never"))
+    sink.fail(message.event_id, Retry("lost"), stored=True)
+    outcomes = [(await sink.publish([message]))[0] for _ in range(4)]
+    assert outcomes == [Retry("no"), Rejected("never"), Retry("lost"), Delivered()]
+    assert sink.messages == [message, message]
+
+
+async def test_a_sink_that_is_down_keeps_nothing() -> None:
+    sink = MemorySink()
+    sink.down = True
+    with pytest.raises(SinkUnavailable):
+        await sink.publish([new_message()])
+    assert sink.ids == []
+
+
+async def test_waiting_ends_when_the_messages_are_here() -> None:
+    sink, messages = MemorySink(), [new_message(), new_message()]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sink.publish, messages)
+        assert await sink.published(2) == messages
+
+
+def test_waiting_ends_in_a_thread_too() -> None:
+    sink, message = MemorySink(), new_message()
+    thread = threading.Thread(target=anyio.run, args=(sink.publish, [message]))
+    thread.start()
+    assert sink.wait_published(1) == [message]
+    thread.join()
+
+
+async def test_waiting_in_vain_says_how_many_came() -> None:
+    with pytest.raises(TimeoutError, match=r"0 of 1 messages came within 0\.01 s"):
+        await MemorySink().published(1, timeout=0.01)

@@ -1,0 +1,249 @@
+"""The caller's own statements and events in one transaction, on a healthy database."""
+
+from contextlib import suppress
+
+import psycopg
+import pytest
+from psycopg import errors
+from psycopg.rows import dict_row
+from tests._support import workload
+from tests._support.callers import TIMEOUT, Facts, Running
+from tests._support.tables import Tables
+from tests._support.transacts import (
+    OpenTransactor,
+    Work,
+    ids,
+    open_transactor,
+    own,
+    own_rows,
+)
+
+from dsql_outbox.observability import WriteEnded, WriteStarted
+from dsql_outbox.outbox import Database, DuplicateEvent, InvalidEvent, SchemaError, StaleVersion
+from dsql_outbox.testing import PostgresProxy
+from dsql_outbox.writer import AsyncWriter, Writer, is_retryable
+
+__all__ = ["open_transactor", "own"]
+
+
+def test_rows_and_events_are_committed_together_in_a_round_trip_each(
+    open_transactor: OpenTransactor, proxy: PostgresProxy, own: Tables, facts: Facts
+) -> None:
+    writer = open_transactor(proxy.url, hooks=[facts])
+    warm = writer.transact(lambda work: work.append(workload.loan_created(9)))
+    proxy.reset_counts()
+
+    def function(work: Work) -> list[object]:
+        work.execute("INSERT INTO own VALUES (1)")
+        first, second = work.new_event(), work.new_event()
+        return [work.append(first), work.append(second), work.append(workload.three_entities())]
+
+    receipts = writer.transact(function)
+    assert proxy.round_trips == 1 + 4 + 1
+    assert [r.entities[0].version for r in receipts] == [1, 2, 1]
+    assert receipts[2].entities[1].version == 3
+    own.assert_true_to({r.event_id: r for r in [warm, *receipts]})
+    assert own_rows(own) == 1
+    assert len(facts.of(WriteStarted)) == len(facts.of(WriteEnded)) == 2
+    assert facts.of(WriteEnded)[-1].event_id == receipts[0].event_id
+
+
+def test_an_error_of_the_function_rolls_back_and_is_not_retried(
+    open_transactor: OpenTransactor, proxy: PostgresProxy, own: Tables
+) -> None:
+    writer = open_transactor(proxy.url)
+    runs: list[int] = []
+
+    def function(work: Work) -> None:
+        runs.append(1)
+        work.execute("INSERT INTO own VALUES (1)")
+        work.append(work.new_event())
+        raise LookupError("no such customer")
+
+    for _ in range(3):
+        with pytest.raises(LookupError, match="customer"):
+            writer.transact(function)
+    assert (len(runs), own_rows(own), ids(own)) == (3, 0, set())
+    assert proxy.opened == 1, "the connection is healthy and kept"
+
+
+def test_a_conflict_of_another_connection_is_not_ours(
+    open_transactor: OpenTransactor, own: Tables, url: str
+) -> None:
+    runs: list[int] = []
+
+    def function(work: Work) -> None:
+        runs.append(1)
+        work.append(work.new_event())
+        with psycopg.connect(url) as other:
+            other.execute("DO $$ BEGIN RAISE EXCEPTION 'theirs' USING errcode = '40001'; END $$")
+
+    with pytest.raises(errors.SerializationFailure, match="theirs"):
+        open_transactor(url).transact(function)
+    assert (len(runs), ids(own)) == (1, set())
+
+
+@pytest.mark.parametrize("go_on", [False, True])
+def test_an_error_that_the_function_swallows_surfaces(
+    open_transactor: OpenTransactor, own: Tables, url: str, *, go_on: bool
+) -> None:
+    def function(work: Work) -> str:
+        work.append(work.new_event())
+        with suppress(errors.DivisionByZero):
+            work.execute("SELECT 1/0")
+        if go_on:
+            work.execute("SELECT 1")
+        return "done"
+
+    with pytest.raises(errors.DivisionByZero) as raised:
+        open_transactor(url).transact(function)
+    assert any("went on all the same" in note for note in raised.value.__notes__)
+    assert ids(own) == set()
+
+
+def test_a_conflict_that_the_function_swallows_or_wraps_is_still_retried(
+    open_transactor: OpenTransactor, proxy: PostgresProxy, own: Tables
+) -> None:
+    proxy.refuse(2, matching="INSERT INTO own")
+    runs: list[int] = []
+
+    def function(work: Work) -> None:
+        runs.append(1)
+        work.append(work.new_event())
+        try:
+            work.execute("INSERT INTO own VALUES (1)")
+        except errors.SerializationFailure as error:
+            if len(runs) == 1:
+                raise LookupError("wrapped") from error
+
+    open_transactor(proxy.url).transact(function)
+    assert (len(runs), own_rows(own), len(ids(own))) == (3, 1, 1)
+
+
+def test_a_function_that_ends_the_transaction_is_told_so(
+    open_transactor: OpenTransactor, own: Tables, url: str
+) -> None:
+    with pytest.raises(psycopg.ProgrammingError, match="ended the transaction"):
+        open_transactor(url).transact(lambda work: work.execute("ROLLBACK"))
+    assert own_rows(own) == 0
+
+
+def test_real_conflicts_on_the_callers_own_table_lose_no_update(
+    open_transactor: OpenTransactor, own: Tables, url: str
+) -> None:
+    writer = open_transactor(Database(url, isolation="repeatable read"))
+    conflicts: list[int] = []
+    retryable: list[bool] = []
+
+    def call(n: int) -> None:
+        def function(work: Work) -> int:
+            ((old,),) = work.execute("SELECT n FROM own")
+            work.execute("UPDATE own SET n = %s", old + 1)
+            return work.append(work.new_event(f"CAR-{n}")).conflicts
+
+        for _ in range(5):
+            while True:
+                try:
+                    conflicts.append(writer.transact(function))
+                    break
+                except errors.SerializationFailure as error:
+                    retryable.append(is_retryable(error))
+
+    Running([lambda n=n: call(n) for n in range(4)]).results(TIMEOUT)  # type: ignore[misc]
+    assert own.execute("SELECT n FROM own") == [{"n": 20}]
+    assert sum(conflicts) > 0
+    assert all(retryable)
+    assert len(ids(own)) == 20
+    own.assert_consistent()
+
+
+def test_duplicates_stale_versions_and_the_callers_own_unique_keys(
+    open_transactor: OpenTransactor, own: Tables, url: str
+) -> None:
+    writer = open_transactor(url)
+    event = workload.car_created()
+    own.execute("CREATE UNIQUE INDEX own_n ON own (n)")
+    writer.transact(lambda work: work.append(event, 0))
+    with pytest.raises(DuplicateEvent):
+        writer.transact(lambda work: work.append(event))
+    with pytest.raises(StaleVersion) as stale:
+        writer.transact(lambda work: work.append(work.new_event(), 0))
+    assert (stale.value.expected, stale.value.actual) == (0, 1)
+    with pytest.raises(errors.UniqueViolation):
+        writer.transact(lambda work: work.execute("INSERT INTO own VALUES (0)"))
+    with pytest.raises(InvalidEvent):
+        writer.transact(lambda work: work.append("{}"))
+    assert ids(own) == {event.id}
+
+
+def test_a_transact_inside_a_transact_is_refused(
+    open_transactor: OpenTransactor, own: Tables, url: str
+) -> None:
+    with Writer(Database(url)) as writer, pytest.raises(RuntimeError, match="inside transact"):
+        writer.transact(lambda _: writer.transact(lambda _: None))
+    with Writer(Database(url)) as writer, Writer(Database(url)) as other:
+        assert writer.transact(lambda _: other.transact(lambda _: 7)) == 7
+        assert writer.transact(lambda _: 8) == 8
+    assert open_transactor(url).transact(lambda _: own_rows(own)) == 0
+
+
+def test_the_functions_row_factory_does_not_outlive_it(
+    open_transactor: OpenTransactor, own: Tables, url: str
+) -> None:
+    writer = open_transactor(url)
+
+    def function(work: Work) -> object:
+        work.transaction.connection.row_factory = dict_row
+        work.append(work.new_event())
+        return work.execute("SELECT 1 AS one")
+
+    assert writer.transact(function) == [{"one": 1}]
+    assert writer.transact(lambda work: work.execute("SELECT 1")) == [(1,)]
+    assert len(ids(own)) == 1
+
+
+def test_append_to_joins_a_transaction_of_the_callers(own: Tables, url: str) -> None:
+    with Writer(Database(url)) as writer, psycopg.connect(url, row_factory=dict_row) as mine:
+        receipt = writer.append_to(mine, workload.car_created())
+        mine.execute("INSERT INTO own VALUES (1)")
+        assert ids(own) == set()
+        mine.commit()
+        writer.append_to(mine, workload.car_created())
+        mine.rollback()
+        with pytest.raises(StaleVersion):
+            writer.append_to(mine, workload.car_created(), expected_version=7)
+    own.assert_true_to({receipt.event_id: receipt})
+    assert (own_rows(own), ids(own)) == (1, {receipt.event_id})
+
+
+def test_append_to_refuses_a_connection_that_would_commit_the_event_alone(
+    own: Tables, url: str
+) -> None:
+    with Writer(Database(url)) as writer, psycopg.connect(url, autocommit=True) as mine:
+        with pytest.raises(psycopg.ProgrammingError, match="autocommit"):
+            writer.append_to(mine, workload.car_created())
+        with mine.transaction():
+            receipt = writer.append_to(mine, workload.car_created())
+    assert ids(own) == {receipt.event_id}
+
+
+@pytest.mark.anyio
+async def test_append_to_joins_an_async_transaction(own: Tables, url: str) -> None:
+    async with (
+        AsyncWriter(Database(url)) as writer,
+        await psycopg.AsyncConnection.connect(url) as mine,
+    ):
+        receipt = await writer.append_to(mine, workload.three_entities())
+        assert ids(own) == set()
+    own.assert_true_to({receipt.event_id: receipt})
+
+
+def test_append_names_missing_tables_and_leaves_the_callers_own_alone(
+    open_transactor: OpenTransactor, url: str, tables: Tables
+) -> None:
+    writer = open_transactor(url)
+    with pytest.raises(errors.UndefinedTable, match="nowhere"):
+        writer.transact(lambda work: work.execute("SELECT FROM nowhere"))
+    tables.execute("DROP SCHEMA outbox CASCADE")
+    with pytest.raises(SchemaError, match="schema apply"):
+        writer.transact(lambda work: work.append(work.new_event()))

@@ -1,0 +1,265 @@
+"""Many events in few transactions: what is sent, what is stored, and what each caller is told."""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from anyio.from_thread import BlockingPortal
+from psycopg import errors
+from tests._support.callers import QUICK, Facts
+from tests._support.tables import Outcome, Tables
+
+from dsql_outbox.observability import WriteEnded, WriteStarted
+from dsql_outbox.outbox import (
+    Database,
+    DuplicateEvent,
+    Entity,
+    Event,
+    EventSource,
+    EventTooLarge,
+    InvalidEvent,
+    OutcomeUnknown,
+    Receipt,
+)
+from dsql_outbox.testing import PostgresProxy
+from dsql_outbox.writer import AsyncWriter, Writer
+
+WriteMany = Callable[..., list[Outcome]]
+
+
+@pytest.fixture(params=["threads", "asyncio"])
+def write_many(
+    request: pytest.FixtureRequest, portal: BlockingPortal, proxy: PostgresProxy, facts: Facts
+) -> Iterator[WriteMany]:
+    """Calls `write_many` through the proxy, on a writer that is open before anything is counted."""
+    database = Database(proxy.url, opens_per_second=10_000)
+    writer, their = (
+        Writer(database, QUICK, hooks=[facts]),
+        AsyncWriter(database, QUICK, hooks=[facts]),
+    )
+
+    def call_async(events: Iterable[EventSource], **options: Any) -> list[Outcome]:
+        return portal.call(partial(their.write_many, events, **options))
+
+    call: WriteMany = writer.write_many if request.param == "threads" else call_async
+    call([sold("WARM-UP")])
+    facts.all.clear()
+    proxy.reset_counts()
+    yield call
+    writer.close()
+    portal.call(their.close)
+
+
+def sold(*cars: str, name: str = "Car Sold", event_id: UUID | None = None) -> Event:
+    entities = [Entity("Car", car, {"sold": True}) for car in cars]
+    return Event.new(name, "CarSold", entities, id=event_id)
+
+
+def versions(outcomes: list[Outcome]) -> list[int]:
+    return [o.entities[0].version for o in outcomes if isinstance(o, Receipt)]
+
+
+def assert_true(tables: Tables, events: list[Event], outcomes: list[Outcome]) -> None:
+    tables.assert_true_to({e.id: o for e, o in zip(events, outcomes, strict=True)})
+
+
+def inserts(proxy: PostgresProxy) -> int:
+    return sum("INSERT" in sql for sql in proxy.statements)
+
+
+def refuse_faulty(tables: Tables) -> None:
+    tables.execute(
+        "ALTER TABLE outbox.business_events ADD CONSTRAINT no_faulty_event"
+        " CHECK (event_name <> 'faulty')"
+    )
+
+
+@pytest.mark.parametrize("cars", [1, 3])
+def test_a_hundred_events_are_one_round_trip(
+    write_many: WriteMany, proxy: PostgresProxy, tables: Tables, cars: int
+) -> None:
+    events = [sold(*[f"C-{n}-{k}" for k in range(cars)]) for n in range(100)]
+    outcomes = write_many(events)
+    assert (proxy.round_trips, len(proxy.statements)) == (1, 1)
+    assert [o.event_id for o in outcomes if isinstance(o, Receipt)] == [e.id for e in events]
+    assert_true(tables, events, outcomes)
+
+
+def test_events_of_one_subject_keep_their_order(write_many: WriteMany, tables: Tables) -> None:
+    events = [sold(f"C-{n % 2}") for n in range(40)]
+    outcomes = write_many(events)
+    assert versions(outcomes[::2]) == versions(outcomes[1::2]) == list(range(1, 21))
+    assert_true(tables, events, outcomes)
+
+
+def test_nothing_is_sent_before_every_event_was_checked(
+    write_many: WriteMany, proxy: PostgresProxy, tables: Tables
+) -> None:
+    """Nor when the events come one by one."""
+    seen: list[int] = []
+
+    def events() -> Any:
+        for n in range(6):
+            yield "{}" if n == 2 else sold("C-1")
+            seen.append(len(proxy.statements))
+
+    outcomes = write_many(events())
+    assert seen == [0] * 6
+    assert isinstance(outcomes[2], InvalidEvent)
+    assert outcomes[2].path == "eventHeader"
+    assert versions(outcomes) == [1, 2, 3, 4, 5]
+    assert len(tables.events()) == 7 - 1
+
+
+def test_an_event_that_is_too_large_is_named_at_its_place(write_many: WriteMany) -> None:
+    huge = Event.new("Car Sold", "CarSold", [Entity("Car", "C-1", {"a": "x" * (1 << 20)})])
+    outcomes = write_many([sold("C-1"), huge])
+    assert [type(o) for o in outcomes] == [Receipt, EventTooLarge]
+
+
+def test_no_events_are_no_statement(write_many: WriteMany, proxy: PostgresProxy) -> None:
+    assert write_many([]) == []
+    assert proxy.statements == []
+
+
+def test_a_transaction_takes_3000_rows(
+    write_many: WriteMany, proxy: PostgresProxy, tables: Tables
+) -> None:
+    events = [sold(f"C-{n}") for n in range(751)]
+    outcomes = write_many(events)
+    assert inserts(proxy) == 2
+    assert all(isinstance(outcome, Receipt) for outcome in outcomes)
+    (largest,) = tables.execute(
+        "SELECT count(*) AS events FROM outbox.business_events GROUP BY xmin::text"
+        " ORDER BY 1 DESC LIMIT 1"
+    )
+    assert largest["events"] * 4 == 3_000
+
+
+def test_a_transaction_takes_8_mib_of_statement(
+    write_many: WriteMany, proxy: PostgresProxy
+) -> None:
+    """Each of the quotes is some bytes on the wire, in more than one copy."""
+    text = '"' * 200_000
+    events = [
+        Event.new("Car Sold", "CarSold", [Entity("Car", f"C-{n}", {"a": text})]) for n in range(8)
+    ]
+    outcomes = write_many(events)
+    assert all(isinstance(outcome, Receipt) for outcome in outcomes)
+    assert 2 <= inserts(proxy) <= 4
+
+
+@pytest.mark.parametrize("place", [0, 57, 99])
+def test_one_bad_event_of_a_hundred_fails_alone(
+    write_many: WriteMany, proxy: PostgresProxy, tables: Tables, place: int
+) -> None:
+    refuse_faulty(tables)
+    names = ["faulty" if n == place else "Car Sold" for n in range(100)]
+    events = [sold("C-1", name=name) for name in names]
+    outcomes = write_many(events)
+    assert isinstance(outcomes[place], errors.CheckViolation)
+    assert versions(outcomes) == list(range(1, 100))
+    assert inserts(proxy) <= 15
+    assert_true(tables, events, outcomes)
+
+
+@pytest.mark.parametrize("on_duplicate", ["error", "return"])
+def test_duplicates_are_told_at_their_places(
+    write_many: WriteMany, tables: Tables, on_duplicate: str
+) -> None:
+    """Against the database, and of one call against itself."""
+    stored, twice = uuid4(), uuid4()
+    write_many([before := sold("C-1", event_id=stored)])
+    events = [
+        sold("C-2"),
+        before,
+        first := sold("C-1", event_id=twice),
+        sold("C-9", event_id=twice),
+        first,
+        sold("C-1", event_id=stored),
+    ]
+    outcomes = write_many(events, on_duplicate=on_duplicate)
+    assert all(isinstance(outcomes[n], Receipt) for n in (0, 2))
+    later = [outcomes[n] for n in (1, 3, 4, 5)]
+    if on_duplicate == "return":
+        assert [o.status for o in later if isinstance(o, Receipt)] == ["duplicate"] * 4
+        assert isinstance(outcomes[3], Receipt)
+        assert outcomes[3].entities == outcomes[2].entities  # type: ignore[union-attr]
+    else:
+        same = [o.same_content for o in later if isinstance(o, DuplicateEvent)]
+        assert same == [True, False, True, False]
+    tables.assert_consistent()
+    assert len(tables.events()) == 4
+
+
+def test_the_same_id_again_after_an_unknown_end_is_true(
+    write_many: WriteMany, proxy: PostgresProxy, tables: Tables, facts: Facts
+) -> None:
+    """The first is lost with its answer and cannot look; the second meets what it stored."""
+    event = sold("C-1")
+    proxy.cut("after_commit")
+    proxy.refuse(1, sqlstate="42501", message="denied", matching="WHERE id = ")
+    first, second = write_many([event, event])
+    assert isinstance(first, OutcomeUnknown)
+    assert isinstance(second, DuplicateEvent)
+    assert second.same_content
+    assert len(tables.events(event.id)) == 1
+    assert [f.status for f in facts.of(WriteEnded)] == ["unknown", "duplicate"]
+
+
+def test_a_timeout_in_the_middle_leaves_the_rest_not_stored(
+    write_many: WriteMany, proxy: PostgresProxy, tables: Tables
+) -> None:
+    """The first transaction gets no answer; the others are not begun."""
+    events = [sold(f"C-{n}") for n in range(1_600)]
+    proxy.stall()
+    outcomes = write_many(events, timeout=0.5)
+    kinds = [type(outcome) for outcome in outcomes]
+    assert kinds[:750] == [OutcomeUnknown] * 750
+    assert kinds[750:] == [psycopg.OperationalError] * 850
+    assert inserts(proxy) == 1
+    assert_true(tables, events, outcomes)
+
+
+def test_a_call_that_is_late_sends_nothing(
+    write_many: WriteMany, proxy: PostgresProxy, tables: Tables
+) -> None:
+    """A kept connection is no reason to send what could only be in doubt."""
+    (outcome,) = write_many([event := sold("C-1")], timeout=0.0)
+    assert isinstance(outcome, psycopg.OperationalError)
+    assert proxy.statements == []
+    assert_true(tables, [event], [outcome])
+
+
+def test_versions_of_another_number_are_refused_and_every_write_that_began_ends(
+    write_many: WriteMany, proxy: PostgresProxy, facts: Facts
+) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        write_many([sold("C-1"), sold("C-1")], expected_versions=[0])
+    assert proxy.statements == []
+    assert len(facts.of(WriteStarted)) == len(facts.of(WriteEnded)) == 1
+    assert {fact.status for fact in facts.of(WriteEnded)} == {"failed"}
+
+
+def test_a_conflict_of_the_whole_batch_ends_in_receipts(
+    write_many: WriteMany, proxy: PostgresProxy, tables: Tables
+) -> None:
+    proxy.refuse(3)
+    events = [sold(f"C-{n}") for n in range(20)]
+    outcomes = write_many(events)
+    assert all(isinstance(outcome, Receipt) for outcome in outcomes)
+    assert_true(tables, events, outcomes)
+
+
+@pytest.mark.parametrize("where", ["before", "after_sent", "after_commit", "mid_answer"])
+def test_a_connection_lost_around_the_commit_ends_in_receipts(
+    write_many: WriteMany, proxy: PostgresProxy, tables: Tables, where: str
+) -> None:
+    proxy.cut(where)  # type: ignore[arg-type]
+    events = [sold(f"C-{n % 3}") for n in range(30)]
+    outcomes = write_many(events)
+    assert [o.status for o in outcomes if isinstance(o, Receipt)] == ["committed"] * 30
+    assert_true(tables, events, outcomes)

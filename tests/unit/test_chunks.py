@@ -1,0 +1,102 @@
+"""How a batch is cut to what one transaction takes."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from uuid import uuid4
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests._support.model import pend
+
+from dsql_outbox.outbox import Entity, Event, parse_event
+from dsql_outbox.writer import _chunks
+from dsql_outbox.writer._build import PreparedEvent, batch_parameters, prepare
+from dsql_outbox.writer._chunks import MAX_MESSAGE_BYTES, Size, chunks, size_of
+from dsql_outbox.writer._pending import Pending
+
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
+NAME = TEXT.map(lambda text: f"{text}x")
+
+
+def sizes_of(batch: Sequence[Pending]) -> list[int]:
+    return [len(chunk) for chunk in chunks(batch)]
+
+
+def total(chunk: Sequence[Pending]) -> Size:
+    found = Size()
+    for pending in chunk:
+        found = found.plus(size_of(pending.prepared))
+    return found
+
+
+def prepared(event: Event) -> PreparedEvent:
+    return prepare(parse_event(event), uuid4(), "events.CarSold", "/test", {"traceparent": "00-1"})
+
+
+def test_nothing_is_cut_into_nothing() -> None:
+    assert sizes_of([]) == []
+
+
+def test_a_transaction_takes_3000_rows() -> None:
+    """750 events with one entity: two rows each, and two for the entity."""
+    assert sizes_of([pend() for _ in range(1_501)]) == [750, 750, 1]
+
+
+def test_an_event_that_is_too_big_by_itself_goes_alone() -> None:
+    huge = pend(*[f"C-{n}" for n in range(1_499)])
+    assert size_of(huge.prepared).rows == 3_000
+    assert sizes_of([pend(), huge, pend()]) == [1, 1, 1]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    entities=st.lists(st.integers(1, 4), max_size=30),
+    limits=st.tuples(st.integers(4, 40), st.integers(1, 30_000), st.integers(1, 30_000)),
+)
+def test_every_part_fits_and_could_not_take_the_next_event(
+    entities: list[int], limits: tuple[int, int, int]
+) -> None:
+    batch = [pend(*[f"C-{n}" for n in range(count)]) for count in entities]
+    with pytest.MonkeyPatch.context() as patch:
+        names = ["MAX_TRANSACTION_ROWS", "MAX_TRANSACTION_BYTES", "MAX_MESSAGE_BYTES"]
+        for name, limit in zip(names, limits, strict=True):
+            patch.setattr(_chunks, name, limit)
+        parts = list(chunks(batch))
+        assert [pending for part in parts for pending in part] == batch
+        assert all(total(part).fits or len(part) == 1 for part in parts)
+        for part, following in pairwise(parts):
+            assert not total([*part, following[0]]).fits
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    events=st.lists(
+        st.tuples(NAME, st.lists(st.tuples(NAME, TEXT), min_size=1, max_size=3, unique=True)),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_the_statement_is_never_larger_than_was_counted(
+    events: list[tuple[str, list[tuple[str, str]]]],
+) -> None:
+    batch = [
+        prepared(
+            Event.new(
+                name, name, [Entity(f"{n}{text}", text, {text: name}) for n, (text, _) in touched]
+            )
+        )
+        for name, pairs in events
+        for touched in [list(enumerate(pairs))]
+    ]
+    parameters = batch_parameters(batch, 16)
+    sent = sum(len(str(value).encode()) for value in parameters.values())
+    assert sent <= sum(size_of(event).encoded for event in batch)
+
+
+def test_a_large_text_is_counted_as_often_as_it_is_sent() -> None:
+    """Of quotes: each of them is two bytes in JSON, and four in an array of JSON."""
+    event = prepared(Event.new("Car Sold", "CarSold", [Entity("Car", "C-1", {"a": '"' * 100_000})]))
+    sent = sum(len(str(value).encode()) for value in batch_parameters([event], 16).values())
+    assert 800_000 < sent <= size_of(event).encoded < sent + 2_000
+    assert sent < MAX_MESSAGE_BYTES

@@ -1,0 +1,87 @@
+"""The plain form: which statements, in which order, and which of several errors counts."""
+
+import re
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import errors
+
+import dsql_outbox.schema
+from dsql_outbox.outbox import Entity, Event, parse_event
+from dsql_outbox.writer import _pipeline
+from dsql_outbox.writer._build import prepare
+from dsql_outbox.writer._plain import Plain
+
+FILES = sorted(Path(dsql_outbox.schema.__file__).parent.glob("statements/plain_*.sql"))
+WRITES_IN_CTE = re.compile(r"\bAS\s*\(\s*(INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
+
+
+def transaction() -> list[str]:
+    event = parse_event(Event.new("Car Sold", "CarSold", [Entity("Car", "C-1")]))
+    prepared = prepare(event, uuid4(), "t", "/test", {})
+    return [query.decode() for query, _ in Plain("outbox").transaction([prepared], 16)]
+
+
+def test_the_tables_are_written_between_begin_and_commit_entities_first() -> None:
+    first, *writes, _, last = transaction()
+    tables = [re.findall(r'INSERT INTO "outbox"\.(\w+)', write) for write in writes]
+    assert (first, last) == ("BEGIN", "COMMIT")
+    assert tables == [["entities"], ["business_events"], ["event_headers"], ["outbox"]]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_no_statement_has_a_data_modifying_cte(file: Path) -> None:
+    assert not WRITES_IN_CTE.search(file.read_text())
+
+
+def test_the_probe_has_one() -> None:
+    """The control of the test above."""
+    probe = FILES[0].with_name("shard_count_probe.sql")
+    assert WRITES_IN_CTE.search(probe.read_text())
+
+
+def test_the_first_of_a_pipelines_errors_is_raised() -> None:
+    conflict, aborted = errors.SerializationFailure(), errors.PipelineAborted()
+    first = _pipeline._FirstError()
+    with first:
+        try:
+            raise conflict
+        finally:
+            raise aborted
+    with pytest.raises(errors.SerializationFailure) as raised:
+        first.check()
+    assert raised.value is conflict
+
+
+def test_an_error_from_before_the_pipeline_is_none_of_it() -> None:
+    """A caller may write while handling an error of the driver."""
+    own = psycopg.OperationalError("lost")
+    try:
+        raise errors.SerializationFailure
+    except errors.SerializationFailure:
+        first = _pipeline._FirstError()
+        with first:
+            raise own  # noqa: B904 - how a driver's next error comes
+    with pytest.raises(psycopg.OperationalError) as raised:
+        first.check()
+    assert raised.value is own
+
+
+def test_a_cause_that_was_named_is_not_put_in_its_place() -> None:
+    late = psycopg.OperationalError("no answer before the deadline")
+    first = _pipeline._FirstError()
+    with first:
+        try:
+            raise errors.ConnectionTimeout
+        except errors.ConnectionTimeout as error:
+            raise late from error
+    with pytest.raises(psycopg.OperationalError, match="before the deadline"):
+        first.check()
+
+
+@pytest.mark.parametrize("answer", ["ROLLBACK", None])
+def test_a_commit_that_answers_anything_else_is_an_error(answer: str | None) -> None:
+    with pytest.raises(errors.TransactionRollback, match=f"answered {answer} to COMMIT"):
+        _pipeline._check_committed(answer)

@@ -1,0 +1,322 @@
+"""What a write decides between its attempts, on a database in memory."""
+
+from collections.abc import Callable, Sequence
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from msgspec import structs
+from psycopg import errors
+from tests._support.model import (
+    Server,
+    answer,
+    conflict,
+    kinds,
+    lost,
+    never,
+    outcomes_of,
+    pend,
+    run,
+    unreachable,
+)
+
+from dsql_outbox.observability import AttemptEnded, Fact, RetryScheduled, WriteEnded, WriteExhausted
+from dsql_outbox.outbox import (
+    DuplicateEvent,
+    OutcomeUnknown,
+    Receipt,
+    StaleVersion,
+    Touched,
+)
+from dsql_outbox.writer import WriterSettings
+from dsql_outbox.writer._steps import (
+    Attempt,
+    Failed,
+    LookUp,
+    Present,
+    Result,
+    Wait,
+    write_steps,
+)
+
+EVENT = UUID(int=1)
+SYNTAX = Failed(errors.SyntaxError("SELEC"), sent=True)
+TAKEN = Failed(errors.UniqueViolation("business_events_pkey"), sent=True)
+ABSENT = Present({})
+
+
+def test_a_stored_event_is_a_receipt_after_one_attempt() -> None:
+    facts: list[Fact] = []
+    pending = pend("C-1", event_id=EVENT, facts=facts)
+    done = run([pending])
+    assert pending.outcome == Receipt(EVENT, "committed", 1, 0, 1, (Touched("Car", "C-1", 1),))
+    assert done.steps == [Attempt([pending], fresh=False)]
+    assert facts[-1] == WriteEnded(EVENT, "committed", 1, 0)
+
+
+def test_the_whole_write_is_tried_again_on_a_new_connection_after_a_conflict() -> None:
+    pending = pend()
+    done = run([pending], "conflict", "conflict")
+    assert isinstance(pending.outcome, Receipt)
+    assert (pending.outcome.attempts, pending.outcome.conflicts) == (3, 2)
+    assert done.steps == [
+        Attempt([pending], fresh=False),
+        Wait(0.1),
+        Attempt([pending], fresh=True),
+        Wait(0.2),
+        Attempt([pending], fresh=True),
+    ]
+
+
+def test_each_attempt_tells_what_was_waited_before_it() -> None:
+    facts: list[Fact] = []
+    run([pend(facts=facts)], "conflict", "conflict")
+    ended = [fact for fact in facts if isinstance(fact, AttemptEnded)]
+    assert [(fact.number, fact.waited_s) for fact in ended] == [(1, 0.0), (2, 0.1), (3, 0.2)]
+    assert [fact.outcome for fact in ended] == ["conflict", "conflict", "committed"]
+    assert all(fact.started_ns <= fact.ended_ns for fact in ended)
+
+
+def test_the_facts_of_a_retry_carry_what_can_be_counted() -> None:
+    facts: list[Fact] = []
+    run([pend(event_id=EVENT, facts=facts)], "conflict")
+    retry = RetryScheduled(EVENT, 1, 3, 0.1, "SerializationFailure", "40001", "OC000", True)
+    assert [fact for fact in facts if isinstance(fact, RetryScheduled)] == [retry]
+
+
+def test_exhausted_conflicts_end_in_the_drivers_own_exception() -> None:
+    """Four attempts, three waits, none after the last."""
+    facts: list[Fact] = []
+    pending = pend(event_id=EVENT, facts=facts)
+    last = Failed(errors.SerializationFailure("the last one"), sent=True)
+    steps = answer(write_steps([pending], never), conflict(), conflict(), conflict(), last)
+    assert pending.outcome is last.error
+    assert last.error.args == ("the last one",)
+    assert last.error.__notes__ == [
+        f"event {EVENT} was not stored by this call: attempts 4, conflicts 4"
+    ]
+    assert [s.seconds for s in steps if isinstance(s, Wait)] == [0.1, 0.2, 0.4]
+    assert sum(isinstance(fact, WriteExhausted) for fact in facts) == 1
+    assert facts[-1] == WriteEnded(EVENT, "failed", 4, 4, "SerializationFailure")
+
+
+def test_a_fatal_failure_ends_the_call_after_one_attempt() -> None:
+    facts: list[Fact] = []
+    pending = pend(facts=facts)
+    assert kinds(answer(write_steps([pending], never), SYNTAX)) == [Attempt]
+    assert pending.outcome is SYNTAX.error
+    assert not any(isinstance(fact, WriteExhausted) for fact in facts)
+
+
+def test_an_attempt_after_one_in_doubt_looks_first_and_finds_its_own_commit() -> None:
+    facts: list[Fact] = []
+    pending = pend("C-1", facts=facts)
+    done = run([pending], "lost after")
+    assert isinstance(pending.outcome, Receipt)
+    assert (pending.outcome.status, pending.outcome.attempts) == ("committed", 2)
+    assert pending.outcome.entities == (Touched("Car", "C-1", 1),)
+    assert kinds(done.steps) == [Attempt, Wait, LookUp]
+    assert outcomes_of(facts) == ["in_doubt", "resolved"]
+
+
+def test_the_own_commit_may_show_only_as_a_collision() -> None:
+    """The look-up was too early, the insert fenced the lost attempt."""
+    pending = pend()
+    done = run([pending], "delay", "none", "arrival")
+    assert kinds(done.steps) == [Attempt, Wait, LookUp, Attempt, LookUp]
+    assert isinstance(pending.outcome, Receipt)
+    assert (pending.outcome.status, pending.outcome.attempts) == ("committed", 2)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_duplicate_tells_whether_its_content_is_the_same(*, same: bool) -> None:
+    pending = pend("C-1", event_id=EVENT)
+    server = Server()
+    server.write([pend("C-1", event_id=EVENT, name="Car Lent")])
+    if same:  # two events of the model are never made at the same time
+        fingerprint = pending.prepared.event.fingerprint
+        server.found[EVENT] = structs.replace(server.found[EVENT], fingerprint=fingerprint)
+    done = run([pending], server=server)
+    assert isinstance(pending.outcome, DuplicateEvent)
+    assert pending.outcome.same_content is same
+    assert kinds(done.steps) == [Attempt, LookUp]
+
+
+def test_a_duplicate_may_be_asked_for_as_a_receipt() -> None:
+    server = Server()
+    server.write([pend("C-1", event_id=EVENT)])
+    pending = pend(event_id=EVENT, on_duplicate="return")
+    run([pending], server=server)
+    assert isinstance(pending.outcome, Receipt)
+    assert (pending.outcome.status, pending.outcome.entities) == (
+        "duplicate",
+        (Touched("Car", "C-1", 1),),
+    )
+
+
+def test_a_collision_with_another_row_is_retried_as_a_conflict() -> None:
+    facts: list[Fact] = []
+    pending = pend(facts=facts)
+    done = run([pending], "collision")
+    assert kinds(done.steps) == [Attempt, LookUp, Wait, Attempt]
+    assert isinstance(pending.outcome, Receipt)
+    assert (pending.outcome.attempts, pending.outcome.conflicts) == (2, 1)
+    assert [f.conflict for f in facts if isinstance(f, RetryScheduled)] == [True]
+
+
+def test_collisions_with_other_rows_run_out_as_conflicts_do() -> None:
+    pending = pend()
+    answer(write_steps([pending], never), *[TAKEN, ABSENT] * 4)
+    assert isinstance(pending.outcome, errors.UniqueViolation)
+
+
+def test_a_look_up_that_fails_is_made_up_for_by_another_attempt() -> None:
+    server = Server()
+    server.write([pend(event_id=EVENT)])
+    pending = pend(event_id=EVENT)
+    done = run([pending], "none", "unreachable", server=server)
+    assert isinstance(pending.outcome, DuplicateEvent)
+    assert kinds(done.steps) == [Attempt, LookUp, Wait, Attempt, LookUp]
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        [ABSENT, conflict()] * 4,
+        [ABSENT, conflict(), ABSENT, TAKEN, ABSENT] * 2,
+        [ABSENT, SYNTAX],
+        [unreachable(), ABSENT, SYNTAX],
+        [ABSENT, TAKEN, Failed(errors.InsufficientPrivilege("business_events"))],
+        [Failed(errors.InsufficientPrivilege("business_events"))],
+    ],
+    ids=["conflicts", "collisions", "fatal", "outage", "second look-up", "first look-up"],
+)
+def test_once_in_doubt_a_later_failure_leaves_the_outcome_unknown(later: Sequence[Result]) -> None:
+    facts: list[Fact] = []
+    pending = pend(event_id=EVENT, facts=facts)
+    answer(write_steps([pending], never), lost(), *later)
+    last = [result for result in later if isinstance(result, Failed)][-1]
+    assert isinstance(pending.outcome, OutcomeUnknown)
+    assert pending.outcome.event_id == EVENT
+    assert pending.outcome.__cause__ is last.error
+    assert facts[-1] == WriteEnded(
+        EVENT, "unknown", pending._attempts, pending._backoff.conflicts, "OutcomeUnknown"
+    )
+
+
+@pytest.mark.parametrize(("first", "kind"), [(lost, OutcomeUnknown), (unreachable, psycopg.Error)])
+def test_an_outage_that_outlasts_its_budget_ends_in_the_truth(
+    first: Callable[[], Failed], kind: type[Exception]
+) -> None:
+    facts: list[Fact] = []
+    pending = pend(settings=WriterSettings(jitter=0.0, max_outage=0.0), facts=facts)
+    answer(write_steps([pending], never), first())
+    assert isinstance(pending.outcome, kind)
+    assert sum(isinstance(fact, WriteExhausted) for fact in facts) == 1
+
+
+def test_a_server_that_goes_away_before_anything_was_sent_leaves_no_doubt() -> None:
+    """As during the first look at the shards: code 57P01, but not of the write."""
+    facts: list[Fact] = []
+    pending = pend(facts=facts)
+    steps = write_steps([pending], never)
+    next(steps)
+    assert isinstance(steps.send(Failed(errors.AdminShutdown("bye"), sent=False)), Wait)
+    assert isinstance(steps.send(None), Attempt)
+    assert outcomes_of(facts) == ["failed"]
+
+
+def test_doubt_stays_until_the_end() -> None:
+    done = run([pend()], "lost before", "none", "conflict", "none", "unreachable")
+    assert kinds([s for s in done.steps if not isinstance(s, Wait)]) == [
+        Attempt,
+        *[LookUp, Attempt] * 3,
+    ]
+
+
+def test_a_subject_at_another_version_is_stale_at_once() -> None:
+    server = Server()
+    server.write([pend("C-1")])
+    pending = pend("C-1", expected=0)
+    done = run([pending], server=server)
+    assert isinstance(pending.outcome, StaleVersion)
+    assert (pending.outcome.expected, pending.outcome.actual) == (0, 1)
+    assert kinds(done.steps) == [Attempt]
+
+
+def test_the_own_lost_commit_wins_over_stale() -> None:
+    pending = pend("C-1", expected=0)
+    done = run([pending], "delay", "none", "arrival", server=Server(meets_first=True))
+    assert kinds(done.steps) == [Attempt, Wait, LookUp, Attempt, LookUp]
+    assert isinstance(pending.outcome, Receipt)
+
+
+def test_a_lost_attempt_that_expects_a_later_version_may_still_commit() -> None:
+    server = Server()
+    pending = pend("C-1", expected=1)
+    run([pending], "delay", server=server)
+    assert isinstance(pending.outcome, OutcomeUnknown)
+    server.write([pend("C-1")])
+    server.arrive()
+    assert pending.id in server.found
+
+
+def test_a_version_that_was_passed_is_stale_even_after_a_doubt() -> None:
+    server = Server()
+    server.write([pend("C-1")])
+    pending = pend("C-1", expected=0)
+    run([pending], "delay", server=server)
+    assert isinstance(pending.outcome, StaleVersion)
+    server.arrive()
+    assert pending.id not in server.found
+
+
+def test_a_look_up_that_fails_after_stale_is_counted_as_an_outage() -> None:
+    """Else a server that answers every second question would keep the call for ever."""
+    server = Server()
+    server.write([pend("C-1")])
+    pending = pend("C-1", expected=0)
+    done = run([pending], "delay", *["none", "none", "unreachable"] * 20, server=server)
+    assert done.count(Wait) >= done.count(Attempt) - 1
+    assert isinstance(pending.outcome, Exception)
+
+
+def test_an_event_that_builds_on_another_of_its_batch_goes_with_it() -> None:
+    batch = [pend("C-1", expected=n) for n in range(5)]
+    done = run(batch)
+    assert [type(pending.outcome) for pending in batch] == [Receipt] * 5
+    assert kinds(done.steps) == [Attempt]
+
+
+def test_stale_is_measured_by_what_is_stored_and_not_by_the_batch() -> None:
+    """The first is a duplicate: it moves nothing, and the second holds."""
+    server = Server()
+    server.write([pend("C-9", event_id=EVENT)])
+    first, second = pend("C-1", event_id=EVENT), pend("C-1", expected=0)
+    run([first, second], server=server)
+    assert isinstance(first.outcome, DuplicateEvent)
+    assert isinstance(second.outcome, Receipt)
+
+
+def test_an_event_whose_version_its_own_batch_has_passed_is_stale() -> None:
+    first, second, third = pend("C-2", "C-1"), pend("C-1", expected=0), pend("C-1")
+    run([first, second, third])
+    assert isinstance(first.outcome, Receipt)
+    assert isinstance(second.outcome, StaleVersion)
+    assert (second.outcome.expected, second.outcome.actual) == (0, 1)
+    assert isinstance(third.outcome, Receipt)
+    assert third.outcome.entities[0].version == 2
+
+
+def test_stale_events_do_not_fail_the_others() -> None:
+    batch = [pend(f"C-{n}", expected=n % 2) for n in range(6)]
+    run(batch)
+    assert [type(p.outcome) for p in batch] == [Receipt, StaleVersion] * 3
+
+
+def test_a_number_that_only_looks_like_a_stale_version_is_the_drivers_error() -> None:
+    text = f'invalid input syntax for type bigint: "stale {uuid4()} 7"'
+    foreign = Failed(errors.InvalidTextRepresentation(text), sent=True)
+    pending = pend()
+    answer(write_steps([pending], never), foreign)
+    assert pending.outcome is foreign.error

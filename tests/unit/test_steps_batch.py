@@ -1,0 +1,238 @@
+"""What happens to a batch that cannot commit as a whole, and to one that is interrupted."""
+
+from collections.abc import Callable
+from uuid import UUID
+
+import psycopg
+import pytest
+from psycopg import errors
+from tests._support.model import (
+    FAULTY,
+    Server,
+    answer,
+    conflict,
+    kinds,
+    lost,
+    never,
+    pend,
+    run,
+)
+
+from dsql_outbox.observability import AttemptEnded, Fact, WriteEnded
+from dsql_outbox.outbox import (
+    DuplicateEvent,
+    OutcomeUnknown,
+    Receipt,
+    SchemaError,
+)
+from dsql_outbox.writer._steps import (
+    Attempt,
+    Failed,
+    LookUp,
+    Present,
+    Result,
+    Steps,
+    Wait,
+    write_steps,
+)
+
+EVENT = UUID(int=1)
+SYNTAX = Failed(errors.SyntaxError("SELEC"), sent=True)
+TAKEN = Failed(errors.UniqueViolation("business_events_pkey"), sent=True)
+ABSENT = Present({})
+
+
+def test_a_batch_is_one_attempt() -> None:
+    batch = [pend() for _ in range(100)]
+    assert kinds(run(batch).steps) == [Attempt]
+    assert all(isinstance(pending.outcome, Receipt) for pending in batch)
+
+
+@pytest.mark.parametrize("place", [0, 41, 99])
+def test_one_faulty_event_is_found_by_halving(place: int) -> None:
+    batch = [pend("C-1", name=FAULTY if n == place else "Car Sold") for n in range(100)]
+    done = run(batch)
+    kept = [p.outcome for p in batch if isinstance(p.outcome, Receipt)]
+    assert [receipt.entities[0].version for receipt in kept] == list(range(1, 100))
+    assert isinstance(batch[place].outcome, errors.CheckViolation)
+    assert done.count(Attempt) <= 15
+    assert done.count(Wait) == 0
+
+
+def test_an_attempt_right_after_a_split_tells_of_no_wait() -> None:
+    facts: list[Fact] = []
+    run([pend(facts=facts), pend(name=FAULTY)], "unreachable")
+    ended = [fact for fact in facts if isinstance(fact, AttemptEnded)]
+    assert [(fact.waited_s, fact.outcome) for fact in ended] == [
+        (0.0, "failed"),
+        (0.1, "failed"),
+        (0.0, "committed"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.UndefinedTable("business_events"),
+        errors.InsufficientPrivilege("business_events"),
+        errors.QueryCanceled("statement timeout"),
+        SchemaError("schema outbox lacks the outbox tables"),
+        psycopg.ProgrammingError("no SQLSTATE"),
+        TypeError("a mistake of ours"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_no_single_event_can_cause_is_not_split(error: Exception) -> None:
+    batch = [pend() for _ in range(8)]
+    steps = answer(write_steps(batch, never), Failed(error, sent=True))
+    assert kinds(steps) == [Attempt]
+    assert [type(pending.outcome) for pending in batch] == [type(error)] * 8
+
+
+def test_every_event_of_a_failed_batch_gets_an_exception_of_its_own() -> None:
+    """With its own note: one that is shared would tell each caller of all the others."""
+    batch = [pend() for _ in range(4)]
+    error = errors.UndefinedTable("business_events")
+    error.__cause__ = OSError("why")
+    error.add_note("of the driver")
+    answer(write_steps(batch, never), Failed(error, sent=True))
+    ends = [pending.outcome for pending in batch]
+    assert ends[0] is error
+    assert len({id(end) for end in ends}) == 4
+    for pending, end in zip(batch, ends, strict=True):
+        assert isinstance(end, errors.UndefinedTable)
+        assert (str(end), end.sqlstate) == ("business_events", "42P01")
+        assert end.__cause__ is error.__cause__
+        assert end.__notes__ == [
+            "of the driver",
+            f"event {pending.id} was not stored by this call: attempts 1, conflicts 0",
+        ]
+
+
+def test_a_conflicted_batch_is_halved_after_its_wait() -> None:
+    batch = [pend() for _ in range(4)]
+    done = run(batch, "conflict")
+    sizes = [len(step.batch) for step in done.steps if isinstance(step, Attempt)]
+    assert sizes == [4, 2, 2]
+    fresh = [step.fresh for step in done.steps if isinstance(step, Attempt)]
+    assert fresh == [False, True, False], "the connection that did well is used on"
+
+
+def test_the_last_try_of_an_event_is_its_own() -> None:
+    """One foreign hot entity makes nobody else fail, however many share its transaction."""
+    batch = [pend() for _ in range(100)]
+    steps, result, tried = write_steps(batch, never), None, 0
+    server = Server()
+    while True:
+        try:
+            step = steps.send(result)
+        except StopIteration:
+            break
+        if isinstance(step, Attempt):
+            tried += 1
+            bad = batch[70] in step.batch
+            result = conflict() if bad else server.try_write(step.batch)
+        else:
+            result = None
+    failed = [pending for pending in batch if isinstance(pending.outcome, Exception)]
+    assert failed == [batch[70]]
+    assert isinstance(batch[70].outcome, errors.SerializationFailure)
+    assert tried < 40
+
+
+def test_a_batch_whose_lost_attempt_commits_is_all_found() -> None:
+    batch = [pend("C-1") for _ in range(6)]
+    done = run(batch, "lost after")
+    assert kinds(done.steps) == [Attempt, Wait, LookUp]
+    versions = [p.outcome.entities[0].version for p in batch if isinstance(p.outcome, Receipt)]
+    assert versions == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_lost_batch_that_commits_while_its_halves_are_written_is_found_by_each() -> None:
+    """It held all events: the first half's insert collides, the second half's look-up finds."""
+    batch = [pend("C-1") for _ in range(4)]
+    done = run(batch, "delay", "none", "conflict", "none", "arrival")
+    assert [type(p.outcome) for p in batch] == [Receipt] * 4
+    sizes = [len(s.batch) for s in done.steps if isinstance(s, Attempt)]
+    assert sizes == [4, 4, 2]
+
+
+def test_a_lost_batch_that_arrives_after_a_half_committed_is_shut_out() -> None:
+    batch, server = [pend("C-1") for _ in range(4)], Server()
+    done = run(batch, "delay", "none", "conflict", "none", "none", "arrival", server=server)
+    sizes = [len(s.batch) for s in done.steps if isinstance(s, Attempt)]
+    assert sizes == [4, 4, 2, 2]
+    versions = [p.outcome.entities[0].version for p in batch if isinstance(p.outcome, Receipt)]
+    assert versions == [1, 2, 3, 4]
+
+
+def test_a_batch_in_which_only_some_are_in_doubt_settles_each_by_its_own_history() -> None:
+    doubtful, certain = pend("C-1"), pend("C-2")
+    doubtful.in_doubt = True
+    answer(write_steps([doubtful, certain], never), ABSENT, SYNTAX)
+    assert isinstance(doubtful.outcome, OutcomeUnknown)
+    assert isinstance(certain.outcome, errors.SyntaxError)
+
+
+def test_each_event_gives_up_by_its_own_deadline() -> None:
+    hasty, patient = pend(deadline=0.05), pend()
+    done = run([hasty, patient], "conflict")
+    assert isinstance(hasty.outcome, errors.SerializationFailure)
+    assert isinstance(patient.outcome, Receipt)
+    assert done.waits() == [0.1]
+
+
+def test_a_duplicate_in_a_batch_does_not_fail_the_others() -> None:
+    server = Server()
+    server.write([pend("C-1", event_id=EVENT)])
+    batch = [pend("C-2"), pend("C-1", event_id=EVENT), pend("C-2")]
+    done = run(batch, server=server)
+    assert [type(p.outcome) for p in batch] == [Receipt, DuplicateEvent, Receipt]
+    assert kinds(done.steps) == [Attempt, LookUp, Attempt]
+
+
+def at(*results: Result) -> Callable[[Steps], None]:
+    def reach(steps: Steps) -> None:
+        for result in (None, *results):
+            steps.send(result)
+
+    return reach
+
+
+@pytest.mark.parametrize(
+    ("reach", "status"),
+    [
+        (at(), "unknown"),
+        (at(conflict()), "failed"),
+        (at(lost()), "unknown"),
+        (at(lost(), None, ABSENT), "unknown"),
+        (at(TAKEN), "failed"),
+    ],
+    ids=["attempt", "wait", "wait in doubt", "attempt in doubt", "look-up"],
+)
+def test_an_interrupted_call_says_what_may_be_assumed(
+    reach: Callable[[Steps], None], status: str
+) -> None:
+    facts: list[Fact] = []
+    pending = pend(facts=facts)
+    steps = write_steps([pending], never)
+    reach(steps)
+    with pytest.raises(KeyboardInterrupt):
+        steps.throw(KeyboardInterrupt())
+    ends = [fact for fact in facts if isinstance(fact, WriteEnded)]
+    assert [(end.status, end.error) for end in ends] == [(status, "KeyboardInterrupt")]
+
+
+def test_an_interrupted_batch_ends_each_event_once_however_often_it_was_split() -> None:
+    facts: list[Fact] = []
+    batch = [pend(facts=facts, name=FAULTY) for _ in range(8)]
+    steps, server = write_steps(batch, never), Server()
+    step = steps.send(None)
+    while not (isinstance(step, Attempt) and step.batch == [batch[1]]):
+        assert isinstance(step, Attempt)
+        step = steps.send(server.try_write(step.batch))
+    with pytest.raises(KeyboardInterrupt):
+        steps.throw(KeyboardInterrupt())
+    ends = {fact.event_id: fact.status for fact in facts if isinstance(fact, WriteEnded)}
+    assert sum(isinstance(fact, WriteEnded) for fact in facts) == 8
+    assert [ends[p.id] for p in batch] == ["failed", "unknown", *["failed"] * 6]

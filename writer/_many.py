@@ -1,0 +1,86 @@
+"""Many events in few transactions: which go together, and where their outcomes belong."""
+
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from dsql_outbox.outbox import EventSource, InvalidEvent
+
+from ._chunks import chunks
+from ._core import Core, Job
+from ._pending import OnDuplicate, Outcome, Pending
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+
+class Many:
+    """One call of `write_many`; `outcomes` are in the order of its events.
+
+    Two events with the same id cannot be in one transaction: the later ones
+    wait for the end, where they meet what the first has stored. If the block
+    raises, as by cancellation, the events that are not settled are abandoned.
+    """
+
+    def __init__(self, core: Core, job: Job, on_duplicate: OnDuplicate) -> None:
+        self._core = core
+        self._job = job
+        self._on_duplicate: OnDuplicate = on_duplicate
+        self._entries: list[Pending | InvalidEvent] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            for entry in self._entries:
+                if isinstance(entry, Pending):
+                    entry.abandon(error)
+
+    def add(
+        self, events: Iterable[EventSource], versions: Iterable[int | None] | None = None
+    ) -> None:
+        """Take events; raises `ValueError` if there is not one version for each."""
+        for event, version in _pairs(events, versions):
+            self._entries.append(self._entry(event, version))
+
+    def batches(self) -> Iterator[list[Pending]]:
+        """The events of each transaction; the next is asked for when the last is settled."""
+        left: list[Pending] = [entry for entry in self._entries if isinstance(entry, Pending)]
+        while left:
+            first: dict[UUID, Pending] = {pending.id: pending for pending in reversed(left)}
+            yield from chunks([pending for pending in left if first[pending.id] is pending])
+            left = [pending for pending in left if first[pending.id] is not pending]
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """How every event ended; to be asked for when all batches are."""
+        return [_outcome(entry) for entry in self._entries]
+
+    def _entry(self, event: EventSource, version: int | None) -> Pending | InvalidEvent:
+        try:
+            return self._core.pend(
+                event, self._job, on_duplicate=self._on_duplicate, expected_version=version
+            )
+        except InvalidEvent as error:
+            return error
+
+
+def _pairs(
+    events: Iterable[EventSource], versions: Iterable[int | None] | None
+) -> Iterable[tuple[EventSource, int | None]]:
+    if versions is None:
+        return ((event, None) for event in events)
+    return zip(events, versions, strict=True)
+
+
+def _outcome(entry: Pending | InvalidEvent) -> Outcome:
+    if isinstance(entry, InvalidEvent):
+        return entry
+    assert entry.outcome is not None  # noqa: S101 - the steps end only when all is settled
+    return entry.outcome

@@ -1,0 +1,259 @@
+"""One event on its way into the database: what is known of it between attempts."""
+
+from collections.abc import Callable
+from typing import Final, Literal
+from uuid import UUID
+
+import msgspec
+
+from dsql_outbox.observability import (
+    AttemptEnded,
+    AttemptOutcome,
+    RetryScheduled,
+    Scopes,
+    WriteEnded,
+    WriteExhausted,
+    WriteStatus,
+)
+from dsql_outbox.outbox import DuplicateEvent, OutcomeUnknown, Receipt, StaleVersion, Touched
+
+from ._backoff import Backoff
+from ._build import PreparedEvent
+from ._classify import Failure, Kind
+
+OnDuplicate = Literal["error", "return"]
+
+Outcome = Receipt | Exception
+"""How a call ends: its receipt, or the exception that its caller gets."""
+
+_ATTEMPT_OUTCOMES: Final[dict[Kind, AttemptOutcome]] = {
+    Kind.CONFLICT: "conflict",
+    Kind.COLLISION: "conflict",
+    Kind.IN_DOUBT: "in_doubt",
+}
+
+
+def attempt_outcome(failure: Failure | None) -> AttemptOutcome:
+    """What an attempt with this failure, or with none, is called."""
+    return "committed" if failure is None else _ATTEMPT_OUTCOMES.get(failure.kind, "failed")
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """One event was written: the subject's position and each touch's version, in order."""
+
+    position: int
+    versions: tuple[int, ...]
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What is stored under an id: whose write it was, and what its receipt says."""
+
+    write_id: UUID
+    fingerprint: bytes
+    position: int
+    entities: tuple[Touched, ...]
+
+
+class Pending:
+    """A call to write one event; `outcome` is set when it is settled.
+
+    `settled` is told the outcome at once, before the other events of a batch
+    have theirs.
+    """
+
+    def __init__(
+        self,
+        prepared: PreparedEvent,
+        backoff: Backoff,
+        scopes: Scopes,
+        *,
+        on_duplicate: OnDuplicate,
+        settled: Callable[[Outcome], None] | None = None,
+    ) -> None:
+        self.prepared = prepared
+        self.scopes = scopes
+        self.in_doubt = False
+        self.outcome: Outcome | None = None
+        self._attempts = 0
+        self._waited = 0.0
+        self._trying = False
+        self._abandoned = False
+        self._backoff = backoff
+        self._on_duplicate = on_duplicate
+        self._settled = settled
+
+    @property
+    def id(self) -> UUID:
+        """The event's id."""
+        return self.prepared.event.id
+
+    @property
+    def is_last_try(self) -> bool:
+        """Whether a conflict of the next attempt would be one too many."""
+        return self._backoff.conflicts >= self._backoff.max_retries
+
+    def touches_subject_of(self, other: "Pending") -> bool:
+        """Whether this event moves the version that the other's `expected_version` is about."""
+        subject = other.prepared.event.touches[0]
+        key = (subject.entity_type, subject.entity_id)
+        return any((t.entity_type, t.entity_id) == key for t in self.prepared.event.touches)
+
+    def begin(self) -> None:
+        """Another attempt starts."""
+        self._attempts += 1
+        self._trying = True
+
+    def failed(self, failure: Failure, started_ns: int, ended_ns: int) -> None:
+        """The attempt failed; one in doubt leaves the whole call in doubt."""
+        self.in_doubt = self.in_doubt or failure.kind is Kind.IN_DOUBT
+        self._attempt_ended(attempt_outcome(failure), started_ns, ended_ns, failure)
+
+    def stored(self, stored: Stored, started_ns: int, ended_ns: int) -> None:
+        """The attempt committed."""
+        self._attempt_ended("committed", started_ns, ended_ns)
+        touches = self.prepared.event.touches
+        entities = tuple(
+            Touched(touch.entity_type, touch.entity_id, version)
+            for touch, version in zip(touches, stored.versions, strict=True)
+        )
+        self.settle(self._receipt("committed", stored.position, entities))
+
+    def resolved(self, found: Found, started_ns: int, ended_ns: int) -> None:
+        """The look-up that an attempt began with found the event there."""
+        self._attempt_ended("resolved", started_ns, ended_ns)
+        self.found(found)
+
+    def found(self, found: Found) -> None:
+        """The id is taken: by this very call, or by somebody before it."""
+        if found.write_id == self.prepared.write_id:
+            self.settle(self._receipt("committed", found.position, found.entities))
+        elif self._on_duplicate == "return":
+            self.settle(self._receipt("duplicate", found.position, found.entities))
+        else:
+            same = found.fingerprint == self.prepared.event.fingerprint
+            self.settle(DuplicateEvent(self.id, same_content=same))
+
+    def stale(self, actual: int, failure: Failure) -> None:
+        """The subject was at version `actual` when the attempt ran.
+
+        Versions only rise, so a lost attempt that expects an earlier one can
+        never commit; one that expects a later one still may.
+        """
+        expected = self.prepared.expected_version or 0
+        if self.in_doubt and actual < expected:
+            self.settle(self._last_word(failure.error))
+        else:
+            self.settle(StaleVersion(self.id, expected=expected, actual=actual))
+
+    def next_wait(self, failure: Failure, now: float) -> float | None:
+        """Seconds until another attempt may run; None: the call is settled by its error."""
+        wait = None
+        if failure.kind is not Kind.FATAL:
+            wait = self._backoff.next_wait(failure, now)
+            if wait is None:
+                self._tell_exhausted(failure)
+        if wait is None:
+            self.settle(self._last_word(failure.error))
+        return wait
+
+    def waits(self, failure: Failure, seconds: float) -> None:
+        """Another attempt follows after `seconds`."""
+        self._waited = seconds
+        self.scopes(
+            RetryScheduled(
+                event_id=self.id,
+                attempt=self._attempts,
+                max_retries=self._backoff.max_retries,
+                wait_s=seconds,
+                error=type(failure.error).__name__,
+                sqlstate=failure.sqlstate,
+                oc_class=failure.oc_class,
+                conflict=failure.kind in {Kind.CONFLICT, Kind.COLLISION},
+            )
+        )
+
+    def settle(self, outcome: Outcome) -> None:
+        """End the call."""
+        self.outcome = outcome
+        error = type(outcome).__name__ if isinstance(outcome, Exception) else None
+        self._tell_ended(self._status_of(outcome), error)
+        if self._settled is not None:
+            self._settled(outcome)
+
+    def abandon(self, error: BaseException) -> None:
+        """The caller is gone, as by cancellation: what was sent may still commit."""
+        if self.outcome is None and not self._abandoned:
+            self._abandoned = True
+            unknown = self.in_doubt or self._trying
+            self._tell_ended("unknown" if unknown else "failed", type(error).__name__)
+
+    def _status_of(self, outcome: Outcome) -> WriteStatus:
+        if isinstance(outcome, Receipt):
+            return outcome.status
+        if isinstance(outcome, DuplicateEvent):
+            return "duplicate"
+        return "unknown" if isinstance(outcome, OutcomeUnknown) else "failed"
+
+    def _last_word(self, error: Exception) -> Exception:
+        """The driver's own exception, or that nothing is known."""
+        if self.in_doubt:
+            unknown = OutcomeUnknown(self.id)
+            unknown.__cause__ = error
+            return unknown
+        error.add_note(
+            f"event {self.id} was not stored by this call: "
+            f"attempts {self._attempts}, conflicts {self._backoff.conflicts}"
+        )
+        return error
+
+    def _receipt(
+        self,
+        status: Literal["committed", "duplicate"],
+        position: int,
+        entities: tuple[Touched, ...],
+    ) -> Receipt:
+        return Receipt(
+            event_id=self.id,
+            status=status,
+            attempts=self._attempts,
+            conflicts=self._backoff.conflicts,
+            position=position,
+            entities=entities,
+        )
+
+    def _attempt_ended(
+        self,
+        outcome: AttemptOutcome,
+        started_ns: int,
+        ended_ns: int,
+        failure: Failure | None = None,
+    ) -> None:
+        self._trying = False
+        self.scopes(
+            AttemptEnded(
+                event_id=self.id,
+                number=self._attempts,
+                waited_s=self._waited,
+                started_ns=started_ns,
+                ended_ns=ended_ns,
+                outcome=outcome,
+                error=type(failure.error).__name__ if failure else None,
+                sqlstate=failure.sqlstate if failure else None,
+                oc_class=failure.oc_class if failure else None,
+            )
+        )
+        self._waited = 0.0
+
+    def _tell_ended(self, status: WriteStatus, error: str | None) -> None:
+        self.scopes(WriteEnded(self.id, status, self._attempts, self._backoff.conflicts, error))
+
+    def _tell_exhausted(self, failure: Failure) -> None:
+        self.scopes(
+            WriteExhausted(
+                event_id=self.id,
+                attempts=self._attempts,
+                max_retries=self._backoff.max_retries,
+                error=type(failure.error).__name__,
+                sqlstate=failure.sqlstate,
+            )
+        )

@@ -1,0 +1,102 @@
+"""Run a whole transaction in one psycopg pipeline: one round trip.
+
+With BEGIN and COMMIT of its own: a pipeline's implicit transaction is committed
+by its Sync, and psycopg loses the SQLSTATE of an error that comes there. Rows
+are believed only when the pipeline is closed and the COMMIT has answered COMMIT.
+"""
+
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+import psycopg
+from psycopg import errors
+from psycopg.pq import TransactionStatus
+
+from dsql_outbox.outbox import AsyncConnection, Connection
+
+from ._plain import Transaction
+
+Rows = Sequence[Sequence[Any]]
+
+
+def run(connection: Connection, transaction: Transaction) -> Rows:
+    """The rows of the statement before the COMMIT; raises the first error of any."""
+    cursors: list[psycopg.Cursor[Any]] = []
+    first = _FirstError()
+    with first, connection.pipeline(), first:
+        cursors += [connection.execute(*each, prepare=True) for each in transaction]
+    if _is_aborted(connection):
+        with suppress(psycopg.Error):
+            connection.rollback()
+    first.check()
+    _check_committed(cursors[-1].statusmessage)
+    return cursors[-2].fetchall()
+
+
+async def run_async(connection: AsyncConnection, transaction: Transaction) -> Rows:
+    """The rows of the statement before the COMMIT; raises the first error of any."""
+    cursors: list[psycopg.AsyncCursor[Any]] = []
+    first = _FirstError()
+    with first:
+        async with connection.pipeline():
+            with first:
+                cursors += [await connection.execute(*each, prepare=True) for each in transaction]
+    if _is_aborted(connection):
+        with suppress(psycopg.Error):
+            await connection.rollback()
+    first.check()
+    _check_committed(cursors[-1].statusmessage)
+    return await cursors[-2].fetchall()
+
+
+class _FirstError:
+    """Keeps the first error of a pipeline, as a context manager inside it and around it.
+
+    Without the one inside, psycopg logs every error after the first; without the
+    one around, the last error hides the first, which alone has the SQLSTATE.
+    """
+
+    def __init__(self) -> None:
+        self._outer = sys.exception()
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if error is not None and self._error is None:
+            self._error = self._root(error)
+        return error is not None
+
+    def check(self) -> None:
+        """Raise it, if there is one."""
+        if self._error is not None:
+            raise self._error
+
+    def _root(self, error: BaseException) -> BaseException:
+        """The error that was being handled when this one came, if not from before the pipeline."""
+        while not error.__suppress_context__:
+            earlier = error.__context__
+            if earlier is self._outer or not isinstance(earlier, psycopg.Error):
+                break
+            error = earlier
+        return error
+
+
+def _is_aborted(connection: Connection | AsyncConnection) -> bool:
+    """Whether a statement failed and the COMMIT was skipped; the connection may be kept."""
+    return connection.info.transaction_status is TransactionStatus.INERROR
+
+
+def _check_committed(answer: str | None) -> None:
+    """Raise unless it is COMMIT: that of an aborted transaction is ROLLBACK, and no error."""
+    if answer != "COMMIT":
+        raise errors.TransactionRollback(f"the database answered {answer} to COMMIT")

@@ -1,0 +1,35 @@
+"""The plain form of a write, for a database without data-modifying CTEs: pure.
+
+One transaction, whose later statements read back what the first ones gave; see
+`schema/statements/plain_*.sql`, and `_pipeline` for how it is sent.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from psycopg import errors
+
+from dsql_outbox.schema import statement
+
+from ._build import Parameters, PreparedEvent, batch_parameters
+
+Transaction = Sequence[tuple[bytes, Parameters | None]]
+"""Statements with their parameters, from BEGIN to COMMIT; the last but one answers rows."""
+
+NO_SUCH_FORM: Final = (errors.FeatureNotSupported, errors.SyntaxError)
+"""What a database without the single form answers to the probe for it."""
+
+_NAMES: Final = ("entities", "events", "headers", "outbox", "receipt")
+
+
+class Plain:
+    """The statements on the tables of one schema."""
+
+    def __init__(self, schema: str) -> None:
+        self._statements = [statement(f"plain_{name}", schema) for name in _NAMES]
+
+    def transaction(self, batch: Sequence[PreparedEvent], shards: int) -> Transaction:
+        """What writes these events; its rows are those of ``event_write_batch``."""
+        parameters = batch_parameters(batch, shards)
+        writes = [(query, parameters) for query in self._statements]
+        return [(b"BEGIN", None), *writes, (b"COMMIT", None)]

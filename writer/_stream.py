@@ -1,0 +1,96 @@
+"""The events of one entity in version order, read in pages; no I/O here."""
+
+import random
+from collections.abc import Callable, Generator, Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from ._backoff import Backoff
+from ._build import Parameters
+from ._classify import Kind, classify
+from ._core import Core, Row
+from ._steps import Failed, Result, Wait
+
+PAGE_ROWS: Final = 200
+_PAGE_BYTES: Final = 4 << 20
+"""4 MiB of event texts; an event over it comes alone."""
+
+
+class StoredEvent(msgspec.Struct, frozen=True):
+    """An event as it is stored; `data` is its text exactly as it was received.
+
+    `version` is the one that it gave the entity whose stream is read.
+    `saved_date` is on the database's clock.
+    """
+
+    event_id: UUID
+    version: int
+    event_name: str
+    event_type: str
+    created_date: datetime | None
+    saved_date: datetime
+    data: str
+
+
+class ReadPage(msgspec.Struct, frozen=True):
+    """Read the next page of a stream."""
+
+    stream: "EntityStream"
+    fresh: bool
+
+
+class EntityStream:
+    """How far the events of one entity are read; `events` are those of the last page.
+
+    Pages go by version, and no connection is held between two of them, so what
+    is stored while reading is read too.
+    """
+
+    def __init__(self, core: Core, entity_type: str, entity_id: str, after: int) -> None:
+        self.events: list[StoredEvent] = []
+        self.error: Exception | None = None
+        self.is_at_end = False
+        self._core = core
+        self._key = {"entity_type": entity_type, "entity_id": entity_id}
+        self._after = after
+
+    @property
+    def query(self) -> tuple[bytes, Parameters]:
+        """The statement for the next page, and its parameters."""
+        bounds = {"after": self._after, "rows": PAGE_ROWS, "bytes": _PAGE_BYTES}
+        return self._core.stream, {**self._key, **bounds}
+
+    def take(self, rows: Sequence[Row]) -> None:
+        """What the statement answered."""
+        self.events = [
+            StoredEvent(event_id, version, name, kind, created, saved, data)
+            for version, event_id, name, kind, created, saved, data, _ in rows
+        ]
+        seen = rows[0][-1] if rows else 0
+        self.is_at_end = seen < PAGE_ROWS and len(rows) == seen
+        if rows:
+            self._after = self.events[-1].version
+
+    def steps(self, clock: Callable[[], float]) -> Generator[ReadPage | Wait, Result, None]:
+        """Read one page; a read is tried again as a write is, and is never in doubt."""
+        backoff = Backoff(self._core.settings, None, random.random)
+        fresh = False
+        while isinstance(result := (yield ReadPage(self, fresh)), Failed):
+            failure = classify(result.error, sent=False)
+            if failure.kind is Kind.IN_DOUBT:
+                failure = failure._replace(kind=Kind.OUTAGE)
+            wait = backoff.next_wait(failure, clock())
+            if wait is None:
+                self.error = result.error
+                return
+            yield Wait(wait)
+            fresh = True
+
+    def page(self) -> list[StoredEvent]:
+        """The events of the page that was read; raises why it could not be."""
+        if self.error is not None:
+            raise self.error
+        return self.events

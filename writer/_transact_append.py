@@ -1,0 +1,99 @@
+"""An event inside a transaction that somebody else commits: from it to its statement and back."""
+
+import random
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from dsql_outbox.observability import Scopes, WriteStarted
+from dsql_outbox.outbox import EventSource, ParsedEvent, Receipt, StaleVersion, Touched, parse_event
+
+from ._backoff import Backoff
+from ._build import prepare, topic_of
+from ._core import Core, Row, committed
+from ._pending import Pending
+
+_BAD_CAST: Final = "22P02"
+"""How the write statements end when a version was not the expected one."""
+
+
+def appended(
+    core: Core, event: ParsedEvent, write_id: UUID, scopes: Scopes, expected_version: int | None
+) -> Pending:
+    """Prepare the rows of an event; raises `InvalidEvent` if its topic gets too long."""
+    prepared = prepare(
+        event,
+        write_id,
+        topic_of(event, core.settings),
+        core.settings.source,
+        scopes.carrier,
+        expected_version=expected_version,
+    )
+    never = Backoff(core.settings, None, random.random)
+    return Pending(prepared, never, scopes, on_duplicate="error")
+
+
+def receipt_in_transaction(
+    pending: Pending, rows: list[Row], *, attempts: int, conflicts: int
+) -> Receipt:
+    """What the statement gave; true once the transaction is committed."""
+    (stored,) = committed([pending], rows).stored
+    entities = tuple(
+        Touched(touch.entity_type, touch.entity_id, version)
+        for touch, version in zip(pending.prepared.event.touches, stored.versions, strict=True)
+    )
+    return Receipt(pending.id, "committed", attempts, conflicts, stored.position, entities)
+
+
+@contextmanager
+def explained(core: Core, pending: Pending) -> Generator[None]:
+    """Turn two errors of the driver into ours: a version not expected, and missing tables."""
+    try:
+        yield
+    except psycopg.Error as error:
+        actual = _actual_version(pending.id, error)
+        if actual is not None:
+            expected = pending.prepared.expected_version or 0
+            raise StaleVersion(pending.id, expected=expected, actual=actual) from error
+        named = core.named(error)
+        if named is error:
+            raise
+        raise named from error
+
+
+def require_transaction(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+    """Refuse a connection on which the event would be committed on its own."""
+    idle = connection.info.transaction_status is TransactionStatus.IDLE
+    if connection.autocommit and idle:
+        raise psycopg.ProgrammingError(
+            "append_to needs an open transaction: this connection is in autocommit mode, "
+            "so the event would be stored on its own; use `with connection.transaction():`"
+        )
+
+
+class Joined:
+    """An event for a transaction of the caller's own."""
+
+    def __init__(self, core: Core, source: EventSource, expected_version: int | None) -> None:
+        event = parse_event(source)
+        topic = topic_of(event, core.settings)
+        self.scopes = core.scopes(
+            WriteStarted(event.id, event.name, event.type, topic, len(event.touches))
+        )
+        self.pending = appended(core, event, uuid4(), self.scopes, expected_version)
+
+    def receipt(self, rows: list[Row]) -> Receipt:
+        """What the statement gave; true once the transaction is committed."""
+        return receipt_in_transaction(self.pending, rows, attempts=1, conflicts=0)
+
+
+def _actual_version(event_id: UUID, error: psycopg.Error) -> int | None:
+    """The version that the subject is at, from the text that the statement put into a cast."""
+    if error.sqlstate != _BAD_CAST:
+        return None
+    _, _, rest = str(error).partition(f'"stale {event_id} ')
+    return int(rest.partition('"')[0]) if rest else None

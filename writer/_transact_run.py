@@ -1,0 +1,136 @@
+"""One run of the caller's function in one transaction: what happened in it, without any I/O."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from time import time_ns
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from uuid import UUID, uuid4
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from dsql_outbox.outbox import EventSource, OutcomeUnknown, parse_event
+
+from ._classify import unwrap
+from ._pending import Pending
+from ._transact_append import appended
+
+if TYPE_CHECKING:
+    from ._transact_call import Call
+
+T = TypeVar("T")
+
+_FAILED: Final = {TransactionStatus.INERROR, TransactionStatus.UNKNOWN}
+
+
+class Run(Generic[T]):
+    """One run of the caller's function in one transaction."""
+
+    def __init__(self, call: "Call[T]", number: int) -> None:
+        self.call = call
+        self.number = number
+        self.write_id = uuid4()
+        self.first: UUID | None = None
+        self.value: T | None = None
+        self.error: Exception | None = None
+        """What `transact` raises if this is the last run; None: the driver's error."""
+        self.is_callers_error = False
+        """The error is not the database's: it is never retried."""
+        self.is_over = False
+        self.started_ns = time_ns()
+        self._events = 0
+        self._failures: list[Exception] = []
+        self._collision: tuple[UUID, Exception] | None = None
+
+    def next_event_id(self) -> UUID:
+        """The same ids in the same order in every run of a call."""
+        self._events += 1
+        return self.call.event_id(self._events - 1)
+
+    def append(self, source: EventSource, expected_version: int | None) -> Pending:
+        """Prepare an event of this run.
+
+        Raises `InvalidEvent`, or `OutcomeUnknown` if this is the first event, an
+        earlier run is in doubt, and its first event was another one.
+        """
+        if self.is_over:
+            raise psycopg.ProgrammingError("append after the transaction has ended")
+        call = self.call
+        event = parse_event(source)
+        pending = appended(call.core, event, self.write_id, call.scopes, expected_version)
+        if self.first is None:
+            call.require_fence(pending.id)
+            self.first = pending.id
+        call.fingerprints[pending.id] = pending.prepared.event.fingerprint
+        return pending
+
+    @contextmanager
+    def appending(self, event_id: UUID) -> Generator[None]:
+        """Tell an append's unique violation from one of the caller's own tables."""
+        try:
+            yield
+        except psycopg.errors.UniqueViolation as error:
+            self._collision = event_id, error
+            raise
+
+    def note_failure(self, error: Exception, *, healthy: bool) -> None:
+        """Our connection raised; `healthy`: its transaction had not failed before."""
+        if healthy:
+            self._failures.clear()
+        self._failures.append(error)
+
+    def collided(self) -> UUID | None:
+        """The event whose append met a unique key, if that is what ended this run."""
+        if self._collision is None or not self._failures:
+            return None
+        event_id, error = self._collision
+        return event_id if error is self._failures[0] else None
+
+    def end(self, raised: Exception | None, status: TransactionStatus) -> Exception | None:
+        """The function has returned or raised: None if the transaction is to be committed.
+
+        Otherwise the error that ended it: the first one that the database
+        reported on our connection, or one that is the caller's.
+        """
+        self.is_over = True
+        if raised is None and status is TransactionStatus.INTRANS:
+            try:
+                self.call.require_fence(self.first)
+            except OutcomeUnknown as unknown:
+                return self._callers(unknown)
+            return None
+        if raised is None and status not in _FAILED:
+            return self._callers(_not_ours_to_end(status))
+        if raised is not None and not self._is_ours(raised, status):
+            return self._callers(raised)
+        first = self._failures[0] if self._failures else _lost()
+        wraps = raised is not None and any(e is first for e in unwrap(raised))
+        self.error = raised if wraps else _swallowed(first)
+        return first
+
+    def _is_ours(self, error: Exception, status: TransactionStatus) -> bool:
+        """Whether our connection raised this error, be it under a wrapper, and cannot go on."""
+        ours = {id(failure) for failure in self._failures}
+        return status in _FAILED and any(id(e) in ours for e in unwrap(error))
+
+    def _callers(self, error: Exception) -> Exception:
+        self.error, self.is_callers_error = error, True
+        return error
+
+
+def _swallowed(first: Exception) -> Exception:
+    first.add_note(
+        "the transaction failed here, and the function given to transact went on all the same"
+    )
+    return first
+
+
+def _lost() -> Exception:
+    return psycopg.OperationalError("the connection was lost before the commit")
+
+
+def _not_ours_to_end(status: TransactionStatus) -> Exception:
+    return psycopg.ProgrammingError(
+        "the function given to transact has ended the transaction itself, "
+        f"or left a statement running (status {status.name})"
+    )

@@ -1,0 +1,242 @@
+"""What the function given to `transact` works with, and how one run of it is executed.
+
+A run is BEGIN, the function's statements and appends, and COMMIT: a round trip each.
+"""
+
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.abc import PQGen
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
+
+from dsql_outbox.outbox import AsyncConnection, Connection, Entity, Event, EventSource, Receipt
+
+from ._core import Core, Job, Row
+from ._pending import Pending
+from ._steps import Committed, Failed
+from ._transact_append import explained, receipt_in_transaction
+from ._transact_run import Run
+
+
+class _Base:
+    """What a transaction offers without I/O."""
+
+    def __init__(self, run: Run[Any], shards: int) -> None:
+        self._run = run
+        self._shards = shards
+
+    def new_event(
+        self,
+        name: str,
+        type: str,  # noqa: A002 - the field's own word
+        entities: Iterable[Entity],
+        *,
+        created_date: datetime | None = None,
+    ) -> Event:
+        """An event of now; the n-th of a run has the same id in every run of this call.
+
+        So a run that repeats one whose COMMIT was lost can be told from it.
+        """
+        event_id = self._run.next_event_id()
+        return Event.new(name, type, entities, id=event_id, created_date=created_date)
+
+    def _receipt(self, pending: Pending, rows: list[Row]) -> Receipt:
+        run = self._run
+        return receipt_in_transaction(
+            pending, rows, attempts=run.number, conflicts=run.call.conflicts
+        )
+
+
+class Transaction(_Base):
+    """The transaction that the function given to `Writer.transact` runs in.
+
+    It is begun before and committed after the function. `connection` is for the
+    caller's own statements; do not commit, roll back or set the session on it.
+    """
+
+    def __init__(self, connection: Connection, run: Run[Any], shards: int) -> None:
+        super().__init__(run, shards)
+        self.connection: psycopg.Connection[Any] = connection
+
+    def append(self, event: EventSource, *, expected_version: int | None = None) -> Receipt:
+        """Write one event in this transaction; the receipt is true once `transact` returns.
+
+        Raises `InvalidEvent` before anything is sent, `StaleVersion`, or the
+        driver's error; let it pass, for the transaction is lost with it.
+        """
+        pending = self._run.append(event, expected_version)
+        with self._run.appending(pending.id):
+            core = self._run.call.core
+            return self._receipt(pending, append(core, self.connection, self._shards, pending))
+
+
+class AsyncTransaction(_Base):
+    """The transaction that the function given to `AsyncWriter.transact` runs in.
+
+    It is begun before and committed after the function. `connection` is for the
+    caller's own statements; do not commit, roll back or set the session on it.
+    """
+
+    def __init__(self, connection: AsyncConnection, run: Run[Any], shards: int) -> None:
+        super().__init__(run, shards)
+        self.connection: psycopg.AsyncConnection[Any] = connection
+
+    async def append(self, event: EventSource, *, expected_version: int | None = None) -> Receipt:
+        """Write one event in this transaction; the receipt is true once `transact` returns.
+
+        Raises `InvalidEvent` before anything is sent, `StaleVersion`, or the
+        driver's error; let it pass, for the transaction is lost with it.
+        """
+        pending = self._run.append(event, expected_version)
+        with self._run.appending(pending.id):
+            core = self._run.call.core
+            rows = await append_async(core, self.connection, self._shards, pending)
+            return self._receipt(pending, rows)
+
+
+def append(
+    core: Core, connection: psycopg.Connection[Any], shards: int, pending: Pending
+) -> list[Row]:
+    """Run the write statement in the connection's transaction, whatever its factories."""
+    statement, parameters = core.write([pending], shards)
+    with explained(core, pending):
+        cursor = psycopg.Cursor(connection, row_factory=tuple_row)
+        return list(cursor.execute(statement, parameters).fetchall())
+
+
+async def append_async(
+    core: Core, connection: psycopg.AsyncConnection[Any], shards: int, pending: Pending
+) -> list[Row]:
+    """Run the write statement in the connection's transaction, whatever its factories."""
+    statement, parameters = core.write([pending], shards)
+    with explained(core, pending):
+        cursor = psycopg.AsyncCursor(connection, row_factory=tuple_row)
+        return list(await (await cursor.execute(statement, parameters)).fetchall())
+
+
+def execute(connection: Connection, run: Run[Any], shards: int, job: Job) -> Committed | Failed:
+    """One run; raises what the database reported, returns an error of the caller's."""
+    connection.execute("BEGIN")
+    with _watched(connection, run), _kept_factories(connection):
+        raised = _called(run, Transaction(connection, run, shards))
+    error = run.end(raised, connection.info.transaction_status)
+    if error is not None:
+        if _can_roll_back(connection):
+            with suppress(psycopg.Error):
+                connection.execute("ROLLBACK")
+        return _failed(run, error)
+    job.sent = True
+    return _committed(connection.execute("COMMIT").statusmessage)
+
+
+async def execute_async(
+    connection: AsyncConnection, run: Run[Any], shards: int, job: Job
+) -> Committed | Failed:
+    """One run; raises what the database reported, returns an error of the caller's."""
+    await connection.execute("BEGIN")
+    with _watched_async(connection, run), _kept_factories(connection):
+        raised = await _called_async(run, AsyncTransaction(connection, run, shards))
+    error = run.end(raised, connection.info.transaction_status)
+    if error is not None:
+        if _can_roll_back(connection):
+            with suppress(psycopg.Error):
+                await connection.execute("ROLLBACK")
+        return _failed(run, error)
+    job.sent = True
+    return _committed((await connection.execute("COMMIT")).statusmessage)
+
+
+def _called(run: Run[Any], transaction: Transaction) -> Exception | None:
+    try:
+        run.value = run.call.function(transaction)
+    except Exception as error:  # noqa: BLE001 - the run decides whose it is
+        return error
+    return None
+
+
+async def _called_async(run: Run[Any], transaction: AsyncTransaction) -> Exception | None:
+    try:
+        run.value = await run.call.function(transaction)
+    except Exception as error:  # noqa: BLE001 - the run decides whose it is
+        return error
+    return None
+
+
+def _can_roll_back(connection: Connection | AsyncConnection) -> bool:
+    """Whether a ROLLBACK can be sent; a connection in the midst of something is closed."""
+    status = connection.info.transaction_status
+    if status is TransactionStatus.ACTIVE:
+        connection.pgconn.finish()
+    return status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}
+
+
+def _failed(run: Run[Any], error: Exception) -> Failed:
+    if run.is_callers_error:
+        return Failed(error)
+    raise error
+
+
+def _committed(tag: str | None) -> Committed:
+    """COMMIT of a failed transaction raises nothing: only its tag tells."""
+    if tag != "COMMIT":
+        raise psycopg.errors.InFailedSqlTransaction(f"COMMIT was answered by {tag}")
+    return Committed(())
+
+
+@contextmanager
+def _watched(connection: Connection, run: Run[Any]) -> Generator[None]:
+    """Tell the run every error of this connection; all that psycopg does goes through `wait`."""
+    wait = connection.wait
+
+    def watching(gen: PQGen[Any], *args: Any, **options: Any) -> Any:
+        healthy = _is_healthy(connection)
+        try:
+            return wait(gen, *args, **options)
+        except psycopg.Error as error:
+            run.note_failure(error, healthy=healthy)
+            raise
+
+    connection.wait = watching  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del connection.wait
+
+
+@contextmanager
+def _watched_async(connection: AsyncConnection, run: Run[Any]) -> Generator[None]:
+    """Tell the run every error of this connection; all that psycopg does goes through `wait`."""
+    wait = connection.wait
+
+    async def watching(gen: PQGen[Any], *args: Any, **options: Any) -> Any:
+        healthy = _is_healthy(connection)
+        try:
+            return await wait(gen, *args, **options)
+        except psycopg.Error as error:
+            run.note_failure(error, healthy=healthy)
+            raise
+
+    connection.wait = watching  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del connection.wait
+
+
+def _is_healthy(connection: Connection | AsyncConnection) -> bool:
+    return connection.info.transaction_status is TransactionStatus.INTRANS
+
+
+@contextmanager
+def _kept_factories(connection: Connection | AsyncConnection) -> Generator[None]:
+    """The connection is used again: undo what the function changed on the object."""
+    kept: Any = connection  # the two kinds of connections have two kinds of factories
+    rows, cursors = kept.row_factory, kept.cursor_factory
+    try:
+        yield
+    finally:
+        kept.row_factory, kept.cursor_factory = rows, cursors
