@@ -1,7 +1,7 @@
 """What `write` tells of each event: one JSON object a line, as soon as it is known."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -17,6 +17,8 @@ from ._tally import Tally
 
 STDOUT: Final = 1
 STDERR: Final = 2
+
+_encoder: Final = msgspec.json.Encoder()
 
 
 class Failure(msgspec.Struct, frozen=True, rename="camel"):
@@ -45,24 +47,25 @@ class Reporter:
         self._above_bar = above_bar
         self._locks = {STDOUT: anyio.Lock(), STDERR: anyio.Lock()}
 
-    async def stored(self, receipt: Receipt) -> None:
-        """Tell of an event that is in the database; raises `OSError` if nobody listens."""
-        self._tally.add(receipt)
-        await self._print(STDOUT, receipt)
+    async def stored(self, receipts: Sequence[Receipt]) -> None:
+        """Tell of events that are in the database; raises `OSError` if nobody listens."""
+        for receipt in receipts:
+            self._tally.add(receipt)
+        await self._print(STDOUT, receipts)
 
     async def failed(self, place: Place, event_id: UUID | None, error: Exception) -> None:
         """Tell of one that is not, as far as we know; raises `OSError` if nobody listens."""
         self._tally.failed += 1
         kind = type(error).__name__
-        await self._print(STDERR, Failure(event_id, kind, _message(error), *place))
+        await self._print(STDERR, [Failure(event_id, kind, _message(error), *place)])
 
-    async def _print(self, descriptor: int, value: msgspec.Struct) -> None:
-        line = msgspec.json.encode(value)
+    async def _print(self, descriptor: int, values: Sequence[msgspec.Struct]) -> None:
+        lines = _encoder.encode_lines(values)
         if self._above_bar is not None and os.isatty(descriptor):
-            self._above_bar(line.decode())
+            self._above_bar(lines.decode().rstrip("\n"))
             return
         async with self._locks[descriptor]:  # lines never mix
-            await write_all(descriptor, line + b"\n")
+            await write_all(descriptor, lines)
 
 
 def _message(error: Exception) -> str:

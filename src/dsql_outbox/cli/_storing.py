@@ -1,21 +1,19 @@
 """Events from inputs into the database, several at a time, in order per subject.
 
 One reader hands each event to the worker that its subject picks; a worker
-stores one event after the other. So events with the same subject are stored in
-the order in which they were read. The queues are short: what is slow slows the
-reader down.
+stores one batch after the other, made of what is at hand when it starts. So
+events with the same subject are stored in the order in which they were read.
+The queues are short: what is slow slows the reader down.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing
-from typing import Final, NamedTuple
-from uuid import UUID
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from contextlib import aclosing, contextmanager
+from typing import Final
 from zlib import crc32
 
 import anyio
 import psycopg
 from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from dsql_outbox.outbox import (
     InvalidEvent,
@@ -27,32 +25,34 @@ from dsql_outbox.outbox import (
 )
 
 from ._events import Inputs, Place, Record, Unreadable
+from ._lanes import Job, Lane
 from ._reporting import Reporter
 
-_QUEUE: Final = 8  # events of up to 1 MiB that wait for one worker
+_QUEUE: Final = 8  # events at least that may wait for one worker
 _GONE: Final = ("08", "53", "57P")  # SQLSTATEs: connection lost, server full, server shut down
 
 
-class _Job(NamedTuple):
-    place: Place
-    event_id: UUID
-    data: str
+Outcome = Receipt | Exception
 
 
 class Storing:
     """One run over all inputs; `stop` ends it in order, cancellation at once.
 
-    `write` stores one event and raises what `AsyncWriter.write` raises.
+    `write` stores events and returns what `AsyncWriter.write_many` returns; it
+    gets `batch` of them at most.
     """
 
     def __init__(
         self,
-        write: Callable[[str], Awaitable[Receipt]],
+        write: Callable[[Sequence[str]], Awaitable[Sequence[Outcome]]],
         inputs: Inputs,
         report: Reporter,
         workers: int,
+        *,
+        batch: int = 1,
     ) -> None:
         self._write = write
+        self._batch = batch
         self._inputs = inputs
         self._report = report
         self._workers = workers
@@ -66,13 +66,10 @@ class Storing:
 
     async def run(self) -> None:
         """Store all events, or those read until `stop` is called."""
-        async with anyio.create_task_group() as group, AsyncExitStack() as lanes:
-            workers = [
-                await lanes.enter_async_context(self._start_worker(group))
-                for _ in range(self._workers)
-            ]
+        async with anyio.create_task_group() as group:
             try:
-                await self._read(workers)
+                with self._started(group) as lanes:
+                    await self._read(lanes)
             except Unreadable as error:
                 self.stop()
                 await self._tell(self._report.failed(error.place, None, error.cause))
@@ -95,12 +92,19 @@ class Storing:
             return f"stopped before the first record{why}"
         return f"stopped after record {self._last.record:,} of {self._last.input}{why}"
 
-    def _start_worker(self, group: TaskGroup) -> MemoryObjectSendStream[_Job]:
-        lane, jobs = anyio.create_memory_object_stream[_Job](_QUEUE)
-        group.start_soon(self._work, jobs)
-        return lane
+    @contextmanager
+    def _started(self, group: TaskGroup) -> Generator[Sequence[Lane]]:
+        """A lane for each worker; they end when the lanes are closed and empty."""
+        lanes = [Lane(max(_QUEUE, self._batch)) for _ in range(self._workers)]
+        for lane in lanes:
+            group.start_soon(self._work, lane)
+        try:
+            yield lanes
+        finally:
+            for lane in lanes:
+                lane.close()
 
-    async def _read(self, workers: Sequence[MemoryObjectSendStream[_Job]]) -> None:
+    async def _read(self, lanes: Sequence[Lane]) -> None:
         async with aclosing(self._inputs.records()) as records:
             while (record := await self._next(records)) is not None:
                 self._last = record.place
@@ -111,8 +115,8 @@ class Storing:
                     continue
                 subject = subject_key(event.touches[0].entity_type, event.touches[0].entity_id)
                 self._unsettled[record.place] = None
-                worker = workers[crc32(subject.encode()) % len(workers)]
-                await worker.send(_Job(record.place, event.id, event.data))
+                lane = lanes[crc32(subject.encode()) % len(lanes)]
+                await lane.put(Job(record.place, event.id, event.data, record.size))
 
     async def _next(self, records: AsyncIterator[Record]) -> Record | None:
         """The next record; None at the end, and when `stop` is called."""
@@ -121,27 +125,33 @@ class Storing:
                 return await anext(records, None)
         return None
 
-    async def _work(self, jobs: MemoryObjectReceiveStream[_Job]) -> None:
-        async with jobs:
-            async for job in jobs:
-                if not self._hopeless:
-                    await self._store(job)
+    async def _work(self, lane: Lane) -> None:
+        while jobs := await lane.take(self._batch):
+            if not self._hopeless:
+                await self._store(jobs)
 
-    async def _store(self, job: _Job) -> None:
-        try:
-            receipt = await self._write(job.data)
-        except SchemaError as error:
+    async def _store(self, jobs: Sequence[Job]) -> None:
+        outcomes = await self._write([job.data for job in jobs])
+        receipts = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
+        if receipts:
+            await self._tell(self._report.stored(receipts))
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if isinstance(outcome, Receipt) or await self._is_settled(job, outcome):
+                del self._unsettled[job.place]
+
+    async def _is_settled(self, job: Job, error: Exception) -> bool:
+        """Tell of an event that is not stored; False if it is worth writing again."""
+        if isinstance(error, SchemaError):
             self.schema_error = error
             self._give_up("the tables are missing")
-            return
-        except (OutboxError, psycopg.Error) as error:
-            await self._tell(self._report.failed(job.place, job.event_id, error))
-            if _is_outage(error):
-                self._give_up("the database cannot be reached")
-                return
-        else:
-            await self._tell(self._report.stored(receipt))
-        del self._unsettled[job.place]
+            return False
+        if not isinstance(error, (OutboxError, psycopg.Error)):
+            raise error
+        await self._tell(self._report.failed(job.place, job.event_id, error))
+        if _is_outage(error):
+            self._give_up("the database cannot be reached")
+            return False
+        return True
 
     def _give_up(self, problem: str) -> None:
         """No other event would fare better: those in the queues stay unsettled."""

@@ -57,9 +57,10 @@ class Tally:
 
     def brief(self) -> str:
         """The line beside the bar."""
-        rate = self.stored / max(self.seconds, 0.001)
+        rate = (self.stored + self.duplicates) / max(self.seconds, 0.001)
+        known = f"{self.duplicates:,} duplicates  " if self.duplicates else ""
         return (
-            f"{self.stored:,} stored  {rate:,.0f}/s  "
+            f"{self.stored:,} stored  {known}{rate:,.0f}/s  "
             f"{self.conflicts:,} conflicts  {self.failed:,} failed"
         )
 

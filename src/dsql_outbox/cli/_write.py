@@ -29,7 +29,7 @@ _OnDuplicate = Literal["error", "return"]
 
 
 @click.command(
-    short_help="Store events, each in one transaction.",
+    short_help="Store events, one or many in a transaction.",
     epilog="""\b
 Example:
   dsql-outbox write events.jsonl --database postgresql://localhost/shop > receipts.jsonl
@@ -53,7 +53,14 @@ Exit codes:
     "--workers",
     type=click.IntRange(min=1),
     default=_WORKERS,
-    help="How many events are written at a time, each over a connection of its own.",
+    help="How many transactions run at a time, each over a connection of its own.",
+)
+@option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="EVENTS",
+    help="How many events of a worker go into one transaction, if they are at hand.",
 )
 @option(
     "--max-retries",
@@ -83,12 +90,13 @@ def write(  # noqa: PLR0913 - one parameter a flag
     database: str | None,
     schema: str,
     workers: int,
+    batch: int,
     max_retries: int,
     max_outage: float,
     on_duplicate: _OnDuplicate,
     verbose: bool,
 ) -> None:
-    """Store events, each in one transaction with its outbox row.
+    """Store events, each in one transaction with its outbox row, or --batch of them in one.
 
     Reads one event, a JSON array of events, or JSON Lines from each FILE, and
     from standard input for "-" or without a FILE. Input may be endless; every
@@ -99,6 +107,10 @@ def write(  # noqa: PLR0913 - one parameter a flag
     known, not in the order of input. Events with the same subject (their first
     entity) are stored in the order of input; a failed event does not hold the
     later ones back.
+
+    With --batch, each transaction takes what has been read by then, so slow input
+    is not held back; one that fails because of single events is split. To go on
+    with a load that died half way, run it again with --on-duplicate return.
 
     Ctrl-C stops reading and finishes what was read; a second one stops at once.
     When the database cannot be reached for longer than --max-outage, the rest
@@ -113,20 +125,24 @@ def write(  # noqa: PLR0913 - one parameter a flag
         open_database(database, schema) as found,
         tracing("dsql-outbox-write"),
     ):
-        code = anyio.run(_store, found, settings, files, on_duplicate)
+        code = anyio.run(_store, found, settings, files, on_duplicate, batch)
     raise click.exceptions.Exit(code)
 
 
 async def _store(
-    database: Database, settings: WriterSettings, files: Sequence[str], on_duplicate: _OnDuplicate
+    database: Database,
+    settings: WriterSettings,
+    files: Sequence[str],
+    on_duplicate: _OnDuplicate,
+    batch: int,
 ) -> int:
     """Store all events and return the exit code; raises `SchemaError`."""
     inputs, tally = Inputs(files), Tally()
     async with AsyncWriter(database, settings, hooks=[tally]) as writer:
-        store = partial(writer.write, on_duplicate=on_duplicate)
+        store = partial(writer.write_many, on_duplicate=on_duplicate)
         with progress_bar(tally, inputs) as above_bar:
             report = Reporter(tally, above_bar)
-            storing = Storing(store, inputs, report, settings.max_connections)
+            storing = Storing(store, inputs, report, settings.max_connections, batch=batch)
             interruption = Interruption(storing.stop)
             await interruption.run(storing.run)
     stop_line = storing.stop_line()
