@@ -1,0 +1,70 @@
+"""pgbench runs the library's own statement: the bar for one event a transaction."""
+
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import uuid4
+
+from _measure import event
+
+from dsql_outbox.outbox import parse_event
+from dsql_outbox.schema import statement
+from dsql_outbox.testing._postgres_user import programs, server_options
+from dsql_outbox.writer._build import one_parameters, prepare
+
+SUBJECTS = 20_000
+"""Entities of each client, as in the library's rounds."""
+
+_MADE_UP = {
+    "id": "lpad(to_hex(:n::bigint), 32, '0')::uuid",
+    "entity_id": "('CAR-' || :client_id || '-' || :subject)",
+    "expected": "NULL",
+}
+"""What pgbench makes anew for every event; the rest is given once."""
+
+
+@contextmanager
+def script() -> Iterator[tuple[Path, list[str]]]:
+    """The statement as a file for pgbench, and the options that give its variables."""
+    given = {name: value for name, value in _parameters().items() if name not in _MADE_UP}
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "write.sql")
+        path.write_text(_rendered())
+        Path(folder).chmod(0o755)
+        path.chmod(0o644)
+        yield path, [f"--define={name}={_text(value)}" for name, value in given.items()]
+
+
+def rate(url: str, path: Path, options: list[str], clients: int, seconds: int) -> float:
+    """Transactions a second."""
+    done = subprocess.run(
+        [
+            str(programs() / "pgbench"), "-n", "-M", "prepared", f"-c{clients}", f"-T{seconds}",
+            f"-f{path}", *options, url,
+        ],
+        capture_output=True, text=True, check=False, **server_options(),
+    )  # fmt: skip
+    found = re.search(r"^tps = ([\d.]+)", done.stdout, re.MULTILINE)
+    if done.returncode != 0 or found is None:
+        raise RuntimeError(done.stderr)
+    return float(found[1])
+
+
+def _rendered() -> str:
+    text = statement("event_write_one", "outbox").decode()
+    text = re.sub(r"%\((\w+)\)s", lambda name: _MADE_UP.get(name[1], f":{name[1]}"), text)
+    numbers = f"\\set n random(1, {(1 << 62)})\n\\set subject random(1, {SUBJECTS})\n"
+    return f"{numbers}{text};\n"
+
+
+def _parameters() -> Mapping[str, Any]:
+    parsed = parse_event(event("CAR-1-12345", 1))
+    return one_parameters(prepare(parsed, uuid4(), "events.CarMoved", "/dsql-outbox", {}), 16)
+
+
+def _text(value: object) -> str:
+    return f"\\x{value.hex()}" if isinstance(value, bytes) else str(value)

@@ -1,0 +1,94 @@
+"""Many random schedules of faults against the writer: `make faults-writer N=10000 SEED=1`.
+
+Schedule k of seed S is the one that `N=1 SEED=S+k` runs alone. Each process has
+a database and a proxy of its own, on one server.
+"""
+
+import logging
+import sys
+from argparse import ArgumentParser
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from multiprocessing import get_context
+from os import cpu_count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+
+from tests._support.schedules import Tally, prepare_database, run_schedule
+from tests._support.tables import Tables
+
+from dsql_outbox.outbox import DEFAULT_SCHEMA
+from dsql_outbox.schema import ddl
+from dsql_outbox.testing import EmbeddedPostgres, PostgresProxy
+
+SLICE = 50
+"""Schedules that a process runs before it reports."""
+
+
+def run_slice(url: str, seeds: range) -> Tally:
+    """Run some schedules on a database of their own."""
+    logging.disable()  # what goes wrong here goes wrong on purpose
+    tally = Tally()
+    with Tables(url) as tables, PostgresProxy(url) as proxy:
+        tables.connection.execute(ddl(DEFAULT_SCHEMA).encode())
+        prepare_database(tables)
+        for seed in seeds:
+            try:
+                tally.add(run_schedule(seed, proxy, tables))
+            except Exception as error:  # noqa: BLE001 - a schedule that does not end is a mismatch
+                tally.mismatches.append(f"seed {seed}: {error!r}")
+                break
+    return tally
+
+
+def run_all(server: EmbeddedPostgres, seed: int, schedules: int, processes: int) -> Tally:
+    """Run all schedules in so many processes."""
+    last = seed + schedules
+    slices = [range(n, min(n + SLICE, last)) for n in range(seed, last, SLICE)]
+    total = Tally()
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        running = {pool.submit(partial(_run_in_database, server.url, s)): s for s in slices}
+        for done, future in enumerate(as_completed(running), 1):
+            total.add(future.result())
+            if done % 20 == 0:
+                print(f"{done * SLICE} schedules, {len(total.mismatches)} mismatches", flush=True)
+    return total
+
+
+def _run_in_database(server_url: str, seeds: range) -> Tally:
+    name = f"schedules_{seeds.start}"
+    url = f"{server_url.rpartition('/')[0]}/{name}"
+    with Tables(server_url) as server:
+        server.connection.execute(f"CREATE DATABASE {name}".encode())
+        try:
+            return run_slice(url, seeds)
+        finally:
+            server.connection.execute(f"DROP DATABASE {name} (FORCE)".encode())
+
+
+def main() -> int:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("schedules", type=int)
+    parser.add_argument("seed", type=int)
+    parser.add_argument("--processes", type=int, default=2 * (cpu_count() or 1))
+    options = parser.parse_args()
+    memory = Path("/dev/shm")
+    began = monotonic()
+    with TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        Path(folder).chmod(0o1777)  # root's PostgreSQL runs as another user
+        settings = {"fsync": "off", "max_connections": "300"}
+        with EmbeddedPostgres(Path(folder) / "postgres", settings=settings) as server:
+            tally = run_all(server, options.seed, options.schedules, options.processes)
+    print(f"seed {options.seed}, {options.schedules} schedules, {monotonic() - began:.0f} s")
+    for name, count in sorted(tally.outcomes.items()):
+        print(f"  {count:>8} {name}")
+    print(f"  {tally.rows:>8} events stored")
+    print(f"  {len(tally.mismatches):>8} mismatches")
+    for mismatch in tally.mismatches:
+        print(f"mismatch, {mismatch}", file=sys.stderr)
+    return 1 if tally.mismatches else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
