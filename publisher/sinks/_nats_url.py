@@ -42,19 +42,19 @@ class NatsSettings:
 def parse_nats_url(url: str) -> NatsSettings:
     """Read a URL; raises `SettingsError`, which never shows a password."""
     try:
-        parts = urlsplit(url)
-        login, _, hosts = parts.netloc.rpartition("@")
+        # By hand: some releases of urlsplit refuse more than one [..] in a URL.
+        scheme, _, rest = url.partition("://")
+        address, _, query = rest.partition("?")
+        login, _, hosts = address.removesuffix("/").rpartition("@")
         names = tuple(_host(host) for host in hosts.split(","))
-        if parts.path not in {"", "/"}:
-            raise ValueError(parts.path)
     except ValueError:
         # Not its cause, whose text may show the URL.
         raise SettingsError(f"a NATS URL is {_FORM}") from None
     user, colon, password = (unquote(part) for part in login.partition(":"))
-    given = _parameters(parts.query)
+    given = _parameters(query)
     return NatsSettings(
         hosts=names,
-        tls=parts.scheme == "tls",
+        tls=scheme == "tls",
         user=user if colon else None,
         password=password if colon else None,
         token=None if colon else user or None,
@@ -67,7 +67,7 @@ def parse_nats_url(url: str) -> NatsSettings:
 
 def _host(text: str) -> str:
     host = urlsplit(f"//{text}")
-    if not host.hostname:
+    if not host.hostname or host.path or host.fragment:
         raise ValueError(text)
     return text if host.port else f"{text.rstrip(':')}:{_PORT}"
 

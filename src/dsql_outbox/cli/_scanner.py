@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 _SPACES: Final = re.compile(rb"[ \t\n\r]*")
-_NO_BRACKET: Final = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
+# Unrolled, so that nothing can match in two ways; possessive quantifiers have bugs before 3.11.5.
+_NO_BRACKET: Final = re.compile(rb'[^"{}\[\]]*(?:"[^"\\]*(?:\\.[^"\\]*)*"[^"{}\[\]]*)*', re.DOTALL)
 _QUOTE_OR_ESCAPE: Final = re.compile(rb'["\\]')
 _AFTER_SCALAR: Final = re.compile(rb'[ \t\n\r,{}\[\]"]')
 _VALUE: Final = b'{["-0123456789tfn'
