@@ -1,6 +1,5 @@
 """What the benchmarks share: servers with tables, events, and medians."""
 
-import json
 import os
 import statistics
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,13 @@ EVENT_BYTES = 400
 """About the size of the events that the seed's service gets."""
 
 
+_EVENT = (
+    '{"eventHeader":{"uuid":"%s","eventName":"Car Moved","eventType":"CarMoved",'
+    '"createdDate":"2025-06-01T10:00:00Z"},"entities":[{"entityHeader":'
+    '{"entityType":"Car","entityId":"%s"},"n":%d,"note":"~"}]}'
+)
+
+
 @contextmanager
 def embedded() -> Iterator[str]:
     """The URL of a new PostgreSQL with the outbox tables; fsync is on."""
@@ -25,16 +31,9 @@ def embedded() -> Iterator[str]:
 
 
 def event(subject: str, n: int) -> bytes:
-    """One event about one car, as JSON of `EVENT_BYTES`."""
-    header = {
-        "uuid": str(uuid4()),
-        "eventName": "Car Moved",
-        "eventType": "CarMoved",
-        "createdDate": "2025-06-01T10:00:00Z",
-    }
-    entity = {"entityHeader": {"entityType": "Car", "entityId": subject}, "n": n, "note": ""}
-    text = json.dumps({"eventHeader": header, "entities": [entity]}, separators=(",", ":"))
-    return text.replace('"note":""', f'"note":"{"x" * (EVENT_BYTES - len(text))}"').encode()
+    """One event about one car, as JSON of `EVENT_BYTES`; cheap, as making it is not measured."""
+    text = _EVENT % (uuid4(), subject, n)
+    return text.replace("~", "x" * (EVENT_BYTES - len(text) + 1)).encode()
 
 
 class Target(NamedTuple):

@@ -63,7 +63,7 @@ def _rendered() -> str:
 
 def _parameters() -> Mapping[str, Any]:
     parsed = parse_event(event("CAR-1-12345", 1))
-    return one_parameters(prepare(parsed, uuid4(), "events.CarMoved", "/dsql-outbox", {}), 16)
+    return one_parameters(prepare(parsed, uuid4().hex, "events.CarMoved", "/dsql-outbox", {}), 16)
 
 
 def _text(value: object) -> str:

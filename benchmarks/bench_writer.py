@@ -77,7 +77,7 @@ class Writes:
     def _made_beforehand(self) -> list[Parameters]:
         parsed = map(parse_event, self._events())
         prepared = [
-            prepare(each, uuid4(), "events.CarMoved", "/dsql-outbox", {}) for each in parsed
+            prepare(each, uuid4().hex, "events.CarMoved", "/dsql-outbox", {}) for each in parsed
         ]
         return [one_parameters(each, 16) for each in prepared]
 

@@ -6,17 +6,17 @@ ending in ``_s`` are seconds.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
+
+import msgspec
 
 AttemptOutcome = Literal["committed", "conflict", "in_doubt", "resolved", "failed"]
 WriteStatus = Literal["committed", "duplicate", "failed", "unknown"]
 PublishResult = Literal["delivered", "retry", "rejected", "unavailable", "not_attempted"]
 
 
-@dataclass(frozen=True, slots=True)
-class WriteStarted:
+class WriteStarted(msgspec.Struct, frozen=True):
     """One call of `write` begins; its event is valid and about to be sent."""
 
     event_id: UUID
@@ -26,8 +26,7 @@ class WriteStarted:
     entities: int
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptEnded:
+class AttemptEnded(msgspec.Struct, frozen=True):
     """One run of the write transaction is over.
 
     `outcome` is ``committed``, ``conflict`` (certainly not committed, may be
@@ -48,8 +47,7 @@ class AttemptEnded:
     oc_class: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BatchEnded:
+class BatchEnded(msgspec.Struct, frozen=True):
     """One transaction for several callers is over; `outcome` is what its attempts say.
 
     `writes` are the trace contexts of its events' writes.
@@ -64,8 +62,7 @@ class BatchEnded:
     sqlstate: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RetryScheduled:
+class RetryScheduled(msgspec.Struct, frozen=True):
     """An attempt failed and another follows after `wait_s` seconds."""
 
     event_id: UUID
@@ -78,8 +75,7 @@ class RetryScheduled:
     conflict: bool
 
 
-@dataclass(frozen=True, slots=True)
-class WriteExhausted:
+class WriteExhausted(msgspec.Struct, frozen=True):
     """The last attempt allowed has failed; its error goes to the caller."""
 
     event_id: UUID
@@ -89,8 +85,7 @@ class WriteExhausted:
     sqlstate: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class WriteEnded:
+class WriteEnded(msgspec.Struct, frozen=True):
     """One call of `write` is over; `error` names the exception's type, if any."""
 
     event_id: UUID
@@ -100,8 +95,7 @@ class WriteEnded:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BacklogAge:
+class BacklogAge(msgspec.Struct, frozen=True):
     """A writer saw how long the oldest message has waited in the outbox.
 
     `seconds` is 0 and `shard` None when nothing waits. Over `limit` seconds the
@@ -113,8 +107,7 @@ class BacklogAge:
     limit: float
 
 
-@dataclass(frozen=True, slots=True)
-class BacklogUnread:
+class BacklogUnread(msgspec.Struct, frozen=True):
     """A writer could not see how old the backlog is; its writes are not concerned.
 
     `switched_off`: its role may not read it, so nobody in this process asks again.
@@ -125,8 +118,7 @@ class BacklogUnread:
     switched_off: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PublishStarted:
+class PublishStarted(msgspec.Struct, frozen=True):
     """A message goes to the broker for the `attempt`-th time.
 
     `carrier` is the trace context that came with the row. `committed_ns` is
@@ -143,8 +135,7 @@ class PublishStarted:
     payload_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class PublishEnded:
+class PublishEnded(msgspec.Struct, frozen=True):
     """The broker's answer to one message, or that there was none."""
 
     event_id: UUID
@@ -153,8 +144,7 @@ class PublishEnded:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RoundEnded:
+class RoundEnded(msgspec.Struct, frozen=True):
     """One relay round: rows read, delivered and deleted, failed, died, held back."""
 
     read: int

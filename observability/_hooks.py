@@ -80,9 +80,10 @@ class Scopes:
             hook(fact)
 
     def __enter__(self) -> Self:
-        self._stack = ExitStack()
-        for scope in self._scopes:
-            self._stack.enter_context(scope)
+        self._stack = ExitStack() if self._scopes else None  # most have none: then it costs nothing
+        if self._stack is not None:
+            for scope in self._scopes:
+                self._stack.enter_context(scope)
         return self
 
     def __exit__(
@@ -91,7 +92,8 @@ class Scopes:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        if self._stack is not None:
+            self._stack.__exit__(kind, error, trace)
 
 
 def emit(hooks: Iterable[Hook], fact: Fact) -> None:

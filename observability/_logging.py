@@ -6,6 +6,8 @@ for machines and stay stable.
 """
 
 import logging
+from collections.abc import Callable
+from typing import Any, Final
 
 from ._facts import (
     BacklogAge,
@@ -17,23 +19,6 @@ from ._facts import (
 )
 
 logger = logging.getLogger("dsql_outbox")
-
-
-def log_facts(fact: Fact) -> None:
-    """Log retries, last failures and an old backlog: a hook, on by default."""
-    match fact:
-        case RetryScheduled():
-            _log_retry(fact)
-        case WriteExhausted():
-            _log_exhausted(fact)
-        case PublishEnded(result="retry" | "rejected"):
-            _log_publish_failure(fact)
-        case BacklogAge() if fact.seconds > fact.limit:
-            _log_old_backlog(fact)
-        case BacklogUnread():
-            _log_backlog_unread(fact)
-        case _:
-            pass
 
 
 def _log_retry(fact: RetryScheduled) -> None:
@@ -77,6 +62,8 @@ def _log_exhausted(fact: WriteExhausted) -> None:
 
 
 def _log_publish_failure(fact: PublishEnded) -> None:
+    if fact.result not in {"retry", "rejected"}:
+        return
     logger.warning(
         "Publish of event %s to %s failed (%s): %s",
         fact.event_id,
@@ -88,6 +75,8 @@ def _log_publish_failure(fact: PublishEnded) -> None:
 
 
 def _log_old_backlog(fact: BacklogAge) -> None:
+    if fact.seconds <= fact.limit:
+        return
     logger.warning(
         "The oldest message of the outbox waits for %.0f s (shard %s), over %.0f s: "
         "does a publisher run?",
@@ -111,3 +100,19 @@ def _log_backlog_unread(fact: BacklogUnread) -> None:
         advice,
         extra={"sqlstate": fact.sqlstate},
     )
+
+
+_LOGGED: Final[dict[type[Fact], Callable[[Any], None]]] = {
+    RetryScheduled: _log_retry,
+    WriteExhausted: _log_exhausted,
+    PublishEnded: _log_publish_failure,
+    BacklogAge: _log_old_backlog,
+    BacklogUnread: _log_backlog_unread,
+}
+
+
+def log_facts(fact: Fact) -> None:
+    """Log retries, last failures and an old backlog: a hook, on by default."""
+    log = _LOGGED.get(type(fact))
+    if log is not None:
+        log(fact)

@@ -11,16 +11,15 @@ Without an SDK nothing is recorded, and a trace that the caller brought along
 still travels through the row to the broker.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from importlib.metadata import version
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import (
-    ProxyTracerProvider,
     Span,
     SpanKind,
     StatusCode,
@@ -60,26 +59,10 @@ class TraceFacts:
     def _tracer(self) -> Tracer:
         return trace.get_tracer("dsql_outbox", version("dsql-outbox"), self._provider)
 
-    def _is_idle(self) -> bool:
-        """Whether nobody records and there is no trace to pass on; a quick look."""
-        if self._provider is not None or not isinstance(
-            trace.get_tracer_provider(), ProxyTracerProvider
-        ):
-            return False
-        return not trace.get_current_span().get_span_context().is_valid
-
     def __call__(self, fact: Fact, /) -> Scope | None:
         """Open a span for a write or a publish that begins; pass over all else."""
-        match fact:
-            case WriteStarted():
-                return None if self._is_idle() else _start_write(self._tracer, fact)
-            case BatchEnded():
-                _record_batch(self._tracer, fact)
-                return None
-            case PublishStarted():
-                return _start_publish(self._tracer, fact)
-            case _:
-                return None
+        start = _STARTS.get(type(fact))
+        return None if start is None else start(self._tracer, fact)
 
 
 trace_facts: Final = TraceFacts()
@@ -134,10 +117,12 @@ class _SpanScope:
             _finish(self._span, failed=kind is not None, error=kind.__name__ if kind else None)
 
 
-def _start_write(tracer: Tracer, fact: WriteStarted) -> _SpanScope:
+def _start_write(tracer: Tracer, fact: WriteStarted) -> _SpanScope | None:
     span = tracer.start_span(
         "outbox.write", attributes={names.EVENT_TYPE: fact.event_type, names.TOPIC: fact.topic}
     )
+    if span is trace.INVALID_SPAN:  # nobody records, and there is no trace to pass on
+        return None
     if span.is_recording():
         span.set_attributes(
             {
@@ -173,7 +158,7 @@ def _record_attempt(tracer: Tracer, parent: Context, fact: AttemptEnded) -> None
     )
 
 
-def _record_batch(tracer: Tracer, fact: BatchEnded) -> None:
+def _record_batch(tracer: Tracer, fact: BatchEnded) -> Scope | None:
     """A trace of its own, as it belongs to no single write; links lead to all of them."""
     span = tracer.start_span(
         "outbox.batch",
@@ -193,6 +178,7 @@ def _record_batch(tracer: Tracer, fact: BatchEnded) -> None:
         error=fact.error,
         end_ns=max(fact.started_ns, fact.ended_ns),
     )
+    return None
 
 
 def _link(span: Span, carrier: Mapping[str, str]) -> None:
@@ -258,3 +244,10 @@ def _finish(span: Span, *, failed: bool, error: str | None, end_ns: int | None =
     if failed:
         span.set_status(StatusCode.ERROR)
     span.end(end_ns)
+
+
+_STARTS: Final[dict[type[Fact], Callable[[Tracer, Any], Scope | None]]] = {
+    WriteStarted: _start_write,
+    BatchEnded: _record_batch,
+    PublishStarted: _start_publish,
+}

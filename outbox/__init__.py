@@ -15,7 +15,8 @@ from ._errors import (
     StaleVersion,
 )
 from ._event import Entity, EntityHeader, Event, EventHeader
-from ._literals import array_literal
+from ._exchange import NumberedQuery, exchange, numbered
+from ._literals import array_literal, plain_array
 from ._message import TRACE_HEADERS, Message, subject_key
 from ._parse import EventSource, ParsedEvent, ParsedTouch, parse_event
 from ._receipt import Receipt, Touched
@@ -52,6 +53,7 @@ __all__ = [
     "Isolation",
     "Message",
     "MissingExtra",
+    "NumberedQuery",
     "OutboxError",
     "OutcomeUnknown",
     "ParsedEvent",
@@ -63,7 +65,10 @@ __all__ = [
     "StaleVersion",
     "Touched",
     "array_literal",
+    "exchange",
+    "numbered",
     "parse_event",
+    "plain_array",
     "require_not_negative",
     "require_positive",
     "subject_key",

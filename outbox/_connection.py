@@ -7,6 +7,7 @@ writer knows how to resolve.
 """
 
 import asyncio
+from functools import cached_property
 from time import monotonic
 from typing import Any
 
@@ -19,11 +20,25 @@ _INTERVAL = 0.1  # seconds between looks for a signal, psycopg's own default
 _TOO_LATE = "no answer from the database before the deadline; the connection is closed"
 
 
-class Connection(psycopg.Connection[Any]):
-    """A synchronous connection; `deadline` and `opened_at` are of the monotonic clock."""
+class _Base(psycopg.BaseConnection[Any]):
+    """What both kinds have; `deadline` and `opened_at` are of the monotonic clock."""
 
     deadline: float | None = None
     opened_at: float = 0.0
+
+    @cached_property
+    def executions(self) -> dict[bytes, int]:
+        """How often each statement of `exchange` ran here."""
+        return {}
+
+    @cached_property
+    def encoding(self) -> str:
+        """Python's name of the encoding that the server expects and sends."""
+        return self.info.encoding
+
+
+class Connection(_Base, psycopg.Connection[Any]):
+    """A synchronous connection."""
 
     def wait(
         self, gen: PQGen[Any], interval: float = _INTERVAL, timeout: float | None = None
@@ -42,11 +57,8 @@ class Connection(psycopg.Connection[Any]):
             raise psycopg.OperationalError(_TOO_LATE) from error
 
 
-class AsyncConnection(psycopg.AsyncConnection[Any]):
-    """An asynchronous connection; `deadline` and `opened_at` are of the monotonic clock."""
-
-    deadline: float | None = None
-    opened_at: float = 0.0
+class AsyncConnection(_Base, psycopg.AsyncConnection[Any]):
+    """An asynchronous connection."""
 
     async def wait(
         self, gen: PQGen[Any], interval: float = _INTERVAL, timeout: float | None = None

@@ -19,5 +19,14 @@ def array_literal(values: Iterable[object]) -> str:
 def _element(value: object) -> str:
     if value is None:
         return "NULL"
-    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    text = value if isinstance(value, str) else str(value)
+    if "\\" in text:
+        text = text.replace("\\", "\\\\")
+    if '"' in text:
+        text = text.replace('"', '\\"')
     return f'"{text}"'
+
+
+def plain_array(values: Iterable[object]) -> str:
+    """An array of what needs no quotes and is never None: numbers, booleans, ids, hex."""
+    return "{" + ",".join(map(str, values)) + "}"

@@ -1,5 +1,6 @@
 """What the broker gets, and the names of its headers."""
 
+import re
 from typing import Final
 from urllib.parse import quote
 from uuid import UUID
@@ -8,6 +9,10 @@ import msgspec
 
 TRACE_HEADERS: Final = ("traceparent", "tracestate", "baggage")
 """W3C trace context; it travels under its own names, outside CloudEvents."""
+
+
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
+"""What needs no encoding (RFC 3986, 2.3); nearly every key, so `quote` is not asked for it."""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -35,4 +40,8 @@ class Message(msgspec.Struct, frozen=True):
 
 def subject_key(entity_type: str, entity_id: str) -> str:
     """``type/id``, each part percent-encoded, so that no id can forge another's key."""
-    return f"{quote(entity_type, safe='')}/{quote(entity_id, safe='')}"
+    return f"{_quoted(entity_type)}/{_quoted(entity_id)}"
+
+
+def _quoted(part: str) -> str:
+    return part if _PLAIN(part) else quote(part, safe="")

@@ -84,7 +84,8 @@ def parse_event(source: EventSource) -> ParsedEvent:
     header_raw = _field(document, "eventHeader", "")
     header = _decode(_event_header, header_raw, "eventHeader")
     created = parse_date(header.created_date, "eventHeader.createdDate")
-    parse_date(header.saved_date, "eventHeader.savedDate")
+    if header.saved_date is not None:
+        parse_date(header.saved_date, "eventHeader.savedDate")
     where, raw, read = _entities(document)
     entities = _decode(_raw_objects, raw, where)
     _check_count(entities, where)
@@ -187,18 +188,19 @@ def _checked(
     event_header: msgspec.Raw,
     entity_header: msgspec.Raw,
 ) -> ParsedTouch:
-    both = {"eventHeader": event_header, "entityHeader": entity_header}
-    parse_date(header.created_at, f"{path}.createdAt")
-    parse_date(header.updated_at, f"{path}.updatedAt")
-    return ParsedTouch(
-        entity_type=_key(header.entity_type, MAX_ENTITY_TYPE, f"{path}.entityType"),
-        entity_id=_key(header.entity_id, MAX_ENTITY_ID, f"{path}.entityId"),
-        attributes=attributes.decode(),
-        header=_encode(both).decode(),
-    )
+    if header.created_at is not None:
+        parse_date(header.created_at, f"{path}.createdAt")
+    if header.updated_at is not None:
+        parse_date(header.updated_at, f"{path}.updatedAt")
+    _check_key(header.entity_type, MAX_ENTITY_TYPE, path, "entityType")
+    _check_key(header.entity_id, MAX_ENTITY_ID, path, "entityId")
+    both = b'{"eventHeader":%b,"entityHeader":%b}' % (bytes(event_header), bytes(entity_header))
+    return ParsedTouch(header.entity_type, header.entity_id, attributes.decode(), both.decode())
 
 
 def _refuse_repeats(touches: tuple[ParsedTouch, ...], where: str) -> None:
+    if len(touches) == 1:
+        return
     first: dict[tuple[str, str], int] = {}
     for n, touch in enumerate(touches):
         before = first.setdefault((touch.entity_type, touch.entity_id), n)
@@ -206,22 +208,26 @@ def _refuse_repeats(touches: tuple[ParsedTouch, ...], where: str) -> None:
             raise InvalidEvent(f"{where}[{n}]", f"is the same entity as {where}[{before}]")
 
 
-def _key(value: str, limit: int, path: str) -> str:
+def _check_key(value: str, limit: int, path: str, name: str) -> None:
     """A part of an entity's key; with a trailing blank it would look like another's."""
-    _name(value, path, limit)
-    if value != value.rstrip(" "):
-        raise InvalidEvent(path, "must not end with blanks")
+    if not value or len(value) > limit or "\0" in value:
+        _refuse_name(value, limit, f"{path}.{name}")
+    if value[-1] == " ":
+        raise InvalidEvent(f"{path}.{name}", "must not end with blanks")
+
+
+def _name(value: str, path: str) -> str:
+    if not value or len(value) > MAX_NAME or "\0" in value:
+        _refuse_name(value, MAX_NAME, path)
     return value
 
 
-def _name(value: str, path: str, limit: int = MAX_NAME) -> str:
+def _refuse_name(value: str, limit: int, path: str) -> NoReturn:
     if not value:
         raise InvalidEvent(path, "must not be empty")
     if len(value) > limit:
         raise InvalidEvent(path, f"has {len(value)} characters, over the limit of {limit}")
-    if "\0" in value:
-        raise InvalidEvent(path, "must not hold a NUL character")
-    return value
+    raise InvalidEvent(path, "must not hold a NUL character")
 
 
 def _type(header: EventHeader, name: str) -> str:
@@ -236,7 +242,7 @@ def _type(header: EventHeader, name: str) -> str:
 def _fingerprint(document: _RawObject, header_raw: msgspec.Raw) -> bytes:
     header = _decode(_raw_object, header_raw, "eventHeader")
     header.pop("savedDate", None)
-    return sha256(_encode({**document, "eventHeader": header})).digest()
+    return sha256(_encode(document | {"eventHeader": header})).digest()
 
 
 def _field(source: _RawObject, name: str, path: str) -> msgspec.Raw:

@@ -1,6 +1,14 @@
 """The writer for async code."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from functools import partial
 from time import monotonic
 from types import TracebackType
@@ -11,9 +19,8 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from dsql_outbox.observability import Hook
-from dsql_outbox.outbox import AsyncConnection, Database, EventSource, Receipt
+from dsql_outbox.outbox import AsyncConnection, Database, EventSource, Receipt, exchange
 
-from ._build import Parameters
 from ._coalesce import Coalescer
 from ._connections import AsyncConnections
 from ._core import (
@@ -287,9 +294,9 @@ class AsyncWriter:
             transaction = self._core.transaction(step.batch, self._shards)
             job.sent = True
             return committed_batch(step.batch, await run_async(connection, transaction))
-        statement, parameters = self._core.write(step.batch, self._shards)
+        query, values = self._core.write(step.batch, self._shards)
         job.sent = True
-        return committed(step.batch, await _rows(connection, statement, parameters))
+        return committed(step.batch, await connection.wait(exchange(connection, query, values)))
 
     async def _count_shards(self, connection: AsyncConnection) -> int:
         """The first statement of a writer, and the only one that may turn it to the plain form."""
@@ -303,6 +310,6 @@ class AsyncWriter:
 
 
 async def _rows(
-    connection: AsyncConnection, query: bytes, parameters: Parameters | None = None
+    connection: AsyncConnection, query: bytes, parameters: Mapping[str, object] | None = None
 ) -> Sequence[Row]:
     return await (await connection.execute(query, parameters)).fetchall()

@@ -17,6 +17,16 @@ class Backoff:
     failure and ends when the database answers again. `random` gives 0 to 1.
     """
 
+    __slots__ = (
+        "_deadline",
+        "_outage_began",
+        "_outages",
+        "_random",
+        "_settings",
+        "conflicts",
+        "max_retries",
+    )
+
     def __init__(
         self, settings: WriterSettings, deadline: float | None, random: Callable[[], float]
     ) -> None:

@@ -1,9 +1,8 @@
 """From a valid event to the parameters of its statement: pure."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
-from uuid import UUID
+from collections.abc import Sequence
+from typing import Final
 from zlib import crc32
 
 import msgspec
@@ -14,12 +13,14 @@ from dsql_outbox.outbox import (
     ParsedEvent,
     ParsedTouch,
     array_literal,
+    plain_array,
     subject_key,
 )
 
 from ._settings import WriterSettings
 
-Parameters = dict[str, Any]
+Parameters = dict[str, str | None]
+"""Values as text, which the server reads as whatever its statement needs."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -27,15 +28,18 @@ _encode: Final = msgspec.json.Encoder().encode
 class PreparedEvent(msgspec.Struct, frozen=True):
     """An event with all that its rows need but the versions that the database gives.
 
+    `id` and `created` (None: unknown) are the event's, as text; `write_id` is hex.
     `headers` and each touch's text are JSON that the statement completes with a
     version and the closing brackets. `expected_version` is the one that the
     subject must have before.
     """
 
     event: ParsedEvent
-    write_id: UUID
+    write_id: str
     topic: str
     headers: str
+    id: str
+    created: str | None
     expected_version: int | None = None
 
 
@@ -53,26 +57,28 @@ def topic_of(event: ParsedEvent, settings: WriterSettings) -> str:
 
 def prepare(  # noqa: PLR0913 - a field each
     event: ParsedEvent,
-    write_id: UUID,
+    write_id: str,
     topic: str,
     source: str,
-    carrier: Mapping[str, str],
+    carrier: dict[str, str],
     *,
     expected_version: int | None = None,
 ) -> PreparedEvent:
     """Fix an event's message headers: CloudEvents 1.0 attributes and the trace context."""
+    event_id = str(event.id)
+    created = event.created_date.isoformat() if event.created_date is not None else None
     headers = {
         "specversion": "1.0",
-        "id": str(event.id),
+        "id": event_id,
         "source": source,
         "type": event.type,
         "datacontenttype": "application/json",
     }
-    if event.created_date is not None:
-        headers["time"] = event.created_date.isoformat()
-    text = _encode(headers | dict(carrier)).decode()
+    if created is not None:
+        headers["time"] = created
+    text = _encode(headers | carrier if carrier else headers).decode()
     start = f'{text[:-1]},"entities":"'
-    return PreparedEvent(event, write_id, topic, start, expected_version)
+    return PreparedEvent(event, write_id, topic, start, event_id, created, expected_version)
 
 
 def shard_of(entity_type: str, entity_id: str, shards: int) -> int:
@@ -83,24 +89,25 @@ def shard_of(entity_type: str, entity_id: str, shards: int) -> int:
 def one_parameters(prepared: PreparedEvent, shards: int) -> Parameters:
     """Parameters of ``event_write_one``: one event, one entity."""
     event, touch = prepared.event, prepared.event.touches[0]
+    expected = prepared.expected_version
     return {
-        "id": event.id,
+        "id": prepared.id,
         "name": event.name,
         "type": event.type,
-        "created_date": event.created_date,
+        "created_date": prepared.created,
         "data": event.data,
-        "fingerprint": event.fingerprint,
+        "fingerprint": f"\\x{event.fingerprint.hex()}",
         "write_id": prepared.write_id,
         "topic": prepared.topic,
         "headers": prepared.headers,
         "entity_type": touch.entity_type,
         "entity_id": touch.entity_id,
-        "shard": shard_of(touch.entity_type, touch.entity_id, shards),
+        "shard": str(shard_of(touch.entity_type, touch.entity_id, shards)),
         "attributes": touch.attributes,
         "header": touch.header,
         "touch": _touch_prefix(touch),
         "key": subject_key(touch.entity_type, touch.entity_id),
-        "expected": prepared.expected_version,
+        "expected": None if expected is None else str(expected),
     }
 
 
@@ -115,8 +122,8 @@ def batch_parameters(batch: Sequence[PreparedEvent], shards: int) -> Parameters:
         **_event_columns(batch),
         **_entity_columns(touches, shards),
         **_touch_columns(touches),
-        "expected_events": len(batch),
-        "expected_touches": len(touches),
+        "expected_events": str(len(batch)),
+        "expected_touches": str(len(touches)),
     }
 
 
@@ -131,13 +138,13 @@ def _key(touch: ParsedTouch) -> _Key:
 def _event_columns(batch: Sequence[PreparedEvent]) -> Parameters:
     events = [prepared.event for prepared in batch]
     return {
-        "id": array_literal(e.id for e in events),
+        "id": plain_array(p.id for p in batch),
         "name": array_literal(e.name for e in events),
         "type": array_literal(e.type for e in events),
-        "created_date": array_literal(e.created_date for e in events),
+        "created_date": array_literal(p.created for p in batch),
         "data": array_literal(e.data for e in events),
         "fingerprint": array_literal(f"\\x{e.fingerprint.hex()}" for e in events),
-        "write_id": array_literal(p.write_id for p in batch),
+        "write_id": plain_array(p.write_id for p in batch),
         "topic": array_literal(p.topic for p in batch),
         "headers": array_literal(p.headers for p in batch),
     }
@@ -152,11 +159,11 @@ def _entity_columns(touches: Sequence[_Touch], shards: int) -> Parameters:
     return {
         "entity_type": array_literal(t for t, _ in keys),
         "entity_id": array_literal(i for _, i in keys),
-        "touches": array_literal(times[k] for k in keys),
-        "subjects": array_literal(as_subject[k] for k in keys),
-        "shard": array_literal(shard_of(t, i, shards) for t, i in keys),
+        "touches": plain_array(times[k] for k in keys),
+        "subjects": plain_array(as_subject[k] for k in keys),
+        "shard": plain_array(shard_of(t, i, shards) for t, i in keys),
         "attributes": array_literal(last[k][1].attributes for k in keys),
-        "entity_event": array_literal(last[k][0].event.id for k in keys),
+        "entity_event": plain_array(last[k][0].id for k in keys),
     }
 
 
@@ -170,14 +177,14 @@ def _touch_columns(touches: Sequence[_Touch]) -> Parameters:
         if subject:
             first.add(_key(touch))
     return {
-        "ordinal": array_literal(range(len(touches))),
-        "touch_event": array_literal(p.event.id for p, _, _ in touches),
+        "ordinal": plain_array(range(len(touches))),
+        "touch_event": plain_array(p.id for p, _, _ in touches),
         "touch_type": array_literal(t.entity_type for _, t, _ in touches),
         "touch_entity": array_literal(t.entity_id for _, t, _ in touches),
-        "back": array_literal(back),
-        "subject": array_literal(subject for _, _, subject in touches),
-        "subject_back": array_literal(as_subject),
-        "first_as_subject": array_literal(first_as_subject),
+        "back": plain_array(back),
+        "subject": plain_array(subject for _, _, subject in touches),
+        "subject_back": plain_array(as_subject),
+        "first_as_subject": plain_array(first_as_subject),
         "header": array_literal(t.header for _, t, _ in touches),
         "touch": array_literal(_touch_prefix(t) for _, t, _ in touches),
         "key": array_literal(subject_key(t.entity_type, t.entity_id) for _, t, _ in touches),

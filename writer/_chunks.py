@@ -67,7 +67,7 @@ def size_of(prepared: PreparedEvent) -> Size:
     return Size(
         rows=2 + 2 * len(event.touches),
         stored=fixed + event.stored_bytes + len(prepared.headers.encode()),
-        encoded=fixed + sum(map(_in_array, _texts(prepared))),
+        encoded=fixed + _in_arrays("".join(_texts(prepared))),
     )
 
 
@@ -82,6 +82,6 @@ def _texts(prepared: PreparedEvent) -> Iterator[str]:
         yield from (_encode(kind).decode(), _encode(name).decode())  # its part of the message
 
 
-def _in_array(text: str) -> int:
-    """Bytes of a text inside an array literal."""
+def _in_arrays(text: str) -> int:
+    """Bytes of texts inside array literals."""
     return len(text.encode()) + text.count('"') + text.count("\\")

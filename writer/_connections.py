@@ -10,12 +10,13 @@ dead. See docs/decisions.md.
 import select
 import threading
 from collections import deque
+from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Final, Generic, TypeVar
 
 import anyio
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg.pq import ConnStatus, TransactionStatus
 
 from dsql_outbox.outbox import AsyncConnection, Connection, Database
 
@@ -104,7 +105,9 @@ class Connections:
         self._database = database
         self._limit = limit
         self._shelf: _Shelf[Connection] = _Shelf(limit, keep_failed=keep_failed)
-        self._free = threading.Semaphore(limit)
+        self._free: SimpleQueue[None] = SimpleQueue()  # a semaphore in C
+        for _ in range(limit):
+            self._free.put(None)
 
     def take(self, *, fresh: bool, deadline: float | None) -> Connection:
         """A kept connection or a new one; `deadline` is a time of the monotonic clock.
@@ -112,12 +115,14 @@ class Connections:
         Raises the driver's `OperationalError` if none can be had.
         """
         _must_be_early(deadline)
-        if not self._free.acquire(timeout=_left(deadline)):
-            raise _none_free(self._limit)
+        try:
+            self._free.get(timeout=_left(deadline))
+        except Empty:
+            raise _none_free(self._limit) from None
         try:
             connection = (None if fresh else self._shelf.reuse()) or self._opened(deadline)
         except BaseException:
-            self._free.release()
+            self._free.put(None)
             raise
         connection.deadline = deadline
         return connection
@@ -125,12 +130,12 @@ class Connections:
     def give_back(self, connection: Connection) -> None:
         """Keep a connection that did well."""
         self._shelf.keep(connection)
-        self._free.release()
+        self._free.put(None)
 
     def give_up(self, connection: Connection, error: BaseException) -> None:
         """Take back a connection whose attempt failed."""
         self._shelf.keep_or_drop(connection, error)
-        self._free.release()
+        self._free.put(None)
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
@@ -160,10 +165,10 @@ class AsyncConnections:
         Raises the driver's `OperationalError` if none can be had.
         """
         _must_be_early(deadline)
-        with anyio.move_on_after(_left(deadline)) as waiting:
-            await self._free.acquire()
-        if waiting.cancelled_caught:
-            raise _none_free(self._limit)
+        try:
+            self._free.acquire_nowait()
+        except anyio.WouldBlock:
+            await self._wait_for_free(deadline)
         try:
             connection = (None if fresh else self._shelf.reuse()) or await self._opened(deadline)
         except BaseException:
@@ -171,6 +176,12 @@ class AsyncConnections:
             raise
         connection.deadline = deadline
         return connection
+
+    async def _wait_for_free(self, deadline: float | None) -> None:
+        with anyio.move_on_after(_left(deadline)) as waiting:
+            await self._free.acquire()
+        if waiting.cancelled_caught:
+            raise _none_free(self._limit)
 
     def give_back(self, connection: AsyncConnection) -> None:
         """Keep a connection that did well."""
@@ -202,7 +213,7 @@ class AsyncConnections:
 
 def _usable(connection: Connection | AsyncConnection) -> bool:
     young = monotonic() - connection.opened_at < _MAX_LIFETIME
-    return young and not connection.closed and not connection.broken
+    return young and connection.pgconn.status == ConnStatus.OK
 
 
 def _silent(connection: Connection | AsyncConnection) -> bool:

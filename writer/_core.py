@@ -2,9 +2,10 @@
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from os import urandom
 from time import monotonic
 from typing import Any, Final
-from uuid import uuid4
 
 import msgspec
 import psycopg
@@ -21,10 +22,12 @@ from dsql_outbox.observability import (
 from dsql_outbox.outbox import (
     Database,
     EventSource,
+    NumberedQuery,
     Receipt,
     SchemaError,
     Touched,
     array_literal,
+    numbered,
     parse_event,
 )
 from dsql_outbox.schema import statement
@@ -38,6 +41,9 @@ from ._settings import WriterSettings
 from ._steps import Committed, Present
 
 Row = Sequence[Any]
+
+_COLUMNS_OF_ONE: Final = 2
+"""``event_write_one`` answers version and position; the batch a row a touch, with more."""
 
 _touched: Final = msgspec.json.Decoder(tuple[Touched, ...])
 
@@ -61,8 +67,10 @@ class Core:
         self._hooks: tuple[Hook, ...] = (log_facts, trace_facts, *hooks)
         self.alarm = Alarm(database, settings, self._hooks)
         self._schema = database.schema
-        self._write_one = statement("event_write_one", database.schema)
-        self._write_batch = statement("event_write_batch", database.schema)
+        self._write_one, self._write_batch = (
+            numbered(name, statement(name, database.schema))
+            for name in ("event_write_one", "event_write_batch")
+        )
         self.find = statement("event_find", database.schema)
         self.stream = statement("event_stream", database.schema)
         self.shard_count = statement("shard_count", database.schema)
@@ -84,13 +92,12 @@ class Core:
         event = parse_event(source)
         settings = self.settings
         topic = topic_of(event, settings)
-        scopes = self.scopes(
-            WriteStarted(event.id, event.name, event.type, topic, len(event.touches))
-        )
+        started = WriteStarted(event.id, event.name, event.type, topic, len(event.touches))
+        scopes = Scopes(self._hooks, started)
         return Pending(
             prepare(
                 event,
-                uuid4(),
+                urandom(16).hex(),
                 topic,
                 settings.source,
                 scopes.carrier,
@@ -110,7 +117,7 @@ class Core:
         """Pass on a fact that belongs to no single write."""
         emit(self._hooks, fact)
 
-    def write(self, batch: Sequence[Pending], shards: int) -> tuple[bytes, Parameters]:
+    def write(self, batch: Sequence[Pending], shards: int) -> tuple[NumberedQuery, Parameters]:
         """The statement that writes these events, and its parameters."""
         if _is_one(batch):
             return self._write_one, one_parameters(batch[0].prepared, shards)
@@ -143,10 +150,10 @@ class Core:
 
 
 def committed(batch: Sequence[Pending], rows: Sequence[Row]) -> Committed:
-    """What the write answered, an entry an event."""
-    if _is_one(batch):
+    """What the statement of `Core.write` answered, an entry an event; numbers may be text."""
+    if len(rows[0]) == _COLUMNS_OF_ONE:
         ((version, position),) = rows
-        return Committed([Stored(position, (version,))])
+        return Committed([Stored(int(position), (int(version),))])
     return committed_batch(batch, rows)
 
 
@@ -155,8 +162,9 @@ def committed_batch(batch: Sequence[Pending], rows: Sequence[Row]) -> Committed:
     answers = iter(rows)
     stored: list[Stored] = []
     for pending in batch:
-        mine = [next(answers) for _ in pending.prepared.event.touches]
-        stored.append(Stored(mine[0][3], tuple(row[2] for row in mine)))
+        subject, *others = islice(answers, len(pending.prepared.event.touches))
+        versions = (int(subject[2]), *(int(row[2]) for row in others))
+        stored.append(Stored(int(subject[3]), versions))
     return Committed(stored)
 
 
@@ -164,7 +172,7 @@ def present(rows: Sequence[Row]) -> Present:
     """What a look-up by event ids answered."""
     return Present(
         {
-            event_id: Found(write_id, bytes(fingerprint), position, _touched.decode(touches))
+            event_id: Found(write_id.hex, bytes(fingerprint), position, _touched.decode(touches))
             for event_id, write_id, fingerprint, position, touches in rows
         }
     )

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from typing import Final, Literal
-from uuid import UUID
 
 import msgspec
 
@@ -46,9 +45,9 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What is stored under an id: whose write it was, and what its receipt says."""
+    """What is stored under an id: whose write it was (hex), and what its receipt says."""
 
-    write_id: UUID
+    write_id: str
     fingerprint: bytes
     position: int
     entities: tuple[Touched, ...]
@@ -71,6 +70,7 @@ class Pending:
         settled: Callable[[Outcome], None] | None = None,
     ) -> None:
         self.prepared = prepared
+        self.id = prepared.event.id
         self.scopes = scopes
         self.in_doubt = False
         self.outcome: Outcome | None = None
@@ -81,11 +81,6 @@ class Pending:
         self._backoff = backoff
         self._on_duplicate = on_duplicate
         self._settled = settled
-
-    @property
-    def id(self) -> UUID:
-        """The event's id."""
-        return self.prepared.event.id
 
     @property
     def is_last_try(self) -> bool:
@@ -111,12 +106,9 @@ class Pending:
     def stored(self, stored: Stored, started_ns: int, ended_ns: int) -> None:
         """The attempt committed."""
         self._attempt_ended("committed", started_ns, ended_ns)
-        touches = self.prepared.event.touches
-        entities = tuple(
-            Touched(touch.entity_type, touch.entity_id, version)
-            for touch, version in zip(touches, stored.versions, strict=True)
-        )
-        self.settle(self._receipt("committed", stored.position, entities))
+        touched = zip(self.prepared.event.touches, stored.versions, strict=True)
+        entities = [Touched(t.entity_type, t.entity_id, version) for t, version in touched]
+        self.settle(self._receipt("committed", stored.position, tuple(entities)))
 
     def resolved(self, found: Found, started_ns: int, ended_ns: int) -> None:
         """The look-up that an attempt began with found the event there."""

@@ -95,10 +95,12 @@ def write_steps(batch: Sequence[Pending], clock: _Clock, *, fresh: bool = False)
 def _try(batch: Sequence[Pending], clock: _Clock, *, fresh: bool) -> _Rest:
     """One attempt and the wait after it; returns the events that need another."""
     started = time_ns()
+    in_doubt = False
     for pending in batch:
         pending.begin()
+        in_doubt = in_doubt or pending.in_doubt
     result: Result = None
-    if any(pending.in_doubt for pending in batch):
+    if in_doubt:
         result = yield _look_up(batch)
         if isinstance(result, Present):
             batch = _drop_resolved(batch, result, started)

@@ -1,7 +1,7 @@
 """The events of one entity in version order, read in pages; no I/O here."""
 
 import random
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -9,7 +9,6 @@ from uuid import UUID
 import msgspec
 
 from ._backoff import Backoff
-from ._build import Parameters
 from ._classify import Kind, classify
 from ._core import Core, Row
 from ._steps import Failed, Result, Wait
@@ -58,7 +57,7 @@ class EntityStream:
         self._after = after
 
     @property
-    def query(self) -> tuple[bytes, Parameters]:
+    def query(self) -> tuple[bytes, Mapping[str, object]]:
         """The statement for the next page, and its parameters."""
         bounds = {"after": self._after, "rows": PAGE_ROWS, "bytes": _PAGE_BYTES}
         return self._core.stream, {**self._key, **bounds}

@@ -22,7 +22,7 @@ _BAD_CAST: Final = "22P02"
 
 
 def appended(
-    core: Core, event: ParsedEvent, write_id: UUID, scopes: Scopes, expected_version: int | None
+    core: Core, event: ParsedEvent, write_id: str, scopes: Scopes, expected_version: int | None
 ) -> Pending:
     """Prepare the rows of an event; raises `InvalidEvent` if its topic gets too long."""
     prepared = prepare(
@@ -84,7 +84,7 @@ class Joined:
         self.scopes = core.scopes(
             WriteStarted(event.id, event.name, event.type, topic, len(event.touches))
         )
-        self.pending = appended(core, event, uuid4(), self.scopes, expected_version)
+        self.pending = appended(core, event, uuid4().hex, self.scopes, expected_version)
 
     def receipt(self, rows: list[Row]) -> Receipt:
         """What the statement gave; true once the transaction is committed."""

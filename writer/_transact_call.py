@@ -60,7 +60,7 @@ class Call(Generic[T]):
         self._runs = 0
         self._running: Run[T] | None = None
         self._waited = 0.0
-        self._lost: dict[UUID, Run[T]] = {}
+        self._lost: dict[str, Run[T]] = {}
         self._backoff = Backoff(core.settings, job.deadline, random.random)
         self.scopes = core.scopes(WriteStarted(self.id, "transact", "transact", "", 0))
 

@@ -29,7 +29,7 @@ class Run(Generic[T]):
     def __init__(self, call: "Call[T]", number: int) -> None:
         self.call = call
         self.number = number
-        self.write_id = uuid4()
+        self.write_id = uuid4().hex
         self.first: UUID | None = None
         self.value: T | None = None
         self.error: Exception | None = None

@@ -102,20 +102,20 @@ def append(
     core: Core, connection: psycopg.Connection[Any], shards: int, pending: Pending
 ) -> list[Row]:
     """Run the write statement in the connection's transaction, whatever its factories."""
-    statement, parameters = core.write([pending], shards)
+    query, values = core.write([pending], shards)
     with explained(core, pending):
         cursor = psycopg.Cursor(connection, row_factory=tuple_row)
-        return list(cursor.execute(statement, parameters).fetchall())
+        return list(cursor.execute(query.query, values).fetchall())
 
 
 async def append_async(
     core: Core, connection: psycopg.AsyncConnection[Any], shards: int, pending: Pending
 ) -> list[Row]:
     """Run the write statement in the connection's transaction, whatever its factories."""
-    statement, parameters = core.write([pending], shards)
+    query, values = core.write([pending], shards)
     with explained(core, pending):
         cursor = psycopg.AsyncCursor(connection, row_factory=tuple_row)
-        return list(await (await cursor.execute(statement, parameters)).fetchall())
+        return list(await (await cursor.execute(query.query, values)).fetchall())
 
 
 def execute(connection: Connection, run: Run[Any], shards: int, job: Job) -> Committed | Failed:

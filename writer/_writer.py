@@ -1,6 +1,6 @@
 """The writer for threads, scripts and Lambda functions."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -9,9 +9,8 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from dsql_outbox.observability import Hook
-from dsql_outbox.outbox import Connection, Database, EventSource, Receipt
+from dsql_outbox.outbox import Connection, Database, EventSource, Receipt, exchange
 
-from ._build import Parameters
 from ._connections import Connections
 from ._core import (
     Core,
@@ -260,9 +259,9 @@ class Writer:
             transaction = self._core.transaction(step.batch, self._shards)
             job.sent = True
             return committed_batch(step.batch, run(connection, transaction))
-        statement, parameters = self._core.write(step.batch, self._shards)
+        query, values = self._core.write(step.batch, self._shards)
         job.sent = True
-        return committed(step.batch, _rows(connection, statement, parameters))
+        return committed(step.batch, connection.wait(exchange(connection, query, values)))
 
     def _count_shards(self, connection: Connection) -> int:
         """The first statement of a writer, and the only one that may turn it to the plain form."""
@@ -276,6 +275,6 @@ class Writer:
 
 
 def _rows(
-    connection: Connection, query: bytes, parameters: Parameters | None = None
+    connection: Connection, query: bytes, parameters: Mapping[str, object] | None = None
 ) -> Sequence[Row]:
     return connection.execute(query, parameters).fetchall()

@@ -54,7 +54,7 @@ def pend(
     kept: list[Fact] = [] if facts is None else facts
     started = WriteStarted(event.id, event.name, event.type, "events.CarSold", len(touched))
     return Pending(
-        prepare(event, uuid4(), "events.CarSold", "/test", {}, expected_version=expected),
+        prepare(event, uuid4().hex, "events.CarSold", "/test", {}, expected_version=expected),
         Backoff(settings, deadline, lambda: 0.0),
         Scopes([kept.append], started),
         on_duplicate=on_duplicate,

@@ -45,7 +45,9 @@ def connection(url: str) -> Iterator[Connection]:
 def prepared(keys: Sequence[Key], n: int) -> PreparedEvent:
     entities = [Entity(kind, name, {"number": n}) for kind, name in keys]
     event = Event.new("Car Sold", "CarSold", entities)
-    return prepare(parse_event(event), uuid4(), "events.CarSold", "/test", {"traceparent": "00"})
+    return prepare(
+        parse_event(event), uuid4().hex, "events.CarSold", "/test", {"traceparent": "00"}
+    )
 
 
 def plain(connection: Connection, batch: Sequence[PreparedEvent]) -> list[tuple[Any, ...]]:

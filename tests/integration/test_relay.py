@@ -129,7 +129,7 @@ async def test_a_commit_behind_the_cursor_is_delivered_and_before_its_successor(
 ) -> None:
     """Positions come from a clock, commits in any order: a cursor alone would lose the row."""
     late = event("late", 1)
-    prepared = prepare(parse_event(late), UUID(int=1), "t", "/test", {})
+    prepared = prepare(parse_event(late), UUID(int=1).hex, "t", "/test", {})
     write_one = statement("event_write_one", "outbox")
     for n in range(2):
         writer.write(event(f"filler-{n}"))

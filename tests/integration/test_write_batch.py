@@ -49,7 +49,7 @@ def connection(url: str) -> Any:
 def prepared(keys: Sequence[Key], event_id: UUID | None = None) -> PreparedEvent:
     entities = [Entity(kind, name, {"number": next(numbers)}) for kind, name in keys]
     event = Event.new("Car Sold", "CarSold", entities, id=event_id)
-    return prepare(parse_event(event), uuid4(), "events.CarSold", "/test", {})
+    return prepare(parse_event(event), uuid4().hex, "events.CarSold", "/test", {})
 
 
 def write_batch(connection: Connection, batch: Sequence[PreparedEvent]) -> list[tuple[Any, ...]]:

@@ -31,7 +31,9 @@ def total(chunk: Sequence[Pending]) -> Size:
 
 
 def prepared(event: Event) -> PreparedEvent:
-    return prepare(parse_event(event), uuid4(), "events.CarSold", "/test", {"traceparent": "00-1"})
+    return prepare(
+        parse_event(event), uuid4().hex, "events.CarSold", "/test", {"traceparent": "00-1"}
+    )
 
 
 def test_nothing_is_cut_into_nothing() -> None:

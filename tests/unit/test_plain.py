@@ -20,7 +20,7 @@ WRITES_IN_CTE = re.compile(r"\bAS\s*\(\s*(INSERT|UPDATE|DELETE|MERGE)\b", re.IGN
 
 def transaction() -> list[str]:
     event = parse_event(Event.new("Car Sold", "CarSold", [Entity("Car", "C-1")]))
-    prepared = prepare(event, uuid4(), "t", "/test", {})
+    prepared = prepare(event, uuid4().hex, "t", "/test", {})
     return [query.decode() for query, _ in Plain("outbox").transaction([prepared], 16)]
 
 
