@@ -10,7 +10,7 @@ import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
 from time import perf_counter, process_time
@@ -51,7 +51,7 @@ class Writes:
         self._measure("write", self._write, self._events())
         self._pgbench("pgbench, 1 connection", 1, seconds)
         self._measure(f"write_many of {BATCH}", self._write_many, self._events())
-        self._measure(f"write, {CLIENTS} connections", self._write_at_once, self._events())
+        self._write_at_once(f"write, {CLIENTS} connections", self._events())
         self._pgbench(f"pgbench, {CLIENTS} connections", CLIENTS, seconds)
 
     def close(self) -> None:
@@ -60,10 +60,15 @@ class Writes:
         self._writer.close()
 
     def _measure(self, name: str, run: Callable[[Sequence[object]], None], work: list) -> None:
+        with self._measured(name, len(work)):
+            run(work)
+
+    @contextmanager
+    def _measured(self, name: str, events: int) -> Iterator[None]:
         wall, cpu = perf_counter(), process_time()
-        run(work)
-        self.results[f"{name}: CPU us"].append((process_time() - cpu) / len(work) * 1e6)
-        self.results[f"{name}: events/s"].append(len(work) / (perf_counter() - wall))
+        yield
+        self.results[f"{name}: CPU us"].append((process_time() - cpu) / events * 1e6)
+        self.results[f"{name}: events/s"].append(events / (perf_counter() - wall))
 
     def _pgbench(self, name: str, clients: int, seconds: int) -> None:
         path, options = self.pgbench
@@ -93,18 +98,24 @@ class Writes:
         for start in range(0, len(work), BATCH):
             self._writer.write_many(work[start : start + BATCH])
 
-    def _write_at_once(self, work: Sequence[bytes]) -> None:
-        anyio.run(_write_by_tasks, self.url, work)
+    def _write_at_once(self, name: str, work: Sequence[bytes]) -> None:
+        anyio.run(self._write_by_tasks, name, work)
+
+    async def _write_by_tasks(self, name: str, work: Sequence[bytes]) -> None:
+        settings = WriterSettings(max_connections=CLIENTS)
+        async with AsyncWriter(Database(self.url), settings) as writer:
+            await _write_all(writer, self._events()[: CLIENTS * 10])  # connect, prepare
+            with self._measured(name, len(work)):
+                await _write_all(writer, work)
 
 
-async def _write_by_tasks(url: str, work: Sequence[bytes]) -> None:
+async def _write_all(writer: AsyncWriter, work: Sequence[bytes]) -> None:
     async def lane(events: Iterator[bytes]) -> None:
         for each in events:
             await writer.write(each)
 
     todo = iter(work)  # shared: who is free takes the next
-    settings = WriterSettings(max_connections=CLIENTS)
-    async with AsyncWriter(Database(url), settings) as writer, anyio.create_task_group() as group:
+    async with anyio.create_task_group() as group:
         for _ in range(CLIENTS):
             group.start_soon(lane, todo)
 

@@ -198,9 +198,9 @@ def _end_write(span: Span, fact: WriteEnded) -> None:
     _finish(span, failed=fact.status in _FAILED, error=fact.error)
 
 
-def _start_publish(tracer: Tracer, fact: PublishStarted) -> _SpanScope:
+def _start_publish(tracer: Tracer, fact: PublishStarted) -> _SpanScope | None:
     # The row's trace is the parent, never what happens to run in the publisher.
-    parent = propagate.extract(fact.carrier)
+    parent = propagate.extract(fact.carrier) if fact.carrier else Context()
     span = tracer.start_span(
         f"publish {fact.topic}",
         parent,
@@ -212,6 +212,8 @@ def _start_publish(tracer: Tracer, fact: PublishStarted) -> _SpanScope:
             names.MESSAGING_OPERATION_TYPE: "send",
         },
     )
+    if span.get_span_context() is trace.get_current_span(parent).get_span_context():
+        return None  # nobody records, and the row's own trace context goes along as it is
     if span.is_recording():
         span.set_attributes(
             {
