@@ -50,7 +50,10 @@ def run_all(server: EmbeddedPostgres, seed: int, schedules: int, processes: int)
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         running = {pool.submit(partial(_run_in_database, server.url, s)): s for s in slices}
         for done, future in enumerate(as_completed(running), 1):
-            total.add(future.result())
+            part = future.result()
+            total.add(part)
+            for mismatch in part.mismatches:
+                print(f"mismatch, {mismatch}", file=sys.stderr, flush=True)
             if done % 20 == 0:
                 print(f"{done * SLICE} schedules, {len(total.mismatches)} mismatches", flush=True)
     return total
@@ -85,8 +88,6 @@ def main() -> int:
         print(f"  {count:>8} {name}")
     print(f"  {tally.rows:>8} events stored")
     print(f"  {len(tally.mismatches):>8} mismatches")
-    for mismatch in tally.mismatches:
-        print(f"mismatch, {mismatch}", file=sys.stderr)
     return 1 if tally.mismatches else 0
 
 

@@ -43,13 +43,14 @@ class TracedSink:
         return outcomes
 
     def _start(self, message: Message) -> Scopes:
+        headers = message.headers
         return Scopes(
             self._hooks,
             PublishStarted(
                 event_id=message.event_id,
                 topic=message.topic,
                 system=self.system,
-                carrier={k: v for k, v in message.headers.items() if k in TRACE_HEADERS},
+                carrier={k: headers[k] for k in TRACE_HEADERS if k in headers},
                 attempt=message.attempt,
                 committed_ns=message.committed_ns,
                 picked_up_ns=message.picked_up_ns,
