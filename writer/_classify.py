@@ -21,7 +21,7 @@ class Kind(Enum):
     OUTAGE = "outage"
     """Not committed; the database cannot be reached or is full. Retry for a while."""
     IN_DOUBT = "in_doubt"
-    """The connection died after the statement was sent: committed or not."""
+    """No answer of the server tells what became of a statement that was sent: committed or not."""
     COLLISION = "collision"
     """A unique key was taken: by this event's id, or by a concurrent first insert."""
     FATAL = "fatal"
@@ -39,7 +39,7 @@ class Failure(NamedTuple):
 
 _CONFLICT_STATES: Final = {"40001", "40P01", "OC000", "OC001"}
 _OUTAGE_STATES: Final = {"53300", "53400"}
-_IN_DOUBT_STATES: Final = {"57P01", "57P02", "57P03", "57P05", "XX000"}
+_IN_DOUBT_STATES: Final = {"40003", "57P01", "57P02", "57P03", "57P05", "XX000"}
 _UNIQUE_VIOLATION: Final = "23505"
 
 _CONFLICT_TEXT: Final = re.compile(
@@ -77,14 +77,15 @@ def _kind_of_state(sqlstate: str) -> Kind:
 
 def _kind_of_text(found: psycopg.Error | None, error: Exception, text: str, *, sent: bool) -> Kind:
     if isinstance(found, (psycopg.DataError, psycopg.ProgrammingError)):
-        return Kind.FATAL  # raised by the driver on our side: nothing was sent
+        return Kind.IN_DOUBT if sent else Kind.FATAL  # of the driver's own code, on our side
+    if found is None and sent:
+        return Kind.IN_DOUBT  # a defect, as in reading the answer: its text proves nothing
     if _CONFLICT_TEXT.search(text):
         return Kind.CONFLICT
-    if not isinstance(found or error, (psycopg.Error, OSError)):
-        return Kind.FATAL
     if sent:
         return Kind.IN_DOUBT
-    return Kind.FATAL if _REFUSED.search(text) else Kind.OUTAGE
+    lost = isinstance(found or error, (psycopg.Error, OSError))
+    return Kind.OUTAGE if lost and not _REFUSED.search(text) else Kind.FATAL
 
 
 def _driver_error(error: BaseException) -> psycopg.Error | None:

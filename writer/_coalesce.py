@@ -210,7 +210,7 @@ class Coalescer:
                 if once:
                     break
         except BaseException as error:
-            with suppress(type(error)):
+            with suppress(type(error), StopIteration):
                 steps.throw(error)
             self._fail(calls, error)
             if not isinstance(error, Exception):

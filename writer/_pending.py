@@ -168,9 +168,17 @@ class Pending:
         """End the call."""
         self.outcome = outcome
         error = type(outcome).__name__ if isinstance(outcome, Exception) else None
-        self._tell_ended(self._status_of(outcome), error)
-        if self._settled is not None:
-            self._settled(outcome)
+        try:
+            self._tell_ended(self._status_of(outcome), error)
+        finally:
+            if self._settled is not None:
+                self._settled(outcome)
+
+    def broken(self, error: Exception) -> None:
+        """A defect of our own code ended the steps: what was sent may be stored."""
+        if self.outcome is None:
+            self.in_doubt = self.in_doubt or self._trying
+            self.settle(self._last_word(error))
 
     def abandon(self, error: BaseException) -> None:
         """The caller is gone, as by cancellation: what was sent may still commit."""
@@ -220,7 +228,6 @@ class Pending:
         ended_ns: int,
         failure: Failure | None = None,
     ) -> None:
-        self._trying = False
         self.scopes(
             AttemptEnded(
                 event_id=self.id,
@@ -234,7 +241,7 @@ class Pending:
                 oc_class=failure.oc_class if failure else None,
             )
         )
-        self._waited = 0.0
+        self._trying, self._waited = False, 0.0
 
     def _tell_ended(self, status: WriteStatus, error: str | None) -> None:
         self.scopes(WriteEnded(self.id, status, self._attempts, self._backoff.conflicts, error))

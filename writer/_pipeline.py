@@ -32,7 +32,7 @@ def run(connection: Connection, transaction: Transaction) -> Rows:
         with suppress(psycopg.Error):
             connection.rollback()
     first.check()
-    _check_committed(cursors[-1].statusmessage)
+    check_committed(cursors[-1].statusmessage)
     return cursors[-2].fetchall()
 
 
@@ -48,7 +48,7 @@ async def run_async(connection: AsyncConnection, transaction: Transaction) -> Ro
         with suppress(psycopg.Error):
             await connection.rollback()
     first.check()
-    _check_committed(cursors[-1].statusmessage)
+    check_committed(cursors[-1].statusmessage)
     return await cursors[-2].fetchall()
 
 
@@ -96,7 +96,12 @@ def _is_aborted(connection: Connection | AsyncConnection) -> bool:
     return connection.info.transaction_status is TransactionStatus.INERROR
 
 
-def _check_committed(answer: str | None) -> None:
-    """Raise unless it is COMMIT: that of an aborted transaction is ROLLBACK, and no error."""
-    if answer != "COMMIT":
-        raise errors.TransactionRollback(f"the database answered {answer} to COMMIT")
+def check_committed(answer: str | None) -> None:
+    """Raise unless it is COMMIT: that of an aborted transaction is ROLLBACK, and no error.
+
+    Another answer proves nothing: an error without SQLSTATE leaves the outcome in doubt.
+    """
+    if answer == "COMMIT":
+        return
+    kind = errors.TransactionRollback if answer == "ROLLBACK" else psycopg.OperationalError
+    raise kind(f"the database answered {answer} to COMMIT")

@@ -14,6 +14,7 @@ comes second collides, and the collision is looked up.
 
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from time import time_ns
 from typing import Final
 from uuid import UUID
@@ -80,12 +81,17 @@ def write_steps(batch: Sequence[Pending], clock: _Clock, *, fresh: bool = False)
     """Settle every event of a batch; all share their history, as they are tried together.
 
     When something is thrown in, as by a cancelled caller, the events that are
-    not settled are abandoned.
+    not settled are abandoned. A defect of our own code ends them too: what may
+    be stored by then in `OutcomeUnknown`, the rest in the defect's exception.
     """
     try:
         while batch:
             batch = yield from _try(batch, clock, fresh=fresh)
             fresh = True
+    except Exception as error:  # noqa: BLE001 - each caller gets it, with the truth about its event
+        for pending in batch:
+            with suppress(Exception):  # the defect may be a hook's, and come again
+                pending.broken(error)
     except BaseException as error:
         for pending in batch:
             pending.abandon(error)

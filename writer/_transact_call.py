@@ -98,6 +98,7 @@ class Call(Generic[T]):
 
     def committed(self, run: Run[T]) -> None:
         """The run is committed."""
+        self.winner = run
         self._run_ended(run, "committed")
         self._win(run)
 
@@ -170,6 +171,12 @@ class Call(Generic[T]):
         if not self.is_settled:
             unknown = self.in_doubt or (self._running is not None and self._job.sent)
             self._tell_ended("unknown" if unknown else "failed", error)
+
+    def broken(self, error: Exception) -> None:
+        """A defect of our own code ended the steps: a COMMIT that was sent may have worked."""
+        if not self.is_settled:
+            self.in_doubt = self.in_doubt or self._job.sent
+            self.give_up(error)
 
     def result(self) -> T:
         """What the committed run's function returned; raises the call's error instead."""

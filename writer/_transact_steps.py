@@ -8,6 +8,7 @@ event: whichever run commits second collides.
 """
 
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -36,6 +37,9 @@ def transact_steps(call: Call[Any], clock: _Clock) -> _Steps:
         while not call.is_settled:
             yield from _try(call, clock, fresh=fresh)
             fresh = True
+    except Exception as error:  # noqa: BLE001 - the caller gets it, with the truth about the commit
+        with suppress(Exception):  # the defect may be a hook's, and come again
+            call.broken(error)
     except BaseException as error:
         call.abandon(error)
         raise

@@ -17,6 +17,7 @@ from dsql_outbox.outbox import AsyncConnection, Connection, Entity, Event, Event
 
 from ._core import Core, Job, Row
 from ._pending import Pending
+from ._pipeline import check_committed
 from ._steps import Committed, Failed
 from ._transact_append import explained, receipt_in_transaction
 from ._transact_run import Run
@@ -182,8 +183,7 @@ def _failed(run: Run[Any], error: Exception) -> Failed:
 
 def _committed(tag: str | None) -> Committed:
     """COMMIT of a failed transaction raises nothing: only its tag tells."""
-    if tag != "COMMIT":
-        raise psycopg.errors.InFailedSqlTransaction(f"COMMIT was answered by {tag}")
+    check_committed(tag)
     return Committed(())
 
 

@@ -12,6 +12,7 @@ import dsql_outbox.schema
 from dsql_outbox.outbox import Entity, Event, parse_event
 from dsql_outbox.writer import _pipeline
 from dsql_outbox.writer._build import prepare
+from dsql_outbox.writer._classify import Kind, classify
 from dsql_outbox.writer._plain import Plain
 
 FILES = sorted(Path(dsql_outbox.schema.__file__).parent.glob("statements/plain_*.sql"))
@@ -81,7 +82,11 @@ def test_a_cause_that_was_named_is_not_put_in_its_place() -> None:
         first.check()
 
 
-@pytest.mark.parametrize("answer", ["ROLLBACK", None])
-def test_a_commit_that_answers_anything_else_is_an_error(answer: str | None) -> None:
-    with pytest.raises(errors.TransactionRollback, match=f"answered {answer} to COMMIT"):
-        _pipeline._check_committed(answer)
+@pytest.mark.parametrize(
+    ("answer", "kind"), [("ROLLBACK", Kind.FATAL), ("SET", Kind.IN_DOUBT), (None, Kind.IN_DOUBT)]
+)
+def test_a_commit_that_answers_anything_else_is_an_error(answer: str | None, kind: Kind) -> None:
+    """Only ROLLBACK says that nothing is stored."""
+    with pytest.raises(psycopg.Error, match=f"answered {answer} to COMMIT") as raised:
+        _pipeline.check_committed(answer)
+    assert classify(raised.value, sent=True).kind is kind

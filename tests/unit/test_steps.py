@@ -29,8 +29,10 @@ from dsql_outbox.outbox import (
     Touched,
 )
 from dsql_outbox.writer import WriterSettings
+from dsql_outbox.writer._pending import Stored
 from dsql_outbox.writer._steps import (
     Attempt,
+    Committed,
     Failed,
     LookUp,
     Present,
@@ -98,6 +100,18 @@ def test_exhausted_conflicts_end_in_the_drivers_own_exception() -> None:
     assert [s.seconds for s in steps if isinstance(s, Wait)] == [0.1, 0.2, 0.4]
     assert sum(isinstance(fact, WriteExhausted) for fact in facts) == 1
     assert facts[-1] == WriteEnded(EVENT, "failed", 4, 4, "SerializationFailure")
+
+
+def test_a_defect_in_the_steps_tells_of_each_event_what_is_known() -> None:
+    """An answer for one event too few is met after the first was settled."""
+    facts: list[Fact] = []
+    stored, other = pend(facts=facts), pend(facts=facts)
+    answer(write_steps([stored, other], never), Committed([Stored(1, (1,))]))
+    assert isinstance(stored.outcome, Receipt)
+    assert isinstance(other.outcome, OutcomeUnknown)
+    assert isinstance(other.outcome.__cause__, ValueError)
+    ended = [(fact.event_id, fact.status) for fact in facts if isinstance(fact, WriteEnded)]
+    assert ended == [(stored.id, "committed"), (other.id, "unknown")]
 
 
 def test_a_fatal_failure_ends_the_call_after_one_attempt() -> None:
