@@ -7,6 +7,7 @@ writer knows how to resolve.
 """
 
 import asyncio
+from collections.abc import Callable
 from functools import cached_property
 from time import monotonic
 from typing import Any
@@ -19,12 +20,20 @@ _INTERVAL = 0.1  # seconds between looks for a signal, psycopg's own default
 
 _TOO_LATE = "no answer from the database before the deadline; the connection is closed"
 
+OnError = Callable[[psycopg.Error, int], None]
+"""Is told an error of a connection, and the `TransactionStatus` before it."""
+
 
 class _Base(psycopg.BaseConnection[Any]):
-    """What both kinds have; `deadline` and `opened_at` are of the monotonic clock."""
+    """What both kinds have; `deadline` and `opened_at` are of the monotonic clock.
+
+    `on_error` is told every error of the database or the driver, before whoever
+    runs the statement meets it: all that psycopg does goes through `wait`.
+    """
 
     deadline: float | None = None
     opened_at: float = 0.0
+    on_error: OnError | None = None
 
     @cached_property
     def executions(self) -> dict[bytes, int]:
@@ -44,17 +53,16 @@ class Connection(_Base, psycopg.Connection[Any]):
         self, gen: PQGen[Any], interval: float = _INTERVAL, timeout: float | None = None
     ) -> Any:
         """Run one exchange with the server; at the deadline close it, raise `OperationalError`."""
+        before = self.pgconn.transaction_status
         try:
             left = _left(self.deadline, timeout)
             return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=left)
         except KeyboardInterrupt:
             self.pgconn.finish()
             raise
-        except psycopg.OperationalError as error:
-            if not _is_over(self.deadline):
-                raise
-            self.pgconn.finish()
-            raise psycopg.OperationalError(_TOO_LATE) from error
+        except psycopg.Error as error:
+            told = _told(self, error, before)
+            raise told from told.__cause__
 
 
 class AsyncConnection(_Base, psycopg.AsyncConnection[Any]):
@@ -64,6 +72,7 @@ class AsyncConnection(_Base, psycopg.AsyncConnection[Any]):
         self, gen: PQGen[Any], interval: float = _INTERVAL, timeout: float | None = None
     ) -> Any:
         """Run one exchange with the server; at the deadline close it, raise `OperationalError`."""
+        before = self.pgconn.transaction_status
         try:
             left = _left(self.deadline, timeout)
             return await waiting.wait_async(
@@ -72,11 +81,22 @@ class AsyncConnection(_Base, psycopg.AsyncConnection[Any]):
         except (asyncio.CancelledError, KeyboardInterrupt):
             self.pgconn.finish()
             raise
-        except psycopg.OperationalError as error:
-            if not _is_over(self.deadline):
-                raise
-            self.pgconn.finish()
-            raise psycopg.OperationalError(_TOO_LATE) from error
+        except psycopg.Error as error:
+            told = _told(self, error, before)
+            raise told from told.__cause__
+
+
+def _told(
+    connection: Connection | AsyncConnection, error: psycopg.Error, before: int
+) -> psycopg.Error:
+    """The error to raise: at the deadline the connection is closed, and another one says so."""
+    if isinstance(error, psycopg.OperationalError) and _is_over(connection.deadline):
+        connection.pgconn.finish()
+        late = psycopg.OperationalError(_TOO_LATE)
+        late.__cause__, error = error, late
+    if connection.on_error is not None:
+        connection.on_error(error, before)
+    return error
 
 
 def _is_over(deadline: float | None) -> bool:

@@ -73,9 +73,9 @@ class Run(Generic[T]):
             self._collision = event_id, error
             raise
 
-    def note_failure(self, error: Exception, *, healthy: bool) -> None:
-        """Our connection raised; `healthy`: its transaction had not failed before."""
-        if healthy:
+    def note_failure(self, error: psycopg.Error, before: int) -> None:
+        """Our connection raised; `before`: its transaction's status until then."""
+        if before == TransactionStatus.INTRANS:  # what failed before was undone
             self._failures.clear()
         self._failures.append(error)
 

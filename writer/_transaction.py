@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
@@ -139,7 +138,7 @@ async def execute_async(
 ) -> Committed | Failed:
     """One run; raises what the database reported, returns an error of the caller's."""
     await connection.execute("BEGIN")
-    with _watched_async(connection, run), _kept_factories(connection):
+    with _watched(connection, run), _kept_factories(connection):
         raised = await _called_async(run, AsyncTransaction(connection, run, shards))
     error = run.end(raised, connection.info.transaction_status)
     if error is not None:
@@ -188,47 +187,13 @@ def _committed(tag: str | None) -> Committed:
 
 
 @contextmanager
-def _watched(connection: Connection, run: Run[Any]) -> Generator[None]:
-    """Tell the run every error of this connection; all that psycopg does goes through `wait`."""
-    wait = connection.wait
-
-    def watching(gen: PQGen[Any], *args: Any, **options: Any) -> Any:
-        healthy = _is_healthy(connection)
-        try:
-            return wait(gen, *args, **options)
-        except psycopg.Error as error:
-            run.note_failure(error, healthy=healthy)
-            raise
-
-    connection.wait = watching  # type: ignore[method-assign]
+def _watched(connection: Connection | AsyncConnection, run: Run[Any]) -> Generator[None]:
+    """Tell the run every error of this connection."""
+    connection.on_error = run.note_failure
     try:
         yield
     finally:
-        del connection.wait
-
-
-@contextmanager
-def _watched_async(connection: AsyncConnection, run: Run[Any]) -> Generator[None]:
-    """Tell the run every error of this connection; all that psycopg does goes through `wait`."""
-    wait = connection.wait
-
-    async def watching(gen: PQGen[Any], *args: Any, **options: Any) -> Any:
-        healthy = _is_healthy(connection)
-        try:
-            return await wait(gen, *args, **options)
-        except psycopg.Error as error:
-            run.note_failure(error, healthy=healthy)
-            raise
-
-    connection.wait = watching  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        del connection.wait
-
-
-def _is_healthy(connection: Connection | AsyncConnection) -> bool:
-    return connection.info.transaction_status is TransactionStatus.INTRANS
+        connection.on_error = None
 
 
 @contextmanager

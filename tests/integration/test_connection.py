@@ -10,6 +10,7 @@ from typing import Any, get_args
 import anyio
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 
 from dsql_outbox.outbox import AsyncConnection, Connection, Database
 from dsql_outbox.outbox._dsql import DsqlTarget
@@ -230,3 +231,28 @@ def test_what_a_dsql_target_gives_opens_a_connection(
     assert row is not None
     assert row[:2] == ("postgres", "postgres")
     assert row[2].startswith("dsql-outbox:aurora-dsql-python-psycopg/")
+
+
+def test_an_error_is_told_before_whoever_runs_the_statement_meets_it(database_url: str) -> None:
+    told: list[tuple[psycopg.Error, int]] = []
+    with Database(database_url).connect() as connection:
+        connection.on_error = lambda error, before: told.append((error, before))
+        with pytest.raises(psycopg.errors.DivisionByZero) as raised:
+            connection.execute("SELECT 1 / 0")
+        assert told == [(raised.value, TransactionStatus.IDLE)]
+        connection.deadline = monotonic() + 0.1
+        with pytest.raises(psycopg.OperationalError, match="before the deadline") as late:
+            connection.execute(SLEEP)
+    assert told[1:] == [(late.value, TransactionStatus.IDLE)]
+    assert isinstance(late.value.__cause__, psycopg.OperationalError)
+
+
+async def test_an_error_is_told_before_the_task_that_runs_the_statement_meets_it(
+    database_url: str,
+) -> None:
+    told: list[tuple[psycopg.Error, int]] = []
+    async with await Database(database_url).connect_async() as connection:
+        connection.on_error = lambda error, before: told.append((error, before))
+        with pytest.raises(psycopg.errors.DivisionByZero) as raised:
+            await connection.execute("SELECT 1 / 0")
+    assert told == [(raised.value, TransactionStatus.IDLE)]

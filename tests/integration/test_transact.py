@@ -101,6 +101,26 @@ def test_an_error_that_the_function_swallows_surfaces(
     assert ids(own) == set()
 
 
+def test_an_error_that_a_savepoint_undid_is_not_the_one_that_ends_the_run(
+    open_transactor: OpenTransactor, own: Tables, url: str
+) -> None:
+    """A unique violation of the caller's own was mended; the event's own is a duplicate."""
+    event = workload.car_created()
+    own.execute("CREATE UNIQUE INDEX own_n ON own (n)")
+    writer = open_transactor(url)
+    writer.transact(lambda work: work.append(event))
+
+    def function(work: Work) -> None:
+        work.execute("SAVEPOINT mine")
+        with suppress(errors.UniqueViolation):
+            work.execute("INSERT INTO own VALUES (0)")
+        work.execute("ROLLBACK TO mine")
+        work.append(event)
+
+    with pytest.raises(DuplicateEvent):
+        writer.transact(function)
+
+
 def test_a_conflict_that_the_function_swallows_or_wraps_is_still_retried(
     open_transactor: OpenTransactor, proxy: PostgresProxy, own: Tables
 ) -> None:
