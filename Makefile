@@ -33,7 +33,8 @@ faults-writer: $(VENV)/.dev ## run N random fault schedules against the writer, 
 	$(BIN)/python -m benchmarks.faults_writer $(or $(N),1000) $(or $(SEED),1)
 
 test-plain: $(VENV)/.dev ## run the tests of the writer on the plain form of its writes
-	DSQL_OUTBOX_TEST_FORM=plain $(BIN)/pytest -m "not slow" tests/faults tests/integration/test_writer*.py
+	DSQL_OUTBOX_TEST_FORM=plain $(BIN)/pytest -m "not slow" tests/faults \
+		tests/integration/test_writer*.py tests/integration/test_transact.py
 
 check: $(VENV)/.dev ## lint, types, layers, SQL, lock file
 	$(BIN)/ruff format --check .

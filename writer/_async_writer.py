@@ -16,7 +16,6 @@ from typing import Any, Self, TypeVar
 
 import anyio
 import psycopg
-from psycopg.rows import tuple_row
 
 from dsql_outbox.observability import Hook
 from dsql_outbox.outbox import AsyncConnection, Database, EventSource, Receipt, exchange
@@ -50,10 +49,10 @@ from ._steps import (
     write_steps,
 )
 from ._stream import EntityStream, ReadPage, StoredEvent
-from ._transact_append import Joined, require_transaction
+from ._transact_append import Joined, append_async, require_transaction
 from ._transact_call import Call, opened, require_outermost
 from ._transact_steps import Execute, transact_steps
-from ._transaction import AsyncTransaction, append_async, execute_async
+from ._transaction import AsyncTransaction, execute_async
 
 T = TypeVar("T")
 
@@ -181,19 +180,17 @@ class AsyncWriter:
     ) -> Receipt:
         """Write one event in a transaction that is yours: you commit, you retry.
 
-        The receipt is true once you have committed. Nothing is tried again. Raises
-        `InvalidEvent` before anything is sent; `StaleVersion`; `SchemaError`; the driver's
-        exceptions, unchanged; `psycopg.ProgrammingError` for a connection in
-        autocommit mode without an open transaction.
+        The receipt is true once you have committed. Nothing is tried again. One
+        round trip; the writer's first use also asks the database some questions,
+        on a connection of its own. Raises `InvalidEvent` before anything is sent;
+        `StaleVersion`; `SchemaError`; the driver's exceptions, unchanged;
+        `psycopg.ProgrammingError` for a connection in autocommit mode without an
+        open transaction.
         """
         require_transaction(connection)
         joined = Joined(self._core, event, expected_version)
         with joined.scopes:
-            shards = self._shards
-            if shards is None:
-                cursor = psycopg.AsyncCursor(connection, row_factory=tuple_row)
-                await cursor.execute(self._core.shard_count)
-                shards = self._core.shards(await cursor.fetchall())
+            shards = await self._shards_apart()
             return joined.receipt(
                 await append_async(self._core, connection, shards, joined.pending)
             )
@@ -297,6 +294,21 @@ class AsyncWriter:
         query, values = self._core.write(step.batch, self._shards)
         job.sent = True
         return committed(step.batch, await connection.wait(exchange(connection, query, values)))
+
+    async def _shards_apart(self) -> int:
+        """The same without a step, on a connection of our own: a probe can end a transaction."""
+        if self._shards is None:
+            connection = await self._connections.take(fresh=False, deadline=None)
+            try:
+                self._shards = await self._count_shards(connection)
+            except BaseException as error:
+                self._connections.give_up(connection, error)
+                if not isinstance(error, Exception):
+                    raise
+                named = self._core.named(error)
+                raise named from named.__cause__
+            self._connections.give_back(connection)
+        return self._shards
 
     async def _count_shards(self, connection: AsyncConnection) -> int:
         """The first statement of a writer, and the only one that may turn it to the plain form."""

@@ -128,6 +128,10 @@ class Core:
         """The statements that write these events in the plain form."""
         return self._plain.transaction([pending.prepared for pending in batch], shards)
 
+    def statements(self, pending: Pending, shards: int) -> Transaction:
+        """The same without BEGIN and COMMIT, for one event in a transaction that is open."""
+        return self._plain.statements([pending.prepared], shards)
+
     def shards(self, rows: Sequence[Row]) -> int:
         """The number of shards; raises `SchemaError` if there is none."""
         ((shards,),) = rows

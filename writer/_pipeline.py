@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 from psycopg import errors
 from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
 
 from dsql_outbox.outbox import AsyncConnection, Connection
 
@@ -24,10 +25,7 @@ Rows = Sequence[Sequence[Any]]
 
 def run(connection: Connection, transaction: Transaction) -> Rows:
     """The rows of the statement before the COMMIT; raises the first error of any."""
-    cursors: list[psycopg.Cursor[Any]] = []
-    first = _FirstError()
-    with first, connection.pipeline(), first:
-        cursors += [connection.execute(*each, prepare=True) for each in transaction]
+    cursors, first = _sent(connection, transaction)
     if _is_aborted(connection):
         with suppress(psycopg.Error):
             connection.rollback()
@@ -38,18 +36,57 @@ def run(connection: Connection, transaction: Transaction) -> Rows:
 
 async def run_async(connection: AsyncConnection, transaction: Transaction) -> Rows:
     """The rows of the statement before the COMMIT; raises the first error of any."""
-    cursors: list[psycopg.AsyncCursor[Any]] = []
-    first = _FirstError()
-    with first:
-        async with connection.pipeline():
-            with first:
-                cursors += [await connection.execute(*each, prepare=True) for each in transaction]
+    cursors, first = await _sent_async(connection, transaction)
     if _is_aborted(connection):
         with suppress(psycopg.Error):
             await connection.rollback()
     first.check()
     check_committed(cursors[-1].statusmessage)
     return await cursors[-2].fetchall()
+
+
+def run_inside(connection: psycopg.Connection[Any], statements: Transaction) -> Rows:
+    """The rows of the last statement, in a transaction that stays open; raises the first error."""
+    cursors, first = _sent(connection, statements)
+    first.check()
+    return cursors[-1].fetchall()
+
+
+async def run_inside_async(
+    connection: psycopg.AsyncConnection[Any], statements: Transaction
+) -> Rows:
+    """The rows of the last statement, in a transaction that stays open; raises the first error."""
+    cursors, first = await _sent_async(connection, statements)
+    first.check()
+    return await cursors[-1].fetchall()
+
+
+def _sent(
+    connection: psycopg.Connection[Any], statements: Transaction
+) -> "tuple[list[psycopg.Cursor[Any]], _FirstError]":
+    """Run them in one pipeline, whatever factories the connection has."""
+    cursors: list[psycopg.Cursor[Any]] = []
+    first = _FirstError()
+    with first, connection.pipeline(), first:
+        for each in statements:
+            cursor = psycopg.Cursor(connection, row_factory=tuple_row)
+            cursors.append(cursor.execute(*each, prepare=True))
+    return cursors, first
+
+
+async def _sent_async(
+    connection: psycopg.AsyncConnection[Any], statements: Transaction
+) -> "tuple[list[psycopg.AsyncCursor[Any]], _FirstError]":
+    """Run them in one pipeline, whatever factories the connection has."""
+    cursors: list[psycopg.AsyncCursor[Any]] = []
+    first = _FirstError()
+    with first:
+        async with connection.pipeline():
+            with first:
+                for each in statements:
+                    cursor = psycopg.AsyncCursor(connection, row_factory=tuple_row)
+                    cursors.append(await cursor.execute(*each, prepare=True))
+    return cursors, first
 
 
 class _FirstError:

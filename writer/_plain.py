@@ -14,7 +14,7 @@ from dsql_outbox.schema import statement
 from ._build import Parameters, PreparedEvent, batch_parameters
 
 Transaction = Sequence[tuple[bytes, Parameters | None]]
-"""Statements with their parameters, from BEGIN to COMMIT; the last but one answers rows."""
+"""Statements with their parameters; from BEGIN to COMMIT, the last but one answers rows."""
 
 NO_SUCH_FORM: Final = (errors.FeatureNotSupported, errors.SyntaxError)
 """What a database without the single form answers to the probe for it."""
@@ -30,6 +30,9 @@ class Plain:
 
     def transaction(self, batch: Sequence[PreparedEvent], shards: int) -> Transaction:
         """What writes these events; its rows are those of ``event_write_batch``."""
+        return [(b"BEGIN", None), *self.statements(batch, shards), (b"COMMIT", None)]
+
+    def statements(self, batch: Sequence[PreparedEvent], shards: int) -> Transaction:
+        """The same without BEGIN and COMMIT, for a transaction that is open; the last answers."""
         parameters = batch_parameters(batch, shards)
-        writes = [(query, parameters) for query in self._statements]
-        return [(b"BEGIN", None), *writes, (b"COMMIT", None)]
+        return [(query, parameters) for query in self._statements]

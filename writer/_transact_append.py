@@ -8,14 +8,16 @@ from uuid import UUID, uuid4
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
 
 from dsql_outbox.observability import Scopes, WriteStarted
 from dsql_outbox.outbox import EventSource, ParsedEvent, Receipt, StaleVersion, Touched, parse_event
 
 from ._backoff import Backoff
 from ._build import prepare, topic_of
-from ._core import Core, Row, committed
-from ._pending import Pending
+from ._core import Core, committed, committed_batch
+from ._pending import Pending, Stored
+from ._pipeline import run_inside, run_inside_async
 
 _BAD_CAST: Final = "22P02"
 """How the write statements end when a version was not the expected one."""
@@ -37,11 +39,39 @@ def appended(
     return Pending(prepared, never, scopes, on_duplicate="error")
 
 
+def append(
+    core: Core, connection: psycopg.Connection[Any], shards: int, pending: Pending
+) -> Stored:
+    """Write in the connection's transaction, whatever its factories: one round trip."""
+    with explained(core, pending):
+        if core.plain:
+            rows = run_inside(connection, core.statements(pending, shards))
+            return committed_batch([pending], rows).stored[0]
+        cursor = psycopg.Cursor(connection, row_factory=tuple_row)
+        query, values = core.write([pending], shards)
+        answer = cursor.execute(query.query, values).fetchall()
+    return committed([pending], answer).stored[0]
+
+
+async def append_async(
+    core: Core, connection: psycopg.AsyncConnection[Any], shards: int, pending: Pending
+) -> Stored:
+    """Write in the connection's transaction, whatever its factories: one round trip."""
+    with explained(core, pending):
+        if core.plain:
+            rows = await run_inside_async(connection, core.statements(pending, shards))
+            return committed_batch([pending], rows).stored[0]
+        cursor = psycopg.AsyncCursor(connection, row_factory=tuple_row)
+        query, values = core.write([pending], shards)
+        await cursor.execute(query.query, values)
+        answer = await cursor.fetchall()
+    return committed([pending], answer).stored[0]
+
+
 def receipt_in_transaction(
-    pending: Pending, rows: list[Row], *, attempts: int, conflicts: int
+    pending: Pending, stored: Stored, *, attempts: int, conflicts: int
 ) -> Receipt:
-    """What the statement gave; true once the transaction is committed."""
-    (stored,) = committed([pending], rows).stored
+    """What the write gave; true once the transaction is committed."""
     entities = tuple(
         Touched(touch.entity_type, touch.entity_id, version)
         for touch, version in zip(pending.prepared.event.touches, stored.versions, strict=True)
@@ -86,9 +116,9 @@ class Joined:
         )
         self.pending = appended(core, event, uuid4().hex, self.scopes, expected_version)
 
-    def receipt(self, rows: list[Row]) -> Receipt:
-        """What the statement gave; true once the transaction is committed."""
-        return receipt_in_transaction(self.pending, rows, attempts=1, conflicts=0)
+    def receipt(self, stored: Stored) -> Receipt:
+        """What the write gave; true once the transaction is committed."""
+        return receipt_in_transaction(self.pending, stored, attempts=1, conflicts=0)
 
 
 def _actual_version(event_id: UUID, error: psycopg.Error) -> int | None:

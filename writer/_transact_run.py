@@ -65,8 +65,9 @@ class Run(Generic[T]):
         return pending
 
     @contextmanager
-    def appending(self, event_id: UUID) -> Generator[None]:
+    def appending(self, event_id: UUID, before: TransactionStatus) -> Generator[None]:
         """Tell an append's unique violation from one of the caller's own tables."""
+        self._forget_undone(before)
         try:
             yield
         except psycopg.errors.UniqueViolation as error:
@@ -75,9 +76,13 @@ class Run(Generic[T]):
 
     def note_failure(self, error: psycopg.Error, before: int) -> None:
         """Our connection raised; `before`: its transaction's status until then."""
-        if before == TransactionStatus.INTRANS:  # what failed before was undone
-            self._failures.clear()
+        self._forget_undone(before)
         self._failures.append(error)
+
+    def _forget_undone(self, status: int) -> None:
+        """A transaction that is healthy has undone what failed in it; inside a pipeline none is."""
+        if status == TransactionStatus.INTRANS:
+            self._failures.clear()
 
     def collided(self) -> UUID | None:
         """The event whose append met a unique key, if that is what ended this run."""

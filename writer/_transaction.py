@@ -10,15 +10,14 @@ from typing import Any
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from psycopg.rows import tuple_row
 
 from dsql_outbox.outbox import AsyncConnection, Connection, Entity, Event, EventSource, Receipt
 
-from ._core import Core, Job, Row
-from ._pending import Pending
+from ._core import Job
+from ._pending import Pending, Stored
 from ._pipeline import check_committed
 from ._steps import Committed, Failed
-from ._transact_append import explained, receipt_in_transaction
+from ._transact_append import append, append_async, receipt_in_transaction
 from ._transact_run import Run
 
 
@@ -44,10 +43,10 @@ class _Base:
         event_id = self._run.next_event_id()
         return Event.new(name, type, entities, id=event_id, created_date=created_date)
 
-    def _receipt(self, pending: Pending, rows: list[Row]) -> Receipt:
+    def _receipt(self, pending: Pending, stored: Stored) -> Receipt:
         run = self._run
         return receipt_in_transaction(
-            pending, rows, attempts=run.number, conflicts=run.call.conflicts
+            pending, stored, attempts=run.number, conflicts=run.call.conflicts
         )
 
 
@@ -69,7 +68,7 @@ class Transaction(_Base):
         driver's error; let it pass, for the transaction is lost with it.
         """
         pending = self._run.append(event, expected_version)
-        with self._run.appending(pending.id):
+        with self._run.appending(pending.id, self.connection.info.transaction_status):
             core = self._run.call.core
             return self._receipt(pending, append(core, self.connection, self._shards, pending))
 
@@ -92,30 +91,10 @@ class AsyncTransaction(_Base):
         driver's error; let it pass, for the transaction is lost with it.
         """
         pending = self._run.append(event, expected_version)
-        with self._run.appending(pending.id):
+        with self._run.appending(pending.id, self.connection.info.transaction_status):
             core = self._run.call.core
-            rows = await append_async(core, self.connection, self._shards, pending)
-            return self._receipt(pending, rows)
-
-
-def append(
-    core: Core, connection: psycopg.Connection[Any], shards: int, pending: Pending
-) -> list[Row]:
-    """Run the write statement in the connection's transaction, whatever its factories."""
-    query, values = core.write([pending], shards)
-    with explained(core, pending):
-        cursor = psycopg.Cursor(connection, row_factory=tuple_row)
-        return list(cursor.execute(query.query, values).fetchall())
-
-
-async def append_async(
-    core: Core, connection: psycopg.AsyncConnection[Any], shards: int, pending: Pending
-) -> list[Row]:
-    """Run the write statement in the connection's transaction, whatever its factories."""
-    query, values = core.write([pending], shards)
-    with explained(core, pending):
-        cursor = psycopg.AsyncCursor(connection, row_factory=tuple_row)
-        return list(await (await cursor.execute(query.query, values)).fetchall())
+            stored = await append_async(core, self.connection, self._shards, pending)
+            return self._receipt(pending, stored)
 
 
 def execute(connection: Connection, run: Run[Any], shards: int, job: Job) -> Committed | Failed:

@@ -6,7 +6,6 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import psycopg
-from psycopg.rows import tuple_row
 
 from dsql_outbox.observability import Hook
 from dsql_outbox.outbox import Connection, Database, EventSource, Receipt, exchange
@@ -39,10 +38,10 @@ from ._steps import (
     write_steps,
 )
 from ._stream import EntityStream, ReadPage, StoredEvent
-from ._transact_append import Joined, require_transaction
+from ._transact_append import Joined, append, require_transaction
 from ._transact_call import Call, opened, require_outermost
 from ._transact_steps import Execute, transact_steps
-from ._transaction import Transaction, append, execute
+from ._transaction import Transaction, execute
 
 T = TypeVar("T")
 
@@ -155,19 +154,17 @@ class Writer:
     ) -> Receipt:
         """Write one event in a transaction that is yours: you commit, you retry.
 
-        The receipt is true once you have committed. Nothing is tried again. Raises
-        `InvalidEvent` before anything is sent; `StaleVersion`; `SchemaError`; the driver's
-        exceptions, unchanged; `psycopg.ProgrammingError` for a connection in
-        autocommit mode without an open transaction.
+        The receipt is true once you have committed. Nothing is tried again. One
+        round trip; the writer's first use also asks the database some questions,
+        on a connection of its own. Raises `InvalidEvent` before anything is sent;
+        `StaleVersion`; `SchemaError`; the driver's exceptions, unchanged;
+        `psycopg.ProgrammingError` for a connection in autocommit mode without an
+        open transaction.
         """
         require_transaction(connection)
         joined = Joined(self._core, event, expected_version)
         with joined.scopes:
-            shards = self._shards
-            if shards is None:
-                cursor = psycopg.Cursor(connection, row_factory=tuple_row)
-                cursor.execute(self._core.shard_count)
-                shards = self._core.shards(cursor.fetchall())
+            shards = self._shards_apart()
             return joined.receipt(append(self._core, connection, shards, joined.pending))
 
     def stream(self, entity_type: str, entity_id: str, *, after: int = 0) -> Iterator[StoredEvent]:
@@ -262,6 +259,21 @@ class Writer:
         query, values = self._core.write(step.batch, self._shards)
         job.sent = True
         return committed(step.batch, connection.wait(exchange(connection, query, values)))
+
+    def _shards_apart(self) -> int:
+        """The same without a step, on a connection of our own: a probe can end a transaction."""
+        if self._shards is None:
+            connection = self._connections.take(fresh=False, deadline=None)
+            try:
+                self._shards = self._count_shards(connection)
+            except BaseException as error:
+                self._connections.give_up(connection, error)
+                if not isinstance(error, Exception):
+                    raise
+                named = self._core.named(error)
+                raise named from named.__cause__
+            self._connections.give_back(connection)
+        return self._shards
 
     def _count_shards(self, connection: Connection) -> int:
         """The first statement of a writer, and the only one that may turn it to the plain form."""

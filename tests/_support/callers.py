@@ -27,7 +27,7 @@ TIMEOUT = 20.0
 """Seconds that a call in a thread may take."""
 
 FORM = os.environ.get("DSQL_OUTBOX_TEST_FORM", "auto")
-"""The form of the writes of every writer that `open_writer` makes; `make test-plain` sets it."""
+"""The form of the writes of every writer of our own fixtures; `make test-plain` sets it."""
 
 
 def only_single(reason: str) -> pytest.MarkDecorator:
@@ -37,6 +37,11 @@ def only_single(reason: str) -> pytest.MarkDecorator:
 
 QUICK = WriterSettings(base=0.002, cap=0.05, jitter=0.0)
 """The default budgets, fifty times as fast."""
+
+
+def formed(settings: WriterSettings) -> WriterSettings:
+    """The settings, with the form of this run of the tests if they leave it open."""
+    return replace(settings, form=FORM) if settings.form == "auto" else settings  # type: ignore[arg-type]
 
 
 class Caller(Protocol):
@@ -103,8 +108,7 @@ def make_caller(
     """A writer of one of the two kinds, ``threads`` or ``asyncio``."""
     if isinstance(database, str):
         database = Database(database)
-    if settings.form == "auto":
-        settings = replace(settings, form=FORM)  # type: ignore[arg-type]
+    settings = formed(settings)
     if kind == "threads":
         return Writer(database, settings, hooks=hooks)
     return AsyncCaller(portal, AsyncWriter(database, settings, hooks=hooks))

@@ -8,7 +8,7 @@ from uuid import UUID
 import anyio
 import pytest
 from anyio.from_thread import BlockingPortal
-from tests._support.callers import QUICK
+from tests._support.callers import QUICK, formed
 from tests._support.tables import Tables
 
 from dsql_outbox.observability import Hook
@@ -138,6 +138,7 @@ def open_transactor(
     def open_one(
         database: Database | str, settings: WriterSettings = QUICK, hooks: list[Hook] | None = None
     ) -> Threads | Tasks:
+        settings = formed(settings)
         made = Database(database) if isinstance(database, str) else database
         if request.param == "threads":
             opened.append(Threads(Writer(made, settings, hooks=hooks or [])))

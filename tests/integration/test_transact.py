@@ -5,9 +5,10 @@ from contextlib import suppress
 import psycopg
 import pytest
 from psycopg import errors
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 from tests._support import workload
-from tests._support.callers import TIMEOUT, Facts, Running
+from tests._support.callers import FORM, QUICK, TIMEOUT, Facts, Running, formed
 from tests._support.tables import Tables
 from tests._support.transacts import (
     OpenTransactor,
@@ -26,6 +27,12 @@ from dsql_outbox.writer import AsyncWriter, Writer, is_retryable
 __all__ = ["open_transactor", "own"]
 
 
+def form_of(proxy: PostgresProxy) -> str:
+    """The form of the last write: one that fills several tables in one statement is single."""
+    last = [sql for sql in proxy.statements if ".event_headers (" in sql][-1]
+    return "single" if ".business_events (" in last else "plain"
+
+
 def test_rows_and_events_are_committed_together_in_a_round_trip_each(
     open_transactor: OpenTransactor, proxy: PostgresProxy, own: Tables, facts: Facts
 ) -> None:
@@ -40,6 +47,7 @@ def test_rows_and_events_are_committed_together_in_a_round_trip_each(
 
     receipts = writer.transact(function)
     assert proxy.round_trips == 1 + 4 + 1
+    assert form_of(proxy) == ("plain" if FORM == "plain" else "single")
     assert [r.entities[0].version for r in receipts] == [1, 2, 1]
     assert receipts[2].entities[1].version == 3
     own.assert_true_to({r.event_id: r for r in [warm, *receipts]})
@@ -199,9 +207,15 @@ def test_duplicates_stale_versions_and_the_callers_own_unique_keys(
 def test_a_transact_inside_a_transact_is_refused(
     open_transactor: OpenTransactor, own: Tables, url: str
 ) -> None:
-    with Writer(Database(url)) as writer, pytest.raises(RuntimeError, match="inside transact"):
+    with (
+        Writer(Database(url), formed(QUICK)) as writer,
+        pytest.raises(RuntimeError, match="inside transact"),
+    ):
         writer.transact(lambda _: writer.transact(lambda _: None))
-    with Writer(Database(url)) as writer, Writer(Database(url)) as other:
+    with (
+        Writer(Database(url), formed(QUICK)) as writer,
+        Writer(Database(url), formed(QUICK)) as other,
+    ):
         assert writer.transact(lambda _: other.transact(lambda _: 7)) == 7
         assert writer.transact(lambda _: 8) == 8
     assert open_transactor(url).transact(lambda _: own_rows(own)) == 0
@@ -223,7 +237,10 @@ def test_the_functions_row_factory_does_not_outlive_it(
 
 
 def test_append_to_joins_a_transaction_of_the_callers(own: Tables, url: str) -> None:
-    with Writer(Database(url)) as writer, psycopg.connect(url, row_factory=dict_row) as mine:
+    with (
+        Writer(Database(url), formed(QUICK)) as writer,
+        psycopg.connect(url, row_factory=dict_row) as mine,
+    ):
         receipt = writer.append_to(mine, workload.car_created())
         mine.execute("INSERT INTO own VALUES (1)")
         assert ids(own) == set()
@@ -239,7 +256,10 @@ def test_append_to_joins_a_transaction_of_the_callers(own: Tables, url: str) -> 
 def test_append_to_refuses_a_connection_that_would_commit_the_event_alone(
     own: Tables, url: str
 ) -> None:
-    with Writer(Database(url)) as writer, psycopg.connect(url, autocommit=True) as mine:
+    with (
+        Writer(Database(url), formed(QUICK)) as writer,
+        psycopg.connect(url, autocommit=True) as mine,
+    ):
         with pytest.raises(psycopg.ProgrammingError, match="autocommit"):
             writer.append_to(mine, workload.car_created())
         with mine.transaction():
@@ -250,12 +270,59 @@ def test_append_to_refuses_a_connection_that_would_commit_the_event_alone(
 @pytest.mark.anyio
 async def test_append_to_joins_an_async_transaction(own: Tables, url: str) -> None:
     async with (
-        AsyncWriter(Database(url)) as writer,
+        AsyncWriter(Database(url), formed(QUICK)) as writer,
         await psycopg.AsyncConnection.connect(url) as mine,
     ):
         receipt = await writer.append_to(mine, workload.three_entities())
         assert ids(own) == set()
     own.assert_true_to({receipt.event_id: receipt})
+
+
+def test_append_to_costs_one_round_trip_and_probes_on_a_connection_of_its_own(
+    own: Tables, proxy: PostgresProxy, url: str
+) -> None:
+    with Writer(Database(url), formed(QUICK)) as writer, psycopg.connect(proxy.url) as mine:
+        mine.execute("INSERT INTO own VALUES (1)")
+        proxy.reset_counts()
+        receipts = [writer.append_to(mine, workload.three_entities()) for _ in range(2)]
+        assert proxy.round_trips == 2
+        mine.commit()
+        assert proxy.round_trips == 3
+        assert own.others() == 2
+    own.assert_true_to({receipt.event_id: receipt for receipt in receipts})
+
+
+def test_append_to_on_a_database_without_the_single_form_takes_the_plain_one(
+    own: Tables, proxy: PostgresProxy
+) -> None:
+    """The probe fails, and takes nothing of the caller's along."""
+    proxy.refuse(None, sqlstate="0A000", message="no CTE writes", matching="WITH probe")
+    with Writer(Database(proxy.url)) as writer, psycopg.connect(proxy.url) as mine:
+        mine.execute("INSERT INTO own VALUES (1)")
+        receipt = writer.append_to(mine, workload.car_created())
+        assert form_of(proxy) == "plain"
+        mine.commit()
+    own.assert_true_to({receipt.event_id: receipt})
+    assert own_rows(own) == 1
+
+
+def test_append_to_leaves_the_callers_pipeline_and_factories_alone(own: Tables, url: str) -> None:
+    with (
+        Writer(Database(url), formed(QUICK)) as writer,
+        psycopg.connect(url, row_factory=dict_row) as mine,
+    ):
+        with mine.pipeline():
+            cursor = mine.execute("SELECT 1 AS one")
+            receipt = writer.append_to(mine, workload.car_created())
+            assert cursor.fetchone() == {"one": 1}
+        with pytest.raises(StaleVersion):
+            writer.append_to(mine, workload.car_created(), expected_version=7)
+        assert mine.info.transaction_status is TransactionStatus.INERROR
+        mine.rollback()
+        mine.execute("SELECT 1")
+        receipt = writer.append_to(mine, workload.car_created())
+    own.assert_true_to({receipt.event_id: receipt})
+    assert ids(own) == {receipt.event_id}
 
 
 def test_append_names_missing_tables_and_leaves_the_callers_own_alone(
