@@ -7,18 +7,35 @@ writer knows how to resolve.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cached_property
 from time import monotonic
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg import waiting
-from psycopg.abc import PQGen
+from psycopg.abc import PQGen, PQGenConn
 
 _INTERVAL = 0.1  # seconds between looks for a signal, psycopg's own default
 
 _TOO_LATE = "no answer from the database before the deadline; the connection is closed"
+
+_NOT_CONNECTED = "no connection to the database before the timeout"
+
+C = TypeVar("C")
+
+
+class _Connecting:
+    """When connections in the making must be there, and the steps that make them."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.steps: list[Generator[Any, Any, Any]] = []
+
+
+_connecting: ContextVar[_Connecting | None] = ContextVar("dsql_outbox_connecting", default=None)
 
 OnError = Callable[[psycopg.Error, int], None]
 """Is told an error of a connection, and the `TransactionStatus` before it."""
@@ -34,6 +51,10 @@ class _Base(psycopg.BaseConnection[Any]):
     deadline: float | None = None
     opened_at: float = 0.0
     on_error: OnError | None = None
+
+    @classmethod
+    def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
+        return _until_deadline(super()._connect_gen(conninfo))
 
     @cached_property
     def executions(self) -> dict[bytes, int]:
@@ -84,6 +105,45 @@ class AsyncConnection(_Base, psycopg.AsyncConnection[Any]):
         except psycopg.Error as error:
             told = _told(self, error, before)
             raise told from told.__cause__
+
+
+@contextmanager
+def connecting_until(deadline: float) -> Generator[None]:
+    """End what connects in here at a time of the monotonic clock, and close what did not.
+
+    psycopg's own limit follows libpq: whole seconds, and two at least. It goes on
+    with a connection every 0.1 s, so that late the end may be. Only the look-up
+    of the host's name is not cut in threads: libpq waits for it.
+    """
+    connecting = _Connecting(deadline)
+    token = _connecting.set(connecting)
+    try:
+        yield
+    finally:
+        _connecting.reset(token)
+        for steps in connecting.steps:
+            steps.close()  # a cancelled task would leave its socket to the garbage collector
+
+
+def not_connected() -> psycopg.OperationalError:
+    """The error of a connection that was not made in time."""
+    return psycopg.OperationalError(_NOT_CONNECTED)
+
+
+def _until_deadline(steps: PQGenConn[C]) -> PQGenConn[C]:
+    """What psycopg drives to connect to one address."""
+    connecting = _connecting.get()
+    if connecting is None:
+        return (yield from steps)
+    connecting.steps.append(steps)
+    ready: Any = None
+    try:
+        while monotonic() < connecting.deadline:
+            ready = yield steps.send(ready)
+    except StopIteration as connected:
+        made: C = connected.value
+        return made
+    raise not_connected()
 
 
 def _told(

@@ -10,7 +10,7 @@ import anyio
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
-from ._connection import AsyncConnection, Connection
+from ._connection import AsyncConnection, Connection, connecting_until, not_connected
 from ._errors import SettingsError
 from ._opens import OPENS_PER_SECOND, OpenRate
 from ._settings import require_positive
@@ -31,7 +31,7 @@ class Database:
     ``dsql://role@cluster.dsql.region.on.aws/postgres``; `schema` names the
     database schema of our tables. `isolation` sets the level of every
     connection on PostgreSQL (None: the server's default; both levels are
-    right). `connect_timeout` is seconds (libpq: whole ones, at least 2);
+    right). `connect_timeout` is seconds an address (libpq: whole ones, at least 2);
     `opens_per_second` limits new connections.
 
     Raises `SettingsError` for a URL or name that cannot work.
@@ -62,31 +62,35 @@ class Database:
         self._opens_lock = threading.Lock()
 
     def connect(self, *, timeout: float | None = None) -> Connection:
-        """Open one connection in autocommit mode; `timeout` is seconds.
+        """Open one connection in autocommit mode; `timeout` is seconds for all of it.
 
         Raises the driver's `OperationalError` if that fails.
         """
+        deadline = monotonic() + (math.inf if timeout is None else timeout)
         sleep(self._reserve_open(timeout))
-        connection = Connection.connect(**self._parameters(self._target.parameters(), timeout))
+        with connecting_until(deadline):
+            connection = Connection.connect(**self._parameters(self._target.parameters()))
         connection.opened_at = monotonic()
         return connection
 
     async def connect_async(self, *, timeout: float | None = None) -> AsyncConnection:
-        """Open one connection in autocommit mode; `timeout` is seconds.
+        """Open one connection in autocommit mode; `timeout` is seconds for all of it.
 
         Raises the driver's `OperationalError` if that fails.
         """
-        await anyio.sleep(self._reserve_open(timeout))
-        found = await self._target.parameters_async()
-        connection = await AsyncConnection.connect(**self._parameters(found, timeout))
-        connection.opened_at = monotonic()
-        return connection
+        with connecting_until(math.inf), anyio.move_on_after(timeout):
+            await anyio.sleep(self._reserve_open(timeout))
+            found = await self._target.parameters_async()
+            connection = await AsyncConnection.connect(**self._parameters(found))
+            connection.opened_at = monotonic()
+            return connection
+        raise not_connected()
 
     def pool_async(self, *, max_size: int) -> AsyncConnectionPool[AsyncConnection]:
         """A pool that keeps itself connected, for those who run long; not opened yet."""
 
         async def parameters() -> dict[str, Any]:
-            return self._parameters(await self._target.parameters_async(), None)
+            return self._parameters(await self._target.parameters_async())
 
         return AsyncConnectionPool(
             connection_class=AsyncConnection,
@@ -109,9 +113,8 @@ class Database:
             )
         return wait
 
-    def _parameters(self, found: dict[str, Any], timeout: float | None) -> dict[str, Any]:
-        seconds = min(self._connect_timeout, timeout or math.inf)
-        return found | {"autocommit": True, "connect_timeout": math.ceil(seconds)}
+    def _parameters(self, found: dict[str, Any]) -> dict[str, Any]:
+        return found | {"autocommit": True, "connect_timeout": math.ceil(self._connect_timeout)}
 
     def __repr__(self) -> str:
         return f"Database({self._target}, schema={self.schema!r})"

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -15,6 +16,7 @@ from psycopg.pq import TransactionStatus
 from dsql_outbox.outbox import AsyncConnection, Connection, Database
 from dsql_outbox.outbox._dsql import DsqlTarget
 from dsql_outbox.outbox._target import Isolation
+from dsql_outbox.testing import PostgresProxy
 
 pytestmark = pytest.mark.anyio
 
@@ -256,3 +258,53 @@ async def test_an_error_is_told_before_the_task_that_runs_the_statement_meets_it
         with pytest.raises(psycopg.errors.DivisionByZero) as raised:
             await connection.execute("SELECT 1 / 0")
     assert told == [(raised.value, TransactionStatus.IDLE)]
+
+
+@pytest.fixture
+def silent_url() -> Iterator[str]:
+    """Two addresses of somebody who takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        yield f"postgresql://127.0.0.1:{port},127.0.0.1:{port}/postgres"
+
+
+def test_connecting_ends_when_its_time_is_over(silent_url: str) -> None:
+    """libpq gives each address 2 s at the least."""
+    began = monotonic()
+    with pytest.raises(psycopg.OperationalError, match="before the timeout"):
+        Database(silent_url).connect(timeout=0.3)
+    assert 0.3 <= monotonic() - began < 0.6
+
+
+async def test_a_task_that_connects_ends_when_its_time_is_over(silent_url: str) -> None:
+    began = monotonic()
+    with pytest.raises(psycopg.OperationalError, match="before the timeout"):
+        await Database(silent_url).connect_async(timeout=0.3)
+    assert 0.3 <= monotonic() - began < 0.6
+
+
+def test_a_time_to_connect_is_of_its_own_connection_only(database_url: str) -> None:
+    with Database(database_url).connect(timeout=0.2) as connection:
+        connection.execute("SELECT pg_sleep(0.3)")
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_connection_that_is_not_made_in_time_is_closed(database_url: str) -> None:
+    with PostgresProxy(database_url) as proxy, proxy.swallow_server():
+        with pytest.raises(psycopg.OperationalError, match="before the timeout"):
+            Database(proxy.url).connect(timeout=0.2)
+        proxy.wait_until_closed(1)
+
+
+async def test_a_connection_that_a_task_does_not_make_in_time_is_closed(database_url: str) -> None:
+    with PostgresProxy(database_url) as proxy, proxy.swallow_server():
+        with pytest.raises(psycopg.OperationalError, match="before the timeout"):
+            await Database(proxy.url).connect_async(timeout=0.2)
+        proxy.wait_until_closed(1)
+
+
+async def test_a_connection_that_a_cancelled_task_was_making_is_closed(database_url: str) -> None:
+    with PostgresProxy(database_url) as proxy, proxy.swallow_server():
+        with anyio.move_on_after(0.2):
+            await Database(proxy.url).connect_async()
+        proxy.wait_until_closed(1)

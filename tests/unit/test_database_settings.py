@@ -106,7 +106,7 @@ def test_making_a_database_does_no_io(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def parameters(url: str, **settings: Any) -> dict[str, Any]:
     database = Database(url, **settings)
-    return database._parameters(database._target.parameters(), None)
+    return database._parameters(database._target.parameters())
 
 
 def test_isolation_is_added_to_the_options_of_the_url() -> None:
@@ -135,15 +135,10 @@ def test_the_url_may_say_its_own_name() -> None:
     assert parameters("host=h application_name=billing")["application_name"] == "billing"
 
 
-@pytest.mark.parametrize(
-    ("setting", "timeout", "seconds"), [(10, None, 10), (10, 0.2, 1), (1.5, 30, 2)]
-)
-def test_the_shorter_timeout_is_the_one_to_connect(
-    setting: float, timeout: float | None, seconds: int
-) -> None:
+@pytest.mark.parametrize(("setting", "seconds"), [(10, 10), (1.5, 2)])
+def test_the_time_to_connect_is_whole_seconds_for_libpq(setting: float, seconds: int) -> None:
     database = Database("host=h", connect_timeout=setting)
-    found = database._parameters(database._target.parameters(), timeout)
-    assert found["connect_timeout"] == seconds
+    assert database._parameters(database._target.parameters())["connect_timeout"] == seconds
 
 
 def test_opens_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
