@@ -46,6 +46,7 @@ from ._steps import (
     Result,
     Step,
     Wait,
+    interrupt,
     write_steps,
 )
 from ._stream import EntityStream, ReadPage, StoredEvent
@@ -239,28 +240,28 @@ class AsyncWriter:
             try:
                 result = await self._run(step, job)
             except BaseException as error:
-                steps.throw(error)
+                interrupt(steps, job.known, error)
                 raise
 
     async def _run(self, step: _AnyStep, job: Job) -> Result:
+        job.known, job.sent = None, False
         if isinstance(step, Wait):
             await anyio.sleep(step.seconds)
             return None
-        job.sent = False
         try:
             fresh = not isinstance(step, LookUp) and step.fresh and self._core.fresh_retries
             connection = await self._connections.take(fresh=fresh, deadline=job.deadline)
         except Exception as error:  # noqa: BLE001 - the steps classify it
             return Failed(error)
         try:
-            result = await self._run_on(connection, step, job)
+            job.known = result = await self._run_on(connection, step, job)
             wrote = isinstance(result, Committed) and not isinstance(step, ReadPage)
             if wrote and self._core.alarm.is_due():
                 await self._look_at_backlog(connection)
         except BaseException as error:
             self._connections.give_up(connection, error)
             if isinstance(error, Exception):
-                return Failed(self._core.named(error), job.sent)
+                return job.known or Failed(self._core.named(error), job.sent)
             raise
         self._connections.give_back(connection)
         return result

@@ -24,7 +24,7 @@ from ._core import Job
 from ._lanes import Lanes, Ticket
 from ._pending import Outcome, Pending, attempt_outcome
 from ._settings import WriterSettings
-from ._steps import Attempt, Committed, Result, Step, Steps, classified, write_steps
+from ._steps import Attempt, Committed, Result, Step, Steps, classified, interrupt, write_steps
 
 Pend = Callable[[Callable[[Outcome], None]], Pending]
 """Makes the call's `Pending`, given what is told its outcome."""
@@ -211,7 +211,7 @@ class Coalescer:
                     break
         except BaseException as error:
             with suppress(type(error), StopIteration):
-                steps.throw(error)
+                interrupt(steps, job.known, error)
             self._fail(calls, error)
             if not isinstance(error, Exception):
                 raise

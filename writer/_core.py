@@ -38,7 +38,7 @@ from ._build import Parameters, batch_parameters, one_parameters, prepare, topic
 from ._pending import Found, OnDuplicate, Outcome, Pending, Stored
 from ._plain import Plain, Transaction
 from ._settings import WriterSettings
-from ._steps import Committed, Present
+from ._steps import Committed, Present, Result
 
 Row = Sequence[Any]
 
@@ -49,12 +49,16 @@ _touched: Final = msgspec.json.Decoder(tuple[Touched, ...])
 
 
 class Job:
-    """One drive of steps: when it must end, and whether its write may have left for the server."""
+    """One drive of steps: when it must end, and how far its current step has come.
 
-    __slots__ = ("deadline", "sent")
+    `sent`: the write may have left for the server; `known`: what came of the step.
+    """
+
+    __slots__ = ("deadline", "known", "sent")
 
     def __init__(self, timeout: float | None) -> None:
         self.deadline = None if timeout is None else monotonic() + timeout
+        self.known: Result = None
         self.sent = False
 
 

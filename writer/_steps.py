@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from time import time_ns
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -96,6 +96,14 @@ def write_steps(batch: Sequence[Pending], clock: _Clock, *, fresh: bool = False)
         for pending in batch:
             pending.abandon(error)
         raise
+
+
+def interrupt(steps: Generator[Any, Result, None], known: Result, error: BaseException) -> None:
+    """End steps by an error; they hear what was `known` of their last step before it."""
+    with suppress(StopIteration):
+        if known is not None:
+            steps.send(known)
+    steps.throw(error)
 
 
 def _try(batch: Sequence[Pending], clock: _Clock, *, fresh: bool) -> _Rest:

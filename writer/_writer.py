@@ -35,6 +35,7 @@ from ._steps import (
     Result,
     Step,
     Wait,
+    interrupt,
     write_steps,
 )
 from ._stream import EntityStream, ReadPage, StoredEvent
@@ -204,28 +205,28 @@ class Writer:
             try:
                 result = self._run(step, job)
             except BaseException as error:
-                steps.throw(error)
+                interrupt(steps, job.known, error)
                 raise
 
     def _run(self, step: _AnyStep, job: Job) -> Result:
+        job.known, job.sent = None, False
         if isinstance(step, Wait):
             sleep(step.seconds)
             return None
-        job.sent = False
         try:
             fresh = not isinstance(step, LookUp) and step.fresh and self._core.fresh_retries
             connection = self._connections.take(fresh=fresh, deadline=job.deadline)
         except Exception as error:  # noqa: BLE001 - the steps classify it
             return Failed(error)
         try:
-            result = self._run_on(connection, step, job)
+            job.known = result = self._run_on(connection, step, job)
             wrote = isinstance(result, Committed) and not isinstance(step, ReadPage)
             if wrote and self._core.alarm.is_due():
                 self._look_at_backlog(connection)
         except BaseException as error:
             self._connections.give_up(connection, error)
             if isinstance(error, Exception):
-                return Failed(self._core.named(error), job.sent)
+                return job.known or Failed(self._core.named(error), job.sent)
             raise
         self._connections.give_back(connection)
         return result

@@ -166,7 +166,7 @@ class Run:
             except StopIteration:
                 return
             self.steps.append(step)
-            result = self._do(step)
+            result = self.do(step)
         raise AssertionError("the steps do not end")
 
     def count(self, kind: type[Step]) -> int:
@@ -177,7 +177,8 @@ class Run:
         """Seconds of each wait."""
         return [step.seconds for step in self.steps if isinstance(step, Wait)]
 
-    def _do(self, step: Step) -> Result:
+    def do(self, step: Step) -> Result:
+        """One step."""
         if isinstance(step, Wait):
             self.now += step.seconds
             return None

@@ -224,8 +224,11 @@ async def test_a_defect_in_a_lane_fails_its_callers_and_no_later_ones(
             broken.setattr(_coalesce, "chunks", lambda _: 1 / 0)
             assert await endings(writer) == {ZeroDivisionError}
         with monkeypatch.context() as broken:
-            broken.setattr(_coalesce, "_advance", lambda *_: 1 / 0)
+            broken.setattr(writer._coalescer, "_run", lambda *_: 1 / 0)
             assert await endings(writer) == {OutcomeUnknown}
+        with monkeypatch.context() as broken:  # what the database answered is known by then
+            broken.setattr(_coalesce, "_advance", lambda *_: 1 / 0)
+            assert await endings(writer) == {Receipt}
         assert (await writer.write(on("CAR-1"))).attempts == 1
 
 

@@ -126,6 +126,50 @@ async def test_a_cancelled_caller_gives_its_place_to_the_next(
     tables.assert_consistent()
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("coalesce", [0, 1])
+async def test_a_caller_cancelled_while_the_backlog_is_looked_at_is_told_of_as_committed(
+    proxy: PostgresProxy, tables: Tables, facts: Facts, coalesce: int
+) -> None:
+    """Its write was settled by then; only the look is cut short."""
+    settings = replace(QUICK, backlog_check=1e-9, coalesce=coalesce)
+    writer = AsyncWriter(Database(proxy.url), settings, hooks=[facts])
+    await writer.write(workload.car_created())
+    proxy.stall(matching="outbox_backlog")
+    event = workload.car_created()
+    task = asyncio.create_task(writer.write(event))
+    await until(lambda: any("outbox_backlog" in sql for sql in proxy.statements))
+    if coalesce:  # the look is the lane's: what cuts it is the end of the writer
+        closing = asyncio.create_task(writer.close())
+        await asyncio.sleep(0)
+        await cancel(closing)
+        outcome = await task
+        assert outcome.status == "committed"
+    else:
+        assert await cancel(task) < SOON
+    await writer.close()
+    assert facts.of(WriteEnded, event.id) == [WriteEnded(event.id, "committed", 1, 0)]
+    await asyncio.to_thread(nothing_is_left, proxy, tables)
+    assert len(tables.events(event.id)) == 1
+
+
+@pytest.mark.anyio
+async def test_of_a_batch_that_is_cancelled_while_the_backlog_is_looked_at_the_rest_is_not_sent(
+    proxy: PostgresProxy, facts: Facts
+) -> None:
+    writer = AsyncWriter(Database(proxy.url), replace(QUICK, backlog_check=1e-9), hooks=[facts])
+    await writer.write(workload.car_created())
+    proxy.stall(matching="outbox_backlog")
+    event = workload.car_created()
+    again = Event.new("Car Sold", "CarSold", event.entities, id=event.id)
+    async with writer:
+        task = asyncio.create_task(writer.write_many([event, again]))
+        await until(lambda: any("outbox_backlog" in sql for sql in proxy.statements))
+        await cancel(task)
+    ended = [(fact.status, fact.attempts) for fact in facts.of(WriteEnded, event.id)]
+    assert ended == [("committed", 1), ("failed", 0)]
+
+
 @pytest.fixture
 def _ctrl_c_interrupts() -> Iterator[None]:
     """It does not in a process that a shell started in the background."""

@@ -1,7 +1,12 @@
 """Any schedule of faults, conflicts, duplicates, rivals and stale versions: never a lie."""
 
+from asyncio import CancelledError
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests._support.model import (
@@ -22,9 +27,7 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.writer import WriterSettings
 from dsql_outbox.writer._pending import Pending
-from dsql_outbox.writer._steps import (
-    write_steps,
-)
+from dsql_outbox.writer._steps import interrupt, write_steps
 
 A_MISFORTUNE = st.sampled_from(
     [
@@ -156,3 +159,39 @@ def assert_order(batch: Sequence[Pending]) -> None:
 
 def test_the_defaults_of_these_tests_are_those_of_the_users() -> None:
     assert WriterSettings(jitter=0.0) == SETTINGS
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    events=st.lists(AN_EVENT, min_size=1, max_size=6),
+    misfortunes=st.lists(A_MISFORTUNE, max_size=12),
+    steps_before=st.integers(0, 12),
+    knows=st.booleans(),
+)
+def test_whenever_the_caller_is_cancelled_each_event_ends_once(
+    events: list[tuple[list[str], str, int | None, str, bool]],
+    misfortunes: list[str],
+    steps_before: int,
+    *,
+    knows: bool,
+) -> None:
+    """Also amid the parts of a batch that was split, and with the last step's result known."""
+    facts: list[Fact] = []
+    pend_one = partial(pend, settings=SETTINGS, facts=facts)
+    batch = [pend_one(*keys, name=name, expected=version) for keys, name, version, _, _ in events]
+    server = Server()
+    done = Run(server, misfortunes)
+    steps = write_steps(batch, done.clock)
+    step, result = next(steps), None
+    with suppress(StopIteration):
+        for _ in range(steps_before):
+            result = done.do(step)
+            step = steps.send(result)
+        result = done.do(step)
+        with pytest.raises(CancelledError):
+            interrupt(steps, result if knows else None, CancelledError())
+    ended = Counter(fact.event_id for fact in facts if isinstance(fact, WriteEnded))
+    assert ended == {pending.id: 1 for pending in batch}
+    for fact in facts:
+        if isinstance(fact, WriteEnded) and fact.status in {"committed", "failed"}:
+            assert (fact.event_id in server.found) is (fact.status == "committed")
