@@ -5,13 +5,22 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from dsql_outbox.outbox import MAX_TRANSACTION_BYTES, MAX_TRANSACTION_ROWS, subject_key
+from dsql_outbox.outbox import (
+    MAX_TRANSACTION_BYTES,
+    MAX_TRANSACTION_ROWS,
+    EventTooLarge,
+    ParsedEvent,
+    subject_key,
+)
 
-from ._build import PreparedEvent
+from ._build import PreparedEvent, prepare
 from ._pending import Pending
 
 MAX_MESSAGE_BYTES: Final = 8 << 20
 """8 MiB: DSQL drops a connection, without a word, whose protocol message is over 10 MiB."""
+
+_SURELY_SENT: Final = MAX_MESSAGE_BYTES // 16
+"""Bytes of an event's stored copies up to which none is too large to send: see the tests."""
 
 _FIXED_BYTES: Final = 512
 """The ids, dates, numbers and braces of an event, and of each of its touches, rounded up."""
@@ -58,6 +67,18 @@ def chunks(batch: Iterable[Pending]) -> Iterator[list[Pending]]:
         total = total.plus(size)
     if chunk:
         yield chunk
+
+
+def refuse_unsendable(event: ParsedEvent, topic: str, source: str) -> None:
+    """Raise `EventTooLarge` for an event that no protocol message takes.
+
+    A large header full of quotes, copied for each of many entities, makes more
+    than 8 MiB of 1 MiB. DSQL would drop the connection without a word.
+    """
+    if event.stored_bytes > _SURELY_SENT:
+        size = size_of(prepare(event, event.id, topic, source, {})).encoded
+        if size > MAX_MESSAGE_BYTES:
+            raise EventTooLarge(size, MAX_MESSAGE_BYTES, what="event as it is sent")
 
 
 def size_of(prepared: PreparedEvent) -> Size:

@@ -23,6 +23,7 @@ from dsql_outbox.outbox import (
     Database,
     EventSource,
     NumberedQuery,
+    ParsedEvent,
     Receipt,
     SchemaError,
     Touched,
@@ -35,6 +36,7 @@ from dsql_outbox.schema import statement
 from ._alarm import Alarm
 from ._backoff import Backoff
 from ._build import Parameters, batch_parameters, one_parameters, prepare, topic_of
+from ._chunks import refuse_unsendable
 from ._pending import Found, OnDuplicate, Outcome, Pending, Stored
 from ._plain import Plain, Transaction
 from ._settings import WriterSettings
@@ -83,6 +85,13 @@ class Core:
         self.plain = settings.form == "plain"
         self._plain = Plain(database.schema)
 
+    def parse(self, source: EventSource) -> tuple[ParsedEvent, str]:
+        """Check an event, and name its topic; raises `InvalidEvent`, before anything is told."""
+        event = parse_event(source)
+        topic = topic_of(event, self.settings)
+        refuse_unsendable(event, topic, self.settings.source)
+        return event, topic
+
     def pend(
         self,
         source: EventSource,
@@ -93,9 +102,8 @@ class Core:
         settled: Callable[[Outcome], None] | None = None,
     ) -> Pending:
         """Check an event and prepare its write; raises `InvalidEvent`."""
-        event = parse_event(source)
+        event, topic = self.parse(source)
         settings = self.settings
-        topic = topic_of(event, settings)
         started = WriteStarted(event.id, event.name, event.type, topic, len(event.touches))
         scopes = Scopes(self._hooks, started)
         return Pending(

@@ -4,17 +4,17 @@ import random
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, Final
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from dsql_outbox.observability import Scopes, WriteStarted
-from dsql_outbox.outbox import EventSource, ParsedEvent, Receipt, StaleVersion, Touched, parse_event
+from dsql_outbox.outbox import EventSource, ParsedEvent, Receipt, StaleVersion, Touched
 
 from ._backoff import Backoff
-from ._build import prepare, topic_of
+from ._build import prepare
 from ._core import Core, committed, committed_batch
 from ._pending import Pending, Stored
 from ._pipeline import run_inside, run_inside_async
@@ -23,14 +23,20 @@ _BAD_CAST: Final = "22P02"
 """How the write statements end when a version was not the expected one."""
 
 
-def appended(
-    core: Core, event: ParsedEvent, write_id: str, scopes: Scopes, expected_version: int | None
+def appended(  # noqa: PLR0913 - a part of the event each
+    core: Core,
+    event: ParsedEvent,
+    topic: str,
+    write_id: str,
+    scopes: Scopes,
+    *,
+    expected_version: int | None,
 ) -> Pending:
-    """Prepare the rows of an event; raises `InvalidEvent` if its topic gets too long."""
+    """Prepare the rows of an event that was checked."""
     prepared = prepare(
         event,
         write_id,
-        topic_of(event, core.settings),
+        topic,
         core.settings.source,
         scopes.carrier,
         expected_version=expected_version,
@@ -109,12 +115,13 @@ class Joined:
     """An event for a transaction of the caller's own."""
 
     def __init__(self, core: Core, source: EventSource, expected_version: int | None) -> None:
-        event = parse_event(source)
-        topic = topic_of(event, core.settings)
+        event, topic = core.parse(source)
         self.scopes = core.scopes(
             WriteStarted(event.id, event.name, event.type, topic, len(event.touches))
         )
-        self.pending = appended(core, event, uuid4().hex, self.scopes, expected_version)
+        self.pending = appended(
+            core, event, topic, uuid4().hex, self.scopes, expected_version=expected_version
+        )
 
     def receipt(self, stored: Stored) -> Receipt:
         """What the write gave; true once the transaction is committed."""

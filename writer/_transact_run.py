@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from dsql_outbox.outbox import EventSource, OutcomeUnknown, parse_event
+from dsql_outbox.outbox import EventSource, OutcomeUnknown
 
 from ._classify import unwrap
 from ._pending import Pending
@@ -56,8 +56,15 @@ class Run(Generic[T]):
         if self.is_over:
             raise psycopg.ProgrammingError("append after the transaction has ended")
         call = self.call
-        event = parse_event(source)
-        pending = appended(call.core, event, self.write_id, call.scopes, expected_version)
+        event, topic = call.core.parse(source)
+        pending = appended(
+            call.core,
+            event,
+            topic,
+            self.write_id,
+            call.scopes,
+            expected_version=expected_version,
+        )
         if self.first is None:
             call.require_fence(pending.id)
             self.first = pending.id

@@ -1,5 +1,6 @@
 """Workload S: 20 events, 5 of each of the 4 types, for 4 workers."""
 
+import json
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -40,6 +41,14 @@ def service_done(n: int, *also: Entity) -> Event:
 def three_entities() -> Event:
     """One event with three entities."""
     return loan_created(1, Entity("Car", "CAR-1", {"financed": True}), Entity("Owner", "OWNER-1"))
+
+
+def many_entities(note: str, entities: int = 1_400) -> bytes:
+    """One event with a header of this note, which is copied for each of its entities."""
+    touched = [Entity("Car", f"CAR-{n}") for n in range(entities)]
+    event = json.loads(Event.new("Cars Sold", "CarsSold", touched).to_json())
+    event["eventHeader"]["note"] = note
+    return json.dumps(event).encode()
 
 
 def distinct() -> list[Event]:

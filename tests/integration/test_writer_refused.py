@@ -1,6 +1,6 @@
 """A database that is not there, not ours, or not ready: said at once, in words that help."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,9 @@ from tests._support.tables import Tables
 from tests._support.waiting import wait_until
 
 from dsql_outbox.observability import AttemptEnded
-from dsql_outbox.outbox import SchemaError
+from dsql_outbox.outbox import Database, EventTooLarge, SchemaError
 from dsql_outbox.testing import EmbeddedPostgres, PostgresProxy
-from dsql_outbox.writer import HttpAnswer, WriterSettings, http_status
+from dsql_outbox.writer import HttpAnswer, Writer, WriterSettings, http_status
 
 PATIENT = WriterSettings()  # ten seconds of outage
 AT_ONCE = 2.0  # seconds
@@ -130,4 +130,25 @@ def test_a_database_that_comes_up_in_time_gets_the_event(
     receipt = open_writer(proxy.url, hooks=[facts]).write(workload.car_created())
     assert (receipt.attempts, receipt.conflicts) == (4, 0)
     assert [fact.outcome for fact in facts.of(AttemptEnded)] == [*["failed"] * 3, "committed"]
+    tables.assert_true_to({receipt.event_id: receipt})
+
+
+def test_an_event_that_no_message_takes_is_refused_before_anything_is_sent(
+    proxy: PostgresProxy, url: str, tables: Tables, facts: Facts
+) -> None:
+    """DSQL would drop the connection without a word, and the write would be in doubt."""
+    event, fits = workload.many_entities('"' * 1_900), workload.many_entities('"' * 1_000)
+    with Writer(Database(proxy.url), QUICK, hooks=[facts]) as writer, psycopg.connect(url) as mine:
+        calls: list[Callable[[], object]] = [
+            partial(writer.write, event),
+            partial(writer.append_to, mine, event),
+            lambda: writer.write_many([event])[0],
+        ]
+        errors = [outcome_of(call) for call in calls]  # type: ignore[arg-type]
+        assert (proxy.opened, facts.all) == (0, [])
+        errors.append(outcome_of(lambda: writer.transact(lambda tx: tx.append(event))))
+        assert [type(error) for error in errors] == [EventTooLarge] * 4
+        assert {error.limit for error in errors} == {8 << 20}  # type: ignore[union-attr]
+        assert "INSERT" not in "".join(proxy.statements)
+        receipt = writer.write(fits)
     tables.assert_true_to({receipt.event_id: receipt})

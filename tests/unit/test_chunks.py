@@ -7,12 +7,19 @@ from uuid import uuid4
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests._support import workload
 from tests._support.model import pend
 
-from dsql_outbox.outbox import Entity, Event, parse_event
+from dsql_outbox.outbox import (
+    MAX_TRANSACTION_BYTES,
+    Entity,
+    Event,
+    EventTooLarge,
+    parse_event,
+)
 from dsql_outbox.writer import _chunks
 from dsql_outbox.writer._build import PreparedEvent, batch_parameters, prepare
-from dsql_outbox.writer._chunks import MAX_MESSAGE_BYTES, Size, chunks, size_of
+from dsql_outbox.writer._chunks import MAX_MESSAGE_BYTES, Size, chunks, refuse_unsendable, size_of
 from dsql_outbox.writer._pending import Pending
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
@@ -102,3 +109,32 @@ def test_a_large_text_is_counted_as_often_as_it_is_sent() -> None:
     sent = sum(len(str(value).encode()) for value in batch_parameters([event], 16).values())
     assert 800_000 < sent <= size_of(event).encoded < sent + 2_000
     assert sent < MAX_MESSAGE_BYTES
+
+
+def test_an_event_that_no_message_takes_is_refused_with_size_and_limit() -> None:
+    """Its copies fit a transaction, but not all their quotes a message."""
+    event = parse_event(workload.many_entities('"' * 1_900))
+    assert event.stored_bytes < MAX_TRANSACTION_BYTES
+    with pytest.raises(EventTooLarge, match="event as it is sent of") as raised:
+        refuse_unsendable(event, "events.Sold", "/test")
+    assert raised.value.limit == MAX_MESSAGE_BYTES < raised.value.size
+
+
+@pytest.mark.parametrize("filler", ["x" * 1_900, '"' * 1_000])
+def test_an_event_that_a_message_takes_is_not_refused(filler: str) -> None:
+    refuse_unsendable(parse_event(workload.many_entities(filler)), "events.Sold", "/test")
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    filler=st.text(st.sampled_from('"\\\1x⬡'), max_size=2_000),
+    key=st.text(st.sampled_from('"\\\1x⬡'), min_size=1, max_size=60),
+    entities=st.integers(1, 300),
+)
+def test_what_is_stored_in_little_is_sent_in_less_than_16_times_that(
+    filler: str, key: str, entities: int
+) -> None:
+    """Up to a sixteenth of a message nobody needs to count what an event takes on the wire."""
+    touched = [Entity(key, f"{n}{key}", {"a": filler}) for n in range(entities)]
+    found = prepared(Event.new("Car Sold", "CarSold", touched))
+    assert size_of(found).encoded < 16 * found.event.stored_bytes
