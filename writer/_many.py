@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 class Many:
     """One call of `write_many`; `outcomes` are in the order of its events.
 
-    Two events with the same id cannot be in one transaction: the later ones
-    wait for the end, where they meet what the first has stored. If the block
-    raises, as by cancellation, the events that are not settled are abandoned.
+    Two events with the same id cannot be in one transaction. The second begins
+    another one, so it meets at its own place what the first has stored, or is
+    stored there if the first was not. If the block raises, as by cancellation,
+    the events that are not settled are abandoned.
     """
 
     def __init__(self, core: Core, job: Job, on_duplicate: OnDuplicate) -> None:
@@ -51,11 +52,15 @@ class Many:
 
     def batches(self) -> Iterator[list[Pending]]:
         """The events of each transaction; the next is asked for when the last is settled."""
-        left: list[Pending] = [entry for entry in self._entries if isinstance(entry, Pending)]
-        while left:
-            first: dict[UUID, Pending] = {pending.id: pending for pending in reversed(left)}
-            yield from chunks([pending for pending in left if first[pending.id] is pending])
-            left = [pending for pending in left if first[pending.id] is not pending]
+        together: dict[UUID, Pending] = {}
+        for entry in self._entries:
+            if isinstance(entry, InvalidEvent):
+                continue
+            if entry.id in together:
+                yield from chunks(together.values())
+                together = {}
+            together[entry.id] = entry
+        yield from chunks(together.values())
 
     @property
     def outcomes(self) -> list[Outcome]:

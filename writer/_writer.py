@@ -114,7 +114,8 @@ class Writer:
         All events are checked before the first is sent. Transactions are cut to
         what the database takes; one that fails because of single events is split
         so that the others are stored. Events with the same subject keep their
-        order, but an id that is there twice is written again at the end.
+        order. An id that is there twice is tried at both places: the second is a
+        duplicate if the first is stored, and is stored itself if the first is not.
         `expected_versions` has an entry an event. `timeout` is seconds for
         everything.
         """

@@ -216,7 +216,7 @@ def test_a_timeout_in_the_middle_leaves_the_rest_not_stored(
     """The first transaction gets no answer; the others are not begun."""
     events = [sold(f"C-{n}") for n in range(1_600)]
     proxy.stall()
-    outcomes = write_many(events, timeout=0.5)
+    outcomes = write_many(events, timeout=1.5)
     kinds = [type(outcome) for outcome in outcomes]
     assert kinds[:750] == [OutcomeUnknown] * 750
     assert kinds[750:] == [psycopg.OperationalError] * 850
