@@ -76,7 +76,7 @@ def refuse_unsendable(event: ParsedEvent, topic: str, source: str) -> None:
     than 8 MiB of 1 MiB. DSQL would drop the connection without a word.
     """
     if event.stored_bytes > _SURELY_SENT:
-        size = size_of(prepare(event, event.id, topic, source, {})).encoded
+        size = size_of(prepare(event, event.id.hex, topic, source, {})).encoded
         if size > MAX_MESSAGE_BYTES:
             raise EventTooLarge(size, MAX_MESSAGE_BYTES, what="event as it is sent")
 

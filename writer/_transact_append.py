@@ -4,7 +4,7 @@ import random
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 from psycopg.pq import TransactionStatus

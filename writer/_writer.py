@@ -8,7 +8,14 @@ from typing import Any, Self, TypeVar
 import psycopg
 
 from dsql_outbox.observability import Hook
-from dsql_outbox.outbox import Connection, Database, EventSource, Receipt, exchange
+from dsql_outbox.outbox import (
+    Connection,
+    Database,
+    EventSource,
+    Receipt,
+    SettingsError,
+    exchange,
+)
 
 from ._connections import Connections
 from ._core import (
@@ -54,6 +61,8 @@ class Writer:
 
     Making one does no I/O; connections are opened when needed. `hooks` are told
     every fact beside the log and OpenTelemetry. Leave it by `with` or `close`.
+
+    Raises `SettingsError` for `coalesce`, which only `AsyncWriter` has.
     """
 
     def __init__(
@@ -63,7 +72,13 @@ class Writer:
         *,
         hooks: Iterable[Hook] = (),
     ) -> None:
-        self._core = Core(database, settings or WriterSettings(), hooks)
+        settings = settings or WriterSettings()
+        if settings.coalesce:
+            raise SettingsError(
+                f"WriterSettings.coalesce={settings.coalesce} needs an AsyncWriter: "
+                "a Writer has a transaction for each call"
+            )
+        self._core = Core(database, settings, hooks)
         self._connections = Connections(
             database,
             self._core.settings.max_connections,

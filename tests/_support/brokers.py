@@ -1,7 +1,7 @@
 """Brokers that sinks write to and tests read back.
 
-The one in memory stands for any sink that is not ordered: it holds the suite
-itself to account.
+The one in memory also stands for any sink that is not ordered: it holds the
+suite itself to account.
 """
 
 import json
@@ -19,14 +19,12 @@ import nats
 from dsql_outbox.outbox import Message
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import (
-    Delivered,
     Outcome,
-    Retry,
     Sink,
     binary_headers,
     decode_value,
 )
-from dsql_outbox.testing import NatsServer
+from dsql_outbox.testing import MemorySink, NatsServer
 
 SUBJECTS = "events.>"
 
@@ -67,30 +65,17 @@ class Broker(Protocol):
 
 @dataclass
 class MemoryBroker:
-    """Keeps messages in a list; refuses one, or keeps it and loses the answer, if told to."""
+    """The sink for users' tests."""
 
+    sink: MemorySink = field(default_factory=MemorySink)
     url: str = "memory:"
-    ordered: bool = False
-    system: str = "memory"
-    messages: list[Message] = field(default_factory=list)
-    refused: UUID | None = None
-    unanswered: UUID | None = None
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Sink]:
-        yield self
-
-    async def publish(self, messages: Sequence[Message], /) -> list[Outcome]:
-        return [self._publish(message) for message in messages]
-
-    def _publish(self, message: Message) -> Outcome:
-        if message.event_id == self.refused:
-            return Retry("refused")
-        self.messages.append(message)
-        return Retry("no answer") if message.event_id == self.unanswered else Delivered()
+        yield self.sink
 
     async def stored(self) -> list[Stored]:
-        return [Stored(m.topic, binary_headers(m, "ce-"), m.payload) for m in self.messages]
+        return [Stored(m.topic, binary_headers(m, "ce-"), m.payload) for m in self.sink.messages]
 
 
 # --- lines -----------------------------------------------------------------------------

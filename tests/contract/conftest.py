@@ -21,7 +21,7 @@ from tests._support.brokers import (
 )
 
 from dsql_outbox.outbox import Message
-from dsql_outbox.publisher import open_sink
+from dsql_outbox.publisher import Retry, open_sink
 from dsql_outbox.publisher.sinks._lines import json_line
 from dsql_outbox.testing import NatsServer, TcpProxy
 
@@ -76,9 +76,9 @@ def open_stage(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStage:
     """Each fault that a broker of ours can have at one message, in turn."""
     match request.param:
         case "memory refuses":
-            return partial(_memory_fails, "refused")
+            return partial(_memory_fails, stored=False)
         case "memory loses the answer":
-            return partial(_memory_fails, "unanswered")
+            return partial(_memory_fails, stored=True)
         case "jsonl tears the line":
             return partial(_jsonl_tears_the_line, FileBroker(tmp_path / "events.jsonl"))
         case "nats refuses":
@@ -92,14 +92,14 @@ def open_stage(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStage:
 
 
 @asynccontextmanager
-async def _memory_fails(how: str, message: Message) -> AsyncGenerator[Stage]:
+async def _memory_fails(message: Message, *, stored: bool) -> AsyncGenerator[Stage]:
     broker = MemoryBroker()
-    setattr(broker, how, message.event_id)
+    broker.sink.fail(message.event_id, Retry("once"), stored=stored)
 
     async def heal() -> None:
-        setattr(broker, how, None)
+        """It fails once."""
 
-    yield Stage(broker, broker, heal, stores=how == "unanswered")
+    yield Stage(broker.sink, broker, heal, stores=stored)
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import psycopg
 import pytest
-from tests._support.callers import QUICK, Facts
+from tests._support.callers import QUICK, Facts, formed
 from tests._support.tables import Outcome, Tables
 from tests._support.waiting import wait_until
 
@@ -27,7 +27,7 @@ async def open_writer(
     url: str, settings: WriterSettings = ONE_LANE, *hooks: Hook
 ) -> AsyncIterator[AsyncWriter]:
     database = Database(url, isolation="repeatable read")
-    async with AsyncWriter(database, settings, hooks=hooks) as writer:
+    async with AsyncWriter(database, formed(settings), hooks=hooks) as writer:
         yield writer
 
 

@@ -1,10 +1,11 @@
-"""Group commit on a healthy database: one transaction for the calls of many."""
+"""Group commit on a healthy database, in both forms: one transaction for the calls of many."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from random import Random
+from typing import Literal
 from uuid import uuid4
 
 import psycopg
@@ -27,12 +28,20 @@ from dsql_outbox.outbox import (
     Receipt,
     StaleVersion,
 )
+from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, WriterSettings
 
 pytestmark = pytest.mark.anyio
 
 ONE_LANE = replace(QUICK, coalesce=1)
 FOUR_LANES = replace(QUICK, coalesce=4)
+FORM: Literal["single", "plain"] = "single"
+
+
+@pytest.fixture(autouse=True, params=["single", "plain"])
+def _form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test comes once for each form of the writes."""
+    monkeypatch.setitem(globals(), "FORM", request.param)
 
 
 @asynccontextmanager
@@ -40,6 +49,7 @@ async def open_writer(
     url: str, settings: WriterSettings = ONE_LANE, *hooks: Hook
 ) -> AsyncIterator[AsyncWriter]:
     database = Database(url, isolation="repeatable read")
+    settings = replace(settings, form=FORM)
     async with AsyncWriter(database, settings, hooks=hooks) as writer:
         yield writer
     left = [task for task in asyncio.all_tasks() if "Coalescer" in repr(task)]
@@ -190,7 +200,7 @@ async def test_leaving_the_writer_ends_what_is_queued_and_in_flight(
 
 
 async def test_a_writer_works_without_its_context_and_again_after_close(url: str) -> None:
-    writer = AsyncWriter(Database(url), ONE_LANE)
+    writer = AsyncWriter(Database(url), replace(ONE_LANE, form=FORM))
     first = await writer.write(on("CAR-1"))
     await writer.close()
     second = await writer.write(on("CAR-1"))
@@ -233,6 +243,17 @@ async def test_each_caller_has_a_span_with_its_own_attempt_linked_from_the_batch
         "outbox.batch.events": 64,
         "outbox.batch.outcome": "committed",
     }
+
+
+async def test_a_batch_is_one_round_trip(proxy: PostgresProxy, tables: Tables) -> None:
+    async with open_writer(proxy.url) as writer:
+        await writer.write(on("CAR-0"))
+        proxy.reset_counts()
+        receipts = await asyncio.gather(*(writer.write(on(f"CAR-{n}")) for n in range(9)))
+    assert proxy.round_trips == 1
+    assert ("COMMIT" in proxy.statements) is (FORM == "plain")
+    assert {receipt.attempts for receipt in receipts} == {1}
+    tables.assert_consistent()
 
 
 async def test_facts_of_a_batch_are_those_of_single_writes(url: str, facts: Facts) -> None:

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from typing import Any, assert_type
 from uuid import UUID
 
+import psycopg
+
 import dsql_outbox
 from dsql_outbox import (
+    AsyncTransaction,
     AsyncWriter,
     Database,
     DuplicateEvent,
@@ -13,6 +16,7 @@ from dsql_outbox import (
     Event,
     EventTooLarge,
     InvalidEvent,
+    Message,
     MissingExtra,
     OutboxError,
     OutcomeUnknown,
@@ -20,12 +24,17 @@ from dsql_outbox import (
     PublisherSettings,
     Receipt,
     StaleVersion,
+    StoredEvent,
     Touched,
+    Transaction,
     Writer,
     WriterSettings,
     http_status,
+    is_retryable,
     open_sink,
 )
+from dsql_outbox.publisher import Retry
+from dsql_outbox.testing import EmbeddedPostgres, Held, MemorySink, OutboxProxy
 
 URL = "postgresql://localhost/loans"
 
@@ -64,6 +73,58 @@ def sync_producer(text: str) -> int:
         except OutboxError as error:
             return http_status(error).status
     return 200
+
+
+async def coalescing_producer(data: bytes) -> None:
+    settings = WriterSettings(coalesce=4, max_batch=128, max_queued=10_000, form="plain")
+    async with AsyncWriter(Database(URL), settings) as writer:
+        assert_type(await writer.write(data, expected_version=3), Receipt)
+        outcomes = await writer.write_many([data, new_event()], expected_versions=[0, None])
+        assert_type(outcomes, list[Receipt | Exception])
+
+
+async def async_transaction(mine: psycopg.AsyncConnection[Any]) -> None:
+    async def pay(transaction: AsyncTransaction) -> Receipt:
+        await transaction.connection.execute("UPDATE loans SET balance = balance - 100")
+        event = transaction.new_event("Loan Paid", "LoanPaid", [Entity("Loan", "LOAN-7")])
+        assert_type(event, Event)
+        return await transaction.append(event, expected_version=3)
+
+    async with AsyncWriter(Database(URL)) as writer:
+        assert_type(await writer.transact(pay, timeout=2.5), Receipt)
+        assert_type(await writer.append_to(mine, new_event()), Receipt)
+        async for stored in writer.stream("Loan", "LOAN-7", after=12):
+            assert_type(stored, StoredEvent)
+
+
+def sync_transaction(mine: psycopg.Connection[Any]) -> None:
+    def pay(transaction: Transaction) -> int:
+        transaction.connection.execute("UPDATE loans SET balance = balance - 100")
+        return transaction.append(new_event()).position
+
+    with Writer(Database(URL)) as writer:
+        try:
+            assert_type(writer.transact(pay), int)
+        except psycopg.Error as error:
+            assert_type(is_retryable(error), bool)
+        assert_type(writer.append_to(mine, new_event(), expected_version=0), Receipt)
+        for stored in writer.stream("Loan", "LOAN-7"):
+            assert_type((stored.version, stored.data), tuple[int, str])
+
+
+async def tests_of_a_user() -> None:
+    with EmbeddedPostgres() as server, OutboxProxy(server.url, schema="loans") as proxy:
+        assert_type(proxy.database, Database)
+        proxy.conflicts(2)
+        proxy.lost_commit()
+        proxy.refuse(None, at="commit", matching="UPDATE")
+        assert_type(proxy.hold(matching="COMMIT"), Held)
+        assert_type((proxy.round_trips, proxy.statements), tuple[int, list[str]])
+    sink = MemorySink()
+    sink.fail(new_event().id, Retry("not yet"), stored=True)
+    await Publisher(Database(URL), sink).run(until_empty=True)
+    assert_type(await sink.published(1, timeout=2.5), list[Message])
+    assert_type(sink.wait_published(1), list[Message])
 
 
 async def relay() -> None:

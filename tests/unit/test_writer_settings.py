@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from dsql_outbox.outbox import SettingsError
-from dsql_outbox.writer import WriterSettings
+from dsql_outbox.outbox import Database, SettingsError
+from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
 
 
 def test_the_defaults_are_the_documented_ones() -> None:
@@ -54,3 +54,10 @@ def test_a_setting_that_breaks_a_rule_is_refused_by_name(
 
 def test_no_retry_is_a_choice() -> None:
     assert WriterSettings(max_retries=0, jitter=0, max_outage=0).max_retries == 0
+
+
+def test_a_writer_for_threads_does_not_pass_over_coalesce() -> None:
+    settings = WriterSettings(coalesce=4)
+    with pytest.raises(SettingsError, match="coalesce=4 needs an AsyncWriter"):
+        Writer(Database("host=nowhere"), settings)
+    AsyncWriter(Database("host=nowhere"), settings)

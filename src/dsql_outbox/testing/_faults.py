@@ -43,6 +43,11 @@ class Rule:
             )
         return _place(batch, holds(self.matching)) is not None
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether there is no turn left."""
+        return self.left is not None and self.left <= 0
+
     def spend(self) -> None:
         """Count one turn."""
         if self.left is not None:

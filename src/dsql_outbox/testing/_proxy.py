@@ -19,7 +19,7 @@ _CONFLICT: Final = "change conflicts with another transaction, please retry: (OC
 class PostgresProxy(TcpProxy):
     """A proxy for the server of `url`, as a context manager.
 
-    Each fault meets the next `times` batches (None: all, until `heal`) that run
+    Each fault meets the next `times` batches (None: all, until `heal`; 0: none) that run
     a statement holding the text `matching`; a batch is what a client sends
     between two waits for the server. Of several faults the first one set wins.
     Executing a prepared statement counts, preparing it does not.
@@ -132,11 +132,11 @@ class _Script:
 
     def add(self, fault: Rule) -> None:
         with self._lock:
-            self._faults.append(fault)
+            self._faults += [] if fault.is_spent else [fault]
 
     def add_before(self, action: Rule) -> None:
         with self._lock:
-            self._actions.append(action)
+            self._actions += [] if action.is_spent else [action]
 
     def clear(self) -> None:
         with self._lock:
@@ -156,7 +156,7 @@ class _Script:
             faults = [rule for rule in self._faults if rule.applies(batch, transaction)][:1]
             for rule in (*actions, *faults):
                 rule.spend()
-            self._actions = [rule for rule in self._actions if rule.left != 0]
-            self._faults = [rule for rule in self._faults if rule.left != 0]
+            self._actions = [rule for rule in self._actions if not rule.is_spent]
+            self._faults = [rule for rule in self._faults if not rule.is_spent]
         last = faults[0].reaction if faults else forward
         return [*(rule.reaction for rule in actions), last]

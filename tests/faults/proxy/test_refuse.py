@@ -142,3 +142,17 @@ def test_the_commit_of_another_transaction_is_not_refused(
         client.execute("SELECT 1")
     with pytest.raises(SerializationFailure), client.transaction():
         client.execute(INSERT, [2])
+
+
+def test_a_fault_of_no_times_never_comes(proxy: PostgresProxy, url: str) -> None:
+    """A test that counts its faults may count none."""
+    ran: list[int] = []
+    proxy.refuse(0)
+    proxy.cut("before", 0)
+    proxy.stall(0)
+    proxy.before(lambda: ran.append(1), 0)
+    proxy.refuse_connections(0)
+    with psycopg.connect(proxy.url, autocommit=True) as connection:
+        for n in range(3):
+            connection.execute(INSERT, (n,))
+    assert (rows(url), ran) == ([0, 1, 2], [])
