@@ -99,34 +99,36 @@ class AsyncTransaction(_Base):
 
 def execute(connection: Connection, run: Run[Any], shards: int, job: Job) -> Committed | Failed:
     """One run; raises what the database reported, returns an error of the caller's."""
-    connection.execute("BEGIN")
-    with _watched(connection, run), _kept_factories(connection):
-        raised = _called(run, Transaction(connection, run, shards))
-    error = run.end(raised, connection.info.transaction_status)
-    if error is not None:
-        if _can_roll_back(connection):
-            with suppress(psycopg.Error):
-                connection.execute("ROLLBACK")
-        return _failed(run, error)
-    job.sent = True
-    return _committed(connection.execute("COMMIT").statusmessage)
+    with _closed_out_of_autocommit(connection):
+        connection.execute("BEGIN")
+        with _watched(connection, run), _kept_factories(connection):
+            raised = _called(run, Transaction(connection, run, shards))
+        error = run.end(raised, connection.info.transaction_status)
+        if error is not None:
+            if _can_roll_back(connection):
+                with suppress(psycopg.Error):
+                    connection.execute("ROLLBACK")
+            return _failed(run, error)
+        job.sent = True
+        return _committed(connection.execute("COMMIT").statusmessage)
 
 
 async def execute_async(
     connection: AsyncConnection, run: Run[Any], shards: int, job: Job
 ) -> Committed | Failed:
     """One run; raises what the database reported, returns an error of the caller's."""
-    await connection.execute("BEGIN")
-    with _watched(connection, run), _kept_factories(connection):
-        raised = await _called_async(run, AsyncTransaction(connection, run, shards))
-    error = run.end(raised, connection.info.transaction_status)
-    if error is not None:
-        if _can_roll_back(connection):
-            with suppress(psycopg.Error):
-                await connection.execute("ROLLBACK")
-        return _failed(run, error)
-    job.sent = True
-    return _committed((await connection.execute("COMMIT")).statusmessage)
+    with _closed_out_of_autocommit(connection):
+        await connection.execute("BEGIN")
+        with _watched(connection, run), _kept_factories(connection):
+            raised = await _called_async(run, AsyncTransaction(connection, run, shards))
+        error = run.end(raised, connection.info.transaction_status)
+        if error is not None:
+            if _can_roll_back(connection):
+                with suppress(psycopg.Error):
+                    await connection.execute("ROLLBACK")
+            return _failed(run, error)
+        job.sent = True
+        return _committed((await connection.execute("COMMIT")).statusmessage)
 
 
 def _called(run: Run[Any], transaction: Transaction) -> Exception | None:
@@ -184,3 +186,13 @@ def _kept_factories(connection: Connection | AsyncConnection) -> Generator[None]
         yield
     finally:
         kept.row_factory, kept.cursor_factory = rows, cursors
+
+
+@contextmanager
+def _closed_out_of_autocommit(connection: Connection | AsyncConnection) -> Generator[None]:
+    """A function that ends the transaction can switch autocommit off: nobody would commit then."""
+    try:
+        yield
+    finally:
+        if not connection.autocommit:
+            connection.pgconn.finish()

@@ -1,6 +1,6 @@
 """The caller's own statements and events in one transaction, on a healthy database."""
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import psycopg
 import pytest
@@ -22,7 +22,8 @@ from tests._support.transacts import (
 from dsql_outbox.observability import WriteEnded, WriteStarted
 from dsql_outbox.outbox import Database, DuplicateEvent, InvalidEvent, SchemaError, StaleVersion
 from dsql_outbox.testing import PostgresProxy
-from dsql_outbox.writer import AsyncWriter, Writer, is_retryable
+from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer, is_retryable
+from dsql_outbox.writer._transact_run import Run
 
 __all__ = ["open_transactor", "own"]
 
@@ -148,12 +149,64 @@ def test_a_conflict_that_the_function_swallows_or_wraps_is_still_retried(
     assert (len(runs), own_rows(own), len(ids(own))) == (3, 1, 1)
 
 
+@pytest.mark.parametrize("end", ["ROLLBACK", "COMMIT"])
 def test_a_function_that_ends_the_transaction_is_told_so(
-    open_transactor: OpenTransactor, own: Tables, url: str
+    open_transactor: OpenTransactor, own: Tables, url: str, end: str
 ) -> None:
     with pytest.raises(psycopg.ProgrammingError, match="ended the transaction"):
-        open_transactor(url).transact(lambda work: work.execute("ROLLBACK"))
+        open_transactor(url).transact(lambda work: work.execute(end))
     assert own_rows(own) == 0
+
+
+def test_a_commit_that_is_answered_by_rollback_is_an_error(
+    open_transactor: OpenTransactor, own: Tables, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second guard, behind the transaction's status: that one is out of order here."""
+    monkeypatch.setattr(Run, "end", lambda *_: None)
+
+    def function(work: Work) -> None:
+        work.append(work.new_event())
+        with suppress(errors.DivisionByZero):
+            work.execute("SELECT 1/0")
+
+    with pytest.raises(errors.TransactionRollback, match="answered ROLLBACK to COMMIT"):
+        open_transactor(url).transact(function)
+    assert ids(own) == set()
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_connection_that_the_function_took_out_of_autocommit_is_not_used_again(
+    own: Tables, url: str, *, goes_on: bool
+) -> None:
+    """The next write would begin a transaction on it that nobody commits."""
+
+    def function(transaction: Transaction) -> None:
+        transaction.connection.execute("COMMIT")
+        transaction.connection.autocommit = False
+        if goes_on:
+            transaction.connection.execute("SELECT 1")
+
+    refused = pytest.raises(psycopg.ProgrammingError, match="ended the transaction")
+    with Writer(Database(url), formed(QUICK)) as writer:
+        with nullcontext() if goes_on else refused:
+            writer.transact(function)
+        receipt = writer.write(workload.car_created())
+        own.assert_true_to({receipt.event_id: receipt})
+
+
+@pytest.mark.anyio
+async def test_a_connection_that_the_coroutine_took_out_of_autocommit_is_not_used_again(
+    own: Tables, url: str
+) -> None:
+    async def function(transaction: AsyncTransaction) -> None:
+        await transaction.connection.execute("COMMIT")
+        await transaction.connection.set_autocommit(False)
+
+    async with AsyncWriter(Database(url), formed(QUICK)) as writer:
+        with pytest.raises(psycopg.ProgrammingError, match="ended the transaction"):
+            await writer.transact(function)
+        receipt = await writer.write(workload.car_created())
+        own.assert_true_to({receipt.event_id: receipt})
 
 
 def test_real_conflicts_on_the_callers_own_table_lose_no_update(
