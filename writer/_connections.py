@@ -11,7 +11,7 @@ import select
 import threading
 from collections import deque
 from queue import Empty, SimpleQueue
-from time import monotonic
+from time import monotonic, time
 from typing import Final, Generic, TypeVar
 
 import anyio
@@ -31,9 +31,10 @@ C = TypeVar("C", Connection, AsyncConnection)
 class _Shelf(Generic[C]):
     """Which connections are open and which of them are kept; it opens none itself."""
 
-    def __init__(self, limit: int, *, keep_failed: bool) -> None:
+    def __init__(self, limit: int, *, keep_failed: bool, max_idle: float | None) -> None:
         self._limit = limit
         self._keep_failed = keep_failed
+        self._max_idle = max_idle
         self._open = 0
         self._kept: deque[C] = deque()
         self._lock = threading.Lock()
@@ -45,7 +46,7 @@ class _Shelf(Generic[C]):
                 if not self._kept:
                     return None
                 connection = self._kept.pop()
-            if _usable(connection) and _silent(connection):
+            if self._was_idle_briefly(connection) and _usable(connection) and _silent(connection):
                 return connection
             self.drop(connection)
 
@@ -60,6 +61,7 @@ class _Shelf(Generic[C]):
     def keep(self, connection: C) -> None:
         """Keep a connection for the next one who asks."""
         connection.deadline = None
+        connection.kept_at = time()
         if _usable(connection):
             with self._lock:
                 self._kept.append(connection)
@@ -93,18 +95,31 @@ class _Shelf(Generic[C]):
         while self._kept:
             self.drop(self._kept.pop())
 
+    def _was_idle_briefly(self, connection: C) -> bool:
+        # By the wall clock, as a monotonic one may stand still in a frozen Lambda; a clock
+        # that was set back tells nothing.
+        return self._max_idle is None or 0 <= time() - connection.kept_at <= self._max_idle
+
 
 class Connections:
     """Connections for threads, at most `limit` at once.
 
     After a failed attempt a connection is closed, or kept if it is healthy and
-    `keep_failed` says so.
+    `keep_failed` says so. One that was kept for more than `max_idle` seconds is
+    not used again.
     """
 
-    def __init__(self, database: Database, limit: int, *, keep_failed: bool) -> None:
+    def __init__(
+        self,
+        database: Database,
+        limit: int,
+        *,
+        keep_failed: bool,
+        max_idle: float | None,
+    ) -> None:
         self._database = database
         self._limit = limit
-        self._shelf: _Shelf[Connection] = _Shelf(limit, keep_failed=keep_failed)
+        self._shelf: _Shelf[Connection] = _Shelf(limit, keep_failed=keep_failed, max_idle=max_idle)
         self._free: SimpleQueue[None] = SimpleQueue()  # a semaphore in C
         for _ in range(limit):
             self._free.put(None)
@@ -153,10 +168,19 @@ class Connections:
 class AsyncConnections:
     """The same as `Connections`, for tasks."""
 
-    def __init__(self, database: Database, limit: int, *, keep_failed: bool) -> None:
+    def __init__(
+        self,
+        database: Database,
+        limit: int,
+        *,
+        keep_failed: bool,
+        max_idle: float | None,
+    ) -> None:
         self._database = database
         self._limit = limit
-        self._shelf: _Shelf[AsyncConnection] = _Shelf(limit, keep_failed=keep_failed)
+        self._shelf: _Shelf[AsyncConnection] = _Shelf(
+            limit, keep_failed=keep_failed, max_idle=max_idle
+        )
         self._free = anyio.Semaphore(limit, fast_acquire=True)
 
     async def take(self, *, fresh: bool, deadline: float | None) -> AsyncConnection:

@@ -26,7 +26,8 @@ class WriterSettings:
 
     `connections` says what a retry runs on: ``new`` gives the failed connection
     up before the wait and opens another after it; ``pool`` keeps a healthy one.
-    At most `max_connections` are open.
+    At most `max_connections` are open. One that was idle for more than `max_idle`
+    (None: for however long) is replaced before use, which is no attempt.
 
     `form` says how a write is put: ``single`` is one statement, ``plain`` one
     transaction of statements without data-modifying CTEs, sent at once; ``auto``
@@ -55,6 +56,7 @@ class WriterSettings:
     max_outage: float = 10.0
     connections: Literal["new", "pool"] = "new"
     max_connections: int = 10
+    max_idle: float | None = None
     form: Literal["auto", "single", "plain"] = "auto"
     coalesce: int = 0
     max_batch: int = 128
@@ -87,8 +89,8 @@ class WriterSettings:
                 "backlog_warn": self.backlog_warn,
             },
         )
-        if self.backlog_check is not None:
-            require_positive(owner, {"backlog_check": self.backlog_check})
+        optional = {"max_idle": self.max_idle, "backlog_check": self.backlog_check}
+        require_positive(owner, {k: v for k, v in optional.items() if v is not None})
         if self.connections not in {"new", "pool"}:
             raise SettingsError(f"{owner}.connections must be new or pool, got {self.connections}")
         if self.form not in {"auto", "single", "plain"}:

@@ -83,6 +83,7 @@ class Writer:
             database,
             self._core.settings.max_connections,
             keep_failed=not self._core.fresh_retries,
+            max_idle=self._core.settings.max_idle,
         )
         self._shards: int | None = None
 

@@ -1,6 +1,7 @@
 """How many connections a writer opens, keeps and uses again."""
 
 from dataclasses import replace
+from time import time
 
 import pytest
 from tests._support import workload
@@ -96,6 +97,42 @@ def test_a_connection_is_given_up_before_the_server_would_end_it(
     receipt = caller.write(workload.car_created())
     assert (receipt.attempts, proxy.opened) == (1, 2)
     proxy.wait_until_closed(2)
+
+
+@pytest.mark.parametrize("later", [30.5, -1.0], ids=["too long", "clock set back"])
+def test_a_connection_that_was_idle_too_long_is_replaced_before_use(
+    open_writer: OpenWriter, proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch, later: float
+) -> None:
+    caller = open_writer(proxy.url, replace(QUICK, max_idle=30.0))
+    caller.write(workload.car_created())
+    monkeypatch.setattr(_connections, "time", lambda: time() + 29.0)
+    assert caller.write(workload.car_created()).attempts == proxy.opened == 1
+    monkeypatch.setattr(_connections, "time", lambda: time() + 29.0 + later)
+    receipt = caller.write(workload.car_created())
+    assert (receipt.attempts, proxy.opened) == (1, 2)
+    proxy.wait_until_closed(1)
+
+
+def test_a_connection_may_be_idle_for_however_long_unless_that_is_limited(
+    open_writer: OpenWriter, proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller = open_writer(proxy.url)
+    caller.write(workload.car_created())
+    monkeypatch.setattr(_connections, "time", lambda: time() + 1_000_000)
+    assert caller.write(workload.car_created()).attempts == proxy.opened == 1
+
+
+def test_a_connection_that_died_while_idle_is_replaced_before_use(
+    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables
+) -> None:
+    """The only one, as in a Lambda function."""
+    caller = open_writer(proxy.url, replace(QUICK, max_connections=1, max_idle=30.0))
+    caller.write(workload.car_created())
+    tables.hang_up_all()
+    proxy.wait_until_closed(1)
+    receipt = caller.write(workload.car_created())
+    assert (receipt.attempts, proxy.opened) == (1, 2)
+    tables.assert_consistent()
 
 
 def test_threads_queue_for_the_only_connection(
