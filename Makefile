@@ -18,7 +18,7 @@ endif
 unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-plain faults-writer check fmt lock clean load-million bench-writer
+.PHONY: help demo test test-plain faults-writer check fmt lock clean load-million bench-writer zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ load-million: $(VENV)/.dev ## load a million events (N=..) and watch rate and me
 
 bench-writer: $(VENV)/.dev ## the writer beside the bare driver and pgbench; fails when a target is missed
 	$(BIN)/python benchmarks/bench_writer.py
+
+zip: $(VENV)/.dev ## make the Lambda example's build/lambda-x86_64.zip and -arm64.zip
+	$(BIN)/python examples/lambda/package.py
 
 lock: $(VENV)/.uv ## write uv.lock anew after a change of dependencies
 	$(UV) lock

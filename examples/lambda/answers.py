@@ -3,7 +3,9 @@
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import psycopg
@@ -28,7 +30,7 @@ class Answer(NamedTuple):
 
     status: int
     body: dict[str, Any]
-    headers: dict[str, str] = {}
+    headers: Mapping[str, str] = MappingProxyType({})
 
     def response(self) -> dict[str, Any]:
         """As API Gateway takes it."""
@@ -40,7 +42,7 @@ class Answer(NamedTuple):
         }
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 - reads as what happened
     """A request that is answered without the writer."""
 
     def __init__(
@@ -62,7 +64,7 @@ def of_receipt(receipt: Receipt) -> Answer:
 def of_error(error: Exception) -> Answer:
     """The event is not stored, or nobody knows; no text of the driver is passed on."""
     status, retry_after = http_status(error, exhausted=_exhausted())
-    if status >= 500:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log(status, error)
     return _with_retry(status, _describe(status, error), retry_after)
 
@@ -80,7 +82,7 @@ def of_bulk(outcomes: Sequence[Receipt | Exception]) -> Answer:
         "failedCount": failed,
         "results": results,
     }
-    waits = [result["retry_after"] for result in results if result["status"] == 503]
+    waits = [r["retry_after"] for r in results if r["status"] == HTTPStatus.SERVICE_UNAVAILABLE]
     if processed or not waits:
         return Answer(200, body)
     return _with_retry(503, {"error": UNAVAILABLE} | body, max(waits))
@@ -110,7 +112,7 @@ def _describe(status: int, error: Exception) -> dict[str, Any]:
         case OutcomeUnknown():
             return {"error": UNAVAILABLE, "message": str(error), "eventId": str(error.event_id)}
     kind = {"error_type": type(error).__name__, "sqlstate": _sqlstate(error)}
-    if status == 503:
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
         return {"error": UNAVAILABLE, "message": NOT_STORED, **kind}
     return {"error": "Error processing event: it is not stored", **kind}
 

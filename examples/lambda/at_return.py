@@ -31,4 +31,4 @@ class AtReturn(SpanProcessor):
         try:
             return exporter.export(spans) is SpanExportResult.SUCCESS
         finally:
-            exporter.shutdown()
+            exporter.shutdown()  # type: ignore[no-untyped-call]

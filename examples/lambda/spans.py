@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import propagate, trace
@@ -35,7 +36,7 @@ class RequestSpan:
     def ended(self, status: int) -> None:
         """The request has its answer."""
         self._span.set_attribute("http.response.status_code", status)
-        if status >= 500:
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self._span.set_status(StatusCode.ERROR)
 
 

@@ -1,4 +1,4 @@
-"""The Lambda function of examples/lambda and time: its limit, a freeze, and spans before the end."""
+"""The Lambda function of examples/lambda and time: its limit, a freeze, spans in time."""
 
 import json
 import os
@@ -214,7 +214,7 @@ def test_a_collector_that_never_answers_holds_no_answer_up(url: str) -> None:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         ((status, took, threads),) = invoke(url, endpoint, event())
     assert (status, threads) == (200, 1)
-    assert took < 1.5
+    assert took < 3.0
 
 
 def test_a_collector_that_is_down_costs_next_to_nothing(url: str) -> None:
@@ -222,4 +222,4 @@ def test_a_collector_that_is_down_costs_next_to_nothing(url: str) -> None:
         endpoint = stopped.endpoint
     _, (status, took, _) = invoke(url, endpoint, event(), event())
     assert status == 200
-    assert took < 0.4
+    assert took < 0.8  # the shortest wait of the exporter before it tries again
