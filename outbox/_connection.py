@@ -46,10 +46,12 @@ class _Base(psycopg.BaseConnection[Any]):
 
     `on_error` is told every error of the database or the driver, before whoever
     runs the statement meets it: all that psycopg does goes through `wait`.
+    `kept_at` is of the wall clock: when it was last put aside.
     """
 
     deadline: float | None = None
     opened_at: float = 0.0
+    kept_at: float = 0.0
     on_error: OnError | None = None
 
     @classmethod
