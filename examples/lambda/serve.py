@@ -61,17 +61,21 @@ class Gateway(BaseHTTPRequestHandler):
 class Worker(HTTPServer):
     """One of the processes that share the listening socket; it ends with its parent."""
 
-    def __init__(self, listener: socket, limit: float) -> None:
+    def __init__(self, listener: socket, limit: float, parent: int) -> None:
         gateway = type("Gateway", (Gateway,), {"limit": limit})
         super().__init__(listener.getsockname(), gateway, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
         listener.settimeout(0.5)  # another process may have been faster
-        self._parent = os.getppid()
+        self._parent = parent
 
     def service_actions(self) -> None:
         if os.getppid() != self._parent:
             raise SystemExit(1)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # a client that hung up is no news
+            super().handle_error(request, client_address)
 
 
 def _event(request: BaseHTTPRequestHandler, body: bytes) -> dict[str, Any]:
@@ -95,10 +99,10 @@ def _event(request: BaseHTTPRequestHandler, body: bytes) -> dict[str, Any]:
     }
 
 
-def _work(listener: socket, limit: float) -> None:
+def _work(listener: socket, limit: float, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    Worker(listener, limit).serve_forever()
+    Worker(listener, limit, parent).serve_forever()
 
 
 @contextmanager
@@ -123,18 +127,20 @@ def _serve(port: int, workers: int, limit: float) -> None:
         listener.bind(("127.0.0.1", port))
         listener.listen(128)
         fork = get_context("fork")
-        processes = [fork.Process(target=_work, args=(listener, limit)) for _ in range(workers)]
-        for process in processes:
-            process.start()
+        work = (listener, limit, os.getpid())
+        processes = [fork.Process(target=_work, args=work) for _ in range(workers)]
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        print(f"serving on {url}/api/v1/events, {workers} requests at a time", flush=True)
         try:
+            for process in processes:
+                process.start()
+            print(f"serving on {url}/api/v1/events, {workers} requests at a time", flush=True)
             connection.wait([process.sentinel for process in processes])
             sys.exit("error: a worker has ended")
         finally:
             for process in processes:
-                process.kill()  # SIGTERM would meet our own handler in one that has just begun
-                process.join()
+                if process.is_alive():
+                    process.kill()  # SIGTERM would meet our handler in one that has just begun
+                    process.join()
 
 
 def _stop(*_: object) -> NoReturn:

@@ -2,13 +2,21 @@
 
 import base64
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests._support import workload
-from tests._support.functions import BULK, EVENTS, Function, LoadFunction, load_function
+from tests._support.functions import (
+    BULK,
+    EVENTS,
+    FOLDER,
+    Function,
+    LoadFunction,
+    load_function,
+)
 from tests._support.tables import Tables
 from tests._support.waiting import wait_until
 from tests._support.written import event
@@ -326,3 +334,20 @@ def running_threads() -> Callable[[], set[int | None]]:
     if not tasks.is_dir():
         pytest.skip("threads are counted by /proc")
     return lambda: {int(task.name) for task in tasks.iterdir()}
+
+
+def test_every_variable_and_number_that_users_may_rely_on_is_documented(
+    load_function: LoadFunction,
+) -> None:
+    read = {
+        name
+        for path in FOLDER.glob("*.py")
+        for name in re.findall(r"DSQL_OUTBOX_[A-Z_]+", path.read_text())
+    }
+    text = (FOLDER.parents[1] / "docs" / "lambda.md").read_text()
+    assert read == set(re.findall(r"DSQL_OUTBOX_[A-Z_]+", text))
+    function = load_function(None).module
+    assert f"less {function.MARGIN:g} second (`MARGIN`)" in text
+    assert f"for\nmore than {function.MAX_IDLE:g} s by the wall clock (`MAX_IDLE`)" in text
+    assert f"an array of 1 to {function.MAX_BULK}" in text
+    assert f"the answer at most {function.spans.LONGEST:g} s more" in text
