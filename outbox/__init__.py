@@ -17,11 +17,18 @@ from ._errors import (
 from ._event import Entity, EntityHeader, Event, EventHeader
 from ._exchange import NumberedQuery, exchange, numbered
 from ._literals import array_literal, plain_array
-from ._message import TRACE_HEADERS, Message, subject_key
+from ._message import (
+    TRACE_HEADERS,
+    Message,
+    message_headers,
+    parse_subject_key,
+    subject_key,
+)
 from ._parse import EventSource, ParsedEvent, ParsedTouch, parse_event
 from ._receipt import Receipt, Touched
 from ._settings import (
     DEFAULT_SHARDS,
+    DEFAULT_SOURCE,
     MAX_EVENT_BYTES,
     MAX_NAME,
     MAX_TRANSACTION_BYTES,
@@ -34,6 +41,7 @@ from ._target import Isolation
 __all__ = [
     "DEFAULT_SCHEMA",
     "DEFAULT_SHARDS",
+    "DEFAULT_SOURCE",
     "MAX_EVENT_BYTES",
     "MAX_NAME",
     "MAX_TRANSACTION_BYTES",
@@ -66,8 +74,10 @@ __all__ = [
     "Touched",
     "array_literal",
     "exchange",
+    "message_headers",
     "numbered",
     "parse_event",
+    "parse_subject_key",
     "plain_array",
     "require_not_negative",
     "require_positive",

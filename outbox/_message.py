@@ -2,10 +2,12 @@
 
 import re
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 from uuid import UUID
 
 import msgspec
+
+from ._errors import SettingsError
 
 TRACE_HEADERS: Final = ("traceparent", "tracestate", "baggage")
 """W3C trace context; it travels under its own names, outside CloudEvents."""
@@ -38,6 +40,25 @@ class Message(msgspec.Struct, frozen=True):
     attempt: int = 1
 
 
+def message_headers(
+    event_id: str, event_type: str, created: str | None, source: str
+) -> dict[str, str]:
+    """The CloudEvents 1.0 attributes of an event's message, as long as no version is known.
+
+    `created` is ISO 8601 in UTC, `source` the CloudEvents source.
+    """
+    headers = {
+        "specversion": "1.0",
+        "id": event_id,
+        "source": source,
+        "type": event_type,
+        "datacontenttype": "application/json",
+    }
+    if created is not None:
+        headers["time"] = created
+    return headers
+
+
 def subject_key(entity_type: str, entity_id: str) -> str:
     """``type/id``, each part percent-encoded, so that no id can forge another's key."""
     return f"{_quoted(entity_type)}/{_quoted(entity_id)}"
@@ -45,3 +66,14 @@ def subject_key(entity_type: str, entity_id: str) -> str:
 
 def _quoted(part: str) -> str:
     return part if _PLAIN(part) else quote(part, safe="")
+
+
+def parse_subject_key(key: str) -> tuple[str, str]:
+    """The type and id in a `subject_key`; what need not be encoded may be, or not.
+
+    Raises `SettingsError` for a text without both.
+    """
+    entity_type, _, entity_id = key.partition("/")
+    if not entity_type or not entity_id:
+        raise SettingsError(f"{key!r} is no TYPE/ID, as in Loan/LOAN-7")
+    return unquote(entity_type), unquote(entity_id)

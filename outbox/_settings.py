@@ -23,6 +23,9 @@ MAX_NAME: Final = 255
 
 DEFAULT_SHARDS: Final = 16
 
+DEFAULT_SOURCE: Final = "/dsql-outbox"
+"""The CloudEvents source of messages, unless a writer is told another."""
+
 
 def require_positive(owner: str, values: Mapping[str, float]) -> None:
     """Refuse a setting that is not above 0; raises `SettingsError` that names it."""

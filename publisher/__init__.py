@@ -3,9 +3,18 @@
 `_publisher` repeats rounds; `_round` does one; `_select` and `_cursors` decide,
 without any I/O, which rows may go and where to read next; `_waves` keeps one
 message of a key in flight; `_store` has the statements. Brokers are in sinks/.
+
+For operators: `DeadLetters`, `Failures` and `Replay`. What they share: `_requeue`
+puts messages into the outbox again, `_places` and `_pace` decide where and how
+fast, `_session` is their connection.
 """
 
+from ._dead_letters import MAX_REPLAYED, DeadLetters
+from ._failures import Failure, FailureFilter, Failures
+from ._letters import DeadLetter, LetterFilter
 from ._publisher import Publisher
+from ._replay import Replay
+from ._requeue import Replayed
 from ._round import Round
 from ._settings import PublisherSettings
 from .sinks import (
@@ -19,12 +28,21 @@ from .sinks import (
 )
 
 __all__ = [
+    "MAX_REPLAYED",
+    "DeadLetter",
+    "DeadLetters",
     "Delivered",
+    "Failure",
+    "FailureFilter",
+    "Failures",
+    "LetterFilter",
     "NotAttempted",
     "Outcome",
     "Publisher",
     "PublisherSettings",
     "Rejected",
+    "Replay",
+    "Replayed",
     "Retry",
     "Round",
     "Sink",

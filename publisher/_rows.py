@@ -10,6 +10,9 @@ from dsql_outbox.outbox import Message, subject_key
 
 _headers: Final = msgspec.json.Decoder(dict[str, str])
 
+REPLAY_HEADER: Final = "replay"
+"""Which replay of its event a message is, from 1; one that was never replayed has none."""
+
 
 class RowId(NamedTuple):
     """The whole key of an outbox row."""
@@ -64,11 +67,15 @@ class OutboxRow(msgspec.Struct, frozen=True):
             key=key,
             headers=headers,
             payload=self.payload.encode(),
-            dedupe_id=str(self.event_id),
+            dedupe_id=self._dedupe_id(headers.get(REPLAY_HEADER)),
             committed_ns=self.created_us * 1000,
             picked_up_ns=picked_up_ns,
             attempt=attempt,
         )
+
+    def _dedupe_id(self, replay: str | None) -> str:
+        """A replay has one of its own, or the broker would swallow it as sent before."""
+        return str(self.event_id) if replay is None else f"{self.event_id}/r{replay}"
 
 
 def rows_of(found: Sequence[Sequence[Any]]) -> list[OutboxRow]:

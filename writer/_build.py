@@ -13,6 +13,7 @@ from dsql_outbox.outbox import (
     ParsedEvent,
     ParsedTouch,
     array_literal,
+    message_headers,
     plain_array,
     subject_key,
 )
@@ -67,15 +68,7 @@ def prepare(  # noqa: PLR0913 - a field each
     """Fix an event's message headers: CloudEvents 1.0 attributes and the trace context."""
     event_id = str(event.id)
     created = event.created_date.isoformat() if event.created_date is not None else None
-    headers = {
-        "specversion": "1.0",
-        "id": event_id,
-        "source": source,
-        "type": event.type,
-        "datacontenttype": "application/json",
-    }
-    if created is not None:
-        headers["time"] = created
+    headers = message_headers(event_id, event.type, created, source)
     text = _encode(headers | carrier if carrier else headers).decode()
     start = f'{text[:-1]},"entities":"'
     return PreparedEvent(event, write_id, topic, start, event_id, created, expected_version)

@@ -5,7 +5,12 @@ import string
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dsql_outbox.outbox import SettingsError, require_not_negative, require_positive
+from dsql_outbox.outbox import (
+    DEFAULT_SOURCE,
+    SettingsError,
+    require_not_negative,
+    require_positive,
+)
 
 _TOPIC_FIELDS = {"event_type", "event_name", "entity_type"}
 
@@ -62,7 +67,7 @@ class WriterSettings:
     max_batch: int = 128
     max_queued: int = 10_000
     topic: str = "events.{event_type}"
-    source: str = "/dsql-outbox"
+    source: str = DEFAULT_SOURCE
     backlog_check: float | None = field(default_factory=_default_backlog_check)
     backlog_warn: float = 60.0
 

@@ -1,0 +1,148 @@
+"""One connection for an operator's work: statements and transactions, retried on conflict."""
+
+import random
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import anyio
+import psycopg
+
+from dsql_outbox.outbox import AsyncConnection, Database, SchemaError
+from dsql_outbox.schema import statement
+
+_AGAIN: Final = frozenset(
+    {
+        "40001",  # somebody else changed the same rows
+        "40P01",  # a deadlock with somebody else
+        "23505",  # somebody else inserted the same key: reading again shows it
+    }
+)
+
+_WAITS: Final = (0.05, 0.1, 0.2, 0.4)  # seconds, before jitter
+
+T = TypeVar("T")
+
+
+class Moved(Exception):  # noqa: N818 - reads as what happened
+    """Rows that were read are not there any more; the transaction must start again."""
+
+
+class Session:
+    """A connection that is opened at its first use, and again when it was lost.
+
+    Both methods raise `SchemaError` if the tables are missing, else the
+    driver's errors; a conflict only after five tries.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: AsyncConnection | None = None
+
+    async def rows(
+        self, name: str, parameters: Mapping[str, object], **literals: int
+    ) -> Sequence[Sequence[Any]]:
+        """Run one named statement as a transaction of its own."""
+
+        async def run(connection: AsyncConnection) -> Sequence[Sequence[Any]]:
+            query = statement(name, self._database.schema, **literals)
+            cursor = await connection.execute(query, parameters)
+            return await cursor.fetchall() if cursor.description else []
+
+        return await self._retried(run)
+
+    async def count(
+        self, name: str, parameters: Mapping[str, object] | None = None, **literals: int
+    ) -> int:
+        """Run one named statement as a transaction of its own; how many rows it changed."""
+
+        async def run(connection: AsyncConnection) -> int:
+            query = statement(name, self._database.schema, **literals)
+            return (await connection.execute(query, parameters)).rowcount
+
+        return await self._retried(run)
+
+    async def transaction(self, work: Callable[["Transaction"], Awaitable[T]]) -> T:
+        """Run `work` in a transaction, and all of it again after a conflict or `Moved`."""
+
+        async def run(connection: AsyncConnection) -> T:
+            async with connection.transaction():
+                return await work(Transaction(connection, self._database.schema))
+
+        return await self._retried(run)
+
+    async def close(self) -> None:
+        """Give the connection up."""
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+    async def _retried(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        with self._tables_needed():
+            for wait in _WAITS:
+                try:
+                    return await run(await self._connected())
+                except Moved:
+                    pass
+                except psycopg.Error as error:
+                    if error.sqlstate not in _AGAIN:
+                        raise
+                await anyio.sleep(wait * random.uniform(1.0, 1.25))  # noqa: S311 - jitter, no secret
+            return await run(await self._connected())
+
+    async def _connected(self) -> AsyncConnection:
+        if self._connection is None or self._connection.closed:
+            self._connection = await self._database.connect_async()
+        return self._connection
+
+    @contextmanager
+    def _tables_needed(self) -> Generator[None]:
+        try:
+            yield
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+            raise SchemaError(
+                f"schema {self._database.schema} lacks the outbox tables: "
+                "run `dsql-outbox schema apply`"
+            ) from error
+
+
+class Transaction:
+    """What `Session.transaction` hands to its work."""
+
+    def __init__(self, connection: AsyncConnection, schema: str) -> None:
+        self._connection = connection
+        self._schema = schema
+
+    async def rows(self, name: str, parameters: Mapping[str, object]) -> Sequence[Sequence[Any]]:
+        """Run one named statement that returns rows."""
+        cursor = await self._connection.execute(statement(name, self._schema), parameters)
+        return await cursor.fetchall()
+
+    async def change(self, name: str, parameters: Mapping[str, object], rows: int) -> None:
+        """Run one named statement that must change so many rows; raises `Moved`."""
+        cursor = await self._connection.execute(statement(name, self._schema), parameters)
+        if cursor.rowcount != rows:
+            raise Moved
+
+
+class Operator:
+    """What all of an operator's tools have: a session, and its end."""
+
+    def __init__(self, database: Database) -> None:
+        self._session = Session(database)
+
+    async def close(self) -> None:
+        """Give the connection up."""
+        await self._session.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()

@@ -1,0 +1,31 @@
+-- A page of failed messages by key, then those of them that are asked for; one whose
+-- outbox row is gone is none. The first three columns say how far it read.
+-- retry_at null: blocked.
+WITH page AS (
+  SELECT f.event_id, f.position, f.shard, f.attempts, f.last_error,
+    nullif(f.retry_at, 'infinity') AS retry_at
+  FROM {schema}.outbox_failures f
+  WHERE (f.event_id, f.position) > (%(event_id)s::uuid, %(position)s::bigint)
+    AND f.event_id <= %(last)s::uuid
+  ORDER BY f.event_id, f.position
+  LIMIT %(rows)s
+), bounds AS (
+  SELECT count(*) AS seen,
+    (SELECT event_id FROM page ORDER BY event_id DESC LIMIT 1) AS last_id,
+    (SELECT position FROM page ORDER BY event_id DESC, position DESC LIMIT 1) AS last_position
+  FROM page
+), found AS (
+  SELECT page.*, o.subject_type, o.subject_id, o.subject_version, o.topic
+  FROM page
+  JOIN {schema}.outbox o
+    ON o.shard = page.shard AND o.position = page.position AND o.event_id = page.event_id
+)
+SELECT bounds.seen, bounds.last_id, bounds.last_position, found.event_id, found.position,
+  found.shard, found.subject_type, found.subject_id, found.subject_version, found.topic,
+  found.last_error, found.attempts, found.retry_at
+FROM bounds
+LEFT JOIN found
+  ON (NOT %(blocked)s OR found.retry_at IS NULL)
+  AND (%(subject_type)s::text IS NULL
+    OR found.subject_type = %(subject_type)s::text AND found.subject_id = %(subject_id)s::text)
+ORDER BY found.event_id, found.position

@@ -1,0 +1,21 @@
+-- What the replay of dead letters needs to know of them: all but the payload.
+-- replays: of the event so far. waiting: the event is in the outbox now, as it was
+-- written or as a replay.
+SELECT d.event_id, d.died_at, d.subject_type, d.subject_id, octet_length(d.payload) AS bytes,
+  d.headers::text,
+  coalesce(e.position, 0) AS subject_position,
+  coalesce((SELECT max(r.number) FROM {schema}.outbox_replays r
+    WHERE r.event_id = d.event_id), 0) AS replays,
+  EXISTS (
+    SELECT FROM (
+      SELECT b.position FROM {schema}.business_events b WHERE b.id = d.event_id
+      UNION ALL
+      SELECT r.position FROM {schema}.outbox_replays r WHERE r.event_id = d.event_id) AS p
+    JOIN {schema}.outbox o
+      ON o.shard = d.shard AND o.position = p.position AND o.event_id = d.event_id) AS waiting,
+  (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us
+FROM unnest(%(event_ids)s::text::uuid[], %(died_ats)s::text::timestamptz[])
+  AS k(event_id, died_at)
+JOIN {schema}.dead_letters d ON d.event_id = k.event_id AND d.died_at = k.died_at
+LEFT JOIN {schema}.entities e
+  ON e.entity_type = d.subject_type AND e.entity_id = d.subject_id

@@ -1,0 +1,29 @@
+-- A page of dead letters by key, then those of them that are asked for; so one
+-- statement reads so many rows and no more, however few match. The first three
+-- columns say how far it read. Without payload: that can be a MiB each.
+WITH page AS (
+  SELECT event_id, died_at, shard, position, subject_type, subject_id, subject_version, topic,
+    headers, octet_length(payload) AS bytes, created_at, error, attempts, replays
+  FROM {schema}.dead_letters
+  WHERE (event_id, died_at) > (%(event_id)s::uuid, %(died_at)s::text::timestamptz)
+    AND event_id <= %(last)s::uuid
+  ORDER BY event_id, died_at
+  LIMIT %(rows)s
+), bounds AS (
+  SELECT count(*) AS seen,
+    (SELECT event_id FROM page ORDER BY event_id DESC LIMIT 1) AS last_id,
+    (SELECT died_at FROM page ORDER BY event_id DESC, died_at DESC LIMIT 1) AS last_died_at
+  FROM page
+)
+SELECT bounds.seen, bounds.last_id, bounds.last_died_at, page.event_id, page.died_at, page.shard,
+  page.position, page.subject_type, page.subject_id, page.subject_version, page.topic,
+  page.headers::text, page.bytes, page.created_at, page.error, page.attempts, page.replays
+FROM bounds
+LEFT JOIN page
+  ON (%(subject_type)s::text IS NULL
+    OR page.subject_type = %(subject_type)s::text AND page.subject_id = %(subject_id)s::text)
+  AND (%(topic)s::text IS NULL OR page.topic = %(topic)s::text)
+  AND (%(error)s::text IS NULL OR position(lower(%(error)s::text) IN lower(page.error)) > 0)
+  AND (%(since)s::text IS NULL OR page.died_at >= %(since)s::text::timestamptz)
+  AND (%(until)s::text IS NULL OR page.died_at < %(until)s::text::timestamptz)
+ORDER BY page.event_id, page.died_at

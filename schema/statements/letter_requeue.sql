@@ -1,0 +1,10 @@
+-- Dead letters as new outbox rows, with all that they were but place, headers and age.
+INSERT INTO {schema}.outbox (shard, position, event_id, previous_position, subject_type,
+  subject_id, subject_version, topic, headers, payload, created_at)
+SELECT d.shard, k.position, d.event_id, k.previous_position, d.subject_type, d.subject_id,
+  d.subject_version, d.topic, k.headers::json, d.payload, clock_timestamp()
+FROM unnest(%(event_ids)s::text::uuid[], %(died_ats)s::text::timestamptz[],
+    %(positions)s::text::bigint[], %(previous_positions)s::text::bigint[],
+    %(headers)s::text::text[])
+  AS k(event_id, died_at, position, previous_position, headers)
+JOIN {schema}.dead_letters d ON d.event_id = k.event_id AND d.died_at = k.died_at

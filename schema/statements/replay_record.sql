@@ -1,0 +1,8 @@
+-- Which replay it is, why and by whom. A second one at the same moment fails here,
+-- on the number.
+INSERT INTO {schema}.outbox_replays
+  (event_id, number, position, reason, replayed_by, replayed_at)
+SELECT k.event_id, k.number, k.position, %(reason)s, current_user::text, clock_timestamp()
+FROM unnest(%(event_ids)s::text::uuid[], %(numbers)s::text::int[],
+    %(positions)s::text::bigint[])
+  AS k(event_id, number, position)

@@ -1,0 +1,42 @@
+"""Messages that were given up, for tests of what an operator does with them."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, TypeVar
+from uuid import UUID
+
+import psycopg
+
+from dsql_outbox.outbox import Database, Entity, Event
+from dsql_outbox.publisher import Publisher, PublisherSettings, Rejected
+from dsql_outbox.testing import MemorySink
+
+T = TypeVar("T")
+
+
+def event(subject: str = "a", n: int = 0, *others: str) -> Event:
+    """An event of a car, which may touch other cars too."""
+    entities = [Entity("Car", subject, {"n": n}), *(Entity("Car", other) for other in others)]
+    return Event.new("Car Moved", "CarMoved", entities)
+
+
+async def gathered(found: AsyncGenerator[T]) -> list[T]:
+    """All that a generator yields."""
+    return [each async for each in found]
+
+
+async def relay_all(
+    database: Database, sink: MemorySink, *, refused: Sequence[UUID] = (), **settings: Any
+) -> None:
+    """Relay until nothing more can go; `refused` events are given up."""
+    for event_id in refused:
+        sink.fail(event_id, Rejected("Not for me"))
+    async with Publisher(database, sink, PublisherSettings(**settings)) as publisher:
+        while (done := await publisher.run_once()).delivered or done.dead:
+            pass
+
+
+def count(sql: psycopg.Connection, table: str) -> int:
+    """Rows of one of our tables."""
+    row = sql.execute(f"SELECT count(*) FROM outbox.{table}").fetchone()  # type: ignore[arg-type]
+    assert row is not None
+    return int(row[0])

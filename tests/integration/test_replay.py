@@ -1,0 +1,555 @@
+"""Replays on real PostgreSQL: from the dead letters, and from what is stored."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from uuid import UUID, uuid4
+
+import anyio
+import psycopg
+import pytest
+from tests._support.brokers import NatsBroker
+from tests._support.letters import count, event, gathered, relay_all
+
+from dsql_outbox.outbox import Database, Entity, Event, SchemaError, SettingsError
+from dsql_outbox.publisher import (
+    DeadLetters,
+    FailureFilter,
+    Failures,
+    LetterFilter,
+    Publisher,
+    Rejected,
+    Replay,
+    Replayed,
+)
+from dsql_outbox.publisher import _replay as replaying
+from dsql_outbox.schema import apply
+from dsql_outbox.testing import MemorySink, NatsServer
+from dsql_outbox.writer import Writer, WriterSettings
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def database(database_url: str) -> Database:
+    database = Database(database_url)
+    apply(database, shards=2)
+    return database
+
+
+@pytest.fixture
+def sql(database_url: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def writer(database: Database) -> Iterator[Writer]:
+    with Writer(database) as writer:
+        yield writer
+
+
+async def replay(database: Database, *event_ids: UUID, **settings: object) -> list[Replayed]:
+    async with Replay(database, **settings) as tool:  # type: ignore[arg-type]
+        return await gathered(tool.events(event_ids))
+
+
+def written(writer: Writer, *events: Event) -> list[UUID]:
+    return [writer.write(each).event_id for each in events]
+
+
+# --- what a replayed message is --------------------------------------------------------
+
+
+async def test_a_replayed_message_is_the_one_before_but_for_place_and_dedupe_id(
+    database: Database,
+) -> None:
+    sink = MemorySink()
+    entities = [Entity("Loan", "L 1/é"), Entity("Car", "C@1,2")]
+    source = Event.new("Loan Created", "LoanCreated", entities)
+    with Writer(database, WriterSettings(source="/shop")) as writer:
+        writer.write(source)
+        older = writer.write(
+            b'{"eventHeader": {"uuid": "%b", "eventName": "Old"},\n "entities": [{"entityHeader":'
+            b' {"entityType": "Car", "entityId": "c"}, "a": 1, "a": 1e200000}]}'
+            % str(uuid4()).encode()
+        )
+    await relay_all(database, sink)
+    before = {message.event_id: message for message in sink.messages}
+    await replay(database, source.id, older.event_id, source="/shop")
+    await relay_all(database, sink)
+
+    for again in sink.messages[2:]:
+        first = before[again.event_id]
+        assert again.headers.pop("replay") == "1"
+        assert int(again.headers.pop("position")) > int(first.headers.pop("position"))
+        assert again.headers == first.headers
+        assert again.payload == first.payload
+        assert (again.topic, again.key) == (first.topic, first.key)
+        assert again.dedupe_id == f"{first.event_id}/r1"
+        assert again.committed_ns > first.committed_ns
+
+
+async def test_a_replay_goes_through_the_shard_of_its_subject(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    ids = written(writer, *(event(f"car-{n}") for n in range(8)))
+    sql.execute("DELETE FROM outbox.outbox")
+    await replay(database, *ids)
+    stray = sql.execute(
+        "SELECT o.event_id FROM outbox.outbox o JOIN outbox.business_events b ON b.id = o.event_id"
+        " WHERE o.shard <> b.shard"
+    ).fetchall()
+    assert stray == []
+    assert sql.execute("SELECT count(DISTINCT shard) FROM outbox.outbox").fetchone() == (2,)
+
+
+async def test_each_replay_of_an_event_counts_up_and_its_reason_is_recorded(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    (event_id,) = written(writer, event())
+    sink = MemorySink()
+    await relay_all(database, sink)
+    for n in range(3):
+        done = await replay(database, event_id, reason=f"reason {n}")
+        assert [(each.status, each.replay) for each in done] == [("replayed", n + 1)]
+        await relay_all(database, sink)
+    assert [m.dedupe_id for m in sink.messages] == [
+        str(event_id),
+        *(f"{event_id}/r{n}" for n in (1, 2, 3)),
+    ]
+    recorded = sql.execute(
+        "SELECT number, reason, replayed_by = current_user FROM outbox.outbox_replays"
+    ).fetchall()
+    assert recorded == [(n + 1, f"reason {n}", True) for n in range(3)]
+
+
+async def test_two_replays_at_once_share_no_number(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    ids = written(writer, *(event(f"car-{n}") for n in range(40)))
+    sql.execute("DELETE FROM outbox.outbox")
+    done: list[Replayed] = []
+
+    async def one() -> None:
+        done.extend(await replay(database, *ids))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(one)
+    assert sorted(each.status for each in done) == ["replayed"] * 40 + ["waiting"] * 80
+    assert count(sql, "outbox") == count(sql, "outbox_replays") == 40
+
+
+# --- order -----------------------------------------------------------------------------
+
+
+async def test_replays_of_a_subject_wait_for_each_other_and_for_a_failure_before_them(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    ids = written(writer, *(event("a", n) for n in range(6)))
+    sink = MemorySink()
+    await relay_all(database, sink)
+    await replay(database, *ids, rate=1e6)
+    rows = sql.execute(
+        "SELECT event_id, position, previous_position FROM outbox.outbox ORDER BY position"
+    ).fetchall()
+    assert [row[0] for row in rows] == ids
+    assert [row[2] for row in rows] == [0, *(row[1] for row in rows[:-1])]
+    sink.fail(ids[2], Rejected("no"))
+    await relay_all(database, sink, on_dead_letter="block")
+    assert sink.ids == ids + ids[:2]
+
+
+async def test_a_replay_comes_behind_a_subject_whose_clock_ran_ahead(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    (event_id,) = written(writer, event())
+    sql.execute("DELETE FROM outbox.outbox")
+    ahead = int((datetime.now(UTC) + timedelta(days=1)).timestamp() * 1e6)
+    sql.execute("UPDATE outbox.entities SET position = %s", [ahead])
+    (done,) = await replay(database, event_id)
+    assert done.position == ahead + 1
+
+
+# --- by entity, by time ----------------------------------------------------------------
+
+
+async def test_an_entitys_events_are_replayed_in_version_order_after_a_version(
+    database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replaying, "_ENTITY_PAGE", 2)
+    events = [event("a", 1), event("b", 2, "a"), event("a", 3), event("b", 4), event("a", 5)]
+    ids = written(writer, *events)
+    sql.execute("DELETE FROM outbox.outbox")
+    async with Replay(database) as tool:
+        done = await gathered(tool.entity("Car", "a", after=1))
+    assert [each.event_id for each in done] == [ids[1], ids[2], ids[4]]
+    assert [each.subject for each in done] == ["Car/b", "Car/a", "Car/a"]
+
+
+async def test_an_entity_that_nobody_knows_is_said_to_be_unknown(database: Database) -> None:
+    async with Replay(database) as tool:
+        with pytest.raises(SettingsError, match="no event has touched entity Car/x%20y"):
+            await gathered(tool.entity("Car", "x y"))
+
+
+async def test_a_period_is_replayed_in_order_whatever_the_order_of_ids(
+    database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replaying, "_PERIOD_PAGE", 3)
+    ids = written(writer, *(event("a", n) for n in range(12)))
+    sql.execute("DELETE FROM outbox.outbox")
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    for n, event_id in enumerate(ids):
+        saved = start + timedelta(seconds=n)
+        sql.execute(
+            "UPDATE outbox.business_events SET saved_date = %s WHERE id = %s", [saved, event_id]
+        )
+    async with Replay(database) as tool:
+        period = tool.period(start + timedelta(seconds=2), start + timedelta(seconds=9))
+        done = await gathered(period)
+    assert [each.event_id for each in done] == ids[2:9]
+
+
+async def test_a_period_of_too_many_events_is_refused_before_any_is_replayed(
+    database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(writer, *(event("a", n) for n in range(4)))
+    sql.execute("DELETE FROM outbox.outbox")
+    monkeypatch.setattr(replaying, "MAX_REPLAYED", 3)
+    async with Replay(database) as tool:
+        with pytest.raises(SettingsError, match="more than 3 events were saved in this period"):
+            await gathered(tool.period(datetime(2000, 1, 1, tzinfo=UTC), datetime.now(UTC)))
+    assert count(sql, "outbox") == 0
+
+
+async def test_the_cost_of_a_period_is_told_once_the_database_knows_it(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    written(writer, *(event("a", n) for n in range(7)))
+    async with Replay(database) as tool:
+        assert await tool.events_stored() is None
+        sql.execute("ANALYZE outbox.business_events")
+        assert await tool.events_stored() == 7
+
+
+# --- what is left alone ----------------------------------------------------------------
+
+
+async def test_an_event_that_waits_as_written_or_as_a_replay_is_left_alone(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    (event_id,) = written(writer, event())
+    (first,) = await replay(database, event_id)
+    assert first == Replayed(event_id, "waiting", "Car/a")
+    sql.execute("DELETE FROM outbox.outbox")
+    (second, twice) = await replay(database, event_id, event_id)
+    assert {second.status, twice.status} == {"replayed", "waiting"}
+    (third,) = await replay(database, event_id)
+    assert third.status == "waiting"
+    assert count(sql, "outbox") == count(sql, "outbox_replays") == 1
+
+
+async def test_an_event_that_is_not_stored_is_told_and_the_others_go(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    (event_id,) = written(writer, event())
+    sql.execute("DELETE FROM outbox.outbox")
+    stranger = uuid4()
+    done = await replay(database, stranger, event_id)
+    assert {each.event_id: each.status for each in done} == {
+        stranger: "missing",
+        event_id: "replayed",
+    }
+
+
+async def test_a_dry_run_says_the_same_and_changes_nothing(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    ids = written(writer, event("a", 1), event("b", 2))
+    await relay_all(database, MemorySink(), refused=[ids[1]])
+    done = await replay(database, *ids, dry_run=True)
+    assert [(each.event_id, each.status, each.replay) for each in done] == [
+        (ids[0], "planned", 1),
+        (ids[1], "planned", 1),
+    ]
+    async with DeadLetters(database) as letters:
+        (letter,) = await gathered(letters.replay(dry_run=True))
+        assert letter.status == "planned"
+    assert [count(sql, t) for t in ("outbox", "outbox_replays", "dead_letters")] == [0, 0, 1]
+
+
+# --- how fast, how much ----------------------------------------------------------------
+
+
+async def test_a_rate_is_kept(database: Database, writer: Writer, sql: psycopg.Connection) -> None:
+    ids = written(writer, *(event("a", n) for n in range(4)))
+    sql.execute("DELETE FROM outbox.outbox")
+    begun = monotonic()
+    await replay(database, *ids, rate=10)
+    assert monotonic() - begun < 2, "4 events fit the first second's worth"
+    sql.execute("DELETE FROM outbox.outbox")
+    begun = monotonic()
+    await replay(database, *ids, rate=3)
+    assert monotonic() - begun >= 1, "3 events, a second, 1 event"
+
+
+async def test_a_transaction_holds_4_mib_of_payload_at_most(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    big = [Event.new("Big", "Big", [Entity("Car", "a", {"t": "x" * 1_000_000})]) for _ in range(7)]
+    ids = written(writer, *big)
+    sql.execute("DELETE FROM outbox.outbox")
+    done = await replay(database, *ids)
+    assert [each.event_id for each in done] == ids
+    sizes = sql.execute("SELECT count(*) FROM outbox.outbox GROUP BY xmin::text").fetchall()
+    assert sorted(sizes) == [(3,), (4,)]
+
+
+# --- dead letters ----------------------------------------------------------------------
+
+
+async def test_a_dead_letter_is_replayed_as_it_was_and_leaves_the_dead_letters(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    carrier = {"traceparent": f"00-{1:032x}-{2:016x}-01"}
+    (event_id,) = written(writer, event())
+    sql.execute(
+        "UPDATE outbox.outbox SET headers = (headers::jsonb || %s::jsonb)::json",
+        [f'{{"traceparent": "{carrier["traceparent"]}"}}'],
+    )
+    sink = MemorySink()
+    await relay_all(database, sink, refused=[event_id])
+    async with DeadLetters(database) as letters:
+        done = await gathered(letters.replay(reason="mended"))
+    assert [(each.event_id, each.status, each.replay) for each in done] == [
+        (event_id, "replayed", 1)
+    ]
+    assert count(sql, "dead_letters") == 0
+    await relay_all(database, sink)
+    (message,) = sink.messages
+    assert (message.dedupe_id, message.attempt) == (f"{event_id}/r1", 1)
+    assert message.headers["traceparent"].startswith(carrier["traceparent"][:35])
+
+
+async def test_one_that_dies_again_says_which_replay_it_was_and_the_next_counts_on(
+    database: Database, writer: Writer
+) -> None:
+    (event_id,) = written(writer, event())
+    sink = MemorySink()
+    numbers: list[int] = []
+    for _ in range(3):
+        await relay_all(database, sink, refused=[event_id])
+        async with DeadLetters(database) as letters:
+            (letter,) = await gathered(letters.find())
+            numbers.append(letter.replay)
+            await gathered(letters.replay())
+    await relay_all(database, sink)
+    assert numbers == [0, 1, 2]
+    assert [message.dedupe_id for message in sink.messages] == [f"{event_id}/r3"]
+    assert sink.messages[0].headers["replay"] == "3"
+
+
+async def test_dead_letters_of_a_subject_go_in_its_order(
+    database: Database, writer: Writer
+) -> None:
+    ids = written(writer, *(event("a", n) for n in range(9)))
+    sink = MemorySink()
+    await relay_all(database, sink, refused=ids)
+    async with DeadLetters(database) as letters:
+        done = await gathered(letters.replay(rate=4e6))
+    assert [each.event_id for each in done] == ids
+    await relay_all(database, sink)
+    assert sink.ids == ids
+
+
+async def test_letters_replayed_twice_at_once_go_once(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    ids = written(writer, *(event(f"c{n}") for n in range(30)))
+    await relay_all(database, MemorySink(), refused=ids)
+    done: list[Replayed] = []
+
+    async def one() -> None:
+        async with DeadLetters(database) as letters:
+            done.extend(await gathered(letters.replay()))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(one)
+    assert sum(each.status == "replayed" for each in done) == 30
+    assert count(sql, "outbox") == 30
+    assert count(sql, "dead_letters") == 0
+
+
+async def test_a_letter_whose_event_waits_again_stays(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    (event_id,) = written(writer, event())
+    await relay_all(database, MemorySink(), refused=[event_id])
+    await replay(database, event_id)
+    async with DeadLetters(database) as letters:
+        (done,) = await gathered(letters.replay())
+    assert done.status == "waiting"
+    assert count(sql, "dead_letters") == 1
+
+
+async def test_letters_are_found_by_all_that_is_asked_over_many_pages(
+    database: Database,
+    writer: Writer,
+    sql: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dsql_outbox.publisher._letters.PAGE_ROWS", 3)
+    events = [event(f"c {n}", n) for n in range(11)]
+    ids = written(writer, *events)
+    sink = MemorySink()
+    for each in ids[:5]:
+        sink.fail(each, Rejected("Too LARGE: 100%"))
+    await relay_all(database, sink, refused=ids[5:])
+    sql.execute("UPDATE outbox.dead_letters SET died_at = %s", [datetime(2026, 1, 2, tzinfo=UTC)])
+    sql.execute(
+        "UPDATE outbox.dead_letters SET died_at = %s, topic = 'other' WHERE event_id = %s",
+        [datetime(2026, 1, 3, tzinfo=UTC), ids[0]],
+    )
+
+    async def found(**fields: object) -> set[UUID]:
+        async with DeadLetters(database) as letters:
+            which = LetterFilter(**fields)  # type: ignore[arg-type]
+            return {each.event_id async for each in letters.find(which)}
+
+    third = datetime(2026, 1, 3, tzinfo=UTC)
+    assert await found() == set(ids)
+    assert await found(event_ids=(ids[3], ids[3], uuid4(), ids[4])) == {ids[3], ids[4]}
+    assert await found(subject="Car/c%206") == await found(subject="Car/c 6") == {ids[6]}
+    assert await found(topic="other") == await found(since=third) == {ids[0]}
+    assert await found(until=third) == set(ids[1:])
+    assert await found(error="too large: 100%") == set(ids[:5])
+    assert await found(error="too large", since=third) == {ids[0]}
+
+
+async def test_a_payload_comes_only_when_asked_for(database: Database, writer: Writer) -> None:
+    one = event()
+    written(writer, one)
+    await relay_all(database, MemorySink(), refused=[one.id])
+    async with DeadLetters(database) as letters:
+        (bare,) = await gathered(letters.find())
+        (full,) = await gathered(letters.find(payload=True))
+    assert bare.payload is None
+    assert bare.payload_bytes == len(one.to_json())
+    assert full.payload == one.to_json().decode()
+
+
+async def test_dropping_by_time_is_what_keeps_dead_letters_from_growing(
+    database: Database,
+    writer: Writer,
+    sql: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dsql_outbox.publisher._dead_letters.MAX_ROWS", 2)
+    ids = written(writer, *(event(f"c{n}") for n in range(7)))
+    await relay_all(database, MemorySink(), refused=ids)
+    limit = datetime(2026, 1, 1, tzinfo=UTC)
+    old = [str(each) for each in ids[:5]]
+    sql.execute(
+        "UPDATE outbox.dead_letters SET died_at = %s WHERE event_id = ANY(%s::uuid[])",
+        [limit - timedelta(days=1), old],
+    )
+    async with DeadLetters(database) as letters:
+        dropped = await gathered(letters.drop(LetterFilter(until=limit)))
+        assert {each.event_id for each in dropped} == set(ids[:5])
+        assert {each.event_id async for each in letters.find()} == set(ids[5:])
+    assert count(sql, "business_events") == 7
+
+
+# --- failures --------------------------------------------------------------------------
+
+
+async def test_a_blocked_subject_goes_on_after_a_retry(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    ids = written(writer, event("a", 1), event("a", 2), event("b", 3))
+    sink = MemorySink()
+    await relay_all(database, sink, refused=[ids[0]], on_dead_letter="block")
+    assert sink.ids == [ids[2]]
+    async with Failures(database) as failures:
+        (blocked,) = await gathered(failures.find(FailureFilter(blocked=True)))
+        assert (blocked.subject, blocked.attempts, blocked.retry_at) == ("Car/a", 1, None)
+        await gathered(failures.retry(FailureFilter(subject="Car/a")))
+        assert await gathered(failures.find(FailureFilter(blocked=True))) == []
+    await relay_all(database, sink, on_dead_letter="block")
+    assert sink.ids == [ids[2], *ids[:2]]
+    assert count(sql, "outbox_failures") == 0
+
+
+async def test_a_blocked_subject_goes_on_without_what_is_given_up(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    ids = written(writer, event("a", 1), event("a", 2))
+    sink = MemorySink()
+    await relay_all(database, sink, refused=[ids[0]], on_dead_letter="block")
+    async with Failures(database) as failures:
+        await gathered(failures.bury(FailureFilter(event_ids=(ids[0],))))
+    await relay_all(database, sink, on_dead_letter="block")
+    assert sink.ids == [ids[1]]
+    async with DeadLetters(database) as letters:
+        (letter,) = await gathered(letters.find())
+    assert (letter.event_id, letter.error, letter.attempts) == (ids[0], "Not for me", 1)
+    assert count(sql, "outbox_failures") == 0
+
+
+async def test_a_failure_without_its_message_is_swept_and_no_other(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    ids = written(writer, event("a", 1), event("b", 2))
+    await relay_all(database, MemorySink(), refused=ids, on_dead_letter="block")
+    sql.execute("DELETE FROM outbox.outbox WHERE event_id = %s", [ids[0]])
+    async with Failures(database) as failures:
+        assert [each.event_id async for each in failures.find()] == [ids[1]]
+        assert [await failures.sweep(), await failures.sweep()] == [1, 0]
+    assert sql.execute("SELECT event_id FROM outbox.outbox_failures").fetchall() == [(ids[1],)]
+
+
+# --- a real broker ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("from_letters", [True, False])
+async def test_a_replay_inside_the_brokers_window_is_stored_again(
+    database: Database, writer: Writer, sql: psycopg.Connection, from_letters: bool
+) -> None:
+    """JetStream swallows what it was sent within the window, and acknowledges it."""
+    (event_id,) = written(writer, event())
+    sql.execute("CREATE TABLE kept AS SELECT * FROM outbox.outbox")
+    with NatsServer() as server:
+        broker = NatsBroker(server)
+        async with broker.open() as sink, Publisher(database, sink) as publisher:
+            await publisher.run_once()
+            sql.execute("INSERT INTO outbox.outbox SELECT * FROM kept")
+            assert (await publisher.run_once()).delivered == 1
+            assert len(await broker.stored()) == 1, "the same dedupe id is swallowed"
+            if from_letters:
+                sql.execute(
+                    "INSERT INTO outbox.dead_letters SELECT event_id, now(), shard, position,"
+                    " previous_position, subject_type, subject_id, subject_version, topic, headers,"
+                    " payload, created_at, 'answer lost', 10, 0 FROM kept"
+                )
+                async with DeadLetters(database) as letters:
+                    await gathered(letters.replay())
+            else:
+                await replay(database, event_id)
+            assert (await publisher.run_once()).delivered == 1
+        first, again = await broker.stored()
+        async with broker.jetstream() as jetstream:
+            info = await jetstream.stream_info("EVENTS")
+    assert info.config.duplicate_window == 120, "seconds, the server's default"
+    assert first.headers["Nats-Msg-Id"] == str(event_id)
+    assert again.headers["Nats-Msg-Id"] == f"{event_id}/r1"
+    assert again.headers["ce-id"] == first.headers["ce-id"]
+    assert again.headers["ce-replay"] == "1"
+    assert again.payload == first.payload
+
+
+async def test_missing_tables_are_said_to_be_missing(database_url: str) -> None:
+    with pytest.raises(SchemaError, match="run `dsql-outbox schema apply`"):
+        await replay(Database(database_url), uuid4())
