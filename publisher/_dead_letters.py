@@ -1,6 +1,6 @@
 """What an operator does with dead letters."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -65,30 +65,30 @@ class DeadLetters(Operator):
                 yield each
 
     async def drop(
-        self, which: LetterFilter = _ALL, *, limit: int | None = None
+        self, which: LetterFilter = _ALL, *, limit: int | None = None, dry_run: bool = False
     ) -> AsyncGenerator[DeadLetter]:
-        """Delete them for good; tells of each once it is gone. The events stay stored."""
-        batch: list[DeadLetter] = []
-        async with aclosing(_first(read_letters(self._session, which), limit)) as letters:
-            async for letter in letters:
-                size = sum(each.payload_bytes for each in batch) + letter.payload_bytes
-                if batch and (len(batch) == MAX_ROWS or size > MAX_BYTES):
-                    for each in await self._delete(batch):
-                        yield each
-                    batch.clear()
-                batch.append(letter)
-        for each in await self._delete(batch):
-            yield each
+        """Delete them for good; tells of each once it is gone. The events stay stored.
+
+        At most `limit` of them. With `dry_run` nothing is changed.
+        """
+        async with (
+            aclosing(_first(read_letters(self._session, which), limit)) as letters,
+            aclosing(_batches(letters)) as batches,
+        ):
+            async for batch in batches:
+                if not dry_run:
+                    await self._delete(batch)
+                for letter in batch:
+                    yield letter
 
     async def _with_payload(self, letter: DeadLetter) -> DeadLetter:
         key = {"event_id": letter.event_id, "died_at": letter.died_at.isoformat()}
         rows = await self._session.rows("letter_payload", key)
         return msgspec.structs.replace(letter, payload=rows[0][0]) if rows else letter
 
-    async def _delete(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+    async def _delete(self, letters: Sequence[DeadLetter]) -> None:
         keys = [_Key(letter.event_id, letter.died_at) for letter in letters]
         await self._session.count("letter_delete", _columns(keys))
-        return list(letters)
 
     async def _in_order(self, which: LetterFilter, limit: int) -> AsyncGenerator["_Key"]:
         """By version of the subject: whatever the order of ids, the older goes first."""
@@ -157,3 +157,17 @@ async def _first(
                 return
             count += 1
             yield letter
+
+
+async def _batches(letters: AsyncIterable[DeadLetter]) -> AsyncGenerator[list[DeadLetter]]:
+    """As many at a time as one transaction may delete."""
+    batch: list[DeadLetter] = []
+    size = 0
+    async for letter in letters:
+        size += letter.payload_bytes
+        if batch and (len(batch) == MAX_ROWS or size > MAX_BYTES):
+            yield batch
+            batch, size = [], letter.payload_bytes
+        batch.append(letter)
+    if batch:
+        yield batch

@@ -145,12 +145,13 @@ async def test_two_replays_at_once_share_no_number(
 
 
 async def test_replays_of_a_subject_wait_for_each_other_and_for_a_failure_before_them(
-    database: Database, writer: Writer, sql: psycopg.Connection
+    database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("dsql_outbox.publisher._pace.MAX_ROWS", 2)
     ids = written(writer, *(event("a", n) for n in range(6)))
     sink = MemorySink()
     await relay_all(database, sink)
-    await replay(database, *ids, rate=1e6)
+    await replay(database, *ids)
     rows = sql.execute(
         "SELECT event_id, position, previous_position FROM outbox.outbox ORDER BY position"
     ).fetchall()
@@ -358,7 +359,7 @@ async def test_dead_letters_of_a_subject_go_in_its_order(
     sink = MemorySink()
     await relay_all(database, sink, refused=ids)
     async with DeadLetters(database) as letters:
-        done = await gathered(letters.replay(rate=4e6))
+        done = await gathered(letters.replay())
     assert [each.event_id for each in done] == ids
     await relay_all(database, sink)
     assert sink.ids == ids

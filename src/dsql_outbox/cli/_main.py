@@ -22,6 +22,11 @@ _COMMANDS: Final = {
     "write": Subcommand("_write", "Store events from files or standard input."),
     "publish": Subcommand("_publish", "Relay stored events to a broker, in order per subject."),
     "status": Subcommand("_status", "Show what waits, what failed and who relays."),
+    "failures": Subcommand(
+        "_failures", "List, retry or give up messages that wait after a failure."
+    ),
+    "dead-letters": Subcommand("_dead_letters", "List, show, replay or drop what was given up."),
+    "replay": Subcommand("_replay", "Send stored events again."),
 }
 
 
