@@ -1,0 +1,55 @@
+"""docs/dead-letters.md, run: its commands and its Python work as they stand there."""
+
+import re
+import shlex
+import textwrap
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import anyio
+import pytest
+from click.testing import CliRunner
+from tests._support.letters import event
+
+from dsql_outbox.cli import main
+from dsql_outbox.outbox import Database, Entity, Event
+from dsql_outbox.schema import apply
+from dsql_outbox.writer import Writer
+
+TEXT = (Path(__file__).parents[2] / "docs" / "dead-letters.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^\$ dsql-outbox (.*)$", TEXT, re.MULTILINE)
+
+
+@pytest.fixture
+def database(database_url: str) -> Database:
+    database = Database(database_url)
+    apply(database, shards=2)
+    with Writer(database) as writer:
+        loan = Entity("Loan", "LOAN-7")
+        stored = UUID("5f0c6a1e-6c3e-4a0a-9f43-000000000001")
+        writer.write(Event.new("Loan Created", "LoanCreated", [loan], id=stored))
+        writer.write(event())
+    return database
+
+
+def test_there_are_commands() -> None:
+    assert len(COMMANDS) > 5
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_understood(command: str, database: Database, database_url: str) -> None:
+    assert database
+    words = shlex.split(command)
+    if words[:2] == ["replay", "--since"]:
+        words.append("--yes")
+    done = CliRunner().invoke(main, [*words, "--database", database_url])
+    assert done.exit_code in {0, 1}, done.stderr
+    assert "Error" not in done.stderr
+
+
+def test_the_python_runs(database: Database) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {"database": database}
+    exec(f"async def example():\n{textwrap.indent(code, '    ')}", names)
+    anyio.run(names["example"])
