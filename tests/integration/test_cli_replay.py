@@ -64,7 +64,8 @@ def test_events_are_replayed_by_id_and_each_is_told(
 
 
 def test_an_event_that_is_left_alone_fails_the_command(url: str, ids: list[UUID]) -> None:
-    run(url, ids[0])
+    assert run(url, ids[0]).exit_code == 0
+    assert run(url, ids[0]).exit_code == 1
     done = run(url, ids[0], stranger := uuid4())
     assert done.exit_code == 1
     told = [f"{ids[0]}  waiting  Car/a", f"{stranger}  missing  -"]

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
-import anyio
 import psycopg
 import pytest
 from tests._support.letters import count, event, gathered, relay_all
@@ -17,7 +16,6 @@ from dsql_outbox.publisher import (
     LetterFilter,
     Rejected,
     Replay,
-    Replayed,
 )
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink
@@ -104,25 +102,6 @@ async def test_dead_letters_of_a_subject_go_in_its_order(
     assert [each.event_id for each in done] == ids
     await relay_all(database, sink)
     assert sink.ids == ids
-
-
-async def test_letters_replayed_twice_at_once_go_once(
-    database: Database, writer: Writer, sql: psycopg.Connection
-) -> None:
-    ids = written(writer, *(event(f"c{n}") for n in range(30)))
-    await relay_all(database, MemorySink(), refused=ids)
-    done: list[Replayed] = []
-
-    async def one() -> None:
-        async with DeadLetters(database) as letters:
-            done.extend(await gathered(letters.replay()))
-
-    async with anyio.create_task_group() as group:
-        for _ in range(3):
-            group.start_soon(one)
-    assert sum(each.status == "replayed" for each in done) == 30
-    assert count(sql, "outbox") == 30
-    assert count(sql, "dead_letters") == 0
 
 
 async def test_a_letter_whose_event_waits_again_stays(

@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic
 from uuid import UUID, uuid4
 
-import anyio
 import psycopg
 import pytest
 from tests._support.brokers import NatsBroker
@@ -119,23 +118,6 @@ async def test_each_replay_of_an_event_counts_up_and_its_reason_is_recorded(
         "SELECT number, reason, replayed_by = current_user FROM outbox.outbox_replays"
     ).fetchall()
     assert recorded == [(n + 1, f"reason {n}", True) for n in range(3)]
-
-
-async def test_two_replays_at_once_share_no_number(
-    database: Database, writer: Writer, sql: psycopg.Connection
-) -> None:
-    ids = written(writer, *(event(f"car-{n}") for n in range(40)))
-    sql.execute("DELETE FROM outbox.outbox")
-    done: list[Replayed] = []
-
-    async def one() -> None:
-        done.extend(await replay(database, *ids))
-
-    async with anyio.create_task_group() as group:
-        for _ in range(3):
-            group.start_soon(one)
-    assert sorted(each.status for each in done) == ["replayed"] * 40 + ["waiting"] * 80
-    assert count(sql, "outbox") == count(sql, "outbox_replays") == 40
 
 
 # --- order -----------------------------------------------------------------------------
