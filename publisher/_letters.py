@@ -43,7 +43,8 @@ class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which dead letters: all that fit every field that is set.
 
     `subject` is ``TYPE/ID``; `error` a part of the error's text, in upper or
-    lower case; `since` (included) and `until` (not) are times of death. Reading
+    lower case; `since` (included) and `until` (not) are times of death, with a
+    zone. Reading
     by `event_ids` is a look-up, by anything else a scan of all dead letters.
     """
 

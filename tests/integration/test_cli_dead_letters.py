@@ -136,6 +136,30 @@ def test_an_id_without_a_letter_fails_the_command(url: str) -> None:
     assert done.stderr.splitlines() == ["1 replayed", "1 of the ids: no such dead letter"]
 
 
+def test_a_replay_that_ends_at_its_limit_says_so(url: str, sql: psycopg.Connection) -> None:
+    given_up(url, "a", "b", "c")
+    first = run(url, "dead-letters", "replay", "--all", "--limit", 2)
+    assert first.stderr.splitlines() == ["2 replayed", "--limit 2 is reached: there may be more"]
+    assert run(url, "dead-letters", "replay", "--all", "--limit", 2).stderr == "1 replayed\n"
+    assert count(sql, "outbox") == 3
+
+
+def test_an_event_that_died_twice_has_two_letters_to_show(
+    url: str, sql: psycopg.Connection
+) -> None:
+    (event_id,) = given_up(url, "a")
+    sql.execute(
+        "INSERT INTO outbox.dead_letters SELECT event_id, died_at + interval '1 h', shard,"
+        " position, previous_position, subject_type, subject_id, subject_version, topic,"
+        " headers, payload, created_at, 'Again', attempts, 1 FROM outbox.dead_letters"
+    )
+    first, second = run(url, "dead-letters", "show", event_id).stdout.split("\n\n")
+    assert ("Not for me" in first, "Again" in second) == (True, True)
+    assert [
+        line["replay"] for line in lines(run(url, "dead-letters", "show", event_id, "--json"))
+    ] == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("words", "left"),
     [

@@ -125,7 +125,9 @@ def show(
         letters = anyio.run(_gather, found, LetterFilter(event_ids=(event_id,)), payload)
     if not letters:
         raise click.ClickException(f"no dead letter has the event id {event_id}")
-    for letter in letters:
+    for n, letter in enumerate(letters):
+        if n and not as_json:
+            click.echo()
         json_line(letter) if as_json else aligned(letter_fields(letter))
 
 
@@ -174,6 +176,8 @@ def replay(  # noqa: PLR0913 - one parameter a flag
     telling = Telling(as_json=as_json)
     with open_database(database, schema) as found, telling.summed():
         anyio.run(run, found)
+    if telling.total == limit:
+        click.echo(f"--limit {limit} is reached: there may be more", err=True)
     unknown = max(0, len(set(which.event_ids)) - telling.total)
     if unknown:
         click.echo(f"{unknown} of the ids: no such dead letter", err=True)
