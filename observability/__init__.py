@@ -1,6 +1,7 @@
 """What the core tells those who watch: facts, hooks, and the adapters behind them."""
 
 from . import _attributes as attributes
+from . import _metric_names as metric_names
 from ._facts import (
     AttemptEnded,
     AttemptOutcome,
@@ -13,13 +14,17 @@ from ._facts import (
     PublishStarted,
     RetryScheduled,
     RoundEnded,
+    ShardsChanged,
+    TransactionStarted,
     WriteEnded,
     WriteExhausted,
     WriteStarted,
     WriteStatus,
 )
 from ._hooks import Hook, Scope, Scopes, emit
+from ._json_logs import JsonFormatter
 from ._logging import log_facts
+from ._metrics import MetricFacts, metric_facts
 from ._otel import TraceFacts, trace_facts
 
 __all__ = [
@@ -30,6 +35,8 @@ __all__ = [
     "BatchEnded",
     "Fact",
     "Hook",
+    "JsonFormatter",
+    "MetricFacts",
     "PublishEnded",
     "PublishResult",
     "PublishStarted",
@@ -37,7 +44,9 @@ __all__ = [
     "RoundEnded",
     "Scope",
     "Scopes",
+    "ShardsChanged",
     "TraceFacts",
+    "TransactionStarted",
     "WriteEnded",
     "WriteExhausted",
     "WriteStarted",
@@ -45,5 +54,7 @@ __all__ = [
     "attributes",
     "emit",
     "log_facts",
+    "metric_facts",
+    "metric_names",
     "trace_facts",
 ]

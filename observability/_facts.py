@@ -5,7 +5,7 @@ No fact holds a payload, a password, an entity id or a token. Times ending in
 ending in ``_s`` are seconds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 from uuid import UUID
 
@@ -142,10 +142,14 @@ class PublishEnded(msgspec.Struct, frozen=True):
     topic: str
     result: PublishResult
     error: str | None = None
+    attempt: int = 1
 
 
 class RoundEnded(msgspec.Struct, frozen=True):
-    """One relay round: rows read, delivered and deleted, failed, died, held back."""
+    """One relay round: rows read, delivered, failed, died, held back and deleted.
+
+    `statements` is how many it ran; None for what the publisher did not count.
+    """
 
     read: int
     delivered: int
@@ -153,6 +157,22 @@ class RoundEnded(msgspec.Struct, frozen=True):
     dead: int
     held: int
     sink_available: bool
+    deleted: int | None = None
+    statements: int | None = None
+
+
+class ShardsChanged(msgspec.Struct, frozen=True):
+    """A publisher relays other shards than before: all it owns now, and the difference."""
+
+    owned: Collection[int]
+    gained: Collection[int]
+    lost: Collection[int]
+
+
+class TransactionStarted(msgspec.Struct, frozen=True):
+    """A transaction with so many events is about to be sent."""
+
+    events: int
 
 
 Fact = (
@@ -167,4 +187,6 @@ Fact = (
     | PublishStarted
     | PublishEnded
     | RoundEnded
+    | ShardsChanged
+    | TransactionStarted
 )

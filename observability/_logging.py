@@ -1,13 +1,16 @@
 """The log lines of the library: facts as standard log records.
 
 A record's text is for people; its keys (``event_id``, ``attempt``,
-``max_retries``, ``wait_s``, ``sqlstate``, ``oc_class``, ``age_s``, ``shard``) are
+``max_retries``, ``wait_s``, ``sqlstate``, ``oc_class``, ``topic``, ``result``,
+``age_s``, ``shard``, and within a trace ``trace_id`` and ``span_id``, as hex) are
 for machines and stay stable.
 """
 
 import logging
 from collections.abc import Callable
 from typing import Any, Final
+
+from opentelemetry import trace
 
 from ._facts import (
     BacklogAge,
@@ -34,14 +37,16 @@ def _log_retry(fact: RetryScheduled) -> None:
         fact.attempt,
         fact.max_retries,
         fact.wait_s,
-        extra={
-            "event_id": str(fact.event_id),
-            "attempt": fact.attempt,
-            "max_retries": fact.max_retries,
-            "wait_s": fact.wait_s,
-            "sqlstate": fact.sqlstate,
-            "oc_class": fact.oc_class,
-        },
+        extra=_in_trace(
+            {
+                "event_id": str(fact.event_id),
+                "attempt": fact.attempt,
+                "max_retries": fact.max_retries,
+                "wait_s": fact.wait_s,
+                "sqlstate": fact.sqlstate,
+                "oc_class": fact.oc_class,
+            }
+        ),
     )
 
 
@@ -52,12 +57,14 @@ def _log_exhausted(fact: WriteExhausted) -> None:
         fact.attempts,
         fact.error,
         fact.sqlstate or "no SQLSTATE",
-        extra={
-            "event_id": str(fact.event_id),
-            "attempt": fact.attempts,
-            "max_retries": fact.max_retries,
-            "sqlstate": fact.sqlstate,
-        },
+        extra=_in_trace(
+            {
+                "event_id": str(fact.event_id),
+                "attempt": fact.attempts,
+                "max_retries": fact.max_retries,
+                "sqlstate": fact.sqlstate,
+            }
+        ),
     )
 
 
@@ -70,7 +77,14 @@ def _log_publish_failure(fact: PublishEnded) -> None:
         fact.topic,
         fact.result,
         fact.error,
-        extra={"event_id": str(fact.event_id), "topic": fact.topic, "result": fact.result},
+        extra=_in_trace(
+            {
+                "event_id": str(fact.event_id),
+                "attempt": fact.attempt,
+                "topic": fact.topic,
+                "result": fact.result,
+            }
+        ),
     )
 
 
@@ -100,6 +114,15 @@ def _log_backlog_unread(fact: BacklogUnread) -> None:
         advice,
         extra={"sqlstate": fact.sqlstate},
     )
+
+
+def _in_trace(keys: dict[str, object]) -> dict[str, object]:
+    """The keys of a record, with those of the current span if there is one."""
+    span = trace.get_current_span().get_span_context()
+    if span.is_valid:
+        keys["trace_id"] = trace.format_trace_id(span.trace_id)
+        keys["span_id"] = trace.format_span_id(span.span_id)
+    return keys
 
 
 _LOGGED: Final[dict[type[Fact], Callable[[Any], None]]] = {

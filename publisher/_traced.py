@@ -39,7 +39,12 @@ class TracedSink:
                 scope(_ended(message, result, str(error) if down else type(error).__name__))
             raise
         for message, scope, outcome in zip(messages, scopes, outcomes, strict=False):
-            scope(_ended(message, _RESULTS[type(outcome)], getattr(outcome, "error", None)))
+            ended = _ended(message, _RESULTS[type(outcome)], getattr(outcome, "error", None))
+            if ended.error is None:
+                scope(ended)
+            else:
+                with scope:  # the log line of a failure belongs to its trace
+                    scope(ended)
         return outcomes
 
     def _start(self, message: Message) -> Scopes:
@@ -66,4 +71,4 @@ def _with(message: Message, carrier: dict[str, str]) -> Message:
 
 
 def _ended(message: Message, result: PublishResult, error: str | None) -> PublishEnded:
-    return PublishEnded(message.event_id, message.topic, result, error)
+    return PublishEnded(message.event_id, message.topic, result, error, message.attempt)

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 import anyio
 import psycopg
 
-from dsql_outbox.observability import Hook
+from dsql_outbox.observability import Hook, TransactionStarted
 from dsql_outbox.outbox import AsyncConnection, Database, EventSource, Receipt, exchange
 
 from ._coalesce import Coalescer
@@ -290,6 +290,7 @@ class AsyncWriter:
             self._shards = await self._count_shards(connection)
         if isinstance(step, Execute):
             return await execute_async(connection, step.run, self._shards, job)
+        self._core.tell(TransactionStarted(len(step.batch)))
         if self._core.plain:
             transaction = self._core.transaction(step.batch, self._shards)
             job.sent = True

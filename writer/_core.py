@@ -17,6 +17,7 @@ from dsql_outbox.observability import (
     WriteStarted,
     emit,
     log_facts,
+    metric_facts,
     trace_facts,
 )
 from dsql_outbox.outbox import (
@@ -70,7 +71,7 @@ class Core:
     def __init__(self, database: Database, settings: WriterSettings, hooks: Iterable[Hook]) -> None:
         self.settings = settings
         self.fresh_retries = settings.connections == "new"
-        self._hooks: tuple[Hook, ...] = (log_facts, trace_facts, *hooks)
+        self._hooks: tuple[Hook, ...] = (log_facts, trace_facts, metric_facts, *hooks)
         self.alarm = Alarm(database, settings, self._hooks)
         self._schema = database.schema
         self._write_one, self._write_batch = (

@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar
 
 import psycopg
 
-from dsql_outbox.observability import Hook
+from dsql_outbox.observability import Hook, TransactionStarted
 from dsql_outbox.outbox import (
     Connection,
     Database,
@@ -270,6 +270,7 @@ class Writer:
             self._shards = self._count_shards(connection)
         if isinstance(step, Execute):
             return execute(connection, step.run, self._shards, job)
+        self._core.tell(TransactionStarted(len(step.batch)))
         if self._core.plain:
             transaction = self._core.transaction(step.batch, self._shards)
             job.sent = True

@@ -97,7 +97,7 @@ def test_a_failed_publish_is_a_warning(log: pytest.LogCaptureFixture, result: st
     assert record.getMessage() == (
         f"Publish of event {EVENT} to events.LoanCreated failed ({result}): no answer"
     )
-    assert keys(record) == {"event_id": str(EVENT), "topic": "events.LoanCreated"}
+    assert keys(record) == {"event_id": str(EVENT), "attempt": 1, "topic": "events.LoanCreated"}
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 
-from dsql_outbox.observability import Fact, PublishEnded, PublishStarted
+from dsql_outbox.observability import Fact, PublishEnded, PublishStarted, TraceFacts, log_facts
 from dsql_outbox.outbox import Message, SinkUnavailable
 from dsql_outbox.publisher import Delivered, NotAttempted, Outcome, Rejected, Retry
 from dsql_outbox.publisher._traced import TracedSink
@@ -74,6 +75,17 @@ async def test_the_trace_goes_on_from_the_publish_span() -> None:
     started = next(f for f in scope.facts if isinstance(f, PublishStarted))
     assert started.carrier == {"traceparent": "00-old"}
     assert sink.sent[0].headers == {"id": "x", "traceparent": "00-new"}
+
+
+async def test_the_log_line_of_a_failure_is_in_the_trace_of_its_send(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hooks = [log_facts, TraceFacts(TracerProvider(shutdown_on_exit=False))]
+    sink = AnsweringSink([Retry("no"), Delivered()])
+    await TracedSink(sink, hooks).publish([message(1), message(2)])
+    (record,) = caplog.records
+    _, trace_id, span_id, _ = sink.sent[0].headers["traceparent"].split("-")
+    assert (vars(record)["trace_id"], vars(record)["span_id"]) == (trace_id, span_id)
 
 
 @pytest.mark.parametrize(

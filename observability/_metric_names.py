@@ -1,0 +1,129 @@
+"""Every metric: its name, unit, meaning, and the values that its attribute can take.
+
+One attribute at most, and each from a short list: so the number of series is
+bounded, whatever is written. Names of attributes are those of the spans.
+"""
+
+from typing import Final, NamedTuple
+
+from . import _attributes as names
+
+SHARDS_CHANGE: Final = "outbox.shards.change"
+"""Whether a shard was ``gained`` or ``lost``."""
+
+
+class Metric(NamedTuple):
+    """What a meter needs to make an instrument; `values` are all that `attribute` can be."""
+
+    name: str
+    unit: str
+    description: str
+    attribute: str = ""
+    values: tuple[str, ...] = ()
+
+
+_OUTCOMES: Final = ("committed", "conflict", "in_doubt", "resolved", "failed")
+_STATUSES: Final = ("committed", "duplicate", "failed", "unknown")
+_RESULTS: Final = ("delivered", "retry", "rejected", "unavailable", "not_attempted")
+
+WRITES: Final = Metric(
+    "outbox.write.calls",
+    "{call}",
+    "Calls of write that ended, by how they ended.",
+    names.WRITE_STATUS,
+    _STATUSES,
+)
+ATTEMPTS: Final = Metric(
+    "outbox.write.attempts",
+    "{attempt}",
+    "Runs of a write's transaction, by outcome.",
+    names.ATTEMPT_OUTCOME,
+    _OUTCOMES,
+)
+CONFLICTS: Final = Metric(
+    "outbox.write.conflicts",
+    "{attempt}",
+    "Runs that ended in a conflict, by the database's class of it.",
+    names.ATTEMPT_OC_CLASS,
+    ("OC000", "OC001", "other"),
+)
+EXHAUSTED: Final = Metric(
+    "outbox.write.exhausted", "{call}", "Calls of write whose retries ran out."
+)
+WAITED: Final = Metric("outbox.write.waited", "s", "Time that writes waited between two runs.")
+WRITE_DURATION: Final = Metric(
+    "outbox.write.duration",
+    "s",
+    "From the call of write to its end, waits and all.",
+    names.WRITE_STATUS,
+    _STATUSES,
+)
+ATTEMPT_DURATION: Final = Metric(
+    "outbox.write.attempt.duration",
+    "s",
+    "One run of a write's transaction.",
+    names.ATTEMPT_OUTCOME,
+    _OUTCOMES,
+)
+TRANSACTION_EVENTS: Final = Metric(
+    "outbox.write.transaction.events", "{event}", "Events that one transaction tried to store."
+)
+
+BACKLOG_AGE: Final = Metric(
+    "outbox.backlog.age", "s", "How long the oldest message has waited, at the last look."
+)
+
+MESSAGES: Final = Metric(
+    "outbox.publish.messages",
+    "{message}",
+    "Sends of a message to the broker, by result.",
+    names.PUBLISH_RESULT,
+    _RESULTS,
+)
+RETRIES: Final = Metric(
+    "outbox.publish.retries", "{message}", "Sends of a message that had failed before."
+)
+PUBLISH_DURATION: Final = Metric(
+    "outbox.publish.duration",
+    "s",
+    "From handing a message to the sink to its result.",
+    names.PUBLISH_RESULT,
+    _RESULTS,
+)
+WAIT_DURATION: Final = Metric(
+    "outbox.publish.wait.duration",
+    "s",
+    "From the commit of a message to its first pick-up.",
+)
+ROUNDS: Final = Metric("outbox.relay.rounds", "{round}", "Rounds of the publisher.")
+STATEMENTS: Final = Metric(
+    "outbox.relay.statements", "{statement}", "Statements that the publisher's rounds ran."
+)
+ROWS_READ: Final = Metric("outbox.relay.rows.read", "{row}", "Outbox rows read.")
+ROWS_DELETED: Final = Metric("outbox.relay.rows.deleted", "{row}", "Outbox rows deleted.")
+ROWS_HELD: Final = Metric(
+    "outbox.relay.rows.held", "{row}", "Rows of the last round that wait behind their subject."
+)
+DEAD_LETTERS: Final = Metric("outbox.relay.dead_letters", "{message}", "Messages given up.")
+SINK_AVAILABLE: Final = Metric(
+    "outbox.relay.sink.available", "{sink}", "1 if the last round could reach the broker, else 0."
+)
+SHARDS_OWNED: Final = Metric(
+    "outbox.relay.shards.owned", "{shard}", "Shards that this publisher relays."
+)
+SHARDS_CHANGES: Final = Metric(
+    "outbox.relay.shards.changes",
+    "{shard}",
+    "Shards that this publisher gained or lost.",
+    SHARDS_CHANGE,
+    ("gained", "lost"),
+)
+
+WRITE_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+"""Seconds; a write without conflict takes milliseconds, one with retries up to some seconds."""
+
+WAIT_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+"""Seconds; from a publisher in step to one that was down for half an hour."""
+
+EVENTS_BUCKETS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
+"""Events of one transaction."""

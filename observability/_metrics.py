@@ -1,0 +1,247 @@
+"""Facts as OpenTelemetry metrics, by the OpenTelemetry API alone.
+
+Without an SDK nothing is measured, and a write pays a quick look for it. The
+instruments of the writer and of the relay are made when the first of their
+facts comes, with zeros for all that can be counted: so a dashboard tells
+"never happened" from "nobody measures".
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from importlib.metadata import version
+from time import perf_counter
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, Self
+
+from opentelemetry import metrics
+from opentelemetry.metrics import Counter, Histogram, Meter, MeterProvider
+
+from . import _metric_names as names
+from ._facts import (
+    AttemptEnded,
+    BacklogAge,
+    Fact,
+    PublishEnded,
+    PublishStarted,
+    RoundEnded,
+    ShardsChanged,
+    TransactionStarted,
+    WriteEnded,
+    WriteExhausted,
+    WriteStarted,
+)
+from ._hooks import Scope
+
+_NS: Final = 1e-9
+_API: Final = "opentelemetry.metrics"
+"""Where the providers live that record nothing; one of an SDK lives elsewhere."""
+
+
+class MetricFacts:
+    """The hook that turns facts into metrics.
+
+    Without `meter_provider` it uses the global one, also when that is set after
+    the first fact.
+    """
+
+    def __init__(self, meter_provider: MeterProvider | None = None) -> None:
+        self._provider = meter_provider
+        self._is_live = meter_provider is not None
+        self._takers: dict[type[Fact], Callable[[Any], Scope | None]] = {
+            WriteStarted: self._start_write,
+            TransactionStarted: self._take_transaction,
+            BacklogAge: self._take_backlog_age,
+            PublishStarted: self._start_publish,
+            RoundEnded: self._take_round,
+            ShardsChanged: self._take_shards,
+        }
+
+    def __call__(self, fact: Fact, /) -> Scope | None:
+        """Measure; a write or a publish that begins gets a scope, for the time it takes."""
+        taker = self._takers.get(type(fact))
+        if taker is None or not (self._is_live or self._goes_live(fact)):
+            return None
+        return taker(fact)
+
+    def _goes_live(self, fact: Fact) -> bool:
+        """Whether somebody measures by now; a global provider, once set, stays."""
+        if isinstance(fact, TransactionStarted):  # its write has looked already
+            return False
+        self._is_live = not type(metrics.get_meter_provider()).__module__.startswith(_API)
+        return self._is_live
+
+    @cached_property
+    def _meter(self) -> Meter:
+        return metrics.get_meter("dsql_outbox", version("dsql-outbox"), self._provider)
+
+    @cached_property
+    def _writer(self) -> "_WriterInstruments":
+        return _WriterInstruments(self._meter)
+
+    @cached_property
+    def _relay(self) -> "_RelayInstruments":
+        return _RelayInstruments(self._meter)
+
+    @cached_property
+    def _backlog_age(self) -> Any:
+        return _gauge(self._meter, names.BACKLOG_AGE)
+
+    def _start_write(self, _fact: WriteStarted) -> Scope:
+        return _WriteScope(self._writer)
+
+    def _take_transaction(self, fact: TransactionStarted) -> None:
+        self._writer.events.record(fact.events)
+
+    def _take_backlog_age(self, fact: BacklogAge) -> None:
+        self._backlog_age.set(fact.seconds)
+
+    def _start_publish(self, fact: PublishStarted) -> Scope:
+        if fact.attempt > 1:
+            self._relay.retries.add(1)
+        else:
+            # Two clocks: the database's may be ahead of ours.
+            waited = max(0, fact.picked_up_ns - fact.committed_ns)
+            self._relay.wait_duration.record(waited * _NS)
+        return _PublishScope(self._relay)
+
+    def _take_round(self, fact: RoundEnded) -> None:
+        self._relay.take_round(fact)
+
+    def _take_shards(self, fact: ShardsChanged) -> None:
+        self._relay.owned.set(len(fact.owned))
+        self._relay.changes.add(len(fact.gained), {names.SHARDS_CHANGE: "gained"})
+        self._relay.changes.add(len(fact.lost), {names.SHARDS_CHANGE: "lost"})
+
+
+metric_facts: Final = MetricFacts()
+"""The hook on the global meter provider: on by default."""
+
+
+class _WriterInstruments:
+    def __init__(self, meter: Meter) -> None:
+        self.calls = _counter(meter, names.WRITES)
+        self.attempts = _counter(meter, names.ATTEMPTS)
+        self.conflicts = _counter(meter, names.CONFLICTS)
+        self.exhausted = _counter(meter, names.EXHAUSTED)
+        self.waited = _counter(meter, names.WAITED)
+        self.duration = _histogram(meter, names.WRITE_DURATION, names.WRITE_BUCKETS)
+        self.attempt_duration = _histogram(meter, names.ATTEMPT_DURATION, names.WRITE_BUCKETS)
+        self.events = _histogram(meter, names.TRANSACTION_EVENTS, names.EVENTS_BUCKETS)
+
+
+class _RelayInstruments:
+    def __init__(self, meter: Meter) -> None:
+        self.messages = _counter(meter, names.MESSAGES)
+        self.retries = _counter(meter, names.RETRIES)
+        self.duration = _histogram(meter, names.PUBLISH_DURATION, names.WRITE_BUCKETS)
+        self.wait_duration = _histogram(meter, names.WAIT_DURATION, names.WAIT_BUCKETS)
+        self.changes = _counter(meter, names.SHARDS_CHANGES)
+        self.owned = _gauge(meter, names.SHARDS_OWNED)
+        self._rounds = _counter(meter, names.ROUNDS)
+        self._statements = _counter(meter, names.STATEMENTS)
+        self._read = _counter(meter, names.ROWS_READ)
+        self._deleted = _counter(meter, names.ROWS_DELETED)
+        self._dead = _counter(meter, names.DEAD_LETTERS)
+        self._held = _gauge(meter, names.ROWS_HELD)
+        self._available = _gauge(meter, names.SINK_AVAILABLE)
+
+    def take_round(self, fact: RoundEnded) -> None:
+        self._rounds.add(1)
+        self._read.add(fact.read)
+        self._dead.add(fact.dead)
+        self._held.set(fact.held)
+        self._available.set(int(fact.sink_available))
+        if fact.statements is not None:
+            self._statements.add(fact.statements)
+        if fact.deleted is not None:
+            self._deleted.add(fact.deleted)
+
+
+class _Timed:
+    """A scope that only looks at the clock: it sends nothing along and is never current."""
+
+    carrier: Mapping[str, str] = MappingProxyType({})
+
+    def __init__(self) -> None:
+        self._began = perf_counter()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        pass
+
+    def seconds(self) -> float:
+        return perf_counter() - self._began
+
+
+class _WriteScope(_Timed):
+    def __init__(self, instruments: _WriterInstruments) -> None:
+        super().__init__()
+        self._to = instruments
+
+    def __call__(self, fact: Fact, /) -> None:
+        match fact:
+            case AttemptEnded():
+                self._attempt_ended(fact)
+            case WriteEnded():
+                attributes = {names.WRITES.attribute: fact.status}
+                self._to.calls.add(1, attributes)
+                self._to.duration.record(self.seconds(), attributes)
+            case WriteExhausted():
+                self._to.exhausted.add(1)
+            case _:
+                pass
+
+    def _attempt_ended(self, fact: AttemptEnded) -> None:
+        attributes = {names.ATTEMPTS.attribute: fact.outcome}
+        self._to.attempts.add(1, attributes)
+        seconds = max(0, fact.ended_ns - fact.started_ns) * _NS
+        self._to.attempt_duration.record(seconds, attributes)
+        if fact.waited_s:
+            self._to.waited.add(fact.waited_s)
+        if fact.outcome == "conflict":
+            known = fact.oc_class in names.CONFLICTS.values
+            self._to.conflicts.add(
+                1, {names.CONFLICTS.attribute: fact.oc_class if known else "other"}
+            )
+
+
+class _PublishScope(_Timed):
+    def __init__(self, instruments: _RelayInstruments) -> None:
+        super().__init__()
+        self._to = instruments
+
+    def __call__(self, fact: Fact, /) -> None:
+        if isinstance(fact, PublishEnded):
+            attributes = {names.MESSAGES.attribute: fact.result}
+            self._to.messages.add(1, attributes)
+            self._to.duration.record(self.seconds(), attributes)
+
+
+def _counter(meter: Meter, metric: names.Metric) -> Counter:
+    counter = meter.create_counter(metric.name, metric.unit, metric.description)
+    if not metric.attribute:
+        counter.add(0)
+    for value in metric.values:
+        counter.add(0, {metric.attribute: value})
+    return counter
+
+
+def _histogram(meter: Meter, metric: names.Metric, buckets: tuple[float, ...]) -> Histogram:
+    return meter.create_histogram(
+        metric.name,
+        metric.unit,
+        metric.description,
+        explicit_bucket_boundaries_advisory=buckets,
+    )
+
+
+def _gauge(meter: Meter, metric: names.Metric) -> Any:
+    return meter.create_gauge(metric.name, metric.unit, metric.description)

@@ -1,0 +1,273 @@
+"""Facts as metrics: what is counted, under which names, and that it costs nothing unasked."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+from uuid import UUID
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from dsql_outbox.observability import (
+    AttemptEnded,
+    AttemptOutcome,
+    BacklogAge,
+    Fact,
+    MetricFacts,
+    PublishEnded,
+    PublishResult,
+    PublishStarted,
+    RoundEnded,
+    ShardsChanged,
+    TransactionStarted,
+    WriteEnded,
+    WriteExhausted,
+    WriteStarted,
+    WriteStatus,
+    attributes,
+    metric_facts,
+    metric_names,
+)
+
+ROOT = Path(__file__).parents[2]
+EVENT = UUID(int=7)
+MS = 1_000_000
+ALL = [value for value in vars(metric_names).values() if isinstance(value, metric_names.Metric)]
+ROUND = RoundEnded(read=5, delivered=3, failed=1, dead=1, held=2, sink_available=True)
+
+
+class Measured:
+    """A provider of its own, and what it has measured."""
+
+    def __init__(self) -> None:
+        self._reader = InMemoryMetricReader()
+        self.provider = MeterProvider([self._reader], shutdown_on_exit=False)
+        self.hook = MetricFacts(self.provider)
+
+    def tell(self, first: Fact, *rest: Fact) -> None:
+        scope = self.hook(first)
+        for fact in rest:
+            assert scope is not None
+            scope(fact)
+
+    def points(self) -> dict[tuple[str, str], Any]:
+        """By name and the one attribute's value, or ""."""
+        found = self._reader.get_metrics_data()
+        return {
+            (metric.name, "".join(map(str, (point.attributes or {}).values()))): point
+            for resource in (found.resource_metrics if found else [])
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            for point in metric.data.data_points
+        }
+
+    def values(self) -> dict[tuple[str, str], float]:
+        """The counters and gauges that are not 0."""
+        points = self.points()
+        return {key: p.value for key, p in points.items() if getattr(p, "value", 0)}
+
+
+@pytest.fixture
+def measured() -> Iterator[Measured]:
+    measured = Measured()
+    yield measured
+    measured.provider.shutdown()
+
+
+def write(measured: Measured, *facts: Fact) -> None:
+    measured.tell(WriteStarted(EVENT, "Loan Created", "LoanCreated", "topic", 1), *facts)
+
+
+def publish(measured: Measured, result: PublishResult, *, attempt: int = 1) -> None:
+    measured.tell(
+        PublishStarted(EVENT, "topic", "nats", {}, attempt, 100 * MS, 350 * MS, 10),
+        PublishEnded(EVENT, "topic", result),
+    )
+
+
+def everything(measured: Measured) -> None:
+    for outcome in get_args(AttemptOutcome):
+        write(measured, AttemptEnded(EVENT, 1, 0.1, 0, MS, outcome))
+    for status in get_args(WriteStatus):
+        write(measured, WriteEnded(EVENT, status, 1, 0), WriteExhausted(EVENT, 1, 0, "E", None))
+    for result in get_args(PublishResult):
+        publish(measured, result)
+    for fact in (
+        TransactionStarted(3),
+        BacklogAge(7.5, 1, 60),
+        ROUND,
+        ShardsChanged([1, 2, 3], [3], []),
+    ):
+        measured.hook(fact)
+
+
+def test_a_write_is_counted_by_attempt_and_by_end(measured: Measured) -> None:
+    write(
+        measured,
+        AttemptEnded(EVENT, 1, 0.0, 0, 4 * MS, "conflict", "E", "40001", "OC000"),
+        AttemptEnded(EVENT, 2, 0.1, 0, 4 * MS, "conflict", "E", "40001", "OC001"),
+        AttemptEnded(EVENT, 3, 0.2, 0, 4 * MS, "conflict", "E", "40001"),
+        AttemptEnded(EVENT, 4, 0.4, 0, 4 * MS, "committed"),
+        WriteEnded(EVENT, "committed", 4, 3),
+    )
+    values = measured.values()
+    assert values.pop(("outbox.write.waited", "")) == pytest.approx(0.7)
+    assert values == {
+        ("outbox.write.calls", "committed"): 1,
+        ("outbox.write.attempts", "conflict"): 3,
+        ("outbox.write.attempts", "committed"): 1,
+        ("outbox.write.conflicts", "OC000"): 1,
+        ("outbox.write.conflicts", "OC001"): 1,
+        ("outbox.write.conflicts", "other"): 1,
+    }
+    points = measured.points()
+    took = points["outbox.write.attempt.duration", "conflict"]
+    assert (took.count, took.sum) == (3, pytest.approx(0.012))
+    assert points["outbox.write.duration", "committed"].count == 1
+
+
+def test_a_class_of_conflict_that_nobody_knows_makes_no_series_of_its_own(
+    measured: Measured,
+) -> None:
+    write(measured, AttemptEnded(EVENT, 1, 0.0, 0, 1, "conflict", "E", "40001", "OC999"))
+    assert measured.values()["outbox.write.conflicts", "other"] == 1
+
+
+def test_an_exhausted_write_and_one_in_doubt_are_told_apart(measured: Measured) -> None:
+    write(measured, WriteExhausted(EVENT, 4, 3, "E", "40001"), WriteEnded(EVENT, "failed", 4, 4))
+    write(
+        measured, AttemptEnded(EVENT, 1, 0.0, 0, 1, "in_doubt"), WriteEnded(EVENT, "unknown", 1, 0)
+    )
+    assert measured.values() == {
+        ("outbox.write.exhausted", ""): 1,
+        ("outbox.write.calls", "failed"): 1,
+        ("outbox.write.calls", "unknown"): 1,
+        ("outbox.write.attempts", "in_doubt"): 1,
+    }
+
+
+def test_messages_are_counted_by_result_and_waits_at_the_first_try(measured: Measured) -> None:
+    publish(measured, "retry")
+    publish(measured, "delivered", attempt=2)
+    assert measured.values() == {
+        ("outbox.publish.messages", "retry"): 1,
+        ("outbox.publish.messages", "delivered"): 1,
+        ("outbox.publish.retries", ""): 1,
+    }
+    points = measured.points()
+    wait = points["outbox.publish.wait.duration", ""]
+    assert (wait.count, wait.sum) == (1, pytest.approx(0.25))
+    assert points["outbox.publish.duration", "delivered"].count == 1
+
+
+def test_rounds_are_added_up_and_the_last_one_shows(measured: Measured) -> None:
+    measured.hook(ROUND)
+    measured.hook(
+        RoundEnded(
+            read=1, delivered=0, failed=0, dead=0, held=0, sink_available=False,
+            deleted=4, statements=2,
+        )
+    )  # fmt: skip
+    assert measured.values() == {
+        ("outbox.relay.rounds", ""): 2,
+        ("outbox.relay.rows.read", ""): 6,
+        ("outbox.relay.rows.deleted", ""): 4,
+        ("outbox.relay.statements", ""): 2,
+        ("outbox.relay.dead_letters", ""): 1,
+    }
+    points = measured.points()
+    assert points["outbox.relay.rows.held", ""].value == 0
+    assert points["outbox.relay.sink.available", ""].value == 0
+
+
+def test_shards_transactions_and_the_backlog_are_measured(measured: Measured) -> None:
+    measured.hook(ShardsChanged(owned=[1, 2, 3], gained=[2, 3], lost=[]))
+    measured.hook(ShardsChanged(owned=[1], gained=[], lost=[2, 3]))
+    measured.hook(TransactionStarted(40))
+    measured.hook(BacklogAge(12.5, 3, 60.0))
+    assert measured.values() == {
+        ("outbox.relay.shards.owned", ""): 1,
+        ("outbox.relay.shards.changes", "gained"): 2,
+        ("outbox.relay.shards.changes", "lost"): 2,
+        ("outbox.backlog.age", ""): 12.5,
+    }
+    assert measured.points()["outbox.write.transaction.events", ""].sum == 40
+
+
+def test_what_never_happened_is_zero_and_not_missing(measured: Measured) -> None:
+    write(measured)
+    points = measured.points()
+    assert points["outbox.write.conflicts", "OC001"].value == 0
+    assert points["outbox.write.exhausted", ""].value == 0
+    assert not any(name.startswith("outbox.relay") for name, _ in points), "a writer is no relay"
+
+
+def test_no_series_is_outside_the_table(measured: Measured) -> None:
+    everything(measured)
+    found = measured.points()
+    allowed = {(m.name, value) for m in ALL for value in m.values or [""]}
+    assert set(found) <= allowed
+    assert {name for name, _ in found} == {metric.name for metric in ALL}
+
+
+@pytest.mark.parametrize(
+    ("attribute", "words"),
+    [
+        (attributes.WRITE_STATUS, WriteStatus),
+        (attributes.ATTEMPT_OUTCOME, AttemptOutcome),
+        (attributes.PUBLISH_RESULT, PublishResult),
+    ],
+)
+def test_the_values_of_an_attribute_are_those_of_the_fact(attribute: str, words: object) -> None:
+    found = [metric.values for metric in ALL if metric.attribute == attribute]
+    assert found
+    assert set(found) == {get_args(words)}
+
+
+def test_the_docs_have_a_row_for_every_metric_and_no_other(measured: Measured) -> None:
+    everything(measured)
+    text = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    section = text.split("## Metrics", 1)[1].split("\n## ", 1)[0]
+    rows = [
+        tuple(cell.strip() for cell in line.strip("|").split("|"))
+        for line in re.findall(r"^\| `.*$", section, re.MULTILINE)
+    ]
+    points = measured.points()
+    kinds = {name: kind_of(point, name) for (name, _), point in points.items()}
+    assert rows == [
+        (
+            f"`{metric.name}`",
+            kinds[metric.name],
+            metric.unit.strip("{}"),
+            f"`{metric.attribute}`: {', '.join(metric.values)}" if metric.attribute else "",
+        )
+        for metric in ALL
+    ]
+
+
+def kind_of(point: Any, name: str) -> str:
+    if hasattr(point, "bucket_counts"):
+        return "histogram"
+    gauges = (".age", ".held", ".available", ".owned")
+    return "gauge" if name.endswith(gauges) else "counter"
+
+
+def test_the_docs_say_how_many_series_there_are() -> None:
+    histograms = [metric for metric in ALL if re.search(r"duration|events$", metric.name)]
+    series = {True: 0, False: 0}
+    for metric in ALL:
+        series[metric in histograms] += max(1, len(metric.values))
+    text = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    numbers = re.search(
+        r"at most (\d+) series of counters and gauges and (\d+) of histograms", text
+    )
+    assert numbers is not None
+    assert numbers.groups() == (str(series[False]), str(series[True]))
+
+
+def test_without_a_provider_nothing_is_opened() -> None:
+    assert metric_facts(WriteStarted(EVENT, "n", "t", "topic", 1)) is None
+    assert metric_facts(TransactionStarted(1)) is None
+    assert "_meter" not in vars(metric_facts)
