@@ -138,9 +138,10 @@ class _RelayInstruments:
         self.changes = _counter(meter, names.SHARDS_CHANGES)
         self.owned = _gauge(meter, names.SHARDS_OWNED)
         self._rounds = _counter(meter, names.ROUNDS)
-        self._statements = _counter(meter, names.STATEMENTS)
+        # No zeros: a publisher that does not count them says nothing.
+        self._statements = _counter(meter, names.STATEMENTS, zeros=False)
         self._read = _counter(meter, names.ROWS_READ)
-        self._deleted = _counter(meter, names.ROWS_DELETED)
+        self._deleted = _counter(meter, names.ROWS_DELETED, zeros=False)
         self._dead = _counter(meter, names.DEAD_LETTERS)
         self._held = _gauge(meter, names.ROWS_HELD)
         self._available = _gauge(meter, names.SINK_AVAILABLE)
@@ -225,9 +226,9 @@ class _PublishScope(_Timed):
             self._to.duration.record(self.seconds(), attributes)
 
 
-def _counter(meter: Meter, metric: names.Metric) -> Counter:
+def _counter(meter: Meter, metric: names.Metric, *, zeros: bool = True) -> Counter:
     counter = meter.create_counter(metric.name, metric.unit, metric.description)
-    if not metric.attribute:
+    if zeros and not metric.attribute:
         counter.add(0)
     for value in metric.values:
         counter.add(0, {metric.attribute: value})

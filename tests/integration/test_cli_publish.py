@@ -17,7 +17,7 @@ from tests._support.commands import Command, run
 from tests._support.waiting import wait_until
 
 from dsql_outbox.cli import main
-from dsql_outbox.cli._publish import _Relaying, _without_secrets
+from dsql_outbox.cli._relaying import Relaying, without_secrets
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.schema import apply
@@ -181,7 +181,7 @@ async def test_a_broker_that_is_not_there_yet_is_waited_for(
     server.stop()
     sink = f"{server.url}?stream=EVENTS&timeout=0.3"
     settings = PublisherSettings(broker_wait=0.05)
-    relaying = _Relaying(Database(url), sink, settings, until_empty=True)
+    relaying = Relaying(Database(url), sink, settings, until_empty=True)
     async with anyio.create_task_group() as group:
         group.start_soon(relaying.run)
         warned = partial(wait_until, lambda: "Relay waits 0.05 s for the broker" in caplog.text)
@@ -233,7 +233,7 @@ def test_an_unreachable_database_is_one_line(url: str) -> None:
     with PostgresProxy(url) as proxy:
         proxy.pause_listening()
         done = run("publish", "--database", proxy.url, "--sink", "stdout:")
-    assert done.code == 1
+    assert done.code == 69
     assert len(done.err.splitlines()) == 1
     assert done.err.startswith("Error: connection failed")
 
@@ -286,4 +286,4 @@ def test_the_help_has_an_example() -> None:
     ],
 )
 def test_what_is_shown_of_a_sink_holds_no_secret(url: str, shown: str) -> None:
-    assert _without_secrets(url) == shown
+    assert without_secrets(url) == shown

@@ -141,7 +141,7 @@ def test_too_few_shards_end_with_2_and_both_numbers(database_url: str) -> None:
 
 def test_an_error_of_the_driver_is_one_line_without_the_password() -> None:
     done = python("-m", "dsql_outbox", "schema", "apply", env={"DSQL_OUTBOX_DATABASE": CLOSED})
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (69, "")
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("Error: connection failed")
     assert "s3cret" not in done.stderr

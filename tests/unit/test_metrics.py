@@ -37,6 +37,10 @@ MS = 1_000_000
 ALL = [value for value in vars(metric_names).values() if isinstance(value, metric_names.Metric)]
 ROUND = RoundEnded(read=5, delivered=3, failed=1, dead=1, held=2, sink_available=True)
 
+COUNTED_ROUND = RoundEnded(
+    read=1, delivered=0, failed=0, dead=0, held=0, sink_available=False, deleted=4, statements=2
+)
+
 
 class Measured:
     """A provider of its own, and what it has measured."""
@@ -98,6 +102,7 @@ def everything(measured: Measured) -> None:
         TransactionStarted(3),
         BacklogAge(7.5, 1, 60),
         ROUND,
+        COUNTED_ROUND,
         ShardsChanged([1, 2, 3], [3], []),
     ):
         measured.hook(fact)
@@ -164,12 +169,7 @@ def test_messages_are_counted_by_result_and_waits_at_the_first_try(measured: Mea
 
 def test_rounds_are_added_up_and_the_last_one_shows(measured: Measured) -> None:
     measured.hook(ROUND)
-    measured.hook(
-        RoundEnded(
-            read=1, delivered=0, failed=0, dead=0, held=0, sink_available=False,
-            deleted=4, statements=2,
-        )
-    )  # fmt: skip
+    measured.hook(COUNTED_ROUND)
     assert measured.values() == {
         ("outbox.relay.rounds", ""): 2,
         ("outbox.relay.rows.read", ""): 6,

@@ -1,4 +1,9 @@
-"""How a command ends when something fails: one line on stderr and an exit code."""
+"""How a command ends when something fails: one line on stderr and an exit code.
+
+The codes are those of sysexits.h where it has one: what a supervisor should do
+about 69 and 75 (try again) is not what it should do about 2 and 78 (tell a
+person).
+"""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -12,6 +17,11 @@ from dsql_outbox.outbox import MissingExtra, OutboxError, SettingsError
 FAILED: Final = 1
 """Exit code of a command that did not do what it should, or found what should not be."""
 
+OVERDUE: Final = 75
+"""Exit code of a daemon that was told to end and was not done in time: EX_TEMPFAIL."""
+
+_GONE: Final = ("08", "53", "57P")  # SQLSTATEs: connection lost, server full, server shut down
+
 
 class Misused(click.ClickException):
     """The caller must mend something: exit code 2, as click's own usage errors."""
@@ -19,19 +29,34 @@ class Misused(click.ClickException):
     exit_code = 2
 
 
+class Unreachable(click.ClickException):
+    """The database cannot be reached: exit code 69, EX_UNAVAILABLE."""
+
+    exit_code = 69
+
+
 @contextmanager
 def short_errors() -> Generator[None]:
     """Turn the library's and the driver's errors into click's; also a decorator of commands.
 
     The exit code is 2 for what the caller must mend (a setting, a missing
-    extra) and 1 for all else. Other exceptions keep their traceback.
+    extra), 69 for a database that cannot be reached, and 1 for all else. Other
+    exceptions keep their traceback.
     """
     try:
         yield
     except (MissingExtra, SettingsError) as error:
         raise Misused(_line(error)) from error
     except (OutboxError, psycopg.Error) as error:
-        raise click.ClickException(_line(error)) from error
+        kind = Unreachable if is_outage(error) else click.ClickException
+        raise kind(_line(error)) from error
+
+
+def is_outage(error: BaseException | None) -> bool:
+    """Whether the driver says that the database cannot be reached, or not now."""
+    if not isinstance(error, psycopg.OperationalError):
+        return False
+    return error.sqlstate is None or error.sqlstate.startswith(_GONE)
 
 
 def _line(error: Exception) -> str:

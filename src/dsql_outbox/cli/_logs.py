@@ -1,38 +1,69 @@
-"""Log lines of the library on standard error."""
+"""Log lines on standard error: for people, or as JSON."""
 
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Literal
 
 import click
 
+from dsql_outbox.observability import JsonFormatter
+
+from ._errors import short_errors
+from ._tables import tables_needed
+
+LogFormat = Literal["text", "json"]
+
 _FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
+_COMMAND: Final = "dsql_outbox.command"
 
 _LEVELS: Final = {
     "dsql_outbox": (logging.WARNING, logging.INFO),
     # Its warnings are about connections that the relay tells of itself.
     "psycopg.pool": (logging.ERROR, logging.WARNING),
+    _COMMAND: (logging.INFO, logging.INFO),
 }
 """From which level on a logger is shown, usually and with --verbose."""
 
 
+def announce(text: str) -> None:
+    """Say something of the command itself on standard error: a plain line, or a record in JSON."""
+    logging.getLogger(_COMMAND).info(text)
+
+
 @contextmanager
-def logs_on_stderr(*, verbose: bool) -> Generator[None]:
-    """Show warnings, and if `verbose` also what is merely of interest: time, level, text."""
+def logs_on_stderr(*, verbose: bool, log_format: LogFormat = "text") -> Generator[None]:
+    """Show warnings, and if `verbose` also what is merely of interest.
+
+    In JSON the error that ends the command is a record too.
+    """
     handler = _EchoHandler()
-    handler.setFormatter(logging.Formatter(_FORMAT))
+    handler.setFormatter(JsonFormatter() if log_format == "json" else _TextFormatter(_FORMAT))
     loggers = {logging.getLogger(name): levels[verbose] for name, levels in _LEVELS.items()}
     before = {logger: logger.level for logger in loggers}
     for logger, level in loggers.items():
-        logger.addHandler(handler)
+        if logger.name != _COMMAND:  # its records reach the handler of its parent
+            logger.addHandler(handler)
         logger.setLevel(level)
     try:
-        yield
+        with short_errors(), tables_needed():
+            yield
+    except click.ClickException as error:
+        if log_format == "text":
+            raise
+        logging.getLogger(_COMMAND).error(error.format_message())  # noqa: TRY400 - for users
+        raise click.exceptions.Exit(error.exit_code) from error
     finally:
         for logger, level in before.items():
             logger.setLevel(level)
             logger.removeHandler(handler)
+
+
+class _TextFormatter(logging.Formatter):
+    """Time, level and text; of what the command says itself the text alone."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return record.getMessage() if record.name == _COMMAND else super().format(record)
 
 
 class _EchoHandler(logging.Handler):

@@ -19,3 +19,11 @@ verbose_option = option(
     "--verbose", "-v", is_flag=True, show_default=False, help="Log also what went well."
 )
 """Adds --verbose, parameter `verbose`."""
+
+log_format_option = option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="Log lines for people, or JSON with stable keys, one object a line.",
+)
+"""Adds --log-format, parameter `log_format`."""

@@ -18,7 +18,8 @@ from opentelemetry.sdk.trace.export import (
     SpanExportResult,
 )
 
-_FLUSH_SECONDS: Final = 5.0
+FLUSH_SECONDS: Final = 5.0
+"""How long the last spans or metrics may take to be sent."""
 
 logger = logging.getLogger("dsql_outbox")
 
@@ -48,12 +49,13 @@ def _global_provider(service_name: str) -> TracerProvider:
     """The provider that is set already, as by ``opentelemetry-instrument``, else a new one."""
     provider = trace.get_tracer_provider()
     if not isinstance(provider, TracerProvider):
-        provider = TracerProvider(resource=_resource(service_name), shutdown_on_exit=False)
+        provider = TracerProvider(resource=resource_of(service_name), shutdown_on_exit=False)
         trace.set_tracer_provider(provider)
     return provider
 
 
-def _resource(service_name: str) -> Resource:
+def resource_of(service_name: str) -> Resource:
+    """Who sends spans and metrics."""
     # `create` lets what it is given win over the OTEL_* variables; we want it the other way.
     return Resource.create(
         {SERVICE_NAME: service_name, **OTELResourceDetector().detect().attributes}
@@ -92,11 +94,11 @@ class _Guarded(SpanExporter):
 
 def _shut_down(exporters: Sequence[_Guarded]) -> None:
     """Flush and close all at once; threads, because the SDK's own flush has no time limit."""
-    deadline = monotonic() + _FLUSH_SECONDS
+    deadline = monotonic() + FLUSH_SECONDS
     threads = [Thread(target=exporter.processor.shutdown, daemon=True) for exporter in exporters]
     for thread in threads:
         thread.start()
     for thread, exporter in zip(threads, exporters, strict=True):
         thread.join(max(0.0, deadline - monotonic()))
         if thread.is_alive():
-            exporter.warn(f"they could not be sent within {_FLUSH_SECONDS:.0f} s")
+            exporter.warn(f"they could not be sent within {FLUSH_SECONDS:.0f} s")

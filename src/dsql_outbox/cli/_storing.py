@@ -24,12 +24,12 @@ from dsql_outbox.outbox import (
     subject_key,
 )
 
+from ._errors import is_outage
 from ._events import Inputs, Place, Record, Unreadable
 from ._lanes import Job, Lane
 from ._reporting import Reporter
 
 _QUEUE: Final = 8  # events at least that may wait for one worker
-_GONE: Final = ("08", "53", "57P")  # SQLSTATEs: connection lost, server full, server shut down
 
 
 Outcome = Receipt | Exception
@@ -171,7 +171,4 @@ class Storing:
 
 def _is_outage(error: Exception) -> bool:
     """Whether the database was gone for longer than an event may wait."""
-    cause = error.__cause__ if isinstance(error, OutcomeUnknown) else error
-    if not isinstance(cause, psycopg.OperationalError):
-        return False
-    return cause.sqlstate is None or cause.sqlstate.startswith(_GONE)
+    return is_outage(error.__cause__ if isinstance(error, OutcomeUnknown) else error)

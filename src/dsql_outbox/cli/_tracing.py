@@ -7,17 +7,14 @@ second to import.
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from os import environ
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from dsql_outbox.outbox import MissingExtra, SettingsError
+from dsql_outbox.outbox import MissingExtra
+
+from ._otel_environment import is_disabled, named_exporters, refuse_grpc
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
-
-_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-_PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-_KNOWN: Final = frozenset({"otlp", "console", "none"})
 
 
 @contextmanager
@@ -35,10 +32,10 @@ def tracing(
     Raises `MissingExtra` if OTLP is asked for without the extra ``[otlp]``, and
     `SettingsError` for an OTEL_* value that cannot be honoured.
     """
-    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+    if is_disabled():
         yield
         return
-    names = ["otlp"] if endpoint else _named_exporters()
+    names = ["otlp"] if endpoint else named_exporters("TRACES")
     if not names and not exporters:
         yield
         return
@@ -48,16 +45,6 @@ def tracing(
         yield
 
 
-def _named_exporters() -> list[str]:
-    """What the variables ask for; an endpoint alone asks for ``otlp``."""
-    default = "otlp" if any(environ.get(name) for name in _ENDPOINTS) else "none"
-    names = [name.strip() for name in (environ.get("OTEL_TRACES_EXPORTER") or default).split(",")]
-    for name in names:
-        if name not in _KNOWN:
-            raise SettingsError(f"OTEL_TRACES_EXPORTER={name}: use otlp, console or none")
-    return [name for name in names if name != "none"]
-
-
 def _open(name: str, endpoint: str | None) -> "SpanExporter":
     from ._sdk import console  # noqa: PLC0415 - the SDK takes 100 ms to import
 
@@ -65,7 +52,7 @@ def _open(name: str, endpoint: str | None) -> "SpanExporter":
 
 
 def _open_otlp(endpoint: str | None) -> "SpanExporter":
-    _refuse_grpc()
+    refuse_grpc("TRACES")
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 - extra
             OTLPSpanExporter,
@@ -73,12 +60,3 @@ def _open_otlp(endpoint: str | None) -> "SpanExporter":
     except ImportError as error:
         raise MissingExtra("otlp", "sending spans by OTLP") from error
     return OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces" if endpoint else None)
-
-
-def _refuse_grpc() -> None:
-    protocol = next((environ[name] for name in _PROTOCOLS if environ.get(name)), "http/protobuf")
-    if protocol != "http/protobuf":
-        raise SettingsError(
-            f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol}: only http/protobuf is spoken here; "
-            "set that, and the collector's HTTP port, usually 4318, in the endpoint"
-        )

@@ -7,6 +7,7 @@ from typing import Final, Literal
 import anyio
 import click
 
+from dsql_outbox.observability import Hook
 from dsql_outbox.outbox import Database
 from dsql_outbox.writer import AsyncWriter, WriterSettings
 
@@ -14,8 +15,9 @@ from ._database import database_options, open_database
 from ._descriptors import occupy_standard
 from ._errors import FAILED, short_errors
 from ._events import Inputs
-from ._logs import logs_on_stderr
-from ._options import option, verbose_option
+from ._logs import LogFormat, announce, logs_on_stderr
+from ._metering import metering
+from ._options import log_format_option, option, verbose_option
 from ._reporting import Reporter
 from ._signals import Interruption
 from ._storing import Storing
@@ -24,6 +26,7 @@ from ._tally import Tally, progress_bar
 from ._tracing import tracing
 
 _WORKERS: Final = 4
+_SERVICE: Final = "dsql-outbox-write"
 
 _OnDuplicate = Literal["error", "return"]
 
@@ -81,6 +84,7 @@ Exit codes:
     default="error",
     help="Whether an event that is stored already is a failure or gives its receipt.",
 )
+@log_format_option
 @verbose_option
 @short_errors()
 @tables_needed()
@@ -94,6 +98,7 @@ def write(  # noqa: PLR0913 - one parameter a flag
     max_retries: int,
     max_outage: float,
     on_duplicate: _OnDuplicate,
+    log_format: LogFormat,
     verbose: bool,
 ) -> None:
     """Store events, each in one transaction with its outbox row, or --batch of them in one.
@@ -121,24 +126,28 @@ def write(  # noqa: PLR0913 - one parameter a flag
         max_retries=max_retries, max_outage=max_outage, max_connections=workers
     )
     with (
-        logs_on_stderr(verbose=verbose),
+        logs_on_stderr(verbose=verbose, log_format=log_format),
         open_database(database, schema) as found,
-        tracing("dsql-outbox-write"),
+        tracing(_SERVICE),
+        metering(_SERVICE) as meters,
     ):
-        code = anyio.run(_store, found, settings, files, on_duplicate, batch)
+        store = partial(_store, on_duplicate=on_duplicate, batch=batch, hooks=meters.hooks)
+        code = anyio.run(store, found, settings, files)
     raise click.exceptions.Exit(code)
 
 
-async def _store(
+async def _store(  # noqa: PLR0913 - what makes up one run
     database: Database,
     settings: WriterSettings,
     files: Sequence[str],
+    *,
     on_duplicate: _OnDuplicate,
     batch: int,
+    hooks: Sequence[Hook],
 ) -> int:
     """Store all events and return the exit code; raises `SchemaError`."""
     inputs, tally = Inputs(files), Tally()
-    async with AsyncWriter(database, settings, hooks=[tally]) as writer:
+    async with AsyncWriter(database, settings, hooks=[tally, *hooks]) as writer:
         store = partial(writer.write_many, on_duplicate=on_duplicate)
         with progress_bar(tally, inputs) as above_bar:
             report = Reporter(tally, above_bar)
@@ -147,7 +156,7 @@ async def _store(
             await interruption.run(storing.run)
     stop_line = storing.stop_line()
     for line in filter(None, (tally.summary(), stop_line)):
-        click.echo(line, err=True)
+        announce(line)
     if storing.schema_error is not None:
         raise storing.schema_error
     return interruption.exit_code or (FAILED if tally.failed or stop_line else 0)

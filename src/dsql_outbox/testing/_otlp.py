@@ -1,4 +1,4 @@
-"""A collector for tests: takes spans by OTLP over HTTP and keeps them."""
+"""A collector for tests: takes spans and metrics by OTLP over HTTP and keeps them."""
 
 import gzip
 from functools import partial
@@ -12,21 +12,27 @@ from dsql_outbox.outbox import MissingExtra
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+        ExportMetricsServiceRequest,
+    )
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+    from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
 class OtlpReceiver:
     """An OTLP/HTTP server on 127.0.0.1 that runs inside a `with` block.
 
-    It takes protobuf, plain or gzip, on ``/v1/traces``. `requests` holds what
-    came, as `ExportTraceServiceRequest`; resource attributes such as
+    It takes protobuf, plain or gzip, on ``/v1/traces`` and ``/v1/metrics``.
+    `requests` holds what came of spans, as `ExportTraceServiceRequest`, and
+    `metric_requests` what came of metrics; resource attributes such as
     ``service.name`` are found there. Entering raises `MissingExtra` without the
     extra ``[otlp]``.
     """
 
     def __init__(self) -> None:
         self.requests: list[ExportTraceServiceRequest] = []
+        self.metric_requests: list[ExportMetricsServiceRequest] = []
         self._arrived = Condition()
 
     @property
@@ -39,6 +45,18 @@ class OtlpReceiver:
         """Every span so far, in the order of arrival."""
         with self._arrived:
             return self._spans()
+
+    @property
+    def metrics(self) -> "dict[str, Metric]":
+        """Every metric so far, as it was sent last, by its name."""
+        with self._arrived:
+            return {
+                metric.name: metric
+                for request in self.metric_requests
+                for resource in request.resource_metrics
+                for scope in resource.scope_metrics
+                for metric in scope.metrics
+            }
 
     def wait_for(
         self, wanted: "int | Callable[[list[Span]], bool]", timeout: float = 10.0
@@ -58,7 +76,7 @@ class OtlpReceiver:
             return self._spans()
 
     def __enter__(self) -> Self:
-        self._messages = _import_messages()
+        self._traces, self._metrics = _import_messages()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self._receive))
         self._thread = Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
@@ -74,15 +92,21 @@ class OtlpReceiver:
         self._thread.join()
         self._server.server_close()
 
-    def _receive(self, body: bytes) -> bytes:
-        request: ExportTraceServiceRequest = self._messages.ExportTraceServiceRequest.FromString(
-            body
-        )
-        with self._arrived:
-            self.requests.append(request)
-            self._arrived.notify_all()
-        answer: bytes = self._messages.ExportTraceServiceResponse().SerializeToString()
+    def _receive(self, path: str, body: bytes) -> bytes:
+        answer: bytes
+        if path == "/v1/traces":
+            self._keep(self.requests, self._traces.ExportTraceServiceRequest.FromString(body))
+            answer = self._traces.ExportTraceServiceResponse().SerializeToString()
+        else:
+            request = self._metrics.ExportMetricsServiceRequest.FromString(body)
+            self._keep(self.metric_requests, request)
+            answer = self._metrics.ExportMetricsServiceResponse().SerializeToString()
         return answer
+
+    def _keep(self, kept: list[Any], request: Any) -> None:
+        with self._arrived:
+            kept.append(request)
+            self._arrived.notify_all()
 
     def _spans(self) -> "list[Span]":
         return [
@@ -94,30 +118,33 @@ class OtlpReceiver:
         ]
 
 
-def _import_messages() -> Any:
+def _import_messages() -> tuple[Any, Any]:
     try:
+        from opentelemetry.proto.collector.metrics.v1 import (  # noqa: PLC0415 - an extra
+            metrics_service_pb2,
+        )
         from opentelemetry.proto.collector.trace.v1 import (  # noqa: PLC0415 - an extra
             trace_service_pb2,
         )
     except ImportError as error:
-        raise MissingExtra("otlp", "receiving spans by OTLP") from error
-    return trace_service_pb2
+        raise MissingExtra("otlp", "receiving spans and metrics by OTLP") from error
+    return trace_service_pb2, metrics_service_pb2
 
 
 class _Handler(BaseHTTPRequestHandler):
-    def __init__(self, receive: "Callable[[bytes], bytes]", *args: Any) -> None:
+    def __init__(self, receive: "Callable[[str, bytes], bytes]", *args: Any) -> None:
         self._receive = receive
         super().__init__(*args)  # which handles the request
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        if self.path != "/v1/traces":
+        if self.path not in {"/v1/traces", "/v1/metrics"}:
             self.send_error(404)
             return
         try:
             if self.headers.get("content-encoding") == "gzip":
                 body = gzip.decompress(body)
-            answer = self._receive(body)
+            answer = self._receive(self.path, body)
         except Exception as error:  # noqa: BLE001 - whatever cannot be read is the sender's fault
             self.send_error(400, type(error).__name__)
             return

@@ -1,0 +1,45 @@
+"""What the OTEL_* variables ask a command for; one reading for spans and metrics."""
+
+from os import environ
+from typing import Final, Literal
+
+from dsql_outbox.outbox import SettingsError
+
+Signal = Literal["TRACES", "METRICS"]
+
+_KNOWN: Final = frozenset({"otlp", "console", "none"})
+
+
+def is_disabled() -> bool:
+    """Whether OTEL_SDK_DISABLED says so."""
+    return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+
+
+def named_exporters(signal: Signal) -> list[str]:
+    """``otlp`` and ``console``, as far as asked for; an endpoint alone asks for ``otlp``.
+
+    Raises `SettingsError` for a value that cannot be honoured.
+    """
+    asked = any(map(environ.get, _names(signal, "ENDPOINT")))
+    given = environ.get(f"OTEL_{signal}_EXPORTER") or ("otlp" if asked else "none")
+    names = [name.strip() for name in given.split(",")]
+    for name in names:
+        if name not in _KNOWN:
+            hint = "; for Prometheus use --listen" if name == "prometheus" else ""
+            raise SettingsError(f"OTEL_{signal}_EXPORTER={name}: use otlp, console or none{hint}")
+    return [name for name in names if name != "none"]
+
+
+def refuse_grpc(signal: Signal) -> None:
+    """Raise `SettingsError` if OTLP shall be spoken in another way than over HTTP."""
+    given = filter(None, map(environ.get, _names(signal, "PROTOCOL")))
+    protocol = next(given, "http/protobuf")
+    if protocol != "http/protobuf":
+        raise SettingsError(
+            f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol}: only http/protobuf is spoken here; "
+            "set that, and the collector's HTTP port, usually 4318, in the endpoint"
+        )
+
+
+def _names(signal: Signal, what: str) -> tuple[str, str]:
+    return f"OTEL_EXPORTER_OTLP_{signal}_{what}", f"OTEL_EXPORTER_OTLP_{what}"

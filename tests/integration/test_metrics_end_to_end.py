@@ -1,0 +1,128 @@
+"""Metrics of real runs, read as Prometheus reads them: the values are what happened."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from tests._support import workload
+from tests._support.commands import Command, run
+from tests._support.scrapes import base_url, get, samples
+from tests._support.waiting import wait_until
+
+from dsql_outbox.cli._metering import metering
+from dsql_outbox.outbox import Database, Entity, Event
+from dsql_outbox.schema import apply
+from dsql_outbox.testing import NatsServer, OtlpReceiver, OutboxProxy
+from dsql_outbox.writer import Writer, WriterSettings
+
+
+@pytest.fixture
+def url(database_url: str) -> str:
+    apply(Database(database_url), shards=2)
+    return database_url
+
+
+@pytest.fixture
+def server() -> Iterator[NatsServer]:
+    with NatsServer() as server:
+        yield server
+
+
+def event(name: str, n: int) -> Event:
+    return Event.new("Moved", name, [Entity("Car", f"{name}-{n}")])
+
+
+def named(found: dict[str, float], prefix: str) -> dict[str, float]:
+    """The samples below a name that are not 0, without that name."""
+    return {
+        name.removeprefix(prefix): value
+        for name, value in found.items()
+        if name.startswith(prefix) and value
+    }
+
+
+def test_the_writers_metrics_are_what_its_writes_met(url: str) -> None:
+    quick = WriterSettings(base=0.01, cap=0.02, max_retries=3)
+    with (
+        metering("test", prometheus=True) as meters,
+        OutboxProxy(url) as proxy,
+        Writer(proxy.database, quick, hooks=meters.hooks) as writer,
+    ):
+        writer.write(workload.car_created())
+        proxy.conflicts(2)
+        retried = writer.write(workload.car_created())
+        proxy.conflicts(4)
+        with pytest.raises(Exception, match="OC000"):
+            writer.write(workload.car_created())
+        proxy.lost_commit()
+        writer.write(workload.car_created())
+        writer.write_many([workload.car_created() for _ in range(5)])
+        assert meters.exposition is not None
+        found = samples(meters.exposition())
+    assert retried.conflicts == 2
+    assert named(found, "outbox_write_calls_total") == {"{committed}": 8, "{failed}": 1}
+    assert named(found, "outbox_write_attempts_total") == {
+        "{committed}": 7,
+        "{conflict}": 6,
+        "{in_doubt}": 1,
+        "{resolved}": 1,
+    }
+    assert named(found, "outbox_write_conflicts_total") == {"{OC000}": 6}
+    assert found["outbox_write_exhausted_total"] == 1
+    assert found["outbox_write_duration_seconds_count{committed}"] == 8
+    assert found["outbox_write_attempt_duration_seconds_count{conflict}"] == 6
+    assert 0.03 < found["outbox_write_waited_seconds_total"] < 1
+    events = named(found, "outbox_write_transaction_events_")
+    assert events == {"count": 10, "sum": 14}, "1 + 3 + 4 + 1 of one event, and one of five"
+    assert not any(name.startswith(("outbox_relay", "outbox_publish")) for name in found)
+
+
+def test_the_relays_metrics_are_what_became_of_the_messages(url: str, server: NatsServer) -> None:
+    setup = f"{server.url}?stream=GOOD&subjects=events.Good"
+    run("publish", "--database", url, "--sink", setup, "--until-empty")
+    with Writer(Database(url)) as writer:
+        writer.write_many([event("Good", n) for n in range(30)])
+        writer.write(event("a b", 0))  # no subject of NATS: rejected
+        writer.write(event("Unwanted", 0))  # no stream takes it: tried again
+    with Command(
+        *("publish", "--database", url, "--sink", server.url, "--listen", "127.0.0.1:0")
+    ) as command:
+        base = base_url(command)
+        wait_until(partial(has_retried, base), timeout=20)
+        found = samples(get(f"{base}/metrics")[1])
+    messages = named(found, "outbox_publish_messages_total")
+    tries = messages.pop("{retry}")
+    assert messages == {"{delivered}": 30, "{rejected}": 1}
+    assert found["outbox_publish_retries_total"] == tries - 1 >= 1
+    assert found["outbox_relay_dead_letters_total"] == 1
+    assert found["outbox_publish_duration_seconds_count{delivered}"] == 30
+    assert found["outbox_publish_wait_duration_seconds_count"] == 32
+    assert found["outbox_relay_rows_read_total"] >= 32
+    assert found["outbox_relay_rounds_total"] >= 2
+    assert found["outbox_relay_sink_available"] == 1
+    assert found["outbox_backlog_age_seconds"] > 0
+    assert not any(name.startswith("outbox_write") for name in found)
+
+
+def has_retried(base: str) -> bool:
+    return samples(get(f"{base}/metrics")[1]).get("outbox_publish_retries_total", 0) >= 1
+
+
+def test_metrics_of_the_write_command_go_where_the_environment_says(url: str) -> None:
+    lines = b"".join(workload.car_created(f"CAR-{n}").to_json() + b"\n" for n in range(7))
+    with OtlpReceiver() as collector:
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_SERVICE_NAME": "loader"}
+        done = run("write", "--database", url, stdin=lines, env=env)
+        metrics = collector.metrics
+        (resource,) = collector.metric_requests[0].resource_metrics
+    assert done.code == 0
+    calls = metrics["outbox.write.calls"].sum.data_points
+    assert sum(point.as_int for point in calls) == 7
+    names = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
+    assert names["service.name"] == "loader"
+
+
+def test_nobody_asks_so_the_sdk_is_not_even_loaded() -> None:
+    with metering("test") as meters:
+        assert meters.hooks == ()
+        assert meters.exposition is None

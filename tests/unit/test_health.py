@@ -1,0 +1,95 @@
+"""Alive and ready: what is answered, and that the two are not the same."""
+
+import pytest
+
+from dsql_outbox.cli._health import OK, SILENT, STUCK, Health
+from dsql_outbox.observability import PublishEnded, RoundEnded
+
+ROUND = RoundEnded(read=0, delivered=0, failed=0, dead=0, held=0, sink_available=True)
+OUTAGE = RoundEnded(read=1, delivered=0, failed=0, dead=0, held=0, sink_available=False)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def health(clock: Clock) -> Health:
+    health = Health(clock)
+    health.database = health.broker = OK
+    return health
+
+
+def test_a_new_one_is_alive_and_not_ready(clock: Clock) -> None:
+    health = Health(clock)
+    assert health.alive().alive
+    found = health.ready()
+    assert not found.ready
+    assert OK not in {found.database, found.broker, found.rounds}
+
+
+def test_it_is_ready_once_a_round_has_ended_and_all_answer(health: Health) -> None:
+    assert not health.ready().ready
+    health(ROUND)
+    assert health.ready().ready
+
+
+@pytest.mark.parametrize("part", ["database", "broker"])
+def test_a_part_that_fails_is_named(health: Health, part: str) -> None:
+    health(ROUND)
+    setattr(health, part, "cannot be reached")
+    found = health.ready()
+    assert not found.ready
+    assert getattr(found, part) == "cannot be reached"
+
+
+def test_a_round_that_met_no_broker_counts_though_the_probe_met_one(health: Health) -> None:
+    health(OUTAGE)
+    assert health.ready().broker == "cannot be reached"
+    health(ROUND)
+    assert health.ready().ready
+
+
+def test_a_long_round_is_at_work_as_long_as_it_tells_of_messages(
+    health: Health, clock: Clock
+) -> None:
+    health(ROUND)
+    clock.now = SILENT
+    assert health.ready().ready
+    health(PublishEnded(None, "topic", "delivered"))  # type: ignore[arg-type]
+    clock.now = 2 * SILENT
+    assert health.ready().ready
+    clock.now += 1
+    assert health.ready().rounds == f"no sign of life for {SILENT + 1:.0f} s"
+
+
+def test_silence_calls_for_a_restart_only_if_nothing_else_is_to_blame(
+    health: Health, clock: Clock
+) -> None:
+    health(ROUND)
+    clock.now = STUCK
+    assert health.alive().alive
+    clock.now = STUCK + 1
+    assert not health.alive().alive
+    health.broker = "cannot be reached"
+    assert health.alive().alive
+    health.broker, health.database = OK, "cannot be reached"
+    assert health.alive().alive
+    health.database = OK
+    health.beat()
+    assert health.alive().alive
+
+
+def test_told_to_end_it_is_alive_and_not_ready(health: Health) -> None:
+    health(ROUND)
+    health.draining = True
+    assert health.alive().alive
+    assert health.ready().rounds == "told to end"
