@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from tests._support.commands import run as run_process
 
 from dsql_outbox.cli import main
-from dsql_outbox.cli._status import _duration
+from dsql_outbox.cli._status_tables import duration
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply, statement
 
@@ -72,6 +72,7 @@ def test_an_empty_outbox_is_all_zeros(url: str) -> None:
         "failures": {"count": 0, "more": False, "blocked": 0, "worst": []},
         "deadLetters": {"count": 0, "more": False},
         "shards": [{"shard": n, **shard} for n in range(3)],
+        "publishers": [],
     }
 
 
@@ -185,6 +186,7 @@ def test_piped_it_is_aligned_text_without_colours(url: str, sql: psycopg.Connect
         "failing       0\n"
         "dead letters  0\n"
         "shards        3, 0 leased\n"
+        "publishers    0 alive\n"
         "\n"
         "shard  oldest     leased by  lease ends in\n"
         "1      1 h 6 min  -          -\n"
@@ -244,4 +246,4 @@ def test_no_database_is_wrong_usage() -> None:
     ],
 )
 def test_durations_have_the_units_that_matter(seconds: float, shown: str) -> None:
-    assert _duration(seconds) == shown
+    assert duration(seconds) == shown

@@ -252,7 +252,7 @@ def test_without_the_extra_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_receiver_refuses_what_it_cannot_read(receiver: OtlpReceiver) -> None:
-    assert post(receiver, "/v1/metrics", b"") == 404
+    assert post(receiver, "/v1/logs", b"") == 404
     assert post(receiver, "/v1/traces", b"\xff not protobuf") == 400
     assert post(receiver, "/v1/traces", b"not gzip", {"content-encoding": "gzip"}) == 400
     assert post(receiver, "/v1/traces", gzip.compress(b""), {"content-encoding": "gzip"}) == 200

@@ -2,18 +2,24 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final
+from time import monotonic
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
+import psycopg
 
 from dsql_outbox.outbox import Connection, Database
 from dsql_outbox.schema import statement
 
+from ._errors import is_outage
 from ._tables import schema_error
 
 _LIMIT: Final = 1_000
 _SHOWN: Final = 5
+_PUBLISHERS: Final = 100
+_LEASE: Final = 10.0
+"""Seconds, a publisher's default: who was not seen for longer counts for nothing."""
 
 
 class Bounded(msgspec.Struct, frozen=True):
@@ -53,6 +59,21 @@ class Shard(msgspec.Struct, frozen=True, rename="camel"):
     lease_seconds: float | None
 
 
+class Seen(msgspec.Struct, frozen=True, rename="camel"):
+    """A publisher that announced itself, `seen_seconds` ago; alive if within one lease."""
+
+    owner: str
+    alive: bool
+    seen_seconds: float
+
+
+class Counters(NamedTuple):
+    """Rows that were ever put into the outbox and taken out of it."""
+
+    put: int
+    taken: int
+
+
 class Status(msgspec.Struct, frozen=True, rename="camel"):
     """The outbox as it is now; all times are seconds on the database's clock."""
 
@@ -62,6 +83,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
     failures: Failures
     dead_letters: Bounded
     shards: tuple[Shard, ...]
+    publishers: tuple[Seen, ...]
 
 
 def read_status(database: Database) -> Status:
@@ -71,6 +93,13 @@ def read_status(database: Database) -> Status:
     """
     with database.connect() as connection, schema_error(database.schema):
         return _read(connection, database.schema)
+
+
+def read_status_and_counters(database: Database, timeout: float) -> tuple[Status, Counters | None]:
+    """The same, and what makes rates, if this database knows it; `timeout` is for connecting."""
+    with database.connect(timeout=timeout) as connection, schema_error(database.schema):
+        connection.deadline = monotonic() + timeout
+        return _read(connection, database.schema), _counters(connection, database.schema)
 
 
 def _read(connection: Connection, schema: str) -> Status:
@@ -86,7 +115,23 @@ def _read(connection: Connection, schema: str) -> Status:
         failures=_failures(rows("status_failures", limit=_LIMIT, shown=_SHOWN)),
         dead_letters=_bounded(rows("status_dead", limit=_LIMIT)[0][0]),
         shards=shards,
+        publishers=tuple(map(_seen, rows("status_publishers", shown=_PUBLISHERS))),
     )
+
+
+def _counters(connection: Connection, schema: str) -> Counters | None:
+    try:
+        (row,) = connection.execute(statement("status_counters", schema)).fetchall()
+    except psycopg.Error as error:
+        if is_outage(error):
+            raise
+        return None
+    return Counters(*row)
+
+
+def _seen(row: Sequence[Any]) -> Seen:
+    owner, seconds = row
+    return Seen(owner, seconds <= _LEASE, round(seconds, 3))
 
 
 def _shard(row: Sequence[Any]) -> Shard:
