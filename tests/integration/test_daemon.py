@@ -98,6 +98,20 @@ def test_a_drain_that_takes_too_long_ends_with_its_own_code_and_loses_nothing(
     assert run("publish", "--database", url, "--sink", broker.url, "--until-empty").code == 0
 
 
+def test_a_database_that_does_not_answer_cannot_hold_up_the_end(url: str, tmp_path: Path) -> None:
+    write(url, "Moved")
+    with PostgresProxy(url) as proxy:
+        held = proxy.hold(matching="DELETE FROM")
+        with publish(proxy.url, f"jsonl:{tmp_path}/out", "--drain", 0.3, *LISTEN) as command:
+            held.arrived(10)
+            asked = monotonic()
+            command.signal(signal.SIGTERM)
+            done = command.wait()
+        held.drop()
+    assert done.code == 75
+    assert monotonic() - asked < 5.0
+
+
 def test_a_second_ctrl_c_does_not_wait_for_the_broker(url: str, broker: SlowBroker) -> None:
     sink = f"{broker.url}?stream=EVENTS&timeout=60"
     with broker.held(), publish(url, sink, "--drain", 60) as command:

@@ -13,7 +13,7 @@ import click
 import pytest
 import yaml
 
-from dsql_outbox.cli import _tracing, main
+from dsql_outbox.cli import _otel_environment, main
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -111,8 +111,8 @@ def test_the_relay_makes_its_stream() -> None:
 
 def test_our_environment_names_are_ones_that_are_read() -> None:
     names = {name for ours in OURS for name in SERVICES[ours].get("environment", {})}
-    assert names == {"OTEL_EXPORTER_OTLP_ENDPOINT"}
-    assert names <= set(_tracing._ENDPOINTS)
+    assert names == {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"}
+    assert names <= set(_otel_environment._names("TRACES", "ENDPOINT"))
 
 
 def test_what_the_image_copies_is_there_and_not_ignored() -> None:
@@ -132,7 +132,7 @@ def test_the_image_installs_extras_that_exist() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     installs = re.findall(r"^RUN uv sync (.+)$", DOCKERFILE, re.MULTILINE)
     extras = [re.findall(r"--extra (\w+)", install) for install in installs]
-    assert extras == [["dsql", "nats", "otlp"]] * 2
+    assert extras == [["dsql", "nats", "otlp", "prometheus"]] * 2
     assert set(extras[0]) <= set(project["optional-dependencies"])
     assert all("--frozen" in install and "--no-dev" in install for install in installs)
 

@@ -1,0 +1,165 @@
+"""The examples for systemd and Kubernetes agree with the command, the image and the docs.
+
+No test here starts systemd or a cluster.
+"""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from dsql_outbox.cli import main
+from dsql_outbox.cli._daemon import Address
+from dsql_outbox.cli._errors import FAILED, OVERDUE, Misused, Unreachable
+from dsql_outbox.cli._health import SILENT, STUCK
+from dsql_outbox.cli._http import _CONNECTIONS, _SECONDS
+from dsql_outbox.cli._probing import EVERY
+from dsql_outbox.cli._sdk import FLUSH_SECONDS
+from dsql_outbox.cli._tables import TablesMissing
+from dsql_outbox.publisher.sinks._nats_url import parse_nats_url
+
+ROOT = Path(__file__).parents[2]
+UNIT = (ROOT / "examples/systemd/dsql-outbox.service").read_text()
+MANIFEST = yaml.safe_load((ROOT / "examples/kubernetes/publisher.yaml").read_text())
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+DOCS = (ROOT / "docs/daemon.md").read_text()
+POD = MANIFEST["spec"]["template"]["spec"]
+(CONTAINER,) = POD["containers"]
+
+MARGIN = parse_nats_url("nats://localhost").timeout + 2 * FLUSH_SECONDS
+"""Seconds that may pass after the drain: the sink closes, spans and metrics are sent."""
+
+
+def unit(key: str) -> str:
+    (value,) = re.findall(rf"^{key}=(.*)$", UNIT, re.MULTILINE)
+    return str(value)
+
+
+def params(words: list[str]) -> dict[str, Any]:
+    """What the command makes of these words; raises what it would say if they were wrong."""
+    name, command, args = main.resolve_command(click.Context(main), words)
+    assert command is not None
+    needed = {"DSQL_OUTBOX_SINK": "stdout:", "DSQL_OUTBOX_DATABASE": "postgresql://x"}
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in needed.items():
+            patch.setenv(variable, value)
+        return command.make_context(name, args).params
+
+
+def systemd() -> dict[str, Any]:
+    return params(shlex.split(unit("ExecStart"))[1:])
+
+
+def kubernetes() -> dict[str, Any]:
+    return params(CONTAINER["args"])
+
+
+@pytest.mark.parametrize("found", [systemd(), kubernetes()], ids=["systemd", "kubernetes"])
+def test_the_options_are_ones_that_the_command_has(found: dict[str, Any]) -> None:
+    assert found["log_format"] == "json"
+    assert isinstance(found["listen"], Address)
+    assert not found["until_empty"]
+
+
+@pytest.mark.parametrize(
+    ("grace", "drain"),
+    [
+        (float(unit("TimeoutStopSec")), systemd()["drain"]),
+        (POD["terminationGracePeriodSeconds"], kubernetes()["drain"]),
+        (float(COMPOSE["services"]["publisher"]["stop_grace_period"].removesuffix("s")), 20.0),
+    ],
+    ids=["systemd", "kubernetes", "compose"],
+)
+def test_nobody_is_killed_before_the_drain_and_what_follows_it_are_over(
+    grace: float, drain: float
+) -> None:
+    assert grace > drain + MARGIN
+
+
+def test_systemd_restarts_it_unless_a_person_is_needed() -> None:
+    assert unit("Restart") == "on-failure"
+    never = {int(code) for code in unit("RestartPreventExitStatus").split()}
+    assert never == {Misused.exit_code, TablesMissing.exit_code}
+
+
+def test_systemd_keeps_the_urls_out_of_the_command_line() -> None:
+    assert "://" not in unit("ExecStart")
+    assert set(re.findall(r"^#   (\w+)=", UNIT, re.MULTILINE)) == {
+        "DSQL_OUTBOX_DATABASE",
+        "DSQL_OUTBOX_SINK",
+    }
+    assert systemd()["listen"].host == "127.0.0.1"
+
+
+def test_kubernetes_asks_where_it_listens() -> None:
+    (port,) = CONTAINER["ports"]
+    assert kubernetes()["listen"] == Address("0.0.0.0", port["containerPort"])
+    probes = {
+        kind: CONTAINER[f"{kind}Probe"]["httpGet"] for kind in ("liveness", "readiness", "startup")
+    }
+    assert probes == {
+        "liveness": {"path": "/healthz", "port": port["name"]},
+        "readiness": {"path": "/readyz", "port": port["name"]},
+        "startup": {"path": "/healthz", "port": port["name"]},
+    }
+    annotations = MANIFEST["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/port"] == str(port["containerPort"])
+    assert annotations["prometheus.io/path"] == "/metrics"
+
+
+def test_kubernetes_has_the_urls_from_a_secret() -> None:
+    sources = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in CONTAINER["env"]}
+    assert set(sources) == {"DSQL_OUTBOX_DATABASE", "DSQL_OUTBOX_SINK"}
+    text = (ROOT / "examples/kubernetes/publisher.yaml").read_text()
+    for source in sources.values():
+        assert f"--from-literal={source['key']}=" in text
+
+
+def test_kubernetes_runs_it_as_the_user_of_the_image_and_with_no_rights() -> None:
+    (uid,) = re.findall(r"--uid (\d+)", (ROOT / "Dockerfile").read_text())
+    assert POD["securityContext"]["runAsUser"] == int(uid)
+    assert POD["securityContext"]["runAsNonRoot"] is True
+    assert CONTAINER["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert set(CONTAINER["resources"]["limits"]) == {"memory"}
+
+
+def test_the_selector_finds_the_pods() -> None:
+    assert (
+        MANIFEST["spec"]["selector"]["matchLabels"]
+        == MANIFEST["spec"]["template"]["metadata"]["labels"]
+    )
+
+
+def test_the_docs_have_every_exit_code_and_so_has_the_help() -> None:
+    codes = {0, FAILED, OVERDUE, 130, Misused.exit_code, Unreachable.exit_code}
+    codes.add(TablesMissing.exit_code)
+    section = DOCS.split("## Exit codes", 1)[1].split("\n## ", 1)[0]
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)} == codes
+    command = main.get_command(click.Context(main), "publish")
+    assert command is not None
+    epilog = command.epilog or ""
+    assert {int(code) for code in re.findall(r"^  (\d+) +\w", epilog, re.MULTILINE)} == codes
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"for {STUCK:.0f} s, though",
+        f"sign of life within {SILENT:.0f} s",
+        f"statement, every {EVERY:.0f} s",
+        f"{60 / EVERY:.0f} statements a",
+        f"has {_SECONDS:.0f} seconds for all, and {_CONNECTIONS} may",
+        "`--drain` seconds at most (20)",
+        "stopTimeout: 45",
+    ],
+)
+def test_the_docs_have_the_numbers_of_the_code(said: str) -> None:
+    assert said in " ".join(DOCS.split())
