@@ -269,6 +269,17 @@ def test_an_error_that_ends_it_is_json_too(database_url: str) -> None:
     assert line["message"].endswith("run `dsql-outbox schema apply`")
 
 
+def test_metrics_that_are_refused_cost_one_line_and_no_failure(url: str) -> None:
+    with OtlpReceiver() as collector:
+        done = run(
+            *("publish", "--database", url, "--sink", "stdout:", "--until-empty"),
+            env={"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{collector.endpoint}/elsewhere"},
+        )
+    assert done.code == 0
+    assert done.err.count("metrics are lost") == 1
+    assert "Traceback" not in done.err
+
+
 @pytest.mark.slow
 def test_metrics_that_nobody_takes_cost_one_line_and_no_failure(url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:

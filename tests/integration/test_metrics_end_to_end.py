@@ -1,5 +1,6 @@
 """Metrics of real runs, read as Prometheus reads them: the values are what happened."""
 
+import sys
 from collections.abc import Iterator
 from functools import partial
 
@@ -10,7 +11,7 @@ from tests._support.scrapes import base_url, get, samples
 from tests._support.waiting import wait_until
 
 from dsql_outbox.cli._metering import metering
-from dsql_outbox.outbox import Database, Entity, Event
+from dsql_outbox.outbox import Database, Entity, Event, MissingExtra
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import NatsServer, OtlpReceiver, OutboxProxy
 from dsql_outbox.writer import Writer, WriterSettings
@@ -126,3 +127,22 @@ def test_nobody_asks_so_the_sdk_is_not_even_loaded() -> None:
     with metering("test") as meters:
         assert meters.hooks == ()
         assert meters.exposition is None
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "endpoint"),
+    [
+        ("opentelemetry.exporter.prometheus", "prometheus", ""),
+        ("opentelemetry.exporter.otlp.proto.http.metric_exporter", "otlp", "http://127.0.0.1:9"),
+    ],
+)
+def test_a_missing_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, module: str, extra: str, endpoint: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", endpoint)
+    with (
+        pytest.raises(MissingExtra, match=rf"pip install 'dsql-outbox\[{extra}\]'"),
+        metering("test", prometheus=extra == "prometheus"),
+    ):
+        pass

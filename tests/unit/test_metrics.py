@@ -7,6 +7,7 @@ from typing import Any, get_args
 from uuid import UUID
 
 import pytest
+from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
@@ -271,3 +272,23 @@ def test_without_a_provider_nothing_is_opened() -> None:
     assert metric_facts(WriteStarted(EVENT, "n", "t", "topic", 1)) is None
     assert metric_facts(TransactionStarted(1)) is None
     assert "_meter" not in vars(metric_facts)
+
+
+def test_a_write_looks_once_for_somebody_who_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[None] = []
+    found = metrics.get_meter_provider
+
+    def counted() -> object:
+        looks.append(None)
+        return found()
+
+    monkeypatch.setattr(metrics, "get_meter_provider", counted)
+    hook = MetricFacts()
+    for fact in (
+        WriteStarted(EVENT, "n", "t", "topic", 1),
+        TransactionStarted(1),
+        AttemptEnded(EVENT, 1, 0.0, 0, 1, "committed"),
+        WriteEnded(EVENT, "committed", 1, 0),
+    ):
+        assert hook(fact) is None
+    assert len(looks) == 1

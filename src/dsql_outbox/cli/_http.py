@@ -7,6 +7,7 @@ be small; so none can harm the relay, whatever it does or leaves undone.
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
@@ -17,7 +18,7 @@ from dsql_outbox.outbox import SettingsError
 logger = logging.getLogger("dsql_outbox")
 
 _SECONDS: Final = 5.0  # for a whole exchange
-_CONNECTIONS: Final = 32  # at once; one more is closed unheard
+_CONNECTIONS: Final = 32  # at once; for one more the oldest is closed
 _REQUEST_BYTES: Final = 8192
 
 
@@ -55,14 +56,14 @@ async def serving(host: str, port: int, routes: Routes) -> AsyncGenerator[str]:
 class _Server:
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
-        self._open = 0
+        self._open: OrderedDict[asyncio.StreamWriter, None] = OrderedDict()  # oldest first
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, from its first byte to its end."""
-        if self._open >= _CONNECTIONS:
-            writer.transport.abort()
-            return
-        self._open += 1
+        if len(self._open) >= _CONNECTIONS:
+            # Whoever is here longest is the one that dawdles: a good client takes milliseconds.
+            self._open.popitem(last=False)[0].transport.abort()
+        self._open[writer] = None
         # So that `drain` returns when all is sent, and what is not can be thrown away.
         writer.transport.set_write_buffer_limits(0)
         try:
@@ -72,7 +73,7 @@ class _Server:
                     await writer.drain()
                     writer.write_eof()
         finally:
-            self._open -= 1
+            self._open.pop(writer, None)
             writer.transport.abort()
 
     async def _answer(self, reader: asyncio.StreamReader) -> bytes:
