@@ -141,6 +141,7 @@ def test_a_second_sigterm_changes_nothing(url: str, broker: SlowBroker) -> None:
     assert (done.code, waiting(url)) == (0, 0)
 
 
+@pytest.mark.slow
 def test_it_is_not_ready_while_the_broker_is_down_and_ready_again_after(
     url: str, server: NatsServer
 ) -> None:

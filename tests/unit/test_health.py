@@ -2,8 +2,13 @@
 
 import pytest
 
+from dsql_outbox.cli._daemon import Daemon
 from dsql_outbox.cli._health import OK, SILENT, STUCK, Health
+from dsql_outbox.cli._metering import Metering
+from dsql_outbox.cli._relaying import Relaying
 from dsql_outbox.observability import PublishEnded, RoundEnded
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import PublisherSettings
 
 ROUND = RoundEnded(read=0, delivered=0, failed=0, dead=0, held=0, sink_available=True)
 OUTAGE = RoundEnded(read=1, delivered=0, failed=0, dead=0, held=0, sink_available=False)
@@ -93,3 +98,21 @@ def test_told_to_end_it_is_alive_and_not_ready(health: Health) -> None:
     health.draining = True
     assert health.alive().alive
     assert health.ready().rounds == "told to end"
+
+
+def test_the_answers_over_http_are_503_with_the_reason(health: Health, clock: Clock) -> None:
+    relaying = Relaying(
+        Database("postgresql://x"), "stdout:", PublisherSettings(), until_empty=True
+    )
+    relaying.health = health
+    routes = Daemon(relaying, Metering(), listen=None, drain=1)._routes()
+    health(ROUND)
+    assert {routes[path]().status for path in ("/healthz", "/readyz")} == {200}
+    clock.now = STUCK + 1
+    answer = routes["/healthz"]()
+    assert (answer.status, answer.body) == (
+        503,
+        b'{"alive":false,"relay":"no sign of life for 61 s"}\n',
+    )
+    assert routes["/readyz"]().status == 503
+    assert "/metrics" not in routes, "nobody measures"

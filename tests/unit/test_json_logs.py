@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
+from dsql_outbox.cli._logs import announce, logs_on_stderr
 from dsql_outbox.observability import (
     JsonFormatter,
     PublishEnded,
@@ -94,3 +95,26 @@ def test_what_another_library_carries_stays_out_and_a_traceback_is_one_line() ->
     assert "\n" not in line
     assert "secret" not in line
     assert json.loads(line)["exception"].endswith("ValueError: two\nlines")
+
+
+@pytest.mark.parametrize("name", ["dsql_outbox", "asyncio"])
+def test_a_command_logs_other_libraries_in_json_too_and_each_line_once(
+    capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    with logs_on_stderr(verbose=False, log_format="json"):
+        logging.getLogger(name).warning("careful")
+        logging.getLogger(name).info("not asked for")
+    (line,) = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert (line["logger"], line["message"]) == (name, "careful")
+
+
+def test_what_a_command_says_itself_is_plain_text_unless_json_is_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with logs_on_stderr(verbose=False):
+        announce("begun")
+    with logs_on_stderr(verbose=False, log_format="json"):
+        announce("begun")
+    plain, as_json = capsys.readouterr().err.splitlines()
+    assert plain == "begun"
+    assert json.loads(as_json)["message"] == "begun"

@@ -33,7 +33,7 @@ def announce(text: str) -> None:
 
 @contextmanager
 def logs_on_stderr(*, verbose: bool, log_format: LogFormat = "text") -> Generator[None]:
-    """Show warnings, and if `verbose` also what is merely of interest.
+    """Show warnings, those of other libraries too; if `verbose` also what is merely of interest.
 
     In JSON the error that ends the command is a record too.
     """
@@ -41,9 +41,8 @@ def logs_on_stderr(*, verbose: bool, log_format: LogFormat = "text") -> Generato
     handler.setFormatter(JsonFormatter() if log_format == "json" else _TextFormatter(_FORMAT))
     loggers = {logging.getLogger(name): levels[verbose] for name, levels in _LEVELS.items()}
     before = {logger: logger.level for logger in loggers}
+    logging.getLogger().addHandler(handler)
     for logger, level in loggers.items():
-        if logger.name != _COMMAND:  # its records reach the handler of its parent
-            logger.addHandler(handler)
         logger.setLevel(level)
     try:
         with short_errors(), tables_needed():
@@ -54,9 +53,9 @@ def logs_on_stderr(*, verbose: bool, log_format: LogFormat = "text") -> Generato
         logging.getLogger(_COMMAND).error(error.format_message())  # noqa: TRY400 - for users
         raise click.exceptions.Exit(error.exit_code) from error
     finally:
+        logging.getLogger().removeHandler(handler)
         for logger, level in before.items():
             logger.setLevel(level)
-            logger.removeHandler(handler)
 
 
 class _TextFormatter(logging.Formatter):

@@ -64,7 +64,6 @@ class Probe:
         except psycopg.errors.InsufficientPrivilege:
             self._health.database = OK  # it answers; only how old the backlog is stays unknown
         except Exception:  # noqa: BLE001 - no way to fail may end the relay
-            self._hang_up()
             self._health.database = "cannot be reached"
         else:
             self._health.database = OK

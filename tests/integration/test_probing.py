@@ -1,0 +1,145 @@
+"""What database and broker answer to the daemon's questions, on real ones that come and go."""
+
+from collections.abc import AsyncGenerator, Callable, Iterator
+
+import anyio
+import anyio.to_thread
+import psycopg
+import pytest
+
+from dsql_outbox.cli import _probing
+from dsql_outbox.cli._health import OK, Health
+from dsql_outbox.cli._probing import Probe
+from dsql_outbox.observability import BacklogAge, Fact
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import open_sink
+from dsql_outbox.schema import apply
+from dsql_outbox.testing import MemorySink, NatsServer, PostgresProxy
+
+pytestmark = pytest.mark.anyio
+
+
+class Probed:
+    def __init__(self, url: str) -> None:
+        self.health = Health()
+        self.facts: list[Fact] = []
+        self.probe = Probe(Database(url), self.health, [self.facts.append])
+
+    def ages(self) -> list[float]:
+        return [fact.seconds for fact in self.facts if isinstance(fact, BacklogAge)]
+
+
+async def until(state: Callable[[], bool]) -> None:
+    with anyio.fail_after(15):
+        while not state():  # noqa: ASYNC110 - a state, wherever it comes from
+            await anyio.sleep(0.01)
+
+
+@pytest.fixture
+def url(database_url: str) -> str:
+    apply(Database(database_url), shards=2)
+    return database_url
+
+
+@pytest.fixture
+def proxy(url: str) -> Iterator[PostgresProxy]:
+    with PostgresProxy(url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def probed(proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Probed]:
+    monkeypatch.setattr(_probing, "EVERY", 0.02)
+    monkeypatch.setattr(_probing, "_LONGEST", 0.5)
+    probed = Probed(proxy.url)
+    async with anyio.create_task_group() as group:
+        group.start_soon(probed.probe.run)
+        yield probed
+        group.cancel_scope.cancel()
+
+
+async def test_a_broker_that_goes_and_comes_is_seen_both_times(probed: Probed) -> None:
+    health = probed.health
+    assert health.broker == "not connected yet"
+    with NatsServer() as server:
+        async with open_sink(f"{server.url}?timeout=1") as sink:
+            probed.probe.watch(sink)
+            await until(lambda: health.broker == OK)
+            await anyio.to_thread.run_sync(server.stop)
+            await until(lambda: health.broker == "cannot be reached")
+            await anyio.to_thread.run_sync(server.start)
+            await until(lambda: health.broker == OK)
+            probed.probe.watch(None)
+            await until(lambda: health.broker == "not connected yet")
+
+
+async def test_a_new_sink_is_asked_at_once(probed: Probed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_probing, "EVERY", 600)
+    await until(lambda: bool(probed.ages()))
+    await anyio.wait_all_tasks_blocked()
+    probed.probe.watch(MemorySink())
+    await until(lambda: probed.health.broker == OK)
+
+
+async def test_a_sink_with_a_bug_is_told_and_ends_nothing(probed: Probed) -> None:
+    class Broken(MemorySink):
+        async def publish(self, _: object, /) -> list[object]:  # type: ignore[override]
+            raise ZeroDivisionError
+
+    probed.probe.watch(Broken())  # type: ignore[arg-type]
+    await until(lambda: probed.health.broker == "failed: ZeroDivisionError")
+    probed.probe.watch(MemorySink())
+    await until(lambda: probed.health.broker == OK)
+
+
+async def test_a_database_that_goes_and_comes_is_seen_both_times(
+    probed: Probed, proxy: PostgresProxy
+) -> None:
+    health = probed.health
+    await until(lambda: health.database == OK)
+    proxy.refuse_connections()
+    proxy.cut_all()
+    await until(lambda: health.database == "cannot be reached")
+    proxy.refuse_connections(0)
+    await until(lambda: health.database == OK)
+
+
+async def test_a_database_that_does_not_answer_is_out_of_reach(
+    probed: Probed, proxy: PostgresProxy
+) -> None:
+    await until(lambda: probed.health.database == OK)
+    proxy.stall(matching="outbox_backlog")
+    await until(lambda: probed.health.database == "cannot be reached")
+    await until(lambda: probed.health.database == OK)
+
+
+async def test_the_age_of_the_backlog_is_told_and_zero_when_nothing_waits(
+    probed: Probed, url: str
+) -> None:
+    await until(lambda: probed.ages() == [0.0] * len(probed.ages()) != [])
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute(
+            """INSERT INTO outbox.outbox VALUES (1, 1, gen_random_uuid(), 0, 'Car', 'c', 1, 't',
+               '{}', '{}', clock_timestamp() - interval '90 s')"""
+        )
+    await until(lambda: probed.ages()[-1] > 0)
+    assert 90 <= probed.ages()[-1] < 120
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "said"),
+    [
+        ("42P01", "lacks the outbox tables: run `dsql-outbox schema apply`"),
+        ("3F000", "lacks the outbox tables: run `dsql-outbox schema apply`"),
+        ("42501", OK),
+    ],
+)
+async def test_what_the_database_refuses_is_told_apart(
+    probed: Probed, proxy: PostgresProxy, sqlstate: str, said: str
+) -> None:
+    proxy.refuse(None, sqlstate=sqlstate, message="no", matching="outbox_backlog")
+    for _ in range(2):  # one answer may have been on its way
+        probed.health.database = "asked again"
+        probed.facts.clear()
+        await until(lambda: probed.health.database == said)
+    assert probed.ages() == []
