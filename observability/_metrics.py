@@ -14,7 +14,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
 
 from opentelemetry import metrics
-from opentelemetry.metrics import Counter, Histogram, Meter, MeterProvider
+from opentelemetry.metrics import Meter, MeterProvider
 
 from . import _metric_names as names
 from ._facts import (
@@ -31,6 +31,7 @@ from ._facts import (
     WriteStarted,
 )
 from ._hooks import Scope
+from ._instruments import RelayInstruments, WriterInstruments, gauge
 
 _NS: Final = 1e-9
 _API: Final = "opentelemetry.metrics"
@@ -75,16 +76,16 @@ class MetricFacts:
         return metrics.get_meter("dsql_outbox", version("dsql-outbox"), self._provider)
 
     @cached_property
-    def _writer(self) -> "_WriterInstruments":
-        return _WriterInstruments(self._meter)
+    def _writer(self) -> WriterInstruments:
+        return WriterInstruments(self._meter)
 
     @cached_property
-    def _relay(self) -> "_RelayInstruments":
-        return _RelayInstruments(self._meter)
+    def _relay(self) -> RelayInstruments:
+        return RelayInstruments(self._meter)
 
     @cached_property
     def _backlog_age(self) -> Any:
-        return _gauge(self._meter, names.BACKLOG_AGE)
+        return gauge(self._meter, names.BACKLOG_AGE)
 
     def _start_write(self, _fact: WriteStarted) -> Scope:
         return _WriteScope(self._writer)
@@ -117,47 +118,6 @@ metric_facts: Final = MetricFacts()
 """The hook on the global meter provider: on by default."""
 
 
-class _WriterInstruments:
-    def __init__(self, meter: Meter) -> None:
-        self.calls = _counter(meter, names.WRITES)
-        self.attempts = _counter(meter, names.ATTEMPTS)
-        self.conflicts = _counter(meter, names.CONFLICTS)
-        self.exhausted = _counter(meter, names.EXHAUSTED)
-        self.waited = _counter(meter, names.WAITED)
-        self.duration = _histogram(meter, names.WRITE_DURATION, names.WRITE_BUCKETS)
-        self.attempt_duration = _histogram(meter, names.ATTEMPT_DURATION, names.WRITE_BUCKETS)
-        self.events = _histogram(meter, names.TRANSACTION_EVENTS, names.EVENTS_BUCKETS)
-
-
-class _RelayInstruments:
-    def __init__(self, meter: Meter) -> None:
-        self.messages = _counter(meter, names.MESSAGES)
-        self.retries = _counter(meter, names.RETRIES)
-        self.duration = _histogram(meter, names.PUBLISH_DURATION, names.WRITE_BUCKETS)
-        self.wait_duration = _histogram(meter, names.WAIT_DURATION, names.WAIT_BUCKETS)
-        self.changes = _counter(meter, names.SHARDS_CHANGES)
-        self.owned = _gauge(meter, names.SHARDS_OWNED)
-        self._rounds = _counter(meter, names.ROUNDS)
-        # No zeros: a publisher that does not count them says nothing.
-        self._statements = _counter(meter, names.STATEMENTS, zeros=False)
-        self._read = _counter(meter, names.ROWS_READ)
-        self._deleted = _counter(meter, names.ROWS_DELETED, zeros=False)
-        self._dead = _counter(meter, names.DEAD_LETTERS)
-        self._held = _gauge(meter, names.ROWS_HELD)
-        self._available = _gauge(meter, names.SINK_AVAILABLE)
-
-    def take_round(self, fact: RoundEnded) -> None:
-        self._rounds.add(1)
-        self._read.add(fact.read)
-        self._dead.add(fact.dead)
-        self._held.set(fact.held)
-        self._available.set(int(fact.sink_available))
-        if fact.statements is not None:
-            self._statements.add(fact.statements)
-        if fact.deleted is not None:
-            self._deleted.add(fact.deleted)
-
-
 class _Timed:
     """A scope that only looks at the clock: it sends nothing along and is never current."""
 
@@ -183,7 +143,7 @@ class _Timed:
 
 
 class _WriteScope(_Timed):
-    def __init__(self, instruments: _WriterInstruments) -> None:
+    def __init__(self, instruments: WriterInstruments) -> None:
         super().__init__()
         self._to = instruments
 
@@ -215,7 +175,7 @@ class _WriteScope(_Timed):
 
 
 class _PublishScope(_Timed):
-    def __init__(self, instruments: _RelayInstruments) -> None:
+    def __init__(self, instruments: RelayInstruments) -> None:
         super().__init__()
         self._to = instruments
 
@@ -224,25 +184,3 @@ class _PublishScope(_Timed):
             attributes = {names.MESSAGES.attribute: fact.result}
             self._to.messages.add(1, attributes)
             self._to.duration.record(self.seconds(), attributes)
-
-
-def _counter(meter: Meter, metric: names.Metric, *, zeros: bool = True) -> Counter:
-    counter = meter.create_counter(metric.name, metric.unit, metric.description)
-    if zeros and not metric.attribute:
-        counter.add(0)
-    for value in metric.values:
-        counter.add(0, {metric.attribute: value})
-    return counter
-
-
-def _histogram(meter: Meter, metric: names.Metric, buckets: tuple[float, ...]) -> Histogram:
-    return meter.create_histogram(
-        metric.name,
-        metric.unit,
-        metric.description,
-        explicit_bucket_boundaries_advisory=buckets,
-    )
-
-
-def _gauge(meter: Meter, metric: names.Metric) -> Any:
-    return meter.create_gauge(metric.name, metric.unit, metric.description)

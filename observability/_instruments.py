@@ -1,0 +1,77 @@
+"""The instruments of OpenTelemetry's metrics API, made with zeros for all that can be counted."""
+
+from typing import Any
+
+from opentelemetry.metrics import Counter, Histogram, Meter
+
+from . import _metric_names as names
+from ._facts import RoundEnded
+
+
+class WriterInstruments:
+    """What a writer counts and measures."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.calls = _counter(meter, names.WRITES)
+        self.attempts = _counter(meter, names.ATTEMPTS)
+        self.conflicts = _counter(meter, names.CONFLICTS)
+        self.exhausted = _counter(meter, names.EXHAUSTED)
+        self.waited = _counter(meter, names.WAITED)
+        self.duration = _histogram(meter, names.WRITE_DURATION, names.WRITE_BUCKETS)
+        self.attempt_duration = _histogram(meter, names.ATTEMPT_DURATION, names.WRITE_BUCKETS)
+        self.events = _histogram(meter, names.TRANSACTION_EVENTS, names.EVENTS_BUCKETS)
+
+
+class RelayInstruments:
+    """What a publisher counts and measures."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.messages = _counter(meter, names.MESSAGES)
+        self.retries = _counter(meter, names.RETRIES)
+        self.duration = _histogram(meter, names.PUBLISH_DURATION, names.WRITE_BUCKETS)
+        self.wait_duration = _histogram(meter, names.WAIT_DURATION, names.WAIT_BUCKETS)
+        self.changes = _counter(meter, names.SHARDS_CHANGES)
+        self.owned = gauge(meter, names.SHARDS_OWNED)
+        self._rounds = _counter(meter, names.ROUNDS)
+        # No zeros: a publisher that does not count them says nothing.
+        self._statements = _counter(meter, names.STATEMENTS, zeros=False)
+        self._read = _counter(meter, names.ROWS_READ)
+        self._deleted = _counter(meter, names.ROWS_DELETED, zeros=False)
+        self._dead = _counter(meter, names.DEAD_LETTERS)
+        self._held = gauge(meter, names.ROWS_HELD)
+        self._available = gauge(meter, names.SINK_AVAILABLE)
+
+    def take_round(self, fact: RoundEnded) -> None:
+        """Add a round up."""
+        self._rounds.add(1)
+        self._read.add(fact.read)
+        self._dead.add(fact.dead)
+        self._held.set(fact.held)
+        self._available.set(int(fact.sink_available))
+        if fact.statements is not None:
+            self._statements.add(fact.statements)
+        if fact.deleted is not None:
+            self._deleted.add(fact.deleted)
+
+
+def _counter(meter: Meter, metric: names.Metric, *, zeros: bool = True) -> Counter:
+    counter = meter.create_counter(metric.name, metric.unit, metric.description)
+    if zeros and not metric.attribute:
+        counter.add(0)
+    for value in metric.values:
+        counter.add(0, {metric.attribute: value})
+    return counter
+
+
+def _histogram(meter: Meter, metric: names.Metric, buckets: tuple[float, ...]) -> Histogram:
+    return meter.create_histogram(
+        metric.name,
+        metric.unit,
+        metric.description,
+        explicit_bucket_boundaries_advisory=buckets,
+    )
+
+
+def gauge(meter: Meter, metric: names.Metric) -> Any:
+    """A gauge; the API has no public name for its type."""
+    return meter.create_gauge(metric.name, metric.unit, metric.description)
