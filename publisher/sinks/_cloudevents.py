@@ -1,7 +1,8 @@
 """CloudEvents 1.0 in binary mode: attributes as headers, the event itself as payload.
 
 The rules for names and values are those of the CloudEvents bindings for HTTP
-(1.0.2) and NATS (1.0.3-wip, the first with a binary mode), section 3.1.3 of both.
+(1.0.2) and NATS (1.0.3-wip, the first with a binary mode), section 3.1.3 of both,
+and for Kafka (1.0.2), section 3.2.3.
 """
 
 import re
@@ -33,6 +34,19 @@ def binary_headers(message: Message, prefix: str) -> dict[str, str]:
         name if name in TRACE_HEADERS else prefix + name: _encode_header(name, value)
         for name, value in message.headers.items()
     }
+
+
+def kafka_headers(message: Message) -> dict[str, bytes]:
+    """The message's headers for Kafka: names with "ce_", values UTF-8 and not percent-encoded.
+
+    `datacontenttype` is ``content-type`` (3.2.1); trace headers keep their
+    names; ``dedupe-id`` is the same each time a message is sent.
+    """
+    headers = {"dedupe-id": message.dedupe_id.encode()}
+    for name, value in message.headers.items():
+        own = "content-type" if name == "datacontenttype" else f"ce_{name}"
+        headers[name if name in TRACE_HEADERS else own] = value.encode(errors="replace")
+    return headers
 
 
 def attributes(headers: Mapping[str, str], prefix: str) -> dict[str, str]:

@@ -1,13 +1,13 @@
 """What a ``nats://`` URL says."""
 
-import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from dsql_outbox.outbox import SettingsError
+
+from ._url import TIMEOUT, parameters, seconds, split_hosts, split_login
 
 _FORM: Final = "nats://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]..][?PARAMETERS]"
 _PARAMETERS: Final = ("creds", "stream", "subjects", "timeout")
@@ -42,53 +42,23 @@ class NatsSettings:
 def parse_nats_url(url: str) -> NatsSettings:
     """Read a URL; raises `SettingsError`, which never shows a password."""
     try:
-        # By hand: some releases of urlsplit refuse more than one [..] in a URL.
-        scheme, _, rest = url.partition("://")
-        address, _, query = rest.partition("?")
-        login, _, hosts = address.removesuffix("/").rpartition("@")
-        names = tuple(_host(host) for host in hosts.split(","))
+        login, hosts, query = split_hosts(url, _PORT)
     except ValueError:
         # Not its cause, whose text may show the URL.
         raise SettingsError(f"a NATS URL is {_FORM}") from None
-    user, colon, password = (unquote(part) for part in login.partition(":"))
-    given = _parameters(query)
+    user, password = split_login(login)
+    given = parameters("a NATS URL", query, _PARAMETERS)
     return NatsSettings(
-        hosts=names,
-        tls=scheme == "tls",
-        user=user if colon else None,
-        password=password if colon else None,
-        token=None if colon else user or None,
+        hosts=hosts,
+        tls=url.startswith("tls:"),
+        user=None if password is None else user,
+        password=password,
+        token=user or None if password is None else None,
         creds=_creds(given.get("creds")),
-        timeout=_seconds(given.get("timeout", "5")),
+        timeout=seconds("a NATS URL", given.get("timeout", TIMEOUT)),
         stream=_stream(given),
         subjects=tuple(given.get("subjects", "events.>").split(",")),
     )
-
-
-def _host(text: str) -> str:
-    host = urlsplit(f"//{text}")
-    if not host.hostname or host.path or host.fragment:
-        raise ValueError(text)
-    return text if host.port else f"{text.rstrip(':')}:{_PORT}"
-
-
-def _parameters(query: str) -> dict[str, str]:
-    given = dict(parse_qsl(query, keep_blank_values=True))
-    if unknown := sorted(given.keys() - set(_PARAMETERS)):
-        raise SettingsError(
-            f"unknown in a NATS URL: {', '.join(unknown)}; known are {', '.join(_PARAMETERS)}"
-        )
-    return given
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise SettingsError(f"timeout of a NATS URL must be seconds above 0, got {text!r}")
-    return seconds
 
 
 def _stream(given: dict[str, str]) -> str | None:

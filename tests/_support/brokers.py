@@ -15,14 +15,15 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import nats
+from anyio import to_thread
+from tests._support.kafka import read_all
 
-from dsql_outbox.outbox import Message
+from dsql_outbox.outbox import TRACE_HEADERS, Message
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import (
     Outcome,
     Sink,
-    binary_headers,
-    decode_value,
+    attributes,
 )
 from dsql_outbox.testing import MemorySink, NatsServer
 
@@ -35,12 +36,13 @@ class Stored:
 
     topic: str
     headers: dict[str, str]
+    """Attributes and trace headers under their plain names, read by the broker's own binding."""
     payload: bytes
 
     @property
     def event_id(self) -> UUID:
         """Whose event it is."""
-        return UUID(self.headers["ce-id"])
+        return UUID(self.headers["id"])
 
 
 class Broker(Protocol):
@@ -75,7 +77,7 @@ class MemoryBroker:
         yield self.sink
 
     async def stored(self) -> list[Stored]:
-        return [Stored(m.topic, binary_headers(m, "ce-"), m.payload) for m in self.sink.messages]
+        return [Stored(m.topic, m.headers, m.payload) for m in self.sink.messages]
 
 
 # --- lines -----------------------------------------------------------------------------
@@ -92,8 +94,9 @@ def _read_line(line: bytes) -> Stored | None:
     except ValueError:
         return None
     assert set(read) == {"topic", "key", "headers", "payload"}
-    assert read["key"] == decode_value(read["headers"]["ce-subject"])
-    return Stored(read["topic"], read["headers"], read["payload"].encode())
+    headers = attributes(read["headers"], "ce-")
+    assert read["key"] == headers["subject"]
+    return Stored(read["topic"], headers, read["payload"].encode())
 
 
 @dataclass
@@ -173,7 +176,7 @@ class NatsBroker:
             state = (await jetstream.stream_info("EVENTS")).state
             numbers = range(state.first_seq, state.first_seq + state.messages)
             found = [await jetstream.get_msg("EVENTS", seq=n) for n in numbers]
-        return [Stored(m.subject, m.headers or {}, m.data or b"") for m in found]
+        return [Stored(m.subject, attributes(m.headers or {}, "ce-"), m.data or b"") for m in found]
 
     @asynccontextmanager
     async def jetstream(self) -> AsyncGenerator[Any]:
@@ -183,6 +186,39 @@ class NatsBroker:
             yield client.jetstream()
         finally:
             await client.close()
+
+
+# --- Kafka -----------------------------------------------------------------------------
+
+
+@dataclass
+class KafkaBroker:
+    """A Kafka broker or cluster, read back by a consumer."""
+
+    bootstrap: str
+    parameters: str = "timeout=5"
+
+    @property
+    def url(self) -> str:
+        return f"kafka://{self.bootstrap}?{self.parameters}"
+
+    def open(self) -> AbstractAsyncContextManager[Sink]:
+        return open_sink(self.url)
+
+    async def stored(self) -> list[Stored]:
+        found = await to_thread.run_sync(read_all, self.bootstrap)
+        return [
+            Stored(m.topic() or "", kafka_attributes(m.headers() or []), m.value() or b"")
+            for m in found
+        ]
+
+
+def kafka_attributes(headers: Any) -> dict[str, str]:
+    """What a consumer makes of a message's headers, by section 3.2.3 of Kafka's binding."""
+    read = {name: value.decode() for name, value in headers}
+    plain = {name: read[name] for name in TRACE_HEADERS if name in read}
+    own = {name[3:]: value for name, value in read.items() if name.startswith("ce_")}
+    return plain | own | {"datacontenttype": read["content-type"]}
 
 
 # --- harm ------------------------------------------------------------------------------
@@ -217,6 +253,8 @@ class Stage:
     """Whether the message is stored all the same, and only its answer is lost."""
     exactly_once: bool = False
     """Whether the broker knows a message again."""
+    across_topics: bool = True
+    """Whether the broker keeps the order of messages of different topics."""
 
 
 OpenStage = Callable[[Message], AbstractAsyncContextManager[Stage]]

@@ -1,29 +1,76 @@
 """Each sink's broker, and the faults of each to see its sink through."""
 
-from collections.abc import AsyncGenerator, Generator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
 from tests._support.brokers import (
-    SUBJECTS,
-    Before,
     Broker,
     FileBroker,
+    KafkaBroker,
     MemoryBroker,
     NatsBroker,
     OpenStage,
-    Stage,
     StdoutBroker,
-    files_of_at_most,
+)
+from tests._support.kafka import KafkaServer
+from tests._support.kafka_mock import MockKafka, mock_kafka
+from tests._support.stages import (
+    jsonl_tears_the_line,
+    kafka_loses_the_answer,
+    kafka_refuses,
+    memory_fails,
+    nats_loses_the_answer,
+    nats_refuses,
 )
 
-from dsql_outbox.outbox import Message
-from dsql_outbox.publisher import Retry, open_sink
-from dsql_outbox.publisher.sinks._lines import json_line
 from dsql_outbox.testing import NatsServer, TcpProxy
+from dsql_outbox.testing._process import free_port
+
+STAGES: Final[dict[str, tuple[Callable[..., Any], list[str]]]] = {
+    "memory refuses": (partial(memory_fails, "refused"), []),
+    "memory loses the answer": (partial(memory_fails, "unanswered"), []),
+    "jsonl tears the line": (jsonl_tears_the_line, ["jsonl_broker"]),
+    "nats refuses": (nats_refuses, ["nats_broker"]),
+    "nats loses the answer": (nats_loses_the_answer, ["nats_server", "nats_proxy"]),
+    "kafka refuses": (kafka_refuses, ["kafka_cluster"]),
+    "kafka loses the answer": (kafka_loses_the_answer, ["kafka_server", "kafka_proxy"]),
+}
+
+
+@pytest.fixture(params=["memory", "jsonl", "stdout", "nats", "kafka"])
+def broker(request: pytest.FixtureRequest) -> Broker:
+    """Each sink's broker in turn."""
+    found: Broker = request.getfixturevalue(f"{request.param}_broker")
+    return found
+
+
+@pytest.fixture(params=STAGES)
+def open_stage(request: pytest.FixtureRequest) -> OpenStage:
+    """Each fault that a broker of ours can have at one message, in turn."""
+    stage, fixtures = STAGES[request.param]
+    return partial(stage, *map(request.getfixturevalue, fixtures))
+
+
+@pytest.fixture
+def memory_broker() -> MemoryBroker:
+    """A list of messages."""
+    return MemoryBroker()
+
+
+@pytest.fixture
+def jsonl_broker(tmp_path: Path) -> FileBroker:
+    """A file that is not there yet."""
+    return FileBroker(tmp_path / "events.jsonl")
+
+
+@pytest.fixture
+def stdout_broker(tmp_path: Path) -> StdoutBroker:
+    """Standard output, kept in a file."""
+    return StdoutBroker(tmp_path / "stdout.jsonl")
 
 
 @pytest.fixture
@@ -48,106 +95,34 @@ def nats_broker(nats_server: NatsServer) -> NatsBroker:
     return NatsBroker(nats_server)
 
 
-@pytest.fixture(params=["memory", "jsonl", "stdout", "nats"])
-def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Broker:
-    """Each sink's broker in turn."""
-    match request.param:
-        case "memory":
-            return MemoryBroker()
-        case "jsonl":
-            return FileBroker(tmp_path / "events.jsonl")
-        case "stdout":
-            return StdoutBroker(tmp_path / "stdout.jsonl")
-        case _:
-            found: NatsBroker = request.getfixturevalue("nats_broker")
-            return found
+@pytest.fixture
+def kafka_port() -> int:
+    """Where the Kafka broker listens."""
+    return free_port()
 
 
-@pytest.fixture(
-    params=[
-        "memory refuses",
-        "memory loses the answer",
-        "jsonl tears the line",
-        "nats refuses",
-        "nats loses the answer",
-    ]
-)
-def open_stage(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStage:
-    """Each fault that a broker of ours can have at one message, in turn."""
-    match request.param:
-        case "memory refuses":
-            return partial(_memory_fails, stored=False)
-        case "memory loses the answer":
-            return partial(_memory_fails, stored=True)
-        case "jsonl tears the line":
-            return partial(_jsonl_tears_the_line, FileBroker(tmp_path / "events.jsonl"))
-        case "nats refuses":
-            return partial(_nats_refuses, request.getfixturevalue("nats_broker"))
-        case _:
-            return partial(
-                _nats_loses_the_answer,
-                request.getfixturevalue("nats_server"),
-                request.getfixturevalue("nats_proxy"),
-            )
+@pytest.fixture
+def kafka_proxy(kafka_port: int) -> Generator[TcpProxy]:
+    """What clients of the Kafka broker come through, and can be cut off with."""
+    with TcpProxy("127.0.0.1", kafka_port) as proxy:
+        yield proxy
 
 
-@asynccontextmanager
-async def _memory_fails(message: Message, *, stored: bool) -> AsyncGenerator[Stage]:
-    broker = MemoryBroker()
-    broker.sink.fail(message.event_id, Retry("once"), stored=stored)
-
-    async def heal() -> None:
-        """It fails once."""
-
-    yield Stage(broker.sink, broker, heal, stores=stored)
+@pytest.fixture
+def kafka_server(kafka_port: int, kafka_proxy: TcpProxy) -> Generator[KafkaServer]:
+    """A Kafka broker of this test's own, which it may kill."""
+    with KafkaServer(kafka_port, kafka_proxy.port) as server:
+        yield server
 
 
-@asynccontextmanager
-async def _jsonl_tears_the_line(broker: FileBroker, message: Message) -> AsyncGenerator[Stage]:
-    """The disk is full in the middle of the message."""
-    with ExitStack() as limit:
-        async with broker.open() as sink:
-
-            async def heal() -> None:
-                limit.close()
-
-            line = len(json_line(message))
-            limit.enter_context(files_of_at_most(line + line // 2))
-            yield Stage(sink, broker, heal)
+@pytest.fixture
+def kafka_broker(kafka_server: KafkaServer) -> KafkaBroker:
+    """An empty broker, which makes topics by itself."""
+    return KafkaBroker(f"127.0.0.1:{kafka_server.advertised}")
 
 
-@asynccontextmanager
-async def _nats_refuses(broker: NatsBroker, _message: Message) -> AsyncGenerator[Stage]:
-    """No stream takes the message's subject."""
-
-    async def heal() -> None:
-        async with broker.jetstream() as jetstream:
-            await jetstream.update_stream(name="EVENTS", subjects=[SUBJECTS, "late.>"])
-
-    async with broker.open() as sink:
-        yield Stage(sink, broker, heal, exactly_once=True)
-
-
-@asynccontextmanager
-async def _nats_loses_the_answer(
-    server: NatsServer, proxy: TcpProxy, message: Message
-) -> AsyncGenerator[Stage]:
-    """The stream stores the message, and its acknowledgement never comes."""
-    parameters = f"stream=EVENTS&subjects={SUBJECTS},late.>&timeout=1"
-    with ExitStack() as silence:
-
-        async def heal() -> None:
-            silence.close()
-            proxy.cut_all()
-
-        def swallow() -> None:
-            silence.enter_context(proxy.swallow_server())
-
-        async with open_sink(f"nats://127.0.0.1:{proxy.port}?{parameters}") as sink:
-            yield Stage(
-                Before(sink, message.event_id, swallow),
-                NatsBroker(server),
-                heal,
-                stores=True,
-                exactly_once=True,
-            )
+@pytest.fixture
+def kafka_cluster() -> Generator[MockKafka]:
+    """A cluster of three, which makes topics by itself and fails on request."""
+    with mock_kafka(3) as cluster:
+        yield cluster

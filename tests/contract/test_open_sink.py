@@ -57,24 +57,31 @@ async def test_a_sink_of_another_package_is_found_by_its_scheme() -> None:
 @pytest.mark.usefixtures("acme")
 def test_an_unknown_scheme_is_refused_and_all_known_ones_are_named() -> None:
     with pytest.raises(SettingsError) as refused:
-        open_sink("kafka://user:secret@host")
+        open_sink("smtp://user:secret@host")
 
-    assert "kafka:" in str(refused.value)
-    for known in ("acme:", "jsonl:", "nats:", "stdout:"):
+    assert "smtp:" in str(refused.value)
+    for known in ("acme:", "jsonl:", "kafka:", "nats:", "stdout:"):
         assert known in str(refused.value)
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("extra", "package", "modules", "url"),
+    [
+        ("nats", "nats", ("_jetstream", "_nats_connection"), "nats://127.0.0.1:4222"),
+        ("kafka", "confluent_kafka", ("_kafka_sink", "_kafka_client"), "kafka://127.0.0.1:9092"),
+    ],
+)
 async def test_without_the_extra_the_error_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, extra: str, package: str, modules: tuple[str, ...], url: str
 ) -> None:
-    for name in [name for name in sys.modules if name.split(".")[0] == "nats"] + ["nats"]:
+    for name in [name for name in sys.modules if name.split(".")[0] == package] + [package]:
         monkeypatch.setitem(sys.modules, name, None)
-    for name in ("_jetstream", "_nats_connection"):
+    for name in modules:
         monkeypatch.delitem(sys.modules, f"dsql_outbox.publisher.sinks.{name}", raising=False)
 
-    with pytest.raises(MissingExtra, match=r"pip install 'dsql-outbox\[nats\]'"):
-        async with open_sink("nats://127.0.0.1:4222"):
+    with pytest.raises(MissingExtra, match=rf"pip install 'dsql-outbox\[{extra}\]'"):
+        async with open_sink(url):
             pass
 
 

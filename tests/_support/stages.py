@@ -1,0 +1,133 @@
+"""The faults of each broker that the suite for all sinks sees its sink through."""
+
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from confluent_kafka import KafkaError
+from tests._support.brokers import (
+    SUBJECTS,
+    Before,
+    FileBroker,
+    KafkaBroker,
+    MemoryBroker,
+    NatsBroker,
+    Stage,
+    Stored,
+    files_of_at_most,
+)
+from tests._support.kafka import KafkaServer
+from tests._support.kafka_mock import MockKafka
+
+from dsql_outbox.outbox import Message
+from dsql_outbox.publisher import Retry, open_sink
+from dsql_outbox.publisher.sinks._lines import json_line
+from dsql_outbox.testing import NatsServer, TcpProxy
+
+
+@asynccontextmanager
+async def memory_fails(how: str, message: Message) -> AsyncGenerator[Stage]:
+    broker = MemoryBroker()
+    stored = how == "unanswered"
+    broker.sink.fail(message.event_id, Retry("once"), stored=stored)
+
+    async def heal() -> None:
+        """It fails once."""
+
+    yield Stage(broker.sink, broker, heal, stores=stored)
+
+
+@asynccontextmanager
+async def jsonl_tears_the_line(broker: FileBroker, message: Message) -> AsyncGenerator[Stage]:
+    """The disk is full in the middle of the message."""
+    with ExitStack() as limit:
+        async with broker.open() as sink:
+
+            async def heal() -> None:
+                limit.close()
+
+            line = len(json_line(message))
+            limit.enter_context(files_of_at_most(line + line // 2))
+            yield Stage(sink, broker, heal)
+
+
+@asynccontextmanager
+async def nats_refuses(broker: NatsBroker, _message: Message) -> AsyncGenerator[Stage]:
+    """No stream takes the message's subject."""
+
+    async def heal() -> None:
+        async with broker.jetstream() as jetstream:
+            await jetstream.update_stream(name="EVENTS", subjects=[SUBJECTS, "late.>"])
+
+    async with broker.open() as sink:
+        yield Stage(sink, broker, heal, exactly_once=True)
+
+
+@asynccontextmanager
+async def nats_loses_the_answer(
+    server: NatsServer, proxy: TcpProxy, message: Message
+) -> AsyncGenerator[Stage]:
+    """The stream stores the message, and its acknowledgement never comes."""
+    parameters = f"stream=EVENTS&subjects={SUBJECTS},late.>&timeout=1"
+    with ExitStack() as silence:
+
+        async def heal() -> None:
+            silence.close()
+            proxy.cut_all()
+
+        def swallow() -> None:
+            silence.enter_context(proxy.swallow_server())
+
+        async with open_sink(f"nats://127.0.0.1:{proxy.port}?{parameters}") as sink:
+            yield Stage(
+                Before(sink, message.event_id, swallow),
+                NatsBroker(server),
+                heal,
+                stores=True,
+                exactly_once=True,
+            )
+
+
+@asynccontextmanager
+async def kafka_refuses(cluster: MockKafka, message: Message) -> AsyncGenerator[Stage]:
+    """The topic is not there."""
+    cluster.refuse_topic(message.topic, KafkaError.UNKNOWN_TOPIC_OR_PART)
+
+    async def heal() -> None:
+        cluster.refuse_topic(message.topic, 0)
+
+    broker = KafkaBroker(cluster.bootstrap, "timeout=1")
+    async with broker.open() as sink:
+        yield Stage(sink, broker, heal, across_topics=False)
+
+
+@asynccontextmanager
+async def kafka_loses_the_answer(
+    server: KafkaServer, proxy: TcpProxy, message: Message
+) -> AsyncGenerator[Stage]:
+    """The broker stores the message, and its acknowledgement never comes."""
+    with ExitStack() as silence:
+
+        async def heal() -> None:
+            proxy.cut_all()
+
+        def swallow() -> None:
+            silence.enter_context(proxy.swallow_server())
+
+        broker = _HeardToRead(f"127.0.0.1:{server.advertised}", "timeout=1", silence)
+        async with broker.open() as sink:
+            # A silent broker cannot say where a topic is: the sink must know before.
+            vars(sink)["_client"]._producer.list_topics(message.topic, 5)
+            failing = Before(sink, message.event_id, swallow)
+            yield Stage(failing, broker, heal, stores=True, across_topics=False)
+
+
+@dataclass
+class _HeardToRead(KafkaBroker):
+    """A broker whose consumers come the same way: the silence ends when it is read back."""
+
+    silence: ExitStack = field(default_factory=ExitStack)
+
+    async def stored(self) -> list[Stored]:
+        self.silence.close()
+        return await super().stored()

@@ -1,0 +1,176 @@
+"""A Kafka broker that goes and comes back, and getting to one at all."""
+
+import os
+import signal
+from collections.abc import Sequence
+from time import monotonic
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+from tests._support.brokers import Before, KafkaBroker
+from tests._support.kafka import KafkaServer
+from tests._support.messages import deliver, new_message
+
+from dsql_outbox.outbox import Message, SinkUnavailable
+from dsql_outbox.publisher import open_sink
+from dsql_outbox.publisher._waves import publish_in_waves
+from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Outcome
+from dsql_outbox.testing import TcpProxy
+
+pytestmark = pytest.mark.anyio
+
+
+# --- a broker that goes ----------------------------------------------------------------
+
+
+async def test_a_broker_killed_between_waves_is_unavailable_and_then_gets_the_rest(
+    kafka_server: KafkaServer, kafka_broker: KafkaBroker
+) -> None:
+    messages = [new_message(key=f"Loan/{n % 2}") for n in range(10)]
+
+    async with open_sink(f"{kafka_broker.url}&timeout=1") as inner:
+        sink = Before(inner, messages[5].event_id, kafka_server.kill)
+        waves = await publish_in_waves(sink, messages)
+        assert isinstance(waves.unavailable, SinkUnavailable)
+        assert waves.outcomes == [Delivered()] * 4 + [NotAttempted()] * 6
+
+        kafka_server.start()  # empty: it keeps all in memory
+        await deliver(sink, messages[4:])
+
+    arrived = [stored.event_id for stored in await kafka_broker.stored()]
+    for key in ("Loan/0", "Loan/1"):
+        sent = [message.event_id for message in messages[4:] if message.key == key]
+        assert [event_id for event_id in arrived if event_id in sent] == sent
+
+
+async def test_a_broker_killed_with_messages_stored_and_unanswered_gets_them_again_in_order(
+    kafka_server: KafkaServer, kafka_proxy: TcpProxy, kafka_broker: KafkaBroker
+) -> None:
+    messages = [new_message(key=f"Loan/{n % 4}") for n in range(20)]
+    ids = [message.event_id for message in messages]
+    seen: list[object] = []
+
+    async with open_sink(f"{kafka_broker.url}&timeout=1") as sink:
+        done = await sink.publish(messages[:4])
+        with kafka_proxy.swallow_server():
+            waves = await publish_in_waves(sink, messages[4:])
+        seen += [stored.event_id for stored in await kafka_broker.stored()]
+        kafka_server.kill()
+        kafka_server.start()
+        await deliver(sink, messages[4:])
+        seen += [stored.event_id for stored in await kafka_broker.stored()]
+
+    assert done == [Delivered()] * 4
+    assert waves.unavailable is not None
+    assert waves.outcomes == [NotAttempted()] * 16, "it counts against no message"
+    assert len(seen) > len(ids), "some were stored twice"
+    for n in range(4):
+        of_key = [event_id for event_id in dict.fromkeys(seen) if event_id in ids[n::4]]
+        assert of_key == ids[n::4]
+
+
+async def test_a_broker_killed_among_many_batches_burns_no_attempt(
+    kafka_server: KafkaServer, kafka_broker: KafkaBroker
+) -> None:
+    batches = [[new_message(key=f"Loan/{n}-{m}") for m in range(500)] for n in range(20)]
+    outcomes: list[Outcome] = []
+
+    async def publish(batch: Sequence[Message]) -> None:
+        try:
+            outcomes.extend(await sink.publish(batch))
+        except SinkUnavailable:
+            outcomes.extend([NotAttempted()] * len(batch))
+
+    async with open_sink(f"{kafka_broker.url}&timeout=1") as sink:
+        await sink.publish([new_message()])
+        async with anyio.create_task_group() as tasks:
+            for batch in batches:
+                tasks.start_soon(publish, batch)
+            while not outcomes:  # the first batch is through, the others are not
+                await anyio.lowlevel.checkpoint()
+            os.kill(kafka_server.pid, signal.SIGKILL)
+        kafka_server.kill()
+
+        assert set(outcomes) == {Delivered(), NotAttempted()}
+
+        kafka_server.start()
+        await deliver(sink, batches[-1])
+
+
+async def test_a_broker_that_is_silent_is_given_up_after_the_timeout(
+    kafka_server: KafkaServer, kafka_proxy: TcpProxy, kafka_broker: KafkaBroker
+) -> None:
+    async with open_sink(f"{kafka_broker.url}&timeout=0.5") as sink:
+        await sink.publish([new_message()])
+        with kafka_proxy.swallow_server():
+            started = monotonic()
+            with pytest.raises(SinkUnavailable):
+                await sink.publish([new_message()])
+            took = monotonic() - started
+
+    assert kafka_server.pid
+    assert 0.5 <= took < 3
+
+
+async def test_closing_is_quick_when_the_broker_has_gone_and_when_it_is_silent(
+    kafka_server: KafkaServer, kafka_proxy: TcpProxy, kafka_broker: KafkaBroker
+) -> None:
+    async with open_sink(f"{kafka_broker.url}&timeout=30") as sink:
+        await sink.publish([new_message()])
+        with kafka_proxy.swallow_server(), anyio.move_on_after(0.1):
+            await sink.publish([new_message()])
+        started = monotonic()
+    assert monotonic() - started < 2
+
+    async with open_sink(f"{kafka_broker.url}&timeout=30"):
+        kafka_server.kill()
+        started = monotonic()
+    assert monotonic() - started < 2
+
+
+# --- connecting ------------------------------------------------------------------------
+
+
+async def test_no_broker_is_an_unavailable_sink_that_names_the_hosts_and_no_password() -> None:
+    url = "kafka://joe:s3cret@127.0.0.1:1,127.0.0.1:2?timeout=0.2"
+
+    with pytest.raises(SinkUnavailable) as caught:
+        async with open_sink(url):
+            pass
+
+    assert str(caught.value).startswith("Kafka at 127.0.0.1:1, 127.0.0.1:2: no broker answers (")
+    assert "Connection refused" in str(caught.value)
+    assert "s3cret" not in repr(caught.value)
+
+
+async def test_the_second_host_serves_when_the_first_is_down(kafka_broker: KafkaBroker) -> None:
+    async with open_sink(f"kafka://127.0.0.1:1,{kafka_broker.bootstrap}") as sink:
+        assert await sink.publish([new_message()]) == [Delivered()]
+
+
+async def test_a_broker_that_comes_up_within_the_timeout_is_waited_for(
+    kafka_server: KafkaServer, kafka_broker: KafkaBroker
+) -> None:
+    kafka_server.kill()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.to_thread.run_sync, kafka_server.start)
+        async with open_sink(kafka_broker.url) as sink:
+            assert await sink.publish([new_message()]) == [Delivered()]
+
+
+@pytest.mark.parametrize(
+    ("login", "parameter"), [("", "tls=yes"), ("joe:s3cret@", "tls=no"), ("joe:s3cret@", "tls=yes")]
+)
+async def test_tls_and_login_are_never_left_out_when_they_were_asked_for(
+    kafka_broker: KafkaBroker, login: str, parameter: str
+) -> None:
+    url = f"kafka://{login}{kafka_broker.bootstrap}?timeout=0.5&{parameter}"
+
+    with pytest.raises(SinkUnavailable) as caught:
+        async with open_sink(url):
+            pass
+
+    assert "s3cret" not in repr(caught.value)
