@@ -17,6 +17,7 @@ from uuid import UUID
 import nats
 from anyio import to_thread
 from tests._support.kafka import read_all
+from tests._support.sqs import receive_all
 
 from dsql_outbox.outbox import TRACE_HEADERS, Message
 from dsql_outbox.publisher import open_sink
@@ -219,6 +220,44 @@ def kafka_attributes(headers: Any) -> dict[str, str]:
     plain = {name: read[name] for name in TRACE_HEADERS if name in read}
     own = {name[3:]: value for name, value in read.items() if name.startswith("ce_")}
     return plain | own | {"datacontenttype": read["content-type"]}
+
+
+# --- SQS -------------------------------------------------------------------------------
+
+
+@dataclass
+class SqsBroker:
+    """A queue of an SQS, standard or FIFO by its name, read back until it is empty."""
+
+    endpoint: str
+    queue: str
+    port: int | None = None
+    """Where the sink calls instead, if it is another port of 127.0.0.1."""
+    parameters: str = "timeout=5"
+    found: list[Any] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        endpoint = f"http://127.0.0.1:{self.port}" if self.port else self.endpoint
+        return f"sqs://{self.queue}?region=eu-west-1&endpoint={endpoint}&{self.parameters}"
+
+    def open(self) -> AbstractAsyncContextManager[Sink]:
+        return open_sink(self.url)
+
+    async def received(self) -> list[Any]:
+        """The messages as SQS gives them."""
+        self.found += await to_thread.run_sync(receive_all, self.endpoint, self.queue)
+        return self.found
+
+    async def stored(self) -> list[Stored]:
+        return [_from_sqs(message) for message in await self.received()]
+
+
+def _from_sqs(message: Any) -> Stored:
+    read = {name: found["StringValue"] for name, found in message["MessageAttributes"].items()}
+    headers = json.loads(read["cloudevent"])
+    headers |= {name: read[name] for name in TRACE_HEADERS if name in read}
+    return Stored(read["topic"], headers, message["Body"].encode())
 
 
 # --- harm ------------------------------------------------------------------------------

@@ -12,12 +12,14 @@ from tests._support.brokers import (
     KafkaBroker,
     MemoryBroker,
     NatsBroker,
+    SqsBroker,
     Stage,
     Stored,
     files_of_at_most,
 )
 from tests._support.kafka import KafkaServer
 from tests._support.kafka_mock import MockKafka
+from tests._support.sqs import SqsServer
 
 from dsql_outbox.outbox import Message
 from dsql_outbox.publisher import Retry, open_sink
@@ -131,3 +133,24 @@ class _HeardToRead(KafkaBroker):
     async def stored(self) -> list[Stored]:
         self.silence.close()
         return await super().stored()
+
+
+@asynccontextmanager
+async def sqs_loses_the_answer(
+    server: SqsServer, proxy: TcpProxy, message: Message
+) -> AsyncGenerator[Stage]:
+    """The queue stores the message, and its answer never comes."""
+    broker = SqsBroker(server.endpoint, server.make_queue(fifo=True), proxy.port, "timeout=1")
+    with ExitStack() as silence:
+
+        async def heal() -> None:
+            silence.close()
+            proxy.cut_all()
+
+        def swallow() -> None:
+            silence.enter_context(proxy.swallow_server())
+
+        async with broker.open() as sink:
+            failing = Before(sink, message.event_id, swallow)
+            # moto forgets the ids of messages that were taken: its queue stores this one twice.
+            yield Stage(failing, broker, heal, stores=True)

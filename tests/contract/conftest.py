@@ -14,10 +14,12 @@ from tests._support.brokers import (
     MemoryBroker,
     NatsBroker,
     OpenStage,
+    SqsBroker,
     StdoutBroker,
 )
 from tests._support.kafka import KafkaServer
 from tests._support.kafka_mock import MockKafka, mock_kafka
+from tests._support.sqs import CREDENTIALS, SqsServer
 from tests._support.stages import (
     jsonl_tears_the_line,
     kafka_loses_the_answer,
@@ -25,6 +27,7 @@ from tests._support.stages import (
     memory_fails,
     nats_loses_the_answer,
     nats_refuses,
+    sqs_loses_the_answer,
 )
 
 from dsql_outbox.testing import NatsServer, TcpProxy
@@ -37,11 +40,12 @@ STAGES: Final[dict[str, tuple[Callable[..., Any], list[str]]]] = {
     "nats refuses": (nats_refuses, ["nats_broker"]),
     "nats loses the answer": (nats_loses_the_answer, ["nats_server", "nats_proxy"]),
     "kafka refuses": (kafka_refuses, ["kafka_cluster"]),
+    "sqs loses the answer": (sqs_loses_the_answer, ["sqs_server", "sqs_proxy"]),
     "kafka loses the answer": (kafka_loses_the_answer, ["kafka_server", "kafka_proxy"]),
 }
 
 
-@pytest.fixture(params=["memory", "jsonl", "stdout", "nats", "kafka"])
+@pytest.fixture(params=["memory", "jsonl", "stdout", "nats", "kafka", "sqs", "sqs_fifo"])
 def broker(request: pytest.FixtureRequest) -> Broker:
     """Each sink's broker in turn."""
     found: Broker = request.getfixturevalue(f"{request.param}_broker")
@@ -126,3 +130,32 @@ def kafka_cluster() -> Generator[MockKafka]:
     """A cluster of three, which makes topics by itself and fails on request."""
     with mock_kafka(3) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def sqs_server() -> Generator[SqsServer]:
+    """An SQS for all tests, and credentials that it takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        with SqsServer() as server:
+            yield server
+
+
+@pytest.fixture
+def sqs_proxy(sqs_server: SqsServer) -> Generator[TcpProxy]:
+    """What a client of the SQS can be cut off with."""
+    with TcpProxy("127.0.0.1", sqs_server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def sqs_broker(sqs_server: SqsServer) -> SqsBroker:
+    """A new standard queue."""
+    return SqsBroker(sqs_server.endpoint, sqs_server.make_queue())
+
+
+@pytest.fixture
+def sqs_fifo_broker(sqs_server: SqsServer) -> SqsBroker:
+    """A new FIFO queue."""
+    return SqsBroker(sqs_server.endpoint, sqs_server.make_queue(fifo=True))

@@ -60,7 +60,7 @@ def test_an_unknown_scheme_is_refused_and_all_known_ones_are_named() -> None:
         open_sink("smtp://user:secret@host")
 
     assert "smtp:" in str(refused.value)
-    for known in ("acme:", "jsonl:", "kafka:", "nats:", "stdout:"):
+    for known in ("acme:", "jsonl:", "kafka:", "nats:", "sqs:", "stdout:"):
         assert known in str(refused.value)
     assert "secret" not in str(refused.value)
 
@@ -69,6 +69,7 @@ def test_an_unknown_scheme_is_refused_and_all_known_ones_are_named() -> None:
     ("extra", "package", "modules", "url"),
     [
         ("nats", "nats", ("_jetstream", "_nats_connection"), "nats://127.0.0.1:4222"),
+        ("sqs", "boto3", ("_sqs_sink", "_sqs_client"), "sqs://events"),
         ("kafka", "confluent_kafka", ("_kafka_sink", "_kafka_client"), "kafka://127.0.0.1:9092"),
     ],
 )

@@ -145,6 +145,7 @@ def test_the_command_tells_its_version(python: Path, tmp_path: Path) -> None:
         ("embedded", ["schema", "check", "--database", "embedded:"]),
         ("nats", ["publish", "--database", "postgresql://nowhere", "--sink", "nats://nowhere"]),
         ("kafka", ["publish", "--database", "postgresql://nowhere", "--sink", "kafka://nowhere"]),
+        ("sqs", ["publish", "--database", "postgresql://nowhere", "--sink", "sqs://nowhere"]),
         ("dsql", ["schema", "check", "--database", "dsql://admin@abc.dsql.eu-west-1.on.aws/x"]),
     ],
 )

@@ -1,0 +1,70 @@
+"""What is sent, read by the CloudEvents SDK, which shares no code with us."""
+
+import json
+from typing import Any
+
+import pytest
+from cloudevents.core.bindings import http, kafka
+from tests._support.brokers import KafkaBroker, NatsBroker
+from tests._support.kafka import read_all
+from tests._support.messages import new_message
+
+from dsql_outbox.outbox import TRACE_HEADERS, Message
+
+pytestmark = pytest.mark.anyio
+
+PAYLOAD = '{"eventHeader": {"eventName": "Loan Created"}, "note": "Zoë 😀"}'.encode()
+
+
+@pytest.fixture
+def message() -> Message:
+    """A message as the relay makes them, with values that need care on the wire."""
+    return new_message(
+        key="Loan/Zo%C3%AB%201",
+        payload=PAYLOAD,
+        time="2026-11-24T10:30:00.123456Z",
+        partitionkey="Loan/Zo%C3%AB%201",
+        entities='Loan/Zo%C3%AB%201@1,Note/"50%"@2 Zoë',
+        position="1795543769060711",
+    )
+
+
+def as_json(event: Any) -> dict[str, Any]:
+    """An event's attributes, as JSON has them."""
+    attributes = dict(event.get_attributes())
+    attributes["time"] = attributes["time"].isoformat().replace("+00:00", "Z")
+    return attributes
+
+
+def expected(message: Message) -> dict[str, Any]:
+    return {name: value for name, value in message.headers.items() if name not in TRACE_HEADERS}
+
+
+async def test_a_message_of_kafka_is_one_event_by_the_kafka_binding(
+    kafka_broker: KafkaBroker, message: Message
+) -> None:
+    async with kafka_broker.open() as sink:
+        await sink.publish([message])
+
+    (stored,) = read_all(kafka_broker.bootstrap)
+    headers = dict(stored.headers() or [])
+    event = kafka.from_kafka_event(
+        kafka.KafkaMessage(headers=headers, key=stored.key(), value=stored.value() or b"")
+    )
+
+    assert as_json(event) == expected(message)
+    assert event.get_data() == json.loads(PAYLOAD)
+
+
+async def test_a_message_of_nats_is_one_event_by_the_same_rules_as_http(
+    nats_broker: NatsBroker, message: Message
+) -> None:
+    # The SDK has no binding for NATS; that of HTTP has the same names and the same encoding.
+    async with nats_broker.open() as sink, nats_broker.jetstream() as jetstream:
+        await sink.publish([message])
+        stored = await jetstream.get_msg("EVENTS", seq=1)
+
+    event = http.from_binary_event(http.HTTPMessage(headers=stored.headers, body=stored.data))
+
+    assert as_json(event) == expected(message)
+    assert event.get_data() == json.loads(PAYLOAD)
