@@ -25,7 +25,11 @@ class Rejected(msgspec.Struct, frozen=True):
 
 
 class NotAttempted(msgspec.Struct, frozen=True):
-    """Not sent, since an earlier message of its key failed or the time was up."""
+    """Says nothing of the message, and counts against nothing; it may be stored.
+
+    An earlier message of its key failed, the time was up before it was sent, or
+    the part of the broker that it was for has failed while others answered.
+    """
 
 
 Outcome = Delivered | Retry | Rejected | NotAttempted
@@ -50,8 +54,9 @@ class Sink(Protocol):
 
         Returns only when every outcome is known or given up. Raises
         `SinkUnavailable` when the broker, not a message, failed: then the
-        relay counts nothing against any message and sends them all again.
-        Called by several tasks at once, but never with one key in two calls.
+        relay counts nothing against any message and sends them all again. When
+        a part of the broker failed and some messages were delivered, it returns
+        `Delivered` for those and `NotAttempted` for what has no answer. Called by several tasks at once, but never with one key in two calls.
         """
         ...
 

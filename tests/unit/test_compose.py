@@ -132,7 +132,7 @@ def test_the_image_installs_extras_that_exist() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     installs = re.findall(r"^RUN uv sync (.+)$", DOCKERFILE, re.MULTILINE)
     extras = [re.findall(r"--extra (\w+)", install) for install in installs]
-    assert extras == [["dsql", "nats", "otlp", "prometheus"]] * 2
+    assert extras == [["dsql", "kafka", "nats", "otlp", "prometheus", "sqs"]] * 2
     assert set(extras[0]) <= set(project["optional-dependencies"])
     assert all("--frozen" in install and "--no-dev" in install for install in installs)
 
