@@ -66,10 +66,10 @@ class KafkaClient:
             self._producer = None
             self._produced.set()
 
-    def delivered(self) -> None:
-        """A broker has answered: forget what was wrong before."""
+    def answered(self) -> None:
+        """Every message of a batch had its answer: forget what was wrong before."""
         if self._last_error is not None:
-            logger.info("%s: connected again", self._settings)
+            logger.info("%s: all is well again", self._settings)
             self._last_error = None
 
     def unavailable(self, reason: str) -> SinkUnavailable:
@@ -123,7 +123,9 @@ class KafkaClient:
 
     def _note(self, error: KafkaError) -> None:
         is_news = self._last_error is None
-        logger.log(logging.WARNING if is_news else logging.DEBUG, "%s: %s", self._settings, error)
+        # While a connection is opened, the error that is raised tells it.
+        level = logging.WARNING if is_news and self._producer is not None else logging.DEBUG
+        logger.log(level, "%s: %s", self._settings, error.str())
         # "All brokers are down" says less than why the last one is.
         if is_news or error.name() != "_ALL_BROKERS_DOWN":
             self._last_error = error

@@ -1,6 +1,7 @@
 """Messages to Kafka, and its delivery reports back."""
 
 import asyncio
+import logging
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -16,6 +17,8 @@ from ._cloudevents import kafka_headers
 from ._kafka_client import KafkaClient
 from ._kafka_url import KafkaSettings
 from ._port import Delivered, NotAttempted, Outcome, Rejected, Retry
+
+logger = logging.getLogger("dsql_outbox")
 
 _REPORT: Final = 1.0
 """Seconds by which librdkafka may report late that a message ran out of time: it looks
@@ -100,11 +103,15 @@ class KafkaSink:
             pass  # the outcomes tell
         finally:
             self._batches.discard(batch)
-        if batch.has_delivered:
-            self._client.delivered()
-        elif None in batch.found:
+        if None not in batch.found:
+            self._client.answered()
+        elif not batch.has_delivered:
             self._client.replace(producer)
             raise self._client.unavailable(batch.reason)
+        else:
+            text = "%s: a part of it fails, %d of %d messages are without an answer: %s"
+            silent = batch.found.count(None)
+            logger.warning(text, self._settings, silent, len(messages), batch.reason)
         for index in batch.shared if len(messages) > 1 else ():
             batch.found[index] = await self._alone(messages[index], deadline)
         return [outcome or NotAttempted() for outcome in batch.found]

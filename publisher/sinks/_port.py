@@ -56,7 +56,8 @@ class Sink(Protocol):
         `SinkUnavailable` when the broker, not a message, failed: then the
         relay counts nothing against any message and sends them all again. When
         a part of the broker failed and some messages were delivered, it returns
-        `Delivered` for those and `NotAttempted` for what has no answer. Called by several tasks at once, but never with one key in two calls.
+        `Delivered` for those and `NotAttempted` for what has no answer.
+        Called by several tasks at once, but never with one key in two calls.
         """
         ...
 

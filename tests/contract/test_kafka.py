@@ -183,8 +183,9 @@ async def test_a_producer_that_has_gone_wrong_counts_against_no_message_and_is_r
 
 
 async def test_where_a_part_of_the_cluster_is_down_its_messages_count_as_not_attempted(
-    kafka_cluster: MockKafka,
+    kafka_cluster: MockKafka, caplog: pytest.LogCaptureFixture
 ) -> None:
+    kafka_cluster.make_topic("events.LoanCreated", 3)
     messages = [new_message(key=f"Loan/{n}") for n in range(30)]
 
     async with open_sink(f"kafka://{kafka_cluster.bootstrap}?timeout=1") as sink:
@@ -196,6 +197,8 @@ async def test_where_a_part_of_the_cluster_is_down_its_messages_count_as_not_att
 
     assert set(outcomes) == {Delivered(), NotAttempted()}
     assert set(after) == {Delivered()}
+    silent = outcomes.count(NotAttempted())
+    assert f"a part of it fails, {silent} of 30 messages are without an answer" in caplog.text
 
 
 async def test_what_does_not_fit_in_the_clients_queue_is_not_attempted(
