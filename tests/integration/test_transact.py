@@ -149,6 +149,33 @@ def test_a_conflict_that_the_function_swallows_or_wraps_is_still_retried(
     assert (len(runs), own_rows(own), len(ids(own))) == (3, 1, 1)
 
 
+def test_a_connection_that_the_function_left_amid_a_statement_is_not_used_again(
+    own: Tables, url: str
+) -> None:
+    kept: list[object] = []
+
+    def function(transaction: Transaction) -> None:
+        kept.append(copy := transaction.connection.cursor().copy("COPY own TO STDOUT"))
+        copy.__enter__()
+
+    with Writer(Database(url), formed(QUICK)) as writer:
+        with pytest.raises(psycopg.ProgrammingError, match="left a statement running"):
+            writer.transact(function)
+        receipt = writer.write(workload.car_created())
+    assert receipt.attempts == 1
+    own.assert_true_to({receipt.event_id: receipt})
+
+
+def test_a_transaction_that_is_over_takes_no_append(own: Tables, url: str) -> None:
+    """It would be stored on its own, on a connection that somebody else has by then."""
+    kept: list[Transaction] = []
+    with Writer(Database(url), formed(QUICK)) as writer:
+        writer.transact(kept.append)
+        with pytest.raises(psycopg.ProgrammingError, match="after the transaction has ended"):
+            kept[0].append(workload.car_created())
+    assert ids(own) == set()
+
+
 @pytest.mark.parametrize("end", ["ROLLBACK", "COMMIT"])
 def test_a_function_that_ends_the_transaction_is_told_so(
     open_transactor: OpenTransactor, own: Tables, url: str, end: str
@@ -250,8 +277,15 @@ def test_duplicates_stale_versions_and_the_callers_own_unique_keys(
     with pytest.raises(StaleVersion) as stale:
         writer.transact(lambda work: work.append(work.new_event(), 0))
     assert (stale.value.expected, stale.value.actual) == (0, 1)
+    runs: list[int] = []
+
+    def take_a_key(work: Work) -> None:
+        runs.append(1)
+        work.execute("INSERT INTO own VALUES (0)")
+
     with pytest.raises(errors.UniqueViolation):
-        writer.transact(lambda work: work.execute("INSERT INTO own VALUES (0)"))
+        writer.transact(take_a_key)
+    assert runs == [1], "a key that is taken stays taken"
     with pytest.raises(InvalidEvent):
         writer.transact(lambda work: work.append("{}"))
     assert ids(own) == {event.id}

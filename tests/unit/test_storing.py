@@ -5,13 +5,15 @@ from collections.abc import AsyncGenerator, Sequence
 from uuid import UUID, uuid4
 
 import anyio
+import psycopg
 import pytest
+from psycopg import errors
 
 from dsql_outbox.cli._events import Inputs, Place, Record
 from dsql_outbox.cli._reporting import Reporter
 from dsql_outbox.cli._storing import Storing
 from dsql_outbox.cli._tally import Tally
-from dsql_outbox.outbox import Receipt, parse_event
+from dsql_outbox.outbox import OutcomeUnknown, Receipt, SchemaError, parse_event
 
 pytestmark = pytest.mark.anyio
 
@@ -54,6 +56,9 @@ class Printed(Reporter):
     def __init__(self) -> None:
         super().__init__(Tally(), None)
         self.receipts: list[UUID] = []
+
+    async def failed(self, place: Place, event_id: UUID | None, error: Exception) -> None:
+        """Failures are not looked at here."""
 
     async def stored(self, receipts: Sequence[Receipt]) -> None:
         self.receipts += [receipt.event_id for receipt in receipts]
@@ -122,3 +127,48 @@ async def test_a_batch_takes_what_has_been_read_and_no_more_than_asked() -> None
         database.gate.set()
     assert max(database.batches) == 50
     assert len(printed.receipts) == source.taken
+
+
+@pytest.mark.parametrize("cause", [psycopg.OperationalError("gone"), errors.AdminShutdown("gone")])
+async def test_a_doubt_that_an_outage_left_ends_the_run_and_is_to_be_written_again(
+    cause: psycopg.Error,
+) -> None:
+    """The next event would wait for the same outage."""
+    batches: list[int] = []
+
+    async def write(events: Sequence[str]) -> list[Receipt | Exception]:
+        batches.append(len(events))
+        assert len(batches) == 1
+        unknown = OutcomeUnknown(parse_event(events[0]).id)
+        unknown.__cause__ = cause
+        return [unknown] * len(events)
+
+    storing = Storing(write, EndlessInput(), Printed(), 1, batch=5)
+    await storing.run()
+    assert storing.stop_line() == (
+        "stopped: the database cannot be reached; "
+        "write again from record 1 of endless, with --on-duplicate return"
+    )
+
+
+async def test_a_defect_ends_the_run_with_its_own_exception() -> None:
+    async def write(events: Sequence[str]) -> list[Receipt | Exception]:
+        return [ZeroDivisionError()] * len(events)
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await Storing(write, EndlessInput(), Printed(), 1).run()
+    assert raised.group_contains(ZeroDivisionError)
+
+
+async def test_missing_tables_end_the_run_at_once() -> None:
+    batches: list[int] = []
+
+    async def write(events: Sequence[str]) -> list[Receipt | Exception]:
+        batches.append(len(events))
+        assert len(batches) == 1, "no other event would fare better"
+        return [SchemaError("no tables")] * len(events)
+
+    storing = Storing(write, EndlessInput(), Printed(), 1)
+    await storing.run()
+    assert isinstance(storing.schema_error, SchemaError)
+    assert "the tables are missing; write again from record 1 of" in str(storing.stop_line())
