@@ -34,7 +34,7 @@ faults-writer: $(VENV)/.dev ## run N random fault schedules against the writer, 
 
 test-plain: $(VENV)/.dev ## run the tests of the writer on the plain form of its writes
 	DSQL_OUTBOX_TEST_FORM=plain $(BIN)/pytest -m "not slow" tests/faults \
-		tests/integration/test_writer*.py tests/integration/test_transact.py
+		tests/integration/test_writer*.py tests/integration/test_transact.py tests/integration/test_append_to.py
 
 check: $(VENV)/.dev ## lint, types, layers, SQL, lock file
 	$(BIN)/ruff format --check .

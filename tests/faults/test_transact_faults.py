@@ -339,3 +339,13 @@ def test_a_deadline_ends_the_call_with_the_truth(
     expected = OutcomeUnknown if matching == "COMMIT" else psycopg.OperationalError
     assert isinstance(error, expected), error
     assert own_rows(own) == 0
+
+
+@pytest.mark.parametrize("sqlstate", ["57P01", "08006"])
+def test_a_server_that_goes_away_before_the_commit_leaves_no_doubt(
+    open_transactor: OpenTransactor, proxy: PostgresProxy, own: Tables, sqlstate: str
+) -> None:
+    """At a COMMIT it would; here the function runs again though it appends nothing."""
+    proxy.refuse(1, sqlstate=sqlstate, message="gone", matching="INSERT INTO own")
+    open_transactor(proxy.url).transact(lambda work: work.execute("INSERT INTO own VALUES (1)"))
+    assert own_rows(own) == 1

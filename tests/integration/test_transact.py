@@ -5,7 +5,6 @@ from contextlib import nullcontext, suppress
 import psycopg
 import pytest
 from psycopg import errors
-from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 from tests._support import workload
 from tests._support.callers import FORM, QUICK, TIMEOUT, Facts, Running, formed
@@ -321,95 +320,6 @@ def test_the_functions_row_factory_does_not_outlive_it(
     assert writer.transact(function) == [{"one": 1}]
     assert writer.transact(lambda work: work.execute("SELECT 1")) == [(1,)]
     assert len(ids(own)) == 1
-
-
-def test_append_to_joins_a_transaction_of_the_callers(own: Tables, url: str) -> None:
-    with (
-        Writer(Database(url), formed(QUICK)) as writer,
-        psycopg.connect(url, row_factory=dict_row) as mine,
-    ):
-        receipt = writer.append_to(mine, workload.car_created())
-        mine.execute("INSERT INTO own VALUES (1)")
-        assert ids(own) == set()
-        mine.commit()
-        writer.append_to(mine, workload.car_created())
-        mine.rollback()
-        with pytest.raises(StaleVersion):
-            writer.append_to(mine, workload.car_created(), expected_version=7)
-    own.assert_true_to({receipt.event_id: receipt})
-    assert (own_rows(own), ids(own)) == (1, {receipt.event_id})
-
-
-def test_append_to_refuses_a_connection_that_would_commit_the_event_alone(
-    own: Tables, url: str
-) -> None:
-    with (
-        Writer(Database(url), formed(QUICK)) as writer,
-        psycopg.connect(url, autocommit=True) as mine,
-    ):
-        with pytest.raises(psycopg.ProgrammingError, match="autocommit"):
-            writer.append_to(mine, workload.car_created())
-        with mine.transaction():
-            receipt = writer.append_to(mine, workload.car_created())
-    assert ids(own) == {receipt.event_id}
-
-
-@pytest.mark.anyio
-async def test_append_to_joins_an_async_transaction(own: Tables, url: str) -> None:
-    async with (
-        AsyncWriter(Database(url), formed(QUICK)) as writer,
-        await psycopg.AsyncConnection.connect(url) as mine,
-    ):
-        receipt = await writer.append_to(mine, workload.three_entities())
-        assert ids(own) == set()
-    own.assert_true_to({receipt.event_id: receipt})
-
-
-def test_append_to_costs_one_round_trip_and_probes_on_a_connection_of_its_own(
-    own: Tables, proxy: PostgresProxy, url: str
-) -> None:
-    with Writer(Database(url), formed(QUICK)) as writer, psycopg.connect(proxy.url) as mine:
-        mine.execute("INSERT INTO own VALUES (1)")
-        proxy.reset_counts()
-        receipts = [writer.append_to(mine, workload.three_entities()) for _ in range(2)]
-        assert proxy.round_trips == 2
-        mine.commit()
-        assert proxy.round_trips == 3
-        assert own.others() == 2
-    own.assert_true_to({receipt.event_id: receipt for receipt in receipts})
-
-
-def test_append_to_on_a_database_without_the_single_form_takes_the_plain_one(
-    own: Tables, proxy: PostgresProxy
-) -> None:
-    """The probe fails, and takes nothing of the caller's along."""
-    proxy.refuse(None, sqlstate="0A000", message="no CTE writes", matching="WITH probe")
-    with Writer(Database(proxy.url)) as writer, psycopg.connect(proxy.url) as mine:
-        mine.execute("INSERT INTO own VALUES (1)")
-        receipt = writer.append_to(mine, workload.car_created())
-        assert form_of(proxy) == "plain"
-        mine.commit()
-    own.assert_true_to({receipt.event_id: receipt})
-    assert own_rows(own) == 1
-
-
-def test_append_to_leaves_the_callers_pipeline_and_factories_alone(own: Tables, url: str) -> None:
-    with (
-        Writer(Database(url), formed(QUICK)) as writer,
-        psycopg.connect(url, row_factory=dict_row) as mine,
-    ):
-        with mine.pipeline():
-            cursor = mine.execute("SELECT 1 AS one")
-            receipt = writer.append_to(mine, workload.car_created())
-            assert cursor.fetchone() == {"one": 1}
-        with pytest.raises(StaleVersion):
-            writer.append_to(mine, workload.car_created(), expected_version=7)
-        assert mine.info.transaction_status is TransactionStatus.INERROR
-        mine.rollback()
-        mine.execute("SELECT 1")
-        receipt = writer.append_to(mine, workload.car_created())
-    own.assert_true_to({receipt.event_id: receipt})
-    assert ids(own) == {receipt.event_id}
 
 
 def test_append_names_missing_tables_and_leaves_the_callers_own_alone(
