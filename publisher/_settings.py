@@ -26,6 +26,13 @@ class PublisherSettings:
     cannot be reached is tried again after `broker_wait`, and counts against no
     message.
 
+    A shard is owned by one publisher, by a lease of `lease` that is renewed
+    every `renew`. A publisher stops sending `margin` before its lease ends, and
+    takes another's lease `grace` after that has ended, so a crash is made good
+    after about `lease` + `grace`. When only its own broker path fails for
+    `broker_patience`, it leaves its shards to others. A round that runs when
+    the publisher is stopped may take `drain` more. See docs/leases.md.
+
     Raises `SettingsError` for a value that breaks a rule.
     """
 
@@ -38,6 +45,12 @@ class PublisherSettings:
     backoff_base: float = 1.0
     backoff_cap: float = 300.0
     broker_wait: float = 5.0
+    lease: float = 10.0
+    renew: float = 3.0
+    margin: float = 1.0
+    grace: float = 2.0
+    broker_patience: float = 30.0
+    drain: float = 20.0
     on_dead_letter: Literal["release", "block"] = "release"
 
     def __post_init__(self) -> None:
@@ -53,6 +66,12 @@ class PublisherSettings:
                 "attempts": self.attempts,
                 "backoff_base": self.backoff_base,
                 "broker_wait": self.broker_wait,
+                "lease": self.lease,
+                "renew": self.renew,
+                "margin": self.margin,
+                "grace": self.grace,
+                "broker_patience": self.broker_patience,
+                "drain": self.drain,
             },
         )
         if self.batch_rows * 2 > MAX_TRANSACTION_ROWS:
@@ -63,6 +82,11 @@ class PublisherSettings:
         if self.idle_max < self.idle_min or self.backoff_cap < self.backoff_base:
             raise SettingsError(
                 f"{owner}: idle_max and backoff_cap must not be below idle_min and backoff_base"
+            )
+        if self.renew >= self.lease - self.margin:
+            raise SettingsError(
+                f"{owner}.renew must be below lease - margin, {self.lease - self.margin:g} s, "
+                f"or a lease ends before it is renewed; got {self.renew:g}"
             )
         if self.on_dead_letter not in {"release", "block"}:
             raise SettingsError(

@@ -1,0 +1,6 @@
+-- Give leases up, so that others can take them at once.
+UPDATE {schema}.outbox_leases l
+SET owner = NULL, expires_at = NULL
+FROM unnest(%(shards)s::text::int[], %(epochs)s::text::bigint[]) AS k(shard, epoch)
+WHERE l.shard = k.shard AND l.epoch = k.epoch AND l.owner = %(owner)s
+RETURNING l.shard

@@ -1,0 +1,353 @@
+"""Many publishers and one database in simulated time: the code of the beat, all else a model.
+
+Everything that can go wrong between a publisher and its leases can be made to
+go wrong: clocks drift and differ, statements are slow, are lost before or after
+they were applied or are applied long after they were given up, processes stand
+still or die. Overlaps can only begin at an event, so a check after each is exact.
+"""
+
+import heapq
+import math
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Coroutine, Generator, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from dsql_outbox.publisher import PublisherSettings
+from dsql_outbox.publisher._beat import beat
+from dsql_outbox.publisher._ownership import Lease, Ownership, Peer, Snapshot
+
+SETTINGS = PublisherSettings(lease=10, renew=3, margin=1, grace=2, broker_patience=4, drain=3)
+DRIFT = 0.05
+SKEW = 1.4  # seconds between the clocks of two nodes of the database
+
+_LATENCY = 0.01
+_ROUND = 0.05
+_IDLE = 0.25
+
+
+class NoAnswer(Exception):  # noqa: N818 - says what happened
+    """A statement was given up."""
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What happens to one statement: seconds until it is applied and until it is answered.
+
+    Infinity: never. It is given up after `renew` seconds on the publisher's clock,
+    unless the publisher stands still, for `paused` seconds, from when it sent it.
+    """
+
+    applied: float = _LATENCY
+    answered: float = 2 * _LATENCY
+    paused: float = 0.0
+
+
+@dataclass
+class _Row:
+    owner: str | None = None
+    epoch: int = 0
+    expires_at: float = -math.inf
+
+
+@dataclass
+class _Statement:
+    """A statement on the wire; awaiting it hands it to the simulation."""
+
+    apply: Callable[[], Any]
+
+    def __await__(self) -> Generator["_Statement", Any, Any]:
+        return (yield self)
+
+
+class Tables:
+    """The two tables, with the rules of the SQL in schema/statements."""
+
+    def __init__(self, shards: int, clock: Callable[[], float]) -> None:
+        self.leases = {shard: _Row() for shard in range(shards)}
+        self.seen_at: dict[str, float] = {}
+        self._clock = clock
+
+    def owners(self) -> dict[int, tuple[str | None, int]]:
+        """Owner and epoch of each shard."""
+        return {shard: (row.owner, row.epoch) for shard, row in self.leases.items()}
+
+    async def announce(self, owner: str) -> None:
+        await _Statement(lambda: self.seen_at.update({owner: self._clock()}))
+
+    async def withdraw(self, owner: str) -> None:
+        await _Statement(lambda: self.seen_at.pop(owner, None))
+
+    async def look(self) -> Snapshot:
+        return await _Statement(self._look)  # type: ignore[no-any-return]
+
+    async def renew(self, owner: str, epochs: Mapping[int, int]) -> Collection[int]:
+        return await self._change(epochs, lambda row: row.owner == owner, self._extend)
+
+    async def release(self, owner: str, epochs: Mapping[int, int]) -> Collection[int]:
+        return await self._change(epochs, lambda row: row.owner == owner, _free)
+
+    async def take(self, owner: str, epochs: Mapping[int, int]) -> Collection[int]:
+        def may(row: _Row) -> bool:
+            over = row.expires_at < self._clock() - SETTINGS.grace
+            return row.owner in {None, owner} or over
+
+        def change(row: _Row) -> None:
+            row.owner, row.epoch = owner, row.epoch + 1
+            self._extend(row)
+
+        return await self._change(epochs, may, change)
+
+    async def prune(self) -> None:
+        def prune() -> None:
+            oldest = self._clock() - 10 * SETTINGS.lease
+            self.seen_at = {o: at for o, at in self.seen_at.items() if at >= oldest}
+
+        await _Statement(prune)
+
+    async def _change(
+        self,
+        epochs: Mapping[int, int],
+        may: Callable[[_Row], bool],
+        change: Callable[[_Row], None],
+    ) -> Collection[int]:
+        def apply() -> set[int]:
+            changed = set()
+            for shard, epoch in epochs.items():
+                row = self.leases[shard]
+                if row.epoch == epoch and may(row):
+                    change(row)
+                    changed.add(shard)
+            return changed
+
+        return await _Statement(apply)  # type: ignore[no-any-return]
+
+    def _extend(self, row: _Row) -> None:
+        row.expires_at = self._clock() + SETTINGS.lease
+
+    def _look(self) -> Snapshot:
+        now = self._clock()
+        leases = [Lease(s, r.owner, r.epoch, r.expires_at - now) for s, r in self.leases.items()]
+        return Snapshot(leases, [Peer(o, at, now - at) for o, at in self.seen_at.items()])
+
+
+def _free(row: _Row) -> None:
+    row.owner, row.expires_at = None, -math.inf
+
+
+@dataclass(eq=False)
+class Member:
+    """One incarnation of a publisher: a clock, the code under test, and a broker."""
+
+    name: str
+    rate: float
+    offset: float
+    settings: PublisherSettings = SETTINGS
+    paused_until: float = 0.0
+    alive: bool = True
+    sink_fails: bool = False
+    next_round: float = _ROUND
+    fates: deque[Fate] = field(default_factory=deque)
+    waiting: list[Callable[[], None]] = field(default_factory=list)
+    """What it will do first when it runs again."""
+
+    def __post_init__(self) -> None:
+        self.own = Ownership(self.name, self.settings)
+        self.beating: Coroutine[Any, Any, float] | None = None
+        self.end_round: Callable[[], None] | None = None
+
+    def clock(self, time: float) -> float:
+        """What its clock says at a time of the simulation."""
+        return self.offset + self.rate * time
+
+    def rights(self, time: float) -> set[int]:
+        """Shards that it may send messages of, in the round that runs or in one to begin."""
+        now = self.clock(time)
+        held = self.own._held
+        fresh = {s for s, h in held.items() if not h.draining and now < h.deadline}
+        return (set() if self.own.is_stopping else fresh) | self.own.sendable(now)
+
+
+class Cluster:
+    """The simulation; `time` is true time in seconds."""
+
+    def __init__(self, shards: int, database_rate: float) -> None:
+        self.time = 0.0
+        self.skew = 0.0
+        self.members: list[Member] = []
+        self.gaps: list[tuple[float, float]] = []
+        """Since when and for how long a shard had no owner, after the faults; once it has one."""
+        self._alone_since: dict[int, float] = {}
+        self.tables = Tables(shards, lambda: self.time * database_rate + self.skew)
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._stuck: list[Callable[[], None]] = []
+        self._numbers = count()
+
+    # --- what a test does --------------------------------------------------------------
+
+    def start(self, rate: float = 1.0, offset: float = 0.0) -> Member:
+        """Start a publisher."""
+        member = Member(f"p{next(self._numbers)}", rate, offset)
+        self.members.append(member)
+        self._at(0, lambda: self._beat(member), member)
+        self._at(0, lambda: self._begin(member), member)
+        return member
+
+    def crash(self, member: Member) -> None:
+        """End it without a word; what it has sent may still be applied."""
+        member.alive = False
+        self.members.remove(member)
+
+    def stop(self, member: Member) -> None:
+        """SIGTERM."""
+        member.own.stop(member.clock(self.time))
+        self._poke(member)
+
+    def pause(self, member: Member, seconds: float) -> None:
+        """SIGSTOP, or its machine is suspended; its clock goes on."""
+        member.paused_until = max(member.paused_until, self.time + seconds)
+        self._at(seconds, lambda: self._resume(member))
+
+    def run(self, seconds: float) -> None:
+        """Let time go by."""
+        end = self.time + seconds
+        while self._events and self._events[0][0] <= end:
+            self.time, _, event = heapq.heappop(self._events)
+            event()
+            self.check()
+        self.time = end
+        self.check()
+
+    def heal(self) -> None:
+        """From now on nothing fails; what is on the wire arrives at once."""
+        for apply in self._stuck:
+            apply()
+        self._stuck.clear()
+        self.gaps.clear()
+        self._alone_since.clear()
+        self.check()
+        for member in self.members:
+            member.fates.clear()
+            member.sink_fails = False
+            member.next_round = _ROUND
+            member.paused_until = 0.0
+            self._resume(member)
+            if member.end_round:
+                self._at(0, member.end_round, member)
+
+    def check(self) -> None:
+        """No shard has two publishers inside their deadlines."""
+        owners: defaultdict[int, list[str]] = defaultdict(list)
+        for member in self.members:
+            for shard in member.rights(self.time):
+                owners[shard].append(member.name)
+        shared = {shard: names for shard, names in owners.items() if len(names) > 1}
+        assert not shared, f"at {self.time:.3f} s, shards with two owners: {shared}"
+        for shard in self.tables.leases:
+            if shard not in owners:
+                self._alone_since.setdefault(shard, self.time)
+            elif shard in self._alone_since:
+                since = self._alone_since.pop(shard)
+                self.gaps.append((since, self.time - since))
+
+    def rights(self) -> dict[str, set[int]]:
+        """The shards of each publisher."""
+        return {member.name: member.rights(self.time) for member in self.members}
+
+    # --- how it runs -------------------------------------------------------------------
+
+    def _at(self, delay: float, event: Callable[[], None], member: Member | None = None) -> None:
+        """Do something later; what a publisher does waits while it stands still."""
+
+        def run() -> None:
+            if member is None:
+                event()
+            elif member.alive and self.time < member.paused_until:
+                member.waiting.append(event)
+            elif member.alive:
+                event()
+
+        heapq.heappush(self._events, (self.time + delay, next(self._numbers), run))
+
+    def _resume(self, member: Member) -> None:
+        if member.alive and self.time >= member.paused_until:
+            waiting, member.waiting = member.waiting, []
+            for event in waiting:
+                self._at(0, event, member)
+
+    def _beat(self, member: Member) -> None:
+        if member.beating is None:
+            clock = lambda: member.clock(self.time)  # noqa: E731
+            member.beating = beat(member.own, self.tables, clock)
+            self._go_on(member, lambda beating: beating.send(None))
+
+    def _go_on(
+        self, member: Member, step: Callable[[Coroutine[Any, Any, float]], _Statement]
+    ) -> None:
+        """Run the beat up to its next statement, or to its end."""
+        assert member.beating is not None
+        try:
+            statement = step(member.beating)
+        except StopIteration as done:
+            self._rest(member, done.value)
+        except NoAnswer:
+            self._rest(member, member.settings.renew / 4)
+        else:
+            self._send(member, statement)
+
+    def _rest(self, member: Member, seconds: float) -> None:
+        member.beating = None
+        if member.own.is_stopping and not member.own._held:
+            self.crash(member)
+        else:
+            self._at(seconds / member.rate, lambda: self._beat(member), member)
+
+    def _send(self, member: Member, statement: _Statement) -> None:
+        fate = member.fates.popleft() if member.fates else Fate()
+        patience = member.settings.renew / member.rate
+        if fate.paused:
+            self.pause(member, fate.paused)
+        answer: list[Any] = []
+        settled: list[bool] = []
+
+        def apply() -> None:
+            if not answer:
+                answer.append(statement.apply())
+
+        def end(step: Callable[[Coroutine[Any, Any, float]], _Statement]) -> None:
+            if not settled:
+                settled.append(True)
+                self._go_on(member, step)
+
+        if fate.applied < math.inf:
+            self._at(fate.applied, apply)
+            self._stuck.append(apply)
+        if max(fate.applied, fate.answered) <= patience:
+            delay = max(fate.applied, fate.answered)
+            self._at(delay, lambda: end(lambda beating: beating.send(answer[0])), member)
+        else:
+            self._at(patience, lambda: end(lambda beating: beating.throw(NoAnswer())), member)
+
+    def _begin(self, member: Member) -> None:
+        def end() -> None:
+            if member.end_round is end:
+                self._end(member)
+
+        member.own.begin(member.clock(self.time))
+        member.end_round = end
+        self._at(member.next_round, end, member)
+        member.next_round = _ROUND
+
+    def _end(self, member: Member) -> None:
+        member.end_round = None
+        if member.sink_fails:
+            member.own.sink_failed(member.clock(self.time))
+        elif member.own.sendable(member.clock(self.time)):
+            member.own.sink_worked()
+        if member.own.end():
+            self._poke(member)
+        self._at(_IDLE, lambda: self._begin(member), member)
+
+    def _poke(self, member: Member) -> None:
+        self._at(0, lambda: self._beat(member), member)

@@ -1,0 +1,160 @@
+"""Any schedule of faults: no shard has two owners, and none stays without one."""
+
+import math
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from tests._support.lease_model import DRIFT, SETTINGS, SKEW, Cluster, Fate, Member
+
+from dsql_outbox.publisher._ownership import REST
+
+MOST = 5
+
+SLOWEST = 1 - DRIFT
+
+OWNED = (SETTINGS.lease + SETTINGS.grace + SKEW + 2 * SETTINGS.renew) / SLOWEST
+"""Seconds without faults after which every shard has an owner that sends."""
+
+HANDED_OVER = 2 * SETTINGS.renew / SLOWEST
+"""Seconds for which a shard has no owner when one publisher leaves it to another."""
+
+BALANCED = OWNED + 3 * SETTINGS.renew / SLOWEST
+"""Seconds after which nobody has more than its share, and nothing moves any more."""
+
+RESTED = REST * SETTINGS.broker_patience / SLOWEST + BALANCED
+"""The same is so much later when the broker of a publisher had failed."""
+
+rates = st.sampled_from([1 - DRIFT, 1 - DRIFT, 1, 1 + DRIFT])
+times = st.sampled_from([0.1, 0.5, 1, 3, 8, 9, 10, 11, 12, 13, 15])
+lags = st.sampled_from([0.01, 0.01, 0.5, 1, 2, 2.9, 4, 8, 13, math.inf])
+fates = st.builds(Fate, lags, lags, st.sampled_from([0, 0, 0, 1, 5, 9, 12, 13, 15]))
+
+
+class Publishers(RuleBasedStateMachine):
+    """Every step is a fault, or time that goes by."""
+
+    @initialize(
+        shards=st.integers(1, 7), rate=rates, drifts=st.lists(rates, min_size=1, max_size=3)
+    )
+    def begin(self, shards: int, rate: float, drifts: list[float]) -> None:
+        self.shards = shards
+        self.cluster = Cluster(shards, 2 - rate)
+        for drift in drifts:
+            self.cluster.start(drift)
+        self.cluster.run(SETTINGS.lease)
+
+    def member(self, number: int) -> Member | None:
+        members = self.cluster.members
+        return members[number % len(members)] if members else None
+
+    @precondition(lambda self: len(self.cluster.members) < MOST)
+    @rule(rate=rates, offset=st.floats(0, 1000))
+    def start(self, rate: float, offset: float) -> None:
+        self.cluster.start(rate, offset)
+
+    @rule(seconds=times)
+    def time_goes_by(self, seconds: float) -> None:
+        self.cluster.run(seconds)
+
+    @rule(number=st.integers(0, MOST), fate=fates, before=st.integers(0, 3), after=times)
+    def a_statement_is_slow_or_lost(
+        self, number: int, fate: Fate, before: int, after: float
+    ) -> None:
+        if member := self.member(number):
+            member.fates.extend([Fate()] * before)
+            member.fates.append(fate)
+            self.cluster.run(after)
+
+    @rule(number=st.integers(0, MOST), statements=st.integers(1, 8), after=times)
+    def it_is_cut_off(self, number: int, statements: int, after: float) -> None:
+        if member := self.member(number):
+            member.fates.extend([Fate(math.inf, math.inf)] * statements)
+            self.cluster.run(after)
+
+    @rule(number=st.integers(0, MOST), seconds=times, after=times)
+    def pause(self, number: int, seconds: float, after: float) -> None:
+        if member := self.member(number):
+            self.cluster.pause(member, seconds)
+            self.cluster.run(after)
+
+    @rule(number=st.integers(0, MOST))
+    def crash(self, number: int) -> None:
+        if member := self.member(number):
+            self.cluster.crash(member)
+
+    @rule(number=st.integers(0, MOST))
+    def stop(self, number: int) -> None:
+        if member := self.member(number):
+            self.cluster.stop(member)
+
+    @rule(number=st.integers(0, MOST), fails=st.booleans())
+    def the_broker_of_one_fails_or_works(self, number: int, fails: bool) -> None:
+        if member := self.member(number):
+            member.sink_fails = fails
+
+    @rule(number=st.integers(0, MOST), seconds=times)
+    def a_round_is_slow(self, number: int, seconds: float) -> None:
+        if member := self.member(number):
+            member.next_round = seconds
+
+    @rule(skew=st.sampled_from([0, SKEW]))
+    def another_node_answers(self, skew: float) -> None:
+        self.cluster.skew = skew
+
+    @rule(number=st.integers(0, MOST), skew=st.sampled_from([0, SKEW]), seconds=times)
+    def a_node_with_another_clock_answers_later(
+        self, number: int, skew: float, seconds: float
+    ) -> None:
+        if member := self.member(number):
+            self.cluster.skew = 0
+            self.cluster.run(SETTINGS.renew)
+            self.cluster.pause(member, seconds)
+            self.cluster.skew = skew
+            self.cluster.run(seconds)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "cluster"):
+            return
+        cluster = self.cluster
+        for member in cluster.members[:]:
+            if member.own.is_stopping:
+                cluster.crash(member)
+        cluster.heal()
+        if not cluster.members:
+            cluster.start()
+        healed = cluster.time
+        brokers_failed = not all(member.own.is_able for member in cluster.members)
+        cluster.run(BALANCED)
+        if brokers_failed:
+            cluster.run(RESTED)
+        self._is_balanced()
+        for since, gap in cluster.gaps:
+            assert gap <= (OWNED if since == healed else HANDED_OVER), f"no owner for {gap:.1f} s"
+        settled = cluster.tables.owners(), cluster.rights()
+        cluster.run(10 * SETTINGS.lease)
+        assert (cluster.tables.owners(), cluster.rights()) == settled, "shards move"
+
+    def _is_balanced(self) -> None:
+        share = math.ceil(self.shards / len(self.cluster.members))
+        sizes = {name: len(owned) for name, owned in self.cluster.rights().items()}
+        assert sum(sizes.values()) == self.shards
+        assert max(sizes.values()) <= share, f"shares are {sizes}, at most {share} each"
+
+
+def test_no_shard_has_two_owners_and_none_stays_without_one_whatever_happens() -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Publishers,
+        settings=settings(
+            max_examples=200,
+            report_multiple_bugs=False,
+            stateful_step_count=40,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
