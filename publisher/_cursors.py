@@ -26,15 +26,28 @@ HEAD: Final = Place(0, UUID(int=0))
 
 
 class Cursors:
-    """The cursors of all shards that one publisher relays."""
+    """The cursors of all shards that one publisher relays; none at first."""
 
-    def __init__(self, shards: Iterable[int], *, rows: int, head_interval: float) -> None:
-        self._deep: dict[int, Place] = dict.fromkeys(shards, HEAD)
-        self._head_read_at: dict[int, float] = dict.fromkeys(self._deep, float("-inf"))
+    def __init__(self, *, rows: int, head_interval: float) -> None:
+        self._deep: dict[int, Place] = {}
+        self._head_read_at: dict[int, float] = {}
         self._head_read_last: set[int] = set()
         self._busy: set[int] = set()
         self._rows = rows
         self._head_interval = head_interval
+
+    def add(self, shards: Iterable[int]) -> None:
+        """Read these shards too, from their head."""
+        for shard in shards:
+            self._deep[shard] = HEAD
+            self._head_read_at[shard] = float("-inf")
+
+    def drop(self, shards: Iterable[int]) -> None:
+        """Read these shards no more, and forget where they were read."""
+        for shard in shards:
+            del self._deep[shard], self._head_read_at[shard]
+            self._head_read_last.discard(shard)
+            self._busy.discard(shard)
 
     @property
     def behind(self) -> bool:

@@ -1,7 +1,7 @@
 """One relay round: read, publish, settle."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic, time_ns
 from typing import Final
 
@@ -10,11 +10,12 @@ import msgspec
 from dsql_outbox.outbox import Message, SinkUnavailable
 
 from ._cursors import Cursors
+from ._leases import Leases
 from ._rows import OutboxRow, RowId
 from ._select import Hold, select
 from ._settings import PublisherSettings
 from ._store import Store
-from ._waves import publish_in_waves
+from ._waves import Waves, publish_in_waves
 from .sinks import Delivered, NotAttempted, Outcome, Rejected, Retry, Sink
 
 _ERROR_LENGTH: Final = 1_000
@@ -38,38 +39,54 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Relay:
-    """Relays the rows of some shards; it holds what must be remembered between rounds."""
+    """Relays the rows of the shards that are ours; holds what is remembered between rounds."""
 
     def __init__(
         self,
         store: Store,
         sink: Sink,
         settings: PublisherSettings,
-        shards: Sequence[int],
-        holds: dict[str, Hold],
+        leases: Leases,
     ) -> None:
         self._store = store
         self._sink = sink
         self._settings = settings
-        self._shards = shards
-        self._holds = holds
-        self._cursors = Cursors(
-            shards, rows=settings.batch_rows, head_interval=settings.head_interval
-        )
+        self._leases = leases
+        self._epochs: dict[int, int] = {}
+        self._holds: dict[str, Hold] = {}
+        self._cursors = Cursors(rows=settings.batch_rows, head_interval=settings.head_interval)
         self._acknowledged: set[RowId] = set()
 
     async def round(self) -> Round:
         """Do one round; raises the driver's error if the database fails.
 
         What the broker has acknowledged is remembered until its row is deleted,
-        so a database that fails in between causes no second delivery.
+        so a database that fails in between causes no second delivery. Deleting
+        it is right whoever owns the shard by then: the row's whole key names
+        one message, and the broker has it.
         """
         await self._delete_acknowledged()
+        with self._leases.round() as epochs:
+            await self._follow(epochs)
+            return await self._relay() if epochs else Round()
+
+    async def _follow(self, epochs: Mapping[int, int]) -> None:
+        """Forget shards that were lost, if only for a while, and begin with those gained."""
+        lost = {s for s, epoch in self._epochs.items() if epochs.get(s) != epoch}
+        self._cursors.drop(lost)
+        self._holds = {k: hold for k, hold in self._holds.items() if hold.id.shard not in lost}
+        self._epochs = {s: epoch for s, epoch in self._epochs.items() if s not in lost}
+        if gained := epochs.keys() - self._epochs.keys():
+            self._holds |= await self._store.holds(gained)
+            self._cursors.add(gained)
+            self._epochs = dict(epochs)
+
+    async def _relay(self) -> Round:
         rows = await self._read()
         now = monotonic()
         selection = select(rows, self._holds, self._acknowledged, now)
         self._cursors.rewind(selection.rewind)
-        waves = await publish_in_waves(self._sink, self._messages(selection.rows))
+        waves = await self._publish(selection.rows)
         failed, dead = await self._settle(selection.rows, waves.outcomes)
         return Round(
             read=len(rows),
@@ -85,14 +102,30 @@ class Relay:
         now = monotonic()
         starts = self._cursors.starts(now)
         limits = {shard: self._cursors.limit(shard) for shard in starts}
-        byte_limit = self._settings.batch_bytes // len(self._shards)
+        byte_limit = self._settings.batch_bytes // len(starts)
         rows = await self._store.read(starts, limits, byte_limit)
         self._cursors.advance(starts, limits, rows, now)
         return rows
 
+    async def _publish(self, rows: Sequence[OutboxRow]) -> Waves:
+        shards = [row.shard for row in rows]
+        waves = await publish_in_waves(self._sink, self._messages(rows), shards, self._leases)
+        if waves.unavailable is not None:
+            self._leases.sink_failed()
+        elif rows:
+            self._leases.sink_worked()
+        return waves
+
     def _messages(self, rows: Sequence[OutboxRow]) -> list[Message]:
         picked_up = time_ns()
-        return [row.message(attempt=self._attempt(row), picked_up_ns=picked_up) for row in rows]
+        return [
+            row.message(
+                attempt=self._attempt(row),
+                picked_up_ns=picked_up,
+                epoch=self._epochs[row.shard],
+            )
+            for row in rows
+        ]
 
     def _attempt(self, row: OutboxRow) -> int:
         hold = self._holds.get(row.key)
@@ -101,7 +134,11 @@ class Relay:
     async def _settle(
         self, rows: Sequence[OutboxRow], outcomes: Sequence[Outcome]
     ) -> tuple[int, int]:
-        """Delete what was delivered, and record what failed; returns (failed, dead)."""
+        """Delete what was delivered, and record what failed; returns (failed, dead).
+
+        A failure in a shard that was lost meanwhile is its new owner's to find.
+        """
+        ours = self._leases.sendable()
         failed = dead = 0
         recovered: list[RowId] = []
         for row, outcome in zip(rows, outcomes, strict=True):
@@ -111,12 +148,12 @@ class Relay:
                     if self._attempt(row) > 1:
                         del self._holds[row.key]
                         recovered.append(row.id)
-                case Retry(error) | Rejected(error):
+                case Retry(error) | Rejected(error) if row.shard in ours:
                     final = isinstance(outcome, Rejected)
                     died = await self._fail(row, error[:_ERROR_LENGTH], final=final)
                     dead += died
                     failed += not died
-                case NotAttempted():
+                case Retry() | Rejected() | NotAttempted():
                     pass
         await self._delete_acknowledged()
         if recovered:

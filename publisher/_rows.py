@@ -52,14 +52,18 @@ class OutboxRow(msgspec.Struct, frozen=True):
         """The subject: what order is promised for."""
         return subject_key(self.subject_type, self.subject_id)
 
-    def message(self, *, attempt: int, picked_up_ns: int) -> Message:
-        """The message of this row, the same each time but for the two arguments."""
+    def message(self, *, attempt: int, picked_up_ns: int, epoch: int) -> Message:
+        """The message of this row, the same each time but for the arguments.
+
+        `epoch` is that of the shard's lease.
+        """
         key = self.key
         headers = _headers.decode(self.headers) | {
             "subject": key,
             "partitionkey": key,
             "sequence": str(self.subject_version),
             "position": str(self.position),
+            "leaseepoch": str(epoch),
         }
         return Message(
             event_id=self.event_id,

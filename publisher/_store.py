@@ -31,24 +31,25 @@ class Store:
         self._database = database
         self._pool: AsyncConnectionPool[AsyncConnection] = database.pool_async(max_size=2)
 
-    async def open(self) -> list[int]:
-        """Connect; returns the shards.
+    async def open(self) -> None:
+        """Connect.
 
         Raises `SchemaError` if the tables are missing or there are no shards.
         """
         # A pool hides why it cannot connect; a connection of our own says it.
         async with await self._database.connect_async() as connection:
-            shards = await self._shards(connection)
+            await self._require_shards(connection)
         await self._pool.open(wait=True)
-        return shards
 
     async def close(self) -> None:
         """Give all connections up."""
         await self._pool.close()
 
-    async def holds(self) -> dict[str, Hold]:
-        """The failed messages that wait, by key."""
-        found = await self._run("failure_list", {})
+    async def holds(self, shards: Collection[int]) -> dict[str, Hold]:
+        """The failed messages of some shards that wait, by key; others are forgotten."""
+        parameters = {"shards": array_literal(shards)}
+        await self._run("failure_prune", parameters)
+        found = await self._run("failure_list", parameters)
         now = monotonic()
         holds: dict[str, Hold] = {}
         for shard, position, event_id, attempts, subject_type, subject_id, seconds in found:
@@ -106,18 +107,21 @@ class Store:
             },
         )
 
-    async def _shards(self, connection: AsyncConnection) -> list[int]:
+    async def is_empty(self) -> bool:
+        """Whether nothing waits in any shard, whoever owns it."""
+        return not await self._run("backlog_age", {})
+
+    async def _require_shards(self, connection: AsyncConnection) -> None:
         schema = self._database.schema
         try:
-            cursor = await connection.execute(statement("shard_list", schema))
-            shards = [shard for (shard,) in await cursor.fetchall()]
+            cursor = await connection.execute(statement("shard_count", schema))
+            ((shards,),) = await cursor.fetchall()
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
             raise SchemaError(
                 f"schema {schema} lacks the outbox tables: run `dsql-outbox schema apply`"
             ) from error
         if not shards:
             raise SchemaError(f"schema {schema} has no shards: run `dsql-outbox schema apply`")
-        return shards
 
     async def _run(self, name: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
         query = statement(name, self._database.schema)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from uuid import uuid4
 
 import anyio
+from tests._support.rights import in_waves
 
 from dsql_outbox.outbox import Message
-from dsql_outbox.publisher._waves import publish_in_waves
 from dsql_outbox.publisher.sinks import Delivered, Sink
 
 
@@ -35,7 +35,7 @@ async def deliver(sink: Sink, messages: Sequence[Message]) -> None:
     rest = list(messages)
     with anyio.fail_after(10):
         while rest:
-            outcomes = (await publish_in_waves(sink, rest)).outcomes
+            outcomes = (await in_waves(sink, rest)).outcomes
             found = zip(rest, outcomes, strict=True)
             rest = [message for message, outcome in found if outcome != Delivered()]
             await anyio.sleep(0.01 if rest else 0)

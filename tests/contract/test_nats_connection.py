@@ -11,10 +11,10 @@ import anyio.to_thread
 import pytest
 from tests._support.brokers import Before, NatsBroker
 from tests._support.messages import deliver, new_message
+from tests._support.rights import in_waves
 
 from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import open_sink
-from dsql_outbox.publisher._waves import publish_in_waves
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted
 from dsql_outbox.publisher.sinks.nats import open_nats
 from dsql_outbox.testing import NatsServer, TcpProxy
@@ -34,7 +34,7 @@ async def test_a_server_killed_between_waves_is_unavailable_and_then_gets_the_re
 
     async with nats_broker.open() as inner:
         sink = Before(inner, messages[5].event_id, nats_server.kill)
-        waves = await publish_in_waves(sink, messages)
+        waves = await in_waves(sink, messages)
         assert isinstance(waves.unavailable, SinkUnavailable)
         assert waves.outcomes == [Delivered()] * 4 + [NotAttempted()] * 6
 

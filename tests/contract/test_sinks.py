@@ -4,8 +4,8 @@ import anyio
 import pytest
 from tests._support.brokers import Broker, OpenStage, SqsBroker
 from tests._support.messages import deliver, new_message
+from tests._support.rights import in_waves
 
-from dsql_outbox.publisher._waves import publish_in_waves
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted
 
 pytestmark = pytest.mark.anyio
@@ -43,7 +43,7 @@ async def test_messages_of_a_key_arrive_in_order(broker: Broker) -> None:
     messages = [new_message(key=f"Loan/{n % 4}") for n in range(20)]
 
     async with broker.open() as sink:
-        waves = await publish_in_waves(sink, messages)
+        waves = await in_waves(sink, messages)
 
     assert waves.outcomes == [Delivered()] * 20
     arrived = [stored.event_id for stored in await broker.stored()]
@@ -101,7 +101,7 @@ async def test_nothing_overtakes_a_message_that_failed(open_stage: OpenStage) ->
     ids = [message.event_id for message in messages]
 
     async with open_stage(messages[1]) as stage:
-        waves = await publish_in_waves(stage.sink, messages)
+        waves = await in_waves(stage.sink, messages)
 
         assert waves.outcomes[1] != Delivered()
         assert waves.outcomes[2:] == [NotAttempted()] * 3

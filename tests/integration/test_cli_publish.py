@@ -141,7 +141,7 @@ def test_a_signal_lets_the_round_in_hand_end(url: str, writer: Writer, tmp_path:
     file = tmp_path / "out.jsonl"
     writer.write(event("car-1"))
     with PostgresProxy(url) as proxy:
-        held = proxy.hold(matching="DELETE FROM")
+        held = proxy.hold(matching='DELETE FROM "outbox".outbox o')
         with Command("publish", "--database", proxy.url, "--sink", f"jsonl:{file}") as command:
             command.error_line()
             held.arrived(10)
@@ -159,7 +159,7 @@ def test_a_second_ctrl_c_stops_at_once_and_loses_nothing(
     file = tmp_path / "out.jsonl"
     writer.write(event("car-1"))
     with PostgresProxy(url) as proxy:
-        held = proxy.hold(matching="DELETE FROM")
+        held = proxy.hold(matching='DELETE FROM "outbox".outbox o')
         with Command("publish", "--database", proxy.url, "--sink", f"jsonl:{file}") as command:
             command.error_line()
             held.arrived(10)

@@ -1,5 +1,6 @@
 """Where reads begin: everything is found, late commits soon, and nothing starves."""
 
+from collections.abc import Iterable
 from uuid import UUID
 
 from hypothesis import given
@@ -21,13 +22,19 @@ def rows(positions: list[int], *, shard: int = 0, seen: int | None = None) -> li
     ]  # fmt: skip
 
 
+def made(shards: Iterable[int], *, rows: int, head_interval: float) -> Cursors:
+    cursors = Cursors(rows=rows, head_interval=head_interval)
+    cursors.add(shards)
+    return cursors
+
+
 def read(cursors: Cursors, found: list[OutboxRow], now: float) -> None:
     starts = cursors.starts(now)
     cursors.advance(starts, dict.fromkeys(starts, LIMIT), found, now)
 
 
 def test_a_full_read_moves_on_and_one_that_is_not_goes_back_to_the_head() -> None:
-    cursors = Cursors([0], rows=LIMIT, head_interval=100)
+    cursors = made([0], rows=LIMIT, head_interval=100)
     read(cursors, rows([1, 2, 3]), now=0)
     assert cursors.starts(1) == {0: Place(3, UUID(int=3))}
     assert cursors.behind
@@ -37,13 +44,13 @@ def test_a_full_read_moves_on_and_one_that_is_not_goes_back_to_the_head() -> Non
 
 
 def test_a_read_cut_by_bytes_counts_as_full() -> None:
-    cursors = Cursors([0], rows=LIMIT, head_interval=100)
+    cursors = made([0], rows=LIMIT, head_interval=100)
     read(cursors, rows([1], seen=2), now=0)
     assert cursors.starts(1) == {0: Place(1, UUID(int=1))}
 
 
 def test_the_head_is_read_again_after_its_interval_and_the_deep_cursor_stays() -> None:
-    cursors = Cursors([0], rows=LIMIT, head_interval=1)
+    cursors = made([0], rows=LIMIT, head_interval=1)
     read(cursors, rows([1, 2, 3]), now=0)
     read(cursors, rows([4, 5, 6]), now=0.5)
     assert cursors.starts(1.0) == {0: HEAD}
@@ -53,7 +60,7 @@ def test_the_head_is_read_again_after_its_interval_and_the_deep_cursor_stays() -
 
 def test_slow_rounds_read_the_head_and_the_deep_end_in_turn() -> None:
     """With every round longer than the interval, a held head must not hide the rest."""
-    cursors = Cursors([0], rows=LIMIT, head_interval=1)
+    cursors = made([0], rows=LIMIT, head_interval=1)
     seen: list[Place] = []
     for n in range(6):
         start = cursors.starts(n * 10.0)[0]
@@ -64,7 +71,7 @@ def test_slow_rounds_read_the_head_and_the_deep_end_in_turn() -> None:
 
 
 def test_shards_that_are_behind_share_a_batch() -> None:
-    cursors = Cursors(range(10), rows=500, head_interval=100)
+    cursors = made(range(10), rows=500, head_interval=100)
     assert cursors.limit(0) == 50
     read(cursors, [*rows([1, 2, 3], shard=4), *rows([1, 2, 3], shard=7)], now=0)
     assert cursors.limit(4) == 250
@@ -72,11 +79,21 @@ def test_shards_that_are_behind_share_a_batch() -> None:
 
 
 def test_a_rewound_shard_is_read_from_its_head_at_once() -> None:
-    cursors = Cursors([0], rows=LIMIT, head_interval=100)
+    cursors = made([0], rows=LIMIT, head_interval=100)
     read(cursors, rows([1, 2, 3]), now=0)
     cursors.rewind([0])
     assert cursors.starts(0.1) == {0: HEAD}
     assert cursors.behind
+
+
+def test_a_shard_that_was_dropped_and_added_again_is_read_from_its_head() -> None:
+    cursors = made([0, 1], rows=LIMIT, head_interval=100)
+    read(cursors, rows([1, 2, 3]), now=0)
+    cursors.drop([0])
+    assert not cursors.behind
+    assert cursors.starts(1) == {1: HEAD}
+    cursors.add([0])
+    assert cursors.starts(1) == {0: HEAD, 1: HEAD}
 
 
 @given(
@@ -87,7 +104,7 @@ def test_every_row_is_read_whatever_the_order_of_commits(
     commits: list[tuple[int, int]], stuck: set[int]
 ) -> None:
     """Rows appear at any place and time; all that can be delivered is, in bounded rounds."""
-    cursors = Cursors([0], rows=LIMIT, head_interval=1)
+    cursors = made([0], rows=LIMIT, head_interval=1)
     outbox = set(stuck)
     delivered: set[int] = set()
     for round_number in range(60):

@@ -1,10 +1,12 @@
 """Waves: no message is sent before the one before it was delivered."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Generator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from uuid import UUID
 
 import pytest
+from anyio import CancelScope, lowlevel
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,6 +61,33 @@ def message(n: int, key: str) -> Message:
     return Message(event_id, "events.X", key, {}, b"{}", str(event_id), 0, 0)
 
 
+class Rights:
+    """Leases that end: after so many waves, or by cutting one that runs."""
+
+    def __init__(self, lost: dict[int, int] | None = None, *, cut: int | None = None) -> None:
+        self._lost = lost or {}
+        self._cut = cut
+        self._waves = 0
+
+    def sendable(self) -> set[int]:
+        return {shard for shard in range(9) if self._waves < self._lost.get(shard, 99)}
+
+    @contextmanager
+    def bound(self, shards: Collection[int]) -> Generator[CancelScope]:
+        assert shards
+        with CancelScope() as scope:
+            if self._waves == self._cut:
+                scope.cancel()
+            self._waves += 1
+            yield scope
+
+
+async def publish(sink: PlannedSink, rights: Rights | None = None) -> Waves:
+    """Publish messages whose shard is the place of their key in the alphabet."""
+    shards = [ord(message.key) - ord("a") for message in sink.messages]
+    return await publish_in_waves(sink, sink.messages, shards, rights or Rights())
+
+
 def by_key(sink: PlannedSink) -> dict[str, list[int]]:
     keys: dict[str, list[int]] = {}
     for n, sent in enumerate(sink.messages):
@@ -76,7 +105,7 @@ async def test_of_each_key_a_prefix_is_delivered_and_nothing_is_sent_too_early(
 ) -> None:
     sink = PlannedSink(plan, failing_wave=failing_wave)
 
-    outcomes = (await publish_in_waves(sink, sink.messages)).outcomes
+    outcomes = (await publish(sink)).outcomes
 
     assert len(outcomes) == len(plan)
     sent = wave_of(sink)
@@ -95,7 +124,7 @@ async def test_a_wave_never_holds_a_key_twice_and_no_message_is_sent_twice(
 ) -> None:
     sink = PlannedSink(plan, failing_wave=failing_wave)
 
-    await publish_in_waves(sink, sink.messages)
+    await publish(sink)
 
     for wave in sink.waves:
         keys = [sink.messages[n].key for n in wave]
@@ -109,7 +138,7 @@ async def test_an_outcome_is_what_the_sink_said_or_not_attempted(
 ) -> None:
     sink = PlannedSink(plan, failing_wave=failing_wave)
 
-    waves = await publish_in_waves(sink, sink.messages)
+    waves = await publish(sink)
 
     sent = wave_of(sink)
     for n, outcome in enumerate(waves.outcomes):
@@ -120,7 +149,7 @@ async def test_an_outcome_is_what_the_sink_said_or_not_attempted(
 async def test_a_working_sink_is_sent_all_but_what_follows_a_failure(plan: Plan) -> None:
     sink = PlannedSink(plan)
 
-    waves = await publish_in_waves(sink, sink.messages)
+    waves = await publish(sink)
 
     expected: set[int] = set()
     for indexes in by_key(sink).values():
@@ -135,7 +164,7 @@ async def test_a_working_sink_is_sent_all_but_what_follows_a_failure(plan: Plan)
 async def test_many_keys_go_at_once() -> None:
     sink = PlannedSink([("a", DELIVERED), ("b", DELIVERED), ("a", DELIVERED), ("c", DELIVERED)])
 
-    await publish_in_waves(sink, sink.messages)
+    await publish(sink)
 
     assert sink.waves == [[0, 1, 3], [2]]
 
@@ -144,7 +173,7 @@ async def test_an_ordered_sink_gets_everything_in_one_call() -> None:
     plan: Plan = [("a", DELIVERED), ("a", Retry("later")), ("a", NOT_ATTEMPTED), ("b", DELIVERED)]
     sink = PlannedSink(plan, ordered=True)
 
-    waves = await publish_in_waves(sink, sink.messages)
+    waves = await publish(sink)
 
     assert sink.waves == [[0, 1, 2, 3]]
     assert waves == Waves([outcome for _, outcome in plan])
@@ -154,17 +183,47 @@ async def test_what_was_known_before_the_sink_failed_stays() -> None:
     plan: Plan = [("a", DELIVERED), ("b", Rejected("never")), ("a", DELIVERED), ("a", DELIVERED)]
     sink = PlannedSink(plan, failing_wave=1)
 
-    waves = await publish_in_waves(sink, sink.messages)
+    waves = await publish(sink)
 
     assert isinstance(waves.unavailable, SinkUnavailable)
     assert waves.outcomes == [DELIVERED, Rejected("never"), NOT_ATTEMPTED, NOT_ATTEMPTED]
+
+
+@given(plan=plans, lost=st.dictionaries(st.integers(0, 3), st.integers(0, 4)))
+async def test_what_is_sent_belongs_to_a_shard_that_is_ours(
+    plan: Plan, lost: dict[int, int]
+) -> None:
+    sink = PlannedSink(plan)
+
+    outcomes = (await publish(sink, Rights(lost))).outcomes
+
+    for number, wave in enumerate(sink.waves):
+        for n in wave:
+            assert number < lost.get(ord(sink.messages[n].key) - ord("a"), 99)
+    sent = wave_of(sink)
+    assert all(outcomes[n] == NOT_ATTEMPTED for n in range(len(plan)) if n not in sent)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_wave_that_is_cut_was_not_attempted_and_nothing_follows_it(ordered: bool) -> None:
+    class SlowSink(PlannedSink):
+        async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
+            await lowlevel.checkpoint()
+            return await super().publish(messages)
+
+    sink = SlowSink([("a", DELIVERED), ("a", DELIVERED), ("b", DELIVERED)], ordered=ordered)
+
+    waves = await publish(sink, Rights(cut=0))
+
+    assert waves == Waves([NOT_ATTEMPTED] * 3)
+    assert sink.waves == []
 
 
 async def test_no_messages_are_no_call() -> None:
     for ordered in (True, False):
         sink = PlannedSink([], ordered=ordered)
 
-        assert await publish_in_waves(sink, []) == Waves([])
+        assert await publish_in_waves(sink, [], [], Rights()) == Waves([])
         assert sink.waves == []
 
 
@@ -176,7 +235,7 @@ async def test_a_sink_with_too_few_outcomes_is_named_with_both_numbers() -> None
     sink = ShortSink([("a", DELIVERED), ("b", DELIVERED)])
 
     with pytest.raises(WrongOutcomes, match=r"ShortSink gave 1 outcomes for 2 messages"):
-        await publish_in_waves(sink, sink.messages)
+        await publish(sink)
 
 
 async def test_a_bug_in_a_sink_is_not_swallowed() -> None:
@@ -187,4 +246,4 @@ async def test_a_bug_in_a_sink_is_not_swallowed() -> None:
     sink = BrokenSink([("a", DELIVERED)])
 
     with pytest.raises(ZeroDivisionError):
-        await publish_in_waves(sink, sink.messages)
+        await publish(sink)
