@@ -1,4 +1,4 @@
-"""One beat of the lease protocol: announce, look, and then renew, release, take."""
+"""One beat of the lease protocol: look, renew, release, take, and announce oneself."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
@@ -47,9 +47,11 @@ async def beat(own: Ownership, table: LeaseTable, clock: Callable[[], float]) ->
 
     Raises what the table raises; the beat is then cut, nothing is believed
     that was not answered, and the next beat finds out by its look. Each time of
-    a deadline is taken before its statement leaves.
+    a deadline is taken before its statement leaves. Only who could do all else
+    announces itself: others leave it a share of the shards.
     """
-    await (table.announce(own.owner) if own.is_able else table.withdraw(own.owner))
+    if not own.is_able:
+        await table.withdraw(own.owner)
     seen = await table.look()
     plan = own.plan(seen, clock())
     if plan.renew:
@@ -62,4 +64,6 @@ async def beat(own: Ownership, table: LeaseTable, clock: Callable[[], float]) ->
         own.took(plan.take, await table.take(own.owner, plan.take), sent_at)
     if plan.prune:
         await table.prune()
+    if own.is_able:
+        await table.announce(own.owner)
     return plan.again

@@ -152,7 +152,7 @@ def test_no_shard_has_two_owners_and_none_stays_without_one_whatever_happens() -
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Publishers,
         settings=settings(
-            max_examples=200,
+            max_examples=100,
             report_multiple_bugs=False,
             stateful_step_count=40,
             suppress_health_check=list(HealthCheck),

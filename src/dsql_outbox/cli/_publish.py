@@ -47,7 +47,7 @@ Exit codes:
     "--until-empty",
     is_flag=True,
     show_default=False,
-    help="End when the outbox is empty. A blocked message stays in it.",
+    help="End when the outbox is empty, others' shares too. A blocked message stays in it.",
 )
 @option(
     "--on-dead-letter",
@@ -61,6 +61,14 @@ Exit codes:
     type=click.IntRange(min=1),
     default=PublisherSettings.batch_rows,
     help="About how many messages a round reads.",
+)
+@option(
+    "--lease",
+    type=click.FloatRange(min=0.1),
+    default=PublisherSettings.lease,
+    metavar="SECONDS",
+    help="How long a share of the work is leased for; after 1.2 times that, others go on "
+    "with the work of a publisher that died.",
 )
 @option(
     "--drain",
@@ -88,12 +96,15 @@ def publish(  # noqa: PLR0913 - one parameter a flag
     until_empty: bool,
     on_dead_letter: Literal["release", "block"],
     batch_rows: int,
+    lease: float,
     drain: float,
     listen: Address | None,
     log_format: LogFormat,
     verbose: bool,
 ) -> None:
     """Relay stored events to a broker, in order per subject, at least once.
+
+    Run as many as you like: they share the work, and take over from each other.
 
     Runs until SIGTERM or Ctrl-C, then finishes the round in hand, for --drain
     seconds at most; a second Ctrl-C stops at once. Nothing is lost either way:
@@ -103,7 +114,15 @@ def publish(  # noqa: PLR0913 - one parameter a flag
     and with --until-empty too; a warning says so every few seconds.
     """
     open_sink(sink)  # opens nothing yet, but refuses an unknown kind before anything else happens
-    settings = PublisherSettings(batch_rows=batch_rows, on_dead_letter=on_dead_letter)
+    settings = PublisherSettings(
+        batch_rows=batch_rows,
+        on_dead_letter=on_dead_letter,
+        lease=lease,
+        renew=lease * 0.3,
+        margin=lease * 0.1,
+        grace=lease * 0.2,
+        drain=drain + lease,  # the command's own limit comes first, and tells by its exit code
+    )
     with (
         logs_on_stderr(verbose=verbose, log_format=log_format),
         open_database(database, schema) as found,

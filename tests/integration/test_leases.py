@@ -1,0 +1,339 @@
+"""Publishers share the shards of one real PostgreSQL, and take over from each other."""
+
+import math
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import anyio
+import psycopg
+import pytest
+
+from dsql_outbox.outbox import Database, Entity, Event, Message
+from dsql_outbox.publisher import Outcome, Publisher, PublisherSettings, Retry
+from dsql_outbox.publisher._lease_table import SqlLeaseTable
+from dsql_outbox.schema import apply
+from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.writer import Writer
+
+pytestmark = pytest.mark.anyio
+
+SHARDS = 4
+QUICK = {"lease": 1.0, "renew": 0.3, "margin": 0.1, "grace": 0.2, "idle_max": 0.05}
+
+
+@pytest.fixture
+def database(database_url: str) -> Database:
+    database = Database(database_url)
+    apply(database, shards=SHARDS)
+    return database
+
+
+@pytest.fixture
+def sql(database_url: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def writer(database: Database) -> Iterator[Writer]:
+    with Writer(database) as writer:
+        yield writer
+
+
+@pytest.fixture
+async def table(database: Database) -> AsyncGenerator[SqlLeaseTable]:
+    table = SqlLeaseTable(database, settings())
+    yield table
+    table.drop()
+
+
+def settings(**others: object) -> PublisherSettings:
+    return PublisherSettings(**(QUICK | others))  # type: ignore[arg-type]
+
+
+def event(subject: str, n: int = 0) -> Event:
+    return Event.new("Car Created", "CarCreated", [Entity("Car", subject, {"n": n})])
+
+
+def owners(sql: psycopg.Connection) -> dict[str, int]:
+    """How many shards each publisher owns."""
+    found = sql.execute(
+        "SELECT owner, count(*) FROM outbox.outbox_leases WHERE owner IS NOT NULL"
+        " AND expires_at > clock_timestamp() GROUP BY owner"
+    ).fetchall()
+    return dict(found)
+
+
+def count(sql: psycopg.Connection, table: str) -> int:
+    row = sql.execute(f"SELECT count(*) FROM outbox.{table}").fetchone()  # type: ignore[arg-type]
+    assert row is not None
+    return int(row[0])
+
+
+async def until(state: Callable[[], bool], seconds: float = 10.0) -> None:
+    with anyio.fail_after(seconds):
+        while not state():  # noqa: ASYNC110 - the state is the database's
+            await anyio.sleep(0.01)
+
+
+class Gate(MemorySink):
+    """A sink whose calls wait until it is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting = anyio.Event()
+        self.opened = anyio.Event()
+        self.was_cut = False
+
+    async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
+        self.waiting.set()
+        try:
+            await self.opened.wait()
+        except BaseException:
+            self.was_cut = True
+            raise
+        return await super().publish(messages)
+
+
+@asynccontextmanager
+async def running(*publishers: Publisher) -> AsyncGenerator[None]:
+    """Let publishers run, and stop them in the end."""
+    async with anyio.create_task_group() as group:
+        for publisher in publishers:
+            group.start_soon(publisher.run)
+        yield
+        for publisher in publishers:
+            publisher.stop()
+
+
+# --- the statements --------------------------------------------------------------------
+
+
+async def test_of_two_who_take_a_shard_one_wins(database: Database, table: SqlLeaseTable) -> None:
+    other = SqlLeaseTable(database, settings())
+    assert await table.take("a", {0: 0, 1: 0}) == {0, 1}
+    assert await other.take("b", {1: 0, 2: 0}) == {2}
+    assert await other.take("b", {1: 1}) == set(), "the lease has not ended"
+    other.drop()
+
+
+async def test_a_statement_that_is_late_changes_nothing_that_happened_since(
+    table: SqlLeaseTable,
+) -> None:
+    assert await table.take("a", {0: 0}) == {0}
+    assert await table.take("a", {0: 1}) == {0}, "as after an answer that was lost"
+    assert await table.renew("a", {0: 1}) == set()
+    assert await table.release("a", {0: 1}) == set()
+    assert await table.take("a", {0: 0}) == set()
+    assert await table.renew("b", {0: 2}) == set()
+    assert await table.release("b", {0: 2}) == set()
+    assert await table.release("a", {0: 2}) == {0}
+    assert await table.take("b", {0: 2}) == {0}
+
+
+async def test_a_lease_can_be_taken_when_it_ended_and_the_grace_is_over(
+    table: SqlLeaseTable, sql: psycopg.Connection
+) -> None:
+    await table.take("a", {0: 0})
+    for ended, taken in ((0.1, set[int]()), (0.3, {0})):
+        sql.execute(
+            "UPDATE outbox.outbox_leases SET expires_at = clock_timestamp() - %s * interval '1 s'",
+            [ended],
+        )
+        assert await table.take("b", {0: 1}) == taken
+
+
+async def test_a_look_tells_times_by_the_clock_of_the_database(table: SqlLeaseTable) -> None:
+    await table.announce("a")
+    await table.take("a", {1: 0})
+    seen = await table.look()
+    assert [(each.shard, each.owner, each.epoch) for each in sorted(seen.leases)] == [
+        (0, None, 0), (1, "a", 1), (2, None, 0), (3, None, 0),
+    ]  # fmt: skip
+    assert 0.5 < sorted(seen.leases)[1].expires_in <= 1
+    assert min(seen.leases).expires_in == -math.inf
+    assert [peer.owner for peer in seen.peers] == ["a"]
+    assert 0 <= seen.peers[0].age < 0.5
+    await table.withdraw("a")
+    assert (await table.look()).peers == []
+
+
+async def test_publishers_that_died_long_ago_are_forgotten(
+    table: SqlLeaseTable, sql: psycopg.Connection
+) -> None:
+    for owner in ("dead", "alive"):
+        await table.announce(owner)
+    sql.execute(
+        "UPDATE outbox.outbox_publishers SET seen_at = seen_at - interval '11 s'"
+        " WHERE owner = 'dead'"
+    )
+    await table.prune()
+    assert [peer.owner for peer in (await table.look()).peers] == ["alive"]
+
+
+@pytest.mark.usefixtures("database")
+async def test_a_conflict_on_many_rows_is_asked_again_row_by_row(database_url: str) -> None:
+    with PostgresProxy(database_url) as proxy:
+        table = SqlLeaseTable(Database(proxy.url), settings())
+        await table.take("a", {0: 0, 1: 0, 2: 0})
+        proxy.refuse(3, matching="outbox_leases")
+        proxy.reset_counts()
+        assert await table.renew("a", {0: 1, 1: 1, 2: 1}) == {0, 1, 2}
+        assert len(proxy.statements) == 6, "all at once, the first three times, the others once"
+        table.drop()
+
+
+# --- many publishers -------------------------------------------------------------------
+
+
+async def test_publishers_share_the_shards_and_a_newcomer_gets_its_share(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    sink = MemorySink()
+    first, second, third = (Publisher(database, sink, settings()) for _ in range(3))
+    async with running(first):
+        await until(lambda: sorted(owners(sql).values()) == [4])
+        async with running(second):
+            await until(lambda: sorted(owners(sql).values()) == [2, 2])
+            async with running(third):
+                await until(lambda: count(sql, "outbox_publishers") == 3)
+                for n in range(60):
+                    writer.write(event(f"car-{n % 12}", n))
+                await until(lambda: len(sink.messages) == 60)
+        await until(lambda: sorted(owners(sql).values()) == [4])
+    assert owners(sql) == {}
+    assert count(sql, "outbox_publishers") == 0
+    for key in {message.key for message in sink.messages}:
+        mine = [int(m.headers["sequence"]) for m in sink.messages if m.key == key]
+        assert mine == sorted(mine)
+
+
+async def test_who_stops_releases_at_once(database: Database, sql: psycopg.Connection) -> None:
+    slow = {"lease": 60.0, "renew": 0.3, "margin": 1.0, "grace": 2.0}
+    first, second = (Publisher(database, MemorySink(), settings(**slow)) for _ in range(2))
+    async with running(first):
+        async with running(second):
+            await until(lambda: sorted(owners(sql).values()) == [2, 2])
+        await until(lambda: list(owners(sql).values()) == [4], seconds=2)
+
+
+async def test_a_message_names_the_epoch_of_its_lease(database: Database, writer: Writer) -> None:
+    sink = MemorySink()
+    for n in range(2):
+        writer.write(event("car", n))
+        async with Publisher(database, sink, settings()) as publisher:
+            await publisher.run_once()
+    assert [message.headers["leaseepoch"] for message in sink.messages] == ["1", "2"]
+
+
+async def test_one_round_takes_what_is_free_and_leaves_what_is_not(
+    database: Database, writer: Writer
+) -> None:
+    sink = MemorySink()
+    async with Publisher(database, sink, settings()) as owner:
+        await owner.run_once()
+        writer.write(event("car"))
+        async with Publisher(database, sink, settings()) as other:
+            assert (await other.run_once()).read == 0
+        assert (await owner.run_once()).delivered == 1
+
+
+async def test_until_empty_waits_for_the_shards_of_others(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    sink = Gate()
+    writer.write(event("car"))
+    owner = Publisher(database, sink, settings())
+    async with running(owner), anyio.create_task_group() as group:
+        await sink.waiting.wait()
+        done: list[int] = []
+
+        async def empty() -> None:
+            total = await Publisher(database, MemorySink(), settings()).run(until_empty=True)
+            done.append(total.delivered)
+
+        group.start_soon(empty)
+        await until(lambda: count(sql, "outbox_publishers") == 2)
+        assert not done
+        sink.opened.set()
+        await until(lambda: done == [0])
+    assert len(sink.messages) == 1
+
+
+# --- slow brokers, and none ------------------------------------------------------------
+
+
+async def test_a_slow_broker_does_not_stop_renewals(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    sink = Gate()
+    writer.write(event("car"))
+    async with running(Publisher(database, sink, settings())):
+        await sink.waiting.wait()
+        await anyio.sleep(2 * QUICK["lease"])  # what is shown is that this much time does no harm
+        assert list(owners(sql).values()) == [SHARDS]
+        sink.opened.set()
+        await until(lambda: count(sql, "outbox") == 0)
+    assert not sink.was_cut
+    assert [message.attempt for message in sink.messages] == [1]
+
+
+async def test_who_cannot_renew_ends_its_sending_and_another_takes_over(
+    database: Database, writer: Writer, sql: psycopg.Connection, database_url: str
+) -> None:
+    sink, other = Gate(), MemorySink()
+    writer.write(event("car"))
+    with PostgresProxy(database_url) as proxy:
+        async with running(Publisher(Database(proxy.url), sink, settings())):
+            await sink.waiting.wait()
+            proxy.stall(None, matching="outbox_leases")
+            async with running(Publisher(database, other, settings())):
+                await until(lambda: sink.was_cut)
+                assert other.messages == [], "who takes over waits for the grace"
+                await until(lambda: len(other.messages) == 1)
+                proxy.heal()
+                await until(lambda: sorted(owners(sql).values()) == [2, 2])
+    assert [message.attempt for message in other.messages] == [1]
+    assert count(sql, "outbox_failures") == 0
+
+
+async def test_when_only_ones_own_broker_fails_another_gets_the_shards(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    broken, works = MemorySink(), MemorySink()
+    broken.down = True
+    for n in range(20):
+        writer.write(event(f"car-{n}"))
+    patient = settings(broker_patience=0.5, broker_wait=0.1)
+    async with running(*(Publisher(database, sink, patient) for sink in (broken, works))):
+        await until(lambda: len(works.messages) == 20)
+        assert list(owners(sql).values()) == [SHARDS]
+    assert broken.messages == []
+
+
+async def test_a_failure_goes_on_with_the_new_owner_and_one_without_message_is_forgotten(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    bad = event("car")
+    writer.write(bad)
+    sql.execute(
+        "INSERT INTO outbox.outbox_failures VALUES (%s, 1, 0, 1, 'late', 'infinity')", [UUID(int=1)]
+    )
+    sink = MemorySink()
+    sink.fail(bad.id, Retry("no"), Retry("no"))
+    for _ in range(2):
+        async with Publisher(database, sink, settings(backoff_base=0.001)) as publisher:
+            while not (await publisher.run_once()).failed:
+                pass
+        found = sql.execute("SELECT event_id, attempts FROM outbox.outbox_failures").fetchall()
+    assert found == [(bad.id, 2)]
+
+
+async def test_more_shards_are_found_while_it_runs(
+    database: Database, sql: psycopg.Connection
+) -> None:
+    async with running(Publisher(database, MemorySink(), settings())):
+        await until(lambda: list(owners(sql).values()) == [SHARDS])
+        apply(database, shards=SHARDS + 3)
+        await until(lambda: list(owners(sql).values()) == [SHARDS + 3])

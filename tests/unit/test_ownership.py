@@ -1,0 +1,183 @@
+"""What a publisher decides about its shards, case by case."""
+
+import math
+
+import pytest
+
+from dsql_outbox.outbox import SettingsError
+from dsql_outbox.publisher import PublisherSettings
+from dsql_outbox.publisher._ownership import REST, Lease, Ownership, Peer, Plan, Snapshot
+
+SETTINGS = PublisherSettings(lease=10, renew=3, margin=1, grace=2, broker_patience=30, drain=20)
+FREE = -math.inf
+
+
+def own_with(*shards: int, at: float = 0.0) -> Ownership:
+    own = Ownership("me", SETTINGS)
+    own.took(dict.fromkeys(shards, 6), shards, at)
+    return own
+
+
+def mine(*shards: int, epoch: int = 7) -> list[Lease]:
+    return [Lease(shard, "me", epoch, 9) for shard in shards]
+
+
+def look(own: Ownership, leases: list[Lease], now: float, *others: str) -> Plan:
+    """Plan by a look at leases and at others, who were seen before."""
+    own.plan(Snapshot(leases, [Peer(o, now - 3, 3) for o in others]), now)
+    return own.plan(Snapshot(leases, [Peer(o, now, 0) for o in others]), now)
+
+
+def test_what_is_free_is_taken_up_to_the_share() -> None:
+    own = Ownership("me", SETTINGS)
+    leases = [Lease(shard, None, 0, FREE) for shard in range(5)]
+    assert len(look(own, leases, 0).take) == 5
+    assert len(look(own, leases, 0, "you").take) == 3
+
+
+@pytest.mark.parametrize(("expires_in", "taken"), [(1, False), (-1.9, False), (-2.1, True)])
+def test_another_ones_lease_is_taken_after_the_grace(expires_in: float, taken: bool) -> None:
+    plan = look(Ownership("me", SETTINGS), [Lease(0, "dead", 4, expires_in)], 0)
+    assert plan.take == ({0: 4} if taken else {})
+
+
+@pytest.mark.parametrize(("expires_in", "again"), [(9, 3), (-0.5, 1.5), (-5, 3)])
+def test_the_next_look_comes_when_a_lease_can_be_taken(expires_in: float, again: float) -> None:
+    assert look(Ownership("me", SETTINGS), [Lease(0, "dead", 4, expires_in)], 0).again == again
+
+
+def test_a_lease_whose_taking_was_not_answered_is_taken_again_with_the_next_epoch() -> None:
+    assert look(Ownership("me", SETTINGS), mine(0), 0).take == {0: 7}
+
+
+def test_the_deadline_counts_from_before_the_renewal_was_sent() -> None:
+    own = own_with(0)
+    own.begin(1)
+    assert own.deadline(0) == 9
+    own.renewed([0], {0}, 3)
+    assert own.deadline(0) == 12
+    assert own.sendable(11.9) == {0}
+    assert own.sendable(12) == set()
+
+
+def test_a_lease_that_ended_begins_no_round_until_it_is_renewed() -> None:
+    own = own_with(0)
+    assert own.begin(9) == {}
+    own.end()
+    assert look(own, mine(0), 20).renew == {0: 7}
+    own.renewed([0], {0}, 20)
+    assert own.begin(20) == {0: 7}
+
+
+def test_a_shard_that_was_lost_and_won_back_is_not_that_of_the_round() -> None:
+    """What the round has read may be delivered by now."""
+    own = own_with(0)
+    own.begin(1)
+    own.renewed([0], set(), 3)
+    own.took({0: 8}, {0}, 3)
+    assert own.sendable(4) == set()
+    own.end()
+    assert own.begin(4) == {0: 9}
+
+
+def test_who_has_more_than_its_share_drains_first_and_then_releases() -> None:
+    own = own_with(0, 1, 2, 3)
+    own.begin(1)
+    plan = look(own, mine(0, 1, 2, 3), 1, "you")
+    assert (len(plan.renew), plan.release) == (4, {})
+    assert own.sendable(1) == {0, 1, 2, 3}, "the round goes on"
+    assert own.end(), "there is something to release"
+    plan = look(own, mine(0, 1, 2, 3), 1, "you")
+    assert (len(plan.renew), len(plan.release)) == (2, 2)
+    assert not own.begin(1).keys() & plan.release.keys()
+
+
+def test_a_release_without_an_answer_is_asked_again_and_the_shard_stays_unused() -> None:
+    own = own_with(0, 1)
+    (shard,) = look(own, mine(0, 1), 1, "you").release
+    assert look(own, mine(0, 1), 2, "you").release == {shard: 7}
+    assert look(own, mine(0, 1), 2).release == {shard: 7}, "and when the share is larger again"
+    assert shard not in own.begin(2)
+
+
+def test_the_same_share_moves_nothing() -> None:
+    own = own_with(0, 1)
+    leases = [*mine(0, 1), Lease(2, "you", 1, 9)]
+    plan = look(own, leases, 1, "you")
+    assert (plan.renew, plan.release, plan.take) == ({0: 7, 1: 7}, {}, {})
+
+
+def test_a_publisher_counts_when_it_was_seen_alive_twice() -> None:
+    own = own_with(0, 1)
+    for n in range(5):
+        starts_and_dies = Peer(f"p{n}", n, 0.5)
+        assert not own.plan(Snapshot(mine(0, 1), [starts_and_dies]), n).release
+    assert look(own, mine(0, 1), 9, "you").release
+
+
+def test_old_publishers_are_pruned() -> None:
+    own = own_with(0)
+    assert not own.plan(Snapshot(mine(0), [Peer("dead", 0, 99)]), 1).prune
+    assert own.plan(Snapshot(mine(0), [Peer("dead", 0, 101)]), 1).prune
+
+
+def test_who_stops_releases_all_but_what_a_round_works_on_and_takes_nothing() -> None:
+    own = own_with(0, 1)
+    own.begin(1)
+    own.stop(1)
+    assert not own.is_able
+    free = Lease(2, None, 0, FREE)
+    plan = look(own, [*mine(0, 1), free], 2)
+    assert (plan.renew, plan.release, plan.take) == ({0: 7, 1: 7}, {}, {})
+    own.end()
+    assert look(own, [*mine(0, 1), free], 2).release == {0: 7, 1: 7}
+    assert own.begin(2) == {}
+
+
+def test_the_round_that_runs_when_it_stops_has_a_limit() -> None:
+    own = own_with(0)
+    own.begin(0)
+    own.stop(0)
+    own.renewed([0], {0}, 18)
+    assert own.sendable(19.9) == {0}
+    assert own.sendable(20) == set()
+
+
+def test_who_alone_has_a_broken_broker_leaves_its_shards_and_comes_back_after_a_rest() -> None:
+    own = own_with(0)
+    own.sink_failed(0)
+    own.sink_failed(20)
+    assert not own.is_able
+    assert not look(own, mine(0), 29, "you").release
+    assert look(own, mine(0), 31, "you").release == {0: 7}
+    own.released([0])
+    free = [Lease(0, None, 7, FREE)]
+    assert not look(own, free, 32, "you").take
+    assert not own.is_able
+    look(own, free, 31 + REST * 30 + 1, "you")
+    assert own.is_able
+
+
+def test_while_the_broker_fails_for_everybody_all_keep_their_shards() -> None:
+    """Who fails does not announce itself: nobody is seen."""
+    own = own_with(0)
+    own.sink_failed(0)
+    assert look(own, mine(0), 1000).renew == {0: 7}
+    own.sink_worked()
+    assert own.is_able
+
+
+def test_who_rests_takes_over_when_nobody_else_is_left() -> None:
+    own = own_with(0)
+    own.sink_failed(0)
+    look(own, mine(0), 31, "you")
+    own.released([0])
+    assert look(own, [Lease(0, "you", 8, -5)], 60).take == {0: 8}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"renew": 9}, {"lease": 0}, {"margin": -1}, {"grace": 0}, {"margin": 8}]
+)
+def test_settings_that_cannot_work_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(SettingsError, match=r"PublisherSettings\.(renew|lease|margin|grace)"):
+        PublisherSettings(**wrong)  # type: ignore[arg-type]
