@@ -2,7 +2,9 @@
 
 `_publisher` repeats rounds; `_round` does one; `_select` and `_cursors` decide,
 without any I/O, which rows may go and where to read next; `_waves` keeps one
-message of a key in flight; `_store` has the statements. Brokers are in sinks/.
+message of a key in flight; `_store` has the statements. `_ownership` decides
+which shards are ours, also without I/O, `_beat` and `_leases` keep them
+(docs/leases.md). Brokers are in sinks/.
 
 For operators: `DeadLetters`, `Failures` and `Replay`. What they share: `_requeue`
 puts messages into the outbox again, `_places` and `_pace` decide where and how

@@ -68,6 +68,7 @@ class Leases:
         except BaseException:
             self._table.drop()
             raise
+        self._note(frozenset())
         self._task = asyncio.create_task(self._keep(again), name="dsql-outbox leases")
 
     def stop(self) -> None:
@@ -156,12 +157,16 @@ class Leases:
         else:
             self._answered = True
         self._rebind()
+        self._note(before)
+        return again
+
+    def _note(self, before: frozenset[int]) -> None:
+        """Tell of shards that came or went."""
         after = self._own.shards
         if after != before:
             logger.info("Publisher %s owns the shards %s", self._own.owner, sorted(after))
         if after - before:
             self._on_gain()
-        return again
 
     def _rebind(self) -> None:
         """Let the calls of the sink that are running end when leases do, as they are now."""

@@ -176,6 +176,16 @@ def test_leases_and_dead_letters_are_shown(url: str, sql: psycopg.Connection[Any
     assert any(line.split()[:3] == ["1", "-", "relay-a"] for line in lines)
 
 
+def test_a_lease_that_is_over_is_no_lease(url: str, sql: psycopg.Connection[Any]) -> None:
+    sql.execute(
+        "UPDATE outbox.outbox_leases SET owner = 'dead', epoch = 4,"
+        " expires_at = clock_timestamp() - interval '1 s' WHERE shard = 1"
+    )
+    lines = run(url).stdout.splitlines()
+    assert "shards        3, 0 leased" in lines
+    assert any(line.split() == ["1", "-", "dead", "over"] for line in lines)
+
+
 def test_piped_it_is_aligned_text_without_colours(url: str, sql: psycopg.Connection[Any]) -> None:
     add_messages(sql, 1, shard=1, age=4000)
     done = run_process("status", "--database", url)
