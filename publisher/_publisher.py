@@ -119,7 +119,11 @@ class Publisher:
     async def _opened(self) -> Relay:
         if self._relay is None:
             await self._store.open()
-            await self._leases.open()
+            try:
+                await self._leases.open()
+            except BaseException:
+                await self._store.close()
+                raise
             self._relay = Relay(self._store, self._sink, self._settings, self._leases)
         return self._relay
 

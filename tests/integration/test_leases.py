@@ -1,5 +1,6 @@
 """Publishers share the shards of one real PostgreSQL, and take over from each other."""
 
+import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -12,6 +13,8 @@ import pytest
 from dsql_outbox.outbox import Database, Entity, Event, Message
 from dsql_outbox.publisher import Outcome, Publisher, PublisherSettings, Retry
 from dsql_outbox.publisher._lease_table import SqlLeaseTable
+from dsql_outbox.publisher._leases import Leases, boot_time
+from dsql_outbox.publisher._ownership import Snapshot
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
@@ -218,6 +221,46 @@ async def test_who_stops_releases_at_once(database: Database, sql: psycopg.Conne
         await until(lambda: list(owners(sql).values()) == [4], seconds=2)
 
 
+async def test_who_gets_a_shard_looks_at_it_at_once(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    sink = MemorySink()
+    sleepy = settings(idle_min=60.0, idle_max=60.0)
+    first, second = (Publisher(database, sink, sleepy) for _ in range(2))
+    async with running(second):
+        async with running(first):
+            await until(lambda: sorted(owners(sql).values()) == [2, 2])
+            for n in range(20):
+                writer.write(event(f"car-{n}"))
+        await until(lambda: sink.messages != [])
+
+
+async def test_what_drains_is_released_when_the_round_ends(database: Database) -> None:
+    leases = Leases(database, settings(), lambda: None)
+    leases._own.took({0: 0}, [0], boot_time())
+    with leases.round() as epochs:
+        assert epochs == {0: 1}
+        leases.stop()
+        assert not leases._poke.is_set()
+    assert leases._poke.is_set()
+
+
+async def test_what_ends_the_task_that_renews_ends_the_next_round(database: Database) -> None:
+    leases = Leases(database, settings(), lambda: None)
+
+    async def look() -> Snapshot:
+        raise ZeroDivisionError
+
+    await leases.open()
+    leases._table.look = look  # type: ignore[method-assign]
+    assert leases._task is not None
+    await asyncio.wait({leases._task}, timeout=10)
+    with pytest.raises(ZeroDivisionError), leases.round():
+        pass
+    with pytest.raises(ZeroDivisionError):
+        await leases.close()
+
+
 async def test_a_message_names_the_epoch_of_its_lease(database: Database, writer: Writer) -> None:
     sink = MemorySink()
     for n in range(2):
@@ -291,11 +334,36 @@ async def test_who_cannot_renew_ends_its_sending_and_another_takes_over(
             async with running(Publisher(database, other, settings())):
                 await until(lambda: sink.was_cut)
                 assert other.messages == [], "who takes over waits for the grace"
+                await until(lambda: list(owners(sql).values()) == [SHARDS])
                 await until(lambda: len(other.messages) == 1)
                 proxy.heal()
                 await until(lambda: sorted(owners(sql).values()) == [2, 2])
     assert [message.attempt for message in other.messages] == [1]
     assert count(sql, "outbox_failures") == 0
+
+
+async def test_a_failure_in_a_shard_that_was_lost_is_not_recorded(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    class Stubborn(Gate):
+        async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
+            with anyio.CancelScope(shield=True):
+                await super().publish(messages)
+            return [Retry("late")] * len(messages)
+
+    sink = Stubborn()
+    writer.write(event("car"))
+    async with running(publisher := Publisher(database, sink, settings())):
+        await sink.waiting.wait()
+        sql.execute(
+            "UPDATE outbox.outbox_leases SET owner = 'other', epoch = epoch + 1,"
+            " expires_at = clock_timestamp() + interval '1 h'"
+        )
+        await until(lambda: not publisher._leases.sendable())
+        sink.opened.set()
+        await until(lambda: len(sink.messages) == 1)
+    assert count(sql, "outbox_failures") == 0
+    assert count(sql, "outbox") == 1
 
 
 async def test_when_only_ones_own_broker_fails_another_gets_the_shards(

@@ -1,11 +1,13 @@
 """What a publisher decides about its shards, case by case."""
 
 import math
+from collections.abc import Mapping
 
 import pytest
 
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.publisher import PublisherSettings
+from dsql_outbox.publisher._beat import beat
 from dsql_outbox.publisher._ownership import REST, Lease, Ownership, Peer, Plan, Snapshot
 
 SETTINGS = PublisherSettings(lease=10, renew=3, margin=1, grace=2, broker_patience=30, drain=20)
@@ -20,6 +22,34 @@ def own_with(*shards: int, at: float = 0.0) -> Ownership:
 
 def mine(*shards: int, epoch: int = 7) -> list[Lease]:
     return [Lease(shard, "me", epoch, 9) for shard in shards]
+
+
+class Unanswered:
+    """Answers all but a release."""
+
+    def __init__(self, seen: Snapshot) -> None:
+        self._seen = seen
+        self.renewed: set[int] = set()
+
+    async def announce(self, owner: str) -> None: ...
+
+    async def withdraw(self, owner: str) -> None: ...
+
+    async def prune(self) -> None: ...
+
+    async def look(self) -> Snapshot:
+        return self._seen
+
+    async def renew(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
+        assert owner == "me"
+        self.renewed = set(epochs)
+        return self.renewed
+
+    async def release(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
+        raise TimeoutError(owner, epochs)
+
+    async def take(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
+        raise AssertionError(owner, epochs)
 
 
 def look(own: Ownership, leases: list[Lease], now: float, *others: str) -> Plan:
@@ -98,6 +128,26 @@ def test_a_release_without_an_answer_is_asked_again_and_the_shard_stays_unused()
     assert look(own, mine(0, 1), 2, "you").release == {shard: 7}
     assert look(own, mine(0, 1), 2).release == {shard: 7}, "and when the share is larger again"
     assert shard not in own.begin(2)
+
+
+@pytest.mark.anyio
+async def test_what_was_not_answered_is_not_believed() -> None:
+    own = own_with(0, 1)
+    look(own, mine(0, 1), 1, "you")
+    table = Unanswered(Snapshot(mine(0, 1), [Peer("you", 2, 0)]))
+    with pytest.raises(TimeoutError):
+        await beat(own, table, lambda: 5.0)
+    assert own.shards == {0, 1}
+    assert set(own.begin(8.9)) == table.renewed, "renewed at 5"
+    own.end()
+    assert len(look(own, mine(0, 1), 6, "you").release) == 1
+
+
+def test_a_renewal_that_was_refused_ends_the_sending_at_once() -> None:
+    own = own_with(0, 1)
+    own.begin(1)
+    own.renewed([0, 1], {1}, 3)
+    assert own.sendable(3) == {1}
 
 
 def test_the_same_share_moves_nothing() -> None:
