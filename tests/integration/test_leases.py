@@ -68,6 +68,11 @@ def owners(sql: psycopg.Connection) -> dict[str, int]:
     return dict(found)
 
 
+def epochs(sql: psycopg.Connection) -> list[int]:
+    """How often each shard was taken."""
+    return [epoch for (epoch,) in sql.execute("SELECT epoch FROM outbox.outbox_leases")]
+
+
 def count(sql: psycopg.Connection, table: str) -> int:
     row = sql.execute(f"SELECT count(*) FROM outbox.{table}").fetchone()  # type: ignore[arg-type]
     assert row is not None
@@ -334,7 +339,7 @@ async def test_who_cannot_renew_ends_its_sending_and_another_takes_over(
             async with running(Publisher(database, other, settings())):
                 await until(lambda: sink.was_cut)
                 assert other.messages == [], "who takes over waits for the grace"
-                await until(lambda: list(owners(sql).values()) == [SHARDS])
+                await until(lambda: epochs(sql) == [2] * SHARDS)
                 await until(lambda: len(other.messages) == 1)
                 proxy.heal()
                 await until(lambda: sorted(owners(sql).values()) == [2, 2])
@@ -364,6 +369,24 @@ async def test_a_failure_in_a_shard_that_was_lost_is_not_recorded(
         await until(lambda: len(sink.messages) == 1)
     assert count(sql, "outbox_failures") == 0
     assert count(sql, "outbox") == 1
+
+
+async def test_a_wait_after_a_failure_is_forgotten_with_its_shard(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    bad, successor = event("car", 1), event("car", 2)
+    writer.write(bad)
+    sink = MemorySink()
+    sink.fail(bad.id, Retry("no"))
+    async with running(publisher := Publisher(database, sink, settings(backoff_base=300.0))):
+        await until(lambda: count(sql, "outbox_failures") == 1)
+        sql.execute("UPDATE outbox.outbox_leases SET owner = 'other', epoch = epoch + 1")
+        await until(lambda: not publisher._leases._own.shards)
+        for table in ("outbox", "outbox_failures"):  # as the other does when it has sent it
+            sql.execute(f"DELETE FROM outbox.{table}")  # type: ignore[arg-type]
+        writer.write(successor)
+        sql.execute("UPDATE outbox.outbox_leases SET owner = NULL")
+        await until(lambda: sink.ids == [successor.id])
 
 
 async def test_when_only_ones_own_broker_fails_another_gets_the_shards(
