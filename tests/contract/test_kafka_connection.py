@@ -12,10 +12,10 @@ import pytest
 from tests._support.brokers import Before, KafkaBroker
 from tests._support.kafka import KafkaServer
 from tests._support.messages import deliver, new_message
+from tests._support.rights import in_waves
 
 from dsql_outbox.outbox import Message, SinkUnavailable
 from dsql_outbox.publisher import open_sink
-from dsql_outbox.publisher._waves import publish_in_waves
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Outcome
 from dsql_outbox.testing import TcpProxy
 
@@ -32,7 +32,7 @@ async def test_a_broker_killed_between_waves_is_unavailable_and_then_gets_the_re
 
     async with open_sink(f"{kafka_broker.url}&timeout=1") as inner:
         sink = Before(inner, messages[5].event_id, kafka_server.kill)
-        waves = await publish_in_waves(sink, messages)
+        waves = await in_waves(sink, messages)
         assert isinstance(waves.unavailable, SinkUnavailable)
         assert waves.outcomes == [Delivered()] * 4 + [NotAttempted()] * 6
 
@@ -55,7 +55,7 @@ async def test_a_broker_killed_with_messages_stored_and_unanswered_gets_them_aga
     async with open_sink(f"{kafka_broker.url}&timeout=1") as sink:
         done = await sink.publish(messages[:4])
         with kafka_proxy.swallow_server():
-            waves = await publish_in_waves(sink, messages[4:])
+            waves = await in_waves(sink, messages[4:])
         seen += [stored.event_id for stored in await kafka_broker.stored()]
         kafka_server.kill()
         kafka_server.start()

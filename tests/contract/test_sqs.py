@@ -7,6 +7,7 @@ from time import monotonic
 import pytest
 from tests._support.brokers import Before, SqsBroker
 from tests._support.messages import deliver, new_message
+from tests._support.rights import in_waves
 from tests._support.sqs import (
     CREDENTIALS,
     ScriptedSqs,
@@ -18,7 +19,6 @@ from tests._support.sqs import (
 
 from dsql_outbox.outbox import SettingsError, SinkUnavailable
 from dsql_outbox.publisher import open_sink
-from dsql_outbox.publisher._waves import publish_in_waves
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Rejected, Retry
 
 pytestmark = pytest.mark.anyio
@@ -166,7 +166,7 @@ async def test_a_server_killed_between_waves_is_unavailable_and_then_gets_the_re
         broker = SqsBroker(server.endpoint, server.make_queue())
         async with broker.open() as inner:
             sink = Before(inner, messages[3].event_id, server.kill)
-            waves = await publish_in_waves(sink, messages)
+            waves = await in_waves(sink, messages)
             assert isinstance(waves.unavailable, SinkUnavailable)
             assert waves.outcomes == [Delivered()] * 2 + [NotAttempted()] * 4
 

@@ -44,7 +44,7 @@ def _summary(now: Status) -> Iterator[tuple[str, str]]:
     blocked = now.failures.blocked
     yield "failing", f"{failures}, {blocked} of them blocked" if blocked else failures
     yield "dead letters", count_of(now.dead_letters.count, more=now.dead_letters.more)
-    leased = sum(shard.owner is not None for shard in now.shards)
+    leased = sum((shard.lease_seconds or 0) > 0 for shard in now.shards)
     yield "shards", f"{len(now.shards)}, {leased} leased"
     yield "publishers", f"{sum(seen.alive for seen in now.publishers)} alive"
 
@@ -63,7 +63,7 @@ def _shard_row(shard: Shard) -> tuple[str, ...]:
         str(shard.shard),
         "-" if oldest is None else duration(oldest),
         shard.owner or "-",
-        "-" if ends is None else duration(ends),
+        "-" if ends is None else duration(ends) if ends > 0 else "over",
     )
 
 
