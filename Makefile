@@ -17,11 +17,15 @@ endif
 # Another environment that happens to be active is not ours.
 unexport VIRTUAL_ENV
 
+# Options of the nemesis, as in `make nemesis PUBLISHERS=3 EVENTS=200000 SEED=1 OPTIONS="--batch-rows 100"`.
+NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events $(EVENTS)) \
+	$(if $(SEED),--seed $(SEED)) $(if $(DOWN),--down $(DOWN)) $(if $(OPTIONS),--publish-options "$(OPTIONS)")
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-plain faults-writer check fmt lock clean load-million bench-writer zip
+.PHONY: help demo test test-plain faults-writer check fmt lock clean load-million bench-writer bench-relay nemesis nemesis-rolling zip
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.run ## write 40 events under conflict, relay them to NATS, check and show what happened
 	@$(BIN)/dsql-outbox demo
@@ -57,6 +61,15 @@ bench-writer: $(VENV)/.dev ## the writer beside the bare driver and pgbench; fai
 
 zip: $(VENV)/.dev ## make the Lambda example's build/lambda-x86_64.zip and -arm64.zip
 	$(BIN)/python examples/lambda/package.py
+
+bench-relay: $(VENV)/.dev ## the relay beside bare loops and nats-py; fails when a target is missed (ONLY=drain,..)
+	$(BIN)/python benchmarks/bench_relay.py $(if $(ONLY),--only $(ONLY))
+
+nemesis: $(VENV)/.dev ## kill and stop PUBLISHERS while they relay EVENTS, with SEED; then check all
+	$(BIN)/python benchmarks/nemesis.py $(NEMESIS)
+
+nemesis-rolling: $(VENV)/.dev ## restart PUBLISHERS one by one: the longest pause of any subject
+	$(BIN)/python benchmarks/nemesis.py --rolling $(NEMESIS)
 
 lock: $(VENV)/.uv ## write uv.lock anew after a change of dependencies
 	$(UV) lock

@@ -1,0 +1,128 @@
+"""The servers of a run, and what they hold at its end."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from time import monotonic
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import nats
+import psycopg
+from _nemesis_check import Committed, Delivery
+from _nemesis_load import digest
+from nats.js.api import AckPolicy, ConsumerConfig, StorageType, StreamConfig
+
+from dsql_outbox.outbox import Database, subject_key
+from dsql_outbox.publisher.sinks import decode_value
+from dsql_outbox.schema import apply
+from dsql_outbox.testing import EmbeddedPostgres, NatsServer
+
+_STREAM = "EVENTS"
+_SHORTEST_WINDOW = 0.1
+"""Seconds; the least that JetStream takes. So what publishers send twice is there twice."""
+_FETCH = 1000
+_FETCH_TIMEOUT = 10.0  # seconds
+_LOOK = 0.1  # seconds between looks at the outbox
+
+
+class World(NamedTuple):
+    """The servers."""
+
+    database: EmbeddedPostgres
+    broker: NatsServer
+
+
+@contextmanager
+def world() -> Iterator[World]:
+    """A database with tables and a broker with a stream."""
+    with ExitStack() as stack:
+        database = stack.enter_context(EmbeddedPostgres(settings={"max_wal_size": "4GB"}))
+        broker = stack.enter_context(NatsServer())
+        apply(Database(database.url))
+        asyncio.run(_make_stream(broker.url))
+        yield World(database, broker)
+
+
+async def drained(database: str, limit: float) -> None:
+    """Wait until the outbox is empty, `limit` seconds at most."""
+    deadline = monotonic() + limit
+    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
+        waits = True
+        while waits and monotonic() < deadline:
+            cursor = await connection.execute("SELECT EXISTS (SELECT FROM outbox.outbox)")
+            ((waits,),) = await cursor.fetchall()
+            await asyncio.sleep(_LOOK)
+
+
+class Stored(NamedTuple):
+    """What the database holds at the end."""
+
+    committed: dict[UUID, Committed]
+    shards: dict[str, str]
+    """The shard of each key."""
+    waiting: int
+    dead: int
+
+
+def stored(database: str, sent: Mapping[UUID, bytes]) -> Stored:
+    """The events of this run, with the digest of what was sent."""
+    committed: dict[UUID, Committed] = {}
+    shards: dict[str, str] = {}
+    with psycopg.connect(database) as connection:
+        rows = connection.execute(
+            "SELECT id, subject_type, subject_id, subject_version, shard,"
+            " extract(epoch FROM saved_date)::float8 FROM outbox.business_events"
+        )
+        for event_id, entity_type, entity_id, version, shard, at in rows:
+            key = subject_key(entity_type, entity_id)
+            shards[key] = str(shard)
+            committed[event_id] = Committed(key, version, sent[event_id], at)
+        ((waiting, dead),) = connection.execute(
+            "SELECT (SELECT count(*) FROM outbox.outbox), count(*) FROM outbox.dead_letters"
+        ).fetchall()
+    return Stored(committed, shards, waiting, dead)
+
+
+async def delivered(broker: str) -> list[Delivery]:
+    """Every message of the stream, in its order."""
+    client: Any = await nats.connect(broker)
+    try:
+        jetstream = client.jetstream()
+        left = (await jetstream.stream_info(_STREAM)).state.messages
+        reader = await jetstream.pull_subscribe(
+            "", stream=_STREAM, config=ConsumerConfig(ack_policy=AckPolicy.NONE)
+        )
+        found: list[Delivery] = []
+        while len(found) < left:
+            fetched = await reader.fetch(min(_FETCH, left - len(found)), timeout=_FETCH_TIMEOUT)
+            found += map(_delivery, fetched)
+        return found
+    finally:
+        await client.close()
+
+
+def _delivery(message: Any) -> Delivery:
+    headers = message.headers
+    return Delivery(
+        UUID(headers["ce-id"]),
+        decode_value(headers["ce-subject"]),
+        int(headers["ce-sequence"]),
+        digest(message.data),
+        message.metadata.timestamp.timestamp(),
+    )
+
+
+async def _make_stream(broker: str) -> None:
+    client: Any = await nats.connect(broker)
+    try:
+        await client.jetstream().add_stream(
+            StreamConfig(
+                name=_STREAM,
+                subjects=["events.>"],
+                storage=StorageType.FILE,
+                duplicate_window=_SHORTEST_WINDOW,
+            )
+        )
+    finally:
+        await client.close()

@@ -1,0 +1,154 @@
+"""``make nemesis``: real publishers on real servers, harmed all the time; then all is checked.
+
+Events are written in the background. Every few seconds one publisher is killed,
+stopped past its lease and continued, or restarted; the database crashes once and
+the broker goes once, both for a while. In the end the stream is read back and
+held against the tables. Exits with 1 when a rule was broken. The same seed gives
+the same events and the same choices; how processes meet is up to the machine.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import shutil
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+from tempfile import mkdtemp
+from time import monotonic
+
+from _nemesis_fleet import Fleet, until
+from _nemesis_harm import Harm, Nemesis
+from _nemesis_load import Load
+from _nemesis_report import Progress, Result, report, result_of
+from _nemesis_world import World, delivered, drained, stored, world
+
+from dsql_outbox.outbox import Database
+
+
+class Run:
+    """One run, from the first event to the last message."""
+
+    def __init__(self, given: argparse.Namespace, servers: World, logs: Path) -> None:
+        random = Random(given.seed)
+        self._given = given
+        self._servers = servers
+        self._load = Load(Random(random.random()), given.events, given.subjects, given.rate)
+        self._fleet = Fleet(
+            given.publishers, servers.database.url, servers.broker.url, given.publish_options, logs
+        )
+        self._nemesis = Nemesis(random, self._fleet, every=given.every, lease=given.lease)
+        self._began = monotonic()
+
+    async def __call__(self) -> Result:
+        """Do it all; leaves no publisher behind, whatever happens."""
+        asyncio.get_running_loop().add_signal_handler(
+            signal.SIGTERM, _cancel, asyncio.current_task()
+        )
+        watching = progress = None
+        try:
+            await self._fleet.start()
+            watching = asyncio.create_task(self._fleet.watch())
+            progress = asyncio.create_task(Progress(sys.stderr).run(self._state))
+            await self._harm_while_writing()
+            await drained(self._servers.database.url, self._given.drain)
+            watching.cancel()
+            await self._fleet.end()
+            return await self._result()
+        finally:
+            for task in (watching, progress):
+                if task is not None:
+                    task.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await task
+            await asyncio.shield(self._fleet.kill())
+
+    async def _harm_while_writing(self) -> None:
+        given, database, broker = self._given, self._servers.database, self._servers.broker
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._load.run(Database(database.url)))
+            if given.rolling:
+                group.create_task(self._roll())
+            else:
+                group.create_task(self._nemesis.harm_publishers(self._done))
+                group.create_task(self._nemesis.take_down(self._done, database, broker, given.down))
+
+    async def _roll(self) -> None:
+        """Restart all, one after the other, from a quarter of the load on."""
+        await until(lambda: self._done() >= 0.25)
+        began = await self._fleet.rolling_restart(self._given.lease)
+        self._nemesis.harms += [Harm("restarted", at) for at in began]
+
+    async def _result(self) -> Result:
+        found = stored(self._servers.database.url, self._load.sent)
+        deliveries = await delivered(self._servers.broker.url)
+        return result_of(found, deliveries, self._nemesis, self._fleet, self._load)
+
+    def _done(self) -> float:
+        return self._load.done
+
+    def _state(self) -> str:
+        running = sum(member.runs for member in self._fleet.members)
+        return (
+            f"{monotonic() - self._began:4.0f} s  {self._load.outcomes.total():,} of "
+            f"{self._given.events:,} events written, {running} of {self._given.publishers} "
+            f"publishers run, {len(self._nemesis.harms)} harmed"
+        )
+
+
+def _cancel(task: "asyncio.Task[object] | None") -> None:
+    if task is not None:
+        task.cancel()
+
+
+def options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--publishers", type=int, default=3)
+    parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--subjects", type=int, default=5_000)
+    parser.add_argument("--seed", type=int, default=None, help="default: one at random")
+    parser.add_argument("--rate", type=float, default=1_000, help="events written a second")
+    parser.add_argument("--every", type=float, default=2, help="seconds from harm to harm")
+    parser.add_argument("--down", type=float, default=60, help="seconds that each server is away")
+    parser.add_argument("--lease", type=float, default=12, help="lease and grace, in seconds")
+    parser.add_argument("--drain", type=float, default=300, help="seconds the drain may take")
+    parser.add_argument("--rolling", action="store_true", help="only restart all, one by one")
+    parser.add_argument("--publish-options", default="", help="more words for each publisher")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    return parser
+
+
+def run(given: argparse.Namespace) -> Result:
+    """Start the servers and do a run; logs of publishers stay if it fails."""
+    logs = Path(mkdtemp(prefix="nemesis-"))
+    with world() as servers:
+        result = asyncio.run(Run(given, servers, logs)())
+    if result.holds:
+        shutil.rmtree(logs)
+    else:
+        print(f"what the publishers said: {logs}", file=sys.stderr)
+    return result
+
+
+def main() -> int:
+    given = options().parse_args()
+    logging.disable()  # what goes wrong for the writer goes wrong on purpose
+    if given.seed is None:
+        given.seed = Random().randrange(1 << 32)
+    try:
+        result = run(given)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print(f"stopped; seed {given.seed}", file=sys.stderr)
+        return 130
+    if given.json:
+        print(json.dumps({"seed": given.seed} | result.to_json()))
+    else:
+        print(*report(given, result), sep="\n")
+    return 0 if result.holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

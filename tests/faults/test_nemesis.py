@@ -1,0 +1,75 @@
+"""The nemesis, made small: publishers and servers are killed for real, and all is delivered."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests._support.waiting import wait_until
+
+PROC = Path("/proc")
+NEMESIS = Path(__file__).parents[2] / "benchmarks" / "nemesis.py"
+SMALL = ["--publishers", "1", "--lease", "0.5", "--seed", "1"]
+
+
+def nemesis(*words: str) -> list[str]:
+    return [sys.executable, str(NEMESIS), *SMALL, *words]
+
+
+def descendants(pid: int) -> set[int]:
+    """All processes that a process has started, and those that they have."""
+    found = {int(path.parent.name) for path in PROC.glob("[0-9]*/stat") if _parent(path) == pid}
+    return found.union(*(descendants(child) for child in found))
+
+
+def _parent(stat: Path) -> int | None:
+    try:
+        return int(stat.read_text().rpartition(")")[2].split()[1])
+    except OSError:  # it has just ended
+        return None
+
+
+def is_publisher(pid: int) -> bool:
+    try:
+        return b"\0publish\0" in (PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param([], id="harmed"),
+        pytest.param(["--rolling"], id="rolling restart", marks=pytest.mark.slow),
+    ],
+)
+def test_every_event_arrives_once_or_more_and_in_order_whatever_is_killed(way: list[str]) -> None:
+    words = ["--events", "1000", "--rate", "400", "--every", "1", "--down", "2", "--json"]
+    done = subprocess.run(
+        nemesis(*words, *way), capture_output=True, text=True, check=False, timeout=100
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found["committed"] == 1000
+    assert found["writes"] == {"committed": 1000}
+    assert found["delivered"] == 1000 + found["duplicates"]
+    assert sum(found["harms"].values()) >= (1 if way else 3)
+    assert set(found["outages"]) == (set() if way else {"database", "broker"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_no_process_outlives_a_nemesis_that_is_interrupted(number: signal.Signals) -> None:
+    with subprocess.Popen(
+        nemesis("--publishers", "2"), stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stderr is not None
+        assert "events written" in running.stderr.readline()
+        started = descendants(running.pid)
+        assert sum(map(is_publisher, started)) == 2
+        running.send_signal(number)
+        assert running.wait(30) == 130
+        assert "stopped; seed 1" in running.stderr.read()
+    wait_until(lambda: not any((PROC / str(pid)).exists() for pid in started))
