@@ -19,7 +19,7 @@ unexport VIRTUAL_ENV
 
 # Options of the nemesis, as in `make nemesis PUBLISHERS=3 EVENTS=200000 SEED=1 OPTIONS="--batch-rows 100"`.
 NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events $(EVENTS)) \
-	$(if $(SEED),--seed $(SEED)) $(if $(DOWN),--down $(DOWN)) $(if $(OPTIONS),--publish-options "$(OPTIONS)")
+	$(if $(SEED),--seed $(SEED)) $(if $(DOWN),--down $(DOWN)) $(if $(OPTIONS),--publish-options="$(OPTIONS)")
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-plain faults-writer check fmt lock clean load-million bench-writer bench-relay nemesis nemesis-rolling zip

@@ -1,7 +1,7 @@
 """The servers of a run, and what they hold at its end."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from time import monotonic
 from typing import Any, NamedTuple
@@ -86,18 +86,22 @@ def stored(database: str, sent: Mapping[UUID, bytes]) -> Stored:
 
 async def delivered(broker: str) -> list[Delivery]:
     """Every message of the stream, in its order."""
+    return [_delivery(message) async for message in messages(broker, _STREAM)]
+
+
+async def messages(broker: str, stream: str) -> AsyncIterator[Any]:
+    """Every message of a stream, in its order, as nats-py has it."""
     client: Any = await nats.connect(broker)
     try:
         jetstream = client.jetstream()
-        left = (await jetstream.stream_info(_STREAM)).state.messages
+        left = (await jetstream.stream_info(stream)).state.messages
         reader = await jetstream.pull_subscribe(
-            "", stream=_STREAM, config=ConsumerConfig(ack_policy=AckPolicy.NONE)
+            "", stream=stream, config=ConsumerConfig(ack_policy=AckPolicy.NONE)
         )
-        found: list[Delivery] = []
-        while len(found) < left:
-            fetched = await reader.fetch(min(_FETCH, left - len(found)), timeout=_FETCH_TIMEOUT)
-            found += map(_delivery, fetched)
-        return found
+        while left:
+            for message in await reader.fetch(min(_FETCH, left), timeout=_FETCH_TIMEOUT):
+                left -= 1
+                yield message
     finally:
         await client.close()
 

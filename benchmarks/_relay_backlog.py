@@ -1,0 +1,114 @@
+"""A long backlog: what a batch costs then, and how much memory the publisher takes."""
+
+import asyncio
+import signal
+import statistics
+import subprocess
+import sys
+from time import perf_counter, sleep
+
+import psycopg
+from _measure import Target
+from _relay_drain import SETTINGS, old_snapshot
+from _relay_rows import BATCH, NullSink, Rows, fill, new_database
+from load_million import GROWTH, LIMIT, Memory
+
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import Publisher
+from dsql_outbox.testing import EmbeddedPostgres
+
+_WARM = 7
+"""Rounds before the first that counts: the driver prepares a statement at its sixth."""
+
+_MEASURED = 9
+"""With the rounds before them they leave half of the short backlog."""
+
+_SUSTAINED = 100
+"""Rounds, at most, that take long enough to read heads again, where the dead rows lie."""
+
+
+def backlog(server: EmbeddedPostgres, rows: int, dead: int) -> list[Target]:
+    """A batch with many rows waiting beside one with few, and with many dead rows."""
+    long = new_database(server, "backlog_long")
+    fill(long, Rows(rows))
+    short = new_database(server, "backlog_short")
+    few_rows = max(rows // 100, (_WARM + _MEASURED + 2) * BATCH)
+    fill(short, Rows(few_rows))
+    took = asyncio.run(_by_turns(long, short))
+    few, many = (statistics.median(found) * 1000 for found in (took[short], took[long]))
+    print(f"  batch at {few_rows:,} rows {few:.2f} ms, at {rows:,} rows {many:.2f} ms")
+    left = rows - dead - (_WARM + _MEASURED) * BATCH
+    rounds = min(_SUSTAINED, left // (3 * BATCH) - _WARM - 1)
+    fresh = asyncio.run(_sustained(long, rounds))
+    with old_snapshot(long):
+        _delete_oldest(long, dead)
+        burdened = asyncio.run(_sustained(long, rounds))
+    with psycopg.connect(long, autocommit=True) as connection:
+        connection.execute("VACUUM outbox.outbox")
+    fresh = (fresh + asyncio.run(_sustained(long, rounds))) / 2
+    print(f"  batch, mean of many: {fresh * 1000:.2f} ms, with dead rows {burdened * 1000:.2f} ms")
+    return [
+        Target(f"batch at {rows:,} / at {few_rows:,} rows", many / few, 1.2, most=True),
+        Target(f"batch with {dead:,} dead rows / without", burdened / fresh, 1.3, most=True),
+    ]
+
+
+def memory(server: EmbeddedPostgres, rows: int, seconds: float) -> list[Target]:
+    """The publisher's command while it works on a long backlog."""
+    url = new_database(server, "memory")
+    fill(url, Rows(rows))
+    words = ["publish", "--database", url, "--sink", "stdout:"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "dsql_outbox", *words], stdout=subprocess.DEVNULL
+    ) as process:
+        with Memory(process.pid) as found:
+            try:
+                sleep(seconds)  # this is what is measured: a stretch of time
+            finally:
+                process.send_signal(signal.SIGTERM)
+        process.wait()
+    with psycopg.connect(url) as connection:
+        ((left,),) = connection.execute("SELECT count(*) FROM outbox.outbox").fetchall()
+    print(f"  {rows:,} rows waited, {left:,} were left; growth {found.growth:+.1%}")
+    return [
+        Target("resident memory", found.peak, LIMIT, most=True, unit=" MiB"),
+        Target("growth of memory", found.growth, GROWTH, most=True),
+    ]
+
+
+async def _by_turns(*urls: str) -> dict[str, list[float]]:
+    """Seconds of single rounds, one at each database, then the next."""
+    publishers = {url: Publisher(Database(url), NullSink(), SETTINGS) for url in urls}
+    took: dict[str, list[float]] = {url: [] for url in urls}
+    for _ in range(_WARM + _MEASURED):
+        for url, publisher in publishers.items():
+            took[url].append(await _timed(publisher))
+    for publisher in publishers.values():
+        await publisher.close()
+    return {url: found[_WARM:] for url, found in took.items()}
+
+
+async def _sustained(url: str, rounds: int) -> float:
+    """Mean seconds of a round, over many."""
+    async with Publisher(Database(url), NullSink(), SETTINGS) as publisher:
+        for _ in range(_WARM):
+            await publisher.run_once()
+        return statistics.mean([await _timed(publisher) for _ in range(rounds)])
+
+
+async def _timed(publisher: Publisher) -> float:
+    began = perf_counter()
+    done = await publisher.run_once()
+    took = perf_counter() - began
+    if not done.delivered:
+        raise RuntimeError("a round delivered nothing: the backlog is too short")
+    return took
+
+
+def _delete_oldest(url: str, rows: int) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "DELETE FROM outbox.outbox WHERE (shard, position, event_id) IN"
+            " (SELECT shard, position, event_id FROM outbox.outbox ORDER BY position LIMIT %s)",
+            [rows],
+        )

@@ -1,0 +1,118 @@
+"""Draining into nothing: what the relay itself costs."""
+
+import asyncio
+import cProfile
+import pstats
+import re
+import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from uuid import UUID
+
+import psycopg
+from _measure import Target, spread
+from _relay_rows import BATCH, SHARDS, NullSink, Rounds, Rows, changes, fill, new_database
+
+from dsql_outbox.outbox import Database, array_literal
+from dsql_outbox.publisher import Publisher, PublisherSettings
+from dsql_outbox.schema import statement
+from dsql_outbox.testing import EmbeddedPostgres, PostgresProxy
+
+SETTINGS = PublisherSettings(batch_rows=BATCH)
+_OUTBOX = re.compile(r'^(?!.*outbox_failures).*"outbox"\.outbox\b', re.DOTALL)
+"""A statement on the outbox itself; those on failures come at the start, or seldom."""
+
+_HEAD = (0, UUID(int=0))
+
+
+def drain(server: EmbeddedPostgres, rows: int, rounds: int) -> list[Target]:
+    """The relay beside a loop of the same two statements."""
+    bare: list[float] = []
+    relay: list[float] = []
+    url = new_database(server, "drain")
+    for _ in range(rounds):
+        for rates, run in ((bare, _bare), (relay, _relay)):
+            fill(url, Rows(rows))
+            began = perf_counter()
+            asyncio.run(run(url))
+            rates.append(rows / (perf_counter() - began))
+    print(f"  bare select and delete        {spread(bare)} rows/s")
+    print(f"  relay to a null sink          {spread(relay)} rows/s")
+    ratio = statistics.median(ours / theirs for ours, theirs in zip(relay, bare, strict=True))
+    return [Target("drain / bare select and delete", ratio, 0.6)]
+
+
+def writes(server: EmbeddedPostgres, rows: int) -> list[Target]:
+    """Row changes, and statements a batch as the wire has them."""
+    url = new_database(server, "writes")
+    fill(url, Rows(rows))
+    rounds = Rounds()
+    with PostgresProxy(url) as proxy:
+        asyncio.run(_relay(proxy.url, rounds))
+        touching = [text for text in proxy.statements if _OUTBOX.search(text)]
+    inserted, deleted, updated = changes(url, (rows, rows, 0))
+    print(f"  {rows:,} rows: {inserted:,} inserted, {deleted:,} deleted, {updated:,} updated")
+    print(f"  {rounds.number:,} batches, {len(touching):,} statements on the outbox")
+    # The last read finds the outbox empty, and belongs to no batch.
+    a_batch = (len(touching) - 1) / rounds.number
+    return [
+        Target("rows inserted, a row", inserted / rows, 1, most=True),
+        Target("rows deleted, a row", deleted / rows, 1, most=True),
+        Target("rows updated, a row", updated / rows, 0, most=True),
+        Target("statements a batch", a_batch, 2, most=True),
+    ]
+
+
+def profile(server: EmbeddedPostgres, rows: int) -> None:
+    """Where the time of a drain goes."""
+    url = new_database(server, "profile")
+    fill(url, Rows(rows))
+    profiler = cProfile.Profile()
+    profiler.runcall(asyncio.run, _relay(url))
+    pstats.Stats(profiler).strip_dirs().sort_stats("tottime").print_stats(30)
+
+
+@contextmanager
+def old_snapshot(url: str) -> Iterator[None]:
+    """Keep the server from forgetting deleted rows for a while."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        connection.execute("SELECT count(*) FROM outbox.outbox_leases")
+        yield
+        connection.execute("COMMIT")
+
+
+async def _relay(url: str, rounds: Rounds | None = None) -> None:
+    hooks = [rounds] if rounds is not None else []
+    await Publisher(Database(url), NullSink(), SETTINGS, hooks=hooks).run(until_empty=True)
+
+
+async def _bare(url: str) -> None:
+    """Read by key and delete what was read, on one connection, to the end."""
+    read, delete = statement("outbox_read", "outbox"), statement("outbox_delete", "outbox")
+    places = dict.fromkeys(range(SHARDS), _HEAD)
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        while True:
+            cursor = await connection.execute(
+                read,
+                {
+                    "shards": array_literal(places),
+                    "positions": array_literal(position for position, _ in places.values()),
+                    "event_ids": array_literal(event_id for _, event_id in places.values()),
+                    "limits": array_literal(BATCH // SHARDS for _ in places),
+                    "bytes": SETTINGS.batch_bytes // SHARDS,
+                },
+            )
+            rows = await cursor.fetchall()
+            if not rows:
+                return
+            places |= {row[0]: (row[1], row[2]) for row in rows}
+            await connection.execute(
+                delete,
+                {
+                    "shards": array_literal(row[0] for row in rows),
+                    "positions": array_literal(row[1] for row in rows),
+                    "event_ids": array_literal(row[2] for row in rows),
+                },
+            )

@@ -1,0 +1,128 @@
+"""Outbox rows made in bulk, as a writer would have stored them, and where they go."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from time import monotonic, sleep
+from uuid import uuid4
+
+import psycopg
+from _measure import event
+
+from dsql_outbox.observability import Fact, RoundEnded
+from dsql_outbox.outbox import Database, Message, parse_event
+from dsql_outbox.publisher import Delivered, Outcome
+from dsql_outbox.schema import apply
+from dsql_outbox.testing import EmbeddedPostgres
+from dsql_outbox.writer._build import one_parameters, prepare
+
+SHARDS = 16
+BATCH = 500
+_STATISTICS = 10.0  # seconds until the server's statistics must tell of what was done
+
+_FILL = """
+INSERT INTO outbox.outbox (shard, position, event_id, previous_position, subject_type, subject_id,
+  subject_version, topic, headers, payload, created_at)
+SELECT (hashint8(key) & 2147483647) %% %(shards)s, base.at + n, id,
+  CASE WHEN version = 1 THEN 0 ELSE base.at + n - step END, 'Car', %(name)s || key, version,
+  'events.CarMoved', replace(%(headers)s, %(sample)s, id::text)::json, %(payload)s,
+  clock_timestamp()
+FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS at) AS base,
+  LATERAL (
+    SELECT n, gen_random_uuid() AS id,
+      CASE WHEN %(together)s THEN n / %(per_key)s ELSE n %% %(keys)s END AS key,
+      CASE WHEN %(together)s THEN n %% %(per_key)s ELSE n / %(keys)s END + 1 AS version,
+      CASE WHEN %(together)s THEN 1 ELSE %(keys)s END AS step
+    FROM generate_series(0, %(rows)s::bigint - 1) AS n
+  ) AS row
+"""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """So many rows, `per_key` a subject: in a row if `together`, else as far apart as can be."""
+
+    number: int
+    per_key: int = 1
+    together: bool = False
+    name: str = "CAR-"
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """Those of the statement that fills the outbox."""
+        sample, headers, payload = _sample()
+        return {
+            "rows": self.number, "per_key": self.per_key, "together": self.together,
+            "keys": self.number // self.per_key, "name": self.name, "shards": SHARDS,
+            "sample": sample, "headers": headers, "payload": payload,
+        }  # fmt: skip
+
+
+def fill(url: str, rows: Rows) -> None:
+    """Put rows into the outbox, and let the planner know."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(_FILL, rows.parameters)
+        connection.execute("VACUUM ANALYZE outbox.outbox")
+
+
+def arrive(connection: psycopg.Connection, rows: Rows) -> None:
+    """The same without the planner: what arrives while others work."""
+    connection.execute(_FILL, rows.parameters)
+
+
+def new_database(server: EmbeddedPostgres, name: str) -> str:
+    """The URL of a database with empty tables; an earlier one of the name goes."""
+    server.drop_database(name)
+    url = server.create_database(name)
+    apply(Database(url), shards=SHARDS)
+    return url
+
+
+@cache
+def _sample() -> tuple[str, str, str]:
+    """The id, headers and payload of an event as the library writes them."""
+    parsed = parse_event(event("CAR-1", 1))
+    made = prepare(parsed, uuid4().hex, "events.CarMoved", "/dsql-outbox", {})
+    found = one_parameters(made, SHARDS)
+    return str(parsed.id), f'{found["headers"]}{found["key"]}@1"}}', found["data"]
+
+
+class NullSink:
+    """Takes everything at once, and keeps nothing."""
+
+    ordered = False
+    system = "null"
+
+    async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
+        return [Delivered()] * len(messages)
+
+
+class Rounds:
+    """A hook that counts the rounds that delivered something."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.delivered = 0
+
+    def __call__(self, fact: Fact, /) -> None:
+        if isinstance(fact, RoundEnded) and fact.delivered:
+            self.number += 1
+            self.delivered += fact.delivered
+
+
+def changes(url: str, expected: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Rows inserted, deleted and updated in outbox, failures and dead letters, so far.
+
+    Servers tell of it some time later: this waits for what is expected.
+    """
+    deadline = monotonic() + _STATISTICS
+    with psycopg.connect(url, autocommit=True) as connection:
+        while True:
+            (found,) = connection.execute(
+                "SELECT sum(n_tup_ins)::int, sum(n_tup_del)::int, sum(n_tup_upd)::int"
+                " FROM pg_stat_user_tables WHERE schemaname = 'outbox'"
+                " AND relname IN ('outbox', 'outbox_failures', 'dead_letters')"
+            ).fetchall()
+            if found == expected or monotonic() > deadline:
+                return found
+            sleep(0.1)
