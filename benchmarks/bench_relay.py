@@ -12,8 +12,9 @@ import sys
 
 from _measure import Target, machine
 from _relay_backlog import backlog, memory
+from _relay_doorbell import doorbell
 from _relay_drain import drain, profile, writes
-from _relay_nats import arriving, doorbell, rate
+from _relay_nats import arriving, rate
 
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 

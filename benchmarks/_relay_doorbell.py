@@ -1,0 +1,76 @@
+"""Writer and publisher in one process: how long from commit to acknowledgement."""
+
+import asyncio
+from collections.abc import Sequence
+from time import perf_counter
+from uuid import UUID
+
+from _measure import Target, event
+from _relay_drain import SETTINGS
+from _relay_nats import PATIENCE, STREAM, part
+from _relay_rows import new_database
+
+from dsql_outbox.outbox import Database, Message
+from dsql_outbox.publisher import Delivered, Outcome, Publisher, Sink, open_sink
+from dsql_outbox.testing import EmbeddedPostgres, NatsServer
+from dsql_outbox.writer import AsyncWriter
+
+Times = dict[UUID, float]
+"""When something became of each event."""
+
+_DOORBELLS = ("ring", "wake", "notify")
+"""What the publisher's doorbell may be called; without one, the relay polls."""
+
+
+def doorbell(
+    server: EmbeddedPostgres, broker: NatsServer, a_second: int, seconds: float
+) -> list[Target]:
+    """Write at that rate beside the publisher."""
+    url = new_database(server, "doorbell")
+    delays = sorted(asyncio.run(_write_and_relay(url, broker.url, a_second, seconds)))
+    return [
+        Target("one process, p50", part(delays, 0.5) * 1000, 1, most=True, unit=" ms"),
+        Target("one process, p99", part(delays, 0.99) * 1000, 3, most=True, unit=" ms"),
+    ]
+
+
+class _Timed:
+    """A sink that notes when each message was acknowledged."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self.ordered = sink.ordered
+        self.system = sink.system
+        self.acknowledged = Times()
+
+    async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
+        outcomes = await self._sink.publish(messages)
+        now = perf_counter()
+        for message, outcome in zip(messages, outcomes, strict=True):
+            if isinstance(outcome, Delivered):
+                self.acknowledged[message.event_id] = now
+        return outcomes
+
+
+async def _write_and_relay(url: str, broker: str, a_second: int, seconds: float) -> list[float]:
+    async with open_sink(f"{broker}?{STREAM}") as opened, AsyncWriter(Database(url)) as writer:
+        sink = _Timed(opened)
+        publisher = Publisher(Database(url), sink, SETTINGS)
+        bell = next((b for n in _DOORBELLS if (b := getattr(publisher, n, None))), None)
+        print("  the doorbell rings after each write" if bell else "  no doorbell")
+        relaying = asyncio.create_task(publisher.run())
+        committed = Times()
+        began = perf_counter()
+        for n in range(round(a_second * seconds)):
+            await asyncio.sleep(max(0.0, began + n / a_second - perf_counter()))
+            receipt = await writer.write(event(f"CAR-{n % 50}", n))
+            committed[receipt.event_id] = perf_counter()
+            if bell is not None:
+                bell()
+        async with asyncio.timeout(PATIENCE):
+            while committed.keys() - sink.acknowledged.keys():  # noqa: ASYNC110 - a poll is enough
+                await asyncio.sleep(0.05)
+        publisher.stop()
+        await relaying
+    # One that was acknowledged before the writer heard of its commit did not wait at all.
+    return [max(0.0, sink.acknowledged[each] - at) for each, at in committed.items()]
