@@ -23,6 +23,10 @@ async def until(state: Callable[[], bool]) -> None:
         await asyncio.sleep(_LOOK)
 
 
+class CannotRun(Exception):  # noqa: N818 - reads as what happened
+    """The publisher's command does not work, so there is nothing to harm."""
+
+
 class Member:
     """One publisher; each time it is started, it is a new process."""
 
@@ -86,7 +90,11 @@ class Member:
         """Wait for the first line that a new publisher prints, which says that it relays."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_READY):
-                await until(lambda: b"relaying" in self._log.read_bytes()[self._log_start :])
+                await until(lambda: self.exit_code is not None or "relaying" in self.said())
+
+    def said(self) -> str:
+        """What the last process has printed so far."""
+        return self._log.read_bytes()[self._log_start :].decode().strip()
 
 
 class Fleet:
@@ -102,11 +110,13 @@ class Fleet:
         """Those that did not end within 30 s after SIGTERM."""
 
     async def start(self) -> None:
-        """Start all."""
+        """Start all; raises `CannotRun` if one ends at once, as with an unknown option."""
         for member in self.members:
             await member.start()
         for member in self.members:
             await member.ready()
+            if member.exit_code is not None:
+                raise CannotRun(f"a publisher ended with code {member.exit_code}: {member.said()}")
 
     async def watch(self) -> None:
         """Start anew what ends by itself; never returns."""

@@ -35,6 +35,8 @@ class Result:
     """Of publishers that ended by themselves."""
     too_slow: int
     """Publishers that did not end within 30 s after SIGTERM."""
+    sent_again: int = 0
+    """Messages that a plain subscriber heard after the first of their event."""
 
     @property
     def rules(self) -> dict[str, int]:
@@ -59,6 +61,7 @@ class Result:
             "rules": self.rules,
             "committed": self.committed,
             "delivered": self.delivered,
+            "sent_again": self.sent_again,
             "duplicates": verdict.duplicates,
             "duplicates_after_usual_window": verdict.duplicates_shown,
             "writes": dict(self.writes),
@@ -110,10 +113,9 @@ def report(given: Namespace, result: Result) -> Iterator[str]:
     yield f"seed {given.seed}, {given.publishers} publishers{options}"
     yield f"  events committed   {result.committed:,} ({_listed(result.writes)})"
     yield f"  messages stored    {result.delivered:,}"
-    yield (
-        f"  duplicates         {verdict.duplicates:,}, of which a stream with the usual window "
-        f"of 120 s would show {verdict.duplicates_shown:,}"
-    )
+    yield f"  sent again         {result.sent_again:,} heard, of which the broker stored"
+    yield f"    {verdict.duplicates:,} in this stream, which knows a message again for 0.1 s only"
+    yield f"    {verdict.duplicates_shown:,} in one with the usual 120 s"
     yield f"  publishers         {_listed(result.harms) or 'not harmed'}"
     if result.exit_codes:
         yield f"  ended by itself    {_listed(result.exit_codes, 'with code ')}"

@@ -1,8 +1,9 @@
 """The servers of a run, and what they hold at its end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from time import monotonic
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -20,7 +21,7 @@ from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 
 _STREAM = "EVENTS"
 _SHORTEST_WINDOW = 0.1
-"""Seconds; the least that JetStream takes. So what publishers send twice is there twice."""
+"""Seconds; the least that JetStream takes. So nearly all that is sent again is there again."""
 _FETCH = 1000
 _FETCH_TIMEOUT = 10.0  # seconds
 _LOOK = 0.1  # seconds between looks at the outbox
@@ -40,8 +41,43 @@ def world() -> Iterator[World]:
         database = stack.enter_context(EmbeddedPostgres(settings={"max_wal_size": "4GB"}))
         broker = stack.enter_context(NatsServer())
         apply(Database(database.url))
-        asyncio.run(_make_stream(broker.url))
+        asyncio.run(make_stream(broker.url))
         yield World(database, broker)
+
+
+class Ear:
+    """Hears what publishers send, before the stream drops what it knows already.
+
+    It misses what is sent while it finds a broker again that was away.
+    """
+
+    def __init__(self) -> None:
+        self._heard: Counter[str] = Counter()
+
+    @property
+    def sent_again(self) -> int:
+        """Messages heard after the first of their event."""
+        return self._heard.total() - len(self._heard)
+
+    @asynccontextmanager
+    async def listening(self, broker: str) -> AsyncGenerator[None]:
+        """Listen for a while."""
+        # What goes wrong with the connection is the nemesis' own doing.
+        client: Any = await nats.connect(
+            broker, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_ignore
+        )
+        try:
+            await client.subscribe("events.>", cb=self._hear)
+            yield
+        finally:
+            await client.close()
+
+    async def _hear(self, message: Any) -> None:
+        self._heard[message.headers["ce-id"]] += 1
+
+
+async def _ignore(_: Exception) -> None:
+    pass
 
 
 async def drained(database: str, limit: float) -> None:
@@ -117,7 +153,8 @@ def _delivery(message: Any) -> Delivery:
     )
 
 
-async def _make_stream(broker: str) -> None:
+async def make_stream(broker: str) -> None:
+    """The stream that is read back in the end."""
     client: Any = await nats.connect(broker)
     try:
         await client.jetstream().add_stream(

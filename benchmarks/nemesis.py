@@ -14,17 +14,17 @@ import logging
 import shutil
 import signal
 import sys
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from tempfile import mkdtemp
 from time import monotonic
 
-from _nemesis_fleet import Fleet, until
+from _nemesis_fleet import CannotRun, Fleet, until
 from _nemesis_harm import Harm, Nemesis
 from _nemesis_load import Load
 from _nemesis_report import Progress, Result, report, result_of
-from _nemesis_world import World, delivered, drained, stored, world
+from _nemesis_world import Ear, World, delivered, drained, stored, world
 
 from dsql_outbox.outbox import Database
 
@@ -41,6 +41,7 @@ class Run:
             given.publishers, servers.database.url, servers.broker.url, given.publish_options, logs
         )
         self._nemesis = Nemesis(random, self._fleet, every=given.every, lease=given.lease)
+        self._ear = Ear()
         self._began = monotonic()
 
     async def __call__(self) -> Result:
@@ -48,23 +49,28 @@ class Run:
         asyncio.get_running_loop().add_signal_handler(
             signal.SIGTERM, _cancel, asyncio.current_task()
         )
-        watching = progress = None
         try:
-            await self._fleet.start()
-            watching = asyncio.create_task(self._fleet.watch())
-            progress = asyncio.create_task(Progress(sys.stderr).run(self._state))
-            await self._harm_while_writing()
-            await drained(self._servers.database.url, self._given.drain)
-            watching.cancel()
-            await self._fleet.end()
+            async with self._ear.listening(self._servers.broker.url):
+                await self._fleet.start()
+                await self._harm_watched()
+                await self._fleet.end()
             return await self._result()
         finally:
-            for task in (watching, progress):
-                if task is not None:
-                    task.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await task
             await asyncio.shield(self._fleet.kill())
+
+    async def _harm_watched(self) -> None:
+        """All harm, and the recovery from it, while publishers that end are started again."""
+        beside = [
+            asyncio.create_task(self._fleet.watch()),
+            asyncio.create_task(Progress(sys.stderr).run(self._state)),
+        ]
+        try:
+            await self._harm_while_writing()
+            await drained(self._servers.database.url, self._given.drain)
+        finally:
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
     async def _harm_while_writing(self) -> None:
         given, database, broker = self._given, self._servers.database, self._servers.broker
@@ -85,7 +91,8 @@ class Run:
     async def _result(self) -> Result:
         found = stored(self._servers.database.url, self._load.sent)
         deliveries = await delivered(self._servers.broker.url)
-        return result_of(found, deliveries, self._nemesis, self._fleet, self._load)
+        result = result_of(found, deliveries, self._nemesis, self._fleet, self._load)
+        return replace(result, sent_again=self._ear.sent_again)
 
     def _done(self) -> float:
         return self._load.done
@@ -104,11 +111,18 @@ def _cancel(task: "asyncio.Task[object] | None") -> None:
         task.cancel()
 
 
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--publishers", type=int, default=3)
-    parser.add_argument("--events", type=int, default=200_000)
-    parser.add_argument("--subjects", type=int, default=5_000)
+    parser.add_argument("--publishers", type=positive, default=3)
+    parser.add_argument("--events", type=positive, default=200_000)
+    parser.add_argument("--subjects", type=positive, default=5_000)
     parser.add_argument("--seed", type=int, default=None, help="default: one at random")
     parser.add_argument("--rate", type=float, default=1_000, help="events written a second")
     parser.add_argument("--every", type=float, default=2, help="seconds from harm to harm")
@@ -124,13 +138,17 @@ def options() -> argparse.ArgumentParser:
 def run(given: argparse.Namespace) -> Result:
     """Start the servers and do a run; logs of publishers stay if it fails."""
     logs = Path(mkdtemp(prefix="nemesis-"))
-    with world() as servers:
-        result = asyncio.run(Run(given, servers, logs)())
-    if result.holds:
-        shutil.rmtree(logs)
-    else:
-        print(f"what the publishers said: {logs}", file=sys.stderr)
-    return result
+    keep = False
+    try:
+        with world() as servers:
+            result = asyncio.run(Run(given, servers, logs)())
+        keep = not result.holds
+        if keep:
+            print(f"what the publishers said: {logs}", file=sys.stderr)
+        return result
+    finally:
+        if not keep:
+            shutil.rmtree(logs)
 
 
 def main() -> int:
@@ -140,6 +158,9 @@ def main() -> int:
         given.seed = Random().randrange(1 << 32)
     try:
         result = run(given)
+    except CannotRun as error:
+        print(error, file=sys.stderr)
+        return 2
     except (KeyboardInterrupt, asyncio.CancelledError):
         print(f"stopped; seed {given.seed}", file=sys.stderr)
         return 130

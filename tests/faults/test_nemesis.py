@@ -59,6 +59,14 @@ def test_every_event_arrives_once_or_more_and_in_order_whatever_is_killed(way: l
     assert set(found["outages"]) == (set() if way else {"database", "broker"})
 
 
+def test_publishers_that_do_not_start_are_told_of_at_once() -> None:
+    words = nemesis("--publish-options=--nonsense")
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "a publisher ended with code 2" in done.stderr
+    assert "No such option '--nonsense'" in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_no_process_outlives_a_nemesis_that_is_interrupted(number: signal.Signals) -> None:
