@@ -96,6 +96,13 @@ def test_two_of_a_subject_that_change_places_are_out_of_order(
     assert verdict.counts | {"first deliveries out of order": 0} == dict.fromkeys(verdict.counts, 0)
 
 
+def test_all_that_come_after_a_later_one_of_their_subject_are_out_of_order() -> None:
+    events = committed([KEYS[0]] * 3)
+    first, second, third = in_order(events)
+    verdict = judge(events, [third, first, second])
+    assert list(verdict.disordered) == [first.event_id, second.event_id]
+
+
 @given(events=runs, random=chosen)
 def test_a_message_of_an_event_that_was_not_committed_is_foreign(
     events: Events, random: Random
@@ -161,6 +168,8 @@ def test_a_takeover_is_the_longest_wait_of_a_group_after_the_harm() -> None:
     }
     assert takeovers([1.0], [], groups) == [2.5]
     assert takeovers([2.0], [], groups) == [2.0], "not from before the harm"
+    began_before = {"kept": [Pause(0.0, 2.2)], "orphaned": [Pause(2.0, 3.0)]}
+    assert takeovers([2.0], [], began_before) == [1.0]
     assert takeovers([9.0], [], groups) == [], "nothing came after it"
 
 
