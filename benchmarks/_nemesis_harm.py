@@ -70,9 +70,16 @@ class Nemesis:
         running = [member for member in self._fleet.members if member.runs and member.wanted]
         if not running:
             return None
+        if kind == "stopped" and self._are_enough_stopped():
+            kind = "killed" if pause < 0.5 else "restarted"
         member = self._random.choice(running)
         self.harms.append(Harm(kind, time()))
         return self._do(kind, member, pause)
+
+    def _are_enough_stopped(self) -> bool:
+        """A stop lasts for many harms: without a limit all would be stopped nearly all the time."""
+        members = self._fleet.members
+        return sum(member.stopped for member in members) >= max(1, len(members) // 2)
 
     def _do(self, kind: str, member: Member, pause: float) -> Awaitable[None]:
         if kind == "killed":
