@@ -63,7 +63,9 @@ def memory(server: EmbeddedPostgres, rows: int, seconds: float) -> list[Target]:
     fill(url, Rows(rows))
     words = ["publish", "--database", url, "--sink", "stdout:"]
     with subprocess.Popen(
-        [sys.executable, "-m", "dsql_outbox", *words], stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "dsql_outbox", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     ) as process:
         with Memory(process.pid) as found:
             try:

@@ -8,6 +8,7 @@ publisher in one process), memory. Exits with 1 when a target is missed.
 
 import argparse
 import logging
+import signal
 import sys
 
 from _measure import Target, machine
@@ -63,6 +64,7 @@ def main() -> int:
     if unknown := set(given.only.split(",")) - set(PARTS):
         parser.error(f"unknown parts: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     logging.getLogger("dsql_outbox").setLevel(logging.ERROR)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # servers end with us then, too
     with EmbeddedPostgres(settings={"max_wal_size": "4GB"}) as server, NatsServer() as broker:
         if given.profile:
             profile(server, given.rows)
