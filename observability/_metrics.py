@@ -32,10 +32,15 @@ from ._facts import (
 )
 from ._hooks import Scope
 from ._instruments import RelayInstruments, WriterInstruments, gauge
+from ._live import Live
 
 _NS: Final = 1e-9
 _API: Final = "opentelemetry.metrics"
 """Where the providers live that record nothing; one of an SDK lives elsewhere."""
+
+
+def _is_measured() -> bool:
+    return not type(metrics.get_meter_provider()).__module__.startswith(_API)
 
 
 class MetricFacts:
@@ -47,7 +52,7 @@ class MetricFacts:
 
     def __init__(self, meter_provider: MeterProvider | None = None) -> None:
         self._provider = meter_provider
-        self._is_live = meter_provider is not None
+        self._is_live = Live(_is_measured, is_live=meter_provider is not None)
         self._takers: dict[type[Fact], Callable[[Any], Scope | None]] = {
             WriteStarted: self._start_write,
             TransactionStarted: self._take_transaction,
@@ -60,16 +65,9 @@ class MetricFacts:
     def __call__(self, fact: Fact, /) -> Scope | None:
         """Measure; a write or a publish that begins gets a scope, for the time it takes."""
         taker = self._takers.get(type(fact))
-        if taker is None or not (self._is_live or self._goes_live(fact)):
+        if taker is None or not self._is_live():
             return None
         return taker(fact)
-
-    def _goes_live(self, fact: Fact) -> bool:
-        """Whether somebody measures by now; a global provider, once set, stays."""
-        if isinstance(fact, TransactionStarted):  # its write has looked already
-            return False
-        self._is_live = not type(metrics.get_meter_provider()).__module__.startswith(_API)
-        return self._is_live
 
     @cached_property
     def _meter(self) -> Meter:

@@ -20,6 +20,7 @@ from typing import Any, Final, Self
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import (
+    ProxyTracerProvider,
     Span,
     SpanKind,
     StatusCode,
@@ -39,10 +40,15 @@ from ._facts import (
     WriteStarted,
 )
 from ._hooks import Scope
+from ._live import Live
 
 _FAILED: Final = frozenset(
     {"conflict", "in_doubt", "failed", "unknown", "retry", "rejected", "unavailable"}
 )
+
+
+def _is_traced() -> bool:
+    return not isinstance(trace.get_tracer_provider(), ProxyTracerProvider)
 
 
 class TraceFacts:
@@ -54,6 +60,7 @@ class TraceFacts:
 
     def __init__(self, tracer_provider: TracerProvider | None = None) -> None:
         self._provider = tracer_provider
+        self._is_live = Live(_is_traced, is_live=tracer_provider is not None)
 
     @cached_property
     def _tracer(self) -> Tracer:
@@ -62,7 +69,9 @@ class TraceFacts:
     def __call__(self, fact: Fact, /) -> Scope | None:
         """Open a span for a write or a publish that begins; pass over all else."""
         start = _STARTS.get(type(fact))
-        return None if start is None else start(self._tracer, fact)
+        if start is None or (start is _start_publish and not self._is_live()):
+            return None  # a message's own trace context goes along as it is
+        return start(self._tracer, fact)
 
 
 trace_facts: Final = TraceFacts()

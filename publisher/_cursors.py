@@ -2,13 +2,21 @@
 
 Presence is the state: what is in the outbox waits. A cursor only saves reading
 the same rows again, is never stored, and always comes back to the head, since
-transactions commit out of order. Each shard has a deep cursor, which reads on
-by key until it has seen everything, and is read from its head at least every
-`head_interval` seconds meanwhile; so a late commit is found soon and a long
-stretch of rows that must wait starves nothing behind it.
+transactions commit out of order. A *sweep* of a shard reads on by key from its
+head until it has seen everything. Then the cursor stays a little before the
+last row that was seen, so what commits next is found at once, by a read that
+passes over nothing that was deleted long ago.
+
+What was committed still later than that is found from the head: by the next
+sweep, and by a read of the head in the midst of a long one. Both come every
+`head_interval` seconds, or seldomer if they take long, so that they take a
+twentieth of the time at most. So late commits are found, a long stretch of
+rows that must wait starves nothing behind it, and neither do deleted rows that
+an old snapshot keeps alive.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -24,51 +32,61 @@ class Place(NamedTuple):
 
 HEAD: Final = Place(0, UUID(int=0))
 
+_OVERLAP: Final = 1_000_000
+"""Microseconds before the last row seen: most transactions commit sooner than that."""
+
+_SHARE: Final = 20
+_LONGEST: Final = 60.0
+"""Seconds: a late commit waits no longer than that for the next sweep to begin."""
+
+
+@dataclass(slots=True)
+class _Cursor:
+    """Where one shard is read on; `began` is when its sweep did, if one is under way."""
+
+    deep: Place = HEAD
+    last: int = 0
+    began: float | None = None
+    head_read_at: float = float("-inf")
+    head_read_last: bool = False
+    head_cost: float = 0.0
+    sweep_cost: float = 0.0
+
 
 class Cursors:
     """The cursors of all shards that one publisher relays; none at first."""
 
     def __init__(self, *, rows: int, head_interval: float) -> None:
-        self._deep: dict[int, Place] = {}
-        self._head_read_at: dict[int, float] = {}
-        self._head_read_last: set[int] = set()
-        self._busy: set[int] = set()
+        self._cursors: dict[int, _Cursor] = {}
         self._rows = rows
         self._head_interval = head_interval
 
     def add(self, shards: Iterable[int]) -> None:
         """Read these shards too, from their head."""
-        for shard in shards:
-            self._deep[shard] = HEAD
-            self._head_read_at[shard] = float("-inf")
+        self._cursors |= {shard: _Cursor() for shard in shards}
 
     def drop(self, shards: Iterable[int]) -> None:
         """Read these shards no more, and forget where they were read."""
         for shard in shards:
-            del self._deep[shard], self._head_read_at[shard]
-            self._head_read_last.discard(shard)
-            self._busy.discard(shard)
+            del self._cursors[shard]
 
     @property
     def behind(self) -> bool:
         """Whether some shard is known to hold rows that were not read yet."""
-        return bool(self._busy)
+        return any(cursor.began is not None for cursor in self._cursors.values())
 
     def starts(self, now: float) -> dict[int, Place]:
         """Where to read each shard from."""
         return {
-            shard: HEAD if self._head_is_due(shard, now) else deep
-            for shard, deep in self._deep.items()
+            shard: HEAD if self._head_is_due(cursor, now) else cursor.deep
+            for shard, cursor in self._cursors.items()
         }
-
-    def _head_is_due(self, shard: int, now: float) -> bool:
-        """Never twice in a row, or rounds longer than the interval would read nothing else."""
-        waited = now - self._head_read_at[shard] >= self._head_interval
-        return waited and shard not in self._head_read_last
 
     def limit(self, shard: int) -> int:
         """Rows to read: shards that are behind share a batch, and so do all the others."""
-        sharers = len(self._busy) if shard in self._busy else len(self._deep)
+        sharers = len(self._cursors)
+        if self._cursors[shard].began is not None:
+            sharers = sum(cursor.began is not None for cursor in self._cursors.values())
         return max(1, self._rows // sharers)
 
     def advance(
@@ -77,33 +95,61 @@ class Cursors:
         limits: Mapping[int, int],
         rows: Sequence[OutboxRow],
         now: float,
+        took: float = 0.0,
     ) -> None:
-        """Move on after a read."""
+        """Move on after a read that ended at `now` and took `took` seconds."""
         by_shard: dict[int, list[OutboxRow]] = {shard: [] for shard in starts}
         for row in rows:
             by_shard[row.shard].append(row)
         for shard, found in by_shard.items():
-            self._note_head(shard, starts[shard], now)
+            cursor = self._cursors[shard]
+            _note_head(cursor, starts[shard], now, took)
+            if found:
+                cursor.last = max(cursor.last, found[-1].position)
             if found and _more_to_read(found, limits[shard]):
-                last = Place(found[-1].position, found[-1].event_id)
-                self._deep[shard] = max(self._deep[shard], last)
-                self._busy.add(shard)
+                _go_on(cursor, Place(found[-1].position, found[-1].event_id), now - took)
             else:
-                self._deep[shard] = HEAD
-                self._busy.discard(shard)
+                _stay(cursor, now)
 
-    def rewind(self, shards: Iterable[int]) -> None:
-        """Read these shards from their head next: a row was found out of its turn."""
-        for shard in shards:
-            self._deep[shard] = HEAD
-            self._busy.add(shard)
+    def back_to(self, places: Mapping[int, Place]) -> None:
+        """Read these shards from these places next, if they are past them."""
+        for shard, place in places.items():
+            cursor = self._cursors[shard]
+            cursor.deep = min(cursor.deep, place)
+            cursor.began = 0.0 if cursor.began is None else cursor.began
+            cursor.head_read_last = True
 
-    def _note_head(self, shard: int, start: Place, now: float) -> None:
-        if start == HEAD:
-            self._head_read_at[shard] = now
-            self._head_read_last.add(shard)
-        else:
-            self._head_read_last.discard(shard)
+    def _head_is_due(self, cursor: _Cursor, now: float) -> bool:
+        """Never twice in a row, or rounds longer than the interval would read nothing else."""
+        cost = cursor.sweep_cost if cursor.began is None else cursor.head_cost
+        interval = max(self._head_interval, min(_LONGEST, _SHARE * cost))
+        return now - cursor.head_read_at >= interval and not cursor.head_read_last
+
+
+def _note_head(cursor: _Cursor, start: Place, now: float, took: float) -> None:
+    cursor.head_read_last = start == HEAD
+    if start == HEAD:
+        cursor.head_read_at = now
+        cursor.head_cost = took
+
+
+def _go_on(cursor: _Cursor, last: Place, began: float) -> None:
+    """There is more to read: a sweep is under way, or begins."""
+    if cursor.began is None:
+        cursor.began = began
+        cursor.deep = last
+    else:
+        cursor.deep = max(cursor.deep, last)
+
+
+def _stay(cursor: _Cursor, now: float) -> None:
+    """All was seen; what commits from now on has a later position, or nearly."""
+    if cursor.began:
+        cursor.sweep_cost = now - cursor.began
+    elif cursor.began is None and cursor.head_read_last:
+        cursor.sweep_cost = cursor.head_cost
+    cursor.began = None
+    cursor.deep = Place(max(0, cursor.last - _OVERLAP), HEAD.event_id)
 
 
 def _more_to_read(found: Sequence[OutboxRow], limit: int) -> bool:

@@ -45,21 +45,29 @@ def new_owner() -> str:
 class Leases:
     """What may be relayed, and until when.
 
-    `on_gain` is called when there are new shards to relay.
+    `on_change` is called with the shards that are ours now and those that were.
     """
 
     def __init__(
-        self, database: Database, settings: PublisherSettings, on_gain: Callable[[], None]
+        self,
+        database: Database,
+        settings: PublisherSettings,
+        on_change: Callable[[frozenset[int], frozenset[int]], None],
     ) -> None:
         self._own = Ownership(new_owner(), settings)
         self._table = SqlLeaseTable(database, settings)
         self._settings = settings
-        self._on_gain = on_gain
+        self._on_change = on_change
         self._task: asyncio.Task[None] | None = None
         self._poke = asyncio.Event()
         self._closing = False
         self._answered = True
         self._bounds: list[tuple[anyio.CancelScope, Collection[int]]] = []
+
+    @property
+    def shards(self) -> frozenset[int]:
+        """The shards that were ours when the database answered last."""
+        return self._own.shards
 
     async def open(self) -> None:
         """Take what can be taken, and keep it; raises the driver's error if that fails."""
@@ -165,8 +173,7 @@ class Leases:
         after = self._own.shards
         if after != before:
             logger.info("Publisher %s owns the shards %s", self._own.owner, sorted(after))
-        if after - before:
-            self._on_gain()
+            self._on_change(after, before)
 
     def _rebind(self) -> None:
         """Let the calls of the sink that are running end when leases do, as they are now."""

@@ -1,41 +1,53 @@
-"""One relay round: read, publish, settle."""
+"""One relay round: read, publish, settle; in a row of rounds these overlap."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from time import monotonic, time_ns
-from typing import Final
+from typing import NamedTuple
 
+import anyio
 import msgspec
 
 from dsql_outbox.outbox import Message, SinkUnavailable
 
-from ._cursors import Cursors
+from ._cursors import HEAD, Cursors, Place
+from ._holds import Holds
 from ._leases import Leases
 from ._rows import OutboxRow, RowId
-from ._select import Hold, select
+from ._select import select
 from ._settings import PublisherSettings
 from ._store import Store
 from ._waves import Waves, publish_in_waves
-from .sinks import Delivered, NotAttempted, Outcome, Rejected, Retry, Sink
-
-_ERROR_LENGTH: Final = 1_000
+from .sinks import Delivered, NotAttempted, Rejected, Retry, Sink
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
     """What one round did, in messages.
 
-    `held` rows wait behind others of their subject. `behind` tells that more
-    rows are known to be there; `unavailable` is what a broker that could not be
-    reached said.
+    `deleted` rows left the outbox. `held` rows wait behind others of their
+    subject, `unsent` ones for the next round. `behind` tells that more rows are
+    known to be there, `retry_in` in how many seconds the next failed message is
+    due; `unavailable` is what a broker that could not be reached said.
     """
 
     read: int = 0
     delivered: int = 0
+    deleted: int = 0
     failed: int = 0
     dead: int = 0
     held: int = 0
+    unsent: int = 0
+    statements: int = 0
     behind: bool = False
+    retry_in: float = float("inf")
     unavailable: SinkUnavailable | None = None
+
+
+class _Read(NamedTuple):
+    """Rows, and the epochs that the shards' leases had when they were read."""
+
+    rows: list[OutboxRow]
+    epochs: Mapping[int, int]
 
 
 class Relay:
@@ -53,132 +65,195 @@ class Relay:
         self._settings = settings
         self._leases = leases
         self._epochs: dict[int, int] = {}
-        self._holds: dict[str, Hold] = {}
+        self._holds = Holds(store, settings)
         self._cursors = Cursors(rows=settings.batch_rows, head_interval=settings.head_interval)
-        self._acknowledged: set[RowId] = set()
+        self._ahead: _Read | None = None
+        self._acknowledged: dict[RowId, str] = {}
+        self._deleted: dict[RowId, str] = {}
 
-    async def round(self) -> Round:
+    async def round(self, *, overlap: bool = False, probe: bool = False) -> Round:
         """Do one round; raises the driver's error if the database fails.
+
+        With `overlap`, while there is more to read, the next rows are read and
+        the last round's are deleted as these are published; `settle` does what
+        is left over. A `probe` sends one message only.
 
         What the broker has acknowledged is remembered until its row is deleted,
         so a database that fails in between causes no second delivery. Deleting
         it is right whoever owns the shard by then: the row's whole key names
         one message, and the broker has it.
         """
-        await self._delete_acknowledged()
+        statements, deleted = self._store.statements, self._store.deleted
         with self._leases.round() as epochs:
             await self._follow(epochs)
-            return await self._relay() if epochs else Round()
+            done = await self._relay(overlap=overlap, probe=probe) if epochs else Round()
+        if self._ahead is None:
+            await self.settle()
+            self._deleted.clear()
+        return msgspec.structs.replace(
+            done,
+            statements=self._store.statements - statements,
+            deleted=self._store.deleted - deleted,
+        )
+
+    async def settle(self) -> None:
+        """Delete what was delivered."""
+        if self._acknowledged:
+            rows = dict(self._acknowledged)
+            await self._store.delete(rows)
+            self._deleted |= rows  # a read that is under way, or was done ahead, may hold them yet
+            self._acknowledged = {
+                row: key for row, key in self._acknowledged.items() if row not in rows
+            }
 
     async def _follow(self, epochs: Mapping[int, int]) -> None:
         """Forget shards that were lost, if only for a while, and begin with those gained."""
         lost = {s for s, epoch in self._epochs.items() if epochs.get(s) != epoch}
         self._cursors.drop(lost)
-        self._holds = {k: hold for k, hold in self._holds.items() if hold.id.shard not in lost}
+        self._holds.drop(lost)
         self._epochs = {s: epoch for s, epoch in self._epochs.items() if s not in lost}
         if gained := epochs.keys() - self._epochs.keys():
-            self._holds |= await self._store.holds(gained)
+            await self._holds.load(gained)
             self._cursors.add(gained)
             self._epochs = dict(epochs)
 
-    async def _relay(self) -> Round:
-        rows = await self._read()
-        now = monotonic()
-        selection = select(rows, self._holds, self._acknowledged, now)
-        self._cursors.rewind(selection.rewind)
-        waves = await self._publish(selection.rows)
-        failed, dead = await self._settle(selection.rows, waves.outcomes)
+    async def _relay(self, *, overlap: bool, probe: bool) -> Round:
+        await self._holds.refresh(self._epochs)
+        rows = await self._next()
+        settled = self._deleted | self._acknowledged
+        selection = select(rows, self._holds.by_key, settled, monotonic())
+        self._deleted.clear()  # what is read from now on holds none of these
+        self._cursors.back_to(dict.fromkeys(selection.rewind, HEAD))
+        chosen = selection.rows[:1] if probe else selection.rows
+        send = _Once(partial(self._send, chosen))
+        if overlap and self._cursors.behind:
+            await _together(self.settle, self._read_ahead, send)
+        else:
+            await send()
+        sent = send.result
+        # Not sooner: a read that is under way moves the cursors on when it ends.
+        self._cursors.back_to(_places(selection.rows[len(chosen) :]))
+        self._cursors.back_to(_places(sent.unsent))
         return Round(
             read=len(rows),
-            delivered=sum(isinstance(outcome, Delivered) for outcome in waves.outcomes),
-            failed=failed,
-            dead=dead,
+            delivered=sent.delivered,
+            failed=sent.failed,
+            dead=sent.dead,
             held=selection.held,
+            unsent=len(sent.unsent),
             behind=self._cursors.behind,
-            unavailable=waves.unavailable,
+            retry_in=self._holds.next_due(monotonic()),
+            unavailable=sent.unavailable,
         )
 
-    async def _read(self) -> list[OutboxRow]:
-        now = monotonic()
-        starts = self._cursors.starts(now)
+    async def _next(self) -> list[OutboxRow]:
+        """The rows that were read ahead, if their shards were ours all the time, or a new read."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is None:
+            return (await self._read()).rows
+        return [r for r in ahead.rows if ahead.epochs[r.shard] == self._epochs.get(r.shard)]
+
+    async def _read(self) -> _Read:
+        began = monotonic()
+        epochs = dict(self._epochs)
+        for row in self._holds.due(began):
+            self._cursors.back_to({row.shard: Place(row.position, HEAD.event_id)})
+        starts = self._cursors.starts(began)
         limits = {shard: self._cursors.limit(shard) for shard in starts}
         byte_limit = self._settings.batch_bytes // len(starts)
         rows = await self._store.read(starts, limits, byte_limit)
-        self._cursors.advance(starts, limits, rows, now)
-        return rows
+        now = monotonic()
+        self._cursors.advance(starts, limits, rows, now, now - began)
+        return _Read(rows, epochs)
 
-    async def _publish(self, rows: Sequence[OutboxRow]) -> Waves:
+    async def _read_ahead(self) -> None:
+        self._ahead = await self._read()
+
+    async def _send(self, rows: Sequence[OutboxRow]) -> "_Sent":
+        """Publish rows, and note what became of them."""
         shards = [row.shard for row in rows]
         waves = await publish_in_waves(self._sink, self._messages(rows), shards, self._leases)
         if waves.unavailable is not None:
             self._leases.sink_failed()
         elif rows:
             self._leases.sink_worked()
-        return waves
+        ended = zip(rows, waves.outcomes, strict=True)
+        delivered = [row for row, outcome in ended if isinstance(outcome, Delivered)]
+        self._acknowledged |= {row.id: row.key for row in delivered}
+        await self._holds.forget(delivered)
+        failed, dead, unsent = await self._fail(rows, waves)
+        return _Sent(len(delivered), failed, dead, unsent, waves.unavailable)
 
     def _messages(self, rows: Sequence[OutboxRow]) -> list[Message]:
-        picked_up = time_ns()
+        picked_up, epochs, holds = time_ns(), self._epochs, self._holds
         return [
-            row.message(
-                attempt=self._attempt(row),
-                picked_up_ns=picked_up,
-                epoch=self._epochs[row.shard],
-            )
+            row.message(attempt=holds.attempt(row), picked_up_ns=picked_up, epoch=epochs[row.shard])
             for row in rows
         ]
 
-    def _attempt(self, row: OutboxRow) -> int:
-        hold = self._holds.get(row.key)
-        return hold.attempts + 1 if hold is not None and hold.id == row.id else 1
-
-    async def _settle(
-        self, rows: Sequence[OutboxRow], outcomes: Sequence[Outcome]
-    ) -> tuple[int, int]:
-        """Delete what was delivered, and record what failed; returns (failed, dead).
+    async def _fail(
+        self, rows: Sequence[OutboxRow], waves: Waves
+    ) -> tuple[int, int, list[OutboxRow]]:
+        """Record failures; returns how many wait and died, and the rows that were not sent.
 
         A failure in a shard that was lost meanwhile is its new owner's to find.
+        A row behind a failed one of its subject is no unsent one: it is held.
         """
         ours = self._leases.sendable()
         failed = dead = 0
-        recovered: list[RowId] = []
-        for row, outcome in zip(rows, outcomes, strict=True):
-            match outcome:
-                case Delivered():
-                    self._acknowledged.add(row.id)
-                    if self._attempt(row) > 1:
-                        del self._holds[row.key]
-                        recovered.append(row.id)
-                case Retry(error) | Rejected(error) if row.shard in ours:
-                    final = isinstance(outcome, Rejected)
-                    died = await self._fail(row, error[:_ERROR_LENGTH], final=final)
-                    dead += died
-                    failed += not died
-                case Retry() | Rejected() | NotAttempted():
-                    pass
-        await self._delete_acknowledged()
-        if recovered:
-            await self._store.forget_failures(recovered)
-        return failed, dead
+        unsent: list[OutboxRow] = []
+        for row, outcome in zip(rows, waves.outcomes, strict=True):
+            if isinstance(outcome, Retry | Rejected) and row.shard in ours:
+                ended = await self._holds.fail(row, outcome)
+                dead += ended == "dead"
+                failed += ended == "failed"
+            elif isinstance(outcome, NotAttempted) and row.shard in ours:
+                unsent.append(row)
+        return failed, dead, [row for row in unsent if row.key not in self._holds.by_key]
 
-    async def _fail(self, row: OutboxRow, error: str, *, final: bool) -> bool:
-        """Let the row's subject wait, or give the row up; returns whether it died."""
-        settings, attempts = self._settings, self._attempt(row)
-        exhausted = final or attempts >= settings.attempts
-        if exhausted and settings.on_dead_letter == "release":
-            await self._store.bury(row.id, error=error, attempts=attempts)
-            self._holds.pop(row.key, None)
-            return True
-        seconds = None if exhausted else self._backoff(attempts)
-        await self._store.record_failure(row.id, error=error, attempts=attempts, seconds=seconds)
-        retry_at = math.inf if seconds is None else monotonic() + seconds
-        self._holds[row.key] = Hold(row.id, attempts, retry_at)
-        return False
 
-    def _backoff(self, attempts: int) -> float:
-        settings = self._settings
-        return min(settings.backoff_cap, settings.backoff_base * 2.0 ** min(attempts - 1, 64))
+class _Sent(NamedTuple):
+    delivered: int
+    failed: int
+    dead: int
+    unsent: list[OutboxRow]
+    unavailable: SinkUnavailable | None
 
-    async def _delete_acknowledged(self) -> None:
-        if self._acknowledged:
-            await self._store.delete(self._acknowledged)
-            self._acknowledged.clear()
+
+class _Once:
+    """Work whose result is asked for when it has ended."""
+
+    def __init__(self, work: Callable[[], Awaitable[_Sent]]) -> None:
+        self._work = work
+        self.result: _Sent
+
+    async def __call__(self) -> None:
+        self.result = await self._work()
+
+
+async def _together(*works: Callable[[], Awaitable[None]]) -> None:
+    """Do all at once and to the end, as publishing must not be cut when the database fails.
+
+    Raises the first error when all have ended.
+    """
+    errors: list[Exception] = []
+
+    async def run(work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - raised below
+            errors.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for work in works:
+            tasks.start_soon(run, work)
+    if errors:
+        raise errors[0]
+
+
+def _places(rows: Sequence[OutboxRow]) -> dict[int, Place]:
+    """Where to read each row's shard so that the row comes again."""
+    places: dict[int, Place] = {}
+    for row in reversed(rows):
+        places[row.shard] = Place(row.position, HEAD.event_id)
+    return places

@@ -5,6 +5,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from dsql_outbox.outbox import Message, subject_key
 
@@ -19,13 +20,17 @@ class RowId(NamedTuple):
 
     shard: int
     position: int
-    event_id: UUID
+    event_id: str
+
+
+_UNSET: Final = RowId(0, 0, "")
 
 
 class OutboxRow(msgspec.Struct, frozen=True):
     """One row of ``outbox_read``, in its order of columns.
 
     `seen` is how many rows the read found in the shard before its bytes limit.
+    `id` is the row's whole key, and `key` the subject: what order is promised for.
     """
 
     shard: int
@@ -41,16 +46,13 @@ class OutboxRow(msgspec.Struct, frozen=True):
     created_us: int
     seen: int
     predecessor: bool
+    id: RowId = _UNSET
+    key: str = ""
 
-    @property
-    def id(self) -> RowId:
-        """The row's whole key."""
-        return RowId(self.shard, self.position, self.event_id)
-
-    @property
-    def key(self) -> str:
-        """The subject: what order is promised for."""
-        return subject_key(self.subject_type, self.subject_id)
+    def __post_init__(self) -> None:
+        """Fill in what is asked for many times."""
+        force_setattr(self, "id", RowId(self.shard, self.position, str(self.event_id)))
+        force_setattr(self, "key", subject_key(self.subject_type, self.subject_id))
 
     def message(self, *, attempt: int, picked_up_ns: int, epoch: int) -> Message:
         """The message of this row, the same each time but for the arguments.
@@ -79,7 +81,8 @@ class OutboxRow(msgspec.Struct, frozen=True):
 
     def _dedupe_id(self, replay: str | None) -> str:
         """A replay has one of its own, or the broker would swallow it as sent before."""
-        return str(self.event_id) if replay is None else f"{self.event_id}/r{replay}"
+        event_id = self.id.event_id
+        return event_id if replay is None else f"{event_id}/r{replay}"
 
 
 def rows_of(found: Sequence[Sequence[Any]]) -> list[OutboxRow]:

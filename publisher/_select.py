@@ -5,7 +5,7 @@ known to come before it: no row of the subject waits after a failure, and its
 predecessor, the subject's row before it, is delivered or goes in this round.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -35,16 +35,16 @@ class Selection(NamedTuple):
 def select(
     rows: Sequence[OutboxRow],
     holds: Mapping[str, Hold],
-    settled: Collection[RowId],
+    settled: Mapping[RowId, str],
     now: float,
 ) -> Selection:
     """Choose from rows that come in order of shard and position.
 
-    `holds` are by key; `settled` are rows that the broker has acknowledged but
-    that are not deleted yet.
+    `holds` are by key; `settled` are rows, with their keys, that the broker has
+    acknowledged but that were not deleted yet when these were read.
     """
     chosen: list[OutboxRow] = []
-    before: set[tuple[str, int]] = {(r.key, r.position) for r in rows if r.id in settled}
+    before = {(key, row.position) for row, key in settled.items()}
     waiting: set[str] = set()
     rewind: set[int] = set()
     held = 0

@@ -23,8 +23,9 @@ class PublisherSettings:
     up to `backoff_cap`; after `attempts` it is given up. Then
     `on_dead_letter="release"` moves it to the dead letters and lets its subject
     go on, ``block`` keeps the subject waiting for an operator. A broker that
-    cannot be reached is tried again after `broker_wait`, and counts against no
-    message.
+    cannot be reached is tried again soon; after `breaker_failures` in a row it
+    is left alone for `breaker_open`, and then one message goes as a probe. It
+    counts against no message, however long it takes.
 
     A shard is owned by one publisher, by a lease of `lease` that is renewed
     every `renew`. A publisher stops sending `margin` before its lease ends, and
@@ -44,7 +45,8 @@ class PublisherSettings:
     attempts: int = 10
     backoff_base: float = 1.0
     backoff_cap: float = 300.0
-    broker_wait: float = 5.0
+    breaker_failures: int = 5
+    breaker_open: float = 5.0
     lease: float = 10.0
     renew: float = 3.0
     margin: float = 1.0
@@ -65,7 +67,8 @@ class PublisherSettings:
                 "idle_min": self.idle_min,
                 "attempts": self.attempts,
                 "backoff_base": self.backoff_base,
-                "broker_wait": self.broker_wait,
+                "breaker_failures": self.breaker_failures,
+                "breaker_open": self.breaker_open,
                 "lease": self.lease,
                 "renew": self.renew,
                 "margin": self.margin,

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from dsql_outbox.outbox import AsyncConnection, Database, SchemaError, array_literal, subject_key
+from dsql_outbox.outbox import (
+    MAX_TRANSACTION_ROWS,
+    AsyncConnection,
+    Database,
+    SchemaError,
+    plain_array,
+    subject_key,
+)
 from dsql_outbox.schema import statement
 
 from ._cursors import Place
@@ -24,11 +31,14 @@ _TRIES: Final = 4
 class Store:
     """Reads and settles outbox rows; every call is one autocommit statement.
 
+    `statements` is how many were run, and `deleted` how many rows left the outbox.
     All raise the driver's error when the database cannot be reached.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.statements = 0
+        self.deleted = 0
         self._pool: AsyncConnectionPool[AsyncConnection] = database.pool_async(max_size=2)
 
     async def open(self) -> None:
@@ -46,14 +56,12 @@ class Store:
         await self._pool.close()
 
     async def holds(self, shards: Collection[int]) -> dict[str, Hold]:
-        """The failed messages of some shards that wait, by key; others are forgotten."""
-        parameters = {"shards": array_literal(shards)}
-        await self._run("failure_prune", parameters)
-        found = await self._run("failure_list", parameters)
+        """The failed messages of some shards that wait, by key."""
+        found = await self._run("failure_list", {"shards": plain_array(shards)})
         now = monotonic()
         holds: dict[str, Hold] = {}
         for shard, position, event_id, attempts, subject_type, subject_id, seconds in found:
-            hold = Hold(RowId(shard, position, event_id), attempts, now + seconds)
+            hold = Hold(RowId(shard, position, str(event_id)), attempts, now + seconds)
             holds[subject_key(subject_type, subject_id)] = hold
         return holds
 
@@ -64,10 +72,10 @@ class Store:
         found = await self._run(
             "outbox_read",
             {
-                "shards": array_literal(starts),
-                "positions": array_literal(place.position for place in starts.values()),
-                "event_ids": array_literal(place.event_id for place in starts.values()),
-                "limits": array_literal(limits[shard] for shard in starts),
+                "shards": plain_array(starts),
+                "positions": plain_array(place.position for place in starts.values()),
+                "event_ids": plain_array(place.event_id for place in starts.values()),
+                "limits": plain_array(limits[shard] for shard in starts),
                 "bytes": byte_limit,
             },
         )
@@ -75,12 +83,12 @@ class Store:
 
     async def delete(self, rows: Collection[RowId]) -> None:
         """Delete rows that the broker has acknowledged."""
-        await self._run(
+        self.deleted += await self._count(
             "outbox_delete",
             {
-                "shards": array_literal(row.shard for row in rows),
-                "positions": array_literal(row.position for row in rows),
-                "event_ids": array_literal(row.event_id for row in rows),
+                "shards": plain_array(row.shard for row in rows),
+                "positions": plain_array(row.position for row in rows),
+                "event_ids": plain_array(row.event_id for row in rows),
             },
         )
 
@@ -102,14 +110,20 @@ class Store:
         await self._run(
             "failure_forget",
             {
-                "positions": array_literal(row.position for row in rows),
-                "event_ids": array_literal(row.event_id for row in rows),
+                "positions": plain_array(row.position for row in rows),
+                "event_ids": plain_array(row.event_id for row in rows),
             },
         )
 
-    async def is_empty(self) -> bool:
-        """Whether nothing waits in any shard, whoever owns it."""
-        return not await self._run("backlog_age", {})
+    async def is_done(self) -> bool:
+        """Whether nothing waits in any shard, whoever owns it, but for an operator."""
+        ((waiting,),) = await self._run("outbox_waiting", {})
+        return not waiting
+
+    async def sweep(self) -> None:
+        """Delete failures whose message is gone: at most as many as one transaction may."""
+        query = statement("failure_sweep", self._database.schema, limit=MAX_TRANSACTION_ROWS)
+        await self._execute(query, {})
 
     async def _require_shards(self, connection: AsyncConnection) -> None:
         schema = self._database.schema
@@ -124,12 +138,25 @@ class Store:
             raise SchemaError(f"schema {schema} has no shards: run `dsql-outbox schema apply`")
 
     async def _run(self, name: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
-        query = statement(name, self._database.schema)
+        """The rows of a statement, if it answers with rows."""
+        rows, _ = await self._execute(statement(name, self._database.schema), parameters)
+        return rows
+
+    async def _count(self, name: str, parameters: dict[str, Any]) -> int:
+        """How many rows a statement changed."""
+        _, count = await self._execute(statement(name, self._database.schema), parameters)
+        return count
+
+    async def _execute(
+        self, query: bytes, parameters: dict[str, Any]
+    ) -> tuple[Sequence[Sequence[Any]], int]:
         for tries_left in reversed(range(_TRIES)):
             try:
+                self.statements += 1
                 async with self._pool.connection() as connection:
                     cursor = await connection.execute(query, parameters)
-                    return await cursor.fetchall() if cursor.description else []
+                    rows = await cursor.fetchall() if cursor.description else []
+                    return rows, cursor.rowcount
             except psycopg.Error as error:
                 if error.sqlstate not in _CONFLICTS or not tries_left:
                     raise

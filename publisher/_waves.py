@@ -4,13 +4,17 @@ from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from time import monotonic
+from typing import Final, Protocol
 
 from anyio import CancelScope
 
 from dsql_outbox.outbox import Message, SinkUnavailable
 
 from .sinks import Delivered, NotAttempted, Outcome, Sink, WrongOutcomes
+
+_LONGEST: Final = 0.25
+"""Seconds after which no further wave begins: one hot key must not keep all others waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,8 @@ async def publish_in_waves(
     other outcome the rest of the key is `NotAttempted`. Raises `WrongOutcomes`
     when the sink breaks its contract; what else it raises is a bug, and goes on.
 
-    A message whose shard is lost before its wave is `NotAttempted`. A wave that
+    Waves end after `_LONGEST`; what is left is `NotAttempted`, for the next round.
+    A message whose shard is lost before its wave is `NotAttempted` too. A wave that
     is running then is cut: its messages may be stored or not, and count as
     `NotAttempted`, since they cannot be blamed; their rows stay in the outbox,
     and whoever owns the shard sends them before anything later of their keys.
@@ -55,6 +60,7 @@ async def publish_in_waves(
     outcomes: list[Outcome] = [NotAttempted()] * len(messages)
     queues = _queues(messages)
     wave = list(range(len(messages))) if sink.ordered else _heads(queues.values())
+    end = monotonic() + _LONGEST
     try:
         while wave := _allowed(wave, shards, rights):
             with rights.bound({shards[n] for n in wave}):
@@ -62,7 +68,8 @@ async def publish_in_waves(
                 for n, outcome in zip(wave, answers, strict=True):
                     outcomes[n] = outcome
             keys = (messages[n].key for n in wave if isinstance(outcomes[n], Delivered))
-            wave = [] if sink.ordered else _heads(queues[key] for key in keys)
+            is_last = sink.ordered or monotonic() > end
+            wave = [] if is_last else _heads(queues[key] for key in keys)
     except SinkUnavailable as error:
         return Waves(outcomes, error)
     return Waves(outcomes)

@@ -180,7 +180,7 @@ async def test_a_broker_that_is_not_there_yet_is_waited_for(
     writer.write(event("car-1"))
     server.stop()
     sink = f"{server.url}?stream=EVENTS&timeout=0.3"
-    settings = PublisherSettings(broker_wait=0.05)
+    settings = PublisherSettings(breaker_open=0.05)
     relaying = Relaying(Database(url), sink, settings, until_empty=True)
     async with anyio.create_task_group() as group:
         group.start_soon(relaying.run)
@@ -201,7 +201,7 @@ def test_a_signal_ends_the_wait_for_a_broker(url: str, server: NatsServer) -> No
         command.signal(signal.SIGINT)
         done = command.wait()
     assert done.code == 0
-    assert monotonic() - asked < PublisherSettings.broker_wait
+    assert monotonic() - asked < PublisherSettings.breaker_open
     assert done.err.endswith("relayed 0, failed 0, dead 0\n")
 
 

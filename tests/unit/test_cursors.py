@@ -78,10 +78,10 @@ def test_shards_that_are_behind_share_a_batch() -> None:
     assert cursors.limit(0) == 50
 
 
-def test_a_rewound_shard_is_read_from_its_head_at_once() -> None:
+def test_a_shard_can_be_sent_back_to_its_head_at_once() -> None:
     cursors = made([0], rows=LIMIT, head_interval=100)
     read(cursors, rows([1, 2, 3]), now=0)
-    cursors.rewind([0])
+    cursors.back_to({0: HEAD})
     assert cursors.starts(0.1) == {0: HEAD}
     assert cursors.behind
 
@@ -96,23 +96,74 @@ def test_a_shard_that_was_dropped_and_added_again_is_read_from_its_head() -> Non
     assert cursors.starts(1) == {0: HEAD, 1: HEAD}
 
 
+SECOND = 1_000_000
+
+
+def test_when_all_is_seen_it_reads_on_a_second_before_the_last_row() -> None:
+    cursors = made([0], rows=LIMIT, head_interval=100)
+    read(cursors, rows([50 * SECOND, 60 * SECOND]), now=0)
+    assert cursors.starts(1) == {0: Place(59 * SECOND, HEAD.event_id)}
+    assert not cursors.behind
+    read(cursors, [], now=1)
+    assert cursors.starts(2) == {0: Place(59 * SECOND, HEAD.event_id)}
+
+
+def test_a_shard_is_sent_back_to_a_place_and_never_forward() -> None:
+    cursors = made([0], rows=LIMIT, head_interval=100)
+    read(cursors, rows([1, 2, 3]), now=0)
+    cursors.back_to({0: Place(9, HEAD.event_id)})
+    assert cursors.starts(0.1) == {0: Place(3, UUID(int=3))}
+    cursors.back_to({0: Place(2, HEAD.event_id)})
+    assert cursors.starts(0.1) == {0: Place(2, HEAD.event_id)}
+    assert cursors.behind
+
+
+def test_sweeps_take_a_twentieth_of_the_time() -> None:
+    """A long stretch of rows that wait is not read over and over."""
+    cursors = made([0], rows=LIMIT, head_interval=1)
+    began = now = 100.0
+    for n in range(4):  # a sweep of two seconds
+        first = 100 * SECOND + 3 * n
+        starts = cursors.starts(now)
+        found = rows([first, first + 1, first + 2] if n < 3 else [first])
+        now += 0.5
+        cursors.advance(starts, {0: LIMIT}, found, now, took=0.5)
+    assert not cursors.behind
+    assert cursors.starts(began + 0.5 + 39.9) != {0: HEAD}
+    assert cursors.starts(began + 0.5 + 40.1) == {0: HEAD}
+
+
+def test_a_slow_read_of_the_head_is_done_seldom_but_once_a_minute() -> None:
+    """As over many deleted rows that an old snapshot keeps alive."""
+    cursors = made([0], rows=LIMIT, head_interval=1)
+    cursors.advance(cursors.starts(0), {0: LIMIT}, rows([50 * SECOND]), 0, took=1.0)
+    cursors.advance(cursors.starts(1), {0: LIMIT}, [], 1, took=0.001)
+    assert cursors.starts(19.9) != {0: HEAD}
+    assert cursors.starts(20.1) == {0: HEAD}
+    cursors.advance(cursors.starts(20.1), {0: LIMIT}, [], 20.1, took=30.0)
+    cursors.advance(cursors.starts(21), {0: LIMIT}, [], 21, took=0.001)
+    assert cursors.starts(80) != {0: HEAD}
+    assert cursors.starts(80.2) == {0: HEAD}
+
+
 @given(
     commits=st.lists(st.tuples(st.integers(1, 30), st.integers(0, 8)), max_size=30),
     stuck=st.sets(st.integers(1, 30), max_size=12),
+    scale=st.sampled_from([1, SECOND // 2, 100 * SECOND]),
 )
 def test_every_row_is_read_whatever_the_order_of_commits(
-    commits: list[tuple[int, int]], stuck: set[int]
+    commits: list[tuple[int, int]], stuck: set[int], scale: int
 ) -> None:
     """Rows appear at any place and time; all that can be delivered is, in bounded rounds."""
     cursors = made([0], rows=LIMIT, head_interval=1)
-    outbox = set(stuck)
+    outbox = {p * scale for p in stuck}
     delivered: set[int] = set()
-    for round_number in range(60):
-        outbox |= {p for p, at in commits if at == round_number} - delivered
+    for round_number in range(200):
+        outbox |= {p * scale for p, at in commits if at == round_number} - delivered
         start = cursors.starts(round_number * 0.3)[0]
         found = sorted(p for p in outbox if p > start.position)[:LIMIT]
         read(cursors, rows(found), now=round_number * 0.3)
-        sent = set(found) - stuck
+        sent = {p for p in found if p // scale not in stuck}
         delivered |= sent
         outbox -= sent
-    assert delivered == {p for p, _ in commits} - stuck
+    assert delivered == {p * scale for p, _ in commits if p not in stuck}

@@ -42,12 +42,12 @@ def chain(subject: str, positions: list[int]) -> list[OutboxRow]:
 
 def test_rows_of_one_subject_go_together_when_their_predecessors_do() -> None:
     rows = chain("a", [1, 2, 3])
-    assert select(rows, {}, set(), NOW).rows == rows
+    assert select(rows, {}, {}, NOW).rows == rows
 
 
 def test_a_row_whose_predecessor_was_not_read_waits_and_the_shard_is_read_from_its_head() -> None:
     late = row("a", 9, shard=3, previous=4, predecessor=True)
-    selection = select([late, row("a", 10, shard=3, previous=9, predecessor=True)], {}, set(), NOW)
+    selection = select([late, row("a", 10, shard=3, previous=9, predecessor=True)], {}, {}, NOW)
     assert selection.rows == []
     assert selection.rewind == {3}
     assert selection.held == 2
@@ -55,12 +55,12 @@ def test_a_row_whose_predecessor_was_not_read_waits_and_the_shard_is_read_from_i
 
 def test_a_row_whose_predecessor_is_gone_goes() -> None:
     rows = [row("a", 9, previous=4, predecessor=False)]
-    assert select(rows, {}, set(), NOW).rows == rows
+    assert select(rows, {}, {}, NOW).rows == rows
 
 
 def test_a_row_whose_predecessor_is_acknowledged_but_not_deleted_goes() -> None:
     first, second = chain("a", [1, 2])
-    selection = select([first, second], {}, {first.id}, NOW)
+    selection = select([first, second], {}, {first.id: first.key}, NOW)
     assert selection.rows == [second]
     assert selection.rewind == set()
 
@@ -68,7 +68,7 @@ def test_a_row_whose_predecessor_is_acknowledged_but_not_deleted_goes() -> None:
 def test_a_failed_row_holds_its_subject_and_no_other() -> None:
     rows = [*chain("a", [1, 3, 5]), row("b", 6)]
     holds = {rows[0].key: Hold(rows[0].id, 1, NOW + 1)}
-    selection = select(rows, holds, set(), NOW)
+    selection = select(rows, holds, {}, NOW)
     assert [r.subject_id for r in selection.rows] == ["b"]
     assert selection.held == 3
     assert selection.rewind == set(), "a held stretch must not pull the cursor back"
@@ -77,20 +77,20 @@ def test_a_failed_row_holds_its_subject_and_no_other() -> None:
 def test_a_failed_row_goes_again_when_its_time_has_come() -> None:
     rows = chain("a", [1, 2])
     holds = {rows[0].key: Hold(rows[0].id, 1, NOW)}
-    assert select(rows, holds, set(), NOW).rows == rows
+    assert select(rows, holds, {}, NOW).rows == rows
 
 
 def test_a_blocked_row_never_goes() -> None:
     rows = chain("a", [1, 2])
     holds = {rows[0].key: Hold(rows[0].id, 10, math.inf)}
-    assert select(rows, holds, set(), NOW).rows == []
+    assert select(rows, holds, {}, NOW).rows == []
 
 
 def test_a_row_before_the_failed_one_may_go() -> None:
     """It was committed late; the failed one and all after it still wait."""
     rows = chain("a", [1, 2, 3])
     holds = {rows[1].key: Hold(rows[1].id, 1, NOW + 1)}
-    assert select(rows, holds, set(), NOW).rows == rows[:1]
+    assert select(rows, holds, {}, NOW).rows == rows[:1]
 
 
 @given(
@@ -111,7 +111,7 @@ def test_what_goes_is_a_run_without_gaps_of_each_subject(
         r.key: Hold(r.id, 1, data.draw(st.sampled_from([NOW - 1, NOW + 1])))
         for r in data.draw(st.lists(st.sampled_from(everything)))
     }
-    sent = select(read, holds, set(), NOW).rows
+    sent = select(read, holds, {}, NOW).rows
     for rows in there.values():
         mine = [r for r in sent if r.key == rows[0].key]
         assert mine == rows[: len(mine)]

@@ -107,7 +107,7 @@ class Relaying:
                 await self._relay(sink)
             self._stopped.set()
         except SinkUnavailable as error:
-            seconds = self._settings.broker_wait
+            seconds = self._settings.breaker_open
             logger.warning("Relay waits %g s for the broker: %s", seconds, error)
             with anyio.move_on_after(seconds):
                 await self._stopped.wait()

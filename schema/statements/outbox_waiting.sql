@@ -1,0 +1,10 @@
+-- Whether a message waits for the relay, and not behind one that is blocked until an
+-- operator acts.
+SELECT EXISTS (
+  SELECT FROM {schema}.outbox o
+  WHERE NOT EXISTS (
+    SELECT FROM {schema}.outbox_failures f
+    JOIN {schema}.outbox b
+      ON b.shard = f.shard AND b.position = f.position AND b.event_id = f.event_id
+    WHERE f.retry_at = 'infinity' AND b.shard = o.shard
+      AND b.subject_type = o.subject_type AND b.subject_id = o.subject_id))
