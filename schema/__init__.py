@@ -2,7 +2,23 @@
 
 from ._check import check
 from ._drift import Drift, DriftKind
+from ._grant import Granted, grant
 from ._migrate import Applied, apply, ddl
+from ._plan import Step, plan
+from ._rights import Roles
 from ._statements import statement
 
-__all__ = ["Applied", "Drift", "DriftKind", "apply", "check", "ddl", "statement"]
+__all__ = [
+    "Applied",
+    "Drift",
+    "DriftKind",
+    "Granted",
+    "Roles",
+    "Step",
+    "apply",
+    "check",
+    "ddl",
+    "grant",
+    "plan",
+    "statement",
+]

@@ -11,21 +11,23 @@ from ._execute import execute
 from ._migrate import Recorded, changed_text, read_recorded
 from ._migrations import migrations
 from ._remedies import Remedies
-from ._shape import Shape, read_shape
+from ._rights import Roles, right_drifts
+from ._shape import Shape, read_indexes, read_shape
 from ._statements import statement
 
 
-def check(database: Database) -> list[Drift]:
+def check(database: Database, roles: Roles | None = None) -> list[Drift]:
     """All differences, none of them mended; an empty list means that this version runs here.
 
-    Reads the catalog, our bookkeeping, and one outbox row per shard. Raises the
-    driver's errors.
+    Reads the catalog, our bookkeeping, and one outbox row per shard; and, of
+    the `roles` that are named, the rights. What only waits for the end of a
+    deploy is no difference. Raises the driver's errors.
     """
     with database.connect() as connection:
-        return list(_drifts(connection, database.schema))
+        return list(_drifts(connection, database.schema, roles or Roles()))
 
 
-def _drifts(connection: Connection, schema: str) -> Iterator[Drift]:
+def _drifts(connection: Connection, schema: str, roles: Roles) -> Iterator[Drift]:
     shape = read_shape(connection, schema)
     if shape is None:
         text = f"schema {schema} is missing: run {Remedies(schema).apply()}"
@@ -33,20 +35,25 @@ def _drifts(connection: Connection, schema: str) -> Iterator[Drift]:
         return
     recorded = read_recorded(connection, schema, shape)
     yield from _migration_drifts(schema, recorded)
-    yield from Comparison(schema, shape, frozenset(recorded)).drifts()
+    indexes = read_indexes(connection, schema)
+    yield from Comparison(schema, shape, indexes, frozenset(recorded)).drifts()
     if "outbox_leases" in shape:
         yield from _shard_drifts(connection, schema, shape)
+    yield from right_drifts(connection, schema, shape, roles)
 
 
 def _migration_drifts(schema: str, recorded: Mapping[int, Recorded]) -> Iterator[Drift]:
     known = {migration.version: migration for migration in migrations()}
+    needed = max(version for version, found in known.items() if found.deploy == "before")
     for version, migration in known.items():
         found = recorded.get(version)
         if found is None:
+            if version > needed:
+                continue  # it ends this version's deploy, whenever that is
             text = (
                 f"migration {migration.label} of schema {schema} was not applied, or not recorded"
             )
-            remedy = Remedies(schema).apply()
+            remedy = Remedies(schema).apply(deploy=migration.deploy)
             yield Drift("missing_migration", migration.label, f"{text}: run {remedy}")
         elif found.checksum != migration.checksum:
             text = changed_text(schema, migration, found)
@@ -71,7 +78,7 @@ def _shard_drifts(connection: Connection, schema: str, shape: Shape) -> Iterator
         if above - below > 1:
             gap = f"schema {schema} lacks the lease rows of shards {below + 1} to {above - 1}"
             yield Drift("missing_shards", "outbox_leases", f"{gap}: run {remedies.apply()}")
-    if "outbox" in shape:
+    if "outbox_backlog" in shape:
         yield from _orphan_drifts(connection, schema, leased[-1])
 
 

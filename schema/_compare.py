@@ -1,26 +1,37 @@
 """Compare tables and views as they are with what the migrations make."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
 from ._drift import Drift
+from ._forms import Column, Index, Relation
 from ._migrations import Migration
 from ._remedies import Remedies
-from ._shape import Column, Relation, Shape, expected
+from ._shape import FoundIndex, Shape, expected
 
 
 class Comparison:
-    """One schema: `shape` is what it has, `recorded` the versions applied to it."""
+    """One schema: what it has, and in `recorded` the versions applied to it."""
 
-    def __init__(self, schema: str, shape: Shape, recorded: AbstractSet[int]) -> None:
+    def __init__(
+        self,
+        schema: str,
+        shape: Shape,
+        indexes: Mapping[str, FoundIndex],
+        recorded: AbstractSet[int],
+    ) -> None:
         self._schema = schema
         self._shape = shape
+        self._indexes = indexes
         self._recorded = recorded
         self._remedies = Remedies(schema)
 
     def drifts(self) -> Iterator[Drift]:
-        """Every difference, in the order of the migrations; tables not ours are not looked at."""
-        for migration, wanted in expected():
+        """Every difference, in the order of the migrations.
+
+        Tables and indexes that are not ours are not looked at.
+        """
+        for migration, wanted in expected().relations.values():
             found = self._shape.get(wanted.name)
             if found is None or found.view != wanted.view:
                 yield from self._missing(migration, wanted, found)
@@ -28,6 +39,9 @@ class Comparison:
                 yield from self._view(migration, wanted, found)
             else:
                 yield from self._table(wanted, found)
+        for migration, index in expected().indexes.values():
+            if migration.version in self._recorded:
+                yield from self._index(migration, index, self._indexes.get(index.name))
 
     def _missing(
         self, migration: Migration, wanted: Relation, namesake: Relation | None
@@ -53,7 +67,10 @@ class Comparison:
         there = {column.name: column for column in found.columns}
         known = {column.name for column in wanted.columns}
         for column in wanted.columns:
-            yield from self._column(wanted, column, there.get(column.name))
+            maker = expected().added.get((wanted.name, column.name))
+            # A column that was not added yet is told as a migration.
+            if column.name in there or maker is None or maker.version in self._recorded:
+                yield from self._column(wanted, column, there.get(column.name))
         for column in found.columns:
             if column.name not in known:
                 yield self._extra(wanted, column)
@@ -74,6 +91,22 @@ class Comparison:
             text = f"{what} must be NOT NULL" if wanted.required else f"{what} must accept NULL"
             yield Drift("wrong_null", name, f"{text}: run {self._remedies.set_null(table, wanted)}")
 
+    def _index(
+        self, migration: Migration, wanted: Index, found: FoundIndex | None
+    ) -> Iterator[Drift]:
+        what = f"index {self._schema}.{wanted.name}"
+        if found is None:
+            text = f"{what} is missing: run {self._remedies.apply_again(migration)}"
+            yield Drift("missing_index", wanted.name, text)
+            return
+        remedy = f"{self._remedies.drop_index(wanted)}; {self._remedies.apply_again(migration)}"
+        if found.index != wanted:
+            text = f"{what} is on {_on(found.index)}, must be on {_on(wanted)}: run {remedy}"
+            yield Drift("wrong_index", wanted.name, text)
+        elif not found.valid:
+            text = f"{what} is not valid, its build failed or still goes on: run {remedy}"
+            yield Drift("invalid_index", wanted.name, text)
+
     def _extra(self, table: Relation, column: Column) -> Drift:
         name = f"{table.name}.{column.name}"
         text = (
@@ -88,6 +121,10 @@ class Comparison:
             f"must be ({', '.join(wanted.key)}): run {self._remedies.set_key(wanted)}"
         )
         return Drift("wrong_key", wanted.name, text)
+
+
+def _on(index: Index) -> str:
+    return f"{index.table} ({', '.join(index.columns)})"
 
 
 def _listed(relation: Relation) -> str:

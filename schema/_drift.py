@@ -14,11 +14,18 @@ DriftKind = Literal[
     "wrong_null",
     "wrong_key",
     "wrong_view",
+    "missing_index",
+    "wrong_index",
+    "invalid_index",
     "missing_migration",
     "changed_migration",
     "newer_migration",
     "missing_shards",
     "orphaned_shard",
+    "missing_role",
+    "superuser_role",
+    "missing_right",
+    "needless_right",
 ]
 
 

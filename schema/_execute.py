@@ -16,6 +16,7 @@ _RACES: Final = frozenset(
         "42P07",  # PostgreSQL: the table exists by now
         "42710",  # PostgreSQL: the table's row type exists by now
         "XX000",  # PostgreSQL: "tuple concurrently updated"; DSQL: "server unavailable"
+        "40P01",  # PostgreSQL: deadlock, of a backfill with writers or of two index builds
         "40001",  # DSQL: "schema has been updated by another transaction (OC001)"
     }
 )

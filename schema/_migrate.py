@@ -1,6 +1,13 @@
-"""Bring the tables into a database, or up to this version."""
+"""Bring the tables into a database, or up to this version.
 
-from collections.abc import Mapping
+There is no lock: DSQL has none, and a lease could expire under a migrator that
+is stopped in the middle. Instead every step may run twice, and at once with
+another migrator: the database puts the two in order, the later one finds the
+step done, and a conflict is tried again.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Final
 
 import msgspec
@@ -14,8 +21,11 @@ from dsql_outbox.outbox import (
     SettingsError,
 )
 
+from ._backfill import backfill
 from ._execute import execute
-from ._migrations import Migration, migrations
+from ._forms import Backfill, Form, Index, forms
+from ._index import IndexBuild
+from ._migrations import Deploy, Migration, migrations
 from ._remedies import Remedies
 from ._shape import Shape, read_shape
 from ._statements import statement
@@ -27,14 +37,16 @@ MAX_SHARDS: Final = MAX_TRANSACTION_ROWS
 class Applied(msgspec.Struct, frozen=True):
     """What `apply` found and did.
 
-    `applied` names the migrations of this run, as in ``0004 outbox``;
-    `migrations` and `shards` count what is there now.
+    `applied` names the migrations of this run, as in ``0004 outbox``, and
+    `waiting` those that are left to the other phase of a deploy; `migrations`
+    and `shards` count what is there now.
     """
 
     schema: str
     applied: tuple[str, ...]
     migrations: int
     shards: int
+    waiting: tuple[str, ...] = ()
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -45,24 +57,68 @@ class Recorded(msgspec.Struct, frozen=True):
     checksum: str
 
 
-def apply(database: Database, *, shards: int | None = None) -> Applied:
+class Present(msgspec.Struct, frozen=True):
+    """What is in a database before a run.
+
+    `exists` tells of the schema; `pending` are the migrations to come;
+    `highest` is the number of shards by the highest of them, `leases` the rows
+    that there are.
+    """
+
+    exists: bool
+    pending: tuple[Migration, ...]
+    highest: int
+    leases: int
+
+    @property
+    def unused(self) -> bool:
+        """No shard yet, so nobody can have written: there is no older code to spare."""
+        return self.leases == 0
+
+    def shards(self, schema: str, wanted: int | None) -> int:
+        """The number of shards to have; raises `SettingsError` if it can't be."""
+        shards = require_shards(wanted or self.highest or DEFAULT_SHARDS)
+        if shards < self.highest:
+            raise SettingsError(
+                f"schema {schema} has {self.highest} shards and cannot go down to {shards}: "
+                "entities keep the shard of their first event"
+            )
+        return shards
+
+
+def apply(database: Database, *, shards: int | None = None, deploy: Deploy = "before") -> Applied:
     """Create or upgrade the tables; what is there already is left alone.
 
     May run any number of times and in several processes at once, and goes on
     where a crash stopped it. Every statement is a transaction of its own, as
-    DSQL demands. `shards` can only grow; None keeps their number, or makes
-    `DEFAULT_SHARDS` where there are none.
+    DSQL demands; a backfill takes one a page. `shards` can only grow; None
+    keeps their number, or makes `DEFAULT_SHARDS` where there are none.
+    `deploy`: which phase of a deploy this is. It ends where the next migration
+    belongs to the other phase; tables that nobody has used get all at once.
 
     Raises `SettingsError` for a number of shards that cannot be, `SchemaError`
-    when a migration was applied with another text, and the driver's errors.
+    when a migration was applied with another text, when an index cannot be
+    built, or, after all that may be applied, when the last phase of an earlier
+    version stands in the way of the rest; and the driver's errors.
     """
     if shards is not None:
-        _require_shards(shards)
+        require_shards(shards)
+    schema = database.schema
     with database.connect() as connection:
-        applied = _migrate(connection, database.schema)
-        present = _add_shards(connection, database.schema, shards)
-    labels = tuple(migration.label for migration in applied)
-    return Applied(database.schema, labels, len(migrations()), present)
+        present = read_present(connection, schema)
+        present.shards(schema, shards)
+        todo = due(present, deploy)
+        if not present.exists:
+            execute(connection, statement("schema_create", schema))
+        made = dict(forms())
+        for migration in todo:
+            _make(connection, schema, migration, made[migration])
+            execute(connection, migration.record(schema))
+        count = _add_shards(connection, schema, shards)
+    rest = present.pending[len(todo) :]
+    if deploy == "before":
+        _refuse_behind(schema, rest)
+    return Applied(schema, _labels(todo), len(migrations()) - len(rest), count, _labels(rest))
 
 
 def ddl(schema: str, shards: int = DEFAULT_SHARDS) -> str:
@@ -70,12 +126,31 @@ def ddl(schema: str, shards: int = DEFAULT_SHARDS) -> str:
 
     Raises `SettingsError` for a number of shards that cannot be.
     """
-    _require_shards(shards)
+    require_shards(shards)
     steps = [statement("schema_create", schema)]
     for migration in migrations():
         steps += [migration.ddl(schema), migration.record(schema)]
     steps.append(statement("shards_add", schema, shards=shards))
     return "\n".join(f"{step.decode().strip()};\n" for step in steps)
+
+
+def read_present(connection: Connection, schema: str) -> Present:
+    """What is there; raises `SchemaError` when a migration was applied with another text."""
+    shape = read_shape(connection, schema)
+    recorded = read_recorded(connection, schema, shape or {})
+    _refuse_changed(schema, recorded)
+    pending = tuple(found for found in migrations() if found.version not in recorded)
+    counted = (0, 0)
+    if shape and "outbox_leases" in shape:
+        counted = _count_shards(connection, schema)
+    return Present(shape is not None, pending, *counted)
+
+
+def due(present: Present, deploy: Deploy) -> Sequence[Migration]:
+    """The migrations of this phase: in order, up to the first of the other phase."""
+    if present.unused:
+        return present.pending
+    return list(takewhile(lambda migration: migration.deploy == deploy, present.pending))
 
 
 def read_recorded(connection: Connection, schema: str, shape: Shape) -> dict[int, Recorded]:
@@ -96,17 +171,36 @@ def changed_text(schema: str, migration: Migration, recorded: Recorded) -> str:
     )
 
 
-def _migrate(connection: Connection, schema: str) -> list[Migration]:
-    shape = read_shape(connection, schema)
-    if shape is None:
-        execute(connection, statement("schema_create", schema))
-    recorded = read_recorded(connection, schema, shape or {})
-    _refuse_changed(schema, recorded)
-    pending = [migration for migration in migrations() if migration.version not in recorded]
-    for migration in pending:
-        execute(connection, migration.ddl(schema))
-        execute(connection, migration.record(schema))
-    return pending
+def require_shards(shards: int) -> int:
+    """The number; raises `SettingsError` if there cannot be so many or so few shards."""
+    if not 1 <= shards <= MAX_SHARDS:
+        raise SettingsError(f"shards must be from 1 to {MAX_SHARDS}, got {shards}")
+    return shards
+
+
+def _make(connection: Connection, schema: str, migration: Migration, form: Form) -> None:
+    match form:
+        case Index():
+            IndexBuild(connection, schema, migration, form).run()
+        case Backfill():
+            backfill(connection, schema, form)
+        case _:
+            execute(connection, migration.ddl(schema))
+
+
+def _refuse_behind(schema: str, rest: Sequence[Migration]) -> None:
+    behind = [migration for migration in rest if migration.deploy == "before"]
+    if behind:
+        remedies = Remedies(schema)
+        raise SchemaError(
+            f"schema {schema} lacks migration {rest[0].label}, which ends the deploy of an "
+            f"earlier version and comes before {behind[0].label}: when no code older than that "
+            f"version runs, run {remedies.apply(deploy='after')}; then {remedies.apply()}"
+        )
+
+
+def _labels(found: Sequence[Migration]) -> tuple[str, ...]:
+    return tuple(migration.label for migration in found)
 
 
 def _refuse_changed(schema: str, recorded: Mapping[int, Recorded]) -> None:
@@ -116,20 +210,15 @@ def _refuse_changed(schema: str, recorded: Mapping[int, Recorded]) -> None:
             raise SchemaError(changed_text(schema, migration, found))
 
 
+def _count_shards(connection: Connection, schema: str) -> tuple[int, int]:
+    highest, leases = execute(connection, statement("shards_present", schema)).fetchall()[0]
+    return highest, leases
+
+
 def _add_shards(connection: Connection, schema: str, shards: int | None) -> int:
-    highest, present = execute(connection, statement("shards_present", schema)).fetchall()[0]
-    wanted = _require_shards(shards or highest or DEFAULT_SHARDS)
-    if wanted < highest:
-        raise SettingsError(
-            f"schema {schema} has {highest} shards and cannot go down to {wanted}: "
-            "entities keep the shard of their first event"
-        )
-    if present < wanted:
+    # Counted again: another migrator may have been at work.
+    present = Present(True, (), *_count_shards(connection, schema))
+    wanted = present.shards(schema, shards)
+    if present.leases < wanted:
         execute(connection, statement("shards_add", schema, shards=wanted))
     return wanted
-
-
-def _require_shards(shards: int) -> int:
-    if not 1 <= shards <= MAX_SHARDS:
-        raise SettingsError(f"shards must be from 1 to {MAX_SHARDS}, got {shards}")
-    return shards

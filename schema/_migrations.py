@@ -1,17 +1,19 @@
 """The migrations that ship with this version, in order.
 
-Rules for a new one: a file ``000N_name.sql`` with one DDL statement that may run
-twice (``IF NOT EXISTS``, ``OR REPLACE``), for DSQL takes one DDL a transaction
-and a crash may fall between the statement and its record. Code of the version
-before must run on the new tables. A file that was released never changes.
+Their rules are in docs/migrations.md: one statement a file, of a form that
+`_forms` knows, which may run twice; code of the version before must work on the
+new tables; a file that was released never changes.
 """
 
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
-from typing import LiteralString
+from typing import Literal, LiteralString
 
-from ._statements import FOLDER, read_sql, render, statement
+from ._statements import names, read_sql, render, statement
+
+Deploy = Literal["before", "after"]
+"""Before or after the deploy of the version that brings a migration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +30,17 @@ class Migration:
         return f"{self.version:04} {self.name}"
 
     @property
+    def deploy(self) -> Deploy:
+        """A name that begins with ``after_`` waits until no older code runs any more."""
+        return "after" if self.name.startswith("after_") else "before"
+
+    @property
     def checksum(self) -> str:
         """SHA-256 of the text, hex: the same for every schema's name."""
         return sha256(self.text.encode()).hexdigest()
 
     def ddl(self, schema: str) -> bytes:
-        """The statement that makes the change."""
+        """The statement that makes the change, as the file has it."""
         return render(self.text, schema)
 
     def record(self, schema: str) -> bytes:
@@ -50,8 +57,7 @@ class Migration:
 @cache
 def migrations() -> tuple[Migration, ...]:
     """All migrations of this version, first to last."""
-    names = (entry.name for entry in (FOLDER / "migrations").iterdir())
-    return tuple(_load(name.removesuffix(".sql")) for name in sorted(names))
+    return tuple(_load(stem) for stem in names("migrations"))
 
 
 def _load(stem: str) -> Migration:

@@ -1,11 +1,14 @@
 """The commands that mend a schema, ready to paste."""
 
+from collections.abc import Mapping
+from shlex import quote
+
 from psycopg import sql
 
 from dsql_outbox.outbox import DEFAULT_SCHEMA
 
-from ._migrations import Migration
-from ._shape import Column, Relation
+from ._forms import Column, Index, Relation
+from ._migrations import Deploy, Migration
 
 
 class Remedies:
@@ -14,17 +17,24 @@ class Remedies:
     def __init__(self, schema: str) -> None:
         self._schema = schema
 
-    def apply(self, shards: int | None = None) -> str:
+    def apply(self, shards: int | None = None, deploy: Deploy = "before") -> str:
         """Let the migrator do it."""
         schema = "" if self._schema == DEFAULT_SCHEMA else f" --schema {self._schema}"
         number = "" if shards is None else f" --shards {shards}"
-        return f"dsql-outbox schema apply{schema}{number}"
+        after = " --after-deploy" if deploy == "after" else ""
+        return f"dsql-outbox schema apply{schema}{number}{after}"
+
+    def grant(self, roles: Mapping[str, str]) -> str:
+        """Give roles what they need; `roles` has the role of each duty."""
+        schema = "" if self._schema == DEFAULT_SCHEMA else f" --schema {self._schema}"
+        named = "".join(f" --{duty} {quote(role)}" for duty, role in roles.items())
+        return f"dsql-outbox schema grant{schema}{named}"
 
     def apply_again(self, migration: Migration) -> str:
         """Make the migrator forget, then let it do it."""
         table = _quoted(self._schema, "schema_migrations")
         forget = f"DELETE FROM {table} WHERE version = {migration.version}"  # noqa: S608 - shown, not run
-        return f"{forget}; then {self.apply()}"
+        return f"{forget}; then {self.apply(deploy=migration.deploy)}"
 
     def accept(self, migration: Migration) -> str:
         """Take a migration's present text for the one that was applied."""
@@ -47,6 +57,10 @@ class Remedies:
     def drop_column(self, table: Relation, column: Column) -> str:
         """For a column that this version doesn't know."""
         return self._alter(table, f"DROP COLUMN {_quoted(column.name)}")
+
+    def drop_index(self, index: Index) -> str:
+        """An index holds no data: drop it and have it made."""
+        return f"DROP INDEX {_quoted(self._schema, index.name)}"
 
     def set_type(self, table: Relation, column: Column) -> str:
         """For a column of another type."""

@@ -1,103 +1,57 @@
-"""What tables and columns there must be, and what there are.
+"""What tables, columns and indexes there must be, and what there are."""
 
-The migrations are the one source: what must be is read from their text. The
-reader knows the forms that we write and refuses any other, so a migration that
-it would misread fails the tests.
-"""
-
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from itertools import groupby
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from dsql_outbox.outbox import Connection
 
 from ._execute import execute
-from ._migrations import Migration, migrations
+from ._forms import AddedColumn, Backfill, Column, Index, Relation, forms, with_column
+from ._migrations import Migration
 from ._statements import statement
-
-
-class Column(msgspec.Struct, frozen=True):
-    """`type` is PostgreSQL's full name of it, such as ``character varying(64)``."""
-
-    name: str
-    type: str
-    required: bool
-
-
-class Relation(msgspec.Struct, frozen=True):
-    """A table, or a view; `key` names the columns of the primary key, in order."""
-
-    name: str
-    view: bool
-    columns: tuple[Column, ...]
-    key: tuple[str, ...]
-
 
 Shape = Mapping[str, Relation]
 
-_TABLE: Final = re.compile(r"CREATE TABLE IF NOT EXISTS \{schema\}\.(\w+) \(\n(.*)\n\)", re.DOTALL)
-_COLUMN: Final = re.compile(r"(\w+) (\w+)(\(\d+\))?( NOT NULL| PRIMARY KEY)?")
-_KEY: Final = re.compile(r"PRIMARY KEY \((.*)\)")
-_VIEW: Final = re.compile(
-    r"CREATE OR REPLACE VIEW \{schema\}\.(\w+) AS\s+SELECT ([\w, ]+) FROM \{schema\}\.(\w+)"
-)
-_FULL_NAMES: Final = {
-    "int": "integer",
-    "timestamptz": "timestamp with time zone",
-    "varchar": "character varying",
-}
+
+class Expected(msgspec.Struct, frozen=True):
+    """What must be there, and the migrations that make it.
+
+    `added` holds the columns that came later, by table and name.
+    """
+
+    relations: Mapping[str, tuple[Migration, Relation]]
+    added: Mapping[tuple[str, str], Migration]
+    indexes: Mapping[str, tuple[Migration, Index]]
+
+
+class FoundIndex(msgspec.Struct, frozen=True):
+    """An index as it is; one that is not valid is being built, or its build has failed."""
+
+    index: Index
+    valid: bool
 
 
 @cache
-def expected() -> tuple[tuple[Migration, Relation], ...]:
-    """What must be there, and the migration that makes it."""
-    made: list[tuple[Migration, Relation]] = []
-    for migration in migrations():
-        before = {relation.name: relation for _, relation in made}
-        made.append((migration, parse(migration, before)))
-    return tuple(made)
-
-
-def parse(migration: Migration, before: Shape) -> Relation:
-    """What one migration makes, given what those `before` it made.
-
-    Raises `ValueError` for a form that is not ours.
-    """
-    text = re.sub(r"--.*\n", "", migration.text).strip()
-    if table := _TABLE.fullmatch(text):
-        return _parse_table(migration, table[1], table[2].splitlines())
-    if view := _VIEW.fullmatch(text):
-        return _parse_view(view[1], view[2].split(", "), before[view[3]])
-    raise ValueError(f"migration {migration.label}: cannot read {text!r}")
-
-
-def _parse_table(migration: Migration, name: str, lines: Iterable[str]) -> Relation:
-    columns: list[Column] = []
-    key: tuple[str, ...] = ()
-    for line in (line.strip().removesuffix(",") for line in lines):
-        if found := _KEY.fullmatch(line):
-            key = tuple(found[1].split(", "))
-        elif found := _COLUMN.fullmatch(line):
-            columns.append(_parse_column(found))
-            key = (found[1],) if found[4] == " PRIMARY KEY" else key
-        else:
-            raise ValueError(f"migration {migration.label}: cannot read {line!r}")
-    return Relation(name, view=False, columns=tuple(columns), key=key)
-
-
-def _parse_column(found: re.Match[str]) -> Column:
-    type_ = _FULL_NAMES.get(found[2], found[2]) + (found[3] or "")
-    return Column(found[1], type_, required=found[4] is not None)
-
-
-def _parse_view(name: str, columns: Iterable[str], table: Relation) -> Relation:
-    types = {column.name: column.type for column in table.columns}
-    found = tuple(Column(column, types[column], required=False) for column in columns)
-    return Relation(name, view=True, columns=found, key=())
+def expected() -> Expected:
+    """What all migrations of this version make."""
+    made = Expected(relations := {}, added := {}, indexes := {})
+    for migration, form in forms():
+        match form:
+            case Relation():
+                relations[form.name] = migration, form
+            case AddedColumn():
+                maker, table = relations[form.table]
+                relations[form.table] = maker, with_column(table, form.column)
+                added[form.table, form.column.name] = migration
+            case Index():
+                indexes[form.name] = migration, form
+            case Backfill():
+                pass
+    return made
 
 
 def read_shape(connection: Connection, schema: str) -> Shape | None:
@@ -107,6 +61,16 @@ def read_shape(connection: Connection, schema: str) -> Shape | None:
         return None
     grouped = groupby((row for row in rows if row[0] is not None), key=lambda row: row[:2])
     return {name: _relation(name, view, list(columns)) for (name, view), columns in grouped}
+
+
+def read_indexes(connection: Connection, schema: str) -> dict[str, FoundIndex]:
+    """The indexes of this schema, those of primary keys left out."""
+    rows = execute(connection, statement("schema_indexes", schema), {"schema": schema}).fetchall()
+    grouped = groupby(rows, key=lambda row: row[:3])
+    return {
+        name: FoundIndex(Index(name, table, tuple(row[3] for row in columns)), valid)
+        for (name, table, valid), columns in grouped
+    }
 
 
 def _relation(name: str, view: bool, rows: list[tuple[Any, ...]]) -> Relation:

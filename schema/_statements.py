@@ -15,6 +15,11 @@ def read_sql(folder: str, name: str) -> LiteralString:
     return cast("LiteralString", text)  # type: ignore[redundant-cast]  # mypy has no LiteralString
 
 
+def names(folder: str) -> list[str]:
+    """The names of the files in ``schema/<folder>``, sorted."""
+    return sorted(entry.name.removesuffix(".sql") for entry in (FOLDER / folder).iterdir())
+
+
 def render(text: LiteralString, schema: str, /, **literals: int | str) -> bytes:
     """Fill ``{schema}`` in as a quoted identifier, and each other name as a quoted literal."""
     values = {name: sql.Literal(value) for name, value in literals.items()}
@@ -25,3 +30,9 @@ def render(text: LiteralString, schema: str, /, **literals: int | str) -> bytes:
 def statement(name: str, schema: str, /, **literals: int | str) -> bytes:
     """The statement of this name, ready to execute on tables of this schema."""
     return render(read_sql("statements", name), schema, **literals)
+
+
+def compose(name: str, schema: str, /, **parts: sql.Composable) -> bytes:
+    """The statement of this name, with identifiers or other SQL filled in as well."""
+    text = sql.SQL(read_sql("statements", name))
+    return text.format(schema=sql.Identifier(schema), **parts).as_bytes(None)

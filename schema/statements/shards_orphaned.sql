@@ -1,9 +1,10 @@
 -- Shards that hold messages and have no lease, so that nobody relays them. Steps
--- from one shard to the next by key: as many reads as shards, however many rows.
+-- from one shard to the next by key: as many reads as shards, however many rows. By the
+-- view, so that who asks need not be allowed to read messages.
 WITH RECURSIVE held AS (
-  (SELECT shard FROM {schema}.outbox ORDER BY shard LIMIT 1)
+  (SELECT shard FROM {schema}.outbox_backlog ORDER BY shard LIMIT 1)
   UNION ALL
-  SELECT (SELECT o.shard FROM {schema}.outbox AS o WHERE o.shard > held.shard
+  SELECT (SELECT o.shard FROM {schema}.outbox_backlog AS o WHERE o.shard > held.shard
     ORDER BY o.shard LIMIT 1)
   FROM held WHERE held.shard IS NOT NULL
 )

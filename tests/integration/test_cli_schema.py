@@ -173,7 +173,7 @@ def test_help_and_version_import_neither_driver_nor_screen() -> None:
         "print(sorted({'psycopg', 'rich', 'opentelemetry'} & set(sys.modules)))"
     )
     shown, version = python("-c", code, "--help"), python("-c", code, "--version")
-    assert "Create, print or check the tables." in shown.stdout
+    assert "Create, plan or check the tables, and grant rights." in shown.stdout
     assert version.stdout.startswith("dsql-outbox, version ")
     assert [done.stdout.splitlines()[-1] for done in (shown, version)] == ["[]", "[]"]
 

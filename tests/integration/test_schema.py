@@ -1,13 +1,14 @@
 """The migrator on a real PostgreSQL: repeated, interrupted, and several at once."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
+from tests._support.watched import Crash, WatchedDatabase
 
 from dsql_outbox.outbox import Connection, Database, SchemaError, SettingsError
 from dsql_outbox.schema import Applied, _execute, apply, check, ddl, statement
@@ -15,31 +16,6 @@ from dsql_outbox.schema._migrations import migrations
 from dsql_outbox.schema._shape import expected, read_shape
 
 LABELS = tuple(migration.label for migration in migrations())
-
-
-class Crash(Exception):  # noqa: N818 - reads as what happened
-    pass
-
-
-class WatchedDatabase(Database):
-    """Calls `before` with the number of each statement, counted from 0, before it runs."""
-
-    def __init__(self, url: str, schema: str, before: Callable[[int], None]) -> None:
-        super().__init__(url, schema=schema)
-        self._before = before
-        self.statements = 0
-
-    def connect(self, *, timeout: float | None = None) -> Connection:
-        connection = super().connect(timeout=timeout)
-        run = connection.execute
-
-        def execute(*args: Any, **kwargs: Any) -> Any:
-            self.statements += 1
-            self._before(self.statements - 1)
-            return run(*args, **kwargs)
-
-        connection.execute = execute
-        return connection
 
 
 @pytest.fixture
@@ -83,7 +59,8 @@ def test_the_catalog_equals_what_is_read_from_the_migrations(
     database: Database, connection: Connection
 ) -> None:
     apply(database)
-    assert read_shape(connection, "outbox") == {made.name: made for _, made in expected()}
+    made = expected().relations
+    assert read_shape(connection, "outbox") == {name: found for name, (_, found) in made.items()}
 
 
 def test_the_printed_sql_makes_the_same(database: Database, connection: Connection) -> None:
@@ -172,7 +149,7 @@ def test_an_error_that_is_no_race_is_raised_at_once(
         apply(database)
     recorded = connection.execute("SELECT max(version) FROM outbox.schema_migrations").fetchone()
     assert recorded == (4,)
-    # The catalog and the records read; two statements for each of 0000 to 0004; then 0005 once.
+    # The catalog read; two statements for each of 0000 to 0004; then 0005 once.
     assert database.statements == 1 + 2 * 5 + 1
 
 

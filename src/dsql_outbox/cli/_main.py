@@ -18,7 +18,7 @@ class Subcommand:
 
 _COMMANDS: Final = {
     "demo": Subcommand("_demo", "See it work: write under conflict, relay, check, trace."),
-    "schema": Subcommand("_schema", "Create, print or check the tables."),
+    "schema": Subcommand("_schema", "Create, plan or check the tables, and grant rights."),
     "write": Subcommand("_write", "Store events from files or standard input."),
     "publish": Subcommand("_publish", "Relay stored events to a broker, in order per subject."),
     "status": Subcommand("_status", "Show what waits, what failed and who relays."),

@@ -1,38 +1,68 @@
-"""``dsql-outbox schema``: create, print or check the tables."""
+"""``dsql-outbox schema``: create, print, plan or check the tables, and grant rights to them."""
+
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from typing import TypeVar
 
 import click
 import msgspec
 
 from dsql_outbox.outbox import DEFAULT_SHARDS
-from dsql_outbox.schema import Drift, ddl
+from dsql_outbox.schema import Drift, Granted, Roles, Step, ddl
 from dsql_outbox.schema import apply as apply_schema
 from dsql_outbox.schema import check as check_schema
+from dsql_outbox.schema import grant as grant_rights
+from dsql_outbox.schema import plan as plan_schema
 
 from ._database import database_options, open_bare_database, schema_option
 from ._errors import FAILED, short_errors
+from ._tables import tables_needed
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+_shards_option = click.option(
+    "--shards", type=int, help="How many shards there must be; they can only grow."
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _roles_options(command: _Command) -> _Command:
+    """Add --writer, --publisher and --operator, parameters of the same names."""
+    for duty in ("operator", "publisher", "writer"):
+        help_ = f"The database role of the {duty}."
+        command = click.option(f"--{duty}", metavar="ROLE", help=help_)(command)
+    return command
 
 
 @click.group()
 def schema() -> None:
-    """Create, print or check the tables."""
+    """Create, print, plan or check the tables, and grant rights to them."""
 
 
 @schema.command()
 @database_options
-@click.option("--shards", type=int, help="How many shards there must be; they can only grow.")
+@_shards_option
+@click.option(
+    "--after-deploy",
+    is_flag=True,
+    help="Apply what must wait until no older version runs any more.",
+)
 @short_errors()
-def apply(database: str | None, schema: str, shards: int | None) -> None:
+def apply(database: str | None, schema: str, shards: int | None, *, after_deploy: bool) -> None:
     """Create the tables, or bring them up to this version.
 
-    Safe to run again, and in several places at once.
+    Safe to run again, and in several places at once. Run it before new code is
+    deployed; and, when it says that migrations wait, with --after-deploy when
+    no older code runs any more.
     """
     with open_bare_database(database, schema) as found:
-        done = apply_schema(found, shards=shards)
+        done = apply_schema(found, shards=shards, deploy="after" if after_deploy else "before")
     for label in done.applied:
         click.echo(f"applied {label}")
-    click.echo(
-        f"schema {done.schema}: {done.migrations} migrations, {done.shards} shards, up to date"
-    )
+    for label in done.waiting:
+        click.echo(f"waiting {label}: for schema apply" + (" --after-deploy" * (not after_deploy)))
+    state = f"{len(done.waiting)} waiting" if done.waiting else "up to date"
+    click.echo(f"schema {done.schema}: {done.migrations} migrations, {done.shards} shards, {state}")
 
 
 @schema.command("print")
@@ -46,16 +76,77 @@ def print_(schema: str, shards: int) -> None:
 
 @schema.command()
 @database_options
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array of kind, name, text.")
+@_shards_option
+@_json_option
 @short_errors()
-def check(database: str | None, schema: str, as_json: bool) -> None:
-    """Tell how the tables differ from what this version needs; exit code 1 if they do."""
+def plan(database: str | None, schema: str, shards: int | None, *, as_json: bool) -> None:
+    """Print what `apply` would do, statement by statement, and do nothing."""
     with open_bare_database(database, schema) as found:
-        drifts = check_schema(found)
+        steps = plan_schema(found, shards=shards)
+    click.echo(msgspec.json.encode(steps) if as_json else "\n".join(_script(schema, steps)))
+
+
+@schema.command()
+@database_options
+@_roles_options
+@_json_option
+@short_errors()
+def check(database: str | None, schema: str, *, as_json: bool, **roles: str | None) -> None:
+    """Tell how the database differs from what this version needs; exit code 1 if it does.
+
+    With roles named, tells also which rights they lack, and which they have
+    and do not need.
+    """
+    with open_bare_database(database, schema) as found:
+        drifts = check_schema(found, Roles(**roles))
     click.echo(msgspec.json.encode(drifts) if as_json else _lines(schema, drifts))
     if drifts:
         raise click.exceptions.Exit(FAILED)
 
 
+@schema.command()
+@database_options
+@_roles_options
+@click.option("--dry-run", is_flag=True, help="Print the statements, and run none.")
+@_json_option
+@short_errors()
+@tables_needed()
+def grant(
+    database: str | None, schema: str, *, dry_run: bool, as_json: bool, **roles: str | None
+) -> None:
+    """Grant roles what they need, and no more; print the statements.
+
+    The roles must exist; one may have several duties. Safe to run again, and
+    needed again after an upgrade. On Aurora DSQL it also prints the statements
+    that let IAM roles connect, for the cluster's owner to complete and run.
+    """
+    with open_bare_database(database, schema) as found:
+        done = grant_rights(found, Roles(**roles), dry_run=dry_run)
+    click.echo(msgspec.json.encode(done) if as_json else "\n".join(_granted(done)))
+
+
 def _lines(schema: str, drifts: list[Drift]) -> str:
     return "\n".join(drift.text for drift in drifts) or f"schema {schema}: no difference"
+
+
+def _script(schema: str, steps: list[Step]) -> Iterator[str]:
+    """The steps as SQL, with what is no SQL in comments."""
+    if not steps:
+        yield f"-- schema {schema}: nothing to do"
+    for (command, deploy), group in groupby(steps, key=lambda step: (step.command, step.deploy)):
+        when = "before the deploy" if deploy == "before" else "after the deploy"
+        yield f"-- {when}, by {command}"
+        for step in group:
+            yield f"\n-- {step.name}" + (f", {step.note}" if step.note else "")
+            yield from (f"{text};" for text in step.statements)
+        yield ""
+
+
+def _granted(done: Granted) -> Iterator[str]:
+    yield from (f"{text};" for text in done.statements)
+    if done.iam:
+        yield "-- For the cluster's owner to complete and to run, not run here:"
+        yield from (f"-- {text};" for text in done.iam)
+    count = len(done.statements)
+    ran = "none of them run" if done.dry_run else "all run"
+    yield f"-- schema {done.schema}: {count} statements, {ran}"

@@ -1,0 +1,81 @@
+"""Give rows the values that they lack, page by page along the primary key.
+
+DSQL changes 3,000 rows in a transaction at most. A page reads a third of that,
+which leaves room for rows that come in while it runs. Where a run was stopped,
+the next one passes over what is filled, since the condition no longer holds there.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, LiteralString, cast
+
+from psycopg import sql
+
+from dsql_outbox.outbox import Connection
+
+from ._execute import execute
+from ._forms import Backfill
+from ._statements import compose
+
+PAGE_ROWS: Final = 1_000
+
+
+def backfill(connection: Connection, schema: str, wanted: Backfill) -> None:
+    """Fill all pages, each in a transaction of its own; raises the driver's errors."""
+    last: Sequence[Any] | None = None
+    while True:
+        bound = execute(connection, _bound(schema, wanted, last)).fetchone()
+        if bound is None:
+            return
+        execute(connection, _page(schema, wanted, last, bound))
+        last = bound
+
+
+def _bound(schema: str, wanted: Backfill, last: Sequence[Any] | None) -> bytes:
+    columns = [sql.Identifier(name) for name in wanted.table.key]
+    return compose(
+        "backfill_bound",
+        schema,
+        table=sql.Identifier(wanted.table.name),
+        key=_list(columns),
+        above=_above(wanted, last),
+        descending=_list([sql.SQL("{} DESC").format(column) for column in columns]),
+        rows=sql.Literal(PAGE_ROWS),
+    )
+
+
+def _page(schema: str, wanted: Backfill, last: Sequence[Any] | None, bound: Sequence[Any]) -> bytes:
+    return compose(
+        "backfill_page",
+        schema,
+        table=sql.Identifier(wanted.table.name),
+        key=_key(wanted),
+        above=_above(wanted, last),
+        assignments=_piece(wanted.assignments, schema),
+        condition=_piece(wanted.condition, schema),
+        last=_literals(bound),
+    )
+
+
+def _above(wanted: Backfill, last: Sequence[Any] | None) -> sql.Composable:
+    """Beyond the key of the page before; true for the first page."""
+    if last is None:
+        return sql.SQL("true")
+    return sql.SQL("({}) > ({})").format(_key(wanted), _literals(last))
+
+
+def _key(wanted: Backfill) -> sql.Composable:
+    return _list([sql.Identifier(name) for name in wanted.table.key])
+
+
+def _literals(values: Sequence[Any]) -> sql.Composable:
+    return _list([sql.Literal(value) for value in values])
+
+
+def _list(parts: Sequence[sql.Composable]) -> sql.Composable:
+    return sql.SQL(", ").join(parts)
+
+
+def _piece(text: str, schema: str) -> sql.Composable:
+    """A piece of a migration, so it is text of ours."""
+    literal = cast("LiteralString", text)  # type: ignore[redundant-cast]  # mypy has no LiteralString
+    return sql.SQL(literal).format(schema=sql.Identifier(schema))

@@ -1,0 +1,82 @@
+"""Give each role the rights of its duty, and no more."""
+
+from collections.abc import Mapping
+
+import msgspec
+from psycopg import sql
+
+from dsql_outbox.outbox import Connection, Database, SchemaError, SettingsError
+
+from ._execute import execute
+from ._index import has_jobs
+from ._remedies import Remedies
+from ._rights import Grant, Roles, create_role, grants, present_roles
+from ._shape import Shape, read_shape
+
+_ARN = "arn:aws:iam::ACCOUNT:role/IAM_ROLE_OF_{}"
+
+
+class Granted(msgspec.Struct, frozen=True, rename="camel"):
+    """The `statements` that were run, or with `dry_run` would be.
+
+    `iam` is for the owner of an Aurora DSQL cluster to complete and to run: it
+    lets an IAM role connect as a database role. It is empty elsewhere.
+    """
+
+    schema: str
+    dry_run: bool
+    statements: tuple[str, ...]
+    iam: tuple[str, ...]
+
+
+def grant(database: Database, roles: Roles, *, dry_run: bool = False) -> Granted:
+    """Grant each role what its duty needs; what it has already, stays.
+
+    May run any number of times, with roles that exist and tables that are
+    there. Every statement is a transaction of its own.
+
+    Raises `SettingsError` when no role is named or one does not exist,
+    `SchemaError` when tables are missing, and the driver's errors.
+    """
+    named = roles.named()
+    if not named:
+        raise SettingsError("no role is named: give one for the writer, publisher or operator")
+    schema = database.schema
+    with database.connect() as connection:
+        _require_roles(connection, schema, roles)
+        shape = read_shape(connection, schema)
+        wanted = [(role, found) for duty, role in named for found in grants(duty)]
+        queries = [
+            found.statement(schema, role)
+            for role, found in wanted
+            if _applies(schema, shape, found)
+        ]
+        for query in queries if not dry_run else ():
+            execute(connection, query)
+        iam = _iam(roles.by_name()) if has_jobs(connection) else ()
+    return Granted(schema, dry_run, tuple(query.decode() for query in queries), iam)
+
+
+def _require_roles(connection: Connection, schema: str, roles: Roles) -> None:
+    names = roles.by_name()
+    missing = [name for name in names if name not in present_roles(connection, schema, names)]
+    if missing:
+        verb = "do not exist" if len(missing) > 1 else "does not exist"
+        commands = "; ".join(map(create_role, missing))
+        raise SettingsError(f"role {', '.join(missing)} {verb}: run {commands}")
+
+
+def _applies(schema: str, shape: Shape | None, found: Grant) -> bool:
+    if shape is None or (found.name is not None and found.name not in shape):
+        what = schema if shape is None else f"{schema}.{found.name}"
+        raise SchemaError(f"{what} is missing: run {Remedies(schema).apply()}")
+    # All may use public, and DSQL refuses to grant that (0A000).
+    return found.name is not None or schema != "public"
+
+
+def _iam(names: Mapping[str, object]) -> tuple[str, ...]:
+    text = sql.SQL("AWS IAM GRANT {} TO {}")
+    return tuple(
+        text.format(sql.Identifier(name), sql.Literal(_ARN.format(name.upper()))).as_string(None)
+        for name in names
+    )

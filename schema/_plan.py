@@ -1,0 +1,86 @@
+"""Tell what `apply` would do, and do nothing."""
+
+import msgspec
+
+from dsql_outbox.outbox import Connection, Database
+
+from ._backfill import PAGE_ROWS
+from ._forms import Backfill, Index, forms
+from ._index import create_index, has_jobs
+from ._migrate import due, read_present, require_shards
+from ._migrations import Deploy, Migration
+from ._remedies import Remedies
+from ._statements import statement
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One thing that is still to do.
+
+    `name` is a migration such as ``0004 outbox``, or ``schema`` or ``shards``;
+    `command` the command that does it; `statements` what that sends, each a
+    transaction of its own; `note` what else to know, or empty.
+    """
+
+    name: str
+    deploy: Deploy
+    command: str
+    statements: tuple[str, ...]
+    note: str = ""
+
+
+def plan(database: Database, *, shards: int | None = None) -> list[Step]:
+    """All that is left to do, in order; an empty list: nothing is.
+
+    Raises `SettingsError` for a number of shards that cannot be, `SchemaError`
+    when a migration was applied with another text, and the driver's errors.
+    """
+    if shards is not None:
+        require_shards(shards)
+    with database.connect() as connection:
+        return _Planner(connection, database.schema, shards).steps()
+
+
+class _Planner:
+    def __init__(self, connection: Connection, schema: str, shards: int | None) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._shards = shards
+        self._remedies = Remedies(schema)
+
+    def steps(self) -> list[Step]:
+        present = read_present(self._connection, self._schema)
+        wanted = present.shards(self._schema, self._shards)
+        todo = due(present, "before")
+        now = self._remedies.apply(self._shards)
+        steps: list[Step] = []
+        if not present.exists:
+            steps.append(Step("schema", "before", now, (self._text("schema_create"),)))
+        steps += [self._migration(migration, now) for migration in todo]
+        if present.leases < wanted:
+            added = self._text("shards_add", shards=wanted)
+            steps.append(Step("shards", "before", now, (added,)))
+        for migration in present.pending[len(todo) :]:
+            later = self._remedies.apply(deploy=migration.deploy)
+            steps.append(self._migration(migration, later))
+        return steps
+
+    def _migration(self, migration: Migration, command: str) -> Step:
+        query, note = migration.ddl(self._schema), ""
+        match dict(forms())[migration]:
+            case Index():
+                is_dsql = has_jobs(self._connection)
+                query = create_index(migration, self._schema, is_dsql=is_dsql)
+                note = "waits until the index is valid"
+            case Backfill():
+                note = f"in pages of {PAGE_ROWS} keys, each a transaction of its own"
+            case _:
+                pass
+        texts = _text(query), _text(migration.record(self._schema))
+        return Step(migration.label, migration.deploy, command, texts, note)
+
+    def _text(self, name: str, **literals: int) -> str:
+        return _text(statement(name, self._schema, **literals))
+
+
+def _text(query: bytes) -> str:
+    return query.decode().strip()

@@ -1,0 +1,177 @@
+"""What each role may do, read from ``schema/grants/``, and how a database differs from that."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from functools import cache
+from typing import Final, Literal, LiteralString, cast
+
+import msgspec
+from psycopg import sql
+
+from dsql_outbox.outbox import Connection, array_literal
+
+from ._drift import Drift
+from ._execute import execute
+from ._remedies import Remedies
+from ._shape import Shape, expected
+from ._statements import read_sql, statement
+
+Duty = Literal["writer", "publisher", "operator"]
+
+_DUTIES: Final[tuple[Duty, ...]] = ("writer", "publisher", "operator")
+
+_GRANT: Final = re.compile(
+    r"GRANT ([A-Z]+(?:, [A-Z]+)*) ON (?:SCHEMA \{schema\}|\{schema\}\.(\w+)) TO \{role\};"
+)
+
+
+class Roles(msgspec.Struct, frozen=True):
+    """The database roles that have a duty; one role may have several."""
+
+    writer: str | None = None
+    publisher: str | None = None
+    operator: str | None = None
+
+    def named(self) -> list[tuple[Duty, str]]:
+        """Each duty that has a role, with it."""
+        roles: tuple[str | None, ...] = (self.writer, self.publisher, self.operator)
+        return [(duty, role) for duty, role in zip(_DUTIES, roles, strict=True) if role]
+
+    def by_name(self) -> dict[str, list[Duty]]:
+        """The duties of each role."""
+        named = self.named()
+        return {role: [duty for duty, other in named if other == role] for _, role in named}
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """One line of a file: `rights` on the table or view `name`; None is the schema itself."""
+
+    text: str
+    rights: tuple[str, ...]
+    name: str | None
+
+    def statement(self, schema: str, role: str) -> bytes:
+        """The statement, without its semicolon."""
+        literal = cast("LiteralString", self.text.removesuffix(";"))  # type: ignore[redundant-cast]  # mypy has no LiteralString
+        text = sql.SQL(literal)
+        names = {"schema": sql.Identifier(schema), "role": sql.Identifier(role)}
+        return text.format(**names).as_bytes(None)
+
+
+@cache
+def grants(duty: Duty) -> tuple[Grant, ...]:
+    """What a duty needs; raises `ValueError` for a line that cannot be read."""
+    lines = read_sql("grants", duty).splitlines()
+    return tuple(_parse(line) for line in lines if not line.startswith("--"))
+
+
+def right_drifts(
+    connection: Connection, schema: str, shape: Shape, roles: Roles
+) -> Iterator[Drift]:
+    """Roles that are missing, that lack a right, or that have one too many."""
+    named = roles.by_name()
+    if not named:
+        return
+    superusers = present_roles(connection, schema, named)
+    held = _rights_held(connection, schema, named)
+    for role, duties in named.items():
+        if role not in superusers:
+            text = f"role {role} does not exist: run {create_role(role)}"
+            yield Drift("missing_role", role, text)
+        elif superusers[role]:
+            remedy = f"ALTER ROLE {_quoted(role)} NOSUPERUSER"
+            text = f"role {role} is a superuser, which may do everything: run {remedy}"
+            yield Drift("superuser_role", role, text)
+        else:
+            yield from _Rights(schema, shape, role, duties, held.get(role, set())).drifts()
+
+
+def present_roles(
+    connection: Connection, schema: str, roles: Collection[str]
+) -> Mapping[str, bool]:
+    """Those of the roles that exist, each with whether it is a superuser."""
+    query = statement("roles_present", schema)
+    return dict(execute(connection, query, {"roles": array_literal(roles)}).fetchall())
+
+
+def create_role(role: str) -> str:
+    """The statement that makes a role."""
+    return f"CREATE ROLE {_quoted(role)} WITH LOGIN"
+
+
+class _Rights:
+    """One role: `held` are pairs of what (None: the schema) and the right to it."""
+
+    def __init__(
+        self,
+        schema: str,
+        shape: Shape,
+        role: str,
+        duties: Collection[Duty],
+        held: AbstractSet[tuple[str | None, str]],
+    ) -> None:
+        self._schema = schema
+        self._shape = shape
+        self._role = role
+        self._duties = duties
+        self._held = held
+
+    def drifts(self) -> Iterator[Drift]:
+        needed: dict[str | None, list[str]] = {}
+        for duty in self._duties:
+            for grant in grants(duty):
+                needed.setdefault(grant.name, []).extend(grant.rights)
+        for name, rights in needed.items():
+            lacking = [right for right in rights if (name, right) not in self._held]
+            if lacking and (name is None or name in self._shape):
+                yield self._missing(name, lacking)
+        for name in expected().relations:
+            held = sorted(right for found, right in self._held if found == name)
+            needless = [right for right in held if right not in needed.get(name, ())]
+            if needless:
+                yield self._needless(name, needless)
+
+    def _missing(self, name: str | None, rights: Collection[str]) -> Drift:
+        what = self._schema if name is None else f"{self._schema}.{name}"
+        remedy = Remedies(self._schema).grant(dict.fromkeys(self._duties, self._role))
+        text = (
+            f"role {self._role} lacks {', '.join(dict.fromkeys(rights))} on {what}, "
+            f"which a {self._duty()} needs: run {remedy}"
+        )
+        return Drift("missing_right", f"{self._role} {what}", text)
+
+    def _needless(self, name: str, rights: Collection[str]) -> Drift:
+        what = f"{self._schema}.{name}"
+        listed = ", ".join(rights)
+        remedy = f"REVOKE {listed} ON {_quoted(self._schema, name)} FROM {_quoted(self._role)}"
+        text = (
+            f"role {self._role} has {listed} on {what}, "
+            f"which a {self._duty()} does not need: run {remedy}"
+        )
+        return Drift("needless_right", f"{self._role} {what}", text)
+
+    def _duty(self) -> str:
+        return " and ".join(self._duties)
+
+
+def _rights_held(
+    connection: Connection, schema: str, roles: Collection[str]
+) -> dict[str, set[tuple[str | None, str]]]:
+    query = statement("rights_present", schema)
+    parameters = {"schema": schema, "roles": array_literal(roles)}
+    held: dict[str, set[tuple[str | None, str]]] = {}
+    for role, name, right in execute(connection, query, parameters).fetchall():
+        held.setdefault(role, set()).add((name, right))
+    return held
+
+
+def _parse(line: str) -> Grant:
+    found = _GRANT.fullmatch(line)
+    if found is None:
+        raise ValueError(f"cannot read the grant {line!r}")
+    return Grant(line, tuple(found[1].split(", ")), found[2])
+
+
+def _quoted(*names: str) -> str:
+    return sql.Identifier(*names).as_string(None)

@@ -1,0 +1,10 @@
+-- Who relays messages: Publisher, `dsql-outbox publish`. It sees what is on its way
+-- to the broker, not the events and entities that are stored.
+GRANT USAGE ON SCHEMA {schema} TO {role};
+GRANT SELECT, DELETE ON {schema}.outbox TO {role};
+GRANT SELECT ON {schema}.outbox_backlog TO {role};
+GRANT SELECT, UPDATE ON {schema}.outbox_leases TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_publishers TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_failures TO {role};
+-- It buries messages and does not dig them up.
+GRANT INSERT ON {schema}.dead_letters TO {role};

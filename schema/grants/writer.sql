@@ -1,0 +1,12 @@
+-- Who writes events: Writer, AsyncWriter, `dsql-outbox write`.
+GRANT USAGE ON SCHEMA {schema} TO {role};
+-- Stores events, and reads them: the look-up after a lost connection, stream().
+GRANT SELECT, INSERT ON {schema}.business_events TO {role};
+GRANT SELECT, INSERT ON {schema}.event_headers TO {role};
+GRANT SELECT, INSERT, UPDATE ON {schema}.entities TO {role};
+-- Not SELECT: it reads no message, neither its own nor those of others.
+GRANT INSERT ON {schema}.outbox TO {role};
+-- The backlog alarm: shard, position and age, no payload.
+GRANT SELECT ON {schema}.outbox_backlog TO {role};
+-- How many shards there are.
+GRANT SELECT ON {schema}.outbox_leases TO {role};

@@ -1,0 +1,10 @@
+-- The indexes of a schema with their columns in order, those of primary keys left
+-- out. Not valid: it is being built, or its build has failed.
+SELECT c.relname, t.relname, i.indisvalid, a.attname
+FROM pg_catalog.pg_namespace AS n
+JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid
+JOIN pg_catalog.pg_index AS i ON i.indexrelid = c.oid AND NOT i.indisprimary
+JOIN pg_catalog.pg_class AS t ON t.oid = i.indrelid
+JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum <= i.indnkeyatts
+WHERE n.nspname = %(schema)s
+ORDER BY c.relname, a.attnum

@@ -1,0 +1,300 @@
+"""Migrations of versions to come: in phases, in pages, interrupted, and several at once."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from tests._support.migrations import NEXT, add_files, labels, shipped_from
+from tests._support.waiting import wait_until
+from tests._support.watched import Crash, WatchedDatabase
+
+from dsql_outbox.outbox import Connection, Database, SchemaError
+from dsql_outbox.schema import _execute, _index, apply, check, plan
+
+ROWS = 2_500
+
+EVENTS = (
+    "INSERT INTO outbox.business_events SELECT gen_random_uuid(), 'Loan ' || n, 'Loan', NULL,"
+    " clock_timestamp(), '{}', '', gen_random_uuid(), 'Loan', n::text, 1, 0, n, 't', '[]'"
+    f" FROM generate_series(1, {ROWS}) AS n"
+)
+ENTITIES = (
+    "INSERT INTO outbox.entities SELECT 'Loan', n::text, n, 0, n, 0, '{}', gen_random_uuid(),"
+    f" clock_timestamp(), clock_timestamp() FROM generate_series(1, {ROWS}) AS n"
+)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_index, "_POLL", 0.01)
+    monkeypatch.setattr(_execute, "_WAITS", (0.01,) * len(_execute._WAITS))
+
+
+@pytest.fixture
+def database(database_url: str) -> Database:
+    """A database that the version before this one has used."""
+    database = Database(database_url)
+    apply(database)
+    with database.connect() as connection:
+        connection.execute(EVENTS)
+        connection.execute(ENTITIES)
+    return database
+
+
+@pytest.fixture
+def connection(database: Database) -> Iterator[Connection]:
+    with database.connect() as opened:
+        yield opened
+
+
+@pytest.fixture
+def _next(database: Database, tmp_path: Path) -> Iterator[None]:
+    """From here on this is a version to come."""
+    del database
+    add_files(tmp_path, NEXT)
+    with shipped_from(tmp_path):
+        yield
+
+
+def one(connection: Connection, query: str) -> Any:
+    row = connection.execute(query.encode()).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def deploy_all(database: Database) -> None:
+    """What an operator does who goes through both versions; a phase that was done is no harm."""
+    with pytest.raises(SchemaError, match="ends the deploy of an earlier version"):
+        apply(database)
+    apply(database, deploy="after")
+    apply(database)
+    apply(database, deploy="after")
+
+
+def assert_done(database: Database) -> None:
+    assert check(database) == []
+    assert plan(database) == []
+    with database.connect() as connection:
+        query = "SELECT count(*), bool_and(note = event_name) FROM outbox.business_events"
+        assert connection.execute(query).fetchone() == (ROWS, True)
+        query = "SELECT count(*), bool_and(rank = version) FROM outbox.entities"
+        assert connection.execute(query).fetchone() == (ROWS, True)
+        assert is_valid(connection)
+
+
+def is_valid(connection: Connection) -> bool | None:
+    query = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('outbox.by_name')"
+    row = connection.execute(query).fetchone()
+    return row and row[0]
+
+
+@pytest.mark.usefixtures("_next")
+def test_each_run_is_one_phase_of_one_deploy(database: Database) -> None:
+    with pytest.raises(SchemaError) as refused:
+        apply(database)
+    assert str(refused.value) == (
+        "schema outbox lacks migration {}, which ends the deploy of an earlier version and comes "
+        "before {}: when no code older than that version runs, run dsql-outbox schema apply "
+        "--after-deploy; then dsql-outbox schema apply"
+    ).format(*labels("after_note", "rank"))
+    assert apply(database, deploy="after").applied == labels("after_note")
+    done = apply(database)
+    assert (done.applied, done.waiting) == (labels("rank"), labels("after_rank"))
+    done = apply(database, deploy="after")
+    assert (done.applied, done.waiting) == (labels("after_rank"), ())
+    assert_done(database)
+
+
+@pytest.mark.usefixtures("_next")
+def test_what_ends_this_versions_deploy_is_planned_and_no_difference(database: Database) -> None:
+    names = {drift.name: drift.text.rpartition("run ")[2] for drift in check(database)}
+    command = "dsql-outbox schema apply"
+    assert names == dict.fromkeys(labels("note", "by_name", "rank"), command) | dict.fromkeys(
+        labels("after_note"), f"{command} --after-deploy"
+    )
+    with pytest.raises(SchemaError):
+        apply(database)
+    apply(database, deploy="after")
+    apply(database)
+    assert check(database) == []
+    assert [(step.name, step.command) for step in plan(database)] == [
+        (*labels("after_rank"), f"{command} --after-deploy")
+    ]
+
+
+@pytest.mark.usefixtures("_next")
+def test_tables_that_nobody_has_used_get_all_at_once(database_url: str) -> None:
+    new = Database(database_url, schema="new")
+    assert {step.command for step in plan(new)} == {"dsql-outbox schema apply --schema new"}
+    done = apply(new)
+    assert (len(done.applied), done.waiting) == (done.migrations, ())
+    assert (check(new), plan(new)) == ([], [])
+
+
+@pytest.mark.usefixtures("_next")
+def test_a_first_run_that_crashed_goes_on_as_a_first_run(database_url: str) -> None:
+    def crash(number: int) -> None:
+        if number == 30:  # in the middle of the migrations that ship
+            raise Crash
+
+    with pytest.raises(Crash):
+        apply(WatchedDatabase(database_url, "new", crash))
+    assert apply(Database(database_url, schema="new")).waiting == ()
+
+
+@pytest.mark.usefixtures("_next")
+def test_a_plan_holds_what_apply_sends(database: Database, database_url: str) -> None:
+    steps = plan(database, shards=20)
+    assert plan(database, shards=20) == steps  # nothing was done
+    watched = WatchedDatabase(database_url)
+    with pytest.raises(SchemaError):
+        apply(watched, shards=20)
+    apply(watched, deploy="after")
+    apply(watched)
+    apply(watched, deploy="after")
+    changes = [text.strip() for text in watched.sent if not reads(text)]
+    pages = [text for text in changes if "-- One page" in text]
+    planned = [text for step in steps for text in step.statements]
+    assert [text for text in planned if "\nUPDATE" not in text] == [
+        text for text in changes if text not in pages
+    ]
+    assert [step.note for step in steps] == [
+        "",
+        "waits until the index is valid",
+        "",
+        "in pages of 1000 keys, each a transaction of its own",
+        "",
+        "in pages of 1000 keys, each a transaction of its own",
+    ]
+
+
+def reads(text: str) -> bool:
+    lines = [line for line in text.splitlines() if not line.startswith("--")]
+    return lines[0].startswith(("SELECT", "WITH"))
+
+
+@pytest.mark.usefixtures("_next")
+def test_a_page_of_a_backfill_is_a_transaction(database: Database, connection: Connection) -> None:
+    deploy_all(database)
+    for table in ("business_events", "entities"):
+        query = f"SELECT count(*) FROM outbox.{table} GROUP BY xmin::text ORDER BY 1"
+        assert connection.execute(query.encode()).fetchall() == [(500,), (1000,), (1000,)]
+
+
+@pytest.mark.usefixtures("_next")
+def test_rows_that_have_their_value_are_not_written_again(
+    database: Database, connection: Connection
+) -> None:
+    with pytest.raises(SchemaError):
+        apply(database)
+    connection.execute("UPDATE outbox.business_events SET note = 'mine' WHERE position > 2000")
+    apply(database, deploy="after")
+    query = "SELECT note, count(*) FROM outbox.business_events GROUP BY note ORDER BY 2 DESC"
+    assert connection.execute(query).fetchone() == ("mine", 500)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_next")
+def test_a_crash_before_any_statement_is_made_good_by_the_next_run(
+    database: Database, database_url: str, connection: Connection
+) -> None:
+    whole = WatchedDatabase(database_url)
+    deploy_all(whole)
+    for last in range(whole.statements):
+        undo(connection)
+        crashing = WatchedDatabase(database_url, before=crash_at(last))
+        with pytest.raises(Crash):
+            deploy_all(crashing)
+        finish(database)
+        assert_done(database)
+
+
+def undo(connection: Connection) -> None:
+    for query in (
+        "ALTER TABLE outbox.business_events DROP COLUMN note",
+        "ALTER TABLE outbox.entities DROP COLUMN rank",
+        "DROP INDEX outbox.by_name",
+        "DELETE FROM outbox.schema_migrations WHERE name ~ 'note|rank|by_name'",
+    ):
+        connection.execute(query.encode())
+
+
+def crash_at(last: int) -> Any:
+    def crash(number: int) -> None:
+        if number == last:
+            raise Crash
+
+    return crash
+
+
+def finish(database: Database) -> None:
+    """Go on wherever the deploys were stopped."""
+    while steps := plan(database):
+        with suppress(SchemaError):
+            apply(database, deploy=steps[0].deploy)
+
+
+@pytest.mark.usefixtures("_next")
+def test_three_at_once_make_every_change_once(database: Database) -> None:
+    start = threading.Barrier(3)
+
+    def run() -> None:
+        start.wait()
+        finish(database)
+
+    with ThreadPoolExecutor(3) as pool:
+        for future in [pool.submit(run) for _ in range(3)]:
+            future.result()
+    assert_done(database)
+
+
+@pytest.mark.parametrize("sqlstate", ["40001", "40P01", "XX000"])
+@pytest.mark.usefixtures("_next")
+def test_each_statement_is_tried_again_after_a_conflict(
+    database: Database, database_url: str, sqlstate: str
+) -> None:
+    def conflict(number: int) -> None:
+        if number % 2 == 0:
+            raise psycopg.errors.lookup(sqlstate)("schema has been updated (OC001)")
+
+    deploy_all(WatchedDatabase(database_url, before=conflict))
+    assert_done(database)
+
+
+@pytest.mark.usefixtures("_next")
+def test_an_index_that_a_crash_left_broken_is_built_again(
+    database: Database, connection: Connection
+) -> None:
+    connection.execute("CREATE INDEX by_name ON outbox.business_events (id)")
+    connection.execute(
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'outbox.by_name'::regclass"
+    )
+    deploy_all(database)
+    assert_done(database)
+
+
+@pytest.mark.usefixtures("_next")
+def test_an_index_that_another_migrator_builds_is_waited_for(
+    database: Database, database_url: str, connection: Connection
+) -> None:
+    with pytest.raises(Crash):
+        apply(WatchedDatabase(database_url, before=crash_at(5)))
+    with database.connect() as writer, ThreadPoolExecutor(2) as pool:
+        writer.execute("BEGIN")
+        writer.execute("UPDATE outbox.business_events SET topic = 'u' WHERE position = 1")
+        waited: list[str] = []
+        first = pool.submit(deploy_all, database)
+        wait_until(lambda: is_valid(connection) is False)
+        second = WatchedDatabase(database_url, before=lambda _: waited.append(""))
+        other = pool.submit(finish, second)
+        wait_until(lambda: len(waited) > 20)  # it asks again and again
+        assert not [text for text in second.sent if "DROP INDEX" in text or "CREATE INDEX" in text]
+        writer.execute("COMMIT")
+        first.result()
+        other.result()
+    assert_done(database)
