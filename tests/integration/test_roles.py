@@ -1,0 +1,318 @@
+"""What each role can do, and what it is refused, on the real server."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import anyio
+import psycopg
+import pytest
+from click.testing import CliRunner
+from tests._support import workload
+from tests._support.callers import QUICK, Facts
+from tests._support.roles import as_role, made_roles
+from tests._support.tables import Tables
+
+import dsql_outbox.schema
+from dsql_outbox.cli import main
+from dsql_outbox.observability import BacklogAge
+from dsql_outbox.outbox import Database, DuplicateEvent, StaleVersion, numbered
+from dsql_outbox.publisher import Publisher, PublisherSettings, Rejected, Retry
+from dsql_outbox.schema import Roles, check, grant, statement
+from dsql_outbox.testing import MemorySink
+from dsql_outbox.writer import AsyncWriter, Writer
+
+RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+
+ALLOWED = {
+    "writer": {
+        "business_events": "SELECT INSERT",
+        "event_headers": "SELECT INSERT",
+        "entities": "SELECT INSERT UPDATE",
+        "outbox": "INSERT",
+        "outbox_backlog": "SELECT",
+        "outbox_leases": "SELECT",
+    },
+    "publisher": {
+        "outbox": "SELECT DELETE",
+        "outbox_backlog": "SELECT",
+        "outbox_leases": "SELECT UPDATE",
+        "outbox_publishers": "SELECT INSERT UPDATE DELETE",
+        "outbox_failures": "SELECT INSERT UPDATE DELETE",
+        "dead_letters": "INSERT",
+    },
+    "operator": {
+        "schema_migrations": "SELECT",
+        "business_events": "SELECT",
+        "event_headers": "SELECT",
+        "entities": "SELECT UPDATE",
+        "outbox": "INSERT",
+        "outbox_backlog": "SELECT",
+        "outbox_leases": "SELECT",
+        "outbox_publishers": "SELECT",
+        "outbox_failures": "SELECT UPDATE DELETE",
+        "dead_letters": "SELECT UPDATE DELETE",
+    },
+}
+"""What each duty may do to each table and view; nothing else."""
+
+WHO_RUNS = {
+    "writer": ("backlog_age", "event_find", "event_stream", "event_write", "plain", "shard_count"),
+    "publisher": ("failure", "lease", "outbox", "publisher", "shard_list"),
+    "operator": (
+        *("dead", "migrations_recorded", "replay", "rights_present", "roles_present"),
+        *("schema_indexes", "schema_shape", "shard_list", "shards_orphaned", "status"),
+    ),
+    "owner": (
+        *("backfill", "events_present", "index", "migration_record", "schema_create"),
+        *("shards_add", "shards_present"),
+    ),
+}
+"""By their first words; the owner is who migrates, and who runs the demo."""
+
+NAMES = sorted(file.stem for file in Path(dsql_outbox.schema.__file__).parent.glob("statements/*"))
+
+
+@pytest.fixture
+def roles(url: str) -> Iterator[Roles]:
+    with made_roles(url) as roles:
+        grant(Database(url), roles)
+        yield roles
+
+
+@pytest.fixture(params=["single", "plain"])
+def settings(request: pytest.FixtureRequest) -> Any:
+    return replace(QUICK, form=request.param, backlog_check=1e-9)
+
+
+def url_of(url: str, roles: Roles, duty: str) -> str:
+    return as_role(url, getattr(roles, duty))
+
+
+def refused(url: str, query: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege) as error:
+            connection.execute(query.encode())
+        assert error.value.sqlstate == "42501"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_statement_is_somebodys(name: str) -> None:
+    assert [duty for duty, words in WHO_RUNS.items() if name.startswith(words)]
+
+
+@pytest.mark.parametrize("duty", ALLOWED)
+def test_a_role_may_run_all_statements_of_its_duty(url: str, roles: Roles, duty: str) -> None:
+    literals = {"limit": 1, "shown": 1}
+    with psycopg.connect(url_of(url, roles, duty), autocommit=True) as connection:
+        for name in (name for name in NAMES if name.startswith(WHO_RUNS[duty])):
+            found = {word: n for word, n in literals.items() if name.startswith("status")}
+            query = numbered(name, statement(name, "outbox", **found)).text
+            # Rights are checked when a plan is begun; the values do not matter.
+            connection.execute(b"EXPLAIN (GENERIC_PLAN) " + query)
+
+
+@pytest.mark.parametrize("duty", ALLOWED)
+def test_a_role_may_do_to_each_table_what_its_duty_needs_and_no_more(
+    url: str, tables: Tables, roles: Roles, duty: str
+) -> None:
+    query = "SELECT relname FROM pg_class WHERE relnamespace = 'outbox'::regnamespace"
+    names = [row["relname"] for row in tables.execute(f"{query} AND relkind IN ('r', 'v')")]
+    with psycopg.connect(url_of(url, roles, duty), autocommit=True) as connection:
+        found = {
+            name: " ".join(right for right in RIGHTS if may(connection, right, name))
+            for name in names
+        }
+    assert {name: rights for name, rights in found.items() if rights} == ALLOWED[duty]
+
+
+def may(connection: psycopg.Connection, right: str, name: str) -> bool:
+    row = connection.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum = 1",
+        (f"outbox.{name}",),
+    ).fetchone()
+    assert row is not None
+    query = {
+        "SELECT": f"SELECT {row[0]} FROM outbox.{name}",
+        "INSERT": f"INSERT INTO outbox.{name} ({row[0]}) VALUES (NULL)",
+        "UPDATE": f"UPDATE outbox.{name} SET {row[0]} = NULL",
+        "DELETE": f"DELETE FROM outbox.{name}",
+    }[right]
+    try:
+        connection.execute(f"EXPLAIN {query}".encode())
+    except psycopg.errors.InsufficientPrivilege:
+        return False
+    return True
+
+
+def test_the_writer_writes_in_every_way(
+    url: str, tables: Tables, roles: Roles, settings: Any
+) -> None:
+    facts = Facts()
+    database = Database(url_of(url, roles, "writer"))
+    with Writer(database, settings, hooks=[facts]) as writer:
+        first = workload.car_created("CAR-7")
+        writer.write(first)
+        writer.write(workload.three_entities())
+        with pytest.raises(DuplicateEvent):
+            writer.write(first)
+        assert writer.write(first, on_duplicate="return").status == "duplicate"
+        writer.write(workload.car_created("CAR-7"), expected_version=1)
+        with pytest.raises(StaleVersion):
+            writer.write(workload.car_created("CAR-7"), expected_version=1)
+        outcomes = writer.write_many(workload.distinct())
+        assert {type(outcome).__name__ for outcome in outcomes} == {"Receipt"}
+        writer.transact(lambda work: work.append(workload.loan_created(9)))
+        with database.connect() as connection, connection.transaction():
+            writer.append_to(connection, workload.loan_created(10))
+        assert [event.version for event in writer.stream("Car", "CAR-7")] == [1, 2]
+    assert facts.of(BacklogAge)
+    tables.assert_consistent()
+
+
+@pytest.mark.anyio
+async def test_the_writer_coalesces(url: str, tables: Tables, roles: Roles, settings: Any) -> None:
+    database = Database(url_of(url, roles, "writer"))
+    async with AsyncWriter(database, replace(settings, coalesce=2)) as writer:
+        async with anyio.create_task_group() as group:
+            for _ in range(20):
+                group.start_soon(writer.write, workload.car_created("CAR-7"))
+        assert [event.version async for event in writer.stream("Car", "CAR-7")] == [*range(1, 21)]
+        await writer.write_many(workload.distinct())
+    tables.assert_consistent()
+
+
+def test_the_writer_reads_no_message(url: str, roles: Roles) -> None:
+    with Writer(Database(url), QUICK) as writer:
+        writer.write(workload.car_created())
+    writers = url_of(url, roles, "writer")
+    refused(writers, "SELECT payload FROM outbox.outbox")
+    refused(writers, "SELECT shard FROM outbox.outbox")
+    refused(writers, "INSERT INTO outbox.outbox DEFAULT VALUES RETURNING payload")
+    refused(writers, "DELETE FROM outbox.outbox")
+    refused(writers, "SELECT payload FROM outbox.dead_letters")
+    refused(writers, "UPDATE outbox.outbox_leases SET owner = 'me'")
+    refused(writers, "UPDATE outbox.business_events SET topic = 'other'")
+    refused(writers, "CREATE TABLE outbox.mine (id int)")
+
+
+@pytest.mark.anyio
+async def test_the_publisher_relays_fails_and_buries(
+    url: str, tables: Tables, roles: Roles
+) -> None:
+    with Writer(Database(url_of(url, roles, "writer")), QUICK) as writer:
+        events = [writer.write(workload.car_created(f"CAR-{n}")).event_id for n in range(4)]
+    sink = MemorySink()
+    sink.fail(events[0], Retry("not now"))
+    sink.fail(events[1], Rejected("never"))
+    database = Database(url_of(url, roles, "publisher"))
+    settings = PublisherSettings(backoff_base=0.001, backoff_cap=0.01)
+    async with Publisher(database, sink, settings) as publisher:
+        with anyio.fail_after(10):
+            await publisher.run(until_empty=True)
+    assert set(sink.ids) == {*events} - {events[1]}
+    assert tables.messages() == []
+    assert tables.execute("SELECT event_id FROM outbox.dead_letters") == [{"event_id": events[1]}]
+    assert tables.execute("SELECT event_id FROM outbox.outbox_failures") == []
+
+
+@pytest.mark.anyio
+async def test_the_publisher_blocks_what_is_rejected(
+    url: str, tables: Tables, roles: Roles
+) -> None:
+    with Writer(Database(url_of(url, roles, "writer")), QUICK) as writer:
+        event_id = writer.write(workload.car_created()).event_id
+    sink = MemorySink()
+    sink.fail(event_id, Rejected("never"))
+    database = Database(url_of(url, roles, "publisher"))
+    settings = PublisherSettings(on_dead_letter="block")
+    async with Publisher(database, sink, settings) as publisher:
+        assert (await publisher.run_once()).failed == 1
+    assert len(tables.execute("SELECT 1 FROM outbox.outbox_failures")) == 1
+
+
+def test_the_publisher_owns_shards(url: str, roles: Roles) -> None:
+    with Database(url_of(url, roles, "publisher")).connect() as connection:
+        for query in (
+            """INSERT INTO outbox.outbox_publishers VALUES ('me', clock_timestamp())
+               ON CONFLICT (owner) DO UPDATE SET seen_at = EXCLUDED.seen_at""",
+            """UPDATE outbox.outbox_leases SET owner = 'me', epoch = epoch + 1,
+               expires_at = clock_timestamp() WHERE shard = 3 RETURNING epoch""",
+            "DELETE FROM outbox.outbox_publishers WHERE seen_at < clock_timestamp()",
+            """DELETE FROM outbox.outbox_failures AS f WHERE NOT EXISTS (SELECT FROM outbox.outbox
+               AS o WHERE o.event_id = f.event_id AND o.position = f.position)""",
+        ):
+            assert connection.execute(query.encode()).rowcount >= 0
+
+
+def test_the_publisher_reads_no_event_and_writes_no_message(url: str, roles: Roles) -> None:
+    publishers = url_of(url, roles, "publisher")
+    refused(publishers, "SELECT event_data FROM outbox.business_events")
+    refused(publishers, "SELECT header_data FROM outbox.event_headers")
+    refused(publishers, "SELECT entity_data FROM outbox.entities")
+    refused(publishers, "SELECT payload FROM outbox.dead_letters")
+    refused(publishers, "INSERT INTO outbox.outbox DEFAULT VALUES")
+    refused(publishers, "UPDATE outbox.outbox SET payload = ''")
+    refused(publishers, "INSERT INTO outbox.outbox_leases VALUES (99, NULL, 0, NULL)")
+    refused(publishers, "DELETE FROM outbox.outbox_leases")
+
+
+def test_the_operator_sees_how_it_stands(url: str, roles: Roles) -> None:
+    with Writer(Database(url), QUICK) as writer:
+        writer.write(workload.car_created())
+    operators = url_of(url, roles, "operator")
+    done = CliRunner().invoke(main, ["status", "--database", operators])
+    assert done.exit_code == 0, done.output
+    assert check(Database(operators), roles) == []
+    for words in (["plan"], ["check", "--writer", str(roles.writer)]):
+        done = CliRunner().invoke(main, ["schema", *words, "--database", operators])
+        assert done.exit_code == 0, done.output
+
+
+def test_the_operator_replays(url: str, tables: Tables, roles: Roles) -> None:
+    with Writer(Database(url), QUICK) as writer:
+        event_id = writer.write(workload.car_created()).event_id
+    tables.execute("DELETE FROM outbox.outbox")
+    with Database(url_of(url, roles, "operator")).connect() as connection:
+        connection.execute(
+            "UPDATE outbox.entities SET position = position + 1, previous_position = position"
+        )
+        connection.execute(
+            "INSERT INTO outbox.outbox SELECT e.shard, e.position, b.id, e.previous_position,"
+            " b.subject_type, b.subject_id, b.subject_version, b.topic, '{}', b.event_data::text,"
+            " clock_timestamp() FROM outbox.business_events AS b JOIN outbox.entities AS e"
+            " ON e.entity_type = b.subject_type AND e.entity_id = b.subject_id"
+        )
+        connection.execute("UPDATE outbox.dead_letters SET replays = replays + 1")
+        connection.execute("DELETE FROM outbox.dead_letters")
+        connection.execute("UPDATE outbox.outbox_failures SET retry_at = clock_timestamp()")
+        connection.execute("DELETE FROM outbox.outbox_failures")
+    assert [row["event_id"] for row in tables.messages()] == [event_id]
+
+
+def test_the_operator_neither_writes_events_nor_relays(url: str, roles: Roles) -> None:
+    operators = url_of(url, roles, "operator")
+    refused(operators, "SELECT payload FROM outbox.outbox")
+    refused(operators, "DELETE FROM outbox.outbox")
+    refused(operators, "INSERT INTO outbox.business_events DEFAULT VALUES")
+    refused(operators, "DELETE FROM outbox.business_events")
+    refused(operators, "UPDATE outbox.outbox_leases SET owner = 'me'")
+    refused(operators, "UPDATE outbox.schema_migrations SET checksum = ''")
+
+
+@pytest.mark.parametrize("duty", ALLOWED)
+def test_no_role_changes_tables(url: str, roles: Roles, duty: str) -> None:
+    for query in (
+        "ALTER TABLE outbox.outbox ADD COLUMN note text",
+        "DROP VIEW outbox.outbox_backlog",
+        "CREATE TABLE outbox.mine (id int)",
+        "TRUNCATE outbox.outbox",
+    ):
+        refused(url_of(url, roles, duty), query)
+
+
+def test_a_stranger_sees_nothing(url: str) -> None:
+    with made_roles(url, Roles(writer=f"stranger_{uuid4().hex}")) as roles:
+        refused(url_of(url, roles, "writer"), "SELECT shard FROM outbox.outbox_backlog")
