@@ -38,15 +38,15 @@ class Applied(msgspec.Struct, frozen=True):
     """What `apply` found and did.
 
     `applied` names the migrations of this run, as in ``0004 outbox``, and
-    `waiting` those that are left to the other phase of a deploy; `migrations`
-    and `shards` count what is there now.
+    `waiting` those that are left, each with the command that applies it;
+    `migrations` and `shards` count what is there now.
     """
 
     schema: str
     applied: tuple[str, ...]
     migrations: int
     shards: int
-    waiting: tuple[str, ...] = ()
+    waiting: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -118,7 +118,10 @@ def apply(database: Database, *, shards: int | None = None, deploy: Deploy = "be
     rest = present.pending[len(todo) :]
     if deploy == "before":
         _refuse_behind(schema, rest)
-    return Applied(schema, _labels(todo), len(migrations()) - len(rest), count, _labels(rest))
+    remedies = Remedies(schema)
+    applied = tuple(migration.label for migration in todo)
+    waiting = {found.label: remedies.apply(deploy=found.deploy) for found in rest}
+    return Applied(schema, applied, len(migrations()) - len(rest), count, waiting)
 
 
 def ddl(schema: str, shards: int = DEFAULT_SHARDS) -> str:
@@ -197,10 +200,6 @@ def _refuse_behind(schema: str, rest: Sequence[Migration]) -> None:
             f"earlier version and comes before {behind[0].label}: when no code older than that "
             f"version runs, run {remedies.apply(deploy='after')}; then {remedies.apply()}"
         )
-
-
-def _labels(found: Sequence[Migration]) -> tuple[str, ...]:
-    return tuple(migration.label for migration in found)
 
 
 def _refuse_changed(schema: str, recorded: Mapping[int, Recorded]) -> None:

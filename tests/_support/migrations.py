@@ -2,11 +2,12 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dsql_outbox.schema
-from dsql_outbox.schema import _forms, _migrations, _shape, _statements
+from dsql_outbox.outbox import Database, SchemaError
+from dsql_outbox.schema import _forms, _migrations, _shape, _statements, apply, plan
 
 SHIPPED = Path(dsql_outbox.schema.__file__).parent
 
@@ -43,6 +44,14 @@ def shipped_from(folder: Path) -> Iterator[None]:
     _use(folder)
     yield
     _use(before)
+
+
+def finish(database: Database) -> None:
+    """Go through all phases of all deploys, from wherever they were stopped."""
+    while steps := plan(database):
+        # The last phase of an earlier version may stand in the way; it comes next then.
+        with suppress(SchemaError):
+            apply(database, deploy=steps[0].deploy)
 
 
 def _use(folder: object) -> None:

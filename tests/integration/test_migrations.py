@@ -1,22 +1,35 @@
 """Migrations of versions to come: in phases, in pages, interrupted, and several at once."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from tests._support.migrations import NEXT, add_files, labels, shipped_from
+from tests._support.migrations import NEXT, add_files, finish, labels, shipped_from
 from tests._support.waiting import wait_until
 from tests._support.watched import Crash, WatchedDatabase
 
-from dsql_outbox.outbox import Connection, Database, SchemaError
-from dsql_outbox.schema import _execute, _index, apply, check, plan
+from dsql_outbox.outbox import MAX_TRANSACTION_ROWS, Connection, Database, SchemaError
+from dsql_outbox.schema import _backfill, _execute, _index, apply, check, plan
+from dsql_outbox.schema._backfill import PAGE_ROWS
 
-ROWS = 2_500
+ROWS = 250
+
+APPLY = """
+import sys
+from pathlib import Path
+from dsql_outbox.schema import _statements
+_statements.FOLDER = Path(sys.argv[1])
+from dsql_outbox.schema import _backfill
+_backfill.PAGE_ROWS = 100
+from dsql_outbox.cli import main
+main(["schema", "apply", "--after-deploy", "--database", sys.argv[2]])
+"""
 
 EVENTS = (
     "INSERT INTO outbox.business_events SELECT gen_random_uuid(), 'Loan ' || n, 'Loan', NULL,"
@@ -32,6 +45,7 @@ ENTITIES = (
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_index, "_POLL", 0.01)
+    monkeypatch.setattr(_backfill, "PAGE_ROWS", 100)
     monkeypatch.setattr(_execute, "_WAITS", (0.01,) * len(_execute._WAITS))
 
 
@@ -104,9 +118,9 @@ def test_each_run_is_one_phase_of_one_deploy(database: Database) -> None:
     ).format(*labels("after_note", "rank"))
     assert apply(database, deploy="after").applied == labels("after_note")
     done = apply(database)
-    assert (done.applied, done.waiting) == (labels("rank"), labels("after_rank"))
+    assert (done.applied, tuple(done.waiting)) == (labels("rank"), labels("after_rank"))
     done = apply(database, deploy="after")
-    assert (done.applied, done.waiting) == (labels("after_rank"), ())
+    assert (done.applied, done.waiting) == (labels("after_rank"), {})
     assert_done(database)
 
 
@@ -132,7 +146,7 @@ def test_tables_that_nobody_has_used_get_all_at_once(database_url: str) -> None:
     new = Database(database_url, schema="new")
     assert {step.command for step in plan(new)} == {"dsql-outbox schema apply --schema new"}
     done = apply(new)
-    assert (len(done.applied), done.waiting) == (done.migrations, ())
+    assert (len(done.applied), done.waiting) == (done.migrations, {})
     assert (check(new), plan(new)) == ([], [])
 
 
@@ -144,7 +158,7 @@ def test_a_first_run_that_crashed_goes_on_as_a_first_run(database_url: str) -> N
 
     with pytest.raises(Crash):
         apply(WatchedDatabase(database_url, "new", crash))
-    assert apply(Database(database_url, schema="new")).waiting == ()
+    assert apply(Database(database_url, schema="new")).waiting == {}
 
 
 @pytest.mark.usefixtures("_next")
@@ -183,7 +197,11 @@ def test_a_page_of_a_backfill_is_a_transaction(database: Database, connection: C
     deploy_all(database)
     for table in ("business_events", "entities"):
         query = f"SELECT count(*) FROM outbox.{table} GROUP BY xmin::text ORDER BY 1"
-        assert connection.execute(query.encode()).fetchall() == [(500,), (1000,), (1000,)]
+        assert connection.execute(query.encode()).fetchall() == [(50,), (100,), (100,)]
+
+
+def test_a_page_leaves_room_for_rows_that_come_in_while_it_runs() -> None:
+    assert 3 * PAGE_ROWS <= MAX_TRANSACTION_ROWS
 
 
 @pytest.mark.usefixtures("_next")
@@ -192,20 +210,21 @@ def test_rows_that_have_their_value_are_not_written_again(
 ) -> None:
     with pytest.raises(SchemaError):
         apply(database)
-    connection.execute("UPDATE outbox.business_events SET note = 'mine' WHERE position > 2000")
+    connection.execute("UPDATE outbox.business_events SET note = 'mine' WHERE position > 200")
     apply(database, deploy="after")
     query = "SELECT note, count(*) FROM outbox.business_events GROUP BY note ORDER BY 2 DESC"
-    assert connection.execute(query).fetchone() == ("mine", 500)
+    assert connection.execute(query).fetchone() == ("mine", 50)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("_next")
-def test_a_crash_before_any_statement_is_made_good_by_the_next_run(
+def test_a_crash_before_any_change_is_made_good_by_the_next_run(
     database: Database, database_url: str, connection: Connection
 ) -> None:
     whole = WatchedDatabase(database_url)
     deploy_all(whole)
-    for last in range(whole.statements):
+    changes = [number for number, text in enumerate(whole.sent) if not reads(text)]
+    assert len(changes) == 3 + 5 + 3 * 2  # columns and index, records, pages of two backfills
+    for last in changes:
         undo(connection)
         crashing = WatchedDatabase(database_url, before=crash_at(last))
         with pytest.raises(Crash):
@@ -230,13 +249,6 @@ def crash_at(last: int) -> Any:
             raise Crash
 
     return crash
-
-
-def finish(database: Database) -> None:
-    """Go on wherever the deploys were stopped."""
-    while steps := plan(database):
-        with suppress(SchemaError):
-            apply(database, deploy=steps[0].deploy)
 
 
 @pytest.mark.usefixtures("_next")
@@ -297,4 +309,30 @@ def test_an_index_that_another_migrator_builds_is_waited_for(
         writer.execute("COMMIT")
         first.result()
         other.result()
+    assert_done(database)
+
+
+@pytest.mark.usefixtures("_next")
+def test_a_migrator_killed_between_two_pages_leaves_the_rest_to_the_next(
+    database: Database, connection: Connection, tmp_path: Path, database_url: str
+) -> None:
+    with pytest.raises(SchemaError):
+        apply(database)
+    row = connection.execute("SELECT id FROM outbox.business_events ORDER BY id OFFSET 150 LIMIT 1")
+    with database.connect() as writer:
+        writer.execute("BEGIN")
+        writer.execute(
+            "UPDATE outbox.business_events SET topic = 'u' WHERE id = %s", row.fetchone()
+        )
+        words = [sys.executable, "-c", APPLY, str(tmp_path), database_url]
+        process = subprocess.Popen(words)
+        waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        wait_until(lambda: bool(connection.execute(waiting).fetchone()), timeout=20)
+        process.kill()
+        process.wait()
+        connection.execute(f"SELECT pg_terminate_backend(pid) FROM ({waiting}) AS left_behind")
+        writer.execute("COMMIT")
+    filled = "SELECT count(*) FROM outbox.business_events WHERE note IS NOT NULL"
+    assert connection.execute(filled).fetchone() == (100,)
+    finish(database)
     assert_done(database)

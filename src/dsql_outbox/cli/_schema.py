@@ -59,8 +59,8 @@ def apply(database: str | None, schema: str, shards: int | None, *, after_deploy
         done = apply_schema(found, shards=shards, deploy="after" if after_deploy else "before")
     for label in done.applied:
         click.echo(f"applied {label}")
-    for label in done.waiting:
-        click.echo(f"waiting {label}: for schema apply" + (" --after-deploy" * (not after_deploy)))
+    for label, command in done.waiting.items():
+        click.echo(f"waiting {label}: for {command}")
     state = f"{len(done.waiting)} waiting" if done.waiting else "up to date"
     click.echo(f"schema {done.schema}: {done.migrations} migrations, {done.shards} shards, {state}")
 

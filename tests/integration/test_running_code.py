@@ -1,0 +1,102 @@
+"""Code that runs while tables change: on the tables of versions to come, and as shards grow."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import anyio
+import pytest
+from tests._support import workload
+from tests._support.callers import QUICK
+from tests._support.migrations import NEXT, add_files, finish, shipped_from
+from tests._support.tables import Tables
+
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import Publisher, PublisherSettings, Rejected, Retry
+from dsql_outbox.schema import apply, check, plan
+from dsql_outbox.testing import MemorySink
+from dsql_outbox.writer import Writer
+
+MORE = NEXT | {
+    f"more_{table}": f"ALTER TABLE {{schema}}.{table} ADD COLUMN IF NOT EXISTS more text"
+    for table in ("outbox", "dead_letters", "outbox_failures", "event_headers", "outbox_leases")
+}
+
+
+@pytest.fixture
+def database(url: str, tmp_path: Path) -> Database:
+    """A database that versions to come have migrated; none of their code runs here."""
+    database = Database(url)
+    add_files(tmp_path, MORE)
+    with shipped_from(tmp_path):
+        finish(database)
+        assert check(database) == []
+    return database
+
+
+@pytest.mark.parametrize("form", ["single", "plain"])
+@pytest.mark.anyio
+async def test_this_code_writes_and_relays_on_newer_tables(
+    database: Database, tables: Tables, form: Literal["single", "plain"]
+) -> None:
+    with Writer(database, replace(QUICK, form=form, backlog_check=1e-9)) as writer:
+        events = [writer.write(workload.car_created(f"CAR-old-{n}")).event_id for n in range(3)]
+        writer.write(workload.three_entities())
+        writer.write_many(workload.distinct())
+        writer.transact(lambda work: work.append(workload.loan_created(9)))
+        assert [event.version for event in writer.stream("Car", "CAR-old-1")] == [1]
+    tables.assert_consistent()
+    written = len(tables.events())
+    sink = MemorySink()
+    sink.fail(events[0], Retry("not now"))
+    sink.fail(events[1], Rejected("never"))
+    async with Publisher(database, sink, PublisherSettings(backoff_base=0.001)) as publisher:
+        with anyio.fail_after(10):
+            await publisher.run(until_empty=True)
+    assert len(set(sink.ids)) == written - 1
+    assert tables.messages() == []
+    assert tables.execute("SELECT event_id FROM outbox.dead_letters") == [{"event_id": events[1]}]
+
+
+def test_this_code_tells_that_the_tables_are_newer_and_leaves_them_alone(
+    database: Database,
+) -> None:
+    assert {drift.kind for drift in check(database)} == {"extra_column", "newer_migration"}
+    assert apply(database).applied == ()
+    assert plan(database) == []
+
+
+def test_shards_grow_under_running_writers(url: str, tables: Tables) -> None:
+    database = Database(url)
+    grown = threading.Event()
+
+    def write(number: int) -> None:
+        with Writer(database, QUICK) as writer:
+            for n in range(200):
+                writer.write(workload.car_created(f"CAR-{number}-{n % 20}"))
+                if n == 20:
+                    started.release()
+                    grown.wait(10)
+
+    started = threading.Semaphore(0)
+    with ThreadPoolExecutor(3) as pool:
+        writers = [pool.submit(write, number) for number in range(3)]
+        for _ in writers:
+            started.acquire()
+        apply(database, shards=40)
+        grown.set()
+        for found in writers:
+            found.result()
+    with Writer(database, QUICK) as writer:  # one that starts now knows of all shards
+        for n in range(200):
+            writer.write(workload.car_created(f"CAR-new-{n}"))
+    tables.assert_consistent()
+    assert check(database) == []
+    assert len({row["shard"] for row in tables.messages()}) > 16
+    shards = tables.execute(
+        "SELECT subject_id, count(DISTINCT shard) FROM outbox.outbox GROUP BY 1 HAVING"
+        " count(DISTINCT shard) > 1"
+    )
+    assert shards == []
