@@ -59,11 +59,12 @@ def grant(database: Database, roles: Roles, *, dry_run: bool = False) -> Granted
 
 def _require_roles(connection: Connection, schema: str, roles: Roles) -> None:
     names = roles.by_name()
-    missing = [name for name in names if name not in present_roles(connection, schema, names)]
+    present = present_roles(connection, schema, names)
+    missing = [name for name in names if name not in present]
     if missing:
-        verb = "do not exist" if len(missing) > 1 else "does not exist"
-        commands = "; ".join(map(create_role, missing))
-        raise SettingsError(f"role {', '.join(missing)} {verb}: run {commands}")
+        found = ", ".join(missing)
+        told = f"roles {found} do not exist" if len(missing) > 1 else f"role {found} does not exist"
+        raise SettingsError(f"{told}: run {'; '.join(map(create_role, missing))}")
 
 
 def _applies(schema: str, shape: Shape | None, found: Grant) -> bool:

@@ -24,7 +24,7 @@ from dsql_outbox.outbox import (
 from ._backfill import backfill
 from ._execute import execute
 from ._forms import Backfill, Form, Index, forms
-from ._index import IndexBuild
+from ._index import IndexBuild, has_jobs
 from ._migrations import Deploy, Migration, migrations
 from ._remedies import Remedies
 from ._shape import Shape, read_shape
@@ -184,7 +184,8 @@ def require_shards(shards: int) -> int:
 def _make(connection: Connection, schema: str, migration: Migration, form: Form) -> None:
     match form:
         case Index():
-            IndexBuild(connection, schema, migration, form).run()
+            is_dsql = has_jobs(connection)
+            IndexBuild(connection, schema, migration, form, is_dsql=is_dsql).run()
         case Backfill():
             backfill(connection, schema, form)
         case _:

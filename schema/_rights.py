@@ -81,7 +81,10 @@ def right_drifts(
             yield Drift("missing_role", role, text)
         elif superusers[role]:
             remedy = f"ALTER ROLE {_quoted(role)} NOSUPERUSER"
-            text = f"role {role} is a superuser, which may do everything: run {remedy}"
+            text = (
+                f"role {role} is a superuser, which may do everything: "
+                f"name a role of its own, or run {remedy}"
+            )
             yield Drift("superuser_role", role, text)
         else:
             yield from _Rights(schema, shape, role, duties, held.get(role, set())).drifts()

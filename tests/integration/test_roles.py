@@ -98,6 +98,15 @@ def refused(url: str, query: str) -> None:
         assert error.value.sqlstate == "42501"
 
 
+def test_the_documentation_lists_these_rights() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "roles.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    found = {row[0].strip("`"): row[1:] for row in rows if row and row[0].startswith("`")}
+    wanted = {name: [ALLOWED[duty].get(name, "") for duty in ALLOWED] for name in found}
+    assert found == wanted
+    assert set(found) == {name for rights in ALLOWED.values() for name in rights}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_statement_is_somebodys(name: str) -> None:
     assert [duty for duty, words in WHO_RUNS.items() if name.startswith(words)]

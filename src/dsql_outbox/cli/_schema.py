@@ -80,7 +80,10 @@ def print_(schema: str, shards: int) -> None:
 @_json_option
 @short_errors()
 def plan(database: str | None, schema: str, shards: int | None, *, as_json: bool) -> None:
-    """Print what `apply` would do, statement by statement, and do nothing."""
+    """Print what `apply` would do, as SQL.
+
+    Nothing is done. Each statement is a transaction of its own.
+    """
     with open_bare_database(database, schema) as found:
         steps = plan_schema(found, shards=shards)
     click.echo(msgspec.json.encode(steps) if as_json else "\n".join(_script(schema, steps)))
@@ -92,10 +95,11 @@ def plan(database: str | None, schema: str, shards: int | None, *, as_json: bool
 @_json_option
 @short_errors()
 def check(database: str | None, schema: str, *, as_json: bool, **roles: str | None) -> None:
-    """Tell how the database differs from what this version needs; exit code 1 if it does.
+    """Tell how the database differs from what is needed.
 
-    With roles named, tells also which rights they lack, and which they have
-    and do not need.
+    Exit code 1 if it does; each line ends with the command that mends it. With
+    roles named, tells also which rights they lack, and which they have and do
+    not need.
     """
     with open_bare_database(database, schema) as found:
         drifts = check_schema(found, Roles(**roles))
@@ -114,9 +118,9 @@ def check(database: str | None, schema: str, *, as_json: bool, **roles: str | No
 def grant(
     database: str | None, schema: str, *, dry_run: bool, as_json: bool, **roles: str | None
 ) -> None:
-    """Grant roles what they need, and no more; print the statements.
+    """Grant roles what they need, and no more.
 
-    The roles must exist; one may have several duties. Safe to run again, and
+    Prints the statements. The roles must exist; one may have several duties. Safe to run again, and
     needed again after an upgrade. On Aurora DSQL it also prints the statements
     that let IAM roles connect, for the cluster's owner to complete and run.
     """
