@@ -3,7 +3,8 @@
 Aurora DSQL builds it in the background (``CREATE INDEX ASYNC``) and tells of it
 in ``sys.jobs``; PostgreSQL builds it in the statement (``CONCURRENTLY``). On both
 a build that fails leaves an index that is not valid behind, which ``IF NOT
-EXISTS`` takes for the real one. So only the catalog is believed.
+EXISTS`` takes for the real one. So only the catalog is believed. It is asked again
+and again: ``sys.wait_for_job`` is one statement, and DSQL ends those at 5 minutes.
 """
 
 from time import sleep

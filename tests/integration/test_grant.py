@@ -15,7 +15,7 @@ from tests._support.watched import DsqlShapedDatabase, WatchedDatabase
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database, SchemaError, SettingsError
-from dsql_outbox.schema import Roles, apply, check, grant
+from dsql_outbox.schema import Roles, _rights, apply, check, grant
 
 BIN = Path(sys.executable).parent
 
@@ -147,6 +147,20 @@ def test_the_printed_grants_pass_the_linter_of_aurora_dsql(url: str, roles: Role
         [BIN / "dsql-lint", "-"], input=text, capture_output=True, text=True, check=False
     )
     assert linted.stderr.strip() == "All statements compatible with DSQL."
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role};",
+        "GRANT UPDATE (position) ON {schema}.entities TO {role};",
+        "GRANT SELECT ON {schema}.outbox TO PUBLIC;",
+        "GRANT SELECT ON {schema}.outbox TO {role}",
+    ],
+)
+def test_a_grant_that_the_check_would_misread_is_refused(line: str) -> None:
+    with pytest.raises(ValueError, match="cannot read the grant"):
+        _rights._parse(line)
 
 
 def test_one_role_may_have_several_duties(url: str, roles: Roles) -> None:

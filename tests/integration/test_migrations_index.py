@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests._support.migrations import NEXT, add_files, labels, shipped_from
+from tests._support.roles import as_role, made_roles
 from tests._support.waiting import wait_until
 from tests._support.watched import Crash, DsqlShapedDatabase
 
@@ -86,6 +87,12 @@ def test_a_build_that_fails_is_tried_three_times_and_its_details_are_told(
     assert len([text for text in database.sent if "INDEX ASYNC" in text]) == 3
     assert is_valid(connection) is False
     assert apply(DsqlShapedDatabase(url)).applied == labels("by_name")
+
+
+def test_dsql_is_told_also_by_those_who_may_not_see_its_jobs(url: str) -> None:
+    DsqlShapedDatabase(url)
+    with made_roles(url) as roles, Database(as_role(url, roles.operator)).connect() as connection:
+        assert _index.has_jobs(connection)
 
 
 def test_a_build_that_goes_on_after_a_crash_is_not_begun_again(
