@@ -4,11 +4,12 @@ GRANT SELECT ON {schema}.schema_migrations TO {role};
 GRANT SELECT ON {schema}.outbox_backlog TO {role};
 GRANT SELECT ON {schema}.outbox_leases TO {role};
 GRANT SELECT ON {schema}.outbox_publishers TO {role};
--- A message that is blocked goes on when its failure is changed or deleted.
-GRANT SELECT, UPDATE, DELETE ON {schema}.outbox_failures TO {role};
-GRANT SELECT, UPDATE, DELETE ON {schema}.dead_letters TO {role};
+-- A message that is blocked goes on when its failure is deleted, or is given up.
+GRANT SELECT, DELETE ON {schema}.outbox_failures TO {role};
+GRANT SELECT, INSERT, DELETE ON {schema}.dead_letters TO {role};
 -- A replay sends stored events again, at new positions of their subjects.
 GRANT SELECT ON {schema}.business_events TO {role};
 GRANT SELECT ON {schema}.event_headers TO {role};
-GRANT SELECT, UPDATE ON {schema}.entities TO {role};
-GRANT INSERT ON {schema}.outbox TO {role};
+GRANT SELECT ON {schema}.entities TO {role};
+GRANT SELECT, INSERT, DELETE ON {schema}.outbox TO {role};
+GRANT SELECT, INSERT ON {schema}.outbox_replays TO {role};

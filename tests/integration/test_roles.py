@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import anyio
 import psycopg
@@ -20,7 +21,17 @@ import dsql_outbox.schema
 from dsql_outbox.cli import main
 from dsql_outbox.observability import BacklogAge
 from dsql_outbox.outbox import Database, DuplicateEvent, StaleVersion, numbered
-from dsql_outbox.publisher import Publisher, PublisherSettings, Rejected, Retry
+from dsql_outbox.publisher import (
+    DeadLetters,
+    FailureFilter,
+    Failures,
+    LetterFilter,
+    Publisher,
+    PublisherSettings,
+    Rejected,
+    Replay,
+    Retry,
+)
 from dsql_outbox.schema import Roles, check, grant, statement
 from dsql_outbox.schema._statements import read_sql
 from dsql_outbox.testing import MemorySink
@@ -49,13 +60,14 @@ ALLOWED = {
         "schema_migrations": "SELECT",
         "business_events": "SELECT",
         "event_headers": "SELECT",
-        "entities": "SELECT UPDATE",
-        "outbox": "INSERT",
+        "entities": "SELECT",
+        "outbox": "SELECT INSERT DELETE",
         "outbox_backlog": "SELECT",
         "outbox_leases": "SELECT",
         "outbox_publishers": "SELECT",
-        "outbox_failures": "SELECT UPDATE DELETE",
-        "dead_letters": "SELECT UPDATE DELETE",
+        "outbox_failures": "SELECT DELETE",
+        "dead_letters": "SELECT INSERT DELETE",
+        "outbox_replays": "SELECT INSERT",
     },
 }
 """What each duty may do to each table and view; nothing else."""
@@ -64,7 +76,19 @@ WHO_RUNS = {
     "writer": ("backlog_age", "event_find", "event_stream", "event_write", "plain", "shard_count"),
     "publisher": ("failure", "lease", "outbox", "publisher", "shard_list"),
     "operator": (
-        *("dead", "migrations_recorded", "replay", "rights_present", "roles_present"),
+        *(
+            "dead",
+            "entity_version",
+            "events_estimate",
+            "failure_forget",
+            "failure_page",
+            "letter",
+            "migrations_recorded",
+            "outbox_bury",
+            "replay",
+            "rights_present",
+            "roles_present",
+        ),
         *("schema_indexes", "schema_shape", "shard_list", "shards_orphaned", "status"),
     ),
     "owner": (
@@ -282,33 +306,44 @@ def test_the_operator_sees_how_it_stands(url: str, roles: Roles) -> None:
         assert done.exit_code == 0, done.output
 
 
-def test_the_operator_replays(url: str, tables: Tables, roles: Roles) -> None:
+def test_the_operator_replays_and_looks_after_what_failed(
+    url: str, tables: Tables, roles: Roles
+) -> None:
+    events = [workload.car_created() for _ in range(3)]
     with Writer(Database(url), QUICK) as writer:
-        event_id = writer.write(workload.car_created()).event_id
-    tables.execute("DELETE FROM outbox.outbox")
-    with Database(url_of(url, roles, "operator")).connect() as connection:
-        connection.execute(
-            "UPDATE outbox.entities SET position = position + 1, previous_position = position"
-        )
-        connection.execute(
-            "INSERT INTO outbox.outbox SELECT e.shard, e.position, b.id, e.previous_position,"
-            " b.subject_type, b.subject_id, b.subject_version, b.topic, '{}', b.event_data::text,"
-            " clock_timestamp() FROM outbox.business_events AS b JOIN outbox.entities AS e"
-            " ON e.entity_type = b.subject_type AND e.entity_id = b.subject_id"
-        )
-        connection.execute("UPDATE outbox.dead_letters SET replays = replays + 1")
-        connection.execute("DELETE FROM outbox.dead_letters")
-        connection.execute("UPDATE outbox.outbox_failures SET retry_at = clock_timestamp()")
-        connection.execute("DELETE FROM outbox.outbox_failures")
-    assert [row["event_id"] for row in tables.messages()] == [event_id]
+        writer.write_many(events)
+    sink = MemorySink()
+    sink.fail(events[0].id, Rejected("never"))
+    anyio.run(partial(Publisher(Database(url), sink).run, until_empty=True))
+    with Writer(Database(url), QUICK) as writer:
+        writer.write(blocked := workload.car_created())
+    sink.fail(blocked.id, Rejected("never"))
+    blocking = PublisherSettings(on_dead_letter="block")
+    anyio.run(partial(Publisher(Database(url), sink, blocking).run, until_empty=True))
+
+    async def operate() -> list[UUID]:
+        operators = Database(url_of(url, roles, "operator"))
+        async with DeadLetters(operators) as letters:
+            again = [each.event_id async for each in letters.replay()]
+        async with Replay(operators) as replay:
+            again += [each.event_id async for each in replay.events([events[1].id])]
+        async with Failures(operators) as failures:
+            again += [each.event_id async for each in failures.bury(FailureFilter(blocked=True))]
+        async with DeadLetters(operators) as letters:
+            again += [each.event_id async for each in letters.drop(LetterFilter())]
+        return again
+
+    ids = anyio.run(operate)
+    assert ids == [events[0].id, events[1].id, blocked.id, blocked.id]
+    assert {row["event_id"] for row in tables.messages()} == {events[0].id, events[1].id}
 
 
 def test_the_operator_neither_writes_events_nor_relays(url: str, roles: Roles) -> None:
     operators = url_of(url, roles, "operator")
-    refused(operators, "SELECT payload FROM outbox.outbox")
-    refused(operators, "DELETE FROM outbox.outbox")
+    refused(operators, "UPDATE outbox.outbox SET payload = ''")
     refused(operators, "INSERT INTO outbox.business_events DEFAULT VALUES")
     refused(operators, "DELETE FROM outbox.business_events")
+    refused(operators, "UPDATE outbox.entities SET version = 1")
     refused(operators, "UPDATE outbox.outbox_leases SET owner = 'me'")
     refused(operators, "UPDATE outbox.schema_migrations SET checksum = ''")
 
