@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from dsql_outbox.outbox import MAX_TRANSACTION_ROWS, array_literal, parse_subject_key, subject_key
+from dsql_outbox.outbox import array_literal, parse_subject_key, subject_key
 
 from ._paging import PAGE_ROWS, id_ranges
 from ._session import Operator
@@ -93,13 +93,6 @@ class Failures(Operator):
                 }
                 if await self._session.count("outbox_bury", row):
                     yield failure
-
-    async def sweep(self) -> int:
-        """Forget failures whose message is gone from the outbox, 3,000 at most; how many.
-
-        A publisher that lost its shard, or was killed, leaves them behind.
-        """
-        return await self._session.count("failure_sweep", limit=MAX_TRANSACTION_ROWS)
 
 
 def _failure(row: Any) -> Failure:
