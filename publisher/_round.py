@@ -70,6 +70,7 @@ class Relay:
         self._ahead: _Read | None = None
         self._acknowledged: dict[RowId, str] = {}
         self._deleted: dict[RowId, str] = {}
+        self._unsent: set[tuple[str, int]] = set()
 
     async def round(self, *, overlap: bool = False, probe: bool = False) -> Round:
         """Do one round; raises the driver's error if the database fails.
@@ -121,7 +122,7 @@ class Relay:
         await self._holds.refresh(self._epochs)
         rows = await self._next()
         settled = self._deleted | self._acknowledged
-        selection = select(rows, self._holds.by_key, settled, monotonic())
+        selection = select(rows, self._holds.by_key, settled, monotonic(), coming=self._unsent)
         self._deleted.clear()  # what is read from now on holds none of these
         self._cursors.back_to(dict.fromkeys(selection.rewind, HEAD))
         chosen = selection.rows[:1] if probe else selection.rows
@@ -132,8 +133,9 @@ class Relay:
             await send()
         sent = send.result
         # Not sooner: a read that is under way moves the cursors on when it ends.
-        self._cursors.back_to(_places(selection.rows[len(chosen) :]))
-        self._cursors.back_to(_places(sent.unsent))
+        unsent = [*sent.unsent, *selection.rows[len(chosen) :]]
+        self._cursors.back_to(_places(unsent))
+        self._unsent = {(row.key, row.position) for row in unsent}
         return Round(
             read=len(rows),
             delivered=sent.delivered,

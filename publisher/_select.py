@@ -5,7 +5,7 @@ known to come before it: no row of the subject waits after a failure, and its
 predecessor, the subject's row before it, is delivered or goes in this round.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -37,11 +37,14 @@ def select(
     holds: Mapping[str, Hold],
     settled: Mapping[RowId, str],
     now: float,
+    *,
+    coming: Collection[tuple[str, int]] = (),
 ) -> Selection:
     """Choose from rows that come in order of shard and position.
 
     `holds` are by key; `settled` are rows, with their keys, that the broker has
-    acknowledged but that were not deleted yet when these were read.
+    acknowledged but that were not deleted yet when these were read. `coming` are
+    keys and positions of rows that will be read again anyway.
     """
     chosen: list[OutboxRow] = []
     before = {(key, row.position) for row, key in settled.items()}
@@ -57,8 +60,9 @@ def select(
             held += 1
         elif row.predecessor and (key, row.previous_position) not in before:
             waiting.add(key)
-            rewind.add(row.shard)
             held += 1
+            if (key, row.previous_position) not in coming:
+                rewind.add(row.shard)
         else:
             before.add((key, row.position))
             chosen.append(row)

@@ -10,7 +10,7 @@ from tests._support import workload
 from tests._support.callers import TIMEOUT, Facts, OpenWriter, in_background, outcome_of
 from tests._support.tables import Tables
 
-from dsql_outbox.observability import AttemptEnded, WriteEnded, WriteStarted
+from dsql_outbox.observability import AttemptEnded, TransactionStarted, WriteEnded, WriteStarted
 from dsql_outbox.outbox import (
     Database,
     DuplicateEvent,
@@ -251,4 +251,5 @@ def test_the_facts_of_a_write_begin_and_end_with_it(
     assert facts.all[0] == WriteStarted(
         event.id, "Loan Created", "LoanCreated", "events.LoanCreated", 3
     )
-    assert [type(fact) for fact in facts.all] == [WriteStarted, AttemptEnded, WriteEnded]
+    kinds = [WriteStarted, TransactionStarted, AttemptEnded, WriteEnded]
+    assert [type(fact) for fact in facts.all] == kinds
