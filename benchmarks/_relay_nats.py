@@ -24,6 +24,22 @@ from dsql_outbox.publisher import Publisher, open_sink
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 
 _WINDOW = 256
+_HEADERS = {
+    "ce-specversion": "1.0",
+    "ce-id": str(uuid4()),
+    "ce-source": "/dsql-outbox",
+    "ce-type": "CarMoved",
+    "ce-datacontenttype": "application/json",
+    "ce-time": "2025-06-01T10:00:00+00:00",
+    "ce-entities": "Car/CAR-123@1",
+    "ce-subject": "Car/CAR-123",
+    "ce-partitionkey": "Car/CAR-123",
+    "ce-sequence": "1",
+    "ce-position": "1795545266456405",
+    "ce-leaseepoch": "1",
+}
+"""Those of a message, so that both send the same."""
+
 STREAM = "stream=EVENTS"
 _TICK = 0.05  # seconds between arrivals
 _KEEPS_UP = 1.0  # seconds after the last arrival until the last delivery
@@ -85,7 +101,7 @@ async def _nats_py(broker: str, messages: int) -> float:
     payloads = [event(f"CAR-{n}", n) for n in range(messages)]
     began = perf_counter()
     for payload in payloads:
-        headers = {"Nats-Msg-Id": str(uuid4())}
+        headers = {"Nats-Msg-Id": str(uuid4()), **_HEADERS}
         await jetstream.publish_async("events.CarMoved", payload, headers=headers)
     await jetstream.publish_async_completed()
     took = perf_counter() - began

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final, Protocol
 
-from anyio import CancelScope
+from anyio import CancelScope, create_task_group
 
 from dsql_outbox.outbox import Message, SinkUnavailable
 
@@ -15,6 +15,10 @@ from .sinks import Delivered, NotAttempted, Outcome, Sink, WrongOutcomes
 
 _LONGEST: Final = 0.25
 """Seconds after which no further wave begins: one hot key must not keep all others waiting."""
+
+_LANES: Final = 2
+_MANY: Final = 32
+"""So many keys are parted into lanes: while one waits for the broker, the other has work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,27 +61,60 @@ async def publish_in_waves(
     `NotAttempted`, since they cannot be blamed; their rows stay in the outbox,
     and whoever owns the shard sends them before anything later of their keys.
     """
-    outcomes: list[Outcome] = [NotAttempted()] * len(messages)
-    queues = _queues(messages)
-    wave = list(range(len(messages))) if sink.ordered else _heads(queues.values())
-    end = monotonic() + _LONGEST
-    try:
-        while wave := _allowed(wave, shards, rights):
-            with rights.bound({shards[n] for n in wave}):
-                answers = await _publish(sink, [messages[n] for n in wave])
+    waves = _Waves(sink, messages, shards, rights)
+    if sink.ordered:
+        await waves.send(range(len(messages)))
+    else:
+        queues = list(_queues(messages).values())
+        lanes = _LANES if len(queues) >= _MANY else 1
+        async with create_task_group() as tasks:
+            for lane in range(lanes):
+                tasks.start_soon(waves.run, queues[lane::lanes])
+    return waves.ended()
+
+
+class _Waves:
+    """One round's messages on their way."""
+
+    def __init__(
+        self, sink: Sink, messages: Sequence[Message], shards: Sequence[int], rights: Rights
+    ) -> None:
+        self._sink = sink
+        self._messages = messages
+        self._shards = shards
+        self._rights = rights
+        self._end = monotonic() + _LONGEST
+        self._outcomes: list[Outcome] = [NotAttempted()] * len(messages)
+        self._error: Exception | None = None
+
+    def ended(self) -> Waves:
+        """What became of them; raises what the sink raised if it is a bug."""
+        if self._error is None or isinstance(self._error, SinkUnavailable):
+            return Waves(self._outcomes, self._error)
+        raise self._error
+
+    async def run(self, queues: Sequence[deque[int]]) -> None:
+        """Wave after wave of some keys, while the time lasts and the broker is there."""
+        delivered: Iterable[deque[int]] = queues
+        while self._error is None and (wave := _heads(delivered)):
+            await self.send([n for n, _ in wave])
+            if monotonic() > self._end:
+                break
+            delivered = [q for n, q in wave if isinstance(self._outcomes[n], Delivered)]
+
+    async def send(self, wave: Sequence[int]) -> None:
+        """Send what may be sent of one wave, and note the outcomes."""
+        sendable = self._rights.sendable() if wave else ()
+        wave = [n for n in wave if self._shards[n] in sendable]
+        if not wave:
+            return
+        try:
+            with self._rights.bound({self._shards[n] for n in wave}):
+                answers = await _publish(self._sink, [self._messages[n] for n in wave])
                 for n, outcome in zip(wave, answers, strict=True):
-                    outcomes[n] = outcome
-            keys = (messages[n].key for n in wave if isinstance(outcomes[n], Delivered))
-            is_last = sink.ordered or monotonic() > end
-            wave = [] if is_last else _heads(queues[key] for key in keys)
-    except SinkUnavailable as error:
-        return Waves(outcomes, error)
-    return Waves(outcomes)
-
-
-def _allowed(wave: Sequence[int], shards: Sequence[int], rights: Rights) -> list[int]:
-    sendable = rights.sendable() if wave else ()
-    return [n for n in wave if shards[n] in sendable]
+                    self._outcomes[n] = outcome
+        except Exception as error:  # noqa: BLE001 - raised, or told, when all lanes have ended
+            self._error = self._error or error
 
 
 async def _publish(sink: Sink, wave: Sequence[Message]) -> Sequence[Outcome]:
@@ -95,6 +132,6 @@ def _queues(messages: Sequence[Message]) -> dict[str, deque[int]]:
     return queues
 
 
-def _heads(queues: Iterable[deque[int]]) -> list[int]:
+def _heads(queues: Iterable[deque[int]]) -> list[tuple[int, deque[int]]]:
     """Take the next index off each queue that has one."""
-    return [queue.popleft() for queue in queues if queue]
+    return [(queue.popleft(), queue) for queue in queues if queue]

@@ -30,9 +30,12 @@ def binary_headers(message: Message, prefix: str) -> dict[str, str]:
     datacontenttype among them, since there a Content-Type marks the structured
     mode. Trace headers keep their names.
     """
+    headers = message.headers
+    if _ENCODED.search("".join(headers.values())) is None:  # so it is for nearly all of them
+        return {n if n in TRACE_HEADERS else prefix + n: value for n, value in headers.items()}
     return {
         name if name in TRACE_HEADERS else prefix + name: _encode_header(name, value)
-        for name, value in message.headers.items()
+        for name, value in headers.items()
     }
 
 

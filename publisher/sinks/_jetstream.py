@@ -9,6 +9,7 @@ is counted. It is also faster than either.
 import asyncio
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import count
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
@@ -155,11 +156,16 @@ class _Window:
             self.closed.set()
 
 
+@lru_cache(maxsize=1024)
+def _is_subject(topic: str) -> bool:
+    return _SUBJECT.fullmatch(topic) is not None
+
+
 def _broken_rule(message: Message, headers: dict[str, str], max_payload: int) -> str | None:
-    if not _SUBJECT.fullmatch(message.topic):
+    if not _is_subject(message.topic):
         return f"topic {message.topic!r} is no subject of NATS: parts between dots, without blanks"
     # The server's limit is for both together, and it ends the connection of who breaks it.
-    lines = sum(len(name) + len(value) + _HEADER_FRAME for name, value in headers.items())
+    lines = sum(map(len, headers)) + sum(map(len, headers.values())) + _HEADER_FRAME * len(headers)
     size = _HEADERS_FRAME + lines + len(message.payload)
     if size > max_payload:
         return f"message of {size} bytes is over the server's max_payload of {max_payload} bytes"
