@@ -57,7 +57,7 @@ def test_a_dry_run_prints_the_same_and_grants_nothing(url: str, roles: Roles) ->
     assert dry[-1] == "-- schema outbox: 19 statements, none of them run"
     lacking = check(Database(url), Roles(writer=roles.writer, operator=roles.operator))
     assert {drift.kind for drift in lacking} == {"missing_right"}
-    assert len(lacking) == 24
+    assert len(lacking) == 19
     assert run(url, *words).stdout.splitlines()[:-1] == dry[:-1]
 
 
