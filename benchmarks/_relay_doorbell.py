@@ -18,9 +18,6 @@ from dsql_outbox.writer import AsyncWriter
 Times = dict[UUID, float]
 """When something became of each event."""
 
-_DOORBELLS = ("ring", "wake", "notify")
-"""What the publisher's doorbell may be called; without one, the relay polls."""
-
 
 def doorbell(
     server: EmbeddedPostgres, broker: NatsServer, a_second: int, seconds: float
@@ -53,11 +50,16 @@ class _Timed:
 
 
 async def _write_and_relay(url: str, broker: str, a_second: int, seconds: float) -> list[float]:
-    async with open_sink(f"{broker}?{STREAM}") as opened, AsyncWriter(Database(url)) as writer:
+    async with open_sink(f"{broker}?{STREAM}") as opened:
         sink = _Timed(opened)
         publisher = Publisher(Database(url), sink, SETTINGS)
-        bell = next((b for n in _DOORBELLS if (b := getattr(publisher, n, None))), None)
-        print("  the doorbell rings after each write" if bell else "  no doorbell")
+        return await _written(url, publisher, sink, a_second, seconds)
+
+
+async def _written(
+    url: str, publisher: Publisher, sink: _Timed, a_second: int, seconds: float
+) -> list[float]:
+    async with AsyncWriter(Database(url), hooks=[publisher.doorbell]) as writer:
         relaying = asyncio.create_task(publisher.run())
         committed = Times()
         began = perf_counter()
@@ -65,8 +67,6 @@ async def _write_and_relay(url: str, broker: str, a_second: int, seconds: float)
             await asyncio.sleep(max(0.0, began + n / a_second - perf_counter()))
             receipt = await writer.write(event(f"CAR-{n % 50}", n))
             committed[receipt.event_id] = perf_counter()
-            if bell is not None:
-                bell()
         async with asyncio.timeout(PATIENCE):
             while committed.keys() - sink.acknowledged.keys():  # noqa: ASYNC110 - a poll is enough
                 await asyncio.sleep(0.05)
