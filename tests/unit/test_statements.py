@@ -47,7 +47,13 @@ def test_every_file_says_first_why_it_exists(file: Path) -> None:
     assert file.read_text().startswith("-- ")
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+# A probe of `doctor --probe`: what DSQL makes of it is the question.
+ASKS = {"doctor_skip_locked.sql"}
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.name not in ASKS], ids=lambda file: file.name
+)
 def test_no_file_uses_what_dsql_refuses(file: Path) -> None:
     assert REFUSED.findall(without_comments(file.read_text())) == []
 

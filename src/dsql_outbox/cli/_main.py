@@ -19,6 +19,7 @@ class Subcommand:
 _COMMANDS: Final = {
     "demo": Subcommand("_demo", "See it work: write under conflict, relay, check, trace."),
     "schema": Subcommand("_schema", "Create, plan or check the tables, and grant rights."),
+    "doctor": Subcommand("_doctor", "Tell whether a database is fit, and what to do if not."),
     "write": Subcommand("_write", "Store events from files or standard input."),
     "publish": Subcommand("_publish", "Relay stored events to a broker, in order per subject."),
     "status": Subcommand("_status", "Show what waits, what failed and who relays."),

@@ -1,0 +1,2 @@
+-- Text to bytes in the server.
+SELECT convert_to('grün', 'UTF8')

@@ -1,0 +1,3 @@
+-- What Aurora DSQL says an insert costs, in DPU.
+EXPLAIN (ANALYZE, VERBOSE) INSERT INTO {schema}.doctor_scratch (shard, position, event_id, doc)
+VALUES (0, {position}, '00000000-0000-0000-0000-000000000000', to_json(repeat('x', 4096)))

@@ -1,0 +1,2 @@
+-- Wait for a job to end.
+CALL sys.wait_for_job({job})

@@ -1,0 +1,3 @@
+-- The smallest write; {position} tells the probes' rows apart.
+INSERT INTO {schema}.doctor_scratch (shard, position, event_id)
+VALUES (0, {position}, '00000000-0000-0000-0000-000000000000')

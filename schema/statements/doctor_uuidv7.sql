@@ -1,0 +1,2 @@
+-- Whether the server makes ids that rise with time; ours are made by the client.
+SELECT uuidv7()

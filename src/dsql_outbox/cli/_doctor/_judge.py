@@ -1,0 +1,75 @@
+"""The verdicts that need no database: numbers and names to findings."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from ._finding import Finding, Verdict
+
+_SKEW_WARN: Final = 1.0
+_SKEW_FAIL: Final = 60.0
+"""Seconds. AWS refuses a signature that is 5 minutes off; such a clock is on its way there."""
+
+_OLD: Final = 60.0
+"""Seconds that a message may wait while all is well: the relay looks at least once a second."""
+
+
+def judge_clock(offset: float, bound: float) -> Finding:
+    """`offset` is the database's clock less ours, sure to within `bound`; both in seconds."""
+    way = "ahead of" if offset >= 0 else "behind"
+    text = f"the database is {abs(offset):.3f} s {way} this machine, +/- {bound:.4f} s"
+    values = {"offset": offset, "bound": bound}
+    sure = abs(offset) - bound
+    if sure <= _SKEW_WARN:
+        return Finding("clock", "ok", text, values=values)
+    remedy = "set this machine's clock by NTP: waits in traces are wrong, and AWS refuses a token"
+    remedy += " that is 5 minutes off"
+    return Finding("clock", "fail" if sure > _SKEW_FAIL else "warn", text, remedy, values=values)
+
+
+def judge_tls(host: str, version: str | None, mode: str) -> Finding:
+    """`version` is None without TLS; `mode` is libpq's sslmode."""
+    values = {"version": version, "mode": mode}
+    local = host.startswith("/") or host in {"", "localhost", "127.0.0.1", "::1"}
+    if version is None:
+        if local:
+            return Finding("tls", "ok", "none: this machine only", values=values)
+        remedy = "add ?sslmode=verify-full to the URL"
+        return Finding("tls", "fail", f"none, to {host}", remedy, values=values)
+    if mode == "verify-full":
+        return Finding("tls", "ok", f"{version}, certificate and host name verified", values=values)
+    what = "host name not verified" if mode == "verify-ca" else "certificate not verified"
+    remedy = "set sslmode=verify-full and sslrootcert: anybody may pose as the server"
+    verdict: Verdict = "ok" if local else "warn"
+    return Finding("tls", verdict, f"{version}, {what}", None if local else remedy, values=values)
+
+
+def judge_role(user: str, schema: str, lacks: Mapping[str, Sequence[tuple[str, str]]]) -> Finding:
+    """`lacks` has the rights that each duty needs and the role has not, with their tables."""
+    able = [duty for duty, missing in lacks.items() if not missing]
+    values = {duty: not missing for duty, missing in lacks.items()}
+    if able:
+        text = f"{user} has the rights of {', '.join(able)}"
+        return Finding("role", "ok", text, values=values)
+    nearest = min(lacks, key=lambda duty: len(lacks[duty]))
+    rights = lacks[nearest]
+    listed = ", ".join(f"{right} on {table}" for right, table in rights)
+    remedy = "; ".join(
+        f'GRANT {right} ON "{schema}".{table} TO "{user}"' for right, table in rights
+    )
+    text = f"{user} can do no duty; as {nearest} it lacks {listed}"
+    return Finding("role", "fail", text, f"run {remedy}", values=values)
+
+
+def judge_relay(alive: int, oldest: float | None) -> Finding:
+    """`alive` publishers; the `oldest` message waits for so many seconds, None: nothing waits."""
+    waits = "nothing waits" if oldest is None else f"the oldest message waits for {oldest:.1f} s"
+    text = f"{alive} publishers alive, {waits}"
+    values = {"alive": alive, "oldest": oldest}
+    late = oldest is not None and oldest > _OLD
+    if not alive:
+        remedy = "start `dsql-outbox publish`: nobody relays"
+        return Finding("relay", "fail" if late else "warn", text, remedy, values=values)
+    if late:
+        remedy = "see `dsql-outbox status`: a subject is blocked, or the publishers are too slow"
+        return Finding("relay", "warn", text, remedy, values=values)
+    return Finding("relay", "ok", text, values=values)

@@ -1,0 +1,384 @@
+"""``dsql-outbox doctor`` on a real PostgreSQL: healthy, and with things broken on purpose."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+from psycopg import sql as composed
+from tests._support.commands import Command
+
+from dsql_outbox.cli import main
+from dsql_outbox.cli._doctor import CHECKS, LARGE, PROBES
+from dsql_outbox.cli._doctor._finding import Finding
+from dsql_outbox.cli._doctor._run import findings
+from dsql_outbox.cli._doctor._visit import Visit
+from dsql_outbox.outbox import Database
+from dsql_outbox.schema import apply, check
+from dsql_outbox.testing import PostgresProxy
+
+INSERT = 'INSERT INTO "outbox".doctor_scratch'
+
+
+@pytest.fixture
+def url(database_url: str) -> str:
+    apply(Database(database_url), shards=3)
+    return database_url
+
+
+@pytest.fixture
+def sql(url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def proxy(url: str) -> Iterator[PostgresProxy]:
+    with PostgresProxy(url) as proxy:
+        yield proxy
+
+
+def run(url: str, *words: str) -> Result:
+    return CliRunner().invoke(main, ["doctor", "--database", url, *words])
+
+
+def found(done: Result) -> dict[str, dict[str, Any]]:
+    """The findings of a run with --json, by name."""
+    report = json.loads(done.stdout)
+    assert done.exit_code == (1 if report["failed"] else 0)
+    return {finding["name"]: finding for finding in report["findings"]}
+
+
+def verdicts(told: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    return {name: finding["verdict"] for name, finding in told.items()}
+
+
+def scratch_tables(sql: psycopg.Connection[Any]) -> int:
+    rows = sql.execute("SELECT count(*) FROM pg_class WHERE relname = 'doctor_scratch'").fetchall()
+    return int(rows[0][0])
+
+
+def as_role(sql: psycopg.Connection[Any], url: str, *grants: str) -> Iterator[str]:
+    role = f"role_{uuid4().hex}"
+    name = composed.Identifier(role)
+    sql.execute(composed.SQL("CREATE ROLE {} LOGIN").format(name))
+    for grant in ("USAGE ON SCHEMA outbox", *grants):
+        sql.execute(composed.SQL(f"GRANT {grant} TO {{}}").format(name))  # type: ignore[arg-type]
+    parts = urlsplit(url)
+    yield urlunsplit(parts._replace(netloc=f"{role}@{parts.hostname}:{parts.port}"))
+    sql.execute(composed.SQL("DROP OWNED BY {}").format(name))
+    sql.execute(composed.SQL("DROP ROLE {}").format(name))
+
+
+@pytest.fixture
+def publisher_url(sql: psycopg.Connection[Any], url: str) -> Iterator[str]:
+    """A publisher that lacks one right."""
+    yield from as_role(
+        sql,
+        url,
+        "SELECT ON outbox.outbox, outbox.outbox_backlog, outbox.outbox_leases",
+        "UPDATE ON outbox.outbox_leases",
+        "SELECT, INSERT, UPDATE, DELETE ON outbox.outbox_publishers, outbox.outbox_failures",
+        "INSERT ON outbox.dead_letters",
+        "SELECT ON outbox.schema_migrations, outbox.dead_letters",
+    )
+
+
+@pytest.fixture
+def writer_url(sql: psycopg.Connection[Any], url: str) -> Iterator[str]:
+    """A writer with all its rights and no other."""
+    yield from as_role(
+        sql,
+        url,
+        "SELECT, INSERT ON outbox.business_events, outbox.event_headers",
+        "SELECT, INSERT, UPDATE ON outbox.entities",
+        "INSERT ON outbox.outbox",
+        "SELECT ON outbox.outbox_backlog, outbox.outbox_leases",
+    )
+
+
+# Healthy.
+
+
+def test_a_healthy_database_is_told_check_by_check(url: str, sql: psycopg.Connection[Any]) -> None:
+    sql.execute("INSERT INTO outbox.outbox_publishers VALUES ('me', clock_timestamp())")
+    told = found(run(url, "--json"))
+    assert list(told) == list(CHECKS)
+    assert set(verdicts(told).values()) == {"ok"}
+    assert told["server"]["values"]["kind"] == "PostgreSQL"
+    assert abs(told["clock"]["values"]["offset"]) < 1
+    assert told["shards"]["values"] == {"shards": 3, "leased": 0}
+    assert told["relay"]["text"] == "1 publishers alive, nothing waits"
+
+
+def test_without_probe_nothing_is_written(proxy: PostgresProxy) -> None:
+    run(proxy.url)
+    texts = [re.sub(r"--.*|'.*?'", "", text) for text in proxy.statements]
+    assert texts
+    writes = re.compile(r"\b(INSERT|UPDATE|DELETE|CREATE|DROP|GRANT|ALTER)\b")
+    assert [text for text in texts if writes.search(text)] == []
+
+
+def test_every_probe_has_an_answer_and_the_scratch_table_is_dropped(
+    url: str, sql: psycopg.Connection[Any]
+) -> None:
+    told = found(run(url, "--probe", "--probe-large", "--json"))
+    assert list(told) == [*CHECKS, *PROBES, *LARGE]
+    assert {told[name]["verdict"] for name in (*PROBES, *LARGE)} == {"ok"}
+    assert told["first inserts"]["values"] == {
+        "first": None,
+        "second": "23505",
+        "where": "statement",
+        "waited": True,
+    }
+    assert told["updates"]["values"]["second"] == "40001"
+    assert told["skip locked"]["values"]["works"] is True
+    assert scratch_tables(sql) == 0
+    assert check(Database(url)) == []
+
+
+def test_lines_are_aligned_with_a_count_of_verdicts_at_the_end(url: str) -> None:
+    done = run(url)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("ok       server      PostgreSQL ")
+    assert lines[-1] == "9 ok, 1 warn, 0 fail, 0 unknown"
+    assert (
+        "warn     relay       0 publishers alive, nothing waits; start `dsql-outbox publish`"
+        in (lines[9])
+    )
+
+
+def test_a_terminal_gets_colours(url: str) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "dsql_outbox", "doctor", "--database", url]
+    env = os.environ | {"TERM": "xterm-256color", "COLUMNS": "200"}
+    env.pop("NO_COLOR", None)
+    with subprocess.Popen(command, stdout=theirs, env=env) as process:
+        os.close(theirs)
+        shown = b""
+        while part := read(ours):
+            shown += part
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"\x1b[32mok" in shown
+
+
+def read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65_536)
+    except OSError:  # the other end of a terminal is closed
+        return b""
+
+
+# Broken on purpose.
+
+
+def test_missing_tables_fail_and_the_rest_is_unknown(database_url: str) -> None:
+    told = found(run(database_url, "--json"))
+    assert told["schema"]["verdict"] == "fail"
+    assert told["schema"]["remedy"] == "run dsql-outbox schema apply"
+    assert (
+        verdicts(told)["role"] == verdicts(told)["shards"] == verdicts(told)["relay"] == "unknown"
+    )
+    assert verdicts(told)["server"] == verdicts(told)["clock"] == "ok"
+
+
+def test_a_missing_column_fails_with_what_adds_it(url: str, sql: psycopg.Connection[Any]) -> None:
+    sql.execute("ALTER TABLE outbox.outbox DROP COLUMN topic")
+    told = found(run(url, "--json"))
+    assert told["schema"]["verdict"] == "fail"
+    assert 'ALTER TABLE "outbox"."outbox" ADD COLUMN "topic"' in told["schema"]["remedy"]
+
+
+def test_messages_in_a_shard_without_a_lease_fail(url: str, sql: psycopg.Connection[Any]) -> None:
+    sql.execute(
+        """INSERT INTO outbox.outbox VALUES (9, 1, gen_random_uuid(), 0, 'Car', 'c', 1, 't',
+           '{}', '{}', clock_timestamp())"""
+    )
+    told = found(run(url, "--json"))
+    assert verdicts(told)["schema"] == "ok"
+    assert told["shards"]["verdict"] == "fail"
+    assert told["shards"]["remedy"] == "run dsql-outbox schema apply --shards 10"
+
+
+def test_a_role_that_lacks_a_right_fails_with_the_grant(publisher_url: str) -> None:
+    told = found(run(publisher_url, "--json"))
+    assert told["role"]["verdict"] == "fail"
+    assert "as publisher it lacks DELETE on outbox" in told["role"]["text"]
+    assert 'GRANT DELETE ON "outbox".outbox TO "role_' in told["role"]["remedy"]
+
+
+def test_the_grant_that_is_told_mends_it(publisher_url: str, sql: psycopg.Connection[Any]) -> None:
+    remedy = found(run(publisher_url, "--json"))["role"]["remedy"]
+    sql.execute(remedy.removeprefix("run ").encode())
+    told = found(run(publisher_url, "--json"))
+    assert told["role"]["verdict"] == "ok"
+    assert told["role"]["text"].endswith("has the rights of publisher")
+
+
+def test_a_role_that_may_make_no_table_gets_every_check_and_no_probe(publisher_url: str) -> None:
+    told = found(run(publisher_url, "--probe", "--json"))
+    assert list(told) == [*CHECKS, "probe"]
+    assert (told["probe"]["verdict"], told["probe"]["sqlstate"]) == ("unknown", "42501")
+
+
+def test_an_old_outbox_without_a_publisher_fails(url: str, sql: psycopg.Connection[Any]) -> None:
+    sql.execute("INSERT INTO outbox.outbox_publishers VALUES ('me', now() - interval '1 hour')")
+    sql.execute(
+        """INSERT INTO outbox.outbox VALUES (1, 1, gen_random_uuid(), 0, 'Car', 'c', 1, 't',
+           '{}', '{}', clock_timestamp() - interval '2 hours')"""
+    )
+    told = found(run(url, "--json"))
+    assert told["relay"]["verdict"] == "fail"
+    assert told["relay"]["values"]["alive"] == 0
+    assert 7200 <= told["relay"]["values"]["oldest"] < 7300
+    assert "dsql-outbox publish" in told["relay"]["remedy"]
+
+
+@pytest.mark.parametrize(("skew", "verdict"), [(-5.0, "warn"), (600.0, "fail")])
+def test_a_skewed_clock_is_noticed(
+    url: str, monkeypatch: pytest.MonkeyPatch, skew: float, verdict: str
+) -> None:
+    rows = Visit.rows
+
+    def skewed(visit: Visit, name: str, *more: Any, **literals: Any) -> Any:
+        answer = rows(visit, name, *more, **literals)
+        return [(answer[0][0] + skew,)] if name == "doctor_clock" else answer
+
+    monkeypatch.setattr(Visit, "rows", skewed)
+    told = found(run(url, "--json"))
+    assert told["clock"]["verdict"] == verdict
+    assert told["clock"]["values"]["offset"] == pytest.approx(skew, abs=0.5)
+
+
+def test_a_database_that_cannot_be_reached_ends_with_69() -> None:
+    done = run("postgresql://me:s3cret@127.0.0.1:1/postgres")
+    assert (done.exit_code, done.stdout) == (69, "")
+    assert "s3cret" not in done.stderr
+
+
+def test_large_probes_need_probe(url: str) -> None:
+    assert run(url, "--probe-large").exit_code == 2
+
+
+def test_what_a_writer_may_not_read_is_unknown_to_it_and_no_failure(writer_url: str) -> None:
+    told = found(run(writer_url, "--json"))
+    assert told["role"]["text"].endswith("has the rights of writer")
+    hidden = {name for name, verdict in verdicts(told).items() if verdict == "unknown"}
+    assert hidden == {"schema", "shards", "relay"}
+    assert {told[name]["sqlstate"] for name in hidden} == {"42501"}
+
+
+# Answers of another kind of database.
+
+
+def test_refused_modifying_ctes_are_a_warning_with_what_a_writer_does(proxy: PostgresProxy) -> None:
+    proxy.refuse(sqlstate="0A000", message="not supported", matching="WITH one AS")
+    told = found(run(proxy.url, "--probe", "--json"))
+    assert told["modifying CTE"]["verdict"] == "warn"
+    assert "writers take the plain form" in told["modifying CTE"]["text"]
+    assert {told[name]["verdict"] for name in PROBES if name != "modifying CTE"} == {"ok"}
+
+
+@pytest.mark.parametrize("name", [name for name in PROBES if name not in {"uuidv7", "lock range"}])
+def test_a_probe_that_errors_is_told_with_its_sqlstate_and_the_others_go_on(
+    proxy: PostgresProxy, sql: psycopg.Connection[Any], name: str
+) -> None:
+    matching = {
+        "commit": INSERT,
+        "pipeline": "BEGIN",
+        "row comparison": "EXPLAIN SELECT",
+        "lateral read": "LATERAL (",
+        "unnest": "jsonb[]",
+        "column grant": "GRANT SELECT (",
+        "json": "RETURNING doc",
+        "convert_to": "convert_to",
+        "first inserts": "BEGIN ISOLATION",
+        "skip locked": "SKIP LOCKED",
+        "metering": "EXPLAIN (ANALYZE",
+        "first upserts": "BEGIN ISOLATION",
+        "updates": "BEGIN ISOLATION",
+        "async index": "sys.jobs",
+        "modifying CTE": "WITH one AS",
+    }[name]
+    with Visit(Database(proxy.url)) as visit:
+        visit.rows("doctor_scratch_create")
+        proxy.refuse(sqlstate="XX001", message="broken here", matching=matching)
+        told = list(findings(visit, {name: PROBES[name], "uuidv7": PROBES["uuidv7"]}))
+    sql.execute("DROP TABLE outbox.doctor_scratch")
+    assert told == [
+        Finding(name, "unknown", "XX001: broken here", sqlstate="XX001"),
+        Finding("uuidv7", "ok", "works; no statement of ours needs it", values={"works": True}),
+    ]
+
+
+def test_a_connection_lost_in_a_probe_is_a_failure_and_the_others_go_on(
+    proxy: PostgresProxy, sql: psycopg.Connection[Any]
+) -> None:
+    proxy.cut("before", matching="LATERAL (SELECT position".replace("(", "(\n  "))
+    told = found(run(proxy.url, "--probe", "--json"))
+    assert told["lateral read"]["verdict"] == "fail"
+    assert {told[name]["verdict"] for name in PROBES if name != "lateral read"} == {"ok"}
+    assert scratch_tables(sql) == 0
+
+
+def test_a_changed_catalog_is_asked_again_once(proxy: PostgresProxy) -> None:
+    changed = "schema has been updated by another transaction (OC001)"
+    proxy.refuse(1, message=changed, matching="jsonb[]")
+    assert found(run(proxy.url, "--probe", "--json"))["unnest"]["verdict"] == "ok"
+    proxy.refuse(2, message=changed, matching="jsonb[]")
+    told = found(run(proxy.url, "--probe", "--json"))["unnest"]
+    assert (told["verdict"], told["sqlstate"]) == ("unknown", "40001")
+
+
+def test_a_conflict_at_commit_is_told_to_be_there(proxy: PostgresProxy) -> None:
+    proxy.refuse(1, at="commit", matching=f"{INSERT} (shard, position, event_id)\nVALUES (0, 1000")
+    told = found(run(proxy.url, "--probe", "--json"))
+    assert told["first inserts"]["values"]["first"] == "40001"
+    assert told["first inserts"]["values"]["where"] == "COMMIT"
+
+
+def test_a_large_message_may_cost_its_connection(proxy: PostgresProxy) -> None:
+    proxy.cut("before", matching="octet_length")
+    told = found(run(proxy.url, "--probe", "--probe-large", "--json"))
+    assert told["large message"]["text"].startswith("a message over 10 MiB drops the connection")
+    assert verdicts(told)["large message"] == "ok"
+
+
+# The scratch table.
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_doctor_drops_its_scratch_table(
+    proxy: PostgresProxy, sql: psycopg.Connection[Any], number: signal.Signals
+) -> None:
+    held = proxy.hold(matching="jsonb[]")
+    with Command("doctor", "--database", proxy.url, "--probe") as command:
+        held.arrived()
+        assert scratch_tables(sql) == 1
+        command.signal(number)
+        done = command.finish()
+    held.drop()
+    assert done.code == 1
+    assert "Aborted!" in done.err
+    assert scratch_tables(sql) == 0
+
+
+def test_a_scratch_table_that_is_there_is_left_alone_and_named(
+    url: str, sql: psycopg.Connection[Any]
+) -> None:
+    sql.execute("CREATE TABLE outbox.doctor_scratch ()")
+    told = found(run(url, "--probe", "--json"))["probe"]
+    assert told["verdict"] == "unknown"
+    assert told["text"].endswith('run DROP TABLE IF EXISTS "outbox".doctor_scratch')
+    assert scratch_tables(sql) == 1

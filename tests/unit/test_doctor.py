@@ -1,0 +1,165 @@
+"""The doctor's verdicts on numbers and names, without a database."""
+
+import psycopg
+import pytest
+
+from dsql_outbox.cli._doctor._judge import judge_clock, judge_relay, judge_role, judge_tls
+from dsql_outbox.cli._doctor._probes import judge_metering, judge_plan
+from dsql_outbox.cli._doctor._races import Outcome, Race, judge
+from dsql_outbox.cli._doctor._run import failure
+from dsql_outbox.outbox import SchemaError
+
+COMMITTED = Outcome(None, "statement")
+
+
+@pytest.mark.parametrize(
+    ("offset", "bound", "verdict"),
+    [
+        (0.0, 0.01, "ok"),
+        (-1.0, 0.01, "ok"),
+        (1.5, 0.6, "ok"),  # it may be 0.9 s only
+        (1.5, 0.4, "warn"),
+        (-61.0, 0.4, "fail"),
+        (300.0, 0.01, "fail"),
+    ],
+)
+def test_a_clock_is_judged_by_what_is_sure_of_its_offset(
+    offset: float, bound: float, verdict: str
+) -> None:
+    found = judge_clock(offset, bound)
+    assert found.verdict == verdict
+    assert found.values == {"offset": offset, "bound": bound}
+    assert (found.remedy is None) == (verdict == "ok")
+
+
+@pytest.mark.parametrize(("offset", "words"), [(2.0, "ahead of"), (-2.0, "behind")])
+def test_it_is_said_whose_clock_is_ahead(offset: float, words: str) -> None:
+    assert (
+        judge_clock(offset, 0.1).text
+        == f"the database is 2.000 s {words} this machine, +/- 0.1000 s"
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "version", "mode", "verdict"),
+    [
+        ("db.example.com", "TLSv1.3", "verify-full", "ok"),
+        ("db.example.com", "TLSv1.3", "verify-ca", "warn"),
+        ("db.example.com", "TLSv1.3", "require", "warn"),
+        ("db.example.com", None, "disable", "fail"),
+        ("127.0.0.1", "TLSv1.3", "prefer", "ok"),
+        ("127.0.0.1", None, "disable", "ok"),
+        ("/tmp", None, "disable", "ok"),
+        ("", None, "disable", "ok"),
+    ],
+)
+def test_tls_must_be_verified_unless_the_server_is_on_this_machine(
+    host: str, version: str | None, mode: str, verdict: str
+) -> None:
+    found = judge_tls(host, version, mode)
+    assert found.verdict == verdict
+    assert (found.remedy is None) == (verdict == "ok")
+
+
+def test_a_role_needs_the_rights_of_one_duty() -> None:
+    lacks = {"writer": [("INSERT", "outbox")], "publisher": [], "operator": []}
+    found = judge_role("app", "outbox", lacks)
+    assert (found.verdict, found.text) == ("ok", "app has the rights of publisher, operator")
+    assert found.values == {"writer": False, "publisher": True, "operator": True}
+
+
+def test_the_grants_for_the_nearest_duty_are_ready_to_paste() -> None:
+    two = [("SELECT", "outbox"), ("DELETE", "outbox")]
+    found = judge_role("app", "mine", {"writer": [("INSERT", "outbox")], "publisher": two})
+    assert found.text == "app can do no duty; as writer it lacks INSERT on outbox"
+    assert (found.verdict, found.remedy) == ("fail", 'run GRANT INSERT ON "mine".outbox TO "app"')
+
+
+@pytest.mark.parametrize(
+    ("alive", "oldest", "verdict"),
+    [
+        (1, None, "ok"),
+        (1, 60.0, "ok"),
+        (1, 61.0, "warn"),
+        (0, None, "warn"),
+        (0, 1.0, "warn"),
+        (0, 61.0, "fail"),
+    ],
+)
+def test_messages_that_wait_for_nobody_are_a_failure(
+    alive: int, oldest: float | None, verdict: str
+) -> None:
+    assert judge_relay(alive, oldest).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("race", "verdict", "text"),
+    [
+        (
+            Race(COMMITTED, Outcome("23505", "statement"), waited=True),
+            "ok",
+            "the first commits, the second waits and gets 23505 at statement: writers retry it",
+        ),
+        (
+            Race(COMMITTED, Outcome("40001", "COMMIT"), waited=False),
+            "ok",
+            "the first commits, the second gets 40001 at COMMIT: writers retry it",
+        ),
+        (
+            Race(Outcome("40001", "COMMIT"), Outcome("40001", "COMMIT"), waited=False),
+            "ok",
+            "the first gets 40001 at COMMIT, the second gets 40001 at COMMIT: writers retry it",
+        ),
+        (
+            Race(COMMITTED, Outcome("55P03", "statement"), waited=False),
+            "fail",
+            "the first commits, the second gets 55P03 at statement",
+        ),
+        (Race(COMMITTED, COMMITTED, waited=False), "fail", "the first commits, the second commits"),
+    ],
+)
+def test_a_race_must_have_a_loser_whom_a_writer_understands(
+    race: Race, verdict: str, text: str
+) -> None:
+    found = judge("updates", race, {"23505", "40001"})
+    assert (found.verdict, found.text) == (verdict, text)
+
+
+@pytest.mark.parametrize(
+    ("line", "verdict"),
+    [
+        ("   Index Cond: ((shard = 0) AND (ROW(position, event_id) > ROW(5, '0'::uuid)))", "ok"),
+        ("   Filter: (ROW(position, event_id) > ROW(5, '0'::uuid))", "warn"),
+        ("   -> B-Tree Scan", "unknown"),
+    ],
+)
+def test_a_plan_tells_whether_the_row_comparison_bounds_the_range(line: str, verdict: str) -> None:
+    assert judge_plan(["Limit", line]).verdict == verdict
+
+
+def test_costs_are_told_as_the_server_states_them() -> None:
+    found = judge_metering({"insert": ["Write: 0.2 DPU"], "update": ["Rows: 1", "Write: 0.1 DPU"]})
+    assert found.text == "insert of 4 KiB: Write: 0.2 DPU; update of 4 KiB: Write: 0.1 DPU"
+
+
+def test_without_costs_that_is_said() -> None:
+    assert (
+        judge_metering({"insert": ["Insert"], "update": []}).text
+        == "the server does not bill by use"
+    )
+
+
+def test_a_question_without_an_answer_is_unknown_and_without_a_database_a_failure() -> None:
+    refused = failure("json", psycopg.errors.FeatureNotSupported("no json\nhere"))
+    assert (refused.verdict, refused.text, refused.sqlstate) == (
+        "unknown",
+        "0A000: no json here",
+        "0A000",
+    )
+    assert failure("json", psycopg.OperationalError("server closed")).verdict == "fail"
+    assert failure("relay", SchemaError("run it")).text == "run it"
+
+
+def test_who_lacks_a_right_is_sent_to_the_owner() -> None:
+    found = failure("commit", psycopg.errors.InsufficientPrivilege("denied"))
+    assert found.remedy == "ask again as the owner of the tables"
