@@ -1,2 +1,2 @@
 -- Only Aurora DSQL has this table: whether it is there tells which server answers.
-SELECT FROM sys.jobs LIMIT 0
+SELECT job_id FROM sys.jobs LIMIT 0

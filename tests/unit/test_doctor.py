@@ -138,15 +138,16 @@ def test_a_plan_tells_whether_the_row_comparison_bounds_the_range(line: str, ver
 
 
 def test_costs_are_told_as_the_server_states_them() -> None:
-    found = judge_metering({"insert": ["Write: 0.2 DPU"], "update": ["Rows: 1", "Write: 0.1 DPU"]})
+    found = judge_metering(
+        {"insert": ["Write: 0.2 DPU"], "update": ["Rows: 1", "Write: 0.1 DPU"]}, is_dsql=True
+    )
     assert found.text == "insert of 4 KiB: Write: 0.2 DPU; update of 4 KiB: Write: 0.1 DPU"
 
 
-def test_without_costs_that_is_said() -> None:
-    assert (
-        judge_metering({"insert": ["Insert"], "update": []}).text
-        == "the server does not bill by use"
-    )
+@pytest.mark.parametrize(("is_dsql", "verdict"), [(True, "unknown"), (False, "ok")])
+def test_without_costs_only_postgresql_is_well(is_dsql: bool, verdict: str) -> None:
+    plans: dict[str, list[str]] = {"insert": ["Insert"], "update": []}
+    assert judge_metering(plans, is_dsql=is_dsql).verdict == verdict
 
 
 def test_a_question_without_an_answer_is_unknown_and_without_a_database_a_failure() -> None:

@@ -154,14 +154,16 @@ def metering(visit: Visit) -> Iterator[Finding]:
         what: [str(line).strip() for (line,) in visit.rows(name, position=position)]
         for what, name in (("insert", "doctor_cost_insert"), ("update", "doctor_cost_update"))
     }
-    yield judge_metering(costs)
+    yield judge_metering(costs, is_dsql=visit.is_dsql)
 
 
-def judge_metering(plans: Mapping[str, list[str]]) -> Finding:
+def judge_metering(plans: Mapping[str, list[str]], *, is_dsql: bool) -> Finding:
     """`plans` are the lines of EXPLAIN for each statement."""
     told = {what: [line for line in lines if "DPU" in line] for what, lines in plans.items()}
     if not any(told.values()):
-        return Finding("metering", "ok", "the server does not bill by use")
+        if is_dsql:
+            return Finding("metering", "unknown", "EXPLAIN tells no DPU")
+        return Finding("metering", "ok", "not asked: PostgreSQL does not bill by use")
     parts = [f"{what} of 4 KiB: {', '.join(lines)}" for what, lines in told.items()]
     return Finding("metering", "ok", "; ".join(parts))
 
