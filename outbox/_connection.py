@@ -7,6 +7,7 @@ writer knows how to resolve.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -42,7 +43,9 @@ OnError = Callable[[psycopg.Error, int], None]
 
 
 class _Base(psycopg.BaseConnection[Any]):
-    """What both kinds have; `deadline` and `opened_at` are of the monotonic clock.
+    """What both kinds have; `deadline` and `retires_at` are of the monotonic clock.
+
+    After `retires_at` it should be used no more: the server is about to close it.
 
     `on_error` is told every error of the database or the driver, before whoever
     runs the statement meets it: all that psycopg does goes through `wait`.
@@ -50,7 +53,7 @@ class _Base(psycopg.BaseConnection[Any]):
     """
 
     deadline: float | None = None
-    opened_at: float = 0.0
+    retires_at: float = math.inf
     kept_at: float = 0.0
     on_error: OnError | None = None
 

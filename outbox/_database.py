@@ -1,13 +1,15 @@
 """The way to the database: settings first, connections on first use."""
 
 import math
+import random
 import re
 import threading
 from time import monotonic, sleep
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
 import anyio
 import psycopg
+from psycopg import capabilities
 from psycopg_pool import AsyncConnectionPool
 
 from ._connection import AsyncConnection, Connection, connecting_until, not_connected
@@ -18,8 +20,13 @@ from ._target import Isolation, target_of
 
 DEFAULT_SCHEMA: Final = "outbox"
 
-_MAX_LIFETIME: Final = 55 * 60.0
+MAX_LIFETIME: Final = 55 * 60.0
 """Seconds; DSQL closes connections after 60 minutes (AWS, Aurora DSQL quotas)."""
+
+_SPREAD: Final = 0.05
+"""Part of a lifetime by which those of connections differ, so that not all are opened at once."""
+
+C = TypeVar("C", Connection, AsyncConnection)
 
 _SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
@@ -67,46 +74,64 @@ class Database:
         Raises the driver's `OperationalError` if that fails.
         """
         deadline = monotonic() + (math.inf if timeout is None else timeout)
-        sleep(self._reserve_open(timeout))
+        try:
+            return self._open(deadline)
+        except psycopg.OperationalError as refusal:
+            if not self._target.renew(refusal):
+                raise
+        return self._open(deadline)
+
+    def _open(self, deadline: float) -> Connection:
+        sleep(self._reserve_open(max(0.0, deadline - monotonic())))
         with connecting_until(deadline):
-            connection = Connection.connect(**self._parameters(self._target.parameters()))
-        connection.opened_at = monotonic()
-        return connection
+            return _ready(Connection.connect(**self._parameters(self._target.parameters())))
 
     async def connect_async(self, *, timeout: float | None = None) -> AsyncConnection:
         """Open one connection in autocommit mode; `timeout` is seconds for all of it.
 
         Raises the driver's `OperationalError` if that fails.
         """
+        deadline = monotonic() + (math.inf if timeout is None else timeout)
         with connecting_until(math.inf), anyio.move_on_after(timeout):
-            await anyio.sleep(self._reserve_open(timeout))
-            found = await self._target.parameters_async()
-            connection = await AsyncConnection.connect(**self._parameters(found))
-            connection.opened_at = monotonic()
-            return connection
+            try:
+                return await self._open_async(deadline)
+            except psycopg.OperationalError as refusal:
+                if not self._target.renew(refusal):
+                    raise
+            return await self._open_async(deadline)
         raise not_connected()
 
-    def pool_async(self, *, max_size: int) -> AsyncConnectionPool[AsyncConnection]:
-        """A pool that keeps itself connected, for those who run long; not opened yet."""
+    async def _open_async(self, deadline: float) -> AsyncConnection:
+        await anyio.sleep(self._reserve_open(max(0.0, deadline - monotonic())))
+        found = await self._target.parameters_async()
+        return _ready(await AsyncConnection.connect(**self._parameters(found)))
 
-        async def parameters() -> dict[str, Any]:
-            return self._parameters(await self._target.parameters_async())
+    def pool_async(self, *, max_size: int) -> AsyncConnectionPool[AsyncConnection]:
+        """A pool that keeps itself connected, for those who run long; not opened yet.
+
+        Its connections are opened as by `connect_async`, the limit of openings included.
+        """
+        database = self
+
+        class Pooled(AsyncConnection):
+            @classmethod
+            async def connect(cls, *_: object, **__: object) -> AsyncConnection:  # type: ignore[override]
+                return await database.connect_async()
 
         return AsyncConnectionPool(
-            connection_class=AsyncConnection,
-            kwargs=parameters,
+            connection_class=cast("type[AsyncConnection]", Pooled),
             min_size=1,
             max_size=max_size,
-            max_lifetime=_MAX_LIFETIME,
+            max_lifetime=MAX_LIFETIME,  # less up to 5 %, by chance
             open=False,
             name="dsql-outbox",
         )
 
-    def _reserve_open(self, timeout: float | None) -> float:
-        """Seconds to wait for the turn to connect."""
+    def _reserve_open(self, timeout: float) -> float:
+        """Seconds to wait for the turn to connect, or raise if it comes after `timeout`."""
         with self._opens_lock:
             wait = self._opens.reserve(monotonic())
-        if timeout is not None and wait > timeout:
+        if wait > timeout:
             raise psycopg.OperationalError(
                 f"too many connections are opened at once: the next may be in {wait:.1f} s, "
                 f"after the timeout of {timeout:.1f} s"
@@ -118,3 +143,12 @@ class Database:
 
     def __repr__(self) -> str:
         return f"Database({self._target}, schema={self.schema!r})"
+
+
+def _ready(connection: C) -> C:
+    lifetime = MAX_LIFETIME * random.uniform(1 - _SPREAD, 1)  # noqa: S311 - a spread, no secret
+    connection.retires_at = monotonic() + lifetime
+    if not capabilities.has_send_close_prepared():
+        # psycopg would make room by DEALLOCATE with a name, which Aurora DSQL refuses.
+        connection.prepared_max = None
+    return connection

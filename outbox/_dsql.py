@@ -25,11 +25,26 @@ _URL: Final = re.compile(
 
 _FORM: Final = "dsql://role@cluster.dsql.region.on.aws[:port]/postgres"
 
+_OTHER_FORM: Final = (
+    f"the URL of a DSQL database has the form {_FORM}, and no password: IAM signs one"
+)
+
+_VPC_ENDPOINT: Final = re.compile(r"\.vpce\.amazonaws\.com", re.IGNORECASE)
+
+_PRIVATE_LINK: Final = (
+    "the name of a VPC endpoint does not tell which cluster is meant, which TLS must send (SNI) "
+    "and verify: use the cluster's own name for AWS PrivateLink, "
+    "dsql://role@cluster.dsql-SUFFIX.region.on.aws/postgres, with private DNS at the endpoint; "
+    "SUFFIX is the end of its service's name, com.amazonaws.region.dsql-SUFFIX"
+)
+
 _TOKEN_LIFE: Final = 300
 """Seconds. A token is needed while connecting only; a session outlives it."""
 
 _REUSE: Final = 60.0
 """Seconds. Signing takes up to 100 ms, too much for every connection in a storm of retries."""
+
+_EXPIRED: Final = "signature expired"
 
 _DIRECT_TLS: Final = 170_000  # the libpq that starts TLS without asking first, one round trip less
 
@@ -48,9 +63,7 @@ class DsqlTarget:
     def __init__(self, url: str) -> None:
         found = _URL.fullmatch(url)
         if found is None:  # the text must not quote the URL, which may hold a password
-            raise SettingsError(
-                f"the URL of a DSQL database has the form {_FORM}, and no password: IAM signs one"
-            )
+            raise SettingsError(_PRIVATE_LINK if _VPC_ENDPOINT.search(url) else _OTHER_FORM)
         if find_spec("dsql_core") is None:
             raise MissingExtra("dsql", "a dsql:// database")
         self._address: ConnectParameters = {
@@ -79,6 +92,17 @@ class DsqlTarget:
     async def parameters_async(self) -> ConnectParameters:
         """The same; finding credentials and signing happen in a thread."""
         return await to_thread.run_sync(self.parameters, abandon_on_cancel=True)
+
+    def renew(self, refusal: psycopg.OperationalError) -> bool:
+        """Forget the token if it expired on its way: the clock was set, or the machine slept.
+
+        Aurora DSQL answers "access denied", and only its hint tells why.
+        """
+        if _EXPIRED not in str(refusal).lower():
+            return False
+        with self._lock:
+            self._signed = {}
+        return True
 
     def _sign(self) -> ConnectParameters:
         # These bring boto3.

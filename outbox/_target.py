@@ -28,6 +28,10 @@ class Target(Protocol):
         """The same, without blocking the event loop."""
         ...
 
+    def renew(self, refusal: psycopg.OperationalError) -> bool:
+        """Whether to connect once more after this refusal, as `parameters` now has better ones."""
+        ...
+
     def __str__(self) -> str:
         """Host and database, without any secret."""
         ...
@@ -62,6 +66,10 @@ class PostgresTarget:
     async def parameters_async(self) -> ConnectParameters:
         """The parameters of the URL; they never change."""
         return self._parameters
+
+    def renew(self, refusal: psycopg.OperationalError) -> bool:  # noqa: ARG002 - of the port
+        """Never: there are no others."""
+        return False
 
     def __str__(self) -> str:
         host = self._parameters.get("host", "the local socket")

@@ -20,9 +20,6 @@ from psycopg.pq import ConnStatus, TransactionStatus
 
 from dsql_outbox.outbox import AsyncConnection, Connection, Database
 
-_MAX_LIFETIME: Final = 55 * 60.0
-"""Seconds; DSQL closes connections after 60 minutes (AWS, Aurora DSQL quotas)."""
-
 _TOO_LATE: Final = "no connection before the deadline of the call"
 
 C = TypeVar("C", Connection, AsyncConnection)
@@ -236,8 +233,7 @@ class AsyncConnections:
 
 
 def _usable(connection: Connection | AsyncConnection) -> bool:
-    young = monotonic() - connection.opened_at < _MAX_LIFETIME
-    return young and connection.pgconn.status == ConnStatus.OK
+    return monotonic() < connection.retires_at and connection.pgconn.status == ConnStatus.OK
 
 
 def _silent(connection: Connection | AsyncConnection) -> bool:

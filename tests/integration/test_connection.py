@@ -11,7 +11,9 @@ from typing import Any, get_args
 import anyio
 import psycopg
 import pytest
+from psycopg import capabilities
 from psycopg.pq import TransactionStatus
+from psycopg_pool import PoolTimeout
 
 from dsql_outbox.outbox import AsyncConnection, Connection, Database
 from dsql_outbox.outbox._dsql import DsqlTarget
@@ -177,10 +179,40 @@ def test_nothing_is_sent_on_connect(database_url: str) -> None:
         assert watcher.execute(last, [connection.info.backend_pid]).fetchone() == ("",)
 
 
-def test_a_connection_knows_when_it_was_opened(database_url: str) -> None:
-    before = monotonic()
+async def test_connections_retire_within_55_minutes_and_not_all_at_once(database_url: str) -> None:
+    database = Database(database_url)
+    ages = list[float]()
+    for _ in range(10):
+        before = monotonic()
+        with database.connect() as connection:
+            ages.append(connection.retires_at - before)
+        async with await database.connect_async() as other:
+            ages.append(other.retires_at - before)
+    assert all(52 * 60 < age < 55 * 60 + 5 for age in ages)
+    assert max(ages) - min(ages) > 10
+
+
+async def test_a_pool_opens_no_faster_than_its_database(database_url: str) -> None:
+    with PostgresProxy(database_url) as proxy:
+        database = Database(proxy.url, opens_per_second=0.001)
+        for _ in range(99):
+            database._opens.reserve(monotonic())
+        async with database.pool_async(max_size=4) as pool:
+            await pool.wait(timeout=5)  # the last of the burst
+            async with pool.connection():
+                with pytest.raises(PoolTimeout):
+                    await pool.getconn(timeout=0.3)
+            assert proxy.opened == 1
+
+
+@pytest.mark.parametrize(("closes", "most"), [(True, 100), (False, None)])
+def test_without_closing_by_protocol_prepared_statements_are_kept(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, closes: bool, most: int | None
+) -> None:
+    """Aurora DSQL refuses DEALLOCATE with a name, which psycopg sends with libpq before 17."""
+    monkeypatch.setattr(capabilities, "has_send_close_prepared", lambda: closes)
     with Database(database_url).connect() as connection:
-        assert before <= connection.opened_at <= monotonic()
+        assert connection.prepared_max == most
 
 
 async def test_a_pool_hands_out_our_connections_and_survives_a_cancelled_one(

@@ -268,6 +268,21 @@ def test_another_url_is_refused_with_the_form_that_is_wanted(url: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        "vpce-0123456789abcdef0-abcdefgh.dsql-fnh4.us-east-1.vpce.amazonaws.com",
+        "vpce-0123456789abcdef0-abcdefgh-us-east-1a.dsql-fnh4.us-east-1.VPCE.amazonaws.com:5432",
+    ],
+)
+def test_the_name_of_a_vpc_endpoint_is_refused_with_the_name_to_use(host: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Database(f"dsql://app:s3cret@{host}/postgres")
+    assert "does not tell which cluster is meant, which TLS must send (SNI)" in str(caught.value)
+    assert "dsql://role@cluster.dsql-SUFFIX.region.on.aws/postgres" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
 def test_without_the_connector_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dsql_core", None)
     with pytest.raises(MissingExtra) as caught:
