@@ -54,8 +54,21 @@ def exchange(
     """Run a statement; to be given to the connection's `wait`, which returns the rows, as text.
 
     It is prepared, by a round trip of its own, once it was executed
-    `PREPARE_AFTER` times. Raises the driver's exceptions.
+    `PREPARE_AFTER` times. Not for use in a transaction. Raises the driver's exceptions.
     """
+    try:
+        return (yield from _exchange(connection, query, values))
+    except errors.InvalidSqlStatementName:
+        # Somebody sent DEALLOCATE ALL, as psycopg does after a ROLLBACK. Nothing has run.
+        connection.executions.pop(query.name)
+        return (yield from _exchange(connection, query, values))
+
+
+def _exchange(
+    connection: "Connection | AsyncConnection",
+    query: NumberedQuery,
+    values: "Mapping[str, str | None]",
+) -> "PQGen[list[list[bytes | None]]]":
     pgconn = connection.pgconn
     encoding = connection.encoding
     given = [None if (v := values[n]) is None else v.encode(encoding) for n in query.parameters]

@@ -56,6 +56,16 @@ def test_an_error_is_the_drivers_and_leaves_the_connection_whole(url: str, times
         assert run(connection, ECHO, a="7", b="x") == [[b"x", b"7", b"x%"]]
 
 
+def test_a_statement_that_was_deallocated_is_prepared_anew(url: str) -> None:
+    """psycopg sends DEALLOCATE ALL after a ROLLBACK, if it has prepared something itself."""
+    with Database(url).connect() as connection:
+        for _ in range(2):
+            for _ in range(PREPARE_AFTER + 2):
+                assert run(connection, ECHO, a="7", b="x") == [[b"x", b"7", b"x%"]]
+            connection.execute("DEALLOCATE ALL")
+        assert run(connection, ECHO, a="7", b="x") == [[b"x", b"7", b"x%"]]
+
+
 def test_a_statement_that_cannot_be_prepared_says_so_at_its_first_execution(
     url: str,
 ) -> None:

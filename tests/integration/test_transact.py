@@ -1,6 +1,8 @@
 """The caller's own statements and events in one transaction, on a healthy database."""
 
 from contextlib import nullcontext, suppress
+from dataclasses import replace
+from typing import Literal
 
 import psycopg
 import pytest
@@ -331,3 +333,27 @@ def test_append_names_missing_tables_and_leaves_the_callers_own_alone(
     tables.execute("DROP SCHEMA outbox CASCADE")
     with pytest.raises(SchemaError, match="schema apply"):
         writer.transact(lambda work: work.append(work.new_event()))
+
+
+@pytest.mark.parametrize("connections", ["new", "pool"])
+def test_writing_goes_on_after_a_rollback_that_deallocates(
+    proxy: PostgresProxy, connections: Literal["new", "pool"]
+) -> None:
+    """Once psycopg has prepared a statement of the function, a ROLLBACK drops all that are."""
+
+    def function(transaction: Transaction) -> None:
+        for _ in range(8):  # more than it takes
+            transaction.connection.execute("SELECT 1")
+        transaction.append(workload.loan_created(0))
+        raise KeyError
+
+    with Writer(Database(proxy.url), formed(replace(QUICK, connections=connections))) as writer:
+        for n in range(1, 9):
+            writer.write(workload.loan_created(n))
+        for n in range(10, 12):
+            with suppress(KeyError):
+                writer.transact(function)
+            with suppress(KeyError):
+                writer.transact(function)
+            assert writer.write(workload.loan_created(n)).attempts == 1
+    assert "DEALLOCATE ALL" in proxy.statements

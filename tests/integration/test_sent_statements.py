@@ -1,0 +1,150 @@
+"""What our connections send, seen at the wire: nothing that Aurora DSQL is known to refuse."""
+
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+from tests._support import workload
+from tests._support.callers import QUICK
+
+from dsql_outbox.cli import main
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import Publisher
+from dsql_outbox.schema import apply, check
+from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.writer import AsyncWriter, Transaction, Writer, WriterSettings
+
+pytestmark = pytest.mark.anyio
+
+REFUSED = re.compile(
+    r"""(SET|RESET|DISCARD|DEALLOCATE(?!\s+ALL)|PREPARE|EXECUTE|SAVEPOINT|RELEASE|ROLLBACK\s+TO|LISTEN|UNLISTEN
+    |NOTIFY|LOCK|DECLARE|FETCH|CLOSE|COPY|TRUNCATE|MERGE|SELECT\s+pg_(advisory\w+|notify)
+    |(BEGIN|START\s+TRANSACTION)\b(?!\s*$|\s+ISOLATION\s+LEVEL\s+REPEATABLE\s+READ))\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""At the start of a statement. What stands inside of ours is checked file by file."""
+
+
+def bare(statements: Iterable[str]) -> set[str]:
+    return {re.sub(r"--.*", "", text).strip() for text in statements}
+
+
+def refused(statements: Iterable[str]) -> list[str]:
+    return [text for text in bare(statements) if REFUSED.match(text)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SET statement_timeout = 5",
+        "DEALLOCATE _pg3_0",
+        "SAVEPOINT s",
+        "ROLLBACK TO s",
+        "BEGIN READ WRITE",
+        "BEGIN ISOLATION LEVEL SERIALIZABLE",
+        "START TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        "RESET ALL",
+        "SELECT pg_advisory_unlock_all()",
+    ],
+)
+def test_the_rule_knows_what_is_refused(text: str) -> None:
+    assert refused([f"-- why\n{text}"])
+
+
+@pytest.mark.parametrize(
+    "text", ["BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ", "ROLLBACK", "DEALLOCATE ALL"]
+)
+def test_the_rule_knows_what_is_taken(text: str) -> None:
+    assert refused([text]) == []
+
+
+@pytest.mark.parametrize("form", ["single", "plain"])
+@pytest.mark.parametrize("connections", ["new", "pool"])
+def test_a_writer_sends_nothing_that_dsql_refuses(
+    proxy: PostgresProxy, form: str, connections: str
+) -> None:
+    settings: WriterSettings = replace(QUICK, form=form, connections=connections)  # type: ignore[arg-type]
+
+    def work(transaction: Transaction) -> None:
+        transaction.connection.execute("SELECT 1")
+        transaction.append(workload.car_created("other"))
+
+    def broken(transaction: Transaction) -> None:
+        transaction.append(workload.car_created("broken"))
+        raise KeyError
+
+    with Writer(Database(proxy.url), settings) as writer:
+        for n in range(12):  # psycopg prepares a statement at its sixth use
+            writer.write(workload.car_created(f"car {n}"))
+        receipt = writer.write(workload.three_entities())
+        writer.write_many([workload.loan_created(n) for n in range(20)])
+        proxy.refuse(2)
+        writer.write(workload.payment_submitted(1))
+        proxy.cut("after_commit")
+        writer.write(workload.payment_submitted(2))
+        writer.transact(work)
+        with suppress(KeyError):
+            writer.transact(broken)
+        first = receipt.entities[0]
+        assert list(writer.stream(first.entity_type, first.entity_id))
+    assert len(bare(proxy.statements)) > 5
+    assert refused(proxy.statements) == []
+
+
+async def test_tasks_send_nothing_that_dsql_refuses(proxy: PostgresProxy) -> None:
+    async with AsyncWriter(Database(proxy.url), replace(QUICK, coalesce=True)) as writer:
+        for n in range(12):
+            await writer.write(workload.car_created(f"car {n}"))
+    assert bare(proxy.statements)
+    assert refused(proxy.statements) == []
+
+
+async def test_a_publisher_sends_nothing_that_dsql_refuses(url: str, proxy: PostgresProxy) -> None:
+    with Writer(Database(url)) as writer:
+        writer.write_many([workload.loan_created(n) for n in range(20)])
+    sink = MemorySink()
+    publisher = Publisher(Database(proxy.url), sink)
+    while len(sink.messages) < 20:
+        await publisher.run_once()
+    assert refused(proxy.statements) == []
+
+
+async def test_the_pool_adds_no_statement_of_its_own(proxy: PostgresProxy) -> None:
+    database = Database(proxy.url)
+    async with database.pool_async(max_size=1) as pool:
+        for n in range(250):  # over psycopg's limit of 100 prepared statements, each used enough
+            async with pool.connection() as connection:
+                for _ in range(7 if n < 130 else 1):
+                    await connection.execute(f"SELECT {n}")  # type: ignore[arg-type]
+        with suppress(KeyError):
+            async with pool.connection() as connection, connection.transaction():
+                await connection.execute("SELECT 1")
+                raise KeyError
+        async with pool.connection() as connection:
+            await pool.check_connection(connection)
+    sent = bare(proxy.statements)
+    assert sent - {f"SELECT {n}" for n in range(250)} == {
+        "BEGIN",
+        "ROLLBACK",
+        "DEALLOCATE ALL",  # psycopg, after a rollback
+        "",  # what check_connection sends; no pool of ours checks
+    }
+    assert refused(sent) == []
+
+
+def test_commands_send_nothing_that_dsql_refuses(proxy: PostgresProxy) -> None:
+    database = Database(proxy.url)
+    apply(database)
+    check(database)
+    for words in (
+        ["status"],
+        ["doctor", "--probe"],
+        ["failures", "list"],
+        ["dead-letters", "list"],
+    ):
+        done = CliRunner().invoke(main, [*words, "--database", proxy.url])
+        assert done.exit_code == 0, done.output
+    assert refused(proxy.statements) == []
