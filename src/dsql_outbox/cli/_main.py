@@ -28,6 +28,7 @@ _COMMANDS: Final = {
     ),
     "dead-letters": Subcommand("_dead_letters", "List, show, replay or drop what was given up."),
     "replay": Subcommand("_replay", "Send stored events again."),
+    "trace": Subcommand("_trace", "Draw the trace of an event, from Jaeger or a file."),
 }
 
 

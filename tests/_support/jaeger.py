@@ -1,0 +1,76 @@
+"""A stand-in for Jaeger 2's query API, with the answers of `tests/data/jaeger`."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+DATA = Path(__file__).parents[1] / "data" / "jaeger"
+REQUIRED = {"query.serviceName", "query.startTimeMin", "query.startTimeMax"}
+
+
+class Jaeger:
+    """Services and their spans, in OTLP's JSON; a search finds whole traces, as Jaeger's does."""
+
+    def __init__(self, services: Mapping[str, list[dict[str, Any]]]) -> None:
+        self._services = services
+        self.queries: list[dict[str, str]] = []
+        self.url = ""
+
+    def answer(self, path: str, query: dict[str, str]) -> tuple[int, bytes]:
+        """Status and body."""
+        if path == "/api/v3/services":
+            return 200, json.dumps({"services": list(self._services)}).encode()
+        if path != "/api/v3/traces" or not query.keys() >= REQUIRED:
+            return 400, b"malformed"
+        self.queries.append(query)
+        found = self._found(query["query.serviceName"], json.loads(query["query.attributes"]))
+        if not found:
+            return 404, (DATA / "no-traces.json").read_bytes()
+        answer = json.loads((DATA / "find-traces.json").read_bytes())
+        answer["result"]["resourceSpans"][0]["scopeSpans"][0]["spans"] = found
+        return 200, json.dumps(answer).encode()
+
+    def _found(self, service: str, wanted: dict[str, str]) -> list[dict[str, Any]]:
+        hits = {span["traceId"] for span in self._services[service] if wanted.items() <= tags(span)}
+        every = [span for spans in self._services.values() for span in spans]
+        return [span for span in every if span["traceId"] in hits]
+
+
+def tags(span: dict[str, Any]) -> Any:
+    """The attributes that are text, as items."""
+    pairs = span.get("attributes", [])
+    return {p["key"]: p["value"].get("stringValue") for p in pairs}.items()
+
+
+@contextmanager
+def serving(jaeger: Jaeger) -> Iterator[Jaeger]:
+    """Answer requests inside the block."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            parts = urlsplit(self.path)
+            query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+            status, body = jaeger.answer(parts.path, query)
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    jaeger.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield jaeger
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
