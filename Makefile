@@ -22,7 +22,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 	$(if $(SEED),--seed $(SEED)) $(if $(DOWN),--down $(DOWN)) $(if $(OPTIONS),--publish-options="$(OPTIONS)")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-plain faults-writer check fmt lock clean load-million bench-writer bench-relay nemesis nemesis-rolling zip
+.PHONY: help demo test test-plain faults-writer check fmt lock clean load-million bench-writer bench-relay nemesis nemesis-rolling trace-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ load-million: $(VENV)/.dev ## load a million events (N=..) and watch rate and me
 
 bench-writer: $(VENV)/.dev ## the writer beside the bare driver and pgbench; fails when a target is missed
 	$(BIN)/python benchmarks/bench_writer.py
+
+trace-check: $(VENV)/.dev ## show one event's trace as received, and each dashboard query with its value
+	@$(BIN)/python -m benchmarks.trace_check
 
 zip: $(VENV)/.dev ## make the Lambda example's build/lambda-x86_64.zip and -arm64.zip
 	$(BIN)/python examples/lambda/package.py

@@ -11,6 +11,9 @@ from . import _attributes as names
 SHARDS_CHANGE: Final = "outbox.shards.change"
 """Whether a shard was ``gained`` or ``lost``."""
 
+WRITE_CONFLICTED: Final = "outbox.write.conflicted"
+"""Whether the write met a conflict, ``yes`` or ``no``: with its waits it takes far longer then."""
+
 
 class Metric(NamedTuple):
     """What a meter needs to make an instrument; `values` are all that `attribute` can be."""
@@ -54,9 +57,9 @@ WAITED: Final = Metric("outbox.write.waited", "s", "Time that writes waited betw
 WRITE_DURATION: Final = Metric(
     "outbox.write.duration",
     "s",
-    "From the call of write to its end, waits and all.",
-    names.WRITE_STATUS,
-    _STATUSES,
+    "From the call of write to its end, waits and all, with and without a conflict.",
+    WRITE_CONFLICTED,
+    ("no", "yes"),
 )
 ATTEMPT_DURATION: Final = Metric(
     "outbox.write.attempt.duration",

@@ -150,9 +150,9 @@ class _WriteScope(_Timed):
             case AttemptEnded():
                 self._attempt_ended(fact)
             case WriteEnded():
-                attributes = {names.WRITES.attribute: fact.status}
-                self._to.calls.add(1, attributes)
-                self._to.duration.record(self.seconds(), attributes)
+                self._to.calls.add(1, {names.WRITES.attribute: fact.status})
+                conflicted = "yes" if fact.conflicts else "no"
+                self._to.duration.record(self.seconds(), {names.WRITE_CONFLICTED: conflicted})
             case WriteExhausted():
                 self._to.exhausted.add(1)
             case _:

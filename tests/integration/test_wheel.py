@@ -23,6 +23,7 @@ INFO = f"dsql_outbox-{VERSION}.dist-info"
 # What a fresh clone has and a build may use. Not the whole checkout: setuptools would
 # find the list of files that an earlier build left behind and believe it.
 SOURCES = ["pyproject.toml", "uv.lock", "README.md", "LICENSE", "src"]
+DASHBOARDS = ROOT / "observability" / "grafana"  # for a server, not for Python
 ROOMS = ["observability", "outbox", "publisher", "schema", "writer"]
 
 
@@ -85,6 +86,8 @@ def shipped(suffix: str) -> Iterator[str]:
     for room in [*ROOMS, "cli", "testing"]:
         folder = ROOT / room if room in ROOMS else ROOT / "src" / "dsql_outbox" / room
         for path in folder.rglob(f"*{suffix}"):
+            if DASHBOARDS in path.parents:
+                continue
             yield f"dsql_outbox/{room}/{path.relative_to(folder)}"
 
 

@@ -17,11 +17,12 @@ from dsql_outbox.cli import _otel_environment, main
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+PROMETHEUS = yaml.safe_load((ROOT / "observability/prometheus/prometheus.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 OURS = ["publisher", "schema"]
 
-PINNED = re.compile(r"[\w./-]+:\d[\w.-]*")
+PINNED = re.compile(r"[\w./-]+:v?\d[\w.-]*")
 HOST = re.compile(r"://(?:[^@/\s]*@)?([\w.-]+)")
 
 
@@ -51,14 +52,15 @@ def copied_from_the_checkout() -> list[str]:
 
 
 def test_the_services_are_the_ones_that_the_example_needs() -> None:
-    assert sorted(SERVICES) == ["dsql", "jaeger", "nats", "publisher", "schema"]
+    names = ["dsql", "grafana", "jaeger", "nats", "prometheus", "publisher", "schema"]
+    assert sorted(SERVICES) == names
     assert sorted(name for name, service in SERVICES.items() if "build" in service) == OURS
 
 
 def test_every_image_is_pinned() -> None:
     images = [service["image"] for service in SERVICES.values() if "image" in service]
     bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
-    assert len(images) == 3
+    assert len(images) == 5
     assert len(bases) == 2
     assert [image for image in [*images, *bases] if not PINNED.fullmatch(image)] == []
 
@@ -88,6 +90,9 @@ def test_ports_are_open_on_the_loopback_only_since_nothing_asks_for_a_password()
         "dsql": ["127.0.0.1:55432:5432"],
         "nats": ["127.0.0.1:4222:4222"],
         "jaeger": [f"127.0.0.1:{port}:{port}" for port in (4317, 4318, 16686)],
+        "prometheus": ["127.0.0.1:9090:9090"],
+        "grafana": ["127.0.0.1:3000:3000"],
+        "publisher": ["127.0.0.1:9464:9464"],
     }
 
 
@@ -107,6 +112,42 @@ def test_our_commands_are_ones_that_the_command_line_takes(name: str) -> None:
 def test_the_relay_makes_its_stream() -> None:
     command, args = leaf_command(main, SERVICES["publisher"]["command"])
     assert command.make_context("publish", args).params["sink"] == "nats://nats:4222?stream=EVENTS"
+
+
+def test_prometheus_scrapes_where_the_publisher_listens() -> None:
+    command, args = leaf_command(main, SERVICES["publisher"]["command"])
+    listen = command.make_context("publish", args).params["listen"]
+    assert (listen.host, listen.port) == ("0.0.0.0", 9464)
+    (job,) = PROMETHEUS["scrape_configs"]
+    assert job["static_configs"] == [{"targets": [f"publisher:{listen.port}"]}]
+    assert "metrics_path" not in job, "the default is the path that we serve"
+    (rules,) = PROMETHEUS["rule_files"]
+    assert (ROOT / "observability" / "prometheus" / rules).is_file()
+
+
+def test_jaeger_is_where_the_trace_command_looks_for_it() -> None:
+    (default,) = (p.default for p in leaf_command(main, ["trace"])[0].params if p.name == "jaeger")
+    assert default == "http://localhost:16686"
+    assert "127.0.0.1:16686:16686" in SERVICES["jaeger"]["ports"]
+
+
+def test_what_is_mounted_is_there_and_read_only() -> None:
+    mounts = [v.split(":") for s in SERVICES.values() for v in s.get("volumes", [])]
+    assert len(mounts) == 3
+    assert [source for source, _, _ in mounts if not (ROOT / source).is_dir()] == []
+    assert {mode for _, _, mode in mounts} == {"ro"}
+
+
+def test_grafana_is_provisioned_with_what_runs_here() -> None:
+    folder = ROOT / "observability" / "grafana" / "provisioning"
+    sources = yaml.safe_load((folder / "datasources" / "datasources.yml").read_text())
+    urls = {source["type"]: source["url"] for source in sources["datasources"]}
+    assert urls == {"prometheus": "http://prometheus:9090", "jaeger": "http://jaeger:16686"}
+    (provider,) = yaml.safe_load((folder / "dashboards" / "dashboards.yml").read_text())[
+        "providers"
+    ]
+    targets = {v.split(":")[1] for v in SERVICES["grafana"]["volumes"]}
+    assert targets == {"/etc/grafana/provisioning", provider["options"]["path"]}
 
 
 def test_our_environment_names_are_ones_that_are_read() -> None:

@@ -131,7 +131,7 @@ def test_a_write_is_counted_by_attempt_and_by_end(measured: Measured) -> None:
     points = measured.points()
     took = points["outbox.write.attempt.duration", "conflict"]
     assert (took.count, took.sum) == (3, pytest.approx(0.012))
-    assert points["outbox.write.duration", "committed"].count == 1
+    assert points["outbox.write.duration", "yes"].count == 1
 
 
 def test_a_class_of_conflict_that_nobody_knows_makes_no_series_of_its_own(

@@ -1,0 +1,52 @@
+"""The queries of our dashboards and alert rules, and the metrics that docs/metrics.md promises."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+OBSERVABILITY = ROOT / "observability"
+ROW = re.compile(
+    r"^\| `([\w.]+)` \| (\w+) \| (\w+) \| (?:`([\w.]+)`: ([\w, ]+))? ?\|$", re.MULTILINE
+)
+ENDINGS = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}
+
+
+class Query(NamedTuple):
+    """A query, and where it stands."""
+
+    place: str
+    expression: str
+
+
+def panels() -> Iterator[Query]:
+    """Every query of a dashboard."""
+    for path in sorted((OBSERVABILITY / "grafana" / "dashboards").glob("*.json")):
+        for panel in json.loads(path.read_text())["panels"]:
+            for target in panel["targets"]:
+                place = f"{path.stem}: {panel['title']}, {target['legendFormat']}"
+                yield Query(place, target["expr"])
+
+
+def alerts() -> Iterator[Query]:
+    """Every alert rule's."""
+    rules = yaml.safe_load((OBSERVABILITY / "prometheus" / "alerts.yml").read_text())
+    for group in rules["groups"]:
+        for rule in group["rules"]:
+            yield Query(f"alert: {rule['alert']}", rule["expr"])
+
+
+def promised() -> dict[str, dict[str, set[str]]]:
+    """The names of Prometheus' samples, each with its labels and their values."""
+    found: dict[str, dict[str, set[str]]] = {"up": {}}
+    text = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    for name, kind, unit, attribute, values in ROW.findall(text):
+        labels = {attribute.replace(".", "_"): set(values.strip().split(", "))} if attribute else {}
+        seconds = "_seconds" if unit == "s" else ""
+        for ending in ENDINGS[kind]:
+            found[name.replace(".", "_") + seconds + ending] = labels
+    return found

@@ -1,0 +1,131 @@
+"""One run that is watched by all means: spans by OTLP, metrics by Prometheus' format.
+
+A writer here, behind a proxy that makes conflicts; a publisher that is a process
+of its own; real NATS; and a consumer here that goes on with the trace.
+"""
+
+import asyncio
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from time import monotonic
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import nats
+import psycopg
+from opentelemetry import propagate
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import SpanKind
+from tests._support import workload
+from tests._support.commands import Command
+from tests._support.promql import Scrape, scrape
+from tests._support.scrapes import base_url, get, samples
+from tests._support.waiting import wait_until
+
+from dsql_outbox.cli._metering import metering
+from dsql_outbox.cli._tree import SpanView, view_received
+from dsql_outbox.observability import TraceFacts
+from dsql_outbox.testing import OtlpReceiver, OutboxProxy
+from dsql_outbox.writer import Writer, WriterSettings
+
+PLAIN = 5
+"""Events that meet no conflict."""
+
+CONFLICTS = 2
+"""Conflicts of the event that is looked at."""
+
+
+class Watched(NamedTuple):
+    """What a run left behind."""
+
+    event_id: UUID
+    spans: list[SpanView]
+    first: Scrape
+    last: Scrape
+
+    @property
+    def trace(self) -> list[SpanView]:
+        """The spans of the trace that the event's write began."""
+        (write,) = (
+            s for s in self.spans if s.attributes.get("outbox.event.id") == str(self.event_id)
+        )
+        return [span for span in self.spans if span.trace_id == write.trace_id]
+
+
+@contextmanager
+def exporting(receiver: OtlpReceiver, service: str) -> Iterator[TracerProvider]:
+    """A provider whose spans go to `receiver`; all are there after the block."""
+    provider = TracerProvider(
+        resource=Resource.create({"service.name": service}), shutdown_on_exit=False
+    )
+    exporter = OTLPSpanExporter(f"{receiver.endpoint}/v1/traces")
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    yield provider
+    provider.shutdown()
+
+
+def run(url: str, broker: str, receiver: OtlpReceiver) -> Watched:
+    """Write, conflict, relay and consume on a database with tables and an empty NATS."""
+    env = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{receiver.endpoint}/v1/traces"}
+    words = ("--database", url, "--sink", f"{broker}?stream=EVENTS", "--listen", "127.0.0.1:0")
+    with (
+        Command("publish", *words, env=env) as publisher,
+        metering("writer", prometheus=True) as meters,
+        exporting(receiver, "writer") as spans,
+    ):
+        assert meters.exposition is not None
+        metrics = f"{base_url(publisher)}/metrics"
+        wait_until(partial(_has, metrics, "outbox_relay_rounds_total", 1), timeout=20)
+        first = scrape(monotonic(), meters.exposition(), get(metrics)[1])
+        event_id = _write(url, TraceFacts(spans), *meters.hooks)
+        delivered = "outbox_publish_messages_total{delivered}"
+        wait_until(partial(_has, metrics, delivered, PLAIN + 1), timeout=20)
+        wait_until(partial(_has, metrics, "outbox_backlog_age_seconds", 0), timeout=20)
+        last = scrape(monotonic(), meters.exposition(), get(metrics)[1])
+        with exporting(receiver, "consumer") as consumer:
+            asyncio.run(_consume(broker, event_id, consumer))
+        publisher.signal(signal.SIGTERM)
+        assert publisher.finish().code == 0
+    return Watched(event_id, view_received(receiver.spans), first, last)
+
+
+def _write(url: str, *hooks: Any) -> UUID:
+    with (
+        OutboxProxy(url) as proxy,
+        Writer(proxy.database, WriterSettings(), hooks=hooks) as writer,
+    ):
+        for _ in range(PLAIN):
+            writer.write(workload.car_created())
+        proxy.conflicts(CONFLICTS)
+        receipt = writer.write(workload.car_created())
+        proxy.conflicts(WriterSettings().max_retries + 1)
+        with suppress(psycopg.Error):  # one whose retries run out
+            writer.write(workload.car_created())
+    return receipt.event_id
+
+
+def _has(metrics: str, name: str, least: float) -> bool:
+    return samples(get(metrics)[1]).get(name, -1) >= least
+
+
+async def _consume(broker: str, event_id: UUID, provider: TracerProvider) -> None:
+    """Take the event's message, and go on with the trace that came in its headers."""
+    client: Any = await nats.connect(broker)
+    try:
+        jetstream = client.jetstream()
+        subscription = await jetstream.subscribe("events.>", stream="EVENTS", ordered_consumer=True)
+        for _ in range(PLAIN + 1):
+            message = await subscription.next_msg(timeout=5)
+            headers: Mapping[str, str] = message.headers
+            if headers["ce-id"] == str(event_id):
+                parent = propagate.extract(headers, Context())
+                tracer = provider.get_tracer("consumer")
+                tracer.start_span(f"process {message.subject}", parent, SpanKind.CONSUMER).end()
+    finally:
+        await client.close()

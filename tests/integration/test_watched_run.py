@@ -1,0 +1,150 @@
+"""What was received of a real run: one trace through NATS, and a value for each query."""
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+from tests._support import workload
+from tests._support.dashboards import Query, alerts, panels
+from tests._support.jaeger import Jaeger, serving
+from tests._support.otlp_files import as_otlp_json, save
+from tests._support.promql import asked, evaluate
+from tests._support.trace_checks import checks
+from tests._support.watched_run import CONFLICTS, PLAIN, Watched, exporting, run
+
+from dsql_outbox.cli import main
+from dsql_outbox.cli._tree import render_tree, view_received
+from dsql_outbox.observability import TraceFacts
+from dsql_outbox.outbox import Database
+from dsql_outbox.schema import apply
+from dsql_outbox.testing import EmbeddedPostgres, NatsServer, OtlpReceiver, OutboxProxy
+from dsql_outbox.writer import AsyncWriter, WriterSettings
+
+CALLERS = 64
+
+
+@pytest.fixture(scope="module")
+def url(postgres: EmbeddedPostgres) -> Iterator[str]:
+    name = f"test_{uuid4().hex}"
+    apply(Database(postgres.create_database(name)), shards=2)
+    yield postgres.url.rpartition("/")[0] + f"/{name}"
+    postgres.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[OtlpReceiver]:
+    with OtlpReceiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def watched(url: str, receiver: OtlpReceiver) -> Watched:
+    with NatsServer() as broker:
+        return run(url, broker.url, receiver)
+
+
+def test_a_conflicted_write_is_one_trace_to_the_consumer(watched: Watched) -> None:
+    found = list(checks(watched.trace, CONFLICTS))
+    assert len(found) == 12
+    assert [check.text for check in found if not check.held] == []
+
+
+def test_the_command_draws_what_was_received_from_a_file_and_from_jaeger(
+    watched: Watched, receiver: OtlpReceiver, tmp_path: Path
+) -> None:
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(render_tree(watched.trace, width=80))
+    save(receiver.requests, path := tmp_path / "spans.json")
+    command = ["trace", str(watched.event_id)]
+    from_file = CliRunner().invoke(main, [*command, "--file", str(path)])
+    with serving(Jaeger(by_service(receiver))) as jaeger:
+        from_jaeger = CliRunner().invoke(main, [*command, "--jaeger", jaeger.url])
+    assert from_file.stdout.endswith(capture.get())
+    link = f"{jaeger.url}/trace/{watched.trace[0].trace_id}\n"
+    assert from_jaeger.stdout == from_file.stdout + link
+
+
+def by_service(receiver: OtlpReceiver) -> dict[str, list[dict[str, object]]]:
+    services: dict[str, list[dict[str, object]]] = {}
+    for request in receiver.requests:
+        for resource in as_otlp_json(request)["resourceSpans"]:
+            pairs = {p["key"]: p["value"] for p in resource["resource"]["attributes"]}
+            spans = services.setdefault(pairs["service.name"]["stringValue"], [])
+            spans += [span for scope in resource["scopeSpans"] for span in scope["spans"]]
+    assert set(services) == {"writer", "dsql-outbox-publish", "consumer"}
+    return services
+
+
+@pytest.mark.parametrize("query", [*panels(), *alerts()], ids=lambda query: query.place)
+def test_what_a_query_names_is_emitted(watched: Watched, query: Query) -> None:
+    metrics, _ = asked(query.expression)
+    for metric in metrics:
+        series = watched.last.samples.get(metric.name, {})
+        assert series, f"{metric.name} is not emitted"
+        labels = {name for one in series for name, _ in one}
+        assert {name for name, _, _ in metric.matchers} <= labels
+
+
+@pytest.mark.parametrize("query", [*panels()], ids=lambda query: query.place)
+def test_a_panel_shows_a_number(watched: Watched, query: Query) -> None:
+    found = evaluate(query.expression, watched.first, watched.last)
+    assert found
+    assert not any(map(math.isnan, found.values()))
+
+
+def test_values_are_what_happened(watched: Watched) -> None:
+    queries = {query.place: query.expression for query in panels()}
+
+    def value(place: str) -> float:
+        (found,) = evaluate(queries[place], watched.first, watched.last).values()
+        return found
+
+    calls = PLAIN + 2
+    assert value("writer: Success rate, success") == pytest.approx((PLAIN + 1) / calls)
+    assert value("writer: Exhausted, last hour, exhausted") == 1
+    conflicts = CONFLICTS + 4
+    assert value("writer: Attempts that conflict, conflicts") == pytest.approx(
+        conflicts / (conflicts + PLAIN + 1)
+    )
+    assert value("writer: Write, with a conflict, p95") > 0.3
+    assert value("writer: Write, without a conflict, p95") < 0.3
+    assert value("relay: Shards with an owner, owned") == 2
+    assert value("relay: Dead letters, last day, dead letters") == 0
+
+
+def test_the_alerts_that_fire_are_those_of_what_happened(watched: Watched) -> None:
+    firing = {
+        query.place.removeprefix("alert: ")
+        for query in alerts()
+        if evaluate(query.expression, watched.first, watched.last)
+    }
+    assert firing == {"OutboxRetriesExhausted", "OutboxWritesFail", "OutboxManyConflicts"}
+
+
+@pytest.mark.anyio
+async def test_each_of_64_coalesced_callers_has_its_own_attempts(url: str) -> None:
+    with OtlpReceiver() as receiver:
+        with exporting(receiver, "writer") as spans, OutboxProxy(url) as proxy:
+            settings = WriterSettings(coalesce=1)
+            async with AsyncWriter(proxy.database, settings, hooks=[TraceFacts(spans)]) as writer:
+                proxy.conflicts(1)
+                events = [workload.car_created(f"CAR-{n}") for n in range(CALLERS)]
+                receipts = await asyncio.gather(*map(writer.write, events))
+        received = view_received(receiver.spans)
+    writes = {s.span_id: s for s in received if s.name == "outbox.write"}
+    attempts = Counter(s.parent_id for s in received if s.name == "outbox.write.attempt")
+    batches = [s for s in received if s.name == "outbox.batch"]
+    assert len({s.trace_id for s in writes.values()}) == CALLERS
+    assert attempts.keys() == writes.keys()
+    told = {s.attributes["outbox.event.id"]: attempts[s.span_id] for s in writes.values()}
+    assert told == {str(receipt.event_id): receipt.attempts for receipt in receipts}
+    assert set(attempts.values()) == {2}
+    assert sum(s.attributes["outbox.batch.events"] for s in batches) == 2 * CALLERS
+    assert {s.trace_id for s in batches}.isdisjoint(s.trace_id for s in writes.values())

@@ -1,0 +1,149 @@
+"""Every query of the dashboards and alert rules asks for what docs/metrics.md promises.
+
+That the code really emits it is for `integration/test_dashboards.py`.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+import yaml
+from tests._support.dashboards import OBSERVABILITY, Query, alerts, panels, promised
+from tests._support.promql import asked, evaluate, scrape
+
+PROMISED = promised()
+QUERIES = [*panels(), *alerts()]
+OWN = {"le", "instance", "job"}  # labels that Prometheus gives
+DASHBOARDS = [json.loads(p.read_text()) for p in (OBSERVABILITY / "grafana").rglob("*.json")]
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.place)
+def test_a_query_names_metrics_labels_and_values_that_there_are(query: Query) -> None:
+    metrics, grouped = asked(query.expression)
+    assert metrics
+    for metric in metrics:
+        labels = PROMISED[metric.name]
+        assert grouped <= labels.keys() | OWN
+        for label, is_pattern, value in metric.matchers:
+            if label not in OWN:
+                assert set(value.split("|") if is_pattern else [value]) <= labels[label]
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.place)
+def test_a_counter_is_never_shown_bare_and_a_gauge_never_as_a_rate(query: Query) -> None:
+    counts = re.findall(r"(\w+_(?:total|bucket|sum|count))", query.expression)
+    rated = re.findall(r"(?:rate|increase)\(\s*(\w+)", query.expression)
+    assert sorted(rated) == sorted(counts)
+
+
+def test_a_wrong_metric_label_or_value_would_be_found() -> None:
+    for wrong in ("outbox_lag", "sum by (host) (outbox_backlog_age_seconds{})"):
+        (metric,), grouped = asked(wrong)
+        assert metric.name not in PROMISED or not grouped <= PROMISED[metric.name].keys() | OWN
+    with pytest.raises(ValueError, match="unclosed left parenthesis"):
+        asked("sum(rate(outbox_write_calls_total[5m])")
+
+
+def test_the_dashboards_show_what_an_operator_asks_for() -> None:
+    titles = {board["title"]: {panel["title"] for panel in board["panels"]} for board in DASHBOARDS}
+    writer = {"Conflicts by class", "Exhausted, last hour", "Success rate"}
+    assert titles["dsql-outbox: writer"] >= writer | {
+        "Write, with a conflict",
+        "Write, without a conflict",
+    }
+    relay = {"Lag", "Throughput", "Publish latency", "Dead letters, last day", "Shards, by owner"}
+    assert titles["dsql-outbox: relay"] >= relay
+
+
+def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
+    for board in DASHBOARDS:
+        assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+        cells = [
+            (x, y)
+            for panel in board["panels"]
+            for at in [panel["gridPos"]]
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        ]
+        assert len(cells) == len(set(cells))
+        assert max(x for x, _ in cells) < 24
+
+
+def test_panels_ask_the_source_that_is_provisioned() -> None:
+    text = (OBSERVABILITY / "grafana/provisioning/datasources/datasources.yml").read_text()
+    uids = {source["uid"] for source in yaml.safe_load(text)["datasources"]}
+    used = {panel["datasource"]["uid"] for board in DASHBOARDS for panel in board["panels"]}
+    assert used == {"prometheus"} <= uids
+
+
+def test_an_alert_says_what_is_wrong_and_what_to_do() -> None:
+    text = (OBSERVABILITY / "prometheus/alerts.yml").read_text()
+    rules = [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+    assert len({rule["alert"] for rule in rules}) == len(rules) == 9
+    assert {rule["labels"]["severity"] for rule in rules} == {"critical", "warning"}
+    assert all(set(rule["annotations"]) == {"summary", "action"} for rule in rules)
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="needs Prometheus' own promtool")
+@pytest.mark.parametrize("words", [("rules", "alerts.yml"), ("config", "prometheus.yml")])
+def test_promtool_takes_the_files(words: tuple[str, str]) -> None:
+    kind, name = words
+    command = ["promtool", "check", kind, str(OBSERVABILITY / "prometheus" / name)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+FIRST = b"""# TYPE a counter
+a_total{x="1"} 10
+a_total{x="2"} 0
+# TYPE d histogram
+d_bucket{le="1.0"} 0
+d_bucket{le="2.0"} 0
+d_bucket{le="+Inf"} 0
+d_count 0
+d_sum 0
+# TYPE g gauge
+g 3
+"""
+LAST = b"""# TYPE a counter
+a_total{x="1"} 40
+a_total{x="2"} 10
+# TYPE d histogram
+d_bucket{le="1.0"} 5
+d_bucket{le="2.0"} 10
+d_bucket{le="+Inf"} 10
+d_count 10
+d_sum 12
+# TYPE g gauge
+g 7
+"""
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("sum(rate(a_total[5m]))", 4.0),
+        ('sum(rate(a_total{x=~"2|3"}[5m]))', 1.0),
+        ('sum(increase(a_total{x="1"}[1h]))', 30.0),
+        ('sum(rate(a_total{x="1"}[5m])) / sum(rate(a_total[5m]))', 0.75),
+        ("sum(rate(a_total[5m])) - sum(rate(d_count[5m]))", 3.0),
+        ("histogram_quantile(0.75, sum by (le) (rate(d_bucket[5m])))", 1.5),
+        ("max(g) > 6", 7.0),
+        ("min(g) == 3", None),
+        ("absent(g) or sum(g) == 7", 7.0),
+        ("absent(h)", 1.0),
+        ('up{job="dsql-outbox"} == 0', None),
+    ],
+)
+def test_the_small_reader_of_queries_counts_as_prometheus_does(
+    expression: str, value: float | None
+) -> None:
+    found = evaluate(expression, scrape(0, FIRST), scrape(10, LAST))
+    assert list(found.values()) == ([] if value is None else [pytest.approx(value)])
+
+
+def test_a_query_beyond_the_small_reader_is_refused() -> None:
+    with pytest.raises(NotImplementedError, match="deriv"):
+        evaluate("deriv(g[5m])", scrape(0, FIRST), scrape(10, LAST))
