@@ -27,3 +27,16 @@ def save(requests: Iterable[ExportTraceServiceRequest], path: Path) -> None:
     """Write the requests to a file."""
     lines = (json.dumps(as_otlp_json(request)) + "\n" for request in requests)
     path.write_text("".join(lines), encoding="utf-8")
+
+
+def spans_by_service(
+    requests: Iterable[ExportTraceServiceRequest],
+) -> dict[str, list[dict[str, Any]]]:
+    """The spans of each ``service.name``, in OTLP's JSON."""
+    services: dict[str, list[dict[str, Any]]] = {}
+    for request in requests:
+        for resource in as_otlp_json(request)["resourceSpans"]:
+            pairs = {pair["key"]: pair["value"] for pair in resource["resource"]["attributes"]}
+            spans = services.setdefault(pairs["service.name"]["stringValue"], [])
+            spans += [span for scope in resource["scopeSpans"] for span in scope["spans"]]
+    return services

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests._support.jaeger import Jaeger, serving
+from tests._support.otlp_files import spans_by_service
 
 from dsql_outbox.testing import OtlpReceiver
 
@@ -88,14 +90,20 @@ def test_the_producer_example_is_the_one_in_the_readme_and_works(database_url: s
     assert said.endswith("committed version 1\n")
 
 
-def test_the_demo_sends_its_spans_where_it_is_told(folder: Path) -> None:
-    script = block_with("docker compose")
-    demo = script.splitlines()[-1]
-    assert script.splitlines()[:-1] == ["docker compose up --detach"]
+def test_the_demo_sends_its_spans_where_it_is_told_and_trace_finds_them(folder: Path) -> None:
+    up, demo, trace = block_with("docker compose").splitlines()
+    assert up == "docker compose up --detach"
     with OtlpReceiver() as receiver:
-        shell(demo.replace("http://localhost:4318", receiver.endpoint), folder)
+        shown = shell(demo.replace("http://localhost:4318", receiver.endpoint), folder)
         names = {span.name for span in receiver.spans}
+        services = spans_by_service(receiver.requests)
     assert {"outbox.write", "outbox.write.attempt", "outbox.wait"} <= names
+    ((event_id, tree),) = re.findall(r"The most retried event, (\S+):.*\n((?:.*\n)+)", shown)
+    example = trace.split()[-1]
+    assert f"The most retried event, {example}:" in README
+    with serving(Jaeger(services)) as jaeger:
+        drawn = shell(trace.replace(example, event_id), folder, DSQL_OUTBOX_JAEGER=jaeger.url)
+    assert tree.rstrip() in drawn
 
 
 def test_files_that_the_readme_links_to_exist() -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from tests._support import workload
 from tests._support.dashboards import Query, alerts, panels
 from tests._support.jaeger import Jaeger, serving
-from tests._support.otlp_files import as_otlp_json, save
+from tests._support.otlp_files import save, spans_by_service
 from tests._support.promql import asked, evaluate
 from tests._support.trace_checks import checks
 from tests._support.watched_run import CONFLICTS, PLAIN, Watched, exporting, run
@@ -64,22 +64,13 @@ def test_the_command_draws_what_was_received_from_a_file_and_from_jaeger(
     save(receiver.requests, path := tmp_path / "spans.json")
     command = ["trace", str(watched.event_id)]
     from_file = CliRunner().invoke(main, [*command, "--file", str(path)])
-    with serving(Jaeger(by_service(receiver))) as jaeger:
+    services = spans_by_service(receiver.requests)
+    assert set(services) == {"writer", "dsql-outbox-publish", "consumer"}
+    with serving(Jaeger(services)) as jaeger:
         from_jaeger = CliRunner().invoke(main, [*command, "--jaeger", jaeger.url])
     assert from_file.stdout.endswith(capture.get())
     link = f"{jaeger.url}/trace/{watched.trace[0].trace_id}\n"
     assert from_jaeger.stdout == from_file.stdout + link
-
-
-def by_service(receiver: OtlpReceiver) -> dict[str, list[dict[str, object]]]:
-    services: dict[str, list[dict[str, object]]] = {}
-    for request in receiver.requests:
-        for resource in as_otlp_json(request)["resourceSpans"]:
-            pairs = {p["key"]: p["value"] for p in resource["resource"]["attributes"]}
-            spans = services.setdefault(pairs["service.name"]["stringValue"], [])
-            spans += [span for scope in resource["scopeSpans"] for span in scope["spans"]]
-    assert set(services) == {"writer", "dsql-outbox-publish", "consumer"}
-    return services
 
 
 @pytest.mark.parametrize("query", [*panels(), *alerts()], ids=lambda query: query.place)
