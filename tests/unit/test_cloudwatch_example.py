@@ -1,0 +1,160 @@
+"""The Terraform example is HCL that refers to what it has, and its filters match real log lines.
+
+No Terraform and no AWS takes part: patterns are matched by a small reader of
+the part of CloudWatch's syntax that they use.
+"""
+
+import json
+import logging
+import operator
+import re
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import hcl2
+import pytest
+
+from dsql_outbox.observability import (
+    BacklogAge,
+    BacklogUnread,
+    Fact,
+    JsonFormatter,
+    PublishEnded,
+    RetryScheduled,
+    WriteExhausted,
+    log_facts,
+)
+from dsql_outbox.observability._json_logs import KEYS
+
+FOLDER = Path(__file__).parents[2] / "examples" / "cloudwatch"
+EVENT = UUID(int=7)
+CLAUSE = re.compile(r'\(\$\.(\w+) (=|>=) (?:"([^"]*)"|(\d+))\)')
+COMPARE: dict[str, Callable[[Any, Any], bool]] = {"=": operator.eq, ">=": operator.ge}
+
+
+def plain(value: Any) -> Any:
+    """What the parser gives, without its own marks: text comes in quotes, as it stands there."""
+    if isinstance(value, dict):
+        return {plain(k): plain(v) for k, v in value.items() if not str(k).startswith("__")}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, str) and value.startswith('"'):
+        return json.loads(value)
+    return value
+
+
+def parsed(name: str) -> dict[str, Any]:
+    with (FOLDER / name).open() as file:
+        found: dict[str, Any] = plain(hcl2.load(file))
+    return found
+
+
+MAIN = parsed("main.tf")
+ALARMS: dict[str, dict[str, Any]] = MAIN["locals"][0]["alarms"]
+FACTS: dict[str, Fact] = {
+    "a first retry": RetryScheduled(EVENT, 1, 3, 0.1, "E", "40001", "OC000", conflict=True),
+    "a retry of OC001": RetryScheduled(EVENT, 2, 3, 0.2, "E", "40001", "OC001", conflict=True),
+    "a third retry": RetryScheduled(EVENT, 3, 3, 0.4, "E", None, None, conflict=True),
+    "a lost connection": RetryScheduled(EVENT, 1, 3, 0.1, "E", "08006", None, conflict=False),
+    "exhausted": WriteExhausted(EVENT, 4, 3, "E", "40001"),
+    "a failed publish": PublishEnded(EVENT, "topic", "retry", "no answer", 3),
+    "an old backlog": BacklogAge(120, 3, 60),
+    "an unread backlog": BacklogUnread("E", "42501", switched_off=True),
+}
+
+
+@pytest.fixture
+def lines() -> dict[str, dict[str, Any]]:
+    """The line of each fact, as ``--log-format json`` writes it."""
+    out = StringIO()
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(JsonFormatter())
+    logger = logging.getLogger("dsql_outbox")
+    logger.addHandler(handler)
+    for fact in FACTS.values():
+        log_facts(fact)
+    logger.removeHandler(handler)
+    return dict(zip(FACTS, map(json.loads, out.getvalue().splitlines()), strict=True))
+
+
+def matches(pattern: str, line: dict[str, Any]) -> bool:
+    clauses = CLAUSE.findall(pattern)
+    rebuilt = " && ".join(m[0] for m in CLAUSE.finditer(pattern))
+    assert pattern == f"{{ {rebuilt} }}", "beyond the small reader"
+    return all(holds(line.get(key), op, text, number) for key, op, text, number in clauses)
+
+
+def holds(value: Any, op: str, text: str, number: str) -> bool:
+    if value is None:
+        return False
+    if number:
+        return isinstance(value, int | float) and COMPARE[op](value, float(number))
+    return fnmatchcase(str(value), text)
+
+
+@pytest.mark.parametrize(
+    ("alarm", "expected"),
+    [
+        ("conflicts", {"a first retry", "a retry of OC001", "a third retry"}),
+        ("late_retries", {"a retry of OC001", "a third retry"}),
+        ("waits", {"a first retry", "a retry of OC001", "a third retry", "a lost connection"}),
+        ("exhausted", {"exhausted"}),
+    ],
+)
+def test_a_filter_matches_the_lines_that_it_is_for(
+    alarm: str, expected: set[str], lines: dict[str, dict[str, Any]]
+) -> None:
+    pattern = ALARMS[alarm]["pattern"]
+    assert {name for name, line in lines.items() if matches(pattern, line)} == expected
+
+
+def test_a_value_out_of_the_line_is_a_number_in_every_line_that_matches(
+    lines: dict[str, dict[str, Any]],
+) -> None:
+    for alarm in ALARMS.values():
+        value = alarm["value"]
+        for line in lines.values():
+            if value != "1" and matches(alarm["pattern"], line):
+                assert isinstance(line[value.removeprefix("$.")], float)
+
+
+def test_every_key_is_one_that_lines_have() -> None:
+    text = " ".join(alarm["pattern"] + alarm["value"] for alarm in ALARMS.values())
+    keys = set(re.findall(r"\$\.(\w+)", text))
+    assert keys == {"logger", "message", "level", "wait_s", "attempt", "max_retries"}
+    assert keys - {"logger", "message", "level"} <= set(KEYS)
+
+
+def test_there_are_four_alarms_and_each_has_one_statistic() -> None:
+    assert sorted(ALARMS) == ["conflicts", "exhausted", "late_retries", "waits"]
+    for alarm in ALARMS.values():
+        assert (alarm["statistic"] is None) is (alarm["percentile"] is not None)
+        assert alarm["description"].endswith(".")
+        assert len(alarm["pattern"]) <= 1024, "CloudWatch's limit"
+
+
+def test_the_alarm_on_waits_is_below_the_longest_wait_of_a_write() -> None:
+    assert 0.2 < ALARMS["waits"]["threshold"] < 0.4
+
+
+def test_what_is_referred_to_is_there() -> None:
+    text = (FOLDER / "main.tf").read_text()
+    declared = {name for block in parsed("variables.tf")["variable"] for name in block}
+    assert set(re.findall(r"var\.(\w+)", text)) == declared
+    fields = {field for alarm in ALARMS.values() for field in alarm}
+    assert set(re.findall(r"each\.value\.(\w+)", text)) == fields
+    resources = {kind: [*names] for block in MAIN["resource"] for kind, names in block.items()}
+    assert resources == {
+        "aws_cloudwatch_log_metric_filter": ["outbox"],
+        "aws_cloudwatch_metric_alarm": ["outbox"],
+    }
+    assert "aws_cloudwatch_log_metric_filter.outbox[each.key]" in text
+
+
+def test_the_provider_is_named() -> None:
+    (terraform,) = parsed("versions.tf")["terraform"]
+    assert terraform["required_providers"][0]["aws"]["source"] == "hashicorp/aws"
