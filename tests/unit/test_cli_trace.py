@@ -171,7 +171,7 @@ def test_json_is_one_object_with_every_span(jaeger: Jaeger) -> None:
     assert found["eventId"] == str(EVENT)
     assert found["page"] == f"{jaeger.url}/trace/{found['traceId']}"
     assert len(found["spans"]) == 5
-    assert {span["trace_id"] for span in found["spans"]} == {found["traceId"]}
+    assert {span["traceId"] for span in found["spans"]} == {found["traceId"]}
 
 
 def test_an_event_without_a_trace_is_an_error(file: Path, jaeger: Jaeger) -> None:

@@ -1,9 +1,9 @@
 """`make trace-check` would find a span that is missing, at a wrong place or at a wrong time."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from tests._support.trace_checks import checks
 
 from dsql_outbox.cli._tree import SpanView

@@ -1,11 +1,11 @@
 """One trace as lines of text."""
 
-from dataclasses import replace
 from io import StringIO
 from typing import Any
 from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor

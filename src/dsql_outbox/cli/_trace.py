@@ -2,7 +2,7 @@
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -81,13 +81,11 @@ def trace(  # noqa: PLR0913 - one parameter a flag
     """
     url = jaeger.rstrip("/")
     if file is not None:
-        place, spans = str(file), spans_of_file(file)
+        place, spans = str(file), _spans_of_file(file, event_id)
     else:
         since = since or datetime.now(UTC) - _LOOKBACK
-        place, spans = (
-            f"{url} since {since:%Y-%m-%d %H:%M}",
-            spans_of_jaeger(url, str(event_id), since),
-        )
+        place = f"{url} since {since:%Y-%m-%d %H:%M %Z}"
+        spans = spans_of_jaeger(url, str(event_id), since)
     chosen = _choose(traces_of(event_id, spans), trace_id, f"of event {event_id} in {place}")
     page = None if file else page_of(url, chosen[0].trace_id)
     found = Found(event_id, chosen[0].trace_id, page, chosen)
@@ -103,10 +101,20 @@ def traces_of(event_id: UUID, spans: Iterable[SpanView]) -> dict[str, list[SpanV
     wanted: set[str] = set()
     for span in spans:
         traces[span.trace_id][span.span_id] = span
-        named = (span.attributes.get(n) for n in (names.EVENT_ID, names.MESSAGING_MESSAGE_ID))
-        if str(event_id) in named:
+        if _names(span, event_id):
             wanted.add(span.trace_id)
     return {trace_id: list(traces[trace_id].values()) for trace_id in sorted(wanted)}
+
+
+def _names(span: SpanView, event_id: UUID) -> bool:
+    found = (span.attributes.get(n) for n in (names.EVENT_ID, names.MESSAGING_MESSAGE_ID))
+    return str(event_id) in found
+
+
+def _spans_of_file(path: Path, event_id: UUID) -> Iterator[SpanView]:
+    """Two passes: a collector's file may be larger than memory."""
+    wanted = {span.trace_id for span in spans_of_file(path) if _names(span, event_id)}
+    return (span for span in spans_of_file(path) if span.trace_id in wanted)
 
 
 def _choose(

@@ -2,8 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from dsql_outbox.observability import attributes as names
 
@@ -18,8 +20,7 @@ _NUMBERS: Final = 20
 _STYLES: Final = {"committed": "green", "resolved": "green", "delivered": "green"}
 
 
-@dataclass(frozen=True, slots=True)
-class SpanView:
+class SpanView(msgspec.Struct, frozen=True, rename="camel"):
     """What the tree needs of a span: ids in hexadecimal, times in Unix nanoseconds."""
 
     trace_id: str
@@ -30,7 +31,7 @@ class SpanView:
     start_ns: int
     end_ns: int
     failed: bool = False
-    attributes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    attributes: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])
 
 
 def view_recorded(spans: "Iterable[ReadableSpan]") -> list[SpanView]:
