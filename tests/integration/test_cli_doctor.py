@@ -1,33 +1,26 @@
 """``dsql-outbox doctor`` on a real PostgreSQL: healthy, and with things broken on purpose."""
 
-import json
 import os
 import pty
 import re
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import psycopg
 import pytest
-from click.testing import CliRunner, Result
 from psycopg import sql as composed
-from tests._support.commands import Command
+from tests._support.doctors import found, run, verdicts
 
-from dsql_outbox.cli import main
 from dsql_outbox.cli._doctor import CHECKS, LARGE, PROBES
-from dsql_outbox.cli._doctor._finding import Finding
-from dsql_outbox.cli._doctor._run import findings
 from dsql_outbox.cli._doctor._visit import Visit
 from dsql_outbox.outbox import Database
-from dsql_outbox.schema import apply, check
+from dsql_outbox.schema import apply
 from dsql_outbox.testing import PostgresProxy
-
-INSERT = 'INSERT INTO "outbox".doctor_scratch'
 
 
 @pytest.fixture
@@ -46,26 +39,6 @@ def sql(url: str) -> Iterator[psycopg.Connection[Any]]:
 def proxy(url: str) -> Iterator[PostgresProxy]:
     with PostgresProxy(url) as proxy:
         yield proxy
-
-
-def run(url: str, *words: str) -> Result:
-    return CliRunner().invoke(main, ["doctor", "--database", url, *words])
-
-
-def found(done: Result) -> dict[str, dict[str, Any]]:
-    """The findings of a run with --json, by name."""
-    report = json.loads(done.stdout)
-    assert done.exit_code == (1 if report["failed"] else 0)
-    return {finding["name"]: finding for finding in report["findings"]}
-
-
-def verdicts(told: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    return {name: finding["verdict"] for name, finding in told.items()}
-
-
-def scratch_tables(sql: psycopg.Connection[Any]) -> int:
-    rows = sql.execute("SELECT count(*) FROM pg_class WHERE relname = 'doctor_scratch'").fetchall()
-    return int(rows[0][0])
 
 
 def as_role(sql: psycopg.Connection[Any], url: str, *grants: str) -> Iterator[str]:
@@ -118,7 +91,7 @@ def test_a_healthy_database_is_told_check_by_check(url: str, sql: psycopg.Connec
     assert told["server"]["values"]["kind"] == "PostgreSQL"
     assert abs(told["clock"]["values"]["offset"]) < 1
     assert told["shards"]["values"] == {"shards": 3, "leased": 0}
-    assert told["relay"]["text"] == "1 publishers alive, nothing waits"
+    assert told["relay"]["text"] == "1 publisher alive, nothing waits"
 
 
 def test_without_probe_nothing_is_written(proxy: PostgresProxy) -> None:
@@ -127,24 +100,6 @@ def test_without_probe_nothing_is_written(proxy: PostgresProxy) -> None:
     assert texts
     writes = re.compile(r"\b(INSERT|UPDATE|DELETE|CREATE|DROP|GRANT|ALTER)\b")
     assert [text for text in texts if writes.search(text)] == []
-
-
-def test_every_probe_has_an_answer_and_the_scratch_table_is_dropped(
-    url: str, sql: psycopg.Connection[Any]
-) -> None:
-    told = found(run(url, "--probe", "--probe-large", "--json"))
-    assert list(told) == [*CHECKS, *PROBES, *LARGE]
-    assert {told[name]["verdict"] for name in (*PROBES, *LARGE)} == {"ok"}
-    assert told["first inserts"]["values"] == {
-        "first": None,
-        "second": "23505",
-        "where": "statement",
-        "waited": True,
-    }
-    assert told["updates"]["values"]["second"] == "40001"
-    assert told["skip locked"]["values"]["works"] is True
-    assert scratch_tables(sql) == 0
-    assert check(Database(url)) == []
 
 
 def test_lines_are_aligned_with_a_count_of_verdicts_at_the_end(url: str) -> None:
@@ -279,106 +234,14 @@ def test_what_a_writer_may_not_read_is_unknown_to_it_and_no_failure(writer_url: 
     assert {told[name]["sqlstate"] for name in hidden} == {"42501"}
 
 
-# Answers of another kind of database.
+# The page about it.
 
 
-def test_refused_modifying_ctes_are_a_warning_with_what_a_writer_does(proxy: PostgresProxy) -> None:
-    proxy.refuse(sqlstate="0A000", message="not supported", matching="WITH one AS")
-    told = found(run(proxy.url, "--probe", "--json"))
-    assert told["modifying CTE"]["verdict"] == "warn"
-    assert "writers take the plain form" in told["modifying CTE"]["text"]
-    assert {told[name]["verdict"] for name in PROBES if name != "modifying CTE"} == {"ok"}
-
-
-@pytest.mark.parametrize("name", [name for name in PROBES if name not in {"uuidv7", "lock range"}])
-def test_a_probe_that_errors_is_told_with_its_sqlstate_and_the_others_go_on(
-    proxy: PostgresProxy, sql: psycopg.Connection[Any], name: str
-) -> None:
-    matching = {
-        "commit": INSERT,
-        "pipeline": "BEGIN",
-        "row comparison": "EXPLAIN SELECT",
-        "lateral read": "LATERAL (",
-        "unnest": "jsonb[]",
-        "column grant": "GRANT SELECT (",
-        "json": "RETURNING doc",
-        "convert_to": "convert_to",
-        "first inserts": "BEGIN ISOLATION",
-        "skip locked": "SKIP LOCKED",
-        "metering": "EXPLAIN (ANALYZE",
-        "first upserts": "BEGIN ISOLATION",
-        "updates": "BEGIN ISOLATION",
-        "async index": "sys.jobs",
-        "modifying CTE": "WITH one AS",
-    }[name]
-    with Visit(Database(proxy.url)) as visit:
-        visit.rows("doctor_scratch_create")
-        proxy.refuse(sqlstate="XX001", message="broken here", matching=matching)
-        told = list(findings(visit, {name: PROBES[name], "uuidv7": PROBES["uuidv7"]}))
-    sql.execute("DROP TABLE outbox.doctor_scratch")
-    assert told == [
-        Finding(name, "unknown", "XX001: broken here", sqlstate="XX001"),
-        Finding("uuidv7", "ok", "works; no statement of ours needs it", values={"works": True}),
-    ]
-
-
-def test_a_connection_lost_in_a_probe_is_a_failure_and_the_others_go_on(
-    proxy: PostgresProxy, sql: psycopg.Connection[Any]
-) -> None:
-    proxy.cut("before", matching="LATERAL (SELECT position".replace("(", "(\n  "))
-    told = found(run(proxy.url, "--probe", "--json"))
-    assert told["lateral read"]["verdict"] == "fail"
-    assert {told[name]["verdict"] for name in PROBES if name != "lateral read"} == {"ok"}
-    assert scratch_tables(sql) == 0
-
-
-def test_a_changed_catalog_is_asked_again_once(proxy: PostgresProxy) -> None:
-    changed = "schema has been updated by another transaction (OC001)"
-    proxy.refuse(1, message=changed, matching="jsonb[]")
-    assert found(run(proxy.url, "--probe", "--json"))["unnest"]["verdict"] == "ok"
-    proxy.refuse(2, message=changed, matching="jsonb[]")
-    told = found(run(proxy.url, "--probe", "--json"))["unnest"]
-    assert (told["verdict"], told["sqlstate"]) == ("unknown", "40001")
-
-
-def test_a_conflict_at_commit_is_told_to_be_there(proxy: PostgresProxy) -> None:
-    proxy.refuse(1, at="commit", matching=f"{INSERT} (shard, position, event_id)\nVALUES (0, 1000")
-    told = found(run(proxy.url, "--probe", "--json"))
-    assert told["first inserts"]["values"]["first"] == "40001"
-    assert told["first inserts"]["values"]["where"] == "COMMIT"
-
-
-def test_a_large_message_may_cost_its_connection(proxy: PostgresProxy) -> None:
-    proxy.cut("before", matching="octet_length")
-    told = found(run(proxy.url, "--probe", "--probe-large", "--json"))
-    assert told["large message"]["text"].startswith("a message over 10 MiB drops the connection")
-    assert verdicts(told)["large message"] == "ok"
-
-
-# The scratch table.
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_doctor_drops_its_scratch_table(
-    proxy: PostgresProxy, sql: psycopg.Connection[Any], number: signal.Signals
-) -> None:
-    held = proxy.hold(matching="jsonb[]")
-    with Command("doctor", "--database", proxy.url, "--probe") as command:
-        held.arrived()
-        assert scratch_tables(sql) == 1
-        command.signal(number)
-        done = command.finish()
-    held.drop()
-    assert done.code == 1
-    assert "Aborted!" in done.err
-    assert scratch_tables(sql) == 0
-
-
-def test_a_scratch_table_that_is_there_is_left_alone_and_named(
-    url: str, sql: psycopg.Connection[Any]
-) -> None:
-    sql.execute("CREATE TABLE outbox.doctor_scratch ()")
-    told = found(run(url, "--probe", "--json"))["probe"]
-    assert told["verdict"] == "unknown"
-    assert told["text"].endswith('run DROP TABLE IF EXISTS "outbox".doctor_scratch')
-    assert scratch_tables(sql) == 1
+def test_the_page_shows_what_is_printed_and_explains_every_probe() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")
+    for name in (*PROBES, *LARGE):
+        assert re.search(rf"^ok       {name} ", page, re.MULTILINE), name
+        assert re.search(rf"^\|.*\| `{name}`", page, re.MULTILINE), name
+    for name in CHECKS:
+        assert re.search(rf"^(ok|fail) +{name} ", page, re.MULTILINE), name
+        assert re.search(rf"^\| ([\w ]+, )*{name}[ ,]", page, re.MULTILINE), name

@@ -3,8 +3,9 @@
 import psycopg
 import pytest
 
+from dsql_outbox.cli._doctor._costs import judge_metering
 from dsql_outbox.cli._doctor._judge import judge_clock, judge_relay, judge_role, judge_tls
-from dsql_outbox.cli._doctor._probes import judge_metering, judge_plan
+from dsql_outbox.cli._doctor._probes import judge_plan
 from dsql_outbox.cli._doctor._races import Outcome, Race, judge
 from dsql_outbox.cli._doctor._run import failure
 from dsql_outbox.outbox import SchemaError

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from dsql_outbox.cli._status_tables import duration
+
 from ._finding import Finding, Verdict
 
 _SKEW_WARN: Final = 1.0
@@ -62,8 +64,10 @@ def judge_role(user: str, schema: str, lacks: Mapping[str, Sequence[tuple[str, s
 
 def judge_relay(alive: int, oldest: float | None) -> Finding:
     """`alive` publishers; the `oldest` message waits for so many seconds, None: nothing waits."""
-    waits = "nothing waits" if oldest is None else f"the oldest message waits for {oldest:.1f} s"
-    text = f"{alive} publishers alive, {waits}"
+    waits = (
+        "nothing waits" if oldest is None else f"the oldest message waits for {duration(oldest)}"
+    )
+    text = f"{alive} publisher{'s' * (alive != 1)} alive, {waits}"
     values = {"alive": alive, "oldest": oldest}
     late = oldest is not None and oldest > _OLD
     if not alive:

@@ -1,43 +1,23 @@
 """The probes: each tries in the scratch table what the documentation leaves open."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from itertools import count
-from statistics import median
-from time import monotonic
 from typing import Final
 
 import psycopg
 
-from dsql_outbox.outbox import Connection
-
+from ._costs import async_index, commit, large_message, metering
 from ._finding import Finding, Verdict
 from ._races import first_inserts, first_upserts, skip_locked, updates
 from ._visit import Visit, run
 
 Probe = Callable[[Visit], Iterator[Finding]]
 
-_COMMITS: Final = 10
-_LARGE: Final = 11 << 20
-"""Bytes; Aurora DSQL's limit for a message is 10 MiB (AWS, Aurora DSQL quotas)."""
-
 _EXACT: Final = r'{"b": "\u0000", "a": 1, "a" : 2, "lone": "\ud800", "big": 1e200000}'
 
 _REFUSED: Final = (psycopg.errors.FeatureNotSupported, psycopg.errors.SyntaxError)
 
 _position = count(1)
-
-
-def commit(visit: Visit) -> Iterator[Finding]:
-    """How long the smallest write takes."""
-    taken: list[float] = []
-    for _ in range(_COMMITS):
-        position, start = next(_position), monotonic()
-        visit.rows("doctor_insert", position=position)
-        taken.append(monotonic() - start)
-    seconds = median(taken)
-    text = f"{seconds * 1000:.2f} ms for the smallest write, median of {_COMMITS}"
-    yield Finding("commit", "ok", text, values={"seconds": seconds})
 
 
 def modifying_cte(visit: Visit) -> Iterator[Finding]:
@@ -87,7 +67,11 @@ def judge_plan(plan: list[str]) -> Finding:
 def lateral(visit: Visit) -> Iterator[Finding]:
     """Whether one statement reads several shards."""
     visit.rows("doctor_insert", position=next(_position))
-    rows = visit.rows("doctor_lateral")
+    try:
+        rows = visit.rows("doctor_lateral")
+    except _REFUSED as error:
+        yield _refused("lateral read", error, "a relay cannot work here")
+        return
     yield _answered(
         "lateral read", [(1,)], [(min(1, rows[0][0]),)], "works: one read for all shards"
     )
@@ -108,7 +92,11 @@ def column_grant(visit: Visit) -> Iterator[Finding]:
 
 def json_exact(visit: Visit) -> Iterator[Finding]:
     """Whether a json column gives back what it was given."""
-    rows = visit.rows("doctor_json", {"doc": _EXACT}, position=next(_position))
+    try:
+        rows = visit.rows("doctor_json", {"doc": _EXACT}, position=next(_position))
+    except (*_REFUSED, psycopg.DataError) as error:
+        yield _refused("json", error, "events with such texts cannot be stored")
+        return
     same = "exact: order, spaces, repeated keys, \\u0000, lone surrogates, 1e200000"
     yield _answered("json", [(_EXACT,)], rows, same, otherwise="fail")
 
@@ -147,63 +135,9 @@ def lock_range(visit: Visit) -> Iterator[Finding]:
     yield Finding("lock range", "ok", text, values={"works": True})
 
 
-def metering(visit: Visit) -> Iterator[Finding]:
-    """What an insert of 4 KiB costs, and an update of one small column in it."""
-    position = next(_position)
-    costs = {
-        what: [str(line).strip() for (line,) in visit.rows(name, position=position)]
-        for what, name in (("insert", "doctor_cost_insert"), ("update", "doctor_cost_update"))
-    }
-    yield judge_metering(costs, is_dsql=visit.is_dsql)
-
-
-def judge_metering(plans: Mapping[str, list[str]], *, is_dsql: bool) -> Finding:
-    """`plans` are the lines of EXPLAIN for each statement."""
-    told = {what: [line for line in lines if "DPU" in line] for what, lines in plans.items()}
-    if not any(told.values()):
-        if is_dsql:
-            return Finding("metering", "unknown", "EXPLAIN tells no DPU")
-        return Finding("metering", "ok", "not asked: PostgreSQL does not bill by use")
-    parts = [f"{what} of 4 KiB: {', '.join(lines)}" for what, lines in told.items()]
-    return Finding("metering", "ok", "; ".join(parts))
-
-
-def async_index(visit: Visit) -> Iterator[Finding]:
-    """Whether the end of an index build disturbs sessions that are open."""
-    if not visit.is_dsql:
-        yield Finding("async index", "ok", "not asked: PostgreSQL has none")
-        return
-    with visit.connect() as other:
-        ((job,),) = visit.rows("doctor_index_async")
-        _read_twice(visit, other)  # the beginning of the build may disturb as well
-        visit.rows("doctor_index_wait", job=str(job))
-        try:
-            run(other, visit.schema, "doctor_count", position=0)
-        except psycopg.errors.SerializationFailure as error:
-            text = f"an open session gets {error.sqlstate} when the build ends: writers retry it"
-            yield Finding("async index", "ok", text, sqlstate=error.sqlstate)
-            return
-    yield Finding("async index", "ok", "an open session does not notice that the build ended")
-
-
-def _read_twice(visit: Visit, other: Connection) -> None:
-    for _ in range(2):
-        with suppress(psycopg.errors.SerializationFailure):
-            run(other, visit.schema, "doctor_count", position=0)
-
-
-def large_message(visit: Visit) -> Iterator[Finding]:
-    """What becomes of a message that is too large; it may cost the connection that sends it."""
-    with visit.connect() as other:
-        try:
-            run(other, visit.schema, "doctor_large", {"text": "x" * _LARGE})
-        except psycopg.Error as error:
-            lost = error.sqlstate is None
-            how = "drops the connection" if lost else f"is refused with {error.sqlstate}"
-            text = f"a message over 10 MiB {how}; writers refuse an event over 8 MiB themselves"
-            yield Finding("large message", "ok", text, sqlstate=error.sqlstate)
-            return
-    yield Finding("large message", "ok", "a message over 10 MiB is taken")
+def _refused(name: str, error: psycopg.Error, consequence: str) -> Finding:
+    text = f"refused with {error.sqlstate}: {consequence}"
+    return Finding(name, "fail", text, "use another database", sqlstate=error.sqlstate)
 
 
 def _answered(

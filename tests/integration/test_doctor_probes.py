@@ -1,0 +1,167 @@
+"""``dsql-outbox doctor --probe``: what it asks, what it makes of refusals, and what it leaves."""
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from tests._support.commands import Command
+from tests._support.doctors import found, run, scratch_tables, verdicts
+
+from dsql_outbox.cli._doctor import CHECKS, LARGE, PROBES, _races
+from dsql_outbox.cli._doctor._finding import Finding
+from dsql_outbox.cli._doctor._run import findings
+from dsql_outbox.cli._doctor._visit import Visit
+from dsql_outbox.outbox import Database
+from dsql_outbox.schema import check
+from dsql_outbox.testing import PostgresProxy
+
+INSERT = 'INSERT INTO "outbox".doctor_scratch'
+
+
+@pytest.fixture(autouse=True)
+def quick_races(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On this machine a statement that waits is known at once."""
+    monkeypatch.setattr(_races, "_WAIT", 0.05)
+
+
+@pytest.fixture
+def sql(url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
+
+
+def test_every_probe_has_an_answer_and_the_scratch_table_is_dropped(
+    url: str, sql: psycopg.Connection[Any]
+) -> None:
+    told = found(run(url, "--probe", "--probe-large", "--json"))
+    assert list(told) == [*CHECKS, *PROBES, *LARGE]
+    assert {told[name]["verdict"] for name in (*PROBES, *LARGE)} == {"ok"}
+    assert told["first inserts"]["values"] == {
+        "first": None,
+        "second": "23505",
+        "where": "statement",
+        "waited": True,
+    }
+    assert told["updates"]["values"]["second"] == "40001"
+    assert told["skip locked"]["values"]["works"] is True
+    assert scratch_tables(sql) == 0
+    assert check(Database(url)) == []
+
+
+# Answers of another kind of database.
+
+
+def test_refused_modifying_ctes_are_a_warning_with_what_a_writer_does(proxy: PostgresProxy) -> None:
+    proxy.refuse(sqlstate="0A000", message="not supported", matching="WITH one AS")
+    told = found(run(proxy.url, "--probe", "--json"))
+    assert told["modifying CTE"]["verdict"] == "warn"
+    assert "writers take the plain form" in told["modifying CTE"]["text"]
+    assert {told[name]["verdict"] for name in PROBES if name != "modifying CTE"} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("name", "matching", "sqlstate"),
+    [("lateral read", "AS c(shard, position)\nCROSS", "0A000"), ("json", "RETURNING doc", "22P05")],
+)
+def test_a_refusal_of_what_the_outbox_cannot_do_without_is_a_failure(
+    proxy: PostgresProxy, name: str, matching: str, sqlstate: str
+) -> None:
+    proxy.refuse(sqlstate=sqlstate, message="not supported", matching=matching)
+    told = found(run(proxy.url, "--probe", "--json"))[name]
+    assert (told["verdict"], told["sqlstate"]) == ("fail", sqlstate)
+
+
+@pytest.mark.parametrize("name", [name for name in PROBES if name not in {"uuidv7", "lock range"}])
+def test_a_probe_that_errors_is_told_with_its_sqlstate_and_the_others_go_on(
+    proxy: PostgresProxy, sql: psycopg.Connection[Any], name: str
+) -> None:
+    matching = {
+        "commit": INSERT,
+        "pipeline": "BEGIN",
+        "row comparison": "EXPLAIN SELECT",
+        "lateral read": "LATERAL (",
+        "unnest": "jsonb[]",
+        "column grant": "GRANT SELECT (",
+        "json": "RETURNING doc",
+        "convert_to": "convert_to",
+        "first inserts": "BEGIN ISOLATION",
+        "skip locked": "SKIP LOCKED",
+        "metering": "EXPLAIN (ANALYZE",
+        "first upserts": "BEGIN ISOLATION",
+        "updates": "BEGIN ISOLATION",
+        "async index": "sys.jobs",
+        "modifying CTE": "WITH one AS",
+    }[name]
+    with Visit(Database(proxy.url)) as visit:
+        visit.rows("doctor_scratch_create")
+        proxy.refuse(sqlstate="XX001", message="broken here", matching=matching)
+        told = list(findings(visit, {name: PROBES[name], "uuidv7": PROBES["uuidv7"]}))
+    sql.execute("DROP TABLE outbox.doctor_scratch")
+    assert told == [
+        Finding(name, "unknown", "XX001: broken here", sqlstate="XX001"),
+        Finding("uuidv7", "ok", "works; no statement of ours needs it", values={"works": True}),
+    ]
+
+
+def test_a_connection_lost_in_a_probe_is_a_failure_and_the_others_go_on(
+    proxy: PostgresProxy, sql: psycopg.Connection[Any]
+) -> None:
+    proxy.cut("before", matching="LATERAL (SELECT position".replace("(", "(\n  "))
+    told = found(run(proxy.url, "--probe", "--json"))
+    assert told["lateral read"]["verdict"] == "fail"
+    assert {told[name]["verdict"] for name in PROBES if name != "lateral read"} == {"ok"}
+    assert scratch_tables(sql) == 0
+
+
+def test_a_changed_catalog_is_asked_again_once(proxy: PostgresProxy) -> None:
+    changed = "schema has been updated by another transaction (OC001)"
+    proxy.refuse(1, message=changed, matching="jsonb[]")
+    assert found(run(proxy.url, "--probe", "--json"))["unnest"]["verdict"] == "ok"
+    proxy.refuse(2, message=changed, matching="jsonb[]")
+    told = found(run(proxy.url, "--probe", "--json"))["unnest"]
+    assert (told["verdict"], told["sqlstate"]) == ("unknown", "40001")
+
+
+def test_a_conflict_at_commit_is_told_to_be_there(proxy: PostgresProxy) -> None:
+    proxy.refuse(1, at="commit", matching=f"{INSERT} (shard, position, event_id)\nVALUES (0, 1000")
+    told = found(run(proxy.url, "--probe", "--json"))
+    assert told["first inserts"]["values"]["first"] == "40001"
+    assert told["first inserts"]["values"]["where"] == "COMMIT"
+
+
+def test_a_large_message_may_cost_its_connection(proxy: PostgresProxy) -> None:
+    proxy.cut("before", matching="octet_length")
+    told = found(run(proxy.url, "--probe", "--probe-large", "--json"))
+    assert told["large message"]["text"].startswith("a message over 10 MiB drops the connection")
+    assert verdicts(told)["large message"] == "ok"
+
+
+# The scratch table.
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_doctor_drops_its_scratch_table(
+    proxy: PostgresProxy, sql: psycopg.Connection[Any], number: signal.Signals
+) -> None:
+    held = proxy.hold(matching="jsonb[]")
+    with Command("doctor", "--database", proxy.url, "--probe") as command:
+        held.arrived()
+        assert scratch_tables(sql) == 1
+        command.signal(number)
+        done = command.finish()
+    held.drop()
+    assert done.code == 1
+    assert "Aborted!" in done.err
+    assert scratch_tables(sql) == 0
+
+
+def test_a_scratch_table_that_is_there_is_left_alone_and_named(
+    url: str, sql: psycopg.Connection[Any]
+) -> None:
+    sql.execute("CREATE TABLE outbox.doctor_scratch ()")
+    told = found(run(url, "--probe", "--json"))["probe"]
+    assert told["verdict"] == "unknown"
+    assert told["text"].endswith('run DROP TABLE IF EXISTS "outbox".doctor_scratch')
+    assert scratch_tables(sql) == 1
