@@ -41,6 +41,10 @@ class Holds:
             self._by_key = await self._store.holds(shards)
             self._read_at = monotonic()
 
+    def doubt(self) -> None:
+        """A message whose wait is over was not there: see at once what an operator did."""
+        self._read_at = float("-inf")
+
     def drop(self, shards: Collection[int]) -> None:
         """Forget shards that are no longer ours."""
         self._by_key = {k: h for k, h in self._by_key.items() if h.id.shard not in shards}

@@ -1,7 +1,6 @@
 """One relay round: read, publish, settle; in a row of rounds these overlap."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 from time import monotonic, time_ns
 from typing import NamedTuple
 
@@ -87,7 +86,11 @@ class Relay:
         statements, deleted = self._store.statements, self._store.deleted
         with self._leases.round() as epochs:
             await self._follow(epochs)
-            done = await self._relay(overlap=overlap, probe=probe) if epochs else Round()
+            try:
+                done = await self._relay(overlap=overlap, probe=probe) if epochs else Round()
+            except Exception:
+                self._start_over()
+                raise
         if self._ahead is None:
             await self.settle()
             self._deleted.clear()
@@ -118,6 +121,11 @@ class Relay:
             self._cursors.add(gained)
             self._epochs = dict(epochs)
 
+    def _start_over(self) -> None:
+        """Read all from the head: what was read and not sent is not known any more."""
+        self._cursors.back_to(dict.fromkeys(self._epochs, HEAD))
+        self._unsent = set()
+
     async def _relay(self, *, overlap: bool, probe: bool) -> Round:
         await self._holds.refresh(self._epochs)
         rows = await self._next()
@@ -126,12 +134,16 @@ class Relay:
         self._deleted.clear()  # what is read from now on holds none of these
         self._cursors.back_to(dict.fromkeys(selection.rewind, HEAD))
         chosen = selection.rows[:1] if probe else selection.rows
-        send = _Once(partial(self._send, chosen))
+        done: list[_Sent] = []
+
+        async def send() -> None:
+            done.append(await self._send(chosen))
+
         if overlap and self._cursors.behind:
             await _together(self.settle, self._read_ahead, send)
         else:
             await send()
-        sent = send.result
+        (sent,) = done
         # Not sooner: a read that is under way moves the cursors on when it ends.
         unsent = [*sent.unsent, *selection.rows[len(chosen) :]]
         self._cursors.back_to(_places(unsent))
@@ -158,7 +170,8 @@ class Relay:
     async def _read(self) -> _Read:
         began = monotonic()
         epochs = dict(self._epochs)
-        for row in self._holds.due(began):
+        due = {row.shard: row for row in sorted(self._holds.due(began), reverse=True)}
+        for row in due.values():
             self._cursors.back_to({row.shard: Place(row.position, HEAD.event_id)})
         starts = self._cursors.starts(began)
         limits = {shard: self._cursors.limit(shard) for shard in starts}
@@ -166,6 +179,8 @@ class Relay:
         rows = await self._store.read(starts, limits, byte_limit)
         now = monotonic()
         self._cursors.advance(starts, limits, rows, now, now - began)
+        if due and not {row.id for row in rows}.issuperset(due.values()):
+            self._holds.doubt()
         return _Read(rows, epochs)
 
     async def _read_ahead(self) -> None:
@@ -220,17 +235,6 @@ class _Sent(NamedTuple):
     dead: int
     unsent: list[OutboxRow]
     unavailable: SinkUnavailable | None
-
-
-class _Once:
-    """Work whose result is asked for when it has ended."""
-
-    def __init__(self, work: Callable[[], Awaitable[_Sent]]) -> None:
-        self._work = work
-        self.result: _Sent
-
-    async def __call__(self) -> None:
-        self.result = await self._work()
 
 
 async def _together(*works: Callable[[], Awaitable[None]]) -> None:

@@ -282,6 +282,29 @@ async def test_a_running_publisher_notices_that_an_operator_set_a_subject_free(
     assert in_order(sink.messages)
 
 
+async def test_a_failed_message_that_an_operator_gave_up_is_not_looked_for_on_and_on(
+    database: Database, writer: Writer
+) -> None:
+    bad = event("car")
+    writer.write(bad)
+    sink = MemorySink()
+    sink.fail(bad.id, Retry("no"))
+    rounds: list[RoundEnded] = []
+
+    def watch(fact: Fact, /) -> None:
+        if isinstance(fact, RoundEnded):
+            rounds.append(fact)
+
+    slow = settings(backoff_base=0.3, idle_max=10.0)
+    publisher = Publisher(database, sink, slow, hooks=[watch])
+    async with running(publisher):
+        await until(lambda: any(fact.failed for fact in rounds))
+        async with Failures(database) as failures:
+            assert [f.event_id async for f in failures.bury(FailureFilter())] == [bad.id]
+        await until(lambda: publisher._relay is not None and not publisher._relay._holds.by_key)
+        assert sum(fact.statements or 0 for fact in rounds) < 30
+
+
 async def test_until_empty_does_not_wait_for_an_operator(
     database: Database, writer: Writer, sql: psycopg.Connection
 ) -> None:
