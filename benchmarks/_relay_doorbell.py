@@ -5,15 +5,23 @@ from collections.abc import Sequence
 from time import perf_counter
 from uuid import UUID
 
+import psycopg
 from _measure import Target, event
 from _relay_drain import SETTINGS
 from _relay_nats import PATIENCE, STREAM, part
-from _relay_rows import new_database
+from _relay_rows import Rows, fill, new_database
 
 from dsql_outbox.outbox import Database, Message
 from dsql_outbox.publisher import Delivered, Outcome, Publisher, Sink, open_sink
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 from dsql_outbox.writer import AsyncWriter
+
+_BLOCK = """
+INSERT INTO outbox.outbox_failures (event_id, position, shard, attempts, last_error, retry_at)
+SELECT event_id, position, shard, 10, 'no', 'infinity' FROM outbox.outbox ORDER BY position LIMIT 1
+"""
+
+_SWEEP = 5.0  # seconds until the publisher has seen all that waits at its start
 
 Times = dict[UUID, float]
 """When something became of each event."""
@@ -29,6 +37,23 @@ def doorbell(
         Target("one process, p50", part(delays, 0.5) * 1000, 1, most=True, unit=" ms"),
         Target("one process, p99", part(delays, 0.99) * 1000, 3, most=True, unit=" ms"),
     ]
+
+
+def held(
+    server: EmbeddedPostgres, broker: NatsServer, rows: int, a_second: int, seconds: float
+) -> list[Target]:
+    """The same, while so many rows wait behind a blocked one of their subject."""
+    p99: list[float] = []
+    for waiting in (0, rows):
+        url = new_database(server, "held")
+        if waiting:
+            fill(url, Rows(waiting, per_key=waiting, together=True, name="HELD-"))
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute(_BLOCK)
+        delays = sorted(asyncio.run(_write_and_relay(url, broker.url, a_second, seconds)))
+        p99.append(part(delays, 0.99))
+    print(f"  p99 {p99[0] * 1000:.1f} ms, with {rows:,} held rows {p99[1] * 1000:.1f} ms")
+    return [Target("p99 of others with held rows / without", p99[1] / p99[0], 2, most=True)]
 
 
 class _Timed:
@@ -61,6 +86,7 @@ async def _written(
 ) -> list[float]:
     async with AsyncWriter(Database(url), hooks=[publisher.doorbell]) as writer:
         relaying = asyncio.create_task(publisher.run())
+        await asyncio.sleep(_SWEEP)
         committed = Times()
         began = perf_counter()
         for n in range(round(a_second * seconds)):

@@ -3,7 +3,8 @@
 Parts: drain (a null sink beside bare select and delete), writes (row changes and
 statements a batch), backlog (a batch with many rows waiting, and with dead ones),
 nats (beside nats-py), arriving (two publisher processes), doorbell (writer and
-publisher in one process), memory. Exits with 1 when a target is missed.
+publisher in one process), held (the same beside a blocked subject), memory. Exits
+with 1 when a target is missed.
 """
 
 import argparse
@@ -13,13 +14,13 @@ import sys
 
 from _measure import Target, machine
 from _relay_backlog import backlog, memory
-from _relay_doorbell import doorbell
+from _relay_doorbell import doorbell, held
 from _relay_drain import drain, profile, writes
 from _relay_nats import arriving, rate
 
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 
-PARTS = ("drain", "writes", "backlog", "nats", "arriving", "doorbell", "memory")
+PARTS = ("drain", "writes", "backlog", "nats", "arriving", "doorbell", "held", "memory")
 
 
 def options() -> argparse.ArgumentParser:
@@ -29,6 +30,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--rows", type=int, default=50_000, help="of a drain, and of a NATS round")
     parser.add_argument("--backlog", type=int, default=1_000_000, help="rows that wait")
     parser.add_argument("--dead", type=int, default=200_000, help="dead rows")
+    parser.add_argument("--held", type=int, default=100_000, help="rows of a blocked subject")
     parser.add_argument("--seconds", type=float, default=15, help="of arriving, doorbell, memory")
     parser.add_argument("--a-second", type=int, default=10_000, help="events that arrive")
     parser.add_argument("--publish-options", default="", help="more words for the publishers")
@@ -49,6 +51,7 @@ def measure(
             server, broker, given.a_second, given.seconds, given.publish_options
         ),
         "doorbell": lambda: doorbell(server, broker, 200, given.seconds),
+        "held": lambda: held(server, broker, given.held, 200, given.seconds),
         "memory": lambda: memory(server, given.backlog, given.seconds),
     }
     found: list[Target] = []

@@ -15,7 +15,7 @@ rows that must wait starves nothing behind it, and neither do deleted rows that
 an old snapshot keeps alive.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -35,6 +35,9 @@ HEAD: Final = Place(0, UUID(int=0))
 _OVERLAP: Final = 1_000_000
 """Microseconds before the last row seen: most transactions commit sooner than that."""
 
+_STUCK_ROWS: Final = 100
+"""Rows that are read of a shard whose last ones all wait, so that other shards' hardly do."""
+
 _SHARE: Final = 20
 _LONGEST: Final = 60.0
 """Seconds: a late commit waits no longer than that for the next sweep to begin."""
@@ -51,6 +54,7 @@ class _Cursor:
     head_read_last: bool = False
     head_cost: float = 0.0
     sweep_cost: float = 0.0
+    is_stuck: bool = False
 
 
 class Cursors:
@@ -84,10 +88,11 @@ class Cursors:
 
     def limit(self, shard: int) -> int:
         """Rows to read: shards that are behind share a batch, and so do all the others."""
-        sharers = len(self._cursors)
-        if self._cursors[shard].began is not None:
-            sharers = sum(cursor.began is not None for cursor in self._cursors.values())
-        return max(1, self._rows // sharers)
+        sharers, cursor = len(self._cursors), self._cursors[shard]
+        if cursor.began is not None:
+            sharers = sum(each.began is not None for each in self._cursors.values())
+        rows = max(1, self._rows // sharers)
+        return min(rows, _STUCK_ROWS) if cursor.is_stuck else rows
 
     def advance(
         self,
@@ -110,6 +115,11 @@ class Cursors:
                 _go_on(cursor, Place(found[-1].position, found[-1].event_id), now - took)
             else:
                 _stay(cursor, now)
+
+    def chosen(self, read: Collection[int], sent: Collection[int]) -> None:
+        """Of the shards in `read` rows were read, and of those in `sent` some may go."""
+        for shard in read:
+            self._cursors[shard].is_stuck = shard not in sent
 
     def back_to(self, places: Mapping[int, Place]) -> None:
         """Read these shards from these places next, if they are past them."""

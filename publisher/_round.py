@@ -132,6 +132,7 @@ class Relay:
         settled = self._deleted | self._acknowledged
         selection = select(rows, self._holds.by_key, settled, monotonic(), coming=self._unsent)
         self._deleted.clear()  # what is read from now on holds none of these
+        self._cursors.chosen({r.shard for r in rows}, {r.shard for r in selection.rows})
         self._cursors.back_to(dict.fromkeys(selection.rewind, HEAD))
         chosen = selection.rows[:1] if probe else selection.rows
         done: list[_Sent] = []

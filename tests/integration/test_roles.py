@@ -91,12 +91,14 @@ WHO_RUNS = {
         ),
         *("schema_indexes", "schema_shape", "shard_list", "shards_orphaned", "status"),
     ),
+    "anybody": ("doctor",),
     "owner": (
         *("backfill", "events_present", "index", "migration_record", "schema_create"),
         *("shards_add", "shards_present"),
     ),
 }
-"""By their first words; the owner is who migrates, and who runs the demo."""
+"""By their first words; the owner is who migrates, and who runs the demo. doctor asks as
+anybody, and says what it may not see."""
 
 FIELD = re.compile(r"(?<!\{)\{(\w+)\}")
 NAMES = sorted(file.stem for file in Path(dsql_outbox.schema.__file__).parent.glob("statements/*"))

@@ -78,6 +78,14 @@ def test_shards_that_are_behind_share_a_batch() -> None:
     assert cursors.limit(0) == 50
 
 
+def test_of_a_shard_where_all_waits_little_is_read_until_something_goes() -> None:
+    cursors = made([0, 1], rows=1_000, head_interval=100)
+    cursors.chosen({0, 1}, {1})
+    assert (cursors.limit(0), cursors.limit(1)) == (100, 500)
+    cursors.chosen({0}, {0})
+    assert cursors.limit(0) == 500
+
+
 def test_a_shard_can_be_sent_back_to_its_head_at_once() -> None:
     cursors = made([0], rows=LIMIT, head_interval=100)
     read(cursors, rows([1, 2, 3]), now=0)
