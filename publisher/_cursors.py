@@ -17,6 +17,7 @@ an old snapshot keeps alive.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from time import time
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -38,6 +39,9 @@ _OVERLAP: Final = 1_000_000
 _STUCK_ROWS: Final = 100
 """Rows that are read of a shard whose last ones all wait, so that other shards' hardly do."""
 
+_RECENT: Final = 5.0
+"""Seconds before now on our clock: where new rows come in a shard of which nothing was seen."""
+
 _SHARE: Final = 20
 _LONGEST: Final = 60.0
 """Seconds: a late commit waits no longer than that for the next sweep to begin."""
@@ -45,8 +49,13 @@ _LONGEST: Final = 60.0
 
 @dataclass(slots=True)
 class _Cursor:
-    """Where one shard is read on; `began` is when its sweep did, if one is under way."""
+    """Where one shard is read on; `began` is when its sweep did, if one is under way.
 
+    `tail` is where new rows come. While a sweep is stuck in rows that all wait,
+    every second read is from there; `is_tail` tells that the last one was.
+    """
+
+    tail: Place
     deep: Place = HEAD
     last: int = 0
     began: float | None = None
@@ -55,6 +64,7 @@ class _Cursor:
     head_cost: float = 0.0
     sweep_cost: float = 0.0
     is_stuck: bool = False
+    is_tail: bool = False
 
 
 class Cursors:
@@ -67,7 +77,8 @@ class Cursors:
 
     def add(self, shards: Iterable[int]) -> None:
         """Read these shards too, from their head."""
-        self._cursors |= {shard: _Cursor() for shard in shards}
+        recent = Place(int((time() - _RECENT) * 1_000_000), HEAD.event_id)
+        self._cursors |= {shard: _Cursor(recent) for shard in shards}
 
     def drop(self, shards: Iterable[int]) -> None:
         """Read these shards no more, and forget where they were read."""
@@ -81,10 +92,7 @@ class Cursors:
 
     def starts(self, now: float) -> dict[int, Place]:
         """Where to read each shard from."""
-        return {
-            shard: HEAD if self._head_is_due(cursor, now) else cursor.deep
-            for shard, cursor in self._cursors.items()
-        }
+        return {shard: self._start(cursor, now) for shard, cursor in self._cursors.items()}
 
     def limit(self, shard: int) -> int:
         """Rows to read: shards that are behind share a batch, and so do all the others."""
@@ -107,19 +115,25 @@ class Cursors:
         for row in rows:
             by_shard[row.shard].append(row)
         for shard, found in by_shard.items():
-            cursor = self._cursors[shard]
-            _note_head(cursor, starts[shard], now, took)
-            if found:
-                cursor.last = max(cursor.last, found[-1].position)
-            if found and _more_to_read(found, limits[shard]):
-                _go_on(cursor, Place(found[-1].position, found[-1].event_id), now - took)
+            cursor, start = self._cursors[shard], starts[shard]
+            end = Place(found[-1].position, found[-1].event_id) if found else None
+            more = end if end is not None and _more_to_read(found, limits[shard]) else None
+            cursor.last = max(cursor.last, end.position) if end is not None else cursor.last
+            cursor.is_tail = start not in {HEAD, cursor.deep}
+            _note_head(cursor, start, now, took)
+            if cursor.is_tail:
+                cursor.tail = more or max(cursor.tail, _near(cursor))
+            elif more is not None:
+                _go_on(cursor, more, now - took)
             else:
                 _stay(cursor, now)
 
     def chosen(self, read: Collection[int], sent: Collection[int]) -> None:
         """Of the shards in `read` rows were read, and of those in `sent` some may go."""
         for shard in read:
-            self._cursors[shard].is_stuck = shard not in sent
+            cursor = self._cursors[shard]
+            if not cursor.is_tail:
+                cursor.is_stuck = shard not in sent
 
     def back_to(self, places: Mapping[int, Place]) -> None:
         """Read these shards from these places next, if they are past them."""
@@ -128,6 +142,12 @@ class Cursors:
             cursor.deep = min(cursor.deep, place)
             cursor.began = 0.0 if cursor.began is None else cursor.began
             cursor.head_read_last = True
+
+    def _start(self, cursor: _Cursor, now: float) -> Place:
+        if self._head_is_due(cursor, now):
+            return HEAD
+        in_turn = cursor.is_stuck and cursor.began is not None and not cursor.is_tail
+        return cursor.tail if in_turn and cursor.tail > cursor.deep else cursor.deep
 
     def _head_is_due(self, cursor: _Cursor, now: float) -> bool:
         """Never twice in a row, or rounds longer than the interval would read nothing else."""
@@ -159,7 +179,11 @@ def _stay(cursor: _Cursor, now: float) -> None:
     elif cursor.began is None and cursor.head_read_last:
         cursor.sweep_cost = cursor.head_cost
     cursor.began = None
-    cursor.deep = Place(max(0, cursor.last - _OVERLAP), HEAD.event_id)
+    cursor.deep = cursor.tail = _near(cursor)
+
+
+def _near(cursor: _Cursor) -> Place:
+    return Place(max(0, cursor.last - _OVERLAP), HEAD.event_id)
 
 
 def _more_to_read(found: Sequence[OutboxRow], limit: int) -> bool:

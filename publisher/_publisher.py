@@ -205,7 +205,8 @@ class Publisher:
             return min(wait, _SIGN_OF_LIFE)
         if done.delivered or done.failed or done.dead or (done.behind and not done.unsent):
             self._idle = settings.idle_min
-            return 0.0
+            is_stuck = done.held == done.read > 0  # what comes meanwhile rings, or waits no longer
+            return settings.idle_min if is_stuck else 0.0
         idle, self._idle = self._idle, min(settings.idle_max, self._idle * 2)
         jittered = idle * random.uniform(0.75, 1.0)  # noqa: S311 - spreads load, guards nothing
         return min(jittered, max(settings.idle_min, done.retry_in))

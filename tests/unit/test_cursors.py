@@ -10,6 +10,7 @@ from dsql_outbox.publisher._cursors import HEAD, Cursors, Place
 from dsql_outbox.publisher._rows import OutboxRow
 
 LIMIT = 3
+SECOND = 1_000_000
 
 
 def rows(positions: list[int], *, shard: int = 0, seen: int | None = None) -> list[OutboxRow]:
@@ -86,6 +87,23 @@ def test_of_a_shard_where_all_waits_little_is_read_until_something_goes() -> Non
     assert cursors.limit(0) == 500
 
 
+def test_while_a_sweep_is_stuck_every_second_read_is_where_new_rows_come() -> None:
+    cursors = made([0], rows=LIMIT, head_interval=1_000)
+    cursors.advance(cursors.starts(0), {0: LIMIT}, rows([900 * SECOND]), 0)
+    cursors.back_to({0: HEAD})
+    seen: list[int] = []
+    found = rows([1, 2, 3])
+    for n in range(1, 5):
+        starts = cursors.starts(n)
+        seen.append(starts[0].position)
+        cursors.advance(starts, {0: LIMIT}, found, n)
+        cursors.chosen({0}, set())
+        at_tail = n % 2
+        found = rows([901 * SECOND] if at_tail else [3 * n + 1, 3 * n + 2, 3 * n + 3])
+    assert seen == [0, 899 * SECOND, 3, 900 * SECOND]
+    assert cursors.behind
+
+
 def test_a_shard_can_be_sent_back_to_its_head_at_once() -> None:
     cursors = made([0], rows=LIMIT, head_interval=100)
     read(cursors, rows([1, 2, 3]), now=0)
@@ -102,9 +120,6 @@ def test_a_shard_that_was_dropped_and_added_again_is_read_from_its_head() -> Non
     assert cursors.starts(1) == {1: HEAD}
     cursors.add([0])
     assert cursors.starts(1) == {0: HEAD, 1: HEAD}
-
-
-SECOND = 1_000_000
 
 
 def test_when_all_is_seen_it_reads_on_a_second_before_the_last_row() -> None:
