@@ -108,7 +108,7 @@ class _Evaluation:
             case AggregateExpr():
                 return self._aggregate(node)
             case BinaryExpr():
-                return self._binary(str(node.op), self.of(node.lhs), self.of(node.rhs))
+                return self._binary(node)
             case Call():
                 return self._call(node)
             case _:
@@ -148,10 +148,13 @@ class _Evaluation:
         kept = set(node.modifier.labels) if node.modifier else set()
         groups: dict[Labels, list[float]] = defaultdict(list)
         for labels, value in self.of(node.expr).items():
-            groups[frozenset(pair for pair in labels if pair[0] in kept)].append(value)
+            groups[_kept(labels, kept)].append(value)
         return {labels: _JOIN[str(node.op)](values) for labels, values in groups.items()}
 
-    def _binary(self, op: str, left: Vector, right: Any) -> Vector:
+    def _binary(self, node: BinaryExpr) -> Vector:
+        op, left, right = str(node.op), self.of(node.lhs), self.of(node.rhs)
+        if op == "and":
+            return _both(left, right, set(node.modifier.matching.labels))
         if op == "or":
             return {**right, **left}
         other = dict.fromkeys(left, right) if isinstance(right, float) else right
@@ -159,6 +162,16 @@ class _Evaluation:
         if op in _COMPARE:
             return {key: a for key, a, b in pairs if _COMPARE[op](a, b)}
         return {key: _COUNT[op](a, b) for key, a, b in pairs}
+
+
+def _both(left: Vector, right: Vector, on: set[str]) -> Vector:
+    """What of `left` has a partner with the same labels `on`."""
+    partners = {_kept(labels, on) for labels in right}
+    return {labels: value for labels, value in left.items() if _kept(labels, on) in partners}
+
+
+def _kept(labels: Labels, names: set[str]) -> Labels:
+    return frozenset(pair for pair in labels if pair[0] in names)
 
 
 def _quantiles(share: float, buckets: Vector) -> Vector:

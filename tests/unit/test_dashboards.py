@@ -95,6 +95,18 @@ def test_promtool_takes_the_files(words: tuple[str, str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_what_publishers_see_of_the_lag_goes_before_what_writers_saw_last() -> None:
+    (lag,) = (query.expression for query in alerts() if query.place == "alert: OutboxLagging")
+    writer = b"# TYPE outbox_backlog_age_seconds gauge\noutbox_backlog_age_seconds 100\n"
+    broker = b"# TYPE outbox_relay_sink_available gauge\noutbox_relay_sink_available 1\n"
+    publisher = writer.replace(b" 100", b" 1") + broker
+    for expositions, fires in (([writer], True), ([writer, publisher], False)):
+        now = scrape(0, *expositions)
+        assert bool(evaluate(lag, now, now)) is fires
+    behind = scrape(0, writer.replace(b"100", b"0"), writer + broker)
+    assert evaluate(lag, behind, behind)
+
+
 FIRST = b"""# TYPE a counter
 a_total{x="1"} 10
 a_total{x="2"} 0
@@ -134,6 +146,9 @@ g 7
         ("min(g) == 3", None),
         ("absent(g) or sum(g) == 7", 7.0),
         ("absent(h)", 1.0),
+        ("max(g and on (job, instance) a_total)", 7.0),
+        ("max(g and on (job, instance) h) or max(g)", 7.0),
+        ("sum(a_total and on (x) h)", None),
         ('up{job="dsql-outbox"} == 0', None),
     ],
 )
