@@ -6,6 +6,7 @@ No Jaeger runs here: its answers have the form of its own recorded ones.
 import json
 import socket
 from collections.abc import Iterator
+from os import mkfifo
 from pathlib import Path
 from time import time_ns
 from typing import Any
@@ -218,6 +219,15 @@ def test_a_wrong_file_is_named_with_the_line(file: Path, line: bytes) -> None:
     assert (result.exit_code, result.stdout) == (2, "")
     assert f"{file}, line 3, is no OTLP request in JSON with resourceSpans: " in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_pipe_is_refused_since_it_cannot_be_read_twice(tmp_path: Path) -> None:
+    mkfifo(pipe := tmp_path / "pipe")
+
+    result = trace(EVENT, "--file", pipe)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"{pipe} is no regular file: it is read twice" in result.stderr
 
 
 def test_a_jaeger_that_is_not_there_is_unreachable() -> None:

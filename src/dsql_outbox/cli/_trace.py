@@ -13,7 +13,7 @@ import msgspec
 
 from dsql_outbox.observability import attributes as names
 
-from ._errors import short_errors
+from ._errors import Misused, short_errors
 from ._options import option
 from ._trace_file import spans_of_file
 from ._trace_jaeger import page_of, spans_of_jaeger
@@ -113,6 +113,8 @@ def _names(span: SpanView, event_id: UUID) -> bool:
 
 def _spans_of_file(path: Path, event_id: UUID) -> Iterator[SpanView]:
     """Two passes: a collector's file may be larger than memory."""
+    if not path.is_file():
+        raise Misused(f"{path} is no regular file: it is read twice")
     wanted = {span.trace_id for span in spans_of_file(path) if _names(span, event_id)}
     return (span for span in spans_of_file(path) if span.trace_id in wanted)
 
