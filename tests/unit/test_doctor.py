@@ -4,7 +4,14 @@ import psycopg
 import pytest
 
 from dsql_outbox.cli._doctor._costs import judge_metering
-from dsql_outbox.cli._doctor._judge import judge_clock, judge_relay, judge_role, judge_tls
+from dsql_outbox.cli._doctor._judge import (
+    Sample,
+    judge_clock,
+    judge_relay,
+    judge_role,
+    judge_tls,
+    offset_of,
+)
 from dsql_outbox.cli._doctor._probes import judge_plan
 from dsql_outbox.cli._doctor._races import Outcome, Race, judge
 from dsql_outbox.cli._doctor._run import failure
@@ -31,6 +38,11 @@ def test_a_clock_is_judged_by_what_is_sure_of_its_offset(
     assert found.verdict == verdict
     assert found.values == {"offset": offset, "bound": bound}
     assert (found.remedy is None) == (verdict == "ok")
+
+
+def test_the_offset_is_of_the_middle_of_the_quickest_round_trip() -> None:
+    samples = [Sample(8.0, 100.0, 120.0), Sample(2.0, 110.0, 116.0), Sample(4.0, 130.0, 130.0)]
+    assert offset_of(samples) == (5.0, 1.0)
 
 
 @pytest.mark.parametrize(("offset", "words"), [(2.0, "ahead of"), (-2.0, "behind")])

@@ -6,7 +6,7 @@ from time import monotonic, time
 from typing import Final
 
 from ._finding import Finding
-from ._judge import judge_clock, judge_relay, judge_role, judge_tls
+from ._judge import Sample, judge_clock, judge_relay, judge_role, judge_tls, offset_of
 from ._visit import Visit
 
 Check = Callable[[Visit], Iterator[Finding]]
@@ -42,14 +42,12 @@ def isolation(visit: Visit) -> Iterator[Finding]:
 
 def clock(visit: Visit) -> Iterator[Finding]:
     """How far this machine's clock is from the database's."""
-    samples: list[tuple[float, float]] = []
+    samples: list[Sample] = []
     for _ in range(_ROUND_TRIPS):
         before, start = time(), monotonic()
         ((there,),) = visit.rows("doctor_clock")
-        trip = monotonic() - start
-        samples.append((trip, there - (before + trip / 2)))
-    trip, offset = min(samples)
-    yield judge_clock(offset, trip / 2)
+        samples.append(Sample(monotonic() - start, before, there))
+    yield judge_clock(*offset_of(samples))
 
 
 def tls(visit: Visit) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
 """The verdicts that need no database: numbers and names to findings."""
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from dsql_outbox.cli._status_tables import duration
 
@@ -13,6 +13,20 @@ _SKEW_FAIL: Final = 60.0
 
 _OLD: Final = 60.0
 """Seconds that a message may wait while all is well: the relay looks at least once a second."""
+
+
+class Sample(NamedTuple):
+    """One reading of the database's clock `there`, asked at `before` on ours; all in seconds."""
+
+    trip: float
+    before: float
+    there: float
+
+
+def offset_of(samples: Iterable[Sample]) -> tuple[float, float]:
+    """The database's clock less ours, and how far off that may be, by the quickest sample."""
+    trip, before, there = min(samples)
+    return there - (before + trip / 2), trip / 2
 
 
 def judge_clock(offset: float, bound: float) -> Finding:
