@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -311,7 +312,7 @@ def no_fault(_: OutboxProxy) -> None:
 def test_nothing_but_the_connection_is_left_when_it_has_answered(
     load_function: LoadFunction,
     faulty: OutboxProxy,
-    running_threads: Callable[[], set[int | None]],
+    running_threads: Callable[[], set[threading.Thread]],
     path: str,
     set_fault: Callable[[OutboxProxy], None],
     status: int,
@@ -328,12 +329,9 @@ def test_nothing_but_the_connection_is_left_when_it_has_answered(
 
 
 @pytest.fixture
-def running_threads() -> Callable[[], set[int | None]]:
-    """The threads of this process, as the system counts them."""
-    tasks = Path("/proc/self/task")
-    if not tasks.is_dir():
-        pytest.skip("threads are counted by /proc")
-    return lambda: {int(task.name) for task in tasks.iterdir()}
+def running_threads() -> Callable[[], set[threading.Thread]]:
+    """The threads of this process, but for those that the proxy's event loop comes to need."""
+    return lambda: {t for t in threading.enumerate() if not t.name.startswith("asyncio_")}
 
 
 def test_every_variable_and_number_that_users_may_rely_on_is_documented(
