@@ -18,7 +18,7 @@ an old snapshot keeps alive.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import time
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
 from ._rows import OutboxRow
@@ -51,12 +51,16 @@ _LONGEST: Final = 60.0
 class _Cursor:
     """Where one shard is read on; `began` is when its sweep did, if one is under way.
 
-    `tail` is where new rows come. While a sweep is stuck in rows that all wait,
-    every second read is from there; `is_tail` tells that the last one was.
+    Up to three places take turns, so that none hides what is behind it: `deep`, where the
+    sweep is; `again`, from where up to `deep` rows are read once more, since they
+    could not be sent; and `tail`, where new rows come, while the sweep is stuck in
+    rows that all wait. `turn` is the one that was read last.
     """
 
     tail: Place
     deep: Place = HEAD
+    again: Place | None = None
+    turn: Literal["deep", "again", "tail"] = "deep"
     last: int = 0
     began: float | None = None
     head_read_at: float = float("-inf")
@@ -64,7 +68,11 @@ class _Cursor:
     head_cost: float = 0.0
     sweep_cost: float = 0.0
     is_stuck: bool = False
-    is_tail: bool = False
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the shard is known to hold rows to read."""
+        return self.began is not None or self.again is not None
 
 
 class Cursors:
@@ -87,18 +95,31 @@ class Cursors:
 
     @property
     def behind(self) -> bool:
-        """Whether some shard is known to hold rows that were not read yet."""
+        """Whether some shard is known to hold rows to read."""
+        return any(cursor.is_behind for cursor in self._cursors.values())
+
+    @property
+    def sweeping(self) -> bool:
+        """Whether some shard holds rows that no read of its sweep has seen."""
         return any(cursor.began is not None for cursor in self._cursors.values())
+
+    @property
+    def again(self) -> dict[int, int]:
+        """From which position on shards will be read once more."""
+        return {s: c.again.position for s, c in self._cursors.items() if c.again is not None}
 
     def starts(self, now: float) -> dict[int, Place]:
         """Where to read each shard from."""
-        return {shard: self._start(cursor, now) for shard, cursor in self._cursors.items()}
+        return {
+            shard: HEAD if self._head_is_due(cursor, now) else _next(cursor)
+            for shard, cursor in self._cursors.items()
+        }
 
     def limit(self, shard: int) -> int:
         """Rows to read: shards that are behind share a batch, and so do all the others."""
         sharers, cursor = len(self._cursors), self._cursors[shard]
-        if cursor.began is not None:
-            sharers = sum(each.began is not None for each in self._cursors.values())
+        if cursor.is_behind:
+            sharers = sum(each.is_behind for each in self._cursors.values())
         rows = max(1, self._rows // sharers)
         return min(rows, _STUCK_ROWS) if cursor.is_stuck else rows
 
@@ -116,44 +137,46 @@ class Cursors:
             by_shard[row.shard].append(row)
         for shard, found in by_shard.items():
             cursor, start = self._cursors[shard], starts[shard]
-            end = Place(found[-1].position, found[-1].event_id) if found else None
-            more = end if end is not None and _more_to_read(found, limits[shard]) else None
-            cursor.last = max(cursor.last, end.position) if end is not None else cursor.last
-            cursor.is_tail = start not in {HEAD, cursor.deep}
             _note_head(cursor, start, now, took)
-            if cursor.is_tail:
-                cursor.tail = more or max(cursor.tail, _near(cursor))
-            elif more is not None:
-                _go_on(cursor, more, now - took)
+            cursor.turn = _turn_of(cursor, start)
+            if not found or not _more_to_read(found, limits[shard]):
+                _saw_the_rest(cursor, start, found, now)
             else:
-                _stay(cursor, now)
+                _saw_up_to(cursor, start, Place(found[-1].position, found[-1].event_id), now - took)
 
     def chosen(self, read: Collection[int], sent: Collection[int]) -> None:
         """Of the shards in `read` rows were read, and of those in `sent` some may go."""
         for shard in read:
             cursor = self._cursors[shard]
-            if not cursor.is_tail:
+            if cursor.turn == "deep":
                 cursor.is_stuck = shard not in sent
 
     def back_to(self, places: Mapping[int, Place]) -> None:
-        """Read these shards from these places next, if they are past them."""
+        """Read these shards from these places too, if they are past them."""
         for shard, place in places.items():
             cursor = self._cursors[shard]
-            cursor.deep = min(cursor.deep, place)
-            cursor.began = 0.0 if cursor.began is None else cursor.began
-            cursor.head_read_last = True
-
-    def _start(self, cursor: _Cursor, now: float) -> Place:
-        if self._head_is_due(cursor, now):
-            return HEAD
-        in_turn = cursor.is_stuck and cursor.began is not None and not cursor.is_tail
-        return cursor.tail if in_turn and cursor.tail > cursor.deep else cursor.deep
+            if place < cursor.deep:
+                cursor.again = place if cursor.again is None else min(cursor.again, place)
 
     def _head_is_due(self, cursor: _Cursor, now: float) -> bool:
         """Never twice in a row, or rounds longer than the interval would read nothing else."""
         cost = cursor.sweep_cost if cursor.began is None else cursor.head_cost
         interval = max(self._head_interval, min(_LONGEST, _SHARE * cost))
         return now - cursor.head_read_at >= interval and not cursor.head_read_last
+
+
+def _next(cursor: _Cursor) -> Place:
+    """The place whose turn it is."""
+    if cursor.again is not None and cursor.turn != "again":
+        return cursor.again
+    in_turn = cursor.is_stuck and cursor.began is not None and cursor.turn != "tail"
+    return cursor.tail if in_turn and cursor.tail > cursor.deep else cursor.deep
+
+
+def _turn_of(cursor: _Cursor, start: Place) -> Literal["deep", "again", "tail"]:
+    if start == cursor.again:
+        return "again"
+    return "deep" if start in {HEAD, cursor.deep} else "tail"
 
 
 def _note_head(cursor: _Cursor, start: Place, now: float, took: float) -> None:
@@ -163,27 +186,45 @@ def _note_head(cursor: _Cursor, start: Place, now: float, took: float) -> None:
         cursor.head_cost = took
 
 
-def _go_on(cursor: _Cursor, last: Place, began: float) -> None:
-    """There is more to read: a sweep is under way, or begins."""
-    if cursor.began is None:
+def _saw_up_to(cursor: _Cursor, start: Place, end: Place, began: float) -> None:
+    """A read that was cut at `end`: there is more."""
+    cursor.last = max(cursor.last, end.position)
+    if cursor.turn == "tail":
+        cursor.tail = end
+        return
+    if cursor.again is not None and start <= cursor.again:
+        cursor.again = max(cursor.again, end)
+    if cursor.began is None and (start == HEAD or end > cursor.deep):
         cursor.began = began
-        cursor.deep = last
+        cursor.deep = end
     else:
-        cursor.deep = max(cursor.deep, last)
+        cursor.deep = max(cursor.deep, end)
+    _forget_again(cursor)
 
 
-def _stay(cursor: _Cursor, now: float) -> None:
-    """All was seen; what commits from now on has a later position, or nearly."""
-    if cursor.began:
+def _saw_the_rest(cursor: _Cursor, start: Place, found: Sequence[OutboxRow], now: float) -> None:
+    """A read that saw all after its start; what commits from now on has a later position."""
+    if found:
+        cursor.last = max(cursor.last, found[-1].position)
+    near = Place(max(0, cursor.last - _OVERLAP), HEAD.event_id)
+    if cursor.turn == "tail":
+        cursor.tail = max(cursor.tail, near)
+        return
+    if cursor.again is not None and start <= cursor.again:
+        cursor.again = None
+    if cursor.began is not None:
         cursor.sweep_cost = now - cursor.began
-    elif cursor.began is None and cursor.head_read_last:
+    elif cursor.head_read_last:
         cursor.sweep_cost = cursor.head_cost
     cursor.began = None
-    cursor.deep = cursor.tail = _near(cursor)
+    cursor.deep = cursor.tail = near
+    _forget_again(cursor)
 
 
-def _near(cursor: _Cursor) -> Place:
-    return Place(max(0, cursor.last - _OVERLAP), HEAD.event_id)
+def _forget_again(cursor: _Cursor) -> None:
+    """What lies behind the sweep is read by it anyway."""
+    if cursor.again is not None and cursor.again >= cursor.deep:
+        cursor.again = None
 
 
 def _more_to_read(found: Sequence[OutboxRow], limit: int) -> bool:

@@ -74,7 +74,7 @@ class Holds:
     async def fail(self, row: OutboxRow, outcome: Retry | Rejected) -> Literal["failed", "dead"]:
         """Let the row's subject wait, or give the row up."""
         settings, attempts = self._settings, self.attempt(row)
-        error = outcome.error[:_ERROR_LENGTH]
+        error = _storable(outcome.error[:_ERROR_LENGTH])
         exhausted = isinstance(outcome, Rejected) or attempts >= settings.attempts
         if exhausted and settings.on_dead_letter == "release":
             await self._store.bury(row.id, error=error, attempts=attempts)
@@ -89,3 +89,8 @@ class Holds:
     def _backoff(self, attempts: int) -> float:
         settings = self._settings
         return min(settings.backoff_cap, settings.backoff_base * 2.0 ** min(attempts - 1, 64))
+
+
+def _storable(text: str) -> str:
+    """A broker's words as the database takes them: without NUL and half characters."""
+    return text.replace("\0", "").encode(errors="replace").decode()

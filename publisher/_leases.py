@@ -69,6 +69,11 @@ class Leases:
         """The shards that were ours when the database answered last."""
         return self._own.shards
 
+    @property
+    def are_leaving(self) -> bool:
+        """Whether shards of ours are released when the round ends."""
+        return self._own.is_leaving
+
     async def open(self) -> None:
         """Take what can be taken, and keep it; raises the driver's error if that fails."""
         try:

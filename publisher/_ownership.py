@@ -101,7 +101,7 @@ class Ownership:
     def end(self) -> bool:
         """The round is over; returns whether something waits to be released now."""
         self._busy = {}
-        return self.is_stopping or any(held.draining for held in self._held.values())
+        return self.is_leaving
 
     def deadline(self, shard: int) -> float:
         """Until when the round may send messages of a shard.
@@ -142,6 +142,11 @@ class Ownership:
     def is_stopping(self) -> bool:
         """Whether `stop` was called."""
         return self._stop_by < math.inf
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether something is released as soon as no round works on it."""
+        return self.is_stopping or any(held.draining for held in self._held.values())
 
     @property
     def is_able(self) -> bool:

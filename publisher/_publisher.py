@@ -203,9 +203,11 @@ class Publisher:
             return settings.idle_max
         if wait := self._breaker.wait(monotonic()):
             return min(wait, _SIGN_OF_LIFE)
-        if done.delivered or done.failed or done.dead or (done.behind and not done.unsent):
+        if done.delivered or done.failed or done.dead:
             self._idle = settings.idle_min
-            is_stuck = done.held == done.read > 0  # what comes meanwhile rings, or waits no longer
+            return 0.0
+        if done.sweeping or (done.behind and not done.unsent):
+            is_stuck = done.held == done.read > 0  # what comes meanwhile rings, or hardly waits
             return settings.idle_min if is_stuck else 0.0
         idle, self._idle = self._idle, min(settings.idle_max, self._idle * 2)
         jittered = idle * random.uniform(0.75, 1.0)  # noqa: S311 - spreads load, guards nothing

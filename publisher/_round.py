@@ -1,13 +1,15 @@
 """One relay round: read, publish, settle; in a row of rounds these overlap."""
 
+import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import islice
 from time import monotonic, time_ns
 from typing import NamedTuple
 
 import anyio
 import msgspec
 
-from dsql_outbox.outbox import Message, SinkUnavailable
+from dsql_outbox.outbox import MAX_TRANSACTION_ROWS, Message, SinkUnavailable
 
 from ._cursors import HEAD, Cursors, Place
 from ._holds import Holds
@@ -17,16 +19,17 @@ from ._select import select
 from ._settings import PublisherSettings
 from ._store import Store
 from ._waves import Waves, publish_in_waves
-from .sinks import Delivered, NotAttempted, Rejected, Retry, Sink
+from .sinks import Delivered, Rejected, Retry, Sink
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
     """What one round did, in messages.
 
     `deleted` rows left the outbox. `held` rows wait behind others of their
-    subject, `unsent` ones for the next round. `behind` tells that more rows are
-    known to be there, `retry_in` in how many seconds the next failed message is
-    due; `unavailable` is what a broker that could not be reached said.
+    subject, `unsent` ones for the next round. `behind` tells that there are rows to
+    read, `sweeping` that some of them were not read yet, `retry_in` in how many
+    seconds the next failed message is due. `unavailable` is what a broker that
+    could not be reached said.
     """
 
     read: int = 0
@@ -38,6 +41,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     unsent: int = 0
     statements: int = 0
     behind: bool = False
+    sweeping: bool = False
     retry_in: float = float("inf")
     unavailable: SinkUnavailable | None = None
 
@@ -69,7 +73,6 @@ class Relay:
         self._ahead: _Read | None = None
         self._acknowledged: dict[RowId, str] = {}
         self._deleted: dict[RowId, str] = {}
-        self._unsent: set[tuple[str, int]] = set()
 
     async def round(self, *, overlap: bool = False, probe: bool = False) -> Round:
         """Do one round; raises the driver's error if the database fails.
@@ -84,6 +87,8 @@ class Relay:
         one message, and the broker has it.
         """
         statements, deleted = self._store.statements, self._store.deleted
+        if len(self._acknowledged) > self._settings.batch_rows:
+            await self.settle()  # deleting has failed: no more is sent meanwhile
         with self._leases.round() as epochs:
             await self._follow(epochs)
             try:
@@ -91,9 +96,10 @@ class Relay:
             except Exception:
                 self._start_over()
                 raise
-        if self._ahead is None:
-            await self.settle()
-            self._deleted.clear()
+            if self._ahead is None or self._leases.are_leaving:
+                await self.settle()  # before a shard is another's, who would send it once more
+            if self._ahead is None:
+                self._deleted.clear()
         return msgspec.structs.replace(
             done,
             statements=self._store.statements - statements,
@@ -102,8 +108,8 @@ class Relay:
 
     async def settle(self) -> None:
         """Delete what was delivered."""
-        if self._acknowledged:
-            rows = dict(self._acknowledged)
+        while self._acknowledged:
+            rows = dict(islice(self._acknowledged.items(), MAX_TRANSACTION_ROWS))
             await self._store.delete(rows)
             self._deleted |= rows  # a read that is under way, or was done ahead, may hold them yet
             self._acknowledged = {
@@ -124,17 +130,18 @@ class Relay:
     def _start_over(self) -> None:
         """Read all from the head: what was read and not sent is not known any more."""
         self._cursors.back_to(dict.fromkeys(self._epochs, HEAD))
-        self._unsent = set()
 
     async def _relay(self, *, overlap: bool, probe: bool) -> Round:
         await self._holds.refresh(self._epochs)
         rows = await self._next()
         settled = self._deleted | self._acknowledged
-        selection = select(rows, self._holds.by_key, settled, monotonic(), coming=self._unsent)
+        selection = select(
+            rows, self._holds.by_key, settled, monotonic(), again=self._cursors.again
+        )
         self._deleted.clear()  # what is read from now on holds none of these
         self._cursors.chosen({r.shard for r in rows}, {r.shard for r in selection.rows})
         self._cursors.back_to(dict.fromkeys(selection.rewind, HEAD))
-        chosen = selection.rows[:1] if probe else selection.rows
+        chosen = _one_of(selection.rows) if probe else selection.rows
         done: list[_Sent] = []
 
         async def send() -> None:
@@ -146,9 +153,9 @@ class Relay:
             await send()
         (sent,) = done
         # Not sooner: a read that is under way moves the cursors on when it ends.
-        unsent = [*sent.unsent, *selection.rows[len(chosen) :]]
-        self._cursors.back_to(_places(unsent))
-        self._unsent = {(row.key, row.position) for row in unsent}
+        self._cursors.back_to(_places(sent.unsent))
+        if probe:
+            self._cursors.back_to(_places(selection.rows))
         return Round(
             read=len(rows),
             delivered=sent.delivered,
@@ -156,7 +163,8 @@ class Relay:
             dead=sent.dead,
             held=selection.held,
             unsent=len(sent.unsent),
-            behind=self._cursors.behind,
+            behind=self._cursors.behind or self._ahead is not None,
+            sweeping=self._cursors.sweeping,
             retry_in=self._holds.next_due(monotonic()),
             unavailable=sent.unavailable,
         )
@@ -180,7 +188,7 @@ class Relay:
         rows = await self._store.read(starts, limits, byte_limit)
         now = monotonic()
         self._cursors.advance(starts, limits, rows, now, now - began)
-        if due and not {row.id for row in rows}.issuperset(due.values()):
+        if any(_is_missing(row, starts[s], limits[s], rows) for s, row in due.items()):
             self._holds.doubt()
         return _Read(rows, epochs)
 
@@ -223,9 +231,11 @@ class Relay:
         for row, outcome in zip(rows, waves.outcomes, strict=True):
             if isinstance(outcome, Retry | Rejected) and row.shard in ours:
                 ended = await self._holds.fail(row, outcome)
-                dead += ended == "dead"
                 failed += ended == "failed"
-            elif isinstance(outcome, NotAttempted) and row.shard in ours:
+                if ended == "dead":
+                    dead += 1
+                    self._deleted[row.id] = row.key  # a read that is under way may hold it yet
+            elif not isinstance(outcome, Delivered):
                 unsent.append(row)
         return failed, dead, [row for row in unsent if row.key not in self._holds.by_key]
 
@@ -256,6 +266,21 @@ async def _together(*works: Callable[[], Awaitable[None]]) -> None:
             tasks.start_soon(run, work)
     if errors:
         raise errors[0]
+
+
+def _is_missing(wanted: RowId, start: Place, limit: int, rows: Sequence[OutboxRow]) -> bool:
+    """Whether a read that began before this row went past it and did not find it."""
+    mine = [row for row in rows if row.shard == wanted.shard]
+    went_past = len(mine) < limit or mine[-1].position > wanted.position
+    return start.position <= wanted.position and went_past and all(r.id != wanted for r in mine)
+
+
+def _one_of(rows: Sequence[OutboxRow]) -> Sequence[OutboxRow]:
+    """A row that may go alone, of any subject: a part of the broker may be what fails."""
+    if not rows:
+        return rows
+    key = random.choice(rows).key  # noqa: S311 - spreads probes, guards nothing
+    return [next(row for row in rows if row.key == key)]
 
 
 def _places(rows: Sequence[OutboxRow]) -> dict[int, Place]:

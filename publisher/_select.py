@@ -5,7 +5,7 @@ known to come before it: no row of the subject waits after a failure, and its
 predecessor, the subject's row before it, is delivered or goes in this round.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -38,13 +38,13 @@ def select(
     settled: Mapping[RowId, str],
     now: float,
     *,
-    coming: Collection[tuple[str, int]] = (),
+    again: Mapping[int, int] | None = None,
 ) -> Selection:
     """Choose from rows that come in order of shard and position.
 
     `holds` are by key; `settled` are rows, with their keys, that the broker has
-    acknowledged but that were not deleted yet when these were read. `coming` are
-    keys and positions of rows that will be read again anyway.
+    acknowledged but that were not deleted yet when these were read. `again` tells
+    from which position on shards will be read once more anyway.
     """
     chosen: list[OutboxRow] = []
     before = {(key, row.position) for row, key in settled.items()}
@@ -61,7 +61,7 @@ def select(
         elif row.predecessor and (key, row.previous_position) not in before:
             waiting.add(key)
             held += 1
-            if (key, row.previous_position) not in coming:
+            if row.previous_position < (again or {}).get(row.shard, row.position):
                 rewind.add(row.shard)
         else:
             before.add((key, row.position))

@@ -89,19 +89,49 @@ def test_of_a_shard_where_all_waits_little_is_read_until_something_goes() -> Non
 
 def test_while_a_sweep_is_stuck_every_second_read_is_where_new_rows_come() -> None:
     cursors = made([0], rows=LIMIT, head_interval=1_000)
-    cursors.advance(cursors.starts(0), {0: LIMIT}, rows([900 * SECOND]), 0)
-    cursors.back_to({0: HEAD})
-    seen: list[int] = []
-    found = rows([1, 2, 3])
-    for n in range(1, 5):
-        starts = cursors.starts(n)
-        seen.append(starts[0].position)
-        cursors.advance(starts, {0: LIMIT}, found, n)
+
+    def stuck(found: list[OutboxRow], now: float) -> int:
+        start = cursors.starts(now)
+        cursors.advance(start, {0: LIMIT}, found, now)
         cursors.chosen({0}, set())
-        at_tail = n % 2
-        found = rows([901 * SECOND] if at_tail else [3 * n + 1, 3 * n + 2, 3 * n + 3])
-    assert seen == [0, 899 * SECOND, 3, 900 * SECOND]
-    assert cursors.behind
+        return start[0].position
+
+    assert stuck(rows([1, 2, 3]), 0) == 0
+    tail = cursors.starts(1)[0].position
+    assert tail > 1_700_000_000 * SECOND, "seconds since 1970: about now"
+    new = tail + 9 * SECOND
+    assert stuck(rows([new]), 1) == tail
+    assert stuck(rows([4, 5, 6]), 2) == 3
+    assert stuck([], 3) == new - SECOND
+    assert stuck(rows([7, 8, 9]), 4) == 6
+
+
+def test_rows_that_stay_unsent_are_read_in_turn_with_what_is_behind_them() -> None:
+    cursors = made([0], rows=LIMIT, head_interval=1_000)
+    read(cursors, rows([1, 2, 3]), now=0)
+    seen: list[int] = []
+    for n in range(1, 7):
+        cursors.back_to({0: Place(1, HEAD.event_id)})
+        start = cursors.starts(n)[0].position
+        seen.append(start)
+        read(cursors, rows([start + 1, start + 2, start + 3]), now=n)
+    assert seen == [1, 4, 1, 7, 1, 10]
+
+
+def test_what_is_read_again_goes_on_until_it_meets_the_sweep() -> None:
+    cursors = made([0], rows=LIMIT, head_interval=1_000)
+    for n in range(3):
+        read(cursors, rows([3 * n + 1, 3 * n + 2, 3 * n + 3]), now=n)
+    cursors.back_to({0: Place(2, HEAD.event_id)})
+    assert cursors.again == {0: 2}
+    read(cursors, rows([2, 3, 4]), now=3)
+    assert cursors.again == {0: 4}
+    read(cursors, rows([10, 11, 12]), now=4)
+    read(cursors, rows([5, 6, 7]), now=5)
+    assert cursors.again == {0: 7}
+    read(cursors, [], now=6)
+    assert not cursors.sweeping
+    assert cursors.behind or cursors.again == {}
 
 
 def test_a_shard_can_be_sent_back_to_its_head_at_once() -> None:
@@ -139,6 +169,8 @@ def test_a_shard_is_sent_back_to_a_place_and_never_forward() -> None:
     cursors.back_to({0: Place(2, HEAD.event_id)})
     assert cursors.starts(0.1) == {0: Place(2, HEAD.event_id)}
     assert cursors.behind
+    cursors.back_to({0: Place(1, HEAD.event_id)})
+    assert cursors.starts(0.1) == {0: Place(1, HEAD.event_id)}
 
 
 def test_sweeps_take_a_twentieth_of_the_time() -> None:

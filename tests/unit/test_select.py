@@ -55,7 +55,7 @@ def test_a_row_whose_predecessor_was_not_read_waits_and_the_shard_is_read_from_i
 
 def test_a_row_whose_predecessor_will_be_read_again_waits_and_sends_nobody_back() -> None:
     late = row("a", 9, shard=3, previous=4, predecessor=True)
-    selection = select([late], {}, {}, NOW, coming={(late.key, 4)})
+    selection = select([late], {}, {}, NOW, again={3: 4})
     assert (selection.rows, selection.rewind, selection.held) == ([], set(), 1)
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsql_outbox.outbox import Message, SinkUnavailable
+from dsql_outbox.publisher import _waves
 from dsql_outbox.publisher._waves import Waves, publish_in_waves
 from dsql_outbox.publisher.sinks import (
     Delivered,
@@ -32,6 +33,14 @@ Plan = list[tuple[str, Outcome]]
 plans = st.lists(
     st.tuples(st.sampled_from("abcd"), st.sampled_from([DELIVERED] * 5 + OUTCOMES)), max_size=25
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def all_the_time() -> Generator[None]:
+    """A slow moment of the machine must not end a round here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_waves, "_LONGEST", 60.0)
+        yield
 
 
 class PlannedSink:

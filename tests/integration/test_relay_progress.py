@@ -1,0 +1,151 @@
+"""Nothing that cannot be sent hides what can, and nothing that is done is done again."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+import psycopg
+import pytest
+
+from dsql_outbox.outbox import Database, Entity, Event, Message, SinkUnavailable
+from dsql_outbox.publisher import (
+    Delivered,
+    NotAttempted,
+    Outcome,
+    Publisher,
+    PublisherSettings,
+    Retry,
+)
+from dsql_outbox.schema import apply
+from dsql_outbox.writer import Writer
+
+pytestmark = pytest.mark.anyio
+
+Answer = Callable[[Sequence[Message]], Awaitable[list[Outcome]]]
+
+
+@pytest.fixture
+def database(database_url: str) -> Database:
+    """With one shard, so that everything is in everything's way."""
+    database = Database(database_url)
+    apply(database, shards=1)
+    return database
+
+
+@pytest.fixture
+def writer(database: Database) -> Iterator[Writer]:
+    with Writer(database) as writer:
+        yield writer
+
+
+@pytest.fixture
+def sql(database_url: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+class Answering:
+    """A sink that answers as a function says; keeps what was delivered."""
+
+    ordered = False
+    system = "memory"
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self.keys: list[str] = []
+
+    async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
+        outcomes = await self._answer(messages)
+        ended = zip(messages, outcomes, strict=True)
+        self.keys += [message.key for message, outcome in ended if outcome == Delivered()]
+        return outcomes
+
+    def good(self) -> int:
+        return sum(key.startswith("Car/good-") for key in self.keys)
+
+
+def event(subject: str, n: int = 0) -> Event:
+    return Event.new("Car Created", "CarCreated", [Entity("Car", subject, {"n": n})])
+
+
+def good(count: int) -> list[Event]:
+    return [event(f"good-{n}") for n in range(count)]
+
+
+@asynccontextmanager
+async def running(publisher: Publisher) -> AsyncGenerator[None]:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(publisher.run)
+        yield
+        publisher.stop()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    with anyio.fail_after(seconds):
+        while not condition():  # noqa: ASYNC110 - the state is another's
+            await anyio.sleep(0.005)
+
+
+async def test_rows_of_a_part_of_the_broker_that_is_away_hide_no_others(
+    database: Database, writer: Writer
+) -> None:
+    async def answer(messages: Sequence[Message]) -> list[Outcome]:
+        return [NotAttempted() if "bad-" in m.key else Delivered() for m in messages]
+
+    writer.write_many([*(event(f"bad-{n}") for n in range(1_200)), *good(10)])
+    sink = Answering(answer)
+    async with running(Publisher(database, sink)):
+        await until(lambda: sink.good() == 10)
+
+
+async def test_a_long_queue_of_one_subject_lets_those_behind_it_pass(
+    database: Database, writer: Writer
+) -> None:
+    async def answer(messages: Sequence[Message]) -> list[Outcome]:
+        await anyio.sleep(0.005)
+        return [Delivered() for _ in messages]
+
+    writer.write_many([*(event("hot", n) for n in range(3_000)), *good(10)])
+    sink = Answering(answer)
+    async with running(Publisher(database, sink)):
+        await until(lambda: sink.good() == 10)
+    assert len(sink.keys) < 2_000
+
+
+async def test_a_probe_is_not_always_the_message_that_no_part_of_the_broker_takes(
+    database: Database, writer: Writer
+) -> None:
+    async def answer(messages: Sequence[Message]) -> list[Outcome]:
+        outcomes = [NotAttempted() if "bad" in m.key else Delivered() for m in messages]
+        if Delivered() not in outcomes:
+            raise SinkUnavailable("nothing was delivered")
+        return outcomes
+
+    writer.write(event("bad"))
+    sink = Answering(answer)
+    quick = PublisherSettings(breaker_failures=2, breaker_open=0.05)
+    async with running(publisher := Publisher(database, sink, quick)):
+        await until(lambda: publisher._breaker.state(float("inf")) == "half_open")
+        writer.write_many(good(10))
+        await until(lambda: sink.good() == 10)
+
+
+async def test_what_died_while_the_next_rows_were_read_is_not_sent_once_more(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    attempts: list[int] = []
+
+    async def answer(messages: Sequence[Message]) -> list[Outcome]:
+        await anyio.sleep(0.02)
+        attempts.extend(m.attempt for m in messages if "dead" in m.key)
+        return [Retry("no") if "dead" in m.key else Delivered() for m in messages]
+
+    writer.write_many([event("dead"), *good(2_000)])
+    sink = Answering(answer)
+    quick = PublisherSettings(
+        batch_rows=50, attempts=3, backoff_base=0.05, backoff_cap=0.05, head_interval=0.001
+    )
+    async with running(Publisher(database, sink, quick)):
+        await until(lambda: sink.good() == 2_000)
+    assert attempts == [1, 2, 3]
+    assert sql.execute("SELECT count(*) FROM outbox.dead_letters").fetchone() == (1,)
