@@ -1,0 +1,309 @@
+"""What docs/cost.md says an event and an idle hour cost: statements, rows and bytes counted here.
+
+The prices and formulas are Aurora DSQL's as published; no cluster takes part.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, LiteralString
+
+import anyio
+import pytest
+from tests._support.tables import Tables
+from tests._support.waiting import wait_until
+
+from dsql_outbox.cli._probing import EVERY
+from dsql_outbox.outbox import DEFAULT_SHARDS, Database, Entity, Event
+from dsql_outbox.publisher import Publisher, PublisherSettings
+from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.writer import Writer
+
+pytestmark = pytest.mark.anyio
+
+PAGE: Final = (Path(__file__).parents[2] / "docs" / "cost.md").read_text()
+READ, WRITE = 0.00000183105, 0.00004883  # DPU a byte
+LEAST_ROW, LEAST_READ, LEAST_WRITE = 128, 2048, 1024  # bytes; the last two a transaction
+READ_CPU, WRITE_CPU = 0.003, 0.008  # seconds of a statement, assumed: a second is a DPU
+DOLLARS_A_MILLION: Final = 8.0  # DPU
+DOLLARS_A_GIGABYTE: Final = 0.33  # and month
+
+EVENT_BYTES: Final = 1024
+DEFAULTS: Final = PublisherSettings()
+NEAR: Final = 0.02
+"""Rows differ by some bytes from run to run: a fraction of a second with fewer digits."""
+
+TABLES: Final = ("business_events", "event_headers", "entities", "outbox")
+CHANGES: LiteralString = """SELECT relname, n_tup_ins, n_tup_upd, n_tup_del
+    FROM pg_stat_user_tables WHERE schemaname = 'outbox'"""
+INDEXES: LiteralString = """SELECT count(*) AS n FROM pg_index i
+    JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace s ON s.oid = c.relnamespace
+    WHERE s.nspname = 'outbox' AND NOT i.indisprimary"""
+SIZES: LiteralString = """
+    SELECT 'business_events' AS name, pg_column_size(t) AS size FROM outbox.business_events t
+    UNION ALL SELECT 'event_headers', pg_column_size(t) FROM outbox.event_headers t
+    UNION ALL SELECT 'entities', pg_column_size(t) FROM outbox.entities t
+    UNION ALL SELECT 'outbox', pg_column_size(t) FROM outbox.outbox t
+    UNION ALL SELECT 'outbox_leases', pg_column_size(t) FROM outbox.outbox_leases t
+    UNION ALL SELECT 'outbox_publishers', pg_column_size(t) FROM outbox.outbox_publishers t"""
+
+BEAT: Final = ("look at the leases", "renew the leases", "announce itself")
+KINDS: Final = {
+    "read": "AS predecessor",
+    "delete": 'DELETE FROM "outbox".outbox o',
+    "look": "UNION ALL",
+    "renew": "Keep leases for longer",
+    "announce": 'INSERT INTO "outbox".outbox_publishers',
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one statement in a transaction of its own: bytes, and DPU by the published formulas.
+
+    Each row of `written` counts for its least already.
+    """
+
+    read_bytes: int
+    written_bytes: int = 0
+
+    @property
+    def read(self) -> float:
+        return max(self.read_bytes, LEAST_READ) * READ
+
+    @property
+    def write(self) -> float:
+        return max(self.written_bytes, LEAST_WRITE) * WRITE if self.written_bytes else 0.0
+
+    @property
+    def cpu(self) -> float:
+        return WRITE_CPU if self.written_bytes else READ_CPU
+
+    @property
+    def total(self) -> float:
+        return self.read + self.write + self.cpu
+
+
+def event(n: int, entities: int = 1, size: int = EVENT_BYTES) -> Event:
+    """An event of exactly `size` bytes."""
+
+    def made(fill: int) -> Event:
+        first = Entity("Loan", f"LOAN-{n:06}", {"balance": "9000.00", "note": "x" * fill})
+        others = [Entity("Car", f"CAR-{n:06}-{k}", {"financed": True}) for k in range(1, entities)]
+        return Event.new("Loan Created", "LoanCreated", [first, *others])
+
+    short = len(made(0).to_json())
+    found = made(size - short)
+    assert len(found.to_json()) == size
+    return found
+
+
+def table(name: str) -> dict[str, list[str]]:
+    """A table of the page by the heading above it: first cell to the others."""
+    section = PAGE.split(f"## {name}\n", 1)[1].split("\n## ", 1)[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")][2:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {first: rest for first, *rest in cells}
+
+
+def said(pattern: str) -> list[str]:
+    """The numbers of a sentence of the page."""
+    found = re.search(pattern.replace(" ", r"\s+"), PAGE)
+    assert found, pattern
+    return list(found.groups())
+
+
+def number(cell: str) -> float:
+    return float(cell.replace(",", "").replace("$", ""))
+
+
+def changed(tables: Tables) -> Counter[str]:
+    """Rows inserted, updated and deleted so far; all others have to have left, to be counted."""
+    wait_until(lambda: tables.others() == 0)
+    counts: Counter[str] = Counter()
+    for row in tables.execute(CHANGES):
+        for change in ("ins", "upd", "del"):
+            counts[f"{row['relname']} {change}"] = row[f"n_tup_{change}"]
+    return counts
+
+
+def sizes(tables: Tables, *names: str) -> list[int]:
+    """Bytes of each row of some tables, as PostgreSQL keeps it, uncompressed."""
+    return [row["size"] for row in tables.execute(SIZES) if row["name"] in names]
+
+
+def metered(found: list[int]) -> int:
+    return sum(max(size, LEAST_ROW) for size in found)
+
+
+def per_event(costs: Sequence[Cost], rows: int, events: int) -> list[float]:
+    """A line of the page's first table."""
+    total = sum(each.total for each in costs)
+    amounts = [
+        len(costs),
+        rows,
+        sum(each.read_bytes for each in costs),
+        sum(each.written_bytes for each in costs),
+        sum(each.read for each in costs),
+        sum(each.write for each in costs),
+        sum(each.cpu for each in costs),
+        total,
+        total * DOLLARS_A_MILLION,
+    ]
+    return [amount / events for amount in amounts]
+
+
+def agrees(found: Sequence[str], expected: Sequence[float]) -> None:
+    """The page's cells are the numbers counted here."""
+    said = ", ".join(f"{value:.4g}" for value in expected)
+    assert [number(cell) for cell in found] == pytest.approx(expected, rel=NEAR, abs=1e-5), said
+
+
+def kinds(statements: Sequence[str]) -> Counter[str]:
+    """How often each statement ran; another one goes by its text."""
+    return Counter(
+        next((kind for kind, part in KINDS.items() if part in text), text) for text in statements
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "events"),
+    [
+        ("write, 1 entity", [event(1)]),
+        ("write, 3 entities", [event(1, 3)]),
+        ("`write_many` of 100, each", [event(n) for n in range(100)]),
+    ],
+    ids=["one", "three", "batch"],
+)
+def test_what_a_written_event_costs_is_on_the_page(
+    line: str, events: list[Event], tables: Tables, proxy: PostgresProxy
+) -> None:
+    before = changed(tables)
+    with Writer(Database(proxy.url)) as writer:
+        writer.write(event(999_999))  # the first event of a process asks for the shards too
+        first = sizes(tables, *TABLES)
+        proxy.reset_counts()
+        stored = writer.write_many(events) if len(events) > 1 else [writer.write(events[0])]
+        assert not [each for each in stored if isinstance(each, Exception)]
+        assert proxy.round_trips == len(proxy.statements) == 1
+    changes = changed(tables) - before
+    assert not [change for change in changes if not change.endswith("ins")]
+    rows = changes.total() - len(first)
+    written = sizes(tables, *TABLES)
+    assert len(written) == rows + len(first)
+    # Each key is looked up: of an entity to change it, of other rows to tell that they are new.
+    one = Cost(rows * LEAST_ROW, metered(written) - metered(first))
+    agrees(table("An event")[line], per_event([one], rows, len(events)))
+
+
+@pytest.mark.parametrize(
+    ("line", "waiting"), [("relay, one alone", 1), ("relay, a batch of 500, each", 1_000)]
+)
+async def test_what_a_relayed_event_costs_is_on_the_page(
+    line: str, waiting: int, url: str, tables: Tables, proxy: PostgresProxy
+) -> None:
+    with Writer(Database(url)) as writer:
+        writer.write_many([event(n) for n in range(waiting)])
+    (size,) = set(sizes(tables, "outbox"))
+    before = changed(tables)
+    sink = MemorySink()
+    async with Publisher(Database(proxy.url), sink) as publisher:
+        await publisher.run_once()
+        counts = kinds(proxy.statements)
+    assert (counts["read"], counts["delete"]) == (1, 1)
+    rows = (changed(tables) - before)["outbox del"]
+    assert rows == len(sink.messages) == pytest.approx(min(waiting, DEFAULTS.batch_rows), rel=0.05)
+    empty = max(0, DEFAULT_SHARDS - rows)
+    read, delete = Cost(rows * size + empty * LEAST_ROW), Cost(*[rows * LEAST_ROW] * 2)
+    agrees(table("An event")[line], per_event([read, delete], rows, rows))
+    whole = per_event([read, Cost(*[rows * size] * 2)], rows, rows)
+    agrees(table("If a delete is metered by the row")[line], whole[-2:])
+
+
+async def test_what_an_idle_hour_costs_is_on_the_page(
+    url: str,  # noqa: ARG001 - the tables
+    tables: Tables,
+    proxy: PostgresProxy,
+) -> None:
+    """What runs is counted at the wire, at twenty times the speed; how often is settings."""
+    quick = PublisherSettings(
+        idle_min=0.05, idle_max=0.05, lease=0.5, renew=0.15, margin=0.05, grace=0.1
+    )
+    before = changed(tables)
+    async with Publisher(Database(proxy.url), MemorySink(), quick) as publisher:
+        await publisher.run_once()
+        proxy.reset_counts()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(publisher.run)
+            with anyio.fail_after(20):
+                while (counts := kinds(proxy.statements))["announce"] < 4:  # noqa: ASYNC110 - the state is another's
+                    await anyio.sleep(0.005)
+            publisher.stop()
+        lease_rows = sizes(tables, "outbox_leases")
+    changes = changed(tables) - before
+    assert set(counts) == {"read", "look", "renew", "announce"}
+    often = [counts[kind] for kind in ("look", "renew", "announce")]
+    assert max(often) - min(often) <= 1, "each once a beat"
+    beats = kinds(proxy.statements)["renew"]
+    taken_and_released = 2 * DEFAULT_SHARDS
+    assert changes["outbox_leases upd"] == beats * DEFAULT_SHARDS + taken_and_released
+
+    reads = 3600 / (DEFAULTS.idle_max * 0.875)  # up to a quarter shorter, by chance
+    renewals = 3600 / DEFAULTS.renew
+    shards = DEFAULT_SHARDS * LEAST_ROW
+    lines = {
+        "read": (reads, 0, Cost(shards)),
+        "look at the leases": (renewals, 0, Cost(shards + LEAST_ROW)),
+        "renew the leases": (renewals, DEFAULT_SHARDS, Cost(shards, metered(lease_rows))),
+        "announce itself": (renewals, 1, Cost(LEAST_ROW, LEAST_ROW)),
+        "probe the database (`--listen`)": (3600 / EVERY, 0, Cost(shards)),
+    }
+    page = table("An idle hour")
+    for line, (times, rows, each) in lines.items():
+        agrees(page[line], [times, rows, each.total, times * each.total])
+    hour = sum(times * each.total for times, _, each in lines.values())
+    agrees(page["together"][-1:], [hour])
+    longer = hour - sum(lines[line][0] * lines[line][2].total * 2 / 3 for line in BEAT)
+    month = 730 * DOLLARS_A_MILLION / 1e6
+    agrees(said(r"A month of 730 hours is \$([\d.]*\d)"), [hour * month])
+    agrees(
+        said(r"`--lease 30` makes it ([\d.]+) DPU an hour and \$([\d.]*\d)"),
+        [longer, longer * month],
+    )
+
+
+def test_the_page_has_the_formulas_that_are_used_here() -> None:
+    assert f"max(bytes, {LEAST_READ}) x {READ:.11f}" in PAGE
+    assert f"max(bytes, {LEAST_WRITE}) x {WRITE:.8f}" in PAGE
+    assert f"at least {LEAST_ROW} bytes" in PAGE
+    assert f"{READ_CPU * 1000:.0f} ms for a statement that reads" in PAGE
+    assert f"{WRITE_CPU * 1000:.0f} ms for one that writes" in PAGE
+    assert f"${DOLLARS_A_MILLION:g} for a million DPU" in PAGE
+
+
+def test_no_table_has_an_index_beside_its_key_to_be_written(tables: Tables) -> None:
+    assert tables.execute(INDEXES) == [{"n": 0}]
+
+
+def test_what_events_that_come_alone_cost_more_is_on_the_page() -> None:
+    """The pause doubles from `idle_min` to `idle_max`, with a read after each."""
+    pauses = [DEFAULTS.idle_min]
+    while pauses[-1] * 2 < DEFAULTS.idle_max:
+        pauses.append(pauses[-1] * 2)
+    more = len(pauses)
+    agrees(
+        said(r"(\d+) reads more, ([\d.]+) DPU"),
+        [more, more * Cost(DEFAULT_SHARDS * LEAST_ROW).total],
+    )
+
+
+def test_what_is_kept_for_good_is_on_the_page(url: str, tables: Tables) -> None:
+    with Writer(Database(url)) as writer:
+        writer.write(event(1))
+    kept = sum(sizes(tables, "business_events", "event_headers"))
+    agrees(said(r"([\d,]+) bytes of each event stay"), [kept])
+    agrees(
+        said(r"a million of them are \$([\d.]+) a month"), [kept / 1e9 * 1e6 * DOLLARS_A_GIGABYTE]
+    )
