@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import hcl2
 import pytest
+from tests._support.hcl import parsed
 
 from dsql_outbox.observability import (
     BacklogAge,
@@ -36,24 +36,7 @@ CLAUSE = re.compile(r'\(\$\.(\w+) (=|>=) (?:"([^"]*)"|(\d+))\)')
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {"=": operator.eq, ">=": operator.ge}
 
 
-def plain(value: Any) -> Any:
-    """What the parser gives, without its own marks: text comes in quotes, as it stands there."""
-    if isinstance(value, dict):
-        return {plain(k): plain(v) for k, v in value.items() if not str(k).startswith("__")}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    if isinstance(value, str) and value.startswith('"'):
-        return json.loads(value)
-    return value
-
-
-def parsed(name: str) -> dict[str, Any]:
-    with (FOLDER / name).open() as file:
-        found: dict[str, Any] = plain(hcl2.load(file))
-    return found
-
-
-MAIN = parsed("main.tf")
+MAIN = parsed(FOLDER / "main.tf")
 ALARMS: dict[str, dict[str, Any]] = MAIN["locals"][0]["alarms"]
 FACTS: dict[str, Fact] = {
     "a first retry": RetryScheduled(EVENT, 1, 3, 0.1, "E", "40001", "OC000", conflict=True),
@@ -143,7 +126,7 @@ def test_the_alarm_on_waits_is_below_the_longest_wait_of_a_write() -> None:
 
 def test_what_is_referred_to_is_there() -> None:
     text = (FOLDER / "main.tf").read_text()
-    declared = {name for block in parsed("variables.tf")["variable"] for name in block}
+    declared = {name for block in parsed(FOLDER / "variables.tf")["variable"] for name in block}
     assert set(re.findall(r"var\.(\w+)", text)) == declared
     fields = {field for alarm in ALARMS.values() for field in alarm}
     assert set(re.findall(r"each\.value\.(\w+)", text)) == fields
@@ -156,5 +139,5 @@ def test_what_is_referred_to_is_there() -> None:
 
 
 def test_the_provider_is_named() -> None:
-    (terraform,) = parsed("versions.tf")["terraform"]
+    (terraform,) = parsed(FOLDER / "versions.tf")["terraform"]
     assert terraform["required_providers"][0]["aws"]["source"] == "hashicorp/aws"

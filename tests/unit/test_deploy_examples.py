@@ -11,6 +11,7 @@ from typing import Any
 import click
 import pytest
 import yaml
+from tests._support.options import params
 
 from dsql_outbox.cli import main
 from dsql_outbox.cli._daemon import Address
@@ -37,17 +38,6 @@ MARGIN = parse_nats_url("nats://localhost").timeout + 2 * FLUSH_SECONDS
 def unit(key: str) -> str:
     (value,) = re.findall(rf"^{key}=(.*)$", UNIT, re.MULTILINE)
     return str(value)
-
-
-def params(words: list[str]) -> dict[str, Any]:
-    """What the command makes of these words; raises what it would say if they were wrong."""
-    name, command, args = main.resolve_command(click.Context(main), words)
-    assert command is not None
-    needed = {"DSQL_OUTBOX_SINK": "stdout:", "DSQL_OUTBOX_DATABASE": "postgresql://x"}
-    with pytest.MonkeyPatch.context() as patch:
-        for variable, value in needed.items():
-            patch.setenv(variable, value)
-        return command.make_context(name, args).params
 
 
 def systemd() -> dict[str, Any]:

@@ -1,0 +1,37 @@
+"""The numbers of docs/regions.md are those of the code."""
+
+from pathlib import Path
+
+import pytest
+from tests._support.lease_model import SKEW
+
+from dsql_outbox.publisher import PublisherSettings
+from dsql_outbox.publisher._cursors import _LONGEST, _OVERLAP
+from dsql_outbox.writer import WriterSettings
+
+PAGE = " ".join((Path(__file__).parents[2] / "docs" / "regions.md").read_text().split())
+P, W = PublisherSettings(), WriterSettings()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"margin and grace, {P.margin + P.grace:g} s together",
+        f"stop sending by their own clock, {P.lease - P.margin:g} s after the last renewal",
+        f"take over {P.lease + P.grace:g} s after it",
+        f"nodes {SKEW:g} s apart",
+        f"after {P.broker_patience:g} s (`broker_patience`)",
+        f"goes on for {W.max_outage:g} s (`max_outage`)",
+    ],
+)
+def test_the_page_has_the_numbers_of_the_settings(said: str) -> None:
+    assert said in PAGE
+
+
+def test_the_page_says_how_late_a_row_may_be_and_how_long_it_waits_then() -> None:
+    assert _OVERLAP == 1_000_000
+    assert "more than a second after its position" in PAGE
+    assert (P.head_interval, _LONGEST) == (1.0, 60.0)
+    assert "a second in general, a minute at most" in PAGE
+    waits = [W.base * 2**n * 1000 for n in range(W.max_retries)]
+    assert f"{waits[0]:g}, {waits[1]:g} and {waits[2]:g} ms" in PAGE
