@@ -5,7 +5,8 @@
 Reads business_events by date and id, and appends what is not here yet, as a writer
 does; the same transaction takes the outbox rows away again, so that no publisher
 ever sees one. It keeps no state: what is here tells where it stopped. Run it as
-often as you like, beside the writers. Exits with 1 if an event was refused.
+often as you like, beside the writers. Exits with 1 if an event was refused, or the
+database failed.
 """
 
 import argparse
@@ -19,7 +20,15 @@ import msgspec
 import psycopg
 from dual import UNSEND, event_uuid
 
-from dsql_outbox import Database, DuplicateEvent, EventTooLarge, InvalidEvent, Transaction, Writer
+from dsql_outbox import (
+    Database,
+    DuplicateEvent,
+    EventTooLarge,
+    InvalidEvent,
+    OutboxError,
+    Transaction,
+    Writer,
+)
 from dsql_outbox.outbox import (
     MAX_TRANSACTION_BYTES,
     MAX_TRANSACTION_ROWS,
@@ -175,10 +184,15 @@ def main() -> int:
     options = parser.parse_args()
     if not options.database:
         parser.error("--database or DSQL_OUTBOX_DATABASE is needed")
-    database = Database(options.database)
-    with Writer(database) as writer, database.connect() as own:
-        backfill = Backfill(writer, own, options)
-        backfill.run()
+    if options.rows < 1 or options.settle < 0:
+        parser.error("--rows must be 1 or more, and --settle 0 or more")
+    try:
+        database = Database(options.database)
+        with Writer(database) as writer, database.connect() as own:
+            backfill = Backfill(writer, own, options)
+            backfill.run()
+    except (psycopg.Error, OutboxError) as error:
+        sys.exit(f"\nerror: {error}\nWhat was brought stays; run it again.")
     print(f"\rbrought {backfill.brought}, refused {len(backfill.refused)}", file=sys.stderr)
     for own_id, why in backfill.refused.items():
         print(f"refused {own_id}: {why}", file=sys.stderr)
