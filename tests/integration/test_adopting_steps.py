@@ -178,6 +178,22 @@ def test_an_event_that_is_committed_late_still_comes_before_the_next_of_its_enti
     assert [event_id for (event_id,) in found] == late
 
 
+def test_two_backfills_at_once_bring_each_event_once_and_in_order(
+    sql: psycopg.Connection, database_url: str
+) -> None:
+    stored = [write_as_before(sql, [CAR], n=n) for n in range(150)]
+
+    def run(_: int) -> int:
+        with psycopg.connect(database_url, autocommit=True) as own:
+            return int(bring(database_url, own, rows=20).brought)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sum(pool.map(run, range(2))) == 150
+    query = "SELECT event_id::text FROM outbox.event_headers ORDER BY entity_version"
+    assert [event_id for (event_id,) in sql.execute(query)] == stored
+    assert count(sql, "outbox") == 0
+
+
 def test_a_refused_event_is_named_and_the_others_are_brought(
     sql: psycopg.Connection, database_url: str
 ) -> None:
