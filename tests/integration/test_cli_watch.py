@@ -176,7 +176,7 @@ def test_on_a_terminal_it_is_drawn_anew(url: str, sql: psycopg.Connection[Any]) 
         shown += chunk
     os.close(ours)
     assert process.wait(20) == 0
-    assert b"unknown to the database" in shown
+    assert b"breaker" in shown
     assert b"rows/s in" in shown
     assert shown.rstrip().endswith(b"\x1b[?25h"), "the cursor is back"
 
@@ -213,3 +213,23 @@ def test_what_was_long_ago_leaves_the_rates() -> None:
     assert found[1].in_per_second == 100.0
     assert found[-1] is not None
     assert found[-1].in_per_second == 0.0
+
+
+def test_the_breaker_is_open_when_one_who_owns_shards_has_withdrawn(
+    url: str, sql: psycopg.Connection[Any]
+) -> None:
+    sql.execute("INSERT INTO outbox.outbox_publishers VALUES ('relay-a', clock_timestamp())")
+    sql.execute(
+        "UPDATE outbox.outbox_leases SET owner = 'relay-a',"
+        " expires_at = clock_timestamp() + interval '1 h'"
+    )
+    with watch(url) as command:
+        look = parsed(command.line())
+        assert (look["breaker"], look["leased"]) == ("closed", "3")
+        sql.execute("DELETE FROM outbox.outbox_publishers")
+        while parsed(command.line())["breaker"] == "closed":
+            pass
+        sql.execute("UPDATE outbox.outbox_leases SET expires_at = clock_timestamp()")
+        while parsed(line := command.line())["breaker"] == "open":
+            pass
+        assert (parsed(line)["breaker"], parsed(line)["leased"]) == ("unknown", "0")

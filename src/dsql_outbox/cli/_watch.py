@@ -37,7 +37,8 @@ class Rates(msgspec.Struct, frozen=True, rename="camel"):
 class Look(msgspec.Struct, frozen=True, rename="camel"):
     """One look. `rates` is None if unknown, `status` if the database cannot be reached.
 
-    No publisher tells the database of its breaker: `breaker` is ``unknown``.
+    `breaker` is ``closed``, or ``open`` if a publisher that owns shards has withdrawn:
+    its broker cannot be reached, or it is stopping. ``unknown``: nobody relays.
     """
 
     at: str
@@ -97,7 +98,16 @@ def _look(database: Database, meter: Meter) -> Look:
         if not is_outage(error):
             raise
         return Look(at, unreachable=" ".join(str(error).split()))
-    return Look(at, rates=meter.rates(counters, monotonic()), status=status)
+    rates = meter.rates(counters, monotonic())
+    return Look(at, rates=rates, breaker=_breaker(status), status=status)
+
+
+def _breaker(now: Status) -> str:
+    """Who cannot reach its broker takes back that it is able, and keeps its leases for a while."""
+    owners = {s.owner for s in now.shards if s.owner is not None and (s.lease_seconds or 0) > 0}
+    if not owners:
+        return _UNKNOWN
+    return "closed" if owners <= {seen.owner for seen in now.publishers} else "open"
 
 
 @contextmanager
@@ -128,7 +138,7 @@ def _line(look: Look) -> str:
         "blocked": now.failures.blocked,
         "dead": count_of(now.dead_letters.count, more=now.dead_letters.more),
         "shards": len(now.shards),
-        "leased": sum(shard.owner is not None for shard in now.shards),
+        "leased": sum((shard.lease_seconds or 0) > 0 for shard in now.shards),
         "publishers": sum(seen.alive for seen in now.publishers),
         "breaker": look.breaker,
     }
@@ -149,6 +159,6 @@ def _view(look: Look) -> "RenderableType":
         if rates
         else _UNKNOWN
     )
-    more = ("rates", moving), ("breaker", f"{look.breaker} to the database")
+    more = ("rates", moving), ("breaker", look.breaker)
     tables = map(rich, tables_of(look.status, *more))
     return Group(when, *(Padding(table, (0, 0, 1, 0)) for table in tables))
