@@ -1,6 +1,14 @@
 """Nothing that cannot be sent hides what can, and nothing that is done is done again."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 
 import anyio
@@ -16,6 +24,7 @@ from dsql_outbox.publisher import (
     PublisherSettings,
     Retry,
 )
+from dsql_outbox.publisher._rows import RowId
 from dsql_outbox.schema import apply
 from dsql_outbox.writer import Writer
 
@@ -149,3 +158,31 @@ async def test_what_died_while_the_next_rows_were_read_is_not_sent_once_more(
         await until(lambda: sink.good() == 2_000)
     assert attempts == [1, 2, 3]
     assert sql.execute("SELECT count(*) FROM outbox.dead_letters").fetchone() == (1,)
+
+
+async def test_what_was_acknowledged_is_deleted_before_another_may_send_it(
+    database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(messages: Sequence[Message]) -> list[Outcome]:
+        await anyio.sleep(0.03)
+        return [Delivered() for _ in messages]
+
+    writer.write_many(good(3_000))
+    sink = Answering(answer)
+    publisher = Publisher(database, sink, PublisherSettings(batch_rows=200))
+    delete, release = publisher._store.delete, publisher._leases._table.release
+    left: list[int] = []
+
+    async def slow(rows: Collection[RowId]) -> None:
+        await anyio.sleep(0.1)
+        await delete(rows)
+
+    async def noted(owner: str, epochs: Mapping[int, int]) -> set[int]:
+        left.append(len(sql.execute("SELECT FROM outbox.outbox").fetchall()))
+        return await release(owner, epochs)
+
+    async with running(publisher):
+        await until(lambda: len(sink.keys) >= 800)
+        monkeypatch.setattr(publisher._store, "delete", slow)
+        monkeypatch.setattr(publisher._leases._table, "release", noted)
+    assert left == [3_000 - len(sink.keys)]
