@@ -4,8 +4,6 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
-import psycopg
-
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.publisher import Publisher, PublisherSettings, Rejected
 from dsql_outbox.testing import MemorySink
@@ -33,10 +31,3 @@ async def relay_all(
     async with Publisher(database, sink, PublisherSettings(**settings)) as publisher:
         while (done := await publisher.run_once()).delivered or done.dead:
             pass
-
-
-def count(sql: psycopg.Connection, table: str) -> int:
-    """Rows of one of our tables."""
-    row = sql.execute(f"SELECT count(*) FROM outbox.{table}").fetchone()  # type: ignore[arg-type]
-    assert row is not None
-    return int(row[0])

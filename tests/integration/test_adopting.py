@@ -20,8 +20,9 @@ from uuid import UUID
 import psycopg
 import pytest
 from click.testing import CliRunner
-from tests._support.letters import count, relay_all
+from tests._support.letters import relay_all
 from tests._support.own_tables import create, new_event, own_events, polled, write_as_before
+from tests._support.relays import count
 from tests._support.waiting import wait_until
 
 from dsql_outbox.cli import main

@@ -14,8 +14,9 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests._support.letters import count, gathered, relay_all
+from tests._support.letters import gathered, relay_all
 from tests._support.own_tables import create, new_event, write_as_before
+from tests._support.relays import count
 from tests._support.waiting import wait_until
 
 from dsql_outbox.outbox import Database, ParsedEvent, ParsedTouch, Receipt

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 from tests._support.commands import run as run_process
-from tests._support.letters import count, event
+from tests._support.letters import event
+from tests._support.relays import count
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database

@@ -1,12 +1,12 @@
 """Dead letters and failures on real PostgreSQL: found, replayed, dropped, set free."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from tests._support.letters import count, event, gathered, relay_all
+from tests._support.letters import event, gathered, relay_all
+from tests._support.relays import count
 
 from dsql_outbox.outbox import Database, Event
 from dsql_outbox.publisher import (
@@ -30,18 +30,6 @@ def database(database_url: str) -> Database:
     database = Database(database_url)
     apply(database, shards=2)
     return database
-
-
-@pytest.fixture
-def sql(database_url: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
-def writer(database: Database) -> Iterator[Writer]:
-    with Writer(database) as writer:
-        yield writer
 
 
 def written(writer: Writer, *events: Event) -> list[UUID]:

@@ -2,14 +2,14 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Sequence
 
 import anyio
 import psycopg
 import pytest
+from tests._support.relays import count, event, running, until
 
-from dsql_outbox.outbox import Database, Entity, Event, Message
+from dsql_outbox.outbox import Database, Message
 from dsql_outbox.publisher import Outcome, Publisher, PublisherSettings, Retry
 from dsql_outbox.publisher._lease_table import SqlLeaseTable
 from dsql_outbox.publisher._leases import Leases, boot_time
@@ -32,18 +32,6 @@ def database(database_url: str) -> Database:
 
 
 @pytest.fixture
-def sql(database_url: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
-def writer(database: Database) -> Iterator[Writer]:
-    with Writer(database) as writer:
-        yield writer
-
-
-@pytest.fixture
 async def table(database: Database) -> AsyncGenerator[SqlLeaseTable]:
     table = SqlLeaseTable(database, settings())
     yield table
@@ -52,10 +40,6 @@ async def table(database: Database) -> AsyncGenerator[SqlLeaseTable]:
 
 def settings(**others: object) -> PublisherSettings:
     return PublisherSettings(**(QUICK | others))  # type: ignore[arg-type]
-
-
-def event(subject: str, n: int = 0) -> Event:
-    return Event.new("Car Created", "CarCreated", [Entity("Car", subject, {"n": n})])
 
 
 def owners(sql: psycopg.Connection) -> dict[str, int]:
@@ -70,16 +54,6 @@ def owners(sql: psycopg.Connection) -> dict[str, int]:
 def epochs(sql: psycopg.Connection) -> list[int]:
     """How often each shard was taken."""
     return [epoch for (epoch,) in sql.execute("SELECT epoch FROM outbox.outbox_leases")]
-
-
-def count(sql: psycopg.Connection, table: str) -> int:
-    return len(sql.execute(f"SELECT FROM outbox.{table}").fetchall())  # type: ignore[arg-type]
-
-
-async def until(state: Callable[[], bool], seconds: float = 10.0) -> None:
-    with anyio.fail_after(seconds):
-        while not state():  # noqa: ASYNC110 - the state is the database's
-            await anyio.sleep(0.01)
 
 
 class Gate(MemorySink):
@@ -99,17 +73,6 @@ class Gate(MemorySink):
             self.was_cut = True
             raise
         return await super().publish(messages)
-
-
-@asynccontextmanager
-async def running(*publishers: Publisher) -> AsyncGenerator[None]:
-    """Let publishers run, and stop them in the end."""
-    async with anyio.create_task_group() as group:
-        for publisher in publishers:
-            group.start_soon(publisher.run)
-        yield
-        for publisher in publishers:
-            publisher.stop()
 
 
 # --- the statements --------------------------------------------------------------------

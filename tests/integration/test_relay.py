@@ -1,11 +1,11 @@
 """The relay on real PostgreSQL: presence is the state, order is per subject."""
 
-from collections.abc import Iterator
 from time import monotonic
 from uuid import UUID
 
 import psycopg
 import pytest
+from tests._support.relays import count, event
 
 from dsql_outbox.outbox import (
     Database,
@@ -35,28 +35,6 @@ def database(database_url: str) -> Database:
     database = Database(database_url)
     apply(database, shards=ONE_SHARD)
     return database
-
-
-@pytest.fixture
-def sql(database_url: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
-def writer(database: Database) -> Iterator[Writer]:
-    with Writer(database) as writer:
-        yield writer
-
-
-def event(subject: str, n: int = 0) -> Event:
-    return Event.new("Car Created", "CarCreated", [Entity("Car", subject, {"n": n})])
-
-
-def count(sql: psycopg.Connection, table: str) -> int:
-    row = sql.execute(f"SELECT count(*) FROM outbox.{table}").fetchone()  # type: ignore[arg-type]
-    assert row is not None
-    return int(row[0])
 
 
 def changes_of(sql: psycopg.Connection, *, inserts: int, deletes: int) -> tuple[int, int, int]:

@@ -1,21 +1,19 @@
 """Nothing that cannot be sent hides what can, and nothing that is done is done again."""
 
 from collections.abc import (
-    AsyncGenerator,
     Awaitable,
     Callable,
     Collection,
-    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager
 
 import anyio
 import psycopg
 import pytest
+from tests._support.relays import event, running, until
 
-from dsql_outbox.outbox import Database, Entity, Event, Message, SinkUnavailable
+from dsql_outbox.outbox import Database, Event, Message, SinkUnavailable
 from dsql_outbox.publisher import (
     Delivered,
     NotAttempted,
@@ -41,18 +39,6 @@ def database(database_url: str) -> Database:
     return database
 
 
-@pytest.fixture
-def writer(database: Database) -> Iterator[Writer]:
-    with Writer(database) as writer:
-        yield writer
-
-
-@pytest.fixture
-def sql(database_url: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        yield connection
-
-
 class Answering:
     """A sink that answers as a function says; keeps what was delivered."""
 
@@ -73,26 +59,8 @@ class Answering:
         return sum(key.startswith("Car/good-") for key in self.keys)
 
 
-def event(subject: str, n: int = 0) -> Event:
-    return Event.new("Car Created", "CarCreated", [Entity("Car", subject, {"n": n})])
-
-
 def good(count: int) -> list[Event]:
     return [event(f"good-{n}") for n in range(count)]
-
-
-@asynccontextmanager
-async def running(publisher: Publisher) -> AsyncGenerator[None]:
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(publisher.run)
-        yield
-        publisher.stop()
-
-
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    with anyio.fail_after(seconds):
-        while not condition():  # noqa: ASYNC110 - the state is another's
-            await anyio.sleep(0.005)
 
 
 async def test_rows_of_a_part_of_the_broker_that_is_away_hide_no_others(

@@ -2,17 +2,17 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from uuid import UUID
 
 import anyio
 import anyio.lowlevel
 import psycopg
 import pytest
+from tests._support.relays import event, running, until
 
 from dsql_outbox.observability import Fact, RoundEnded, ShardsChanged, WriteEnded
-from dsql_outbox.outbox import Database, Entity, Event, Message, SinkUnavailable
+from dsql_outbox.outbox import Database, Message, SinkUnavailable
 from dsql_outbox.publisher import (
     FailureFilter,
     Failures,
@@ -41,38 +41,8 @@ def database(database_url: str) -> Database:
     return database
 
 
-@pytest.fixture
-def sql(database_url: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
-def writer(database: Database) -> Iterator[Writer]:
-    with Writer(database) as writer:
-        yield writer
-
-
 def settings(**others: object) -> PublisherSettings:
     return PublisherSettings(**({"idle_max": 0.05} | others))  # type: ignore[arg-type]
-
-
-def event(subject: str, n: int = 0) -> Event:
-    return Event.new("Car Created", "CarCreated", [Entity("Car", subject, {"n": n})])
-
-
-@asynccontextmanager
-async def running(publisher: Publisher) -> AsyncGenerator[None]:
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(publisher.run)
-        yield
-        publisher.stop()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(20):
-        while not condition():  # noqa: ASYNC110 - the state is another's
-            await anyio.sleep(0.005)
 
 
 def in_order(messages: Sequence[Message]) -> bool:

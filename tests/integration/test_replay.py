@@ -1,6 +1,5 @@
 """Replays on real PostgreSQL: from the dead letters, and from what is stored."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from uuid import UUID, uuid4
@@ -8,7 +7,8 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from tests._support.brokers import NatsBroker
-from tests._support.letters import count, event, gathered, relay_all
+from tests._support.letters import event, gathered, relay_all
+from tests._support.relays import count
 
 from dsql_outbox.outbox import Database, Entity, Event, SchemaError, SettingsError
 from dsql_outbox.publisher import (
@@ -31,18 +31,6 @@ def database(database_url: str) -> Database:
     database = Database(database_url)
     apply(database, shards=2)
     return database
-
-
-@pytest.fixture
-def sql(database_url: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
-def writer(database: Database) -> Iterator[Writer]:
-    with Writer(database) as writer:
-        yield writer
 
 
 async def replay(database: Database, *event_ids: UUID, **settings: object) -> list[Replayed]:

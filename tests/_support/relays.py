@@ -1,0 +1,54 @@
+"""What the tests of the relay share; each brings a `database` of its own."""
+
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import anyio
+import psycopg
+import pytest
+
+from dsql_outbox.outbox import Database, Entity, Event
+from dsql_outbox.publisher import Publisher
+from dsql_outbox.writer import Writer
+
+
+@pytest.fixture
+def sql(database_url: str) -> Iterator[psycopg.Connection]:
+    """A connection beside the library's."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def writer(database: Database) -> Iterator[Writer]:
+    """A writer on the test's database."""
+    with Writer(database) as writer:
+        yield writer
+
+
+def event(subject: str, n: int = 0) -> Event:
+    """An event about one car."""
+    return Event.new("Car Created", "CarCreated", [Entity("Car", subject, {"n": n})])
+
+
+def count(sql: psycopg.Connection, table: str) -> int:
+    """How many rows a table of ours has."""
+    return len(sql.execute(f"SELECT FROM outbox.{table}").fetchall())  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def running(*publishers: Publisher) -> AsyncGenerator[None]:
+    """Let publishers run, and stop them in the end."""
+    async with anyio.create_task_group() as group:
+        for publisher in publishers:
+            group.start_soon(publisher.run)
+        yield
+        for publisher in publishers:
+            publisher.stop()
+
+
+async def until(state: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait for a state that is another's, as the database's or a publisher's."""
+    with anyio.fail_after(seconds):
+        while not state():  # noqa: ASYNC110 - nobody tells of it
+            await anyio.sleep(0.005)
