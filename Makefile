@@ -46,7 +46,7 @@ check: $(VENV)/.dev ## lint, types, layers, SQL, lock file
 	$(BIN)/mypy
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
-	sql="$$($(BIN)/dsql-outbox schema print)" && printf '%s\n' "$$sql" | $(BIN)/dsql-lint -
+	$(BIN)/python -m tests._support.lint_sql
 	$(UV) lock --check --offline --quiet
 
 fmt: $(VENV)/.dev ## format the code and apply safe fixes

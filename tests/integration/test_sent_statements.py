@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
-from tests._support import workload
+from tests._support import lint_sql, workload
 from tests._support.callers import QUICK
 
 from dsql_outbox.cli import main
@@ -19,21 +19,13 @@ from dsql_outbox.writer import AsyncWriter, Transaction, Writer, WriterSettings
 
 pytestmark = pytest.mark.anyio
 
-REFUSED = re.compile(
-    r"""(SET|RESET|DISCARD|DEALLOCATE(?!\s+ALL)|PREPARE|EXECUTE|SAVEPOINT|RELEASE|ROLLBACK\s+TO|LISTEN|UNLISTEN
-    |NOTIFY|LOCK|DECLARE|FETCH|CLOSE|COPY|TRUNCATE|MERGE|SELECT\s+pg_(advisory\w+|notify)
-    |(BEGIN|START\s+TRANSACTION)\b(?!\s*$|\s+ISOLATION\s+LEVEL\s+REPEATABLE\s+READ))\b""",
-    re.IGNORECASE | re.VERBOSE,
-)
-"""At the start of a statement. What stands inside of ours is checked file by file."""
-
 
 def bare(statements: Iterable[str]) -> set[str]:
     return {re.sub(r"--.*", "", text).strip() for text in statements}
 
 
 def refused(statements: Iterable[str]) -> list[str]:
-    return [text for text in bare(statements) if REFUSED.match(text)]
+    return [text for text in statements if lint_sql.refused(text)]
 
 
 @pytest.mark.parametrize(

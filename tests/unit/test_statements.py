@@ -24,11 +24,6 @@ from dsql_outbox.schema._statements import render
 FOLDER = Path(dsql_outbox.schema.__file__).parent
 FILES = sorted(FOLDER.glob("*/*.sql"))
 SINGLE = [file for file in FILES if file.parent.name != "grants"]
-REFUSED = re.compile(
-    r"\b(trigger|sequence|serial|savepoint|advisory|skip\s+locked|temp|temporary|listen|notify"
-    r"|unlogged|truncate|materialized|lock\s+table|for\s+share)\b",
-    re.IGNORECASE,
-)
 
 
 THING = Relation("thing", view=False, columns=(Column("id", "uuid", required=True),), key=("id",))
@@ -45,17 +40,6 @@ def migration(text: str) -> Migration:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_every_file_says_first_why_it_exists(file: Path) -> None:
     assert file.read_text().startswith("-- ")
-
-
-# A probe of `doctor --probe`: what DSQL makes of it is the question.
-ASKS = {"doctor_skip_locked.sql"}
-
-
-@pytest.mark.parametrize(
-    "file", [file for file in FILES if file.name not in ASKS], ids=lambda file: file.name
-)
-def test_no_file_uses_what_dsql_refuses(file: Path) -> None:
-    assert REFUSED.findall(without_comments(file.read_text())) == []
 
 
 @pytest.mark.parametrize("file", SINGLE, ids=lambda file: file.name)

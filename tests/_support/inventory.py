@@ -1,0 +1,253 @@
+"""Every statement that the library can send to a database, and which one a text at the wire is."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, lru_cache
+from string import Formatter
+from typing import Final, Literal, LiteralString, NamedTuple, cast
+
+from psycopg import sql
+from tests._support.senders import doors
+from tests._support.sql_rules import kind_of
+from tests._support.sql_tokens import canonical, tokens
+
+from dsql_outbox.outbox import numbered
+from dsql_outbox.schema import _backfill, _index, statement
+from dsql_outbox.schema._forms import Backfill, Column, Relation
+from dsql_outbox.schema._migrations import Migration, migrations
+from dsql_outbox.schema._rights import Duty, grants
+from dsql_outbox.schema._statements import compose, names, read_sql
+
+Kind = Literal["DDL", "DML", "query", "transaction", "grant"]
+
+SCHEMA: Final = "outbox"
+
+
+class Entry(NamedTuple):
+    """`example` is a text as it goes over the wire, on the tables of schema ``outbox``.
+
+    `excused` names the rules that it may break, its own and `dsql-lint`'s, and `reason` says why.
+    """
+
+    name: str
+    kind: Kind
+    example: str
+    sent_by: tuple[str, ...]
+    excused: frozenset[str]
+    reason: str | None
+    pattern: re.Pattern[str]
+
+
+_PROBE: Final = "the doctor's probe: whether it works is the question"
+_POSTGRES: Final = "PostgreSQL only"
+
+EXCUSES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
+    "doctor_lock_range": (_PROBE, frozenset({"row lock"})),
+    "doctor_skip_locked": (_PROBE, frozenset({"row lock", "skip locked"})),
+    "doctor_uuidv7": (_PROBE, frozenset({"newer function"})),
+    "index_concurrently": (_POSTGRES, frozenset({"sync index", "dsql-lint index_concurrently"})),
+    "index_progress": (_POSTGRES, frozenset()),
+    "status_counters": (
+        "PostgreSQL's statistics: `status` goes without them elsewhere",
+        frozenset({"type"}),
+    ),
+}
+"""What breaks a rule on purpose. An excuse that is not needed any more fails `lint_sql`."""
+
+_WORDS: Final = {
+    "BEGIN": "BEGIN",
+    "COMMIT": "COMMIT",
+    "ROLLBACK": "ROLLBACK",
+    "DEALLOCATE ALL": "ROLLBACK",  # psycopg, after a rollback on a connection that prepared
+}
+"""Words without a file, each with the one that tells who sends it."""
+
+
+@lru_cache(maxsize=1 << 16)
+def known(text: str) -> str | None:
+    """The name of the entry that a statement at the wire is, or None.
+
+    Comments, white space and the case of words do not matter. `text` is as psycopg sends it,
+    with ``$1`` for parameters, on the tables of any schema.
+    """
+    try:
+        said = canonical(text)
+    except ValueError:
+        return None
+    return next((each.name for each in inventory() if each.pattern.fullmatch(said)), None)
+
+
+@cache
+def inventory() -> tuple[Entry, ...]:
+    """All entries, sorted by name."""
+    return tuple(sorted(_entries()))
+
+
+def _entries() -> Iterator[Entry]:
+    for name in names("statements"):
+        if name not in _COMPOSED:
+            yield _entry(name, lambda schema, fill, name=name: _filled(name, schema, fill))
+    for migration in migrations():
+        name = f"{migration.version:04}_{migration.name}"
+        yield _entry(name, lambda schema, _, made=migration: made.ddl(schema), ("schema",))
+    yield from _grants()
+    for word, sign in _WORDS.items():
+        yield _entry(word, lambda *_, word=word: word.encode(), doors(sign))
+    for name, (example, template) in _COMPOSED.items():
+        yield _entry(
+            name,
+            lambda _, fill, made=(example, template): made[0 if fill is _example else 1],
+            ("schema",),
+        )
+
+
+def _grants() -> Iterator[Entry]:
+    duties: tuple[Duty, ...] = ("writer", "publisher", "operator")
+    lines = {grant.text: grant for duty in duties for grant in grants(duty)}  # some are of two
+    for grant in lines.values():
+        yield _entry(
+            f"GRANT {', '.join(grant.rights)} ON {grant.name or 'schema'}",
+            lambda schema, fill, grant=grant: grant.statement(schema, _role(fill)),
+            ("schema",),
+        )
+
+
+_Fill = Callable[[str], int | str]
+
+
+def _entry(
+    name: str, make: Callable[[str, _Fill], bytes], sent_by: tuple[str, ...] | None = None
+) -> Entry:
+    example = _wire(make(SCHEMA, _example))
+    reason, excused = EXCUSES.get(name, (None, frozenset[str]()))
+    return Entry(
+        name,
+        cast("Kind", kind_of(tokens(example))),
+        example,
+        doors(name) if sent_by is None else sent_by,
+        excused,
+        reason,
+        _pattern(canonical(_wire(make("mark_schema", _mark)))),
+    )
+
+
+def _wire(query: bytes) -> str:
+    return numbered("", query).text.decode() if b"%(" in query else query.decode()
+
+
+def _filled(name: str, schema: str, fill: _Fill) -> bytes:
+    text = read_sql("statements", name)
+    fields = {field for _, field, _, _ in Formatter().parse(text) if field} - {"schema"}
+    return statement(name, schema, **{field: fill(field) for field in fields})
+
+
+def _example(field: str) -> int | str:
+    return {"job": "a job's id", "name": "outbox", "checksum": "0" * 64}.get(field, 1)
+
+
+def _mark(field: str) -> str:
+    return f"mark_literal_{field}"
+
+
+def _role(fill: _Fill) -> str:
+    return "outbox_role" if fill is _example else "mark_name_role"
+
+
+# Patterns: what stands in a template for a name, a literal or a piece of SQL.
+
+_NAME: Final = r'"(?:[^"]|"")+"'
+_LITERAL: Final = (
+    r"(?:(?:- )?\d\S*|E'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|null|true|false)(?: :: \w+)?"
+)
+_FORMS: Final = {
+    "schema": _NAME,
+    "name": _NAME,
+    "literal": _LITERAL,
+    "word": r"\w+",
+    "words": r"\w+(?: , \w+)*",
+    "names": f"{_NAME}(?: , {_NAME})*",
+    "descending": f"{_NAME} desc(?: , {_NAME} desc)*",
+    "literals": f"{_LITERAL}(?: , {_LITERAL})*",
+    "above": rf"(?:true|\( {_NAME}(?: , {_NAME})* \) > \( {_LITERAL}(?: , {_LITERAL})* \))",
+    "piece": ".+",
+}
+_MARK: Final = re.compile(r"""(["']?)mark_([a-z]+)(\w*)\1""")
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    """A name or literal that stands at several places must be the same at each."""
+    seen: set[str] = set()
+    parts: list[str] = []
+    at = 0
+    for mark in _MARK.finditer(template):
+        parts.append(re.escape(template[at : mark.start()]))
+        at, group = mark.end(), f"{mark[2]}{mark[3]}"
+        parts.append(f"(?P={group})" if group in seen else f"(?P<{group}>{_FORMS[mark[2]]})")
+        seen.add(group)
+    return re.compile("".join((*parts, re.escape(template[at:]))), re.DOTALL)
+
+
+# Statements that code puts together: an example as the code makes it, and a template.
+
+_THING: Final = Relation(
+    "thing", view=False, columns=(Column("id", "uuid", required=True),), key=("id",)
+)
+_FILLING: Final = Backfill(_THING, "note = 'none'", "note IS NULL")
+_INDEX: Final = "CREATE INDEX ASYNC IF NOT EXISTS {} ON {{schema}}.{} ({})"
+
+
+def _piece(text: str) -> sql.Composable:
+    return sql.SQL(cast("LiteralString", text))
+
+
+def _index_made(*parts: str, schema: str, is_dsql: bool) -> bytes:
+    text = cast("LiteralString", _INDEX.format(*parts))
+    return _index.create_index(Migration(1, "index", text), schema, is_dsql=is_dsql)
+
+
+def _index_pair(*, is_dsql: bool) -> tuple[bytes, bytes]:
+    return (
+        _index_made("thing_by_note", "thing", "note, id", schema=SCHEMA, is_dsql=is_dsql),
+        _index_made(
+            "mark_word_index",
+            "mark_word_table",
+            "mark_words_columns",
+            schema="mark_schema",
+            is_dsql=is_dsql,
+        ),
+    )
+
+
+_COMPOSED: Final[Mapping[str, tuple[bytes, bytes]]] = {
+    "backfill_bound": (
+        _backfill._bound(SCHEMA, _FILLING, [5]),
+        compose(
+            "backfill_bound",
+            "mark_schema",
+            table=sql.Identifier("mark_name_table"),
+            key=_piece("mark_names_key"),
+            above=_piece("mark_above"),
+            descending=_piece("mark_descending"),
+            rows=sql.Literal("mark_literal_rows"),
+        ),
+    ),
+    "backfill_page": (
+        _backfill._page(SCHEMA, _FILLING, [5], [9]),
+        compose(
+            "backfill_page",
+            "mark_schema",
+            table=sql.Identifier("mark_name_table"),
+            key=_piece("mark_names_key"),
+            above=_piece("mark_above"),
+            assignments=_piece("mark_piece_assignments"),
+            condition=_piece("mark_piece_condition"),
+            last=_piece("mark_literals_last"),
+        ),
+    ),
+    "index_async": _index_pair(is_dsql=True),
+    "index_concurrently": _index_pair(is_dsql=False),
+    "index_drop": (
+        compose("index_drop", SCHEMA, index=sql.Identifier("thing_by_note")),
+        compose("index_drop", "mark_schema", index=sql.Identifier("mark_name_index")),
+    ),
+}

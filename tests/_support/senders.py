@@ -1,0 +1,78 @@
+"""Which door sends a statement, read from the code: who names it, sends it."""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+
+_DOORS: Final = {
+    "writer/": "writer",
+    "publisher/_session.py": "operator",
+    "publisher/_dead_letters.py": "operator",
+    "publisher/_failures.py": "operator",
+    "publisher/_letters.py": "operator",
+    "publisher/_replay.py": "operator",
+    "publisher/_requeue.py": "operator",
+    "publisher/": "publisher",
+    "schema/": "schema",
+    "src/dsql_outbox/cli/_doctor/": "doctor",
+    "src/dsql_outbox/cli/_demo/": "demo",
+    "src/dsql_outbox/cli/_probing.py": "publisher",
+    "src/dsql_outbox/cli/_relaying.py": "publisher",
+    "src/dsql_outbox/cli/": "operator",
+    "outbox/": "outbox",
+}
+"""By path; the first that fits. Operator: the commands of the command line."""
+
+_SENDS: Final = {
+    "transaction": ("BEGIN", "COMMIT", "ROLLBACK"),
+    "commit": ("COMMIT",),
+    "rollback": ("ROLLBACK",),
+}
+"""What psycopg sends for a method of a connection."""
+
+
+def sources() -> Iterator[tuple[str, ast.Module]]:
+    """The library's modules, each with its door; the helpers for users' tests left out."""
+    for folder in ("writer", "publisher", "schema", "outbox", "src/dsql_outbox/cli"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            name = path.relative_to(ROOT).as_posix()
+            door = next(door for start, door in _DOORS.items() if name.startswith(start))
+            yield door, ast.parse(path.read_text())
+
+
+def doors(name: str) -> tuple[str, ...]:
+    """Who names this statement, or sends this word; sorted."""
+    return tuple(sorted(door for door, named in _named().items() if _names(named, name)))
+
+
+def _names(named: frozenset[str], name: str) -> bool:
+    return name in named or any(
+        name.startswith(each.removesuffix("*")) for each in named if each.endswith("_*")
+    )
+
+
+@cache
+def _named() -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for door, module in sources():
+        found.setdefault(door, set()).update(_words(module))
+    return {door: frozenset(words) for door, words in found.items()}
+
+
+def _words(module: ast.Module) -> Iterator[str]:
+    for node in ast.walk(module):
+        match node:
+            case ast.Constant(value=str() as text):
+                yield text
+            case ast.Constant(value=bytes() as text):
+                yield text.decode()
+            case ast.JoinedStr(values=[ast.Constant(value=str() as start), *_]):
+                yield f"{start}*"  # such as f"plain_{name}"
+            case ast.Call(func=ast.Attribute(attr=attr), args=[]):
+                yield from _SENDS.get(attr, ())
+            case _:
+                pass
