@@ -1,0 +1,121 @@
+"""What Aurora DSQL makes of a transaction, as recorded from a cluster or documented; without I/O.
+
+Sources: tests/data/dsql (recorded answers) and the quotas of the service (AWS, "Cluster quotas
+and database limits in Amazon Aurora DSQL"). The texts are the service's own.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+MAX_ROWS: Final = 3_000
+MAX_BYTES: Final = 10 << 20  # written by a transaction, and as long as a message may be
+MAX_AGE: Final = 300.0  # seconds
+
+
+class Violation(NamedTuple):
+    """The error that a client gets."""
+
+    sqlstate: str
+    message: str
+
+
+TWO_DDL: Final = Violation("0A000", "multiple ddl statements not supported in a transaction")
+MIXED: Final = Violation("0A000", "ddl and dml are not supported in the same transaction")
+ROWS: Final = Violation("54000", "transaction row limit exceeded")
+SIZE: Final = Violation("54000", "transaction size limit 10mb exceeded")
+AGE: Final = Violation("54000", "transaction age limit of 300s exceeded")
+CONFLICT: Final = Violation("40001", "change conflicts with another transaction (OC000)")
+SCHEMA: Final = Violation("40001", "schema has been updated by another transaction (OC001)")
+
+_COMMENT: Final = re.compile(r"\s*(--[^\n]*(\n|$)|/\*.*?\*/)", re.DOTALL)
+_KIND: Final = re.compile(
+    r"""\s*(?:(?P<begin>BEGIN|START\s+TRANSACTION)|(?P<commit>COMMIT|END)|(?P<rollback>ROLLBACK|ABORT)
+    |(?P<ddl>CREATE|ALTER|DROP|GRANT|REVOKE)|(?P<write>INSERT|UPDATE|DELETE)|(?P<with>WITH))\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_WRITES: Final = re.compile(r"\b(INSERT\s+INTO|UPDATE\s|DELETE\s+FROM)", re.IGNORECASE)
+
+
+def kind_of(sql: str) -> str:
+    """One of begin, commit, rollback, ddl, write, read."""
+    bare = sql
+    while found := _COMMENT.match(bare):
+        bare = bare[found.end() :]
+    kind = _KIND.match(bare)
+    if kind is None:
+        return "read"
+    if kind.lastgroup == "with":
+        return "write" if _WRITES.search(bare) else "read"
+    return kind.lastgroup or "read"
+
+
+@dataclass(slots=True)
+class Catalog:
+    """The schema of all sessions; its version grows with each change."""
+
+    version: int = 0
+
+
+@dataclass(slots=True)
+class Transactions:
+    """The transactions of one session, one after the other; `clock` tells seconds."""
+
+    catalog: Catalog
+    clock: Callable[[], float]
+    _seen: int = field(init=False)
+    _since: float = 0.0
+    _rows_before: int = 0
+    _ran: set[str] = field(default_factory=set)
+    _changes_schema: bool = False
+    doomed: bool = False
+    """Whether it has lost a conflict, of which it learns at its COMMIT."""
+
+    def __post_init__(self) -> None:
+        self._seen = self.catalog.version
+
+    def begin(self, rows: int) -> None:
+        """A transaction begins, when the session's counter of changed rows stands at `rows`."""
+        self._since, self._rows_before = self.clock(), rows
+        self._ran = set()
+        self._changes_schema = self.doomed = False
+
+    def before(self, kind: str) -> Violation | None:
+        """Whether a statement fails before it runs, or a COMMIT.
+
+        The first one after another session's change of the schema does, once; and what would
+        be a second change of the schema in a transaction, or one beside a write.
+        """
+        if self._seen < self.catalog.version:
+            self._seen = self.catalog.version
+            return SCHEMA
+        if kind == "ddl" and "ddl" in self._ran:
+            return TWO_DDL
+        if {"ddl", "write"} <= self._ran | {kind}:
+            return MIXED
+        self._ran.add(kind)
+        return None
+
+    def wrote(self, rows: int) -> Violation | None:
+        """Whether the statement fails after which the counter of changed rows stands at `rows`."""
+        return ROWS if rows - self._rows_before > MAX_ROWS else None
+
+    def at_commit(self, size: int) -> Violation | None:
+        """Whether the COMMIT of so many bytes fails."""
+        if self.clock() - self._since > MAX_AGE:
+            return AGE
+        if size > MAX_BYTES:
+            return SIZE
+        return CONFLICT if self.doomed else None
+
+    def changes_schema(self) -> None:
+        """The transaction ran DDL."""
+        self._changes_schema = True
+
+    def committed(self) -> None:
+        """It ended well: what it changed of the schema, all others meet."""
+        if self._changes_schema:
+            self.catalog.version += 1
+            self._seen = self.catalog.version
+            self._changes_schema = False

@@ -1,0 +1,118 @@
+"""The statements of a batch one by one, and what the server answered to each."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from tests._support.dsql.rules import CONFLICT, Violation
+
+from dsql_outbox.testing import _wire as wire
+from dsql_outbox.testing._session import Batch
+from dsql_outbox.testing._wire import Message
+
+SYNC: Final = Message(wire.SYNC, b"")
+_ENDS: Final = {wire.SYNC, wire.FLUSH}
+_NOTICE: Final = b"N"
+_EXISTS: Final = {"42P06", "42P07", "42701"}  # a schema, a relation, a column
+_RESULTS: Final = {wire.DESCRIBE_OR_ROW, wire.CLOSE_OR_COMPLETE}  # DataRow, CommandComplete
+_NOT_SQL: Final = "refused_by_the_rules"
+
+
+class Step(NamedTuple):
+    """The messages of one statement, without the Sync, and its SQL; empty if it runs none."""
+
+    messages: Sequence[Message]
+    sql: str
+
+    @property
+    def request(self) -> Batch:
+        """What to send, so that the server answers at once."""
+        return Batch(
+            self.messages if self.messages[-1].kind == wire.QUERY else [*self.messages, SYNC]
+        )
+
+    @property
+    def refused(self) -> "Step":
+        """The same step, made unacceptable where it would run; what it prepares is prepared."""
+        return self._with_first({wire.BIND: wire.parse(_NOT_SQL), wire.QUERY: wire.query(_NOT_SQL)})
+
+    @property
+    def again(self) -> "Step":
+        """The same step for a session that prepared its statements before.
+
+        libpq overlooks that a Close is answered that it did not send.
+        """
+        messages: list[Message] = []
+        for message in self.messages:
+            if message.kind == wire.PARSE and (name := wire.parsed_statement(message)[0]):
+                messages.append(Message(wire.CLOSE_OR_COMPLETE, b"S" + name.encode() + b"\0"))
+            messages.append(message)
+        return Step(messages, self.sql)
+
+    def _with_first(self, others: dict[bytes, Message]) -> "Step":
+        messages = list(self.messages)
+        for place, message in enumerate(messages):
+            if message.kind in others:
+                messages[place] = others[message.kind]
+                break
+        return Step(messages, self.sql)
+
+
+def steps(batch: Batch) -> Iterator[Step]:
+    """The batch in pieces that run one statement each."""
+    sql = dict(batch.statements)
+    piece: list[Message] = []
+    running = ""
+    for place, message in enumerate(batch.messages):
+        if message.kind in _ENDS:
+            continue
+        piece.append(message)
+        running = sql.get(place, running)
+        if message.kind in {wire.EXECUTE_OR_ERROR, wire.QUERY}:
+            yield Step(piece, running)
+            piece, running = [], ""
+    if piece:
+        yield Step(piece, running)
+
+
+@dataclass(slots=True)
+class Answer:
+    """The server's messages but for ReadyForQuery, and the state that the latter told."""
+
+    messages: list[Message]
+    state: bytes
+
+    @property
+    def sqlstate(self) -> str | None:
+        """That of its error, if it is one."""
+        return next((_field(m, b"C") for m in self.messages if m.kind == b"E"), None)
+
+    @property
+    def says_there_already(self) -> bool:
+        """Whether it is a notice that what was to be made exists, as IF NOT EXISTS ends in."""
+        return any(_field(m, b"C") in _EXISTS for m in self.messages if m.kind == _NOTICE)
+
+    @property
+    def texts(self) -> list[str]:
+        """The first column of each row."""
+        rows = [m.body for m in self.messages if m.kind == wire.DESCRIBE_OR_ROW]
+        return [row[6 : 6 + int.from_bytes(row[2:6])].decode() for row in rows]
+
+    @property
+    def in_dsqls_words(self) -> list[Message]:
+        """The messages, with a conflict as DSQL tells it."""
+        conflict = wire.error_response(*CONFLICT)
+        lost = self.sqlstate == CONFLICT.sqlstate
+        return [conflict if lost and m.kind == b"E" else m for m in self.messages]
+
+    def failing(self, violation: Violation) -> list[Message]:
+        """The messages, with an error in place of what came of the statement."""
+        error = wire.error_response(*violation)
+        kept = [m for m in self.messages if m.kind not in {*_RESULTS, b"E"}]
+        return [*kept, error]
+
+
+def _field(error: Message, name: bytes) -> str | None:
+    found = re.search(rb"(?:^|\0)" + name + rb"([^\0]*)\0", error.body)
+    return found.group(1).decode() if found else None

@@ -1,0 +1,39 @@
+"""A database behind the rules of DSQL's transactions."""
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from tests._support.dsql.governed import GovernedPostgres
+from tests._support.fixtures import portal, shared_url, tables, url
+
+__all__ = ["clock", "governed", "portal", "shared_url", "tables", "url"]
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def governed(url: str, clock: Clock) -> Iterator[GovernedPostgres]:
+    """The rules in front of the outbox tables, and of others as the records have them."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA IF EXISTS records CASCADE; CREATE SCHEMA records")
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET search_path = records")  # type: ignore[arg-type]
+        connection.execute(
+            "CREATE TABLE records.baseline_parent (id uuid PRIMARY KEY, name text);"
+            "CREATE TABLE records.baseline_bulk (id int);"
+            "CREATE TABLE records.baseline_implicit_bulk (id int)"
+        )
+    with GovernedPostgres(url, clock=clock) as proxy:
+        yield proxy

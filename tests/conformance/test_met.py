@@ -1,0 +1,131 @@
+"""The library meets the rules: nothing is lost or half-done, and errors have their names."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import errors
+from tests._support import workload
+from tests._support.callers import QUICK, with_workers
+from tests._support.dsql.governed import GovernedPostgres
+from tests._support.tables import Tables
+
+from dsql_outbox.outbox import Database, Entity, Event, Receipt
+from dsql_outbox.publisher import Publisher
+from dsql_outbox.schema import apply, check
+from dsql_outbox.testing import MemorySink
+from dsql_outbox.writer import Transaction, Writer
+
+FORMS = ("single", "plain")
+BULK = b"INSERT INTO records.baseline_bulk SELECT generate_series(1, 3001)"
+LARGE = {"text": "x" * (700 << 10)}  # bytes; times three copies
+
+
+@pytest.fixture(params=FORMS)
+def writer(request: pytest.FixtureRequest, governed: GovernedPostgres) -> Any:
+    settings = replace(
+        QUICK, form=request.param, connections="pool", max_retries=50, backlog_check=None
+    )
+    with Writer(Database(governed.url), settings) as writer:
+        yield writer
+
+
+@pytest.mark.anyio
+async def test_many_rows_are_written_and_relayed_in_transactions_of_3_000(
+    governed: GovernedPostgres, tables: Tables
+) -> None:
+    owners = [Entity("Owner", f"OWNER-{n}") for n in range(3)]
+    events = [workload.loan_created(n, *owners) for n in range(1_000)]  # 10,000 rows
+    with Writer(Database(governed.url), QUICK) as writer:
+        outcomes = writer.write_many(events)
+    assert {type(outcome) for outcome in outcomes} == {Receipt}
+    tables.assert_consistent()
+    sink = MemorySink()
+    publisher = Publisher(Database(governed.url), sink)
+    while len(sink.messages) < len(events):
+        await publisher.run_once()
+    assert tables.messages() == []
+
+
+def test_many_bytes_are_written_in_transactions_of_10_mib(writer: Writer, tables: Tables) -> None:
+    tables.execute("ALTER TABLE outbox.outbox ALTER payload SET STORAGE EXTERNAL")
+    tables.execute("ALTER TABLE outbox.business_events ALTER event_data SET STORAGE EXTERNAL")
+    tables.execute("ALTER TABLE outbox.entities ALTER entity_data SET STORAGE EXTERNAL")
+    events = [
+        Event.new("Car Created", "CarCreated", [Entity("Car", f"CAR-{n}", LARGE)])
+        for n in range(12)
+    ]
+    assert {type(outcome) for outcome in writer.write_many(events)} == {Receipt}
+    tables.assert_consistent()
+
+
+def test_a_change_of_the_schema_is_one_conflict(writer: Writer, governed: GovernedPostgres) -> None:
+    writer.write(workload.car_created())
+    with psycopg.connect(governed.url) as other:
+        other.execute("CREATE TABLE records.other (id int)")
+    receipt = writer.write(workload.car_created())
+    assert (receipt.attempts, receipt.conflicts) == (2, 1)
+
+
+def test_five_migrators_at_once_all_come_through(governed: GovernedPostgres) -> None:
+    database = Database(governed.url, schema=f"raced_{uuid4().hex}")
+    with ThreadPoolExecutor(5) as pool:
+        done = [future.result() for future in [pool.submit(apply, database) for _ in range(5)]]
+    assert {found.shards for found in done} == {16}
+    assert check(database) == []
+
+
+def test_conflicts_told_at_the_commit_lose_no_event(writer: Writer, tables: Tables) -> None:
+    def write(n: int) -> Receipt:
+        return writer.write(workload.payment_submitted(n, Entity("Car", "CAR-1", {"n": n})))
+
+    receipts = with_workers(8, write, range(40))
+    assert len(receipts) == 40
+    tables.assert_consistent()
+    assert [row["version"] for row in tables.entities() if row["entity_type"] == "Car"] == [40]
+
+
+def test_conflicts_told_at_the_commit_lose_no_update(writer: Writer, tables: Tables) -> None:
+    tables.execute("CREATE TABLE records.counter AS SELECT 0 AS n")
+
+    def count(transaction: Transaction) -> None:
+        transaction.connection.execute("UPDATE records.counter SET n = n + 1")
+        transaction.append(workload.car_created())
+
+    with_workers(4, lambda _: writer.transact(count), range(12))
+    assert tables.execute("SELECT n FROM records.counter") == [{"n": 12}]
+    assert len(tables.events()) == 12
+    tables.assert_consistent()
+
+
+def test_a_transaction_that_is_too_old_is_told_and_not_run_again(
+    writer: Writer, tables: Tables, clock: Any
+) -> None:
+    runs: list[int] = []
+
+    def function(transaction: Transaction) -> None:
+        runs.append(1)
+        transaction.append(workload.car_created())
+        clock.now += 301
+
+    with pytest.raises(errors.ProgramLimitExceeded, match="age limit of 300s"):
+        writer.transact(function)
+    assert (runs, tables.events()) == ([1], [])
+
+
+def test_a_refusal_that_the_function_swallows_is_not_taken_for_a_commit(
+    writer: Writer, tables: Tables
+) -> None:
+    """The COMMIT of an aborted transaction answers ROLLBACK, and no error."""
+
+    def function(transaction: Transaction) -> None:
+        transaction.append(workload.car_created())
+        with pytest.raises(errors.ProgramLimitExceeded):
+            transaction.connection.execute(BULK)
+
+    with pytest.raises(errors.ProgramLimitExceeded, match="row limit"):
+        writer.transact(function)
+    assert tables.events() == []

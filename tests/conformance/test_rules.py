@@ -1,0 +1,238 @@
+"""What the rules refuse, where, and that they let the rest pass."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors
+from tests._support.dsql.governed import GovernedPostgres
+from tests._support.dsql.rules import MAX_BYTES, kind_of
+from tests._support.tables import Tables
+
+from dsql_outbox.testing import _wire as wire
+
+Session = psycopg.Connection[Any]
+BULK = "INSERT INTO baseline_bulk SELECT generate_series(1, %s)"
+LARGE = "INSERT INTO large SELECT string_agg(md5(n::text), '') FROM generate_series(1, %s) n"
+PIECE = (1 << 20) // 32  # numbers of which LARGE makes 1 MiB that cannot be compressed
+
+
+@pytest.fixture
+def one(governed: GovernedPostgres) -> Any:
+    with psycopg.connect(governed.url, autocommit=True) as session:
+        yield session
+
+
+@pytest.fixture
+def two(governed: GovernedPostgres) -> Any:
+    with psycopg.connect(governed.url, autocommit=True) as session:
+        yield session
+
+
+@pytest.fixture
+def large(tables: Tables, governed: GovernedPostgres) -> None:
+    del governed  # makes the schema
+    tables.execute("CREATE TABLE records.large (text text)")
+    tables.execute("ALTER TABLE records.large ALTER COLUMN text SET STORAGE EXTERNAL")
+
+
+def rows(tables: Tables, table: str) -> int:
+    return int(tables.execute(f"SELECT count(*) AS n FROM records.{table}")[0]["n"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("sql", "kind"),
+    [
+        ("-- why\n  /* and */ WITH a AS (SELECT 1)\nINSERT INTO t SELECT * FROM a", "write"),
+        ("WITH a AS (SELECT 1) SELECT * FROM a", "read"),
+        ("delete from t", "write"),
+        ("SELECT 'DELETE FROM t'", "read"),
+        ("START TRANSACTION", "begin"),
+        ("END", "commit"),
+        ("ABORT", "rollback"),
+        ("GRANT SELECT ON t TO r", "ddl"),
+        ("CREATED", "read"),
+        ("", "read"),
+    ],
+)
+def test_the_kind_of_a_statement_is_read_past_its_comments(sql: str, kind: str) -> None:
+    assert kind_of(sql) == kind
+
+
+# Rows.
+
+
+def test_rows_are_counted_over_statements_and_in_data_modifying_ctes(one: Session) -> None:
+    one.execute("BEGIN")
+    one.execute(BULK, [2_999])
+    one.execute("WITH a AS (INSERT INTO baseline_bulk VALUES (1) RETURNING id) SELECT id FROM a")
+    with pytest.raises(errors.ProgramLimitExceeded, match="row limit"):
+        one.execute("DELETE FROM baseline_bulk WHERE id = 7")
+    assert one.execute("COMMIT").statusmessage == "ROLLBACK"  # and no error
+    one.execute(BULK, [3_000])
+
+
+def test_rows_of_the_transactions_before_do_not_count(one: Session, tables: Tables) -> None:
+    for _ in range(3):
+        one.execute(BULK, [2_000])
+    assert rows(tables, "baseline_bulk") == 6_000
+
+
+# Bytes and seconds, at the COMMIT.
+
+
+@pytest.mark.usefixtures("large")
+def test_bytes_are_counted_at_the_commit(one: Session, tables: Tables) -> None:
+    one.execute("BEGIN")
+    for _ in range(11):
+        one.execute(LARGE, [PIECE])
+    with pytest.raises(errors.ProgramLimitExceeded, match="size limit 10mb"):
+        one.execute("COMMIT")
+    assert one.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+    assert rows(tables, "large") == 0
+    with pytest.raises(errors.ProgramLimitExceeded, match="size limit 10mb"):
+        one.execute(LARGE, [11 * PIECE])
+    assert rows(tables, "large") == 0
+    for _ in range(11):  # what was there before is nobody's
+        one.execute(LARGE, [PIECE])
+    assert rows(tables, "large") == 11
+
+
+def test_the_age_is_that_of_the_transaction_at_its_commit(
+    one: Session, tables: Tables, clock: Any
+) -> None:
+    one.execute("BEGIN")
+    clock.now += 301
+    one.execute(BULK, [1])
+    with pytest.raises(errors.ProgramLimitExceeded, match="age limit of 300s"):
+        one.execute("COMMIT")
+    clock.now += 301
+    one.execute("BEGIN")
+    clock.now += 300
+    one.execute(BULK, [1])
+    one.execute("COMMIT")
+    assert rows(tables, "baseline_bulk") == 1
+
+
+# The schema.
+
+
+def test_the_first_statement_after_a_change_of_the_schema_fails_and_no_other(
+    one: Session, two: Session
+) -> None:
+    two.execute("SELECT 1")
+    one.execute("CREATE TABLE records.other (id int)")
+    one.execute("SELECT 1")  # it knows what it did
+    with pytest.raises(errors.SerializationFailure, match="OC001"):
+        two.execute("SELECT 1")
+    two.execute("SELECT 1")
+    one.execute("CREATE TABLE IF NOT EXISTS records.other (id int)")  # changes nothing
+    two.execute("SELECT 1")
+
+
+def test_a_change_of_the_schema_amid_a_transaction_fails_its_commit(
+    one: Session, two: Session, tables: Tables
+) -> None:
+    two.execute("BEGIN")
+    two.execute(BULK, [1])
+    one.execute("CREATE TABLE records.other (id int)")
+    with pytest.raises(errors.SerializationFailure, match="OC001"):
+        two.execute("COMMIT")
+    assert two.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+    assert rows(tables, "baseline_bulk") == 0
+
+
+def test_a_change_that_is_rolled_back_is_none(one: Session, two: Session) -> None:
+    two.execute("SELECT 1")
+    one.execute("BEGIN")
+    one.execute("CREATE TABLE records.other (id int)")
+    one.execute("ROLLBACK")
+    two.execute("SELECT 1")
+
+
+# Conflicts.
+
+
+@pytest.fixture
+def row(tables: Tables, governed: GovernedPostgres) -> None:
+    del governed  # makes the schema
+    tables.execute("CREATE TABLE records.pairs AS SELECT 1 AS id, 0 AS n")
+
+
+def wait_for(tables: Tables, work: Any) -> None:
+    while not work.done() and not tables.blocked():
+        pass
+
+
+@pytest.mark.usefixtures("row")
+def test_a_statement_alone_fails_itself(one: Session, two: Session, tables: Tables) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        one.execute("BEGIN")
+        one.execute("UPDATE pairs SET n = 1")
+        waiting = pool.submit(two.execute, "UPDATE pairs SET n = 2")
+        wait_for(tables, waiting)
+        one.execute("COMMIT")
+        with pytest.raises(errors.SerializationFailure, match=r"^change conflicts .*\(OC000\)"):
+            waiting.result()
+    assert two.execute("UPDATE pairs SET n = n + 1 RETURNING n").fetchall() == [(2,)]
+
+
+@pytest.mark.usefixtures("row")
+@pytest.mark.parametrize("prepared", [False, True])
+def test_who_lost_works_on_until_its_commit_and_leaves_nothing(
+    one: Session, two: Session, tables: Tables, prepared: bool
+) -> None:
+    two.prepare_threshold = 0 if prepared else None
+    two.execute(BULK, [3])  # prepared before the transaction
+    with ThreadPoolExecutor(1) as pool:
+        one.execute("BEGIN")
+        one.execute("UPDATE pairs SET n = 1")
+        two.execute("BEGIN")
+        two.execute(BULK, [3])
+        waiting = pool.submit(two.execute, "UPDATE pairs SET n = n + %s RETURNING id", [5])
+        wait_for(tables, waiting)
+        one.execute("COMMIT")
+        assert waiting.result().fetchall() == [(1,)]
+    assert two.execute("SELECT count(*) FROM baseline_bulk").fetchall() == [(6,)]
+    with pytest.raises(errors.SerializationFailure, match="OC000"):
+        two.execute("COMMIT")
+    assert tables.execute("SELECT n FROM records.pairs") == [{"n": 1}]
+    assert rows(tables, "baseline_bulk") == 3
+    two.execute(BULK, [3])
+
+
+@pytest.mark.usefixtures("row")
+def test_a_transaction_sees_one_snapshot(one: Session, two: Session) -> None:
+    two.execute("BEGIN")
+    one.execute("UPDATE pairs SET n = 1")
+    assert two.execute("SELECT n FROM pairs").fetchall() == [(0,)]
+    two.execute("COMMIT")
+    assert two.execute("SHOW transaction_isolation").fetchall() == [("repeatable read",)]
+
+
+# The wire.
+
+
+def test_a_message_of_10_mib_is_taken_and_a_longer_one_ends_the_connection(one: Session) -> None:
+    room = MAX_BYTES - len(wire.query("SELECT length('')").raw)
+    assert one.execute(f"SELECT length('{'x' * room}')".encode()).fetchall() == [(room,)]
+    with pytest.raises(psycopg.OperationalError, match="closed the connection"):
+        one.execute(f"SELECT length('{'x' * (room + 1)}')".encode())
+
+
+def test_a_pipeline_is_answered_statement_by_statement(one: Session, tables: Tables) -> None:
+    first = one.cursor()
+
+    def send_all() -> None:
+        with one.pipeline():
+            one.execute("BEGIN")
+            first.execute(BULK, [2_000])
+            one.execute(BULK, [2_000])
+            one.execute("COMMIT")
+
+    with pytest.raises(errors.ProgramLimitExceeded, match="row limit"):
+        send_all()
+    assert first.statusmessage == "INSERT 0 2000"
+    one.execute("ROLLBACK")
+    assert rows(tables, "baseline_bulk") == 0
