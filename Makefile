@@ -21,8 +21,11 @@ unexport VIRTUAL_ENV
 NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events $(EVENTS)) \
 	$(if $(SEED),--seed $(SEED)) $(if $(DOWN),--down $(DOWN)) $(if $(OPTIONS),--publish-options="$(OPTIONS)")
 
+# The endpoint that `make conformance` makes, in front of PostgreSQL 16 and of 18.
+SERVERS ?= dsql-16 dsql-18
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-plain faults-writer check fmt lock clean load-million bench-writer bench-relay nemesis nemesis-rolling trace-check zip
+.PHONY: help demo test test-plain conformance endpoint faults-writer check fmt lock clean load-million bench-writer bench-relay nemesis nemesis-rolling trace-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,13 +43,23 @@ test-plain: $(VENV)/.dev ## run the tests of the writer on the plain form of its
 	DSQL_OUTBOX_TEST_FORM=plain $(BIN)/pytest -m "not slow" tests/faults \
 		tests/integration/test_writer*.py tests/integration/test_transact.py tests/integration/test_append_to.py
 
+conformance: $(VENV)/.dev $(VENV)/.conformance ## run the integration tests on an endpoint shaped like Aurora DSQL (SERVERS=..)
+	@$(BIN)/python -m tests._support.lint_sql
+	@for server in $(SERVERS); do \
+		printf '\n+ %s\n' "$$server"; \
+		DSQL_OUTBOX_TEST_SERVER=$$server $(BIN)/pytest -n 2 -m "not slow" tests/integration tests/faults || exit; \
+	done
+
+endpoint: $(VENV)/.dev $(VENV)/.conformance ## run that endpoint, with outbox tables, until Ctrl-C
+	@DSQL_OUTBOX_TEST_SERVER=$(firstword $(SERVERS)) $(BIN)/python -m tests._support.dsql
+
 check: $(VENV)/.dev ## lint, types, layers, SQL, lock file
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
-	$(BIN)/python -m tests._support.lint_sql
+	$(BIN)/python -m tests._support.lint_sql --quiet
 	$(UV) lock --check --offline --quiet
 
 fmt: $(VENV)/.dev ## format the code and apply safe fixes
@@ -95,3 +108,8 @@ $(VENV)/.run: $(VENV)/.uv pyproject.toml uv.lock
 $(VENV)/.dev: $(VENV)/.uv pyproject.toml uv.lock
 	@$(SYNC) --all-extras
 	@touch $@ $(VENV)/.run
+
+# An environment within: what plays DSQL wants another botocore than we do.
+$(VENV)/.conformance: $(VENV)/.uv pyproject.toml uv.lock
+	@$(UV:$(VENV)=$(VENV)/conformance) sync --quiet --frozen --only-group conformance
+	@touch $@

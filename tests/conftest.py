@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 from hypothesis import settings
+from tests._support.dsql.server import ON_DSQL, postgres_server
 
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 
@@ -19,6 +20,18 @@ ROOM: Final = 1 << 30  # bytes
 # Real servers and a busy machine: how long an example takes says nothing.
 settings.register_profile("here", deadline=None)
 settings.load_profile("here")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In front of DSQL's shape: all but what is of PostgreSQL alone, or uses no such database."""
+    if not ON_DSQL:
+        return
+    elsewhere = [item for item in items if "postgres" not in getattr(item, "fixturenames", ())]
+    config.hook.pytest_deselected(items=elsewhere)
+    items[:] = [item for item in items if item not in set(elsewhere)]
+    for item in items:
+        if (found := item.get_closest_marker("postgres_only")) is not None:
+            item.add_marker(pytest.mark.skip(reason=f"PostgreSQL only: {found.args[0]}"))
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +53,7 @@ def quick_folder() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def postgres(quick_folder: Path) -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL server for all tests."""
-    with EmbeddedPostgres(quick_folder / "postgres", settings={"fsync": "off"}) as server:
+    with postgres_server(quick_folder) as server:
         yield server
 
 

@@ -84,11 +84,17 @@ def _rules(file: Mapping[str, object]) -> list[str]:
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of the table.")
-def main(*, as_json: bool) -> None:
+@click.option("--quiet", is_flag=True, help="Only the count, and what is broken.")
+def main(*, as_json: bool, quiet: bool) -> None:
     """Lint every statement that the library can send."""
     found = lint(inventory())
     faults = [f"{each.entry.name} {text}" for each in found for text in each.faults]
-    click.echo(_as_json(found, faults) if as_json else _as_table(found))
+    if not quiet:
+        click.echo(_as_json(found, faults) if as_json else _as_table(found))
+    if not as_json:
+        bad = sum(bool(each.faults) for each in found)
+        excused = sum(each.entry.reason is not None for each in found)
+        click.echo(f"{len(found)} statements, {excused} excused, {bad} broken")
     for fault in faults:
         click.echo(f"error: {fault}", err=True)
     sys.exit(1 if faults else 0)
@@ -130,9 +136,7 @@ def _as_table(found: Sequence[Linted]) -> str:
     for each, n in zip(found, range(1, len(lines)), strict=True):
         if each.entry.reason:
             lines[n] += f"  [{each.entry.reason}]"
-    bad = sum(bool(each.faults) for each in found)
-    excused = sum(each.entry.reason is not None for each in found)
-    return "\n".join([*lines, f"{len(found)} statements, {excused} excused, {bad} broken"])
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

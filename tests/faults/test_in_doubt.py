@@ -120,6 +120,7 @@ def test_a_lost_attempt_that_is_still_at_work_is_fenced_by_the_next_ones_insert(
     tables.assert_true_to({event.id: receipt})
 
 
+@pytest.mark.postgres_only("the endpoint loses the server's last words")
 @only_single("in a pipeline psycopg loses the server's last words")
 def test_a_session_ended_by_the_server_leaves_doubt_that_is_resolved(
     open_writer: OpenWriter, tables: Tables, facts: Facts, url: str

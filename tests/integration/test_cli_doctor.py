@@ -15,12 +15,15 @@ import psycopg
 import pytest
 from psycopg import sql as composed
 from tests._support.doctors import found, run, verdicts
+from tests._support.dsql.server import ON_DSQL
 
 from dsql_outbox.cli._doctor import CHECKS, LARGE, PROBES
 from dsql_outbox.cli._doctor._visit import Visit
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import PostgresProxy
+
+KIND = "Aurora DSQL" if ON_DSQL else "PostgreSQL"
 
 
 @pytest.fixture
@@ -88,7 +91,7 @@ def test_a_healthy_database_is_told_check_by_check(url: str, sql: psycopg.Connec
     told = found(run(url, "--json"))
     assert list(told) == list(CHECKS)
     assert set(verdicts(told).values()) == {"ok"}
-    assert told["server"]["values"]["kind"] == "PostgreSQL"
+    assert told["server"]["values"]["kind"] == KIND
     assert abs(told["clock"]["values"]["offset"]) < 1
     assert told["shards"]["values"] == {"shards": 3, "leased": 0}
     assert told["relay"]["text"] == "1 publisher alive, nothing waits"
@@ -105,7 +108,7 @@ def test_without_probe_nothing_is_written(proxy: PostgresProxy) -> None:
 def test_lines_are_aligned_with_a_count_of_verdicts_at_the_end(url: str) -> None:
     done = run(url)
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("ok       server      PostgreSQL ")
+    assert lines[0].startswith(f"ok       server      {KIND} ")
     assert lines[-1] == "9 ok, 1 warn, 0 fail, 0 unknown"
     assert (
         "warn     relay       0 publishers alive, nothing waits; start `dsql-outbox publish`"

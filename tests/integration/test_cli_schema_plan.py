@@ -7,6 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
+from tests._support.dsql.server import ON_DSQL
 from tests._support.migrations import NEXT, add_files, labels, shipped_from
 
 from dsql_outbox.cli import main
@@ -16,6 +17,8 @@ from dsql_outbox.schema._migrations import migrations
 
 APPLY = "dsql-outbox schema apply"
 LAST = {"note": NEXT["note"], "by_name": NEXT["by_name"], "after_note": NEXT["after_note"]}
+
+MODE = "ASYNC" if ON_DSQL else "CONCURRENTLY"
 
 
 @pytest.fixture
@@ -50,7 +53,7 @@ def test_a_plan_is_a_script_with_a_command_for_each_phase(url: str) -> None:
         "-- Remember that this migration was applied; another process may have been first.",
     ]
     assert (
-        'CREATE INDEX CONCURRENTLY IF NOT EXISTS by_name ON "outbox".business_events'
+        f'CREATE INDEX {MODE} IF NOT EXISTS by_name ON "outbox".business_events'
         " (event_name, id);" in lines
     )
     assert run(url, "plan", "--shards", "20").stdout == done.stdout

@@ -140,6 +140,7 @@ def test_a_deadline_that_is_kept_changes_nothing(database_url: str) -> None:
         assert not connection.closed
 
 
+@pytest.mark.postgres_only("ministack tells no process id of the server")
 def test_a_lost_connection_before_the_deadline_stays_what_it_is(database_url: str) -> None:
     database = Database(database_url)
     with database.connect() as connection, database.connect() as killer:
@@ -156,6 +157,7 @@ def test_a_deadline_in_the_past_ends_the_first_statement(database_url: str) -> N
         connection.execute(SLEEP)
 
 
+@pytest.mark.postgres_only("DSQL has one isolation level")
 @pytest.mark.parametrize("level", get_args(Isolation))
 async def test_the_isolation_is_that_of_every_connection(
     database_url: str, level: Isolation
@@ -171,6 +173,7 @@ async def test_the_isolation_is_that_of_every_connection(
         assert await one(other, "SHOW transaction_isolation") == level
 
 
+@pytest.mark.postgres_only("ministack tells no process id of the server")
 def test_nothing_is_sent_on_connect(database_url: str) -> None:
     """DSQL refuses much of what clients like to set."""
     database = Database(database_url)

@@ -76,12 +76,14 @@ def test_a_statement_that_cannot_be_prepared_says_so_at_its_first_execution(
         run(connection, numbered("wrong", b"SELECT FROM nowhere"))
 
 
+@pytest.mark.postgres_only("DSQL takes no message over 10 MiB")
 def test_a_large_value_gets_through_a_socket_that_takes_it_in_parts(url: str) -> None:
     large = "x" * (16 << 20)
     with Database(url).connect() as connection:
         assert run(connection, ECHO, a="1", b=large)[0][0] == large.encode()
 
 
+@pytest.mark.postgres_only("ministack tells no process id of the server")
 def test_a_connection_that_the_server_has_ended_raises_the_drivers_error(url: str) -> None:
     with Database(url).connect() as victim, Database(url).connect() as other:
         other.execute("SELECT pg_terminate_backend(%s, 10000)", [victim.info.backend_pid])
@@ -102,6 +104,7 @@ def test_a_statement_takes_one_round_trip_and_one_more_to_be_prepared(
     assert counts == [1] * PREPARE_AFTER + [2, 1]
 
 
+@pytest.mark.postgres_only("DSQL speaks UTF-8 only")
 def test_text_is_sent_in_the_encoding_that_the_server_expects(url: str) -> None:
     name = f"latin_{uuid4().hex}"
     with psycopg.connect(url, autocommit=True) as admin:

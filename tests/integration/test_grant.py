@@ -10,6 +10,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
+from tests._support.dsql.server import ON_DSQL
 from tests._support.roles import as_role, made_roles
 from tests._support.watched import DsqlShapedDatabase, WatchedDatabase
 
@@ -68,11 +69,14 @@ def test_granting_twice_is_no_harm(url: str, roles: Roles) -> None:
 
 def test_json_tells_programs(url: str, roles: Roles) -> None:
     done = json.loads(run(url, "grant", "--writer", roles.writer, "--json", "--dry-run").stdout)
+    name = roles.writer.upper()
     assert (done["schema"], done["dryRun"], len(done["statements"]), done["iam"]) == (
         "outbox",
         True,
         7,
-        [],
+        [f"AWS IAM GRANT \"{roles.writer}\" TO 'arn:aws:iam::ACCOUNT:role/IAM_ROLE_OF_{name}'"]
+        if ON_DSQL
+        else [],
     )
 
 

@@ -118,7 +118,9 @@ def test_hot_events_share_cars_and_all_arrive_in_spite_of_conflicts(
     faulty.conflicts(3)
     done = load(server.url, "--hot")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "20 of 20 stored, 3 retries for " in done.stdout
+    retries = re.search("20 of 20 stored, ([0-9]+) retries for ", done.stdout)
+    assert retries is not None, done.stdout
+    assert int(retries[1]) >= 3  # snapshots conflict of themselves, too
     for name in TYPES:
         assert re.search(rf"^ {name} +5 +5 +\d", done.stdout, re.MULTILINE), done.stdout
     assert done.stderr == ""

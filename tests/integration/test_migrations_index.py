@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests._support.dsql.server import beside
 from tests._support.migrations import NEXT, add_files, labels, shipped_from
 from tests._support.roles import as_role, made_roles
 from tests._support.waiting import wait_until
@@ -45,7 +46,7 @@ def url(database_url: str, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def connection(url: str) -> Iterator[Connection]:
-    with Database(url).connect() as opened:
+    with Database(beside(url)).connect() as opened:
         yield opened
 
 
@@ -55,6 +56,7 @@ def is_valid(connection: Connection) -> bool | None:
     return row and row[0]
 
 
+@pytest.mark.postgres_only("it plays DSQL itself")
 def test_on_dsql_the_build_is_asked_for_until_the_index_is_valid(url: str) -> None:
     database = DsqlShapedDatabase(url)
     (step,) = plan(database)
@@ -66,6 +68,7 @@ def test_on_dsql_the_build_is_asked_for_until_the_index_is_valid(url: str) -> No
     assert len([text for text in database.sent if "INDEX ASYNC" in text]) == 1
 
 
+@pytest.mark.postgres_only("it plays DSQL itself")
 @pytest.mark.parametrize(
     ("status", "details", "why"),
     [
@@ -89,12 +92,14 @@ def test_a_build_that_fails_is_tried_three_times_and_its_details_are_told(
     assert apply(DsqlShapedDatabase(url)).applied == labels("by_name")
 
 
+@pytest.mark.postgres_only("it plays DSQL itself")
 def test_dsql_is_told_also_by_those_who_may_not_see_its_jobs(url: str) -> None:
     DsqlShapedDatabase(url)
     with made_roles(url) as roles, Database(as_role(url, roles.operator)).connect() as connection:
         assert _index.has_jobs(connection)
 
 
+@pytest.mark.postgres_only("it plays DSQL itself")
 def test_a_build_that_goes_on_after_a_crash_is_not_begun_again(
     url: str, connection: Connection
 ) -> None:
@@ -113,6 +118,7 @@ def test_a_build_that_goes_on_after_a_crash_is_not_begun_again(
     assert not [text for text in database.sent if "INDEX ASYNC" in text or "DROP" in text]
 
 
+@pytest.mark.postgres_only("it plays DSQL itself")
 def test_a_job_that_dsql_has_forgotten_is_begun_again(url: str, connection: Connection) -> None:
     database = DsqlShapedDatabase(url)
     connection.execute("CREATE INDEX by_name ON outbox.business_events (event_name, id)")
@@ -123,10 +129,11 @@ def test_a_job_that_dsql_has_forgotten_is_begun_again(url: str, connection: Conn
     assert check(database) == []
 
 
+@pytest.mark.postgres_only("ministack builds an index at once")
 def test_a_migrator_killed_in_a_build_leaves_it_to_the_next(
     url: str, connection: Connection, tmp_path: Path
 ) -> None:
-    with Database(url).connect() as writer:
+    with Database(beside(url)).connect() as writer:
         writer.execute("BEGIN")
         writer.execute("LOCK TABLE outbox.business_events IN ROW EXCLUSIVE MODE")
         process = subprocess.Popen([sys.executable, "-c", APPLY, str(tmp_path), url])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from psycopg import errors
 from tests._support import workload
 from tests._support.callers import QUICK, OpenWriter, with_workers
+from tests._support.dsql.server import ON_DSQL
 from tests._support.tables import Row, Tables
 
 from dsql_outbox.outbox import Connection, Database, Entity, Event, StaleVersion, parse_event
@@ -150,6 +151,7 @@ def test_an_answer_of_rollback_is_no_success(connection: Connection, tables: Tab
     assert tables.events() == []
 
 
+@pytest.mark.postgres_only("the endpoint answers when all is there")
 def test_a_failure_before_all_is_sent_is_raised_and_psycopg_logs_nothing(
     connection: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -260,4 +262,4 @@ def test_batches_of_many_writers_never_deadlock(url: str, tables: Tables, isolat
     conflicts = sum(with_workers(4, write, range(4)))
     tables.assert_consistent()
     assert len(tables.events()) == 5 * (40 - conflicts)
-    assert isolation == "repeatable read" or conflicts == 0
+    assert isolation == "repeatable read" or ON_DSQL or conflicts == 0

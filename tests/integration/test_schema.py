@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from tests._support.dsql.server import beside
 from tests._support.watched import Crash, WatchedDatabase
 
 from dsql_outbox.outbox import Connection, Database, SchemaError, SettingsError
@@ -24,8 +25,8 @@ def database(database_url: str) -> Database:
 
 
 @pytest.fixture
-def connection(database: Database) -> Iterator[Connection]:
-    with database.connect() as opened:
+def connection(database_url: str) -> Iterator[Connection]:
+    with Database(beside(database_url)).connect() as opened:
         yield opened
 
 

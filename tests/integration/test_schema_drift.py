@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from click.testing import CliRunner
+from tests._support.dsql.server import beside
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Connection, Database
@@ -106,8 +107,9 @@ def database(database_url: str) -> Database:
 
 
 @pytest.fixture
-def connection(database: Database) -> Iterator[Connection]:
-    with database.connect() as opened:
+def connection(database: Database, database_url: str) -> Iterator[Connection]:
+    del database  # it is there first
+    with Database(beside(database_url)).connect() as opened:
         yield opened
 
 

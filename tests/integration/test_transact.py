@@ -111,6 +111,7 @@ def test_an_error_that_the_function_swallows_surfaces(
     assert ids(own) == set()
 
 
+@pytest.mark.postgres_only("DSQL has no savepoints")
 def test_an_error_that_a_savepoint_undid_is_not_the_one_that_ends_the_run(
     open_transactor: OpenTransactor, own: Tables, url: str
 ) -> None:
@@ -150,6 +151,7 @@ def test_a_conflict_that_the_function_swallows_or_wraps_is_still_retried(
     assert (len(runs), own_rows(own), len(ids(own))) == (3, 1, 1)
 
 
+@pytest.mark.postgres_only("ministack has no COPY")
 def test_a_connection_that_the_function_left_amid_a_statement_is_not_used_again(
     own: Tables, url: str
 ) -> None:

@@ -57,6 +57,7 @@ def assert_refused_at_once(open_writer: OpenWriter, url: str, text: str, facts: 
     assert http_status(error) == HttpAnswer(500)
 
 
+@pytest.mark.postgres_only("ministack lets everybody in")
 def test_a_wrong_password_is_said_at_once_and_not_repeated(
     open_writer: OpenWriter, locked_url: str, facts: Facts, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -64,6 +65,7 @@ def test_a_wrong_password_is_said_at_once_and_not_repeated(
     assert "wrong" not in caplog.text
 
 
+@pytest.mark.postgres_only("ministack lets everybody in")
 def test_an_unknown_database_is_said_at_once(
     open_writer: OpenWriter, url: str, facts: Facts
 ) -> None:
@@ -71,6 +73,7 @@ def test_an_unknown_database_is_said_at_once(
     assert_refused_at_once(open_writer, unknown, '_unknown" does not exist', facts)
 
 
+@pytest.mark.postgres_only("ministack lets everybody in")
 def test_an_unknown_role_is_said_at_once(open_writer: OpenWriter, url: str, facts: Facts) -> None:
     unknown = url.replace("postgres@", "nobody@")
     assert_refused_at_once(open_writer, unknown, 'role "nobody" does not exist', facts)

@@ -122,9 +122,9 @@ class _GovernedSession(Session):
                 return messages
         if violation := self._rules.at_commit(await self._size()):
             await self._roll_back()
-            return Answer(messages, _IDLE).failing(violation)
-        await self._ask("COMMIT")
-        return messages
+        else:
+            violation = (await self._ask("COMMIT")).violation
+        return Answer(messages, _IDLE).failing(violation) if violation else messages
 
     async def _explicit(self, pieces: Sequence[Step]) -> list[Message]:
         messages: list[Message] = []

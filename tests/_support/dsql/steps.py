@@ -84,9 +84,16 @@ class Answer:
     state: bytes
 
     @property
+    def violation(self) -> Violation | None:
+        """Its error, if it has one."""
+        errors = [m for m in self.messages if m.kind == wire.EXECUTE_OR_ERROR]
+        found = [Violation(_field(m, b"C") or "", _field(m, b"M") or "") for m in errors]
+        return found[0] if found else None
+
+    @property
     def sqlstate(self) -> str | None:
-        """That of its error, if it is one."""
-        return next((_field(m, b"C") for m in self.messages if m.kind == b"E"), None)
+        """That of its error, if it has one."""
+        return self.violation and self.violation.sqlstate
 
     @property
     def says_there_already(self) -> bool:

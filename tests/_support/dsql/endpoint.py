@@ -1,0 +1,138 @@
+"""An endpoint shaped like Aurora DSQL, for what the library connects; tests themselves pass by."""
+
+import asyncio
+import re
+from contextlib import ExitStack
+from itertools import count
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+from tests._support.dsql.governed import STARTUP, GovernedPostgres
+from tests._support.dsql.ministack import Ministack
+from tests._support.dsql.rules import MAX_BYTES
+from tests._support.inventory import known
+
+from dsql_outbox.testing import TcpProxy
+from dsql_outbox.testing import _wire as wire
+from dsql_outbox.testing._tcp import Cut, Link, Streams
+from dsql_outbox.testing._wire import Message, Splitter
+
+_OURS: Final = b"application_name\0dsql-outbox"
+"""The library says so in each session, unless the user names another application."""
+
+_LIBRARYS: Final = re.compile(r"(?!-- For a test)(-- |.*\"\w+\"\.\w)", re.DOTALL)
+
+_HEAD: Final = 4  # bytes of a length
+
+
+class DsqlEndpoint(TcpProxy):
+    """PostgreSQL behind ministack's proxy and behind the rules, as a context manager.
+
+    ministack logs everybody in as postgres. So a session goes through it under a number, and
+    gets its own user, database and options back in front of the server.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        super().__init__(str(parts.hostname), parts.port or 5432)
+        self._governed = _Restoring(url)
+        self._ministack = Ministack(self._governed.port)
+        self._stack = ExitStack()
+        self.statements: set[str] = set()
+        """The SQL that the library sent."""
+
+    def unlisted(self) -> list[str]:
+        """What the library sent and the inventory does not have; tests send SQL of their own.
+
+        All of the library's begins by saying why it exists, or names its schema in quotes.
+        """
+        ours = [text for text in self.statements if _LIBRARYS.match(text)]
+        return sorted(text for text in ours if known(text) is None)
+
+    async def _serve(self, client: Streams) -> None:
+        startup = await _startup(client)
+        if startup is None:
+            return
+        target, link = self._target, Link
+        if wire.request_code(startup) == STARTUP and _OURS in startup.body:
+            target, link = ("127.0.0.1", self._ministack.port), _Watched
+            startup = self._governed.numbered(startup)
+        try:
+            server = await asyncio.open_connection(*target)
+        except OSError:
+            return
+        carrying = link(self, client, server)
+        carrying.to_server(startup.raw)
+        self._links.add(carrying)
+        try:
+            await carrying.run()
+        finally:
+            self._links.discard(carrying)
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self._governed)
+        self._stack.enter_context(self._ministack)
+        return super().__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._stack:
+            super().__exit__(kind, error, trace)
+
+
+class _Restoring(GovernedPostgres):
+    """The rules, for sessions that come under a number."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._numbers = count()
+        self._startups: dict[bytes, Message] = {}
+
+    def numbered(self, startup: Message) -> Message:
+        """What stands for this first message on the way."""
+        number = b"%d" % next(self._numbers)
+        self._startups[number] = startup
+        version = startup.body[:_HEAD]
+        return Message(b"", version + b"user\0postgres\0database\0" + number + b"\0\0")
+
+    def startup(self, message: Message) -> Message:
+        """The session's own first message; ministack tries more than once, if need be."""
+        return super().startup(self._startups[message.body[:-2].rpartition(b"\0")[2]])
+
+
+class _Watched(Link):
+    """A session of the library, whose statements are noted."""
+
+    def __init__(self, endpoint: DsqlEndpoint, client: Streams, server: Streams) -> None:
+        super().__init__(endpoint, client, server)
+        self._noted = endpoint.statements
+        self._splitter = Splitter(untyped=False)
+
+    async def from_client(self, data: bytes) -> None:
+        for message in self._splitter.feed(data):
+            if len(message.raw) > MAX_BYTES:
+                raise Cut
+            if message.kind == wire.PARSE:
+                self._noted.add(wire.parsed_statement(message)[1])
+            elif message.kind == wire.QUERY:
+                self._noted.add(wire.query_text(message))
+        self.to_server(data)
+
+
+async def _startup(client: Streams) -> Message | None:
+    """The first message that asks for more than encryption; None if none comes."""
+    reader, writer = client
+    try:
+        while True:
+            head = await reader.readexactly(_HEAD)
+            message = Message(b"", await reader.readexactly(int.from_bytes(head) - _HEAD))
+            if wire.request_code(message) not in {wire.SSL_REQUEST, wire.GSSENC_REQUEST}:
+                return message
+            writer.write(b"N")
+    except (asyncio.IncompleteReadError, OSError):
+        return None

