@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 from hypothesis import settings
-from tests._support.dsql.server import ON_DSQL, postgres_server
+from tests._support.dsql.server import ON_DSQL, postgres_server, refuse_unknown
 
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 
@@ -20,6 +20,11 @@ ROOM: Final = 1 << 30  # bytes
 # Real servers and a busy machine: how long an example takes says nothing.
 settings.register_profile("here", deadline=None)
 settings.load_profile("here")
+
+
+def pytest_configure() -> None:
+    """Before anything is collected."""
+    refuse_unknown()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

