@@ -11,6 +11,7 @@ docs/lambda.md.
 
 import base64
 import binascii
+import logging
 import os
 from collections.abc import Callable
 from functools import cache
@@ -22,6 +23,7 @@ import spans
 from answers import Answer, Refused, of_bulk, of_error, of_receipt
 
 from dsql_outbox import Database, SettingsError, Writer, WriterSettings
+from dsql_outbox.observability import JsonFormatter
 
 MAX_BULK = 100
 """Events in one request."""
@@ -35,6 +37,9 @@ MAX_IDLE = 30.0
 Request = dict[str, Any]
 
 spans.set_up()
+if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
+    for each in logging.getLogger().handlers:  # Lambda's; examples/cloudwatch counts such lines
+        each.setFormatter(JsonFormatter())
 
 
 class Context(Protocol):

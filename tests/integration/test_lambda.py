@@ -2,7 +2,10 @@
 
 import base64
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -349,3 +352,16 @@ def test_every_variable_and_number_that_users_may_rely_on_is_documented(
     assert f"for\nmore than {function.MAX_IDLE:g} s by the wall clock (`MAX_IDLE`)" in text
     assert f"an array of 1 to {function.MAX_BULK}" in text
     assert f"the answer at most {function.spans.LONGEST:g} s more" in text
+
+
+def test_on_lambda_the_log_is_lines_of_json_that_alarms_can_count() -> None:
+    """Lambda puts a handler on the root logger before it loads the function."""
+    script = (
+        "import logging; logging.basicConfig(); import handler;"
+        " logging.getLogger('dsql_outbox').warning('Transaction conflict')"
+    )
+    environment = {**os.environ, "AWS_LAMBDA_FUNCTION_NAME": "store", "PYTHONPATH": str(FOLDER)}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    line = json.loads(done.stderr)
+    assert (line["logger"], line["message"]) == ("dsql_outbox", "Transaction conflict")
