@@ -57,6 +57,7 @@ check: $(VENV)/.dev ## lint, types, layers, SQL, lock file
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	for folder in lambda adopting; do $(BIN)/mypy examples/$$folder/*.py || exit; done
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests._support.lint_sql --quiet

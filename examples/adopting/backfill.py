@@ -153,7 +153,7 @@ class Backfill:
         ids = array_literal(event_uuid(own_id) for own_id in own_ids)
         present = {found for (found,) in self._own.execute(PRESENT, [ids])}
         absent = [own_id for own_id in own_ids if event_uuid(own_id) not in present]
-        data = dict(self._own.execute(DATA, [array_literal(absent)]).fetchall())
+        data: dict[str, str] = dict(self._own.execute(DATA, [array_literal(absent)]).fetchall())
         parsed = [self._parsed(own_id, data[own_id]) for own_id in absent if own_id in data]
         for batch in transactions([event for event in parsed if event]):
             self.brought += self._transact(batch)

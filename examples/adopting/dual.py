@@ -55,7 +55,8 @@ def lock(connection: Connection[Any], header: dict[str, str]) -> str | None:
         [header["entityId"], header["entityType"]],
     )
     locked = SQL("SELECT event_id FROM {} WHERE entity_id = %s FOR UPDATE").format(table)
-    [own_id] = connection.execute(locked, [header["entityId"]]).fetchone() or [None]
+    row = connection.execute(locked, [header["entityId"]]).fetchone()
+    own_id: str | None = row[0] if row else None
     return own_id
 
 
