@@ -8,7 +8,7 @@ MAX_ROWS: Final = 500
 """Events of one transaction, three rows each; a transaction may change 3,000."""
 
 MAX_BYTES: Final = 4 << 20
-"""Payload of one transaction, of which a dead letter has two copies; 10 MiB are allowed."""
+"""Payload and headers of one transaction, two copies of a dead letter's; 10 MiB are allowed."""
 
 
 class Pace:

@@ -150,10 +150,13 @@ def _headers(placed: Placed) -> str:
 
 
 def _within_bytes(found: Sequence[Candidate | UUID]) -> Sequence[Candidate | UUID]:
-    """The first of them that fit one transaction; one always does."""
+    """The first of them that fit one transaction; one always does.
+
+    Headers name every entity, percent-encoded, so they can be larger than the payload.
+    """
     total = 0
     for n, each in enumerate(found):
-        total += each.size if isinstance(each, Candidate) else 0
+        total += each.size + len(_encode(each.headers)) if isinstance(each, Candidate) else 0
         if n and total > MAX_BYTES:
             return found[:n]
     return found

@@ -1,5 +1,6 @@
 """The library meets the rules: nothing is lost or half-done, and errors have their names."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from tests._support.dsql.governed import GovernedPostgres
 from tests._support.tables import Tables
 
 from dsql_outbox.outbox import Database, Entity, Event, Receipt
-from dsql_outbox.publisher import Publisher
+from dsql_outbox.publisher import DeadLetters, Publisher, Replay
 from dsql_outbox.schema import apply, check
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Transaction, Writer
@@ -60,6 +61,34 @@ def test_many_bytes_are_written_in_transactions_of_10_mib(writer: Writer, tables
     ]
     assert {type(outcome) for outcome in writer.write_many(events)} == {Receipt}
     tables.assert_consistent()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("dead", [False, True])
+async def test_messages_whose_headers_are_larger_than_they_are_can_be_replayed(
+    governed: GovernedPostgres, tables: Tables, dead: bool
+) -> None:
+    """A header names all entities, percent-encoded: 9 bytes for a letter that takes 3."""
+    touched = [{"entityId": f"{n:03}" + "漢" * 125, "entityType": "車"} for n in range(200)]
+    ids = [uuid4() for _ in range(60)]
+    with Writer(Database(governed.url), QUICK) as writer:
+        for id_ in ids:
+            header = {"uuid": str(id_), "eventName": "Car Created"}
+            entities = [{"entityHeader": each} for each in touched]
+            event = {"eventHeader": header, "entities": entities}
+            writer.write(json.dumps(event, ensure_ascii=False).encode())
+    if dead:
+        tables.execute(
+            "INSERT INTO outbox.dead_letters SELECT event_id, now(), shard, position,"
+            " previous_position, subject_type, subject_id, subject_version, topic, headers,"
+            " payload, created_at, 'no', 1, 0 FROM outbox.outbox"
+        )
+    tables.execute("DELETE FROM outbox.outbox")
+    database = Database(governed.url)
+    async with DeadLetters(database) as letters, Replay(database) as events:
+        told = [each async for each in (letters.replay() if dead else events.events(ids))]
+    assert [each.status for each in told] == ["replayed"] * len(ids)
+    assert tables.execute("SELECT count(*) AS n FROM outbox.outbox") == [{"n": len(ids)}]
 
 
 def test_a_change_of_the_schema_is_one_conflict(writer: Writer, governed: GovernedPostgres) -> None:
