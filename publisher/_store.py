@@ -19,6 +19,7 @@ from dsql_outbox.schema import statement
 from ._cursors import Place
 from ._rows import OutboxRow, RowId, rows_of
 from ._select import Hold
+from ._session import Session
 
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
@@ -47,8 +48,7 @@ class Store:
         Raises `SchemaError` if the tables are missing or there are no shards.
         """
         # A pool hides why it cannot connect; a connection of our own says it.
-        async with await self._database.connect_async() as connection:
-            await self._require_shards(connection)
+        await self._require_shards()
         await self._pool.open(wait=True)
 
     async def close(self) -> None:
@@ -125,17 +125,16 @@ class Store:
         query = statement("failure_sweep", self._database.schema, limit=MAX_TRANSACTION_ROWS)
         await self._execute(query, {})
 
-    async def _require_shards(self, connection: AsyncConnection) -> None:
-        schema = self._database.schema
+    async def _require_shards(self) -> None:
+        session = Session(self._database)  # whose conflict is tried again
         try:
-            cursor = await connection.execute(statement("shard_count", schema))
-            ((shards,),) = await cursor.fetchall()
-        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
-            raise SchemaError(
-                f"schema {schema} lacks the outbox tables: run `dsql-outbox schema apply`"
-            ) from error
+            ((shards,),) = await session.rows("shard_count", {})
+        finally:
+            await session.close()
         if not shards:
-            raise SchemaError(f"schema {schema} has no shards: run `dsql-outbox schema apply`")
+            raise SchemaError(
+                f"schema {self._database.schema} has no shards: run `dsql-outbox schema apply`"
+            )
 
     async def _run(self, name: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
         """The rows of a statement, if it answers with rows."""

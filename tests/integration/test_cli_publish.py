@@ -238,6 +238,15 @@ def test_an_unreachable_database_is_one_line(url: str) -> None:
     assert done.err.startswith("Error: connection failed")
 
 
+def test_a_change_of_the_schema_while_it_starts_does_not_end_it(url: str, writer: Writer) -> None:
+    writer.write(event("car-1"))
+    with PostgresProxy(url) as proxy:
+        proxy.refuse(1, message="(OC001)", matching='count(*) FROM "outbox".outbox_leases')
+        done = run("publish", "--database", proxy.url, "--sink", "stdout:", "--until-empty")
+    assert done.code == 0, done.err
+    assert len(done.out.splitlines()) == 1
+
+
 def test_spans_go_where_the_environment_says(url: str, writer: Writer) -> None:
     writer.write(event("car-1"))
     with OtlpReceiver() as collector:

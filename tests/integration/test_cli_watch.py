@@ -144,6 +144,13 @@ def test_a_database_that_is_not_there_yet_is_waited_for(url: str) -> None:
                 pass
 
 
+def test_a_change_of_the_schema_does_not_end_it(url: str) -> None:
+    with PostgresProxy(url) as proxy:
+        proxy.refuse(3, message="(OC001)", matching='"outbox".dead_letters')
+        with watch(proxy.url, "--json") as command:
+            assert json.loads(command.line())["status"] is not None
+
+
 def test_without_the_statistics_of_postgresql_rates_are_unknown(url: str) -> None:
     with PostgresProxy(url) as proxy:
         proxy.refuse(None, sqlstate="42883", message="no such function", matching="pg_stat")

@@ -113,6 +113,18 @@ async def test_a_database_that_does_not_answer_is_out_of_reach(
     await until(lambda: probed.health.database == OK)
 
 
+async def test_a_change_of_the_schema_does_not_make_the_database_unreachable(
+    proxy: PostgresProxy,
+) -> None:
+    proxy.refuse(1, message="(OC001)", matching="outbox_backlog")
+    probed = Probed(proxy.url)
+    async with anyio.create_task_group() as group:
+        group.start_soon(probed.probe.run)
+        await until(lambda: probed.health.database != "not asked yet")
+        assert probed.health.database == OK
+        group.cancel_scope.cancel()
+
+
 async def test_the_age_of_the_backlog_is_told_and_zero_when_nothing_waits(
     probed: Probed, url: str
 ) -> None:

@@ -56,6 +56,14 @@ def in_order(messages: Sequence[Message]) -> bool:
     return True
 
 
+@pytest.mark.usefixtures("database")
+async def test_a_change_of_the_schema_while_it_opens_is_tried_again(database_url: str) -> None:
+    with PostgresProxy(database_url) as proxy:
+        proxy.refuse(1, message="(OC001)", matching='count(*) FROM "outbox".outbox_leases')
+        async with Publisher(Database(proxy.url), MemorySink()) as publisher:
+            await publisher.run_once()
+
+
 class FlakySink(MemorySink):
     """Cannot be reached while `down`; counts how often it was asked."""
 

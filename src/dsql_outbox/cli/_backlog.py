@@ -13,6 +13,7 @@ from dsql_outbox.outbox import Connection, Database
 from dsql_outbox.schema import statement
 
 from ._errors import is_outage
+from ._reading import read
 from ._tables import schema_error
 
 _LIMIT: Final = 1_000
@@ -104,7 +105,7 @@ def read_status_and_counters(database: Database, timeout: float) -> tuple[Status
 
 def _read(connection: Connection, schema: str) -> Status:
     def rows(name: str, **literals: int) -> Sequence[Sequence[Any]]:
-        return connection.execute(statement(name, schema, **literals)).fetchall()
+        return read(connection, statement(name, schema, **literals))
 
     shards = tuple(map(_shard, rows("status_shards")))
     ages = [shard.oldest_seconds for shard in shards if shard.oldest_seconds is not None]
@@ -121,7 +122,7 @@ def _read(connection: Connection, schema: str) -> Status:
 
 def _counters(connection: Connection, schema: str) -> Counters | None:
     try:
-        (row,) = connection.execute(statement("status_counters", schema)).fetchall()
+        (row,) = read(connection, statement("status_counters", schema))
     except psycopg.Error as error:
         if is_outage(error):
             raise

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import psycopg
@@ -13,6 +13,7 @@ from dsql_outbox.outbox import AsyncConnection, Database, SinkUnavailable
 from dsql_outbox.schema import statement
 
 from ._health import OK, Health
+from ._reading import read_async
 
 if TYPE_CHECKING:
     from dsql_outbox.publisher import Sink
@@ -70,13 +71,13 @@ class Probe:
             shard, age = rows[0] if rows else (None, 0.0)
             emit(self._hooks, BacklogAge(max(0.0, age), shard, math.inf))
 
-    async def _backlog(self) -> Sequence[tuple[int, float]]:
+    async def _backlog(self) -> Sequence[Sequence[Any]]:
         if self._connection is None or self._connection.closed:
             with anyio.fail_after(_LONGEST):
                 self._connection = await self._database.connect_async(timeout=_LONGEST)
         self._connection.deadline = monotonic() + _LONGEST
-        cursor = await self._connection.execute(statement("backlog_age", self._database.schema))
-        return await cursor.fetchall()
+        query = statement("backlog_age", self._database.schema)
+        return await read_async(self._connection, query)
 
     def _hang_up(self) -> None:
         if self._connection is not None:

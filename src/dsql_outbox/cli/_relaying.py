@@ -14,6 +14,7 @@ from dsql_outbox.schema import statement
 from ._health import Health
 from ._logs import announce
 from ._probing import Probe
+from ._reading import read_async
 from ._tables import schema_error
 
 logger = logging.getLogger("dsql_outbox")
@@ -94,8 +95,8 @@ class Relaying:
         """The number of shards; so the tables are looked for before the broker is."""
         async with await self._database.connect_async() as connection:
             with schema_error(self._database.schema):
-                cursor = await connection.execute(statement("shard_count", self._database.schema))
-            ((shards,),) = await cursor.fetchall()
+                query = statement("shard_count", self._database.schema)
+                ((shards,),) = await read_async(connection, query)
             return int(shards)
 
     async def _try_to_relay(self) -> None:
