@@ -35,6 +35,13 @@ from .sinks import Sink
 
 logger: Final = logging.getLogger("dsql_outbox")
 
+# XX000 is "server unavailable" on Aurora DSQL, under heavy load; psycopg calls it internal.
+_UNREACHABLE: Final = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.InternalError_,
+)
+
 _SWEEP: Final = 60.0
 """Seconds between looks for failures whose message is gone."""
 
@@ -164,7 +171,7 @@ class Publisher:
         try:
             done = await relay.round(overlap=True, probe=state == "half_open")
             await self._sweep()
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except _UNREACHABLE as error:
             logger.warning("Relay waits for the database: %s", error)
             return None
         self._judge(done)
@@ -193,7 +200,7 @@ class Publisher:
             return False
         try:
             return await self._store.is_done()
-        except (psycopg.OperationalError, psycopg.InterfaceError):
+        except _UNREACHABLE:
             return False  # the next round waits for the database, and says so
 
     def _pause(self, done: Round | None) -> float:

@@ -64,6 +64,20 @@ async def test_a_change_of_the_schema_while_it_opens_is_tried_again(database_url
             await publisher.run_once()
 
 
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("matching", ["o.payload", "outbox_failures f", "DELETE FROM"])
+async def test_a_server_that_is_unavailable_for_a_while_is_waited_for(
+    database_url: str, matching: str
+) -> None:
+    with Writer(Database(database_url)) as writer:
+        writer.write(event("car-1"))
+    sink = MemorySink()
+    with PostgresProxy(database_url) as proxy:
+        proxy.refuse(2, sqlstate="XX000", message="server unavailable", matching=matching)
+        await Publisher(Database(proxy.url), sink, settings()).run(until_empty=True)
+    assert len(sink.messages) == 1
+
+
 class FlakySink(MemorySink):
     """Cannot be reached while `down`; counts how often it was asked."""
 
