@@ -179,6 +179,21 @@ def test_a_statement_alone_fails_itself(one: Session, two: Session, tables: Tabl
 
 
 @pytest.mark.usefixtures("row")
+def test_a_locking_read_alone_that_loses_leaves_no_transaction_open(
+    one: Session, two: Session, tables: Tables
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        one.execute("BEGIN")
+        one.execute("UPDATE pairs SET n = 1")
+        waiting = pool.submit(two.execute, "SELECT n FROM pairs FOR UPDATE")
+        wait_for(tables, waiting)
+        one.execute("COMMIT")
+        with pytest.raises(errors.SerializationFailure, match="OC000"):
+            waiting.result()
+    assert two.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+
+
+@pytest.mark.usefixtures("row")
 @pytest.mark.parametrize("prepared", [False, True])
 def test_who_lost_works_on_until_its_commit_and_leaves_nothing(
     one: Session, two: Session, tables: Tables, prepared: bool
@@ -203,8 +218,9 @@ def test_who_lost_works_on_until_its_commit_and_leaves_nothing(
 
 
 @pytest.mark.usefixtures("row")
-def test_a_transaction_sees_one_snapshot(one: Session, two: Session) -> None:
-    two.execute("BEGIN")
+@pytest.mark.parametrize("level", ["", " ISOLATION LEVEL READ COMMITTED"])
+def test_a_transaction_sees_one_snapshot(one: Session, two: Session, level: str) -> None:
+    two.execute(f"BEGIN{level}".encode())
     one.execute("UPDATE pairs SET n = 1")
     assert two.execute("SELECT n FROM pairs").fetchall() == [(0,)]
     two.execute("COMMIT")

@@ -29,6 +29,7 @@ _IDLE: Final = b"I"
 _OPEN: Final = b"T"
 _ABORTED: Final = b"E"
 _BEGIN: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ"
+_SNAPSHOT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 
 # First how many rows the session has changed: all since its last report, so a difference is taken.
 # Then the tables to be measured: a transaction cannot have written more than its tables hold.
@@ -133,7 +134,7 @@ class _GovernedSession(Session):
                 case "begin":
                     answer = await self._run(step)
                     if not answer.sqlstate:
-                        self._begun(await self._ask(_CHANGED))
+                        self._begun(await self._ask(f"{_SNAPSHOT}; {_CHANGED}"))
                     told = answer.messages
                 case "commit" if self._state == _OPEN:
                     answer, told = await self._commit(step)
@@ -152,7 +153,7 @@ class _GovernedSession(Session):
         if step.sql and self._state != _ABORTED and (violation := self._before(kind)):
             return await self._refuse(step, violation)
         answer = await self._run(step)
-        if answer.sqlstate == CONFLICT.sqlstate:
+        if answer.sqlstate == CONFLICT.sqlstate and self._state == _ABORTED:
             answer = await self._lose(step, answer)
         if answer.sqlstate:
             return answer, answer.in_dsqls_words
