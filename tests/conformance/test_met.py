@@ -51,6 +51,20 @@ async def test_many_rows_are_written_and_relayed_in_transactions_of_3_000(
     assert tables.messages() == []
 
 
+@pytest.mark.anyio
+async def test_thousands_of_dead_publishers_keep_none_from_its_start(
+    governed: GovernedPostgres, tables: Tables
+) -> None:
+    tables.execute(
+        "INSERT INTO outbox.outbox_publishers"
+        " SELECT 'dead-' || n, now() - interval '1 day' FROM generate_series(1, 3001) n"
+    )
+    async with Publisher(Database(governed.url), MemorySink()) as publisher:
+        await publisher.run_once()
+    left = tables.execute("SELECT count(*) AS n FROM outbox.outbox_publishers")
+    assert left == [{"n": 1_001}]  # the beat at the end forgot as many again
+
+
 def test_many_bytes_are_written_in_transactions_of_10_mib(writer: Writer, tables: Tables) -> None:
     tables.execute("ALTER TABLE outbox.outbox ALTER payload SET STORAGE EXTERNAL")
     tables.execute("ALTER TABLE outbox.business_events ALTER event_data SET STORAGE EXTERNAL")
