@@ -144,6 +144,15 @@ def test_a_changed_catalog_is_asked_again_once(proxy: PostgresProxy) -> None:
     assert (told["verdict"], told["sqlstate"]) == ("unknown", "40001")
 
 
+@pytest.mark.parametrize("matching", ["CREATE TABLE", "DROP TABLE"])
+def test_a_changed_catalog_neither_ends_the_probes_nor_leaves_the_scratch_table(
+    proxy: PostgresProxy, sql: psycopg.Connection[Any], matching: str
+) -> None:
+    proxy.refuse(1, message="(OC001)", matching=matching)
+    assert not_ok(found(run(proxy.url, "--probe", "--json")), *PROBES) == UNANSWERED
+    assert scratch_tables(sql) == 0
+
+
 def test_a_conflict_at_commit_is_told_to_be_there(proxy: PostgresProxy) -> None:
     proxy.refuse(1, at="commit", matching=f"{INSERT} (shard, position, event_id)\nVALUES (0, 1000")
     told = found(run(proxy.url, "--probe", "--json"))

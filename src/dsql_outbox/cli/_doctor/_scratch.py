@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import psycopg
 
-from dsql_outbox.outbox import OutboxError
+from dsql_outbox.outbox import Connection, OutboxError
 from dsql_outbox.schema import statement
 
 from ._visit import Visit, run
@@ -23,7 +23,7 @@ def scratch(visit: Visit) -> Generator[None]:
     try:
         with _terminated_as_interrupted():
             try:
-                visit.rows("doctor_scratch_create")
+                _change(visit.connection, visit.schema, "doctor_scratch_create")
             except psycopg.errors.DuplicateTable as error:
                 raise _InUse(_in_use(visit.schema)) from error
             yield
@@ -43,7 +43,15 @@ def _drop(visit: Visit) -> None:
     # On a connection of its own: an interrupted one is closed, a failed one has a transaction.
     visit.connection.close()
     with visit.connect() as connection:
-        run(connection, visit.schema, "doctor_scratch_drop")
+        _change(connection, visit.schema, "doctor_scratch_drop")
+
+
+def _change(connection: Connection, schema: str, name: str) -> None:
+    """Change the schema, again if somebody else just did: Aurora DSQL says so once (OC001)."""
+    try:
+        run(connection, schema, name)
+    except psycopg.errors.SerializationFailure:
+        run(connection, schema, name)
 
 
 def _in_use(schema: str) -> str:
