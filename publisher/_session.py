@@ -20,7 +20,9 @@ _AGAIN: Final = frozenset(
     }
 )
 
-_WAITS: Final = (0.05, 0.1, 0.2, 0.4)  # seconds, before jitter
+# Seconds, before jitter. At once first: a change of the schema (OC001) is told only once, but
+# meets who waits again if more changes follow.
+_WAITS: Final = (0.0, 0.05, 0.1, 0.2, 0.4)
 
 T = TypeVar("T")
 
@@ -33,7 +35,7 @@ class Session:
     """A connection that is opened at its first use, and again when it was lost.
 
     Both methods raise `SchemaError` if the tables are missing, else the
-    driver's errors; a conflict only after five tries.
+    driver's errors; a conflict only after six tries.
     """
 
     def __init__(self, database: Database) -> None:

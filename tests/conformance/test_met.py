@@ -3,6 +3,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import count
 from typing import Any
 from uuid import uuid4
 
@@ -15,7 +16,8 @@ from tests._support.dsql.governed import GovernedPostgres
 from tests._support.tables import Tables
 
 from dsql_outbox.outbox import Database, Entity, Event, Receipt
-from dsql_outbox.publisher import DeadLetters, Publisher, Replay
+from dsql_outbox.publisher import DeadLetters, Publisher, Replay, _session
+from dsql_outbox.publisher._session import Session
 from dsql_outbox.schema import apply, check
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Transaction, Writer
@@ -111,6 +113,25 @@ def test_a_change_of_the_schema_is_one_conflict(writer: Writer, governed: Govern
         other.execute("CREATE TABLE records.other (id int)")
     receipt = writer.write(workload.car_created())
     assert (receipt.attempts, receipt.conflicts) == (2, 1)
+
+
+@pytest.mark.anyio
+async def test_changes_of_the_schema_in_a_row_are_met_by_trying_again_at_once(
+    governed: GovernedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = count()
+    session = Session(Database(governed.url))
+    with psycopg.connect(governed.url, autocommit=True) as other:
+
+        async def change(seconds: float) -> None:
+            if seconds:
+                other.execute(f"CREATE TABLE records.other_{next(names)} (id int)".encode())
+
+        monkeypatch.setattr(_session.anyio, "sleep", change)
+        await session.rows("shard_count", {})
+        await change(1)
+        assert await session.rows("shard_count", {}) == [(16,)]
+    await session.close()
 
 
 def test_five_migrators_at_once_all_come_through(governed: GovernedPostgres) -> None:
