@@ -38,13 +38,11 @@ def writer(request: pytest.FixtureRequest, governed: GovernedPostgres) -> Any:
 
 @pytest.mark.anyio
 async def test_many_rows_are_written_and_relayed_in_transactions_of_3_000(
-    governed: GovernedPostgres, tables: Tables
+    writer: Writer, governed: GovernedPostgres, tables: Tables
 ) -> None:
     owners = [Entity("Owner", f"OWNER-{n}") for n in range(3)]
     events = [workload.loan_created(n, *owners) for n in range(1_000)]  # 10,000 rows
-    with Writer(Database(governed.url), QUICK) as writer:
-        outcomes = writer.write_many(events)
-    assert {type(outcome) for outcome in outcomes} == {Receipt}
+    assert {type(outcome) for outcome in writer.write_many(events)} == {Receipt}
     tables.assert_consistent()
     sink = MemorySink()
     publisher = Publisher(Database(governed.url), sink)
