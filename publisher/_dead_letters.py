@@ -164,10 +164,11 @@ async def _batches(letters: AsyncIterable[DeadLetter]) -> AsyncGenerator[list[De
     batch: list[DeadLetter] = []
     size = 0
     async for letter in letters:
-        size += letter.payload_bytes
+        own = letter.payload_bytes + sum(map(len, letter.headers.values()))
+        size += own
         if batch and (len(batch) == MAX_ROWS or size > MAX_BYTES):
             yield batch
-            batch, size = [], letter.payload_bytes
+            batch, size = [], own
         batch.append(letter)
     if batch:
         yield batch

@@ -4,7 +4,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import islice
 from time import monotonic, time_ns
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import anyio
 import msgspec
@@ -20,6 +20,11 @@ from ._settings import PublisherSettings
 from ._store import Store
 from ._waves import Waves, publish_in_waves
 from .sinks import Delivered, Rejected, Retry, Sink
+
+_DELETED_BYTES: Final = 8 << 20
+"""What the rows of one delete may hold. DSQL allows a transaction 10 MiB with what it adds for
+each row; whether it counts what is deleted is not known, and a delete that can never succeed
+would end the relay."""
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +58,13 @@ class _Read(NamedTuple):
     epochs: Mapping[int, int]
 
 
+class _Acknowledged(NamedTuple):
+    """A row's subject, and its bytes."""
+
+    key: str
+    size: int
+
+
 class Relay:
     """Relays the rows of the shards that are ours; holds what is remembered between rounds."""
 
@@ -71,7 +83,7 @@ class Relay:
         self._holds = Holds(store, settings)
         self._cursors = Cursors(rows=settings.batch_rows, head_interval=settings.head_interval)
         self._ahead: _Read | None = None
-        self._acknowledged: dict[RowId, str] = {}
+        self._acknowledged: dict[RowId, _Acknowledged] = {}
         self._deleted: dict[RowId, str] = {}
 
     async def round(self, *, overlap: bool = False, probe: bool = False) -> Round:
@@ -109,12 +121,10 @@ class Relay:
     async def settle(self) -> None:
         """Delete what was delivered."""
         while self._acknowledged:
-            rows = dict(islice(self._acknowledged.items(), MAX_TRANSACTION_ROWS))
+            rows = _deletable(self._acknowledged)
             await self._store.delete(rows)
-            self._deleted |= rows  # a read that is under way, or was done ahead, may hold them yet
-            self._acknowledged = {
-                row: key for row, key in self._acknowledged.items() if row not in rows
-            }
+            for row in rows:  # a read that is under way, or was done ahead, may hold them yet
+                self._deleted[row] = self._acknowledged.pop(row).key
 
     async def _follow(self, epochs: Mapping[int, int]) -> None:
         """Forget shards that were lost, if only for a while, and begin with those gained."""
@@ -134,7 +144,7 @@ class Relay:
     async def _relay(self, *, overlap: bool, probe: bool) -> Round:
         await self._holds.refresh(self._epochs)
         rows = await self._next()
-        settled = self._deleted | self._acknowledged
+        settled = self._deleted | {row: each.key for row, each in self._acknowledged.items()}
         selection = select(
             rows, self._holds.by_key, settled, monotonic(), again=self._cursors.again
         )
@@ -205,7 +215,7 @@ class Relay:
             self._leases.sink_worked()
         ended = zip(rows, waves.outcomes, strict=True)
         delivered = [row for row, outcome in ended if isinstance(outcome, Delivered)]
-        self._acknowledged |= {row.id: row.key for row in delivered}
+        self._acknowledged |= {row.id: _Acknowledged(row.key, row.size) for row in delivered}
         await self._holds.forget(delivered)
         failed, dead, unsent = await self._fail(rows, waves)
         return _Sent(len(delivered), failed, dead, unsent, waves.unavailable)
@@ -266,6 +276,18 @@ async def _together(*works: Callable[[], Awaitable[None]]) -> None:
             tasks.start_soon(run, work)
     if errors:
         raise errors[0]
+
+
+def _deletable(rows: Mapping[RowId, _Acknowledged]) -> list[RowId]:
+    """The first rows that one transaction may delete; one always may."""
+    chosen: list[RowId] = []
+    total = 0
+    for row, each in islice(rows.items(), MAX_TRANSACTION_ROWS):
+        total += each.size
+        if chosen and total > _DELETED_BYTES:
+            break
+        chosen.append(row)
+    return chosen
 
 
 def _is_missing(wanted: RowId, start: Place, limit: int, rows: Sequence[OutboxRow]) -> bool:

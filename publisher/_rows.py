@@ -54,6 +54,14 @@ class OutboxRow(msgspec.Struct, frozen=True):
         force_setattr(self, "id", RowId(self.shard, self.position, str(self.event_id)))
         force_setattr(self, "key", subject_key(self.subject_type, self.subject_id))
 
+    @property
+    def size(self) -> int:
+        """Bytes of payload and headers."""
+        return sum(
+            len(text) if text.isascii() else len(text.encode())
+            for text in (self.payload, self.headers)
+        )
+
     def message(self, *, attempt: int, picked_up_ns: int, epoch: int) -> Message:
         """The message of this row, the same each time but for the arguments.
 
