@@ -18,6 +18,7 @@ from dsql_outbox.cli import main
 from dsql_outbox.cli._status_tables import duration
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply, statement
+from dsql_outbox.testing import PostgresProxy
 
 
 @pytest.fixture
@@ -257,3 +258,13 @@ def test_no_database_is_wrong_usage() -> None:
 )
 def test_durations_have_the_units_that_matter(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
+
+
+def test_a_server_that_says_that_it_is_unavailable_ends_with_69(url: str) -> None:
+    with PostgresProxy(url) as proxy:
+        proxy.refuse(None, sqlstate="XX000", message="server unavailable", matching="SELECT")
+        done = CliRunner().invoke(main, ["status", "--database", proxy.url])
+        assert (done.exit_code, done.stderr) == (69, "Error: server unavailable\n")
+        proxy.heal()
+        proxy.refuse(None, sqlstate="XX000", message="a defect", matching="SELECT")
+        assert CliRunner().invoke(main, ["status", "--database", proxy.url]).exit_code == 1

@@ -54,6 +54,8 @@ def short_errors() -> Generator[None]:
 
 def is_outage(error: BaseException | None) -> bool:
     """Whether the driver says that the database cannot be reached, or not now."""
+    if isinstance(error, psycopg.errors.InternalError_):  # Aurora DSQL, under heavy load
+        return "server unavailable" in str(error)
     if not isinstance(error, psycopg.OperationalError):
         return False
     return error.sqlstate is None or error.sqlstate.startswith(_GONE)
