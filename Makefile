@@ -45,7 +45,7 @@ test-plain: $(VENV)/.dev ## run the tests of the writer on the plain form of its
 
 conformance: $(VENV)/.dev $(VENV)/.conformance ## run the integration tests on an endpoint shaped like Aurora DSQL (SERVERS=..)
 	@$(BIN)/python -m tests._support.lint_sql
-	@for server in $(SERVERS); do \
+	@for server in $(or $(SERVERS),none); do \
 		printf '\n+ %s\n' "$$server"; \
 		DSQL_OUTBOX_TEST_SERVER=$$server $(BIN)/pytest -n 2 -m "not slow" tests/integration tests/faults || exit; \
 	done

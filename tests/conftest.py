@@ -1,6 +1,7 @@
 """What every test shares."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import disk_usage
@@ -25,6 +26,8 @@ settings.load_profile("here")
 def pytest_configure() -> None:
     """Before anything is collected."""
     refuse_unknown()
+    # In the background of a script it is ignored, and so it would be in all that the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -335,3 +335,9 @@ def test_it_runs_as_a_normal_user_too() -> None:
     uid, *pids = map(int, out.split())
     assert uid != 0
     assert [is_gone(pid) for pid in pids] == [True, True]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match=r"file cannot be made: File exists; name another"):
+        EmbeddedPostgres(tmp_path / "file").start()

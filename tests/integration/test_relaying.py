@@ -13,7 +13,7 @@ import pytest
 from tests._support.relays import event, running, until
 
 from dsql_outbox.observability import Fact, RoundEnded, ShardsChanged, WriteEnded
-from dsql_outbox.outbox import Database, Entity, Event, Message, SinkUnavailable
+from dsql_outbox.outbox import Database, Message, SinkUnavailable
 from dsql_outbox.publisher import (
     FailureFilter,
     Failures,
@@ -387,23 +387,3 @@ async def test_more_shards_are_found_while_it_runs(
     assert changes[0].gained == frozenset(range(SHARDS))
     assert not any(change.lost for change in changes[:-1]), "only the stop gave any up"
     assert sql.execute("SELECT count(owner) FROM outbox.outbox_leases").fetchone() == (0,)
-
-
-@pytest.mark.usefixtures("database")
-async def test_what_one_statement_deletes_is_no_more_than_dsql_may_allow(
-    database_url: str,
-) -> None:
-    large = "ä" * (450 << 10)  # 900 KiB
-    async with AsyncWriter(Database(database_url)) as writer:
-        for n in range(18):
-            entity = Entity("Car", f"CAR-{n}", {"note": large})
-            await writer.write(Event.new("Car Created", "CarCreated", [entity]))
-    sink = MemorySink()
-    with PostgresProxy(database_url) as proxy:
-        async with Publisher(
-            Database(proxy.url), sink, settings(batch_bytes=64 << 20)
-        ) as publisher:
-            done = await publisher.run_once()
-        deletes = [text for text in proxy.statements if 'DELETE FROM "outbox".outbox o' in text]
-    assert (done.read, done.deleted, len(sink.messages)) == (18, 18, 18)
-    assert len(deletes) == 2  # of 9 rows each

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from dsql_outbox.outbox import OutboxError
+from dsql_outbox.outbox import OutboxError, SettingsError
 
 from ._postgres_user import give, hand_over, server_options, wheel_programs
 from ._process import EmbeddedServer, ServerProcess, free_port
@@ -93,7 +93,12 @@ class EmbeddedPostgres(EmbeddedServer):
         )
 
     def _launch(self, folder: Path, scratch: Path) -> ServerProcess | None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(
+                f"folder {folder} cannot be made: {error.strerror}; name another"
+            ) from error
         with _only_one(folder):
             self._postmaster = _running(folder)
             return None if self._postmaster else self._start_in(folder, scratch)

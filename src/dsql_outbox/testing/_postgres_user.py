@@ -40,6 +40,8 @@ def hand_over(folder: Path) -> None:
     if any(folder.iterdir()):
         raise SettingsError(f"folder {folder} holds files, but no PostgreSQL data; name another")
     give(folder)
+    if os.geteuid() != 0 and not _allowed("-w", folder):
+        raise SettingsError(f"folder {folder} cannot be written to; name another")
     if not _allowed("-w", folder):
         raise SettingsError(
             f"user {_USER} cannot reach folder {folder}: PostgreSQL refuses to run as root, so it "
