@@ -6,6 +6,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(she
 VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_PYTHON=$(BIN)/python UV_PYTHON_DOWNLOADS=never $(BIN)/uv
+PYTEST := $(BIN)/pytest -n 2 -m "not slow"
 SYNC   := $(UV) sync --quiet --frozen --inexact
 
 # pip and uv keep what they download in the user's cache. A user without a home gets one in .venv.
@@ -34,20 +35,20 @@ demo: $(VENV)/.run ## write 40 events under conflict, relay them to NATS, check 
 	@$(BIN)/dsql-outbox demo
 
 test: $(VENV)/.dev ## run all tests on real PostgreSQL and real NATS (both from wheels)
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST)
 
 faults-writer: $(VENV)/.dev ## run N random fault schedules against the writer, from SEED
 	$(BIN)/python -m benchmarks.faults_writer $(or $(N),1000) $(or $(SEED),1)
 
 test-plain: $(VENV)/.dev ## run the tests of the writer on the plain form of its writes
-	DSQL_OUTBOX_TEST_FORM=plain $(BIN)/pytest -m "not slow" tests/faults \
+	DSQL_OUTBOX_TEST_FORM=plain $(PYTEST) tests/faults \
 		tests/integration/test_writer*.py tests/integration/test_transact.py tests/integration/test_append_to.py
 
 conformance: $(VENV)/.dev $(VENV)/.conformance ## run the integration tests on an endpoint shaped like Aurora DSQL (SERVERS=..)
 	@$(BIN)/python -m tests._support.lint_sql
 	@for server in $(or $(SERVERS),none); do \
 		printf '\n+ %s\n' "$$server"; \
-		DSQL_OUTBOX_TEST_SERVER=$$server $(BIN)/pytest -n 2 -m "not slow" tests/integration tests/faults || exit; \
+		DSQL_OUTBOX_TEST_SERVER=$$server $(PYTEST) tests/integration tests/faults || exit; \
 	done
 
 endpoint: $(VENV)/.dev $(VENV)/.conformance ## run that endpoint, with outbox tables, until Ctrl-C
