@@ -4,19 +4,11 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from tests._support.clock import Clock
 from tests._support.dsql.governed import GovernedPostgres
 from tests._support.fixtures import portal, shared_url, tables, url
 
 __all__ = ["clock", "governed", "portal", "shared_url", "tables", "url"]
-
-
-class Clock:
-    """Seconds that pass when they are told to."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

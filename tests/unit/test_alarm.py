@@ -7,6 +7,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from tests._support.callers import Facts
+from tests._support.clock import Clock
 
 from dsql_outbox.observability import BacklogAge, BacklogUnread, log_facts
 from dsql_outbox.outbox import Database, SettingsError
@@ -14,19 +15,10 @@ from dsql_outbox.writer import WriterSettings, _alarm
 from dsql_outbox.writer._alarm import Alarm
 
 
-class Clock:
-    """A monotonic clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
+    clock.now = 1000.0
     monkeypatch.setattr(_alarm, "monotonic", clock)
     return clock
 

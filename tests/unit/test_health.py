@@ -1,6 +1,7 @@
 """Alive and ready: what is answered, and that the two are not the same."""
 
 import pytest
+from tests._support.clock import Clock
 
 from dsql_outbox.cli._daemon import Daemon
 from dsql_outbox.cli._health import OK, SILENT, STUCK, Health
@@ -12,13 +13,6 @@ from dsql_outbox.publisher import PublisherSettings
 
 ROUND = RoundEnded(read=0, delivered=0, failed=0, dead=0, held=0, sink_available=True)
 OUTAGE = RoundEnded(read=1, delivered=0, failed=0, dead=0, held=0, sink_available=False)
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
@@ -221,13 +221,17 @@ class TcpProxy:
             writer.close()
 
     async def _serve(self, client: Streams) -> None:
-        if self._refuses():
-            return
+        if not self._refuses():
+            await self._carry(client, self._target, self._link)
+
+    async def _carry(
+        self, client: Streams, target: tuple[str, int], make: Callable[[Streams, Streams], Link]
+    ) -> None:
         try:
-            server = await asyncio.open_connection(*self._target)
+            server = await asyncio.open_connection(*target)
         except OSError:  # the server is down, so the client is turned away
             return
-        link = self._link(client, server)
+        link = make(client, server)
         self._links.add(link)
         try:
             await link.run()

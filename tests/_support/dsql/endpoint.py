@@ -54,21 +54,16 @@ class DsqlEndpoint(TcpProxy):
         startup = await _startup(client)
         if startup is None:
             return
-        target, link = self._target, Link
-        if wire.request_code(startup) == STARTUP and _OURS in startup.body:
-            target, link = ("127.0.0.1", self._ministack.port), _Watched
-            startup = self._governed.numbered(startup)
-        try:
-            server = await asyncio.open_connection(*target)
-        except OSError:
-            return
-        carrying = link(self, client, server)
-        carrying.to_server(startup.raw)
-        self._links.add(carrying)
-        try:
-            await carrying.run()
-        finally:
-            self._links.discard(carrying)
+        ours = wire.request_code(startup) == STARTUP and _OURS in startup.body
+        first = self._governed.numbered(startup) if ours else startup
+
+        def make(client: Streams, server: Streams) -> Link:
+            link = _Watched(self, client, server) if ours else Link(self, client, server)
+            link.to_server(first.raw)
+            return link
+
+        target = ("127.0.0.1", self._ministack.port) if ours else self._target
+        await self._carry(client, target, make)
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self._governed)

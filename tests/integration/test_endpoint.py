@@ -1,0 +1,48 @@
+"""``make endpoint``: what it refuses, and how it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests._support.dsql.server import CHOSEN, ON_DSQL
+
+from dsql_outbox.outbox import Database
+from dsql_outbox.schema import check
+
+COMMAND = [sys.executable, "-m", "tests._support.dsql"]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("server", "told"),
+    [
+        ("", "set DSQL_OUTBOX_TEST_SERVER, or run make endpoint"),
+        ("dsql-17", "DSQL_OUTBOX_TEST_SERVER is 'dsql-17': set dsql-16 or dsql-18, or nothing"),
+    ],
+)
+def test_it_refuses_to_be_what_it_is_not(server: str, told: str) -> None:
+    environment = os.environ | {"DSQL_OUTBOX_TEST_SERVER": server}
+    done = subprocess.run(
+        COMMAND, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (1, "", told)
+
+
+@pytest.mark.skipif(not ON_DSQL, reason="it needs .venv/conformance")
+@pytest.mark.usefixtures("postgres")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_tables_and_ends_in_order(number: signal.Signals) -> None:
+    assert CHOSEN
+    with subprocess.Popen(
+        COMMAND, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        url, told = (process.stdout.readline().strip() for _ in range(2))
+        assert check(Database(url)) == []
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)  # its servers hold its stderr until they end
+    assert (process.returncode, err) == (0, "")
+    assert "Ctrl-C ends" in told
