@@ -21,11 +21,10 @@ def governed(url: str, clock: Clock) -> Iterator[GovernedPostgres]:
     """The rules in front of the outbox tables, and of others as the records have them."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("DROP SCHEMA IF EXISTS records CASCADE; CREATE SCHEMA records")
-        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET search_path = records")  # type: ignore[arg-type]
         connection.execute(
             "CREATE TABLE records.baseline_parent (id uuid PRIMARY KEY, name text);"
             "CREATE TABLE records.baseline_bulk (id int);"
             "CREATE TABLE records.baseline_implicit_bulk (id int)"
         )
-    with GovernedPostgres(url, clock=clock) as proxy:
+    with GovernedPostgres(f"{url}?options=-c%20search_path%3Drecords", clock=clock) as proxy:
         yield proxy

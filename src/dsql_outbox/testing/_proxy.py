@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from dsql_outbox.outbox import SettingsError
 
@@ -36,7 +36,9 @@ class PostgresProxy(TcpProxy):
         # What is encrypted cannot be watched.
         options = dict(parse_qsl(parts.query)) | {"sslmode": "disable", "gssencmode": "disable"}
         self.url: Final = urlunsplit(
-            parts._replace(netloc=f"{user}{at}127.0.0.1:{self.port}", query=urlencode(options))
+            parts._replace(
+                netloc=f"{user}{at}127.0.0.1:{self.port}", query=urlencode(options, quote_via=quote)
+            )
         )
         """The same database, through the proxy."""
         self._script = _Script()

@@ -80,6 +80,8 @@ def test_the_url_is_the_servers_but_for_the_way_there() -> None:
         f"postgresql://me:p%40ss@127.0.0.1:{proxy.port}/x%20y"
         "?sslmode=disable&target=1&gssencmode=disable"
     )
+    spaced = PostgresProxy("postgresql://db/x?options=-c%20a%3Db")
+    assert "?options=-c%20a%3Db&" in spaced.url  # libpq takes a + for a plus
     for wrong in ("mysql://h/x", "postgresql:///x?host=/tmp"):
         with pytest.raises(SettingsError, match="over TCP"):
             PostgresProxy(wrong)
