@@ -14,7 +14,7 @@ from dsql_outbox.outbox import Connection, array_literal
 from ._drift import Drift
 from ._execute import execute
 from ._remedies import Remedies
-from ._shape import Shape, expected
+from ._shape import Shape, expected, read_shape
 from ._statements import read_sql, statement
 
 Duty = Literal["writer", "publisher", "operator"]
@@ -88,6 +88,29 @@ def right_drifts(
             yield Drift("superuser_role", role, text)
         else:
             yield from _Rights(schema, shape, role, duties, held.get(role, set())).drifts()
+
+
+def lacking_rights(
+    connection: Connection, schema: str, role: str
+) -> dict[Duty, list[tuple[str, str | None]]] | None:
+    """The rights that each duty needs and `role` lacks, each with its table (None: the schema).
+
+    None when a table is missing, whose rights cannot be known.
+    """
+    shape = read_shape(connection, schema)
+    tables = {grant.name for duty in _DUTIES for grant in grants(duty)} - {None}
+    if shape is None or not all(name in shape for name in tables):
+        return None
+    held = _rights_held(connection, schema, [role]).get(role, set())
+    return {
+        duty: [
+            (right, grant.name)
+            for grant in grants(duty)
+            for right in grant.rights
+            if (grant.name, right) not in held
+        ]
+        for duty in _DUTIES
+    }
 
 
 def present_roles(

@@ -16,6 +16,9 @@ from dsql_outbox.cli._doctor._probes import judge_plan
 from dsql_outbox.cli._doctor._races import Outcome, Race, judge
 from dsql_outbox.cli._doctor._run import failure
 from dsql_outbox.outbox import SchemaError
+from dsql_outbox.schema import Duty
+
+Lacks = dict[Duty, list[tuple[str, str | None]]]
 
 COMMITTED = Outcome(None, "statement")
 
@@ -75,17 +78,23 @@ def test_tls_must_be_verified_unless_the_server_is_on_this_machine(
 
 
 def test_a_role_needs_the_rights_of_one_duty() -> None:
-    lacks = {"writer": [("INSERT", "outbox")], "publisher": [], "operator": []}
+    lacks: Lacks = {"writer": [("INSERT", "outbox")], "publisher": [], "operator": []}
     found = judge_role("app", "outbox", lacks)
     assert (found.verdict, found.text) == ("ok", "app has the rights of publisher, operator")
     assert found.values == {"writer": False, "publisher": True, "operator": True}
 
 
-def test_the_grants_for_the_nearest_duty_are_ready_to_paste() -> None:
-    two = [("SELECT", "outbox"), ("DELETE", "outbox")]
-    found = judge_role("app", "mine", {"writer": [("INSERT", "outbox")], "publisher": two})
-    assert found.text == "app can do no duty; as writer it lacks INSERT on outbox"
-    assert (found.verdict, found.remedy) == ("fail", 'run GRANT INSERT ON "mine".outbox TO "app"')
+def test_the_grant_for_the_nearest_duty_is_ready_to_paste() -> None:
+    lacks: Lacks = {
+        "writer": [("USAGE", None), ("INSERT", "outbox")],
+        "publisher": [("USAGE", None), ("SELECT", "outbox"), ("DELETE", "outbox")],
+    }
+    found = judge_role("my app", "mine", lacks)
+    assert found.text == (
+        "my app can do no duty; as writer it lacks USAGE on schema mine, INSERT on outbox"
+    )
+    remedy = "run dsql-outbox schema grant --schema mine --writer 'my app'"
+    assert (found.verdict, found.remedy) == ("fail", remedy)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from statistics import median
 from time import monotonic, time
 from typing import Final
 
+from dsql_outbox.schema import lacking_rights
+
 from ._finding import Finding
 from ._judge import Sample, judge_clock, judge_relay, judge_role, judge_tls, offset_of
 from ._visit import Visit
@@ -64,13 +66,10 @@ def tls(visit: Visit) -> Iterator[Finding]:
 def role(visit: Visit) -> Iterator[Finding]:
     """For which duties this role has all rights."""
     ((_, _, _, user),) = visit.rows("doctor_server")
-    lacks: dict[str, list[tuple[str, str]]] = {"writer": [], "publisher": [], "operator": []}
-    for duty, table, right, present in visit.rows("doctor_rights", {"schema": visit.schema}):
-        if not present:
-            text = f"{user}; its rights show when all tables are there"
-            yield Finding("role", "unknown", text)
-            return
-        lacks[duty].append((right, table))
+    lacks = lacking_rights(visit.connection, visit.schema, user)
+    if lacks is None:
+        yield Finding("role", "unknown", f"{user}; its rights show when all tables are there")
+        return
     yield judge_role(user, visit.schema, lacks)
 
 

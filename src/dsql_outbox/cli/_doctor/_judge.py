@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from dsql_outbox.cli._status_tables import duration
+from dsql_outbox.schema import Duty, Remedies
 
 from ._finding import Finding, Verdict
 
@@ -59,19 +60,19 @@ def judge_tls(host: str, version: str | None, mode: str) -> Finding:
     return Finding("tls", verdict, f"{version}, {what}", None if local else remedy, values=values)
 
 
-def judge_role(user: str, schema: str, lacks: Mapping[str, Sequence[tuple[str, str]]]) -> Finding:
-    """`lacks` has the rights that each duty needs and the role has not, with their tables."""
+def judge_role(
+    user: str, schema: str, lacks: Mapping[Duty, Sequence[tuple[str, str | None]]]
+) -> Finding:
+    """`lacks` has the rights that each duty needs and the role lacks, with table (None: schema)."""
     able = [duty for duty, missing in lacks.items() if not missing]
-    values = {duty: not missing for duty, missing in lacks.items()}
+    values: Mapping[str, bool] = {duty: not missing for duty, missing in lacks.items()}
     if able:
         text = f"{user} has the rights of {', '.join(able)}"
         return Finding("role", "ok", text, values=values)
     nearest = min(lacks, key=lambda duty: len(lacks[duty]))
     rights = lacks[nearest]
-    listed = ", ".join(f"{right} on {table}" for right, table in rights)
-    remedy = "; ".join(
-        f'GRANT {right} ON "{schema}".{table} TO "{user}"' for right, table in rights
-    )
+    listed = ", ".join(f"{right} on {table or f'schema {schema}'}" for right, table in rights)
+    remedy = Remedies(schema).grant({nearest: user})
     text = f"{user} can do no duty; as {nearest} it lacks {listed}"
     return Finding("role", "fail", text, f"run {remedy}", values=values)
 

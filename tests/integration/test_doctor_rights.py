@@ -1,0 +1,66 @@
+"""What ``dsql-outbox doctor`` tells a role about its rights: those of ``schema/grants``."""
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from click.testing import CliRunner
+from tests._support.doctors import found, run
+from tests._support.roles import as_role, made_roles
+
+from dsql_outbox.cli import main
+from dsql_outbox.cli._doctor._checks import role as check_role
+from dsql_outbox.cli._doctor._visit import Visit
+from dsql_outbox.outbox import Database
+from dsql_outbox.schema import Roles, apply, check, grant
+from dsql_outbox.schema._rights import Duty, grants
+
+DUTIES: tuple[Duty, ...] = ("writer", "publisher", "operator")
+
+
+@pytest.fixture
+def url(database_url: str) -> str:
+    apply(Database(database_url))
+    return database_url
+
+
+@pytest.fixture
+def roles(url: str) -> Iterator[Roles]:
+    with made_roles(url) as roles:
+        grant(Database(url), roles)
+        yield roles
+
+
+@pytest.mark.parametrize("duty", DUTIES)
+def test_each_role_that_grant_makes_passes_doctor_and_check(
+    url: str, roles: Roles, duty: Duty
+) -> None:
+    name = dict(roles.named())[duty]
+    done = run(as_role(url, name), "--json")
+    told = found(done)["role"]
+    assert (done.exit_code, told["verdict"]) == (0, "ok")
+    assert told["text"] == f"{name} has the rights of {duty}"
+    assert check(Database(url), Roles(**{duty: name})) == []
+
+
+@pytest.mark.parametrize("duty", DUTIES)
+def test_every_right_of_the_grants_is_named_when_it_is_missing(
+    url: str, roles: Roles, duty: Duty
+) -> None:
+    name = dict(roles.named())[duty]
+    database = Database(as_role(url, name))
+    with psycopg.connect(url, autocommit=True) as owner:
+        for given in grants(duty):
+            thing = "SCHEMA outbox" if given.name is None else f"outbox.{given.name}"
+            for right in given.rights:
+                owner.execute(f'REVOKE {right} ON {thing} FROM "{name}"'.encode())
+                with Visit(database) as visit:
+                    (told,) = check_role(visit)
+                assert told.verdict == "fail"
+                assert f"as {duty} it lacks {right} on {given.name or 'schema outbox'}" in told.text
+                assert told.remedy is not None
+                words = told.remedy.removeprefix("run dsql-outbox ").split()
+                assert CliRunner().invoke(main, [*words, "--database", url]).exit_code == 0
+                with Visit(database) as visit:
+                    (told,) = check_role(visit)
+                assert told.verdict == "ok"
