@@ -4,6 +4,8 @@ import math
 import random
 import re
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from time import monotonic, sleep
 from typing import Any, Final, TypeVar, cast
 
@@ -82,7 +84,8 @@ class Database:
         return self._open(deadline)
 
     def _open(self, deadline: float) -> Connection:
-        sleep(self._reserve_open(max(0.0, deadline - monotonic())))
+        with self._turn_to_open(deadline) as wait:
+            sleep(wait)
         with connecting_until(deadline):
             return _ready(Connection.connect(**self._parameters(self._target.parameters())))
 
@@ -102,7 +105,8 @@ class Database:
         raise not_connected()
 
     async def _open_async(self, deadline: float) -> AsyncConnection:
-        await anyio.sleep(self._reserve_open(max(0.0, deadline - monotonic())))
+        with self._turn_to_open(deadline) as wait:
+            await anyio.sleep(wait)
         found = await self._target.parameters_async()
         return _ready(await AsyncConnection.connect(**self._parameters(found)))
 
@@ -127,16 +131,28 @@ class Database:
             name="dsql-outbox",
         )
 
-    def _reserve_open(self, timeout: float) -> float:
-        """Seconds to wait for the turn to connect, or raise if it comes after `timeout`."""
+    @contextmanager
+    def _turn_to_open(self, deadline: float) -> Generator[float]:
+        """Take the next turn to connect; the block waits for it, so many seconds.
+
+        A turn after `deadline` is not taken: the driver's `OperationalError` is raised
+        at once. A wait that is interrupted gives its turn back.
+        """
+        now = monotonic()
+        latest = max(now, deadline)
         with self._opens_lock:
-            wait = self._opens.reserve(monotonic())
-        if wait > timeout:
+            turn = self._opens.reserve(now, latest)
+        if turn > latest:
             raise psycopg.OperationalError(
-                f"too many connections are opened at once: the next may be in {wait:.1f} s, "
-                f"after the timeout of {timeout:.1f} s"
+                f"too many connections are opened at once: the next may be in {turn - now:.1f} s, "
+                f"after the timeout of {latest - now:.1f} s"
             )
-        return wait
+        try:
+            yield turn - now
+        except BaseException:
+            with self._opens_lock:
+                self._opens.give_back(turn)
+            raise
 
     def _parameters(self, found: dict[str, Any]) -> dict[str, Any]:
         return found | {"autocommit": True, "connect_timeout": math.ceil(self._connect_timeout)}

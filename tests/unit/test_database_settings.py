@@ -180,3 +180,81 @@ def test_a_turn_to_connect_that_comes_after_the_timeout_is_not_waited_for() -> N
         database._opens.reserve(monotonic())
     with pytest.raises(psycopg.OperationalError, match="after the timeout"):
         database.connect(timeout=0.5)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits for a turn to connect, which take no time here."""
+    waits = list[float]()
+
+    async def note(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(module, "sleep", waits.append)
+    monkeypatch.setattr(anyio, "sleep", note)
+    return waits
+
+
+def busy_database() -> Database:
+    """One whose next connection may be opened in 100 s; nobody listens there."""
+    database = Database("postgresql://127.0.0.1:1/x", opens_per_second=0.01)
+    for _ in range(100):
+        database._opens.reserve(monotonic())
+    return database
+
+
+def test_refused_openings_do_not_put_off_the_next_one(waits: list[float]) -> None:
+    database = busy_database()
+    for _ in range(300):
+        with pytest.raises(psycopg.OperationalError, match="after the timeout"):
+            database.connect(timeout=0.5)
+    assert waits == []
+    with pytest.raises(psycopg.OperationalError, match="refused"):
+        database.connect(timeout=1_000.0)
+    assert 50 < waits[0] <= 100
+
+
+@pytest.mark.anyio
+async def test_refused_openings_do_not_put_off_the_next_one_of_tasks(waits: list[float]) -> None:
+    database = busy_database()
+    for _ in range(300):
+        with pytest.raises(psycopg.OperationalError, match="after the timeout"):
+            await database.connect_async(timeout=0.5)
+    assert waits == []
+    with pytest.raises(psycopg.OperationalError, match="refused"):
+        await database.connect_async(timeout=1_000.0)
+    assert 50 < waits[0] <= 100
+
+
+def test_an_interrupted_wait_gives_its_turn_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    database = busy_database()
+    waits = list[float]()
+
+    def interrupt(seconds: float) -> None:
+        waits.append(seconds)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "sleep", interrupt)
+    for _ in range(50):
+        with pytest.raises(KeyboardInterrupt):
+            database.connect()
+    assert all(50 < wait <= 100 for wait in waits), waits
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_wait_gives_its_turn_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    database = busy_database()
+    waits = list[float]()
+    sleep = anyio.sleep
+
+    async def cancelled(seconds: float) -> None:
+        waits.append(seconds)
+        scope.cancel()
+        await sleep(seconds)
+
+    monkeypatch.setattr(anyio, "sleep", cancelled)
+    for _ in range(50):
+        with anyio.CancelScope() as scope:
+            await database.connect_async()
+        assert scope.cancelled_caught
+    assert all(50 < wait <= 100 for wait in waits), waits
