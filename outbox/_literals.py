@@ -1,7 +1,7 @@
 """PostgreSQL array literals: one text a column.
 
 psycopg adapts a Python list of str about five times slower than one string
-that already is the array (measured; see docs/decisions.md).
+that already is the array (measured: docs/decisions/2026-11-24-array-literals-instead-of-lists.md).
 """
 
 from collections.abc import Iterable

@@ -4,7 +4,7 @@ Not psycopg_pool, for what a retry needs: a connection given up here is not
 replaced in the background (that doubles the openings in a storm of conflicts,
 against a cluster that allows 100 a second), a failure to connect reaches the
 caller as it is, and there is no thread or task that a frozen Lambda would find
-dead. See docs/decisions.md.
+dead. See docs/decisions/2026-11-24-the-writer-keeps-its-own-connections.md.
 """
 
 import select

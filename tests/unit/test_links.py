@@ -1,0 +1,60 @@
+"""Links and paths in the documentation and the code lead to files that are there."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CODE = re.compile(r"^(```|~~~).*?^\1|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(\s*<?(?![a-z]+:)([^)\s>]+)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+PATH = re.compile(
+    r"\b(?:docs|writer|outbox|publisher|schema|observability|src|tests|examples|benchmarks)"
+    r"/(?!\S*NNNN)[\w./-]+\.(?:md|py|sql)\b"
+)
+
+
+def in_git(*patterns: str) -> list[Path]:
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *patterns]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def anchors(page: Path) -> set[str]:
+    """The fragments that GitHub makes of a page's headings."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    plain = (re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", found) for found in HEADING.findall(text))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in plain}
+
+
+def links() -> Iterator[tuple[Path, str]]:
+    for page in in_git("*.md"):
+        for link in LINK.findall(CODE.sub("", page.read_text(encoding="utf-8"))):
+            yield page, link
+
+
+def is_broken(page: Path, link: str) -> bool:
+    path, _, fragment = link.partition("#")
+    target = (page.parent / path).resolve() if path else page
+    if not target.is_relative_to(ROOT) or not target.exists():
+        return True
+    return bool(fragment) and target.suffix == ".md" and fragment not in anchors(target)
+
+
+def test_every_relative_link_in_a_page_resolves() -> None:
+    found = list(links())
+    assert len(found) > 100
+    assert [
+        f"{page.relative_to(ROOT)}: {link}" for page, link in found if is_broken(page, link)
+    ] == []
+
+
+def test_every_file_that_a_text_names_by_its_path_is_there() -> None:
+    named = [
+        (path, name)
+        for path in in_git("*.md", "*.py", "*.sql", "*.toml", "*.yml", "*.tf", "Makefile")
+        for name in PATH.findall(path.read_text(encoding="utf-8"))
+    ]
+    assert len(named) > 50
+    assert [f"{p.relative_to(ROOT)}: {n}" for p, n in named if not (ROOT / n).is_file()] == []
