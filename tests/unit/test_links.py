@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-CODE = re.compile(r"^(```|~~~).*?^\1|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"`[^`\n]+`")
 LINK = re.compile(r"\]\(\s*<?(?![a-z]+:)([^)\s>]+)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 PATH = re.compile(
@@ -23,14 +24,15 @@ def in_git(*patterns: str) -> list[Path]:
 
 def anchors(page: Path) -> set[str]:
     """The fragments that GitHub makes of a page's headings."""
-    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
     plain = (re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", found) for found in HEADING.findall(text))
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in plain}
 
 
 def links() -> Iterator[tuple[Path, str]]:
     for page in in_git("*.md"):
-        for link in LINK.findall(CODE.sub("", page.read_text(encoding="utf-8"))):
+        text = FENCE.sub("", page.read_text(encoding="utf-8"))
+        for link in LINK.findall(CODE.sub("", text)):
             yield page, link
 
 
