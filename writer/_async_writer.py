@@ -9,10 +9,12 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from uuid import UUID
 
 import anyio
 import psycopg
@@ -101,7 +103,9 @@ class AsyncWriter:
 
         `event` is an `Event`, a mapping, or JSON text or bytes, which are kept
         exactly. `timeout` is seconds for everything, waits included.
-        `on_duplicate="return"` gives a receipt with status ``duplicate``.
+        `on_duplicate="return"` gives a receipt with status ``duplicate`` if the id
+        is stored with the same content, savedDate aside; other content under a stored
+        id is a `DuplicateEvent` always.
         `expected_version` is the version that the subject must have before, 0
         for an entity that does not exist.
 
@@ -185,18 +189,25 @@ class AsyncWriter:
 
         The receipt is true once you have committed. Nothing is tried again. One
         round trip; the writer's first use also asks the database some questions,
-        on a connection of its own. Raises `InvalidEvent` before anything is sent;
-        `StaleVersion`; `SchemaError`; the driver's exceptions, unchanged;
-        `psycopg.ProgrammingError` for a connection in autocommit mode without an
-        open transaction.
+        on a connection of its own. A taken id is looked up there, too. Raises
+        `InvalidEvent` before anything is sent; `DuplicateEvent`; `StaleVersion`;
+        `SchemaError`; the driver's exceptions, unchanged; `psycopg.ProgrammingError`
+        for a connection in autocommit mode without an open transaction.
         """
         require_transaction(connection)
         joined = Joined(self._core, event, expected_version)
         with joined.scopes:
-            shards = await self._shards_apart()
-            return joined.receipt(
-                await append_async(self._core, connection, shards, joined.pending)
-            )
+            if self._shards is None:
+                self._shards = await self._apart(self._count_shards)
+            try:
+                stored = await append_async(self._core, connection, self._shards, joined.pending)
+            except psycopg.errors.UniqueViolation as error:
+                with suppress(psycopg.Error):  # the driver's error says less, but is true
+                    joined.refuse(
+                        await self._apart(partial(self._find, ids=[joined.pending.id])), error
+                    )
+                raise
+            return joined.receipt(stored)
 
     async def stream(
         self, entity_type: str, entity_id: str, *, after: int = 0
@@ -281,8 +292,7 @@ class AsyncWriter:
         self, connection: AsyncConnection, step: Attempt | LookUp | Execute | ReadPage, job: Job
     ) -> Committed | Present | Failed:
         if isinstance(step, LookUp):
-            found = await _rows(connection, self._core.find, find_parameters(step.ids))
-            return present(found)
+            return await self._find(connection, step.ids)
         if isinstance(step, ReadPage):
             step.stream.take(await _rows(connection, *step.stream.query))
             return Committed(())
@@ -299,20 +309,23 @@ class AsyncWriter:
         job.sent = True
         return committed(step.batch, await connection.wait(exchange(connection, query, values)))
 
-    async def _shards_apart(self) -> int:
-        """The same without a step, on a connection of our own: a probe can end a transaction."""
-        if self._shards is None:
-            connection = await self._connections.take(fresh=False, deadline=None)
-            try:
-                self._shards = await self._count_shards(connection)
-            except BaseException as error:
-                self._connections.give_up(connection, error)
-                if not isinstance(error, Exception):
-                    raise
-                named = self._core.named(error)
-                raise named from named.__cause__
-            self._connections.give_back(connection)
-        return self._shards
+    async def _apart(self, ask: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Ask on a connection of our own: a question that fails can end a transaction."""
+        connection = await self._connections.take(fresh=False, deadline=None)
+        try:
+            answer = await ask(connection)
+        except BaseException as error:
+            self._connections.give_up(connection, error)
+            if not isinstance(error, Exception):
+                raise
+            named = self._core.named(error)
+            raise named from named.__cause__
+        self._connections.give_back(connection)
+        return answer
+
+    async def _find(self, connection: AsyncConnection, ids: Sequence[UUID]) -> Present:
+        """Look up which of these events are stored."""
+        return present(await _rows(connection, self._core.find, find_parameters(ids)))
 
     async def _count_shards(self, connection: AsyncConnection) -> int:
         """The first statement of a writer, and the only one that may turn it to the plain form."""

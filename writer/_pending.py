@@ -119,10 +119,11 @@ class Pending:
         """The id is taken: by this very call, or by somebody before it."""
         if found.write_id == self.prepared.write_id:
             self.settle(self._receipt("committed", found.position, found.entities))
-        elif self._on_duplicate == "return":
+            return
+        same = found.fingerprint == self.prepared.event.fingerprint
+        if same and self._on_duplicate == "return":
             self.settle(self._receipt("duplicate", found.position, found.entities))
         else:
-            same = found.fingerprint == self.prepared.event.fingerprint
             self.settle(DuplicateEvent(self.id, same_content=same))
 
     def stale(self, actual: int, failure: Failure) -> None:

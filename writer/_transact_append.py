@@ -11,13 +11,21 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from dsql_outbox.observability import Scopes, WriteStarted
-from dsql_outbox.outbox import EventSource, ParsedEvent, Receipt, StaleVersion, Touched
+from dsql_outbox.outbox import (
+    DuplicateEvent,
+    EventSource,
+    ParsedEvent,
+    Receipt,
+    StaleVersion,
+    Touched,
+)
 
 from ._backoff import Backoff
 from ._build import prepare
 from ._core import Core, committed, committed_batch
 from ._pending import Pending, Stored
 from ._pipeline import run_inside, run_inside_async
+from ._steps import Present
 
 _BAD_CAST: Final = "22P02"
 """How the write statements end when a version was not the expected one."""
@@ -122,6 +130,13 @@ class Joined:
         self.pending = appended(
             core, event, topic, uuid4().hex, self.scopes, expected_version=expected_version
         )
+
+    def refuse(self, present: Present, error: psycopg.errors.UniqueViolation) -> None:
+        """Raise `DuplicateEvent` if the event is what the unique violation is about."""
+        found = present.found.get(self.pending.id)
+        if found is not None:
+            same = found.fingerprint == self.pending.prepared.event.fingerprint
+            raise DuplicateEvent(self.pending.id, same_content=same) from error
 
     def receipt(self, stored: Stored) -> Receipt:
         """What the write gave; true once the transaction is committed."""

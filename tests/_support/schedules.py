@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import anyio
@@ -23,6 +23,7 @@ from dsql_outbox.outbox import (
     DuplicateEvent,
     Entity,
     Event,
+    EventHeader,
     OutcomeUnknown,
     Receipt,
     StaleVersion,
@@ -37,7 +38,7 @@ CALLS: Final = 3
 
 @dataclass(frozen=True)
 class Call:
-    """One call of `write_many`; its number and an event's place mark what it stores."""
+    """One call of `write_many`; each of its events has a savedDate that no other event has."""
 
     events: list[Event]
     expected: list[int | None]
@@ -109,7 +110,7 @@ def _calls(random: Random) -> list[Call]:
 def _call(number: int, ids: Sequence[UUID], random: Random) -> Call:
     places = range(random.choice([1, 1, 2, 3, 6]))
     return Call(
-        events=[_event(f"{number}/{place}", ids, random) for place in places],
+        events=[_event(10 * number + place, ids, random) for place in places],
         expected=[random.choice([None, None, None, 0, 1, 2]) for _ in places],
         on_duplicate=random.choice(["error", "return"]),
         timeout=random.choice([None, None, 0.03, 0.2]),
@@ -124,13 +125,16 @@ def _call(number: int, ids: Sequence[UUID], random: Random) -> Call:
     )
 
 
-def _event(mark: str, ids: Sequence[UUID], random: Random) -> Event:
+def _event(saved: int, ids: Sequence[UUID], random: Random) -> Event:
+    """Some share an id, and half of those the content too."""
     own = UUID(int=random.getrandbits(128))
     event_id = random.choice(ids) if random.random() < 0.3 else own
     names = random.sample(["C-1", "C-2", "C-3"], random.choice([1, 1, 2, 3]))
-    entities = [Entity("Car", name, {"mark": mark}) for name in names]
     name = FAULTY if random.random() < 0.08 else "Car Sold"
-    return Event.new(name, "CarSold", entities, id=event_id)
+    entities = [Entity("Car", car, {"by": saved}) for car in names]
+    if event_id is not own and random.random() < 0.5:
+        name, entities = "Car Sold", [Entity("Car", "C-1"), Entity("Car", "C-2")]
+    return Event(EventHeader(event_id, name, "CarSold", saved_date=saved), tuple(entities))
 
 
 def _set_faults(proxy: PostgresProxy, random: Random) -> list[Held]:
@@ -227,7 +231,7 @@ def _compare(
         tables.assert_consistent()
     except AssertionError as error:
         tally.mismatches.append(f"seed {seed}: the tables do not fit together: {error}")
-    stored = {_mark(json.loads(row["data"])): row["id"] for row in tables.events()}
+    stored = {row["id"]: row["data"] for row in tables.events()}
     versions = {row["entity_id"]: row["version"] for row in tables.entities()}
     for call, outcomes in zip(calls, results, strict=True):
         for event, outcome in zip(call.events, outcomes, strict=True):
@@ -239,8 +243,9 @@ def _compare(
     return tally
 
 
-def _mark(event: dict[str, list[dict[str, str]]]) -> str:
-    return event["entities"][0]["mark"]
+def _saved(event: dict[str, Any]) -> Any:
+    """What is of this one event, and no part of its content."""
+    return event["eventHeader"].pop("savedDate")
 
 
 def _name(outcome: Outcome) -> str:
@@ -251,23 +256,25 @@ def _name(outcome: Outcome) -> str:
 def _is_true(
     event: Event,
     outcome: Outcome,
-    stored: dict[str, UUID],
+    stored: dict[UUID, str],
     versions: dict[str, int],
     tables: Tables,
 ) -> bool:
-    subject = event.entities[0]
-    is_mine = str(subject.attributes["mark"]) in stored
+    found, sent = json.loads(stored.get(event.id, "null")), json.loads(event.to_json())
+    is_mine = found is not None and _saved(found) == _saved(sent)
+    is_same = found == sent
     if isinstance(outcome, OutcomeUnknown):
         return True
     if isinstance(outcome, Receipt):
         is_committed = outcome.status == "committed"
-        return is_mine == is_committed and outcome.event_id == event.id and _fits(outcome, tables)
+        is_right = is_same and is_mine == is_committed and outcome.event_id == event.id
+        return is_right and _fits(outcome, tables)
     if is_mine:
         return False
     if isinstance(outcome, DuplicateEvent):
-        return event.id in stored.values()
+        return found is not None and outcome.same_content is is_same
     if isinstance(outcome, StaleVersion):
-        return outcome.expected != outcome.actual <= versions.get(subject.id, 0)
+        return outcome.expected != outcome.actual <= versions.get(event.entities[0].id, 0)
     return True
 
 

@@ -12,7 +12,8 @@ from dsql_outbox.outbox import Receipt
 
 SUMMARY = re.compile(
     r"(?P<stored>[\d,]+) stored \((?P<retried>\d+) after retries, (?P<conflicts>\d+) conflicts\), "
-    r"(?P<duplicates>\d+) duplicates, (?P<failed>\d+) failed in \d+\.\d s"
+    r"(?P<duplicates>\d+) duplicates, (?P<failed>\d+) failed"
+    r"(?: \(\d+ with the id of another event\))? in \d+\.\d s"
 )
 
 

@@ -14,7 +14,7 @@ from tests._support.transacts import (
     own_rows,
 )
 
-from dsql_outbox.outbox import Database, StaleVersion
+from dsql_outbox.outbox import Database, DuplicateEvent, StaleVersion
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Writer
 
@@ -67,6 +67,48 @@ async def test_append_to_joins_an_async_transaction(own: Tables, url: str) -> No
         receipt = await writer.append_to(mine, workload.three_entities())
         assert ids(own) == set()
     own.assert_true_to({receipt.event_id: receipt})
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_append_to_tells_a_duplicate_and_whether_it_says_the_same(
+    own: Tables, url: str, *, same: bool
+) -> None:
+    event = workload.three_entities()
+    with Writer(Database(url), formed(QUICK)) as writer, psycopg.connect(url) as mine:
+        receipt = writer.write(event)
+        with pytest.raises(DuplicateEvent) as raised:
+            writer.append_to(mine, event if same else workload.loan_created(id=event.id))
+        assert (raised.value.event_id, raised.value.same_content) == (event.id, same)
+        assert isinstance(raised.value.__cause__, psycopg.errors.UniqueViolation)
+        assert mine.info.transaction_status is TransactionStatus.INERROR
+    own.assert_true_to({event.id: receipt})
+
+
+@pytest.mark.anyio
+async def test_append_to_tells_a_duplicate_in_an_async_transaction(own: Tables, url: str) -> None:
+    event = workload.car_created()
+    async with (
+        AsyncWriter(Database(url), formed(QUICK)) as writer,
+        await psycopg.AsyncConnection.connect(url) as mine,
+    ):
+        receipt = await writer.write(event)
+        with pytest.raises(DuplicateEvent) as raised:
+            await writer.append_to(mine, workload.loan_created(id=event.id))
+        await mine.rollback()
+    assert not raised.value.same_content
+    own.assert_true_to({event.id: receipt})
+
+
+def test_append_to_leaves_a_unique_violation_that_is_no_stored_event_as_it_is(
+    own: Tables, url: str
+) -> None:
+    """The same id twice in the caller's transaction: it is stored nowhere yet."""
+    event = workload.car_created()
+    with Writer(Database(url), formed(QUICK)) as writer, psycopg.connect(url) as mine:
+        writer.append_to(mine, event)
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            writer.append_to(mine, event)
+    assert ids(own) == set()
 
 
 def test_append_to_costs_one_round_trip_and_probes_on_a_connection_of_its_own(

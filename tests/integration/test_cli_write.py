@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -155,7 +156,26 @@ def test_a_stored_event_is_a_failure_or_gives_its_receipt_again(url: str) -> Non
     assert summary(again.err)["duplicates"] == 2
     refused = run("write", "--database", url, stdin=events)
     assert (refused.code, refused.out) == (1, b"")
-    assert {failure["error"] for failure in failures(refused.err)} == {"DuplicateEvent"}
+    told = {(failure["error"], failure["sameContent"]) for failure in failures(refused.err)}
+    assert told == {("DuplicateEvent", True)}
+
+
+@pytest.mark.parametrize("batch", [1, 10])
+def test_another_event_under_a_stored_id_is_no_duplicate_but_a_failure(
+    url: str, batch: int
+) -> None:
+    """So a load that is run again cannot hide an event that is stored nowhere."""
+    stored = [event("a"), event("b"), event("c")]
+    assert run("write", "--database", url, stdin=lines(stored)).code == 0
+    others = [event("a", 7, UUID(taken)) for taken in ids(stored)[1:]]
+    flags = ["--database", url, "--batch", batch, "--on-duplicate", "return"]
+    done = run("write", *flags, stdin=lines([stored[0], *others, event("a")]))
+    assert done.code == 1
+    assert [r.status for r in receipts(done.out)] == ["duplicate", "committed"]
+    found = {failure["eventId"]: failure for failure in failures(done.err)}
+    assert sorted(found) == sorted(ids(others))
+    assert {(f["error"], f["sameContent"]) for f in found.values()} == {("DuplicateEvent", False)}
+    assert "1 duplicates, 2 failed (2 with the id of another event) in" in done.err
 
 
 def test_a_malformed_input_stores_what_comes_before_and_says_where_it_breaks(

@@ -146,11 +146,13 @@ async def test_an_invalid_event_reaches_its_caller_and_takes_no_room(url: str) -
 
 async def test_the_same_id_at_once_is_written_once(url: str, tables: Tables) -> None:
     event = workload.car_created(id=uuid4())
+    other = workload.loan_created(id=event.id)
     async with open_writer(url) as writer:
-        first, second, third = await asyncio.gather(
+        first, second, third, fourth = await asyncio.gather(
             writer.write(event),
             writer.write(event),
             writer.write(event, on_duplicate="return"),
+            writer.write(other, on_duplicate="return"),
             return_exceptions=True,
         )
     assert isinstance(first, Receipt)
@@ -158,6 +160,8 @@ async def test_the_same_id_at_once_is_written_once(url: str, tables: Tables) -> 
     assert second.same_content
     assert isinstance(third, Receipt)
     assert (first.status, third.status) == ("committed", "duplicate")
+    assert isinstance(fourth, DuplicateEvent)
+    assert not fourth.same_content
     tables.assert_true_to({event.id: first})
 
 

@@ -275,8 +275,11 @@ def test_duplicates_stale_versions_and_the_callers_own_unique_keys(
     event = workload.car_created()
     own.execute("CREATE UNIQUE INDEX own_n ON own (n)")
     writer.transact(lambda work: work.append(event, 0))
-    with pytest.raises(DuplicateEvent):
+    with pytest.raises(DuplicateEvent) as same:
         writer.transact(lambda work: work.append(event))
+    with pytest.raises(DuplicateEvent) as other:
+        writer.transact(lambda work: work.append(workload.loan_created(id=event.id)))
+    assert (same.value.same_content, other.value.same_content) == (True, False)
     with pytest.raises(StaleVersion) as stale:
         writer.transact(lambda work: work.append(work.new_event(), 0))
     assert (stale.value.expected, stale.value.actual) == (0, 1)

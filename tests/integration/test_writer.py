@@ -213,6 +213,21 @@ def test_a_duplicate_tells_whether_it_says_the_same(
     assert raised.value.same_content is same
 
 
+def test_other_content_under_a_stored_id_gives_no_receipt(
+    open_writer: OpenWriter, url: str, tables: Tables
+) -> None:
+    """It is stored nowhere; a later savedDate is no other content."""
+    caller = open_writer(url)
+    event = workload.three_entities()
+    first = caller.write(event)
+    again = caller.write(same_but_saved_later(event), on_duplicate="return")
+    assert (again.status, again.position) == ("duplicate", first.position)
+    with pytest.raises(DuplicateEvent) as raised:
+        caller.write(workload.car_created(id=event.id), on_duplicate="return")
+    assert (raised.value.event_id, raised.value.same_content) == (event.id, False)
+    tables.assert_true_to({event.id: first})
+
+
 @pytest.mark.parametrize("isolation", ["repeatable read", "read committed"])
 def test_of_many_calls_with_one_id_one_is_committed(
     open_writer: OpenWriter, url: str, tables: Tables, isolation: str

@@ -29,7 +29,7 @@ from dsql_outbox.outbox import (
     Touched,
 )
 from dsql_outbox.writer import WriterSettings
-from dsql_outbox.writer._pending import Stored
+from dsql_outbox.writer._pending import OnDuplicate, Stored
 from dsql_outbox.writer._steps import (
     Attempt,
     Committed,
@@ -142,30 +142,35 @@ def test_the_own_commit_may_show_only_as_a_collision() -> None:
     assert (pending.outcome.status, pending.outcome.attempts) == ("committed", 2)
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_a_duplicate_tells_whether_its_content_is_the_same(*, same: bool) -> None:
-    pending = pend("C-1", event_id=EVENT)
-    server = Server()
+def duplicate(on_duplicate: OnDuplicate, *, same: bool) -> Receipt | Exception | None:
+    """How the write of an event ends whose id is stored."""
+    pending, server = pend("C-1", event_id=EVENT, on_duplicate=on_duplicate), Server()
     server.write([pend("C-1", event_id=EVENT, name="Car Lent")])
     if same:  # two events of the model are never made at the same time
         fingerprint = pending.prepared.event.fingerprint
         server.found[EVENT] = structs.replace(server.found[EVENT], fingerprint=fingerprint)
     done = run([pending], server=server)
-    assert isinstance(pending.outcome, DuplicateEvent)
-    assert pending.outcome.same_content is same
     assert kinds(done.steps) == [Attempt, LookUp]
+    return pending.outcome
 
 
-def test_a_duplicate_may_be_asked_for_as_a_receipt() -> None:
-    server = Server()
-    server.write([pend("C-1", event_id=EVENT)])
-    pending = pend(event_id=EVENT, on_duplicate="return")
-    run([pending], server=server)
-    assert isinstance(pending.outcome, Receipt)
-    assert (pending.outcome.status, pending.outcome.entities) == (
-        "duplicate",
-        (Touched("Car", "C-1", 1),),
-    )
+@pytest.mark.parametrize("same", [True, False])
+def test_a_duplicate_tells_whether_its_content_is_the_same(*, same: bool) -> None:
+    outcome = duplicate("error", same=same)
+    assert isinstance(outcome, DuplicateEvent)
+    assert outcome.same_content is same
+
+
+def test_a_duplicate_of_the_same_content_may_be_asked_for_as_a_receipt() -> None:
+    outcome = duplicate("return", same=True)
+    assert isinstance(outcome, Receipt)
+    assert (outcome.status, outcome.entities) == ("duplicate", (Touched("Car", "C-1", 1),))
+
+
+def test_other_content_is_never_a_receipt() -> None:
+    outcome = duplicate("return", same=False)
+    assert isinstance(outcome, DuplicateEvent)
+    assert not outcome.same_content
 
 
 def test_a_collision_with_another_row_is_retried_as_a_conflict() -> None:

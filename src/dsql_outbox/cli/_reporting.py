@@ -9,7 +9,7 @@ import anyio
 import msgspec
 import psycopg
 
-from dsql_outbox.outbox import Receipt
+from dsql_outbox.outbox import DuplicateEvent, Receipt
 
 from ._descriptors import write_all
 from ._events import Place
@@ -21,11 +21,12 @@ STDERR: Final = 2
 _encoder: Final = msgspec.json.Encoder()
 
 
-class Failure(msgspec.Struct, frozen=True, rename="camel"):
+class Failure(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """An event that is not stored, or an input that cannot be read on.
 
     `error` is the type's name. `record` counts from 1, `byte` from 0; both
-    are of `input`.
+    are of `input`. `same_content`, of a `DuplicateEvent` only: whether the
+    event that is stored under this id has the same content.
     """
 
     event_id: UUID | None
@@ -34,6 +35,7 @@ class Failure(msgspec.Struct, frozen=True, rename="camel"):
     input: str
     record: int
     byte: int
+    same_content: bool | None = None
 
 
 class Reporter:
@@ -55,9 +57,10 @@ class Reporter:
 
     async def failed(self, place: Place, event_id: UUID | None, error: Exception) -> None:
         """Tell of one that is not, as far as we know; raises `OSError` if nobody listens."""
-        self._tally.failed += 1
-        kind = type(error).__name__
-        await self._print(STDERR, [Failure(event_id, kind, _message(error), *place)])
+        self._tally.add_failed(error)
+        same = error.same_content if isinstance(error, DuplicateEvent) else None
+        failure = Failure(event_id, type(error).__name__, _message(error), *place, same)
+        await self._print(STDERR, [failure])
 
     async def _print(self, descriptor: int, values: Sequence[msgspec.Struct]) -> None:
         lines = _encoder.encode_lines(values)

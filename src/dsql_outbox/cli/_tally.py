@@ -8,7 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from dsql_outbox.observability import Fact, WriteEnded
-from dsql_outbox.outbox import Receipt
+from dsql_outbox.outbox import DuplicateEvent, Receipt
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,6 +26,8 @@ class Tally:
     retried: int = 0
     duplicates: int = 0
     failed: int = 0
+    other_content: int = 0
+    """Of those that failed: another event is stored under the id."""
     conflicts: int = 0
     _began: float = field(default_factory=monotonic)
 
@@ -42,6 +44,11 @@ class Tally:
             self.stored += 1
             self.retried += receipt.attempts > 1
 
+    def add_failed(self, error: Exception) -> None:
+        """Count an event that is not in the database, as far as we know."""
+        self.failed += 1
+        self.other_content += isinstance(error, DuplicateEvent) and not error.same_content
+
     @property
     def seconds(self) -> float:
         """Since the beginning."""
@@ -49,10 +56,11 @@ class Tally:
 
     def summary(self) -> str:
         """The last line."""
+        other = f" ({self.other_content:,} with the id of another event)"
         return (
             f"{self.stored:,} stored ({self.retried:,} after retries, {self.conflicts:,} "
-            f"conflicts), {self.duplicates:,} duplicates, {self.failed:,} failed "
-            f"in {self.seconds:.1f} s"
+            f"conflicts), {self.duplicates:,} duplicates, {self.failed:,} failed"
+            f"{other if self.other_content else ''} in {self.seconds:.1f} s"
         )
 
     def brief(self) -> str:

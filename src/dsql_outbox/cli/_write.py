@@ -82,7 +82,8 @@ Exit codes:
     "--on-duplicate",
     type=click.Choice(["error", "return"]),
     default="error",
-    help="Whether an event that is stored already is a failure or gives its receipt.",
+    help="Whether an event that is stored already is a failure or gives its receipt. "
+    "Another event with the id of a stored one is a failure always.",
 )
 @log_format_option
 @verbose_option
