@@ -16,6 +16,7 @@ from ._errors import (
 )
 from ._event import Entity, EntityHeader, Event, EventHeader
 from ._exchange import NumberedQuery, exchange, numbered
+from ._fork import OneProcess, call_in_children
 from ._literals import array_literal, plain_array
 from ._message import (
     TRACE_HEADERS,
@@ -62,6 +63,7 @@ __all__ = [
     "Message",
     "MissingExtra",
     "NumberedQuery",
+    "OneProcess",
     "OutboxError",
     "OutcomeUnknown",
     "ParsedEvent",
@@ -73,6 +75,7 @@ __all__ = [
     "StaleVersion",
     "Touched",
     "array_literal",
+    "call_in_children",
     "exchange",
     "message_headers",
     "numbered",

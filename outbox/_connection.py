@@ -8,6 +8,7 @@ writer knows how to resolve.
 
 import asyncio
 import math
+import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,6 +25,8 @@ _INTERVAL = 0.1  # seconds between looks for a signal, psycopg's own default
 _TOO_LATE = "no answer from the database before the deadline; the connection is closed"
 
 _NOT_CONNECTED = "no connection to the database before the timeout"
+
+_INHERITED = "a connection belongs to the process that opened it: this is a forked child"
 
 C = TypeVar("C")
 
@@ -50,6 +53,9 @@ class _Base(psycopg.BaseConnection[Any]):
     `on_error` is told every error of the database or the driver, before whoever
     runs the statement meets it: all that psycopg does goes through `wait`.
     `kept_at` is of the wall clock: when it was last put aside.
+
+    It is of the process that opened it: a forked child sees it closed, and neither
+    sends anything on it nor ends the parent's session.
     """
 
     deadline: float | None = None
@@ -60,6 +66,29 @@ class _Base(psycopg.BaseConnection[Any]):
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
         return _until_deadline(super()._connect_gen(conninfo))
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._pid = os.getpid()
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this is the forked child of the process that opened it."""
+        return os.getpid() != self._pid
+
+    @property
+    def closed(self) -> bool:
+        """Whether it can be used no more."""
+        return self.is_inherited or super().closed
+
+    def drop(self) -> None:
+        """Close it at once: nothing is sent that could wait for an answer."""
+        if not self.is_inherited:
+            self.pgconn.finish()
+
+    def _require_own(self) -> None:
+        if self.is_inherited:
+            raise psycopg.OperationalError(_INHERITED)
 
     @cached_property
     def executions(self) -> dict[bytes, int]:
@@ -79,12 +108,13 @@ class Connection(_Base, psycopg.Connection[Any]):
         self, gen: PQGen[Any], interval: float = _INTERVAL, timeout: float | None = None
     ) -> Any:
         """Run one exchange with the server; at the deadline close it, raise `OperationalError`."""
+        self._require_own()
         before = self.pgconn.transaction_status
         try:
             left = _left(self.deadline, timeout)
             return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=left)
         except KeyboardInterrupt:
-            self.pgconn.finish()
+            self.drop()
             raise
         except psycopg.Error as error:
             told = _told(self, error, before)
@@ -98,6 +128,7 @@ class AsyncConnection(_Base, psycopg.AsyncConnection[Any]):
         self, gen: PQGen[Any], interval: float = _INTERVAL, timeout: float | None = None
     ) -> Any:
         """Run one exchange with the server; at the deadline close it, raise `OperationalError`."""
+        self._require_own()
         before = self.pgconn.transaction_status
         try:
             left = _left(self.deadline, timeout)
@@ -105,7 +136,7 @@ class AsyncConnection(_Base, psycopg.AsyncConnection[Any]):
                 gen, self.pgconn.socket, interval=interval, timeout=left
             )
         except (asyncio.CancelledError, KeyboardInterrupt):
-            self.pgconn.finish()
+            self.drop()
             raise
         except psycopg.Error as error:
             told = _told(self, error, before)
@@ -156,7 +187,7 @@ def _told(
 ) -> psycopg.Error:
     """The error to raise: at the deadline the connection is closed, and another one says so."""
     if isinstance(error, psycopg.OperationalError) and _is_over(connection.deadline):
-        connection.pgconn.finish()
+        connection.drop()
         late = psycopg.OperationalError(_TOO_LATE)
         late.__cause__, error = error, late
     if connection.on_error is not None:

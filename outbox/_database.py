@@ -16,6 +16,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from ._connection import AsyncConnection, Connection, connecting_until, not_connected
 from ._errors import SettingsError
+from ._fork import call_in_children
 from ._opens import OPENS_PER_SECOND, OpenRate
 from ._settings import require_positive
 from ._target import Isolation, target_of
@@ -68,6 +69,10 @@ class Database:
         self._target = target_of(url, isolation)
         self._connect_timeout = connect_timeout
         self._opens = OpenRate(opens_per_second)
+        self._renew_lock()
+        call_in_children(self._renew_lock)
+
+    def _renew_lock(self) -> None:
         self._opens_lock = threading.Lock()
 
     def connect(self, *, timeout: float | None = None) -> Connection:

@@ -13,6 +13,7 @@ from anyio import to_thread
 from psycopg import pq
 
 from ._errors import MissingExtra, SettingsError
+from ._fork import call_in_children
 from ._target import TCP_USER_TIMEOUT_MS, ConnectParameters
 
 _URL: Final = re.compile(
@@ -74,6 +75,10 @@ class DsqlTarget:
         }
         self._signed: ConnectParameters = {}
         self._signed_at = 0.0
+        self._renew_lock()
+        call_in_children(self._renew_lock)
+
+    def _renew_lock(self) -> None:
         # Parallel first signings failed with NoCredentialsError.
         self._lock = threading.Lock()
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import psycopg
 
-from dsql_outbox.outbox import AsyncConnection, Database, array_literal
+from dsql_outbox.outbox import AsyncConnection, Database, OneProcess, array_literal
 from dsql_outbox.schema import statement
 
 from ._ownership import PRUNE_AFTER, Lease, Peer, Snapshot
@@ -29,6 +29,7 @@ class SqlLeaseTable:
         self._database = database
         self._settings = settings
         self._connection: AsyncConnection | None = None
+        self._process = OneProcess("a publisher's leases")
 
     async def announce(self, owner: str) -> None:
         """Say that a publisher is alive and able."""
@@ -68,7 +69,7 @@ class SqlLeaseTable:
     def drop(self) -> None:
         """Give the connection up at once."""
         if self._connection is not None:
-            self._connection.pgconn.finish()
+            self._connection.drop()
             self._connection = None
 
     async def _change(self, name: str, owner: str, epochs: Mapping[int, int]) -> set[int]:
@@ -102,6 +103,7 @@ class SqlLeaseTable:
         return await self._run(name, parameters)
 
     async def _run(self, name: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
+        self._process.require()
         limit = self._settings.renew
         connection = self._connection
         try:

@@ -23,7 +23,7 @@ from dsql_outbox.observability import (
     metric_facts,
     trace_facts,
 )
-from dsql_outbox.outbox import Database
+from dsql_outbox.outbox import Database, OneProcess
 
 from ._breaker import Breaker
 from ._leases import Leases
@@ -56,6 +56,7 @@ class Publisher:
     """Relays outbox rows to a sink: in order per subject, at least once.
 
     Any number of publishers, in any processes, share the shards (docs/leases.md).
+    One belongs to the process that made it: a forked child makes its own.
     Making one does no I/O. `run` relays until `stop`; `run_once` does one round.
     Leave it by `async with` or `close`, which releases its shards. `hooks` are
     told every fact beside the log and OpenTelemetry.
@@ -79,6 +80,7 @@ class Publisher:
         )
         self._relay: Relay | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = OneProcess("a publisher")
         self._stopped = False
         self._wake = asyncio.Event()
         self._idle = self._settings.idle_min
@@ -120,7 +122,8 @@ class Publisher:
 
         ``AsyncWriter(database, hooks=[publisher.doorbell])``; from any thread.
         """
-        if isinstance(fact, WriteEnded) and fact.status == "committed" and self._loop is not None:
+        committed = isinstance(fact, WriteEnded) and fact.status == "committed"
+        if committed and self._loop is not None and self._process.is_here:
             with suppress(RuntimeError):  # the loop is closed: nobody sleeps
                 self._loop.call_soon_threadsafe(self._wake.set)
 
@@ -131,8 +134,8 @@ class Publisher:
         self._wake.set()
 
     async def close(self) -> None:
-        """Release the shards and give all connections up."""
-        if self._relay is not None:
+        """Release the shards and give all connections up; in a forked child, do nothing."""
+        if self._relay is not None and self._process.is_here:
             self._relay = self._loop = None
             try:
                 await self._leases.close()
@@ -151,6 +154,7 @@ class Publisher:
         await self.close()
 
     async def _opened(self) -> Relay:
+        self._process.require()
         if self._relay is None:
             await self._store.open()
             try:

@@ -10,6 +10,7 @@ from dsql_outbox.outbox import (
     MAX_TRANSACTION_ROWS,
     AsyncConnection,
     Database,
+    OneProcess,
     SchemaError,
     plain_array,
     subject_key,
@@ -38,6 +39,7 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._process = OneProcess("a publisher's connection pool")
         self.statements = 0
         self.deleted = 0
         self._pool: AsyncConnectionPool[AsyncConnection] = database.pool_async(max_size=2)
@@ -149,6 +151,7 @@ class Store:
     async def _execute(
         self, query: bytes, parameters: dict[str, Any]
     ) -> tuple[Sequence[Sequence[Any]], int]:
+        self._process.require()
         for tries_left in reversed(range(_TRIES)):
             try:
                 self.statements += 1

@@ -15,7 +15,7 @@ from typing import Any, Final
 import psycopg
 
 from dsql_outbox.observability import BacklogAge, BacklogUnread, Fact, Hook, emit
-from dsql_outbox.outbox import Database
+from dsql_outbox.outbox import Database, call_in_children
 from dsql_outbox.schema import statement
 
 from ._settings import WriterSettings
@@ -30,6 +30,10 @@ class _Turns:
     def __init__(self) -> None:
         self.is_off = False
         self._last: float | None = None
+        self._renew_lock()
+        call_in_children(self._renew_lock)
+
+    def _renew_lock(self) -> None:
         self._lock = threading.Lock()
 
     def take(self, now: float, interval: float) -> bool:

@@ -20,7 +20,14 @@ import anyio
 import psycopg
 
 from dsql_outbox.observability import Hook, TransactionStarted
-from dsql_outbox.outbox import AsyncConnection, Database, EventSource, Receipt, exchange
+from dsql_outbox.outbox import (
+    AsyncConnection,
+    Database,
+    EventSource,
+    Receipt,
+    call_in_children,
+    exchange,
+)
 
 from ._coalesce import Coalescer
 from ._connections import AsyncConnections
@@ -85,11 +92,8 @@ class AsyncWriter:
             max_idle=self._core.settings.max_idle,
         )
         self._shards: int | None = None
-        self._coalescer = (
-            Coalescer(self._core.settings, self._run, self._core.tell)
-            if self._core.settings.coalesce
-            else None
-        )
+        self._begin_coalescing()
+        call_in_children(self._begin_coalescing)
 
     async def write(
         self,
@@ -242,6 +246,14 @@ class AsyncWriter:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+    def _begin_coalescing(self) -> None:
+        """Have empty lanes; in a forked child nothing drives those of the parent."""
+        self._coalescer = (
+            Coalescer(self._core.settings, self._run, self._core.tell)
+            if self._core.settings.coalesce
+            else None
+        )
 
     async def _drive(self, steps: Generator[_AnyStep, Result, None], job: Job) -> None:
         result: Result = None

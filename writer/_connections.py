@@ -16,9 +16,9 @@ from typing import Final, Generic, TypeVar
 
 import anyio
 import psycopg
-from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg.pq import TransactionStatus
 
-from dsql_outbox.outbox import AsyncConnection, Connection, Database
+from dsql_outbox.outbox import AsyncConnection, Connection, Database, call_in_children
 
 _TOO_LATE: Final = "no connection before the deadline of the call"
 
@@ -78,8 +78,8 @@ class _Shelf(Generic[C]):
             self.drop(connection)
 
     def drop(self, connection: C) -> None:
-        """Close a connection at once: nothing is sent that could wait for an answer."""
-        connection.pgconn.finish()
+        """Close a connection at once."""
+        connection.drop()
         self.unreserve()
 
     def unreserve(self) -> None:
@@ -116,9 +116,18 @@ class Connections:
     ) -> None:
         self._database = database
         self._limit = limit
-        self._shelf: _Shelf[Connection] = _Shelf(limit, keep_failed=keep_failed, max_idle=max_idle)
+        self._keep_failed = keep_failed
+        self._max_idle = max_idle
+        self._begin()
+        call_in_children(self._begin)
+
+    def _begin(self) -> None:
+        """Have no connection, and all permits; a forked child leaves its parent's alone."""
+        self._shelf: _Shelf[Connection] = _Shelf(
+            self._limit, keep_failed=self._keep_failed, max_idle=self._max_idle
+        )
         self._free: SimpleQueue[None] = SimpleQueue()  # a semaphore in C
-        for _ in range(limit):
+        for _ in range(self._limit):
             self._free.put(None)
 
     def take(self, *, fresh: bool, deadline: float | None) -> Connection:
@@ -141,13 +150,15 @@ class Connections:
 
     def give_back(self, connection: Connection) -> None:
         """Keep a connection that did well."""
-        self._shelf.keep(connection)
-        self._free.put(None)
+        if not connection.is_inherited:
+            self._shelf.keep(connection)
+            self._free.put(None)
 
     def give_up(self, connection: Connection, error: BaseException) -> None:
         """Take back a connection whose attempt failed."""
-        self._shelf.keep_or_drop(connection, error)
-        self._free.put(None)
+        if not connection.is_inherited:
+            self._shelf.keep_or_drop(connection, error)
+            self._free.put(None)
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
@@ -175,10 +186,17 @@ class AsyncConnections:
     ) -> None:
         self._database = database
         self._limit = limit
+        self._keep_failed = keep_failed
+        self._max_idle = max_idle
+        self._begin()
+        call_in_children(self._begin)
+
+    def _begin(self) -> None:
+        """Have no connection, and all permits; a forked child leaves its parent's alone."""
         self._shelf: _Shelf[AsyncConnection] = _Shelf(
-            limit, keep_failed=keep_failed, max_idle=max_idle
+            self._limit, keep_failed=self._keep_failed, max_idle=self._max_idle
         )
-        self._free = anyio.Semaphore(limit, fast_acquire=True)
+        self._free = anyio.Semaphore(self._limit, fast_acquire=True)
 
     async def take(self, *, fresh: bool, deadline: float | None) -> AsyncConnection:
         """A kept connection or a new one; `deadline` is a time of the monotonic clock.
@@ -206,13 +224,15 @@ class AsyncConnections:
 
     def give_back(self, connection: AsyncConnection) -> None:
         """Keep a connection that did well."""
-        self._shelf.keep(connection)
-        self._free.release()
+        if not connection.is_inherited:
+            self._shelf.keep(connection)
+            self._free.release()
 
     def give_up(self, connection: AsyncConnection, error: BaseException) -> None:
         """Take back a connection whose attempt failed."""
-        self._shelf.keep_or_drop(connection, error)
-        self._free.release()
+        if not connection.is_inherited:
+            self._shelf.keep_or_drop(connection, error)
+            self._free.release()
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
@@ -233,7 +253,7 @@ class AsyncConnections:
 
 
 def _usable(connection: Connection | AsyncConnection) -> bool:
-    return monotonic() < connection.retires_at and connection.pgconn.status == ConnStatus.OK
+    return monotonic() < connection.retires_at and not connection.closed
 
 
 def _silent(connection: Connection | AsyncConnection) -> bool:

@@ -151,7 +151,7 @@ def _can_roll_back(connection: Connection | AsyncConnection) -> bool:
     """Whether a ROLLBACK can be sent; a connection in the midst of something is closed."""
     status = connection.info.transaction_status
     if status is TransactionStatus.ACTIVE:
-        connection.pgconn.finish()
+        connection.drop()
     return status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}
 
 
@@ -195,4 +195,4 @@ def _closed_out_of_autocommit(connection: Connection | AsyncConnection) -> Gener
         yield
     finally:
         if not connection.autocommit:
-            connection.pgconn.finish()
+            connection.drop()

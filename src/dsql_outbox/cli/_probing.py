@@ -81,7 +81,7 @@ class Probe:
 
     def _hang_up(self) -> None:
         if self._connection is not None:
-            self._connection.pgconn.finish()
+            self._connection.drop()
             self._connection = None
 
     async def _ask_broker(self) -> None:

@@ -1,0 +1,56 @@
+"""A forked child never uses its parent's connections, and works by opening its own."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from tests._support.forks import WRITES
+from tests._support.tables import Tables
+
+TIMEOUT = 30.0
+
+
+def told_by(kind: str, url: str) -> dict[str, Any]:
+    """What a process and its child were told; see `tests._support.forks`."""
+    command = [sys.executable, "-W", "error", "-m", "tests._support.forks", kind, url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["status"] == 0, "the child failed"
+    return found
+
+
+def stored(tables: Tables) -> dict[str, list[int]]:
+    return {str(row["id"]): [1, row["position"], row["subject_version"]] for row in tables.events()}
+
+
+@pytest.mark.parametrize("kind", ["threads", "asyncio", "coalescing"])
+def test_parent_and_child_get_receipts_of_their_own_events(
+    url: str, tables: Tables, kind: str
+) -> None:
+    found = told_by(kind, url)
+    parent, child, again = found["parent"], found["child"], found["again"]
+    assert (len(parent), len(child)) == (WRITES, WRITES)
+    assert {**parent, **child, **again} == stored(tables)
+    tables.assert_consistent()
+
+
+def test_a_fork_within_a_transaction_leaves_it_to_the_parent(url: str, tables: Tables) -> None:
+    found = told_by("inside", url)
+    assert "belongs to the process that opened it" in found["child"]["error"]
+    assert found["child"]["closed"]
+    assert found["again"] == stored(tables)
+
+
+@pytest.mark.postgres_only("asks which sessions hold leases")
+def test_a_child_touches_nothing_of_the_publisher_that_it_inherits(
+    url: str, tables: Tables
+) -> None:
+    found = told_by("publisher", url)
+    for use in ("run", "run_once"):
+        assert "a forked child must make its own" in found["child"][use]
+    assert (found["delivered"], len(found["shards"])) == (2, 16)
+    leases = tables.execute("SELECT DISTINCT owner, epoch FROM outbox.outbox_leases")
+    assert leases == [{"owner": None, "epoch": 1}], "taken once, and released by the parent"
