@@ -52,7 +52,8 @@ class _Base(psycopg.BaseConnection[Any]):
 
     `on_error` is told every error of the database or the driver, before whoever
     runs the statement meets it: all that psycopg does goes through `wait`.
-    `kept_at` is of the wall clock: when it was last put aside.
+    `kept_at` is of the wall clock: when it was last put aside. `role_path`: its
+    session has the search path of its role, not ours.
 
     It is of the process that opened it: a forked child sees it closed, and neither
     sends anything on it nor ends the parent's session.
@@ -61,6 +62,7 @@ class _Base(psycopg.BaseConnection[Any]):
     deadline: float | None = None
     retires_at: float = math.inf
     kept_at: float = 0.0
+    role_path: bool = False
     on_error: OnError | None = None
 
     @classmethod

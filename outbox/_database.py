@@ -75,45 +75,49 @@ class Database:
     def _renew_lock(self) -> None:
         self._opens_lock = threading.Lock()
 
-    def connect(self, *, timeout: float | None = None) -> Connection:
+    def connect(self, *, timeout: float | None = None, role_path: bool = False) -> Connection:
         """Open one connection in autocommit mode; `timeout` is seconds for all of it.
 
-        Raises the driver's `OperationalError` if that fails.
+        On PostgreSQL names without a schema are found in ``pg_catalog`` only;
+        with `role_path` by the search path of the role. Raises the driver's
+        `OperationalError` if that fails.
         """
         deadline = monotonic() + (math.inf if timeout is None else timeout)
         try:
-            return self._open(deadline)
+            return self._open(deadline, role_path=role_path)
         except psycopg.OperationalError as refusal:
             if not self._target.renew(refusal):
                 raise
-        return self._open(deadline)
+        return self._open(deadline, role_path=role_path)
 
-    def _open(self, deadline: float) -> Connection:
+    def _open(self, deadline: float, *, role_path: bool) -> Connection:
         with self._turn_to_open(deadline) as wait:
             sleep(wait)
         with connecting_until(deadline):
-            return _ready(Connection.connect(**self._parameters(self._target.parameters())))
+            found = self._target.parameters(role_path=role_path)
+            opened = Connection.connect(**self._parameters(found))
+        return _ready(opened, role_path=role_path)
 
-    async def connect_async(self, *, timeout: float | None = None) -> AsyncConnection:
-        """Open one connection in autocommit mode; `timeout` is seconds for all of it.
-
-        Raises the driver's `OperationalError` if that fails.
-        """
+    async def connect_async(
+        self, *, timeout: float | None = None, role_path: bool = False
+    ) -> AsyncConnection:
+        """The same as `connect`, for tasks."""
         deadline = monotonic() + (math.inf if timeout is None else timeout)
         with connecting_until(math.inf), anyio.move_on_after(timeout):
             try:
-                return await self._open_async(deadline)
+                return await self._open_async(deadline, role_path=role_path)
             except psycopg.OperationalError as refusal:
                 if not self._target.renew(refusal):
                     raise
-            return await self._open_async(deadline)
+            return await self._open_async(deadline, role_path=role_path)
         raise not_connected()
 
-    async def _open_async(self, deadline: float) -> AsyncConnection:
+    async def _open_async(self, deadline: float, *, role_path: bool) -> AsyncConnection:
         with self._turn_to_open(deadline) as wait:
             await anyio.sleep(wait)
-        found = await self._target.parameters_async()
-        return _ready(await AsyncConnection.connect(**self._parameters(found)))
+        found = await self._target.parameters_async(role_path=role_path)
+        opened = await AsyncConnection.connect(**self._parameters(found))
+        return _ready(opened, role_path=role_path)
 
     def pool_async(self, *, max_size: int) -> AsyncConnectionPool[AsyncConnection]:
         """A pool that keeps itself connected, for those who run long; not opened yet.
@@ -166,7 +170,8 @@ class Database:
         return f"Database({self._target}, schema={self.schema!r})"
 
 
-def _ready(connection: C) -> C:
+def _ready(connection: C, *, role_path: bool) -> C:
+    connection.role_path = role_path
     lifetime = MAX_LIFETIME * random.uniform(1 - _SPREAD, 1)  # noqa: S311 - a spread, no secret
     connection.retires_at = monotonic() + lifetime
     if not capabilities.has_send_close_prepared():

@@ -82,8 +82,10 @@ class DsqlTarget:
         # Parallel first signings failed with NoCredentialsError.
         self._lock = threading.Lock()
 
-    def parameters(self) -> ConnectParameters:
+    def parameters(self, *, role_path: bool = False) -> ConnectParameters:  # noqa: ARG002 - of the port
         """What libpq needs, with a token that is a minute old at most.
+
+        No path is set: nobody but admin can create in the schema public of a cluster.
 
         Raises psycopg's `OperationalError` when AWS credentials are missing or refused.
         """
@@ -94,7 +96,7 @@ class DsqlTarget:
                 self._signed, self._signed_at = self._sign(), now
             return self._signed
 
-    async def parameters_async(self) -> ConnectParameters:
+    async def parameters_async(self, *, role_path: bool = False) -> ConnectParameters:  # noqa: ARG002
         """The same; finding credentials and signing happen in a thread."""
         return await to_thread.run_sync(self.parameters, abandon_on_cancel=True)
 

@@ -1,5 +1,6 @@
 """Where a URL leads: the parameters that open a connection there."""
 
+import os
 import re
 from typing import Final, Literal, Protocol
 
@@ -14,17 +15,27 @@ ConnectParameters = dict[str, str | int]
 
 TCP_USER_TIMEOUT_MS: Final = 10_000
 
+_PATH: Final = "-c search_path=pg_catalog"
+"""Whoever may create in a schema of the path could give us operators that run as our role."""
+
+_NO_OPTIONS: Final = "unsupported startup parameter"
+"""Part of a refusal of pgbouncer, which takes no `options`."""
+
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 
 
 class Target(Protocol):
     """One database, reachable by parameters that may change with every connection."""
 
-    def parameters(self) -> ConnectParameters:
-        """What libpq needs to connect, in a thread that may block."""
+    def parameters(self, *, role_path: bool = False) -> ConnectParameters:
+        """What libpq needs to connect, in a thread that may block.
+
+        The session resolves names and operators in ``pg_catalog`` only, or with
+        `role_path` by the search path of the role.
+        """
         ...
 
-    async def parameters_async(self) -> ConnectParameters:
+    async def parameters_async(self, *, role_path: bool = False) -> ConnectParameters:
         """The same, without blocking the event loop."""
         ...
 
@@ -54,22 +65,33 @@ class PostgresTarget:
         self._parameters: ConnectParameters = {k: v for k, v in found.items() if v is not None}
         self._parameters.setdefault("application_name", "dsql-outbox")
         self._parameters.setdefault("tcp_user_timeout", TCP_USER_TIMEOUT_MS)
+        # libpq reads the environment only when the parameter is not given.
+        options = str(self._parameters.pop("options", os.environ.get("PGOPTIONS", "")))
         if isolation is not None:
             level = isolation.replace(" ", "\\ ")
-            options = f"{found.get('options') or ''} -c default_transaction_isolation={level}"
-            self._parameters["options"] = options.strip()
+            options = f"{options} -c default_transaction_isolation={level}"
+        self._options = options.strip()
+        self._sets_path = True
 
-    def parameters(self) -> ConnectParameters:
-        """The parameters of the URL; they never change."""
-        return self._parameters
+    def parameters(self, *, role_path: bool = False) -> ConnectParameters:
+        """The parameters of the URL, with the settings of the session in `options`."""
+        path = _PATH if self._sets_path and not role_path else ""
+        options = f"{self._options} {path}".strip()
+        return self._parameters | ({"options": options} if options else {})
 
-    async def parameters_async(self) -> ConnectParameters:
-        """The parameters of the URL; they never change."""
-        return self._parameters
+    async def parameters_async(self, *, role_path: bool = False) -> ConnectParameters:
+        """The same; nothing here blocks."""
+        return self.parameters(role_path=role_path)
 
-    def renew(self, refusal: psycopg.OperationalError) -> bool:  # noqa: ARG002 - of the port
-        """Never: there are no others."""
-        return False
+    def renew(self, refusal: psycopg.OperationalError) -> bool:
+        """Leave the path to the role's own setting, where a pooler takes no options.
+
+        A SET would reach other clients of the pooler.
+        """
+        if _NO_OPTIONS not in str(refusal):
+            return False
+        self._sets_path = False
+        return True
 
     def __str__(self) -> str:
         host = self._parameters.get("host", "the local socket")

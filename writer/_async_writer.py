@@ -275,7 +275,9 @@ class AsyncWriter:
             return None
         try:
             fresh = not isinstance(step, LookUp) and step.fresh and self._core.fresh_retries
-            connection = await self._connections.take(fresh=fresh, deadline=job.deadline)
+            connection = await self._connections.take(
+                fresh=fresh, deadline=job.deadline, role_path=isinstance(step, Execute)
+            )
         except Exception as error:  # noqa: BLE001 - the steps classify it
             return Failed(error)
         try:

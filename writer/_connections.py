@@ -36,13 +36,15 @@ class _Shelf(Generic[C]):
         self._kept: deque[C] = deque()
         self._lock = threading.Lock()
 
-    def reuse(self) -> C | None:
-        """The connection kept last that may still be used."""
+    def reuse(self, *, role_path: bool) -> C | None:
+        """The connection kept last, of those with this path, that may still be used."""
         while True:
             with self._lock:
-                if not self._kept:
+                found = (kept for kept in reversed(self._kept) if kept.role_path == role_path)
+                connection = next(found, None)
+                if connection is None:
                     return None
-                connection = self._kept.pop()
+                self._kept.remove(connection)
             if self._was_idle_briefly(connection) and _usable(connection) and _silent(connection):
                 return connection
             self.drop(connection)
@@ -130,9 +132,10 @@ class Connections:
         for _ in range(self._limit):
             self._free.put(None)
 
-    def take(self, *, fresh: bool, deadline: float | None) -> Connection:
+    def take(self, *, fresh: bool, deadline: float | None, role_path: bool = False) -> Connection:
         """A kept connection or a new one; `deadline` is a time of the monotonic clock.
 
+        `role_path`: it has the search path of its role, for SQL of the caller.
         Raises the driver's `OperationalError` if none can be had.
         """
         _must_be_early(deadline)
@@ -141,7 +144,8 @@ class Connections:
         except Empty:
             raise _none_free(self._limit) from None
         try:
-            connection = (None if fresh else self._shelf.reuse()) or self._opened(deadline)
+            kept = None if fresh else self._shelf.reuse(role_path=role_path)
+            connection = kept or self._opened(deadline, role_path=role_path)
         except BaseException:
             self._free.put(None)
             raise
@@ -164,10 +168,10 @@ class Connections:
         """Close the connections that nobody uses."""
         self._shelf.clear()
 
-    def _opened(self, deadline: float | None) -> Connection:
+    def _opened(self, deadline: float | None, *, role_path: bool) -> Connection:
         self._shelf.reserve()
         try:
-            return self._database.connect(timeout=_left(deadline))
+            return self._database.connect(timeout=_left(deadline), role_path=role_path)
         except BaseException:
             self._shelf.unreserve()
             raise
@@ -198,9 +202,12 @@ class AsyncConnections:
         )
         self._free = anyio.Semaphore(self._limit, fast_acquire=True)
 
-    async def take(self, *, fresh: bool, deadline: float | None) -> AsyncConnection:
+    async def take(
+        self, *, fresh: bool, deadline: float | None, role_path: bool = False
+    ) -> AsyncConnection:
         """A kept connection or a new one; `deadline` is a time of the monotonic clock.
 
+        `role_path`: it has the search path of its role, for SQL of the caller.
         Raises the driver's `OperationalError` if none can be had.
         """
         _must_be_early(deadline)
@@ -209,7 +216,8 @@ class AsyncConnections:
         except anyio.WouldBlock:
             await self._wait_for_free(deadline)
         try:
-            connection = (None if fresh else self._shelf.reuse()) or await self._opened(deadline)
+            kept = None if fresh else self._shelf.reuse(role_path=role_path)
+            connection = kept or await self._opened(deadline, role_path=role_path)
         except BaseException:
             self._free.release()
             raise
@@ -238,12 +246,12 @@ class AsyncConnections:
         """Close the connections that nobody uses."""
         self._shelf.clear()
 
-    async def _opened(self, deadline: float | None) -> AsyncConnection:
+    async def _opened(self, deadline: float | None, *, role_path: bool) -> AsyncConnection:
         self._shelf.reserve()
         left = _left(deadline)
         try:
             with anyio.fail_after(left):
-                return await self._database.connect_async(timeout=left)
+                return await self._database.connect_async(timeout=left, role_path=role_path)
         except TimeoutError:
             self._shelf.unreserve()
             raise psycopg.OperationalError(_TOO_LATE) from None

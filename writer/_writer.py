@@ -244,7 +244,9 @@ class Writer:
             return None
         try:
             fresh = not isinstance(step, LookUp) and step.fresh and self._core.fresh_retries
-            connection = self._connections.take(fresh=fresh, deadline=job.deadline)
+            connection = self._connections.take(
+                fresh=fresh, deadline=job.deadline, role_path=isinstance(step, Execute)
+            )
         except Exception as error:  # noqa: BLE001 - the steps classify it
             return Failed(error)
         try:

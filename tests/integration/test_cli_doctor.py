@@ -110,11 +110,11 @@ def test_without_probe_nothing_is_written(proxy: PostgresProxy) -> None:
 def test_lines_are_aligned_with_a_count_of_verdicts_at_the_end(url: str) -> None:
     done = run(url)
     lines = done.stdout.splitlines()
-    assert lines[0].startswith(f"ok       server      {KIND} ")
-    assert lines[-1] == "9 ok, 1 warn, 0 fail, 0 unknown"
+    assert lines[0].startswith(f"ok       server       {KIND} ")
+    assert lines[-1] == "10 ok, 1 warn, 0 fail, 0 unknown"
     assert (
-        "warn     relay       0 publishers alive, nothing waits; start `dsql-outbox publish`"
-        in (lines[9])
+        "warn     relay        0 publishers alive, nothing waits; start `dsql-outbox publish`"
+        in (lines[10])
     )
 
 

@@ -112,11 +112,22 @@ def parameters(url: str, **settings: Any) -> dict[str, Any]:
 def test_isolation_is_added_to_the_options_of_the_url() -> None:
     found = parameters("host=h options='-c work_mem=8MB'", isolation="repeatable read")
     options = "-c work_mem=8MB -c default_transaction_isolation=repeatable\\ read"
+    options += " -c search_path=pg_catalog"
     assert found["options"] == options
 
 
 def test_without_isolation_the_options_stay() -> None:
-    assert "options" not in parameters("host=h")
+    found = parameters("host=h options='-c work_mem=8MB'")
+    assert found["options"] == "-c work_mem=8MB -c search_path=pg_catalog"
+
+
+def test_a_pooler_that_takes_no_options_is_asked_again_without_ours() -> None:
+    target = target_of("host=h", None)
+    assert not target.renew(psycopg.OperationalError("connection refused"))
+    refusal = psycopg.OperationalError("FATAL:  unsupported startup parameter: options")
+    assert target.renew(refusal)
+    assert "options" not in target.parameters()
+    assert target.renew(refusal)  # another caller's, which was on its way
 
 
 def test_connections_commit_by_themselves_and_find_dead_links() -> None:
@@ -127,6 +138,7 @@ def test_connections_commit_by_themselves_and_find_dead_links() -> None:
         "connect_timeout": 10,
         "application_name": "dsql-outbox",
         "tcp_user_timeout": 10_000,
+        "options": "-c search_path=pg_catalog",
     }
     assert found == expected
 

@@ -7,6 +7,7 @@ from dsql_outbox.cli._doctor._costs import judge_metering
 from dsql_outbox.cli._doctor._judge import (
     Sample,
     judge_clock,
+    judge_path,
     judge_relay,
     judge_role,
     judge_tls,
@@ -95,6 +96,21 @@ def test_the_grant_for_the_nearest_duty_is_ready_to_paste() -> None:
     )
     remedy = "run dsql-outbox schema grant --schema mine --writer 'my app'"
     assert (found.verdict, found.remedy) == ("fail", remedy)
+
+
+@pytest.mark.parametrize(
+    ("path", "creators", "remedy"),
+    [
+        ("pg_catalog", None, None),
+        ("pg_catalog", "PUBLIC, app", "run REVOKE CREATE ON SCHEMA public FROM PUBLIC, app"),
+        ('"$user", public', None, "run ALTER ROLE me SET search_path = pg_catalog"),
+    ],
+)
+def test_a_path_on_which_others_may_create_is_a_warning(
+    path: str, creators: str | None, remedy: str | None
+) -> None:
+    found = judge_path(path, "me", creators)
+    assert (found.verdict, found.remedy) == ("warn" if remedy else "ok", remedy)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Final
 from dsql_outbox.schema import lacking_rights
 
 from ._finding import Finding
-from ._judge import Sample, judge_clock, judge_relay, judge_role, judge_tls, offset_of
+from ._judge import Sample, judge_clock, judge_path, judge_relay, judge_role, judge_tls, offset_of
 from ._visit import Visit
 
 Check = Callable[[Visit], Iterator[Finding]]
@@ -71,6 +71,15 @@ def role(visit: Visit) -> Iterator[Finding]:
         yield Finding("role", "unknown", f"{user}; its rights show when all tables are there")
         return
     yield judge_role(user, visit.schema, lacks)
+
+
+def search_path(visit: Visit) -> Iterator[Finding]:
+    """Whether others can put functions and operators where a session of ours finds them."""
+    if visit.is_dsql:
+        yield Finding("search path", "ok", "only admin can create in public")
+        return
+    ((path, user, creators),) = visit.rows("doctor_path")
+    yield judge_path(path, user, creators)
 
 
 def schema(visit: Visit) -> Iterator[Finding]:
@@ -138,6 +147,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "clock": clock,
     "tls": tls,
     "role": role,
+    "search path": search_path,
     "schema": schema,
     "shards": shards,
     "round trip": round_trip,

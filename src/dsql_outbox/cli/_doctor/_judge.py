@@ -77,6 +77,22 @@ def judge_role(
     return Finding("role", "fail", text, f"run {remedy}", values=values)
 
 
+def judge_path(path: str, user: str, creators: str | None) -> Finding:
+    """`creators` are the roles that may create in public, beside its owner."""
+    values = {"path": path, "creators": creators}
+    remedies: list[str] = []
+    if creators:
+        remedies.append(f"REVOKE CREATE ON SCHEMA public FROM {creators}")
+    if path != "pg_catalog":  # a pooler refuses or drops the setting of our connections
+        remedies.append(f"ALTER ROLE {user} SET search_path = pg_catalog")
+    if not remedies:
+        text = f"{path}; only its owner may create in public"
+        return Finding("search path", "ok", text, values=values)
+    who = f"{creators} may" if creators else "only its owner may"
+    text = f"{path}; {who} create in public"
+    return Finding("search path", "warn", text, f"run {'; '.join(remedies)}", values=values)
+
+
 def judge_relay(alive: int, oldest: float | None) -> Finding:
     """`alive` publishers; the `oldest` message waits for so many seconds, None: nothing waits."""
     waits = (
