@@ -1,0 +1,77 @@
+"""CI, the hooks of a commit and the Makefile: what runs is said in one place each."""
+
+import os
+import re
+import stat
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+(JOB,) = WORKFLOW["jobs"].values()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYTHON = "Programming Language :: Python :: "
+
+
+def pythons_of_the_project() -> list[str]:
+    return [name.removeprefix(PYTHON) for name in PROJECT["classifiers"] if PYTHON in name]
+
+
+def test_ci_runs_on_each_python_that_the_project_names() -> None:
+    assert JOB["strategy"]["matrix"] == {"python": pythons_of_the_project()}
+    (setup,) = [step for step in JOB["steps"] if "setup-python" in step.get("uses", "")]
+    assert setup["with"] == {"python-version": "${{ matrix.python }}"}
+
+
+def test_the_oldest_python_is_the_one_that_the_project_requires() -> None:
+    assert PROJECT["requires-python"] == f">={pythons_of_the_project()[0]}"
+
+
+def test_ci_runs_the_script_that_everybody_can_run_and_nothing_else() -> None:
+    assert [step["run"] for step in JOB["steps"] if "run" in step] == [".ci/run"]
+    assert (ROOT / ".ci/run").stat().st_mode & stat.S_IXUSR
+
+
+def test_ci_may_read_the_repository_and_change_nothing() -> None:
+    assert WORKFLOW["permissions"] == {"contents": "read"}
+    assert "permissions" not in JOB
+
+
+def test_ci_names_the_commit_of_each_action() -> None:
+    actions = [step["uses"] for step in JOB["steps"] if "uses" in step]
+    assert actions
+    assert [name for name in actions if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", name)] == []
+
+
+@pytest.mark.parametrize("checked", ["", "exit 3"])
+def test_a_commit_passes_if_and_only_if_make_check_passes(checked: str, tmp_path: Path) -> None:
+    """The project's hooks in a repository whose `make check` does as it is told."""
+    config = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert config.count("- id:") == 1
+    (tmp_path / ".pre-commit-config.yaml").write_text(config, encoding="utf-8")
+    (tmp_path / "Makefile").write_text(f"check:\n\t@echo was asked\n\t@{checked or ':'}\n")
+    git = ["git", "-c", "core.hooksPath=/dev/null"]
+    for command in (["init", "--quiet"], ["add", "--all"]):
+        subprocess.run([*git, *command], cwd=tmp_path, check=True, env=alone(tmp_path))
+    done = subprocess.run(
+        [Path(sys.executable).with_name("pre-commit"), "run", "--verbose", "--color=never"],
+        cwd=tmp_path,
+        env=alone(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "was asked" in done.stdout
+    assert done.returncode == (1 if checked else 0)
+
+
+def alone(folder: Path) -> dict[str, str]:
+    """The environment without the git that may be running the tests, as in a hook."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return {**env, "PRE_COMMIT_HOME": str(folder / "cache")}
