@@ -21,6 +21,7 @@ from ._literals import array_literal, plain_array
 from ._message import (
     TRACE_HEADERS,
     Message,
+    broken_header,
     message_headers,
     parse_subject_key,
     subject_key,
@@ -75,6 +76,7 @@ __all__ = [
     "StaleVersion",
     "Touched",
     "array_literal",
+    "broken_header",
     "call_in_children",
     "exchange",
     "message_headers",

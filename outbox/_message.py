@@ -1,6 +1,7 @@
 """What the broker gets, and the names of its headers."""
 
 import re
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote, unquote
 from uuid import UUID
@@ -57,6 +58,24 @@ def message_headers(
     if created is not None:
         headers["time"] = created
     return headers
+
+
+_SHOWN: Final = 40
+"""Characters of a bad header name that an error shows."""
+
+_NO_TOKEN: Final = re.compile(r"[^!#$%&'*+.^_`|~0-9A-Za-z-]").search
+
+
+def broken_header(headers: Mapping[str, str]) -> str | None:
+    """Which of these headers no broker need take, and why; None if all are well.
+
+    A name is a token of RFC 9110, section 5.6.2, as HTTP and NATS demand.
+    """
+    if "" not in headers and _NO_TOKEN("".join(headers)) is None:  # so it is for nearly all
+        return None
+    name = next(name for name in headers if not name or _NO_TOKEN(name))
+    shown = ascii(name[:_SHOWN])
+    return f"header name {shown} is no token: letters, digits and !#$%&'*+-.^_`|~ only"
 
 
 def subject_key(entity_type: str, entity_id: str) -> str:

@@ -31,7 +31,8 @@ class Place(NamedTuple):
     event_id: UUID
 
 
-HEAD: Final = Place(0, UUID(int=0))
+HEAD: Final = Place(-(1 << 63), UUID(int=0))
+"""Before every row that there can be, also those with positions that no writer of ours gives."""
 
 _OVERLAP: Final = 1_000_000
 """Microseconds before the last row seen: most transactions commit sooner than that."""
@@ -206,7 +207,8 @@ def _saw_the_rest(cursor: _Cursor, start: Place, found: Sequence[OutboxRow], now
     """A read that saw all after its start; what commits from now on has a later position."""
     if found:
         cursor.last = max(cursor.last, found[-1].position)
-    near = Place(max(0, cursor.last - _OVERLAP), HEAD.event_id)
+    before = cursor.last - _OVERLAP
+    near = Place(before, HEAD.event_id) if before > 0 else HEAD
     if cursor.turn == "tail":
         cursor.tail = max(cursor.tail, near)
         return

@@ -14,14 +14,13 @@ from ._letters import DeadLetter, LetterFilter, read_letters
 from ._pace import MAX_BYTES, MAX_ROWS, Pace
 from ._places import Candidate, Placed
 from ._requeue import Replayed, Requeue
+from ._rows import read_headers
 from ._session import Operator, Transaction
 
 MAX_REPLAYED: Final = 100_000
 """Events of one run: their keys are held in memory, to be put into order."""
 
 _ALL: Final = LetterFilter()
-
-_headers: Final = msgspec.json.Decoder(dict[str, str])
 
 
 class DeadLetters(Operator):
@@ -119,10 +118,12 @@ class _Letters:
         for row in rows:
             event_id, died_at, subject_type, subject_id, size, headers, position, *rest = row
             replays, waiting, now_us = rest
+            stored = read_headers(headers)
             found[event_id, died_at] = Candidate(
                 event_id=event_id,
                 key=subject_key(subject_type, subject_id),
-                headers=_headers.decode(headers),
+                headers=stored.by_name,
+                fault=stored.fault,
                 size=size,
                 subject_position=position,
                 replays=replays,

@@ -78,7 +78,9 @@ class Holds:
         exhausted = isinstance(outcome, Rejected) or attempts >= settings.attempts
         if exhausted and settings.on_dead_letter == "release":
             await self._store.bury(row.id, error=error, attempts=attempts)
-            self._by_key.pop(row.key, None)
+            hold = self._by_key.get(row.key)
+            if hold is not None and hold.id == row.id:
+                del self._by_key[row.key]
             return "dead"
         seconds = None if exhausted else self._backoff(attempts)
         await self._store.record_failure(row.id, error=error, attempts=attempts, seconds=seconds)

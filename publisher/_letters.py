@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -10,9 +10,8 @@ import msgspec
 from dsql_outbox.outbox import parse_subject_key, subject_key
 
 from ._paging import PAGE_ROWS, id_ranges
+from ._rows import read_headers
 from ._session import Session
-
-_headers: Final = msgspec.json.Decoder(dict[str, str])
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -21,6 +20,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     `subject` is ``TYPE/ID`` as in the message's key; `payload_bytes` its size;
     `replay` tells which replay of the event it was, 0 for the message as it was
     written. `payload` is the event's exact text, None unless it was asked for.
+    `headers` is empty if they cannot be read.
     """
 
     event_id: UUID
@@ -99,6 +99,6 @@ def _letter(row: Any) -> DeadLetter:
         created_at=created_at,
         shard=shard,
         position=position,
-        headers=_headers.decode(headers),
+        headers=read_headers(headers).by_name,
         payload_bytes=payload_bytes,
     )

@@ -13,7 +13,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     `key` is the subject, `headers` those of its message, `size` the payload's
     bytes. `subject_position` is that of the subject's last event, 0 for none;
-    `replays` counts those before; `died_at` is set for a dead letter.
+    `replays` counts those before; `died_at` is set for a dead letter. `fault` says
+    why its headers can be no message's, if so.
     """
 
     event_id: UUID
@@ -24,6 +25,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     replays: int
     waiting: bool
     died_at: datetime | None = None
+    fault: str | None = None
 
 
 class Placed(NamedTuple):

@@ -21,9 +21,10 @@ K_contra = TypeVar("K_contra", contravariant=True)
 
 _encode: Final = msgspec.json.Encoder().encode
 
-ReplayStatus = Literal["replayed", "planned", "waiting", "missing"]
+ReplayStatus = Literal["replayed", "planned", "waiting", "missing", "unreadable"]
 """What became of an event: ``planned`` in a dry run; ``waiting`` if it is in the outbox
-already, and ``missing`` if it is not there, or not any more: these two were left alone."""
+already, ``missing`` if it is not there, or not any more, ``unreadable`` if the headers of its
+dead letter can be no message's: these three were left alone."""
 
 
 class Replayed(msgspec.Struct, frozen=True, rename="camel"):
@@ -169,6 +170,8 @@ def _choose(found: Sequence[Candidate | UUID]) -> tuple[list[Candidate], list[Re
     for each in found:
         if isinstance(each, UUID):
             left.append(Replayed(each, "missing"))
+        elif each.fault is not None:
+            left.append(Replayed(each.event_id, "unreadable", each.key))
         elif each.waiting or each.event_id in chosen:
             left.append(Replayed(each.event_id, "waiting", each.key))
         else:

@@ -1,5 +1,6 @@
 """One relay round: read, publish, settle; in a row of rounds these overlap."""
 
+import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import islice
@@ -18,8 +19,10 @@ from ._rows import OutboxRow, RowId
 from ._select import select
 from ._settings import PublisherSettings
 from ._store import Store
-from ._waves import Waves, publish_in_waves
-from .sinks import Delivered, Rejected, Retry, Sink
+from ._waves import publish_in_waves
+from .sinks import Delivered, Outcome, Rejected, Retry, Sink
+
+logger: Final = logging.getLogger("dsql_outbox")
 
 _DELETED_BYTES: Final = 8 << 20
 """What the rows of one delete may hold. DSQL allows a transaction 10 MiB with what it adds for
@@ -149,13 +152,15 @@ class Relay:
             rows, self._holds.by_key, settled, monotonic(), again=self._cursors.again
         )
         self._deleted.clear()  # what is read from now on holds none of these
-        self._cursors.chosen({r.shard for r in rows}, {r.shard for r in selection.rows})
+        sendable = {r.shard for r in [*selection.rows, *selection.faulty]}
+        self._cursors.chosen({r.shard for r in rows}, sendable)
         self._cursors.back_to(dict.fromkeys(selection.rewind, HEAD))
         chosen = _one_of(selection.rows) if probe else selection.rows
+        faulty = [] if probe else selection.faulty
         done: list[_Sent] = []
 
         async def send() -> None:
-            done.append(await self._send(chosen))
+            done.append(await self._send(chosen, faulty))
 
         if overlap and self._cursors.behind:
             await _together(self.settle, self._read_ahead, send)
@@ -164,6 +169,7 @@ class Relay:
         (sent,) = done
         # Not sooner: a read that is under way moves the cursors on when it ends.
         self._cursors.back_to(_places(sent.unsent))
+        self._cursors.back_to(_places(selection.faulty))  # and what waits behind them
         if probe:
             self._cursors.back_to(_places(selection.rows))
         return Round(
@@ -205,19 +211,21 @@ class Relay:
     async def _read_ahead(self) -> None:
         self._ahead = await self._read()
 
-    async def _send(self, rows: Sequence[OutboxRow]) -> "_Sent":
-        """Publish rows, and note what became of them."""
+    async def _send(self, rows: Sequence[OutboxRow], faulty: Sequence[OutboxRow]) -> "_Sent":
+        """Publish rows, give up the faulty ones, and note what became of both."""
         shards = [row.shard for row in rows]
         waves = await publish_in_waves(self._sink, self._messages(rows), shards, self._leases)
         if waves.unavailable is not None:
             self._leases.sink_failed()
         elif rows:
             self._leases.sink_worked()
-        ended = zip(rows, waves.outcomes, strict=True)
+        ended = list(zip(rows, waves.outcomes, strict=True))
         delivered = [row for row, outcome in ended if isinstance(outcome, Delivered)]
         self._acknowledged |= {row.id: _Acknowledged(row.key, row.size) for row in delivered}
         await self._holds.forget(delivered)
-        failed, dead, unsent = await self._fail(rows, waves)
+        late = {row.key for row, outcome in ended if not isinstance(outcome, Delivered)}
+        ended += [(row, _rejected(row)) for row in faulty if row.key not in late]
+        failed, dead, unsent = await self._fail(ended)
         return _Sent(len(delivered), failed, dead, unsent, waves.unavailable)
 
     def _messages(self, rows: Sequence[OutboxRow]) -> list[Message]:
@@ -228,7 +236,7 @@ class Relay:
         ]
 
     async def _fail(
-        self, rows: Sequence[OutboxRow], waves: Waves
+        self, ended: Sequence[tuple[OutboxRow, Outcome]]
     ) -> tuple[int, int, list[OutboxRow]]:
         """Record failures; returns how many wait and died, and the rows that were not sent.
 
@@ -238,11 +246,11 @@ class Relay:
         ours = self._leases.sendable()
         failed = dead = 0
         unsent: list[OutboxRow] = []
-        for row, outcome in zip(rows, waves.outcomes, strict=True):
+        for row, outcome in ended:
             if isinstance(outcome, Retry | Rejected) and row.shard in ours:
-                ended = await self._holds.fail(row, outcome)
-                failed += ended == "failed"
-                if ended == "dead":
+                became = await self._holds.fail(row, outcome)
+                failed += became == "failed"
+                if became == "dead":
                     dead += 1
                     self._deleted[row.id] = row.key  # a read that is under way may hold it yet
             elif not isinstance(outcome, Delivered):
@@ -256,6 +264,14 @@ class _Sent(NamedTuple):
     dead: int
     unsent: list[OutboxRow]
     unavailable: SinkUnavailable | None
+
+
+def _rejected(row: OutboxRow) -> Rejected:
+    """Of a faulty row, which no sink is given: so nobody else tells of it."""
+    shard, position, event_id = row.id
+    text = "Row of shard %d, position %d, event %s can be no message: %s"
+    logger.warning(text, shard, position, event_id, row.fault)
+    return Rejected(f"can be no message: {row.fault}")
 
 
 async def _together(*works: Callable[[], Awaitable[None]]) -> None:

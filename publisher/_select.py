@@ -25,11 +25,15 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 class Selection(NamedTuple):
-    """What goes, how many rows wait, and the shards to read again from their head."""
+    """What goes, how many rows wait, and the shards to read again from their head.
+
+    `faulty` rows can be no message; each is the last that was chosen of its subject.
+    """
 
     rows: list[OutboxRow]
     held: int
     rewind: set[int]
+    faulty: list[OutboxRow]
 
 
 def select(
@@ -47,6 +51,7 @@ def select(
     from which position on shards will be read once more anyway.
     """
     chosen: list[OutboxRow] = []
+    faulty: list[OutboxRow] = []
     before = {(key, row.position) for row, key in settled.items()}
     waiting: set[str] = set()
     rewind: set[int] = set()
@@ -58,15 +63,23 @@ def select(
         if key in waiting or _is_held(row, holds.get(key), now):
             waiting.add(key)
             held += 1
-        elif row.predecessor and (key, row.previous_position) not in before:
+        elif _has_before(row) and (key, row.previous_position) not in before:
             waiting.add(key)
             held += 1
             if row.previous_position < (again or {}).get(row.shard, row.position):
                 rewind.add(row.shard)
+        elif row.fault is not None:
+            waiting.add(key)
+            faulty.append(row)
         else:
             before.add((key, row.position))
             chosen.append(row)
-    return Selection(chosen, held, rewind)
+    return Selection(chosen, held, rewind, faulty)
+
+
+def _has_before(row: OutboxRow) -> bool:
+    """Whether its predecessor is there; a row of somebody's making may name a later one."""
+    return row.predecessor and row.previous_position < row.position
 
 
 def _is_held(row: OutboxRow, hold: Hold | None, now: float) -> bool:

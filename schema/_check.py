@@ -84,6 +84,6 @@ def _shard_drifts(connection: Connection, schema: str, shape: Shape) -> Iterator
 
 def _orphan_drifts(connection: Connection, schema: str, highest: int) -> Iterator[Drift]:
     for (shard,) in execute(connection, statement("shards_orphaned", schema)):
-        remedy = Remedies(schema).apply(max(shard, highest) + 1)
+        remedy = Remedies(schema).relay_shard(shard, highest)
         text = f"messages wait in shard {shard} of schema {schema}, which has no lease row"
         yield Drift("orphaned_shard", str(shard), f"{text}: run {remedy}")

@@ -8,13 +8,11 @@ step done, and a conflict is tried again.
 
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
-from typing import Final
 
 import msgspec
 
 from dsql_outbox.outbox import (
     DEFAULT_SHARDS,
-    MAX_TRANSACTION_ROWS,
     Connection,
     Database,
     SchemaError,
@@ -26,12 +24,9 @@ from ._execute import execute
 from ._forms import Backfill, Form, Index, forms
 from ._index import IndexBuild, has_jobs
 from ._migrations import Deploy, Migration, migrations
-from ._remedies import Remedies
+from ._remedies import MAX_SHARDS, Remedies
 from ._shape import Shape, read_shape
 from ._statements import statement
-
-MAX_SHARDS: Final = MAX_TRANSACTION_ROWS
-"""All lease rows are inserted in one transaction."""
 
 
 class Applied(msgspec.Struct, frozen=True):

@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping
 from shlex import quote
+from typing import Final
 
 from psycopg import sql
 
-from dsql_outbox.outbox import DEFAULT_SCHEMA
+from dsql_outbox.outbox import DEFAULT_SCHEMA, MAX_TRANSACTION_ROWS
 
 from ._forms import Column, Index, Relation
 from ._migrations import Deploy, Migration
+
+MAX_SHARDS: Final = MAX_TRANSACTION_ROWS
+"""All lease rows are inserted in one transaction."""
 
 
 class Remedies:
@@ -23,6 +27,12 @@ class Remedies:
         number = "" if shards is None else f" --shards {shards}"
         after = " --after-deploy" if deploy == "after" else ""
         return f"dsql-outbox schema apply{schema}{number}{after}"
+
+    def relay_shard(self, shard: int, highest: int) -> str:
+        """For messages in a shard without a lease; one that there can never be is no writer's."""
+        if 0 <= shard < MAX_SHARDS:
+            return self.apply(max(shard, highest) + 1)
+        return f"DELETE FROM {_quoted(self._schema, 'outbox')} WHERE shard = {shard}"  # noqa: S608 - shown, not run
 
     def grant(self, roles: Mapping[str, str]) -> str:
         """Give roles what they need; `roles` has the role of each duty."""

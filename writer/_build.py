@@ -1,7 +1,8 @@
 """From a valid event to the parameters of its statement: pure."""
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 from zlib import crc32
 
@@ -13,6 +14,7 @@ from dsql_outbox.outbox import (
     ParsedEvent,
     ParsedTouch,
     array_literal,
+    broken_header,
     message_headers,
     plain_array,
     subject_key,
@@ -24,6 +26,8 @@ Parameters = dict[str, str | None]
 """Values as text, which the server reads as whatever its statement needs."""
 
 _encode: Final = msgspec.json.Encoder().encode
+
+_HALF: Final = re.compile("[\\ud800-\\udfff]").search
 
 
 class PreparedEvent(msgspec.Struct, frozen=True):
@@ -65,13 +69,26 @@ def prepare(  # noqa: PLR0913 - a field each
     *,
     expected_version: int | None = None,
 ) -> PreparedEvent:
-    """Fix an event's message headers: CloudEvents 1.0 attributes and the trace context."""
+    """Fix an event's message headers: CloudEvents 1.0 attributes and the trace context.
+
+    Raises `InvalidEvent` for a header of a hook, in `carrier`, that no broker need take.
+    """
+    if rule := broken_header(carrier) or _broken_value(carrier):
+        raise InvalidEvent("headers", rule)
     event_id = str(event.id)
     created = event.created_date.isoformat() if event.created_date is not None else None
     headers = message_headers(event_id, event.type, created, source)
     text = _encode(headers | carrier if carrier else headers).decode()
     start = f'{text[:-1]},"entities":"'
     return PreparedEvent(event, write_id, topic, start, event_id, created, expected_version)
+
+
+def _broken_value(carrier: Mapping[str, object]) -> str | None:
+    """A hook is another's code: what it says may be no text, or none that JSON can hold."""
+    for name, value in carrier.items():
+        if not isinstance(value, str) or _HALF(value):
+            return f"header {name} must be a text of whole characters"
+    return None
 
 
 def shard_of(entity_type: str, entity_id: str, shards: int) -> int:

@@ -17,7 +17,7 @@ from uuid import uuid4
 import msgspec
 from nats.errors import ConnectionClosedError, ConnectionDrainingError, OutboundBufferLimitError
 
-from dsql_outbox.outbox import Message
+from dsql_outbox.outbox import Message, broken_header
 
 from ._cloudevents import binary_headers
 from ._nats_connection import NatsConnection
@@ -164,6 +164,8 @@ def _is_subject(topic: str) -> bool:
 def _broken_rule(message: Message, headers: dict[str, str], max_payload: int) -> str | None:
     if not _is_subject(message.topic):
         return f"topic {message.topic!r} is no subject of NATS: parts between dots, without blanks"
+    if rule := broken_header(headers):
+        return rule
     # The server's limit is for both together, and it ends the connection of who breaks it.
     lines = sum(map(len, headers)) + sum(map(len, headers.values())) + _HEADER_FRAME * len(headers)
     size = _HEADERS_FRAME + lines + len(message.payload)

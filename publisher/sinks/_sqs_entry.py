@@ -55,6 +55,8 @@ def group_id(key: str) -> str:
 def broken_rule(entry: dict[str, Any]) -> str | None:
     """Why SQS would not keep the message as it is, if so."""
     texts = [entry["MessageBody"], *_values(entry)]
+    if not entry["MessageBody"]:
+        return "SQS takes no empty message"
     for text in texts:
         if found := _FORBIDDEN.search(text):
             return f"SQS takes no character U+{ord(found[0]):04X}"

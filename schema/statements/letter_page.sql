@@ -1,6 +1,7 @@
 -- A page of dead letters by key, then those of them that are asked for; so one
 -- statement reads so many rows and no more, however few match. The first three
--- columns say how far it read. Without payload: that can be a MiB each.
+-- columns say how far it read. Without payload: that can be a MiB each. created_at as
+-- near as a client's calendar goes.
 WITH page AS (
   SELECT event_id, died_at, shard, position, subject_type, subject_id, subject_version, topic,
     headers, octet_length(payload) AS bytes, created_at, error, attempts, replays
@@ -17,7 +18,9 @@ WITH page AS (
 )
 SELECT bounds.seen, bounds.last_id, bounds.last_died_at, page.event_id, page.died_at, page.shard,
   page.position, page.subject_type, page.subject_id, page.subject_version, page.topic,
-  page.headers::text, page.bytes, page.created_at, page.error, page.attempts, page.replays
+  page.headers::text, page.bytes,
+  greatest('0001-01-02 00:00+00', least('9999-12-30 00:00+00', page.created_at)) AS created_at,
+  page.error, page.attempts, page.replays
 FROM bounds
 LEFT JOIN page
   ON (%(subject_type)s::text IS NULL

@@ -1,6 +1,7 @@
 -- From the outbox to the dead letters in one transaction, and only if this very
 -- DELETE removed the row: a row that somebody else has settled does not die twice.
--- replays: which replay of its event it was, 0 for the message as it was written.
+-- replays: which replay of its event it was, 0 for the message as it was written. Looked
+-- for in the text, as `->` fails for JSON with \u0000 anywhere in it.
 WITH gone AS (
   DELETE FROM {schema}.outbox
   WHERE shard = %(shard)s AND position = %(position)s AND event_id = %(event_id)s
@@ -14,5 +15,5 @@ INSERT INTO {schema}.dead_letters (event_id, died_at, shard, position, previous_
   attempts, replays)
 SELECT event_id, clock_timestamp(), shard, position, previous_position, subject_type,
   subject_id, subject_version, topic, headers, payload, created_at, %(error)s, %(attempts)s,
-  coalesce((headers ->> 'replay')::int, 0)
+  coalesce(left(substring(headers::text FROM '"replay"\s*:\s*"([0-9]+)"'), 9)::int, 0)
 FROM gone

@@ -4,9 +4,11 @@
 -- seen: rows of the shard before the bytes cut, so the relay knows if there are more.
 -- predecessor: from the same snapshot, whether the subject's row before this one
 -- is still there; then this one has to wait.
+-- created_us: any created_at can be read, also infinity and what no client can load.
 SELECT o.shard, o.position, o.event_id, o.previous_position, o.subject_type, o.subject_id,
   o.subject_version, o.topic, o.headers::text, o.payload,
-  (extract(epoch FROM o.created_at) * 1000000)::bigint AS created_us, o.seen,
+  (extract(epoch FROM greatest(to_timestamp(0), least(o.created_at, clock_timestamp())))
+    * 1000000)::bigint AS created_us, o.seen,
   o.previous_position > 0 AND EXISTS (
     SELECT FROM {schema}.outbox p
     WHERE p.shard = o.shard AND p.position = o.previous_position

@@ -257,7 +257,7 @@ def _from_sqs(message: Any) -> Stored:
     read = {name: found["StringValue"] for name, found in message["MessageAttributes"].items()}
     headers = json.loads(read["cloudevent"])
     headers |= {name: read[name] for name in TRACE_HEADERS if name in read}
-    return Stored(read["topic"], headers, message["Body"].encode())
+    return Stored(read.get("topic", ""), headers, message["Body"].encode())
 
 
 # --- harm ------------------------------------------------------------------------------

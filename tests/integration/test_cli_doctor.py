@@ -171,6 +171,30 @@ def test_messages_in_a_shard_without_a_lease_fail(url: str, sql: psycopg.Connect
     assert told["shards"]["remedy"] == "run dsql-outbox schema apply --shards 10"
 
 
+@pytest.mark.parametrize("shard", [-1, 2_147_483_647])
+def test_messages_in_a_shard_that_can_never_be_fail_with_what_helps(
+    url: str, sql: psycopg.Connection[Any], shard: int
+) -> None:
+    sql.execute(
+        """INSERT INTO outbox.outbox VALUES (%s, 1, gen_random_uuid(), 0, 'Car', 'c', 1, 't',
+           '{}', '{}', clock_timestamp())""",
+        (shard,),
+    )
+    told = found(run(url, "--json"))["shards"]
+    assert told["verdict"] == "fail"
+    assert told["remedy"] == f'run DELETE FROM "outbox"."outbox" WHERE shard = {shard}'
+
+
+def test_a_position_below_1_is_a_warning(url: str, sql: psycopg.Connection[Any]) -> None:
+    sql.execute(
+        """INSERT INTO outbox.outbox VALUES (1, -3, gen_random_uuid(), 0, 'Car', 'c', 1, 't',
+           '{}', '{}', clock_timestamp())"""
+    )
+    shown = run(url).stdout
+    assert "a message waits in shard 1 at position -3: the position is below 1" in shown
+    assert "look who has a writer's rights" in shown
+
+
 def test_a_role_that_lacks_a_right_fails_with_the_grant(publisher_url: str) -> None:
     told = found(run(publisher_url, "--json"))
     assert told["role"]["verdict"] == "fail"

@@ -74,6 +74,7 @@ def test_an_empty_outbox_is_all_zeros(url: str) -> None:
         "deadLetters": {"count": 0, "more": False},
         "shards": [{"shard": n, **shard} for n in range(3)],
         "publishers": [],
+        "stranded": [],
     }
 
 
@@ -185,6 +186,20 @@ def test_a_lease_that_is_over_is_no_lease(url: str, sql: psycopg.Connection[Any]
     lines = run(url).stdout.splitlines()
     assert "shards        3, 0 leased" in lines
     assert any(line.split() == ["1", "-", "dead", "over"] for line in lines)
+
+
+def test_messages_that_nobody_can_relay_are_named(url: str, sql: psycopg.Connection[Any]) -> None:
+    add_messages(sql, 2, shard=70)
+    add_messages(sql, 1, shard=-1)
+    sql.execute(
+        "INSERT INTO outbox.outbox SELECT 2, -40, gen_random_uuid(), 0, 'Car', 'c', 1, 't', '{}',"
+        " '{}', 'infinity'"
+    )
+    found = [(each["shard"], each["position"]) for each in as_json(url)["stranded"]]
+    assert found == [(-1, None), (70, None), (2, -40)]
+    lines = run(url).stdout.splitlines()
+    assert any(line.startswith("70                 all       the shard has no") for line in lines)
+    assert any(line.startswith("2                  -40       the position is") for line in lines)
 
 
 def test_piped_it_is_aligned_text_without_colours(url: str, sql: psycopg.Connection[Any]) -> None:

@@ -80,6 +80,29 @@ async def test_one_that_dies_again_says_which_replay_it_was_and_the_next_counts_
     assert sink.messages[0].headers["replay"] == "3"
 
 
+async def test_a_letter_whose_headers_cannot_be_read_is_shown_and_its_event_replayed(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    bad, good = written(writer, event("a"), event("b"))
+    sql.execute(
+        "UPDATE outbox.outbox SET headers = '[\"v\"]', created_at = 'infinity' WHERE event_id = %s",
+        [bad],
+    )
+    sink = MemorySink()
+    await relay_all(database, sink, refused=[good])
+    async with DeadLetters(database) as letters:
+        found = {letter.event_id: letter for letter in await gathered(letters.find())}
+        assert found[bad].headers == {}
+        assert found[bad].error == "can be no message: headers are no JSON object of texts"
+        assert found[bad].created_at.year == 9999
+        done = await gathered(letters.replay())
+    assert {each.event_id: each.status for each in done} == {bad: "unreadable", good: "replayed"}
+    async with Replay(database) as tool:
+        await gathered(tool.events([bad]))
+    await relay_all(database, sink)
+    assert sorted(sink.ids) == sorted([bad, good])
+
+
 async def test_dead_letters_of_a_subject_go_in_its_order(
     database: Database, writer: Writer
 ) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import psycopg
 import pytest
@@ -13,8 +14,8 @@ from tests._support.callers import QUICK, Facts, OpenWriter, outcome_of
 from tests._support.tables import Tables
 from tests._support.waiting import wait_until
 
-from dsql_outbox.observability import AttemptEnded
-from dsql_outbox.outbox import Database, EventTooLarge, SchemaError
+from dsql_outbox.observability import AttemptEnded, Fact, Scope, WriteStarted
+from dsql_outbox.outbox import Database, EventTooLarge, InvalidEvent, SchemaError
 from dsql_outbox.testing import EmbeddedPostgres, PostgresProxy
 from dsql_outbox.writer import HttpAnswer, Writer, WriterSettings, http_status
 
@@ -155,3 +156,33 @@ def test_an_event_that_no_message_takes_is_refused_before_anything_is_sent(
         assert "INSERT" not in "".join(proxy.statements)
         receipt = writer.write(fits)
     tables.assert_true_to({receipt.event_id: receipt})
+
+
+class _Header:
+    """A scope of somebody's own hook, that adds one header."""
+
+    def __init__(self, name: str, value: Any) -> None:
+        self.carrier: dict[str, str] = {name: value}
+
+    def __call__(self, fact: Fact) -> None: ...
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("x user", "v"), ("", "v"), ("x\r\ny", "v"), ("x", 7), ("x", "\ud800")]
+)
+def test_a_header_of_a_hook_that_no_broker_need_take_is_refused_before_anything_is_sent(
+    open_writer: OpenWriter, url: str, tables: Tables, facts: Facts, name: str, value: Any
+) -> None:
+    def hook(fact: Fact) -> Scope | None:
+        return _Header(name, value) if isinstance(fact, WriteStarted) else None
+
+    writer = open_writer(url, QUICK, [hook, facts])
+    error = outcome_of(partial(writer.write, workload.car_created()))
+    assert isinstance(error, InvalidEvent)
+    assert error.path == "headers"
+    assert tables.events() == []
+    assert facts.of(AttemptEnded) == []

@@ -23,6 +23,10 @@ _LEASE: Final = 10.0
 """Seconds, a publisher's default: who was not seen for longer counts for nothing."""
 
 
+_NO_LEASE: Final = "the shard has no lease row; see dsql-outbox schema check"
+_NO_POSITION: Final = "the position is below 1; the shard's publisher makes it a dead letter"
+
+
 class Bounded(msgspec.Struct, frozen=True):
     """A number of rows; with `more`, there are more than that."""
 
@@ -68,6 +72,17 @@ class Seen(msgspec.Struct, frozen=True, rename="camel"):
     seen_seconds: float
 
 
+class Stranded(msgspec.Struct, frozen=True, rename="camel"):
+    """Messages that no publisher can relay as they are, and why.
+
+    `position` is that of the first of them, None if all messages of the shard are meant.
+    """
+
+    shard: int
+    position: int | None
+    reason: str
+
+
 class Counters(NamedTuple):
     """Rows that were ever put into the outbox and taken out of it."""
 
@@ -85,6 +100,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
     dead_letters: Bounded
     shards: tuple[Shard, ...]
     publishers: tuple[Seen, ...]
+    stranded: tuple[Stranded, ...]
 
 
 def read_status(database: Database) -> Status:
@@ -107,7 +123,8 @@ def _read(connection: Connection, schema: str) -> Status:
     def rows(name: str, **literals: int) -> Sequence[Sequence[Any]]:
         return read(connection, statement(name, schema, **literals))
 
-    shards = tuple(map(_shard, rows("status_shards")))
+    found = rows("status_shards")
+    shards = tuple(map(_shard, found))
     ages = [shard.oldest_seconds for shard in shards if shard.oldest_seconds is not None]
     return Status(
         schema=schema,
@@ -117,7 +134,15 @@ def _read(connection: Connection, schema: str) -> Status:
         dead_letters=_bounded(rows("status_dead", limit=_LIMIT)[0][0]),
         shards=shards,
         publishers=tuple(map(_seen, rows("status_publishers", shown=_PUBLISHERS))),
+        stranded=(
+            *(Stranded(shard, None, _NO_LEASE) for (shard,) in rows("shards_orphaned")),
+            *(Stranded(row[0], row[5], _NO_POSITION) for row in found if _is_below_1(row[5])),
+        ),
     )
+
+
+def _is_below_1(position: int | None) -> bool:
+    return position is not None and position < 1
 
 
 def _counters(connection: Connection, schema: str) -> Counters | None:
@@ -136,7 +161,7 @@ def _seen(row: Sequence[Any]) -> Seen:
 
 
 def _shard(row: Sequence[Any]) -> Shard:
-    shard, owner, epoch, lease, age = row
+    shard, owner, epoch, lease, age, _ = row
     return Shard(shard, _seconds(age), owner, epoch, _seconds(lease))
 
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing, contextmanager
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import click
 
@@ -11,6 +11,12 @@ from dsql_outbox.publisher import Replayed
 
 from ._lines import counted, json_line
 from ._which import dry_run_option, json_option
+
+_LEFT_ALONE: Final = {
+    "waiting": "they wait in the outbox",
+    "missing": "they are not there",
+    "unreadable": "their headers can be no message's; replay these events by their ids",
+}
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -39,7 +45,7 @@ class Telling:
     @property
     def left_alone(self) -> int:
         """How many were asked for and not replayed."""
-        return self._counts["waiting"] + self._counts["missing"]
+        return sum(self._counts[status] for status in _LEFT_ALONE)
 
     @property
     def total(self) -> int:
@@ -63,10 +69,9 @@ class Telling:
             parts = [f"{counts['replayed']:,} replayed"]
             if counts["planned"]:
                 parts = [f"{counted(counts['planned'], 'event')} would be replayed"]
-            if counts["waiting"]:
-                parts.append(f"{counts['waiting']:,} left alone: they wait in the outbox")
-            if counts["missing"]:
-                parts.append(f"{counts['missing']:,} left alone: they are not there")
+            for status, why in _LEFT_ALONE.items():
+                if counts[status]:
+                    parts.append(f"{counts[status]:,} left alone: {why}")
             click.echo("; ".join(parts), err=True)
 
     def _tell(self, each: Replayed) -> None:

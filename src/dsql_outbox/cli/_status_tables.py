@@ -30,6 +30,9 @@ def tables_of(now: Status, *more: tuple[str, str]) -> list[Table]:
     shards = [_shard_row(shard) for shard in now.shards if _has_news(shard)]
     if shards:
         tables.append(Table(("shard", "oldest", "leased by", "lease ends in"), shards))
+    if now.stranded:
+        rows = [(str(s.shard), _or_all(s.position), s.reason) for s in now.stranded]
+        tables.append(Table(("stranded in shard", "position", "why nobody relays it"), rows))
     if now.failures.worst:
         header = ("failed event", "shard", "attempts", "next try", "error")
         tables.append(Table(header, list(_failure_rows(now.failures))))
@@ -65,6 +68,10 @@ def _shard_row(shard: Shard) -> tuple[str, ...]:
         shard.owner or "-",
         "-" if ends is None else duration(ends) if ends > 0 else "over",
     )
+
+
+def _or_all(position: int | None) -> str:
+    return "all" if position is None else str(position)
 
 
 def _failure_rows(failures: Failures) -> Iterator[tuple[str, ...]]:

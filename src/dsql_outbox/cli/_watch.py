@@ -137,6 +137,7 @@ def _line(look: Look) -> str:
         "failing": count_of(now.failures.count, more=now.failures.more),
         "blocked": now.failures.blocked,
         "dead": count_of(now.dead_letters.count, more=now.dead_letters.more),
+        "stranded": len(now.stranded),
         "shards": len(now.shards),
         "leased": sum((shard.lease_seconds or 0) > 0 for shard in now.shards),
         "publishers": sum(seen.alive for seen in now.publishers),

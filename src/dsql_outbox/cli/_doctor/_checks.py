@@ -91,6 +91,8 @@ def schema(visit: Visit) -> Iterator[Finding]:
         yield Finding("schema", "ok", f"{visit.schema}: as this version needs it")
 
 
+_FORGED: Final = "no writer of ours makes such a row: look who has a writer's rights"
+
 _OF_SHARDS: Final = {"missing_shards", "orphaned_shard"}
 
 
@@ -99,6 +101,10 @@ def shards(visit: Visit) -> Iterator[Finding]:
     drifts = [drift for drift in visit.drifts if drift.kind in _OF_SHARDS]
     for drift in drifts:
         yield _drifted("shards", drift.text)
+    for stranded in visit.status.stranded:
+        if stranded.position is not None:
+            text = f"a message waits in shard {stranded.shard} at position {stranded.position}"
+            yield Finding("shards", "warn", f"{text}: {stranded.reason}", _FORGED)
     if not drifts:
         found = visit.status.shards
         leased = sum((shard.lease_seconds or 0) > 0 for shard in found)

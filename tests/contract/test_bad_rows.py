@@ -1,0 +1,202 @@
+"""Outbox rows that can be no message: each is given up alone, whatever the broker."""
+
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from typing import Any, Final, NamedTuple
+from uuid import UUID, uuid4
+
+import anyio
+import psycopg
+import pytest
+from tests._support.brokers import Broker
+from tests._support.messages import new_message
+from tests._support.relays import count, event, running, until
+
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import Delivered, Publisher, PublisherSettings, Rejected
+from dsql_outbox.schema import apply
+from dsql_outbox.testing import MemorySink
+from dsql_outbox.writer import Writer
+
+pytestmark = pytest.mark.anyio
+
+SHARDS: Final = 8
+INNOCENTS: Final = 50
+
+
+class Bad(NamedTuple):
+    """Columns of one row; `dies`: it can be no message of any broker."""
+
+    headers: str = '{"id":"1","datacontenttype":"application/json"}'
+    created_at: str = "2026-01-02 03:04:05+00"
+    position: int | None = None
+    """None: of this moment."""
+    previous: int = 0
+    topic: str = "events.CarMoved"
+    payload: str = "{}"
+    dies: bool = True
+
+
+BAD: Final = {
+    "headers that are a list": Bad("[]"),
+    "headers that are a text": Bad('"id"'),
+    "headers that are null": Bad("null"),
+    "a header that is a number": Bad('{"id":1}'),
+    "a header that is an object": Bad('{"id":{"id":"1"}}'),
+    "half a character": Bad(r'{"id":"\ud800"}'),
+    "a name with a blank": Bad('{"x user":"v"}'),
+    "a name with a line break": Bad(r'{"x\r\nuser":"v"}'),
+    "a name with NUL": Bad(r'{"x\u0000":"v"}'),
+    "a name that is not ASCII": Bad('{"naïve":"v"}'),
+    "no name": Bad('{"":"v"}'),
+    "a replay that is no number": Bad('{"id":"1","replay":"one"}'),
+    "a replay over any number": Bad('{"id":"1","replay":"99999999999999999999"}'),
+    "a position below 0": Bad(position=-7),
+    "the position 0": Bad(position=0),
+    "the lowest position": Bad(position=-(2**63)),
+    "a row that waits for itself": Bad(position=5, previous=5),
+    "a row that waits for a later one": Bad(position=5, previous=6),
+    "no topic": Bad(topic="", dies=False),
+    "an odd topic": Bad(topic="$SYS. >\t", dies=False),
+    "no payload": Bad(payload="", dies=False),
+    "a value with NUL": Bad(r'{"id":"1","datacontenttype":"","note":"\u0000"}', dies=False),
+    "created in no time": Bad(created_at="infinity", dies=False),
+    "created before all time": Bad(created_at="-infinity", dies=False),
+    "created in a year of five digits": Bad(created_at="29426-01-01", dies=False),
+    "created before Christ": Bad(created_at="0044-03-15 BC", dies=False),
+}
+
+
+@pytest.fixture
+def database(database_url: str) -> Database:
+    database = Database(database_url)
+    apply(database, shards=SHARDS)
+    return database
+
+
+@pytest.fixture
+def sql(database_url: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+def insert(sql: psycopg.Connection, bad: Bad, subject: str, shard: int = 0) -> UUID:
+    """What anybody can do who has a writer's rights."""
+    event_id = uuid4()
+    sql.execute(
+        "INSERT INTO outbox.outbox (shard, position, event_id, previous_position, subject_type,"
+        " subject_id, subject_version, topic, headers, payload, created_at) VALUES (%s,"
+        " coalesce(%s, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint), %s, %s, 'Car',"
+        " %s, 1, %s, %s, %s, %s::timestamptz)",
+        [
+            shard,
+            bad.position,
+            event_id,
+            bad.previous,
+            subject,
+            bad.topic,
+            bad.headers,
+            bad.payload,
+            bad.created_at,
+        ],
+    )
+    return event_id
+
+
+def dead(sql: psycopg.Connection) -> dict[UUID, str]:
+    """The error of each dead letter."""
+    return dict(sql.execute("SELECT event_id, error FROM outbox.dead_letters").fetchall())
+
+
+async def test_one_bad_row_of_each_kind_stops_none_of_three_publishers(
+    broker: Broker, database: Database, sql: psycopg.Connection
+) -> None:
+    rows = {insert(sql, bad, f"bad-{n}", n % SHARDS): bad for n, bad in enumerate(BAD.values())}
+    with Writer(database) as writer:
+        events = [event(f"car-{n}") for n in range(INNOCENTS)]
+        written = writer.write_many(events)
+    assert len(written) == INNOCENTS
+    async with AsyncExitStack() as stack:
+        sinks = [await stack.enter_async_context(broker.open()) for _ in range(3)]
+        settings = PublisherSettings(attempts=1)  # NATS knows no stream of some odd topics
+        async with running(*(Publisher(database, sink, settings) for sink in sinks)):
+            await until(lambda: count(sql, "outbox") == 0)
+        arrived = [stored.headers["id"] for stored in await broker.stored()]
+    assert {str(each.id) for each in events} <= set(arrived)
+    buried = dead(sql)
+    assert {row for row, bad in rows.items() if bad.dies} <= buried.keys()
+    assert buried.keys() <= rows.keys()
+    assert arrived.count("1") == len(rows) - len(buried)
+
+
+async def test_a_message_with_a_bad_header_name_harms_no_other_in_its_call(
+    broker: Broker,
+) -> None:
+    names = ("x user", "x\r\nuser", "x\0", "naïve", "", "x:")
+    bad = [new_message(f"Loan/bad-{n}", **{name: "v"}) for n, name in enumerate(names)]
+    good = [new_message(f"Loan/{n}") for n in range(len(bad))]
+    async with broker.open() as sink:
+        outcomes = await sink.publish([m for pair in zip(bad, good, strict=True) for m in pair])
+    assert list(outcomes[1::2]) == [Delivered()] * len(good)
+    assert all(isinstance(outcome, Delivered | Rejected) for outcome in outcomes)
+
+
+async def relay(database: Database, sink: MemorySink, **settings: Any) -> None:
+    with anyio.fail_after(20):
+        await Publisher(database, sink, PublisherSettings(**settings)).run(until_empty=True)
+
+
+async def test_the_dead_letter_names_the_rule_and_its_subject_goes_on(
+    database: Database, sql: psycopg.Connection
+) -> None:
+    with Writer(database) as writer:
+        first = writer.write(event("a")).event_id
+        shard, position = sql.execute("SELECT shard, position FROM outbox.outbox").fetchall()[0]
+        bad = Bad('{"x user":"secret"}', position=position + 1, previous=position)
+        bad_id = insert(sql, bad, "a", shard)
+        sql.execute("UPDATE outbox.entities SET position = %s", (position + 1,))
+        last = writer.write(event("a")).event_id
+    sink = MemorySink()
+    await relay(database, sink)
+    assert sink.ids == [first, last]
+    (error,) = dead(sql).values()
+    assert list(dead(sql)) == [bad_id]
+    assert "'x user'" in error
+    assert "secret" not in error
+
+
+async def test_a_bad_row_that_blocks_holds_what_comes_behind_it_and_nothing_else(
+    database: Database, sql: psycopg.Connection
+) -> None:
+    with Writer(database) as writer:
+        before = writer.write(event("a")).event_id
+        shard, position = sql.execute("SELECT shard, position FROM outbox.outbox").fetchall()[0]
+        bad_id = insert(sql, Bad("[]", position=position + 1, previous=position), "a", shard)
+        sql.execute("UPDATE outbox.entities SET position = %s", (position + 1,))
+        writer.write(event("a"))
+        other = writer.write(event("b")).event_id
+    sink = MemorySink()
+    await relay(database, sink, on_dead_letter="block")
+    assert sorted(sink.ids) == sorted([before, other])
+    failed = sql.execute(
+        "SELECT event_id, attempts, retry_at = 'infinity' FROM outbox.outbox_failures"
+    )
+    assert failed.fetchall() == [(bad_id, 1, True)]
+    assert count(sql, "outbox") == 2
+
+
+async def test_a_bad_row_waits_for_a_failure_before_it(
+    database: Database, sql: psycopg.Connection
+) -> None:
+    """Else its failure would take the place of the earlier one, and let its subject go on."""
+    with Writer(database) as writer:
+        first = writer.write(event("a")).event_id
+    shard, position = sql.execute("SELECT shard, position FROM outbox.outbox").fetchall()[0]
+    insert(sql, Bad("[]", position=position + 1, previous=position), "a", shard)
+    sink = MemorySink()
+    sink.fail(first, Rejected("never"))
+    async with Publisher(database, sink, PublisherSettings(on_dead_letter="block")) as publisher:
+        for _ in range(3):
+            await publisher.run_once()
+    assert sql.execute("SELECT event_id FROM outbox.outbox_failures").fetchall() == [(first,)]
+    assert sink.messages == []
