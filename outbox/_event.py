@@ -69,15 +69,15 @@ class Event(msgspec.Struct, frozen=True):
         id: UUID | None = None,  # noqa: A002 - the field's own word
         created_date: datetime | None = None,
     ) -> Self:
-        """An event of now, with a random id; pass `id` to make a call repeatable."""
-        now = datetime.now(UTC)
-        header = EventHeader(
-            id or uuid4(),
-            name,
-            type,
-            created_date=_iso(created_date or now),
-            saved_date=_iso(now),
-        )
+        """Make an event; the same arguments, `id` among them, make the same event.
+
+        Without `id` the id is random. Without `created_date` the event's own text
+        has no dates, and the tables and the message get the database's date of the
+        transaction. With it, all dates of the text are this one; a date
+        without a time zone is taken as UTC.
+        """
+        date = None if created_date is None else _iso(created_date)
+        header = EventHeader(id or uuid4(), name, type, created_date=date, saved_date=date)
         return cls(header, tuple(entities))
 
     @property

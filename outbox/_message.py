@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 from urllib.parse import quote, unquote
 from uuid import UUID
@@ -42,11 +43,12 @@ class Message(msgspec.Struct, frozen=True):
 
 
 def message_headers(
-    event_id: str, event_type: str, created: str | None, source: str
+    event_id: str, event_type: str, created: datetime | None, source: str
 ) -> dict[str, str]:
     """The CloudEvents 1.0 attributes of an event's message, as long as no version is known.
 
-    `created` is ISO 8601 in UTC, `source` the CloudEvents source.
+    `created` is in UTC, and None if the database is to add its own date; `source` is
+    the CloudEvents source.
     """
     headers = {
         "specversion": "1.0",
@@ -56,7 +58,7 @@ def message_headers(
         "datacontenttype": "application/json",
     }
     if created is not None:
-        headers["time"] = created
+        headers["time"] = created.isoformat(timespec="microseconds")
     return headers
 
 

@@ -160,11 +160,11 @@ class _Events:
         self, event_id: UUID, event_type: str, created: datetime | None, touches: str
     ) -> dict[str, str]:
         """As the writer made them, but for the trace context, which is not stored."""
-        time = None if created is None else created.astimezone(UTC).isoformat()
         listed = [
             f"{subject_key(touch.entity_type, touch.entity_id)}@{touch.version}"
             for touch in _touches.decode(touches)
         ]
+        time = None if created is None else created.astimezone(UTC)
         headers = message_headers(str(event_id), event_type, time, self._source)
         return headers | {"entities": ",".join(listed)}
 

@@ -33,10 +33,10 @@ _HALF: Final = re.compile("[\\ud800-\\udfff]").search
 class PreparedEvent(msgspec.Struct, frozen=True):
     """An event with all that its rows need but the versions that the database gives.
 
-    `id` and `created` (None: unknown) are the event's, as text; `write_id` is hex.
-    `headers` and each touch's text are JSON that the statement completes with a
-    version and the closing brackets. `expected_version` is the one that the
-    subject must have before.
+    `id` and `created` (None: the database's date) are the event's, as text; `write_id`
+    is hex. `headers` and each touch's text are JSON that the statement completes with a
+    version, a date if there is none, and the closing brackets. `expected_version` is the
+    one that the subject must have before.
     """
 
     event: ParsedEvent
@@ -77,7 +77,7 @@ def prepare(  # noqa: PLR0913 - a field each
         raise InvalidEvent("headers", rule)
     event_id = str(event.id)
     created = event.created_date.isoformat() if event.created_date is not None else None
-    headers = message_headers(event_id, event.type, created, source)
+    headers = message_headers(event_id, event.type, event.created_date, source)
     text = _encode(headers | carrier if carrier else headers).decode()
     start = f'{text[:-1]},"entities":"'
     return PreparedEvent(event, write_id, topic, start, event_id, created, expected_version)

@@ -36,7 +36,7 @@ class _Base:
         *,
         created_date: datetime | None = None,
     ) -> Event:
-        """An event of now; the n-th of a run has the same id in every run of this call.
+        """Make an event; the n-th of a run has the same id in every run of this call.
 
         So a run that repeats one whose COMMIT was lost can be told from it.
         """

@@ -3,9 +3,15 @@
 -- Python lists. An entity that the batch touches k times is upserted once, with
 -- version + k; touch j of k is `back` = k - j behind what the upsert returned,
 -- and its positions as subject are numbered back the same way. Entities come
--- sorted by key, so two batches cannot deadlock.
+-- sorted by key, so two batches cannot deadlock. An event without a date is created
+-- now: when its transaction began, in the tables as in the message.
 WITH event AS (
-  SELECT * FROM unnest(%(id)s::text::uuid[], %(name)s::text::text[], %(type)s::text::text[],
+  SELECT id, event_name, event_type, coalesce(created_date, now()) AS created_date, data,
+    fingerprint, write_id, topic, headers,
+    CASE WHEN created_date IS NULL
+      THEN '","time":"' || to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
+      ELSE '' END || '"}}' AS headers_end
+  FROM unnest(%(id)s::text::uuid[], %(name)s::text::text[], %(type)s::text::text[],
       %(created_date)s::text::timestamptz[], %(data)s::text::text[],
       %(fingerprint)s::text::bytea[], %(write_id)s::text::uuid[], %(topic)s::text::text[],
       %(headers)s::text::text[])
@@ -80,7 +86,7 @@ WITH event AS (
   INSERT INTO {schema}.outbox (shard, position, event_id, previous_position, subject_type,
     subject_id, subject_version, topic, headers, payload, created_at)
   SELECT shard, position, id, previous_position, subject_type, subject_id, subject_version,
-    topic, (headers || entities || '"}}')::json, data, clock_timestamp()
+    topic, (headers || entities || headers_end)::json, data, clock_timestamp()
   FROM placed
 ), complete AS (
   -- A short result must never commit: a failing cast ends the statement.

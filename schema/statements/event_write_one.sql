@@ -1,7 +1,8 @@
 -- One event with one entity: the fast path, all parameters scalar.
 -- One autocommit statement, so one round trip. business_event, header and
 -- message read what the upsert returned, so they hold the version and position
--- that it gave. The final SELECT reads no table that a writer may not read.
+-- that it gave. An event without a date is created now: when its transaction
+-- began, in the tables as in the message. The final SELECT reads no table that a writer may not read.
 WITH entity AS (
   INSERT INTO {schema}.entities AS e (entity_type, entity_id, version, shard, position,
     previous_position, entity_data, event_id, created_at, updated_at)
@@ -21,13 +22,16 @@ WITH entity AS (
   SELECT CASE WHEN %(expected)s::bigint IS NULL OR version - 1 = %(expected)s::bigint
       THEN version
       ELSE ('stale ' || %(id)s::uuid || ' ' || version - 1)::bigint END AS version,
-    shard, position, previous_position
+    shard, position, previous_position, coalesce(%(created_date)s::timestamptz, now()) AS created,
+    CASE WHEN %(created_date)s::timestamptz IS NULL
+      THEN '","time":"' || to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
+      ELSE '' END || '"}}' AS headers_end
   FROM entity
 ), business_event AS (
   INSERT INTO {schema}.business_events (id, event_name, event_type, created_date, saved_date,
     event_data, fingerprint, write_id, subject_type, subject_id, subject_version, shard,
     position, topic, touches)
-  SELECT %(id)s, %(name)s, %(type)s, %(created_date)s, clock_timestamp(),
+  SELECT %(id)s, %(name)s, %(type)s, created, clock_timestamp(),
     %(data)s::text::json, %(fingerprint)s, %(write_id)s, %(entity_type)s, %(entity_id)s,
     version, shard, position, %(topic)s, ('[' || %(touch)s::text || version || '}}]')::json
   FROM touch
@@ -35,13 +39,13 @@ WITH entity AS (
   INSERT INTO {schema}.event_headers (entity_type, entity_id, entity_version, event_id,
     event_name, event_type, created_date, saved_date, header_data)
   SELECT %(entity_type)s, %(entity_id)s, version, %(id)s, %(name)s, %(type)s,
-    %(created_date)s, clock_timestamp(), %(header)s::json
+    created, clock_timestamp(), %(header)s::json
   FROM touch
 ), message AS (
   INSERT INTO {schema}.outbox (shard, position, event_id, previous_position, subject_type,
     subject_id, subject_version, topic, headers, payload, created_at)
   SELECT shard, position, %(id)s, previous_position, %(entity_type)s, %(entity_id)s, version,
-    %(topic)s, (%(headers)s::text || %(key)s::text || '@' || version || '"}}')::json,
+    %(topic)s, (%(headers)s::text || %(key)s::text || '@' || version || headers_end)::json,
     %(data)s::text, clock_timestamp()
   FROM touch
 )

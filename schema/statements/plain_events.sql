@@ -1,6 +1,7 @@
 -- The plain form of a write, 2 of 5: the events. An entity's row holds its version
 -- and position after the whole batch; each touch is numbered back from there. A
--- version that was not expected ends the transaction by a failing cast.
+-- version that was not expected ends the transaction by a failing cast. An event
+-- without a date is created now: when its transaction began.
 INSERT INTO {schema}.business_events (id, event_name, event_type, created_date, saved_date,
   event_data, fingerprint, write_id, subject_type, subject_id, subject_version, shard,
   position, topic, touches)
@@ -18,7 +19,7 @@ WITH touch AS (
     AS t(ordinal, event_id, entity_type, entity_id, back, subject, subject_back, touch, expected)
   JOIN {schema}.entities AS e ON e.entity_type = t.entity_type AND e.entity_id = t.entity_id
 )
-SELECT t.id, t.event_name, t.event_type, t.created_date, clock_timestamp(), t.data::json,
+SELECT t.id, t.event_name, t.event_type, coalesce(t.created_date, now()), clock_timestamp(), t.data::json,
   t.fingerprint, t.write_id, subject.entity_type, subject.entity_id, subject.version,
   subject.shard, subject.position, t.topic, ('[' || touched.touches || ']')::json
 FROM unnest(%(id)s::text::uuid[], %(name)s::text::text[], %(type)s::text::text[],

@@ -15,9 +15,12 @@ WITH touch AS (
   JOIN {schema}.entities AS e ON e.entity_type = t.entity_type AND e.entity_id = t.entity_id
 )
 SELECT b.shard, b.position, b.id, subject.previous_position, b.subject_type, b.subject_id,
-  b.subject_version, b.topic, (t.headers || listed.entities || '"}}')::json,
+  b.subject_version, b.topic, (t.headers || listed.entities || CASE WHEN t.created_date IS NULL
+      THEN '","time":"' || to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
+      ELSE '' END || '"}}')::json,
   b.event_data::text, clock_timestamp()
-FROM unnest(%(id)s::text::uuid[], %(headers)s::text::text[]) AS t(id, headers)
+FROM unnest(%(id)s::text::uuid[], %(headers)s::text::text[],
+    %(created_date)s::text::timestamptz[]) AS t(id, headers, created_date)
 JOIN {schema}.business_events AS b ON b.id = t.id
 JOIN touch AS subject ON subject.event_id = t.id AND subject.subject
 JOIN (SELECT event_id, string_agg(listed, ',' ORDER BY ordinal) AS entities

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean
 from typing import Final, LiteralString
@@ -32,6 +33,7 @@ DOLLARS_A_MILLION: Final = 8.0  # DPU
 DOLLARS_A_GIGABYTE: Final = 0.33  # and month
 
 EVENT_BYTES: Final = 1024
+CREATED: Final = datetime(2026, 11, 25, 8, 14, 7, tzinfo=UTC)
 DEFAULTS: Final = PublisherSettings()
 NEAR: Final = 0.02
 """Rows differ by some bytes from run to run: a fraction of a second may have fewer digits."""
@@ -93,7 +95,7 @@ def event(n: int, entities: int = 1, size: int = EVENT_BYTES) -> Event:
     def made(fill: int) -> Event:
         first = Entity("Loan", f"LOAN-{n:06}", {"balance": "9000.00", "note": "x" * fill})
         others = [Entity("Car", f"CAR-{n:06}-{k}", {"financed": True}) for k in range(1, entities)]
-        return Event.new("Loan Created", "LoanCreated", [first, *others])
+        return Event.new("Loan Created", "LoanCreated", [first, *others], created_date=CREATED)
 
     short = len(made(0).to_json())
     found = made(size - short)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from itertools import count
 from random import Random
 from typing import Any
@@ -47,9 +48,11 @@ def connection(url: str) -> Any:
         yield connection
 
 
-def prepared(keys: Sequence[Key], event_id: UUID | None = None) -> PreparedEvent:
+def prepared(
+    keys: Sequence[Key], event_id: UUID | None = None, created: datetime | None = None
+) -> PreparedEvent:
     entities = [Entity(kind, name, {"number": next(numbers)}) for kind, name in keys]
-    event = Event.new("Car Sold", "CarSold", entities, id=event_id)
+    event = Event.new("Car Sold", "CarSold", entities, id=event_id, created_date=created)
     return prepare(parse_event(event), uuid4().hex, "events.CarSold", "/test", {})
 
 
@@ -165,7 +168,8 @@ def snapshot(tables: Tables) -> list[list[Row]]:
 def test_both_statements_store_the_same_for_one_event(
     connection: Connection, tables: Tables
 ) -> None:
-    events = [prepared([("Car", 'C "1" \\ ⬡ {}, %s')], UUID(int=n)) for n in range(3)]
+    created = datetime(2026, 7, 1, tzinfo=UTC)  # without it, each is of its own moment
+    events = [prepared([("Car", 'C "1" \\ ⬡ {}, %s')], UUID(int=n), created) for n in range(3)]
     ones = [
         connection.execute(ONE, one_parameters(event, SHARDS)).fetchall()[0] for event in events
     ]

@@ -188,12 +188,13 @@ def test_duplicates_are_told_at_their_places(
         sold("C-9", event_id=twice),
         first,
         sold("C-7", event_id=stored),
+        sold("C-1", event_id=stored),
     ]
     outcomes = write_many(events, on_duplicate=on_duplicate)
     assert all(isinstance(outcomes[n], Receipt) for n in (0, 2))
     assert [told(outcomes[n]) for n in (3, 5)] == ["other content"] * 2
     same = "receipt" if on_duplicate == "return" else "same content"
-    assert [told(outcomes[n]) for n in (1, 4)] == [same] * 2
+    assert [told(outcomes[n]) for n in (1, 4, 6)] == [same] * 3
     if on_duplicate == "return":
         assert outcomes[4].entities == outcomes[2].entities  # type: ignore[union-attr]
     tables.assert_consistent()

@@ -3,7 +3,7 @@
 import json
 from datetime import UTC, datetime
 from functools import partial
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from tests._support import workload
@@ -120,6 +120,43 @@ def test_dates_are_the_senders_and_the_databases(
     )
     assert row["created_date"] == created
     assert row["saved_now"]
+
+
+@pytest.mark.parametrize("entities", [1, 3])
+def test_an_event_without_a_date_is_created_when_the_database_says(
+    open_writer: OpenWriter, url: str, tables: Tables, entities: int
+) -> None:
+    """The tables and the message have the same date, the event's own text has none."""
+    touched = [Entity("Car", f"C-{n}") for n in range(entities)]
+    open_writer(url).write(event := Event.new("Car Created", "CarCreated", touched))
+    rows = tables.execute(
+        "SELECT b.created_date, h.created_date AS header, o.headers::jsonb ->> 'time' AS time,"
+        " o.payload, b.saved_date - b.created_date < interval '1 second' AS now"
+        " FROM outbox.business_events b JOIN outbox.outbox o ON o.event_id = b.id"
+        " JOIN outbox.event_headers h ON h.event_id = b.id"
+    )
+    assert len(rows) == entities
+    for row in rows:
+        assert row["now"]
+        assert row["header"] == row["created_date"]
+        assert row["time"] == row["created_date"].astimezone(UTC).isoformat(timespec="microseconds")
+        assert row["payload"].encode() == event.to_json()
+    assert b"Date" not in event.to_json()
+
+
+def test_a_call_that_is_repeated_with_its_id_is_told_that_it_is_stored(
+    open_writer: OpenWriter, url: str
+) -> None:
+    """Each call makes its event anew, as a web handler does."""
+    caller, event_id = open_writer(url), uuid4()
+
+    def call() -> Receipt:
+        loan = Entity("Loan", "LOAN-7", {"balance": "9000.00"})
+        event = Event.new("Loan Created", "LoanCreated", [loan], id=event_id)
+        return caller.write(event, on_duplicate="return")
+
+    first = call()
+    assert all(call().position == first.position for _ in range(3))
 
 
 def test_topic_and_source_are_set_by_the_writer(

@@ -65,7 +65,6 @@ def test_the_headers_are_json_once_the_statement_has_completed_them() -> None:
         "source": "/test",
         "type": "CarSold",
         "datacontenttype": "application/json",
-        "time": headers["time"],
         "entities": "Car/C%2F%221%22@7",
     }
 

@@ -1,6 +1,7 @@
 """What is an event, and that it stays exactly as it was received."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from hashlib import sha256
@@ -140,15 +141,18 @@ def test_an_event_object_is_encoded_once() -> None:
     assert (parsed.id, parsed.touches[0].entity_id) == (made.id, "CAR-1")
 
 
-def test_an_event_object_of_now_has_both_dates() -> None:
-    before = datetime.now(UTC) - timedelta(seconds=1)
-    parsed = parse_event(Event.new("A", "A", [Entity("Car", "1")]))
-    assert parsed.created_date is not None
-    assert before < parsed.created_date <= datetime.now(UTC)
+@pytest.mark.parametrize("created", [None, datetime(2026, 7, 1, 12, tzinfo=UTC)])
+def test_the_same_arguments_make_the_same_event(created: datetime | None) -> None:
+    """So a call that is repeated with its id is told from another event with that id."""
 
+    def made() -> Event:
+        return Event.new("A", "A", [Entity("Car", "1")], id=UUID(ID), created_date=created)
 
-def test_an_id_makes_a_call_repeatable() -> None:
-    assert parse_event(Event.new("A", "A", [Entity("Car", "1")], id=UUID(ID))).id == UUID(ID)
+    assert made().to_json() == made().to_json()
+    assert parse_event(made()).fingerprint == parse_event(made()).fingerprint
+    assert parse_event(made()).id == UUID(ID)
+    dates = re.findall(r'"(?:created|saved|updated)(?:Date|At)":"(.*?)"', made().to_json().decode())
+    assert dates == ([] if created is None else ["2026-07-01T12:00:00.000+00:00"] * 4)
 
 
 @pytest.mark.parametrize("kind", [dict, MappingProxyType])
