@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from time import monotonic
 from typing import Final
 
 import anyio
@@ -13,11 +14,18 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from dsql_outbox.outbox import SettingsError, SinkUnavailable
 
+from ._kafka_callbacks import Callbacks
 from ._kafka_url import KafkaSettings
 
 logger = logging.getLogger("dsql_outbox")
 
-_SLICE: Final = 0.5  # seconds that one flush may take: what closing may have to wait for
+_SLICE: Final = 0.1
+"""Seconds that one flush may take.
+
+A flush of 0.2 s or more runs in parts, and goes on after a callback that
+raised: the callbacks of the next part then run with that exception pending.
+"""
+_CLOSING: Final = 0.5  # seconds for the reports of the messages that are given up
 _IDLE: Final = 1.0  # seconds between two looks at what librdkafka has to say without messages
 _SECRETS: Final = ("password", "secret", "pem", "config")  # of librdkafka's settings
 
@@ -30,10 +38,13 @@ class KafkaClient:
 
     Callbacks of librdkafka run inside `flush`, in a worker thread: one flush at
     a time serves all that was produced, however many batches that is.
-    `on_fatal` is called from the event loop when the producer has stopped for good.
+    `on_fatal` is called from the event loop, with the reason, when the producer
+    has stopped for good.
     """
 
-    def __init__(self, settings: KafkaSettings, on_fatal: Callable[[], None]) -> None:
+    def __init__(self, settings: KafkaSettings, on_fatal: Callable[[str], None]) -> None:
+        self.callbacks = Callbacks()
+        """What a callback of the producer has to call."""
         self._settings = settings
         self._on_fatal = on_fatal
         self._producer: Producer | None = None
@@ -91,12 +102,14 @@ class KafkaClient:
         try:
             await to_thread.run_sync(partial(producer.list_topics, timeout=self._settings.timeout))
         except KafkaException as error:
-            producer.poll(0)  # what went wrong comes by the error callback
+            with suppress(KafkaException):  # a fatal error
+                producer.poll(0)  # what went wrong comes by the error callback
+            self.callbacks.run()
             raise self.unavailable("no broker answers") from error
         return producer
 
     def _make(self) -> Producer:
-        callbacks = {"error_cb": self._note, "logger": _QUIET}
+        callbacks = {"error_cb": partial(self.callbacks.soon, self._note), "logger": _Quiet()}
         try:
             return Producer({**self._settings.properties, **callbacks})
         except KafkaException as error:
@@ -109,14 +122,17 @@ class KafkaClient:
             while self._producer is producer or len(producer):
                 if len(producer):
                     await to_thread.run_sync(producer.flush, _SLICE, limiter=one_at_a_time)
+                    self.callbacks.run()  # a callback may have failed before it asked for it
                 else:
                     self._produced.clear()
                     with anyio.move_on_after(_IDLE):
                         await self._produced.wait()
         except Exception as error:  # noqa: BLE001 - see _fatal
-            logger.warning("%s: the producer has stopped: %s", self._settings, _fatal(error))
+            reason = _fatal(error)
+            logger.warning("%s: the producer has stopped: %s", self._settings, reason)
             self.replace(producer)
-            self._on_fatal()
+            self.callbacks.run()
+            self._on_fatal(reason)
         finally:
             with anyio.CancelScope(shield=True):
                 await to_thread.run_sync(_give_up, producer)
@@ -141,16 +157,21 @@ def _fatal(error: BaseException) -> str:
     """What stopped the producer: as such, or as the cause of what it did to a callback."""
     while error.__cause__ and not isinstance(error, KafkaException):
         error = error.__cause__
-    return str(error)
+    found = error.args[0] if isinstance(error, KafkaException) else error
+    return found.str() if isinstance(found, KafkaError) else str(found)
 
 
 def _give_up(producer: Producer) -> None:
-    with suppress(Exception):  # a producer that has stopped for good raises, and is gone anyway
+    end = monotonic() + _CLOSING
+    with suppress(KafkaException):
         producer.purge()
-        producer.flush(_SLICE)
+    while len(producer) and monotonic() < end:
+        with suppress(Exception):  # of a producer that has stopped for good
+            producer.flush(_SLICE)
 
 
-# What librdkafka logs, its error callback tells as well; by default it writes to standard error.
-_QUIET: Final = logging.getLogger("dsql_outbox.librdkafka")
-_QUIET.addHandler(logging.NullHandler())
-_QUIET.propagate = False
+class _Quiet:
+    """Takes what librdkafka logs, by default to standard error; its error callback tells it too."""
+
+    def log(self, *_: object) -> None:
+        """Drop it. Not a logger of Python's, which takes a lock: see `Callbacks`."""

@@ -5,11 +5,9 @@ import logging
 import re
 from collections.abc import Sequence
 from functools import partial
-from threading import Lock
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
-from confluent_kafka import Message as KafkaMessage
 
 from dsql_outbox.outbox import Message
 
@@ -134,23 +132,22 @@ class KafkaSink:
                 value=message.payload,
                 key=message.key.encode(),
                 headers=[*kafka_headers(message).items()],
-                on_delivery=partial(batch.report, index),
+                on_delivery=partial(
+                    self._client.callbacks.soon, batch.report, index, message.topic
+                ),
             )
         except KafkaException as error:
             batch.refuse(index, error.args[0], message.topic)
         except BufferError:  # librdkafka's queue is full
             batch.settle(index, NotAttempted())
 
-    def _give_up(self) -> None:
+    def _give_up(self, reason: str) -> None:
         for batch in self._batches:
-            batch.give_up()
+            batch.give_up(reason)
 
 
 class _Batch:
-    """Messages on their way, and what is known of them: None is no word of the message itself.
-
-    Reports come from the thread that flushes.
-    """
+    """Messages on their way, and what is known of them: None is no word of the message itself."""
 
     def __init__(self, size: int) -> None:
         self.found: list[Outcome | None] = [None] * size
@@ -158,21 +155,19 @@ class _Batch:
         self.reason = "no acknowledgement in time"
         """Why there is no word of a message."""
         self.closed = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        self._lock = Lock()
         self._missing = size
 
     @property
     def has_delivered(self) -> bool:
         return any(isinstance(outcome, Delivered) for outcome in self.found)
 
-    def report(self, index: int, error: KafkaError | None, message: KafkaMessage) -> None:
+    def report(self, index: int, topic: str, error: KafkaError | None, _: object) -> None:
         if error is None:
             self.settle(index, Delivered())
             return
         if error.name() in _SHARED:
             self.shared.append(index)
-        self.refuse(index, error, message.topic() or "")
+        self.refuse(index, error, topic)
 
     def refuse(self, index: int, error: KafkaError, topic: str) -> None:
         outcome = _outcome(error, topic)
@@ -181,15 +176,14 @@ class _Batch:
         self.settle(index, outcome)
 
     def settle(self, index: int, outcome: Outcome | None) -> None:
-        with self._lock:
-            self.found[index] = outcome
-            self._missing -= 1
-            is_complete = not self._missing
-        if is_complete:
-            self.give_up()
+        self.found[index] = outcome
+        self._missing -= 1
+        if not self._missing:
+            self.closed.set()
 
-    def give_up(self) -> None:
-        self._loop.call_soon_threadsafe(self.closed.set)
+    def give_up(self, reason: str) -> None:
+        self.reason = reason
+        self.closed.set()
 
 
 def _outcome(error: KafkaError, topic: str) -> Outcome | None:

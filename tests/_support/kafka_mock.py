@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from importlib.metadata import files
 from typing import Any
 
-PRODUCE = 0  # the request's number in Kafka's protocol
+PRODUCE = 0  # requests by their numbers in Kafka's protocol
+INIT_PRODUCER_ID = 22
 _PRODUCER = 0
 
 
@@ -34,11 +35,16 @@ class MockKafka:
         set_error = self._library.rd_kafka_mock_topic_set_error
         set_error(self._cluster, name.encode(), ctypes.c_int(code))
 
-    def refuse_next(self, *codes: int) -> None:
-        """Answer the next requests to store messages with these errors, one each."""
+    def refuse_next(self, *codes: int, request: int = PRODUCE) -> None:
+        """Answer the next requests, by default those to store messages, with these errors."""
         errors = (ctypes.c_int * len(codes))(*codes)
         push = self._library.rd_kafka_mock_push_request_errors_array
-        push(self._cluster, ctypes.c_int16(PRODUCE), ctypes.c_size_t(len(codes)), errors)
+        push(self._cluster, ctypes.c_int16(request), ctypes.c_size_t(len(codes)), errors)
+
+    def answer_late(self, broker: int, seconds: float) -> None:
+        """Let every answer of the broker take that long."""
+        set_rtt = self._library.rd_kafka_mock_broker_set_rtt
+        assert set_rtt(self._cluster, broker, round(seconds * 1000)) == 0
 
     def take_down(self, broker: int) -> None:
         """Close the broker's connections, and refuse new ones."""

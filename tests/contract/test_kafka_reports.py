@@ -1,0 +1,100 @@
+"""Delivery reports that get lost or fail, and a principal that may not write at all."""
+
+import subprocess
+import sys
+from typing import Any, Final
+
+import anyio
+import pytest
+from confluent_kafka import KafkaError, Producer
+from tests._support.kafka_mock import INIT_PRODUCER_ID, MockKafka
+from tests._support.messages import deliver, new_message
+
+from dsql_outbox.publisher import open_sink
+from dsql_outbox.publisher.sinks import Delivered, NotAttempted, _kafka_client
+
+# --- a report that does not come through -----------------------------------------------
+
+
+class _Losing(Producer):
+    """A producer that loses the report of a message with the key Loan/1, once."""
+
+    is_harmed = False
+
+    def produce(self, topic: str, **given: Any) -> None:
+        if given["key"] == b"Loan/1" and not self.is_harmed:
+            type(self).is_harmed = True
+            given["on_delivery"] = self.harm
+        super().produce(topic, **given)
+
+    def harm(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class _Failing(_Losing):
+    """A producer whose report fails, as under an exception that waits to be raised."""
+
+    def harm(self, *_: object) -> None:
+        raise SystemError("returned a result with an exception set")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("producer", [_Losing, _Failing])
+async def test_a_message_whose_report_is_lost_or_fails_has_no_answer_when_its_time_is_up(
+    kafka_cluster: MockKafka, monkeypatch: pytest.MonkeyPatch, producer: type[_Losing]
+) -> None:
+    monkeypatch.setattr(_kafka_client, "Producer", producer)
+    monkeypatch.setattr(producer, "is_harmed", False)
+    kafka_cluster.make_topic("one.X")
+    messages = [new_message(key=f"Loan/{n}", topic="one.X") for n in range(3)]
+
+    async with open_sink(f"kafka://{kafka_cluster.bootstrap}?timeout=1") as sink:
+        await deliver(sink, messages[:1])  # connected, and a producer that knows the topic
+        with anyio.fail_after(5):
+            first, harmed, _ = await sink.publish(messages)
+        await deliver(sink, messages)
+
+    assert (first, harmed) == (Delivered(), NotAttempted())
+
+
+# --- a principal that may not write ----------------------------------------------------
+
+_OPENINGS: Final = 12
+_PUBLISH: Final = """
+import asyncio, sys
+from tests._support.messages import new_message
+from dsql_outbox.outbox import SinkUnavailable
+from dsql_outbox.publisher import open_sink
+
+async def call(sink):
+    try:
+        await sink.publish([new_message(key=f"Loan/{n}") for n in range(20)])
+    except SinkUnavailable:
+        print("unavailable")
+
+async def opening():
+    async with open_sink(sys.argv[1]) as sink:
+        for _ in range(2):
+            await asyncio.gather(*[call(sink) for _ in range(4)])
+
+async def main():
+    await asyncio.gather(*[opening() for _ in range(int(sys.argv[2]))])
+
+asyncio.run(main())
+print("ends")
+"""
+"""Open the sink several times at once, and publish in two rounds of four calls."""
+
+
+def test_a_process_whose_principal_may_not_write_ends(kafka_cluster: MockKafka) -> None:
+    denied = [KafkaError.CLUSTER_AUTHORIZATION_FAILED] * 2_000
+    kafka_cluster.refuse_next(*denied, request=INIT_PRODUCER_ID)
+    for broker in (1, 2, 3):
+        kafka_cluster.answer_late(broker, 0.02)  # so the fatal error comes among the messages
+
+    words = [_PUBLISH, f"kafka://{kafka_cluster.bootstrap}?timeout=0.5", str(_OPENINGS)]
+    done = subprocess.run(
+        [sys.executable, "-c", *words], check=True, capture_output=True, text=True, timeout=20
+    )
+
+    assert done.stdout.splitlines() == ["unavailable"] * _OPENINGS * 8 + ["ends"]
