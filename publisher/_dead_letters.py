@@ -125,7 +125,7 @@ class _Letters:
                 headers=stored.by_name,
                 fault=stored.fault,
                 size=size,
-                subject_position=position,
+                last_position=position,
                 replays=replays,
                 waiting=waiting,
                 died_at=died_at,

@@ -12,16 +12,16 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """An event that may be replayed, as the database knows it.
 
     `key` is the subject, `headers` those of its message, `size` the payload's
-    bytes. `subject_position` is that of the subject's last event, 0 for none;
-    `replays` counts those before; `died_at` is set for a dead letter. `fault` says
-    why its headers can be no message's, if so.
+    bytes. `last_position` is the highest of the subject's events and of this event's
+    replays, 0 for none; `replays` counts those before; `died_at` is set for a dead
+    letter. `fault` says why its headers can be no message's, if so.
     """
 
     event_id: UUID
     key: str
     headers: dict[str, str]
     size: int
-    subject_position: int
+    last_position: int
     replays: int
     waiting: bool
     died_at: datetime | None = None
@@ -44,7 +44,8 @@ class Placed(NamedTuple):
 class Places:
     """The places of one run, so that its messages of a subject are relayed in its order.
 
-    Their positions rise per subject and start behind the subject's last event.
+    Their positions rise per subject and start behind the subject's last event. They are
+    above those of the event's earlier rows too, so that a key is never used twice.
     Each names the run's message before it, which the relay waits for.
     """
 
@@ -58,7 +59,7 @@ class Places:
         for candidate in candidates:
             key = candidate.key
             previous = last.get(key) or self._last.get(key, 0)
-            position = max(now_us, candidate.subject_position + 1, previous + 1)
+            position = max(now_us, candidate.last_position + 1, previous + 1)
             last[key] = position
             placed.append(Placed(candidate, position, previous))
         return placed

@@ -145,7 +145,7 @@ class _Events:
                 key=subject_key(subject_type, subject_id),
                 headers=self._headers(event_id, event_type, created, touches),
                 size=size,
-                subject_position=position,
+                last_position=position,
                 replays=replays,
                 waiting=waiting,
             )

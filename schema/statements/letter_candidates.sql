@@ -1,11 +1,12 @@
 -- What the replay of dead letters needs to know of them: all but the payload.
--- replays: of the event so far. waiting: the event is in the outbox now, as it was
--- written or as a replay.
+-- last_position: the highest of its subject's events and of its own replays so far. The
+-- next one goes above it, so no row gets the key of an earlier one, which a late DELETE
+-- may name. replays: of the event so far. waiting: the event is in the outbox now, as it
+-- was written or as a replay.
 SELECT d.event_id, d.died_at, d.subject_type, d.subject_id, octet_length(d.payload) AS bytes,
   d.headers::text,
-  coalesce(e.position, 0) AS subject_position,
-  coalesce((SELECT max(r.number) FROM {schema}.outbox_replays r
-    WHERE r.event_id = d.event_id), 0) AS replays,
+  coalesce(greatest(e.position, before.position), 0) AS last_position,
+  coalesce(before.number, 0) AS replays,
   EXISTS (
     SELECT FROM (
       SELECT b.position FROM {schema}.business_events b WHERE b.id = d.event_id
@@ -19,3 +20,7 @@ FROM unnest(%(event_ids)s::text::uuid[], %(died_ats)s::text::timestamptz[])
 JOIN {schema}.dead_letters d ON d.event_id = k.event_id AND d.died_at = k.died_at
 LEFT JOIN {schema}.entities e
   ON e.entity_type = d.subject_type AND e.entity_id = d.subject_id
+LEFT JOIN LATERAL (
+  SELECT max(r.number) AS number, max(r.position) AS position
+  FROM {schema}.outbox_replays r WHERE r.event_id = d.event_id
+) AS before ON true

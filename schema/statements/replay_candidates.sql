@@ -1,11 +1,12 @@
 -- What the replay of stored events needs to know of them: all but the payload.
--- replays: of the event so far. waiting: the event is in the outbox now, as it was
--- written or as a replay.
+-- last_position: the highest of its subject's events and of its own replays so far. The
+-- next one goes above it, so no row gets the key of an earlier one, which a late DELETE
+-- may name. replays: of the event so far. waiting: the event is in the outbox now, as it
+-- was written or as a replay.
 SELECT b.id, b.event_type, b.created_date, b.subject_type, b.subject_id,
   octet_length(b.event_data::text) AS bytes, b.touches::text,
-  coalesce(e.position, 0) AS subject_position,
-  coalesce((SELECT max(r.number) FROM {schema}.outbox_replays r
-    WHERE r.event_id = b.id), 0) AS replays,
+  coalesce(greatest(e.position, before.position), 0) AS last_position,
+  coalesce(before.number, 0) AS replays,
   EXISTS (
     SELECT FROM (
       SELECT b.position AS position
@@ -17,4 +18,8 @@ SELECT b.id, b.event_type, b.created_date, b.subject_type, b.subject_id,
 FROM {schema}.business_events b
 LEFT JOIN {schema}.entities e
   ON e.entity_type = b.subject_type AND e.entity_id = b.subject_id
+LEFT JOIN LATERAL (
+  SELECT max(r.number) AS number, max(r.position) AS position
+  FROM {schema}.outbox_replays r WHERE r.event_id = b.id
+) AS before ON true
 WHERE b.id = ANY(%(event_ids)s::text::uuid[])

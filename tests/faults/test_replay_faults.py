@@ -1,6 +1,7 @@
 """Replays when the database answers with conflicts, loses an answer, or the process is killed."""
 
 from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -9,11 +10,20 @@ import psycopg
 import pytest
 from tests._support.commands import Command, run
 from tests._support.letters import event, gathered, relay_all
+from tests._support.relays import running, until
 from tests._support.tables import Tables
 from tests._support.waiting import wait_until
 
 from dsql_outbox.outbox import Database, Isolation
-from dsql_outbox.publisher import DeadLetters, LetterFilter, Replay, Replayed
+from dsql_outbox.publisher import (
+    DeadLetters,
+    LetterFilter,
+    Publisher,
+    PublisherSettings,
+    Rejected,
+    Replay,
+    Replayed,
+)
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
 
@@ -112,6 +122,34 @@ async def test_three_at_once_do_each_event_once(
             group.start_soon(one)
     assert sorted(each.event_id for each in done if each.status == "replayed") == sorted(ids)
     assert counts(tables) == (40, 0 if way is from_letters else 40, 40)
+
+
+@WAYS
+async def test_a_late_delete_of_one_replay_leaves_the_next_one_alone(
+    url: str, tables: Tables, proxy: PostgresProxy, way: _Way, tmp_path: Path
+) -> None:
+    """A publisher dies with its DELETE on the wire, and its shard has gone to another meanwhile."""
+    ids = await given_up(url, 1)
+    tables.execute("UPDATE outbox.entities SET position = position + 86400000000")
+    await gathered(way(Database(url), ids))
+    held = proxy.hold(matching='DELETE FROM "outbox".outbox o')
+    words = ("--database", proxy.url, "--sink", f"jsonl:{tmp_path / 'a'}", "--lease", 1)
+    with Command("publish", *words):
+        await anyio.to_thread.run_sync(held.arrived, 20.0)
+    sink = MemorySink()
+    if way is from_letters:  # else there would be nothing to replay
+        sink.fail(ids[0], Rejected("not now"), stored=True)
+    other = Publisher(Database(url), sink, PublisherSettings(grace=0.1))
+    async with running(other):
+        await sink.published(1)
+        await until(lambda: counts(tables)[0] == 0)
+
+    (again,) = await gathered(way(Database(url), ids))
+    held.release()
+    assert counts(tables)[0] == 1, "the second replay waits to be sent"
+    await relay_all(Database(url), sink)
+    assert [message.dedupe_id for message in sink.messages] == [f"{ids[0]}/r1", f"{ids[0]}/r2"]
+    assert again.replay == 2
 
 
 async def test_a_killed_replay_is_run_again_and_doubles_nothing(url: str, tables: Tables) -> None:

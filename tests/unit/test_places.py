@@ -18,13 +18,13 @@ _transactions = st.lists(
 )
 
 
-def candidate(key: str, subject_position: int) -> Candidate:
+def candidate(key: str, last_position: int) -> Candidate:
     return Candidate(
         event_id=UUID(int=1),
         key=key,
         headers={},
         size=0,
-        subject_position=subject_position,
+        last_position=last_position,
         replays=0,
         waiting=False,
     )
@@ -46,7 +46,7 @@ def test_positions_of_a_subject_rise_and_each_names_the_one_before_that_was_comm
     for each in committed:
         key = each.candidate.key
         assert each.previous_position == last.get(key, 0)
-        assert each.position > max(each.previous_position, each.candidate.subject_position)
+        assert each.position > max(each.previous_position, each.candidate.last_position)
         last[key] = each.position
 
 
