@@ -74,6 +74,34 @@ def test_files_and_standard_input_in_any_form_are_kept_byte_for_byte(
     assert sorted(text.encode() for (text,) in stored) == sorted([pretty, *array, *stdin])
 
 
+@pytest.mark.parametrize("batch", [1, 50])
+@pytest.mark.parametrize("on_duplicate", ["error", "return"])
+def test_a_file_that_is_named_again_has_an_outcome_for_each_of_its_events(
+    url: str, tmp_path: Path, batch: int, on_duplicate: str
+) -> None:
+    """Among other files, and with the same events on standard input, too."""
+    again, other, last = tmp_path / "again", tmp_path / "other", tmp_path / "last"
+    three, two, one = [event(f"car-{n}") for n in range(3)], [event("x"), event("y")], [event("z")]
+    for path, events in ((again, three), (other, two), (last, one)):
+        path.write_bytes(lines(events))
+    flags = ["--database", url, "--batch", batch, "--on-duplicate", on_duplicate]
+    named = [again, again, other, "-", again, last]
+    done = run("write", *named, *flags, stdin=lines(three))
+    assert "Traceback" not in done.err
+    found, failed = receipts(done.out), failures(done.err)
+    stored = [str(r.event_id) for r in found if r.status == "committed"]
+    assert sorted(stored) == sorted(ids([*three, *two, *one]))
+    duplicates = [str(r.event_id) for r in found if r.status == "duplicate"]
+    duplicates += [f["eventId"] for f in failed if f["sameContent"]]
+    assert sorted(duplicates) == sorted(3 * ids(three))
+    if on_duplicate == "error":
+        assert {(f["input"], f["record"]) for f in failed} == {
+            (str(name), n) for name in (again, "-") for n in (1, 2, 3)
+        }
+    assert (done.code, len(failed)) == ((1, 9) if on_duplicate == "error" else (0, 0))
+    assert "stopped" not in done.err
+
+
 def test_events_with_the_same_subject_are_stored_in_the_order_of_input(
     proxy: PostgresProxy,
 ) -> None:

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 
 def job(n: int = 1, size: int = 400) -> Job:
-    return Job(Place("-", n, 0), uuid4(), "", size)
+    return Job(n, Place("-", n, 0), uuid4(), "", size)
 
 
 async def filled(lane: Lane, size: int) -> int:

@@ -12,8 +12,9 @@ _BYTES: Final = 1 << 20  # that a lane holds, and so what is taken from it at on
 
 
 class Job(NamedTuple):
-    """One event to store; `size` is its bytes."""
+    """One event to store; `number` counts all events that were read, `size` is its bytes."""
 
+    number: int
     place: Place
     event_id: UUID
     data: str

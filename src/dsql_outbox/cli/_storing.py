@@ -8,6 +8,7 @@ The queues are short: what is slow slows the reader down.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from contextlib import aclosing, contextmanager
+from itertools import count
 from typing import Final
 from zlib import crc32
 
@@ -61,7 +62,10 @@ class Storing:
         self._hopeless = False
         self._problem = ""
         self._last: Place | None = None
-        self._unsettled: dict[Place, None] = {}  # in the order in which they were read
+        self._numbers = count()
+        # In the order in which they were read, by number: an input that is named again
+        # has the same places again.
+        self._unsettled: dict[int, Place] = {}
         self.schema_error: SchemaError | None = None
 
     async def run(self) -> None:
@@ -83,7 +87,7 @@ class Storing:
         """Where and why the run ended before the inputs did, or None if it did not."""
         why = f": {self._problem}" if self._problem else ""
         if self._unsettled:
-            first = next(iter(self._unsettled))
+            first = next(iter(self._unsettled.values()))
             where = f"record {first.record:,} of {first.input}"
             return f"stopped{why}; write again from {where}, with --on-duplicate return"
         if not self._stopped:
@@ -114,9 +118,9 @@ class Storing:
                     await self._tell(self._report.failed(record.place, record.id(), error))
                     continue
                 subject = subject_key(event.touches[0].entity_type, event.touches[0].entity_id)
-                self._unsettled[record.place] = None
-                lane = lanes[crc32(subject.encode()) % len(lanes)]
-                await lane.put(Job(record.place, event.id, event.data, record.size))
+                job = Job(next(self._numbers), record.place, event.id, event.data, record.size)
+                self._unsettled[job.number] = job.place
+                await lanes[crc32(subject.encode()) % len(lanes)].put(job)
 
     async def _next(self, records: AsyncIterator[Record]) -> Record | None:
         """The next record; None at the end, and when `stop` is called."""
@@ -137,7 +141,7 @@ class Storing:
             await self._tell(self._report.stored(receipts))
         for job, outcome in zip(jobs, outcomes, strict=True):
             if isinstance(outcome, Receipt) or await self._is_settled(job, outcome):
-                del self._unsettled[job.place]
+                del self._unsettled[job.number]
 
     async def _is_settled(self, job: Job, error: Exception) -> bool:
         """Tell of an event that is not stored; False if it is worth writing again."""
