@@ -6,7 +6,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(she
 VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_PYTHON=$(BIN)/python UV_PYTHON_DOWNLOADS=never $(BIN)/uv
-PYTEST := $(BIN)/pytest -n 2 -m "not slow"
+PYTEST := $(BIN)/pytest -n 2 -m "not slow and not pooler"
 SYNC   := $(UV) sync --quiet --frozen --inexact
 
 # pip and uv keep what they download in the user's cache. A user without a home gets one in .venv.
@@ -26,7 +26,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-plain conformance endpoint faults-writer check fmt lock clean load-million bench-writer bench-relay nemesis nemesis-rolling trace-check zip
+.PHONY: help demo test test-plain test-pooler conformance endpoint faults-writer check fmt lock clean load-million bench-writer bench-relay nemesis nemesis-rolling trace-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ faults-writer: $(VENV)/.dev ## run N random fault schedules against the writer, 
 test-plain: $(VENV)/.dev ## run the tests of the writer on the plain form of its writes
 	DSQL_OUTBOX_TEST_FORM=plain $(PYTEST) tests/faults \
 		tests/integration/test_writer*.py tests/integration/test_transact.py tests/integration/test_append_to.py
+
+test-pooler: $(VENV)/.dev ## run the tests behind a transaction pooler (Debian's package pgbouncer)
+	@PATH="$$PATH:/usr/sbin" command -v pgbouncer > /dev/null || { echo "test-pooler needs pgbouncer: apt-get install pgbouncer" >&2; exit 1; }
+	$(BIN)/pytest -n 2 -m pooler
 
 conformance: $(VENV)/.dev $(VENV)/.conformance ## run the integration tests on an endpoint shaped like Aurora DSQL (SERVERS=..)
 	@$(BIN)/python -m tests._support.lint_sql

@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any, Self, TypeVar
 
 import psycopg
-from psycopg import waiting
+from psycopg import IsolationLevel, waiting
 from psycopg.abc import PQGen, PQGenConn
 
 _INTERVAL = 0.1  # seconds between looks for a signal, psycopg's own default
@@ -25,6 +25,11 @@ _INTERVAL = 0.1  # seconds between looks for a signal, psycopg's own default
 _TOO_LATE = "no answer from the database before the deadline; the connection is closed"
 
 _NOT_CONNECTED = "no connection to the database before the timeout"
+
+_BEGIN = {
+    IsolationLevel.READ_COMMITTED: b"BEGIN ISOLATION LEVEL READ COMMITTED",
+    IsolationLevel.REPEATABLE_READ: b"BEGIN ISOLATION LEVEL REPEATABLE READ",
+}
 
 _INHERITED = "a connection belongs to the process that opened it: this is a forked child"
 
@@ -50,6 +55,8 @@ class _Base(psycopg.BaseConnection[Any]):
 
     After `retires_at` it should be used no more: the server is about to close it.
 
+    `prepares`: statements that run often are prepared (`exchange`).
+
     `on_error` is told every error of the database or the driver, before whoever
     runs the statement meets it: all that psycopg does goes through `wait`.
     `kept_at` is of the wall clock: when it was last put aside. `role_path`: its
@@ -63,6 +70,7 @@ class _Base(psycopg.BaseConnection[Any]):
     retires_at: float = math.inf
     kept_at: float = 0.0
     role_path: bool = False
+    prepares: bool = True
     on_error: OnError | None = None
 
     @classmethod
@@ -91,6 +99,12 @@ class _Base(psycopg.BaseConnection[Any]):
     def _require_own(self) -> None:
         if self.is_inherited:
             raise psycopg.OperationalError(_INHERITED)
+
+    @property
+    def begin(self) -> bytes:
+        """The statement that begins a transaction, at the connection's isolation level if set."""
+        level = self.isolation_level
+        return b"BEGIN" if level is None else _BEGIN[level]
 
     @cached_property
     def executions(self) -> dict[bytes, int]:

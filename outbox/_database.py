@@ -11,7 +11,6 @@ from typing import Any, Final, TypeVar, cast
 
 import anyio
 import psycopg
-from psycopg import capabilities
 from psycopg_pool import AsyncConnectionPool
 
 from ._connection import AsyncConnection, Connection, connecting_until, not_connected
@@ -41,18 +40,21 @@ class Database:
     ``dsql://role@cluster.dsql.region.on.aws/postgres``; `schema` names the
     database schema of our tables. `isolation` sets the level of every
     connection on PostgreSQL (None: the server's default; both levels are
-    right). `connect_timeout` is seconds an address (libpq: whole ones, at least 2);
-    `opens_per_second` limits new connections.
+    right). Behind a pooler that takes no session settings, each transaction that
+    writes is begun at that level. ``prepare=False`` is for a pooler that cannot
+    have prepared statements at all. `connect_timeout` is seconds an address
+    (libpq: whole ones, at least 2); `opens_per_second` limits new connections.
 
     Raises `SettingsError` for a URL or name that cannot work.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a setting each
         self,
         url: str,
         *,
         schema: str = DEFAULT_SCHEMA,
         isolation: Isolation | None = None,
+        prepare: bool = True,
         connect_timeout: float = 10.0,
         opens_per_second: float = OPENS_PER_SECOND,
     ) -> None:
@@ -67,6 +69,7 @@ class Database:
             )
         self.schema = schema
         self._target = target_of(url, isolation)
+        self._prepare = prepare
         self._connect_timeout = connect_timeout
         self._opens = OpenRate(opens_per_second)
         self._renew_lock()
@@ -96,7 +99,8 @@ class Database:
         with connecting_until(deadline):
             found = self._target.parameters(role_path=role_path)
             opened = Connection.connect(**self._parameters(found))
-        return _ready(opened, role_path=role_path)
+        opened.isolation_level = self._target.begins_at
+        return self._ready(opened, role_path=role_path)
 
     async def connect_async(
         self, *, timeout: float | None = None, role_path: bool = False
@@ -117,7 +121,8 @@ class Database:
             await anyio.sleep(wait)
         found = await self._target.parameters_async(role_path=role_path)
         opened = await AsyncConnection.connect(**self._parameters(found))
-        return _ready(opened, role_path=role_path)
+        await opened.set_isolation_level(self._target.begins_at)
+        return self._ready(opened, role_path=role_path)
 
     def pool_async(self, *, max_size: int) -> AsyncConnectionPool[AsyncConnection]:
         """A pool that keeps itself connected, for those who run long; not opened yet.
@@ -164,17 +169,20 @@ class Database:
             raise
 
     def _parameters(self, found: dict[str, Any]) -> dict[str, Any]:
-        return found | {"autocommit": True, "connect_timeout": math.ceil(self._connect_timeout)}
+        return found | {
+            "autocommit": True,
+            "connect_timeout": math.ceil(self._connect_timeout),
+            # psycopg names what it prepares by number: behind a transaction pooler that name is
+            # another client's statement. And it sends DEALLOCATE, which Aurora DSQL refuses.
+            "prepare_threshold": None,
+        }
+
+    def _ready(self, connection: C, *, role_path: bool) -> C:
+        connection.role_path = role_path
+        lifetime = MAX_LIFETIME * random.uniform(1 - _SPREAD, 1)  # noqa: S311 - a spread, no secret
+        connection.retires_at = monotonic() + lifetime
+        connection.prepares = self._prepare
+        return connection
 
     def __repr__(self) -> str:
         return f"Database({self._target}, schema={self.schema!r})"
-
-
-def _ready(connection: C, *, role_path: bool) -> C:
-    connection.role_path = role_path
-    lifetime = MAX_LIFETIME * random.uniform(1 - _SPREAD, 1)  # noqa: S311 - a spread, no secret
-    connection.retires_at = monotonic() + lifetime
-    if not capabilities.has_send_close_prepared():
-        # psycopg would make room by DEALLOCATE with a name, which Aurora DSQL refuses.
-        connection.prepared_max = None
-    return connection

@@ -100,6 +100,10 @@ class DsqlTarget:
         """The same; finding credentials and signing happen in a thread."""
         return await to_thread.run_sync(self.parameters, abandon_on_cancel=True)
 
+    @property
+    def begins_at(self) -> None:
+        """None: there is one level, and no session setting of ours."""
+
     def renew(self, refusal: psycopg.OperationalError) -> bool:
         """Forget the token if it expired on its way: the clock was set, or the machine slept.
 

@@ -5,11 +5,17 @@ import re
 from typing import Final, Literal, Protocol
 
 import psycopg
+from psycopg import IsolationLevel
 from psycopg.conninfo import conninfo_to_dict
 
 from ._errors import SettingsError
 
 Isolation = Literal["read committed", "repeatable read"]
+
+_LEVELS: Final = {
+    "read committed": IsolationLevel.READ_COMMITTED,
+    "repeatable read": IsolationLevel.REPEATABLE_READ,
+}
 
 ConnectParameters = dict[str, str | int]
 
@@ -43,6 +49,11 @@ class Target(Protocol):
         """Whether to connect once more after this refusal, as `parameters` now has better ones."""
         ...
 
+    @property
+    def begins_at(self) -> IsolationLevel | None:
+        """The level that each transaction must name, as it cannot be a setting of the session."""
+        ...
+
     def __str__(self) -> str:
         """Host and database, without any secret."""
         ...
@@ -66,31 +77,42 @@ class PostgresTarget:
         self._parameters.setdefault("application_name", "dsql-outbox")
         self._parameters.setdefault("tcp_user_timeout", TCP_USER_TIMEOUT_MS)
         # libpq reads the environment only when the parameter is not given.
-        options = str(self._parameters.pop("options", os.environ.get("PGOPTIONS", "")))
-        if isolation is not None:
-            level = isolation.replace(" ", "\\ ")
-            options = f"{options} -c default_transaction_isolation={level}"
-        self._options = options.strip()
-        self._sets_path = True
+        self._options = str(self._parameters.pop("options", os.environ.get("PGOPTIONS", "")))
+        self._isolation = isolation
+        self._takes_settings = True
+
+    @property
+    def begins_at(self) -> IsolationLevel | None:
+        """The level of `isolation`, where a pooler does not take it as a setting."""
+        if self._isolation is None or self._takes_settings:
+            return None
+        return _LEVELS[self._isolation]
 
     def parameters(self, *, role_path: bool = False) -> ConnectParameters:
         """The parameters of the URL, with the settings of the session in `options`."""
-        path = _PATH if self._sets_path and not role_path else ""
-        options = f"{self._options} {path}".strip()
-        return self._parameters | ({"options": options} if options else {})
+        options = [self._options]
+        if self._takes_settings:
+            if self._isolation is not None:
+                level = self._isolation.replace(" ", "\\ ")
+                options.append(f"-c default_transaction_isolation={level}")
+            if not role_path:
+                options.append(_PATH)
+        found = " ".join(filter(None, options))
+        return self._parameters | ({"options": found} if found else {})
 
     async def parameters_async(self, *, role_path: bool = False) -> ConnectParameters:
         """The same; nothing here blocks."""
         return self.parameters(role_path=role_path)
 
     def renew(self, refusal: psycopg.OperationalError) -> bool:
-        """Leave the path to the role's own setting, where a pooler takes no options.
+        """Go without settings of the session, where a pooler takes no options.
 
-        A SET would reach other clients of the pooler.
+        The path is then the role's own, and each transaction that writes names its
+        level. A SET would reach other clients of the pooler.
         """
         if _NO_OPTIONS not in str(refusal):
             return False
-        self._sets_path = False
+        self._takes_settings = False
         return True
 
     def __str__(self) -> str:

@@ -36,7 +36,6 @@ from ._core import (
     Job,
     Row,
     committed,
-    committed_batch,
     find_parameters,
     present,
     receipt_of,
@@ -315,10 +314,10 @@ class AsyncWriter:
         if isinstance(step, Execute):
             return await execute_async(connection, step.run, self._shards, job)
         self._core.tell(TransactionStarted(len(step.batch)))
-        if self._core.plain:
-            transaction = self._core.transaction(step.batch, self._shards)
+        if self._core.plain or connection.isolation_level is not None:
+            transaction = self._core.transaction(step.batch, self._shards, connection.begin)
             job.sent = True
-            return committed_batch(step.batch, await run_async(connection, transaction))
+            return committed(step.batch, await run_async(connection, transaction))
         query, values = self._core.write(step.batch, self._shards)
         job.sent = True
         return committed(step.batch, await connection.wait(exchange(connection, query, values)))

@@ -137,13 +137,16 @@ class Core:
         prepared = [pending.prepared for pending in batch]
         return self._write_batch, batch_parameters(prepared, shards)
 
-    def transaction(self, batch: Sequence[Pending], shards: int) -> Transaction:
-        """The statements that write these events in the plain form."""
-        return self._plain.transaction([pending.prepared for pending in batch], shards)
+    def transaction(self, batch: Sequence[Pending], shards: int, begin: bytes) -> Transaction:
+        """The statements that write these events, from `begin` to COMMIT."""
+        return [(begin, None), *self.statements(batch, shards), (b"COMMIT", None)]
 
-    def statements(self, pending: Pending, shards: int) -> Transaction:
-        """The same without BEGIN and COMMIT, for one event in a transaction that is open."""
-        return self._plain.statements([pending.prepared], shards)
+    def statements(self, batch: Sequence[Pending], shards: int) -> Transaction:
+        """The same for a transaction that is open."""
+        if self.plain:
+            return self._plain.statements([pending.prepared for pending in batch], shards)
+        query, values = self.write(batch, shards)
+        return [(query.query, values)]
 
     def shards(self, rows: Sequence[Row]) -> int:
         """The number of shards; raises `SchemaError` if there is none."""

@@ -28,11 +28,7 @@ class Plain:
     def __init__(self, schema: str) -> None:
         self._statements = [statement(f"plain_{name}", schema) for name in _NAMES]
 
-    def transaction(self, batch: Sequence[PreparedEvent], shards: int) -> Transaction:
-        """What writes these events; its rows are those of ``event_write_batch``."""
-        return [(b"BEGIN", None), *self.statements(batch, shards), (b"COMMIT", None)]
-
     def statements(self, batch: Sequence[PreparedEvent], shards: int) -> Transaction:
-        """The same without BEGIN and COMMIT, for a transaction that is open; the last answers."""
+        """What writes these events in an open transaction; the last answers as the batch does."""
         parameters = batch_parameters(batch, shards)
         return [(query, parameters) for query in self._statements]

@@ -59,7 +59,7 @@ def append(
     """Write in the connection's transaction, whatever its factories: one round trip."""
     with explained(core, pending):
         if core.plain:
-            rows = run_inside(connection, core.statements(pending, shards))
+            rows = run_inside(connection, core.statements([pending], shards))
             return committed_batch([pending], rows).stored[0]
         cursor = psycopg.Cursor(connection, row_factory=tuple_row)
         query, values = core.write([pending], shards)
@@ -73,7 +73,7 @@ async def append_async(
     """Write in the connection's transaction, whatever its factories: one round trip."""
     with explained(core, pending):
         if core.plain:
-            rows = await run_inside_async(connection, core.statements(pending, shards))
+            rows = await run_inside_async(connection, core.statements([pending], shards))
             return committed_batch([pending], rows).stored[0]
         cursor = psycopg.AsyncCursor(connection, row_factory=tuple_row)
         query, values = core.write([pending], shards)

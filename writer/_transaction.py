@@ -100,7 +100,7 @@ class AsyncTransaction(_Base):
 def execute(connection: Connection, run: Run[Any], shards: int, job: Job) -> Committed | Failed:
     """One run; raises what the database reported, returns an error of the caller's."""
     with _closed_out_of_autocommit(connection):
-        connection.execute("BEGIN")
+        connection.execute(connection.begin)
         with _watched(connection, run), _kept_factories(connection):
             raised = _called(run, Transaction(connection, run, shards))
         error = run.end(raised, connection.info.transaction_status)
@@ -118,7 +118,7 @@ async def execute_async(
 ) -> Committed | Failed:
     """One run; raises what the database reported, returns an error of the caller's."""
     with _closed_out_of_autocommit(connection):
-        await connection.execute("BEGIN")
+        await connection.execute(connection.begin)
         with _watched(connection, run), _kept_factories(connection):
             raised = await _called_async(run, AsyncTransaction(connection, run, shards))
         error = run.end(raised, connection.info.transaction_status)

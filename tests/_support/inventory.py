@@ -41,7 +41,10 @@ class Entry(NamedTuple):
 _PROBE: Final = "the doctor's probe: whether it works is the question"
 _POSTGRES: Final = "PostgreSQL only"
 
+_READ_COMMITTED: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
+
 EXCUSES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
+    _READ_COMMITTED: (_POSTGRES, frozenset({"isolation", "dsql-lint transaction_isolation"})),
     "doctor_lock_range": (_PROBE, frozenset({"row lock"})),
     "doctor_skip_locked": (_PROBE, frozenset({"row lock", "skip locked"})),
     "doctor_uuidv7": (_PROBE, frozenset({"newer function"})),
@@ -56,9 +59,9 @@ EXCUSES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
 
 _WORDS: Final = {
     "BEGIN": "BEGIN",
+    _READ_COMMITTED: _READ_COMMITTED,
     "COMMIT": "COMMIT",
     "ROLLBACK": "ROLLBACK",
-    "DEALLOCATE ALL": "ROLLBACK",  # psycopg, after a rollback on a connection that prepared
 }
 """Words without a file, each with the one that tells who sends it."""
 

@@ -19,7 +19,7 @@ from dsql_outbox.writer import AsyncWriter, Writer, _async_writer, _transaction,
 
 __all__ = ["open_transactor", "own"]
 
-READS = "committed_batch" if FORM == "plain" else "committed"
+READS = "committed"
 DEFECTS = [
     TypeError("a version is no number"),
     KeyError("position"),

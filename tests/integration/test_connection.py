@@ -11,7 +11,6 @@ from typing import Any, get_args
 import anyio
 import psycopg
 import pytest
-from psycopg import capabilities
 from psycopg.pq import TransactionStatus
 from psycopg_pool import PoolTimeout
 
@@ -206,16 +205,6 @@ async def test_a_pool_opens_no_faster_than_its_database(database_url: str) -> No
                 with pytest.raises(PoolTimeout):
                     await pool.getconn(timeout=0.3)
             assert proxy.opened == 1
-
-
-@pytest.mark.parametrize(("closes", "most"), [(True, 100), (False, None)])
-def test_without_closing_by_protocol_prepared_statements_are_kept(
-    database_url: str, monkeypatch: pytest.MonkeyPatch, closes: bool, most: int | None
-) -> None:
-    """Aurora DSQL refuses DEALLOCATE with a name, which psycopg sends with libpq before 17."""
-    monkeypatch.setattr(capabilities, "has_send_close_prepared", lambda: closes)
-    with Database(database_url).connect() as connection:
-        assert connection.prepared_max == most
 
 
 async def test_a_pool_hands_out_our_connections_and_survives_a_cancelled_one(

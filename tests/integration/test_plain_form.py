@@ -3,6 +3,7 @@
 import select
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 from uuid import uuid4
@@ -45,14 +46,18 @@ def connection(url: str) -> Iterator[Connection]:
 
 def prepared(keys: Sequence[Key], n: int) -> PreparedEvent:
     entities = [Entity(kind, name, {"number": n}) for kind, name in keys]
-    event = Event.new("Car Sold", "CarSold", entities)
+    event = Event.new("Car Sold", "CarSold", entities, created_date=datetime.now(UTC))
     return prepare(
         parse_event(event), uuid4().hex, "events.CarSold", "/test", {"traceparent": "00"}
     )
 
 
+def transaction_of(batch: Sequence[PreparedEvent]) -> list[tuple[bytes, Any]]:
+    return [(b"BEGIN", None), *PLAIN.statements(batch, SHARDS), (b"COMMIT", None)]
+
+
 def plain(connection: Connection, batch: Sequence[PreparedEvent]) -> list[tuple[Any, ...]]:
-    return [tuple(row) for row in run(connection, PLAIN.transaction(batch, SHARDS))]
+    return [tuple(row) for row in run(connection, transaction_of(batch))]
 
 
 def single(connection: Connection, batch: Sequence[PreparedEvent]) -> list[tuple[Any, ...]]:
@@ -134,7 +139,7 @@ def test_a_connection_serves_again_after_a_failure_at_any_time(
 
 
 def test_a_short_result_never_commits(connection: Connection, tables: Tables) -> None:
-    transaction = PLAIN.transaction([prepared(HOT[:2], 0), prepared(HOT[2:], 1)], SHARDS)
+    transaction = transaction_of([prepared(HOT[:2], 0), prepared(HOT[2:], 1)])
     fewer = batch_parameters([prepared(HOT[:1], 0), prepared(HOT[2:], 1)], SHARDS)
     names = ("entity_type", "entity_id", "touches", "subjects", "shard", "attributes")
     short = {name: fewer[name] for name in (*names, "entity_event")}
@@ -145,7 +150,7 @@ def test_a_short_result_never_commits(connection: Connection, tables: Tables) ->
 
 
 def test_an_answer_of_rollback_is_no_success(connection: Connection, tables: Tables) -> None:
-    transaction = list(PLAIN.transaction([prepared(HOT[:1], 0)], SHARDS))
+    transaction = transaction_of([prepared(HOT[:1], 0)])
     with pytest.raises(errors.TransactionRollback, match="answered ROLLBACK to COMMIT"):
         run(connection, [*transaction[:-1], (b"ROLLBACK", None)])
     assert tables.events() == []
@@ -180,6 +185,25 @@ def test_a_write_is_one_round_trip(
     receipt = caller.write(event)
     assert proxy.round_trips == 1
     assert (proxy.statements[0], proxy.statements[-1]) == ("BEGIN", "COMMIT")
+    tables.assert_true_to({first.event_id: first, event.id: receipt})
+
+
+@pytest.mark.postgres_only("DSQL has one level, and no pooler in front")
+@pytest.mark.parametrize("form", ["single", "plain"])
+@pytest.mark.parametrize("event", [workload.car_created(), workload.three_entities()])
+def test_behind_a_pooler_a_write_names_its_level_in_one_round_trip(
+    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables, form: str, event: Event
+) -> None:
+    """Such a pooler refuses the level as a setting of the session; `make test-pooler` has one."""
+    database = Database(proxy.url, isolation="read committed")
+    assert database._target.renew(psycopg.OperationalError("unsupported startup parameter"))
+    caller = open_writer(database, replace(QUICK, form=form))  # type: ignore[arg-type]
+    first = caller.write(workload.car_created("CAR-9"))
+    proxy.reset_counts()
+    receipt = caller.write(event)
+    assert proxy.round_trips == 1
+    begin = "BEGIN ISOLATION LEVEL READ COMMITTED"
+    assert (proxy.statements[0], proxy.statements[-1]) == (begin, "COMMIT")
     tables.assert_true_to({first.event_id: first, event.id: receipt})
 
 

@@ -107,10 +107,9 @@ async def test_a_publisher_sends_nothing_that_dsql_refuses(url: str, proxy: Post
 async def test_the_pool_adds_no_statement_of_its_own(proxy: PostgresProxy) -> None:
     database = Database(proxy.url)
     async with database.pool_async(max_size=1) as pool:
-        for n in range(250):  # over psycopg's limit of 100 prepared statements, each used enough
+        for _ in range(7):  # more than psycopg would take to prepare it
             async with pool.connection() as connection:
-                for _ in range(7 if n < 130 else 1):
-                    await connection.execute(f"SELECT {n}")  # type: ignore[arg-type]
+                await connection.execute("SELECT 2")
         with suppress(KeyError):
             async with pool.connection() as connection, connection.transaction():
                 await connection.execute("SELECT 1")
@@ -118,10 +117,9 @@ async def test_the_pool_adds_no_statement_of_its_own(proxy: PostgresProxy) -> No
         async with pool.connection() as connection:
             await pool.check_connection(connection)
     sent = bare(proxy.statements)
-    assert sent - {f"SELECT {n}" for n in range(250)} == {
+    assert sent - {"SELECT 1", "SELECT 2"} == {
         "BEGIN",
         "ROLLBACK",
-        "DEALLOCATE ALL",  # psycopg, after a rollback
         "",  # what check_connection sends; no pool of ours checks
     }
     assert refused(sent) == []

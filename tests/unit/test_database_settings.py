@@ -116,6 +116,23 @@ def test_isolation_is_added_to_the_options_of_the_url() -> None:
     assert found["options"] == options
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "FATAL:  unsupported startup parameter: options",
+        "FATAL:  unsupported startup parameter in options: default_transaction_isolation",
+    ],
+)
+def test_a_pooler_that_refuses_options_gets_none(refusal: str) -> None:
+    """And the level goes into each transaction that writes."""
+    target = Database("host=h options='-c work_mem=8MB'", isolation="repeatable read")._target
+    assert target.begins_at is None
+    assert target.renew(psycopg.OperationalError(refusal))
+    assert target.parameters()["options"] == "-c work_mem=8MB"
+    assert target.begins_at is psycopg.IsolationLevel.REPEATABLE_READ
+    assert target.renew(psycopg.OperationalError(refusal)), "of a connection opened meanwhile"
+
+
 def test_without_isolation_the_options_stay() -> None:
     found = parameters("host=h options='-c work_mem=8MB'")
     assert found["options"] == "-c work_mem=8MB -c search_path=pg_catalog"
@@ -139,6 +156,7 @@ def test_connections_commit_by_themselves_and_find_dead_links() -> None:
         "application_name": "dsql-outbox",
         "tcp_user_timeout": 10_000,
         "options": "-c search_path=pg_catalog",
+        "prepare_threshold": None,
     }
     assert found == expected
 

@@ -1,0 +1,129 @@
+"""Behind a transaction pooler, which gives each transaction any session: `make test-pooler`."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from uuid import uuid4
+
+import anyio
+import psycopg
+import pytest
+from anyio.from_thread import BlockingPortal
+from tests._support.callers import QUICK, make_caller, with_workers
+from tests._support.pgbouncer import PROGRAM, PgBouncer
+
+from dsql_outbox.outbox import Database, Entity, Event, Isolation, Receipt
+from dsql_outbox.publisher import DeadLetters, Publisher, PublisherSettings, Rejected
+from dsql_outbox.schema import apply
+from dsql_outbox.testing import EmbeddedPostgres, MemorySink
+from dsql_outbox.writer import AsyncWriter, Transaction, Writer
+
+pytestmark = [
+    pytest.mark.pooler,
+    pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed"),
+    pytest.mark.postgres_only("pgbouncer stands in front of PostgreSQL"),
+]
+
+CALLS = 120
+SCHEMAS = ("outbox", "second")
+
+
+@pytest.fixture(scope="module")
+def pooler(postgres: EmbeddedPostgres) -> Iterator[PgBouncer]:
+    with PgBouncer(postgres.url) as pooler:
+        yield pooler
+
+
+@pytest.fixture
+def url(pooler: PgBouncer, database_url: str) -> str:
+    """A database with the tables of two schemas, by way of the pooler."""
+    for schema in SCHEMAS:
+        apply(Database(database_url, schema=schema), shards=4)
+    return pooler.url(database_url.rpartition("/")[2])
+
+
+@pytest.fixture
+def direct(url: str, database_url: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:  # noqa: ARG001 - the tables
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+def stored(
+    direct: psycopg.Connection[tuple[object, ...]], schema: str
+) -> dict[str, tuple[object, object]]:
+    rows = direct.execute(
+        f"SELECT id::text, position, subject_version FROM {schema}.business_events"  # type: ignore[arg-type]
+    )
+    return {str(row[0]): (row[1], row[2]) for row in rows}
+
+
+@pytest.mark.parametrize("isolation", [None, "read committed", "repeatable read"])
+@pytest.mark.parametrize("form", ["auto", "plain"])
+@pytest.mark.parametrize("kind", ["threads", "asyncio"])
+def test_each_receipt_has_its_rows_in_its_own_schema(
+    portal: BlockingPortal,
+    url: str,
+    direct: psycopg.Connection[tuple[object, ...]],
+    isolation: Isolation | None,
+    form: str,
+    kind: str,
+) -> None:
+    settings = replace(QUICK, form=form)  # type: ignore[arg-type]
+    databases = [Database(url, schema=schema, isolation=isolation) for schema in SCHEMAS]
+    callers = [make_caller(portal, kind, database, settings) for database in databases]
+
+    def write(number: int) -> Receipt:
+        entities = [Entity("Car", f"C-{number}-{uuid4()}")]
+        return callers[number % 2].write(Event.new("Car Sold", "CarSold", entities))
+
+    receipts = with_workers(8, write, range(CALLS))
+    for place, (schema, caller) in enumerate(zip(SCHEMAS, callers, strict=True)):
+        told = {
+            str(one.event_id): (one.position, one.entities[0].version) for one in receipts[place::2]
+        }
+        assert told == stored(direct, schema), f"schema {schema}"
+        caller.close()
+
+
+@pytest.mark.parametrize("prepare", [True, False])
+def test_everything_that_a_writer_offers_works(
+    url: str, direct: psycopg.Connection[tuple[object, ...]], prepare: bool
+) -> None:
+    database = Database(url, isolation="repeatable read", prepare=prepare)
+    car = [Entity("Car", "C-1")]
+
+    def function(transaction: Transaction) -> str:
+        transaction.append(transaction.new_event("Car Sold", "CarSold", car))
+        row = transaction.connection.execute("SHOW transaction_isolation").fetchone()
+        return str(row[0]) if row else ""
+
+    with Writer(database, QUICK) as writer:
+        for _ in range(12):
+            writer.write(Event.new("Car Sold", "CarSold", car))
+            assert writer.transact(function) == "repeatable read"
+        outcomes = writer.write_many([Event.new("Car Sold", "CarSold", car) for _ in range(8)])
+        assert all(isinstance(outcome, Receipt) for outcome in outcomes)
+        versions = [event.version for event in writer.stream("Car", "C-1")]
+    assert versions == list(range(1, 33))
+    assert len(stored(direct, "outbox")) == 32
+
+
+@pytest.mark.anyio
+async def test_the_relay_and_an_operator_work(
+    url: str, direct: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    database = Database(url)
+    sink = MemorySink()
+    async with AsyncWriter(database, replace(QUICK, coalesce=2)) as writer:
+        cars = [[Entity("Car", f"C-{number % 5}")] for number in range(60)]
+        events = [Event.new("Car Sold", "CarSold", car) for car in cars]
+        sink.fail(events[7].id, Rejected("no"))
+        async with anyio.create_task_group() as group:
+            for event in events:
+                group.start_soon(writer.write, event)
+    await Publisher(database, sink, PublisherSettings(batch_rows=10)).run(until_empty=True)
+    async with DeadLetters(database) as letters:
+        replayed = [each async for each in letters.replay()]
+    assert len(replayed) == 1
+    await Publisher(database, sink).run(until_empty=True)
+    assert set(sink.ids) == {event.id for event in events}
+    assert stored(direct, "outbox").keys() == {str(event.id) for event in events}
