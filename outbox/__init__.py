@@ -13,6 +13,7 @@ from ._errors import (
     SettingsError,
     SinkUnavailable,
     StaleVersion,
+    TransactionMisused,
 )
 from ._event import Entity, EntityHeader, Event, EventHeader
 from ._exchange import NumberedQuery, exchange, numbered
@@ -75,6 +76,7 @@ __all__ = [
     "SinkUnavailable",
     "StaleVersion",
     "Touched",
+    "TransactionMisused",
     "array_literal",
     "broken_header",
     "call_in_children",

@@ -46,6 +46,9 @@ class _Connecting:
 
 _connecting: ContextVar[_Connecting | None] = ContextVar("dsql_outbox_connecting", default=None)
 
+BeforeSend = Callable[[int], None]
+"""Is told the `TransactionStatus` before anything is sent; what it raises keeps that back."""
+
 OnError = Callable[[psycopg.Error, int], None]
 """Is told an error of a connection, and the `TransactionStatus` before it."""
 
@@ -57,8 +60,9 @@ class _Base(psycopg.BaseConnection[Any]):
 
     `prepares`: statements that run often are prepared (`exchange`).
 
-    `on_error` is told every error of the database or the driver, before whoever
-    runs the statement meets it: all that psycopg does goes through `wait`.
+    `before_send` can refuse whatever is to be sent, and `on_error` is told every
+    error of the database or the driver before the code that runs the statement
+    meets it: all that psycopg does goes through `wait`.
     `kept_at` is of the wall clock: when it was last put aside. `role_path`: its
     session has the search path of its role, not ours.
 
@@ -71,6 +75,7 @@ class _Base(psycopg.BaseConnection[Any]):
     kept_at: float = 0.0
     role_path: bool = False
     prepares: bool = True
+    before_send: BeforeSend | None = None
     on_error: OnError | None = None
 
     @classmethod
@@ -126,6 +131,8 @@ class Connection(_Base, psycopg.Connection[Any]):
         """Run one exchange with the server; at the deadline close it, raise `OperationalError`."""
         self._require_own()
         before = self.pgconn.transaction_status
+        if self.before_send is not None:
+            self.before_send(before)
         try:
             left = _left(self.deadline, timeout)
             return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=left)
@@ -146,6 +153,8 @@ class AsyncConnection(_Base, psycopg.AsyncConnection[Any]):
         """Run one exchange with the server; at the deadline close it, raise `OperationalError`."""
         self._require_own()
         before = self.pgconn.transaction_status
+        if self.before_send is not None:
+            self.before_send(before)
         try:
             left = _left(self.deadline, timeout)
             return await waiting.wait_async(

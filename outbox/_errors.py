@@ -99,5 +99,13 @@ class OutcomeUnknown(OutboxError):  # noqa: N818
         self.event_id = event_id
 
 
+class TransactionMisused(OutboxError, RuntimeError):  # noqa: N818
+    """`transact` or its transaction was used so that it cannot keep its promise.
+
+    In the database: nothing, but what the function committed itself. Call
+    again: with the function mended.
+    """
+
+
 class SinkUnavailable(OutboxError):  # noqa: N818
     """The broker failed, not a message: nothing counts against any message."""

@@ -117,6 +117,7 @@ class AsyncWriter:
         missing; or the driver's own last exception, unchanged, when it is not
         stored for any other reason.
         """
+        require_outermost(self._core, "write")
         job = Job(timeout)
         pend = partial(
             self._core.pend,
@@ -151,6 +152,7 @@ class AsyncWriter:
         `expected_versions` has an entry an event. `timeout` is seconds for
         everything.
         """
+        require_outermost(self._core, "write_many")
         job = Job(timeout)
         with Many(self._core, job, on_duplicate) as many:
             many.add(events, expected_versions)
@@ -171,10 +173,9 @@ class AsyncWriter:
         What `function` raises itself ends the call after a rollback. Raises
         `DuplicateEvent`; `StaleVersion`; `OutcomeUnknown`, if the connection was
         lost at the commit and nothing was appended, or other events than before;
-        the driver's last exception, unchanged; `RuntimeError` inside another
-        `transact` of this writer.
+        the driver's last exception, unchanged; `TransactionMisused`.
         """
-        require_outermost(self._core)
+        require_outermost(self._core, "transact")
         job = Job(timeout)
         call: Call[T] = Call(self._core, job, function)
         with opened(call):
@@ -316,10 +317,10 @@ class AsyncWriter:
         self._core.tell(TransactionStarted(len(step.batch)))
         if self._core.plain or connection.isolation_level is not None:
             transaction = self._core.transaction(step.batch, self._shards, connection.begin)
-            job.sent = True
+            job.send("the write")
             return committed(step.batch, await run_async(connection, transaction))
         query, values = self._core.write(step.batch, self._shards)
-        job.sent = True
+        job.send("the write")
         return committed(step.batch, await connection.wait(exchange(connection, query, values)))
 
     async def _apart(self, ask: Callable[[AsyncConnection], Awaitable[T]]) -> T:

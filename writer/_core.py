@@ -64,6 +64,19 @@ class Job:
         self.known: Result = None
         self.sent = False
 
+    def send(self, what: str) -> None:
+        """Note that `what` leaves for the server now: from here on it may be stored.
+
+        Raises the driver's `OperationalError` after the deadline: what is sent
+        then is stored too late for its caller, who could only be told that the
+        outcome is unknown.
+        """
+        if self.deadline is not None and monotonic() >= self.deadline:
+            raise psycopg.OperationalError(
+                f"{what} was not sent, as it would be after the deadline of the call (timeout)"
+            )
+        self.sent = True
+
 
 class Core:
     """The parts of a writer that know no connection."""

@@ -6,6 +6,7 @@ first tells which run it was. That same event must be the first of the next run
 too: then no two runs can both commit.
 """
 
+import inspect
 import random
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from dsql_outbox.observability import (
     WriteStarted,
     WriteStatus,
 )
-from dsql_outbox.outbox import DuplicateEvent, OutcomeUnknown
+from dsql_outbox.outbox import DuplicateEvent, OutcomeUnknown, TransactionMisused
 
 from ._backoff import Backoff
 from ._classify import Failure, Kind
@@ -222,12 +223,22 @@ _open: ContextVar[tuple[Call[Any], ...]] = ContextVar("dsql_outbox_transact", de
 """The calls whose functions are running here; a task that one of them starts inherits them."""
 
 
-def require_outermost(core: Core) -> None:
-    """Refuse a call inside another one of the same writer; raises `RuntimeError`."""
+def require_outermost(core: Core, method: str) -> None:
+    """Refuse a call inside a `transact` of the same writer; raises `TransactionMisused`."""
     if any(call.core is core and call.is_open for call in _open.get()):
-        raise RuntimeError(
-            "transact inside transact of the same writer would be another transaction: "
+        raise TransactionMisused(
+            f"{method} inside transact of the same writer would be another transaction: "
             "use the connection and append of the one that is open"
+        )
+
+
+def require_plain(function: Callable[[Any], object]) -> None:
+    """Refuse what would not run when it is called; raises `TypeError`."""
+    lazy = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
+    if any(is_lazy(function) for is_lazy in lazy):
+        raise TypeError(
+            "Writer.transact calls a plain function: give one that is `async def` to "
+            "AsyncWriter.transact, and none that yields"
         )
 
 

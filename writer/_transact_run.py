@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from dsql_outbox.outbox import EventSource, OutcomeUnknown
+from dsql_outbox.outbox import EventSource, OutcomeUnknown, TransactionMisused
 
 from ._classify import unwrap
 from ._pending import Pending
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _FAILED: Final = {TransactionStatus.INERROR, TransactionStatus.UNKNOWN}
+
+_LET_US_END: Final = "let transact begin, commit and roll back"
 
 
 class Run(Generic[T]):
@@ -38,7 +40,10 @@ class Run(Generic[T]):
         """The error is not the database's: it is never retried."""
         self.is_over = False
         self.started_ns = time_ns()
+        self.unfinished = 0
+        """Appends that were called and have not ended."""
         self._events = 0
+        self._misuse: TransactionMisused | None = None
         self._failures: list[Exception] = []
         self._collision: tuple[UUID, Exception] | None = None
 
@@ -47,14 +52,18 @@ class Run(Generic[T]):
         self._events += 1
         return self.call.event_id(self._events - 1)
 
-    def append(self, source: EventSource, expected_version: int | None) -> Pending:
-        """Prepare an event of this run.
+    def append(self, source: EventSource, expected_version: int | None, status: int) -> Pending:
+        """Prepare an event of this run, in a transaction of this status.
 
-        Raises `InvalidEvent`, or `OutcomeUnknown` if this is the first event, an
-        earlier run is in doubt, and its first event was another one.
+        Raises `InvalidEvent`; `TransactionMisused`; or `OutcomeUnknown` if this is
+        the first event, an earlier run is in doubt, and its first event was another one.
         """
         if self.is_over:
-            raise psycopg.ProgrammingError("append after the transaction has ended")
+            raise TransactionMisused(
+                "append after the transaction has ended: the event is not stored; "
+                "append it before the function given to transact returns"
+            )
+        self.require_open(status)
         call = self.call
         event, topic = call.core.parse(source)
         pending = appended(
@@ -70,6 +79,15 @@ class Run(Generic[T]):
             self.first = pending.id
         call.fingerprints[pending.id] = pending.prepared.event.fingerprint
         return pending
+
+    def require_open(self, status: int) -> None:
+        """Raise `TransactionMisused` outside the transaction: it would be committed on its own."""
+        if status == TransactionStatus.IDLE:
+            self._misuse = TransactionMisused(
+                "the function given to transact has ended the transaction itself: what it sends "
+                f"after that is not stored; {_LET_US_END}"
+            )
+            raise self._misuse
 
     @contextmanager
     def appending(self, event_id: UUID, before: TransactionStatus) -> Generator[None]:
@@ -105,6 +123,10 @@ class Run(Generic[T]):
         reported on our connection, or one that is the caller's.
         """
         self.is_over = True
+        if self.unfinished:
+            self._misuse = _not_awaited(self.unfinished)
+        if raised is None and self._misuse is not None:
+            return self._callers(self._misuse)
         if raised is None and status is TransactionStatus.INTRANS:
             try:
                 self.call.require_fence(self.first)
@@ -142,7 +164,15 @@ def _lost() -> Exception:
 
 
 def _not_ours_to_end(status: TransactionStatus) -> Exception:
-    return psycopg.ProgrammingError(
+    return TransactionMisused(
         "the function given to transact has ended the transaction itself, "
-        f"or left a statement running (status {status.name})"
+        f"or left a statement running (status {status.name}): {_LET_US_END}"
+    )
+
+
+def _not_awaited(appends: int) -> TransactionMisused:
+    were = "append was" if appends == 1 else "appends were"
+    return TransactionMisused(
+        f"{appends} {were} not awaited before the function given to transact returned: "
+        "nothing is stored; await each append"
     )

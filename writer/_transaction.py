@@ -3,10 +3,13 @@
 A run is BEGIN, the function's statements and appends, and COMMIT: a round trip each.
 """
 
-from collections.abc import Generator, Iterable
+import asyncio
+import inspect
+import threading
+from collections.abc import Coroutine, Generator, Iterable
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -19,6 +22,15 @@ from ._pipeline import check_committed
 from ._steps import Committed, Failed
 from ._transact_append import append, append_async, receipt_in_transaction
 from ._transact_run import Run
+
+_AWAITABLE: Final = (
+    "the function given to Writer.transact returned an awaitable, which nobody awaits: "
+    "nothing is stored; give it to AsyncWriter.transact"
+)
+_PLAIN: Final = (
+    "the function given to AsyncWriter.transact returned nothing to await: nothing is stored; "
+    "make it an `async def`, or give a plain function to Writer.transact"
+)
 
 
 class _Base:
@@ -60,6 +72,7 @@ class Transaction(_Base):
     def __init__(self, connection: Connection, run: Run[Any], shards: int) -> None:
         super().__init__(run, shards)
         self.connection: psycopg.Connection[Any] = connection
+        self._one_at_a_time = threading.Lock()
 
     def append(self, event: EventSource, *, expected_version: int | None = None) -> Receipt:
         """Write one event in this transaction; the receipt is true once `transact` returns.
@@ -67,10 +80,12 @@ class Transaction(_Base):
         Raises `InvalidEvent` before anything is sent, `StaleVersion`, or the
         driver's error; let it pass, for the transaction is lost with it.
         """
-        pending = self._run.append(event, expected_version)
-        with self._run.appending(pending.id, self.connection.info.transaction_status):
-            core = self._run.call.core
-            return self._receipt(pending, append(core, self.connection, self._shards, pending))
+        with self._one_at_a_time:
+            before = self.connection.info.transaction_status
+            pending = self._run.append(event, expected_version, before)
+            with self._run.appending(pending.id, before):
+                core = self._run.call.core
+                return self._receipt(pending, append(core, self.connection, self._shards, pending))
 
 
 class AsyncTransaction(_Base):
@@ -83,57 +98,74 @@ class AsyncTransaction(_Base):
     def __init__(self, connection: AsyncConnection, run: Run[Any], shards: int) -> None:
         super().__init__(run, shards)
         self.connection: psycopg.AsyncConnection[Any] = connection
+        self._one_at_a_time = asyncio.Lock()
 
-    async def append(self, event: EventSource, *, expected_version: int | None = None) -> Receipt:
+    def append(
+        self, event: EventSource, *, expected_version: int | None = None
+    ) -> Coroutine[Any, Any, Receipt]:
         """Write one event in this transaction; the receipt is true once `transact` returns.
 
-        Raises `InvalidEvent` before anything is sent, `StaleVersion`, or the
-        driver's error; let it pass, for the transaction is lost with it.
+        To be awaited before the function returns: an append that was not ends
+        the call with `TransactionMisused`. Raises `InvalidEvent` before anything
+        is sent, `StaleVersion`, or the driver's error; let it pass, for the
+        transaction is lost with it.
         """
-        pending = self._run.append(event, expected_version)
-        with self._run.appending(pending.id, self.connection.info.transaction_status):
-            core = self._run.call.core
-            stored = await append_async(core, self.connection, self._shards, pending)
-            return self._receipt(pending, stored)
+        self._run.unfinished += 1  # here: a coroutine that is not awaited never runs
+        return self._append(event, expected_version)
+
+    async def _append(self, event: EventSource, expected_version: int | None) -> Receipt:
+        try:
+            async with self._one_at_a_time:
+                before = self.connection.info.transaction_status
+                pending = self._run.append(event, expected_version, before)
+                with self._run.appending(pending.id, before):
+                    core = self._run.call.core
+                    stored = await append_async(core, self.connection, self._shards, pending)
+                    return self._receipt(pending, stored)
+        finally:
+            self._run.unfinished -= 1
 
 
 def execute(connection: Connection, run: Run[Any], shards: int, job: Job) -> Committed | Failed:
     """One run; raises what the database reported, returns an error of the caller's."""
-    with _closed_out_of_autocommit(connection):
-        connection.execute(connection.begin)
-        with _watched(connection, run), _kept_factories(connection):
-            raised = _called(run, Transaction(connection, run, shards))
-        error = run.end(raised, connection.info.transaction_status)
-        if error is not None:
-            if _can_roll_back(connection):
-                with suppress(psycopg.Error):
-                    connection.execute("ROLLBACK")
-            return _failed(run, error)
-        job.sent = True
-        return _committed(connection.execute("COMMIT").statusmessage)
+    connection.execute(connection.begin)
+    with _watched(connection, run), _kept_factories(connection):
+        raised = _called(run, Transaction(connection, run, shards))
+    error = run.end(raised, connection.info.transaction_status)
+    if error is not None:
+        if _can_roll_back(connection, run):
+            with suppress(psycopg.Error):
+                connection.execute("ROLLBACK")
+        return _failed(run, error)
+    job.send("COMMIT")
+    return _committed(connection.execute("COMMIT").statusmessage)
 
 
 async def execute_async(
     connection: AsyncConnection, run: Run[Any], shards: int, job: Job
 ) -> Committed | Failed:
     """One run; raises what the database reported, returns an error of the caller's."""
-    with _closed_out_of_autocommit(connection):
-        await connection.execute(connection.begin)
-        with _watched(connection, run), _kept_factories(connection):
-            raised = await _called_async(run, AsyncTransaction(connection, run, shards))
-        error = run.end(raised, connection.info.transaction_status)
-        if error is not None:
-            if _can_roll_back(connection):
-                with suppress(psycopg.Error):
-                    await connection.execute("ROLLBACK")
-            return _failed(run, error)
-        job.sent = True
-        return _committed((await connection.execute("COMMIT")).statusmessage)
+    await connection.execute(connection.begin)
+    with _watched(connection, run), _kept_factories(connection):
+        raised = await _called_async(run, AsyncTransaction(connection, run, shards))
+    error = run.end(raised, connection.info.transaction_status)
+    if error is not None:
+        if _can_roll_back(connection, run):
+            with suppress(psycopg.Error):
+                await connection.execute("ROLLBACK")
+        return _failed(run, error)
+    job.send("COMMIT")
+    return _committed((await connection.execute("COMMIT")).statusmessage)
 
 
 def _called(run: Run[Any], transaction: Transaction) -> Exception | None:
     try:
-        run.value = run.call.function(transaction)
+        value = run.call.function(transaction)
+        if inspect.isawaitable(value):
+            if inspect.iscoroutine(value):
+                value.close()  # Python would warn of it as well
+            raise TypeError(_AWAITABLE)
+        run.value = value
     except Exception as error:  # noqa: BLE001 - the run decides whose it is
         return error
     return None
@@ -141,17 +173,21 @@ def _called(run: Run[Any], transaction: Transaction) -> Exception | None:
 
 async def _called_async(run: Run[Any], transaction: AsyncTransaction) -> Exception | None:
     try:
-        run.value = await run.call.function(transaction)
+        awaitable = run.call.function(transaction)
+        if not inspect.isawaitable(awaitable):
+            raise TypeError(_PLAIN)
+        run.value = await awaitable
     except Exception as error:  # noqa: BLE001 - the run decides whose it is
         return error
     return None
 
 
-def _can_roll_back(connection: Connection | AsyncConnection) -> bool:
+def _can_roll_back(connection: Connection | AsyncConnection, run: Run[Any]) -> bool:
     """Whether a ROLLBACK can be sent; a connection in the midst of something is closed."""
     status = connection.info.transaction_status
-    if status is TransactionStatus.ACTIVE:
+    if status is TransactionStatus.ACTIVE or run.unfinished:
         connection.drop()
+        return False
     return status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}
 
 
@@ -169,12 +205,12 @@ def _committed(tag: str | None) -> Committed:
 
 @contextmanager
 def _watched(connection: Connection | AsyncConnection, run: Run[Any]) -> Generator[None]:
-    """Tell the run every error of this connection."""
-    connection.on_error = run.note_failure
+    """Tell the run every error of this connection, and let it refuse what is to be sent."""
+    connection.before_send, connection.on_error = run.require_open, run.note_failure
     try:
         yield
     finally:
-        connection.on_error = None
+        connection.before_send = connection.on_error = None
 
 
 @contextmanager
@@ -186,13 +222,3 @@ def _kept_factories(connection: Connection | AsyncConnection) -> Generator[None]
         yield
     finally:
         kept.row_factory, kept.cursor_factory = rows, cursors
-
-
-@contextmanager
-def _closed_out_of_autocommit(connection: Connection | AsyncConnection) -> Generator[None]:
-    """A function that ends the transaction can switch autocommit off: nobody would commit then."""
-    try:
-        yield
-    finally:
-        if not connection.autocommit:
-            connection.drop()

@@ -49,7 +49,7 @@ from ._steps import (
 )
 from ._stream import EntityStream, ReadPage, StoredEvent
 from ._transact_append import Joined, append, require_transaction
-from ._transact_call import Call, opened, require_outermost
+from ._transact_call import Call, opened, require_outermost, require_plain
 from ._transact_steps import Execute, transact_steps
 from ._transaction import Transaction, execute
 
@@ -112,6 +112,7 @@ class Writer:
         missing; or the driver's own last exception, unchanged, when it is not
         stored for any other reason.
         """
+        require_outermost(self._core, "write")
         job = Job(timeout)
         pending = self._core.pend(
             event, job, on_duplicate=on_duplicate, expected_version=expected_version
@@ -139,6 +140,7 @@ class Writer:
         `expected_versions` has an entry an event. `timeout` is seconds for
         everything.
         """
+        require_outermost(self._core, "write_many")
         job = Job(timeout)
         with Many(self._core, job, on_duplicate) as many:
             many.add(events, expected_versions)
@@ -157,10 +159,10 @@ class Writer:
         What `function` raises itself ends the call after a rollback. Raises
         `DuplicateEvent`; `StaleVersion`; `OutcomeUnknown`, if the connection was
         lost at the commit and nothing was appended, or other events than before;
-        the driver's last exception, unchanged; `RuntimeError` inside another
-        `transact` of this writer.
+        the driver's last exception, unchanged; `TransactionMisused`.
         """
-        require_outermost(self._core)
+        require_outermost(self._core, "transact")
+        require_plain(function)
         job = Job(timeout)
         call: Call[T] = Call(self._core, job, function)
         with opened(call):
@@ -285,10 +287,10 @@ class Writer:
         self._core.tell(TransactionStarted(len(step.batch)))
         if self._core.plain or connection.isolation_level is not None:
             transaction = self._core.transaction(step.batch, self._shards, connection.begin)
-            job.sent = True
+            job.send("the write")
             return committed(step.batch, run(connection, transaction))
         query, values = self._core.write(step.batch, self._shards)
-        job.sent = True
+        job.send("the write")
         return committed(step.batch, connection.wait(exchange(connection, query, values)))
 
     def _apart(self, ask: Callable[[Connection], T]) -> T:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         SinkUnavailable,
         StaleVersion,
         Touched,
+        TransactionMisused,
     )
     from .publisher import Publisher, PublisherSettings, open_sink
     from .writer import (
@@ -63,6 +64,7 @@ __all__ = [
     "StoredEvent",
     "Touched",
     "Transaction",
+    "TransactionMisused",
     "Writer",
     "WriterSettings",
     "http_status",

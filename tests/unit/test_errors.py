@@ -16,6 +16,7 @@ from dsql_outbox.outbox import (
     SettingsError,
     SinkUnavailable,
     StaleVersion,
+    TransactionMisused,
     require_not_negative,
     require_positive,
 )
@@ -30,7 +31,7 @@ def test_every_error_has_one_base_and_says_what_it_means() -> None:
         for _, c in inspect.getmembers(module, inspect.isclass)
         if c.__module__.endswith("_errors")
     ]
-    assert len(found) == 10
+    assert len(found) == 11
     assert all(issubclass(c, OutboxError) and c.__doc__ for c in found)
 
 
@@ -41,6 +42,7 @@ def test_every_error_has_one_base_and_says_what_it_means() -> None:
         (InvalidEvent, ValueError),
         (EventTooLarge, InvalidEvent),
         (MissingExtra, ImportError),
+        (TransactionMisused, RuntimeError),
     ],
 )
 def test_an_error_is_also_what_python_calls_it(error: type, python: type) -> None:
