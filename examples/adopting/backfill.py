@@ -188,7 +188,7 @@ def main() -> int:
         parser.error("--rows must be 1 or more, and --settle 0 or more")
     try:
         database = Database(options.database)
-        with Writer(database) as writer, database.connect() as own:
+        with Writer(database) as writer, database.connect(role_path=True) as own:
             backfill = Backfill(writer, own, options)
             backfill.run()
     except (psycopg.Error, OutboxError) as error:

@@ -12,6 +12,7 @@ from ._lines import LineSink, unavailable_as, write_all
 from ._port import Sink
 
 _SCHEME: Final = "jsonl:"
+_APPEND: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
 
 
 @asynccontextmanager
@@ -20,9 +21,10 @@ async def open_jsonl(url: str) -> AsyncGenerator[Sink]:
 
     Each line is ``{"topic", "key", "headers", "payload"}``: headers in
     CloudEvents' binary form, payload a string with the event's exact text. A
-    message is delivered once the disk has it. Raises `SettingsError` for a URL
-    without a file, `SinkUnavailable` naming the file when it cannot be opened
-    or, on publish, not be written.
+    message is delivered once the disk has it. A new file is for its owner alone.
+    Raises `SettingsError` for a URL without a file and for a link,
+    `SinkUnavailable` naming the file when it cannot be opened or, on publish, not
+    be written.
     """
     file = _File(_path(url))
     try:
@@ -35,7 +37,9 @@ class _File:
     def __init__(self, path: Path) -> None:
         self._path = path
         with unavailable_as(str(path)):
-            self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            if path.is_symlink():
+                raise SettingsError(f"{path} is a link: name the file that jsonl: shall append to")
+            self._descriptor = os.open(path, _APPEND, 0o600)
             _sync_folder(path)
 
     def append(self, lines: bytes) -> None:

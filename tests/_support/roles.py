@@ -18,15 +18,22 @@ def made_roles(url: str, names: Roles | None = None) -> Iterator[Roles]:
     roles = names or Roles(f"writer_{mark}", f"publisher_{mark}", f"operator_{mark}")
     with psycopg.connect(url, autocommit=True) as connection:
         for role in roles.by_name():
-            connection.execute(sql.SQL("CREATE ROLE {} WITH LOGIN").format(sql.Identifier(role)))
+            connection.execute(creation(url, role))
         yield roles
         for role in roles.by_name():
             for query in ("DROP OWNED BY {}", "DROP ROLE {}"):
                 connection.execute(sql.SQL(query).format(sql.Identifier(role)))
 
 
+def creation(url: str, role: str) -> sql.Composed:
+    """The statement that makes a role with the password of the URL."""
+    text = sql.SQL("CREATE ROLE {} WITH LOGIN PASSWORD {}")
+    return text.format(sql.Identifier(role), urlsplit(url).password)
+
+
 def as_role(url: str, role: str | None) -> str:
-    """The URL of the same database for a role; the embedded server asks for no password."""
+    """The URL of the same database for a role with the same password."""
     assert role
     found = urlsplit(url)
-    return found._replace(netloc=f"{quote(role)}@{found.hostname}:{found.port}").geturl()
+    login = f"{quote(role)}:{found.password}" if found.password else quote(role)
+    return found._replace(netloc=f"{login}@{found.hostname}:{found.port}").geturl()

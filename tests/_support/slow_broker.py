@@ -17,6 +17,7 @@ class SlowBroker(TcpProxy):
 
     def __init__(self, server: NatsServer) -> None:
         super().__init__("127.0.0.1", urlsplit(server.url).port or 0)
+        self._login = server.url.partition("@")[0]
         self._arrived = threading.Event()
         self._open = threading.Event()
         self._open.set()
@@ -24,7 +25,7 @@ class SlowBroker(TcpProxy):
     @property
     def url(self) -> str:
         """Where clients connect."""
-        return f"nats://127.0.0.1:{self.port}"
+        return f"{self._login}@127.0.0.1:{self.port}"
 
     @contextmanager
     def held(self) -> Generator[None]:

@@ -80,7 +80,8 @@ async def nats_loses_the_answer(
         def swallow() -> None:
             silence.enter_context(proxy.swallow_server())
 
-        async with open_sink(f"nats://127.0.0.1:{proxy.port}?{parameters}") as sink:
+        login = server.url.partition("@")[0]
+        async with open_sink(f"{login}@127.0.0.1:{proxy.port}?{parameters}") as sink:
             yield Stage(
                 Before(sink, message.event_id, swallow),
                 NatsBroker(server),

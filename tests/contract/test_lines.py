@@ -97,6 +97,16 @@ async def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
             pass
 
 
+async def test_a_new_file_is_for_its_owner_alone_and_no_link_is_followed(tmp_path: Path) -> None:
+    path, link = tmp_path / "events.jsonl", tmp_path / "link.jsonl"
+    async with open_sink(f"jsonl:{path}"):
+        assert path.stat().st_mode & 0o777 == 0o600
+    link.symlink_to(path)
+    with pytest.raises(SettingsError, match=r"link\.jsonl is a link: name the file"):
+        async with open_sink(f"jsonl:{link}"):
+            pass
+
+
 @pytest.mark.parametrize("url", ["jsonl:", "jsonl://events.jsonl", "stdout:more"])
 async def test_a_url_that_breaks_the_form_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match=r"jsonl:FILE|stdout: and nothing more"):

@@ -48,12 +48,17 @@ async def test_a_server_killed_between_waves_is_unavailable_and_then_gets_the_re
     assert arrived == [message.event_id for message in messages]
 
 
+def through(proxy: TcpProxy, server: NatsServer) -> str:
+    token = server.url.partition("@")[0]
+    return f"{token}@127.0.0.1:{proxy.port}"
+
+
 async def test_a_server_killed_with_messages_on_their_way_is_known_at_once(
     nats_server: NatsServer, nats_proxy: TcpProxy
 ) -> None:
     raised: list[SinkUnavailable] = []
 
-    async with open_sink(f"nats://127.0.0.1:{nats_proxy.port}?stream=EVENTS&timeout=30") as sink:
+    async with open_sink(f"{through(nats_proxy, nats_server)}?stream=EVENTS&timeout=30") as sink:
 
         async def publish() -> None:
             with pytest.raises(SinkUnavailable) as caught:
@@ -70,9 +75,9 @@ async def test_a_server_killed_with_messages_on_their_way_is_known_at_once(
 
 
 async def test_a_server_that_is_silent_counts_as_gone_before_its_messages_time_out(
-    nats_proxy: TcpProxy,
+    nats_server: NatsServer, nats_proxy: TcpProxy
 ) -> None:
-    async with open_sink(f"nats://127.0.0.1:{nats_proxy.port}?stream=EVENTS&timeout=1") as sink:
+    async with open_sink(f"{through(nats_proxy, nats_server)}?stream=EVENTS&timeout=1") as sink:
         with nats_proxy.swallow_server(), pytest.raises(SinkUnavailable):
             await sink.publish([new_message()])
 
@@ -129,7 +134,7 @@ async def test_no_server_is_an_unavailable_sink_that_names_the_hosts_and_no_pass
 
 
 async def test_the_second_host_serves_when_the_first_is_down(nats_server: NatsServer) -> None:
-    url = nats_server.url.replace("nats://", "nats://127.0.0.1:1,") + "?stream=EVENTS"
+    url = nats_server.url.replace("@", "@127.0.0.1:1,") + "?stream=EVENTS"
 
     async with open_sink(url) as sink:
         assert await sink.publish([new_message()]) == [Delivered()]
@@ -177,7 +182,8 @@ async def test_credentials_of_the_url_are_used_and_wrong_ones_never_shown(
 
 
 async def test_tls_is_never_left_out_when_it_was_asked_for(nats_server: NatsServer) -> None:
-    url = nats_server.url.replace("nats://", "tls://joe:s3cret@") + "?timeout=0.2"
+    host = nats_server.url.rpartition("@")[2]
+    url = f"tls://joe:s3cret@{host}?timeout=0.2"
 
     with pytest.raises(SinkUnavailable, match=r"secure connection not available"):
         async with open_nats(url):

@@ -14,15 +14,17 @@ from pathlib import Path
 from threading import Event as Flag
 from types import ModuleType
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from uuid import UUID
 
 import psycopg
 import pytest
 from click.testing import CliRunner
+from psycopg.sql import SQL
 from tests._support.letters import relay_all
 from tests._support.own_tables import create, new_event, own_events, polled, write_as_before
 from tests._support.relays import count
+from tests._support.roles import as_role
 from tests._support.waiting import wait_until
 
 from dsql_outbox.cli import main
@@ -69,7 +71,7 @@ def kind(request: pytest.FixtureRequest) -> list[str]:
 def url(database_url: str, kind: list[str]) -> str:
     level = kind[1].replace(" ", "\\ ")
     sign = "&" if "?" in database_url else "?"
-    as_app = database_url.replace("postgres@", "app@")
+    as_app = as_role(database_url, "app")
     return f"{as_app}{sign}options={quote(f'-c default_transaction_isolation={level}')}"
 
 
@@ -80,7 +82,8 @@ def sql(database_url: str, kind: list[str]) -> Iterator[psycopg.Connection]:
         create(connection, kind[0])
         with suppress(psycopg.errors.DuplicateObject):
             connection.execute("CREATE ROLE app")
-        connection.execute("ALTER ROLE app LOGIN")
+        password = urlsplit(database_url).password
+        connection.execute(SQL("ALTER ROLE app LOGIN PASSWORD {}").format(password))
         connection.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO app")
         for command in blocks("sh")[0].splitlines():
             words = [*shlex.split(command)[1:], "--database", database_url]

@@ -8,15 +8,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import psycopg
 import pytest
 from click.testing import CliRunner
 from psycopg import sql as composed
+from tests._support import roles
 from tests._support.doctors import found, run, verdicts
 from tests._support.dsql.server import ON_DSQL
+from tests._support.roles import creation
 
 from dsql_outbox.cli import main
 from dsql_outbox.cli._doctor import CHECKS, LARGE, PROBES
@@ -49,11 +50,10 @@ def proxy(url: str) -> Iterator[PostgresProxy]:
 def as_role(sql: psycopg.Connection[Any], url: str, *grants: str) -> Iterator[str]:
     role = f"role_{uuid4().hex}"
     name = composed.Identifier(role)
-    sql.execute(composed.SQL("CREATE ROLE {} LOGIN").format(name))
+    sql.execute(creation(url, role))
     for grant in ("USAGE ON SCHEMA outbox", *grants):
         sql.execute(composed.SQL(f"GRANT {grant} TO {{}}").format(name))  # type: ignore[arg-type]
-    parts = urlsplit(url)
-    yield urlunsplit(parts._replace(netloc=f"{role}@{parts.hostname}:{parts.port}"))
+    yield roles.as_role(url, role)
     sql.execute(composed.SQL("DROP OWNED BY {}").format(name))
     sql.execute(composed.SQL("DROP ROLE {}").format(name))
 

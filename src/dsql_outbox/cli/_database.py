@@ -74,8 +74,9 @@ def _served(url: str) -> Generator[str]:
     from dsql_outbox.testing import EmbeddedPostgres  # noqa: PLC0415 - only for embedded:
 
     folder = url.removeprefix(_EMBEDDED)
-    with EmbeddedPostgres(Path(folder) if folder else None) as server:
-        yield server.url
+    no_tcp = {"listen_addresses": ""}
+    with EmbeddedPostgres(Path(folder) if folder else None, settings=no_tcp) as server:
+        yield server.socket_url
 
 
 def _is_embedded(url: str | None) -> bool:

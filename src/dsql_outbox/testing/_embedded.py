@@ -2,10 +2,10 @@
 
 import fcntl
 import os
+import secrets
 import signal
 import subprocess
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -18,7 +18,14 @@ from psycopg import sql
 
 from dsql_outbox.outbox import OutboxError, SettingsError
 
-from ._postgres_user import give, hand_over, server_options, wheel_programs
+from ._files import open_log, opened_folder, read_secret, write_secret
+from ._postgres_user import (
+    hand_over,
+    make_for_server,
+    server_options,
+    server_owner,
+    wheel_programs,
+)
 from ._process import EmbeddedServer, ServerProcess, free_port
 
 _HOST: Final = "127.0.0.1"
@@ -26,6 +33,10 @@ _CONNECT: Final = 5  # seconds
 _LOCK: Final = 60.0  # seconds that another process may take to start a server in the same folder
 _INITDB: Final = 60.0  # seconds
 _PID_FILE_LINES: Final = 8
+_SOCKETS: Final = "sockets"
+_PASSWORD_FILE: Final = "pgpass"  # noqa: S105 - its name
+_RULES: Final = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+"""Who gets in: over the socket who may enter its folder, over TCP who has the password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +56,12 @@ class EmbeddedPostgres(EmbeddedServer):
     end. A server that already runs in `folder` is joined, and left running.
     `settings` are server settings, as in ``{"fsync": "off"}``. `programs` is the
     folder of another PostgreSQL's initdb and postgres, instead of the wheel's.
-    Anybody on this machine may connect as user postgres, without a password.
+    Over TCP every role needs a password; that of postgres is random, and in `url`.
+    The socket needs none and lies in a folder that nobody else may enter.
 
-    Started by root it runs as user nobody. Raises on start: `MissingExtra`
-    without the wheel, `SettingsError` for a folder that cannot work,
-    `OutboxError` when the server does not become ready.
+    Started by root it runs as user nobody, whose other processes may enter, too.
+    Raises on start: `MissingExtra` without the wheel, `SettingsError` for a folder
+    that cannot work, `OutboxError` when the server does not become ready.
     """
 
     def __init__(
@@ -64,6 +76,7 @@ class EmbeddedPostgres(EmbeddedServer):
         self._settings = dict(settings)
         self._port = 0
         self._postmaster: _Postmaster | None = None
+        self._password = secrets.token_hex(16)
 
     @property
     def url(self) -> str:
@@ -99,35 +112,53 @@ class EmbeddedPostgres(EmbeddedServer):
             raise SettingsError(
                 f"folder {folder} cannot be made: {error.strerror}; name another"
             ) from error
-        with _only_one(folder):
-            self._postmaster = _running(folder)
-            return None if self._postmaster else self._start_in(folder, scratch)
+        with opened_folder(folder, {os.geteuid(), server_owner()}) as handle:
+            _lock(handle, folder)
+            self._postmaster = _running(folder, handle)
+            if self._postmaster is None:
+                return self._start_in(folder, handle, scratch)
+            self._password = _password_beside(self._postmaster, folder)
+            return None
 
-    def _start_in(self, folder: Path, scratch: Path) -> ServerProcess:
+    def _start_in(self, folder: Path, handle: int, scratch: Path) -> ServerProcess:
         binaries = self._programs or wheel_programs()
-        give(scratch)
+        if not (scratch / _SOCKETS).exists():
+            _prepare(scratch, self._password)
         if not (folder / "PG_VERSION").exists():
             _initialize(binaries, folder)
         command = [str(binaries / "postgres"), "-D", str(folder), *self._flags(scratch)]
-        process = ServerProcess(self._name, command, folder / "server.log", **server_options())
+        log = open_log("server.log", handle, {os.geteuid(), server_owner()})
+        process = ServerProcess(self._name, command, log, **server_options())
         self._process = process  # from here on it is stopped, whatever happens
-        process.wait_until_ready(lambda: self._is_ready(folder, process.pid))
+        process.wait_until_ready(lambda: self._is_ready(handle, process.pid))
+        self._set_password()
         return process
 
-    def _flags(self, sockets: Path) -> Iterator[str]:
+    def _flags(self, scratch: Path) -> Iterator[str]:
         self._port = self._port or free_port()
         own = {
             "listen_addresses": _HOST,
             "port": str(self._port),
-            "unix_socket_directories": str(sockets),
+            # Ours, not that of the data folder, which may let everybody in.
+            "hba_file": str(scratch / "pg_hba.conf"),
+            "unix_socket_directories": str(scratch / _SOCKETS),
             # In its folder, not in /dev/shm, where a killed server would leave it for good.
             "dynamic_shared_memory_type": "mmap",
         }
         for name, value in (own | self._settings).items():
             yield from ("-c", f"{name}={value}")
 
-    def _is_ready(self, folder: Path, pid: int) -> bool:
-        self._postmaster = _read_pid_file(folder)
+    def _set_password(self) -> None:
+        with psycopg.connect(self.socket_url, autocommit=True) as connection:
+            # The server gets the verifier only: what it logs holds no password.
+            verifier = connection.pgconn.encrypt_password(
+                self._password.encode(), b"postgres", b"scram-sha-256"
+            )
+            text = sql.SQL("ALTER ROLE postgres PASSWORD {}").format(verifier.decode())
+            connection.execute(text)
+
+    def _is_ready(self, handle: int, pid: int) -> bool:
+        self._postmaster = _read_pid_file(handle)
         return self._postmaster is not None and self._postmaster.ready and self._known().pid == pid
 
     def _known(self) -> _Postmaster:
@@ -136,16 +167,41 @@ class EmbeddedPostgres(EmbeddedServer):
         return self._postmaster
 
     def _url(self, database: str) -> str:
-        return f"postgresql://postgres@{_HOST}:{self._known().port}/{quote(database, safe='')}"
+        login = f"postgres:{self._password}@{_HOST}:{self._known().port}"
+        return f"postgresql://{login}/{quote(database, safe='')}"
 
     def _execute(self, statement: sql.Composed) -> None:
-        with psycopg.connect(self.url, autocommit=True, connect_timeout=_CONNECT) as connection:
+        with psycopg.connect(
+            self.socket_url, autocommit=True, connect_timeout=_CONNECT
+        ) as connection:
             connection.execute(statement)
+
+
+def _prepare(scratch: Path, password: str) -> None:
+    """What a server needs beside its data, in a folder that its user may pass, not change."""
+    scratch.chmod(0o711)
+    rules = scratch / "pg_hba.conf"
+    rules.write_text(_RULES)
+    rules.chmod(0o644)
+    write_secret(scratch / _PASSWORD_FILE, password)
+    make_for_server(scratch / _SOCKETS)
+
+
+def _password_beside(running: _Postmaster, folder: Path) -> str:
+    found = read_secret(Path(running.sockets).parent / _PASSWORD_FILE)
+    if found is None:
+        raise OutboxError(
+            f"the PostgreSQL in {folder} was not started by this version and this user: "
+            f"stop it (process {running.pid}), and start again"
+        )
+    return found
 
 
 def _initialize(binaries: Path, folder: Path) -> None:
     hand_over(folder)
-    command = [str(binaries / "initdb"), "-D", str(folder), "-U", "postgres", "-A", "trust"]
+    command = [str(binaries / "initdb"), "-D", str(folder), "-U", "postgres"]
+    # Not used by us: what somebody gets who starts a server in this folder by hand.
+    command += ["--auth-local", "peer", "--auth-host", "reject"]
     quick = ["-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions"]
     done = subprocess.run(  # noqa: S603 - our command
         [*command, *quick],
@@ -157,17 +213,6 @@ def _initialize(binaries: Path, folder: Path) -> None:
     )
     if done.returncode != 0:
         raise OutboxError(f"initdb failed in {folder}: {done.stderr.strip()}")
-
-
-@contextmanager
-def _only_one(folder: Path) -> Generator[None]:
-    """Let one process at a time look for a server in `folder` and start one."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        _lock(handle, folder)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _lock(handle: int, folder: Path) -> None:
@@ -183,15 +228,15 @@ def _lock(handle: int, folder: Path) -> None:
             sleep(0.01)
 
 
-def _running(folder: Path) -> _Postmaster | None:
+def _running(folder: Path, handle: int) -> _Postmaster | None:
     """The server that already runs in `folder`, or None."""
-    found = _read_pid_file(folder)
+    found = _read_pid_file(handle)
     if found is None or not found.ready:
         return None
     # After a crash the file stays, and another server may have the port by now: ask.
     try:
         with psycopg.connect(
-            host=_HOST, port=found.port, user="postgres", connect_timeout=_CONNECT
+            host=found.sockets, port=found.port, user="postgres", connect_timeout=_CONNECT
         ) as connection:
             row = connection.execute("SHOW data_directory").fetchone()
     except psycopg.OperationalError:
@@ -199,12 +244,14 @@ def _running(folder: Path) -> _Postmaster | None:
     return found if row and Path(row[0]) == folder.resolve() else None
 
 
-def _read_pid_file(folder: Path) -> _Postmaster | None:
+def _read_pid_file(folder: int) -> _Postmaster | None:
     """What ``postmaster.pid`` says: process, port (line 4), socket folder (5), state (8)."""
     try:
-        lines = (folder / "postmaster.pid").read_text().splitlines()
-    except FileNotFoundError:
+        handle = os.open("postmaster.pid", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
+    except OSError:
         return None
+    with os.fdopen(handle) as file:
+        lines = file.read().splitlines()
     if len(lines) < _PID_FILE_LINES:  # still being written
         return None
     return _Postmaster(int(lines[0]), int(lines[3]), lines[4], ready=lines[7].strip() == "ready")

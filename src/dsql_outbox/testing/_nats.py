@@ -1,5 +1,6 @@
 """A real NATS server with JetStream, from a wheel."""
 
+import secrets
 import shutil
 import signal
 import socket
@@ -9,6 +10,7 @@ from typing import Final
 
 from dsql_outbox.outbox import MissingExtra
 
+from ._files import write_secret
 from ._process import EmbeddedServer, ServerProcess, free_port
 
 _PROGRAM: Final = "nats-server"
@@ -16,7 +18,7 @@ _CONNECT: Final = 1.0  # seconds
 
 
 class NatsServer(EmbeddedServer):
-    """NATS with JetStream on 127.0.0.1, as a context manager.
+    """NATS with JetStream on 127.0.0.1, for clients with the token, as a context manager.
 
     Streams are kept in `folder`; without one, in a temporary folder that is
     removed at the end. Raises `MissingExtra` on start when there is no
@@ -26,16 +28,20 @@ class NatsServer(EmbeddedServer):
     def __init__(self, folder: Path | None = None) -> None:
         super().__init__("NATS", folder, signal.SIGTERM)
         self._port = 0
+        self._token = secrets.token_hex(16)
 
     @property
     def url(self) -> str:
-        """Where clients connect: ``nats://127.0.0.1:PORT``, the same after a restart."""
-        return f"nats://127.0.0.1:{self._port}"
+        """Where clients connect: ``nats://TOKEN@127.0.0.1:PORT``, the same after a restart."""
+        return f"nats://{self._token}@127.0.0.1:{self._port}"
 
     def _launch(self, folder: Path, scratch: Path) -> ServerProcess:
         self._port = self._port or free_port()
         place = ["-a", "127.0.0.1", "-p", str(self._port), "-sd", str(folder)]
-        command = [_program(), "-js", *place]
+        settings = scratch / "nats.conf"  # a command line is open to everybody
+        if not settings.exists():
+            write_secret(settings, f"authorization {{ token: {self._token} }}\n")
+        command = [_program(), "-c", str(settings), "-js", *place]
         process = self._process = ServerProcess(self._name, command, scratch / "nats.log")
         process.wait_until_ready(self._greets)
         return process

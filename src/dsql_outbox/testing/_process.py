@@ -18,6 +18,8 @@ from typing import Any, Final, Self
 
 from dsql_outbox.outbox import OutboxError
 
+from ._files import open_log
+
 _START: Final = 30.0  # seconds a server may take to be ready
 _STOP: Final = 20.0  # seconds it may take to stop before it is killed
 _POLL: Final = 0.005  # seconds between looks
@@ -49,19 +51,25 @@ class ServerProcess:
     it lives until we have finished with it.
     """
 
-    def __init__(self, name: str, command: Sequence[str], log: Path, **options: Any) -> None:
+    def __init__(self, name: str, command: Sequence[str], log: Path | int, **options: Any) -> None:
+        """`log` is a file, or a descriptor to append to and to read, which is ours from now on."""
         self._name = name
-        self._log = log
-        with log.open("ab") as stderr:
-            self._log_start = stderr.tell()
+        if isinstance(log, Path):
+            log = open_log(str(log), None, {os.geteuid()})
+        self._log = os.fdopen(log, "rb")
+        self._log_start = self._log.seek(0, os.SEEK_END)
+        try:
             self._process = subprocess.Popen[bytes](
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,  # never written to: it ends when the last child is gone
-                stderr=stderr,
+                stderr=log,
                 start_new_session=True,
                 **options,
             )
+        except BaseException:
+            self._log.close()
+            raise
 
     @property
     def pid(self) -> int:
@@ -98,6 +106,7 @@ class ServerProcess:
         self._wait_until_gone()
 
     def _wait_until_gone(self) -> None:
+        self._log.close()
         self._process.wait(_STOP)
         stdout = self._process.stdout
         assert stdout is not None  # noqa: S101 - we asked for a pipe
@@ -110,9 +119,8 @@ class ServerProcess:
         raise OutboxError(f"children of {self._name} outlive it by more than {_STOP:.0f} s")
 
     def _tail(self) -> str:
-        with self._log.open("rb") as log:
-            log.seek(self._log_start)
-            lines = log.read().decode(errors="replace").splitlines()
+        self._log.seek(self._log_start)
+        lines = self._log.read().decode(errors="replace").splitlines()
         return " | ".join(lines[-_TAIL:]) or "its log is empty"
 
 

@@ -64,7 +64,12 @@ class _Fronted(EmbeddedPostgres):
     endpoint: DsqlEndpoint | None = None
 
     def __init__(self, folder: Path, programs: Path) -> None:
-        super().__init__(folder / "postgres", settings=_FSYNC_OFF, programs=programs)
+        # ministack logs in as postgres, with no password.
+        rules = folder / "pg_hba.conf"
+        rules.write_text("local all all trust\nhost all all 127.0.0.1/32 trust\n")
+        rules.chmod(0o644)
+        settings = _FSYNC_OFF | {"hba_file": str(rules)}
+        super().__init__(folder / "postgres", settings=settings, programs=programs)
 
     def _url(self, database: str) -> str:
         url = super()._url(database)

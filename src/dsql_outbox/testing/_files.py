@@ -1,0 +1,73 @@
+"""Files and folders that another user may have touched: no link is followed, owners are checked."""
+
+import os
+import stat
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from dsql_outbox.outbox import SettingsError
+
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LINKED: Final = "{} is a link: name the {} itself"
+
+
+@contextmanager
+def opened_folder(folder: Path, owners: Collection[int]) -> Generator[int]:
+    """The descriptor of a folder that one of `owners` has; raises `SettingsError` for others."""
+    try:
+        handle = os.open(folder, _FOLDER)
+    except OSError as error:
+        why = "is a link" if folder.is_symlink() else f"cannot be opened: {error.strerror}"
+        raise SettingsError(f"folder {folder} {why}; name another") from error
+    try:
+        _require_owner(f"folder {folder}", os.fstat(handle), owners)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def open_log(name: str, folder: int | None, owners: Collection[int]) -> int:
+    """Open a log to append to and to read, below the folder of a descriptor; made if missing.
+
+    Raises `SettingsError` for a link, for what is no file, and for a file of another user.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        handle = os.open(name, flags, 0o600, dir_fd=folder)
+    except OSError as error:
+        raise SettingsError(f"log {name} is a link or cannot be opened: remove it") from error
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            raise SettingsError(f"log {name} is a link or no file: remove it")
+        _require_owner(f"log {name}", found, owners)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Write a new file that only its owner may read."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def read_secret(path: Path) -> str | None:
+    """What `write_secret` wrote as this user; None without such a file."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with os.fdopen(handle, encoding="utf-8") as file:
+        found = os.fstat(handle)
+        ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+        return file.read() if ours else None
+
+
+def _require_owner(what: str, found: os.stat_result, owners: Collection[int]) -> None:
+    if found.st_uid not in owners:
+        raise SettingsError(f"{what} belongs to another user; name another")
