@@ -26,7 +26,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-plain test-pooler conformance endpoint faults-writer check fmt lock clean load-million bench-writer bench-relay nemesis nemesis-rolling trace-check zip
+.PHONY: help demo test test-plain test-pooler conformance endpoint repeat faults-writer check fmt lock clean load-million bench-writer bench-relay nemesis nemesis-rolling trace-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,16 @@ demo: $(VENV)/.run ## write 40 events under conflict, relay them to NATS, check 
 
 test: $(VENV)/.dev ## run all tests on real PostgreSQL and real NATS (both from wheels)
 	$(PYTEST)
+
+repeat: $(VENV)/.dev ## run the tests N times beside LOAD busy loops; stop at the first run that fails (PARTS=tests/..)
+	@trap 'kill $$busy 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
+	for loop in $$(seq 1 $(or $(LOAD),0)); do (while :; do :; done) & busy="$$busy $$!"; done; \
+	for run in $$(seq 1 $(or $(N),10)); do \
+		printf '\n+ run %s of %s\n' $$run $(or $(N),10); started=$$(date +%s); \
+		$(PYTEST) $(PARTS) || { printf '\nrun %s failed; seconds of those before it:%s\n' $$run "$${took:- none}"; exit 1; }; \
+		took="$$took $$(($$(date +%s) - started))"; \
+	done; \
+	printf '\nno run failed; seconds of each:%s\n' "$$took"
 
 faults-writer: $(VENV)/.dev ## run N random fault schedules against the writer, from SEED
 	$(BIN)/python -m benchmarks.faults_writer $(or $(N),1000) $(or $(SEED),1)

@@ -17,8 +17,8 @@ BESIDE_THE_CLONE = re.compile(r"\.\./shared\b")
 
 
 def files_in_git() -> list[Path]:
-    """Every file that is in git or could be added, symlinked folders not followed."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    """Every file that is in git, symlinked folders not followed: no venv in the checkout."""
+    command = ["git", "ls-files", "-z"]
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     paths = (ROOT / name for name in listed.split("\0") if name)
     return [path for path in paths if path.is_file()]

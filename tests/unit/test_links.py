@@ -17,7 +17,7 @@ PATH = re.compile(
 
 
 def in_git(*patterns: str) -> list[Path]:
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *patterns]
+    command = ["git", "ls-files", "-z", *patterns]
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
 
