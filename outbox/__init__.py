@@ -1,5 +1,8 @@
 """The vocabulary that writer and publisher share, and the way to the database."""
 
+from . import _libpq as _libpq  # before the modules that import the driver
+
+# isort: split
 from ._connection import AsyncConnection, Connection
 from ._database import DEFAULT_SCHEMA, Database
 from ._errors import (

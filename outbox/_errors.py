@@ -8,6 +8,8 @@ raised unchanged, so `except psycopg.errors.SerializationFailure` keeps working.
 
 from uuid import UUID
 
+from ._extras import install_command
+
 
 class OutboxError(Exception):
     """The base of all errors that this library defines."""
@@ -18,10 +20,14 @@ class SettingsError(OutboxError, ValueError):
 
 
 class MissingExtra(OutboxError, ImportError):  # noqa: N818 - reads as what happened
-    """A package of an extra is not installed; the text names the command that installs it."""
+    """A package of an extra is not installed; the text names the command that installs it.
 
-    def __init__(self, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the extra [{extra}]: pip install 'dsql-outbox[{extra}]'")
+    `instead` names what serves as well and is no extra.
+    """
+
+    def __init__(self, extra: str, purpose: str, *, instead: str = "") -> None:
+        wanted = f"the extra [{extra}]" + (f" or {instead}" if instead else "")
+        super().__init__(f"{purpose} needs {wanted}: {install_command(extra)}")
         self.extra = extra
 
 

@@ -1,9 +1,8 @@
 """``make zip``: the function for AWS Lambda, build/lambda-x86_64.zip and build/lambda-arm64.zip.
 
 Holds the handler, this project's wheel and the locked versions of what they need,
-with the extras for Aurora DSQL and for OTLP, as wheels for Lambda's systems. Left
-out: the command line's packages, and all of botocore's descriptions of services
-but those that signing in to a cluster takes.
+with the extras for libpq, Aurora DSQL and OTLP, as wheels for Lambda's systems. Left
+out: botocore's descriptions of services, but those that signing in to a cluster takes.
 """
 
 import argparse
@@ -26,8 +25,7 @@ PLATFORMS = {"x86_64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28
 MACHINES = {"x86_64": 62, "arm64": 183}
 """The machine in an ELF file's header (EM_X86_64, EM_AARCH64)."""
 
-UNUSED = ("click", "rich")
-"""For the command line only."""
+EXTRAS = ("binary", "dsql", "otlp")
 
 SERVICES = {"dsql", "sts"}
 """Folders of botocore/data that are kept: the tokens, and roles by web identity."""
@@ -66,10 +64,10 @@ def build_wheel(folder: Path) -> Path:
 def requirements(folder: Path) -> Path:
     """The locked versions of what the function needs."""
     found = folder / "requirements.txt"
-    unused = [word for name in UNUSED for word in ("--prune", name)]
+    extras = [word for name in EXTRAS for word in ("--extra", name)]
     run(
         "export", "--quiet", "--frozen", "--no-dev", "--no-emit-project",
-        "--extra", "dsql", "--extra", "otlp", *unused, "--output-file", found,
+        *extras, "--output-file", found,
     )  # fmt: skip
     return found
 

@@ -96,7 +96,8 @@ if not TYPE_CHECKING:  # a checker must go by the names above, not by a function
             return version("dsql-outbox")
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        room = import_module(f".{_ELSEWHERE.get(name, 'outbox')}", __name__)
+        outbox = import_module(".outbox", __name__)  # first: it tells that libpq is missing
+        room = import_module(f".{_ELSEWHERE[name]}", __name__) if name in _ELSEWHERE else outbox
         globals()[name] = value = getattr(room, name)
         return value
 

@@ -143,7 +143,7 @@ def test_a_missing_extra_is_named(
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", endpoint)
     with (
-        pytest.raises(MissingExtra, match=rf"pip install 'dsql-outbox\[{extra}\]'"),
+        pytest.raises(MissingExtra, match=rf"needs the extra \[{extra}\]: pip install "),
         metering("test", prometheus=extra == "prometheus"),
     ):
         pass

@@ -245,7 +245,7 @@ def test_without_the_extra_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
 
     with (
-        pytest.raises(MissingExtra, match=r"pip install 'dsql-outbox\[otlp\]'"),
+        pytest.raises(MissingExtra, match=r"needs the extra \[otlp\]: pip install "),
         tracing("writer", endpoint="http://127.0.0.1:9"),
     ):
         pass

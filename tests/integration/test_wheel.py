@@ -4,6 +4,7 @@ Built with the setuptools of this environment and filled from uv's cache, which
 `make` has filled before: no request leaves the machine.
 """
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -41,12 +42,23 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of a new environment that has the wheel, its dependencies and no extra."""
-    venv, lock = tmp_path_factory.mktemp("venv"), wheel.with_name("pylock.toml")
-    python = venv / "bin" / "python"
+    """The Python of a new environment that has the command and no other extra."""
+    return environment(wheel, tmp_path_factory.mktemp("venv"), "binary", "cli")
+
+
+@pytest.fixture(scope="module")
+def producer(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a new environment that has what a producer needs, and no command."""
+    return environment(wheel, tmp_path_factory.mktemp("producer"), "binary")
+
+
+def environment(wheel: Path, venv: Path, *extras: str) -> Path:
+    """The Python of a new environment in `venv` that has the wheel and what these extras need."""
+    python, lock = venv / "bin" / "python", venv / "pylock.toml"
     run("uv", "venv", "--quiet", "--python", sys.executable, "--allow-existing", venv)
     export = ["--frozen", "--no-dev", "--no-emit-project", "--format", "pylock.toml"]
-    run("uv", "export", "--quiet", *export, "-o", lock, cwd=ROOT)
+    wanted = [f"--extra={extra}" for extra in extras]
+    run("uv", "export", "--quiet", *export, *wanted, "-o", lock, cwd=ROOT)
     run("uv", "pip", "install", "--quiet", "--python", python, "-r", lock)
     run("uv", "pip", "install", "--quiet", "--python", python, "--no-deps", wheel)
     return python
@@ -67,18 +79,22 @@ def run(*command: object, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def refused(*command: object, cwd: Path) -> str:
+def refused(*command: object, cwd: Path, **variables: str) -> str:
     """What a command that must fail prints to standard error; it must exit with code 2."""
-    done = finished([str(word) for word in command], cwd)
+    done = finished([str(word) for word in command], cwd, **variables)
     assert (done.returncode, done.stdout) == (2, "")
     return done.stderr
 
 
-def finished(words: list[str], cwd: Path | None) -> subprocess.CompletedProcess[str]:
+def finished(
+    words: list[str], cwd: Path | None, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """The command's end; it cannot see this checkout, nor settings of whoever runs the tests."""
     hidden = ("PYTHONPATH", "DSQL_OUTBOX_", "OTEL_")
     env = {name: value for name, value in environ.items() if not name.startswith(hidden)}
-    return subprocess.run(words, cwd=cwd, env=env, check=False, capture_output=True, text=True)
+    return subprocess.run(
+        words, cwd=cwd, env=env | variables, check=False, capture_output=True, text=True
+    )
 
 
 def shipped(suffix: str) -> Iterator[str]:
@@ -157,4 +173,71 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install(
 ) -> None:
     text = refused(python.with_name("dsql-outbox"), *words, cwd=tmp_path)
     assert len(text.splitlines()) == 1
-    assert f"pip install 'dsql-outbox[{extra}]'" in text
+    assert f" needs the extra [{extra}]: pip install 'dsql-outbox[{extra}] @ file://" in text
+
+
+USE = """
+import asyncio
+import sys
+from dsql_outbox import AsyncWriter, Database, Entity, Event, Publisher, Writer, open_sink
+from dsql_outbox.schema import apply
+
+event = lambda number: Event.new("Car Sold", "CarSold", [Entity("Car", number, {})])
+
+async def main(database):
+    async with AsyncWriter(database) as writer:
+        await writer.write(event("2"))
+    async with open_sink("jsonl:messages.jsonl") as sink:
+        await Publisher(database, sink).run(until_empty=True)
+
+database = Database(sys.argv[1])
+apply(database)
+with Writer(database) as writer:
+    writer.write(event("1"))
+asyncio.run(main(database))
+print(*{name.partition(".")[0] for name in sys.modules} & {"click", "rich"})
+"""
+
+
+def test_a_producer_writes_and_relays_without_the_command_line(
+    producer: Path, tmp_path: Path, database_url: str
+) -> None:
+    listed = run("uv", "pip", "list", "--format=freeze", "--python", producer)
+    assert {"click", "rich"} & {line.partition("==")[0] for line in listed.splitlines()} == set()
+    assert run(producer, "-c", USE, database_url, cwd=tmp_path) == "\n"
+    assert len((tmp_path / "messages.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_command_without_its_extra_names_an_install_command_that_works(
+    producer: Path, wheel: Path, tmp_path: Path
+) -> None:
+    text = refused(producer.with_name("dsql-outbox"), "--version", cwd=tmp_path)
+    told, _, command = text.partition(": pip install ")
+    assert told == "Error: the command dsql-outbox needs the extra [cli]"
+    (wanted,) = shlex.split(command)
+    assert wanted == f"dsql-outbox[cli] @ {wheel.as_uri()}"
+    run("uv", "pip", "install", "--offline", "--no-deps", "--target", tmp_path, wanted)
+    assert (tmp_path / "dsql_outbox").is_dir()
+
+
+NO_LIBPQ = {"PSYCOPG_IMPL": "c"}
+"""The driver is asked for an implementation that is not installed: it fails as without libpq."""
+
+
+def test_the_command_without_libpq_is_one_line(python: Path, tmp_path: Path) -> None:
+    text = refused(python.with_name("dsql-outbox"), "status", cwd=tmp_path, **NO_LIBPQ)
+    assert len(text.splitlines()) == 1
+    assert text.startswith(
+        "Error: psycopg needs the extra [binary] or the system's libpq: pip install "
+        "'dsql-outbox[binary] @ file://"
+    )
+
+
+@pytest.mark.parametrize("name", ["Event", "MissingExtra", "Publisher", "Writer"])
+def test_the_library_without_libpq_raises_missing_extra(
+    producer: Path, tmp_path: Path, name: str
+) -> None:
+    code = f"from dsql_outbox import {name}"
+    done = finished([str(producer), "-c", code], tmp_path, **NO_LIBPQ)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("dsql_outbox.outbox._errors.MissingExtra: psycopg needs the extra [bin")

@@ -287,9 +287,7 @@ def test_without_the_connector_the_extra_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "dsql_core", None)
     with pytest.raises(MissingExtra) as caught:
         Database(URL)
-    assert str(caught.value) == (
-        "a dsql:// database needs the extra [dsql]: pip install 'dsql-outbox[dsql]'"
-    )
+    assert str(caught.value).startswith("a dsql:// database needs the extra [dsql]: pip install ")
 
 
 def test_a_token_is_in_no_text(caplog: pytest.LogCaptureFixture) -> None:

@@ -21,6 +21,7 @@ from dsql_outbox.outbox import (
     require_positive,
 )
 from dsql_outbox.outbox import _errors as module
+from dsql_outbox.outbox._extras import install_command
 
 ID = UUID("0b6f3c1e-7a52-4d0e-9c41-5f2f8d3a1101")
 
@@ -54,7 +55,7 @@ def test_an_error_is_also_what_python_calls_it(error: type, python: type) -> Non
     [
         (
             MissingExtra("nats", "a nats:// sink"),
-            "a nats:// sink needs the extra [nats]: pip install 'dsql-outbox[nats]'",
+            f"a nats:// sink needs the extra [nats]: {install_command('nats')}",
         ),
         (
             InvalidEvent("entities[0].entityHeader.entityId", "must not be empty"),

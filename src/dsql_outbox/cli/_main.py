@@ -48,6 +48,7 @@ class LazyGroup(click.Group):
         found = self._subcommands.get(cmd_name)
         if found is None:
             return None
+        import_module("dsql_outbox.outbox")  # first: it tells that libpq is missing
         module = import_module(f"{__package__}.{found.module}")
         return cast("click.Command", getattr(module, cmd_name.replace("-", "_")))
 

@@ -1,0 +1,72 @@
+"""What an installation brings: the packages of the core, and extras that are documented."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = {
+    name: [Requirement(line) for line in lines]
+    for name, lines in PROJECT["optional-dependencies"].items()
+}
+CORE = [Requirement(line) for line in PROJECT["dependencies"]]
+TEXTS = [
+    path
+    for pattern in ("*.md", "docs/*.md", "examples/*/*.md", "examples/systemd/*")
+    for path in ROOT.glob(pattern)
+]
+
+
+def reached(extra: str) -> Iterator[str]:
+    """The extra, and those that it is made of."""
+    yield extra
+    for requirement in EXTRAS[extra]:
+        if requirement.name == PROJECT["name"]:
+            for part in requirement.extras:
+                yield from reached(part)
+
+
+def test_the_core_needs_four_packages_and_no_other() -> None:
+    names = {f"{each.name}{sorted(each.extras) or ''}" for each in CORE}
+    assert names == {"anyio", "msgspec", "opentelemetry-sdk", "psycopg['pool']"}
+
+
+def test_a_package_is_given_a_version_once() -> None:
+    versions = [
+        each.name
+        for requirements in (CORE, *EXTRAS.values())
+        for each in requirements
+        if each.specifier
+    ]
+    assert sorted(versions) == sorted(set(versions))
+    named = {each.name for requirements in EXTRAS.values() for each in requirements}
+    assert named - set(versions) == {PROJECT["name"]}
+
+
+def test_all_is_every_extra_and_demo_is_what_the_demo_needs() -> None:
+    assert set(reached("all")) == set(EXTRAS)
+    assert set(reached("demo")) == {"demo", "binary", "cli", "embedded", "nats"}
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_the_readme_says_what_each_extra_is_for(extra: str) -> None:
+    table = (ROOT / "README.md").read_text().partition("| extra | for |")[2].partition("\n\n")[0]
+    first_column = [row.split("|")[1] for row in table.splitlines() if row.startswith("|")]
+    assert any(f"`{extra}`" in cell for cell in first_column)
+
+
+def test_install_commands_in_texts_name_extras_that_exist_and_a_clone() -> None:
+    found = {
+        wanted
+        for path in TEXTS
+        for wanted in re.findall(r"pip install '([^']+)'", path.read_text())
+    }
+    assert len(found) > 2
+    for wanted in found:
+        (extras,) = re.findall(r"^\.\[([a-z,]+)\]$", wanted)
+        assert set(extras.split(",")) <= set(EXTRAS), wanted
