@@ -14,6 +14,7 @@ fast, `_session` is their connection.
 from ._dead_letters import MAX_REPLAYED, DeadLetters
 from ._failures import Failure, FailureFilter, Failures
 from ._letters import DeadLetter, LetterFilter
+from ._liveness import is_alive
 from ._publisher import Publisher
 from ._replay import Replay
 from ._requeue import Replayed
@@ -48,5 +49,6 @@ __all__ = [
     "Retry",
     "Round",
     "Sink",
+    "is_alive",
     "open_sink",
 ]

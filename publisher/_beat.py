@@ -14,7 +14,7 @@ class LeaseTable(Protocol):
     """
 
     async def announce(self, owner: str) -> None:
-        """Say that a publisher is alive and able."""
+        """Say that a publisher is alive and able, and how long its leases last."""
         ...
 
     async def withdraw(self, owner: str) -> None:

@@ -7,10 +7,11 @@ from typing import Any, Final
 
 import psycopg
 
-from dsql_outbox.outbox import AsyncConnection, Database, OneProcess, array_literal
+from dsql_outbox.outbox import AsyncConnection, Database, OneProcess, SchemaError, array_literal
 from dsql_outbox.schema import statement
 
-from ._ownership import PRUNE_AFTER, Lease, Peer, Snapshot
+from ._liveness import DEFAULT_LEASE, PRUNE_AFTER
+from ._ownership import Lease, Peer, Snapshot
 from ._settings import PublisherSettings
 
 _CONFLICTS: Final = {"40001", "40P01"}
@@ -32,8 +33,9 @@ class SqlLeaseTable:
         self._process = OneProcess("a publisher's leases")
 
     async def announce(self, owner: str) -> None:
-        """Say that a publisher is alive and able."""
-        await self._retried("publisher_announce", {"owner": owner})
+        """Say that a publisher is alive and able, and how long its leases last."""
+        parameters = {"owner": owner, "lease": self._settings.lease}
+        await self._retried("publisher_announce", parameters)
 
     async def withdraw(self, owner: str) -> None:
         """Take that back."""
@@ -43,9 +45,10 @@ class SqlLeaseTable:
         """Read all leases and publishers at one time."""
         leases: list[Lease] = []
         peers: list[Peer] = []
-        for shard, owner, epoch, expires_in, seen_at, age in await self._retried("lease_list", {}):
+        for row in await self._retried("lease_list", {}):
+            shard, owner, epoch, expires_in, seen_at, age, lease = row
             if shard is None:
-                peers.append(Peer(owner, seen_at, age))
+                peers.append(Peer(owner, seen_at, age, lease))
             else:
                 leases.append(Lease(shard, owner, epoch, -inf if owner is None else expires_in))
         return Snapshot(leases, peers)
@@ -64,7 +67,8 @@ class SqlLeaseTable:
 
     async def prune(self) -> None:
         """Forget publishers that died long ago."""
-        await self._retried("publisher_prune", {"seconds": PRUNE_AFTER * self._settings.lease})
+        parameters = {"leases": PRUNE_AFTER, "default": DEFAULT_LEASE}
+        await self._retried("publisher_prune", parameters)
 
     def drop(self) -> None:
         """Give the connection up at once."""
@@ -114,6 +118,11 @@ class SqlLeaseTable:
             query = statement(name, self._database.schema)
             cursor = await connection.execute(query, parameters)
             return await cursor.fetchall() if cursor.description else []
+        except psycopg.errors.UndefinedColumn as error:
+            raise SchemaError(
+                f"schema {self._database.schema} is older than this version: "
+                "run `dsql-outbox schema apply`"
+            ) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             if error.sqlstate not in _CONFLICTS:
                 self.drop()

@@ -17,13 +17,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from ._liveness import is_alive, is_forgotten
 from ._settings import PublisherSettings
 
 REST: Final = 10
 """How many times `broker_patience` one stays away after giving its shards to others."""
-
-PRUNE_AFTER: Final = 10
-"""Leases after which the row of a publisher that died is deleted."""
 
 
 class Lease(NamedTuple):
@@ -39,11 +37,15 @@ class Lease(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """A publisher that announced itself at `seen_at`, `age` seconds before it was read."""
+    """A publisher that announced itself at `seen_at`, `age` seconds before it was read.
+
+    `lease` is how long its leases last; None if it has not written that.
+    """
 
     owner: str
     seen_at: float
     age: float
+    lease: float | None
 
 
 class Snapshot(NamedTuple):
@@ -167,7 +169,7 @@ class Ownership:
             renew={s: held.epoch for s, held in self._held.items() if s not in release},
             release=release,
             take=self._wanted(seen.leases, share - len(self._held)),
-            prune=any(peer.age > PRUNE_AFTER * self._settings.lease for peer in seen.peers),
+            prune=any(is_forgotten(peer.age, peer.lease) for peer in seen.peers),
             again=self._again(seen.leases),
         )
 
@@ -201,7 +203,7 @@ class Ownership:
         One that dies as soon as it starts, again and again, must not make
         others hand shards over that it never takes.
         """
-        alive = [p for p in peers if p.age < self._settings.lease and p.owner != self.owner]
+        alive = [p for p in peers if is_alive(p.age, p.lease) and p.owner != self.owner]
         self._proven = {
             p.owner
             for p in alive

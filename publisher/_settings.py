@@ -9,6 +9,8 @@ from dsql_outbox.outbox import (
     require_positive,
 )
 
+from ._liveness import DEFAULT_LEASE
+
 
 @dataclass(frozen=True, kw_only=True)
 class PublisherSettings:
@@ -47,7 +49,7 @@ class PublisherSettings:
     backoff_cap: float = 300.0
     breaker_failures: int = 5
     breaker_open: float = 5.0
-    lease: float = 10.0
+    lease: float = DEFAULT_LEASE
     renew: float = 3.0
     margin: float = 1.0
     grace: float = 2.0

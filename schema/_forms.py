@@ -71,6 +71,7 @@ _INDEX: Final = re.compile(
 )
 _BACKFILL: Final = re.compile(r"UPDATE \{schema\}\.(\w+)\s+SET (.+?)\s+WHERE (.+)", re.DOTALL)
 _FULL_NAMES: Final = {
+    "float8": "double precision",
     "int": "integer",
     "timestamptz": "timestamp with time zone",
     "varchar": "character varying",

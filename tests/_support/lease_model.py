@@ -19,6 +19,8 @@ from dsql_outbox.publisher._beat import beat
 from dsql_outbox.publisher._ownership import Lease, Ownership, Peer, Snapshot
 
 SETTINGS = PublisherSettings(lease=10, renew=3, margin=1, grace=2, broker_patience=4, drain=3)
+SHORT = PublisherSettings(lease=5, renew=1.5, margin=0.5, grace=2, broker_patience=4, drain=3)
+LONG = PublisherSettings(lease=20, renew=6, margin=2, grace=4, broker_patience=4, drain=3)
 DRIFT = 0.05
 SKEW = 1.4  # seconds between the clocks of two nodes of the database
 
@@ -67,6 +69,8 @@ class Tables:
     def __init__(self, shards: int, clock: Callable[[], float]) -> None:
         self.leases = {shard: _Row() for shard in range(shards)}
         self.seen_at: dict[str, float] = {}
+        self.settings: dict[str, PublisherSettings] = {}
+        """Of every publisher that there ever was: what its statements say."""
         self._clock = clock
 
     def owners(self) -> dict[int, tuple[str | None, int]]:
@@ -90,7 +94,7 @@ class Tables:
 
     async def take(self, owner: str, epochs: Mapping[int, int]) -> Collection[int]:
         def may(row: _Row) -> bool:
-            over = row.expires_at < self._clock() - SETTINGS.grace
+            over = row.expires_at < self._clock() - self.settings[owner].grace
             return row.owner in {None, owner} or over
 
         def change(row: _Row) -> None:
@@ -101,8 +105,9 @@ class Tables:
 
     async def prune(self) -> None:
         def prune() -> None:
-            oldest = self._clock() - 10 * SETTINGS.lease
-            self.seen_at = {o: at for o, at in self.seen_at.items() if at >= oldest}
+            now, lease = self._clock(), self._lease
+            kept = {o: at for o, at in self.seen_at.items() if now - at <= 10 * lease(o)}
+            self.seen_at = kept
 
         await _Statement(prune)
 
@@ -124,12 +129,17 @@ class Tables:
         return await _Statement(apply)  # type: ignore[no-any-return]
 
     def _extend(self, row: _Row) -> None:
-        row.expires_at = self._clock() + SETTINGS.lease
+        assert row.owner is not None
+        row.expires_at = self._clock() + self._lease(row.owner)
+
+    def _lease(self, owner: str) -> float:
+        return self.settings[owner].lease
 
     def _look(self) -> Snapshot:
         now = self._clock()
         leases = [Lease(s, r.owner, r.epoch, r.expires_at - now) for s, r in self.leases.items()]
-        return Snapshot(leases, [Peer(o, at, now - at) for o, at in self.seen_at.items()])
+        peers = [Peer(o, at, now - at, self._lease(o)) for o, at in self.seen_at.items()]
+        return Snapshot(leases, peers)
 
 
 def _free(row: _Row) -> None:
@@ -186,9 +196,12 @@ class Cluster:
 
     # --- what a test does --------------------------------------------------------------
 
-    def start(self, rate: float = 1.0, offset: float = 0.0) -> Member:
+    def start(
+        self, rate: float = 1.0, offset: float = 0.0, settings: PublisherSettings = SETTINGS
+    ) -> Member:
         """Start a publisher."""
-        member = Member(f"p{next(self._numbers)}", rate, offset)
+        member = Member(f"p{next(self._numbers)}", rate, offset, settings)
+        self.tables.settings[member.name] = settings
         self.members.append(member)
         self._at(0, lambda: self._beat(member), member)
         self._at(0, lambda: self._begin(member), member)

@@ -56,7 +56,7 @@ async def test_thousands_of_dead_publishers_keep_none_from_its_start(
     governed: GovernedPostgres, tables: Tables
 ) -> None:
     tables.execute(
-        "INSERT INTO outbox.outbox_publishers"
+        "INSERT INTO outbox.outbox_publishers (owner, seen_at)"
         " SELECT 'dead-' || n, now() - interval '1 day' FROM generate_series(1, 3001) n"
     )
     async with Publisher(Database(governed.url), MemorySink()) as publisher:

@@ -89,7 +89,10 @@ def writer_url(sql: psycopg.Connection[Any], url: str) -> Iterator[str]:
 
 
 def test_a_healthy_database_is_told_check_by_check(url: str, sql: psycopg.Connection[Any]) -> None:
-    sql.execute("INSERT INTO outbox.outbox_publishers VALUES ('me', clock_timestamp())")
+    sql.execute(
+        "INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds)"
+        " VALUES ('me', clock_timestamp() - interval '30 s', 60)"
+    )
     told = found(run(url, "--json"))
     assert list(told) == list(CHECKS)
     assert set(verdicts(told).values()) == {"ok"}

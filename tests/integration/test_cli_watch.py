@@ -100,21 +100,24 @@ def test_publishers_are_alive_until_they_were_not_seen_for_a_lease(
     url: str, sql: psycopg.Connection[Any]
 ) -> None:
     sql.execute(
-        "INSERT INTO outbox.outbox_publishers VALUES ('relay-a', clock_timestamp()),"
-        " ('relay-b', clock_timestamp() - interval '70 s')"
+        "INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds)"
+        " SELECT 'relay-' || name, clock_timestamp() - age * interval '1 s', lease"
+        " FROM (VALUES ('a', 0, 60), ('b', 70, 60), ('c', 40, 60), ('d', 3, 2), ('e', 1, NULL),"
+        " ('f', 12, NULL)) AS v(name, age, lease)"
     )
     with watch(url, "--json") as command:
         look = json.loads(command.line())
     assert (look["breaker"], look["rates"], look["unreachable"]) == ("unknown", None, None)
     seen = look["status"]["publishers"]
-    assert [(each["owner"], each["alive"]) for each in seen] == [
-        ("relay-a", True),
-        ("relay-b", False),
-    ]
-    assert 70 <= seen[1]["seenSeconds"] < 90
+    assert {each["owner"][-1]: each["alive"] for each in seen} == {
+        "a": True, "b": False, "c": True, "d": False, "e": True, "f": False,
+    }  # fmt: skip
+    assert 70 <= seen[-1]["seenSeconds"] < 90
+    assert [each["leaseSeconds"] for each in seen if each["owner"] == "relay-c"] == [60]
+    sql.execute("DELETE FROM outbox.outbox_publishers WHERE owner = 'relay-e'")
     with Command("status", "--database", url) as command:
         shown = command.wait().out.decode().splitlines()
-    assert "publishers    1 alive" in shown
+    assert "publishers    2 alive" in shown
     assert any(line.split()[:4] == ["relay-b", "no", "1", "min"] for line in shown)
 
 

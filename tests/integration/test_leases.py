@@ -135,19 +135,6 @@ async def test_a_look_tells_times_by_the_clock_of_the_database(table: SqlLeaseTa
     assert (await table.look()).peers == []
 
 
-async def test_publishers_that_died_long_ago_are_forgotten(
-    table: SqlLeaseTable, sql: psycopg.Connection
-) -> None:
-    for owner in ("dead", "alive"):
-        await table.announce(owner)
-    sql.execute(
-        "UPDATE outbox.outbox_publishers SET seen_at = seen_at - interval '11 s'"
-        " WHERE owner = 'dead'"
-    )
-    await table.prune()
-    assert [peer.owner for peer in (await table.look()).peers] == ["alive"]
-
-
 @pytest.mark.usefixtures("database")
 async def test_a_conflict_on_many_rows_is_asked_again_row_by_row(database_url: str) -> None:
     with PostgresProxy(database_url) as proxy:

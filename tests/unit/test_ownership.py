@@ -54,8 +54,8 @@ class Unanswered:
 
 def look(own: Ownership, leases: list[Lease], now: float, *others: str) -> Plan:
     """Plan by a look at leases and at others, who were seen before."""
-    own.plan(Snapshot(leases, [Peer(o, now - 3, 3) for o in others]), now)
-    return own.plan(Snapshot(leases, [Peer(o, now, 0) for o in others]), now)
+    own.plan(Snapshot(leases, [Peer(o, now - 3, 3, 10) for o in others]), now)
+    return own.plan(Snapshot(leases, [Peer(o, now, 0, 10) for o in others]), now)
 
 
 def test_what_is_free_is_taken_up_to_the_share() -> None:
@@ -134,7 +134,7 @@ def test_a_release_without_an_answer_is_asked_again_and_the_shard_stays_unused()
 async def test_what_was_not_answered_is_not_believed() -> None:
     own = own_with(0, 1)
     look(own, mine(0, 1), 1, "you")
-    table = Unanswered(Snapshot(mine(0, 1), [Peer("you", 2, 0)]))
+    table = Unanswered(Snapshot(mine(0, 1), [Peer("you", 2, 0, 10)]))
     with pytest.raises(TimeoutError):
         await beat(own, table, lambda: 5.0)
     assert own.shards == {0, 1}
@@ -160,15 +160,44 @@ def test_the_same_share_moves_nothing() -> None:
 def test_a_publisher_counts_when_it_was_seen_alive_twice() -> None:
     own = own_with(0, 1)
     for n in range(5):
-        starts_and_dies = Peer(f"p{n}", n, 0.5)
+        starts_and_dies = Peer(f"p{n}", n, 0.5, 10)
         assert not own.plan(Snapshot(mine(0, 1), [starts_and_dies]), n).release
     assert look(own, mine(0, 1), 9, "you").release
 
 
 def test_old_publishers_are_pruned() -> None:
     own = own_with(0)
-    assert not own.plan(Snapshot(mine(0), [Peer("dead", 0, 99)]), 1).prune
-    assert own.plan(Snapshot(mine(0), [Peer("dead", 0, 101)]), 1).prune
+    assert not own.plan(Snapshot(mine(0), [Peer("dead", 0, 99, 10)]), 1).prune
+    assert own.plan(Snapshot(mine(0), [Peer("dead", 0, 101, 10)]), 1).prune
+
+
+@pytest.mark.parametrize(
+    ("lease", "age", "counts"),
+    [
+        (60, 59, True),
+        (60, 61, False),
+        (2, 1.9, True),
+        (2, 2.1, False),
+        (None, 9.9, True),
+        (None, 10.1, False),
+    ],
+)
+def test_another_counts_for_a_lease_of_its_own(
+    lease: float | None, age: float, counts: bool
+) -> None:
+    own = own_with(0, 1)
+    own.plan(Snapshot(mine(0, 1), [Peer("you", 1, 0, lease)]), 1)
+    plan = own.plan(Snapshot(mine(0, 1), [Peer("you", 2, age, lease)]), 2)
+    assert bool(plan.release) is counts
+
+
+@pytest.mark.parametrize(("lease", "forgotten"), [(60, 600), (2, 20), (None, 100)])
+def test_another_is_pruned_after_ten_leases_of_its_own(
+    lease: float | None, forgotten: float
+) -> None:
+    own = own_with(0)
+    assert not own.plan(Snapshot(mine(0), [Peer("dead", 0, forgotten - 1, lease)]), 1).prune
+    assert own.plan(Snapshot(mine(0), [Peer("dead", 0, forgotten + 1, lease)]), 1).prune
 
 
 def test_who_stops_releases_all_but_what_a_round_works_on_and_takes_nothing() -> None:

@@ -1,7 +1,9 @@
 """Any schedule of faults: no shard has two owners, and none stays without one."""
 
 import math
+from typing import ClassVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -11,25 +13,23 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from tests._support.lease_model import DRIFT, SETTINGS, SKEW, Cluster, Fate, Member
+from tests._support.lease_model import (
+    DRIFT,
+    LONG,
+    SETTINGS,
+    SHORT,
+    SKEW,
+    Cluster,
+    Fate,
+    Member,
+)
 
+from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher._ownership import REST
 
 MOST = 5
 
 SLOWEST = 1 - DRIFT
-
-OWNED = (SETTINGS.lease + SETTINGS.grace + SKEW + 2 * SETTINGS.renew) / SLOWEST
-"""Seconds without faults after which every shard has an owner that sends."""
-
-HANDED_OVER = 2 * SETTINGS.renew / SLOWEST
-"""Seconds for which a shard has no owner when one publisher leaves it to another."""
-
-BALANCED = OWNED + 3 * SETTINGS.renew / SLOWEST
-"""Seconds after which nobody has more than its share, and nothing moves any more."""
-
-RESTED = REST * SETTINGS.broker_patience / SLOWEST + BALANCED
-"""The same is so much later when the broker of a publisher had failed."""
 
 rates = st.sampled_from([1 - DRIFT, 1 - DRIFT, 1, 1 + DRIFT])
 times = st.sampled_from([0.1, 0.5, 1, 3, 8, 9, 10, 11, 12, 13, 15])
@@ -37,8 +37,25 @@ lags = st.sampled_from([0.01, 0.01, 0.5, 1, 2, 2.9, 4, 8, 13, math.inf])
 fates = st.builds(Fate, lags, lags, st.sampled_from([0, 0, 0, 1, 5, 9, 12, 13, 15]))
 
 
+class Limits:
+    """Seconds without faults after which all is well; `slowest` has the longest times of all."""
+
+    def __init__(self, slowest: PublisherSettings) -> None:
+        wait = slowest.lease + slowest.grace + SKEW + 2 * slowest.renew
+        self.owned = wait / SLOWEST
+        """Every shard has an owner that sends."""
+        self.handed_over = 2 * slowest.renew / SLOWEST
+        """So long a shard has no owner when one publisher leaves it to another."""
+        self.balanced = self.owned + 3 * slowest.renew / SLOWEST
+        """Nobody has more than its share, and nothing moves any more."""
+        self.rested = REST * slowest.broker_patience / SLOWEST + self.balanced
+        """The same is so much later when the broker of a publisher had failed."""
+
+
 class Publishers(RuleBasedStateMachine):
     """Every step is a fault, or time that goes by."""
+
+    kinds: ClassVar[tuple[PublisherSettings, ...]] = (SETTINGS,)
 
     @initialize(
         shards=st.integers(1, 7), rate=rates, drifts=st.lists(rates, min_size=1, max_size=3)
@@ -46,18 +63,21 @@ class Publishers(RuleBasedStateMachine):
     def begin(self, shards: int, rate: float, drifts: list[float]) -> None:
         self.shards = shards
         self.cluster = Cluster(shards, 2 - rate)
-        for drift in drifts:
-            self.cluster.start(drift)
+        for number, drift in enumerate(drifts):
+            self.cluster.start(drift, settings=self.kind(number))
         self.cluster.run(SETTINGS.lease)
+
+    def kind(self, number: int) -> PublisherSettings:
+        return self.kinds[number % len(self.kinds)]
 
     def member(self, number: int) -> Member | None:
         members = self.cluster.members
         return members[number % len(members)] if members else None
 
     @precondition(lambda self: len(self.cluster.members) < MOST)
-    @rule(rate=rates, offset=st.floats(0, 1000))
-    def start(self, rate: float, offset: float) -> None:
-        self.cluster.start(rate, offset)
+    @rule(rate=rates, offset=st.floats(0, 1000), kind=st.integers(0, 2))
+    def start(self, rate: float, offset: float, kind: int) -> None:
+        self.cluster.start(rate, offset, self.kind(kind))
 
     @rule(seconds=times)
     def time_goes_by(self, seconds: float) -> None:
@@ -122,7 +142,7 @@ class Publishers(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "cluster"):
             return
-        cluster = self.cluster
+        cluster, limits = self.cluster, Limits(max(self.kinds, key=lambda kind: kind.lease))
         for member in cluster.members[:]:
             if member.own.is_stopping:
                 cluster.crash(member)
@@ -131,14 +151,15 @@ class Publishers(RuleBasedStateMachine):
             cluster.start()
         healed = cluster.time
         brokers_failed = not all(member.own.is_able for member in cluster.members)
-        cluster.run(BALANCED)
+        cluster.run(limits.balanced)
         if brokers_failed:
-            cluster.run(RESTED)
+            cluster.run(limits.rested)
         self._is_balanced()
         for since, gap in cluster.gaps:
-            assert gap <= (OWNED if since == healed else HANDED_OVER), f"no owner for {gap:.1f} s"
+            limit = limits.owned if since == healed else limits.handed_over
+            assert gap <= limit, f"no owner for {gap:.1f} s"
         settled = cluster.tables.owners(), cluster.rights()
-        cluster.run(10 * SETTINGS.lease)
+        cluster.run(10 * self.kinds[-1].lease)
         assert (cluster.tables.owners(), cluster.rights()) == settled, "shards move"
 
     def _is_balanced(self) -> None:
@@ -148,9 +169,18 @@ class Publishers(RuleBasedStateMachine):
         assert max(sizes.values()) <= share, f"shares are {sizes}, at most {share} each"
 
 
-def test_no_shard_has_two_owners_and_none_stays_without_one_whatever_happens() -> None:
+class Mixed(Publishers):
+    """Publishers that were started with different leases."""
+
+    kinds = (SHORT, SETTINGS, LONG)
+
+
+@pytest.mark.parametrize("machine", [Publishers, Mixed])
+def test_no_shard_has_two_owners_and_none_stays_without_one_whatever_happens(
+    machine: type[Publishers],
+) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        Publishers,
+        machine,
         settings=settings(
             max_examples=100,
             report_multiple_bugs=False,
@@ -158,3 +188,17 @@ def test_no_shard_has_two_owners_and_none_stays_without_one_whatever_happens() -
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_who_beats_seldom_gets_its_share_of_who_beats_often() -> None:
+    longest = PublisherSettings(lease=60, renew=18, margin=6, grace=12)
+    limits = Limits(longest)
+    cluster = Cluster(7, 1.0)
+    cluster.start(settings=SHORT)
+    cluster.run(limits.balanced)
+    cluster.start(settings=longest)
+    cluster.run(limits.balanced)
+    assert sorted(map(len, cluster.rights().values())) == [3, 4]
+    settled = cluster.tables.owners()
+    cluster.run(10 * longest.lease)
+    assert cluster.tables.owners() == settled

@@ -10,6 +10,7 @@ import msgspec
 import psycopg
 
 from dsql_outbox.outbox import Connection, Database
+from dsql_outbox.publisher import is_alive
 from dsql_outbox.schema import statement
 
 from ._errors import is_outage
@@ -19,8 +20,6 @@ from ._tables import schema_error
 _LIMIT: Final = 1_000
 _SHOWN: Final = 5
 _PUBLISHERS: Final = 100
-_LEASE: Final = 10.0
-"""Seconds, a publisher's default: who was not seen for longer counts for nothing."""
 
 
 _NO_LEASE: Final = "the shard has no lease row; see dsql-outbox schema check"
@@ -65,11 +64,15 @@ class Shard(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Seen(msgspec.Struct, frozen=True, rename="camel"):
-    """A publisher that announced itself, `seen_seconds` ago; alive if within one lease."""
+    """A publisher that announced itself, `seen_seconds` ago; alive if within one lease.
+
+    `lease_seconds` is how long its leases last, None if it has not written that.
+    """
 
     owner: str
     alive: bool
     seen_seconds: float
+    lease_seconds: float | None
 
 
 class Stranded(msgspec.Struct, frozen=True, rename="camel"):
@@ -156,8 +159,8 @@ def _counters(connection: Connection, schema: str) -> Counters | None:
 
 
 def _seen(row: Sequence[Any]) -> Seen:
-    owner, seconds = row
-    return Seen(owner, seconds <= _LEASE, round(seconds, 3))
+    owner, seconds, lease = row
+    return Seen(owner, is_alive(seconds, lease), round(seconds, 3), lease)
 
 
 def _shard(row: Sequence[Any]) -> Shard:

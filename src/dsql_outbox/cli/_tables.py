@@ -26,10 +26,14 @@ def tables_needed() -> Generator[None]:
 
 @contextmanager
 def schema_error(schema: str) -> Generator[None]:
-    """Turn the driver's errors for a missing table into `SchemaError`."""
+    """Turn the driver's errors for a missing table or column into `SchemaError`."""
     try:
         yield
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
         raise SchemaError(
             f"schema {schema} lacks the outbox tables: run `dsql-outbox schema apply`"
+        ) from error
+    except psycopg.errors.UndefinedColumn as error:
+        raise SchemaError(
+            f"schema {schema} is older than this version: run `dsql-outbox schema apply`"
         ) from error

@@ -1,0 +1,81 @@
+"""Which publishers are alive: by the lease that each has written of itself."""
+
+from collections.abc import AsyncGenerator, Sequence
+
+import psycopg
+import pytest
+
+from dsql_outbox.outbox import Database, SchemaError
+from dsql_outbox.publisher import Publisher, PublisherSettings
+from dsql_outbox.publisher._beat import beat
+from dsql_outbox.publisher._lease_table import SqlLeaseTable
+from dsql_outbox.publisher._leases import boot_time
+from dsql_outbox.publisher._ownership import Ownership
+from dsql_outbox.schema import apply
+from dsql_outbox.testing import MemorySink
+
+pytestmark = pytest.mark.anyio
+
+QUICK = PublisherSettings(lease=1.0, renew=0.3, margin=0.1, grace=0.2)
+
+
+@pytest.fixture
+def database(database_url: str) -> Database:
+    database = Database(database_url)
+    apply(database, shards=4)
+    return database
+
+
+@pytest.fixture
+async def table(database: Database) -> AsyncGenerator[SqlLeaseTable]:
+    table = SqlLeaseTable(database, QUICK)
+    yield table
+    table.drop()
+
+
+async def test_publishers_that_died_ten_leases_of_theirs_ago_are_forgotten(
+    table: SqlLeaseTable, sql: psycopg.Connection
+) -> None:
+    sql.execute(
+        "INSERT INTO outbox.outbox_publishers (owner, lease_seconds, seen_at)"
+        " SELECT owner, lease, clock_timestamp() - age * interval '1 s'"
+        " FROM (VALUES ('short', 1, 9), ('short and dead', 1, 11), ('long', 60, 590),"
+        " ('long and dead', 60, 610), ('older version', NULL, 99),"
+        " ('older version and dead', NULL, 101)) AS v(owner, lease, age)"
+    )
+    await table.announce("me")
+    await table.prune()
+    left = {peer.owner for peer in (await table.look()).peers}
+    assert left == {"me", "short", "long", "older version"}
+
+
+@pytest.mark.parametrize(
+    ("lease", "ages", "shares"),
+    [(60, (31, 30), 2), (None, (6, 5), 2), (0.2, (0.8, 0.7), 4)],
+)
+async def test_another_gets_a_share_for_a_lease_of_its_own_whatever_ours_is(
+    table: SqlLeaseTable,
+    sql: psycopg.Connection,
+    lease: float | None,
+    ages: Sequence[float],
+    shares: int,
+) -> None:
+    """It is seen at two moments; without a lease it is a publisher of the version before."""
+    own = Ownership("me", QUICK)
+    for age in ages:
+        sql.execute(
+            "INSERT INTO outbox.outbox_publishers (owner, lease_seconds, seen_at)"
+            " VALUES ('other', %s, clock_timestamp() - %s * interval '1 s')"
+            " ON CONFLICT (owner) DO UPDATE SET seen_at = EXCLUDED.seen_at",
+            (lease, age),
+        )
+        await beat(own, table, boot_time)
+    assert len(own.shards) == shares
+
+
+async def test_tables_of_the_version_before_are_said_to_be_too_old(
+    database: Database, sql: psycopg.Connection
+) -> None:
+    sql.execute("ALTER TABLE outbox.outbox_publishers DROP COLUMN lease_seconds")
+    with pytest.raises(SchemaError, match=r"schema outbox is older .* `dsql-outbox schema apply`"):
+        await Publisher(database, MemorySink()).run_once()
