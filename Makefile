@@ -6,7 +6,8 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(she
 VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_PYTHON=$(BIN)/python UV_PYTHON_DOWNLOADS=never $(BIN)/uv
-PYTEST := $(BIN)/pytest -n 2 -m "not slow and not pooler"
+# COVERAGE=1 measures branches, also in the commands that tests start. The floor is in pyproject.toml.
+PYTEST := $(if $(COVERAGE),$(BIN)/coverage run -m pytest,$(BIN)/pytest) -n 2 -m "not slow and not pooler"
 SYNC   := $(UV) sync --quiet --frozen --inexact
 
 # pip and uv keep what they download in the user's cache. A user without a home gets one in .venv.
@@ -26,7 +27,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-plain test-pooler conformance endpoint repeat faults-writer check fmt lock clean load-million bench-writer bench-relay nemesis nemesis-rolling trace-check zip
+.PHONY: help demo test test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt lock clean load-million bench-writer bench-relay nemesis nemesis-rolling trace-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +36,12 @@ demo: $(VENV)/.run ## write 40 events under conflict, relay them to NATS, check 
 	@$(BIN)/dsql-outbox demo
 
 test: $(VENV)/.dev ## run all tests on real PostgreSQL and real NATS (both from wheels)
+	$(if $(COVERAGE),$(BIN)/coverage erase)
 	$(PYTEST)
+	$(if $(COVERAGE),$(BIN)/coverage combine --quiet && $(BIN)/coverage report)
+
+coverage: ## run all tests and fail when too few branches are covered
+	$(MAKE) test COVERAGE=1
 
 repeat: $(VENV)/.dev ## run the tests N times beside LOAD busy loops; stop at the first run that fails (PARTS=tests/..)
 	@trap 'kill $$busy 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
@@ -107,7 +113,7 @@ lock: $(VENV)/.uv ## write uv.lock anew after a change of dependencies
 	$(UV) lock
 
 clean: ## remove the environment and everything generated
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist .coverage .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . \( -name __pycache__ -o -name '*.egg-info' \) -prune -exec rm -rf {} +
 
 $(VENV)/.uv:

@@ -37,6 +37,23 @@ def test_ci_runs_the_script_that_everybody_can_run_and_nothing_else() -> None:
     assert (ROOT / ".ci/run").stat().st_mode & stat.S_IXUSR
 
 
+def test_ci_runs_the_tests_once_and_measures_their_branches() -> None:
+    script = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    made = [words.split() for words in re.findall(r"^run make (.+)$", script, re.MULTILINE)]
+    assert [words for words in made if words[0] in {"test", "coverage"}] == [["test", "COVERAGE=1"]]
+    assert "coverage report" in commands_of("test", "COVERAGE=1")
+    assert "coverage report" not in commands_of("test")
+
+
+def commands_of(*targets: str) -> str:
+    """What `make` would run, when no other `make` runs it with options of its own."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    command = ["make", "--dry-run", *targets]
+    return subprocess.run(
+        command, cwd=ROOT, env=env, check=True, capture_output=True, text=True
+    ).stdout
+
+
 def test_ci_may_read_the_repository_and_change_nothing() -> None:
     assert WORKFLOW["permissions"] == {"contents": "read"}
     assert "permissions" not in JOB
