@@ -27,7 +27,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt lock clean load-million bench-writer bench-relay nemesis nemesis-rolling trace-check zip
+.PHONY: help demo test test-plain coverage coverage test-pooler conformance endpoint repeat faults-writer check fmt dist lock clean load-million bench-writer bench-relay nemesis nemesis-rolling trace-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -108,6 +108,14 @@ nemesis: $(VENV)/.dev ## kill and stop PUBLISHERS while they relay EVENTS, with 
 
 nemesis-rolling: $(VENV)/.dev ## restart PUBLISHERS one by one: the longest pause of any subject
 	$(BIN)/python benchmarks/nemesis.py --rolling $(NEMESIS)
+
+dist: $(VENV)/.dev ## build sdist and wheel, and run the demo of each in an empty environment
+	rm -rf dist
+	$(UV) build --quiet
+	for file in dist/*; do \
+		$(BIN)/uv run --quiet --isolated --no-project --python $(BIN)/python \
+			--with "dsql-outbox[demo] @ file://$(CURDIR)/$$file" dsql-outbox demo || exit; \
+	done
 
 lock: $(VENV)/.uv ## write uv.lock anew after a change of dependencies
 	$(UV) lock
