@@ -2,11 +2,12 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from tests._support.checkout import ROOT, copy_checkout, files_of
 
-ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "dsql_outbox"
 ROOMS = ["observability", "outbox", "publisher", "schema", "writer"]
 MAX_LINES = 400
@@ -16,16 +17,8 @@ BARE_ROOM = re.compile(rf"^\s*(from|import) ({'|'.join(ROOMS)})\b", re.MULTILINE
 BESIDE_THE_CLONE = re.compile(r"\.\./shared\b")
 
 
-def files_in_git() -> list[Path]:
-    """Every file that is in git, symlinked folders not followed: no venv in the checkout."""
-    command = ["git", "ls-files", "-z"]
-    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    paths = (ROOT / name for name in listed.split("\0") if name)
-    return [path for path in paths if path.is_file()]
-
-
 def python_files() -> list[Path]:
-    return [path for path in files_in_git() if path.suffix == ".py"]
+    return [path for path in files_of() if path.suffix == ".py"]
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -63,8 +56,23 @@ def test_no_python_file_is_longer_than_400_lines() -> None:
 
 
 def test_a_clone_stands_alone() -> None:
-    beside = [path for path in files_in_git() if BESIDE_THE_CLONE.search(path.read_text("latin-1"))]
+    beside = [path for path in files_of() if BESIDE_THE_CLONE.search(path.read_text("latin-1"))]
     assert beside == []
+
+
+def test_a_virtual_environment_inside_the_checkout_is_none_of_its_files(tmp_path: Path) -> None:
+    """Whatever its name: the README makes one, and a newcomer another."""
+    copy_checkout(ROOT, clone := tmp_path / "clone")
+    assert {p.relative_to(clone) for p in files_of(clone)} == {
+        p.relative_to(ROOT) for p in files_of()
+    }
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", clone / "theirs"], check=True)
+    (clone / "theirs" / "lib" / "long.py").write_text("import outbox\n" * 1000)
+    (clone / "added.py").write_text("")
+    more = {p.relative_to(clone) for p in files_of(clone)} - {
+        p.relative_to(ROOT) for p in files_of()
+    }
+    assert more == {Path("added.py")}
 
 
 def test_the_lock_file_names_public_hosts_only() -> None:

@@ -1,11 +1,11 @@
 """Links and paths in the documentation and the code lead to files that are there."""
 
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests._support.checkout import ROOT, files_of
+
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`[^`\n]+`")
 LINK = re.compile(r"\]\(\s*<?(?![a-z]+:)([^)\s>]+)")
@@ -16,12 +16,6 @@ PATH = re.compile(
 )
 
 
-def in_git(*patterns: str) -> list[Path]:
-    command = ["git", "ls-files", "-z", *patterns]
-    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
-
-
 def anchors(page: Path) -> set[str]:
     """The fragments that GitHub makes of a page's headings."""
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
@@ -30,7 +24,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def links() -> Iterator[tuple[Path, str]]:
-    for page in in_git("*.md"):
+    for page in files_of(ROOT, "*.md"):
         text = FENCE.sub("", page.read_text(encoding="utf-8"))
         for link in LINK.findall(CODE.sub("", text)):
             yield page, link
@@ -55,7 +49,7 @@ def test_every_relative_link_in_a_page_resolves() -> None:
 def test_every_file_that_a_text_names_by_its_path_is_there() -> None:
     named = [
         (path, name)
-        for path in in_git("*.md", "*.py", "*.sql", "*.toml", "*.yml", "*.tf", "Makefile")
+        for path in files_of(ROOT, "*.md", "*.py", "*.sql", "*.toml", "*.yml", "*.tf", "Makefile")
         for name in PATH.findall(path.read_text(encoding="utf-8"))
     ]
     assert len(named) > 50
