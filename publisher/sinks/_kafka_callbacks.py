@@ -16,14 +16,18 @@ class Callbacks:
     """
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._calls: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
         self._is_due = False
+
+    def attach(self) -> None:
+        """Make the calls in the running event loop, from now on."""
+        self._loop = asyncio.get_running_loop()
 
     def soon(self, call: Callable[..., None], *args: object) -> None:
         """Make this call in the event loop; asked from any thread."""
         self._calls.append((call, args))
-        if not self._is_due:
+        if self._loop is not None and not self._is_due:
             self._is_due = True
             self._loop.call_soon_threadsafe(self.run)
 

@@ -109,6 +109,7 @@ class KafkaClient:
         return producer
 
     def _make(self) -> Producer:
+        self.callbacks.attach()
         callbacks = {"error_cb": partial(self.callbacks.soon, self._note), "logger": _Quiet()}
         try:
             return Producer({**self._settings.properties, **callbacks})

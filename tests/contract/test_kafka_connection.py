@@ -136,6 +136,10 @@ async def test_closing_is_quick_when_the_broker_has_gone_and_when_it_is_silent(
 # --- connecting ------------------------------------------------------------------------
 
 
+def test_a_sink_is_named_before_an_event_loop_runs() -> None:
+    assert open_sink("kafka://127.0.0.1:1")
+
+
 async def test_no_broker_is_an_unavailable_sink_that_names_the_hosts_and_no_password() -> None:
     url = "kafka://joe:s3cret@127.0.0.1:1,127.0.0.1:2?timeout=0.2"
 
