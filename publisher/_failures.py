@@ -10,6 +10,7 @@ import msgspec
 
 from dsql_outbox.outbox import array_literal, parse_subject_key, subject_key
 
+from ._cursors import HEAD
 from ._paging import PAGE_ROWS, id_ranges
 from ._session import Operator
 
@@ -56,7 +57,11 @@ class Failures(Operator):
         """Those that are meant, in order of event id; memory does not grow with their number."""
         parameters = which.parameters()
         for ids in id_ranges(which.event_ids):
-            after: dict[str, Any] = {"event_id": ids.first, "position": 0, "last": ids.last}
+            after: dict[str, Any] = {
+                "event_id": ids.first,
+                "position": HEAD.position,
+                "last": ids.last,
+            }
             seen = PAGE_ROWS
             while seen == PAGE_ROWS:
                 rows = await self._session.rows(

@@ -5,7 +5,13 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from dsql_outbox.observability import Hook, PublishEnded, PublishResult, PublishStarted, Scopes
-from dsql_outbox.outbox import TRACE_HEADERS, Message, SinkUnavailable
+from dsql_outbox.outbox import (
+    TRACE_HEADERS,
+    Message,
+    SettingsError,
+    SinkUnavailable,
+    broken_header,
+)
 
 from .sinks import Delivered, NotAttempted, Outcome, Rejected, Retry, Sink
 
@@ -27,10 +33,14 @@ class TracedSink:
         self.system = sink.system
 
     async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
-        """Publish through the sink inside; raises what that raises."""
+        """Publish through the sink inside; raises what that raises.
+
+        Raises `SettingsError` for a header of a hook that no broker need take: all
+        messages would have it, and none is at fault.
+        """
         scopes = [self._start(message) for message in messages]
-        sent = [_with(message, s.carrier) for message, s in zip(messages, scopes, strict=True)]
         try:
+            sent = [_with(message, s.carrier) for message, s in zip(messages, scopes, strict=True)]
             outcomes = await self._sink.publish(sent)
         except BaseException as error:
             down = isinstance(error, SinkUnavailable)
@@ -67,6 +77,8 @@ class TracedSink:
 def _with(message: Message, carrier: dict[str, str]) -> Message:
     if not carrier:
         return message
+    if rule := broken_header(carrier):
+        raise SettingsError(f"a hook of the publisher adds a header to every message: {rule}")
     return msgspec.structs.replace(message, headers=message.headers | carrier)
 
 

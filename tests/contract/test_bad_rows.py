@@ -13,7 +13,14 @@ from tests._support.messages import new_message
 from tests._support.relays import count, event, running, until
 
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import Delivered, Publisher, PublisherSettings, Rejected
+from dsql_outbox.publisher import (
+    Delivered,
+    FailureFilter,
+    Failures,
+    Publisher,
+    PublisherSettings,
+    Rejected,
+)
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
@@ -147,7 +154,7 @@ async def relay(database: Database, sink: MemorySink, **settings: Any) -> None:
 
 
 async def test_the_dead_letter_names_the_rule_and_its_subject_goes_on(
-    database: Database, sql: psycopg.Connection
+    database: Database, sql: psycopg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Writer(database) as writer:
         first = writer.write(event("a")).event_id
@@ -162,7 +169,19 @@ async def test_the_dead_letter_names_the_rule_and_its_subject_goes_on(
     (error,) = dead(sql).values()
     assert list(dead(sql)) == [bad_id]
     assert "'x user'" in error
-    assert "secret" not in error
+    assert f"Row of shard {shard}, position {position + 1}, event {bad_id} can be no" in caplog.text
+    assert "secret" not in error + caplog.text
+
+
+async def test_a_blocked_row_at_a_position_below_0_is_found_by_its_id_and_given_up(
+    database: Database, sql: psycopg.Connection
+) -> None:
+    bad_id = insert(sql, Bad(position=-7), "a")
+    await relay(database, MemorySink(), on_dead_letter="block")
+    async with Failures(database) as failures:
+        found = [each async for each in failures.bury(FailureFilter(event_ids=(bad_id,)))]
+    assert [each.position for each in found] == [-7]
+    assert list(dead(sql)) == [bad_id]
 
 
 async def test_a_bad_row_that_blocks_holds_what_comes_behind_it_and_nothing_else(

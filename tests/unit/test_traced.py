@@ -7,7 +7,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 from dsql_outbox.observability import Fact, PublishEnded, PublishStarted, TraceFacts, log_facts
-from dsql_outbox.outbox import Message, SinkUnavailable
+from dsql_outbox.outbox import Message, SettingsError, SinkUnavailable
 from dsql_outbox.publisher import Delivered, NotAttempted, Outcome, Rejected, Retry
 from dsql_outbox.publisher._traced import TracedSink
 
@@ -98,3 +98,13 @@ async def test_a_sink_that_raises_ends_what_was_started(error: Exception, result
         await TracedSink(AnsweringSink(error), [scope.hook]).publish([message(1), message(2)])
     ended = [f.result for f in scope.facts if isinstance(f, PublishEnded)]
     assert ended == [result, result]
+
+
+async def test_a_header_of_a_hook_that_no_broker_need_take_is_the_fault_of_no_message() -> None:
+    scope, sink = Carrying(), AnsweringSink([Delivered()])
+    scope.carrier = {"x user": "v"}
+    with pytest.raises(SettingsError, match=r"hook of the publisher .* 'x user' is no token"):
+        await TracedSink(sink, [scope.hook]).publish([message(1)])
+    assert sink.sent == []
+    (ended,) = [fact for fact in scope.facts if isinstance(fact, PublishEnded)]
+    assert ended.result == "not_attempted"
