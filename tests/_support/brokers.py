@@ -233,7 +233,7 @@ class SqsBroker:
     queue: str
     port: int | None = None
     """Where the sink calls instead, if it is another port of 127.0.0.1."""
-    parameters: str = "timeout=5"
+    parameters: str = "timeout=20"  # moto takes seconds on a busy machine
     found: list[Any] = field(default_factory=list)
 
     @property

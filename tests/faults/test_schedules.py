@@ -9,15 +9,24 @@ from tests._support.tables import Tables
 from dsql_outbox.testing import PostgresProxy
 
 SCHEDULES = 80
+MAX_SCHEDULES = 240
+EXPECTED = {
+    "Receipt (duplicate)",
+    "DuplicateEvent",
+    "StaleVersion",
+    "CheckViolation",
+    "OutcomeUnknown",
+}
+"""What goes wrong, sooner or later: when depends on the machine, whatever the seed."""
 
 
 def test_no_schedule_makes_a_writer_tell_a_lie(proxy: PostgresProxy, tables: Tables) -> None:
     prepare_database(tables)
     tally = Tally()
-    for seed in range(SCHEDULES):
+    for seed in range(MAX_SCHEDULES):
         tally.add(run_schedule(seed, proxy, tables))
+        if seed + 1 >= SCHEDULES and set(tally.outcomes) >= EXPECTED:
+            break
     assert tally.mismatches == []
     assert tally.outcomes["Receipt (committed)"] > SCHEDULES, "void: hardly anything was stored"
-    seen = set(tally.outcomes)
-    expected = {"Receipt (duplicate)", "DuplicateEvent", "StaleVersion", "CheckViolation"}
-    assert seen >= expected | {"OutcomeUnknown"}, "void: too little went wrong"
+    assert set(tally.outcomes) >= EXPECTED, "void: too little went wrong"

@@ -221,7 +221,8 @@ async def test_a_service_adopts_the_outbox_under_load_and_nothing_is_lost_double
         with backfill(url, "--rows", "20") as process:
             wait_until(lambda: count(sql, "business_events") > 60, timeout=30)
             process.kill()
-        assert process.wait() == -9
+            said = process.communicate()[1]
+        assert process.returncode == -9, said
         assert count(sql, "business_events") < len(own_events(sql))
         load.more(10)
         assert brought(url, "--rows", "20") > 100

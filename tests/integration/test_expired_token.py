@@ -90,10 +90,10 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     monkeypatch.setattr(TokenManager, "get_token", lambda _: f"token {next(tokens)}")
     with serving() as cluster:
 
-        def here(target: DsqlTarget) -> dict[str, Any]:
+        def here(target: DsqlTarget, *, role_path: bool = False) -> dict[str, Any]:
             plain = {"sslmode": "disable", "sslnegotiation": "postgres", "gssencmode": "disable"}
             local = {"hostaddr": "127.0.0.1", "port": cluster.port}
-            return signed(target) | plain | local
+            return signed(target, role_path=role_path) | plain | local
 
         monkeypatch.setattr(DsqlTarget, "parameters", here)
         yield cluster
