@@ -21,6 +21,7 @@ from ._errors import (
 from ._event import Entity, EntityHeader, Event, EventHeader
 from ._exchange import NumberedQuery, exchange, numbered
 from ._fork import OneProcess, call_in_children
+from ._forms import NO_SUCH_FORM
 from ._literals import array_literal, plain_array
 from ._message import (
     TRACE_HEADERS,
@@ -52,6 +53,7 @@ __all__ = [
     "MAX_NAME",
     "MAX_TRANSACTION_BYTES",
     "MAX_TRANSACTION_ROWS",
+    "NO_SUCH_FORM",
     "TRACE_HEADERS",
     "AsyncConnection",
     "Connection",

@@ -11,6 +11,7 @@ puts messages into the outbox again, `_places` and `_pace` decide where and how
 fast, `_session` is their connection.
 """
 
+from ._burial import NO_ROW, NO_SHARD
 from ._dead_letters import MAX_REPLAYED, DeadLetters
 from ._failures import Failure, FailureFilter, Failures
 from ._letters import DeadLetter, LetterFilter
@@ -32,6 +33,8 @@ from .sinks import (
 
 __all__ = [
     "MAX_REPLAYED",
+    "NO_ROW",
+    "NO_SHARD",
     "DeadLetter",
     "DeadLetters",
     "Delivered",

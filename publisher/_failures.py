@@ -10,8 +10,10 @@ import msgspec
 
 from dsql_outbox.outbox import array_literal, parse_subject_key, subject_key
 
+from ._burial import Burial
 from ._cursors import HEAD
 from ._paging import PAGE_ROWS, id_ranges
+from ._rows import RowId
 from ._session import Operator
 
 
@@ -87,16 +89,11 @@ class Failures(Operator):
 
     async def bury(self, which: FailureFilter) -> AsyncGenerator[Failure]:
         """Give them up: each moves to the dead letters, and its subject goes on."""
+        burial = Burial(self._session)
         async with aclosing(self.find(which)) as failures:
             async for failure in failures:
-                row = {
-                    "shard": failure.shard,
-                    "position": failure.position,
-                    "event_id": failure.event_id,
-                    "error": failure.error,
-                    "attempts": failure.attempts,
-                }
-                if await self._session.count("outbox_bury", row):
+                row = RowId(failure.shard, failure.position, str(failure.event_id))
+                if await burial.bury(row, error=failure.error, attempts=failure.attempts):
                     yield failure
 
 

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -94,6 +95,9 @@ class Session:
             return await run(await self._connected())
 
     async def _connected(self) -> AsyncConnection:
+        connection = self._connection
+        if connection is not None and monotonic() >= connection.retires_at:
+            await self.close()
         if self._connection is None or self._connection.closed:
             self._connection = await self._database.connect_async()
         return self._connection
@@ -121,10 +125,14 @@ class Transaction:
         cursor = await self._connection.execute(statement(name, self._schema), parameters)
         return await cursor.fetchall()
 
+    async def count(self, name: str, parameters: Mapping[str, object]) -> int:
+        """Run one named statement; how many rows it changed."""
+        cursor = await self._connection.execute(statement(name, self._schema), parameters)
+        return cursor.rowcount
+
     async def change(self, name: str, parameters: Mapping[str, object], rows: int) -> None:
         """Run one named statement that must change so many rows; raises `Moved`."""
-        cursor = await self._connection.execute(statement(name, self._schema), parameters)
-        if cursor.rowcount != rows:
+        if await self.count(name, parameters) != rows:
             raise Moved
 
 

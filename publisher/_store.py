@@ -17,6 +17,7 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.schema import statement
 
+from ._burial import Burial
 from ._cursors import Place
 from ._rows import OutboxRow, RowId, rows_of
 from ._select import Hold
@@ -40,6 +41,8 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._process = OneProcess("a publisher's connection pool")
+        self._burying = Session(database)  # opened for the first dead letter
+        self._burial = Burial(self._burying)
         self.statements = 0
         self.deleted = 0
         self._pool: AsyncConnectionPool[AsyncConnection] = database.pool_async(max_size=2)
@@ -55,6 +58,7 @@ class Store:
 
     async def close(self) -> None:
         """Give all connections up."""
+        await self._burying.close()
         await self._pool.close()
 
     async def holds(self, shards: Collection[int]) -> dict[str, Hold]:
@@ -96,7 +100,9 @@ class Store:
 
     async def bury(self, row: RowId, *, error: str, attempts: int) -> None:
         """Move a row to the dead letters."""
-        await self._run("outbox_bury", {**row._asdict(), "error": error, "attempts": attempts})
+        self._process.require()
+        self.statements += 1
+        await self._burial.bury(row, error=error, attempts=attempts)
 
     async def record_failure(
         self, row: RowId, *, error: str, attempts: int, seconds: float | None

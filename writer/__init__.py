@@ -7,6 +7,7 @@
 
 from ._async_writer import AsyncWriter
 from ._http import HttpAnswer, http_status
+from ._probe import write_probe
 from ._settings import WriterSettings
 from ._stream import StoredEvent
 from ._transact_retryable import is_retryable
@@ -23,4 +24,5 @@ __all__ = [
     "WriterSettings",
     "http_status",
     "is_retryable",
+    "write_probe",
 ]

@@ -21,6 +21,7 @@ import psycopg
 
 from dsql_outbox.observability import Hook, TransactionStarted
 from dsql_outbox.outbox import (
+    NO_SUCH_FORM,
     AsyncConnection,
     Database,
     EventSource,
@@ -42,8 +43,7 @@ from ._core import (
 )
 from ._many import Many
 from ._pending import OnDuplicate, Outcome
-from ._pipeline import run_async
-from ._plain import NO_SUCH_FORM
+from ._pipeline import run_async, run_first_async
 from ._settings import WriterSettings
 from ._steps import (
     Attempt,
@@ -346,7 +346,7 @@ class AsyncWriter:
         core = self._core
         if core.must_probe:
             try:
-                return core.shards(await _rows(connection, core.probe))
+                return core.shards(await run_first_async(connection, core.probe))
             except NO_SUCH_FORM:
                 core.plain = True
         return core.shards(await _rows(connection, core.shard_count))

@@ -40,6 +40,7 @@ from ._build import Parameters, batch_parameters, one_parameters, prepare, topic
 from ._chunks import refuse_unsendable
 from ._pending import Found, OnDuplicate, Outcome, Pending, Stored
 from ._plain import Plain, Transaction
+from ._probe import write_probe
 from ._settings import WriterSettings
 from ._steps import Committed, Present, Result
 
@@ -94,7 +95,7 @@ class Core:
         self.find = statement("event_find", database.schema)
         self.stream = statement("event_stream", database.schema)
         self.shard_count = statement("shard_count", database.schema)
-        self.probe = statement("shard_count_probe", database.schema)
+        self.probe = [(self.shard_count, None), *write_probe(database.schema)]
         self.must_probe = settings.form == "auto"
         self.plain = settings.form == "plain"
         self._plain = Plain(database.schema)

@@ -61,6 +61,20 @@ async def run_inside_async(
     return await cursors[-1].fetchall()
 
 
+def run_first(connection: Connection, statements: Transaction) -> Rows:
+    """The rows of the first statement; raises the first error. They are no transaction."""
+    cursors, first = _sent(connection, statements)
+    first.check()
+    return cursors[0].fetchall()
+
+
+async def run_first_async(connection: AsyncConnection, statements: Transaction) -> Rows:
+    """The rows of the first statement; raises the first error. They are no transaction."""
+    cursors, first = await _sent_async(connection, statements)
+    first.check()
+    return await cursors[0].fetchall()
+
+
 def _sent(
     connection: psycopg.Connection[Any], statements: Transaction
 ) -> "tuple[list[psycopg.Cursor[Any]], _FirstError]":

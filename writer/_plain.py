@@ -7,17 +7,12 @@ One transaction, whose later statements read back what the first ones gave; see
 from collections.abc import Sequence
 from typing import Final
 
-from psycopg import errors
-
 from dsql_outbox.schema import statement
 
 from ._build import Parameters, PreparedEvent, batch_parameters
 
 Transaction = Sequence[tuple[bytes, Parameters | None]]
 """Statements with their parameters; from BEGIN to COMMIT, the last but one answers rows."""
-
-NO_SUCH_FORM: Final = (errors.FeatureNotSupported, errors.SyntaxError)
-"""What a database without the single form answers to the probe for it."""
 
 _NAMES: Final = ("entities", "events", "headers", "outbox", "receipt")
 

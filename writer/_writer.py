@@ -12,6 +12,7 @@ import psycopg
 
 from dsql_outbox.observability import Hook, TransactionStarted
 from dsql_outbox.outbox import (
+    NO_SUCH_FORM,
     Connection,
     Database,
     EventSource,
@@ -32,8 +33,7 @@ from ._core import (
 )
 from ._many import Many
 from ._pending import OnDuplicate, Outcome
-from ._pipeline import run
-from ._plain import NO_SUCH_FORM
+from ._pipeline import run, run_first
 from ._settings import WriterSettings
 from ._steps import (
     Attempt,
@@ -316,7 +316,7 @@ class Writer:
         core = self._core
         if core.must_probe:
             try:
-                return core.shards(_rows(connection, core.probe))
+                return core.shards(run_first(connection, core.probe))
             except NO_SUCH_FORM:
                 core.plain = True
         return core.shards(_rows(connection, core.shard_count))

@@ -90,6 +90,15 @@ def _entries() -> Iterator[Entry]:
     for name in names("statements"):
         if name not in _COMPOSED:
             yield _entry(name, lambda schema, fill, name=name: _filled(name, schema, fill))
+    for name in ("event_write_one", "event_write_batch"):  # the probe of the form
+        explain = "EXPLAIN" if name == "event_write_one" else "EXPLAIN (ANALYZE)"
+        yield _entry(
+            f"{explain} {name}",
+            lambda schema, fill, name=name, explain=explain: (
+                b"%s %s" % (explain.encode(), _filled(name, schema, fill))
+            ),
+            doors(name),
+        )
     for migration in migrations():
         name = f"{migration.version:04}_{migration.name}"
         yield _entry(name, lambda schema, _, made=migration: made.ddl(schema), ("schema",))

@@ -44,7 +44,7 @@ def test_the_whole_transaction_is_retried(
     proxy.refuse(2)
     receipt = open_writer(proxy.url).write(event)
     assert (receipt.attempts, receipt.conflicts) == (3, 2)
-    shards, *writes = proxy.statements
+    shards, *writes = [sql for sql in proxy.statements if not sql.startswith("EXPLAIN")]
     assert "outbox_leases" in shards
     assert len(writes) == 3
     assert len(set(writes)) == 1

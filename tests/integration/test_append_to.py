@@ -129,7 +129,7 @@ def test_append_to_on_a_database_without_the_single_form_takes_the_plain_one(
     own: Tables, proxy: PostgresProxy
 ) -> None:
     """The probe fails, and takes nothing of the caller's along."""
-    proxy.refuse(None, sqlstate="0A000", message="no CTE writes", matching="WITH probe")
+    proxy.refuse(None, sqlstate="0A000", message="no CTE writes", matching="EXPLAIN")
     with Writer(Database(proxy.url)) as writer, psycopg.connect(proxy.url) as mine:
         mine.execute("INSERT INTO own VALUES (1)")
         receipt = writer.append_to(mine, workload.car_created())

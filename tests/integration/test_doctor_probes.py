@@ -72,11 +72,22 @@ def test_the_page_shows_what_is_told_of_the_endpoint(url: str) -> None:
 # Answers of another kind of database.
 
 
-def test_refused_modifying_ctes_are_a_warning_with_what_a_writer_does(proxy: PostgresProxy) -> None:
-    proxy.refuse(sqlstate="0A000", message="not supported", matching="WITH one AS")
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ("WITH entity AS", "writers take the plain form"),
+        ("placed AS", "writers take the plain form"),
+        ("WITH gone AS", "publishers take the plain form"),
+    ],
+)
+@pytest.mark.parametrize("sqlstate", ["0A000", "42601", "42804"])
+def test_refused_modifying_ctes_are_a_warning_with_the_form_that_is_taken(
+    proxy: PostgresProxy, shape: str, said: str, sqlstate: str
+) -> None:
+    proxy.refuse(None, sqlstate=sqlstate, message="not supported", matching=shape)
     told = found(run(proxy.url, "--probe", "--json"))
     assert told["modifying CTE"]["verdict"] == "warn"
-    assert "writers take the plain form" in told["modifying CTE"]["text"]
+    assert said in told["modifying CTE"]["text"]
     assert not_ok(told, *PROBES) == {"modifying CTE"} | UNANSWERED
 
 
@@ -111,7 +122,7 @@ def test_a_probe_that_errors_is_told_with_its_sqlstate_and_the_others_go_on(
         "first upserts": "BEGIN ISOLATION",
         "updates": "BEGIN ISOLATION",
         "async index": "sys.jobs",
-        "modifying CTE": "WITH one AS",
+        "modifying CTE": "WITH entity AS",
     }[name]
     with Visit(Database(proxy.url)) as visit:
         visit.rows("doctor_scratch_create")
@@ -161,7 +172,7 @@ def test_a_conflict_at_commit_is_told_to_be_there(proxy: PostgresProxy) -> None:
 
 
 def test_a_large_message_may_cost_its_connection(proxy: PostgresProxy) -> None:
-    proxy.cut("before", matching="octet_length")
+    proxy.cut("before", matching="SELECT octet_length")
     told = found(run(proxy.url, "--probe", "--probe-large", "--json"))
     assert told["large message"]["text"].startswith("a message over 10 MiB drops the connection")
     assert verdicts(told)["large message"] == "ok"

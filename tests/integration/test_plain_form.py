@@ -207,36 +207,52 @@ def test_behind_a_pooler_a_write_names_its_level_in_one_round_trip(
     tables.assert_true_to({first.event_id: first, event.id: receipt})
 
 
-@pytest.mark.parametrize("sqlstate", ["0A000", "42601"])
-def test_a_database_that_refuses_the_probe_gets_the_plain_form_from_then_on(
-    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables, sqlstate: str
+SHAPES = {"one": "WITH entity AS", "batch": "placed AS"}
+"""What only one of the two statements of the single form has."""
+
+
+@pytest.mark.parametrize("sqlstate", ["0A000", "42601", "42804"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_database_that_refuses_a_shape_of_the_write_gets_the_plain_form(
+    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables, sqlstate: str, shape: str
 ) -> None:
-    proxy.refuse(1, sqlstate=sqlstate, message="not supported", matching="WITH probe")
-    caller = open_writer(proxy.url, replace(AUTO))
+    proxy.refuse(None, sqlstate=sqlstate, message="not supported", matching=SHAPES[shape])
+    caller = open_writer(proxy.url, AUTO)
     receipts = [caller.write(workload.car_created()) for _ in range(3)]
+    receipts.append(caller.write(workload.three_entities()))
     assert {receipt.attempts for receipt in receipts} == {1}
-    assert proxy.statements.count("COMMIT") == 3
-    assert sum("WITH probe" in sql for sql in proxy.statements) == 1
+    assert sum(SHAPES[shape].lower() in sql.lower() for sql in proxy.statements) == 1
     tables.assert_true_to({receipt.event_id: receipt for receipt in receipts})
 
 
-def test_a_probe_that_meets_a_conflict_decides_nothing(
-    proxy: PostgresProxy, tables: Tables
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("sqlstate", ["40001", "XX000"])
+def test_a_probe_that_was_not_answered_decides_nothing_and_is_made_again(
+    proxy: PostgresProxy, tables: Tables, shape: str, sqlstate: str
 ) -> None:
-    proxy.refuse(1, matching="WITH probe")
+    proxy.refuse(1, sqlstate=sqlstate, message="server unavailable", matching=SHAPES[shape])
     with Writer(Database(proxy.url), AUTO) as writer:
         receipt = writer.write(workload.car_created())
-    assert (receipt.attempts, proxy.statements.count("COMMIT")) == (2, 0)
+        assert not writer._core.plain
+    assert receipt.attempts == 2
     tables.assert_true_to({receipt.event_id: receipt})
 
 
-def test_postgresql_takes_the_single_form_at_no_more_cost(
+def test_the_probe_changes_nothing(proxy: PostgresProxy, tables: Tables) -> None:
+    with Writer(Database(proxy.url), AUTO) as writer:
+        writer.transact(lambda _: None)
+    assert any(SHAPES["batch"].lower() in sql for sql in proxy.statements)
+    assert tables.events() == tables.headers() == tables.entities() == tables.messages() == []
+
+
+def test_postgresql_takes_the_single_form_for_one_round_trip_more(
     proxy: PostgresProxy, tables: Tables
 ) -> None:
     with Writer(Database(proxy.url), AUTO) as writer:
-        receipt = writer.write(workload.car_created())
-    assert (proxy.round_trips, len(proxy.statements)) == (2, 2)
-    tables.assert_true_to({receipt.event_id: receipt})
+        receipts = [writer.write(workload.car_created()) for _ in range(2)]
+        assert not writer._core.plain
+    assert proxy.round_trips == 3
+    tables.assert_true_to({receipt.event_id: receipt for receipt in receipts})
 
 
 def test_a_live_refusal_of_a_feature_changes_no_form(proxy: PostgresProxy, tables: Tables) -> None:

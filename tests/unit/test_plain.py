@@ -36,9 +36,9 @@ def test_no_statement_has_a_data_modifying_cte(file: Path) -> None:
     assert not WRITES_IN_CTE.search(file.read_text())
 
 
-def test_the_probe_has_one() -> None:
+def test_the_single_form_has_one() -> None:
     """The control of the test above."""
-    probe = FILES[0].with_name("shard_count_probe.sql")
+    probe = FILES[0].with_name("event_write_one.sql")
     assert WRITES_IN_CTE.search(probe.read_text())
 
 

@@ -7,7 +7,18 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from dsql_outbox.outbox import SettingsError
 
-from ._faults import CutPoint, Held, Rule, before, cut, forward, refuse, refuse_commit, stall
+from ._faults import (
+    WRITES,
+    CutPoint,
+    Held,
+    Rule,
+    before,
+    cut,
+    forward,
+    refuse,
+    refuse_commit,
+    stall,
+)
 from ._session import Batch, Reaction, Session
 from ._tcp import Link, Streams, TcpProxy
 from ._wire import error_response
@@ -65,7 +76,7 @@ class PostgresProxy(TcpProxy):
         at: Literal["statement", "commit"] = "statement",
         sqlstate: str | None = "40001",
         message: str = _CONFLICT,
-        matching: str = "INSERT",
+        matching: str = WRITES,
     ) -> None:
         """Answer an error, and keep the server from running the statement or the COMMIT.
 
@@ -82,7 +93,7 @@ class PostgresProxy(TcpProxy):
         where: CutPoint,
         times: int | None = 1,
         *,
-        matching: str = "INSERT",
+        matching: str = WRITES,
         reset: bool = False,
     ) -> None:
         """Close the client's connection, with RST if `reset`.
@@ -94,18 +105,18 @@ class PostgresProxy(TcpProxy):
         """
         self._script.add(Rule(matching, times, cut(where, reset=reset)))
 
-    def hold(self, *, matching: str = "INSERT") -> Held:
+    def hold(self, *, matching: str = WRITES) -> Held:
         """Keep the next matching batch, to be released or dropped later."""
         held = Held()
         self._script.add(Rule(matching, 1, held.react))
         return held
 
-    def stall(self, times: int | None = 1, *, matching: str = "INSERT") -> None:
+    def stall(self, times: int | None = 1, *, matching: str = WRITES) -> None:
         """Lose the batch, answer nothing, and leave the connection open."""
         self._script.add(Rule(matching, times, stall))
 
     def before(
-        self, action: Callable[[], None], times: int | None = 1, *, matching: str = "INSERT"
+        self, action: Callable[[], None], times: int | None = 1, *, matching: str = WRITES
     ) -> None:
         """Run `action` in a thread before the batch is forwarded, or meets a fault.
 

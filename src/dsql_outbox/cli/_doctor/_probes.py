@@ -6,6 +6,10 @@ from typing import Final
 
 import psycopg
 
+from dsql_outbox.outbox import NO_SUCH_FORM
+from dsql_outbox.publisher import NO_ROW, NO_SHARD
+from dsql_outbox.writer import write_probe
+
 from ._costs import async_index, commit, large_message, metering
 from ._finding import Finding, Verdict
 from ._races import first_inserts, first_upserts, skip_locked, updates
@@ -21,14 +25,21 @@ _position = count(1)
 
 
 def modifying_cte(visit: Visit) -> Iterator[Finding]:
-    """Whether a write is one statement, or several in a pipeline."""
+    """Whether a write is one statement, or several in a pipeline, and so with a dead letter."""
     try:
-        rows = visit.rows("doctor_modifying_cte", position=next(_position))
-    except _REFUSED as error:
+        for query, parameters in write_probe(visit.schema):
+            visit.connection.execute(query, parameters)
+    except NO_SUCH_FORM as error:
         text = f"refused with {error.sqlstate}: writers take the plain form, {_PLAIN}"
         yield Finding("modifying CTE", "warn", text, sqlstate=error.sqlstate)
         return
-    yield _answered("modifying CTE", [(0, 1)], rows, "works: a write is one statement")
+    try:
+        visit.rows("outbox_bury", NO_ROW)
+    except NO_SUCH_FORM as error:
+        text = f"refused with {error.sqlstate} for dead letters: publishers take the plain form"
+        yield Finding("modifying CTE", "warn", text, sqlstate=error.sqlstate)
+        return
+    yield Finding("modifying CTE", "ok", "works: a write is one statement")
 
 
 _PLAIN: Final = "several statements in one round trip"
@@ -69,7 +80,8 @@ def lateral(visit: Visit) -> Iterator[Finding]:
     visit.rows("doctor_insert", position=next(_position))
     try:
         rows = visit.rows("doctor_lateral")
-    except _REFUSED as error:
+        visit.rows("outbox_read", NO_SHARD)
+    except NO_SUCH_FORM as error:
         yield _refused("lateral read", error, "a relay cannot work here")
         return
     yield _answered(

@@ -31,8 +31,9 @@ def _asked(visit: Visit, ask: Callable[[Visit], Iterator[Finding]]) -> list[Find
     try:
         visit.begin_question()
         return list(ask(visit))
-    except psycopg.errors.SerializationFailure as error:
-        if _CATALOG not in str(error):
+    except (psycopg.errors.SerializationFailure, psycopg.errors.InternalError_) as error:
+        unavailable = isinstance(error, psycopg.errors.InternalError_)
+        if not unavailable and _CATALOG not in str(error):
             raise
         visit.begin_question()
         return list(ask(visit))

@@ -1,0 +1,103 @@
+"""A dead letter is made in the form that the database takes, and both are the same."""
+
+import pytest
+from tests._support.letters import gathered
+from tests._support.tables import Row, Tables
+
+from dsql_outbox.outbox import Database, Entity, Event
+from dsql_outbox.publisher import (
+    FailureFilter,
+    Failures,
+    Publisher,
+    PublisherSettings,
+    Rejected,
+    Retry,
+)
+from dsql_outbox.publisher._rows import RowId
+from dsql_outbox.publisher._store import Store
+from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.writer import Writer
+
+pytestmark = pytest.mark.anyio
+
+BURY = "WITH gone AS"
+STATES = [None, "0A000", "42601", "42804"]
+
+
+@pytest.fixture
+def event(url: str) -> Event:
+    event = Event.new("Car Sold", "CarSold", [Entity("Car", "C-1", {"text": "\x00"})])
+    with Writer(Database(url)) as writer:
+        writer.write(event)
+    return event
+
+
+def letters(tables: Tables) -> list[Row]:
+    return tables.execute("SELECT * FROM outbox.dead_letters")
+
+
+def refused(proxy: PostgresProxy, sqlstate: str | None) -> Database:
+    if sqlstate is not None:
+        proxy.refuse(None, sqlstate=sqlstate, message="not supported", matching=BURY)
+    return Database(proxy.url)
+
+
+@pytest.mark.parametrize("sqlstate", STATES)
+async def test_a_rejected_message_becomes_a_dead_letter_in_both_forms(
+    proxy: PostgresProxy, tables: Tables, event: Event, sqlstate: str | None
+) -> None:
+    (before,) = tables.execute("SELECT * FROM outbox.outbox")
+    database, sink = refused(proxy, sqlstate), MemorySink()
+    sink.fail(event.id, Rejected("no"))
+    await Publisher(database, sink).run(until_empty=True)
+    (letter,) = letters(tables)
+    assert {name: letter[name] for name in before} == before
+    assert (letter["error"], letter["attempts"], letter["replays"]) == ("no", 1, 0)
+    assert tables.messages() == []
+    assert sum(BURY in sql for sql in proxy.statements) == (2 if sqlstate is None else 1)
+
+
+@pytest.mark.parametrize("sqlstate", STATES)
+async def test_an_operator_buries_in_both_forms(
+    proxy: PostgresProxy, tables: Tables, event: Event, sqlstate: str | None
+) -> None:
+    database, sink = refused(proxy, sqlstate), MemorySink()
+    sink.fail(event.id, Retry("later"))
+    await Publisher(database, sink, PublisherSettings(backoff_base=300.0)).run_once()
+    assert len(tables.execute("SELECT * FROM outbox.outbox_failures")) == 1
+    async with Failures(database) as failures:
+        (buried,) = await gathered(failures.bury(FailureFilter(event_ids=(event.id,))))
+        assert await gathered(failures.bury(FailureFilter(event_ids=(event.id,)))) == []
+    assert buried.event_id == event.id
+    assert [row["event_id"] for row in letters(tables)] == [event.id]
+    assert tables.messages() == tables.execute("SELECT * FROM outbox.outbox_failures") == []
+
+
+@pytest.mark.parametrize("sqlstate", [None, "0A000"])
+async def test_a_row_that_somebody_else_settles_meanwhile_does_not_die(
+    proxy: PostgresProxy, tables: Tables, event: Event, sqlstate: str | None
+) -> None:
+    store = Store(refused(proxy, sqlstate))
+    await store.open()
+    (row,) = tables.messages()
+    key = RowId(row["shard"], row["position"], str(row["event_id"]))
+    proxy.before(
+        lambda: tables.connection.execute("DELETE FROM outbox.outbox").close(),
+        matching=BURY if sqlstate is None else 'DELETE FROM "outbox".outbox',
+    )
+    await store.bury(key, error="no", attempts=1)
+    await store.close()
+    assert letters(tables) == tables.messages() == []
+    assert tables.events(event.id), "it stays stored"
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_probe_that_is_not_answered_is_made_again(
+    proxy: PostgresProxy, tables: Tables, event: Event, times: int
+) -> None:
+    proxy.refuse(times, sqlstate="XX000", message="server unavailable", matching=BURY)
+    sink = MemorySink()
+    sink.fail(event.id, Rejected("no"))
+    await Publisher(Database(proxy.url), sink).run(until_empty=True)
+    assert len(letters(tables)) == 1
+    assert sum(BURY in sql for sql in proxy.statements) == times + 2
