@@ -72,6 +72,7 @@ class Pending:
         self.prepared = prepared
         self.id = prepared.event.id
         self.scopes = scopes
+        self.entities = {(t.entity_type, t.entity_id) for t in prepared.event.touches}
         self.in_doubt = False
         self.outcome: Outcome | None = None
         self._attempts = 0
@@ -86,6 +87,11 @@ class Pending:
     def is_last_try(self) -> bool:
         """Whether a conflict of the next attempt would be one too many."""
         return self._backoff.conflicts >= self._backoff.max_retries
+
+    @property
+    def was_tried(self) -> bool:
+        """Whether an attempt was begun."""
+        return self._attempts > 0
 
     def touches_subject_of(self, other: "Pending") -> bool:
         """Whether this event moves the version that the other's `expected_version` is about."""

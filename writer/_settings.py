@@ -40,7 +40,8 @@ class WriterSettings:
 
     `coalesce` is how many lanes `AsyncWriter.write` has for group commit, 0 for a
     transaction an event: calls made while a lane's transaction is in flight share
-    the next one, at most `max_batch` of them. While `max_queued` calls wait for
+    the next one, at most `max_batch` of them. An event that the database cannot
+    take fails alone: its transaction is halved until it is found. While `max_queued` calls wait for
     their transaction, others wait to be let in.
 
     `topic` may use {event_type}, {event_name} and {entity_type} (the subject's).

@@ -13,13 +13,16 @@ comes second collides, and the collision is looked up.
 """
 
 import re
+from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from time import time_ns
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+import psycopg
 
 from ._classify import Failure, Kind, classify
 from ._pending import Found, Pending, Stored
@@ -73,9 +76,6 @@ _BAD_CAST: Final = "22P02"
 _STALE: Final = re.compile(r'"stale (?P<id>[0-9a-f-]{36}) (?P<actual>-?\d+)"')
 """What the write statements put into the failing cast; the server quotes it in any language."""
 
-_FAULTY_EVENT: Final = ("22", "23", "54")
-"""Classes of SQLSTATE that one event of a batch causes: data, constraint, limit."""
-
 
 def write_steps(batch: Sequence[Pending], clock: _Clock, *, fresh: bool = False) -> Steps:
     """Settle every event of a batch; all share their history, as they are tried together.
@@ -108,6 +108,19 @@ def interrupt(steps: Generator[Any, Result, None], known: Result, error: BaseExc
 
 def _try(batch: Sequence[Pending], clock: _Clock, *, fresh: bool) -> _Rest:
     """One attempt and the wait after it; returns the events that need another."""
+    was_tried = any(pending.was_tried for pending in batch)
+    batch, failed = yield from _attempt(batch, fresh=fresh)
+    if failed is None:
+        return ()
+    if was_tried and len(batch) > 1 and _may_come_again(failed):
+        return (yield from _sift(batch, clock))
+    return (yield from _after(batch, failed, clock))
+
+
+def _attempt(
+    batch: Sequence[Pending], *, fresh: bool
+) -> Generator[Step, Result, tuple[Sequence[Pending], Failed | None]]:
+    """One attempt; returns the events that it did not settle, and how it failed."""
     started = time_ns()
     in_doubt = False
     for pending in batch:
@@ -119,22 +132,89 @@ def _try(batch: Sequence[Pending], clock: _Clock, *, fresh: bool) -> _Rest:
         if isinstance(result, Present):
             batch = _drop_resolved(batch, result, started)
     if not batch:
-        return ()
+        return (), None
     if not isinstance(result, Failed):
         result = yield Attempt(batch, fresh)
     if isinstance(result, Committed):
         ended = time_ns()
         for pending, stored in zip(batch, result.stored, strict=True):
             pending.stored(stored, started, ended)
-        return ()
+        return (), None
     failure = classified(result)
     for pending in batch:
         pending.failed(failure, started, time_ns())
-    return (yield from _after(batch, failure, clock))
+    assert isinstance(result, Failed)  # noqa: S101 - else it is not classified
+    return batch, result
 
 
-def _after(batch: Sequence[Pending], failure: Failure, clock: _Clock) -> _Rest:
+def _sift(batch: Sequence[Pending], clock: _Clock) -> _Rest:
+    """Find the events that a batch fails by again and again, and let the others go on.
+
+    A failure that comes again may be an outage, or what one event does to the
+    server (XX000): halves tell, without a wait between them. A single event that
+    fails waits for its next attempt, and the events after it that share an entity
+    with it wait behind it. So many failures in a row that one event cannot be the
+    reason are an outage: what is left waits as one batch.
+    """
+    parts: deque[Sequence[Pending]] = deque(_halves(batch))
+    while parts:
+        failed = None
+        suspects, behind = list[Pending](), list[Pending]()
+        patience = _failures_by_one(len(batch))
+        while parts and patience:
+            part, waits = _apart(parts.popleft(), [*suspects, *behind])
+            behind += waits
+            if not part:
+                continue
+            left, failure = yield from _attempt(part, fresh=True)
+            if failure is None:
+                patience = _failures_by_one(len(batch))
+            elif not _may_come_again(failure):
+                rest = yield from _after(left, failure, clock)
+                yield from write_steps(rest, clock, fresh=True)
+            else:
+                failed, patience = failure, patience - 1
+                if len(left) > 1:
+                    parts.extendleft(reversed(_halves(left)))
+                else:
+                    suspects += left
+        suspects += chain.from_iterable(parts)
+        again = (yield from _wait(suspects, classified(failed), clock)) if failed else ()
+        left = [p for p in batch if p.outcome is None and (p in again or p in behind)]
+        if parts:
+            return left
+        parts.extend([pending] for pending in left)
+    return ()
+
+
+def _apart(
+    part: Sequence[Pending], earlier: Sequence[Pending]
+) -> tuple[list[Pending], list[Pending]]:
+    """Events that may be tried now, and those that must let an earlier event pass first."""
+    taken = {entity for pending in earlier for entity in pending.entities}
+    free, behind = list[Pending](), list[Pending]()
+    for pending in part:
+        if taken.isdisjoint(pending.entities):
+            free.append(pending)
+        else:
+            behind.append(pending)
+            taken |= pending.entities
+    return free, behind
+
+
+def _failures_by_one(events: int) -> int:
+    """How often in a row one event of so many fails its part, twice as a margin."""
+    return 2 * events.bit_length()
+
+
+def _may_come_again(failed: Failed) -> bool:
+    """Whether what was sent met a failure that is tried again, though it may be one event's."""
+    return failed.sent and classified(failed).kind in {Kind.IN_DOUBT, Kind.OUTAGE}
+
+
+def _after(batch: Sequence[Pending], failed: Failed, clock: _Clock) -> _Rest:
     """What a failure leads to: nothing more, halves, or a wait and another attempt."""
+    failure = classified(failed)
     if stale := _stale(batch, failure):
         return (yield from _after_stale(batch, *stale, failure, clock))
     if failure.kind is Kind.COLLISION:
@@ -145,7 +225,7 @@ def _after(batch: Sequence[Pending], failure: Failure, clock: _Clock) -> _Rest:
                 return rest  # the collision is explained: no conflict, no wait
         else:
             failure = classified(result)
-    if len(batch) > 1 and failure.kind is Kind.FATAL and _is_one_events_fault(failure):
+    if len(batch) > 1 and failure.kind is Kind.FATAL and _may_be_one_events_fault(failed):
         return (yield from _in_turn(_halves(batch), clock))
     return (yield from _wait(batch, failure, clock))
 
@@ -252,8 +332,12 @@ def _copy(error: Exception) -> Exception:
     return own.with_traceback(error.__traceback__)
 
 
-def _is_one_events_fault(failure: Failure) -> bool:
-    return failure.sqlstate is not None and failure.sqlstate[:2] in _FAULTY_EVENT
+def _may_be_one_events_fault(failed: Failed) -> bool:
+    """Whatever its SQLSTATE: one event's row may raise anything in the server, as by a trigger.
+
+    What failed before the write was sent is no event's fault, but for a value that cannot be sent.
+    """
+    return failed.sent or isinstance(failed.error, (psycopg.DataError, ValueError))
 
 
 def _stale(batch: Sequence[Pending], failure: Failure) -> tuple[Pending, int] | None:

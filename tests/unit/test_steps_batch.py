@@ -73,36 +73,35 @@ def test_an_attempt_right_after_a_split_tells_of_no_wait() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        errors.UndefinedTable("business_events"),
-        errors.InsufficientPrivilege("business_events"),
-        errors.QueryCanceled("statement timeout"),
+        errors.UndefinedTable("outbox_leases"),
+        errors.InsufficientPrivilege("outbox_leases"),
+        psycopg.OperationalError("password authentication failed"),
         SchemaError("schema outbox has no shards"),
         psycopg.ProgrammingError("no SQLSTATE"),
         TypeError("a mistake of ours"),
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_no_single_event_can_cause_is_not_split(error: Exception) -> None:
+def test_what_failed_before_the_write_was_sent_is_not_split(error: Exception) -> None:
     batch = [pend() for _ in range(8)]
-    sent = isinstance(error, psycopg.Error) and error.sqlstate is not None
-    steps = answer(write_steps(batch, never), Failed(error, sent=sent))
+    steps = answer(write_steps(batch, never), Failed(error))
     assert kinds(steps) == [Attempt]
     assert [type(pending.outcome) for pending in batch] == [type(error)] * 8
 
 
 def test_every_event_of_a_failed_batch_gets_an_exception_of_its_own() -> None:
     """With its own note: one that is shared would tell each caller of all the others."""
-    batch = [pend() for _ in range(4)]
-    error = errors.UndefinedTable("business_events")
+    batch = [pend(deadline=0.0) for _ in range(4)]
+    error = errors.TooManyConnections("the server is full")
     error.__cause__ = OSError("why")
     error.add_note("of the driver")
-    answer(write_steps(batch, never), Failed(error, sent=True))
+    answer(write_steps(batch, never), Failed(error))
     ends = [pending.outcome for pending in batch]
     assert ends[0] is error
     assert len({id(end) for end in ends}) == 4
     for pending, end in zip(batch, ends, strict=True):
-        assert isinstance(end, errors.UndefinedTable)
-        assert (str(end), end.sqlstate) == ("business_events", "42P01")
+        assert isinstance(end, errors.TooManyConnections)
+        assert (str(end), end.sqlstate) == ("the server is full", "53300")
         assert end.__cause__ is error.__cause__
         assert end.__notes__ == [
             "of the driver",
@@ -170,7 +169,7 @@ def test_a_lost_batch_that_arrives_after_a_half_committed_is_shut_out() -> None:
 def test_a_batch_in_which_only_some_are_in_doubt_settles_each_by_its_own_history() -> None:
     doubtful, certain = pend("C-1"), pend("C-2")
     doubtful.in_doubt = True
-    answer(write_steps([doubtful, certain], never), ABSENT, SYNTAX)
+    answer(write_steps([doubtful, certain], never), ABSENT, SYNTAX, ABSENT, SYNTAX, SYNTAX)
     assert isinstance(doubtful.outcome, OutcomeUnknown)
     assert isinstance(certain.outcome, errors.SyntaxError)
 

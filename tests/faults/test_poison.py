@@ -1,0 +1,145 @@
+"""One event that the server cannot take harms no other of its batch, whatever the SQLSTATE."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import anyio
+import psycopg
+import pytest
+from psycopg import errors
+from tests._support.callers import FORM, QUICK, Facts
+from tests._support.tables import Outcome, Tables
+
+from dsql_outbox.observability import TransactionStarted
+from dsql_outbox.outbox import Database, Entity, Event, OutcomeUnknown, Receipt
+from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
+
+pytestmark = pytest.mark.postgres_only("a trigger plays the server's defect")
+
+POISON = "poison"
+SHORT = replace(QUICK, max_outage=0.3, max_retries=4)
+
+STATES = ["XX000", "57P01", "53300", "08006", "40001", "23505", "22012", "42501", "57014", "P0001"]
+IN_DOUBT = {"XX000", "57P01", "08006"}
+
+
+@pytest.fixture(params=["single", "plain"] if FORM == "auto" else [FORM])
+def settings(request: pytest.FixtureRequest) -> WriterSettings:
+    """Settings of each form of the writes."""
+    return replace(SHORT, form=request.param)
+
+
+@pytest.fixture
+def poisoned(tables: Tables) -> Iterator[Tables]:
+    """The tables; an event named ``poison XX000`` fails with XX000, when it is stored."""
+    tables.execute(
+        "CREATE OR REPLACE FUNCTION public.choke() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " RAISE EXCEPTION 'cannot take this one'"
+        " USING ERRCODE = pg_catalog.split_part(NEW.event_name, ' ', 2); END $$"
+    )
+    tables.execute(
+        "CREATE TRIGGER choke BEFORE INSERT ON outbox.business_events FOR EACH ROW"
+        " WHEN (NEW.event_name LIKE 'poison%') EXECUTE FUNCTION public.choke()"
+    )
+    yield tables
+    tables.execute("DROP TRIGGER choke ON outbox.business_events")
+
+
+def batch(sqlstate: str, *poisoned: int, events: int = 40) -> list[Event]:
+    """Events of 20 cars in turn; those at some places are poison."""
+    names = [f"{POISON} {sqlstate}" if n in poisoned else "Car Sold" for n in range(events)]
+    return [
+        Event.new(name, "CarSold", [Entity("Car", f"CAR-{n % 20}", {"n": n})])
+        for n, name in enumerate(names)
+    ]
+
+
+def assert_only_poison_failed(
+    tables: Tables, sqlstate: str, events: list[Event], outcomes: list[Outcome]
+) -> None:
+    receipts: dict[object, Receipt] = {}
+    for event, outcome in zip(events, outcomes, strict=True):
+        if not event.header.event_name.startswith(POISON):
+            assert isinstance(outcome, Receipt), outcome
+            receipts[event.id] = outcome
+        elif sqlstate in IN_DOUBT:
+            assert isinstance(outcome, OutcomeUnknown), outcome
+        else:
+            assert isinstance(outcome, psycopg.Error), outcome
+            assert outcome.sqlstate == sqlstate
+    tables.assert_true_to(receipts)  # type: ignore[arg-type]
+    last: dict[str, int] = {}
+    for receipt in receipts.values():
+        (touched,) = receipt.entities
+        assert touched.version > last.get(touched.entity_id, 0), "a subject's order"
+        last[touched.entity_id] = touched.version
+
+
+@asynccontextmanager
+async def open_async(url: str, settings: WriterSettings) -> AsyncIterator[AsyncWriter]:
+    async with AsyncWriter(Database(url, opens_per_second=10_000), settings) as writer:
+        with anyio.fail_after(20):
+            yield writer
+
+
+@pytest.mark.parametrize("sqlstate", STATES)
+def test_poison_in_write_many_fails_alone(
+    poisoned: Tables, url: str, settings: WriterSettings, sqlstate: str
+) -> None:
+    events = batch(sqlstate, 7)
+    with Writer(Database(url, opens_per_second=10_000), settings) as writer:
+        outcomes = writer.write_many(events)
+    assert_only_poison_failed(poisoned, sqlstate, events, outcomes)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("sqlstate", ["XX000", "P0001"])
+async def test_poison_in_write_many_of_tasks_fails_alone(
+    poisoned: Tables, url: str, settings: WriterSettings, sqlstate: str
+) -> None:
+    events = batch(sqlstate, 0, 13, 14, 39)
+    async with open_async(url, settings) as writer:
+        outcomes = await writer.write_many(events)
+    assert_only_poison_failed(poisoned, sqlstate, events, outcomes)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("sqlstate", STATES)
+@pytest.mark.parametrize("lanes", [1, 4])
+async def test_poison_in_a_lane_fails_alone(
+    poisoned: Tables, url: str, settings: WriterSettings, sqlstate: str, lanes: int
+) -> None:
+    events = batch(sqlstate, 5, 31, events=64)
+    async with open_async(url, replace(settings, coalesce=lanes)) as writer:
+        calls = [asyncio.create_task(writer.write(event)) for event in events]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert_only_poison_failed(poisoned, sqlstate, events, outcomes)  # type: ignore[arg-type]
+
+
+@pytest.mark.anyio
+async def test_innocents_of_little_patience_do_not_wait_for_poison_to_be_given_up(
+    poisoned: Tables, url: str, settings: WriterSettings
+) -> None:
+    """The poison is tried for a minute; only the event behind it on its car waits as long."""
+    events = batch("XX000", 5, events=20)
+    patient = replace(settings, base=0.05, max_outage=60.0, coalesce=1)
+    async with open_async(url, patient) as writer:
+        calls = [asyncio.create_task(writer.write(event, timeout=5.0)) for event in events]
+        poison = calls.pop(5)
+        outcomes = await asyncio.gather(*calls)
+        assert not poison.done()
+        poison.cancel()
+    poisoned.assert_true_to({receipt.event_id: receipt for receipt in outcomes})
+
+
+def test_a_batch_in_which_all_fail_is_tried_less_than_twice_an_event(
+    poisoned: Tables, url: str, settings: WriterSettings, facts: Facts
+) -> None:
+    events = batch("42501", *range(32), events=32)
+    with Writer(Database(url, opens_per_second=10_000), settings, hooks=[facts]) as writer:
+        outcomes = writer.write_many(events)
+    assert all(isinstance(outcome, errors.InsufficientPrivilege) for outcome in outcomes)
+    assert len(facts.of(TransactionStarted)) == 63
+    assert poisoned.events() == []
