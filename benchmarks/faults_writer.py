@@ -1,13 +1,15 @@
 """Many random schedules of faults against the writer: `make faults-writer N=10000 SEED=1`.
 
 Schedule k of seed S is the one that `N=1 SEED=S+k` runs alone. Each process has
-a database and a proxy of its own, on one server.
+a database and a proxy of its own, on one server. One slice in four is behind
+pgbouncer, if that is installed: `--pooler` takes it for all, and needs it.
 """
 
 import logging
 import sys
 from argparse import ArgumentParser
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import ExitStack
 from functools import partial
 from multiprocessing import get_context
 from os import cpu_count
@@ -15,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 
+from tests._support.pgbouncer import PROGRAM, PgBouncer
 from tests._support.schedules import Tally, prepare_database, run_schedule
 from tests._support.tables import Tables
 
@@ -26,29 +29,45 @@ SLICE = 50
 """Schedules that a process runs before it reports."""
 
 
-def run_slice(url: str, seeds: range) -> Tally:
+def run_slice(url: str, seeds: range, *, pooled: bool) -> Tally:
     """Run some schedules on a database of their own."""
     logging.disable()  # what goes wrong here goes wrong on purpose
     tally = Tally()
-    with Tables(url) as tables, PostgresProxy(url) as proxy:
+    name = url.rpartition("/")[2]
+    with ExitStack() as stack:
+        tables = stack.enter_context(Tables(url))
+        pooler = stack.enter_context(PgBouncer(url)) if pooled else None
+        proxy = stack.enter_context(PostgresProxy(pooler.url(name) if pooler else url))
+
+        def is_quiet() -> bool:
+            assert pooler is not None
+            return pooler.is_quiet(name) and tables.working() == 0
+
         tables.connection.execute(ddl(DEFAULT_SCHEMA).encode())
         prepare_database(tables)
         for seed in seeds:
             try:
-                tally.add(run_schedule(seed, proxy, tables))
+                tally.add(run_schedule(seed, proxy, tables, is_quiet if pooled else None))
             except Exception as error:  # noqa: BLE001 - a schedule that does not end is a mismatch
                 tally.mismatches.append(f"seed {seed}: {error!r}")
                 break
     return tally
 
 
-def run_all(server: EmbeddedPostgres, seed: int, schedules: int, processes: int) -> Tally:
+def run_all(
+    server: EmbeddedPostgres, seed: int, schedules: int, processes: int, *, pooler: bool
+) -> Tally:
     """Run all schedules in so many processes."""
     last = seed + schedules
     slices = [range(n, min(n + SLICE, last)) for n in range(seed, last, SLICE)]
     total = Tally()
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        running = {pool.submit(partial(_run_in_database, server.url, s)): s for s in slices}
+        running = [
+            pool.submit(
+                partial(_run_in_database, server.url, s, pooled=pooler or _is_pooled(s.start))
+            )
+            for s in slices
+        ]
         for done, future in enumerate(as_completed(running), 1):
             part = future.result()
             total.add(part)
@@ -59,13 +78,17 @@ def run_all(server: EmbeddedPostgres, seed: int, schedules: int, processes: int)
     return total
 
 
-def _run_in_database(server_url: str, seeds: range) -> Tally:
+def _is_pooled(first: int) -> bool:
+    return PROGRAM is not None and first // SLICE % 4 == 3
+
+
+def _run_in_database(server_url: str, seeds: range, *, pooled: bool) -> Tally:
     name = f"schedules_{seeds.start}"
     url = f"{server_url.rpartition('/')[0]}/{name}"
     with Tables(server_url) as server:
         server.connection.execute(f"CREATE DATABASE {name}".encode())
         try:
-            return run_slice(url, seeds)
+            return run_slice(url, seeds, pooled=pooled)
         finally:
             server.connection.execute(f"DROP DATABASE {name} (FORCE)".encode())
 
@@ -75,14 +98,21 @@ def main() -> int:
     parser.add_argument("schedules", type=int)
     parser.add_argument("seed", type=int)
     parser.add_argument("--processes", type=int, default=2 * (cpu_count() or 1))
+    parser.add_argument("--pooler", action="store_true")
     options = parser.parse_args()
+    if PROGRAM is None:
+        print("no schedule is behind a pooler: pgbouncer is not installed", file=sys.stderr)
+        if options.pooler:
+            return 1
     memory = Path("/dev/shm")
     began = monotonic()
     with TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         Path(folder).chmod(0o1777)  # root's PostgreSQL runs as another user
         settings = {"fsync": "off", "max_connections": "300"}
         with EmbeddedPostgres(Path(folder) / "postgres", settings=settings) as server:
-            tally = run_all(server, options.seed, options.schedules, options.processes)
+            tally = run_all(
+                server, options.seed, options.schedules, options.processes, pooler=options.pooler
+            )
     print(f"seed {options.seed}, {options.schedules} schedules, {monotonic() - began:.0f} s")
     for name, count in sorted(tally.outcomes.items()):
         print(f"  {count:>8} {name}")

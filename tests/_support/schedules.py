@@ -5,7 +5,7 @@ What a schedule asks for comes from its seed; how its threads meet does not.
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 import anyio
+from tests._support.forked_call import in_child
 from tests._support.tables import Outcome, Tables
 from tests._support.waiting import wait_until
 
@@ -46,6 +47,8 @@ class Call:
     timeout: float | None
     settings: WriterSettings
     is_async: bool
+    is_forked: bool
+    """It is made in a child, with the writer that the parent has used."""
 
 
 @dataclass
@@ -71,8 +74,17 @@ def prepare_database(tables: Tables) -> None:
     )
 
 
-def run_schedule(seed: int, proxy: PostgresProxy, tables: Tables) -> Tally:
-    """Run one schedule on empty tables and compare them with what the callers were told."""
+def run_schedule(
+    seed: int,
+    proxy: PostgresProxy,
+    tables: Tables,
+    is_quiet_behind: Callable[[], bool] | None = None,
+) -> Tally:
+    """Run one schedule on empty tables and compare them with what the callers were told.
+
+    Behind a pooler sessions outlive their clients: `is_quiet_behind` tells then whether
+    nobody works any more.
+    """
     tables.execute("DELETE FROM outbox.business_events")
     tables.execute("DELETE FROM outbox.event_headers")
     tables.execute("DELETE FROM outbox.entities")
@@ -93,7 +105,7 @@ def run_schedule(seed: int, proxy: PostgresProxy, tables: Tables) -> Tally:
 
     def is_quiet() -> bool:
         _release(waiting, random)  # one may have been on its way into the proxy
-        return tables.others() == 0
+        return is_quiet_behind() if is_quiet_behind else tables.others() == 0
 
     wait_until(is_quiet, timeout=20.0)
     return _compare(seed, calls, results, tables)
@@ -121,7 +133,8 @@ def _call(number: int, ids: Sequence[UUID], random: Random) -> Call:
             max_retries=random.choice([1, 3, 3]),
             connections=random.choice(["new", "pool"]),
         ),
-        is_async=random.random() < 0.5,
+        is_async=(is_async := random.random() < 0.5),
+        is_forked=not is_async and random.random() < 0.3,
     )
 
 
@@ -166,12 +179,18 @@ def _run(database: Database, call: Call) -> list[Outcome]:
     if call.is_async:
         return anyio.run(_run_async, database, call)
     with Writer(database, call.settings) as writer:
-        return writer.write_many(
+        write = partial(
+            writer.write_many,
             call.events,
             on_duplicate=call.on_duplicate,
             expected_versions=call.expected,
             timeout=call.timeout,
         )
+        if not call.is_forked:
+            return write()
+        with suppress(Exception):  # it is there to have a connection, if the faults let it
+            writer.transact(lambda _: None, timeout=0.2)
+        return in_child(write)
 
 
 async def _run_async(database: Database, call: Call) -> list[Outcome]:

@@ -31,6 +31,8 @@ ENTITIES: LiteralString = """SELECT entity_type, entity_id, version, shard, posi
     WHERE %(id)s::uuid IS NULL OR event_id = %(id)s"""
 OTHERS: LiteralString = """SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+WORKING: LiteralString = """SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"""
 HANG_UP: LiteralString = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()"""
 BLOCKED: LiteralString = """SELECT count(*) FROM pg_stat_activity
@@ -75,6 +77,10 @@ class Tables:
     def others(self) -> int:
         """How many other sessions are connected to this database."""
         return self._count(OTHERS)
+
+    def working(self) -> int:
+        """How many other sessions of this database are in a statement or a transaction."""
+        return self._count(WORKING)
 
     def hang_up_all(self) -> None:
         """End all other sessions of this database."""

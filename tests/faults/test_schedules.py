@@ -3,6 +3,7 @@
 `make faults-writer N=10000 SEED=1` runs as many as one likes.
 """
 
+import pytest
 from tests._support.schedules import Tally, prepare_database, run_schedule
 from tests._support.tables import Tables
 
@@ -20,6 +21,7 @@ EXPECTED = {
 """What goes wrong, sooner or later: when depends on the machine, whatever the seed."""
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_no_schedule_makes_a_writer_tell_a_lie(proxy: PostgresProxy, tables: Tables) -> None:
     prepare_database(tables)
     tally = Tally()
