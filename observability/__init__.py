@@ -26,6 +26,7 @@ from ._json_logs import JsonFormatter
 from ._logging import log_facts
 from ._metrics import MetricFacts, metric_facts
 from ._otel import TraceFacts, trace_facts
+from ._visible import visible, visible_json
 
 __all__ = [
     "AttemptEnded",
@@ -57,4 +58,6 @@ __all__ = [
     "metric_facts",
     "metric_names",
     "trace_facts",
+    "visible",
+    "visible_json",
 ]

@@ -20,8 +20,23 @@ from ._facts import (
     RetryScheduled,
     WriteExhausted,
 )
+from ._visible import visible
 
 logger = logging.getLogger("dsql_outbox")
+
+
+def _show_controls(record: logging.LogRecord) -> bool:
+    """Make the values of a record visible: they come from events, brokers and databases."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(map(_shown, record.args))
+    return True
+
+
+def _shown(value: object) -> object:
+    return visible(str(value)) if isinstance(value, str | BaseException) else value
+
+
+logger.addFilter(_show_controls)  # the logger of every room
 
 
 def _log_retry(fact: RetryScheduled) -> None:

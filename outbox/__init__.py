@@ -33,6 +33,7 @@ from ._message import (
 )
 from ._parse import EventSource, ParsedEvent, ParsedTouch, parse_event
 from ._receipt import Receipt, Touched
+from ._redact import has_unclear_login, redacted, told
 from ._settings import (
     DEFAULT_SHARDS,
     DEFAULT_SOURCE,
@@ -86,12 +87,15 @@ __all__ = [
     "broken_header",
     "call_in_children",
     "exchange",
+    "has_unclear_login",
     "message_headers",
     "numbered",
     "parse_event",
     "parse_subject_key",
     "plain_array",
+    "redacted",
     "require_not_negative",
     "require_positive",
     "subject_key",
+    "told",
 ]

@@ -9,6 +9,7 @@ from psycopg import IsolationLevel
 from psycopg.conninfo import conninfo_to_dict
 
 from ._errors import SettingsError
+from ._redact import has_unclear_login
 
 Isolation = Literal["read committed", "repeatable read"]
 
@@ -65,14 +66,18 @@ class PostgresTarget:
     def __init__(self, url: str, isolation: Isolation | None) -> None:
         try:
             found = conninfo_to_dict(url)
-        except psycopg.ProgrammingError as error:
+        except (psycopg.ProgrammingError, UnicodeDecodeError) as error:
             # libpq's text may quote the URL, and a URL may hold a password.
             raise SettingsError("the database URL is not one that libpq can read") from (
                 None if "@" in url or "password" in url else error
             )
-        if "@" in str(found.get("host", "")):
-            # The rest of a password: the driver would show it as a host name.
-            raise SettingsError("an @ in the database URL's password must be written %40")
+        address = f"{found.get('host')} {found.get('port')}"
+        if "@" in address or has_unclear_login(url):
+            # The rest of a password: the driver would show it as a host, a port or a database.
+            raise SettingsError(
+                "in the password of the database URL, @ : / ? # and blanks must be written as "
+                "%40 %3A %2F %3F %23 %20"
+            )
         self._parameters: ConnectParameters = {k: v for k, v in found.items() if v is not None}
         self._parameters.setdefault("application_name", "dsql-outbox")
         self._parameters.setdefault("tcp_user_timeout", TCP_USER_TIMEOUT_MS)
@@ -141,6 +146,8 @@ def target_of(url: str, isolation: Isolation | None) -> Target:
                 "in code use dsql_outbox.testing.EmbeddedPostgres"
             )
         case kind:
+            hidden = "@" in url and "://" not in url  # what looks like a scheme may be a login
+            shown = "" if hidden else f" {kind}:"
             raise SettingsError(
-                f"unknown kind of database {kind}: (known: postgresql://, dsql://, embedded:)"
+                f"unknown kind of database{shown} (known: postgresql://, dsql://, embedded:)"
             )

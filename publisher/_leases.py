@@ -13,7 +13,7 @@ from typing import Final
 import anyio
 import psycopg
 
-from dsql_outbox.outbox import Database
+from dsql_outbox.outbox import Database, told
 
 from ._beat import beat
 from ._lease_table import SqlLeaseTable
@@ -164,7 +164,9 @@ class Leases:
             again = await beat(self._own, self._table, boot_time)
         except psycopg.Error as error:
             if self._answered:
-                logger.warning("Leases cannot be renewed, the database does not answer: %s", error)
+                logger.warning(
+                    "Leases cannot be renewed, the database does not answer: %s", told(error)
+                )
             self._answered = False
             again = _RETRY * self._settings.renew
         else:

@@ -23,7 +23,7 @@ from dsql_outbox.observability import (
     metric_facts,
     trace_facts,
 )
-from dsql_outbox.outbox import Database, OneProcess
+from dsql_outbox.outbox import Database, OneProcess, told
 
 from ._breaker import Breaker
 from ._leases import Leases
@@ -176,7 +176,7 @@ class Publisher:
             done = await relay.round(overlap=True, probe=state == "half_open")
             await self._sweep()
         except _UNREACHABLE as error:
-            logger.warning("Relay waits for the database: %s", error)
+            logger.warning("Relay waits for the database: %s", told(error))
             return None
         self._judge(done)
         self._tell(done)

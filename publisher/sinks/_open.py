@@ -27,7 +27,9 @@ def open_sink(url: str) -> AbstractAsyncContextManager[Sink]:
     scheme = url.partition(":")[0]
     found = list(entry_points(group=SINK_GROUP, name=scheme))
     if not found:
-        raise SettingsError(f"no sink for URLs {scheme}:, there are {_known()}")
+        hidden = "@" in url and "://" not in url  # what looks like a scheme may be a login
+        kind = "this URL" if hidden else f"URLs {scheme}:"
+        raise SettingsError(f"no sink for {kind}, there are {_known()}")
     return cast("SinkOpener", found[0].load())(url)
 
 

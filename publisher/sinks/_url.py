@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from dsql_outbox.outbox import SettingsError
+from dsql_outbox.outbox import SettingsError, has_unclear_login
 
 TIMEOUT: Final = "5"
 """Seconds that a broker is given to answer, unless the URL says otherwise."""
@@ -17,6 +17,8 @@ def split_hosts(url: str, port: int) -> tuple[str, tuple[str, ...], str]:
     Raises `ValueError` for any other form, with a text that may show the URL.
     """
     # By hand: some releases of urlsplit refuse more than one [..] in a URL.
+    if has_unclear_login(url):
+        raise ValueError(url)
     _, _, rest = url.partition("://")
     address, _, query = rest.partition("?")
     login, _, hosts = address.removesuffix("/").rpartition("@")

@@ -255,7 +255,7 @@ def test_what_is_no_base_url_is_refused(url: str) -> None:
     result = trace(EVENT, "--jaeger", url)
 
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "give a base URL, such as http://localhost:16686" in result.stderr
+    assert "give a base URL without a login, such as http://localhost:16686" in result.stderr
 
 
 def test_an_answer_with_no_spans_is_no_trace() -> None:

@@ -14,7 +14,7 @@ from dsql_outbox.publisher import MAX_REPLAYED, DeadLetter, DeadLetters, LetterF
 from ._database import database_options, open_database
 from ._errors import FAILED, short_errors
 from ._letter_rows import LETTER_HEADER, letter_cells, letter_fields
-from ._lines import aligned, counted, json_line
+from ._lines import aligned, counted, json_line, say
 from ._replaying import Telling, replay_options
 from ._tables import tables_needed
 from ._which import (
@@ -96,7 +96,7 @@ async def _list(
     async with DeadLetters(database) as tool, aclosing(tool.find(which, payload=payload)) as found:
         async for letter in found:
             if count == limit:
-                click.echo(f"there are more: narrow it, or raise --limit {limit}", err=True)
+                say(f"there are more: narrow it, or raise --limit {limit}", err=True)
                 break
             count += 1
             if as_json:
@@ -104,7 +104,7 @@ async def _list(
             else:
                 lines.append(letter_cells(letter))
     if not as_json:
-        aligned(lines) if count else click.echo("no dead letters")
+        aligned(lines) if count else say("no dead letters")
 
 
 @dead_letters.command()
@@ -127,7 +127,7 @@ def show(
         raise click.ClickException(f"no dead letter has the event id {event_id}")
     for n, letter in enumerate(letters):
         if n and not as_json:
-            click.echo()
+            say()
         json_line(letter) if as_json else aligned(letter_fields(letter))
 
 
@@ -177,10 +177,10 @@ def replay(  # noqa: PLR0913 - one parameter a flag
     with open_database(database, schema) as found, telling.summed():
         anyio.run(run, found)
     if telling.total == limit:
-        click.echo(f"--limit {limit} is reached: there may be more", err=True)
+        say(f"--limit {limit} is reached: there may be more", err=True)
     unknown = max(0, len(set(which.event_ids)) - telling.total)
     if unknown:
-        click.echo(f"{unknown} of the ids: no such dead letter", err=True)
+        say(f"{unknown} of the ids: no such dead letter", err=True)
     if which.event_ids and (telling.left_alone or unknown):
         raise click.exceptions.Exit(FAILED)
 
@@ -217,7 +217,7 @@ def drop(  # noqa: PLR0913 - one parameter a flag
             confirm(anyio.run(_question, found, which, limit), yes=yes)
         count = anyio.run(_drop, found, which, limit, dry_run, as_json)
     would = "would be " if dry_run else ""
-    click.echo(f"{counted(count, 'dead letter')} {would}dropped", err=True)
+    say(f"{counted(count, 'dead letter')} {would}dropped", err=True)
 
 
 async def _question(database: Database, which: LetterFilter, limit: int | None) -> str:
@@ -243,5 +243,5 @@ async def _drop(
     ):
         async for letter in dropped:
             count += 1
-            json_line(letter) if as_json else click.echo("  ".join(letter_cells(letter)))
+            json_line(letter) if as_json else say("  ".join(letter_cells(letter)))
     return count

@@ -12,7 +12,7 @@ from typing import Final
 import click
 import psycopg
 
-from dsql_outbox.outbox import MissingExtra, OutboxError, SettingsError
+from dsql_outbox.outbox import MissingExtra, OutboxError, SettingsError, told
 
 FAILED: Final = 1
 """Exit code of a command that did not do what it should, or found what should not be."""
@@ -46,10 +46,10 @@ def short_errors() -> Generator[None]:
     try:
         yield
     except (MissingExtra, SettingsError) as error:
-        raise Misused(_line(error)) from error
+        raise Misused(told(error)) from error
     except (OutboxError, psycopg.Error) as error:
         kind = Unreachable if is_outage(error) else click.ClickException
-        raise kind(_line(error)) from error
+        raise kind(told(error)) from error
 
 
 def is_outage(error: BaseException | None) -> bool:
@@ -59,7 +59,3 @@ def is_outage(error: BaseException | None) -> bool:
     if not isinstance(error, psycopg.OperationalError):
         return False
     return error.sqlstate is None or error.sqlstate.startswith(_GONE)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -12,7 +12,7 @@ from dsql_outbox.publisher import Failure, FailureFilter, Failures
 
 from ._database import database_options, open_database
 from ._errors import FAILED, short_errors
-from ._lines import counted, json_line, one_line
+from ._lines import counted, json_line, one_line, say
 from ._tables import tables_needed
 from ._which import (
     all_option,
@@ -52,7 +52,7 @@ def list_(*, as_json: bool, database: str | None, schema: str, **filters: Any) -
     with open_database(database, schema) as found:
         count = anyio.run(_tell, found, Failures.find, FailureFilter(**filters), as_json)
     if not count and not as_json:
-        click.echo("no failures")
+        say("no failures")
 
 
 @failures.command()
@@ -103,7 +103,7 @@ def _act(  # noqa: PLR0913 - one parameter a flag
     require_choice("all failures", filtered=which != FailureFilter(), every=every)
     with open_database(database, schema) as found:
         count = anyio.run(_tell, found, Failures.find if dry_run else work, which, as_json)
-    click.echo(f"{counted(count, 'message')} {planned if dry_run else done}", err=True)
+    say(f"{counted(count, 'message')} {planned if dry_run else done}", err=True)
     if count < len(set(which.event_ids)):
         raise click.exceptions.Exit(FAILED)
 
@@ -113,7 +113,7 @@ async def _tell(database: Database, work: _Work, which: FailureFilter, as_json: 
     async with Failures(database) as tool, aclosing(work(tool, which)) as found:
         async for failure in found:
             count += 1
-            json_line(failure) if as_json else click.echo(_line(failure))
+            json_line(failure) if as_json else say(_line(failure))
     return count
 
 

@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import click
 
-from dsql_outbox.observability import JsonFormatter
+from dsql_outbox.observability import JsonFormatter, visible
 
 from ._errors import short_errors
 from ._tables import tables_needed
@@ -61,8 +61,12 @@ def logs_on_stderr(*, verbose: bool, log_format: LogFormat = "text") -> Generato
 class _TextFormatter(logging.Formatter):
     """Time, level and text; of what the command says itself the text alone."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        return record.getMessage() if record.name == _COMMAND else super().format(record)
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        own = record.name == _COMMAND
+        return visible(record.getMessage() if own else super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's own name
+        return "\n".join(map(visible, super().formatException(ei).split("\n")))
 
 
 class _EchoHandler(logging.Handler):

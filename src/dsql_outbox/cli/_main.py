@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import click
 
@@ -51,6 +51,17 @@ class LazyGroup(click.Group):
         import_module("dsql_outbox.outbox")  # first: it tells that libpq is missing
         module = import_module(f"{__package__}.{found.module}")
         return cast("click.Command", getattr(module, cmd_name.replace("-", "_")))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what it says as it fails is made visible, too."""
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            from dsql_outbox.observability import visible  # noqa: PLC0415 - brings OpenTelemetry
+
+            shown = "\n".join(map(visible, error.message.split("\n")))
+            error.__dict__["message"] = shown  # click declares it final
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the commands from the table: click's own way would import them all."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import anyio
 
 from dsql_outbox.observability import Fact, Hook, RoundEnded
-from dsql_outbox.outbox import Database, SinkUnavailable
+from dsql_outbox.outbox import Database, SinkUnavailable, redacted
 from dsql_outbox.publisher import Publisher, PublisherSettings, Sink, open_sink
 from dsql_outbox.schema import statement
 
@@ -69,7 +69,7 @@ class Relaying:
         driver's error if the database cannot be reached.
         """
         shards = await self._shards()
-        place = f"from {self._database!r} to {without_secrets(self._sink)}"
+        place = f"from {self._database!r} to {redacted(self._sink)}"
         announce(f"relaying {place}, {shards} shards")
         try:
             while not self._stopped.is_set():
@@ -120,10 +120,3 @@ class Relaying:
         if self._stopped.is_set():  # while the sink was being opened
             return
         await self._publisher.run(until_empty=self._until_empty)
-
-
-def without_secrets(url: str) -> str:
-    """A URL without what comes before an @ and after a question mark."""
-    scheme, slashes, rest = url.partition("://")
-    place = rest.rpartition("@")[2] if slashes else ""
-    return f"{scheme}{slashes}{place}".partition("?")[0]

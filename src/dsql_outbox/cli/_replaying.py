@@ -9,7 +9,7 @@ import click
 
 from dsql_outbox.publisher import Replayed
 
-from ._lines import counted, json_line
+from ._lines import counted, json_line, say
 from ._which import dry_run_option, json_option
 
 _LEFT_ALONE: Final = {
@@ -72,7 +72,7 @@ class Telling:
             for status, why in _LEFT_ALONE.items():
                 if counts[status]:
                     parts.append(f"{counts[status]:,} left alone: {why}")
-            click.echo("; ".join(parts), err=True)
+            say("; ".join(parts), err=True)
 
     def _tell(self, each: Replayed) -> None:
         if self._as_json:
@@ -81,4 +81,4 @@ class Telling:
         number = "" if each.replay is None else f" {each.replay}"
         words = {"replayed": "replay", "planned": "would be replay"}
         status = words.get(each.status, each.status) + number
-        click.echo(f"{each.event_id}  {status}  {each.subject or '-'}")
+        say(f"{each.event_id}  {status}  {each.subject or '-'}")

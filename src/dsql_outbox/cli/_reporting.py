@@ -7,9 +7,9 @@ from uuid import UUID
 
 import anyio
 import msgspec
-import psycopg
 
-from dsql_outbox.outbox import DuplicateEvent, Receipt
+from dsql_outbox.observability import visible_json
+from dsql_outbox.outbox import DuplicateEvent, Receipt, told
 
 from ._descriptors import write_all
 from ._events import Place
@@ -59,19 +59,13 @@ class Reporter:
         """Tell of one that is not, as far as we know; raises `OSError` if nobody listens."""
         self._tally.add_failed(error)
         same = error.same_content if isinstance(error, DuplicateEvent) else None
-        failure = Failure(event_id, type(error).__name__, _message(error), *place, same)
+        failure = Failure(event_id, type(error).__name__, told(error), *place, same)
         await self._print(STDERR, [failure])
 
     async def _print(self, descriptor: int, values: Sequence[msgspec.Struct]) -> None:
-        lines = _encoder.encode_lines(values)
+        lines = visible_json(bytes(_encoder.encode_lines(values)))
         if self._above_bar is not None and os.isatty(descriptor):
             self._above_bar(lines.decode().rstrip("\n"))
             return
         async with self._locks[descriptor]:  # lines never mix
             await write_all(descriptor, lines)
-
-
-def _message(error: Exception) -> str:
-    """One line; of the server's errors the first part only, as the others may show values."""
-    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    return " ".join((primary or str(error)).split())

@@ -5,7 +5,6 @@ from itertools import groupby
 from typing import TypeVar
 
 import click
-import msgspec
 
 from dsql_outbox.outbox import DEFAULT_SHARDS
 from dsql_outbox.schema import Drift, Granted, Roles, Step, ddl
@@ -16,6 +15,7 @@ from dsql_outbox.schema import plan as plan_schema
 
 from ._database import database_options, open_bare_database, schema_option
 from ._errors import FAILED, short_errors
+from ._lines import json_line, say, say_all
 from ._tables import tables_needed
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
@@ -58,11 +58,11 @@ def apply(database: str | None, schema: str, shards: int | None, *, after_deploy
     with open_bare_database(database, schema) as found:
         done = apply_schema(found, shards=shards, deploy="after" if after_deploy else "before")
     for label in done.applied:
-        click.echo(f"applied {label}")
+        say(f"applied {label}")
     for label, command in done.waiting.items():
-        click.echo(f"waiting {label}: for {command}")
+        say(f"waiting {label}: for {command}")
     state = f"{len(done.waiting)} waiting" if done.waiting else "up to date"
-    click.echo(f"schema {done.schema}: {done.migrations} migrations, {done.shards} shards, {state}")
+    say(f"schema {done.schema}: {done.migrations} migrations, {done.shards} shards, {state}")
 
 
 @schema.command("print")
@@ -71,7 +71,7 @@ def apply(database: str | None, schema: str, shards: int | None, *, after_deploy
 @short_errors()
 def print_(schema: str, shards: int) -> None:
     """Print the SQL that `apply` runs on an empty database."""
-    click.echo(ddl(schema, shards), nl=False)
+    click.echo(ddl(schema, shards), nl=False)  # to be run: not a character is changed
 
 
 @schema.command()
@@ -86,7 +86,7 @@ def plan(database: str | None, schema: str, shards: int | None, *, as_json: bool
     """
     with open_bare_database(database, schema) as found:
         steps = plan_schema(found, shards=shards)
-    click.echo(msgspec.json.encode(steps) if as_json else "\n".join(_script(schema, steps)))
+    json_line(steps) if as_json else say_all(_script(schema, steps))
 
 
 @schema.command()
@@ -103,7 +103,7 @@ def check(database: str | None, schema: str, *, as_json: bool, **roles: str | No
     """
     with open_bare_database(database, schema) as found:
         drifts = check_schema(found, Roles(**roles))
-    click.echo(msgspec.json.encode(drifts) if as_json else _lines(schema, drifts))
+    json_line(drifts) if as_json else say_all(_lines(schema, drifts))
     if drifts:
         raise click.exceptions.Exit(FAILED)
 
@@ -126,11 +126,11 @@ def grant(
     """
     with open_bare_database(database, schema) as found:
         done = grant_rights(found, Roles(**roles), dry_run=dry_run)
-    click.echo(msgspec.json.encode(done) if as_json else "\n".join(_granted(done)))
+    json_line(done) if as_json else say_all(_granted(done))
 
 
-def _lines(schema: str, drifts: list[Drift]) -> str:
-    return "\n".join(drift.text for drift in drifts) or f"schema {schema}: no difference"
+def _lines(schema: str, drifts: list[Drift]) -> list[str]:
+    return [drift.text for drift in drifts] or [f"schema {schema}: no difference"]
 
 
 def _script(schema: str, steps: list[Step]) -> Iterator[str]:

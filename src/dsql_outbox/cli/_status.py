@@ -3,11 +3,11 @@
 import sys
 
 import click
-import msgspec
 
 from ._backlog import read_status
 from ._database import database_options, open_database
 from ._errors import short_errors
+from ._lines import json_line, say_all
 from ._options import option
 from ._status_tables import plain, rich, tables_of
 from ._tables import tables_needed
@@ -60,11 +60,15 @@ def status(
             return
         now = read_status(found)
     if as_json:
-        click.echo(msgspec.json.encode(now))
+        json_line(now)
     elif sys.stdout.isatty():
         from rich.console import Console  # noqa: PLC0415 - 60 ms, for terminals only
 
         for table in tables_of(now):
             Console().print(rich(table), end="\n\n")
     else:
-        click.echo("\n\n".join(map(plain, tables_of(now))))
+        say_all(
+            line
+            for n, table in enumerate(tables_of(now))
+            for line in ([""] * (n > 0) + plain(table))
+        )

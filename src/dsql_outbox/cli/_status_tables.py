@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from dsql_outbox.observability import visible
+
 from ._backlog import Failures, Seen, Shard, Status
 
 if TYPE_CHECKING:
@@ -103,14 +105,14 @@ def duration(seconds: float) -> str:
     return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
 
 
-def plain(table: Table) -> str:
-    """Aligned text."""
-    lines = [table.header, *table.rows]
+def plain(table: Table) -> list[str]:
+    """Aligned lines of text."""
+    lines = [tuple(map(visible, line)) for line in (table.header, *table.rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
+    return [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
-    )
+    ]
 
 
 def rich(table: Table) -> "RichTable":
@@ -120,5 +122,7 @@ def rich(table: Table) -> "RichTable":
 
     shown = RichTable(*table.header, box=None, pad_edge=False, header_style="bold")
     for row in table.rows:
-        shown.add_row(*map(Text, row))  # as text: an error may hold what looks like markup
+        shown.add_row(
+            *(Text(visible(cell)) for cell in row)
+        )  # as text: an error may hold what looks like markup
     return shown

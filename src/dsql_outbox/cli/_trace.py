@@ -14,6 +14,7 @@ import msgspec
 from dsql_outbox.observability import attributes as names
 
 from ._errors import Misused, short_errors
+from ._lines import json_line, say
 from ._options import option
 from ._trace_file import spans_of_file
 from ._trace_jaeger import page_of, spans_of_jaeger
@@ -90,7 +91,7 @@ def trace(  # noqa: PLR0913 - one parameter a flag
     page = None if file else page_of(url, chosen[0].trace_id)
     found = Found(event_id, chosen[0].trace_id, page, chosen)
     if as_json:
-        click.echo(msgspec.json.encode(found))
+        json_line(found)
     else:
         _draw(found)
 
@@ -143,7 +144,8 @@ def _draw(found: Found) -> None:
     from rich.console import Console  # noqa: PLC0415 - 60 ms, for those who draw
 
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
-    click.echo(f"event {found.event_id}\ntrace {found.trace_id}")
+    say(f"event {found.event_id}")
+    say(f"trace {found.trace_id}")
     console.print(render_tree(found.spans, width=max(_NARROWEST, console.width)))
     if found.page:
-        click.echo(found.page)
+        say(found.page)

@@ -6,24 +6,26 @@ https://www.jaegertracing.io/docs/latest/architecture/apis/
 """
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import click
 import msgspec
 
 from dsql_outbox.observability import attributes as names
-from dsql_outbox.outbox import SettingsError
+from dsql_outbox.outbox import SettingsError, redacted
 
 from ._errors import Unreachable
 from ._otlp_json import TraceData, views
 from ._tree import SpanView
 
+_BASE: Final = re.compile(r"https?://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:/[^?#@\s]*)?")
 _SECONDS: Final = 10.0  # for an answer
 _AHEAD: Final = timedelta(hours=1)  # another machine's clock
 _MOST: Final = 20  # traces of one answer
@@ -70,9 +72,11 @@ def page_of(url: str, trace_id: str) -> str:
 
 def check_url(url: str) -> None:
     """Raises `SettingsError` for what is no base URL."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query:
-        raise SettingsError(f"--jaeger {url}: give a base URL, such as http://localhost:16686")
+    if not _BASE.fullmatch(url):
+        raise SettingsError(
+            f"--jaeger {redacted(url)}: give a base URL without a login, "
+            "such as http://localhost:16686"
+        )
 
 
 def _get(url: str, kind: type[_Answer]) -> _Answer | None:

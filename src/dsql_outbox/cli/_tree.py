@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from dsql_outbox.observability import attributes as names
+from dsql_outbox.observability import visible
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue
@@ -183,4 +184,4 @@ def _label(span: SpanView) -> str:
     number = span.attributes.get(names.ATTEMPT_NUMBER, "")
     codes = (span.attributes.get(name) for name in (names.DB_STATUS_CODE, names.ATTEMPT_OC_CLASS))
     words = (span.name, number, _outcome(span), *codes)
-    return " ".join(str(word) for word in words if word)
+    return visible(" ".join(str(word) for word in words if word))

@@ -9,14 +9,15 @@ from datetime import UTC, datetime
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final
 
-import click
 import msgspec
 import psycopg
 
-from dsql_outbox.outbox import Database
+from dsql_outbox.observability import visible
+from dsql_outbox.outbox import Database, told
 
 from ._backlog import Counters, Status, read_status_and_counters
 from ._errors import is_outage
+from ._lines import json_line, say
 from ._status_tables import count_of, rich, tables_of
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _look(database: Database, meter: Meter) -> Look:
     except psycopg.Error as error:
         if not is_outage(error):
             raise
-        return Look(at, unreachable=" ".join(str(error).split()))
+        return Look(at, unreachable=told(error))
     rates = meter.rates(counters, monotonic())
     return Look(at, rates=rates, breaker=_breaker(status), status=status)
 
@@ -113,9 +114,9 @@ def _breaker(now: Status) -> str:
 @contextmanager
 def _display(*, as_json: bool) -> Generator[Callable[[Look], None]]:
     if as_json:
-        yield lambda look: click.echo(msgspec.json.encode(look))
+        yield json_line
     elif not sys.stdout.isatty():
-        yield lambda look: click.echo(_line(look))
+        yield lambda look: say(_line(look))
     else:
         from rich.live import Live  # noqa: PLC0415 - 60 ms, for terminals only
 
@@ -153,7 +154,10 @@ def _view(look: Look) -> "RenderableType":
 
     when = Text(f"{look.at}  Ctrl-C ends\n", style="dim")
     if look.status is None:
-        return Group(when, Text(f"the database cannot be reached: {look.unreachable}", "bold red"))
+        return Group(
+            when,
+            Text(f"the database cannot be reached: {visible(look.unreachable or '')}", "bold red"),
+        )
     rates = look.rates
     moving = (
         f"{rates.in_per_second:,.1f} rows/s in, {rates.out_per_second:,.1f} out"

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 
 import click
-import msgspec
 
 from dsql_outbox.cli._database import database_options, open_bare_database
 from dsql_outbox.cli._errors import FAILED, short_errors
+from dsql_outbox.cli._lines import json_line
 from dsql_outbox.cli._options import option
 
 from ._checks import CHECKS
@@ -61,6 +61,6 @@ def doctor(
         told = list(everything) if as_json else show(everything, [*CHECKS, *probes])
     failed = any(finding.verdict == "fail" for finding in told)
     if as_json:
-        click.echo(msgspec.json.encode(Report(schema, failed, tuple(told))))
+        json_line(Report(schema, failed, tuple(told)))
     if failed:
         raise click.exceptions.Exit(FAILED)

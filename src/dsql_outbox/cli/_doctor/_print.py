@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
-import click
+from dsql_outbox.cli._lines import say
+from dsql_outbox.observability import visible
 
 from ._finding import Finding, Verdict
 
@@ -26,7 +27,8 @@ def show(findings: Iterable[Finding], names: Collection[str]) -> list[Finding]:
         found.append(finding)
         _say(finding.verdict, f"  {finding.name:{width}}  {_line(finding)}")
     counts = Counter(finding.verdict for finding in found)
-    click.echo("\n" + ", ".join(f"{counts[verdict]} {verdict}" for verdict in _COLOURS))
+    say()
+    say(", ".join(f"{counts[verdict]} {verdict}" for verdict in _COLOURS))
     return found
 
 
@@ -36,10 +38,10 @@ def _line(finding: Finding) -> str:
 
 def _say(verdict: Verdict, rest: str) -> None:
     if not sys.stdout.isatty():
-        click.echo(f"{verdict:{_VERDICT}}{rest}")
+        say(f"{verdict:{_VERDICT}}{rest}")
         return
     from rich.console import Console  # noqa: PLC0415 - 60 ms, for terminals only
     from rich.text import Text  # noqa: PLC0415 - for terminals only
 
-    line = Text.assemble((f"{verdict:{_VERDICT}}", _COLOURS[verdict]), rest)
+    line = Text.assemble((f"{verdict:{_VERDICT}}", _COLOURS[verdict]), visible(rest))
     Console().print(line, soft_wrap=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 import psycopg
 
 from dsql_outbox.cli._errors import is_outage
-from dsql_outbox.outbox import OutboxError
+from dsql_outbox.outbox import OutboxError, told
 
 from ._finding import Finding, Verdict
 from ._scratch import scratch
@@ -43,13 +43,11 @@ def failure(name: str, error: Exception) -> Finding:
     """A question that got no answer: `fail` without a database, else `unknown`."""
     if not isinstance(error, psycopg.Error):
         return Finding(name, "unknown", str(error))
-    # Of the server's texts the first part only, as the others may show values.
-    told = " ".join((error.diag.message_primary or str(error)).split())
     verdict: Verdict = "fail" if is_outage(error) else "unknown"
     remedy = None
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         remedy = "ask again as the owner of the tables"
-    text = f"{error.sqlstate}: {told}" if error.sqlstate else told
+    text = f"{error.sqlstate}: {told(error)}" if error.sqlstate else told(error)
     return Finding(name, verdict, text, remedy, sqlstate=error.sqlstate)
 
 

@@ -1,0 +1,37 @@
+"""Text from events, brokers and databases, made safe for a terminal and a log of lines."""
+
+import re
+from typing import Final
+
+_HIDDEN: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # C0 with line breaks and ESC, DEL, C1
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # change the direction of what follows
+    "\u2028\u2029"  # separate lines and paragraphs
+    "\ud800-\udfff]"  # cannot be encoded
+)
+
+
+def visible(text: str) -> str:
+    r"""The text with each control character as ``\xNN`` or ``\uNNNN``, line breaks included."""
+    return _HIDDEN.sub(lambda found: _escaped(found[0], short=True), text)
+
+
+def visible_json(line: bytes) -> bytes:
+    r"""The same JSON with each control character of a string as ``\uNNNN``.
+
+    JSON itself leaves DEL, C1 and the marks of direction as they are. Line feeds
+    between documents stay.
+    """
+    if line.isascii() and b"\x7f" not in line:
+        return line
+    text = line.decode("utf-8", "surrogatepass")
+    return _HIDDEN.sub(_escaped_in_json, text).encode()
+
+
+def _escaped_in_json(found: re.Match[str]) -> str:
+    return found[0] if found[0] == "\n" else _escaped(found[0], short=False)
+
+
+def _escaped(character: str, *, short: bool) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if short and code <= 0xFF else f"\\u{code:04x}"  # noqa: PLR2004 - a byte
