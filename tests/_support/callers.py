@@ -144,7 +144,7 @@ def on_retry(action: Callable[[RetryScheduled], object]) -> Hook:
     return hook
 
 
-def outcome_of(call: Callable[[], Receipt]) -> Receipt | Exception:
+def outcome_of(call: Callable[[], T]) -> T | Exception:
     """What a call ends in."""
     try:
         return call()

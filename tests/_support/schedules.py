@@ -11,44 +11,26 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
-from typing import Any, Final, Literal
+from typing import Any, Final
 from uuid import UUID
 
-import anyio
-from tests._support.forked_call import in_child
+from tests._support.poison import refuse_poison
+from tests._support.schedule_calls import CALLS, Call, random_calls, run_call
 from tests._support.tables import Outcome, Tables
 from tests._support.waiting import wait_until
 
 from dsql_outbox.outbox import (
     Database,
     DuplicateEvent,
-    Entity,
     Event,
-    EventHeader,
     OutcomeUnknown,
     Receipt,
     StaleVersion,
 )
 from dsql_outbox.testing import Held, PostgresProxy
-from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
 
 LOOK_UP: Final = "WHERE id = "
-FAULTY: Final = "faulty"
-CALLS: Final = 3
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of `write_many`; each of its events has a savedDate that no other event has."""
-
-    events: list[Event]
-    expected: list[int | None]
-    on_duplicate: Literal["error", "return"]
-    timeout: float | None
-    settings: WriterSettings
-    is_async: bool
-    is_forked: bool
-    """It is made in a child, with the writer that the parent has used."""
+COMMIT: Final = "COMMIT"
 
 
 @dataclass
@@ -67,7 +49,8 @@ class Tally:
 
 
 def prepare_database(tables: Tables) -> None:
-    """Let the database refuse some events by a constraint."""
+    """Let the database refuse some events by a constraint, and choke on others."""
+    refuse_poison(tables)
     tables.execute(
         "ALTER TABLE outbox.business_events ADD CONSTRAINT no_faulty_event"
         " CHECK (event_name <> 'faulty')"
@@ -90,12 +73,12 @@ def run_schedule(
     tables.execute("DELETE FROM outbox.entities")
     tables.execute("DELETE FROM outbox.outbox")
     random = Random(seed)
-    calls = _calls(random)
+    calls = random_calls(random)
     isolation = random.choice(["read committed", "repeatable read"])
     database = Database(proxy.url, isolation=isolation, opens_per_second=100_000)  # type: ignore[arg-type]
     held = _set_faults(proxy, random)
     with ThreadPoolExecutor(CALLS) as threads:
-        pending = [threads.submit(_run, database, call) for call in calls]
+        pending = [threads.submit(run_call, database, call) for call in calls]
         _attend(proxy, held, pending, random)
         results = [future.result() for future in pending]
     proxy.heal()
@@ -114,42 +97,6 @@ def run_schedule(
 # --- what is asked for -----------------------------------------------------------------
 
 
-def _calls(random: Random) -> list[Call]:
-    ids = [UUID(int=random.getrandbits(128)) for _ in range(4)]
-    return [_call(n, ids, random) for n in range(CALLS)]
-
-
-def _call(number: int, ids: Sequence[UUID], random: Random) -> Call:
-    places = range(random.choice([1, 1, 2, 3, 6]))
-    return Call(
-        events=[_event(10 * number + place, ids, random) for place in places],
-        expected=[random.choice([None, None, None, 0, 1, 2]) for _ in places],
-        on_duplicate=random.choice(["error", "return"]),
-        timeout=random.choice([None, None, 0.03, 0.2]),
-        settings=WriterSettings(
-            base=0.001,
-            cap=0.01,
-            max_outage=0.2,
-            max_retries=random.choice([1, 3, 3]),
-            connections=random.choice(["new", "pool"]),
-        ),
-        is_async=(is_async := random.random() < 0.5),
-        is_forked=not is_async and random.random() < 0.3,
-    )
-
-
-def _event(saved: int, ids: Sequence[UUID], random: Random) -> Event:
-    """Some share an id, and half of those the content too."""
-    own = UUID(int=random.getrandbits(128))
-    event_id = random.choice(ids) if random.random() < 0.3 else own
-    names = random.sample(["C-1", "C-2", "C-3"], random.choice([1, 1, 2, 3]))
-    name = FAULTY if random.random() < 0.08 else "Car Sold"
-    entities = [Entity("Car", car, {"by": saved}) for car in names]
-    if event_id is not own and random.random() < 0.5:
-        name, entities = "Car Sold", [Entity("Car", "C-1"), Entity("Car", "C-2")]
-    return Event(EventHeader(event_id, name, "CarSold", saved_date=saved), tuple(entities))
-
-
 def _set_faults(proxy: PostgresProxy, random: Random) -> list[Held]:
     held: list[Held] = []
     faults = [
@@ -166,6 +113,11 @@ def _set_faults(proxy: PostgresProxy, random: Random) -> list[Held]:
         partial(proxy.cut, "before", matching=LOOK_UP),
         partial(proxy.refuse, 1, matching=LOOK_UP),
         lambda: held.append(proxy.hold()),
+        partial(proxy.refuse, 1, at="commit"),
+        partial(proxy.cut, "before", matching=COMMIT),
+        partial(proxy.cut, "after_sent", matching=COMMIT),
+        partial(proxy.cut, "after_commit", matching=COMMIT),
+        lambda: held.append(proxy.hold(matching=COMMIT)),
     ]
     for _ in range(random.randrange(9)):
         random.choice(faults)()
@@ -173,34 +125,6 @@ def _set_faults(proxy: PostgresProxy, random: Random) -> list[Held]:
 
 
 # --- while it runs ---------------------------------------------------------------------
-
-
-def _run(database: Database, call: Call) -> list[Outcome]:
-    if call.is_async:
-        return anyio.run(_run_async, database, call)
-    with Writer(database, call.settings) as writer:
-        write = partial(
-            writer.write_many,
-            call.events,
-            on_duplicate=call.on_duplicate,
-            expected_versions=call.expected,
-            timeout=call.timeout,
-        )
-        if not call.is_forked:
-            return write()
-        with suppress(Exception):  # it is there to have a connection, if the faults let it
-            writer.transact(lambda _: None, timeout=0.2)
-        return in_child(write)
-
-
-async def _run_async(database: Database, call: Call) -> list[Outcome]:
-    async with AsyncWriter(database, call.settings) as writer:
-        return await writer.write_many(
-            call.events,
-            on_duplicate=call.on_duplicate,
-            expected_versions=call.expected,
-            timeout=call.timeout,
-        )
 
 
 def _attend(

@@ -1,7 +1,7 @@
 """One event that the server cannot take harms no other of its batch, whatever the SQLSTATE."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from psycopg import errors
 from tests._support.callers import FORM, QUICK, Facts
+from tests._support.poison import POISON, poison, refuse_poison
 from tests._support.tables import Outcome, Tables
 
 from dsql_outbox.observability import TransactionStarted
@@ -18,7 +19,6 @@ from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
 
 pytestmark = pytest.mark.postgres_only("a trigger plays the server's defect")
 
-POISON = "poison"
 SHORT = replace(QUICK, max_outage=0.3, max_retries=4)
 
 STATES = ["XX000", "57P01", "53300", "08006", "40001", "23505", "22012", "42501", "57014", "P0001"]
@@ -32,24 +32,15 @@ def settings(request: pytest.FixtureRequest) -> WriterSettings:
 
 
 @pytest.fixture
-def poisoned(tables: Tables) -> Iterator[Tables]:
+def poisoned(tables: Tables) -> Tables:
     """The tables; an event named ``poison XX000`` fails with XX000, when it is stored."""
-    tables.execute(
-        "CREATE OR REPLACE FUNCTION public.choke() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-        " RAISE EXCEPTION 'cannot take this one'"
-        " USING ERRCODE = pg_catalog.split_part(NEW.event_name, ' ', 2); END $$"
-    )
-    tables.execute(
-        "CREATE TRIGGER choke BEFORE INSERT ON outbox.business_events FOR EACH ROW"
-        " WHEN (NEW.event_name LIKE 'poison%') EXECUTE FUNCTION public.choke()"
-    )
-    yield tables
-    tables.execute("DROP TRIGGER choke ON outbox.business_events")
+    refuse_poison(tables)
+    return tables
 
 
 def batch(sqlstate: str, *poisoned: int, events: int = 40) -> list[Event]:
     """Events of 20 cars in turn; those at some places are poison."""
-    names = [f"{POISON} {sqlstate}" if n in poisoned else "Car Sold" for n in range(events)]
+    names = [poison(sqlstate) if n in poisoned else "Car Sold" for n in range(events)]
     return [
         Event.new(name, "CarSold", [Entity("Car", f"CAR-{n % 20}", {"n": n})])
         for n, name in enumerate(names)
@@ -127,10 +118,10 @@ async def test_innocents_of_little_patience_do_not_wait_for_poison_to_be_given_u
     patient = replace(settings, base=0.05, max_outage=60.0, coalesce=1)
     async with open_async(url, patient) as writer:
         calls = [asyncio.create_task(writer.write(event, timeout=5.0)) for event in events]
-        poison = calls.pop(5)
+        poisoned_call = calls.pop(5)
         outcomes = await asyncio.gather(*calls)
-        assert not poison.done()
-        poison.cancel()
+        assert not poisoned_call.done()
+        poisoned_call.cancel()
     poisoned.assert_true_to({receipt.event_id: receipt for receipt in outcomes})
 
 

@@ -17,10 +17,17 @@ EXPECTED = {
     "StaleVersion",
     "CheckViolation",
     "OutcomeUnknown",
+    "NotStored",
+    "RaiseException",
 }
 """What goes wrong, sooner or later: when depends on the machine, whatever the seed."""
 
 
+# psycopg cannot leave a pipeline whose connection was closed at the deadline, and says so at random.
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <generator object BasePipeline._exit_gen"
+    ":pytest.PytestUnraisableExceptionWarning"
+)
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_no_schedule_makes_a_writer_tell_a_lie(proxy: PostgresProxy, tables: Tables) -> None:
     prepare_database(tables)
