@@ -23,7 +23,7 @@ EXPECTED = {
 """What goes wrong, sooner or later: when depends on the machine, whatever the seed."""
 
 
-# psycopg cannot leave a pipeline whose connection was closed at the deadline, and says so at random.
+# psycopg cannot leave a pipeline whose connection was closed at the deadline: noise, at random.
 @pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <generator object BasePipeline._exit_gen"
     ":pytest.PytestUnraisableExceptionWarning"
