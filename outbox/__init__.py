@@ -1,11 +1,12 @@
 """The vocabulary that writer and publisher share, and the way to the database."""
 
-from . import _libpq as _libpq  # before the modules that import the driver
+from . import libpq as _libpq  # before the modules that import the driver
 
 # isort: split
-from ._connection import AsyncConnection, Connection
-from ._database import DEFAULT_SCHEMA, Database
-from ._errors import (
+from .array_literals import array_literal, plain_array
+from .connection import AsyncConnection, Connection
+from .database import DEFAULT_SCHEMA, Database
+from .errors import (
     DuplicateEvent,
     EventTooLarge,
     InvalidEvent,
@@ -18,12 +19,11 @@ from ._errors import (
     StaleVersion,
     TransactionMisused,
 )
-from ._event import Entity, EntityHeader, Event, EventHeader
-from ._exchange import NumberedQuery, exchange, numbered
-from ._fork import OneProcess, call_in_children
-from ._forms import NO_SUCH_FORM
-from ._literals import array_literal, plain_array
-from ._message import (
+from .event import Entity, EntityHeader, Event, EventHeader
+from .event_parser import EventSource, ParsedEvent, ParsedTouch, parse_event
+from .exchange import NumberedQuery, exchange, numbered
+from .fork import OneProcess, call_in_children
+from .message import (
     TRACE_HEADERS,
     Message,
     broken_header,
@@ -31,10 +31,9 @@ from ._message import (
     parse_subject_key,
     subject_key,
 )
-from ._parse import EventSource, ParsedEvent, ParsedTouch, parse_event
-from ._receipt import Receipt, Touched
-from ._redact import has_unclear_login, redacted, told
-from ._settings import (
+from .receipt import Receipt, Touched
+from .redaction import has_unclear_login, redacted, told
+from .settings import (
     DEFAULT_SHARDS,
     DEFAULT_SOURCE,
     MAX_EVENT_BYTES,
@@ -44,7 +43,8 @@ from ._settings import (
     require_not_negative,
     require_positive,
 )
-from ._target import Isolation
+from .statement_forms import NO_SUCH_FORM
+from .target import Isolation
 
 __all__ = [
     "DEFAULT_SCHEMA",

@@ -9,7 +9,7 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from dsql_outbox.outbox import Connection, Database, NumberedQuery, exchange, numbered
-from dsql_outbox.outbox._exchange import PREPARE_AFTER
+from dsql_outbox.outbox.exchange import PREPARE_AFTER
 from dsql_outbox.testing import PostgresProxy
 
 ECHO = numbered("echo", b"SELECT %(b)s::text, %(a)s::int, %(b)s::text || '%%' -- $3")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from dsql_outbox.outbox import Connection, Database, NumberedQuery, exchange, numbered
-from dsql_outbox.outbox._exchange import PREPARE_AFTER
+from dsql_outbox.outbox.exchange import PREPARE_AFTER
 
 pytestmark = pytest.mark.postgres_only("asks pg_prepared_statements, and prepares in SQL")
 

@@ -240,4 +240,4 @@ def test_the_library_without_libpq_raises_missing_extra(
     code = f"from dsql_outbox import {name}"
     done = finished([str(producer), "-c", code], tmp_path, **NO_LIBPQ)
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("dsql_outbox.outbox._errors.MissingExtra: psycopg needs the extra [bin")
+    assert last.startswith("dsql_outbox.outbox.errors.MissingExtra: psycopg needs the extra [bin")

@@ -9,7 +9,7 @@ from tests._support.callers import QUICK, Facts, OpenWriter, on_retry, with_work
 from tests._support.tables import Tables
 from tests._support.waiting import wait_until
 
-from dsql_outbox.outbox import _database
+from dsql_outbox.outbox import database
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import _connections
 
@@ -91,7 +91,7 @@ def test_a_connection_is_given_up_before_the_server_would_end_it(
     open_writer: OpenWriter, proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Aurora DSQL ends connections after 60 minutes."""
-    monkeypatch.setattr(_database, "MAX_LIFETIME", 0.0)
+    monkeypatch.setattr(database, "MAX_LIFETIME", 0.0)
     caller = open_writer(proxy.url)
     caller.write(workload.car_created())
     receipt = caller.write(workload.car_created())

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from dsql_outbox.outbox import Database, SettingsError
-from dsql_outbox.outbox import _database as module
-from dsql_outbox.outbox._target import PostgresTarget, target_of
+from dsql_outbox.outbox import database as module
+from dsql_outbox.outbox.target import PostgresTarget, target_of
 
 NOWHERE = "host=/nonexistent dbname=postgres"
 

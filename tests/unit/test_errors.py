@@ -20,8 +20,8 @@ from dsql_outbox.outbox import (
     require_not_negative,
     require_positive,
 )
-from dsql_outbox.outbox import _errors as module
-from dsql_outbox.outbox._extras import install_command
+from dsql_outbox.outbox import errors as module
+from dsql_outbox.outbox.extras import install_command
 
 ID = UUID("0b6f3c1e-7a52-4d0e-9c41-5f2f8d3a1101")
 

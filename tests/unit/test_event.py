@@ -20,7 +20,7 @@ from dsql_outbox.outbox import (
     ParsedEvent,
     parse_event,
 )
-from dsql_outbox.outbox._parse import MAX_ENTITIES
+from dsql_outbox.outbox.event_parser import MAX_ENTITIES
 
 SAMPLES = Path(__file__).parents[1] / "data" / "events"
 OLDER = SAMPLES / "loan-created-older-form.json"

@@ -7,7 +7,7 @@ from importlib.metadata import version
 import pytest
 
 import dsql_outbox
-from dsql_outbox.outbox import _errors
+from dsql_outbox.outbox import errors as errors_module
 
 HEAVY = ["boto3", "confluent_kafka", "nats", "opentelemetry.sdk", "rich"]
 
@@ -48,8 +48,8 @@ def test_every_public_name_resolves(name: str) -> None:
 def test_every_error_class_is_public() -> None:
     errors = {
         name
-        for name, value in vars(_errors).items()
-        if isinstance(value, type) and issubclass(value, _errors.OutboxError)
+        for name, value in vars(errors_module).items()
+        if isinstance(value, type) and issubclass(value, errors_module.OutboxError)
     }
     assert len(errors) > 5
     assert errors - set(dsql_outbox.__all__) == set()

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from ._errors import SettingsError
+from .errors import SettingsError
 
 TRACE_HEADERS: Final = ("traceparent", "tracestate", "baggage")
 """W3C trace context; it travels under its own names, outside CloudEvents."""

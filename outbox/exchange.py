@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGresult
 
-    from ._connection import AsyncConnection, Connection
+    from .connection import AsyncConnection, Connection
 
 PREPARE_AFTER: Final = 5
 """Executions on one connection before the statement is prepared; psycopg's own default."""

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from ._errors import InvalidEvent
+from .errors import InvalidEvent
 
 WireDate = str | int | float | None
 """ISO 8601 text, or milliseconds since the Unix epoch as number or text."""

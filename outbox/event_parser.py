@@ -9,9 +9,9 @@ from uuid import UUID
 
 import msgspec
 
-from ._errors import EventTooLarge, InvalidEvent
-from ._event import EntityHeader, Event, EventHeader, WireDate, encode_json
-from ._settings import (
+from .errors import EventTooLarge, InvalidEvent
+from .event import EntityHeader, Event, EventHeader, WireDate, encode_json
+from .settings import (
     MAX_ENTITY_ID,
     MAX_ENTITY_TYPE,
     MAX_EVENT_BYTES,

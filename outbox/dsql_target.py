@@ -12,9 +12,9 @@ import psycopg
 from anyio import to_thread
 from psycopg import pq
 
-from ._errors import MissingExtra, SettingsError
-from ._fork import call_in_children
-from ._target import TCP_USER_TIMEOUT_MS, ConnectParameters
+from .errors import MissingExtra, SettingsError
+from .fork import call_in_children
+from .target import TCP_USER_TIMEOUT_MS, ConnectParameters
 
 _URL: Final = re.compile(
     r"dsql://(?P<user>[^:@/?#]+)"

@@ -8,8 +8,8 @@ import psycopg
 from psycopg import IsolationLevel
 from psycopg.conninfo import conninfo_to_dict
 
-from ._errors import SettingsError
-from ._redact import has_unclear_login
+from .errors import SettingsError
+from .redaction import has_unclear_login
 
 Isolation = Literal["read committed", "repeatable read"]
 
@@ -135,7 +135,7 @@ def target_of(url: str, isolation: Isolation | None) -> Target:
                 raise SettingsError("the database URL is empty")
             return PostgresTarget(url, isolation)
         case "dsql":
-            from ._dsql import DsqlTarget  # noqa: PLC0415 - brings boto3
+            from .dsql_target import DsqlTarget  # noqa: PLC0415 - brings boto3
 
             if isolation == "read committed":
                 raise SettingsError("Aurora DSQL knows one isolation level, repeatable read")

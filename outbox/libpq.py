@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from ._errors import MissingExtra
+from .errors import MissingExtra
 
 try:
     import_module("psycopg")

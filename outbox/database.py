@@ -13,12 +13,12 @@ import anyio
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
-from ._connection import AsyncConnection, Connection, connecting_until, not_connected
-from ._errors import SettingsError
-from ._fork import call_in_children
-from ._opens import OPENS_PER_SECOND, OpenRate
-from ._settings import require_positive
-from ._target import Isolation, target_of
+from .connection import AsyncConnection, Connection, connecting_until, not_connected
+from .errors import SettingsError
+from .fork import call_in_children
+from .rate_limit import OPENS_PER_SECOND, OpenRate
+from .settings import require_positive
+from .target import Isolation, target_of
 
 DEFAULT_SCHEMA: Final = "outbox"
 

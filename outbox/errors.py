@@ -8,7 +8,7 @@ raised unchanged, so `except psycopg.errors.SerializationFailure` keeps working.
 
 from uuid import UUID
 
-from ._extras import install_command
+from .extras import install_command
 
 
 class OutboxError(Exception):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 from weakref import WeakMethod
 
-from ._errors import OutboxError
+from .errors import OutboxError
 
 _renewals: Final[set[WeakMethod[Callable[[], None]]]] = set()
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from ._errors import SettingsError
+from .errors import SettingsError
 
 MAX_EVENT_BYTES: Final = 1 << 20
 """1 MiB: the value limit of a DSQL column (AWS, Aurora DSQL quotas)."""
