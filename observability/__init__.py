@@ -1,8 +1,10 @@
 """What the core tells those who watch: facts, hooks, and the adapters behind them."""
 
-from . import _attributes as attributes
-from . import _metric_names as metric_names
-from ._facts import (
+from dsql_outbox.observability.otel.metrics import MetricFacts, metric_facts
+from dsql_outbox.observability.otel.spans import TraceFacts, trace_facts
+
+from . import attributes, metric_names
+from .facts import (
     AttemptEnded,
     AttemptOutcome,
     BacklogAge,
@@ -21,12 +23,10 @@ from ._facts import (
     WriteStarted,
     WriteStatus,
 )
-from ._hooks import Hook, Scope, Scopes, emit
-from ._json_logs import JsonFormatter
-from ._logging import log_facts
-from ._metrics import MetricFacts, metric_facts
-from ._otel import TraceFacts, trace_facts
-from ._visible import visible, visible_json
+from .hooks import Hook, Scope, Scopes, emit
+from .json_logs import JsonFormatter
+from .log_hook import log_facts
+from .visible_text import visible, visible_json
 
 __all__ = [
     "AttemptEnded",

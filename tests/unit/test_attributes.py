@@ -68,7 +68,7 @@ def test_the_docs_have_a_row_for_every_attribute_and_no_other() -> None:
 
 
 def test_every_attribute_says_what_it_holds() -> None:
-    body = ast.parse((ROOT / "observability/_attributes.py").read_text(encoding="utf-8")).body
+    body = ast.parse((ROOT / "observability/attributes.py").read_text(encoding="utf-8")).body
     said = [
         isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
         for node, after in zip(body, [*body[1:], None], strict=True)

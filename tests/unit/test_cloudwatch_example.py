@@ -28,7 +28,7 @@ from dsql_outbox.observability import (
     WriteExhausted,
     log_facts,
 )
-from dsql_outbox.observability._json_logs import KEYS
+from dsql_outbox.observability.json_logs import KEYS
 
 FOLDER = Path(__file__).parents[2] / "examples" / "cloudwatch"
 EVENT = UUID(int=7)

@@ -4,8 +4,8 @@ from typing import Any
 
 from opentelemetry.metrics import Counter, Histogram, Meter
 
-from . import _metric_names as names
-from ._facts import RoundEnded
+from dsql_outbox.observability import metric_names as names
+from dsql_outbox.observability.facts import RoundEnded
 
 
 class WriterInstruments:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol, Self
 
-from ._facts import Fact
+from .facts import Fact
 
 
 class Scope(Protocol):

@@ -16,8 +16,8 @@ from typing import Any, Final, Self
 from opentelemetry import metrics
 from opentelemetry.metrics import Meter, MeterProvider
 
-from . import _metric_names as names
-from ._facts import (
+from dsql_outbox.observability import metric_names as names
+from dsql_outbox.observability.facts import (
     AttemptEnded,
     BacklogAge,
     Fact,
@@ -30,9 +30,10 @@ from ._facts import (
     WriteExhausted,
     WriteStarted,
 )
-from ._hooks import Scope
-from ._instruments import RelayInstruments, WriterInstruments, gauge
-from ._live import Live
+from dsql_outbox.observability.hooks import Scope
+from dsql_outbox.observability.recording import Live
+
+from .instruments import RelayInstruments, WriterInstruments, gauge
 
 _NS: Final = 1e-9
 _API: Final = "opentelemetry.metrics"

@@ -28,8 +28,8 @@ from opentelemetry.trace import (
     TracerProvider,
 )
 
-from . import _attributes as names
-from ._facts import (
+from dsql_outbox.observability import attributes as names
+from dsql_outbox.observability.facts import (
     AttemptEnded,
     BatchEnded,
     Fact,
@@ -39,8 +39,8 @@ from ._facts import (
     WriteExhausted,
     WriteStarted,
 )
-from ._hooks import Scope
-from ._live import Live
+from dsql_outbox.observability.hooks import Scope
+from dsql_outbox.observability.recording import Live
 
 _FAILED: Final = frozenset(
     {"conflict", "in_doubt", "failed", "unknown", "retry", "rejected", "unavailable"}

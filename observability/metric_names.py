@@ -6,7 +6,7 @@ bounded, whatever is written. Names of attributes are those of the spans.
 
 from typing import Final, NamedTuple
 
-from . import _attributes as names
+from . import attributes as names
 
 SHARDS_CHANGE: Final = "outbox.shards.change"
 """Whether a shard was ``gained`` or ``lost``."""

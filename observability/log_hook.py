@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from opentelemetry import trace
 
-from ._facts import (
+from .facts import (
     BacklogAge,
     BacklogUnread,
     Fact,
@@ -20,7 +20,7 @@ from ._facts import (
     RetryScheduled,
     WriteExhausted,
 )
-from ._visible import visible
+from .visible_text import visible
 
 logger = logging.getLogger("dsql_outbox")
 

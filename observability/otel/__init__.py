@@ -1,0 +1,1 @@
+"""The OpenTelemetry adapters: the only modules of this room that import opentelemetry."""
