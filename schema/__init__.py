@@ -1,13 +1,14 @@
 """The tables, the statements on them, and what brings them into a database."""
 
-from ._check import check
-from ._drift import Drift, DriftKind
-from ._grant import Granted, grant
-from ._migrate import Applied, apply, ddl
-from ._plan import Step, plan
-from ._remedies import Remedies
-from ._rights import Duty, Roles, lacking_rights
-from ._statements import statement
+from dsql_outbox.schema.drift.drift import Drift, DriftKind
+from dsql_outbox.schema.drift.inspection import check
+from dsql_outbox.schema.drift.remedies import Remedies
+from dsql_outbox.schema.migrator.migrator import Applied, apply, ddl
+from dsql_outbox.schema.migrator.plan import Step, plan
+from dsql_outbox.schema.roles.grant import Granted, grant
+from dsql_outbox.schema.roles.rights import Duty, Roles, lacking_rights
+
+from .named_statements import statement
 
 __all__ = [
     "Applied",

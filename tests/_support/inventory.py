@@ -12,11 +12,12 @@ from tests._support.sql_rules import kind_of
 from tests._support.sql_tokens import canonical, tokens
 
 from dsql_outbox.outbox import numbered
-from dsql_outbox.schema import _backfill, _index, statement
-from dsql_outbox.schema._forms import Backfill, Column, Relation
-from dsql_outbox.schema._migrations import Migration, migrations
-from dsql_outbox.schema._rights import Duty, grants
-from dsql_outbox.schema._statements import compose, names, read_sql
+from dsql_outbox.schema import statement
+from dsql_outbox.schema.migrator import backfill, index_build
+from dsql_outbox.schema.migrator.migration import Migration, migrations
+from dsql_outbox.schema.migrator.migration_text import Backfill, Column, Relation
+from dsql_outbox.schema.named_statements import compose, names, read_sql
+from dsql_outbox.schema.roles.rights import Duty, grants
 
 Kind = Literal["DDL", "DML", "query", "transaction", "grant"]
 
@@ -214,7 +215,7 @@ def _piece(text: str) -> sql.Composable:
 
 def _index_made(*parts: str, schema: str, is_dsql: bool) -> bytes:
     text = cast("LiteralString", _INDEX.format(*parts))
-    return _index.create_index(Migration(1, "index", text), schema, is_dsql=is_dsql)
+    return index_build.create_index(Migration(1, "index", text), schema, is_dsql=is_dsql)
 
 
 def _index_pair(*, is_dsql: bool) -> tuple[bytes, bytes]:
@@ -232,7 +233,7 @@ def _index_pair(*, is_dsql: bool) -> tuple[bytes, bytes]:
 
 _COMPOSED: Final[Mapping[str, tuple[bytes, bytes]]] = {
     "backfill_bound": (
-        _backfill._bound(SCHEMA, _FILLING, [5]),
+        backfill._bound(SCHEMA, _FILLING, [5]),
         compose(
             "backfill_bound",
             "mark_schema",
@@ -244,7 +245,7 @@ _COMPOSED: Final[Mapping[str, tuple[bytes, bytes]]] = {
         ),
     ),
     "backfill_page": (
-        _backfill._page(SCHEMA, _FILLING, [5], [9]),
+        backfill._page(SCHEMA, _FILLING, [5], [9]),
         compose(
             "backfill_page",
             "mark_schema",

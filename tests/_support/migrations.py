@@ -7,7 +7,9 @@ from pathlib import Path
 
 import dsql_outbox.schema
 from dsql_outbox.outbox import Database, SchemaError
-from dsql_outbox.schema import _forms, _migrations, _shape, _statements, apply, plan
+from dsql_outbox.schema import apply, named_statements, plan
+from dsql_outbox.schema.drift import shape
+from dsql_outbox.schema.migrator import migration, migration_text
 
 SHIPPED = Path(dsql_outbox.schema.__file__).parent
 
@@ -24,7 +26,7 @@ NEXT = {
 
 def labels(*names: str) -> tuple[str, ...]:
     """The migrations of these names, as the version that has them shows them."""
-    return tuple(found.label for found in _migrations.migrations() if found.name in names)
+    return tuple(found.label for found in migration.migrations() if found.name in names)
 
 
 def add_files(folder: Path, texts: Mapping[str, str]) -> None:
@@ -40,7 +42,7 @@ def add_files(folder: Path, texts: Mapping[str, str]) -> None:
 @contextmanager
 def shipped_from(folder: Path) -> Iterator[None]:
     """Be the version whose files are in `folder`."""
-    before = _statements.FOLDER
+    before = named_statements.FOLDER
     _use(folder)
     yield
     _use(before)
@@ -55,6 +57,6 @@ def finish(database: Database) -> None:
 
 
 def _use(folder: object) -> None:
-    _statements.FOLDER = folder  # type: ignore[misc, assignment]
-    for cached in (_migrations.migrations, _forms.forms, _shape.expected):
+    named_statements.FOLDER = folder  # type: ignore[misc, assignment]
+    for cached in (migration.migrations, migration_text.forms, shape.expected):
         cached.cache_clear()

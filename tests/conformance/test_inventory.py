@@ -17,11 +17,11 @@ from tests._support.sql_tokens import canonical, statements
 import dsql_outbox.schema
 from dsql_outbox.outbox import numbered
 from dsql_outbox.schema import ddl, statement
-from dsql_outbox.schema._backfill import _bound
-from dsql_outbox.schema._forms import Backfill, Column, Relation
-from dsql_outbox.schema._index import create_index
-from dsql_outbox.schema._migrations import Migration
-from dsql_outbox.schema._rights import grants
+from dsql_outbox.schema.migrator.backfill import _bound
+from dsql_outbox.schema.migrator.index_build import create_index
+from dsql_outbox.schema.migrator.migration import Migration
+from dsql_outbox.schema.migrator.migration_text import Backfill, Column, Relation
+from dsql_outbox.schema.roles.rights import grants
 
 FOLDER = Path(dsql_outbox.schema.__file__).parent
 FILES = [

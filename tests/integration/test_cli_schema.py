@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from dsql_outbox.cli import main
 from dsql_outbox.cli._database import open_database
 from dsql_outbox.schema import check, ddl
-from dsql_outbox.schema._migrations import migrations
+from dsql_outbox.schema.migrator.migration import migrations
 
 BIN = Path(sys.executable).parent
 COUNT = len(migrations())

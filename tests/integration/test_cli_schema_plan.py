@@ -13,7 +13,7 @@ from tests._support.migrations import NEXT, add_files, labels, shipped_from
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply, ddl
-from dsql_outbox.schema._migrations import migrations
+from dsql_outbox.schema.migrator.migration import migrations
 
 APPLY = "dsql-outbox schema apply"
 LAST = {"note": NEXT["note"], "by_name": NEXT["by_name"], "after_note": NEXT["after_note"]}

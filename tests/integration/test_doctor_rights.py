@@ -13,7 +13,7 @@ from dsql_outbox.cli._doctor._checks import role as check_role
 from dsql_outbox.cli._doctor._visit import Visit
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import Roles, apply, check, grant
-from dsql_outbox.schema._rights import Duty, grants
+from dsql_outbox.schema.roles.rights import Duty, grants
 
 DUTIES: tuple[Duty, ...] = ("writer", "publisher", "operator")
 

@@ -16,7 +16,8 @@ from tests._support.watched import DsqlShapedDatabase, WatchedDatabase
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database, SchemaError, SettingsError
-from dsql_outbox.schema import Roles, _rights, apply, check, grant
+from dsql_outbox.schema import Roles, apply, check, grant
+from dsql_outbox.schema.roles import rights
 
 BIN = Path(sys.executable).parent
 
@@ -165,7 +166,7 @@ def test_the_printed_grants_pass_the_linter_of_aurora_dsql(url: str, roles: Role
 )
 def test_a_grant_that_the_check_would_misread_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match="cannot read the grant"):
-        _rights._parse(line)
+        rights._parse(line)
 
 
 def test_one_role_may_have_several_duties(url: str, roles: Roles) -> None:

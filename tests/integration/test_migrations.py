@@ -16,8 +16,9 @@ from tests._support.waiting import wait_until
 from tests._support.watched import Crash, WatchedDatabase
 
 from dsql_outbox.outbox import MAX_TRANSACTION_ROWS, Connection, Database, SchemaError
-from dsql_outbox.schema import _backfill, _execute, _index, apply, check, plan
-from dsql_outbox.schema._backfill import PAGE_ROWS
+from dsql_outbox.schema import apply, check, plan
+from dsql_outbox.schema.migrator import backfill, execution, index_build
+from dsql_outbox.schema.migrator.backfill import PAGE_ROWS
 
 ROWS = 250
 
@@ -26,8 +27,8 @@ import sys
 from pathlib import Path
 from dsql_outbox.schema import _statements
 _statements.FOLDER = Path(sys.argv[1])
-from dsql_outbox.schema import _backfill
-_backfill.PAGE_ROWS = 100
+from dsql_outbox.schema import backfill
+backfill.PAGE_ROWS = 100
 from dsql_outbox.cli import main
 main(["schema", "apply", "--after-deploy", "--database", sys.argv[2]])
 """
@@ -45,9 +46,9 @@ ENTITIES = (
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_index, "_POLL", 0.01)
-    monkeypatch.setattr(_backfill, "PAGE_ROWS", 100)
-    monkeypatch.setattr(_execute, "_WAITS", (0.01,) * len(_execute._WAITS))
+    monkeypatch.setattr(index_build, "_POLL", 0.01)
+    monkeypatch.setattr(backfill, "PAGE_ROWS", 100)
+    monkeypatch.setattr(execution, "_WAITS", (0.01,) * len(execution._WAITS))
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from tests._support.waiting import wait_until
 from tests._support.watched import Crash, DsqlShapedDatabase
 
 from dsql_outbox.outbox import Connection, Database, SchemaError
-from dsql_outbox.schema import _index, apply, check, plan
+from dsql_outbox.schema import apply, check, plan
+from dsql_outbox.schema.migrator import index_build
 
 INDEX = {"by_name": NEXT["by_name"]}
 
@@ -32,7 +33,7 @@ main(["schema", "apply", "--database", sys.argv[2]])
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_index, "_POLL", 0.01)
+    monkeypatch.setattr(index_build, "_POLL", 0.01)
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_a_build_that_fails_is_tried_three_times_and_its_details_are_told(
 def test_dsql_is_told_also_by_those_who_may_not_see_its_jobs(url: str) -> None:
     DsqlShapedDatabase(url)
     with made_roles(url) as roles, Database(as_role(url, roles.operator)).connect() as connection:
-        assert _index.has_jobs(connection)
+        assert index_build.has_jobs(connection)
 
 
 @pytest.mark.postgres_only("it plays DSQL itself")

@@ -33,7 +33,7 @@ from dsql_outbox.publisher import (
     Retry,
 )
 from dsql_outbox.schema import Roles, check, grant, statement
-from dsql_outbox.schema._statements import read_sql
+from dsql_outbox.schema.named_statements import read_sql
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import AsyncWriter, Writer
 

@@ -12,9 +12,10 @@ from tests._support.dsql.server import beside
 from tests._support.watched import Crash, WatchedDatabase
 
 from dsql_outbox.outbox import Connection, Database, SchemaError, SettingsError
-from dsql_outbox.schema import Applied, _execute, apply, check, ddl, statement
-from dsql_outbox.schema._migrations import migrations
-from dsql_outbox.schema._shape import expected, read_shape
+from dsql_outbox.schema import Applied, apply, check, ddl, statement
+from dsql_outbox.schema.drift.shape import expected, read_shape
+from dsql_outbox.schema.migrator import execution
+from dsql_outbox.schema.migrator.migration import migrations
 
 LABELS = tuple(migration.label for migration in migrations())
 
@@ -32,7 +33,7 @@ def connection(database_url: str) -> Iterator[Connection]:
 
 @pytest.fixture
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_execute, "_WAITS", (0.0,) * len(_execute._WAITS))
+    monkeypatch.setattr(execution, "_WAITS", (0.0,) * len(execution._WAITS))
 
 
 def leases(connection: Connection, schema: str = "outbox") -> list[tuple[Any, ...]]:

@@ -10,7 +10,7 @@ from tests._support.dsql.server import beside
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Connection, Database
 from dsql_outbox.schema import Drift, apply, check
-from dsql_outbox.schema._migrations import migrations
+from dsql_outbox.schema.migrator.migration import migrations
 
 ORPHAN = (
     "INSERT INTO outbox.outbox VALUES (99, 1, gen_random_uuid(), 0, 'Loan', '1', 1, 't',"

@@ -141,7 +141,7 @@ def test_the_dependencies_are_declared_and_fit(python: Path) -> None:
 def test_the_package_works_where_nothing_else_is_installed(python: Path, tmp_path: Path) -> None:
     code = (
         "import dsql_outbox\n"
-        "from dsql_outbox.schema._statements import FOLDER, read_sql\n"
+        "from dsql_outbox.schema.named_statements import FOLDER, read_sql\n"
         "assert 'site-packages' in dsql_outbox.__file__\n"
         "for name in dsql_outbox.__all__:\n"
         "    getattr(dsql_outbox, name)\n"

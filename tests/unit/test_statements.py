@@ -8,7 +8,8 @@ import pytest
 import dsql_outbox.schema
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.schema import ddl, statement
-from dsql_outbox.schema._forms import (
+from dsql_outbox.schema.migrator.migration import Migration, migrations
+from dsql_outbox.schema.migrator.migration_text import (
     AddedColumn,
     Backfill,
     Column,
@@ -18,8 +19,7 @@ from dsql_outbox.schema._forms import (
     forms,
     parse,
 )
-from dsql_outbox.schema._migrations import Migration, migrations
-from dsql_outbox.schema._statements import render
+from dsql_outbox.schema.named_statements import render
 
 FOLDER = Path(dsql_outbox.schema.__file__).parent
 FILES = sorted(FOLDER.glob("*/*.sql"))

@@ -6,12 +6,12 @@ import msgspec
 from psycopg import sql
 
 from dsql_outbox.outbox import Connection, Database, SchemaError, SettingsError
+from dsql_outbox.schema.drift.remedies import Remedies
+from dsql_outbox.schema.drift.shape import Shape, read_shape
+from dsql_outbox.schema.migrator.execution import execute
+from dsql_outbox.schema.migrator.index_build import has_jobs
 
-from ._execute import execute
-from ._index import has_jobs
-from ._remedies import Remedies
-from ._rights import Grant, Roles, create_role, grants, present_roles
-from ._shape import Shape, read_shape
+from .rights import Grant, Roles, create_role, grants, present_roles
 
 _ARN = "arn:aws:iam::ACCOUNT:role/IAM_ROLE_OF_{}"
 

@@ -11,10 +11,10 @@ from typing import Any, Final, LiteralString, cast
 from psycopg import sql
 
 from dsql_outbox.outbox import Connection
+from dsql_outbox.schema.named_statements import compose
 
-from ._execute import execute
-from ._forms import Backfill
-from ._statements import compose
+from .execution import execute
+from .migration_text import Backfill
 
 PAGE_ROWS: Final = 1_000
 

@@ -4,16 +4,16 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from dsql_outbox.outbox import Connection, Database
+from dsql_outbox.schema.migrator.execution import execute
+from dsql_outbox.schema.migrator.migration import migrations
+from dsql_outbox.schema.migrator.migrator import Recorded, changed_text, read_recorded
+from dsql_outbox.schema.named_statements import statement
+from dsql_outbox.schema.roles.rights import Roles, right_drifts
 
-from ._compare import Comparison
-from ._drift import Drift
-from ._execute import execute
-from ._migrate import Recorded, changed_text, read_recorded
-from ._migrations import migrations
-from ._remedies import Remedies
-from ._rights import Roles, right_drifts
-from ._shape import Shape, read_indexes, read_shape
-from ._statements import statement
+from .comparison import Comparison
+from .drift import Drift
+from .remedies import Remedies
+from .shape import Shape, read_indexes, read_shape
 
 
 def check(database: Database, roles: Roles | None = None) -> list[Drift]:

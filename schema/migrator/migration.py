@@ -10,7 +10,7 @@ from functools import cache
 from hashlib import sha256
 from typing import Literal, LiteralString
 
-from ._statements import names, read_sql, render, statement
+from dsql_outbox.schema.named_statements import names, read_sql, render, statement
 
 Deploy = Literal["before", "after"]
 """Before or after the deploy of the version that brings a migration."""

@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
-from ._drift import Drift
-from ._forms import Column, Index, Relation
-from ._migrations import Migration
-from ._remedies import Remedies
-from ._shape import FoundIndex, Shape, expected
+from dsql_outbox.schema.migrator.migration import Migration
+from dsql_outbox.schema.migrator.migration_text import Column, Index, Relation
+
+from .drift import Drift
+from .remedies import Remedies
+from .shape import FoundIndex, Shape, expected
 
 
 class Comparison:

@@ -3,14 +3,14 @@
 import msgspec
 
 from dsql_outbox.outbox import Connection, Database
+from dsql_outbox.schema.drift.remedies import Remedies
+from dsql_outbox.schema.named_statements import statement
 
-from ._backfill import PAGE_ROWS
-from ._forms import Backfill, Index, forms
-from ._index import create_index, has_jobs
-from ._migrate import due, read_present, require_shards
-from ._migrations import Deploy, Migration
-from ._remedies import Remedies
-from ._statements import statement
+from .backfill import PAGE_ROWS
+from .index_build import create_index, has_jobs
+from .migration import Deploy, Migration
+from .migration_text import Backfill, Index, forms
+from .migrator import due, read_present, require_shards
 
 
 class Step(msgspec.Struct, frozen=True):

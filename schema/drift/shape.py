@@ -8,11 +8,18 @@ from typing import Any
 import msgspec
 
 from dsql_outbox.outbox import Connection
-
-from ._execute import execute
-from ._forms import AddedColumn, Backfill, Column, Index, Relation, forms, with_column
-from ._migrations import Migration
-from ._statements import statement
+from dsql_outbox.schema.migrator.execution import execute
+from dsql_outbox.schema.migrator.migration import Migration
+from dsql_outbox.schema.migrator.migration_text import (
+    AddedColumn,
+    Backfill,
+    Column,
+    Index,
+    Relation,
+    forms,
+    with_column,
+)
+from dsql_outbox.schema.named_statements import statement
 
 Shape = Mapping[str, Relation]
 

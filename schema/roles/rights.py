@@ -10,12 +10,11 @@ import msgspec
 from psycopg import sql
 
 from dsql_outbox.outbox import Connection, array_literal
-
-from ._drift import Drift
-from ._execute import execute
-from ._remedies import Remedies
-from ._shape import Shape, expected, read_shape
-from ._statements import read_sql, statement
+from dsql_outbox.schema.drift.drift import Drift
+from dsql_outbox.schema.drift.remedies import Remedies
+from dsql_outbox.schema.drift.shape import Shape, expected, read_shape
+from dsql_outbox.schema.migrator.execution import execute
+from dsql_outbox.schema.named_statements import read_sql, statement
 
 Duty = Literal["writer", "publisher", "operator"]
 

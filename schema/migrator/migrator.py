@@ -18,15 +18,15 @@ from dsql_outbox.outbox import (
     SchemaError,
     SettingsError,
 )
+from dsql_outbox.schema.drift.remedies import MAX_SHARDS, Remedies
+from dsql_outbox.schema.drift.shape import Shape, read_shape
+from dsql_outbox.schema.named_statements import statement
 
-from ._backfill import backfill
-from ._execute import execute
-from ._forms import Backfill, Form, Index, forms
-from ._index import IndexBuild, has_jobs
-from ._migrations import Deploy, Migration, migrations
-from ._remedies import MAX_SHARDS, Remedies
-from ._shape import Shape, read_shape
-from ._statements import statement
+from .backfill import backfill
+from .execution import execute
+from .index_build import IndexBuild, has_jobs
+from .migration import Deploy, Migration, migrations
+from .migration_text import Backfill, Form, Index, forms
 
 
 class Applied(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from ._migrations import Migration, migrations
+from .migration import Migration, migrations
 
 
 class Column(msgspec.Struct, frozen=True):

@@ -7,9 +7,8 @@ from typing import Final
 from psycopg import sql
 
 from dsql_outbox.outbox import DEFAULT_SCHEMA, MAX_TRANSACTION_ROWS
-
-from ._forms import Column, Index, Relation
-from ._migrations import Deploy, Migration
+from dsql_outbox.schema.migrator.migration import Deploy, Migration
+from dsql_outbox.schema.migrator.migration_text import Column, Index, Relation
 
 MAX_SHARDS: Final = MAX_TRANSACTION_ROWS
 """All lease rows are inserted in one transaction."""

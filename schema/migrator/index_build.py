@@ -14,13 +14,13 @@ import psycopg
 from psycopg import sql
 
 from dsql_outbox.outbox import Connection, SchemaError
+from dsql_outbox.schema.drift.remedies import Remedies
+from dsql_outbox.schema.drift.shape import read_indexes
+from dsql_outbox.schema.named_statements import compose, render, statement
 
-from ._execute import execute
-from ._forms import Index
-from ._migrations import Migration
-from ._remedies import Remedies
-from ._shape import read_indexes
-from ._statements import compose, render, statement
+from .execution import execute
+from .migration import Migration
+from .migration_text import Index
 
 _POLL: Final = 0.5  # seconds; builds were seen to take from 5 seconds to 12 minutes
 _BUILDS: Final = 3

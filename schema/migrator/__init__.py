@@ -1,0 +1,1 @@
+"""Bring the tables into a database, or up to this version."""

@@ -1,0 +1,1 @@
+"""What each database role may do, read from ``schema/grants/``."""
