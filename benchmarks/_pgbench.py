@@ -14,7 +14,7 @@ from _measure import event
 from dsql_outbox.outbox import parse_event
 from dsql_outbox.schema import statement
 from dsql_outbox.testing._postgres_user import programs, server_options
-from dsql_outbox.writer._build import one_parameters, prepare
+from dsql_outbox.writer.statement.parameters import one_parameters, prepare
 
 SUBJECTS = 20_000
 """Entities of each client, as in the library's rounds."""

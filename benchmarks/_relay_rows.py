@@ -14,7 +14,7 @@ from dsql_outbox.outbox import Database, Message, parse_event
 from dsql_outbox.publisher import Delivered, Outcome
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres
-from dsql_outbox.writer._build import one_parameters, prepare
+from dsql_outbox.writer.statement.parameters import one_parameters, prepare
 
 SHARDS = 16
 BATCH = 500

@@ -24,7 +24,7 @@ from _measure import Target, embedded, event, machine, spread
 from dsql_outbox.outbox import Database, parse_event
 from dsql_outbox.schema import statement
 from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
-from dsql_outbox.writer._build import Parameters, one_parameters, prepare
+from dsql_outbox.writer.statement.parameters import Parameters, one_parameters, prepare
 
 BATCH = 100
 CLIENTS = 8

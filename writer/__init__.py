@@ -5,14 +5,15 @@
 `_build`; all of these are pure.
 """
 
-from ._async_writer import AsyncWriter
-from ._http import HttpAnswer, http_status
-from ._probe import write_probe
-from ._settings import WriterSettings
-from ._stream import StoredEvent
-from ._transact_retryable import is_retryable
-from ._transaction import AsyncTransaction, Transaction
-from ._writer import Writer
+from dsql_outbox.writer.statement.form_probe import write_probe
+from dsql_outbox.writer.transact.retryable import is_retryable
+from dsql_outbox.writer.transact.transaction import AsyncTransaction, Transaction
+
+from .async_writer import AsyncWriter
+from .http_status import HttpAnswer, http_status
+from .settings import WriterSettings
+from .stream import StoredEvent
+from .writer import Writer
 
 __all__ = [
     "AsyncTransaction",

@@ -15,7 +15,8 @@ from tests._support.waiting import wait_until
 from dsql_outbox.observability import AttemptEnded, BatchEnded, Hook, WriteEnded
 from dsql_outbox.outbox import Database, Entity, Event, OutcomeUnknown, Receipt
 from dsql_outbox.testing import PostgresProxy
-from dsql_outbox.writer import AsyncWriter, WriterSettings, _coalesce
+from dsql_outbox.writer import AsyncWriter, WriterSettings
+from dsql_outbox.writer.coalesce import coalescer
 
 pytestmark = pytest.mark.anyio
 
@@ -221,13 +222,13 @@ async def test_a_defect_in_a_lane_fails_its_callers_and_no_later_ones(
 ) -> None:
     async with open_writer(url) as writer:
         with monkeypatch.context() as broken:
-            broken.setattr(_coalesce, "chunks", lambda _: 1 / 0)
+            broken.setattr(coalescer, "chunks", lambda _: 1 / 0)
             assert await endings(writer) == {ZeroDivisionError}
         with monkeypatch.context() as broken:
             broken.setattr(writer._coalescer, "_run", lambda *_: 1 / 0)
             assert await endings(writer) == {OutcomeUnknown}
         with monkeypatch.context() as broken:  # what the database answered is known by then
-            broken.setattr(_coalesce, "_advance", lambda *_: 1 / 0)
+            broken.setattr(coalescer, "_advance", lambda *_: 1 / 0)
             assert await endings(writer) == {Receipt}
         assert (await writer.write(on("CAR-1"))).attempts == 1
 

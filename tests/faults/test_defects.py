@@ -15,7 +15,9 @@ from tests._support.transacts import OpenTransactor, ids, open_transactor, own
 
 from dsql_outbox.observability import AttemptEnded, Fact, WriteEnded
 from dsql_outbox.outbox import Database, OutcomeUnknown, Receipt
-from dsql_outbox.writer import AsyncWriter, Writer, _async_writer, _transaction, _writer
+from dsql_outbox.writer import AsyncWriter, Writer, async_writer
+from dsql_outbox.writer import writer as writer_module
+from dsql_outbox.writer.transact import transaction
 
 __all__ = ["open_transactor", "own"]
 
@@ -58,7 +60,7 @@ def test_a_defect_in_reading_the_answer_ends_as_a_receipt(
     error: Exception,
 ) -> None:
     defect = Defect(monkeypatch, error)
-    for module in (_writer, _async_writer):
+    for module in (writer_module, async_writer):
         defect.breaks(module, READS)
     receipt = open_writer(url, hooks=[facts]).write(workload.car_created())
     assert (receipt.status, receipt.attempts, receipt.conflicts) == ("committed", 2, 0)
@@ -70,7 +72,7 @@ def test_a_defect_in_reading_the_look_up_as_well_ends_as_unknown(
     open_writer: OpenWriter, tables: Tables, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in (READS, "present"):
-        for module in (_writer, _async_writer):
+        for module in (writer_module, async_writer):
             Defect(monkeypatch, TypeError("no row"), 99).breaks(module, name)
     event = workload.car_created()
     error = outcome_of(partial(open_writer(url).write, event))
@@ -121,7 +123,7 @@ def test_a_defect_after_the_commit_of_a_transaction_returns_what_the_run_returne
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
 ) -> None:
-    Defect(monkeypatch, error).breaks(_transaction, "_committed")
+    Defect(monkeypatch, error).breaks(transaction, "_committed")
     receipt = open_transactor(url).transact(lambda work: work.append(work.new_event()))
     assert (receipt.status, receipt.attempts) == ("committed", 1)
     assert ids(own) == {receipt.event_id}

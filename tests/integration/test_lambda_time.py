@@ -15,7 +15,7 @@ from tests._support.tables import Tables
 from tests._support.written import event
 
 from dsql_outbox.testing import OtlpReceiver, OutboxProxy
-from dsql_outbox.writer import _connections
+from dsql_outbox.writer import connections
 
 if TYPE_CHECKING:
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -123,7 +123,7 @@ def test_after_a_long_freeze_the_connection_is_replaced_before_use(
 ) -> None:
     function = load_function(faulty.url)
     function(event())
-    monkeypatch.setattr(_connections, "time", lambda: time() + 31)
+    monkeypatch.setattr(connections, "time", lambda: time() + 31)
     answer = function(event())
     assert (answer.status, answer.body["attempts"], faulty.opened) == (200, 1, 2)
     faulty.wait_until_closed(1)

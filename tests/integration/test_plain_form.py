@@ -22,9 +22,9 @@ from dsql_outbox.outbox import Connection, Database, Entity, Event, StaleVersion
 from dsql_outbox.schema import statement
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer
-from dsql_outbox.writer._build import PreparedEvent, batch_parameters, prepare
-from dsql_outbox.writer._pipeline import run
-from dsql_outbox.writer._plain import Plain
+from dsql_outbox.writer.statement.parameters import PreparedEvent, batch_parameters, prepare
+from dsql_outbox.writer.statement.pipeline import run
+from dsql_outbox.writer.statement.plain import Plain
 
 BATCH = statement("event_write_batch", "outbox")
 PLAIN = Plain("outbox")

@@ -23,7 +23,7 @@ from dsql_outbox.publisher import (
 from dsql_outbox.schema import apply, statement
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
-from dsql_outbox.writer._build import one_parameters, prepare
+from dsql_outbox.writer.statement.parameters import one_parameters, prepare
 
 pytestmark = pytest.mark.anyio
 

@@ -31,7 +31,7 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer, is_retryable
-from dsql_outbox.writer._transact_run import Run
+from dsql_outbox.writer.transact.run import Run
 
 __all__ = ["open_transactor", "own"]
 

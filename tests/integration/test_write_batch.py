@@ -19,7 +19,7 @@ from tests._support.tables import Row, Tables
 
 from dsql_outbox.outbox import Database, Entity, Event, array_literal, parse_event
 from dsql_outbox.schema import statement
-from dsql_outbox.writer._build import (
+from dsql_outbox.writer.statement.parameters import (
     Parameters,
     PreparedEvent,
     batch_parameters,

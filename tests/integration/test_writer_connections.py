@@ -11,7 +11,7 @@ from tests._support.waiting import wait_until
 
 from dsql_outbox.outbox import database
 from dsql_outbox.testing import PostgresProxy
-from dsql_outbox.writer import _connections
+from dsql_outbox.writer import connections as connections_module
 
 POOL = replace(QUICK, connections="pool")
 
@@ -105,9 +105,9 @@ def test_a_connection_that_was_idle_too_long_is_replaced_before_use(
 ) -> None:
     caller = open_writer(proxy.url, replace(QUICK, max_idle=30.0))
     caller.write(workload.car_created())
-    monkeypatch.setattr(_connections, "time", lambda: time() + 29.0)
+    monkeypatch.setattr(connections_module, "time", lambda: time() + 29.0)
     assert caller.write(workload.car_created()).attempts == proxy.opened == 1
-    monkeypatch.setattr(_connections, "time", lambda: time() + 29.0 + later)
+    monkeypatch.setattr(connections_module, "time", lambda: time() + 29.0 + later)
     receipt = caller.write(workload.car_created())
     assert (receipt.attempts, proxy.opened) == (1, 2)
     proxy.wait_until_closed(1)
@@ -118,7 +118,7 @@ def test_a_connection_may_be_idle_for_however_long_unless_that_is_limited(
 ) -> None:
     caller = open_writer(proxy.url)
     caller.write(workload.car_created())
-    monkeypatch.setattr(_connections, "time", lambda: time() + 1_000_000)
+    monkeypatch.setattr(connections_module, "time", lambda: time() + 1_000_000)
     assert caller.write(workload.car_created()).attempts == proxy.opened == 1
 
 

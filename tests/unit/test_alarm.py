@@ -11,15 +11,15 @@ from tests._support.clock import Clock
 
 from dsql_outbox.observability import BacklogAge, BacklogUnread, log_facts
 from dsql_outbox.outbox import Database, SettingsError
-from dsql_outbox.writer import WriterSettings, _alarm
-from dsql_outbox.writer._alarm import Alarm
+from dsql_outbox.writer import WriterSettings, backlog_alarm
+from dsql_outbox.writer.backlog_alarm import Alarm
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     clock.now = 1000.0
-    monkeypatch.setattr(_alarm, "monotonic", clock)
+    monkeypatch.setattr(backlog_alarm, "monotonic", clock)
     return clock
 
 

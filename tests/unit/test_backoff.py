@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsql_outbox.writer import WriterSettings
-from dsql_outbox.writer._backoff import Backoff
-from dsql_outbox.writer._classify import Failure, Kind
+from dsql_outbox.writer.attempt.backoff import Backoff
+from dsql_outbox.writer.attempt.classification import Failure, Kind
 
 NO_JITTER = 0.0
 COUNTED = [Kind.CONFLICT, Kind.COLLISION]

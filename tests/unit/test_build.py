@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dsql_outbox.outbox import Entity, Event, InvalidEvent, parse_event
 from dsql_outbox.writer import WriterSettings
-from dsql_outbox.writer._build import (
+from dsql_outbox.writer.statement.parameters import (
     Parameters,
     PreparedEvent,
     batch_parameters,

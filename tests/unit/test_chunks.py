@@ -17,10 +17,16 @@ from dsql_outbox.outbox import (
     EventTooLarge,
     parse_event,
 )
-from dsql_outbox.writer import _chunks
-from dsql_outbox.writer._build import PreparedEvent, batch_parameters, prepare
-from dsql_outbox.writer._chunks import MAX_MESSAGE_BYTES, Size, chunks, refuse_unsendable, size_of
-from dsql_outbox.writer._pending import Pending
+from dsql_outbox.writer.attempt.pending import Pending
+from dsql_outbox.writer.statement import chunks as chunks_module
+from dsql_outbox.writer.statement.chunks import (
+    MAX_MESSAGE_BYTES,
+    Size,
+    chunks,
+    refuse_unsendable,
+    size_of,
+)
+from dsql_outbox.writer.statement.parameters import PreparedEvent, batch_parameters, prepare
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
 NAME = TEXT.map(lambda text: f"{text}x")
@@ -70,7 +76,7 @@ def test_every_part_fits_and_could_not_take_the_next_event(
     with pytest.MonkeyPatch.context() as patch:
         names = ["MAX_TRANSACTION_ROWS", "MAX_TRANSACTION_BYTES", "MAX_MESSAGE_BYTES"]
         for name, limit in zip(names, limits, strict=True):
-            patch.setattr(_chunks, name, limit)
+            patch.setattr(chunks_module, name, limit)
         parts = list(chunks(batch))
         assert [pending for part in parts for pending in part] == batch
         assert all(total(part).fits or len(part) == 1 for part in parts)

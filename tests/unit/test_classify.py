@@ -8,7 +8,7 @@ import pytest
 from psycopg import errors
 
 from dsql_outbox.outbox import SchemaError
-from dsql_outbox.writer._classify import Kind, classify
+from dsql_outbox.writer.attempt.classification import Kind, classify
 
 OBSERVED = "change conflicts with another transaction, please retry: (OC000)"
 SCHEMA_CHANGED = "schema has been updated by another transaction, please retry: (OC001)"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from dsql_outbox.writer._lanes import Key, Lanes, Place, Ticket
+from dsql_outbox.writer.coalesce.lanes import Key, Lanes, Place, Ticket
 
 LANES = 3
 KEYS: list[Key] = [("Car", f"CAR-{n}") for n in range(6)]

@@ -11,11 +11,11 @@ from tests._support.model import FAULTY, SETTINGS, Run, Server
 
 from dsql_outbox.observability import Fact, WriteEnded, WriteStarted
 from dsql_outbox.outbox import Database, DuplicateEvent, Entity, Event, InvalidEvent, Receipt
-from dsql_outbox.writer import _chunks
-from dsql_outbox.writer._core import Core, Job
-from dsql_outbox.writer._many import Many
-from dsql_outbox.writer._pending import OnDuplicate, Outcome
-from dsql_outbox.writer._steps import write_steps
+from dsql_outbox.writer.attempt.pending import OnDuplicate, Outcome
+from dsql_outbox.writer.attempt.steps import write_steps
+from dsql_outbox.writer.core import Core, Job
+from dsql_outbox.writer.statement import chunks
+from dsql_outbox.writer.write_many import Many
 
 IDS = [UUID(int=n) for n in range(1, 5)]
 
@@ -156,7 +156,7 @@ def test_every_event_has_its_outcome_in_the_order_of_the_call(
     call, server = many(on_duplicate=on_duplicate), Server()
     call.add(sources)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_chunks, "MAX_TRANSACTION_ROWS", rows)
+        patch.setattr(chunks, "MAX_TRANSACTION_ROWS", rows)
         together = write(call, server, *misfortunes)
     assert [i for ids in together for i in ids] == [e[0] for e in events if e is not None]
     assert all(len(set(ids)) == len(ids) for ids in together)

@@ -10,10 +10,10 @@ from psycopg import errors
 
 import dsql_outbox.schema
 from dsql_outbox.outbox import Entity, Event, parse_event
-from dsql_outbox.writer import _pipeline
-from dsql_outbox.writer._build import prepare
-from dsql_outbox.writer._classify import Kind, classify
-from dsql_outbox.writer._plain import Plain
+from dsql_outbox.writer.attempt.classification import Kind, classify
+from dsql_outbox.writer.statement import pipeline
+from dsql_outbox.writer.statement.parameters import prepare
+from dsql_outbox.writer.statement.plain import Plain
 
 FILES = sorted(Path(dsql_outbox.schema.__file__).parent.glob("statements/plain_*.sql"))
 WRITES_IN_CTE = re.compile(r"\bAS\s*\(\s*(INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
@@ -44,7 +44,7 @@ def test_the_single_form_has_one() -> None:
 
 def test_the_first_of_a_pipelines_errors_is_raised() -> None:
     conflict, aborted = errors.SerializationFailure(), errors.PipelineAborted()
-    first = _pipeline._FirstError()
+    first = pipeline._FirstError()
     with first:
         try:
             raise conflict
@@ -61,7 +61,7 @@ def test_an_error_from_before_the_pipeline_is_none_of_it() -> None:
     try:
         raise errors.SerializationFailure
     except errors.SerializationFailure:
-        first = _pipeline._FirstError()
+        first = pipeline._FirstError()
         with first:
             raise own  # noqa: B904 - how a driver's next error comes
     with pytest.raises(psycopg.OperationalError) as raised:
@@ -71,7 +71,7 @@ def test_an_error_from_before_the_pipeline_is_none_of_it() -> None:
 
 def test_a_cause_that_was_named_is_not_put_in_its_place() -> None:
     late = psycopg.OperationalError("no answer before the deadline")
-    first = _pipeline._FirstError()
+    first = pipeline._FirstError()
     with first:
         try:
             raise errors.ConnectionTimeout
@@ -87,5 +87,5 @@ def test_a_cause_that_was_named_is_not_put_in_its_place() -> None:
 def test_a_commit_that_answers_anything_else_is_an_error(answer: str | None, kind: Kind) -> None:
     """Only ROLLBACK says that nothing is stored."""
     with pytest.raises(psycopg.Error, match=f"answered {answer} to COMMIT") as raised:
-        _pipeline.check_committed(answer)
+        pipeline.check_committed(answer)
     assert classify(raised.value, sent=True).kind is kind

@@ -28,8 +28,8 @@ from dsql_outbox.outbox import (
     Touched,
 )
 from dsql_outbox.writer import WriterSettings
-from dsql_outbox.writer._pending import OnDuplicate, Stored
-from dsql_outbox.writer._steps import (
+from dsql_outbox.writer.attempt.pending import OnDuplicate, Stored
+from dsql_outbox.writer.attempt.steps import (
     Attempt,
     Committed,
     Failed,

@@ -25,7 +25,7 @@ from dsql_outbox.outbox import (
     Receipt,
     SchemaError,
 )
-from dsql_outbox.writer._steps import (
+from dsql_outbox.writer.attempt.steps import (
     Attempt,
     Failed,
     LookUp,

@@ -26,8 +26,8 @@ from dsql_outbox.outbox import (
     StaleVersion,
 )
 from dsql_outbox.writer import WriterSettings
-from dsql_outbox.writer._pending import Pending
-from dsql_outbox.writer._steps import interrupt, write_steps
+from dsql_outbox.writer.attempt.pending import Pending
+from dsql_outbox.writer.attempt.steps import interrupt, write_steps
 
 A_MISFORTUNE = st.sampled_from(
     [

@@ -18,13 +18,22 @@ import psycopg
 
 from dsql_outbox.observability import BatchEnded
 from dsql_outbox.outbox import OutcomeUnknown, Receipt
+from dsql_outbox.writer.attempt.pending import Outcome, Pending, attempt_outcome
+from dsql_outbox.writer.attempt.steps import (
+    Attempt,
+    Committed,
+    Result,
+    Step,
+    Steps,
+    classified,
+    interrupt,
+    write_steps,
+)
+from dsql_outbox.writer.core import Job
+from dsql_outbox.writer.settings import WriterSettings
+from dsql_outbox.writer.statement.chunks import chunks
 
-from ._chunks import chunks
-from ._core import Job
-from ._lanes import Lanes, Ticket
-from ._pending import Outcome, Pending, attempt_outcome
-from ._settings import WriterSettings
-from ._steps import Attempt, Committed, Result, Step, Steps, classified, interrupt, write_steps
+from .lanes import Lanes, Ticket
 
 Pend = Callable[[Callable[[Outcome], None]], Pending]
 """Makes the call's `Pending`, given what is told its outcome."""

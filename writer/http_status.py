@@ -9,8 +9,7 @@ from dsql_outbox.outbox import (
     OutcomeUnknown,
     StaleVersion,
 )
-
-from ._classify import Kind, classify
+from dsql_outbox.writer.attempt.classification import Kind, classify
 
 
 class HttpAnswer(NamedTuple):

@@ -24,8 +24,8 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from ._classify import Failure, Kind, classify
-from ._pending import Found, Pending, Stored
+from .classification import Failure, Kind, classify
+from .pending import Found, Pending, Stored
 
 
 class Attempt(msgspec.Struct, frozen=True):

@@ -1,6 +1,6 @@
 """For a retry loop of the caller's own."""
 
-from ._classify import Kind, classify
+from dsql_outbox.writer.attempt.classification import Kind, classify
 
 
 def is_retryable(error: Exception) -> bool:

@@ -18,7 +18,7 @@ from dsql_outbox.observability import BacklogAge, BacklogUnread, Fact, Hook, emi
 from dsql_outbox.outbox import Database, call_in_children
 from dsql_outbox.schema import statement
 
-from ._settings import WriterSettings
+from .settings import WriterSettings
 
 LONGEST: Final = 1.0
 """Seconds that a check may take; after that its connection is closed."""

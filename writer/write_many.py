@@ -5,10 +5,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from dsql_outbox.outbox import EventSource, InvalidEvent
+from dsql_outbox.writer.attempt.pending import OnDuplicate, Outcome, Pending
+from dsql_outbox.writer.statement.chunks import chunks
 
-from ._chunks import chunks
-from ._core import Core, Job
-from ._pending import OnDuplicate, Outcome, Pending
+from .core import Core, Job
 
 if TYPE_CHECKING:
     from uuid import UUID

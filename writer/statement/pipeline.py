@@ -18,7 +18,7 @@ from psycopg.rows import tuple_row
 
 from dsql_outbox.outbox import AsyncConnection, Connection
 
-from ._plain import Transaction
+from .plain import Transaction
 
 Rows = Sequence[Sequence[Any]]
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from dsql_outbox.schema import statement
 
-from ._build import Parameters, PreparedEvent, batch_parameters
+from .parameters import Parameters, PreparedEvent, batch_parameters
 
 Transaction = Sequence[tuple[bytes, Parameters | None]]
 """Statements with their parameters; from BEGIN to COMMIT, the last but one answers rows."""

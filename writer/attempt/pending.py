@@ -15,10 +15,10 @@ from dsql_outbox.observability import (
     WriteStatus,
 )
 from dsql_outbox.outbox import DuplicateEvent, OutcomeUnknown, Receipt, StaleVersion, Touched
+from dsql_outbox.writer.statement.parameters import PreparedEvent
 
-from ._backoff import Backoff
-from ._build import PreparedEvent
-from ._classify import Failure, Kind
+from .backoff import Backoff
+from .classification import Failure, Kind
 
 OnDuplicate = Literal["error", "return"]
 

@@ -19,8 +19,7 @@ from dsql_outbox.outbox import (
     plain_array,
     subject_key,
 )
-
-from ._settings import WriterSettings
+from dsql_outbox.writer.settings import WriterSettings
 
 Parameters = dict[str, str | None]
 """Values as text, which the server reads as whatever its statement needs."""

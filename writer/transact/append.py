@@ -19,13 +19,12 @@ from dsql_outbox.outbox import (
     StaleVersion,
     Touched,
 )
-
-from ._backoff import Backoff
-from ._build import prepare
-from ._core import Core, committed, committed_batch
-from ._pending import Pending, Stored
-from ._pipeline import run_inside, run_inside_async
-from ._steps import Present
+from dsql_outbox.writer.attempt.backoff import Backoff
+from dsql_outbox.writer.attempt.pending import Pending, Stored
+from dsql_outbox.writer.attempt.steps import Present
+from dsql_outbox.writer.core import Core, committed, committed_batch
+from dsql_outbox.writer.statement.parameters import prepare
+from dsql_outbox.writer.statement.pipeline import run_inside, run_inside_async
 
 _BAD_CAST: Final = "22P02"
 """How the write statements end when a version was not the expected one."""

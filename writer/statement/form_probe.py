@@ -6,8 +6,8 @@ from typing import Final
 from dsql_outbox.outbox import numbered
 from dsql_outbox.schema import statement
 
-from ._build import batch_parameters
-from ._plain import Transaction
+from .parameters import batch_parameters
+from .plain import Transaction
 
 _COMMENT: Final = re.compile(rb"--.*\n")
 

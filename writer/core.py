@@ -33,16 +33,22 @@ from dsql_outbox.outbox import (
     parse_event,
 )
 from dsql_outbox.schema import statement
+from dsql_outbox.writer.attempt.backoff import Backoff
+from dsql_outbox.writer.attempt.pending import Found, OnDuplicate, Outcome, Pending, Stored
+from dsql_outbox.writer.attempt.steps import Committed, Present, Result
+from dsql_outbox.writer.statement.chunks import refuse_unsendable
+from dsql_outbox.writer.statement.form_probe import write_probe
+from dsql_outbox.writer.statement.parameters import (
+    Parameters,
+    batch_parameters,
+    one_parameters,
+    prepare,
+    topic_of,
+)
+from dsql_outbox.writer.statement.plain import Plain, Transaction
 
-from ._alarm import Alarm
-from ._backoff import Backoff
-from ._build import Parameters, batch_parameters, one_parameters, prepare, topic_of
-from ._chunks import refuse_unsendable
-from ._pending import Found, OnDuplicate, Outcome, Pending, Stored
-from ._plain import Plain, Transaction
-from ._probe import write_probe
-from ._settings import WriterSettings
-from ._steps import Committed, Present, Result
+from .backlog_alarm import Alarm
+from .settings import WriterSettings
 
 Row = Sequence[Any]
 

@@ -20,22 +20,8 @@ from dsql_outbox.outbox import (
     SettingsError,
     exchange,
 )
-
-from ._connections import Connections
-from ._core import (
-    Core,
-    Job,
-    Row,
-    committed,
-    find_parameters,
-    present,
-    receipt_of,
-)
-from ._many import Many
-from ._pending import OnDuplicate, Outcome
-from ._pipeline import run, run_first
-from ._settings import WriterSettings
-from ._steps import (
+from dsql_outbox.writer.attempt.pending import OnDuplicate, Outcome
+from dsql_outbox.writer.attempt.steps import (
     Attempt,
     Committed,
     Failed,
@@ -47,11 +33,25 @@ from ._steps import (
     interrupt,
     write_steps,
 )
-from ._stream import EntityStream, ReadPage, StoredEvent
-from ._transact_append import Joined, append, require_transaction
-from ._transact_call import Call, opened, require_outermost, require_plain
-from ._transact_steps import Execute, transact_steps
-from ._transaction import Transaction, execute
+from dsql_outbox.writer.statement.pipeline import run, run_first
+from dsql_outbox.writer.transact.append import Joined, append, require_transaction
+from dsql_outbox.writer.transact.call import Call, opened, require_outermost, require_plain
+from dsql_outbox.writer.transact.runs import Execute, transact_steps
+from dsql_outbox.writer.transact.transaction import Transaction, execute
+
+from .connections import Connections
+from .core import (
+    Core,
+    Job,
+    Row,
+    committed,
+    find_parameters,
+    present,
+    receipt_of,
+)
+from .settings import WriterSettings
+from .stream import EntityStream, ReadPage, StoredEvent
+from .write_many import Many
 
 T = TypeVar("T")
 

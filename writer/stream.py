@@ -8,10 +8,11 @@ from uuid import UUID
 
 import msgspec
 
-from ._backoff import Backoff
-from ._classify import Kind, classify
-from ._core import Core, Row
-from ._steps import Failed, Result, Wait
+from dsql_outbox.writer.attempt.backoff import Backoff
+from dsql_outbox.writer.attempt.classification import Kind, classify
+from dsql_outbox.writer.attempt.steps import Failed, Result, Wait
+
+from .core import Core, Row
 
 PAGE_ROWS: Final = 200
 _PAGE_BYTES: Final = 4 << 20

@@ -27,12 +27,12 @@ from dsql_outbox.observability import (
     WriteStatus,
 )
 from dsql_outbox.outbox import DuplicateEvent, OutcomeUnknown, TransactionMisused
+from dsql_outbox.writer.attempt.backoff import Backoff
+from dsql_outbox.writer.attempt.classification import Failure, Kind
+from dsql_outbox.writer.attempt.pending import Found
+from dsql_outbox.writer.core import Core, Job
 
-from ._backoff import Backoff
-from ._classify import Failure, Kind
-from ._core import Core, Job
-from ._pending import Found
-from ._transact_run import Run
+from .run import Run
 
 T = TypeVar("T")
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import msgspec
 
-from ._classify import Failure, Kind, classify
-from ._steps import Committed, Failed, LookUp, Present, Result, Wait
-from ._transact_call import Call
-from ._transact_run import Run
+from dsql_outbox.writer.attempt.classification import Failure, Kind, classify
+from dsql_outbox.writer.attempt.steps import Committed, Failed, LookUp, Present, Result, Wait
+
+from .call import Call
+from .run import Run
 
 
 class Execute(msgspec.Struct, frozen=True):

@@ -15,13 +15,13 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from dsql_outbox.outbox import AsyncConnection, Connection, Entity, Event, EventSource, Receipt
+from dsql_outbox.writer.attempt.pending import Pending, Stored
+from dsql_outbox.writer.attempt.steps import Committed, Failed
+from dsql_outbox.writer.core import Job
+from dsql_outbox.writer.statement.pipeline import check_committed
 
-from ._core import Job
-from ._pending import Pending, Stored
-from ._pipeline import check_committed
-from ._steps import Committed, Failed
-from ._transact_append import append, append_async, receipt_in_transaction
-from ._transact_run import Run
+from .append import append, append_async, receipt_in_transaction
+from .run import Run
 
 _AWAITABLE: Final = (
     "the function given to Writer.transact returned an awaitable, which nobody awaits: "

@@ -10,13 +10,13 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from dsql_outbox.outbox import EventSource, OutcomeUnknown, TransactionMisused
+from dsql_outbox.writer.attempt.classification import unwrap
+from dsql_outbox.writer.attempt.pending import Pending
 
-from ._classify import unwrap
-from ._pending import Pending
-from ._transact_append import appended
+from .append import appended
 
 if TYPE_CHECKING:
-    from ._transact_call import Call
+    from .call import Call
 
 T = TypeVar("T")
 

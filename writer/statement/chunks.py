@@ -12,9 +12,9 @@ from dsql_outbox.outbox import (
     ParsedEvent,
     subject_key,
 )
+from dsql_outbox.writer.attempt.pending import Pending
 
-from ._build import PreparedEvent, prepare
-from ._pending import Pending
+from .parameters import PreparedEvent, prepare
 
 MAX_MESSAGE_BYTES: Final = 8 << 20
 """8 MiB: DSQL drops a connection, without a word, whose protocol message is over 10 MiB."""

@@ -29,23 +29,8 @@ from dsql_outbox.outbox import (
     call_in_children,
     exchange,
 )
-
-from ._coalesce import Coalescer
-from ._connections import AsyncConnections
-from ._core import (
-    Core,
-    Job,
-    Row,
-    committed,
-    find_parameters,
-    present,
-    receipt_of,
-)
-from ._many import Many
-from ._pending import OnDuplicate, Outcome
-from ._pipeline import run_async, run_first_async
-from ._settings import WriterSettings
-from ._steps import (
+from dsql_outbox.writer.attempt.pending import OnDuplicate, Outcome
+from dsql_outbox.writer.attempt.steps import (
     Attempt,
     Committed,
     Failed,
@@ -57,11 +42,26 @@ from ._steps import (
     interrupt,
     write_steps,
 )
-from ._stream import EntityStream, ReadPage, StoredEvent
-from ._transact_append import Joined, append_async, require_transaction
-from ._transact_call import Call, opened, require_outermost
-from ._transact_steps import Execute, transact_steps
-from ._transaction import AsyncTransaction, execute_async
+from dsql_outbox.writer.coalesce.coalescer import Coalescer
+from dsql_outbox.writer.statement.pipeline import run_async, run_first_async
+from dsql_outbox.writer.transact.append import Joined, append_async, require_transaction
+from dsql_outbox.writer.transact.call import Call, opened, require_outermost
+from dsql_outbox.writer.transact.runs import Execute, transact_steps
+from dsql_outbox.writer.transact.transaction import AsyncTransaction, execute_async
+
+from .connections import AsyncConnections
+from .core import (
+    Core,
+    Job,
+    Row,
+    committed,
+    find_parameters,
+    present,
+    receipt_of,
+)
+from .settings import WriterSettings
+from .stream import EntityStream, ReadPage, StoredEvent
+from .write_many import Many
 
 T = TypeVar("T")
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Final
 
-from ._classify import Failure, Kind
-from ._settings import WriterSettings
+from dsql_outbox.writer.settings import WriterSettings
+
+from .classification import Failure, Kind
 
 _TOO_MANY_CONNECTIONS: Final = "53400"
 """The rate of new connections is over the limit; a short wait would feed it."""

@@ -1,0 +1,1 @@
+"""Try a transaction, judge its failure, wait, try again: without I/O."""

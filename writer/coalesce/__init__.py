@@ -1,0 +1,1 @@
+"""Group commit: calls of one process share transactions."""

@@ -1,0 +1,1 @@
+"""From an event to SQL parameters, and from the answer to receipts."""

@@ -1,0 +1,1 @@
+"""The caller's SQL and events in one retried transaction."""
