@@ -11,16 +11,17 @@ puts messages into the outbox again, `_places` and `_pace` decide where and how
 fast, `_session` is their connection.
 """
 
-from ._burial import NO_ROW, NO_SHARD
-from ._dead_letters import MAX_REPLAYED, DeadLetters
-from ._failures import Failure, FailureFilter, Failures
-from ._letters import DeadLetter, LetterFilter
-from ._liveness import is_alive
-from ._publisher import Publisher
-from ._replay import Replay
-from ._requeue import Replayed
-from ._round import Round
-from ._settings import PublisherSettings
+from dsql_outbox.publisher.leases.liveness import is_alive
+from dsql_outbox.publisher.operator.dead_letter_filter import DeadLetter, LetterFilter
+from dsql_outbox.publisher.operator.dead_letters import MAX_REPLAYED, DeadLetters
+from dsql_outbox.publisher.operator.failures import Failure, FailureFilter, Failures
+from dsql_outbox.publisher.operator.replay import Replay
+from dsql_outbox.publisher.operator.requeue import Replayed
+from dsql_outbox.publisher.relay.burial import NO_ROW, NO_SHARD
+from dsql_outbox.publisher.relay.round import Round
+
+from .publisher import Publisher
+from .settings import PublisherSettings
 from .sinks import (
     Delivered,
     NotAttempted,

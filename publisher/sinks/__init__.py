@@ -4,9 +4,9 @@ Each module here is one broker. Another package adds its own by an entry point
 of the group ``dsql_outbox.sinks``, named by the URL's scheme.
 """
 
-from ._cloudevents import attributes, binary_headers, decode_value, encode_value
-from ._open import SINK_GROUP, SinkOpener, open_sink
-from ._port import Delivered, NotAttempted, Outcome, Rejected, Retry, Sink, WrongOutcomes
+from .cloudevents import attributes, binary_headers, decode_value, encode_value
+from .port import Delivered, NotAttempted, Outcome, Rejected, Retry, Sink, WrongOutcomes
+from .registry import SINK_GROUP, SinkOpener, open_sink
 
 __all__ = [
     "SINK_GROUP",

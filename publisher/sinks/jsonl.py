@@ -8,8 +8,8 @@ from typing import Final
 
 from dsql_outbox.outbox import SettingsError
 
-from ._lines import LineSink, unavailable_as, write_all
-from ._port import Sink
+from .json_lines import LineSink, unavailable_as, write_all
+from .port import Sink
 
 _SCHEME: Final = "jsonl:"
 _APPEND: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW

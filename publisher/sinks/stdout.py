@@ -6,8 +6,8 @@ from typing import Final
 
 from dsql_outbox.outbox import SettingsError
 
-from ._lines import LineSink, unavailable_as, write_all
-from ._port import Sink
+from .json_lines import LineSink, unavailable_as, write_all
+from .port import Sink
 
 _STDOUT: Final = 1
 """The descriptor itself: nothing that replaces or buffers `sys.stdout` is in between."""

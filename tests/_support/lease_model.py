@@ -15,8 +15,8 @@ from itertools import count
 from typing import Any
 
 from dsql_outbox.publisher import PublisherSettings
-from dsql_outbox.publisher._beat import beat
-from dsql_outbox.publisher._ownership import Lease, Ownership, Peer, Snapshot
+from dsql_outbox.publisher.leases.ownership import Lease, Ownership, Peer, Snapshot
+from dsql_outbox.publisher.leases.protocol import beat
 
 SETTINGS = PublisherSettings(lease=10, renew=3, margin=1, grace=2, broker_patience=4, drain=3)
 SHORT = PublisherSettings(lease=5, renew=1.5, margin=0.5, grace=2, broker_patience=4, drain=3)

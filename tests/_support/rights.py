@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from anyio import CancelScope
 
 from dsql_outbox.outbox import Message
-from dsql_outbox.publisher._waves import Waves, publish_in_waves
+from dsql_outbox.publisher.relay.waves import Waves, publish_in_waves
 from dsql_outbox.publisher.sinks import Sink
 
 

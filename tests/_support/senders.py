@@ -10,12 +10,12 @@ ROOT: Final = Path(__file__).parents[2]
 
 _DOORS: Final = {
     "writer/": "writer",
-    "publisher/_session.py": "operator",
-    "publisher/_dead_letters.py": "operator",
-    "publisher/_failures.py": "operator",
-    "publisher/_letters.py": "operator",
-    "publisher/_replay.py": "operator",
-    "publisher/_requeue.py": "operator",
+    "publisher/operator/session.py": "operator",
+    "publisher/operator/dead_letters.py": "operator",
+    "publisher/operator/failures.py": "operator",
+    "publisher/operator/dead_letter_filter.py": "operator",
+    "publisher/operator/replay.py": "operator",
+    "publisher/operator/requeue.py": "operator",
     "publisher/": "publisher",
     "schema/": "schema",
     "src/dsql_outbox/cli/_doctor/": "doctor",

@@ -23,7 +23,7 @@ from tests._support.sqs import SqsServer
 
 from dsql_outbox.outbox import Message
 from dsql_outbox.publisher import Retry, open_sink
-from dsql_outbox.publisher.sinks._lines import json_line
+from dsql_outbox.publisher.sinks.json_lines import json_line
 from dsql_outbox.testing import NatsServer, TcpProxy
 
 

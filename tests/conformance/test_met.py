@@ -16,8 +16,9 @@ from tests._support.dsql.governed import GovernedPostgres
 from tests._support.tables import Tables
 
 from dsql_outbox.outbox import Database, Entity, Event, Receipt
-from dsql_outbox.publisher import DeadLetters, Publisher, Replay, _session
-from dsql_outbox.publisher._session import Session
+from dsql_outbox.publisher import DeadLetters, Publisher, Replay
+from dsql_outbox.publisher.operator import session as session_module
+from dsql_outbox.publisher.operator.session import Session
 from dsql_outbox.schema import apply, check
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Transaction, Writer
@@ -125,7 +126,7 @@ async def test_changes_of_the_schema_in_a_row_are_met_by_trying_again_at_once(
             if seconds:
                 other.execute(f"CREATE TABLE records.other_{next(names)} (id int)".encode())
 
-        monkeypatch.setattr(_session.anyio, "sleep", change)
+        monkeypatch.setattr(session_module.anyio, "sleep", change)
         await session.rows("shard_count", {})
         await change(1)
         assert await session.rows("shard_count", {}) == [(16,)]

@@ -11,7 +11,8 @@ from tests._support.kafka_mock import INIT_PRODUCER_ID, MockKafka
 from tests._support.messages import deliver, new_message
 
 from dsql_outbox.publisher import open_sink
-from dsql_outbox.publisher.sinks import Delivered, NotAttempted, _kafka_client
+from dsql_outbox.publisher.sinks import Delivered, NotAttempted
+from dsql_outbox.publisher.sinks.kafka import client
 
 # --- a report that does not come through -----------------------------------------------
 
@@ -43,7 +44,7 @@ class _Failing(_Losing):
 async def test_a_message_whose_report_is_lost_or_fails_has_no_answer_when_its_time_is_up(
     kafka_cluster: MockKafka, monkeypatch: pytest.MonkeyPatch, producer: type[_Losing]
 ) -> None:
-    monkeypatch.setattr(_kafka_client, "Producer", producer)
+    monkeypatch.setattr(client, "Producer", producer)
     monkeypatch.setattr(producer, "is_harmed", False)
     kafka_cluster.make_topic("one.X")
     messages = [new_message(key=f"Loan/{n}", topic="one.X") for n in range(3)]

@@ -17,7 +17,7 @@ from dsql_outbox.publisher import (
     Rejected,
     Replay,
 )
-from dsql_outbox.publisher._store import Store
+from dsql_outbox.publisher.relay.store import Store
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
@@ -135,7 +135,7 @@ async def test_letters_are_found_by_all_that_is_asked_over_many_pages(
     sql: psycopg.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dsql_outbox.publisher._letters.PAGE_ROWS", 3)
+    monkeypatch.setattr("dsql_outbox.publisher.operator.dead_letter_filter.PAGE_ROWS", 3)
     events = [event(f"c {n}", n) for n in range(11)]
     ids = written(writer, *events)
     sink = MemorySink()
@@ -181,7 +181,7 @@ async def test_dropping_by_time_is_what_keeps_dead_letters_from_growing(
     sql: psycopg.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dsql_outbox.publisher._dead_letters.MAX_ROWS", 2)
+    monkeypatch.setattr("dsql_outbox.publisher.operator.dead_letters.MAX_ROWS", 2)
     ids = written(writer, *(event(f"c{n}") for n in range(7)))
     await relay_all(database, MemorySink(), refused=ids)
     limit = datetime(2026, 1, 1, tzinfo=UTC)

@@ -11,9 +11,9 @@ from tests._support.relays import count, event, running, until
 
 from dsql_outbox.outbox import Database, Message
 from dsql_outbox.publisher import Outcome, Publisher, PublisherSettings, Retry
-from dsql_outbox.publisher._lease_table import SqlLeaseTable
-from dsql_outbox.publisher._leases import Leases, boot_time
-from dsql_outbox.publisher._ownership import Snapshot
+from dsql_outbox.publisher.leases.keeper import Leases, boot_time
+from dsql_outbox.publisher.leases.ownership import Snapshot
+from dsql_outbox.publisher.leases.table import SqlLeaseTable
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer

@@ -7,10 +7,10 @@ import pytest
 
 from dsql_outbox.outbox import Database, SchemaError
 from dsql_outbox.publisher import Publisher, PublisherSettings
-from dsql_outbox.publisher._beat import beat
-from dsql_outbox.publisher._lease_table import SqlLeaseTable
-from dsql_outbox.publisher._leases import boot_time
-from dsql_outbox.publisher._ownership import Ownership
+from dsql_outbox.publisher.leases.keeper import boot_time
+from dsql_outbox.publisher.leases.ownership import Ownership
+from dsql_outbox.publisher.leases.protocol import beat
+from dsql_outbox.publisher.leases.table import SqlLeaseTable
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink
 

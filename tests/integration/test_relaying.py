@@ -23,9 +23,9 @@ from dsql_outbox.publisher import (
     PublisherSettings,
     Rejected,
     Retry,
-    _holds,
-    _publisher,
 )
+from dsql_outbox.publisher import publisher as publisher_module
+from dsql_outbox.publisher.relay import held_subjects
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Writer
@@ -255,7 +255,7 @@ async def test_a_dead_letter_lets_the_rest_of_its_subject_go_in_the_next_round(
 async def test_a_running_publisher_notices_that_an_operator_set_a_subject_free(
     database: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_holds, "_REFRESH", 0.05)
+    monkeypatch.setattr(held_subjects, "_REFRESH", 0.05)
     events = [event("car", n) for n in range(3)]
     writer.write_many(events)
     sink = MemorySink()
@@ -314,7 +314,7 @@ async def test_until_empty_does_not_wait_for_an_operator(
 async def test_failures_without_a_message_are_swept_away_by_one_publisher(
     database: Database, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_publisher, "_SWEEP", 0.05)
+    monkeypatch.setattr(publisher_module, "_SWEEP", 0.05)
     sql.execute(
         "INSERT INTO outbox.outbox_failures VALUES (%s, 1, 0, 1, 'late', 'infinity')", [UUID(int=1)]
     )

@@ -5,8 +5,8 @@ from uuid import UUID
 import pytest
 
 from dsql_outbox.outbox import broken_header
-from dsql_outbox.publisher._rows import OutboxRow, read_headers
-from dsql_outbox.publisher._select import select
+from dsql_outbox.publisher.relay.outbox_rows import OutboxRow, read_headers
+from dsql_outbox.publisher.relay.selection import select
 
 
 @pytest.mark.parametrize("name", ["x user", "", "x:y", "a\r\nb", "\0", "é", 'a"b', "x\x7f"])

@@ -6,8 +6,8 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsql_outbox.publisher._cursors import HEAD, Cursors, Place
-from dsql_outbox.publisher._rows import OutboxRow
+from dsql_outbox.publisher.relay.cursors import HEAD, Cursors, Place
+from dsql_outbox.publisher.relay.outbox_rows import OutboxRow
 
 LIMIT = 3
 SECOND = 1_000_000

@@ -21,7 +21,7 @@ from dsql_outbox.cli._http import _CONNECTIONS, _SECONDS
 from dsql_outbox.cli._probing import EVERY
 from dsql_outbox.cli._sdk import FLUSH_SECONDS
 from dsql_outbox.cli._tables import TablesMissing
-from dsql_outbox.publisher.sinks._nats_url import parse_nats_url
+from dsql_outbox.publisher.sinks.nats.url import parse_nats_url
 
 ROOT = Path(__file__).parents[2]
 UNIT = (ROOT / "examples/systemd/dsql-outbox.service").read_text()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dsql_outbox.outbox import SettingsError
-from dsql_outbox.publisher.sinks._kafka_url import parse_kafka_url
+from dsql_outbox.publisher.sinks.kafka.url import parse_kafka_url
 
 SECURITY = ("security.protocol", "sasl.mechanism", "sasl.username", "sasl.password")
 

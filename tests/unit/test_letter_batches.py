@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from dsql_outbox.publisher._dead_letters import DeadLetter, _batches
+from dsql_outbox.publisher.operator.dead_letters import DeadLetter, _batches
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dsql_outbox.outbox import SettingsError
-from dsql_outbox.publisher.sinks._nats_url import parse_nats_url
+from dsql_outbox.publisher.sinks.nats.url import parse_nats_url
 
 JWT_AND_SEED = "-----BEGIN NATS USER JWT-----\n..\n-----BEGIN USER NKEY SEED-----\n..\n"
 

@@ -7,8 +7,8 @@ import pytest
 
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.publisher import PublisherSettings
-from dsql_outbox.publisher._beat import beat
-from dsql_outbox.publisher._ownership import REST, Lease, Ownership, Peer, Plan, Snapshot
+from dsql_outbox.publisher.leases.ownership import REST, Lease, Ownership, Peer, Plan, Snapshot
+from dsql_outbox.publisher.leases.protocol import beat
 
 SETTINGS = PublisherSettings(lease=10, renew=3, margin=1, grace=2, broker_patience=30, drain=20)
 FREE = -math.inf

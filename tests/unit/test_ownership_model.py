@@ -25,7 +25,7 @@ from tests._support.lease_model import (
 )
 
 from dsql_outbox.publisher import PublisherSettings
-from dsql_outbox.publisher._ownership import REST
+from dsql_outbox.publisher.leases.ownership import REST
 
 MOST = 5
 

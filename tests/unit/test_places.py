@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsql_outbox.outbox import SettingsError, parse_subject_key, subject_key
-from dsql_outbox.publisher._pace import MAX_ROWS, Pace
-from dsql_outbox.publisher._places import Candidate, Placed, Places
+from dsql_outbox.publisher.operator.replay_positions import Candidate, Placed, Places
+from dsql_outbox.publisher.operator.replay_rate import MAX_ROWS, Pace
 
 _subjects = st.sampled_from(["Car/a", "Car/b", "Car/c"])
 _clock = st.integers(min_value=0, max_value=50)

@@ -15,8 +15,8 @@ from dsql_outbox.cli import main
 from dsql_outbox.observability import visible, visible_json
 from dsql_outbox.outbox import Database, SettingsError, redacted, told
 from dsql_outbox.publisher import open_sink
-from dsql_outbox.publisher.sinks._kafka_url import parse_kafka_url
-from dsql_outbox.publisher.sinks._nats_url import parse_nats_url
+from dsql_outbox.publisher.sinks.kafka.url import parse_kafka_url
+from dsql_outbox.publisher.sinks.nats.url import parse_nats_url
 
 SECRET = "Qz7xK"
 """Nothing else in these URLs and texts holds it."""

@@ -6,7 +6,7 @@ import pytest
 from tests._support.lease_model import SKEW
 
 from dsql_outbox.publisher import PublisherSettings
-from dsql_outbox.publisher._cursors import _LONGEST, _OVERLAP
+from dsql_outbox.publisher.relay.cursors import _LONGEST, _OVERLAP
 from dsql_outbox.writer import WriterSettings
 
 PAGE = " ".join((Path(__file__).parents[2] / "docs" / "regions.md").read_text().split())

@@ -6,8 +6,8 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsql_outbox.publisher._rows import OutboxRow
-from dsql_outbox.publisher._select import Hold, select
+from dsql_outbox.publisher.relay.outbox_rows import OutboxRow
+from dsql_outbox.publisher.relay.selection import Hold, select
 
 NOW = 1_000.0
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests._support.messages import new_message
 
-from dsql_outbox.publisher.sinks._sqs_entry import (
+from dsql_outbox.publisher.sinks.sqs.entry import (
     MAX_BYTES,
     MAX_ENTRIES,
     broken_rule,

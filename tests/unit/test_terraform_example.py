@@ -15,7 +15,7 @@ from tests._support.options import command_of, params
 from dsql_outbox.cli._daemon import Address
 from dsql_outbox.cli._sdk import FLUSH_SECONDS
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher.sinks._sqs_url import parse_sqs_url
+from dsql_outbox.publisher.sinks.sqs.url import parse_sqs_url
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "terraform"

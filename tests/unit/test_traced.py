@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from dsql_outbox.observability import Fact, PublishEnded, PublishStarted, TraceFacts, log_facts
 from dsql_outbox.outbox import Message, SettingsError, SinkUnavailable
 from dsql_outbox.publisher import Delivered, NotAttempted, Outcome, Rejected, Retry
-from dsql_outbox.publisher._traced import TracedSink
+from dsql_outbox.publisher.relay.traced_sink import TracedSink
 
 pytestmark = pytest.mark.anyio
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsql_outbox.outbox import Message, SinkUnavailable
-from dsql_outbox.publisher import _waves
-from dsql_outbox.publisher._waves import Waves, publish_in_waves
+from dsql_outbox.publisher.relay import waves as waves_module
+from dsql_outbox.publisher.relay.waves import Waves, publish_in_waves
 from dsql_outbox.publisher.sinks import (
     Delivered,
     NotAttempted,
@@ -39,7 +39,7 @@ plans = st.lists(
 def all_the_time() -> Generator[None]:
     """A slow moment of the machine must not end a round here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_waves, "_LONGEST", 60.0)
+        patch.setattr(waves_module, "_LONGEST", 60.0)
         yield
 
 

@@ -1,0 +1,189 @@
+"""The leases of one publisher, kept by a task of their own."""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Collection, Generator
+from contextlib import contextmanager
+from typing import Final
+
+import anyio
+import psycopg
+
+from dsql_outbox.outbox import Database, told
+from dsql_outbox.publisher.settings import PublisherSettings
+
+from .ownership import Ownership
+from .protocol import beat
+from .table import SqlLeaseTable
+
+logger: Final = logging.getLogger("dsql_outbox")
+
+# Linux's CLOCK_MONOTONIC stands still while a machine is suspended, and leases end meanwhile;
+# that of macOS goes on.
+_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+_RETRY: Final = 0.25
+"""How much of `renew` passes before a beat that failed is done again."""
+
+_MAX_HOST: Final = 64
+
+
+def boot_time() -> float:
+    """Seconds since this machine was started, with those that it slept."""
+    return time.clock_gettime(_CLOCK)
+
+
+def new_owner() -> str:
+    """The name of one incarnation of one publisher: host, process, and what is never repeated."""
+    return f"{socket.gethostname()[:_MAX_HOST]}:{os.getpid()}:{secrets.token_hex(6)}"
+
+
+class Leases:
+    """What may be relayed, and until when.
+
+    `on_change` is called with the shards that are ours now and those that were.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        settings: PublisherSettings,
+        on_change: Callable[[frozenset[int], frozenset[int]], None],
+    ) -> None:
+        self._own = Ownership(new_owner(), settings)
+        self._table = SqlLeaseTable(database, settings)
+        self._settings = settings
+        self._on_change = on_change
+        self._task: asyncio.Task[None] | None = None
+        self._poke = asyncio.Event()
+        self._closing = False
+        self._answered = True
+        self._bounds: list[tuple[anyio.CancelScope, Collection[int]]] = []
+
+    @property
+    def shards(self) -> frozenset[int]:
+        """The shards that were ours when the database answered last."""
+        return self._own.shards
+
+    @property
+    def are_leaving(self) -> bool:
+        """Whether shards of ours are released when the round ends."""
+        return self._own.is_leaving
+
+    async def open(self) -> None:
+        """Take what can be taken, and keep it; raises the driver's error if that fails."""
+        try:
+            again = await beat(self._own, self._table, boot_time)
+        except BaseException:
+            self._table.drop()
+            raise
+        self._note(frozenset())
+        self._task = asyncio.create_task(self._keep(again), name="dsql-outbox leases")
+
+    def stop(self) -> None:
+        """Begin no round any more; the one that runs may take `drain` seconds more."""
+        self._own.stop(boot_time())
+        self._rebind()
+
+    async def close(self) -> None:
+        """Release all, so that others need not wait; takes `renew` seconds at most."""
+        self.stop()
+        task, self._task = self._task, None
+        if task is None:
+            return
+        self._closing = True
+        self._poke.set()
+        try:
+            await asyncio.wait({task}, timeout=self._settings.renew)
+        finally:
+            task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()
+
+    @contextmanager
+    def round(self) -> Generator[dict[int, int]]:
+        """The shards to relay in a round that begins here and ends with the block; their epochs.
+
+        Raises what ended the task that keeps the leases, if anything did.
+        """
+        if self._task is not None and self._task.done():
+            self._task.result()
+        try:
+            yield self._own.begin(boot_time())
+        finally:
+            if self._own.end():
+                self._poke.set()
+
+    def sendable(self) -> set[int]:
+        """The shards of the round whose messages may be sent now."""
+        return self._own.sendable(boot_time())
+
+    @contextmanager
+    def bound(self, shards: Collection[int]) -> Generator[anyio.CancelScope]:
+        """A scope that ends with the first lease of these shards that is not renewed."""
+        with anyio.CancelScope() as scope:
+            self._bounds.append((scope, shards))
+            self._rebind()
+            try:
+                yield scope
+            finally:
+                self._bounds = [bound for bound in self._bounds if bound[0] is not scope]
+
+    def sink_failed(self) -> None:
+        """The broker could not be reached."""
+        self._own.sink_failed(boot_time())
+
+    def sink_worked(self) -> None:
+        """The broker answered."""
+        self._own.sink_worked()
+
+    async def _keep(self, again: float) -> None:
+        """Beat until closed, and once more to release all."""
+        try:
+            while await self._wait(again):
+                again = await self._try_beat()
+            await self._try_beat()
+        finally:
+            self._table.drop()
+
+    async def _wait(self, seconds: float) -> bool:
+        """Wait, or be poked; returns whether to go on."""
+        with anyio.move_on_after(seconds):
+            await self._poke.wait()
+        self._poke.clear()
+        return not self._closing
+
+    async def _try_beat(self) -> float:
+        before = self._own.shards
+        try:
+            again = await beat(self._own, self._table, boot_time)
+        except psycopg.Error as error:
+            if self._answered:
+                logger.warning(
+                    "Leases cannot be renewed, the database does not answer: %s", told(error)
+                )
+            self._answered = False
+            again = _RETRY * self._settings.renew
+        else:
+            self._answered = True
+        self._rebind()
+        self._note(before)
+        return again
+
+    def _note(self, before: frozenset[int]) -> None:
+        """Tell of shards that came or went."""
+        after = self._own.shards
+        if after != before:
+            logger.info("Publisher %s owns the shards %s", self._own.owner, sorted(after))
+            self._on_change(after, before)
+
+    def _rebind(self) -> None:
+        """Let the calls of the sink that are running end when leases do, as they are now."""
+        ahead = anyio.current_time() - boot_time() if self._bounds else 0.0
+        for scope, shards in self._bounds:
+            scope.deadline = ahead + min(map(self._own.deadline, shards))

@@ -1,0 +1,133 @@
+"""The statements of the lease protocol, on a connection of their own."""
+
+from collections.abc import Mapping, Sequence
+from math import inf
+from time import monotonic
+from typing import Any, Final
+
+import psycopg
+
+from dsql_outbox.outbox import AsyncConnection, Database, OneProcess, SchemaError, array_literal
+from dsql_outbox.publisher.settings import PublisherSettings
+from dsql_outbox.schema import statement
+
+from .liveness import DEFAULT_LEASE, PRUNE_AFTER
+from .ownership import Lease, Peer, Snapshot
+
+_CONFLICTS: Final = {"40001", "40P01"}
+_TRIES: Final = 4
+
+
+class SqlLeaseTable:
+    """Leases and publishers in the database; every call is one autocommit statement.
+
+    A call takes `renew` seconds at most, and raises the driver's error when
+    there was no answer by then; the connection is dropped, the next call opens
+    another. So neither a slow round nor a slow broker holds a renewal up.
+    """
+
+    def __init__(self, database: Database, settings: PublisherSettings) -> None:
+        self._database = database
+        self._settings = settings
+        self._connection: AsyncConnection | None = None
+        self._process = OneProcess("a publisher's leases")
+
+    async def announce(self, owner: str) -> None:
+        """Say that a publisher is alive and able, and how long its leases last."""
+        parameters = {"owner": owner, "lease": self._settings.lease}
+        await self._retried("publisher_announce", parameters)
+
+    async def withdraw(self, owner: str) -> None:
+        """Take that back."""
+        await self._retried("publisher_withdraw", {"owner": owner})
+
+    async def look(self) -> Snapshot:
+        """Read all leases and publishers at one time."""
+        leases: list[Lease] = []
+        peers: list[Peer] = []
+        for row in await self._retried("lease_list", {}):
+            shard, owner, epoch, expires_in, seen_at, age, lease = row
+            if shard is None:
+                peers.append(Peer(owner, seen_at, age, lease))
+            else:
+                leases.append(Lease(shard, owner, epoch, -inf if owner is None else expires_in))
+        return Snapshot(leases, peers)
+
+    async def renew(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
+        """Let leases of `owner` end a whole lease from now."""
+        return await self._change("lease_renew", owner, epochs)
+
+    async def release(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
+        """Free leases of `owner`."""
+        return await self._change("lease_release", owner, epochs)
+
+    async def take(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
+        """Make leases those of `owner`, with the next epoch, if they may be taken."""
+        return await self._change("lease_take", owner, epochs)
+
+    async def prune(self) -> None:
+        """Forget publishers that died long ago."""
+        parameters = {"leases": PRUNE_AFTER, "default": DEFAULT_LEASE}
+        await self._retried("publisher_prune", parameters)
+
+    def drop(self) -> None:
+        """Give the connection up at once."""
+        if self._connection is not None:
+            self._connection.drop()
+            self._connection = None
+
+    async def _change(self, name: str, owner: str, epochs: Mapping[int, int]) -> set[int]:
+        """Change leases; a conflict fails a statement as a whole, then each goes on its own."""
+        try:
+            return _shards(await self._run(name, self._parameters(owner, epochs)))
+        except psycopg.Error as error:
+            if error.sqlstate not in _CONFLICTS:
+                raise
+        changed: set[int] = set()
+        for one in epochs.items():
+            changed |= _shards(await self._retried(name, self._parameters(owner, dict([one]))))
+        return changed
+
+    def _parameters(self, owner: str, epochs: Mapping[int, int]) -> dict[str, Any]:
+        return {
+            "owner": owner,
+            "shards": array_literal(epochs),
+            "epochs": array_literal(epochs.values()),
+            "lease": self._settings.lease,
+            "grace": self._settings.grace,
+        }
+
+    async def _retried(self, name: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
+        for _ in range(_TRIES - 1):
+            try:
+                return await self._run(name, parameters)
+            except psycopg.Error as error:
+                if error.sqlstate not in _CONFLICTS:
+                    raise
+        return await self._run(name, parameters)
+
+    async def _run(self, name: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
+        self._process.require()
+        limit = self._settings.renew
+        connection = self._connection
+        try:
+            if connection is None:
+                connection = await self._database.connect_async(timeout=limit)
+                self._connection = connection
+            connection.deadline = monotonic() + limit
+            query = statement(name, self._database.schema)
+            cursor = await connection.execute(query, parameters)
+            return await cursor.fetchall() if cursor.description else []
+        except psycopg.errors.UndefinedColumn as error:
+            raise SchemaError(
+                f"schema {self._database.schema} is older than this version: "
+                "run `dsql-outbox schema apply`"
+            ) from error
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            if error.sqlstate not in _CONFLICTS:
+                self.drop()
+            raise
+
+
+def _shards(found: Sequence[Sequence[Any]]) -> set[int]:
+    return {shard for (shard,) in found}

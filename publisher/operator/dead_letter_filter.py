@@ -1,0 +1,104 @@
+"""Dead letters: what they are, and which of them are meant."""
+
+from collections.abc import AsyncGenerator
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from dsql_outbox.outbox import parse_subject_key, subject_key
+from dsql_outbox.publisher.relay.outbox_rows import read_headers
+
+from .pages import PAGE_ROWS, id_ranges
+from .session import Session
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A message that was given up.
+
+    `subject` is ``TYPE/ID`` as in the message's key; `payload_bytes` its size;
+    `replay` tells which replay of the event it was, 0 for the message as it was
+    written. `payload` is the event's exact text, None unless it was asked for.
+    `headers` is empty if they cannot be read.
+    """
+
+    event_id: UUID
+    died_at: datetime
+    subject: str
+    subject_version: int
+    topic: str
+    error: str
+    attempts: int
+    replay: int
+    created_at: datetime
+    shard: int
+    position: int
+    headers: dict[str, str]
+    payload_bytes: int
+    payload: str | None = None
+
+
+class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which dead letters: all that fit every field that is set.
+
+    `subject` is ``TYPE/ID``; `error` a part of the error's text, in upper or
+    lower case; `since` (included) and `until` (not) are times of death, with a
+    zone. Reading
+    by `event_ids` is a look-up, by anything else a scan of all dead letters.
+    """
+
+    event_ids: tuple[UUID, ...] = ()
+    subject: str | None = None
+    topic: str | None = None
+    error: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def parameters(self) -> dict[str, Any]:
+        """For the statement; raises `SettingsError` for a subject that is no ``TYPE/ID``."""
+        subject = (None, None) if self.subject is None else parse_subject_key(self.subject)
+        return {
+            "subject_type": subject[0],
+            "subject_id": subject[1],
+            "topic": self.topic,
+            "error": self.error,
+            "since": None if self.since is None else self.since.isoformat(),
+            "until": None if self.until is None else self.until.isoformat(),
+        }
+
+
+async def read_letters(session: Session, which: LetterFilter) -> AsyncGenerator[DeadLetter]:
+    """The dead letters that are meant, in order of event id and death; without payload."""
+    parameters = which.parameters()
+    for ids in id_ranges(which.event_ids):
+        after: dict[str, Any] = {"event_id": ids.first, "died_at": "-infinity", "last": ids.last}
+        seen = PAGE_ROWS
+        while seen == PAGE_ROWS:
+            rows = await session.rows("letter_page", parameters | after | {"rows": PAGE_ROWS})
+            seen, last_id, last_died_at = rows[0][:3]
+            if seen:
+                after |= {"event_id": last_id, "died_at": last_died_at.isoformat()}
+            for row in rows:
+                if row[3] is not None:
+                    yield _letter(row[3:])
+
+
+def _letter(row: Any) -> DeadLetter:
+    event_id, died_at, shard, position, subject_type, subject_id, version, topic = row[:8]
+    headers, payload_bytes, created_at, error, attempts, replays = row[8:]
+    return DeadLetter(
+        event_id=event_id,
+        died_at=died_at,
+        subject=subject_key(subject_type, subject_id),
+        subject_version=version,
+        topic=topic,
+        error=error,
+        attempts=attempts,
+        replay=replays,
+        created_at=created_at,
+        shard=shard,
+        position=position,
+        headers=read_headers(headers).by_name,
+        payload_bytes=payload_bytes,
+    )

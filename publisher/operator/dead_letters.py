@@ -1,0 +1,175 @@
+"""What an operator does with dead letters."""
+
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from dsql_outbox.outbox import array_literal, subject_key
+from dsql_outbox.publisher.relay.outbox_rows import read_headers
+
+from .dead_letter_filter import DeadLetter, LetterFilter, read_letters
+from .replay_positions import Candidate, Placed
+from .replay_rate import MAX_BYTES, MAX_ROWS, Pace
+from .requeue import Replayed, Requeue
+from .session import Operator, Transaction
+
+MAX_REPLAYED: Final = 100_000
+"""Events of one run: their keys are held in memory, to be put into order."""
+
+_ALL: Final = LetterFilter()
+
+
+class DeadLetters(Operator):
+    """The messages that were given up: look at them, replay them, drop them.
+
+    Making one does no I/O; leave it by `async with` or `close`. Every method
+    takes a `LetterFilter`, reads a thousand rows at a time at most, and may be
+    left early (close the generator then). All raise `SchemaError` if the tables
+    are missing, `SettingsError` for a filter that breaks a rule, else the
+    driver's errors.
+    """
+
+    async def find(
+        self, which: LetterFilter = _ALL, *, payload: bool = False
+    ) -> AsyncGenerator[DeadLetter]:
+        """Those that are meant, in order of event id; memory does not grow with their number."""
+        async with aclosing(read_letters(self._session, which)) as letters:
+            async for letter in letters:
+                yield await self._with_payload(letter) if payload else letter
+
+    async def replay(
+        self,
+        which: LetterFilter = _ALL,
+        *,
+        reason: str = "",
+        rate: float | None = None,
+        limit: int = MAX_REPLAYED,
+        dry_run: bool = False,
+    ) -> AsyncGenerator[Replayed]:
+        """Put them back into the outbox, each in the transaction that takes it from here.
+
+        Those of one subject go in its order. At most `limit` of them, and `rate`
+        events a second. `reason` is recorded. With `dry_run` nothing is changed.
+        """
+        requeue = Requeue(
+            self._session, _Letters(), reason=reason, pace=Pace(rate), dry_run=dry_run
+        )
+        keys = self._in_order(which, min(limit, MAX_REPLAYED))
+        async with aclosing(requeue.run(keys)) as told:
+            async for each in told:
+                yield each
+
+    async def drop(
+        self, which: LetterFilter = _ALL, *, limit: int | None = None, dry_run: bool = False
+    ) -> AsyncGenerator[DeadLetter]:
+        """Delete them for good; tells of each once it is gone. The events stay stored.
+
+        At most `limit` of them. With `dry_run` nothing is changed.
+        """
+        async with (
+            aclosing(_first(read_letters(self._session, which), limit)) as letters,
+            aclosing(_batches(letters)) as batches,
+        ):
+            async for batch in batches:
+                if not dry_run:
+                    await self._delete(batch)
+                for letter in batch:
+                    yield letter
+
+    async def _with_payload(self, letter: DeadLetter) -> DeadLetter:
+        key = {"event_id": letter.event_id, "died_at": letter.died_at.isoformat()}
+        rows = await self._session.rows("letter_payload", key)
+        return msgspec.structs.replace(letter, payload=rows[0][0]) if rows else letter
+
+    async def _delete(self, letters: Sequence[DeadLetter]) -> None:
+        keys = [_Key(letter.event_id, letter.died_at) for letter in letters]
+        await self._session.count("letter_delete", _columns(keys))
+
+    async def _in_order(self, which: LetterFilter, limit: int) -> AsyncGenerator["_Key"]:
+        """By version of the subject: whatever the order of ids, the older goes first."""
+        found: list[tuple[int, _Key]] = []
+        async with aclosing(_first(read_letters(self._session, which), limit)) as letters:
+            async for letter in letters:
+                key = _Key(letter.event_id, letter.died_at)
+                found.append((letter.subject_version, key))
+        found.sort()
+        for _, key in found:
+            yield key
+
+
+class _Key(NamedTuple):
+    event_id: UUID
+    died_at: datetime
+
+
+class _Letters:
+    """Dead letters as the source of a replay."""
+
+    async def candidates(
+        self, transaction: Transaction, keys: Sequence[_Key], /
+    ) -> tuple[list[Candidate | UUID], int]:
+        rows = await transaction.rows("letter_candidates", _columns(keys))
+        found: dict[tuple[UUID, datetime], Candidate] = {}
+        now_us = 0
+        for row in rows:
+            event_id, died_at, subject_type, subject_id, size, headers, position, *rest = row
+            replays, waiting, now_us = rest
+            stored = read_headers(headers)
+            found[event_id, died_at] = Candidate(
+                event_id=event_id,
+                key=subject_key(subject_type, subject_id),
+                headers=stored.by_name,
+                fault=stored.fault,
+                size=size,
+                last_position=position,
+                replays=replays,
+                waiting=waiting,
+                died_at=died_at,
+            )
+        return [found.get(key, key.event_id) for key in keys], now_us
+
+    async def put(
+        self, transaction: Transaction, placed: Sequence[Placed], columns: dict[str, str], /
+    ) -> None:
+        died_ats = array_literal(each.candidate.died_at for each in placed)
+        columns = columns | {"died_ats": died_ats}
+        await transaction.change("letter_requeue", columns, len(placed))
+        await transaction.change("letter_delete", columns, len(placed))
+
+
+def _columns(keys: Sequence[_Key]) -> dict[str, str]:
+    return {
+        "event_ids": array_literal(key.event_id for key in keys),
+        "died_ats": array_literal(key.died_at for key in keys),
+    }
+
+
+async def _first(
+    letters: AsyncGenerator[DeadLetter], limit: int | None
+) -> AsyncGenerator[DeadLetter]:
+    count = 0
+    async with aclosing(letters):
+        async for letter in letters:
+            if count == limit:
+                return
+            count += 1
+            yield letter
+
+
+async def _batches(letters: AsyncIterable[DeadLetter]) -> AsyncGenerator[list[DeadLetter]]:
+    """As many at a time as one transaction may delete."""
+    batch: list[DeadLetter] = []
+    size = 0
+    async for letter in letters:
+        own = letter.payload_bytes + sum(map(len, letter.headers.values()))
+        size += own
+        if batch and (len(batch) == MAX_ROWS or size > MAX_BYTES):
+            yield batch
+            batch, size = [], own
+        batch.append(letter)
+    if batch:
+        yield batch

@@ -1,0 +1,267 @@
+"""The publisher: rounds, one after the other, until it is told to stop."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Iterable
+from contextlib import suppress
+from time import monotonic
+from types import TracebackType
+from typing import Final, Self
+
+import anyio
+import psycopg
+
+from dsql_outbox.observability import (
+    Fact,
+    Hook,
+    RoundEnded,
+    ShardsChanged,
+    WriteEnded,
+    emit,
+    log_facts,
+    metric_facts,
+    trace_facts,
+)
+from dsql_outbox.outbox import Database, OneProcess, told
+from dsql_outbox.publisher.leases.keeper import Leases
+from dsql_outbox.publisher.relay.breaker import Breaker
+from dsql_outbox.publisher.relay.round import Relay, Round
+from dsql_outbox.publisher.relay.store import Store
+from dsql_outbox.publisher.relay.traced_sink import TracedSink
+
+from .settings import PublisherSettings
+from .sinks import Sink
+
+logger: Final = logging.getLogger("dsql_outbox")
+
+# XX000 is "server unavailable" on Aurora DSQL, under heavy load; psycopg calls it internal.
+_UNREACHABLE: Final = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.InternalError_,
+)
+
+_SWEEP: Final = 60.0
+"""Seconds between looks for failures whose message is gone."""
+
+_SIGN_OF_LIFE: Final = 5.0
+"""Seconds without a round while the broker is left alone: whoever watches hears of each."""
+
+_SWEEPER: Final = 0
+"""Who owns this shard looks for them, so that one publisher does."""
+
+
+class Publisher:
+    """Relays outbox rows to a sink: in order per subject, at least once.
+
+    Any number of publishers, in any processes, share the shards (docs/leases.md).
+    One belongs to the process that made it: a forked child makes its own.
+    Making one does no I/O. `run` relays until `stop`; `run_once` does one round.
+    Leave it by `async with` or `close`, which releases its shards. `hooks` are
+    told every fact beside the log and OpenTelemetry.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        sink: Sink,
+        settings: PublisherSettings | None = None,
+        *,
+        hooks: Iterable[Hook] = (),
+    ) -> None:
+        self._settings = settings or PublisherSettings()
+        self._hooks: tuple[Hook, ...] = (log_facts, trace_facts, metric_facts, *hooks)
+        self._sink = TracedSink(sink, self._hooks)
+        self._store = Store(database)
+        self._leases = Leases(database, self._settings, self._shards_changed)
+        self._breaker = Breaker(
+            failures=self._settings.breaker_failures, open_for=self._settings.breaker_open
+        )
+        self._relay: Relay | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = OneProcess("a publisher")
+        self._stopped = False
+        self._wake = asyncio.Event()
+        self._idle = self._settings.idle_min
+        self._swept_at = monotonic()
+
+    async def run(self, *, until_empty: bool = False) -> Round:
+        """Relay until `stop` is called; returns the sums.
+
+        `until_empty` ends it when the whole outbox is empty but for messages that
+        wait for an operator, other publishers' shards too: it waits for those who
+        own them. An unreachable database or broker is waited for. Raises
+        `SchemaError` if the tables are missing, and the driver's error if the
+        database cannot be reached at the start.
+        """
+        total = Round()
+        async with self:
+            relay = await self._opened()
+            while not self._stopped:
+                done = await self._try_round(relay)
+                total = _sum(total, done)
+                if until_empty and await self._is_done(done):
+                    break
+                await self._sleep(self._pause(done))
+            with suppress(psycopg.Error):  # else they are sent again, by whoever is next
+                await relay.settle()
+        return total
+
+    async def run_once(self) -> Round:
+        """Do one round on the shards that are ours; raises the driver's error if it fails.
+
+        The first call takes what is free, up to this publisher's share.
+        """
+        done = await (await self._opened()).round()
+        self._tell(done)
+        return done
+
+    def doorbell(self, fact: Fact, /) -> None:
+        """A hook for a writer in the same process: what it commits is relayed at once.
+
+        ``AsyncWriter(database, hooks=[publisher.doorbell])``; from any thread.
+        """
+        committed = isinstance(fact, WriteEnded) and fact.status == "committed"
+        if committed and self._loop is not None and self._process.is_here:
+            with suppress(RuntimeError):  # the loop is closed: nobody sleeps
+                self._loop.call_soon_threadsafe(self._wake.set)
+
+    def stop(self) -> None:
+        """Let `run` end after the round in hand; may be called more than once."""
+        self._stopped = True
+        self._leases.stop()
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Release the shards and give all connections up; in a forked child, do nothing."""
+        if self._relay is not None and self._process.is_here:
+            self._relay = self._loop = None
+            try:
+                await self._leases.close()
+            finally:
+                await self._store.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _opened(self) -> Relay:
+        self._process.require()
+        if self._relay is None:
+            await self._store.open()
+            try:
+                await self._leases.open()
+            except BaseException:
+                await self._store.close()
+                raise
+            self._loop = asyncio.get_running_loop()
+            self._relay = Relay(self._store, self._sink, self._settings, self._leases)
+        return self._relay
+
+    async def _try_round(self, relay: Relay) -> Round | None:
+        """A round if the broker may be tried, or None if the database could not be reached."""
+        state = self._breaker.state(monotonic())
+        if state == "open":
+            self._tell(Round(), sink_available=False)
+            return Round()
+        try:
+            done = await relay.round(overlap=True, probe=state == "half_open")
+            await self._sweep()
+        except _UNREACHABLE as error:
+            logger.warning("Relay waits for the database: %s", told(error))
+            return None
+        self._judge(done)
+        self._tell(done)
+        return done
+
+    def _judge(self, done: Round) -> None:
+        """Tell the breaker how the broker did."""
+        now = monotonic()
+        if done.unavailable is not None:
+            self._breaker.failed(now)
+            wait = self._breaker.wait(now)
+            logger.warning("Relay waits %g s for the broker: %s", wait, done.unavailable)
+        elif done.delivered or done.failed or done.dead:
+            self._breaker.succeeded()
+
+    async def _sweep(self) -> None:
+        """Now and then, delete failures that nobody needs any more."""
+        if monotonic() - self._swept_at >= _SWEEP and _SWEEPER in self._leases.shards:
+            await self._store.sweep()
+            self._swept_at = monotonic()
+
+    async def _is_done(self, done: Round | None) -> bool:
+        """Whether nothing waits in any shard; others are looked at when ours give no more."""
+        if done is None or done.delivered or done.unsent or done.behind:
+            return False
+        try:
+            return await self._store.is_done()
+        except _UNREACHABLE:
+            return False  # the next round waits for the database, and says so
+
+    def _pause(self, done: Round | None) -> float:
+        """Seconds to wait after a round: longer each time when there was nothing to do."""
+        settings = self._settings
+        if done is None:
+            return settings.idle_max
+        if wait := self._breaker.wait(monotonic()):
+            return min(wait, _SIGN_OF_LIFE)
+        if done.delivered or done.failed or done.dead:
+            self._idle = settings.idle_min
+            return 0.0
+        if done.sweeping or (done.behind and not done.unsent):
+            is_stuck = done.held == done.read > 0  # what comes meanwhile rings, or hardly waits
+            return settings.idle_min if is_stuck else 0.0
+        idle, self._idle = self._idle, min(settings.idle_max, self._idle * 2)
+        jittered = idle * random.uniform(0.75, 1.0)  # noqa: S311 - spreads load, guards nothing
+        return min(jittered, max(settings.idle_min, done.retry_in))
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait, but not longer than until `stop`, the doorbell, or more shards to relay."""
+        if seconds:
+            with anyio.move_on_after(seconds):
+                await self._wake.wait()
+                self._idle = self._settings.idle_min
+        self._wake.clear()
+
+    def _shards_changed(self, owned: frozenset[int], before: frozenset[int]) -> None:
+        emit(self._hooks, ShardsChanged(owned, owned - before, before - owned))
+        if owned - before:
+            self._wake.set()
+
+    def _tell(self, done: Round, *, sink_available: bool = True) -> None:
+        emit(
+            self._hooks,
+            RoundEnded(
+                read=done.read,
+                delivered=done.delivered,
+                failed=done.failed,
+                dead=done.dead,
+                held=done.held,
+                sink_available=sink_available and done.unavailable is None,
+                deleted=done.deleted,
+                statements=done.statements,
+            ),
+        )
+
+
+def _sum(total: Round, done: Round | None) -> Round:
+    if done is None:
+        return total
+    return Round(
+        read=total.read + done.read,
+        delivered=total.delivered + done.delivered,
+        deleted=total.deleted + done.deleted,
+        failed=total.failed + done.failed,
+        dead=total.dead + done.dead,
+        statements=total.statements + done.statements,
+        held=done.held,
+    )

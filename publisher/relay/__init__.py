@@ -1,0 +1,1 @@
+"""The relay: choose rows, send them, settle what the broker answered."""

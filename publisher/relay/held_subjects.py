@@ -1,0 +1,99 @@
+"""The messages that failed and hold their subjects, kept over restarts in the database."""
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from time import monotonic
+from typing import Final, Literal
+
+from dsql_outbox.publisher.settings import PublisherSettings
+from dsql_outbox.publisher.sinks import Rejected, Retry
+
+from .outbox_rows import OutboxRow, RowId
+from .selection import Hold
+from .store import Store
+
+_ERROR_LENGTH: Final = 1_000
+
+_REFRESH: Final = 10.0
+"""Seconds until what an operator did with failed messages is noticed."""
+
+
+class Holds:
+    """What waits after a failure in the shards that are ours, by key."""
+
+    def __init__(self, store: Store, settings: PublisherSettings) -> None:
+        self._store = store
+        self._settings = settings
+        self._by_key: dict[str, Hold] = {}
+        self._read_at = monotonic()
+
+    @property
+    def by_key(self) -> Mapping[str, Hold]:
+        """The failed message of each subject that has one."""
+        return self._by_key
+
+    async def load(self, shards: Collection[int]) -> None:
+        """Learn what waits in shards that are new to us."""
+        self._by_key |= await self._store.holds(shards)
+
+    async def refresh(self, shards: Collection[int]) -> None:
+        """Now and then, if anything waits, see whether an operator has acted."""
+        if self._by_key and monotonic() - self._read_at >= _REFRESH:
+            self._by_key = await self._store.holds(shards)
+            self._read_at = monotonic()
+
+    def doubt(self) -> None:
+        """A message whose wait is over was not there: see at once what an operator did."""
+        self._read_at = float("-inf")
+
+    def drop(self, shards: Collection[int]) -> None:
+        """Forget shards that are no longer ours."""
+        self._by_key = {k: h for k, h in self._by_key.items() if h.id.shard not in shards}
+
+    def due(self, now: float) -> list[RowId]:
+        """The messages whose wait is over."""
+        return [hold.id for hold in self._by_key.values() if hold.retry_at <= now]
+
+    def next_due(self, now: float) -> float:
+        """Seconds until the next wait is over; infinity if there is none."""
+        waits = (hold.retry_at - now for hold in self._by_key.values())
+        return max(0.0, min(waits, default=math.inf))
+
+    def attempt(self, row: OutboxRow) -> int:
+        """Which attempt at this row the next one is, from 1."""
+        hold = self._by_key.get(row.key) if self._by_key else None
+        return hold.attempts + 1 if hold is not None and hold.id == row.id else 1
+
+    async def forget(self, rows: Iterable[OutboxRow]) -> None:
+        """These were delivered after all, if they had failed before."""
+        recovered = [row for row in rows if self.attempt(row) > 1]
+        if recovered:
+            await self._store.forget_failures([row.id for row in recovered])
+            for row in recovered:
+                del self._by_key[row.key]
+
+    async def fail(self, row: OutboxRow, outcome: Retry | Rejected) -> Literal["failed", "dead"]:
+        """Let the row's subject wait, or give the row up."""
+        settings, attempts = self._settings, self.attempt(row)
+        error = _storable(outcome.error[:_ERROR_LENGTH])
+        exhausted = isinstance(outcome, Rejected) or attempts >= settings.attempts
+        if exhausted and settings.on_dead_letter == "release":
+            await self._store.bury(row.id, error=error, attempts=attempts)
+            hold = self._by_key.get(row.key)
+            if hold is not None and hold.id == row.id:
+                del self._by_key[row.key]
+            return "dead"
+        seconds = None if exhausted else self._backoff(attempts)
+        await self._store.record_failure(row.id, error=error, attempts=attempts, seconds=seconds)
+        retry_at = math.inf if seconds is None else monotonic() + seconds
+        self._by_key[row.key] = Hold(row.id, attempts, retry_at)
+        return "failed"
+
+    def _backoff(self, attempts: int) -> float:
+        settings = self._settings
+        return min(settings.backoff_cap, settings.backoff_base * 2.0 ** min(attempts - 1, 64))
+
+
+def _storable(text: str) -> str:
+    """A broker's words as the database takes them: without NUL and half characters."""
+    return text.replace("\0", "").encode(errors="replace").decode()

@@ -1,0 +1,136 @@
+"""Messages to a sink, so that none overtakes an earlier one of its key."""
+
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final, Protocol
+
+from anyio import CancelScope, create_task_group
+
+from dsql_outbox.outbox import Message, SinkUnavailable
+from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Outcome, Sink, WrongOutcomes
+
+_LONGEST: Final = 0.25
+"""Seconds after which no further wave begins: one hot key must not keep all others waiting."""
+
+_LANES: Final = 2
+_MANY: Final = 32
+"""So many keys are parted into lanes: while one waits for the broker, the other has work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waves:
+    """What became of messages: one outcome each, in their order.
+
+    `unavailable` is set when the broker failed on the way: what was known by
+    then stays, the rest is `NotAttempted`.
+    """
+
+    outcomes: list[Outcome]
+    unavailable: SinkUnavailable | None = None
+
+
+class Rights(Protocol):
+    """Until when messages may be sent: while their shards are ours."""
+
+    def sendable(self) -> Collection[int]:
+        """The shards whose messages may be sent now."""
+        ...
+
+    def bound(self, shards: Collection[int]) -> AbstractContextManager[CancelScope]:
+        """A scope that is cancelled when one of these shards is ours no longer."""
+        ...
+
+
+async def publish_in_waves(
+    sink: Sink, messages: Sequence[Message], shards: Sequence[int], rights: Rights
+) -> Waves:
+    """Publish messages, those of one key in the given order; `shards` is of each its shard.
+
+    An ordered sink gets them in one call. Any other gets waves: one message of
+    each key, and the next of a key only after this one was delivered; after any
+    other outcome the rest of the key is `NotAttempted`. Raises `WrongOutcomes`
+    when the sink breaks its contract; what else it raises is a bug, and goes on.
+
+    Waves end after `_LONGEST`; what is left is `NotAttempted`, for the next round.
+    A message whose shard is lost before its wave is `NotAttempted` too. A wave that
+    is running then is cut: its messages may be stored or not, and count as
+    `NotAttempted`, since they cannot be blamed; their rows stay in the outbox,
+    and whoever owns the shard sends them before anything later of their keys.
+    """
+    waves = _Waves(sink, messages, shards, rights)
+    if sink.ordered:
+        await waves.send(range(len(messages)))
+    else:
+        queues = list(_queues(messages).values())
+        lanes = _LANES if len(queues) >= _MANY else 1
+        async with create_task_group() as tasks:
+            for lane in range(lanes):
+                tasks.start_soon(waves.run, queues[lane::lanes])
+    return waves.ended()
+
+
+class _Waves:
+    """One round's messages on their way."""
+
+    def __init__(
+        self, sink: Sink, messages: Sequence[Message], shards: Sequence[int], rights: Rights
+    ) -> None:
+        self._sink = sink
+        self._messages = messages
+        self._shards = shards
+        self._rights = rights
+        self._end = monotonic() + _LONGEST
+        self._outcomes: list[Outcome] = [NotAttempted()] * len(messages)
+        self._error: Exception | None = None
+
+    def ended(self) -> Waves:
+        """What became of them; raises what the sink raised if it is a bug."""
+        if self._error is None or isinstance(self._error, SinkUnavailable):
+            return Waves(self._outcomes, self._error)
+        raise self._error
+
+    async def run(self, queues: Sequence[deque[int]]) -> None:
+        """Wave after wave of some keys, while the time lasts and the broker is there."""
+        delivered: Iterable[deque[int]] = queues
+        while self._error is None and (wave := _heads(delivered)):
+            await self.send([n for n, _ in wave])
+            if monotonic() > self._end:
+                break
+            delivered = [q for n, q in wave if isinstance(self._outcomes[n], Delivered)]
+
+    async def send(self, wave: Sequence[int]) -> None:
+        """Send what may be sent of one wave, and note the outcomes."""
+        sendable = self._rights.sendable() if wave else ()
+        wave = [n for n in wave if self._shards[n] in sendable]
+        if not wave:
+            return
+        try:
+            with self._rights.bound({self._shards[n] for n in wave}):
+                answers = await _publish(self._sink, [self._messages[n] for n in wave])
+                for n, outcome in zip(wave, answers, strict=True):
+                    self._outcomes[n] = outcome
+        except Exception as error:  # noqa: BLE001 - raised, or told, when all lanes have ended
+            self._error = self._error or error
+
+
+async def _publish(sink: Sink, wave: Sequence[Message]) -> Sequence[Outcome]:
+    answers = await sink.publish(wave)
+    if len(answers) != len(wave):
+        raise WrongOutcomes(sink, expected=len(wave), actual=len(answers))
+    return answers
+
+
+def _queues(messages: Sequence[Message]) -> dict[str, deque[int]]:
+    """The indexes of each key's messages, in order."""
+    queues: dict[str, deque[int]] = {}
+    for n, message in enumerate(messages):
+        queues.setdefault(message.key, deque()).append(n)
+    return queues
+
+
+def _heads(queues: Iterable[deque[int]]) -> list[tuple[int, deque[int]]]:
+    """Take the next index off each queue that has one."""
+    return [(queue.popleft(), queue) for queue in queues if queue]

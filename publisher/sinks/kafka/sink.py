@@ -1,0 +1,196 @@
+"""Messages to Kafka, and its delivery reports back."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from dsql_outbox.outbox import Message
+from dsql_outbox.publisher.sinks.cloudevents import kafka_headers
+from dsql_outbox.publisher.sinks.port import Delivered, NotAttempted, Outcome, Rejected, Retry
+
+from .client import KafkaClient
+from .url import KafkaSettings
+
+logger = logging.getLogger("dsql_outbox")
+
+_REPORT: Final = 1.0
+"""Seconds by which librdkafka may report late that a message ran out of time: it looks
+once a second."""
+
+_TOPIC: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
+
+# Names of librdkafka's errors; those with an underscore are its own, the others the broker's.
+_REFUSED: Final = frozenset(
+    {"MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "INVALID_RECORD", "TOPIC_EXCEPTION"}
+)
+"""What the broker will never take."""
+_SHARED: Final = _REFUSED | {"_INVALID_DIFFERENT_RECORD"}
+"""What is said of all messages of a request when one of them is at fault."""
+_NO_TOPIC: Final = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"})
+_BROKER: Final = frozenset(
+    {
+        "_MSG_TIMED_OUT",
+        "_TIMED_OUT",
+        "_TRANSPORT",
+        "_PURGE_QUEUE",
+        "_PURGE_INFLIGHT",
+        "_FATAL",
+        "CLUSTER_AUTHORIZATION_FAILED",
+        # What a broker makes of the producer's own state:
+        "INVALID_PRODUCER_EPOCH",
+        "INVALID_PRODUCER_ID_MAPPING",
+        "OUT_OF_ORDER_SEQUENCE_NUMBER",
+        "PRODUCER_FENCED",
+        "UNKNOWN_PRODUCER_ID",
+    }
+)
+"""What tells of the broker or the producer, and nothing of the message."""
+
+
+class KafkaSink:
+    """Publishes to Kafka; a message is delivered when all replicas in sync have it.
+
+    Not `ordered`, although the producer is idempotent: that keeps the order of
+    what it sends, not of what it gives up. librdkafka's manual, "Message timeout
+    considerations": of 1 to 5, with 2 and 3 out of time while the broker is
+    away, 1, 4, 5 are written; ``enable.gapless.guarantee`` does not cover it.
+    So the relay sends one message of a key at a time.
+    """
+
+    ordered = False
+    system = "kafka"
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._client = KafkaClient(settings, self._give_up)
+        self._batches: set[_Batch] = set()
+
+    async def connect(self) -> None:
+        """Connect; raises `SinkUnavailable` when no broker answers within the timeout."""
+        await self._client.ready()
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._client.close()
+
+    async def publish(self, messages: Sequence[Message], /) -> list[Outcome]:
+        """Publish, which takes the timeout and a second at most; raises `SinkUnavailable`.
+
+        It raises when time ran out and nothing was delivered. When some were,
+        a part of the cluster has failed: what ran out of time is `NotAttempted`
+        then, stored or not, and counts against no message.
+        """
+        if not messages:
+            return []
+        deadline = asyncio.get_running_loop().time() + self._settings.timeout + _REPORT
+        producer = await self._client.ready()
+        batch = _Batch(len(messages))
+        self._batches.add(batch)
+        try:
+            for index, message in enumerate(messages):
+                self._produce(producer, batch, index, message)
+            self._client.flush_soon()
+            async with asyncio.timeout_at(deadline):
+                await batch.closed.wait()
+        except TimeoutError:
+            pass  # the outcomes tell
+        finally:
+            self._batches.discard(batch)
+        if None not in batch.found:
+            self._client.answered()
+        elif not batch.has_delivered:
+            self._client.replace(producer)
+            raise self._client.unavailable(batch.reason)
+        else:
+            text = "%s: a part of it fails, %d of %d messages are without an answer: %s"
+            silent = batch.found.count(None)
+            logger.warning(text, self._settings, silent, len(messages), batch.reason)
+        for index in batch.shared if len(messages) > 1 else ():
+            batch.found[index] = await self._alone(messages[index], deadline)
+        return [outcome or NotAttempted() for outcome in batch.found]
+
+    async def _alone(self, message: Message, deadline: float) -> Outcome | None:
+        """Ask again, since the broker refused it together with others."""
+        if asyncio.get_running_loop().time() >= deadline:
+            return None
+        (outcome,) = await self.publish([message])
+        return outcome
+
+    def _produce(self, producer: Producer, batch: "_Batch", index: int, message: Message) -> None:
+        if not _TOPIC.fullmatch(message.topic):
+            text = f"topic {message.topic!r} is none for Kafka: 1 to 249 of A-Z a-z 0-9 . _ -"
+            batch.settle(index, Rejected(text))
+            return
+        try:
+            producer.produce(
+                message.topic,
+                value=message.payload,
+                key=message.key.encode(),
+                headers=[*kafka_headers(message).items()],
+                on_delivery=partial(
+                    self._client.callbacks.soon, batch.report, index, message.topic
+                ),
+            )
+        except KafkaException as error:
+            batch.refuse(index, error.args[0], message.topic)
+        except BufferError:  # librdkafka's queue is full
+            batch.settle(index, NotAttempted())
+
+    def _give_up(self, reason: str) -> None:
+        for batch in self._batches:
+            batch.give_up(reason)
+
+
+class _Batch:
+    """Messages on their way, and what is known of them: None is no word of the message itself."""
+
+    def __init__(self, size: int) -> None:
+        self.found: list[Outcome | None] = [None] * size
+        self.shared: list[int] = []
+        self.reason = "no acknowledgement in time"
+        """Why there is no word of a message."""
+        self.closed = asyncio.Event()
+        self._missing = size
+
+    @property
+    def has_delivered(self) -> bool:
+        return any(isinstance(outcome, Delivered) for outcome in self.found)
+
+    def report(self, index: int, topic: str, error: KafkaError | None, _: object) -> None:
+        if error is None:
+            self.settle(index, Delivered())
+            return
+        if error.name() in _SHARED:
+            self.shared.append(index)
+        self.refuse(index, error, topic)
+
+    def refuse(self, index: int, error: KafkaError, topic: str) -> None:
+        outcome = _outcome(error, topic)
+        if outcome is None:
+            self.reason = error.str()
+        self.settle(index, outcome)
+
+    def settle(self, index: int, outcome: Outcome | None) -> None:
+        self.found[index] = outcome
+        self._missing -= 1
+        if not self._missing:
+            self.closed.set()
+
+    def give_up(self, reason: str) -> None:
+        self.reason = reason
+        self.closed.set()
+
+
+def _outcome(error: KafkaError, topic: str) -> Outcome | None:
+    name = error.name()
+    if name in _BROKER or error.fatal():
+        return None
+    if name in _NO_TOPIC:
+        return Retry(f"there is no topic {topic}: make it, or let the broker make topics itself")
+    text = f"refused by Kafka: {error.str()} ({name})"
+    return Rejected(text) if name in _REFUSED else Retry(text)

@@ -1,0 +1,179 @@
+"""One NATS connection, looked after."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.errors import SecureConnWantedError
+from nats.js.api import StorageType, StreamConfig
+from nats.js.errors import BadRequestError, NotFoundError, ServiceUnavailableError
+
+from dsql_outbox.outbox import SettingsError, SinkUnavailable
+
+from .url import NatsSettings
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+logger = logging.getLogger("dsql_outbox")
+
+_DUPLICATE_WINDOW: Final = 120.0  # seconds in which a stream knows a message again
+_RECONNECT_WAIT: Final = 1  # seconds between two tries to reach a server that is gone
+_LOST_PINGS: Final = 2  # pings without an answer; at the next one the server is gone
+
+
+class NatsConnection:
+    """Connects, makes the stream, finds the server again, and logs what becomes of it.
+
+    `inbox` is a subject with wildcards; what comes there goes to `on_message`.
+    `on_lost` is called when the connection is lost. Calls of both come from
+    tasks of nats-py.
+    """
+
+    def __init__(
+        self,
+        settings: NatsSettings,
+        inbox: str,
+        on_message: "Callable[[Msg], Awaitable[None]]",
+        on_lost: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._inbox = inbox
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self._client: Client | None = None
+        self._opening = asyncio.Lock()
+
+    async def ready(self, deadline: float) -> Client:
+        """The connected client; raises `SinkUnavailable` when there is none.
+
+        Opens a connection at the first call, and when the server has ended the
+        last one for good, as it does when credentials run out: `deadline`, of
+        the event loop's clock, bounds that. While nats-py looks for a lost
+        server, this raises at once.
+        """
+        async with self._opening:
+            if self._client is None or self._client.is_closed:
+                self._client = None
+                self._client = await self._open(deadline)
+        if not self._client.is_connected:
+            raise self.unavailable(self._client.last_error)
+        return self._client
+
+    def unavailable(self, reason: Exception | None) -> SinkUnavailable:
+        """The error that names the servers, and no password."""
+        text = "connection lost" if reason is None else _text(reason)
+        return SinkUnavailable(f"{self._settings} cannot be reached: {text}")
+
+    async def close(self) -> None:
+        """Send what is buffered and disconnect; waits for the settings' timeout at most.
+
+        Every message has been answered or given up by now: nats-py's own drain
+        would add nothing but a wait for a server that may have gone.
+        """
+        client, self._client = self._client, None
+        if client is not None:
+            await self._disconnect(client)
+
+    async def _open(self, deadline: float) -> Client:
+        client = _TlsClient() if self._settings.tls else Client()
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self._disconnect, client)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._connect(client)
+                    await client.subscribe(  # pyright: ignore[reportUnknownMemberType]
+                        self._inbox, cb=self._on_message
+                    )
+                    await self._make_stream(client)
+            except (NatsError, OSError, TimeoutError) as error:
+                # nats-py tries again until time is up: its last failure says more than that.
+                failure = None if client.is_connected else client.last_error
+                raise self.unavailable(failure or error) from error
+            undo.pop_all()
+        return client
+
+    async def _disconnect(self, client: Client) -> None:
+        with anyio.move_on_after(self._settings.timeout, shield=True):
+            if client.is_connected or client.is_connecting or client.is_reconnecting:
+                await client.close()
+
+    async def _connect(self, client: Client) -> None:
+        settings = self._settings
+        await client.connect(
+            settings.servers,
+            name="dsql-outbox",
+            user=settings.user,
+            password=settings.password,
+            token=settings.token,
+            user_credentials=settings.creds,
+            error_cb=self._log_error,
+            disconnected_cb=self._lost,
+            reconnected_cb=self._found,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=_RECONNECT_WAIT,
+            # Keep nothing for a server that has gone, and never wait while a window is sent.
+            pending_size=0,
+            # A silent server is known to be gone before a message to it has timed out: so
+            # it counts as an unavailable broker and not against the message.
+            ping_interval=settings.timeout / (_LOST_PINGS + 2),  # type: ignore[arg-type] # slept
+            max_outstanding_pings=_LOST_PINGS,
+        )
+
+    async def _make_stream(self, client: Client) -> None:
+        name = self._settings.stream
+        if name is None:
+            return
+        jetstream: Any = client.jetstream(  # pyright: ignore[reportUnknownMemberType]
+            timeout=self._settings.timeout
+        )
+        try:
+            try:
+                await jetstream.stream_info(name)
+            except NotFoundError:
+                await jetstream.add_stream(self._stream(name))
+        except BadRequestError as error:
+            raise SettingsError(f"cannot make stream {name}: {error.description}") from error
+        except ServiceUnavailableError as error:
+            raise SinkUnavailable(
+                f"{self._settings} has no JetStream, or it is not ready: nats-server -js has it"
+            ) from error
+
+    def _stream(self, name: str) -> StreamConfig:
+        return StreamConfig(
+            name=name,
+            subjects=list(self._settings.subjects),
+            storage=StorageType.FILE,
+            duplicate_window=_DUPLICATE_WINDOW,
+        )
+
+    async def _log_error(self, error: Exception) -> None:
+        is_news = self._client is not None and self._client.is_connected
+        level = logging.WARNING if is_news else logging.DEBUG
+        logger.log(level, "%s: %s", self._settings, _text(error))
+
+    async def _lost(self) -> None:
+        self._on_lost()
+        if self._client is not None:
+            logger.warning("%s: connection lost, looking for it", self._settings)
+
+    async def _found(self) -> None:
+        logger.info("%s: connected again", self._settings)
+
+
+class _TlsClient(Client):
+    """Insists on TLS: nats-py speaks plain text, password and all, if the server says so."""
+
+    def _connect_command(self) -> bytes:
+        if not self._server_info.get("tls_required"):
+            raise SecureConnWantedError
+        return super()._connect_command()
+
+
+def _text(error: Exception) -> str:
+    return str(error) or type(error).__name__
