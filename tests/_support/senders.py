@@ -20,8 +20,8 @@ _DOORS: Final = {
     "schema/": "schema",
     "src/dsql_outbox/cli/_doctor/": "doctor",
     "src/dsql_outbox/cli/_demo/": "demo",
-    "src/dsql_outbox/cli/_probing.py": "publisher",
-    "src/dsql_outbox/cli/_relaying.py": "publisher",
+    "src/dsql_outbox/cli/publish/availability.py": "publisher",
+    "src/dsql_outbox/cli/publish/relay_run.py": "publisher",
     "src/dsql_outbox/cli/": "operator",
     "outbox/": "outbox",
 }

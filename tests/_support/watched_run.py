@@ -28,8 +28,8 @@ from tests._support.promql import Scrape, scrape
 from tests._support.scrapes import base_url, get, samples
 from tests._support.waiting import wait_until
 
-from dsql_outbox.cli._metering import metering
-from dsql_outbox.cli._tree import SpanView, view_received
+from dsql_outbox.cli.telemetry.metering import metering
+from dsql_outbox.cli.trace.tree import SpanView, view_received
 from dsql_outbox.observability import TraceFacts
 from dsql_outbox.testing import OtlpReceiver, OutboxProxy
 from dsql_outbox.writer import Writer, WriterSettings

@@ -20,8 +20,8 @@ from tests._support.dsql.server import ON_DSQL
 from tests._support.roles import creation
 
 from dsql_outbox.cli import main
-from dsql_outbox.cli._doctor import CHECKS, LARGE, PROBES
-from dsql_outbox.cli._doctor._visit import Visit
+from dsql_outbox.cli.doctor.command import CHECKS, LARGE, PROBES
+from dsql_outbox.cli.doctor.examined_database import Visit
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import PostgresProxy

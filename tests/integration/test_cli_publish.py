@@ -17,7 +17,7 @@ from tests._support.commands import Command, run
 from tests._support.waiting import wait_until
 
 from dsql_outbox.cli import main
-from dsql_outbox.cli._relaying import Relaying
+from dsql_outbox.cli.publish.relay_run import Relaying
 from dsql_outbox.outbox import Database, Entity, Event, redacted
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.schema import apply

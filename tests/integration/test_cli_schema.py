@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dsql_outbox.cli import main
-from dsql_outbox.cli._database import open_database
+from dsql_outbox.cli.database_options import open_database
 from dsql_outbox.schema import check, ddl
 from dsql_outbox.schema.migrator.migration import migrations
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from tests._support.commands import run as run_process
 
 from dsql_outbox.cli import main
-from dsql_outbox.cli._status_tables import duration
+from dsql_outbox.cli.status.tables import duration
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply, statement
 from dsql_outbox.testing import PostgresProxy

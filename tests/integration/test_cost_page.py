@@ -17,7 +17,7 @@ import pytest
 from tests._support.tables import Tables
 from tests._support.waiting import wait_until
 
-from dsql_outbox.cli._probing import EVERY
+from dsql_outbox.cli.publish.availability import EVERY
 from dsql_outbox.outbox import DEFAULT_SHARDS, Database, Entity, Event
 from dsql_outbox.publisher import Publisher, PublisherSettings
 from dsql_outbox.testing import MemorySink, PostgresProxy

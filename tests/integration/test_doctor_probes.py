@@ -12,10 +12,11 @@ from tests._support.commands import Command
 from tests._support.doctors import found, run, scratch_tables, verdicts
 from tests._support.dsql.server import CHOSEN, ON_DSQL
 
-from dsql_outbox.cli._doctor import CHECKS, LARGE, PROBES, _races
-from dsql_outbox.cli._doctor._finding import Finding
-from dsql_outbox.cli._doctor._run import findings
-from dsql_outbox.cli._doctor._visit import Visit
+from dsql_outbox.cli.doctor import conflict_probes
+from dsql_outbox.cli.doctor.command import CHECKS, LARGE, PROBES
+from dsql_outbox.cli.doctor.examination import findings
+from dsql_outbox.cli.doctor.examined_database import Visit
+from dsql_outbox.cli.doctor.finding import Finding
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import check
 from dsql_outbox.testing import PostgresProxy
@@ -33,7 +34,7 @@ def not_ok(told: dict[str, dict[str, Any]], *names: str) -> set[str]:
 @pytest.fixture(autouse=True)
 def quick_races(monkeypatch: pytest.MonkeyPatch) -> None:
     """On this machine a statement that waits is known at once."""
-    monkeypatch.setattr(_races, "_WAIT", 0.05)
+    monkeypatch.setattr(conflict_probes, "_WAIT", 0.05)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from tests._support.doctors import found, run
 from tests._support.roles import as_role, made_roles
 
 from dsql_outbox.cli import main
-from dsql_outbox.cli._doctor._checks import role as check_role
-from dsql_outbox.cli._doctor._visit import Visit
+from dsql_outbox.cli.doctor.checks import role as check_role
+from dsql_outbox.cli.doctor.examined_database import Visit
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import Roles, apply, check, grant
 from dsql_outbox.schema.roles.rights import Duty, grants

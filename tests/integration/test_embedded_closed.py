@@ -171,7 +171,7 @@ def test_a_folder_of_another_user_and_a_link_to_one_are_refused(folder: Path) ->
 
 def test_the_command_line_opens_no_port(folder: Path) -> None:
     script = (
-        "import sys, psycopg; from dsql_outbox.cli._database import open_database\n"
+        "import sys, psycopg; from dsql_outbox.cli.database_options import open_database\n"
         "with open_database(sys.argv[1], 'outbox') as database:\n"
         "    with database.connect() as connection:\n"
         "        print(connection.execute('SHOW listen_addresses').fetchone()[0])\n"

@@ -7,8 +7,8 @@ from http import HTTPStatus
 
 import pytest
 
-from dsql_outbox.cli import _http
-from dsql_outbox.cli._http import Answer, serving
+from dsql_outbox.cli.publish import http_server
+from dsql_outbox.cli.publish.http_server import Answer, serving
 from dsql_outbox.outbox import SettingsError
 
 pytestmark = pytest.mark.anyio
@@ -31,7 +31,7 @@ ROUTES = {
 
 @pytest.fixture
 async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[int]:
-    monkeypatch.setattr(_http, "_SECONDS", 0.3)
+    monkeypatch.setattr(http_server, "_SECONDS", 0.3)
     async with serving("127.0.0.1", 0, ROUTES) as url:
         yield int(url.rpartition(":")[2])
 
@@ -99,7 +99,7 @@ async def test_a_client_that_says_nothing_is_hung_up_on(port: int) -> None:
 async def test_an_answer_that_takes_several_writes_arrives_whole(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_http, "_SECONDS", 30)
+    monkeypatch.setattr(http_server, "_SECONDS", 30)
     assert (await ask(port, b"GET /large HTTP/1.1\r\n\r\n")).endswith(b"\r\n\r\n" + LARGE)
 
 
@@ -128,8 +128,8 @@ async def test_a_route_that_fails_is_a_500_and_a_log_line(
 async def test_clients_that_dawdle_make_room_for_one_more_and_no_more_than_that(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_http, "_SECONDS", 30)
-    idle = [await connect(port) for _ in range(_http._CONNECTIONS)]
+    monkeypatch.setattr(http_server, "_SECONDS", 30)
+    idle = [await connect(port) for _ in range(http_server._CONNECTIONS)]
     assert await works(port)
     assert await idle[0][0].read() == b"", "the oldest had to go"
     for reader, writer in idle[1:]:

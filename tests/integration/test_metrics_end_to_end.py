@@ -10,7 +10,7 @@ from tests._support.commands import Command, run
 from tests._support.scrapes import base_url, get, samples
 from tests._support.waiting import wait_until
 
-from dsql_outbox.cli._metering import metering
+from dsql_outbox.cli.telemetry.metering import metering
 from dsql_outbox.outbox import Database, Entity, Event, MissingExtra
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import NatsServer, OtlpReceiver, OutboxProxy

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dsql_outbox.cli._tracing import tracing
+from dsql_outbox.cli.telemetry.tracing import tracing
 from dsql_outbox.outbox import MissingExtra, SettingsError
 from dsql_outbox.testing._otlp import OtlpReceiver
 
@@ -26,7 +26,7 @@ MS = 1_000_000
 COMMON = """
 import logging, sys
 from uuid import UUID
-from dsql_outbox.cli._tracing import tracing
+from dsql_outbox.cli.telemetry.tracing import tracing
 from dsql_outbox.observability import *
 logging.basicConfig(format="%(levelname)s %(name)s %(message)s")
 E, T0, MS = UUID(int=7), 1_700_000_000_000_000_000, 1_000_000

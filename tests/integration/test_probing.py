@@ -7,9 +7,9 @@ import anyio.to_thread
 import psycopg
 import pytest
 
-from dsql_outbox.cli import _probing
-from dsql_outbox.cli._health import OK, Health
-from dsql_outbox.cli._probing import Probe
+from dsql_outbox.cli.publish import availability
+from dsql_outbox.cli.publish.availability import Probe
+from dsql_outbox.cli.publish.health import OK, Health
 from dsql_outbox.observability import BacklogAge, Fact
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import open_sink
@@ -49,8 +49,8 @@ def proxy(url: str) -> Iterator[PostgresProxy]:
 
 @pytest.fixture
 async def probed(proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Probed]:
-    monkeypatch.setattr(_probing, "EVERY", 0.02)
-    monkeypatch.setattr(_probing, "_LONGEST", 0.5)
+    monkeypatch.setattr(availability, "EVERY", 0.02)
+    monkeypatch.setattr(availability, "_LONGEST", 0.5)
     probed = Probed(proxy.url)
     async with anyio.create_task_group() as group:
         group.start_soon(probed.probe.run)
@@ -74,7 +74,7 @@ async def test_a_broker_that_goes_and_comes_is_seen_both_times(probed: Probed) -
 
 
 async def test_a_new_sink_is_asked_at_once(probed: Probed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_probing, "EVERY", 600)
+    monkeypatch.setattr(availability, "EVERY", 600)
     await until(lambda: bool(probed.ages()))
     await anyio.wait_all_tasks_blocked()
     probed.probe.watch(MemorySink())

@@ -19,7 +19,7 @@ from tests._support.trace_checks import checks
 from tests._support.watched_run import CONFLICTS, PLAIN, Watched, exporting, run
 
 from dsql_outbox.cli import main
-from dsql_outbox.cli._tree import render_tree, view_received
+from dsql_outbox.cli.trace.tree import render_tree, view_received
 from dsql_outbox.observability import TraceFacts
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply

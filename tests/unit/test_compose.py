@@ -13,7 +13,8 @@ import click
 import pytest
 import yaml
 
-from dsql_outbox.cli import _otel_environment, main
+from dsql_outbox.cli import main
+from dsql_outbox.cli.telemetry import otel_environment
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -153,7 +154,7 @@ def test_grafana_is_provisioned_with_what_runs_here() -> None:
 def test_our_environment_names_are_ones_that_are_read() -> None:
     names = {name for ours in OURS for name in SERVICES[ours].get("environment", {})}
     assert names == {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"}
-    assert names <= set(_otel_environment._names("TRACES", "ENDPOINT"))
+    assert names <= set(otel_environment._names("TRACES", "ENDPOINT"))
 
 
 def test_what_the_image_copies_is_there_and_not_ignored() -> None:

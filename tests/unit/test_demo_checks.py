@@ -6,8 +6,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from dsql_outbox.cli._demo._results import Arrived, Results, Written, checks, percentile
-from dsql_outbox.cli._demo._workload import EVENT_TYPES, SHAPES, TURNS, Shape, make_event
+from dsql_outbox.cli.demo.results import Arrived, Results, Written, checks, percentile
+from dsql_outbox.cli.demo.workload import EVENT_TYPES, SHAPES, TURNS, Shape, make_event
 from dsql_outbox.outbox import Receipt, Touched
 
 

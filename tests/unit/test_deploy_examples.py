@@ -14,13 +14,13 @@ import yaml
 from tests._support.options import params
 
 from dsql_outbox.cli import main
-from dsql_outbox.cli._daemon import Address
-from dsql_outbox.cli._errors import FAILED, OVERDUE, Misused, Unreachable
-from dsql_outbox.cli._health import SILENT, STUCK
-from dsql_outbox.cli._http import _CONNECTIONS, _SECONDS
-from dsql_outbox.cli._probing import EVERY
-from dsql_outbox.cli._sdk import FLUSH_SECONDS
-from dsql_outbox.cli._tables import TablesMissing
+from dsql_outbox.cli.exit_codes import FAILED, OVERDUE, Misused, Unreachable
+from dsql_outbox.cli.missing_tables import TablesMissing
+from dsql_outbox.cli.publish.availability import EVERY
+from dsql_outbox.cli.publish.daemon import Address
+from dsql_outbox.cli.publish.health import SILENT, STUCK
+from dsql_outbox.cli.publish.http_server import _CONNECTIONS, _SECONDS
+from dsql_outbox.cli.telemetry.sdk_spans import FLUSH_SECONDS
 from dsql_outbox.publisher.sinks.nats.url import parse_nats_url
 
 ROOT = Path(__file__).parents[2]

@@ -3,8 +3,11 @@
 import psycopg
 import pytest
 
-from dsql_outbox.cli._doctor._costs import judge_metering
-from dsql_outbox.cli._doctor._judge import (
+from dsql_outbox.cli.doctor.conflict_probes import Outcome, Race, judge
+from dsql_outbox.cli.doctor.cost_probes import judge_metering
+from dsql_outbox.cli.doctor.examination import failure
+from dsql_outbox.cli.doctor.feature_probes import judge_plan
+from dsql_outbox.cli.doctor.verdicts import (
     Sample,
     judge_clock,
     judge_path,
@@ -13,9 +16,6 @@ from dsql_outbox.cli._doctor._judge import (
     judge_tls,
     offset_of,
 )
-from dsql_outbox.cli._doctor._probes import judge_plan
-from dsql_outbox.cli._doctor._races import Outcome, Race, judge
-from dsql_outbox.cli._doctor._run import failure
 from dsql_outbox.outbox import SchemaError
 from dsql_outbox.schema import Duty
 

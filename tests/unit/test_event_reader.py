@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dsql_outbox.cli._events import Inputs, Place, Record, Unreadable
-from dsql_outbox.cli._scanner import Extent, MalformedInput, Scanner
+from dsql_outbox.cli.write.inputs import Inputs, Place, Record, Unreadable
+from dsql_outbox.cli.write.json_scanner import Extent, MalformedInput, Scanner
 from dsql_outbox.outbox import MAX_EVENT_BYTES, EventTooLarge, InvalidEvent
 
 LIMIT = 1 << 20

@@ -3,10 +3,10 @@
 import pytest
 from tests._support.clock import Clock
 
-from dsql_outbox.cli._daemon import Daemon
-from dsql_outbox.cli._health import OK, SILENT, STUCK, Health
-from dsql_outbox.cli._metering import Metering
-from dsql_outbox.cli._relaying import Relaying
+from dsql_outbox.cli.publish.daemon import Daemon
+from dsql_outbox.cli.publish.health import OK, SILENT, STUCK, Health
+from dsql_outbox.cli.publish.relay_run import Relaying
+from dsql_outbox.cli.telemetry.metering import Metering
 from dsql_outbox.observability import PublishEnded, RoundEnded
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import PublisherSettings

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
-from dsql_outbox.cli._logs import announce, logs_on_stderr
+from dsql_outbox.cli.logs import announce, logs_on_stderr
 from dsql_outbox.observability import (
     JsonFormatter,
     PublishEnded,

@@ -5,8 +5,8 @@ from uuid import uuid4
 import anyio
 import pytest
 
-from dsql_outbox.cli._events import Place
-from dsql_outbox.cli._lanes import Job, Lane
+from dsql_outbox.cli.write.inputs import Place
+from dsql_outbox.cli.write.work_queue import Job, Lane
 
 pytestmark = pytest.mark.anyio
 

@@ -9,10 +9,10 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from dsql_outbox.cli._events import Inputs, Place, Record
-from dsql_outbox.cli._reporting import Reporter
-from dsql_outbox.cli._storing import Storing
-from dsql_outbox.cli._tally import Tally
+from dsql_outbox.cli.write.counts import Tally
+from dsql_outbox.cli.write.inputs import Inputs, Place, Record
+from dsql_outbox.cli.write.loader import Storing
+from dsql_outbox.cli.write.reporter import Reporter
 from dsql_outbox.outbox import OutcomeUnknown, Receipt, SchemaError, parse_event
 
 pytestmark = pytest.mark.anyio

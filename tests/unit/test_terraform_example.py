@@ -12,8 +12,8 @@ import pytest
 from tests._support.hcl import parsed
 from tests._support.options import command_of, params
 
-from dsql_outbox.cli._daemon import Address
-from dsql_outbox.cli._sdk import FLUSH_SECONDS
+from dsql_outbox.cli.publish.daemon import Address
+from dsql_outbox.cli.telemetry.sdk_spans import FLUSH_SECONDS
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher.sinks.sqs.url import parse_sqs_url
 

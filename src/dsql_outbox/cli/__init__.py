@@ -7,6 +7,6 @@ if find_spec("click") is None or find_spec("rich") is None:
 
     raise MissingExtra("cli", "the command dsql-outbox")
 
-from ._main import main
+from .main import main
 
 __all__ = ["main"]

@@ -1,0 +1,86 @@
+"""What the demo shows at its end, in 80 columns."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from dsql_outbox.cli.trace.tree import SpanView, render_tree
+
+from .results import Check, Results, Written, percentile
+from .workload import EVENT_TYPES, SHAPES
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+_WIDTH: Final = 80
+
+
+def show(
+    console: "Console", results: Results, found: Sequence[Check], spans: Sequence[SpanView]
+) -> None:
+    """Print the table, the numbers, the checks and the trace of the most retried event."""
+    console.print(_table(results))
+    console.print()
+    for line in _numbers(results):
+        console.print(line, highlight=False)
+    console.print()
+    for check in found:
+        mark = "[green]ok[/]  " if check.held else "[red]FAIL[/]"
+        console.print(f"  {mark} {check.text}: {check.found}", highlight=False)
+    console.print()
+    _show_trace(console, results.most_retried(), spans)
+
+
+def _table(results: Results) -> "Table":
+    from rich import box  # noqa: PLC0415 - rich takes 60 ms to import
+    from rich.table import Table  # noqa: PLC0415 - the same
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("shape")
+    table.add_column("event type")
+    for name in ("sent", "stored", "retried", "delivered"):
+        table.add_column(name, justify="right")
+    for shape in SHAPES:
+        for kind in EVENT_TYPES:
+            writes = results.of(shape, kind.event_type)
+            table.add_row(shape, kind.event_type, *map(str, _counts(results, writes)))
+    return table
+
+
+def _counts(results: Results, writes: Sequence[Written]) -> tuple[int, int, int, int]:
+    """Sent, stored, retried, delivered."""
+    receipts = [w.receipt for w in writes if w.receipt]
+    retried = sum(receipt.attempts > 1 for receipt in receipts)
+    return len(writes), len(receipts), retried, results.arrivals_of(writes)
+
+
+def _numbers(results: Results) -> list[str]:
+    retries = sum(w.receipt.attempts - 1 for w in results.written if w.receipt)
+    lost = sum(w.receipt is None for w in results.written)
+    calm = [w.seconds for w in results.written if w.receipt and not w.receipt.conflicts]
+    retried = [w.seconds for w in results.written if w.receipt and w.receipt.conflicts]
+    return [
+        f"  conflicts {results.conflicts()}, retries {retries}, lost {lost}",
+        f"  write, no conflict    {_latency(calm)}",
+        f"  write, with conflict  {_latency(retried)}",
+        f"  commit to broker      {_latency([a.lag for a in results.arrived])}",
+    ]
+
+
+def _latency(seconds: Sequence[float]) -> str:
+    if not seconds:
+        return "none"
+    p50, p95, most = (percentile(seconds, share) * 1000 for share in (0.5, 0.95, 1.0))
+    return f"p50 {p50:6.1f} ms   p95 {p95:6.1f} ms   max {most:6.1f} ms   of {len(seconds)}"
+
+
+def _show_trace(console: "Console", written: Written, spans: Sequence[SpanView]) -> None:
+    if written.receipt is None:
+        return
+    mine = str(written.event.id)
+    traces = {span.trace_id for span in spans if mine in span.attributes.values()}
+    trace = [span for span in spans if span.trace_id in traces]
+    console.print(
+        f"The most retried event, {mine}: {written.receipt.attempts} attempts", highlight=False
+    )
+    console.print(render_tree(trace, width=_WIDTH))

@@ -1,0 +1,113 @@
+"""What the demo saw, and the invariants that it checks: pure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from uuid import UUID
+
+from dsql_outbox.outbox import Event, Receipt
+
+from .workload import Shape
+
+
+@dataclass(frozen=True)
+class Written:
+    """One event, how its write ended, and how long that took, in seconds."""
+
+    shape: Shape
+    event: Event
+    receipt: Receipt | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """One message as the broker kept it; `sequence` is the subject's version."""
+
+    event_id: UUID
+    key: str
+    sequence: int
+    payload: bytes
+    lag: float
+
+
+@dataclass
+class Results:
+    """Everything that the demo's report is made of."""
+
+    written: list[Written] = field(default_factory=list)
+    arrived: list[Arrived] = field(default_factory=list)
+
+    def of(self, shape: Shape, event_type: str) -> list[Written]:
+        """The writes of one shape and type."""
+        return [
+            w for w in self.written if w.shape == shape and w.event.header.event_type == event_type
+        ]
+
+    def conflicts(self, shape: Shape | None = None) -> int:
+        """Conflicts that writes met, in one shape or in all."""
+        return sum(
+            w.receipt.conflicts for w in self.written if w.receipt and shape in {None, w.shape}
+        )
+
+    def arrivals_of(self, writes: Iterable[Written]) -> int:
+        """How many of these events arrived at least once."""
+        arrived = {a.event_id for a in self.arrived}
+        return sum(w.event.id in arrived for w in writes)
+
+    def most_retried(self) -> Written:
+        """The write with the most attempts."""
+        return max(self.written, key=lambda w: w.receipt.attempts if w.receipt else 0)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One invariant: what must hold, what was found, whether it held."""
+
+    text: str
+    found: str
+    held: bool
+
+
+def checks(results: Results, stored: Sequence[UUID], rows_left: int) -> list[Check]:
+    """All invariants; `stored` are the ids in the database, `rows_left` of its outbox."""
+    sent = [w.event.id for w in results.written]
+    arrived = [a.event_id for a in results.arrived]
+    exact = {w.event.id: w.event.to_json() for w in results.written}
+    altered = [a for a in results.arrived if exact.get(a.event_id) != a.payload]
+    return [
+        _all_of("every event is stored, exactly once", stored, sent),
+        _all_of("every event reached the broker, exactly once", arrived, sent),
+        Check(
+            "the shared cars met real conflicts",
+            f"{results.conflicts('hot')} conflicts",
+            results.conflicts("hot") > 0,
+        ),
+        Check("per subject, all came in order", *_order(results.arrived)),
+        Check("payloads are the bytes sent", f"{len(altered)} altered", not altered),
+        Check("the outbox is empty again", f"{rows_left} rows", rows_left == 0),
+    ]
+
+
+def _all_of(text: str, found: Sequence[UUID], wanted: Sequence[UUID]) -> Check:
+    """Whether `found` is `wanted`, each once, in any order."""
+    once = len(set(found) & set(wanted))
+    extra = len(found) - once
+    held = sorted(found) == sorted(wanted)
+    return Check(text, f"{once} of {len(wanted)}, {extra} too many", held)
+
+
+def _order(arrived: Iterable[Arrived]) -> tuple[str, bool]:
+    by_key: dict[str, list[int]] = {}
+    for a in arrived:
+        by_key.setdefault(a.key, []).append(a.sequence)
+    wrong = sum(later <= before for seen in by_key.values() for before, later in pairwise(seen))
+    return f"{len(by_key)} subjects, {wrong} out of order", wrong == 0
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that `share` of `values` do not exceed (nearest rank); 0 without values."""
+    if not values:
+        return 0.0
+    ranked = sorted(values)
+    return ranked[min(len(ranked) - 1, int(share * len(ranked)))]

@@ -1,0 +1,1 @@
+"""``dsql-outbox doctor``: check a database before production."""

@@ -1,0 +1,163 @@
+"""The checks: each reads one thing and judges it. None of them writes."""
+
+from collections.abc import Callable, Iterator, Mapping
+from statistics import median
+from time import monotonic, time
+from typing import Final
+
+from dsql_outbox.schema import lacking_rights
+
+from .examined_database import Visit
+from .finding import Finding
+from .verdicts import Sample, judge_clock, judge_path, judge_relay, judge_role, judge_tls, offset_of
+
+Check = Callable[[Visit], Iterator[Finding]]
+
+_OLDEST_POSTGRES: Final = 150_000
+_ROUND_TRIPS: Final = 20
+_OPENINGS: Final = 3
+
+_LEVELS: Final = {"read committed", "read uncommitted", "repeatable read"}
+
+
+def server(visit: Visit) -> Iterator[Finding]:
+    """Which server answers."""
+    ((version, number, _, _),) = visit.rows("doctor_server")
+    kind = "Aurora DSQL" if visit.is_dsql else "PostgreSQL"
+    text, values = f"{kind} {version}", {"kind": kind, "version": version}
+    if number >= _OLDEST_POSTGRES:
+        yield Finding("server", "ok", text, values=values)
+    else:
+        yield Finding("server", "fail", text, "use PostgreSQL 15 or newer", values=values)
+
+
+def isolation(visit: Visit) -> Iterator[Finding]:
+    """At which level a writer's statements run."""
+    ((_, _, level, _),) = visit.rows("doctor_server")
+    text, values = f"{level}, and so are the writer's transactions", {"level": level}
+    if level in _LEVELS:
+        yield Finding("isolation", "ok", text, values=values)
+        return
+    remedy = "set default_transaction_isolation to 'repeatable read': more only adds conflicts"
+    yield Finding("isolation", "warn", text, remedy, values=values)
+
+
+def clock(visit: Visit) -> Iterator[Finding]:
+    """How far this machine's clock is from the database's."""
+    samples: list[Sample] = []
+    for _ in range(_ROUND_TRIPS):
+        before, start = time(), monotonic()
+        ((there,),) = visit.rows("doctor_clock")
+        samples.append(Sample(monotonic() - start, before, there))
+    yield judge_clock(*offset_of(samples))
+
+
+def tls(visit: Visit) -> Iterator[Finding]:
+    """Whether what is sent can be read or changed on its way."""
+    found = visit.connection.info
+    if not visit.connection.pgconn.ssl_in_use:
+        yield judge_tls(found.host, None, "disable")
+        return
+    rows = visit.rows("doctor_tls")
+    version = str(rows[0][0]) if rows else "of a version that the server does not tell"
+    yield judge_tls(found.host, version, found.get_parameters().get("sslmode", "prefer"))
+
+
+def role(visit: Visit) -> Iterator[Finding]:
+    """For which duties this role has all rights."""
+    ((_, _, _, user),) = visit.rows("doctor_server")
+    lacks = lacking_rights(visit.connection, visit.schema, user)
+    if lacks is None:
+        yield Finding("role", "unknown", f"{user}; its rights show when all tables are there")
+        return
+    yield judge_role(user, visit.schema, lacks)
+
+
+def search_path(visit: Visit) -> Iterator[Finding]:
+    """Whether others can put functions and operators where a session of ours finds them."""
+    if visit.is_dsql:
+        yield Finding("search path", "ok", "only admin can create in public")
+        return
+    ((path, user, creators),) = visit.rows("doctor_path")
+    yield judge_path(path, user, creators)
+
+
+def schema(visit: Visit) -> Iterator[Finding]:
+    """How the tables differ from what this version needs."""
+    drifts = [drift for drift in visit.drifts if drift.kind not in _OF_SHARDS]
+    for drift in drifts:
+        yield _drifted("schema", drift.text)
+    if not drifts:
+        yield Finding("schema", "ok", f"{visit.schema}: as this version needs it")
+
+
+_FORGED: Final = "no writer of ours makes such a row: look who has a writer's rights"
+
+_OF_SHARDS: Final = {"missing_shards", "orphaned_shard"}
+
+
+def shards(visit: Visit) -> Iterator[Finding]:
+    """Whether every shard can be relayed."""
+    drifts = [drift for drift in visit.drifts if drift.kind in _OF_SHARDS]
+    for drift in drifts:
+        yield _drifted("shards", drift.text)
+    for stranded in visit.status.stranded:
+        if stranded.position is not None:
+            text = f"a message waits in shard {stranded.shard} at position {stranded.position}"
+            yield Finding("shards", "warn", f"{text}: {stranded.reason}", _FORGED)
+    if not drifts:
+        found = visit.status.shards
+        leased = sum((shard.lease_seconds or 0) > 0 for shard in found)
+        text = f"{len(found)}, {leased} of them leased; no message is in any other"
+        yield Finding("shards", "ok", text, values={"shards": len(found), "leased": leased})
+
+
+def _drifted(name: str, told: str) -> Finding:
+    text, runs, remedy = told.rpartition(": run ")
+    return Finding(name, "fail", text, f"run {remedy}") if runs else Finding(name, "fail", told)
+
+
+def round_trip(visit: Visit) -> Iterator[Finding]:
+    """How long the smallest question takes."""
+    taken = median(_timed(lambda: visit.rows("doctor_clock")) for _ in range(_ROUND_TRIPS))
+    text = f"{taken * 1000:.2f} ms, median of {_ROUND_TRIPS}"
+    yield Finding("round trip", "ok", text, values={"seconds": taken})
+
+
+def opening(visit: Visit) -> Iterator[Finding]:
+    """How long it takes to connect; every retry of a write does."""
+
+    def once() -> None:
+        visit.connect().close()
+
+    taken = median(_timed(once) for _ in range(_OPENINGS))
+    text = f"{taken * 1000:.2f} ms to connect, median of {_OPENINGS}"
+    yield Finding("opening", "ok", text, values={"seconds": taken})
+
+
+def relay(visit: Visit) -> Iterator[Finding]:
+    """Whether somebody relays, and how long messages wait."""
+    alive = sum(seen.alive for seen in visit.status.publishers)
+    yield judge_relay(alive, visit.status.oldest_seconds)
+
+
+def _timed(work: Callable[[], object]) -> float:
+    start = monotonic()
+    work()
+    return monotonic() - start
+
+
+CHECKS: Final[Mapping[str, Check]] = {
+    "server": server,
+    "isolation": isolation,
+    "clock": clock,
+    "tls": tls,
+    "role": role,
+    "search path": search_path,
+    "schema": schema,
+    "shards": shards,
+    "round trip": round_trip,
+    "opening": opening,
+    "relay": relay,
+}
+"""In the order in which they are made and shown."""

@@ -1,0 +1,138 @@
+"""The probes with two sessions that want the same row."""
+
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from itertools import count
+from typing import Final, Literal, NamedTuple
+
+import psycopg
+
+from dsql_outbox.outbox import Connection
+
+from .examined_database import Visit, run
+from .finding import Finding
+
+_WAIT: Final = 0.5
+"""Seconds without an answer after which a statement is said to wait for the other session."""
+
+_position = count(1_000_000)
+
+
+class Outcome(NamedTuple):
+    """How a transaction ended: `sqlstate` is None if it committed, else `where` it failed."""
+
+    sqlstate: str | None
+    where: Literal["statement", "COMMIT"]
+
+
+class Race(NamedTuple):
+    """Two transactions at one row; `waited` tells whether the second waited for the first."""
+
+    first: Outcome
+    second: Outcome
+    waited: bool
+
+
+def first_inserts(visit: Visit) -> Iterator[Finding]:
+    """What two sessions get that insert the same new key."""
+    race = _run(visit, "doctor_insert", next(_position))
+    yield judge("first inserts", race, {"23505", "40001"})
+
+
+def first_upserts(visit: Visit) -> Iterator[Finding]:
+    """What two sessions get that insert or update the same new key, as for a new entity."""
+    race = _run(visit, "doctor_upsert", next(_position))
+    yield judge("first upserts", race, {"23505", "40001"})
+
+
+def updates(visit: Visit) -> Iterator[Finding]:
+    """What two sessions get that change the same row."""
+    position = next(_position)
+    visit.rows("doctor_insert", position=position)
+    yield judge("updates", _run(visit, "doctor_update", position), {"40001"})
+
+
+def judge(name: str, race: Race, conflicts: set[str]) -> Finding:
+    """`conflicts` are the SQLSTATEs that a writer takes for a conflict here."""
+    lost = [outcome for outcome in (race.first, race.second) if outcome.sqlstate]
+    told = f"the first {_told(race.first)}, the second {'waits and ' * race.waited}"
+    told += _told(race.second)
+    values = {
+        "first": race.first.sqlstate,
+        "second": race.second.sqlstate,
+        "where": lost[0].where if lost else None,
+        "waited": race.waited,
+    }
+    states = {outcome.sqlstate for outcome in lost}
+    if not lost:
+        remedy = "do not write here: two sessions changed one row, and neither was told"
+        return Finding(name, "fail", told, remedy, values=values)
+    if states <= conflicts:
+        return Finding(name, "ok", f"{told}: writers retry it", values=values)
+    return Finding(name, "fail", told, "no writer expects that: do not write here", values=values)
+
+
+def _told(outcome: Outcome) -> str:
+    return f"gets {outcome.sqlstate} at {outcome.where}" if outcome.sqlstate else "commits"
+
+
+def skip_locked(visit: Visit) -> Iterator[Finding]:
+    """Whether SKIP LOCKED leaves out what another session locked."""
+    position = next(_position)
+    visit.rows("doctor_insert", position=position)
+    with _two(visit, position) as (first, second):
+        run(first, visit.schema, "doctor_skip_locked", position=position)
+        ((seen,),) = run(second, visit.schema, "doctor_skip_locked", position=position)
+        works = seen == 0
+        text = "leaves locked rows out" if works else "shows rows that another session locked"
+        text += "; the relay shares the work by leases"
+        yield Finding("skip locked", "ok", text, values={"works": works})
+
+
+def _run(visit: Visit, name: str, position: int) -> Race:
+    def change(connection: Connection) -> Callable[[], object]:
+        return lambda: run(connection, visit.schema, name, position=position)
+
+    with _two(visit, position) as (first, second), ThreadPoolExecutor(1) as thread:
+        began = _try("statement", change(first))
+        future = thread.submit(_try, "statement", change(second))
+        waited = _waits(future)
+        ended = began if began.sqlstate else _commit(first)
+        other = future.result()
+        return Race(ended, other if other.sqlstate else _commit(second), waited)
+
+
+@contextmanager
+def _two(visit: Visit, position: int) -> Generator[tuple[Connection, Connection]]:
+    """Two sessions in transactions whose snapshots are taken; rolled back at the end."""
+    with ExitStack() as stack:
+        sessions = [stack.enter_context(closing(visit.connect())) for _ in range(2)]
+        for session in sessions:
+            run(session, visit.schema, "doctor_count", position=position)  # any OC001 comes now
+            run(session, visit.schema, "doctor_begin")
+            run(session, visit.schema, "doctor_count", position=position)
+        first, second = sessions
+        yield first, second
+
+
+def _try(where: Literal["statement", "COMMIT"], work: Callable[[], object]) -> Outcome:
+    try:
+        work()
+    except psycopg.Error as error:
+        if error.sqlstate is None:
+            raise
+        return Outcome(error.sqlstate, where)
+    return Outcome(None, where)
+
+
+def _commit(connection: Connection) -> Outcome:
+    return _try("COMMIT", connection.commit)
+
+
+def _waits(future: "Future[Outcome]") -> bool:
+    try:
+        future.result(_WAIT)
+    except TimeoutError:
+        return True
+    return False

@@ -1,0 +1,64 @@
+"""Make every check and probe; whatever goes wrong with one is its finding."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import psycopg
+
+from dsql_outbox.cli.exit_codes import is_outage
+from dsql_outbox.outbox import OutboxError, told
+
+from .examined_database import Visit
+from .finding import Finding, Verdict
+from .scratch_table import scratch
+
+_CATALOG = "OC001"
+"""Of Aurora DSQL: a table changed since this session used it last. It says so once."""
+
+
+def findings(
+    visit: Visit, questions: Mapping[str, Callable[[Visit], Iterator[Finding]]]
+) -> Iterator[Finding]:
+    """Ask each question; the next one is asked whatever became of the last."""
+    for name, ask in questions.items():
+        try:
+            found = _asked(visit, ask)
+        except (psycopg.Error, OutboxError) as error:
+            found = [failure(name, error)]
+        yield from found
+
+
+def _asked(visit: Visit, ask: Callable[[Visit], Iterator[Finding]]) -> list[Finding]:
+    try:
+        visit.begin_question()
+        return list(ask(visit))
+    except (psycopg.errors.SerializationFailure, psycopg.errors.InternalError_) as error:
+        unavailable = isinstance(error, psycopg.errors.InternalError_)
+        if not unavailable and _CATALOG not in str(error):
+            raise
+        visit.begin_question()
+        return list(ask(visit))
+
+
+def failure(name: str, error: Exception) -> Finding:
+    """A question that got no answer: `fail` without a database, else `unknown`."""
+    if not isinstance(error, psycopg.Error):
+        return Finding(name, "unknown", str(error))
+    verdict: Verdict = "fail" if is_outage(error) else "unknown"
+    remedy = None
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        remedy = "ask again as the owner of the tables"
+    text = f"{error.sqlstate}: {told(error)}" if error.sqlstate else told(error)
+    return Finding(name, verdict, text, remedy, sqlstate=error.sqlstate)
+
+
+def probed(
+    visit: Visit, probes: Mapping[str, Callable[[Visit], Iterator[Finding]]]
+) -> Iterator[Finding]:
+    """The same for probes, with the scratch table made before and dropped after them."""
+    if not probes:
+        return
+    try:
+        with scratch(visit):
+            yield from findings(visit, probes)
+    except (psycopg.Error, OutboxError) as error:
+        yield failure("probe", error)

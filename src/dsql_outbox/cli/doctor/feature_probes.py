@@ -1,0 +1,190 @@
+"""The probes: each tries in the scratch table what the documentation leaves open."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
+from typing import Final
+
+import psycopg
+
+from dsql_outbox.outbox import NO_SUCH_FORM
+from dsql_outbox.publisher import NO_ROW, NO_SHARD
+from dsql_outbox.writer import write_probe
+
+from .conflict_probes import first_inserts, first_upserts, skip_locked, updates
+from .cost_probes import async_index, commit, large_message, metering
+from .examined_database import Visit, run
+from .finding import Finding, Verdict
+
+Probe = Callable[[Visit], Iterator[Finding]]
+
+_EXACT: Final = r'{"b": "\u0000", "a": 1, "a" : 2, "lone": "\ud800", "big": 1e200000}'
+
+_REFUSED: Final = (psycopg.errors.FeatureNotSupported, psycopg.errors.SyntaxError)
+
+_position = count(1)
+
+
+def modifying_cte(visit: Visit) -> Iterator[Finding]:
+    """Whether a write is one statement, or several in a pipeline, and so with a dead letter."""
+    try:
+        for query, parameters in write_probe(visit.schema):
+            visit.connection.execute(query, parameters)
+    except NO_SUCH_FORM as error:
+        text = f"refused with {error.sqlstate}: writers take the plain form, {_PLAIN}"
+        yield Finding("modifying CTE", "warn", text, sqlstate=error.sqlstate)
+        return
+    try:
+        visit.rows("outbox_bury", NO_ROW)
+    except NO_SUCH_FORM as error:
+        text = f"refused with {error.sqlstate} for dead letters: publishers take the plain form"
+        yield Finding("modifying CTE", "warn", text, sqlstate=error.sqlstate)
+        return
+    yield Finding("modifying CTE", "ok", "works: a write is one statement")
+
+
+_PLAIN: Final = "several statements in one round trip"
+
+
+def pipeline(visit: Visit) -> Iterator[Finding]:
+    """Whether BEGIN, a write and COMMIT go in one round trip."""
+    position, connection = next(_position), visit.connection
+    with connection.pipeline():
+        connection.execute("BEGIN")
+        run(connection, visit.schema, "doctor_insert", position=position)
+        ended = connection.execute("COMMIT")
+    rows = [(ended.statusmessage, *visit.rows("doctor_count", position=position)[0])]
+    works = "works, COMMIT included: one round trip"
+    yield _answered("pipeline", [("COMMIT", 1)], rows, works, otherwise="fail")
+
+
+def row_comparison(visit: Visit) -> Iterator[Finding]:
+    """Whether the relay's cursor bounds the key range, or rows are read and thrown away."""
+    plan = [str(line) for (line,) in visit.rows("doctor_row_comparison")]
+    yield judge_plan(plan)
+
+
+def judge_plan(plan: list[str]) -> Finding:
+    """By what PostgreSQL prints; other servers print plans of their own."""
+    bound = next((line.strip() for line in plan if "ROW(" in line), None)
+    if bound is None:
+        shown = "; ".join(line.strip() for line in plan)
+        return Finding("row comparison", "unknown", f"not seen in the plan: {shown}")
+    if "Index Cond" in bound:
+        return Finding("row comparison", "ok", "bounds the range of keys that is read")
+    remedy = "a relay reads a shard's head again and again: keep the backlog short"
+    return Finding("row comparison", "warn", f"filters what was read: {bound}", remedy)
+
+
+def lateral(visit: Visit) -> Iterator[Finding]:
+    """Whether one statement reads several shards."""
+    visit.rows("doctor_insert", position=next(_position))
+    try:
+        rows = visit.rows("doctor_lateral")
+        visit.rows("outbox_read", NO_SHARD)
+    except NO_SUCH_FORM as error:
+        yield _refused("lateral read", error, "a relay cannot work here")
+        return
+    yield _answered(
+        "lateral read", [(1,)], [(min(1, rows[0][0]),)], "works: one read for all shards"
+    )
+
+
+def unnest(visit: Visit) -> Iterator[Finding]:
+    """Whether arrays of all types can be parameters."""
+    works = "works for uuid[] and jsonb[]"
+    yield _answered("unnest", [(2,)], visit.rows("doctor_unnest"), works)
+
+
+def column_grant(visit: Visit) -> Iterator[Finding]:
+    """Whether a role may be let read single columns."""
+    visit.rows("doctor_grant_column")
+    rows = visit.rows("doctor_granted_columns", {"schema": visit.schema})
+    yield _answered("column grant", [(True, False)], rows, "in force for that column alone")
+
+
+def json_exact(visit: Visit) -> Iterator[Finding]:
+    """Whether a json column gives back what it was given."""
+    try:
+        rows = visit.rows("doctor_json", {"doc": _EXACT}, position=next(_position))
+    except (*_REFUSED, psycopg.DataError) as error:
+        yield _refused("json", error, "events with such texts cannot be stored")
+        return
+    same = "exact: order, spaces, repeated keys, \\u0000, lone surrogates, 1e200000"
+    yield _answered("json", [(_EXACT,)], rows, same, otherwise="fail")
+
+
+def convert_to(visit: Visit) -> Iterator[Finding]:
+    """Whether the server encodes text."""
+    rows = [(bytes(found),) for (found,) in visit.rows("doctor_convert_to")]
+    yield _answered(
+        "convert_to", [("grün".encode(),)], rows, "works; no statement of ours needs it"
+    )
+
+
+def uuidv7(visit: Visit) -> Iterator[Finding]:
+    """Whether the server makes ids that rise with time."""
+    try:
+        visit.rows("doctor_uuidv7")
+    except psycopg.errors.UndefinedFunction as error:
+        text = "the server has none; no statement of ours needs it"
+        yield Finding("uuidv7", "ok", text, sqlstate=error.sqlstate, values={"works": False})
+        return
+    text = "works; no statement of ours needs it"
+    yield Finding("uuidv7", "ok", text, values={"works": True})
+
+
+def lock_range(visit: Visit) -> Iterator[Finding]:
+    """Whether FOR UPDATE takes part of a key."""
+    try:
+        visit.rows("doctor_lock_range", position=next(_position))
+    except psycopg.Error as error:
+        if error.sqlstate is None:
+            raise
+        text = "needs the whole key; no statement of ours locks rows"
+        yield Finding("lock range", "ok", text, sqlstate=error.sqlstate, values={"works": False})
+        return
+    text = "FOR UPDATE takes part of a key; no statement of ours locks rows"
+    yield Finding("lock range", "ok", text, values={"works": True})
+
+
+def _refused(name: str, error: psycopg.Error, consequence: str) -> Finding:
+    text = f"refused with {error.sqlstate}: {consequence}"
+    return Finding(name, "fail", text, "use another database", sqlstate=error.sqlstate)
+
+
+def _answered(
+    name: str,
+    expected: Sequence[object],
+    rows: Sequence[object],
+    works: str,
+    *,
+    otherwise: Verdict = "warn",
+) -> Finding:
+    if list(rows) == expected:
+        return Finding(name, "ok", works)
+    return Finding(name, otherwise, f"answered {rows!r} instead of {expected!r}")
+
+
+PROBES: Final[Mapping[str, Probe]] = {
+    "commit": commit,
+    "modifying CTE": modifying_cte,
+    "pipeline": pipeline,
+    "row comparison": row_comparison,
+    "lateral read": lateral,
+    "unnest": unnest,
+    "column grant": column_grant,
+    "json": json_exact,
+    "convert_to": convert_to,
+    "uuidv7": uuidv7,
+    "first inserts": first_inserts,
+    "first upserts": first_upserts,
+    "updates": updates,
+    "skip locked": skip_locked,
+    "lock range": lock_range,
+    "metering": metering,
+    "async index": async_index,
+}
+"""In the order in which they are made and shown."""
+
+LARGE: Final[Mapping[str, Probe]] = {"large message": large_message}
+"""Only on demand."""

@@ -1,0 +1,110 @@
+"""The verdicts that need no database: numbers and names to findings."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from dsql_outbox.cli.status.tables import duration
+from dsql_outbox.schema import Duty, Remedies
+
+from .finding import Finding, Verdict
+
+_SKEW_WARN: Final = 1.0
+_SKEW_FAIL: Final = 60.0
+"""Seconds. AWS refuses a signature that is 5 minutes off; such a clock is on its way there."""
+
+_OLD: Final = 60.0
+"""Seconds that a message may wait while all is well: the relay looks at least once a second."""
+
+
+class Sample(NamedTuple):
+    """One reading of the database's clock `there`, asked at `before` on ours; all in seconds."""
+
+    trip: float
+    before: float
+    there: float
+
+
+def offset_of(samples: Iterable[Sample]) -> tuple[float, float]:
+    """The database's clock less ours, and how far off that may be, by the quickest sample."""
+    trip, before, there = min(samples)
+    return there - (before + trip / 2), trip / 2
+
+
+def judge_clock(offset: float, bound: float) -> Finding:
+    """`offset` is the database's clock less ours, sure to within `bound`; both in seconds."""
+    way = "ahead of" if offset >= 0 else "behind"
+    text = f"the database is {abs(offset):.3f} s {way} this machine, +/- {bound:.4f} s"
+    values = {"offset": offset, "bound": bound}
+    sure = abs(offset) - bound
+    if sure <= _SKEW_WARN:
+        return Finding("clock", "ok", text, values=values)
+    remedy = "set this machine's clock by NTP: waits in traces are wrong, and AWS refuses a token"
+    remedy += " that is 5 minutes off"
+    return Finding("clock", "fail" if sure > _SKEW_FAIL else "warn", text, remedy, values=values)
+
+
+def judge_tls(host: str, version: str | None, mode: str) -> Finding:
+    """`version` is None without TLS; `mode` is libpq's sslmode."""
+    values = {"version": version, "mode": mode}
+    local = host.startswith("/") or host in {"", "localhost", "127.0.0.1", "::1"}
+    if version is None:
+        if local:
+            return Finding("tls", "ok", "none: this machine only", values=values)
+        remedy = "add ?sslmode=verify-full to the URL"
+        return Finding("tls", "fail", f"none, to {host}", remedy, values=values)
+    if mode == "verify-full":
+        return Finding("tls", "ok", f"{version}, certificate and host name verified", values=values)
+    what = "host name not verified" if mode == "verify-ca" else "certificate not verified"
+    remedy = "set sslmode=verify-full and sslrootcert: anybody may pose as the server"
+    verdict: Verdict = "ok" if local else "warn"
+    return Finding("tls", verdict, f"{version}, {what}", None if local else remedy, values=values)
+
+
+def judge_role(
+    user: str, schema: str, lacks: Mapping[Duty, Sequence[tuple[str, str | None]]]
+) -> Finding:
+    """`lacks` has the rights that each duty needs and the role lacks, with table (None: schema)."""
+    able = [duty for duty, missing in lacks.items() if not missing]
+    values: Mapping[str, bool] = {duty: not missing for duty, missing in lacks.items()}
+    if able:
+        text = f"{user} has the rights of {', '.join(able)}"
+        return Finding("role", "ok", text, values=values)
+    nearest = min(lacks, key=lambda duty: len(lacks[duty]))
+    rights = lacks[nearest]
+    listed = ", ".join(f"{right} on {table or f'schema {schema}'}" for right, table in rights)
+    remedy = Remedies(schema).grant({nearest: user})
+    text = f"{user} can do no duty; as {nearest} it lacks {listed}"
+    return Finding("role", "fail", text, f"run {remedy}", values=values)
+
+
+def judge_path(path: str, user: str, creators: str | None) -> Finding:
+    """`creators` are the roles that may create in public, beside its owner."""
+    values = {"path": path, "creators": creators}
+    remedies: list[str] = []
+    if creators:
+        remedies.append(f"REVOKE CREATE ON SCHEMA public FROM {creators}")
+    if path != "pg_catalog":  # a pooler refuses or drops the setting of our connections
+        remedies.append(f"ALTER ROLE {user} SET search_path = pg_catalog")
+    if not remedies:
+        text = f"{path}; only its owner may create in public"
+        return Finding("search path", "ok", text, values=values)
+    who = f"{creators} may" if creators else "only its owner may"
+    text = f"{path}; {who} create in public"
+    return Finding("search path", "warn", text, f"run {'; '.join(remedies)}", values=values)
+
+
+def judge_relay(alive: int, oldest: float | None) -> Finding:
+    """`alive` publishers; the `oldest` message waits for so many seconds, None: nothing waits."""
+    waits = (
+        "nothing waits" if oldest is None else f"the oldest message waits for {duration(oldest)}"
+    )
+    text = f"{alive} publisher{'s' * (alive != 1)} alive, {waits}"
+    values = {"alive": alive, "oldest": oldest}
+    late = oldest is not None and oldest > _OLD
+    if not alive:
+        remedy = "start `dsql-outbox publish`: nobody relays"
+        return Finding("relay", "fail" if late else "warn", text, remedy, values=values)
+    if late:
+        remedy = "see `dsql-outbox status`: a subject is blocked, or the publishers are too slow"
+        return Finding("relay", "warn", text, remedy, values=values)
+    return Finding("relay", "ok", text, values=values)

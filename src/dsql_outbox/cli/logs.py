@@ -1,0 +1,79 @@
+"""Log lines on standard error: for people, or as JSON."""
+
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, Final, Literal
+
+import click
+
+from dsql_outbox.observability import JsonFormatter, visible
+
+from .exit_codes import short_errors
+from .missing_tables import tables_needed
+
+LogFormat = Literal["text", "json"]
+
+_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
+_COMMAND: Final = "dsql_outbox.command"
+
+_LEVELS: Final = {
+    "dsql_outbox": (logging.WARNING, logging.INFO),
+    # Its warnings are about connections that the relay tells of itself.
+    "psycopg.pool": (logging.ERROR, logging.WARNING),
+    _COMMAND: (logging.INFO, logging.INFO),
+}
+"""From which level on a logger is shown, usually and with --verbose."""
+
+
+def announce(text: str) -> None:
+    """Say something of the command itself on standard error: a plain line, or a record in JSON."""
+    logging.getLogger(_COMMAND).info(text)
+
+
+@contextmanager
+def logs_on_stderr(*, verbose: bool, log_format: LogFormat = "text") -> Generator[None]:
+    """Show warnings, those of other libraries too; if `verbose` also what is merely of interest.
+
+    In JSON the error that ends the command is a record too.
+    """
+    handler = _EchoHandler()
+    handler.setFormatter(JsonFormatter() if log_format == "json" else _TextFormatter(_FORMAT))
+    loggers = {logging.getLogger(name): levels[verbose] for name, levels in _LEVELS.items()}
+    before = {logger: logger.level for logger in loggers}
+    logging.getLogger().addHandler(handler)
+    for logger, level in loggers.items():
+        logger.setLevel(level)
+    try:
+        with short_errors(), tables_needed():
+            yield
+    except click.ClickException as error:
+        if log_format == "text":
+            raise
+        logging.getLogger(_COMMAND).error(error.format_message())  # noqa: TRY400 - for users
+        raise click.exceptions.Exit(error.exit_code) from error
+    finally:
+        logging.getLogger().removeHandler(handler)
+        for logger, level in before.items():
+            logger.setLevel(level)
+
+
+class _TextFormatter(logging.Formatter):
+    """Time, level and text; of what the command says itself the text alone."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        own = record.name == _COMMAND
+        return visible(record.getMessage() if own else super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's own name
+        return "\n".join(map(visible, super().formatException(ei).split("\n")))
+
+
+class _EchoHandler(logging.Handler):
+    """Writes to what is standard error now, which a progress bar may have replaced."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            click.echo(self.format(record), err=True)
+        except OSError:
+            self.handleError(record)

@@ -1,0 +1,1 @@
+"""``dsql-outbox publish``: the relay as a daemon or a job."""

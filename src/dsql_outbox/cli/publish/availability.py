@@ -1,0 +1,102 @@
+"""Asking database and broker how they are, every few seconds, beside the relay."""
+
+import math
+from collections.abc import Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import psycopg
+
+from dsql_outbox.cli.reads import read_async
+from dsql_outbox.observability import BacklogAge, Hook, emit
+from dsql_outbox.outbox import AsyncConnection, Database, SinkUnavailable
+from dsql_outbox.schema import statement
+
+from .health import OK, Health
+
+if TYPE_CHECKING:
+    from dsql_outbox.publisher import Sink
+
+EVERY: Final = 5.0  # seconds between two questions
+_LONGEST: Final = 3.0  # seconds that an answer may take
+
+
+class Probe:
+    """Asks, and tells `health` the answers and `hooks` how old the backlog is.
+
+    The database is asked for the age of the oldest message, over a connection
+    of the probe's own: the cheapest statement that needs the tables. The broker
+    is asked by handing its sink no messages, which every sink must take, and
+    answers with `SinkUnavailable` when there is no broker.
+    """
+
+    def __init__(self, database: Database, health: Health, hooks: Sequence[Hook]) -> None:
+        self._database = database
+        self._health = health
+        self._hooks = hooks
+        self._connection: AsyncConnection | None = None
+        self._sink: Sink | None = None
+        self._ask_now = anyio.Event()
+
+    def watch(self, sink: "Sink | None") -> None:
+        """Ask this sink from now on, and at once; None: there is none."""
+        self._sink = sink
+        self._ask_now.set()
+
+    async def run(self) -> None:
+        """Ask until cancelled; whatever goes wrong is an answer."""
+        try:
+            while True:
+                self._ask_now = anyio.Event()
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._ask_database)
+                    group.start_soon(self._ask_broker)
+                with anyio.move_on_after(EVERY):
+                    await self._ask_now.wait()
+        finally:
+            self._hang_up()
+
+    async def _ask_database(self) -> None:
+        try:
+            rows = await self._backlog()
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+            self._health.database = "lacks the outbox tables: run `dsql-outbox schema apply`"
+        except psycopg.errors.InsufficientPrivilege:
+            self._health.database = OK  # it answers; only how old the backlog is stays unknown
+        except Exception:  # noqa: BLE001 - no way to fail may end the relay
+            self._health.database = "cannot be reached"
+        else:
+            self._health.database = OK
+            shard, age = rows[0] if rows else (None, 0.0)
+            emit(self._hooks, BacklogAge(max(0.0, age), shard, math.inf))
+
+    async def _backlog(self) -> Sequence[Sequence[Any]]:
+        if self._connection is None or self._connection.closed:
+            with anyio.fail_after(_LONGEST):
+                self._connection = await self._database.connect_async(timeout=_LONGEST)
+        self._connection.deadline = monotonic() + _LONGEST
+        query = statement("backlog_age", self._database.schema)
+        return await read_async(self._connection, query)
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.drop()
+            self._connection = None
+
+    async def _ask_broker(self) -> None:
+        sink = self._sink
+        if sink is None:
+            self._health.broker = "not connected yet"
+            return
+        try:
+            with anyio.fail_after(_LONGEST):
+                await sink.publish(())
+        except SinkUnavailable:
+            self._health.broker = "cannot be reached"
+        except TimeoutError:
+            self._health.broker = f"gave no answer within {_LONGEST:g} s"
+        except Exception as error:  # noqa: BLE001 - no way to fail may end the relay
+            self._health.broker = f"failed: {type(error).__name__}"
+        else:
+            self._health.broker = OK

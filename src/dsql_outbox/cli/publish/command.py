@@ -1,0 +1,134 @@
+"""``dsql-outbox publish``: the relay as a daemon or a job."""
+
+from typing import Final, Literal
+
+import anyio
+import click
+
+from dsql_outbox.cli.database_options import database_options, open_database
+from dsql_outbox.cli.exit_codes import short_errors
+from dsql_outbox.cli.logs import LogFormat, logs_on_stderr
+from dsql_outbox.cli.missing_tables import tables_needed
+from dsql_outbox.cli.options import log_format_option, option, verbose_option
+from dsql_outbox.cli.telemetry.metering import metering
+from dsql_outbox.cli.telemetry.tracing import tracing
+from dsql_outbox.publisher import PublisherSettings, open_sink
+
+from .daemon import Address, Daemon, address
+from .relay_run import Relaying
+
+_DRAIN: Final = 20.0
+_SERVICE: Final = "dsql-outbox-publish"
+
+
+@click.command(
+    epilog="""\b
+Example:
+  dsql-outbox publish --database postgresql://localhost/shop --sink nats://localhost
+
+\b
+Exit codes:
+  0    stopped by a signal, or the outbox is empty (--until-empty)
+  1    nobody reads stdout: any more, or an error that is none of these
+  2    wrong usage, a missing extra, or --listen has no such address
+  69   the database cannot be reached at the start
+  75   stopped by a signal, but not done within --drain
+  78   the tables are missing: run `dsql-outbox schema apply`
+  130  stopped at once by a second Ctrl-C""",
+)
+@database_options
+@option(
+    "--sink",
+    required=True,
+    metavar="URL",
+    help="Where to: nats://HOST[:PORT], jsonl:FILE or stdout:",
+)
+@option(
+    "--until-empty",
+    is_flag=True,
+    show_default=False,
+    help="End when the outbox is empty, others' shares too. A blocked message stays in it.",
+)
+@option(
+    "--on-dead-letter",
+    type=click.Choice(["release", "block"]),
+    default=PublisherSettings.on_dead_letter,
+    help="What becomes of a message that is given up: move it to the dead letters, "
+    "or let its subject wait for an operator.",
+)
+@option(
+    "--batch-rows",
+    type=click.IntRange(min=1),
+    default=PublisherSettings.batch_rows,
+    help="About how many messages a round reads.",
+)
+@option(
+    "--lease",
+    type=click.FloatRange(min=0.1),
+    default=PublisherSettings.lease,
+    metavar="SECONDS",
+    help="How long a share of the work is leased for; after 1.2 times that, others go on "
+    "with the work of a publisher that died.",
+)
+@option(
+    "--drain",
+    type=click.FloatRange(min=0),
+    default=_DRAIN,
+    metavar="SECONDS",
+    help="How long the round in hand may take after SIGTERM or Ctrl-C.",
+)
+@option(
+    "--listen",
+    type=address,
+    metavar="HOST:PORT",
+    show_default=False,
+    help="Serve /healthz, /readyz and /metrics there, by HTTP without a password.",
+)
+@log_format_option
+@verbose_option
+@short_errors()
+@tables_needed()
+def publish(  # noqa: PLR0913 - one parameter a flag
+    *,
+    database: str | None,
+    schema: str,
+    sink: str,
+    until_empty: bool,
+    on_dead_letter: Literal["release", "block"],
+    batch_rows: int,
+    lease: float,
+    drain: float,
+    listen: Address | None,
+    log_format: LogFormat,
+    verbose: bool,
+) -> None:
+    """Relay stored events to a broker, in order per subject, at least once.
+
+    Run as many as you like: they share the work, and take over from each other.
+
+    Runs until SIGTERM or Ctrl-C, then finishes the round in hand, for --drain
+    seconds at most; a second Ctrl-C stops at once. Nothing is lost either way:
+    what was not acknowledged stays in the outbox.
+
+    A broker that cannot be reached is waited for, at the start as well as later
+    and with --until-empty too; a warning says so every few seconds.
+    """
+    open_sink(sink)  # opens nothing yet, but refuses an unknown kind before anything else happens
+    settings = PublisherSettings(
+        batch_rows=batch_rows,
+        on_dead_letter=on_dead_letter,
+        lease=lease,
+        renew=lease * 0.3,
+        margin=lease * 0.1,
+        grace=lease * 0.2,
+        drain=drain + lease,  # the command's own limit comes first, and tells by its exit code
+    )
+    with (
+        logs_on_stderr(verbose=verbose, log_format=log_format),
+        open_database(database, schema) as found,
+        tracing(_SERVICE),
+        metering(_SERVICE, prometheus=listen is not None) as meters,
+    ):
+        relaying = Relaying(found, sink, settings, until_empty=until_empty, hooks=meters.hooks)
+        code = anyio.run(Daemon(relaying, meters, listen=listen, drain=drain).run)
+    raise click.exceptions.Exit(code)

@@ -1,0 +1,95 @@
+"""The relay with what a supervisor needs: signals with a time limit, probes, metrics."""
+
+import signal
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Final, NamedTuple
+
+import click
+import msgspec
+
+from dsql_outbox.cli.exit_codes import FAILED, OVERDUE
+from dsql_outbox.cli.logs import announce
+from dsql_outbox.cli.signals import Interruption
+from dsql_outbox.cli.telemetry.metering import Metering
+
+from .http_server import Answer, Routes, serving
+from .relay_run import Relaying
+
+_LAST_PORT: Final = 65535
+_AT_ONCE: Final = 128 + signal.SIGINT
+_PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Address(NamedTuple):
+    """Where to listen."""
+
+    host: str
+    port: int
+
+
+def address(text: str) -> Address:
+    """``HOST:PORT``, with brackets around an IPv6 address; else raises `click.BadParameter`."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > _LAST_PORT:
+        raise click.BadParameter(f"{text!r} is not HOST:PORT, as 127.0.0.1:9464 or [::1]:9464")
+    return Address(host, int(port))
+
+
+class Daemon:
+    """One run, and the exit code that tells how it ended."""
+
+    def __init__(
+        self, relaying: Relaying, metering: Metering, *, listen: Address | None, drain: float
+    ) -> None:
+        self._relaying = relaying
+        self._metering = metering
+        self._listen = listen
+        self._drain = drain
+        self._interruption = Interruption(relaying.stop, limit=drain)
+
+    async def run(self) -> int:
+        """Relay until told to end; raises what `Relaying.run` raises, and for `listen`."""
+        probes = [self._relaying.probe.run] if self._listen or self._metering.hooks else []
+        await self._interruption.run(self._relay, *probes)
+        if self._interruption.at_once:
+            return _AT_ONCE
+        if self._interruption.overdue:
+            announce(f"not done after {self._drain:g} s: what is left stays in the outbox")
+            return OVERDUE
+        return FAILED if self._relaying.nobody_reads else 0
+
+    async def _relay(self) -> None:
+        async with self._served():
+            await self._relaying.run()
+
+    @asynccontextmanager
+    async def _served(self) -> AsyncGenerator[None]:
+        if self._listen is None:
+            yield
+            return
+        async with serving(*self._listen, self._routes()) as url:
+            announce(f"listening on {url}: /healthz /readyz /metrics")
+            yield
+
+    def _routes(self) -> Routes:
+        routes: Routes = {"/healthz": self._healthz, "/readyz": self._readyz}
+        exposition = self._metering.exposition
+        if exposition is None:
+            return routes
+        return {**routes, "/metrics": lambda: Answer(HTTPStatus.OK, exposition(), _PROMETHEUS)}
+
+    def _healthz(self) -> Answer:
+        found = self._relaying.health.alive()
+        return _answer(found, good=found.alive)
+
+    def _readyz(self) -> Answer:
+        found = self._relaying.health.ready()
+        return _answer(found, good=found.ready)
+
+
+def _answer(found: msgspec.Struct, *, good: bool) -> Answer:
+    status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
+    return Answer(status, msgspec.json.encode(found) + b"\n")

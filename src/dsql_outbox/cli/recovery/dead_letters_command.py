@@ -1,0 +1,247 @@
+"""``dsql-outbox dead-letters``: the messages that were given up."""
+
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import anyio
+import click
+
+from dsql_outbox.cli.database_options import database_options, open_database
+from dsql_outbox.cli.exit_codes import FAILED, short_errors
+from dsql_outbox.cli.filters import (
+    all_option,
+    confirm,
+    dry_run_option,
+    id_option,
+    instant_option,
+    json_option,
+    require_choice,
+    subject_option,
+    yes_option,
+)
+from dsql_outbox.cli.missing_tables import tables_needed
+from dsql_outbox.cli.output import aligned, counted, json_line, say
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import MAX_REPLAYED, DeadLetter, DeadLetters, LetterFilter
+
+from .dead_letter_cells import LETTER_HEADER, letter_cells, letter_fields
+from .replay_options import Telling, replay_options
+
+_SHOWN: Final = 100
+_COUNTED: Final = 1_000
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """List, show, replay or drop the messages that were given up."""
+
+
+def _filters(command: _Command) -> _Command:
+    """Options whose parameters are the fields of a `LetterFilter`."""
+    options = (
+        id_option,
+        subject_option("--key", "The subject, as in Loan/LOAN-7."),
+        click.option("--topic", metavar="TOPIC", help="The topic, exactly."),
+        click.option("--error", metavar="TEXT", help="A part of the error, in any case."),
+        instant_option("--since", "Died then or later; ISO 8601."),
+        instant_option("--until", "Died before then; ISO 8601."),
+    )
+    for add in reversed(options):
+        command = add(command)
+    return command
+
+
+def _limit(default: int | None, most: int | None = None) -> Callable[[_Command], _Command]:
+    return click.option(
+        "--limit",
+        type=click.IntRange(min=1, max=most),
+        default=default,
+        show_default=default is not None,
+        metavar="N",
+        help="At most so many.",
+    )
+
+
+@dead_letters.command("list")
+@_filters
+@_limit(_SHOWN)
+@click.option("--payload", is_flag=True, help="With the event's text; needs --json.")
+@json_option
+@database_options
+@short_errors()
+@tables_needed()
+def list_(
+    *, limit: int, payload: bool, as_json: bool, database: str | None, schema: str, **filters: Any
+) -> None:
+    """List dead letters, in order of event id.
+
+    With --json each line is an object; --payload adds the event's exact text,
+    which is shown only when asked for.
+    """
+    if payload and not as_json:
+        raise click.UsageError("--payload needs --json; or use `dsql-outbox dead-letters show`")
+    with open_database(database, schema) as found:
+        anyio.run(_list, found, LetterFilter(**filters), limit, payload, as_json)
+
+
+async def _list(
+    database: Database, which: LetterFilter, limit: int, payload: bool, as_json: bool
+) -> None:
+    lines: list[tuple[str, ...]] = [LETTER_HEADER]
+    count = 0
+    async with DeadLetters(database) as tool, aclosing(tool.find(which, payload=payload)) as found:
+        async for letter in found:
+            if count == limit:
+                say(f"there are more: narrow it, or raise --limit {limit}", err=True)
+                break
+            count += 1
+            if as_json:
+                json_line(letter)
+            else:
+                lines.append(letter_cells(letter))
+    if not as_json:
+        aligned(lines) if count else say("no dead letters")
+
+
+@dead_letters.command()
+@click.argument("event_id", type=click.UUID)
+@click.option("--payload", is_flag=True, help="With the event's text.")
+@json_option
+@database_options
+@short_errors()
+@tables_needed()
+def show(
+    *, event_id: UUID, payload: bool, as_json: bool, database: str | None, schema: str
+) -> None:
+    """Show all that is known of one dead letter.
+
+    An event that died more than once has several; exit code 1 if it has none.
+    """
+    with open_database(database, schema) as found:
+        letters = anyio.run(_gather, found, LetterFilter(event_ids=(event_id,)), payload)
+    if not letters:
+        raise click.ClickException(f"no dead letter has the event id {event_id}")
+    for n, letter in enumerate(letters):
+        if n and not as_json:
+            say()
+        json_line(letter) if as_json else aligned(letter_fields(letter))
+
+
+async def _gather(database: Database, which: LetterFilter, payload: bool) -> list[DeadLetter]:
+    async with DeadLetters(database) as tool:
+        return [letter async for letter in tool.find(which, payload=payload)]
+
+
+@dead_letters.command()
+@_filters
+@all_option
+@_limit(MAX_REPLAYED, MAX_REPLAYED)
+@replay_options
+@database_options
+@short_errors()
+@tables_needed()
+def replay(  # noqa: PLR0913 - one parameter a flag
+    *,
+    every: bool,
+    limit: int,
+    reason: str,
+    rate: float | None,
+    dry_run: bool,
+    as_json: bool,
+    database: str | None,
+    schema: str,
+    **filters: Any,
+) -> None:
+    """Put dead letters back into the outbox, to be relayed again.
+
+    Each leaves the dead letters in the same transaction. The messages are the
+    same, with a header "replay", and a dedupe id of their own; those of one
+    subject go in its order. See also `dsql-outbox replay`.
+
+    Exit code 1 if an --id has no dead letter, or was left alone since its event
+    waits in the outbox already.
+    """
+    which = LetterFilter(**filters)
+    require_choice("all dead letters", filtered=which != LetterFilter(), every=every)
+
+    async def run(found: Database) -> None:
+        async with DeadLetters(found) as tool:
+            told = tool.replay(which, reason=reason, rate=rate, limit=limit, dry_run=dry_run)
+            await telling.all(told)
+
+    telling = Telling(as_json=as_json)
+    with open_database(database, schema) as found, telling.summed():
+        anyio.run(run, found)
+    if telling.total == limit:
+        say(f"--limit {limit} is reached: there may be more", err=True)
+    unknown = max(0, len(set(which.event_ids)) - telling.total)
+    if unknown:
+        say(f"{unknown} of the ids: no such dead letter", err=True)
+    if which.event_ids and (telling.left_alone or unknown):
+        raise click.exceptions.Exit(FAILED)
+
+
+@dead_letters.command()
+@_filters
+@all_option
+@_limit(None)
+@dry_run_option
+@json_option
+@yes_option
+@database_options
+@short_errors()
+@tables_needed()
+def drop(  # noqa: PLR0913 - one parameter a flag
+    *,
+    every: bool,
+    limit: int | None,
+    dry_run: bool,
+    as_json: bool,
+    yes: bool,
+    database: str | None,
+    schema: str,
+    **filters: Any,
+) -> None:
+    """Delete dead letters for good. The events stay stored and can be replayed.
+
+    Asks first, and tells of each that is gone.
+    """
+    which = LetterFilter(**filters)
+    require_choice("all dead letters", filtered=which != LetterFilter(), every=every)
+    with open_database(database, schema) as found:
+        if not dry_run:
+            confirm(anyio.run(_question, found, which, limit), yes=yes)
+        count = anyio.run(_drop, found, which, limit, dry_run, as_json)
+    would = "would be " if dry_run else ""
+    say(f"{counted(count, 'dead letter')} {would}dropped", err=True)
+
+
+async def _question(database: Database, which: LetterFilter, limit: int | None) -> str:
+    count = 0
+    async with (
+        DeadLetters(database) as tool,
+        aclosing(tool.drop(which, limit=limit, dry_run=True)) as found,
+    ):
+        async for _ in found:
+            count += 1
+            if count > _COUNTED:
+                return f"Drop more than {_COUNTED:,} dead letters for good?"
+    return f"Drop {counted(count, 'dead letter')} for good?"
+
+
+async def _drop(
+    database: Database, which: LetterFilter, limit: int | None, dry_run: bool, as_json: bool
+) -> int:
+    count = 0
+    async with (
+        DeadLetters(database) as tool,
+        aclosing(tool.drop(which, limit=limit, dry_run=dry_run)) as dropped,
+    ):
+        async for letter in dropped:
+            count += 1
+            json_line(letter) if as_json else say("  ".join(letter_cells(letter)))
+    return count

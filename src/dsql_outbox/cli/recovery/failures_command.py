@@ -1,0 +1,124 @@
+"""``dsql-outbox failures``: the messages that failed and hold their subject."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import anyio
+import click
+
+from dsql_outbox.cli.database_options import database_options, open_database
+from dsql_outbox.cli.exit_codes import FAILED, short_errors
+from dsql_outbox.cli.filters import (
+    all_option,
+    dry_run_option,
+    id_option,
+    json_option,
+    require_choice,
+    subject_option,
+)
+from dsql_outbox.cli.missing_tables import tables_needed
+from dsql_outbox.cli.output import counted, json_line, one_line, say
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import Failure, FailureFilter, Failures
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+_Work = Callable[[Failures, FailureFilter], AsyncGenerator[Failure]]
+
+
+@click.group()
+def failures() -> None:
+    """List, retry or give up the messages that wait after a failure.
+
+    Such a message holds the later ones of its subject. A blocked one, which
+    `publish --on-dead-letter block` leaves in the outbox, waits for one of these.
+    """
+
+
+def _filters(command: _Command) -> _Command:
+    blocked = click.option("--blocked", is_flag=True, help="Only those that wait for an operator.")
+    return id_option(subject_option("--key", "The subject, as in Loan/LOAN-7.")(blocked(command)))
+
+
+@failures.command("list")
+@_filters
+@json_option
+@database_options
+@short_errors()
+@tables_needed()
+def list_(*, as_json: bool, database: str | None, schema: str, **filters: Any) -> None:
+    """List failed messages: when each is tried again, and why it failed."""
+    with open_database(database, schema) as found:
+        count = anyio.run(_tell, found, Failures.find, FailureFilter(**filters), as_json)
+    if not count and not as_json:
+        say("no failures")
+
+
+@failures.command()
+@_filters
+@all_option
+@dry_run_option
+@json_option
+@database_options
+@short_errors()
+@tables_needed()
+def retry(**options: Any) -> None:
+    """Forget that messages failed: they are tried anew.
+
+    Each has all its attempts before it again.
+    """
+    _act(Failures.retry, "will be tried anew", "would be tried anew", **options)
+
+
+@failures.command()
+@_filters
+@all_option
+@dry_run_option
+@json_option
+@database_options
+@short_errors()
+@tables_needed()
+def bury(**options: Any) -> None:
+    """Give failed messages up: move them to the dead letters.
+
+    Their subjects go on without them.
+    """
+    _act(Failures.bury, "moved to the dead letters", "would be moved there", **options)
+
+
+def _act(  # noqa: PLR0913 - one parameter a flag
+    work: _Work,
+    done: str,
+    planned: str,
+    *,
+    every: bool,
+    dry_run: bool,
+    as_json: bool,
+    database: str | None,
+    schema: str,
+    **filters: Any,
+) -> None:
+    which = FailureFilter(**filters)
+    require_choice("all failures", filtered=which != FailureFilter(), every=every)
+    with open_database(database, schema) as found:
+        count = anyio.run(_tell, found, Failures.find if dry_run else work, which, as_json)
+    say(f"{counted(count, 'message')} {planned if dry_run else done}", err=True)
+    if count < len(set(which.event_ids)):
+        raise click.exceptions.Exit(FAILED)
+
+
+async def _tell(database: Database, work: _Work, which: FailureFilter, as_json: bool) -> int:
+    count = 0
+    async with Failures(database) as tool, aclosing(work(tool, which)) as found:
+        async for failure in found:
+            count += 1
+            json_line(failure) if as_json else say(_line(failure))
+    return count
+
+
+def _line(failure: Failure) -> str:
+    at = failure.retry_at
+    until = "blocked" if at is None else f"until {at.isoformat(sep=' ', timespec='seconds')}"
+    attempts = counted(failure.attempts, "attempt")
+    error = one_line(failure.error)
+    return "  ".join((str(failure.event_id), until, attempts, failure.subject, error))

@@ -1,0 +1,1 @@
+"""``dsql-outbox schema``: create, plan, check and grant."""

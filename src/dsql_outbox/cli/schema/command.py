@@ -1,0 +1,155 @@
+"""``dsql-outbox schema``: create, print, plan or check the tables, and grant rights to them."""
+
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from typing import TypeVar
+
+import click
+
+from dsql_outbox.cli.database_options import database_options, open_bare_database, schema_option
+from dsql_outbox.cli.exit_codes import FAILED, short_errors
+from dsql_outbox.cli.missing_tables import tables_needed
+from dsql_outbox.cli.output import json_line, say, say_all
+from dsql_outbox.outbox import DEFAULT_SHARDS
+from dsql_outbox.schema import Drift, Granted, Roles, Step, ddl
+from dsql_outbox.schema import apply as apply_schema
+from dsql_outbox.schema import check as check_schema
+from dsql_outbox.schema import grant as grant_rights
+from dsql_outbox.schema import plan as plan_schema
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+_shards_option = click.option(
+    "--shards", type=int, help="How many shards there must be; they can only grow."
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _roles_options(command: _Command) -> _Command:
+    """Add --writer, --publisher and --operator, parameters of the same names."""
+    for duty in ("operator", "publisher", "writer"):
+        help_ = f"The database role of the {duty}."
+        command = click.option(f"--{duty}", metavar="ROLE", help=help_)(command)
+    return command
+
+
+@click.group()
+def schema() -> None:
+    """Create, print, plan or check the tables, and grant rights to them."""
+
+
+@schema.command()
+@database_options
+@_shards_option
+@click.option(
+    "--after-deploy",
+    is_flag=True,
+    help="Apply what must wait until no older version runs any more.",
+)
+@short_errors()
+def apply(database: str | None, schema: str, shards: int | None, *, after_deploy: bool) -> None:
+    """Create the tables, or bring them up to this version.
+
+    Safe to run again, and in several places at once. Run it before new code is
+    deployed; and, when it says that migrations wait, with --after-deploy when
+    no older code runs any more.
+    """
+    with open_bare_database(database, schema) as found:
+        done = apply_schema(found, shards=shards, deploy="after" if after_deploy else "before")
+    for label in done.applied:
+        say(f"applied {label}")
+    for label, command in done.waiting.items():
+        say(f"waiting {label}: for {command}")
+    state = f"{len(done.waiting)} waiting" if done.waiting else "up to date"
+    say(f"schema {done.schema}: {done.migrations} migrations, {done.shards} shards, {state}")
+
+
+@schema.command("print")
+@schema_option
+@click.option("--shards", type=int, default=DEFAULT_SHARDS, show_default=True)
+@short_errors()
+def print_(schema: str, shards: int) -> None:
+    """Print the SQL that `apply` runs on an empty database."""
+    click.echo(ddl(schema, shards), nl=False)  # to be run: not a character is changed
+
+
+@schema.command()
+@database_options
+@_shards_option
+@_json_option
+@short_errors()
+def plan(database: str | None, schema: str, shards: int | None, *, as_json: bool) -> None:
+    """Print what `apply` would do, as SQL.
+
+    Nothing is done. Each statement is a transaction of its own.
+    """
+    with open_bare_database(database, schema) as found:
+        steps = plan_schema(found, shards=shards)
+    json_line(steps) if as_json else say_all(_script(schema, steps))
+
+
+@schema.command()
+@database_options
+@_roles_options
+@_json_option
+@short_errors()
+def check(database: str | None, schema: str, *, as_json: bool, **roles: str | None) -> None:
+    """Tell how the database differs from what is needed.
+
+    Exit code 1 if it does; each line ends with the command that mends it. With
+    roles named, tells also which rights they lack, and which they have and do
+    not need.
+    """
+    with open_bare_database(database, schema) as found:
+        drifts = check_schema(found, Roles(**roles))
+    json_line(drifts) if as_json else say_all(_lines(schema, drifts))
+    if drifts:
+        raise click.exceptions.Exit(FAILED)
+
+
+@schema.command()
+@database_options
+@_roles_options
+@click.option("--dry-run", is_flag=True, help="Print the statements, and run none.")
+@_json_option
+@short_errors()
+@tables_needed()
+def grant(
+    database: str | None, schema: str, *, dry_run: bool, as_json: bool, **roles: str | None
+) -> None:
+    """Grant roles what they need, and no more.
+
+    Prints the statements. The roles must exist; one may have several duties. Safe to run again, and
+    needed again after an upgrade. On Aurora DSQL it also prints the statements
+    that let IAM roles connect, for the cluster's owner to complete and run.
+    """
+    with open_bare_database(database, schema) as found:
+        done = grant_rights(found, Roles(**roles), dry_run=dry_run)
+    json_line(done) if as_json else say_all(_granted(done))
+
+
+def _lines(schema: str, drifts: list[Drift]) -> list[str]:
+    return [drift.text for drift in drifts] or [f"schema {schema}: no difference"]
+
+
+def _script(schema: str, steps: list[Step]) -> Iterator[str]:
+    """The steps as SQL, with what is no SQL in comments."""
+    if not steps:
+        yield f"-- schema {schema}: nothing to do"
+    for (command, deploy), group in groupby(steps, key=lambda step: (step.command, step.deploy)):
+        when = "before the deploy" if deploy == "before" else "after the deploy"
+        yield f"-- {when}, by {command}"
+        for step in group:
+            yield f"\n-- {step.name}" + (f", {step.note}" if step.note else "")
+            yield from (f"{text};" for text in step.statements)
+        yield ""
+
+
+def _granted(done: Granted) -> Iterator[str]:
+    yield from (f"{text};" for text in done.statements)
+    if done.iam:
+        yield "-- For the cluster's owner to complete and to run, not run here:"
+        yield from (f"-- {text};" for text in done.iam)
+    count = len(done.statements)
+    ran = "none of them run" if done.dry_run else "all run"
+    yield f"-- schema {done.schema}: {count} statements, {ran}"

@@ -1,0 +1,1 @@
+"""``dsql-outbox status``: what waits, what failed, and who relays."""

@@ -1,0 +1,185 @@
+"""What `status` reads: a few statements, each cheap however much waits."""
+
+import math
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+import psycopg
+
+from dsql_outbox.cli.exit_codes import is_outage
+from dsql_outbox.cli.missing_tables import schema_error
+from dsql_outbox.cli.reads import read
+from dsql_outbox.outbox import Connection, Database
+from dsql_outbox.publisher import is_alive
+from dsql_outbox.schema import statement
+
+_LIMIT: Final = 1_000
+_SHOWN: Final = 5
+_PUBLISHERS: Final = 100
+
+
+_NO_LEASE: Final = "the shard has no lease row; see dsql-outbox schema check"
+_NO_POSITION: Final = "the position is below 1; the shard's publisher makes it a dead letter"
+
+
+class Bounded(msgspec.Struct, frozen=True):
+    """A number of rows; with `more`, there are more than that."""
+
+    count: int
+    more: bool
+
+
+class FailedMessage(msgspec.Struct, frozen=True, rename="camel"):
+    """A message that waits after a failure; `retry_seconds` is None if it is blocked."""
+
+    event_id: UUID
+    shard: int
+    position: int
+    attempts: int
+    retry_seconds: float | None
+    error: str
+
+
+class Failures(msgspec.Struct, frozen=True):
+    """All failed messages, and those of them with the most attempts."""
+
+    count: int
+    more: bool
+    blocked: int
+    worst: tuple[FailedMessage, ...]
+
+
+class Shard(msgspec.Struct, frozen=True, rename="camel"):
+    """One shard; `oldest_seconds` is None when nothing waits, `owner` when nobody relays it."""
+
+    shard: int
+    oldest_seconds: float | None
+    owner: str | None
+    epoch: int
+    lease_seconds: float | None
+
+
+class Seen(msgspec.Struct, frozen=True, rename="camel"):
+    """A publisher that announced itself, `seen_seconds` ago; alive if within one lease.
+
+    `lease_seconds` is how long its leases last, None if it has not written that.
+    """
+
+    owner: str
+    alive: bool
+    seen_seconds: float
+    lease_seconds: float | None
+
+
+class Stranded(msgspec.Struct, frozen=True, rename="camel"):
+    """Messages that no publisher can relay as they are, and why.
+
+    `position` is that of the first of them, None if all messages of the shard are meant.
+    """
+
+    shard: int
+    position: int | None
+    reason: str
+
+
+class Counters(NamedTuple):
+    """Rows that were ever put into the outbox and taken out of it."""
+
+    put: int
+    taken: int
+
+
+class Status(msgspec.Struct, frozen=True, rename="camel"):
+    """The outbox as it is now; all times are seconds on the database's clock."""
+
+    schema: str
+    waiting: Bounded
+    oldest_seconds: float | None
+    failures: Failures
+    dead_letters: Bounded
+    shards: tuple[Shard, ...]
+    publishers: tuple[Seen, ...]
+    stranded: tuple[Stranded, ...]
+
+
+def read_status(database: Database) -> Status:
+    """Read the outbox.
+
+    Raises `SchemaError` if the tables are missing, else the driver's errors.
+    """
+    with database.connect() as connection, schema_error(database.schema):
+        return _read(connection, database.schema)
+
+
+def read_status_and_counters(database: Database, timeout: float) -> tuple[Status, Counters | None]:
+    """The same, and what makes rates, if this database knows it; `timeout` is for connecting."""
+    with database.connect(timeout=timeout) as connection, schema_error(database.schema):
+        connection.deadline = monotonic() + timeout
+        return _read(connection, database.schema), _counters(connection, database.schema)
+
+
+def _read(connection: Connection, schema: str) -> Status:
+    def rows(name: str, **literals: int) -> Sequence[Sequence[Any]]:
+        return read(connection, statement(name, schema, **literals))
+
+    found = rows("status_shards")
+    shards = tuple(map(_shard, found))
+    ages = [shard.oldest_seconds for shard in shards if shard.oldest_seconds is not None]
+    return Status(
+        schema=schema,
+        waiting=_bounded(rows("status_waiting", limit=_LIMIT)[0][0]),
+        oldest_seconds=max(ages, default=None),
+        failures=_failures(rows("status_failures", limit=_LIMIT, shown=_SHOWN)),
+        dead_letters=_bounded(rows("status_dead", limit=_LIMIT)[0][0]),
+        shards=shards,
+        publishers=tuple(map(_seen, rows("status_publishers", shown=_PUBLISHERS))),
+        stranded=(
+            *(Stranded(shard, None, _NO_LEASE) for (shard,) in rows("shards_orphaned")),
+            *(Stranded(row[0], row[5], _NO_POSITION) for row in found if _is_below_1(row[5])),
+        ),
+    )
+
+
+def _is_below_1(position: int | None) -> bool:
+    return position is not None and position < 1
+
+
+def _counters(connection: Connection, schema: str) -> Counters | None:
+    try:
+        (row,) = read(connection, statement("status_counters", schema))
+    except psycopg.Error as error:
+        if is_outage(error):
+            raise
+        return None
+    return Counters(*row)
+
+
+def _seen(row: Sequence[Any]) -> Seen:
+    owner, seconds, lease = row
+    return Seen(owner, is_alive(seconds, lease), round(seconds, 3), lease)
+
+
+def _shard(row: Sequence[Any]) -> Shard:
+    shard, owner, epoch, lease, age, _ = row
+    return Shard(shard, _seconds(age), owner, epoch, _seconds(lease))
+
+
+def _failures(rows: Sequence[Sequence[Any]]) -> Failures:
+    counted = _bounded(rows[0][6] if rows else 0)
+    worst = tuple(
+        FailedMessage(event_id, shard, position, attempts, _seconds(seconds), error)
+        for event_id, shard, position, attempts, error, seconds, _, _ in rows
+    )
+    return Failures(counted.count, counted.more, rows[0][7] if rows else 0, worst)
+
+
+def _bounded(found: int) -> Bounded:
+    return Bounded(min(found, _LIMIT), more=found > _LIMIT)
+
+
+def _seconds(found: float | None) -> float | None:
+    """To the millisecond; None for never."""
+    return None if found is None or math.isinf(found) else round(found, 3)

@@ -1,0 +1,75 @@
+"""``dsql-outbox status``: what waits, what failed, and who relays."""
+
+import sys
+
+import click
+
+from dsql_outbox.cli.database_options import database_options, open_database
+from dsql_outbox.cli.exit_codes import short_errors
+from dsql_outbox.cli.missing_tables import tables_needed
+from dsql_outbox.cli.options import option
+from dsql_outbox.cli.output import json_line, say_all
+
+from .backlog import read_status
+from .live_view import watch
+from .tables import plain, rich, tables_of
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  dsql-outbox status --database postgresql://localhost/shop
+  dsql-outbox status --watch --interval 5
+
+\b
+Exit codes: 0 when it could be read, 2 wrong usage, 69 the database cannot be
+reached, 78 the tables are missing. With --watch 0 after Ctrl-C or SIGTERM.""",
+)
+@database_options
+@option("--json", "as_json", is_flag=True, show_default=False, help="Print one JSON object.")
+@option(
+    "--watch",
+    "watched",
+    is_flag=True,
+    show_default=False,
+    help="Go on: a live view, or a line each time if this is no terminal; with --json an object.",
+)
+@option(
+    "--interval",
+    type=click.FloatRange(min=0, min_open=True),
+    default=2.0,
+    metavar="SECONDS",
+    help="How long to wait between two looks of --watch.",
+)
+@short_errors()
+@tables_needed()
+def status(
+    *, database: str | None, schema: str, as_json: bool, watched: bool, interval: float
+) -> None:
+    """Show what waits, what failed and who relays.
+
+    Reads the database alone, so it works with no publisher running. It is cheap
+    however much waits: nothing is counted above 1000.
+
+    With --watch it also shows rates, by the statistics that PostgreSQL keeps;
+    they are some seconds late, and unknown on Aurora DSQL. A database that
+    cannot be reached is waited for.
+    """
+    with open_database(database, schema) as found:
+        if watched:
+            watch(found, interval, as_json=as_json)
+            return
+        now = read_status(found)
+    if as_json:
+        json_line(now)
+    elif sys.stdout.isatty():
+        from rich.console import Console  # noqa: PLC0415 - 60 ms, for terminals only
+
+        for table in tables_of(now):
+            Console().print(rich(table), end="\n\n")
+    else:
+        say_all(
+            line
+            for n, table in enumerate(tables_of(now))
+            for line in ([""] * (n > 0) + plain(table))
+        )

@@ -1,0 +1,169 @@
+"""``status --watch``: the same again and again, with rates."""
+
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import psycopg
+
+from dsql_outbox.cli.exit_codes import is_outage
+from dsql_outbox.cli.output import json_line, say
+from dsql_outbox.observability import visible
+from dsql_outbox.outbox import Database, told
+
+from .backlog import Counters, Status, read_status_and_counters
+from .tables import count_of, rich, tables_of
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_LONGEST: Final = 5.0  # seconds that the database may take for a look
+_UNKNOWN: Final = "unknown"
+_WINDOW: Final = 5  # looks that rates are taken over: PostgreSQL's numbers come in lumps
+
+
+class Rates(msgspec.Struct, frozen=True, rename="camel"):
+    """Rows a second, put into the outbox and taken out of it."""
+
+    in_per_second: float
+    out_per_second: float
+
+
+class Look(msgspec.Struct, frozen=True, rename="camel"):
+    """One look. `rates` is None if unknown, `status` if the database cannot be reached.
+
+    `breaker` is ``closed``, or ``open`` if a publisher that owns shards has withdrawn:
+    its broker cannot be reached, or it is stopping. ``unknown``: nobody relays.
+    """
+
+    at: str
+    unreachable: str | None = None
+    rates: Rates | None = None
+    breaker: str = _UNKNOWN
+    status: Status | None = None
+
+
+class Meter:
+    """Rates out of counters."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, Counters]] = deque(maxlen=_WINDOW)
+
+    def rates(self, counters: Counters | None, now: float) -> Rates | None:
+        """The rates since some looks ago; None if not known, or not yet."""
+        if counters is None or self._went_back(counters):
+            self._seen.clear()
+        if counters is None:
+            return None
+        self._seen.append((now, counters))
+        since, first = self._seen[0]
+        if now <= since:
+            return None
+        put, taken = counters.put - first.put, counters.taken - first.taken
+        return Rates(round(put / (now - since), 1), round(taken / (now - since), 1))
+
+    def _went_back(self, counters: Counters) -> bool:
+        """Whether the statistics began anew, as after a crash of the database."""
+        if not self._seen:
+            return False
+        _, last = self._seen[-1]
+        return counters.put < last.put or counters.taken < last.taken
+
+
+def watch(database: Database, interval: float, *, as_json: bool) -> None:
+    """Look every `interval` seconds until Ctrl-C or SIGTERM.
+
+    Raises `SchemaError` if the tables are missing, and the driver's errors,
+    except those of a database that cannot be reached: it says so and goes on.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    meter = Meter()
+    with suppress(KeyboardInterrupt), _display(as_json=as_json) as show:
+        while True:
+            began = monotonic()
+            show(_look(database, meter))
+            sleep(max(0.0, began + interval - monotonic()))
+
+
+def _look(database: Database, meter: Meter) -> Look:
+    at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    try:
+        status, counters = read_status_and_counters(database, _LONGEST)
+    except psycopg.Error as error:
+        if not is_outage(error):
+            raise
+        return Look(at, unreachable=told(error))
+    rates = meter.rates(counters, monotonic())
+    return Look(at, rates=rates, breaker=_breaker(status), status=status)
+
+
+def _breaker(now: Status) -> str:
+    """Who cannot reach its broker takes back that it is able, and keeps its leases for a while."""
+    owners = {s.owner for s in now.shards if s.owner is not None and (s.lease_seconds or 0) > 0}
+    if not owners:
+        return _UNKNOWN
+    return "closed" if owners <= {seen.owner for seen in now.publishers} else "open"
+
+
+@contextmanager
+def _display(*, as_json: bool) -> Generator[Callable[[Look], None]]:
+    if as_json:
+        yield json_line
+    elif not sys.stdout.isatty():
+        yield lambda look: say(_line(look))
+    else:
+        from rich.live import Live  # noqa: PLC0415 - 60 ms, for terminals only
+
+        with Live(auto_refresh=False) as live:
+            yield lambda look: live.update(_view(look), refresh=True)
+
+
+def _line(look: Look) -> str:
+    now = look.status
+    if now is None:
+        return f"at={look.at} unreachable: {look.unreachable}"
+    oldest, rates = now.oldest_seconds, look.rates
+    parts = {
+        "at": look.at,
+        "waiting": count_of(now.waiting.count, more=now.waiting.more),
+        "oldest_s": "-" if oldest is None else f"{oldest:.1f}",
+        "in_per_s": rates.in_per_second if rates else _UNKNOWN,
+        "out_per_s": rates.out_per_second if rates else _UNKNOWN,
+        "failing": count_of(now.failures.count, more=now.failures.more),
+        "blocked": now.failures.blocked,
+        "dead": count_of(now.dead_letters.count, more=now.dead_letters.more),
+        "stranded": len(now.stranded),
+        "shards": len(now.shards),
+        "leased": sum((shard.lease_seconds or 0) > 0 for shard in now.shards),
+        "publishers": sum(seen.alive for seen in now.publishers),
+        "breaker": look.breaker,
+    }
+    return " ".join(f"{name}={value}" for name, value in parts.items())
+
+
+def _view(look: Look) -> "RenderableType":
+    from rich.console import Group  # noqa: PLC0415 - for terminals only
+    from rich.padding import Padding  # noqa: PLC0415 - for terminals only
+    from rich.text import Text  # noqa: PLC0415 - for terminals only
+
+    when = Text(f"{look.at}  Ctrl-C ends\n", style="dim")
+    if look.status is None:
+        return Group(
+            when,
+            Text(f"the database cannot be reached: {visible(look.unreachable or '')}", "bold red"),
+        )
+    rates = look.rates
+    moving = (
+        f"{rates.in_per_second:,.1f} rows/s in, {rates.out_per_second:,.1f} out"
+        if rates
+        else _UNKNOWN
+    )
+    more = ("rates", moving), ("breaker", look.breaker)
+    tables = map(rich, tables_of(look.status, *more))
+    return Group(when, *(Padding(table, (0, 0, 1, 0)) for table in tables))

@@ -1,0 +1,128 @@
+"""A status as tables: what waits, what failed, and who relays."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from dsql_outbox.observability import visible
+
+from .backlog import Failures, Seen, Shard, Status
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+_MINUTE: Final = 60
+_HOUR: Final = 60 * _MINUTE
+_DAY: Final = 24 * _HOUR
+
+
+class Table(NamedTuple):
+    """Texts, all rows as long as the header."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def tables_of(now: Status, *more: tuple[str, str]) -> list[Table]:
+    """The summary, with `more` lines in it, then what there is to tell about single things."""
+    tables = [Table(("outbox", f"schema {now.schema}"), [*_summary(now), *more])]
+    if now.publishers:
+        tables.append(
+            Table(("publisher", "alive", "seen"), list(map(_publisher_row, now.publishers)))
+        )
+    shards = [_shard_row(shard) for shard in now.shards if _has_news(shard)]
+    if shards:
+        tables.append(Table(("shard", "oldest", "leased by", "lease ends in"), shards))
+    if now.stranded:
+        rows = [(str(s.shard), _or_all(s.position), s.reason) for s in now.stranded]
+        tables.append(Table(("stranded in shard", "position", "why nobody relays it"), rows))
+    if now.failures.worst:
+        header = ("failed event", "shard", "attempts", "next try", "error")
+        tables.append(Table(header, list(_failure_rows(now.failures))))
+    return tables
+
+
+def _summary(now: Status) -> Iterator[tuple[str, str]]:
+    waiting = count_of(now.waiting.count, more=now.waiting.more)
+    oldest = now.oldest_seconds
+    yield "waiting", waiting if oldest is None else f"{waiting}, the oldest for {duration(oldest)}"
+    failures = count_of(now.failures.count, more=now.failures.more)
+    blocked = now.failures.blocked
+    yield "failing", f"{failures}, {blocked} of them blocked" if blocked else failures
+    yield "dead letters", count_of(now.dead_letters.count, more=now.dead_letters.more)
+    leased = sum((shard.lease_seconds or 0) > 0 for shard in now.shards)
+    yield "shards", f"{len(now.shards)}, {leased} leased"
+    yield "publishers", f"{sum(seen.alive for seen in now.publishers)} alive"
+
+
+def _publisher_row(seen: Seen) -> tuple[str, ...]:
+    return seen.owner, "yes" if seen.alive else "no", f"{duration(seen.seen_seconds)} ago"
+
+
+def _has_news(shard: Shard) -> bool:
+    return shard.oldest_seconds is not None or shard.owner is not None
+
+
+def _shard_row(shard: Shard) -> tuple[str, ...]:
+    oldest, ends = shard.oldest_seconds, shard.lease_seconds
+    return (
+        str(shard.shard),
+        "-" if oldest is None else duration(oldest),
+        shard.owner or "-",
+        "-" if ends is None else duration(ends) if ends > 0 else "over",
+    )
+
+
+def _or_all(position: int | None) -> str:
+    return "all" if position is None else str(position)
+
+
+def _failure_rows(failures: Failures) -> Iterator[tuple[str, ...]]:
+    for found in failures.worst:
+        retry = found.retry_seconds
+        yield (
+            str(found.event_id),
+            str(found.shard),
+            str(found.attempts),
+            "blocked" if retry is None else f"in {duration(retry)}",
+            " ".join(found.error.split()),
+        )
+
+
+def count_of(count: int, *, more: bool) -> str:
+    """A number, or that there are more."""
+    return f"{count}+" if more else str(count)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the units that matter."""
+    if seconds < _MINUTE:
+        return f"{max(seconds, 0.0):.1f} s"
+    whole = int(seconds)
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
+    if whole < _DAY:
+        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
+    return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
+
+
+def plain(table: Table) -> list[str]:
+    """Aligned lines of text."""
+    lines = [tuple(map(visible, line)) for line in (table.header, *table.rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+
+
+def rich(table: Table) -> "RichTable":
+    """The same for a terminal."""
+    from rich.table import Table as RichTable  # noqa: PLC0415 - 60 ms, for terminals only
+    from rich.text import Text  # noqa: PLC0415 - for terminals only
+
+    shown = RichTable(*table.header, box=None, pad_edge=False, header_style="bold")
+    for row in table.rows:
+        shown.add_row(
+            *(Text(visible(cell)) for cell in row)
+        )  # as text: an error may hold what looks like markup
+    return shown

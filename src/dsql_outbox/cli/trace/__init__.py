@@ -1,0 +1,1 @@
+"""``dsql-outbox trace``: the trace of one event, drawn as a tree."""

@@ -1,0 +1,151 @@
+"""``dsql-outbox trace``: what happened to one event, as a tree."""
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+import click
+import msgspec
+
+from dsql_outbox.cli.exit_codes import Misused, short_errors
+from dsql_outbox.cli.filters import instant_option
+from dsql_outbox.cli.options import option
+from dsql_outbox.cli.output import json_line, say
+from dsql_outbox.observability import attributes as names
+
+from .jaeger import page_of, spans_of_jaeger
+from .otlp_file import spans_of_file
+from .tree import SpanView, render_tree
+
+_LOOKBACK: Final = timedelta(days=7)
+_NARROWEST: Final = 70  # columns that the tree takes
+_WIDTH: Final = 80  # columns where there is no terminal
+
+
+class Found(msgspec.Struct, frozen=True, rename="camel"):
+    """An event's trace; `page` is where Jaeger shows it."""
+
+    event_id: UUID
+    trace_id: str
+    page: str | None
+    spans: Sequence[SpanView]
+
+
+@click.command(
+    short_help="Draw the trace of an event.",
+    epilog="""\b
+Examples:
+  dsql-outbox trace 887502d7-2d90-4fa1-adff-ffe5736d839b
+  dsql-outbox trace 887502d7-2d90-4fa1-adff-ffe5736d839b --file spans.json
+
+\b
+Exit codes:
+  0    the trace is printed
+  1    there is none, or there are several
+  2    wrong usage, or a file that holds something else
+  69   Jaeger cannot be reached""",
+)
+@click.argument("event_id", type=click.UUID)
+@option(
+    "--jaeger",
+    default="http://localhost:16686",
+    metavar="URL",
+    help="Jaeger 2, where its pages are too.",
+)
+@click.option(
+    "--file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Read this instead: OTLP in JSON, one request a line.",
+)
+@instant_option("--since", "How far Jaeger looks back; 7 days if not given.")
+@click.option("--trace-id", metavar="HEX", help="Which one, if the event is in several traces.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with all spans.")
+@short_errors()
+def trace(  # noqa: PLR0913 - one parameter a flag
+    *,
+    event_id: UUID,
+    jaeger: str,
+    file: Path | None,
+    since: datetime | None,
+    trace_id: str | None,
+    as_json: bool,
+) -> None:
+    """Draw the trace of an event: each attempt, each wait, and its way to the broker.
+
+    The spans come from Jaeger, or from a file that a collector's file exporter
+    wrote. Conflicts are red and named with their SQLSTATE; a wait between
+    attempts has a line of its own.
+    """
+    url = jaeger.rstrip("/")
+    if file is not None:
+        place, spans = str(file), _spans_of_file(file, event_id)
+    else:
+        since = since or datetime.now(UTC) - _LOOKBACK
+        place = f"{url} since {since:%Y-%m-%d %H:%M %Z}"
+        spans = spans_of_jaeger(url, str(event_id), since)
+    chosen = _choose(traces_of(event_id, spans), trace_id, f"of event {event_id} in {place}")
+    page = None if file else page_of(url, chosen[0].trace_id)
+    found = Found(event_id, chosen[0].trace_id, page, chosen)
+    if as_json:
+        json_line(found)
+    else:
+        _draw(found)
+
+
+def traces_of(event_id: UUID, spans: Iterable[SpanView]) -> dict[str, list[SpanView]]:
+    """The traces in which a span names the event, by trace id; each span once."""
+    traces: dict[str, dict[str, SpanView]] = defaultdict(dict)
+    wanted: set[str] = set()
+    for span in spans:
+        traces[span.trace_id][span.span_id] = span
+        if _names(span, event_id):
+            wanted.add(span.trace_id)
+    return {trace_id: list(traces[trace_id].values()) for trace_id in sorted(wanted)}
+
+
+def _names(span: SpanView, event_id: UUID) -> bool:
+    found = (span.attributes.get(n) for n in (names.EVENT_ID, names.MESSAGING_MESSAGE_ID))
+    return str(event_id) in found
+
+
+def _spans_of_file(path: Path, event_id: UUID) -> Iterator[SpanView]:
+    """Two passes: a collector's file may be larger than memory."""
+    if not path.is_file():
+        raise Misused(f"{path} is no regular file: it is read twice")
+    wanted = {span.trace_id for span in spans_of_file(path) if _names(span, event_id)}
+    return (span for span in spans_of_file(path) if span.trace_id in wanted)
+
+
+def _choose(
+    traces: dict[str, list[SpanView]], trace_id: str | None, what: str
+) -> Sequence[SpanView]:
+    """The one trace that is meant; raises `click.ClickException` if it is not clear."""
+    if trace_id is not None:
+        traces = {key: spans for key, spans in traces.items() if key == trace_id.lower()}
+    if not traces:
+        name = "no trace" if trace_id is None else f"no trace {trace_id}"
+        raise click.ClickException(
+            f"there is {name} {what}: was it sampled, and are its spans sent there?"
+        )
+    if len(traces) > 1:
+        ids = "".join(f"\n  {key}  {len(spans)} spans" for key, spans in traces.items())
+        raise click.ClickException(
+            f"there are {len(traces)} traces {what}; choose one by --trace-id:{ids}"
+        )
+    (spans,) = traces.values()
+    return spans
+
+
+def _draw(found: Found) -> None:
+    from rich.console import Console  # noqa: PLC0415 - 60 ms, for those who draw
+
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+    say(f"event {found.event_id}")
+    say(f"trace {found.trace_id}")
+    console.print(render_tree(found.spans, width=max(_NARROWEST, console.width)))
+    if found.page:
+        say(found.page)

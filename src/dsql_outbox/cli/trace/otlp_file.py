@@ -1,0 +1,40 @@
+"""Spans out of a file in OpenTelemetry's file format, as a collector's file exporter writes it.
+
+One ``ExportTraceServiceRequest`` in JSON a line:
+https://opentelemetry.io/docs/specs/otel/protocol/file-exporter/
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from dsql_outbox.cli.exit_codes import Misused
+
+from .otlp_json import ExportRequest, views
+from .tree import SpanView
+
+
+def spans_of_file(path: Path) -> Iterator[SpanView]:
+    """All spans of a file, read line by line.
+
+    Raises `Misused` for a file that cannot be read or a line that is not of this format.
+    """
+    try:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield from _spans_of_line(path, number, line)
+    except OSError as error:
+        raise Misused(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _spans_of_line(path: Path, number: int, line: bytes) -> Iterator[SpanView]:
+    try:
+        # Not strict: a 64-bit number may be a string.
+        found = msgspec.json.decode(line, type=ExportRequest, strict=False)
+        yield from views(found)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise Misused(
+            f"{path}, line {number}, is no OTLP request in JSON with resourceSpans: {error}"
+        ) from error

@@ -1,0 +1,1 @@
+"""``dsql-outbox write``: events from files and standard input into the database."""

@@ -1,0 +1,130 @@
+"""Events from files and from standard input, one at a time and byte for byte."""
+
+import os
+import stat
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import aclosing, contextmanager, suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from dsql_outbox.outbox import MAX_EVENT_BYTES, EventTooLarge, ParsedEvent, parse_event
+
+from .descriptors import read_chunks
+from .json_scanner import Extent, MalformedInput, Scanner
+
+_STDIN: Final = "-"
+
+
+class Place(NamedTuple):
+    """Where an event stands: its input, its number there from 1, and its first byte from 0."""
+
+    input: str
+    record: int
+    byte: int
+
+
+class Record(NamedTuple):
+    """One value of an input; `data` is None if its `size` in bytes is over the limit."""
+
+    place: Place
+    size: int
+    data: bytes | None
+
+    def parse(self) -> ParsedEvent:
+        """The value as an event; raises `InvalidEvent`."""
+        if self.data is None:
+            raise EventTooLarge(self.size, MAX_EVENT_BYTES)
+        return parse_event(self.data)
+
+    def id(self) -> UUID | None:
+        """The id of an event that may be invalid otherwise."""
+        with suppress(msgspec.DecodeError, RecursionError):
+            return _glance.decode(self.data or b"").event_header.uuid
+        return None
+
+
+class _Header(msgspec.Struct):
+    uuid: UUID | None = None
+
+
+class _Glance(msgspec.Struct, rename="camel"):
+    event_header: _Header
+
+
+_glance: Final = msgspec.json.Decoder(_Glance)
+
+
+class Unreadable(Exception):  # noqa: N818 - reads as what happened
+    """An input cannot be read on from `place`; the cause says why."""
+
+    def __init__(self, place: Place, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.place = place
+        self.cause = cause
+
+
+class Inputs:
+    """The inputs of one command, read one after the other; "-" is standard input.
+
+    Each holds one event, an array of events, or JSON Lines. Memory does not
+    grow with their size.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = tuple(names) or (_STDIN,)
+        self.bytes_read = 0
+
+    def size(self) -> int | None:
+        """Bytes of all inputs, or None if one of them is a stream."""
+        found = [os.fstat(0) if name == _STDIN else Path(name).stat() for name in self._names]
+        if all(stat.S_ISREG(each.st_mode) for each in found):
+            return sum(each.st_size for each in found)
+        return None
+
+    async def records(self) -> AsyncGenerator[Record]:
+        """Every value of every input; raises `Unreadable` for one that is broken."""
+        for name in self._names:
+            async with aclosing(self._records_of(name)) as records:
+                async for record in records:
+                    yield record
+
+    async def _records_of(self, name: str) -> AsyncGenerator[Record]:
+        scanner = Scanner(MAX_EVENT_BYTES)
+        number = 0
+        start = self.bytes_read
+        try:
+            with _opened(name) as descriptor:
+                async with aclosing(read_chunks(descriptor)) as chunks:
+                    async for chunk in chunks:
+                        for extent in scanner.feed(chunk):
+                            number += 1
+                            yield _record(name, number, extent)
+                        self.bytes_read += len(chunk)
+            for extent in scanner.close():
+                number += 1
+                yield _record(name, number, extent)
+        except MalformedInput as error:
+            raise Unreadable(Place(name, number + 1, error.offset), error) from error
+        except OSError as error:
+            place = Place(name, number + 1, self.bytes_read - start)
+            raise Unreadable(place, error) from error
+
+
+def _record(name: str, number: int, extent: Extent) -> Record:
+    return Record(Place(name, number, extent.offset), extent.size, extent.data)
+
+
+@contextmanager
+def _opened(name: str) -> Generator[int]:
+    if name == _STDIN:
+        yield 0
+        return
+    # Without O_NONBLOCK a named pipe that nobody writes to would block here.
+    descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,178 @@
+"""Events from inputs into the database, several at a time, in order per subject.
+
+One reader hands each event to the worker that its subject picks; a worker
+stores one batch after the other, made of what is at hand when it starts. So
+events with the same subject are stored in the order in which they were read.
+The queues are short: what is slow slows the reader down.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from contextlib import aclosing, contextmanager
+from itertools import count
+from typing import Final
+from zlib import crc32
+
+import anyio
+import psycopg
+from anyio.abc import TaskGroup
+
+from dsql_outbox.cli.exit_codes import is_outage
+from dsql_outbox.outbox import (
+    InvalidEvent,
+    OutboxError,
+    OutcomeUnknown,
+    Receipt,
+    SchemaError,
+    subject_key,
+)
+
+from .inputs import Inputs, Place, Record, Unreadable
+from .reporter import Reporter
+from .work_queue import Job, Lane
+
+_QUEUE: Final = 8  # events at least that may wait for one worker
+
+
+Outcome = Receipt | Exception
+
+
+class Storing:
+    """One run over all inputs; `stop` ends it in order, cancellation at once.
+
+    `write` stores events and returns what `AsyncWriter.write_many` returns; it
+    gets `batch` of them at most.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[Sequence[str]], Awaitable[Sequence[Outcome]]],
+        inputs: Inputs,
+        report: Reporter,
+        workers: int,
+        *,
+        batch: int = 1,
+    ) -> None:
+        self._write = write
+        self._batch = batch
+        self._inputs = inputs
+        self._report = report
+        self._workers = workers
+        self._reading = anyio.CancelScope()
+        self._stopped = False
+        self._hopeless = False
+        self._problem = ""
+        self._last: Place | None = None
+        self._numbers = count()
+        # In the order in which they were read, by number: an input that is named again
+        # has the same places again.
+        self._unsettled: dict[int, Place] = {}
+        self.schema_error: SchemaError | None = None
+
+    async def run(self) -> None:
+        """Store all events, or those read until `stop` is called."""
+        async with anyio.create_task_group() as group:
+            try:
+                with self._started(group) as lanes:
+                    await self._read(lanes)
+            except Unreadable as error:
+                self.stop()
+                await self._tell(self._report.failed(error.place, None, error.cause))
+
+    def stop(self) -> None:
+        """Read no more; what was read is still stored."""
+        self._stopped = True
+        self._reading.cancel()
+
+    def stop_line(self) -> str | None:
+        """Where and why the run ended before the inputs did, or None if it did not."""
+        why = f": {self._problem}" if self._problem else ""
+        if self._unsettled:
+            first = next(iter(self._unsettled.values()))
+            where = f"record {first.record:,} of {first.input}"
+            return f"stopped{why}; write again from {where}, with --on-duplicate return"
+        if not self._stopped:
+            return None
+        if self._last is None:
+            return f"stopped before the first record{why}"
+        return f"stopped after record {self._last.record:,} of {self._last.input}{why}"
+
+    @contextmanager
+    def _started(self, group: TaskGroup) -> Generator[Sequence[Lane]]:
+        """A lane for each worker; they end when the lanes are closed and empty."""
+        lanes = [Lane(max(_QUEUE, self._batch)) for _ in range(self._workers)]
+        for lane in lanes:
+            group.start_soon(self._work, lane)
+        try:
+            yield lanes
+        finally:
+            for lane in lanes:
+                lane.close()
+
+    async def _read(self, lanes: Sequence[Lane]) -> None:
+        async with aclosing(self._inputs.records()) as records:
+            while (record := await self._next(records)) is not None:
+                self._last = record.place
+                try:
+                    event = record.parse()
+                except InvalidEvent as error:
+                    await self._tell(self._report.failed(record.place, record.id(), error))
+                    continue
+                subject = subject_key(event.touches[0].entity_type, event.touches[0].entity_id)
+                job = Job(next(self._numbers), record.place, event.id, event.data, record.size)
+                self._unsettled[job.number] = job.place
+                await lanes[crc32(subject.encode()) % len(lanes)].put(job)
+
+    async def _next(self, records: AsyncIterator[Record]) -> Record | None:
+        """The next record; None at the end, and when `stop` is called."""
+        if not self._stopped:
+            with anyio.CancelScope() as self._reading:
+                return await anext(records, None)
+        return None
+
+    async def _work(self, lane: Lane) -> None:
+        while jobs := await lane.take(self._batch):
+            if not self._hopeless:
+                await self._store(jobs)
+
+    async def _store(self, jobs: Sequence[Job]) -> None:
+        outcomes = await self._write([job.data for job in jobs])
+        receipts = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
+        if receipts:
+            await self._tell(self._report.stored(receipts))
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if isinstance(outcome, Receipt) or await self._is_settled(job, outcome):
+                del self._unsettled[job.number]
+
+    async def _is_settled(self, job: Job, error: Exception) -> bool:
+        """Tell of an event that is not stored; False if it is worth writing again."""
+        if isinstance(error, SchemaError):
+            self.schema_error = error
+            self._give_up("the tables are missing")
+            return False
+        if not isinstance(error, (OutboxError, psycopg.Error)):
+            raise error
+        await self._tell(self._report.failed(job.place, job.event_id, error))
+        if _is_outage(error):
+            self._give_up("the database cannot be reached")
+            return False
+        return True
+
+    def _give_up(self, problem: str) -> None:
+        """No other event would fare better: those in the queues stay unsettled."""
+        self._hopeless = True
+        self._stop_for(problem)
+
+    async def _tell(self, told: Awaitable[None]) -> None:
+        try:
+            await told
+        except OSError as error:
+            self._stop_for(f"cannot write the result: {error.strerror}")
+
+    def _stop_for(self, problem: str) -> None:
+        self._problem = self._problem or problem
+        self.stop()
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether the database was gone for longer than an event may wait."""
+    return is_outage(error.__cause__ if isinstance(error, OutcomeUnknown) else error)
