@@ -13,7 +13,7 @@ from _measure import event
 
 from dsql_outbox.outbox import parse_event
 from dsql_outbox.schema import statement
-from dsql_outbox.testing._postgres_user import programs, server_options
+from dsql_outbox.servers.postgres_account import programs, server_options
 from dsql_outbox.writer.statement.parameters import one_parameters, prepare
 
 SUBJECTS = 20_000

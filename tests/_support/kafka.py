@@ -7,7 +7,7 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from dsql_outbox.testing._process import EmbeddedServer, ServerProcess
+from dsql_outbox.servers.server_process import EmbeddedServer, ServerProcess
 
 WAIT = 10.0  # seconds
 

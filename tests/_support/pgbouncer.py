@@ -10,8 +10,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
-from dsql_outbox.testing._postgres_user import server_options, server_owner
-from dsql_outbox.testing._process import EmbeddedServer, ServerProcess, free_port
+from dsql_outbox.servers.postgres_account import server_options, server_owner
+from dsql_outbox.servers.server_process import EmbeddedServer, ServerProcess, free_port
 
 PROGRAM: Final = shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 """Where Debian's package, and others, put it; None: it is not installed."""

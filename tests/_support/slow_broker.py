@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from dsql_outbox.testing import NatsServer, TcpProxy
-from dsql_outbox.testing._tcp import Link, Streams
+from dsql_outbox.testing.proxy.tcp_proxy import Link, Streams
 
 _LONGEST = 30.0  # seconds; a safety net
 

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import boto3
 
-from dsql_outbox.testing._process import EmbeddedServer, ServerProcess, free_port
+from dsql_outbox.servers.server_process import EmbeddedServer, ServerProcess, free_port
 
 CREDENTIALS: Final = {
     "AWS_ACCESS_KEY_ID": "test",

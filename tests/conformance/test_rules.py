@@ -10,7 +10,7 @@ from tests._support.dsql.governed import GovernedPostgres
 from tests._support.dsql.rules import MAX_BYTES, kind_of
 from tests._support.tables import Tables
 
-from dsql_outbox.testing import _wire as wire
+from dsql_outbox.testing.proxy import wire_protocol as wire
 
 Session = psycopg.Connection[Any]
 BULK = "INSERT INTO baseline_bulk SELECT generate_series(1, %s)"

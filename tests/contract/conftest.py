@@ -30,8 +30,8 @@ from tests._support.stages import (
     sqs_loses_the_answer,
 )
 
+from dsql_outbox.servers.server_process import free_port
 from dsql_outbox.testing import NatsServer, TcpProxy
-from dsql_outbox.testing._process import free_port
 
 STAGES: Final[dict[str, tuple[Callable[..., Any], list[str]]]] = {
     "memory refuses": (partial(memory_fails, "refused"), []),

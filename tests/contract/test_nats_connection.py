@@ -17,9 +17,9 @@ from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted
 from dsql_outbox.publisher.sinks.nats import open_nats
+from dsql_outbox.servers.nats_server import _program  # pyright: ignore[reportPrivateUsage]
+from dsql_outbox.servers.server_process import ServerProcess, free_port
 from dsql_outbox.testing import NatsServer, TcpProxy
-from dsql_outbox.testing._nats import _program  # pyright: ignore[reportPrivateUsage]
-from dsql_outbox.testing._process import ServerProcess, free_port
 
 pytestmark = pytest.mark.anyio
 

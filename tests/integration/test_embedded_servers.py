@@ -20,9 +20,9 @@ import pytest
 from tests._support.waiting import wait_until
 
 from dsql_outbox.outbox import MissingExtra, OutboxError, SettingsError
+from dsql_outbox.servers import nats_server as nats_module
+from dsql_outbox.servers import postgres_account as postgres_user
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
-from dsql_outbox.testing import _nats as nats_module
-from dsql_outbox.testing import _postgres_user as postgres_user
 
 AS_ROOT = os.geteuid() == 0
 QUICK = {"fsync": "off"}

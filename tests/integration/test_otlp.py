@@ -15,7 +15,7 @@ import pytest
 
 from dsql_outbox.cli.telemetry.tracing import tracing
 from dsql_outbox.outbox import MissingExtra, SettingsError
-from dsql_outbox.testing._otlp import OtlpReceiver
+from dsql_outbox.testing.otlp_receiver import OtlpReceiver
 
 if TYPE_CHECKING:
     from opentelemetry.proto.trace.v1.trace_pb2 import Span

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsql_outbox.testing import _wire as wire
-from dsql_outbox.testing._wire import Message, Splitter
+from dsql_outbox.testing.proxy import wire_protocol as wire
+from dsql_outbox.testing.proxy.wire_protocol import Message, Splitter
 
 STARTUP = Message(b"", pack("!I", 196608) + b"user\0postgres\0\0")
 SSL = Message(b"", pack("!I", wire.SSL_REQUEST))

@@ -14,9 +14,9 @@ from tests._support.dsql.rules import MAX_BYTES
 from tests._support.inventory import known
 
 from dsql_outbox.testing import TcpProxy
-from dsql_outbox.testing import _wire as wire
-from dsql_outbox.testing._tcp import Cut, Link, Streams
-from dsql_outbox.testing._wire import Message, Splitter
+from dsql_outbox.testing.proxy import wire_protocol as wire
+from dsql_outbox.testing.proxy.tcp_proxy import Cut, Link, Streams
+from dsql_outbox.testing.proxy.wire_protocol import Message, Splitter
 
 _OURS: Final = b"application_name\0dsql-outbox"
 """The library says so in each session, unless the user names another application."""

@@ -14,11 +14,11 @@ from tests._support.dsql.rules import (
 )
 from tests._support.dsql.steps import Answer, Step, steps
 
-from dsql_outbox.testing import _wire as wire
-from dsql_outbox.testing._proxy import PostgresProxy
-from dsql_outbox.testing._session import Batch, Reaction, Session
-from dsql_outbox.testing._tcp import Cut, Link, Streams
-from dsql_outbox.testing._wire import Message
+from dsql_outbox.testing.proxy import wire_protocol as wire
+from dsql_outbox.testing.proxy.client_session import Batch, Reaction, Session
+from dsql_outbox.testing.proxy.postgres_proxy import PostgresProxy
+from dsql_outbox.testing.proxy.tcp_proxy import Cut, Link, Streams
+from dsql_outbox.testing.proxy.wire_protocol import Message
 
 STARTUP: Final = 3 << 16
 """The first message of a session: version 3 of the protocol."""

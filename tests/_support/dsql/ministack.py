@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from dsql_outbox.testing._process import EmbeddedServer, ServerProcess, free_port
+from dsql_outbox.servers.server_process import EmbeddedServer, ServerProcess, free_port
 
 ENVIRONMENT: Final = Path(__file__).parents[3] / ".venv" / "conformance"
 """Made by `make conformance`: the dependency group of that name."""

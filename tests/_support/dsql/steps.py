@@ -7,9 +7,9 @@ from typing import Final, NamedTuple
 
 from tests._support.dsql.rules import CONFLICT, Violation
 
-from dsql_outbox.testing import _wire as wire
-from dsql_outbox.testing._session import Batch
-from dsql_outbox.testing._wire import Message
+from dsql_outbox.testing.proxy import wire_protocol as wire
+from dsql_outbox.testing.proxy.client_session import Batch
+from dsql_outbox.testing.proxy.wire_protocol import Message
 
 SYNC: Final = Message(wire.SYNC, b"")
 _ENDS: Final = {wire.SYNC, wire.FLUSH}

@@ -10,8 +10,8 @@ from psycopg.errors import OperationalError
 from tests._support.clients import INSERT, SyncClient, own_socket
 
 from dsql_outbox.outbox import SettingsError
+from dsql_outbox.servers.server_process import free_port
 from dsql_outbox.testing import PostgresProxy, TcpProxy
-from dsql_outbox.testing._process import free_port
 
 
 def test_connections_can_be_refused_a_number_of_times(proxy: PostgresProxy) -> None:

@@ -16,7 +16,7 @@ from tests._support.clients import (
 )
 
 from dsql_outbox.testing import PostgresProxy
-from dsql_outbox.testing import _wire as wire
+from dsql_outbox.testing.proxy import wire_protocol as wire
 
 in_every_way = pytest.mark.parametrize("kind", KINDS)
 

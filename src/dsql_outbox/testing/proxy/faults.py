@@ -8,10 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from . import _wire as wire
-from ._session import Answer, Batch, Reaction, Session, swallow
-from ._tcp import Cut
-from ._wire import Message
+from . import wire_protocol as wire
+from .client_session import Answer, Batch, Reaction, Session, swallow
+from .tcp_proxy import Cut
+from .wire_protocol import Message
 
 CutPoint: TypeAlias = Literal["before", "after_sent", "after_commit", "mid_answer"]
 

@@ -7,7 +7,8 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from dsql_outbox.outbox import SettingsError
 
-from ._faults import (
+from .client_session import Batch, Reaction, Session
+from .faults import (
     WRITES,
     CutPoint,
     Held,
@@ -19,9 +20,8 @@ from ._faults import (
     refuse_commit,
     stall,
 )
-from ._session import Batch, Reaction, Session
-from ._tcp import Link, Streams, TcpProxy
-from ._wire import error_response
+from .tcp_proxy import Link, Streams, TcpProxy
+from .wire_protocol import error_response
 
 _PORT: Final = 5432
 _CONFLICT: Final = "change conflicts with another transaction, please retry: (OC000)"

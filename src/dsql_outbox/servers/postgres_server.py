@@ -18,15 +18,15 @@ from psycopg import sql
 
 from dsql_outbox.outbox import OutboxError, SettingsError
 
-from ._files import open_log, opened_folder, read_secret, write_secret
-from ._postgres_user import (
+from .postgres_account import (
     hand_over,
     make_for_server,
     server_options,
     server_owner,
     wheel_programs,
 )
-from ._process import EmbeddedServer, ServerProcess, free_port
+from .private_files import open_log, opened_folder, read_secret, write_secret
+from .server_process import EmbeddedServer, ServerProcess, free_port
 
 _HOST: Final = "127.0.0.1"
 _CONNECT: Final = 5  # seconds

@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 
 from dsql_outbox.outbox import OutboxError
 
-from ._files import open_log
+from .private_files import open_log
 
 _START: Final = 30.0  # seconds a server may take to be ready
 _STOP: Final = 20.0  # seconds it may take to stop before it is killed

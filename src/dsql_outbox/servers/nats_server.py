@@ -10,8 +10,8 @@ from typing import Final
 
 from dsql_outbox.outbox import MissingExtra
 
-from ._files import write_secret
-from ._process import EmbeddedServer, ServerProcess, free_port
+from .private_files import write_secret
+from .server_process import EmbeddedServer, ServerProcess, free_port
 
 _PROGRAM: Final = "nats-server"
 _CONNECT: Final = 1.0  # seconds

@@ -4,7 +4,7 @@ from typing import Final
 
 from dsql_outbox.outbox import DEFAULT_SCHEMA, Database
 
-from ._proxy import PostgresProxy
+from .postgres_proxy import PostgresProxy
 
 
 class OutboxProxy(PostgresProxy):

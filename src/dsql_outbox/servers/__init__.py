@@ -1,0 +1,1 @@
+"""PostgreSQL and NATS from wheels, for the demo, `embedded:` databases and tests."""

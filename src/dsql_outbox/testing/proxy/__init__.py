@@ -1,0 +1,1 @@
+"""A proxy in front of PostgreSQL that breaks things on purpose."""
