@@ -10,18 +10,12 @@ ROOT: Final = Path(__file__).parents[2]
 
 _DOORS: Final = {
     "writer/": "writer",
-    "publisher/operator/session.py": "operator",
-    "publisher/operator/dead_letters.py": "operator",
-    "publisher/operator/failures.py": "operator",
-    "publisher/operator/dead_letter_filter.py": "operator",
-    "publisher/operator/replay.py": "operator",
-    "publisher/operator/requeue.py": "operator",
+    "publisher/operator/": "operator",
     "publisher/": "publisher",
     "schema/": "schema",
-    "src/dsql_outbox/cli/_doctor/": "doctor",
-    "src/dsql_outbox/cli/_demo/": "demo",
-    "src/dsql_outbox/cli/publish/availability.py": "publisher",
-    "src/dsql_outbox/cli/publish/relay_run.py": "publisher",
+    "src/dsql_outbox/cli/doctor/": "doctor",
+    "src/dsql_outbox/cli/demo/": "demo",
+    "src/dsql_outbox/cli/publish/": "publisher",
     "src/dsql_outbox/cli/": "operator",
     "outbox/": "outbox",
 }

@@ -17,18 +17,24 @@ class Subcommand:
 
 
 _COMMANDS: Final = {
-    "demo": Subcommand("_demo", "See it work: write under conflict, relay, check, trace."),
-    "schema": Subcommand("_schema", "Create, plan or check the tables, and grant rights."),
-    "doctor": Subcommand("_doctor", "Tell whether a database is fit, and what to do if not."),
-    "write": Subcommand("_write", "Store events from files or standard input."),
-    "publish": Subcommand("_publish", "Relay stored events to a broker, in order per subject."),
-    "status": Subcommand("_status", "Show what waits, what failed and who relays."),
-    "failures": Subcommand(
-        "_failures", "List, retry or give up messages that wait after a failure."
+    "demo": Subcommand("demo.command", "See it work: write under conflict, relay, check, trace."),
+    "schema": Subcommand("schema.command", "Create, plan or check the tables, and grant rights."),
+    "doctor": Subcommand(
+        "doctor.command", "Tell whether a database is fit, and what to do if not."
     ),
-    "dead-letters": Subcommand("_dead_letters", "List, show, replay or drop what was given up."),
-    "replay": Subcommand("_replay", "Send stored events again."),
-    "trace": Subcommand("_trace", "Draw the trace of an event, from Jaeger or a file."),
+    "write": Subcommand("write.command", "Store events from files or standard input."),
+    "publish": Subcommand(
+        "publish.command", "Relay stored events to a broker, in order per subject."
+    ),
+    "status": Subcommand("status.command", "Show what waits, what failed and who relays."),
+    "failures": Subcommand(
+        "recovery.failures_command", "List, retry or give up messages that wait after a failure."
+    ),
+    "dead-letters": Subcommand(
+        "recovery.dead_letters_command", "List, show, replay or drop what was given up."
+    ),
+    "replay": Subcommand("recovery.replay_command", "Send stored events again."),
+    "trace": Subcommand("trace.command", "Draw the trace of an event, from Jaeger or a file."),
 }
 
 
