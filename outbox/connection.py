@@ -53,7 +53,7 @@ OnError = Callable[[psycopg.Error, int], None]
 """Is told an error of a connection, and the `TransactionStatus` before it."""
 
 
-class _Base(psycopg.BaseConnection[Any]):
+class _ConnectionBase(psycopg.BaseConnection[Any]):
     """What both kinds have; `deadline` and `retires_at` are of the monotonic clock.
 
     After `retires_at` it should be used no more: the server is about to close it.
@@ -122,7 +122,7 @@ class _Base(psycopg.BaseConnection[Any]):
         return self.info.encoding
 
 
-class Connection(_Base, psycopg.Connection[Any]):
+class Connection(_ConnectionBase, psycopg.Connection[Any]):
     """A synchronous connection."""
 
     def wait(
@@ -144,7 +144,7 @@ class Connection(_Base, psycopg.Connection[Any]):
             raise told from told.__cause__
 
 
-class AsyncConnection(_Base, psycopg.AsyncConnection[Any]):
+class AsyncConnection(_ConnectionBase, psycopg.AsyncConnection[Any]):
     """An asynchronous connection."""
 
     async def wait(

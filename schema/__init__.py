@@ -4,7 +4,7 @@ from dsql_outbox.schema.drift.drift import Drift, DriftKind
 from dsql_outbox.schema.drift.inspection import check
 from dsql_outbox.schema.drift.remedies import Remedies
 from dsql_outbox.schema.migrator.migrator import Applied, apply, ddl
-from dsql_outbox.schema.migrator.plan import Step, plan
+from dsql_outbox.schema.migrator.plan import PlannedStep, plan
 from dsql_outbox.schema.roles.grant import Granted, grant
 from dsql_outbox.schema.roles.rights import Duty, Roles, lacking_rights
 
@@ -16,9 +16,9 @@ __all__ = [
     "DriftKind",
     "Duty",
     "Granted",
+    "PlannedStep",
     "Remedies",
     "Roles",
-    "Step",
     "apply",
     "check",
     "ddl",

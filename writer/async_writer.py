@@ -29,7 +29,7 @@ from dsql_outbox.outbox import (
     call_in_children,
     exchange,
 )
-from dsql_outbox.writer.attempt.pending import OnDuplicate, Outcome
+from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
 from dsql_outbox.writer.attempt.steps import (
     Attempt,
     Committed,
@@ -140,7 +140,7 @@ class AsyncWriter:
         on_duplicate: OnDuplicate = "error",
         expected_versions: Iterable[int | None] | None = None,
         timeout: float | None = None,
-    ) -> list[Outcome]:
+    ) -> list[WriteOutcome]:
         """Store many events in few transactions; returns how each ended, in their order.
 
         An outcome is a receipt, or the exception that `write` would have raised.

@@ -34,7 +34,7 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.schema import statement
 from dsql_outbox.writer.attempt.backoff import Backoff
-from dsql_outbox.writer.attempt.pending import Found, OnDuplicate, Outcome, Pending, Stored
+from dsql_outbox.writer.attempt.pending import Found, OnDuplicate, Pending, Stored, WriteOutcome
 from dsql_outbox.writer.attempt.steps import Committed, Present, Result
 from dsql_outbox.writer.statement.chunks import refuse_unsendable
 from dsql_outbox.writer.statement.form_probe import write_probe
@@ -45,7 +45,7 @@ from dsql_outbox.writer.statement.parameters import (
     prepare,
     topic_of,
 )
-from dsql_outbox.writer.statement.plain import Plain, Transaction
+from dsql_outbox.writer.statement.plain import Plain, Statements
 
 from .backlog_alarm import Alarm
 from .settings import WriterSettings
@@ -120,7 +120,7 @@ class Core:
         *,
         on_duplicate: OnDuplicate,
         expected_version: int | None = None,
-        settled: Callable[[Outcome], None] | None = None,
+        settled: Callable[[WriteOutcome], None] | None = None,
     ) -> Pending:
         """Check an event and prepare its write; raises `InvalidEvent`."""
         event, topic = self.parse(source)
@@ -157,11 +157,11 @@ class Core:
         prepared = [pending.prepared for pending in batch]
         return self._write_batch, batch_parameters(prepared, shards)
 
-    def transaction(self, batch: Sequence[Pending], shards: int, begin: bytes) -> Transaction:
+    def transaction(self, batch: Sequence[Pending], shards: int, begin: bytes) -> Statements:
         """The statements that write these events, from `begin` to COMMIT."""
         return [(begin, None), *self.statements(batch, shards), (b"COMMIT", None)]
 
-    def statements(self, batch: Sequence[Pending], shards: int) -> Transaction:
+    def statements(self, batch: Sequence[Pending], shards: int) -> Statements:
         """The same for a transaction that is open."""
         if self.plain:
             return self._plain.statements([pending.prepared for pending in batch], shards)

@@ -9,7 +9,7 @@ from dsql_outbox.outbox import (
     OutcomeUnknown,
     StaleVersion,
 )
-from dsql_outbox.writer.attempt.classification import Kind, classify
+from dsql_outbox.writer.attempt.classification import FailureKind, classify
 
 
 class HttpAnswer(NamedTuple):
@@ -41,9 +41,9 @@ def http_status(error: Exception, *, exhausted: int = 500) -> HttpAnswer:
 
 def _of_driver(error: Exception, exhausted: int) -> HttpAnswer:
     match classify(error, sent=False).kind:
-        case Kind.CONFLICT | Kind.COLLISION:
+        case FailureKind.CONFLICT | FailureKind.COLLISION:
             return HttpAnswer(exhausted, retry_after=1)
-        case Kind.OUTAGE | Kind.IN_DOUBT:
+        case FailureKind.OUTAGE | FailureKind.IN_DOUBT:
             return HttpAnswer(503, retry_after=5)
-        case Kind.FATAL:
+        case FailureKind.FATAL:
             return HttpAnswer(500)

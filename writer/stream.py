@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from dsql_outbox.writer.attempt.backoff import Backoff
-from dsql_outbox.writer.attempt.classification import Kind, classify
+from dsql_outbox.writer.attempt.classification import FailureKind, classify
 from dsql_outbox.writer.attempt.steps import Failed, Result, Wait
 
 from .core import Core, Row
@@ -80,8 +80,8 @@ class EntityStream:
         fresh = False
         while isinstance(result := (yield ReadPage(self, fresh)), Failed):
             failure = classify(result.error, sent=False)
-            if failure.kind is Kind.IN_DOUBT:
-                failure = failure._replace(kind=Kind.OUTAGE)
+            if failure.kind is FailureKind.IN_DOUBT:
+                failure = failure._replace(kind=FailureKind.OUTAGE)
             wait = backoff.next_wait(failure, clock())
             if wait is None:
                 self.error = result.error

@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from dsql_outbox.outbox import EventSource, InvalidEvent
-from dsql_outbox.writer.attempt.pending import OnDuplicate, Outcome, Pending
+from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
 from dsql_outbox.writer.statement.chunks import chunks
 
 from .core import Core, Job
@@ -63,7 +63,7 @@ class Many:
         yield from chunks(together.values())
 
     @property
-    def outcomes(self) -> list[Outcome]:
+    def outcomes(self) -> list[WriteOutcome]:
         """How every event ended; to be asked for when all batches are."""
         return [_outcome(entry) for entry in self._entries]
 
@@ -84,7 +84,7 @@ def _pairs(
     return zip(events, versions, strict=True)
 
 
-def _outcome(entry: Pending | InvalidEvent) -> Outcome:
+def _outcome(entry: Pending | InvalidEvent) -> WriteOutcome:
     if isinstance(entry, InvalidEvent):
         return entry
     assert entry.outcome is not None  # noqa: S101 - the steps end only when all is settled

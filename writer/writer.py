@@ -20,7 +20,7 @@ from dsql_outbox.outbox import (
     SettingsError,
     exchange,
 )
-from dsql_outbox.writer.attempt.pending import OnDuplicate, Outcome
+from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
 from dsql_outbox.writer.attempt.steps import (
     Attempt,
     Committed,
@@ -128,7 +128,7 @@ class Writer:
         on_duplicate: OnDuplicate = "error",
         expected_versions: Iterable[int | None] | None = None,
         timeout: float | None = None,
-    ) -> list[Outcome]:
+    ) -> list[WriteOutcome]:
         """Store many events in few transactions; returns how each ended, in their order.
 
         An outcome is a receipt, or the exception that `write` would have raised.

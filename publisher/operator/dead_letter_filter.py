@@ -11,7 +11,7 @@ from dsql_outbox.outbox import parse_subject_key, subject_key
 from dsql_outbox.publisher.relay.outbox_rows import read_headers
 
 from .pages import PAGE_ROWS, id_ranges
-from .session import Session
+from .session import OperatorSession
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -68,7 +68,7 @@ class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-async def read_letters(session: Session, which: LetterFilter) -> AsyncGenerator[DeadLetter]:
+async def read_letters(session: OperatorSession, which: LetterFilter) -> AsyncGenerator[DeadLetter]:
     """The dead letters that are meant, in order of event id and death; without payload."""
     parameters = which.parameters()
     for ids in id_ranges(which.event_ids):

@@ -15,7 +15,7 @@ from .dead_letter_filter import DeadLetter, LetterFilter, read_letters
 from .replay_positions import Candidate, Placed
 from .replay_rate import MAX_BYTES, MAX_ROWS, Pace
 from .requeue import Replayed, Requeue
-from .session import Operator, Transaction
+from .session import Operator, OperatorTransaction
 
 MAX_REPLAYED: Final = 100_000
 """Events of one run: their keys are held in memory, to be put into order."""
@@ -110,7 +110,7 @@ class _Letters:
     """Dead letters as the source of a replay."""
 
     async def candidates(
-        self, transaction: Transaction, keys: Sequence[_Key], /
+        self, transaction: OperatorTransaction, keys: Sequence[_Key], /
     ) -> tuple[list[Candidate | UUID], int]:
         rows = await transaction.rows("letter_candidates", _columns(keys))
         found: dict[tuple[UUID, datetime], Candidate] = {}
@@ -133,7 +133,7 @@ class _Letters:
         return [found.get(key, key.event_id) for key in keys], now_us
 
     async def put(
-        self, transaction: Transaction, placed: Sequence[Placed], columns: dict[str, str], /
+        self, transaction: OperatorTransaction, placed: Sequence[Placed], columns: dict[str, str], /
     ) -> None:
         died_ats = array_literal(each.candidate.died_at for each in placed)
         columns = columns | {"died_ats": died_ats}

@@ -23,7 +23,7 @@ from .pages import FIRST_ID
 from .replay_positions import Candidate, Placed
 from .replay_rate import Pace
 from .requeue import Replayed, Requeue
-from .session import Operator, Transaction
+from .session import Operator, OperatorTransaction
 
 _ENTITY_PAGE: Final = 500
 _PERIOD_PAGE: Final = 5_000
@@ -131,7 +131,7 @@ class _Events:
         self._source = source
 
     async def candidates(
-        self, transaction: Transaction, keys: Sequence[UUID], /
+        self, transaction: OperatorTransaction, keys: Sequence[UUID], /
     ) -> tuple[list[Candidate | UUID], int]:
         ids = {"event_ids": array_literal(keys)}
         rows = await transaction.rows("replay_candidates", ids)
@@ -152,7 +152,7 @@ class _Events:
         return [found.get(key, key) for key in keys], now_us
 
     async def put(
-        self, transaction: Transaction, placed: Sequence[Placed], columns: dict[str, str], /
+        self, transaction: OperatorTransaction, placed: Sequence[Placed], columns: dict[str, str], /
     ) -> None:
         await transaction.change("replay_requeue", columns, len(placed))
 

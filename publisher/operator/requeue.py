@@ -14,7 +14,7 @@ from dsql_outbox.publisher.relay.outbox_rows import REPLAY_HEADER
 
 from .replay_positions import Candidate, Placed, Places
 from .replay_rate import MAX_BYTES, Pace
-from .session import Session, Transaction
+from .session import OperatorSession, OperatorTransaction
 
 K = TypeVar("K")
 K_contra = TypeVar("K_contra", contravariant=True)
@@ -45,7 +45,7 @@ class Source(Protocol[K_contra]):
     """Where the messages of a replay come from; a key names one of them."""
 
     async def candidates(
-        self, transaction: Transaction, keys: Sequence[K_contra], /
+        self, transaction: OperatorTransaction, keys: Sequence[K_contra], /
     ) -> tuple[list[Candidate | UUID], int]:
         """One for each key, in order, or the event's id if there is none; the clock.
 
@@ -54,13 +54,13 @@ class Source(Protocol[K_contra]):
         ...
 
     async def put(
-        self, transaction: Transaction, placed: Sequence[Placed], columns: dict[str, str], /
+        self, transaction: OperatorTransaction, placed: Sequence[Placed], columns: dict[str, str], /
     ) -> None:
         """Insert their outbox rows; `columns` are what every source's statement takes."""
         ...
 
 
-class _Step(msgspec.Struct, frozen=True):
+class _RequeuedPage(msgspec.Struct, frozen=True):
     """One transaction: `keys` counts those that are done with."""
 
     keys: int
@@ -72,7 +72,7 @@ class Requeue(Generic[K]):
     """One run of a replay, in transactions of a few hundred events."""
 
     def __init__(
-        self, session: Session, source: Source[K], *, reason: str, pace: Pace, dry_run: bool
+        self, session: OperatorSession, source: Source[K], *, reason: str, pace: Pace, dry_run: bool
     ) -> None:
         self._session = session
         self._source = source
@@ -106,8 +106,8 @@ class Requeue(Generic[K]):
                 yield each
             pending = pending[step.keys :]
 
-    async def _step(self, keys: Sequence[K]) -> _Step:
-        async def work(transaction: Transaction) -> _Step:
+    async def _step(self, keys: Sequence[K]) -> _RequeuedPage:
+        async def work(transaction: OperatorTransaction) -> _RequeuedPage:
             asked, now_us = await self._source.candidates(transaction, keys)
             found = _within_bytes(asked)
             chosen, told = _choose(found)
@@ -115,11 +115,11 @@ class Requeue(Generic[K]):
             if placed and not self._dry_run:
                 await self._put(transaction, placed)
             told += [self._tell(each) for each in placed]
-            return _Step(len(found), placed, told)
+            return _RequeuedPage(len(found), placed, told)
 
         return await self._session.transaction(work)
 
-    async def _put(self, transaction: Transaction, placed: Sequence[Placed]) -> None:
+    async def _put(self, transaction: OperatorTransaction, placed: Sequence[Placed]) -> None:
         event_ids = array_literal(each.candidate.event_id for each in placed)
         positions = array_literal(each.position for each in placed)
         record = {

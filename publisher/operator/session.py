@@ -32,7 +32,7 @@ class Moved(Exception):  # noqa: N818 - reads as what happened
     """Rows that were read are not there any more; the transaction must start again."""
 
 
-class Session:
+class OperatorSession:
     """A connection that is opened at its first use, and again when it was lost.
 
     Both methods raise `SchemaError` if the tables are missing, else the
@@ -66,12 +66,12 @@ class Session:
 
         return await self._retried(run)
 
-    async def transaction(self, work: Callable[["Transaction"], Awaitable[T]]) -> T:
+    async def transaction(self, work: Callable[["OperatorTransaction"], Awaitable[T]]) -> T:
         """Run `work` in a transaction, and all of it again after a conflict or `Moved`."""
 
         async def run(connection: AsyncConnection) -> T:
             async with connection.transaction():
-                return await work(Transaction(connection, self._database.schema))
+                return await work(OperatorTransaction(connection, self._database.schema))
 
         return await self._retried(run)
 
@@ -113,8 +113,8 @@ class Session:
             ) from error
 
 
-class Transaction:
-    """What `Session.transaction` hands to its work."""
+class OperatorTransaction:
+    """What `OperatorSession.transaction` hands to its work."""
 
     def __init__(self, connection: AsyncConnection, schema: str) -> None:
         self._connection = connection
@@ -140,7 +140,7 @@ class Operator:
     """What all of an operator's tools have: a session, and its end."""
 
     def __init__(self, database: Database) -> None:
-        self._session = Session(database)
+        self._session = OperatorSession(database)
 
     async def close(self) -> None:
         """Give the connection up."""

@@ -7,7 +7,7 @@ from uuid import UUID
 import psycopg
 
 from dsql_outbox.outbox import NO_SUCH_FORM, plain_array
-from dsql_outbox.publisher.operator.session import Session, Transaction
+from dsql_outbox.publisher.operator.session import OperatorSession, OperatorTransaction
 
 from .outbox_rows import RowId
 
@@ -29,7 +29,7 @@ class Burial:
     Raises the driver's errors.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: OperatorSession) -> None:
         self._session = session
         self._is_plain: bool | None = None
 
@@ -56,7 +56,9 @@ class Burial:
         raise AssertionError("unreachable")
 
 
-async def _plainly(row: RowId, parameters: dict[str, Any], transaction: Transaction) -> bool:
+async def _plainly(
+    row: RowId, parameters: dict[str, Any], transaction: OperatorTransaction
+) -> bool:
     """All or nothing: a row that somebody else has settled does not die twice."""
     keys = {
         "shards": plain_array([row.shard]),

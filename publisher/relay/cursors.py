@@ -24,14 +24,14 @@ from uuid import UUID
 from .outbox_rows import OutboxRow
 
 
-class Place(NamedTuple):
+class RowPlace(NamedTuple):
     """A place in a shard, before the first row that comes after it."""
 
     position: int
     event_id: UUID
 
 
-HEAD: Final = Place(-(1 << 63), UUID(int=0))
+HEAD: Final = RowPlace(-(1 << 63), UUID(int=0))
 """Before every row that there can be, also those with positions that no writer of ours gives."""
 
 _OVERLAP: Final = 1_000_000
@@ -58,9 +58,9 @@ class _Cursor:
     rows that all wait. `turn` is the one that was read last.
     """
 
-    tail: Place
-    deep: Place = HEAD
-    again: Place | None = None
+    tail: RowPlace
+    deep: RowPlace = HEAD
+    again: RowPlace | None = None
     turn: Literal["deep", "again", "tail"] = "deep"
     last: int = 0
     began: float | None = None
@@ -86,7 +86,7 @@ class Cursors:
 
     def add(self, shards: Iterable[int]) -> None:
         """Read these shards too, from their head."""
-        recent = Place(int((time() - _RECENT) * 1_000_000), HEAD.event_id)
+        recent = RowPlace(int((time() - _RECENT) * 1_000_000), HEAD.event_id)
         self._cursors |= {shard: _Cursor(recent) for shard in shards}
 
     def drop(self, shards: Iterable[int]) -> None:
@@ -109,7 +109,7 @@ class Cursors:
         """From which position on shards will be read once more."""
         return {s: c.again.position for s, c in self._cursors.items() if c.again is not None}
 
-    def starts(self, now: float) -> dict[int, Place]:
+    def starts(self, now: float) -> dict[int, RowPlace]:
         """Where to read each shard from."""
         return {
             shard: HEAD if self._head_is_due(cursor, now) else _next(cursor)
@@ -126,7 +126,7 @@ class Cursors:
 
     def advance(
         self,
-        starts: Mapping[int, Place],
+        starts: Mapping[int, RowPlace],
         limits: Mapping[int, int],
         rows: Sequence[OutboxRow],
         now: float,
@@ -143,7 +143,9 @@ class Cursors:
             if not found or not _more_to_read(found, limits[shard]):
                 _saw_the_rest(cursor, start, found, now)
             else:
-                _saw_up_to(cursor, start, Place(found[-1].position, found[-1].event_id), now - took)
+                _saw_up_to(
+                    cursor, start, RowPlace(found[-1].position, found[-1].event_id), now - took
+                )
 
     def chosen(self, read: Collection[int], sent: Collection[int]) -> None:
         """Of the shards in `read` rows were read, and of those in `sent` some may go."""
@@ -152,7 +154,7 @@ class Cursors:
             if cursor.turn == "deep":
                 cursor.is_stuck = shard not in sent
 
-    def back_to(self, places: Mapping[int, Place]) -> None:
+    def back_to(self, places: Mapping[int, RowPlace]) -> None:
         """Read these shards from these places too, if they are past them."""
         for shard, place in places.items():
             cursor = self._cursors[shard]
@@ -166,7 +168,7 @@ class Cursors:
         return now - cursor.head_read_at >= interval and not cursor.head_read_last
 
 
-def _next(cursor: _Cursor) -> Place:
+def _next(cursor: _Cursor) -> RowPlace:
     """The place whose turn it is."""
     if cursor.again is not None and cursor.turn != "again":
         return cursor.again
@@ -174,20 +176,20 @@ def _next(cursor: _Cursor) -> Place:
     return cursor.tail if in_turn and cursor.tail > cursor.deep else cursor.deep
 
 
-def _turn_of(cursor: _Cursor, start: Place) -> Literal["deep", "again", "tail"]:
+def _turn_of(cursor: _Cursor, start: RowPlace) -> Literal["deep", "again", "tail"]:
     if start == cursor.again:
         return "again"
     return "deep" if start in {HEAD, cursor.deep} else "tail"
 
 
-def _note_head(cursor: _Cursor, start: Place, now: float, took: float) -> None:
+def _note_head(cursor: _Cursor, start: RowPlace, now: float, took: float) -> None:
     cursor.head_read_last = start == HEAD
     if start == HEAD:
         cursor.head_read_at = now
         cursor.head_cost = took
 
 
-def _saw_up_to(cursor: _Cursor, start: Place, end: Place, began: float) -> None:
+def _saw_up_to(cursor: _Cursor, start: RowPlace, end: RowPlace, began: float) -> None:
     """A read that was cut at `end`: there is more."""
     cursor.last = max(cursor.last, end.position)
     if cursor.turn == "tail":
@@ -203,12 +205,12 @@ def _saw_up_to(cursor: _Cursor, start: Place, end: Place, began: float) -> None:
     _forget_again(cursor)
 
 
-def _saw_the_rest(cursor: _Cursor, start: Place, found: Sequence[OutboxRow], now: float) -> None:
+def _saw_the_rest(cursor: _Cursor, start: RowPlace, found: Sequence[OutboxRow], now: float) -> None:
     """A read that saw all after its start; what commits from now on has a later position."""
     if found:
         cursor.last = max(cursor.last, found[-1].position)
     before = cursor.last - _OVERLAP
-    near = Place(before, HEAD.event_id) if before > 0 else HEAD
+    near = RowPlace(before, HEAD.event_id) if before > 0 else HEAD
     if cursor.turn == "tail":
         cursor.tail = max(cursor.tail, near)
         return

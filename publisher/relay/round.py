@@ -15,7 +15,7 @@ from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.publisher.sinks import Delivered, Outcome, Rejected, Retry, Sink
 
-from .cursors import HEAD, Cursors, Place
+from .cursors import HEAD, Cursors, RowPlace
 from .held_subjects import Holds
 from .outbox_rows import OutboxRow, RowId
 from .selection import select
@@ -197,7 +197,7 @@ class Relay:
         epochs = dict(self._epochs)
         due = {row.shard: row for row in sorted(self._holds.due(began), reverse=True)}
         for row in due.values():
-            self._cursors.back_to({row.shard: Place(row.position, HEAD.event_id)})
+            self._cursors.back_to({row.shard: RowPlace(row.position, HEAD.event_id)})
         starts = self._cursors.starts(began)
         limits = {shard: self._cursors.limit(shard) for shard in starts}
         byte_limit = self._settings.batch_bytes // len(starts)
@@ -306,7 +306,7 @@ def _deletable(rows: Mapping[RowId, _Acknowledged]) -> list[RowId]:
     return chosen
 
 
-def _is_missing(wanted: RowId, start: Place, limit: int, rows: Sequence[OutboxRow]) -> bool:
+def _is_missing(wanted: RowId, start: RowPlace, limit: int, rows: Sequence[OutboxRow]) -> bool:
     """Whether a read that began before this row went past it and did not find it."""
     mine = [row for row in rows if row.shard == wanted.shard]
     went_past = len(mine) < limit or mine[-1].position > wanted.position
@@ -321,9 +321,9 @@ def _one_of(rows: Sequence[OutboxRow]) -> Sequence[OutboxRow]:
     return [next(row for row in rows if row.key == key)]
 
 
-def _places(rows: Sequence[OutboxRow]) -> dict[int, Place]:
+def _places(rows: Sequence[OutboxRow]) -> dict[int, RowPlace]:
     """Where to read each row's shard so that the row comes again."""
-    places: dict[int, Place] = {}
+    places: dict[int, RowPlace] = {}
     for row in reversed(rows):
-        places[row.shard] = Place(row.position, HEAD.event_id)
+        places[row.shard] = RowPlace(row.position, HEAD.event_id)
     return places

@@ -15,11 +15,11 @@ from dsql_outbox.outbox import (
     plain_array,
     subject_key,
 )
-from dsql_outbox.publisher.operator.session import Session
+from dsql_outbox.publisher.operator.session import OperatorSession
 from dsql_outbox.schema import statement
 
 from .burial import Burial
-from .cursors import Place
+from .cursors import RowPlace
 from .outbox_rows import OutboxRow, RowId, rows_of
 from .selection import Hold
 
@@ -41,7 +41,7 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._process = OneProcess("a publisher's connection pool")
-        self._burying = Session(database)  # opened for the first dead letter
+        self._burying = OperatorSession(database)  # opened for the first dead letter
         self._burial = Burial(self._burying)
         self.statements = 0
         self.deleted = 0
@@ -72,7 +72,7 @@ class Store:
         return holds
 
     async def read(
-        self, starts: Mapping[int, Place], limits: Mapping[int, int], byte_limit: int
+        self, starts: Mapping[int, RowPlace], limits: Mapping[int, int], byte_limit: int
     ) -> list[OutboxRow]:
         """The next rows of each shard, in order; `byte_limit` is for each shard."""
         found = await self._run(
@@ -134,7 +134,7 @@ class Store:
         await self._execute(query, {})
 
     async def _require_shards(self) -> None:
-        session = Session(self._database)  # whose conflict is tried again
+        session = OperatorSession(self._database)  # whose conflict is tried again
         try:
             ((shards,),) = await session.rows("shard_count", {})
         finally:

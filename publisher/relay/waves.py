@@ -21,7 +21,7 @@ _MANY: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Waves:
+class SentWaves:
     """What became of messages: one outcome each, in their order.
 
     `unavailable` is set when the broker failed on the way: what was known by
@@ -46,7 +46,7 @@ class Rights(Protocol):
 
 async def publish_in_waves(
     sink: Sink, messages: Sequence[Message], shards: Sequence[int], rights: Rights
-) -> Waves:
+) -> SentWaves:
     """Publish messages, those of one key in the given order; `shards` is of each its shard.
 
     An ordered sink gets them in one call. Any other gets waves: one message of
@@ -86,10 +86,10 @@ class _Waves:
         self._outcomes: list[Outcome] = [NotAttempted()] * len(messages)
         self._error: Exception | None = None
 
-    def ended(self) -> Waves:
+    def ended(self) -> SentWaves:
         """What became of them; raises what the sink raised if it is a bug."""
         if self._error is None or isinstance(self._error, SinkUnavailable):
-            return Waves(self._outcomes, self._error)
+            return SentWaves(self._outcomes, self._error)
         raise self._error
 
     async def run(self, queues: Sequence[deque[int]]) -> None:

@@ -14,7 +14,7 @@ from .cloudevents import binary_headers
 from .port import Delivered, Outcome
 
 
-class _Line(msgspec.Struct):
+class _MessageLine(msgspec.Struct):
     topic: str
     key: str
     headers: dict[str, str]
@@ -25,7 +25,7 @@ class _Line(msgspec.Struct):
 def json_line(message: Message) -> bytes:
     """One message as one object of JSON, with the line feed that ends it."""
     headers = binary_headers(message, "ce-")
-    line = _Line(message.topic, message.key, headers, message.payload.decode())
+    line = _MessageLine(message.topic, message.key, headers, message.payload.decode())
     return msgspec.json.encode(line) + b"\n"
 
 

@@ -52,7 +52,7 @@ class Recorded(msgspec.Struct, frozen=True):
     checksum: str
 
 
-class Present(msgspec.Struct, frozen=True):
+class PresentTables(msgspec.Struct, frozen=True):
     """What is in a database before a run.
 
     `exists` tells of the schema; `pending` are the migrations to come;
@@ -132,7 +132,7 @@ def ddl(schema: str, shards: int = DEFAULT_SHARDS) -> str:
     return "\n".join(f"{step.decode().strip()};\n" for step in steps)
 
 
-def read_present(connection: Connection, schema: str) -> Present:
+def read_present(connection: Connection, schema: str) -> PresentTables:
     """What is there; raises `SchemaError` when a migration was applied with another text."""
     shape = read_shape(connection, schema)
     recorded = read_recorded(connection, schema, shape or {})
@@ -141,10 +141,10 @@ def read_present(connection: Connection, schema: str) -> Present:
     counted = (0, 0)
     if shape and "outbox_leases" in shape:
         counted = _count_shards(connection, schema)
-    return Present(shape is not None, pending, *counted)
+    return PresentTables(shape is not None, pending, *counted)
 
 
-def due(present: Present, deploy: Deploy) -> Sequence[Migration]:
+def due(present: PresentTables, deploy: Deploy) -> Sequence[Migration]:
     """The migrations of this phase: in order, up to the first of the other phase."""
     if present.unused:
         return present.pending
@@ -212,7 +212,7 @@ def _count_shards(connection: Connection, schema: str) -> tuple[int, int]:
 
 def _add_shards(connection: Connection, schema: str, shards: int | None) -> int:
     # Counted again: another migrator may have been at work.
-    present = Present(True, (), *_count_shards(connection, schema))
+    present = PresentTables(True, (), *_count_shards(connection, schema))
     wanted = present.shards(schema, shards)
     if present.leases < wanted:
         execute(connection, statement("shards_add", schema, shards=wanted))

@@ -13,7 +13,7 @@ from .migration_text import Backfill, Index, forms
 from .migrator import due, read_present, require_shards
 
 
-class Step(msgspec.Struct, frozen=True):
+class PlannedStep(msgspec.Struct, frozen=True):
     """One thing that is still to do.
 
     `name` is a migration such as ``0004 outbox``, or ``schema`` or ``shards``;
@@ -28,7 +28,7 @@ class Step(msgspec.Struct, frozen=True):
     note: str = ""
 
 
-def plan(database: Database, *, shards: int | None = None) -> list[Step]:
+def plan(database: Database, *, shards: int | None = None) -> list[PlannedStep]:
     """All that is left to do, in order; an empty list: nothing is.
 
     Raises `SettingsError` for a number of shards that cannot be, `SchemaError`
@@ -47,24 +47,24 @@ class _Planner:
         self._shards = shards
         self._remedies = Remedies(schema)
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[PlannedStep]:
         present = read_present(self._connection, self._schema)
         wanted = present.shards(self._schema, self._shards)
         todo = due(present, "before")
         now = self._remedies.apply(self._shards)
-        steps: list[Step] = []
+        steps: list[PlannedStep] = []
         if not present.exists:
-            steps.append(Step("schema", "before", now, (self._text("schema_create"),)))
+            steps.append(PlannedStep("schema", "before", now, (self._text("schema_create"),)))
         steps += [self._migration(migration, now) for migration in todo]
         if present.leases < wanted:
             added = self._text("shards_add", shards=wanted)
-            steps.append(Step("shards", "before", now, (added,)))
+            steps.append(PlannedStep("shards", "before", now, (added,)))
         for migration in present.pending[len(todo) :]:
             later = self._remedies.apply(deploy=migration.deploy)
             steps.append(self._migration(migration, later))
         return steps
 
-    def _migration(self, migration: Migration, command: str) -> Step:
+    def _migration(self, migration: Migration, command: str) -> PlannedStep:
         query, note = migration.ddl(self._schema), ""
         match dict(forms())[migration]:
             case Index():
@@ -76,7 +76,7 @@ class _Planner:
             case _:
                 pass
         texts = _text(query), _text(migration.record(self._schema))
-        return Step(migration.label, migration.deploy, command, texts, note)
+        return PlannedStep(migration.label, migration.deploy, command, texts, note)
 
     def _text(self, name: str, **literals: int) -> str:
         return _text(statement(name, self._schema, **literals))

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from anyio import CancelScope
 
 from dsql_outbox.outbox import Message
-from dsql_outbox.publisher.relay.waves import Waves, publish_in_waves
+from dsql_outbox.publisher.relay.waves import SentWaves, publish_in_waves
 from dsql_outbox.publisher.sinks import Sink
 
 
@@ -19,6 +19,6 @@ class _Always:
         return CancelScope()
 
 
-async def in_waves(sink: Sink, messages: Sequence[Message]) -> Waves:
+async def in_waves(sink: Sink, messages: Sequence[Message]) -> SentWaves:
     """Publish messages as the relay does while nobody takes its shards."""
     return await publish_in_waves(sink, messages, [0] * len(messages), _Always())

@@ -18,7 +18,7 @@ from tests._support.tables import Tables
 from dsql_outbox.outbox import Database, Entity, Event, Receipt
 from dsql_outbox.publisher import DeadLetters, Publisher, Replay
 from dsql_outbox.publisher.operator import session as session_module
-from dsql_outbox.publisher.operator.session import Session
+from dsql_outbox.publisher.operator.session import OperatorSession
 from dsql_outbox.schema import apply, check
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Transaction, Writer
@@ -119,7 +119,7 @@ async def test_changes_of_the_schema_in_a_row_are_met_by_trying_again_at_once(
     governed: GovernedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = count()
-    session = Session(Database(governed.url))
+    session = OperatorSession(Database(governed.url))
     with psycopg.connect(governed.url, autocommit=True) as other:
 
         async def change(seconds: float) -> None:

@@ -6,15 +6,15 @@ from hypothesis import strategies as st
 
 from dsql_outbox.writer import WriterSettings
 from dsql_outbox.writer.attempt.backoff import Backoff
-from dsql_outbox.writer.attempt.classification import Failure, Kind
+from dsql_outbox.writer.attempt.classification import DatabaseFailure, FailureKind
 
 NO_JITTER = 0.0
-COUNTED = [Kind.CONFLICT, Kind.COLLISION]
-TIMED = [Kind.OUTAGE, Kind.IN_DOUBT]
+COUNTED = [FailureKind.CONFLICT, FailureKind.COLLISION]
+TIMED = [FailureKind.OUTAGE, FailureKind.IN_DOUBT]
 
 
-def failure(kind: Kind, sqlstate: str | None = None) -> Failure:
-    return Failure(kind, RuntimeError("a failure"), sqlstate, None)
+def failure(kind: FailureKind, sqlstate: str | None = None) -> DatabaseFailure:
+    return DatabaseFailure(kind, RuntimeError("a failure"), sqlstate, None)
 
 
 def backoff(
@@ -27,7 +27,9 @@ def backoff(
 
 
 @pytest.mark.parametrize("kind", COUNTED)
-def test_the_waits_after_failures_1_2_3_are_100_200_400_ms_and_none_follows(kind: Kind) -> None:
+def test_the_waits_after_failures_1_2_3_are_100_200_400_ms_and_none_follows(
+    kind: FailureKind,
+) -> None:
     """Facts 6, 8 and 10."""
     pause = backoff()
     waits = [pause.next_wait(failure(kind), now=0.0) for _ in range(4)]
@@ -37,7 +39,7 @@ def test_the_waits_after_failures_1_2_3_are_100_200_400_ms_and_none_follows(kind
 
 def test_no_retry_means_no_wait() -> None:
     pause = backoff(WriterSettings(max_retries=0))
-    assert pause.next_wait(failure(Kind.CONFLICT), now=0.0) is None
+    assert pause.next_wait(failure(FailureKind.CONFLICT), now=0.0) is None
 
 
 @given(random=st.floats(0, 1), jitter=st.floats(0, 3), base=st.floats(1e-6, 1))
@@ -46,7 +48,7 @@ def test_jitter_only_adds_and_at_most_its_share(random: float, jitter: float, ba
     settings = WriterSettings(base=base, cap=1e9, jitter=jitter, max_retries=5)
     pause = backoff(settings, random=random)
     for n in range(5):
-        wait = pause.next_wait(failure(Kind.CONFLICT), now=0.0)
+        wait = pause.next_wait(failure(FailureKind.CONFLICT), now=0.0)
         assert wait is not None
         least = base * 2**n
         assert least <= wait <= least * (1 + jitter) * (1 + 1e-9)
@@ -64,7 +66,7 @@ def test_no_wait_exceeds_the_cap_whatever_the_attempts_number(
     """Fact 7: no float overflows on the way, however many attempts."""
     settings = WriterSettings(base=base, cap=cap, jitter=jitter, max_retries=3_000)
     pause = backoff(settings, random=random)
-    waits = [pause.next_wait(failure(Kind.CONFLICT), now=0.0) for _ in range(3_000)]
+    waits = [pause.next_wait(failure(FailureKind.CONFLICT), now=0.0) for _ in range(3_000)]
     assert all(wait is not None and 0 < wait <= cap for wait in waits)
     assert waits[-1] == cap
 
@@ -72,12 +74,12 @@ def test_no_wait_exceeds_the_cap_whatever_the_attempts_number(
 def test_the_default_cap_is_two_seconds() -> None:
     """Fact 7."""
     pause = backoff(WriterSettings(max_retries=10), random=1.0)
-    waits = [pause.next_wait(failure(Kind.CONFLICT), now=0.0) for _ in range(10)]
+    waits = [pause.next_wait(failure(FailureKind.CONFLICT), now=0.0) for _ in range(10)]
     assert waits == [0.125, 0.25, 0.5, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
 
 
 @pytest.mark.parametrize("kind", TIMED)
-def test_an_outage_is_timed_not_counted(kind: Kind) -> None:
+def test_an_outage_is_timed_not_counted(kind: FailureKind) -> None:
     pause = backoff(WriterSettings(max_retries=0, max_outage=10.0))
     waits, now = [], 100.0
     while (wait := pause.next_wait(failure(kind), now)) is not None:
@@ -90,25 +92,25 @@ def test_an_outage_is_timed_not_counted(kind: Kind) -> None:
 
 def test_the_time_of_the_attempts_counts_as_outage() -> None:
     pause = backoff(WriterSettings(max_outage=10.0))
-    assert pause.next_wait(failure(Kind.OUTAGE), now=0.0) == 0.1
-    assert pause.next_wait(failure(Kind.OUTAGE), now=9.9) is None
+    assert pause.next_wait(failure(FailureKind.OUTAGE), now=0.0) == 0.1
+    assert pause.next_wait(failure(FailureKind.OUTAGE), now=9.9) is None
 
 
 def test_an_answer_of_the_database_ends_the_outage() -> None:
     pause = backoff(WriterSettings(max_outage=1.0))
-    assert pause.next_wait(failure(Kind.OUTAGE), now=0.0) == 0.1
-    assert pause.next_wait(failure(Kind.OUTAGE), now=0.1) == 0.2
-    assert pause.next_wait(failure(Kind.CONFLICT), now=0.9) == 0.1
-    assert pause.next_wait(failure(Kind.OUTAGE), now=5.0) == 0.1
+    assert pause.next_wait(failure(FailureKind.OUTAGE), now=0.0) == 0.1
+    assert pause.next_wait(failure(FailureKind.OUTAGE), now=0.1) == 0.2
+    assert pause.next_wait(failure(FailureKind.CONFLICT), now=0.9) == 0.1
+    assert pause.next_wait(failure(FailureKind.OUTAGE), now=5.0) == 0.1
 
 
 def test_too_high_a_rate_of_connections_is_answered_by_the_longest_wait() -> None:
-    assert backoff().next_wait(failure(Kind.OUTAGE, "53400"), now=0.0) == 2.0
-    assert backoff().next_wait(failure(Kind.OUTAGE, "53300"), now=0.0) == 0.1
+    assert backoff().next_wait(failure(FailureKind.OUTAGE, "53400"), now=0.0) == 2.0
+    assert backoff().next_wait(failure(FailureKind.OUTAGE, "53300"), now=0.0) == 0.1
 
 
 @pytest.mark.parametrize("kind", [*COUNTED, *TIMED])
-def test_no_wait_begins_that_would_end_after_the_deadline(kind: Kind) -> None:
+def test_no_wait_begins_that_would_end_after_the_deadline(kind: FailureKind) -> None:
     """Fact 23: the caller's time is not slept away."""
     assert backoff(deadline=10.2).next_wait(failure(kind), now=10.0) == 0.1
     assert backoff(deadline=10.1).next_wait(failure(kind), now=10.0) is None
@@ -116,4 +118,4 @@ def test_no_wait_begins_that_would_end_after_the_deadline(kind: Kind) -> None:
 
 def test_what_is_fatal_is_not_tried_again() -> None:
     """Fact 13."""
-    assert backoff().next_wait(failure(Kind.FATAL), now=0.0) is None
+    assert backoff().next_wait(failure(FailureKind.FATAL), now=0.0) is None

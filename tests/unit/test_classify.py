@@ -8,7 +8,7 @@ import pytest
 from psycopg import errors
 
 from dsql_outbox.outbox import SchemaError
-from dsql_outbox.writer.attempt.classification import Kind, classify
+from dsql_outbox.writer.attempt.classification import FailureKind, classify
 
 OBSERVED = "change conflicts with another transaction, please retry: (OC000)"
 SCHEMA_CHANGED = "schema has been updated by another transaction, please retry: (OC001)"
@@ -47,7 +47,7 @@ def server_error(sqlstate: str | None, text: str) -> psycopg.Error:
     return error
 
 
-def kind_of(error: Exception, *, sent: bool = True) -> Kind:
+def kind_of(error: Exception, *, sent: bool = True) -> FailureKind:
     return classify(error, sent=sent).kind
 
 
@@ -58,7 +58,7 @@ def test_each_of_the_five_texts_is_a_conflict_in_any_letter_case(
 ) -> None:
     """Fact 11."""
     error = psycopg.OperationalError(f"ERROR: {change(pattern)} (key 1)")
-    assert kind_of(error) is Kind.CONFLICT
+    assert kind_of(error) is FailureKind.CONFLICT
 
 
 @pytest.mark.parametrize("sqlstate", ["40001", "OC000", None])
@@ -67,7 +67,7 @@ def test_the_observed_message_is_a_conflict_whatever_the_drivers_sqlstate(
 ) -> None:
     """Fact 12."""
     failure = classify(server_error(sqlstate, OBSERVED), sent=True)
-    assert failure.kind is Kind.CONFLICT
+    assert failure.kind is FailureKind.CONFLICT
     assert failure.sqlstate == sqlstate
     assert failure.oc_class == "OC000"
 
@@ -75,7 +75,7 @@ def test_the_observed_message_is_a_conflict_whatever_the_drivers_sqlstate(
 @pytest.mark.parametrize("sqlstate", ["40001", "OC001", None])
 def test_a_changed_schema_is_a_conflict_of_its_own_class(sqlstate: str | None) -> None:
     failure = classify(server_error(sqlstate, SCHEMA_CHANGED), sent=True)
-    assert (failure.kind, failure.oc_class) == (Kind.CONFLICT, "OC001")
+    assert (failure.kind, failure.oc_class) == (FailureKind.CONFLICT, "OC001")
 
 
 @pytest.mark.parametrize("sqlstate", ["OC000", "OC001"])
@@ -86,15 +86,15 @@ def test_the_class_of_a_conflict_may_be_in_the_sqlstate_alone(sqlstate: str) -> 
 @pytest.mark.parametrize("sqlstate", ["40001", "40P01"])
 def test_plain_postgresql_conflicts_have_no_oc_class(sqlstate: str) -> None:
     failure = classify(server_error(sqlstate, "could not serialize access"), sent=True)
-    assert (failure.kind, failure.oc_class) == (Kind.CONFLICT, None)
+    assert (failure.kind, failure.oc_class) == (FailureKind.CONFLICT, None)
 
 
 @pytest.mark.parametrize("text", ["could not serialize access", OBSERVED, ""])
 def test_a_sqlstate_decides_in_any_language(text: str) -> None:
     """A server may speak German: konnte Zugriff nicht serialisieren."""
     translated = "konnte Zugriff nicht serialisieren wegen gleichzeitiger Aktualisierung"
-    assert kind_of(server_error("40001", translated)) is Kind.CONFLICT
-    assert kind_of(server_error("42501", text)) is Kind.FATAL
+    assert kind_of(server_error("40001", translated)) is FailureKind.CONFLICT
+    assert kind_of(server_error("42501", text)) is FailureKind.FATAL
 
 
 def raised_from(cause: Exception) -> Exception:
@@ -115,15 +115,15 @@ def raised_from(cause: Exception) -> Exception:
 @pytest.mark.parametrize(
     ("sqlstate", "text", "kind"),
     [
-        ("40001", "could not serialize access", Kind.CONFLICT),
-        (None, OBSERVED, Kind.CONFLICT),
-        ("23505", f"duplicate key: {OBSERVED}", Kind.COLLISION),
-        ("42601", "syntax error", Kind.FATAL),
-        ("57P01", "terminating connection", Kind.IN_DOUBT),
+        ("40001", "could not serialize access", FailureKind.CONFLICT),
+        (None, OBSERVED, FailureKind.CONFLICT),
+        ("23505", f"duplicate key: {OBSERVED}", FailureKind.COLLISION),
+        ("42601", "syntax error", FailureKind.FATAL),
+        ("57P01", "terminating connection", FailureKind.IN_DOUBT),
     ],
 )
 def test_a_wrapped_error_means_what_the_drivers_error_means(
-    wrap: Callable[[Exception], Exception], sqlstate: str | None, text: str, kind: Kind
+    wrap: Callable[[Exception], Exception], sqlstate: str | None, text: str, kind: FailureKind
 ) -> None:
     """Fact 12."""
     wrapped = wrap(server_error(sqlstate, text))
@@ -141,25 +141,25 @@ def test_the_sqlstate_is_looked_for_under_a_driver_error_without_one() -> None:
 def test_errors_that_cause_each_other_are_read_once() -> None:
     one, other = RuntimeError("one"), RuntimeError("other")
     one.__cause__, other.__cause__ = other, one
-    assert kind_of(one, sent=False) is Kind.FATAL
+    assert kind_of(one, sent=False) is FailureKind.FATAL
 
 
 def test_something_else_in_orig_is_not_taken_for_an_error() -> None:
     error = WrapperError("nothing is known", orig="40001")
-    assert kind_of(error, sent=False) is Kind.FATAL
+    assert kind_of(error, sent=False) is FailureKind.FATAL
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_unique_violation_is_no_conflict_whatever_its_text_holds(pattern: str) -> None:
     """Fact 14: an entity may be called ``oc000``."""
     text = f'duplicate key value violates unique constraint "entities_pkey" ({pattern})'
-    assert kind_of(server_error("23505", text)) is Kind.COLLISION
+    assert kind_of(server_error("23505", text)) is FailureKind.COLLISION
 
 
 def test_a_duplicate_id_that_reads_like_a_conflict_is_none() -> None:
     """Fact 14."""
     text = "Key (id)=(0c000000-0c00-40c0-80c0-0c0000c00010) already exists."
-    assert kind_of(server_error("23505", text)) is Kind.COLLISION
+    assert kind_of(server_error("23505", text)) is FailureKind.COLLISION
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_duplicate_id_that_reads_like_a_conflict_is_none() -> None:
 )
 def test_what_trying_again_cannot_mend_is_fatal(sqlstate: str, text: str) -> None:
     """Fact 13."""
-    assert kind_of(server_error(sqlstate, text)) is Kind.FATAL
+    assert kind_of(server_error(sqlstate, text)) is FailureKind.FATAL
 
 
 OURS = [
@@ -198,7 +198,7 @@ OURS = [
 @pytest.mark.parametrize("error", OURS)
 def test_what_was_raised_on_our_side_before_sending_is_fatal(error: Exception) -> None:
     """Fact 13: an event's own text must not decide."""
-    assert kind_of(error, sent=False) is Kind.FATAL
+    assert kind_of(error, sent=False) is FailureKind.FATAL
 
 
 @pytest.mark.parametrize("error", [*OURS, ValueError(OBSERVED), RuntimeError("OC000")])
@@ -206,14 +206,14 @@ def test_what_was_raised_on_our_side_after_sending_leaves_the_outcome_in_doubt(
     error: Exception,
 ) -> None:
     """The answer may have been COMMIT: a defect in reading it proves nothing."""
-    assert kind_of(error, sent=True) is Kind.IN_DOUBT
+    assert kind_of(error, sent=True) is FailureKind.IN_DOUBT
 
 
 @pytest.mark.parametrize(
     "sqlstate", ["08000", "08006", "08P01", "40003", "57P01", "57P02", "57P03", "57P05", "XX000"]
 )
 def test_a_server_that_goes_away_leaves_the_outcome_in_doubt(sqlstate: str) -> None:
-    assert kind_of(server_error(sqlstate, "terminating connection")) is Kind.IN_DOUBT
+    assert kind_of(server_error(sqlstate, "terminating connection")) is FailureKind.IN_DOUBT
 
 
 LOST = [
@@ -227,30 +227,30 @@ LOST = [
 
 @pytest.mark.parametrize("error", LOST)
 def test_a_connection_lost_after_sending_leaves_the_outcome_in_doubt(error: Exception) -> None:
-    assert kind_of(error, sent=True) is Kind.IN_DOUBT
+    assert kind_of(error, sent=True) is FailureKind.IN_DOUBT
 
 
 @pytest.mark.parametrize("error", LOST)
 def test_a_connection_lost_before_sending_is_an_outage(error: Exception) -> None:
-    assert kind_of(error, sent=False) is Kind.OUTAGE
+    assert kind_of(error, sent=False) is FailureKind.OUTAGE
 
 
 @pytest.mark.parametrize("sqlstate", ["53300", "53400"])
 def test_too_many_connections_is_an_outage(sqlstate: str) -> None:
-    assert kind_of(server_error(sqlstate, "too many clients")) is Kind.OUTAGE
+    assert kind_of(server_error(sqlstate, "too many clients")) is FailureKind.OUTAGE
 
 
 @pytest.mark.parametrize("text", REFUSALS)
 def test_a_refused_login_is_fatal(text: str) -> None:
-    assert kind_of(psycopg.OperationalError(text), sent=False) is Kind.FATAL
+    assert kind_of(psycopg.OperationalError(text), sent=False) is FailureKind.FATAL
 
 
 @pytest.mark.parametrize("text", REFUSALS)
 def test_no_text_makes_a_sent_write_certainly_not_stored(text: str) -> None:
-    assert kind_of(psycopg.OperationalError(text), sent=True) is Kind.IN_DOUBT
+    assert kind_of(psycopg.OperationalError(text), sent=True) is FailureKind.IN_DOUBT
 
 
 def test_missing_tables_are_fatal() -> None:
     error = SchemaError("schema outbox lacks the outbox tables")
     error.__cause__ = server_error("42P01", "relation does not exist")
-    assert kind_of(error) is Kind.FATAL
+    assert kind_of(error) is FailureKind.FATAL

@@ -6,7 +6,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsql_outbox.publisher.relay.cursors import HEAD, Cursors, Place
+from dsql_outbox.publisher.relay.cursors import HEAD, Cursors, RowPlace
 from dsql_outbox.publisher.relay.outbox_rows import OutboxRow
 
 LIMIT = 3
@@ -37,7 +37,7 @@ def read(cursors: Cursors, found: list[OutboxRow], now: float) -> None:
 def test_a_full_read_moves_on_and_one_that_is_not_goes_back_to_the_head() -> None:
     cursors = made([0], rows=LIMIT, head_interval=100)
     read(cursors, rows([1, 2, 3]), now=0)
-    assert cursors.starts(1) == {0: Place(3, UUID(int=3))}
+    assert cursors.starts(1) == {0: RowPlace(3, UUID(int=3))}
     assert cursors.behind
     read(cursors, rows([4]), now=1)
     assert cursors.starts(2) == {0: HEAD}
@@ -47,7 +47,7 @@ def test_a_full_read_moves_on_and_one_that_is_not_goes_back_to_the_head() -> Non
 def test_a_read_cut_by_bytes_counts_as_full() -> None:
     cursors = made([0], rows=LIMIT, head_interval=100)
     read(cursors, rows([1], seen=2), now=0)
-    assert cursors.starts(1) == {0: Place(1, UUID(int=1))}
+    assert cursors.starts(1) == {0: RowPlace(1, UUID(int=1))}
 
 
 def test_the_head_is_read_again_after_its_interval_and_the_deep_cursor_stays() -> None:
@@ -56,13 +56,13 @@ def test_the_head_is_read_again_after_its_interval_and_the_deep_cursor_stays() -
     read(cursors, rows([4, 5, 6]), now=0.5)
     assert cursors.starts(1.0) == {0: HEAD}
     read(cursors, rows([1, 2, 3]), now=1.0)
-    assert cursors.starts(1.1) == {0: Place(6, UUID(int=6))}
+    assert cursors.starts(1.1) == {0: RowPlace(6, UUID(int=6))}
 
 
 def test_slow_rounds_read_the_head_and_the_deep_end_in_turn() -> None:
     """With every round longer than the interval, a held head must not hide the rest."""
     cursors = made([0], rows=LIMIT, head_interval=1)
-    seen: list[Place] = []
+    seen: list[RowPlace] = []
     for n in range(6):
         start = cursors.starts(n * 10.0)[0]
         seen.append(start)
@@ -112,7 +112,7 @@ def test_rows_that_stay_unsent_are_read_in_turn_with_what_is_behind_them() -> No
     read(cursors, rows([1, 2, 3]), now=0)
     seen: list[int] = []
     for n in range(1, 7):
-        cursors.back_to({0: Place(1, HEAD.event_id)})
+        cursors.back_to({0: RowPlace(1, HEAD.event_id)})
         start = cursors.starts(n)[0].position
         seen.append(start)
         read(cursors, rows([start + 1, start + 2, start + 3]), now=n)
@@ -123,7 +123,7 @@ def test_what_is_read_again_goes_on_until_it_meets_the_sweep() -> None:
     cursors = made([0], rows=LIMIT, head_interval=1_000)
     for n in range(3):
         read(cursors, rows([3 * n + 1, 3 * n + 2, 3 * n + 3]), now=n)
-    cursors.back_to({0: Place(2, HEAD.event_id)})
+    cursors.back_to({0: RowPlace(2, HEAD.event_id)})
     assert cursors.again == {0: 2}
     read(cursors, rows([2, 3, 4]), now=3)
     assert cursors.again == {0: 4}
@@ -156,22 +156,22 @@ def test_a_shard_that_was_dropped_and_added_again_is_read_from_its_head() -> Non
 def test_when_all_is_seen_it_reads_on_a_second_before_the_last_row() -> None:
     cursors = made([0], rows=LIMIT, head_interval=100)
     read(cursors, rows([50 * SECOND, 60 * SECOND]), now=0)
-    assert cursors.starts(1) == {0: Place(59 * SECOND, HEAD.event_id)}
+    assert cursors.starts(1) == {0: RowPlace(59 * SECOND, HEAD.event_id)}
     assert not cursors.behind
     read(cursors, [], now=1)
-    assert cursors.starts(2) == {0: Place(59 * SECOND, HEAD.event_id)}
+    assert cursors.starts(2) == {0: RowPlace(59 * SECOND, HEAD.event_id)}
 
 
 def test_a_shard_is_sent_back_to_a_place_and_never_forward() -> None:
     cursors = made([0], rows=LIMIT, head_interval=100)
     read(cursors, rows([1, 2, 3]), now=0)
-    cursors.back_to({0: Place(9, HEAD.event_id)})
-    assert cursors.starts(0.1) == {0: Place(3, UUID(int=3))}
-    cursors.back_to({0: Place(2, HEAD.event_id)})
-    assert cursors.starts(0.1) == {0: Place(2, HEAD.event_id)}
+    cursors.back_to({0: RowPlace(9, HEAD.event_id)})
+    assert cursors.starts(0.1) == {0: RowPlace(3, UUID(int=3))}
+    cursors.back_to({0: RowPlace(2, HEAD.event_id)})
+    assert cursors.starts(0.1) == {0: RowPlace(2, HEAD.event_id)}
     assert cursors.behind
-    cursors.back_to({0: Place(1, HEAD.event_id)})
-    assert cursors.starts(0.1) == {0: Place(1, HEAD.event_id)}
+    cursors.back_to({0: RowPlace(1, HEAD.event_id)})
+    assert cursors.starts(0.1) == {0: RowPlace(1, HEAD.event_id)}
 
 
 def test_sweeps_take_a_twentieth_of_the_time() -> None:

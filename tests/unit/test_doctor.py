@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 
-from dsql_outbox.cli.doctor.conflict_probes import Outcome, Race, judge
+from dsql_outbox.cli.doctor.conflict_probes import Race, SessionResult, judge
 from dsql_outbox.cli.doctor.cost_probes import judge_metering
 from dsql_outbox.cli.doctor.examination import failure
 from dsql_outbox.cli.doctor.feature_probes import judge_plan
@@ -21,7 +21,7 @@ from dsql_outbox.schema import Duty
 
 Lacks = dict[Duty, list[tuple[str, str | None]]]
 
-COMMITTED = Outcome(None, "statement")
+COMMITTED = SessionResult(None, "statement")
 
 
 @pytest.mark.parametrize(
@@ -134,22 +134,22 @@ def test_messages_that_wait_for_nobody_are_a_failure(
     ("race", "verdict", "text"),
     [
         (
-            Race(COMMITTED, Outcome("23505", "statement"), waited=True),
+            Race(COMMITTED, SessionResult("23505", "statement"), waited=True),
             "ok",
             "the first commits, the second waits and gets 23505 at statement: writers retry it",
         ),
         (
-            Race(COMMITTED, Outcome("40001", "COMMIT"), waited=False),
+            Race(COMMITTED, SessionResult("40001", "COMMIT"), waited=False),
             "ok",
             "the first commits, the second gets 40001 at COMMIT: writers retry it",
         ),
         (
-            Race(Outcome("40001", "COMMIT"), Outcome("40001", "COMMIT"), waited=False),
+            Race(SessionResult("40001", "COMMIT"), SessionResult("40001", "COMMIT"), waited=False),
             "ok",
             "the first gets 40001 at COMMIT, the second gets 40001 at COMMIT: writers retry it",
         ),
         (
-            Race(COMMITTED, Outcome("55P03", "statement"), waited=False),
+            Race(COMMITTED, SessionResult("55P03", "statement"), waited=False),
             "fail",
             "the first commits, the second gets 55P03 at statement",
         ),

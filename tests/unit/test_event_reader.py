@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dsql_outbox.cli.write.inputs import Inputs, Place, Record, Unreadable
+from dsql_outbox.cli.write.inputs import InputLocation, Inputs, Record, Unreadable
 from dsql_outbox.cli.write.json_scanner import Extent, MalformedInput, Scanner
 from dsql_outbox.outbox import MAX_EVENT_BYTES, EventTooLarge, InvalidEvent
 
@@ -193,9 +193,9 @@ async def test_files_are_read_one_after_the_other(tmp_path: Path) -> None:
     two.write_bytes(b'{"c":3}\n\n')
     inputs = Inputs([str(one), str(two)])
     assert await read(inputs) == [
-        Record(Place(str(one), 1, 2), 7, b'{"a":1}'),
-        Record(Place(str(one), 2, 12), 9, b'{"b" : 2}'),
-        Record(Place(str(two), 1, 0), 7, b'{"c":3}'),
+        Record(InputLocation(str(one), 1, 2), 7, b'{"a":1}'),
+        Record(InputLocation(str(one), 2, 12), 9, b'{"b" : 2}'),
+        Record(InputLocation(str(two), 1, 0), 7, b'{"c":3}'),
     ]
     assert inputs.bytes_read == inputs.size() == 31
 
@@ -207,7 +207,7 @@ async def test_a_broken_file_is_named_with_record_and_byte(tmp_path: Path) -> No
     two.write_bytes(b"{} {} oops")
     with pytest.raises(Unreadable, match="byte 6: expected an event, found o") as caught:
         await read(Inputs([str(one), str(two)]))
-    assert caught.value.place == Place(str(two), 3, 6)
+    assert caught.value.place == InputLocation(str(two), 3, 6)
 
 
 @pytest.mark.anyio
@@ -215,7 +215,7 @@ async def test_a_file_that_has_gone_is_named(tmp_path: Path) -> None:
     gone = str(tmp_path / "gone")
     with pytest.raises(Unreadable, match="No such file") as caught:
         await read(Inputs([gone]))
-    assert caught.value.place == Place(gone, 1, 0)
+    assert caught.value.place == InputLocation(gone, 1, 0)
 
 
 @pytest.mark.anyio
@@ -239,7 +239,7 @@ async def test_a_named_pipe_is_waited_for_and_has_no_size(tmp_path: Path) -> Non
 
 
 def test_an_event_over_the_limit_is_refused_with_its_size() -> None:
-    record = Record(Place("-", 1, 0), MAX_EVENT_BYTES + 1, None)
+    record = Record(InputLocation("-", 1, 0), MAX_EVENT_BYTES + 1, None)
     with pytest.raises(EventTooLarge, match=str(MAX_EVENT_BYTES + 1)):
         record.parse()
     assert record.id() is None
@@ -257,7 +257,7 @@ def test_an_event_over_the_limit_is_refused_with_its_size() -> None:
     ],
 )
 def test_an_invalid_event_gives_its_id_if_it_has_one(data: bytes, found: bool) -> None:
-    record = Record(Place("-", 1, 0), len(data), data)
+    record = Record(InputLocation("-", 1, 0), len(data), data)
     with pytest.raises(InvalidEvent):
         record.parse()
     assert (record.id() is not None) == found

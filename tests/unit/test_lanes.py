@@ -5,17 +5,17 @@ from uuid import uuid4
 import anyio
 import pytest
 
-from dsql_outbox.cli.write.inputs import Place
-from dsql_outbox.cli.write.work_queue import Job, Lane
+from dsql_outbox.cli.write.inputs import InputLocation
+from dsql_outbox.cli.write.work_queue import QueuedEvent, WorkQueue
 
 pytestmark = pytest.mark.anyio
 
 
-def job(n: int = 1, size: int = 400) -> Job:
-    return Job(n, Place("-", n, 0), uuid4(), "", size)
+def job(n: int = 1, size: int = 400) -> QueuedEvent:
+    return QueuedEvent(n, InputLocation("-", n, 0), uuid4(), "", size)
 
 
-async def filled(lane: Lane, size: int) -> int:
+async def filled(lane: WorkQueue, size: int) -> int:
     """How many jobs of a size the lane takes before its reader has to wait."""
     put = 0
 
@@ -36,11 +36,11 @@ async def filled(lane: Lane, size: int) -> int:
     ("size", "held"), [(400, 500), (1 << 18, 4), ((1 << 20) - 1, 1), (1 << 22, 1)]
 )
 async def test_a_lane_holds_few_events_and_few_bytes_or_one_big_event(size: int, held: int) -> None:
-    assert await filled(Lane(500), size) == held
+    assert await filled(WorkQueue(500), size) == held
 
 
 async def test_a_worker_takes_what_is_at_hand_and_makes_room_for_it() -> None:
-    lane = Lane(500)
+    lane = WorkQueue(500)
     assert await filled(lane, 1 << 18) == 4
     assert [taken.place.record for taken in await lane.take(3)] == [0, 1, 2]
     assert await filled(lane, 1 << 18) == 3
@@ -48,7 +48,7 @@ async def test_a_worker_takes_what_is_at_hand_and_makes_room_for_it() -> None:
 
 
 async def test_a_closed_lane_gives_what_it_holds_and_then_nothing() -> None:
-    lane = Lane(8)
+    lane = WorkQueue(8)
     await lane.put(job())
     lane.close()
     assert len(await lane.take(8)) == 1
@@ -56,7 +56,7 @@ async def test_a_closed_lane_gives_what_it_holds_and_then_nothing() -> None:
 
 
 async def test_a_waiting_worker_gets_a_job_as_soon_as_it_comes_and_sees_the_end() -> None:
-    lane, taken = Lane(8), list[int]()
+    lane, taken = WorkQueue(8), list[int]()
 
     async def work() -> None:
         while jobs := await lane.take(8):

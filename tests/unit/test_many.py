@@ -11,7 +11,7 @@ from tests._support.model import FAULTY, SETTINGS, Run, Server
 
 from dsql_outbox.observability import Fact, WriteEnded, WriteStarted
 from dsql_outbox.outbox import Database, DuplicateEvent, Entity, Event, InvalidEvent, Receipt
-from dsql_outbox.writer.attempt.pending import OnDuplicate, Outcome
+from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
 from dsql_outbox.writer.attempt.steps import write_steps
 from dsql_outbox.writer.core import Core, Job
 from dsql_outbox.writer.statement import chunks
@@ -39,7 +39,7 @@ def write(call: Many, server: Server, *misfortunes: str) -> list[list[UUID]]:
     return together
 
 
-def kinds(outcomes: Sequence[Outcome]) -> list[type]:
+def kinds(outcomes: Sequence[WriteOutcome]) -> list[type]:
     return [type(outcome) for outcome in outcomes]
 
 

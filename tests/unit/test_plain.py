@@ -10,7 +10,7 @@ from psycopg import errors
 
 import dsql_outbox.schema
 from dsql_outbox.outbox import Entity, Event, parse_event
-from dsql_outbox.writer.attempt.classification import Kind, classify
+from dsql_outbox.writer.attempt.classification import FailureKind, classify
 from dsql_outbox.writer.statement import pipeline
 from dsql_outbox.writer.statement.parameters import prepare
 from dsql_outbox.writer.statement.plain import Plain
@@ -82,9 +82,12 @@ def test_a_cause_that_was_named_is_not_put_in_its_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind"), [("ROLLBACK", Kind.FATAL), ("SET", Kind.IN_DOUBT), (None, Kind.IN_DOUBT)]
+    ("answer", "kind"),
+    [("ROLLBACK", FailureKind.FATAL), ("SET", FailureKind.IN_DOUBT), (None, FailureKind.IN_DOUBT)],
 )
-def test_a_commit_that_answers_anything_else_is_an_error(answer: str | None, kind: Kind) -> None:
+def test_a_commit_that_answers_anything_else_is_an_error(
+    answer: str | None, kind: FailureKind
+) -> None:
     """Only ROLLBACK says that nothing is stored."""
     with pytest.raises(psycopg.Error, match=f"answered {answer} to COMMIT") as raised:
         pipeline.check_committed(answer)

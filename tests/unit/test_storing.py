@@ -10,7 +10,7 @@ import pytest
 from psycopg import errors
 
 from dsql_outbox.cli.write.counts import Tally
-from dsql_outbox.cli.write.inputs import Inputs, Place, Record
+from dsql_outbox.cli.write.inputs import InputLocation, Inputs, Record
 from dsql_outbox.cli.write.loader import Storing
 from dsql_outbox.cli.write.reporter import Reporter
 from dsql_outbox.outbox import OutcomeUnknown, Receipt, SchemaError, parse_event
@@ -31,7 +31,7 @@ class EndlessInput(Inputs):
             entity = {"entityHeader": {"entityType": "Car", "entityId": str(self.taken % 2)}}
             header = {"uuid": str(uuid4()), "eventName": "Moved"}
             data = json.dumps({"eventHeader": header, "entities": [entity]}).encode()
-            yield Record(Place("endless", self.taken, 0), len(data), data)
+            yield Record(InputLocation("endless", self.taken, 0), len(data), data)
 
 
 class Database:
@@ -57,7 +57,7 @@ class Printed(Reporter):
         super().__init__(Tally(), None)
         self.receipts: list[UUID] = []
 
-    async def failed(self, place: Place, event_id: UUID | None, error: Exception) -> None:
+    async def failed(self, place: InputLocation, event_id: UUID | None, error: Exception) -> None:
         """Failures are not looked at here."""
 
     async def stored(self, receipts: Sequence[Receipt]) -> None:

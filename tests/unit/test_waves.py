@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dsql_outbox.outbox import Message, SinkUnavailable
 from dsql_outbox.publisher.relay import waves as waves_module
-from dsql_outbox.publisher.relay.waves import Waves, publish_in_waves
+from dsql_outbox.publisher.relay.waves import SentWaves, publish_in_waves
 from dsql_outbox.publisher.sinks import (
     Delivered,
     NotAttempted,
@@ -91,7 +91,7 @@ class Rights:
             yield scope
 
 
-async def publish(sink: PlannedSink, rights: Rights | None = None) -> Waves:
+async def publish(sink: PlannedSink, rights: Rights | None = None) -> SentWaves:
     """Publish messages whose shard is the place of their key in the alphabet."""
     shards = [ord(message.key) - ord("a") for message in sink.messages]
     return await publish_in_waves(sink, sink.messages, shards, rights or Rights())
@@ -185,7 +185,7 @@ async def test_an_ordered_sink_gets_everything_in_one_call() -> None:
     waves = await publish(sink)
 
     assert sink.waves == [[0, 1, 2, 3]]
-    assert waves == Waves([outcome for _, outcome in plan])
+    assert waves == SentWaves([outcome for _, outcome in plan])
 
 
 async def test_what_was_known_before_the_sink_failed_stays() -> None:
@@ -224,7 +224,7 @@ async def test_a_wave_that_is_cut_was_not_attempted_and_nothing_follows_it(order
 
     waves = await publish(sink, Rights(cut=0))
 
-    assert waves == Waves([NOT_ATTEMPTED] * 3)
+    assert waves == SentWaves([NOT_ATTEMPTED] * 3)
     assert sink.waves == []
 
 
@@ -232,7 +232,7 @@ async def test_no_messages_are_no_call() -> None:
     for ordered in (True, False):
         sink = PlannedSink([], ordered=ordered)
 
-        assert await publish_in_waves(sink, [], [], Rights()) == Waves([])
+        assert await publish_in_waves(sink, [], [], Rights()) == SentWaves([])
         assert sink.waves == []
 
 

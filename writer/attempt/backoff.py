@@ -5,7 +5,7 @@ from typing import Final
 
 from dsql_outbox.writer.settings import WriterSettings
 
-from .classification import Failure, Kind
+from .classification import DatabaseFailure, FailureKind
 
 _TOO_MANY_CONNECTIONS: Final = "53400"
 """The rate of new connections is over the limit; a short wait would feed it."""
@@ -39,11 +39,11 @@ class Backoff:
         self._outage_began: float | None = None
         self._outages = 0
 
-    def next_wait(self, failure: Failure, now: float) -> float | None:
+    def next_wait(self, failure: DatabaseFailure, now: float) -> float | None:
         """Seconds to wait before another attempt, or None to give up."""
-        if failure.kind in {Kind.CONFLICT, Kind.COLLISION}:
+        if failure.kind in {FailureKind.CONFLICT, FailureKind.COLLISION}:
             wait = self._after_conflict()
-        elif failure.kind in {Kind.OUTAGE, Kind.IN_DOUBT}:
+        elif failure.kind in {FailureKind.OUTAGE, FailureKind.IN_DOUBT}:
             wait = self._after_outage(failure, now)
         else:
             wait = None
@@ -58,7 +58,7 @@ class Backoff:
             return None
         return self._delay(self.conflicts)
 
-    def _after_outage(self, failure: Failure, now: float) -> float | None:
+    def _after_outage(self, failure: DatabaseFailure, now: float) -> float | None:
         self._outages += 1
         if self._outage_began is None:
             self._outage_began = now

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import psycopg
 
 
-class Kind(Enum):
+class FailureKind(Enum):
     """The answer to both questions at once."""
 
     CONFLICT = "conflict"
@@ -28,10 +28,10 @@ class Kind(Enum):
     """Not committed; trying again changes nothing."""
 
 
-class Failure(NamedTuple):
+class DatabaseFailure(NamedTuple):
     """A classified exception. `oc_class` is ``OC000`` or ``OC001``, if the database said so."""
 
-    kind: Kind
+    kind: FailureKind
     error: Exception
     sqlstate: str | None
     oc_class: str | None
@@ -53,39 +53,43 @@ _REFUSED: Final = re.compile(
 )
 
 
-def classify(error: Exception, *, sent: bool) -> Failure:
+def classify(error: Exception, *, sent: bool) -> DatabaseFailure:
     """Classify what an attempt raised; `sent` tells whether the write left for the server."""
     found = _driver_error(error)
     sqlstate = found.sqlstate if found else None
     text = _text(error)
     kind = _kind_of_state(sqlstate) if sqlstate else _kind_of_text(found, error, text, sent=sent)
-    oc_class = _OC_CLASS.search(f"{sqlstate} {text}") if kind is Kind.CONFLICT else None
-    return Failure(kind, error, sqlstate, oc_class.group().upper() if oc_class else None)
+    oc_class = _OC_CLASS.search(f"{sqlstate} {text}") if kind is FailureKind.CONFLICT else None
+    return DatabaseFailure(kind, error, sqlstate, oc_class.group().upper() if oc_class else None)
 
 
-def _kind_of_state(sqlstate: str) -> Kind:
+def _kind_of_state(sqlstate: str) -> FailureKind:
     if sqlstate in _CONFLICT_STATES:
-        return Kind.CONFLICT
+        return FailureKind.CONFLICT
     if sqlstate == _UNIQUE_VIOLATION:
-        return Kind.COLLISION
+        return FailureKind.COLLISION
     if sqlstate in _OUTAGE_STATES:
-        return Kind.OUTAGE
+        return FailureKind.OUTAGE
     if sqlstate in _IN_DOUBT_STATES or sqlstate.startswith("08"):
-        return Kind.IN_DOUBT
-    return Kind.FATAL
+        return FailureKind.IN_DOUBT
+    return FailureKind.FATAL
 
 
-def _kind_of_text(found: psycopg.Error | None, error: Exception, text: str, *, sent: bool) -> Kind:
+def _kind_of_text(
+    found: psycopg.Error | None, error: Exception, text: str, *, sent: bool
+) -> FailureKind:
     if isinstance(found, (psycopg.DataError, psycopg.ProgrammingError)):
-        return Kind.IN_DOUBT if sent else Kind.FATAL  # of the driver's own code, on our side
+        return (
+            FailureKind.IN_DOUBT if sent else FailureKind.FATAL
+        )  # of the driver's own code, on our side
     if found is None and sent:
-        return Kind.IN_DOUBT  # a defect, as in reading the answer: its text proves nothing
+        return FailureKind.IN_DOUBT  # a defect, as in reading the answer: its text proves nothing
     if _CONFLICT_TEXT.search(text):
-        return Kind.CONFLICT
+        return FailureKind.CONFLICT
     if sent:
-        return Kind.IN_DOUBT
+        return FailureKind.IN_DOUBT
     lost = isinstance(found or error, (psycopg.Error, OSError))
-    return Kind.OUTAGE if lost and not _REFUSED.search(text) else Kind.FATAL
+    return FailureKind.OUTAGE if lost and not _REFUSED.search(text) else FailureKind.FATAL
 
 
 def _driver_error(error: BaseException) -> psycopg.Error | None:

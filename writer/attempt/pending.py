@@ -18,21 +18,21 @@ from dsql_outbox.outbox import DuplicateEvent, OutcomeUnknown, Receipt, StaleVer
 from dsql_outbox.writer.statement.parameters import PreparedEvent
 
 from .backoff import Backoff
-from .classification import Failure, Kind
+from .classification import DatabaseFailure, FailureKind
 
 OnDuplicate = Literal["error", "return"]
 
-Outcome = Receipt | Exception
+WriteOutcome = Receipt | Exception
 """How a call ends: its receipt, or the exception that its caller gets."""
 
-_ATTEMPT_OUTCOMES: Final[dict[Kind, AttemptOutcome]] = {
-    Kind.CONFLICT: "conflict",
-    Kind.COLLISION: "conflict",
-    Kind.IN_DOUBT: "in_doubt",
+_ATTEMPT_OUTCOMES: Final[dict[FailureKind, AttemptOutcome]] = {
+    FailureKind.CONFLICT: "conflict",
+    FailureKind.COLLISION: "conflict",
+    FailureKind.IN_DOUBT: "in_doubt",
 }
 
 
-def attempt_outcome(failure: Failure | None) -> AttemptOutcome:
+def attempt_outcome(failure: DatabaseFailure | None) -> AttemptOutcome:
     """What an attempt with this failure, or with none, is called."""
     return "committed" if failure is None else _ATTEMPT_OUTCOMES.get(failure.kind, "failed")
 
@@ -67,14 +67,14 @@ class Pending:
         scopes: Scopes,
         *,
         on_duplicate: OnDuplicate,
-        settled: Callable[[Outcome], None] | None = None,
+        settled: Callable[[WriteOutcome], None] | None = None,
     ) -> None:
         self.prepared = prepared
         self.id = prepared.event.id
         self.scopes = scopes
         self.entities = {(t.entity_type, t.entity_id) for t in prepared.event.touches}
         self.in_doubt = False
-        self.outcome: Outcome | None = None
+        self.outcome: WriteOutcome | None = None
         self._attempts = 0
         self._waited = 0.0
         self._trying = False
@@ -104,9 +104,9 @@ class Pending:
         self._attempts += 1
         self._trying = True
 
-    def failed(self, failure: Failure, started_ns: int, ended_ns: int) -> None:
+    def failed(self, failure: DatabaseFailure, started_ns: int, ended_ns: int) -> None:
         """The attempt failed; one in doubt leaves the whole call in doubt."""
-        self.in_doubt = self.in_doubt or failure.kind is Kind.IN_DOUBT
+        self.in_doubt = self.in_doubt or failure.kind is FailureKind.IN_DOUBT
         self._attempt_ended(attempt_outcome(failure), started_ns, ended_ns, failure)
 
     def stored(self, stored: Stored, started_ns: int, ended_ns: int) -> None:
@@ -132,7 +132,7 @@ class Pending:
         else:
             self.settle(DuplicateEvent(self.id, same_content=same))
 
-    def stale(self, actual: int, failure: Failure) -> None:
+    def stale(self, actual: int, failure: DatabaseFailure) -> None:
         """The subject was at version `actual` when the attempt ran.
 
         Versions only rise, so a lost attempt that expects an earlier one can
@@ -144,10 +144,10 @@ class Pending:
         else:
             self.settle(StaleVersion(self.id, expected=expected, actual=actual))
 
-    def next_wait(self, failure: Failure, now: float) -> float | None:
+    def next_wait(self, failure: DatabaseFailure, now: float) -> float | None:
         """Seconds until another attempt may run; None: the call is settled by its error."""
         wait = None
-        if failure.kind is not Kind.FATAL:
+        if failure.kind is not FailureKind.FATAL:
             wait = self._backoff.next_wait(failure, now)
             if wait is None:
                 self._tell_exhausted(failure)
@@ -155,7 +155,7 @@ class Pending:
             self.settle(self._last_word(failure.error))
         return wait
 
-    def waits(self, failure: Failure, seconds: float) -> None:
+    def waits(self, failure: DatabaseFailure, seconds: float) -> None:
         """Another attempt follows after `seconds`."""
         self._waited = seconds
         self.scopes(
@@ -167,11 +167,11 @@ class Pending:
                 error=type(failure.error).__name__,
                 sqlstate=failure.sqlstate,
                 oc_class=failure.oc_class,
-                conflict=failure.kind in {Kind.CONFLICT, Kind.COLLISION},
+                conflict=failure.kind in {FailureKind.CONFLICT, FailureKind.COLLISION},
             )
         )
 
-    def settle(self, outcome: Outcome) -> None:
+    def settle(self, outcome: WriteOutcome) -> None:
         """End the call."""
         self.outcome = outcome
         error = type(outcome).__name__ if isinstance(outcome, Exception) else None
@@ -194,7 +194,7 @@ class Pending:
             unknown = self.in_doubt or self._trying
             self._tell_ended("unknown" if unknown else "failed", type(error).__name__)
 
-    def _status_of(self, outcome: Outcome) -> WriteStatus:
+    def _status_of(self, outcome: WriteOutcome) -> WriteStatus:
         if isinstance(outcome, Receipt):
             return outcome.status
         if isinstance(outcome, DuplicateEvent):
@@ -233,7 +233,7 @@ class Pending:
         outcome: AttemptOutcome,
         started_ns: int,
         ended_ns: int,
-        failure: Failure | None = None,
+        failure: DatabaseFailure | None = None,
     ) -> None:
         self.scopes(
             AttemptEnded(
@@ -253,7 +253,7 @@ class Pending:
     def _tell_ended(self, status: WriteStatus, error: str | None) -> None:
         self.scopes(WriteEnded(self.id, status, self._attempts, self._backoff.conflicts, error))
 
-    def _tell_exhausted(self, failure: Failure) -> None:
+    def _tell_exhausted(self, failure: DatabaseFailure) -> None:
         self.scopes(
             WriteExhausted(
                 event_id=self.id,

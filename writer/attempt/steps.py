@@ -24,7 +24,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from .classification import Failure, Kind, classify
+from .classification import DatabaseFailure, FailureKind, classify
 from .pending import Found, Pending, Stored
 
 
@@ -209,7 +209,7 @@ def _failures_by_one(events: int) -> int:
 
 def _may_come_again(failed: Failed) -> bool:
     """Whether what was sent met a failure that is tried again, though it may be one event's."""
-    return failed.sent and classified(failed).kind in {Kind.IN_DOUBT, Kind.OUTAGE}
+    return failed.sent and classified(failed).kind in {FailureKind.IN_DOUBT, FailureKind.OUTAGE}
 
 
 def _after(batch: Sequence[Pending], failed: Failed, clock: _Clock) -> _Rest:
@@ -217,7 +217,7 @@ def _after(batch: Sequence[Pending], failed: Failed, clock: _Clock) -> _Rest:
     failure = classified(failed)
     if stale := _stale(batch, failure):
         return (yield from _after_stale(batch, *stale, failure, clock))
-    if failure.kind is Kind.COLLISION:
+    if failure.kind is FailureKind.COLLISION:
         result = yield _look_up(batch)
         if isinstance(result, Present):
             rest = _drop_found(batch, result)
@@ -225,13 +225,13 @@ def _after(batch: Sequence[Pending], failed: Failed, clock: _Clock) -> _Rest:
                 return rest  # the collision is explained: no conflict, no wait
         else:
             failure = classified(result)
-    if len(batch) > 1 and failure.kind is Kind.FATAL and _may_be_one_events_fault(failed):
+    if len(batch) > 1 and failure.kind is FailureKind.FATAL and _may_be_one_events_fault(failed):
         return (yield from _in_turn(_halves(batch), clock))
     return (yield from _wait(batch, failure, clock))
 
 
 def _after_stale(
-    batch: Sequence[Pending], pending: Pending, actual: int, failure: Failure, clock: _Clock
+    batch: Sequence[Pending], pending: Pending, actual: int, failure: DatabaseFailure, clock: _Clock
 ) -> _Rest:
     """One event's subject is at another version than expected; the others go on.
 
@@ -252,7 +252,7 @@ def _after_stale(
     return [other for other in batch if other is not pending]
 
 
-def _wait(batch: Sequence[Pending], failure: Failure, clock: _Clock) -> _Rest:
+def _wait(batch: Sequence[Pending], failure: DatabaseFailure, clock: _Clock) -> _Rest:
     now, failures = clock(), _one_each(failure, len(batch))
     waits = [(p, p.next_wait(own, now)) for p, own in zip(batch, failures, strict=True)]
     again = [pending for pending, wait in waits if wait is not None]
@@ -262,7 +262,7 @@ def _wait(batch: Sequence[Pending], failure: Failure, clock: _Clock) -> _Rest:
     for pending in again:
         pending.waits(failure, seconds)
     yield Wait(seconds)
-    if len(again) > 1 and failure.kind in {Kind.CONFLICT, Kind.COLLISION}:
+    if len(again) > 1 and failure.kind in {FailureKind.CONFLICT, FailureKind.COLLISION}:
         return (yield from _in_turn(_after_conflict(again), clock))
     return again
 
@@ -307,17 +307,17 @@ def _drop_found(batch: Sequence[Pending], present: Present) -> Sequence[Pending]
     return [pending for pending in batch if pending.outcome is None]
 
 
-def classified(result: Result) -> Failure:
+def classified(result: Result) -> DatabaseFailure:
     """The failure that a step ended in."""
     if not isinstance(result, Failed):
         raise TypeError(f"a step cannot end in {result!r}")
     failure = classify(result.error, sent=result.sent)
-    if failure.kind is Kind.IN_DOUBT and not result.sent:
-        return failure._replace(kind=Kind.OUTAGE)
+    if failure.kind is FailureKind.IN_DOUBT and not result.sent:
+        return failure._replace(kind=FailureKind.OUTAGE)
     return failure
 
 
-def _one_each(failure: Failure, events: int) -> list[Failure]:
+def _one_each(failure: DatabaseFailure, events: int) -> list[DatabaseFailure]:
     """The failure for each event: its exception gets a note and a traceback, so none is shared."""
     copies = [failure._replace(error=_copy(failure.error)) for _ in range(events - 1)]
     return [failure, *copies]
@@ -340,7 +340,7 @@ def _may_be_one_events_fault(failed: Failed) -> bool:
     return failed.sent or isinstance(failed.error, (psycopg.DataError, ValueError))
 
 
-def _stale(batch: Sequence[Pending], failure: Failure) -> tuple[Pending, int] | None:
+def _stale(batch: Sequence[Pending], failure: DatabaseFailure) -> tuple[Pending, int] | None:
     """The event whose expected version did not hold, and the version it met."""
     found = _STALE.search(str(failure.error)) if failure.sqlstate == _BAD_CAST else None
     if found is None:

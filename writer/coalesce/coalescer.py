@@ -18,7 +18,7 @@ import psycopg
 
 from dsql_outbox.observability import BatchEnded
 from dsql_outbox.outbox import OutcomeUnknown, Receipt
-from dsql_outbox.writer.attempt.pending import Outcome, Pending, attempt_outcome
+from dsql_outbox.writer.attempt.pending import Pending, WriteOutcome, attempt_outcome
 from dsql_outbox.writer.attempt.steps import (
     Attempt,
     Committed,
@@ -35,21 +35,21 @@ from dsql_outbox.writer.statement.chunks import chunks
 
 from .lanes import Lanes, Ticket
 
-Pend = Callable[[Callable[[Outcome], None]], Pending]
+Pend = Callable[[Callable[[WriteOutcome], None]], Pending]
 """Makes the call's `Pending`, given what is told its outcome."""
 
 
-class _Call(Ticket):
+class _CoalescedCall(Ticket):
     """One caller and its event."""
 
-    def __init__(self, pending: Pending, job: Job, future: "Future[Outcome]") -> None:
+    def __init__(self, pending: Pending, job: Job, future: "Future[WriteOutcome]") -> None:
         touches = pending.prepared.event.touches
         super().__init__(pending.id, [(t.entity_type, t.entity_id) for t in touches])
         self.pending = pending
         self.deadline = job.deadline
         self.future = future
 
-    def answer(self, outcome: Outcome) -> None:
+    def answer(self, outcome: WriteOutcome) -> None:
         """Tell the caller, if it is still there."""
         if not self.future.done():
             self.future.set_result(outcome)
@@ -70,7 +70,7 @@ class Coalescer:
         self._settings = settings
         self._run = run
         self._tell = tell
-        self._lanes: Lanes[_Call] = Lanes(settings.coalesce, self._start)
+        self._lanes: Lanes[_CoalescedCall] = Lanes(settings.coalesce, self._start)
         # asyncio's, since it lets nobody pass those who wait.
         self._room = asyncio.Semaphore(settings.max_queued)
         self._draining: set[int] = set()
@@ -84,13 +84,13 @@ class Coalescer:
         that is not sent is not written, one that is sent goes on.
         """
         await self._enter(job)
-        future: Future[Outcome] = asyncio.get_running_loop().create_future()
+        future: Future[WriteOutcome] = asyncio.get_running_loop().create_future()
         try:
             pending = pend(lambda outcome: self._settled(call, outcome))
         except BaseException:
             self._room.release()
             raise
-        call = _Call(pending, job, future)
+        call = _CoalescedCall(pending, job, future)
         with pending.scopes:
             self._lanes.add(call)
             outcome = await self._outcome_of(call)
@@ -121,7 +121,7 @@ class Coalescer:
                 "until the deadline of the call (max_queued)"
             )
 
-    async def _outcome_of(self, call: _Call) -> Outcome:
+    async def _outcome_of(self, call: _CoalescedCall) -> WriteOutcome:
         timer = None
         if call.deadline is not None:
             loop = asyncio.get_running_loop()
@@ -136,7 +136,7 @@ class Coalescer:
             if timer is not None:
                 timer.cancel()
 
-    def _expire(self, call: _Call) -> None:
+    def _expire(self, call: _CoalescedCall) -> None:
         if self._withdraw(call):
             call.pending.settle(
                 psycopg.OperationalError(
@@ -147,13 +147,13 @@ class Coalescer:
         else:
             call.answer(OutcomeUnknown(call.pending.id))
 
-    def _withdraw(self, call: _Call) -> bool:
+    def _withdraw(self, call: _CoalescedCall) -> bool:
         withdrawn = self._lanes.withdraw(call)
         if withdrawn:
             self._room.release()
         return withdrawn
 
-    def _settled(self, call: _Call, outcome: Outcome) -> None:
+    def _settled(self, call: _CoalescedCall, outcome: WriteOutcome) -> None:
         call.answer(outcome)
         self._lanes.settled(call)
 
@@ -179,7 +179,7 @@ class Coalescer:
         finally:
             self._draining.discard(lane)
 
-    def _next(self, lane: int) -> list[_Call]:
+    def _next(self, lane: int) -> list[_CoalescedCall]:
         """What fits the lane's next transaction, of what is queued now."""
         queued = islice(self._lanes.queued(lane), self._settings.max_batch)
         fitting = next(chunks(call.pending for call in queued), None)
@@ -188,7 +188,7 @@ class Coalescer:
             self._room.release()
         return calls
 
-    async def _send(self, lane: int, calls: Sequence[_Call]) -> None:
+    async def _send(self, lane: int, calls: Sequence[_CoalescedCall]) -> None:
         """The first attempt; another goes on beside the lane, unless many do already."""
         job = _shared_job(calls)
         steps = write_steps([call.pending for call in calls], monotonic)
@@ -202,14 +202,22 @@ class Coalescer:
         else:
             await self._drive(calls, steps, step, job)
 
-    async def _go_on(self, calls: Sequence[_Call], steps: Steps, step: Step, job: Job) -> None:
+    async def _go_on(
+        self, calls: Sequence[_CoalescedCall], steps: Steps, step: Step, job: Job
+    ) -> None:
         try:
             await self._drive(calls, steps, step, job)
         finally:
             self._beside -= 1
 
     async def _drive(
-        self, calls: Sequence[_Call], steps: Steps, first: Step, job: Job, *, once: bool = False
+        self,
+        calls: Sequence[_CoalescedCall],
+        steps: Steps,
+        first: Step,
+        job: Job,
+        *,
+        once: bool = False,
     ) -> Step | None:
         """Do steps until all calls are settled; with `once`, one step; returns the next step."""
         step: Step | None = first
@@ -234,7 +242,7 @@ class Coalescer:
             self._tell(_ended(step.batch, result, started))
         return result
 
-    def _fail(self, calls: Iterable[_Call], error: BaseException) -> None:
+    def _fail(self, calls: Iterable[_CoalescedCall], error: BaseException) -> None:
         """A defect, or the end of the event loop, broke a transaction that may have been sent."""
         for call in calls:
             if call.pending.outcome is None:
@@ -261,7 +269,7 @@ def _advance(steps: Steps, result: Result) -> Step | None:
         return None
 
 
-def _shared_job(calls: Sequence[_Call]) -> Job:
+def _shared_job(calls: Sequence[_CoalescedCall]) -> Job:
     """Work for several callers ends when the last of them has no time left."""
     deadlines = [call.deadline for call in calls]
     job = Job(None)

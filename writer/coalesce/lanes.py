@@ -17,7 +17,7 @@ Key = tuple[str, str]
 """An entity's type and id."""
 
 
-class Place(Enum):
+class TicketState(Enum):
     """Where an event is."""
 
     WAITING = "waiting"
@@ -32,7 +32,7 @@ class Ticket:
     def __init__(self, event_id: UUID, entities: Sequence[Key]) -> None:
         self.entities = entities
         self.keys: Sequence[Hashable] = (event_id, *entities)
-        self.place = Place.WAITING
+        self.place = TicketState.WAITING
         self.lane = 0
         self.held = False
 
@@ -79,7 +79,7 @@ class Lanes(Generic[T]):
         """The next `count` events of a lane; they are sent now."""
         taken = [self._queues[lane].popitem(last=False)[0] for _ in range(count)]
         for ticket in taken:
-            ticket.place = Place.SENT
+            ticket.place = TicketState.SENT
         return taken
 
     def hold(self, lane: int, tickets: Iterable[T]) -> None:
@@ -103,21 +103,21 @@ class Lanes(Generic[T]):
 
     def settled(self, ticket: T) -> None:
         """An event that was sent is over: its entities are free."""
-        if ticket.place is Place.SENT:
-            ticket.place = Place.GONE
+        if ticket.place is TicketState.SENT:
+            ticket.place = TicketState.GONE
             self._unpin(ticket)
             self._advance(ticket.keys)
 
     def withdraw(self, ticket: T) -> bool:
         """Forget an event that is not sent yet; returns whether that was so."""
-        if ticket.place is Place.WAITING:
+        if ticket.place is TicketState.WAITING:
             self._leave_lines(ticket)
-        elif ticket.place is Place.QUEUED:
+        elif ticket.place is TicketState.QUEUED:
             del self._queues[ticket.lane][ticket]
             self._unpin(ticket)
         else:
             return False
-        ticket.place = Place.GONE
+        ticket.place = TicketState.GONE
         self._advance(ticket.keys)
         return True
 
@@ -125,7 +125,7 @@ class Lanes(Generic[T]):
         lane = self._lane_for(ticket)
         if lane is None:
             return False
-        ticket.place, ticket.lane = Place.QUEUED, lane
+        ticket.place, ticket.lane = TicketState.QUEUED, lane
         self._queues[lane][ticket] = None
         for key in ticket.keys:
             pin = self._pins.get(key)
@@ -173,7 +173,7 @@ class Lanes(Generic[T]):
     def _put_back(self, ticket: T) -> None:
         del self._queues[ticket.lane][ticket]
         self._unpin(ticket)
-        ticket.place = Place.WAITING
+        ticket.place = TicketState.WAITING
         for key in ticket.keys:
             line = self._lines.setdefault(key, OrderedDict())
             line[ticket] = None

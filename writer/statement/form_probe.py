@@ -7,12 +7,12 @@ from dsql_outbox.outbox import numbered
 from dsql_outbox.schema import statement
 
 from .parameters import batch_parameters
-from .plain import Transaction
+from .plain import Statements
 
 _COMMENT: Final = re.compile(rb"--.*\n")
 
 
-def write_probe(schema: str) -> Transaction:
+def write_probe(schema: str) -> Statements:
     """Both statements of the single form, put so that they change nothing.
 
     The fast one cannot be run on no event, so it is only planned; the batch is run

@@ -18,12 +18,12 @@ from psycopg.rows import tuple_row
 
 from dsql_outbox.outbox import AsyncConnection, Connection
 
-from .plain import Transaction
+from .plain import Statements
 
 Rows = Sequence[Sequence[Any]]
 
 
-def run(connection: Connection, transaction: Transaction) -> Rows:
+def run(connection: Connection, transaction: Statements) -> Rows:
     """The rows of the statement before the COMMIT; raises the first error of any."""
     cursors, first = _sent(connection, transaction)
     if _is_aborted(connection):
@@ -34,7 +34,7 @@ def run(connection: Connection, transaction: Transaction) -> Rows:
     return cursors[-2].fetchall()
 
 
-async def run_async(connection: AsyncConnection, transaction: Transaction) -> Rows:
+async def run_async(connection: AsyncConnection, transaction: Statements) -> Rows:
     """The rows of the statement before the COMMIT; raises the first error of any."""
     cursors, first = await _sent_async(connection, transaction)
     if _is_aborted(connection):
@@ -45,7 +45,7 @@ async def run_async(connection: AsyncConnection, transaction: Transaction) -> Ro
     return await cursors[-2].fetchall()
 
 
-def run_inside(connection: psycopg.Connection[Any], statements: Transaction) -> Rows:
+def run_inside(connection: psycopg.Connection[Any], statements: Statements) -> Rows:
     """The rows of the last statement, in a transaction that stays open; raises the first error."""
     cursors, first = _sent(connection, statements)
     first.check()
@@ -53,7 +53,7 @@ def run_inside(connection: psycopg.Connection[Any], statements: Transaction) -> 
 
 
 async def run_inside_async(
-    connection: psycopg.AsyncConnection[Any], statements: Transaction
+    connection: psycopg.AsyncConnection[Any], statements: Statements
 ) -> Rows:
     """The rows of the last statement, in a transaction that stays open; raises the first error."""
     cursors, first = await _sent_async(connection, statements)
@@ -61,14 +61,14 @@ async def run_inside_async(
     return await cursors[-1].fetchall()
 
 
-def run_first(connection: Connection, statements: Transaction) -> Rows:
+def run_first(connection: Connection, statements: Statements) -> Rows:
     """The rows of the first statement; raises the first error. They are no transaction."""
     cursors, first = _sent(connection, statements)
     first.check()
     return cursors[0].fetchall()
 
 
-async def run_first_async(connection: AsyncConnection, statements: Transaction) -> Rows:
+async def run_first_async(connection: AsyncConnection, statements: Statements) -> Rows:
     """The rows of the first statement; raises the first error. They are no transaction."""
     cursors, first = await _sent_async(connection, statements)
     first.check()
@@ -76,7 +76,7 @@ async def run_first_async(connection: AsyncConnection, statements: Transaction) 
 
 
 def _sent(
-    connection: psycopg.Connection[Any], statements: Transaction
+    connection: psycopg.Connection[Any], statements: Statements
 ) -> "tuple[list[psycopg.Cursor[Any]], _FirstError]":
     """Run them in one pipeline, whatever factories the connection has."""
     cursors: list[psycopg.Cursor[Any]] = []
@@ -89,7 +89,7 @@ def _sent(
 
 
 async def _sent_async(
-    connection: psycopg.AsyncConnection[Any], statements: Transaction
+    connection: psycopg.AsyncConnection[Any], statements: Statements
 ) -> "tuple[list[psycopg.AsyncCursor[Any]], _FirstError]":
     """Run them in one pipeline, whatever factories the connection has."""
     cursors: list[psycopg.AsyncCursor[Any]] = []

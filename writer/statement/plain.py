@@ -11,7 +11,7 @@ from dsql_outbox.schema import statement
 
 from .parameters import Parameters, PreparedEvent, batch_parameters
 
-Transaction = Sequence[tuple[bytes, Parameters | None]]
+Statements = Sequence[tuple[bytes, Parameters | None]]
 """Statements with their parameters; from BEGIN to COMMIT, the last but one answers rows."""
 
 _NAMES: Final = ("entities", "events", "headers", "outbox", "receipt")
@@ -23,7 +23,7 @@ class Plain:
     def __init__(self, schema: str) -> None:
         self._statements = [statement(f"plain_{name}", schema) for name in _NAMES]
 
-    def statements(self, batch: Sequence[PreparedEvent], shards: int) -> Transaction:
+    def statements(self, batch: Sequence[PreparedEvent], shards: int) -> Statements:
         """What writes these events in an open transaction; the last answers as the batch does."""
         parameters = batch_parameters(batch, shards)
         return [(query, parameters) for query in self._statements]

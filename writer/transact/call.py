@@ -28,7 +28,7 @@ from dsql_outbox.observability import (
 )
 from dsql_outbox.outbox import DuplicateEvent, OutcomeUnknown, TransactionMisused
 from dsql_outbox.writer.attempt.backoff import Backoff
-from dsql_outbox.writer.attempt.classification import Failure, Kind
+from dsql_outbox.writer.attempt.classification import DatabaseFailure, FailureKind
 from dsql_outbox.writer.attempt.pending import Found
 from dsql_outbox.writer.core import Core, Job
 
@@ -36,10 +36,10 @@ from .run import Run
 
 T = TypeVar("T")
 
-_ATTEMPT_OUTCOMES: Final[dict[Kind, AttemptOutcome]] = {
-    Kind.CONFLICT: "conflict",
-    Kind.COLLISION: "conflict",
-    Kind.IN_DOUBT: "in_doubt",
+_ATTEMPT_OUTCOMES: Final[dict[FailureKind, AttemptOutcome]] = {
+    FailureKind.CONFLICT: "conflict",
+    FailureKind.COLLISION: "conflict",
+    FailureKind.IN_DOUBT: "in_doubt",
 }
 
 
@@ -115,14 +115,14 @@ class Call(Generic[T]):
             same = found.fingerprint == self.fingerprints[event_id]
             self.settle(DuplicateEvent(event_id, same_content=same))
 
-    def failed(self, run: Run[T], failure: Failure) -> None:
+    def failed(self, run: Run[T], failure: DatabaseFailure) -> None:
         """The run failed; one in doubt leaves the whole call in doubt."""
-        if failure.kind is Kind.IN_DOUBT:
+        if failure.kind is FailureKind.IN_DOUBT:
             self.in_doubt, self.fence = True, run.first
             self._lost[run.write_id] = run
         self._run_ended(run, _ATTEMPT_OUTCOMES.get(failure.kind, "failed"), failure)
 
-    def next_wait(self, failure: Failure, now: float) -> float | None:
+    def next_wait(self, failure: DatabaseFailure, now: float) -> float | None:
         """Seconds until another run, or None if there is none."""
         wait = self._backoff.next_wait(failure, now)
         error, sqlstate = type(failure.error).__name__, failure.sqlstate
@@ -140,7 +140,7 @@ class Call(Generic[T]):
                 error=error,
                 sqlstate=sqlstate,
                 oc_class=failure.oc_class,
-                conflict=failure.kind in {Kind.CONFLICT, Kind.COLLISION},
+                conflict=failure.kind in {FailureKind.CONFLICT, FailureKind.COLLISION},
             )
         )
         return wait
@@ -197,7 +197,7 @@ class Call(Generic[T]):
         self._tell_ended("committed", None)
 
     def _run_ended(
-        self, run: Run[T], outcome: AttemptOutcome, failure: Failure | None = None
+        self, run: Run[T], outcome: AttemptOutcome, failure: DatabaseFailure | None = None
     ) -> None:
         self._running = None
         self.scopes(

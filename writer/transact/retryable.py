@@ -1,6 +1,6 @@
 """For a retry loop of the caller's own."""
 
-from dsql_outbox.writer.attempt.classification import Kind, classify
+from dsql_outbox.writer.attempt.classification import FailureKind, classify
 
 
 def is_retryable(error: Exception) -> bool:
@@ -10,4 +10,4 @@ def is_retryable(error: Exception) -> bool:
     as SQLAlchemy's. False for a connection that was lost: if that was at COMMIT,
     the transaction may be committed. A unique violation is no conflict here.
     """
-    return classify(error, sent=True).kind in {Kind.CONFLICT, Kind.OUTAGE}
+    return classify(error, sent=True).kind in {FailureKind.CONFLICT, FailureKind.OUTAGE}

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from dsql_outbox.writer.attempt.classification import Failure, Kind, classify
+from dsql_outbox.writer.attempt.classification import DatabaseFailure, FailureKind, classify
 from dsql_outbox.writer.attempt.steps import Committed, Failed, LookUp, Present, Result, Wait
 
 from .call import Call
@@ -66,16 +66,16 @@ def _try(call: Call[Any], clock: _Clock, *, fresh: bool) -> _Steps:
         yield from _after(call, run, failure, clock)
 
 
-def _after(call: Call[Any], run: Run[Any], failure: Failure, clock: _Clock) -> _Steps:
+def _after(call: Call[Any], run: Run[Any], failure: DatabaseFailure, clock: _Clock) -> _Steps:
     """What a failure leads to: an end, or a wait before another run."""
-    suspect = run.collided() if failure.kind is Kind.COLLISION else None
-    if failure.kind is Kind.FATAL:
+    suspect = run.collided() if failure.kind is FailureKind.COLLISION else None
+    if failure.kind is FailureKind.FATAL:
         suspect = call.fence  # the caller must not hear of a failure if a lost run did it
     if suspect is not None:
         result = yield LookUp([suspect])
         if isinstance(result, Present):
             call.resolve(result.found.get(suspect), suspect)
-        elif failure.kind is Kind.COLLISION:
+        elif failure.kind is FailureKind.COLLISION:
             failure = _classified(run, result)
     if call.is_settled:
         return
@@ -86,18 +86,18 @@ def _after(call: Call[Any], run: Run[Any], failure: Failure, clock: _Clock) -> _
         yield Wait(wait)
 
 
-def _may_run_again(call: Call[Any], failure: Failure) -> bool:
-    return failure.kind is not Kind.FATAL and not (call.in_doubt and call.fence is None)
+def _may_run_again(call: Call[Any], failure: DatabaseFailure) -> bool:
+    return failure.kind is not FailureKind.FATAL and not (call.in_doubt and call.fence is None)
 
 
-def _classified(run: Run[Any], result: Result) -> Failure:
+def _classified(run: Run[Any], result: Result) -> DatabaseFailure:
     if not isinstance(result, Failed):
         raise TypeError(f"a run cannot end in {result!r}")
     if run.is_callers_error:
-        return Failure(Kind.FATAL, result.error, None, None)
+        return DatabaseFailure(FailureKind.FATAL, result.error, None, None)
     failure = classify(result.error, sent=result.sent)
-    if failure.kind is Kind.IN_DOUBT and not result.sent:
-        return failure._replace(kind=Kind.OUTAGE)
-    if failure.kind is Kind.COLLISION and run.collided() is None:
-        return failure._replace(kind=Kind.FATAL)  # a unique key of the caller's own
+    if failure.kind is FailureKind.IN_DOUBT and not result.sent:
+        return failure._replace(kind=FailureKind.OUTAGE)
+    if failure.kind is FailureKind.COLLISION and run.collided() is None:
+        return failure._replace(kind=FailureKind.FATAL)  # a unique key of the caller's own
     return failure

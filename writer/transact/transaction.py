@@ -33,7 +33,7 @@ _PLAIN: Final = (
 )
 
 
-class _Base:
+class _TransactionBase:
     """What a transaction offers without I/O."""
 
     def __init__(self, run: Run[Any], shards: int) -> None:
@@ -62,7 +62,7 @@ class _Base:
         )
 
 
-class Transaction(_Base):
+class Transaction(_TransactionBase):
     """The transaction that the function given to `Writer.transact` runs in.
 
     It is begun before and committed after the function. `connection` is for the
@@ -88,7 +88,7 @@ class Transaction(_Base):
                 return self._receipt(pending, append(core, self.connection, self._shards, pending))
 
 
-class AsyncTransaction(_Base):
+class AsyncTransaction(_TransactionBase):
     """The transaction that the function given to `AsyncWriter.transact` runs in.
 
     It is begun before and committed after the function. `connection` is for the

@@ -68,7 +68,7 @@ class KafkaSink:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._client = KafkaClient(settings, self._give_up)
-        self._batches: set[_Batch] = set()
+        self._batches: set[_KafkaBatch] = set()
 
     async def connect(self) -> None:
         """Connect; raises `SinkUnavailable` when no broker answers within the timeout."""
@@ -89,7 +89,7 @@ class KafkaSink:
             return []
         deadline = asyncio.get_running_loop().time() + self._settings.timeout + _REPORT
         producer = await self._client.ready()
-        batch = _Batch(len(messages))
+        batch = _KafkaBatch(len(messages))
         self._batches.add(batch)
         try:
             for index, message in enumerate(messages):
@@ -121,7 +121,9 @@ class KafkaSink:
         (outcome,) = await self.publish([message])
         return outcome
 
-    def _produce(self, producer: Producer, batch: "_Batch", index: int, message: Message) -> None:
+    def _produce(
+        self, producer: Producer, batch: "_KafkaBatch", index: int, message: Message
+    ) -> None:
         if not _TOPIC.fullmatch(message.topic):
             text = f"topic {message.topic!r} is none for Kafka: 1 to 249 of A-Z a-z 0-9 . _ -"
             batch.settle(index, Rejected(text))
@@ -146,7 +148,7 @@ class KafkaSink:
             batch.give_up(reason)
 
 
-class _Batch:
+class _KafkaBatch:
     """Messages on their way, and what is known of them: None is no word of the message itself."""
 
     def __init__(self, size: int) -> None:

@@ -50,7 +50,7 @@ class SqsSink:
         something was, what was in that request is `NotAttempted`: stored or
         not, it counts against no message.
         """
-        batch = _Batch(len(messages), asyncio.get_running_loop().time() + self._settings.timeout)
+        batch = _SqsBatch(len(messages), asyncio.get_running_loop().time() + self._settings.timeout)
         entries: list[dict[str, Any]] = []
         for index, message in enumerate(messages):
             entry = make_entry(str(index), message, is_fifo=self._settings.is_fifo)
@@ -65,7 +65,7 @@ class SqsSink:
             raise batch.failure
         return [outcome or NotAttempted() for outcome in batch.found]
 
-    async def _request(self, batch: "_Batch", entries: list[dict[str, Any]]) -> None:
+    async def _request(self, batch: "_SqsBatch", entries: list[dict[str, Any]]) -> None:
         async with self._turns:
             refused = await self._send(batch, entries)
         if refused is None:
@@ -76,7 +76,7 @@ class SqsSink:
         for entry in entries:  # one of them is at fault, and SQS does not say which
             await self._request(batch, [entry])
 
-    async def _send(self, batch: "_Batch", entries: list[dict[str, Any]]) -> Rejected | None:
+    async def _send(self, batch: "_SqsBatch", entries: list[dict[str, Any]]) -> Rejected | None:
         """What SQS has against the whole request, if anything."""
         if batch.failure is not None or asyncio.get_running_loop().time() >= batch.deadline:
             return None
@@ -89,7 +89,7 @@ class SqsSink:
         return None
 
 
-class _Batch:
+class _SqsBatch:
     """What is known of messages: None is no word of the message itself."""
 
     def __init__(self, size: int, deadline: float) -> None:

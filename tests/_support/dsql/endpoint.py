@@ -16,7 +16,7 @@ from tests._support.inventory import known
 from dsql_outbox.testing import TcpProxy
 from dsql_outbox.testing.proxy import wire_protocol as wire
 from dsql_outbox.testing.proxy.tcp_proxy import Cut, Link, Streams
-from dsql_outbox.testing.proxy.wire_protocol import Message, Splitter
+from dsql_outbox.testing.proxy.wire_protocol import Splitter, WireMessage
 
 _OURS: Final = b"application_name\0dsql-outbox"
 """The library says so in each session, unless the user names another application."""
@@ -86,16 +86,16 @@ class _Restoring(GovernedPostgres):
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self._numbers = count()
-        self._startups: dict[bytes, Message] = {}
+        self._startups: dict[bytes, WireMessage] = {}
 
-    def numbered(self, startup: Message) -> Message:
+    def numbered(self, startup: WireMessage) -> WireMessage:
         """What stands for this first message on the way."""
         number = b"%d" % next(self._numbers)
         self._startups[number] = startup
         version = startup.body[:_HEAD]
-        return Message(b"", version + b"user\0postgres\0database\0" + number + b"\0\0")
+        return WireMessage(b"", version + b"user\0postgres\0database\0" + number + b"\0\0")
 
-    def startup(self, message: Message) -> Message:
+    def startup(self, message: WireMessage) -> WireMessage:
         """The session's own first message; ministack tries more than once, if need be."""
         return super().startup(self._startups[message.body[:-2].rpartition(b"\0")[2]])
 
@@ -119,13 +119,13 @@ class _Watched(Link):
         self.to_server(data)
 
 
-async def _startup(client: Streams) -> Message | None:
+async def _startup(client: Streams) -> WireMessage | None:
     """The first message that asks for more than encryption; None if none comes."""
     reader, writer = client
     try:
         while True:
             head = await reader.readexactly(_HEAD)
-            message = Message(b"", await reader.readexactly(int.from_bytes(head) - _HEAD))
+            message = WireMessage(b"", await reader.readexactly(int.from_bytes(head) - _HEAD))
             if wire.request_code(message) not in {wire.SSL_REQUEST, wire.GSSENC_REQUEST}:
                 return message
             writer.write(b"N")

@@ -15,10 +15,10 @@ from tests._support.dsql.rules import (
 from tests._support.dsql.steps import Answer, Step, steps
 
 from dsql_outbox.testing.proxy import wire_protocol as wire
-from dsql_outbox.testing.proxy.client_session import Batch, Reaction, Session
+from dsql_outbox.testing.proxy.client_session import Batch, ClientSession, Reaction
 from dsql_outbox.testing.proxy.postgres_proxy import PostgresProxy
 from dsql_outbox.testing.proxy.tcp_proxy import Cut, Link, Streams
-from dsql_outbox.testing.proxy.wire_protocol import Message
+from dsql_outbox.testing.proxy.wire_protocol import WireMessage
 
 STARTUP: Final = 3 << 16
 """The first message of a session: version 3 of the protocol."""
@@ -56,19 +56,19 @@ class GovernedPostgres(PostgresProxy):
         self._catalog = Catalog()
         self._clock = clock
 
-    def startup(self, message: Message) -> Message:
+    def startup(self, message: WireMessage) -> WireMessage:
         """What the server gets as a client's first message: snapshots, whatever else it asks."""
         version, texts = message.body[:4], message.body[4:-2].split(b"\0")
         asked = dict(zip(texts[::2], texts[1::2], strict=True))
         asked[b"options"] = asked.get(b"options", b"") + _SNAPSHOTS
         pairs = [name + b"\0" + value + b"\0" for name, value in asked.items()]
-        return Message(b"", version + b"".join(pairs) + b"\0")
+        return WireMessage(b"", version + b"".join(pairs) + b"\0")
 
     def _link(self, client: Streams, server: Streams) -> Link:
         return _GovernedSession(self, client, server, Transactions(self._catalog, self._clock))
 
 
-class _GovernedSession(Session):
+class _GovernedSession(ClientSession):
     def __init__(
         self,
         proxy: GovernedPostgres,
@@ -93,12 +93,12 @@ class _GovernedSession(Session):
         """All batches meet the rules."""
         return [lambda _session, _batch: self._govern(batch)]
 
-    async def _take(self, message: Message) -> None:
+    async def _take(self, message: WireMessage) -> None:
         if len(message.raw) > MAX_BYTES:
             raise Cut
         await super()._take(message)
 
-    def _take_request(self, message: Message) -> None:
+    def _take_request(self, message: WireMessage) -> None:
         is_startup = wire.request_code(message) == STARTUP
         super()._take_request(self._governed.startup(message) if is_startup else message)
 
@@ -108,13 +108,13 @@ class _GovernedSession(Session):
         alone = self._state == _IDLE and "write" in kinds and "begin" not in kinds
         messages = await (self._implicit(pieces) if alone else self._explicit(pieces))
         if batch.asks_ready:
-            messages.append(Message(wire.READY, self._state))
+            messages.append(WireMessage(wire.READY, self._state))
         self.to_client(b"".join([message.raw for message in messages]))
 
-    async def _implicit(self, pieces: Sequence[Step]) -> list[Message]:
+    async def _implicit(self, pieces: Sequence[Step]) -> list[WireMessage]:
         """Statements that are a transaction of their own: what it breaks, the last one tells."""
         await self._begin()
-        messages: list[Message] = []
+        messages: list[WireMessage] = []
         for step in pieces:
             answer, told = await self._statement(step)
             messages += told
@@ -127,8 +127,8 @@ class _GovernedSession(Session):
             violation = (await self._ask("COMMIT")).violation
         return Answer(messages, _IDLE).failing(violation) if violation else messages
 
-    async def _explicit(self, pieces: Sequence[Step]) -> list[Message]:
-        messages: list[Message] = []
+    async def _explicit(self, pieces: Sequence[Step]) -> list[WireMessage]:
+        messages: list[WireMessage] = []
         for step in pieces:
             match kind_of(step.sql):
                 case "begin":
@@ -148,7 +148,7 @@ class _GovernedSession(Session):
                 break
         return messages
 
-    async def _statement(self, step: Step) -> tuple[Answer, list[Message]]:
+    async def _statement(self, step: Step) -> tuple[Answer, list[WireMessage]]:
         kind = kind_of(step.sql)
         if step.sql and self._state != _ABORTED and (violation := self._before(kind)):
             return await self._refuse(step, violation)
@@ -172,7 +172,7 @@ class _GovernedSession(Session):
             self._rules.begin(0)  # a transaction of this statement alone
         return self._rules.before(kind)
 
-    async def _commit(self, step: Step) -> tuple[Answer, list[Message]]:
+    async def _commit(self, step: Step) -> tuple[Answer, list[WireMessage]]:
         violation = self._rules.before("commit") or self._rules.at_commit(await self._size())
         if violation:
             refused = await self._refuse(step, violation)
@@ -183,7 +183,7 @@ class _GovernedSession(Session):
             self._rules.committed()
         return answer, answer.in_dsqls_words
 
-    async def _refuse(self, step: Step, violation: Violation) -> tuple[Answer, list[Message]]:
+    async def _refuse(self, step: Step, violation: Violation) -> tuple[Answer, list[WireMessage]]:
         answer = await self._run(step.refused)
         return answer, answer.failing(violation)
 
@@ -225,9 +225,9 @@ class _GovernedSession(Session):
         return await self._run(Step([wire.query(sql)], ""))
 
     async def _run(self, step: Step) -> Answer:
-        got: list[Message] = []
+        got: list[WireMessage] = []
 
-        def keep(message: Message) -> bytes:
+        def keep(message: WireMessage) -> bytes:
             got.append(message)
             return b""
 

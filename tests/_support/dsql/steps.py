@@ -9,9 +9,9 @@ from tests._support.dsql.rules import CONFLICT, Violation
 
 from dsql_outbox.testing.proxy import wire_protocol as wire
 from dsql_outbox.testing.proxy.client_session import Batch
-from dsql_outbox.testing.proxy.wire_protocol import Message
+from dsql_outbox.testing.proxy.wire_protocol import WireMessage
 
-SYNC: Final = Message(wire.SYNC, b"")
+SYNC: Final = WireMessage(wire.SYNC, b"")
 _ENDS: Final = {wire.SYNC, wire.FLUSH}
 _NOTICE: Final = b"N"
 _EXISTS: Final = {"42P06", "42P07", "42701"}  # a schema, a relation, a column
@@ -22,7 +22,7 @@ _NOT_SQL: Final = "refused_by_the_rules"
 class Step(NamedTuple):
     """The messages of one statement, without the Sync, and its SQL; empty if it runs none."""
 
-    messages: Sequence[Message]
+    messages: Sequence[WireMessage]
     sql: str
 
     @property
@@ -43,14 +43,14 @@ class Step(NamedTuple):
 
         libpq overlooks that a Close is answered that it did not send.
         """
-        messages: list[Message] = []
+        messages: list[WireMessage] = []
         for message in self.messages:
             if message.kind == wire.PARSE and (name := wire.parsed_statement(message)[0]):
-                messages.append(Message(wire.CLOSE_OR_COMPLETE, b"S" + name.encode() + b"\0"))
+                messages.append(WireMessage(wire.CLOSE_OR_COMPLETE, b"S" + name.encode() + b"\0"))
             messages.append(message)
         return Step(messages, self.sql)
 
-    def _with_first(self, others: dict[bytes, Message]) -> "Step":
+    def _with_first(self, others: dict[bytes, WireMessage]) -> "Step":
         messages = list(self.messages)
         for place, message in enumerate(messages):
             if message.kind in others:
@@ -62,7 +62,7 @@ class Step(NamedTuple):
 def steps(batch: Batch) -> Iterator[Step]:
     """The batch in pieces that run one statement each."""
     sql = dict(batch.statements)
-    piece: list[Message] = []
+    piece: list[WireMessage] = []
     running = ""
     for place, message in enumerate(batch.messages):
         if message.kind in _ENDS:
@@ -80,7 +80,7 @@ def steps(batch: Batch) -> Iterator[Step]:
 class Answer:
     """The server's messages but for ReadyForQuery, and the state that the latter told."""
 
-    messages: list[Message]
+    messages: list[WireMessage]
     state: bytes
 
     @property
@@ -107,19 +107,19 @@ class Answer:
         return [row[6 : 6 + int.from_bytes(row[2:6])].decode() for row in rows]
 
     @property
-    def in_dsqls_words(self) -> list[Message]:
+    def in_dsqls_words(self) -> list[WireMessage]:
         """The messages, with a conflict as DSQL tells it."""
         conflict = wire.error_response(*CONFLICT)
         lost = self.sqlstate == CONFLICT.sqlstate
         return [conflict if lost and m.kind == b"E" else m for m in self.messages]
 
-    def failing(self, violation: Violation) -> list[Message]:
+    def failing(self, violation: Violation) -> list[WireMessage]:
         """The messages, with an error in place of what came of the statement."""
         error = wire.error_response(*violation)
         kept = [m for m in self.messages if m.kind not in {*_RESULTS, b"E"}]
         return [*kept, error]
 
 
-def _field(error: Message, name: bytes) -> str | None:
+def _field(error: WireMessage, name: bytes) -> str | None:
     found = re.search(rb"(?:^|\0)" + name + rb"([^\0]*)\0", error.body)
     return found.group(1).decode() if found else None

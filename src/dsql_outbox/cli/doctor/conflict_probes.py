@@ -19,7 +19,7 @@ _WAIT: Final = 0.5
 _position = count(1_000_000)
 
 
-class Outcome(NamedTuple):
+class SessionResult(NamedTuple):
     """How a transaction ended: `sqlstate` is None if it committed, else `where` it failed."""
 
     sqlstate: str | None
@@ -29,8 +29,8 @@ class Outcome(NamedTuple):
 class Race(NamedTuple):
     """Two transactions at one row; `waited` tells whether the second waited for the first."""
 
-    first: Outcome
-    second: Outcome
+    first: SessionResult
+    second: SessionResult
     waited: bool
 
 
@@ -73,7 +73,7 @@ def judge(name: str, race: Race, conflicts: set[str]) -> Finding:
     return Finding(name, "fail", told, "no writer expects that: do not write here", values=values)
 
 
-def _told(outcome: Outcome) -> str:
+def _told(outcome: SessionResult) -> str:
     return f"gets {outcome.sqlstate} at {outcome.where}" if outcome.sqlstate else "commits"
 
 
@@ -116,21 +116,21 @@ def _two(visit: Visit, position: int) -> Generator[tuple[Connection, Connection]
         yield first, second
 
 
-def _try(where: Literal["statement", "COMMIT"], work: Callable[[], object]) -> Outcome:
+def _try(where: Literal["statement", "COMMIT"], work: Callable[[], object]) -> SessionResult:
     try:
         work()
     except psycopg.Error as error:
         if error.sqlstate is None:
             raise
-        return Outcome(error.sqlstate, where)
-    return Outcome(None, where)
+        return SessionResult(error.sqlstate, where)
+    return SessionResult(None, where)
 
 
-def _commit(connection: Connection) -> Outcome:
+def _commit(connection: Connection) -> SessionResult:
     return _try("COMMIT", connection.commit)
 
 
-def _waits(future: "Future[Outcome]") -> bool:
+def _waits(future: "Future[SessionResult]") -> bool:
     try:
         future.result(_WAIT)
     except TimeoutError:

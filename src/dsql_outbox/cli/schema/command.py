@@ -11,7 +11,7 @@ from dsql_outbox.cli.exit_codes import FAILED, short_errors
 from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.output import json_line, say, say_all
 from dsql_outbox.outbox import DEFAULT_SHARDS
-from dsql_outbox.schema import Drift, Granted, Roles, Step, ddl
+from dsql_outbox.schema import Drift, Granted, PlannedStep, Roles, ddl
 from dsql_outbox.schema import apply as apply_schema
 from dsql_outbox.schema import check as check_schema
 from dsql_outbox.schema import grant as grant_rights
@@ -132,7 +132,7 @@ def _lines(schema: str, drifts: list[Drift]) -> list[str]:
     return [drift.text for drift in drifts] or [f"schema {schema}: no difference"]
 
 
-def _script(schema: str, steps: list[Step]) -> Iterator[str]:
+def _script(schema: str, steps: list[PlannedStep]) -> Iterator[str]:
     """The steps as SQL, with what is no SQL in comments."""
     if not steps:
         yield f"-- schema {schema}: nothing to do"

@@ -43,7 +43,7 @@ class FailedMessage(msgspec.Struct, frozen=True, rename="camel"):
     error: str
 
 
-class Failures(msgspec.Struct, frozen=True):
+class FailureCounts(msgspec.Struct, frozen=True):
     """All failed messages, and those of them with the most attempts."""
 
     count: int
@@ -98,7 +98,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
     schema: str
     waiting: Bounded
     oldest_seconds: float | None
-    failures: Failures
+    failures: FailureCounts
     dead_letters: Bounded
     shards: tuple[Shard, ...]
     publishers: tuple[Seen, ...]
@@ -167,13 +167,13 @@ def _shard(row: Sequence[Any]) -> Shard:
     return Shard(shard, _seconds(age), owner, epoch, _seconds(lease))
 
 
-def _failures(rows: Sequence[Sequence[Any]]) -> Failures:
+def _failures(rows: Sequence[Sequence[Any]]) -> FailureCounts:
     counted = _bounded(rows[0][6] if rows else 0)
     worst = tuple(
         FailedMessage(event_id, shard, position, attempts, _seconds(seconds), error)
         for event_id, shard, position, attempts, error, seconds, _, _ in rows
     )
-    return Failures(counted.count, counted.more, rows[0][7] if rows else 0, worst)
+    return FailureCounts(counted.count, counted.more, rows[0][7] if rows else 0, worst)
 
 
 def _bounded(found: int) -> Bounded:

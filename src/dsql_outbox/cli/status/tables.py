@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dsql_outbox.observability import visible
 
-from .backlog import Failures, Seen, Shard, Status
+from .backlog import FailureCounts, Seen, Shard, Status
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -76,7 +76,7 @@ def _or_all(position: int | None) -> str:
     return "all" if position is None else str(position)
 
 
-def _failure_rows(failures: Failures) -> Iterator[tuple[str, ...]]:
+def _failure_rows(failures: FailureCounts) -> Iterator[tuple[str, ...]]:
     for found in failures.worst:
         retry = found.retry_seconds
         yield (

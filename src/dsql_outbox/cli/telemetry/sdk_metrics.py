@@ -44,7 +44,7 @@ def measuring(
     if prometheus:
         reader, exposition = _prometheus()
         readers.append(reader)
-    guarded = [_Guarded(exporter) for exporter in exporters]
+    guarded = [_GuardedMetricExporter(exporter) for exporter in exporters]
     readers += map(PeriodicExportingMetricReader, guarded)
     provider = MeterProvider(readers, resource_of(service_name), shutdown_on_exit=False)
     try:
@@ -66,7 +66,7 @@ def _prometheus() -> tuple[MetricReader, Callable[[], bytes]]:
     return reader, lambda: generate_latest(registry)
 
 
-class _Guarded(MetricExporter):
+class _GuardedMetricExporter(MetricExporter):
     """An exporter whose first failure is one warning line and never a traceback."""
 
     def __init__(self, exporter: MetricExporter) -> None:
@@ -104,7 +104,7 @@ class _Guarded(MetricExporter):
             logger.warning("metrics are lost, check the OTLP endpoint: %s", reason)
 
 
-def _shut_down(provider: MeterProvider, exporters: Sequence[_Guarded]) -> None:
+def _shut_down(provider: MeterProvider, exporters: Sequence[_GuardedMetricExporter]) -> None:
     """Send the rest and close; a thread, since the SDK does not say whether it was in time."""
     thread = Thread(target=provider.shutdown, daemon=True)
     thread.start()

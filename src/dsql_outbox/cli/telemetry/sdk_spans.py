@@ -35,7 +35,7 @@ def exporting(service_name: str, exporters: Sequence[SpanExporter]) -> Generator
     # The exporters log each retry and failure. `_Guarded` says it once instead,
     # and an export under way may still fail after the block: no reset.
     logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
-    guarded = [_Guarded(exporter) for exporter in exporters]
+    guarded = [_GuardedSpanExporter(exporter) for exporter in exporters]
     provider = _global_provider(service_name)
     for exporter in guarded:
         provider.add_span_processor(exporter.processor)
@@ -62,7 +62,7 @@ def resource_of(service_name: str) -> Resource:
     )
 
 
-class _Guarded(SpanExporter):
+class _GuardedSpanExporter(SpanExporter):
     """An exporter whose first failure is one warning line and never a traceback."""
 
     def __init__(self, exporter: SpanExporter) -> None:
@@ -92,7 +92,7 @@ class _Guarded(SpanExporter):
             logger.warning("spans are lost, check the OTLP endpoint: %s", reason)
 
 
-def _shut_down(exporters: Sequence[_Guarded]) -> None:
+def _shut_down(exporters: Sequence[_GuardedSpanExporter]) -> None:
     """Flush and close all at once; threads, because the SDK's own flush has no time limit."""
     deadline = monotonic() + FLUSH_SECONDS
     threads = [Thread(target=exporter.processor.shutdown, daemon=True) for exporter in exporters]

@@ -26,7 +26,7 @@ _NARROWEST: Final = 70  # columns that the tree takes
 _WIDTH: Final = 80  # columns where there is no terminal
 
 
-class Found(msgspec.Struct, frozen=True, rename="camel"):
+class FoundTrace(msgspec.Struct, frozen=True, rename="camel"):
     """An event's trace; `page` is where Jaeger shows it."""
 
     event_id: UUID
@@ -89,7 +89,7 @@ def trace(  # noqa: PLR0913 - one parameter a flag
         spans = spans_of_jaeger(url, str(event_id), since)
     chosen = _choose(traces_of(event_id, spans), trace_id, f"of event {event_id} in {place}")
     page = None if file else page_of(url, chosen[0].trace_id)
-    found = Found(event_id, chosen[0].trace_id, page, chosen)
+    found = FoundTrace(event_id, chosen[0].trace_id, page, chosen)
     if as_json:
         json_line(found)
     else:
@@ -140,7 +140,7 @@ def _choose(
     return spans
 
 
-def _draw(found: Found) -> None:
+def _draw(found: FoundTrace) -> None:
     from rich.console import Console  # noqa: PLC0415 - 60 ms, for those who draw
 
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)

@@ -37,7 +37,7 @@ class _Services(msgspec.Struct):
     services: list[str] = []
 
 
-class _Found(msgspec.Struct):
+class _FoundTraces(msgspec.Struct):
     result: TraceData
 
 
@@ -60,7 +60,7 @@ def spans_of_jaeger(url: str, event_id: str, since: datetime) -> Iterator[SpanVi
                 "query.serviceName": service,
                 "query.attributes": json.dumps({name: event_id}),
             }
-            found = _get(f"{url}/api/v3/traces?{urlencode(wanted | period)}", _Found)
+            found = _get(f"{url}/api/v3/traces?{urlencode(wanted | period)}", _FoundTraces)
             if found:
                 yield from views(found.result)
 

@@ -20,7 +20,7 @@ class _Pair(msgspec.Struct):
     value: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
 
 
-class _Status(msgspec.Struct):
+class _SpanStatus(msgspec.Struct):
     code: Any = 0
 
 
@@ -32,7 +32,7 @@ class _Span(msgspec.Struct, rename="camel"):
     kind: Any = 0
     start_time_unix_nano: int = 0
     end_time_unix_nano: int = 0
-    status: _Status = msgspec.field(default_factory=_Status)
+    status: _SpanStatus = msgspec.field(default_factory=_SpanStatus)
     attributes: list[_Pair] = []
 
 

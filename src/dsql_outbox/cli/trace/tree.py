@@ -93,7 +93,7 @@ def render_tree(spans: Sequence[SpanView], *, width: int = 80) -> "Text":
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class _TreeLine:
     """A span, or the wait of `waited_ns` before it, and the branches that lead to it."""
 
     span: SpanView
@@ -124,31 +124,31 @@ class _Scale:
         return round((at_ns - self.start_ns) * self.columns / (self.end_ns - self.start_ns))
 
 
-def _lines(spans: Sequence[SpanView]) -> Iterator[_Line]:
+def _lines(spans: Sequence[SpanView]) -> Iterator[_TreeLine]:
     """Depth first, in order of start; a span whose parent is not here is a root."""
     known = {span.span_id for span in spans}
     children: dict[str | None, list[SpanView]] = defaultdict(list)
     for span in sorted(spans, key=lambda span: (span.start_ns, span.span_id)):
         children[span.parent_id if span.parent_id in known else None].append(span)
     for root in children[None]:
-        yield _Line(root, "")
+        yield _TreeLine(root, "")
         yield from _below(root, children, "")
 
 
 def _below(
     parent: SpanView, children: Mapping[str | None, list[SpanView]], indent: str
-) -> Iterator[_Line]:
+) -> Iterator[_TreeLine]:
     siblings = children.get(parent.span_id, [])
     for span in siblings:
         last = span is siblings[-1]
         waited_ns = round(span.attributes.get(names.ATTEMPT_WAITED, 0) * 1e9)
         if waited_ns:
-            yield _Line(span, indent + "│  ", waited_ns)
-        yield _Line(span, indent + ("└─ " if last else "├─ "))
+            yield _TreeLine(span, indent + "│  ", waited_ns)
+        yield _TreeLine(span, indent + ("└─ " if last else "├─ "))
         yield from _below(span, children, indent + ("   " if last else "│  "))
 
 
-def _draw(line: _Line, scale: _Scale) -> "Text":
+def _draw(line: _TreeLine, scale: _Scale) -> "Text":
     span = line.span
     if line.waited_ns:
         label = f"waited {line.waited_ns / 1e6:.0f} ms"

@@ -18,7 +18,7 @@ from .json_scanner import Extent, MalformedInput, Scanner
 _STDIN: Final = "-"
 
 
-class Place(NamedTuple):
+class InputLocation(NamedTuple):
     """Where an event stands: its input, its number there from 1, and its first byte from 0."""
 
     input: str
@@ -29,7 +29,7 @@ class Place(NamedTuple):
 class Record(NamedTuple):
     """One value of an input; `data` is None if its `size` in bytes is over the limit."""
 
-    place: Place
+    place: InputLocation
     size: int
     data: bytes | None
 
@@ -60,7 +60,7 @@ _glance: Final = msgspec.json.Decoder(_Glance)
 class Unreadable(Exception):  # noqa: N818 - reads as what happened
     """An input cannot be read on from `place`; the cause says why."""
 
-    def __init__(self, place: Place, cause: Exception) -> None:
+    def __init__(self, place: InputLocation, cause: Exception) -> None:
         super().__init__(str(cause))
         self.place = place
         self.cause = cause
@@ -107,14 +107,14 @@ class Inputs:
                 number += 1
                 yield _record(name, number, extent)
         except MalformedInput as error:
-            raise Unreadable(Place(name, number + 1, error.offset), error) from error
+            raise Unreadable(InputLocation(name, number + 1, error.offset), error) from error
         except OSError as error:
-            place = Place(name, number + 1, self.bytes_read - start)
+            place = InputLocation(name, number + 1, self.bytes_read - start)
             raise Unreadable(place, error) from error
 
 
 def _record(name: str, number: int, extent: Extent) -> Record:
-    return Record(Place(name, number, extent.offset), extent.size, extent.data)
+    return Record(InputLocation(name, number, extent.offset), extent.size, extent.data)
 
 
 @contextmanager

@@ -26,14 +26,14 @@ from dsql_outbox.outbox import (
     subject_key,
 )
 
-from .inputs import Inputs, Place, Record, Unreadable
+from .inputs import InputLocation, Inputs, Record, Unreadable
 from .reporter import Reporter
-from .work_queue import Job, Lane
+from .work_queue import QueuedEvent, WorkQueue
 
 _QUEUE: Final = 8  # events at least that may wait for one worker
 
 
-Outcome = Receipt | Exception
+WriteOutcome = Receipt | Exception
 
 
 class Storing:
@@ -45,7 +45,7 @@ class Storing:
 
     def __init__(
         self,
-        write: Callable[[Sequence[str]], Awaitable[Sequence[Outcome]]],
+        write: Callable[[Sequence[str]], Awaitable[Sequence[WriteOutcome]]],
         inputs: Inputs,
         report: Reporter,
         workers: int,
@@ -61,11 +61,11 @@ class Storing:
         self._stopped = False
         self._hopeless = False
         self._problem = ""
-        self._last: Place | None = None
+        self._last: InputLocation | None = None
         self._numbers = count()
         # In the order in which they were read, by number: an input that is named again
         # has the same places again.
-        self._unsettled: dict[int, Place] = {}
+        self._unsettled: dict[int, InputLocation] = {}
         self.schema_error: SchemaError | None = None
 
     async def run(self) -> None:
@@ -97,9 +97,9 @@ class Storing:
         return f"stopped after record {self._last.record:,} of {self._last.input}{why}"
 
     @contextmanager
-    def _started(self, group: TaskGroup) -> Generator[Sequence[Lane]]:
+    def _started(self, group: TaskGroup) -> Generator[Sequence[WorkQueue]]:
         """A lane for each worker; they end when the lanes are closed and empty."""
-        lanes = [Lane(max(_QUEUE, self._batch)) for _ in range(self._workers)]
+        lanes = [WorkQueue(max(_QUEUE, self._batch)) for _ in range(self._workers)]
         for lane in lanes:
             group.start_soon(self._work, lane)
         try:
@@ -108,7 +108,7 @@ class Storing:
             for lane in lanes:
                 lane.close()
 
-    async def _read(self, lanes: Sequence[Lane]) -> None:
+    async def _read(self, lanes: Sequence[WorkQueue]) -> None:
         async with aclosing(self._inputs.records()) as records:
             while (record := await self._next(records)) is not None:
                 self._last = record.place
@@ -118,7 +118,9 @@ class Storing:
                     await self._tell(self._report.failed(record.place, record.id(), error))
                     continue
                 subject = subject_key(event.touches[0].entity_type, event.touches[0].entity_id)
-                job = Job(next(self._numbers), record.place, event.id, event.data, record.size)
+                job = QueuedEvent(
+                    next(self._numbers), record.place, event.id, event.data, record.size
+                )
                 self._unsettled[job.number] = job.place
                 await lanes[crc32(subject.encode()) % len(lanes)].put(job)
 
@@ -129,12 +131,12 @@ class Storing:
                 return await anext(records, None)
         return None
 
-    async def _work(self, lane: Lane) -> None:
+    async def _work(self, lane: WorkQueue) -> None:
         while jobs := await lane.take(self._batch):
             if not self._hopeless:
                 await self._store(jobs)
 
-    async def _store(self, jobs: Sequence[Job]) -> None:
+    async def _store(self, jobs: Sequence[QueuedEvent]) -> None:
         outcomes = await self._write([job.data for job in jobs])
         receipts = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
         if receipts:
@@ -143,7 +145,7 @@ class Storing:
             if isinstance(outcome, Receipt) or await self._is_settled(job, outcome):
                 del self._unsettled[job.number]
 
-    async def _is_settled(self, job: Job, error: Exception) -> bool:
+    async def _is_settled(self, job: QueuedEvent, error: Exception) -> bool:
         """Tell of an event that is not stored; False if it is worth writing again."""
         if isinstance(error, SchemaError):
             self.schema_error = error

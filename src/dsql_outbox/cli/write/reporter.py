@@ -13,7 +13,7 @@ from dsql_outbox.outbox import DuplicateEvent, Receipt, told
 
 from .counts import Tally
 from .descriptors import write_all
-from .inputs import Place
+from .inputs import InputLocation
 
 STDOUT: Final = 1
 STDERR: Final = 2
@@ -21,7 +21,7 @@ STDERR: Final = 2
 _encoder: Final = msgspec.json.Encoder()
 
 
-class Failure(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class FailureLine(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """An event that is not stored, or an input that cannot be read on.
 
     `error` is the type's name. `record` counts from 1, `byte` from 0; both
@@ -55,11 +55,11 @@ class Reporter:
             self._tally.add(receipt)
         await self._print(STDOUT, receipts)
 
-    async def failed(self, place: Place, event_id: UUID | None, error: Exception) -> None:
+    async def failed(self, place: InputLocation, event_id: UUID | None, error: Exception) -> None:
         """Tell of one that is not, as far as we know; raises `OSError` if nobody listens."""
         self._tally.add_failed(error)
         same = error.same_content if isinstance(error, DuplicateEvent) else None
-        failure = Failure(event_id, type(error).__name__, told(error), *place, same)
+        failure = FailureLine(event_id, type(error).__name__, told(error), *place, same)
         await self._print(STDERR, [failure])
 
     async def _print(self, descriptor: int, values: Sequence[msgspec.Struct]) -> None:

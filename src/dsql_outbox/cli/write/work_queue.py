@@ -6,33 +6,33 @@ from uuid import UUID
 
 import anyio
 
-from .inputs import Place
+from .inputs import InputLocation
 
 _BYTES: Final = 1 << 20  # that a lane holds, and so what is taken from it at once
 
 
-class Job(NamedTuple):
+class QueuedEvent(NamedTuple):
     """One event to store; `number` counts all events that were read, `size` is its bytes."""
 
     number: int
-    place: Place
+    place: InputLocation
     event_id: UUID
     data: str
     size: int
 
 
-class Lane:
+class WorkQueue:
     """The jobs of one worker, in order: `limit` of them and 1 MiB at most, or one bigger one."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[QueuedEvent] = deque()
         self._bytes = 0
         self._closed = False
         # One at most waits: the reader for room, or the worker for a job.
         self._waiting: anyio.Event | None = None
 
-    async def put(self, job: Job) -> None:
+    async def put(self, job: QueuedEvent) -> None:
         """Add a job; waits while there is no room for it."""
         while self._is_full(job):
             await self._wait()
@@ -40,7 +40,7 @@ class Lane:
         self._bytes += job.size
         self._wake()
 
-    async def take(self, count: int) -> list[Job]:
+    async def take(self, count: int) -> list[QueuedEvent]:
         """The jobs at hand, `count` at most; waits for the first, empty at the end."""
         while not self._jobs and not self._closed:
             await self._wait()
@@ -54,7 +54,7 @@ class Lane:
         self._closed = True
         self._wake()
 
-    def _is_full(self, job: Job) -> bool:
+    def _is_full(self, job: QueuedEvent) -> bool:
         crowded = len(self._jobs) >= self._limit or self._bytes + job.size > _BYTES
         return bool(self._jobs) and crowded
 

@@ -8,9 +8,9 @@ from typing import Final, Protocol, TypeAlias
 
 from . import wire_protocol as wire
 from .tcp_proxy import Link, Streams, TcpProxy
-from .wire_protocol import Message, Splitter
+from .wire_protocol import Splitter, WireMessage
 
-Answer: TypeAlias = Callable[[Message], bytes]
+Answer: TypeAlias = Callable[[WireMessage], bytes]
 """Turns a message of the server into the bytes that the client gets for it."""
 
 _BATCHED: Final = {
@@ -24,12 +24,12 @@ _ENDS: Final = {wire.QUERY, wire.SYNC, wire.FLUSH}
 _IDLE: Final = b"I"  # ReadyForQuery: not in a transaction
 
 
-def pass_on(message: Message) -> bytes:
+def pass_on(message: WireMessage) -> bytes:
     """The answer of a healthy proxy."""
     return message.raw
 
 
-def swallow(message: Message) -> bytes:  # noqa: ARG001 - an Answer
+def swallow(message: WireMessage) -> bytes:  # noqa: ARG001 - an Answer
     """No answer."""
     return b""
 
@@ -41,7 +41,7 @@ class Batch:
     `statements` are those it runs: the place of the Bind or Query, and its SQL.
     """
 
-    messages: Sequence[Message]
+    messages: Sequence[WireMessage]
     statements: Sequence[tuple[int, str]] = ()
 
     @property
@@ -76,7 +76,7 @@ class Script(Protocol):
         ...
 
 
-class Session(Link):
+class ClientSession(Link):
     """A link that knows PostgreSQL's protocol and follows a script."""
 
     def __init__(self, proxy: TcpProxy, client: Streams, server: Streams, script: Script) -> None:
@@ -84,7 +84,7 @@ class Session(Link):
         self._script = script
         self._from_client = Splitter(untyped=True)
         self._from_server = Splitter(untyped=False)
-        self._messages: list[Message] = []  # of the batch that is arriving
+        self._messages: list[WireMessage] = []  # of the batch that is arriving
         self._prepared: dict[str, str] = {}  # name to SQL
         self._transaction: list[str] = []
         self._exchanges: deque[Exchange] = deque()
@@ -111,7 +111,7 @@ class Session(Link):
         self.to_server(b"".join([message.raw for message in batch.messages]))
         return exchange
 
-    async def _take(self, message: Message) -> None:
+    async def _take(self, message: WireMessage) -> None:
         if not message.kind:
             self._take_request(message)
             return
@@ -120,7 +120,7 @@ class Session(Link):
             messages, self._messages = self._messages, []
             await self._take_batch(messages)
 
-    def _take_request(self, message: Message) -> None:
+    def _take_request(self, message: WireMessage) -> None:
         code = wire.request_code(message)
         if code in {wire.SSL_REQUEST, wire.GSSENC_REQUEST}:
             self.to_client(b"N")
@@ -130,7 +130,7 @@ class Session(Link):
             self._new_exchange().startup = True
         self.to_server(message.raw)
 
-    async def _take_batch(self, messages: list[Message]) -> None:
+    async def _take_batch(self, messages: list[WireMessage]) -> None:
         if messages[-1].kind not in _ENDS:  # a password, data of a COPY, or good-bye
             self.to_server(b"".join([message.raw for message in messages]))
             return
@@ -141,7 +141,7 @@ class Session(Link):
         for react in self._script.reactions(batch, self._transaction):
             await react(self, batch)
 
-    def _statements(self, messages: Iterable[Message]) -> Iterator[tuple[int, str]]:
+    def _statements(self, messages: Iterable[WireMessage]) -> Iterator[tuple[int, str]]:
         for place, message in enumerate(messages):
             match message.kind:
                 case wire.PARSE:
@@ -159,7 +159,7 @@ class Session(Link):
         self._exchanges.append(exchange)
         return exchange
 
-    def _answer(self, message: Message) -> bytes:
+    def _answer(self, message: WireMessage) -> bytes:
         if not self._exchanges:  # nothing was asked: a notice, or the server's last words
             return message.raw
         exchange = self._exchanges[0]
@@ -168,7 +168,7 @@ class Session(Link):
             self._end_exchange(message, counts=bool(answer) and not exchange.startup)
         return answer
 
-    def _end_exchange(self, ready: Message, *, counts: bool) -> None:
+    def _end_exchange(self, ready: WireMessage, *, counts: bool) -> None:
         exchange = self._exchanges.popleft()
         exchange.over.set()
         if ready.body == _IDLE and not self._exchanges:
@@ -177,5 +177,5 @@ class Session(Link):
             self._script.note_round_trip()
 
 
-Reaction: TypeAlias = Callable[[Session, Batch], Awaitable[None]]
+Reaction: TypeAlias = Callable[[ClientSession, Batch], Awaitable[None]]
 """Handles one batch of a session, or does something before it is handled."""

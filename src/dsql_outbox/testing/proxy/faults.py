@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from . import wire_protocol as wire
-from .client_session import Answer, Batch, Reaction, Session, swallow
+from .client_session import Answer, Batch, ClientSession, Reaction, swallow
 from .tcp_proxy import Cut
-from .wire_protocol import Message
+from .wire_protocol import WireMessage
 
 CutPoint: TypeAlias = Literal["before", "after_sent", "after_commit", "mid_answer"]
 
@@ -71,28 +71,28 @@ def is_commit(sql: str) -> bool:
     return _COMMIT.match(sql) is not None
 
 
-async def forward(session: Session, batch: Batch) -> None:
+async def forward(session: ClientSession, batch: Batch) -> None:
     """Nothing goes wrong."""
     session.send(batch)
 
 
-async def stall(session: Session, batch: Batch) -> None:
+async def stall(session: ClientSession, batch: Batch) -> None:
     """The statement gets lost and nobody notices."""
 
 
-def refuse(matching: str, error: Message) -> Reaction:
+def refuse(matching: str, error: WireMessage) -> Reaction:
     """The server answers `error` instead of running the statement."""
 
-    async def react(session: Session, batch: Batch) -> None:
+    async def react(session: ClientSession, batch: Batch) -> None:
         session.send(_refused(batch, holds(matching)), _exchanging(error))
 
     return react
 
 
-def refuse_commit(error: Message) -> Reaction:
+def refuse_commit(error: WireMessage) -> Reaction:
     """The server answers `error` instead of committing, and has rolled back."""
 
-    async def react(session: Session, batch: Batch) -> None:
+    async def react(session: ClientSession, batch: Batch) -> None:
         # The server sees a failed statement, then a ROLLBACK; the client a failed COMMIT.
         refused = _exchanging(error)
         session.send(
@@ -110,18 +110,18 @@ def refuse_commit(error: Message) -> Reaction:
 def cut(where: CutPoint, *, reset: bool) -> Reaction:
     """The client's connection ends at the point `where`, with RST if `reset`."""
 
-    async def before(_session: Session, _batch: Batch) -> None:
+    async def before(_session: ClientSession, _batch: Batch) -> None:
         raise Cut(reset=reset)
 
-    async def after_sent(session: Session, batch: Batch) -> None:
+    async def after_sent(session: ClientSession, batch: Batch) -> None:
         session.send(batch, swallow)
         raise Cut(reset=reset)
 
-    async def after_commit(session: Session, batch: Batch) -> None:
+    async def after_commit(session: ClientSession, batch: Batch) -> None:
         await session.send(batch, swallow).over.wait()
         raise Cut(reset=reset)
 
-    async def mid_answer(session: Session, batch: Batch) -> None:
+    async def mid_answer(session: ClientSession, batch: Batch) -> None:
         answer = bytearray()
         await session.send(batch, _collecting(answer)).over.wait()
         session.to_client(bytes(answer[: len(answer) // 2]))
@@ -139,7 +139,7 @@ def cut(where: CutPoint, *, reset: bool) -> Reaction:
 def before(action: Callable[[], None]) -> Reaction:
     """Something else happens first."""
 
-    async def react(_session: Session, _batch: Batch) -> None:
+    async def react(_session: ClientSession, _batch: Batch) -> None:
         await asyncio.to_thread(action)
 
     return react
@@ -176,7 +176,7 @@ class Held:
         with suppress(InvalidStateError):  # decided before, or the connection is lost
             self._decision.set_result(forward)
 
-    async def react(self, session: Session, batch: Batch) -> None:
+    async def react(self, session: ClientSession, batch: Batch) -> None:
         """Hold the batch until it is decided upon; the reaction of the rule."""
         self._arrived.set_result(None)
         try:
@@ -207,10 +207,10 @@ def _refused(batch: Batch, wanted: Callable[[str], bool]) -> Batch:
     return Batch(messages)
 
 
-def _exchanging(error: Message) -> Answer:
+def _exchanging(error: WireMessage) -> Answer:
     """Passes all on, but `error` in place of the error that a refused statement causes."""
 
-    def answer(message: Message) -> bytes:
+    def answer(message: WireMessage) -> bytes:
         caused = message.kind == wire.EXECUTE_OR_ERROR and _REFUSED.encode() in message.body
         return (error if caused else message).raw
 
@@ -218,7 +218,7 @@ def _exchanging(error: Message) -> Answer:
 
 
 def _collecting(answer: bytearray) -> Answer:
-    def collect(message: Message) -> bytes:
+    def collect(message: WireMessage) -> bytes:
         answer.extend(message.raw)
         return b""
 

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from dsql_outbox.outbox import SettingsError
 
-from .client_session import Batch, Reaction, Session
+from .client_session import Batch, ClientSession, Reaction
 from .faults import (
     WRITES,
     CutPoint,
@@ -130,7 +130,7 @@ class PostgresProxy(TcpProxy):
         self.refuse_connections(0)
 
     def _link(self, client: Streams, server: Streams) -> Link:
-        return Session(self, client, server, self._script)
+        return ClientSession(self, client, server, self._script)
 
 
 class _Script:

@@ -21,7 +21,7 @@ _REQUESTS: Final = {CANCEL_REQUEST, SSL_REQUEST, GSSENC_REQUEST}
 _LENGTH: Final = 4  # bytes; the length counts itself
 
 
-class Message(NamedTuple):
+class WireMessage(NamedTuple):
     """One message: a letter (empty for a client's first messages) and what follows the length."""
 
     kind: bytes
@@ -44,15 +44,15 @@ class Splitter:
         self._buffer = bytearray()
         self._untyped = untyped
 
-    def feed(self, data: bytes) -> list[Message]:
+    def feed(self, data: bytes) -> list[WireMessage]:
         """The messages that `data` completes; raises `ValueError` for an impossible length."""
         self._buffer += data
-        messages: list[Message] = []
+        messages: list[WireMessage] = []
         while (message := self._take()) is not None:
             messages.append(message)
         return messages
 
-    def _take(self) -> Message | None:
+    def _take(self) -> WireMessage | None:
         start = 0 if self._untyped else 1
         head = start + _LENGTH
         if len(self._buffer) < head:
@@ -62,48 +62,50 @@ class Splitter:
             raise ValueError(f"message length {length} is below {_LENGTH}: not PostgreSQL's wire")
         if len(self._buffer) < start + length:
             return None
-        message = Message(bytes(self._buffer[:start]), bytes(self._buffer[head : start + length]))
+        message = WireMessage(
+            bytes(self._buffer[:start]), bytes(self._buffer[head : start + length])
+        )
         del self._buffer[: start + length]
         self._untyped = self._untyped and request_code(message) in _REQUESTS
         return message
 
 
-def request_code(message: Message) -> int:
+def request_code(message: WireMessage) -> int:
     """What a message without a letter asks for: a request above, or the protocol's version."""
     return int.from_bytes(message.body[:4])
 
 
-def query(sql: str) -> Message:
+def query(sql: str) -> WireMessage:
     """A simple query."""
-    return Message(QUERY, _text(sql))
+    return WireMessage(QUERY, _text(sql))
 
 
-def parse(sql: str) -> Message:
+def parse(sql: str) -> WireMessage:
     """Prepare `sql` as the unnamed statement."""
-    return Message(PARSE, _text("") + _text(sql) + pack("!H", 0))
+    return WireMessage(PARSE, _text("") + _text(sql) + pack("!H", 0))
 
 
-def error_response(sqlstate: str | None, text: str) -> Message:
+def error_response(sqlstate: str | None, text: str) -> WireMessage:
     """A server's error; without SQLSTATE when that is None."""
     fields = {"S": "ERROR", "V": "ERROR", "C": sqlstate, "M": text}
     body = b"".join(
         name.encode() + _text(value) for name, value in fields.items() if value is not None
     )
-    return Message(EXECUTE_OR_ERROR, body + b"\0")
+    return WireMessage(EXECUTE_OR_ERROR, body + b"\0")
 
 
-def query_text(message: Message) -> str:
+def query_text(message: WireMessage) -> str:
     """The SQL of a Query."""
     return _strings(message.body)[0]
 
 
-def parsed_statement(message: Message) -> tuple[str, str]:
+def parsed_statement(message: WireMessage) -> tuple[str, str]:
     """Name and SQL of a Parse."""
     name, sql = _strings(message.body)[:2]
     return name, sql
 
 
-def bound_statement(message: Message) -> str:
+def bound_statement(message: WireMessage) -> str:
     """The name of the statement that a Bind uses."""
     return _strings(message.body)[1]
 
