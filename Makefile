@@ -65,14 +65,14 @@ test-pooler: $(VENV)/.dev ## run the tests behind a transaction pooler (Debian's
 	$(BIN)/pytest -n 2 -m pooler
 
 conformance: $(VENV)/.dev $(VENV)/.conformance ## run the integration tests on an endpoint shaped like Aurora DSQL (SERVERS=..)
-	@$(BIN)/python -m tests._support.lint_sql
+	@$(BIN)/python -m tests.support.sql.lint
 	@for server in $(or $(SERVERS),none); do \
 		printf '\n+ %s\n' "$$server"; \
 		DSQL_OUTBOX_TEST_SERVER=$$server $(PYTEST) tests/integration tests/faults || exit; \
 	done
 
 endpoint: $(VENV)/.dev $(VENV)/.conformance ## run that endpoint, with outbox tables, until Ctrl-C
-	@DSQL_OUTBOX_TEST_SERVER=$(firstword $(SERVERS)) $(BIN)/python -m tests._support.dsql
+	@DSQL_OUTBOX_TEST_SERVER=$(firstword $(SERVERS)) $(BIN)/python -m tests.support.dsql
 
 check: $(VENV)/.dev ## lint, types, layers, SQL, lock file
 	$(BIN)/ruff format --check .
@@ -81,7 +81,7 @@ check: $(VENV)/.dev ## lint, types, layers, SQL, lock file
 	for folder in lambda adopting; do $(BIN)/mypy examples/$$folder/*.py || exit; done
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
-	$(BIN)/python -m tests._support.lint_sql --quiet
+	$(BIN)/python -m tests.support.sql.lint --quiet
 	$(UV) lock --check --offline --quiet
 
 fmt: $(VENV)/.dev ## format the code and apply safe fixes

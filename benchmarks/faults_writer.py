@@ -17,9 +17,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 
-from tests._support.pgbouncer import PROGRAM, PgBouncer
-from tests._support.schedules import Tally, prepare_database, run_schedule
-from tests._support.tables import Tables
+from tests.support.pgbouncer import PROGRAM, PgBouncer
+from tests.support.writer.schedules import Tally, prepare_database, run_schedule
+from tests.support.writer.tables import Tables
 
 from dsql_outbox.outbox import DEFAULT_SCHEMA
 from dsql_outbox.schema import ddl

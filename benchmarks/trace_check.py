@@ -13,13 +13,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rich.console import Console
-from tests._support.commands import run
-from tests._support.dashboards import Query, alerts, panels
-from tests._support.otlp_files import save
-from tests._support.promql import Vector, evaluate
-from tests._support.trace_checks import Check, checks
-from tests._support.watched_run import CONFLICTS, Watched
-from tests._support.watched_run import run as run_watched
+from tests.support.commands import run
+from tests.support.telemetry.dashboards import Query, alerts, panels
+from tests.support.telemetry.otlp_files import save
+from tests.support.telemetry.promql import Vector, evaluate
+from tests.support.telemetry.trace_checks import Check, checks
+from tests.support.telemetry.watched_run import CONFLICTS, Watched
+from tests.support.telemetry.watched_run import run as run_watched
 
 from dsql_outbox.cli.trace.tree import render_tree
 from dsql_outbox.outbox import Database

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 from hypothesis import settings
-from tests._support.dsql.server import ON_DSQL, postgres_server, refuse_unknown
+from tests.support.dsql.server import ON_DSQL, postgres_server, refuse_unknown
 
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 

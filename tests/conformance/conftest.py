@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from tests._support.clock import Clock
-from tests._support.dsql.governed import GovernedPostgres
-from tests._support.fixtures import portal, shared_url, tables, url
+from tests.support.clock import Clock
+from tests.support.dsql.governed import GovernedPostgres
+from tests.support.writer.fixtures import portal, shared_url, tables, url
 
 __all__ = ["clock", "governed", "portal", "shared_url", "tables", "url"]
 

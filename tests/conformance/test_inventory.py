@@ -9,10 +9,10 @@ from time import perf_counter
 
 import pytest
 from click.testing import CliRunner
-from tests._support.inventory import EXCUSES, Entry, inventory, known
-from tests._support.lint_sql import Linted, lint, main
-from tests._support.senders import sources
-from tests._support.sql_tokens import canonical, statements
+from tests.support.sql.inventory import EXCUSES, Entry, inventory, known
+from tests.support.sql.lint import Linted, lint, main
+from tests.support.sql.senders import sources
+from tests.support.sql.tokens import canonical, statements
 
 import dsql_outbox.schema
 from dsql_outbox.outbox import numbered
@@ -175,7 +175,7 @@ def test_the_same_as_json() -> None:
 
 def test_a_fault_is_named_and_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
     bad = of("shard_list")._replace(example="SELECT pg_notify('a', 'b')")
-    monkeypatch.setattr("tests._support.lint_sql.inventory", lambda: (bad,))
+    monkeypatch.setattr("tests.support.sql.lint.inventory", lambda: (bad,))
     done = CliRunner().invoke(main, [])
     assert done.exit_code == 1
     assert "error: shard_list breaks notify (no LISTEN/NOTIFY)" in done.output

@@ -1,10 +1,10 @@
 """Our own rules of the SQL: each catches what it is for, and lets its near misses pass."""
 
 import pytest
-from tests._support.inventory import inventory
-from tests._support.lint_sql import lint, refused
-from tests._support.sql_rules import MIXED, RULES, broken
-from tests._support.sql_tokens import canonical
+from tests.support.sql.inventory import inventory
+from tests.support.sql.lint import lint, refused
+from tests.support.sql.rules import MIXED, RULES, broken
+from tests.support.sql.tokens import canonical
 
 CAUGHT = {
     "notify": [

@@ -10,10 +10,10 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import errors
-from tests._support import workload
-from tests._support.callers import QUICK, with_workers
-from tests._support.dsql.governed import GovernedPostgres
-from tests._support.tables import Tables
+from tests.support.dsql.governed import GovernedPostgres
+from tests.support.writer import workload_s
+from tests.support.writer.callers import QUICK, with_workers
+from tests.support.writer.tables import Tables
 
 from dsql_outbox.outbox import Database, Entity, Event, Receipt
 from dsql_outbox.publisher import DeadLetters, Publisher, Replay
@@ -42,7 +42,7 @@ async def test_many_rows_are_written_and_relayed_in_transactions_of_3_000(
     writer: Writer, governed: GovernedPostgres, tables: Tables
 ) -> None:
     owners = [Entity("Owner", f"OWNER-{n}") for n in range(3)]
-    events = [workload.loan_created(n, *owners) for n in range(1_000)]  # 10,000 rows
+    events = [workload_s.loan_created(n, *owners) for n in range(1_000)]  # 10,000 rows
     assert {type(outcome) for outcome in writer.write_many(events)} == {Receipt}
     tables.assert_consistent()
     sink = MemorySink()
@@ -107,10 +107,10 @@ async def test_messages_whose_headers_are_larger_than_they_are_can_be_replayed(
 
 
 def test_a_change_of_the_schema_is_one_conflict(writer: Writer, governed: GovernedPostgres) -> None:
-    writer.write(workload.car_created())
+    writer.write(workload_s.car_created())
     with psycopg.connect(governed.url) as other:
         other.execute("CREATE TABLE records.other (id int)")
-    receipt = writer.write(workload.car_created())
+    receipt = writer.write(workload_s.car_created())
     assert (receipt.attempts, receipt.conflicts) == (2, 1)
 
 
@@ -143,7 +143,7 @@ def test_five_migrators_at_once_all_come_through(governed: GovernedPostgres) -> 
 
 def test_conflicts_told_at_the_commit_lose_no_event(writer: Writer, tables: Tables) -> None:
     def write(n: int) -> Receipt:
-        return writer.write(workload.payment_submitted(n, Entity("Car", "CAR-1", {"n": n})))
+        return writer.write(workload_s.payment_submitted(n, Entity("Car", "CAR-1", {"n": n})))
 
     receipts = with_workers(8, write, range(40))
     assert len(receipts) == 40
@@ -156,7 +156,7 @@ def test_conflicts_told_at_the_commit_lose_no_update(writer: Writer, tables: Tab
 
     def count(transaction: Transaction) -> None:
         transaction.connection.execute("UPDATE records.counter SET n = n + 1")
-        transaction.append(workload.car_created())
+        transaction.append(workload_s.car_created())
 
     with_workers(4, lambda _: writer.transact(count), range(12))
     assert tables.execute("SELECT n FROM records.counter") == [{"n": 12}]
@@ -171,7 +171,7 @@ def test_a_transaction_that_is_too_old_is_told_and_not_run_again(
 
     def function(transaction: Transaction) -> None:
         runs.append(1)
-        transaction.append(workload.car_created())
+        transaction.append(workload_s.car_created())
         clock.now += 301
 
     with pytest.raises(errors.ProgramLimitExceeded, match="age limit of 300s"):
@@ -185,7 +185,7 @@ def test_a_refusal_that_the_function_swallows_is_not_taken_for_a_commit(
     """The COMMIT of an aborted transaction answers ROLLBACK, and no error."""
 
     def function(transaction: Transaction) -> None:
-        transaction.append(workload.car_created())
+        transaction.append(workload_s.car_created())
         with pytest.raises(errors.ProgramLimitExceeded):
             transaction.connection.execute(BULK)
 

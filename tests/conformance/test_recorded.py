@@ -2,15 +2,15 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from tests._support.dsql.governed import GovernedPostgres
-from tests._support.tables import Tables
+from tests.support.checkout import ROOT
+from tests.support.dsql.governed import GovernedPostgres
+from tests.support.writer.tables import Tables
 
-RECORDS = Path(__file__).parents[1] / "data" / "dsql"
+RECORDS = ROOT / "tests" / "data" / "dsql"
 TRANSACTIONS = {
     case["name"]: case for case in json.loads((RECORDS / "transaction.json").read_text())["cases"]
 }

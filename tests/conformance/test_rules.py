@@ -6,9 +6,9 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import errors
-from tests._support.dsql.governed import GovernedPostgres
-from tests._support.dsql.rules import MAX_BYTES, kind_of
-from tests._support.tables import Tables
+from tests.support.dsql.cluster_rules import MAX_BYTES, kind_of
+from tests.support.dsql.governed import GovernedPostgres
+from tests.support.writer.tables import Tables
 
 from dsql_outbox.testing.proxy import wire_protocol as wire
 

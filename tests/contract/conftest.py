@@ -7,7 +7,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
-from tests._support.brokers import (
+from tests.support.brokers.brokers import (
     Broker,
     FileBroker,
     KafkaBroker,
@@ -17,10 +17,10 @@ from tests._support.brokers import (
     SqsBroker,
     StdoutBroker,
 )
-from tests._support.kafka import KafkaServer
-from tests._support.kafka_mock import MockKafka, mock_kafka
-from tests._support.sqs import CREDENTIALS, SqsServer
-from tests._support.stages import (
+from tests.support.brokers.kafka_broker import KafkaServer
+from tests.support.brokers.kafka_mock import MockKafka, mock_kafka
+from tests.support.brokers.sqs_server import CREDENTIALS, SqsServer
+from tests.support.brokers.stages import (
     jsonl_tears_the_line,
     kafka_loses_the_answer,
     kafka_refuses,

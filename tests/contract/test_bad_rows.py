@@ -8,9 +8,9 @@ from uuid import UUID, uuid4
 import anyio
 import psycopg
 import pytest
-from tests._support.brokers import Broker
-from tests._support.messages import new_message
-from tests._support.relays import count, event, running, until
+from tests.support.brokers.brokers import Broker
+from tests.support.publisher.relays import count, event, running, until
+from tests.support.publisher.sent_messages import new_message
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import (

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from cloudevents.core.bindings import http, kafka
-from tests._support.brokers import KafkaBroker, NatsBroker
-from tests._support.kafka import read_all
-from tests._support.messages import new_message
+from tests.support.brokers.brokers import KafkaBroker, NatsBroker
+from tests.support.brokers.kafka_broker import read_all
+from tests.support.publisher.sent_messages import new_message
 
 from dsql_outbox.outbox import TRACE_HEADERS, Message
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError
-from tests._support.brokers import KafkaBroker
-from tests._support.kafka import read_all
-from tests._support.kafka_mock import MockKafka
-from tests._support.messages import deliver, new_message
+from tests.support.brokers.brokers import KafkaBroker
+from tests.support.brokers.kafka_broker import read_all
+from tests.support.brokers.kafka_mock import MockKafka
+from tests.support.publisher.sent_messages import deliver, new_message
 
 from dsql_outbox.outbox import Message, SettingsError, SinkUnavailable
 from dsql_outbox.publisher import open_sink

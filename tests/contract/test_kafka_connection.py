@@ -9,10 +9,10 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
-from tests._support.brokers import Before, KafkaBroker
-from tests._support.kafka import KafkaServer
-from tests._support.messages import deliver, new_message
-from tests._support.rights import in_waves
+from tests.support.brokers.brokers import Before, KafkaBroker
+from tests.support.brokers.kafka_broker import KafkaServer
+from tests.support.brokers.rights import in_waves
+from tests.support.publisher.sent_messages import deliver, new_message
 
 from dsql_outbox.outbox import Message, SinkUnavailable
 from dsql_outbox.publisher import open_sink

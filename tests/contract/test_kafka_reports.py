@@ -7,8 +7,8 @@ from typing import Any, Final
 import anyio
 import pytest
 from confluent_kafka import KafkaError, Producer
-from tests._support.kafka_mock import INIT_PRODUCER_ID, MockKafka
-from tests._support.messages import deliver, new_message
+from tests.support.brokers.kafka_mock import INIT_PRODUCER_ID, MockKafka
+from tests.support.publisher.sent_messages import deliver, new_message
 
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted
@@ -63,7 +63,7 @@ async def test_a_message_whose_report_is_lost_or_fails_has_no_answer_when_its_ti
 _OPENINGS: Final = 12
 _PUBLISH: Final = """
 import asyncio, sys
-from tests._support.messages import new_message
+from tests.support.publisher.sent_messages import new_message
 from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import open_sink
 

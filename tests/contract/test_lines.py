@@ -6,8 +6,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from tests._support.brokers import stdout_to
-from tests._support.messages import new_message
+from tests.support.brokers.brokers import stdout_to
+from tests.support.publisher.sent_messages import new_message
 
 from dsql_outbox.outbox import SettingsError, SinkUnavailable
 from dsql_outbox.publisher import open_sink

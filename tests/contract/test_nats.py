@@ -7,8 +7,8 @@ from typing import Any
 
 import nats
 import pytest
-from tests._support.brokers import NatsBroker
-from tests._support.messages import new_message
+from tests.support.brokers.brokers import NatsBroker
+from tests.support.publisher.sent_messages import new_message
 
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.publisher import open_sink

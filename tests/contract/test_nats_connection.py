@@ -9,9 +9,9 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from tests._support.brokers import Before, NatsBroker
-from tests._support.messages import deliver, new_message
-from tests._support.rights import in_waves
+from tests.support.brokers.brokers import Before, NatsBroker
+from tests.support.brokers.rights import in_waves
+from tests.support.publisher.sent_messages import deliver, new_message
 
 from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import open_sink

@@ -2,9 +2,9 @@
 
 import anyio
 import pytest
-from tests._support.brokers import Broker, OpenStage, SqsBroker
-from tests._support.messages import deliver, new_message
-from tests._support.rights import in_waves
+from tests.support.brokers.brokers import Broker, OpenStage, SqsBroker
+from tests.support.brokers.rights import in_waves
+from tests.support.publisher.sent_messages import deliver, new_message
 
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted
 

@@ -5,10 +5,9 @@ from threading import Event
 from time import monotonic
 
 import pytest
-from tests._support.brokers import Before, SqsBroker
-from tests._support.messages import deliver, new_message
-from tests._support.rights import in_waves
-from tests._support.sqs import (
+from tests.support.brokers.brokers import Before, SqsBroker
+from tests.support.brokers.rights import in_waves
+from tests.support.brokers.sqs_server import (
     CREDENTIALS,
     ScriptedSqs,
     SqsServer,
@@ -16,6 +15,7 @@ from tests._support.sqs import (
     scripted_sqs,
     take_all,
 )
+from tests.support.publisher.sent_messages import deliver, new_message
 
 from dsql_outbox.outbox import SettingsError, SinkUnavailable
 from dsql_outbox.publisher import open_sink

@@ -5,9 +5,9 @@ from functools import partial
 from random import Random
 
 import pytest
-from tests._support import workload
-from tests._support.callers import QUICK, Facts, OpenWriter, outcome_of, with_workers
-from tests._support.tables import Outcome, Tables
+from tests.support.writer import workload_s
+from tests.support.writer.callers import QUICK, Facts, OpenWriter, outcome_of, with_workers
+from tests.support.writer.tables import Outcome, Tables
 
 from dsql_outbox.observability import AttemptEnded
 from dsql_outbox.outbox import Database, Event, OutcomeUnknown, Receipt
@@ -53,13 +53,13 @@ def test_whatever_happens_the_callers_know_what_is_stored(
     facts = Facts()
     database = Database(proxy.url, isolation="repeatable read")
     caller = open_writer(database, replace(settings, max_connections=3), [facts])
-    events = [event for events in workload.hot() + workload.hot() for event in events]
+    events = [event for events in workload_s.hot() + workload_s.hot() for event in events]
     set_faults(proxy, Random(seed))
 
     def write(event: Event) -> Outcome:
         return outcome_of(partial(caller.write, event))
 
-    results = with_workers(workload.WORKERS, write, events)
+    results = with_workers(workload_s.WORKERS, write, events)
     outcomes = {event.id: result for event, result in zip(events, results, strict=True)}
     tables.assert_true_to(outcomes)
     seen = {fact.outcome for fact in facts.of(AttemptEnded)}

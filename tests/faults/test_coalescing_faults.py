@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import psycopg
 import pytest
-from tests._support.callers import QUICK, Facts, formed
-from tests._support.tables import Outcome, Tables
-from tests._support.waiting import wait_until
+from tests.support.waiting import wait_until
+from tests.support.writer.callers import QUICK, Facts, formed
+from tests.support.writer.tables import Outcome, Tables
 
 from dsql_outbox.observability import AttemptEnded, BatchEnded, Hook, WriteEnded
 from dsql_outbox.outbox import Database, Entity, Event, OutcomeUnknown, Receipt

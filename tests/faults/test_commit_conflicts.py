@@ -10,15 +10,15 @@ from functools import partial
 import psycopg
 import pytest
 from psycopg import errors
-from tests._support import workload
-from tests._support.callers import QUICK, Facts, OpenWriter, outcome_of
-from tests._support.tables import Tables
+from tests.support.writer import workload_s
+from tests.support.writer.callers import QUICK, Facts, OpenWriter, outcome_of
+from tests.support.writer.tables import Tables
 
 from dsql_outbox.observability import AttemptEnded
 from dsql_outbox.outbox import Database, Event
 from dsql_outbox.testing import PostgresProxy
 
-EVENTS = [workload.car_created(), workload.three_entities()]
+EVENTS = [workload_s.car_created(), workload_s.three_entities()]
 ISOLATIONS = ["repeatable read", "read committed"]
 
 
@@ -100,8 +100,8 @@ def test_many_events_over_a_conflicting_commit_stay_complete(
         Database(proxy.url),
         replace(QUICK, connections=connections),  # type: ignore[arg-type]
     )
-    receipts = [caller.write(workload.car_created()) for _ in range(8)]
+    receipts = [caller.write(workload_s.car_created()) for _ in range(8)]
     fail_at_commit(tables, times=2)
-    receipts += [caller.write(workload.car_created()) for _ in range(3)]
+    receipts += [caller.write(workload_s.car_created()) for _ in range(3)]
     assert [receipt.attempts for receipt in receipts] == [1] * 8 + [3, 1, 1]
     tables.assert_true_to({receipt.event_id: receipt for receipt in receipts})

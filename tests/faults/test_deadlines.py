@@ -11,10 +11,17 @@ from typing import Literal
 
 import psycopg
 import pytest
-from tests._support import workload
-from tests._support.callers import QUICK, TIMEOUT, Facts, OpenWriter, in_background, outcome_of
-from tests._support.tables import Tables
-from tests._support.waiting import wait_until
+from tests.support.waiting import wait_until
+from tests.support.writer import workload_s
+from tests.support.writer.callers import (
+    QUICK,
+    TIMEOUT,
+    Facts,
+    OpenWriter,
+    in_background,
+    outcome_of,
+)
+from tests.support.writer.tables import Tables
 
 from dsql_outbox.observability import AttemptEnded, RetryScheduled, WriteEnded
 from dsql_outbox.outbox import Database, Event, OutcomeUnknown
@@ -51,7 +58,7 @@ async def test_a_caller_cancelled_during_an_attempt_leaves_nothing_open(
     """Fact 23: the answer never comes."""
     proxy.stall()
     async with AsyncWriter(Database(proxy.url), QUICK, hooks=[facts]) as writer:
-        event = workload.car_created()
+        event = workload_s.car_created()
         task = asyncio.create_task(writer.write(event))
         await until(lambda: any("INSERT" in sql for sql in proxy.statements))
         assert await cancel(task) < SOON
@@ -67,7 +74,7 @@ async def test_a_caller_cancelled_while_the_server_works_leaves_no_transaction(
     """Fact 23: the server finds out when it is done, and nothing waits for it."""
     async with AsyncWriter(Database(proxy.url), QUICK) as writer:
         with tables.locked("Car", "CAR-1"), Tables(url) as watch:
-            task = asyncio.create_task(writer.write(workload.car_created()))
+            task = asyncio.create_task(writer.write(workload_s.car_created()))
             await until(lambda: watch.blocked() == 1)
             assert await cancel(task) < SOON
         await asyncio.to_thread(nothing_is_left, proxy, tables)
@@ -81,7 +88,7 @@ async def test_a_caller_cancelled_during_a_wait_stops_retrying(
     """Fact 23."""
     proxy.refuse(None)
     async with AsyncWriter(Database(proxy.url), SLOW, hooks=[facts]) as writer:
-        event = workload.car_created()
+        event = workload_s.car_created()
         task = asyncio.create_task(writer.write(event))
         await until(lambda: len(facts.of(RetryScheduled)) == 1)
         assert await cancel(task) < SOON
@@ -98,11 +105,11 @@ async def test_a_caller_cancelled_while_connecting_leaves_nothing_open(
     """Fact 23."""
     async with AsyncWriter(Database(proxy.url), QUICK) as writer:
         with proxy.swallow_server():
-            task = asyncio.create_task(writer.write(workload.car_created()))
+            task = asyncio.create_task(writer.write(workload_s.car_created()))
             await until(lambda: proxy.opened == 1)
             assert await cancel(task) < SOON
         await asyncio.to_thread(nothing_is_left, proxy, tables)
-        receipt = await writer.write(workload.car_created())
+        receipt = await writer.write(workload_s.car_created())
     tables.assert_true_to({receipt.event_id: receipt})
 
 
@@ -116,9 +123,9 @@ async def test_a_cancelled_caller_gives_its_place_to_the_next(
         for _ in range(3):
             proxy.reset_counts()
             proxy.stall()
-            task = asyncio.create_task(writer.write(workload.car_created()))
+            task = asyncio.create_task(writer.write(workload_s.car_created()))
             await until(lambda: any("INSERT" in sql for sql in proxy.statements))
-            queued = asyncio.create_task(writer.write(workload.car_created()))
+            queued = asyncio.create_task(writer.write(workload_s.car_created()))
             await asyncio.sleep(0)
             await cancel(task)
             receipt = await asyncio.wait_for(queued, TIMEOUT)
@@ -134,9 +141,9 @@ async def test_a_caller_cancelled_while_the_backlog_is_looked_at_is_told_of_as_c
     """Its write was settled by then; only the look is cut short."""
     settings = replace(QUICK, backlog_check=1e-9, coalesce=coalesce)
     writer = AsyncWriter(Database(proxy.url), settings, hooks=[facts])
-    await writer.write(workload.car_created())
+    await writer.write(workload_s.car_created())
     proxy.stall(matching="outbox_backlog")
-    event = workload.car_created()
+    event = workload_s.car_created()
     task = asyncio.create_task(writer.write(event))
     await until(lambda: any("outbox_backlog" in sql for sql in proxy.statements))
     if coalesce:  # the look is the lane's: what cuts it is the end of the writer
@@ -158,9 +165,9 @@ async def test_of_a_batch_that_is_cancelled_while_the_backlog_is_looked_at_the_r
     proxy: PostgresProxy, facts: Facts
 ) -> None:
     writer = AsyncWriter(Database(proxy.url), replace(QUICK, backlog_check=1e-9), hooks=[facts])
-    await writer.write(workload.car_created())
+    await writer.write(workload_s.car_created())
     proxy.stall(matching="outbox_backlog")
-    event = workload.car_created()
+    event = workload_s.car_created()
     again = Event.new("Car Sold", "CarSold", event.entities, id=event.id)
     async with writer:
         task = asyncio.create_task(writer.write_many([event, again]))
@@ -196,7 +203,7 @@ def test_an_interrupted_thread_leaves_nothing_open(
         thread.start()
         began = monotonic()
         with pytest.raises(KeyboardInterrupt):
-            writer.write(workload.car_created())
+            writer.write(workload_s.car_created())
         assert monotonic() - began < SOON
         thread.join()
         nothing_is_left(proxy, tables)
@@ -209,7 +216,7 @@ def test_a_caller_whose_time_is_up_gets_the_truth_at_once(
 ) -> None:
     """Fact 23: the answer never comes, so the outcome is unknown."""
     proxy.stall()
-    event = workload.car_created()
+    event = workload_s.car_created()
     began = monotonic()
     error = outcome_of(partial(open_writer(proxy.url, hooks=[facts]).write, event, timeout=0.3))
     assert 0.3 <= monotonic() - began < 0.3 + 0.5
@@ -224,7 +231,7 @@ def test_the_time_of_a_caller_ends_the_retries_too(
 ) -> None:
     """Fact 23: a wait that cannot end in time is not begun."""
     proxy.refuse(None)
-    event = workload.car_created()
+    event = workload_s.car_created()
     settings = replace(QUICK, base=0.2, cap=5.0, max_retries=10)
     began = monotonic()
     error = outcome_of(partial(open_writer(proxy.url, settings, [facts]).write, event, timeout=0.5))
@@ -240,10 +247,10 @@ def test_a_deadline_does_not_outlive_its_call(
 ) -> None:
     """The connection is kept; its next user has its own time, or none."""
     caller = open_writer(proxy.url)
-    caller.write(workload.car_created(), timeout=0.2)
+    caller.write(workload_s.car_created(), timeout=0.2)
     proxy.before(lambda: wait_until(lambda: monotonic() > began + 0.3))
     began = monotonic()
-    receipt = caller.write(workload.car_created())
+    receipt = caller.write(workload_s.car_created())
     assert receipt.attempts == proxy.opened == 1
     tables.assert_consistent()
 
@@ -254,9 +261,9 @@ def test_a_caller_who_waits_for_a_connection_in_vain_has_certainly_stored_nothin
     """Fact 23."""
     held = proxy.hold()
     caller = open_writer(proxy.url, replace(QUICK, max_connections=1))
-    first = in_background(partial(caller.write, workload.car_created("CAR-1")))
+    first = in_background(partial(caller.write, workload_s.car_created("CAR-1")))
     held.arrived()
-    event = workload.car_created("CAR-2")
+    event = workload_s.car_created("CAR-2")
     began = monotonic()
     error = outcome_of(partial(caller.write, event, timeout=0.2))
     assert monotonic() - began < 0.2 + 0.5
@@ -276,7 +283,7 @@ def test_a_server_that_does_not_answer_while_connecting_takes_no_more_than_its_t
 ) -> None:
     """Fact 23: also less than libpq's own limit, which is 2 s at the least."""
     database = Database(proxy.url)
-    event = workload.car_created()
+    event = workload_s.car_created()
     began = monotonic()
     with proxy.swallow_server():
         if kind == "threads":

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
-from tests._support import workload
-from tests._support.callers import FORM, QUICK, Facts, OpenWriter, outcome_of
-from tests._support.tables import Tables
-from tests._support.transacts import OpenTransactor, ids, open_transactor, own
+from tests.support.writer import workload_s
+from tests.support.writer.callers import FORM, QUICK, Facts, OpenWriter, outcome_of
+from tests.support.writer.tables import Tables
+from tests.support.writer.transacts import OpenTransactor, ids, open_transactor, own
 
 from dsql_outbox.observability import AttemptEnded, Fact, WriteEnded
 from dsql_outbox.outbox import Database, OutcomeUnknown, Receipt
@@ -62,7 +62,7 @@ def test_a_defect_in_reading_the_answer_ends_as_a_receipt(
     defect = Defect(monkeypatch, error)
     for module in (writer_module, async_writer):
         defect.breaks(module, READS)
-    receipt = open_writer(url, hooks=[facts]).write(workload.car_created())
+    receipt = open_writer(url, hooks=[facts]).write(workload_s.car_created())
     assert (receipt.status, receipt.attempts, receipt.conflicts) == ("committed", 2, 0)
     assert [fact.outcome for fact in facts.of(AttemptEnded)] == ["in_doubt", "resolved"]
     tables.assert_true_to({receipt.event_id: receipt})
@@ -74,7 +74,7 @@ def test_a_defect_in_reading_the_look_up_as_well_ends_as_unknown(
     for name in (READS, "present"):
         for module in (writer_module, async_writer):
             Defect(monkeypatch, TypeError("no row"), 99).breaks(module, name)
-    event = workload.car_created()
+    event = workload_s.car_created()
     error = outcome_of(partial(open_writer(url).write, event))
     assert isinstance(error, OutcomeUnknown), error
     assert isinstance(error.__cause__, TypeError)
@@ -88,7 +88,7 @@ def test_a_defect_before_anything_is_sent_reaches_the_caller_as_it_is(
     name = "transaction" if FORM == "plain" else "write"
     core = (getattr(writer, "_writer", None) or writer)._core  # type: ignore[attr-defined]
     Defect(monkeypatch, defect).breaks(core, name)
-    event = workload.car_created()
+    event = workload_s.car_created()
     assert outcome_of(partial(writer.write, event)) is defect
     assert tables.events(event.id) == []
 
@@ -105,7 +105,7 @@ async def test_a_hook_that_raises_after_the_commit_makes_no_lie(
 
     settings = replace(QUICK, coalesce=coalesce, form=FORM)  # type: ignore[arg-type]
     async with AsyncWriter(Database(url), settings, hooks=[hook]) as writer:
-        event = workload.car_created()
+        event = workload_s.car_created()
         try:
             outcome: Receipt | Exception = await writer.write(event)
         except OutcomeUnknown as unknown:
@@ -137,5 +137,5 @@ def test_a_hook_that_raises_after_a_transactions_commit_takes_nothing_back(
             raise ZeroDivisionError
 
     with Writer(Database(url), QUICK, hooks=[hook]) as writer:
-        receipt = writer.transact(lambda tx: tx.append(workload.car_created()))
+        receipt = writer.transact(lambda tx: tx.append(workload_s.car_created()))
     assert ids(own) == {receipt.event_id}

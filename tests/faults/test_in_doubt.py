@@ -12,8 +12,9 @@ from typing import Literal
 import psycopg
 import pytest
 from psycopg import errors
-from tests._support import workload
-from tests._support.callers import (
+from tests.support.waiting import wait_until
+from tests.support.writer import workload_s
+from tests.support.writer.callers import (
     QUICK,
     TIMEOUT,
     Facts,
@@ -23,8 +24,7 @@ from tests._support.callers import (
     only_single,
     outcome_of,
 )
-from tests._support.tables import Tables
-from tests._support.waiting import wait_until
+from tests.support.writer.tables import Tables
 
 from dsql_outbox.observability import AttemptEnded, RetryScheduled, WriteEnded, WriteExhausted
 from dsql_outbox.outbox import Database, DuplicateEvent, Event, OutcomeUnknown, Receipt
@@ -33,7 +33,7 @@ from dsql_outbox.writer import HttpAnswer, Writer, http_status
 
 Connections = Literal["new", "pool"]
 SHORT_OUTAGE = replace(QUICK, base=0.02, cap=0.05, max_outage=0.5)
-EVENTS = [workload.car_created(), workload.three_entities()]
+EVENTS = [workload_s.car_created(), workload_s.three_entities()]
 
 
 @pytest.fixture(params=EVENTS, ids=["1 entity", "3 entities"])
@@ -106,7 +106,7 @@ def test_a_lost_attempt_that_is_still_at_work_is_fenced_by_the_next_ones_insert(
     isolation: str,
 ) -> None:
     """The next attempt looks, finds nothing, and then waits for the lost one."""
-    event = workload.car_created()
+    event = workload_s.car_created()
     proxy.cut("after_sent")
     database = Database(proxy.url, isolation=isolation)  # type: ignore[arg-type]
     caller = open_writer(database, hooks=[facts])
@@ -126,7 +126,7 @@ def test_a_session_ended_by_the_server_leaves_doubt_that_is_resolved(
     open_writer: OpenWriter, tables: Tables, facts: Facts, url: str
 ) -> None:
     """57P01, as a failover or an operator sends it."""
-    event = workload.car_created()
+    event = workload_s.car_created()
     caller = open_writer(url, hooks=[facts])
     with tables.locked("Car", "CAR-1"), Tables(url) as watch:
         pending = in_background(partial(caller.write, event))
@@ -178,7 +178,7 @@ def test_what_was_never_sent_is_not_called_unknown(
     """A conflict is certain; that no connection can be had after it changes nothing."""
     proxy.refuse(1)
     hook = on_retry(once(lambda: proxy.refuse_connections(None)))
-    event = workload.car_created()
+    event = workload_s.car_created()
     error = outcome_of(partial(open_writer(proxy.url, SHORT_OUTAGE, [hook]).write, event))
     assert isinstance(error, psycopg.OperationalError)
     assert http_status(error) == HttpAnswer(503, retry_after=5)
@@ -190,7 +190,7 @@ def test_conflicts_after_a_doubt_run_out_as_unknown(
 ) -> None:
     proxy.cut("before")
     proxy.refuse(None)
-    event = workload.car_created()
+    event = workload_s.car_created()
     error = outcome_of(partial(open_writer(proxy.url, hooks=[facts]).write, event))
     assert isinstance(error, OutcomeUnknown)
     assert isinstance(error.__cause__, errors.SerializationFailure)
@@ -212,8 +212,8 @@ def test_a_doubt_while_somebody_else_writes_the_same_id_ends_in_the_truth(
     same_content: bool,
 ) -> None:
     """Whose event it is depends on who came first, not on what it says."""
-    event = workload.car_created()
-    theirs = event if same_content else workload.loan_created(id=event.id)
+    event = workload_s.car_created()
+    theirs = event if same_content else workload_s.loan_created(id=event.id)
     others: list[Receipt | Exception] = []
 
     def write_theirs() -> None:
@@ -234,7 +234,7 @@ def test_an_attempt_that_arrives_after_the_call_has_ended_makes_no_lie(
     open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables
 ) -> None:
     """Look-ups find nothing, retries run out, then the lost attempt commits."""
-    event = workload.car_created()
+    event = workload_s.car_created()
     held = proxy.hold()
     proxy.refuse(None)
     pending = in_background(partial(open_writer(proxy.url).write, event))
@@ -251,7 +251,7 @@ def test_an_attempt_that_arrives_after_the_call_has_ended_makes_no_lie(
 def test_an_attempt_that_arrives_after_its_successors_commit_changes_nothing(
     open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables
 ) -> None:
-    event = workload.car_created()
+    event = workload_s.car_created()
     held = proxy.hold()
     pending = in_background(partial(open_writer(proxy.url).write, event))
     held.arrived()
@@ -266,7 +266,7 @@ def test_an_attempt_that_arrives_after_its_successors_commit_changes_nothing(
 def test_an_attempt_that_arrives_during_its_successors_wait_is_found(
     open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables, facts: Facts
 ) -> None:
-    event = workload.car_created()
+    event = workload_s.car_created()
     held = proxy.hold()
     hook = on_retry(once(held.release))
     pending = in_background(partial(open_writer(proxy.url, hooks=[facts, hook]).write, event))
@@ -281,7 +281,7 @@ def test_an_attempt_that_arrives_during_its_successors_wait_is_found(
 def test_an_attempt_that_arrives_between_look_and_insert_is_found_by_the_collision(
     open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables
 ) -> None:
-    event = workload.car_created()
+    event = workload_s.car_created()
     held = proxy.hold()
     pending = in_background(partial(open_writer(proxy.url).write, event))
     held.arrived()
@@ -300,7 +300,7 @@ def test_connections_that_died_unnoticed_cost_no_attempt_each(
 ) -> None:
     """A server restart kills all that a writer keeps; one call must not meet them all."""
     caller = open_writer(proxy.url, replace(QUICK, connections=connections))
-    events = workload.distinct()
+    events = workload_s.distinct()
     holds = [proxy.hold() for _ in range(4)]
     pending = [in_background(partial(caller.write, event)) for event in events[:4]]
     for held in holds:
@@ -325,8 +325,8 @@ def test_a_kept_connection_that_the_server_timed_out_is_not_used_again(
     """57P05: the server's idle_session_timeout."""
     timing_out = f"{url}?options=-c%20idle_session_timeout%3D50ms"
     caller = open_writer(timing_out, replace(QUICK, connections=connections))
-    receipts = [caller.write(workload.car_created())]
+    receipts = [caller.write(workload_s.car_created())]
     wait_until(lambda: tables.others() == 0)
-    receipts.append(caller.write(workload.car_created()))
+    receipts.append(caller.write(workload_s.car_created()))
     assert [receipt.attempts for receipt in receipts] == [1, 1]
     tables.assert_true_to({receipt.event_id: receipt for receipt in receipts})

@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests._support.waiting import wait_until
+from tests.support.checkout import ROOT
+from tests.support.waiting import wait_until
 
 PROC = Path("/proc")
-NEMESIS = Path(__file__).parents[2] / "benchmarks" / "nemesis.py"
+NEMESIS = ROOT / "benchmarks" / "nemesis.py"
 SMALL = ["--publishers", "1", "--lease", "0.5", "--seed", "1"]
 
 

@@ -10,8 +10,9 @@ from time import monotonic
 from typing import Self
 
 import pytest
-from tests._support import workload
-from tests._support.callers import (
+from tests.support.waiting import wait_until
+from tests.support.writer import workload_s
+from tests.support.writer.callers import (
     QUICK,
     TIMEOUT,
     Caller,
@@ -20,8 +21,7 @@ from tests._support.callers import (
     in_background,
     outcome_of,
 )
-from tests._support.tables import Tables
-from tests._support.waiting import wait_until
+from tests.support.writer.tables import Tables
 
 from dsql_outbox.outbox import Database, Receipt
 from dsql_outbox.testing import PostgresProxy
@@ -68,7 +68,7 @@ class Load:
         own = threading.get_ident()
         patience = random.Random(own)
         while not self._is_over.is_set():
-            event = workload.car_created(f"CAR-{own}")
+            event = workload_s.car_created(f"CAR-{own}")
             timeout = patience.uniform(0.2, 1.0)
             outcome = outcome_of(lambda: self._caller.write(event, timeout=timeout))  # noqa: B023
             if isinstance(outcome, Receipt):
@@ -93,12 +93,12 @@ def test_callers_that_were_refused_keep_nobody_waiting_after_the_outage(
     for _ in range(100):
         database._opens.reserve(monotonic())
     caller = open_writer(database)
-    events = [workload.car_created() for _ in range(CALLERS)]
+    events = [workload_s.car_created() for _ in range(CALLERS)]
     with outage(proxy):
         calls = [lambda e=e: outcome_of(lambda: caller.write(e, timeout=0.3)) for e in events]
         refused = Running(calls).results()
     assert not any(isinstance(outcome, Receipt) for outcome in refused)
-    receipt = caller.write(workload.car_created(), timeout=1.0)
+    receipt = caller.write(workload_s.car_created(), timeout=1.0)
     tables.assert_true_to({receipt.event_id: receipt})
 
 
@@ -107,14 +107,14 @@ def test_an_interrupted_wait_for_a_connection_takes_none_away(
 ) -> None:
     with Writer(Database(proxy.url), replace(QUICK, max_connections=1)) as writer:
         held = proxy.hold()
-        first = in_background(lambda: writer.write(workload.car_created("CAR-1")))
+        first = in_background(lambda: writer.write(workload_s.car_created("CAR-1")))
         held.arrived()
         for _ in range(3):
             with interrupted_after(0.05), pytest.raises(KeyboardInterrupt):
-                writer.write(workload.car_created("CAR-2"))
+                writer.write(workload_s.car_created("CAR-2"))
         held.release()
         assert isinstance(first.result(TIMEOUT), Receipt)
-        assert writer.write(workload.car_created("CAR-3"), timeout=5.0).attempts == 1
+        assert writer.write(workload_s.car_created("CAR-3"), timeout=5.0).attempts == 1
     assert len(tables.events()) == 2
 
 
@@ -155,5 +155,5 @@ def test_after_an_outage_of_five_seconds_service_is_back_within_three(
 def is_stored(caller: Caller, timeout: float = 0.2) -> bool:
     """Whether one call of little patience succeeds."""
     return isinstance(
-        outcome_of(lambda: caller.write(workload.car_created(), timeout=timeout)), Receipt
+        outcome_of(lambda: caller.write(workload_s.car_created(), timeout=timeout)), Receipt
     )

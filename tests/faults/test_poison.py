@@ -9,9 +9,9 @@ import anyio
 import psycopg
 import pytest
 from psycopg import errors
-from tests._support.callers import FORM, QUICK, Facts
-from tests._support.poison import POISON, poison, refuse_poison
-from tests._support.tables import Outcome, Tables
+from tests.support.writer.callers import FORM, QUICK, Facts
+from tests.support.writer.poison_events import POISON, poison, refuse_poison
+from tests.support.writer.tables import Outcome, Tables
 
 from dsql_outbox.observability import TransactionStarted
 from dsql_outbox.outbox import Database, Entity, Event, OutcomeUnknown, Receipt

@@ -8,11 +8,11 @@ from uuid import UUID
 import anyio
 import psycopg
 import pytest
-from tests._support.commands import Command, run
-from tests._support.letters import event, gathered, relay_all
-from tests._support.relays import running, until
-from tests._support.tables import Tables
-from tests._support.waiting import wait_until
+from tests.support.commands import Command, run
+from tests.support.publisher.given_up import event, gathered, relay_all
+from tests.support.publisher.relays import running, until
+from tests.support.waiting import wait_until
+from tests.support.writer.tables import Tables
 
 from dsql_outbox.outbox import Database, Isolation
 from dsql_outbox.publisher import (

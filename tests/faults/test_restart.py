@@ -6,10 +6,17 @@ from functools import partial
 from time import monotonic
 
 import pytest
-from tests._support import workload
-from tests._support.callers import QUICK, TIMEOUT, Facts, OpenWriter, in_background, outcome_of
-from tests._support.tables import Tables
-from tests._support.waiting import wait_until
+from tests.support.waiting import wait_until
+from tests.support.writer import workload_s
+from tests.support.writer.callers import (
+    QUICK,
+    TIMEOUT,
+    Facts,
+    OpenWriter,
+    in_background,
+    outcome_of,
+)
+from tests.support.writer.tables import Tables
 
 from dsql_outbox.observability import AttemptEnded, RetryScheduled
 from dsql_outbox.outbox import Database, Event, OutcomeUnknown, Receipt
@@ -38,13 +45,13 @@ def _is_running_and_empty(server: EmbeddedPostgres) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "event", [workload.car_created(), workload.three_entities()], ids=["1 entity", "3 entities"]
+    "event", [workload_s.car_created(), workload_s.three_entities()], ids=["1 entity", "3 entities"]
 )
 def test_a_server_killed_during_a_write_and_started_again_has_the_event_once(
     open_writer: OpenWriter, server: EmbeddedPostgres, facts: Facts, event: Event
 ) -> None:
     caller = open_writer(server.url, PATIENT, [facts])
-    before = [caller.write(workload.car_created(f"CAR-{n}")) for n in range(10, 14)]
+    before = [caller.write(workload_s.car_created(f"CAR-{n}")) for n in range(10, 14)]
     with Tables(server.url) as holder, Tables(server.url) as watch:
         holder.execute("BEGIN")
         holder.execute("LOCK TABLE outbox.entities")
@@ -57,7 +64,7 @@ def test_a_server_killed_during_a_write_and_started_again_has_the_event_once(
     assert isinstance(receipt, Receipt)
     assert receipt.attempts > 1
     assert facts.of(AttemptEnded, event.id)[0].outcome == "in_doubt"
-    after = caller.write(workload.car_created())
+    after = caller.write(workload_s.car_created())
     with Tables(server.url) as tables:
         tables.assert_true_to({r.event_id: r for r in [*before, receipt, after]})
 
@@ -66,8 +73,8 @@ def test_a_server_killed_during_a_write_and_not_started_again_leaves_it_unknown(
     open_writer: OpenWriter, server: EmbeddedPostgres
 ) -> None:
     caller = open_writer(server.url, replace(QUICK, max_outage=0.5))
-    caller.write(workload.car_created("CAR-FIRST"))
-    event = workload.car_created()
+    caller.write(workload_s.car_created("CAR-FIRST"))
+    event = workload_s.car_created()
     with Tables(server.url) as holder, Tables(server.url) as watch:
         holder.execute("BEGIN")
         holder.execute("LOCK TABLE outbox.entities")
@@ -89,9 +96,9 @@ def test_connections_kept_over_a_restart_are_not_used_again(
     open_writer: OpenWriter, server: EmbeddedPostgres
 ) -> None:
     caller = open_writer(server.url)
-    caller.write(workload.car_created())
+    caller.write(workload_s.car_created())
     server.stop()
     server.start()
-    outcome = outcome_of(partial(caller.write, workload.car_created()))
+    outcome = outcome_of(partial(caller.write, workload_s.car_created()))
     assert isinstance(outcome, Receipt)
     assert outcome.attempts == 1

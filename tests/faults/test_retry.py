@@ -7,8 +7,8 @@ from time import monotonic
 import psycopg
 import pytest
 from psycopg import errors
-from tests._support import workload
-from tests._support.callers import (
+from tests.support.writer import workload_s
+from tests.support.writer.callers import (
     QUICK,
     TIMEOUT,
     Facts,
@@ -18,7 +18,7 @@ from tests._support.callers import (
     only_single,
     outcome_of,
 )
-from tests._support.tables import Tables
+from tests.support.writer.tables import Tables
 
 from dsql_outbox.observability import AttemptEnded, RetryScheduled, WriteExhausted
 from dsql_outbox.outbox import Event, InvalidEvent, Receipt
@@ -26,7 +26,7 @@ from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import HttpAnswer, WriterSettings, http_status
 
 OBSERVED = "change conflicts with another transaction, please retry: (OC000)"
-EVENTS = [workload.car_created(), workload.three_entities()]
+EVENTS = [workload_s.car_created(), workload_s.three_entities()]
 
 
 @pytest.fixture(params=EVENTS, ids=["1 entity", "3 entities"])
@@ -64,7 +64,7 @@ def test_each_attempt_has_a_new_connection_and_the_old_one_is_closed_before_the_
         seen.append((proxy.opened, proxy.closed))
 
     proxy.refuse(3)
-    open_writer(proxy.url, hooks=[on_retry(look)]).write(workload.car_created())
+    open_writer(proxy.url, hooks=[on_retry(look)]).write(workload_s.car_created())
     assert seen == [(1, 1), (2, 2), (3, 3)]
     assert proxy.opened == 4
 
@@ -75,14 +75,14 @@ def test_a_retry_takes_no_kept_connection(
     """Fact 5: what is kept may be as bad as the one that failed."""
     caller = open_writer(proxy.url)
     held = proxy.hold()
-    first = in_background(partial(caller.write, workload.car_created("CAR-1")))
+    first = in_background(partial(caller.write, workload_s.car_created("CAR-1")))
     held.arrived()
-    caller.write(workload.car_created("CAR-2"))
+    caller.write(workload_s.car_created("CAR-2"))
     held.release()
     first.result(TIMEOUT)
     assert (proxy.opened, proxy.closed) == (2, 0), "two are kept"
     proxy.refuse(1)
-    receipt = caller.write(workload.car_created("CAR-3"))
+    receipt = caller.write(workload_s.car_created("CAR-3"))
     assert (receipt.attempts, proxy.opened) == (2, 3)
     tables.assert_true_to({receipt.event_id: receipt})
 
@@ -93,7 +93,7 @@ def test_jitter_only_adds_to_the_waits_of_100_200_and_400_ms(
     """Facts 6 and 22, with the true defaults."""
     proxy.refuse(3)
     began = monotonic()
-    receipt = open_writer(proxy.url, WriterSettings(), [facts]).write(workload.car_created())
+    receipt = open_writer(proxy.url, WriterSettings(), [facts]).write(workload_s.car_created())
     took = monotonic() - began
     waits = facts.waits()
     assert receipt.attempts == 4
@@ -114,7 +114,7 @@ def test_a_database_that_always_conflicts_gets_exactly_four_attempts(
     """Facts 8, 10 and 22, with the true defaults but no jitter."""
     proxy.refuse(None)
     caller = open_writer(proxy.url, WriterSettings(jitter=0.0), [facts])
-    event = workload.car_created()
+    event = workload_s.car_created()
     began = monotonic()
     error = outcome_of(partial(caller.write, event))
     took = monotonic() - began
@@ -136,7 +136,7 @@ def test_max_retries_says_how_many_attempts_follow_the_first(
     """Fact 8."""
     proxy.refuse(None)
     caller = open_writer(proxy.url, replace(QUICK, max_retries=1), [facts])
-    outcome_of(partial(caller.write, workload.car_created()))
+    outcome_of(partial(caller.write, workload_s.car_created()))
     assert len(facts.of(AttemptEnded)) == 2
 
 
@@ -157,7 +157,7 @@ def test_after_the_last_attempt_the_drivers_exception_comes_out_as_it_was(
 ) -> None:
     """Facts 9 and 12."""
     proxy.refuse(None, sqlstate=sqlstate, message=OBSERVED)
-    error = outcome_of(partial(open_writer(proxy.url).write, workload.car_created()))
+    error = outcome_of(partial(open_writer(proxy.url).write, workload_s.car_created()))
     assert type(error) is kind
     assert isinstance(error, psycopg.Error)
     assert (error.sqlstate, str(error)) == (sqlstate, OBSERVED)
@@ -172,7 +172,7 @@ def test_the_observed_message_is_retried_whatever_its_sqlstate(
 ) -> None:
     """Fact 12, over the wire."""
     proxy.refuse(1, sqlstate=sqlstate, message=OBSERVED)
-    receipt = open_writer(proxy.url, hooks=[facts]).write(workload.car_created())
+    receipt = open_writer(proxy.url, hooks=[facts]).write(workload_s.car_created())
     assert (receipt.attempts, receipt.conflicts) == (2, 1)
     assert [fact.oc_class for fact in facts.of(RetryScheduled)] == ["OC000"]
 
@@ -183,7 +183,9 @@ def test_an_error_that_is_no_conflict_ends_the_call_at_once(
 ) -> None:
     """Fact 13, even when its text looks like a conflict."""
     proxy.refuse(1, sqlstate=sqlstate, message=OBSERVED)
-    error = outcome_of(partial(open_writer(proxy.url, hooks=[facts]).write, workload.car_created()))
+    error = outcome_of(
+        partial(open_writer(proxy.url, hooks=[facts]).write, workload_s.car_created())
+    )
     assert isinstance(error, psycopg.Error)
     assert error.sqlstate == sqlstate
     assert [fact.outcome for fact in facts.of(AttemptEnded)] == ["failed"]
@@ -218,7 +220,7 @@ def test_an_error_before_the_write_is_retried_as_one_of_the_write(
 ) -> None:
     """The number of shards is read once, on the first connection."""
     proxy.refuse(1, matching="outbox_leases")
-    receipt = open_writer(proxy.url, hooks=[facts]).write(workload.car_created())
+    receipt = open_writer(proxy.url, hooks=[facts]).write(workload_s.car_created())
     assert (receipt.attempts, receipt.conflicts) == (2, 1)
 
 
@@ -229,9 +231,9 @@ def test_a_retried_event_and_its_neighbours_keep_their_versions_gapless(
     caller = open_writer(proxy.url)
     receipts: list[Receipt] = []
     for conflicts in (3, 1, 2):
-        receipts.append(caller.write(workload.car_created()))
+        receipts.append(caller.write(workload_s.car_created()))
         proxy.refuse(conflicts)
-        receipts.append(caller.write(workload.car_created()))
+        receipts.append(caller.write(workload_s.car_created()))
     assert [receipt.entities[0].version for receipt in receipts] == [1, 2, 3, 4, 5, 6]
     assert [receipt.conflicts for receipt in receipts] == [0, 3, 0, 1, 0, 2]
     tables.assert_true_to({receipt.event_id: receipt for receipt in receipts})

@@ -6,8 +6,8 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from tests._support import workload
-from tests._support.callers import QUICK, Facts, OpenWriter, only_single, outcome_of
+from tests.support.writer import workload_s
+from tests.support.writer.callers import QUICK, Facts, OpenWriter, only_single, outcome_of
 
 from dsql_outbox.observability import AttemptEnded, RetryScheduled
 from dsql_outbox.outbox import Event
@@ -30,7 +30,7 @@ def test_each_retry_is_one_warning(
 ) -> None:
     """Fact 16."""
     proxy.refuse(conflicts)
-    receipt = open_writer(proxy.url).write(workload.car_created())
+    receipt = open_writer(proxy.url).write(workload_s.car_created())
     assert receipt.conflicts == conflicts
     assert len(warnings(caplog)) == len(caplog.records) == conflicts
 
@@ -40,7 +40,7 @@ def test_the_failure_that_is_not_retried_is_no_warning(
 ) -> None:
     """Fact 16: four conflicts, three retries."""
     proxy.refuse(None)
-    outcome_of(partial(open_writer(proxy.url).write, workload.car_created()))
+    outcome_of(partial(open_writer(proxy.url).write, workload_s.car_created()))
     assert len(warnings(caplog)) == 3
 
 
@@ -49,7 +49,7 @@ def test_another_failure_is_not_called_a_conflict(
 ) -> None:
     """Fact 16."""
     proxy.cut("before")
-    receipt = open_writer(proxy.url).write(workload.car_created())
+    receipt = open_writer(proxy.url).write(workload_s.car_created())
     assert (receipt.attempts, receipt.conflicts) == (2, 0)
     assert warnings(caplog) == []
     (record,) = caplog.records
@@ -61,7 +61,7 @@ def test_a_warning_carries_what_monitoring_needs(
 ) -> None:
     """Fact 17."""
     proxy.refuse(2)
-    event = workload.car_created()
+    event = workload_s.car_created()
     open_writer(proxy.url).write(event)
     keys = ("event_id", "attempt", "max_retries", "wait_s", "sqlstate", "oc_class")
     assert [tuple(vars(record)[key] for key in keys) for record in warnings(caplog)] == [
@@ -75,7 +75,7 @@ def test_retries_can_be_counted_without_reading_text(
 ) -> None:
     """Fact 17."""
     proxy.refuse(2)
-    open_writer(proxy.url, hooks=[facts]).write(workload.car_created())
+    open_writer(proxy.url, hooks=[facts]).write(workload_s.car_created())
     assert [(f.attempt, f.conflict) for f in facts.of(RetryScheduled)] == [(1, True), (2, True)]
 
 
@@ -83,7 +83,7 @@ def test_retries_can_be_counted_without_reading_text(
 @pytest.mark.parametrize("connections", ["new", "pool"])
 @pytest.mark.parametrize("max_retries", [0, 3])
 @pytest.mark.parametrize(
-    "event", [workload.car_created, workload.three_entities], ids=["1 entity", "3 entities"]
+    "event", [workload_s.car_created, workload_s.three_entities], ids=["1 entity", "3 entities"]
 )
 def test_a_write_without_conflict_is_one_round_trip(
     open_writer: OpenWriter,

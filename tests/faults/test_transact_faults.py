@@ -13,10 +13,11 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import errors
-from tests._support import workload
-from tests._support.callers import QUICK, TIMEOUT, Facts, in_background, on_retry, outcome_of
-from tests._support.tables import Tables
-from tests._support.transacts import (
+from tests.support.waiting import wait_until
+from tests.support.writer import workload_s
+from tests.support.writer.callers import QUICK, TIMEOUT, Facts, in_background, on_retry, outcome_of
+from tests.support.writer.tables import Tables
+from tests.support.writer.transacts import (
     OpenTransactor,
     Work,
     ids,
@@ -24,7 +25,6 @@ from tests._support.transacts import (
     own,
     own_rows,
 )
-from tests._support.waiting import wait_until
 
 from dsql_outbox.observability import AttemptEnded, WriteEnded
 from dsql_outbox.outbox import Database, DuplicateEvent, OutcomeUnknown, Receipt
@@ -167,7 +167,7 @@ def test_a_connection_lost_before_the_commit_leaves_no_doubt(
 ) -> None:
     """Nothing is committed without COMMIT: also without an append it may run again."""
     writer = open_transactor(proxy.url, hooks=[facts])
-    warm = writer.transact(lambda work: work.append(workload.loan_created()))
+    warm = writer.transact(lambda work: work.append(workload_s.loan_created()))
     proxy.cut(where, matching=matching)
     receipt = writer.transact(Both())
     assert outcomes(facts) == ["committed", "failed", "committed"]
@@ -239,7 +239,7 @@ def test_a_run_that_appends_another_event_first_is_not_committed_after_a_doubt(
         runs.append(1)
         work.execute("INSERT INTO own VALUES (1)")
         try:
-            work.append(workload.car_created(id=uuid4()))
+            work.append(workload_s.car_created(id=uuid4()))
         except OutcomeUnknown:
             if not swallow:
                 raise
@@ -309,7 +309,7 @@ def test_a_server_that_stays_away_after_the_commit_leaves_the_outcome_unknown(
 def test_an_id_that_somebody_else_stored_during_the_doubt_is_a_duplicate(
     open_transactor: OpenTransactor, proxy: PostgresProxy, own: Tables, url: str
 ) -> None:
-    event = workload.car_created()
+    event = workload_s.car_created()
     left = [event]
 
     def theirs(_: object) -> None:

@@ -12,8 +12,10 @@ from uuid import UUID
 
 import pytest
 from psycopg import errors
-from tests._support import workload
-from tests._support.callers import (
+from tests.support.dsql.server import ON_DSQL
+from tests.support.waiting import wait_until
+from tests.support.writer import workload_s
+from tests.support.writer.callers import (
     QUICK,
     TIMEOUT,
     Caller,
@@ -24,9 +26,7 @@ from tests._support.callers import (
     outcome_of,
     with_workers,
 )
-from tests._support.dsql.server import ON_DSQL
-from tests._support.tables import Outcome, Tables
-from tests._support.waiting import wait_until
+from tests.support.writer.tables import Outcome, Tables
 
 from dsql_outbox.observability import AttemptEnded, WriteEnded
 from dsql_outbox.outbox import Database, Event, Receipt
@@ -45,7 +45,7 @@ def write(caller: Caller, event: Event) -> Outcome:
 
 def run(caller: Caller, events: Sequence[Event]) -> Outcomes:
     """Write all events with 4 workers."""
-    outcomes = with_workers(workload.WORKERS, partial(write, caller), events)
+    outcomes = with_workers(workload_s.WORKERS, partial(write, caller), events)
     return {event.id: outcome for event, outcome in zip(events, outcomes, strict=True)}
 
 
@@ -58,7 +58,7 @@ def test_without_retry_some_of_the_20_events_fail(
 ) -> None:
     """Fact 1, its control: else the test below would prove nothing."""
     proxy.refuse(CONFLICTS)
-    outcomes = run(open_writer(proxy.url, NO_RETRY), workload.distinct())
+    outcomes = run(open_writer(proxy.url, NO_RETRY), workload_s.distinct())
     assert [type(error) for error in failures(outcomes)] == [errors.SerializationFailure] * 3
     tables.assert_true_to(outcomes)
     assert len(tables.events()) == 17
@@ -69,7 +69,7 @@ def test_all_20_events_succeed_on_a_database_that_raises_conflicts(
 ) -> None:
     """Fact 1."""
     proxy.refuse(CONFLICTS)
-    outcomes = run(open_writer(proxy.url), workload.distinct())
+    outcomes = run(open_writer(proxy.url), workload_s.distinct())
     assert failures(outcomes) == []
     tables.assert_true_to(outcomes)
     assert len(tables.events()) == 20
@@ -83,7 +83,7 @@ def test_the_callers_errors_go_while_the_databases_conflicts_stay(
     for settings in (NO_RETRY, QUICK):
         facts = Facts()
         proxy.refuse(CONFLICTS)
-        run(open_writer(proxy.url, settings, [facts]), workload.distinct())
+        run(open_writer(proxy.url, settings, [facts]), workload_s.distinct())
         conflicts = [f for f in facts.of(AttemptEnded) if f.outcome == "conflict"]
         failed = [fact for fact in facts.of(WriteEnded) if fact.status == "failed"]
         seen.append((len(conflicts), len(failed)))
@@ -101,7 +101,7 @@ def test_a_conflicted_event_waits_and_the_others_do_not(
         began = monotonic()
         return caller.write(event), monotonic() - began
 
-    results = with_workers(workload.WORKERS, timed, workload.distinct())
+    results = with_workers(workload_s.WORKERS, timed, workload_s.distinct())
     assert sum(receipt.conflicts for receipt, _ in results) == 2
     for receipt, took in results:
         waited = sum(facts.waits(receipt.event_id))
@@ -142,7 +142,7 @@ def test_hot_entities_make_real_conflicts_and_every_event_is_stored_once(
     """Fact 2."""
     caller = open_writer(hot_database, hooks=[facts])
     outcomes: Outcomes = {}
-    for events in workload.hot():
+    for events in workload_s.hot():
         outcomes |= race(caller, events)
     conflicts = [fact for fact in facts.of(AttemptEnded) if fact.outcome == "conflict"]
     assert conflicts, "void: no conflict happened"
@@ -157,7 +157,7 @@ def test_four_writers_that_collide_for_certain_all_succeed(
 ) -> None:
     """Fact 2: all wait for one row before the first may write it."""
     caller = open_writer(Database(url, isolation=isolation), hooks=[facts])  # type: ignore[arg-type]
-    (events, *_) = workload.hot()
+    (events, *_) = workload_s.hot()
     outcomes = collide(caller, events, tables, url)
     assert failures(outcomes) == []
     conflicts = len(facts.waits())
@@ -173,7 +173,7 @@ def test_without_retry_only_one_of_four_colliding_writers_succeeds(
 ) -> None:
     """Fact 2, its control."""
     caller = open_writer(hot_database, NO_RETRY)
-    (events, *_) = workload.hot()
+    (events, *_) = workload_s.hot()
     outcomes = collide(caller, events, tables, url)
     assert [type(error) for error in failures(outcomes)] == [errors.SerializationFailure] * 3
     tables.assert_true_to(outcomes)
@@ -187,7 +187,7 @@ def test_a_waiting_writer_holds_no_connection_and_blocks_nobody(
     one = replace(QUICK, max_connections=1, connections=connections)  # type: ignore[arg-type]
     settings = replace(one, base=0.5, cap=0.5)
     caller = open_writer(proxy.url, settings, [facts])
-    conflicted, other = workload.car_created("CAR-1"), workload.car_created("CAR-2")
+    conflicted, other = workload_s.car_created("CAR-1"), workload_s.car_created("CAR-2")
     proxy.refuse(1)
     pending = in_background(partial(caller.write, conflicted))
     wait_until(lambda: facts.waits(conflicted.id) == [0.5])

@@ -1,7 +1,7 @@
 """What the tests of the writer on a healthy database share, and those of the relay."""
 
-from tests._support.fixtures import facts, open_writer, portal, proxy, shared_url, tables, url
-from tests._support.relays import sql, writer
+from tests.support.publisher.relays import sql, writer
+from tests.support.writer.fixtures import facts, open_writer, portal, proxy, shared_url, tables, url
 
 __all__ = [
     "facts",

@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from threading import Event as Flag
 from types import ModuleType
 from typing import Any
@@ -21,11 +20,12 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 from psycopg.sql import SQL
-from tests._support.letters import relay_all
-from tests._support.own_tables import create, new_event, own_events, polled, write_as_before
-from tests._support.relays import count
-from tests._support.roles import as_role
-from tests._support.waiting import wait_until
+from tests.support.checkout import ROOT
+from tests.support.database_roles import as_role
+from tests.support.own_tables import create, new_event, own_events, polled, write_as_before
+from tests.support.publisher.given_up import relay_all
+from tests.support.publisher.relays import count
+from tests.support.waiting import wait_until
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database
@@ -34,7 +34,6 @@ from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio
 
-ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "adopting"
 TEXT = (ROOT / "docs" / "adopting.md").read_text(encoding="utf-8")
 CARS = [("Car", f"CAR-{n}") for n in range(4)]

@@ -6,7 +6,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,11 +13,12 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests._support.dsql.server import ON_DSQL
-from tests._support.letters import gathered, relay_all
-from tests._support.own_tables import create, new_event, write_as_before
-from tests._support.relays import count
-from tests._support.waiting import wait_until
+from tests.support.checkout import ROOT
+from tests.support.dsql.server import ON_DSQL
+from tests.support.own_tables import create, new_event, write_as_before
+from tests.support.publisher.given_up import gathered, relay_all
+from tests.support.publisher.relays import count
+from tests.support.waiting import wait_until
 
 from dsql_outbox.outbox import Database, ParsedEvent, ParsedTouch, Receipt
 from dsql_outbox.publisher import Replay
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.anyio
 
 CAR = ("Car", "CAR-1")
 LOAN = ("Loan", "LOAN-1")
-sys.path.append(str(Path(__file__).parents[2] / "examples" / "adopting"))
+sys.path.append(str(ROOT / "examples" / "adopting"))
 import backfill  # noqa: E402 # pyright: ignore[reportMissingImports]
 import dual  # noqa: E402 # pyright: ignore[reportMissingImports]
 

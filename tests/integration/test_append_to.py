@@ -4,10 +4,10 @@ import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
-from tests._support import workload
-from tests._support.callers import QUICK, formed
-from tests._support.tables import Tables
-from tests._support.transacts import (
+from tests.support.writer import workload_s
+from tests.support.writer.callers import QUICK, formed
+from tests.support.writer.tables import Tables
+from tests.support.writer.transacts import (
     ids,
     open_transactor,
     own,
@@ -32,14 +32,14 @@ def test_append_to_joins_a_transaction_of_the_callers(own: Tables, url: str) -> 
         Writer(Database(url), formed(QUICK)) as writer,
         psycopg.connect(url, row_factory=dict_row) as mine,
     ):
-        receipt = writer.append_to(mine, workload.car_created())
+        receipt = writer.append_to(mine, workload_s.car_created())
         mine.execute("INSERT INTO own VALUES (1)")
         assert ids(own) == set()
         mine.commit()
-        writer.append_to(mine, workload.car_created())
+        writer.append_to(mine, workload_s.car_created())
         mine.rollback()
         with pytest.raises(StaleVersion):
-            writer.append_to(mine, workload.car_created(), expected_version=7)
+            writer.append_to(mine, workload_s.car_created(), expected_version=7)
     own.assert_true_to({receipt.event_id: receipt})
     assert (own_rows(own), ids(own)) == (1, {receipt.event_id})
 
@@ -52,9 +52,9 @@ def test_append_to_refuses_a_connection_that_would_commit_the_event_alone(
         psycopg.connect(url, autocommit=True) as mine,
     ):
         with pytest.raises(psycopg.ProgrammingError, match="autocommit"):
-            writer.append_to(mine, workload.car_created())
+            writer.append_to(mine, workload_s.car_created())
         with mine.transaction():
-            receipt = writer.append_to(mine, workload.car_created())
+            receipt = writer.append_to(mine, workload_s.car_created())
     assert ids(own) == {receipt.event_id}
 
 
@@ -64,7 +64,7 @@ async def test_append_to_joins_an_async_transaction(own: Tables, url: str) -> No
         AsyncWriter(Database(url), formed(QUICK)) as writer,
         await psycopg.AsyncConnection.connect(url) as mine,
     ):
-        receipt = await writer.append_to(mine, workload.three_entities())
+        receipt = await writer.append_to(mine, workload_s.three_entities())
         assert ids(own) == set()
     own.assert_true_to({receipt.event_id: receipt})
 
@@ -73,11 +73,11 @@ async def test_append_to_joins_an_async_transaction(own: Tables, url: str) -> No
 def test_append_to_tells_a_duplicate_and_whether_it_says_the_same(
     own: Tables, url: str, *, same: bool
 ) -> None:
-    event = workload.three_entities()
+    event = workload_s.three_entities()
     with Writer(Database(url), formed(QUICK)) as writer, psycopg.connect(url) as mine:
         receipt = writer.write(event)
         with pytest.raises(DuplicateEvent) as raised:
-            writer.append_to(mine, event if same else workload.loan_created(id=event.id))
+            writer.append_to(mine, event if same else workload_s.loan_created(id=event.id))
         assert (raised.value.event_id, raised.value.same_content) == (event.id, same)
         assert isinstance(raised.value.__cause__, psycopg.errors.UniqueViolation)
         assert mine.info.transaction_status is TransactionStatus.INERROR
@@ -86,14 +86,14 @@ def test_append_to_tells_a_duplicate_and_whether_it_says_the_same(
 
 @pytest.mark.anyio
 async def test_append_to_tells_a_duplicate_in_an_async_transaction(own: Tables, url: str) -> None:
-    event = workload.car_created()
+    event = workload_s.car_created()
     async with (
         AsyncWriter(Database(url), formed(QUICK)) as writer,
         await psycopg.AsyncConnection.connect(url) as mine,
     ):
         receipt = await writer.write(event)
         with pytest.raises(DuplicateEvent) as raised:
-            await writer.append_to(mine, workload.loan_created(id=event.id))
+            await writer.append_to(mine, workload_s.loan_created(id=event.id))
         await mine.rollback()
     assert not raised.value.same_content
     own.assert_true_to({event.id: receipt})
@@ -103,7 +103,7 @@ def test_append_to_leaves_a_unique_violation_that_is_no_stored_event_as_it_is(
     own: Tables, url: str
 ) -> None:
     """The same id twice in the caller's transaction: it is stored nowhere yet."""
-    event = workload.car_created()
+    event = workload_s.car_created()
     with Writer(Database(url), formed(QUICK)) as writer, psycopg.connect(url) as mine:
         writer.append_to(mine, event)
         with pytest.raises(psycopg.errors.UniqueViolation):
@@ -117,7 +117,7 @@ def test_append_to_costs_one_round_trip_and_probes_on_a_connection_of_its_own(
     with Writer(Database(url), formed(QUICK)) as writer, psycopg.connect(proxy.url) as mine:
         mine.execute("INSERT INTO own VALUES (1)")
         proxy.reset_counts()
-        receipts = [writer.append_to(mine, workload.three_entities()) for _ in range(2)]
+        receipts = [writer.append_to(mine, workload_s.three_entities()) for _ in range(2)]
         assert proxy.round_trips == 2
         mine.commit()
         assert proxy.round_trips == 3
@@ -132,7 +132,7 @@ def test_append_to_on_a_database_without_the_single_form_takes_the_plain_one(
     proxy.refuse(None, sqlstate="0A000", message="no CTE writes", matching="EXPLAIN")
     with Writer(Database(proxy.url)) as writer, psycopg.connect(proxy.url) as mine:
         mine.execute("INSERT INTO own VALUES (1)")
-        receipt = writer.append_to(mine, workload.car_created())
+        receipt = writer.append_to(mine, workload_s.car_created())
         assert form_of(proxy) == "plain"
         mine.commit()
     own.assert_true_to({receipt.event_id: receipt})
@@ -146,13 +146,13 @@ def test_append_to_leaves_the_callers_pipeline_and_factories_alone(own: Tables, 
     ):
         with mine.pipeline():
             cursor = mine.execute("SELECT 1 AS one")
-            receipt = writer.append_to(mine, workload.car_created())
+            receipt = writer.append_to(mine, workload_s.car_created())
             assert cursor.fetchone() == {"one": 1}
         with pytest.raises(StaleVersion):
-            writer.append_to(mine, workload.car_created(), expected_version=7)
+            writer.append_to(mine, workload_s.car_created(), expected_version=7)
         assert mine.info.transaction_status is TransactionStatus.INERROR
         mine.rollback()
         mine.execute("SELECT 1")
-        receipt = writer.append_to(mine, workload.car_created())
+        receipt = writer.append_to(mine, workload_s.car_created())
     own.assert_true_to({receipt.event_id: receipt})
     assert ids(own) == {receipt.event_id}

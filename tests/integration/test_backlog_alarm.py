@@ -4,9 +4,9 @@ import logging
 from time import monotonic
 
 import pytest
-from tests._support import workload
-from tests._support.callers import Facts, OpenWriter
-from tests._support.tables import Tables
+from tests.support.writer import workload_s
+from tests.support.writer.callers import Facts, OpenWriter
+from tests.support.writer.tables import Tables
 
 from dsql_outbox.observability import AttemptEnded, BacklogAge, BacklogUnread
 from dsql_outbox.outbox import Database
@@ -47,12 +47,12 @@ def test_with_no_publisher_the_writer_sees_the_backlog_grow_old(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caller = open_writer(proxy.url, HALF_MINUTELY, [facts])
-    caller.write(workload.car_created())
+    caller.write(workload_s.car_created())
     (row,) = tables.execute(
         "UPDATE outbox.outbox SET created_at = created_at - interval '90 s' RETURNING shard"
     )
     clock.added = 31.0
-    caller.write(workload.three_entities())
+    caller.write(workload_s.three_entities())
     (age,) = facts.of(BacklogAge)
     assert 90 <= age.seconds < 110
     assert (age.shard, age.limit) == (row["shard"], 60.0)
@@ -65,14 +65,14 @@ def test_many_writes_of_several_writers_look_once_an_interval(
 ) -> None:
     callers = [open_writer(proxy.url, HALF_MINUTELY) for _ in range(2)]
     for caller in callers * 10:
-        caller.write(workload.car_created())
+        caller.write(workload_s.car_created())
     assert looks(proxy) == 0
     clock.added = 31.0
     for caller in callers * 10:
-        caller.write(workload.car_created())
+        caller.write(workload_s.car_created())
     assert looks(proxy) == 1
     clock.added = 62.0
-    callers[1].write(workload.car_created())
+    callers[1].write(workload_s.car_created())
     assert looks(proxy) == 2
 
 
@@ -81,7 +81,7 @@ def test_switched_off_it_never_looks(
 ) -> None:
     caller = open_writer(proxy.url, WriterSettings(backlog_check=None))
     for _ in range(3):
-        caller.write(workload.car_created())
+        caller.write(workload_s.car_created())
         clock.added += 1000.0
     assert looks(proxy) == 0
 
@@ -89,7 +89,7 @@ def test_switched_off_it_never_looks(
 def test_a_batch_looks_too(proxy: PostgresProxy, facts: Facts) -> None:
     with Writer(Database(proxy.url), ALWAYS, hooks=[facts]) as writer:
         for _ in range(2):
-            writer.write_many([workload.car_created() for _ in range(5)])
+            writer.write_many([workload_s.car_created() for _ in range(5)])
     assert looks(proxy) >= 1
     assert facts.of(BacklogAge)
 
@@ -101,7 +101,7 @@ def test_a_view_that_cannot_be_read_harms_no_write(
     proxy.refuse(None, sqlstate=sqlstate, message="no", matching=VIEW)
     caller = open_writer(proxy.url, ALWAYS, [facts])
     for _ in range(4):
-        assert caller.write(workload.car_created()).attempts == 1
+        assert caller.write(workload_s.car_created()).attempts == 1
     expected = 1 if sqlstate == "42501" else 3
     assert looks(proxy) == expected
     assert [fact.switched_off for fact in facts.of(BacklogUnread)] == [expected == 1] * expected
@@ -112,7 +112,7 @@ def test_a_view_that_is_missing_harms_no_write(
 ) -> None:
     tables.execute("DROP VIEW outbox.outbox_backlog")
     caller = open_writer(proxy.url, ALWAYS, [facts])
-    outcomes = [caller.write(workload.car_created()) for _ in range(2)]
+    outcomes = [caller.write(workload_s.car_created()) for _ in range(2)]
     assert [fact.sqlstate for fact in facts.of(BacklogUnread)] == ["42P01"]
     tables.assert_true_to({outcome.event_id: outcome for outcome in outcomes})
 
@@ -126,13 +126,13 @@ def test_an_answer_that_does_not_come_holds_one_write_for_a_moment(
 ) -> None:
     monkeypatch.setattr(backlog_alarm, "LONGEST", 0.2)
     caller = open_writer(proxy.url, ALWAYS, [facts])
-    caller.write(workload.car_created())
+    caller.write(workload_s.car_created())
     proxy.stall(matching=VIEW)
     began = monotonic()
-    receipt = caller.write(event := workload.car_created())
+    receipt = caller.write(event := workload_s.car_created())
     assert 0.2 <= monotonic() - began < 5.0
     assert receipt.attempts == 1
     assert [fact.outcome for fact in facts.of(AttemptEnded, event.id)] == ["committed"]
     assert [fact.error for fact in facts.of(BacklogUnread)] == ["OperationalError"]
-    last = caller.write(workload.car_created())
+    last = caller.write(workload_s.car_created())
     tables.assert_true_to({event.id: receipt, last.event_id: last})

@@ -3,9 +3,10 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "bench_relay.py"
+from tests.support.checkout import ROOT
+
+BENCHMARK = ROOT / "benchmarks" / "bench_relay.py"
 TINY = ["--rounds", "1", "--rows", "1000", "--seconds", "0.3"]
 
 

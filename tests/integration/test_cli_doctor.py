@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -14,10 +13,11 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 from psycopg import sql as composed
-from tests._support import roles
-from tests._support.doctors import found, run, verdicts
-from tests._support.dsql.server import ON_DSQL
-from tests._support.roles import creation
+from tests.support import database_roles
+from tests.support.checkout import ROOT
+from tests.support.database_roles import creation
+from tests.support.doctors import found, run, verdicts
+from tests.support.dsql.server import ON_DSQL
 
 from dsql_outbox.cli import main
 from dsql_outbox.cli.doctor.command import CHECKS, LARGE, PROBES
@@ -53,7 +53,7 @@ def as_role(sql: psycopg.Connection[Any], url: str, *grants: str) -> Iterator[st
     sql.execute(creation(url, role))
     for grant in ("USAGE ON SCHEMA outbox", *grants):
         sql.execute(composed.SQL(f"GRANT {grant} TO {{}}").format(name))  # type: ignore[arg-type]
-    yield roles.as_role(url, role)
+    yield database_roles.as_role(url, role)
     sql.execute(composed.SQL("DROP OWNED BY {}").format(name))
     sql.execute(composed.SQL("DROP ROLE {}").format(name))
 
@@ -271,7 +271,7 @@ def test_what_a_writer_may_not_read_is_unknown_to_it_and_no_failure(writer_url: 
 
 
 def test_the_page_shows_what_is_printed_and_explains_every_probe() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
     for name in (*PROBES, *LARGE):
         assert re.search(rf"^ok       {name} ", page, re.MULTILINE), name
         assert re.search(rf"^\|.*\| `{name}`", page, re.MULTILINE), name

@@ -13,8 +13,8 @@ import nats
 import psycopg
 import pytest
 from click.testing import CliRunner
-from tests._support.commands import Command, run
-from tests._support.waiting import wait_until
+from tests.support.commands import Command, run
+from tests.support.waiting import wait_until
 
 from dsql_outbox.cli import main
 from dsql_outbox.cli.publish.relay_run import Relaying

@@ -7,8 +7,8 @@ from pathlib import Path
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
-from tests._support.dsql.server import ON_DSQL
-from tests._support.migrations import NEXT, add_files, labels, shipped_from
+from tests.support.coming_migrations import NEXT, add_files, labels, shipped_from
+from tests.support.dsql.server import ON_DSQL
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database

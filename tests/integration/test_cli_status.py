@@ -12,7 +12,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
-from tests._support.commands import run as run_process
+from tests.support.commands import run as run_process
 
 from dsql_outbox.cli import main
 from dsql_outbox.cli.status.tables import duration

@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests._support.commands import Command
+from tests.support.commands import Command
 
 from dsql_outbox.cli.status.backlog import Counters
 from dsql_outbox.cli.status.live_view import Meter

@@ -10,8 +10,8 @@ from uuid import UUID
 import psycopg
 import pytest
 from click.testing import CliRunner
-from tests._support.commands import Command, lines, run
-from tests._support.written import SUMMARY, event, failures, ids, receipts, summary
+from tests.support.commands import Command, lines, run
+from tests.support.writer.written_events import SUMMARY, event, failures, ids, receipts, summary
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database

@@ -6,8 +6,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests._support.commands import Command, lines, run
-from tests._support.written import event, failures, ids, receipts, summary
+from tests.support.commands import Command, lines, run
+from tests.support.writer.written_events import event, failures, ids, receipts, summary
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply

@@ -12,9 +12,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests._support.commands import Command, lines
-from tests._support.waiting import wait_until
-from tests._support.written import event, receipts, summary
+from tests.support.commands import Command, lines
+from tests.support.waiting import wait_until
+from tests.support.writer.written_events import event, receipts, summary
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply

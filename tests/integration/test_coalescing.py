@@ -13,10 +13,10 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from tests._support import workload
-from tests._support.callers import QUICK, Facts
-from tests._support.tables import Tables
-from tests._support.waiting import wait_until
+from tests.support.waiting import wait_until
+from tests.support.writer import workload_s
+from tests.support.writer.callers import QUICK, Facts
+from tests.support.writer.tables import Tables
 
 from dsql_outbox.observability import AttemptEnded, BatchEnded, Hook, TraceFacts, WriteEnded
 from dsql_outbox.outbox import (
@@ -67,7 +67,7 @@ def versions(receipts: list[Receipt]) -> list[int]:
 async def test_callers_on_one_entity_all_succeed_in_the_order_of_their_calls(
     url: str, tables: Tables, facts: Facts
 ) -> None:
-    events = [workload.car_created() for _ in range(64)]
+    events = [workload_s.car_created() for _ in range(64)]
     async with open_writer(url, FOUR_LANES, facts) as writer:
         receipts = await asyncio.gather(*map(writer.write, events))
     assert versions(receipts) == list(range(1, 65))
@@ -96,7 +96,7 @@ async def test_a_writer_is_never_in_conflict_with_itself(url: str, tables: Table
 
 async def test_a_lone_caller_needs_one_round_trip_and_no_batch(url: str, facts: Facts) -> None:
     async with open_writer(url, ONE_LANE, facts) as writer:
-        receipt = await writer.write(workload.three_entities())
+        receipt = await writer.write(workload_s.three_entities())
     assert [touched.version for touched in receipt.entities] == [1, 1, 1]
     assert facts.of(BatchEnded) == []
 
@@ -145,8 +145,8 @@ async def test_an_invalid_event_reaches_its_caller_and_takes_no_room(url: str) -
 
 
 async def test_the_same_id_at_once_is_written_once(url: str, tables: Tables) -> None:
-    event = workload.car_created(id=uuid4())
-    other = workload.loan_created(id=event.id)
+    event = workload_s.car_created(id=uuid4())
+    other = workload_s.loan_created(id=event.id)
     async with open_writer(url) as writer:
         first, second, third, fourth = await asyncio.gather(
             writer.write(event),

@@ -8,14 +8,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import mean
 from typing import Final, LiteralString
 
 import anyio
 import pytest
-from tests._support.tables import Tables
-from tests._support.waiting import wait_until
+from tests.support.checkout import ROOT
+from tests.support.waiting import wait_until
+from tests.support.writer.tables import Tables
 
 from dsql_outbox.cli.publish.availability import EVERY
 from dsql_outbox.outbox import DEFAULT_SHARDS, Database, Entity, Event
@@ -25,7 +25,7 @@ from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio
 
-PAGE: Final = (Path(__file__).parents[2] / "docs" / "cost.md").read_text()
+PAGE: Final = (ROOT / "docs" / "cost.md").read_text()
 READ, WRITE = 0.00000183105, 0.00004883  # DPU a byte
 LEAST_ROW, LEAST_READ, LEAST_WRITE = 128, 2048, 1024  # bytes; the last two a transaction
 READ_CPU, WRITE_CPU = 0.003, 0.008  # seconds of a statement, assumed: a second is a DPU

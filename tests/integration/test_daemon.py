@@ -11,10 +11,10 @@ from time import monotonic
 import psycopg
 import pytest
 from click.testing import CliRunner
-from tests._support.commands import Command, run
-from tests._support.scrapes import base_url, get, get_json
-from tests._support.slow_broker import SlowBroker
-from tests._support.waiting import wait_until
+from tests.support.brokers.slow_broker import SlowBroker
+from tests.support.commands import Command, run
+from tests.support.telemetry.scrapes import base_url, get, get_json
+from tests.support.waiting import wait_until
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database, Entity, Event

@@ -3,21 +3,21 @@
 import re
 import shlex
 import textwrap
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import anyio
 import pytest
 from click.testing import CliRunner
-from tests._support.letters import event
+from tests.support.checkout import ROOT
+from tests.support.publisher.given_up import event
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.schema import apply
 from dsql_outbox.writer import Writer
 
-TEXT = (Path(__file__).parents[2] / "docs" / "dead-letters.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs" / "dead-letters.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^\$ dsql-outbox (.*)$", TEXT, re.MULTILINE)
 
 

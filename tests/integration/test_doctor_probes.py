@@ -3,14 +3,14 @@
 import re
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from tests._support.commands import Command
-from tests._support.doctors import found, run, scratch_tables, verdicts
-from tests._support.dsql.server import CHOSEN, ON_DSQL
+from tests.support.checkout import ROOT
+from tests.support.commands import Command
+from tests.support.doctors import found, run, scratch_tables, verdicts
+from tests.support.dsql.server import CHOSEN, ON_DSQL
 
 from dsql_outbox.cli.doctor import conflict_probes
 from dsql_outbox.cli.doctor.command import CHECKS, LARGE, PROBES
@@ -63,7 +63,7 @@ def test_every_probe_has_an_answer_and_the_scratch_table_is_dropped(
 
 @pytest.mark.skipif(CHOSEN != "dsql-16", reason="it is of the endpoint")
 def test_the_page_shows_what_is_told_of_the_endpoint(url: str) -> None:
-    page = Path(__file__).parents[2].joinpath("docs", "doctor.md").read_text(encoding="utf-8")
+    page = ROOT.joinpath("docs", "doctor.md").read_text(encoding="utf-8")
     shown = page.partition("differ from those of PostgreSQL above:")[2].split("```")[1].strip()
     version = re.compile(r"(?<=Aurora DSQL )[\d.]+")
     told = version.sub("", run(url, "--probe", "--probe-large").stdout).splitlines()

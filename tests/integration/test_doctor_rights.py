@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from click.testing import CliRunner
-from tests._support.doctors import found, run
-from tests._support.roles import as_role, made_roles
+from tests.support.database_roles import as_role, made_roles
+from tests.support.doctors import found, run
 
 from dsql_outbox.cli import main
 from dsql_outbox.cli.doctor.checks import role as check_role

@@ -17,7 +17,7 @@ from typing import Any
 import nats
 import psycopg
 import pytest
-from tests._support.waiting import wait_until
+from tests.support.waiting import wait_until
 
 from dsql_outbox.outbox import MissingExtra, OutboxError, SettingsError
 from dsql_outbox.servers import nats_server as nats_module

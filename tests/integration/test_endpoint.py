@@ -4,16 +4,15 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from tests._support.dsql.server import CHOSEN, ON_DSQL
+from tests.support.checkout import ROOT
+from tests.support.dsql.server import CHOSEN, ON_DSQL
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import check
 
 COMMAND = [sys.executable, "-m", "tests._support.dsql"]
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.checkout import ROOT
 
 from dsql_outbox.outbox import Connection, Database, InvalidEvent, ParsedEvent, parse_event
 
-SAMPLES = sorted((Path(__file__).parents[1] / "data" / "events").iterdir())
+SAMPLES = sorted((ROOT / "tests" / "data" / "events").iterdir())
 # One connection serves all examples, and a busy machine is no fault.
 SETTINGS = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

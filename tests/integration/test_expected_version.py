@@ -4,9 +4,9 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from tests._support import workload
-from tests._support.callers import QUICK, outcome_of, with_workers
-from tests._support.tables import Outcome, Tables
+from tests.support.writer import workload_s
+from tests.support.writer.callers import QUICK, outcome_of, with_workers
+from tests.support.writer.tables import Outcome, Tables
 
 from dsql_outbox.outbox import Database, Event, Receipt, StaleVersion
 from dsql_outbox.testing import PostgresProxy
@@ -25,7 +25,7 @@ def versions(*outcomes: Outcome) -> list[int]:
     return [o.entities[0].version for o in outcomes if isinstance(o, Receipt)]
 
 
-EVENTS = [workload.car_created, workload.three_entities]
+EVENTS = [workload_s.car_created, workload_s.three_entities]
 
 
 @pytest.mark.parametrize("make", EVENTS, ids=["1 entity", "3 entities"])
@@ -55,11 +55,11 @@ def test_another_version_is_stale_and_nothing_is_stored(
 def test_the_attempt_after_a_conflict_decides(proxy: PostgresProxy, tables: Tables) -> None:
     """A conflict proves no version; what moved it may have been another entity."""
     proxy.refuse(1)
-    held = write(proxy.url, workload.car_created(), 0)
+    held = write(proxy.url, workload_s.car_created(), 0)
     assert isinstance(held, Receipt)
     assert held.conflicts == 1
     proxy.refuse(1)
-    stale = write(proxy.url, event := workload.car_created(), 0)
+    stale = write(proxy.url, event := workload_s.car_created(), 0)
     assert isinstance(stale, StaleVersion)
     tables.assert_true_to({held.event_id: held, event.id: stale})
 
@@ -83,7 +83,7 @@ def test_of_many_writers_with_the_same_version_exactly_one_wins(
 ) -> None:
     outcomes: dict[object, Outcome] = {}
     for version in range(3):
-        events = [workload.car_created() for _ in range(WRITERS)]
+        events = [workload_s.car_created() for _ in range(WRITERS)]
         ends = with_workers(
             WRITERS,
             partial(write, url, expected=version, isolation=isolation),
@@ -97,7 +97,7 @@ def test_of_many_writers_with_the_same_version_exactly_one_wins(
 
 
 def test_in_one_call_each_event_may_build_on_the_one_before(url: str, tables: Tables) -> None:
-    events = [workload.car_created() for _ in range(4)]
+    events = [workload_s.car_created() for _ in range(4)]
     with Writer(Database(url), QUICK) as writer:
         outcomes = writer.write_many(events, expected_versions=[0, 1, 1, None])
     assert versions(*outcomes) == [1, 2, 3]

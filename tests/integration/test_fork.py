@@ -6,15 +6,15 @@ import sys
 from typing import Any
 
 import pytest
-from tests._support.forks import WRITES
-from tests._support.tables import Tables
+from tests.support.writer.forks import WRITES
+from tests.support.writer.tables import Tables
 
 TIMEOUT = 30.0
 
 
 def told_by(kind: str, url: str) -> dict[str, Any]:
-    """What a process and its child were told; see `tests._support.forks`."""
-    command = [sys.executable, "-W", "error", "-m", "tests._support.forks", kind, url]
+    """What a process and its child were told; see `tests.support.writer.forks`."""
+    command = [sys.executable, "-W", "error", "-m", "tests.support.writer.forks", kind, url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     found: dict[str, Any] = json.loads(done.stdout)

@@ -10,9 +10,9 @@ from uuid import uuid4
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
-from tests._support.dsql.server import ON_DSQL
-from tests._support.roles import as_role, made_roles
-from tests._support.watched import DsqlShapedDatabase, WatchedDatabase
+from tests.support.database_roles import as_role, made_roles
+from tests.support.dsql.server import ON_DSQL
+from tests.support.watched_databases import DsqlShapedDatabase, WatchedDatabase
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database, SchemaError, SettingsError

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests._support import workload
-from tests._support.functions import (
+from tests.support.checkout import ROOT
+from tests.support.lambda_functions import (
     BULK,
     EVENTS,
     FOLDER,
@@ -21,16 +21,17 @@ from tests._support.functions import (
     LoadFunction,
     load_function,
 )
-from tests._support.tables import Tables
-from tests._support.waiting import wait_until
-from tests._support.written import event
+from tests.support.waiting import wait_until
+from tests.support.writer import workload_s
+from tests.support.writer.tables import Tables
+from tests.support.writer.written_events import event
 
 from dsql_outbox.outbox import MAX_EVENT_BYTES
 from dsql_outbox.testing import OutboxProxy
 
 __all__ = ["load_function"]
 
-SAMPLES = sorted((Path(__file__).parents[1] / "data" / "events").glob("*.json"))
+SAMPLES = sorted((ROOT / "tests" / "data" / "events").glob("*.json"))
 ID = "0198a3c0-0000-7000-8000-000000000001"
 
 
@@ -78,7 +79,7 @@ def test_an_event_is_stored_byte_for_byte(
 def test_a_duplicate_is_a_409_that_tells_whether_the_content_is_the_same(
     function: Function, tables: Tables
 ) -> None:
-    car = workload.car_created()
+    car = workload_s.car_created()
     assert function(car.to_json()).status == 200
     again = function(car.to_json())
     other = function(event(id=car.id))
@@ -181,9 +182,9 @@ def test_health_is_told_without_a_database_at_any_stage(
 def test_a_bulk_has_an_outcome_for_each_event_in_their_order(
     function: Function, tables: Tables
 ) -> None:
-    stored = workload.car_created("CAR-1")
+    stored = workload_s.car_created("CAR-1")
     function(stored.to_json())
-    one, two = workload.car_created("CAR-2"), workload.loan_created(3)
+    one, two = workload_s.car_created("CAR-2"), workload_s.loan_created(3)
     body = array(one.to_json(), stored.to_json(), b"{}", two.to_json(), b"7")
     answer = function(body, path=BULK)
     assert answer.status == 200

@@ -10,9 +10,9 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests._support.functions import BULK, EVENTS, FOLDER, LoadFunction, load_function
-from tests._support.tables import Tables
-from tests._support.written import event
+from tests.support.lambda_functions import BULK, EVENTS, FOLDER, LoadFunction, load_function
+from tests.support.writer.tables import Tables
+from tests.support.writer.written_events import event
 
 from dsql_outbox.testing import OtlpReceiver, OutboxProxy
 from dsql_outbox.writer import connections

@@ -8,7 +8,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
-from tests._support.functions import FOLDER, MODULES
+from tests.support.lambda_functions import FOLDER, MODULES
 
 ROOT = FOLDER.parents[1]
 HERE = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}.get(platform.machine(), "x86_64")

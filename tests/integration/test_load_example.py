@@ -14,9 +14,9 @@ from typing import NamedTuple
 from urllib.request import urlopen
 
 import pytest
-from tests._support.functions import EVENTS, FOLDER
-from tests._support.tables import Tables
-from tests._support.waiting import wait_until
+from tests.support.lambda_functions import EVENTS, FOLDER
+from tests.support.waiting import wait_until
+from tests.support.writer.tables import Tables
 
 from dsql_outbox.testing import OutboxProxy
 

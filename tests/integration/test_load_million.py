@@ -3,9 +3,10 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from tests.support.checkout import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
 
 
 def test_20_000_events_in_batches_are_all_stored_and_memory_stays_low() -> None:

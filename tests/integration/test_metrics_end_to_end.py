@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
-from tests._support import workload
-from tests._support.commands import Command, run
-from tests._support.scrapes import base_url, get, samples
-from tests._support.waiting import wait_until
+from tests.support.commands import Command, run
+from tests.support.telemetry.scrapes import base_url, get, samples
+from tests.support.waiting import wait_until
+from tests.support.writer import workload_s
 
 from dsql_outbox.cli.telemetry.metering import metering
 from dsql_outbox.outbox import Database, Entity, Event, MissingExtra
@@ -49,15 +49,15 @@ def test_the_writers_metrics_are_what_its_writes_met(url: str) -> None:
         OutboxProxy(url) as proxy,
         Writer(proxy.database, quick, hooks=meters.hooks) as writer,
     ):
-        writer.write(workload.car_created())
+        writer.write(workload_s.car_created())
         proxy.conflicts(2)
-        retried = writer.write(workload.car_created())
+        retried = writer.write(workload_s.car_created())
         proxy.conflicts(4)
         with pytest.raises(Exception, match="OC000"):
-            writer.write(workload.car_created())
+            writer.write(workload_s.car_created())
         proxy.lost_commit()
-        writer.write(workload.car_created())
-        writer.write_many([workload.car_created() for _ in range(5)])
+        writer.write(workload_s.car_created())
+        writer.write_many([workload_s.car_created() for _ in range(5)])
         assert meters.exposition is not None
         found = samples(meters.exposition())
     assert retried.conflicts == 2
@@ -111,7 +111,7 @@ def has_retried(base: str) -> bool:
 
 
 def test_metrics_of_the_write_command_go_where_the_environment_says(url: str) -> None:
-    lines = b"".join(workload.car_created(f"CAR-{n}").to_json() + b"\n" for n in range(7))
+    lines = b"".join(workload_s.car_created(f"CAR-{n}").to_json() + b"\n" for n in range(7))
     with OtlpReceiver() as collector:
         env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_SERVICE_NAME": "loader"}
         done = run("write", "--database", url, stdin=lines, env=env)

@@ -10,10 +10,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests._support.dsql.server import beside
-from tests._support.migrations import NEXT, add_files, finish, labels, shipped_from
-from tests._support.waiting import wait_until
-from tests._support.watched import Crash, WatchedDatabase
+from tests.support.coming_migrations import NEXT, add_files, finish, labels, shipped_from
+from tests.support.dsql.server import beside
+from tests.support.waiting import wait_until
+from tests.support.watched_databases import Crash, WatchedDatabase
 
 from dsql_outbox.outbox import MAX_TRANSACTION_ROWS, Connection, Database, SchemaError
 from dsql_outbox.schema import apply, check, plan

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests._support.dsql.server import beside
-from tests._support.migrations import NEXT, add_files, labels, shipped_from
-from tests._support.roles import as_role, made_roles
-from tests._support.waiting import wait_until
-from tests._support.watched import Crash, DsqlShapedDatabase
+from tests.support.coming_migrations import NEXT, add_files, labels, shipped_from
+from tests.support.database_roles import as_role, made_roles
+from tests.support.dsql.server import beside
+from tests.support.waiting import wait_until
+from tests.support.watched_databases import Crash, DsqlShapedDatabase
 
 from dsql_outbox.outbox import Connection, Database, SchemaError
 from dsql_outbox.schema import apply, check, plan

@@ -5,7 +5,7 @@ import pytest
 from _nemesis_fleet import until
 from _nemesis_load import digest
 from _nemesis_world import Ear, delivered, make_stream
-from tests._support.messages import deliver, new_message
+from tests.support.publisher.sent_messages import deliver, new_message
 
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.testing import NatsServer

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import errors
-from tests._support import workload
-from tests._support.callers import QUICK, OpenWriter, with_workers
-from tests._support.dsql.server import ON_DSQL
-from tests._support.tables import Row, Tables
+from tests.support.dsql.server import ON_DSQL
+from tests.support.writer import workload_s
+from tests.support.writer.callers import QUICK, OpenWriter, with_workers
+from tests.support.writer.tables import Row, Tables
 
 from dsql_outbox.outbox import Connection, Database, Entity, Event, StaleVersion, parse_event
 from dsql_outbox.schema import statement
@@ -175,12 +175,12 @@ def test_a_failure_before_all_is_sent_is_raised_and_psycopg_logs_nothing(
     assert connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
 
 
-@pytest.mark.parametrize("event", [workload.car_created(), workload.three_entities()])
+@pytest.mark.parametrize("event", [workload_s.car_created(), workload_s.three_entities()])
 def test_a_write_is_one_round_trip(
     open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables, event: Event
 ) -> None:
     caller = open_writer(proxy.url, FORCED)
-    first = caller.write(workload.car_created("CAR-9"))
+    first = caller.write(workload_s.car_created("CAR-9"))
     proxy.reset_counts()
     receipt = caller.write(event)
     assert proxy.round_trips == 1
@@ -190,7 +190,7 @@ def test_a_write_is_one_round_trip(
 
 @pytest.mark.postgres_only("DSQL has one level, and no pooler in front")
 @pytest.mark.parametrize("form", ["single", "plain"])
-@pytest.mark.parametrize("event", [workload.car_created(), workload.three_entities()])
+@pytest.mark.parametrize("event", [workload_s.car_created(), workload_s.three_entities()])
 def test_behind_a_pooler_a_write_names_its_level_in_one_round_trip(
     open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables, form: str, event: Event
 ) -> None:
@@ -198,7 +198,7 @@ def test_behind_a_pooler_a_write_names_its_level_in_one_round_trip(
     database = Database(proxy.url, isolation="read committed")
     assert database._target.renew(psycopg.OperationalError("unsupported startup parameter"))
     caller = open_writer(database, replace(QUICK, form=form))  # type: ignore[arg-type]
-    first = caller.write(workload.car_created("CAR-9"))
+    first = caller.write(workload_s.car_created("CAR-9"))
     proxy.reset_counts()
     receipt = caller.write(event)
     assert proxy.round_trips == 1
@@ -218,8 +218,8 @@ def test_a_database_that_refuses_a_shape_of_the_write_gets_the_plain_form(
 ) -> None:
     proxy.refuse(None, sqlstate=sqlstate, message="not supported", matching=SHAPES[shape])
     caller = open_writer(proxy.url, AUTO)
-    receipts = [caller.write(workload.car_created()) for _ in range(3)]
-    receipts.append(caller.write(workload.three_entities()))
+    receipts = [caller.write(workload_s.car_created()) for _ in range(3)]
+    receipts.append(caller.write(workload_s.three_entities()))
     assert {receipt.attempts for receipt in receipts} == {1}
     assert sum(SHAPES[shape].lower() in sql.lower() for sql in proxy.statements) == 1
     tables.assert_true_to({receipt.event_id: receipt for receipt in receipts})
@@ -232,7 +232,7 @@ def test_a_probe_that_was_not_answered_decides_nothing_and_is_made_again(
 ) -> None:
     proxy.refuse(1, sqlstate=sqlstate, message="server unavailable", matching=SHAPES[shape])
     with Writer(Database(proxy.url), AUTO) as writer:
-        receipt = writer.write(workload.car_created())
+        receipt = writer.write(workload_s.car_created())
         assert not writer._core.plain
     assert receipt.attempts == 2
     tables.assert_true_to({receipt.event_id: receipt})
@@ -249,7 +249,7 @@ def test_postgresql_takes_the_single_form_for_one_round_trip_more(
     proxy: PostgresProxy, tables: Tables
 ) -> None:
     with Writer(Database(proxy.url), AUTO) as writer:
-        receipts = [writer.write(workload.car_created()) for _ in range(2)]
+        receipts = [writer.write(workload_s.car_created()) for _ in range(2)]
         assert not writer._core.plain
     assert proxy.round_trips == 3
     tables.assert_true_to({receipt.event_id: receipt for receipt in receipts})
@@ -260,8 +260,8 @@ def test_a_live_refusal_of_a_feature_changes_no_form(proxy: PostgresProxy, table
     proxy.refuse(1, sqlstate="0A000", message="cached plan must not change result type")
     with Writer(Database(proxy.url), AUTO) as writer:
         with pytest.raises(errors.FeatureNotSupported):
-            writer.write(workload.car_created())
-        receipt = writer.write(workload.car_created())
+            writer.write(workload_s.car_created())
+        receipt = writer.write(workload_s.car_created())
     assert "COMMIT" not in proxy.statements
     tables.assert_true_to({receipt.event_id: receipt})
 
@@ -269,7 +269,11 @@ def test_a_live_refusal_of_a_feature_changes_no_form(proxy: PostgresProxy, table
 def test_versions_that_were_not_expected_and_duplicates_are_told_from_the_rest(
     url: str, tables: Tables
 ) -> None:
-    taken, stale, good = workload.car_created("A"), workload.car_created("B"), workload.hot()[0]
+    taken, stale, good = (
+        workload_s.car_created("A"),
+        workload_s.car_created("B"),
+        workload_s.hot()[0],
+    )
     with Writer(Database(url), FORCED) as writer:
         first = writer.write(taken)
         outcomes = writer.write_many(

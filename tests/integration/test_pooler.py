@@ -8,8 +8,8 @@ import anyio
 import psycopg
 import pytest
 from anyio.from_thread import BlockingPortal
-from tests._support.callers import QUICK, make_caller, with_workers
-from tests._support.pgbouncer import PROGRAM, PgBouncer
+from tests.support.pgbouncer import PROGRAM, PgBouncer
+from tests.support.writer.callers import QUICK, make_caller, with_workers
 
 from dsql_outbox.outbox import Database, Entity, Event, Isolation, Receipt
 from dsql_outbox.publisher import DeadLetters, Publisher, PublisherSettings, Rejected

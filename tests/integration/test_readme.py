@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests._support.checkout import ROOT, copy_checkout, files_of
-from tests._support.jaeger import Jaeger, serving
-from tests._support.otlp_files import spans_by_service
+from tests.support.checkout import ROOT, copy_checkout, files_of
+from tests.support.telemetry.jaeger_server import Jaeger, serving
+from tests.support.telemetry.otlp_files import spans_by_service
 from uv import find_uv_bin
 
 from dsql_outbox.testing import OtlpReceiver

@@ -12,10 +12,11 @@ import anyio
 import psycopg
 import pytest
 from click.testing import CliRunner
-from tests._support import workload
-from tests._support.callers import QUICK, Facts
-from tests._support.roles import as_role, made_roles
-from tests._support.tables import Tables
+from tests.support.checkout import ROOT
+from tests.support.database_roles import as_role, made_roles
+from tests.support.writer import workload_s
+from tests.support.writer.callers import QUICK, Facts
+from tests.support.writer.tables import Tables
 
 import dsql_outbox.schema
 from dsql_outbox.cli import main
@@ -128,7 +129,7 @@ def refused(url: str, query: str) -> None:
 
 
 def test_the_documentation_lists_these_rights() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "roles.md").read_text()
+    text = (ROOT / "docs" / "roles.md").read_text()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     found = {row[0].strip("`"): row[1:] for row in rows if row and row[0].startswith("`")}
     wanted = {name: [ALLOWED[duty].get(name, "") for duty in ALLOWED] for name in found}
@@ -190,20 +191,20 @@ def test_the_writer_writes_in_every_way(
     facts = Facts()
     database = Database(url_of(url, roles, "writer"))
     with Writer(database, settings, hooks=[facts]) as writer:
-        first = workload.car_created("CAR-7")
+        first = workload_s.car_created("CAR-7")
         writer.write(first)
-        writer.write(workload.three_entities())
+        writer.write(workload_s.three_entities())
         with pytest.raises(DuplicateEvent):
             writer.write(first)
         assert writer.write(first, on_duplicate="return").status == "duplicate"
-        writer.write(workload.car_created("CAR-7"), expected_version=1)
+        writer.write(workload_s.car_created("CAR-7"), expected_version=1)
         with pytest.raises(StaleVersion):
-            writer.write(workload.car_created("CAR-7"), expected_version=1)
-        outcomes = writer.write_many(workload.distinct())
+            writer.write(workload_s.car_created("CAR-7"), expected_version=1)
+        outcomes = writer.write_many(workload_s.distinct())
         assert {type(outcome).__name__ for outcome in outcomes} == {"Receipt"}
-        writer.transact(lambda work: work.append(workload.loan_created(9)))
+        writer.transact(lambda work: work.append(workload_s.loan_created(9)))
         with database.connect() as connection, connection.transaction():
-            writer.append_to(connection, workload.loan_created(10))
+            writer.append_to(connection, workload_s.loan_created(10))
         assert [event.version for event in writer.stream("Car", "CAR-7")] == [1, 2]
     assert facts.of(BacklogAge)
     tables.assert_consistent()
@@ -215,15 +216,15 @@ async def test_the_writer_coalesces(url: str, tables: Tables, roles: Roles, sett
     async with AsyncWriter(database, replace(settings, coalesce=2)) as writer:
         async with anyio.create_task_group() as group:
             for _ in range(20):
-                group.start_soon(writer.write, workload.car_created("CAR-7"))
+                group.start_soon(writer.write, workload_s.car_created("CAR-7"))
         assert [event.version async for event in writer.stream("Car", "CAR-7")] == [*range(1, 21)]
-        await writer.write_many(workload.distinct())
+        await writer.write_many(workload_s.distinct())
     tables.assert_consistent()
 
 
 def test_the_writer_reads_no_message(url: str, roles: Roles) -> None:
     with Writer(Database(url), QUICK) as writer:
-        writer.write(workload.car_created())
+        writer.write(workload_s.car_created())
     writers = url_of(url, roles, "writer")
     refused(writers, "SELECT payload FROM outbox.outbox")
     refused(writers, "SELECT shard FROM outbox.outbox")
@@ -240,7 +241,7 @@ async def test_the_publisher_relays_fails_and_buries(
     url: str, tables: Tables, roles: Roles
 ) -> None:
     with Writer(Database(url_of(url, roles, "writer")), QUICK) as writer:
-        events = [writer.write(workload.car_created(f"CAR-{n}")).event_id for n in range(4)]
+        events = [writer.write(workload_s.car_created(f"CAR-{n}")).event_id for n in range(4)]
     sink = MemorySink()
     sink.fail(events[0], Retry("not now"))
     sink.fail(events[1], Rejected("never"))
@@ -260,7 +261,7 @@ async def test_the_publisher_blocks_what_is_rejected(
     url: str, tables: Tables, roles: Roles
 ) -> None:
     with Writer(Database(url_of(url, roles, "writer")), QUICK) as writer:
-        event_id = writer.write(workload.car_created()).event_id
+        event_id = writer.write(workload_s.car_created()).event_id
     sink = MemorySink()
     sink.fail(event_id, Rejected("never"))
     database = Database(url_of(url, roles, "publisher"))
@@ -298,7 +299,7 @@ def test_the_publisher_reads_no_event_and_writes_no_message(url: str, roles: Rol
 
 def test_the_operator_sees_how_it_stands(url: str, roles: Roles) -> None:
     with Writer(Database(url), QUICK) as writer:
-        writer.write(workload.car_created())
+        writer.write(workload_s.car_created())
     operators = url_of(url, roles, "operator")
     done = CliRunner().invoke(main, ["status", "--database", operators])
     assert done.exit_code == 0, done.output
@@ -311,14 +312,14 @@ def test_the_operator_sees_how_it_stands(url: str, roles: Roles) -> None:
 def test_the_operator_replays_and_looks_after_what_failed(
     url: str, tables: Tables, roles: Roles
 ) -> None:
-    events = [workload.car_created() for _ in range(3)]
+    events = [workload_s.car_created() for _ in range(3)]
     with Writer(Database(url), QUICK) as writer:
         writer.write_many(events)
     sink = MemorySink()
     sink.fail(events[0].id, Rejected("never"))
     anyio.run(partial(Publisher(Database(url), sink).run, until_empty=True))
     with Writer(Database(url), QUICK) as writer:
-        writer.write(blocked := workload.car_created())
+        writer.write(blocked := workload_s.car_created())
     sink.fail(blocked.id, Rejected("never"))
     blocking = PublisherSettings(on_dead_letter="block")
     anyio.run(partial(Publisher(Database(url), sink, blocking).run, until_empty=True))

@@ -8,10 +8,10 @@ from typing import Literal
 
 import anyio
 import pytest
-from tests._support import workload
-from tests._support.callers import QUICK
-from tests._support.migrations import NEXT, add_files, finish, shipped_from
-from tests._support.tables import Tables
+from tests.support.coming_migrations import NEXT, add_files, finish, shipped_from
+from tests.support.writer import workload_s
+from tests.support.writer.callers import QUICK
+from tests.support.writer.tables import Tables
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Publisher, PublisherSettings, Rejected, Retry
@@ -42,10 +42,10 @@ async def test_this_code_writes_and_relays_on_newer_tables(
     database: Database, tables: Tables, form: Literal["single", "plain"]
 ) -> None:
     with Writer(database, replace(QUICK, form=form, backlog_check=1e-9)) as writer:
-        events = [writer.write(workload.car_created(f"CAR-old-{n}")).event_id for n in range(3)]
-        writer.write(workload.three_entities())
-        writer.write_many(workload.distinct())
-        writer.transact(lambda work: work.append(workload.loan_created(9)))
+        events = [writer.write(workload_s.car_created(f"CAR-old-{n}")).event_id for n in range(3)]
+        writer.write(workload_s.three_entities())
+        writer.write_many(workload_s.distinct())
+        writer.transact(lambda work: work.append(workload_s.loan_created(9)))
         assert [event.version for event in writer.stream("Car", "CAR-old-1")] == [1]
     tables.assert_consistent()
     written = len(tables.events())
@@ -75,7 +75,7 @@ def test_shards_grow_under_running_writers(url: str, tables: Tables) -> None:
     def write(number: int) -> None:
         with Writer(database, QUICK) as writer:
             for n in range(200):
-                writer.write(workload.car_created(f"CAR-{number}-{n % 20}"))
+                writer.write(workload_s.car_created(f"CAR-{number}-{n % 20}"))
                 if n == 20:
                     started.release()
                     grown.wait(10)
@@ -91,7 +91,7 @@ def test_shards_grow_under_running_writers(url: str, tables: Tables) -> None:
             found.result()
     with Writer(database, QUICK) as writer:  # one that starts now knows of all shards
         for n in range(200):
-            writer.write(workload.car_created(f"CAR-new-{n}"))
+            writer.write(workload_s.car_created(f"CAR-new-{n}"))
     tables.assert_consistent()
     assert check(database) == []
     assert len({row["shard"] for row in tables.messages()}) > 16

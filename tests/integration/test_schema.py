@@ -8,8 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
-from tests._support.dsql.server import beside
-from tests._support.watched import Crash, WatchedDatabase
+from tests.support.dsql.server import beside
+from tests.support.watched_databases import Crash, WatchedDatabase
 
 from dsql_outbox.outbox import Connection, Database, SchemaError, SettingsError
 from dsql_outbox.schema import Applied, apply, check, ddl, statement

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from click.testing import CliRunner
-from tests._support.dsql.server import beside
+from tests.support.dsql.server import beside
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Connection, Database

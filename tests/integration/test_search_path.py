@@ -7,8 +7,8 @@ import anyio
 import psycopg
 import pytest
 from click.testing import CliRunner
-from tests._support.doctors import found, run
-from tests._support.roles import as_role, made_roles
+from tests.support.database_roles import as_role, made_roles
+from tests.support.doctors import found, run
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database, Entity, Event, Message

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
-from tests._support import lint_sql, workload
-from tests._support.callers import QUICK
+from tests.support.sql import lint
+from tests.support.writer import workload_s
+from tests.support.writer.callers import QUICK
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database
@@ -25,7 +26,7 @@ def bare(statements: Iterable[str]) -> set[str]:
 
 
 def refused(statements: Iterable[str]) -> list[str]:
-    return [text for text in statements if lint_sql.refused(text)]
+    return [text for text in statements if lint.refused(text)]
 
 
 @pytest.mark.parametrize(
@@ -62,21 +63,21 @@ def test_a_writer_sends_nothing_that_dsql_refuses(
 
     def work(transaction: Transaction) -> None:
         transaction.connection.execute("SELECT 1")
-        transaction.append(workload.car_created("other"))
+        transaction.append(workload_s.car_created("other"))
 
     def broken(transaction: Transaction) -> None:
-        transaction.append(workload.car_created("broken"))
+        transaction.append(workload_s.car_created("broken"))
         raise KeyError
 
     with Writer(Database(proxy.url), settings) as writer:
         for n in range(12):  # psycopg prepares a statement at its sixth use
-            writer.write(workload.car_created(f"car {n}"))
-        receipt = writer.write(workload.three_entities())
-        writer.write_many([workload.loan_created(n) for n in range(20)])
+            writer.write(workload_s.car_created(f"car {n}"))
+        receipt = writer.write(workload_s.three_entities())
+        writer.write_many([workload_s.loan_created(n) for n in range(20)])
         proxy.refuse(2)
-        writer.write(workload.payment_submitted(1))
+        writer.write(workload_s.payment_submitted(1))
         proxy.cut("after_commit")
-        writer.write(workload.payment_submitted(2))
+        writer.write(workload_s.payment_submitted(2))
         writer.transact(work)
         with suppress(KeyError):
             writer.transact(broken)
@@ -89,14 +90,14 @@ def test_a_writer_sends_nothing_that_dsql_refuses(
 async def test_tasks_send_nothing_that_dsql_refuses(proxy: PostgresProxy) -> None:
     async with AsyncWriter(Database(proxy.url), replace(QUICK, coalesce=True)) as writer:
         for n in range(12):
-            await writer.write(workload.car_created(f"car {n}"))
+            await writer.write(workload_s.car_created(f"car {n}"))
     assert bare(proxy.statements)
     assert refused(proxy.statements) == []
 
 
 async def test_a_publisher_sends_nothing_that_dsql_refuses(url: str, proxy: PostgresProxy) -> None:
     with Writer(Database(url)) as writer:
-        writer.write_many([workload.loan_created(n) for n in range(20)])
+        writer.write_many([workload_s.loan_created(n) for n in range(20)])
     sink = MemorySink()
     publisher = Publisher(Database(proxy.url), sink)
     while len(sink.messages) < 20:

@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
-from tests._support import workload
-from tests._support.callers import TIMEOUT, Running
-from tests._support.tables import Tables
-from tests._support.transacts import ids, own, own_rows
+from tests.support.writer import workload_s
+from tests.support.writer.callers import TIMEOUT, Running
+from tests.support.writer.tables import Tables
+from tests.support.writer.transacts import ids, own, own_rows
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.writer import Writer, is_retryable
@@ -31,7 +31,7 @@ def test_an_append_is_part_of_the_sessions_transaction(own: Tables, url: str) ->
             with Session(engine) as session:
                 session.execute(text("INSERT INTO own VALUES (1)"))
                 driver = session.connection().connection.driver_connection
-                writer.append_to(driver, event := workload.car_created())
+                writer.append_to(driver, event := workload_s.car_created())
                 if commit:
                     session.commit()
                     kept = event.id
@@ -44,7 +44,7 @@ def test_two_sessions_in_conflict_and_the_loser_runs_its_block_again(own: Tables
     retried: list[Exception] = []
 
     def block(car: str) -> None:
-        event, first = workload.car_created(car), True
+        event, first = workload_s.car_created(car), True
         while True:
             try:
                 with Session(engine) as session, session.begin():

@@ -3,9 +3,9 @@
 from itertools import islice
 
 import pytest
-from tests._support import workload
-from tests._support.tables import Tables
-from tests._support.transacts import OpenTransactor, open_transactor
+from tests.support.writer import workload_s
+from tests.support.writer.tables import Tables
+from tests.support.writer.transacts import OpenTransactor, open_transactor
 
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.testing import PostgresProxy
@@ -30,10 +30,10 @@ def pages(proxy: PostgresProxy) -> int:
 def test_a_stream_gives_every_event_that_touches_the_entity_in_version_order(
     open_transactor: OpenTransactor, url: str, tables: Tables
 ) -> None:
-    event, other = workload.three_entities(), workload.car_created("CAR-2")
+    event, other = workload_s.three_entities(), workload_s.car_created("CAR-2")
     exact = event.to_json().decode() + " "
     with Writer(Database(url)) as writer:
-        for source in (exact, other, workload.car_created(), workload.car_created()):
+        for source in (exact, other, workload_s.car_created(), workload_s.car_created()):
             writer.write(source)
     found = list(open_transactor(url).stream("Car", "CAR-1"))
     assert [e.version for e in found] == [1, 2, 3]

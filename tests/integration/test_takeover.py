@@ -16,7 +16,7 @@ import anyio
 import nats
 import psycopg
 import pytest
-from tests._support.commands import Command
+from tests.support.commands import Command
 
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.publisher import PublisherSettings

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import anyio
 import pytest
-from tests._support.messages import new_message
+from tests.support.checkout import ROOT
+from tests.support.publisher.sent_messages import new_message
 
 from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import Delivered, Rejected, Retry
@@ -16,7 +17,7 @@ from dsql_outbox.testing import MemorySink
 
 pytestmark = pytest.mark.anyio
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "testing.md"
+DOCUMENT = ROOT / "docs" / "testing.md"
 
 
 def test_the_example_of_the_document_runs(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ import psycopg
 import pytest
 from psycopg import errors
 from psycopg.rows import dict_row
-from tests._support import workload
-from tests._support.callers import FORM, QUICK, TIMEOUT, Facts, Running, formed
-from tests._support.tables import Tables
-from tests._support.transacts import (
+from tests.support.writer import workload_s
+from tests.support.writer.callers import FORM, QUICK, TIMEOUT, Facts, Running, formed
+from tests.support.writer.tables import Tables
+from tests.support.writer.transacts import (
     OpenTransactor,
     Work,
     ids,
@@ -46,13 +46,13 @@ def test_rows_and_events_are_committed_together_in_a_round_trip_each(
     open_transactor: OpenTransactor, proxy: PostgresProxy, own: Tables, facts: Facts
 ) -> None:
     writer = open_transactor(proxy.url, hooks=[facts])
-    warm = writer.transact(lambda work: work.append(workload.loan_created(9)))
+    warm = writer.transact(lambda work: work.append(workload_s.loan_created(9)))
     proxy.reset_counts()
 
     def function(work: Work) -> list[object]:
         work.execute("INSERT INTO own VALUES (1)")
         first, second = work.new_event(), work.new_event()
-        return [work.append(first), work.append(second), work.append(workload.three_entities())]
+        return [work.append(first), work.append(second), work.append(workload_s.three_entities())]
 
     receipts = writer.transact(function)
     assert proxy.round_trips == 1 + 4 + 1
@@ -123,7 +123,7 @@ def test_an_error_that_a_savepoint_undid_is_not_the_one_that_ends_the_run(
     open_transactor: OpenTransactor, own: Tables, url: str
 ) -> None:
     """A unique violation of the caller's own was mended; the event's own is a duplicate."""
-    event = workload.car_created()
+    event = workload_s.car_created()
     own.execute("CREATE UNIQUE INDEX own_n ON own (n)")
     writer = open_transactor(url)
     writer.transact(lambda work: work.append(event))
@@ -171,7 +171,7 @@ def test_a_connection_that_the_function_left_amid_a_statement_is_not_used_again(
     with Writer(Database(url), formed(QUICK)) as writer:
         with pytest.raises(TransactionMisused, match="left a statement running"):
             writer.transact(function)
-        receipt = writer.write(workload.car_created())
+        receipt = writer.write(workload_s.car_created())
     assert receipt.attempts == 1
     own.assert_true_to({receipt.event_id: receipt})
 
@@ -182,7 +182,7 @@ def test_a_transaction_that_is_over_takes_no_append(own: Tables, url: str) -> No
     with Writer(Database(url), formed(QUICK)) as writer:
         writer.transact(kept.append)
         with pytest.raises(TransactionMisused, match="after the transaction has ended"):
-            kept[0].append(workload.car_created())
+            kept[0].append(workload_s.car_created())
     assert ids(own) == set()
 
 
@@ -221,7 +221,7 @@ def test_a_function_cannot_take_the_connection_out_of_autocommit(own: Tables, ur
     with Writer(Database(url), formed(QUICK)) as writer:
         with pytest.raises(TransactionMisused, match="ended the transaction"):
             writer.transact(function)
-        receipt = writer.write(workload.car_created())
+        receipt = writer.write(workload_s.car_created())
         own.assert_true_to({receipt.event_id: receipt})
 
 
@@ -236,7 +236,7 @@ async def test_a_coroutine_cannot_take_the_connection_out_of_autocommit(
     async with AsyncWriter(Database(url), formed(QUICK)) as writer:
         with pytest.raises(TransactionMisused, match="ended the transaction"):
             await writer.transact(function)
-        receipt = await writer.write(workload.car_created())
+        receipt = await writer.write(workload_s.car_created())
         own.assert_true_to({receipt.event_id: receipt})
 
 
@@ -273,13 +273,13 @@ def test_duplicates_stale_versions_and_the_callers_own_unique_keys(
     open_transactor: OpenTransactor, own: Tables, url: str
 ) -> None:
     writer = open_transactor(url)
-    event = workload.car_created()
+    event = workload_s.car_created()
     own.execute("CREATE UNIQUE INDEX own_n ON own (n)")
     writer.transact(lambda work: work.append(event, 0))
     with pytest.raises(DuplicateEvent) as same:
         writer.transact(lambda work: work.append(event))
     with pytest.raises(DuplicateEvent) as other:
-        writer.transact(lambda work: work.append(workload.loan_created(id=event.id)))
+        writer.transact(lambda work: work.append(workload_s.loan_created(id=event.id)))
     assert (same.value.same_content, other.value.same_content) == (True, False)
     with pytest.raises(StaleVersion) as stale:
         writer.transact(lambda work: work.append(work.new_event(), 0))
@@ -349,16 +349,16 @@ def test_writing_goes_on_after_a_function_that_deallocates(
 
     def function(transaction: Transaction) -> None:
         transaction.connection.execute("DEALLOCATE ALL")
-        transaction.append(workload.loan_created(0))
+        transaction.append(workload_s.loan_created(0))
         raise KeyError
 
     with Writer(Database(proxy.url), formed(replace(QUICK, connections=connections))) as writer:
         for n in range(1, 9):
-            writer.write(workload.loan_created(n))
+            writer.write(workload_s.loan_created(n))
         for n in range(10, 12):
             with suppress(KeyError):
                 writer.transact(function)
             with suppress(KeyError):
                 writer.transact(function)
-            assert writer.write(workload.loan_created(n)).attempts == 1
+            assert writer.write(workload_s.loan_created(n)).attempts == 1
     assert "DEALLOCATE ALL" in proxy.statements

@@ -13,11 +13,11 @@ from uuid import UUID
 import anyio
 import psycopg
 import pytest
-from tests._support import workload
-from tests._support.callers import QUICK, OpenWriter, Running
-from tests._support.tables import Tables
-from tests._support.transacts import OpenTransactor, Work, ids, open_transactor, own, own_rows
-from tests._support.waiting import wait_until
+from tests.support.waiting import wait_until
+from tests.support.writer import workload_s
+from tests.support.writer.callers import QUICK, OpenWriter, Running
+from tests.support.writer.tables import Tables
+from tests.support.writer.transacts import OpenTransactor, Work, ids, open_transactor, own, own_rows
 
 from dsql_outbox.observability import Fact, TransactionStarted
 from dsql_outbox.outbox import Database, Receipt, TransactionMisused
@@ -109,21 +109,21 @@ def test_no_write_is_sent_after_the_deadline(
 
     caller = open_writer(proxy.url, form, [hook])
     with pytest.raises(psycopg.OperationalError, match="after the deadline"):
-        caller.write(workload.car_created(), timeout=1.0)
+        caller.write(workload_s.car_created(), timeout=1.0)
     assert not any("INSERT" in sql for sql in proxy.statements)
     assert tables.events() == []
 
 
 async def coroutine_function(transaction: Transaction) -> None:
-    transaction.append(workload.car_created())
+    transaction.append(workload_s.car_created())
 
 
 async def asynchronous_generator(transaction: Transaction) -> AsyncIterator[Receipt]:
-    yield transaction.append(workload.car_created())
+    yield transaction.append(workload_s.car_created())
 
 
 def generator(transaction: Transaction) -> Iterator[Receipt]:
-    yield transaction.append(workload.car_created())
+    yield transaction.append(workload_s.car_created())
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_function_that_returns_an_awaitable_commits_nothing(
     url: str, own: Tables, form: WriterSettings
 ) -> None:
     def function(transaction: Transaction) -> object:
-        transaction.append(workload.car_created())
+        transaction.append(workload_s.car_created())
         return coroutine_function(transaction)
 
     with (
@@ -173,8 +173,8 @@ async def test_an_append_that_was_not_awaited_is_an_error(
     url: str, own: Tables, form: WriterSettings
 ) -> None:
     async def function(transaction: AsyncTransaction) -> int:
-        await transaction.append(workload.car_created())
-        transaction.append(workload.loan_created())  # type: ignore[unused-coroutine] # pyright: ignore[reportUnusedCoroutine]
+        await transaction.append(workload_s.car_created())
+        transaction.append(workload_s.loan_created())  # type: ignore[unused-coroutine] # pyright: ignore[reportUnusedCoroutine]
         return 7
 
     async with AsyncWriter(Database(url), form) as writer:
@@ -184,7 +184,7 @@ async def test_an_append_that_was_not_awaited_is_an_error(
         ):
             await writer.transact(function)
         assert ids(own) == set()
-        assert (await writer.write(workload.car_created())).attempts == 1
+        assert (await writer.write(workload_s.car_created())).attempts == 1
 
 
 @pytest.mark.anyio
@@ -195,7 +195,7 @@ async def test_an_append_that_still_runs_when_the_function_returns_is_an_error(
     held = proxy.hold(matching="entities")
 
     async def function(transaction: AsyncTransaction) -> None:
-        tasks.append(asyncio.ensure_future(transaction.append(workload.car_created())))
+        tasks.append(asyncio.ensure_future(transaction.append(workload_s.car_created())))
         await anyio.to_thread.run_sync(held.arrived)
 
     async with AsyncWriter(Database(proxy.url), form) as writer:
@@ -205,7 +205,7 @@ async def test_an_append_that_still_runs_when_the_function_returns_is_an_error(
         with pytest.raises(psycopg.OperationalError):
             await tasks[0]
         assert ids(own) == set()
-        assert (await writer.write(workload.car_created())).attempts == 1
+        assert (await writer.write(workload_s.car_created())).attempts == 1
 
 
 @pytest.mark.anyio
@@ -213,7 +213,7 @@ async def test_appends_at_the_same_time_go_one_after_the_other(
     url: str, own: Tables, form: WriterSettings
 ) -> None:
     async def function(transaction: AsyncTransaction) -> list[Receipt]:
-        events = [workload.car_created(f"CAR-{n % 2}") for n in range(6)]
+        events = [workload_s.car_created(f"CAR-{n % 2}") for n in range(6)]
         return await asyncio.gather(*(transaction.append(event) for event in events))
 
     async with AsyncWriter(Database(url), form) as writer:
@@ -227,7 +227,7 @@ def test_appends_of_threads_go_one_after_the_other(
     url: str, own: Tables, form: WriterSettings
 ) -> None:
     def function(transaction: Transaction) -> list[Receipt]:
-        events = [workload.car_created(f"CAR-{n}") for n in range(6)]
+        events = [workload_s.car_created(f"CAR-{n}") for n in range(6)]
         return Running([partial(transaction.append, event) for event in events]).results()
 
     with Writer(Database(url), form) as writer:
@@ -242,7 +242,7 @@ def arguments(method: str) -> Any:
     """What each of the methods takes."""
     if method == "transact":
         return lambda _: None
-    event = workload.car_created("CAR-2")
+    event = workload_s.car_created("CAR-2")
     return [event] if method == "write_many" else event
 
 
@@ -253,14 +253,14 @@ def test_a_write_inside_transact_is_refused(
     with Writer(Database(url), form) as writer, Writer(Database(url), form) as other:
 
         def function(transaction: Transaction) -> None:
-            transaction.append(workload.car_created())
+            transaction.append(workload_s.car_created())
             getattr(writer, method)(arguments(method))
 
         with pytest.raises(TransactionMisused, match=f"{method} inside transact"):
             writer.transact(function)
         assert ids(own) == set()
-        writer.transact(lambda _: other.write(workload.car_created()))
-        writer.write(workload.car_created())
+        writer.transact(lambda _: other.write(workload_s.car_created()))
+        writer.write(workload_s.car_created())
     assert len(ids(own)) == 2
 
 
@@ -274,14 +274,14 @@ async def test_a_write_inside_transact_is_refused_to_tasks_of_the_function_too(
     async with AsyncWriter(Database(url), replace(form, coalesce=coalesce)) as writer:
 
         async def function(transaction: AsyncTransaction) -> None:
-            await transaction.append(workload.car_created())
+            await transaction.append(workload_s.car_created())
             write = getattr(writer, method)(arguments(method))
             await (asyncio.create_task(write) if in_task else write)
 
         with pytest.raises(TransactionMisused, match=f"{method} inside transact"):
             await writer.transact(function)
         assert ids(own) == set()
-        await writer.write(workload.car_created())
+        await writer.write(workload_s.car_created())
     assert len(ids(own)) == 1
 
 
@@ -291,8 +291,8 @@ def test_other_threads_write_while_a_transact_runs(
     with Writer(Database(url), form) as writer:
 
         def function(transaction: Transaction) -> UUID:
-            receipt = transaction.append(workload.car_created("CAR-1"))
-            written = threading.Thread(target=writer.write, args=[workload.car_created("CAR-2")])
+            receipt = transaction.append(workload_s.car_created("CAR-1"))
+            written = threading.Thread(target=writer.write, args=[workload_s.car_created("CAR-2")])
             written.start()
             written.join(10.0)
             return receipt.event_id
@@ -312,10 +312,10 @@ async def test_other_tasks_write_while_a_transact_runs_and_its_own_ones_after_it
 
         async def write_when(event: asyncio.Event, car: str) -> Receipt:
             await event.wait()
-            return await writer.write(workload.car_created(car))
+            return await writer.write(workload_s.car_created(car))
 
         async def function(transaction: AsyncTransaction) -> None:
-            await transaction.append(workload.car_created("CAR-1"))
+            await transaction.append(workload_s.car_created("CAR-1"))
             own_tasks.append(asyncio.create_task(write_when(is_over, "CAR-2")))
             is_open.set()
             await is_written.wait()

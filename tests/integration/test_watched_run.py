@@ -10,13 +10,13 @@ from uuid import uuid4
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
-from tests._support import workload
-from tests._support.dashboards import Query, alerts, panels
-from tests._support.jaeger import Jaeger, serving
-from tests._support.otlp_files import save, spans_by_service
-from tests._support.promql import asked, evaluate
-from tests._support.trace_checks import checks
-from tests._support.watched_run import CONFLICTS, PLAIN, Watched, exporting, run
+from tests.support.telemetry.dashboards import Query, alerts, panels
+from tests.support.telemetry.jaeger_server import Jaeger, serving
+from tests.support.telemetry.otlp_files import save, spans_by_service
+from tests.support.telemetry.promql import asked, evaluate
+from tests.support.telemetry.trace_checks import checks
+from tests.support.telemetry.watched_run import CONFLICTS, PLAIN, Watched, exporting, run
+from tests.support.writer import workload_s
 
 from dsql_outbox.cli import main
 from dsql_outbox.cli.trace.tree import render_tree, view_received
@@ -126,7 +126,7 @@ async def test_each_of_64_coalesced_callers_has_its_own_attempts(url: str) -> No
             settings = WriterSettings(coalesce=1)
             async with AsyncWriter(proxy.database, settings, hooks=[TraceFacts(spans)]) as writer:
                 proxy.conflicts(1)
-                events = [workload.car_created(f"CAR-{n}") for n in range(CALLERS)]
+                events = [workload_s.car_created(f"CAR-{n}") for n in range(CALLERS)]
                 receipts = await asyncio.gather(*map(writer.write, events))
         received = view_received(receiver.spans)
     writes = {s.span_id: s for s in received if s.name == "outbox.write"}

@@ -16,9 +16,9 @@ from os import environ
 from pathlib import Path
 
 import pytest
+from tests.support.checkout import ROOT
 from uv import find_uv_bin
 
-ROOT = Path(__file__).parents[2]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 INFO = f"dsql_outbox-{VERSION}.dist-info"
 # What a fresh clone has and a build may use. Not the whole checkout: setuptools would

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import errors
-from tests._support.callers import with_workers
-from tests._support.dsql.server import ON_DSQL
-from tests._support.tables import Row, Tables
+from tests.support.dsql.server import ON_DSQL
+from tests.support.writer.callers import with_workers
+from tests.support.writer.tables import Row, Tables
 
 from dsql_outbox.outbox import Database, Entity, Event, array_literal, parse_event
 from dsql_outbox.schema import statement

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from anyio.from_thread import BlockingPortal
 from psycopg import errors
-from tests._support.callers import QUICK, Facts
-from tests._support.tables import Outcome, Tables
+from tests.support.writer.callers import QUICK, Facts
+from tests.support.writer.tables import Outcome, Tables
 
 from dsql_outbox.observability import WriteEnded, WriteStarted
 from dsql_outbox.outbox import (

@@ -6,9 +6,9 @@ from functools import partial
 from uuid import UUID, uuid4
 
 import pytest
-from tests._support import workload
-from tests._support.callers import TIMEOUT, Facts, OpenWriter, in_background, outcome_of
-from tests._support.tables import Tables
+from tests.support.writer import workload_s
+from tests.support.writer.callers import TIMEOUT, Facts, OpenWriter, in_background, outcome_of
+from tests.support.writer.tables import Tables
 
 from dsql_outbox.observability import AttemptEnded, TransactionStarted, WriteEnded, WriteStarted
 from dsql_outbox.outbox import (
@@ -43,9 +43,9 @@ OLDER = {
 def test_a_receipt_says_where_the_event_went(open_writer: OpenWriter, url: str) -> None:
     caller = open_writer(url)
     now = datetime.now(UTC).timestamp() * 1_000_000
-    first = caller.write(event := workload.three_entities())
-    second = caller.write(workload.three_entities())
-    third = caller.write(workload.car_created())
+    first = caller.write(event := workload_s.three_entities())
+    second = caller.write(workload_s.three_entities())
+    third = caller.write(workload_s.car_created())
     touched = [("Loan", "LOAN-1"), ("Car", "CAR-1"), ("Owner", "OWNER-1")]
     assert first == Receipt(
         event_id=event.id,
@@ -65,7 +65,7 @@ def test_events_of_all_kinds_fit_together(
     open_writer: OpenWriter, url: str, tables: Tables
 ) -> None:
     caller = open_writer(url)
-    events = [*workload.distinct(), *[e for events in workload.hot() for e in events]]
+    events = [*workload_s.distinct(), *[e for events in workload_s.hot() for e in events]]
     tables.assert_true_to({event.id: caller.write(event) for event in events})
     assert len(tables.events()) == 40
 
@@ -94,7 +94,7 @@ def test_the_older_wire_form_is_stored_as_it_came(
 def test_an_entitys_row_holds_its_attributes_and_its_stream_the_headers(
     open_writer: OpenWriter, url: str, tables: Tables
 ) -> None:
-    event = workload.car_created()
+    event = workload_s.car_created()
     open_writer(url).write(event)
     (entity,) = tables.entities()
     (header,) = tables.headers()
@@ -163,7 +163,7 @@ def test_topic_and_source_are_set_by_the_writer(
     open_writer: OpenWriter, url: str, tables: Tables
 ) -> None:
     settings = WriterSettings(topic="cars.{entity_type}.{event_type}", source="/garage")
-    open_writer(url, settings).write(workload.car_created())
+    open_writer(url, settings).write(workload_s.car_created())
     (message,) = tables.messages()
     assert message["topic"] == "cars.Car.CarCreated"
     assert json.loads(message["headers"])["source"] == "/garage"
@@ -172,7 +172,7 @@ def test_topic_and_source_are_set_by_the_writer(
 def test_an_entity_keeps_its_shard_when_shards_are_added(
     open_writer: OpenWriter, url: str, tables: Tables
 ) -> None:
-    events = [workload.car_created(f"CAR-{n}") for n in range(12)]
+    events = [workload_s.car_created(f"CAR-{n}") for n in range(12)]
     before = open_writer(url)
     for event in events:
         before.write(event)
@@ -180,9 +180,9 @@ def test_an_entity_keeps_its_shard_when_shards_are_added(
     apply(Database(url), shards=64)
     after = open_writer(url)
     for n in range(12):
-        after.write(workload.car_created(f"CAR-{n}"))
+        after.write(workload_s.car_created(f"CAR-{n}"))
     for n in range(12, 48):
-        after.write(workload.car_created(f"CAR-{n}"))
+        after.write(workload_s.car_created(f"CAR-{n}"))
     shards = {row["entity_id"]: row["shard"] for row in tables.entities()}
     assert {name: shards[name] for name in placed} == placed
     assert max(shards.values()) > 15
@@ -216,9 +216,9 @@ def test_a_duplicate_is_refused_and_changes_nothing(
 def test_a_duplicate_may_be_asked_for_as_a_receipt(open_writer: OpenWriter, url: str) -> None:
     """The receipt is that of the first write, but for the status."""
     caller = open_writer(url)
-    event = workload.three_entities()
+    event = workload_s.three_entities()
     first = caller.write(event)
-    caller.write(workload.three_entities())
+    caller.write(workload_s.three_entities())
     again = caller.write(event, on_duplicate="return")
     assert again.status == "duplicate"
     assert (again.event_id, again.position, again.entities) == (
@@ -235,7 +235,7 @@ def same_but_saved_later(event: Event) -> bytes:
 
 
 def other(event: Event) -> Event:
-    return workload.loan_created(id=event.id)
+    return workload_s.loan_created(id=event.id)
 
 
 @pytest.mark.parametrize(("resend", "same"), [(same_but_saved_later, True), (other, False)])
@@ -243,7 +243,7 @@ def test_a_duplicate_tells_whether_it_says_the_same(
     open_writer: OpenWriter, url: str, resend: "type[Event]", *, same: bool
 ) -> None:
     caller = open_writer(url)
-    event = workload.car_created()
+    event = workload_s.car_created()
     caller.write(event)
     with pytest.raises(DuplicateEvent) as raised:
         caller.write(resend(event))  # type: ignore[arg-type, call-arg]
@@ -255,12 +255,12 @@ def test_other_content_under_a_stored_id_gives_no_receipt(
 ) -> None:
     """It is stored nowhere; a later savedDate is no other content."""
     caller = open_writer(url)
-    event = workload.three_entities()
+    event = workload_s.three_entities()
     first = caller.write(event)
     again = caller.write(same_but_saved_later(event), on_duplicate="return")
     assert (again.status, again.position) == ("duplicate", first.position)
     with pytest.raises(DuplicateEvent) as raised:
-        caller.write(workload.car_created(id=event.id), on_duplicate="return")
+        caller.write(workload_s.car_created(id=event.id), on_duplicate="return")
     assert (raised.value.event_id, raised.value.same_content) == (event.id, False)
     tables.assert_true_to({event.id: first})
 
@@ -271,7 +271,7 @@ def test_of_many_calls_with_one_id_one_is_committed(
 ) -> None:
     """The others are duplicates, however they met: by a conflict or by a taken key."""
     caller = open_writer(Database(url, isolation=isolation))  # type: ignore[arg-type]
-    event = workload.car_created()
+    event = workload_s.car_created()
     pending = [in_background(partial(caller.write, event)) for _ in range(4)]
     outcomes = [future.result(TIMEOUT) for future in pending]
     (receipt,) = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
@@ -284,7 +284,7 @@ def test_a_conflict_on_another_row_is_retried_though_its_code_says_unique(
 ) -> None:
     """What two first inserts of one entity may answer is not settled for every database."""
     proxy.refuse(2, sqlstate="23505", message="duplicate key: entities_pkey")
-    event = workload.car_created()
+    event = workload_s.car_created()
     receipt = open_writer(proxy.url, hooks=[facts]).write(event)
     assert (receipt.attempts, receipt.conflicts) == (3, 2)
     assert [fact.outcome for fact in facts.of(AttemptEnded)] == [
@@ -298,7 +298,7 @@ def test_a_conflict_on_another_row_is_retried_though_its_code_says_unique(
 def test_the_facts_of_a_write_begin_and_end_with_it(
     open_writer: OpenWriter, url: str, facts: Facts
 ) -> None:
-    event = workload.three_entities()
+    event = workload_s.three_entities()
     open_writer(url, hooks=[facts]).write(event)
     assert facts.all[0] == WriteStarted(
         event.id, "Loan Created", "LoanCreated", "events.LoanCreated", 3

@@ -4,10 +4,10 @@ from dataclasses import replace
 from time import time
 
 import pytest
-from tests._support import workload
-from tests._support.callers import QUICK, Facts, OpenWriter, on_retry, with_workers
-from tests._support.tables import Tables
-from tests._support.waiting import wait_until
+from tests.support.waiting import wait_until
+from tests.support.writer import workload_s
+from tests.support.writer.callers import QUICK, Facts, OpenWriter, on_retry, with_workers
+from tests.support.writer.tables import Tables
 
 from dsql_outbox.outbox import database
 from dsql_outbox.testing import PostgresProxy
@@ -26,7 +26,7 @@ def test_a_connection_that_did_well_is_used_again(
 ) -> None:
     caller = open_writer(proxy.url)
     for _ in range(5):
-        caller.write(workload.car_created())
+        caller.write(workload_s.car_created())
     assert (proxy.opened, proxy.closed) == (1, 0)
 
 
@@ -34,10 +34,10 @@ def test_close_closes_what_is_kept_and_the_writer_can_go_on(
     open_writer: OpenWriter, proxy: PostgresProxy
 ) -> None:
     caller = open_writer(proxy.url)
-    caller.write(workload.car_created())
+    caller.write(workload_s.car_created())
     caller.close()
     proxy.wait_until_closed(1)
-    caller.write(workload.car_created())
+    caller.write(workload_s.car_created())
     assert proxy.opened == 2
 
 
@@ -48,7 +48,7 @@ def test_in_a_pool_a_healthy_connection_outlives_a_conflict(
     seen: list[tuple[int, int]] = []
     hook = on_retry(lambda _: seen.append((proxy.opened, proxy.closed)))
     proxy.refuse(3, matching=matching)
-    receipt = open_writer(proxy.url, POOL, [hook]).write(workload.car_created())
+    receipt = open_writer(proxy.url, POOL, [hook]).write(workload_s.car_created())
     assert (receipt.attempts, receipt.conflicts) == (4, 3)
     assert seen == [(1, 0)] * 3
     assert (proxy.opened, proxy.closed) == (1, 0)
@@ -60,10 +60,10 @@ def test_in_a_pool_a_lost_connection_is_replaced(
 ) -> None:
     proxy.cut("after_commit")
     caller = open_writer(proxy.url, POOL)
-    receipt = caller.write(workload.car_created())
+    receipt = caller.write(workload_s.car_created())
     assert receipt.attempts == proxy.opened == 2
     proxy.wait_until_closed(1)
-    caller.write(workload.car_created())
+    caller.write(workload_s.car_created())
     assert proxy.opened == 2
     tables.assert_consistent()
 
@@ -81,7 +81,7 @@ def test_never_more_connections_are_open_than_allowed(
     proxy.refuse(8)
     settings = replace(QUICK, connections=connections, max_connections=2)  # type: ignore[arg-type]
     caller = open_writer(proxy.url, settings, [facts])
-    receipts = with_workers(8, caller.write, workload.distinct())
+    receipts = with_workers(8, caller.write, workload_s.distinct())
     assert len(facts.waits()) == 8
     assert connections == "new" or proxy.opened == 2
     tables.assert_true_to({receipt.event_id: receipt for receipt in receipts})
@@ -93,8 +93,8 @@ def test_a_connection_is_given_up_before_the_server_would_end_it(
     """Aurora DSQL ends connections after 60 minutes."""
     monkeypatch.setattr(database, "MAX_LIFETIME", 0.0)
     caller = open_writer(proxy.url)
-    caller.write(workload.car_created())
-    receipt = caller.write(workload.car_created())
+    caller.write(workload_s.car_created())
+    receipt = caller.write(workload_s.car_created())
     assert (receipt.attempts, proxy.opened) == (1, 2)
     proxy.wait_until_closed(2)
 
@@ -104,11 +104,11 @@ def test_a_connection_that_was_idle_too_long_is_replaced_before_use(
     open_writer: OpenWriter, proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch, later: float
 ) -> None:
     caller = open_writer(proxy.url, replace(QUICK, max_idle=30.0))
-    caller.write(workload.car_created())
+    caller.write(workload_s.car_created())
     monkeypatch.setattr(connections_module, "time", lambda: time() + 29.0)
-    assert caller.write(workload.car_created()).attempts == proxy.opened == 1
+    assert caller.write(workload_s.car_created()).attempts == proxy.opened == 1
     monkeypatch.setattr(connections_module, "time", lambda: time() + 29.0 + later)
-    receipt = caller.write(workload.car_created())
+    receipt = caller.write(workload_s.car_created())
     assert (receipt.attempts, proxy.opened) == (1, 2)
     proxy.wait_until_closed(1)
 
@@ -117,9 +117,9 @@ def test_a_connection_may_be_idle_for_however_long_unless_that_is_limited(
     open_writer: OpenWriter, proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caller = open_writer(proxy.url)
-    caller.write(workload.car_created())
+    caller.write(workload_s.car_created())
     monkeypatch.setattr(connections_module, "time", lambda: time() + 1_000_000)
-    assert caller.write(workload.car_created()).attempts == proxy.opened == 1
+    assert caller.write(workload_s.car_created()).attempts == proxy.opened == 1
 
 
 def test_a_connection_that_died_while_idle_is_replaced_before_use(
@@ -127,10 +127,10 @@ def test_a_connection_that_died_while_idle_is_replaced_before_use(
 ) -> None:
     """The only one, as in a Lambda function."""
     caller = open_writer(proxy.url, replace(QUICK, max_connections=1, max_idle=30.0))
-    caller.write(workload.car_created())
+    caller.write(workload_s.car_created())
     tables.hang_up_all()
     proxy.wait_until_closed(1)
-    receipt = caller.write(workload.car_created())
+    receipt = caller.write(workload_s.car_created())
     assert (receipt.attempts, proxy.opened) == (1, 2)
     tables.assert_consistent()
 
@@ -139,7 +139,7 @@ def test_threads_queue_for_the_only_connection(
     open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables
 ) -> None:
     caller = open_writer(proxy.url, replace(QUICK, max_connections=1))
-    receipts = with_workers(6, caller.write, workload.distinct())
+    receipts = with_workers(6, caller.write, workload_s.distinct())
     assert proxy.opened == 1
     assert {receipt.attempts for receipt in receipts} == {1}
     tables.assert_true_to({receipt.event_id: receipt for receipt in receipts})

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from tests._support import workload
-from tests._support.callers import QUICK, Facts, OpenWriter, outcome_of
-from tests._support.tables import Tables
-from tests._support.waiting import wait_until
+from tests.support.waiting import wait_until
+from tests.support.writer import workload_s
+from tests.support.writer.callers import QUICK, Facts, OpenWriter, outcome_of
+from tests.support.writer.tables import Tables
 
 from dsql_outbox.observability import AttemptEnded, Fact, Scope, WriteStarted
 from dsql_outbox.outbox import Database, EventTooLarge, InvalidEvent, SchemaError
@@ -56,7 +56,7 @@ def _is_refused(url: str) -> bool:
 
 def assert_refused_at_once(open_writer: OpenWriter, url: str, text: str, facts: Facts) -> None:
     began = monotonic()
-    error = outcome_of(partial(open_writer(url, PATIENT, [facts]).write, workload.car_created()))
+    error = outcome_of(partial(open_writer(url, PATIENT, [facts]).write, workload_s.car_created()))
     assert monotonic() - began < AT_ONCE
     assert isinstance(error, psycopg.OperationalError)
     assert text in str(error)
@@ -92,7 +92,7 @@ def test_missing_tables_are_named_with_the_command_that_makes_them(
     """The server's database postgres has none."""
     caller = open_writer(postgres.url, PATIENT, [facts])
     with pytest.raises(SchemaError, match="run `dsql-outbox schema apply`") as raised:
-        caller.write(workload.car_created())
+        caller.write(workload_s.car_created())
     assert isinstance(raised.value.__cause__, psycopg.errors.UndefinedTable)
     assert len(facts.of(AttemptEnded)) == 1
     assert http_status(raised.value) == HttpAnswer(500)
@@ -102,10 +102,10 @@ def test_tables_that_go_missing_later_are_named_too(
     open_writer: OpenWriter, url: str, tables: Tables
 ) -> None:
     caller = open_writer(url)
-    caller.write(workload.car_created())
+    caller.write(workload_s.car_created())
     tables.execute("DROP SCHEMA outbox CASCADE")
     with pytest.raises(SchemaError, match="schema outbox lacks the outbox tables"):
-        caller.write(workload.car_created())
+        caller.write(workload_s.car_created())
 
 
 def test_a_writer_without_shards_is_told_what_to_run(
@@ -113,14 +113,14 @@ def test_a_writer_without_shards_is_told_what_to_run(
 ) -> None:
     tables.execute("DELETE FROM outbox.outbox_leases")
     with pytest.raises(SchemaError, match="has no shards: run `dsql-outbox schema apply`"):
-        open_writer(url).write(workload.car_created())
+        open_writer(url).write(workload_s.car_created())
 
 
 def test_a_database_that_is_down_is_tried_for_the_time_of_an_outage(
     open_writer: OpenWriter, proxy: PostgresProxy, facts: Facts, tables: Tables
 ) -> None:
     settings = replace(QUICK, base=0.05, cap=0.1, max_outage=0.5)
-    event = workload.car_created()
+    event = workload_s.car_created()
     proxy.pause_listening()
     began = monotonic()
     error = outcome_of(partial(open_writer(proxy.url, settings, [facts]).write, event))
@@ -137,7 +137,7 @@ def test_a_database_that_comes_up_in_time_gets_the_event(
     open_writer: OpenWriter, proxy: PostgresProxy, facts: Facts, tables: Tables
 ) -> None:
     proxy.refuse_connections(3)
-    receipt = open_writer(proxy.url, hooks=[facts]).write(workload.car_created())
+    receipt = open_writer(proxy.url, hooks=[facts]).write(workload_s.car_created())
     assert (receipt.attempts, receipt.conflicts) == (4, 0)
     assert [fact.outcome for fact in facts.of(AttemptEnded)] == [*["failed"] * 3, "committed"]
     tables.assert_true_to({receipt.event_id: receipt})
@@ -147,7 +147,7 @@ def test_an_event_that_no_message_takes_is_refused_before_anything_is_sent(
     proxy: PostgresProxy, url: str, tables: Tables, facts: Facts
 ) -> None:
     """DSQL would drop the connection without a word, and the write would be in doubt."""
-    event, fits = workload.many_entities('"' * 1_900), workload.many_entities('"' * 1_000)
+    event, fits = workload_s.many_entities('"' * 1_900), workload_s.many_entities('"' * 1_000)
     with Writer(Database(proxy.url), QUICK, hooks=[facts]) as writer, psycopg.connect(url) as mine:
         calls: list[Callable[[], object]] = [
             partial(writer.write, event),
@@ -187,7 +187,7 @@ def test_a_header_of_a_hook_that_no_broker_need_take_is_refused_before_anything_
         return _Header(name, value) if isinstance(fact, WriteStarted) else None
 
     writer = open_writer(url, QUICK, [hook, facts])
-    error = outcome_of(partial(writer.write, workload.car_created()))
+    error = outcome_of(partial(writer.write, workload_s.car_created()))
     assert isinstance(error, InvalidEvent)
     assert error.path == "headers"
     assert tables.events() == []

@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from tests._support.callers import Facts
-from tests._support.clock import Clock
+from tests.support.clock import Clock
+from tests.support.writer.callers import Facts
 
 from dsql_outbox.observability import BacklogAge, BacklogUnread, log_facts
 from dsql_outbox.outbox import Database, SettingsError

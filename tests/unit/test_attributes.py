@@ -2,12 +2,12 @@
 
 import ast
 import re
-from pathlib import Path
 from uuid import UUID
 
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from tests.support.checkout import ROOT
 
 from dsql_outbox.observability import (
     AttemptEnded,
@@ -22,7 +22,6 @@ from dsql_outbox.observability import (
     attributes,
 )
 
-ROOT = Path(__file__).parents[2]
 EVENT = UUID(int=7)
 FAILED_WRITE: list[Fact] = [
     WriteStarted(EVENT, "Loan Created", "LoanCreated", "topic", 1),

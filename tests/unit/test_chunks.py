@@ -7,8 +7,8 @@ from uuid import uuid4
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests._support import workload
-from tests._support.model import pend
+from tests.support.writer import workload_s
+from tests.support.writer.database_model import pend
 
 from dsql_outbox.outbox import (
     MAX_TRANSACTION_BYTES,
@@ -119,7 +119,7 @@ def test_a_large_text_is_counted_as_often_as_it_is_sent() -> None:
 
 def test_an_event_that_no_message_takes_is_refused_with_size_and_limit() -> None:
     """Its copies fit a transaction, but not all their quotes a message."""
-    event = parse_event(workload.many_entities('"' * 1_900))
+    event = parse_event(workload_s.many_entities('"' * 1_900))
     assert event.stored_bytes < MAX_TRANSACTION_BYTES
     with pytest.raises(EventTooLarge, match="event as it is sent of") as raised:
         refuse_unsendable(event, "events.Sold", "/test")
@@ -128,7 +128,7 @@ def test_an_event_that_no_message_takes_is_refused_with_size_and_limit() -> None
 
 @pytest.mark.parametrize("filler", ["x" * 1_900, '"' * 1_000])
 def test_an_event_that_a_message_takes_is_not_refused(filler: str) -> None:
-    refuse_unsendable(parse_event(workload.many_entities(filler)), "events.Sold", "/test")
+    refuse_unsendable(parse_event(workload_s.many_entities(filler)), "events.Sold", "/test")
 
 
 @settings(max_examples=300, deadline=None)

@@ -19,8 +19,8 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from tests._support.jaeger import DATA, Jaeger, serving
-from tests._support.otlp_files import as_otlp_json, save
+from tests.support.telemetry.jaeger_server import DATA, Jaeger, serving
+from tests.support.telemetry.otlp_files import as_otlp_json, save
 
 from dsql_outbox.cli import main
 from dsql_outbox.cli.trace.otlp_file import spans_of_file

@@ -11,12 +11,12 @@ import re
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from io import StringIO
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-from tests._support.hcl import parsed
+from tests.support.checkout import ROOT
+from tests.support.hcl import parsed
 
 from dsql_outbox.observability import (
     BacklogAge,
@@ -30,7 +30,7 @@ from dsql_outbox.observability import (
 )
 from dsql_outbox.observability.json_logs import KEYS
 
-FOLDER = Path(__file__).parents[2] / "examples" / "cloudwatch"
+FOLDER = ROOT / "examples" / "cloudwatch"
 EVENT = UUID(int=7)
 CLAUSE = re.compile(r'\(\$\.(\w+) (=|>=) (?:"([^"]*)"|(\d+))\)')
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {"=": operator.eq, ">=": operator.ge}

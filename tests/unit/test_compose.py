@@ -6,17 +6,16 @@ No test here starts a container.
 import re
 import tomllib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 import yaml
+from tests.support.checkout import ROOT
 
 from dsql_outbox.cli import main
 from dsql_outbox.cli.telemetry import otel_environment
 
-ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 PROMETHEUS = yaml.safe_load((ROOT / "observability/prometheus/prometheus.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]

@@ -10,8 +10,8 @@ import subprocess
 
 import pytest
 import yaml
-from tests._support.dashboards import OBSERVABILITY, Query, alerts, panels, promised
-from tests._support.promql import asked, evaluate, scrape
+from tests.support.telemetry.dashboards import OBSERVABILITY, Query, alerts, panels, promised
+from tests.support.telemetry.promql import asked, evaluate, scrape
 
 PROMISED = promised()
 QUERIES = [*panels(), *alerts()]

@@ -2,11 +2,11 @@
 
 import re
 from datetime import date
-from pathlib import Path
 
 import pytest
+from tests.support.checkout import ROOT
 
-FOLDER = Path(__file__).parents[2] / "docs" / "decisions"
+FOLDER = ROOT / "docs" / "decisions"
 RECORDS = {path.name: path for path in FOLDER.glob("*.md") if path.name != "README.md"}
 INDEX = (FOLDER / "README.md").read_text(encoding="utf-8")
 

@@ -5,13 +5,13 @@ No test here starts systemd or a cluster.
 
 import re
 import shlex
-from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 import yaml
-from tests._support.options import params
+from tests.support.checkout import ROOT
+from tests.support.parsed_options import params
 
 from dsql_outbox.cli import main
 from dsql_outbox.cli.exit_codes import FAILED, OVERDUE, Misused, Unreachable
@@ -23,7 +23,6 @@ from dsql_outbox.cli.publish.http_server import _CONNECTIONS, _SECONDS
 from dsql_outbox.cli.telemetry.sdk_spans import FLUSH_SECONDS
 from dsql_outbox.publisher.sinks.nats.url import parse_nats_url
 
-ROOT = Path(__file__).parents[2]
 UNIT = (ROOT / "examples/systemd/dsql-outbox.service").read_text()
 MANIFEST = yaml.safe_load((ROOT / "examples/kubernetes/publisher.yaml").read_text())
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

@@ -5,13 +5,13 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from hashlib import sha256
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
 import msgspec
 import pytest
+from tests.support.checkout import ROOT
 
 from dsql_outbox.outbox import (
     MAX_NAME,
@@ -22,7 +22,7 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.outbox.event_parser import MAX_ENTITIES
 
-SAMPLES = Path(__file__).parents[1] / "data" / "events"
+SAMPLES = ROOT / "tests" / "data" / "events"
 OLDER = SAMPLES / "loan-created-older-form.json"
 ID = "0b6f3c1e-7a52-4d0e-9c41-5f2f8d3a1101"
 

@@ -1,16 +1,16 @@
 """Whatever comes in: an event or a refusal, nothing else, and nothing of it is changed."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from tests.support.checkout import ROOT
 
 from dsql_outbox.outbox import InvalidEvent, ParsedEvent, parse_event
 
-SAMPLES = [p.read_bytes() for p in sorted((Path(__file__).parents[1] / "data/events").iterdir())]
+SAMPLES = [p.read_bytes() for p in sorted((ROOT / "tests" / "data/events").iterdir())]
 COMPACT = msgspec.json.encode(msgspec.json.decode(SAMPLES[0]))
 
 NAMES = ["eventHeader", "entities", "entityHeader", "eventBody", "updatedAttributes", "uuid"]

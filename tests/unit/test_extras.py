@@ -5,6 +5,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from tests.support.checkout import ROOT
 
 from dsql_outbox.outbox import MissingExtra
 
@@ -80,4 +81,4 @@ def test_a_secret_in_a_url_is_not_told(metadata: Path, url: str) -> None:
 def test_this_clone_is_installed_as_it_stands() -> None:
     recorded = json.loads(distribution("dsql-outbox").read_text("direct_url.json") or "{}")
     assert recorded["dir_info"] == {"editable": True}
-    assert told("nats") == f"pip install --editable '{Path(__file__).parents[2]}[nats]'"
+    assert told("nats") == f"pip install --editable '{ROOT}[nats]'"

@@ -1,7 +1,7 @@
 """Alive and ready: what is answered, and that the two are not the same."""
 
 import pytest
-from tests._support.clock import Clock
+from tests.support.clock import Clock
 
 from dsql_outbox.cli.publish.daemon import Daemon
 from dsql_outbox.cli.publish.health import OK, SILENT, STUCK, Health

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests._support.checkout import ROOT, copy_checkout, files_of
+from tests.support.checkout import ROOT, copy_checkout, files_of
 
 PACKAGE = ROOT / "src" / "dsql_outbox"
 ROOMS = ["observability", "outbox", "publisher", "schema", "writer"]

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests._support.model import FAULTY, SETTINGS, Run, Server
+from tests.support.writer.database_model import FAULTY, SETTINGS, Run, Server
 
 from dsql_outbox.observability import Fact, WriteEnded, WriteStarted
 from dsql_outbox.outbox import Database, DuplicateEvent, Entity, Event, InvalidEvent, Receipt

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, get_args
 from uuid import UUID
 
@@ -10,6 +9,7 @@ import pytest
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from tests.support.checkout import ROOT
 
 from dsql_outbox.observability import (
     AttemptEnded,
@@ -32,7 +32,6 @@ from dsql_outbox.observability import (
     metric_names,
 )
 
-ROOT = Path(__file__).parents[2]
 EVENT = UUID(int=7)
 MS = 1_000_000
 ALL = [value for value in vars(metric_names).values() if isinstance(value, metric_names.Metric)]

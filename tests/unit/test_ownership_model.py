@@ -13,7 +13,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from tests._support.lease_model import (
+from tests.support.publisher.lease_model import (
     DRIFT,
     LONG,
     SETTINGS,

@@ -3,13 +3,13 @@
 import json
 import logging
 import unicodedata
-from pathlib import Path
 
 import psycopg
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.checkout import ROOT
 
 from dsql_outbox.cli import main
 from dsql_outbox.observability import visible, visible_json
@@ -138,6 +138,6 @@ def test_of_an_error_of_the_driver_the_rows_are_left_out() -> None:
 
 def test_text_reaches_the_terminal_in_one_place() -> None:
     """`_lines` makes it visible, `_logs` formats it so, and `schema print` prints our own SQL."""
-    folder = Path(__file__).parents[2] / "src" / "dsql_outbox" / "cli"
+    folder = ROOT / "src" / "dsql_outbox" / "cli"
     found = {path.name for path in folder.rglob("*.py") if "click.echo(" in path.read_text()}
     assert found == {"_lines.py", "_logs.py", "_schema.py"}

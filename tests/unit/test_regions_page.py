@@ -1,15 +1,14 @@
 """The numbers of docs/regions.md are those of the code."""
 
-from pathlib import Path
-
 import pytest
-from tests._support.lease_model import SKEW
+from tests.support.checkout import ROOT
+from tests.support.publisher.lease_model import SKEW
 
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.relay.cursors import _LONGEST, _OVERLAP
 from dsql_outbox.writer import WriterSettings
 
-PAGE = " ".join((Path(__file__).parents[2] / "docs" / "regions.md").read_text().split())
+PAGE = " ".join((ROOT / "docs" / "regions.md").read_text().split())
 P, W = PublisherSettings(), WriterSettings()
 
 

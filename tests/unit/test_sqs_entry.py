@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests._support.messages import new_message
+from tests.support.publisher.sent_messages import new_message
 
 from dsql_outbox.publisher.sinks.sqs.entry import (
     MAX_BYTES,

@@ -6,7 +6,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from psycopg import errors
-from tests._support.model import (
+from tests.support.writer.database_model import (
     FAULTY,
     Server,
     answer,

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests._support.model import (
+from tests.support.writer.database_model import (
     FAULTY,
     SETTINGS,
     Run,

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests._support.hcl import parsed
-from tests._support.options import command_of, params
+from tests.support.checkout import ROOT
+from tests.support.hcl import parsed
+from tests.support.parsed_options import command_of, params
 
 from dsql_outbox.cli.publish.daemon import Address
 from dsql_outbox.cli.telemetry.sdk_spans import FLUSH_SECONDS
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher.sinks.sqs.url import parse_sqs_url
 
-ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "terraform"
 TEXTS = {path.name: path.read_text() for path in sorted(FOLDER.glob("*.tf"))}
 TEXT = "".join(re.sub(r"(^|\s)#.*", "", text) for text in TEXTS.values())

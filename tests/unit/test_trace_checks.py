@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from msgspec.structs import replace
-from tests._support.trace_checks import checks
+from tests.support.telemetry.trace_checks import checks
 
 from dsql_outbox.cli.trace.tree import SpanView
 

@@ -5,7 +5,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.errors import OperationalError
-from tests._support.clients import (
+from tests.support.clients import (
     KINDS,
     SyncClient,
     inserting,

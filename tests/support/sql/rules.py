@@ -9,7 +9,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Final, NamedTuple
 
-from tests._support.sql_tokens import Token, outline, statements
+from .tokens import Token, outline, statements
 
 
 class Rule(NamedTuple):

@@ -9,10 +9,11 @@ from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
-from tests._support.dsql.endpoint import DsqlEndpoint
-from tests._support.dsql.ministack import ENVIRONMENT
 
 from dsql_outbox.testing import EmbeddedPostgres
+
+from .endpoint import DsqlEndpoint
+from .ministack import ENVIRONMENT
 
 CHOSEN: Final = os.environ.get("DSQL_OUTBOX_TEST_SERVER", "")
 """Empty: PostgreSQL itself. ``dsql-16``, ``dsql-18``: an endpoint shaped like DSQL before it."""

@@ -8,15 +8,16 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
 
-from tests._support.dsql.governed import STARTUP, GovernedPostgres
-from tests._support.dsql.ministack import Ministack
-from tests._support.dsql.rules import MAX_BYTES
-from tests._support.inventory import known
+from tests.support.sql.inventory import known
 
 from dsql_outbox.testing import TcpProxy
 from dsql_outbox.testing.proxy import wire_protocol as wire
 from dsql_outbox.testing.proxy.tcp_proxy import Cut, Link, Streams
 from dsql_outbox.testing.proxy.wire_protocol import Splitter, WireMessage
+
+from .cluster_rules import MAX_BYTES
+from .governed import STARTUP, GovernedPostgres
+from .ministack import Ministack
 
 _OURS: Final = b"application_name\0dsql-outbox"
 """The library says so in each session, unless the user names another application."""

@@ -22,17 +22,18 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind
-from tests._support import workload
-from tests._support.commands import Command
-from tests._support.promql import Scrape, scrape
-from tests._support.scrapes import base_url, get, samples
-from tests._support.waiting import wait_until
+from tests.support.commands import Command
+from tests.support.waiting import wait_until
+from tests.support.writer import workload_s
 
 from dsql_outbox.cli.telemetry.metering import metering
 from dsql_outbox.cli.trace.tree import SpanView, view_received
 from dsql_outbox.observability import TraceFacts
 from dsql_outbox.testing import OtlpReceiver, OutboxProxy
 from dsql_outbox.writer import Writer, WriterSettings
+
+from .promql import Scrape, scrape
+from .scrapes import base_url, get, samples
 
 PLAIN = 5
 """Events that meet no conflict."""
@@ -101,12 +102,12 @@ def _write(url: str, *hooks: Any) -> UUID:
         Writer(proxy.database, WriterSettings(), hooks=hooks) as writer,
     ):
         for _ in range(PLAIN):
-            writer.write(workload.car_created())
+            writer.write(workload_s.car_created())
         proxy.conflicts(CONFLICTS)
-        receipt = writer.write(workload.car_created())
+        receipt = writer.write(workload_s.car_created())
         proxy.conflicts(WriterSettings().max_retries + 1)
         with suppress(psycopg.Error):  # one whose retries run out
-            writer.write(workload.car_created())
+            writer.write(workload_s.car_created())
     return receipt.event_id
 
 

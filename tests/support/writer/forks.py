@@ -1,4 +1,4 @@
-"""A process that forks while it has connections: `python -m tests._support.forks KIND URL`.
+"""A process that forks while it has connections: `python -m tests.support.writer.forks KIND URL`.
 
 Prints a JSON object of what the parent and its child were told. Warnings are errors here too.
 """

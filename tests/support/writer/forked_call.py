@@ -6,9 +6,9 @@ import pickle
 import signal
 from collections.abc import Callable
 
-from tests._support.tables import Outcome
-
 from dsql_outbox.outbox import DuplicateEvent, StaleVersion
+
+from .tables import Outcome
 
 _LIMIT = 60
 """Seconds; then the child is killed, and the parent says so."""

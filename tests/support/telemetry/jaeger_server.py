@@ -4,12 +4,13 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-DATA = Path(__file__).parents[1] / "data" / "jaeger"
+from tests.support.checkout import ROOT
+
+DATA = ROOT / "tests" / "data" / "jaeger"
 REQUIRED = {"query.serviceName", "query.startTimeMin", "query.startTimeMax"}
 
 

@@ -4,7 +4,13 @@ from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Final
 
-from tests._support.dsql.rules import (
+from dsql_outbox.testing.proxy import wire_protocol as wire
+from dsql_outbox.testing.proxy.client_session import Batch, ClientSession, Reaction
+from dsql_outbox.testing.proxy.postgres_proxy import PostgresProxy
+from dsql_outbox.testing.proxy.tcp_proxy import Cut, Link, Streams
+from dsql_outbox.testing.proxy.wire_protocol import WireMessage
+
+from .cluster_rules import (
     CONFLICT,
     MAX_BYTES,
     Catalog,
@@ -12,13 +18,7 @@ from tests._support.dsql.rules import (
     Violation,
     kind_of,
 )
-from tests._support.dsql.steps import Answer, Step, steps
-
-from dsql_outbox.testing.proxy import wire_protocol as wire
-from dsql_outbox.testing.proxy.client_session import Batch, ClientSession, Reaction
-from dsql_outbox.testing.proxy.postgres_proxy import PostgresProxy
-from dsql_outbox.testing.proxy.tcp_proxy import Cut, Link, Streams
-from dsql_outbox.testing.proxy.wire_protocol import WireMessage
+from .transaction_steps import Answer, Step, steps
 
 STARTUP: Final = 3 << 16
 """The first message of a session: version 3 of the protocol."""

@@ -8,8 +8,6 @@ from uuid import UUID
 import anyio
 import pytest
 from anyio.from_thread import BlockingPortal
-from tests._support.callers import QUICK, formed
-from tests._support.tables import Tables
 
 from dsql_outbox.observability import Hook
 from dsql_outbox.outbox import Database, Entity, Event, Receipt
@@ -21,6 +19,9 @@ from dsql_outbox.writer import (
     Writer,
     WriterSettings,
 )
+
+from .callers import QUICK, formed
+from .tables import Tables
 
 T = TypeVar("T")
 

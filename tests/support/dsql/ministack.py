@@ -5,9 +5,11 @@ import socket
 from pathlib import Path
 from typing import Final
 
+from tests.support.checkout import ROOT
+
 from dsql_outbox.servers.server_process import EmbeddedServer, ServerProcess, free_port
 
-ENVIRONMENT: Final = Path(__file__).parents[3] / ".venv" / "conformance"
+ENVIRONMENT: Final = ROOT / ".venv" / "conformance"
 """Made by `make conformance`: the dependency group of that name."""
 
 _SCRIPT: Final = Path(__file__).with_name("ministack_proxy.py")

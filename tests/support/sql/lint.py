@@ -1,4 +1,4 @@
-"""Lint every statement of the inventory: ``python -m tests._support.lint_sql [--json]``.
+"""Lint every statement of the inventory: ``python -m tests.support.sql.lint [--json]``.
 
 Asks `dsql-lint`, and our own rules for what it misses. Exits with 1 when a rule is broken without
 an excuse in the inventory, or when an excuse is not needed.
@@ -13,8 +13,9 @@ from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
 import click
-from tests._support.inventory import Entry, inventory, known
-from tests._support.sql_rules import MIXED, RULES, broken
+
+from .inventory import Entry, inventory, known
+from .rules import MIXED, RULES, broken
 
 _LINTER: Final = Path(sys.executable).with_name("dsql-lint")
 _ERRORS_FOUND: Final = 1

@@ -5,7 +5,13 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaError
-from tests._support.brokers import (
+
+from dsql_outbox.outbox import Message
+from dsql_outbox.publisher import Retry, open_sink
+from dsql_outbox.publisher.sinks.json_lines import json_line
+from dsql_outbox.testing import NatsServer, TcpProxy
+
+from .brokers import (
     SUBJECTS,
     Before,
     FileBroker,
@@ -17,14 +23,9 @@ from tests._support.brokers import (
     Stored,
     files_of_at_most,
 )
-from tests._support.kafka import KafkaServer
-from tests._support.kafka_mock import MockKafka
-from tests._support.sqs import SqsServer
-
-from dsql_outbox.outbox import Message
-from dsql_outbox.publisher import Retry, open_sink
-from dsql_outbox.publisher.sinks.json_lines import json_line
-from dsql_outbox.testing import NatsServer, TcpProxy
+from .kafka_broker import KafkaServer
+from .kafka_mock import MockKafka
+from .sqs_server import SqsServer
 
 
 @asynccontextmanager

@@ -5,14 +5,14 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from time import monotonic
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 import pytest
+from tests.support.checkout import ROOT
 
-FOLDER = Path(__file__).parents[2] / "examples" / "lambda"
+FOLDER = ROOT / "examples" / "lambda"
 MODULES = ("handler", "answers", "spans", "at_return")
 EVENTS = "/api/v1/events"
 BULK = "/api/v1/events/bulk"

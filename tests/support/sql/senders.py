@@ -3,10 +3,9 @@
 import ast
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).parents[2]
+from tests.support.checkout import ROOT
 
 _DOORS: Final = {
     "writer/": "writer",

@@ -7,9 +7,6 @@ from string import Formatter
 from typing import Final, Literal, LiteralString, NamedTuple, cast
 
 from psycopg import sql
-from tests._support.senders import doors
-from tests._support.sql_rules import kind_of
-from tests._support.sql_tokens import canonical, tokens
 
 from dsql_outbox.outbox import numbered
 from dsql_outbox.schema import statement
@@ -18,6 +15,10 @@ from dsql_outbox.schema.migrator.migration import Migration, migrations
 from dsql_outbox.schema.migrator.migration_text import Backfill, Column, Relation
 from dsql_outbox.schema.named_statements import compose, names, read_sql
 from dsql_outbox.schema.roles.rights import Duty, grants
+
+from .rules import kind_of
+from .senders import doors
+from .tokens import canonical, tokens
 
 Kind = Literal["DDL", "DML", "query", "transaction", "grant"]
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import psycopg
 from psycopg.rows import dict_row
-from tests._support.waiting import wait_until
+from tests.support.waiting import wait_until
 
 from dsql_outbox.outbox import DuplicateEvent, OutcomeUnknown, Receipt
 

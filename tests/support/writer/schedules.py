@@ -14,10 +14,7 @@ from random import Random
 from typing import Any, Final
 from uuid import UUID
 
-from tests._support.poison import refuse_poison
-from tests._support.schedule_calls import CALLS, Call, random_calls, run_call
-from tests._support.tables import Outcome, Tables
-from tests._support.waiting import wait_until
+from tests.support.waiting import wait_until
 
 from dsql_outbox.outbox import (
     Database,
@@ -28,6 +25,10 @@ from dsql_outbox.outbox import (
     StaleVersion,
 )
 from dsql_outbox.testing import Held, PostgresProxy
+
+from .poison_events import refuse_poison
+from .schedule_calls import CALLS, Call, random_calls, run_call
+from .tables import Outcome, Tables
 
 LOOK_UP: Final = "WHERE id = "
 COMMIT: Final = "COMMIT"

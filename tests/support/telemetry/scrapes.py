@@ -6,7 +6,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
-from tests._support.commands import Command
+from tests.support.commands import Command
 
 _TIMEOUT = 10.0  # seconds
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from tests._support.dsql.rules import CONFLICT, Violation
-
 from dsql_outbox.testing.proxy import wire_protocol as wire
 from dsql_outbox.testing.proxy.client_session import Batch
 from dsql_outbox.testing.proxy.wire_protocol import WireMessage
+
+from .cluster_rules import CONFLICT, Violation
 
 SYNC: Final = WireMessage(wire.SYNC, b"")
 _ENDS: Final = {wire.SYNC, wire.FLUSH}

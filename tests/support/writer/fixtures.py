@@ -6,12 +6,13 @@ from uuid import uuid4
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from tests._support.callers import Caller, Facts, OpenWriter, make_caller
-from tests._support.tables import Tables
 
 from dsql_outbox.outbox import DEFAULT_SCHEMA
 from dsql_outbox.schema import ddl
 from dsql_outbox.testing import EmbeddedPostgres, PostgresProxy
+
+from .callers import Caller, Facts, OpenWriter, make_caller
+from .tables import Tables
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from tests._support.dsql.server import ON_DSQL, postgres_server, refuse_unknown
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
+
+from .server import ON_DSQL, postgres_server, refuse_unknown
 
 
 def serve() -> None:

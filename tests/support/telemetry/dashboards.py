@@ -3,12 +3,11 @@
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import yaml
+from tests.support.checkout import ROOT
 
-ROOT = Path(__file__).parents[2]
 OBSERVABILITY = ROOT / "observability"
 ROW = re.compile(
     r"^\| `([\w.]+)` \| (\w+) \| (\w+) \| (?:`([\w.]+)`: ([\w, ]+))? ?\|$", re.MULTILINE

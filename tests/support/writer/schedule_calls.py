@@ -9,14 +9,15 @@ from typing import Final, Literal
 from uuid import UUID
 
 import anyio
-from tests._support.callers import outcome_of
-from tests._support.forked_call import in_child
-from tests._support.poison import poison
-from tests._support.tables import Outcome
-from tests._support.waiting import wait_until
+from tests.support.waiting import wait_until
 
 from dsql_outbox.outbox import Database, Entity, Event, EventHeader, OutcomeUnknown, Receipt
 from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer, WriterSettings
+
+from .callers import outcome_of
+from .forked_call import in_child
+from .poison_events import poison
+from .tables import Outcome
 
 FAULTY: Final = "faulty"
 POISONS: Final = ["XX000", "57P01", "P0001", "42501", "53300", "40001"]

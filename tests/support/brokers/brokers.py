@@ -16,8 +16,6 @@ from uuid import UUID
 
 import nats
 from anyio import to_thread
-from tests._support.kafka import read_all
-from tests._support.sqs import receive_all
 
 from dsql_outbox.outbox import TRACE_HEADERS, Message
 from dsql_outbox.publisher import open_sink
@@ -27,6 +25,9 @@ from dsql_outbox.publisher.sinks import (
     attributes,
 )
 from dsql_outbox.testing import MemorySink, NatsServer
+
+from .kafka_broker import read_all
+from .sqs_server import receive_all
 
 SUBJECTS = "events.>"
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests._support.tables import Tables
+from .tables import Tables
 
 POISON: Final = "poison"
 
