@@ -54,7 +54,7 @@ repeat: $(VENV)/.dev ## run the tests N times beside LOAD busy loops; stop at th
 	printf '\nno run failed; seconds of each:%s\n' "$$took"
 
 faults-writer: $(VENV)/.dev ## run N random fault schedules against the writer, from SEED
-	$(BIN)/python -m benchmarks.faults_writer $(or $(N),1000) $(or $(SEED),1)
+	$(BIN)/python -m benchmarks.writer.faults_writer $(or $(N),1000) $(or $(SEED),1)
 
 test-plain: $(VENV)/.dev ## run the tests of the writer on the plain form of its writes
 	DSQL_OUTBOX_TEST_FORM=plain $(PYTEST) tests/faults \
@@ -89,10 +89,10 @@ fmt: $(VENV)/.dev ## format the code and apply safe fixes
 	$(BIN)/ruff check --fix .
 
 load-million: $(VENV)/.dev ## load a million events (N=..) and watch rate and memory
-	$(BIN)/python benchmarks/load_million.py --events $(or $(N),1000000)
+	$(BIN)/python -m benchmarks.writer.load_million --events $(or $(N),1000000)
 
 bench-writer: $(VENV)/.dev ## the writer beside the bare driver and pgbench; fails when a target is missed
-	$(BIN)/python benchmarks/bench_writer.py
+	$(BIN)/python -m benchmarks.writer.bench_writer
 
 trace-check: $(VENV)/.dev ## show one event's trace as received, and each dashboard query with its value
 	@$(BIN)/python -m benchmarks.trace_check
@@ -101,13 +101,13 @@ zip: $(VENV)/.dev ## make the Lambda example's build/lambda-x86_64.zip and -arm6
 	$(BIN)/python examples/lambda/package.py
 
 bench-relay: $(VENV)/.dev ## the relay beside bare loops and nats-py; fails when a target is missed (ONLY=drain,..)
-	$(BIN)/python benchmarks/bench_relay.py $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m benchmarks.relay.bench_relay $(if $(ONLY),--only $(ONLY))
 
 nemesis: $(VENV)/.dev ## kill and stop PUBLISHERS while they relay EVENTS, with SEED; then check all
-	$(BIN)/python benchmarks/nemesis.py $(NEMESIS)
+	$(BIN)/python -m benchmarks.nemesis $(NEMESIS)
 
 nemesis-rolling: $(VENV)/.dev ## restart PUBLISHERS one by one: the longest pause of any subject
-	$(BIN)/python benchmarks/nemesis.py --rolling $(NEMESIS)
+	$(BIN)/python -m benchmarks.nemesis --rolling $(NEMESIS)
 
 dist: $(VENV)/.dev ## build sdist and wheel, and run the demo of each in an empty environment
 	rm -rf dist

@@ -2,9 +2,9 @@
 
 import anyio
 import pytest
-from _nemesis_fleet import until
-from _nemesis_load import digest
-from _nemesis_world import Ear, delivered, make_stream
+from benchmarks.nemesis.fleet import until
+from benchmarks.nemesis.load import digest
+from benchmarks.nemesis.world import Ear, delivered, make_stream
 from tests.support.publisher.sent_messages import deliver, new_message
 
 from dsql_outbox.publisher import open_sink

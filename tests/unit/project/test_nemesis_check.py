@@ -7,7 +7,7 @@ from random import Random
 from uuid import UUID
 
 import pytest
-from _nemesis_check import (
+from benchmarks.nemesis.check import (
     USUAL_WINDOW,
     Committed,
     Delivery,
@@ -16,7 +16,7 @@ from _nemesis_check import (
     pauses,
     takeovers,
 )
-from _nemesis_load import digest, events
+from benchmarks.nemesis.load import digest, events
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -20,11 +20,11 @@ from random import Random
 from tempfile import mkdtemp
 from time import monotonic
 
-from _nemesis_fleet import CannotRun, Fleet, until
-from _nemesis_harm import Harm, Nemesis
-from _nemesis_load import Load
-from _nemesis_report import Progress, Result, report, result_of
-from _nemesis_world import Ear, World, delivered, drained, stored, world
+from benchmarks.nemesis.fleet import CannotRun, Fleet, until
+from benchmarks.nemesis.harm import Harm, Nemesis
+from benchmarks.nemesis.load import Load
+from benchmarks.nemesis.report import Progress, Result, report, result_of
+from benchmarks.nemesis.world import Ear, World, delivered, drained, stored, world
 
 from dsql_outbox.outbox import Database
 

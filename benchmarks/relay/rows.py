@@ -7,7 +7,7 @@ from time import monotonic, sleep
 from uuid import uuid4
 
 import psycopg
-from _measure import event
+from benchmarks.measure import event
 
 from dsql_outbox.observability import Fact, RoundEnded
 from dsql_outbox.outbox import Database, Message, parse_event

@@ -19,7 +19,7 @@ from uuid import uuid4
 import _pgbench
 import anyio
 import psycopg
-from _measure import Target, embedded, event, machine, spread
+from benchmarks.measure import Target, embedded, event, machine, spread
 
 from dsql_outbox.outbox import Database, parse_event
 from dsql_outbox.schema import statement

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
-from _measure import event
+from benchmarks.measure import event
 
 from dsql_outbox.outbox import parse_event
 from dsql_outbox.schema import statement

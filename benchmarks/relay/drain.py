@@ -9,13 +9,14 @@ from time import perf_counter
 from uuid import UUID
 
 import psycopg
-from _measure import Target, spread
-from _relay_rows import BATCH, SHARDS, NullSink, Rounds, Rows, changes, fill, new_database
+from benchmarks.measure import Target, spread
 
 from dsql_outbox.outbox import Database, array_literal
 from dsql_outbox.publisher import Publisher, PublisherSettings
 from dsql_outbox.schema import statement
 from dsql_outbox.testing import EmbeddedPostgres, PostgresProxy
+
+from .rows import BATCH, SHARDS, NullSink, Rounds, Rows, changes, fill, new_database
 
 SETTINGS = PublisherSettings(batch_rows=BATCH)
 _OUTBOX = re.compile(r'^(?!.*outbox_failures).*"outbox"\.outbox\b', re.DOTALL)

@@ -10,14 +10,15 @@ from uuid import UUID
 
 import nats
 import psycopg
-from _nemesis_check import Committed, Delivery
-from _nemesis_load import digest
 from nats.js.api import AckPolicy, ConsumerConfig, StorageType, StreamConfig
 
 from dsql_outbox.outbox import Database, subject_key
 from dsql_outbox.publisher.sinks import decode_value
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
+
+from .check import Committed, Delivery
+from .load import digest
 
 _STREAM = "EVENTS"
 _SHORTEST_WINDOW = 0.1

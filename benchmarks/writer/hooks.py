@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from time import perf_counter
 from uuid import uuid4
 
-from _measure import Target
+from benchmarks.measure import Target
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider

@@ -12,13 +12,14 @@ import logging
 import signal
 import sys
 
-from _measure import Target, machine
-from _relay_backlog import backlog, memory
-from _relay_doorbell import doorbell, held
-from _relay_drain import drain, profile, writes
-from _relay_nats import arriving, rate
+from benchmarks.measure import Target, machine
 
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
+
+from .backlog import backlog, memory
+from .doorbell import doorbell, held
+from .drain import drain, profile, writes
+from .nats import arriving, rate
 
 PARTS = ("drain", "writes", "backlog", "nats", "arriving", "doorbell", "held", "memory")
 

@@ -10,14 +10,15 @@ from contextlib import contextmanager
 from time import perf_counter, sleep
 
 import psycopg
-from _measure import Target
-from _relay_drain import SETTINGS
-from _relay_rows import BATCH, NullSink, Rows, fill, new_database
-from load_million import GROWTH, LIMIT, Memory
+from benchmarks.measure import Target
+from benchmarks.writer.load_million import GROWTH, LIMIT, Memory
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Publisher
 from dsql_outbox.testing import EmbeddedPostgres
+
+from .drain import SETTINGS
+from .rows import BATCH, NullSink, Rows, fill, new_database
 
 _WARM = 7
 """Rounds before the first that counts: the driver prepares a statement at its sixth."""

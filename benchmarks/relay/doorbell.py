@@ -6,15 +6,16 @@ from time import perf_counter
 from uuid import UUID
 
 import psycopg
-from _measure import Target, event
-from _relay_drain import SETTINGS
-from _relay_nats import PATIENCE, STREAM, part
-from _relay_rows import Rows, fill, new_database
+from benchmarks.measure import Target, event
 
 from dsql_outbox.outbox import Database, Message
 from dsql_outbox.publisher import Delivered, Outcome, Publisher, Sink, open_sink
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 from dsql_outbox.writer import AsyncWriter
+
+from .drain import SETTINGS
+from .nats import PATIENCE, STREAM, part
+from .rows import Rows, fill, new_database
 
 _BLOCK = """
 INSERT INTO outbox.outbox_failures (event_id, position, shard, attempts, last_error, retry_at)

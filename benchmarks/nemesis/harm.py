@@ -6,10 +6,10 @@ from random import Random
 from time import time
 from typing import Any, NamedTuple
 
-from _nemesis_check import Pause
-from _nemesis_fleet import Fleet, Member, until
-
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
+
+from .check import Pause
+from .fleet import Fleet, Member, until
 
 _KINDS = ("killed", "stopped", "restarted")
 _AWAY = 4.0  # seconds, at most, until a killed publisher is started anew

@@ -13,7 +13,7 @@ from time import monotonic
 
 import _pgbench
 import psycopg
-from _measure import Target, embedded, event, machine, spread
+from benchmarks.measure import Target, embedded, event, machine, spread
 
 from dsql_outbox.outbox import Database, Receipt
 from dsql_outbox.writer import AsyncWriter, WriterSettings

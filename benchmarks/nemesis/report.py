@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from _nemesis_check import Delivery, Pause, Verdict, judge, pauses, takeovers
-from _nemesis_fleet import Fleet
-from _nemesis_harm import Nemesis, times
-from _nemesis_load import Load
-from _nemesis_world import Stored
 from rich.console import Console
+
+from .check import Delivery, Pause, Verdict, judge, pauses, takeovers
+from .fleet import Fleet
+from .harm import Nemesis, times
+from .load import Load
+from .world import Stored
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,14 +14,15 @@ from uuid import uuid4
 
 import nats
 import psycopg
-from _measure import Target, event, spread
-from _nemesis_world import messages
-from _relay_drain import SETTINGS
-from _relay_rows import Rows, arrive, fill, new_database
+from benchmarks.measure import Target, event, spread
+from benchmarks.nemesis.world import messages
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Publisher, open_sink
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
+
+from .drain import SETTINGS
+from .rows import Rows, arrive, fill, new_database
 
 _WINDOW = 256
 _HEADERS = {

@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import Self
 
 import psycopg
-from _measure import embedded, event
+from benchmarks.measure import embedded, event
 
 PER_SUBJECT = 10
 LIMIT = 120.0  # MiB
