@@ -57,8 +57,7 @@ faults-writer: $(VENV)/.dev ## run N random fault schedules against the writer, 
 	$(BIN)/python -m benchmarks.writer.faults_writer $(or $(N),1000) $(or $(SEED),1)
 
 test-plain: $(VENV)/.dev ## run the tests of the writer on the plain form of its writes
-	DSQL_OUTBOX_TEST_FORM=plain $(PYTEST) tests/faults \
-		tests/integration/test_writer*.py tests/integration/test_transact.py tests/integration/test_append_to.py
+	DSQL_OUTBOX_TEST_FORM=plain $(PYTEST) tests/faults/writer tests/integration/writer
 
 test-pooler: $(VENV)/.dev ## run the tests behind a transaction pooler (Debian's package pgbouncer)
 	@PATH="$$PATH:/usr/sbin" command -v pgbouncer > /dev/null || { echo "test-pooler needs pgbouncer: apt-get install pgbouncer" >&2; exit 1; }

@@ -1,6 +1,6 @@
 """The vocabulary that writer and publisher share, and the way to the database."""
 
-from . import libpq as _libpq  # before the modules that import the driver
+from . import libpq as libpq  # before the modules that import the driver
 
 # isort: split
 from .array_literals import array_literal, plain_array

@@ -1,6 +1,6 @@
 """Group commit against a transaction an event, and against pgbench with the same statement.
 
-`python benchmarks/coalescing.py [--rounds N] [--seconds S]`; rounds are interleaved.
+`python -m benchmarks.writer.coalescing [--rounds N] [--seconds S]`; rounds are interleaved.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""`python benchmarks/hooks.py`: what it costs a write to be watched, without a database."""
+"""`python -m benchmarks.writer.hooks`: what it costs a write to be watched, without a database."""
 
 import sys
 from collections.abc import Sequence

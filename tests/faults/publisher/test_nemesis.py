@@ -11,12 +11,11 @@ from tests.support.checkout import ROOT
 from tests.support.waiting import wait_until
 
 PROC = Path("/proc")
-NEMESIS = ROOT / "benchmarks" / "nemesis.py"
 SMALL = ["--publishers", "1", "--lease", "0.5", "--seed", "1"]
 
 
 def nemesis(*words: str) -> list[str]:
-    return [sys.executable, str(NEMESIS), *SMALL, *words]
+    return [sys.executable, "-m", "benchmarks.nemesis", *SMALL, *words]
 
 
 def descendants(pid: int) -> set[int]:
@@ -49,7 +48,7 @@ def is_publisher(pid: int) -> bool:
 def test_every_event_arrives_once_or_more_and_in_order_whatever_is_killed(way: list[str]) -> None:
     words = ["--events", "1000", "--rate", "400", "--every", "1", "--down", "2", "--json"]
     done = subprocess.run(
-        nemesis(*words, *way), capture_output=True, text=True, check=False, timeout=100
+        nemesis(*words, *way), cwd=ROOT, capture_output=True, text=True, check=False, timeout=100
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
@@ -62,7 +61,7 @@ def test_every_event_arrives_once_or_more_and_in_order_whatever_is_killed(way: l
 
 def test_publishers_that_do_not_start_are_told_of_at_once() -> None:
     words = nemesis("--publish-options=--nonsense")
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
     assert "a publisher ended with code 2" in done.stderr
     assert "No such option '--nonsense'" in done.stderr
@@ -72,7 +71,7 @@ def test_publishers_that_do_not_start_are_told_of_at_once() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_no_process_outlives_a_nemesis_that_is_interrupted(number: signal.Signals) -> None:
     with subprocess.Popen(
-        nemesis("--publishers", "2"), stderr=subprocess.PIPE, text=True
+        nemesis("--publishers", "2"), cwd=ROOT, stderr=subprocess.PIPE, text=True
     ) as running:
         assert running.stderr is not None
         assert "events written" in running.stderr.readline()

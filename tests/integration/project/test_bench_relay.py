@@ -6,13 +6,18 @@ import sys
 
 from tests.support.checkout import ROOT
 
-BENCHMARK = ROOT / "benchmarks" / "bench_relay.py"
+BENCHMARK = ["-m", "benchmarks.relay.bench_relay"]
 TINY = ["--rounds", "1", "--rows", "1000", "--seconds", "0.3"]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, BENCHMARK, *words], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, *BENCHMARK, *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
 
 

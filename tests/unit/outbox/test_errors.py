@@ -30,7 +30,7 @@ def test_every_error_has_one_base_and_says_what_it_means() -> None:
     found = [
         c
         for _, c in inspect.getmembers(module, inspect.isclass)
-        if c.__module__.endswith("_errors")
+        if c.__module__.endswith(".errors")
     ]
     assert len(found) == 11
     assert all(issubclass(c, OutboxError) and c.__doc__ for c in found)

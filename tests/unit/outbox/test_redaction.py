@@ -137,7 +137,7 @@ def test_of_an_error_of_the_driver_the_rows_are_left_out() -> None:
 
 
 def test_text_reaches_the_terminal_in_one_place() -> None:
-    """`_lines` makes it visible, `_logs` formats it so, and `schema print` prints our own SQL."""
+    """`output` makes it visible, `logs` formats it so, and `schema print` prints our own SQL."""
     folder = ROOT / "src" / "dsql_outbox" / "cli"
-    found = {path.name for path in folder.rglob("*.py") if "click.echo(" in path.read_text()}
-    assert found == {"_lines.py", "_logs.py", "_schema.py"}
+    found = {path for path in folder.rglob("*.py") if "click.echo(" in path.read_text()}
+    assert found == {folder / "output.py", folder / "logs.py", folder / "schema" / "command.py"}
