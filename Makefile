@@ -77,6 +77,7 @@ check: $(VENV)/.dev ## lint, types, layers, SQL, lock file
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	MYPYPATH=src:. $(BIN)/mypy --explicit-package-bases --follow-imports=silent benchmarks
 	for folder in lambda adopting; do $(BIN)/mypy examples/$$folder/*.py || exit; done
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports

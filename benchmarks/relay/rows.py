@@ -84,7 +84,7 @@ def _sample() -> tuple[str, str, str]:
     parsed = parse_event(event("CAR-1", 1))
     made = prepare(parsed, uuid4().hex, "events.CarMoved", "/dsql-outbox", {})
     found = one_parameters(made, SHARDS)
-    return str(parsed.id), f'{found["headers"]}{found["key"]}@1"}}', found["data"]
+    return str(parsed.id), f'{found["headers"]}{found["key"]}@1"}}', str(found["data"])
 
 
 class NullSink:

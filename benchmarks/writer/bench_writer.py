@@ -14,12 +14,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
 from time import perf_counter, process_time
+from typing import Any
 from uuid import uuid4
 
-import _pgbench
 import anyio
 import psycopg
 from benchmarks.measure import Target, embedded, event, machine, spread
+from benchmarks.writer import pgbench
 
 from dsql_outbox.outbox import Database, parse_event
 from dsql_outbox.schema import statement
@@ -59,7 +60,9 @@ class Writes:
         self._bare.close()
         self._writer.close()
 
-    def _measure(self, name: str, run: Callable[[Sequence[object]], None], work: list) -> None:
+    def _measure(
+        self, name: str, run: Callable[[Sequence[Any]], None], work: Sequence[Any]
+    ) -> None:
         with self._measured(name, len(work)):
             run(work)
 
@@ -72,11 +75,11 @@ class Writes:
 
     def _pgbench(self, name: str, clients: int, seconds: int) -> None:
         path, options = self.pgbench
-        rate = _pgbench.rate(self.url, path, options, clients, seconds)
+        rate = pgbench.rate(self.url, path, options, clients, seconds)
         self.results[f"{name}: events/s"].append(rate)
 
     def _events(self) -> list[bytes]:
-        subjects = (self._random.randint(1, _pgbench.SUBJECTS) for _ in range(self.number))
+        subjects = (self._random.randint(1, pgbench.SUBJECTS) for _ in range(self.number))
         return [event(f"CAR-0-{subject}", n) for n, subject in enumerate(subjects)]
 
     def _made_beforehand(self) -> list[Parameters]:
@@ -148,7 +151,7 @@ def main() -> int:
     words = parser.parse_args()
     with ExitStack() as stack:
         url = stack.enter_context(embedded())
-        writes = Writes(url, stack.enter_context(_pgbench.script()), words.events)
+        writes = Writes(url, stack.enter_context(pgbench.script()), words.events)
         stack.callback(writes.close)
         writes.round(1)  # statements prepared, tables no longer empty
         writes.results.clear()

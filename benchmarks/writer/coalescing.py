@@ -11,9 +11,9 @@ from collections.abc import Callable
 from random import Random
 from time import monotonic
 
-import _pgbench
 import psycopg
 from benchmarks.measure import Target, embedded, event, machine, spread
+from benchmarks.writer import pgbench
 
 from dsql_outbox.outbox import Database, Receipt
 from dsql_outbox.writer import AsyncWriter, WriterSettings
@@ -75,9 +75,9 @@ def main() -> int:
     hot_off = Run(OFF, ONE_ENTITY, lambda _: "HOT-OFF")
     hot_on = Run(LANES, ONE_ENTITY, lambda _: "HOT-ON")
     bar: list[float] = []
-    with embedded() as url, _pgbench.script() as (path, defines):
+    with embedded() as url, pgbench.script() as (path, defines):
         for _ in range(given.rounds):
-            bar.append(_pgbench.rate(url, path, defines, CLIENTS, given.seconds))
+            bar.append(pgbench.rate(url, path, defines, CLIENTS, given.seconds))
             for run in (many, hot_off, hot_on):
                 run(url, given.seconds)
     ratios = [mine / theirs for mine, theirs in zip(many.rates, bar, strict=True)]

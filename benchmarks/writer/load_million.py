@@ -97,11 +97,13 @@ def stored(url: str) -> dict[str, int]:
 
 
 def _count(connection: psycopg.Connection, table: str) -> int:
-    ((rows,),) = connection.execute(f"SELECT count(*) FROM outbox.{table}".encode())
-    return rows
+    rows = connection.execute(f"SELECT count(*) FROM outbox.{table}".encode()).fetchall()
+    return int(rows[0][0])
 
 
-def problems(number: int, memory: Memory, code: int, receipts: int, rows: dict[str, int]) -> list:
+def problems(
+    number: int, memory: Memory, code: int, receipts: int, rows: dict[str, int]
+) -> list[str]:
     """What is not as it should be."""
     expected = dict.fromkeys(rows, number) | {"entities": -(-number // PER_SUBJECT)}
     wrong = {t: n for t, n in rows.items() if n != expected[t]}

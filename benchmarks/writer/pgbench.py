@@ -13,7 +13,7 @@ from benchmarks.measure import event
 
 from dsql_outbox.outbox import parse_event
 from dsql_outbox.schema import statement
-from dsql_outbox.servers.postgres_account import programs, server_options
+from dsql_outbox.servers.postgres_account import server_options, wheel_programs
 from dsql_outbox.writer.statement.parameters import one_parameters, prepare
 
 SUBJECTS = 20_000
@@ -43,7 +43,7 @@ def rate(url: str, path: Path, options: list[str], clients: int, seconds: int) -
     """Transactions a second."""
     done = subprocess.run(
         [
-            str(programs() / "pgbench"), "-n", "-M", "prepared", f"-c{clients}", f"-T{seconds}",
+            str(wheel_programs() / "pgbench"), "-n", "-M", "prepared", f"-c{clients}", f"-T{seconds}",
             f"-f{path}", *options, url,
         ],
         capture_output=True, text=True, check=False, **server_options(),

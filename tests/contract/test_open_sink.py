@@ -68,9 +68,9 @@ def test_an_unknown_scheme_is_refused_and_all_known_ones_are_named() -> None:
 @pytest.mark.parametrize(
     ("extra", "package", "modules", "url"),
     [
-        ("nats", "nats", ("_jetstream", "_nats_connection"), "nats://127.0.0.1:4222"),
-        ("sqs", "boto3", ("_sqs_sink", "_sqs_client"), "sqs://events"),
-        ("kafka", "confluent_kafka", ("_kafka_sink", "_kafka_client"), "kafka://127.0.0.1:9092"),
+        ("nats", "nats", ("nats.sink", "nats.client"), "nats://127.0.0.1:4222"),
+        ("sqs", "boto3", ("sqs.sink", "sqs.client"), "sqs://events"),
+        ("kafka", "confluent_kafka", ("kafka.sink", "kafka.client"), "kafka://127.0.0.1:9092"),
     ],
 )
 async def test_without_the_extra_the_error_says_what_to_install(

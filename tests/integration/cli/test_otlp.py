@@ -209,8 +209,8 @@ def test_a_collector_that_refuses_every_batch_costs_one_warning_line() -> None:
 
 def test_a_collector_that_never_answers_does_not_hold_the_command_up() -> None:
     script = WRITE.replace("with tracing", """
-from dsql_outbox.cli import _sdk
-_sdk.FLUSH_SECONDS = 1.0
+from dsql_outbox.cli.telemetry import sdk_spans
+sdk_spans.FLUSH_SECONDS = 1.0
 with tracing""", 1)  # fmt: skip
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = monotonic()

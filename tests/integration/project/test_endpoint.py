@@ -12,7 +12,7 @@ from tests.support.dsql.server import CHOSEN, ON_DSQL
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import check
 
-COMMAND = [sys.executable, "-m", "tests._support.dsql"]
+COMMAND = [sys.executable, "-m", "tests.support.dsql"]
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ INDEX = {"by_name": NEXT["by_name"]}
 APPLY = """
 import sys
 from pathlib import Path
-from dsql_outbox.schema import _statements
-_statements.FOLDER = Path(sys.argv[1])
+from dsql_outbox.schema import named_statements
+named_statements.FOLDER = Path(sys.argv[1])
 from dsql_outbox.cli import main
 main(["schema", "apply", "--database", sys.argv[2]])
 """

@@ -25,9 +25,9 @@ ROWS = 250
 APPLY = """
 import sys
 from pathlib import Path
-from dsql_outbox.schema import _statements
-_statements.FOLDER = Path(sys.argv[1])
-from dsql_outbox.schema import backfill
+from dsql_outbox.schema import named_statements
+named_statements.FOLDER = Path(sys.argv[1])
+from dsql_outbox.schema.migrator import backfill
 backfill.PAGE_ROWS = 100
 from dsql_outbox.cli import main
 main(["schema", "apply", "--after-deploy", "--database", sys.argv[2]])
