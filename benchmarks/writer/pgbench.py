@@ -43,8 +43,8 @@ def rate(url: str, path: Path, options: list[str], clients: int, seconds: int) -
     """Transactions a second."""
     done = subprocess.run(
         [
-            str(wheel_programs() / "pgbench"), "-n", "-M", "prepared", f"-c{clients}", f"-T{seconds}",
-            f"-f{path}", *options, url,
+            str(wheel_programs() / "pgbench"), "-n", "-M", "prepared", f"-c{clients}",
+            f"-T{seconds}", f"-f{path}", *options, url,
         ],
         capture_output=True, text=True, check=False, **server_options(),
     )  # fmt: skip
