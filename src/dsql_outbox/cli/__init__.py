@@ -1,4 +1,12 @@
-"""The command line."""
+"""The command `dsql-outbox`: one folder or module per subcommand, and what they share.
+
+`main` is the table of subcommands. `database_options` opens the database of a
+command. `exit_codes` turns errors into one line and an exit code. `options`,
+`filters` and `output` hold shared options and printing. `logs`, `signals` and
+`telemetry/` set up what a program needs and a library leaves to its caller.
+
+Importing this package raises `MissingExtra` without click and rich.
+"""
 
 from importlib.util import find_spec
 

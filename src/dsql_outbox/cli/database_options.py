@@ -1,4 +1,4 @@
-"""Which database a command works on: its options, and the way there."""
+"""The options that name a database, and how a command opens it."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -44,10 +44,13 @@ def database_options(command: _Command) -> _Command:
 def open_database(
     url: str | None, schema: str, isolation: Isolation | None = None
 ) -> Generator[Database]:
-    """The database of a URL; an embedded one runs until the end of the block, tables and all.
+    """Open the database at `url`, for the length of the block.
 
-    Raises `click.UsageError` without a URL, `SettingsError` for one that cannot
-    work, `MissingExtra` when no embedded server is installed.
+    For ``embedded:``, start a PostgreSQL server, create the tables, and stop the
+    server at the end of the block.
+
+    Raises `click.UsageError` without a URL, `SettingsError` for an invalid one,
+    and `MissingExtra` when no embedded server is installed.
     """
     with open_bare_database(url, schema, isolation) as database:
         if _is_embedded(url):
@@ -59,7 +62,10 @@ def open_database(
 def open_bare_database(
     url: str | None, schema: str, isolation: Isolation | None = None
 ) -> Generator[Database]:
-    """The same as `open_database`, with no tables made: for the commands that look after them."""
+    """Open the database as `open_database` does, but never create tables.
+
+    `schema` and `doctor` need it: they report what is missing.
+    """
     if not url:
         raise click.UsageError("no database: give --database URL or set DSQL_OUTBOX_DATABASE")
     with _served(url) as address:

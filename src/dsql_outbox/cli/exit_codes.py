@@ -1,8 +1,7 @@
 """How a command ends when something fails: one line on stderr and an exit code.
 
-The codes are those of sysexits.h where it has one: what a supervisor should do
-about 69 and 75 (try again) is not what it should do about 2 and 78 (tell a
-person).
+The codes follow sysexits.h where it defines one. They tell a supervisor what to
+do: after 69 and 75 it should try again, after 2 and 78 it should alert a person.
 """
 
 from collections.abc import Generator
@@ -15,16 +14,16 @@ import psycopg
 from dsql_outbox.outbox import MissingExtra, OutboxError, SettingsError, told
 
 FAILED: Final = 1
-"""Exit code of a command that did not do what it should, or found what should not be."""
+"""Exit code of a command that did not finish its work, or of a check that failed."""
 
 OVERDUE: Final = 75
-"""Exit code of a daemon that was told to end and was not done in time: EX_TEMPFAIL."""
+"""Exit code of a daemon that did not finish within its time limit: EX_TEMPFAIL."""
 
 _GONE: Final = ("08", "53", "57P")  # SQLSTATEs: connection lost, server full, server shut down
 
 
 class Misused(click.ClickException):
-    """The caller must mend something: exit code 2, as click's own usage errors."""
+    """The caller must correct something: exit code 2, as for click's usage errors."""
 
     exit_code = 2
 
@@ -37,11 +36,11 @@ class Unreachable(click.ClickException):
 
 @contextmanager
 def short_errors() -> Generator[None]:
-    """Turn the library's and the driver's errors into click's; also a decorator of commands.
+    """Turn errors of the library and the driver into click's; also a decorator of commands.
 
-    The exit code is 2 for what the caller must mend (a setting, a missing
-    extra), 69 for a database that cannot be reached, and 1 for all else. Other
-    exceptions keep their traceback.
+    The exit code is 2 for `SettingsError` and `MissingExtra`, 69 for a database
+    that cannot be reached, and 1 for every other `OutboxError` or driver error.
+    Other exceptions pass through and show a traceback, because they are bugs.
     """
     try:
         yield

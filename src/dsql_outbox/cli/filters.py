@@ -1,4 +1,4 @@
-"""Saying which rows a command is about: ids, subjects, times; and what is asked before harm."""
+"""Options that select rows (ids, subjects, times), and the confirmation prompt."""
 
 import sys
 from collections.abc import Callable
@@ -13,12 +13,15 @@ _Command = TypeVar("_Command", bound=Callable[..., object])
 
 
 def instant_option(flag: str, help: str) -> Callable[[_Command], _Command]:  # noqa: A002 - click's own name
-    """An option that takes a time in ISO 8601, in UTC if it names no zone."""
+    """An option that takes a time in ISO 8601; a time without a zone is in UTC."""
     return click.option(flag, callback=_instant, metavar="TIME", help=help)
 
 
 def subject_option(flag: str, help: str) -> Callable[[_Command], _Command]:  # noqa: A002 - click's own name
-    """An option that takes TYPE/ID, percent-encoded or not; parameter `subject`, as keys are."""
+    """An option that takes TYPE/ID, percent-encoded or not.
+
+    Its parameter `subject` holds the key as the outbox stores it.
+    """
     return click.option(flag, "subject", callback=_subject, metavar="TYPE/ID", help=help)
 
 
@@ -36,32 +39,35 @@ def id_option(command: _Command) -> _Command:
 
 def all_option(command: _Command) -> _Command:
     """Add the flag --all, parameter `every`."""
-    return click.option("--all", "every", is_flag=True, help="All of them: no filter is needed.")(
+    return click.option("--all", "every", is_flag=True, help="Select all; no filter is needed.")(
         command
     )
 
 
 def yes_option(command: _Command) -> _Command:
     """Add the flag --yes."""
-    return click.option("--yes", is_flag=True, help="Do not ask.")(command)
+    return click.option("--yes", is_flag=True, help="Do not ask for confirmation.")(command)
 
 
 def dry_run_option(command: _Command) -> _Command:
     """Add the flag --dry-run."""
-    return click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")(
+    return click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")(
         command
     )
 
 
 def json_option(command: _Command) -> _Command:
     """Add the flag --json, parameter `as_json`."""
-    return click.option(
-        "--json", "as_json", is_flag=True, help="Print one JSON object a line for each."
-    )(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")(
+        command
+    )
 
 
 def require_choice(what: str, *, filtered: bool, every: bool) -> None:
-    """Refuse a command on all rows that was not told so; raises `click.UsageError`."""
+    """Raise `click.UsageError` unless the command has a filter or --all.
+
+    A forgotten filter must not act on every row.
+    """
     if not filtered and not every:
         raise click.UsageError(f"no filter is given: pass one, or --all for {what}")
 
@@ -87,9 +93,10 @@ def _subject(ctx: click.Context, param: click.Parameter, value: str | None) -> s
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something costly; `yes` is the answer of --yes.
+    """Ask for confirmation on standard error; return at once if `yes`.
 
-    Raises `click.Abort` for a no, and `click.UsageError` where nobody can answer.
+    Raises `click.Abort` if the user declines, and `click.UsageError` if standard
+    input is not a terminal.
     """
     if yes:
         return

@@ -1,4 +1,4 @@
-"""Log lines on standard error: for people, or as JSON."""
+"""Log lines on standard error, as text or as JSON."""
 
 import logging
 from collections.abc import Generator
@@ -19,23 +19,24 @@ _COMMAND: Final = "dsql_outbox.command"
 
 _LEVELS: Final = {
     "dsql_outbox": (logging.WARNING, logging.INFO),
-    # Its warnings are about connections that the relay tells of itself.
+    # It warns about each lost connection, and the relay reports those itself.
     "psycopg.pool": (logging.ERROR, logging.WARNING),
     _COMMAND: (logging.INFO, logging.INFO),
 }
-"""From which level on a logger is shown, usually and with --verbose."""
+"""The lowest level shown per logger: without and with --verbose."""
 
 
 def announce(text: str) -> None:
-    """Say something of the command itself on standard error: a plain line, or a record in JSON."""
+    """Print a message of the command on standard error: plain text, or a JSON record."""
     logging.getLogger(_COMMAND).info(text)
 
 
 @contextmanager
 def logs_on_stderr(*, verbose: bool, log_format: LogFormat = "text") -> Generator[None]:
-    """Show warnings, those of other libraries too; if `verbose` also what is merely of interest.
+    """Show warnings of this and other libraries inside the block; if `verbose`, also info.
 
-    In JSON the error that ends the command is a record too.
+    In JSON the error that ends the command is a log record too, so that standard
+    error holds nothing but JSON.
     """
     handler = _EchoHandler()
     handler.setFormatter(JsonFormatter() if log_format == "json" else _TextFormatter(_FORMAT))
@@ -59,7 +60,7 @@ def logs_on_stderr(*, verbose: bool, log_format: LogFormat = "text") -> Generato
 
 
 class _TextFormatter(logging.Formatter):
-    """Time, level and text; of what the command says itself the text alone."""
+    """Formats time, level and text; for the command's own messages, only the text."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
         own = record.name == _COMMAND
@@ -70,7 +71,7 @@ class _TextFormatter(logging.Formatter):
 
 
 class _EchoHandler(logging.Handler):
-    """Writes to what is standard error now, which a progress bar may have replaced."""
+    """Looks up `sys.stderr` for each record, because a progress bar may replace it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -1,4 +1,7 @@
-"""The command `dsql-outbox`: a table of subcommands, each imported when it is called."""
+"""The command `dsql-outbox`: a table of subcommands, each imported only when called.
+
+Importing all of them would add the relay, the brokers and rich to every start.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,18 +23,18 @@ _COMMANDS: Final = {
     "demo": Subcommand("demo.command", "See it work: write under conflict, relay, check, trace."),
     "schema": Subcommand("schema.command", "Create, plan or check the tables, and grant rights."),
     "doctor": Subcommand(
-        "doctor.command", "Tell whether a database is fit, and what to do if not."
+        "doctor.command", "Check a database before production, and say what to correct."
     ),
     "write": Subcommand("write.command", "Store events from files or standard input."),
     "publish": Subcommand(
         "publish.command", "Relay stored events to a broker, in order per subject."
     ),
-    "status": Subcommand("status.command", "Show what waits, what failed and who relays."),
+    "status": Subcommand("status.command", "Show the backlog, the failures and the publishers."),
     "failures": Subcommand(
-        "recovery.failures_command", "List, retry or give up messages that wait after a failure."
+        "recovery.failures_command", "List, retry or give up messages whose delivery failed."
     ),
     "dead-letters": Subcommand(
-        "recovery.dead_letters_command", "List, show, replay or drop what was given up."
+        "recovery.dead_letters_command", "List, show, replay or drop messages that were given up."
     ),
     "replay": Subcommand("recovery.replay_command", "Send stored events again."),
     "trace": Subcommand("trace.command", "Draw the trace of an event, from Jaeger or a file."),
@@ -39,27 +42,27 @@ _COMMANDS: Final = {
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands' names and help without importing them."""
+    """A click group that lists its commands without importing them."""
 
     def __init__(self, subcommands: Mapping[str, Subcommand], help: str) -> None:  # noqa: A002 - click's own name
         super().__init__(help=help)
         self._subcommands = subcommands
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """The names, as the table has them."""
+        """The command names, in the order of the table."""
         return list(self._subcommands)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import the one command that is called."""
+        """Import and return the command `cmd_name`; None if there is no such command."""
         found = self._subcommands.get(cmd_name)
         if found is None:
             return None
-        import_module("dsql_outbox.outbox")  # first: it tells that libpq is missing
+        import_module("dsql_outbox.outbox")  # first: its error says how to install libpq
         module = import_module(f"{__package__}.{found.module}")
         return cast("click.Command", getattr(module, cmd_name.replace("-", "_")))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what it says as it fails is made visible, too."""
+        """Run the command, and escape control characters in the error that ends it."""
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
@@ -70,7 +73,7 @@ class LazyGroup(click.Group):
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """List the commands from the table: click's own way would import them all."""
+        """List the commands from the table; click's own method would import them all."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, known.help) for name, known in self._subcommands.items()])
 

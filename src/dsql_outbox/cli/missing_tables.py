@@ -1,4 +1,4 @@
-"""The tables that a command needs, and what is said when they are missing."""
+"""Exit code 78 and its message, for a database without the tables that a command needs."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from dsql_outbox.outbox import SchemaError
 
 
 class TablesMissing(click.ClickException):
-    """The database has no tables of ours yet: exit code 78, EX_CONFIG of sysexits.h."""
+    """The outbox tables are missing or too old: exit code 78, EX_CONFIG of sysexits.h."""
 
     exit_code = 78
 

@@ -1,4 +1,4 @@
-"""Options that several commands have, and how all of them read the environment."""
+"""Options that several commands share; each is also read from the environment."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -9,14 +9,17 @@ _Command = TypeVar("_Command", bound=Callable[..., object])
 
 
 def option(flag: str, *more: str, **attributes: Any) -> Callable[[_Command], _Command]:
-    """An option that is also read from ``DSQL_OUTBOX_<FLAG>``; its help shows both."""
+    """An option that is also read from ``DSQL_OUTBOX_<FLAG>``.
+
+    Its help shows that variable and the default.
+    """
     variable = f"DSQL_OUTBOX_{flag.removeprefix('--').replace('-', '_').upper()}"
     attributes = {"show_default": True} | attributes
     return click.option(flag, *more, envvar=variable, show_envvar=True, **attributes)
 
 
 verbose_option = option(
-    "--verbose", "-v", is_flag=True, show_default=False, help="Log also what went well."
+    "--verbose", "-v", is_flag=True, show_default=False, help="Log normal events, too."
 )
 """Adds --verbose, parameter `verbose`."""
 
@@ -24,6 +27,6 @@ log_format_option = option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
-    help="Log lines for people, or JSON with stable keys, one object a line.",
+    help="Log as text, or as JSON with stable keys, one object per line.",
 )
 """Adds --log-format, parameter `log_format`."""

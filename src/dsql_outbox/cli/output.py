@@ -1,4 +1,8 @@
-"""Rows on standard output: aligned text for people, a JSON object a line for machines."""
+"""Printing on standard output: aligned text, or one JSON object per line.
+
+All output goes through this module, because it escapes control characters: text
+from events, brokers and databases must not steer a terminal.
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,12 +13,12 @@ from dsql_outbox.observability import visible, visible_json
 
 
 def say(text: str = "", *, err: bool = False) -> None:
-    """Print a line, each control character in it made visible: the one way to text output."""
+    """Print a line of text with its control characters escaped."""
     click.echo(visible(text), err=err)
 
 
 def say_all(lines: Iterable[str]) -> None:
-    """Print lines; a line break within a text of ours begins another line."""
+    """Print lines; a line break inside one of them starts a new line of output."""
     for line in lines:
         for part in line.split("\n"):
             say(part)
@@ -26,7 +30,7 @@ def json_line(value: object) -> None:
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> None:
-    """Print lines of as many cells each, in columns; the last may be of any width."""
+    """Print rows of equally many cells in aligned columns; the last column is not padded."""
     lines = [tuple(map(visible, line)) for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
     for line in lines:
@@ -35,10 +39,10 @@ def aligned(lines: Sequence[Sequence[str]]) -> None:
 
 
 def one_line(text: str) -> str:
-    """A text without line breaks and runs of blanks."""
+    """`text` on one line: each run of white space becomes one space."""
     return " ".join(text.split())
 
 
 def counted(count: int, what: str) -> str:
-    """A number with its noun, in the plural but for one."""
+    """A number and its noun, such as ``1 event`` or ``1,200 events``."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

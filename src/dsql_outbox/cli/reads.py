@@ -1,7 +1,7 @@
-"""Reading that goes on when the tables change.
+"""Reads that are retried after a conflict.
 
-On Aurora DSQL a statement that only reads meets a conflict, too: OC001, once in each
-session after a table was changed. It has passed at the next try.
+On Aurora DSQL a statement that only reads can also conflict: after a table
+changed, the next statement of each session fails once with OC001.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,10 @@ _TRIES: Final = 4
 
 
 def read(connection: Connection, query: bytes) -> Sequence[Sequence[Any]]:
-    """The rows of a statement; raises the driver's errors, a conflict at the fourth try."""
+    """Run a statement and return its rows.
+
+    Raises the driver's errors; a conflict only at the fourth try.
+    """
     for _ in range(_TRIES - 1):
         try:
             return connection.execute(query).fetchall()
@@ -25,7 +28,7 @@ def read(connection: Connection, query: bytes) -> Sequence[Sequence[Any]]:
 
 
 async def read_async(connection: AsyncConnection, query: bytes) -> Sequence[Sequence[Any]]:
-    """The same in asyncio."""
+    """Run a statement and return its rows, as `read` does."""
     for _ in range(_TRIES - 1):
         try:
             return await (await connection.execute(query)).fetchall()

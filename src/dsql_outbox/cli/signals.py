@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: first finish what is in hand, then stop at once."""
+"""Ctrl-C and SIGTERM: the first one lets the work in progress finish, the next cancels it."""
 
 import math
 import signal
@@ -14,12 +14,13 @@ _SHELL_BASE = 128  # a shell reports death by signal N as 128 + N
 
 
 class Interruption:
-    """What signals have asked for so far.
+    """Runs work that signals can end.
 
-    The first SIGINT or SIGTERM asks `stop` to end the work in order, which may
-    take `limit` seconds. A SIGINT after that, or the end of this time, cancels
-    the work. A second SIGTERM changes nothing: supervisors and wrappers may
-    send several.
+    The first SIGINT or SIGTERM calls `stop`, which must end the work in order
+    within `limit` seconds. A later SIGINT, or the end of this time, cancels the
+    work. A later SIGTERM is ignored, because supervisors and wrappers may send
+    several. `first` is the first signal; `at_once` and `overdue` say why the work
+    was cancelled.
     """
 
     def __init__(self, stop: Callable[[], None], *, limit: float = math.inf) -> None:
@@ -31,15 +32,16 @@ class Interruption:
 
     @property
     def exit_code(self) -> int:
-        """As a shell shows it: 130 after SIGINT, 143 after SIGTERM, 0 without a signal."""
+        """The exit code that a shell reports: 130 after SIGINT, 143 after SIGTERM, else 0."""
         return _SHELL_BASE + self.first if self.first else 0
 
     async def run(
         self, work: Callable[[], Awaitable[None]], *beside: Callable[[], Coroutine[Any, Any, None]]
     ) -> None:
-        """Do the work while listening to signals; raises what the work raises.
+        """Run `work` and listen for signals meanwhile; raises what `work` raises.
 
-        What runs `beside` it is cancelled when the work is done, and must not raise.
+        The functions in `beside` run next to it. They must not raise, and are
+        cancelled when the work is done.
         """
         failure: Exception | None = None
         async with anyio.create_task_group() as group:

@@ -1,4 +1,4 @@
-"""Asking database and broker how they are, every few seconds, beside the relay."""
+"""Probes of database and broker, every 5 seconds, next to the relay."""
 
 import math
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ from .health import OK, Health
 if TYPE_CHECKING:
     from dsql_outbox.publisher import Sink
 
-EVERY: Final = 5.0  # seconds between two questions
-_LONGEST: Final = 3.0  # seconds that an answer may take
+EVERY: Final = 5.0  # seconds between two probes
+_LONGEST: Final = 3.0  # seconds that a probe may take
 
 
 class Probe:
-    """Asks, and tells `health` the answers and `hooks` how old the backlog is.
+    """Probes database and broker; writes results to `health` and the backlog age to `hooks`.
 
-    The database is asked for the age of the oldest message, over a connection
-    of the probe's own: the cheapest statement that needs the tables. The broker
-    is asked by handing its sink no messages, which every sink must take, and
-    answers with `SinkUnavailable` when there is no broker.
+    For the database it reads the age of the oldest message, in seconds: that is
+    the cheapest statement that needs the tables. The probe has a connection of
+    its own. For the broker it publishes an empty batch, which every sink must
+    accept; a sink raises `SinkUnavailable` when its broker is out of reach.
     """
 
     def __init__(self, database: Database, health: Health, hooks: Sequence[Hook]) -> None:
@@ -40,12 +40,12 @@ class Probe:
         self._ask_now = anyio.Event()
 
     def watch(self, sink: "Sink | None") -> None:
-        """Ask this sink from now on, and at once; None: there is none."""
+        """Probe `sink` from now on, and once immediately; None means not connected."""
         self._sink = sink
         self._ask_now.set()
 
     async def run(self) -> None:
-        """Ask until cancelled; whatever goes wrong is an answer."""
+        """Probe until cancelled. Every failure is a result, so this never raises."""
         try:
             while True:
                 self._ask_now = anyio.Event()
@@ -63,8 +63,8 @@ class Probe:
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
             self._health.database = "lacks the outbox tables: run `dsql-outbox schema apply`"
         except psycopg.errors.InsufficientPrivilege:
-            self._health.database = OK  # it answers; only how old the backlog is stays unknown
-        except Exception:  # noqa: BLE001 - no way to fail may end the relay
+            self._health.database = OK  # it answers; only the age of the backlog stays unknown
+        except Exception:  # noqa: BLE001 - a failed probe must not end the relay
             self._health.database = "cannot be reached"
         else:
             self._health.database = OK
@@ -96,7 +96,7 @@ class Probe:
             self._health.broker = "cannot be reached"
         except TimeoutError:
             self._health.broker = f"gave no answer within {_LONGEST:g} s"
-        except Exception as error:  # noqa: BLE001 - no way to fail may end the relay
+        except Exception as error:  # noqa: BLE001 - a failed probe must not end the relay
             self._health.broker = f"failed: {type(error).__name__}"
         else:
             self._health.broker = OK

@@ -1,4 +1,4 @@
-"""``dsql-outbox publish``: the relay as a daemon or a job."""
+"""The command `publish`: its options and its settings."""
 
 from typing import Final, Literal
 
@@ -29,7 +29,7 @@ Example:
 \b
 Exit codes:
   0    stopped by a signal, or the outbox is empty (--until-empty)
-  1    nobody reads stdout: any more, or an error that is none of these
+  1    the reader of stdout: has gone, or another error
   2    wrong usage, a missing extra, or --listen has no such address
   69   the database cannot be reached at the start
   75   stopped by a signal, but not done within --drain
@@ -41,54 +41,55 @@ Exit codes:
     "--sink",
     required=True,
     metavar="URL",
-    help="Where to: nats://HOST[:PORT], jsonl:FILE or stdout:",
+    help="Where to send messages: nats://HOST[:PORT], jsonl:FILE or stdout:",
 )
 @option(
     "--until-empty",
     is_flag=True,
     show_default=False,
-    help="End when the outbox is empty, others' shares too. A blocked message stays in it.",
+    help="End when the whole outbox is empty, shards of other publishers included. "
+    "A blocked message stays in it.",
 )
 @option(
     "--on-dead-letter",
     type=click.Choice(["release", "block"]),
     default=PublisherSettings.on_dead_letter,
-    help="What becomes of a message that is given up: move it to the dead letters, "
-    "or let its subject wait for an operator.",
+    help="What to do with a message that is given up: move it to the dead letters, "
+    "or block its subject until an operator decides.",
 )
 @option(
     "--batch-rows",
     type=click.IntRange(min=1),
     default=PublisherSettings.batch_rows,
-    help="About how many messages a round reads.",
+    help="How many messages a round reads, approximately.",
 )
 @option(
     "--lease",
     type=click.FloatRange(min=0.1),
     default=PublisherSettings.lease,
     metavar="SECONDS",
-    help="How long a share of the work is leased for; after 1.2 times that, others go on "
-    "with the work of a publisher that died.",
+    help="How long a publisher leases a shard. After 1.2 times that, others take over "
+    "the shards of a publisher that died.",
 )
 @option(
     "--drain",
     type=click.FloatRange(min=0),
     default=_DRAIN,
     metavar="SECONDS",
-    help="How long the round in hand may take after SIGTERM or Ctrl-C.",
+    help="How long the current round may take after SIGTERM or Ctrl-C.",
 )
 @option(
     "--listen",
     type=address,
     metavar="HOST:PORT",
     show_default=False,
-    help="Serve /healthz, /readyz and /metrics there, by HTTP without a password.",
+    help="Serve /healthz, /readyz and /metrics at this address, over HTTP without a password.",
 )
 @log_format_option
 @verbose_option
 @short_errors()
 @tables_needed()
-def publish(  # noqa: PLR0913 - one parameter a flag
+def publish(  # noqa: PLR0913 - one parameter per flag
     *,
     database: str | None,
     schema: str,
@@ -104,16 +105,17 @@ def publish(  # noqa: PLR0913 - one parameter a flag
 ) -> None:
     """Relay stored events to a broker, in order per subject, at least once.
 
-    Run as many as you like: they share the work, and take over from each other.
+    Run as many publishers as you like: they share the work, and take over from
+    each other.
 
-    Runs until SIGTERM or Ctrl-C, then finishes the round in hand, for --drain
+    Runs until SIGTERM or Ctrl-C, then finishes the current round, for --drain
     seconds at most; a second Ctrl-C stops at once. Nothing is lost either way:
-    what was not acknowledged stays in the outbox.
+    a message that was not acknowledged stays in the outbox.
 
-    A broker that cannot be reached is waited for, at the start as well as later
-    and with --until-empty too; a warning says so every few seconds.
+    While the broker cannot be reached, publish waits and logs a warning every
+    few seconds, at the start as well as later and also with --until-empty.
     """
-    open_sink(sink)  # opens nothing yet, but refuses an unknown kind before anything else happens
+    open_sink(sink)  # connects to nothing yet; refuses an unknown scheme before other work starts
     settings = PublisherSettings(
         batch_rows=batch_rows,
         on_dead_letter=on_dead_letter,
@@ -121,7 +123,8 @@ def publish(  # noqa: PLR0913 - one parameter a flag
         renew=lease * 0.3,
         margin=lease * 0.1,
         grace=lease * 0.2,
-        drain=drain + lease,  # the command's own limit comes first, and tells by its exit code
+        # Longer than the command's own limit, which must come first: it sets exit code 75.
+        drain=drain + lease,
     )
     with (
         logs_on_stderr(verbose=verbose, log_format=log_format),

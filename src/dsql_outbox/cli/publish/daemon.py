@@ -1,4 +1,4 @@
-"""The relay with what a supervisor needs: signals with a time limit, probes, metrics."""
+"""The relay with what a supervisor needs: signals with a time limit, health, metrics."""
 
 import signal
 from collections.abc import AsyncGenerator
@@ -23,14 +23,17 @@ _PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Address(NamedTuple):
-    """Where to listen."""
+    """The host and port to listen on."""
 
     host: str
     port: int
 
 
 def address(text: str) -> Address:
-    """``HOST:PORT``, with brackets around an IPv6 address; else raises `click.BadParameter`."""
+    """Parse ``HOST:PORT``; an IPv6 address needs brackets.
+
+    Raises `click.BadParameter` for any other text.
+    """
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isascii() or not port.isdigit() or int(port) > _LAST_PORT:
@@ -39,7 +42,7 @@ def address(text: str) -> Address:
 
 
 class Daemon:
-    """One run, and the exit code that tells how it ended."""
+    """One run of the relay. `drain` is how many seconds it may take to end after a signal."""
 
     def __init__(
         self, relaying: Relaying, metering: Metering, *, listen: Address | None, drain: float
@@ -51,7 +54,11 @@ class Daemon:
         self._interruption = Interruption(relaying.stop, limit=drain)
 
     async def run(self) -> int:
-        """Relay until told to end; raises what `Relaying.run` raises, and for `listen`."""
+        """Relay until a signal, and return the exit code.
+
+        Raises what `Relaying.run` raises, and `SettingsError` if `listen` cannot
+        be listened on.
+        """
         probes = [self._relaying.probe.run] if self._listen or self._metering.hooks else []
         await self._interruption.run(self._relay, *probes)
         if self._interruption.at_once:

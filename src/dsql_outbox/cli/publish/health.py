@@ -1,9 +1,10 @@
-"""What a relaying process knows of its own health: pure, told facts and the time.
+"""Liveness and readiness of a process that relays: pure, computed from facts and the time.
 
-Two questions, since their answers call for different things. "Alive?" is no
-only when a restart would help: the relay gave no sign of life though everything
-that it needs is there. "Ready?" is no whenever nothing is relayed, whoever is
-to blame. The reasons are fixed texts: who asks may be anybody.
+The two answers cause different actions. "Not alive" asks for a restart, so it is
+given only when a restart would help: the relay was silent although database and
+broker can be reached. "Not ready" is given whenever no messages are relayed,
+whatever the cause. The reasons are fixed texts, because anybody may ask: an
+error message could reveal a host or a login.
 """
 
 from collections.abc import Callable
@@ -16,10 +17,10 @@ from dsql_outbox.observability import Fact, RoundEnded
 
 OK: Final = "ok"
 SILENT: Final = 30.0
-"""Seconds without a sign of life, after which the relay counts as not at work."""
+"""Seconds without a fact from the relay, after which it is not ready."""
 
 STUCK: Final = 60.0
-"""Seconds of the same, with database and broker there, after which a restart is in order."""
+"""Seconds without a fact, with database and broker in reach, after which it is not alive."""
 
 
 class Alive(msgspec.Struct, frozen=True):
@@ -30,7 +31,7 @@ class Alive(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """The answer of ``/readyz``: for each part ``ok``, or why not."""
+    """The answer of ``/readyz``: ``ok`` or the reason, per part."""
 
     ready: bool
     database: str
@@ -39,7 +40,7 @@ class Ready(msgspec.Struct, frozen=True):
 
 
 class Health:
-    """A hook of the publisher; others set `database`, `broker` and `draining`."""
+    """A hook of the publisher. `Probe` sets `database` and `broker`, `Relaying` sets `draining`."""
 
     def __init__(self, now: Callable[[], float] = monotonic) -> None:
         self._now = now
@@ -51,25 +52,25 @@ class Health:
         self.draining = False
 
     def __call__(self, fact: Fact, /) -> None:
-        """Every fact is a sign of life: a round that takes long tells of its messages."""
+        """Take any fact as a sign of life: even within a long round, messages emit facts."""
         self.beat()
         if isinstance(fact, RoundEnded):
             self._rounds += 1
             self._sink_available = fact.sink_available
 
     def beat(self) -> None:
-        """The relay gives a sign of life."""
+        """Note that the relay works at this moment."""
         self._sign_of_life = self._now()
 
     def alive(self) -> Alive:
-        """Whether to leave this process alone."""
+        """Whether this process can go on without a restart."""
         silence = self._now() - self._sign_of_life
         if silence <= STUCK or self.database != OK or self.broker != OK:
             return Alive(alive=True, relay=OK)
         return Alive(alive=False, relay=_silent_for(silence))
 
     def ready(self) -> Ready:
-        """Whether messages that wait are relayed."""
+        """Whether waiting messages are being relayed."""
         broker = self.broker if self._sink_available or self.broker != OK else "cannot be reached"
         parts = (self.database, broker, self._rounds_state())
         return Ready(all(part == OK for part in parts), *parts)

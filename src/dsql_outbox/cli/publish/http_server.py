@@ -1,8 +1,8 @@
-"""A small HTTP server for probes and scrapes, on the event loop of the relay.
+"""A small HTTP server for health checks and scrapes, on the event loop of the relay.
 
-It answers GET and HEAD on a few fixed paths and closes each connection. A
-client has a few seconds for all, few may be there at once, and a request has to
-be small; so none can harm the relay, whatever it does or leaves undone.
+It answers GET and HEAD on a few fixed paths and closes each connection. So that
+no client can harm the relay, it limits an exchange to 5 seconds, a request to
+8192 bytes, and the number of connections to 32.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from dsql_outbox.outbox import SettingsError
 logger = logging.getLogger("dsql_outbox")
 
 _SECONDS: Final = 5.0  # for a whole exchange
-_CONNECTIONS: Final = 32  # at once; for one more the oldest is closed
+_CONNECTIONS: Final = 32  # at once; one more closes the oldest
 _REQUEST_BYTES: Final = 8192
 
 
 class Answer(NamedTuple):
-    """What a path answers."""
+    """An HTTP response."""
 
     status: HTTPStatus
     body: bytes
@@ -35,9 +35,10 @@ Routes = Mapping[str, Callable[[], Answer]]
 
 @asynccontextmanager
 async def serving(host: str, port: int, routes: Routes) -> AsyncGenerator[str]:
-    """Answer inside the block; gives the base URL, with the port that was found if it was 0.
+    """Serve `routes` inside the block; yields the base URL.
 
-    Raises `SettingsError` if the address cannot be listened on.
+    With port 0 the system picks a port, and the URL holds it. Raises
+    `SettingsError` if the address cannot be listened on.
     """
     try:
         server = await asyncio.start_server(
@@ -61,10 +62,11 @@ class _Server:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, from its first byte to its end."""
         if len(self._open) >= _CONNECTIONS:
-            # Whoever is here longest is the one that dawdles: a good client takes milliseconds.
+            # The oldest connection is the slow one: a normal client takes milliseconds.
             self._open.popitem(last=False)[0].transport.abort()
         self._open[writer] = None
-        # So that `drain` returns when all is sent, and what is not can be thrown away.
+        # With a limit of 0, `drain` returns only when all bytes are sent. So the `abort`
+        # below cuts off nothing but an answer that took too long.
         writer.transport.set_write_buffer_limits(0)
         try:
             with suppress(OSError, TimeoutError, asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""One run of the publisher as a command: what comes before its first round, and its sums."""
+"""One run of the publisher as a command: it waits for the broker, relays and counts."""
 
 import logging
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ logger = logging.getLogger("dsql_outbox")
 
 @dataclass
 class _Totals:
-    """A hook that adds the rounds up."""
+    """A hook that sums up the rounds."""
 
     delivered: int = 0
     failed: int = 0
@@ -39,7 +39,10 @@ class _Totals:
 
 
 class Relaying:
-    """Waits for the broker, relays, and says so; `health` and `probe` are kept up to date."""
+    """Waits for the broker, relays, and announces both; keeps `health` and `probe` current.
+
+    `nobody_reads` is set when the reader of the sink ``stdout:`` has gone.
+    """
 
     def __init__(
         self,
@@ -63,10 +66,11 @@ class Relaying:
         self.nobody_reads = False
 
     async def run(self) -> None:
-        """Relay until `stop`, and say so.
+        """Relay until `stop`; announce the start and, at the end, the totals.
 
-        Raises `SchemaError`, `SettingsError` or `MissingExtra`, and the
-        driver's error if the database cannot be reached.
+        Raises `SchemaError` if the tables are missing, `SettingsError` or
+        `MissingExtra` for the sink, and the driver's error if the database
+        cannot be reached.
         """
         shards = await self._shards()
         place = f"from {self._database!r} to {redacted(self._sink)}"
@@ -78,21 +82,21 @@ class Relaying:
             announce(str(self._totals))
 
     def stop(self) -> None:
-        """End after the round in hand, or stop waiting for the broker."""
+        """End after the current round, or stop waiting for the broker."""
         self.health.draining = True
         self._stopped.set()
         if self._publisher is not None:
             self._publisher.stop()
 
     def _watch_output(self, fact: Fact, /) -> None:
-        """A hook: a broker comes back, one who read our standard output does not."""
+        """A hook that ends the run when standard output is closed: its reader never returns."""
         lost = isinstance(fact, RoundEnded) and not fact.sink_available
         if lost and self._sink == "stdout:":
             self.nobody_reads = True
             self.stop()
 
     async def _shards(self) -> int:
-        """The number of shards; so the tables are looked for before the broker is."""
+        """The number of shards. Reading it first finds missing tables before the broker is used."""
         async with await self._database.connect_async() as connection:
             with schema_error(self._database.schema):
                 query = statement("shard_count", self._database.schema)
@@ -100,7 +104,7 @@ class Relaying:
             return int(shards)
 
     async def _try_to_relay(self) -> None:
-        """Relay to the end, or wait a while if there is no broker yet."""
+        """Relay until done; if the broker cannot be reached, wait for `breaker_open` seconds."""
         self.health.beat()
         try:
             async with open_sink(self._sink) as sink:

@@ -1,1 +1,5 @@
-"""``dsql-outbox status``: what waits, what failed, and who relays."""
+"""``dsql-outbox status``: the backlog, the failures, and the publishers.
+
+`backlog` reads the numbers, `tables` turns them into text tables, and
+`live_view` repeats both for --watch, with rates. `command` holds the options.
+"""

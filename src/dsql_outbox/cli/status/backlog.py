@@ -1,4 +1,4 @@
-"""What `status` reads: a few statements, each cheap however much waits."""
+"""What `status` reads: a few statements, each cheap however long the backlog is."""
 
 import math
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _NO_POSITION: Final = "the position is below 1; the shard's publisher makes it a
 
 
 class Bounded(msgspec.Struct, frozen=True):
-    """A number of rows; with `more`, there are more than that."""
+    """A number of rows that is counted up to a limit; `more` says that there are more."""
 
     count: int
     more: bool
@@ -44,7 +44,7 @@ class FailedMessage(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class FailureCounts(msgspec.Struct, frozen=True):
-    """All failed messages, and those of them with the most attempts."""
+    """The number of failed messages, and the ones with the most attempts in `worst`."""
 
     count: int
     more: bool
@@ -53,7 +53,11 @@ class FailureCounts(msgspec.Struct, frozen=True):
 
 
 class Shard(msgspec.Struct, frozen=True, rename="camel"):
-    """One shard; `oldest_seconds` is None when nothing waits, `owner` when nobody relays it."""
+    """One shard.
+
+    `oldest_seconds` is None if no message waits, `owner` is None if no publisher
+    relays it. `lease_seconds` is the time left, negative once the lease has expired.
+    """
 
     shard: int
     oldest_seconds: float | None
@@ -63,9 +67,10 @@ class Shard(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Seen(msgspec.Struct, frozen=True, rename="camel"):
-    """A publisher that announced itself, `seen_seconds` ago; alive if within one lease.
+    """A publisher that announced itself `seen_seconds` ago; alive if that is within its lease.
 
-    `lease_seconds` is how long its leases last, None if it has not written that.
+    `lease_seconds` is how long its leases last; None if an older version did not
+    write it.
     """
 
     owner: str
@@ -75,9 +80,9 @@ class Seen(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Stranded(msgspec.Struct, frozen=True, rename="camel"):
-    """Messages that no publisher can relay as they are, and why.
+    """Messages that no publisher can relay, and the reason.
 
-    `position` is that of the first of them, None if all messages of the shard are meant.
+    `position` is the position of the first one; None means the whole shard.
     """
 
     shard: int
@@ -86,14 +91,14 @@ class Stranded(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Counters(NamedTuple):
-    """Rows that were ever put into the outbox and taken out of it."""
+    """Rows inserted into the outbox and deleted from it since the statistics began."""
 
     put: int
     taken: int
 
 
 class Status(msgspec.Struct, frozen=True, rename="camel"):
-    """The outbox as it is now; all times are seconds on the database's clock."""
+    """The state of the outbox. All times are seconds, by the database's clock."""
 
     schema: str
     waiting: Bounded
@@ -106,16 +111,20 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def read_status(database: Database) -> Status:
-    """Read the outbox.
+    """Read the state of the outbox.
 
-    Raises `SchemaError` if the tables are missing, else the driver's errors.
+    Raises `SchemaError` if the tables are missing, and the driver's errors.
     """
     with database.connect() as connection, schema_error(database.schema):
         return _read(connection, database.schema)
 
 
 def read_status_and_counters(database: Database, timeout: float) -> tuple[Status, Counters | None]:
-    """The same, and what makes rates, if this database knows it; `timeout` is for connecting."""
+    """Read the state, and the row counters from which rates are computed.
+
+    The counters are None if the database keeps none, as Aurora DSQL. `timeout`, in
+    seconds, limits the connecting and then the reading. Raises as `read_status`.
+    """
     with database.connect(timeout=timeout) as connection, schema_error(database.schema):
         connection.deadline = monotonic() + timeout
         return _read(connection, database.schema), _counters(connection, database.schema)
@@ -181,5 +190,5 @@ def _bounded(found: int) -> Bounded:
 
 
 def _seconds(found: float | None) -> float | None:
-    """To the millisecond; None for never."""
+    """Seconds rounded to the millisecond; None for infinity, which means never."""
     return None if found is None or math.isinf(found) else round(found, 3)

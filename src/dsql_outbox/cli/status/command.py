@@ -1,4 +1,4 @@
-"""``dsql-outbox status``: what waits, what failed, and who relays."""
+"""The command `status`: its options and its output."""
 
 import sys
 
@@ -32,28 +32,28 @@ reached, 78 the tables are missing. With --watch 0 after Ctrl-C or SIGTERM.""",
     "watched",
     is_flag=True,
     show_default=False,
-    help="Go on: a live view, or a line each time if this is no terminal; with --json an object.",
+    help="Repeat: a live view on a terminal, else one line per look; with --json one object.",
 )
 @option(
     "--interval",
     type=click.FloatRange(min=0, min_open=True),
     default=2.0,
     metavar="SECONDS",
-    help="How long to wait between two looks of --watch.",
+    help="With --watch, the time between two looks.",
 )
 @short_errors()
 @tables_needed()
 def status(
     *, database: str | None, schema: str, as_json: bool, watched: bool, interval: float
 ) -> None:
-    """Show what waits, what failed and who relays.
+    """Show the backlog, the failures and the publishers.
 
-    Reads the database alone, so it works with no publisher running. It is cheap
-    however much waits: nothing is counted above 1000.
+    Reads only the database, so it works without a running publisher. It is cheap
+    however long the backlog is: no count goes above 1000.
 
-    With --watch it also shows rates, by the statistics that PostgreSQL keeps;
-    they are some seconds late, and unknown on Aurora DSQL. A database that
-    cannot be reached is waited for.
+    With --watch it also shows rates, from the statistics that PostgreSQL keeps.
+    They are some seconds late, and unknown on Aurora DSQL. While the database
+    cannot be reached, --watch says so and goes on.
     """
     with open_database(database, schema) as found:
         if watched:

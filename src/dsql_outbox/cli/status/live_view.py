@@ -1,4 +1,4 @@
-"""``status --watch``: the same again and again, with rates."""
+"""``status --watch``: the status at regular intervals, with rates."""
 
 import signal
 import sys
@@ -23,23 +23,24 @@ from .tables import count_of, rich, tables_of
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_LONGEST: Final = 5.0  # seconds that the database may take for a look
+_LONGEST: Final = 5.0  # seconds that one reading may take
 _UNKNOWN: Final = "unknown"
-_WINDOW: Final = 5  # looks that rates are taken over: PostgreSQL's numbers come in lumps
+_WINDOW: Final = 5  # looks per rate: PostgreSQL updates its counters only now and then
 
 
 class Rates(msgspec.Struct, frozen=True, rename="camel"):
-    """Rows a second, put into the outbox and taken out of it."""
+    """Rows per second inserted into the outbox and deleted from it."""
 
     in_per_second: float
     out_per_second: float
 
 
 class Look(msgspec.Struct, frozen=True, rename="camel"):
-    """One look. `rates` is None if unknown, `status` if the database cannot be reached.
+    """One reading. `rates` is None if unknown, `status` if the database cannot be reached.
 
-    `breaker` is ``closed``, or ``open`` if a publisher that owns shards has withdrawn:
-    its broker cannot be reached, or it is stopping. ``unknown``: nobody relays.
+    `breaker` is ``open`` if a publisher that owns shards no longer announces
+    itself, because its broker cannot be reached or because it stops; else
+    ``closed``, or ``unknown`` if no publisher owns a shard.
     """
 
     at: str
@@ -50,13 +51,16 @@ class Look(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Meter:
-    """Rates out of counters."""
+    """Computes rates from successive counters."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, Counters]] = deque(maxlen=_WINDOW)
 
     def rates(self, counters: Counters | None, now: float) -> Rates | None:
-        """The rates since some looks ago; None if not known, or not yet."""
+        """The rates over the last looks; None without counters, and at the first look.
+
+        `now` is in seconds on a monotonic clock.
+        """
         if counters is None or self._went_back(counters):
             self._seen.clear()
         if counters is None:
@@ -69,7 +73,7 @@ class Meter:
         return Rates(round(put / (now - since), 1), round(taken / (now - since), 1))
 
     def _went_back(self, counters: Counters) -> bool:
-        """Whether the statistics began anew, as after a crash of the database."""
+        """Whether the statistics were reset, as after a crash of the database."""
         if not self._seen:
             return False
         _, last = self._seen[-1]
@@ -77,10 +81,10 @@ class Meter:
 
 
 def watch(database: Database, interval: float, *, as_json: bool) -> None:
-    """Look every `interval` seconds until Ctrl-C or SIGTERM.
+    """Show the status every `interval` seconds until Ctrl-C or SIGTERM.
 
-    Raises `SchemaError` if the tables are missing, and the driver's errors,
-    except those of a database that cannot be reached: it says so and goes on.
+    Raises `SchemaError` if the tables are missing, and the driver's errors. When
+    the database cannot be reached, it shows that and goes on.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     meter = Meter()
@@ -104,7 +108,11 @@ def _look(database: Database, meter: Meter) -> Look:
 
 
 def _breaker(now: Status) -> str:
-    """Who cannot reach its broker takes back that it is able, and keeps its leases for a while."""
+    """Derive the breaker's state from the tables.
+
+    A publisher that cannot reach its broker deletes its announcement at once, but
+    keeps its leases for a while. So an owner without an announcement means open.
+    """
     owners = {s.owner for s in now.shards if s.owner is not None and (s.lease_seconds or 0) > 0}
     if not owners:
         return _UNKNOWN

@@ -1,4 +1,4 @@
-"""A status as tables: what waits, what failed, and who relays."""
+"""A status as text tables, plain or for a terminal."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -16,14 +16,14 @@ _DAY: Final = 24 * _HOUR
 
 
 class Table(NamedTuple):
-    """Texts, all rows as long as the header."""
+    """A table of texts; each row is as long as the header."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
 
 
 def tables_of(now: Status, *more: tuple[str, str]) -> list[Table]:
-    """The summary, with `more` lines in it, then what there is to tell about single things."""
+    """The summary, extended by the lines `more`, then one table per kind that has rows."""
     tables = [Table(("outbox", f"schema {now.schema}"), [*_summary(now), *more])]
     if now.publishers:
         tables.append(
@@ -89,12 +89,12 @@ def _failure_rows(failures: FailureCounts) -> Iterator[tuple[str, ...]]:
 
 
 def count_of(count: int, *, more: bool) -> str:
-    """A number, or that there are more."""
+    """A number, with ``+`` if there are more."""
     return f"{count}+" if more else str(count)
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the units that matter."""
+    """Seconds as text, in the two largest units, such as ``2 h 5 min``."""
     if seconds < _MINUTE:
         return f"{max(seconds, 0.0):.1f} s"
     whole = int(seconds)
@@ -116,7 +116,7 @@ def plain(table: Table) -> list[str]:
 
 
 def rich(table: Table) -> "RichTable":
-    """The same for a terminal."""
+    """The table for a terminal."""
     from rich.table import Table as RichTable  # noqa: PLC0415 - 60 ms, for terminals only
     from rich.text import Text  # noqa: PLC0415 - for terminals only
 
@@ -124,5 +124,5 @@ def rich(table: Table) -> "RichTable":
     for row in table.rows:
         shown.add_row(
             *(Text(visible(cell)) for cell in row)
-        )  # as text: an error may hold what looks like markup
+        )  # as Text, not str: rich would interpret an error that looks like markup
     return shown
