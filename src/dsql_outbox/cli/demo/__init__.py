@@ -1,1 +1,6 @@
-"""``dsql-outbox demo``: the whole way of an event, on real servers, checked."""
+"""``dsql-outbox demo``: write, relay and read back events on real servers, and check the result.
+
+`workload` defines the events, `stages` writes, relays and reads them back,
+`results` holds the invariants (pure), and `report` prints them. `command` starts
+the servers and runs the stages; `progress` shows how far they are.
+"""

@@ -1,4 +1,4 @@
-"""The command `demo`: the whole way of an event, on real parts, checked."""
+"""The command `demo`: its options, its servers and the order of its stages."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _SCHEMA: Final = "outbox_demo"
-"""Tables of its own: the demo must not relay what waits in real ones."""
+"""A schema of its own, because the demo must not relay messages of a real outbox."""
 
 _STREAM: Final = "OUTBOX_DEMO"
 
@@ -35,20 +35,22 @@ _STREAM: Final = "OUTBOX_DEMO"
     default="embedded:",
     show_default=True,
     metavar="URL",
-    help="Where to write; embedded: starts PostgreSQL.",
+    help="Where to write events; embedded: starts a PostgreSQL.",
 )
 @click.option(
-    "--sink", default=None, metavar="URL", help="A nats:// URL; without it NATS is started."
+    "--sink", default=None, metavar="URL", help="A nats:// URL; without it the demo starts NATS."
 )
-@click.option("--otlp", default=None, metavar="URL", help="Send the spans there too, for Jaeger.")
+@click.option(
+    "--otlp", default=None, metavar="URL", help="Also send the spans to this OTLP URL, for Jaeger."
+)
 @short_errors()
 def demo(database: str, sink: str | None, otlp: str | None) -> None:
     """Write 40 events under conflict, relay them to NATS, and check what arrived.
 
-    Twenty events of four types by four workers, twice: once with entities of
-    their own, once with five cars that all workers share, so that transactions
-    collide. Ends with 1 if one event is lost, twice there, altered or out of
-    order.
+    Four workers write twenty events of four types, twice: first each event has
+    an entity of its own, then all workers share five cars, so that their
+    transactions conflict. The exit code is 1 if an event was lost, stored twice,
+    altered or delivered out of order.
     """
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import (  # noqa: PLC0415 - 100 ms
         InMemorySpanExporter,
@@ -83,7 +85,7 @@ def _run(console: "Console", database: Database, sink_url: str, results: Results
 
 @contextmanager
 def _started_database(console: "Console", url: str) -> Generator[Database]:
-    # Conflicts as on DSQL, which has no other level.
+    # Conflicts occur as on Aurora DSQL, whose only isolation level this is.
     with open_database(url, _SCHEMA, "repeatable read") as database:
         apply(database)
         name = "PostgreSQL, embedded" if url.startswith("embedded:") else repr(database)
@@ -108,7 +110,7 @@ def _started_sink(console: "Console", url: str | None) -> Generator[str]:
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Conflicts are the demo's point; their warnings would tear its pictures apart."""
+    """Silence the library's log: conflicts are intended here, and warnings break the output."""
     logger = logging.getLogger("dsql_outbox")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""Two counts while the demo works: a bar each on a terminal, a line each elsewhere."""
+"""The demo's two counters, as bars on a terminal and as lines elsewhere."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def counting(console: "Console", total: int) -> Generator[tuple[Progress, Progress]]:
-    """Count written and delivered events; yields who to tell."""
+    """Show how many of `total` events are written and delivered.
+
+    Yields two functions, for written and for delivered, that add to the counts.
+    """
     if console.is_terminal:
         with _bars(console, total) as progress:
             yield progress

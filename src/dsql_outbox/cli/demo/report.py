@@ -1,4 +1,4 @@
-"""What the demo shows at its end, in 80 columns."""
+"""The demo's final report, in 80 columns."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -33,7 +33,7 @@ def show(
 
 def _table(results: Results) -> "Table":
     from rich import box  # noqa: PLC0415 - rich takes 60 ms to import
-    from rich.table import Table  # noqa: PLC0415 - the same
+    from rich.table import Table  # noqa: PLC0415 - as above
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("shape")
@@ -48,7 +48,7 @@ def _table(results: Results) -> "Table":
 
 
 def _counts(results: Results, writes: Sequence[Written]) -> tuple[int, int, int, int]:
-    """Sent, stored, retried, delivered."""
+    """How many events were sent, stored, retried and delivered."""
     receipts = [w.receipt for w in writes if w.receipt]
     retried = sum(receipt.attempts > 1 for receipt in receipts)
     return len(writes), len(receipts), retried, results.arrivals_of(writes)

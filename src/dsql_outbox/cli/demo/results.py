@@ -1,4 +1,4 @@
-"""What the demo saw, and the invariants that it checks: pure."""
+"""What the demo observed, and the invariants that it checks: pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from .workload import Shape
 
 @dataclass(frozen=True)
 class Written:
-    """One event, how its write ended, and how long that took, in seconds."""
+    """One event, its receipt (None if it was not stored), and how many seconds the write took."""
 
     shape: Shape
     event: Event
@@ -22,7 +22,11 @@ class Written:
 
 @dataclass(frozen=True)
 class Arrived:
-    """One message as the broker kept it; `sequence` is the subject's version."""
+    """One message as the broker stored it.
+
+    `sequence` is the subject's version. `lag` is the seconds from the commit until
+    the broker stored the message.
+    """
 
     event_id: UUID
     key: str
@@ -33,7 +37,7 @@ class Arrived:
 
 @dataclass
 class Results:
-    """Everything that the demo's report is made of."""
+    """The observations of one run, from which the report is made."""
 
     written: list[Written] = field(default_factory=list)
     arrived: list[Arrived] = field(default_factory=list)
@@ -45,7 +49,7 @@ class Results:
         ]
 
     def conflicts(self, shape: Shape | None = None) -> int:
-        """Conflicts that writes met, in one shape or in all."""
+        """How many conflicts the writes of one shape met, or of all."""
         return sum(
             w.receipt.conflicts for w in self.written if w.receipt and shape in {None, w.shape}
         )
@@ -62,7 +66,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Check:
-    """One invariant: what must hold, what was found, whether it held."""
+    """One invariant: what must hold (`text`), what was found, and whether it held."""
 
     text: str
     found: str
@@ -70,7 +74,11 @@ class Check:
 
 
 def checks(results: Results, stored: Sequence[UUID], rows_left: int) -> list[Check]:
-    """All invariants; `stored` are the ids in the database, `rows_left` of its outbox."""
+    """Check all invariants.
+
+    `stored` are the event ids in the database, once per row. `rows_left` is the
+    number of rows in its outbox.
+    """
     sent = [w.event.id for w in results.written]
     arrived = [a.event_id for a in results.arrived]
     exact = {w.event.id: w.event.to_json() for w in results.written}
@@ -90,7 +98,7 @@ def checks(results: Results, stored: Sequence[UUID], rows_left: int) -> list[Che
 
 
 def _all_of(text: str, found: Sequence[UUID], wanted: Sequence[UUID]) -> Check:
-    """Whether `found` is `wanted`, each once, in any order."""
+    """Check that `found` holds each id of `wanted` once and no other, in any order."""
     once = len(set(found) & set(wanted))
     extra = len(found) - once
     held = sorted(found) == sorted(wanted)
@@ -106,7 +114,7 @@ def _order(arrived: Iterable[Arrived]) -> tuple[str, bool]:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that `share` of `values` do not exceed (nearest rank); 0 without values."""
+    """The value that a `share` (0 to 1) of `values` do not exceed, by nearest rank; 0 if empty."""
     if not values:
         return 0.0
     ranked = sorted(values)

@@ -19,17 +19,17 @@ from .results import Arrived, Results, Written
 from .workload import EVENT_TYPES, SHAPES, TURNS, EventType, Shape, make_event
 
 Progress = Callable[[int], None]
-"""Told how many more events a stage has finished."""
+"""Takes the number of events that a stage has finished since the last call."""
 
 TOPIC_PREFIX: Final = "outbox-demo"
 _TOPIC: Final = f"{TOPIC_PREFIX}.{{event_type}}"
 
 _ROUNDS: Final = 5
-"""Times that the hot shape is written at most: without a conflict it shows nothing."""
+"""How often the hot shape is written at most: it is repeated until two writes conflict."""
 
 
 async def write_all(database: Database, run: str, results: Results, progress: Progress) -> None:
-    """Write the workload in both shapes; the hot one again until two writes collided."""
+    """Write the workload in both shapes; repeat the hot one until two writes have conflicted."""
     async with AsyncWriter(database, WriterSettings(topic=_TOPIC)) as writer:
         for shape in SHAPES:
             for n in range(_ROUNDS if shape == "hot" else 1):
@@ -42,7 +42,7 @@ async def write_all(database: Database, run: str, results: Results, progress: Pr
 async def _write_shape(
     writer: AsyncWriter, shape: Shape, run: str, progress: Progress
 ) -> list[Written]:
-    """4 workers, one a type; each turn they start together."""
+    """Write one shape with four workers, one per event type; they start each turn together."""
     gate = asyncio.Barrier(len(EVENT_TYPES))
 
     async def worker(kind: EventType) -> list[Written]:
@@ -64,7 +64,7 @@ async def _write(
     event = make_event(kind, shape, run, turn)
     started = perf_counter()
     receipt: Receipt | None = None
-    with suppress(psycopg.Error):  # a lost event: the report shows it
+    with suppress(psycopg.Error):  # the event is lost, and the report shows it
         receipt = await writer.write(event)
     return Written(shape, event, receipt, perf_counter() - started)
 
@@ -72,7 +72,7 @@ async def _write(
 async def write_and_relay(
     database: Database, sink_url: str, results: Results, progress: tuple[Progress, Progress]
 ) -> None:
-    """Write everything while a publisher relays, then relay what is left."""
+    """Write all events while a publisher relays, then relay until the outbox is empty."""
     written, delivered = progress
 
     def count(fact: Fact) -> None:
@@ -89,7 +89,7 @@ async def write_and_relay(
 
 
 async def read_back(sink_url: str, stream: str, wanted: set[UUID]) -> list[Arrived]:
-    """All messages of a stream that belong to this run, in the broker's order."""
+    """The messages of `stream` whose event ids are in `wanted`, in the broker's order."""
     import nats  # noqa: PLC0415 - an extra, and needed for NATS only
 
     url = sink_url.partition("?")[0]
@@ -123,7 +123,7 @@ def _arrived(message: Any) -> Arrived:
 
 
 def stored_ids(database: Database, wanted: set[UUID]) -> tuple[list[UUID], int]:
-    """The events of this run that are in the database, and how many wait in its outbox."""
+    """The ids in `wanted` that are stored, one per row, and how many of them wait in the outbox."""
     with database.connect() as connection:
         rows = connection.execute(
             statement("events_present", database.schema), {"ids": array_literal(wanted)}
@@ -132,5 +132,5 @@ def stored_ids(database: Database, wanted: set[UUID]) -> tuple[list[UUID], int]:
 
 
 def new_run() -> str:
-    """A short mark that keeps the ids of two runs apart."""
+    """A short text that makes the entity ids of this run unique."""
     return f"{int(time() * 1000) & 0xFFFFFF:06x}"

@@ -1,8 +1,8 @@
-"""The demo's workload: 20 events, 5 of each of four types, by 4 workers at once.
+"""The demo's workload: 20 events, 5 of each of four types, written by 4 workers at once.
 
-In the shape `distinct` every event has an entity of its own, linked to others
-by attributes only. In `hot` the workers share 5 cars: each event has the same
-car as its subject as the three others of its turn, so transactions collide.
+In the shape `distinct` every event has an entity of its own and refers to others
+only by attributes. In the shape `hot` the workers share 5 cars: the four events
+of a turn have the same car as their subject, so their transactions conflict.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ TURNS: Final = 5
 
 @dataclass(frozen=True)
 class EventType:
-    """One of the four kinds of events, and how its own entity looks in turn n."""
+    """One of the four types of events; `attributes` makes those of its entity in turn n."""
 
     event_name: str
     event_type: str
@@ -53,7 +53,7 @@ EVENT_TYPES: Final = (
 
 
 def make_event(kind: EventType, shape: Shape, run: str, turn: int) -> Event:
-    """The event of one kind in one turn; `run` keeps the ids of two runs apart."""
+    """The event of one type in one turn; `run` makes its entity ids unique to this run."""
     car = f"CAR-{run}-{turn}"
     own_id = f"{kind.prefix}-{run}-{turn}"
     own = Entity(kind.entity_type, own_id, kind.attributes(car, turn))

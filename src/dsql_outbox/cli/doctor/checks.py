@@ -1,4 +1,4 @@
-"""The checks: each reads one thing and judges it. None of them writes."""
+"""The checks: each reads one property of the database and judges it. None of them writes."""
 
 from collections.abc import Callable, Iterator, Mapping
 from statistics import median
@@ -32,7 +32,7 @@ def server(visit: Visit) -> Iterator[Finding]:
 
 
 def isolation(visit: Visit) -> Iterator[Finding]:
-    """At which level a writer's statements run."""
+    """At which isolation level a writer's statements run."""
     ((_, _, level, _),) = visit.rows("doctor_server")
     text, values = f"{level}, and so are the writer's transactions", {"level": level}
     if level in _LEVELS:
@@ -43,7 +43,7 @@ def isolation(visit: Visit) -> Iterator[Finding]:
 
 
 def clock(visit: Visit) -> Iterator[Finding]:
-    """How far this machine's clock is from the database's."""
+    """How far this machine's clock and the database's clock are apart."""
     samples: list[Sample] = []
     for _ in range(_ROUND_TRIPS):
         before, start = time(), monotonic()
@@ -53,7 +53,7 @@ def clock(visit: Visit) -> Iterator[Finding]:
 
 
 def tls(visit: Visit) -> Iterator[Finding]:
-    """Whether what is sent can be read or changed on its way."""
+    """Whether TLS protects the connection and the server's identity is verified."""
     found = visit.connection.info
     if not visit.connection.pgconn.ssl_in_use:
         yield judge_tls(found.host, None, "disable")
@@ -64,7 +64,7 @@ def tls(visit: Visit) -> Iterator[Finding]:
 
 
 def role(visit: Visit) -> Iterator[Finding]:
-    """For which duties this role has all rights."""
+    """Which duties this role has all rights for."""
     ((_, _, _, user),) = visit.rows("doctor_server")
     lacks = lacking_rights(visit.connection, visit.schema, user)
     if lacks is None:
@@ -74,7 +74,11 @@ def role(visit: Visit) -> Iterator[Finding]:
 
 
 def search_path(visit: Visit) -> Iterator[Finding]:
-    """Whether others can put functions and operators where a session of ours finds them."""
+    """Whether other roles can create functions that our sessions would find by their name.
+
+    PostgreSQL's manual recommends a search path without writable schemas:
+    https://www.postgresql.org/docs/current/ddl-schemas.html#DDL-SCHEMAS-PATTERNS
+    """
     if visit.is_dsql:
         yield Finding("search path", "ok", "only admin can create in public")
         return
@@ -83,7 +87,7 @@ def search_path(visit: Visit) -> Iterator[Finding]:
 
 
 def schema(visit: Visit) -> Iterator[Finding]:
-    """How the tables differ from what this version needs."""
+    """Whether the tables are as this version needs them."""
     drifts = [drift for drift in visit.drifts if drift.kind not in _OF_SHARDS]
     for drift in drifts:
         yield _drifted("schema", drift.text)
@@ -118,14 +122,14 @@ def _drifted(name: str, told: str) -> Finding:
 
 
 def round_trip(visit: Visit) -> Iterator[Finding]:
-    """How long the smallest question takes."""
+    """How long the smallest query takes, in seconds."""
     taken = median(_timed(lambda: visit.rows("doctor_clock")) for _ in range(_ROUND_TRIPS))
     text = f"{taken * 1000:.2f} ms, median of {_ROUND_TRIPS}"
     yield Finding("round trip", "ok", text, values={"seconds": taken})
 
 
 def opening(visit: Visit) -> Iterator[Finding]:
-    """How long it takes to connect; every retry of a write does."""
+    """How long it takes to connect, in seconds: every retry of a write opens a connection."""
 
     def once() -> None:
         visit.connect().close()
@@ -136,7 +140,7 @@ def opening(visit: Visit) -> Iterator[Finding]:
 
 
 def relay(visit: Visit) -> Iterator[Finding]:
-    """Whether somebody relays, and how long messages wait."""
+    """Whether a publisher is alive, and how long messages wait."""
     alive = sum(seen.alive for seen in visit.status.publishers)
     yield judge_relay(alive, visit.status.oldest_seconds)
 
@@ -160,4 +164,4 @@ CHECKS: Final[Mapping[str, Check]] = {
     "opening": opening,
     "relay": relay,
 }
-"""In the order in which they are made and shown."""
+"""All checks by name, in the order in which they run and are shown."""

@@ -1,4 +1,4 @@
-"""``dsql-outbox doctor``: whether a database is fit for the outbox, and what to do if not."""
+"""The command `doctor`: its options and its exit code."""
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
@@ -35,23 +35,23 @@ database cannot be reached.""",
     "--probe",
     is_flag=True,
     show_default=False,
-    help="Also try out what works here, in a table doctor_scratch that is dropped afterwards.",
+    help="Also try out features, in a table doctor_scratch that is dropped afterwards.",
 )
 @option(
     "--probe-large",
     is_flag=True,
     show_default=False,
-    help="With --probe, also send a message of 11 MiB; it may cost the connection that sends it.",
+    help="With --probe, also send a message of 11 MiB; the connection may break.",
 )
 @option("--json", "as_json", is_flag=True, show_default=False, help="Print one JSON object.")
 @short_errors()
 def doctor(
     *, database: str | None, schema: str, probe: bool, probe_large: bool, as_json: bool
 ) -> None:
-    """Tell whether a database is fit for the outbox, and what to do if not.
+    """Check a database before production, and say what to correct.
 
-    A line for each thing: ok, warn, fail, or unknown when asking failed.
-    Without --probe nothing is written.
+    Prints one line per check: ok, warn, fail, or unknown if the check could not
+    be made. Without --probe nothing is written.
     """
     if probe_large and not probe:
         raise click.UsageError("--probe-large needs --probe")

@@ -1,4 +1,4 @@
-"""Make every check and probe; whatever goes wrong with one is its finding."""
+"""Runs every check and probe; the failure of one becomes its finding."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -12,13 +12,13 @@ from .finding import Finding, Verdict
 from .scratch_table import scratch
 
 _CATALOG = "OC001"
-"""Of Aurora DSQL: a table changed since this session used it last. It says so once."""
+"""Aurora DSQL reports this once per session, after a table changed that the session used."""
 
 
 def findings(
     visit: Visit, questions: Mapping[str, Callable[[Visit], Iterator[Finding]]]
 ) -> Iterator[Finding]:
-    """Ask each question; the next one is asked whatever became of the last."""
+    """Run each check in turn; a failed one does not stop the others."""
     for name, ask in questions.items():
         try:
             found = _asked(visit, ask)
@@ -40,7 +40,10 @@ def _asked(visit: Visit, ask: Callable[[Visit], Iterator[Finding]]) -> list[Find
 
 
 def failure(name: str, error: Exception) -> Finding:
-    """A question that got no answer: `fail` without a database, else `unknown`."""
+    """The finding for a check that raised `error`.
+
+    Its verdict is `fail` if the database is out of reach, else `unknown`.
+    """
     if not isinstance(error, psycopg.Error):
         return Finding(name, "unknown", str(error))
     verdict: Verdict = "fail" if is_outage(error) else "unknown"
@@ -54,7 +57,7 @@ def failure(name: str, error: Exception) -> Finding:
 def probed(
     visit: Visit, probes: Mapping[str, Callable[[Visit], Iterator[Finding]]]
 ) -> Iterator[Finding]:
-    """The same for probes, with the scratch table made before and dropped after them."""
+    """Run probes as `findings` does, inside a scratch table that is dropped afterwards."""
     if not probes:
         return
     try:

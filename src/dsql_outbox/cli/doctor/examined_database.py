@@ -1,4 +1,4 @@
-"""One visit to a database: its connection, and what several checks want to know of it."""
+"""The database under examination: its connection, and readings that several checks share."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,15 @@ from dsql_outbox.outbox import Connection, Database
 from dsql_outbox.schema import Drift, check, statement
 
 PATIENCE: Final = 15.0
-"""Seconds that one question may take before the doctor goes on to the next."""
+"""Seconds that one check may take before the doctor goes on to the next."""
 
 
 class Visit:
-    """A context manager; raises the driver's `OperationalError` if there is no way in."""
+    """A connection to the examined database, as a context manager.
+
+    Creating it raises the driver's `OperationalError` if the database cannot be
+    reached.
+    """
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -26,13 +30,13 @@ class Visit:
         self.connection = self.connect()
 
     def connect(self) -> Connection:
-        """One more connection, which ends with the patience."""
+        """Open one more connection, which may be used for `PATIENCE` seconds."""
         connection = self.database.connect(timeout=PATIENCE)
         connection.deadline = monotonic() + PATIENCE
         return connection
 
     def begin_question(self) -> None:
-        """Start anew with the patience; a connection that the last question lost is replaced."""
+        """Start the time of the next check, with a new connection if the last check lost it."""
         if self.connection.closed:
             self.connection = self.connect()
         self.connection.rollback()
@@ -41,12 +45,12 @@ class Visit:
     def rows(
         self, name: str, parameters: Mapping[str, object] | None = None, **literals: int | str
     ) -> Sequence[Sequence[Any]]:
-        """Run a named statement; what it returns."""
+        """Run a named statement and return its rows; raises the driver's errors."""
         return run(self.connection, self.schema, name, parameters, **literals)
 
     @cached_property
     def is_dsql(self) -> bool:
-        """Whether Aurora DSQL answers, which alone has ``sys.jobs``."""
+        """Whether this is Aurora DSQL: only there does ``sys.jobs`` exist."""
         try:
             self.rows("doctor_jobs")
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
@@ -57,12 +61,12 @@ class Visit:
 
     @cached_property
     def drifts(self) -> Sequence[Drift]:
-        """What `schema check` finds."""
+        """The differences that `schema check` reports."""
         return check(self.database)
 
     @cached_property
     def status(self) -> Status:
-        """What `status` reads."""
+        """The state of the outbox, as `status` reads it."""
         return read_status(self.database)
 
     def __enter__(self) -> Self:
@@ -85,8 +89,8 @@ def run(
     /,
     **literals: int | str,
 ) -> Sequence[Sequence[Any]]:
-    """Run a named statement on this connection; what it returns."""
-    # Without the comment on top: emulators look at the first word.
+    """Run a named statement on `connection` and return its rows; raises the driver's errors."""
+    # Strip the comment on top, because emulators decide by the first word of a statement.
     query = re.sub(rb"^--.*\n", b"", statement(name, schema, **literals), flags=re.MULTILINE)
     cursor = connection.execute(query, parameters)
     return cursor.fetchall() if cursor.description else []

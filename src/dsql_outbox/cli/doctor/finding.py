@@ -1,4 +1,4 @@
-"""What the doctor says about one thing."""
+"""The result of one check or probe."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -11,10 +11,10 @@ Value = float | str | bool | None
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """A verdict on one thing, in a line; `values` are its numbers, times in seconds.
+    """A verdict and the line that explains it.
 
-    `remedy` says what to do about it. `sqlstate` is the database's answer when
-    asking failed.
+    `values` are the numbers behind it, times in seconds. `remedy` says what to do.
+    `sqlstate` is the database's error code if the check could not be made.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """All that was found; `failed` tells whether any of it is a failure."""
+    """All findings; `failed` says whether one of them has the verdict `fail`."""
 
     schema: str
     failed: bool

@@ -1,4 +1,4 @@
-"""Findings as lines: aligned text, in colour on a terminal."""
+"""Findings as aligned lines, coloured on a terminal."""
 
 import sys
 from collections import Counter
@@ -20,7 +20,10 @@ _VERDICT: Final = len("unknown")
 
 
 def show(findings: Iterable[Finding], names: Collection[str]) -> list[Finding]:
-    """Print each finding as soon as it comes, then a count of verdicts; returns them all."""
+    """Print each finding as soon as it is known, then a count per verdict; return all findings.
+
+    `names` are the names of all checks to come; they give the column its width.
+    """
     width = max(map(len, names))
     found: list[Finding] = []
     for finding in findings:

@@ -1,4 +1,4 @@
-"""The table that the probes write to, taken away whatever happens."""
+"""The table that the probes write to; it is dropped whatever happens."""
 
 import signal
 from collections.abc import Generator
@@ -14,10 +14,10 @@ from .examined_database import Visit, run
 
 @contextmanager
 def scratch(visit: Visit) -> Generator[None]:
-    """A table ``doctor_scratch`` in our schema, for as long as the block runs.
+    """Create a table ``doctor_scratch`` in the outbox schema, and drop it after the block.
 
-    SIGTERM ends the block as Ctrl-C does. Raises `OutboxError` when the table is
-    there already, and the driver's errors.
+    SIGTERM ends the block as Ctrl-C does, so that the table is dropped then, too.
+    Raises `OutboxError` if the table exists already, and the driver's errors.
     """
     visit.begin_question()
     try:
@@ -28,7 +28,7 @@ def scratch(visit: Visit) -> Generator[None]:
                 raise _InUse(_in_use(visit.schema)) from error
             yield
     except _InUse:
-        raise  # it is another doctor's
+        raise  # do not drop the table of another doctor
     except BaseException:
         _drop(visit)
         raise
@@ -40,14 +40,17 @@ class _InUse(OutboxError):  # noqa: N818 - reads as what happened
 
 
 def _drop(visit: Visit) -> None:
-    # On a connection of its own: an interrupted one is closed, a failed one has a transaction.
+    # Use a new connection: an interrupted one is closed, a failed one is in a transaction.
     visit.connection.close()
     with visit.connect() as connection:
         _change(connection, visit.schema, "doctor_scratch_drop")
 
 
 def _change(connection: Connection, schema: str, name: str) -> None:
-    """Change the schema, again if somebody else just did: Aurora DSQL says so once (OC001)."""
+    """Run a schema change, and again after a conflict.
+
+    On Aurora DSQL it fails once with OC001 if another session changed the schema.
+    """
     try:
         run(connection, schema, name)
     except psycopg.errors.SerializationFailure:

@@ -1,4 +1,4 @@
-"""The verdicts that need no database: numbers and names to findings."""
+"""Verdicts on readings: pure functions from numbers and names to findings."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -10,14 +10,21 @@ from .finding import Finding, Verdict
 
 _SKEW_WARN: Final = 1.0
 _SKEW_FAIL: Final = 60.0
-"""Seconds. AWS refuses a signature that is 5 minutes off; such a clock is on its way there."""
+"""Seconds that the clocks may differ. AWS refuses a signature that is 5 minutes off."""
 
 _OLD: Final = 60.0
-"""Seconds that a message may wait while all is well: the relay looks at least once a second."""
+"""Seconds that a message may wait before the relay counts as late.
+
+A healthy publisher looks at least once per second.
+"""
 
 
 class Sample(NamedTuple):
-    """One reading of the database's clock `there`, asked at `before` on ours; all in seconds."""
+    """One reading of the database's clock, all in seconds.
+
+    `before` is our clock before the query, `there` is the database's answer, and
+    `trip` is how long the query took.
+    """
 
     trip: float
     before: float
@@ -25,13 +32,17 @@ class Sample(NamedTuple):
 
 
 def offset_of(samples: Iterable[Sample]) -> tuple[float, float]:
-    """The database's clock less ours, and how far off that may be, by the quickest sample."""
+    """The database's clock minus ours, and the error bound of that; both in seconds.
+
+    This is Cristian's algorithm: the answer is taken to be half a trip old, and
+    the quickest trip gives the smallest bound.
+    """
     trip, before, there = min(samples)
     return there - (before + trip / 2), trip / 2
 
 
 def judge_clock(offset: float, bound: float) -> Finding:
-    """`offset` is the database's clock less ours, sure to within `bound`; both in seconds."""
+    """Judge the clocks: `offset` is the database's minus ours, +/- `bound`; both in seconds."""
     way = "ahead of" if offset >= 0 else "behind"
     text = f"the database is {abs(offset):.3f} s {way} this machine, +/- {bound:.4f} s"
     values = {"offset": offset, "bound": bound}
@@ -44,7 +55,7 @@ def judge_clock(offset: float, bound: float) -> Finding:
 
 
 def judge_tls(host: str, version: str | None, mode: str) -> Finding:
-    """`version` is None without TLS; `mode` is libpq's sslmode."""
+    """Judge the connection's TLS: `version` is None without TLS, `mode` is libpq's sslmode."""
     values = {"version": version, "mode": mode}
     local = host.startswith("/") or host in {"", "localhost", "127.0.0.1", "::1"}
     if version is None:
@@ -63,7 +74,10 @@ def judge_tls(host: str, version: str | None, mode: str) -> Finding:
 def judge_role(
     user: str, schema: str, lacks: Mapping[Duty, Sequence[tuple[str, str | None]]]
 ) -> Finding:
-    """`lacks` has the rights that each duty needs and the role lacks, with table (None: schema)."""
+    """Judge a role by the rights that it lacks, per duty.
+
+    `lacks` maps a duty to pairs of a right and its table; None stands for the schema.
+    """
     able = [duty for duty, missing in lacks.items() if not missing]
     values: Mapping[str, bool] = {duty: not missing for duty, missing in lacks.items()}
     if able:
@@ -78,12 +92,15 @@ def judge_role(
 
 
 def judge_path(path: str, user: str, creators: str | None) -> Finding:
-    """`creators` are the roles that may create in public, beside its owner."""
+    """Judge the search path: `creators` are the roles, beside its owner, that may create in public.
+
+    `creators` is None if there are none, else their names with commas between.
+    """
     values = {"path": path, "creators": creators}
     remedies: list[str] = []
     if creators:
         remedies.append(f"REVOKE CREATE ON SCHEMA public FROM {creators}")
-    if path != "pg_catalog":  # a pooler refuses or drops the setting of our connections
+    if path != "pg_catalog":  # our connections set it, but a pooler refuses or drops the setting
         remedies.append(f"ALTER ROLE {user} SET search_path = pg_catalog")
     if not remedies:
         text = f"{path}; only its owner may create in public"
@@ -94,7 +111,10 @@ def judge_path(path: str, user: str, creators: str | None) -> Finding:
 
 
 def judge_relay(alive: int, oldest: float | None) -> Finding:
-    """`alive` publishers; the `oldest` message waits for so many seconds, None: nothing waits."""
+    """Judge the relay by its `alive` publishers and by the `oldest` message.
+
+    `oldest` is how many seconds it has waited; None if no message waits.
+    """
     waits = (
         "nothing waits" if oldest is None else f"the oldest message waits for {duration(oldest)}"
     )

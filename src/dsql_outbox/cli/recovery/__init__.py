@@ -1,1 +1,6 @@
-"""``dsql-outbox failures``, ``dead-letters`` and ``replay``: the commands for after a failure."""
+"""The commands that repair deliveries: ``failures``, ``dead-letters`` and ``replay``.
+
+Each has a module of its own and calls a class of `dsql_outbox.publisher`:
+`Failures`, `DeadLetters`, `Replay`. `replay_options` holds what the two commands
+that replay share; `dead_letter_cells` formats a dead letter as text.
+"""

@@ -1,4 +1,4 @@
-"""A dead letter as cells of text."""
+"""A dead letter as text cells, for a list or for one record."""
 
 from datetime import datetime
 from typing import Final
@@ -10,7 +10,7 @@ LETTER_HEADER: Final = ("event", "died", "attempts", "replay", "topic", "subject
 
 
 def letter_cells(letter: DeadLetter) -> tuple[str, ...]:
-    """A line of the list, as in `LETTER_HEADER`."""
+    """The cells of one row, in the order of `LETTER_HEADER`."""
     return (
         str(letter.event_id),
         _time(letter.died_at),
@@ -27,7 +27,7 @@ def _time(at: datetime) -> str:
 
 
 def letter_fields(letter: DeadLetter) -> list[tuple[str, str]]:
-    """Names and values of all that is known."""
+    """All fields of a dead letter, as pairs of name and value."""
     return [
         ("event", str(letter.event_id)),
         ("died", _time(letter.died_at)),

@@ -1,4 +1,4 @@
-"""``dsql-outbox dead-letters``: the messages that were given up."""
+"""The command `dead-letters`: list, show, replay or drop messages that were given up."""
 
 from collections.abc import Callable
 from contextlib import aclosing
@@ -45,10 +45,10 @@ def _filters(command: _Command) -> _Command:
     options = (
         id_option,
         subject_option("--key", "The subject, as in Loan/LOAN-7."),
-        click.option("--topic", metavar="TOPIC", help="The topic, exactly."),
-        click.option("--error", metavar="TEXT", help="A part of the error, in any case."),
-        instant_option("--since", "Died then or later; ISO 8601."),
-        instant_option("--until", "Died before then; ISO 8601."),
+        click.option("--topic", metavar="TOPIC", help="The exact topic."),
+        click.option("--error", metavar="TEXT", help="A part of the error; case is ignored."),
+        instant_option("--since", "Given up at this time or later; ISO 8601."),
+        instant_option("--until", "Given up before this time; ISO 8601."),
     )
     for add in reversed(options):
         command = add(command)
@@ -62,14 +62,14 @@ def _limit(default: int | None, most: int | None = None) -> Callable[[_Command],
         default=default,
         show_default=default is not None,
         metavar="N",
-        help="At most so many.",
+        help="The largest number of dead letters.",
     )
 
 
 @dead_letters.command("list")
 @_filters
 @_limit(_SHOWN)
-@click.option("--payload", is_flag=True, help="With the event's text; needs --json.")
+@click.option("--payload", is_flag=True, help="Include the event's text; needs --json.")
 @json_option
 @database_options
 @short_errors()
@@ -79,8 +79,8 @@ def list_(
 ) -> None:
     """List dead letters, in order of event id.
 
-    With --json each line is an object; --payload adds the event's exact text,
-    which is shown only when asked for.
+    With --json each line is an object. --payload adds the event's exact text,
+    which may hold personal data and is not shown otherwise.
     """
     if payload and not as_json:
         raise click.UsageError("--payload needs --json; or use `dsql-outbox dead-letters show`")
@@ -109,7 +109,7 @@ async def _list(
 
 @dead_letters.command()
 @click.argument("event_id", type=click.UUID)
-@click.option("--payload", is_flag=True, help="With the event's text.")
+@click.option("--payload", is_flag=True, help="Include the event's text.")
 @json_option
 @database_options
 @short_errors()
@@ -117,9 +117,10 @@ async def _list(
 def show(
     *, event_id: UUID, payload: bool, as_json: bool, database: str | None, schema: str
 ) -> None:
-    """Show all that is known of one dead letter.
+    """Show every field of one event's dead letters.
 
-    An event that died more than once has several; exit code 1 if it has none.
+    An event has several if its replays were given up, too. The exit code is 1 if
+    it has none.
     """
     with open_database(database, schema) as found:
         letters = anyio.run(_gather, found, LetterFilter(event_ids=(event_id,)), payload)
@@ -144,7 +145,7 @@ async def _gather(database: Database, which: LetterFilter, payload: bool) -> lis
 @database_options
 @short_errors()
 @tables_needed()
-def replay(  # noqa: PLR0913 - one parameter a flag
+def replay(  # noqa: PLR0913 - one parameter per flag
     *,
     every: bool,
     limit: int,
@@ -156,14 +157,14 @@ def replay(  # noqa: PLR0913 - one parameter a flag
     schema: str,
     **filters: Any,
 ) -> None:
-    """Put dead letters back into the outbox, to be relayed again.
+    """Move dead letters back into the outbox, to be relayed again.
 
-    Each leaves the dead letters in the same transaction. The messages are the
-    same, with a header "replay", and a dedupe id of their own; those of one
-    subject go in its order. See also `dsql-outbox replay`.
+    The same transaction deletes the dead letter. Each message is unchanged
+    except for a header "replay" and a new dedupe id. Messages of one subject are
+    sent in its order. See also `dsql-outbox replay`.
 
-    Exit code 1 if an --id has no dead letter, or was left alone since its event
-    waits in the outbox already.
+    The exit code is 1 if an --id has no dead letter, or if it was skipped
+    because its event waits in the outbox already.
     """
     which = LetterFilter(**filters)
     require_choice("all dead letters", filtered=which != LetterFilter(), every=every)
@@ -195,7 +196,7 @@ def replay(  # noqa: PLR0913 - one parameter a flag
 @database_options
 @short_errors()
 @tables_needed()
-def drop(  # noqa: PLR0913 - one parameter a flag
+def drop(  # noqa: PLR0913 - one parameter per flag
     *,
     every: bool,
     limit: int | None,
@@ -208,7 +209,7 @@ def drop(  # noqa: PLR0913 - one parameter a flag
 ) -> None:
     """Delete dead letters for good. The events stay stored and can be replayed.
 
-    Asks first, and tells of each that is gone.
+    Asks for confirmation, and prints each dead letter that it deleted.
     """
     which = LetterFilter(**filters)
     require_choice("all dead letters", filtered=which != LetterFilter(), every=every)

@@ -1,4 +1,4 @@
-"""``dsql-outbox failures``: the messages that failed and hold their subject."""
+"""The command `failures`: list, retry or give up messages that failed and block their subject."""
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -28,15 +28,16 @@ _Work = Callable[[Failures, FailureFilter], AsyncGenerator[Failure]]
 
 @click.group()
 def failures() -> None:
-    """List, retry or give up the messages that wait after a failure.
+    """List, retry or give up messages whose delivery failed.
 
-    Such a message holds the later ones of its subject. A blocked one, which
-    `publish --on-dead-letter block` leaves in the outbox, waits for one of these.
+    Such a message holds back the later ones of its subject. A blocked message,
+    which `publish --on-dead-letter block` leaves in the outbox, waits for `retry`
+    or `bury`.
     """
 
 
 def _filters(command: _Command) -> _Command:
-    blocked = click.option("--blocked", is_flag=True, help="Only those that wait for an operator.")
+    blocked = click.option("--blocked", is_flag=True, help="Only messages that need an operator.")
     return id_option(subject_option("--key", "The subject, as in Loan/LOAN-7.")(blocked(command)))
 
 
@@ -47,7 +48,7 @@ def _filters(command: _Command) -> _Command:
 @short_errors()
 @tables_needed()
 def list_(*, as_json: bool, database: str | None, schema: str, **filters: Any) -> None:
-    """List failed messages: when each is tried again, and why it failed."""
+    """List failed messages, with the time of the next try and the error."""
     with open_database(database, schema) as found:
         count = anyio.run(_tell, found, Failures.find, FailureFilter(**filters), as_json)
     if not count and not as_json:
@@ -63,9 +64,9 @@ def list_(*, as_json: bool, database: str | None, schema: str, **filters: Any) -
 @short_errors()
 @tables_needed()
 def retry(**options: Any) -> None:
-    """Forget that messages failed: they are tried anew.
+    """Forget the failures of messages: the publisher tries them again at once.
 
-    Each has all its attempts before it again.
+    Each message has all its attempts again.
     """
     _act(Failures.retry, "will be tried anew", "would be tried anew", **options)
 
@@ -79,14 +80,14 @@ def retry(**options: Any) -> None:
 @short_errors()
 @tables_needed()
 def bury(**options: Any) -> None:
-    """Give failed messages up: move them to the dead letters.
+    """Give up failed messages: move them to the dead letters.
 
-    Their subjects go on without them.
+    The later messages of their subjects are then relayed.
     """
     _act(Failures.bury, "moved to the dead letters", "would be moved there", **options)
 
 
-def _act(  # noqa: PLR0913 - one parameter a flag
+def _act(  # noqa: PLR0913 - one parameter per flag
     work: _Work,
     done: str,
     planned: str,

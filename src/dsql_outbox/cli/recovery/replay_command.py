@@ -1,4 +1,4 @@
-"""``dsql-outbox replay``: send stored events again."""
+"""The command `replay`: send stored events again."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from .replay_options import Telling, replay_options
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """Which events: by id, or by entity, or by time."""
+    """The selected events: by id, or by entity, or by time."""
 
     event_ids: tuple[UUID, ...]
     entity: str | None
@@ -31,7 +31,7 @@ class _Asked:
     until: datetime | None
 
     def __post_init__(self) -> None:
-        """Refuse what names no way or several; raises `click.UsageError`."""
+        """Raise `click.UsageError` unless exactly one way of selecting is given."""
         timed = self.since is not None or self.until is not None
         if bool(self.event_ids) + (self.entity is not None) + timed != 1:
             raise click.UsageError("give EVENT_ID.., or --entity, or --since with --until")
@@ -41,7 +41,7 @@ class _Asked:
             raise click.UsageError("--after is a version of --entity, which is not given")
 
     def told(self, replay: Replay) -> AsyncGenerator[Replayed]:
-        """The replay of these events."""
+        """Replay the selected events, and yield what became of each."""
         if self.entity is not None:
             return replay.entity(*parse_subject_key(self.entity), after=self.after or 0)
         if self.since is not None and self.until is not None:
@@ -66,22 +66,25 @@ Exit codes:
 @click.argument("event_ids", nargs=-1, type=click.UUID, metavar="[EVENT_ID]...")
 @subject_option("--entity", "All events that touched this entity.")
 @click.option(
-    "--after", type=click.IntRange(min=0), metavar="VERSION", help="Of --entity, only newer ones."
+    "--after",
+    type=click.IntRange(min=0),
+    metavar="VERSION",
+    help="With --entity: only events after this version of it.",
 )
-@instant_option("--since", "All events saved from then on ..")
-@instant_option("--until", ".. and before then. ISO 8601.")
+@instant_option("--since", "All events saved at this time or later; needs --until. ISO 8601.")
+@instant_option("--until", "All events saved before this time; needs --since. ISO 8601.")
 @option(
     "--source",
     default=DEFAULT_SOURCE,
     metavar="TEXT",
-    help="The CloudEvents source, which is not stored: as in the writers' settings.",
+    help="The CloudEvents source. It is not stored, so give the one of the writers' settings.",
 )
 @replay_options
 @yes_option
 @database_options
 @short_errors()
 @tables_needed()
-def replay(  # noqa: PLR0913 - one parameter a flag
+def replay(  # noqa: PLR0913 - one parameter per flag
     *,
     event_ids: tuple[UUID, ...],
     subject: str | None,
@@ -99,14 +102,14 @@ def replay(  # noqa: PLR0913 - one parameter a flag
 ) -> None:
     """Send stored events again, whether they were delivered or not.
 
-    Each is the same message with the same event id, but has a header "replay"
-    with the number of the replay, and that number in its dedupe id, so that the
-    broker takes it. Replayed events of one subject arrive in its order; they
-    have no order against events that are written meanwhile.
+    Each message is the same and has the same event id. It carries the number of
+    the replay in a header "replay" and in its dedupe id, so that the broker does
+    not drop it as a duplicate. Replayed events of one subject arrive in its
+    order, but in no order relative to events that are written meanwhile.
 
-    An event that still waits in the outbox is left alone. A replay by time
-    reads all stored events, since there is no index on time: it says how many
-    these are and asks first.
+    An event that still waits in the outbox is left alone. A replay by time reads
+    all stored events, because there is no index on time: it shows their number
+    and asks for confirmation.
     """
     asked = _Asked(event_ids, subject, after, since, until)
     telling = Telling(as_json=as_json)

@@ -1,4 +1,4 @@
-"""What the commands that replay share: options, and telling what was done."""
+"""What the commands that replay share: their options, and the report of what was done."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -27,15 +27,15 @@ def replay_options(command: _Command) -> _Command:
         "--rate",
         type=click.FloatRange(min=0, min_open=True),
         metavar="N",
-        help="At most so many events a second.",
+        help="The largest number of events per second.",
     )(command)
     return click.option(
-        "--reason", default="", metavar="TEXT", help="Recorded with each event, in outbox_replays."
+        "--reason", default="", metavar="TEXT", help="A text to record with each event."
     )(command)
 
 
 class Telling:
-    """Prints each event as it is known, and counts."""
+    """Prints the result per event as soon as it is known, and counts them by status."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -43,16 +43,16 @@ class Telling:
 
     @property
     def left_alone(self) -> int:
-        """How many were asked for and not replayed."""
+        """How many events were selected but not replayed."""
         return sum(self._counts[status] for status in _LEFT_ALONE)
 
     @property
     def total(self) -> int:
-        """How many were told of."""
+        """How many events were selected."""
         return self._counts.total()
 
     async def all(self, told: AsyncGenerator[Replayed]) -> None:
-        """Tell of all that come; raises what the replay raises."""
+        """Print every result of `told`; raises what the replay raises."""
         async with aclosing(told):
             async for each in told:
                 self._counts[each.status] += 1
@@ -60,7 +60,7 @@ class Telling:
 
     @contextmanager
     def summed(self) -> Generator[None]:
-        """At the end of the block, however it comes, tell the sums on standard error."""
+        """Print the totals on standard error after the block, even if it raises."""
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""``dsql-outbox schema``: create, print, plan or check the tables, and grant rights to them."""
+"""The commands of `schema`: their options and their output."""
 
 from collections.abc import Callable, Iterator
 from itertools import groupby
@@ -19,9 +19,7 @@ from dsql_outbox.schema import plan as plan_schema
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
-_shards_option = click.option(
-    "--shards", type=int, help="How many shards there must be; they can only grow."
-)
+_shards_option = click.option("--shards", type=int, help="The number of shards; it can only grow.")
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -44,15 +42,15 @@ def schema() -> None:
 @click.option(
     "--after-deploy",
     is_flag=True,
-    help="Apply what must wait until no older version runs any more.",
+    help="Apply the migrations that must wait until no older version runs any more.",
 )
 @short_errors()
 def apply(database: str | None, schema: str, shards: int | None, *, after_deploy: bool) -> None:
-    """Create the tables, or bring them up to this version.
+    """Create the tables, or migrate them to this version.
 
-    Safe to run again, and in several places at once. Run it before new code is
-    deployed; and, when it says that migrations wait, with --after-deploy when
-    no older code runs any more.
+    Safe to run again, and in several places at once. Run it before you deploy
+    new code. If it reports waiting migrations, run it again with --after-deploy
+    once no older code runs any more.
     """
     with open_bare_database(database, schema) as found:
         done = apply_schema(found, shards=shards, deploy="after" if after_deploy else "before")
@@ -70,7 +68,7 @@ def apply(database: str | None, schema: str, shards: int | None, *, after_deploy
 @short_errors()
 def print_(schema: str, shards: int) -> None:
     """Print the SQL that `apply` runs on an empty database."""
-    click.echo(ddl(schema, shards), nl=False)  # to be run: not a character is changed
+    click.echo(ddl(schema, shards), nl=False)  # not escaped: the output is SQL to be run
 
 
 @schema.command()
@@ -79,9 +77,9 @@ def print_(schema: str, shards: int) -> None:
 @_json_option
 @short_errors()
 def plan(database: str | None, schema: str, shards: int | None, *, as_json: bool) -> None:
-    """Print what `apply` would do, as SQL.
+    """Print what `apply` would do, as SQL, and change nothing.
 
-    Nothing is done. Each statement is a transaction of its own.
+    Each statement is a transaction of its own.
     """
     with open_bare_database(database, schema) as found:
         steps = plan_schema(found, shards=shards)
@@ -94,11 +92,11 @@ def plan(database: str | None, schema: str, shards: int | None, *, as_json: bool
 @_json_option
 @short_errors()
 def check(database: str | None, schema: str, *, as_json: bool, **roles: str | None) -> None:
-    """Tell how the database differs from what is needed.
+    """Report how the tables differ from what this version needs.
 
-    Exit code 1 if it does; each line ends with the command that mends it. With
-    roles named, tells also which rights they lack, and which they have and do
-    not need.
+    The exit code is 1 if they differ. Each line ends with the command that
+    corrects the difference. For the roles given, it also reports the rights that
+    they lack, and those that they have but do not need.
     """
     with open_bare_database(database, schema) as found:
         drifts = check_schema(found, Roles(**roles))
@@ -117,11 +115,12 @@ def check(database: str | None, schema: str, *, as_json: bool, **roles: str | No
 def grant(
     database: str | None, schema: str, *, dry_run: bool, as_json: bool, **roles: str | None
 ) -> None:
-    """Grant roles what they need, and no more.
+    """Grant roles the rights that they need, and no more.
 
-    Prints the statements. The roles must exist; one may have several duties. Safe to run again, and
-    needed again after an upgrade. On Aurora DSQL it also prints the statements
-    that let IAM roles connect, for the cluster's owner to complete and run.
+    Prints the statements. The roles must exist; one role may have several
+    duties. Safe to run again. Run it again after each upgrade. On Aurora DSQL it
+    also prints the statements that let IAM roles connect; the owner of the
+    cluster must complete and run them.
     """
     with open_bare_database(database, schema) as found:
         done = grant_rights(found, Roles(**roles), dry_run=dry_run)
@@ -133,7 +132,7 @@ def _lines(schema: str, drifts: list[Drift]) -> list[str]:
 
 
 def _script(schema: str, steps: list[PlannedStep]) -> Iterator[str]:
-    """The steps as SQL, with what is no SQL in comments."""
+    """The steps as an SQL script; everything else is in comments."""
     if not steps:
         yield f"-- schema {schema}: nothing to do"
     for (command, deploy), group in groupby(steps, key=lambda step: (step.command, step.deploy)):

@@ -1,1 +1,7 @@
-"""Spans and metrics of a command: what the OTEL_* variables ask for, set up with the SDK."""
+"""Spans and metrics of a command, as the OTEL_* variables request them.
+
+A library uses only OpenTelemetry's API; a command is a program, so it sets up
+the SDK. `otel_environment` reads the variables. `tracing` and `metering` decide
+whether to export, and only then import `sdk_spans` and `sdk_metrics`, because
+the SDK takes 100 ms to import.
+"""

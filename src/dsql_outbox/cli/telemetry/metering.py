@@ -1,4 +1,4 @@
-"""Metrics from the command line: whether to measure, and for whom."""
+"""Metrics of a command: whether to measure, and where to send the metrics."""
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Metering(NamedTuple):
-    """The hooks to tell facts to; and with Prometheus, what a scrape is answered with."""
+    """The hooks that measure, and `exposition`, which answers a Prometheus scrape, or None."""
 
     hooks: Sequence[Hook] = ()
     exposition: Callable[[], bytes] | None = None
@@ -24,16 +24,18 @@ class Metering(NamedTuple):
 
 @contextmanager
 def metering(service_name: str, *, prometheus: bool = False) -> Generator[Metering]:
-    """Measure inside the `with` block, and send the last metrics before it is left.
+    """Measure inside the `with` block, and send the last metrics at its end.
 
-    They go to where the OTEL_* variables say, and with `prometheus` to whoever
-    calls `exposition`. If nobody asks, nothing is set up and there are no
-    hooks. The provider is of the command's own: the global one, as
-    ``opentelemetry-instrument`` may have set it, is told by the hook that is on
-    by default, and then it is the one that sends.
+    Metrics are sent to the exporters that the OTEL_* variables name. With
+    `prometheus`, `exposition` returns them as text. Without either, nothing is
+    set up and there are no hooks.
 
-    Raises `MissingExtra` without the extra that a way needs, and
-    `SettingsError` for an OTEL_* value that cannot be honoured.
+    The provider belongs to the command. If ``opentelemetry-instrument`` has set
+    a global provider, that one measures through the default hook and sends the
+    metrics, so the OTEL_* variables are left to it.
+
+    Raises `MissingExtra` if the extra of an exporter is not installed, and
+    `SettingsError` for an OTEL_* value that is not supported.
     """
     sends = not is_disabled() and not _is_instrumented()
     names = named_exporters("METRICS") if sends else []

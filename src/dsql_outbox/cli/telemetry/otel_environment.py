@@ -1,4 +1,7 @@
-"""What the OTEL_* variables ask a command for; one reading for spans and metrics."""
+"""The OTEL_* environment variables, read in one way for spans and metrics.
+
+https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+"""
 
 from os import environ
 from typing import Final, Literal
@@ -11,14 +14,15 @@ _KNOWN: Final = frozenset({"otlp", "console", "none"})
 
 
 def is_disabled() -> bool:
-    """Whether OTEL_SDK_DISABLED says so."""
+    """Whether OTEL_SDK_DISABLED is ``true``."""
     return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
 def named_exporters(signal: Signal) -> list[str]:
-    """``otlp`` and ``console``, as far as asked for; an endpoint alone asks for ``otlp``.
+    """The exporters that are requested, ``otlp`` and ``console``.
 
-    Raises `SettingsError` for a value that cannot be honoured.
+    An endpoint without OTEL_*_EXPORTER requests ``otlp``. Raises `SettingsError`
+    for any other exporter.
     """
     asked = any(map(environ.get, _names(signal, "ENDPOINT")))
     given = environ.get(f"OTEL_{signal}_EXPORTER") or ("otlp" if asked else "none")
@@ -31,7 +35,7 @@ def named_exporters(signal: Signal) -> list[str]:
 
 
 def refuse_grpc(signal: Signal) -> None:
-    """Raise `SettingsError` if OTLP shall be spoken in another way than over HTTP."""
+    """Raise `SettingsError` if the variables request OTLP over anything but HTTP/protobuf."""
     given = filter(None, map(environ.get, _names(signal, "PROTOCOL")))
     protocol = next(given, "http/protobuf")
     if protocol != "http/protobuf":

@@ -1,4 +1,4 @@
-"""OpenTelemetry's SDK for metrics; imported only when somebody wants them."""
+"""OpenTelemetry's SDK for metrics; imported only when metrics are requested."""
 
 import logging
 import sys
@@ -25,7 +25,7 @@ logger = logging.getLogger("dsql_outbox")
 
 
 def console() -> MetricExporter:
-    """Metrics as JSON on standard error; standard output is the command's own."""
+    """Metrics as JSON on standard error, because standard output holds the command's results."""
     return ConsoleMetricExporter(out=sys.stderr)
 
 
@@ -33,11 +33,13 @@ def console() -> MetricExporter:
 def measuring(
     service_name: str, exporters: Sequence[MetricExporter], *, prometheus: bool
 ) -> Generator[tuple[MeterProvider, Callable[[], bytes] | None]]:
-    """A provider whose metrics go to `exporters`, and what answers a scrape of Prometheus.
+    """Yield a provider that exports to `exporters`, and a function that answers a scrape.
 
-    Leaving the block takes `FLUSH_SECONDS` at most.
+    The function is None without `prometheus`. Leaving the block takes
+    `FLUSH_SECONDS` at most. Raises `MissingExtra` without the extra
+    ``[prometheus]``.
     """
-    # The exporters log each retry and failure; `_Guarded` says it once instead.
+    # The exporters log each retry and failure. `_GuardedMetricExporter` warns once instead.
     logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
     readers: list[MetricReader] = []
     exposition = None
@@ -67,12 +69,12 @@ def _prometheus() -> tuple[MetricReader, Callable[[], bytes]]:
 
 
 class _GuardedMetricExporter(MetricExporter):
-    """An exporter whose first failure is one warning line and never a traceback."""
+    """An exporter that logs its first failure as one warning, and never raises."""
 
     def __init__(self, exporter: MetricExporter) -> None:
         super().__init__(
             exporter._preferred_temporality,  # noqa: SLF001 - the reader asks for it by this name
-            exporter._preferred_aggregation,  # noqa: SLF001 - the same
+            exporter._preferred_aggregation,  # noqa: SLF001 - as above
         )
         self._exporter: Any = exporter  # its methods take options without a type
         self._warned = False
@@ -105,7 +107,10 @@ class _GuardedMetricExporter(MetricExporter):
 
 
 def _shut_down(provider: MeterProvider, exporters: Sequence[_GuardedMetricExporter]) -> None:
-    """Send the rest and close; a thread, since the SDK does not say whether it was in time."""
+    """Send the last metrics and close.
+
+    This uses a thread, because the SDK does not report whether it finished in time.
+    """
     thread = Thread(target=provider.shutdown, daemon=True)
     thread.start()
     thread.join(FLUSH_SECONDS)

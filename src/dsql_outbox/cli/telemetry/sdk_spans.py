@@ -1,4 +1,4 @@
-"""OpenTelemetry's SDK, set up as the process's own; imported only when spans are asked for."""
+"""OpenTelemetry's SDK for spans, set up for the process; imported only when spans are requested."""
 
 import logging
 import sys
@@ -19,21 +19,24 @@ from opentelemetry.sdk.trace.export import (
 )
 
 FLUSH_SECONDS: Final = 5.0
-"""How long the last spans or metrics may take to be sent."""
+"""How many seconds sending the last spans or metrics may take."""
 
 logger = logging.getLogger("dsql_outbox")
 
 
 def console() -> SpanExporter:
-    """Spans as JSON on standard error; standard output is the command's own."""
+    """Spans as JSON on standard error, because standard output holds the command's results."""
     return ConsoleSpanExporter(out=sys.stderr)
 
 
 @contextmanager
 def exporting(service_name: str, exporters: Sequence[SpanExporter]) -> Generator[None]:
-    """Give every span that ends inside the `with` block to each of `exporters`."""
-    # The exporters log each retry and failure. `_Guarded` says it once instead,
-    # and an export under way may still fail after the block: no reset.
+    """Give every span that ends inside the `with` block to each of `exporters`.
+
+    Leaving the block takes `FLUSH_SECONDS` at most.
+    """
+    # The exporters log each retry and failure. `_GuardedSpanExporter` warns once instead.
+    # The level is not reset, because an export may still fail after the block.
     logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
     guarded = [_GuardedSpanExporter(exporter) for exporter in exporters]
     provider = _global_provider(service_name)
@@ -46,7 +49,7 @@ def exporting(service_name: str, exporters: Sequence[SpanExporter]) -> Generator
 
 
 def _global_provider(service_name: str) -> TracerProvider:
-    """The provider that is set already, as by ``opentelemetry-instrument``, else a new one."""
+    """The global provider, if ``opentelemetry-instrument`` or others set one; else a new one."""
     provider = trace.get_tracer_provider()
     if not isinstance(provider, TracerProvider):
         provider = TracerProvider(resource=resource_of(service_name), shutdown_on_exit=False)
@@ -55,15 +58,16 @@ def _global_provider(service_name: str) -> TracerProvider:
 
 
 def resource_of(service_name: str) -> Resource:
-    """Who sends spans and metrics."""
-    # `create` lets what it is given win over the OTEL_* variables; we want it the other way.
+    """The resource (service name and attributes) of spans and metrics."""
+    # `Resource.create` prefers its argument over the OTEL_* variables. Adding the variables
+    # to the argument makes them win.
     return Resource.create(
         {SERVICE_NAME: service_name, **OTELResourceDetector().detect().attributes}
     )
 
 
 class _GuardedSpanExporter(SpanExporter):
-    """An exporter whose first failure is one warning line and never a traceback."""
+    """An exporter that logs its first failure as one warning, and never raises."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
@@ -93,7 +97,10 @@ class _GuardedSpanExporter(SpanExporter):
 
 
 def _shut_down(exporters: Sequence[_GuardedSpanExporter]) -> None:
-    """Flush and close all at once; threads, because the SDK's own flush has no time limit."""
+    """Flush and close all exporters in parallel.
+
+    This uses threads, because the SDK's own flush has no time limit.
+    """
     deadline = monotonic() + FLUSH_SECONDS
     threads = [Thread(target=exporter.processor.shutdown, daemon=True) for exporter in exporters]
     for thread in threads:

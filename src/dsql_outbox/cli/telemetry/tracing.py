@@ -1,9 +1,4 @@
-"""Spans from the command line: whether to send any, and where to.
-
-A library only uses the OpenTelemetry API; a command is a program of its own,
-so it sets up the SDK. It does so only when asked: the SDK takes a tenth of a
-second to import.
-"""
+"""Spans of a command: whether to record, and where to send the spans."""
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -21,16 +16,17 @@ if TYPE_CHECKING:
 def tracing(
     service_name: str, *, endpoint: str | None = None, exporters: Sequence["SpanExporter"] = ()
 ) -> Generator[None]:
-    """Record spans inside the `with` block and send them before it is left.
+    """Record spans inside the `with` block, and send the last ones at its end.
 
-    They go to `exporters`, and by OTLP over HTTP to `endpoint`, a base URL such
-    as ``http://localhost:4318``; without `endpoint`, to where the OTEL_*
-    variables say. If none of these asks for spans, or OTEL_SDK_DISABLED is
-    ``true``, nothing is set up. OTEL_SERVICE_NAME goes before `service_name`.
-    Leaving the block takes at most 5 seconds, also when nobody takes the spans.
+    Spans are sent to `exporters`, and by OTLP over HTTP to `endpoint`, a base URL
+    such as ``http://localhost:4318``. Without `endpoint`, the OTEL_* variables
+    name the exporters. Without any exporter, or if OTEL_SDK_DISABLED is
+    ``true``, nothing is set up. OTEL_SERVICE_NAME overrides `service_name`.
+    Leaving the block takes 5 seconds at most, even if the collector is out of
+    reach.
 
-    Raises `MissingExtra` if OTLP is asked for without the extra ``[otlp]``, and
-    `SettingsError` for an OTEL_* value that cannot be honoured.
+    Raises `MissingExtra` for OTLP without the extra ``[otlp]``, and
+    `SettingsError` for an OTEL_* value that is not supported.
     """
     if is_disabled():
         yield

@@ -1,4 +1,4 @@
-"""``dsql-outbox trace``: what happened to one event, as a tree."""
+"""The command `trace`: find the trace of one event, and print it."""
 
 import sys
 from collections import defaultdict
@@ -22,12 +22,12 @@ from .otlp_file import spans_of_file
 from .tree import SpanView, render_tree
 
 _LOOKBACK: Final = timedelta(days=7)
-_NARROWEST: Final = 70  # columns that the tree takes
-_WIDTH: Final = 80  # columns where there is no terminal
+_NARROWEST: Final = 70  # columns that the tree needs
+_WIDTH: Final = 80  # columns without a terminal
 
 
 class FoundTrace(msgspec.Struct, frozen=True, rename="camel"):
-    """An event's trace; `page` is where Jaeger shows it."""
+    """The trace of an event; `page` is its URL in Jaeger, None if the spans come from a file."""
 
     event_id: UUID
     trace_id: str
@@ -54,18 +54,18 @@ Exit codes:
     "--jaeger",
     default="http://localhost:16686",
     metavar="URL",
-    help="Jaeger 2, where its pages are too.",
+    help="The base URL of Jaeger 2, for its query API and its pages.",
 )
 @click.option(
     "--file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Read this instead: OTLP in JSON, one request a line.",
+    help="Read spans from this file instead: OTLP in JSON, one request per line.",
 )
-@instant_option("--since", "How far Jaeger looks back; 7 days if not given.")
-@click.option("--trace-id", metavar="HEX", help="Which one, if the event is in several traces.")
+@instant_option("--since", "Search spans since this time; without it, of the last 7 days.")
+@click.option("--trace-id", metavar="HEX", help="The trace to show, if the event is in several.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with all spans.")
 @short_errors()
-def trace(  # noqa: PLR0913 - one parameter a flag
+def trace(  # noqa: PLR0913 - one parameter per flag
     *,
     event_id: UUID,
     jaeger: str,
@@ -74,11 +74,11 @@ def trace(  # noqa: PLR0913 - one parameter a flag
     trace_id: str | None,
     as_json: bool,
 ) -> None:
-    """Draw the trace of an event: each attempt, each wait, and its way to the broker.
+    """Draw the trace of an event: each attempt, each wait, and each publish.
 
     The spans come from Jaeger, or from a file that a collector's file exporter
-    wrote. Conflicts are red and named with their SQLSTATE; a wait between
-    attempts has a line of its own.
+    wrote. Conflicts are red and show their SQLSTATE. Each wait between attempts
+    has a line of its own.
     """
     url = jaeger.rstrip("/")
     if file is not None:
@@ -97,7 +97,7 @@ def trace(  # noqa: PLR0913 - one parameter a flag
 
 
 def traces_of(event_id: UUID, spans: Iterable[SpanView]) -> dict[str, list[SpanView]]:
-    """The traces in which a span names the event, by trace id; each span once."""
+    """The traces in which a span names the event, by trace id; repeated spans appear once."""
     traces: dict[str, dict[str, SpanView]] = defaultdict(dict)
     wanted: set[str] = set()
     for span in spans:
@@ -113,7 +113,7 @@ def _names(span: SpanView, event_id: UUID) -> bool:
 
 
 def _spans_of_file(path: Path, event_id: UUID) -> Iterator[SpanView]:
-    """Two passes: a collector's file may be larger than memory."""
+    """The spans of the event's traces, found in two passes: the file may exceed the memory."""
     if not path.is_file():
         raise Misused(f"{path} is no regular file: it is read twice")
     wanted = {span.trace_id for span in spans_of_file(path) if _names(span, event_id)}
@@ -123,7 +123,7 @@ def _spans_of_file(path: Path, event_id: UUID) -> Iterator[SpanView]:
 def _choose(
     traces: dict[str, list[SpanView]], trace_id: str | None, what: str
 ) -> Sequence[SpanView]:
-    """The one trace that is meant; raises `click.ClickException` if it is not clear."""
+    """The trace `trace_id`, or the only one; raises `click.ClickException` for none or several."""
     if trace_id is not None:
         traces = {key: spans for key, spans in traces.items() if key == trace_id.lower()}
     if not traces:

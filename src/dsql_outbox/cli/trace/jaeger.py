@@ -1,7 +1,7 @@
-"""Spans out of Jaeger, by the HTTP query API of version 2 (``/api/v3``, JSON of OTLP).
+"""Spans from Jaeger, by the HTTP query API of version 2 (``/api/v3``, OTLP in JSON).
 
-A search needs a service and a period, so each service is asked. Every trace
-comes whole, with the spans of all services.
+A search needs a service and a period, so this searches each service in turn.
+Jaeger returns each trace whole, with the spans of all services.
 https://www.jaegertracing.io/docs/latest/architecture/apis/
 """
 
@@ -26,9 +26,9 @@ from .otlp_json import TraceData, views
 from .tree import SpanView
 
 _BASE: Final = re.compile(r"https?://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:/[^?#@\s]*)?")
-_SECONDS: Final = 10.0  # for an answer
-_AHEAD: Final = timedelta(hours=1)  # another machine's clock
-_MOST: Final = 20  # traces of one answer
+_SECONDS: Final = 10.0  # that one request may take
+_AHEAD: Final = timedelta(hours=1)  # a span may come from a machine whose clock is ahead
+_MOST: Final = 20  # traces per answer
 
 _Answer = TypeVar("_Answer")
 
@@ -42,10 +42,10 @@ class _FoundTraces(msgspec.Struct):
 
 
 def spans_of_jaeger(url: str, event_id: str, since: datetime) -> Iterator[SpanView]:
-    """The spans of every trace since then that names the event; a span may come twice.
+    """The spans of every trace since `since` that names the event; spans may repeat.
 
-    Raises `Unreachable`, `SettingsError` for a wrong URL, and
-    `click.ClickException` for an answer that is not Jaeger's.
+    Raises `Unreachable` if Jaeger is out of reach, `SettingsError` for an invalid
+    URL, and `click.ClickException` for an answer that is not Jaeger's.
     """
     check_url(url)
     period = {
@@ -66,12 +66,12 @@ def spans_of_jaeger(url: str, event_id: str, since: datetime) -> Iterator[SpanVi
 
 
 def page_of(url: str, trace_id: str) -> str:
-    """The address of Jaeger's page of a trace."""
+    """The URL of Jaeger's page for a trace."""
     return f"{url}/trace/{trace_id}"
 
 
 def check_url(url: str) -> None:
-    """Raises `SettingsError` for what is no base URL."""
+    """Raise `SettingsError` unless `url` is an HTTP base URL without a login."""
     if not _BASE.fullmatch(url):
         raise SettingsError(
             f"--jaeger {redacted(url)}: give a base URL without a login, "
@@ -80,7 +80,7 @@ def check_url(url: str) -> None:
 
 
 def _get(url: str, kind: type[_Answer]) -> _Answer | None:
-    """What Jaeger says; None for 404, by which it says that there is no such trace."""
+    """Jaeger's answer; None for its 404, which means that it found no trace."""
     place = url.partition("?")[0]
     try:
         with urlopen(url, timeout=_SECONDS) as answer:  # noqa: S310 - checked to be HTTP
@@ -104,7 +104,7 @@ def _get(url: str, kind: type[_Answer]) -> _Answer | None:
 
 
 def _is_jaegers(body: bytes) -> bool:
-    """Whether a 404 is about traces, and not about the path."""
+    """Whether a 404 comes from Jaeger's search, and not from a wrong path."""
     try:
         answer: Any = json.loads(body)
     except ValueError:

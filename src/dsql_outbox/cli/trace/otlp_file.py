@@ -1,6 +1,6 @@
-"""Spans out of a file in OpenTelemetry's file format, as a collector's file exporter writes it.
+"""Spans from a file in OpenTelemetry's file format, as a collector's file exporter writes it.
 
-One ``ExportTraceServiceRequest`` in JSON a line:
+Each line is one ``ExportTraceServiceRequest`` in JSON:
 https://opentelemetry.io/docs/specs/otel/protocol/file-exporter/
 """
 
@@ -18,7 +18,7 @@ from .tree import SpanView
 def spans_of_file(path: Path) -> Iterator[SpanView]:
     """All spans of a file, read line by line.
 
-    Raises `Misused` for a file that cannot be read or a line that is not of this format.
+    Raises `Misused` if the file cannot be read or a line is not in this format.
     """
     try:
         with path.open("rb") as lines:
@@ -31,7 +31,7 @@ def spans_of_file(path: Path) -> Iterator[SpanView]:
 
 def _spans_of_line(path: Path, number: int, line: bytes) -> Iterator[SpanView]:
     try:
-        # Not strict: a 64-bit number may be a string.
+        # Not strict, because OTLP in JSON writes a 64-bit number as a string.
         found = msgspec.json.decode(line, type=ExportRequest, strict=False)
         yield from views(found)
     except (ValueError, msgspec.MsgspecError) as error:

@@ -1,4 +1,4 @@
-"""OTLP in JSON: what collectors write to files and Jaeger answers with.
+"""OTLP in JSON, the format of collectors' files and of Jaeger's answers.
 
 Ids are hexadecimal, times are nanoseconds, and 64-bit numbers may be strings:
 https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
@@ -45,19 +45,19 @@ class _Resource(msgspec.Struct, rename="camel"):
 
 
 class ExportRequest(msgspec.Struct, rename="camel"):
-    """An ``ExportTraceServiceRequest``: what has no ``resourceSpans`` is something else."""
+    """An ``ExportTraceServiceRequest``; JSON without ``resourceSpans`` is refused."""
 
     resource_spans: list[_Resource]
 
 
 class TraceData(ExportRequest, rename="camel"):
-    """``TracesData``, the same but that no spans may be no key."""
+    """A ``TracesData``: as `ExportRequest`, but the key may be missing if there are no spans."""
 
     resource_spans: list[_Resource] = []
 
 
 def views(data: ExportRequest) -> Iterator[SpanView]:
-    """Its spans, as the tree takes them."""
+    """The spans of a request, as the tree needs them."""
     for resource in data.resource_spans:
         for scope in resource.scope_spans:
             yield from map(_view, scope.spans)
@@ -78,7 +78,10 @@ def _view(span: _Span) -> SpanView:
 
 
 def _kind(kind: Any) -> str:
-    """A number by the specification; protobuf's own JSON has names."""
+    """The name of a span kind.
+
+    The OTLP specification writes the kind as a number, protobuf's own JSON as a name.
+    """
     if isinstance(kind, int) and 0 <= kind < len(_KINDS):
         return _KINDS[kind]
     return str(kind).removeprefix("SPAN_KIND_")

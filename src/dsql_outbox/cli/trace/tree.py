@@ -1,4 +1,4 @@
-"""One trace as a tree of lines: what ran, when, for how long, and the waits between."""
+"""One trace as a tree of lines: spans with their start and duration, and the waits between."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ _STYLES: Final = {"committed": "green", "resolved": "green", "delivered": "green
 
 
 class SpanView(msgspec.Struct, frozen=True, rename="camel"):
-    """What the tree needs of a span: ids in hexadecimal, times in Unix nanoseconds."""
+    """The part of a span that the tree shows; ids are hexadecimal, times Unix nanoseconds."""
 
     trace_id: str
     span_id: str
@@ -36,7 +36,7 @@ class SpanView(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def view_recorded(spans: "Iterable[ReadableSpan]") -> list[SpanView]:
-    """Spans as the SDK hands them to an exporter: all have ended."""
+    """Convert spans as the SDK hands them to an exporter; all have ended."""
     return [
         SpanView(
             trace_id=f"{context.trace_id:032x}",
@@ -55,7 +55,7 @@ def view_recorded(spans: "Iterable[ReadableSpan]") -> list[SpanView]:
 
 
 def view_received(spans: "Iterable[OtlpSpan]") -> list[SpanView]:
-    """Spans as they came by OTLP."""
+    """Convert spans as received by OTLP."""
     return [
         SpanView(
             trace_id=span.trace_id.hex(),
@@ -78,11 +78,11 @@ def _plain(value: "AnyValue") -> Any:
 
 
 def render_tree(spans: Sequence[SpanView], *, width: int = 80) -> "Text":
-    """Draw the spans of one trace, a line each, at most `width` (70 or more) columns wide.
+    """Draw the spans of one trace, one line per span, in at most `width` columns (70 or more).
 
-    A line holds the name and outcome, the start after the trace's first span
-    and the duration in milliseconds, and a bar to scale. Each wait between
-    attempts has a dim line. Colours show on a terminal only.
+    A line holds the name and outcome, the start relative to the first span and
+    the duration (both in milliseconds), and a bar to scale. Each wait between
+    attempts has a dim line of its own. Colours show only on a terminal.
     """
     from rich.text import Text  # noqa: PLC0415 - 60 ms, for those who draw
 
@@ -94,7 +94,7 @@ def render_tree(spans: Sequence[SpanView], *, width: int = 80) -> "Text":
 
 @dataclass(frozen=True, slots=True)
 class _TreeLine:
-    """A span, or the wait of `waited_ns` before it, and the branches that lead to it."""
+    """A span, or with `waited_ns` the wait before it; `prefix` draws the branches to it."""
 
     span: SpanView
     prefix: str
@@ -103,7 +103,7 @@ class _TreeLine:
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """Nanoseconds to columns."""
+    """Converts Unix nanoseconds to columns."""
 
     start_ns: int
     end_ns: int
@@ -116,7 +116,7 @@ class _Scale:
         return cls(start, max(end, start + 1), columns)
 
     def bar(self, start_ns: int, end_ns: int, mark: str) -> str:
-        """At least one `mark`, so that nothing is too short to be seen."""
+        """A bar of `mark` between two times; at least one mark, so that it can be seen."""
         first = min(self._column(start_ns), self.columns - 1)
         return " " * first + mark * max(1, self._column(end_ns) - first)
 
@@ -125,7 +125,7 @@ class _Scale:
 
 
 def _lines(spans: Sequence[SpanView]) -> Iterator[_TreeLine]:
-    """Depth first, in order of start; a span whose parent is not here is a root."""
+    """All lines, depth first, in order of start; a span without a known parent is a root."""
     known = {span.span_id for span in spans}
     children: dict[str | None, list[SpanView]] = defaultdict(list)
     for span in sorted(spans, key=lambda span: (span.start_ns, span.span_id)):
@@ -180,7 +180,7 @@ def _outcome(span: SpanView) -> str:
 
 
 def _label(span: SpanView) -> str:
-    """Such as ``outbox.write.attempt 2 conflict 40001 OC000``."""
+    """The text of a span's line, such as ``outbox.write.attempt 2 conflict 40001 OC000``."""
     number = span.attributes.get(names.ATTEMPT_NUMBER, "")
     codes = (span.attributes.get(name) for name in (names.DB_STATUS_CODE, names.ATTEMPT_OC_CLASS))
     words = (span.name, number, _outcome(span), *codes)

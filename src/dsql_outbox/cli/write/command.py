@@ -1,4 +1,4 @@
-"""``dsql-outbox write``: events from files and standard input into the database."""
+"""The command `write`: its options, and one run of the loader."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -32,7 +32,7 @@ _OnDuplicate = Literal["error", "return"]
 
 
 @click.command(
-    short_help="Store events, one or many in a transaction.",
+    short_help="Store events, one or many per transaction.",
     epilog="""\b
 Example:
   dsql-outbox write events.jsonl --database postgresql://localhost/shop > receipts.jsonl
@@ -40,7 +40,7 @@ Example:
 \b
 Exit codes:
   0    every event is stored
-  1    some are not, or an input could not be read to its end
+  1    an event is not stored, or an input could not be read to its end
   2    wrong usage
   78   the tables are missing: run `dsql-outbox schema apply`
   130  stopped by Ctrl-C (143: by SIGTERM)""",
@@ -56,40 +56,41 @@ Exit codes:
     "--workers",
     type=click.IntRange(min=1),
     default=_WORKERS,
-    help="How many transactions run at a time, each over a connection of its own.",
+    help="How many transactions run at once, each over a connection of its own.",
 )
 @option(
     "--batch",
     type=click.IntRange(min=1),
     default=1,
     metavar="EVENTS",
-    help="How many events of a worker go into one transaction, if they are at hand.",
+    help="The largest number of events per transaction. A transaction takes what has been "
+    "read, and does not wait for more.",
 )
 @option(
     "--max-retries",
     type=click.IntRange(min=0),
     default=WriterSettings.max_retries,
-    help="How often an event is tried again after a conflict.",
+    help="How often to retry an event after a conflict.",
 )
 @option(
     "--max-outage",
     type=click.FloatRange(min=0),
     default=WriterSettings.max_outage,
     metavar="SECONDS",
-    help="How long to go on while the database is out of reach.",
+    help="How long to keep trying while the database is out of reach.",
 )
 @option(
     "--on-duplicate",
     type=click.Choice(["error", "return"]),
     default="error",
-    help="Whether an event that is stored already is a failure or gives its receipt. "
-    "Another event with the id of a stored one is a failure always.",
+    help="For an event that is already stored: fail, or print its receipt. "
+    "A different event with the same id always fails.",
 )
 @log_format_option
 @verbose_option
 @short_errors()
 @tables_needed()
-def write(  # noqa: PLR0913 - one parameter a flag
+def write(  # noqa: PLR0913 - one parameter per flag
     *,
     files: tuple[str, ...],
     database: str | None,
@@ -108,19 +109,20 @@ def write(  # noqa: PLR0913 - one parameter a flag
     from standard input for "-" or without a FILE. Input may be endless; every
     event is kept byte for byte.
 
-    Prints one JSON receipt a line on standard output, and on standard error one
-    JSON object a line for each event that is not stored. They come as they are
-    known, not in the order of input. Events with the same subject (their first
-    entity) are stored in the order of input; a failed event does not hold the
-    later ones back.
+    Prints one JSON receipt per line on standard output, and one JSON object per
+    line on standard error for each event that is not stored. Lines appear as
+    soon as a result is known, not in the order of input.
 
-    With --batch, each transaction takes what has been read by then, so slow input
-    is not held back; one that fails because of single events is split. To go on
-    with a load that died half way, run it again with --on-duplicate return.
+    Events with the same subject (their first entity) are stored in the order of
+    input; a failed event does not hold the later ones back.
 
-    Ctrl-C stops reading and finishes what was read; a second one stops at once.
-    When the database cannot be reached for longer than --max-outage, the rest
-    is left unread. Both say where to go on.
+    With --batch, each transaction takes what has been read so far, so slow input
+    is not delayed. If single events make a transaction fail, it is split. To
+    resume a load that was interrupted, run it again with --on-duplicate return.
+
+    Ctrl-C stops reading and stores what was read; a second one stops at once. If
+    the database is out of reach for longer than --max-outage, write stops
+    reading. In both cases it prints where to resume.
     """
     occupy_standard()
     settings = WriterSettings(
@@ -137,7 +139,7 @@ def write(  # noqa: PLR0913 - one parameter a flag
     raise click.exceptions.Exit(code)
 
 
-async def _store(  # noqa: PLR0913 - what makes up one run
+async def _store(  # noqa: PLR0913 - the options of one run
     database: Database,
     settings: WriterSettings,
     files: Sequence[str],
@@ -146,7 +148,7 @@ async def _store(  # noqa: PLR0913 - what makes up one run
     batch: int,
     hooks: Sequence[Hook],
 ) -> int:
-    """Store all events and return the exit code; raises `SchemaError`."""
+    """Store all events and return the exit code; raises `SchemaError` without the tables."""
     inputs, tally = Inputs(files), Tally()
     async with AsyncWriter(database, settings, hooks=[tally, *hooks]) as writer:
         store = partial(writer.write_many, on_duplicate=on_duplicate)

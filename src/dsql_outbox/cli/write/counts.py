@@ -1,4 +1,4 @@
-"""What `write` has done so far: counted, and shown on standard error."""
+"""The counts of a run of `write`, and the progress bar that shows them on standard error."""
 
 import sys
 from collections.abc import Callable, Generator
@@ -20,24 +20,27 @@ _BAR_WIDTH: Final = 30  # columns
 
 @dataclass
 class Tally:
-    """Events by what became of them; a hook too, since events that fail also meet conflicts."""
+    """Counts events by result.
+
+    It is also a hook, because only facts tell of the conflicts of events that fail.
+    """
 
     stored: int = 0
     retried: int = 0
     duplicates: int = 0
     failed: int = 0
     other_content: int = 0
-    """Of those that failed: another event is stored under the id."""
+    """How many of the failed events have the id of a different stored event."""
     conflicts: int = 0
     _began: float = field(default_factory=monotonic)
 
     def __call__(self, fact: Fact, /) -> None:
-        """Count the conflicts of a write that has ended."""
+        """Add the conflicts of a write that has ended."""
         if isinstance(fact, WriteEnded):
             self.conflicts += fact.conflicts
 
     def add(self, receipt: Receipt) -> None:
-        """Count an event that is in the database."""
+        """Count an event that is stored, now or before."""
         if receipt.status == "duplicate":
             self.duplicates += 1
         else:
@@ -45,17 +48,17 @@ class Tally:
             self.retried += receipt.attempts > 1
 
     def add_failed(self, error: Exception) -> None:
-        """Count an event that is not in the database, as far as we know."""
+        """Count an event that is not stored, or whose outcome is unknown."""
         self.failed += 1
         self.other_content += isinstance(error, DuplicateEvent) and not error.same_content
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
+        """Seconds since the start."""
         return monotonic() - self._began
 
     def summary(self) -> str:
-        """The last line."""
+        """The last line of a run."""
         other = f" ({self.other_content:,} with the id of another event)"
         return (
             f"{self.stored:,} stored ({self.retried:,} after retries, {self.conflicts:,} "
@@ -64,7 +67,7 @@ class Tally:
         )
 
     def brief(self) -> str:
-        """The line beside the bar."""
+        """The text beside the progress bar."""
         rate = (self.stored + self.duplicates) / max(self.seconds, 0.001)
         known = f"{self.duplicates:,} duplicates  " if self.duplicates else ""
         return (
@@ -75,9 +78,9 @@ class Tally:
 
 @contextmanager
 def progress_bar(tally: Tally, inputs: "Inputs") -> Generator[Callable[[str], None] | None]:
-    """A bar on standard error if that is a terminal, gone at the end of the block.
+    """Show a progress bar during the block, if standard error is a terminal.
 
-    Gives a function that prints a line above the bar, or None without a bar.
+    Yields a function that prints a line above the bar, or None without a bar.
     """
     if not sys.stderr.isatty():
         yield None

@@ -1,8 +1,8 @@
-"""Reading and writing file descriptors without ever blocking the event loop for long.
+"""Reading and writing file descriptors without blocking the event loop for long.
 
-Pipes, sockets and terminals are waited for by the event loop, which Ctrl-C
-interrupts; a thread that blocks in `read` or `write` cannot be ended, and
-Python would wait for it at exit.
+The event loop waits for pipes, sockets and terminals, because Ctrl-C interrupts
+it. A thread that blocks in `read` or `write` cannot be ended, and Python would
+wait for it at exit.
 """
 
 import os
@@ -14,24 +14,25 @@ from typing import Final
 import anyio
 
 _CHUNK: Final = 1 << 16  # bytes
-_NEVER_BLOCKS: Final = 4096  # bytes that a writable pipe takes at once, PIPE_BUF on Linux
+_NEVER_BLOCKS: Final = 4096  # bytes that a writable pipe takes at once: PIPE_BUF on Linux, pipe(7)
 
 
 def occupy_standard() -> None:
-    """Make sure that descriptors 0, 1 and 2 are open; call it before anything else is opened.
+    """Open /dev/null on each of the descriptors 0, 1 and 2 that is closed.
 
-    Else the first connection would get the number of a closed one, and our
-    output would be sent to the database.
+    Call this before opening anything else. Otherwise the first connection would
+    get the number of a closed descriptor, and our output would be sent to the
+    database.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is `descriptor`
 
 
 async def read_chunks(descriptor: int) -> AsyncGenerator[bytes]:
-    """What can be read, piece by piece, up to the end; raises `OSError`."""
+    """Read to the end and yield chunks of at most 65536 bytes; raises `OSError`."""
     can_wait = _can_wait(descriptor)
     while True:
         if can_wait:
@@ -44,7 +45,7 @@ async def read_chunks(descriptor: int) -> AsyncGenerator[bytes]:
 
 
 async def write_all(descriptor: int, data: bytes) -> None:
-    """Write every byte; raises `OSError`."""
+    """Write all of `data`; raises `OSError`."""
     can_wait = _can_wait(descriptor)
     rest = memoryview(data)
     while rest:
@@ -55,6 +56,6 @@ async def write_all(descriptor: int, data: bytes) -> None:
 
 
 def _can_wait(descriptor: int) -> bool:
-    """Whether the event loop can wait for it; for files and /dev/null it cannot, and need not."""
+    """Whether the event loop can wait for it; it cannot wait for files, which never block long."""
     mode = os.fstat(descriptor).st_mode
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)

@@ -1,9 +1,10 @@
-"""Events from inputs into the database, several at a time, in order per subject.
+"""Stores events from inputs, several at a time, in order per subject.
 
-One reader hands each event to the worker that its subject picks; a worker
-stores one batch after the other, made of what is at hand when it starts. So
-events with the same subject are stored in the order in which they were read.
-The queues are short: what is slow slows the reader down.
+One reader picks the worker of each event by a hash of its subject. A worker
+stores one batch after the other; a batch is what its queue holds at that moment.
+So events with the same subject are stored in the order in which they were read.
+The queues are short, so a slow worker slows the reader down and memory does not
+grow.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
@@ -30,7 +31,7 @@ from .inputs import InputLocation, Inputs, Record, Unreadable
 from .reporter import Reporter
 from .work_queue import QueuedEvent, WorkQueue
 
-_QUEUE: Final = 8  # events at least that may wait for one worker
+_QUEUE: Final = 8  # events that may wait for one worker, or a whole batch if that is more
 
 
 WriteOutcome = Receipt | Exception
@@ -39,8 +40,8 @@ WriteOutcome = Receipt | Exception
 class Storing:
     """One run over all inputs; `stop` ends it in order, cancellation at once.
 
-    `write` stores events and returns what `AsyncWriter.write_many` returns; it
-    gets `batch` of them at most.
+    `write` must behave as `AsyncWriter.write_many`; each call gets at most `batch`
+    events. `schema_error` is set if the run ended because the tables are missing.
     """
 
     def __init__(
@@ -63,13 +64,13 @@ class Storing:
         self._problem = ""
         self._last: InputLocation | None = None
         self._numbers = count()
-        # In the order in which they were read, by number: an input that is named again
-        # has the same places again.
+        # Keyed by number, in the order of reading. A location is no key: an input that is
+        # named twice has the same locations twice.
         self._unsettled: dict[int, InputLocation] = {}
         self.schema_error: SchemaError | None = None
 
     async def run(self) -> None:
-        """Store all events, or those read until `stop` is called."""
+        """Store all events, or the ones that were read before `stop` was called."""
         async with anyio.create_task_group() as group:
             try:
                 with self._started(group) as lanes:
@@ -79,12 +80,12 @@ class Storing:
                 await self._tell(self._report.failed(error.place, None, error.cause))
 
     def stop(self) -> None:
-        """Read no more; what was read is still stored."""
+        """Stop reading; events that were read are still stored."""
         self._stopped = True
         self._reading.cancel()
 
     def stop_line(self) -> str | None:
-        """Where and why the run ended before the inputs did, or None if it did not."""
+        """Where and why the run ended early; None if it read all inputs."""
         why = f": {self._problem}" if self._problem else ""
         if self._unsettled:
             first = next(iter(self._unsettled.values()))
@@ -98,7 +99,7 @@ class Storing:
 
     @contextmanager
     def _started(self, group: TaskGroup) -> Generator[Sequence[WorkQueue]]:
-        """A lane for each worker; they end when the lanes are closed and empty."""
+        """Start the workers, with one queue each; they end when their queue is closed and empty."""
         lanes = [WorkQueue(max(_QUEUE, self._batch)) for _ in range(self._workers)]
         for lane in lanes:
             group.start_soon(self._work, lane)
@@ -146,7 +147,7 @@ class Storing:
                 del self._unsettled[job.number]
 
     async def _is_settled(self, job: QueuedEvent, error: Exception) -> bool:
-        """Tell of an event that is not stored; False if it is worth writing again."""
+        """Report an event that is not stored; False if it is worth writing again."""
         if isinstance(error, SchemaError):
             self.schema_error = error
             self._give_up("the tables are missing")
@@ -160,7 +161,7 @@ class Storing:
         return True
 
     def _give_up(self, problem: str) -> None:
-        """No other event would fare better: those in the queues stay unsettled."""
+        """Stop storing: other events would fail for the same reason, so they stay unsettled."""
         self._hopeless = True
         self._stop_for(problem)
 
@@ -176,5 +177,5 @@ class Storing:
 
 
 def _is_outage(error: Exception) -> bool:
-    """Whether the database was gone for longer than an event may wait."""
+    """Whether the database was out of reach for longer than --max-outage."""
     return is_outage(error.__cause__ if isinstance(error, OutcomeUnknown) else error)

@@ -1,4 +1,4 @@
-"""What `write` tells of each event: one JSON object a line, as soon as it is known."""
+"""The report of `write`: one JSON object per event and line, as soon as a result is known."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -22,11 +22,11 @@ _encoder: Final = msgspec.json.Encoder()
 
 
 class FailureLine(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """An event that is not stored, or an input that cannot be read on.
+    """An event that is not stored, or an input that cannot be read any further.
 
-    `error` is the type's name. `record` counts from 1, `byte` from 0; both
-    are of `input`. `same_content`, of a `DuplicateEvent` only: whether the
-    event that is stored under this id has the same content.
+    `error` is the name of the exception's type. `record` (from 1) and `byte`
+    (from 0) are the event's location in `input`. `same_content` is given only for
+    a `DuplicateEvent`: whether the event stored under this id has the same content.
     """
 
     event_id: UUID | None
@@ -39,7 +39,7 @@ class FailureLine(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
 
 
 class Reporter:
-    """Counts and prints: receipts on standard output, failures on standard error.
+    """Counts and prints receipts (on standard output) and failures (on standard error).
 
     `above_bar` prints a line on a terminal that shows a progress bar.
     """
@@ -50,13 +50,16 @@ class Reporter:
         self._locks = {STDOUT: anyio.Lock(), STDERR: anyio.Lock()}
 
     async def stored(self, receipts: Sequence[Receipt]) -> None:
-        """Tell of events that are in the database; raises `OSError` if nobody listens."""
+        """Report stored events; raises `OSError` if standard output cannot be written to."""
         for receipt in receipts:
             self._tally.add(receipt)
         await self._print(STDOUT, receipts)
 
     async def failed(self, place: InputLocation, event_id: UUID | None, error: Exception) -> None:
-        """Tell of one that is not, as far as we know; raises `OSError` if nobody listens."""
+        """Report an event that is not stored, or whose outcome is unknown.
+
+        Raises `OSError` if standard error cannot be written to.
+        """
         self._tally.add_failed(error)
         same = error.same_content if isinstance(error, DuplicateEvent) else None
         failure = FailureLine(event_id, type(error).__name__, told(error), *place, same)
@@ -67,5 +70,5 @@ class Reporter:
         if self._above_bar is not None and os.isatty(descriptor):
             self._above_bar(lines.decode().rstrip("\n"))
             return
-        async with self._locks[descriptor]:  # lines never mix
+        async with self._locks[descriptor]:  # so that lines of two workers never mix
             await write_all(descriptor, lines)

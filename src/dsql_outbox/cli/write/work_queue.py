@@ -1,4 +1,4 @@
-"""What waits for a worker: few events and few bytes, so that memory does not grow."""
+"""The queue of one worker, limited in events and bytes so that memory does not grow."""
 
 from collections import deque
 from typing import Final, NamedTuple
@@ -8,11 +8,11 @@ import anyio
 
 from .inputs import InputLocation
 
-_BYTES: Final = 1 << 20  # that a lane holds, and so what is taken from it at once
+_BYTES: Final = 1 << 20  # that a queue holds; this also limits a batch
 
 
 class QueuedEvent(NamedTuple):
-    """One event to store; `number` counts all events that were read, `size` is its bytes."""
+    """One event to store; `number` counts the events read, `size` is its length in bytes."""
 
     number: int
     place: InputLocation
@@ -22,18 +22,21 @@ class QueuedEvent(NamedTuple):
 
 
 class WorkQueue:
-    """The jobs of one worker, in order: `limit` of them and 1 MiB at most, or one bigger one."""
+    """The events of one worker, in order.
+
+    It holds at most `limit` events and 1 MiB, or a single larger event.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._jobs: deque[QueuedEvent] = deque()
         self._bytes = 0
         self._closed = False
-        # One at most waits: the reader for room, or the worker for a job.
+        # Only one task can wait: the reader while it is full, or the worker while it is empty.
         self._waiting: anyio.Event | None = None
 
     async def put(self, job: QueuedEvent) -> None:
-        """Add a job; waits while there is no room for it."""
+        """Append an event; waits while the queue is full."""
         while self._is_full(job):
             await self._wait()
         self._jobs.append(job)
@@ -41,7 +44,10 @@ class WorkQueue:
         self._wake()
 
     async def take(self, count: int) -> list[QueuedEvent]:
-        """The jobs at hand, `count` at most; waits for the first, empty at the end."""
+        """Take at most `count` events; waits for the first one.
+
+        Returns an empty list when the queue is closed and empty.
+        """
         while not self._jobs and not self._closed:
             await self._wait()
         taken = [self._jobs.popleft() for _ in range(min(count, len(self._jobs)))]
@@ -50,7 +56,7 @@ class WorkQueue:
         return taken
 
     def close(self) -> None:
-        """No more jobs come."""
+        """Declare that no more events will be put."""
         self._closed = True
         self._wake()
 
