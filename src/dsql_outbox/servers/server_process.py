@@ -1,4 +1,4 @@
-"""Servers that belong to this process: started on demand, ended with it."""
+"""Server processes that start on demand and end with this process."""
 
 import atexit
 import os
@@ -20,19 +20,19 @@ from dsql_outbox.outbox import OutboxError
 
 from .private_files import open_log
 
-_START: Final = 30.0  # seconds a server may take to be ready
-_STOP: Final = 20.0  # seconds it may take to stop before it is killed
-_POLL: Final = 0.005  # seconds between looks
+_START: Final = 30.0  # seconds that a server may take to become ready
+_STOP: Final = 20.0  # seconds that it may take to stop before it is killed
+_POLL: Final = 0.005  # seconds between looks for readiness
 _TAIL: Final = 5  # lines of the log that an error shows
 
-# Below the ranges from which Linux (32768 up) and macOS (49152 up) take ports for outgoing
-# connections: a server that was down for a moment gets its port back, and a client that
-# calls in the meantime cannot connect to itself.
+# Below the ports that Linux (from 32768) and macOS (from 49152) give to outgoing connections.
+# So no connection takes the port while the server restarts, and a client that connects in
+# the meantime cannot get the same port and connect to itself.
 _PORTS: Final = range(15_000, 30_000)
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 on which nothing listens."""
+    """A TCP port of 127.0.0.1, between 15000 and 29999, on which nothing listens."""
     while True:
         port = random.choice(_PORTS)  # noqa: S311 - not a secret
         with socket.socket() as probe:
@@ -47,12 +47,16 @@ def free_port() -> int:
 class ServerProcess:
     """A server and its children, in a session of their own.
 
-    Ctrl-C in a terminal goes to the whole foreground group; a server outside of
-    it lives until we have finished with it.
+    Ctrl-C in a terminal signals the whole foreground process group. A server in
+    another session does not get that signal, so it runs until we stop it.
     """
 
     def __init__(self, name: str, command: Sequence[str], log: Path | int, **options: Any) -> None:
-        """`log` is a file, or a descriptor to append to and to read, which is ours from now on."""
+        """Start `command`; `options` are those of `subprocess.Popen`.
+
+        `log` takes the server's standard error: a path, or a descriptor open for
+        appending and reading, which this object closes.
+        """
         self._name = name
         if isinstance(log, Path):
             log = open_log(str(log), None, {os.geteuid()})
@@ -62,7 +66,8 @@ class ServerProcess:
             self._process = subprocess.Popen[bytes](
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,  # never written to: it ends when the last child is gone
+                # Nothing is written to this pipe. It closes when the last child has ended.
+                stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
                 **options,
@@ -73,15 +78,19 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """The id of the server's first process."""
+        """The id of the process that was started."""
         return self._process.pid
 
     def is_running(self) -> bool:
-        """Whether the first process still runs."""
+        """Whether the process that was started still runs."""
         return self._process.poll() is None
 
     def wait_until_ready(self, ready: Callable[[], bool]) -> None:
-        """Wait until `ready` is true; raises `OutboxError` when it ends or takes over 30 s."""
+        """Wait until `ready` returns true.
+
+        Raises `OutboxError` with the end of the log if the server ends, or is not
+        ready after 30 s.
+        """
         deadline = monotonic() + _START
         while not ready():
             if not self.is_running():
@@ -92,7 +101,10 @@ class ServerProcess:
             sleep(_POLL)
 
     def stop(self, ask: signal.Signals) -> None:
-        """Ask it to end with the signal `ask`; kill it when that takes over 20 s."""
+        """Send the signal `ask` and wait for all processes to end; after 20 s, kill the server.
+
+        Raises `OutboxError` if children still run 20 s later.
+        """
         self._process.send_signal(ask)
         try:
             self._process.wait(_STOP)
@@ -101,7 +113,10 @@ class ServerProcess:
         self._wait_until_gone()
 
     def kill(self) -> None:
-        """SIGKILL it, and wait until its children have noticed."""
+        """Kill the server with SIGKILL, and wait until its children have ended.
+
+        Raises `OutboxError` if children still run after 20 s.
+        """
         self._process.kill()
         self._wait_until_gone()
 
@@ -125,11 +140,11 @@ class ServerProcess:
 
 
 class EmbeddedServer(ABC):
-    """What our embedded servers share: a context manager that starts and ends the server.
+    """Base of the embedded servers: a context manager that starts and stops a server.
 
-    The data lives in `folder` and is kept there; without one it lives in a
-    temporary folder and goes at the end. No server outlives this process,
-    unless this process is killed.
+    The data is stored in `folder` and kept; without one, in a temporary folder
+    that is removed at the end. The server stops when this process exits, unless
+    this process is killed.
     """
 
     def __init__(self, name: str, folder: Path | None, stop_signal: signal.Signals) -> None:
@@ -141,17 +156,17 @@ class EmbeddedServer(ABC):
 
     @abstractmethod
     def _launch(self, folder: Path, scratch: Path) -> ServerProcess | None:
-        """Start the server and wait until it is ready; None: it ran already and is not ours."""
+        """Start the server and wait until it is ready; None if it was running already."""
 
     @property
     def pid(self) -> int:
-        """The id of the server's process; raises `OutboxError` when we run none."""
+        """The id of the server process; raises `OutboxError` if this object did not start it."""
         return self._own_process().pid
 
     def start(self) -> None:
-        """Start the server, or start it again on the same data and port; quiet if it runs.
+        """Start the server, or restart it with the same data and port; do nothing if it runs.
 
-        Raises `OutboxError` when it does not become ready.
+        Raises `OutboxError` when it is not ready within 30 s.
         """
         if self._process is not None and self._process.is_running():
             return
@@ -163,21 +178,21 @@ class EmbeddedServer(ABC):
         self._process = self._launch(folder, self._scratch)
 
     def stop(self) -> None:
-        """End the server in order; the data stays. A server that was not started by us stays."""
+        """Stop the server in order and keep the data; leave a server that we did not start."""
         if self._process is not None:
             self._process.stop(self._stop_signal)
             self._process = None
 
     def kill(self) -> None:
-        """SIGKILL the server, as a crash would, and wait until it is gone; the data stays.
+        """Kill the server with SIGKILL, as in a crash, and wait until it has ended.
 
-        Raises `OutboxError` when we run none.
+        The data stays. Raises `OutboxError` if this object has not started it.
         """
         self._own_process().kill()
         self._process = None
 
     def close(self) -> None:
-        """Stop the server and remove the temporary folder; leaving the context does this."""
+        """Stop the server and remove the temporary folder, as leaving the context does."""
         self.stop()
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
