@@ -1,4 +1,12 @@
-"""The tables, the statements on them, and what brings them into a database."""
+"""The database objects of the outbox: tables, statements, rights, and the code that applies them.
+
+- `migrations/`, `statements/` and `grants/` hold the SQL, one file per migration,
+  statement and duty. `named_statements` reads it and fills in the schema's name.
+- `migrator/` creates or upgrades the tables (``schema apply``, ``schema plan``).
+- `drift/` compares a database with this version (``schema check``) and names the
+  command that repairs each difference.
+- `roles/` grants each database role what its duty needs, and finds wrong rights.
+"""
 
 from dsql_outbox.schema.drift.drift import Drift, DriftKind
 from dsql_outbox.schema.drift.inspection import check

@@ -1,4 +1,4 @@
-"""The named statements: SQL text from files, with the schema's name filled in."""
+"""Named statements: SQL text from files, with the schema's name filled in."""
 
 from functools import lru_cache
 from importlib.resources import files
@@ -10,7 +10,10 @@ FOLDER: Final = files("dsql_outbox.schema")
 
 
 def read_sql(folder: str, name: str) -> LiteralString:
-    """The text of ``schema/<folder>/<name>.sql``; literal, since it ships with the package."""
+    """The text of ``schema/<folder>/<name>.sql``.
+
+    It counts as a literal string for the type checker, because it ships with the package.
+    """
     text = (FOLDER / folder / f"{name}.sql").read_text(encoding="utf-8")
     return cast("LiteralString", text)  # type: ignore[redundant-cast]  # mypy has no LiteralString
 
@@ -21,18 +24,18 @@ def names(folder: str) -> list[str]:
 
 
 def render(text: LiteralString, schema: str, /, **literals: int | str) -> bytes:
-    """Fill ``{schema}`` in as a quoted identifier, and each other name as a quoted literal."""
+    """Replace ``{schema}`` by a quoted identifier, and each other name by a quoted literal."""
     values = {name: sql.Literal(value) for name, value in literals.items()}
     return sql.SQL(text).format(schema=sql.Identifier(schema), **values).as_bytes(None)
 
 
 @lru_cache(maxsize=256)
 def statement(name: str, schema: str, /, **literals: int | str) -> bytes:
-    """The statement of this name, ready to execute on tables of this schema."""
+    """The statement ``schema/statements/<name>.sql`` for the tables of a schema, ready to run."""
     return render(read_sql("statements", name), schema, **literals)
 
 
 def compose(name: str, schema: str, /, **parts: sql.Composable) -> bytes:
-    """The statement of this name, with identifiers or other SQL filled in as well."""
+    """As `statement`, for names that stand for identifiers or other pieces of SQL."""
     text = sql.SQL(read_sql("statements", name))
     return text.format(schema=sql.Identifier(schema), **parts).as_bytes(None)

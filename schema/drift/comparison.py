@@ -1,4 +1,4 @@
-"""Compare tables and views as they are with what the migrations make."""
+"""Compare the tables, views and indexes of a database with those that the migrations make."""
 
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -12,7 +12,11 @@ from .shape import FoundIndex, Shape, expected
 
 
 class Comparison:
-    """One schema: what it has, and in `recorded` the versions applied to it."""
+    """The comparison of one schema.
+
+    `shape` and `indexes` are what the catalog holds; `recorded` are the versions
+    of the migrations that were applied.
+    """
 
     def __init__(
         self,
@@ -30,7 +34,7 @@ class Comparison:
     def drifts(self) -> Iterator[Drift]:
         """Every difference, in the order of the migrations.
 
-        Tables and indexes that are not ours are not looked at.
+        Tables and indexes that no migration makes are ignored.
         """
         for migration, wanted in expected().relations.values():
             found = self._shape.get(wanted.name)
@@ -48,7 +52,7 @@ class Comparison:
         self, migration: Migration, wanted: Relation, namesake: Relation | None
     ) -> Iterator[Drift]:
         if migration.version not in self._recorded:
-            return  # told as a migration that was not applied
+            return  # the caller reports the missing migration instead
         what = "view" if wanted.view else "table"
         remedy = self._remedies.apply_again(migration)
         if namesake is not None:
@@ -57,7 +61,7 @@ class Comparison:
         yield Drift("missing_view" if wanted.view else "missing_table", wanted.name, text)
 
     def _view(self, migration: Migration, wanted: Relation, found: Relation) -> Iterator[Drift]:
-        # A newer form of the view that was not applied yet is told as a migration.
+        # If the newer form of the view was not applied yet, the caller reports that migration.
         if found.columns != wanted.columns and migration.version in self._recorded:
             text = (
                 f"view {self._schema}.{wanted.name} has the columns {_listed(found)}, "
@@ -70,7 +74,7 @@ class Comparison:
         known = {column.name for column in wanted.columns}
         for column in wanted.columns:
             maker = expected().added.get((wanted.name, column.name))
-            # A column that was not added yet is told as a migration.
+            # If the column was not added yet, the caller reports that migration.
             if column.name in there or maker is None or maker.version in self._recorded:
                 yield from self._column(wanted, column, there.get(column.name))
         for column in found.columns:

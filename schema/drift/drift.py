@@ -1,4 +1,4 @@
-"""How a database may differ from what this version needs, as facts."""
+"""The type of a difference between a database and what this version needs."""
 
 from typing import Literal
 
@@ -30,7 +30,11 @@ DriftKind = Literal[
 
 
 class Drift(msgspec.Struct, frozen=True):
-    """One difference: `name` is what differs, `text` says how, and the command that mends it."""
+    """One difference.
+
+    `name` is the object that differs. `text` is a sentence with the difference and
+    the command that repairs it.
+    """
 
     kind: DriftKind
     name: str

@@ -1,4 +1,4 @@
-"""Tell how a database differs from what this version needs."""
+"""Find every difference between a database and what this version needs."""
 
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
@@ -17,11 +17,11 @@ from .shape import Shape, read_indexes, read_shape
 
 
 def check(database: Database, roles: Roles | None = None) -> list[Drift]:
-    """All differences, none of them mended; an empty list means that this version runs here.
+    """Return all differences and change nothing; an empty list means that this version runs here.
 
-    Reads the catalog, our bookkeeping, and one outbox row per shard; and, of
-    the `roles` that are named, the rights. What only waits for the end of a
-    deploy is no difference. Raises the driver's errors.
+    Reads the catalog, the recorded migrations, the leases, one outbox row per
+    shard, and the rights of the named `roles`. A migration that must wait for the
+    end of a deploy is not a difference. Raises the driver's errors.
     """
     with database.connect() as connection:
         return list(_drifts(connection, database.schema, roles or Roles()))
@@ -49,7 +49,7 @@ def _migration_drifts(schema: str, recorded: Mapping[int, Recorded]) -> Iterator
         found = recorded.get(version)
         if found is None:
             if version > needed:
-                continue  # it ends this version's deploy, whenever that is
+                continue  # it ends the deploy of this version, and may be applied at any later time
             text = (
                 f"migration {migration.label} of schema {schema} was not applied, or not recorded"
             )

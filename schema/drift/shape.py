@@ -1,4 +1,4 @@
-"""What tables, columns and indexes there must be, and what there are."""
+"""The tables, views and indexes that must exist, and those that do."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -25,9 +25,10 @@ Shape = Mapping[str, Relation]
 
 
 class Expected(msgspec.Struct, frozen=True):
-    """What must be there, and the migrations that make it.
+    """What must exist, each with the migration that creates it.
 
-    `added` holds the columns that came later, by table and name.
+    `relations` and `indexes` are by name; `added` are the columns that a later
+    migration added, by table and column.
     """
 
     relations: Mapping[str, tuple[Migration, Relation]]
@@ -36,7 +37,7 @@ class Expected(msgspec.Struct, frozen=True):
 
 
 class FoundIndex(msgspec.Struct, frozen=True):
-    """An index as it is; one that is not valid is being built, or its build has failed."""
+    """An index in the catalog; not `valid` while it is built, and after its build failed."""
 
     index: Index
     valid: bool
@@ -44,7 +45,7 @@ class FoundIndex(msgspec.Struct, frozen=True):
 
 @cache
 def expected() -> Expected:
-    """What all migrations of this version make."""
+    """The result of all migrations of this version."""
     made = Expected(relations := {}, added := {}, indexes := {})
     for migration, form in forms():
         match form:
@@ -62,7 +63,7 @@ def expected() -> Expected:
 
 
 def read_shape(connection: Connection, schema: str) -> Shape | None:
-    """What the database has in this schema; None: there is no such schema."""
+    """The tables and views of a schema, by name; None if the schema does not exist."""
     rows = execute(connection, statement("schema_shape", schema), {"schema": schema}).fetchall()
     if not rows:
         return None
@@ -71,7 +72,7 @@ def read_shape(connection: Connection, schema: str) -> Shape | None:
 
 
 def read_indexes(connection: Connection, schema: str) -> dict[str, FoundIndex]:
-    """The indexes of this schema, those of primary keys left out."""
+    """The indexes of a schema by name, without those of primary keys."""
     rows = execute(connection, statement("schema_indexes", schema), {"schema": schema}).fetchall()
     grouped = groupby(rows, key=lambda row: row[:3])
     return {

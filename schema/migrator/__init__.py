@@ -1,1 +1,8 @@
-"""Bring the tables into a database, or up to this version."""
+"""Create the tables in a database, or upgrade them to this version.
+
+- `migrator` applies the migrations and adds shards; `plan` shows what it would do.
+- `migration` is one file of ``schema/migrations/``; `migration_text` parses it
+  into the table, view, column, index or backfill that it makes.
+- `index_build` and `backfill` are the two forms that take more than one statement.
+- `execution` runs a statement again when another session was in its way.
+"""

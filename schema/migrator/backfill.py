@@ -1,8 +1,9 @@
-"""Give rows the values that they lack, page by page along the primary key.
+"""Fill a new column in existing rows, page by page along the primary key.
 
-DSQL changes 3,000 rows in a transaction at most. A page reads a third of that,
-which leaves room for rows that come in while it runs. Where a run was stopped,
-the next one passes over what is filled, since the condition no longer holds there.
+A transaction of Aurora DSQL may change 3,000 rows at most (its quotas). A page
+covers a third of that, which leaves room for rows that are inserted while it runs.
+After an interrupted run the next run starts at the first page again. Pages that
+are filled change nothing, because the WHERE condition no longer matches there.
 """
 
 from collections.abc import Sequence
@@ -17,10 +18,11 @@ from .execution import execute
 from .migration_text import Backfill
 
 PAGE_ROWS: Final = 1_000
+"""Rows per page, which is also one transaction."""
 
 
 def backfill(connection: Connection, schema: str, wanted: Backfill) -> None:
-    """Fill all pages, each in a transaction of its own; raises the driver's errors."""
+    """Fill all pages, one transaction per page; raises the driver's errors."""
     last: Sequence[Any] | None = None
     while True:
         bound = execute(connection, _bound(schema, wanted, last)).fetchone()
@@ -57,7 +59,7 @@ def _page(schema: str, wanted: Backfill, last: Sequence[Any] | None, bound: Sequ
 
 
 def _above(wanted: Backfill, last: Sequence[Any] | None) -> sql.Composable:
-    """Beyond the key of the page before; true for the first page."""
+    """The condition that the key is above that of the page before; true for the first page."""
     if last is None:
         return sql.SQL("true")
     return sql.SQL("({}) > ({})").format(_key(wanted), _literals(last))
@@ -76,6 +78,6 @@ def _list(parts: Sequence[sql.Composable]) -> sql.Composable:
 
 
 def _piece(text: str, schema: str) -> sql.Composable:
-    """A piece of a migration, so it is text of ours."""
+    """A piece of a migration as SQL; it counts as literal, because the package ships it."""
     literal = cast("LiteralString", text)  # type: ignore[redundant-cast]  # mypy has no LiteralString
     return sql.SQL(literal).format(schema=sql.Identifier(schema))

@@ -1,10 +1,11 @@
-"""Build an index without stopping the writers, or finish what an earlier run began.
+"""Build an index without blocking the writers, or finish a build that an earlier run began.
 
-Aurora DSQL builds it in the background (``CREATE INDEX ASYNC``) and tells of it
-in ``sys.jobs``; PostgreSQL builds it in the statement (``CONCURRENTLY``). On both
-a build that fails leaves an index that is not valid behind, which ``IF NOT
-EXISTS`` takes for the real one. So only the catalog is believed. It is asked again
-and again: ``sys.wait_for_job`` is one statement, and DSQL ends those at 5 minutes.
+Aurora DSQL builds an index in the background (``CREATE INDEX ASYNC``) and lists
+the build in ``sys.jobs``. PostgreSQL builds it within the statement
+(``CONCURRENTLY``). On both a failed build leaves an invalid index, and ``IF NOT
+EXISTS`` accepts that index as the real one. So this module trusts only the catalog
+and polls it. It does not call ``sys.wait_for_job``: that is one statement, and
+DSQL ends a statement after 5 minutes.
 """
 
 from time import sleep
@@ -22,7 +23,7 @@ from .execution import execute
 from .migration import Migration
 from .migration_text import Index
 
-_POLL: Final = 0.5  # seconds; builds were seen to take from 5 seconds to 12 minutes
+_POLL: Final = 0.5  # seconds; observed builds took from 5 seconds to 12 minutes
 _BUILDS: Final = 3
 _ENDED: Final = ("completed", "failed", "cancelled", "canceled")
 
@@ -30,7 +31,7 @@ _State = Literal["missing", "valid", "building", "broken"]
 
 
 class IndexBuild:
-    """One index, in one schema."""
+    """The build of one index in one schema."""
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class IndexBuild:
         self._why = "no session builds it"
 
     def run(self) -> None:
-        """Return when the index is valid, however long that takes.
+        """Return when the index is valid; this may take as long as it needs.
 
         Raises `SchemaError` when three builds have failed, and the driver's errors.
         """
@@ -75,7 +76,7 @@ class IndexBuild:
         execute(self._connection, query)
 
     def _state(self) -> _State:
-        # How the build stands is asked first: what ends in between is valid then.
+        # Ask for the build first: if it ends between the two reads, the second finds a valid index.
         building = self._is_building()
         found = read_indexes(self._connection, self._schema).get(self._index.name)
         if found is None:
@@ -98,19 +99,19 @@ class IndexBuild:
 
 
 def has_jobs(connection: Connection) -> bool:
-    """Whether the server builds indexes in the background: it is Aurora DSQL then."""
+    """Whether the server has ``sys.jobs`` and builds indexes in the background: Aurora DSQL."""
     parameters = {"schema": "", "name": ""}
     try:
         execute(connection, statement("index_job", ""), parameters)
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
         return False
     except psycopg.errors.InsufficientPrivilege:
-        pass  # it is there, for others
+        pass  # the view exists, and this role may not read it
     return True
 
 
 def create_index(migration: Migration, schema: str, *, is_dsql: bool) -> bytes:
-    """The statement of a migration that makes an index, as this kind of server takes it."""
+    """The CREATE INDEX of a migration: ASYNC for Aurora DSQL, CONCURRENTLY for PostgreSQL."""
     text = migration.text
     if not is_dsql:
         text = cast("LiteralString", text.replace(" ASYNC ", " CONCURRENTLY ", 1))  # type: ignore[redundant-cast]

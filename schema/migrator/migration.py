@@ -1,8 +1,8 @@
 """The migrations that ship with this version, in order.
 
-Their rules are in docs/migrations.md: one statement a file, of a form that
-`_forms` knows, which may run twice; code of the version before must work on the
-new tables; a file that was released never changes.
+docs/migrations.md has their rules. A file holds one statement, of a form that
+`migration_text` can parse, and the statement may run twice. Code of the version
+before must work on the new tables. A released file never changes.
 """
 
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from typing import Literal, LiteralString
 from dsql_outbox.schema.named_statements import names, read_sql, render, statement
 
 Deploy = Literal["before", "after"]
-"""Before or after the deploy of the version that brings a migration."""
+"""When to apply a migration: before or after the deploy of the version that brings it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file: `text` is its SQL before the schema's name is filled in."""
+    """One file; `text` is its SQL, with ``{schema}`` in place of the schema's name."""
 
     version: int
     name: str
@@ -26,25 +26,25 @@ class Migration:
 
     @property
     def label(self) -> str:
-        """How people see it: ``0004 outbox``."""
+        """The name in messages and output, such as ``0004 outbox``."""
         return f"{self.version:04} {self.name}"
 
     @property
     def deploy(self) -> Deploy:
-        """A name that begins with ``after_`` waits until no older code runs any more."""
+        """The phase of the deploy: a name that begins with ``after_`` means ``after``."""
         return "after" if self.name.startswith("after_") else "before"
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of the text, hex: the same for every schema's name."""
+        """SHA-256 of the text in hex; it does not depend on the schema's name."""
         return sha256(self.text.encode()).hexdigest()
 
     def ddl(self, schema: str) -> bytes:
-        """The statement that makes the change, as the file has it."""
+        """The statement of the file, for a schema."""
         return render(self.text, schema)
 
     def record(self, schema: str) -> bytes:
-        """The statement that remembers the change."""
+        """The statement that records the migration as applied."""
         return statement(
             "migration_record",
             schema,

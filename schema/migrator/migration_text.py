@@ -1,8 +1,9 @@
-"""What each migration makes, read from its text: the migrations are the one source.
+"""Parse each migration into the object that it makes.
 
-The reader knows the forms that we write and refuses any other, so a migration
-that it would misread fails the tests. Every form only adds, which is why code
-of the version before works on the new tables.
+The migrations are the only source of the expected tables. The parser knows the
+forms in use and refuses any other, so a migration that it would misread fails the
+tests. Every form only adds something. That is why code of the version before
+works on the new tables.
 """
 
 import re
@@ -16,7 +17,11 @@ from .migration import Migration, migrations
 
 
 class Column(msgspec.Struct, frozen=True):
-    """`type` is PostgreSQL's full name of it, such as ``character varying(64)``."""
+    """A column.
+
+    `type` is PostgreSQL's full name of the type, such as ``character varying(64)``;
+    a `required` column refuses NULL.
+    """
 
     name: str
     type: str
@@ -24,7 +29,7 @@ class Column(msgspec.Struct, frozen=True):
 
 
 class Relation(msgspec.Struct, frozen=True):
-    """A table, or a view; `key` names the columns of the primary key, in order."""
+    """A table or a view; `key` are the columns of the primary key, in order."""
 
     name: str
     view: bool
@@ -33,14 +38,14 @@ class Relation(msgspec.Struct, frozen=True):
 
 
 class AddedColumn(msgspec.Struct, frozen=True):
-    """A column that a table gets later: it takes NULL and has no default."""
+    """A column that a migration adds to a table; it accepts NULL and has no default."""
 
     table: str
     column: Column
 
 
 class Index(msgspec.Struct, frozen=True):
-    """An index that is not unique."""
+    """A secondary index, which is not unique."""
 
     name: str
     table: str
@@ -48,7 +53,7 @@ class Index(msgspec.Struct, frozen=True):
 
 
 class Backfill(msgspec.Struct, frozen=True):
-    """Values for rows that have none: ``UPDATE table SET assignments WHERE condition``."""
+    """New values for existing rows: ``UPDATE table SET assignments WHERE condition``."""
 
     table: Relation
     assignments: str
@@ -80,7 +85,7 @@ _FULL_NAMES: Final = {
 
 @cache
 def forms() -> tuple[tuple[Migration, Form], ...]:
-    """Every migration with what it makes."""
+    """Every migration with the object that it makes; raises `ValueError` as `parse` does."""
     made: list[tuple[Migration, Form]] = []
     relations: dict[str, Relation] = {}
     for migration in migrations():
@@ -97,14 +102,14 @@ def forms() -> tuple[tuple[Migration, Form], ...]:
 
 
 def with_column(table: Relation, column: Column) -> Relation:
-    """A table after it got one more column."""
+    """The table with one more column."""
     return msgspec.structs.replace(table, columns=(*table.columns, column))
 
 
 def parse(migration: Migration, before: Mapping[str, Relation]) -> Form:
-    """What one migration makes, given the tables that those `before` it made.
+    """The object that a migration makes; `before` are the tables of the migrations before it.
 
-    Raises `ValueError` for a form that is not ours.
+    Raises `ValueError` for a text of an unknown form.
     """
     text = re.sub(r"--.*\n", "", migration.text).strip()
     if found := _TABLE.fullmatch(text):

@@ -1,9 +1,9 @@
-"""Bring the tables into a database, or up to this version.
+"""Create the tables in a database, or upgrade them to this version.
 
-There is no lock: DSQL has none, and a lease could expire under a migrator that
-is stopped in the middle. Instead every step may run twice, and at once with
-another migrator: the database puts the two in order, the later one finds the
-step done, and a conflict is tried again.
+Migrators take no lock. DSQL has no advisory locks, and a lease could expire while
+its migrator is suspended. Instead, every step may run twice, also at the same time
+in two migrators. The database orders the two, the later one finds the step done,
+and `execution` repeats a statement that met a conflict.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,11 +30,11 @@ from .migration_text import Backfill, Form, Index, forms
 
 
 class Applied(msgspec.Struct, frozen=True):
-    """What `apply` found and did.
+    """The result of `apply`.
 
-    `applied` names the migrations of this run, as in ``0004 outbox``, and
-    `waiting` those that are left, each with the command that applies it;
-    `migrations` and `shards` count what is there now.
+    `applied` are the labels of the migrations of this run, such as ``0004 outbox``.
+    `waiting` maps the label of each migration that is left to the command that
+    applies it. `migrations` and `shards` are the numbers after the run.
     """
 
     schema: str
@@ -45,7 +45,7 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """A row of schema_migrations."""
+    """A row of the table ``schema_migrations``."""
 
     version: int
     name: str
@@ -53,11 +53,11 @@ class Recorded(msgspec.Struct, frozen=True):
 
 
 class PresentTables(msgspec.Struct, frozen=True):
-    """What is in a database before a run.
+    """The state of a schema before a run.
 
-    `exists` tells of the schema; `pending` are the migrations to come;
-    `highest` is the number of shards by the highest of them, `leases` the rows
-    that there are.
+    `exists` says whether the schema exists, and `pending` are the migrations not
+    applied yet. `highest` is the highest shard plus 1, or 0; `leases` is the number
+    of lease rows, which is lower when shards in between are missing.
     """
 
     exists: bool
@@ -67,11 +67,14 @@ class PresentTables(msgspec.Struct, frozen=True):
 
     @property
     def unused(self) -> bool:
-        """No shard yet, so nobody can have written: there is no older code to spare."""
+        """Whether there is no shard: then no writer has written yet, and no older code runs."""
         return self.leases == 0
 
     def shards(self, schema: str, wanted: int | None) -> int:
-        """The number of shards to have; raises `SettingsError` if it can't be."""
+        """The number of shards after the run.
+
+        Raises `SettingsError` if it would be below the present number or out of range.
+        """
         shards = require_shards(wanted or self.highest or DEFAULT_SHARDS)
         if shards < self.highest:
             raise SettingsError(
@@ -82,19 +85,22 @@ class PresentTables(msgspec.Struct, frozen=True):
 
 
 def apply(database: Database, *, shards: int | None = None, deploy: Deploy = "before") -> Applied:
-    """Create or upgrade the tables; what is there already is left alone.
+    """Create or upgrade the tables; objects that exist are left alone.
 
-    May run any number of times and in several processes at once, and goes on
-    where a crash stopped it. Every statement is a transaction of its own, as
-    DSQL demands; a backfill takes one a page. `shards` can only grow; None
-    keeps their number, or makes `DEFAULT_SHARDS` where there are none.
-    `deploy`: which phase of a deploy this is. It ends where the next migration
-    belongs to the other phase; tables that nobody has used get all at once.
+    `apply` may run any number of times, in several processes at once, and after a
+    crash. Every statement is a transaction of its own, as DSQL demands; a backfill
+    takes one transaction per page.
 
-    Raises `SettingsError` for a number of shards that cannot be, `SchemaError`
-    when a migration was applied with another text, when an index cannot be
-    built, or, after all that may be applied, when the last phase of an earlier
-    version stands in the way of the rest; and the driver's errors.
+    The number of `shards` can only grow. None keeps it, or creates `DEFAULT_SHARDS`
+    in a new schema. `deploy` is the phase of the deploy: the run stops before the
+    first migration of the other phase. A schema without shards gets all migrations
+    at once.
+
+    Raises `SettingsError` if `shards` is below the present number or out of range.
+    Raises `SchemaError` when a migration was applied with another text, when an
+    index cannot be built, and when a migration that ends an earlier deploy comes
+    before the rest; the migrations up to that one are applied by then. Raises the
+    driver's errors.
     """
     if shards is not None:
         require_shards(shards)
@@ -120,9 +126,10 @@ def apply(database: Database, *, shards: int | None = None, deploy: Deploy = "be
 
 
 def ddl(schema: str, shards: int = DEFAULT_SHARDS) -> str:
-    """All that `apply` runs on an empty database, as a script; run it statement by statement.
+    """All statements that `apply` runs on an empty database, as a script.
 
-    Raises `SettingsError` for a number of shards that cannot be.
+    Run the script statement by statement: DSQL takes one DDL statement per
+    transaction. Raises `SettingsError` if `shards` is out of range.
     """
     require_shards(shards)
     steps = [statement("schema_create", schema)]
@@ -133,7 +140,7 @@ def ddl(schema: str, shards: int = DEFAULT_SHARDS) -> str:
 
 
 def read_present(connection: Connection, schema: str) -> PresentTables:
-    """What is there; raises `SchemaError` when a migration was applied with another text."""
+    """The present state; raises `SchemaError` when a migration was applied with another text."""
     shape = read_shape(connection, schema)
     recorded = read_recorded(connection, schema, shape or {})
     _refuse_changed(schema, recorded)
@@ -145,14 +152,17 @@ def read_present(connection: Connection, schema: str) -> PresentTables:
 
 
 def due(present: PresentTables, deploy: Deploy) -> Sequence[Migration]:
-    """The migrations of this phase: in order, up to the first of the other phase."""
+    """The pending migrations of a phase, in order, up to the first of the other phase.
+
+    A schema that was never used gets all of them.
+    """
     if present.unused:
         return present.pending
     return list(takewhile(lambda migration: migration.deploy == deploy, present.pending))
 
 
 def read_recorded(connection: Connection, schema: str, shape: Shape) -> dict[int, Recorded]:
-    """The migrations that were applied to a schema of this shape, by version."""
+    """The recorded migrations of a schema, by version; `shape` are its tables and views."""
     if "schema_migrations" not in shape:
         return {}
     rows = execute(connection, statement("migrations_recorded", schema)).fetchall()
@@ -160,7 +170,7 @@ def read_recorded(connection: Connection, schema: str, shape: Shape) -> dict[int
 
 
 def changed_text(schema: str, migration: Migration, recorded: Recorded) -> str:
-    """What to tell and to do when a migration was applied with another text."""
+    """The message for a migration that was applied with another text, with the remedy."""
     return (
         f"migration {migration.label} of schema {schema} was applied with another text "
         f"(checksum {recorded.checksum[:12]}.., here {migration.checksum[:12]}..): install the "
@@ -170,7 +180,7 @@ def changed_text(schema: str, migration: Migration, recorded: Recorded) -> str:
 
 
 def require_shards(shards: int) -> int:
-    """The number; raises `SettingsError` if there cannot be so many or so few shards."""
+    """Return the number; raises `SettingsError` unless it is from 1 to `MAX_SHARDS`."""
     if not 1 <= shards <= MAX_SHARDS:
         raise SettingsError(f"shards must be from 1 to {MAX_SHARDS}, got {shards}")
     return shards
@@ -211,7 +221,7 @@ def _count_shards(connection: Connection, schema: str) -> tuple[int, int]:
 
 
 def _add_shards(connection: Connection, schema: str, shards: int | None) -> int:
-    # Counted again: another migrator may have been at work.
+    # Count again: another migrator may have added shards since `read_present`.
     present = PresentTables(True, (), *_count_shards(connection, schema))
     wanted = present.shards(schema, shards)
     if present.leases < wanted:

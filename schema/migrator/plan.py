@@ -1,4 +1,4 @@
-"""Tell what `apply` would do, and do nothing."""
+"""Show the steps that `apply` would take, without taking them."""
 
 import msgspec
 
@@ -14,11 +14,11 @@ from .migrator import due, read_present, require_shards
 
 
 class PlannedStep(msgspec.Struct, frozen=True):
-    """One thing that is still to do.
+    """One step that is left to do.
 
-    `name` is a migration such as ``0004 outbox``, or ``schema`` or ``shards``;
-    `command` the command that does it; `statements` what that sends, each a
-    transaction of its own; `note` what else to know, or empty.
+    `name` is the label of a migration such as ``0004 outbox``, or ``schema`` or
+    ``shards``. `command` takes the step, and `statements` are what it sends, one
+    transaction each. `note` adds a remark, or is empty.
     """
 
     name: str
@@ -29,10 +29,11 @@ class PlannedStep(msgspec.Struct, frozen=True):
 
 
 def plan(database: Database, *, shards: int | None = None) -> list[PlannedStep]:
-    """All that is left to do, in order; an empty list: nothing is.
+    """Return the steps that are left, in order; the list is empty if there are none.
 
-    Raises `SettingsError` for a number of shards that cannot be, `SchemaError`
-    when a migration was applied with another text, and the driver's errors.
+    Raises `SettingsError` if `shards` is below the present number or out of range,
+    `SchemaError` when a migration was applied with another text, and the driver's
+    errors.
     """
     if shards is not None:
         require_shards(shards)

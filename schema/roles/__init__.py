@@ -1,1 +1,6 @@
-"""What each database role may do, read from ``schema/grants/``."""
+"""The rights of the database roles: writer, publisher, operator.
+
+``schema/grants/`` holds the rights of each duty, one file per duty. `rights`
+parses the files and compares them with the rights that a role has; `grant` gives
+the rights to a role.
+"""

@@ -1,4 +1,4 @@
-"""Give each role the rights of its duty, and no more."""
+"""Grant each role the rights of its duty."""
 
 from collections.abc import Mapping
 
@@ -17,10 +17,11 @@ _ARN = "arn:aws:iam::ACCOUNT:role/IAM_ROLE_OF_{}"
 
 
 class Granted(msgspec.Struct, frozen=True, rename="camel"):
-    """The `statements` that were run, or with `dry_run` would be.
+    """The result of `grant`.
 
-    `iam` is for the owner of an Aurora DSQL cluster to complete and to run: it
-    lets an IAM role connect as a database role. It is empty elsewhere.
+    `statements` were run, or would be without `dry_run`. `iam` are statements that
+    let an IAM role connect as a database role. The owner of an Aurora DSQL cluster
+    fills in the names and runs them. On PostgreSQL `iam` is empty.
     """
 
     schema: str
@@ -30,12 +31,12 @@ class Granted(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def grant(database: Database, roles: Roles, *, dry_run: bool = False) -> Granted:
-    """Grant each role what its duty needs; what it has already, stays.
+    """Grant each role the rights of its duty; other rights of the role stay.
 
-    May run any number of times, with roles that exist and tables that are
-    there. Every statement is a transaction of its own.
+    The roles and the tables must exist. `grant` may run any number of times, and
+    every statement is a transaction of its own.
 
-    Raises `SettingsError` when no role is named or one does not exist,
+    Raises `SettingsError` when no role is named or a role does not exist,
     `SchemaError` when tables are missing, and the driver's errors.
     """
     named = roles.named()
@@ -71,7 +72,7 @@ def _applies(schema: str, shape: Shape | None, found: Grant) -> bool:
     if shape is None or (found.name is not None and found.name not in shape):
         what = schema if shape is None else f"{schema}.{found.name}"
         raise SchemaError(f"{what} is missing: run {Remedies(schema).apply()}")
-    # All may use public, and DSQL refuses to grant that (0A000).
+    # Every role may use the schema public, and DSQL refuses to grant it (SQLSTATE 0A000).
     return found.name is not None or schema != "public"
 
 

@@ -1,4 +1,4 @@
-"""What each role may do, read from ``schema/grants/``, and how a database differs from that."""
+"""The rights of each duty, read from ``schema/grants/``, and how those of a role differ."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -26,32 +26,32 @@ _GRANT: Final = re.compile(
 
 
 class Roles(msgspec.Struct, frozen=True):
-    """The database roles that have a duty; one role may have several."""
+    """The database role of each duty, if any; one role may have several duties."""
 
     writer: str | None = None
     publisher: str | None = None
     operator: str | None = None
 
     def named(self) -> list[tuple[Duty, str]]:
-        """Each duty that has a role, with it."""
+        """Each duty that has a role, with that role."""
         roles: tuple[str | None, ...] = (self.writer, self.publisher, self.operator)
         return [(duty, role) for duty, role in zip(_DUTIES, roles, strict=True) if role]
 
     def by_name(self) -> dict[str, list[Duty]]:
-        """The duties of each role."""
+        """Each role with its duties."""
         named = self.named()
         return {role: [duty for duty, other in named if other == role] for _, role in named}
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """One line of a file: `rights` on the table or view `name`; None is the schema itself."""
+    """One line of a file: `rights` on the table or view `name`, or on the schema if it is None."""
 
     text: str
     rights: tuple[str, ...]
     name: str | None
 
     def statement(self, schema: str, role: str) -> bytes:
-        """The statement, without its semicolon."""
+        """The GRANT statement for a role, without a semicolon."""
         literal = cast("LiteralString", self.text.removesuffix(";"))  # type: ignore[redundant-cast]  # mypy has no LiteralString
         text = sql.SQL(literal)
         names = {"schema": sql.Identifier(schema), "role": sql.Identifier(role)}
@@ -60,7 +60,7 @@ class Grant(msgspec.Struct, frozen=True):
 
 @cache
 def grants(duty: Duty) -> tuple[Grant, ...]:
-    """What a duty needs; raises `ValueError` for a line that cannot be read."""
+    """The grants of a duty; raises `ValueError` for a line that is no grant."""
     lines = read_sql("grants", duty).splitlines()
     return tuple(_parse(line) for line in lines if not line.startswith("--"))
 
@@ -68,7 +68,7 @@ def grants(duty: Duty) -> tuple[Grant, ...]:
 def right_drifts(
     connection: Connection, schema: str, shape: Shape, roles: Roles
 ) -> Iterator[Drift]:
-    """Roles that are missing, that lack a right, or that have one too many."""
+    """Roles that do not exist or are superusers, and rights that are missing or needless."""
     named = roles.by_name()
     if not named:
         return
@@ -92,9 +92,10 @@ def right_drifts(
 def lacking_rights(
     connection: Connection, schema: str, role: str
 ) -> dict[Duty, list[tuple[str, str | None]]] | None:
-    """The rights that each duty needs and `role` lacks, each with its table (None: the schema).
+    """The rights that `role` lacks for each duty, as pairs of right and table.
 
-    None when a table is missing, whose rights cannot be known.
+    The table is None for a right on the schema. Returns None if a table is missing,
+    because its rights cannot be known then. Raises the driver's errors.
     """
     shape = read_shape(connection, schema)
     tables = {grant.name for duty in _DUTIES for grant in grants(duty)} - {None}
@@ -115,18 +116,18 @@ def lacking_rights(
 def present_roles(
     connection: Connection, schema: str, roles: Collection[str]
 ) -> Mapping[str, bool]:
-    """Those of the roles that exist, each with whether it is a superuser."""
+    """The roles that exist; the value says whether the role is a superuser."""
     query = statement("roles_present", schema)
     return dict(execute(connection, query, {"roles": array_literal(roles)}).fetchall())
 
 
 def create_role(role: str) -> str:
-    """The statement that makes a role."""
+    """The statement that creates a role."""
     return f"CREATE ROLE {_quoted(role)} WITH LOGIN"
 
 
 class _Rights:
-    """One role: `held` are pairs of what (None: the schema) and the right to it."""
+    """The rights of one role; `held` are pairs of table (None is the schema) and right."""
 
     def __init__(
         self,
