@@ -1,1 +1,8 @@
-"""Leases: which publisher relays which shard, and for how long (docs/leases.md)."""
+"""Leases: which publisher relays which shard, and until when (docs/leases.md).
+
+- `ownership` makes every decision: which shards to take, renew and release, and
+  until when to send. It does no I/O.
+- `protocol` is one beat: read the leases, act on the decisions, announce the publisher.
+- `table` holds the statements of the protocol, `keeper` the task that beats.
+- `liveness` decides which publishers count as alive.
+"""

@@ -1,4 +1,4 @@
-"""The leases of one publisher, kept by a task of their own."""
+"""The leases of one publisher, kept by a task that beats in the background."""
 
 import asyncio
 import logging
@@ -22,30 +22,34 @@ from .table import SqlLeaseTable
 
 logger: Final = logging.getLogger("dsql_outbox")
 
-# Linux's CLOCK_MONOTONIC stands still while a machine is suspended, and leases end meanwhile;
-# that of macOS goes on.
+# CLOCK_MONOTONIC of Linux stops while the machine is suspended, but the leases end meanwhile.
+# CLOCK_BOOTTIME goes on. macOS lacks it, and its CLOCK_MONOTONIC goes on.
 _CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _RETRY: Final = 0.25
-"""How much of `renew` passes before a beat that failed is done again."""
+"""After a beat that failed, the next one comes after this part of `renew`."""
 
 _MAX_HOST: Final = 64
 
 
 def boot_time() -> float:
-    """Seconds since this machine was started, with those that it slept."""
+    """Seconds since the machine started, including the time that it was suspended."""
     return time.clock_gettime(_CLOCK)
 
 
 def new_owner() -> str:
-    """The name of one incarnation of one publisher: host, process, and what is never repeated."""
+    """A name for one incarnation of a publisher: ``host:pid:random``.
+
+    It is unique, so a publisher never takes the leases of an earlier one for its own.
+    """
     return f"{socket.gethostname()[:_MAX_HOST]}:{os.getpid()}:{secrets.token_hex(6)}"
 
 
 class Leases:
-    """What may be relayed, and until when.
+    """The shards that this publisher may relay, and until when.
 
-    `on_change` is called with the shards that are ours now and those that were.
+    `on_change` is called from the event loop with the shards that are owned now and
+    those that were owned before.
     """
 
     def __init__(
@@ -66,16 +70,16 @@ class Leases:
 
     @property
     def shards(self) -> frozenset[int]:
-        """The shards that were ours when the database answered last."""
+        """The shards that this publisher owned when the database answered last."""
         return self._own.shards
 
     @property
     def are_leaving(self) -> bool:
-        """Whether shards of ours are released when the round ends."""
+        """Whether some shards will be released when the round ends."""
         return self._own.is_leaving
 
     async def open(self) -> None:
-        """Take what can be taken, and keep it; raises the driver's error if that fails."""
+        """Do the first beat and start the task; raises the driver's error if the beat fails."""
         try:
             again = await beat(self._own, self._table, boot_time)
         except BaseException:
@@ -85,12 +89,15 @@ class Leases:
         self._task = asyncio.create_task(self._keep(again), name="dsql-outbox leases")
 
     def stop(self) -> None:
-        """Begin no round any more; the one that runs may take `drain` seconds more."""
+        """Start no more rounds; the running one may take `drain` seconds more."""
         self._own.stop(boot_time())
         self._rebind()
 
     async def close(self) -> None:
-        """Release all, so that others need not wait; takes `renew` seconds at most."""
+        """Release all leases, so that other publishers need not wait for their end.
+
+        Takes `renew` seconds at most. Raises the error that ended the task, if any.
+        """
         self.stop()
         task, self._task = self._task, None
         if task is None:
@@ -107,9 +114,9 @@ class Leases:
 
     @contextmanager
     def round(self) -> Generator[dict[int, int]]:
-        """The shards to relay in a round that begins here and ends with the block; their epochs.
+        """The shards of a round, with the epochs of their leases; the round is the `with` block.
 
-        Raises what ended the task that keeps the leases, if anything did.
+        Raises the error that ended the task that keeps the leases, if any.
         """
         if self._task is not None and self._task.done():
             self._task.result()
@@ -120,12 +127,12 @@ class Leases:
                 self._poke.set()
 
     def sendable(self) -> set[int]:
-        """The shards of the round whose messages may be sent now."""
+        """The shards of the running round whose messages may be sent now."""
         return self._own.sendable(boot_time())
 
     @contextmanager
     def bound(self, shards: Collection[int]) -> Generator[anyio.CancelScope]:
-        """A scope that ends with the first lease of these shards that is not renewed."""
+        """A scope that is cancelled when a lease of these shards ends without a renewal."""
         with anyio.CancelScope() as scope:
             self._bounds.append((scope, shards))
             self._rebind()
@@ -135,15 +142,15 @@ class Leases:
                 self._bounds = [bound for bound in self._bounds if bound[0] is not scope]
 
     def sink_failed(self) -> None:
-        """The broker could not be reached."""
+        """Note that the broker could not be reached."""
         self._own.sink_failed(boot_time())
 
     def sink_worked(self) -> None:
-        """The broker answered."""
+        """Note that the broker answered."""
         self._own.sink_worked()
 
     async def _keep(self, again: float) -> None:
-        """Beat until closed, and once more to release all."""
+        """Beat until `close`, and once more to release all shards."""
         try:
             while await self._wait(again):
                 again = await self._try_beat()
@@ -152,7 +159,7 @@ class Leases:
             self._table.drop()
 
     async def _wait(self, seconds: float) -> bool:
-        """Wait, or be poked; returns whether to go on."""
+        """Wait until the time is over or `_poke` is set; returns whether to go on."""
         with anyio.move_on_after(seconds):
             await self._poke.wait()
         self._poke.clear()
@@ -165,7 +172,7 @@ class Leases:
         except psycopg.Error as error:
             if self._answered:
                 logger.warning(
-                    "Leases cannot be renewed, the database does not answer: %s", told(error)
+                    "Cannot renew the leases, the database does not answer: %s", told(error)
                 )
             self._answered = False
             again = _RETRY * self._settings.renew
@@ -176,14 +183,14 @@ class Leases:
         return again
 
     def _note(self, before: frozenset[int]) -> None:
-        """Tell of shards that came or went."""
+        """Log and report a change of the owned shards."""
         after = self._own.shards
         if after != before:
             logger.info("Publisher %s owns the shards %s", self._own.owner, sorted(after))
             self._on_change(after, before)
 
     def _rebind(self) -> None:
-        """Let the calls of the sink that are running end when leases do, as they are now."""
+        """Move the deadlines of the running calls of the sink to those of the leases."""
         ahead = anyio.current_time() - boot_time() if self._bounds else 0.0
         for scope, shards in self._bounds:
             scope.deadline = ahead + min(map(self._own.deadline, shards))

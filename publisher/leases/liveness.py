@@ -1,25 +1,25 @@
-"""Which publishers count as alive: by the lease that each has written of itself."""
+"""Which publishers count as alive: each is judged by the lease in its own row."""
 
 from typing import Final
 
 DEFAULT_LEASE: Final = 10.0
-"""Seconds: `PublisherSettings.lease`, and that of a publisher that has written none."""
+"""Seconds: the default of `PublisherSettings.lease`, also for a row without a lease."""
 
 PRUNE_AFTER: Final = 10
-"""Leases after which the row of a publisher that died is deleted."""
+"""The row of a dead publisher is deleted after this many of its leases."""
 
 
 def is_alive(age: float, lease: float | None) -> bool:
-    """Whether a publisher that announced itself `age` seconds ago counts for the shares.
+    """Whether a publisher that announced itself `age` seconds ago gets a share of the shards.
 
-    It announces itself several times a lease. `lease` is None for one of a version
-    that did not write it.
+    A publisher announces itself several times per lease. `lease` is in seconds, or
+    None for a publisher of a version that did not write it.
     """
     return age < _seconds(lease)
 
 
 def is_forgotten(age: float, lease: float | None) -> bool:
-    """Whether the row of a publisher has waited long enough to be deleted."""
+    """Whether the row of a publisher is old enough to be deleted; `age` and `lease` in seconds."""
     return age > PRUNE_AFTER * _seconds(lease)
 
 

@@ -1,14 +1,15 @@
-"""Which shards this publisher relays: facts in, actions out, told the time.
+"""Which shards this publisher relays: a state machine without I/O.
 
-Nothing here does I/O. `_beat` brings the facts and carries the actions out;
-docs/leases.md tells the protocol and why it is safe. All times are seconds of
-this machine's boot-time clock, but for those of a `Snapshot`, which are the
-database's.
+`protocol` feeds it with what the database answered and carries out its plans.
+docs/leases.md describes the protocol and why it is safe. All times are seconds of
+the machine's boot-time clock (`boot_time`). The times of a `Snapshot` are seconds
+of the database's clock.
 
-A shard that is not in `_held` is foreign: its lease is free, another's, or the
-answer to our taking it was lost. One in `_held` is owned until its own
-deadline, or draining: no new round works on it, and when none does any more it
-is released. It leaves `_held` when the database says that it is not ours.
+A shard in `_held` is owned until its deadline, or draining. No new round works on
+a draining shard, and it is released as soon as no round works on it. A shard
+leaves `_held` when the database says that this publisher does not own it. Any
+other shard is foreign: its lease is free, belongs to another publisher, or the
+answer to the statement that took it was lost.
 """
 
 import math
@@ -22,13 +23,14 @@ from dsql_outbox.publisher.settings import PublisherSettings
 from .liveness import is_alive, is_forgotten
 
 REST: Final = 10
-"""How many times `broker_patience` one stays away after giving its shards to others."""
+"""A publisher that left its shards to others rests for this many times `broker_patience`."""
 
 
 class Lease(NamedTuple):
-    """A shard's lease as the database holds it.
+    """The lease of a shard, as the database holds it.
 
-    `expires_in` is seconds from the moment it was read; minus infinity when free.
+    `expires_in` is seconds from the moment of the read: negative after the end,
+    minus infinity for a free lease.
     """
 
     shard: int
@@ -38,9 +40,9 @@ class Lease(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """A publisher that announced itself at `seen_at`, `age` seconds before it was read.
+    """A publisher that announced itself at `seen_at`, `age` seconds before the read.
 
-    `lease` is how long its leases last; None if it has not written that.
+    `lease` is the length of its leases in seconds; None if it did not write that.
     """
 
     owner: str
@@ -50,16 +52,17 @@ class Peer(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """All leases and all publishers, from one read."""
+    """All leases and all announced publishers, from one read."""
 
     leases: Sequence[Lease]
     peers: Sequence[Peer]
 
 
 class Plan(NamedTuple):
-    """What to ask of the database: shards with the epoch that each must still have.
+    """The statements to run: each maps a shard to the epoch that its lease must still have.
 
-    `again` is how many seconds later to look again.
+    `prune` says whether to delete the rows of dead publishers; `again` is the number
+    of seconds until the next beat.
     """
 
     renew: Mapping[int, int]
@@ -77,7 +80,7 @@ class _Held:
 
 
 class Ownership:
-    """The shards of one publisher; `owner` is this incarnation of it and never used again."""
+    """The shards of one publisher; `owner` names this incarnation and is never used again."""
 
     def __init__(self, owner: str, settings: PublisherSettings) -> None:
         self.owner = owner
@@ -90,10 +93,10 @@ class Ownership:
         self._rest_until: float | None = None
         self._stop_by = math.inf
 
-    # --- what the relay asks and tells -------------------------------------------------
+    # --- called by the relay -----------------------------------------------------------
 
     def begin(self, now: float) -> dict[int, int]:
-        """The shards that a round may work on from now to `end`, with their epochs."""
+        """Begin a round: the shards that it may work on until `end`, with their epochs."""
         self._busy = {
             shard: held.epoch
             for shard, held in self._held.items()
@@ -102,15 +105,15 @@ class Ownership:
         return dict(self._busy)
 
     def end(self) -> bool:
-        """The round is over; returns whether something waits to be released now."""
+        """End the round; returns whether shards wait to be released now."""
         self._busy = {}
         return self.is_leaving
 
     def deadline(self, shard: int) -> float:
-        """Until when the round may send messages of a shard.
+        """Until when the round may send messages of a shard; minus infinity if it may not.
 
-        In the past when the shard was lost, be it for a moment: what the round
-        has read is then old news.
+        A shard that was lost during the round stays lost for it, even if this
+        publisher took it again: the rows that the round has read may be out of date.
         """
         held = self._held.get(shard)
         if held is None or self._busy.get(shard) != held.epoch:
@@ -118,27 +121,27 @@ class Ownership:
         return min(held.deadline, self._stop_by)
 
     def sendable(self, now: float) -> set[int]:
-        """The shards of the round whose messages may be sent now."""
+        """The shards of the running round whose messages may be sent now."""
         return {shard for shard in self._busy if now < self.deadline(shard)}
 
     def sink_failed(self, now: float) -> None:
-        """The broker could not be reached."""
+        """Note that the broker could not be reached."""
         if self._failing_since is None:
             self._failing_since = now
 
     def sink_worked(self) -> None:
-        """The broker answered."""
+        """Note that the broker answered."""
         self._failing_since = self._rest_until = None
 
     def stop(self, now: float) -> None:
-        """Begin no round any more; the one that runs may take `drain` seconds."""
+        """Start no more rounds; the running one may take `drain` seconds more."""
         self._stop_by = min(self._stop_by, now + self._settings.drain)
 
-    # --- what the beat asks and tells --------------------------------------------------
+    # --- called by the beat ------------------------------------------------------------
 
     @property
     def shards(self) -> frozenset[int]:
-        """The shards that were ours when the database answered last."""
+        """The shards that this publisher owned when the database answered last."""
         return frozenset(self._held)
 
     @property
@@ -148,16 +151,16 @@ class Ownership:
 
     @property
     def is_leaving(self) -> bool:
-        """Whether something is released as soon as no round works on it."""
+        """Whether some shard will be released as soon as no round works on it."""
         return self.is_stopping or any(held.draining for held in self._held.values())
 
     @property
     def is_able(self) -> bool:
-        """Whether others may count on us: we go on, and our broker does not fail."""
+        """Whether this publisher may announce itself: it goes on, and its broker does not fail."""
         return not self.is_stopping and self._failing_since is None
 
     def plan(self, seen: Snapshot, now: float) -> Plan:
-        """Decide, by what the database has just said."""
+        """Decide what to do next; `seen` is the newest answer of the database."""
         ours = {each.shard: each.epoch for each in seen.leases if each.owner == self.owner}
         self._held = {s: held for s, held in self._held.items() if ours.get(s) == held.epoch}
         others = self._others(seen.peers)
@@ -175,7 +178,7 @@ class Ownership:
         )
 
     def renewed(self, asked: Iterable[int], won: Collection[int], sent_at: float) -> None:
-        """The answer to a renewal that was sent at `sent_at`, or after it."""
+        """Take the answer to a renewal that was sent at `sent_at` or later."""
         for shard in asked:
             if shard in won:
                 self._held[shard].deadline = self._deadline(sent_at)
@@ -183,26 +186,31 @@ class Ownership:
                 del self._held[shard]
 
     def took(self, asked: Mapping[int, int], won: Collection[int], sent_at: float) -> None:
-        """The answer to a taking that was sent at `sent_at`, or after it."""
+        """Take the answer to an attempt to take shards that was sent at `sent_at` or later."""
         for shard in won:
             self._held[shard] = _Held(asked[shard] + 1, self._deadline(sent_at))
 
     def released(self, shards: Iterable[int]) -> None:
-        """The database has let these go."""
+        """Take the answer to a release: the database has freed these shards."""
         for shard in shards:
             del self._held[shard]
 
     # --- decisions ---------------------------------------------------------------------
 
     def _deadline(self, sent_at: float) -> float:
-        """The database reckons from a later moment, when it got what was sent."""
+        """The end of a lease minus the margin.
+
+        The count starts before the statement is sent. The database counts from the
+        time when it runs the statement, which is later, so the deadline comes first.
+        """
         return sent_at + self._settings.lease - self._settings.margin
 
     def _others(self, peers: Iterable[Peer]) -> set[str]:
-        """Who shares the work: alive, and seen to be alive at two times.
+        """The other publishers that get a share: alive, and seen with two announcements.
 
-        One that dies as soon as it starts, again and again, must not make
-        others hand shards over that it never takes.
+        A publisher that crashes after each start announces itself once per start.
+        Without the second announcement, the others would release shards for it
+        that it never takes.
         """
         alive = [p for p in peers if is_alive(p.age, p.lease) and p.owner != self.owner]
         self._proven = {
@@ -214,10 +222,11 @@ class Ownership:
         return self._proven
 
     def _rest(self, others: Collection[str], now: float) -> None:
-        """Leave the shards to others while only our own way to the broker is broken.
+        """Leave the shards to others while only this publisher cannot reach the broker.
 
-        Who fails does not announce itself, so `others` are those who do not. To
-        whom nothing is given nothing can fail: after a rest we count as able.
+        A publisher whose broker fails does not announce itself, so `others` can
+        reach theirs. A publisher without shards sends nothing and so cannot find its
+        broker working again. After a rest it therefore counts as able.
         """
         patience = self._settings.broker_patience
         if self._rest_until is not None and now >= self._rest_until:
@@ -228,7 +237,7 @@ class Ownership:
             self._rest_until = self._rest_until or now + REST * patience
 
     def _drain(self, share: int) -> None:
-        """Let go of what is over our share; what drains already counts as gone."""
+        """Drain the shards above the share; those that drain already do not count."""
         staying = [s for s in self._in_order(self._held) if not self._held[s].draining]
         for shard in staying[share:]:
             self._held[shard].draining = True
@@ -237,7 +246,12 @@ class Ownership:
         return self._held[shard].draining and shard not in self._busy
 
     def _wanted(self, leases: Iterable[Lease], room: int) -> dict[int, int]:
-        """Shards to take: free, long expired, or ours by a taking whose answer was lost."""
+        """The shards to take, with their epochs, `room` at most.
+
+        A shard may be taken if its lease is free or ended more than `grace` ago. The
+        same is true if the database names this publisher as owner: then the answer
+        to an earlier attempt was lost.
+        """
         epochs = {
             each.shard: each.epoch
             for each in leases
@@ -247,11 +261,17 @@ class Ownership:
         return {s: epochs[s] for s in self._in_order(epochs)[: max(0, room)]}
 
     def _again(self, leases: Iterable[Lease]) -> float:
-        """After `renew`, or sooner if another's lease can be taken sooner."""
+        """Seconds until the next beat: `renew`, or less if a foreign lease can be taken sooner.
+
+        The minimum is a twentieth of `renew`.
+        """
         renew, grace = self._settings.renew, self._settings.grace
         waits = [each.expires_in + grace for each in leases if each.owner != self.owner]
         return max(renew / 20, min([renew, *(wait for wait in waits if wait >= 0)]))
 
     def _in_order(self, shards: Iterable[int]) -> list[int]:
-        """Each publisher prefers other shards, so that few want the same."""
+        """The shards in the order of preference of this publisher.
+
+        The order depends on `owner`, so publishers seldom compete for one shard.
+        """
         return sorted(shards, key=lambda shard: zlib.crc32(f"{self.owner} {shard}".encode()))

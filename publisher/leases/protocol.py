@@ -1,4 +1,4 @@
-"""One beat of the lease protocol: look, renew, release, take, and announce oneself."""
+"""One beat of the lease protocol: look, renew, release, take, announce (docs/leases.md)."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
@@ -7,26 +7,28 @@ from .ownership import Ownership, Snapshot
 
 
 class LeaseTable(Protocol):
-    """The statements on leases and publishers; shards come with the epoch they must have.
+    """The statements of the protocol on leases and publishers.
 
-    All raise when no answer came: then what was asked may have happened, may
-    happen yet, or never will. An answer names the shards that changed.
+    `epochs` maps each shard to the epoch that its lease must still have; a lease
+    with another epoch is not changed. The methods that take `epochs` return the
+    shards that changed. Every method raises when no answer came. The statement may
+    then have run, may still run, or may never run.
     """
 
     async def announce(self, owner: str) -> None:
-        """Say that a publisher is alive and able, and how long its leases last."""
+        """Record that a publisher is alive and able to send, and how long its leases last."""
         ...
 
     async def withdraw(self, owner: str) -> None:
-        """Take that back."""
+        """Delete the record that `announce` made."""
         ...
 
     async def look(self) -> Snapshot:
-        """Read all leases and publishers at one time."""
+        """Read all leases and publishers in one statement."""
         ...
 
     async def renew(self, owner: str, epochs: Mapping[int, int]) -> Collection[int]:
-        """Let leases of `owner` end a whole lease from now."""
+        """Extend leases of `owner`: each ends one lease after the statement runs."""
         ...
 
     async def release(self, owner: str, epochs: Mapping[int, int]) -> Collection[int]:
@@ -34,21 +36,22 @@ class LeaseTable(Protocol):
         ...
 
     async def take(self, owner: str, epochs: Mapping[int, int]) -> Collection[int]:
-        """Make leases those of `owner`, with the next epoch, if they may be taken."""
+        """Give leases that may be taken to `owner`, and raise their epoch by one."""
         ...
 
     async def prune(self) -> None:
-        """Forget publishers that died long ago."""
+        """Delete the rows of publishers that died long ago."""
         ...
 
 
 async def beat(own: Ownership, table: LeaseTable, clock: Callable[[], float]) -> float:
-    """Do one beat; returns in how many seconds the next is due.
+    """Do one beat; returns the number of seconds until the next.
 
-    Raises what the table raises; the beat is then cut, nothing is believed
-    that was not answered, and the next beat finds out by its look. Each time of
-    a deadline is taken before its statement leaves. Only who could do all else
-    announces itself: others leave it a share of the shards.
+    Raises what the table raises. The beat ends there, and `own` keeps only what was
+    answered; the next beat reads the rest from the database. Deadlines count from
+    before their statement is sent (`Ownership.renewed`). The announcement comes
+    last: other publishers leave a share of the shards to an announced publisher, so
+    one that cannot take shards must not announce itself.
     """
     if not own.is_able:
         await table.withdraw(own.owner)

@@ -1,4 +1,4 @@
-"""The statements of the lease protocol, on a connection of their own."""
+"""The statements of the lease protocol, on a connection that nothing else uses."""
 
 from collections.abc import Mapping, Sequence
 from math import inf
@@ -19,11 +19,13 @@ _TRIES: Final = 4
 
 
 class SqlLeaseTable:
-    """Leases and publishers in the database; every call is one autocommit statement.
+    """The tables of leases and publishers; see `LeaseTable` for the methods.
 
-    A call takes `renew` seconds at most, and raises the driver's error when
-    there was no answer by then; the connection is dropped, the next call opens
-    another. So neither a slow round nor a slow broker holds a renewal up.
+    Every call runs one autocommit statement. It takes `renew` seconds at most and
+    raises the driver's error when there was no answer by then. The connection is
+    then dropped, and the next call opens another. Because the connection is not
+    shared, neither a slow round nor a slow broker delays a renewal. Raises
+    `SchemaError` if the tables are older than this version.
     """
 
     def __init__(self, database: Database, settings: PublisherSettings) -> None:
@@ -33,16 +35,16 @@ class SqlLeaseTable:
         self._process = OneProcess("a publisher's leases")
 
     async def announce(self, owner: str) -> None:
-        """Say that a publisher is alive and able, and how long its leases last."""
+        """Record that a publisher is alive and able to send, and how long its leases last."""
         parameters = {"owner": owner, "lease": self._settings.lease}
         await self._retried("publisher_announce", parameters)
 
     async def withdraw(self, owner: str) -> None:
-        """Take that back."""
+        """Delete the record that `announce` made."""
         await self._retried("publisher_withdraw", {"owner": owner})
 
     async def look(self) -> Snapshot:
-        """Read all leases and publishers at one time."""
+        """Read all leases and publishers in one statement."""
         leases: list[Lease] = []
         peers: list[Peer] = []
         for row in await self._retried("lease_list", {}):
@@ -54,7 +56,7 @@ class SqlLeaseTable:
         return Snapshot(leases, peers)
 
     async def renew(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
-        """Let leases of `owner` end a whole lease from now."""
+        """Extend leases of `owner`: each ends one lease after the statement runs."""
         return await self._change("lease_renew", owner, epochs)
 
     async def release(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
@@ -62,22 +64,27 @@ class SqlLeaseTable:
         return await self._change("lease_release", owner, epochs)
 
     async def take(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
-        """Make leases those of `owner`, with the next epoch, if they may be taken."""
+        """Give leases that may be taken to `owner`, and raise their epoch by one."""
         return await self._change("lease_take", owner, epochs)
 
     async def prune(self) -> None:
-        """Forget publishers that died long ago."""
+        """Delete the rows of publishers that died long ago."""
         parameters = {"leases": PRUNE_AFTER, "default": DEFAULT_LEASE}
         await self._retried("publisher_prune", parameters)
 
     def drop(self) -> None:
-        """Give the connection up at once."""
+        """Close the connection at once, without waiting for the server."""
         if self._connection is not None:
             self._connection.drop()
             self._connection = None
 
     async def _change(self, name: str, owner: str, epochs: Mapping[int, int]) -> set[int]:
-        """Change leases; a conflict fails a statement as a whole, then each goes on its own."""
+        """Change leases in one statement, or one by one after a conflict.
+
+        A conflict on one lease fails the whole statement. When the leases are changed
+        one by one, only the contested one is lost: for the loser, the WHERE clause no
+        longer matches.
+        """
         try:
             return _shards(await self._run(name, self._parameters(owner, epochs)))
         except psycopg.Error as error:
