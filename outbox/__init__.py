@@ -1,6 +1,14 @@
-"""The vocabulary that writer and publisher share, and the way to the database."""
+"""The vocabulary that writer and publisher share, and the way to the database.
 
-from . import libpq as libpq  # before the modules that import the driver
+`event` is the event as a producer makes it, and `event_parser` checks it.
+`message` is what a broker receives, `receipt` what a caller receives.
+`errors` defines every exception of the library.
+`database` opens connections, `target` and `dsql_target` read its URL, and
+`connection` adds deadlines to psycopg's connections. `exchange` runs the
+statements whose speed matters. `settings` holds the limits of the database.
+"""
+
+from . import libpq as libpq  # first: it reports a missing libpq before others import the driver
 
 # isort: split
 from .array_literals import array_literal, plain_array

@@ -1,17 +1,18 @@
-"""PostgreSQL array literals: one text a column.
+"""PostgreSQL array literals: one string per column of a batch.
 
-psycopg adapts a Python list of str about five times slower than one string
-that already is the array (measured: docs/decisions/2026-11-24-array-literals-instead-of-lists.md).
+psycopg adapts a Python list of str about five times slower than one string that
+already is the array literal. The measurement is in
+docs/decisions/2026-11-24-array-literals-instead-of-lists.md.
 """
 
 from collections.abc import Iterable
 
 
 def array_literal(values: Iterable[object]) -> str:
-    r"""An array as PostgreSQL reads it: every element quoted, None as NULL.
+    r"""Return an array literal with every element quoted, and None as NULL.
 
-    Quoting all keeps a value such as the text ``NULL`` from being taken for
-    nothing (PostgreSQL, "Array Input and Output Syntax").
+    Without quotes, PostgreSQL reads the text ``NULL`` as a null element
+    (PostgreSQL manual, "Array Input and Output Syntax").
     """
     return "{" + ",".join(map(_element, values)) + "}"
 
@@ -28,5 +29,8 @@ def _element(value: object) -> str:
 
 
 def plain_array(values: Iterable[object]) -> str:
-    """An array of what needs no quotes and is never None: numbers, booleans, ids, hex."""
+    """Return an array literal without quotes.
+
+    Use it for numbers, booleans, UUIDs and hex text. No element may be None.
+    """
     return "{" + ",".join(map(str, values)) + "}"

@@ -1,9 +1,9 @@
-"""Connections that end at a deadline and die with their caller.
+"""psycopg connections with a deadline, which are closed when their caller is cancelled.
 
-psycopg answers a cancelled task by asking the server to cancel, and waits for
-that; on a dead link this took ten seconds. Our connections drop the socket
-instead: the attempt is over at once and its outcome is in doubt, which the
-writer knows how to resolve.
+When a task is cancelled, psycopg sends a cancel request to the server and waits
+for the answer. On a dead link this took ten seconds. Our connections close the
+socket instead. The attempt ends at once and its outcome is in doubt; the writer
+resolves that.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ import psycopg
 from psycopg import IsolationLevel, waiting
 from psycopg.abc import PQGen, PQGenConn
 
-_INTERVAL = 0.1  # seconds between looks for a signal, psycopg's own default
+_INTERVAL = 0.1  # seconds between checks for a signal, psycopg's own default
 
 _TOO_LATE = "no answer from the database before the deadline; the connection is closed"
 
@@ -37,7 +37,7 @@ C = TypeVar("C")
 
 
 class _Connecting:
-    """When connections in the making must be there, and the steps that make them."""
+    """The deadline of a block of `connecting_until`, and the generators that connect in it."""
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
@@ -47,36 +47,37 @@ class _Connecting:
 _connecting: ContextVar[_Connecting | None] = ContextVar("dsql_outbox_connecting", default=None)
 
 BeforeSend = Callable[[int], None]
-"""Is told the `TransactionStatus` before anything is sent; what it raises keeps that back."""
+"""Called with the `TransactionStatus` before a statement is sent.
+
+If it raises, the statement is not sent.
+"""
 
 OnError = Callable[[psycopg.Error, int], None]
-"""Is told an error of a connection, and the `TransactionStatus` before it."""
+"""Called with an error of a connection, and the `TransactionStatus` before the error."""
 
 
 class _ConnectionBase(psycopg.BaseConnection[Any]):
-    """What both kinds have; `deadline` and `retires_at` are of the monotonic clock.
+    """The attributes and methods that both kinds of connection share.
 
-    After `retires_at` it should be used no more: the server is about to close it.
-
-    `prepares`: statements that run often are prepared (`exchange`).
-
-    `before_send` can refuse whatever is to be sent, and `on_error` is told every
-    error of the database or the driver before the code that runs the statement
-    meets it: all that psycopg does goes through `wait`.
-    `kept_at` is of the wall clock: when it was last put aside. `role_path`: its
-    session has the search path of its role, not ours.
-
-    It is of the process that opened it: a forked child sees it closed, and neither
-    sends anything on it nor ends the parent's session.
+    A connection belongs to the process that opened it. In a forked child it
+    appears closed. The child sends nothing on it and does not end the parent's
+    session.
     """
 
     deadline: float | None = None
+    """Time of the monotonic clock at which every exchange ends. None: no deadline."""
     retires_at: float = math.inf
+    """Time of the monotonic clock after which to stop using it: the server will close it soon."""
     kept_at: float = 0.0
+    """Time of the wall clock at which the writer last put it aside for reuse."""
     role_path: bool = False
+    """Whether the session uses the search path of its role instead of ``pg_catalog`` alone."""
     prepares: bool = True
+    """Whether `exchange` prepares statements that run often."""
     before_send: BeforeSend | None = None
+    """May refuse a statement. Every exchange of psycopg passes through `wait`, which calls it."""
     on_error: OnError | None = None
+    """Receives each error of the database or driver before the code that ran the statement does."""
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
@@ -88,16 +89,16 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
 
     @property
     def is_inherited(self) -> bool:
-        """Whether this is the forked child of the process that opened it."""
+        """Whether another process, a parent of this one, opened the connection."""
         return os.getpid() != self._pid
 
     @property
     def closed(self) -> bool:
-        """Whether it can be used no more."""
+        """Whether the connection is unusable: closed, or inherited by a fork."""
         return self.is_inherited or super().closed
 
     def drop(self) -> None:
-        """Close it at once: nothing is sent that could wait for an answer."""
+        """Close the socket at once, without a message that would wait for an answer."""
         if not self.is_inherited:
             self.pgconn.finish()
 
@@ -107,18 +108,18 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
 
     @property
     def begin(self) -> bytes:
-        """The statement that begins a transaction, at the connection's isolation level if set."""
+        """The BEGIN statement, with the connection's isolation level if one is set."""
         level = self.isolation_level
         return b"BEGIN" if level is None else _BEGIN[level]
 
     @cached_property
     def executions(self) -> dict[bytes, int]:
-        """How often each statement of `exchange` ran here."""
+        """How often `exchange` ran each statement on this connection, by statement name."""
         return {}
 
     @cached_property
     def encoding(self) -> str:
-        """Python's name of the encoding that the server expects and sends."""
+        """Python's name for the client encoding of the session."""
         return self.info.encoding
 
 
@@ -128,7 +129,10 @@ class Connection(_ConnectionBase, psycopg.Connection[Any]):
     def wait(
         self, gen: PQGen[Any], interval: float = _INTERVAL, timeout: float | None = None
     ) -> Any:
-        """Run one exchange with the server; at the deadline close it, raise `OperationalError`."""
+        """Run one exchange with the server.
+
+        Raises `OperationalError` at the deadline, and closes the connection.
+        """
         self._require_own()
         before = self.pgconn.transaction_status
         if self.before_send is not None:
@@ -150,7 +154,10 @@ class AsyncConnection(_ConnectionBase, psycopg.AsyncConnection[Any]):
     async def wait(
         self, gen: PQGen[Any], interval: float = _INTERVAL, timeout: float | None = None
     ) -> Any:
-        """Run one exchange with the server; at the deadline close it, raise `OperationalError`."""
+        """Run one exchange with the server.
+
+        Raises `OperationalError` at the deadline, and closes the connection.
+        """
         self._require_own()
         before = self.pgconn.transaction_status
         if self.before_send is not None:
@@ -170,11 +177,12 @@ class AsyncConnection(_ConnectionBase, psycopg.AsyncConnection[Any]):
 
 @contextmanager
 def connecting_until(deadline: float) -> Generator[None]:
-    """End what connects in here at a time of the monotonic clock, and close what did not.
+    """Apply a deadline, a time of the monotonic clock, to connections opened in the block.
 
-    psycopg's own limit follows libpq: whole seconds, and two at least. It goes on
-    with a connection every 0.1 s, so that late the end may be. Only the look-up
-    of the host's name is not cut in threads: libpq waits for it.
+    A connection that is not open by then raises `OperationalError`, up to 0.1 s
+    late, since psycopg resumes a connection attempt every 0.1 s. psycopg's own
+    timeout follows libpq: whole seconds, at least two. In synchronous code the
+    look-up of the host name is not interrupted, because libpq blocks on it.
     """
     connecting = _Connecting(deadline)
     token = _connecting.set(connecting)
@@ -183,16 +191,16 @@ def connecting_until(deadline: float) -> Generator[None]:
     finally:
         _connecting.reset(token)
         for steps in connecting.steps:
-            steps.close()  # a cancelled task would leave its socket to the garbage collector
+            steps.close()  # else the socket of a cancelled task stays open until collected
 
 
 def not_connected() -> psycopg.OperationalError:
-    """The error of a connection that was not made in time."""
+    """Return the error for a connection that was not open in time."""
     return psycopg.OperationalError(_NOT_CONNECTED)
 
 
 def _until_deadline(steps: PQGenConn[C]) -> PQGenConn[C]:
-    """What psycopg drives to connect to one address."""
+    """Wrap the generator that connects to one address, so that it stops at the deadline."""
     connecting = _connecting.get()
     if connecting is None:
         return (yield from steps)
@@ -210,7 +218,11 @@ def _until_deadline(steps: PQGenConn[C]) -> PQGenConn[C]:
 def _told(
     connection: Connection | AsyncConnection, error: psycopg.Error, before: int
 ) -> psycopg.Error:
-    """The error to raise: at the deadline the connection is closed, and another one says so."""
+    """Return the error to raise, after a call of `on_error`.
+
+    At the deadline, close the connection and replace psycopg's error by one that
+    names the deadline.
+    """
     if isinstance(error, psycopg.OperationalError) and _is_over(connection.deadline):
         connection.drop()
         late = psycopg.OperationalError(_TOO_LATE)

@@ -1,4 +1,4 @@
-"""The way to the database: settings first, connections on first use."""
+"""A database: its settings, and how connections to it are opened."""
 
 import math
 import random
@@ -23,10 +23,10 @@ from .target import Isolation, target_of
 DEFAULT_SCHEMA: Final = "outbox"
 
 MAX_LIFETIME: Final = 55 * 60.0
-"""Seconds; DSQL closes connections after 60 minutes (AWS, Aurora DSQL quotas)."""
+"""Seconds. DSQL closes connections after 60 minutes (AWS, Aurora DSQL quotas)."""
 
 _SPREAD: Final = 0.05
-"""Part of a lifetime by which those of connections differ, so that not all are opened at once."""
+"""The random share by which a lifetime is cut, so that connections do not all expire at once."""
 
 C = TypeVar("C", Connection, AsyncConnection)
 
@@ -34,21 +34,28 @@ _SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 class Database:
-    """A database that holds the outbox tables, or will.
+    """A database that holds the outbox tables, or will hold them.
 
-    Making one does no I/O. `url` is ``postgresql://..`` or
-    ``dsql://role@cluster.dsql.region.on.aws/postgres``; `schema` names the
-    database schema of our tables. `isolation` sets the level of every
-    connection on PostgreSQL (None: the server's default; both levels are
-    right). Behind a pooler that takes no session settings, each transaction that
-    writes is begun at that level. ``prepare=False`` is for a pooler that cannot
-    have prepared statements at all. `connect_timeout` is seconds an address
-    (libpq: whole ones, at least 2); `opens_per_second` limits new connections.
+    The constructor does no I/O.
 
-    Raises `SettingsError` for a URL or name that cannot work.
+    `url` is ``postgresql://..`` or
+    ``dsql://role@cluster.dsql.region.on.aws/postgres``. `schema` is the name of the
+    database schema that holds the tables.
+
+    `isolation` is the isolation level of every connection on PostgreSQL. None
+    means the server's default. The library is correct at both levels. Behind a
+    pooler that refuses session settings, each writing transaction begins at that
+    level instead.
+
+    ``prepare=False`` is for a pooler that does not support prepared statements.
+
+    `connect_timeout` is in seconds per address; libpq rounds it up to whole
+    seconds and to at least 2. `opens_per_second` limits new connections.
+
+    Raises `SettingsError` if the URL, the schema name or a limit is not valid.
     """
 
-    def __init__(  # noqa: PLR0913 - a setting each
+    def __init__(  # noqa: PLR0913 - one argument per setting
         self,
         url: str,
         *,
@@ -79,11 +86,11 @@ class Database:
         self._opens_lock = threading.Lock()
 
     def connect(self, *, timeout: float | None = None, role_path: bool = False) -> Connection:
-        """Open one connection in autocommit mode; `timeout` is seconds for all of it.
+        """Open one connection in autocommit mode, within `timeout` seconds.
 
-        On PostgreSQL names without a schema are found in ``pg_catalog`` only;
-        with `role_path` by the search path of the role. Raises the driver's
-        `OperationalError` if that fails.
+        On PostgreSQL the search path of the session is ``pg_catalog``. With
+        `role_path` it is the search path of the role. Raises the driver's
+        `OperationalError` if no connection can be opened in time.
         """
         deadline = monotonic() + (math.inf if timeout is None else timeout)
         try:
@@ -105,7 +112,7 @@ class Database:
     async def connect_async(
         self, *, timeout: float | None = None, role_path: bool = False
     ) -> AsyncConnection:
-        """The same as `connect`, for tasks."""
+        """Open one connection as `connect` does, without blocking the event loop."""
         deadline = monotonic() + (math.inf if timeout is None else timeout)
         with connecting_until(math.inf), anyio.move_on_after(timeout):
             try:
@@ -125,9 +132,10 @@ class Database:
         return self._ready(opened, role_path=role_path)
 
     def pool_async(self, *, max_size: int) -> AsyncConnectionPool[AsyncConnection]:
-        """A pool that keeps itself connected, for those who run long; not opened yet.
+        """Return a pool, not yet opened, for a long-running process.
 
-        Its connections are opened as by `connect_async`, the limit of openings included.
+        The pool opens its connections by `connect_async`, so `opens_per_second`
+        applies to them too.
         """
         database = self
 
@@ -140,17 +148,18 @@ class Database:
             connection_class=cast("type[AsyncConnection]", Pooled),
             min_size=1,
             max_size=max_size,
-            max_lifetime=MAX_LIFETIME,  # less up to 5 %, by chance
+            max_lifetime=MAX_LIFETIME,  # the pool cuts it by a random share of up to 5 %
             open=False,
             name="dsql-outbox",
         )
 
     @contextmanager
     def _turn_to_open(self, deadline: float) -> Generator[float]:
-        """Take the next turn to connect; the block waits for it, so many seconds.
+        """Reserve the next turn to connect, and yield the seconds until then.
 
-        A turn after `deadline` is not taken: the driver's `OperationalError` is raised
-        at once. A wait that is interrupted gives its turn back.
+        The block waits for them. If the turn is after `deadline`, raise the driver's
+        `OperationalError` at once and reserve nothing. If the block raises, give the
+        turn back.
         """
         now = monotonic()
         latest = max(now, deadline)
@@ -158,8 +167,8 @@ class Database:
             turn = self._opens.reserve(now, latest)
         if turn > latest:
             raise psycopg.OperationalError(
-                f"too many connections are opened at once: the next may be in {turn - now:.1f} s, "
-                f"after the timeout of {latest - now:.1f} s"
+                f"the limit of new connections per second is reached: the next one may open in "
+                f"{turn - now:.1f} s, after the timeout of {latest - now:.1f} s"
             )
         try:
             yield turn - now
@@ -172,14 +181,15 @@ class Database:
         return found | {
             "autocommit": True,
             "connect_timeout": math.ceil(self._connect_timeout),
-            # psycopg names what it prepares by number: behind a transaction pooler that name is
-            # another client's statement. And it sends DEALLOCATE, which Aurora DSQL refuses.
+            # psycopg numbers the statements that it prepares. Behind a transaction pooler the
+            # same name may be another client's statement. psycopg also sends DEALLOCATE, which
+            # Aurora DSQL refuses.
             "prepare_threshold": None,
         }
 
     def _ready(self, connection: C, *, role_path: bool) -> C:
         connection.role_path = role_path
-        lifetime = MAX_LIFETIME * random.uniform(1 - _SPREAD, 1)  # noqa: S311 - a spread, no secret
+        lifetime = MAX_LIFETIME * random.uniform(1 - _SPREAD, 1)  # noqa: S311 - not a secret
         connection.retires_at = monotonic() + lifetime
         connection.prepares = self._prepare
         return connection

@@ -1,4 +1,7 @@
-"""Aurora DSQL: TLS to the cluster, and an IAM token as password, signed by AWS's own connector."""
+"""Connection parameters for Aurora DSQL: verified TLS, and an IAM token as the password.
+
+AWS's connector (`dsql_core`) signs the token.
+"""
 
 import re
 import ssl
@@ -22,7 +25,7 @@ _URL: Final = re.compile(
     r"(?:/(?P<dbname>[^/?#]*))?",
     re.IGNORECASE,
 )
-"""With ``dsql-xxxx`` in the host name it is reached by AWS PrivateLink."""
+"""A host name with ``dsql-xxxx`` is an AWS PrivateLink endpoint of the cluster."""
 
 _FORM: Final = "dsql://role@cluster.dsql.region.on.aws[:port]/postgres"
 
@@ -40,30 +43,34 @@ _PRIVATE_LINK: Final = (
 )
 
 _TOKEN_LIFE: Final = 300
-"""Seconds. A token is needed while connecting only; a session outlives it."""
+"""Seconds. Only the connection attempt needs the token; the session outlives it."""
 
 _REUSE: Final = 60.0
-"""Seconds. Signing takes up to 100 ms, too much for every connection in a storm of retries."""
+"""Seconds for which a token is reused.
+
+Signing takes up to 100 ms, too much for every connection when many retry at once.
+"""
 
 _EXPIRED: Final = "signature expired"
 
-_DIRECT_TLS: Final = 170_000  # the libpq that starts TLS without asking first, one round trip less
+_DIRECT_TLS: Final = 170_000
+"""The libpq version from which TLS starts without a request, which saves one round trip."""
 
 
 class DsqlTarget:
-    """An Aurora DSQL cluster, by URL.
+    """An Aurora DSQL cluster, named by a URL.
 
-    Role ``admin`` signs for ``dsql:DbConnectAdmin``, every other role for
-    ``dsql:DbConnect``; the AWS credentials are those that boto3 finds. Makes no
-    I/O and does not import boto3 before the first token is needed.
+    The token for role ``admin`` is signed for ``dsql:DbConnectAdmin``, the token
+    for any other role for ``dsql:DbConnect``. boto3 finds the AWS credentials. The
+    constructor does no I/O; boto3 is imported when the first token is needed.
 
-    Raises `SettingsError` for a URL of another form, `MissingExtra` without the
-    connector.
+    Raises `SettingsError` for a URL of another form, and `MissingExtra` if the
+    connector is not installed.
     """
 
     def __init__(self, url: str) -> None:
         found = _URL.fullmatch(url)
-        if found is None:  # the text must not quote the URL, which may hold a password
+        if found is None:  # the error must not quote the URL: it may contain a password
             raise SettingsError(_PRIVATE_LINK if _VPC_ENDPOINT.search(url) else _OTHER_FORM)
         if find_spec("dsql_core") is None:
             raise MissingExtra("dsql", "a dsql:// database")
@@ -79,35 +86,36 @@ class DsqlTarget:
         call_in_children(self._renew_lock)
 
     def _renew_lock(self) -> None:
-        # Parallel first signings failed with NoCredentialsError.
+        # Without the lock, concurrent first signings failed with NoCredentialsError.
         self._lock = threading.Lock()
 
     def parameters(self, *, role_path: bool = False) -> ConnectParameters:  # noqa: ARG002 - of the port
-        """What libpq needs, with a token that is a minute old at most.
+        """Return the parameters for libpq, with a token that is at most 60 s old.
 
-        No path is set: nobody but admin can create in the schema public of a cluster.
-
-        Raises psycopg's `OperationalError` when AWS credentials are missing or refused.
+        The search path is not set, because only admin can create objects in the
+        schema public of a cluster. Raises psycopg's `OperationalError` if AWS
+        credentials are missing or refused.
         """
         with self._lock:
-            # A token ends by the wall clock; a monotonic one may stand still in a frozen Lambda.
+            # A token expires by the wall clock. A monotonic clock may stop in a frozen Lambda.
             now = time()
             if not self._signed or not 0 <= now - self._signed_at < _REUSE:
                 self._signed, self._signed_at = self._sign(), now
             return self._signed
 
     async def parameters_async(self, *, role_path: bool = False) -> ConnectParameters:  # noqa: ARG002
-        """The same; finding credentials and signing happen in a thread."""
+        """Return the same as `parameters`; a thread finds the credentials and signs."""
         return await to_thread.run_sync(self.parameters, abandon_on_cancel=True)
 
     @property
     def begins_at(self) -> None:
-        """None: there is one level, and no session setting of ours."""
+        """None: Aurora DSQL has one isolation level, so no transaction names it."""
 
     def renew(self, refusal: psycopg.OperationalError) -> bool:
-        """Forget the token if it expired on its way: the clock was set, or the machine slept.
+        """Forget the token, and return True, if the refusal says that it has expired.
 
-        Aurora DSQL answers "access denied", and only its hint tells why.
+        A token expires early if the clock was set or the machine slept. Aurora DSQL
+        answers "access denied"; only the hint of that error names the reason.
         """
         if _EXPIRED not in str(refusal).lower():
             return False
@@ -116,13 +124,13 @@ class DsqlTarget:
         return True
 
     def _sign(self) -> ConnectParameters:
-        # These bring boto3.
+        # Imported here since they import boto3, which is slow.
         import botocore.exceptions as aws  # type: ignore[import-untyped]  # noqa: PLC0415
         from botocore.httpsession import where  # type: ignore[import-untyped]  # noqa: PLC0415
         from dsql_core import connection_utils  # type: ignore[import-untyped]  # noqa: PLC0415
 
-        # Not sslrootcert=system: the OpenSSL in psycopg's wheel looks for the system's
-        # certificates in a folder that no system has.
+        # sslrootcert=system fails: the OpenSSL in psycopg's wheel has a default path of
+        # certificates that exists on no system.
         roots = ssl.get_default_verify_paths().cafile or where()
         wanted = self._address | _tls(roots) | {"token_duration_secs": _TOKEN_LIFE}
         try:

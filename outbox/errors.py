@@ -1,9 +1,11 @@
-"""Every error of the library, in one place.
+"""Every exception that the library defines.
 
-Each docstring is a row of one table: what it means; what is in the database;
-whether to call again; the HTTP status that `http_status` gives it. When
-conflicts or an outage outlast the retries, the driver's own last exception is
-raised unchanged, so `except psycopg.errors.SerializationFailure` keeps working.
+Each docstring states what the exception means, what the database holds, whether
+to call again, and the HTTP status that `http_status` returns for it.
+
+If conflicts or an outage last longer than the retries, the last exception of
+the driver is raised unchanged. So `except psycopg.errors.SerializationFailure`
+keeps working.
 """
 
 from uuid import UUID
@@ -12,17 +14,18 @@ from .extras import install_command
 
 
 class OutboxError(Exception):
-    """The base of all errors that this library defines."""
+    """The base class of all exceptions that this library defines."""
 
 
 class SettingsError(OutboxError, ValueError):
-    """A setting or URL breaks a rule. In the database: nothing. Call again: mended."""
+    """A setting or URL is not valid. In the database: nothing. Call again: with a valid one."""
 
 
 class MissingExtra(OutboxError, ImportError):  # noqa: N818 - reads as what happened
-    """A package of an extra is not installed; the text names the command that installs it.
+    """A package of an extra is not installed. The text names the command that installs it.
 
-    `instead` names what serves as well and is no extra.
+    `extra` is the name of the extra. The argument `instead` names an alternative that is
+    not an extra.
     """
 
     def __init__(self, extra: str, purpose: str, *, instead: str = "") -> None:
@@ -32,14 +35,17 @@ class MissingExtra(OutboxError, ImportError):  # noqa: N818 - reads as what happ
 
 
 class SchemaError(OutboxError):
-    """The tables are missing or differ. Call again: after `dsql-outbox schema apply`."""
+    """The tables are missing, or differ from those that this version needs.
+
+    In the database: nothing. Call again: after `dsql-outbox schema apply`.
+    """
 
 
 class InvalidEvent(OutboxError, ValueError):  # noqa: N818
-    """The event is refused. In the database: nothing. Call again: no. HTTP 422.
+    """The event is not valid. In the database: nothing. Call again: no. HTTP 422.
 
-    `path` points at the culprit as in ``entities[0].entityHeader.entityId``;
-    it is empty when the event as a whole is at fault.
+    `path` names the invalid part, such as ``entities[0].entityHeader.entityId``.
+    It is empty if the event as a whole is not valid. `rule` says which rule is broken.
     """
 
     def __init__(self, path: str, rule: str) -> None:
@@ -49,9 +55,10 @@ class InvalidEvent(OutboxError, ValueError):  # noqa: N818
 
 
 class EventTooLarge(InvalidEvent):
-    """The encoded event is over the limit. In the database: nothing. Call again: no. HTTP 413.
+    """The encoded event exceeds a limit. In the database: nothing. Call again: no. HTTP 413.
 
-    `size` and `limit` are bytes, of the event or of all copies that would be stored.
+    `size` and `limit` are in bytes. They count the event, all copies of it that would be
+    stored, or the message to the database, whichever exceeds its limit.
     """
 
     def __init__(self, size: int, limit: int, *, what: str = "event") -> None:
@@ -61,10 +68,10 @@ class EventTooLarge(InvalidEvent):
 
 
 class DuplicateEvent(OutboxError):  # noqa: N818
-    """The id was there before this call. In the database: the earlier event. Call again: no.
+    """An event with this id was stored before. In the database: that event. Call again: no.
 
-    HTTP 409. `same_content` tells whether the earlier event is byte for byte
-    this one, savedDate aside.
+    HTTP 409. `same_content` is True if the stored event is equal to this one in all but
+    ``savedDate``.
     """
 
     def __init__(self, event_id: UUID, *, same_content: bool) -> None:
@@ -75,9 +82,10 @@ class DuplicateEvent(OutboxError):  # noqa: N818
 
 
 class StaleVersion(OutboxError):  # noqa: N818
-    """`expected_version` did not hold. In the database: nothing. Call again: after a reload.
+    """The subject is not at `expected_version`. In the database: nothing.
 
-    HTTP 409. `expected` and `actual` are versions of the subject.
+    Call again: after a reload of the subject. HTTP 409. `expected` and `actual` are
+    versions of the subject.
     """
 
     def __init__(self, event_id: UUID, *, expected: int, actual: int) -> None:
@@ -90,11 +98,11 @@ class StaleVersion(OutboxError):  # noqa: N818
 
 
 class OutcomeUnknown(OutboxError):  # noqa: N818
-    """A connection died at the commit and nothing could tell what became of it.
+    """The connection was lost at the commit, and no later look-up could tell the outcome.
 
-    In the database: unknown. Call again: yes, with the same event id; it ends
-    as a receipt or as `DuplicateEvent`. HTTP 503 with Retry-After. The cause is
-    the driver's exception.
+    In the database: unknown. Call again: yes, with the same event id. That call
+    returns a receipt or raises `DuplicateEvent`. HTTP 503 with Retry-After. The
+    `__cause__` is the driver's exception.
     """
 
     def __init__(self, event_id: UUID) -> None:
@@ -106,12 +114,12 @@ class OutcomeUnknown(OutboxError):  # noqa: N818
 
 
 class TransactionMisused(OutboxError, RuntimeError):  # noqa: N818
-    """`transact` or its transaction was used so that it cannot keep its promise.
+    """`transact` or its transaction was used in a way that it cannot make atomic.
 
-    In the database: nothing, but what the function committed itself. Call
-    again: with the function mended.
+    In the database: nothing, except what the function itself committed. Call
+    again: after the function is corrected.
     """
 
 
 class SinkUnavailable(OutboxError):  # noqa: N818
-    """The broker failed, not a message: nothing counts against any message."""
+    """The broker failed. The failure does not count as an attempt of any message."""

@@ -1,9 +1,9 @@
-"""The event as its producer makes it: the wire form, as Structs.
+"""The event as its producer makes it, and its JSON.
 
-Two wire forms exist. The current one has ``entities`` beside ``eventHeader``,
-each with an ``entityHeader`` and its attributes next to it; the older one has
-``eventBody.entities`` with ``updatedAttributes``. We write the first and read
-both (`parse_event`).
+Two JSON forms exist. The current form has ``entities`` beside ``eventHeader``;
+each entity has an ``entityHeader`` and, beside it, its attributes. The older
+form has ``eventBody.entities`` with ``updatedAttributes``. `Event.to_json` writes the
+current form. `parse_event` reads both.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,11 +16,11 @@ import msgspec
 from .errors import InvalidEvent
 
 WireDate = str | int | float | None
-"""ISO 8601 text, or milliseconds since the Unix epoch as number or text."""
+"""ISO 8601 text, or milliseconds since the Unix epoch as a number or as text."""
 
 
 class EventHeader(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """Who the event is: its id is the caller's idempotency key."""
+    """The identity of an event. `uuid` is the caller's idempotency key."""
 
     uuid: UUID
     event_name: str
@@ -30,7 +30,7 @@ class EventHeader(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
 
 
 class EntityHeader(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """Which entity is touched; the dates are the sender's."""
+    """The identity of one entity of an event. Its dates are those that the sender gave."""
 
     entity_id: str
     entity_type: str
@@ -39,14 +39,17 @@ class EntityHeader(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
 
 
 class Entity(msgspec.Struct, frozen=True):
-    """One entity that an event changes, with its attributes as they are now."""
+    """One entity that an event changes, with its attributes after the change."""
 
     type: str
     id: str
     attributes: Mapping[str, Any] = {}
 
     def to_wire(self, at: WireDate, path: str) -> dict[str, Any]:
-        """The entity as JSON has it; raises `InvalidEvent` if an attribute is in the way."""
+        """Return the entity in the current JSON form.
+
+        Raises `InvalidEvent` if an attribute has the name ``entityHeader``.
+        """
         if "entityHeader" in self.attributes:
             raise InvalidEvent(f"{path}.attributes.entityHeader", "is no name for an attribute")
         header = EntityHeader(self.id, self.type, created_at=at, updated_at=at)
@@ -54,7 +57,7 @@ class Entity(msgspec.Struct, frozen=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """A business event and the entities that it touches, first the subject."""
+    """A business event and the entities that it touches. The first entity is the subject."""
 
     header: EventHeader
     entities: tuple[Entity, ...]
@@ -63,18 +66,18 @@ class Event(msgspec.Struct, frozen=True):
     def new(
         cls,
         name: str,
-        type: str,  # noqa: A002 - the field's own word
+        type: str,  # noqa: A002 - the name of the field
         entities: Iterable[Entity],
         *,
-        id: UUID | None = None,  # noqa: A002 - the field's own word
+        id: UUID | None = None,  # noqa: A002 - the name of the field
         created_date: datetime | None = None,
     ) -> Self:
-        """Make an event; the same arguments, `id` among them, make the same event.
+        """Return a new event. Equal arguments, `id` included, return equal events.
 
-        Without `id` the id is random. Without `created_date` the event's own text
-        has no dates, and the tables and the message get the database's date of the
-        transaction. With it, all dates of the text are this one; a date
-        without a time zone is taken as UTC.
+        Without `id` the id is random. With `created_date`, every date in the JSON is
+        that date; a date without a time zone is read as UTC. Without it, the JSON
+        has no dates, and the tables and the message get the start time of the
+        transaction by the database's clock.
         """
         date = None if created_date is None else _iso(created_date)
         header = EventHeader(id or uuid4(), name, type, created_date=date, saved_date=date)
@@ -82,24 +85,24 @@ class Event(msgspec.Struct, frozen=True):
 
     @property
     def id(self) -> UUID:
-        """The event's id."""
+        """The id of the event."""
         return self.header.uuid
 
     def to_json(self) -> bytes:
-        """The event as it goes over the wire; raises `InvalidEvent` if it can't be encoded."""
+        """Return the event as JSON. Raises `InvalidEvent` if JSON cannot represent it."""
         at = self.header.created_date
         entities = [e.to_wire(at, f"entities[{n}]") for n, e in enumerate(self.entities)]
         return encode_json({"eventHeader": self.header, "entities": entities})
 
 
 def encode_json(value: Any) -> bytes:
-    """`value` as JSON; raises `InvalidEvent` for what JSON can't hold.
+    """Return `value` as JSON. NaN and the infinities become null.
 
-    NaN and the infinities become null.
+    Raises `InvalidEvent` if JSON cannot represent the value.
     """
     try:
         return msgspec.json.encode(value)
-    except UnicodeEncodeError:  # its text quotes the value
+    except UnicodeEncodeError:  # no cause, since its text quotes the value
         raise InvalidEvent("", "cannot be encoded as JSON: a text is not Unicode") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidEvent("", f"cannot be encoded as JSON: {error}") from None

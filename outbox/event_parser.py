@@ -1,4 +1,4 @@
-"""Reading an event: everything that can be wrong with it is found here, before any write."""
+"""Read and check an event. Every rule that an event must keep is checked before any write."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -21,10 +21,13 @@ from .settings import (
 )
 
 EventSource = Event | Mapping[str, Any] | str | bytes
-"""What `write` takes. JSON text is stored and sent exactly as given."""
+"""The types of an event that `write` accepts. JSON text is stored and sent unchanged."""
 
 MAX_ENTITIES: Final = (MAX_TRANSACTION_ROWS - 2) // 2
-"""An event and its outbox row, and two rows for each entity, fit one transaction."""
+"""The number of entities whose event fits one transaction.
+
+An event writes two rows (the event and its outbox row), and two rows per entity.
+"""
 
 T = TypeVar("T")
 
@@ -44,7 +47,7 @@ _AT: Final = re.compile(r"(?P<rule>.*?) - at `\$\.?(?P<path>[^`]*)`$", re.DOTALL
 
 
 class ParsedTouch(msgspec.Struct, frozen=True):
-    """One entity of a valid event; `attributes` and `header` are JSON text."""
+    """One entity of a valid event. `attributes` and `header` are JSON text."""
 
     entity_type: str
     entity_id: str
@@ -55,11 +58,11 @@ class ParsedTouch(msgspec.Struct, frozen=True):
 class ParsedEvent(msgspec.Struct, frozen=True):
     """A valid event, ready to be written.
 
-    `data` is the event's text exactly as received. `fingerprint` is the SHA-256
-    of it with savedDate left out, since senders restamp that when they send
-    again; blanks between the members of the event and of its header do not
-    count. `created_date` is in UTC. `stored_bytes` is at least what all copies
-    of the event take in the database.
+    `data` is the JSON text as received. `fingerprint` is the SHA-256 of the event
+    without ``savedDate``, because a sender sets that date anew when it sends again. White
+    space between the members of the event and of its header does not change the
+    fingerprint. `created_date` is in UTC. `stored_bytes` is a lower bound for the
+    size of all copies of the event in the database.
     """
 
     id: UUID
@@ -75,7 +78,8 @@ class ParsedEvent(msgspec.Struct, frozen=True):
 def parse_event(source: EventSource) -> ParsedEvent:
     """Read and check an event.
 
-    Raises `InvalidEvent` with the culprit's path, or `EventTooLarge` over 1 MiB.
+    Raises `EventTooLarge` if the event exceeds 1 MiB or all its copies exceed 10 MiB,
+    and `InvalidEvent`, with the path of the invalid part, for any other fault.
     """
     encoded, data = _encoded(source)
     if len(encoded) > MAX_EVENT_BYTES:
@@ -106,16 +110,16 @@ def parse_event(source: EventSource) -> ParsedEvent:
 
 
 def parse_date(value: WireDate, path: str) -> datetime | None:
-    """ISO 8601 text or epoch milliseconds, in UTC.
+    """Convert ISO 8601 text or milliseconds since the Unix epoch to a date in UTC.
 
-    Text without a time zone is taken as UTC. Raises `InvalidEvent`.
+    Text without a time zone is read as UTC. Raises `InvalidEvent` with `path`.
     """
     try:
         if value is None:
             return None
         if isinstance(value, str) and not value.lstrip("-").isdigit():
             date = datetime.fromisoformat(value)
-            # In UTC at once: the database refuses offsets that Python knows, as +20:00.
+            # Convert to UTC here: PostgreSQL refuses offsets that Python accepts, such as +20:00.
             return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
         return datetime.fromtimestamp(float(value) / 1000, UTC)
     except (ValueError, OverflowError, OSError):
@@ -123,7 +127,7 @@ def parse_date(value: WireDate, path: str) -> datetime | None:
 
 
 def _encoded(source: EventSource) -> tuple[bytes, str]:
-    """The event as bytes and as text, the same content."""
+    """Return the JSON of the event as bytes and as text."""
     if isinstance(source, Event):
         source = source.to_json()
     elif isinstance(source, Mapping):
@@ -139,7 +143,7 @@ def _encoded(source: EventSource) -> tuple[bytes, str]:
 
 
 def _entities(document: _RawObject) -> tuple[str, msgspec.Raw, _ReadTouch]:
-    """Where the entities are, and how to read one: which of the two forms this is."""
+    """Detect the JSON form; return the path of the entities, their JSON, and their reader."""
     if "entities" in document or "eventBody" not in document:
         return "entities", _field(document, "entities", ""), _touch
     body = _decode(_raw_object, document["eventBody"], "eventBody")
@@ -154,10 +158,11 @@ def _check_count(entities: list[_RawObject], where: str) -> None:
 
 
 def _stored_bytes(event: int, entities: int, header: int, count: int) -> int:
-    """The bytes of all copies, known before any is made: a big header is copied for every touch.
+    """Return a lower bound for the bytes of all copies, before any copy is made.
 
-    The event is in business_events and in the outbox, each entity in entities
-    (attributes) and event_headers (its header next to the event's).
+    The event is stored in business_events and in the outbox. Each entity is stored in
+    entities (its attributes) and in event_headers (its header and the event's). So a
+    large event header is stored once per entity.
     """
     stored = 2 * event + entities + count * (header + _HEADER_FRAME)
     if stored > MAX_TRANSACTION_BYTES:
@@ -209,7 +214,7 @@ def _refuse_repeats(touches: tuple[ParsedTouch, ...], where: str) -> None:
 
 
 def _check_key(value: str, limit: int, path: str, name: str) -> None:
-    """A part of an entity's key; with a trailing blank it would look like another's."""
+    """Check a part of an entity's key. With a trailing blank it would look like another key."""
     if not value or len(value) > limit or "\0" in value:
         _refuse_name(value, limit, f"{path}.{name}")
     if value[-1] == " ":
@@ -231,7 +236,7 @@ def _refuse_name(value: str, limit: int, path: str) -> NoReturn:
 
 
 def _type(header: EventHeader, name: str) -> str:
-    """The event's type; older senders leave it out, and it is the name without blanks."""
+    """Return the event's type. Older senders omit it; then it is the name without blanks."""
     if header.event_type is not None:
         return _name(header.event_type, "eventHeader.eventType")
     if derived := name.replace(" ", ""):
@@ -262,7 +267,7 @@ def _decode(decoder: "msgspec.json.Decoder[T]", raw: bytes | msgspec.Raw, path: 
 
 
 def _refuse(error: msgspec.DecodeError, path: str) -> NoReturn:
-    """Say what msgspec found in our words: a path, and the rule that was broken."""
+    """Translate an error of msgspec into `InvalidEvent` with a path and a rule."""
     text = str(error)
     if not isinstance(error, msgspec.ValidationError):
         fault = _uncapitalized(text.removeprefix(_MALFORMED))

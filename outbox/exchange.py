@@ -1,8 +1,9 @@
-"""Statements on libpq's own terms, for the writes, where each microsecond counts.
+"""Run a statement through libpq without a cursor of psycopg.
 
-psycopg's cursor looks up how to adapt each value and each column, anew for every
-execution: about half of what a write costs its process (docs/performance.md).
-A write needs none of it: all its values are text, and so is the answer.
+For every execution, a cursor looks up how to adapt each value and each column.
+That is about half of the CPU time that a write costs its process
+(docs/performance.md). A write needs no adaptation: its values and its answer
+are text.
 """
 
 import re
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from .connection import AsyncConnection, Connection
 
 PREPARE_AFTER: Final = 5
-"""Executions on one connection before the statement is prepared; psycopg's own default."""
+"""Executions on one connection before a statement is prepared, psycopg's own default."""
 
 _HASH_DIGITS: Final = 16
 
@@ -31,10 +32,12 @@ _PARAMETER: Final = re.compile(rb"%\((\w+)\)s")
 
 
 class NumberedQuery(msgspec.Struct, frozen=True):
-    """A statement as psycopg takes it, and as the server does: ``$1`` for the first parameter.
+    """A statement with named parameters, and with the server's numbered ones.
 
-    `name` is what it is called once it is prepared. It contains a hash of the text:
-    behind a transaction pooler others prepare theirs in the same sessions.
+    `query` has ``%(name)s`` and `text` has ``$1``. `parameters` are the names in the
+    order of the numbers. `name` is the name of the prepared statement. It contains a
+    hash of `text`, because behind a transaction pooler other clients prepare their
+    statements in the same session.
     """
 
     name: bytes
@@ -44,7 +47,7 @@ class NumberedQuery(msgspec.Struct, frozen=True):
 
 
 def numbered(name: str, query: bytes) -> NumberedQuery:
-    """From psycopg's ``%(name)s`` to the server's ``$1``."""
+    """Replace psycopg's ``%(name)s`` by the server's ``$1``, ``$2`` and so on."""
     names = list(dict.fromkeys(found.decode() for found in _PARAMETER.findall(query)))
     places = {each.encode(): b"$%d" % n for n, each in enumerate(names, start=1)}
     text = _PARAMETER.sub(lambda found: places[found[1]], query).replace(b"%%", b"%")
@@ -57,17 +60,18 @@ def exchange(
     query: NumberedQuery,
     values: "Mapping[str, str | None]",
 ) -> "PQGen[list[list[bytes | None]]]":
-    """Run a statement; to be given to the connection's `wait`, which returns the rows, as text.
+    """Return a generator for the connection's `wait`, which returns the rows as text.
 
-    It is prepared, by a round trip of its own, once it was executed
-    `PREPARE_AFTER` times, if the connection `prepares` at all. Not for use in a
-    transaction. Raises the driver's exceptions.
+    After `PREPARE_AFTER` executions the statement is prepared, in one more round
+    trip, if the connection `prepares`. Do not use it inside a transaction: if a
+    pooler loses the prepared statement, the error would abort the transaction.
+    Raises the driver's exceptions.
     """
     try:
         return (yield from _exchange(connection, query, values))
     except errors.InvalidSqlStatementName:
-        # Somebody sent DEALLOCATE ALL, or a pooler gave us a session that has not prepared it.
-        # Nothing has run.
+        # A client sent DEALLOCATE ALL, or a pooler assigned a session that has not prepared
+        # the statement. Nothing has run, so it is safe to send it again.
         connection.executions.pop(query.name)
         return (yield from _exchange(connection, query, values))
 
@@ -95,14 +99,14 @@ def _exchange(
 
 def _prepare(connection: "Connection | AsyncConnection", query: NumberedQuery) -> "PQGen[None]":
     connection.pgconn.send_prepare(query.name, query.text)
-    # The name contains the text: a session of a pooler that has it has the same statement.
+    # The name contains a hash of the text, so an existing statement of this name is the same.
     with suppress(errors.DuplicatePreparedStatement):
         yield from _result(connection, ExecStatus.COMMAND_OK)
 
 
 def _result(connection: "Connection | AsyncConnection", wanted: ExecStatus) -> "PQGen[PGresult]":
     pgconn = connection.pgconn
-    if pgconn.flush():  # seldom: libpq has tried at once
+    if pgconn.flush():  # rare: libpq already tried to send everything
         yield from generators.send(pgconn)
     results: list[PGresult] = yield from generators.fetch_many(pgconn)
     for result in results:

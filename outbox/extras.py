@@ -1,4 +1,4 @@
-"""Which command installs an extra today: it depends on where this package came from."""
+"""The command that installs an extra, which depends on how this package was installed."""
 
 import json
 import re
@@ -10,19 +10,19 @@ from urllib.parse import unquote, urlsplit
 _NAME: Final = "dsql-outbox"
 
 _SECRET: Final = re.compile(r"(?<=://)(?!git@)[^/@]*@|[?#].*")
-"""A user or token in front of the host, and a query that may be a signature."""
+"""A user or token before the host, and a query or fragment, which may contain a signature."""
 
 
 def install_command(extra: str) -> str:
-    """The command that adds `extra` to this installation.
+    """Return the command that adds `extra` to this installation.
 
-    An installer records the URL of what it did not take from an index (PEP 610),
-    so an editable clone, a folder, a file and a repository are told apart. What
-    may be a secret in such a URL is left out.
+    An installer records the URL of a package that does not come from an index
+    (PEP 610). The record distinguishes an editable clone, a folder, a file and a
+    repository. Parts of the URL that may be secret are left out.
     """
     try:
         recorded = distribution(_NAME).read_text("direct_url.json")
-    except PackageNotFoundError:  # copied without its metadata
+    except PackageNotFoundError:  # the package was copied without its metadata
         recorded = None
     wanted = f"{_NAME}[{extra}]"
     if recorded is None:

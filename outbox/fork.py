@@ -1,7 +1,8 @@
-"""A process that forks: what the child gets new, and what it must leave to its parent.
+"""Support for processes that fork.
 
-Parent and child share the sockets of the parent's connections, and the child has a
-copy of every lock as it was, held or not, without the threads that would release it.
+A forked child shares the sockets of its parent's connections. It also has a copy of
+every lock, possibly held, but not the thread that would release it. So objects
+replace their locks and forget their connections in the child.
 """
 
 import os
@@ -15,10 +16,10 @@ _renewals: Final[set[WeakMethod[Callable[[], None]]]] = set()
 
 
 def call_in_children(renew: Callable[[], None]) -> None:
-    """Call this bound method in each forked child, for as long as its object lives.
+    """Call the bound method `renew` in each forked child, as long as its object exists.
 
-    The child has one thread then, so `renew` may replace locks and all that is
-    shared with the parent.
+    At that time the child has one thread, so `renew` can replace locks and other
+    state that it shares with the parent.
     """
     _renewals.add(WeakMethod(renew, _renewals.discard))
 
@@ -34,7 +35,7 @@ os.register_at_fork(after_in_child=_renew_all)
 
 
 class OneProcess:
-    """The process that made `what`, which no other may use."""
+    """Restricts the object that `what` describes to the process that created it."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -42,7 +43,7 @@ class OneProcess:
 
     @property
     def is_here(self) -> bool:
-        """Whether this is that process, not a child that was forked from it."""
+        """Whether the current process is the one that created the object."""
         return os.getpid() == self._pid
 
     def require(self) -> None:

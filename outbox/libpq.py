@@ -1,4 +1,4 @@
-"""PostgreSQL's client library: without it the driver cannot be imported."""
+"""Import the driver, and raise `MissingExtra` if PostgreSQL's client library is missing."""
 
 from importlib import import_module
 
@@ -6,5 +6,5 @@ from .errors import MissingExtra
 
 try:
     import_module("psycopg")
-except ImportError as error:  # ten lines, of what was tried and where
+except ImportError as error:  # psycopg's own text has ten lines and names no command
     raise MissingExtra("binary", "psycopg", instead="the system's libpq") from error

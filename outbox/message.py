@@ -1,4 +1,4 @@
-"""What the broker gets, and the names of its headers."""
+"""The message that a broker receives, its headers and its key."""
 
 import re
 from collections.abc import Mapping
@@ -12,23 +12,30 @@ import msgspec
 from .errors import SettingsError
 
 TRACE_HEADERS: Final = ("traceparent", "tracestate", "baggage")
-"""W3C trace context; it travels under its own names, outside CloudEvents."""
+"""The headers of W3C Trace Context and Baggage. They are not CloudEvents attributes."""
 
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
-"""What needs no encoding (RFC 3986, 2.3); nearly every key, so `quote` is not asked for it."""
+"""Characters that need no percent-encoding (RFC 3986, section 2.3).
+
+Nearly every key matches. The test saves a call of `quote`.
+"""
 
 
 class Message(msgspec.Struct, frozen=True):
     """One event on its way to a broker.
 
-    `payload` is the event exactly as it was received. `headers` are CloudEvents
-    1.0 attributes under their plain names (``id``, ``type``, ..) and the W3C
-    trace headers; a sink writes them by its broker's binding. `key` is the
-    subject; messages of one key must be stored in the order they are given.
-    `dedupe_id` is the same each time the message is sent. `committed_ns` is the
-    database's time of the commit and `picked_up_ns` ours of the read, both in
-    nanoseconds since the Unix epoch; `attempt` counts from 1, over restarts too.
+    `payload` is the JSON text of the event as received. `headers` are the CloudEvents
+    1.0 attributes under their plain names (``id``, ``type``, ..) and the W3C trace
+    headers. A sink writes them as the CloudEvents binding of its broker says.
+
+    `key` is the subject (`subject_key`). A sink must store messages of one key in
+    the order in which it receives them. `dedupe_id` is the same each time the
+    message is sent.
+
+    `committed_ns` is the time of the write by the database's clock, `picked_up_ns` the
+    time of the read by the publisher's clock. Both are nanoseconds since the Unix
+    epoch. `attempt` counts from 1 and continues after a restart.
     """
 
     event_id: UUID
@@ -45,9 +52,9 @@ class Message(msgspec.Struct, frozen=True):
 def message_headers(
     event_id: str, event_type: str, created: datetime | None, source: str
 ) -> dict[str, str]:
-    """The CloudEvents 1.0 attributes of an event's message, as long as no version is known.
+    """Return the CloudEvents 1.0 attributes that are known before the write.
 
-    `created` is in UTC, and None if the database is to add its own date; `source` is
+    `created` is in UTC. If it is None, the database adds its own date. `source` is
     the CloudEvents source.
     """
     headers = {
@@ -63,17 +70,17 @@ def message_headers(
 
 
 _SHOWN: Final = 40
-"""Characters of a bad header name that an error shows."""
+"""The number of characters of an invalid header name that an error shows."""
 
 _NO_TOKEN: Final = re.compile(r"[^!#$%&'*+.^_`|~0-9A-Za-z-]").search
 
 
 def broken_header(headers: Mapping[str, str]) -> str | None:
-    """Which of these headers no broker need take, and why; None if all are well.
+    """Return why a header name is not valid, or None if all names are valid.
 
-    A name is a token of RFC 9110, section 5.6.2, as HTTP and NATS demand.
+    A name must be a token of RFC 9110, section 5.6.2, as HTTP and NATS require.
     """
-    if "" not in headers and _NO_TOKEN("".join(headers)) is None:  # so it is for nearly all
+    if "" not in headers and _NO_TOKEN("".join(headers)) is None:  # one search in the usual case
         return None
     name = next(name for name in headers if not name or _NO_TOKEN(name))
     shown = ascii(name[:_SHOWN])
@@ -81,7 +88,7 @@ def broken_header(headers: Mapping[str, str]) -> str | None:
 
 
 def subject_key(entity_type: str, entity_id: str) -> str:
-    """``type/id``, each part percent-encoded, so that no id can forge another's key."""
+    """Return ``type/id``, each part percent-encoded, so that keys of two entities differ."""
     return f"{_quoted(entity_type)}/{_quoted(entity_id)}"
 
 
@@ -90,9 +97,10 @@ def _quoted(part: str) -> str:
 
 
 def parse_subject_key(key: str) -> tuple[str, str]:
-    """The type and id in a `subject_key`; what need not be encoded may be, or not.
+    """Return the type and the id of a `subject_key`, decoded.
 
-    Raises `SettingsError` for a text without both.
+    Characters that need no encoding may be encoded or not. Raises `SettingsError` if the
+    type or the id is missing.
     """
     entity_type, _, entity_id = key.partition("/")
     if not entity_type or not entity_id:

@@ -1,17 +1,18 @@
-"""How fast connections may be opened."""
+"""The limit on new connections per second."""
 
 import math
 from heapq import heappop, heappush
 from typing import Final
 
 OPENS_PER_SECOND: Final = 100.0
-"""New connections that a DSQL cluster takes a second (AWS, Aurora DSQL quotas)."""
+"""New connections per second that a DSQL cluster accepts (AWS, Aurora DSQL quotas)."""
 
 
 class OpenRate:
-    """A token bucket without a clock: it is told the time and answers when the next turn is.
+    """A token bucket without a clock: the caller passes the time.
 
-    `rate` is openings per second, `burst` how many may come at once.
+    `rate` is the number of connections per second. `burst` is the number of connections
+    that may be opened at once.
     """
 
     def __init__(self, rate: float = OPENS_PER_SECOND, burst: int = 100) -> None:
@@ -21,9 +22,9 @@ class OpenRate:
         self._given_back: list[float] = []
 
     def reserve(self, now: float, latest: float = math.inf) -> float:
-        """The time of the next turn, `now` or later; it is taken unless it is after `latest`.
+        """Return the time of the next turn, and reserve it unless it is after `latest`.
 
-        So a caller that cannot wait for its turn keeps no other from it.
+        A caller that cannot wait until its turn therefore leaves the turn to others.
         """
         while self._given_back and self._given_back[0] < now:
             heappop(self._given_back)
@@ -39,5 +40,5 @@ class OpenRate:
         return turn
 
     def give_back(self, turn: float) -> None:
-        """Let another have a turn that was taken and not used."""
+        """Return a reserved turn that was not used, so that another caller can have it."""
         heappush(self._given_back, turn)

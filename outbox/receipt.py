@@ -1,4 +1,4 @@
-"""What a caller gets for a stored event."""
+"""The receipt that a caller receives for a stored event."""
 
 from typing import Literal
 from uuid import UUID
@@ -7,7 +7,7 @@ import msgspec
 
 
 class Touched(msgspec.Struct, frozen=True, rename="camel"):
-    """One entity of the event, at the version that the event gave it."""
+    """One entity of the event, with the version that the event gave it."""
 
     entity_type: str
     entity_id: str
@@ -15,12 +15,13 @@ class Touched(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Receipt(msgspec.Struct, frozen=True, rename="camel"):
-    """Proof that an event is stored, exactly once.
+    """Proof that an event is stored exactly once.
 
-    `position` is microseconds on the database's clock, strictly rising per
-    subject. `attempts` and `conflicts` count the runs of this call. `status` is
-    ``committed``, or ``duplicate`` when the id was there before this call and
-    the caller asked for that to be no error.
+    `position` is in microseconds since the Unix epoch by the database's clock, and
+    increases strictly per subject. `attempts` counts the attempts of this call,
+    `conflicts` those that ended in a conflict. `status` is ``committed``. It is
+    ``duplicate`` if the event was stored before this call and the caller chose
+    ``on_duplicate="return"``. `entities` are in the order of the event.
     """
 
     event_id: UUID

@@ -1,11 +1,12 @@
-"""A database without data-modifying CTEs: how it says so."""
+"""The errors by which a database refuses data-modifying CTEs."""
 
 from typing import Final
 
 from psycopg import errors
 
 NO_SUCH_FORM: Final = (errors.FeatureNotSupported, errors.SyntaxError, errors.DatatypeMismatch)
-"""What it answers to a probe: the statement itself, put so that it changes nothing.
+"""The errors that such a database returns for a probe, an EXPLAIN of the real statement.
 
-Never asked of a live statement: "cached plan must not change result type" is 0A000 too.
+Do not match the error of a real write against it: "cached plan must not change
+result type" also has the SQLSTATE 0A000.
 """

@@ -1,4 +1,4 @@
-"""Where a URL leads: the parameters that open a connection there."""
+"""Database URLs, and the connection parameters that they stand for."""
 
 import os
 import re
@@ -23,57 +23,65 @@ ConnectParameters = dict[str, str | int]
 TCP_USER_TIMEOUT_MS: Final = 10_000
 
 _PATH: Final = "-c search_path=pg_catalog"
-"""Whoever may create in a schema of the path could give us operators that run as our role."""
+"""Another schema in the path would be unsafe.
+
+A role that may create objects there could define operators, which our statements would
+then run with our rights.
+"""
 
 _NO_OPTIONS: Final = "unsupported startup parameter"
-"""Part of a refusal of pgbouncer, which takes no `options`."""
+"""Part of the error of pgbouncer, which does not support the parameter `options`."""
 
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 
 
 class Target(Protocol):
-    """One database, reachable by parameters that may change with every connection."""
+    """One database. Its parameters may differ for each connection, as a token does."""
 
     def parameters(self, *, role_path: bool = False) -> ConnectParameters:
-        """What libpq needs to connect, in a thread that may block.
+        """Return the parameters for libpq. The call may block.
 
-        The session resolves names and operators in ``pg_catalog`` only, or with
-        `role_path` by the search path of the role.
+        The search path of the session is ``pg_catalog``, or with `role_path` that of
+        the role.
         """
         ...
 
     async def parameters_async(self, *, role_path: bool = False) -> ConnectParameters:
-        """The same, without blocking the event loop."""
+        """Return the same as `parameters`, without blocking the event loop."""
         ...
 
     def renew(self, refusal: psycopg.OperationalError) -> bool:
-        """Whether to connect once more after this refusal, as `parameters` now has better ones."""
+        """Adapt the parameters to this refusal. Return whether to connect once more."""
         ...
 
     @property
     def begins_at(self) -> IsolationLevel | None:
-        """The level that each transaction must name, as it cannot be a setting of the session."""
+        """The level that each BEGIN must name because the session cannot set it, or None."""
         ...
 
     def __str__(self) -> str:
-        """Host and database, without any secret."""
+        """Return the host and the database, without any secret."""
         ...
 
 
 class PostgresTarget:
-    """A PostgreSQL server, by URL or by libpq's key=value text."""
+    """A PostgreSQL database, named by a URL or by libpq's key=value text.
+
+    Raises `SettingsError` if libpq cannot read the text, or if the password
+    contains characters that are not encoded.
+    """
 
     def __init__(self, url: str, isolation: Isolation | None) -> None:
         try:
             found = conninfo_to_dict(url)
         except (psycopg.ProgrammingError, UnicodeDecodeError) as error:
-            # libpq's text may quote the URL, and a URL may hold a password.
+            # libpq's text may quote the URL, which may contain a password.
             raise SettingsError("the database URL is not one that libpq can read") from (
                 None if "@" in url or "password" in url else error
             )
         address = f"{found.get('host')} {found.get('port')}"
         if "@" in address or has_unclear_login(url):
-            # The rest of a password: the driver would show it as a host, a port or a database.
+            # A part of the password would be read, and shown, as host, port or database.
             raise SettingsError(
                 "in the password of the database URL, @ : / ? # and blanks must be written as "
                 "%40 %3A %2F %3F %23 %20"
@@ -81,20 +89,20 @@ class PostgresTarget:
         self._parameters: ConnectParameters = {k: v for k, v in found.items() if v is not None}
         self._parameters.setdefault("application_name", "dsql-outbox")
         self._parameters.setdefault("tcp_user_timeout", TCP_USER_TIMEOUT_MS)
-        # libpq reads the environment only when the parameter is not given.
+        # libpq ignores PGOPTIONS if the parameter `options` is given, so merge them here.
         self._options = str(self._parameters.pop("options", os.environ.get("PGOPTIONS", "")))
         self._isolation = isolation
         self._takes_settings = True
 
     @property
     def begins_at(self) -> IsolationLevel | None:
-        """The level of `isolation`, where a pooler does not take it as a setting."""
+        """The level of `isolation` if a pooler refused it as a session setting, else None."""
         if self._isolation is None or self._takes_settings:
             return None
         return _LEVELS[self._isolation]
 
     def parameters(self, *, role_path: bool = False) -> ConnectParameters:
-        """The parameters of the URL, with the settings of the session in `options`."""
+        """Return the parameters of the URL, with the session settings in `options`."""
         options = [self._options]
         if self._takes_settings:
             if self._isolation is not None:
@@ -106,14 +114,15 @@ class PostgresTarget:
         return self._parameters | ({"options": found} if found else {})
 
     async def parameters_async(self, *, role_path: bool = False) -> ConnectParameters:
-        """The same; nothing here blocks."""
+        """Return the same as `parameters`, which does not block here."""
         return self.parameters(role_path=role_path)
 
     def renew(self, refusal: psycopg.OperationalError) -> bool:
-        """Go without settings of the session, where a pooler takes no options.
+        """Omit the session settings if a pooler refused them, and return True.
 
-        The path is then the role's own, and each transaction that writes names its
-        level. A SET would reach other clients of the pooler.
+        The search path is then that of the role, and each writing transaction names
+        its isolation level. A SET is no substitute, because it would affect other
+        clients of the pooler.
         """
         if _NO_OPTIONS not in str(refusal):
             return False
@@ -127,7 +136,7 @@ class PostgresTarget:
 
 
 def target_of(url: str, isolation: Isolation | None) -> Target:
-    """The target that a URL names; raises `SettingsError` for a kind that we don't know."""
+    """Return the target of a URL. Raises `SettingsError` for an unknown scheme."""
     scheme = _SCHEME.match(url)
     match scheme[1].lower() if scheme else "":
         case "postgresql" | "postgres" | "":
@@ -135,7 +144,7 @@ def target_of(url: str, isolation: Isolation | None) -> Target:
                 raise SettingsError("the database URL is empty")
             return PostgresTarget(url, isolation)
         case "dsql":
-            from .dsql_target import DsqlTarget  # noqa: PLC0415 - brings boto3
+            from .dsql_target import DsqlTarget  # noqa: PLC0415 - imports boto3
 
             if isolation == "read committed":
                 raise SettingsError("Aurora DSQL knows one isolation level, repeatable read")
@@ -146,7 +155,7 @@ def target_of(url: str, isolation: Isolation | None) -> Target:
                 "in code use dsql_outbox.testing.EmbeddedPostgres"
             )
         case kind:
-            hidden = "@" in url and "://" not in url  # what looks like a scheme may be a login
+            hidden = "@" in url and "://" not in url  # the apparent scheme may be part of a login
             shown = "" if hidden else f" {kind}:"
             raise SettingsError(
                 f"unknown kind of database{shown} (known: postgresql://, dsql://, embedded:)"

@@ -1,7 +1,7 @@
 """The transactional outbox for Amazon Aurora DSQL and PostgreSQL.
 
-A name is loaded when it is first used, so that ``import dsql_outbox`` costs
-next to nothing and a producer never loads the relay.
+The public API is `__all__`. A name is loaded on first use, so
+``import dsql_outbox`` is cheap and a producer never loads the relay.
 """
 
 from importlib import import_module
@@ -72,7 +72,7 @@ __all__ = [
     "open_sink",
 ]
 
-if not TYPE_CHECKING:  # a checker must go by the names above, not by a function that takes any
+if not TYPE_CHECKING:  # with __getattr__ in view, a checker would accept any name
     _ELSEWHERE = {
         "AsyncTransaction": "writer",
         "AsyncWriter": "writer",
@@ -86,17 +86,17 @@ if not TYPE_CHECKING:  # a checker must go by the names above, not by a function
         "is_retryable": "writer",
         "open_sink": "publisher",
     }
-    """The rooms of the names that are not of `outbox`."""
+    """The room of each name that `outbox` does not export."""
 
     def __getattr__(name: str) -> object:
-        """Load a public name from its room, once (PEP 562)."""
+        """Load a public name from its room on first use (PEP 562)."""
         if name == "__version__":
-            from importlib.metadata import version  # noqa: PLC0415 - slow, and seldom asked for
+            from importlib.metadata import version  # noqa: PLC0415 - slow, and rarely needed
 
             return version("dsql-outbox")
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        outbox = import_module(".outbox", __name__)  # first: it tells that libpq is missing
+        outbox = import_module(".outbox", __name__)  # first: it reports a missing libpq
         room = import_module(f".{_ELSEWHERE[name]}", __name__) if name in _ELSEWHERE else outbox
         globals()[name] = value = getattr(room, name)
         return value
