@@ -1,4 +1,9 @@
-"""For tests: real servers from wheels, proxies that break things on purpose, a sink in memory."""
+"""Public helpers for the tests of applications that use this library.
+
+`MemorySink` is a broker in memory, `OtlpReceiver` a collector in memory. The
+proxies in `proxy/` cause faults between a client and PostgreSQL. `plugin` is a
+pytest plugin with fixtures for them. The servers come from `dsql_outbox.servers`.
+"""
 
 from dsql_outbox.servers.nats_server import NatsServer
 from dsql_outbox.servers.postgres_server import EmbeddedPostgres

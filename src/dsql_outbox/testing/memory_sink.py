@@ -1,4 +1,4 @@
-"""A broker in memory, for tests of what an application publishes."""
+"""A sink in memory, for tests of what an application publishes."""
 
 import threading
 from collections import defaultdict, deque
@@ -12,9 +12,9 @@ from dsql_outbox.publisher import Delivered, Outcome
 
 
 class MemorySink:
-    """A sink that keeps every message it is given, in the order of arrival.
+    """A sink that keeps every message that it gets, in the order of arrival.
 
-    It may be used and waited for from any thread and any event loop.
+    Its methods may be called from any thread and any event loop.
     """
 
     ordered = False
@@ -22,32 +22,33 @@ class MemorySink:
 
     def __init__(self) -> None:
         self.down = False
-        """Whether the broker as a whole cannot be reached."""
+        """Set this to simulate a broker that is out of reach."""
         self._messages: list[Message] = []
         self._failures: defaultdict[UUID, deque[tuple[Outcome, bool]]] = defaultdict(deque)
         self._changed = threading.Condition()
 
     @property
     def messages(self) -> list[Message]:
-        """What arrived so far."""
+        """The messages that have arrived so far."""
         with self._changed:
             return list(self._messages)
 
     @property
     def ids(self) -> list[UUID]:
-        """The event ids of what arrived so far."""
+        """The event ids of the messages that have arrived so far."""
         return [message.event_id for message in self.messages]
 
     def fail(self, event_id: UUID, *outcomes: Outcome, stored: bool = False) -> None:
-        """Answer these outcomes, one a time, when the event's message comes next.
+        """Return these outcomes for the next tries to publish the event, one per try.
 
-        `stored`: it is kept all the same, as when only the answer gets lost.
+        With `stored`, the sink keeps the message anyway, as when a broker stores
+        it and only the answer is lost.
         """
         with self._changed:
             self._failures[event_id].extend((outcome, stored) for outcome in outcomes)
 
     async def published(self, count: int, *, timeout: float = 5.0) -> list[Message]:
-        """Wait until at least `count` messages are here, and return all that are.
+        """Wait until at least `count` messages have arrived, and return all of them.
 
         Raises `TimeoutError` after `timeout` seconds.
         """
@@ -56,7 +57,7 @@ class MemorySink:
         )
 
     def wait_published(self, count: int, timeout: float = 5.0) -> list[Message]:
-        """The same as `published`, for tests that are not async."""
+        """Wait as `published` does, in a test that is not async."""
         with self._changed:
             if not self._changed.wait_for(lambda: len(self._messages) >= count, timeout):
                 raise TimeoutError(
@@ -65,7 +66,10 @@ class MemorySink:
             return list(self._messages)
 
     async def publish(self, messages: Sequence[Message], /) -> list[Outcome]:
-        """Keep messages; for the relay. Raises `SinkUnavailable` while `down`."""
+        """Keep messages and return an outcome per message; the relay calls this.
+
+        Raises `SinkUnavailable` while `down` is set.
+        """
         if self.down:
             raise SinkUnavailable("the memory sink is down")
         with self._changed:

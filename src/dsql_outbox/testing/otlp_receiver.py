@@ -1,4 +1,4 @@
-"""A collector for tests: takes spans and metrics by OTLP over HTTP and keeps them."""
+"""A collector for tests: it receives spans and metrics by OTLP over HTTP and keeps them."""
 
 import gzip
 from functools import partial
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 class OtlpReceiver:
     """An OTLP/HTTP server on 127.0.0.1 that runs inside a `with` block.
 
-    It takes protobuf, plain or gzip, on ``/v1/traces`` and ``/v1/metrics``.
-    `requests` holds what came of spans, as `ExportTraceServiceRequest`, and
-    `metric_requests` what came of metrics; resource attributes such as
-    ``service.name`` are found there. Entering raises `MissingExtra` without the
-    extra ``[otlp]``.
+    It accepts protobuf, plain or gzip, at ``/v1/traces`` and ``/v1/metrics``:
+    https://opentelemetry.io/docs/specs/otlp/#otlphttp. `requests` holds the
+    requests with spans (`ExportTraceServiceRequest`) and `metric_requests` those
+    with metrics (`ExportMetricsServiceRequest`), both with their resource
+    attributes such as ``service.name``. Entering raises `MissingExtra` without
+    the extra ``[otlp]``.
     """
 
     def __init__(self) -> None:
@@ -37,18 +38,18 @@ class OtlpReceiver:
 
     @property
     def endpoint(self) -> str:
-        """The base URL, as OTEL_EXPORTER_OTLP_ENDPOINT takes it."""
+        """The base URL, for OTEL_EXPORTER_OTLP_ENDPOINT."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
     @property
     def spans(self) -> "list[Span]":
-        """Every span so far, in the order of arrival."""
+        """All spans received so far, in the order of arrival."""
         with self._arrived:
             return self._spans()
 
     @property
     def metrics(self) -> "dict[str, Metric]":
-        """Every metric so far, as it was sent last, by its name."""
+        """The last state received of each metric, by its name."""
         with self._arrived:
             return {
                 metric.name: metric
@@ -61,9 +62,10 @@ class OtlpReceiver:
     def wait_for(
         self, wanted: "int | Callable[[list[Span]], bool]", timeout: float = 10.0
     ) -> "list[Span]":
-        """Wait until `wanted` spans are there, or until `wanted` says yes to those there are.
+        """Wait for spans, and return all that have arrived.
 
-        Returns the spans. Raises `TimeoutError` after `timeout` seconds.
+        `wanted` is their number, or a function that returns true for the spans
+        received so far. Raises `TimeoutError` after `timeout` seconds.
         """
 
         def enough() -> bool:
@@ -134,7 +136,7 @@ def _import_messages() -> tuple[Any, Any]:
 class _Handler(BaseHTTPRequestHandler):
     def __init__(self, receive: "Callable[[str, bytes], bytes]", *args: Any) -> None:
         self._receive = receive
-        super().__init__(*args)  # which handles the request
+        super().__init__(*args)  # the base class handles the request here
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -145,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
             if self.headers.get("content-encoding") == "gzip":
                 body = gzip.decompress(body)
             answer = self._receive(self.path, body)
-        except Exception as error:  # noqa: BLE001 - whatever cannot be read is the sender's fault
+        except Exception as error:  # noqa: BLE001 - the sender gets a 400, the server goes on
             self.send_error(400, type(error).__name__)
             return
         self._reply(answer)
@@ -158,4 +160,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Stay quiet: tests read the spans, not the requests."""
+        """Log nothing: one line per request would clutter a test's output."""

@@ -1,7 +1,7 @@
 """The pytest plugin: ``pytest_plugins = ["dsql_outbox.testing.plugin"]`` in ``conftest.py``.
 
-It needs the extra [embedded] and pytest; nothing else of this package imports
-pytest. Its fixtures serve async and other tests alike.
+It needs the extra [embedded] and pytest; no other module of the package imports
+pytest. Its fixtures work in async and other tests.
 """
 
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ _COPY = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
 
 @pytest.fixture(scope="session")
 def outbox_server() -> Iterator[EmbeddedPostgres]:
-    """A PostgreSQL server for all tests."""
+    """A PostgreSQL server that all tests of the session share."""
     with EmbeddedPostgres(settings={"fsync": "off"}) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def _outbox_template(outbox_server: EmbeddedPostgres) -> str:
-    """A database with the outbox tables, to be copied: that is quicker than making them."""
+    """A database with the outbox tables; copying it is faster than creating them per test."""
     name = f"template_{uuid4().hex}"
     apply(Database(outbox_server.create_database(name)))
     return name
@@ -38,7 +38,7 @@ def _outbox_template(outbox_server: EmbeddedPostgres) -> str:
 
 @pytest.fixture
 def _outbox_url(outbox_server: EmbeddedPostgres, _outbox_template: str) -> Iterator[str]:
-    """The URL of a database of this test's own."""
+    """The URL of a database that belongs to one test and is dropped after it."""
     name = f"test_{uuid4().hex}"
     copy = _COPY.format(sql.Identifier(name), sql.Identifier(_outbox_template))
     with psycopg.connect(outbox_server.url, autocommit=True) as connection:
@@ -49,12 +49,12 @@ def _outbox_url(outbox_server: EmbeddedPostgres, _outbox_template: str) -> Itera
 
 @pytest.fixture
 def outbox_database(_outbox_url: str) -> Database:
-    """A database of this test's own, with empty outbox tables and DSQL's isolation level."""
+    """A database for one test, with empty outbox tables and Aurora DSQL's isolation level."""
     return Database(_outbox_url, isolation="repeatable read")
 
 
 @pytest.fixture
 def outbox_proxy(_outbox_url: str) -> Iterator[OutboxProxy]:
-    """A proxy in front of `outbox_database`; write to its `database` to meet its faults."""
+    """A proxy in front of `outbox_database`; write to the proxy's `database` to meet its faults."""
     with OutboxProxy(_outbox_url) as proxy:
         yield proxy

@@ -1,4 +1,4 @@
-"""One client's PostgreSQL session: which statements it sends, and which answers belong to them."""
+"""One client's PostgreSQL session: matches the client's statements with the server's answers."""
 
 import asyncio
 from collections import deque
@@ -11,7 +11,7 @@ from .tcp_proxy import Link, Streams, TcpProxy
 from .wire_protocol import Splitter, WireMessage
 
 Answer: TypeAlias = Callable[[WireMessage], bytes]
-"""Turns a message of the server into the bytes that the client gets for it."""
+"""Turns a message of the server into the bytes that the client gets instead of it."""
 
 _BATCHED: Final = {
     wire.PARSE,
@@ -25,20 +25,21 @@ _IDLE: Final = b"I"  # ReadyForQuery: not in a transaction
 
 
 def pass_on(message: WireMessage) -> bytes:
-    """The answer of a healthy proxy."""
+    """Give the client the server's message unchanged."""
     return message.raw
 
 
 def swallow(message: WireMessage) -> bytes:  # noqa: ARG001 - an Answer
-    """No answer."""
+    """Give the client nothing."""
     return b""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a client sent in one go, up to a Sync, a Flush or a simple Query.
+    """The messages that a client sent up to a Sync, a Flush or a simple Query.
 
-    `statements` are those it runs: the place of the Bind or Query, and its SQL.
+    `statements` holds, per statement that it runs, the index of its Bind or Query
+    in `messages` and its SQL.
     """
 
     messages: Sequence[WireMessage]
@@ -46,38 +47,45 @@ class Batch:
 
     @property
     def asks_ready(self) -> bool:
-        """Whether the server will answer with ReadyForQuery; it does not after a Flush."""
+        """Whether the server will answer with ReadyForQuery, which it does not after a Flush."""
         return self.messages[-1].kind != wire.FLUSH
 
 
 @dataclass(slots=True)
 class Exchange:
-    """A batch that the server has: how the client is to be answered, and whether it was."""
+    """A batch that was sent to the server, and how to answer the client.
+
+    `startup` marks the exchange that opens the session.
+    """
 
     answer: Answer
     startup: bool = False
     over: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the server has answered; when it dies instead, the session's tasks are cancelled."""
+    """Set when the server has answered. If the server dies, the session's tasks are cancelled."""
 
 
 class Script(Protocol):
-    """What a session asks of its proxy."""
+    """The part of a proxy that a session calls."""
 
     def note_statements(self, statements: Iterable[str]) -> None:
-        """These statements were sent."""
+        """Record statements that the client sent to be run."""
         ...
 
     def note_round_trip(self) -> None:
-        """A client is about to get the end of an answer."""
+        """Count an answer that the client gets in full."""
         ...
 
     def reactions(self, batch: Batch, transaction: Sequence[str]) -> "Iterable[Reaction]":
-        """What to do with a batch; `transaction` is the SQL that ran in it, this batch included."""
+        """Choose what to do with a batch.
+
+        `transaction` is the SQL that ran in the current transaction, including
+        this batch.
+        """
         ...
 
 
 class ClientSession(Link):
-    """A link that knows PostgreSQL's protocol and follows a script."""
+    """A link that understands PostgreSQL's protocol and asks a script how to react to batches."""
 
     def __init__(self, proxy: TcpProxy, client: Streams, server: Streams, script: Script) -> None:
         super().__init__(proxy, client, server)
@@ -88,10 +96,10 @@ class ClientSession(Link):
         self._prepared: dict[str, str] = {}  # name to SQL
         self._transaction: list[str] = []
         self._exchanges: deque[Exchange] = deque()
-        self._flushed: Exchange | None = None  # sent in part, its Sync is to come
+        self._flushed: Exchange | None = None  # sent up to a Flush; its Sync will follow
 
     def connected(self) -> None:
-        """Count nothing yet: a request to cancel comes over a connection of its own."""
+        """Count nothing yet: this may be a connection that only sends a cancel request."""
 
     async def from_client(self, data: bytes) -> None:
         """Collect messages into batches and react to them; raises `Cut`."""
@@ -99,11 +107,14 @@ class ClientSession(Link):
             await self._take(message)
 
     def from_server(self, data: bytes) -> bytes:
-        """What the client shall get: each message as its exchange answers it."""
+        """The bytes for the client: each message as its exchange answers it."""
         return b"".join([self._answer(message) for message in self._from_server.feed(data)])
 
     def send(self, batch: Batch, answer: Answer | None = None) -> Exchange:
-        """Send a batch to the server; `answer` says what the client gets, all by default."""
+        """Send a batch to the server.
+
+        `answer` decides what the client gets; by default, everything.
+        """
         exchange = self._flushed or self._new_exchange()
         if answer is not None:
             exchange.answer = answer
@@ -131,7 +142,7 @@ class ClientSession(Link):
         self.to_server(message.raw)
 
     async def _take_batch(self, messages: list[WireMessage]) -> None:
-        if messages[-1].kind not in _ENDS:  # a password, data of a COPY, or good-bye
+        if messages[-1].kind not in _ENDS:  # a password, data of a COPY, or Terminate
             self.to_server(b"".join([message.raw for message in messages]))
             return
         batch = Batch(messages, list(self._statements(messages)))
@@ -160,7 +171,7 @@ class ClientSession(Link):
         return exchange
 
     def _answer(self, message: WireMessage) -> bytes:
-        if not self._exchanges:  # nothing was asked: a notice, or the server's last words
+        if not self._exchanges:  # not an answer: a notice, or the error of a shutdown
             return message.raw
         exchange = self._exchanges[0]
         answer = exchange.answer(message)
@@ -178,4 +189,4 @@ class ClientSession(Link):
 
 
 Reaction: TypeAlias = Callable[[ClientSession, Batch], Awaitable[None]]
-"""Handles one batch of a session, or does something before it is handled."""
+"""Handles one batch of a session, or acts before another reaction handles it."""

@@ -1,4 +1,4 @@
-"""What can go wrong with a statement, one function each."""
+"""The faults that can happen to a statement: one function per fault makes its reaction."""
 
 import asyncio
 import re
@@ -17,24 +17,24 @@ CutPoint: TypeAlias = Literal["before", "after_sent", "after_commit", "mid_answe
 
 _COMMIT: Final = re.compile(r"\s*(commit|end)\b", re.IGNORECASE)
 
-# No statement at all: the server refuses it where the client's statement would have run. So
-# it brings its transaction into the state that a failure brings, and skips what follows, by
-# itself; only the text of its error is exchanged.
+# This is not SQL. It is sent in place of the client's statement, so the server itself fails
+# there: it aborts its transaction and skips the rest of the batch, as after a real error. The
+# proxy replaces only the server's error message.
 _REFUSED: Final = "refused_by_the_proxy"
 
 
 @dataclass(slots=True)
 class Rule:
-    """React to the next `left` batches (None: all) that run a statement holding `matching`."""
+    """React to the next `left` batches (None: all) that run a statement containing `matching`."""
 
     matching: str
     left: int | None
     reaction: Reaction
     at_commit: bool = False
-    """React to the COMMIT of a transaction that ran such a statement instead."""
+    """Wait for the COMMIT of a transaction that ran such a statement, and react to that."""
 
     def applies(self, batch: Batch, transaction: Sequence[str]) -> bool:
-        """Whether it is this rule's turn."""
+        """Whether this rule matches the batch."""
         if self.at_commit:
             return (
                 batch.asks_ready
@@ -45,23 +45,26 @@ class Rule:
 
     @property
     def is_spent(self) -> bool:
-        """Whether there is no turn left."""
+        """Whether the rule has reacted as often as it should."""
         return self.left is not None and self.left <= 0
 
     def spend(self) -> None:
-        """Count one turn."""
+        """Count one reaction."""
         if self.left is not None:
             self.left -= 1
 
 
 WRITES: Final = "INSERT"
-"""What a write of the library holds."""
+"""A text that every write of the library contains."""
 
 _EXPLAIN: Final = re.compile(r"\s*explain\b", re.IGNORECASE)
 
 
 def holds(part: str) -> Callable[[str], bool]:
-    """Whether SQL holds `part`, in upper or lower case; a write that is explained is none."""
+    """Make a function that says whether SQL contains `part`; case is ignored.
+
+    For `WRITES`, an EXPLAIN of a write does not match, because it writes nothing.
+    """
     writes = part == WRITES
     return lambda sql: part.lower() in sql.lower() and not (writes and _EXPLAIN.match(sql))
 
@@ -72,16 +75,16 @@ def is_commit(sql: str) -> bool:
 
 
 async def forward(session: ClientSession, batch: Batch) -> None:
-    """Nothing goes wrong."""
+    """Cause no fault: send the batch to the server."""
     session.send(batch)
 
 
 async def stall(session: ClientSession, batch: Batch) -> None:
-    """The statement gets lost and nobody notices."""
+    """Drop the batch, and leave the connection open."""
 
 
 def refuse(matching: str, error: WireMessage) -> Reaction:
-    """The server answers `error` instead of running the statement."""
+    """Answer `error`, and keep the server from running the statement."""
 
     async def react(session: ClientSession, batch: Batch) -> None:
         session.send(_refused(batch, holds(matching)), _exchanging(error))
@@ -90,10 +93,11 @@ def refuse(matching: str, error: WireMessage) -> Reaction:
 
 
 def refuse_commit(error: WireMessage) -> Reaction:
-    """The server answers `error` instead of committing, and has rolled back."""
+    """Answer `error` to a COMMIT, and make the server roll back."""
 
     async def react(session: ClientSession, batch: Batch) -> None:
-        # The server sees a failed statement, then a ROLLBACK; the client a failed COMMIT.
+        # The server gets a statement that fails, then a ROLLBACK. The client sees one failed
+        # COMMIT: the error of the first, and the ReadyForQuery of the second.
         refused = _exchanging(error)
         session.send(
             _refused(batch, is_commit),
@@ -108,7 +112,7 @@ def refuse_commit(error: WireMessage) -> Reaction:
 
 
 def cut(where: CutPoint, *, reset: bool) -> Reaction:
-    """The client's connection ends at the point `where`, with RST if `reset`."""
+    """Close the client's connection at the point `where`, with RST if `reset`."""
 
     async def before(_session: ClientSession, _batch: Batch) -> None:
         raise Cut(reset=reset)
@@ -137,7 +141,7 @@ def cut(where: CutPoint, *, reset: bool) -> Reaction:
 
 
 def before(action: Callable[[], None]) -> Reaction:
-    """Something else happens first."""
+    """Call `action` in a thread before the batch is handled."""
 
     async def react(_session: ClientSession, _batch: Batch) -> None:
         await asyncio.to_thread(action)
@@ -146,9 +150,9 @@ def before(action: Callable[[], None]) -> Reaction:
 
 
 class Held:
-    """A statement that the proxy keeps to itself, even when its client has gone.
+    """A batch that the proxy holds back, even after its client has disconnected.
 
-    Methods that wait have a timeout in seconds and raise `TimeoutError`.
+    Methods that wait take a timeout in seconds and raise `TimeoutError`.
     """
 
     def __init__(self) -> None:
@@ -157,27 +161,27 @@ class Held:
         self._answered: Future[None] = Future()
 
     def arrived(self, timeout: float = 5.0) -> None:
-        """Wait until the statement is here."""
+        """Wait until the client has sent the batch."""
         self._arrived.result(timeout)
 
     def release(self, timeout: float = 10.0) -> None:
-        """Let the server have it, and wait until it answered.
+        """Send the batch to the server, and wait until the server has answered.
 
-        Raises `ConnectionError` when the connection to the server is lost instead.
+        Raises `ConnectionError` if the connection to the server is lost first.
         """
         self._decide(forward=True)
         self._answered.result(timeout)
 
     def drop(self) -> None:
-        """Never let the server have it, and close the client's connection."""
+        """Drop the batch, and close the client's connection."""
         self._decide(forward=False)
 
     def _decide(self, *, forward: bool) -> None:
-        with suppress(InvalidStateError):  # decided before, or the connection is lost
+        with suppress(InvalidStateError):  # already decided, or the connection was lost
             self._decision.set_result(forward)
 
     async def react(self, session: ClientSession, batch: Batch) -> None:
-        """Hold the batch until it is decided upon; the reaction of the rule."""
+        """Hold the batch until `release` or `drop`; this is the reaction of the rule."""
         self._arrived.set_result(None)
         try:
             if not await asyncio.wrap_future(self._decision):
@@ -194,10 +198,10 @@ def _place(batch: Batch, wanted: Callable[[str], bool]) -> int | None:
 
 
 def _refused(batch: Batch, wanted: Callable[[str], bool]) -> Batch:
-    """The batch with the statement in question made unacceptable.
+    """The batch, with the first statement that is `wanted` replaced by one that fails.
 
-    The Bind is replaced, not the Parse: so the statement is prepared on both
-    sides, and a client that prepared it can go on using it.
+    For a prepared statement this replaces the Bind, not the Parse. So the server
+    still prepares it, and the client can use it again.
     """
     messages = list(batch.messages)
     place = _place(batch, wanted)
@@ -208,7 +212,7 @@ def _refused(batch: Batch, wanted: Callable[[str], bool]) -> Batch:
 
 
 def _exchanging(error: WireMessage) -> Answer:
-    """Passes all on, but `error` in place of the error that a refused statement causes."""
+    """An answer that replaces the error of the refused statement by `error`."""
 
     def answer(message: WireMessage) -> bytes:
         caused = message.kind == wire.EXECUTE_OR_ERROR and _REFUSED.encode() in message.body

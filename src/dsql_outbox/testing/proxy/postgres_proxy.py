@@ -1,4 +1,4 @@
-"""A proxy in front of PostgreSQL that does harm on purpose, at chosen statements."""
+"""A proxy in front of PostgreSQL that causes faults at chosen statements."""
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -30,10 +30,11 @@ _CONFLICT: Final = "change conflicts with another transaction, please retry: (OC
 class PostgresProxy(TcpProxy):
     """A proxy for the server of `url`, as a context manager.
 
-    Each fault meets the next `times` batches (None: all, until `heal`; 0: none) that run
-    a statement holding the text `matching`; a batch is what a client sends
-    between two waits for the server. Of several faults the first one set wins.
-    Executing a prepared statement counts, preparing it does not.
+    Each fault affects the next `times` batches (None: all, until `heal`; 0: none)
+    that run a statement containing the text `matching`. A batch is what a client
+    sends before it waits for the server. If several faults match, the one that
+    was set first applies. Executing a prepared statement counts as running it,
+    preparing it does not.
 
     Raises `SettingsError` unless `url` is a ``postgresql://`` URL with a host.
     """
@@ -44,28 +45,28 @@ class PostgresProxy(TcpProxy):
             raise SettingsError("the proxy needs postgresql://..@HOST:PORT/.., over TCP")
         super().__init__(parts.hostname, parts.port or _PORT)
         user, at, _ = parts.netloc.rpartition("@")
-        # What is encrypted cannot be watched.
+        # The proxy cannot read encrypted messages.
         options = dict(parse_qsl(parts.query)) | {"sslmode": "disable", "gssencmode": "disable"}
         self.url: Final = urlunsplit(
             parts._replace(
                 netloc=f"{user}{at}127.0.0.1:{self.port}", query=urlencode(options, quote_via=quote)
             )
         )
-        """The same database, through the proxy."""
+        """The URL of the same database, through the proxy."""
         self._script = _Script()
 
     @property
     def round_trips(self) -> int:
-        """How often a client got the complete answer to a batch, connecting left out."""
+        """How often a client got the complete answer to a batch; connecting does not count."""
         return self._script.round_trips
 
     @property
     def statements(self) -> list[str]:
-        """The SQL that clients sent to be run, in order; a prepared statement each time."""
+        """The SQL that clients ran, in order; a prepared statement appears once per execution."""
         return list(self._script.statements)
 
     def reset_counts(self) -> None:
-        """Start anew with `round_trips` and `statements`."""
+        """Reset `round_trips` to 0 and empty `statements`."""
         self._script.round_trips = 0
         self._script.statements.clear()
 
@@ -80,9 +81,10 @@ class PostgresProxy(TcpProxy):
     ) -> None:
         """Answer an error, and keep the server from running the statement or the COMMIT.
 
-        The transaction ends up as after a real error: aborted, and rolled back
-        after a COMMIT. ``at="commit"`` refuses a COMMIT whose transaction ran a
-        statement that matches.
+        The transaction is then in the same state as after a real error: aborted,
+        or rolled back after a COMMIT. With ``at="commit"`` this refuses the COMMIT
+        of a transaction that ran a matching statement. With `sqlstate` None the
+        error has no SQLSTATE.
         """
         error = error_response(sqlstate, message)
         reaction = refuse_commit(error) if at == "commit" else refuse(matching, error)
@@ -98,34 +100,35 @@ class PostgresProxy(TcpProxy):
     ) -> None:
         """Close the client's connection, with RST if `reset`.
 
-        ``before``: the server never gets the statement. ``after_sent``: it gets
-        it, and the client is cut at once. ``after_commit``: it has answered in
-        full, and the client sees none of it. ``mid_answer``: the client sees
-        half of it.
+        ``before``: the server never gets the batch. ``after_sent``: the server
+        gets the batch, and the connection closes at once. ``after_commit``: the
+        server has answered in full, and the client sees nothing of the answer.
+        ``mid_answer``: the client sees the first half of the answer.
         """
         self._script.add(Rule(matching, times, cut(where, reset=reset)))
 
     def hold(self, *, matching: str = WRITES) -> Held:
-        """Keep the next matching batch, to be released or dropped later."""
+        """Hold back the next matching batch, to release or drop it later."""
         held = Held()
         self._script.add(Rule(matching, 1, held.react))
         return held
 
     def stall(self, times: int | None = 1, *, matching: str = WRITES) -> None:
-        """Lose the batch, answer nothing, and leave the connection open."""
+        """Drop the batch, answer nothing, and leave the connection open."""
         self._script.add(Rule(matching, times, stall))
 
     def before(
         self, action: Callable[[], None], times: int | None = 1, *, matching: str = WRITES
     ) -> None:
-        """Run `action` in a thread before the batch is forwarded, or meets a fault.
+        """Call `action` in a thread before the batch is forwarded or meets a fault.
 
-        If it raises, the client is cut, and leaving the proxy raises its error.
+        If it raises, the client's connection is closed, and leaving the proxy
+        raises the error.
         """
         self._script.add_before(Rule(matching, times, before(action)))
 
     def heal(self) -> None:
-        """Forget all faults that are still to come."""
+        """Remove all faults, and accept connections again."""
         self._script.clear()
         self.refuse_connections(0)
 
@@ -134,7 +137,7 @@ class PostgresProxy(TcpProxy):
 
 
 class _Script:
-    """The faults to come and the counts so far; used by the tests' and the proxy's thread."""
+    """The faults that are set, and the counts; used by the threads of the test and the proxy."""
 
     def __init__(self) -> None:
         self.round_trips = 0
@@ -163,7 +166,7 @@ class _Script:
         self.round_trips += 1
 
     def reactions(self, batch: Batch, transaction: Sequence[str]) -> list[Reaction]:
-        """All actions that apply, then the first fault that does; else it is forwarded."""
+        """All matching actions, then the first matching fault, or `forward` without one."""
         with self._lock:
             actions = [rule for rule in self._actions if rule.applies(batch, transaction)]
             faults = [rule for rule in self._faults if rule.applies(batch, transaction)][:1]

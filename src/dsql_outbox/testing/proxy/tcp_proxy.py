@@ -1,4 +1,4 @@
-"""A TCP proxy whose connections can be cut, silenced and refused while a test looks on."""
+"""A TCP proxy that can cut, silence and refuse connections while a test runs."""
 
 import asyncio
 import socket
@@ -16,11 +16,11 @@ _CALL: Final = 10.0  # seconds that a control call may take
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 seconds: close sends RST
 
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-"""Both directions of one connection."""
+"""The reader and the writer of one connection."""
 
 
 class Cut(Exception):  # noqa: N818 - a signal, not an error
-    """Raised while a client's bytes are handled: end that client's connection."""
+    """Raised while a client's bytes are handled, to close that client's connection."""
 
     def __init__(self, *, reset: bool = False) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Cut(Exception):  # noqa: N818 - a signal, not an error
 
 
 class Link:
-    """One client's connection and the connection to the server that was opened for it."""
+    """One client's connection, and the connection to the server that belongs to it."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Link:
         self._counted = False
 
     async def run(self) -> None:
-        """Carry bytes both ways until the server has closed its side."""
+        """Carry bytes in both directions until the server closes its side."""
         self.connected()
         reading = asyncio.create_task(self._read_client())
         forwarding = asyncio.create_task(self._forward_client())
@@ -64,15 +64,15 @@ class Link:
             self._count_closed()
 
     def connected(self) -> None:
-        """Both connections are there."""
+        """Called once, when both connections are open."""
         self.count_opened()
 
     async def from_client(self, data: bytes) -> None:
-        """Handle bytes of the client; raises `Cut` to end its connection."""
+        """Handle bytes of the client; raises `Cut` to close its connection."""
         self.to_server(data)
 
     def from_server(self, data: bytes) -> bytes:
-        """What the client shall get of the server's bytes."""
+        """The bytes that the client gets for `data` of the server."""
         return data
 
     def to_server(self, data: bytes) -> None:
@@ -80,12 +80,12 @@ class Link:
         self._server.write(data)
 
     def to_client(self, data: bytes) -> None:
-        """Send bytes to the client, unless it is gone or the proxy swallows them."""
+        """Send bytes to the client, unless it has disconnected or the proxy swallows them."""
         if data and not self._proxy.swallows and not self._client.is_closing():
             self._client.write(data)
 
     def cut(self, *, reset: bool = False) -> None:
-        """Close the client's connection, with RST if `reset`; the server sees the end of input."""
+        """Close the client's connection, with RST if `reset`; the server sees an end of input."""
         if reset:
             self._client.get_extra_info("socket").setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, _RESET
@@ -93,7 +93,7 @@ class Link:
         self._client.close()
 
     def count_opened(self) -> None:
-        """Count this connection among the opened ones."""
+        """Count this connection as opened."""
         self._counted = True
         self._proxy.count(opened=1)
 
@@ -103,7 +103,7 @@ class Link:
             self._proxy.count(closed=1)
 
     async def _read_client(self) -> None:
-        # Apart from forwarding, so that the end of the client is seen while a fault waits.
+        # A task of its own, so that a disconnect is noticed even while a fault delays forwarding.
         while data := await _read(self._client_reader):
             self._inbox.put_nowait(data)
         self._count_closed()
@@ -115,11 +115,11 @@ class Link:
                 await self.from_client(data)
         except Cut as cut:
             self.cut(reset=cut.reset)
-        except Exception as error:  # noqa: BLE001 - raised when the test leaves the proxy
+        except Exception as error:  # noqa: BLE001 - raised again when the test leaves the proxy
             self._proxy.failures.append(error)
             self.cut()
         finally:
-            # Half closed, not closed: the server still does what it was sent before.
+            # Close only our half, so that the server still handles what it was sent before.
             with suppress(OSError):
                 self._server.write_eof()
 
@@ -134,19 +134,19 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
 class TcpProxy:
     """A proxy on 127.0.0.1 in front of `host`:`port`, as a context manager.
 
-    It runs in a thread of its own; its methods may be called from any thread
-    and from async tests. Those that wait have a timeout in seconds and raise
+    It runs in a thread of its own; its methods may be called from any thread and
+    from async tests. Methods that wait take a timeout in seconds and raise
     `TimeoutError`. An error inside the proxy is raised on leaving the context.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         self.port: Final = free_port()
-        """Where the proxy listens on 127.0.0.1."""
+        """The port on 127.0.0.1 on which the proxy listens."""
         self.swallows = False
-        """Whether the server's bytes are dropped right now."""
+        """Whether the server's bytes are dropped at the moment."""
         self.failures: list[Exception] = []
-        """What went wrong inside the proxy, such as in a test's own callback."""
+        """Errors inside the proxy, for example in a callback of the test."""
         self._opened = 0
         self._closed = 0
         self._changed = threading.Condition()
@@ -157,16 +157,19 @@ class TcpProxy:
 
     @property
     def opened(self) -> int:
-        """How many client connections were opened."""
+        """How many client connections have been opened."""
         return self._opened
 
     @property
     def closed(self) -> int:
-        """How many of them have ended."""
+        """How many of the opened connections have ended."""
         return self._closed
 
     def wait_until_closed(self, connections: int, timeout: float = 5.0) -> None:
-        """Wait until at least so many connections have ended."""
+        """Wait until at least `connections` connections have ended.
+
+        Raises `TimeoutError` after `timeout` seconds.
+        """
         with self._changed:
             if not self._changed.wait_for(lambda: self._closed >= connections, timeout):
                 raise TimeoutError(
@@ -179,7 +182,7 @@ class TcpProxy:
 
     @contextmanager
     def swallow_server(self) -> Generator[None]:
-        """Drop whatever the server says while the context lasts; clients are heard."""
+        """Drop the server's bytes inside the block; the clients' bytes still reach the server."""
         self.swallows = True
         try:
             yield
@@ -187,11 +190,11 @@ class TcpProxy:
             self.swallows = False
 
     def refuse_connections(self, times: int | None = None) -> None:
-        """Accept the next `times` connections (None: all, until 0 is given) and close them."""
+        """Accept and close at once the next `times` connections; None means all, until 0 is set."""
         self._refusals = times
 
     def pause_listening(self) -> None:
-        """Stop listening: clients cannot connect. Open connections stay."""
+        """Stop listening, so that clients cannot connect; open connections stay."""
         self._call(self._stop_listening())
 
     def resume_listening(self) -> None:
@@ -199,7 +202,7 @@ class TcpProxy:
         self._call(self._listen())
 
     def count(self, *, opened: int = 0, closed: int = 0) -> None:
-        """Add to the counters; for the links."""
+        """Add to the counters; only links call this."""
         with self._changed:
             self._opened += opened
             self._closed += closed
@@ -214,7 +217,7 @@ class TcpProxy:
         self._tasks.add(task)
         try:
             await self._serve((reader, writer))
-        except asyncio.CancelledError:  # at the end; asyncio 3.11 would print it
+        except asyncio.CancelledError:  # from `_shut_down`; asyncio of Python 3.11 would print it
             pass
         finally:
             self._tasks.discard(task)
@@ -229,7 +232,7 @@ class TcpProxy:
     ) -> None:
         try:
             server = await asyncio.open_connection(*target)
-        except OSError:  # the server is down, so the client is turned away
+        except OSError:  # the server is down, so the client's connection is closed
             return
         link = make(client, server)
         self._links.add(link)

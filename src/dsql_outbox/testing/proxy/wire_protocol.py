@@ -1,4 +1,7 @@
-"""The PostgreSQL wire protocol, version 3: bytes to messages and back, without I/O."""
+"""The PostgreSQL wire protocol, version 3: bytes to messages and back, without I/O.
+
+https://www.postgresql.org/docs/current/protocol-message-formats.html
+"""
 
 from struct import pack
 from typing import Final, NamedTuple
@@ -18,26 +21,29 @@ SSL_REQUEST: Final = 80877103
 GSSENC_REQUEST: Final = 80877104
 _REQUESTS: Final = {CANCEL_REQUEST, SSL_REQUEST, GSSENC_REQUEST}
 
-_LENGTH: Final = 4  # bytes; the length counts itself
+_LENGTH: Final = 4  # bytes of the length field, which counts itself
 
 
 class WireMessage(NamedTuple):
-    """One message: a letter (empty for a client's first messages) and what follows the length."""
+    """One message: its type, and the bytes after the length.
+
+    The type is one letter; a client's first messages have none.
+    """
 
     kind: bytes
     body: bytes
 
     @property
     def raw(self) -> bytes:
-        """The message as it goes over the wire."""
+        """The message as it is sent over the wire."""
         return self.kind + pack("!I", len(self.body) + _LENGTH) + self.body
 
 
 class Splitter:
-    """Cuts one direction of a connection into messages, however its bytes arrive.
+    """Splits one direction of a connection into messages, in whatever pieces its bytes arrive.
 
-    A client's stream begins with messages without a letter (`untyped`), up to
-    and including its StartupMessage.
+    With `untyped`, the stream begins with messages that have no letter. A client
+    sends such messages up to and including its StartupMessage.
     """
 
     def __init__(self, *, untyped: bool) -> None:
@@ -71,22 +77,22 @@ class Splitter:
 
 
 def request_code(message: WireMessage) -> int:
-    """What a message without a letter asks for: a request above, or the protocol's version."""
+    """The code of a message without a letter: one of the requests above, or a protocol version."""
     return int.from_bytes(message.body[:4])
 
 
 def query(sql: str) -> WireMessage:
-    """A simple query."""
+    """A Query message for `sql`."""
     return WireMessage(QUERY, _text(sql))
 
 
 def parse(sql: str) -> WireMessage:
-    """Prepare `sql` as the unnamed statement."""
+    """A Parse message that prepares `sql` as the unnamed statement."""
     return WireMessage(PARSE, _text("") + _text(sql) + pack("!H", 0))
 
 
 def error_response(sqlstate: str | None, text: str) -> WireMessage:
-    """A server's error; without SQLSTATE when that is None."""
+    """An ErrorResponse of a server; without a SQLSTATE if `sqlstate` is None."""
     fields = {"S": "ERROR", "V": "ERROR", "C": sqlstate, "M": text}
     body = b"".join(
         name.encode() + _text(value) for name, value in fields.items() if value is not None
@@ -100,7 +106,7 @@ def query_text(message: WireMessage) -> str:
 
 
 def parsed_statement(message: WireMessage) -> tuple[str, str]:
-    """Name and SQL of a Parse."""
+    """The name and the SQL of a Parse."""
     name, sql = _strings(message.body)[:2]
     return name, sql
 
