@@ -1,4 +1,11 @@
-"""What the core tells those who watch: facts, hooks, and the adapters behind them."""
+"""What the library reports about itself, and the adapters that log, trace and measure it.
+
+The writer and the relay emit facts (`facts`) to hooks (`hooks`). The hooks here
+are `log_hook` for log lines, `otel.spans` for traces and `otel.metrics` for
+metrics. `attributes` and `metric_names` define every name that they use.
+`json_logs` formats log records, and `visible_text` escapes control characters.
+The folders grafana/ and prometheus/ hold dashboards and alert rules.
+"""
 
 from dsql_outbox.observability.otel.metrics import MetricFacts, metric_facts
 from dsql_outbox.observability.otel.spans import TraceFacts, trace_facts

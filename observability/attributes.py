@@ -1,7 +1,8 @@
-"""The names of every span attribute, each with what it holds.
+"""The name of every span attribute, and what it holds.
 
-Names under ``outbox.`` are ours; the others are OpenTelemetry's semantic
-conventions. No attribute holds a payload, an entity id or a password.
+Names that begin with ``outbox.`` are ours; the others are OpenTelemetry's
+semantic conventions (https://opentelemetry.io/docs/specs/semconv/). No attribute
+holds a payload, an entity id or a password.
 """
 
 from typing import Final
@@ -28,7 +29,7 @@ WRITE_ATTEMPTS: Final = "outbox.write.attempts"
 """How many attempts the write took."""
 
 WRITE_CONFLICTS: Final = "outbox.write.conflicts"
-"""How many of the attempts ended in a conflict."""
+"""How many of the write's attempts ended in a conflict."""
 
 WRITE_EXHAUSTED: Final = "outbox.write.exhausted"
 """True if the write failed because its retries ran out."""
@@ -37,46 +38,46 @@ ATTEMPT_NUMBER: Final = "outbox.attempt.number"
 """The attempt's number, from 1."""
 
 ATTEMPT_WAITED: Final = "outbox.attempt.waited_s"
-"""Seconds waited before this attempt, after the one before it failed."""
+"""Seconds waited between the failure of the previous attempt and this one."""
 
 ATTEMPT_OUTCOME: Final = "outbox.attempt.outcome"
 """How the attempt ended: ``committed``, ``conflict``, ``in_doubt``, ``resolved`` or ``failed``."""
 
 ATTEMPT_OC_CLASS: Final = "outbox.attempt.oc_class"
-"""The database's own name of the conflict: ``OC000`` (data) or ``OC001`` (schema)."""
+"""Aurora DSQL's class of the conflict: ``OC000`` (data) or ``OC001`` (schema)."""
 
 BATCH_EVENTS: Final = "outbox.batch.events"
-"""How many events the transaction wrote, of as many callers."""
+"""How many events the transaction wrote, each of another caller."""
 
 BATCH_OUTCOME: Final = "outbox.batch.outcome"
-"""How the transaction ended, in the words of an attempt."""
+"""How the transaction ended, with the values of `ATTEMPT_OUTCOME`."""
 
 PUBLISH_ATTEMPT: Final = "outbox.publish.attempt"
-"""How many times the message has been sent, this time included; it counts over restarts."""
+"""How many times the message has been sent, including this time and before a restart."""
 
 PUBLISH_RESULT: Final = "outbox.publish.result"
-"""The answer: ``delivered``, ``retry``, ``rejected``, ``unavailable`` or ``not_attempted``."""
+"""The result: ``delivered``, ``retry``, ``rejected``, ``unavailable`` or ``not_attempted``."""
 
 DB_SYSTEM: Final = "db.system.name"
-"""Always ``postgresql``: DSQL speaks its protocol."""
+"""Always ``postgresql``, because Aurora DSQL uses its protocol."""
 
 DB_STATUS_CODE: Final = "db.response.status_code"
 """The SQLSTATE of the attempt's error."""
 
 ERROR_TYPE: Final = "error.type"
-"""The exception's type on a write or an attempt; the result on a failed publish."""
+"""For a write or an attempt, the exception's type; for a failed publish, its result."""
 
 MESSAGING_SYSTEM: Final = "messaging.system"
 """The broker's kind, such as ``nats``."""
 
 MESSAGING_DESTINATION: Final = "messaging.destination.name"
-"""The topic the message is sent to."""
+"""The topic to which the message is sent."""
 
 MESSAGING_OPERATION_NAME: Final = "messaging.operation.name"
 """Always ``publish``."""
 
 MESSAGING_OPERATION_TYPE: Final = "messaging.operation.type"
-"""Always ``send``, which current conventions say for ``publish``."""
+"""Always ``send``: the current conventions use it for ``publish``."""
 
 MESSAGING_MESSAGE_ID: Final = "messaging.message.id"
 """The event's UUID."""

@@ -1,8 +1,8 @@
-"""What the core tells its hooks: frozen facts, one type an occurrence.
+"""The facts that writers and publishers give to hooks: frozen, one type per occurrence.
 
 No fact holds a payload, a password, an entity id or a token. Times ending in
-``_ns`` are nanoseconds since the Unix epoch on this process's clock; waits
-ending in ``_s`` are seconds.
+``_ns`` are nanoseconds since the Unix epoch by this process's clock, unless said
+otherwise; times ending in ``_s`` are seconds.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +17,7 @@ PublishResult = Literal["delivered", "retry", "rejected", "unavailable", "not_at
 
 
 class WriteStarted(msgspec.Struct, frozen=True):
-    """One call of `write` begins; its event is valid and about to be sent."""
+    """A call of `write` begins; its event is valid and will be sent next."""
 
     event_id: UUID
     event_name: str
@@ -27,13 +27,17 @@ class WriteStarted(msgspec.Struct, frozen=True):
 
 
 class AttemptEnded(msgspec.Struct, frozen=True):
-    """One run of the write transaction is over.
+    """One run of the write transaction has ended.
 
-    `outcome` is ``committed``, ``conflict`` (certainly not committed, may be
-    retried), ``in_doubt`` (the connection died and took the answer along),
-    ``resolved`` (a look-up found what an earlier attempt in doubt had done) or
-    ``failed`` (certainly not committed, another error). `oc_class` is the
-    database's own name of a conflict, ``OC000`` or ``OC001``.
+    `outcome` is one of:
+
+    - ``committed``
+    - ``conflict``: not committed, and may be retried
+    - ``in_doubt``: the connection was lost before the answer to the commit
+    - ``resolved``: a query found out what an earlier attempt in doubt had done
+    - ``failed``: not committed, because of any other error
+
+    `oc_class` is Aurora DSQL's class of a conflict, ``OC000`` or ``OC001``.
     """
 
     event_id: UUID
@@ -48,9 +52,9 @@ class AttemptEnded(msgspec.Struct, frozen=True):
 
 
 class BatchEnded(msgspec.Struct, frozen=True):
-    """One transaction for several callers is over; `outcome` is what its attempts say.
+    """One transaction for several callers has ended; `outcome` is as in `AttemptEnded`.
 
-    `writes` are the trace contexts of its events' writes.
+    `writes` holds the trace context of each caller's write.
     """
 
     events: int
@@ -63,7 +67,7 @@ class BatchEnded(msgspec.Struct, frozen=True):
 
 
 class RetryScheduled(msgspec.Struct, frozen=True):
-    """An attempt failed and another follows after `wait_s` seconds."""
+    """An attempt failed, and the next one follows after `wait_s` seconds."""
 
     event_id: UUID
     attempt: int
@@ -76,7 +80,7 @@ class RetryScheduled(msgspec.Struct, frozen=True):
 
 
 class WriteExhausted(msgspec.Struct, frozen=True):
-    """The last attempt allowed has failed; its error goes to the caller."""
+    """The last allowed attempt has failed; the caller gets its error."""
 
     event_id: UUID
     attempts: int
@@ -86,7 +90,7 @@ class WriteExhausted(msgspec.Struct, frozen=True):
 
 
 class WriteEnded(msgspec.Struct, frozen=True):
-    """One call of `write` is over; `error` names the exception's type, if any."""
+    """A call of `write` has ended; `error` is the exception's type, None without one."""
 
     event_id: UUID
     status: WriteStatus
@@ -96,10 +100,10 @@ class WriteEnded(msgspec.Struct, frozen=True):
 
 
 class BacklogAge(msgspec.Struct, frozen=True):
-    """A writer saw how long the oldest message has waited in the outbox.
+    """How long the oldest message has waited in the outbox, as a writer or publisher read it.
 
-    `seconds` is 0 and `shard` None when nothing waits. Over `limit` seconds the
-    log warns.
+    `seconds` is 0 and `shard` is None if no message waits. The log warns if
+    `seconds` exceeds `limit`.
     """
 
     seconds: float
@@ -108,9 +112,10 @@ class BacklogAge(msgspec.Struct, frozen=True):
 
 
 class BacklogUnread(msgspec.Struct, frozen=True):
-    """A writer could not see how old the backlog is; its writes are not concerned.
+    """A writer could not read the age of the backlog; its writes are not affected.
 
-    `switched_off`: its role may not read it, so nobody in this process asks again.
+    `switched_off` means that its role lacks the right to read it, so this process
+    stops asking.
     """
 
     error: str
@@ -119,10 +124,11 @@ class BacklogUnread(msgspec.Struct, frozen=True):
 
 
 class PublishStarted(msgspec.Struct, frozen=True):
-    """A message goes to the broker for the `attempt`-th time.
+    """A message is handed to the sink for the `attempt`-th time.
 
-    `carrier` is the trace context that came with the row. `committed_ns` is
-    the database's time of the commit, `picked_up_ns` ours of the read.
+    `carrier` is the trace context stored in the row. `committed_ns` is the time of
+    the commit by the database's clock; `picked_up_ns` is the time of the read by
+    ours.
     """
 
     event_id: UUID
@@ -136,7 +142,7 @@ class PublishStarted(msgspec.Struct, frozen=True):
 
 
 class PublishEnded(msgspec.Struct, frozen=True):
-    """The broker's answer to one message, or that there was none."""
+    """The result of publishing one message; `unavailable` if the broker did not answer."""
 
     event_id: UUID
     topic: str
@@ -146,9 +152,11 @@ class PublishEnded(msgspec.Struct, frozen=True):
 
 
 class RoundEnded(msgspec.Struct, frozen=True):
-    """One relay round: rows read, delivered, failed, died, held back and deleted.
+    """A relay round has ended; it reports how many rows took which course.
 
-    `statements` is how many it ran; None for what the publisher did not count.
+    `dead` rows were given up, `held` rows wait behind a failed one of their
+    subject. `statements` is how many statements the round ran. `deleted` and
+    `statements` are None if the publisher did not count them.
     """
 
     read: int
@@ -162,7 +170,7 @@ class RoundEnded(msgspec.Struct, frozen=True):
 
 
 class ShardsChanged(msgspec.Struct, frozen=True):
-    """A publisher relays other shards than before: all it owns now, and the difference."""
+    """The shards of a publisher have changed: all that it owns now, and the difference."""
 
     owned: Collection[int]
     gained: Collection[int]
@@ -170,7 +178,7 @@ class ShardsChanged(msgspec.Struct, frozen=True):
 
 
 class TransactionStarted(msgspec.Struct, frozen=True):
-    """A transaction with so many events is about to be sent."""
+    """A transaction with `events` events will be sent next."""
 
     events: int
 

@@ -1,9 +1,9 @@
-"""How facts reach those who watch: hooks, and the scopes that hooks may open.
+"""How facts are delivered: to hooks, and to the scopes that hooks may open.
 
-A hook is one callable. For a fact that begins something (`WriteStarted`,
-`PublishStarted`) it may return a `Scope`, which then gets every later fact of
-that same thing and may add headers that travel with the message. That is how
-spans fit without the core knowing of spans.
+A hook is a callable that takes a fact. For a fact that begins a write or a
+publish (`WriteStarted`, `PublishStarted`) it may return a `Scope`. The scope then
+gets every later fact of that write or publish, and may add headers to the
+message. This way tracing works although the writer and the relay know no spans.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,11 +15,11 @@ from .facts import Fact
 
 
 class Scope(Protocol):
-    """What a hook keeps for the length of one write or one publish."""
+    """A hook's state for the length of one write or one publish."""
 
     @property
     def carrier(self) -> Mapping[str, str]:
-        """Headers to send along, such as ``traceparent``."""
+        """Headers to add to the message, such as ``traceparent``."""
         ...
 
     def __call__(self, fact: Fact, /) -> None:
@@ -27,7 +27,7 @@ class Scope(Protocol):
         ...
 
     def __enter__(self) -> object:
-        """Make this scope the current one of the running task or thread."""
+        """Make this scope current in the running task or thread."""
         ...
 
     def __exit__(
@@ -37,20 +37,20 @@ class Scope(Protocol):
         trace: TracebackType | None,
         /,
     ) -> bool | None:
-        """Make the scope before it current again."""
+        """Make the previous scope current again."""
         ...
 
 
 class Hook(Protocol):
-    """One who watches. It must be quick and must not raise."""
+    """A callable that receives facts. It must return quickly and must not raise."""
 
     def __call__(self, fact: Fact, /) -> Scope | None:
-        """Take a fact; for one that begins something, maybe open a scope."""
+        """Take a fact; for one that begins a write or a publish, optionally return a scope."""
         ...
 
 
 class Scopes:
-    """The scopes that several hooks opened for one thing, as one."""
+    """The scopes that several hooks opened for one write or publish, combined into one."""
 
     __slots__ = ("_hooks", "_scopes", "_stack")
 
@@ -66,21 +66,22 @@ class Scopes:
 
     @property
     def carrier(self) -> dict[str, str]:
-        """The headers of all scopes; a later one wins."""
+        """The headers of all scopes; for equal names, those of the later scope."""
         headers: dict[str, str] = {}
         for scope in self._scopes:
             headers.update(scope.carrier)
         return headers
 
     def __call__(self, fact: Fact) -> None:
-        """Pass a fact on to every scope, and to the hooks that opened none."""
+        """Give a fact to every scope, and to each hook that opened none."""
         for scope in self._scopes:
             scope(fact)
         for hook in self._hooks:
             hook(fact)
 
     def __enter__(self) -> Self:
-        self._stack = ExitStack() if self._scopes else None  # most have none: then it costs nothing
+        # Most writes have no scopes, and an empty ExitStack would still cost time.
+        self._stack = ExitStack() if self._scopes else None
         if self._stack is not None:
             for scope in self._scopes:
                 self._stack.enter_context(scope)
@@ -97,6 +98,6 @@ class Scopes:
 
 
 def emit(hooks: Iterable[Hook], fact: Fact) -> None:
-    """Tell every hook a fact that belongs to no scope."""
+    """Give every hook a fact that belongs to no scope."""
     for hook in hooks:
         hook(fact)

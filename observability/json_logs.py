@@ -1,9 +1,8 @@
-"""Log records as JSON, one object a line.
+"""Log records as JSON, one object per line.
 
 ``timestamp`` (UTC, RFC 3339), ``level``, ``logger`` and ``message`` are always
-there; the keys of our own records when they have a value, under the same names.
-A record of another library is taken too, without what it may carry beside its
-text.
+present. The keys of this library's records (`KEYS`) are present when they have a
+value. Of another library's record, other extra values are left out.
 """
 
 import json
@@ -25,14 +24,14 @@ KEYS: Final = (
     "age_s",
     "shard",
 )
-"""What a record of ours may carry, in the order of the line."""
+"""The extra keys of this library's records, in the order in which they appear."""
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of JSON, for any handler."""
+    """A `logging.Formatter` that makes one line of JSON per record."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end; ``exception`` holds a traceback, if there is one."""
+        """The JSON object without a line break; ``exception`` holds the traceback, if any."""
         line: dict[str, object] = {
             "timestamp": _rfc3339(record.created),
             "level": record.levelname,

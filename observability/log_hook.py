@@ -1,9 +1,9 @@
-"""The log lines of the library: facts as standard log records.
+"""The log lines of the library: a hook that turns facts into standard log records.
 
-A record's text is for people; its keys (``event_id``, ``attempt``,
-``max_retries``, ``wait_s``, ``sqlstate``, ``oc_class``, ``topic``, ``result``,
-``age_s``, ``shard``, and within a trace ``trace_id`` and ``span_id``, as hex) are
-for machines and stay stable.
+The text of a record is for people and may change. Its keys are for machines and
+stay stable: ``event_id``, ``attempt``, ``max_retries``, ``wait_s``, ``sqlstate``,
+``oc_class``, ``topic``, ``result``, ``age_s``, ``shard``, and within a trace
+``trace_id`` and ``span_id`` in hexadecimal.
 """
 
 import logging
@@ -26,7 +26,10 @@ logger = logging.getLogger("dsql_outbox")
 
 
 def _show_controls(record: logging.LogRecord) -> bool:
-    """Make the values of a record visible: they come from events, brokers and databases."""
+    """Escape control characters in a record's values; return true, as a filter must.
+
+    The values come from events, brokers and databases, and must not forge log lines.
+    """
     if isinstance(record.args, tuple):
         record.args = tuple(map(_shown, record.args))
     return True
@@ -36,7 +39,7 @@ def _shown(value: object) -> object:
     return visible(str(value)) if isinstance(value, str | BaseException) else value
 
 
-logger.addFilter(_show_controls)  # the logger of every room
+logger.addFilter(_show_controls)  # all modules of the library use this logger
 
 
 def _log_retry(fact: RetryScheduled) -> None:
@@ -132,7 +135,7 @@ def _log_backlog_unread(fact: BacklogUnread) -> None:
 
 
 def _in_trace(keys: dict[str, object]) -> dict[str, object]:
-    """The keys of a record, with those of the current span if there is one."""
+    """Add the ids of the current span, if there is one, to the keys of a record."""
     span = trace.get_current_span().get_span_context()
     if span.is_valid:
         keys["trace_id"] = trace.format_trace_id(span.trace_id)
@@ -150,7 +153,7 @@ _LOGGED: Final[dict[type[Fact], Callable[[Any], None]]] = {
 
 
 def log_facts(fact: Fact) -> None:
-    """Log retries, last failures and an old backlog: a hook, on by default."""
+    """The hook that logs retries, final failures and an old backlog; on by default."""
     log = _LOGGED.get(type(fact))
     if log is not None:
         log(fact)

@@ -1,7 +1,8 @@
-"""Every metric: its name, unit, meaning, and the values that its attribute can take.
+"""Every metric: its name, unit, description, and the values of its attribute.
 
-One attribute at most, and each from a short list: so the number of series is
-bounded, whatever is written. Names of attributes are those of the spans.
+A metric has at most one attribute, whose values come from a short list. So the
+number of series is bounded, whatever events are written. Attributes have the
+same names as in spans.
 """
 
 from typing import Final, NamedTuple
@@ -12,11 +13,14 @@ SHARDS_CHANGE: Final = "outbox.shards.change"
 """Whether a shard was ``gained`` or ``lost``."""
 
 WRITE_CONFLICTED: Final = "outbox.write.conflicted"
-"""Whether the write met a conflict, ``yes`` or ``no``: with its waits it takes far longer then."""
+"""Whether the write met a conflict: ``yes`` or ``no``.
+
+Writes with a conflict also wait, so they are far slower and measured apart.
+"""
 
 
 class Metric(NamedTuple):
-    """What a meter needs to make an instrument; `values` are all that `attribute` can be."""
+    """The definition of one instrument; `values` are all values that `attribute` can have."""
 
     name: str
     unit: str
@@ -123,10 +127,10 @@ SHARDS_CHANGES: Final = Metric(
 )
 
 WRITE_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-"""Seconds; a write without conflict takes milliseconds, one with retries up to some seconds."""
+"""Seconds. A write without a conflict takes milliseconds, one with retries up to some seconds."""
 
 WAIT_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
-"""Seconds; from a publisher in step to one that was down for half an hour."""
+"""Seconds. The range reaches from a publisher that keeps up to one that was down for 30 minutes."""
 
 EVENTS_BUCKETS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
-"""Events of one transaction."""
+"""Events per transaction."""

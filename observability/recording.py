@@ -1,18 +1,19 @@
-"""Whether anybody records, at next to no cost while nobody does."""
+"""Whether an OpenTelemetry provider records, checked at little cost."""
 
 from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
 _INTERVAL: Final = 1.0
-"""Seconds between looks: a provider that is set later is noticed within that time."""
+"""Seconds between two checks, so a provider that is set later is noticed within this time."""
 
 
 class Live:
-    """Asks `is_set` once a second at most, until it says yes; a global provider, once set, stays.
+    """Calls `is_set` at most once per second until it returns true, then never again.
 
-    OpenTelemetry looks into the environment each time it is asked for a global
-    provider that is not there: more than the rest of a message's facts cost.
+    A global provider cannot be unset, so the answer stays true. Until one is set,
+    OpenTelemetry reads the environment each time it is asked for it, which costs
+    more than all other work for the facts of a message.
     """
 
     __slots__ = ("_is_live", "_is_set", "_next")
@@ -23,7 +24,7 @@ class Live:
         self._next = float("-inf")
 
     def __call__(self) -> bool:
-        """Whether somebody records."""
+        """Whether a provider records."""
         if not self._is_live and (now := monotonic()) >= self._next:
             self._next = now + _INTERVAL
             self._is_live = self._is_set()

@@ -1,26 +1,29 @@
-"""Text from events, brokers and databases, made safe for a terminal and a log of lines."""
+"""Escapes control characters in text from events, brokers and databases.
+
+Without this, such text could steer a terminal or forge lines of a log.
+"""
 
 import re
 from typing import Final
 
 _HIDDEN: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f"  # C0 with line breaks and ESC, DEL, C1
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # change the direction of what follows
+    "[\x00-\x1f\x7f-\x9f"  # C0 (with line breaks and ESC), DEL and C1
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # change the direction of the text after them
     "\u2028\u2029"  # separate lines and paragraphs
     "\ud800-\udfff]"  # cannot be encoded
 )
 
 
 def visible(text: str) -> str:
-    r"""The text with each control character as ``\xNN`` or ``\uNNNN``, line breaks included."""
+    r"""Replace each control character, including line breaks, by ``\xNN`` or ``\uNNNN``."""
     return _HIDDEN.sub(lambda found: _escaped(found[0], short=True), text)
 
 
 def visible_json(line: bytes) -> bytes:
-    r"""The same JSON with each control character of a string as ``\uNNNN``.
+    r"""Replace each control character in the strings of JSON by ``\uNNNN``.
 
-    JSON itself leaves DEL, C1 and the marks of direction as they are. Line feeds
-    between documents stay.
+    A JSON encoder escapes C0, but leaves DEL, C1 and the direction marks as they
+    are. Line feeds between documents stay.
     """
     if line.isascii() and b"\x7f" not in line:
         return line

@@ -1,4 +1,8 @@
-"""The instruments of OpenTelemetry's metrics API, made with zeros for all that can be counted."""
+"""The instruments of the metrics hook.
+
+Each counter starts with a zero per attribute value, so a dashboard can tell
+"never happened" from "not measured".
+"""
 
 from typing import Any
 
@@ -9,7 +13,7 @@ from dsql_outbox.observability.facts import RoundEnded
 
 
 class WriterInstruments:
-    """What a writer counts and measures."""
+    """The instruments of a writer."""
 
     def __init__(self, meter: Meter) -> None:
         self.calls = _counter(meter, names.WRITES)
@@ -23,7 +27,7 @@ class WriterInstruments:
 
 
 class RelayInstruments:
-    """What a publisher counts and measures."""
+    """The instruments of a publisher."""
 
     def __init__(self, meter: Meter) -> None:
         self.messages = _counter(meter, names.MESSAGES)
@@ -33,7 +37,7 @@ class RelayInstruments:
         self.changes = _counter(meter, names.SHARDS_CHANGES)
         self.owned = gauge(meter, names.SHARDS_OWNED)
         self._rounds = _counter(meter, names.ROUNDS)
-        # No zeros: a publisher that does not count them says nothing.
+        # No zeros, because a publisher that does not count statements must not report 0.
         self._statements = _counter(meter, names.STATEMENTS, zeros=False)
         self._read = _counter(meter, names.ROWS_READ)
         self._deleted = _counter(meter, names.ROWS_DELETED, zeros=False)
@@ -42,7 +46,7 @@ class RelayInstruments:
         self._available = gauge(meter, names.SINK_AVAILABLE)
 
     def take_round(self, fact: RoundEnded) -> None:
-        """Add a round up."""
+        """Record the numbers of a round."""
         self._rounds.add(1)
         self._read.add(fact.read)
         self._dead.add(fact.dead)
@@ -73,5 +77,5 @@ def _histogram(meter: Meter, metric: names.Metric, buckets: tuple[float, ...]) -
 
 
 def gauge(meter: Meter, metric: names.Metric) -> Any:
-    """A gauge; the API has no public name for its type."""
+    """Create a gauge; the API has no public name for its type, so it is Any."""
     return meter.create_gauge(metric.name, metric.unit, metric.description)

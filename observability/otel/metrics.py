@@ -1,9 +1,8 @@
-"""Facts as OpenTelemetry metrics, by the OpenTelemetry API alone.
+"""The hook that turns facts into OpenTelemetry metrics, with only OpenTelemetry's API.
 
-Without an SDK nothing is measured, and a write pays a quick look for it. The
-instruments of the writer and of the relay are made when the first of their
-facts comes, with zeros for all that can be counted: so a dashboard tells
-"never happened" from "nobody measures".
+Without an SDK nothing is measured, and a fact costs one quick check. The
+instruments of the writer and of the relay are created by their first fact, so a
+process reports only metrics of the part that it runs.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,7 +36,7 @@ from .instruments import RelayInstruments, WriterInstruments, gauge
 
 _NS: Final = 1e-9
 _API: Final = "opentelemetry.metrics"
-"""Where the providers live that record nothing; one of an SDK lives elsewhere."""
+"""The package of the providers that record nothing; those of an SDK are in other packages."""
 
 
 def _is_measured() -> bool:
@@ -47,8 +46,8 @@ def _is_measured() -> bool:
 class MetricFacts:
     """The hook that turns facts into metrics.
 
-    Without `meter_provider` it uses the global one, also when that is set after
-    the first fact.
+    Without `meter_provider` it uses the global provider, even if that is set
+    after the first fact.
     """
 
     def __init__(self, meter_provider: MeterProvider | None = None) -> None:
@@ -64,7 +63,7 @@ class MetricFacts:
         }
 
     def __call__(self, fact: Fact, /) -> Scope | None:
-        """Measure; a write or a publish that begins gets a scope, for the time it takes."""
+        """Record a fact; return a scope that measures the time of a write or a publish."""
         taker = self._takers.get(type(fact))
         if taker is None or not self._is_live():
             return None
@@ -99,7 +98,7 @@ class MetricFacts:
         if fact.attempt > 1:
             self._relay.retries.add(1)
         else:
-            # Two clocks: the database's may be ahead of ours.
+            # These are two clocks, and the database's may be ahead of ours.
             waited = max(0, fact.picked_up_ns - fact.committed_ns)
             self._relay.wait_duration.record(waited * _NS)
         return _PublishScope(self._relay)
@@ -114,11 +113,11 @@ class MetricFacts:
 
 
 metric_facts: Final = MetricFacts()
-"""The hook on the global meter provider: on by default."""
+"""The hook for the global meter provider; on by default."""
 
 
 class _Timed:
-    """A scope that only looks at the clock: it sends nothing along and is never current."""
+    """A scope that measures time. It adds no headers and does not become current."""
 
     carrier: Mapping[str, str] = MappingProxyType({})
 

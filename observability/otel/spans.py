@@ -1,14 +1,14 @@
-"""Facts as OpenTelemetry spans, by the OpenTelemetry API alone.
+"""The hook that turns facts into OpenTelemetry spans, with only OpenTelemetry's API.
 
 One write and its delivery make one trace::
 
     outbox.write                the call of `write`
       outbox.write.attempt      one run of the transaction; the gap before it is the wait
-      outbox.wait               from the commit until a publisher picked the row up
-      publish <topic>           one try at the broker; a consumer continues from here
+      outbox.wait               from the commit until a publisher read the row
+      publish <topic>           one try to publish; a consumer continues the trace from here
 
-Without an SDK nothing is recorded, and a trace that the caller brought along
-still travels through the row to the broker.
+Without an SDK nothing is recorded. The caller's own trace context, if any, is
+still stored in the row and sent to the broker.
 """
 
 from collections.abc import Callable, Mapping
@@ -54,7 +54,7 @@ def _is_traced() -> bool:
 class TraceFacts:
     """The hook that turns facts into spans.
 
-    Without `tracer_provider` it uses the global one, also when that is set
+    Without `tracer_provider` it uses the global provider, even if that is set
     after the first fact.
     """
 
@@ -67,19 +67,22 @@ class TraceFacts:
         return trace.get_tracer("dsql_outbox", version("dsql-outbox"), self._provider)
 
     def __call__(self, fact: Fact, /) -> Scope | None:
-        """Open a span for a write or a publish that begins; pass over all else."""
+        """Start a span for a write or a publish and return its scope; ignore other facts.
+
+        `BatchEnded` makes a finished span of its own.
+        """
         start = _STARTS.get(type(fact))
         if start is None or (start is _start_publish and not self._is_live()):
-            return None  # a message's own trace context goes along as it is
+            return None  # the message keeps the trace context that is stored in its row
         return start(self._tracer, fact)
 
 
 trace_facts: Final = TraceFacts()
-"""The hook on the global tracer provider: on by default."""
+"""The hook for the global tracer provider; on by default."""
 
 
 class _SpanScope:
-    """One span and the later facts that belong to it."""
+    """The scope of one span."""
 
     __slots__ = ("_context", "_span", "_token", "_tracer")
 
@@ -90,7 +93,7 @@ class _SpanScope:
 
     @property
     def carrier(self) -> dict[str, str]:
-        """The span's trace context; its own context holds no baggage, so none is sent."""
+        """The span's trace context. It is built in an empty context, so that no baggage is sent."""
         carrier: dict[str, str] = {}
         propagate.inject(carrier, trace.set_span_in_context(self._span, Context()))
         return carrier
@@ -122,7 +125,7 @@ class _SpanScope:
         /,
     ) -> None:
         detach(self._token)
-        if self._span.is_recording():  # no fact has ended it
+        if self._span.is_recording():  # no fact has ended the span
             _finish(self._span, failed=kind is not None, error=kind.__name__ if kind else None)
 
 
@@ -130,7 +133,7 @@ def _start_write(tracer: Tracer, fact: WriteStarted) -> _SpanScope | None:
     span = tracer.start_span(
         "outbox.write", attributes={names.EVENT_TYPE: fact.event_type, names.TOPIC: fact.topic}
     )
-    if span is trace.INVALID_SPAN:  # nobody records, and there is no trace to pass on
+    if span is trace.INVALID_SPAN:  # no SDK records, and the caller has no trace context
         return None
     if span.is_recording():
         span.set_attributes(
@@ -168,7 +171,7 @@ def _record_attempt(tracer: Tracer, parent: Context, fact: AttemptEnded) -> None
 
 
 def _record_batch(tracer: Tracer, fact: BatchEnded) -> Scope | None:
-    """A trace of its own, as it belongs to no single write; links lead to all of them."""
+    """Make a trace of its own with links to all writes, because it belongs to several."""
     span = tracer.start_span(
         "outbox.batch",
         Context(),
@@ -208,7 +211,7 @@ def _end_write(span: Span, fact: WriteEnded) -> None:
 
 
 def _start_publish(tracer: Tracer, fact: PublishStarted) -> _SpanScope | None:
-    # The row's trace is the parent, never what happens to run in the publisher.
+    # The parent is the trace of the row, never the current span of the publisher's process.
     parent = propagate.extract(fact.carrier) if fact.carrier else Context()
     span = tracer.start_span(
         f"publish {fact.topic}",
@@ -222,7 +225,7 @@ def _start_publish(tracer: Tracer, fact: PublishStarted) -> _SpanScope | None:
         },
     )
     if span.get_span_context() is trace.get_current_span(parent).get_span_context():
-        return None  # nobody records, and the row's own trace context goes along as it is
+        return None  # no SDK records, so the message keeps the trace context of its row
     if span.is_recording():
         span.set_attributes(
             {
@@ -237,9 +240,9 @@ def _start_publish(tracer: Tracer, fact: PublishStarted) -> _SpanScope | None:
 
 def _record_wait(tracer: Tracer, parent: Context, fact: PublishStarted) -> None:
     if fact.attempt > 1 or not trace.get_current_span(parent).get_span_context().is_valid:
-        return  # without a traced write the wait would be a trace of its own
+        return  # if the write was not traced, the wait would be a trace of its own
     span = tracer.start_span("outbox.wait", parent, start_time=fact.committed_ns)
-    # Two clocks: the database's may be ahead of ours.
+    # These are two clocks, and the database's may be ahead of ours.
     span.end(max(fact.committed_ns, fact.picked_up_ns))
 
 
