@@ -1,14 +1,10 @@
-"""The relay side: outbox rows to a broker, in order per subject, at least once.
+"""Move outbox rows to a broker: in order per subject, at least once.
 
-`_publisher` repeats rounds; `_round` does one; `_select` and `_cursors` decide,
-without any I/O, which rows may go and where to read next; `_waves` keeps one
-message of a key in flight; `_store` has the statements. `_ownership` decides
-which shards are ours, also without I/O, `_beat` and `_leases` keep them
-(docs/leases.md). Brokers are in sinks/.
-
-For operators: `DeadLetters`, `Failures` and `Replay`. What they share: `_requeue`
-puts messages into the outbox again, `_places` and `_pace` decide where and how
-fast, `_session` is their connection.
+- `publisher` runs one relay round after the other; `settings` are its settings.
+- `relay/` is a round: choose rows, send them, record what the broker answered.
+- `leases/` decides which publisher relays which shard (docs/leases.md).
+- `sinks/` is the port to a broker, with one module or folder per broker (docs/sinks.md).
+- `operator/` is for operators and their programs: `DeadLetters`, `Failures` and `Replay`.
 """
 
 from dsql_outbox.publisher.leases.liveness import is_alive

@@ -1,4 +1,4 @@
-"""The publisher: rounds, one after the other, until it is told to stop."""
+"""The publisher: it runs relay rounds until it is stopped, and waits between them."""
 
 import asyncio
 import logging
@@ -35,7 +35,7 @@ from .sinks import Sink
 
 logger: Final = logging.getLogger("dsql_outbox")
 
-# XX000 is "server unavailable" on Aurora DSQL, under heavy load; psycopg calls it internal.
+# Aurora DSQL reports "server unavailable" under heavy load as XX000, an internal error in psycopg.
 _UNREACHABLE: Final = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -43,23 +43,30 @@ _UNREACHABLE: Final = (
 )
 
 _SWEEP: Final = 60.0
-"""Seconds between looks for failures whose message is gone."""
+"""Seconds between two searches for failures whose message no longer exists."""
 
 _SIGN_OF_LIFE: Final = 5.0
-"""Seconds without a round while the broker is left alone: whoever watches hears of each."""
+"""Seconds between two `RoundEnded` facts while the breaker is open.
+
+No round runs then, and without these facts a monitor could not tell that the
+publisher is alive.
+"""
 
 _SWEEPER: Final = 0
-"""Who owns this shard looks for them, so that one publisher does."""
+"""Only the owner of this shard deletes such failures, so that one publisher does it."""
 
 
 class Publisher:
     """Relays outbox rows to a sink: in order per subject, at least once.
 
-    Any number of publishers, in any processes, share the shards (docs/leases.md).
-    One belongs to the process that made it: a forked child makes its own.
-    Making one does no I/O. `run` relays until `stop`; `run_once` does one round.
-    Leave it by `async with` or `close`, which releases its shards. `hooks` are
-    told every fact beside the log and OpenTelemetry.
+    Any number of publishers, in any number of processes, share the shards
+    (docs/leases.md). The constructor does no I/O. `run` relays until `stop`;
+    `run_once` does one round. Use ``async with`` or call `close`, which releases the
+    shards. Each of the `hooks` receives every fact that the log and OpenTelemetry
+    receive.
+
+    A publisher belongs to the process that created it. In a forked child `run` and
+    `run_once` raise `OutboxError`; the child must create its own.
     """
 
     def __init__(
@@ -87,13 +94,14 @@ class Publisher:
         self._swept_at = monotonic()
 
     async def run(self, *, until_empty: bool = False) -> Round:
-        """Relay until `stop` is called; returns the sums.
+        """Relay until `stop` is called; returns the sums over all rounds.
 
-        `until_empty` ends it when the whole outbox is empty but for messages that
-        wait for an operator, other publishers' shards too: it waits for those who
-        own them. An unreachable database or broker is waited for. Raises
-        `SchemaError` if the tables are missing, and the driver's error if the
-        database cannot be reached at the start.
+        With `until_empty`, return when no message waits in any shard, including the
+        shards of other publishers. Messages that wait for an operator do not count.
+        When the database or the broker cannot be reached, `run` waits for it.
+
+        Raises `SchemaError` if the tables or the shards are missing, and the driver's
+        error if the database cannot be reached at the start.
         """
         total = Round()
         async with self:
@@ -104,37 +112,42 @@ class Publisher:
                 if until_empty and await self._is_done(done):
                     break
                 await self._sleep(self._pause(done))
-            with suppress(psycopg.Error):  # else they are sent again, by whoever is next
+            with suppress(psycopg.Error):  # rows that are not deleted here are sent again later
                 await relay.settle()
         return total
 
     async def run_once(self) -> Round:
-        """Do one round on the shards that are ours; raises the driver's error if it fails.
+        """Do one round on the shards of this publisher.
 
-        The first call takes what is free, up to this publisher's share.
+        The first call takes free shards, up to this publisher's share. Raises the
+        driver's error if the database fails, and `SchemaError` as `run` does.
         """
         done = await (await self._opened()).round()
         self._tell(done)
         return done
 
     def doorbell(self, fact: Fact, /) -> None:
-        """A hook for a writer in the same process: what it commits is relayed at once.
+        """A hook for a writer in the same process: a commit wakes the publisher at once.
 
-        ``AsyncWriter(database, hooks=[publisher.doorbell])``; from any thread.
+        Use it as ``AsyncWriter(database, hooks=[publisher.doorbell])``. It may be
+        called from any thread.
         """
         committed = isinstance(fact, WriteEnded) and fact.status == "committed"
         if committed and self._loop is not None and self._process.is_here:
-            with suppress(RuntimeError):  # the loop is closed: nobody sleeps
+            with suppress(RuntimeError):  # the loop is closed: there is nothing to wake
                 self._loop.call_soon_threadsafe(self._wake.set)
 
     def stop(self) -> None:
-        """Let `run` end after the round in hand; may be called more than once."""
+        """Let `run` return after the running round, which may take `drain` seconds more.
+
+        May be called more than once.
+        """
         self._stopped = True
         self._leases.stop()
         self._wake.set()
 
     async def close(self) -> None:
-        """Release the shards and give all connections up; in a forked child, do nothing."""
+        """Release the shards and close all connections; does nothing in a forked child."""
         if self._relay is not None and self._process.is_here:
             self._relay = self._loop = None
             try:
@@ -167,7 +180,10 @@ class Publisher:
         return self._relay
 
     async def _try_round(self, relay: Relay) -> Round | None:
-        """A round if the broker may be tried, or None if the database could not be reached."""
+        """Do a round; returns None if the database could not be reached.
+
+        While the breaker is open, no round runs and the result is empty.
+        """
         state = self._breaker.state(monotonic())
         if state == "open":
             self._tell(Round(), sink_available=False)
@@ -183,7 +199,7 @@ class Publisher:
         return done
 
     def _judge(self, done: Round) -> None:
-        """Tell the breaker how the broker did."""
+        """Report the result for the broker to the breaker."""
         now = monotonic()
         if done.unavailable is not None:
             self._breaker.failed(now)
@@ -193,22 +209,25 @@ class Publisher:
             self._breaker.succeeded()
 
     async def _sweep(self) -> None:
-        """Now and then, delete failures that nobody needs any more."""
+        """Every `_SWEEP` seconds, delete failures whose message no longer exists."""
         if monotonic() - self._swept_at >= _SWEEP and _SWEEPER in self._leases.shards:
             await self._store.sweep()
             self._swept_at = monotonic()
 
     async def _is_done(self, done: Round | None) -> bool:
-        """Whether nothing waits in any shard; others are looked at when ours give no more."""
+        """Whether no message waits in any shard.
+
+        All shards are asked for only when the round found no more work in its own.
+        """
         if done is None or done.delivered or done.unsent or done.behind:
             return False
         try:
             return await self._store.is_done()
         except _UNREACHABLE:
-            return False  # the next round waits for the database, and says so
+            return False  # the next round meets the same error, logs it and waits
 
     def _pause(self, done: Round | None) -> float:
-        """Seconds to wait after a round: longer each time when there was nothing to do."""
+        """Seconds to wait after a round; they double with each round that had nothing to do."""
         settings = self._settings
         if done is None:
             return settings.idle_max
@@ -218,14 +237,14 @@ class Publisher:
             self._idle = settings.idle_min
             return 0.0
         if done.sweeping or (done.behind and not done.unsent):
-            is_stuck = done.held == done.read > 0  # what comes meanwhile rings, or hardly waits
+            is_stuck = done.held == done.read > 0  # a new message rings, or waits for idle_min
             return settings.idle_min if is_stuck else 0.0
         idle, self._idle = self._idle, min(settings.idle_max, self._idle * 2)
         jittered = idle * random.uniform(0.75, 1.0)  # noqa: S311 - spreads load, guards nothing
         return min(jittered, max(settings.idle_min, done.retry_in))
 
     async def _sleep(self, seconds: float) -> None:
-        """Wait, but not longer than until `stop`, the doorbell, or more shards to relay."""
+        """Wait; `stop`, the doorbell and a gain of shards end the wait."""
         if seconds:
             with anyio.move_on_after(seconds):
                 await self._wake.wait()

@@ -1,4 +1,4 @@
-"""How a publisher behaves, with the defaults that its users may rely on."""
+"""The settings of a publisher, with their defaults and rules."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,29 +13,30 @@ from dsql_outbox.publisher.leases.liveness import DEFAULT_LEASE
 
 @dataclass(frozen=True, kw_only=True)
 class PublisherSettings:
-    """Settings of `Publisher`; times are seconds, sizes bytes.
+    """Settings of `Publisher`; times are seconds, sizes are bytes.
 
-    A round reads about `batch_rows` rows and `batch_bytes` bytes, spread over
-    the shards. While there is more to read, the head of each shard is read
-    again every `head_interval`, where late commits turn up. Without work the
-    publisher waits from `idle_min` up to `idle_max`.
+    Reading: a round reads about `batch_rows` rows and `batch_bytes` bytes, spread
+    over the shards. While there is more to read, the head of each shard is read
+    again every `head_interval`, because transactions that commit late appear there.
+    Without work the publisher waits from `idle_min` up to `idle_max`.
 
-    A message that fails is tried again after `backoff_base`, doubled each time
-    up to `backoff_cap`; after `attempts` it is given up. Then
-    `on_dead_letter="release"` moves it to the dead letters and lets its subject
-    go on, ``block`` keeps the subject waiting for an operator. A broker that
-    cannot be reached is tried again soon; after `breaker_failures` in a row it
-    is left alone for `breaker_open`, and then one message goes as a probe. It
-    counts against no message, however long it takes.
+    Failures of a message: it is sent again after `backoff_base`, doubled each time up
+    to `backoff_cap`, and given up after `attempts`. Then ``on_dead_letter="release"``
+    moves it to the dead letters and its subject goes on; ``"block"`` keeps the
+    subject waiting for an operator.
 
-    A shard is owned by one publisher, by a lease of `lease` that is renewed
-    every `renew`. A publisher stops sending `margin` before its lease ends, and
-    takes another's lease `grace` after that has ended, so a crash is made good
-    after about `lease` + `grace`. When only its own broker path fails for
-    `broker_patience`, it leaves its shards to others. A round that runs when
-    the publisher is stopped may take `drain` more. See docs/leases.md.
+    Failures of the broker: after `breaker_failures` in a row the publisher pauses for
+    `breaker_open`, then sends one message as a probe. These failures count against
+    no message, however long they last.
 
-    Raises `SettingsError` for a value that breaks a rule.
+    Leases: one publisher owns a shard, by a lease that lasts `lease` and is renewed
+    every `renew`. A publisher stops sending `margin` before its lease ends. It takes
+    the lease of another publisher `grace` after its end, so other publishers take
+    over after a crash within about `lease` + `grace`. When only its own way to the
+    broker fails for `broker_patience`, a publisher leaves its shards to others. A
+    round that runs at `stop` may take `drain` more. See docs/leases.md.
+
+    Raises `SettingsError` for a value that is out of range or contradicts another.
     """
 
     batch_rows: int = 500
@@ -57,7 +58,7 @@ class PublisherSettings:
     on_dead_letter: Literal["release", "block"] = "release"
 
     def __post_init__(self) -> None:
-        """Refuse values that break a rule."""
+        """Raise `SettingsError` for a value that breaks a rule."""
         owner = "PublisherSettings"
         require_positive(
             owner,

@@ -1,4 +1,4 @@
-"""Dead letters: what they are, and which of them are meant."""
+"""Dead letters: their type, the filter that selects them, and the pages that read them."""
 
 from collections.abc import AsyncGenerator
 from datetime import datetime
@@ -17,10 +17,11 @@ from .session import OperatorSession
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A message that was given up.
 
-    `subject` is ``TYPE/ID`` as in the message's key; `payload_bytes` its size;
-    `replay` tells which replay of the event it was, 0 for the message as it was
-    written. `payload` is the event's exact text, None unless it was asked for.
-    `headers` is empty if they cannot be read.
+    `subject` is ``TYPE/ID``, as in the message's key. `replay` is the number of the
+    replay of the event, 0 for the original message. `payload_bytes` is the size of
+    the payload, and `payload` the exact text of the event, or None unless requested.
+    `headers` is empty if the stored headers cannot be parsed. `position` is in
+    microseconds.
     """
 
     event_id: UUID
@@ -40,12 +41,12 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which dead letters: all that fit every field that is set.
+    """Selects the dead letters that match every field that is set.
 
-    `subject` is ``TYPE/ID``; `error` a part of the error's text, in upper or
-    lower case; `since` (included) and `until` (not) are times of death, with a
-    zone. Reading
-    by `event_ids` is a look-up, by anything else a scan of all dead letters.
+    `subject` is ``TYPE/ID``. `error` is a part of the error's text, in any case.
+    `since` (inclusive) and `until` (exclusive) are times of death, with a time zone.
+    `event_ids` make the read a look-up by key. Without them it scans all dead
+    letters.
     """
 
     event_ids: tuple[UUID, ...] = ()
@@ -56,7 +57,7 @@ class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
     until: datetime | None = None
 
     def parameters(self) -> dict[str, Any]:
-        """For the statement; raises `SettingsError` for a subject that is no ``TYPE/ID``."""
+        """The parameters of the statement; raises `SettingsError` for a malformed `subject`."""
         subject = (None, None) if self.subject is None else parse_subject_key(self.subject)
         return {
             "subject_type": subject[0],
@@ -69,7 +70,7 @@ class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read_letters(session: OperatorSession, which: LetterFilter) -> AsyncGenerator[DeadLetter]:
-    """The dead letters that are meant, in order of event id and death; without payload."""
+    """The selected dead letters, without payload, in order of event id and time of death."""
     parameters = which.parameters()
     for ids in id_ranges(which.event_ids):
         after: dict[str, Any] = {"event_id": ids.first, "died_at": "-infinity", "last": ids.last}

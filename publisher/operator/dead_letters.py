@@ -1,4 +1,4 @@
-"""What an operator does with dead letters."""
+"""The operator's tool for dead letters: find, replay, drop."""
 
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import aclosing
@@ -18,25 +18,29 @@ from .requeue import Replayed, Requeue
 from .session import Operator, OperatorTransaction
 
 MAX_REPLAYED: Final = 100_000
-"""Events of one run: their keys are held in memory, to be put into order."""
+"""Most events of one run; their keys are held in memory to sort them."""
 
 _ALL: Final = LetterFilter()
 
 
 class DeadLetters(Operator):
-    """The messages that were given up: look at them, replay them, drop them.
+    """The messages that were given up.
 
-    Making one does no I/O; leave it by `async with` or `close`. Every method
-    takes a `LetterFilter`, reads a thousand rows at a time at most, and may be
-    left early (close the generator then). All raise `SchemaError` if the tables
-    are missing, `SettingsError` for a filter that breaks a rule, else the
+    The constructor does no I/O. Use ``async with`` or call `close`. Every method
+    takes a `LetterFilter`, reads at most 1,000 rows per statement, and returns a
+    generator; close a generator that is left early. All methods raise `SchemaError`
+    if the tables are missing, `SettingsError` for a malformed filter, and the
     driver's errors.
     """
 
     async def find(
         self, which: LetterFilter = _ALL, *, payload: bool = False
     ) -> AsyncGenerator[DeadLetter]:
-        """Those that are meant, in order of event id; memory does not grow with their number."""
+        """The selected dead letters, in order of event id.
+
+        With `payload`, one more statement per letter reads it. Memory does not grow
+        with the number of letters.
+        """
         async with aclosing(read_letters(self._session, which)) as letters:
             async for letter in letters:
                 yield await self._with_payload(letter) if payload else letter
@@ -50,10 +54,12 @@ class DeadLetters(Operator):
         limit: int = MAX_REPLAYED,
         dry_run: bool = False,
     ) -> AsyncGenerator[Replayed]:
-        """Put them back into the outbox, each in the transaction that takes it from here.
+        """Move the selected dead letters back into the outbox; at most `limit` of them.
 
-        Those of one subject go in its order. At most `limit` of them, and `rate`
-        events a second. `reason` is recorded. With `dry_run` nothing is changed.
+        One transaction inserts the outbox row and deletes the dead letter. Those of one
+        subject are sent in the order of its versions. `rate` is the limit in events
+        per second (None is no limit), and `reason` is recorded. With `dry_run` nothing
+        is changed. Raises `SettingsError` for a rate that is not above 0.
         """
         requeue = Requeue(
             self._session, _Letters(), reason=reason, pace=Pace(rate), dry_run=dry_run
@@ -66,9 +72,10 @@ class DeadLetters(Operator):
     async def drop(
         self, which: LetterFilter = _ALL, *, limit: int | None = None, dry_run: bool = False
     ) -> AsyncGenerator[DeadLetter]:
-        """Delete them for good; tells of each once it is gone. The events stay stored.
+        """Delete the selected dead letters for good; at most `limit` of them.
 
-        At most `limit` of them. With `dry_run` nothing is changed.
+        Yields each one after its deletion is committed. The events stay stored. With
+        `dry_run` nothing is changed.
         """
         async with (
             aclosing(_first(read_letters(self._session, which), limit)) as letters,
@@ -90,7 +97,7 @@ class DeadLetters(Operator):
         await self._session.count("letter_delete", _columns(keys))
 
     async def _in_order(self, which: LetterFilter, limit: int) -> AsyncGenerator["_Key"]:
-        """By version of the subject: whatever the order of ids, the older goes first."""
+        """The keys of the selected dead letters, by version of their subject, oldest first."""
         found: list[tuple[int, _Key]] = []
         async with aclosing(_first(read_letters(self._session, which), limit)) as letters:
             async for letter in letters:
@@ -107,7 +114,7 @@ class _Key(NamedTuple):
 
 
 class _Letters:
-    """Dead letters as the source of a replay."""
+    """The dead letters as a source of messages to replay (see `requeue.Source`)."""
 
     async def candidates(
         self, transaction: OperatorTransaction, keys: Sequence[_Key], /
@@ -161,7 +168,7 @@ async def _first(
 
 
 async def _batches(letters: AsyncIterable[DeadLetter]) -> AsyncGenerator[list[DeadLetter]]:
-    """As many at a time as one transaction may delete."""
+    """Split the dead letters into batches that one transaction may delete."""
     batch: list[DeadLetter] = []
     size = 0
     async for letter in letters:

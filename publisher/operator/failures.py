@@ -1,4 +1,4 @@
-"""What an operator does with messages that failed and still wait in the outbox."""
+"""The operator's tool for messages that failed and still wait in the outbox."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -18,7 +18,11 @@ from .session import Operator
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A message that failed and holds its subject; `retry_at` is None if it is blocked."""
+    """A message that failed and holds back its subject.
+
+    `retry_at` is the time of the next attempt, or None if the message is blocked and
+    waits for an operator. `position` is in microseconds.
+    """
 
     event_id: UUID
     position: int
@@ -32,14 +36,17 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class FailureFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which failures: all that fit every field that is set; `subject` is ``TYPE/ID``."""
+    """Selects the failures that match every field that is set.
+
+    `subject` is ``TYPE/ID``; `blocked` selects only those that wait for an operator.
+    """
 
     event_ids: tuple[UUID, ...] = ()
     subject: str | None = None
     blocked: bool = False
 
     def parameters(self) -> dict[str, Any]:
-        """For the statement; raises `SettingsError` for a subject that is no ``TYPE/ID``."""
+        """The parameters of the statement; raises `SettingsError` for a malformed `subject`."""
         subject = (None, None) if self.subject is None else parse_subject_key(self.subject)
         return {"subject_type": subject[0], "subject_id": subject[1], "blocked": self.blocked}
 
@@ -48,15 +55,16 @@ _ALL: Final = FailureFilter()
 
 
 class Failures(Operator):
-    """The failed messages that wait: look at them, have them tried now, give them up.
+    """The messages that failed and still wait in the outbox.
 
-    Making one does no I/O; leave it by `async with` or `close`. All methods
-    raise `SchemaError` if the tables are missing, `SettingsError` for a filter
-    that breaks a rule, else the driver's errors.
+    The constructor does no I/O. Use ``async with`` or call `close`. Every method
+    returns a generator; close a generator that is left early. All methods raise
+    `SchemaError` if the tables are missing, `SettingsError` for a malformed filter,
+    and the driver's errors.
     """
 
     async def find(self, which: FailureFilter = _ALL) -> AsyncGenerator[Failure]:
-        """Those that are meant, in order of event id; memory does not grow with their number."""
+        """The selected failures, in order of event id; memory does not grow with their number."""
         parameters = which.parameters()
         for ids in id_ranges(which.event_ids):
             after: dict[str, Any] = {
@@ -77,7 +85,11 @@ class Failures(Operator):
                         yield _failure(row[3:])
 
     async def retry(self, which: FailureFilter) -> AsyncGenerator[Failure]:
-        """Forget that they failed: each is tried now, with all its attempts before it."""
+        """Delete the record of the selected failures, so that their messages are sent again now.
+
+        Their attempts count from 1 again. Yields each failure after its record was
+        deleted.
+        """
         async with aclosing(self.find(which)) as failures:
             async for failure in failures:
                 key = {
@@ -88,7 +100,10 @@ class Failures(Operator):
                     yield failure
 
     async def bury(self, which: FailureFilter) -> AsyncGenerator[Failure]:
-        """Give them up: each moves to the dead letters, and its subject goes on."""
+        """Move the selected messages to the dead letters, so that their subjects go on.
+
+        Yields each failure after its message was moved.
+        """
         burial = Burial(self._session)
         async with aclosing(self.find(which)) as failures:
             async for failure in failures:

@@ -1,4 +1,8 @@
-"""Reading a table by its key, page by page, with filters that have no index."""
+"""Ranges of keys, to read a table page by page.
+
+The filters of an operator have no index. So a page is a number of rows in the order
+of the key, and the filter applies within it.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -7,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 PAGE_ROWS: Final = 1_000
-"""Rows that one statement reads, however few of them match."""
+"""Rows that one statement reads, whether they match the filter or not."""
 
 FIRST_ID: Final = UUID(int=0)
 LAST_ID: Final = UUID(int=(1 << 128) - 1)
@@ -21,7 +25,7 @@ class IdRange(msgspec.Struct, frozen=True):
 
 
 def id_ranges(ids: Sequence[UUID]) -> Iterator[IdRange]:
-    """A range for each id, in their order; without ids the whole table."""
+    """One range per distinct id, in the given order; one range of all ids if there are none."""
     if not ids:
         yield IdRange()
     for each in dict.fromkeys(ids):

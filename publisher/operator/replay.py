@@ -1,4 +1,4 @@
-"""Replay of stored events: their messages are rebuilt from business_events alone."""
+"""Replay of stored events; their messages are rebuilt from ``business_events`` alone."""
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
@@ -32,17 +32,17 @@ _touches: Final = msgspec.json.Decoder(tuple[Touched, ...])
 
 
 class Replay(Operator):
-    """Sends stored events again, whether they were ever delivered or not.
+    """Sends stored events again, whether or not they were delivered before.
 
-    Each gets a new place in the outbox, behind all that its subject has there
-    now, and a dedupe id of its own. `reason` is recorded, `rate` events a
-    second are the limit (None: none), and with `dry_run` nothing is changed.
-    `source` must be what the writers' settings say, since it is not stored.
+    Each message gets a new position in the outbox, after all messages of its
+    subject, and a dedupe id of its own. `reason` is recorded. `rate` is the limit in
+    events per second (None is no limit). With `dry_run` nothing is changed. `source`
+    must equal the writers' setting, because the database does not store it.
 
-    Making one does no I/O; leave it by `async with` or `close`. The methods
-    tell of each event once its transaction is over; close a generator that is
-    left early. All raise `SchemaError` if the tables are missing, else the
-    driver's errors.
+    The constructor does no I/O, and raises `SettingsError` for a rate that is not
+    above 0. Use ``async with`` or call `close`. Every method returns a generator that
+    yields each event after its transaction; close a generator that is left early.
+    All methods raise `SchemaError` if the tables are missing, and the driver's errors.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Replay(Operator):
         )
 
     async def events(self, event_ids: Iterable[UUID]) -> AsyncGenerator[Replayed]:
-        """Replay these events, in this order."""
+        """Replay the given events, in the given order."""
         async with aclosing(self._requeue.run(_each(event_ids))) as told:
             async for each in told:
                 yield each
@@ -69,10 +69,10 @@ class Replay(Operator):
     async def entity(
         self, entity_type: str, entity_id: str, *, after: int = 0
     ) -> AsyncGenerator[Replayed]:
-        """Replay the events that touched an entity, in order of its versions above `after`.
+        """Replay the events that touched an entity, in order of its versions.
 
-        Ends at the version that the entity has now. Raises `SettingsError` for
-        an entity that no event has touched.
+        The first is the one after version `after`, the last that of the version at the
+        call. Raises `SettingsError` for an entity that no event has touched.
         """
         keys = self._stream({"entity_type": entity_type, "entity_id": entity_id}, after)
         async with aclosing(self._requeue.run(keys)) as told:
@@ -80,10 +80,10 @@ class Replay(Operator):
                 yield each
 
     async def period(self, since: datetime, until: datetime) -> AsyncGenerator[Replayed]:
-        """Replay the events saved from `since` on and before `until`, in order of position.
+        """Replay the events saved at or after `since` and before `until`, in order of position.
 
-        There is no index on time: this reads the table of events from end to
-        end, see `events_stored`. Raises `SettingsError` for more than
+        There is no index on the time, so this scans the whole table of events;
+        `events_stored` tells its size. Raises `SettingsError` if there are more than
         `MAX_REPLAYED` events, before any is replayed.
         """
         async with aclosing(self._requeue.run(self._saved(since, until))) as told:
@@ -91,7 +91,7 @@ class Replay(Operator):
                 yield each
 
     async def events_stored(self) -> int | None:
-        """About how many events there are, by the database's statistics; None: it has none."""
+        """The estimated number of events, from the database's statistics; None if it has none."""
         rows = await self._session.rows("events_estimate", {"schema": self._schema})
         return rows[0][0] if rows and rows[0][0] >= 0 else None
 
@@ -125,7 +125,7 @@ class Replay(Operator):
 
 
 class _Events:
-    """Stored events as the source of a replay."""
+    """The stored events as a source of messages to replay (see `requeue.Source`)."""
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -159,7 +159,7 @@ class _Events:
     def _headers(
         self, event_id: UUID, event_type: str, created: datetime | None, touches: str
     ) -> dict[str, str]:
-        """As the writer made them, but for the trace context, which is not stored."""
+        """The headers as the writer made them, without the trace context, which is not stored."""
         listed = [
             f"{subject_key(touch.entity_type, touch.entity_id)}@{touch.version}"
             for touch in _touches.decode(touches)

@@ -1,4 +1,4 @@
-"""The places in the outbox that replayed messages get: pure, told the time."""
+"""The positions in the outbox that replayed messages get; no I/O, no clock of its own."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -9,12 +9,14 @@ import msgspec
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that may be replayed, as the database knows it.
+    """An event that may be replayed, as read from the database.
 
-    `key` is the subject, `headers` those of its message, `size` the payload's
-    bytes. `last_position` is the highest of the subject's events and of this event's
-    replays, 0 for none; `replays` counts those before; `died_at` is set for a dead
-    letter. `fault` says why its headers can be no message's, if so.
+    `key` is the subject, `headers` are those of the message, and `size` is the size
+    of the payload in bytes. `last_position` is the highest position of the subject's
+    events and of this event's replays, in microseconds, or 0. `replays` counts the
+    earlier replays. `waiting` says that a message of the event is in the outbox now.
+    `died_at` is set for a dead letter. `fault` says why its headers are invalid, or
+    is None.
     """
 
     event_id: UUID
@@ -29,7 +31,11 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Placed(NamedTuple):
-    """A candidate with its place; both positions are microseconds, 0 for no message before it."""
+    """A candidate with its position in the outbox, in microseconds.
+
+    `previous_position` is that of the run's message before it of the same subject,
+    or 0 if there is none.
+    """
 
     candidate: Candidate
     position: int
@@ -37,23 +43,27 @@ class Placed(NamedTuple):
 
     @property
     def number(self) -> int:
-        """Which replay of its event this is, from 1."""
+        """The number of this replay of the event, from 1."""
         return self.candidate.replays + 1
 
 
 class Places:
-    """The places of one run, so that its messages of a subject are relayed in its order.
+    """Assigns the positions of one run, so that the relay keeps the order per subject.
 
-    Their positions rise per subject and start behind the subject's last event. They are
-    above those of the event's earlier rows too, so that a key is never used twice.
-    Each names the run's message before it, which the relay waits for.
+    The positions of a subject rise, and start after the subject's last event. They
+    are also above those of the event's earlier rows, so that no key of a row is used
+    twice. Each message names the position of the run's message before it of the same
+    subject, and the relay waits for that one.
     """
 
     def __init__(self) -> None:
         self._last: dict[str, int] = {}
 
     def place(self, candidates: Sequence[Candidate], now_us: int) -> list[Placed]:
-        """Give each its place; `keep` what was committed. `now_us` is the database's clock."""
+        """Assign positions; call `keep` with the result after the commit.
+
+        `now_us` is the database's time, in microseconds since the Unix epoch.
+        """
         last: dict[str, int] = {}
         placed: list[Placed] = []
         for candidate in candidates:
@@ -65,6 +75,6 @@ class Places:
         return placed
 
     def keep(self, placed: Iterable[Placed]) -> None:
-        """Remember the places of messages that are in the outbox now."""
+        """Remember the positions of messages whose transaction was committed."""
         for each in placed:
             self._last[each.candidate.key] = each.position

@@ -1,4 +1,4 @@
-"""Put messages into the outbox again: the part that all replays share."""
+"""Put messages into the outbox again; the part that the replays of both sources share."""
 
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import aclosing
@@ -22,16 +22,20 @@ K_contra = TypeVar("K_contra", contravariant=True)
 _encode: Final = msgspec.json.Encoder().encode
 
 ReplayStatus = Literal["replayed", "planned", "waiting", "missing", "unreadable"]
-"""What became of an event: ``planned`` in a dry run; ``waiting`` if it is in the outbox
-already, ``missing`` if it is not there, or not any more, ``unreadable`` if the headers of its
-dead letter can be no message's: these three were left alone."""
+"""The result for an event.
+
+``replayed``, or ``planned`` in a dry run. The other three mean that nothing was done:
+``waiting`` if a message of the event is in the outbox already, ``missing`` if the
+event or dead letter does not exist, ``unreadable`` if the stored headers are invalid.
+"""
 
 
 class Replayed(msgspec.Struct, frozen=True, rename="camel"):
-    """What a replay did with one event.
+    """The result of a replay for one event.
 
-    `replay` is its number and makes the dedupe id, ``<event id>/r<number>``;
-    `position` is its place in the outbox. Both are None if it was left alone.
+    `replay` is the number of the replay, which the dedupe id ``<event id>/r<number>``
+    contains. `position` is the position in the outbox, in microseconds. Both are None
+    if nothing was done; `position` is also None in a dry run.
     """
 
     event_id: UUID
@@ -42,26 +46,27 @@ class Replayed(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Source(Protocol[K_contra]):
-    """Where the messages of a replay come from; a key names one of them."""
+    """Where the messages of a replay come from; a key of type `K` names one of them."""
 
     async def candidates(
         self, transaction: OperatorTransaction, keys: Sequence[K_contra], /
     ) -> tuple[list[Candidate | UUID], int]:
-        """One for each key, in order, or the event's id if there is none; the clock.
+        """Read the candidates of these keys, in order, and the database's time.
 
-        The clock is the database's, in microseconds.
+        A key without a candidate yields the event's id. The time is in microseconds
+        since the Unix epoch.
         """
         ...
 
     async def put(
         self, transaction: OperatorTransaction, placed: Sequence[Placed], columns: dict[str, str], /
     ) -> None:
-        """Insert their outbox rows; `columns` are what every source's statement takes."""
+        """Insert the outbox rows; `columns` are the parameters common to both sources."""
         ...
 
 
 class _RequeuedPage(msgspec.Struct, frozen=True):
-    """One transaction: `keys` counts those that are done with."""
+    """The result of one transaction, which settled the first `keys` keys."""
 
     keys: int
     placed: Sequence[Placed]
@@ -69,7 +74,7 @@ class _RequeuedPage(msgspec.Struct, frozen=True):
 
 
 class Requeue(Generic[K]):
-    """One run of a replay, in transactions of a few hundred events."""
+    """One run of a replay, in transactions of at most `MAX_ROWS` events and `MAX_BYTES` bytes."""
 
     def __init__(
         self, session: OperatorSession, source: Source[K], *, reason: str, pace: Pace, dry_run: bool
@@ -82,7 +87,7 @@ class Requeue(Generic[K]):
         self._places = Places()
 
     async def run(self, keys: AsyncIterable[K]) -> AsyncGenerator[Replayed]:
-        """Replay in the order of `keys`; tells of each event once its transaction is over."""
+        """Replay in the order of `keys`; yields the result for each event after its transaction."""
         pending: list[K] = []
         async for key in keys:
             pending.append(key)
@@ -151,9 +156,10 @@ def _headers(placed: Placed) -> str:
 
 
 def _within_bytes(found: Sequence[Candidate | UUID]) -> Sequence[Candidate | UUID]:
-    """The first of them that fit one transaction; one always does.
+    """The first candidates that fit into one transaction, at least one.
 
-    Headers name every entity, percent-encoded, so they can be larger than the payload.
+    Headers count too. They name every entity, percent-encoded, so they can be larger
+    than the payload.
     """
     total = 0
     for n, each in enumerate(found):
@@ -164,7 +170,7 @@ def _within_bytes(found: Sequence[Candidate | UUID]) -> Sequence[Candidate | UUI
 
 
 def _choose(found: Sequence[Candidate | UUID]) -> tuple[list[Candidate], list[Replayed]]:
-    """Those that can be replayed, and what is to be told of the others."""
+    """Split into the candidates to replay and the results for the others."""
     chosen: dict[UUID, Candidate] = {}
     left: list[Replayed] = []
     for each in found:

@@ -29,14 +29,14 @@ T = TypeVar("T")
 
 
 class Moved(Exception):  # noqa: N818 - reads as what happened
-    """Rows that were read are not there any more; the transaction must start again."""
+    """Rows that the transaction read no longer exist; it must start again."""
 
 
 class OperatorSession:
-    """A connection that is opened at its first use, and again when it was lost.
+    """One connection, opened at its first use and again after it was lost.
 
-    Both methods raise `SchemaError` if the tables are missing, else the
-    driver's errors; a conflict only after six tries.
+    A conflict is retried. All methods raise `SchemaError` if the tables are missing,
+    and the driver's errors; that of a conflict only after the last try.
     """
 
     def __init__(self, database: Database) -> None:
@@ -46,7 +46,7 @@ class OperatorSession:
     async def rows(
         self, name: str, parameters: Mapping[str, object], **literals: int
     ) -> Sequence[Sequence[Any]]:
-        """Run one named statement as a transaction of its own."""
+        """Run one named statement as a transaction of its own; returns its rows, if any."""
 
         async def run(connection: AsyncConnection) -> Sequence[Sequence[Any]]:
             query = statement(name, self._database.schema, **literals)
@@ -58,7 +58,7 @@ class OperatorSession:
     async def count(
         self, name: str, parameters: Mapping[str, object] | None = None, **literals: int
     ) -> int:
-        """Run one named statement as a transaction of its own; how many rows it changed."""
+        """Run one named statement as a transaction of its own; returns how many rows it changed."""
 
         async def run(connection: AsyncConnection) -> int:
             query = statement(name, self._database.schema, **literals)
@@ -67,7 +67,7 @@ class OperatorSession:
         return await self._retried(run)
 
     async def transaction(self, work: Callable[["OperatorTransaction"], Awaitable[T]]) -> T:
-        """Run `work` in a transaction, and all of it again after a conflict or `Moved`."""
+        """Run `work` in a transaction; after a conflict or `Moved`, run all of it again."""
 
         async def run(connection: AsyncConnection) -> T:
             async with connection.transaction():
@@ -114,30 +114,30 @@ class OperatorSession:
 
 
 class OperatorTransaction:
-    """What `OperatorSession.transaction` hands to its work."""
+    """The statements that the work of `OperatorSession.transaction` may run."""
 
     def __init__(self, connection: AsyncConnection, schema: str) -> None:
         self._connection = connection
         self._schema = schema
 
     async def rows(self, name: str, parameters: Mapping[str, object]) -> Sequence[Sequence[Any]]:
-        """Run one named statement that returns rows."""
+        """Run one named statement; returns its rows."""
         cursor = await self._connection.execute(statement(name, self._schema), parameters)
         return await cursor.fetchall()
 
     async def count(self, name: str, parameters: Mapping[str, object]) -> int:
-        """Run one named statement; how many rows it changed."""
+        """Run one named statement; returns the number of changed rows."""
         cursor = await self._connection.execute(statement(name, self._schema), parameters)
         return cursor.rowcount
 
     async def change(self, name: str, parameters: Mapping[str, object], rows: int) -> None:
-        """Run one named statement that must change so many rows; raises `Moved`."""
+        """Run one named statement; raises `Moved` unless it changes exactly `rows` rows."""
         if await self.count(name, parameters) != rows:
             raise Moved
 
 
 class Operator:
-    """What all of an operator's tools have: a session, and its end."""
+    """The base of the operator's tools: it owns a session and closes it."""
 
     def __init__(self, database: Database) -> None:
         self._session = OperatorSession(database)
