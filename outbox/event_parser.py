@@ -61,8 +61,8 @@ class ParsedEvent(msgspec.Struct, frozen=True):
     `data` is the JSON text as received. `fingerprint` is the SHA-256 of the event
     without ``savedDate``, because a sender sets that date anew when it sends again. White
     space between the members of the event and of its header does not change the
-    fingerprint. `created_date` is in UTC. `stored_bytes` is a lower bound for the
-    size of all copies of the event in the database.
+    fingerprint. `created_date` is in UTC. `stored_bytes` is an upper bound for the
+    bytes of all copies of the text in the database.
     """
 
     id: UUID
@@ -158,7 +158,7 @@ def _check_count(entities: list[_RawObject], where: str) -> None:
 
 
 def _stored_bytes(event: int, entities: int, header: int, count: int) -> int:
-    """Return a lower bound for the bytes of all copies, before any copy is made.
+    """Return an upper bound for the bytes of all copies, before any copy is made.
 
     The event is stored in business_events and in the outbox. Each entity is stored in
     entities (its attributes) and in event_headers (its header and the event's). So a
