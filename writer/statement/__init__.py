@@ -1,1 +1,9 @@
-"""From an event to SQL parameters, and from the answer to receipts."""
+"""From a valid event to the SQL statements that store it.
+
+`parameters` turns events into the parameters of a statement. `chunks` cuts a
+batch into parts that fit one transaction. A write has two forms: one statement
+with data-modifying CTEs (the single form), or one transaction of plain
+statements (`plain`). `form_probe` builds the question which form a database
+supports, and `pipeline` sends the statements of a transaction in one round
+trip. Only `pipeline` does I/O.
+"""

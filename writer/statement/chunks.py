@@ -1,4 +1,4 @@
-"""How many events go into one transaction: pure."""
+"""Cut a batch of events into parts that fit one transaction. No I/O."""
 
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
@@ -17,33 +17,41 @@ from dsql_outbox.writer.attempt.pending import Pending
 from .parameters import PreparedEvent, prepare
 
 MAX_MESSAGE_BYTES: Final = 8 << 20
-"""8 MiB: DSQL drops a connection, without a word, whose protocol message is over 10 MiB."""
+"""8 MiB. DSQL drops a connection, without an error, for a protocol message over 10 MiB."""
 
 _SURELY_SENT: Final = MAX_MESSAGE_BYTES // 16
-"""Bytes of an event's stored copies up to which none is too large to send: see the tests."""
+"""An event whose stored copies take no more bytes than this is never too large to send.
+
+Escaping and further copies make the message less than 16 times as large
+(tests/unit/writer/test_chunks.py).
+"""
 
 _FIXED_BYTES: Final = 512
-"""The ids, dates, numbers and braces of an event, and of each of its touches, rounded up."""
+"""An upper bound in bytes for ids, dates, numbers and braces, per event and per touch."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
 class Size(NamedTuple):
-    """What an event adds to a transaction: rows, bytes in the tables, bytes on the wire."""
+    """The size of an event or of a transaction.
+
+    `rows` are written rows, `stored` are bytes in the tables, `encoded` are bytes of
+    the protocol message.
+    """
 
     rows: int = 0
     stored: int = 0
     encoded: int = 0
 
     def plus(self, other: "Size") -> "Size":
-        """The sum."""
+        """Return the sum of two sizes."""
         return Size(
             self.rows + other.rows, self.stored + other.stored, self.encoded + other.encoded
         )
 
     @property
     def fits(self) -> bool:
-        """Whether one transaction takes that much."""
+        """Whether one transaction may have this size."""
         return (
             self.rows <= MAX_TRANSACTION_ROWS
             and self.stored <= MAX_TRANSACTION_BYTES
@@ -52,9 +60,9 @@ class Size(NamedTuple):
 
 
 def chunks(batch: Iterable[Pending]) -> Iterator[list[Pending]]:
-    """Cut a batch so that each part fits one transaction, in rows and in bytes.
+    """Cut a batch into parts that each fit one transaction, in rows and in bytes.
 
-    An event that is too big by itself is a part of its own.
+    An event that exceeds the limits alone becomes a part of its own.
     """
     chunk: list[Pending] = []
     total = Size()
@@ -70,10 +78,10 @@ def chunks(batch: Iterable[Pending]) -> Iterator[list[Pending]]:
 
 
 def refuse_unsendable(event: ParsedEvent, topic: str, source: str) -> None:
-    """Raise `EventTooLarge` for an event that no protocol message takes.
+    """Raise `EventTooLarge` if the protocol message of an event would exceed 8 MiB.
 
-    A large header full of quotes, copied for each of many entities, makes more
-    than 8 MiB of 1 MiB. DSQL would drop the connection without a word.
+    An event of 1 MiB can exceed it: its header is copied once per entity, and each
+    quote in the header is escaped. DSQL would drop the connection without an error.
     """
     if event.stored_bytes > _SURELY_SENT:
         size = size_of(prepare(event, event.id.hex, topic, source, {})).encoded
@@ -82,7 +90,10 @@ def refuse_unsendable(event: ParsedEvent, topic: str, source: str) -> None:
 
 
 def size_of(prepared: PreparedEvent) -> Size:
-    """At least what an event takes; rows are counted as if no event shared an entity."""
+    """Return an upper bound for the size of an event.
+
+    Rows are counted as if no other event of the transaction touched the same entity.
+    """
     event = prepared.event
     fixed = _FIXED_BYTES * (1 + len(event.touches))
     return Size(
@@ -93,7 +104,7 @@ def size_of(prepared: PreparedEvent) -> Size:
 
 
 def _texts(prepared: PreparedEvent) -> Iterator[str]:
-    """All that the statement carries of an event, but what has a fixed length."""
+    """Yield each text of variable length in the statement, once per copy."""
     event = prepared.event
     yield from (event.name, event.type, prepared.topic, event.data, prepared.headers)
     for touch in event.touches:
@@ -104,5 +115,5 @@ def _texts(prepared: PreparedEvent) -> Iterator[str]:
 
 
 def _in_arrays(text: str) -> int:
-    """Bytes of texts inside array literals."""
+    """Return the bytes of a text inside an array literal, where quotes are escaped."""
     return len(text.encode()) + text.count('"') + text.count("\\")

@@ -1,4 +1,4 @@
-"""Whether a database takes the single form of a write, asked with the real statements: pure."""
+"""Statements that ask a database whether it supports the single form of a write. No I/O."""
 
 import re
 from typing import Final
@@ -13,10 +13,11 @@ _COMMENT: Final = re.compile(rb"--.*\n")
 
 
 def write_probe(schema: str) -> Statements:
-    """Both statements of the single form, put so that they change nothing.
+    """Return both statements of the single form, wrapped in EXPLAIN so that they change nothing.
 
-    The fast one cannot be run on no event, so it is only planned; the batch is run
-    on no event. They need no right that a write does not need.
+    The statement for one event is only planned, because it always writes a row. The
+    statement for a batch is executed with an empty batch. The probe needs no right
+    that a write does not need.
     """
     one = numbered("event_write_one", statement("event_write_one", schema))
     batch = statement("event_write_batch", schema)
@@ -27,5 +28,8 @@ def write_probe(schema: str) -> Statements:
 
 
 def _bare(query: bytes) -> bytes:
-    """Without comments, and in lower case: who looks for INSERT or COMMIT looks for a write."""
+    """Remove comments, and convert to lower case.
+
+    Tools that look for INSERT in a statement then do not take the probe for a write.
+    """
     return _COMMENT.sub(b"", query).lower()

@@ -1,4 +1,4 @@
-"""From a valid event to the parameters of its statement: pure."""
+"""From a valid event to the parameters of its statement. No I/O."""
 
 import re
 from collections import Counter
@@ -22,7 +22,7 @@ from dsql_outbox.outbox import (
 from dsql_outbox.writer.settings import WriterSettings
 
 Parameters = dict[str, str | None]
-"""Values as text, which the server reads as whatever its statement needs."""
+"""Values as text. The statement determines the type as which the server reads each."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -30,12 +30,13 @@ _HALF: Final = re.compile("[\\ud800-\\udfff]").search
 
 
 class PreparedEvent(msgspec.Struct, frozen=True):
-    """An event with all that its rows need but the versions that the database gives.
+    """An event with everything that its rows need, except what the database assigns.
 
-    `id` and `created` (None: the database's date) are the event's, as text; `write_id`
-    is hex. `headers` and each touch's text are JSON that the statement completes with a
-    version, a date if there is none, and the closing brackets. `expected_version` is the
-    one that the subject must have before.
+    `id` and `created` are the event's id and date as text; `created` is None if the
+    database is to set the date. `write_id` is hex text that identifies the call.
+    `headers` is the beginning of the message's headers as JSON. The statement appends the
+    touched entities with their versions, the date if `created` is None, and the closing
+    braces. `expected_version` is the version that the subject must have before the event.
     """
 
     event: ParsedEvent
@@ -48,7 +49,7 @@ class PreparedEvent(msgspec.Struct, frozen=True):
 
 
 def topic_of(event: ParsedEvent, settings: WriterSettings) -> str:
-    """The topic of an event; raises `InvalidEvent` if it gets too long."""
+    """Return the topic of an event. Raises `InvalidEvent` if it exceeds 255 characters."""
     topic = settings.topic.format(
         event_type=event.type, event_name=event.name, entity_type=event.touches[0].entity_type
     )
@@ -59,7 +60,7 @@ def topic_of(event: ParsedEvent, settings: WriterSettings) -> str:
     return topic
 
 
-def prepare(  # noqa: PLR0913 - a field each
+def prepare(  # noqa: PLR0913 - one argument per field
     event: ParsedEvent,
     write_id: str,
     topic: str,
@@ -68,9 +69,10 @@ def prepare(  # noqa: PLR0913 - a field each
     *,
     expected_version: int | None = None,
 ) -> PreparedEvent:
-    """Fix an event's message headers: CloudEvents 1.0 attributes and the trace context.
+    """Prepare an event; its message headers are CloudEvents 1.0 attributes and `carrier`.
 
-    Raises `InvalidEvent` for a header of a hook, in `carrier`, that no broker need take.
+    `carrier` contains the headers of hooks, such as the trace context. Raises
+    `InvalidEvent` if one of them is not a valid header.
     """
     if rule := broken_header(carrier) or _broken_value(carrier):
         raise InvalidEvent("headers", rule)
@@ -83,7 +85,10 @@ def prepare(  # noqa: PLR0913 - a field each
 
 
 def _broken_value(carrier: Mapping[str, object]) -> str | None:
-    """A hook is another's code: what it says may be no text, or none that JSON can hold."""
+    """Return why the value of a header is not valid, or None.
+
+    Hooks are code of users, so a value may be of another type or contain half a surrogate pair.
+    """
     for name, value in carrier.items():
         if not isinstance(value, str) or _HALF(value):
             return f"header {name} must be a text of whole characters"
@@ -91,12 +96,12 @@ def _broken_value(carrier: Mapping[str, object]) -> str | None:
 
 
 def shard_of(entity_type: str, entity_id: str, shards: int) -> int:
-    """The shard of an entity's first event; later ones keep what the entity's row says."""
+    """Return the shard of an entity's first event. Later events use the entity's stored shard."""
     return crc32(f"{entity_type}/{entity_id}".encode()) % shards
 
 
 def one_parameters(prepared: PreparedEvent, shards: int) -> Parameters:
-    """Parameters of ``event_write_one``: one event, one entity."""
+    """Return the parameters of ``event_write_one``, for one event with one entity."""
     event, touch = prepared.event, prepared.event.touches[0]
     expected = prepared.expected_version
     return {
@@ -121,7 +126,7 @@ def one_parameters(prepared: PreparedEvent, shards: int) -> Parameters:
 
 
 def batch_parameters(batch: Sequence[PreparedEvent], shards: int) -> Parameters:
-    """Parameters of ``event_write_batch``: any events, each with any entities."""
+    """Return the parameters of ``event_write_batch``, for any number of events and entities."""
     touches = [
         (prepared, touch, n == 0)
         for prepared in batch
@@ -160,7 +165,10 @@ def _event_columns(batch: Sequence[PreparedEvent]) -> Parameters:
 
 
 def _entity_columns(touches: Sequence[_Touch], shards: int) -> Parameters:
-    """One row an entity, sorted by key; the last event of the batch wins its state."""
+    """Return the columns with one row per entity, sorted by key.
+
+    The attributes are those of the last event of the batch that touches the entity.
+    """
     last = {_key(touch): (prepared, touch) for prepared, touch, _ in touches}
     keys = sorted(last)
     times = Counter(_key(touch) for _, touch, _ in touches)
@@ -177,7 +185,7 @@ def _entity_columns(touches: Sequence[_Touch], shards: int) -> Parameters:
 
 
 def _touch_columns(touches: Sequence[_Touch]) -> Parameters:
-    """One row a touch, each numbered back from the last of its entity."""
+    """Return the columns with one row per touch, numbered backward per entity from 0."""
     back, as_subject = _numbered_back(touches)
     first: set[_Key] = set()
     first_as_subject: list[bool] = []
@@ -202,7 +210,7 @@ def _touch_columns(touches: Sequence[_Touch]) -> Parameters:
 
 
 def _numbered_back(touches: Sequence[_Touch]) -> tuple[list[int], list[int]]:
-    """For each touch, how many later ones its entity has: in all, and as subject."""
+    """Return for each touch the number of later touches of its entity: all, and as subject."""
     seen: Counter[_Key] = Counter()
     seen_as_subject: Counter[_Key] = Counter()
     back: list[int] = []
@@ -217,6 +225,6 @@ def _numbered_back(touches: Sequence[_Touch]) -> tuple[list[int], list[int]]:
 
 
 def _touch_prefix(touch: ParsedTouch) -> str:
-    """``{"entityType":..,"entityId":..,"version":``; the statement adds the version."""
+    """Return ``{"entityType":..,"entityId":..,"version":``. The statement appends the version."""
     text = _encode({"entityType": touch.entity_type, "entityId": touch.entity_id}).decode()
     return f'{text[:-1]},"version":'

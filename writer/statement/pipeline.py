@@ -1,8 +1,9 @@
-"""Run a whole transaction in one psycopg pipeline: one round trip.
+"""Run a whole transaction in one psycopg pipeline, so in one round trip.
 
-With BEGIN and COMMIT of its own: a pipeline's implicit transaction is committed
-by its Sync, and psycopg loses the SQLSTATE of an error that comes there. Rows
-are believed only when the pipeline is closed and the COMMIT has answered COMMIT.
+The transaction has a BEGIN and a COMMIT of its own. The implicit transaction of a
+pipeline is committed by the Sync message, and psycopg loses the SQLSTATE of an error
+at that point. Rows are valid only after the pipeline is closed and the answer
+to COMMIT was COMMIT.
 """
 
 import sys
@@ -24,7 +25,10 @@ Rows = Sequence[Sequence[Any]]
 
 
 def run(connection: Connection, transaction: Statements) -> Rows:
-    """The rows of the statement before the COMMIT; raises the first error of any."""
+    """Run a transaction, and return the rows of the last statement before COMMIT.
+
+    Raises the first error of any statement.
+    """
     cursors, first = _sent(connection, transaction)
     if _is_aborted(connection):
         with suppress(psycopg.Error):
@@ -35,7 +39,10 @@ def run(connection: Connection, transaction: Statements) -> Rows:
 
 
 async def run_async(connection: AsyncConnection, transaction: Statements) -> Rows:
-    """The rows of the statement before the COMMIT; raises the first error of any."""
+    """Run a transaction, and return the rows of the last statement before COMMIT.
+
+    Raises the first error of any statement.
+    """
     cursors, first = await _sent_async(connection, transaction)
     if _is_aborted(connection):
         with suppress(psycopg.Error):
@@ -46,7 +53,10 @@ async def run_async(connection: AsyncConnection, transaction: Statements) -> Row
 
 
 def run_inside(connection: psycopg.Connection[Any], statements: Statements) -> Rows:
-    """The rows of the last statement, in a transaction that stays open; raises the first error."""
+    """Run statements in an open transaction, and return the rows of the last one.
+
+    Raises the first error of any statement. The transaction stays open.
+    """
     cursors, first = _sent(connection, statements)
     first.check()
     return cursors[-1].fetchall()
@@ -55,21 +65,30 @@ def run_inside(connection: psycopg.Connection[Any], statements: Statements) -> R
 async def run_inside_async(
     connection: psycopg.AsyncConnection[Any], statements: Statements
 ) -> Rows:
-    """The rows of the last statement, in a transaction that stays open; raises the first error."""
+    """Run statements in an open transaction, and return the rows of the last one.
+
+    Raises the first error of any statement. The transaction stays open.
+    """
     cursors, first = await _sent_async(connection, statements)
     first.check()
     return await cursors[-1].fetchall()
 
 
 def run_first(connection: Connection, statements: Statements) -> Rows:
-    """The rows of the first statement; raises the first error. They are no transaction."""
+    """Run statements outside a transaction, and return the rows of the first one.
+
+    Raises the first error of any statement.
+    """
     cursors, first = _sent(connection, statements)
     first.check()
     return cursors[0].fetchall()
 
 
 async def run_first_async(connection: AsyncConnection, statements: Statements) -> Rows:
-    """The rows of the first statement; raises the first error. They are no transaction."""
+    """Run statements outside a transaction, and return the rows of the first one.
+
+    Raises the first error of any statement.
+    """
     cursors, first = await _sent_async(connection, statements)
     first.check()
     return await cursors[0].fetchall()
@@ -78,7 +97,10 @@ async def run_first_async(connection: AsyncConnection, statements: Statements) -
 def _sent(
     connection: psycopg.Connection[Any], statements: Statements
 ) -> "tuple[list[psycopg.Cursor[Any]], _FirstError]":
-    """Run them in one pipeline, whatever factories the connection has."""
+    """Run the statements in one pipeline, with plain cursors whatever the connection's factories.
+
+    Return the cursors, and the object that holds the first error.
+    """
     cursors: list[psycopg.Cursor[Any]] = []
     first = _FirstError()
     with first, connection.pipeline(), first:
@@ -91,7 +113,10 @@ def _sent(
 async def _sent_async(
     connection: psycopg.AsyncConnection[Any], statements: Statements
 ) -> "tuple[list[psycopg.AsyncCursor[Any]], _FirstError]":
-    """Run them in one pipeline, whatever factories the connection has."""
+    """Run the statements in one pipeline, with plain cursors whatever the connection's factories.
+
+    Return the cursors, and the object that holds the first error.
+    """
     cursors: list[psycopg.AsyncCursor[Any]] = []
     first = _FirstError()
     with first:
@@ -104,10 +129,10 @@ async def _sent_async(
 
 
 class _FirstError:
-    """Keeps the first error of a pipeline, as a context manager inside it and around it.
+    """Keeps the first error of a pipeline. Enter it both inside the pipeline and around it.
 
-    Without the one inside, psycopg logs every error after the first; without the
-    one around, the last error hides the first, which alone has the SQLSTATE.
+    Without the inner one, psycopg logs every error after the first. Without the outer
+    one, the last error replaces the first, and only the first has the SQLSTATE.
     """
 
     def __init__(self) -> None:
@@ -128,12 +153,12 @@ class _FirstError:
         return error is not None
 
     def check(self) -> None:
-        """Raise it, if there is one."""
+        """Raise the first error, if there is one."""
         if self._error is not None:
             raise self._error
 
     def _root(self, error: BaseException) -> BaseException:
-        """The error that was being handled when this one came, if not from before the pipeline."""
+        """Return the earliest driver error of this pipeline in the error's context chain."""
         while not error.__suppress_context__:
             earlier = error.__context__
             if earlier is self._outer or not isinstance(earlier, psycopg.Error):
@@ -143,14 +168,15 @@ class _FirstError:
 
 
 def _is_aborted(connection: Connection | AsyncConnection) -> bool:
-    """Whether a statement failed and the COMMIT was skipped; the connection may be kept."""
+    """Return whether a statement failed and COMMIT was skipped. The connection is still usable."""
     return connection.info.transaction_status is TransactionStatus.INERROR
 
 
 def check_committed(answer: str | None) -> None:
-    """Raise unless it is COMMIT: that of an aborted transaction is ROLLBACK, and no error.
+    """Raise unless the command tag that answers COMMIT is COMMIT.
 
-    Another answer proves nothing: an error without SQLSTATE leaves the outcome in doubt.
+    For an aborted transaction, the server answers ROLLBACK and reports no error. Any
+    other answer leaves the outcome in doubt; the error for it has no SQLSTATE.
     """
     if answer == "COMMIT":
         return

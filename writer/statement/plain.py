@@ -1,7 +1,7 @@
-"""The plain form of a write, for a database without data-modifying CTEs: pure.
+"""The plain form of a write, for a database without data-modifying CTEs. No I/O.
 
-One transaction, whose later statements read back what the first ones gave; see
-`schema/statements/plain_*.sql`, and `_pipeline` for how it is sent.
+The form is one transaction of five statements (`schema/statements/plain_*.sql`). The
+later statements read the versions that the first one assigned. `pipeline` sends them.
 """
 
 from collections.abc import Sequence
@@ -12,18 +12,21 @@ from dsql_outbox.schema import statement
 from .parameters import Parameters, PreparedEvent, batch_parameters
 
 Statements = Sequence[tuple[bytes, Parameters | None]]
-"""Statements with their parameters; from BEGIN to COMMIT, the last but one answers rows."""
+"""Statements with their parameters, in the order in which they are sent."""
 
 _NAMES: Final = ("entities", "events", "headers", "outbox", "receipt")
 
 
 class Plain:
-    """The statements on the tables of one schema."""
+    """The statements of the plain form for the tables of one schema."""
 
     def __init__(self, schema: str) -> None:
         self._statements = [statement(f"plain_{name}", schema) for name in _NAMES]
 
     def statements(self, batch: Sequence[PreparedEvent], shards: int) -> Statements:
-        """What writes these events in an open transaction; the last answers as the batch does."""
+        """Return the statements that write these events in an open transaction.
+
+        The last statement returns the same rows as ``event_write_batch``.
+        """
         parameters = batch_parameters(batch, shards)
         return [(query, parameters) for query in self._statements]
