@@ -1,8 +1,8 @@
-"""Group commit: what is called while a transaction is in flight goes in the next one.
+"""Group commit: calls made while a transaction is in flight share the next one.
 
-A lane is a queue and a task that lives while there is something in it: it sends
-one transaction after the other, and never waits for more to come. A transaction
-that needs more than one attempt goes on beside its lane, in a task of its own.
+A lane is a queue with a task, which exists while the queue has entries. The task
+sends one transaction after another and never waits for more calls. A transaction
+that needs a second attempt leaves its lane and continues in a task of its own.
 """
 
 import asyncio
@@ -36,11 +36,11 @@ from dsql_outbox.writer.statement.chunks import chunks
 from .lanes import Lanes, Ticket
 
 Pend = Callable[[Callable[[WriteOutcome], None]], Pending]
-"""Makes the call's `Pending`, given what is told its outcome."""
+"""Creates the `Pending` of a call. The argument is called with the outcome."""
 
 
 class _CoalescedCall(Ticket):
-    """One caller and its event."""
+    """One call of `write`: its event, its deadline, and the future that its caller awaits."""
 
     def __init__(self, pending: Pending, job: Job, future: "Future[WriteOutcome]") -> None:
         touches = pending.prepared.event.touches
@@ -50,15 +50,15 @@ class _CoalescedCall(Ticket):
         self.future = future
 
     def answer(self, outcome: WriteOutcome) -> None:
-        """Tell the caller, if it is still there."""
+        """Pass the outcome to the caller, unless it was answered or cancelled before."""
         if not self.future.done():
             self.future.set_result(outcome)
 
 
 class Coalescer:
-    """Writes events of many callers in few transactions.
+    """Writes the events of many callers in few transactions.
 
-    `run` does one step; `tell` takes a fact.
+    `run` performs one step of an attempt. `tell` receives a fact per transaction.
     """
 
     def __init__(
@@ -71,17 +71,18 @@ class Coalescer:
         self._run = run
         self._tell = tell
         self._lanes: Lanes[_CoalescedCall] = Lanes(settings.coalesce, self._start)
-        # asyncio's, since it lets nobody pass those who wait.
+        # asyncio's semaphore is fair: a new caller cannot overtake a waiting one.
         self._room = asyncio.Semaphore(settings.max_queued)
         self._draining: set[int] = set()
         self._beside = 0
         self._tasks: set[Task[None]] = set()
 
     async def write(self, job: Job, pend: Pend) -> Receipt:
-        """Store one event with whatever goes at the same time; as `AsyncWriter.write`.
+        """Store one event as `AsyncWriter.write` does, in a transaction shared with other calls.
 
-        A caller whose time is over, or who is cancelled, leaves alone: an event
-        that is not sent is not written, one that is sent goes on.
+        If the caller is cancelled or its deadline passes, an event that was not sent is
+        withdrawn. An event that was sent stays in its transaction. Other callers are
+        not affected.
         """
         await self._enter(job)
         future: Future[WriteOutcome] = asyncio.get_running_loop().create_future()
@@ -99,7 +100,7 @@ class Coalescer:
             return outcome
 
     async def close(self) -> None:
-        """Wait for the end of all that is queued or in flight; end it if cancelled."""
+        """Wait until every queued or sent event is settled. Cancellation ends the tasks."""
         try:
             while self._tasks:
                 await asyncio.wait(self._tasks)
@@ -163,7 +164,7 @@ class Coalescer:
             self._spawn(self._drain(lane))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        # A context of its own: the work belongs to no single caller.
+        # An empty context, so that the spans of one caller are not parents of shared work.
         task = asyncio.get_running_loop().create_task(work, context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -180,7 +181,7 @@ class Coalescer:
             self._draining.discard(lane)
 
     def _next(self, lane: int) -> list[_CoalescedCall]:
-        """What fits the lane's next transaction, of what is queued now."""
+        """Take from the queue the calls that fit the next transaction of the lane."""
         queued = islice(self._lanes.queued(lane), self._settings.max_batch)
         fitting = next(chunks(call.pending for call in queued), None)
         calls = self._lanes.take(lane, len(fitting)) if fitting else []
@@ -189,7 +190,10 @@ class Coalescer:
         return calls
 
     async def _send(self, lane: int, calls: Sequence[_CoalescedCall]) -> None:
-        """The first attempt; another goes on beside the lane, unless many do already."""
+        """Make the first attempt. Further attempts run in a task of their own.
+
+        If `max_connections` such tasks run already, the lane makes the attempts itself.
+        """
         job = _shared_job(calls)
         steps = write_steps([call.pending for call in calls], monotonic)
         step = await self._drive(calls, steps, next(steps), job, once=True)
@@ -219,7 +223,10 @@ class Coalescer:
         *,
         once: bool = False,
     ) -> Step | None:
-        """Do steps until all calls are settled; with `once`, one step; returns the next step."""
+        """Perform steps until all calls are settled, or one step with `once`.
+
+        Return the step that is next, or None at the end.
+        """
         step: Step | None = first
         try:
             while step is not None:
@@ -243,7 +250,10 @@ class Coalescer:
         return result
 
     def _fail(self, calls: Iterable[_CoalescedCall], error: BaseException) -> None:
-        """A defect, or the end of the event loop, broke a transaction that may have been sent."""
+        """Answer `OutcomeUnknown` after a defect, or the end of the event loop, ended a drive.
+
+        The transaction may have been sent.
+        """
         for call in calls:
             if call.pending.outcome is None:
                 unknown = OutcomeUnknown(call.pending.id)
@@ -251,7 +261,10 @@ class Coalescer:
                 self._settled(call, unknown)
 
     def _fail_queued(self, lane: int, error: BaseException) -> None:
-        """A defect broke a lane: its callers get the error, and may call again."""
+        """Answer the queued calls of a lane with the defect that ended its task.
+
+        Nothing of them was sent, so their callers may call again.
+        """
         while queued := list(self._lanes.queued(lane)):
             for call in queued:
                 self._withdraw(call)
@@ -270,7 +283,7 @@ def _advance(steps: Steps, result: Result) -> Step | None:
 
 
 def _shared_job(calls: Sequence[_CoalescedCall]) -> Job:
-    """Work for several callers ends when the last of them has no time left."""
+    """Return a job whose deadline is the latest of the calls, or None if one has none."""
     deadlines = [call.deadline for call in calls]
     job = Job(None)
     known = [deadline for deadline in deadlines if deadline is not None]

@@ -1,9 +1,10 @@
-"""Which lane an event goes to, so that no entity is ever in two of them: no I/O.
+"""Assign events to lanes so that no entity is in two lanes at once. No I/O.
 
-An event pins its entities to a lane from the time it is queued there until it is
-settled. One whose entities are pinned to two lanes waits, and whoever shares an
-entity with it waits behind it: so events pass no other on an entity, and none
-waits for ever, since nothing new is pinned in front of it.
+An event pins its entities to a lane from the time when it is queued there until it
+is settled. An event whose entities are pinned to different lanes waits. A later
+event that shares an entity with it waits behind it. So events of one entity keep
+their order. No event waits for ever, because no later event can pin an entity in
+front of it.
 """
 
 from collections import OrderedDict, deque
@@ -18,7 +19,7 @@ Key = tuple[str, str]
 
 
 class TicketState(Enum):
-    """Where an event is."""
+    """The state of an event: waiting for its entities, queued in a lane, sent, or settled."""
 
     WAITING = "waiting"
     QUEUED = "queued"
@@ -27,7 +28,7 @@ class TicketState(Enum):
 
 
 class Ticket:
-    """An event on its way; `entities` begins with its subject."""
+    """An event that is not settled. `entities` begins with its subject."""
 
     def __init__(self, event_id: UUID, entities: Sequence[Key]) -> None:
         self.entities = entities
@@ -38,7 +39,11 @@ class Ticket:
 
 
 class _Pin:
-    """How many events keep a key in its lane, and how many of them let no other join."""
+    """The lane of a key.
+
+    `count` is the number of events that pin the key, `alone` the number of those that let
+    no other event join.
+    """
 
     __slots__ = ("alone", "count", "lane")
 
@@ -52,11 +57,11 @@ T = TypeVar("T", bound=Ticket)
 
 
 class Lanes(Generic[T]):
-    """`count` queues of events, and the events that wait for one.
+    """`count` queues of events, and the events that wait for a queue.
 
-    `wake` is told each lane that an event is queued in. An event's id is a key as
-    its entities are, except that no two events share it: the second waits for the
-    end of the first.
+    `wake` is called with the lane in which an event was queued. The keys of an event
+    are its id and its entities. Two events of one id are never in a lane at the same
+    time: the second waits until the first is settled.
     """
 
     def __init__(self, count: int, wake: Callable[[int], None]) -> None:
@@ -66,26 +71,27 @@ class Lanes(Generic[T]):
         self._lines: dict[Hashable, OrderedDict[T, None]] = {}
 
     def add(self, ticket: T) -> None:
-        """Queue an event, or let it wait for its entities."""
+        """Queue an event, or let it wait until its entities are free."""
         if not self._placed(ticket):
             for key in ticket.keys:
                 self._lines.setdefault(key, OrderedDict())[ticket] = None
 
     def queued(self, lane: int) -> Collection[T]:
-        """What is queued in a lane, in order."""
+        """Return the events that are queued in a lane, in order."""
         return self._queues[lane].keys()
 
     def take(self, lane: int, count: int) -> list[T]:
-        """The next `count` events of a lane; they are sent now."""
+        """Take the next `count` events of a lane out of its queue, and mark them as sent."""
         taken = [self._queues[lane].popitem(last=False)[0] for _ in range(count)]
         for ticket in taken:
             ticket.place = TicketState.SENT
         return taken
 
     def hold(self, lane: int, tickets: Iterable[T]) -> None:
-        """Let events of one lane go on beside it: until each is settled, its entities rest.
+        """Block the entities of these sent events until each is settled.
 
-        What is queued for such an entity waits again, before all that came later.
+        The lane then continues without them. Queued events that share an entity with them
+        wait again, ahead of all later events.
         """
         blocked: set[Hashable] = set()
         for ticket in tickets:
@@ -102,14 +108,14 @@ class Lanes(Generic[T]):
             self._put_back(ticket)
 
     def settled(self, ticket: T) -> None:
-        """An event that was sent is over: its entities are free."""
+        """Release the entities of a sent event that is settled."""
         if ticket.place is TicketState.SENT:
             ticket.place = TicketState.GONE
             self._unpin(ticket)
             self._advance(ticket.keys)
 
     def withdraw(self, ticket: T) -> bool:
-        """Forget an event that is not sent yet; returns whether that was so."""
+        """Remove an event that was not sent. Return False if it was sent."""
         if ticket.place is TicketState.WAITING:
             self._leave_lines(ticket)
         elif ticket.place is TicketState.QUEUED:
@@ -137,7 +143,7 @@ class Lanes(Generic[T]):
         return True
 
     def _lane_for(self, ticket: T) -> int | None:
-        """The one lane that an event may go to now, if there is one."""
+        """Return the lane to which an event may go now, or None if it must wait."""
         lanes: set[int] = set()
         for key in ticket.keys:
             line = self._lines.get(key)
@@ -155,7 +161,10 @@ class Lanes(Generic[T]):
         return crc32("/".join(ticket.entities[0]).encode()) % len(self._queues)
 
     def _advance(self, keys: Iterable[Hashable]) -> None:
-        """Queue what waited first for these keys and may go now, and who came behind it."""
+        """Queue the first event in the line of each key, if it may go now.
+
+        Then do the same for the keys of each event that was queued.
+        """
         todo = deque(keys)
         while todo:
             line = self._lines.get(todo.popleft())
