@@ -1,8 +1,8 @@
-"""The backlog alarm: writers see how long messages wait, whether a publisher runs or not.
+"""The backlog alarm: a writer reports the age of the oldest message, publisher or not.
 
-After a write that committed, at most once an interval in a process, the writer
-asks how old the oldest message is, on the connection that it holds anyway. What
-goes wrong there is told to the hooks and never to the caller.
+After a committed write, and at most once per interval and process, the writer reads
+the age of the oldest message on the connection that it holds. An error of that read
+goes to the hooks and never to the caller.
 """
 
 import threading
@@ -21,11 +21,11 @@ from dsql_outbox.schema import statement
 from .settings import WriterSettings
 
 LONGEST: Final = 1.0
-"""Seconds that a check may take; after that its connection is closed."""
+"""The limit of a check in seconds. After it the connection is closed."""
 
 
 class _Turns:
-    """Whose turn it is: one for all writers of this process on the same tables."""
+    """Limits the checks of all writers of this process that use the same tables."""
 
     def __init__(self) -> None:
         self.is_off = False
@@ -37,7 +37,7 @@ class _Turns:
         self._lock = threading.Lock()
 
     def take(self, now: float, interval: float) -> bool:
-        """Whether nobody checked for an interval; if so, the caller does."""
+        """Return True, and count a check at `now`, if the last one is an interval ago."""
         with self._lock:
             if self.is_off or (self._last is not None and now - self._last < interval):
                 return False
@@ -45,7 +45,7 @@ class _Turns:
             return True
 
     def switch_off(self) -> bool:
-        """Let nobody check again; whether this was the first to say so."""
+        """End all checks of this process. Return whether they were still on."""
         with self._lock:
             was_off, self.is_off = self.is_off, True
             return not was_off
@@ -57,10 +57,10 @@ def _turns(_tables: str) -> _Turns:
 
 
 class Alarm:
-    """When one writer checks the backlog, and what it tells of it.
+    """Decides when one writer checks the backlog, and reports the result to the hooks.
 
-    It checks nothing in the first interval after its first write, so a process
-    that lives shortly pays nothing.
+    The writer makes no check in the first interval after its first write, so a
+    short-lived process pays nothing.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Alarm:
         self._began: float | None = None
 
     def is_due(self) -> bool:
-        """Whether to check now; to be asked after a write that committed."""
+        """Return whether to check now. Call it after a write that committed."""
         if self._interval is None:
             return False
         now = monotonic()
@@ -83,21 +83,21 @@ class Alarm:
         return now - self._began >= self._interval and self._turns.take(now, self._interval)
 
     def deadline(self, earlier: float | None) -> float:
-        """When a check that begins now must end, not after the write's own deadline."""
+        """Return the deadline of a check that begins now; `earlier` is that of the write."""
         own = monotonic() + LONGEST
         return own if earlier is None else min(own, earlier)
 
     def saw(self, rows: Sequence[Sequence[Any]]) -> None:
-        """Tell how old the backlog is."""
+        """Report the age of the backlog, from the rows of `query`."""
         shard, seconds = rows[0] if rows else (None, 0.0)
         emit(self._hooks, BacklogAge(max(0.0, seconds), shard, self._limit))
 
     def failed(self, error: Exception) -> None:
-        """Tell that it could not be read; whoever may not read it does not ask again."""
+        """Report that the backlog could not be read. Without the right to read it, stop asking."""
         sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
         forbidden = isinstance(error, psycopg.errors.InsufficientPrivilege)
         switched_off = forbidden and self._turns.switch_off()
-        with suppress(Exception):  # it may be a hook's own error
+        with suppress(Exception):  # the error may come from a hook, which would raise again
             emit(self._hooks, _unread(error, sqlstate, switched_off=switched_off))
 
 

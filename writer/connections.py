@@ -1,10 +1,14 @@
-"""The connections of a writer: kept when they did well, given up when they failed.
+"""The connections of a writer: kept after a success, closed after a failure.
 
-Not psycopg_pool, for what a retry needs: a connection given up here is not
-replaced in the background (that doubles the openings in a storm of conflicts,
-against a cluster that allows 100 a second), a failure to connect reaches the
-caller as it is, and there is no thread or task that a frozen Lambda would find
-dead. See docs/decisions/2026-11-24-the-writer-keeps-its-own-connections.md.
+psycopg_pool does not fit, for three reasons:
+
+- It replaces a closed connection in the background. When many writes conflict, that
+  doubles the openings, and a DSQL cluster accepts 100 per second.
+- It hides the reason why a connection could not be opened. Here the caller gets the
+  driver's error.
+- It has threads or tasks, which are dead after a Lambda function was frozen.
+
+See docs/decisions/2026-11-24-the-writer-keeps-its-own-connections.md.
 """
 
 import select
@@ -26,7 +30,7 @@ C = TypeVar("C", Connection, AsyncConnection)
 
 
 class _Shelf(Generic[C]):
-    """Which connections are open and which of them are kept; it opens none itself."""
+    """Counts the open connections and holds those kept for reuse. It opens none itself."""
 
     def __init__(self, limit: int, *, keep_failed: bool, max_idle: float | None) -> None:
         self._limit = limit
@@ -37,7 +41,7 @@ class _Shelf(Generic[C]):
         self._lock = threading.Lock()
 
     def reuse(self, *, role_path: bool) -> C | None:
-        """The connection kept last, of those with this path, that may still be used."""
+        """Return the most recently kept usable connection with this search path, or None."""
         while True:
             with self._lock:
                 found = (kept for kept in reversed(self._kept) if kept.role_path == role_path)
@@ -50,7 +54,7 @@ class _Shelf(Generic[C]):
             self.drop(connection)
 
     def reserve(self) -> None:
-        """Count one more open connection; one kept longest makes room for it."""
+        """Count one more open connection. Over the limit, close the one kept longest."""
         with self._lock:
             self._open += 1
             surplus = self._kept.popleft() if self._open > self._limit and self._kept else None
@@ -58,7 +62,7 @@ class _Shelf(Generic[C]):
             self.drop(surplus)
 
     def keep(self, connection: C) -> None:
-        """Keep a connection for the next one who asks."""
+        """Keep a connection for reuse, or close it if it is not usable."""
         connection.deadline = None
         connection.kept_at = time()
         if _usable(connection):
@@ -68,9 +72,10 @@ class _Shelf(Generic[C]):
             self.drop(connection)
 
     def keep_or_drop(self, connection: C, error: BaseException) -> None:
-        """Take a connection whose attempt failed: keep it if healthy and so wished.
+        """Take back a connection whose attempt failed.
 
-        A collision is an answer about the event, not about the connection.
+        Keep it if it is healthy and `keep_failed` is set. A unique violation says nothing
+        about the connection, so after one a healthy connection is always kept.
         """
         healthy = connection.info.transaction_status is TransactionStatus.IDLE
         wished = self._keep_failed or isinstance(error, psycopg.errors.UniqueViolation)
@@ -90,22 +95,22 @@ class _Shelf(Generic[C]):
             self._open -= 1
 
     def clear(self) -> None:
-        """Close all that is kept."""
+        """Close all connections that are kept."""
         while self._kept:
             self.drop(self._kept.pop())
 
     def _was_idle_briefly(self, connection: C) -> bool:
-        # By the wall clock, as a monotonic one may stand still in a frozen Lambda; a clock
-        # that was set back tells nothing.
+        # By the wall clock, since a monotonic clock may stop in a frozen Lambda. If the clock
+        # was set back, the idle time is unknown, and the connection is not reused.
         return self._max_idle is None or 0 <= time() - connection.kept_at <= self._max_idle
 
 
 class Connections:
     """Connections for threads, at most `limit` at once.
 
-    After a failed attempt a connection is closed, or kept if it is healthy and
-    `keep_failed` says so. One that was kept for more than `max_idle` seconds is
-    not used again.
+    After a failed attempt a connection is closed, unless it is healthy and
+    `keep_failed` is set. A connection that was idle for more than `max_idle` seconds
+    is not reused.
     """
 
     def __init__(
@@ -124,19 +129,20 @@ class Connections:
         call_in_children(self._begin)
 
     def _begin(self) -> None:
-        """Have no connection, and all permits; a forked child leaves its parent's alone."""
+        """Start without connections. In a forked child, leave the parent's connections alone."""
         self._shelf: _Shelf[Connection] = _Shelf(
             self._limit, keep_failed=self._keep_failed, max_idle=self._max_idle
         )
-        self._free: SimpleQueue[None] = SimpleQueue()  # a semaphore in C
+        self._free: SimpleQueue[None] = SimpleQueue()  # a semaphore, and faster than threading's
         for _ in range(self._limit):
             self._free.put(None)
 
     def take(self, *, fresh: bool, deadline: float | None, role_path: bool = False) -> Connection:
-        """A kept connection or a new one; `deadline` is a time of the monotonic clock.
+        """Return a kept connection or a new one, or only a new one if `fresh`.
 
-        `role_path`: it has the search path of its role, for SQL of the caller.
-        Raises the driver's `OperationalError` if none can be had.
+        `deadline` is a time of the monotonic clock. With `role_path` the session has the
+        search path of its role, for SQL of the caller. Raises the driver's
+        `OperationalError` if no connection is available before the deadline.
         """
         _must_be_early(deadline)
         try:
@@ -153,7 +159,7 @@ class Connections:
         return connection
 
     def give_back(self, connection: Connection) -> None:
-        """Keep a connection that did well."""
+        """Take back a connection after a success."""
         if not connection.is_inherited:
             self._shelf.keep(connection)
             self._free.put(None)
@@ -165,7 +171,7 @@ class Connections:
             self._free.put(None)
 
     def close(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the connections that are not in use."""
         self._shelf.clear()
 
     def _opened(self, deadline: float | None, *, role_path: bool) -> Connection:
@@ -178,7 +184,7 @@ class Connections:
 
 
 class AsyncConnections:
-    """The same as `Connections`, for tasks."""
+    """Connections for tasks of asyncio; otherwise as `Connections`."""
 
     def __init__(
         self,
@@ -196,7 +202,7 @@ class AsyncConnections:
         call_in_children(self._begin)
 
     def _begin(self) -> None:
-        """Have no connection, and all permits; a forked child leaves its parent's alone."""
+        """Start without connections. In a forked child, leave the parent's connections alone."""
         self._shelf: _Shelf[AsyncConnection] = _Shelf(
             self._limit, keep_failed=self._keep_failed, max_idle=self._max_idle
         )
@@ -205,10 +211,11 @@ class AsyncConnections:
     async def take(
         self, *, fresh: bool, deadline: float | None, role_path: bool = False
     ) -> AsyncConnection:
-        """A kept connection or a new one; `deadline` is a time of the monotonic clock.
+        """Return a kept connection or a new one, or only a new one if `fresh`.
 
-        `role_path`: it has the search path of its role, for SQL of the caller.
-        Raises the driver's `OperationalError` if none can be had.
+        `deadline` is a time of the monotonic clock. With `role_path` the session has the
+        search path of its role, for SQL of the caller. Raises the driver's
+        `OperationalError` if no connection is available before the deadline.
         """
         _must_be_early(deadline)
         try:
@@ -231,7 +238,7 @@ class AsyncConnections:
             raise _none_free(self._limit)
 
     def give_back(self, connection: AsyncConnection) -> None:
-        """Keep a connection that did well."""
+        """Take back a connection after a success."""
         if not connection.is_inherited:
             self._shelf.keep(connection)
             self._free.release()
@@ -243,7 +250,7 @@ class AsyncConnections:
             self._free.release()
 
     def close(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the connections that are not in use."""
         self._shelf.clear()
 
     async def _opened(self, deadline: float | None, *, role_path: bool) -> AsyncConnection:
@@ -265,10 +272,10 @@ def _usable(connection: Connection | AsyncConnection) -> bool:
 
 
 def _silent(connection: Connection | AsyncConnection) -> bool:
-    """Whether the server said nothing since the last answer.
+    """Return whether the server has sent nothing since the last answer.
 
-    A restart or a time limit of the server ends all kept connections at once;
-    its last words tell, without a round trip and an attempt for each of them.
+    A restart or a time limit of the server ends all kept connections at once. Its final
+    message or the end of the stream shows that, without a failed attempt per connection.
     """
     poll = select.poll()
     poll.register(connection.pgconn.socket, select.POLLIN)
@@ -276,7 +283,7 @@ def _silent(connection: Connection | AsyncConnection) -> bool:
 
 
 def _must_be_early(deadline: float | None) -> None:
-    """What is sent after the deadline would only be in doubt."""
+    """Raise `OperationalError` after the deadline: the outcome of a write would be in doubt."""
     if deadline is not None and monotonic() >= deadline:
         raise psycopg.OperationalError(_TOO_LATE)
 

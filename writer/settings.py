@@ -1,4 +1,4 @@
-"""How a writer behaves, with the defaults that its users may rely on."""
+"""The settings of a writer and their defaults."""
 
 import os
 import string
@@ -16,43 +16,44 @@ _TOPIC_FIELDS = {"event_type", "event_name", "entity_type"}
 
 
 def _default_backlog_check() -> float | None:
-    """None in a Lambda function: its many short processes would each ask."""
+    """Return 30 s, or None in AWS Lambda, where each of many short processes would check."""
     return None if "AWS_LAMBDA_FUNCTION_NAME" in os.environ else 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class WriterSettings:
-    """Settings of `Writer` and `AsyncWriter`; times are seconds.
+    """Settings of `Writer` and `AsyncWriter`. Times are in seconds.
 
-    A conflict is retried `max_retries` times (so there are at most
-    ``max_retries + 1`` attempts) after `base`, 2 `base`, 4 `base`, .. and never
-    more than `cap`; `jitter` adds up to that share on top. While the database
-    cannot be reached, attempts go on for `max_outage`.
+    Retries: a conflict is retried `max_retries` times, so there are at most
+    ``max_retries + 1`` attempts. The waits are `base`, 2 `base`, 4 `base` and so on, at
+    most `cap`. A random share of up to `jitter` is added to each. While the database
+    cannot be reached, attempts continue for `max_outage`.
 
-    `connections` says what a retry runs on: ``new`` gives the failed connection
-    up before the wait and opens another after it; ``pool`` keeps a healthy one.
-    At most `max_connections` are open. One that was idle for more than `max_idle`
-    (None: for however long) is replaced before use, which is no attempt.
+    Connections: with `connections` ``new``, a failed connection is closed before the
+    wait and another is opened after it. With ``pool``, a retry reuses a healthy
+    connection. At most `max_connections` are open. A connection that was idle for more
+    than `max_idle` (None: no limit) is replaced before use; that does not count as an
+    attempt.
 
-    `form` says how a write is put: ``single`` is one statement, ``plain`` one
-    transaction of statements without data-modifying CTEs, sent at once; ``auto``
-    asks the database, at the writer's first use, whether it takes the single one.
+    Form: ``single`` writes with one statement. ``plain`` writes with one transaction of
+    statements without data-modifying CTEs, sent together. ``auto`` asks the database at
+    the writer's first use whether it supports the single form.
 
-    `coalesce` is how many lanes `AsyncWriter.write` has for group commit, 0 for a
-    transaction an event: calls made while a lane's transaction is in flight share
-    the next one, at most `max_batch` of them. An event that the database cannot
-    take fails alone: its transaction is halved until it is found. While `max_queued` calls wait for
-    their transaction, others wait to be let in.
+    Group commit: `coalesce` is the number of lanes of `AsyncWriter.write`; 0 means one
+    transaction per event. Calls made while a transaction of their lane is in flight share
+    the next one, at most `max_batch` of them. If the database refuses a transaction,
+    it is halved until the event at fault fails alone. While `max_queued` calls
+    wait for their transaction, further calls wait to be queued.
 
-    `topic` may use {event_type}, {event_name} and {entity_type} (the subject's).
-    `source` is the CloudEvents source of every message.
+    Messages: `topic` is a template with the fields {event_type}, {event_name} and
+    {entity_type} (of the subject). `source` is the CloudEvents source of every message.
 
-    Every `backlog_check` seconds at most (None: never, the default in AWS Lambda)
-    one write of the process also looks how old the outbox's oldest message is,
-    after it has committed: that write returns one round trip later, one second
-    later at most. Over `backlog_warn` seconds the log warns.
+    Backlog alarm: at most every `backlog_check` seconds (None: never, the default in AWS
+    Lambda), one write of the process reads the age of the oldest message after its
+    commit. That write returns one round trip later, and at most 1 s later. Above
+    `backlog_warn` seconds the log has a warning.
 
-    Raises `SettingsError` for a value that breaks a rule.
+    Raises `SettingsError` for a value that is not valid.
     """
 
     max_retries: int = 3
@@ -73,7 +74,7 @@ class WriterSettings:
     backlog_warn: float = 60.0
 
     def __post_init__(self) -> None:
-        """Refuse values that break a rule."""
+        """Raise `SettingsError` for a value that is not valid."""
         owner = "WriterSettings"
         require_positive(
             owner,

@@ -1,4 +1,4 @@
-"""Many events in few transactions: which go together, and where their outcomes belong."""
+"""`write_many`: group many events into few transactions, and order their outcomes."""
 
 from collections.abc import Iterable, Iterator
 from types import TracebackType
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 class Many:
-    """One call of `write_many`; `outcomes` are in the order of its events.
+    """One call of `write_many`. Its `outcomes` are in the order of its events.
 
-    Two events with the same id cannot be in one transaction. The second begins
-    another one, so it meets at its own place what the first has stored, or is
-    stored there if the first was not. If the block raises, as by cancellation,
-    the events that are not settled are abandoned.
+    Two events of one id cannot be in one transaction, so the second begins another
+    transaction. If the first was stored, the second is a duplicate. If not, the second
+    is stored. If the block raises, as by cancellation, the events that are not settled are
+    abandoned.
     """
 
     def __init__(self, core: Core, job: Job, on_duplicate: OnDuplicate) -> None:
@@ -46,12 +46,12 @@ class Many:
     def add(
         self, events: Iterable[EventSource], versions: Iterable[int | None] | None = None
     ) -> None:
-        """Take events; raises `ValueError` if there is not one version for each."""
+        """Add events. Raises `ValueError` unless there is one version per event."""
         for event, version in _pairs(events, versions):
             self._entries.append(self._entry(event, version))
 
     def batches(self) -> Iterator[list[Pending]]:
-        """The events of each transaction; the next is asked for when the last is settled."""
+        """Yield the events of each transaction. Settle one batch before asking for the next."""
         together: dict[UUID, Pending] = {}
         for entry in self._entries:
             if isinstance(entry, InvalidEvent):
@@ -64,7 +64,7 @@ class Many:
 
     @property
     def outcomes(self) -> list[WriteOutcome]:
-        """How every event ended; to be asked for when all batches are."""
+        """The outcome of each event. Valid after all batches are settled."""
         return [_outcome(entry) for entry in self._entries]
 
     def _entry(self, event: EventSource, version: int | None) -> Pending | InvalidEvent:
@@ -87,5 +87,5 @@ def _pairs(
 def _outcome(entry: Pending | InvalidEvent) -> WriteOutcome:
     if isinstance(entry, InvalidEvent):
         return entry
-    assert entry.outcome is not None  # noqa: S101 - the steps end only when all is settled
+    assert entry.outcome is not None  # noqa: S101 - the steps end only after every event is settled
     return entry.outcome
