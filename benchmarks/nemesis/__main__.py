@@ -23,7 +23,7 @@ from time import monotonic
 from benchmarks.nemesis.fleet import CannotRun, Fleet, until
 from benchmarks.nemesis.harm import Harm, Nemesis
 from benchmarks.nemesis.load import Load
-from benchmarks.nemesis.report import Progress, Result, report, result_of
+from benchmarks.nemesis.run_report import Progress, Result, report, result_of
 from benchmarks.nemesis.world import Ear, World, delivered, drained, stored, world
 
 from dsql_outbox.outbox import Database

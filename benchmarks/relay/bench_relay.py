@@ -16,9 +16,9 @@ from benchmarks.measure import Target, machine
 
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 
-from .backlog import backlog, memory
 from .doorbell import doorbell, held
 from .drain import drain, profile, writes
+from .long_backlog import backlog, memory
 from .nats import arriving, rate
 
 PARTS = ("drain", "writes", "backlog", "nats", "arriving", "doorbell", "held", "memory")

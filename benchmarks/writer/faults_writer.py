@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 
 from tests.support.pgbouncer import PROGRAM, PgBouncer
+from tests.support.writer.checked_tables import Tables
 from tests.support.writer.schedules import Tally, prepare_database, run_schedule
-from tests.support.writer.tables import Tables
 
 from dsql_outbox.outbox import DEFAULT_SCHEMA
 from dsql_outbox.schema import ddl

@@ -7,7 +7,18 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
-from tests.support.brokers.brokers import (
+from tests.support.brokers.broker_faults import (
+    jsonl_tears_the_line,
+    kafka_loses_the_answer,
+    kafka_refuses,
+    memory_fails,
+    nats_loses_the_answer,
+    nats_refuses,
+    sqs_loses_the_answer,
+)
+from tests.support.brokers.kafka_broker import KafkaServer
+from tests.support.brokers.kafka_mock import MockKafka, mock_kafka
+from tests.support.brokers.readable_brokers import (
     Broker,
     FileBroker,
     KafkaBroker,
@@ -17,18 +28,7 @@ from tests.support.brokers.brokers import (
     SqsBroker,
     StdoutBroker,
 )
-from tests.support.brokers.kafka_broker import KafkaServer
-from tests.support.brokers.kafka_mock import MockKafka, mock_kafka
 from tests.support.brokers.sqs_server import CREDENTIALS, SqsServer
-from tests.support.brokers.stages import (
-    jsonl_tears_the_line,
-    kafka_loses_the_answer,
-    kafka_refuses,
-    memory_fails,
-    nats_loses_the_answer,
-    nats_refuses,
-    sqs_loses_the_answer,
-)
 
 from dsql_outbox.servers.server_process import free_port
 from dsql_outbox.testing import NatsServer, TcpProxy

@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 import anyio
 import psycopg
 import pytest
-from tests.support.brokers.brokers import Broker
-from tests.support.publisher.relays import count, event, running, until
+from tests.support.brokers.readable_brokers import Broker
+from tests.support.publisher.running_relays import count, event, running, until
 from tests.support.publisher.sent_messages import new_message
 
 from dsql_outbox.outbox import Database

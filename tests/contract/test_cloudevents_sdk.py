@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from cloudevents.core.bindings import http, kafka
-from tests.support.brokers.brokers import KafkaBroker, NatsBroker
 from tests.support.brokers.kafka_broker import read_all
+from tests.support.brokers.readable_brokers import KafkaBroker, NatsBroker
 from tests.support.publisher.sent_messages import new_message
 
 from dsql_outbox.outbox import TRACE_HEADERS, Message

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError
-from tests.support.brokers.brokers import KafkaBroker
 from tests.support.brokers.kafka_broker import read_all
 from tests.support.brokers.kafka_mock import MockKafka
+from tests.support.brokers.readable_brokers import KafkaBroker
 from tests.support.publisher.sent_messages import deliver, new_message
 
 from dsql_outbox.outbox import Message, SettingsError, SinkUnavailable

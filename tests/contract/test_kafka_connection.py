@@ -9,9 +9,9 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
-from tests.support.brokers.brokers import Before, KafkaBroker
+from tests.support.brokers.endless_lease import in_waves
 from tests.support.brokers.kafka_broker import KafkaServer
-from tests.support.brokers.rights import in_waves
+from tests.support.brokers.readable_brokers import Before, KafkaBroker
 from tests.support.publisher.sent_messages import deliver, new_message
 
 from dsql_outbox.outbox import Message, SinkUnavailable

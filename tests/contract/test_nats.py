@@ -7,7 +7,7 @@ from typing import Any
 
 import nats
 import pytest
-from tests.support.brokers.brokers import NatsBroker
+from tests.support.brokers.readable_brokers import NatsBroker
 from tests.support.publisher.sent_messages import new_message
 
 from dsql_outbox.outbox import SettingsError

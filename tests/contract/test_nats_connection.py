@@ -9,8 +9,8 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from tests.support.brokers.brokers import Before, NatsBroker
-from tests.support.brokers.rights import in_waves
+from tests.support.brokers.endless_lease import in_waves
+from tests.support.brokers.readable_brokers import Before, NatsBroker
 from tests.support.publisher.sent_messages import deliver, new_message
 
 from dsql_outbox.outbox import SinkUnavailable

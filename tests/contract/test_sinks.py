@@ -2,8 +2,8 @@
 
 import anyio
 import pytest
-from tests.support.brokers.brokers import Broker, OpenStage, SqsBroker
-from tests.support.brokers.rights import in_waves
+from tests.support.brokers.endless_lease import in_waves
+from tests.support.brokers.readable_brokers import Broker, OpenStage, SqsBroker
 from tests.support.publisher.sent_messages import deliver, new_message
 
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted

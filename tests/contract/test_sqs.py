@@ -5,8 +5,8 @@ from threading import Event
 from time import monotonic
 
 import pytest
-from tests.support.brokers.brokers import Before, SqsBroker
-from tests.support.brokers.rights import in_waves
+from tests.support.brokers.endless_lease import in_waves
+from tests.support.brokers.readable_brokers import Before, SqsBroker
 from tests.support.brokers.sqs_server import (
     CREDENTIALS,
     ScriptedSqs,

@@ -9,10 +9,10 @@ import anyio
 import psycopg
 import pytest
 from tests.support.commands import Command, run
-from tests.support.publisher.given_up import event, gathered, relay_all
-from tests.support.publisher.relays import running, until
+from tests.support.publisher.given_up_messages import event, gathered, relay_all
+from tests.support.publisher.running_relays import running, until
 from tests.support.waiting import wait_until
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.outbox import Database, Isolation
 from dsql_outbox.publisher import (

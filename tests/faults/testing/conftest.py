@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from tests.support.clients import SyncClient
+from tests.support.proxy_clients import SyncClient
 
 from dsql_outbox.testing import EmbeddedPostgres, PostgresProxy
 

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import psycopg
 import pytest
 from psycopg.errors import OperationalError
-from tests.support.clients import INSERT, SyncClient, own_socket
+from tests.support.proxy_clients import INSERT, SyncClient, own_socket
 
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.servers.server_process import free_port

@@ -5,7 +5,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.errors import OperationalError
-from tests.support.clients import (
+from tests.support.proxy_clients import (
     KINDS,
     SyncClient,
     inserting,

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
-from tests.support.clients import INSERT, SyncClient, inserting, rows, wait_in_database
+from tests.support.proxy_clients import INSERT, SyncClient, inserting, rows, wait_in_database
 
 from dsql_outbox.testing import PostgresProxy
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 from psycopg.errors import OperationalError, UniqueViolation
-from tests.support.clients import (
+from tests.support.proxy_clients import (
     INSERT,
     KINDS,
     SyncClient,

@@ -4,7 +4,15 @@ import psycopg
 import pytest
 from psycopg import pq
 from psycopg.errors import SerializationFailure, UniqueViolation
-from tests.support.clients import CONFLICT, INSERT, KINDS, SyncClient, in_one_go, inserting, rows
+from tests.support.proxy_clients import (
+    CONFLICT,
+    INSERT,
+    KINDS,
+    SyncClient,
+    in_one_go,
+    inserting,
+    rows,
+)
 
 from dsql_outbox.testing import PostgresProxy
 

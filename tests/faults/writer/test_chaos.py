@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts, OpenWriter, outcome_of, with_workers
-from tests.support.writer.tables import Outcome, Tables
+from tests.support.writer.checked_tables import Outcome, Tables
 
 from dsql_outbox.observability import AttemptEnded
 from dsql_outbox.outbox import Database, Event, OutcomeUnknown, Receipt

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from tests.support.waiting import wait_until
 from tests.support.writer.callers import QUICK, Facts, formed
-from tests.support.writer.tables import Outcome, Tables
+from tests.support.writer.checked_tables import Outcome, Tables
 
 from dsql_outbox.observability import AttemptEnded, BatchEnded, Hook, WriteEnded
 from dsql_outbox.outbox import Database, Entity, Event, OutcomeUnknown, Receipt

@@ -12,7 +12,7 @@ import pytest
 from psycopg import errors
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts, OpenWriter, outcome_of
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.observability import AttemptEnded
 from dsql_outbox.outbox import Database, Event

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from tests.support.writer import workload_s
 from tests.support.writer.callers import FORM, QUICK, Facts, OpenWriter, outcome_of
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 from tests.support.writer.transacts import OpenTransactor, ids, open_transactor, own
 
 from dsql_outbox.observability import AttemptEnded, Fact, WriteEnded

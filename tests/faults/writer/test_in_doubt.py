@@ -24,7 +24,7 @@ from tests.support.writer.callers import (
     only_single,
     outcome_of,
 )
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.observability import AttemptEnded, RetryScheduled, WriteEnded, WriteExhausted
 from dsql_outbox.outbox import Database, DuplicateEvent, Event, OutcomeUnknown, Receipt

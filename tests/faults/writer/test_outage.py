@@ -21,7 +21,7 @@ from tests.support.writer.callers import (
     in_background,
     outcome_of,
 )
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.outbox import Database, Receipt
 from dsql_outbox.testing import PostgresProxy

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from psycopg import errors
 from tests.support.writer.callers import FORM, QUICK, Facts
+from tests.support.writer.checked_tables import Outcome, Tables
 from tests.support.writer.poison_events import POISON, poison, refuse_poison
-from tests.support.writer.tables import Outcome, Tables
 
 from dsql_outbox.observability import TransactionStarted
 from dsql_outbox.outbox import Database, Entity, Event, OutcomeUnknown, Receipt

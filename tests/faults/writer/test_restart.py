@@ -16,7 +16,7 @@ from tests.support.writer.callers import (
     in_background,
     outcome_of,
 )
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.observability import AttemptEnded, RetryScheduled
 from dsql_outbox.outbox import Database, Event, OutcomeUnknown, Receipt

@@ -4,8 +4,8 @@
 """
 
 import pytest
+from tests.support.writer.checked_tables import Tables
 from tests.support.writer.schedules import Tally, prepare_database, run_schedule
-from tests.support.writer.tables import Tables
 
 from dsql_outbox.testing import PostgresProxy
 

@@ -16,7 +16,7 @@ from psycopg import errors
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, TIMEOUT, Facts, in_background, on_retry, outcome_of
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 from tests.support.writer.transacts import (
     OpenTransactor,
     Work,

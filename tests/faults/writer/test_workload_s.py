@@ -26,7 +26,7 @@ from tests.support.writer.callers import (
     outcome_of,
     with_workers,
 )
-from tests.support.writer.tables import Outcome, Tables
+from tests.support.writer.checked_tables import Outcome, Tables
 
 from dsql_outbox.observability import AttemptEnded, WriteEnded
 from dsql_outbox.outbox import Database, Event, Receipt

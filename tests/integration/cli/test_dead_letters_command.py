@@ -14,8 +14,8 @@ import anyio
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
-from tests.support.publisher.given_up import event, relay_all
-from tests.support.publisher.relays import count
+from tests.support.publisher.given_up_messages import event, relay_all
+from tests.support.publisher.running_relays import count
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database

@@ -16,7 +16,7 @@ from psycopg import sql as composed
 from tests.support import database_roles
 from tests.support.checkout import ROOT
 from tests.support.database_roles import creation
-from tests.support.doctors import found, run, verdicts
+from tests.support.doctor_runs import found, run, verdicts
 from tests.support.dsql.server import ON_DSQL
 
 from dsql_outbox.cli import main

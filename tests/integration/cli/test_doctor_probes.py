@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from tests.support.checkout import ROOT
 from tests.support.commands import Command
-from tests.support.doctors import found, run, scratch_tables, verdicts
+from tests.support.doctor_runs import found, run, scratch_tables, verdicts
 from tests.support.dsql.server import CHOSEN, ON_DSQL
 
 from dsql_outbox.cli.doctor import conflict_probes

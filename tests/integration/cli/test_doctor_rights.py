@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 from tests.support.database_roles import as_role, made_roles
-from tests.support.doctors import found, run
+from tests.support.doctor_runs import found, run
 
 from dsql_outbox.cli import main
 from dsql_outbox.cli.doctor.checks import role as check_role

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 from tests.support.commands import run as run_process
-from tests.support.publisher.given_up import event
-from tests.support.publisher.relays import count
+from tests.support.publisher.given_up_messages import event
+from tests.support.publisher.running_relays import count
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database

@@ -6,15 +6,23 @@ import sys
 from typing import Any
 
 import pytest
-from tests.support.writer.forks import WRITES
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
+from tests.support.writer.forking_process import WRITES
 
 TIMEOUT = 30.0
 
 
 def told_by(kind: str, url: str) -> dict[str, Any]:
-    """What a process and its child were told; see `tests.support.writer.forks`."""
-    command = [sys.executable, "-W", "error", "-m", "tests.support.writer.forks", kind, url]
+    """What a process and its child were told; see `tests.support.writer.forking_process`."""
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "tests.support.writer.forking_process",
+        kind,
+        url,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     found: dict[str, Any] = json.loads(done.stdout)

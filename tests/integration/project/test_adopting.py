@@ -22,9 +22,9 @@ from click.testing import CliRunner
 from psycopg.sql import SQL
 from tests.support.checkout import ROOT
 from tests.support.database_roles import as_role
-from tests.support.own_tables import create, new_event, own_events, polled, write_as_before
-from tests.support.publisher.given_up import relay_all
-from tests.support.publisher.relays import count
+from tests.support.publisher.given_up_messages import relay_all
+from tests.support.publisher.running_relays import count
+from tests.support.service_tables import create, new_event, own_events, polled, write_as_before
 from tests.support.waiting import wait_until
 
 from dsql_outbox.cli import main

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.checkout import ROOT
 from tests.support.dsql.server import ON_DSQL
-from tests.support.own_tables import create, new_event, write_as_before
-from tests.support.publisher.given_up import gathered, relay_all
-from tests.support.publisher.relays import count
+from tests.support.publisher.given_up_messages import gathered, relay_all
+from tests.support.publisher.running_relays import count
+from tests.support.service_tables import create, new_event, write_as_before
 from tests.support.waiting import wait_until
 
 from dsql_outbox.outbox import Database, ParsedEvent, ParsedTouch, Receipt

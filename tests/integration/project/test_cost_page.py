@@ -15,7 +15,7 @@ import anyio
 import pytest
 from tests.support.checkout import ROOT
 from tests.support.waiting import wait_until
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.cli.publish.availability import EVERY
 from dsql_outbox.outbox import DEFAULT_SHARDS, Database, Entity, Event

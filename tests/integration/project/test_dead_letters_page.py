@@ -10,7 +10,7 @@ import anyio
 import pytest
 from click.testing import CliRunner
 from tests.support.checkout import ROOT
-from tests.support.publisher.given_up import event
+from tests.support.publisher.given_up_messages import event
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database, Entity, Event

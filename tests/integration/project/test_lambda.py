@@ -23,7 +23,7 @@ from tests.support.lambda_functions import (
 )
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 from tests.support.writer.written_events import event
 
 from dsql_outbox.outbox import MAX_EVENT_BYTES

@@ -16,7 +16,7 @@ from urllib.request import urlopen
 import pytest
 from tests.support.lambda_functions import EVENTS, FOLDER
 from tests.support.waiting import wait_until
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.testing import OutboxProxy
 

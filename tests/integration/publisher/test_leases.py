@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 import anyio
 import psycopg
 import pytest
-from tests.support.publisher.relays import count, event, running, until
+from tests.support.publisher.running_relays import count, event, running, until
 
 from dsql_outbox.outbox import Database, Message
 from dsql_outbox.publisher import Outcome, Publisher, PublisherSettings, Retry

@@ -10,7 +10,7 @@ import anyio
 import anyio.lowlevel
 import psycopg
 import pytest
-from tests.support.publisher.relays import event, running, until
+from tests.support.publisher.running_relays import event, running, until
 
 from dsql_outbox.observability import Fact, RoundEnded, ShardsChanged, WriteEnded
 from dsql_outbox.outbox import Database, Message, SinkUnavailable

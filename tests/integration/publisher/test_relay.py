@@ -5,7 +5,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from tests.support.publisher.relays import count, event
+from tests.support.publisher.running_relays import count, event
 
 from dsql_outbox.outbox import (
     Database,

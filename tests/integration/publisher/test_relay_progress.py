@@ -11,7 +11,7 @@ from collections.abc import (
 import anyio
 import psycopg
 import pytest
-from tests.support.publisher.relays import event, running, until
+from tests.support.publisher.running_relays import event, running, until
 
 from dsql_outbox.outbox import Database, Event, Message, SinkUnavailable
 from dsql_outbox.publisher import (

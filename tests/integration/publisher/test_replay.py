@@ -6,9 +6,9 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from tests.support.brokers.brokers import NatsBroker
-from tests.support.publisher.given_up import event, gathered, relay_all
-from tests.support.publisher.relays import count
+from tests.support.brokers.readable_brokers import NatsBroker
+from tests.support.publisher.given_up_messages import event, gathered, relay_all
+from tests.support.publisher.running_relays import count
 
 from dsql_outbox.outbox import Database, Entity, Event, SchemaError, SettingsError
 from dsql_outbox.publisher import (

@@ -16,7 +16,7 @@ from tests.support.checkout import ROOT
 from tests.support.database_roles import as_role, made_roles
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 
 import dsql_outbox.schema
 from dsql_outbox.cli import main

@@ -11,7 +11,7 @@ import pytest
 from tests.support.coming_migrations import NEXT, add_files, finish, shipped_from
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Publisher, PublisherSettings, Rejected, Retry

@@ -6,7 +6,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, formed
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 from tests.support.writer.transacts import (
     ids,
     open_transactor,

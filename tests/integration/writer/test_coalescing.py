@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.observability import AttemptEnded, BatchEnded, Hook, TraceFacts, WriteEnded
 from dsql_outbox.outbox import (

@@ -7,7 +7,7 @@ import pytest
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts, OpenWriter, on_retry, with_workers
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.outbox import database
 from dsql_outbox.testing import PostgresProxy

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, outcome_of, with_workers
-from tests.support.writer.tables import Outcome, Tables
+from tests.support.writer.checked_tables import Outcome, Tables
 
 from dsql_outbox.outbox import Database, Event, Receipt, StaleVersion
 from dsql_outbox.testing import PostgresProxy

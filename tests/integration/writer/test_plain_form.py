@@ -16,7 +16,7 @@ from psycopg import errors
 from tests.support.dsql.server import ON_DSQL
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, OpenWriter, with_workers
-from tests.support.writer.tables import Row, Tables
+from tests.support.writer.checked_tables import Row, Tables
 
 from dsql_outbox.outbox import Connection, Database, Entity, Event, StaleVersion, parse_event
 from dsql_outbox.schema import statement

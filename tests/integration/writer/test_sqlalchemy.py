@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from tests.support.writer import workload_s
 from tests.support.writer.callers import TIMEOUT, Running
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 from tests.support.writer.transacts import ids, own, own_rows
 
 from dsql_outbox.outbox import Database

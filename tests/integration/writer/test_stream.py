@@ -4,7 +4,7 @@ from itertools import islice
 
 import pytest
 from tests.support.writer import workload_s
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 from tests.support.writer.transacts import OpenTransactor, open_transactor
 
 from dsql_outbox.outbox import Database, Entity, Event

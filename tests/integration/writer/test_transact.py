@@ -10,7 +10,7 @@ from psycopg import errors
 from psycopg.rows import dict_row
 from tests.support.writer import workload_s
 from tests.support.writer.callers import FORM, QUICK, TIMEOUT, Facts, Running, formed
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 from tests.support.writer.transacts import (
     OpenTransactor,
     Work,

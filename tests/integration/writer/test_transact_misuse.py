@@ -16,7 +16,7 @@ import pytest
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, OpenWriter, Running
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 from tests.support.writer.transacts import OpenTransactor, Work, ids, open_transactor, own, own_rows
 
 from dsql_outbox.observability import Fact, TransactionStarted

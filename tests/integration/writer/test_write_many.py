@@ -10,7 +10,7 @@ import pytest
 from anyio.from_thread import BlockingPortal
 from psycopg import errors
 from tests.support.writer.callers import QUICK, Facts
-from tests.support.writer.tables import Outcome, Tables
+from tests.support.writer.checked_tables import Outcome, Tables
 
 from dsql_outbox.observability import WriteEnded, WriteStarted
 from dsql_outbox.outbox import (

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from tests.support.writer import workload_s
 from tests.support.writer.callers import TIMEOUT, Facts, OpenWriter, in_background, outcome_of
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.observability import AttemptEnded, TransactionStarted, WriteEnded, WriteStarted
 from dsql_outbox.outbox import (

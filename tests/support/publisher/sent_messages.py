@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from uuid import uuid4
 
 import anyio
-from tests.support.brokers.rights import in_waves
+from tests.support.brokers.endless_lease import in_waves
 
 from dsql_outbox.outbox import Message
 from dsql_outbox.publisher.sinks import Delivered, Sink

@@ -12,7 +12,7 @@ from dsql_outbox.schema import ddl
 from dsql_outbox.testing import EmbeddedPostgres, PostgresProxy
 
 from .callers import Caller, Facts, OpenWriter, make_caller
-from .tables import Tables
+from .checked_tables import Tables
 
 
 @pytest.fixture(scope="session")

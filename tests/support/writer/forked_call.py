@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from dsql_outbox.outbox import DuplicateEvent, StaleVersion
 
-from .tables import Outcome
+from .checked_tables import Outcome
 
 _LIMIT = 60
 """Seconds; then the child is killed, and the parent says so."""

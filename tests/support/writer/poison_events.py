@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from .tables import Tables
+from .checked_tables import Tables
 
 POISON: Final = "poison"
 

@@ -15,9 +15,9 @@ from dsql_outbox.outbox import Database, Entity, Event, EventHeader, OutcomeUnkn
 from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer, WriterSettings
 
 from .callers import outcome_of
+from .checked_tables import Outcome
 from .forked_call import in_child
 from .poison_events import poison
-from .tables import Outcome
 
 FAULTY: Final = "faulty"
 POISONS: Final = ["XX000", "57P01", "P0001", "42501", "53300", "40001"]

@@ -26,9 +26,9 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.testing import Held, PostgresProxy
 
+from .checked_tables import Outcome, Tables
 from .poison_events import refuse_poison
 from .schedule_calls import CALLS, Call, random_calls, run_call
-from .tables import Outcome, Tables
 
 LOOK_UP: Final = "WHERE id = "
 COMMIT: Final = "COMMIT"

@@ -21,7 +21,7 @@ from dsql_outbox.writer import (
 )
 
 from .callers import QUICK, formed
-from .tables import Tables
+from .checked_tables import Tables
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.writer.hooks`: what it costs a write to be watched, without a database."""
+"""`python -m benchmarks.writer.bench_hooks`: what the facts of a write cost, without a database."""
 
 import sys
 from collections.abc import Sequence

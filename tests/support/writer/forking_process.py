@@ -1,4 +1,6 @@
-"""A process that forks while it has connections: `python -m tests.support.writer.forks KIND URL`.
+"""A process that forks while it has connections.
+
+Run it by `python -m tests.support.writer.forking_process KIND URL`.
 
 Prints a JSON object of what the parent and its child were told. Warnings are errors here too.
 """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.support.lambda_functions import BULK, EVENTS, FOLDER, LoadFunction, load_function
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 from tests.support.writer.written_events import event
 
 from dsql_outbox.testing import OtlpReceiver, OutboxProxy

@@ -6,7 +6,7 @@ from time import monotonic
 import pytest
 from tests.support.writer import workload_s
 from tests.support.writer.callers import Facts, OpenWriter
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.observability import AttemptEnded, BacklogAge, BacklogUnread
 from dsql_outbox.outbox import Database

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from psycopg import errors
 from tests.support.dsql.server import ON_DSQL
 from tests.support.writer.callers import with_workers
-from tests.support.writer.tables import Row, Tables
+from tests.support.writer.checked_tables import Row, Tables
 
 from dsql_outbox.outbox import Database, Entity, Event, array_literal, parse_event
 from dsql_outbox.schema import statement

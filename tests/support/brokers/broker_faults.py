@@ -11,7 +11,9 @@ from dsql_outbox.publisher import Retry, open_sink
 from dsql_outbox.publisher.sinks.json_lines import json_line
 from dsql_outbox.testing import NatsServer, TcpProxy
 
-from .brokers import (
+from .kafka_broker import KafkaServer
+from .kafka_mock import MockKafka
+from .readable_brokers import (
     SUBJECTS,
     Before,
     FileBroker,
@@ -23,8 +25,6 @@ from .brokers import (
     Stored,
     files_of_at_most,
 )
-from .kafka_broker import KafkaServer
-from .kafka_mock import MockKafka
 from .sqs_server import SqsServer
 
 

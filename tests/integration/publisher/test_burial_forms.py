@@ -1,8 +1,8 @@
 """A dead letter is made in the form that the database takes, and both are the same."""
 
 import pytest
-from tests.support.publisher.given_up import gathered
-from tests.support.writer.tables import Row, Tables
+from tests.support.publisher.given_up_messages import gathered
+from tests.support.writer.checked_tables import Row, Tables
 
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.publisher import (

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from tests.support.checkout import ROOT
 from tests.support.dsql.governed import GovernedPostgres
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 
 RECORDS = ROOT / "tests" / "data" / "dsql"
 TRANSACTIONS = {

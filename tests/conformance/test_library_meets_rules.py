@@ -13,7 +13,7 @@ from psycopg import errors
 from tests.support.dsql.governed import GovernedPostgres
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, with_workers
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.outbox import Database, Entity, Event, Receipt
 from dsql_outbox.publisher import DeadLetters, Publisher, Replay

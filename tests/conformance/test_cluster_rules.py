@@ -8,7 +8,7 @@ import pytest
 from psycopg import errors
 from tests.support.dsql.cluster_rules import MAX_BYTES, kind_of
 from tests.support.dsql.governed import GovernedPostgres
-from tests.support.writer.tables import Tables
+from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.testing.proxy import wire_protocol as wire
 

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from tests.support.brokers.brokers import stdout_to
+from tests.support.brokers.readable_brokers import stdout_to
 from tests.support.publisher.sent_messages import new_message
 
 from dsql_outbox.outbox import SettingsError, SinkUnavailable
