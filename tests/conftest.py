@@ -78,3 +78,10 @@ def nats_url() -> Iterator[str]:
     """A NATS server with JetStream for all tests."""
     with NatsServer() as server:
         yield server.url
+
+
+@pytest.fixture
+def nats_server() -> Iterator[NatsServer]:
+    """A NATS server of this test's own, which it may kill."""
+    with NatsServer() as server:
+        yield server

@@ -78,13 +78,6 @@ def stdout_broker(tmp_path: Path) -> StdoutBroker:
 
 
 @pytest.fixture
-def nats_server() -> Generator[NatsServer]:
-    """A NATS server of this test's own, which it may kill."""
-    with NatsServer() as server:
-        yield server
-
-
-@pytest.fixture
 def nats_proxy(nats_server: NatsServer) -> Generator[TcpProxy]:
     """What a client of the server can be cut off with."""
     port = urlsplit(nats_server.url).port

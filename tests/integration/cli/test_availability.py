@@ -1,6 +1,6 @@
 """What database and broker answer to the daemon's questions, on real ones that come and go."""
 
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 
 import anyio
 import anyio.to_thread
@@ -13,7 +13,6 @@ from dsql_outbox.cli.publish.health import OK, Health
 from dsql_outbox.observability import BacklogAge, Fact
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import open_sink
-from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink, NatsServer, PostgresProxy
 
 pytestmark = pytest.mark.anyio
@@ -33,18 +32,6 @@ async def until(state: Callable[[], bool]) -> None:
     with anyio.fail_after(15):
         while not state():  # noqa: ASYNC110 - a state, wherever it comes from
             await anyio.sleep(0.01)
-
-
-@pytest.fixture
-def url(database_url: str) -> str:
-    apply(Database(database_url), shards=2)
-    return database_url
-
-
-@pytest.fixture
-def proxy(url: str) -> Iterator[PostgresProxy]:
-    with PostgresProxy(url) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,21 +18,8 @@ from tests.support.publisher.running_relays import count
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database
-from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
-
-
-@pytest.fixture
-def url(database_url: str) -> str:
-    apply(Database(database_url), shards=2)
-    return database_url
-
-
-@pytest.fixture
-def sql(url: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        yield connection
 
 
 def run(url: str, *words: object) -> Result:

@@ -22,29 +22,9 @@ from tests.support.dsql.server import ON_DSQL
 from dsql_outbox.cli import main
 from dsql_outbox.cli.doctor.command import CHECKS, LARGE, PROBES
 from dsql_outbox.cli.doctor.examined_database import Visit
-from dsql_outbox.outbox import Database
-from dsql_outbox.schema import apply
 from dsql_outbox.testing import PostgresProxy
 
 KIND = "Aurora DSQL" if ON_DSQL else "PostgreSQL"
-
-
-@pytest.fixture
-def url(database_url: str) -> str:
-    apply(Database(database_url), shards=3)
-    return database_url
-
-
-@pytest.fixture
-def sql(url: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
-def proxy(url: str) -> Iterator[PostgresProxy]:
-    with PostgresProxy(url) as proxy:
-        yield proxy
 
 
 def as_role(sql: psycopg.Connection[Any], url: str, *grants: str) -> Iterator[str]:

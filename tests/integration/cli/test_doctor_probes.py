@@ -2,7 +2,6 @@
 
 import re
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -35,12 +34,6 @@ def not_ok(told: dict[str, dict[str, Any]], *names: str) -> set[str]:
 def quick_races(monkeypatch: pytest.MonkeyPatch) -> None:
     """On this machine a statement that waits is known at once."""
     monkeypatch.setattr(conflict_probes, "_WAIT", 0.05)
-
-
-@pytest.fixture
-def sql(url: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        yield connection
 
 
 def test_every_probe_has_an_answer_and_the_scratch_table_is_dropped(

@@ -1,34 +1,19 @@
 """What ``dsql-outbox doctor`` tells a role about its rights: those of ``schema/grants``."""
 
-from collections.abc import Iterator
-
 import psycopg
 import pytest
 from click.testing import CliRunner
-from tests.support.database_roles import as_role, made_roles
+from tests.support.database_roles import as_role
 from tests.support.doctor_runs import found, run
 
 from dsql_outbox.cli import main
 from dsql_outbox.cli.doctor.checks import role as check_role
 from dsql_outbox.cli.doctor.examined_database import Visit
 from dsql_outbox.outbox import Database
-from dsql_outbox.schema import Roles, apply, check, grant
+from dsql_outbox.schema import Roles, check
 from dsql_outbox.schema.roles.rights import Duty, grants
 
 DUTIES: tuple[Duty, ...] = ("writer", "publisher", "operator")
-
-
-@pytest.fixture
-def url(database_url: str) -> str:
-    apply(Database(database_url))
-    return database_url
-
-
-@pytest.fixture
-def roles(url: str) -> Iterator[Roles]:
-    with made_roles(url) as roles:
-        grant(Database(url), roles)
-        yield roles
 
 
 @pytest.mark.parametrize("duty", DUTIES)

@@ -12,7 +12,6 @@ from click.testing import CliRunner, Result
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.publisher import Publisher, Rejected, Retry
-from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
@@ -22,12 +21,6 @@ DANGEROUS = set("\x1b\x07\r\x9b\u202e\x7f\u2028")
 
 def event(entity_id: str) -> Event:
     return Event.new("Car Moved", HOSTILE, [Entity("Car", entity_id, {"km": 1})])
-
-
-@pytest.fixture
-def url(database_url: str) -> str:
-    apply(Database(database_url))
-    return database_url
 
 
 async def relayed(url: str) -> None:

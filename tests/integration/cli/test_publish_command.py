@@ -20,21 +20,8 @@ from dsql_outbox.cli import main
 from dsql_outbox.cli.publish.relay_run import Relaying
 from dsql_outbox.outbox import Database, Entity, Event, redacted
 from dsql_outbox.publisher import PublisherSettings
-from dsql_outbox.schema import apply
 from dsql_outbox.testing import NatsServer, OtlpReceiver, PostgresProxy
 from dsql_outbox.writer import Writer
-
-
-@pytest.fixture
-def url(database_url: str) -> str:
-    apply(Database(database_url), shards=2)
-    return database_url
-
-
-@pytest.fixture
-def server() -> Iterator[NatsServer]:
-    with NatsServer() as server:
-        yield server
 
 
 @pytest.fixture
@@ -61,9 +48,9 @@ def has_lines(file: Path, count: int) -> bool:
     return len(published(file)) == count
 
 
-async def in_stream(server: NatsServer) -> list[tuple[str, str]]:
+async def in_stream(nats_server: NatsServer) -> list[tuple[str, str]]:
     """Dedupe id and subject of every message of the stream, in order."""
-    client = await nats.connect(server.url)
+    client = await nats.connect(nats_server.url)
     stream = client.jetstream()
     count = (await stream.stream_info("EVENTS")).state.messages
     found = [await stream.get_msg("EVENTS", n + 1) for n in range(count)]
@@ -73,19 +60,19 @@ async def in_stream(server: NatsServer) -> list[tuple[str, str]]:
 
 @pytest.mark.anyio
 async def test_everything_reaches_nats_once_and_in_order_per_subject(
-    url: str, writer: Writer, server: NatsServer
+    url: str, writer: Writer, nats_server: NatsServer
 ) -> None:
     events = [event(f"car-{n % 3}", n) for n in range(40)]
     for each in events:
         writer.write(each)
-    sink = f"{server.url}?stream=EVENTS"
+    sink = f"{nats_server.url}?stream=EVENTS"
     done = run("publish", "--database", url, "--sink", sink, "--until-empty")
     first, last = done.err.splitlines()
     assert done.code == 0
     assert first.startswith("relaying from ")
-    assert first.endswith(f" to {redacted(server.url)}, 2 shards")
+    assert first.endswith(f" to {redacted(nats_server.url)}, 3 shards")
     assert last == "relayed 40, failed 0, dead 0"
-    stored = await in_stream(server)
+    stored = await in_stream(nats_server)
     assert {subject for _, subject in stored} == {"events.CarMoved"}
     for subject in range(3):
         mine = [str(e.id) for n, e in enumerate(events) if n % 3 == subject]
@@ -175,25 +162,25 @@ def test_a_second_ctrl_c_stops_at_once_and_loses_nothing(
 
 @pytest.mark.anyio
 async def test_a_broker_that_is_not_there_yet_is_waited_for(
-    url: str, writer: Writer, server: NatsServer, caplog: pytest.LogCaptureFixture
+    url: str, writer: Writer, nats_server: NatsServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     writer.write(event("car-1"))
-    server.stop()
-    sink = f"{server.url}?stream=EVENTS&timeout=0.3"
+    nats_server.stop()
+    sink = f"{nats_server.url}?stream=EVENTS&timeout=0.3"
     settings = PublisherSettings(breaker_open=0.05)
     relaying = Relaying(Database(url), sink, settings, until_empty=True)
     async with anyio.create_task_group() as group:
         group.start_soon(relaying.run)
         warned = partial(wait_until, lambda: "Relay waits 0.05 s for the broker" in caplog.text)
         await anyio.to_thread.run_sync(warned)
-        await anyio.to_thread.run_sync(server.start)
-    assert len(await in_stream(server)) == 1
+        await anyio.to_thread.run_sync(nats_server.start)
+    assert len(await in_stream(nats_server)) == 1
     assert waiting(url) == 0
 
 
-def test_a_signal_ends_the_wait_for_a_broker(url: str, server: NatsServer) -> None:
-    server.stop()
-    sink = f"{server.url}?timeout=0.3"
+def test_a_signal_ends_the_wait_for_a_broker(url: str, nats_server: NatsServer) -> None:
+    nats_server.stop()
+    sink = f"{nats_server.url}?timeout=0.3"
     with Command("publish", "--database", url, "--sink", sink) as command:
         command.error_line()
         command.error_line()
@@ -207,10 +194,10 @@ def test_a_signal_ends_the_wait_for_a_broker(url: str, server: NatsServer) -> No
 
 @pytest.mark.parametrize(("choice", "dead"), [("release", 1), ("block", 0)])
 def test_a_message_that_no_broker_takes_dies_or_blocks(
-    url: str, writer: Writer, server: NatsServer, choice: str, dead: int
+    url: str, writer: Writer, nats_server: NatsServer, choice: str, dead: int
 ) -> None:
     writer.write(Event.new("Bad", "a b", [Entity("Car", "car-1")]))  # no subject of NATS
-    sink = f"{server.url}?stream=EVENTS"
+    sink = f"{nats_server.url}?stream=EVENTS"
     flags = ["--on-dead-letter", choice, "--batch-rows", 10]
     with Command("publish", "--database", url, "--sink", sink, *flags) as command:
         command.error_line()

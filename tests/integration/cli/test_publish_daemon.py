@@ -18,7 +18,6 @@ from tests.support.waiting import wait_until
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database, Entity, Event
-from dsql_outbox.schema import apply
 from dsql_outbox.testing import NatsServer, OtlpReceiver, PostgresProxy
 from dsql_outbox.writer import Writer
 
@@ -26,20 +25,8 @@ LISTEN = ("--listen", "127.0.0.1:0")
 
 
 @pytest.fixture
-def url(database_url: str) -> str:
-    apply(Database(database_url), shards=2)
-    return database_url
-
-
-@pytest.fixture
-def server() -> Iterator[NatsServer]:
-    with NatsServer() as server:
-        yield server
-
-
-@pytest.fixture
-def broker(server: NatsServer) -> Iterator[SlowBroker]:
-    with SlowBroker(server) as broker:
+def broker(nats_server: NatsServer) -> Iterator[SlowBroker]:
+    with SlowBroker(nats_server) as broker:
         yield broker
 
 
@@ -143,25 +130,25 @@ def test_a_second_sigterm_changes_nothing(url: str, broker: SlowBroker) -> None:
 
 @pytest.mark.slow
 def test_it_is_not_ready_while_the_broker_is_down_and_ready_again_after(
-    url: str, server: NatsServer
+    url: str, nats_server: NatsServer
 ) -> None:
-    with publish(url, f"{server.url}?stream=EVENTS", *LISTEN) as command:
+    with publish(url, f"{nats_server.url}?stream=EVENTS", *LISTEN) as command:
         base = base_url(command)
         wait_until(partial(is_ready, base), timeout=10)
-        server.stop()
+        nats_server.stop()
         wait_until(lambda: not is_ready(base), timeout=15)
         assert get_json(f"{base}/readyz") == (
             503,
             {"ready": False, "database": "ok", "broker": "cannot be reached", "rounds": "ok"},
         )
         assert get(f"{base}/healthz")[0] == 200, "no restart would help"
-        server.start()
+        nats_server.start()
         wait_until(partial(is_ready, base), timeout=15)
 
 
-def test_it_is_not_ready_before_there_is_a_broker(url: str, server: NatsServer) -> None:
-    server.stop()
-    with publish(url, f"{server.url}?timeout=0.3", *LISTEN) as command:
+def test_it_is_not_ready_before_there_is_a_broker(url: str, nats_server: NatsServer) -> None:
+    nats_server.stop()
+    with publish(url, f"{nats_server.url}?timeout=0.3", *LISTEN) as command:
         base = base_url(command)
         wait_until(lambda: get_json(f"{base}/readyz")[1]["database"] == "ok", timeout=10)
         status, said = get_json(f"{base}/readyz")
@@ -236,12 +223,12 @@ def test_what_is_no_address_is_wrong_usage(place: str) -> None:
 
 
 def test_log_lines_in_json_lead_to_the_trace_and_hold_no_payload(
-    url: str, server: NatsServer
+    url: str, nats_server: NatsServer
 ) -> None:
     (event,) = write(url, "a b")  # no subject of NATS
     with OtlpReceiver() as collector:
         done = run(
-            *("publish", "--database", url, "--sink", f"{server.url}?stream=EVENTS"),
+            *("publish", "--database", url, "--sink", f"{nats_server.url}?stream=EVENTS"),
             *("--until-empty", "--log-format", "json"),
             env={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint},
         )

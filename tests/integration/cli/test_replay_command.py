@@ -1,7 +1,6 @@
 """``dsql-outbox replay``: by id, by entity, by time."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,20 +13,7 @@ from tests.support.publisher.running_relays import count
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database
-from dsql_outbox.schema import apply
 from dsql_outbox.writer import Writer
-
-
-@pytest.fixture
-def url(database_url: str) -> str:
-    apply(Database(database_url), shards=2)
-    return database_url
-
-
-@pytest.fixture
-def sql(url: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -16,21 +16,8 @@ from tests.support.commands import run as run_process
 
 from dsql_outbox.cli import main
 from dsql_outbox.cli.status.tables import duration
-from dsql_outbox.outbox import Database
-from dsql_outbox.schema import apply, statement
+from dsql_outbox.schema import statement
 from dsql_outbox.testing import PostgresProxy
-
-
-@pytest.fixture
-def url(database_url: str) -> str:
-    apply(Database(database_url), shards=3)
-    return database_url
-
-
-@pytest.fixture
-def sql(url: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        yield connection
 
 
 def run(url: str, *words: str) -> Result:

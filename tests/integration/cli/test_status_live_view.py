@@ -6,7 +6,6 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,6 @@ from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres, PostgresProxy
 
 QUICKLY = ("--watch", "--interval", 0.1)
-
-
-@pytest.fixture
-def url(database_url: str) -> str:
-    apply(Database(database_url), shards=3)
-    return database_url
-
-
-@pytest.fixture
-def sql(url: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        yield connection
 
 
 def watch(url: str, *words: object) -> Command:

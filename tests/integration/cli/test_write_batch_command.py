@@ -1,6 +1,6 @@
 """``dsql-outbox write --batch``: many events in one transaction."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,28 +9,7 @@ import pytest
 from tests.support.commands import Command, lines, run
 from tests.support.writer.written_events import event, failures, ids, receipts, summary
 
-from dsql_outbox.outbox import Database
-from dsql_outbox.schema import apply
 from dsql_outbox.testing import PostgresProxy
-
-
-@pytest.fixture
-def url(database_url: str) -> str:
-    apply(Database(database_url), shards=2)
-    return database_url
-
-
-@pytest.fixture
-def proxy(url: str) -> Iterator[PostgresProxy]:
-    with PostgresProxy(url) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def sql(url: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        yield connection
-
 
 AsFile = Callable[[Sequence[bytes]], Path]
 

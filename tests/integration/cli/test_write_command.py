@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,27 +13,7 @@ from tests.support.commands import Command, lines, run
 from tests.support.writer.written_events import SUMMARY, event, failures, ids, receipts, summary
 
 from dsql_outbox.cli import main
-from dsql_outbox.outbox import Database
-from dsql_outbox.schema import apply
 from dsql_outbox.testing import OtlpReceiver, PostgresProxy
-
-
-@pytest.fixture
-def url(database_url: str) -> str:
-    apply(Database(database_url), shards=2)
-    return database_url
-
-
-@pytest.fixture
-def proxy(url: str) -> Iterator[PostgresProxy]:
-    with PostgresProxy(url) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def sql(url: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        yield connection
 
 
 def test_every_event_gets_a_receipt_and_the_last_line_sums_up(url: str) -> None:

@@ -6,7 +6,6 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +15,7 @@ from tests.support.commands import Command, lines
 from tests.support.waiting import wait_until
 from tests.support.writer.written_events import event, receipts, summary
 
-from dsql_outbox.outbox import Database
-from dsql_outbox.schema import apply
 from dsql_outbox.testing import PostgresProxy
-
-
-@pytest.fixture
-def url(database_url: str) -> str:
-    apply(Database(database_url), shards=2)
-    return database_url
-
-
-@pytest.fixture
-def proxy(url: str) -> Iterator[PostgresProxy]:
-    with PostgresProxy(url) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def sql(url: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(url, autocommit=True) as connection:
-        yield connection
 
 
 def test_a_receipt_comes_as_soon_as_it_is_known(url: str) -> None:

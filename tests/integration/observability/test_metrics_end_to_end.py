@@ -1,7 +1,6 @@
 """Metrics of real runs, read as Prometheus reads them: the values are what happened."""
 
 import sys
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -21,12 +20,6 @@ from dsql_outbox.writer import Writer, WriterSettings
 def url(database_url: str) -> str:
     apply(Database(database_url), shards=2)
     return database_url
-
-
-@pytest.fixture
-def server() -> Iterator[NatsServer]:
-    with NatsServer() as server:
-        yield server
 
 
 def event(name: str, n: int) -> Event:
@@ -79,15 +72,17 @@ def test_the_writers_metrics_are_what_its_writes_met(url: str) -> None:
     assert not any(name.startswith(("outbox_relay", "outbox_publish")) for name in found)
 
 
-def test_the_relays_metrics_are_what_became_of_the_messages(url: str, server: NatsServer) -> None:
-    setup = f"{server.url}?stream=GOOD&subjects=events.Good"
+def test_the_relays_metrics_are_what_became_of_the_messages(
+    url: str, nats_server: NatsServer
+) -> None:
+    setup = f"{nats_server.url}?stream=GOOD&subjects=events.Good"
     run("publish", "--database", url, "--sink", setup, "--until-empty")
     with Writer(Database(url)) as writer:
         writer.write_many([event("Good", n) for n in range(30)])
         writer.write(event("a b", 0))  # no subject of NATS: rejected
         writer.write(event("Unwanted", 0))  # no stream takes it: tried again
     with Command(
-        *("publish", "--database", url, "--sink", server.url, "--listen", "127.0.0.1:0")
+        *("publish", "--database", url, "--sink", nats_server.url, "--listen", "127.0.0.1:0")
     ) as command:
         base = base_url(command)
         wait_until(partial(has_retried, base), timeout=20)

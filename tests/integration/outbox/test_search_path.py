@@ -7,7 +7,7 @@ import anyio
 import psycopg
 import pytest
 from click.testing import CliRunner
-from tests.support.database_roles import as_role, made_roles
+from tests.support.database_roles import as_role
 from tests.support.doctor_runs import found, run
 
 from dsql_outbox.cli import main
@@ -37,13 +37,6 @@ CREATE OPERATOR public.|| (LEFTARG = text, RIGHTARG = int, FUNCTION = public.joi
 def url(database_url: str) -> str:
     apply(Database(database_url))
     return database_url
-
-
-@pytest.fixture
-def roles(url: str) -> Iterator[Roles]:
-    with made_roles(url) as roles:
-        grant(Database(url), roles)
-        yield roles
 
 
 @pytest.fixture

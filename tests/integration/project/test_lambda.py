@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,6 @@ ID = "0198a3c0-0000-7000-8000-000000000001"
 def function(load_function: LoadFunction, url: str) -> Function:
     """The function, straight at the database."""
     return load_function(url)
-
-
-@pytest.fixture
-def faulty(url: str) -> Iterator[OutboxProxy]:
-    """A proxy in front of the database."""
-    with OutboxProxy(url) as proxy:
-        yield proxy
 
 
 def array(*events: bytes) -> bytes:

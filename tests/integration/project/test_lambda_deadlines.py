@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +23,6 @@ __all__ = ["load_function"]
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 UNAVAILABLE = "Service Temporarily Unavailable"
-
-
-@pytest.fixture
-def faulty(url: str) -> Iterator[OutboxProxy]:
-    """A proxy in front of the database."""
-    with OutboxProxy(url) as proxy:
-        yield proxy
 
 
 @pytest.mark.parametrize("path", [EVENTS, BULK])

@@ -79,13 +79,6 @@ def load(url: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def faulty(url: str) -> Iterator[OutboxProxy]:
-    """A proxy in front of the database."""
-    with OutboxProxy(url) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 def server(faulty: OutboxProxy) -> Iterator[Server]:
     """The function, behind HTTP."""
     with serving(faulty.url) as server:

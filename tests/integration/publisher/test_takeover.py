@@ -6,7 +6,7 @@ that JetStream knows again is one more message.
 
 import re
 import signal
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from time import monotonic
@@ -100,19 +100,13 @@ class World:
 
 
 @pytest.fixture
-def server() -> Iterator[NatsServer]:
-    with NatsServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def world(database_url: str, server: NatsServer) -> AsyncGenerator[World]:
+async def world(database_url: str, nats_server: NatsServer) -> AsyncGenerator[World]:
     apply(Database(database_url), shards=SHARDS)
     arrived = Arrived()
-    client: Any = await nats.connect(server.url)
+    client: Any = await nats.connect(nats_server.url)
     await client.subscribe("events.>", cb=arrived.note)
     with psycopg.connect(database_url, autocommit=True) as sql:
-        world = World(database_url, f"{server.url}?stream=EVENTS", arrived, sql)
+        world = World(database_url, f"{nats_server.url}?stream=EVENTS", arrived, sql)
         with world._commands:
             yield world
     await client.close()

@@ -1,7 +1,6 @@
 """What each role can do, and what it is refused, on the real server."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +32,7 @@ from dsql_outbox.publisher import (
     Replay,
     Retry,
 )
-from dsql_outbox.schema import Roles, check, grant, statement
+from dsql_outbox.schema import Roles, check, statement
 from dsql_outbox.schema.named_statements import read_sql
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import AsyncWriter, Writer
@@ -103,13 +102,6 @@ anybody, and says what it may not see."""
 
 FIELD = re.compile(r"(?<!\{)\{(\w+)\}")
 NAMES = sorted(file.stem for file in Path(dsql_outbox.schema.__file__).parent.glob("statements/*"))
-
-
-@pytest.fixture
-def roles(url: str) -> Iterator[Roles]:
-    with made_roles(url) as roles:
-        grant(Database(url), roles)
-        yield roles
 
 
 @pytest.fixture(params=["single", "plain"])

@@ -5,10 +5,7 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from shutil import rmtree
-from tempfile import mkdtemp
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,22 +20,6 @@ STRANGER = 60_123
 """The id of a user who runs nothing of ours."""
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
-
-
-@pytest.fixture(autouse=True)
-def temporary_files_in_the_quick_folder(
-    quick_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TMPDIR", str(quick_folder))
-    monkeypatch.setattr("tempfile.tempdir", None)
-
-
-@pytest.fixture
-def folder(quick_folder: Path) -> Iterator[Path]:
-    path = Path(mkdtemp(dir=quick_folder))
-    path.chmod(0o755)
-    yield path
-    rmtree(path)
 
 
 def become(user: int) -> None:

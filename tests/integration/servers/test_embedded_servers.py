@@ -2,15 +2,12 @@
 
 import os
 import pwd
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from tempfile import mkdtemp
 from threading import Barrier, Thread
 from typing import Any
 
@@ -26,23 +23,6 @@ from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 
 AS_ROOT = os.geteuid() == 0
 QUICK = {"fsync": "off"}
-
-
-@pytest.fixture(autouse=True)
-def temporary_files_in_the_quick_folder(
-    quick_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TMPDIR", str(quick_folder))
-    monkeypatch.setattr("tempfile.tempdir", None)
-
-
-@pytest.fixture
-def folder(quick_folder: Path) -> Iterator[Path]:
-    """A folder whose parents all may pass, which pytest's own is not for root."""
-    path = Path(mkdtemp(dir=quick_folder))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
 
 
 def rows(url: str) -> list[Any]:
