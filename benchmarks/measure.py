@@ -1,4 +1,4 @@
-"""What the benchmarks share: servers with tables, events, and medians."""
+"""What the benchmarks share: a server with tables, sample events, targets and medians."""
 
 import os
 import statistics
@@ -12,7 +12,7 @@ from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres
 
 EVENT_BYTES = 400
-"""About the size of the events that the seed's service gets."""
+"""The size of a sample event in bytes, as real events have it."""
 
 
 _EVENT = (
@@ -24,20 +24,23 @@ _EVENT = (
 
 @contextmanager
 def embedded() -> Iterator[str]:
-    """The URL of a new PostgreSQL with the outbox tables; fsync is on."""
+    """Start a PostgreSQL with the outbox tables and fsync on; yields its URL."""
     with EmbeddedPostgres(settings={"max_wal_size": "4GB"}) as server:
         apply(Database(server.url))
         yield server.url
 
 
 def event(subject: str, n: int) -> bytes:
-    """One event about one car, as JSON of `EVENT_BYTES`; cheap, as making it is not measured."""
+    """One event about one car, as JSON of `EVENT_BYTES` bytes.
+
+    It is made without a JSON encoder, so that making it costs little of the run.
+    """
     text = _EVENT % (uuid4(), subject, n)
     return text.replace("~", "x" * (EVENT_BYTES - len(text) + 1)).encode()
 
 
 class Target(NamedTuple):
-    """A figure, what it must not miss, and how it came out."""
+    """A measured value and its limit: an upper limit if `most`, else a lower one."""
 
     name: str
     value: float
@@ -47,7 +50,7 @@ class Target(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether the figure is on the right side of the limit."""
+        """Whether the value keeps to the limit."""
         return self.value <= self.limit if self.most else self.value >= self.limit
 
     def __str__(self) -> str:
@@ -57,11 +60,11 @@ class Target(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> str:
-    """The median, and how far the rounds lie apart in percent of it."""
+    """The median, and half the range of the rounds in percent of it."""
     middle = statistics.median(values)
     return f"{middle:10,.1f}  +-{50 * (max(values) - min(values)) / middle:3.0f} %"
 
 
 def machine() -> str:
-    """What the numbers depend on most."""
+    """The properties of this machine on which the numbers depend most."""
     return f"{len(os.sched_getaffinity(0))} cores, shared by client and server; fsync on"

@@ -1,8 +1,8 @@
-"""One event from its conflicts to a consumer, as it was received: `make trace-check`.
+"""``make trace-check``: check the telemetry of one event, from its conflicts to a consumer.
 
-Prints the trace as a tree, the same by `dsql-outbox trace`, and every query of
-the dashboards and alert rules with its value on the run. Exits with 1 when
-something is missing.
+Prints the received trace as a tree, the tree that `dsql-outbox trace` draws from
+it, and every query of the dashboards and alert rules with its value on the run.
+Exits with 1 when something is missing.
 """
 
 import logging
@@ -28,7 +28,7 @@ from dsql_outbox.testing import EmbeddedPostgres, NatsServer, OtlpReceiver
 
 
 def main() -> int:
-    logging.getLogger("dsql_outbox").setLevel(logging.CRITICAL)  # conflicts are the point here
+    logging.getLogger("dsql_outbox").setLevel(logging.CRITICAL)  # conflicts are intended here
     with EmbeddedPostgres() as postgres, NatsServer() as broker, OtlpReceiver() as receiver:
         apply(Database(postgres.url), shards=2)
         watched = run_watched(postgres.url, broker.url, receiver)
@@ -78,7 +78,7 @@ def _queries(watched: Watched) -> Iterator[Check]:
 
 
 def _has_value(query: Query, found: Vector, *, quiet: bool) -> Check:
-    """An alert may be quiet; a panel must show a number."""
+    """Check that a query has a value; an alert may have none."""
     shown = bool(found) and not any(map(math.isnan, found.values()))
     return Check(f"{query.place} has a value", quiet or shown)
 

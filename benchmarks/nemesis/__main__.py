@@ -1,10 +1,10 @@
-"""``make nemesis``: real publishers on real servers, harmed all the time; then all is checked.
+"""``make nemesis``: harm real publishers on real servers, and check what was delivered.
 
 Events are written in the background. Every few seconds one publisher is killed,
-stopped past its lease and continued, or restarted; the database crashes once and
-the broker goes once, both for a while. In the end the stream is read back and
-held against the tables. Exits with 1 when a rule was broken. The same seed gives
-the same events and the same choices; how processes meet is up to the machine.
+or stopped past its lease and continued, or restarted. The database crashes once
+and the broker stops once, both for a while. At the end the stream is read back
+and compared with the tables. Exits with 1 when a rule was broken. The same seed
+gives the same events and the same choices, but not the same timing.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from dsql_outbox.outbox import Database
 
 
 class Run:
-    """One run, from the first event to the last message."""
+    """One run, from the first event to the verdict."""
 
     def __init__(self, given: argparse.Namespace, servers: World, logs: Path) -> None:
         random = Random(given.seed)
@@ -45,7 +45,7 @@ class Run:
         self._began = monotonic()
 
     async def __call__(self) -> Result:
-        """Do it all; leaves no publisher behind, whatever happens."""
+        """Do the run and return its result; ends all publishers even if it raises."""
         asyncio.get_running_loop().add_signal_handler(
             signal.SIGTERM, _cancel, asyncio.current_task()
         )
@@ -59,7 +59,10 @@ class Run:
             await asyncio.shield(self._fleet.kill())
 
     async def _harm_watched(self) -> None:
-        """All harm, and the recovery from it, while publishers that end are started again."""
+        """Harm until the load is done, then wait until the outbox is empty.
+
+        Meanwhile the fleet restarts publishers that end by themselves.
+        """
         beside = [
             asyncio.create_task(self._fleet.watch()),
             asyncio.create_task(Progress(sys.stderr).run(self._state)),
@@ -83,7 +86,7 @@ class Run:
                 group.create_task(self._nemesis.take_down(self._done, database, broker, given.down))
 
     async def _roll(self) -> None:
-        """Restart all, one after the other, from a quarter of the load on."""
+        """Restart all publishers one after the other, starting at a quarter of the load."""
         await until(lambda: self._done() >= 0.25)
         began = await self._fleet.rolling_restart(self._given.lease)
         self._nemesis.harms += [Harm("restarted", at) for at in began]
@@ -123,20 +126,20 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--publishers", type=positive, default=3)
     parser.add_argument("--events", type=positive, default=200_000)
     parser.add_argument("--subjects", type=positive, default=5_000)
-    parser.add_argument("--seed", type=int, default=None, help="default: one at random")
-    parser.add_argument("--rate", type=float, default=1_000, help="events written a second")
-    parser.add_argument("--every", type=float, default=2, help="seconds from harm to harm")
-    parser.add_argument("--down", type=float, default=60, help="seconds that each server is away")
-    parser.add_argument("--lease", type=float, default=12, help="lease and grace, in seconds")
+    parser.add_argument("--seed", type=int, default=None, help="default: a random one")
+    parser.add_argument("--rate", type=float, default=1_000, help="events written per second")
+    parser.add_argument("--every", type=float, default=2, help="seconds between two harms")
+    parser.add_argument("--down", type=float, default=60, help="seconds that each server is down")
+    parser.add_argument("--lease", type=float, default=12, help="lease plus grace, in seconds")
     parser.add_argument("--drain", type=float, default=300, help="seconds the drain may take")
     parser.add_argument("--rolling", action="store_true", help="only restart all, one by one")
-    parser.add_argument("--publish-options", default="", help="more words for each publisher")
+    parser.add_argument("--publish-options", default="", help="further options of each publisher")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 
 def run(given: argparse.Namespace) -> Result:
-    """Start the servers and do a run; logs of publishers stay if it fails."""
+    """Start the servers and do a run; keep the logs of the publishers if a rule was broken."""
     logs = Path(mkdtemp(prefix="nemesis-"))
     keep = False
     try:
@@ -144,7 +147,7 @@ def run(given: argparse.Namespace) -> Result:
             result = asyncio.run(Run(given, servers, logs)())
         keep = not result.holds
         if keep:
-            print(f"what the publishers said: {logs}", file=sys.stderr)
+            print(f"logs of the publishers: {logs}", file=sys.stderr)
         return result
     finally:
         if not keep:
@@ -153,7 +156,7 @@ def run(given: argparse.Namespace) -> Result:
 
 def main() -> int:
     given = options().parse_args()
-    logging.disable()  # what goes wrong for the writer goes wrong on purpose
+    logging.disable()  # the writer's failures are intended here
     if given.seed is None:
         given.seed = Random().randrange(1 << 32)
     try:

@@ -1,4 +1,4 @@
-"""What must hold of the messages in the stream, whatever was done to the publishers: pure."""
+"""The rules that the messages in the stream must keep, whatever harm was done: pure."""
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -7,11 +7,18 @@ from typing import NamedTuple
 from uuid import UUID
 
 USUAL_WINDOW = 120.0
-"""Seconds in which a stream with the usual settings knows a message again."""
+"""Seconds in which a JetStream stream with default settings drops a repeated message.
+
+https://docs.nats.io/nats-concepts/jetstream/streams (duplicate_window, 2 minutes)
+"""
 
 
 class Committed(NamedTuple):
-    """An event as the database has it; `digest` is of the bytes that the writer sent."""
+    """An event as the database stores it.
+
+    `digest` is that of the bytes sent to the writer. `at` is the time of the
+    commit by the database's clock, in seconds since the epoch.
+    """
 
     key: str
     sequence: int
@@ -20,7 +27,7 @@ class Committed(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    """A message as the stream has it; `at` is the broker's time, in seconds."""
+    """A message as the stream stores it; `at` is the broker's time, in seconds since the epoch."""
 
     event_id: UUID
     key: str
@@ -31,16 +38,16 @@ class Delivery(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found; the first four must be empty. Ids are in order of delivery."""
+    """The violations found; the first four fields must be empty. Ids are in order of delivery."""
 
     lost: Collection[UUID]
     disordered: Sequence[UUID]
     foreign: Sequence[UUID]
     altered: Sequence[UUID]
     duplicates: int
-    """Deliveries of an event after its first one."""
+    """How many deliveries were not the first of their event."""
     duplicates_shown: int
-    """Those among them that come too late for a stream with the usual window."""
+    """How many of these a stream with the usual window would have stored."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -59,14 +66,14 @@ class Verdict:
 
 
 def judge(committed: Mapping[UUID, Committed], deliveries: Sequence[Delivery]) -> Verdict:
-    """Hold deliveries, in the stream's order, against what was committed."""
+    """Compare the deliveries, in the stream's order, with the committed events."""
     first_at: dict[UUID, float] = {}
     last_sequence: dict[str, int] = {}
     foreign: list[UUID] = []
     altered: list[UUID] = []
     disordered: list[UUID] = []
     duplicates = shown = 0
-    kept_at: dict[UUID, float] = {}  # when a stream with the usual window last stored it
+    kept_at: dict[UUID, float] = {}  # when a stream with the usual window last stored an event
     for found in deliveries:
         event = committed.get(found.event_id)
         if event is None:
@@ -90,24 +97,25 @@ def judge(committed: Mapping[UUID, Committed], deliveries: Sequence[Delivery]) -
 
 
 class Pause(NamedTuple):
-    """From when something of a group waited until it was delivered."""
+    """A time span in which messages of a group waited; in seconds since the epoch."""
 
     start: float
     end: float
 
     @property
     def length(self) -> float:
-        """Seconds."""
+        """The length in seconds."""
         return self.end - self.start
 
 
 def pauses(
     committed: Mapping[UUID, Committed], deliveries: Sequence[Delivery], group: Mapping[str, str]
 ) -> dict[str, list[Pause]]:
-    """How long each group of keys waited for each of its first deliveries.
+    """The pauses of each group of keys, one per first delivery of an event.
 
-    A pause begins with the commit, or with the group's delivery before it if
-    that was later. `group` names the group of each key.
+    A pause begins with the commit of the event, or with the group's previous
+    delivery if that was later. It ends with the delivery. `group` maps each key
+    to its group.
     """
     found: dict[str, list[Pause]] = {}
     for event, at in _first_deliveries(committed, deliveries):
@@ -120,10 +128,10 @@ def pauses(
 def takeovers(
     harms: Sequence[float], outages: Sequence[Pause], groups: Mapping[str, Sequence[Pause]]
 ) -> list[float]:
-    """For each harm, the longest time in which a group had to wait for its next delivery.
+    """For each harm, the longest time that a group waited for its next delivery, in seconds.
 
-    Harms before whose next deliveries ended an outage are left out: that says
-    how long the outage was.
+    A harm is left out if an outage lay within that time, because then the time
+    would only show the length of the outage.
     """
     found: list[float] = []
     for at in harms:

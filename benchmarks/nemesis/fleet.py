@@ -1,4 +1,4 @@
-"""Publishers as processes: started, watched as a supervisor does, harmed, ended."""
+"""The publishers as processes: start, supervise, harm and end them."""
 
 import asyncio
 import shlex
@@ -12,23 +12,23 @@ from pathlib import Path
 from time import time
 
 _STOP = 30.0  # seconds that a publisher may take to end after SIGTERM
-_RESTART = 0.5  # seconds before one that ended by itself is started anew
+_RESTART = 0.5  # seconds before a publisher that ended by itself is restarted
 _LOOK = 0.05  # seconds between looks at a state
 _READY = 15.0  # seconds that a rolling restart waits for a new publisher's first line
 
 
 async def until(state: Callable[[], bool]) -> None:
-    """Wait for a state of another process, which tells nobody when it is there."""
-    while not state():  # noqa: ASYNC110 - so there is nothing to wait for but time
+    """Poll until `state` is true; it depends on another process, which sends no signal."""
+    while not state():  # noqa: ASYNC110 - there is no event to wait for
         await asyncio.sleep(_LOOK)
 
 
 class CannotRun(Exception):  # noqa: N818 - reads as what happened
-    """The publisher's command does not work, so there is nothing to harm."""
+    """The publisher's command fails at the start, so there is nothing to harm."""
 
 
 class Member:
-    """One publisher; each time it is started, it is a new process."""
+    """One publisher; each start makes a new process."""
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
         self._command = command
@@ -36,39 +36,39 @@ class Member:
         self._process: Process | None = None
         self._log_start = 0
         self.stopped = False
-        """Whether SIGSTOP holds it."""
+        """Whether SIGSTOP has stopped it."""
         self.wanted = True
-        """Whether it should run: not while it is being harmed."""
+        """Whether the supervisor should restart it; false while it is being harmed."""
 
     @property
     def runs(self) -> bool:
-        """Whether it can relay."""
+        """Whether its process runs and is not stopped."""
         process = self._process
         return process is not None and process.returncode is None and not self.stopped
 
     @property
     def exit_code(self) -> int | None:
-        """How the last process ended; None while it runs."""
+        """The exit code of the last process; None while it runs."""
         return None if self._process is None else self._process.returncode
 
     async def start(self) -> None:
         """Start a new process."""
         with self._log.open("ab") as log:
             self._log_start = log.tell()
-            # In a group of its own: a Ctrl-C is for the nemesis, which then ends them all.
+            # In a session of its own, so that Ctrl-C reaches only the nemesis, which ends it.
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, stdin=DEVNULL, stdout=DEVNULL, stderr=log, start_new_session=True
             )
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal; quiet when there is no process."""
+        """Send a signal; do nothing when there is no process."""
         self.stopped = number == signal.SIGSTOP
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
                 self._process.send_signal(number)
 
     async def end(self) -> bool:
-        """SIGTERM and wait; False if it had to be killed."""
+        """Send SIGTERM and wait; kill it after 30 s and return False."""
         self.send(signal.SIGCONT)
         self.send(signal.SIGTERM)
         if self._process is None:
@@ -81,19 +81,19 @@ class Member:
         return True
 
     async def kill(self) -> None:
-        """SIGKILL and wait."""
+        """Send SIGKILL and wait."""
         self.send(signal.SIGKILL)
         if self._process is not None:
             await self._process.wait()
 
     async def ready(self) -> None:
-        """Wait for the first line that a new publisher prints, which says that it relays."""
+        """Wait until it logs that it relays, or ends; for 15 s at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_READY):
                 await until(lambda: self.exit_code is not None or "relaying" in self.said())
 
     def said(self) -> str:
-        """What the last process has printed so far."""
+        """What the last process has logged so far."""
         return self._log.read_bytes()[self._log_start :].decode().strip()
 
 
@@ -105,12 +105,12 @@ class Fleet:
         command = [sys.executable, "-m", "dsql_outbox", *words]
         self.members = [Member(command, logs / f"publisher-{n}.log") for n in range(number)]
         self.ended: Counter[int] = Counter()
-        """Exit codes of those that ended by themselves."""
+        """The exit codes of publishers that ended by themselves."""
         self.too_slow = 0
-        """Those that did not end within 30 s after SIGTERM."""
+        """How many publishers did not end within 30 s after SIGTERM."""
 
     async def start(self) -> None:
-        """Start all; raises `CannotRun` if one ends at once, as with an unknown option."""
+        """Start all; raises `CannotRun` if one ends at once, for example for an unknown option."""
         for member in self.members:
             await member.start()
         for member in self.members:
@@ -119,7 +119,7 @@ class Fleet:
                 raise CannotRun(f"a publisher ended with code {member.exit_code}: {member.said()}")
 
     async def watch(self) -> None:
-        """Start anew what ends by itself; never returns."""
+        """Restart publishers that end by themselves; never returns."""
         while True:
             await asyncio.sleep(_RESTART)
             for member in self.members:
@@ -128,21 +128,24 @@ class Fleet:
                     await member.start()
 
     async def kill_one(self, member: Member, away: float) -> None:
-        """SIGKILL it, and start it anew `away` seconds later."""
+        """Send SIGKILL, and restart it `away` seconds later."""
         await self._harm(member, member.kill, away)
 
     async def restart_one(self, member: Member) -> None:
-        """SIGTERM it, and start it anew once it has ended."""
+        """Send SIGTERM, and restart it once it has ended."""
         await self._harm(member, lambda: self._end(member), 0.0)
 
     async def stop_one(self, member: Member, seconds: float) -> None:
-        """SIGSTOP it, and let it go on later as if nothing had been."""
+        """Send SIGSTOP, and SIGCONT after `seconds`; the process does not know that it stopped."""
         member.send(signal.SIGSTOP)
         await asyncio.sleep(seconds)
         member.send(signal.SIGCONT)
 
     async def rolling_restart(self, settle: float) -> list[float]:
-        """Restart one after the other, `settle` seconds apart; when each began."""
+        """Restart all one after the other, `settle` seconds apart.
+
+        Returns the time at which each restart began, in seconds since the epoch.
+        """
         began: list[float] = []
         for member in self.members:
             began.append(time())
@@ -152,13 +155,13 @@ class Fleet:
         return began
 
     async def end(self) -> None:
-        """End all in order; a process that does not end in time is counted and killed."""
+        """End all in order; count and kill a process that does not end in time."""
         for member in self.members:
             member.wanted = False
         await asyncio.gather(*(self._end(member) for member in self.members))
 
     async def kill(self) -> None:
-        """Leave no process behind."""
+        """Kill all processes."""
         for member in self.members:
             await member.kill()
 

@@ -1,4 +1,4 @@
-"""What is done to publishers and servers, all chosen by the seed."""
+"""The harm that is done to publishers and servers, chosen by the seed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -12,18 +12,18 @@ from .check import Pause
 from .fleet import Fleet, Member, until
 
 _KINDS = ("killed", "stopped", "restarted")
-_AWAY = 4.0  # seconds, at most, until a killed publisher is started anew
+_AWAY = 4.0  # seconds, at most, until a killed publisher is restarted
 
 
 class Harm(NamedTuple):
-    """What was done to a publisher, and when."""
+    """One harm to a publisher: its kind, and its time in seconds since the epoch."""
 
     kind: str
     at: float
 
 
 class Nemesis:
-    """Harms one publisher every so many seconds, and takes both servers down once."""
+    """Harms one publisher every `every` seconds, and takes each server down once."""
 
     def __init__(self, random: Random, fleet: Fleet, *, every: float, lease: float) -> None:
         self._random = random
@@ -34,7 +34,7 @@ class Nemesis:
         self.outages: dict[str, Pause] = {}
 
     async def harm_publishers(self, done: Callable[[], float]) -> None:
-        """Go on until the load is done, then let what was harmed recover."""
+        """Harm publishers until the load is done, then wait until they have recovered."""
         async with asyncio.TaskGroup() as group:
             while done() < 1:
                 await asyncio.sleep(self._every)
@@ -44,7 +44,10 @@ class Nemesis:
     async def take_down(
         self, done: Callable[[], float], database: EmbeddedPostgres, broker: NatsServer, down: float
     ) -> None:
-        """The database crashes at a quarter of the load, the broker stops at half of it."""
+        """Crash the database at a quarter of the load, and stop the broker at half of it.
+
+        Each stays down for `down` seconds.
+        """
         await self._outage("database", lambda: done() >= 0.25, database.kill, database.start, down)
         await self._outage("broker", lambda: done() >= 0.5, broker.stop, broker.start, down)
 
@@ -66,7 +69,7 @@ class Nemesis:
     def _next(self) -> Any:
         """The next harm as a coroutine; None when no publisher runs."""
         kind = self._random.choice(_KINDS)
-        pause = self._random.random()  # drawn always, so that the seed alone decides
+        pause = self._random.random()  # drawn in every case, so that only the seed decides
         running = [member for member in self._fleet.members if member.runs and member.wanted]
         if not running:
             return None
@@ -77,7 +80,11 @@ class Nemesis:
         return self._do(kind, member, pause)
 
     def _are_enough_stopped(self) -> bool:
-        """A stop lasts for many harms: without a limit all would be stopped nearly all the time."""
+        """Whether half of the publishers are stopped.
+
+        A stop lasts longer than the time between harms. Without this limit, nearly
+        all publishers would be stopped most of the time.
+        """
         members = self._fleet.members
         return sum(member.stopped for member in members) >= max(1, len(members) // 2)
 
@@ -90,5 +97,5 @@ class Nemesis:
 
 
 def times(harms: Iterable[Harm], *kinds: str) -> list[float]:
-    """When harms of these kinds were done."""
+    """The times of the harms of these kinds."""
     return [harm.at for harm in harms if harm.kind in kinds]

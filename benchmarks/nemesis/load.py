@@ -1,4 +1,4 @@
-"""The events of a run, all from its seed, and how they are written."""
+"""The events of a run, made from its seed, and the writers that store them."""
 
 import asyncio
 from collections import Counter
@@ -14,16 +14,16 @@ from dsql_outbox.outbox import Database, Receipt
 from dsql_outbox.writer import AsyncWriter, WriterSettings
 
 HOT = 10
-"""Subjects that get a fifth of all events."""
+"""The number of subjects that get a fifth of all events."""
 
 _HOT_SHARE = 0.2
 _MOST_ENTITIES = 3
 _BATCH = 100
 _WRITERS = 2
-"""They write to the same subjects, so that transactions commit out of turn."""
+"""Two writers use the same subjects, so that transactions commit in another order than begun."""
 
 _PATIENT = WriterSettings(max_retries=20, max_outage=3600.0, backlog_check=None)
-"""The nemesis is after the publishers: an event that is refused would only make it easier."""
+"""The writers retry for long, because this run tests publishers: a lost write tests nothing."""
 
 _EVENT = (
     '{"eventHeader":{"uuid":"%s","eventName":"Car Moved","eventType":"CarMoved",'
@@ -33,7 +33,7 @@ _ENTITY = '{"entityHeader":{"entityType":"Car","entityId":"CAR-%d"},"n":%d,"note
 
 
 def events(random: Random, number: int, subjects: int) -> Iterator[tuple[UUID, bytes]]:
-    """Events about one to three of so many cars, as JSON, with their ids."""
+    """Make `number` events, each about one to three of `subjects` cars, as pairs of id and JSON."""
     for n in range(number):
         touched = {_car(random, subjects): None}
         for _ in range(random.randrange(_MOST_ENTITIES)):
@@ -44,7 +44,7 @@ def events(random: Random, number: int, subjects: int) -> Iterator[tuple[UUID, b
 
 
 def digest(payload: bytes) -> bytes:
-    """Enough of a payload to know it again, whatever its length."""
+    """A digest of 16 bytes, to compare payloads without keeping them."""
     return blake2b(payload, digest_size=16).digest()
 
 
@@ -54,7 +54,7 @@ def _car(random: Random, subjects: int) -> int:
 
 @dataclass
 class Load:
-    """Writes all events at `rate` a second, and knows what it has sent."""
+    """Writes all events, `rate` per second, and records what it has sent."""
 
     random: Random
     number: int
@@ -63,10 +63,10 @@ class Load:
     sent: dict[UUID, bytes] = field(default_factory=dict)
     """The digest of each event's bytes."""
     outcomes: Counter[str] = field(default_factory=Counter)
-    """How the writes ended: ``committed``, or the name of an exception."""
+    """The number of writes per outcome: ``committed``, or the name of an exception."""
 
     async def run(self, database: Database) -> None:
-        """Write to the end."""
+        """Write all events."""
         made = events(self.random, self.number, self.subjects)
         async with AsyncWriter(database, _PATIENT) as writer, asyncio.TaskGroup() as group:
             for _ in range(_WRITERS):

@@ -1,4 +1,4 @@
-"""What a run gave, as text and as JSON, and how far it is meanwhile."""
+"""The result of a run as text and as JSON, and the progress while it runs."""
 
 import asyncio
 import statistics
@@ -19,7 +19,7 @@ from .world import Stored
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a run gave; times are seconds."""
+    """The result of a run; all times are in seconds."""
 
     verdict: Verdict
     committed: int
@@ -31,13 +31,13 @@ class Result:
     outages: Mapping[str, float]
     takeovers: Mapping[str, Sequence[float]]
     longest_pause: float
-    """Of any subject, leaving out pauses that lie in an outage."""
+    """The longest pause of any subject, without pauses that overlap an outage."""
     exit_codes: Mapping[int, int]
-    """Of publishers that ended by themselves."""
+    """The number of publishers that ended by themselves, per exit code."""
     too_slow: int
-    """Publishers that did not end within 30 s after SIGTERM."""
+    """How many publishers did not end within 30 s after SIGTERM."""
     sent_again: int = 0
-    """Messages that a plain subscriber heard after the first of their event."""
+    """How many messages a plain subscriber received after the first one of their event."""
 
     @property
     def rules(self) -> dict[str, int]:
@@ -55,7 +55,7 @@ class Result:
         return self.committed > 0 and not any(self.rules.values())
 
     def to_json(self) -> dict[str, Any]:
-        """For machines."""
+        """The result as a JSON object."""
         verdict = self.verdict
         return {
             "holds": self.holds,
@@ -81,7 +81,7 @@ def result_of(
     fleet: Fleet,
     load: Load,
 ) -> Result:
-    """Judge a run."""
+    """Compute the result of a run."""
     outages = list(nemesis.outages.values())
     by_shard = pauses(found.committed, deliveries, found.shards)
     by_key = pauses(found.committed, deliveries, {key: key for key in found.shards})
@@ -108,7 +108,7 @@ def result_of(
 
 
 def report(given: Namespace, result: Result) -> Iterator[str]:
-    """Lines for people."""
+    """The lines of the report."""
     verdict = result.verdict
     options = f", options {given.publish_options}" if given.publish_options else ""
     yield f"seed {given.seed}, {given.publishers} publishers{options}"
@@ -136,13 +136,13 @@ def report(given: Namespace, result: Result) -> Iterator[str]:
 
 
 class Progress:
-    """Shows the state: on a terminal as one line that changes, else a line now and then."""
+    """Shows the state: one changing line on a terminal, else one line every 10 seconds."""
 
     def __init__(self, file: TextIO) -> None:
         self._console = Console(file=file)
 
     async def run(self, state: Callable[[], str]) -> None:
-        """Go on until it is cancelled."""
+        """Show `state` until cancelled."""
         if not self._console.is_terminal:
             while True:
                 self._console.print(state(), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The servers of a run, and what they hold at its end."""
+"""The servers of a run, and the reading of what they store at its end."""
 
 import asyncio
 from collections import Counter
@@ -22,14 +22,14 @@ from .load import digest
 
 _STREAM = "EVENTS"
 _SHORTEST_WINDOW = 0.1
-"""Seconds; the least that JetStream takes. So nearly all that is sent again is there again."""
+"""Seconds; the smallest window that JetStream accepts. So it stores nearly every duplicate."""
 _FETCH = 1000
 _FETCH_TIMEOUT = 10.0  # seconds
 _LOOK = 0.1  # seconds between looks at the outbox
 
 
 class World(NamedTuple):
-    """The servers."""
+    """The servers of a run."""
 
     database: EmbeddedPostgres
     broker: NatsServer
@@ -37,7 +37,7 @@ class World(NamedTuple):
 
 @contextmanager
 def world() -> Iterator[World]:
-    """A database with tables and a broker with a stream."""
+    """Start a database with tables and a broker with a stream."""
     with ExitStack() as stack:
         database = stack.enter_context(EmbeddedPostgres(settings={"max_wal_size": "4GB"}))
         broker = stack.enter_context(NatsServer())
@@ -47,9 +47,9 @@ def world() -> Iterator[World]:
 
 
 class Ear:
-    """Hears what publishers send, before the stream drops what it knows already.
+    """Counts the messages that publishers send, before the stream drops duplicates.
 
-    It misses what is sent while it finds a broker again that was away.
+    It misses messages that are sent while it reconnects to the broker.
     """
 
     def __init__(self) -> None:
@@ -57,13 +57,13 @@ class Ear:
 
     @property
     def sent_again(self) -> int:
-        """Messages heard after the first of their event."""
+        """How many messages arrived after the first one of their event."""
         return self._heard.total() - len(self._heard)
 
     @asynccontextmanager
     async def listening(self, broker: str) -> AsyncGenerator[None]:
-        """Listen for a while."""
-        # What goes wrong with the connection is the nemesis' own doing.
+        """Subscribe for the length of the block."""
+        # Errors of the connection are ignored, because the nemesis stops the broker.
         client: Any = await nats.connect(
             broker, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_ignore
         )
@@ -82,7 +82,7 @@ async def _ignore(_: Exception) -> None:
 
 
 async def drained(database: str, limit: float) -> None:
-    """Wait until the outbox is empty, `limit` seconds at most."""
+    """Wait until the outbox is empty, for `limit` seconds at most."""
     deadline = monotonic() + limit
     async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
         waits = True
@@ -93,7 +93,7 @@ async def drained(database: str, limit: float) -> None:
 
 
 class Stored(NamedTuple):
-    """What the database holds at the end."""
+    """What the database stores at the end."""
 
     committed: dict[UUID, Committed]
     shards: dict[str, str]
@@ -103,7 +103,7 @@ class Stored(NamedTuple):
 
 
 def stored(database: str, sent: Mapping[UUID, bytes]) -> Stored:
-    """The events of this run, with the digest of what was sent."""
+    """Read the events of this run; `sent` has the digest of each event's bytes."""
     committed: dict[UUID, Committed] = {}
     shards: dict[str, str] = {}
     with psycopg.connect(database) as connection:
@@ -122,12 +122,12 @@ def stored(database: str, sent: Mapping[UUID, bytes]) -> Stored:
 
 
 async def delivered(broker: str) -> list[Delivery]:
-    """Every message of the stream, in its order."""
+    """All messages of the stream, in its order."""
     return [_delivery(message) async for message in messages(broker, _STREAM)]
 
 
 async def messages(broker: str, stream: str) -> AsyncIterator[Any]:
-    """Every message of a stream, in its order, as nats-py has it."""
+    """All messages of a stream, in its order, as objects of nats-py."""
     client: Any = await nats.connect(broker)
     try:
         jetstream = client.jetstream()
@@ -155,7 +155,7 @@ def _delivery(message: Any) -> Delivery:
 
 
 async def make_stream(broker: str) -> None:
-    """The stream that is read back in the end."""
+    """Create the stream that is read back at the end."""
     client: Any = await nats.connect(broker)
     try:
         await client.jetstream().add_stream(

@@ -1,10 +1,10 @@
-"""``make bench-relay``: what the relay costs, beside bare loops in the same run.
+"""``make bench-relay``: compare the relay with bare loops in the same run.
 
-Parts: drain (a null sink beside bare select and delete), writes (row changes and
-statements a batch), backlog (a batch with many rows waiting, and with dead ones),
-nats (beside nats-py), arriving (two publisher processes), doorbell (writer and
-publisher in one process), held (the same beside a blocked subject), memory. Exits
-with 1 when a target is missed.
+Parts: drain (a null sink, compared with bare select and delete), writes (row
+changes and statements per batch), backlog (a batch at a long backlog, and with
+dead rows), nats (compared with nats-py), arriving (two publisher processes),
+doorbell (writer and publisher in one process), held (as doorbell, next to a
+blocked subject), memory. Exits with 1 when a target is missed.
 """
 
 import argparse
@@ -33,16 +33,16 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--dead", type=int, default=200_000, help="dead rows")
     parser.add_argument("--held", type=int, default=100_000, help="rows of a blocked subject")
     parser.add_argument("--seconds", type=float, default=15, help="of arriving, doorbell, memory")
-    parser.add_argument("--a-second", type=int, default=10_000, help="events that arrive")
-    parser.add_argument("--publish-options", default="", help="more words for the publishers")
-    parser.add_argument("--profile", action="store_true", help="profile a drain, and nothing else")
+    parser.add_argument("--a-second", type=int, default=10_000, help="events per second to insert")
+    parser.add_argument("--publish-options", default="", help="further options of the publishers")
+    parser.add_argument("--profile", action="store_true", help="only profile a drain")
     return parser
 
 
 def measure(
     given: argparse.Namespace, server: EmbeddedPostgres, broker: NatsServer
 ) -> list[Target]:
-    """Run the chosen parts."""
+    """Run the selected parts."""
     parts = {
         "drain": lambda: drain(server, given.rows, given.rounds),
         "writes": lambda: writes(server, given.rows),
@@ -68,7 +68,7 @@ def main() -> int:
     if unknown := set(given.only.split(",")) - set(PARTS):
         parser.error(f"unknown parts: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     logging.getLogger("dsql_outbox").setLevel(logging.ERROR)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # servers end with us then, too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM stops the servers
     with EmbeddedPostgres(settings={"max_wal_size": "4GB"}) as server, NatsServer() as broker:
         if given.profile:
             profile(server, given.rows)

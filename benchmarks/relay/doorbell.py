@@ -1,4 +1,7 @@
-"""Writer and publisher in one process: how long from commit to acknowledgement."""
+"""The parts `doorbell` and `held`: writer and publisher in one process.
+
+They measure the time from the commit to the broker's acknowledgement.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,16 +25,16 @@ INSERT INTO outbox.outbox_failures (event_id, position, shard, attempts, last_er
 SELECT event_id, position, shard, 10, 'no', 'infinity' FROM outbox.outbox ORDER BY position LIMIT 1
 """
 
-_SWEEP = 5.0  # seconds until the publisher has seen all that waits at its start
+_SWEEP = 5.0  # seconds until the publisher has read what waited at its start
 
 Times = dict[UUID, float]
-"""When something became of each event."""
+"""The time of an occurrence per event, in seconds of `perf_counter`."""
 
 
 def doorbell(
     server: EmbeddedPostgres, broker: NatsServer, a_second: int, seconds: float
 ) -> list[Target]:
-    """Write at that rate beside the publisher."""
+    """Write `a_second` events per second next to the publisher."""
     url = new_database(server, "doorbell")
     delays = sorted(asyncio.run(_write_and_relay(url, broker.url, a_second, seconds)))
     return [
@@ -43,7 +46,7 @@ def doorbell(
 def held(
     server: EmbeddedPostgres, broker: NatsServer, rows: int, a_second: int, seconds: float
 ) -> list[Target]:
-    """The same, while so many rows wait behind a blocked one of their subject."""
+    """Measure as `doorbell` does, while `rows` rows wait behind a blocked one of their subject."""
     p99: list[float] = []
     for waiting in (0, rows):
         url = new_database(server, "held")
@@ -99,5 +102,5 @@ async def _written(
                 await asyncio.sleep(0.05)
         publisher.stop()
         await relaying
-    # One that was acknowledged before the writer heard of its commit did not wait at all.
+    # An event can be acknowledged before the writer gets the answer to its commit: that is 0.
     return [max(0.0, sink.acknowledged[each] - at) for each, at in committed.items()]

@@ -1,4 +1,4 @@
-"""Draining into nothing: what the relay itself costs."""
+"""The parts `drain` and `writes`: the cost of the relay itself, with a null sink."""
 
 import asyncio
 import cProfile
@@ -20,13 +20,13 @@ from .rows import BATCH, SHARDS, NullSink, Rounds, Rows, changes, fill, new_data
 
 SETTINGS = PublisherSettings(batch_rows=BATCH)
 _OUTBOX = re.compile(r'^(?!.*outbox_failures).*"outbox"\.outbox\b', re.DOTALL)
-"""A statement on the outbox itself; those on failures come at the start, or seldom."""
+"""Matches statements on table outbox, without those on failures, which run only seldom."""
 
 _HEAD = (0, UUID(int=0))
 
 
 def drain(server: EmbeddedPostgres, rows: int, rounds: int) -> list[Target]:
-    """The relay beside a loop of the same two statements."""
+    """Compare the relay with a loop of the same two statements."""
     bare: list[float] = []
     relay: list[float] = []
     url = new_database(server, "drain")
@@ -43,7 +43,7 @@ def drain(server: EmbeddedPostgres, rows: int, rounds: int) -> list[Target]:
 
 
 def writes(server: EmbeddedPostgres, rows: int) -> list[Target]:
-    """Row changes, and statements a batch as the wire has them."""
+    """Count row changes, and statements per batch as sent over the wire."""
     url = new_database(server, "writes")
     fill(url, Rows(rows))
     rounds = Rounds()
@@ -53,8 +53,8 @@ def writes(server: EmbeddedPostgres, rows: int) -> list[Target]:
     inserted, deleted, updated = changes(url, (rows, rows, 0))
     print(f"  {rows:,} rows: {inserted:,} inserted, {deleted:,} deleted, {updated:,} updated")
     print(f"  {rounds.number:,} batches, {len(touching):,} statements on the outbox")
-    # No batch's: the look for failed messages at the beginning, the read at the end that finds
-    # nothing, and the look whether really nothing is left.
+    # Three statements belong to no batch: the query for failed messages at the start, the last
+    # read, which finds nothing, and the query that confirms that the outbox is empty.
     a_batch = (len(touching) - 3) / rounds.number
     return [
         Target("rows not inserted exactly once", abs(inserted - rows), 0, most=True),
@@ -65,7 +65,7 @@ def writes(server: EmbeddedPostgres, rows: int) -> list[Target]:
 
 
 def profile(server: EmbeddedPostgres, rows: int) -> None:
-    """Where the time of a drain goes."""
+    """Print a profile of a drain."""
     url = new_database(server, "profile")
     fill(url, Rows(rows))
     profiler = cProfile.Profile()
@@ -79,7 +79,7 @@ async def _relay(url: str, rounds: Rounds | None = None) -> None:
 
 
 async def _bare(url: str) -> None:
-    """Read by key and delete what was read, on one connection, to the end."""
+    """Read by key and delete what was read, on one connection, until the outbox is empty."""
     read, delete = statement("outbox_read", "outbox"), statement("outbox_delete", "outbox")
     places = dict.fromkeys(range(SHARDS), _HEAD)
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:

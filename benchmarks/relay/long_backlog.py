@@ -1,4 +1,4 @@
-"""A long backlog: what a batch costs then, and how much memory the publisher takes."""
+"""The parts `backlog` and `memory`: a publisher's time per batch and memory, at a long backlog."""
 
 import asyncio
 import signal
@@ -21,17 +21,17 @@ from .drain import SETTINGS
 from .rows import BATCH, NullSink, Rows, fill, new_database
 
 _WARM = 7
-"""Rounds before the first that counts: the driver prepares a statement at its sixth."""
+"""Rounds before the measured ones: the driver prepares a statement at its sixth execution."""
 
 _MEASURED = 9
-"""With the rounds before them they leave half of the short backlog."""
+"""Measured rounds; with those before, fewer than the batches of the short backlog."""
 
 _SUSTAINED = 100
-"""Rounds, at most, that take long enough to read heads again, where the dead rows lie."""
+"""Rounds at most, enough that some read the heads of the shards again, where dead rows are."""
 
 
 def backlog(server: EmbeddedPostgres, rows: int, dead: int) -> list[Target]:
-    """A batch with many rows waiting beside one with few, and with many dead rows."""
+    """Compare a batch at a long backlog with one at a short backlog, and with many dead rows."""
     long = new_database(server, "backlog_long")
     fill(long, Rows(rows))
     short = new_database(server, "backlog_short")
@@ -50,7 +50,7 @@ def backlog(server: EmbeddedPostgres, rows: int, dead: int) -> list[Target]:
         connection.execute("VACUUM outbox.outbox")
     fresh += asyncio.run(_sustained(long, rounds))
     print(f"  batch, {_both(fresh)}; with dead rows {_both(burdened)}")
-    # The mean, since what dead rows cost is in the few rounds that read heads again.
+    # The mean, not the median: only the few rounds that read heads again pay for dead rows.
     burden = statistics.mean(burdened) / statistics.mean(fresh)
     return [
         Target(f"batch at {rows:,} / at {few_rows:,} rows", many / few, 1.2, most=True),
@@ -59,7 +59,7 @@ def backlog(server: EmbeddedPostgres, rows: int, dead: int) -> list[Target]:
 
 
 def memory(server: EmbeddedPostgres, rows: int, seconds: float) -> list[Target]:
-    """The publisher's command while it works on a long backlog."""
+    """Measure the memory of ``dsql-outbox publish`` while it relays a long backlog."""
     url = new_database(server, "memory")
     fill(url, Rows(rows))
     words = ["publish", "--database", url, "--sink", "stdout:"]
@@ -70,7 +70,7 @@ def memory(server: EmbeddedPostgres, rows: int, seconds: float) -> list[Target]:
     ) as process:
         with Memory(process.pid) as found:
             try:
-                sleep(seconds)  # this is what is measured: a stretch of time
+                sleep(seconds)  # not a wait for something: the memory is sampled meanwhile
             finally:
                 process.send_signal(signal.SIGTERM)
         process.wait()
@@ -84,7 +84,7 @@ def memory(server: EmbeddedPostgres, rows: int, seconds: float) -> list[Target]:
 
 
 async def _by_turns(*urls: str) -> dict[str, list[float]]:
-    """Seconds of single rounds, one at each database, then the next."""
+    """The seconds per round, per database; the databases take turns."""
     publishers = {url: Publisher(Database(url), NullSink(), SETTINGS) for url in urls}
     took: dict[str, list[float]] = {url: [] for url in urls}
     for _ in range(_WARM + _MEASURED):
@@ -96,7 +96,7 @@ async def _by_turns(*urls: str) -> dict[str, list[float]]:
 
 
 async def _sustained(url: str, rounds: int) -> list[float]:
-    """Seconds of rounds, one after the other."""
+    """The seconds per round, of rounds one after the other."""
     async with Publisher(Database(url), NullSink(), SETTINGS) as publisher:
         for _ in range(_WARM):
             await publisher.run_once()
@@ -114,7 +114,7 @@ async def _timed(publisher: Publisher) -> float:
 
 @contextmanager
 def _old_snapshot(url: str) -> Iterator[None]:
-    """Keep the server from forgetting deleted rows for a while."""
+    """Hold an old snapshot, so that the server cannot remove deleted rows during the block."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         connection.execute("SELECT count(*) FROM outbox.outbox_leases")

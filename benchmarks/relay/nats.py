@@ -1,4 +1,4 @@
-"""The relay to a real NATS server: as fast as its client, and soon enough."""
+"""The parts `nats` and `arriving`: throughput and latency of the relay to a real NATS server."""
 
 import asyncio
 import os
@@ -39,16 +39,19 @@ _HEADERS = {
     "ce-position": "1795545266456405",
     "ce-leaseepoch": "1",
 }
-"""Those of a message, so that both send the same."""
+"""The headers of a message as the relay sends it, so that nats-py sends the same."""
 
 STREAM = "stream=EVENTS"
 _TICK = 0.05  # seconds between arrivals
-_KEEPS_UP = 1.0  # seconds after the last arrival until the last delivery
-PATIENCE = 120.0  # seconds
+_KEEPS_UP = 1.0  # seconds at most from the last arrival until the last delivery
+PATIENCE = 120.0  # seconds to wait for the last delivery
 
 
 def rate(server: EmbeddedPostgres, broker: NatsServer, rows: int, rounds: int) -> list[Target]:
-    """The relay beside nats-py's own publish_async; a subject's messages apart and in a row."""
+    """Compare the relay with nats-py's own publish_async.
+
+    The messages of a subject are once far apart and once next to each other.
+    """
     url = new_database(server, "nats_rate")
     rates: dict[str, list[float]] = {"nats-py": [], "apart": [], "in a row": []}
     for _ in range(rounds):
@@ -68,7 +71,7 @@ def rate(server: EmbeddedPostgres, broker: NatsServer, rows: int, rounds: int) -
 def arriving(
     server: EmbeddedPostgres, broker: NatsServer, a_second: int, seconds: float, options: str
 ) -> list[Target]:
-    """Events come all the time, two publishers relay them."""
+    """Insert events at a constant rate while two publishers relay them."""
     url = new_database(server, "arriving")
     words = ["publish", "--database", url, "--sink", f"{broker.url}?{STREAM}", *options.split()]
     asyncio.run(_emptied(broker.url))
@@ -78,7 +81,7 @@ def arriving(
             command = [sys.executable, "-m", "dsql_outbox", *words]
             process = stack.enter_context(subprocess.Popen(command, stderr=log))
             stack.callback(process.terminate)
-            while not os.pread(log.fileno(), 1, 0):  # its first line says that it relays
+            while not os.pread(log.fileno(), 1, 0):  # the first log line says that it relays
                 sleep(0.05)
         count, last_at = _arrive(url, a_second, seconds)
         _wait_until_empty(url)
@@ -118,7 +121,10 @@ async def _relay(url: str, broker: str) -> float:
 
 
 def _arrive(url: str, a_second: int, seconds: float) -> tuple[int, float]:
-    """Insert at that rate; how many, and the time of the last in seconds since the epoch."""
+    """Insert `a_second` events per second for `seconds`.
+
+    Returns their number, and the time of the last in seconds since the epoch.
+    """
     each = round(a_second * _TICK / 10) * 10
     count = 0
     with psycopg.connect(url, autocommit=True) as connection:
@@ -132,7 +138,7 @@ def _arrive(url: str, a_second: int, seconds: float) -> tuple[int, float]:
 
 
 def _wait_until_empty(url: str) -> None:
-    """Give up after a while: what is missing then shows as not delivered."""
+    """Wait until the outbox is empty, for `PATIENCE` seconds; the caller checks what is missing."""
     deadline = perf_counter() + PATIENCE
     with psycopg.connect(url, autocommit=True) as connection:
         while connection.execute("SELECT FROM outbox.outbox LIMIT 1").fetchone() is not None:
@@ -142,7 +148,7 @@ def _wait_until_empty(url: str) -> None:
 
 
 async def _first_deliveries(broker: str) -> dict[str, tuple[float, float]]:
-    """When each event was committed and when the stream had it first, by id."""
+    """The time of the commit and of the first delivery per event id, in seconds since the epoch."""
     found: dict[str, tuple[float, float]] = {}
     async for message in messages(broker, "EVENTS"):
         stored = message.metadata.timestamp.timestamp()
@@ -163,5 +169,5 @@ async def _ensure_stream(jetstream: Any) -> None:
 
 
 def part(values: Sequence[float], share: float) -> float:
-    """The value below which that share lies; `values` are sorted."""
+    """The value below which a `share` (0 to 1) of `values` lies; `values` must be sorted."""
     return values[min(len(values) - 1, int(share * len(values)))]

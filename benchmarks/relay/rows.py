@@ -1,4 +1,4 @@
-"""Outbox rows made in bulk, as a writer would have stored them, and where they go."""
+"""Outbox rows made in bulk, as a writer would store them, and a sink that drops them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from dsql_outbox.writer.statement.parameters import one_parameters, prepare
 
 SHARDS = 16
 BATCH = 500
-_STATISTICS = 10.0  # seconds until the server's statistics must tell of what was done
+_STATISTICS = 10.0  # seconds until the server's statistics must show the changes
 
 _FILL = """
 INSERT INTO outbox.outbox (shard, position, event_id, previous_position, subject_type, subject_id,
@@ -40,7 +40,11 @@ FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS at) AS
 
 @dataclass(frozen=True)
 class Rows:
-    """So many rows, `per_key` a subject: in a row if `together`, else as far apart as can be."""
+    """A set of `number` rows, `per_key` per subject.
+
+    Rows of a subject are next to each other if `together`, else as far apart as
+    possible.
+    """
 
     number: int
     per_key: int = 1
@@ -49,7 +53,7 @@ class Rows:
 
     @property
     def parameters(self) -> dict[str, object]:
-        """Those of the statement that fills the outbox."""
+        """The parameters of the statement that inserts the rows."""
         sample, headers, payload = _sample()
         return {
             "rows": self.number, "per_key": self.per_key, "together": self.together,
@@ -59,19 +63,19 @@ class Rows:
 
 
 def fill(url: str, rows: Rows) -> None:
-    """Put rows into the outbox, and let the planner know."""
+    """Insert rows into the outbox, and update the planner's statistics."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(_FILL, rows.parameters)
         connection.execute("VACUUM ANALYZE outbox.outbox")
 
 
 def arrive(connection: psycopg.Connection, rows: Rows) -> None:
-    """The same without the planner: what arrives while others work."""
+    """Insert rows without updating statistics, as when events arrive while publishers work."""
     connection.execute(_FILL, rows.parameters)
 
 
 def new_database(server: EmbeddedPostgres, name: str) -> str:
-    """The URL of a database with empty tables; an earlier one of the name goes."""
+    """Create a database with empty tables and return its URL; drop an earlier one of that name."""
     server.drop_database(name)
     url = server.create_database(name)
     apply(Database(url), shards=SHARDS)
@@ -80,7 +84,7 @@ def new_database(server: EmbeddedPostgres, name: str) -> str:
 
 @cache
 def _sample() -> tuple[str, str, str]:
-    """The id, headers and payload of an event as the library writes them."""
+    """The id, the headers and the payload of an event as the library writes them."""
     parsed = parse_event(event("CAR-1", 1))
     made = prepare(parsed, uuid4().hex, "events.CarMoved", "/dsql-outbox", {})
     found = one_parameters(made, SHARDS)
@@ -88,7 +92,7 @@ def _sample() -> tuple[str, str, str]:
 
 
 class NullSink:
-    """Takes everything at once, and keeps nothing."""
+    """A sink that acknowledges every message at once and keeps none."""
 
     ordered = False
     system = "null"
@@ -98,7 +102,7 @@ class NullSink:
 
 
 class Rounds:
-    """A hook that counts the rounds that delivered something."""
+    """A hook that counts the rounds that delivered at least one message."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -111,9 +115,9 @@ class Rounds:
 
 
 def changes(url: str, expected: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Rows inserted, deleted and updated in outbox, failures and dead letters, so far.
+    """The rows inserted, deleted and updated so far in outbox, failures and dead letters.
 
-    Servers tell of it some time later: this waits for what is expected.
+    PostgreSQL's statistics are late, so this waits up to 10 s for the values `expected`.
     """
     deadline = monotonic() + _STATISTICS
     with psycopg.connect(url, autocommit=True) as connection:

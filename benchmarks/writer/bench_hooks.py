@@ -1,4 +1,4 @@
-"""`python -m benchmarks.writer.bench_hooks`: what the facts of a write cost, without a database."""
+"""`python -m benchmarks.writer.bench_hooks`: measure what the hooks cost per write, without I/O."""
 
 import sys
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class _Discarding(SpanExporter):
 
 
 def write(hooks: Sequence[Hook]) -> None:
-    """All facts of a write that commits at once."""
+    """Emit all facts of a write that commits at the first attempt."""
     scopes = Scopes(hooks, WriteStarted(_EVENT, "Car Moved", "CarMoved", "events.CarMoved", 1))
     _ = scopes.carrier
     with scopes:
@@ -47,7 +47,7 @@ def write(hooks: Sequence[Hook]) -> None:
 
 
 def microseconds(*hooks: Hook) -> float:
-    """The quickest of some rounds, each an average."""
+    """The time per write in microseconds: the average of the fastest round."""
     rounds: list[float] = []
     for _ in range(_ROUNDS):
         began = perf_counter()

@@ -1,8 +1,8 @@
-"""``make bench-writer``: the writer beside the bare driver and beside pgbench.
+"""``make bench-writer``: compare the writer with the bare driver and with pgbench.
 
-All that is compared runs in the same rounds, one after the other, so that a
-slow moment of the machine hits all of it; ratios are made within a round. Exits
-with 1 when a target is missed.
+Each round runs all variants one after the other, and ratios are computed per
+round, so that a slow moment of the machine affects all of them. Exits with 1
+when a target is missed.
 """
 
 import argparse
@@ -34,7 +34,7 @@ Results = dict[str, list[float]]
 
 
 class Writes:
-    """Each kind of write that is measured, on connections that stay open."""
+    """The variants that are measured, on connections that stay open."""
 
     def __init__(self, url: str, pgbench: tuple[Path, list[str]], number: int) -> None:
         self.url = url
@@ -47,7 +47,7 @@ class Writes:
         self._random = Random(1)
 
     def round(self, seconds: int) -> None:
-        """Everything once."""
+        """Run every variant once; pgbench runs for `seconds`."""
         self._measure("bare psycopg", self._write_bare, self._made_beforehand())
         self._measure("write", self._write, self._events())
         self._pgbench("pgbench, 1 connection", 1, seconds)
@@ -117,14 +117,14 @@ async def _write_all(writer: AsyncWriter, work: Sequence[bytes]) -> None:
         for each in events:
             await writer.write(each)
 
-    todo = iter(work)  # shared: who is free takes the next
+    todo = iter(work)  # shared by the tasks: a free task takes the next event
     async with anyio.create_task_group() as group:
         for _ in range(CLIENTS):
             group.start_soon(lane, todo)
 
 
 def targets(results: Results) -> list[Target]:
-    """The figures that must hold; medians of what each round gave."""
+    """The targets, with the medians of the rounds."""
 
     def ratio(one: str, other: str) -> float:
         rounds = zip(results[f"{one}: events/s"], results[f"{other}: events/s"], strict=True)

@@ -1,6 +1,7 @@
-"""Group commit against a transaction an event, and against pgbench with the same statement.
+"""Compare group commit with one transaction per event, and with pgbench.
 
-`python -m benchmarks.writer.coalescing [--rounds N] [--seconds S]`; rounds are interleaved.
+`python -m benchmarks.writer.coalescing [--rounds N] [--seconds S]`; each round runs
+all variants. pgbench runs the library's statement.
 """
 
 import argparse
@@ -23,7 +24,7 @@ CALLERS, ONE_ENTITY, CLIENTS = 256, 64, 8
 
 
 class Run:
-    """Callers in closed loops for some seconds."""
+    """Callers that write one event after the other for some seconds."""
 
     def __init__(
         self, settings: WriterSettings, callers: int, subject: Callable[[int], str]

@@ -1,8 +1,8 @@
-"""Many random schedules of faults against the writer: `make faults-writer N=10000 SEED=1`.
+"""``make faults-writer N=10000 SEED=1``: run random schedules of faults against the writer.
 
-Schedule k of seed S is the one that `N=1 SEED=S+k` runs alone. Each process has
-a database and a proxy of its own, on one server. One slice in four is behind
-pgbouncer, if that is installed: `--pooler` takes it for all, and needs it.
+Schedule k of seed S is the same as the single schedule of `N=1 SEED=S+k`. Each
+process has a database and a proxy of its own, on one server. If pgbouncer is
+installed, one slice in four runs behind it; with `--pooler`, all do.
 """
 
 import logging
@@ -26,12 +26,12 @@ from dsql_outbox.schema import ddl
 from dsql_outbox.testing import EmbeddedPostgres, PostgresProxy
 
 SLICE = 50
-"""Schedules that a process runs before it reports."""
+"""The number of schedules that a process runs before it reports."""
 
 
 def run_slice(url: str, seeds: range, *, pooled: bool) -> Tally:
-    """Run some schedules on a database of their own."""
-    logging.disable()  # what goes wrong here goes wrong on purpose
+    """Run the schedules of `seeds` on a database of their own."""
+    logging.disable()  # failures are intended here
     tally = Tally()
     name = url.rpartition("/")[2]
     with ExitStack() as stack:
@@ -57,7 +57,7 @@ def run_slice(url: str, seeds: range, *, pooled: bool) -> Tally:
 def run_all(
     server: EmbeddedPostgres, seed: int, schedules: int, processes: int, *, pooler: bool
 ) -> Tally:
-    """Run all schedules in so many processes."""
+    """Run all schedules in `processes` processes."""
     last = seed + schedules
     slices = [range(n, min(n + SLICE, last)) for n in range(seed, last, SLICE)]
     total = Tally()

@@ -1,8 +1,8 @@
-"""``make load-million``: a million events through ``dsql-outbox write``, in constant memory.
+"""``make load-million``: store a million events with ``dsql-outbox write``, in constant memory.
 
-The events are made while they are read, about 400 bytes each, ten for each
-subject. The command's resident memory is sampled all the time. Exits with 1
-when it passes the limit, or when what is stored is not what was sent.
+The events are made while they are read, about 400 bytes each, ten per subject.
+The command's resident memory is sampled every 0.1 s. Exits with 1 when it exceeds
+the limit or grows, or when the tables do not hold what was sent.
 """
 
 import argparse
@@ -21,12 +21,12 @@ from benchmarks.measure import embedded, event
 
 PER_SUBJECT = 10
 LIMIT = 120.0  # MiB
-GROWTH = 0.10  # of the memory, from the second quarter of the run to the last
-SAMPLE = 0.1  # seconds
+GROWTH = 0.10  # share by which memory may grow from the second quarter of the run to the last
+SAMPLE = 0.1  # seconds between samples
 
 
 class Memory:
-    """Resident memory of a process, sampled by a thread; MiB."""
+    """The resident memory of a process in MiB, sampled by a thread."""
 
     def __init__(self, pid: int) -> None:
         self._status = Path(f"/proc/{pid}/status")
@@ -48,7 +48,7 @@ class Memory:
 
     @property
     def growth(self) -> float:
-        """By what share the last quarter's peak is over the second quarter's."""
+        """The share by which the peak of the last quarter exceeds that of the second quarter."""
         quarter = max(1, len(self.samples) // 4)
         return max(self.samples[-quarter:]) / max(self.samples[quarter : 2 * quarter]) - 1
 
@@ -64,14 +64,14 @@ class Memory:
 
 
 def pieces(number: int) -> Iterator[bytes]:
-    """JSON Lines, a thousand events a piece; an entity's events lie close together."""
+    """JSON Lines, 1000 events per piece; the events of an entity follow each other."""
     for start in range(0, number, 1000):
         these = range(start, min(start + 1000, number))
         yield b"".join(event(f"CAR-{n // PER_SUBJECT:07}", n) + b"\n" for n in these)
 
 
 def load(url: str, number: int, batch: int) -> tuple[float, Memory, int, int]:
-    """Run the command; seconds, its memory, its exit code, and how many receipts it gave."""
+    """Run the command; return its seconds, memory, exit code and number of receipts."""
     words = ["write", "--database", url, "--batch", str(batch)]
     with TemporaryFile() as receipts:
         began = perf_counter()
@@ -80,7 +80,8 @@ def load(url: str, number: int, batch: int) -> tuple[float, Memory, int, int]:
         )
         with process, Memory(process.pid) as memory:
             assert process.stdin is not None
-            with suppress(BrokenPipeError), process.stdin as stdin:  # the exit code tells more
+            # A broken pipe means that the command has ended; its exit code says why.
+            with suppress(BrokenPipeError), process.stdin as stdin:
                 for piece in pieces(number):
                     stdin.write(piece)
             code = process.wait()
@@ -90,7 +91,7 @@ def load(url: str, number: int, batch: int) -> tuple[float, Memory, int, int]:
 
 
 def stored(url: str) -> dict[str, int]:
-    """Rows of each table."""
+    """The number of rows per table."""
     tables = ("business_events", "event_headers", "outbox", "entities")
     with psycopg.connect(url) as connection:
         return {t: _count(connection, t) for t in tables}
@@ -104,7 +105,7 @@ def _count(connection: psycopg.Connection, table: str) -> int:
 def problems(
     number: int, memory: Memory, code: int, receipts: int, rows: dict[str, int]
 ) -> list[str]:
-    """What is not as it should be."""
+    """Every expectation that the run did not meet."""
     expected = dict.fromkeys(rows, number) | {"entities": -(-number // PER_SUBJECT)}
     wrong = {t: n for t, n in rows.items() if n != expected[t]}
     found = [

@@ -1,4 +1,4 @@
-"""pgbench runs the library's own statement: the bar for one event a transaction."""
+"""pgbench with the library's own statement: the yardstick for one event per transaction."""
 
 import re
 import subprocess
@@ -17,19 +17,19 @@ from dsql_outbox.servers.postgres_account import server_options, wheel_programs
 from dsql_outbox.writer.statement.parameters import one_parameters, prepare
 
 SUBJECTS = 20_000
-"""Entities of each client, as in the library's rounds."""
+"""The number of entities per client, as in the library's rounds."""
 
 _MADE_UP = {
     "id": "lpad(to_hex(:n::bigint), 32, '0')::uuid",
     "entity_id": "('CAR-' || :client_id || '-' || :subject)",
     "expected": "NULL",
 }
-"""What pgbench makes anew for every event; the rest is given once."""
+"""Parameters that pgbench computes per event; the others are constants of the run."""
 
 
 @contextmanager
 def script() -> Iterator[tuple[Path, list[str]]]:
-    """The statement as a file for pgbench, and the options that give its variables."""
+    """Write the statement to a file for pgbench; yields it and the options with its constants."""
     given = {name: value for name, value in _parameters().items() if name not in _MADE_UP}
     with TemporaryDirectory() as folder:
         path = Path(folder, "write.sql")
@@ -40,7 +40,7 @@ def script() -> Iterator[tuple[Path, list[str]]]:
 
 
 def rate(url: str, path: Path, options: list[str], clients: int, seconds: int) -> float:
-    """Transactions a second."""
+    """Run pgbench for `seconds` and return its transactions per second."""
     done = subprocess.run(
         [
             str(wheel_programs() / "pgbench"), "-n", "-M", "prepared", f"-c{clients}",
