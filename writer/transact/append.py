@@ -1,4 +1,4 @@
-"""An event inside a transaction that somebody else commits: from it to its statement and back."""
+"""Write one event into an open transaction, which the caller or `transact` commits."""
 
 import random
 from collections.abc import Generator
@@ -27,10 +27,10 @@ from dsql_outbox.writer.statement.parameters import prepare
 from dsql_outbox.writer.statement.pipeline import run_inside, run_inside_async
 
 _BAD_CAST: Final = "22P02"
-"""How the write statements end when a version was not the expected one."""
+"""The SQLSTATE by which the write statements report a version that was not expected."""
 
 
-def appended(  # noqa: PLR0913 - a part of the event each
+def appended(  # noqa: PLR0913 - one argument per part of the event
     core: Core,
     event: ParsedEvent,
     topic: str,
@@ -39,7 +39,7 @@ def appended(  # noqa: PLR0913 - a part of the event each
     *,
     expected_version: int | None,
 ) -> Pending:
-    """Prepare the rows of an event that was checked."""
+    """Prepare an event that was checked, for a write that is not retried."""
     prepared = prepare(
         event,
         write_id,
@@ -55,7 +55,10 @@ def appended(  # noqa: PLR0913 - a part of the event each
 def append(
     core: Core, connection: psycopg.Connection[Any], shards: int, pending: Pending
 ) -> Stored:
-    """Write in the connection's transaction, whatever its factories: one round trip."""
+    """Write the event in the connection's transaction, in one round trip.
+
+    The cursor is psycopg's own, whatever row and cursor factories the connection has.
+    """
     with explained(core, pending):
         if core.plain:
             rows = run_inside(connection, core.statements([pending], shards))
@@ -69,7 +72,10 @@ def append(
 async def append_async(
     core: Core, connection: psycopg.AsyncConnection[Any], shards: int, pending: Pending
 ) -> Stored:
-    """Write in the connection's transaction, whatever its factories: one round trip."""
+    """Write the event in the connection's transaction, in one round trip.
+
+    The cursor is psycopg's own, whatever row and cursor factories the connection has.
+    """
     with explained(core, pending):
         if core.plain:
             rows = await run_inside_async(connection, core.statements([pending], shards))
@@ -84,7 +90,7 @@ async def append_async(
 def receipt_in_transaction(
     pending: Pending, stored: Stored, *, attempts: int, conflicts: int
 ) -> Receipt:
-    """What the write gave; true once the transaction is committed."""
+    """Return the receipt of an append. It is valid after the commit."""
     entities = tuple(
         Touched(touch.entity_type, touch.entity_id, version)
         for touch, version in zip(pending.prepared.event.touches, stored.versions, strict=True)
@@ -94,7 +100,7 @@ def receipt_in_transaction(
 
 @contextmanager
 def explained(core: Core, pending: Pending) -> Generator[None]:
-    """Turn two errors of the driver into ours: a version not expected, and missing tables."""
+    """Translate two errors of the driver into `StaleVersion` and `SchemaError`."""
     try:
         yield
     except psycopg.Error as error:
@@ -109,7 +115,7 @@ def explained(core: Core, pending: Pending) -> Generator[None]:
 
 
 def require_transaction(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
-    """Refuse a connection on which the event would be committed on its own."""
+    """Raise `ProgrammingError` for a connection that would commit the event on its own."""
     idle = connection.info.transaction_status is TransactionStatus.IDLE
     if connection.autocommit and idle:
         raise psycopg.ProgrammingError(
@@ -119,7 +125,7 @@ def require_transaction(connection: psycopg.Connection[Any] | psycopg.AsyncConne
 
 
 class Joined:
-    """An event for a transaction of the caller's own."""
+    """An event of `append_to`, for a transaction of the caller."""
 
     def __init__(self, core: Core, source: EventSource, expected_version: int | None) -> None:
         event, topic = core.parse(source)
@@ -131,19 +137,25 @@ class Joined:
         )
 
     def refuse(self, present: Present, error: psycopg.errors.UniqueViolation) -> None:
-        """Raise `DuplicateEvent` if the event is what the unique violation is about."""
+        """Raise `DuplicateEvent` if the look-up found the event.
+
+        Otherwise the unique violation concerns another key.
+        """
         found = present.found.get(self.pending.id)
         if found is not None:
             same = found.fingerprint == self.pending.prepared.event.fingerprint
             raise DuplicateEvent(self.pending.id, same_content=same) from error
 
     def receipt(self, stored: Stored) -> Receipt:
-        """What the write gave; true once the transaction is committed."""
+        """Return the receipt. It is valid after the commit."""
         return receipt_in_transaction(self.pending, stored, attempts=1, conflicts=0)
 
 
 def _actual_version(event_id: UUID, error: psycopg.Error) -> int | None:
-    """The version that the subject is at, from the text that the statement put into a cast."""
+    """Return the version of the subject, or None if the error is not about the version.
+
+    The statement casts the text ``stale <id> <version>`` to a number, and the error quotes it.
+    """
     if error.sqlstate != _BAD_CAST:
         return None
     _, _, rest = str(error).partition(f'"stale {event_id} ')

@@ -1,4 +1,4 @@
-"""One run of the caller's function in one transaction: what happened in it, without any I/O."""
+"""One run of the caller's function in one transaction: its state, without I/O."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -35,28 +35,28 @@ class Run(Generic[T]):
         self.first: UUID | None = None
         self.value: T | None = None
         self.error: Exception | None = None
-        """What `transact` raises if this is the last run; None: the driver's error."""
+        """The error that `transact` raises if this is the last run. None: the driver's error."""
         self.is_callers_error = False
-        """The error is not the database's: it is never retried."""
+        """Whether the error comes from the caller's function, which is never retried."""
         self.is_over = False
         self.started_ns = time_ns()
         self.unfinished = 0
-        """Appends that were called and have not ended."""
+        """The number of appends that were called and have not finished."""
         self._events = 0
         self._misuse: TransactionMisused | None = None
         self._failures: list[Exception] = []
         self._collision: tuple[UUID, Exception] | None = None
 
     def next_event_id(self) -> UUID:
-        """The same ids in the same order in every run of a call."""
+        """Return the next event id. Every run of a call gets the same ids in the same order."""
         self._events += 1
         return self.call.event_id(self._events - 1)
 
     def append(self, source: EventSource, expected_version: int | None, status: int) -> Pending:
-        """Prepare an event of this run, in a transaction of this status.
+        """Prepare an event of this run. `status` is the status of the transaction.
 
-        Raises `InvalidEvent`; `TransactionMisused`; or `OutcomeUnknown` if this is
-        the first event, an earlier run is in doubt, and its first event was another one.
+        Raises `InvalidEvent` or `TransactionMisused`. Raises `OutcomeUnknown` if an
+        earlier run is in doubt and this run's first event is not the same as that run's.
         """
         if self.is_over:
             raise TransactionMisused(
@@ -81,7 +81,7 @@ class Run(Generic[T]):
         return pending
 
     def require_open(self, status: int) -> None:
-        """Raise `TransactionMisused` outside the transaction: it would be committed on its own."""
+        """Raise `TransactionMisused` outside the transaction: a statement would autocommit."""
         if status == TransactionStatus.IDLE:
             self._misuse = TransactionMisused(
                 "the function given to transact has ended the transaction itself: what it sends "
@@ -91,7 +91,10 @@ class Run(Generic[T]):
 
     @contextmanager
     def appending(self, event_id: UUID, before: TransactionStatus) -> Generator[None]:
-        """Tell an append's unique violation from one of the caller's own tables."""
+        """Record a unique violation of an append.
+
+        A unique violation that is not recorded concerns a table of the caller.
+        """
         self._forget_undone(before)
         try:
             yield
@@ -100,27 +103,31 @@ class Run(Generic[T]):
             raise
 
     def note_failure(self, error: psycopg.Error, before: int) -> None:
-        """Our connection raised; `before`: its transaction's status until then."""
+        """Record an error of the connection. `before` is the transaction status before it."""
         self._forget_undone(before)
         self._failures.append(error)
 
     def _forget_undone(self, status: int) -> None:
-        """A transaction that is healthy has undone what failed in it; inside a pipeline none is."""
+        """Forget the recorded errors if the transaction is healthy.
+
+        Then the caller has rolled back to a savepoint. Inside a pipeline the status is
+        never INTRANS, so nothing is forgotten there.
+        """
         if status == TransactionStatus.INTRANS:
             self._failures.clear()
 
     def collided(self) -> UUID | None:
-        """The event whose append met a unique key, if that is what ended this run."""
+        """Return the event whose append violated a unique key, if that ended this run."""
         if self._collision is None or not self._failures:
             return None
         event_id, error = self._collision
         return event_id if error is self._failures[0] else None
 
     def end(self, raised: Exception | None, status: TransactionStatus) -> Exception | None:
-        """The function has returned or raised: None if the transaction is to be committed.
+        """Judge a run after the function returned or raised.
 
-        Otherwise the error that ended it: the first one that the database
-        reported on our connection, or one that is the caller's.
+        Return None if the transaction is to be committed. Otherwise return the error that
+        ended it: the first error of the connection, or an error of the caller.
         """
         self.is_over = True
         if self.unfinished:
@@ -143,7 +150,10 @@ class Run(Generic[T]):
         return first
 
     def _is_ours(self, error: Exception, status: TransactionStatus) -> bool:
-        """Whether our connection raised this error, be it under a wrapper, and cannot go on."""
+        """Return whether the connection raised this error and its transaction has failed.
+
+        The error may be inside a wrapper, such as SQLAlchemy's.
+        """
         ours = {id(failure) for failure in self._failures}
         return status in _FAILED and any(id(e) in ours for e in unwrap(error))
 

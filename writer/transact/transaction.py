@@ -1,6 +1,7 @@
-"""What the function given to `transact` works with, and how one run of it is executed.
+"""The transaction that the function of `transact` receives, and the execution of one run.
 
-A run is BEGIN, the function's statements and appends, and COMMIT: a round trip each.
+A run sends BEGIN, the statements and appends of the function, and COMMIT. Each takes
+one round trip.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ _PLAIN: Final = (
 
 
 class _TransactionBase:
-    """What a transaction offers without I/O."""
+    """The part of a transaction that does no I/O."""
 
     def __init__(self, run: Run[Any], shards: int) -> None:
         self._run = run
@@ -43,14 +44,15 @@ class _TransactionBase:
     def new_event(
         self,
         name: str,
-        type: str,  # noqa: A002 - the field's own word
+        type: str,  # noqa: A002 - the name of the field
         entities: Iterable[Entity],
         *,
         created_date: datetime | None = None,
     ) -> Event:
-        """Make an event; the n-th of a run has the same id in every run of this call.
+        """Return a new event. The n-th event of a run has the same id in every run of this call.
 
-        So a run that repeats one whose COMMIT was lost can be told from it.
+        So if the COMMIT of a run is lost, a look-up of its first event tells whether that
+        run was committed.
         """
         event_id = self._run.next_event_id()
         return Event.new(name, type, entities, id=event_id, created_date=created_date)
@@ -65,8 +67,9 @@ class _TransactionBase:
 class Transaction(_TransactionBase):
     """The transaction that the function given to `Writer.transact` runs in.
 
-    It is begun before and committed after the function. `connection` is for the
-    caller's own statements; do not commit, roll back or set the session on it.
+    It begins before the function runs and is committed after the function returns.
+    `connection` is for the caller's own statements. Do not commit or roll back on it,
+    and do not change session settings.
     """
 
     def __init__(self, connection: Connection, run: Run[Any], shards: int) -> None:
@@ -75,10 +78,10 @@ class Transaction(_TransactionBase):
         self._one_at_a_time = threading.Lock()
 
     def append(self, event: EventSource, *, expected_version: int | None = None) -> Receipt:
-        """Write one event in this transaction; the receipt is true once `transact` returns.
+        """Write one event in this transaction. The receipt is valid after `transact` returns.
 
-        Raises `InvalidEvent` before anything is sent, `StaleVersion`, or the
-        driver's error; let it pass, for the transaction is lost with it.
+        Raises `InvalidEvent` before anything is sent, `StaleVersion`, or the driver's
+        error. Do not catch the last two: the transaction has failed.
         """
         with self._one_at_a_time:
             before = self.connection.info.transaction_status
@@ -91,8 +94,9 @@ class Transaction(_TransactionBase):
 class AsyncTransaction(_TransactionBase):
     """The transaction that the function given to `AsyncWriter.transact` runs in.
 
-    It is begun before and committed after the function. `connection` is for the
-    caller's own statements; do not commit, roll back or set the session on it.
+    It begins before the function runs and is committed after the function returns.
+    `connection` is for the caller's own statements. Do not commit or roll back on it,
+    and do not change session settings.
     """
 
     def __init__(self, connection: AsyncConnection, run: Run[Any], shards: int) -> None:
@@ -103,14 +107,14 @@ class AsyncTransaction(_TransactionBase):
     def append(
         self, event: EventSource, *, expected_version: int | None = None
     ) -> Coroutine[Any, Any, Receipt]:
-        """Write one event in this transaction; the receipt is true once `transact` returns.
+        """Write one event in this transaction. The receipt is valid after `transact` returns.
 
-        To be awaited before the function returns: an append that was not ends
-        the call with `TransactionMisused`. Raises `InvalidEvent` before anything
-        is sent, `StaleVersion`, or the driver's error; let it pass, for the
-        transaction is lost with it.
+        Await it before the function returns. Otherwise the call ends with
+        `TransactionMisused`. Raises `InvalidEvent` before anything is sent,
+        `StaleVersion`, or the driver's error. Do not catch the last two: the transaction
+        has failed.
         """
-        self._run.unfinished += 1  # here: a coroutine that is not awaited never runs
+        self._run.unfinished += 1  # not in _append, which never starts if it is not awaited
         return self._append(event, expected_version)
 
     async def _append(self, event: EventSource, expected_version: int | None) -> Receipt:
@@ -127,7 +131,7 @@ class AsyncTransaction(_TransactionBase):
 
 
 def execute(connection: Connection, run: Run[Any], shards: int, job: Job) -> Committed | Failed:
-    """One run; raises what the database reported, returns an error of the caller's."""
+    """Execute one run. Raise an error of the database; return an error of the caller."""
     connection.execute(connection.begin)
     with _watched(connection, run), _kept_factories(connection):
         raised = _called(run, Transaction(connection, run, shards))
@@ -144,7 +148,7 @@ def execute(connection: Connection, run: Run[Any], shards: int, job: Job) -> Com
 async def execute_async(
     connection: AsyncConnection, run: Run[Any], shards: int, job: Job
 ) -> Committed | Failed:
-    """One run; raises what the database reported, returns an error of the caller's."""
+    """Execute one run. Raise an error of the database; return an error of the caller."""
     await connection.execute(connection.begin)
     with _watched(connection, run), _kept_factories(connection):
         raised = await _called_async(run, AsyncTransaction(connection, run, shards))
@@ -163,10 +167,10 @@ def _called(run: Run[Any], transaction: Transaction) -> Exception | None:
         value = run.call.function(transaction)
         if inspect.isawaitable(value):
             if inspect.iscoroutine(value):
-                value.close()  # Python would warn of it as well
+                value.close()  # else Python warns that it was never awaited
             raise TypeError(_AWAITABLE)
         run.value = value
-    except Exception as error:  # noqa: BLE001 - the run decides whose it is
+    except Exception as error:  # noqa: BLE001 - the run decides whose error it is
         return error
     return None
 
@@ -177,13 +181,13 @@ async def _called_async(run: Run[Any], transaction: AsyncTransaction) -> Excepti
         if not inspect.isawaitable(awaitable):
             raise TypeError(_PLAIN)
         run.value = await awaitable
-    except Exception as error:  # noqa: BLE001 - the run decides whose it is
+    except Exception as error:  # noqa: BLE001 - the run decides whose error it is
         return error
     return None
 
 
 def _can_roll_back(connection: Connection | AsyncConnection, run: Run[Any]) -> bool:
-    """Whether a ROLLBACK can be sent; a connection in the midst of something is closed."""
+    """Return whether a ROLLBACK can be sent. Close a connection that runs a statement."""
     status = connection.info.transaction_status
     if status is TransactionStatus.ACTIVE or run.unfinished:
         connection.drop()
@@ -198,14 +202,14 @@ def _failed(run: Run[Any], error: Exception) -> Failed:
 
 
 def _committed(tag: str | None) -> Committed:
-    """COMMIT of a failed transaction raises nothing: only its tag tells."""
+    """Check the command tag of COMMIT, which is ROLLBACK if the transaction had failed."""
     check_committed(tag)
     return Committed(())
 
 
 @contextmanager
 def _watched(connection: Connection | AsyncConnection, run: Run[Any]) -> Generator[None]:
-    """Tell the run every error of this connection, and let it refuse what is to be sent."""
+    """Report each error of the connection to the run, and let the run refuse statements."""
     connection.before_send, connection.on_error = run.require_open, run.note_failure
     try:
         yield
@@ -215,8 +219,8 @@ def _watched(connection: Connection | AsyncConnection, run: Run[Any]) -> Generat
 
 @contextmanager
 def _kept_factories(connection: Connection | AsyncConnection) -> Generator[None]:
-    """The connection is used again: undo what the function changed on the object."""
-    kept: Any = connection  # the two kinds of connections have two kinds of factories
+    """Restore the factories that the function may have changed: the connection is reused."""
+    kept: Any = connection  # the two kinds of connection have differently typed factories
     rows, cursors = kept.row_factory, kept.cursor_factory
     try:
         yield
