@@ -1,4 +1,4 @@
-"""What an HTTP layer answers for each way a write can end."""
+"""The HTTP answer for each exception of a write."""
 
 from typing import NamedTuple
 
@@ -13,18 +13,21 @@ from dsql_outbox.writer.attempt.classification import FailureKind, classify
 
 
 class HttpAnswer(NamedTuple):
-    """A status code, and seconds for the Retry-After header if trying again makes sense."""
+    """A status code, and the seconds for a Retry-After header if a retry makes sense."""
 
     status: int
     retry_after: int | None = None
 
 
 def http_status(error: Exception, *, exhausted: int = 500) -> HttpAnswer:
-    """The HTTP answer for an exception of `write`.
+    """Return the HTTP answer for an exception of `write`.
 
-    422 and 413 for a refused event, 409 for a duplicate or a stale version, 503 when the outcome is
-    unknown or the database cannot be reached, `exhausted` (500, or 503 by
-    choice) with Retry-After when conflicts outlasted the retries, else 500.
+    - 413 for an event that is too large, 422 for any other event that is not valid.
+    - 409 for a duplicate or a stale version.
+    - 503 with Retry-After if the outcome is unknown or the database cannot be reached.
+    - `exhausted` (500 or 503, as you choose) with Retry-After if conflicts outlasted the
+      retries.
+    - 500 for everything else.
     """
     match error:
         case EventTooLarge():

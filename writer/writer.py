@@ -1,4 +1,4 @@
-"""The writer for threads, scripts and Lambda functions."""
+"""The writer for synchronous code: threads, scripts and Lambda functions."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -59,12 +59,13 @@ _AnyStep = Step | Execute | ReadPage
 
 
 class Writer:
-    """Stores events, each in one transaction with its outbox row; for threads.
+    """Stores events, each in one transaction with its outbox row. Safe to share among threads.
 
-    Making one does no I/O; connections are opened when needed. `hooks` are told
-    every fact beside the log and OpenTelemetry. Leave it by `with` or `close`.
+    The constructor does no I/O; connections are opened when they are needed. `hooks`
+    receive every fact that the log and OpenTelemetry receive. Close a writer by `with`
+    or `close`.
 
-    Raises `SettingsError` for `coalesce`, which only `AsyncWriter` has.
+    Raises `SettingsError` if `coalesce` is set, which only `AsyncWriter` supports.
     """
 
     def __init__(
@@ -97,20 +98,22 @@ class Writer:
         expected_version: int | None = None,
         timeout: float | None = None,
     ) -> Receipt:
-        """Store one event; the receipt is proof that it is stored exactly once.
+        """Store one event. The receipt proves that it is stored exactly once.
 
-        `event` is an `Event`, a mapping, or JSON text or bytes, which are kept
-        exactly. `timeout` is seconds for everything, waits included.
-        `on_duplicate="return"` gives a receipt with status ``duplicate`` if the id
-        is stored with the same content, savedDate aside; other content under a stored
-        id is a `DuplicateEvent` always.
-        `expected_version` is the version that the subject must have before, 0
-        for an entity that does not exist.
+        `event` is an `Event`, a mapping, or JSON as text or bytes. JSON is stored
+        unchanged. `timeout` is the limit of the call in seconds, waits included.
 
-        Raises `InvalidEvent` or `EventTooLarge` before anything is sent;
-        `DuplicateEvent`; `StaleVersion`; `OutcomeUnknown`; `SchemaError` if the tables are
-        missing; or the driver's own last exception, unchanged, when it is not
-        stored for any other reason.
+        With ``on_duplicate="return"``, the call returns a receipt with status
+        ``duplicate`` if the id is stored with equal content, ``savedDate`` ignored. For
+        a stored id with other content it always raises `DuplicateEvent`.
+
+        `expected_version` is the version that the subject must have before the
+        event, or 0 if the subject must not exist.
+
+        Raises, before anything is sent, `InvalidEvent` or `EventTooLarge`. Raises
+        `DuplicateEvent`, `StaleVersion`, `OutcomeUnknown`, or `SchemaError` if the tables
+        are missing. If the event is not stored for any other reason, raises the last
+        exception of the driver, unchanged.
         """
         require_outermost(self._core, "write")
         job = Job(timeout)
@@ -129,16 +132,18 @@ class Writer:
         expected_versions: Iterable[int | None] | None = None,
         timeout: float | None = None,
     ) -> list[WriteOutcome]:
-        """Store many events in few transactions; returns how each ended, in their order.
+        """Store many events in few transactions. Return one outcome per event, in order.
 
-        An outcome is a receipt, or the exception that `write` would have raised.
-        All events are checked before the first is sent. Transactions are cut to
-        what the database takes; one that fails because of single events is split
-        so that the others are stored. Events with the same subject keep their
-        order. An id that is there twice is tried at both places: the second is a
-        duplicate if the first is stored, and is stored itself if the first is not.
-        `expected_versions` has an entry an event. `timeout` is seconds for
-        everything.
+        An outcome is a receipt, or the exception that `write` would have raised. All
+        events are checked before the first is sent. Each transaction is kept within
+        the limits of the database. If single events make a transaction fail, it is split
+        so that the other events are stored. Events of one subject keep their order.
+
+        If two events have the same id, the second is a duplicate if the first was
+        stored; else the second is stored. `expected_versions` has one entry per event.
+        `timeout` is the limit of the whole call in seconds.
+
+        Raises `ValueError` if `expected_versions` has another length than `events`.
         """
         require_outermost(self._core, "write_many")
         job = Job(timeout)
@@ -149,17 +154,18 @@ class Writer:
         return many.outcomes
 
     def transact(self, function: Callable[[Transaction], T], *, timeout: float | None = None) -> T:
-        """Run `function` in a transaction and commit it; returns what it returned.
+        """Run `function` in a transaction, commit it, and return what `function` returned.
 
-        `function` is given the transaction: `connection` for statements of your
-        own, `append` for events. It runs again, on another connection, when the
-        transaction meets a conflict or the connection is lost, so it must do
-        nothing else that counts. `timeout` is seconds for everything.
+        The argument of `function` is the transaction. Use its `connection` for your own
+        statements and its `append` for events. After a conflict or a lost connection,
+        `function` runs again on another connection. So it must have no other side
+        effects. `timeout` is the limit of the call in seconds, all runs included.
 
-        What `function` raises itself ends the call after a rollback. Raises
-        `DuplicateEvent`; `StaleVersion`; `OutcomeUnknown`, if the connection was
-        lost at the commit and nothing was appended, or other events than before;
-        the driver's last exception, unchanged; `TransactionMisused`.
+        An exception of `function` itself ends the call after a rollback, and is raised.
+        Raises `DuplicateEvent`, `StaleVersion`, `TransactionMisused`, or the last
+        exception of the driver, unchanged. Raises `OutcomeUnknown` if the connection was
+        lost at the commit and either the lost run appended no event, or the next run
+        appended another event first.
         """
         require_outermost(self._core, "transact")
         require_plain(function)
@@ -176,14 +182,17 @@ class Writer:
         *,
         expected_version: int | None = None,
     ) -> Receipt:
-        """Write one event in a transaction that is yours: you commit, you retry.
+        """Write one event in a transaction of yours, which you commit and retry.
 
-        The receipt is true once you have committed. Nothing is tried again. One
-        round trip; the writer's first use also asks the database some questions,
-        on a connection of its own. A taken id is looked up there, too. Raises
-        `InvalidEvent` before anything is sent; `DuplicateEvent`; `StaleVersion`;
-        `SchemaError`; the driver's exceptions, unchanged; `psycopg.ProgrammingError`
-        for a connection in autocommit mode without an open transaction.
+        The receipt is valid after your commit. The call retries nothing. It takes
+        one round trip. The writer's first use also asks the database for its shards and
+        the form of a write, on a connection of the writer. A stored id is looked up
+        on such a connection too.
+
+        Raises `InvalidEvent` before anything is sent, `DuplicateEvent`, `StaleVersion`,
+        `SchemaError`, or the driver's exceptions, unchanged. Raises
+        `psycopg.ProgrammingError` if the connection is in autocommit mode and has no
+        open transaction.
         """
         require_transaction(connection)
         joined = Joined(self._core, event, expected_version)
@@ -193,17 +202,17 @@ class Writer:
             try:
                 stored = append(self._core, connection, self._shards, joined.pending)
             except psycopg.errors.UniqueViolation as error:
-                with suppress(psycopg.Error):  # the driver's error says less, but is true
+                with suppress(psycopg.Error):  # without a look-up, the driver's error is raised
                     joined.refuse(self._apart(partial(self._find, ids=[joined.pending.id])), error)
                 raise
             return joined.receipt(stored)
 
     def stream(self, entity_type: str, entity_id: str, *, after: int = 0) -> Iterator[StoredEvent]:
-        """Read an entity's events in version order, those after version `after`.
+        """Read the events of an entity with a version above `after`, in version order.
 
-        They are read page by page: memory is bounded, no connection is held
-        meanwhile, and events stored while reading are read too. A page is tried
-        again as a write is; then the driver's exception is raised.
+        Events are read in pages, so memory is bounded and no connection is held between
+        two pages. Events that are stored during the reading are read too. A failed page
+        is retried as a write is. After that, raises the driver's exception.
         """
         stream = EntityStream(self._core, entity_type, entity_id, after)
         while not stream.is_at_end:
@@ -211,7 +220,7 @@ class Writer:
             yield from stream.page()
 
     def close(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the connections that are not in use."""
         self._connections.close()
 
     def __enter__(self) -> Self:
@@ -264,12 +273,12 @@ class Writer:
         return result
 
     def _look_at_backlog(self, connection: Connection) -> None:
-        """Tell how old it is; the write's outcome is known, and stays what it is."""
+        """Check the backlog. The write is committed; an error here does not change its outcome."""
         alarm = self._core.alarm
         connection.deadline = alarm.deadline(connection.deadline)
         try:
             alarm.saw(_rows(connection, alarm.query))
-        except Exception as error:  # noqa: BLE001 - it must not harm the write
+        except Exception as error:  # noqa: BLE001 - an error must not reach the caller
             alarm.failed(error)
 
     def _run_on(
@@ -294,7 +303,10 @@ class Writer:
         return committed(step.batch, connection.wait(exchange(connection, query, values)))
 
     def _apart(self, ask: Callable[[Connection], T]) -> T:
-        """Ask on a connection of our own: a question that fails can end a transaction."""
+        """Run a query on a connection of the writer.
+
+        In the caller's transaction, a query that fails would abort the transaction.
+        """
         connection = self._connections.take(fresh=False, deadline=None)
         try:
             answer = ask(connection)
@@ -312,7 +324,10 @@ class Writer:
         return present(_rows(connection, self._core.find, find_parameters(ids)))
 
     def _count_shards(self, connection: Connection) -> int:
-        """The first statement of a writer, and the only one that may turn it to the plain form."""
+        """Read the number of shards, and choose the form of a write if it is ``auto``.
+
+        This is the first statement of a writer.
+        """
         core = self._core
         if core.must_probe:
             try:
