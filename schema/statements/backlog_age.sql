@@ -1,5 +1,5 @@
--- Which shard holds the message that waits longest, and for how many seconds: one
--- index probe a shard, however many rows wait. No row: nothing waits.
+-- Return the shard with the oldest message, and the age of that message in seconds.
+-- One index probe per shard, however many rows wait. No row: no message waits.
 SELECT l.shard,
   (extract(epoch FROM clock_timestamp()) - extract(epoch FROM b.created_at))::float8 AS age
 FROM {schema}.outbox_leases l

@@ -1,2 +1,2 @@
--- At the one level of Aurora DSQL, so that PostgreSQL's answers can be compared with it.
+-- At the only isolation level of Aurora DSQL, so that PostgreSQL's answers compare.
 BEGIN ISOLATION LEVEL REPEATABLE READ

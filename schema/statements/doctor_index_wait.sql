@@ -1,2 +1,2 @@
--- Wait for a job to end.
+-- Wait until a job has ended.
 CALL sys.wait_for_job({job})

@@ -1,2 +1,2 @@
--- Only Aurora DSQL has this table: whether it is there tells which server answers.
+-- Only Aurora DSQL has this table, so its presence identifies the server.
 SELECT job_id FROM sys.jobs LIMIT 0

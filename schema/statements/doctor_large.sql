@@ -1,2 +1,2 @@
--- A message that is larger than Aurora DSQL takes.
+-- A message that is larger than Aurora DSQL accepts.
 SELECT octet_length(%(text)s::text)

@@ -1,4 +1,5 @@
--- The search path of this session, who asks, and who may create in public beside its owner.
+-- Return the search path of the session, the current user, and the roles besides the
+-- owner that may create objects in public.
 SELECT current_setting('search_path'), quote_ident(current_user::text),
   (SELECT string_agg(coalesce(quote_ident(r.rolname), 'PUBLIC'), ', ' ORDER BY r.rolname NULLS FIRST)
    FROM pg_catalog.pg_namespace AS n

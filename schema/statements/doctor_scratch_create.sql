@@ -1,4 +1,4 @@
--- The scratch table of the probes, with the outbox's key; it fails if it is there already.
+-- Create the scratch table of the probes, with the key of the outbox. Fails if it exists.
 CREATE TABLE {schema}.doctor_scratch (
   shard int NOT NULL,
   position bigint NOT NULL,

@@ -1,2 +1,2 @@
--- Take the scratch table of the probes away.
+-- Drop the scratch table of the probes.
 DROP TABLE IF EXISTS {schema}.doctor_scratch

@@ -1,3 +1,4 @@
--- The server's version, the isolation level of one statement alone, and who asks.
+-- Return the version of the server, the isolation level of a single statement, and the
+-- current user.
 SELECT current_setting('server_version'), current_setting('server_version_num')::int,
   current_setting('transaction_isolation'), current_user::text

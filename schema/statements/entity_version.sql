@@ -1,3 +1,3 @@
--- An entity's last version.
+-- Return the last version of an entity.
 SELECT version FROM {schema}.entities
 WHERE entity_type = %(entity_type)s AND entity_id = %(entity_id)s

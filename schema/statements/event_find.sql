@@ -1,3 +1,3 @@
--- What stored events say of their writes: whose they were, and their receipts.
+-- Return for stored events the id of their write, and what their receipts say.
 SELECT id, write_id, fingerprint, position, touches::text
 FROM {schema}.business_events WHERE id = ANY(%(ids)s::text::uuid[])

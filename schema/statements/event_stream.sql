@@ -1,6 +1,6 @@
--- The next events of one entity, in version order: one key range of its headers.
--- Bounded by rows and by bytes; one row always passes.
--- seen: rows before the bytes cut, so the reader knows if there are more.
+-- Return the next events of one entity in version order, from one key range of headers.
+-- Limited by rows and by bytes; the first row is always returned.
+-- seen: rows before the limit by bytes, so that the reader knows whether more follow.
 SELECT version, event_id, event_name, event_type, created_date, saved_date, data, seen
 FROM (
   SELECT page.*, count(*) OVER () AS seen,

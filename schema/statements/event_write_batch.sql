@@ -1,10 +1,10 @@
--- Any number of events with any number of entities, in one round trip.
--- Parameters are array literals, one text a column: five times faster than
--- Python lists. An entity that the batch touches k times is upserted once, with
--- version + k; touch j of k is `back` = k - j behind what the upsert returned,
--- and its positions as subject are numbered back the same way. Entities come
--- sorted by key, so two batches cannot deadlock. An event without a date is created
--- now: when its transaction began, in the tables as in the message.
+-- Write any number of events with any number of entities, in one round trip.
+-- Parameters are array literals, one string per column: five times faster than Python
+-- lists. An entity that the batch touches k times is upserted once, with version + k.
+-- Touch j of k is `back` = k - j versions behind the version that the upsert returned.
+-- Its positions as subject are numbered backward in the same way. Entities are sorted
+-- by key, so two batches cannot deadlock. An event without a date gets now(), the start
+-- of its transaction, in the tables and in the message.
 WITH event AS (
   SELECT id, event_name, event_type, coalesce(created_date, now()) AS created_date, data,
     fingerprint, write_id, topic, headers,
@@ -17,7 +17,7 @@ WITH event AS (
       %(headers)s::text::text[])
     AS t(id, event_name, event_type, created_date, data, fingerprint, write_id, topic, headers)
 ), entity AS (
-  -- position 0 stands for "in no event of this batch the subject".
+  -- Position 0 means that the entity is the subject of no event in this batch.
   INSERT INTO {schema}.entities AS e (entity_type, entity_id, version, shard, position,
     previous_position, entity_data, event_id, created_at, updated_at)
   SELECT entity_type, entity_id, touches, shard,
@@ -89,7 +89,7 @@ WITH event AS (
     topic, (headers || entities || headers_end)::json, data, clock_timestamp()
   FROM placed
 ), complete AS (
-  -- A short result must never commit: a failing cast ends the statement.
+  -- An incomplete write must never commit: a failing cast aborts the statement.
   SELECT CASE WHEN events = %(expected_events)s AND touches = %(expected_touches)s THEN 1
       ELSE ('short write: ' || events || ' events, ' || touches || ' touches')::int END AS ok
   FROM (SELECT (SELECT count(*) FROM placed) AS events,

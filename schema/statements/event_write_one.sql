@@ -1,8 +1,8 @@
--- One event with one entity: the fast path, all parameters scalar.
--- One autocommit statement, so one round trip. business_event, header and
--- message read what the upsert returned, so they hold the version and position
--- that it gave. An event without a date is created now: when its transaction
--- began, in the tables as in the message. The final SELECT reads no table that a writer may not read.
+-- Write one event with one entity. This is the fast path: all parameters are scalar, and
+-- one autocommit statement takes one round trip. business_event, header and message read
+-- the version and the position that the upsert returned. An event without a date gets
+-- now(), the start of its transaction, in the tables and in the message. The final SELECT
+-- reads no table, because the role of a writer may have no right to read it.
 WITH entity AS (
   INSERT INTO {schema}.entities AS e (entity_type, entity_id, version, shard, position,
     previous_position, entity_data, event_id, created_at, updated_at)
@@ -18,7 +18,7 @@ WITH entity AS (
     updated_at = EXCLUDED.updated_at
   RETURNING e.version, e.shard, e.position, e.previous_position
 ), touch AS (
-  -- A version that was not expected ends the statement by a failing cast.
+  -- A version that was not expected makes the cast fail, which aborts the statement.
   SELECT CASE WHEN %(expected)s::bigint IS NULL OR version - 1 = %(expected)s::bigint
       THEN version
       ELSE ('stale ' || %(id)s::uuid || ' ' || version - 1)::bigint END AS version,

@@ -1,4 +1,4 @@
--- Which of these events are stored, and whether they still wait in the outbox.
+-- Return which of these events are stored, and whether each still waits in the outbox.
 SELECT b.id, EXISTS (
     SELECT FROM {schema}.outbox o
     WHERE o.shard = b.shard AND o.position = b.position AND o.event_id = b.id) AS waiting

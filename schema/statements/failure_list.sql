@@ -1,5 +1,6 @@
--- What waits after a failure in some shards, with its subject. seconds: until the next
--- attempt; infinity when blocked; two epochs, as PostgreSQL before 17 subtracts no infinity.
+-- Return the failed messages of some shards with their subjects. seconds: until the next
+-- attempt, or infinity if blocked. It subtracts two epochs, because PostgreSQL before 17
+-- cannot subtract from infinity.
 SELECT f.shard, f.position, f.event_id, f.attempts, o.subject_type, o.subject_id,
   (extract(epoch FROM f.retry_at) - extract(epoch FROM clock_timestamp()))::float8 AS seconds
 FROM unnest(%(shards)s::text::int[]) AS k(shard)

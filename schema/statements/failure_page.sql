@@ -1,5 +1,5 @@
--- A page of failed messages by key, then those of them that are asked for; one whose
--- outbox row is gone is none. The first three columns say how far it read.
+-- Read a page of failures by key, and return those that match the filter and still have
+-- an outbox row. The first three columns say how far the page reached.
 -- retry_at null: blocked.
 WITH page AS (
   SELECT f.event_id, f.position, f.shard, f.attempts, f.last_error,

@@ -1,4 +1,5 @@
--- A message failed: it waits, over restarts too. No seconds: blocked for good.
+-- Record the failure of a message. The wait outlasts a restart of the publisher.
+-- seconds null: blocked until an operator acts.
 INSERT INTO {schema}.outbox_failures AS f
   (event_id, position, shard, attempts, last_error, retry_at)
 VALUES (%(event_id)s, %(position)s, %(shard)s, %(attempts)s, %(error)s,

@@ -1,6 +1,6 @@
--- Failures whose outbox row is gone: a publisher that had lost its shard wrote them,
--- or died between deleting a row and forgetting that it had failed. Nobody reads them.
--- A failure is recorded after its row is visible, so none is swept too early.
+-- Delete failures without an outbox row. A publisher leaves one if it lost its shard, or
+-- died after the DELETE of the row. Nobody reads them. A failure is recorded after its
+-- row is visible, so none is deleted too early.
 DELETE FROM {schema}.outbox_failures f
 USING (
   SELECT s.event_id, s.position FROM {schema}.outbox_failures s

@@ -1,7 +1,6 @@
--- Every lease, and every publisher that announced itself, from one snapshot and with
--- times by one clock. A lease: for how many seconds yet; a publisher (no shard): when
--- it was seen, in seconds since 1970, how many seconds ago that was, and how long its
--- leases last.
+-- Return every lease and every announced publisher, from one snapshot and by one clock.
+-- A lease: the seconds until it ends. A publisher (shard is null): when it was last seen
+-- in seconds since 1970, how many seconds ago that was, and the duration of its leases.
 SELECT shard, owner, epoch,
   (extract(epoch FROM expires_at) - extract(epoch FROM clock_timestamp()))::float8 AS expires_in,
   NULL::float8 AS seen_at, NULL::float8 AS age, NULL::float8 AS lease_seconds

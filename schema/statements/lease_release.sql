@@ -1,4 +1,4 @@
--- Give leases up, so that others can take them at once.
+-- Release leases, so that other publishers can take them at once.
 UPDATE {schema}.outbox_leases l
 SET owner = NULL, expires_at = NULL
 FROM unnest(%(shards)s::text::int[], %(epochs)s::text::bigint[]) AS k(shard, epoch)

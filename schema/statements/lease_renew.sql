@@ -1,5 +1,5 @@
--- Keep leases for longer. Also one that has ended, if nobody took it meanwhile: the
--- epoch tells.
+-- Keep leases for longer. An expired lease is renewed too, unless another publisher took
+-- it: that would have changed the epoch.
 UPDATE {schema}.outbox_leases l
 SET expires_at = clock_timestamp() + %(lease)s::float8 * interval '1 second'
 FROM unnest(%(shards)s::text::int[], %(epochs)s::text::bigint[]) AS k(shard, epoch)

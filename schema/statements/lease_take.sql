@@ -1,7 +1,8 @@
--- Take leases that are free, that ended more than grace seconds ago, or that are ours
--- by a taking whose answer was lost. The epoch must be the one that was read, so what
--- is late on the wire changes nothing that happened since. Of two who take one at a
--- time, PostgreSQL lets the second see the first's row and refuse; DSQL lets one fail.
+-- Take leases that are free, that expired more than grace seconds ago, or that we took
+-- before without receiving the answer. The epoch must be the one that was read, so a
+-- delayed statement cannot undo a later change. If two publishers take a lease at the
+-- same time, on PostgreSQL the second sees the first's row and updates nothing. On DSQL
+-- one of them fails.
 UPDATE {schema}.outbox_leases l
 SET owner = %(owner)s, epoch = l.epoch + 1,
   expires_at = clock_timestamp() + %(lease)s::float8 * interval '1 second'

@@ -1,8 +1,8 @@
--- What the replay of dead letters needs to know of them: all but the payload.
--- last_position: the highest of its subject's events and of its own replays so far. The
--- next one goes above it, so no row gets the key of an earlier one, which a late DELETE
--- may name. replays: of the event so far. waiting: the event is in the outbox now, as it
--- was written or as a replay.
+-- Return what the replay of dead letters needs: all columns but the payload.
+-- last_position: the highest position of the subject's events and of this event's
+-- replays. The next replay is above it, so it cannot get the key of an earlier row, which
+-- a delayed DELETE may name. replays: of this event so far. waiting: the event is in the
+-- outbox, as written or as a replay.
 SELECT d.event_id, d.died_at, d.subject_type, d.subject_id, octet_length(d.payload) AS bytes,
   d.headers::text,
   coalesce(greatest(e.position, before.position), 0) AS last_position,

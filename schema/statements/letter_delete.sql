@@ -1,4 +1,4 @@
--- Exactly these dead letters, by whole key.
+-- Delete exactly these dead letters, by the whole key.
 DELETE FROM {schema}.dead_letters d
 USING unnest(%(event_ids)s::text::uuid[], %(died_ats)s::text::timestamptz[])
   AS k(event_id, died_at)

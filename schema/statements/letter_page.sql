@@ -1,7 +1,7 @@
--- A page of dead letters by key, then those of them that are asked for; so one
--- statement reads so many rows and no more, however few match. The first three
--- columns say how far it read. Without payload: that can be a MiB each. created_at as
--- near as a client's calendar goes.
+-- Read a page of dead letters by key, and return those that match the filter. So a
+-- statement reads a bounded number of rows, however few match. The first three columns
+-- say how far the page reached. The payload is left out: it may be 1 MiB. created_at is
+-- limited to dates that a client can represent.
 WITH page AS (
   SELECT event_id, died_at, shard, position, subject_type, subject_id, subject_version, topic,
     headers, octet_length(payload) AS bytes, created_at, error, attempts, replays

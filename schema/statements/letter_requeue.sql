@@ -1,4 +1,4 @@
--- Dead letters as new outbox rows, with all that they were but place, headers and age.
+-- Insert dead letters as new outbox rows. Only position, headers and age are new.
 INSERT INTO {schema}.outbox (shard, position, event_id, previous_position, subject_type,
   subject_id, subject_version, topic, headers, payload, created_at)
 SELECT d.shard, k.position, d.event_id, k.previous_position, d.subject_type, d.subject_id,

@@ -1,7 +1,7 @@
--- From the outbox to the dead letters in one transaction, and only if this very
--- DELETE removed the row: a row that somebody else has settled does not die twice.
--- replays: which replay of its event it was, 0 for the message as it was written. Looked
--- for in the text, as `->` fails for JSON with \u0000 anywhere in it.
+-- Move a row from the outbox to the dead letters in one transaction, and only if this
+-- DELETE removed it: a row that another publisher has settled is not buried again.
+-- replays: the number of the replay, 0 for the message as written. It is matched in the
+-- text, because `->` fails for JSON that contains \u0000.
 WITH gone AS (
   DELETE FROM {schema}.outbox
   WHERE shard = %(shard)s AND position = %(position)s AND event_id = %(event_id)s

@@ -1,6 +1,6 @@
--- The plain form of outbox_bury, 1 of 3: the row as a dead letter. outbox_delete and
--- failure_forget follow in the same transaction, which is undone unless the row that was
--- deleted is the one that was copied.
+-- The plain form of outbox_bury, 1 of 3: copy the row to the dead letters. outbox_delete
+-- and failure_forget follow in the same transaction. It is rolled back unless the DELETE
+-- removed the row that was copied.
 INSERT INTO {schema}.dead_letters (event_id, died_at, shard, position, previous_position,
   subject_type, subject_id, subject_version, topic, headers, payload, created_at, error,
   attempts, replays)

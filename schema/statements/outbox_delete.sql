@@ -1,4 +1,4 @@
--- Exactly the rows that were acknowledged, by whole key; never a range.
+-- Delete exactly the acknowledged rows, by the whole key and never by a range.
 DELETE FROM {schema}.outbox o
 USING unnest(%(shards)s::text::int[], %(positions)s::text::bigint[], %(event_ids)s::text::uuid[])
   AS k(shard, position, event_id)

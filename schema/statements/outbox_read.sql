@@ -1,10 +1,10 @@
--- The next rows of several shards, each from its own cursor, in one key range a
--- shard. LATERAL, since `shard = ANY(..) ORDER BY` sorts everything before
--- PostgreSQL 17. Bounded by rows and by bytes; one row of a shard always passes.
--- seen: rows of the shard before the bytes cut, so the relay knows if there are more.
--- predecessor: from the same snapshot, whether the subject's row before this one
--- is still there; then this one has to wait.
--- created_us: any created_at can be read, also infinity and what no client can load.
+-- Return the next rows of several shards, each from its own cursor: one key range per
+-- shard. LATERAL, because `shard = ANY(..) ORDER BY` sorts everything before PostgreSQL
+-- 17. Limited by rows and by bytes; the first row of a shard is always returned.
+-- seen: rows of the shard before the limit by bytes, so the relay knows whether more follow.
+-- predecessor: whether, in this snapshot, the previous row of the subject still exists;
+-- then this row has to wait.
+-- created_us: limited, because created_at may be infinity or a date that no client can load.
 SELECT o.shard, o.position, o.event_id, o.previous_position, o.subject_type, o.subject_id,
   o.subject_version, o.topic, o.headers::text, o.payload,
   (extract(epoch FROM greatest(to_timestamp(0), least(o.created_at, clock_timestamp())))

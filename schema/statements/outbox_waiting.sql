@@ -1,5 +1,5 @@
--- Whether a message waits for the relay, and not behind one that is blocked until an
--- operator acts.
+-- Return whether a message waits for the relay. A message behind a blocked one does not
+-- count: it waits for an operator.
 SELECT EXISTS (
   SELECT FROM {schema}.outbox o
   WHERE NOT EXISTS (

@@ -1,6 +1,6 @@
--- The plain form of a write, 1 of 5: the entities, sorted by key. The statements
--- after it read the versions and positions that it gave; see event_write_batch.sql.
--- position 0 stands for "in no event of this batch the subject".
+-- The plain form of a write, 1 of 5: the entities, sorted by key. The later statements
+-- read the versions and positions that this one assigned. See event_write_batch.sql.
+-- Position 0 means that the entity is the subject of no event in this batch.
 INSERT INTO {schema}.entities AS e (entity_type, entity_id, version, shard, position,
   previous_position, entity_data, event_id, created_at, updated_at)
 SELECT entity_type, entity_id, touches, shard,

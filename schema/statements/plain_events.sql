@@ -1,7 +1,7 @@
--- The plain form of a write, 2 of 5: the events. An entity's row holds its version
--- and position after the whole batch; each touch is numbered back from there. A
--- version that was not expected ends the transaction by a failing cast. An event
--- without a date is created now: when its transaction began.
+-- The plain form of a write, 2 of 5: the events. The row of an entity holds its version
+-- and position after the whole batch; each touch is numbered backward from there. A
+-- version that was not expected makes a cast fail, which aborts the transaction. An event
+-- without a date gets now(), the start of its transaction.
 INSERT INTO {schema}.business_events (id, event_name, event_type, created_date, saved_date,
   event_data, fingerprint, write_id, subject_type, subject_id, subject_version, shard,
   position, topic, touches)

@@ -1,4 +1,4 @@
--- The plain form of a write, 3 of 5: a header for each touch of each event.
+-- The plain form of a write, 3 of 5: one header per touch.
 INSERT INTO {schema}.event_headers (entity_type, entity_id, entity_version, event_id,
   event_name, event_type, created_date, saved_date, header_data)
 SELECT e.entity_type, e.entity_id, e.version - t.back, b.id, b.event_name, b.event_type,

@@ -1,5 +1,5 @@
--- The plain form of a write, 4 of 5: a message for each event. The payload is the
--- event's text from its row: json keeps it byte for byte, and it need not be sent twice.
+-- The plain form of a write, 4 of 5: one message per event. The payload is read from the
+-- event's row: json keeps the text byte for byte, so it need not be sent twice.
 INSERT INTO {schema}.outbox (shard, position, event_id, previous_position, subject_type,
   subject_id, subject_version, topic, headers, payload, created_at)
 WITH touch AS (

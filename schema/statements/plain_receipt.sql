@@ -1,5 +1,5 @@
--- The plain form of a write, 5 of 5: the rows of event_write_batch.sql, read back.
--- A short result must never commit: a failing cast ends the transaction.
+-- The plain form of a write, 5 of 5: return the rows that event_write_batch.sql returns.
+-- An incomplete write must never commit: a failing cast aborts the transaction.
 WITH touch AS (
   SELECT t.ordinal, e.version - t.back AS version, e.position - t.subject_back AS position,
     t.subject

@@ -1,5 +1,5 @@
--- A publisher is alive and its broker can be reached: it counts for the shares, for one
--- lease of its own.
+-- Announce that a publisher is alive and reaches its broker. For the duration of one
+-- lease it gets a share of the shards.
 INSERT INTO {schema}.outbox_publishers (owner, seen_at, lease_seconds)
 VALUES (%(owner)s, clock_timestamp(), %(lease)s::float8)
 ON CONFLICT (owner) DO UPDATE SET

@@ -1,5 +1,5 @@
--- Publishers that died without saying so. Their rows count for nothing after one lease
--- of theirs, and would stay for ever. No more at once than a transaction may change.
+-- Delete publishers that died without a withdrawal. Their rows count for nothing after
+-- one lease, but would never be deleted. Limited to what one transaction may change.
 DELETE FROM {schema}.outbox_publishers p
 USING (
   SELECT s.owner FROM {schema}.outbox_publishers s

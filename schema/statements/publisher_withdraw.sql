@@ -1,2 +1,2 @@
--- A publisher stops, or cannot reach its broker: the shares are made without it.
+-- Withdraw a publisher that stops or cannot reach its broker: it gets no share.
 DELETE FROM {schema}.outbox_publishers WHERE owner = %(owner)s

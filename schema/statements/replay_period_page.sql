@@ -1,6 +1,6 @@
--- A page of events by key, then those of them that were saved in a period: there is
--- no index on time, so all pages together read every event there is. The first two
--- columns say how far this one read.
+-- Read a page of events by key, and return those that were saved in a period. There is no
+-- index on the time, so all pages together read every event. The first two columns say
+-- how far the page reached.
 WITH page AS (
   SELECT id, position, saved_date FROM {schema}.business_events
   WHERE id > %(after)s::uuid

@@ -1,5 +1,5 @@
--- Which replay it is, why and by whom. A second one at the same moment fails here,
--- on the number.
+-- Record the number, the reason and the user of a replay. A concurrent replay of the same
+-- event fails here, on the number.
 INSERT INTO {schema}.outbox_replays
   (event_id, number, position, reason, replayed_by, replayed_at)
 SELECT k.event_id, k.number, k.position, %(reason)s, current_user::text, clock_timestamp()

@@ -1,5 +1,5 @@
--- Stored events as new outbox rows. json keeps a text exactly, so the payload is
--- the event byte for byte.
+-- Insert stored events as new outbox rows. json keeps the text, so the payload is equal
+-- to the event byte for byte.
 INSERT INTO {schema}.outbox (shard, position, event_id, previous_position, subject_type,
   subject_id, subject_version, topic, headers, payload, created_at)
 SELECT b.shard, k.position, b.id, k.previous_position, b.subject_type, b.subject_id,

@@ -1,5 +1,5 @@
--- What roles may do here: on the schema itself (no table), and on its tables and
--- views. A right counts from wherever it comes: a grant, a membership, ownership.
+-- Return the rights of roles on the schema (table is null) and on its tables and views.
+-- A right counts whether it comes from a grant, a membership or ownership.
 SELECT r.rolname, NULL AS name, 'USAGE' AS held
 FROM pg_catalog.pg_roles AS r
 JOIN pg_catalog.pg_namespace AS n ON n.nspname = %(schema)s

@@ -1,2 +1,2 @@
--- Where all our tables live: on DSQL ordinary roles cannot create in public.
+-- Create the schema of all our tables: on DSQL, ordinary roles cannot create in public.
 CREATE SCHEMA IF NOT EXISTS {schema}

@@ -1,5 +1,5 @@
--- The indexes of a schema with their columns in order, those of primary keys left
--- out. Not valid: it is being built, or its build has failed.
+-- Return the indexes of a schema with their columns in order, without those of primary
+-- keys. Not valid: the index is being built, or its build has failed.
 SELECT c.relname, t.relname, i.indisvalid, a.attname
 FROM pg_catalog.pg_namespace AS n
 JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid

@@ -1,2 +1,2 @@
--- The lease rows are the record of how many shards there are.
+-- Return the number of shards, which the lease rows record.
 SELECT count(*) FROM {schema}.outbox_leases

@@ -1,2 +1,2 @@
--- All shards, by their lease rows.
+-- Return all shards, from their lease rows.
 SELECT shard FROM {schema}.outbox_leases ORDER BY shard

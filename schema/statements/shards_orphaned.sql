@@ -1,6 +1,6 @@
--- Shards that hold messages and have no lease, so that nobody relays them. Steps
--- from one shard to the next by key: as many reads as shards, however many rows. By the
--- view, so that who asks need not be allowed to read messages.
+-- Return shards that hold messages but have no lease, so no publisher relays them. It
+-- steps from shard to shard by key: one read per shard, however many rows. It reads the
+-- view, so the role needs no right to read messages.
 WITH RECURSIVE held AS (
   (SELECT shard FROM {schema}.outbox_backlog ORDER BY shard LIMIT 1)
   UNION ALL

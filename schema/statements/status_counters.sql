@@ -1,5 +1,5 @@
--- How many rows were ever put into the outbox and taken out of it, by PostgreSQL's own
--- statistics: two looks make rates, and nothing is counted. Rows that were rolled back
--- are in it, and it is some seconds late. DSQL does not keep these numbers.
+-- Return how many rows were ever inserted into the outbox and deleted from it, by
+-- PostgreSQL's statistics. Two readings give a rate, and no row is counted. Rolled-back
+-- rows are included, and the numbers lag by some seconds. DSQL does not keep them.
 SELECT pg_stat_get_tuples_inserted(o.id), pg_stat_get_tuples_deleted(o.id)
 FROM (SELECT '{schema}.outbox'::regclass::oid AS id) AS o

@@ -1,7 +1,6 @@
--- The failures with the most attempts, and how many failures there are and are
--- blocked; it looks at {limit} + 1 rows at most. seconds: until the next attempt,
--- infinity when blocked. Not `retry_at - clock_timestamp()`: before PostgreSQL 17
--- that fails for infinity.
+-- Return the failures with the most attempts, and the numbers of failures and of blocked
+-- ones. It reads at most {limit} + 1 rows. seconds: until the next attempt, or infinity
+-- if blocked. `retry_at - clock_timestamp()` fails for infinity before PostgreSQL 17.
 SELECT f.event_id, f.shard, f.position, f.attempts, f.last_error,
   (extract(epoch FROM f.retry_at) - extract(epoch FROM clock_timestamp()))::float8 AS seconds,
   count(*) OVER () AS failures,

@@ -1,5 +1,5 @@
--- The publishers that announced themselves, how many seconds ago each was seen last, and
--- how long its leases last.
+-- Return the announced publishers: how many seconds ago each was last seen, and the
+-- duration of its leases.
 SELECT owner,
   (extract(epoch FROM clock_timestamp()) - extract(epoch FROM seen_at))::float8 AS seen,
   lease_seconds

@@ -1,6 +1,6 @@
--- Per shard: who relays it, for how many seconds yet, and the age in seconds and the
--- position of what waits longest. The head of the shard's key range, so one index probe a
--- shard; positions follow the database's clock, so the head is the oldest row.
+-- Return per shard the owner, the seconds until its lease ends, and the age in seconds
+-- and the position of the oldest message. Positions follow the database's clock, so the
+-- oldest row is the head of the shard's key range: one index probe per shard.
 SELECT l.shard, l.owner, l.epoch,
   (extract(epoch FROM l.expires_at) - extract(epoch FROM clock_timestamp()))::float8 AS expires,
   (extract(epoch FROM clock_timestamp()) - extract(epoch FROM b.created_at))::float8 AS age,

@@ -1,2 +1,2 @@
--- How many messages wait; it stops counting one above {limit}, so it stays cheap.
+-- Return the number of waiting messages. Counting stops one above {limit}, to stay cheap.
 SELECT count(*) FROM (SELECT 1 FROM {schema}.outbox_backlog LIMIT {limit} + 1) AS bounded
