@@ -1,7 +1,13 @@
-"""The port to a broker, and the way from a URL to a sink.
+"""The port to a broker, and the sinks that implement it.
 
-Each module here is one broker. Another package adds its own by an entry point
-of the group ``dsql_outbox.sinks``, named by the URL's scheme.
+- `port` is the contract: `Sink`, and the outcomes of a message.
+- `registry` opens the sink of a URL; `url` parses the common parts of such URLs.
+- `cloudevents` turns the attributes of a message into headers, by the CloudEvents rules.
+- `nats`, `kafka`, `sqs`, `jsonl` and `stdout` are one sink each; `json_lines` is
+  the part that the last two share.
+
+Another package adds a sink by an entry point of the group ``dsql_outbox.sinks``,
+named after the scheme of its URLs (docs/sinks.md).
 """
 
 from .cloudevents import attributes, binary_headers, decode_value, encode_value

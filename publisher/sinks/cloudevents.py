@@ -1,4 +1,4 @@
-"""CloudEvents 1.0 in binary mode: attributes as headers, the event itself as payload.
+"""CloudEvents 1.0 in binary mode: the attributes are headers, the event is the payload.
 
 The rules for names and values are those of the CloudEvents bindings for HTTP
 (1.0.2) and NATS (1.0.3-wip, the first with a binary mode), section 3.1.3 of both,
@@ -14,24 +14,24 @@ from dsql_outbox.outbox import TRACE_HEADERS, Message
 
 # Section 3.1.3.2, header values: "space, double-quote, percent and any character
 # outside the printable ASCII range of U+0021-U+007E" are percent-encoded as UTF-8.
-# This also keeps a line break in an id from starting a header of its own.
+# This also prevents a line break in an id from starting another header.
 _ENCODED: Final = re.compile(r"[^!#$&-~]")
 
-# W3C trace headers have an encoding of their own; only what no header may hold is touched.
+# W3C trace headers have their own encoding. Only characters that no header may hold are changed.
 _NOT_PRINTABLE: Final = re.compile(r"[^ -~]")
 
 _QUOTED_PAIR: Final = re.compile(r"\\(.)")
 
 
 def binary_headers(message: Message, prefix: str) -> dict[str, str]:
-    """The message's headers on the wire, all printable ASCII.
+    """The message's headers in binary mode, as printable ASCII.
 
-    Attributes get `prefix`, "ce-" for NATS: section 3.1.3.1, which names
-    datacontenttype among them, since there a Content-Type marks the structured
-    mode. Trace headers keep their names.
+    Each attribute gets `prefix`, which is "ce-" for NATS (section 3.1.3.1). The NATS
+    binding also prefixes datacontenttype, because a Content-Type header marks the
+    structured mode there. Trace headers keep their names.
     """
     headers = message.headers
-    if _ENCODED.search("".join(headers.values())) is None:  # so it is for nearly all of them
+    if _ENCODED.search("".join(headers.values())) is None:  # so in most messages
         return {n if n in TRACE_HEADERS else prefix + n: value for n, value in headers.items()}
     return {
         name if name in TRACE_HEADERS else prefix + name: _encode_header(name, value)
@@ -40,10 +40,10 @@ def binary_headers(message: Message, prefix: str) -> dict[str, str]:
 
 
 def kafka_headers(message: Message) -> dict[str, bytes]:
-    """The message's headers for Kafka: names with "ce_", values UTF-8 and not percent-encoded.
+    """The message's headers for Kafka: names with "ce_", values as UTF-8 without percent-encoding.
 
-    `datacontenttype` is ``content-type`` (3.2.1); trace headers keep their
-    names; ``dedupe-id`` is the same each time a message is sent.
+    `datacontenttype` becomes ``content-type`` (section 3.2.1). Trace headers keep
+    their names. ``dedupe-id`` has the same value each time a message is sent.
     """
     headers = {"dedupe-id": message.dedupe_id.encode()}
     for name, value in message.headers.items():
@@ -53,10 +53,11 @@ def kafka_headers(message: Message) -> dict[str, bytes]:
 
 
 def attributes(headers: Mapping[str, str], prefix: str) -> dict[str, str]:
-    """What `binary_headers` wrote, read back: for consumers; other headers are left out.
+    """The attributes and trace headers of a received message: the reverse of `binary_headers`.
 
-    Raises `UnicodeDecodeError` for encoded bytes that are no UTF-8, as section
-    3.1.3.2 demands.
+    Consumers use it. Other headers are left out, and names are in lower case. Raises
+    `UnicodeDecodeError` if a percent-encoded value is not UTF-8, as section 3.1.3.2
+    demands.
     """
     found = {name.lower(): value for name, value in headers.items()}
     read: dict[str, str] = {name: found[name] for name in TRACE_HEADERS if name in found}
@@ -67,14 +68,15 @@ def attributes(headers: Mapping[str, str], prefix: str) -> dict[str, str]:
 
 
 def encode_value(value: str) -> str:
-    """An attribute as a header's value, by section 3.1.3.2."""
+    """Encode an attribute as the value of a header (section 3.1.3.2)."""
     return _ENCODED.sub(_percent, value)
 
 
 def decode_value(value: str) -> str:
-    """The attribute in a header's value; raises `UnicodeDecodeError` if it is no UTF-8.
+    """Decode an attribute from the value of a header (section 3.1.3.2).
 
-    Values in double quotes come from senders of older versions of the specification.
+    A value in double quotes comes from a sender that follows an older version of the
+    specification. Raises `UnicodeDecodeError` if the value is not UTF-8.
     """
     if len(value) > 1 and value[0] == value[-1] == '"':
         value = _QUOTED_PAIR.sub(r"\1", value[1:-1])

@@ -1,4 +1,4 @@
-"""Messages as lines of JSON, appended to a file or a pipe."""
+"""Messages as lines of JSON, appended to a file or a pipe (``jsonl:`` and ``stdout:``)."""
 
 import os
 from collections.abc import Callable, Generator, Sequence
@@ -19,21 +19,21 @@ class _MessageLine(msgspec.Struct):
     key: str
     headers: dict[str, str]
     payload: str
-    """The event's text, as a string: JSON inside of JSON would lose its exact form."""
+    """The event's text as a string, because nested JSON would not keep its exact form."""
 
 
 def json_line(message: Message) -> bytes:
-    """One message as one object of JSON, with the line feed that ends it."""
+    """One message as one JSON object and a line feed."""
     headers = binary_headers(message, "ce-")
     line = _MessageLine(message.topic, message.key, headers, message.payload.decode())
     return msgspec.json.encode(line) + b"\n"
 
 
 class LineSink:
-    """Appends each batch in one go, by `append`, in a worker thread.
+    """Appends each batch by one call of `append`, in a worker thread.
 
-    What fails leaves the first part of the batch at most, so nothing later of a
-    key is there without the earlier: `ordered` holds.
+    A failed call leaves a prefix of the batch at most. So no message of a key is
+    stored without the earlier ones, which is what `ordered` promises.
     """
 
     ordered = True
@@ -44,14 +44,14 @@ class LineSink:
         self._one_at_a_time: Final = CapacityLimiter(1)
 
     async def publish(self, messages: Sequence[Message], /) -> list[Outcome]:
-        """Append the messages; raises `SinkUnavailable` when that fails."""
+        """Append the messages; raises `SinkUnavailable` when the write fails."""
         lines = b"".join(map(json_line, messages))
         await to_thread.run_sync(self._append, lines, limiter=self._one_at_a_time)
         return [Delivered()] * len(messages)
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write every byte; raises `OSError`."""
+    """Write all bytes, also after a partial write; raises `OSError`."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
@@ -59,7 +59,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 @contextmanager
 def unavailable_as(name: str) -> Generator[None]:
-    """Turn an `OSError` into `SinkUnavailable` that names the file or pipe."""
+    """Turn an `OSError` into a `SinkUnavailable` that names the file or pipe."""
     try:
         yield
     except OSError as error:

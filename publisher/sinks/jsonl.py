@@ -1,4 +1,4 @@
-"""The sink ``jsonl:FILE``: one JSON object a line, appended and synced to disk."""
+"""The sink ``jsonl:FILE``: one JSON object per line, appended and synced to disk."""
 
 import os
 from collections.abc import AsyncGenerator
@@ -17,14 +17,16 @@ _APPEND: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
 
 @asynccontextmanager
 async def open_jsonl(url: str) -> AsyncGenerator[Sink]:
-    """Append to the file of ``jsonl:FILE``, a relative or absolute path; made if missing.
+    """Append to the file of ``jsonl:FILE``, a relative or absolute path.
 
-    Each line is ``{"topic", "key", "headers", "payload"}``: headers in
-    CloudEvents' binary form, payload a string with the event's exact text. A
-    message is delivered once the disk has it. A new file is for its owner alone.
-    Raises `SettingsError` for a URL without a file and for a link,
-    `SinkUnavailable` naming the file when it cannot be opened or, on publish, not
-    be written.
+    A missing file is created, with rights for its owner only (mode 0600). Each line
+    is ``{"topic", "key", "headers", "payload"}``; the headers have the binary form of
+    CloudEvents, and the payload is a string with the exact text of the event. A
+    message is delivered after ``fsync``.
+
+    Raises `SettingsError` for a URL without a file and for a symbolic link, and
+    `SinkUnavailable` when the file cannot be opened. `publish` raises
+    `SinkUnavailable` when the file cannot be written.
     """
     file = _File(_path(url))
     try:
@@ -51,8 +53,8 @@ class _File:
         os.close(self._descriptor)
 
     def _is_torn(self) -> bool:
-        # A crash or a full disk can end a file within a line. Closed by a line
-        # feed, the part is one bad line and does not spoil the next.
+        # A crash or a full disk can leave half a line at the end of the file. A line
+        # feed ends it, so that it does not corrupt the next line.
         size = os.fstat(self._descriptor).st_size
         return size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
 
@@ -65,7 +67,7 @@ def _path(url: str) -> Path:
 
 
 def _sync_folder(path: Path) -> None:
-    """Make a new file's name outlive a crash, not only its content."""
+    """Sync the folder too, so that the name of a new file survives a crash."""
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

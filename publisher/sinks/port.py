@@ -1,4 +1,4 @@
-"""The port to a broker."""
+"""The port to a broker: the protocol `Sink` and the outcomes of a message."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -9,26 +9,30 @@ from dsql_outbox.outbox import Message, OutboxError
 
 
 class Delivered(msgspec.Struct, frozen=True):
-    """The broker has stored the message and said so."""
+    """The broker acknowledged that it stored the message."""
 
 
 class Retry(msgspec.Struct, frozen=True):
-    """Not stored, or no answer came: send it again later. `error` holds no payload."""
+    """The message was not stored, or no answer came: send it again later.
+
+    The text in `error` contains no payload.
+    """
 
     error: str
 
 
 class Rejected(msgspec.Struct, frozen=True):
-    """The broker will never take this message. `error` holds no payload."""
+    """The broker will never accept this message; the text in `error` contains no payload."""
 
     error: str
 
 
 class NotAttempted(msgspec.Struct, frozen=True):
-    """Says nothing of the message, and counts against nothing; it may be stored.
+    """The message was not sent, or its result is unknown; this counts as no attempt.
 
-    An earlier message of its key failed, the time was up before it was sent, or
-    the part of the broker that it was for has failed while others answered.
+    The reasons are: an earlier message of its key failed, the time was over before
+    it was sent, or one part of the broker failed while other parts answered. In the
+    last case the message may be stored.
     """
 
 
@@ -36,34 +40,37 @@ Outcome = Delivered | Retry | Rejected | NotAttempted
 
 
 class Sink(Protocol):
-    """Where messages go.
+    """Sends messages to one broker.
 
-    A sink with ``ordered = False`` gets at most one message of a key in a call;
-    the relay sends the next only after this one was acknowledged. A sink may
-    set ``ordered = True`` only if its client proves that after a failure
-    nothing later of that key is stored; then it gets whole batches, and answers
-    per key a delivered prefix, one failure, and NotAttempted.
+    With ``ordered = False``, a call of `publish` contains at most one message per
+    key, and the relay sends the next one only after the broker acknowledged it.
+
+    A sink may set ``ordered = True`` only if its client guarantees that after a
+    failure no later message of the same key is stored. A call then contains whole
+    batches. The outcomes of a key must be `Delivered` for a prefix, then one failure,
+    then `NotAttempted`.
     """
 
     ordered: bool
     system: str
-    """The broker's name in OpenTelemetry's messaging conventions, as ``nats``."""
+    """The value of ``messaging.system`` in OpenTelemetry's conventions, such as ``nats``."""
 
     async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
-        """Send messages; the outcomes have the same order and length.
+        """Send messages; returns one outcome per message, in the same order.
 
-        Returns only when every outcome is known or given up. Raises
-        `SinkUnavailable` when the broker, not a message, failed: then the
-        relay counts nothing against any message and sends them all again. When
-        a part of the broker failed and some messages were delivered, it returns
-        `Delivered` for those and `NotAttempted` for what has no answer.
-        Called by several tasks at once, but never with one key in two calls.
+        Returns when every outcome is known or given up. Several tasks may call it at
+        the same time, but a key is never in two running calls.
+
+        Raises `SinkUnavailable` when the broker failed and not a message. The relay
+        then counts an attempt for none of the messages and sends all of them again.
+        When a part of the broker failed and some messages were delivered, return
+        `Delivered` for those and `NotAttempted` for messages without an answer.
         """
         ...
 
 
 class WrongOutcomes(OutboxError):  # noqa: N818 - reads as what happened
-    """A sink answered with more or fewer outcomes than it got messages: a bug in the sink.
+    """A sink returned more or fewer outcomes than it got messages, which is a bug in the sink.
 
     None of the messages counts as delivered.
     """

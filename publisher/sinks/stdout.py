@@ -10,16 +10,16 @@ from .json_lines import LineSink, unavailable_as, write_all
 from .port import Sink
 
 _STDOUT: Final = 1
-"""The descriptor itself: nothing that replaces or buffers `sys.stdout` is in between."""
+"""The file descriptor, so that no replacement or buffer of `sys.stdout` is in between."""
 
 
 @asynccontextmanager
 async def open_stdout(url: str) -> AsyncGenerator[Sink]:
-    """Write one JSON object a line, as ``jsonl:`` does.
+    """Write one JSON object per line, as ``jsonl:`` does.
 
-    A message is delivered once the pipe or terminal has it. Raises
-    `SettingsError` if anything follows ``stdout:``; publish raises
-    `SinkUnavailable` when the reader has gone.
+    A message is delivered after it was written to the pipe or terminal. Raises
+    `SettingsError` if anything follows ``stdout:``. `publish` raises
+    `SinkUnavailable` when the reader has closed the pipe.
     """
     if url != "stdout:":
         raise SettingsError("the URL of standard output is stdout: and nothing more")

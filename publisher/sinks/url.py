@@ -1,4 +1,4 @@
-"""What the URLs of brokers have in common."""
+"""Parse the parts that the URLs of brokers have in common: hosts, login, parameters."""
 
 import math
 from collections.abc import Collection
@@ -8,15 +8,16 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from dsql_outbox.outbox import SettingsError, has_unclear_login
 
 TIMEOUT: Final = "5"
-"""Seconds that a broker is given to answer, unless the URL says otherwise."""
+"""The default of the URL parameter ``timeout``, in seconds."""
 
 
 def split_hosts(url: str, port: int) -> tuple[str, tuple[str, ...], str]:
-    """``scheme://LOGIN@HOST[:PORT][,HOST..][?QUERY]`` as login, hosts with ports, query.
+    """Split ``scheme://LOGIN@HOST[:PORT][,HOST..][?QUERY]`` into login, hosts and query.
 
-    Raises `ValueError` for any other form, with a text that may show the URL.
+    A host without a port gets `port`. Raises `ValueError` for any other form; its text
+    may contain the URL with the password, so do not show it.
     """
-    # By hand: some releases of urlsplit refuse more than one [..] in a URL.
+    # urlsplit cannot do this: some releases refuse more than one [..] in a URL.
     if has_unclear_login(url):
         raise ValueError(url)
     _, _, rest = url.partition("://")
@@ -26,13 +27,13 @@ def split_hosts(url: str, port: int) -> tuple[str, tuple[str, ...], str]:
 
 
 def split_login(login: str) -> tuple[str, str | None]:
-    """``USER[:PASSWORD]``, both decoded; without a colon there is no password."""
+    """Split ``USER[:PASSWORD]`` and decode both; the password is None without a colon."""
     user, colon, password = login.partition(":")
     return unquote(user), unquote(password) if colon else None
 
 
 def parameters(kind: str, query: str, known: Collection[str]) -> dict[str, str]:
-    """What follows the question mark; raises `SettingsError` for names that are not `known`."""
+    """Parse the query of a URL; raises `SettingsError` for a parameter that is not `known`."""
     given = dict(parse_qsl(query, keep_blank_values=True))
     if unknown := sorted(given.keys() - set(known)):
         names = ", ".join(sorted(known))
@@ -41,7 +42,7 @@ def parameters(kind: str, query: str, known: Collection[str]) -> dict[str, str]:
 
 
 def seconds(kind: str, text: str) -> float:
-    """The timeout; raises `SettingsError` unless it is above 0."""
+    """Parse a timeout in seconds; raises `SettingsError` unless it is above 0 and finite."""
     try:
         number = float(text)
     except ValueError:

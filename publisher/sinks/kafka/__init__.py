@@ -1,14 +1,16 @@
 """The sink ``kafka://``: Apache Kafka, or another broker that speaks its protocol.
 
-The message goes to the topic that is its topic, with the subject as key, so one
-subject is in one partition. Parameters of the URL:
+The topic of a message is the Kafka topic. Its subject is the key, so all messages of
+a subject are in one partition. `sink` publishes, `client` keeps the producer,
+`callbacks` brings librdkafka's callbacks into the event loop, `url` parses the URL.
+Its parameters are:
 
 | parameter | default | meaning |
 | --- | --- | --- |
 | timeout | 5 | seconds that a message, or the first connection, may take |
-| tls | no | ``yes``: speak TLS, and check the broker's certificate |
-| mechanism | PLAIN | SASL mechanism of the login in the URL, as SCRAM-SHA-512 |
-| config | | file with more settings of librdkafka, a line ``name=value`` each |
+| tls | no | ``yes``: use TLS and check the certificate of the broker |
+| mechanism | PLAIN | SASL mechanism of the login in the URL, such as SCRAM-SHA-512 |
+| config | | file with more settings of librdkafka, one ``name=value`` per line |
 """
 
 from collections.abc import AsyncGenerator
@@ -27,9 +29,10 @@ if TYPE_CHECKING:
 def open_kafka(url: str) -> AbstractAsyncContextManager[Sink]:
     """Connect to ``kafka://[user:password@]host[:port][,host..]``.
 
-    Raises `SettingsError` for a URL that breaks a rule or names a setting that
-    librdkafka refuses, and `MissingExtra` without the extra [kafka]; on
-    entering, `SinkUnavailable` when no broker answers within the timeout.
+    Raises `SettingsError` for a malformed URL or config file, and `MissingExtra`
+    without the extra [kafka]. On entry it raises `SettingsError` for a setting that
+    librdkafka refuses, and `SinkUnavailable` when no broker answers within the
+    timeout.
     """
     settings = parse_kafka_url(url)
     try:

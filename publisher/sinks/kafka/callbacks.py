@@ -1,4 +1,4 @@
-"""From librdkafka's callbacks into the event loop."""
+"""Bring the callbacks of librdkafka into the event loop."""
 
 import asyncio
 from collections import deque
@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 
 class Callbacks:
-    """Calls that a callback asks for in whatever thread, made in the event loop.
+    """A queue of calls: callbacks add to it from any thread, and the event loop makes the calls.
 
-    A callback may run while the exception of an earlier one waits to be raised.
-    Then each call that it makes to a function written in C takes effect and
-    raises `SystemError` all the same: a lock that was just taken stays locked,
-    in `logging` too. So a callback calls `soon` and does nothing else, and
-    `soon` keeps the call before anything can fail.
+    confluent-kafka may run a callback while an exception of an earlier callback is
+    still pending. Then each function written in C takes effect and also raises
+    `SystemError`. A lock that the callback takes stays locked, also one of `logging`.
+    So a callback only calls `soon`, and `soon` stores the call before anything can
+    fail.
     """
 
     def __init__(self) -> None:
@@ -21,19 +21,19 @@ class Callbacks:
         self._is_due = False
 
     def attach(self) -> None:
-        """Make the calls in the running event loop, from now on."""
+        """Use the running event loop from now on."""
         self._loop = asyncio.get_running_loop()
 
     def soon(self, call: Callable[..., None], *args: object) -> None:
-        """Make this call in the event loop; asked from any thread."""
+        """Schedule a call in the event loop; may be called from any thread."""
         self._calls.append((call, args))
         if self._loop is not None and not self._is_due:
             self._is_due = True
             self._loop.call_soon_threadsafe(self.run)
 
     def run(self) -> None:
-        """Make the calls that wait, in their order; asked from the event loop."""
-        self._is_due = False  # before the last look: what comes after it asks again
+        """Make the waiting calls, in their order; must be called in the event loop."""
+        self._is_due = False  # first: a call that is added after the loop must schedule `run` again
         while self._calls:
             call, args = self._calls.popleft()
             call(*args)

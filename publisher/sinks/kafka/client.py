@@ -1,4 +1,4 @@
-"""One producer of librdkafka, served from the event loop."""
+"""The librdkafka producer of a sink: created, served, and replaced after a failure."""
 
 import asyncio
 import logging
@@ -20,31 +20,31 @@ from .url import KafkaSettings
 logger = logging.getLogger("dsql_outbox")
 
 _SLICE: Final = 0.1
-"""Seconds that one flush may take.
+"""The longest flush, in seconds.
 
-A flush of 0.2 s or more runs in parts, and goes on after a callback that
-raised: the callbacks of the next part then run with that exception pending.
+A flush of 0.2 s or more runs in parts, and goes on after a callback raised. The
+callbacks of the next part then run with that exception pending (see `Callbacks`).
 """
-_CLOSING: Final = 0.5  # seconds for the reports of the messages that are given up
-_IDLE: Final = 1.0  # seconds between two looks at what librdkafka has to say without messages
-_SECRETS: Final = ("password", "secret", "pem", "config")  # of librdkafka's settings
+_CLOSING: Final = 0.5  # seconds to wait for the reports of messages that are given up
+_IDLE: Final = 1.0  # seconds between two looks for errors while there are no messages
+_SECRETS: Final = ("password", "secret", "pem", "config")  # parts of names of librdkafka's settings
 
 
 class KafkaClient:
-    """Makes the producer, serves its callbacks, and replaces it when it is told to.
+    """Creates the producer, serves its callbacks, and replaces it on request.
 
-    After a failure of the broker the next producer is a new one: one that has
-    lost the broker's trust, as by a number out of order, may never get it back.
+    After a failure of the broker a new producer is created. An idempotent producer
+    that the broker refuses once, for example because of a sequence number out of
+    order, may stay refused.
 
-    Callbacks of librdkafka run inside `flush`, in a worker thread: one flush at
-    a time serves all that was produced, however many batches that is.
-    `on_fatal` is called from the event loop, with the reason, when the producer
-    has stopped for good.
+    The callbacks of librdkafka run inside `flush`, in a worker thread. One flush at a
+    time serves the messages of all batches. `on_fatal` is called from the event loop,
+    with the reason, when the producer has stopped for good.
     """
 
     def __init__(self, settings: KafkaSettings, on_fatal: Callable[[str], None]) -> None:
         self.callbacks = Callbacks()
-        """What a callback of the producer has to call."""
+        """The queue to which the producer's callbacks must add their calls."""
         self._settings = settings
         self._on_fatal = on_fatal
         self._producer: Producer | None = None
@@ -54,7 +54,7 @@ class KafkaClient:
         self._last_error: KafkaError | None = None
 
     async def ready(self) -> Producer:
-        """The producer; makes one at the first call and when the last is to be replaced.
+        """The producer; creates one at the first call and after `replace`.
 
         Raises `SettingsError` for a setting that librdkafka refuses, and
         `SinkUnavailable` when no broker answers within the timeout.
@@ -68,28 +68,28 @@ class KafkaClient:
         return self._producer
 
     def flush_soon(self) -> None:
-        """Send what was produced, and wait for the answers in the background."""
+        """Send the produced messages now; the answers arrive in the background."""
         self._produced.set()
 
     def replace(self, producer: Producer) -> None:
-        """Make a new producer at the next call of `ready`; this one ends with its messages."""
+        """Let the next `ready` create a new producer; this one ends after its last message."""
         if self._producer is producer:
             self._producer = None
             self._produced.set()
 
     def answered(self) -> None:
-        """Every message of a batch had its answer: forget what was wrong before."""
+        """Note that every message of a batch was answered, and clear the last error."""
         if self._last_error is not None:
-            logger.info("%s: all is well again", self._settings)
+            logger.info("%s: the broker answers again", self._settings)
             self._last_error = None
 
     def unavailable(self, reason: str) -> SinkUnavailable:
-        """The error that names the brokers, with what librdkafka last said of them."""
+        """The error for a broker out of reach: the brokers, the reason, librdkafka's last error."""
         said = f" ({self._last_error.str()})" if self._last_error else ""
         return SinkUnavailable(f"{self._settings}: {reason}{said}")
 
     async def close(self) -> None:
-        """Give up what is not delivered, and disconnect; takes about a second at most."""
+        """Give up undelivered messages and disconnect; takes about a second at most."""
         self._producer = None
         for task in self._serving:
             task.cancel()
@@ -103,7 +103,7 @@ class KafkaClient:
             await to_thread.run_sync(partial(producer.list_topics, timeout=self._settings.timeout))
         except KafkaException as error:
             with suppress(KafkaException):  # a fatal error
-                producer.poll(0)  # what went wrong comes by the error callback
+                producer.poll(0)  # runs the error callback, which knows the reason
             self.callbacks.run()
             raise self.unavailable("no broker answers") from error
         return producer
@@ -123,7 +123,7 @@ class KafkaClient:
             while self._producer is producer or len(producer):
                 if len(producer):
                     await to_thread.run_sync(producer.flush, _SLICE, limiter=one_at_a_time)
-                    self.callbacks.run()  # a callback may have failed before it asked for it
+                    self.callbacks.run()  # a callback may have failed before it could schedule this
                 else:
                     self._produced.clear()
                     with anyio.move_on_after(_IDLE):
@@ -140,10 +140,10 @@ class KafkaClient:
 
     def _note(self, error: KafkaError) -> None:
         is_news = self._last_error is None
-        # While a connection is opened, the error that is raised tells it.
+        # While a connection is opened, the exception of `_open` reports the error.
         level = logging.WARNING if is_news and self._producer is not None else logging.DEBUG
         logger.log(level, "%s: %s", self._settings, error.str())
-        # "All brokers are down" says less than why the last one is.
+        # "All brokers are down" says less than the error of the last broker.
         if is_news or error.name() != "_ALL_BROKERS_DOWN":
             self._last_error = error
 
@@ -155,7 +155,7 @@ class KafkaClient:
 
 
 def _fatal(error: BaseException) -> str:
-    """What stopped the producer: as such, or as the cause of what it did to a callback."""
+    """The reason why the producer stopped: the error itself, or the root of a failed callback."""
     while error.__cause__ and not isinstance(error, KafkaException):
         error = error.__cause__
     found = error.args[0] if isinstance(error, KafkaException) else error
@@ -167,12 +167,15 @@ def _give_up(producer: Producer) -> None:
     with suppress(KafkaException):
         producer.purge()
     while len(producer) and monotonic() < end:
-        with suppress(Exception):  # of a producer that has stopped for good
+        with suppress(Exception):  # a producer that has stopped for good raises here
             producer.flush(_SLICE)
 
 
 class _Quiet:
-    """Takes what librdkafka logs, by default to standard error; its error callback tells it too."""
+    """Drops the log lines of librdkafka, which go to standard error by default.
+
+    The error callback receives the same errors.
+    """
 
     def log(self, *_: object) -> None:
-        """Drop it. Not a logger of Python's, which takes a lock: see `Callbacks`."""
+        """Drop a line. A Python logger must not be used here: it takes a lock (see `Callbacks`)."""

@@ -1,4 +1,4 @@
-"""Messages to Kafka, and its delivery reports back."""
+"""The sink for Kafka: it produces messages and collects the delivery reports."""
 
 import asyncio
 import logging
@@ -19,18 +19,17 @@ from .url import KafkaSettings
 logger = logging.getLogger("dsql_outbox")
 
 _REPORT: Final = 1.0
-"""Seconds by which librdkafka may report late that a message ran out of time: it looks
-once a second."""
+"""librdkafka checks for timed-out messages once per second, so a report may be this late."""
 
 _TOPIC: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 
-# Names of librdkafka's errors; those with an underscore are its own, the others the broker's.
+# Names of errors: those with an underscore come from librdkafka, the others from the broker.
 _REFUSED: Final = frozenset(
     {"MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "INVALID_RECORD", "TOPIC_EXCEPTION"}
 )
-"""What the broker will never take."""
+"""The broker will never accept the message."""
 _SHARED: Final = _REFUSED | {"_INVALID_DIFFERENT_RECORD"}
-"""What is said of all messages of a request when one of them is at fault."""
+"""The error may be for all messages of a request, although only one of them is at fault."""
 _NO_TOPIC: Final = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"})
 _BROKER: Final = frozenset(
     {
@@ -41,7 +40,7 @@ _BROKER: Final = frozenset(
         "_PURGE_INFLIGHT",
         "_FATAL",
         "CLUSTER_AUTHORIZATION_FAILED",
-        # What a broker makes of the producer's own state:
+        # The broker refuses the state of the idempotent producer:
         "INVALID_PRODUCER_EPOCH",
         "INVALID_PRODUCER_ID_MAPPING",
         "OUT_OF_ORDER_SEQUENCE_NUMBER",
@@ -49,17 +48,18 @@ _BROKER: Final = frozenset(
         "UNKNOWN_PRODUCER_ID",
     }
 )
-"""What tells of the broker or the producer, and nothing of the message."""
+"""The broker or the producer failed; the message is not at fault."""
 
 
 class KafkaSink:
-    """Publishes to Kafka; a message is delivered when all replicas in sync have it.
+    """Publishes to Kafka; a message is delivered when all in-sync replicas have it.
 
-    Not `ordered`, although the producer is idempotent: that keeps the order of
-    what it sends, not of what it gives up. librdkafka's manual, "Message timeout
-    considerations": of 1 to 5, with 2 and 3 out of time while the broker is
-    away, 1, 4, 5 are written; ``enable.gapless.guarantee`` does not cover it.
-    So the relay sends one message of a key at a time.
+    It is not `ordered`, although the producer is idempotent. An idempotent producer
+    keeps the order of the messages that it sends, but may send later messages after
+    it gave up earlier ones: if 2 and 3 of 1 to 5 time out while the broker is away,
+    then 1, 4 and 5 are written (librdkafka's manual, "Message timeout
+    considerations"). ``enable.gapless.guarantee`` does not prevent this. So the relay
+    sends one message per key at a time.
     """
 
     ordered = False
@@ -79,11 +79,11 @@ class KafkaSink:
         await self._client.close()
 
     async def publish(self, messages: Sequence[Message], /) -> list[Outcome]:
-        """Publish, which takes the timeout and a second at most; raises `SinkUnavailable`.
+        """Publish messages, within the timeout and one second.
 
-        It raises when time ran out and nothing was delivered. When some were,
-        a part of the cluster has failed: what ran out of time is `NotAttempted`
-        then, stored or not, and counts against no message.
+        Raises `SinkUnavailable` when messages timed out and none was delivered. If some
+        were delivered, a part of the cluster has failed: the messages that timed out
+        are `NotAttempted`, and may be stored.
         """
         if not messages:
             return []
@@ -98,7 +98,7 @@ class KafkaSink:
             async with asyncio.timeout_at(deadline):
                 await batch.closed.wait()
         except TimeoutError:
-            pass  # the outcomes tell
+            pass  # the outcomes show which messages have no answer
         finally:
             self._batches.discard(batch)
         if None not in batch.found:
@@ -115,7 +115,7 @@ class KafkaSink:
         return [outcome or NotAttempted() for outcome in batch.found]
 
     async def _alone(self, message: Message, deadline: float) -> Outcome | None:
-        """Ask again, since the broker refused it together with others."""
+        """Send a message alone, because the broker refused it together with others."""
         if asyncio.get_running_loop().time() >= deadline:
             return None
         (outcome,) = await self.publish([message])
@@ -125,7 +125,7 @@ class KafkaSink:
         self, producer: Producer, batch: "_KafkaBatch", index: int, message: Message
     ) -> None:
         if not _TOPIC.fullmatch(message.topic):
-            text = f"topic {message.topic!r} is none for Kafka: 1 to 249 of A-Z a-z 0-9 . _ -"
+            text = f"topic {message.topic!r} is no Kafka topic: use 1 to 249 of A-Z a-z 0-9 . _ -"
             batch.settle(index, Rejected(text))
             return
         try:
@@ -149,13 +149,13 @@ class KafkaSink:
 
 
 class _KafkaBatch:
-    """Messages on their way, and what is known of them: None is no word of the message itself."""
+    """The outcomes of the messages of one call; None while nothing is known about a message."""
 
     def __init__(self, size: int) -> None:
         self.found: list[Outcome | None] = [None] * size
         self.shared: list[int] = []
         self.reason = "no acknowledgement in time"
-        """Why there is no word of a message."""
+        """Why messages have no outcome."""
         self.closed = asyncio.Event()
         self._missing = size
 

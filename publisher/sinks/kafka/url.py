@@ -1,4 +1,4 @@
-"""What a ``kafka://`` URL says."""
+"""Parse a ``kafka://`` URL into settings of librdkafka."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,14 +14,14 @@ _PORT: Final = 9092
 
 _DEFAULTS: Final = {
     "client.id": "dsql-outbox",
-    # Java's way to choose a partition: the same key lands where a Java producer puts it.
+    # The partitioner of Java clients, so that they choose the same partition for a key.
     "partitioner": "murmur2_random",
-    # A broker that is back is found within a second, not ten.
+    # Reconnect within one second after a broker is back; the default is ten.
     "reconnect.backoff.max.ms": "1000",
     # The broker's limit decides, not librdkafka's own of 1,000,000 bytes.
     "message.max.bytes": "100000000",
 }
-"""What the file of `config` may change."""
+"""Defaults that the config file may change."""
 
 _OWN: Final = (
     "acks",
@@ -34,28 +34,31 @@ _OWN: Final = (
     "topic.metadata.propagation.max.ms",
     "transactional.id",
 )
-"""What the file may not set: order and "at least once" rest on it, or the URL says it."""
+"""Settings that the config file may not contain.
+
+Order and at-least-once delivery depend on them, or the URL sets them.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KafkaSettings:
-    """Where Kafka is and how to speak with it; `timeout` is seconds."""
+    """The brokers and how to reach them; `timeout` is in seconds."""
 
     hosts: tuple[str, ...]
     timeout: float
     properties: dict[str, str] = field(repr=False)
-    """Settings of librdkafka, passwords among them."""
+    """Settings of librdkafka, including passwords."""
 
     def __str__(self) -> str:
         return f"Kafka at {', '.join(self.hosts)}"
 
 
 def parse_kafka_url(url: str) -> KafkaSettings:
-    """Read a URL and the file it names; raises `SettingsError`, which never shows a password."""
+    """Parse a URL and its config file; raises `SettingsError`, whose text contains no password."""
     try:
         login, hosts, query = split_hosts(url, _PORT)
     except ValueError:
-        # Not its cause, whose text may show the URL.
+        # `from None`: the text of the cause may contain the URL.
         raise SettingsError(f"{_KIND} is {_FORM}") from None
     given = parameters(_KIND, query, _PARAMETERS)
     timeout = seconds(_KIND, given.get("timeout", TIMEOUT))
@@ -66,7 +69,7 @@ def parse_kafka_url(url: str) -> KafkaSettings:
         "enable.idempotence": "true",
         "acks": "all",
         "message.timeout.ms": str(milliseconds),
-        # A topic that is missing is known to be, before its messages run out of time.
+        # Report a missing topic before its messages time out.
         "topic.metadata.propagation.max.ms": str(milliseconds // 2),
     }
     return KafkaSettings(hosts=hosts, timeout=timeout, properties=properties)
@@ -93,7 +96,7 @@ def _security(login: str, given: dict[str, str]) -> dict[str, str]:
 
 
 def _file(path: str | None) -> dict[str, str]:
-    """Lines ``name=value``, as in Kafka's own client.properties; # starts a comment."""
+    """Read ``name=value`` lines, as in Kafka's client.properties; ``#`` starts a comment."""
     if path is None:
         return {}
     try:

@@ -1,14 +1,15 @@
 """The sink ``nats://``: NATS JetStream.
 
-The message goes to the subject that is its topic, with the event's id as
-``Nats-Msg-Id``: sent again within the stream's duplicate window, it is stored
-once. Parameters of the URL:
+The NATS subject of a message is its topic. The header ``Nats-Msg-Id`` is its dedupe
+id, so a message that is sent again within the duplicate window of the stream is
+stored once. `sink` publishes, `client` keeps the connection, `url` parses the URL.
+Its parameters are:
 
 | parameter | default | meaning |
 | --- | --- | --- |
 | timeout | 5 | seconds that a publish, or the first connection, may take |
-| stream | | make this stream if it is missing |
-| subjects | events.> | what that stream takes, separated by commas |
+| stream | | create this stream if it is missing |
+| subjects | events.> | the subjects of that stream, separated by commas |
 | creds | | file with the user's credentials |
 """
 
@@ -27,19 +28,18 @@ if TYPE_CHECKING:
 
 
 def open_nats(url: str) -> AbstractAsyncContextManager[Sink]:
-    """Connect to ``nats://[user:password@]host[:port][,host..]``; ``tls://`` insists on TLS.
+    """Connect to ``nats://[user:password@]host[:port][,host..]``; ``tls://`` requires TLS.
 
-    Raises `SettingsError` for a URL that breaks a rule and `MissingExtra`
-    without the extra [nats]; on entering, `SettingsError` for a stream that
-    cannot be made as asked and `SinkUnavailable` when no server answers within
-    the timeout.
+    Raises `SettingsError` for a malformed URL and `MissingExtra` without the extra
+    [nats]. On entry it raises `SettingsError` for a stream that cannot be created as
+    requested, and `SinkUnavailable` when no server answers within the timeout.
     """
     settings = parse_nats_url(url)
     try:
         from .sink import JetStreamSink  # noqa: PLC0415 - nats-py is an extra
 
         if settings.creds is not None:
-            import_module("nkeys")  # nats-py signs with it, and would miss it later
+            import_module("nkeys")  # nats-py signs with it, and would only fail later
     except ModuleNotFoundError as error:
         raise MissingExtra("nats", "the sink nats://") from error
     return _connected(JetStreamSink(settings))

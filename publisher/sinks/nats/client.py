@@ -1,4 +1,4 @@
-"""One NATS connection, looked after."""
+"""One NATS connection: it connects, creates the stream, and reconnects."""
 
 import asyncio
 import logging
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dsql_outbox")
 
-_DUPLICATE_WINDOW: Final = 120.0  # seconds in which a stream knows a message again
-_RECONNECT_WAIT: Final = 1  # seconds between two tries to reach a server that is gone
-_LOST_PINGS: Final = 2  # pings without an answer; at the next one the server is gone
+_DUPLICATE_WINDOW: Final = 120.0  # seconds in which a stream detects duplicates
+_RECONNECT_WAIT: Final = 1  # seconds between two attempts to reconnect
+_LOST_PINGS: Final = 2  # unanswered pings; at the next ping the server counts as gone
 
 
 class NatsConnection:
-    """Connects, makes the stream, finds the server again, and logs what becomes of it.
+    """Connects, creates the stream, reconnects, and logs changes of the connection.
 
-    `inbox` is a subject with wildcards; what comes there goes to `on_message`.
-    `on_lost` is called when the connection is lost. Calls of both come from
-    tasks of nats-py.
+    `inbox` is a subject with wildcards. `on_message` receives the messages of that
+    subject, and `on_lost` is called when the connection is lost. Tasks of nats-py
+    call both.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class NatsConnection:
     async def ready(self, deadline: float) -> Client:
         """The connected client; raises `SinkUnavailable` when there is none.
 
-        Opens a connection at the first call, and when the server has ended the
-        last one for good, as it does when credentials run out: `deadline`, of
-        the event loop's clock, bounds that. While nats-py looks for a lost
-        server, this raises at once.
+        The first call opens a connection. So does a call after the server closed the
+        connection for good, for example because credentials expired. `deadline`, a
+        time of the event loop's clock, bounds the opening. While nats-py tries to
+        reconnect, this raises at once.
         """
         async with self._opening:
             if self._client is None or self._client.is_closed:
@@ -66,15 +66,15 @@ class NatsConnection:
         return self._client
 
     def unavailable(self, reason: Exception | None) -> SinkUnavailable:
-        """The error that names the servers, and no password."""
+        """The error for a broker out of reach; it names the servers, without passwords."""
         text = "connection lost" if reason is None else _text(reason)
         return SinkUnavailable(f"{self._settings} cannot be reached: {text}")
 
     async def close(self) -> None:
-        """Send what is buffered and disconnect; waits for the settings' timeout at most.
+        """Send buffered data and disconnect; takes the timeout of the settings at most.
 
-        Every message has been answered or given up by now: nats-py's own drain
-        would add nothing but a wait for a server that may have gone.
+        Every message was answered or given up before. So ``drain`` of nats-py would
+        only add a wait for a server that may be gone.
         """
         client, self._client = self._client, None
         if client is not None:
@@ -92,7 +92,7 @@ class NatsConnection:
                     )
                     await self._make_stream(client)
             except (NatsError, OSError, TimeoutError) as error:
-                # nats-py tries again until time is up: its last failure says more than that.
+                # nats-py retries until the time is over. Its last failure says more than a timeout.
                 failure = None if client.is_connected else client.last_error
                 raise self.unavailable(failure or error) from error
             undo.pop_all()
@@ -117,10 +117,10 @@ class NatsConnection:
             reconnected_cb=self._found,
             max_reconnect_attempts=-1,
             reconnect_time_wait=_RECONNECT_WAIT,
-            # Keep nothing for a server that has gone, and never wait while a window is sent.
+            # Buffer nothing for a server that is gone, and never block while a window is sent.
             pending_size=0,
-            # A silent server is known to be gone before a message to it has timed out: so
-            # it counts as an unavailable broker and not against the message.
+            # A silent server must count as gone before a message times out. Then the
+            # broker is unavailable, and no attempt counts against the message.
             ping_interval=settings.timeout / (_LOST_PINGS + 2),  # type: ignore[arg-type] # slept
             max_outstanding_pings=_LOST_PINGS,
         )
@@ -160,14 +160,18 @@ class NatsConnection:
     async def _lost(self) -> None:
         self._on_lost()
         if self._client is not None:
-            logger.warning("%s: connection lost, looking for it", self._settings)
+            logger.warning("%s: connection lost, reconnecting", self._settings)
 
     async def _found(self) -> None:
         logger.info("%s: connected again", self._settings)
 
 
 class _TlsClient(Client):
-    """Insists on TLS: nats-py speaks plain text, password and all, if the server says so."""
+    """Requires TLS.
+
+    nats-py itself sends everything in plain text, with the password, if the server
+    offers no TLS.
+    """
 
     def _connect_command(self) -> bytes:
         if not self._server_info.get("tls_required"):

@@ -1,9 +1,9 @@
-"""Messages to JetStream, and its acknowledgements back.
+"""The sink for NATS JetStream: it sends messages and collects the acknowledgements.
 
-nats-py's own `publish` makes a future and a timer a message, and its
-`publish_async` loses answers that are errors. So this does what both do inside:
-each message names a reply subject below an inbox of ours, and what comes there
-is counted. It is also faster than either.
+JetStream's `publish` of nats-py creates a future and a timer per message, and its
+`publish_async` loses answers that are errors. So this module uses the protocol
+below them: each message names a reply subject under one inbox, and the answers
+arrive there. This is also faster than both.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
 
-_WINDOW: Final = 256  # messages on their way at once; more is no faster
+_WINDOW: Final = 256  # unacknowledged messages at a time; a larger window is not faster
 
-# Parts between dots, without blanks and wildcards. "$" starts the server's own interface,
-# which no event type may reach.
+# Tokens between dots, without blanks and wildcards. Subjects with "$" are the API of the
+# server, which no event type may reach.
 _SUBJECT: Final = re.compile(r"(?!\$)[^\s\x00-\x1f\x7f.*>]+(\.[^\s\x00-\x1f\x7f.*>]+)*")
 
 _HEADERS_FRAME: Final = len("NATS/1.0\r\n\r\n")
@@ -39,7 +39,7 @@ _HEADER_FRAME: Final = len(": \r\n")
 
 _NO_RESPONDERS: Final = "503"
 _TOO_LARGE: Final = frozenset({10054, 10097})
-"""JetStream's codes for a message over the stream's limit and headers over the server's."""
+"""JetStream's error codes: message over the limit of the stream, headers over the server's."""
 
 
 class _Error(msgspec.Struct):
@@ -48,7 +48,7 @@ class _Error(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    """JetStream's answer to a message: an acknowledgement has `stream`."""
+    """JetStream's answer to a message; it has `stream` if it is an acknowledgement."""
 
     stream: str = ""
     error: _Error | None = None
@@ -58,7 +58,7 @@ _ANSWER: Final = msgspec.json.Decoder(_Answer)
 
 
 class JetStreamSink:
-    """Publishes to JetStream; a message is delivered when the server has stored it."""
+    """Publishes to JetStream; a message is delivered when the server acknowledged it as stored."""
 
     ordered = False
     system = "nats"
@@ -81,10 +81,11 @@ class JetStreamSink:
         await self._connection.close()
 
     async def publish(self, messages: Sequence[Message], /) -> list[Outcome]:
-        """Publish, which takes the timeout at most; raises `SinkUnavailable`.
+        """Publish messages, within the timeout.
 
-        What is not acknowledged by then is `Retry`, and may be stored or not;
-        what there was no time for is `NotAttempted`.
+        A message without an acknowledgement by then is `Retry`, and may be stored. A
+        message that there was no time to send is `NotAttempted`. Raises
+        `SinkUnavailable` when the connection is lost or cannot be opened.
         """
         deadline = self._deadline()
         client = await self._connection.ready(deadline)
@@ -105,7 +106,7 @@ class JetStreamSink:
                 await self._send(client, window, f"{self._inbox}.{number}")
                 await window.closed.wait()
         except TimeoutError:
-            pass  # the outcomes tell
+            pass  # the outcomes show which messages have no answer
         except (ConnectionClosedError, ConnectionDrainingError, OutboundBufferLimitError) as error:
             raise self._connection.unavailable(error) from error
         finally:
@@ -125,7 +126,7 @@ class JetStreamSink:
 
     async def _settle(self, answer: "Msg") -> None:
         _, number, index = answer.subject.rsplit(".", 2)
-        # An answer that comes after its window has gone is too late to count.
+        # An answer whose window is over comes too late and is ignored.
         if window := self._windows.get(number):
             window.settle(int(index), _outcome(answer, window.messages[int(index)].topic))
 
@@ -139,7 +140,7 @@ class JetStreamSink:
 
 
 class _Window:
-    """Messages on their way, and what is known of them."""
+    """The messages of one window and their outcomes; None while no answer came."""
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self.messages = messages
@@ -163,10 +164,10 @@ def _is_subject(topic: str) -> bool:
 
 def _broken_rule(message: Message, headers: dict[str, str], max_payload: int) -> str | None:
     if not _is_subject(message.topic):
-        return f"topic {message.topic!r} is no subject of NATS: parts between dots, without blanks"
+        return f"topic {message.topic!r} is no NATS subject: tokens between dots, without blanks"
     if rule := broken_header(headers):
         return rule
-    # The server's limit is for both together, and it ends the connection of who breaks it.
+    # The limit is for headers and payload together; the server disconnects a client above it.
     lines = sum(map(len, headers)) + sum(map(len, headers.values())) + _HEADER_FRAME * len(headers)
     size = _HEADERS_FRAME + lines + len(message.payload)
     if size > max_payload:

@@ -1,4 +1,4 @@
-"""What a ``nats://`` URL says."""
+"""Parse a ``nats://`` or ``tls://`` URL."""
 
 import re
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ _STREAM: Final = re.compile(r"[^\s.*>/\\]+")
 
 @dataclass(frozen=True, kw_only=True)
 class NatsSettings:
-    """Where NATS is and how to speak with it; `timeout` is seconds."""
+    """The servers and how to reach them; `timeout` is in seconds."""
 
     hosts: tuple[str, ...]
     tls: bool
@@ -39,11 +39,11 @@ class NatsSettings:
 
 
 def parse_nats_url(url: str) -> NatsSettings:
-    """Read a URL; raises `SettingsError`, which never shows a password."""
+    """Parse a URL; raises `SettingsError`, whose text contains no password."""
     try:
         login, hosts, query = split_hosts(url, _PORT)
     except ValueError:
-        # Not its cause, whose text may show the URL.
+        # `from None`: the text of the cause may contain the URL.
         raise SettingsError(f"a NATS URL is {_FORM}") from None
     user, password = split_login(login)
     given = parameters("a NATS URL", query, _PARAMETERS)
@@ -72,7 +72,7 @@ def _stream(given: dict[str, str]) -> str | None:
 def _creds(file: str | None) -> Path | None:
     if file is None:
         return None
-    # nats-py reads a file without these sections forever.
+    # nats-py never stops reading a file without these sections.
     try:
         text = Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,14 +1,14 @@
 """The sink ``sqs://``: a queue of Amazon SQS, standard or FIFO.
 
-All topics go to the one queue; the topic is an attribute of the message.
-Credentials come from where the AWS SDK looks for them, never from the URL.
-Parameters of the URL:
+Messages of all topics go to the same queue; the topic is an attribute of the message.
+The AWS SDK finds the credentials, and the URL holds none. `sink` publishes, `entry`
+builds the requests, `client` sends them, `url` parses the URL. Its parameters are:
 
 | parameter | default | meaning |
 | --- | --- | --- |
 | timeout | 5 | seconds that a request may take |
-| region | the queue's, the SDK's | AWS region, as eu-west-1 |
-| endpoint | AWS's | URL of another server that speaks SQS |
+| region | that of the queue's URL, else the SDK's | AWS region, such as eu-west-1 |
+| endpoint | that of AWS | URL of another server with the API of SQS |
 """
 
 from collections.abc import AsyncGenerator
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 def open_sqs(url: str) -> AbstractAsyncContextManager[Sink]:
     """Use the queue ``sqs://NAME`` or ``sqs://sqs.REGION.amazonaws.com/ACCOUNT/NAME``.
 
-    Raises `SettingsError` for a URL that breaks a rule and `MissingExtra`
-    without the extra [sqs]; on entering, `SettingsError` without a region and
-    `SinkUnavailable` when a queue given by its name is not found.
+    Raises `SettingsError` for a malformed URL and `MissingExtra` without the extra
+    [sqs]. On entry it raises `SettingsError` if no region is known, and
+    `SinkUnavailable` if a queue given by name does not exist.
     """
     settings = parse_sqs_url(url)
     try:

@@ -1,4 +1,4 @@
-"""The AWS SDK's client for one queue. It blocks: call it in a thread."""
+"""The client of the AWS SDK for one queue. It blocks, so call it in a worker thread."""
 
 from typing import Any, Final
 
@@ -10,21 +10,24 @@ from dsql_outbox.outbox import SettingsError, SinkUnavailable
 
 from .url import SqsSettings
 
-# boto3 and botocore make their classes from data, and have no types.
+# boto3 and botocore create their classes at run time, so there are no types.
 _sdk: Any = boto3
 _make_config: Any = botocore.config.Config
 _errors: Any = botocore.exceptions
 
 _REFUSED: Final = ("InvalidMessageContents", "BatchRequestTooLong", "InvalidParameterValue")
-"""Ends of error codes that tell of the messages; all others tell of SQS, or of our rights."""
+"""Suffixes of error codes that blame the messages; other codes blame SQS or the credentials."""
 
 
 class RequestRefused(Exception):  # noqa: N818 - reads as what happened
-    """SQS takes none of a request's messages, since one of them breaks a rule."""
+    """SQS refused a whole request, because one of its messages breaks a rule."""
 
 
 class SqsClient:
-    """Sends requests; each takes the settings' timeout at most. Safe in several threads."""
+    """Sends requests to a queue; each takes the timeout of the settings at most.
+
+    Several threads may use it at the same time, over `connections` connections.
+    """
 
     def __init__(self, settings: SqsSettings, connections: int) -> None:
         self._settings = settings
@@ -33,14 +36,14 @@ class SqsClient:
         self._client: Any = None
 
     def open(self) -> None:
-        """Make the client, and look the queue up if only its name is known.
+        """Create the client, and ask SQS for the URL of a queue that is given by name.
 
-        Raises `SettingsError` without a region, `SinkUnavailable` when there is
-        no such queue or SQS cannot be reached.
+        Raises `SettingsError` if no region is known, and `SinkUnavailable` when the
+        queue does not exist or SQS cannot be reached.
         """
         settings = self._settings
         config = _make_config(
-            # Half for the connection and half for the answer; the relay is who tries again.
+            # Half for the connection, half for the answer. The relay retries, not the SDK.
             connect_timeout=settings.timeout / 2,
             read_timeout=settings.timeout / 2,
             max_pool_connections=self._connections,
@@ -58,7 +61,11 @@ class SqsClient:
             raise self._unavailable(error) from error
 
     def send(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
-        """SendMessageBatch and its answer; raises `RequestRefused` or `SinkUnavailable`."""
+        """Call SendMessageBatch and return its answer.
+
+        Raises `RequestRefused` if SQS refuses the whole request because of a message,
+        and `SinkUnavailable` for any other failure.
+        """
         try:
             answer: dict[str, Any] = self._client.send_message_batch(
                 QueueUrl=self._queue_url, Entries=entries

@@ -1,4 +1,4 @@
-"""Messages to SQS, and its answers back."""
+"""The sink for SQS: it sends messages in requests and reads the outcome of each."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,16 +15,19 @@ from .entry import broken_rule, cut, make_entry
 from .url import SqsSettings
 
 _REQUESTS: Final = 8
-"""Requests on their way at once, each in a thread: the AWS SDK blocks."""
+"""The most requests at the same time. Each needs a thread, because the AWS SDK blocks."""
 
 _PASSING: Final = ("Throttl", "Kms", "KMS", "AccessDenied")
-"""Parts of an entry's error code that an operator or time mends, whoever is said to be at fault."""
+"""Parts of error codes of failures that pass with time or that an operator can repair.
+
+SQS may report them with ``SenderFault``, but the message is not at fault.
+"""
 
 
 class SqsSink:
-    """Publishes to one queue; a message is delivered when SQS has said so.
+    """Publishes to one queue; a message is delivered when SQS acknowledged its entry.
 
-    Not `ordered`: entries of a request succeed or fail each for itself.
+    It is not `ordered`, because the entries of a request succeed or fail one by one.
     """
 
     ordered = False
@@ -36,19 +39,19 @@ class SqsSink:
         self._client = SqsClient(settings, _REQUESTS)
 
     async def connect(self) -> None:
-        """Connect; raises `SettingsError` without a region, `SinkUnavailable` without the queue."""
+        """Open the client; raises what `SqsClient.open` raises."""
         await to_thread.run_sync(self._client.open)
 
     async def close(self) -> None:
-        """Disconnect."""
+        """Close the connections."""
         await to_thread.run_sync(self._client.close)
 
     async def publish(self, messages: Sequence[Message], /) -> list[Outcome]:
-        """Publish, which takes twice the timeout at most; raises `SinkUnavailable`.
+        """Publish messages, within twice the timeout.
 
-        It raises when a request failed and nothing was delivered. When
-        something was, what was in that request is `NotAttempted`: stored or
-        not, it counts against no message.
+        Raises `SinkUnavailable` when a request failed and no message was delivered. If
+        other messages were delivered, those of the failed request are `NotAttempted`;
+        they may be stored.
         """
         batch = _SqsBatch(len(messages), asyncio.get_running_loop().time() + self._settings.timeout)
         entries: list[dict[str, Any]] = []
@@ -73,11 +76,11 @@ class SqsSink:
         if len(entries) == 1:
             batch.found[int(entries[0]["Id"])] = refused
             return
-        for entry in entries:  # one of them is at fault, and SQS does not say which
+        for entry in entries:  # one entry breaks a rule, and SQS does not say which
             await self._request(batch, [entry])
 
     async def _send(self, batch: "_SqsBatch", entries: list[dict[str, Any]]) -> Rejected | None:
-        """What SQS has against the whole request, if anything."""
+        """Send a request and note its answer; returns the reason if SQS refused all of it."""
         if batch.failure is not None or asyncio.get_running_loop().time() >= batch.deadline:
             return None
         try:
@@ -90,7 +93,7 @@ class SqsSink:
 
 
 class _SqsBatch:
-    """What is known of messages: None is no word of the message itself."""
+    """The outcomes of the messages of one call; None while nothing is known about a message."""
 
     def __init__(self, size: int, deadline: float) -> None:
         self.found: list[Outcome | None] = [None] * size
@@ -98,7 +101,7 @@ class _SqsBatch:
         self.failure: SinkUnavailable | None = None
 
     def take(self, answer: dict[str, Any]) -> None:
-        """Note what a request's answer says of each of its entries."""
+        """Note the outcome of each entry in the answer to a request."""
         for success in answer.get("Successful", ()):
             self.found[int(success["Id"])] = Delivered()
         for failure in answer.get("Failed", ()):

@@ -1,4 +1,4 @@
-"""What an ``sqs://`` URL says."""
+"""Parse an ``sqs://`` URL."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _KIND: Final = "an SQS URL"
 _FORM: Final = "sqs://NAME or sqs://HOST/ACCOUNT/NAME, and perhaps ?PARAMETERS"
 _PARAMETERS: Final = ("endpoint", "region", "timeout")
 
-# The rule for names is that of CreateQueue.
+# The rule for names is that of CreateQueue in the API reference.
 _PLACE: Final = re.compile(
     r"(?:(?P<host>[A-Za-z0-9.-]+(?::\d+)?)/(?P<account>\w+)/)?"
     r"(?P<name>(?=.{1,80}$)[A-Za-z0-9_-]+(?:\.fifo)?)"
@@ -22,18 +22,18 @@ _ENDPOINT: Final = re.compile(r"https?://[^\s/?#@]+/?")
 
 @dataclass(frozen=True, kw_only=True)
 class SqsSettings:
-    """Which queue, and how to speak with it; `timeout` is seconds."""
+    """The queue and how to reach it; `timeout` is in seconds."""
 
     name: str
     url: str | None
-    """The queue's URL; None: to be asked for by its name."""
+    """The queue's URL; None if SQS must be asked for it by name."""
     region: str | None
     endpoint: str | None
     timeout: float
 
     @property
     def is_fifo(self) -> bool:
-        """Whether the queue keeps order and knows a message again: SQS names it so."""
+        """Whether the queue is FIFO, with order and deduplication; SQS demands this suffix."""
         return self.name.endswith(".fifo")
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ class SqsSettings:
 
 
 def parse_sqs_url(url: str) -> SqsSettings:
-    """Read a URL; raises `SettingsError`."""
+    """Parse a URL; raises `SettingsError` if it is malformed or has an unknown parameter."""
     address, _, query = url.partition("?")
     found = _PLACE.fullmatch(address.removeprefix("sqs://"))
     if found is None or not url.startswith("sqs://"):
