@@ -1,4 +1,4 @@
-"""Whether a broker that failed is tried again: a circuit breaker, pure, told the time.
+"""A circuit breaker: decides whether to try a broker again that failed. It does no I/O.
 
 While the broker cannot be reached nothing is read and no attempt is counted
 against a message, however long it takes. After some failures in a row the
@@ -11,7 +11,7 @@ from typing import Final, Literal
 State = Literal["closed", "open", "half_open"]
 
 _FIRST_WAIT: Final = 0.1
-"""Seconds after the first failure, doubled after each; a reconnect is often that quick."""
+"""Seconds after the first failure, doubled after each; a reconnect is often this quick."""
 
 
 class Breaker:
@@ -24,7 +24,7 @@ class Breaker:
         self._retry_at = float("-inf")
 
     def state(self, now: float) -> State:
-        """``closed``: all may go; ``half_open``: one message may; ``open``: none."""
+        """``closed``: send all messages; ``half_open``: send one; ``open``: send none."""
         if self._failures < self._limit:
             return "closed"
         return "open" if now < self._retry_at else "half_open"
@@ -34,12 +34,12 @@ class Breaker:
         return max(0.0, self._retry_at - now)
 
     def succeeded(self) -> None:
-        """The broker has answered."""
+        """Note that the broker answered."""
         self._failures = 0
         self._retry_at = float("-inf")
 
     def failed(self, now: float) -> None:
-        """The broker could not be reached."""
+        """Note that the broker could not be reached."""
         self._failures += 1
         short = _FIRST_WAIT * 2.0 ** min(self._failures - 1, 64)
         is_open = self._failures >= self._limit

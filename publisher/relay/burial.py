@@ -1,4 +1,8 @@
-"""From the outbox to the dead letters, in the form that the database takes."""
+"""Move rows from the outbox to the dead letters.
+
+The move has two forms: one statement with CTEs, or plain statements in a transaction
+for a database that refuses CTEs that write.
+"""
 
 from functools import partial
 from typing import Any, Final
@@ -12,19 +16,19 @@ from dsql_outbox.publisher.operator.session import OperatorSession, OperatorTran
 from .outbox_rows import RowId
 
 NO_ROW: Final = {"shard": -1, "position": -1, "event_id": UUID(int=0), "error": "", "attempts": 0}
-"""Parameters of ``outbox_bury`` with which it changes nothing: there is no such shard."""
+"""Parameters for ``outbox_bury`` that match no row, because there is no such shard."""
 
 NO_SHARD: Final = {
     **dict.fromkeys(("shards", "positions", "event_ids", "limits"), plain_array([])),
     "bytes": 0,
 }
-"""Parameters of ``outbox_read`` with which it reads nothing."""
+"""Parameters for ``outbox_read`` that match no row."""
 
 _TRIES: Final = 3
 
 
 class Burial:
-    """Buries rows one by one; the first time it asks which form the database takes.
+    """Moves rows one by one; the first call finds out which form the database accepts.
 
     Raises the driver's errors.
     """
@@ -34,7 +38,7 @@ class Burial:
         self._is_plain: bool | None = None
 
     async def bury(self, row: RowId, *, error: str, attempts: int) -> bool:
-        """Move a row to the dead letters; whether it was there."""
+        """Move a row to the dead letters; returns whether the row existed."""
         if self._is_plain is None:
             self._is_plain = await self._refuses_cte()
         parameters = {**row._asdict(), "error": error, "attempts": attempts}
@@ -59,7 +63,11 @@ class Burial:
 async def _plainly(
     row: RowId, parameters: dict[str, Any], transaction: OperatorTransaction
 ) -> bool:
-    """All or nothing: a row that somebody else has settled does not die twice."""
+    """Move a row by plain statements, within a transaction.
+
+    If another session settled the row meanwhile, `change` fails the transaction and
+    nothing is copied.
+    """
     keys = {
         "shards": plain_array([row.shard]),
         "positions": plain_array([row.position]),

@@ -1,4 +1,4 @@
-"""Where the next read of each shard begins: pure, told the time.
+"""Where the next read of each shard begins. The module does no I/O.
 
 Presence is the state: what is in the outbox waits. A cursor only saves reading
 the same rows again, is never stored, and always comes back to the head, since
@@ -25,32 +25,35 @@ from .outbox_rows import OutboxRow
 
 
 class RowPlace(NamedTuple):
-    """A place in a shard, before the first row that comes after it."""
+    """A place in a shard, before the first row that comes after it; `position` in microseconds."""
 
     position: int
     event_id: UUID
 
 
 HEAD: Final = RowPlace(-(1 << 63), UUID(int=0))
-"""Before every row that there can be, also those with positions that no writer of ours gives."""
+"""The place before every possible row, also before invalid positions."""
 
 _OVERLAP: Final = 1_000_000
-"""Microseconds before the last row seen: most transactions commit sooner than that."""
+"""Microseconds to go back before the last row seen; most transactions commit within them."""
 
 _STUCK_ROWS: Final = 100
-"""Rows that are read of a shard whose last ones all wait, so that other shards' hardly do."""
+"""The most rows read of a shard whose last rows all wait, to leave the batch to other shards."""
 
 _RECENT: Final = 5.0
-"""Seconds before now on our clock: where new rows come in a shard of which nothing was seen."""
+"""Seconds before now on this machine's clock.
+
+New rows of a shard that was never read are expected from there on.
+"""
 
 _SHARE: Final = 20
 _LONGEST: Final = 60.0
-"""Seconds: a late commit waits no longer than that for the next sweep to begin."""
+"""The longest time in seconds until the next sweep for late commits begins."""
 
 
 @dataclass(slots=True)
 class _Cursor:
-    """Where one shard is read on; `began` is when its sweep did, if one is under way.
+    """Where the reads of one shard go on; `began` is the start of the running sweep, if any.
 
     Up to three places take turns, so that none hides what is behind it: `deep`, where the
     sweep is; `again`, from where up to `deep` rows are read once more, since they
@@ -77,7 +80,7 @@ class _Cursor:
 
 
 class Cursors:
-    """The cursors of all shards that one publisher relays; none at first."""
+    """The cursors of the shards that one publisher relays; there are none at first."""
 
     def __init__(self, *, rows: int, head_interval: float) -> None:
         self._cursors: dict[int, _Cursor] = {}
@@ -85,12 +88,12 @@ class Cursors:
         self._head_interval = head_interval
 
     def add(self, shards: Iterable[int]) -> None:
-        """Read these shards too, from their head."""
+        """Start to read these shards, from their head."""
         recent = RowPlace(int((time() - _RECENT) * 1_000_000), HEAD.event_id)
         self._cursors |= {shard: _Cursor(recent) for shard in shards}
 
     def drop(self, shards: Iterable[int]) -> None:
-        """Read these shards no more, and forget where they were read."""
+        """Stop reading these shards and forget their cursors."""
         for shard in shards:
             del self._cursors[shard]
 
@@ -106,18 +109,22 @@ class Cursors:
 
     @property
     def again(self) -> dict[int, int]:
-        """From which position on shards will be read once more."""
+        """The positions from which shards will be read once more."""
         return {s: c.again.position for s, c in self._cursors.items() if c.again is not None}
 
     def starts(self, now: float) -> dict[int, RowPlace]:
-        """Where to read each shard from."""
+        """The place from which to read each shard now."""
         return {
             shard: HEAD if self._head_is_due(cursor, now) else _next(cursor)
             for shard, cursor in self._cursors.items()
         }
 
     def limit(self, shard: int) -> int:
-        """Rows to read: shards that are behind share a batch, and so do all the others."""
+        """The number of rows to read of a shard.
+
+        Shards that are behind share one batch; each other shard gets a part by the
+        number of all shards.
+        """
         sharers, cursor = len(self._cursors), self._cursors[shard]
         if cursor.is_behind:
             sharers = sum(each.is_behind for each in self._cursors.values())
@@ -132,7 +139,7 @@ class Cursors:
         now: float,
         took: float = 0.0,
     ) -> None:
-        """Move on after a read that ended at `now` and took `took` seconds."""
+        """Move the cursors after a read that ended at `now` and took `took` seconds."""
         by_shard: dict[int, list[OutboxRow]] = {shard: [] for shard in starts}
         for row in rows:
             by_shard[row.shard].append(row)
@@ -148,28 +155,31 @@ class Cursors:
                 )
 
     def chosen(self, read: Collection[int], sent: Collection[int]) -> None:
-        """Of the shards in `read` rows were read, and of those in `sent` some may go."""
+        """Note which shards had rows in the last read, and which of them had rows to send."""
         for shard in read:
             cursor = self._cursors[shard]
             if cursor.turn == "deep":
                 cursor.is_stuck = shard not in sent
 
     def back_to(self, places: Mapping[int, RowPlace]) -> None:
-        """Read these shards from these places too, if they are past them."""
+        """Read these shards once more from these places, if their cursors are past them."""
         for shard, place in places.items():
             cursor = self._cursors[shard]
             if place < cursor.deep:
                 cursor.again = place if cursor.again is None else min(cursor.again, place)
 
     def _head_is_due(self, cursor: _Cursor, now: float) -> bool:
-        """Never twice in a row, or rounds longer than the interval would read nothing else."""
+        """Whether to read the head of a shard now.
+
+        Never twice in a row: rounds longer than the interval would read nothing else.
+        """
         cost = cursor.sweep_cost if cursor.began is None else cursor.head_cost
         interval = max(self._head_interval, min(_LONGEST, _SHARE * cost))
         return now - cursor.head_read_at >= interval and not cursor.head_read_last
 
 
 def _next(cursor: _Cursor) -> RowPlace:
-    """The place whose turn it is."""
+    """The place that is read next."""
     if cursor.again is not None and cursor.turn != "again":
         return cursor.again
     in_turn = cursor.is_stuck and cursor.began is not None and cursor.turn != "tail"
@@ -190,7 +200,7 @@ def _note_head(cursor: _Cursor, start: RowPlace, now: float, took: float) -> Non
 
 
 def _saw_up_to(cursor: _Cursor, start: RowPlace, end: RowPlace, began: float) -> None:
-    """A read that was cut at `end`: there is more."""
+    """Move a cursor after a read that a limit cut at `end`: there are more rows."""
     cursor.last = max(cursor.last, end.position)
     if cursor.turn == "tail":
         cursor.tail = end
@@ -206,7 +216,10 @@ def _saw_up_to(cursor: _Cursor, start: RowPlace, end: RowPlace, began: float) ->
 
 
 def _saw_the_rest(cursor: _Cursor, start: RowPlace, found: Sequence[OutboxRow], now: float) -> None:
-    """A read that saw all after its start; what commits from now on has a later position."""
+    """Move a cursor after a read that saw all rows after its start.
+
+    Most rows that commit from now on have a later position.
+    """
     if found:
         cursor.last = max(cursor.last, found[-1].position)
     before = cursor.last - _OVERLAP
@@ -226,12 +239,12 @@ def _saw_the_rest(cursor: _Cursor, start: RowPlace, found: Sequence[OutboxRow], 
 
 
 def _forget_again(cursor: _Cursor) -> None:
-    """What lies behind the sweep is read by it anyway."""
+    """Drop `again` if the sweep will read its rows anyway."""
     if cursor.again is not None and cursor.again >= cursor.deep:
         cursor.again = None
 
 
 def _more_to_read(found: Sequence[OutboxRow], limit: int) -> bool:
-    """Whether the read was cut, by rows or by bytes."""
+    """Whether the limit of rows or of bytes cut the read."""
     seen = found[0].seen
     return seen >= limit or len(found) < seen

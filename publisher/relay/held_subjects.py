@@ -1,4 +1,4 @@
-"""The messages that failed and hold their subjects, kept over restarts in the database."""
+"""The messages that failed and hold back their subjects; the database keeps them over restarts."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping
@@ -15,11 +15,11 @@ from .store import Store
 _ERROR_LENGTH: Final = 1_000
 
 _REFRESH: Final = 10.0
-"""Seconds until what an operator did with failed messages is noticed."""
+"""Seconds after which changes by an operator are noticed."""
 
 
 class Holds:
-    """What waits after a failure in the shards that are ours, by key."""
+    """The failed messages in the shards of this publisher, by key."""
 
     def __init__(self, store: Store, settings: PublisherSettings) -> None:
         self._store = store
@@ -29,25 +29,28 @@ class Holds:
 
     @property
     def by_key(self) -> Mapping[str, Hold]:
-        """The failed message of each subject that has one."""
+        """The failed message of each subject that has one, by key."""
         return self._by_key
 
     async def load(self, shards: Collection[int]) -> None:
-        """Learn what waits in shards that are new to us."""
+        """Load the failed messages of shards that this publisher has taken."""
         self._by_key |= await self._store.holds(shards)
 
     async def refresh(self, shards: Collection[int]) -> None:
-        """Now and then, if anything waits, see whether an operator has acted."""
+        """If messages wait, read them again every `_REFRESH` seconds.
+
+        An operator may have changed them meanwhile.
+        """
         if self._by_key and monotonic() - self._read_at >= _REFRESH:
             self._by_key = await self._store.holds(shards)
             self._read_at = monotonic()
 
     def doubt(self) -> None:
-        """A message whose wait is over was not there: see at once what an operator did."""
+        """Let the next `refresh` read at once, because a message that was due is gone."""
         self._read_at = float("-inf")
 
     def drop(self, shards: Collection[int]) -> None:
-        """Forget shards that are no longer ours."""
+        """Forget the messages of shards that this publisher has lost."""
         self._by_key = {k: h for k, h in self._by_key.items() if h.id.shard not in shards}
 
     def due(self, now: float) -> list[RowId]:
@@ -55,17 +58,17 @@ class Holds:
         return [hold.id for hold in self._by_key.values() if hold.retry_at <= now]
 
     def next_due(self, now: float) -> float:
-        """Seconds until the next wait is over; infinity if there is none."""
+        """Seconds until the next wait is over; infinity if no message waits."""
         waits = (hold.retry_at - now for hold in self._by_key.values())
         return max(0.0, min(waits, default=math.inf))
 
     def attempt(self, row: OutboxRow) -> int:
-        """Which attempt at this row the next one is, from 1."""
+        """The number of the next attempt to send this row, from 1."""
         hold = self._by_key.get(row.key) if self._by_key else None
         return hold.attempts + 1 if hold is not None and hold.id == row.id else 1
 
     async def forget(self, rows: Iterable[OutboxRow]) -> None:
-        """These were delivered after all, if they had failed before."""
+        """Delete the failures of rows that were delivered after all."""
         recovered = [row for row in rows if self.attempt(row) > 1]
         if recovered:
             await self._store.forget_failures([row.id for row in recovered])
@@ -73,7 +76,7 @@ class Holds:
                 del self._by_key[row.key]
 
     async def fail(self, row: OutboxRow, outcome: Retry | Rejected) -> Literal["failed", "dead"]:
-        """Let the row's subject wait, or give the row up."""
+        """Record a failed attempt; the row then waits for the next one, or is given up."""
         settings, attempts = self._settings, self.attempt(row)
         error = _storable(outcome.error[:_ERROR_LENGTH])
         exhausted = isinstance(outcome, Rejected) or attempts >= settings.attempts
@@ -95,5 +98,5 @@ class Holds:
 
 
 def _storable(text: str) -> str:
-    """A broker's words as the database takes them: without NUL and half characters."""
+    """The text of an error without NUL and lone surrogates, which the database refuses."""
     return text.replace("\0", "").encode(errors="replace").decode()

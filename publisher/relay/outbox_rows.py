@@ -15,11 +15,11 @@ _headers: Final = msgspec.json.Decoder(dict[str, str])
 _NUMBER: Final = re.compile("[0-9]{1,9}").fullmatch
 
 REPLAY_HEADER: Final = "replay"
-"""Which replay of its event a message is, from 1; one that was never replayed has none."""
+"""The header with the number of a replay, from 1; an original message does not have it."""
 
 
 class RowId(NamedTuple):
-    """The whole key of an outbox row."""
+    """The primary key of an outbox row; `position` in microseconds."""
 
     shard: int
     position: int
@@ -27,14 +27,14 @@ class RowId(NamedTuple):
 
 
 class Headers(NamedTuple):
-    """The headers that a row holds; `fault` says why they can be no message's, if so."""
+    """The headers of a row; `fault` says why they are invalid, or is None."""
 
     by_name: dict[str, str]
     fault: str | None = None
 
 
 def read_headers(text: str) -> Headers:
-    """The headers in the JSON of a row; there are none if they cannot be read."""
+    """Parse the headers of a row; `by_name` is empty unless the text is an object of strings."""
     try:
         headers = _headers.decode(text)
     except msgspec.DecodeError:  # its text may quote the headers
@@ -50,12 +50,12 @@ _NONE: Final = Headers({})
 
 
 class OutboxRow(msgspec.Struct, frozen=True):
-    """One row of ``outbox_read``, in its order of columns.
+    """One row of ``outbox_read``, with its columns in order.
 
-    `seen` is how many rows the read found in the shard before its bytes limit.
-    `id` is the row's whole key, and `key` the subject: what order is promised for.
-    Anybody with a writer's rights can insert a row, so any value may be wrong;
-    `fault` says why the row can be no message, if so.
+    `seen` is the number of rows that the read found in the shard before the limit of
+    bytes. `id` is the primary key. `key` is the subject, whose messages are sent in
+    order. A program with a writer's rights can insert any row, so every value may be
+    wrong; `fault` says why the row cannot become a message, or is None.
     """
 
     shard: int
@@ -76,18 +76,18 @@ class OutboxRow(msgspec.Struct, frozen=True):
     stored: Headers = _NONE
 
     def __post_init__(self) -> None:
-        """Fill in what is asked for many times."""
+        """Compute the values that are used many times."""
         force_setattr(self, "stored", read_headers(self.headers))
         force_setattr(self, "id", RowId(self.shard, self.position, str(self.event_id)))
         force_setattr(self, "key", subject_key(self.subject_type, self.subject_id))
 
     def __hash__(self) -> int:
-        """That of its key."""
+        """The hash of the primary key."""
         return hash(self.id)
 
     @property
     def fault(self) -> str | None:
-        """Why no broker can get this row, if so."""
+        """Why this row cannot become a message, or None."""
         if self.position < 1:
             return f"position {self.position} is below 1"
         if self.previous_position >= self.position:
@@ -103,9 +103,10 @@ class OutboxRow(msgspec.Struct, frozen=True):
         )
 
     def message(self, *, attempt: int, picked_up_ns: int, epoch: int) -> Message:
-        """The message of this row, the same each time but for the arguments.
+        """The message of this row; equal arguments give an equal message.
 
-        `epoch` is that of the shard's lease.
+        `attempt` counts from 1, `picked_up_ns` is in nanoseconds since the Unix epoch,
+        and `epoch` is that of the lease of the shard.
         """
         key = self.key
         headers = self.stored.by_name | {
@@ -128,11 +129,11 @@ class OutboxRow(msgspec.Struct, frozen=True):
         )
 
     def _dedupe_id(self, replay: str | None) -> str:
-        """A replay has one of its own, or the broker would swallow it as sent before."""
+        """The dedupe id; a replay has its own, or the broker would drop it as a duplicate."""
         event_id = self.id.event_id
         return event_id if replay is None else f"{event_id}/r{replay}"
 
 
 def rows_of(found: Sequence[Sequence[Any]]) -> list[OutboxRow]:
-    """The rows of a read."""
+    """The rows of a read, from the tuples of the driver."""
     return [OutboxRow(*row) for row in found]

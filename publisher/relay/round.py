@@ -1,4 +1,4 @@
-"""One relay round: read, publish, settle; in a row of rounds these overlap."""
+"""A relay round: read, publish, settle. In consecutive rounds these steps overlap."""
 
 import logging
 import random
@@ -25,19 +25,22 @@ from .waves import publish_in_waves
 logger: Final = logging.getLogger("dsql_outbox")
 
 _DELETED_BYTES: Final = 8 << 20
-"""What the rows of one delete may hold. DSQL allows a transaction 10 MiB with what it adds for
-each row; whether it counts what is deleted is not known, and a delete that can never succeed
-would end the relay."""
+"""The most bytes of the rows in one delete.
+
+Aurora DSQL allows 10 MiB of changes per transaction, including its own data per row.
+It is not known whether deleted rows count. If they do, a larger delete could never
+succeed, and the relay would stop.
+"""
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
-    """What one round did, in messages.
+    """The result of one round, in numbers of messages.
 
-    `deleted` rows left the outbox. `held` rows wait behind others of their
-    subject, `unsent` ones for the next round. `behind` tells that there are rows to
-    read, `sweeping` that some of them were not read yet, `retry_in` in how many
-    seconds the next failed message is due. `unavailable` is what a broker that
-    could not be reached said.
+    `deleted` rows left the outbox. `held` rows wait behind another row of their
+    subject; `unsent` rows wait for the next round. `statements` counts statements.
+    `behind` says that there are rows to read, `sweeping` that some of them were never
+    read. `retry_in` is the number of seconds until the next failed message is due.
+    `unavailable` is the error of a broker that could not be reached.
     """
 
     read: int = 0
@@ -55,21 +58,21 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Read(NamedTuple):
-    """Rows, and the epochs that the shards' leases had when they were read."""
+    """The rows of a read, with the epochs of the shards' leases at that time."""
 
     rows: list[OutboxRow]
     epochs: Mapping[int, int]
 
 
 class _Acknowledged(NamedTuple):
-    """A row's subject, and its bytes."""
+    """The subject of an acknowledged row, and its size in bytes."""
 
     key: str
     size: int
 
 
 class Relay:
-    """Relays the rows of the shards that are ours; holds what is remembered between rounds."""
+    """Relays the rows of the shards of one publisher, and keeps the state between rounds."""
 
     def __init__(
         self,
@@ -122,7 +125,7 @@ class Relay:
         )
 
     async def settle(self) -> None:
-        """Delete what was delivered."""
+        """Delete the rows that the broker acknowledged; raises the driver's error."""
         while self._acknowledged:
             rows = _deletable(self._acknowledged)
             await self._store.delete(rows)
@@ -130,7 +133,7 @@ class Relay:
                 self._deleted[row] = self._acknowledged.pop(row).key
 
     async def _follow(self, epochs: Mapping[int, int]) -> None:
-        """Forget shards that were lost, if only for a while, and begin with those gained."""
+        """Forget shards that were lost, also if they were taken again, and start with new ones."""
         lost = {s for s, epoch in self._epochs.items() if epochs.get(s) != epoch}
         self._cursors.drop(lost)
         self._holds.drop(lost)
@@ -141,7 +144,7 @@ class Relay:
             self._epochs = dict(epochs)
 
     def _start_over(self) -> None:
-        """Read all from the head: what was read and not sent is not known any more."""
+        """Read all shards from their head again, because the rows of the failed round are lost."""
         self._cursors.back_to(dict.fromkeys(self._epochs, HEAD))
 
     async def _relay(self, *, overlap: bool, probe: bool) -> Round:
@@ -186,7 +189,7 @@ class Relay:
         )
 
     async def _next(self) -> list[OutboxRow]:
-        """The rows that were read ahead, if their shards were ours all the time, or a new read."""
+        """The rows that were read ahead, without those of shards lost since then, or a new read."""
         ahead, self._ahead = self._ahead, None
         if ahead is None:
             return (await self._read()).rows
@@ -212,7 +215,7 @@ class Relay:
         self._ahead = await self._read()
 
     async def _send(self, rows: Sequence[OutboxRow], faulty: Sequence[OutboxRow]) -> "_Sent":
-        """Publish rows, give up the faulty ones, and note what became of both."""
+        """Publish rows, fail the faulty ones, and record the outcomes of both."""
         shards = [row.shard for row in rows]
         waves = await publish_in_waves(self._sink, self._messages(rows), shards, self._leases)
         if waves.unavailable is not None:
@@ -238,10 +241,10 @@ class Relay:
     async def _fail(
         self, ended: Sequence[tuple[OutboxRow, Outcome]]
     ) -> tuple[int, int, list[OutboxRow]]:
-        """Record failures; returns how many wait and died, and the rows that were not sent.
+        """Record failures; returns the numbers of failed and dead rows, and the unsent rows.
 
-        A failure in a shard that was lost meanwhile is its new owner's to find.
-        A row behind a failed one of its subject is no unsent one: it is held.
+        A failure in a shard that was lost meanwhile is left to the new owner. A row
+        behind a failed one of its subject does not count as unsent: it is held.
         """
         ours = self._leases.sendable()
         failed = dead = 0
@@ -267,7 +270,7 @@ class _Sent(NamedTuple):
 
 
 def _rejected(row: OutboxRow) -> Rejected:
-    """Of a faulty row, which no sink is given: so nobody else tells of it."""
+    """The outcome of a faulty row; it is logged here, because no sink gets the row."""
     shard, position, event_id = row.id
     text = "Row of shard %d, position %d, event %s can be no message: %s"
     logger.warning(text, shard, position, event_id, row.fault)
@@ -275,9 +278,9 @@ def _rejected(row: OutboxRow) -> Rejected:
 
 
 async def _together(*works: Callable[[], Awaitable[None]]) -> None:
-    """Do all at once and to the end, as publishing must not be cut when the database fails.
+    """Run all at the same time, each to its end; then raise the first error.
 
-    Raises the first error when all have ended.
+    A failure of the database must not cancel the publishing that runs beside it.
     """
     errors: list[Exception] = []
 
@@ -295,7 +298,7 @@ async def _together(*works: Callable[[], Awaitable[None]]) -> None:
 
 
 def _deletable(rows: Mapping[RowId, _Acknowledged]) -> list[RowId]:
-    """The first rows that one transaction may delete; one always may."""
+    """The first rows that fit into one transaction, at least one."""
     chosen: list[RowId] = []
     total = 0
     for row, each in islice(rows.items(), MAX_TRANSACTION_ROWS):
@@ -307,14 +310,17 @@ def _deletable(rows: Mapping[RowId, _Acknowledged]) -> list[RowId]:
 
 
 def _is_missing(wanted: RowId, start: RowPlace, limit: int, rows: Sequence[OutboxRow]) -> bool:
-    """Whether a read that began before this row went past it and did not find it."""
+    """Whether a read that began before this row ended after it without finding it."""
     mine = [row for row in rows if row.shard == wanted.shard]
     went_past = len(mine) < limit or mine[-1].position > wanted.position
     return start.position <= wanted.position and went_past and all(r.id != wanted for r in mine)
 
 
 def _one_of(rows: Sequence[OutboxRow]) -> Sequence[OutboxRow]:
-    """A row that may go alone, of any subject: a part of the broker may be what fails."""
+    """A row to probe the broker with: the first one of a random subject.
+
+    The subject is random because only a part of the broker may fail.
+    """
     if not rows:
         return rows
     key = random.choice(rows).key  # noqa: S311 - spreads probes, guards nothing
@@ -322,7 +328,7 @@ def _one_of(rows: Sequence[OutboxRow]) -> Sequence[OutboxRow]:
 
 
 def _places(rows: Sequence[OutboxRow]) -> dict[int, RowPlace]:
-    """Where to read each row's shard so that the row comes again."""
+    """The places from which to read the shards so that all these rows are read again."""
     places: dict[int, RowPlace] = {}
     for row in reversed(rows):
         places[row.shard] = RowPlace(row.position, HEAD.event_id)

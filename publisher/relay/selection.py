@@ -1,4 +1,4 @@
-"""Which of the rows read may be sent now: pure, told the time.
+"""Which of the rows that were read may be sent now. The module does no I/O.
 
 The promise is order per subject. A row may go if nothing of its subject is
 known to come before it: no row of the subject waits after a failure, and its
@@ -25,9 +25,9 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 class Selection(NamedTuple):
-    """What goes, how many rows wait, and the shards to read again from their head.
+    """The rows to send, the number of rows that wait, and the shards to read from their head.
 
-    `faulty` rows can be no message; each is the last that was chosen of its subject.
+    `faulty` rows cannot become messages; no later row of their subject is chosen.
     """
 
     rows: list[OutboxRow]
@@ -44,7 +44,7 @@ def select(
     *,
     again: Mapping[int, int] | None = None,
 ) -> Selection:
-    """Choose from rows that come in order of shard and position.
+    """Choose the rows to send; `rows` are in order of shard and position.
 
     `holds` are by key; `settled` are rows, with their keys, that the broker has
     acknowledged but that were not deleted yet when these were read. `again` tells
@@ -78,7 +78,7 @@ def select(
 
 
 def _has_before(row: OutboxRow) -> bool:
-    """Whether its predecessor is there; a row of somebody's making may name a later one."""
+    """Whether the row's predecessor exists; a later row, which an invalid row may name, is none."""
     return row.predecessor and row.previous_position < row.position
 
 

@@ -1,4 +1,4 @@
-"""The relay's statements on the database."""
+"""The statements of the relay on the outbox and its failures."""
 
 from collections.abc import Collection, Mapping, Sequence
 from time import monotonic
@@ -34,8 +34,8 @@ _TRIES: Final = 4
 class Store:
     """Reads and settles outbox rows; every call is one autocommit statement.
 
-    `statements` is how many were run, and `deleted` how many rows left the outbox.
-    All raise the driver's error when the database cannot be reached.
+    `statements` counts the statements that were run, `deleted` the rows that were
+    deleted. All methods raise the driver's errors.
     """
 
     def __init__(self, database: Database) -> None:
@@ -52,17 +52,17 @@ class Store:
 
         Raises `SchemaError` if the tables are missing or there are no shards.
         """
-        # A pool hides why it cannot connect; a connection of our own says it.
+        # A pool hides the reason why it cannot connect, so connect without it first.
         await self._require_shards()
         await self._pool.open(wait=True)
 
     async def close(self) -> None:
-        """Give all connections up."""
+        """Close all connections."""
         await self._burying.close()
         await self._pool.close()
 
     async def holds(self, shards: Collection[int]) -> dict[str, Hold]:
-        """The failed messages of some shards that wait, by key."""
+        """The failed messages of some shards, by key."""
         found = await self._run("failure_list", {"shards": plain_array(shards)})
         now = monotonic()
         holds: dict[str, Hold] = {}
@@ -74,7 +74,7 @@ class Store:
     async def read(
         self, starts: Mapping[int, RowPlace], limits: Mapping[int, int], byte_limit: int
     ) -> list[OutboxRow]:
-        """The next rows of each shard, in order; `byte_limit` is for each shard."""
+        """The next rows of each shard, in order; `byte_limit` is per shard."""
         found = await self._run(
             "outbox_read",
             {
@@ -107,14 +107,14 @@ class Store:
     async def record_failure(
         self, row: RowId, *, error: str, attempts: int, seconds: float | None
     ) -> None:
-        """Remember that a row failed and waits for `seconds`; None: for an operator."""
+        """Record that a row failed and waits for `seconds`, or for an operator if that is None."""
         await self._run(
             "failure_record",
             {**row._asdict(), "error": error, "attempts": attempts, "seconds": seconds},
         )
 
     async def forget_failures(self, rows: Collection[RowId]) -> None:
-        """Forget failures of rows that were delivered after all."""
+        """Delete the failures of rows that were delivered after all."""
         await self._run(
             "failure_forget",
             {
@@ -124,12 +124,12 @@ class Store:
         )
 
     async def is_done(self) -> bool:
-        """Whether nothing waits in any shard, whoever owns it, but for an operator."""
+        """Whether no message waits in any shard, except for those that wait for an operator."""
         ((waiting,),) = await self._run("outbox_waiting", {})
         return not waiting
 
     async def sweep(self) -> None:
-        """Delete failures whose message is gone: at most as many as one transaction may."""
+        """Delete failures whose message no longer exists, as many as one transaction may change."""
         query = statement("failure_sweep", self._database.schema, limit=MAX_TRANSACTION_ROWS)
         await self._execute(query, {})
 
@@ -145,12 +145,12 @@ class Store:
             )
 
     async def _run(self, name: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
-        """The rows of a statement, if it answers with rows."""
+        """Run a statement; returns its rows, if any."""
         rows, _ = await self._execute(statement(name, self._database.schema), parameters)
         return rows
 
     async def _count(self, name: str, parameters: dict[str, Any]) -> int:
-        """How many rows a statement changed."""
+        """Run a statement; returns the number of changed rows."""
         _, count = await self._execute(statement(name, self._database.schema), parameters)
         return count
 

@@ -1,4 +1,4 @@
-"""Facts about every message, added by decorating the sink; no sink knows of them."""
+"""A decorator for a sink that reports facts about each message to the hooks."""
 
 from collections.abc import Iterable, Sequence
 
@@ -23,7 +23,7 @@ _RESULTS: dict[type[Outcome], PublishResult] = {
 
 
 class TracedSink:
-    """A sink that tells hooks of every message, and sends their trace context along."""
+    """A sink that reports each message to hooks, and adds their trace context to its headers."""
 
     def __init__(self, sink: Sink, hooks: Iterable[Hook]) -> None:
         self._sink = sink
@@ -32,10 +32,10 @@ class TracedSink:
         self.system = sink.system
 
     async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
-        """Publish through the sink inside; raises what that raises.
+        """Publish through the decorated sink; raises what that raises.
 
-        Raises `SettingsError` for a header of a hook that no broker need take: all
-        messages would have it, and none is at fault.
+        Raises `SettingsError` if a hook adds an invalid header. It would be in all
+        messages, so no message is at fault.
         """
         scopes = [self._start(message) for message in messages]
         try:

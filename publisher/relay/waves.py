@@ -1,4 +1,4 @@
-"""Messages to a sink, so that none overtakes an earlier one of its key."""
+"""Send messages to a sink so that none overtakes an earlier one of its key."""
 
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
@@ -13,19 +13,19 @@ from dsql_outbox.outbox import Message, SinkUnavailable
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Outcome, Sink, WrongOutcomes
 
 _LONGEST: Final = 0.25
-"""Seconds after which no further wave begins: one hot key must not keep all others waiting."""
+"""Seconds after which no further wave begins, so that one hot key does not delay all others."""
 
 _LANES: Final = 2
 _MANY: Final = 32
-"""So many keys are parted into lanes: while one waits for the broker, the other has work."""
+"""From this number of keys on, there are lanes: while one waits for the broker, the other works."""
 
 
 @dataclass(frozen=True, slots=True)
 class SentWaves:
-    """What became of messages: one outcome each, in their order.
+    """The outcomes of messages, in their order.
 
-    `unavailable` is set when the broker failed on the way: what was known by
-    then stays, the rest is `NotAttempted`.
+    `unavailable` is set when the broker failed. Outcomes that were known by then
+    stay, the others are `NotAttempted`.
     """
 
     outcomes: list[Outcome]
@@ -33,32 +33,33 @@ class SentWaves:
 
 
 class Rights(Protocol):
-    """Until when messages may be sent: while their shards are ours."""
+    """The right to send messages of a shard, which lasts as long as the lease."""
 
     def sendable(self) -> Collection[int]:
         """The shards whose messages may be sent now."""
         ...
 
     def bound(self, shards: Collection[int]) -> AbstractContextManager[CancelScope]:
-        """A scope that is cancelled when one of these shards is ours no longer."""
+        """A scope that is cancelled when the lease of one of these shards ends."""
         ...
 
 
 async def publish_in_waves(
     sink: Sink, messages: Sequence[Message], shards: Sequence[int], rights: Rights
 ) -> SentWaves:
-    """Publish messages, those of one key in the given order; `shards` is of each its shard.
+    """Publish messages, those of a key in the given order; `shards[i]` is that of `messages[i]`.
 
-    An ordered sink gets them in one call. Any other gets waves: one message of
-    each key, and the next of a key only after this one was delivered; after any
-    other outcome the rest of the key is `NotAttempted`. Raises `WrongOutcomes`
-    when the sink breaks its contract; what else it raises is a bug, and goes on.
+    An ordered sink gets all messages in one call. Any other sink gets waves with one
+    message per key. The next message of a key follows only after this one was
+    delivered; after any other outcome, the rest of the key is `NotAttempted`. Raises
+    `WrongOutcomes` when the sink breaks its contract, and any other error of the sink
+    except `SinkUnavailable`.
 
-    Waves end after `_LONGEST`; what is left is `NotAttempted`, for the next round.
-    A message whose shard is lost before its wave is `NotAttempted` too. A wave that
-    is running then is cut: its messages may be stored or not, and count as
-    `NotAttempted`, since they cannot be blamed; their rows stay in the outbox,
-    and whoever owns the shard sends them before anything later of their keys.
+    No wave starts after `_LONGEST` seconds; the rest is `NotAttempted` and left to the
+    next round. A message whose shard is lost before its wave is `NotAttempted` too. If
+    a shard is lost during a wave, the wave is cancelled. Its messages may be stored,
+    and are `NotAttempted`, because they are not at fault. Their rows stay in the
+    outbox, and the owner of the shard sends them before later ones of their keys.
     """
     waves = _Waves(sink, messages, shards, rights)
     if sink.ordered:
@@ -73,7 +74,7 @@ async def publish_in_waves(
 
 
 class _Waves:
-    """One round's messages on their way."""
+    """The messages of one round, while they are sent."""
 
     def __init__(
         self, sink: Sink, messages: Sequence[Message], shards: Sequence[int], rights: Rights
@@ -87,13 +88,13 @@ class _Waves:
         self._error: Exception | None = None
 
     def ended(self) -> SentWaves:
-        """What became of them; raises what the sink raised if it is a bug."""
+        """The outcomes; raises the error of the sink unless it is `SinkUnavailable`."""
         if self._error is None or isinstance(self._error, SinkUnavailable):
             return SentWaves(self._outcomes, self._error)
         raise self._error
 
     async def run(self, queues: Sequence[deque[int]]) -> None:
-        """Wave after wave of some keys, while the time lasts and the broker is there."""
+        """Send waves of some keys, until the time is over or the broker fails."""
         delivered: Iterable[deque[int]] = queues
         while self._error is None and (wave := _heads(delivered)):
             await self.send([n for n, _ in wave])
@@ -102,7 +103,7 @@ class _Waves:
             delivered = [q for n, q in wave if isinstance(self._outcomes[n], Delivered)]
 
     async def send(self, wave: Sequence[int]) -> None:
-        """Send what may be sent of one wave, and note the outcomes."""
+        """Send the messages of one wave whose shards are still owned, and note the outcomes."""
         sendable = self._rights.sendable() if wave else ()
         wave = [n for n in wave if self._shards[n] in sendable]
         if not wave:
@@ -112,7 +113,7 @@ class _Waves:
                 answers = await _publish(self._sink, [self._messages[n] for n in wave])
                 for n, outcome in zip(wave, answers, strict=True):
                     self._outcomes[n] = outcome
-        except Exception as error:  # noqa: BLE001 - raised, or told, when all lanes have ended
+        except Exception as error:  # noqa: BLE001 - `ended` raises or returns it
             self._error = self._error or error
 
 
