@@ -30,7 +30,7 @@ from tests.support.brokers.readable_brokers import (
 )
 from tests.support.brokers.sqs_server import CREDENTIALS, SqsServer
 
-from dsql_outbox.servers.server_process import free_port
+from dsql_outbox.servers import free_port
 from dsql_outbox.testing import NatsServer, TcpProxy
 
 STAGES: Final[dict[str, tuple[Callable[..., Any], list[str]]]] = {

@@ -77,7 +77,7 @@ def _served(url: str) -> Generator[str]:
     if not _is_embedded(url):
         yield url
         return
-    from dsql_outbox.testing import EmbeddedPostgres  # noqa: PLC0415 - only for embedded:
+    from dsql_outbox.servers import EmbeddedPostgres  # noqa: PLC0415 - only for embedded:
 
     folder = url.removeprefix(_EMBEDDED)
     no_tcp = {"listen_addresses": ""}

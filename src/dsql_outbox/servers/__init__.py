@@ -5,3 +5,13 @@ and stops a process and is the base of both. `postgres_account` decides which
 user runs PostgreSQL, because it refuses to run as root. `private_files` opens
 files and folders that another user of the machine may have tampered with.
 """
+
+from .nats_server import NatsServer
+from .postgres_server import EmbeddedPostgres
+from .server_process import free_port
+
+__all__ = [
+    "EmbeddedPostgres",
+    "NatsServer",
+    "free_port",
+]

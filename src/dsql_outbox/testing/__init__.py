@@ -5,8 +5,7 @@ proxies in `proxy/` cause faults between a client and PostgreSQL. `plugin` is a
 pytest plugin with fixtures for them. The servers come from `dsql_outbox.servers`.
 """
 
-from dsql_outbox.servers.nats_server import NatsServer
-from dsql_outbox.servers.postgres_server import EmbeddedPostgres
+from dsql_outbox.servers import EmbeddedPostgres, NatsServer
 from dsql_outbox.testing.proxy.faults import Held
 from dsql_outbox.testing.proxy.outbox_proxy import OutboxProxy
 from dsql_outbox.testing.proxy.postgres_proxy import PostgresProxy

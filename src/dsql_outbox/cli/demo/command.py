@@ -97,7 +97,7 @@ def _started_database(console: "Console", url: str) -> Generator[Database]:
 def _started_sink(console: "Console", url: str | None) -> Generator[str]:
     with ExitStack() as stack:
         if url is None:
-            from dsql_outbox.testing import NatsServer  # noqa: PLC0415 - only without --sink
+            from dsql_outbox.servers import NatsServer  # noqa: PLC0415 - only without --sink
 
             url = stack.enter_context(NatsServer()).url
             console.print("broker    NATS JetStream, embedded")
