@@ -18,7 +18,8 @@ from .errors import SettingsError
 from .fork import call_in_children
 from .rate_limit import OPENS_PER_SECOND, OpenRate
 from .settings import require_positive
-from .target import Isolation, target_of
+from .target import Isolation
+from .url_scheme import target_of
 
 DEFAULT_SCHEMA: Final = "outbox"
 

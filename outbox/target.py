@@ -1,38 +1,15 @@
-"""Database URLs, and the connection parameters that they stand for."""
+"""The port to a database: the parameters that open a connection there."""
 
-import os
-import re
 from typing import Final, Literal, Protocol
 
 import psycopg
 from psycopg import IsolationLevel
-from psycopg.conninfo import conninfo_to_dict
-
-from .errors import SettingsError
-from .redaction import has_unclear_login
 
 Isolation = Literal["read committed", "repeatable read"]
-
-_LEVELS: Final = {
-    "read committed": IsolationLevel.READ_COMMITTED,
-    "repeatable read": IsolationLevel.REPEATABLE_READ,
-}
 
 ConnectParameters = dict[str, str | int]
 
 TCP_USER_TIMEOUT_MS: Final = 10_000
-
-_PATH: Final = "-c search_path=pg_catalog"
-"""Another schema in the path would be unsafe.
-
-A role that may create objects there could define operators, which our statements would
-then run with our rights.
-"""
-
-_NO_OPTIONS: Final = "unsupported startup parameter"
-"""Part of the error of pgbouncer, which does not support the parameter `options`."""
-
-_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 
 
 class Target(Protocol):
@@ -62,101 +39,3 @@ class Target(Protocol):
     def __str__(self) -> str:
         """Return the host and the database, without any secret."""
         ...
-
-
-class PostgresTarget:
-    """A PostgreSQL database, named by a URL or by libpq's key=value text.
-
-    Raises `SettingsError` if libpq cannot read the text, or if the password
-    contains characters that are not encoded.
-    """
-
-    def __init__(self, url: str, isolation: Isolation | None) -> None:
-        try:
-            found = conninfo_to_dict(url)
-        except (psycopg.ProgrammingError, UnicodeDecodeError) as error:
-            # libpq's text may quote the URL, which may contain a password.
-            raise SettingsError("the database URL is not one that libpq can read") from (
-                None if "@" in url or "password" in url else error
-            )
-        address = f"{found.get('host')} {found.get('port')}"
-        if "@" in address or has_unclear_login(url):
-            # A part of the password would be read, and shown, as host, port or database.
-            raise SettingsError(
-                "in the password of the database URL, @ : / ? # and blanks must be written as "
-                "%40 %3A %2F %3F %23 %20"
-            )
-        self._parameters: ConnectParameters = {k: v for k, v in found.items() if v is not None}
-        self._parameters.setdefault("application_name", "dsql-outbox")
-        self._parameters.setdefault("tcp_user_timeout", TCP_USER_TIMEOUT_MS)
-        # libpq ignores PGOPTIONS if the parameter `options` is given, so merge them here.
-        self._options = str(self._parameters.pop("options", os.environ.get("PGOPTIONS", "")))
-        self._isolation = isolation
-        self._takes_settings = True
-
-    @property
-    def begins_at(self) -> IsolationLevel | None:
-        """The level of `isolation` if a pooler refused it as a session setting, else None."""
-        if self._isolation is None or self._takes_settings:
-            return None
-        return _LEVELS[self._isolation]
-
-    def parameters(self, *, role_path: bool = False) -> ConnectParameters:
-        """Return the parameters of the URL, with the session settings in `options`."""
-        options = [self._options]
-        if self._takes_settings:
-            if self._isolation is not None:
-                level = self._isolation.replace(" ", "\\ ")
-                options.append(f"-c default_transaction_isolation={level}")
-            if not role_path:
-                options.append(_PATH)
-        found = " ".join(filter(None, options))
-        return self._parameters | ({"options": found} if found else {})
-
-    async def parameters_async(self, *, role_path: bool = False) -> ConnectParameters:
-        """Return the same as `parameters`, which does not block here."""
-        return self.parameters(role_path=role_path)
-
-    def renew(self, refusal: psycopg.OperationalError) -> bool:
-        """Omit the session settings if a pooler refused them, and return True.
-
-        The search path is then that of the role, and each writing transaction names
-        its isolation level. A SET is no substitute, because it would affect other
-        clients of the pooler.
-        """
-        if _NO_OPTIONS not in str(refusal):
-            return False
-        self._takes_settings = False
-        return True
-
-    def __str__(self) -> str:
-        host = self._parameters.get("host", "the local socket")
-        port = self._parameters.get("port", 5432)
-        return f"{host}:{port}/{self._parameters.get('dbname', '')}"
-
-
-def target_of(url: str, isolation: Isolation | None) -> Target:
-    """Return the target of a URL. Raises `SettingsError` for an unknown scheme."""
-    scheme = _SCHEME.match(url)
-    match scheme[1].lower() if scheme else "":
-        case "postgresql" | "postgres" | "":
-            if not url:
-                raise SettingsError("the database URL is empty")
-            return PostgresTarget(url, isolation)
-        case "dsql":
-            from .dsql_target import DsqlTarget  # noqa: PLC0415 - imports boto3
-
-            if isolation == "read committed":
-                raise SettingsError("Aurora DSQL knows one isolation level, repeatable read")
-            return DsqlTarget(url)
-        case "embedded":
-            raise SettingsError(
-                "embedded: is for the command line and for tests; "
-                "in code use dsql_outbox.testing.EmbeddedPostgres"
-            )
-        case kind:
-            hidden = "@" in url and "://" not in url  # the apparent scheme may be part of a login
-            shown = "" if hidden else f" {kind}:"
-            raise SettingsError(
-                f"unknown kind of database{shown} (known: postgresql://, dsql://, embedded:)"
-            )

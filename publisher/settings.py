@@ -1,14 +1,16 @@
 """The settings of a publisher, with their defaults and rules."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from dsql_outbox.outbox import (
     MAX_TRANSACTION_ROWS,
     SettingsError,
     require_positive,
 )
-from dsql_outbox.publisher.leases.liveness import DEFAULT_LEASE
+
+DEFAULT_LEASE: Final = 10.0
+"""Seconds: the default of `PublisherSettings.lease`, also for a row without a lease."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,7 @@
 
 from typing import Final
 
-DEFAULT_LEASE: Final = 10.0
-"""Seconds: the default of `PublisherSettings.lease`, also for a row without a lease."""
+from dsql_outbox.publisher.settings import DEFAULT_LEASE
 
 PRUNE_AFTER: Final = 10
 """The row of a dead publisher is deleted after this many of its leases."""

@@ -8,10 +8,10 @@ from typing import Any, Final
 import psycopg
 
 from dsql_outbox.outbox import AsyncConnection, Database, OneProcess, SchemaError, array_literal
-from dsql_outbox.publisher.settings import PublisherSettings
+from dsql_outbox.publisher.settings import DEFAULT_LEASE, PublisherSettings
 from dsql_outbox.schema import statement
 
-from .liveness import DEFAULT_LEASE, PRUNE_AFTER
+from .liveness import PRUNE_AFTER
 from .ownership import Lease, Peer, Snapshot
 
 _CONFLICTS: Final = {"40001", "40P01"}

@@ -1,7 +1,7 @@
 """Cut a batch of events into parts that fit one transaction. No I/O."""
 
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -12,7 +12,6 @@ from dsql_outbox.outbox import (
     ParsedEvent,
     subject_key,
 )
-from dsql_outbox.writer.attempt.pending import Pending
 
 from .parameters import PreparedEvent, prepare
 
@@ -59,12 +58,24 @@ class Size(NamedTuple):
         )
 
 
-def chunks(batch: Iterable[Pending]) -> Iterator[list[Pending]]:
+class Sendable(Protocol):
+    """Something that stands for one event on its way."""
+
+    @property
+    def prepared(self) -> PreparedEvent:
+        """The parameters of its statement."""
+        ...
+
+
+S = TypeVar("S", bound=Sendable)
+
+
+def chunks(batch: Iterable[S]) -> Iterator[list[S]]:
     """Cut a batch into parts that each fit one transaction, in rows and in bytes.
 
     An event that exceeds the limits alone becomes a part of its own.
     """
-    chunk: list[Pending] = []
+    chunk: list[S] = []
     total = Size()
     for pending in batch:
         size = size_of(pending.prepared)

@@ -1,22 +1,21 @@
 """One run of the caller's function in one transaction: its state, without I/O."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from time import time_ns
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 from uuid import UUID, uuid4
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from dsql_outbox.observability import Scopes
 from dsql_outbox.outbox import EventSource, OutcomeUnknown, TransactionMisused
 from dsql_outbox.writer.attempt.classification import unwrap
 from dsql_outbox.writer.attempt.pending import Pending
+from dsql_outbox.writer.core import Core
 
 from .append import appended
-
-if TYPE_CHECKING:
-    from .call import Call
 
 T = TypeVar("T")
 
@@ -25,10 +24,32 @@ _FAILED: Final = {TransactionStatus.INERROR, TransactionStatus.UNKNOWN}
 _LET_US_END: Final = "let transact begin, commit and roll back"
 
 
+class Caller(Protocol):
+    """What a run needs of the call that it belongs to: `call.Call`."""
+
+    core: Core
+    function: Callable[[Any], Any]
+    fingerprints: dict[UUID, bytes]
+    scopes: Scopes
+
+    @property
+    def conflicts(self) -> int:
+        """Runs that ended in a conflict so far."""
+        ...
+
+    def event_id(self, ordinal: int) -> UUID:
+        """The id of the event that a run makes as its `ordinal`-th, from 0."""
+        ...
+
+    def require_fence(self, first: UUID | None) -> None:
+        """Raise `OutcomeUnknown` if this run could commit beside one in doubt."""
+        ...
+
+
 class Run(Generic[T]):
     """One run of the caller's function in one transaction."""
 
-    def __init__(self, call: "Call[T]", number: int) -> None:
+    def __init__(self, call: Caller, number: int) -> None:
         self.call = call
         self.number = number
         self.write_id = uuid4().hex

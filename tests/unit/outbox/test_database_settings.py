@@ -12,7 +12,8 @@ import pytest
 
 from dsql_outbox.outbox import Database, SettingsError
 from dsql_outbox.outbox import database as module
-from dsql_outbox.outbox.target import PostgresTarget, target_of
+from dsql_outbox.outbox.postgres_target import PostgresTarget
+from dsql_outbox.outbox.url_scheme import target_of
 
 NOWHERE = "host=/nonexistent dbname=postgres"
 

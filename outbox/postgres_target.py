@@ -1,0 +1,98 @@
+"""The target of a PostgreSQL URL."""
+
+import os
+from typing import Final
+
+import psycopg
+from psycopg import IsolationLevel
+from psycopg.conninfo import conninfo_to_dict
+
+from .errors import SettingsError
+from .redaction import has_unclear_login
+from .target import TCP_USER_TIMEOUT_MS, ConnectParameters, Isolation
+
+_LEVELS: Final = {
+    "read committed": IsolationLevel.READ_COMMITTED,
+    "repeatable read": IsolationLevel.REPEATABLE_READ,
+}
+
+_PATH: Final = "-c search_path=pg_catalog"
+"""Another schema in the path would be unsafe.
+
+A role that may create objects there could define operators, which our statements would
+then run with our rights.
+"""
+
+_NO_OPTIONS: Final = "unsupported startup parameter"
+"""Part of the error of pgbouncer, which does not support the parameter `options`."""
+
+
+class PostgresTarget:
+    """A PostgreSQL database, named by a URL or by libpq's key=value text.
+
+    Raises `SettingsError` if libpq cannot read the text, or if the password
+    contains characters that are not encoded.
+    """
+
+    def __init__(self, url: str, isolation: Isolation | None) -> None:
+        try:
+            found = conninfo_to_dict(url)
+        except (psycopg.ProgrammingError, UnicodeDecodeError) as error:
+            # libpq's text may quote the URL, which may contain a password.
+            raise SettingsError("the database URL is not one that libpq can read") from (
+                None if "@" in url or "password" in url else error
+            )
+        address = f"{found.get('host')} {found.get('port')}"
+        if "@" in address or has_unclear_login(url):
+            # A part of the password would be read, and shown, as host, port or database.
+            raise SettingsError(
+                "in the password of the database URL, @ : / ? # and blanks must be written as "
+                "%40 %3A %2F %3F %23 %20"
+            )
+        self._parameters: ConnectParameters = {k: v for k, v in found.items() if v is not None}
+        self._parameters.setdefault("application_name", "dsql-outbox")
+        self._parameters.setdefault("tcp_user_timeout", TCP_USER_TIMEOUT_MS)
+        # libpq ignores PGOPTIONS if the parameter `options` is given, so merge them here.
+        self._options = str(self._parameters.pop("options", os.environ.get("PGOPTIONS", "")))
+        self._isolation = isolation
+        self._takes_settings = True
+
+    @property
+    def begins_at(self) -> IsolationLevel | None:
+        """The level of `isolation` if a pooler refused it as a session setting, else None."""
+        if self._isolation is None or self._takes_settings:
+            return None
+        return _LEVELS[self._isolation]
+
+    def parameters(self, *, role_path: bool = False) -> ConnectParameters:
+        """Return the parameters of the URL, with the session settings in `options`."""
+        options = [self._options]
+        if self._takes_settings:
+            if self._isolation is not None:
+                level = self._isolation.replace(" ", "\\ ")
+                options.append(f"-c default_transaction_isolation={level}")
+            if not role_path:
+                options.append(_PATH)
+        found = " ".join(filter(None, options))
+        return self._parameters | ({"options": found} if found else {})
+
+    async def parameters_async(self, *, role_path: bool = False) -> ConnectParameters:
+        """Return the same as `parameters`, which does not block here."""
+        return self.parameters(role_path=role_path)
+
+    def renew(self, refusal: psycopg.OperationalError) -> bool:
+        """Omit the session settings if a pooler refused them, and return True.
+
+        The search path is then that of the role, and each writing transaction names
+        its isolation level. A SET is no substitute, because it would affect other
+        clients of the pooler.
+        """
+        if _NO_OPTIONS not in str(refusal):
+            return False
+        self._takes_settings = False
+        return True
+
+    def __str__(self) -> str:
+        host = self._parameters.get("host", "the local socket")
+        port = self._parameters.get("port", 5432)
+        return f"{host}:{port}/{self._parameters.get('dbname', '')}"

@@ -1,0 +1,37 @@
+"""The scheme of a database URL, and the target that it stands for."""
+
+import re
+from typing import Final
+
+from .errors import SettingsError
+from .postgres_target import PostgresTarget
+from .target import Isolation, Target
+
+_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
+
+
+def target_of(url: str, isolation: Isolation | None) -> Target:
+    """Return the target of a URL. Raises `SettingsError` for an unknown scheme."""
+    scheme = _SCHEME.match(url)
+    match scheme[1].lower() if scheme else "":
+        case "postgresql" | "postgres" | "":
+            if not url:
+                raise SettingsError("the database URL is empty")
+            return PostgresTarget(url, isolation)
+        case "dsql":
+            from .dsql_target import DsqlTarget  # noqa: PLC0415 - imports boto3
+
+            if isolation == "read committed":
+                raise SettingsError("Aurora DSQL knows one isolation level, repeatable read")
+            return DsqlTarget(url)
+        case "embedded":
+            raise SettingsError(
+                "embedded: is for the command line and for tests; "
+                "in code use dsql_outbox.testing.EmbeddedPostgres"
+            )
+        case kind:
+            hidden = "@" in url and "://" not in url  # the apparent scheme may be part of a login
+            shown = "" if hidden else f" {kind}:"
+            raise SettingsError(
+                f"unknown kind of database{shown} (known: postgresql://, dsql://, embedded:)"
+            )
