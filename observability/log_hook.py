@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
-from opentelemetry import trace
+from dsql_outbox.observability.otel.trace_ids import trace_ids
 
 from .facts import (
     BacklogAge,
@@ -55,16 +55,15 @@ def _log_retry(fact: RetryScheduled) -> None:
         fact.attempt,
         fact.max_retries,
         fact.wait_s,
-        extra=_in_trace(
-            {
-                "event_id": str(fact.event_id),
-                "attempt": fact.attempt,
-                "max_retries": fact.max_retries,
-                "wait_s": fact.wait_s,
-                "sqlstate": fact.sqlstate,
-                "oc_class": fact.oc_class,
-            }
-        ),
+        extra={
+            "event_id": str(fact.event_id),
+            "attempt": fact.attempt,
+            "max_retries": fact.max_retries,
+            "wait_s": fact.wait_s,
+            "sqlstate": fact.sqlstate,
+            "oc_class": fact.oc_class,
+        }
+        | trace_ids(),
     )
 
 
@@ -75,14 +74,13 @@ def _log_exhausted(fact: WriteExhausted) -> None:
         fact.attempts,
         fact.error,
         fact.sqlstate or "no SQLSTATE",
-        extra=_in_trace(
-            {
-                "event_id": str(fact.event_id),
-                "attempt": fact.attempts,
-                "max_retries": fact.max_retries,
-                "sqlstate": fact.sqlstate,
-            }
-        ),
+        extra={
+            "event_id": str(fact.event_id),
+            "attempt": fact.attempts,
+            "max_retries": fact.max_retries,
+            "sqlstate": fact.sqlstate,
+        }
+        | trace_ids(),
     )
 
 
@@ -95,14 +93,13 @@ def _log_publish_failure(fact: PublishEnded) -> None:
         fact.topic,
         fact.result,
         fact.error,
-        extra=_in_trace(
-            {
-                "event_id": str(fact.event_id),
-                "attempt": fact.attempt,
-                "topic": fact.topic,
-                "result": fact.result,
-            }
-        ),
+        extra={
+            "event_id": str(fact.event_id),
+            "attempt": fact.attempt,
+            "topic": fact.topic,
+            "result": fact.result,
+        }
+        | trace_ids(),
     )
 
 
@@ -132,15 +129,6 @@ def _log_backlog_unread(fact: BacklogUnread) -> None:
         advice,
         extra={"sqlstate": fact.sqlstate},
     )
-
-
-def _in_trace(keys: dict[str, object]) -> dict[str, object]:
-    """Add the ids of the current span, if there is one, to the keys of a record."""
-    span = trace.get_current_span().get_span_context()
-    if span.is_valid:
-        keys["trace_id"] = trace.format_trace_id(span.trace_id)
-        keys["span_id"] = trace.format_span_id(span.span_id)
-    return keys
 
 
 _LOGGED: Final[dict[type[Fact], Callable[[Any], None]]] = {

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from tests.support.commands import run as run_process
 
 from dsql_outbox.cli import main
-from dsql_outbox.cli.status.tables import duration
+from dsql_outbox.cli.output import duration
 from dsql_outbox.schema import statement
 from dsql_outbox.testing import PostgresProxy
 

@@ -19,7 +19,7 @@ from tests.support.telemetry.watched_run import CONFLICTS, PLAIN, Watched, expor
 from tests.support.writer import workload_s
 
 from dsql_outbox.cli import main
-from dsql_outbox.cli.trace.tree import render_tree, view_received
+from dsql_outbox.cli.span_tree import render_tree, view_received
 from dsql_outbox.observability import TraceFacts
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply

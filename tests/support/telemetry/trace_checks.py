@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from dsql_outbox.cli.trace.tree import SpanView
+from dsql_outbox.cli.span_tree import SpanView
 from dsql_outbox.observability import attributes as names
 
 _CLOCK = 1_000_000  # nanoseconds: times go through microseconds, and two processes

@@ -23,9 +23,9 @@ from tests.support.telemetry.jaeger_server import DATA, Jaeger, serving
 from tests.support.telemetry.otlp_files import as_otlp_json, save
 
 from dsql_outbox.cli import main
+from dsql_outbox.cli.span_tree import view_recorded
 from dsql_outbox.cli.trace.otlp_file import spans_of_file
 from dsql_outbox.cli.trace.otlp_json import TraceData, views
-from dsql_outbox.cli.trace.tree import view_recorded
 from dsql_outbox.observability import (
     AttemptEnded,
     PublishEnded,

@@ -10,6 +10,7 @@ import click
 
 from dsql_outbox.cli.database_options import open_database
 from dsql_outbox.cli.exit_codes import FAILED, short_errors
+from dsql_outbox.cli.span_tree import view_recorded
 from dsql_outbox.cli.telemetry.tracing import tracing
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
@@ -52,15 +53,12 @@ def demo(database: str, sink: str | None, otlp: str | None) -> None:
     transactions conflict. The exit code is 1 if an event was lost, stored twice,
     altered or delivered out of order.
     """
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import (  # noqa: PLC0415 - 100 ms
-        InMemorySpanExporter,
-    )
     from rich.console import Console  # noqa: PLC0415 - 60 ms
 
-    from dsql_outbox.cli.trace.tree import view_recorded  # noqa: PLC0415
+    from dsql_outbox.cli.telemetry.sdk_spans import memory_exporter  # noqa: PLC0415 - 100 ms
 
     console = Console(width=80)
-    memory = InMemorySpanExporter()
+    memory = memory_exporter()
     results = Results()
     with ExitStack() as stack:
         stack.enter_context(_quiet())

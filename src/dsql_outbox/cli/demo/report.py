@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from dsql_outbox.cli.trace.tree import SpanView, render_tree
+from dsql_outbox.cli.span_tree import SpanView, render_tree
 
 from .results import Check, Results, Written, percentile
 from .workload import EVENT_TYPES, SHAPES

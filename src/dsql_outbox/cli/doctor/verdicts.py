@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from dsql_outbox.cli.status.tables import duration
+from dsql_outbox.cli.output import duration
 from dsql_outbox.schema import Duty, Remedies
 
 from .finding import Finding, Verdict

@@ -1,18 +1,15 @@
 """A status as text tables, plain or for a terminal."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from dsql_outbox.cli.output import duration
 from dsql_outbox.observability import visible
 
 from .backlog import FailureCounts, Seen, Shard, Status
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
-
-_MINUTE: Final = 60
-_HOUR: Final = 60 * _MINUTE
-_DAY: Final = 24 * _HOUR
 
 
 class Table(NamedTuple):
@@ -91,18 +88,6 @@ def _failure_rows(failures: FailureCounts) -> Iterator[tuple[str, ...]]:
 def count_of(count: int, *, more: bool) -> str:
     """A number, with ``+`` if there are more."""
     return f"{count}+" if more else str(count)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as text, in the two largest units, such as ``2 h 5 min``."""
-    if seconds < _MINUTE:
-        return f"{max(seconds, 0.0):.1f} s"
-    whole = int(seconds)
-    if whole < _HOUR:
-        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
-    if whole < _DAY:
-        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
-    return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
 
 
 def plain(table: Table) -> list[str]:

@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace.export import (
     SpanExporter,
     SpanExportResult,
 )
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 FLUSH_SECONDS: Final = 5.0
 """How many seconds sending the last spans or metrics may take."""
@@ -27,6 +28,11 @@ logger = logging.getLogger("dsql_outbox")
 def console() -> SpanExporter:
     """Spans as JSON on standard error, because standard output holds the command's results."""
     return ConsoleSpanExporter(out=sys.stderr)
+
+
+def memory_exporter() -> InMemorySpanExporter:
+    """Spans kept in memory, for a command that draws them itself."""
+    return InMemorySpanExporter()
 
 
 @contextmanager

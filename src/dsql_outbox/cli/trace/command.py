@@ -15,11 +15,11 @@ from dsql_outbox.cli.exit_codes import Misused, short_errors
 from dsql_outbox.cli.filters import instant_option
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import json_line, say
+from dsql_outbox.cli.span_tree import SpanView, render_tree
 from dsql_outbox.observability import attributes as names
 
 from .jaeger import page_of, spans_of_jaeger
 from .otlp_file import spans_of_file
-from .tree import SpanView, render_tree
 
 _LOOKBACK: Final = timedelta(days=7)
 _NARROWEST: Final = 70  # columns that the tree needs

@@ -19,11 +19,11 @@ import click
 import msgspec
 
 from dsql_outbox.cli.exit_codes import Unreachable
+from dsql_outbox.cli.span_tree import SpanView
 from dsql_outbox.observability import attributes as names
 from dsql_outbox.outbox import SettingsError, redacted
 
 from .otlp_json import TraceData, views
-from .tree import SpanView
 
 _BASE: Final = re.compile(r"https?://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:/[^?#@\s]*)?")
 _SECONDS: Final = 10.0  # that one request may take

@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 
 from dsql_outbox.cli.exit_codes import Misused
+from dsql_outbox.cli.span_tree import SpanView
 
 from .otlp_json import ExportRequest, views
-from .tree import SpanView
 
 
 def spans_of_file(path: Path) -> Iterator[SpanView]:

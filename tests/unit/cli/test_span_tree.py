@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from rich.console import Console
 
-from dsql_outbox.cli.trace.tree import SpanView, render_tree, view_received, view_recorded
+from dsql_outbox.cli.span_tree import SpanView, render_tree, view_received, view_recorded
 from dsql_outbox.observability import AttemptEnded, TraceFacts, WriteEnded, WriteStarted
 
 MS = 1_000_000
