@@ -3,7 +3,7 @@
 `event` is the event as a producer makes it, and `event_parser` checks it.
 `message` is what a broker receives, `receipt` what a caller receives.
 `errors` defines every exception of the library.
-`database` opens connections, `target` and `dsql_target` read its URL, and
+`database` opens connections. `url_scheme` finds the `target` of its URL, and
 `connection` adds deadlines to psycopg's connections. `exchange` runs the
 statements whose speed matters. `settings` holds the limits of the database.
 """

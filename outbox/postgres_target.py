@@ -1,4 +1,4 @@
-"""The target of a PostgreSQL URL."""
+"""Connection parameters for PostgreSQL, and what changes behind a pooler."""
 
 import os
 from typing import Final

@@ -1,4 +1,4 @@
-"""The port to a database: the parameters that open a connection there."""
+"""The interface to a kind of database: the parameters that open a connection to it."""
 
 from typing import Final, Literal, Protocol
 
@@ -10,6 +10,7 @@ Isolation = Literal["read committed", "repeatable read"]
 ConnectParameters = dict[str, str | int]
 
 TCP_USER_TIMEOUT_MS: Final = 10_000
+"""Milliseconds after which the kernel closes a connection whose data is not acknowledged."""
 
 
 class Target(Protocol):

@@ -59,11 +59,11 @@ class Size(NamedTuple):
 
 
 class Sendable(Protocol):
-    """Something that stands for one event on its way."""
+    """An object that holds one prepared event."""
 
     @property
     def prepared(self) -> PreparedEvent:
-        """The parameters of its statement."""
+        """The event with what its rows need."""
         ...
 
 

@@ -25,7 +25,7 @@ _LET_US_END: Final = "let transact begin, commit and roll back"
 
 
 class Caller(Protocol):
-    """What a run needs of the call that it belongs to: `call.Call`."""
+    """The part of `call.Call` that a run uses."""
 
     core: Core
     function: Callable[[Any], Any]
@@ -34,15 +34,15 @@ class Caller(Protocol):
 
     @property
     def conflicts(self) -> int:
-        """Runs that ended in a conflict so far."""
+        """The number of runs that ended in a conflict so far."""
         ...
 
     def event_id(self, ordinal: int) -> UUID:
-        """The id of the event that a run makes as its `ordinal`-th, from 0."""
+        """Return the id of the `ordinal`-th event that a run makes, from 0."""
         ...
 
     def require_fence(self, first: UUID | None) -> None:
-        """Raise `OutcomeUnknown` if this run could commit beside one in doubt."""
+        """Raise `OutcomeUnknown` if this run could commit in addition to one in doubt."""
         ...
 
 
