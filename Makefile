@@ -8,6 +8,10 @@ BIN    := $(VENV)/bin
 UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_PYTHON=$(BIN)/python UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 # COVERAGE=1 measures branches, also in the commands that tests start. The floor is in pyproject.toml.
 PYTEST := $(if $(COVERAGE),$(BIN)/coverage run -m pytest,$(BIN)/pytest) -n 2 -m "not slow and not pooler"
+# ROOM=writer selects the tests of one room. The contract of all sinks belongs to the publisher.
+KINDS  := tests/unit tests/integration tests/faults
+ROOMS  := $(sort $(filter-out __pycache__,$(notdir $(patsubst %/,%,$(wildcard $(addsuffix /*/,$(KINDS)))))))
+TESTS  := $(wildcard $(foreach room,$(ROOM),$(addsuffix /$(room),$(KINDS)))) $(if $(filter publisher,$(ROOM)),tests/contract)
 SYNC   := $(UV) sync --quiet --frozen --inexact
 
 # pip and uv keep what they download in the user's cache. A user without a home gets one in .venv.
@@ -27,7 +31,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-plain coverage coverage test-pooler conformance endpoint repeat faults-writer check fmt dist lock clean load-million bench-writer bench-relay nemesis nemesis-rolling trace-check zip
+.PHONY: help demo test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist lock clean load-million bench-writer bench-relay nemesis nemesis-rolling trace-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,13 +39,17 @@ help: ## list the targets
 demo: $(VENV)/.run ## write 40 events under conflict, relay them to NATS, check and show what happened
 	@$(BIN)/dsql-outbox demo
 
-test: $(VENV)/.dev ## run all tests on real PostgreSQL and real NATS (both from wheels)
+test: $(VENV)/.dev ## run all tests on real PostgreSQL and real NATS (both from wheels), or those of ROOM=..
+	$(if $(filter-out $(ROOMS),$(ROOM)),$(error no room $(filter-out $(ROOMS),$(ROOM)): ROOM is one of $(ROOMS)))
 	$(if $(COVERAGE),$(BIN)/coverage erase)
-	$(PYTEST)
+	$(PYTEST) $(TESTS)
 	$(if $(COVERAGE),$(BIN)/coverage combine --quiet && $(BIN)/coverage report)
 
 coverage: ## run all tests and fail when too few branches are covered
 	$(MAKE) test COVERAGE=1
+
+test-slow: $(VENV)/.dev ## run the tests that `make test` leaves out, since each takes many seconds
+	$(BIN)/pytest -n 2 -m slow
 
 repeat: $(VENV)/.dev ## run the tests N times beside LOAD busy loops; stop at the first run that fails (PARTS=tests/..)
 	@trap 'kill $$busy 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \

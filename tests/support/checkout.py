@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
+PACKAGE: Final = ROOT / "src" / "dsql_outbox"
+ROOMS: Final = sorted(path.name for path in PACKAGE.iterdir() if path.is_symlink())
+"""The rooms are the links of the package."""
 
 
 def files_of(root: Path = ROOT, *patterns: str) -> list[Path]:

@@ -9,7 +9,7 @@ from tests.support.writer.schedules import Tally, prepare_database, run_schedule
 
 from dsql_outbox.testing import PostgresProxy
 
-SCHEDULES = 80
+SCHEDULES = 40
 MAX_SCHEDULES = 240
 EXPECTED = {
     "Receipt (duplicate)",

@@ -71,7 +71,7 @@ def test_a_drain_that_takes_too_long_ends_with_its_own_code_and_loses_nothing(
     url: str, broker: SlowBroker
 ) -> None:
     sink = f"{broker.url}?stream=EVENTS&timeout=60"
-    with broker.held(), publish(url, sink, "--drain", 0.3) as command:
+    with broker.held(), publish(url, sink, "--drain", 0.3, "--lease", 3) as command:
         write(url, "Moved")
         broker.arrived()
         asked = monotonic()

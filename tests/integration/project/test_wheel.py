@@ -16,7 +16,7 @@ from os import environ
 from pathlib import Path
 
 import pytest
-from tests.support.checkout import ROOT
+from tests.support.checkout import ROOMS, ROOT
 from uv import find_uv_bin
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -25,7 +25,6 @@ INFO = f"dsql_outbox-{VERSION}.dist-info"
 # find the list of files that an earlier build left behind and believe it.
 SOURCES = ["pyproject.toml", "uv.lock", "README.md", "LICENSE", "src"]
 DASHBOARDS = ROOT / "observability" / "grafana"  # for a server, not for Python
-ROOMS = ["observability", "outbox", "publisher", "schema", "writer"]
 
 
 @pytest.fixture(scope="module")

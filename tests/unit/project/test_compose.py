@@ -164,11 +164,6 @@ def test_what_the_image_copies_is_there_and_not_ignored() -> None:
     assert [source for source in sources if f"!{source}" not in ignored] == []
 
 
-def test_the_image_has_every_room_that_the_package_links_to() -> None:
-    links = {path.name for path in (ROOT / "src" / "dsql_outbox").iterdir() if path.is_symlink()}
-    assert links <= set(copied_from_the_checkout())
-
-
 def test_the_image_installs_every_extra_but_the_embedded_servers() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     installs = re.findall(r"^RUN uv sync (.+)$", DOCKERFILE, re.MULTILINE)

@@ -1,16 +1,34 @@
-"""The shape of the repository: five rooms, one import name, and what a clone must not need."""
+"""The shape of the repository: rooms, names, sizes, and what a clone must not need."""
 
 import re
 import subprocess
 import sys
+import tomllib
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.checkout import ROOT, copy_checkout, files_of
+from tests.support.checkout import PACKAGE, ROOMS, ROOT, copy_checkout, files_of
 
-PACKAGE = ROOT / "src" / "dsql_outbox"
-ROOMS = ["observability", "outbox", "publisher", "schema", "writer"]
+LIBRARY = [*ROOMS, "src/dsql_outbox"]
 MAX_LINES = 400
+MAX_MODULES = 14
+LARGER = {"outbox": 20}
+"""Folders with more modules: the vocabulary and the way to the database share one."""
+
+SHARED_NAMES = {
+    "__init__.py": "",
+    "__main__.py": "",
+    "conftest.py": "tests/",
+    "settings.py": "",
+    "url.py": "publisher/sinks/",
+    "client.py": "publisher/sinks/",
+    "sink.py": "publisher/sinks/",
+    "command.py": "src/dsql_outbox/cli/",
+}
+"""File names that may occur twice, and below which folder: they name the same thing there."""
+
 PUBLIC_HOSTS = {"https://files.pythonhosted.org", "https://pypi.org"}
 
 BARE_ROOM = re.compile(rf"^\s*(from|import) ({'|'.join(ROOMS)})\b", re.MULTILINE)
@@ -19,6 +37,14 @@ BESIDE_THE_CLONE = re.compile(r"\.\./shared\b")
 
 def python_files() -> list[Path]:
     return [path for path in files_of() if path.suffix == ".py"]
+
+
+def names(*tops: str) -> Iterator[Path]:
+    """The Python files below these folders, as paths from the root."""
+    for path in python_files():
+        name = path.relative_to(ROOT)
+        if any(name.is_relative_to(top) for top in tops):
+            yield name
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -30,8 +56,47 @@ def test_a_room_is_a_top_level_folder_with_a_relative_link_in_the_package(room: 
     assert (link / "__init__.py").is_file()
 
 
-def test_the_package_links_to_the_five_rooms_and_nothing_else() -> None:
-    assert sorted(path.name for path in PACKAGE.iterdir() if path.is_symlink()) == ROOMS
+def test_every_package_at_the_top_is_a_room_that_the_package_links_to() -> None:
+    assert sorted(path.parent.name for path in ROOT.glob("*/__init__.py")) == ROOMS
+    assert len(ROOMS) == 5
+
+
+def test_configuration_that_cannot_follow_a_link_names_every_room() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    checked = project["tool"]["basedpyright"]["include"]
+    assert {f"src/dsql_outbox/{room}" for room in ROOMS} == set(checked) - {"src", "tests/typing"}
+    image = re.findall(r"^COPY (\w+) \1$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert sorted(image) == sorted([*ROOMS, "src"])
+    context = re.findall(r"^!(\w+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    assert sorted({*context} - {"LICENSE"}) == sorted([*ROOMS, "src"])
+
+
+def test_no_module_and_no_folder_has_a_name_with_an_underscore_in_front() -> None:
+    hidden = [
+        name
+        for name in names(*LIBRARY, "tests", "benchmarks")
+        for part in name.parts
+        if part.startswith("_") and not part.startswith("__")
+    ]
+    assert hidden == []
+
+
+def test_no_file_name_occurs_twice() -> None:
+    """But for files that are the same thing of different subjects. Examples stand alone."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in names(*LIBRARY, "tests", "benchmarks"):
+        below = SHARED_NAMES.get(name.name)
+        if below is None or not name.as_posix().startswith(below):
+            found[name.name].append(name.as_posix())
+    assert [paths for paths in found.values() if len(paths) > 1] == []
+
+
+def test_a_folder_of_the_library_has_few_modules() -> None:
+    modules = Counter(
+        name.parent.as_posix() for name in names(*LIBRARY) if name.name != "__init__.py"
+    )
+    limits = {folder: LARGER.get(folder, MAX_MODULES) for folder in modules}
+    assert {folder: n for folder, n in modules.items() if n > limits[folder]} == {}
 
 
 def test_every_folder_with_python_in_it_is_a_package() -> None:

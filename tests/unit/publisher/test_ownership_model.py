@@ -175,14 +175,15 @@ class Mixed(Publishers):
     kinds = (SHORT, SETTINGS, LONG)
 
 
+@pytest.mark.parametrize("schedules", [40, pytest.param(400, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("machine", [Publishers, Mixed])
 def test_no_shard_has_two_owners_and_none_stays_without_one_whatever_happens(
-    machine: type[Publishers],
+    machine: type[Publishers], schedules: int
 ) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine,
         settings=settings(
-            max_examples=100,
+            max_examples=schedules,
             report_multiple_bugs=False,
             stateful_step_count=40,
             suppress_health_check=list(HealthCheck),
