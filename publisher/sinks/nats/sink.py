@@ -164,7 +164,7 @@ def _is_subject(topic: str) -> bool:
 
 def _broken_rule(message: Message, headers: dict[str, str], max_payload: int) -> str | None:
     if not _is_subject(message.topic):
-        return f"topic {message.topic!r} is no NATS subject: tokens between dots, without blanks"
+        return f"topic {message.topic!r} is no subject of NATS: parts between dots, without blanks"
     if rule := broken_header(headers):
         return rule
     # The limit is for headers and payload together; the server disconnects a client above it.
