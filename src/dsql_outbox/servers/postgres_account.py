@@ -58,7 +58,7 @@ def hand_over(folder: Path) -> None:
     if not _allowed("-w", folder):
         raise SettingsError(
             f"user {_USER} cannot reach folder {folder}: PostgreSQL refuses to run as root, so it "
-            f"runs as {_USER}; name a folder whose parents all may pass, or do not run as root"
+            f"runs as {_USER}; name one whose parents all users may enter, or do not run as root"
         )
 
 

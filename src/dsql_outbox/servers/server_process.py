@@ -131,7 +131,7 @@ class ServerProcess:
             while selector.select(deadline - monotonic()):
                 if not os.read(stdout.fileno(), 4096):
                     return
-        raise OutboxError(f"children of {self._name} outlive it by more than {_STOP:.0f} s")
+        raise OutboxError(f"children of {self._name} still run {_STOP:.0f} s after it ended")
 
     def _tail(self) -> str:
         self._log.seek(self._log_start)

@@ -74,7 +74,9 @@ class OtlpReceiver:
         with self._arrived:
             if not self._arrived.wait_for(enough, timeout):
                 names = [span.name for span in self._spans()]
-                raise TimeoutError(f"not the spans waited for after {timeout} s: {names}")
+                raise TimeoutError(
+                    f"the spans did not arrive within {timeout} s; received: {names}"
+                )
             return self._spans()
 
     def __enter__(self) -> Self:

@@ -100,7 +100,7 @@ def _started_sink(console: "Console", url: str | None) -> Generator[str]:
             url = stack.enter_context(NatsServer()).url
             console.print("broker    NATS JetStream, embedded")
         elif not url.startswith(("nats://", "tls://")):
-            raise click.UsageError("the demo reads back what it sent: --sink takes nats:// only")
+            raise click.UsageError("--sink must be nats://, because the demo reads messages back")
         else:
             console.print(f"broker    NATS JetStream, stream {_STREAM}")
         yield f"{url}{'&' if '?' in url else '?'}stream={_STREAM}&subjects={TOPIC_PREFIX}.>"

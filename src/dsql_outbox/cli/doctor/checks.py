@@ -38,7 +38,7 @@ def isolation(visit: Visit) -> Iterator[Finding]:
     if level in _LEVELS:
         yield Finding("isolation", "ok", text, values=values)
         return
-    remedy = "set default_transaction_isolation to 'repeatable read': more only adds conflicts"
+    remedy = "set default_transaction_isolation to 'repeatable read': this one only adds conflicts"
     yield Finding("isolation", "warn", text, remedy, values=values)
 
 
@@ -59,7 +59,7 @@ def tls(visit: Visit) -> Iterator[Finding]:
         yield judge_tls(found.host, None, "disable")
         return
     rows = visit.rows("doctor_tls")
-    version = str(rows[0][0]) if rows else "of a version that the server does not tell"
+    version = str(rows[0][0]) if rows else "TLS of unknown version"
     yield judge_tls(found.host, version, found.get_parameters().get("sslmode", "prefer"))
 
 
@@ -68,7 +68,7 @@ def role(visit: Visit) -> Iterator[Finding]:
     ((_, _, _, user),) = visit.rows("doctor_server")
     lacks = lacking_rights(visit.connection, visit.schema, user)
     if lacks is None:
-        yield Finding("role", "unknown", f"{user}; its rights show when all tables are there")
+        yield Finding("role", "unknown", f"{user}; its rights need all tables to be checked")
         return
     yield judge_role(user, visit.schema, lacks)
 
@@ -95,7 +95,7 @@ def schema(visit: Visit) -> Iterator[Finding]:
         yield Finding("schema", "ok", f"{visit.schema}: as this version needs it")
 
 
-_FORGED: Final = "no writer of ours makes such a row: look who has a writer's rights"
+_FORGED: Final = "the library never writes such a row: look who has a writer's rights"
 
 _OF_SHARDS: Final = {"missing_shards", "orphaned_shard"}
 

@@ -59,7 +59,7 @@ def _change(connection: Connection, schema: str, name: str) -> None:
 
 def _in_use(schema: str) -> str:
     drop = " ".join(statement("doctor_scratch_drop", schema).decode().splitlines()[1:])
-    return f"the scratch table is there: another doctor is at work, or one was killed: run {drop}"
+    return f"the scratch table exists: another doctor runs, or one was killed; then run {drop}"
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def judge_tls(host: str, version: str | None, mode: str) -> Finding:
     if mode == "verify-full":
         return Finding("tls", "ok", f"{version}, certificate and host name verified", values=values)
     what = "host name not verified" if mode == "verify-ca" else "certificate not verified"
-    remedy = "set sslmode=verify-full and sslrootcert: anybody may pose as the server"
+    remedy = "set sslmode=verify-full and sslrootcert: now another host could pose as the server"
     verdict: Verdict = "ok" if local else "warn"
     return Finding("tls", verdict, f"{version}, {what}", None if local else remedy, values=values)
 

@@ -38,7 +38,7 @@ class _Asked:
         if timed and (self.since is None or self.until is None):
             raise click.UsageError("--since and --until need each other")
         if self.after is not None and self.entity is None:
-            raise click.UsageError("--after is a version of --entity, which is not given")
+            raise click.UsageError("--after is a version of --entity: give --entity, too")
 
     def told(self, replay: Replay) -> AsyncGenerator[Replayed]:
         """Replay the selected events, and yield what became of each."""

@@ -31,7 +31,7 @@ def tables_of(now: Status, *more: tuple[str, str]) -> list[Table]:
         tables.append(Table(("shard", "oldest", "leased by", "lease ends in"), shards))
     if now.stranded:
         rows = [(str(s.shard), _or_all(s.position), s.reason) for s in now.stranded]
-        tables.append(Table(("stranded in shard", "position", "why nobody relays it"), rows))
+        tables.append(Table(("stranded in shard", "position", "reason"), rows))
     if now.failures.worst:
         header = ("failed event", "shard", "attempts", "next try", "error")
         tables.append(Table(header, list(_failure_rows(now.failures))))

@@ -129,7 +129,7 @@ def _choose(
     if not traces:
         name = "no trace" if trace_id is None else f"no trace {trace_id}"
         raise click.ClickException(
-            f"there is {name} {what}: was it sampled, and are its spans sent there?"
+            f"there is {name} {what}: check that it was sampled and that its spans are sent there"
         )
     if len(traces) > 1:
         ids = "".join(f"\n  {key}  {len(spans)} spans" for key, spans in traces.items())

@@ -42,7 +42,7 @@ class PostgresProxy(TcpProxy):
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"postgresql", "postgres"} or not parts.hostname:
-            raise SettingsError("the proxy needs postgresql://..@HOST:PORT/.., over TCP")
+            raise SettingsError("the proxy needs a URL postgresql://..@HOST:PORT/.., over TCP")
         super().__init__(parts.hostname, parts.port or _PORT)
         user, at, _ = parts.netloc.rpartition("@")
         # The proxy cannot read encrypted messages.
