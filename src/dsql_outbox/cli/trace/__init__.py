@@ -1,5 +1,5 @@
 """``dsql-outbox trace``: the trace of one event, drawn as a tree.
 
-`jaeger` and `otlp_file` read spans, both in the format of `otlp_json`. `tree`
-draws them; the demo draws its own spans with it, too. `command` picks the trace.
+`jaeger` and `otlp_file` read spans, both in the format of `otlp_json`. `command`
+picks the trace. `cli/span_tree.py` draws it, because the demo draws traces, too.
 """
