@@ -5,7 +5,7 @@ RUN pip install --no-cache-dir "uv>=0.8"
 WORKDIR /app
 ARG EXTRAS="--extra binary --extra cli --extra dsql --extra kafka --extra nats --extra otlp --extra prometheus --extra sqs"
 # The dependencies make a layer of their own: it changes with the lock file only.
-COPY pyproject.toml uv.lock README.md LICENSE ./
+COPY pyproject.toml setup.py uv.lock README.md LICENSE ./
 RUN uv sync --frozen --no-dev --no-install-project $EXTRAS
 COPY src src
 COPY observability observability

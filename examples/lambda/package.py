@@ -17,7 +17,7 @@ from uv import find_uv_bin
 
 ROOT = Path(__file__).parents[2]
 HANDLER = ("handler.py", "answers.py", "spans.py", "at_return.py")
-SOURCES = ("pyproject.toml", "uv.lock", "README.md", "LICENSE", "src")
+SOURCES = ("pyproject.toml", "setup.py", "uv.lock", "README.md", "LICENSE", "src")
 ROOMS = [path.name for path in (ROOT / "src/dsql_outbox").iterdir() if path.is_symlink()]
 PLATFORMS = {"x86_64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28"}
 """Lambda with Python 3.12 or newer is Amazon Linux 2023, which has glibc 2.34."""

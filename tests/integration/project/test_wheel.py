@@ -23,7 +23,7 @@ VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["versi
 INFO = f"dsql_outbox-{VERSION}.dist-info"
 # What a fresh clone has and a build may use. Not the whole checkout: setuptools would
 # find the list of files that an earlier build left behind and believe it.
-SOURCES = ["pyproject.toml", "uv.lock", "README.md", "LICENSE", "src"]
+SOURCES = ["pyproject.toml", "setup.py", "uv.lock", "README.md", "LICENSE", "src"]
 DASHBOARDS = ROOT / "observability" / "grafana"  # for a server, not for Python
 
 
@@ -104,6 +104,27 @@ def shipped(suffix: str) -> Iterator[str]:
             if DASHBOARDS in path.parents:
                 continue
             yield f"dsql_outbox/{room}/{path.relative_to(folder)}"
+
+
+@pytest.mark.parametrize("lost", ["gone", "a text file"])
+@pytest.mark.parametrize("target", ["sdist", "wheel", "editable"])
+def test_a_clone_without_the_links_does_not_build(tmp_path: Path, target: str, lost: str) -> None:
+    for name in [*SOURCES, *ROOMS]:
+        copy(ROOT / name, tmp_path / name)
+    for room in ROOMS:
+        (link := tmp_path / "src" / "dsql_outbox" / room).unlink()
+        if lost == "a text file":  # what git makes of a link where it may make none
+            link.write_text(f"../../{room}")
+    words = ["build", f"--{target}", "-o", tmp_path / "dist", tmp_path]
+    if target == "editable":
+        words = ["pip", "install", "--no-deps", "--target", tmp_path / "dist", "-e", tmp_path]
+    options = ["--offline", "--no-build-isolation", "--python", sys.executable]
+    done = finished([find_uv_bin(), *map(str, [*words, *options])], cwd=tmp_path)
+    assert done.returncode != 0
+    assert f"src/dsql_outbox/{ROOMS[0]} has no code. It must be a symbolic link" in " ".join(
+        done.stderr.split()
+    )
+    assert not list(tmp_path.glob("dist/*dsql_outbox*"))
 
 
 @pytest.mark.parametrize("suffix", [".py", ".sql", ".json"])
