@@ -1,0 +1,57 @@
+"""What the contracts of import-linter in pyproject.toml cannot say of themselves."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from tests.support.checkout import PACKAGE, ROOMS, ROOT, files_of
+
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"][
+    "contracts"
+]
+(PURE,) = (contract["source_modules"] for contract in CONTRACTS if contract.get("id") == "pure")
+CLAIM = re.compile(r"\b(pure|no I/O|without (any )?I/O)\b", re.IGNORECASE)
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its name."""
+    found = {}
+    for top in (*ROOMS, "src/dsql_outbox"):
+        base = ROOT / top
+        name = ("dsql_outbox", top) if top in ROOMS else ("dsql_outbox",)
+        for path in files_of():
+            if path.suffix == ".py" and base in path.parents:
+                parts = path.relative_to(base).with_suffix("").parts
+                found[".".join([*name, *parts]).removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = modules()
+
+
+def claims_to_be_pure(path: Path) -> bool:
+    opening = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n\n")[0]
+    return CLAIM.search(" ".join(opening.split())) is not None
+
+
+def test_the_contract_names_the_modules_whose_docstrings_say_that_they_are_pure() -> None:
+    claimed = sorted(name for name, path in MODULES.items() if claims_to_be_pure(path))
+    assert len(claimed) > 15
+    assert claimed == PURE
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_a_pure_module_does_not_sleep_or_open_files(name: str) -> None:
+    tree = ast.parse(MODULES[name].read_text())
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    used |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert used.isdisjoint({"sleep", "open"})
+
+
+def test_every_command_is_in_the_contract_of_independent_commands() -> None:
+    (commands,) = (each["modules"] for each in CONTRACTS if each["type"] == "independence")
+    folders = {path.parent.name for path in (PACKAGE / "cli").glob("*/*command.py")}
+    assert len(folders) > 5
+    assert commands == [f"dsql_outbox.cli.{folder}" for folder in sorted(folders)]
