@@ -30,6 +30,26 @@ from .errors import (
 from .event import Entity, EntityHeader, Event, EventHeader
 from .event_parser import EventSource, ParsedEvent, ParsedTouch, parse_event
 from .exchange import NumberedQuery, exchange, numbered
+from .failure import (
+    CONFLICTS,
+    NO_SUCH_FORM,
+    OUTAGES,
+    PASSING,
+    RACES,
+    RETRIED,
+    SERVER_TROUBLE,
+    DatabaseFailure,
+    FailureKind,
+    Moved,
+    classify,
+    is_retryable,
+    is_unreachable,
+    kind_of,
+    schema_defect,
+    schema_error,
+    tables_expected,
+    unwrap,
+)
 from .fork import OneProcess, call_in_children
 from .message import (
     TRACE_HEADERS,
@@ -41,6 +61,7 @@ from .message import (
 )
 from .receipt import Receipt, Touched
 from .redaction import has_unclear_login, redacted, told
+from .retry import AT_ONCE, RetryPolicy
 from .settings import (
     DEFAULT_SHARDS,
     DEFAULT_SOURCE,
@@ -51,10 +72,11 @@ from .settings import (
     require_not_negative,
     require_positive,
 )
-from .statement_forms import NO_SUCH_FORM
 from .target import Isolation
 
 __all__ = [
+    "AT_ONCE",
+    "CONFLICTS",
     "DEFAULT_SCHEMA",
     "DEFAULT_SHARDS",
     "DEFAULT_SOURCE",
@@ -63,10 +85,16 @@ __all__ = [
     "MAX_TRANSACTION_BYTES",
     "MAX_TRANSACTION_ROWS",
     "NO_SUCH_FORM",
+    "OUTAGES",
+    "PASSING",
+    "RACES",
+    "RETRIED",
+    "SERVER_TROUBLE",
     "TRACE_HEADERS",
     "AsyncConnection",
     "Connection",
     "Database",
+    "DatabaseFailure",
     "DuplicateEvent",
     "Entity",
     "EntityHeader",
@@ -74,10 +102,12 @@ __all__ = [
     "EventHeader",
     "EventSource",
     "EventTooLarge",
+    "FailureKind",
     "InvalidEvent",
     "Isolation",
     "Message",
     "MissingExtra",
+    "Moved",
     "NumberedQuery",
     "OneProcess",
     "OutboxError",
@@ -85,6 +115,7 @@ __all__ = [
     "ParsedEvent",
     "ParsedTouch",
     "Receipt",
+    "RetryPolicy",
     "SchemaError",
     "SettingsError",
     "SinkUnavailable",
@@ -94,8 +125,12 @@ __all__ = [
     "array_literal",
     "broken_header",
     "call_in_children",
+    "classify",
     "exchange",
     "has_unclear_login",
+    "is_retryable",
+    "is_unreachable",
+    "kind_of",
     "message_headers",
     "numbered",
     "parse_event",
@@ -104,6 +139,10 @@ __all__ = [
     "redacted",
     "require_not_negative",
     "require_positive",
+    "schema_defect",
+    "schema_error",
     "subject_key",
+    "tables_expected",
     "told",
+    "unwrap",
 ]

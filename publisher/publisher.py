@@ -23,7 +23,7 @@ from dsql_outbox.observability import (
     metric_facts,
     trace_facts,
 )
-from dsql_outbox.outbox import Database, OneProcess, told
+from dsql_outbox.outbox import PASSING, Database, OneProcess, kind_of, told
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.relay.breaker import Breaker
 from dsql_outbox.publisher.relay.round import Relay, Round
@@ -34,13 +34,6 @@ from .settings import PublisherSettings
 from .sinks import Sink
 
 logger: Final = logging.getLogger("dsql_outbox")
-
-# Aurora DSQL reports "server unavailable" under heavy load as XX000, an internal error in psycopg.
-_UNREACHABLE: Final = (
-    psycopg.OperationalError,
-    psycopg.InterfaceError,
-    psycopg.errors.InternalError_,
-)
 
 _SWEEP: Final = 60.0
 """Seconds between two searches for failures whose message no longer exists."""
@@ -191,7 +184,9 @@ class Publisher:
         try:
             done = await relay.round(overlap=True, probe=state == "half_open")
             await self._sweep()
-        except _UNREACHABLE as error:
+        except psycopg.Error as error:
+            if kind_of(error) not in PASSING:
+                raise
             logger.warning("Relay waits for the database: %s", told(error))
             return None
         self._judge(done)
@@ -223,7 +218,9 @@ class Publisher:
             return False
         try:
             return await self._store.is_done()
-        except _UNREACHABLE:
+        except psycopg.Error as error:
+            if kind_of(error) not in PASSING:
+                raise
             return False  # the next round meets the same error, logs it and waits
 
     def _pause(self, done: Round | None) -> float:

@@ -11,6 +11,7 @@
 from dsql_outbox.schema.drift.drift import Drift, DriftKind
 from dsql_outbox.schema.drift.inspection import check
 from dsql_outbox.schema.drift.remedies import Remedies
+from dsql_outbox.schema.migrator.index_build import has_jobs
 from dsql_outbox.schema.migrator.migrator import Applied, apply, ddl
 from dsql_outbox.schema.migrator.plan import PlannedStep, plan
 from dsql_outbox.schema.roles.grant import Granted, grant
@@ -31,6 +32,7 @@ __all__ = [
     "check",
     "ddl",
     "grant",
+    "has_jobs",
     "lacking_rights",
     "plan",
     "statement",

@@ -1,12 +1,11 @@
 """The write side: one event, one transaction, retried on conflict.
 
-`_steps` decides, `_writer` and `_async_writer` do. What a failure means is in
-`_classify`, how long to wait in `_backoff`, how an event becomes parameters in
-`_build`; all of these are pure.
+`attempt.steps` decides, `writer` and `async_writer` do. What a failure means is in
+`outbox.failure`, how long to wait in `attempt.backoff`, how an event becomes parameters
+in `statement.parameters`; all of these are pure.
 """
 
 from dsql_outbox.writer.statement.form_probe import write_probe
-from dsql_outbox.writer.transact.retryable import is_retryable
 from dsql_outbox.writer.transact.transaction import AsyncTransaction, Transaction
 
 from .async_writer import AsyncWriter
@@ -24,6 +23,5 @@ __all__ = [
     "Writer",
     "WriterSettings",
     "http_status",
-    "is_retryable",
     "write_probe",
 ]

@@ -31,6 +31,7 @@ from dsql_outbox.outbox import (
     array_literal,
     numbered,
     parse_event,
+    schema_error,
 )
 from dsql_outbox.schema import statement
 from dsql_outbox.writer.attempt.backoff import Backoff
@@ -178,15 +179,8 @@ class Core:
         return int(shards)
 
     def named(self, error: Exception) -> Exception:
-        """A missing table in words that say what to do; other errors as they are."""
-        missing = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
-        if not isinstance(error, missing):
-            return error
-        named = SchemaError(
-            f"schema {self._schema} lacks the outbox tables: run `dsql-outbox schema apply`"
-        )
-        named.__cause__ = error
-        return named
+        """A missing table or column in words that say what to do; other errors as they are."""
+        return schema_error(error, self._schema) or error
 
 
 def committed(batch: Sequence[Pending], rows: Sequence[Row]) -> Committed:

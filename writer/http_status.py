@@ -3,13 +3,15 @@
 from typing import NamedTuple
 
 from dsql_outbox.outbox import (
+    OUTAGES,
+    RACES,
     DuplicateEvent,
     EventTooLarge,
     InvalidEvent,
     OutcomeUnknown,
     StaleVersion,
+    kind_of,
 )
-from dsql_outbox.writer.attempt.classification import FailureKind, classify
 
 
 class HttpAnswer(NamedTuple):
@@ -43,10 +45,7 @@ def http_status(error: Exception, *, exhausted: int = 500) -> HttpAnswer:
 
 
 def _of_driver(error: Exception, exhausted: int) -> HttpAnswer:
-    match classify(error, sent=False).kind:
-        case FailureKind.CONFLICT | FailureKind.COLLISION:
-            return HttpAnswer(exhausted, retry_after=1)
-        case FailureKind.OUTAGE | FailureKind.IN_DOUBT:
-            return HttpAnswer(503, retry_after=5)
-        case FailureKind.FATAL:
-            return HttpAnswer(500)
+    kind = kind_of(error)
+    if kind in RACES:
+        return HttpAnswer(exhausted, retry_after=1)
+    return HttpAnswer(503, retry_after=5) if kind in OUTAGES else HttpAnswer(500)

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import msgspec
 
+from dsql_outbox.outbox import classify
 from dsql_outbox.writer.attempt.backoff import Backoff
-from dsql_outbox.writer.attempt.classification import FailureKind, classify
 from dsql_outbox.writer.attempt.steps import Failed, Result, Wait
 
 from .core import Core, Row
@@ -79,10 +79,7 @@ class EntityStream:
         backoff = Backoff(self._core.settings, None, random.random)
         fresh = False
         while isinstance(result := (yield ReadPage(self, fresh)), Failed):
-            failure = classify(result.error, sent=False)
-            if failure.kind is FailureKind.IN_DOUBT:
-                failure = failure._replace(kind=FailureKind.OUTAGE)
-            wait = backoff.next_wait(failure, clock())
+            wait = backoff.next_wait(classify(result.error, sent=False), clock())
             if wait is None:
                 self.error = result.error
                 return

@@ -13,7 +13,7 @@ from typing import Final
 import anyio
 import psycopg
 
-from dsql_outbox.outbox import Database, told
+from dsql_outbox.outbox import Database, tables_expected, told
 from dsql_outbox.publisher.settings import PublisherSettings
 
 from .ownership import Ownership
@@ -60,6 +60,7 @@ class Leases:
     ) -> None:
         self._own = Ownership(new_owner(), settings)
         self._table = SqlLeaseTable(database, settings)
+        self._schema = database.schema
         self._settings = settings
         self._on_change = on_change
         self._task: asyncio.Task[None] | None = None
@@ -79,9 +80,14 @@ class Leases:
         return self._own.is_leaving
 
     async def open(self) -> None:
-        """Do the first beat and start the task; raises the driver's error if the beat fails."""
+        """Do the first beat and start the task.
+
+        Raises `SchemaError` if the tables are missing or outdated, and the driver's
+        error if the beat fails.
+        """
         try:
-            again = await beat(self._own, self._table, boot_time)
+            with tables_expected(self._schema):
+                again = await beat(self._own, self._table, boot_time)
         except BaseException:
             self._table.drop()
             raise

@@ -1,21 +1,27 @@
 """The statements of the lease protocol, on a connection that nothing else uses."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import inf
 from time import monotonic
-from typing import Any, Final
+from typing import Any
 
 import psycopg
 
-from dsql_outbox.outbox import AsyncConnection, Database, OneProcess, SchemaError, array_literal
+from dsql_outbox.outbox import (
+    AT_ONCE,
+    CONFLICTS,
+    AsyncConnection,
+    Database,
+    OneProcess,
+    array_literal,
+    kind_of,
+)
 from dsql_outbox.publisher.settings import DEFAULT_LEASE, PublisherSettings
 from dsql_outbox.schema import statement
 
 from .liveness import PRUNE_AFTER
 from .ownership import Lease, Peer, Snapshot
-
-_CONFLICTS: Final = {"40001", "40P01"}
-_TRIES: Final = 4
 
 
 class SqlLeaseTable:
@@ -88,7 +94,7 @@ class SqlLeaseTable:
         try:
             return _shards(await self._run(name, self._parameters(owner, epochs)))
         except psycopg.Error as error:
-            if error.sqlstate not in _CONFLICTS:
+            if kind_of(error) not in CONFLICTS:
                 raise
         changed: set[int] = set()
         for one in epochs.items():
@@ -105,13 +111,7 @@ class SqlLeaseTable:
         }
 
     async def _retried(self, name: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
-        for _ in range(_TRIES - 1):
-            try:
-                return await self._run(name, parameters)
-            except psycopg.Error as error:
-                if error.sqlstate not in _CONFLICTS:
-                    raise
-        return await self._run(name, parameters)
+        return await AT_ONCE.run_async(partial(self._run, name, parameters))
 
     async def _run(self, name: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
         self._process.require()
@@ -125,13 +125,8 @@ class SqlLeaseTable:
             query = statement(name, self._database.schema)
             cursor = await connection.execute(query, parameters)
             return await cursor.fetchall() if cursor.description else []
-        except psycopg.errors.UndefinedColumn as error:
-            raise SchemaError(
-                f"schema {self._database.schema} is older than this version: "
-                "run `dsql-outbox schema apply`"
-            ) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            if error.sqlstate not in _CONFLICTS:
+            if kind_of(error) not in CONFLICTS:
                 self.drop()
             raise
 

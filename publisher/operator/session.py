@@ -1,42 +1,32 @@
 """One connection for an operator's work: statements and transactions, retried on conflict."""
 
-import random
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-import anyio
-import psycopg
-
-from dsql_outbox.outbox import AsyncConnection, Database, SchemaError
+from dsql_outbox.outbox import (
+    RACES,
+    AsyncConnection,
+    Database,
+    Moved,
+    RetryPolicy,
+    tables_expected,
+)
 from dsql_outbox.schema import statement
 
-_AGAIN: Final = frozenset(
-    {
-        "40001",  # somebody else changed the same rows
-        "40P01",  # a deadlock with somebody else
-        "23505",  # somebody else inserted the same key: reading again shows it
-    }
-)
-
-# Seconds, before jitter. At once first: a change of the schema (OC001) is told only once, but
-# meets who waits again if more changes follow.
-_WAITS: Final = (0.0, 0.05, 0.1, 0.2, 0.4)
+# A collision is with another session that inserted the same key: reading again shows it.
+# At once first: a change of the schema is told only once, but a wait may meet another change.
+_RETRIES: Final = RetryPolicy(RACES, waits=(0.0, 0.05, 0.1, 0.2, 0.4))
 
 T = TypeVar("T")
-
-
-class Moved(Exception):  # noqa: N818 - reads as what happened
-    """Rows that the transaction read no longer exist; it must start again."""
 
 
 class OperatorSession:
     """One connection, opened at its first use and again after it was lost.
 
-    A conflict is retried. All methods raise `SchemaError` if the tables are missing,
-    and the driver's errors; that of a conflict only after the last try.
+    A conflict is retried. All methods raise `SchemaError` if the tables are missing or
+    outdated, and the driver's errors; that of a conflict only after the last try.
     """
 
     def __init__(self, database: Database) -> None:
@@ -82,17 +72,11 @@ class OperatorSession:
             self._connection = None
 
     async def _retried(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        with self._tables_needed():
-            for wait in _WAITS:
-                try:
-                    return await run(await self._connected())
-                except Moved:
-                    pass
-                except psycopg.Error as error:
-                    if error.sqlstate not in _AGAIN:
-                        raise
-                await anyio.sleep(wait * random.uniform(1.0, 1.25))  # noqa: S311 - jitter, no secret
+        async def work() -> T:
             return await run(await self._connected())
+
+        with tables_expected(self._database.schema):
+            return await _RETRIES.run_async(work)
 
     async def _connected(self) -> AsyncConnection:
         connection = self._connection
@@ -101,16 +85,6 @@ class OperatorSession:
         if self._connection is None or self._connection.closed:
             self._connection = await self._database.connect_async()
         return self._connection
-
-    @contextmanager
-    def _tables_needed(self) -> Generator[None]:
-        try:
-            yield
-        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
-            raise SchemaError(
-                f"schema {self._database.schema} lacks the outbox tables: "
-                "run `dsql-outbox schema apply`"
-            ) from error
 
 
 class OperatorTransaction:

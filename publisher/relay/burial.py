@@ -8,9 +8,7 @@ from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
-import psycopg
-
-from dsql_outbox.outbox import NO_SUCH_FORM, plain_array
+from dsql_outbox.outbox import NO_SUCH_FORM, SERVER_TROUBLE, RetryPolicy, plain_array
 from dsql_outbox.publisher.operator.session import OperatorSession, OperatorTransaction
 
 from .outbox_rows import RowId
@@ -24,7 +22,7 @@ NO_SHARD: Final = {
 }
 """Parameters for ``outbox_read`` that match no row."""
 
-_TRIES: Final = 3
+_ASK: Final = RetryPolicy(SERVER_TROUBLE, waits=(0.0, 0.0))
 
 
 class Burial:
@@ -47,17 +45,11 @@ class Burial:
         return await self._session.count("outbox_bury", parameters) > 0
 
     async def _refuses_cte(self) -> bool:
-        for tries_left in reversed(range(_TRIES)):
-            try:
-                await self._session.count("outbox_bury", NO_ROW)
-            except NO_SUCH_FORM:
-                return True
-            except psycopg.errors.InternalError_:  # "server unavailable" on Aurora DSQL
-                if not tries_left:
-                    raise
-            else:
-                return False
-        raise AssertionError("unreachable")
+        try:
+            await _ASK.run_async(partial(self._session.count, "outbox_bury", NO_ROW))
+        except NO_SUCH_FORM:
+            return True
+        return False
 
 
 async def _plainly(

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 
 from dsql_outbox.outbox import (
+    CONFLICTS,
     MAX_TRANSACTION_ROWS,
     AsyncConnection,
     Database,
     OneProcess,
     SchemaError,
+    kind_of,
     plain_array,
     subject_key,
 )
@@ -26,7 +28,6 @@ from .selection import Hold
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
-_CONFLICTS: Final = {"40001", "40P01"}
 _TRIES: Final = 4
 """A conflict on a statement of ours is rare and passes: nobody else changes these rows."""
 
@@ -166,6 +167,6 @@ class Store:
                     rows = await cursor.fetchall() if cursor.description else []
                     return rows, cursor.rowcount
             except psycopg.Error as error:
-                if error.sqlstate not in _CONFLICTS or not tries_left:
+                if kind_of(error) not in CONFLICTS or not tries_left:
                     raise
         raise AssertionError("unreachable")

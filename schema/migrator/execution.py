@@ -1,27 +1,19 @@
 """Run one statement of a migration, again if another session was in its way."""
 
-import random
 from collections.abc import Mapping
-from time import sleep
+from functools import partial
 from typing import Any, Final
 
 import psycopg
 
-from dsql_outbox.outbox import Connection
+from dsql_outbox.outbox import RACES, SERVER_TROUBLE, Connection, FailureKind, RetryPolicy
 
-_RACES: Final = frozenset(
-    {
-        "23505",  # PostgreSQL: both insert the same name into the catalog
-        "42P06",  # PostgreSQL: the schema exists by now
-        "42P07",  # PostgreSQL: the table exists by now
-        "42710",  # PostgreSQL: the table's row type exists by now
-        "XX000",  # PostgreSQL: "tuple concurrently updated"; DSQL: "server unavailable"
-        "40P01",  # PostgreSQL: deadlock, of a backfill with writers or of two index builds
-        "40001",  # DSQL: "schema has been updated by another transaction (OC001)"
-    }
+# PostgreSQL: two sessions that create the same thing collide in the catalog (COLLISION), find
+# it there (EXISTS), update it at once (INTERNAL), or deadlock, as a backfill with writers
+# does (CONFLICT). DSQL: the schema was updated by another transaction, or it is busy.
+RETRIES: Final = RetryPolicy(
+    RACES | SERVER_TROUBLE | {FailureKind.EXISTS}, waits=(0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0)
 )
-
-_WAITS: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0)  # seconds, before jitter
 
 
 def execute(
@@ -32,11 +24,4 @@ def execute(
     Raises the driver's last error when all tries met a race, and any other
     error at once.
     """
-    for wait in _WAITS:
-        try:
-            return connection.execute(query, parameters)
-        except psycopg.Error as error:
-            if error.sqlstate not in _RACES:
-                raise
-        sleep(wait * random.uniform(1.0, 1.25))  # noqa: S311 - jitter, no secret
-    return connection.execute(query, parameters)
+    return RETRIES.run(partial(connection.execute, query, parameters))

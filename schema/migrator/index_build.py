@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, LiteralString, cast
 import psycopg
 from psycopg import sql
 
-from dsql_outbox.outbox import Connection, SchemaError
+from dsql_outbox.outbox import Connection, FailureKind, SchemaError, kind_of
 from dsql_outbox.schema.drift.remedies import Remedies
 from dsql_outbox.schema.drift.shape import read_indexes
 from dsql_outbox.schema.named_statements import compose, render, statement
@@ -100,13 +100,14 @@ class IndexBuild:
 
 def has_jobs(connection: Connection) -> bool:
     """Whether the server has ``sys.jobs`` and builds indexes in the background: Aurora DSQL."""
-    parameters = {"schema": "", "name": ""}
     try:
-        execute(connection, statement("index_job", ""), parameters)
-    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
-        return False
+        execute(connection, statement("index_jobs", ""))
     except psycopg.errors.InsufficientPrivilege:
         pass  # the view exists, and this role may not read it
+    except psycopg.Error as error:
+        if kind_of(error) is not FailureKind.TABLES_MISSING:
+            raise
+        return False
     return True
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         StaleVersion,
         Touched,
         TransactionMisused,
+        is_retryable,
     )
     from .publisher import Publisher, PublisherSettings, open_sink
     from .writer import (
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
         Writer,
         WriterSettings,
         http_status,
-        is_retryable,
     )
 
     __version__: str
@@ -83,7 +83,6 @@ if not TYPE_CHECKING:  # with __getattr__ in view, a checker would accept any na
         "Writer": "writer",
         "WriterSettings": "writer",
         "http_status": "writer",
-        "is_retryable": "writer",
         "open_sink": "publisher",
     }
     """The room of each name that `outbox` does not export."""

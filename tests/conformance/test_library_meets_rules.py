@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any
 from uuid import uuid4
 
+import anyio
 import psycopg
 import pytest
 from psycopg import errors
@@ -17,7 +18,6 @@ from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.outbox import Database, Entity, Event, Receipt
 from dsql_outbox.publisher import DeadLetters, Publisher, Replay
-from dsql_outbox.publisher.operator import session as session_module
 from dsql_outbox.publisher.operator.session import OperatorSession
 from dsql_outbox.schema import apply, check
 from dsql_outbox.testing import MemorySink
@@ -126,7 +126,7 @@ async def test_changes_of_the_schema_in_a_row_are_met_by_trying_again_at_once(
             if seconds:
                 other.execute(f"CREATE TABLE records.other_{next(names)} (id int)".encode())
 
-        monkeypatch.setattr(session_module.anyio, "sleep", change)
+        monkeypatch.setattr(anyio, "sleep", change)
         await session.rows("shard_count", {})
         await change(1)
         assert await session.rows("shard_count", {}) == [(16,)]

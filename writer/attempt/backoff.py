@@ -1,14 +1,9 @@
 """When to try again, and when to give up: pure, told the time."""
 
 from collections.abc import Callable
-from typing import Final
 
+from dsql_outbox.outbox import OUTAGES, RACES, DatabaseFailure, FailureKind
 from dsql_outbox.writer.settings import WriterSettings
-
-from .classification import DatabaseFailure, FailureKind
-
-_TOO_MANY_CONNECTIONS: Final = "53400"
-"""The rate of new connections is over the limit; a short wait would feed it."""
 
 
 class Backoff:
@@ -41,9 +36,9 @@ class Backoff:
 
     def next_wait(self, failure: DatabaseFailure, now: float) -> float | None:
         """Seconds to wait before another attempt, or None to give up."""
-        if failure.kind in {FailureKind.CONFLICT, FailureKind.COLLISION}:
+        if failure.kind in RACES:
             wait = self._after_conflict()
-        elif failure.kind in {FailureKind.OUTAGE, FailureKind.IN_DOUBT}:
+        elif failure.kind in OUTAGES:
             wait = self._after_outage(failure, now)
         else:
             wait = None
@@ -62,7 +57,7 @@ class Backoff:
         self._outages += 1
         if self._outage_began is None:
             self._outage_began = now
-        crowded = failure.sqlstate == _TOO_MANY_CONNECTIONS
+        crowded = failure.kind is FailureKind.CROWDED
         wait = self._settings.cap if crowded else self._delay(self._outages)
         return wait if now + wait - self._outage_began <= self._settings.max_outage else None
 

@@ -1,7 +1,7 @@
 """One event on its way into the database: what is known of it between attempts."""
 
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Literal
 
 import msgspec
 
@@ -14,27 +14,34 @@ from dsql_outbox.observability import (
     WriteExhausted,
     WriteStatus,
 )
-from dsql_outbox.outbox import DuplicateEvent, OutcomeUnknown, Receipt, StaleVersion, Touched
+from dsql_outbox.outbox import (
+    RACES,
+    RETRIED,
+    DatabaseFailure,
+    DuplicateEvent,
+    FailureKind,
+    OutcomeUnknown,
+    Receipt,
+    StaleVersion,
+    Touched,
+)
 from dsql_outbox.writer.statement.parameters import PreparedEvent
 
 from .backoff import Backoff
-from .classification import DatabaseFailure, FailureKind
 
 OnDuplicate = Literal["error", "return"]
 
 WriteOutcome = Receipt | Exception
 """How a call ends: its receipt, or the exception that its caller gets."""
 
-_ATTEMPT_OUTCOMES: Final[dict[FailureKind, AttemptOutcome]] = {
-    FailureKind.CONFLICT: "conflict",
-    FailureKind.COLLISION: "conflict",
-    FailureKind.IN_DOUBT: "in_doubt",
-}
-
 
 def attempt_outcome(failure: DatabaseFailure | None) -> AttemptOutcome:
     """What an attempt with this failure, or with none, is called."""
-    return "committed" if failure is None else _ATTEMPT_OUTCOMES.get(failure.kind, "failed")
+    if failure is None:
+        return "committed"
+    if failure.kind in RACES:
+        return "conflict"
+    return "in_doubt" if failure.kind is FailureKind.IN_DOUBT else "failed"
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -147,7 +154,7 @@ class Pending:
     def next_wait(self, failure: DatabaseFailure, now: float) -> float | None:
         """Seconds until another attempt may run; None: the call is settled by its error."""
         wait = None
-        if failure.kind is not FailureKind.FATAL:
+        if failure.kind in RETRIED:
             wait = self._backoff.next_wait(failure, now)
             if wait is None:
                 self._tell_exhausted(failure)
@@ -167,7 +174,7 @@ class Pending:
                 error=type(failure.error).__name__,
                 sqlstate=failure.sqlstate,
                 oc_class=failure.oc_class,
-                conflict=failure.kind in {FailureKind.CONFLICT, FailureKind.COLLISION},
+                conflict=failure.kind in RACES,
             )
         )
 

@@ -24,7 +24,8 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from .classification import DatabaseFailure, FailureKind, classify
+from dsql_outbox.outbox import OUTAGES, RACES, RETRIED, DatabaseFailure, FailureKind, classify
+
 from .pending import Found, Pending, Stored
 
 
@@ -209,7 +210,7 @@ def _failures_by_one(events: int) -> int:
 
 def _may_come_again(failed: Failed) -> bool:
     """Whether what was sent met a failure that is tried again, though it may be one event's."""
-    return failed.sent and classified(failed).kind in {FailureKind.IN_DOUBT, FailureKind.OUTAGE}
+    return failed.sent and classified(failed).kind in OUTAGES
 
 
 def _after(batch: Sequence[Pending], failed: Failed, clock: _Clock) -> _Rest:
@@ -225,7 +226,7 @@ def _after(batch: Sequence[Pending], failed: Failed, clock: _Clock) -> _Rest:
                 return rest  # the collision is explained: no conflict, no wait
         else:
             failure = classified(result)
-    if len(batch) > 1 and failure.kind is FailureKind.FATAL and _may_be_one_events_fault(failed):
+    if len(batch) > 1 and failure.kind not in RETRIED and _may_be_one_events_fault(failed):
         return (yield from _in_turn(_halves(batch), clock))
     return (yield from _wait(batch, failure, clock))
 
@@ -262,7 +263,7 @@ def _wait(batch: Sequence[Pending], failure: DatabaseFailure, clock: _Clock) -> 
     for pending in again:
         pending.waits(failure, seconds)
     yield Wait(seconds)
-    if len(again) > 1 and failure.kind in {FailureKind.CONFLICT, FailureKind.COLLISION}:
+    if len(again) > 1 and failure.kind in RACES:
         return (yield from _in_turn(_after_conflict(again), clock))
     return again
 
@@ -311,10 +312,7 @@ def classified(result: Result) -> DatabaseFailure:
     """The failure that a step ended in."""
     if not isinstance(result, Failed):
         raise TypeError(f"a step cannot end in {result!r}")
-    failure = classify(result.error, sent=result.sent)
-    if failure.kind is FailureKind.IN_DOUBT and not result.sent:
-        return failure._replace(kind=FailureKind.OUTAGE)
-    return failure
+    return classify(result.error, sent=result.sent)
 
 
 def _one_each(failure: DatabaseFailure, events: int) -> list[DatabaseFailure]:

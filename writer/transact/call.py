@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import time_ns
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4, uuid5
 
 import psycopg
@@ -26,21 +26,21 @@ from dsql_outbox.observability import (
     WriteStarted,
     WriteStatus,
 )
-from dsql_outbox.outbox import DuplicateEvent, OutcomeUnknown, TransactionMisused
+from dsql_outbox.outbox import (
+    RACES,
+    DatabaseFailure,
+    DuplicateEvent,
+    FailureKind,
+    OutcomeUnknown,
+    TransactionMisused,
+)
 from dsql_outbox.writer.attempt.backoff import Backoff
-from dsql_outbox.writer.attempt.classification import DatabaseFailure, FailureKind
-from dsql_outbox.writer.attempt.pending import Found
+from dsql_outbox.writer.attempt.pending import Found, attempt_outcome
 from dsql_outbox.writer.core import Core, Job
 
 from .run import Run
 
 T = TypeVar("T")
-
-_ATTEMPT_OUTCOMES: Final[dict[FailureKind, AttemptOutcome]] = {
-    FailureKind.CONFLICT: "conflict",
-    FailureKind.COLLISION: "conflict",
-    FailureKind.IN_DOUBT: "in_doubt",
-}
 
 
 class Call(Generic[T]):
@@ -120,7 +120,7 @@ class Call(Generic[T]):
         if failure.kind is FailureKind.IN_DOUBT:
             self.in_doubt, self.fence = True, run.first
             self._lost[run.write_id] = run
-        self._run_ended(run, _ATTEMPT_OUTCOMES.get(failure.kind, "failed"), failure)
+        self._run_ended(run, attempt_outcome(failure), failure)
 
     def next_wait(self, failure: DatabaseFailure, now: float) -> float | None:
         """Seconds until another run, or None if there is none."""
@@ -140,7 +140,7 @@ class Call(Generic[T]):
                 error=error,
                 sqlstate=sqlstate,
                 oc_class=failure.oc_class,
-                conflict=failure.kind in {FailureKind.CONFLICT, FailureKind.COLLISION},
+                conflict=failure.kind in RACES,
             )
         )
         return wait

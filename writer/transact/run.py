@@ -10,8 +10,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from dsql_outbox.observability import Scopes
-from dsql_outbox.outbox import EventSource, OutcomeUnknown, TransactionMisused
-from dsql_outbox.writer.attempt.classification import unwrap
+from dsql_outbox.outbox import EventSource, OutcomeUnknown, TransactionMisused, unwrap
 from dsql_outbox.writer.attempt.pending import Pending
 from dsql_outbox.writer.core import Core
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from dsql_outbox.writer.attempt.classification import DatabaseFailure, FailureKind, classify
+from dsql_outbox.outbox import RETRIED, DatabaseFailure, FailureKind, classify
 from dsql_outbox.writer.attempt.steps import Committed, Failed, LookUp, Present, Result, Wait
 
 from .call import Call
@@ -69,7 +69,7 @@ def _try(call: Call[Any], clock: _Clock, *, fresh: bool) -> _Steps:
 def _after(call: Call[Any], run: Run[Any], failure: DatabaseFailure, clock: _Clock) -> _Steps:
     """What a failure leads to: an end, or a wait before another run."""
     suspect = run.collided() if failure.kind is FailureKind.COLLISION else None
-    if failure.kind is FailureKind.FATAL:
+    if failure.kind not in RETRIED:
         suspect = call.fence  # the caller must not hear of a failure if a lost run did it
     if suspect is not None:
         result = yield LookUp([suspect])
@@ -87,7 +87,7 @@ def _after(call: Call[Any], run: Run[Any], failure: DatabaseFailure, clock: _Clo
 
 
 def _may_run_again(call: Call[Any], failure: DatabaseFailure) -> bool:
-    return failure.kind is not FailureKind.FATAL and not (call.in_doubt and call.fence is None)
+    return failure.kind in RETRIED and not (call.in_doubt and call.fence is None)
 
 
 def _classified(run: Run[Any], result: Result) -> DatabaseFailure:
@@ -96,8 +96,6 @@ def _classified(run: Run[Any], result: Result) -> DatabaseFailure:
     if run.is_callers_error:
         return DatabaseFailure(FailureKind.FATAL, result.error, None, None)
     failure = classify(result.error, sent=result.sent)
-    if failure.kind is FailureKind.IN_DOUBT and not result.sent:
-        return failure._replace(kind=FailureKind.OUTAGE)
     if failure.kind is FailureKind.COLLISION and run.collided() is None:
         return failure._replace(kind=FailureKind.FATAL)  # a unique key of the caller's own
     return failure

@@ -11,15 +11,13 @@ from typing import Final
 import click
 import psycopg
 
-from dsql_outbox.outbox import MissingExtra, OutboxError, SettingsError, told
+from dsql_outbox.outbox import MissingExtra, OutboxError, SettingsError, is_unreachable, told
 
 FAILED: Final = 1
 """Exit code of a command that did not finish its work, or of a check that failed."""
 
 OVERDUE: Final = 75
 """Exit code of a daemon that did not finish within its time limit: EX_TEMPFAIL."""
-
-_GONE: Final = ("08", "53", "57P")  # SQLSTATEs: connection lost, server full, server shut down
 
 
 class Misused(click.ClickException):
@@ -47,14 +45,5 @@ def short_errors() -> Generator[None]:
     except (MissingExtra, SettingsError) as error:
         raise Misused(told(error)) from error
     except (OutboxError, psycopg.Error) as error:
-        kind = Unreachable if is_outage(error) else click.ClickException
+        kind = Unreachable if is_unreachable(error) else click.ClickException
         raise kind(told(error)) from error
-
-
-def is_outage(error: BaseException | None) -> bool:
-    """Whether the driver says that the database cannot be reached, or not now."""
-    if isinstance(error, psycopg.errors.InternalError_):  # Aurora DSQL, under heavy load
-        return "server unavailable" in str(error)
-    if not isinstance(error, psycopg.OperationalError):
-        return False
-    return error.sqlstate is None or error.sqlstate.startswith(_GONE)

@@ -1,10 +1,9 @@
-"""Exit code 78 and its message, for a database without the tables that a command needs."""
+"""Exit code 78, for a database without the tables that a command needs."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
 
 import click
-import psycopg
 
 from dsql_outbox.outbox import SchemaError
 
@@ -22,18 +21,3 @@ def tables_needed() -> Generator[None]:
         yield
     except SchemaError as error:
         raise TablesMissing(str(error)) from error
-
-
-@contextmanager
-def schema_error(schema: str) -> Generator[None]:
-    """Turn the driver's errors for a missing table or column into `SchemaError`."""
-    try:
-        yield
-    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
-        raise SchemaError(
-            f"schema {schema} lacks the outbox tables: run `dsql-outbox schema apply`"
-        ) from error
-    except psycopg.errors.UndefinedColumn as error:
-        raise SchemaError(
-            f"schema {schema} is older than this version: run `dsql-outbox schema apply`"
-        ) from error

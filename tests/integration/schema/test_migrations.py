@@ -48,7 +48,7 @@ ENTITIES = (
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_build, "_POLL", 0.01)
     monkeypatch.setattr(backfill, "PAGE_ROWS", 100)
-    monkeypatch.setattr(execution, "_WAITS", (0.01,) * len(execution._WAITS))
+    monkeypatch.setattr(execution, "RETRIES", execution.RETRIES._replace(waits=(0.01,) * 7))
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from tests.support.writer.callers import TIMEOUT, Running
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.transacts import ids, own, own_rows
 
-from dsql_outbox.outbox import Database
-from dsql_outbox.writer import Writer, is_retryable
+from dsql_outbox.outbox import Database, is_retryable
+from dsql_outbox.writer import Writer
 
 __all__ = ["own"]
 

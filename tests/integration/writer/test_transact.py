@@ -28,9 +28,10 @@ from dsql_outbox.outbox import (
     SchemaError,
     StaleVersion,
     TransactionMisused,
+    is_retryable,
 )
 from dsql_outbox.testing import PostgresProxy
-from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer, is_retryable
+from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer
 from dsql_outbox.writer.transact.run import Run
 
 __all__ = ["open_transactor", "own"]

@@ -14,7 +14,7 @@ from tests.support.checkout import PACKAGE, ROOMS, ROOT, copy_checkout, files_of
 LIBRARY = [*ROOMS, "src/dsql_outbox"]
 MAX_LINES = 400
 MAX_MODULES = 14
-LARGER = {"outbox": 20}
+LARGER = {"outbox": 21}
 """Folders with more modules: the vocabulary and the way to the database share one."""
 
 SHARED_NAMES = {

@@ -4,13 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsql_outbox.outbox import DatabaseFailure, FailureKind
 from dsql_outbox.writer import WriterSettings
 from dsql_outbox.writer.attempt.backoff import Backoff
-from dsql_outbox.writer.attempt.classification import DatabaseFailure, FailureKind
 
 NO_JITTER = 0.0
-COUNTED = [FailureKind.CONFLICT, FailureKind.COLLISION]
-TIMED = [FailureKind.OUTAGE, FailureKind.IN_DOUBT]
+COUNTED = [FailureKind.CONFLICT, FailureKind.SCHEMA_CHANGED, FailureKind.COLLISION]
+TIMED = [
+    FailureKind.OUTAGE,
+    FailureKind.OUT_OF_MEMORY,
+    FailureKind.BUSY,
+    FailureKind.INTERNAL,
+    FailureKind.IN_DOUBT,
+]
 
 
 def failure(kind: FailureKind, sqlstate: str | None = None) -> DatabaseFailure:
@@ -105,7 +111,7 @@ def test_an_answer_of_the_database_ends_the_outage() -> None:
 
 
 def test_too_high_a_rate_of_connections_is_answered_by_the_longest_wait() -> None:
-    assert backoff().next_wait(failure(FailureKind.OUTAGE, "53400"), now=0.0) == 2.0
+    assert backoff().next_wait(failure(FailureKind.CROWDED, "53400"), now=0.0) == 2.0
     assert backoff().next_wait(failure(FailureKind.OUTAGE, "53300"), now=0.0) == 0.1
 
 

@@ -9,8 +9,7 @@ import pytest
 from psycopg import errors
 
 import dsql_outbox.schema
-from dsql_outbox.outbox import Entity, Event, parse_event
-from dsql_outbox.writer.attempt.classification import FailureKind, classify
+from dsql_outbox.outbox import Entity, Event, FailureKind, classify, parse_event
 from dsql_outbox.writer.statement import pipeline
 from dsql_outbox.writer.statement.parameters import prepare
 from dsql_outbox.writer.statement.plain import Plain
@@ -83,7 +82,11 @@ def test_a_cause_that_was_named_is_not_put_in_its_place() -> None:
 
 @pytest.mark.parametrize(
     ("answer", "kind"),
-    [("ROLLBACK", FailureKind.FATAL), ("SET", FailureKind.IN_DOUBT), (None, FailureKind.IN_DOUBT)],
+    [
+        ("ROLLBACK", FailureKind.INTERRUPTED),
+        ("SET", FailureKind.IN_DOUBT),
+        (None, FailureKind.IN_DOUBT),
+    ],
 )
 def test_a_commit_that_answers_anything_else_is_an_error(
     answer: str | None, kind: FailureKind

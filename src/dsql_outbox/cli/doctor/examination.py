@@ -1,18 +1,24 @@
 """Runs every check and probe; the failure of one becomes its finding."""
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Final
 
 import psycopg
 
-from dsql_outbox.cli.exit_codes import is_outage
-from dsql_outbox.outbox import OutboxError, told
+from dsql_outbox.outbox import (
+    SERVER_TROUBLE,
+    FailureKind,
+    OutboxError,
+    RetryPolicy,
+    is_unreachable,
+    told,
+)
 
 from .examined_database import Visit
 from .finding import Finding, Verdict
 from .scratch_table import scratch
 
-_CATALOG = "OC001"
-"""Aurora DSQL reports this once per session, after a table changed that the session used."""
+_ONCE_MORE: Final = RetryPolicy(SERVER_TROUBLE | {FailureKind.SCHEMA_CHANGED}, waits=(0.0,))
 
 
 def findings(
@@ -28,15 +34,11 @@ def findings(
 
 
 def _asked(visit: Visit, ask: Callable[[Visit], Iterator[Finding]]) -> list[Finding]:
-    try:
+    def answer() -> list[Finding]:
         visit.begin_question()
         return list(ask(visit))
-    except (psycopg.errors.SerializationFailure, psycopg.errors.InternalError_) as error:
-        unavailable = isinstance(error, psycopg.errors.InternalError_)
-        if not unavailable and _CATALOG not in str(error):
-            raise
-        visit.begin_question()
-        return list(ask(visit))
+
+    return _ONCE_MORE.run(answer)
 
 
 def failure(name: str, error: Exception) -> Finding:
@@ -46,7 +48,7 @@ def failure(name: str, error: Exception) -> Finding:
     """
     if not isinstance(error, psycopg.Error):
         return Finding(name, "unknown", str(error))
-    verdict: Verdict = "fail" if is_outage(error) else "unknown"
+    verdict: Verdict = "fail" if is_unreachable(error) else "unknown"
     remedy = None
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         remedy = "ask again as the owner of the tables"

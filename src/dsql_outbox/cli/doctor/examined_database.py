@@ -7,11 +7,9 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self
 
-import psycopg
-
 from dsql_outbox.cli.status.backlog import Status, read_status
 from dsql_outbox.outbox import Connection, Database
-from dsql_outbox.schema import Drift, check, statement
+from dsql_outbox.schema import Drift, check, has_jobs, statement
 
 PATIENCE: Final = 15.0
 """Seconds that one check may take before the doctor goes on to the next."""
@@ -51,13 +49,7 @@ class Visit:
     @cached_property
     def is_dsql(self) -> bool:
         """Whether this is Aurora DSQL: only there does ``sys.jobs`` exist."""
-        try:
-            self.rows("doctor_jobs")
-        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
-            return False
-        except psycopg.errors.InsufficientPrivilege:
-            return True
-        return True
+        return has_jobs(self.connection)
 
     @cached_property
     def drifts(self) -> Sequence[Drift]:

@@ -3,13 +3,17 @@
 import signal
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
+from typing import Final
 
 import psycopg
 
-from dsql_outbox.outbox import Connection, OutboxError
+from dsql_outbox.outbox import CONFLICTS, Connection, OutboxError, RetryPolicy
 from dsql_outbox.schema import statement
 
 from .examined_database import Visit, run
+
+_ONCE_MORE: Final = RetryPolicy(CONFLICTS, waits=(0.0,))
 
 
 @contextmanager
@@ -51,10 +55,7 @@ def _change(connection: Connection, schema: str, name: str) -> None:
 
     On Aurora DSQL it fails once with OC001 if another session changed the schema.
     """
-    try:
-        run(connection, schema, name)
-    except psycopg.errors.SerializationFailure:
-        run(connection, schema, name)
+    _ONCE_MORE.run(partial(run, connection, schema, name))
 
 
 def _in_use(schema: str) -> str:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import psycopg
 
-from dsql_outbox.cli.reads import read_async
 from dsql_outbox.observability import BacklogAge, Hook, emit
-from dsql_outbox.outbox import AsyncConnection, Database, SinkUnavailable
+from dsql_outbox.outbox import AT_ONCE, AsyncConnection, Database, SinkUnavailable, schema_defect
 from dsql_outbox.schema import statement
 
 from .health import OK, Health
@@ -60,12 +59,10 @@ class Probe:
     async def _ask_database(self) -> None:
         try:
             rows = await self._backlog()
-        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
-            self._health.database = "lacks the outbox tables: run `dsql-outbox schema apply`"
         except psycopg.errors.InsufficientPrivilege:
             self._health.database = OK  # it answers; only the age of the backlog stays unknown
-        except Exception:  # noqa: BLE001 - a failed probe must not end the relay
-            self._health.database = "cannot be reached"
+        except Exception as error:  # noqa: BLE001 - a failed probe must not end the relay
+            self._health.database = schema_defect(error) or "cannot be reached"
         else:
             self._health.database = OK
             shard, age = rows[0] if rows else (None, 0.0)
@@ -77,7 +74,12 @@ class Probe:
                 self._connection = await self._database.connect_async(timeout=_LONGEST)
         self._connection.deadline = monotonic() + _LONGEST
         query = statement("backlog_age", self._database.schema)
-        return await read_async(self._connection, query)
+        connection = self._connection
+
+        async def ask() -> Sequence[Sequence[Any]]:
+            return await (await connection.execute(query)).fetchall()
+
+        return await AT_ONCE.run_async(ask)
 
     def _hang_up(self) -> None:
         if self._connection is not None:

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import anyio
 
 from dsql_outbox.cli.logs import announce
-from dsql_outbox.cli.missing_tables import schema_error
-from dsql_outbox.cli.reads import read_async
 from dsql_outbox.observability import Fact, Hook, RoundEnded
-from dsql_outbox.outbox import Database, SinkUnavailable, redacted
+from dsql_outbox.outbox import AT_ONCE, Database, SinkUnavailable, redacted, tables_expected
 from dsql_outbox.publisher import Publisher, PublisherSettings, Sink, open_sink
 from dsql_outbox.schema import statement
 
@@ -98,10 +96,14 @@ class Relaying:
     async def _shards(self) -> int:
         """The number of shards. Reading it first finds missing tables before the broker is used."""
         async with await self._database.connect_async() as connection:
-            with schema_error(self._database.schema):
-                query = statement("shard_count", self._database.schema)
-                ((shards,),) = await read_async(connection, query)
-            return int(shards)
+            query = statement("shard_count", self._database.schema)
+
+            async def ask() -> int:
+                ((shards,),) = await (await connection.execute(query)).fetchall()
+                return int(shards)
+
+            with tables_expected(self._database.schema):
+                return await AT_ONCE.run_async(ask)
 
     async def _try_to_relay(self) -> None:
         """Relay until done; if the broker cannot be reached, wait for `breaker_open` seconds."""

@@ -9,10 +9,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from dsql_outbox.cli.exit_codes import is_outage
-from dsql_outbox.cli.missing_tables import schema_error
-from dsql_outbox.cli.reads import read
-from dsql_outbox.outbox import Connection, Database
+from dsql_outbox.outbox import AT_ONCE, Connection, Database, is_unreachable, tables_expected
 from dsql_outbox.publisher import is_alive
 from dsql_outbox.schema import statement
 
@@ -113,9 +110,9 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
 def read_status(database: Database) -> Status:
     """Read the state of the outbox.
 
-    Raises `SchemaError` if the tables are missing, and the driver's errors.
+    Raises `SchemaError` if the tables are missing or outdated, and the driver's errors.
     """
-    with database.connect() as connection, schema_error(database.schema):
+    with database.connect() as connection, tables_expected(database.schema):
         return _read(connection, database.schema)
 
 
@@ -125,14 +122,14 @@ def read_status_and_counters(database: Database, timeout: float) -> tuple[Status
     The counters are None if the database keeps none, as Aurora DSQL. `timeout`, in
     seconds, limits the connecting and then the reading. Raises as `read_status`.
     """
-    with database.connect(timeout=timeout) as connection, schema_error(database.schema):
+    with database.connect(timeout=timeout) as connection, tables_expected(database.schema):
         connection.deadline = monotonic() + timeout
         return _read(connection, database.schema), _counters(connection, database.schema)
 
 
 def _read(connection: Connection, schema: str) -> Status:
     def rows(name: str, **literals: int) -> Sequence[Sequence[Any]]:
-        return read(connection, statement(name, schema, **literals))
+        return _rows(connection, statement(name, schema, **literals))
 
     found = rows("status_shards")
     shards = tuple(map(_shard, found))
@@ -152,15 +149,19 @@ def _read(connection: Connection, schema: str) -> Status:
     )
 
 
+def _rows(connection: Connection, query: bytes) -> Sequence[Sequence[Any]]:
+    return AT_ONCE.run(lambda: connection.execute(query).fetchall())
+
+
 def _is_below_1(position: int | None) -> bool:
     return position is not None and position < 1
 
 
 def _counters(connection: Connection, schema: str) -> Counters | None:
     try:
-        (row,) = read(connection, statement("status_counters", schema))
+        (row,) = _rows(connection, statement("status_counters", schema))
     except psycopg.Error as error:
-        if is_outage(error):
+        if is_unreachable(error):
             raise
         return None
     return Counters(*row)

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import psycopg
 
-from dsql_outbox.cli.exit_codes import is_outage
 from dsql_outbox.cli.output import json_line, say
 from dsql_outbox.observability import visible
-from dsql_outbox.outbox import Database, told
+from dsql_outbox.outbox import Database, is_unreachable, told
 
 from .backlog import Counters, Status, read_status_and_counters
 from .tables import count_of, rich, tables_of
@@ -100,7 +99,7 @@ def _look(database: Database, meter: Meter) -> Look:
     try:
         status, counters = read_status_and_counters(database, _LONGEST)
     except psycopg.Error as error:
-        if not is_outage(error):
+        if not is_unreachable(error):
             raise
         return Look(at, unreachable=told(error))
     rates = meter.rates(counters, monotonic())

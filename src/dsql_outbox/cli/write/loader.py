@@ -17,13 +17,12 @@ import anyio
 import psycopg
 from anyio.abc import TaskGroup
 
-from dsql_outbox.cli.exit_codes import is_outage
 from dsql_outbox.outbox import (
     InvalidEvent,
     OutboxError,
-    OutcomeUnknown,
     Receipt,
     SchemaError,
+    is_unreachable,
     subject_key,
 )
 
@@ -155,7 +154,7 @@ class Storing:
         if not isinstance(error, (OutboxError, psycopg.Error)):
             raise error
         await self._tell(self._report.failed(job.place, job.event_id, error))
-        if _is_outage(error):
+        if is_unreachable(error):
             self._give_up("the database cannot be reached")
             return False
         return True
@@ -174,8 +173,3 @@ class Storing:
     def _stop_for(self, problem: str) -> None:
         self._problem = self._problem or problem
         self.stop()
-
-
-def _is_outage(error: Exception) -> bool:
-    """Whether the database was out of reach for longer than --max-outage."""
-    return is_outage(error.__cause__ if isinstance(error, OutcomeUnknown) else error)

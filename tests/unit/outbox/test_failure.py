@@ -1,14 +1,28 @@
-"""What a failure means: may the write be retried, and is its outcome known."""
+"""What an error of the database means, and what each meaning leads to."""
 
 from collections.abc import Callable
+from uuid import uuid4
 
 import msgspec
 import psycopg
 import pytest
 from psycopg import errors
 
-from dsql_outbox.outbox import SchemaError
-from dsql_outbox.writer.attempt.classification import FailureKind, classify
+from dsql_outbox.outbox import (
+    OUTAGES,
+    PASSING,
+    RACES,
+    RETRIED,
+    FailureKind,
+    InvalidEvent,
+    Moved,
+    OutcomeUnknown,
+    SchemaError,
+    classify,
+    is_retryable,
+    is_unreachable,
+    kind_of,
+)
 
 OBSERVED = "change conflicts with another transaction, please retry: (OC000)"
 SCHEMA_CHANGED = "schema has been updated by another transaction, please retry: (OC001)"
@@ -47,8 +61,77 @@ def server_error(sqlstate: str | None, text: str) -> psycopg.Error:
     return error
 
 
-def kind_of(error: Exception, *, sent: bool = True) -> FailureKind:
-    return classify(error, sent=sent).kind
+def kind_sent(error: Exception) -> FailureKind:
+    """What the error means if something to be committed was sent."""
+    return classify(error, sent=True).kind
+
+
+K = FailureKind
+
+# SQLSTATE, text, the meaning for a statement that may run twice, and for a write that was sent.
+MEANINGS = [
+    ("40001", "could not serialize access", K.CONFLICT, K.CONFLICT),
+    ("40001", OBSERVED, K.CONFLICT, K.CONFLICT),
+    ("40001", SCHEMA_CHANGED, K.SCHEMA_CHANGED, K.SCHEMA_CHANGED),
+    ("40P01", "deadlock detected", K.CONFLICT, K.CONFLICT),
+    ("OC000", "please retry", K.CONFLICT, K.CONFLICT),
+    ("OC001", "please retry", K.SCHEMA_CHANGED, K.SCHEMA_CHANGED),
+    (None, OBSERVED, K.CONFLICT, K.CONFLICT),
+    ("23505", "duplicate key", K.COLLISION, K.COLLISION),
+    ("42P06", "schema exists", K.EXISTS, K.EXISTS),
+    ("42P07", "relation exists", K.EXISTS, K.EXISTS),
+    ("42710", "type exists", K.EXISTS, K.EXISTS),
+    ("08006", "connection failure", K.OUTAGE, K.IN_DOUBT),
+    ("40003", "completion unknown", K.OUTAGE, K.IN_DOUBT),
+    ("08000", "connection exception", K.OUTAGE, K.IN_DOUBT),
+    ("08P01", "protocol violation", K.OUTAGE, K.IN_DOUBT),
+    ("57P02", "crash shutdown", K.OUTAGE, K.IN_DOUBT),
+    ("57P01", "terminating connection", K.OUTAGE, K.IN_DOUBT),
+    ("57P03", "cannot connect now", K.OUTAGE, K.IN_DOUBT),
+    ("57P05", "idle session timeout", K.OUTAGE, K.IN_DOUBT),
+    (None, "server closed the connection unexpectedly", K.OUTAGE, K.IN_DOUBT),
+    ("53000", "insufficient resources", K.OUTAGE, K.OUTAGE),
+    ("53100", "disk full", K.OUTAGE, K.OUTAGE),
+    ("53300", "too many clients", K.OUTAGE, K.OUTAGE),
+    ("53400", "rate of connections exceeded", K.CROWDED, K.CROWDED),
+    ("53200", "out of memory", K.OUT_OF_MEMORY, K.OUT_OF_MEMORY),
+    ("XX000", "server unavailable", K.BUSY, K.IN_DOUBT),
+    ("XX000", "tuple concurrently updated", K.INTERNAL, K.IN_DOUBT),
+    ("28P01", "password authentication failed", K.REFUSED, K.REFUSED),
+    ("3D000", "no such database", K.REFUSED, K.REFUSED),
+    ("57P04", "database dropped", K.REFUSED, K.REFUSED),
+    (None, "password authentication failed", K.REFUSED, K.IN_DOUBT),
+    ("57014", "statement timeout", K.INTERRUPTED, K.INTERRUPTED),
+    ("55P03", "lock not available", K.INTERRUPTED, K.INTERRUPTED),
+    ("58030", "could not read a file", K.INTERRUPTED, K.INTERRUPTED),
+    ("25006", "in a read-only transaction", K.READ_ONLY, K.READ_ONLY),
+    ("42P01", "relation does not exist", K.TABLES_MISSING, K.TABLES_MISSING),
+    ("3F000", "schema does not exist", K.TABLES_MISSING, K.TABLES_MISSING),
+    ("42703", "column does not exist", K.TABLES_OUTDATED, K.TABLES_OUTDATED),
+    ("42501", "permission denied", K.FATAL, K.FATAL),
+    ("42601", "syntax error", K.FATAL, K.FATAL),
+    ("0A000", "not supported", K.FATAL, K.FATAL),
+]
+
+
+@pytest.mark.parametrize(("sqlstate", "text", "meaning", "when_sent"), MEANINGS)
+def test_a_sqlstate_or_a_text_has_one_meaning_also_under_a_wrapper(
+    sqlstate: str | None, text: str, meaning: FailureKind, when_sent: FailureKind
+) -> None:
+    error = operational(sqlstate, text)
+    for each in (error, WrapperError("a statement failed", error), raised_from(error)):
+        assert kind_of(each) is meaning
+        assert classify(each, sent=True).kind is when_sent
+
+
+def test_every_meaning_is_in_the_table_and_nothing_is_in_doubt_before_it_is_sent() -> None:
+    assert {meaning for row in MEANINGS for meaning in row[2:]} == set(FailureKind)
+    assert K.IN_DOUBT not in {row[2] for row in MEANINGS}
+
+
+def operational(sqlstate: str | None, text: str) -> psycopg.Error:
+    """As psycopg tells it: what has no SQLSTATE is an `OperationalError`."""
+    return server_error(sqlstate, text) if sqlstate else psycopg.OperationalError(text)
 
 
 @pytest.mark.parametrize("change", [str, str.upper, str.lower, str.title, str.swapcase])
@@ -75,7 +158,7 @@ def test_the_observed_message_is_a_conflict_whatever_the_drivers_sqlstate(
 @pytest.mark.parametrize("sqlstate", ["40001", "OC001", None])
 def test_a_changed_schema_is_a_conflict_of_its_own_class(sqlstate: str | None) -> None:
     failure = classify(server_error(sqlstate, SCHEMA_CHANGED), sent=True)
-    assert (failure.kind, failure.oc_class) == (FailureKind.CONFLICT, "OC001")
+    assert (failure.kind, failure.oc_class) == (FailureKind.SCHEMA_CHANGED, "OC001")
 
 
 @pytest.mark.parametrize("sqlstate", ["OC000", "OC001"])
@@ -93,8 +176,8 @@ def test_plain_postgresql_conflicts_have_no_oc_class(sqlstate: str) -> None:
 def test_a_sqlstate_decides_in_any_language(text: str) -> None:
     """A server may speak German: konnte Zugriff nicht serialisieren."""
     translated = "konnte Zugriff nicht serialisieren wegen gleichzeitiger Aktualisierung"
-    assert kind_of(server_error("40001", translated)) is FailureKind.CONFLICT
-    assert kind_of(server_error("42501", text)) is FailureKind.FATAL
+    assert kind_sent(server_error("40001", translated)) is FailureKind.CONFLICT
+    assert kind_sent(server_error("42501", text)) is FailureKind.FATAL
 
 
 def raised_from(cause: Exception) -> Exception:
@@ -141,25 +224,25 @@ def test_the_sqlstate_is_looked_for_under_a_driver_error_without_one() -> None:
 def test_errors_that_cause_each_other_are_read_once() -> None:
     one, other = RuntimeError("one"), RuntimeError("other")
     one.__cause__, other.__cause__ = other, one
-    assert kind_of(one, sent=False) is FailureKind.FATAL
+    assert kind_of(one) is FailureKind.FATAL
 
 
 def test_something_else_in_orig_is_not_taken_for_an_error() -> None:
     error = WrapperError("nothing is known", orig="40001")
-    assert kind_of(error, sent=False) is FailureKind.FATAL
+    assert kind_of(error) is FailureKind.FATAL
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_unique_violation_is_no_conflict_whatever_its_text_holds(pattern: str) -> None:
     """Fact 14: an entity may be called ``oc000``."""
     text = f'duplicate key value violates unique constraint "entities_pkey" ({pattern})'
-    assert kind_of(server_error("23505", text)) is FailureKind.COLLISION
+    assert kind_sent(server_error("23505", text)) is FailureKind.COLLISION
 
 
 def test_a_duplicate_id_that_reads_like_a_conflict_is_none() -> None:
     """Fact 14."""
     text = "Key (id)=(0c000000-0c00-40c0-80c0-0c0000c00010) already exists."
-    assert kind_of(server_error("23505", text)) is FailureKind.COLLISION
+    assert kind_sent(server_error("23505", text)) is FailureKind.COLLISION
 
 
 @pytest.mark.parametrize(
@@ -179,9 +262,9 @@ def test_a_duplicate_id_that_reads_like_a_conflict_is_none() -> None:
         ("54000", "program limit exceeded"),
     ],
 )
-def test_what_trying_again_cannot_mend_is_fatal(sqlstate: str, text: str) -> None:
+def test_a_write_is_not_tried_again_for_what_that_cannot_mend(sqlstate: str, text: str) -> None:
     """Fact 13."""
-    assert kind_of(server_error(sqlstate, text)) is FailureKind.FATAL
+    assert kind_sent(server_error(sqlstate, text)) not in RETRIED
 
 
 OURS = [
@@ -198,7 +281,7 @@ OURS = [
 @pytest.mark.parametrize("error", OURS)
 def test_what_was_raised_on_our_side_before_sending_is_fatal(error: Exception) -> None:
     """Fact 13: an event's own text must not decide."""
-    assert kind_of(error, sent=False) is FailureKind.FATAL
+    assert kind_of(error) is FailureKind.FATAL
 
 
 @pytest.mark.parametrize("error", [*OURS, ValueError(OBSERVED), RuntimeError("OC000")])
@@ -206,14 +289,7 @@ def test_what_was_raised_on_our_side_after_sending_leaves_the_outcome_in_doubt(
     error: Exception,
 ) -> None:
     """The answer may have been COMMIT: a defect in reading it proves nothing."""
-    assert kind_of(error, sent=True) is FailureKind.IN_DOUBT
-
-
-@pytest.mark.parametrize(
-    "sqlstate", ["08000", "08006", "08P01", "40003", "57P01", "57P02", "57P03", "57P05", "XX000"]
-)
-def test_a_server_that_goes_away_leaves_the_outcome_in_doubt(sqlstate: str) -> None:
-    assert kind_of(server_error(sqlstate, "terminating connection")) is FailureKind.IN_DOUBT
+    assert kind_sent(error) is FailureKind.IN_DOUBT
 
 
 LOST = [
@@ -227,30 +303,88 @@ LOST = [
 
 @pytest.mark.parametrize("error", LOST)
 def test_a_connection_lost_after_sending_leaves_the_outcome_in_doubt(error: Exception) -> None:
-    assert kind_of(error, sent=True) is FailureKind.IN_DOUBT
+    assert kind_sent(error) is FailureKind.IN_DOUBT
 
 
 @pytest.mark.parametrize("error", LOST)
 def test_a_connection_lost_before_sending_is_an_outage(error: Exception) -> None:
-    assert kind_of(error, sent=False) is FailureKind.OUTAGE
-
-
-@pytest.mark.parametrize("sqlstate", ["53300", "53400"])
-def test_too_many_connections_is_an_outage(sqlstate: str) -> None:
-    assert kind_of(server_error(sqlstate, "too many clients")) is FailureKind.OUTAGE
+    assert kind_of(error) is FailureKind.OUTAGE
 
 
 @pytest.mark.parametrize("text", REFUSALS)
-def test_a_refused_login_is_fatal(text: str) -> None:
-    assert kind_of(psycopg.OperationalError(text), sent=False) is FailureKind.FATAL
+def test_a_refused_login_is_told_from_an_outage(text: str) -> None:
+    assert kind_of(psycopg.OperationalError(text)) is FailureKind.REFUSED
 
 
 @pytest.mark.parametrize("text", REFUSALS)
 def test_no_text_makes_a_sent_write_certainly_not_stored(text: str) -> None:
-    assert kind_of(psycopg.OperationalError(text), sent=True) is FailureKind.IN_DOUBT
+    assert kind_sent(psycopg.OperationalError(text)) is FailureKind.IN_DOUBT
 
 
-def test_missing_tables_are_fatal() -> None:
+def test_missing_tables_are_not_waited_for() -> None:
     error = SchemaError("schema outbox lacks the outbox tables")
     error.__cause__ = server_error("42P01", "relation does not exist")
-    assert kind_of(error) is FailureKind.FATAL
+    assert kind_of(error) not in RETRIED | PASSING
+
+
+def test_rows_that_moved_are_a_conflict() -> None:
+    assert kind_of(Moved(OBSERVED)) is FailureKind.CONFLICT
+
+
+def lost_at_the_commit() -> OutcomeUnknown:
+    error = OutcomeUnknown(uuid4())
+    error.__cause__ = psycopg.OperationalError("server closed the connection unexpectedly")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "unreachable"),
+    [
+        (psycopg.OperationalError("connection refused"), True),
+        (psycopg.OperationalError(REFUSALS[0]), True),
+        (psycopg.InterfaceError("the connection is closed"), True),
+        (lost_at_the_commit(), True),
+        (InvalidEvent("", "connection refused"), False),
+        (ValueError("connection refused"), False),
+        *(
+            (server_error(state, "server unavailable"), True)
+            for state in ("08006", "53100", "53200", "53300", "53400", "57P01", "57P04", "XX000")
+        ),
+        *(
+            (server_error(state, "a defect"), False)
+            for state in ("40001", "23505", "25006", "42P01", "42501", "57014", "55P03", "XX000")
+        ),
+    ],
+)
+def test_a_database_out_of_reach_is_told_from_one_that_answers(
+    error: Exception, unreachable: bool
+) -> None:
+    assert is_unreachable(error) is unreachable
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "retryable"),
+    [
+        *(
+            (state, True)
+            for state in ("40001", "40P01", "OC001", "53100", "53200", "53300", "53400")
+        ),
+        *(
+            (state, False)
+            for state in ("23505", "08006", "57P01", "XX000", "57014", "25006", "42P01")
+        ),
+        (None, False),
+    ],
+)
+def test_only_what_is_certainly_not_committed_is_retryable(
+    sqlstate: str | None, retryable: bool
+) -> None:
+    error = operational(sqlstate, "no")
+    assert is_retryable(error) is retryable
+    assert is_retryable(WrapperError("the statement failed", error)) is retryable
+
+
+def test_a_long_runner_waits_for_what_passes() -> None:
+    assert {K.CONFLICT, K.OUTAGE, K.REFUSED, K.INTERRUPTED, K.INTERNAL, K.BUSY} <= PASSING
+    assert PASSING.isdisjoint({K.TABLES_MISSING, K.TABLES_OUTDATED, K.READ_ONLY, K.FATAL})
+    assert RACES.isdisjoint(OUTAGES)
