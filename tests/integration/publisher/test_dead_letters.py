@@ -18,18 +18,10 @@ from dsql_outbox.publisher import (
     Replay,
 )
 from dsql_outbox.publisher.relay.store import Store
-from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def database(database_url: str) -> Database:
-    database = Database(database_url)
-    apply(database, shards=2)
-    return database
 
 
 def written(writer: Writer, *events: Event) -> list[UUID]:

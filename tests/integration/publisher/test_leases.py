@@ -14,7 +14,6 @@ from dsql_outbox.publisher import Outcome, Publisher, PublisherSettings, Retry
 from dsql_outbox.publisher.leases.keeper import Leases, boot_time
 from dsql_outbox.publisher.leases.ownership import Snapshot
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
-from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
 
@@ -22,13 +21,6 @@ pytestmark = pytest.mark.anyio
 
 SHARDS = 4
 QUICK = {"lease": 1.0, "renew": 0.3, "margin": 0.1, "grace": 0.2, "idle_max": 0.05}
-
-
-@pytest.fixture
-def database(database_url: str) -> Database:
-    database = Database(database_url)
-    apply(database, shards=SHARDS)
-    return database
 
 
 @pytest.fixture

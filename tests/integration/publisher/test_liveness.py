@@ -11,19 +11,11 @@ from dsql_outbox.publisher.leases.keeper import boot_time
 from dsql_outbox.publisher.leases.ownership import Ownership
 from dsql_outbox.publisher.leases.protocol import beat
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
-from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink
 
 pytestmark = pytest.mark.anyio
 
 QUICK = PublisherSettings(lease=1.0, renew=0.3, margin=0.1, grace=0.2)
-
-
-@pytest.fixture
-def database(database_url: str) -> Database:
-    database = Database(database_url)
-    apply(database, shards=4)
-    return database
 
 
 @pytest.fixture

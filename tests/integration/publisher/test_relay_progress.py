@@ -23,7 +23,6 @@ from dsql_outbox.publisher import (
     Retry,
 )
 from dsql_outbox.publisher.relay.outbox_rows import RowId
-from dsql_outbox.schema import apply
 from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio
@@ -32,11 +31,9 @@ Answer = Callable[[Sequence[Message]], Awaitable[list[Outcome]]]
 
 
 @pytest.fixture
-def database(database_url: str) -> Database:
-    """With one shard, so that everything is in everything's way."""
-    database = Database(database_url)
-    apply(database, shards=1)
-    return database
+def shards() -> int:
+    """One shard, so that every message is in the way of every other."""
+    return 1
 
 
 class Answering:

@@ -19,18 +19,10 @@ from dsql_outbox.publisher import (
     Replayed,
 )
 from dsql_outbox.publisher.operator import replay as replaying
-from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink, NatsServer
 from dsql_outbox.writer import Writer, WriterSettings
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def database(database_url: str) -> Database:
-    database = Database(database_url)
-    apply(database, shards=2)
-    return database
 
 
 async def replay(database: Database, *event_ids: UUID, **settings: object) -> list[Replayed]:
@@ -86,7 +78,7 @@ async def test_a_replay_goes_through_the_shard_of_its_subject(
         " WHERE o.shard <> b.shard"
     ).fetchall()
     assert stray == []
-    assert sql.execute("SELECT count(DISTINCT shard) FROM outbox.outbox").fetchone() == (2,)
+    assert sql.execute("SELECT count(DISTINCT shard) FROM outbox.outbox").fetchone() == (4,)
 
 
 async def test_each_replay_of_an_event_counts_up_and_its_reason_is_recorded(

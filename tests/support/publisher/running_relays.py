@@ -1,14 +1,15 @@
 """What the tests of the relay share; each brings a `database` of its own."""
 
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
 import psycopg
 import pytest
 
-from dsql_outbox.outbox import Database, Entity, Event
-from dsql_outbox.publisher import Publisher
+from dsql_outbox.outbox import Database, Entity, Event, Message
+from dsql_outbox.publisher import Publisher, PublisherSettings
 from dsql_outbox.writer import Writer
 
 
@@ -52,3 +53,19 @@ async def until(state: Callable[[], bool], seconds: float = 20.0) -> None:
     with anyio.fail_after(seconds):
         while not state():  # noqa: ASYNC110 - nobody tells of it
             await anyio.sleep(0.005)
+
+
+def quick_settings(**others: object) -> PublisherSettings:
+    """Settings of a publisher that sleeps for a short time only."""
+    return PublisherSettings(**({"idle_max": 0.05} | others))  # type: ignore[arg-type]
+
+
+def in_order(messages: Sequence[Message]) -> bool:
+    """Whether each subject's messages came without a gap."""
+    last: Counter[str] = Counter()
+    for message in messages:
+        version = int(message.headers["sequence"])
+        if version != last[message.key] + 1:
+            return False
+        last[message.key] = version
+    return True
