@@ -4,13 +4,16 @@
 - `relay/` is a round: choose rows, send them, record what the broker answered.
 - `leases/` decides which publisher relays which shard (docs/leases.md).
 - `sinks/` is the port to a broker, with one module or folder per broker (docs/sinks.md).
-- `operator/` is for operators and their programs: `DeadLetters`, `Failures` and `Replay`.
+- `operator/` is for operators and their programs: `DeadLetters`, `Failures`,
+  `Replay` and `Health`.
 """
 
 from dsql_outbox.publisher.leases.liveness import is_alive
 from dsql_outbox.publisher.operator.dead_letter_filter import DeadLetter, LetterFilter
 from dsql_outbox.publisher.operator.dead_letters import MAX_REPLAYED, DeadLetters
 from dsql_outbox.publisher.operator.failures import Failure, FailureFilter, Failures
+from dsql_outbox.publisher.operator.health import Alive, Health, Ready
+from dsql_outbox.publisher.operator.health_probe import HealthProbe
 from dsql_outbox.publisher.operator.replay import Replay
 from dsql_outbox.publisher.operator.requeue import Replayed
 from dsql_outbox.publisher.relay.burial import NO_ROW, NO_SHARD
@@ -32,17 +35,21 @@ __all__ = [
     "MAX_REPLAYED",
     "NO_ROW",
     "NO_SHARD",
+    "Alive",
     "DeadLetter",
     "DeadLetters",
     "Delivered",
     "Failure",
     "FailureFilter",
     "Failures",
+    "Health",
+    "HealthProbe",
     "LetterFilter",
     "NotAttempted",
     "Outcome",
     "Publisher",
     "PublisherSettings",
+    "Ready",
     "Rejected",
     "Replay",
     "Replayed",

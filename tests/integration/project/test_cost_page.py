@@ -17,9 +17,9 @@ from tests.support.checkout import ROOT
 from tests.support.waiting import wait_until
 from tests.support.writer.checked_tables import Tables
 
-from dsql_outbox.cli.publish.availability import EVERY
 from dsql_outbox.outbox import DEFAULT_SHARDS, Database, Entity, Event
 from dsql_outbox.publisher import Publisher, PublisherSettings
+from dsql_outbox.publisher.operator.health_probe import EVERY
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
 

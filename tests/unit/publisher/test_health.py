@@ -4,12 +4,12 @@ import pytest
 from tests.support.clock import Clock
 
 from dsql_outbox.cli.publish.daemon import Daemon
-from dsql_outbox.cli.publish.health import OK, SILENT, STUCK, Health
 from dsql_outbox.cli.publish.relay_run import Relaying
 from dsql_outbox.cli.telemetry.metering import Metering
 from dsql_outbox.observability import PublishEnded, RoundEnded
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import PublisherSettings
+from dsql_outbox.publisher.operator.health import OK, SILENT, STUCK, Health
 
 ROUND = RoundEnded(read=0, delivered=0, failed=0, dead=0, held=0, sink_available=True)
 OUTAGE = RoundEnded(read=1, delivered=0, failed=0, dead=0, held=0, sink_available=False)

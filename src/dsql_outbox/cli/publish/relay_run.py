@@ -9,11 +9,15 @@ import anyio
 from dsql_outbox.cli.logs import announce
 from dsql_outbox.observability import Fact, Hook, RoundEnded
 from dsql_outbox.outbox import AT_ONCE, Database, SinkUnavailable, redacted, tables_expected
-from dsql_outbox.publisher import Publisher, PublisherSettings, Sink, open_sink
+from dsql_outbox.publisher import (
+    Health,
+    HealthProbe,
+    Publisher,
+    PublisherSettings,
+    Sink,
+    open_sink,
+)
 from dsql_outbox.schema import statement
-
-from .availability import Probe
-from .health import Health
 
 logger = logging.getLogger("dsql_outbox")
 
@@ -57,7 +61,7 @@ class Relaying:
         self._until_empty = until_empty
         self._totals = _Totals()
         self.health = Health()
-        self.probe = Probe(database, self.health, hooks)
+        self.probe = HealthProbe(database, self.health, hooks)
         self._hooks = [*hooks, self._totals, self.health, self._watch_output]
         self._stopped = anyio.Event()
         self._publisher: Publisher | None = None

@@ -24,14 +24,17 @@ STUCK: Final = 60.0
 
 
 class Alive(msgspec.Struct, frozen=True):
-    """The answer of ``/healthz``."""
+    """Whether to leave this process alone: the answer of ``/healthz``.
+
+    `relay` is ``ok`` or the reason.
+    """
 
     alive: bool
     relay: str
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """The answer of ``/readyz``: ``ok`` or the reason, per part."""
+    """Whether messages are relayed: the answer of ``/readyz``, ``ok`` or the reason per part."""
 
     ready: bool
     database: str
@@ -40,7 +43,12 @@ class Ready(msgspec.Struct, frozen=True):
 
 
 class Health:
-    """A hook of the publisher. `Probe` sets `database` and `broker`, `Relaying` sets `draining`."""
+    """Whether the publisher lives and relays: one of its hooks; see docs/daemon.md.
+
+    A `HealthProbe` sets `database` and `broker` while it runs. A program that
+    knows better, or asks neither, sets them to ``ok`` itself. It sets `draining`
+    once the publisher is told to stop.
+    """
 
     def __init__(self, now: Callable[[], float] = monotonic) -> None:
         self._now = now

@@ -7,12 +7,11 @@ import anyio.to_thread
 import psycopg
 import pytest
 
-from dsql_outbox.cli.publish import availability
-from dsql_outbox.cli.publish.availability import Probe
-from dsql_outbox.cli.publish.health import OK, Health
 from dsql_outbox.observability import BacklogAge, Fact
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import open_sink
+from dsql_outbox.publisher import Health, HealthProbe, open_sink
+from dsql_outbox.publisher.operator import health_probe
+from dsql_outbox.publisher.operator.health import OK
 from dsql_outbox.testing import MemorySink, NatsServer, PostgresProxy
 
 pytestmark = pytest.mark.anyio
@@ -22,7 +21,7 @@ class Probed:
     def __init__(self, url: str) -> None:
         self.health = Health()
         self.facts: list[Fact] = []
-        self.probe = Probe(Database(url), self.health, [self.facts.append])
+        self.probe = HealthProbe(Database(url), self.health, [self.facts.append])
 
     def ages(self) -> list[float]:
         return [fact.seconds for fact in self.facts if isinstance(fact, BacklogAge)]
@@ -36,8 +35,8 @@ async def until(state: Callable[[], bool]) -> None:
 
 @pytest.fixture
 async def probed(proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Probed]:
-    monkeypatch.setattr(availability, "EVERY", 0.02)
-    monkeypatch.setattr(availability, "_LONGEST", 0.5)
+    monkeypatch.setattr(health_probe, "EVERY", 0.02)
+    monkeypatch.setattr(health_probe, "_LONGEST", 0.5)
     probed = Probed(proxy.url)
     async with anyio.create_task_group() as group:
         group.start_soon(probed.probe.run)
@@ -61,7 +60,7 @@ async def test_a_broker_that_goes_and_comes_is_seen_both_times(probed: Probed) -
 
 
 async def test_a_new_sink_is_asked_at_once(probed: Probed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(availability, "EVERY", 600)
+    monkeypatch.setattr(health_probe, "EVERY", 600)
     await until(lambda: bool(probed.ages()))
     await anyio.wait_all_tasks_blocked()
     probed.probe.watch(MemorySink())

@@ -15,13 +15,13 @@ from dsql_outbox.schema import statement
 from .health import OK, Health
 
 if TYPE_CHECKING:
-    from dsql_outbox.publisher import Sink
+    from dsql_outbox.publisher.sinks import Sink
 
 EVERY: Final = 5.0  # seconds between two probes
 _LONGEST: Final = 3.0  # seconds that a probe may take
 
 
-class Probe:
+class HealthProbe:
     """Probes database and broker; writes results to `health` and the backlog age to `hooks`.
 
     For the database it reads the age of the oldest message, in seconds: that is
@@ -30,7 +30,7 @@ class Probe:
     accept; a sink raises `SinkUnavailable` when its broker is out of reach.
     """
 
-    def __init__(self, database: Database, health: Health, hooks: Sequence[Hook]) -> None:
+    def __init__(self, database: Database, health: Health, hooks: Sequence[Hook] = ()) -> None:
         self._database = database
         self._health = health
         self._hooks = hooks
