@@ -2,7 +2,8 @@
 
 `event` is the event as a producer makes it, and `event_parser` checks it.
 `message` is what a broker receives, `receipt` what a caller receives.
-`errors` defines every exception of the library.
+`errors` defines every exception of the library. `failure` decides what an error of
+the database means, and `retry` runs work again after one that passes.
 `database` opens connections. `url_scheme` finds the `target` of its URL, and
 `connection` adds deadlines to psycopg's connections. `exchange` runs the
 statements whose speed matters. `settings` holds the limits of the database.

@@ -21,7 +21,7 @@ class SettingsError(OutboxError, ValueError):
     """A setting or URL is not valid. In the database: nothing. Call again: with a valid one."""
 
 
-class MissingExtra(OutboxError, ImportError):  # noqa: N818 - reads as what happened
+class MissingExtra(OutboxError, ImportError):  # noqa: N818 - the name states what happened
     """A package of an extra is not installed. The text names the command that installs it.
 
     `extra` is the name of the extra. The argument `instead` names an alternative that is

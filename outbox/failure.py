@@ -1,8 +1,9 @@
-"""What an error of the database means, decided here and nowhere else; no I/O.
+"""The meaning of a database error. No other module decides it. No I/O.
 
-The SQLSTATE decides. The text decides only where there is none, since the id of an
-event may well contain ``oc000``. Sources: PostgreSQL's error codes (Appendix A);
-Aurora DSQL's concurrency control pages for 40001 with OC000 and OC001 in the text.
+The SQLSTATE decides. The text decides only if there is no SQLSTATE, because the text
+may quote the id of an event, which may contain ``oc000``. Sources: the error codes in
+Appendix A of the PostgreSQL manual, and Aurora DSQL's pages on concurrency control for
+40001 with OC000 or OC001 in the text.
 """
 
 import re
@@ -18,44 +19,44 @@ from .errors import SchemaError
 
 
 class FailureKind(Enum):
-    """One meaning each. Nothing was committed, but for `IN_DOUBT`, where nobody knows."""
+    """The meaning of an error. Except for `IN_DOUBT`, nothing was committed."""
 
     CONFLICT = "conflict"
-    """Another transaction was faster."""
+    """Another transaction changed the same rows first."""
     SCHEMA_CHANGED = "schema changed"
-    """A conflict with a change of a table (OC001); each session of Aurora DSQL meets it once."""
+    """A conflict with a change of a table (OC001). Each session of Aurora DSQL gets it once."""
     COLLISION = "collision"
-    """A unique key was taken: by this event's id, or by a concurrent first insert."""
+    """A unique key exists: the id of the event, or a row of a concurrent first insert."""
     EXISTS = "exists"
-    """The schema, table or type to be created is there: another session created it."""
+    """The schema, table or type to be created exists: another session created it."""
     OUTAGE = "outage"
     """The database cannot be reached, or is full."""
     CROWDED = "crowded"
-    """Too many connections are opened at once: a short wait would add to them."""
+    """Too many connections are opened at once. A retry after a short wait would add to them."""
     OUT_OF_MEMORY = "out of memory"
     """The server has no memory for this statement now."""
     BUSY = "busy"
-    """Aurora DSQL says "server unavailable" under heavy load; the connection stays."""
+    """Aurora DSQL answers "server unavailable" under heavy load. The connection is usable."""
     INTERNAL = "internal"
-    """The server met a defect of its own, or two changes of its catalog at once."""
+    """The server reports a defect of its own, or two changes of its catalog at once."""
     IN_DOUBT = "in doubt"
-    """No answer says what became of a statement that was sent: committed or not."""
+    """A statement was sent and no answer says whether it was committed."""
     REFUSED = "refused"
-    """The server refuses the login, or has no such database."""
+    """The server refuses the login, or the database does not exist."""
     INTERRUPTED = "interrupted"
-    """The server ended the statement: a timeout, a limit, an operator, its disk."""
+    """The server ended the statement because of a timeout, a limit, an operator or its disk."""
     READ_ONLY = "read-only"
-    """The server takes no writes: a standby, or a former primary after a failover."""
+    """The server accepts no writes: a standby, or a former primary after a failover."""
     TABLES_MISSING = "tables missing"
-    """A table or its schema is not there."""
+    """A table or its schema does not exist."""
     TABLES_OUTDATED = "tables outdated"
-    """A column is not there."""
+    """A column does not exist."""
     FATAL = "fatal"
-    """All else: trying again changes nothing."""
+    """Any other error. A retry would fail in the same way."""
 
 
 class DatabaseFailure(NamedTuple):
-    """A classified exception. `oc_class` is ``OC000`` or ``OC001``, if the database said so."""
+    """A classified exception. `oc_class` is ``OC000``, ``OC001``, or None."""
 
     kind: FailureKind
     error: Exception
@@ -64,7 +65,7 @@ class DatabaseFailure(NamedTuple):
 
 
 class Moved(Exception):  # noqa: N818 - reads as what happened
-    """A conflict that our own transaction found: rows that it read are not there any more."""
+    """A conflict that our own transaction found: rows that it read were deleted meanwhile."""
 
 
 _K = FailureKind
@@ -72,29 +73,30 @@ _K = FailureKind
 CONFLICTS: Final = frozenset({_K.CONFLICT, _K.SCHEMA_CHANGED})
 
 RACES: Final = CONFLICTS | {_K.COLLISION}
-"""Another session was faster: a write tries again soon, a few times."""
+"""Another session was faster. A write is retried soon, a few times."""
 
 OUTAGES: Final = frozenset(
     {_K.OUTAGE, _K.CROWDED, _K.OUT_OF_MEMORY, _K.BUSY, _K.INTERNAL, _K.IN_DOUBT}
 )
-"""The database cannot answer now: a write tries again for a while."""
+"""The database cannot answer now. A write is retried for a while."""
 
 RETRIED: Final = RACES | OUTAGES
-"""What a write tries again at all."""
+"""The errors after which a write is retried."""
 
 SERVER_TROUBLE: Final = frozenset({_K.BUSY, _K.INTERNAL})
-"""The server failed, but not the connection."""
+"""The server failed, and the connection is usable."""
 
 PASSING: Final = CONFLICTS | OUTAGES | {_K.REFUSED, _K.INTERRUPTED}
-"""What a program that runs for long waits for, rather than end."""
+"""The errors whose end a long-running program waits for."""
 
 _UNREACHABLE: Final = frozenset({_K.OUTAGE, _K.CROWDED, _K.OUT_OF_MEMORY, _K.BUSY, _K.REFUSED})
 _NOT_COMMITTED: Final = CONFLICTS | {_K.OUTAGE, _K.CROWDED, _K.OUT_OF_MEMORY}
 
 NO_SUCH_FORM: Final = (errors.FeatureNotSupported, errors.SyntaxError, errors.DatatypeMismatch)
-"""How a database refuses a probe of data-modifying CTEs: a statement that changes nothing.
+"""The errors by which a database refuses data-modifying CTEs in a probe.
 
-Never ask this of a live statement: "cached plan must not change result type" is 0A000 too.
+A probe is an EXPLAIN of the real statement. Do not match the error of a real write against
+it: "cached plan must not change result type" also has the SQLSTATE 0A000.
 """
 
 _STATES: Final[Mapping[FailureKind, tuple[str, ...]]] = {
@@ -131,9 +133,9 @@ _SCHEMA_DEFECTS: Final = {
 
 
 def classify(error: Exception, *, sent: bool) -> DatabaseFailure:
-    """Classify an exception; `sent` tells whether something to be committed left for the server.
+    """Classify an exception. `sent` is True if a write may have reached the server.
 
-    Only what was sent can be in doubt.
+    Only a write that was sent can be in doubt.
     """
     if isinstance(error, Moved):
         return DatabaseFailure(_K.CONFLICT, error, None, None)
@@ -151,29 +153,29 @@ def classify(error: Exception, *, sent: bool) -> DatabaseFailure:
 
 
 def kind_of(error: Exception) -> FailureKind:
-    """What the error of a statement means that may run twice; never `IN_DOUBT`."""
+    """Return the meaning of the error of a statement that may run twice. Never `IN_DOUBT`."""
     return classify(error, sent=False).kind
 
 
 def is_retryable(error: Exception) -> bool:
-    """Whether a transaction was certainly not committed, and may well be if run again.
+    """Return whether a transaction was certainly not committed and a retry makes sense.
 
-    True for a conflict and for a server that is full, also under a wrapper such
-    as SQLAlchemy's. False for a connection that was lost: if that was at COMMIT,
-    the transaction may be committed. A unique violation is no conflict here.
+    True for a conflict and for a server that is full, also inside a wrapper such as
+    SQLAlchemy's. False for a lost connection: if it was lost at COMMIT, the transaction
+    may be committed. False for a unique violation.
     """
     return classify(error, sent=True).kind in _NOT_COMMITTED
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Whether the database cannot be reached, or not now."""
+    """Return whether the database cannot be reached, for now or at all."""
     return kind_of(error) in _UNREACHABLE
 
 
 def schema_defect(error: Exception) -> str | None:
-    """What is wrong with the schema, as the end of a sentence; None if it is another error.
+    """Return the defect of the schema as the end of a sentence, or None for another error.
 
-    Errors under a wrapper are not looked at: they may be about tables of the caller.
+    An error inside a wrapper is ignored, because it may concern tables of the caller.
     """
     sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
     kind = _KINDS.get(sqlstate or "")
@@ -181,7 +183,7 @@ def schema_defect(error: Exception) -> str | None:
 
 
 def schema_error(error: Exception, schema: str) -> SchemaError | None:
-    """The error of one of our statements as `SchemaError`, if a table or column is missing."""
+    """Return a `SchemaError` if the error of our statement is about a missing table or column."""
     defect = schema_defect(error)
     if defect is None:
         return None
@@ -192,7 +194,7 @@ def schema_error(error: Exception, schema: str) -> SchemaError | None:
 
 @contextmanager
 def tables_expected(schema: str) -> Generator[None]:
-    """Raise `SchemaError` for a table or column that is missing."""
+    """Raise `SchemaError` if a statement of the block misses a table or column."""
     try:
         yield
     except psycopg.Error as error:
@@ -203,7 +205,7 @@ def tables_expected(schema: str) -> Generator[None]:
 
 
 def unwrap(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, what SQLAlchemy keeps in ``orig``, and its causes."""
+    """Yield the error and the errors inside it: SQLAlchemy's ``orig``, or the cause."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -213,7 +215,7 @@ def unwrap(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _driver_error(error: BaseException) -> psycopg.Error | None:
-    """The driver's error, also from under a wrapper; one with a SQLSTATE first."""
+    """Return the driver's error, also inside a wrapper. Prefer one with a SQLSTATE."""
     found = [e for e in unwrap(error) if isinstance(e, psycopg.Error)]
     return next((e for e in found if e.sqlstate), found[0] if found else None)
 
@@ -233,9 +235,9 @@ def _kind_of_text(
     found: psycopg.Error | None, error: Exception, text: str, *, sent: bool
 ) -> FailureKind:
     if isinstance(found, (psycopg.DataError, psycopg.ProgrammingError)):
-        return _K.IN_DOUBT if sent else _K.FATAL  # of the driver's own code, on our side
+        return _K.IN_DOUBT if sent else _K.FATAL  # raised by the driver itself, not by the server
     if found is None and sent:
-        return _K.IN_DOUBT  # a defect, as in reading the answer: its text proves nothing
+        return _K.IN_DOUBT  # a defect, as in reading the answer: the text proves nothing
     if _CONFLICT_TEXT.search(text):
         return _K.CONFLICT
     if sent:

@@ -1,4 +1,4 @@
-"""Run work again after an error that passes: one decision, a loop for threads, one for tasks."""
+"""Retries of work after an error that passes: one decision, with a loop for threads and tasks."""
 
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -14,24 +14,28 @@ T = TypeVar("T")
 
 
 class RetryPolicy(NamedTuple):
-    """Which errors are followed by another try, and after how long.
+    """The errors after which work is tried again, and the waits before each try.
 
-    `waits` are seconds before jitter. There is one try more than there are waits; the
-    error of the last one is raised, and an error of another meaning at once. The work
-    must be a statement that may run twice, or a transaction that raises before COMMIT.
+    `waits` are in seconds, before jitter. There is one more try than there are waits. The
+    error of the last try is raised. An error that is not in `again` is raised at once.
+    The work must be a statement that may run twice, or a transaction whose errors come
+    before COMMIT.
     """
 
     again: Collection[FailureKind]
     waits: Sequence[float]
 
     def next_wait(self, error: Exception, failures: int) -> float | None:
-        """Seconds before the next try, or None to give up; `failures` came before this one."""
+        """Return the seconds before the next try, or None to give up.
+
+        `failures` is the number of failures before this one.
+        """
         if failures >= len(self.waits) or kind_of(error) not in self.again:
             return None
         return self.waits[failures]
 
     def run(self, work: Callable[[], T]) -> T:
-        """Run the work until it returns."""
+        """Run the work until it returns or the policy gives up. Raises the last error."""
         failures = 0
         while True:
             try:
@@ -44,7 +48,7 @@ class RetryPolicy(NamedTuple):
             sleep(_jittered(wait))
 
     async def run_async(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Run the work until it returns, for tasks."""
+        """Run asynchronous work as `run` does."""
         failures = 0
         while True:
             try:
@@ -58,12 +62,11 @@ class RetryPolicy(NamedTuple):
 
 
 AT_ONCE: Final = RetryPolicy(CONFLICTS, waits=(0.0, 0.0, 0.0))
-"""For statements whose conflicts are rare and pass, reads among them.
+"""For statements that rarely conflict, reads included.
 
-On Aurora DSQL a statement that only reads meets a conflict too: once in each session
-after a table was changed.
+On Aurora DSQL a read conflicts too: once per session after a table was changed.
 """
 
 
 def _jittered(seconds: float) -> float:
-    return seconds * random.uniform(1.0, 1.25)  # noqa: S311 - jitter, no secret
+    return seconds * random.uniform(1.0, 1.25)  # noqa: S311 - not a secret
