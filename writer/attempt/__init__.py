@@ -1,1 +1,7 @@
-"""Try a transaction, judge its failure, wait, try again: without I/O."""
+"""The retries of a write, without I/O.
+
+`steps` decides what is done next: an attempt, a look-up, a wait, or a split of the
+batch. `pending` is the state of one event between attempts, and its outcome.
+`backoff` says how long to wait and when to give up. The meaning of a database error
+is decided in `outbox.failure`.
+"""

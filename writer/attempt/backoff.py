@@ -1,4 +1,4 @@
-"""When to try again, and when to give up: pure, told the time."""
+"""How long to wait before a retry, and when to give up. No I/O; the caller passes the time."""
 
 from collections.abc import Callable
 
@@ -7,10 +7,10 @@ from dsql_outbox.writer.settings import WriterSettings
 
 
 class Backoff:
-    """The two budgets of one write call.
+    """The two limits of one write call: a number of conflicts, and a duration of an outage.
 
-    Conflicts are counted, outages are timed: an outage begins with its first
-    failure and ends when the database answers again. `random` gives 0 to 1.
+    An outage begins with its first failure and ends when the database answers again.
+    `deadline` is a time of the clock that `next_wait` gets. `random` returns 0 to 1.
     """
 
     __slots__ = (
@@ -35,7 +35,7 @@ class Backoff:
         self._outages = 0
 
     def next_wait(self, failure: DatabaseFailure, now: float) -> float | None:
-        """Seconds to wait before another attempt, or None to give up."""
+        """Return the seconds to wait before another attempt, or None to give up."""
         if failure.kind in RACES:
             wait = self._after_conflict()
         elif failure.kind in OUTAGES:
@@ -62,8 +62,8 @@ class Backoff:
         return wait if now + wait - self._outage_began <= self._settings.max_outage else None
 
     def _delay(self, nth: int) -> float:
-        """`base` doubled with each failure, a share of jitter on top, never over `cap`."""
+        """Return `base`, doubled per failure, plus a share of jitter, at most `cap`."""
         settings = self._settings
-        # A float's exponent ends at 1024; the cap is reached long before.
+        # Limit the exponent: a float overflows at 2.0 ** 1024. The cap applies long before.
         delay = settings.base * 2.0 ** min(nth - 1, 64)
         return min(settings.cap, delay * (1 + settings.jitter * self._random()))

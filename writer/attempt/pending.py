@@ -1,4 +1,4 @@
-"""One event on its way into the database: what is known of it between attempts."""
+"""One event that is being written: its state between attempts, and its outcome."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -32,11 +32,11 @@ from .backoff import Backoff
 OnDuplicate = Literal["error", "return"]
 
 WriteOutcome = Receipt | Exception
-"""How a call ends: its receipt, or the exception that its caller gets."""
+"""The outcome of a call: its receipt, or the exception that its caller gets."""
 
 
 def attempt_outcome(failure: DatabaseFailure | None) -> AttemptOutcome:
-    """What an attempt with this failure, or with none, is called."""
+    """Return the name, in facts, of an attempt with this failure or with none."""
     if failure is None:
         return "committed"
     if failure.kind in RACES:
@@ -45,14 +45,14 @@ def attempt_outcome(failure: DatabaseFailure | None) -> AttemptOutcome:
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """One event was written: the subject's position and each touch's version, in order."""
+    """A written event: the position of its subject, and the version of each touch, in order."""
 
     position: int
     versions: tuple[int, ...]
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What is stored under an id: whose write it was (hex), and what its receipt says."""
+    """A stored event that a look-up found. `write_id` (hex) identifies the call that wrote it."""
 
     write_id: str
     fingerprint: bytes
@@ -61,10 +61,10 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Pending:
-    """A call to write one event; `outcome` is set when it is settled.
+    """A call to write one event. `outcome` is set when the call is settled.
 
-    `settled` is told the outcome at once, before the other events of a batch
-    have theirs.
+    `settled` is called with the outcome at that time, even if other events of the batch
+    are not settled.
     """
 
     def __init__(
@@ -92,44 +92,44 @@ class Pending:
 
     @property
     def is_last_try(self) -> bool:
-        """Whether a conflict of the next attempt would be one too many."""
+        """Whether the next attempt is the last one if it ends in a conflict."""
         return self._backoff.conflicts >= self._backoff.max_retries
 
     @property
     def was_tried(self) -> bool:
-        """Whether an attempt was begun."""
+        """Whether an attempt has begun."""
         return self._attempts > 0
 
     def touches_subject_of(self, other: "Pending") -> bool:
-        """Whether this event moves the version that the other's `expected_version` is about."""
+        """Return whether this event touches the subject of the other event."""
         subject = other.prepared.event.touches[0]
         key = (subject.entity_type, subject.entity_id)
         return any((t.entity_type, t.entity_id) == key for t in self.prepared.event.touches)
 
     def begin(self) -> None:
-        """Another attempt starts."""
+        """Record that another attempt starts."""
         self._attempts += 1
         self._trying = True
 
     def failed(self, failure: DatabaseFailure, started_ns: int, ended_ns: int) -> None:
-        """The attempt failed; one in doubt leaves the whole call in doubt."""
+        """Record a failed attempt. If it is in doubt, the call stays in doubt."""
         self.in_doubt = self.in_doubt or failure.kind is FailureKind.IN_DOUBT
         self._attempt_ended(attempt_outcome(failure), started_ns, ended_ns, failure)
 
     def stored(self, stored: Stored, started_ns: int, ended_ns: int) -> None:
-        """The attempt committed."""
+        """Settle the call with the receipt of a committed attempt."""
         self._attempt_ended("committed", started_ns, ended_ns)
         touched = zip(self.prepared.event.touches, stored.versions, strict=True)
         entities = [Touched(t.entity_type, t.entity_id, version) for t, version in touched]
         self.settle(self._receipt("committed", stored.position, tuple(entities)))
 
     def resolved(self, found: Found, started_ns: int, ended_ns: int) -> None:
-        """The look-up that an attempt began with found the event there."""
+        """Settle the call: the look-up at the start of an attempt found the event."""
         self._attempt_ended("resolved", started_ns, ended_ns)
         self.found(found)
 
     def found(self, found: Found) -> None:
-        """The id is taken: by this very call, or by somebody before it."""
+        """Settle the call: an event of this id is stored, by this call or by an earlier one."""
         if found.write_id == self.prepared.write_id:
             self.settle(self._receipt("committed", found.position, found.entities))
             return
@@ -140,10 +140,11 @@ class Pending:
             self.settle(DuplicateEvent(self.id, same_content=same))
 
     def stale(self, actual: int, failure: DatabaseFailure) -> None:
-        """The subject was at version `actual` when the attempt ran.
+        """Settle the call: the subject was at version `actual`, which was not expected.
 
-        Versions only rise, so a lost attempt that expects an earlier one can
-        never commit; one that expects a later one still may.
+        Versions only rise. If the subject is beyond the expected version, a lost
+        attempt can no longer commit. If it is below, a lost attempt still may, so the
+        outcome is unknown.
         """
         expected = self.prepared.expected_version or 0
         if self.in_doubt and actual < expected:
@@ -152,7 +153,7 @@ class Pending:
             self.settle(StaleVersion(self.id, expected=expected, actual=actual))
 
     def next_wait(self, failure: DatabaseFailure, now: float) -> float | None:
-        """Seconds until another attempt may run; None: the call is settled by its error."""
+        """Return the seconds until another attempt, or settle the call and return None."""
         wait = None
         if failure.kind in RETRIED:
             wait = self._backoff.next_wait(failure, now)
@@ -163,7 +164,7 @@ class Pending:
         return wait
 
     def waits(self, failure: DatabaseFailure, seconds: float) -> None:
-        """Another attempt follows after `seconds`."""
+        """Report that another attempt follows after `seconds`."""
         self._waited = seconds
         self.scopes(
             RetryScheduled(
@@ -179,7 +180,7 @@ class Pending:
         )
 
     def settle(self, outcome: WriteOutcome) -> None:
-        """End the call."""
+        """End the call with this outcome."""
         self.outcome = outcome
         error = type(outcome).__name__ if isinstance(outcome, Exception) else None
         try:
@@ -189,13 +190,16 @@ class Pending:
                 self._settled(outcome)
 
     def broken(self, error: Exception) -> None:
-        """A defect of our own code ended the steps: what was sent may be stored."""
+        """Settle the call after a defect of the library or a hook. A sent write may be stored."""
         if self.outcome is None:
             self.in_doubt = self.in_doubt or self._trying
             self.settle(self._last_word(error))
 
     def abandon(self, error: BaseException) -> None:
-        """The caller is gone, as by cancellation: what was sent may still commit."""
+        """Report the end of a call whose caller is gone, as by cancellation.
+
+        A write that was sent may still commit.
+        """
         if self.outcome is None and not self._abandoned:
             self._abandoned = True
             unknown = self.in_doubt or self._trying
@@ -209,7 +213,7 @@ class Pending:
         return "unknown" if isinstance(outcome, OutcomeUnknown) else "failed"
 
     def _last_word(self, error: Exception) -> Exception:
-        """The driver's own exception, or that nothing is known."""
+        """Return `OutcomeUnknown` if the call is in doubt, else the driver's exception."""
         if self.in_doubt:
             unknown = OutcomeUnknown(self.id)
             unknown.__cause__ = error

@@ -1,15 +1,15 @@
-"""A transaction's way to its end as a sequence of steps, without any I/O.
+"""The steps of a write, from its first attempt until every event is settled. No I/O.
 
-A generator decides; its driver (`Writer` or `AsyncWriter`) does. The generator
-yields what is to be done next and is sent what came of it, so threads and
-tasks share every decision. One event or a batch of them go the same way; a
-batch that cannot commit as a whole is split until every event is settled.
+A generator decides, and a driver (`Writer` or `AsyncWriter`) acts. The generator
+yields the next step, and the driver sends back its result. So both writers share
+every decision. A batch of events takes the same steps as one event. A batch that
+cannot commit as a whole is split until every event is settled.
 
-Once an attempt is in doubt, the call can only end in a receipt,
-`DuplicateEvent` or `OutcomeUnknown`: a look-up that finds nothing proves
-nothing, as the lost statement may still reach the server. Every later attempt
-looks the event up first and then inserts the same id again; whichever insert
-comes second collides, and the collision is looked up.
+After an attempt in doubt, the call can end only in a receipt, `DuplicateEvent`
+or `OutcomeUnknown`. A look-up that finds nothing proves nothing, because the lost
+statement may still reach the server. So every later attempt first looks the event
+up and then inserts the same id again. Of two inserts, the second collides, and the
+collision is looked up.
 """
 
 import re
@@ -30,38 +30,38 @@ from .pending import Found, Pending, Stored
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """Write these events in one transaction; `fresh`: on a new connection."""
+    """A step: write these events in one transaction, on a new connection if `fresh`."""
 
     batch: Sequence[Pending]
     fresh: bool
 
 
 class LookUp(msgspec.Struct, frozen=True):
-    """Read what is stored under these ids."""
+    """A step: read what is stored under these ids."""
 
     ids: Sequence[UUID]
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """Let `seconds` pass, holding nothing."""
+    """A step: wait for `seconds` without a connection."""
 
     seconds: float
 
 
 class Committed(msgspec.Struct, frozen=True):
-    """An attempt did it: what each of its events got."""
+    """The result of an attempt that committed: what each event got, in order."""
 
     stored: Sequence[Stored]
 
 
 class Present(msgspec.Struct, frozen=True):
-    """What a look-up found; absence proves nothing."""
+    """The result of a look-up. An id that is absent may still be stored later."""
 
     found: Mapping[UUID, Found]
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """The step raised; `sent` tells whether a write may have reached the server."""
+    """The result of a step that raised. `sent`: a write may have reached the server."""
 
     error: Exception
     sent: bool = False
@@ -75,23 +75,23 @@ _Clock = Callable[[], float]
 
 _BAD_CAST: Final = "22P02"
 _STALE: Final = re.compile(r'"stale (?P<id>[0-9a-f-]{36}) (?P<actual>-?\d+)"')
-"""What the write statements put into the failing cast; the server quotes it in any language."""
+"""The text in the failing cast of a write statement. The server quotes it in every language."""
 
 
 def write_steps(batch: Sequence[Pending], clock: _Clock, *, fresh: bool = False) -> Steps:
-    """Settle every event of a batch; all share their history, as they are tried together.
+    """Settle every event of a batch. Each attempt counts for all its events.
 
-    When something is thrown in, as by a cancelled caller, the events that are
-    not settled are abandoned. A defect of our own code ends them too: what may
-    be stored by then in `OutcomeUnknown`, the rest in the defect's exception.
+    If an exception is thrown in, as by a cancelled caller, the events that are not
+    settled are abandoned. A defect of the library settles them too: events that may be
+    stored with `OutcomeUnknown`, the others with the exception of the defect.
     """
     try:
         while batch:
             batch = yield from _try(batch, clock, fresh=fresh)
             fresh = True
-    except Exception as error:  # noqa: BLE001 - each caller gets it, with the truth about its event
+    except Exception as error:  # noqa: BLE001 - every caller gets the error
         for pending in batch:
-            with suppress(Exception):  # the defect may be a hook's, and come again
+            with suppress(Exception):  # a hook that caused the defect may raise again
                 pending.broken(error)
     except BaseException as error:
         for pending in batch:
@@ -100,7 +100,7 @@ def write_steps(batch: Sequence[Pending], clock: _Clock, *, fresh: bool = False)
 
 
 def interrupt(steps: Generator[Any, Result, None], known: Result, error: BaseException) -> None:
-    """End steps by an error; they hear what was `known` of their last step before it."""
+    """Throw an error into the steps, after sending the result of their last step if `known`."""
     with suppress(StopIteration):
         if known is not None:
             steps.send(known)
@@ -108,7 +108,7 @@ def interrupt(steps: Generator[Any, Result, None], known: Result, error: BaseExc
 
 
 def _try(batch: Sequence[Pending], clock: _Clock, *, fresh: bool) -> _Rest:
-    """One attempt and the wait after it; returns the events that need another."""
+    """Make one attempt, wait after a failure, and return the events that need another."""
     was_tried = any(pending.was_tried for pending in batch)
     batch, failed = yield from _attempt(batch, fresh=fresh)
     if failed is None:
@@ -121,7 +121,7 @@ def _try(batch: Sequence[Pending], clock: _Clock, *, fresh: bool) -> _Rest:
 def _attempt(
     batch: Sequence[Pending], *, fresh: bool
 ) -> Generator[Step, Result, tuple[Sequence[Pending], Failed | None]]:
-    """One attempt; returns the events that it did not settle, and how it failed."""
+    """Make one attempt. Return the events that it did not settle, and its failure."""
     started = time_ns()
     in_doubt = False
     for pending in batch:
@@ -144,18 +144,18 @@ def _attempt(
     failure = classified(result)
     for pending in batch:
         pending.failed(failure, started, time_ns())
-    assert isinstance(result, Failed)  # noqa: S101 - else it is not classified
+    assert isinstance(result, Failed)  # noqa: S101 - classified() raises for any other result
     return batch, result
 
 
 def _sift(batch: Sequence[Pending], clock: _Clock) -> _Rest:
-    """Find the events that a batch fails by again and again, and let the others go on.
+    """Find the events that make a batch fail repeatedly, and store the others.
 
-    A failure that comes again may be an outage, or what one event does to the
-    server (XX000): halves tell, without a wait between them. A single event that
-    fails waits for its next attempt, and the events after it that share an entity
-    with it wait behind it. So many failures in a row that one event cannot be the
-    reason are an outage: what is left waits as one batch.
+    A repeated failure is either an outage or the effect of one event on the server
+    (XX000). To distinguish them, try halves of the batch, without a wait in between. A
+    single event that fails waits for its next attempt. Later events that share an
+    entity with it wait behind it. If more attempts fail in a row than one event can
+    explain, it is an outage: the remaining events wait as one batch.
     """
     parts: deque[Sequence[Pending]] = deque(_halves(batch))
     while parts:
@@ -191,7 +191,7 @@ def _sift(batch: Sequence[Pending], clock: _Clock) -> _Rest:
 def _apart(
     part: Sequence[Pending], earlier: Sequence[Pending]
 ) -> tuple[list[Pending], list[Pending]]:
-    """Events that may be tried now, and those that must let an earlier event pass first."""
+    """Split a part into events that may be tried now and events that wait for an earlier one."""
     taken = {entity for pending in earlier for entity in pending.entities}
     free, behind = list[Pending](), list[Pending]()
     for pending in part:
@@ -204,17 +204,17 @@ def _apart(
 
 
 def _failures_by_one(events: int) -> int:
-    """How often in a row one event of so many fails its part, twice as a margin."""
+    """Return how many halves in a row one event of so many can make fail, times 2 as a margin."""
     return 2 * events.bit_length()
 
 
 def _may_come_again(failed: Failed) -> bool:
-    """Whether what was sent met a failure that is tried again, though it may be one event's."""
+    """Return whether the failure is retried as an outage although one event may cause it."""
     return failed.sent and classified(failed).kind in OUTAGES
 
 
 def _after(batch: Sequence[Pending], failed: Failed, clock: _Clock) -> _Rest:
-    """What a failure leads to: nothing more, halves, or a wait and another attempt."""
+    """React to a failure: settle the events, split the batch, or wait for another attempt."""
     failure = classified(failed)
     if stale := _stale(batch, failure):
         return (yield from _after_stale(batch, *stale, failure, clock))
@@ -223,7 +223,7 @@ def _after(batch: Sequence[Pending], failed: Failed, clock: _Clock) -> _Rest:
         if isinstance(result, Present):
             rest = _drop_found(batch, result)
             if len(rest) < len(batch):
-                return rest  # the collision is explained: no conflict, no wait
+                return rest  # a stored event explains the collision, so retry without a wait
         else:
             failure = classified(result)
     if len(batch) > 1 and failure.kind not in RETRIED and _may_be_one_events_fault(failed):
@@ -234,11 +234,12 @@ def _after(batch: Sequence[Pending], failed: Failed, clock: _Clock) -> _Rest:
 def _after_stale(
     batch: Sequence[Pending], pending: Pending, actual: int, failure: DatabaseFailure, clock: _Clock
 ) -> _Rest:
-    """One event's subject is at another version than expected; the others go on.
+    """Settle the event whose subject is not at the expected version; return the others.
 
-    If an earlier event of the batch touches that subject, the version counts it
-    in although it is not stored: what comes before goes first. After an attempt
-    in doubt the version may have moved by that very attempt.
+    If an earlier event of the batch touches that subject, the reported version
+    includes it although it was rolled back. Then the events before this one are written
+    first. After an attempt in doubt, that attempt itself may have changed the version,
+    so the event is looked up.
     """
     place = batch.index(pending)
     if any(earlier.touches_subject_of(pending) for earlier in batch[:place]):
@@ -269,16 +270,19 @@ def _wait(batch: Sequence[Pending], failure: DatabaseFailure, clock: _Clock) -> 
 
 
 def _in_turn(parts: Sequence[Sequence[Pending]], clock: _Clock) -> _Rest:
-    """Each part goes its own way to the end, so that one event does not fail the others."""
+    """Settle each part by itself, so that one event does not make the others fail."""
     fresh = True
     for part in parts:
         yield from write_steps(part, clock, fresh=fresh)
-        fresh = False  # the failed connection is gone; one that did well may go on
+        fresh = False  # only the failed connection had to be replaced
     return ()
 
 
 def _after_conflict(batch: Sequence[Pending]) -> Sequence[Sequence[Pending]]:
-    """Halves; but no event's last try depends on another event."""
+    """Split a batch after a conflict: into single events before a last try, else into halves.
+
+    So the last try of an event does not depend on another event.
+    """
     if any(pending.is_last_try for pending in batch):
         return [[pending] for pending in batch]
     return _halves(batch)
@@ -309,20 +313,23 @@ def _drop_found(batch: Sequence[Pending], present: Present) -> Sequence[Pending]
 
 
 def classified(result: Result) -> DatabaseFailure:
-    """The failure that a step ended in."""
+    """Return the meaning of a failed step."""
     if not isinstance(result, Failed):
         raise TypeError(f"a step cannot end in {result!r}")
     return classify(result.error, sent=result.sent)
 
 
 def _one_each(failure: DatabaseFailure, events: int) -> list[DatabaseFailure]:
-    """The failure for each event: its exception gets a note and a traceback, so none is shared."""
+    """Return one failure per event, each with a copy of the exception.
+
+    Each caller's exception gets its own note and traceback.
+    """
     copies = [failure._replace(error=_copy(failure.error)) for _ in range(events - 1)]
     return [failure, *copies]
 
 
 def _copy(error: Exception) -> Exception:
-    """Not `copy.copy`, which calls `__init__` with what may not be its arguments."""
+    """Copy an exception. `copy.copy` calls `__init__`, whose arguments may differ from `args`."""
     own = type(error).__new__(type(error), *error.args)
     own.__dict__.update(error.__dict__)
     own.__notes__ = list(getattr(error, "__notes__", ()))
@@ -331,15 +338,16 @@ def _copy(error: Exception) -> Exception:
 
 
 def _may_be_one_events_fault(failed: Failed) -> bool:
-    """Whatever its SQLSTATE: one event's row may raise anything in the server, as by a trigger.
+    """Return whether one event may have caused the failure, whatever its SQLSTATE.
 
-    What failed before the write was sent is no event's fault, but for a value that cannot be sent.
+    After the write was sent, the row of one event may raise any error, as by a trigger.
+    Before, an event is the cause only if one of its values cannot be sent.
     """
     return failed.sent or isinstance(failed.error, (psycopg.DataError, ValueError))
 
 
 def _stale(batch: Sequence[Pending], failure: DatabaseFailure) -> tuple[Pending, int] | None:
-    """The event whose expected version did not hold, and the version it met."""
+    """Return the event whose subject is not at the expected version, and the actual version."""
     found = _STALE.search(str(failure.error)) if failure.sqlstate == _BAD_CAST else None
     if found is None:
         return None
