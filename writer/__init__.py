@@ -1,8 +1,10 @@
-"""The write side: one event, one transaction, retried on conflict.
+"""The write side: store an event in one transaction, and retry after a conflict.
 
-`attempt.steps` decides, `writer` and `async_writer` do. What a failure means is in
-`outbox.failure`, how long to wait in `attempt.backoff`, how an event becomes parameters
-in `statement.parameters`; all of these are pure.
+`writer` and `async_writer` are the public classes. They do the I/O, on `connections`.
+`core` holds what both share. `attempt` decides about retries, `statement` turns events
+into SQL, `transact` runs the caller's SQL and events in one transaction, and `coalesce`
+is group commit. `write_many` and `stream` are the calls of that name. `backlog_alarm`
+reports old messages. The meaning of a database error is decided in `outbox.failure`.
 """
 
 from dsql_outbox.writer.statement.form_probe import write_probe

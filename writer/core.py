@@ -1,4 +1,4 @@
-"""What both writers do the same: from events to steps, and from rows to results."""
+"""The part of a writer that both writers share: from events to steps, from rows to results."""
 
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -54,15 +54,17 @@ from .settings import WriterSettings
 Row = Sequence[Any]
 
 _COLUMNS_OF_ONE: Final = 2
-"""``event_write_one`` answers version and position; the batch a row a touch, with more."""
+"""``event_write_one`` returns a version and a position. ``event_write_batch`` returns more."""
 
 _touched: Final = msgspec.json.Decoder(tuple[Touched, ...])
 
 
 class Job:
-    """One drive of steps: when it must end, and how far its current step has come.
+    """The state of one drive of steps.
 
-    `sent`: the write may have left for the server; `known`: what came of the step.
+    `deadline` is a time of the monotonic clock, or None. `sent` is True if the write of
+    the current step may have reached the server. `known` is the result of the current
+    step, as soon as it is known.
     """
 
     __slots__ = ("deadline", "known", "sent")
@@ -73,21 +75,20 @@ class Job:
         self.sent = False
 
     def send(self, what: str) -> None:
-        """Note that `what` leaves for the server now: from here on it may be stored.
+        """Record that `what` is about to be sent, so from now on it may be stored.
 
-        Raises the driver's `OperationalError` after the deadline: what is sent
-        then is stored too late for its caller, who could only be told that the
-        outcome is unknown.
+        Raises the driver's `OperationalError` after the deadline. A write that is sent
+        after it could only end in `OutcomeUnknown`.
         """
         if self.deadline is not None and monotonic() >= self.deadline:
             raise psycopg.OperationalError(
-                f"{what} was not sent, as it would be after the deadline of the call (timeout)"
+                f"{what} was not sent: the deadline of the call (timeout) has passed"
             )
         self.sent = True
 
 
 class Core:
-    """The parts of a writer that know no connection."""
+    """The part of a writer that uses no connection."""
 
     def __init__(self, database: Database, settings: WriterSettings, hooks: Iterable[Hook]) -> None:
         self.settings = settings
@@ -108,7 +109,10 @@ class Core:
         self._plain = Plain(database.schema)
 
     def parse(self, source: EventSource) -> tuple[ParsedEvent, str]:
-        """Check an event, and name its topic; raises `InvalidEvent`, before anything is told."""
+        """Check an event, and return it with its topic.
+
+        Raises `InvalidEvent`, before any hook receives a fact.
+        """
         event = parse_event(source)
         topic = topic_of(event, self.settings)
         refuse_unsendable(event, topic, self.settings.source)
@@ -123,7 +127,7 @@ class Core:
         expected_version: int | None = None,
         settled: Callable[[WriteOutcome], None] | None = None,
     ) -> Pending:
-        """Check an event and prepare its write; raises `InvalidEvent`."""
+        """Check an event and prepare its write. Raises `InvalidEvent`."""
         event, topic = self.parse(source)
         settings = self.settings
         started = WriteStarted(event.id, event.name, event.type, topic, len(event.touches))
@@ -144,33 +148,33 @@ class Core:
         )
 
     def scopes(self, started: WriteStarted) -> Scopes:
-        """Tell the hooks that something begins."""
+        """Report the start of a write to the hooks, and return their scopes."""
         return Scopes(self._hooks, started)
 
     def tell(self, fact: Fact) -> None:
-        """Pass on a fact that belongs to no single write."""
+        """Report a fact that belongs to no single write."""
         emit(self._hooks, fact)
 
     def write(self, batch: Sequence[Pending], shards: int) -> tuple[NumberedQuery, Parameters]:
-        """The statement that writes these events, and its parameters."""
+        """Return the statement that writes these events, and its parameters."""
         if _is_one(batch):
             return self._write_one, one_parameters(batch[0].prepared, shards)
         prepared = [pending.prepared for pending in batch]
         return self._write_batch, batch_parameters(prepared, shards)
 
     def transaction(self, batch: Sequence[Pending], shards: int, begin: bytes) -> Statements:
-        """The statements that write these events, from `begin` to COMMIT."""
+        """Return the statements that write these events, from `begin` to COMMIT."""
         return [(begin, None), *self.statements(batch, shards), (b"COMMIT", None)]
 
     def statements(self, batch: Sequence[Pending], shards: int) -> Statements:
-        """The same for a transaction that is open."""
+        """Return the statements that write these events in an open transaction."""
         if self.plain:
             return self._plain.statements([pending.prepared for pending in batch], shards)
         query, values = self.write(batch, shards)
         return [(query.query, values)]
 
     def shards(self, rows: Sequence[Row]) -> int:
-        """The number of shards; raises `SchemaError` if there is none."""
+        """Return the number of shards from `rows`. Raises `SchemaError` if there is no shard."""
         ((shards,),) = rows
         if shards == 0:
             raise SchemaError(
@@ -179,12 +183,15 @@ class Core:
         return int(shards)
 
     def named(self, error: Exception) -> Exception:
-        """A missing table or column in words that say what to do; other errors as they are."""
+        """Return `SchemaError` for a missing table or column, and any other error unchanged."""
         return schema_error(error, self._schema) or error
 
 
 def committed(batch: Sequence[Pending], rows: Sequence[Row]) -> Committed:
-    """What the statement of `Core.write` answered, an entry an event; numbers may be text."""
+    """Return the result of the statement of `Core.write`, with one entry per event.
+
+    Numbers in `rows` may be text.
+    """
     if len(rows[0]) == _COLUMNS_OF_ONE:
         ((version, position),) = rows
         return Committed([Stored(int(position), (int(version),))])
@@ -192,7 +199,7 @@ def committed(batch: Sequence[Pending], rows: Sequence[Row]) -> Committed:
 
 
 def committed_batch(batch: Sequence[Pending], rows: Sequence[Row]) -> Committed:
-    """The same of a write that answers a row a touch, however few."""
+    """Parse the answer of a batch statement: one row per touch."""
     answers = iter(rows)
     stored: list[Stored] = []
     for pending in batch:
@@ -203,7 +210,7 @@ def committed_batch(batch: Sequence[Pending], rows: Sequence[Row]) -> Committed:
 
 
 def present(rows: Sequence[Row]) -> Present:
-    """What a look-up by event ids answered."""
+    """Parse the answer of ``event_find``."""
     return Present(
         {
             event_id: Found(write_id.hex, bytes(fingerprint), position, _touched.decode(touches))
@@ -213,16 +220,16 @@ def present(rows: Sequence[Row]) -> Present:
 
 
 def find_parameters(ids: Sequence[Any]) -> Parameters:
-    """Parameters of ``event_find``."""
+    """Return the parameters of ``event_find``."""
     return {"ids": array_literal(ids)}
 
 
 def receipt_of(pending: Pending) -> Receipt:
-    """The receipt of a settled call; raises its exception instead if it has one."""
+    """Return the receipt of a settled call, or raise its exception."""
     outcome = pending.outcome
     if isinstance(outcome, Receipt):
         return outcome
-    assert outcome is not None  # noqa: S101 - the steps end only when all is settled
+    assert outcome is not None  # noqa: S101 - the steps end only after every event is settled
     raise outcome
 
 

@@ -1,4 +1,4 @@
-"""The events of one entity in version order, read in pages; no I/O here."""
+"""Read the events of one entity in version order, in pages. No I/O."""
 
 import random
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -16,14 +16,14 @@ from .core import Core, Row
 
 PAGE_ROWS: Final = 200
 _PAGE_BYTES: Final = 4 << 20
-"""4 MiB of event texts; an event over it comes alone."""
+"""4 MiB of event texts per page. A larger event is a page of its own."""
 
 
 class StoredEvent(msgspec.Struct, frozen=True):
-    """An event as it is stored; `data` is its text exactly as it was received.
+    """A stored event. `data` is its JSON text as received.
 
-    `version` is the one that it gave the entity whose stream is read.
-    `saved_date` is on the database's clock.
+    `version` is the version that the event gave the entity whose stream is read.
+    `saved_date` is by the database's clock.
     """
 
     event_id: UUID
@@ -36,17 +36,17 @@ class StoredEvent(msgspec.Struct, frozen=True):
 
 
 class ReadPage(msgspec.Struct, frozen=True):
-    """Read the next page of a stream."""
+    """A step: read the next page of a stream, on a new connection if `fresh`."""
 
     stream: "EntityStream"
     fresh: bool
 
 
 class EntityStream:
-    """How far the events of one entity are read; `events` are those of the last page.
+    """The progress of reading the events of one entity. `events` are those of the last page.
 
-    Pages go by version, and no connection is held between two of them, so what
-    is stored while reading is read too.
+    A page starts after the last version that was read. No connection is held between
+    two pages, so events that are stored during the reading are read too.
     """
 
     def __init__(self, core: Core, entity_type: str, entity_id: str, after: int) -> None:
@@ -59,12 +59,12 @@ class EntityStream:
 
     @property
     def query(self) -> tuple[bytes, Mapping[str, object]]:
-        """The statement for the next page, and its parameters."""
+        """The statement that reads the next page, and its parameters."""
         bounds = {"after": self._after, "rows": PAGE_ROWS, "bytes": _PAGE_BYTES}
         return self._core.stream, {**self._key, **bounds}
 
     def take(self, rows: Sequence[Row]) -> None:
-        """What the statement answered."""
+        """Take the rows of a page."""
         self.events = [
             StoredEvent(event_id, version, name, kind, created, saved, data)
             for version, event_id, name, kind, created, saved, data, _ in rows
@@ -75,7 +75,7 @@ class EntityStream:
             self._after = self.events[-1].version
 
     def steps(self, clock: Callable[[], float]) -> Generator[ReadPage | Wait, Result, None]:
-        """Read one page; a read is tried again as a write is, and is never in doubt."""
+        """Read one page. A read is retried as a write is, and its outcome is never in doubt."""
         backoff = Backoff(self._core.settings, None, random.random)
         fresh = False
         while isinstance(result := (yield ReadPage(self, fresh)), Failed):
@@ -87,7 +87,7 @@ class EntityStream:
             fresh = True
 
     def page(self) -> list[StoredEvent]:
-        """The events of the page that was read; raises why it could not be."""
+        """Return the events of the page, or raise the error that prevented the reading."""
         if self.error is not None:
             raise self.error
         return self.events

@@ -1,9 +1,9 @@
-"""One call of `transact`: what is known between its runs, without any I/O.
+"""One call of `transact`: its state between runs, without I/O.
 
-A run that is lost at COMMIT may be committed or not. Every run writes under an
-id of its own (`write_id`), so a look-up of the event that the lost run appended
-first tells which run it was. That same event must be the first of the next run
-too: then no two runs can both commit.
+A run whose COMMIT was lost is committed or not. Every run has a `write_id` of its
+own. So a look-up of the first event that the lost run appended tells which run
+stored it. The next run must append the same event first. Then two runs cannot both
+commit, because the second one collides.
 """
 
 import inspect
@@ -44,13 +44,13 @@ T = TypeVar("T")
 
 
 class Call(Generic[T]):
-    """One call of `transact`; at its end there is a value, or an error to raise."""
+    """One call of `transact`. It ends with a committed run (`winner`) or with an `error`."""
 
     def __init__(self, core: Core, job: Job, function: Callable[[Any], Any]) -> None:
         self.core = core
         self.function = function
         self.fence: UUID | None = None
-        """The first event of a run in doubt."""
+        """The id of the first event of the run in doubt."""
         self.in_doubt = False
         self.is_open = True
         self.fingerprints: dict[UUID, bytes] = {}
@@ -67,12 +67,12 @@ class Call(Generic[T]):
 
     @property
     def id(self) -> UUID:
-        """Names the call in facts: the id of the first event that `new_event` makes."""
+        """The id of the call in facts, equal to the first event id that `new_event` assigns."""
         return self.event_id(0)
 
     @property
     def conflicts(self) -> int:
-        """Runs that ended in a conflict so far."""
+        """The number of runs that ended in a conflict so far."""
         return self._backoff.conflicts
 
     @property
@@ -81,30 +81,30 @@ class Call(Generic[T]):
         return self.winner is not None or self.error is not None
 
     def event_id(self, ordinal: int) -> UUID:
-        """The id of the event that a run makes as its `ordinal`-th, from 0."""
+        """Return the id of the `ordinal`-th event that a run makes, from 0."""
         return uuid5(self._id, str(ordinal))
 
     def require_fence(self, first: UUID | None) -> None:
-        """Raise `OutcomeUnknown` if this run could commit beside one in doubt."""
+        """Raise `OutcomeUnknown` if this run could commit in addition to one in doubt."""
         if self.in_doubt and first != self.fence:
             raise self.unknown(
                 "an earlier run may have been committed, and this one appends another event first"
             )
 
     def begin(self) -> Run[T]:
-        """Another run starts."""
+        """Start another run."""
         self._runs += 1
         self._running = Run(self, self._runs)
         return self._running
 
     def committed(self, run: Run[T]) -> None:
-        """The run is committed."""
+        """Settle the call with a committed run."""
         self.winner = run
         self._run_ended(run, "committed")
         self._win(run)
 
     def resolve(self, found: Found | None, event_id: UUID) -> None:
-        """What a look-up of one event says: one of our runs, somebody else's, or nothing."""
+        """Evaluate a look-up of one event: a run of this call stored it, another call, or none."""
         if found is None:
             return
         if found.write_id in self._lost:
@@ -116,14 +116,14 @@ class Call(Generic[T]):
             self.settle(DuplicateEvent(event_id, same_content=same))
 
     def failed(self, run: Run[T], failure: DatabaseFailure) -> None:
-        """The run failed; one in doubt leaves the whole call in doubt."""
+        """Record a failed run. If it is in doubt, the call stays in doubt."""
         if failure.kind is FailureKind.IN_DOUBT:
             self.in_doubt, self.fence = True, run.first
             self._lost[run.write_id] = run
         self._run_ended(run, attempt_outcome(failure), failure)
 
     def next_wait(self, failure: DatabaseFailure, now: float) -> float | None:
-        """Seconds until another run, or None if there is none."""
+        """Return the seconds until another run, or None to give up."""
         wait = self._backoff.next_wait(failure, now)
         error, sqlstate = type(failure.error).__name__, failure.sqlstate
         if wait is None:
@@ -146,7 +146,7 @@ class Call(Generic[T]):
         return wait
 
     def give_up(self, error: Exception) -> None:
-        """Nothing more is tried: the last error, or that nothing is known."""
+        """Settle the call with the last error, or with `OutcomeUnknown` if it is in doubt."""
         if self.in_doubt and not isinstance(error, OutcomeUnknown):
             unknown = self.unknown("an earlier run may have been committed")
             unknown.__cause__ = error
@@ -168,26 +168,29 @@ class Call(Generic[T]):
         self._tell_ended(status, error)
 
     def abandon(self, error: BaseException) -> None:
-        """The caller is gone, as by cancellation: a COMMIT that was sent may still work."""
+        """Report the end of a call whose caller is gone, as by cancellation.
+
+        A COMMIT that was sent may still succeed.
+        """
         if not self.is_settled:
             unknown = self.in_doubt or (self._running is not None and self._job.sent)
             self._tell_ended("unknown" if unknown else "failed", error)
 
     def broken(self, error: Exception) -> None:
-        """A defect of our own code ended the steps: a COMMIT that was sent may have worked."""
+        """Settle the call after a defect of the library. A COMMIT that was sent may have worked."""
         if not self.is_settled:
             self.in_doubt = self.in_doubt or self._job.sent
             self.give_up(error)
 
     def result(self) -> T:
-        """What the committed run's function returned; raises the call's error instead."""
+        """Return what the function of the committed run returned, or raise the call's error."""
         if self.winner is None:
-            assert self.error is not None  # noqa: S101 - the steps end only when settled
+            assert self.error is not None  # noqa: S101 - the steps end only after the call is settled
             raise self.error
         return self.winner.value  # type: ignore[return-value]  # set before it is committed
 
     def unknown(self, why: str) -> OutcomeUnknown:
-        """The error that says so; without an append it names the call."""
+        """Return `OutcomeUnknown` with a note. Without an append it has the id of the call."""
         unknown = OutcomeUnknown(self.fence or self.id)
         unknown.add_note(f"transact: {why}")
         return unknown
@@ -220,20 +223,20 @@ class Call(Generic[T]):
 
 
 _open: ContextVar[tuple[Call[Any], ...]] = ContextVar("dsql_outbox_transact", default=())
-"""The calls whose functions are running here; a task that one of them starts inherits them."""
+"""The calls whose functions are running in this context. A task that they start inherits it."""
 
 
 def require_outermost(core: Core, method: str) -> None:
-    """Refuse a call inside a `transact` of the same writer; raises `TransactionMisused`."""
+    """Raise `TransactionMisused` for a call inside a `transact` of the same writer."""
     if any(call.core is core and call.is_open for call in _open.get()):
         raise TransactionMisused(
             f"{method} inside transact of the same writer would be another transaction: "
-            "use the connection and append of the one that is open"
+            "use connection and append of the open one"
         )
 
 
 def require_plain(function: Callable[[Any], object]) -> None:
-    """Refuse what would not run when it is called; raises `TypeError`."""
+    """Raise `TypeError` for a coroutine or generator function, whose call runs nothing."""
     lazy = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
     if any(is_lazy(function) for is_lazy in lazy):
         raise TypeError(
@@ -244,7 +247,7 @@ def require_plain(function: Callable[[Any], object]) -> None:
 
 @contextmanager
 def opened(call: Call[Any]) -> Generator[None]:
-    """Make `call` the innermost one, and its span the current one."""
+    """Make `call` the innermost call of the block, and its span the current span."""
     token = _open.set((*_open.get(), call))
     try:
         with call.scopes:

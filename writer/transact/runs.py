@@ -1,10 +1,10 @@
-"""The way of one `transact` call to its end, without any I/O; see `_steps` for the drivers.
+"""The steps of one `transact` call, without I/O. `attempt.steps` describes the drivers.
 
-Before COMMIT is sent nothing can be stored: the server rolls back what a lost
-connection leaves behind. So only a failure at COMMIT leaves doubt. Then the
-event that the lost run appended first is looked up: if it is there, that run
-was committed. If not, the function runs again, and its first append is the same
-event: whichever run commits second collides.
+Nothing is stored before COMMIT is sent, because the server rolls back when the
+connection is lost. So only a failure at COMMIT leaves the outcome in doubt. Then the
+first event of the lost run is looked up. If it is stored, that run was committed. If
+not, the function runs again and must append the same event first. Of two runs, the
+one that commits second collides.
 """
 
 from collections.abc import Callable, Generator
@@ -21,7 +21,7 @@ from .run import Run
 
 
 class Execute(msgspec.Struct, frozen=True):
-    """Run the function in a transaction and commit it; `fresh`: on a new connection."""
+    """A step: run the function in a transaction and commit it, on a new connection if `fresh`."""
 
     run: Run[Any]
     fresh: bool
@@ -38,8 +38,8 @@ def transact_steps(call: Call[Any], clock: _Clock) -> _Steps:
         while not call.is_settled:
             yield from _try(call, clock, fresh=fresh)
             fresh = True
-    except Exception as error:  # noqa: BLE001 - the caller gets it, with the truth about the commit
-        with suppress(Exception):  # the defect may be a hook's, and come again
+    except Exception as error:  # noqa: BLE001 - the caller gets the error
+        with suppress(Exception):  # a hook that caused the defect may raise again
             call.broken(error)
     except BaseException as error:
         call.abandon(error)
@@ -47,7 +47,7 @@ def transact_steps(call: Call[Any], clock: _Clock) -> _Steps:
 
 
 def _try(call: Call[Any], clock: _Clock, *, fresh: bool) -> _Steps:
-    """One run, and the wait after it."""
+    """Make one run, and wait after a failure."""
     run = call.begin()
     result: Result = None
     if call.fence is not None:
@@ -67,10 +67,10 @@ def _try(call: Call[Any], clock: _Clock, *, fresh: bool) -> _Steps:
 
 
 def _after(call: Call[Any], run: Run[Any], failure: DatabaseFailure, clock: _Clock) -> _Steps:
-    """What a failure leads to: an end, or a wait before another run."""
+    """React to a failure: settle the call, or wait before another run."""
     suspect = run.collided() if failure.kind is FailureKind.COLLISION else None
     if failure.kind not in RETRIED:
-        suspect = call.fence  # the caller must not hear of a failure if a lost run did it
+        suspect = call.fence  # a lost run may have committed: report no failure then
     if suspect is not None:
         result = yield LookUp([suspect])
         if isinstance(result, Present):
@@ -97,5 +97,5 @@ def _classified(run: Run[Any], result: Result) -> DatabaseFailure:
         return DatabaseFailure(FailureKind.FATAL, result.error, None, None)
     failure = classify(result.error, sent=result.sent)
     if failure.kind is FailureKind.COLLISION and run.collided() is None:
-        return failure._replace(kind=FailureKind.FATAL)  # a unique key of the caller's own
+        return failure._replace(kind=FailureKind.FATAL)  # the key of a table of the caller
     return failure
