@@ -49,7 +49,6 @@ def test_every_probe_has_an_answer_and_the_scratch_table_is_dropped(
         "waited": True,
     }
     assert told["updates"]["values"]["second"] == "40001"
-    assert told["skip locked"]["values"]["works"] is True
     assert scratch_tables(sql) == 0
     assert check(Database(url)) == []
 
@@ -97,7 +96,7 @@ def test_a_refusal_of_what_the_outbox_cannot_do_without_is_a_failure(
     assert (told["verdict"], told["sqlstate"]) == ("fail", sqlstate)
 
 
-@pytest.mark.parametrize("name", [name for name in PROBES if name not in {"uuidv7", "lock range"}])
+@pytest.mark.parametrize("name", PROBES)
 def test_a_probe_that_errors_is_told_with_its_sqlstate_and_the_others_go_on(
     proxy: PostgresProxy, sql: psycopg.Connection[Any], name: str
 ) -> None:
@@ -107,11 +106,8 @@ def test_a_probe_that_errors_is_told_with_its_sqlstate_and_the_others_go_on(
         "row comparison": "EXPLAIN SELECT",
         "lateral read": "LATERAL (",
         "unnest": "jsonb[]",
-        "column grant": "GRANT SELECT (",
         "json": "RETURNING doc",
-        "convert_to": "convert_to",
         "first inserts": "BEGIN ISOLATION",
-        "skip locked": "SKIP LOCKED",
         "metering": "EXPLAIN (ANALYZE",
         "first upserts": "BEGIN ISOLATION",
         "updates": "BEGIN ISOLATION",
@@ -120,9 +116,9 @@ def test_a_probe_that_errors_is_told_with_its_sqlstate_and_the_others_go_on(
     }[name]
     with Visit(Database(proxy.url)) as visit:
         visit.rows("doctor_scratch_create")
-        (next_one,) = findings(visit, {"uuidv7": PROBES["uuidv7"]})
+        (next_one,) = findings(visit, {"isolation": CHECKS["isolation"]})
         proxy.refuse(sqlstate="XX001", message="broken here", matching=matching)
-        told = list(findings(visit, {name: PROBES[name], "uuidv7": PROBES["uuidv7"]}))
+        told = list(findings(visit, {name: PROBES[name], "isolation": CHECKS["isolation"]}))
     sql.execute("DROP TABLE outbox.doctor_scratch")
     assert told == [
         Finding(name, "unknown", "XX001: broken here", sqlstate="XX001"),

@@ -40,16 +40,12 @@ class Entry(NamedTuple):
     pattern: re.Pattern[str]
 
 
-_PROBE: Final = "the doctor's probe: whether it works is the question"
 _POSTGRES: Final = "PostgreSQL only"
 
 _READ_COMMITTED: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 EXCUSES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     _READ_COMMITTED: (_POSTGRES, frozenset({"isolation", "dsql-lint transaction_isolation"})),
-    "doctor_lock_range": (_PROBE, frozenset({"row lock"})),
-    "doctor_skip_locked": (_PROBE, frozenset({"row lock", "skip locked"})),
-    "doctor_uuidv7": (_PROBE, frozenset({"newer function"})),
     "index_concurrently": (_POSTGRES, frozenset({"sync index", "dsql-lint index_concurrently"})),
     "index_progress": (_POSTGRES, frozenset()),
     "status_counters": (

@@ -77,19 +77,6 @@ def _told(outcome: SessionResult) -> str:
     return f"gets {outcome.sqlstate} at {outcome.where}" if outcome.sqlstate else "commits"
 
 
-def skip_locked(visit: Visit) -> Iterator[Finding]:
-    """Whether SKIP LOCKED leaves out what another session locked."""
-    position = next(_position)
-    visit.rows("doctor_insert", position=position)
-    with _two(visit, position) as (first, second):
-        run(first, visit.schema, "doctor_skip_locked", position=position)
-        ((seen,),) = run(second, visit.schema, "doctor_skip_locked", position=position)
-        works = seen == 0
-        text = "leaves locked rows out" if works else "shows rows that another session locked"
-        text += "; the relay shares the work by leases"
-        yield Finding("skip locked", "ok", text, values={"works": works})
-
-
 def _run(visit: Visit, name: str, position: int) -> Race:
     def change(connection: Connection) -> Callable[[], object]:
         return lambda: run(connection, visit.schema, name, position=position)

@@ -10,7 +10,7 @@ from dsql_outbox.outbox import NO_SUCH_FORM
 from dsql_outbox.publisher import NO_ROW, NO_SHARD
 from dsql_outbox.writer import write_probe
 
-from .conflict_probes import first_inserts, first_upserts, skip_locked, updates
+from .conflict_probes import first_inserts, first_upserts, updates
 from .cost_probes import async_index, commit, large_message, metering
 from .examined_database import Visit, run
 from .finding import Finding, Verdict
@@ -95,13 +95,6 @@ def unnest(visit: Visit) -> Iterator[Finding]:
     yield _answered("unnest", [(2,)], visit.rows("doctor_unnest"), works)
 
 
-def column_grant(visit: Visit) -> Iterator[Finding]:
-    """Whether a role may be let read single columns."""
-    visit.rows("doctor_grant_column")
-    rows = visit.rows("doctor_granted_columns", {"schema": visit.schema})
-    yield _answered("column grant", [(True, False)], rows, "in force for that column alone")
-
-
 def json_exact(visit: Visit) -> Iterator[Finding]:
     """Whether a json column gives back what it was given."""
     try:
@@ -111,40 +104,6 @@ def json_exact(visit: Visit) -> Iterator[Finding]:
         return
     same = "exact: order, spaces, repeated keys, \\u0000, lone surrogates, 1e200000"
     yield _answered("json", [(_EXACT,)], rows, same, otherwise="fail")
-
-
-def convert_to(visit: Visit) -> Iterator[Finding]:
-    """Whether the server encodes text."""
-    rows = [(bytes(found),) for (found,) in visit.rows("doctor_convert_to")]
-    yield _answered(
-        "convert_to", [("grün".encode(),)], rows, "works; no statement of ours needs it"
-    )
-
-
-def uuidv7(visit: Visit) -> Iterator[Finding]:
-    """Whether the server makes ids that rise with time."""
-    try:
-        visit.rows("doctor_uuidv7")
-    except psycopg.errors.UndefinedFunction as error:
-        text = "the server has none; no statement of ours needs it"
-        yield Finding("uuidv7", "ok", text, sqlstate=error.sqlstate, values={"works": False})
-        return
-    text = "works; no statement of ours needs it"
-    yield Finding("uuidv7", "ok", text, values={"works": True})
-
-
-def lock_range(visit: Visit) -> Iterator[Finding]:
-    """Whether FOR UPDATE takes part of a key."""
-    try:
-        visit.rows("doctor_lock_range", position=next(_position))
-    except psycopg.Error as error:
-        if error.sqlstate is None:
-            raise
-        text = "needs the whole key; no statement of ours locks rows"
-        yield Finding("lock range", "ok", text, sqlstate=error.sqlstate, values={"works": False})
-        return
-    text = "FOR UPDATE takes part of a key; no statement of ours locks rows"
-    yield Finding("lock range", "ok", text, values={"works": True})
 
 
 def _refused(name: str, error: psycopg.Error, consequence: str) -> Finding:
@@ -172,15 +131,10 @@ PROBES: Final[Mapping[str, Probe]] = {
     "row comparison": row_comparison,
     "lateral read": lateral,
     "unnest": unnest,
-    "column grant": column_grant,
     "json": json_exact,
-    "convert_to": convert_to,
-    "uuidv7": uuidv7,
     "first inserts": first_inserts,
     "first upserts": first_upserts,
     "updates": updates,
-    "skip locked": skip_locked,
-    "lock range": lock_range,
     "metering": metering,
     "async index": async_index,
 }
