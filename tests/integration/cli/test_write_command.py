@@ -13,6 +13,7 @@ from tests.support.commands import Command, lines, run
 from tests.support.writer.written_events import SUMMARY, event, failures, ids, receipts, summary
 
 from dsql_outbox.cli import main
+from dsql_outbox.cli.write.inputs import MAX_ARRAY_BYTES
 from dsql_outbox.testing import OtlpReceiver, PostgresProxy
 
 
@@ -190,21 +191,32 @@ def test_a_malformed_input_stores_what_comes_before_and_says_where_it_breaks(
 ) -> None:
     broken, never = tmp_path / "broken.json", tmp_path / "never.json"
     first = event("a")
-    broken.write_bytes(b"[" + first + b" oops]")
+    broken.write_bytes(first + b" oops")
     never.write_bytes(event("b"))
     done = run("write", broken, never, "--database", url)
     assert (done.code, len(receipts(done.out))) == (1, 1)
     (failure,) = failures(done.err)
-    at = len(first) + 2
+    at = len(first) + 1
     assert failure == {
         "eventId": None,
         "error": "MalformedInput",
-        "message": f"byte {at}: expected a comma or ], found o",
+        "message": f"byte {at}: expected an event, found o",
         "input": str(broken),
         "record": 2,
         "byte": at,
     }
     assert done.err.endswith(f"stopped after record 1 of {broken}\n")
+
+
+def test_an_array_is_stored_whole_or_not_at_all(url: str, tmp_path: Path) -> None:
+    cut_off, over = tmp_path / "cut_off.json", tmp_path / "over.json"
+    cut_off.write_bytes(b"[" + event("a") + b",")
+    over.write_bytes(b"[" + event("a") + b"," + b" " * MAX_ARRAY_BYTES + event("b") + b"]")
+    for broken, said in ((cut_off, "does not end"), (over, f"the limit of {MAX_ARRAY_BYTES} ")):
+        done = run("write", broken, "--database", url)
+        assert (done.code, done.out) == (1, b"")
+        (failure,) = failures(done.err)
+        assert said in failure["message"]
 
 
 def test_missing_tables_end_it_with_the_command_to_run(database_url: str) -> None:

@@ -31,7 +31,7 @@ class EndlessInput(Inputs):
             entity = {"entityHeader": {"entityType": "Car", "entityId": str(self.taken % 2)}}
             header = {"uuid": str(uuid4()), "eventName": "Moved"}
             data = json.dumps({"eventHeader": header, "entities": [entity]}).encode()
-            yield Record(InputLocation("endless", self.taken, 0), len(data), data)
+            yield Record(InputLocation("endless", self.taken, 0), data)
 
 
 class Database:

@@ -10,10 +10,13 @@ from uuid import UUID
 
 import msgspec
 
-from dsql_outbox.outbox import MAX_EVENT_BYTES, EventTooLarge, ParsedEvent, parse_event
+from dsql_outbox.outbox import ParsedEvent, parse_event
 
 from .descriptors import read_chunks
-from .json_scanner import Extent, MalformedInput, Scanner
+from .json_scanner import Extent, MalformedInput, Scanner, events
+
+MAX_ARRAY_BYTES: Final = 16 << 20
+"""An array is read whole before its first event is stored."""
 
 _STDIN: Final = "-"
 
@@ -27,22 +30,19 @@ class InputLocation(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One value of an input; `data` is None if its `size` in bytes is over the limit."""
+    """One event of an input, valid or not."""
 
     place: InputLocation
-    size: int
-    data: bytes | None
+    data: bytes
 
     def parse(self) -> ParsedEvent:
-        """The value as an event; raises `InvalidEvent`."""
-        if self.data is None:
-            raise EventTooLarge(self.size, MAX_EVENT_BYTES)
+        """Read it; raises `InvalidEvent`."""
         return parse_event(self.data)
 
     def id(self) -> UUID | None:
         """The id of an event that may be invalid otherwise."""
         with suppress(msgspec.DecodeError, RecursionError):
-            return _glance.decode(self.data or b"").event_header.uuid
+            return _glance.decode(self.data).event_header.uuid
         return None
 
 
@@ -69,8 +69,8 @@ class Unreadable(Exception):  # noqa: N818 - reads as what happened
 class Inputs:
     """The inputs of one command, read one after the other; "-" is standard input.
 
-    Each holds one event, an array of events, or JSON Lines. Memory does not
-    grow with their size.
+    Each holds one event, arrays of events, or JSON Lines. Memory does not grow
+    with their size: an array may have `MAX_ARRAY_BYTES`.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -85,36 +85,37 @@ class Inputs:
         return None
 
     async def records(self) -> AsyncGenerator[Record]:
-        """Every value of every input; raises `Unreadable` for one that is broken."""
+        """Every event of every input; raises `Unreadable` for one that is broken."""
         for name in self._names:
             async with aclosing(self._records_of(name)) as records:
                 async for record in records:
                     yield record
 
     async def _records_of(self, name: str) -> AsyncGenerator[Record]:
-        scanner = Scanner(MAX_EVENT_BYTES)
         number = 0
         start = self.bytes_read
         try:
             with _opened(name) as descriptor:
-                async with aclosing(read_chunks(descriptor)) as chunks:
-                    async for chunk in chunks:
-                        for extent in scanner.feed(chunk):
+                async with aclosing(self._values(descriptor)) as values:
+                    async for value in values:
+                        for offset, data in events(value):
                             number += 1
-                            yield _record(name, number, extent)
-                        self.bytes_read += len(chunk)
-            for extent in scanner.close():
-                number += 1
-                yield _record(name, number, extent)
+                            yield Record(InputLocation(name, number, offset), data)
         except MalformedInput as error:
             raise Unreadable(InputLocation(name, number + 1, error.offset), error) from error
         except OSError as error:
             place = InputLocation(name, number + 1, self.bytes_read - start)
             raise Unreadable(place, error) from error
 
-
-def _record(name: str, number: int, extent: Extent) -> Record:
-    return Record(InputLocation(name, number, extent.offset), extent.size, extent.data)
+    async def _values(self, descriptor: int) -> AsyncGenerator[Extent]:
+        scanner = Scanner(MAX_ARRAY_BYTES)
+        async with aclosing(read_chunks(descriptor)) as chunks:
+            async for chunk in chunks:
+                for value in scanner.feed(chunk):
+                    yield value
+                self.bytes_read += len(chunk)
+        for value in scanner.close():
+            yield value
 
 
 @contextmanager

@@ -1,35 +1,27 @@
 """Where each event begins and ends in a stream of JSON, byte for byte: pure.
 
-The stream holds values one after the other: a single event, or JSON Lines. The
-elements of an outermost array count as values of their own. Only brackets,
-strings and commas are looked at; whether a value is right is for those who
-read it. So one bad event spoils no other, as long as its brackets and quotes
-are balanced.
+The stream holds values one after the other: events as JSON Lines, or arrays of
+events. The scanner looks at brackets and strings only, and leaves the rest to
+the reader of the event. So a bad event in JSON Lines spoils no other, as long
+as its brackets and quotes are balanced.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-_SPACES: Final = re.compile(rb"[ \t\n\r]*")
+import msgspec
+
+_BLANKS: Final = re.compile(rb"[ \t\n\r]*")
 # Unrolled, so that nothing can match in two ways; possessive quantifiers have bugs before 3.11.5.
 _NO_BRACKET: Final = re.compile(rb'[^"{}\[\]]*(?:"[^"\\]*(?:\\.[^"\\]*)*"[^"{}\[\]]*)*', re.DOTALL)
-_QUOTE_OR_ESCAPE: Final = re.compile(rb'["\\]')
-_AFTER_SCALAR: Final = re.compile(rb'[ \t\n\r,{}\[\]"]')
+_IN_STRING: Final = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
+_IN_SCALAR: Final = re.compile(rb'[^ \t\n\r,{}\[\]"]*')
+_BACKSLASH: Final = ord("\\")
+_QUOTE: Final = ord('"')
 _VALUE: Final = b'{["-0123456789tfn'
 
-
-class _Expected(NamedTuple):
-    """What may come between two values, in words and by its first byte."""
-
-    words: str
-    first: bytes
-
-
-_TOP: Final = _Expected("an event", _VALUE)
-_FIRST: Final = _Expected("an event or ]", _VALUE + b"]")
-_NEXT: Final = _Expected("an event after the comma", _VALUE)
-_AFTER: Final = _Expected("a comma or ]", b",]")
+_array: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class MalformedInput(Exception):  # noqa: N818 - reads as what happened
@@ -41,14 +33,10 @@ class MalformedInput(Exception):  # noqa: N818 - reads as what happened
 
 
 class Extent(NamedTuple):
-    """One value: its first byte in the stream, its size in bytes, and the bytes.
-
-    `data` is None for a value over the scanner's limit.
-    """
+    """One value: its first byte in the stream, and its bytes."""
 
     offset: int
-    size: int
-    data: bytes | None
+    data: bytes
 
 
 class Scanner:
@@ -59,117 +47,103 @@ class Scanner:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._advance: Callable[[bytes, int], int] = self._between
-        self._expected = _TOP
-        self._base = 0  # of the chunk in the stream
-        self._start: int | None = None  # of the value in hand
-        self._kept = bytearray()
-        self._depth = 0
-        self._complete = False
+        self._buffer = bytearray()  # from the value in hand on
+        self._base = 0  # of the buffer in the stream
+        self._seen = 0  # bytes of the buffer that need no second look
+        self._depth = 0  # of the brackets among them
+        self._in_string = False
 
     def feed(self, chunk: bytes) -> Iterator[Extent]:
         """The values that `chunk` completes; raises `MalformedInput` after those before it."""
-        at = 0
-        while at < len(chunk):
-            at = self._advance(chunk, at)
-            if self._complete and self._start is not None:
-                yield self._take(self._start, chunk, at)
-        self._keep(chunk, at)
-        self._base += len(chunk)
+        self._buffer += chunk
+        while self._is_complete():
+            yield self._take()
+        self._refuse_over_limit(len(self._buffer))
 
     def close(self) -> Iterator[Extent]:
         """The value that only the end of the stream completes, such as a number.
 
-        Raises `MalformedInput` when the stream ends within a value or an array.
+        Raises `MalformedInput` when the stream ends within a value.
         """
-        if self._expected is not _TOP:
-            raise MalformedInput(self._base, "the input ends within an array")
-        if self._start is None:
-            return
-        if self._advance != self._scalar:
-            raise MalformedInput(self._start, "the event that begins here does not end")
-        yield self._take(self._start, b"", 0)
+        yield from self.feed(b"\n")
+        if self._buffer:
+            raise MalformedInput(self._base, "the event or array that begins here does not end")
 
-    def _between(self, chunk: bytes, at: int) -> int:
-        at = _end(_SPACES, chunk, at)
-        if at == len(chunk):
-            return at
-        byte = chunk[at : at + 1]
-        if byte not in self._expected.first:
-            raise MalformedInput(
-                self._base + at, f"expected {self._expected.words}, found {_shown(byte)}"
-            )
-        if byte == b"[" and self._expected is _TOP:
-            self._expected = _FIRST
-        elif byte == b"]":
-            self._expected = _TOP
-        elif byte == b",":
-            self._expected = _NEXT
-        else:
-            return self._begin(byte, at)
-        return at + 1
+    def _is_complete(self) -> bool:
+        """Look on; whether all of the value in hand is seen."""
+        if self._seen == 0:
+            self._begin()
+        if self._buffer[:1] in b'{["':
+            return self._is_closed()
+        self._seen = _end(_IN_SCALAR, self._buffer, self._seen)
+        return self._seen < len(self._buffer)
 
-    def _begin(self, byte: bytes, at: int) -> int:
-        self._start = self._base + at
-        if byte == b'"':
-            self._advance = self._string
-            return at + 1
-        self._advance = self._nested if byte in b"{[" else self._scalar
-        return at
+    def _begin(self) -> None:
+        self._drop(_end(_BLANKS, self._buffer, 0))
+        first = bytes(self._buffer[:1])
+        if first not in _VALUE:
+            raise MalformedInput(self._base, f"expected an event, found {_shown(first)}")
+        self._in_string = first == b'"'
+        self._seen = int(self._in_string)
 
-    def _nested(self, chunk: bytes, at: int) -> int:
-        at = _end(_NO_BRACKET, chunk, at)
-        byte = chunk[at : at + 1]
-        if byte == b'"':  # of a string that ends in a later chunk
-            self._advance = self._string
-        elif byte and byte in b"{[":
-            self._depth += 1
-        elif byte:
-            self._depth -= 1
-            self._complete = self._depth == 0
-        return at + len(byte)
+    def _is_closed(self) -> bool:
+        """Look for quotes and brackets; whether one ends the outermost string, array or object."""
+        buffer, size = self._buffer, len(self._buffer)
+        while True:
+            inside = _IN_STRING if self._in_string else _NO_BRACKET
+            self._seen = at = _end(inside, buffer, self._seen)
+            if at == size or buffer[at] == _BACKSLASH:  # the rest is in a later chunk
+                return False
+            self._seen += 1
+            if buffer[at] == _QUOTE:
+                self._in_string = not self._in_string
+            else:
+                self._depth += 1 if buffer[at] in b"{[" else -1
+            if self._depth == 0 and not self._in_string:
+                return True
 
-    def _string(self, chunk: bytes, at: int) -> int:
-        found = _QUOTE_OR_ESCAPE.search(chunk, at)
-        if found is None:
-            return len(chunk)
-        if found[0] == b"\\":
-            self._advance = self._escaped
-        elif self._depth:
-            self._advance = self._nested
-        else:
-            self._complete = True
-        return found.end()
-
-    def _escaped(self, chunk: bytes, at: int) -> int:  # noqa: ARG002 - any one byte
-        self._advance = self._string
-        return at + 1
-
-    def _scalar(self, chunk: bytes, at: int) -> int:
-        found = _AFTER_SCALAR.search(chunk, at)
-        if found is None:
-            return len(chunk)
-        self._complete = True
-        return found.start()
-
-    def _keep(self, chunk: bytes, end: int) -> None:
-        if self._start is not None and len(self._kept) <= self._limit:
-            self._kept += chunk[max(0, self._start - self._base) : end]
-
-    def _take(self, start: int, chunk: bytes, end: int) -> Extent:
-        self._keep(chunk, end)
-        size = self._base + end - start
-        extent = Extent(start, size, bytes(self._kept) if size <= self._limit else None)
-        self._kept.clear()
-        self._start, self._complete, self._advance = None, False, self._between
-        if self._expected is not _TOP:
-            self._expected = _AFTER
+    def _take(self) -> Extent:
+        self._refuse_over_limit(self._seen)
+        extent = Extent(self._base, bytes(self._buffer[: self._seen]))
+        self._drop(self._seen)
+        self._seen = 0
         return extent
 
+    def _drop(self, size: int) -> None:
+        del self._buffer[:size]
+        self._base += size
 
-def _end(pattern: re.Pattern[bytes], chunk: bytes, at: int) -> int:
+    def _refuse_over_limit(self, size: int) -> None:
+        if size > self._limit:
+            over = f"{size} bytes or more is over the limit of {self._limit} bytes"
+            problem = f"an array or event of {over}; JSON Lines, one event per line, have no limit"
+            raise MalformedInput(self._base, problem)
+
+
+def events(value: Extent) -> Iterator[Extent]:
+    """The elements of an array, byte for byte; any other value is its only event.
+
+    Raises `MalformedInput` for an array that is not valid JSON.
+    """
+    if not value.data.startswith(b"["):
+        yield value
+        return
+    try:
+        value.data.decode()  # of what is not UTF-8 msgspec says that it is cut off
+        elements = _array.decode(value.data)
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
+        problem = f"the array that begins here is not valid JSON: {error}"
+        raise MalformedInput(value.offset, problem) from None
+    end = 0
+    for element in map(bytes, elements):
+        start = value.data.index(element, end)  # before it are only blanks and a comma
+        end = start + len(element)
+        yield Extent(value.offset + start, element)
+
+
+def _end(pattern: re.Pattern[bytes], data: bytearray, at: int) -> int:
     """Where the match of a pattern that always matches ends."""
-    found = pattern.match(chunk, at)
+    found = pattern.match(data, at)
     return at if found is None else found.end()
 
 

@@ -119,7 +119,7 @@ class Storing:
                     continue
                 subject = subject_key(event.touches[0].entity_type, event.touches[0].entity_id)
                 job = QueuedEvent(
-                    next(self._numbers), record.place, event.id, event.data, record.size
+                    next(self._numbers), record.place, event.id, event.data, len(record.data)
                 )
                 self._unsettled[job.number] = job.place
                 await lanes[crc32(subject.encode()) % len(lanes)].put(job)
