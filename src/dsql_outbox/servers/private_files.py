@@ -14,7 +14,6 @@ from typing import Final
 from dsql_outbox.outbox import SettingsError
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_LINKED: Final = "{} is a link: name the {} itself"
 
 
 @contextmanager
