@@ -1,14 +1,14 @@
 """Move outbox rows to a broker: in order per subject, at least once.
 
 - `publisher` runs one relay round after the other; `settings` are its settings.
+- `session` is the connection of the operator's tools, and of rare statements of the relay.
 - `relay/` is a round: choose rows, send them, record what the broker answered.
 - `leases/` decides which publisher relays which shard (docs/leases.md).
 - `sinks/` is the port to a broker, with one module or folder per broker (docs/sinks.md).
 - `operator/` is for operators and their programs: `DeadLetters`, `Failures`,
-  `Replay` and `Health`.
+  `Replay`, `StatusReader` and `Health`.
 """
 
-from dsql_outbox.publisher.leases.liveness import is_alive
 from dsql_outbox.publisher.operator.dead_letter_filter import DeadLetter, LetterFilter
 from dsql_outbox.publisher.operator.dead_letters import MAX_REPLAYED, DeadLetters
 from dsql_outbox.publisher.operator.failures import Failure, FailureFilter, Failures
@@ -16,6 +16,17 @@ from dsql_outbox.publisher.operator.health import Alive, Health, Ready
 from dsql_outbox.publisher.operator.health_probe import HealthProbe
 from dsql_outbox.publisher.operator.replay import Replay
 from dsql_outbox.publisher.operator.requeue import Replayed
+from dsql_outbox.publisher.operator.status import (
+    Bounded,
+    Counters,
+    FailedMessage,
+    FailureCounts,
+    Seen,
+    Shard,
+    Status,
+    StatusReader,
+    Stranded,
+)
 from dsql_outbox.publisher.relay.burial import NO_ROW, NO_SHARD
 from dsql_outbox.publisher.relay.round import Round
 
@@ -36,10 +47,14 @@ __all__ = [
     "NO_ROW",
     "NO_SHARD",
     "Alive",
+    "Bounded",
+    "Counters",
     "DeadLetter",
     "DeadLetters",
     "Delivered",
+    "FailedMessage",
     "Failure",
+    "FailureCounts",
     "FailureFilter",
     "Failures",
     "Health",
@@ -55,7 +70,11 @@ __all__ = [
     "Replayed",
     "Retry",
     "Round",
+    "Seen",
+    "Shard",
     "Sink",
-    "is_alive",
+    "Status",
+    "StatusReader",
+    "Stranded",
     "open_sink",
 ]

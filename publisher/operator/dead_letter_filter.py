@@ -9,9 +9,9 @@ import msgspec
 
 from dsql_outbox.outbox import parse_subject_key, subject_key
 from dsql_outbox.publisher.relay.outbox_rows import read_headers
+from dsql_outbox.publisher.session import OperatorSession
 
 from .pages import PAGE_ROWS, id_ranges
-from .session import OperatorSession
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -10,12 +10,12 @@ import msgspec
 
 from dsql_outbox.outbox import array_literal, subject_key
 from dsql_outbox.publisher.relay.outbox_rows import read_headers
+from dsql_outbox.publisher.session import Operator, OperatorTransaction
 
 from .dead_letter_filter import DeadLetter, LetterFilter, read_letters
 from .replay_positions import Candidate, Placed
 from .replay_rate import MAX_BYTES, MAX_ROWS, Pace
 from .requeue import Replayed, Requeue
-from .session import Operator, OperatorTransaction
 
 MAX_REPLAYED: Final = 100_000
 """Most events of one run; their keys are held in memory to sort them."""

@@ -12,9 +12,9 @@ from dsql_outbox.outbox import array_literal, parse_subject_key, subject_key
 from dsql_outbox.publisher.relay.burial import Burial
 from dsql_outbox.publisher.relay.cursors import HEAD
 from dsql_outbox.publisher.relay.outbox_rows import RowId
+from dsql_outbox.publisher.session import Operator
 
 from .pages import PAGE_ROWS, id_ranges
-from .session import Operator
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

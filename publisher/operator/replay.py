@@ -17,13 +17,13 @@ from dsql_outbox.outbox import (
     message_headers,
     subject_key,
 )
+from dsql_outbox.publisher.session import Operator, OperatorTransaction
 
 from .dead_letters import MAX_REPLAYED
 from .pages import FIRST_ID
 from .replay_positions import Candidate, Placed
 from .replay_rate import Pace
 from .requeue import Replayed, Requeue
-from .session import Operator, OperatorTransaction
 
 _ENTITY_PAGE: Final = 500
 _PERIOD_PAGE: Final = 5_000

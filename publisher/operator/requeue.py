@@ -11,10 +11,10 @@ import msgspec
 
 from dsql_outbox.outbox import array_literal
 from dsql_outbox.publisher.relay.outbox_rows import REPLAY_HEADER
+from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
 
 from .replay_positions import Candidate, Placed, Places
 from .replay_rate import MAX_BYTES, Pace
-from .session import OperatorSession, OperatorTransaction
 
 K = TypeVar("K")
 K_contra = TypeVar("K_contra", contravariant=True)

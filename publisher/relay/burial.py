@@ -9,7 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from dsql_outbox.outbox import NO_SUCH_FORM, SERVER_TROUBLE, RetryPolicy, plain_array
-from dsql_outbox.publisher.operator.session import OperatorSession, OperatorTransaction
+from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
 
 from .outbox_rows import RowId
 

@@ -17,7 +17,7 @@ from dsql_outbox.outbox import (
     plain_array,
     subject_key,
 )
-from dsql_outbox.publisher.operator.session import OperatorSession
+from dsql_outbox.publisher.session import OperatorSession
 from dsql_outbox.schema import statement
 
 from .burial import Burial

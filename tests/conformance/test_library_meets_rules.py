@@ -18,7 +18,7 @@ from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.outbox import Database, Entity, Event, Receipt
 from dsql_outbox.publisher import DeadLetters, Publisher, Replay
-from dsql_outbox.publisher.operator.session import OperatorSession
+from dsql_outbox.publisher.session import OperatorSession
 from dsql_outbox.schema import apply, check
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Transaction, Writer

@@ -1,5 +1,6 @@
 """The database under examination: its connection, and readings that several checks share."""
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -7,8 +8,8 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self
 
-from dsql_outbox.cli.status.backlog import Status, read_status
 from dsql_outbox.outbox import Connection, Database
+from dsql_outbox.publisher import Status, StatusReader
 from dsql_outbox.schema import Drift, check, has_jobs, statement
 
 PATIENCE: Final = 15.0
@@ -59,7 +60,7 @@ class Visit:
     @cached_property
     def status(self) -> Status:
         """The state of the outbox, as `status` reads it."""
-        return read_status(self.database)
+        return asyncio.run(_read_status(self.database))
 
     def __enter__(self) -> Self:
         return self
@@ -86,3 +87,8 @@ def run(
     query = re.sub(rb"^--.*\n", b"", statement(name, schema, **literals), flags=re.MULTILINE)
     cursor = connection.execute(query, parameters)
     return cursor.fetchall() if cursor.description else []
+
+
+async def _read_status(database: Database) -> Status:
+    async with StatusReader(database) as reader:
+        return await reader.read()

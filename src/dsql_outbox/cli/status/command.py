@@ -1,5 +1,6 @@
 """The command `status`: its options and its output."""
 
+import asyncio
 import sys
 
 import click
@@ -9,8 +10,9 @@ from dsql_outbox.cli.exit_codes import short_errors
 from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import json_line, say_all
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import Status, StatusReader
 
-from .backlog import read_status
 from .live_view import watch
 from .tables import plain, rich, tables_of
 
@@ -59,7 +61,7 @@ def status(
         if watched:
             watch(found, interval, as_json=as_json)
             return
-        now = read_status(found)
+        now = asyncio.run(_read(found))
     if as_json:
         json_line(now)
     elif sys.stdout.isatty():
@@ -73,3 +75,8 @@ def status(
             for n, table in enumerate(tables_of(now))
             for line in ([""] * (n > 0) + plain(table))
         )
+
+
+async def _read(database: Database) -> Status:
+    async with StatusReader(database) as reader:
+        return await reader.read()

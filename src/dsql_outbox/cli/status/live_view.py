@@ -1,5 +1,6 @@
 """``status --watch``: the status at regular intervals, with rates."""
 
+import asyncio
 import signal
 import sys
 from collections import deque
@@ -9,14 +10,15 @@ from datetime import UTC, datetime
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final
 
+import anyio
 import msgspec
 import psycopg
 
 from dsql_outbox.cli.output import json_line, say
 from dsql_outbox.observability import visible
 from dsql_outbox.outbox import Database, is_unreachable, told
+from dsql_outbox.publisher import Counters, Status, StatusReader
 
-from .backlog import Counters, Status, read_status_and_counters
 from .tables import count_of, rich, tables_of
 
 if TYPE_CHECKING:
@@ -90,14 +92,18 @@ def watch(database: Database, interval: float, *, as_json: bool) -> None:
     with suppress(KeyboardInterrupt), _display(as_json=as_json) as show:
         while True:
             began = monotonic()
-            show(_look(database, meter))
+            show(asyncio.run(_look(database, meter)))
             sleep(max(0.0, began + interval - monotonic()))
 
 
-def _look(database: Database, meter: Meter) -> Look:
+async def _look(database: Database, meter: Meter) -> Look:
     at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     try:
-        status, counters = read_status_and_counters(database, _LONGEST)
+        with anyio.fail_after(_LONGEST):
+            async with StatusReader(database) as reader:
+                status, counters = await reader.read(), await reader.read_counters()
+    except TimeoutError:
+        return Look(at, unreachable=f"no answer within {_LONGEST:g} s")
     except psycopg.Error as error:
         if not is_unreachable(error):
             raise

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dsql_outbox.cli.output import duration
 from dsql_outbox.observability import visible
-
-from .backlog import FailureCounts, Seen, Shard, Status
+from dsql_outbox.publisher import FailureCounts, Seen, Shard, Status
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable

@@ -33,6 +33,11 @@ class OperatorSession:
         self._database = database
         self._connection: AsyncConnection | None = None
 
+    @property
+    def schema(self) -> str:
+        """The schema of the outbox tables."""
+        return self._database.schema
+
     async def rows(
         self, name: str, parameters: Mapping[str, object], **literals: int
     ) -> Sequence[Sequence[Any]]:

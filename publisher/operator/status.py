@@ -1,22 +1,20 @@
-"""What `status` reads: a few statements, each cheap however long the backlog is."""
+"""The state of the outbox: its backlog, its failures and its publishers."""
 
 import math
 from collections.abc import Sequence
-from time import monotonic
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
 import psycopg
 
-from dsql_outbox.outbox import AT_ONCE, Connection, Database, is_unreachable, tables_expected
-from dsql_outbox.publisher import is_alive
-from dsql_outbox.schema import statement
+from dsql_outbox.outbox import is_unreachable
+from dsql_outbox.publisher.leases.liveness import is_alive
+from dsql_outbox.publisher.session import Operator
 
 _LIMIT: Final = 1_000
 _SHOWN: Final = 5
 _PUBLISHERS: Final = 100
-
 
 _NO_LEASE: Final = "the shard has no lease row; see dsql-outbox schema check"
 _NO_POSITION: Final = "the position is below 1; the shard's publisher makes it a dead letter"
@@ -107,64 +105,53 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
     stranded: tuple[Stranded, ...]
 
 
-def read_status(database: Database) -> Status:
-    """Read the state of the outbox.
+class StatusReader(Operator):
+    """Reads the state of the outbox.
 
-    Raises `SchemaError` if the tables are missing or outdated, and the driver's errors.
+    Creating it does no I/O. Leave it by `async with` or `close`. Both methods
+    run a few statements, each cheap however long the backlog is. They raise
+    `SchemaError` if the tables are missing or outdated, and the driver's errors.
     """
-    with database.connect() as connection, tables_expected(database.schema):
-        return _read(connection, database.schema)
 
+    async def read(self) -> Status:
+        """Read the state of the outbox as it is now."""
+        found = await self._rows("status_shards")
+        shards = tuple(map(_shard, found))
+        ages = [shard.oldest_seconds for shard in shards if shard.oldest_seconds is not None]
+        orphaned = await self._rows("shards_orphaned")
+        return Status(
+            schema=self._session.schema,
+            waiting=_bounded((await self._rows("status_waiting", limit=_LIMIT))[0][0]),
+            oldest_seconds=max(ages, default=None),
+            failures=_failures(await self._rows("status_failures", limit=_LIMIT, shown=_SHOWN)),
+            dead_letters=_bounded((await self._rows("status_dead", limit=_LIMIT))[0][0]),
+            shards=shards,
+            publishers=tuple(map(_seen, await self._rows("status_publishers", shown=_PUBLISHERS))),
+            stranded=(
+                *(Stranded(shard, None, _NO_LEASE) for (shard,) in orphaned),
+                *(Stranded(row[0], row[5], _NO_POSITION) for row in found if _is_below_1(row[5])),
+            ),
+        )
 
-def read_status_and_counters(database: Database, timeout: float) -> tuple[Status, Counters | None]:
-    """Read the state, and the row counters from which rates are computed.
+    async def read_counters(self) -> Counters | None:
+        """Read the row counters, from which rates are computed.
 
-    The counters are None if the database keeps none, as Aurora DSQL. `timeout`, in
-    seconds, limits the connecting and then the reading. Raises as `read_status`.
-    """
-    with database.connect(timeout=timeout) as connection, tables_expected(database.schema):
-        connection.deadline = monotonic() + timeout
-        return _read(connection, database.schema), _counters(connection, database.schema)
+        None if the database keeps none, as Aurora DSQL.
+        """
+        try:
+            (row,) = await self._rows("status_counters")
+        except psycopg.Error as error:
+            if is_unreachable(error):
+                raise
+            return None
+        return Counters(*row)
 
-
-def _read(connection: Connection, schema: str) -> Status:
-    def rows(name: str, **literals: int) -> Sequence[Sequence[Any]]:
-        return _rows(connection, statement(name, schema, **literals))
-
-    found = rows("status_shards")
-    shards = tuple(map(_shard, found))
-    ages = [shard.oldest_seconds for shard in shards if shard.oldest_seconds is not None]
-    return Status(
-        schema=schema,
-        waiting=_bounded(rows("status_waiting", limit=_LIMIT)[0][0]),
-        oldest_seconds=max(ages, default=None),
-        failures=_failures(rows("status_failures", limit=_LIMIT, shown=_SHOWN)),
-        dead_letters=_bounded(rows("status_dead", limit=_LIMIT)[0][0]),
-        shards=shards,
-        publishers=tuple(map(_seen, rows("status_publishers", shown=_PUBLISHERS))),
-        stranded=(
-            *(Stranded(shard, None, _NO_LEASE) for (shard,) in rows("shards_orphaned")),
-            *(Stranded(row[0], row[5], _NO_POSITION) for row in found if _is_below_1(row[5])),
-        ),
-    )
-
-
-def _rows(connection: Connection, query: bytes) -> Sequence[Sequence[Any]]:
-    return AT_ONCE.run(lambda: connection.execute(query).fetchall())
+    async def _rows(self, name: str, **literals: int) -> Sequence[Sequence[Any]]:
+        return await self._session.rows(name, {}, **literals)
 
 
 def _is_below_1(position: int | None) -> bool:
     return position is not None and position < 1
-
-
-def _counters(connection: Connection, schema: str) -> Counters | None:
-    try:
-        (row,) = _rows(connection, statement("status_counters", schema))
-    except psycopg.Error as error:
-        if is_unreachable(error):
-            raise
-        return None
-    return Counters(*row)
 
 
 def _seen(row: Sequence[Any]) -> Seen:
