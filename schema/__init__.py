@@ -8,12 +8,12 @@
 - `roles/` grants each database role what its duty needs, and finds wrong rights.
 """
 
-from dsql_outbox.schema.drift.drift import Drift, DriftKind
 from dsql_outbox.schema.drift.inspection import check
-from dsql_outbox.schema.drift.remedies import Remedies
+from dsql_outbox.schema.drift_kind import Drift, DriftKind
 from dsql_outbox.schema.migrator.index_build import has_jobs
 from dsql_outbox.schema.migrator.migrator import Applied, apply, ddl
 from dsql_outbox.schema.migrator.plan import PlannedStep, plan
+from dsql_outbox.schema.migrator.remedies import Remedies
 from dsql_outbox.schema.roles.grant import Granted, grant
 from dsql_outbox.schema.roles.rights import Duty, Roles, lacking_rights
 

@@ -1,7 +1,7 @@
 """How a database differs from what this version needs, and the command that repairs it.
 
 - `inspection` is the entry point: `check` returns every difference.
-- `shape` reads tables, views, columns and indexes, both from the migrations
-  (expected) and from the catalog (found); `comparison` compares the two.
-- `drift` is the type of a difference, `remedies` builds the commands.
+- `comparison` compares the shape that the migrations make with the one that is there.
+
+`drift_kind`, beside this chapter, is the type of a difference.
 """

@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
+from dsql_outbox.schema.drift_kind import Drift
 from dsql_outbox.schema.migrator.migration import Migration
 from dsql_outbox.schema.migrator.migration_text import Column, Index, Relation
-
-from .drift import Drift
-from .remedies import Remedies
-from .shape import FoundIndex, Shape, expected
+from dsql_outbox.schema.migrator.remedies import Remedies
+from dsql_outbox.schema.migrator.shape import FoundIndex, Shape, expected
 
 
 class Comparison:

@@ -4,16 +4,16 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from dsql_outbox.outbox import Connection, Database
+from dsql_outbox.schema.drift_kind import Drift
 from dsql_outbox.schema.migrator.execution import execute
 from dsql_outbox.schema.migrator.migration import migrations
 from dsql_outbox.schema.migrator.migrator import Recorded, changed_text, read_recorded
+from dsql_outbox.schema.migrator.remedies import Remedies
+from dsql_outbox.schema.migrator.shape import Shape, read_indexes, read_shape
 from dsql_outbox.schema.named_statements import statement
 from dsql_outbox.schema.roles.rights import Roles, right_drifts
 
 from .comparison import Comparison
-from .drift import Drift
-from .remedies import Remedies
-from .shape import Shape, read_indexes, read_shape
 
 
 def check(database: Database, roles: Roles | None = None) -> list[Drift]:

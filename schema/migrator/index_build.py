@@ -15,13 +15,13 @@ import psycopg
 from psycopg import sql
 
 from dsql_outbox.outbox import Connection, FailureKind, SchemaError, kind_of
-from dsql_outbox.schema.drift.remedies import Remedies
-from dsql_outbox.schema.drift.shape import read_indexes
 from dsql_outbox.schema.named_statements import compose, render, statement
 
 from .execution import execute
 from .migration import Migration
 from .migration_text import Index
+from .remedies import Remedies
+from .shape import read_indexes
 
 _POLL: Final = 0.5  # seconds; observed builds took from 5 seconds to 12 minutes
 _BUILDS: Final = 3

@@ -18,8 +18,6 @@ from dsql_outbox.outbox import (
     SchemaError,
     SettingsError,
 )
-from dsql_outbox.schema.drift.remedies import MAX_SHARDS, Remedies
-from dsql_outbox.schema.drift.shape import Shape, read_shape
 from dsql_outbox.schema.named_statements import statement
 
 from .backfill import backfill
@@ -27,6 +25,8 @@ from .execution import execute
 from .index_build import IndexBuild, has_jobs
 from .migration import Deploy, Migration, migrations
 from .migration_text import Backfill, Form, Index, forms
+from .remedies import MAX_SHARDS, Remedies
+from .shape import Shape, read_shape
 
 
 class Applied(msgspec.Struct, frozen=True):

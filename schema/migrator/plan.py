@@ -3,7 +3,6 @@
 import msgspec
 
 from dsql_outbox.outbox import Connection, Database
-from dsql_outbox.schema.drift.remedies import Remedies
 from dsql_outbox.schema.named_statements import statement
 
 from .backfill import PAGE_ROWS
@@ -11,6 +10,7 @@ from .index_build import create_index, has_jobs
 from .migration import Deploy, Migration
 from .migration_text import Backfill, Index, forms
 from .migrator import due, read_present, require_shards
+from .remedies import Remedies
 
 
 class PlannedStep(msgspec.Struct, frozen=True):

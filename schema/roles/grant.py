@@ -6,10 +6,10 @@ import msgspec
 from psycopg import sql
 
 from dsql_outbox.outbox import Connection, Database, SchemaError, SettingsError
-from dsql_outbox.schema.drift.remedies import Remedies
-from dsql_outbox.schema.drift.shape import Shape, read_shape
 from dsql_outbox.schema.migrator.execution import execute
 from dsql_outbox.schema.migrator.index_build import has_jobs
+from dsql_outbox.schema.migrator.remedies import Remedies
+from dsql_outbox.schema.migrator.shape import Shape, read_shape
 
 from .rights import Grant, Roles, create_role, grants, present_roles
 

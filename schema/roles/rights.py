@@ -10,10 +10,10 @@ import msgspec
 from psycopg import sql
 
 from dsql_outbox.outbox import Connection, array_literal
-from dsql_outbox.schema.drift.drift import Drift
-from dsql_outbox.schema.drift.remedies import Remedies
-from dsql_outbox.schema.drift.shape import Shape, expected, read_shape
+from dsql_outbox.schema.drift_kind import Drift
 from dsql_outbox.schema.migrator.execution import execute
+from dsql_outbox.schema.migrator.remedies import Remedies
+from dsql_outbox.schema.migrator.shape import Shape, expected, read_shape
 from dsql_outbox.schema.named_statements import read_sql, statement
 
 Duty = Literal["writer", "publisher", "operator"]

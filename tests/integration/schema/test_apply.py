@@ -13,9 +13,9 @@ from tests.support.watched_databases import Crash, WatchedDatabase
 
 from dsql_outbox.outbox import Connection, Database, SchemaError, SettingsError
 from dsql_outbox.schema import Applied, apply, check, ddl, statement
-from dsql_outbox.schema.drift.shape import expected, read_shape
 from dsql_outbox.schema.migrator import execution
 from dsql_outbox.schema.migrator.migration import migrations
+from dsql_outbox.schema.migrator.shape import expected, read_shape
 
 LABELS = tuple(migration.label for migration in migrations())
 

@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 
 from dsql_outbox.outbox import Connection
-from dsql_outbox.schema.migrator.execution import execute
-from dsql_outbox.schema.migrator.migration import Migration
-from dsql_outbox.schema.migrator.migration_text import (
+from dsql_outbox.schema.named_statements import statement
+
+from .execution import execute
+from .migration import Migration
+from .migration_text import (
     AddedColumn,
     Backfill,
     Column,
@@ -19,7 +21,6 @@ from dsql_outbox.schema.migrator.migration_text import (
     forms,
     with_column,
 )
-from dsql_outbox.schema.named_statements import statement
 
 Shape = Mapping[str, Relation]
 

@@ -7,8 +7,9 @@ from typing import Final
 from psycopg import sql
 
 from dsql_outbox.outbox import DEFAULT_SCHEMA, MAX_TRANSACTION_ROWS
-from dsql_outbox.schema.migrator.migration import Deploy, Migration
-from dsql_outbox.schema.migrator.migration_text import Column, Index, Relation
+
+from .migration import Deploy, Migration
+from .migration_text import Column, Index, Relation
 
 MAX_SHARDS: Final = MAX_TRANSACTION_ROWS
 """One transaction inserts all lease rows, so the row limit of a transaction bounds the shards."""
