@@ -8,8 +8,7 @@ from pathlib import Path
 import dsql_outbox.schema
 from dsql_outbox.outbox import Database, SchemaError
 from dsql_outbox.schema import apply, named_statements, plan
-from dsql_outbox.schema.drift import shape
-from dsql_outbox.schema.migrator import migration, migration_text
+from dsql_outbox.schema.migrator import migration, migration_text, shape
 
 SHIPPED = Path(dsql_outbox.schema.__file__).parent
 
