@@ -8,7 +8,7 @@ _INTERVAL: Final = 1.0
 """Seconds between two checks, so a provider that is set later is noticed within this time."""
 
 
-class Live:
+class Recording:
     """Calls `is_set` at most once per second until it returns true, then never again.
 
     A global provider cannot be unset, so the answer stays true. Until one is set,

@@ -4,17 +4,21 @@
 `message` is what a broker receives, `receipt` what a caller receives.
 `errors` defines every exception of the library. `failure` decides what an error of
 the database means, and `retry` runs work again after one that passes.
-`database` opens connections. `url_scheme` finds the `target` of its URL, and
-`connection` adds deadlines to psycopg's connections. `exchange` runs the
-statements whose speed matters. `settings` holds the limits of the database.
+The chapter `database` is the way to the database. `settings` holds its limits.
 """
 
-from . import libpq as libpq  # first: it reports a missing libpq before others import the driver
+from .database import (
+    libpq as libpq,  # first: it reports a missing libpq before others import the driver
+)
 
 # isort: split
-from .array_literals import array_literal, plain_array
-from .connection import AsyncConnection, Connection
-from .database import DEFAULT_SCHEMA, Database
+from dsql_outbox.outbox.database.array_literals import array_literal, plain_array
+from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
+from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA, Database
+from dsql_outbox.outbox.database.exchange import NumberedQuery, exchange, numbered
+from dsql_outbox.outbox.database.fork import OneProcess, call_in_children
+from dsql_outbox.outbox.database.target import Isolation
+
 from .errors import (
     DuplicateEvent,
     EventTooLarge,
@@ -30,7 +34,6 @@ from .errors import (
 )
 from .event import Entity, EntityHeader, Event, EventHeader
 from .event_parser import EventSource, ParsedEvent, ParsedTouch, parse_event
-from .exchange import NumberedQuery, exchange, numbered
 from .failure import (
     CONFLICTS,
     NO_SUCH_FORM,
@@ -51,7 +54,6 @@ from .failure import (
     tables_expected,
     unwrap,
 )
-from .fork import OneProcess, call_in_children
 from .message import (
     TRACE_HEADERS,
     Message,
@@ -73,7 +75,6 @@ from .settings import (
     require_not_negative,
     require_positive,
 )
-from .target import Isolation
 
 __all__ = [
     "AT_ONCE",

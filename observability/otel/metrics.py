@@ -30,7 +30,7 @@ from dsql_outbox.observability.facts import (
     WriteStarted,
 )
 from dsql_outbox.observability.hooks import Scope
-from dsql_outbox.observability.recording import Live
+from dsql_outbox.observability.recording import Recording
 
 from .instruments import RelayInstruments, WriterInstruments, gauge
 
@@ -52,7 +52,7 @@ class MetricFacts:
 
     def __init__(self, meter_provider: MeterProvider | None = None) -> None:
         self._provider = meter_provider
-        self._is_live = Live(_is_measured, is_live=meter_provider is not None)
+        self._is_live = Recording(_is_measured, is_live=meter_provider is not None)
         self._takers: dict[type[Fact], Callable[[Any], Scope | None]] = {
             WriteStarted: self._start_write,
             TransactionStarted: self._take_transaction,

@@ -40,7 +40,7 @@ from dsql_outbox.observability.facts import (
     WriteStarted,
 )
 from dsql_outbox.observability.hooks import Scope
-from dsql_outbox.observability.recording import Live
+from dsql_outbox.observability.recording import Recording
 
 _FAILED: Final = frozenset(
     {"conflict", "in_doubt", "failed", "unknown", "retry", "rejected", "unavailable"}
@@ -60,7 +60,7 @@ class TraceFacts:
 
     def __init__(self, tracer_provider: TracerProvider | None = None) -> None:
         self._provider = tracer_provider
-        self._is_live = Live(_is_traced, is_live=tracer_provider is not None)
+        self._is_live = Recording(_is_traced, is_live=tracer_provider is not None)
 
     @cached_property
     def _tracer(self) -> Tracer:

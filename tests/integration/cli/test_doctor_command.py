@@ -21,7 +21,7 @@ from tests.support.dsql.server import ON_DSQL
 
 from dsql_outbox.cli import main
 from dsql_outbox.cli.doctor.command import CHECKS, LARGE, PROBES
-from dsql_outbox.cli.doctor.examined_database import Visit
+from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase
 from dsql_outbox.testing import PostgresProxy
 
 KIND = "Aurora DSQL" if ON_DSQL else "PostgreSQL"
@@ -217,13 +217,13 @@ def test_an_old_outbox_without_a_publisher_fails(url: str, sql: psycopg.Connecti
 def test_a_skewed_clock_is_noticed(
     url: str, monkeypatch: pytest.MonkeyPatch, skew: float, verdict: str
 ) -> None:
-    rows = Visit.rows
+    rows = ExaminedDatabase.rows
 
-    def skewed(visit: Visit, name: str, *more: Any, **literals: Any) -> Any:
+    def skewed(visit: ExaminedDatabase, name: str, *more: Any, **literals: Any) -> Any:
         answer = rows(visit, name, *more, **literals)
         return [(answer[0][0] + skew,)] if name == "doctor_clock" else answer
 
-    monkeypatch.setattr(Visit, "rows", skewed)
+    monkeypatch.setattr(ExaminedDatabase, "rows", skewed)
     told = found(run(url, "--json"))
     assert told["clock"]["verdict"] == verdict
     assert told["clock"]["values"]["offset"] == pytest.approx(skew, abs=0.5)

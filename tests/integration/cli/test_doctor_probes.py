@@ -14,7 +14,7 @@ from tests.support.dsql.server import CHOSEN, ON_DSQL
 from dsql_outbox.cli.doctor import conflict_probes
 from dsql_outbox.cli.doctor.command import CHECKS, LARGE, PROBES
 from dsql_outbox.cli.doctor.examination import findings
-from dsql_outbox.cli.doctor.examined_database import Visit
+from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase
 from dsql_outbox.cli.doctor.finding import Finding
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import check
@@ -114,7 +114,7 @@ def test_a_probe_that_errors_is_told_with_its_sqlstate_and_the_others_go_on(
         "async index": "sys.jobs",
         "modifying CTE": "WITH entity AS",
     }[name]
-    with Visit(Database(proxy.url)) as visit:
+    with ExaminedDatabase(Database(proxy.url)) as visit:
         visit.rows("doctor_scratch_create")
         (next_one,) = findings(visit, {"isolation": CHECKS["isolation"]})
         proxy.refuse(sqlstate="XX001", message="broken here", matching=matching)

@@ -8,7 +8,7 @@ from tests.support.doctor_runs import found, run
 
 from dsql_outbox.cli import main
 from dsql_outbox.cli.doctor.checks import role as check_role
-from dsql_outbox.cli.doctor.examined_database import Visit
+from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import Roles, check
 from dsql_outbox.schema.roles.rights import Duty, grants
@@ -39,13 +39,13 @@ def test_every_right_of_the_grants_is_named_when_it_is_missing(
             thing = "SCHEMA outbox" if given.name is None else f"outbox.{given.name}"
             for right in given.rights:
                 owner.execute(f'REVOKE {right} ON {thing} FROM "{name}"'.encode())
-                with Visit(database) as visit:
+                with ExaminedDatabase(database) as visit:
                     (told,) = check_role(visit)
                 assert told.verdict == "fail"
                 assert f"as {duty} it lacks {right} on {given.name or 'schema outbox'}" in told.text
                 assert told.remedy is not None
                 words = told.remedy.removeprefix("run dsql-outbox ").split()
                 assert CliRunner().invoke(main, [*words, "--database", url]).exit_code == 0
-                with Visit(database) as visit:
+                with ExaminedDatabase(database) as visit:
                     (told,) = check_role(visit)
                 assert told.verdict == "ok"

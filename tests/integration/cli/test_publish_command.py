@@ -17,7 +17,7 @@ from tests.support.commands import Command, run
 from tests.support.waiting import wait_until
 
 from dsql_outbox.cli import main
-from dsql_outbox.cli.publish.relay_run import Relaying
+from dsql_outbox.cli.publish.relay_run import RelayRun
 from dsql_outbox.outbox import Database, Entity, Event, redacted
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.testing import NatsServer, OtlpReceiver, PostgresProxy
@@ -168,7 +168,7 @@ async def test_a_broker_that_is_not_there_yet_is_waited_for(
     nats_server.stop()
     sink = f"{nats_server.url}?stream=EVENTS&timeout=0.3"
     settings = PublisherSettings(breaker_open=0.05)
-    relaying = Relaying(Database(url), sink, settings, until_empty=True)
+    relaying = RelayRun(Database(url), sink, settings, until_empty=True)
     async with anyio.create_task_group() as group:
         group.start_soon(relaying.run)
         warned = partial(wait_until, lambda: "Relay waits 0.05 s for the broker" in caplog.text)

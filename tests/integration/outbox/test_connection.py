@@ -15,8 +15,8 @@ from psycopg.pq import TransactionStatus
 from psycopg_pool import PoolTimeout
 
 from dsql_outbox.outbox import AsyncConnection, Connection, Database
-from dsql_outbox.outbox.dsql_target import DsqlTarget
-from dsql_outbox.outbox.target import Isolation
+from dsql_outbox.outbox.database.dsql_target import DsqlTarget
+from dsql_outbox.outbox.database.target import Isolation
 from dsql_outbox.testing import PostgresProxy
 
 pytestmark = pytest.mark.anyio

@@ -13,7 +13,7 @@ import pytest
 from dsql_core.token_manager import TokenManager
 
 from dsql_outbox.outbox import Database
-from dsql_outbox.outbox.dsql_target import DsqlTarget
+from dsql_outbox.outbox.database.dsql_target import DsqlTarget
 
 pytestmark = pytest.mark.anyio
 

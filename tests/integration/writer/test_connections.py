@@ -9,7 +9,7 @@ from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts, OpenWriter, on_retry, with_workers
 from tests.support.writer.checked_tables import Tables
 
-from dsql_outbox.outbox import database
+from dsql_outbox.outbox.database import database
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import connections as connections_module
 

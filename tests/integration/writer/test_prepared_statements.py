@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from dsql_outbox.outbox import Connection, Database, NumberedQuery, exchange, numbered
-from dsql_outbox.outbox.exchange import PREPARE_AFTER
+from dsql_outbox.outbox import Connection, Database, NumberedQuery, numbered
+from dsql_outbox.outbox.database.exchange import PREPARE_AFTER, exchange
 
 pytestmark = pytest.mark.postgres_only("asks pg_prepared_statements, and prepares in SQL")
 

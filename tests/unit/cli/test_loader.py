@@ -11,7 +11,7 @@ from psycopg import errors
 
 from dsql_outbox.cli.write.counts import Tally
 from dsql_outbox.cli.write.inputs import InputLocation, Inputs, Record
-from dsql_outbox.cli.write.loader import Storing
+from dsql_outbox.cli.write.loader import Loader
 from dsql_outbox.cli.write.reporter import Reporter
 from dsql_outbox.outbox import OutcomeUnknown, Receipt, SchemaError, parse_event
 
@@ -70,7 +70,7 @@ def subjects(begun: Sequence[tuple[str, UUID]]) -> set[str]:
 
 async def test_reading_waits_for_storing_and_what_was_read_is_stored_after_a_stop() -> None:
     database, source, printed = Database(), EndlessInput(), Printed()
-    storing = Storing(database.write, source, printed, 8)
+    storing = Loader(database.write, source, printed, 8)
     async with anyio.create_task_group() as group:
         group.start_soon(storing.run)
         await anyio.wait_all_tasks_blocked()
@@ -86,7 +86,7 @@ async def test_reading_waits_for_storing_and_what_was_read_is_stored_after_a_sto
 
 async def test_after_a_cancellation_the_first_event_not_known_to_be_stored_is_named() -> None:
     database, source = Database(), EndlessInput()
-    storing = Storing(database.write, source, Printed(), 2)
+    storing = Loader(database.write, source, Printed(), 2)
     async with anyio.create_task_group() as group:
         group.start_soon(storing.run)
         await anyio.wait_all_tasks_blocked()
@@ -97,7 +97,7 @@ async def test_after_a_cancellation_the_first_event_not_known_to_be_stored_is_na
 
 
 async def test_stopped_before_anything_was_read_it_says_so() -> None:
-    storing = Storing(Database().write, EndlessInput(), Printed(), 1)
+    storing = Loader(Database().write, EndlessInput(), Printed(), 1)
     storing.stop()
     await storing.run()
     assert storing.stop_line() == "stopped before the first record"
@@ -107,7 +107,7 @@ async def test_the_subject_picks_the_worker_so_two_subjects_can_go_at_a_time() -
     """With one worker there is one event in hand, with many one for each subject."""
     for workers, at_a_time in ((1, 1), (8, 2)):
         database = Database()
-        storing = Storing(database.write, EndlessInput(), Printed(), workers)
+        storing = Loader(database.write, EndlessInput(), Printed(), workers)
         async with anyio.create_task_group() as group:
             group.start_soon(storing.run)
             await anyio.wait_all_tasks_blocked()
@@ -118,7 +118,7 @@ async def test_the_subject_picks_the_worker_so_two_subjects_can_go_at_a_time() -
 async def test_a_batch_takes_what_has_been_read_and_no_more_than_asked() -> None:
     """The workers start at once; while they wait, the reader fills the next batches."""
     database, source, printed = Database(), EndlessInput(), Printed()
-    storing = Storing(database.write, source, printed, 2, batch=50)
+    storing = Loader(database.write, source, printed, 2, batch=50)
     async with anyio.create_task_group() as group:
         group.start_soon(storing.run)
         await anyio.wait_all_tasks_blocked()
@@ -143,7 +143,7 @@ async def test_a_doubt_that_an_outage_left_ends_the_run_and_is_to_be_written_aga
         unknown.__cause__ = cause
         return [unknown] * len(events)
 
-    storing = Storing(write, EndlessInput(), Printed(), 1, batch=5)
+    storing = Loader(write, EndlessInput(), Printed(), 1, batch=5)
     await storing.run()
     assert storing.stop_line() == (
         "stopped: the database cannot be reached; "
@@ -156,7 +156,7 @@ async def test_a_defect_ends_the_run_with_its_own_exception() -> None:
         return [ZeroDivisionError()] * len(events)
 
     with pytest.raises(ExceptionGroup) as raised:
-        await Storing(write, EndlessInput(), Printed(), 1).run()
+        await Loader(write, EndlessInput(), Printed(), 1).run()
     assert raised.group_contains(ZeroDivisionError)
 
 
@@ -168,7 +168,7 @@ async def test_missing_tables_end_the_run_at_once() -> None:
         assert len(batches) == 1, "no other event would fare better"
         return [SchemaError("no tables")] * len(events)
 
-    storing = Storing(write, EndlessInput(), Printed(), 1)
+    storing = Loader(write, EndlessInput(), Printed(), 1)
     await storing.run()
     assert isinstance(storing.schema_error, SchemaError)
     assert "the tables are missing; write again from record 1 of" in str(storing.stop_line())

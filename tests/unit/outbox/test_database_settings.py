@@ -11,9 +11,9 @@ import psycopg
 import pytest
 
 from dsql_outbox.outbox import Database, SettingsError
-from dsql_outbox.outbox import database as module
-from dsql_outbox.outbox.postgres_target import PostgresTarget
-from dsql_outbox.outbox.url_scheme import target_of
+from dsql_outbox.outbox.database import database as module
+from dsql_outbox.outbox.database.postgres_target import PostgresTarget
+from dsql_outbox.outbox.database.url_scheme import target_of
 
 NOWHERE = "host=/nonexistent dbname=postgres"
 

@@ -20,8 +20,8 @@ import pytest
 from dsql_core.token_manager import TokenManager
 
 from dsql_outbox.outbox import Connection, Database, MissingExtra, SettingsError
-from dsql_outbox.outbox import dsql_target as module
-from dsql_outbox.outbox.dsql_target import DsqlTarget
+from dsql_outbox.outbox.database import dsql_target as module
+from dsql_outbox.outbox.database.dsql_target import DsqlTarget
 
 HOST = "abc123.dsql.eu-central-1.on.aws"
 URL = f"dsql://app@{HOST}/postgres"

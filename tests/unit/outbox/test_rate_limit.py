@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsql_outbox.outbox.rate_limit import OPENS_PER_SECOND, OpenRate
+from dsql_outbox.outbox.database.rate_limit import OPENS_PER_SECOND, OpenRate
 
 ROUNDING = 1e-6
 

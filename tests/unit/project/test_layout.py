@@ -14,8 +14,6 @@ from tests.support.checkout import PACKAGE, ROOMS, ROOT, copy_checkout, files_of
 LIBRARY = [*ROOMS, "src/dsql_outbox"]
 MAX_LINES = 400
 MAX_MODULES = 14
-LARGER = {"outbox": 21}
-"""Folders with more modules: the vocabulary and the way to the database share one."""
 
 SHARED_NAMES = {
     "__init__.py": "",
@@ -98,8 +96,7 @@ def test_a_folder_of_the_library_has_few_modules() -> None:
     modules = Counter(
         name.parent.as_posix() for name in names(*LIBRARY) if name.name != "__init__.py"
     )
-    limits = {folder: LARGER.get(folder, MAX_MODULES) for folder in modules}
-    assert {folder: n for folder, n in modules.items() if n > limits[folder]} == {}
+    assert {folder: n for folder, n in modules.items() if n > MAX_MODULES} == {}
 
 
 def test_every_folder_with_python_in_it_is_a_package() -> None:

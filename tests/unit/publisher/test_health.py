@@ -4,7 +4,7 @@ import pytest
 from tests.support.clock import Clock
 
 from dsql_outbox.cli.publish.daemon import Daemon
-from dsql_outbox.cli.publish.relay_run import Relaying
+from dsql_outbox.cli.publish.relay_run import RelayRun
 from dsql_outbox.cli.telemetry.metering import Metering
 from dsql_outbox.observability import PublishEnded, RoundEnded
 from dsql_outbox.outbox import Database
@@ -95,7 +95,7 @@ def test_told_to_end_it_is_alive_and_not_ready(health: Health) -> None:
 
 
 def test_the_answers_over_http_are_503_with_the_reason(health: Health, clock: Clock) -> None:
-    relaying = Relaying(
+    relaying = RelayRun(
         Database("postgresql://x"), "stdout:", PublisherSettings(), until_empty=True
     )
     relaying.health = health

@@ -7,11 +7,11 @@ from typing import Final
 
 from dsql_outbox.schema import lacking_rights
 
-from .examined_database import Visit
+from .examined_database import ExaminedDatabase
 from .finding import Finding
 from .verdicts import Sample, judge_clock, judge_path, judge_relay, judge_role, judge_tls, offset_of
 
-Check = Callable[[Visit], Iterator[Finding]]
+Check = Callable[[ExaminedDatabase], Iterator[Finding]]
 
 _OLDEST_POSTGRES: Final = 150_000
 _ROUND_TRIPS: Final = 20
@@ -20,7 +20,7 @@ _OPENINGS: Final = 3
 _LEVELS: Final = {"read committed", "read uncommitted", "repeatable read"}
 
 
-def server(visit: Visit) -> Iterator[Finding]:
+def server(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Which server answers."""
     ((version, number, _, _),) = visit.rows("doctor_server")
     kind = "Aurora DSQL" if visit.is_dsql else "PostgreSQL"
@@ -31,7 +31,7 @@ def server(visit: Visit) -> Iterator[Finding]:
         yield Finding("server", "fail", text, "use PostgreSQL 15 or newer", values=values)
 
 
-def isolation(visit: Visit) -> Iterator[Finding]:
+def isolation(visit: ExaminedDatabase) -> Iterator[Finding]:
     """At which isolation level a writer's statements run."""
     ((_, _, level, _),) = visit.rows("doctor_server")
     text, values = f"{level}, and so are the writer's transactions", {"level": level}
@@ -42,7 +42,7 @@ def isolation(visit: Visit) -> Iterator[Finding]:
     yield Finding("isolation", "warn", text, remedy, values=values)
 
 
-def clock(visit: Visit) -> Iterator[Finding]:
+def clock(visit: ExaminedDatabase) -> Iterator[Finding]:
     """How far this machine's clock and the database's clock are apart."""
     samples: list[Sample] = []
     for _ in range(_ROUND_TRIPS):
@@ -52,7 +52,7 @@ def clock(visit: Visit) -> Iterator[Finding]:
     yield judge_clock(*offset_of(samples))
 
 
-def tls(visit: Visit) -> Iterator[Finding]:
+def tls(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether TLS protects the connection and the server's identity is verified."""
     found = visit.connection.info
     if not visit.connection.pgconn.ssl_in_use:
@@ -63,7 +63,7 @@ def tls(visit: Visit) -> Iterator[Finding]:
     yield judge_tls(found.host, version, found.get_parameters().get("sslmode", "prefer"))
 
 
-def role(visit: Visit) -> Iterator[Finding]:
+def role(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Which duties this role has all rights for."""
     ((_, _, _, user),) = visit.rows("doctor_server")
     lacks = lacking_rights(visit.connection, visit.schema, user)
@@ -73,7 +73,7 @@ def role(visit: Visit) -> Iterator[Finding]:
     yield judge_role(user, visit.schema, lacks)
 
 
-def search_path(visit: Visit) -> Iterator[Finding]:
+def search_path(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether other roles can create functions that our sessions would find by their name.
 
     PostgreSQL's manual recommends a search path without writable schemas:
@@ -86,7 +86,7 @@ def search_path(visit: Visit) -> Iterator[Finding]:
     yield judge_path(path, user, creators)
 
 
-def schema(visit: Visit) -> Iterator[Finding]:
+def schema(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether the tables are as this version needs them."""
     drifts = [drift for drift in visit.drifts if drift.kind not in _OF_SHARDS]
     for drift in drifts:
@@ -100,7 +100,7 @@ _FORGED: Final = "the library never writes such a row: look who has a writer's r
 _OF_SHARDS: Final = {"missing_shards", "orphaned_shard"}
 
 
-def shards(visit: Visit) -> Iterator[Finding]:
+def shards(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether every shard can be relayed."""
     drifts = [drift for drift in visit.drifts if drift.kind in _OF_SHARDS]
     for drift in drifts:
@@ -121,14 +121,14 @@ def _drifted(name: str, told: str) -> Finding:
     return Finding(name, "fail", text, f"run {remedy}") if runs else Finding(name, "fail", told)
 
 
-def round_trip(visit: Visit) -> Iterator[Finding]:
+def round_trip(visit: ExaminedDatabase) -> Iterator[Finding]:
     """How long the smallest query takes, in seconds."""
     taken = median(_timed(lambda: visit.rows("doctor_clock")) for _ in range(_ROUND_TRIPS))
     text = f"{taken * 1000:.2f} ms, median of {_ROUND_TRIPS}"
     yield Finding("round trip", "ok", text, values={"seconds": taken})
 
 
-def opening(visit: Visit) -> Iterator[Finding]:
+def opening(visit: ExaminedDatabase) -> Iterator[Finding]:
     """How long it takes to connect, in seconds: every retry of a write opens a connection."""
 
     def once() -> None:
@@ -139,7 +139,7 @@ def opening(visit: Visit) -> Iterator[Finding]:
     yield Finding("opening", "ok", text, values={"seconds": taken})
 
 
-def relay(visit: Visit) -> Iterator[Finding]:
+def relay(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether a publisher is alive, and how long messages wait."""
     alive = sum(seen.alive for seen in visit.status.publishers)
     yield judge_relay(alive, visit.status.oldest_seconds)

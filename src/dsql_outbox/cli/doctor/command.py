@@ -12,12 +12,12 @@ from dsql_outbox.cli.output import json_line
 
 from .checks import CHECKS
 from .examination import findings, probed
-from .examined_database import Visit
+from .examined_database import ExaminedDatabase
 from .feature_probes import LARGE, PROBES
 from .finding import Finding, Report
 from .printout import show
 
-_Questions = Mapping[str, Callable[[Visit], Iterator[Finding]]]
+_Questions = Mapping[str, Callable[[ExaminedDatabase], Iterator[Finding]]]
 
 
 @click.command(
@@ -56,7 +56,7 @@ def doctor(
     if probe_large and not probe:
         raise click.UsageError("--probe-large needs --probe")
     probes: _Questions = {**PROBES, **(LARGE if probe_large else {})} if probe else {}
-    with open_bare_database(database, schema) as found, Visit(found) as visit:
+    with open_bare_database(database, schema) as found, ExaminedDatabase(found) as visit:
         everything = chain(findings(visit, CHECKS), probed(visit, probes))
         told = list(everything) if as_json else show(everything, [*CHECKS, *probes])
     failed = any(finding.verdict == "fail" for finding in told)

@@ -10,7 +10,7 @@ import psycopg
 
 from dsql_outbox.outbox import Connection
 
-from .examined_database import Visit, run
+from .examined_database import ExaminedDatabase, run
 from .finding import Finding
 
 _WAIT: Final = 0.5
@@ -34,19 +34,19 @@ class Race(NamedTuple):
     waited: bool
 
 
-def first_inserts(visit: Visit) -> Iterator[Finding]:
+def first_inserts(visit: ExaminedDatabase) -> Iterator[Finding]:
     """What two sessions get that insert the same new key."""
     race = _run(visit, "doctor_insert", next(_position))
     yield judge("first inserts", race, {"23505", "40001"})
 
 
-def first_upserts(visit: Visit) -> Iterator[Finding]:
+def first_upserts(visit: ExaminedDatabase) -> Iterator[Finding]:
     """What two sessions get that insert or update the same new key, as for a new entity."""
     race = _run(visit, "doctor_upsert", next(_position))
     yield judge("first upserts", race, {"23505", "40001"})
 
 
-def updates(visit: Visit) -> Iterator[Finding]:
+def updates(visit: ExaminedDatabase) -> Iterator[Finding]:
     """What two sessions get that change the same row."""
     position = next(_position)
     visit.rows("doctor_insert", position=position)
@@ -77,7 +77,7 @@ def _told(outcome: SessionResult) -> str:
     return f"gets {outcome.sqlstate} at {outcome.where}" if outcome.sqlstate else "commits"
 
 
-def _run(visit: Visit, name: str, position: int) -> Race:
+def _run(visit: ExaminedDatabase, name: str, position: int) -> Race:
     def change(connection: Connection) -> Callable[[], object]:
         return lambda: run(connection, visit.schema, name, position=position)
 
@@ -91,7 +91,7 @@ def _run(visit: Visit, name: str, position: int) -> Race:
 
 
 @contextmanager
-def _two(visit: Visit, position: int) -> Generator[tuple[Connection, Connection]]:
+def _two(visit: ExaminedDatabase, position: int) -> Generator[tuple[Connection, Connection]]:
     """Two sessions in transactions whose snapshots are taken; rolled back at the end."""
     with ExitStack() as stack:
         sessions = [stack.enter_context(closing(visit.connect())) for _ in range(2)]

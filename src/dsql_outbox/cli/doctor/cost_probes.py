@@ -11,7 +11,7 @@ import psycopg
 
 from dsql_outbox.outbox import Connection
 
-from .examined_database import Visit, run
+from .examined_database import ExaminedDatabase, run
 from .finding import Finding
 
 _COMMITS: Final = 10
@@ -21,7 +21,7 @@ _LARGE: Final = 11 << 20
 _position = count(2_000_000)
 
 
-def commit(visit: Visit) -> Iterator[Finding]:
+def commit(visit: ExaminedDatabase) -> Iterator[Finding]:
     """How long the smallest write takes."""
     taken: list[float] = []
     for _ in range(_COMMITS):
@@ -33,7 +33,7 @@ def commit(visit: Visit) -> Iterator[Finding]:
     yield Finding("commit", "ok", text, values={"seconds": seconds})
 
 
-def metering(visit: Visit) -> Iterator[Finding]:
+def metering(visit: ExaminedDatabase) -> Iterator[Finding]:
     """What an insert of 4 KiB costs, and an update of one small column in it."""
     position = next(_position)
     costs = {
@@ -54,7 +54,7 @@ def judge_metering(plans: Mapping[str, list[str]], *, is_dsql: bool) -> Finding:
     return Finding("metering", "ok", "; ".join(parts))
 
 
-def async_index(visit: Visit) -> Iterator[Finding]:
+def async_index(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether the end of an index build disturbs sessions that are open."""
     if not visit.is_dsql:
         yield Finding("async index", "ok", "not asked: PostgreSQL has none")
@@ -72,13 +72,13 @@ def async_index(visit: Visit) -> Iterator[Finding]:
     yield Finding("async index", "ok", "an open session does not notice that the build ended")
 
 
-def _read_twice(visit: Visit, other: Connection) -> None:
+def _read_twice(visit: ExaminedDatabase, other: Connection) -> None:
     for _ in range(2):
         with suppress(psycopg.errors.SerializationFailure):
             run(other, visit.schema, "doctor_count", position=0)
 
 
-def large_message(visit: Visit) -> Iterator[Finding]:
+def large_message(visit: ExaminedDatabase) -> Iterator[Finding]:
     """What becomes of a message that is too large; it may cost the connection that sends it."""
     with visit.connect() as other:
         try:

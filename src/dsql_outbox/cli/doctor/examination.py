@@ -14,7 +14,7 @@ from dsql_outbox.outbox import (
     told,
 )
 
-from .examined_database import Visit
+from .examined_database import ExaminedDatabase
 from .finding import Finding, Verdict
 from .scratch_table import scratch
 
@@ -22,7 +22,8 @@ _ONCE_MORE: Final = RetryPolicy(SERVER_TROUBLE | {FailureKind.SCHEMA_CHANGED}, w
 
 
 def findings(
-    visit: Visit, questions: Mapping[str, Callable[[Visit], Iterator[Finding]]]
+    visit: ExaminedDatabase,
+    questions: Mapping[str, Callable[[ExaminedDatabase], Iterator[Finding]]],
 ) -> Iterator[Finding]:
     """Run each check in turn; a failed one does not stop the others."""
     for name, ask in questions.items():
@@ -33,7 +34,9 @@ def findings(
         yield from found
 
 
-def _asked(visit: Visit, ask: Callable[[Visit], Iterator[Finding]]) -> list[Finding]:
+def _asked(
+    visit: ExaminedDatabase, ask: Callable[[ExaminedDatabase], Iterator[Finding]]
+) -> list[Finding]:
     def answer() -> list[Finding]:
         visit.begin_question()
         return list(ask(visit))
@@ -57,7 +60,7 @@ def failure(name: str, error: Exception) -> Finding:
 
 
 def probed(
-    visit: Visit, probes: Mapping[str, Callable[[Visit], Iterator[Finding]]]
+    visit: ExaminedDatabase, probes: Mapping[str, Callable[[ExaminedDatabase], Iterator[Finding]]]
 ) -> Iterator[Finding]:
     """Run probes as `findings` does, inside a scratch table that is dropped afterwards."""
     if not probes:

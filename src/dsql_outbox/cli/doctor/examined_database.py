@@ -16,7 +16,7 @@ PATIENCE: Final = 15.0
 """Seconds that one check may take before the doctor goes on to the next."""
 
 
-class Visit:
+class ExaminedDatabase:
     """A connection to the examined database, as a context manager.
 
     Creating it raises the driver's `OperationalError` if the database cannot be

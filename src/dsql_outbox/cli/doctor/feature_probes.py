@@ -12,10 +12,10 @@ from dsql_outbox.writer import write_probe
 
 from .conflict_probes import first_inserts, first_upserts, updates
 from .cost_probes import async_index, commit, large_message, metering
-from .examined_database import Visit, run
+from .examined_database import ExaminedDatabase, run
 from .finding import Finding, Verdict
 
-Probe = Callable[[Visit], Iterator[Finding]]
+Probe = Callable[[ExaminedDatabase], Iterator[Finding]]
 
 _EXACT: Final = r'{"b": "\u0000", "a": 1, "a" : 2, "lone": "\ud800", "big": 1e200000}'
 
@@ -24,7 +24,7 @@ _REFUSED: Final = (psycopg.errors.FeatureNotSupported, psycopg.errors.SyntaxErro
 _position = count(1)
 
 
-def modifying_cte(visit: Visit) -> Iterator[Finding]:
+def modifying_cte(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether a write is one statement, or several in a pipeline, and so with a dead letter."""
     try:
         for query, parameters in write_probe(visit.schema):
@@ -45,7 +45,7 @@ def modifying_cte(visit: Visit) -> Iterator[Finding]:
 _PLAIN: Final = "several statements in one round trip"
 
 
-def pipeline(visit: Visit) -> Iterator[Finding]:
+def pipeline(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether BEGIN, a write and COMMIT go in one round trip."""
     position, connection = next(_position), visit.connection
     with connection.pipeline():
@@ -57,7 +57,7 @@ def pipeline(visit: Visit) -> Iterator[Finding]:
     yield _answered("pipeline", [("COMMIT", 1)], rows, works, otherwise="fail")
 
 
-def row_comparison(visit: Visit) -> Iterator[Finding]:
+def row_comparison(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether the relay's cursor bounds the key range, or rows are read and thrown away."""
     plan = [str(line) for (line,) in visit.rows("doctor_row_comparison")]
     yield judge_plan(plan)
@@ -75,7 +75,7 @@ def judge_plan(plan: list[str]) -> Finding:
     return Finding("row comparison", "warn", f"filters what was read: {bound}", remedy)
 
 
-def lateral(visit: Visit) -> Iterator[Finding]:
+def lateral(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether one statement reads several shards."""
     visit.rows("doctor_insert", position=next(_position))
     try:
@@ -89,13 +89,13 @@ def lateral(visit: Visit) -> Iterator[Finding]:
     )
 
 
-def unnest(visit: Visit) -> Iterator[Finding]:
+def unnest(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether arrays of all types can be parameters."""
     works = "works for uuid[] and jsonb[]"
     yield _answered("unnest", [(2,)], visit.rows("doctor_unnest"), works)
 
 
-def json_exact(visit: Visit) -> Iterator[Finding]:
+def json_exact(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether a json column gives back what it was given."""
     try:
         rows = visit.rows("doctor_json", {"doc": _EXACT}, position=next(_position))

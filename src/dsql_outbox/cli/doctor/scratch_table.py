@@ -11,13 +11,13 @@ import psycopg
 from dsql_outbox.outbox import CONFLICTS, Connection, OutboxError, RetryPolicy
 from dsql_outbox.schema import statement
 
-from .examined_database import Visit, run
+from .examined_database import ExaminedDatabase, run
 
 _ONCE_MORE: Final = RetryPolicy(CONFLICTS, waits=(0.0,))
 
 
 @contextmanager
-def scratch(visit: Visit) -> Generator[None]:
+def scratch(visit: ExaminedDatabase) -> Generator[None]:
     """Create a table ``doctor_scratch`` in the outbox schema, and drop it after the block.
 
     SIGTERM ends the block as Ctrl-C does, so that the table is dropped then, too.
@@ -43,7 +43,7 @@ class _InUse(OutboxError):  # noqa: N818 - reads as what happened
     """The scratch table belongs to another doctor."""
 
 
-def _drop(visit: Visit) -> None:
+def _drop(visit: ExaminedDatabase) -> None:
     # Use a new connection: an interrupted one is closed, a failed one is in a transaction.
     visit.connection.close()
     with visit.connect() as connection:

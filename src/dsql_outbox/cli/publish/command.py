@@ -15,7 +15,7 @@ from dsql_outbox.cli.telemetry.tracing import tracing
 from dsql_outbox.publisher import PublisherSettings, open_sink
 
 from .daemon import Address, Daemon, address
-from .relay_run import Relaying
+from .relay_run import RelayRun
 
 _DRAIN: Final = 20.0
 _SERVICE: Final = "dsql-outbox-publish"
@@ -132,6 +132,6 @@ def publish(  # noqa: PLR0913 - one parameter per flag
         tracing(_SERVICE),
         metering(_SERVICE, prometheus=listen is not None) as meters,
     ):
-        relaying = Relaying(found, sink, settings, until_empty=until_empty, hooks=meters.hooks)
+        relaying = RelayRun(found, sink, settings, until_empty=until_empty, hooks=meters.hooks)
         code = anyio.run(Daemon(relaying, meters, listen=listen, drain=drain).run)
     raise click.exceptions.Exit(code)

@@ -15,7 +15,7 @@ from dsql_outbox.cli.signals import Interruption
 from dsql_outbox.cli.telemetry.metering import Metering
 
 from .http_server import Answer, Routes, serving
-from .relay_run import Relaying
+from .relay_run import RelayRun
 
 _LAST_PORT: Final = 65535
 _AT_ONCE: Final = 128 + signal.SIGINT
@@ -45,7 +45,7 @@ class Daemon:
     """One run of the relay. `drain` is how many seconds it may take to end after a signal."""
 
     def __init__(
-        self, relaying: Relaying, metering: Metering, *, listen: Address | None, drain: float
+        self, relaying: RelayRun, metering: Metering, *, listen: Address | None, drain: float
     ) -> None:
         self._relaying = relaying
         self._metering = metering
@@ -56,7 +56,7 @@ class Daemon:
     async def run(self) -> int:
         """Relay until a signal, and return the exit code.
 
-        Raises what `Relaying.run` raises, and `SettingsError` if `listen` cannot
+        Raises what `RelayRun.run` raises, and `SettingsError` if `listen` cannot
         be listened on.
         """
         probes = [self._relaying.probe.run] if self._listen or self._metering.hooks else []

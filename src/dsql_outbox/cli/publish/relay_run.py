@@ -40,7 +40,7 @@ class _Totals:
         return f"relayed {self.delivered:,}, failed {self.failed:,}, dead {self.dead:,}"
 
 
-class Relaying:
+class RelayRun:
     """Waits for the broker, relays, and announces both; keeps `health` and `probe` current.
 
     `nobody_reads` is set when the reader of the sink ``stdout:`` has gone.

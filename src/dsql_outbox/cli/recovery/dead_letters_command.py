@@ -27,7 +27,7 @@ from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import MAX_REPLAYED, DeadLetter, DeadLetters, LetterFilter
 
 from .dead_letter_cells import LETTER_HEADER, letter_cells, letter_fields
-from .replay_options import Telling, replay_options
+from .replay_options import ReplayReport, replay_options
 
 _SHOWN: Final = 100
 _COUNTED: Final = 1_000
@@ -174,7 +174,7 @@ def replay(  # noqa: PLR0913 - one parameter per flag
             told = tool.replay(which, reason=reason, rate=rate, limit=limit, dry_run=dry_run)
             await telling.all(told)
 
-    telling = Telling(as_json=as_json)
+    telling = ReplayReport(as_json=as_json)
     with open_database(database, schema) as found, telling.summed():
         anyio.run(run, found)
     if telling.total == limit:

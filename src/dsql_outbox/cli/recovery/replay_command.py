@@ -17,7 +17,7 @@ from dsql_outbox.cli.output import counted
 from dsql_outbox.outbox import DEFAULT_SOURCE, Database, parse_subject_key
 from dsql_outbox.publisher import Replay, Replayed
 
-from .replay_options import Telling, replay_options
+from .replay_options import ReplayReport, replay_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def replay(  # noqa: PLR0913 - one parameter per flag
     and asks for confirmation.
     """
     asked = _Asked(event_ids, subject, after, since, until)
-    telling = Telling(as_json=as_json)
+    telling = ReplayReport(as_json=as_json)
     with open_database(database, schema) as found:
         if since is not None:
             confirm(anyio.run(_cost, found), yes=yes)
@@ -123,7 +123,7 @@ def replay(  # noqa: PLR0913 - one parameter per flag
         raise click.exceptions.Exit(FAILED)
 
 
-async def _replay(tool: Replay, asked: _Asked, telling: Telling) -> None:
+async def _replay(tool: Replay, asked: _Asked, telling: ReplayReport) -> None:
     async with tool:
         await telling.all(asked.told(tool))
 

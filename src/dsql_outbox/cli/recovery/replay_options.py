@@ -34,7 +34,7 @@ def replay_options(command: _Command) -> _Command:
     )(command)
 
 
-class Telling:
+class ReplayReport:
     """Prints the result per event as soon as it is known, and counts them by status."""
 
     def __init__(self, *, as_json: bool) -> None:

@@ -22,7 +22,7 @@ from dsql_outbox.writer import AsyncWriter, WriterSettings
 from .counts import Tally, progress_bar
 from .descriptors import occupy_standard
 from .inputs import Inputs
-from .loader import Storing
+from .loader import Loader
 from .reporter import Reporter
 
 _WORKERS: Final = 4
@@ -155,7 +155,7 @@ async def _store(  # noqa: PLR0913 - the options of one run
         store = partial(writer.write_many, on_duplicate=on_duplicate)
         with progress_bar(tally, inputs) as above_bar:
             report = Reporter(tally, above_bar)
-            storing = Storing(store, inputs, report, settings.max_connections, batch=batch)
+            storing = Loader(store, inputs, report, settings.max_connections, batch=batch)
             interruption = Interruption(storing.stop)
             await interruption.run(storing.run)
     stop_line = storing.stop_line()

@@ -36,7 +36,7 @@ _QUEUE: Final = 8  # events that may wait for one worker, or a whole batch if th
 WriteOutcome = Receipt | Exception
 
 
-class Storing:
+class Loader:
     """One run over all inputs; `stop` ends it in order, cancellation at once.
 
     `write` must behave as `AsyncWriter.write_many`; each call gets at most `batch`

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 from weakref import WeakMethod
 
-from .errors import OutboxError
+from dsql_outbox.outbox.errors import OutboxError
 
 _renewals: Final[set[WeakMethod[Callable[[], None]]]] = set()
 

@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from .errors import MissingExtra
+from dsql_outbox.outbox.errors import MissingExtra
 
 try:
     import_module("psycopg")

@@ -7,8 +7,9 @@ import psycopg
 from psycopg import IsolationLevel
 from psycopg.conninfo import conninfo_to_dict
 
-from .errors import SettingsError
-from .redaction import has_unclear_login
+from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.redaction import has_unclear_login
+
 from .target import TCP_USER_TIMEOUT_MS, ConnectParameters, Isolation
 
 _LEVELS: Final = {

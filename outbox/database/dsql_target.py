@@ -15,7 +15,8 @@ import psycopg
 from anyio import to_thread
 from psycopg import pq
 
-from .errors import MissingExtra, SettingsError
+from dsql_outbox.outbox.errors import MissingExtra, SettingsError
+
 from .fork import call_in_children
 from .target import TCP_USER_TIMEOUT_MS, ConnectParameters
 

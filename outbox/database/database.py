@@ -13,11 +13,12 @@ import anyio
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
+from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.settings import require_positive
+
 from .connection import AsyncConnection, Connection, connecting_until, not_connected
-from .errors import SettingsError
 from .fork import call_in_children
 from .rate_limit import OPENS_PER_SECOND, OpenRate
-from .settings import require_positive
 from .target import Isolation
 from .url_scheme import target_of
 

@@ -3,7 +3,8 @@
 import re
 from typing import Final
 
-from .errors import SettingsError
+from dsql_outbox.outbox.errors import SettingsError
+
 from .postgres_target import PostgresTarget
 from .target import Isolation, Target
 
