@@ -1,10 +1,13 @@
 """A call in a forked child, for the schedules: its outcomes come back through a pipe."""
 
 import copyreg
+import logging
 import os
 import pickle
 import signal
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from dsql_outbox.outbox import DuplicateEvent, StaleVersion
 
@@ -37,11 +40,22 @@ def _run(call: Callable[[], list[Outcome]], writing: int) -> None:
         # The sockets of a proxy in this process too: what it closes must be closed.
         os.dup2(writing, 3)
         os.closerange(4, 1024)
+        _be_silent()
         with os.fdopen(3, "wb") as pipe:
             pickle.dump(call(), pipe)
         status = 0
     finally:
         os._exit(status)
+
+
+def _be_silent() -> None:
+    """Leave the streams of the parent alone.
+
+    Another thread of the parent may have held the lock of a stream's buffer at the fork.
+    Python renews no such lock in a child: a write to the stream would wait for ever.
+    """
+    logging.disable()
+    sys.stdout = sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for good
 
 
 def _duplicate(event_id: object, same_content: object) -> DuplicateEvent:
