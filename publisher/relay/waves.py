@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from anyio import CancelScope, create_task_group
 
 from dsql_outbox.outbox import Message, SinkUnavailable
-from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Outcome, Sink, WrongOutcomes
+from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Outcome, Sink, WrongAnswer
 
 _LONGEST: Final = 0.25
 """Seconds after which no further wave begins, so that one hot key does not delay all others."""
@@ -52,7 +52,7 @@ async def publish_in_waves(
     An ordered sink gets all messages in one call. Any other sink gets waves with one
     message per key. The next message of a key follows only after this one was
     delivered; after any other outcome, the rest of the key is `NotAttempted`. Raises
-    `WrongOutcomes` when the sink breaks its contract, and any other error of the sink
+    `WrongAnswer` when the sink breaks its contract, and any other error of the sink
     except `SinkUnavailable`.
 
     No wave starts after `_LONGEST` seconds; the rest is `NotAttempted` and left to the
@@ -120,7 +120,7 @@ class _Waves:
 async def _publish(sink: Sink, wave: Sequence[Message]) -> Sequence[Outcome]:
     answers = await sink.publish(wave)
     if len(answers) != len(wave):
-        raise WrongOutcomes(sink, expected=len(wave), actual=len(answers))
+        raise WrongAnswer(sink, expected=len(wave), actual=len(answers))
     return answers
 
 
