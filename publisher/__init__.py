@@ -27,8 +27,8 @@ from dsql_outbox.publisher.operator.status import (
     StatusReader,
     Stranded,
 )
-from dsql_outbox.publisher.relay.burial import NO_ROW, NO_SHARD
-from dsql_outbox.publisher.relay.round import Round
+from dsql_outbox.publisher.relay.relay import Relayed
+from dsql_outbox.publisher.relay.sql_store import NO_ROW, NO_SHARD
 
 from .publisher import Publisher
 from .settings import PublisherSettings
@@ -66,10 +66,10 @@ __all__ = [
     "PublisherSettings",
     "Ready",
     "Rejected",
+    "Relayed",
     "Replay",
     "Replayed",
     "Retry",
-    "Round",
     "Seen",
     "Shard",
     "Sink",

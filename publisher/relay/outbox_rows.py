@@ -1,12 +1,10 @@
 """Outbox rows as the relay reads them, and the messages that they become."""
 
 import re
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
-from msgspec.structs import force_setattr
 
 from dsql_outbox.outbox import Message, broken_header, subject_key
 
@@ -24,6 +22,12 @@ class RowId(NamedTuple):
     shard: int
     position: int
     event_id: str
+
+
+class Fault(NamedTuple):
+    """Why a row can be no message."""
+
+    reason: str
 
 
 class Headers(NamedTuple):
@@ -45,22 +49,18 @@ def read_headers(text: str) -> Headers:
     return Headers(headers, broken_header(headers))
 
 
-_UNSET: Final = RowId(0, 0, "")
-_NONE: Final = Headers({})
-
-
-class OutboxRow(msgspec.Struct, frozen=True):
+class OutboxRow(msgspec.Struct):
     """One row of ``outbox_read``, with its columns in order.
 
-    `seen` is the number of rows that the read found in the shard before the limit of
-    bytes. `id` is the primary key. `key` is the subject, whose messages are sent in
-    order. A program with a writer's rights can insert any row, so every value may be
-    wrong; `fault` says why the row cannot become a message, or is None.
+    `predecessor` says whether the subject's row before it was in the same snapshot.
+    `key` is the subject, whose messages are sent in order; `size` is in bytes, once
+    the row is in memory. A program with a writer's
+    rights can insert any row, so every value may be wrong.
     """
 
     shard: int
     position: int
-    event_id: UUID
+    event_id: str
     previous_position: int
     subject_type: str
     subject_id: str
@@ -69,71 +69,67 @@ class OutboxRow(msgspec.Struct, frozen=True):
     headers: str
     payload: str
     created_us: int
-    seen: int
     predecessor: bool
-    id: RowId = _UNSET
     key: str = ""
-    stored: Headers = _NONE
+    size: int = 0
 
     def __post_init__(self) -> None:
-        """Compute the values that are used many times."""
-        force_setattr(self, "stored", read_headers(self.headers))
-        force_setattr(self, "id", RowId(self.shard, self.position, str(self.event_id)))
-        force_setattr(self, "key", subject_key(self.subject_type, self.subject_id))
-
-    def __hash__(self) -> int:
-        """The hash of the primary key."""
-        return hash(self.id)
+        """Compute the key, which is used many times."""
+        self.key = subject_key(self.subject_type, self.subject_id)
 
     @property
-    def fault(self) -> str | None:
-        """Why this row cannot become a message, or None."""
-        if self.position < 1:
-            return f"position {self.position} is below 1"
-        if self.previous_position >= self.position:
-            return f"it would wait for position {self.previous_position}, which is not before it"
-        return self.stored.fault
+    def id(self) -> RowId:
+        """The primary key."""
+        return RowId(self.shard, self.position, self.event_id)
 
     @property
-    def size(self) -> int:
+    def waits(self) -> bool:
+        """Whether it has a predecessor; a later row, which an invalid row may name, is none."""
+        return self.predecessor and self.previous_position < self.position
+
+    def bytes(self) -> int:
         """Bytes of payload and headers."""
-        return sum(
-            len(text) if text.isascii() else len(text.encode())
-            for text in (self.payload, self.headers)
+        payload, headers = self.payload, self.headers
+        return (len(payload) if payload.isascii() else len(payload.encode())) + (
+            len(headers) if headers.isascii() else len(headers.encode())
         )
 
-    def message(self, *, attempt: int, picked_up_ns: int, epoch: int) -> Message:
-        """The message of this row; equal arguments give an equal message.
+    def message(self, *, attempt: int, picked_up_ns: int, epoch: int) -> "Message | Fault":
+        """The message of this row, or why it cannot be one.
 
         `attempt` counts from 1, `picked_up_ns` is in nanoseconds since the Unix epoch,
-        and `epoch` is that of the lease of the shard.
+        and `epoch` is that of the lease of the shard. Equal arguments give an equal
+        message.
         """
+        stored = read_headers(self.headers)
+        if fault := self._fault() or stored.fault:
+            return Fault(fault)
         key = self.key
-        headers = self.stored.by_name | {
-            "subject": key,
-            "partitionkey": key,
-            "sequence": str(self.subject_version),
-            "position": str(self.position),
-            "leaseepoch": str(epoch),
-        }
+        headers = stored.by_name
+        dedupe_id = self._dedupe_id(headers.get(REPLAY_HEADER))
+        headers["subject"] = headers["partitionkey"] = key
+        headers["sequence"] = str(self.subject_version)
+        headers["position"] = str(self.position)
+        headers["leaseepoch"] = str(epoch)
         return Message(
-            event_id=self.event_id,
+            event_id=UUID(self.event_id),
             topic=self.topic,
             key=key,
             headers=headers,
             payload=self.payload.encode(),
-            dedupe_id=self._dedupe_id(headers.get(REPLAY_HEADER)),
+            dedupe_id=dedupe_id,
             committed_ns=self.created_us * 1000,
             picked_up_ns=picked_up_ns,
             attempt=attempt,
         )
 
+    def _fault(self) -> str | None:
+        if self.position < 1:
+            return f"position {self.position} is below 1"
+        if self.previous_position >= self.position:
+            return f"it would wait for position {self.previous_position}, which is not before it"
+        return None
+
     def _dedupe_id(self, replay: str | None) -> str:
         """The dedupe id; a replay has its own, or the broker would drop it as a duplicate."""
-        event_id = self.id.event_id
-        return event_id if replay is None else f"{event_id}/r{replay}"
-
-
-def rows_of(found: Sequence[Sequence[Any]]) -> list[OutboxRow]:
-    """The rows of a read, from the tuples of the driver."""
-    return [OutboxRow(*row) for row in found]
+        return self.event_id if replay is None else f"{self.event_id}/r{replay}"

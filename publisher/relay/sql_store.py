@@ -1,0 +1,225 @@
+"""The statements of the relay on the outbox and its failures."""
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+
+from dsql_outbox.outbox import (
+    MAX_TRANSACTION_ROWS,
+    NO_SUCH_FORM,
+    SERVER_TROUBLE,
+    Database,
+    OneProcess,
+    RetryPolicy,
+    SchemaError,
+    array_literal,
+    plain_array,
+)
+from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
+
+from .outbox_rows import OutboxRow, RowId
+from .store import (
+    Failure,
+    Letter,
+    PassedOver,
+    Range,
+    RangeRead,
+    Reading,
+    RowPlace,
+    StoredFailure,
+    SubjectName,
+)
+
+_ASK: Final = RetryPolicy(SERVER_TROUBLE, waits=(0.0, 0.0))
+
+
+class SqlStore:
+    """The tables of a database; see `Store` for the methods.
+
+    Reads and changes have a connection each, so neither waits for the other.
+    `statements` counts the calls. All methods raise the driver's errors, and
+    `SchemaError` if the tables are missing or outdated.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._reads = OperatorSession(database)
+        self._changes = OperatorSession(database)
+        self._process = OneProcess("a publisher's connections")
+        self._buries_plainly: bool | None = None
+        self.statements = 0
+
+    async def open(self) -> None:
+        """Connect; raises `SchemaError` if there are no shards."""
+        ((shards,),) = await self._rows("shard_count", {})
+        if not shards:
+            raise SchemaError(
+                f"schema {self._reads.schema} has no shards: run `dsql-outbox schema apply`"
+            )
+
+    async def close(self) -> None:
+        """Close both connections."""
+        await self._reads.close()
+        await self._changes.close()
+
+    async def read(self, ranges: Sequence[Range], passed: PassedOver) -> Reading:
+        """Read several ranges from one snapshot."""
+        found = await self._rows("outbox_read", _asked(ranges, passed))
+        return _reading(len(ranges), found)
+
+    async def delete(self, rows: Collection[RowId]) -> int:
+        """Delete rows that the broker has acknowledged; returns how many existed."""
+        return await self._count("outbox_delete", _keys(rows))
+
+    async def record(self, failures: Collection[Failure]) -> None:
+        """Record failures of rows; a row has one failure at most, the newest."""
+        await self._count(
+            "failure_record",
+            {
+                **_keys([failure.row for failure in failures]),
+                "errors": array_literal(failure.error for failure in failures),
+                "attempts": plain_array(failure.attempts for failure in failures),
+                "seconds": plain_array(
+                    "infinity" if failure.seconds is None else failure.seconds
+                    for failure in failures
+                ),
+            },
+        )
+
+    async def forget(self, rows: Collection[RowId]) -> None:
+        """Delete the failures of rows that were delivered after all."""
+        await self._count("failure_forget", _keys(rows))
+
+    async def bury(self, letters: Collection[Letter]) -> None:
+        """Move rows to the dead letters; rows that do not exist any more are left out.
+
+        The first call finds out which form the database accepts: one statement with
+        CTEs, or plain statements in a transaction.
+        """
+        if self._buries_plainly is None:
+            self._buries_plainly = await self._refuses_cte()
+        if self._buries_plainly:
+            self._require()
+            await self._changes.transaction(partial(_bury_plainly, letters))
+        else:
+            await self._count("outbox_bury", _buried(letters))
+
+    async def failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
+        """Read the failures of rows of some shards."""
+        found = await self._rows("failure_list", {"shards": plain_array(shards)})
+        return [
+            StoredFailure(RowId(shard, position, event_id), SubjectName(*name), attempts, seconds)
+            for shard, position, event_id, attempts, *name, seconds in found
+        ]
+
+    async def paused_topics(self) -> Mapping[str, str]:
+        """The topics that an operator paused, with the reasons."""
+        return {}
+
+    async def is_done(self) -> bool:
+        """Whether no message waits in any shard, except for those that wait for an operator."""
+        ((waiting,),) = await self._rows("outbox_waiting", {})
+        return not waiting
+
+    async def sweep(self) -> None:
+        """Delete failures whose message no longer exists, as many as one transaction may change."""
+        await self._count("failure_sweep", {}, limit=MAX_TRANSACTION_ROWS)
+
+    async def _refuses_cte(self) -> bool:
+        try:
+            await _ASK.run_async(partial(self._count, "outbox_bury", _buried([])))
+        except NO_SUCH_FORM:
+            return True
+        return False
+
+    async def _rows(self, name: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
+        self._require()
+        return await self._reads.rows(name, parameters)
+
+    async def _count(self, name: str, parameters: dict[str, Any], **literals: int) -> int:
+        self._require()
+        return await self._changes.count(name, parameters, **literals)
+
+    def _require(self) -> None:
+        self._process.require()
+        self.statements += 1
+
+
+async def _bury_plainly(letters: Collection[Letter], transaction: OperatorTransaction) -> None:
+    """Move rows by plain statements.
+
+    If another session settled a row meanwhile, `change` fails the transaction, and
+    nothing is copied.
+    """
+    keys = _keys([letter.row for letter in letters])
+    copied = await transaction.count("outbox_copy", _buried(letters))
+    await transaction.change("outbox_delete", keys, copied)
+    await transaction.count("failure_forget", keys)
+
+
+def _asked(ranges: Sequence[Range], passed: PassedOver) -> dict[str, Any]:
+    return {
+        "numbers": plain_array(range(len(ranges))),
+        "shards": plain_array(each.shard for each in ranges),
+        "positions": plain_array(each.after.position for each in ranges),
+        "event_ids": plain_array(each.after.event_id for each in ranges),
+        "rows": plain_array(each.rows for each in ranges),
+        "sizes": plain_array(each.size for each in ranges),
+        "visits": plain_array(each.visits for each in ranges),
+        "passed": _json({_named(name): at for name, at in passed.subjects.items()}),
+        "topics": _json(dict.fromkeys(passed.topics, 1)),
+    }
+
+
+def _reading(number: int, found: Sequence[Sequence[Any]]) -> Reading:
+    """Sort the results of a read by their ranges; one of each range tells its end."""
+    rows: list[list[OutboxRow]] = [[] for _ in range(number)]
+    ends: list[tuple[RowPlace, bool]] = [(RowPlace(0, ""), False)] * number
+    now = 0
+    for each in found:
+        is_cut = each[-1]
+        if is_cut is None:
+            rows[each[0]].append(OutboxRow(*each[1:-1]))
+        else:
+            ends[each[0]] = (RowPlace(each[2], each[3]), is_cut)
+            now = each[11]
+    for each in rows:
+        each.sort(key=_order)
+    return Reading(now, [RangeRead(each, *end) for each, end in zip(rows, ends, strict=True)])
+
+
+def _order(row: OutboxRow) -> tuple[int, str]:
+    return row.position, row.event_id
+
+
+def _keys(rows: Collection[RowId]) -> dict[str, Any]:
+    return {
+        "shards": plain_array(row.shard for row in rows),
+        "positions": plain_array(row.position for row in rows),
+        "event_ids": plain_array(row.event_id for row in rows),
+    }
+
+
+def _buried(letters: Collection[Letter]) -> dict[str, Any]:
+    return {
+        **_keys([letter.row for letter in letters]),
+        "errors": array_literal(letter.error for letter in letters),
+        "attempts": plain_array(letter.attempts for letter in letters),
+    }
+
+
+def _named(name: SubjectName) -> str:
+    """The key under which ``outbox_read`` looks a subject up; it differs for any two subjects."""
+    return f"{len(name.type)} {name.type}{name.id}"
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+NO_ROW: Final = _buried([])
+"""Parameters for ``outbox_bury`` that match no row."""
+
+NO_SHARD: Final = _asked([], PassedOver({}, ()))
+"""Parameters for ``outbox_read`` that match no row."""
