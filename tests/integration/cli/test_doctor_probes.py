@@ -171,7 +171,7 @@ def test_a_large_message_may_cost_its_connection(proxy: PostgresProxy) -> None:
 # The scratch table.
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_doctor_drops_its_scratch_table(
     proxy: PostgresProxy, sql: psycopg.Connection[Any], number: signal.Signals
 ) -> None:
