@@ -122,9 +122,7 @@ class SqlLeaseTable:
             return True
         return False
 
-    def _beat_of(
-        self, owner: str, epochs: Mapping[int, int], *, announces: bool
-    ) -> dict[str, Any]:
+    def _beat_of(self, owner: str, epochs: Mapping[int, int], *, announces: bool) -> dict[str, Any]:
         return self._parameters(owner, epochs) | {"announces": announces}
 
     def _parameters(self, owner: str, epochs: Mapping[int, int]) -> dict[str, Any]:
@@ -142,11 +140,8 @@ class SqlLeaseTable:
     async def _run(self, name: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
         self._process.require()
         limit = self._settings.renew
-        connection = self._connection
         try:
-            if connection is None:
-                connection = await self._database.connect_async(timeout=limit)
-                self._connection = connection
+            connection = await self._connected(limit)
             connection.deadline = monotonic() + limit
             query = statement(name, self._database.schema)
             cursor = await connection.execute(query, parameters)
@@ -155,6 +150,13 @@ class SqlLeaseTable:
             if kind_of(error) not in CONFLICTS:
                 self.drop()
             raise
+
+    async def _connected(self, limit: float) -> AsyncConnection:
+        if self._connection is not None and monotonic() >= self._connection.retires_at:
+            self.drop()
+        if self._connection is None:
+            self._connection = await self._database.connect_async(timeout=limit)
+        return self._connection
 
 
 def _snapshot(found: Iterable[Sequence[Any]]) -> Snapshot:

@@ -26,7 +26,7 @@ def mine(*shards: int, epoch: int = 7) -> list[Lease]:
 
 
 class Scripted:
-    """Tables that answer a look with `seen`, and note each statement; the `broken` do not answer."""
+    """Tables that answer a look with `seen`, and note each statement; `broken` ones fail."""
 
     def __init__(self, seen: Snapshot, *broken: str) -> None:
         self.seen = seen
