@@ -27,6 +27,14 @@ from .liveness import PRUNE_AFTER
 from .protocol import Renewed
 from .snapshot import Lease, Peer, Snapshot
 
+NO_LEASE: Final[Mapping[str, object]] = {
+    **dict.fromkeys(("shards", "epochs"), array_literal([])),
+    "owner": "",
+    "lease": 1.0,
+    "announces": False,
+}
+"""Parameters for ``lease_beat`` with which it changes nothing."""
+
 _ASK: Final = RetryPolicy(SERVER_TROUBLE | CONFLICTS, waits=(0.0, 0.0, 0.0))
 
 
@@ -71,7 +79,7 @@ class SqlLeaseTable:
         if self._is_plain:
             return None
         try:
-            found = await self._run("lease_beat", self._beat_of(owner, epochs, announces=True))
+            found = await self._run("lease_beat", self._parameters(owner, epochs))
         except psycopg.Error as error:
             if kind_of(error) not in CONFLICTS:
                 raise
@@ -115,15 +123,11 @@ class SqlLeaseTable:
         return changed
 
     async def _refuses_cte(self) -> bool:
-        probe = self._beat_of("", {}, announces=False)
         try:
-            await _ASK.run_async(partial(self._run, "lease_beat", probe))
+            await _ASK.run_async(partial(self._run, "lease_beat", NO_LEASE))
         except NO_SUCH_FORM:
             return True
         return False
-
-    def _beat_of(self, owner: str, epochs: Mapping[int, int], *, announces: bool) -> dict[str, Any]:
-        return self._parameters(owner, epochs) | {"announces": announces}
 
     def _parameters(self, owner: str, epochs: Mapping[int, int]) -> dict[str, Any]:
         return {
@@ -132,12 +136,13 @@ class SqlLeaseTable:
             "epochs": array_literal(epochs.values()),
             "lease": self._settings.lease,
             "grace": self._settings.grace,
+            "announces": True,
         }
 
-    async def _retried(self, name: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
+    async def _retried(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         return await AT_ONCE.run_async(partial(self._run, name, parameters))
 
-    async def _run(self, name: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
+    async def _run(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         self._process.require()
         limit = self._settings.renew
         try:
