@@ -75,6 +75,8 @@ class Tables:
         self.seen_at: dict[str, float] = {}
         self.settings: dict[str, PublisherSettings] = {}
         """Of every publisher that there ever was: what its statements say."""
+        self.on_way: dict[str, Mapping[int, int]] = {}
+        """The rows on their way of every publisher, as `Member.on_way`."""
         self._clock = clock
         self._is_plain = is_plain
 
@@ -107,7 +109,13 @@ class Tables:
         return await _Statement(apply)  # type: ignore[no-any-return]
 
     async def release(self, owner: str, epochs: Mapping[int, int]) -> Collection[int]:
-        return await self._change(epochs, lambda row: row.owner == owner, _free)
+        def apply() -> set[int]:
+            sent = self.on_way.get(owner, {})
+            cut = [shard for shard, epoch in epochs.items() if sent.get(shard) == epoch]
+            assert not cut, f"{owner} released {cut} with a row on its way"
+            return self._changed(epochs, lambda row: row.owner == owner, _free)
+
+        return await _Statement(apply)  # type: ignore[no-any-return]
 
     async def take(self, owner: str, epochs: Mapping[int, int]) -> Collection[int]:
         def may(row: _Row) -> bool:
@@ -232,6 +240,7 @@ class Cluster:
         """Start a publisher."""
         member = Member(f"p{next(self._numbers)}", rate, offset, settings)
         self.tables.settings[member.name] = settings
+        self.tables.on_way[member.name] = member.on_way
         self.members.append(member)
         member.beats = Beats(
             member.own,

@@ -1,7 +1,7 @@
 """What a publisher decides about its shards, case by case."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import pytest
 
@@ -34,9 +34,11 @@ class Scripted:
         self.has_one_form = True
         self.statements: list[str] = []
         self.renewed: set[int] = set()
+        self.on_way: Callable[[], None] = lambda: None
 
     def _note(self, name: str) -> None:
         self.statements.append(name)
+        self.on_way()
         if name in self.broken:
             raise TimeoutError(name)
 
@@ -387,6 +389,30 @@ async def test_a_beat_that_changes_nothing_is_one_statement() -> None:
     relay.now = 3.0
     assert await relay.beat() == ["renew_and_look"]
     assert own.deadline(0, 7) == 12
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("has_one_form", [True, False])
+async def test_the_time_that_a_statement_takes_is_not_added_to_the_lease(
+    has_one_form: bool,
+) -> None:
+    own = own_with(0)
+    leases = [*mine(0), Lease(1, None, 3, FREE)]
+    relay = Relay(own, table := Scripted(Snapshot(mine(0), [])))
+    await relay.beat()
+    table.has_one_form = has_one_form
+    table.seen = Snapshot(leases, [])
+    began: dict[str, float] = {}
+
+    def go_on() -> None:
+        began[table.statements[-1]] = relay.now
+        relay.now += 1.0
+
+    table.on_way = go_on
+    await relay.beat()
+    renewal = "renew_and_look" if has_one_form else "renew"
+    assert own.deadline(0, 7) == began[renewal] + 9
+    assert own.deadline(1, 4) == began["take"] + 9
 
 
 @pytest.mark.anyio
