@@ -9,6 +9,7 @@
   `Replay`, `StatusReader` and `Health`.
 """
 
+from dsql_outbox.publisher.leases.table import NO_LEASE
 from dsql_outbox.publisher.operator.dead_letter_filter import DeadLetter, LetterFilter
 from dsql_outbox.publisher.operator.dead_letters import MAX_REPLAYED, DeadLetters
 from dsql_outbox.publisher.operator.failures import Failure, FailureFilter, Failures
@@ -44,6 +45,7 @@ from .sinks import (
 
 __all__ = [
     "MAX_REPLAYED",
+    "NO_LEASE",
     "NO_ROW",
     "NO_SHARD",
     "Alive",

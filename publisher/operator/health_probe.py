@@ -69,6 +69,8 @@ class HealthProbe:
             emit(self._hooks, BacklogAge(max(0.0, age), shard, math.inf))
 
     async def _backlog(self) -> Sequence[Sequence[Any]]:
+        if self._connection is not None and monotonic() >= self._connection.retires_at:
+            self._hang_up()
         if self._connection is None or self._connection.closed:
             with anyio.fail_after(_LONGEST):
                 self._connection = await self._database.connect_async(timeout=_LONGEST)
