@@ -9,6 +9,7 @@
   `Replay`, `StatusReader` and `Health`.
 """
 
+from dsql_outbox.publisher.burial import NO_ROW
 from dsql_outbox.publisher.leases.table import NO_LEASE
 from dsql_outbox.publisher.operator.dead_letter_filter import DeadLetter, LetterFilter
 from dsql_outbox.publisher.operator.dead_letters import MAX_REPLAYED, DeadLetters
@@ -29,7 +30,7 @@ from dsql_outbox.publisher.operator.status import (
     Stranded,
 )
 from dsql_outbox.publisher.relay.relay import Relayed
-from dsql_outbox.publisher.relay.sql_store import NO_ROW, NO_SHARD
+from dsql_outbox.publisher.relay.sql_store import NO_SHARD
 
 from .publisher import Publisher
 from .settings import PublisherSettings

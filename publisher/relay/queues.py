@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable
 from itertools import chain, islice
 from typing import Final
 
-from .outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 from .store import PassedOver, SubjectName
 from .subjects import Shard, Subject
 from .topics import TopicPauses

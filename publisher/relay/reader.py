@@ -11,7 +11,7 @@ import psycopg
 from dsql_outbox.outbox import PASSING, FailureKind, kind_of, subject_key, told
 from dsql_outbox.publisher.settings import PublisherSettings
 
-from .outbox_rows import RowId
+from dsql_outbox.publisher.outbox_rows import RowId
 from .queues import passed_over
 from .scans import Sweep, Tail
 from .state import RelayState

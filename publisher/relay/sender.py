@@ -23,7 +23,7 @@ from dsql_outbox.publisher.sinks import (
 )
 
 from .breaker import Breaker
-from .outbox_rows import Fault, OutboxRow
+from dsql_outbox.publisher.outbox_rows import Fault, OutboxRow
 from .settler import Settler
 from .state import RelayState
 from .subjects import Hold, Subject

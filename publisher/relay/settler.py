@@ -10,9 +10,10 @@ import psycopg
 from dsql_outbox.outbox import MAX_TRANSACTION_ROWS, PASSING, kind_of, told
 from dsql_outbox.publisher.settings import PublisherSettings
 
-from .outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.burial import Letter
+from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 from .state import RelayState
-from .store import Failure, Letter, Store
+from .store import Failure, Store
 from .subjects import Hold, Subject
 
 logger: Final = logging.getLogger("dsql_outbox")

@@ -1,28 +1,24 @@
 """The statements of the relay on the outbox and its failures."""
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from dsql_outbox.outbox import (
     MAX_TRANSACTION_ROWS,
-    NO_SUCH_FORM,
-    SERVER_TROUBLE,
     Database,
     OneProcess,
-    RetryPolicy,
     SchemaError,
     array_literal,
     plain_array,
 )
-from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
+from dsql_outbox.publisher.session import OperatorSession
 
-from .outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.burial import Burial, Letter, row_keys
+from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 from .store import (
     Failure,
-    Letter,
     PassedOver,
     Range,
     RangeRead,
@@ -31,9 +27,6 @@ from .store import (
     StoredFailure,
     SubjectName,
 )
-
-_ASK: Final = RetryPolicy(SERVER_TROUBLE, waits=(0.0, 0.0))
-
 
 class SqlStore:
     """The tables of a database; see `Store` for the methods.
@@ -47,7 +40,7 @@ class SqlStore:
         self._reads = OperatorSession(database)
         self._changes = OperatorSession(database)
         self._process = OneProcess("a publisher's connections")
-        self._buries_plainly: bool | None = None
+        self._burial = Burial(self._changes)
         self.statements = 0
 
     async def open(self) -> None:
@@ -70,14 +63,14 @@ class SqlStore:
 
     async def delete(self, rows: Collection[RowId]) -> int:
         """Delete rows that the broker has acknowledged; returns how many existed."""
-        return await self._count("outbox_delete", _keys(rows))
+        return await self._count("outbox_delete", row_keys(rows))
 
     async def record(self, failures: Collection[Failure]) -> None:
         """Record failures of rows; a row has one failure at most, the newest."""
         await self._count(
             "failure_record",
             {
-                **_keys([failure.row for failure in failures]),
+                **row_keys([failure.row for failure in failures]),
                 "errors": array_literal(failure.error for failure in failures),
                 "attempts": plain_array(failure.attempts for failure in failures),
                 "seconds": plain_array(
@@ -89,21 +82,12 @@ class SqlStore:
 
     async def forget(self, rows: Collection[RowId]) -> None:
         """Delete the failures of rows that were delivered after all."""
-        await self._count("failure_forget", _keys(rows))
+        await self._count("failure_forget", row_keys(rows))
 
     async def bury(self, letters: Collection[Letter]) -> None:
-        """Move rows to the dead letters; rows that do not exist any more are left out.
-
-        The first call finds out which form the database accepts: one statement with
-        CTEs, or plain statements in a transaction.
-        """
-        if self._buries_plainly is None:
-            self._buries_plainly = await self._refuses_cte()
-        if self._buries_plainly:
-            self._require()
-            await self._changes.transaction(partial(_bury_plainly, letters))
-        else:
-            await self._count("outbox_bury", _buried(letters))
+        """Move rows to the dead letters; rows that do not exist any more are left out."""
+        self._require()
+        await self._burial.bury(letters)
 
     async def failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
         """Read the failures of rows of some shards."""
@@ -126,13 +110,6 @@ class SqlStore:
         """Delete failures whose message no longer exists, as many as one transaction may change."""
         await self._count("failure_sweep", {}, limit=MAX_TRANSACTION_ROWS)
 
-    async def _refuses_cte(self) -> bool:
-        try:
-            await _ASK.run_async(partial(self._count, "outbox_bury", _buried([])))
-        except NO_SUCH_FORM:
-            return True
-        return False
-
     async def _rows(self, name: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
         self._require()
         return await self._reads.rows(name, parameters)
@@ -144,18 +121,6 @@ class SqlStore:
     def _require(self) -> None:
         self._process.require()
         self.statements += 1
-
-
-async def _bury_plainly(letters: Collection[Letter], transaction: OperatorTransaction) -> None:
-    """Move rows by plain statements.
-
-    If another session settled a row meanwhile, `change` fails the transaction, and
-    nothing is copied.
-    """
-    keys = _keys([letter.row for letter in letters])
-    copied = await transaction.count("outbox_copy", _buried(letters))
-    await transaction.change("outbox_delete", keys, copied)
-    await transaction.count("failure_forget", keys)
 
 
 def _asked(ranges: Sequence[Range], passed: PassedOver) -> dict[str, Any]:
@@ -193,22 +158,6 @@ def _order(row: OutboxRow) -> tuple[int, str]:
     return row.position, row.event_id
 
 
-def _keys(rows: Collection[RowId]) -> dict[str, Any]:
-    return {
-        "shards": plain_array(row.shard for row in rows),
-        "positions": plain_array(row.position for row in rows),
-        "event_ids": plain_array(row.event_id for row in rows),
-    }
-
-
-def _buried(letters: Collection[Letter]) -> dict[str, Any]:
-    return {
-        **_keys([letter.row for letter in letters]),
-        "errors": array_literal(letter.error for letter in letters),
-        "attempts": plain_array(letter.attempts for letter in letters),
-    }
-
-
 def _named(name: SubjectName) -> str:
     """The key under which ``outbox_read`` looks a subject up; it differs for any two subjects."""
     return f"{len(name.type)} {name.type}{name.id}"
@@ -217,9 +166,6 @@ def _named(name: SubjectName) -> str:
 def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
-
-NO_ROW: Final = _buried([])
-"""Parameters for ``outbox_bury`` that match no row."""
 
 NO_SHARD: Final = _asked([], PassedOver({}, ()))
 """Parameters for ``outbox_read`` that match no row."""

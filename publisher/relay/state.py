@@ -7,7 +7,7 @@ from collections.abc import Callable
 import anyio
 
 from .holds import Holds
-from .outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 from .queues import Queues
 from .subjects import Shard, Subject
 from .topics import TopicPauses

@@ -3,7 +3,8 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from .outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.burial import Letter
+from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 
 
 class RowPlace(NamedTuple):
@@ -77,14 +78,6 @@ class Failure(NamedTuple):
     error: str
     attempts: int
     seconds: float | None
-
-
-class Letter(NamedTuple):
-    """A row to move to the dead letters after `attempts` attempts."""
-
-    row: RowId
-    error: str
-    attempts: int
 
 
 class StoredFailure(NamedTuple):

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from .breaker import Breaker
-from .outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 
 _TELL: Final = 60.0
 """Seconds between two log lines about one topic."""
