@@ -1,6 +1,7 @@
 """Move outbox rows to a broker: in order per subject, at least once.
 
-- `publisher` runs one relay round after the other; `settings` are its settings.
+- `publisher` runs one relay round after the other; `settings` are its settings, and
+  `topic_settings` those of some topics.
 - `session` is the connection of the operator's tools, and of rare statements of the relay.
 - `relay/` is a round: choose rows, send them, record what the broker answered.
 - `leases/` decides which publisher relays which shard (docs/leases.md).
@@ -41,6 +42,7 @@ from .sinks import (
     Sink,
     open_sink,
 )
+from .topic_settings import FailureRules, TopicSettings
 
 __all__ = [
     "MAX_REPLAYED",
@@ -56,6 +58,7 @@ __all__ = [
     "Failure",
     "FailureCounts",
     "FailureFilter",
+    "FailureRules",
     "Failures",
     "Health",
     "HealthProbe",
@@ -76,5 +79,6 @@ __all__ = [
     "Status",
     "StatusReader",
     "Stranded",
+    "TopicSettings",
     "open_sink",
 ]
