@@ -7,7 +7,7 @@
 - `leases/` decides which publisher relays which shard (docs/leases.md).
 - `sinks/` is the port to a broker, with one module or folder per broker (docs/sinks.md).
 - `operator/` is for operators and their programs: `DeadLetters`, `Failures`,
-  `Replay`, `StatusReader` and `Health`.
+  `Topics`, `Replay`, `StatusReader` and `Health`.
 """
 
 from dsql_outbox.publisher.operator.dead_letter_filter import DeadLetter, LetterFilter
@@ -28,6 +28,7 @@ from dsql_outbox.publisher.operator.status import (
     StatusReader,
     Stranded,
 )
+from dsql_outbox.publisher.operator.topic_pauses import PausedTopic, Topics
 from dsql_outbox.publisher.relay.burial import NO_ROW, NO_SHARD
 from dsql_outbox.publisher.relay.round import Round
 
@@ -65,6 +66,7 @@ __all__ = [
     "LetterFilter",
     "NotAttempted",
     "Outcome",
+    "PausedTopic",
     "Publisher",
     "PublisherSettings",
     "Ready",
@@ -80,5 +82,6 @@ __all__ = [
     "StatusReader",
     "Stranded",
     "TopicSettings",
+    "Topics",
     "open_sink",
 ]

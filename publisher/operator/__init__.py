@@ -3,6 +3,7 @@
 - `failures`: messages that failed and still wait; retry them or give them up.
 - `dead_letters`: messages that were given up; replay or drop them.
   `dead_letter_filter` selects and reads them.
+- `topic_pauses`: topics whose messages wait until an operator resumes them.
 - `replay`: stored events that are to be sent again.
 - `requeue` is the part that both replays share: it puts messages into the outbox.
   `replay_positions` gives them their positions, `replay_rate` limits the rate.

@@ -1,6 +1,6 @@
-"""The commands that repair deliveries: ``failures``, ``dead-letters`` and ``replay``.
+"""The commands that repair deliveries: ``failures``, ``dead-letters``, ``topics``, ``replay``.
 
 Each has a module of its own and calls a class of `dsql_outbox.publisher`:
-`Failures`, `DeadLetters`, `Replay`. `replay_options` holds what the two commands
+`Failures`, `DeadLetters`, `Topics`, `Replay`. `replay_options` holds what the two commands
 that replay share; `dead_letter_cells` formats a dead letter as text.
 """
