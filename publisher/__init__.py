@@ -12,10 +12,11 @@
 
 from dsql_outbox.publisher.operator.dead_letter_filter import DeadLetter, LetterFilter
 from dsql_outbox.publisher.operator.dead_letters import MAX_REPLAYED, DeadLetters
+from dsql_outbox.publisher.operator.event_pages import EventFilter, Place
 from dsql_outbox.publisher.operator.failures import Failure, FailureFilter, Failures
 from dsql_outbox.publisher.operator.health import Alive, Health, Ready
 from dsql_outbox.publisher.operator.health_probe import HealthProbe
-from dsql_outbox.publisher.operator.replay import Replay
+from dsql_outbox.publisher.operator.replay import Replay, ReplayProgress
 from dsql_outbox.publisher.operator.requeue import Replayed
 from dsql_outbox.publisher.operator.status import (
     Bounded,
@@ -55,6 +56,7 @@ __all__ = [
     "DeadLetter",
     "DeadLetters",
     "Delivered",
+    "EventFilter",
     "FailedMessage",
     "Failure",
     "FailureCounts",
@@ -67,11 +69,13 @@ __all__ = [
     "NotAttempted",
     "Outcome",
     "PausedTopic",
+    "Place",
     "Publisher",
     "PublisherSettings",
     "Ready",
     "Rejected",
     "Replay",
+    "ReplayProgress",
     "Replayed",
     "Retry",
     "Round",

@@ -4,7 +4,7 @@
 - `dead_letters`: messages that were given up; replay or drop them.
   `dead_letter_filter` selects and reads them.
 - `topic_pauses`: topics whose messages wait until an operator resumes them.
-- `replay`: stored events that are to be sent again.
+- `replay`: stored events that are to be sent again; `event_pages` selects and reads them.
 - `requeue` is the part that both replays share: it puts messages into the outbox.
   `replay_positions` gives them their positions, `replay_rate` limits the rate.
 - `session` is the connection of a tool, `pages` reads a table page by page.

@@ -81,7 +81,7 @@ WHO_RUNS = {
         *(
             "dead",
             "entity_version",
-            "events_estimate",
+            "rows_estimate",
             "failure_forget",
             "failure_page",
             "letter",

@@ -2,5 +2,6 @@
 
 Each has a module of its own and calls a class of `dsql_outbox.publisher`:
 `Failures`, `DeadLetters`, `Topics`, `Replay`. `replay_options` holds what the two commands
-that replay share; `dead_letter_cells` formats a dead letter as text.
+that replay share, `replay_summary` the summary of a dry run, and `replay_run` the progress of
+``replay``; `dead_letter_cells` formats a dead letter as text.
 """
