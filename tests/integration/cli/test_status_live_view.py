@@ -59,6 +59,7 @@ def test_piped_it_is_a_line_each_time_until_a_signal_ends_it_well(
         "failing": "0",
         "blocked": "0",
         "dead": "0",
+        "paused_topics": "0",
         "stranded": "0",
         "shards": "3",
         "leased": "0",
