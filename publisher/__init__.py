@@ -33,12 +33,14 @@ from dsql_outbox.publisher.relay.round import Round
 from .publisher import Publisher
 from .settings import PublisherSettings
 from .sinks import (
+    Answer,
     Delivered,
     NotAttempted,
     Outcome,
     Rejected,
     Retry,
     Sink,
+    Unavailable,
     open_sink,
 )
 
@@ -47,6 +49,7 @@ __all__ = [
     "NO_ROW",
     "NO_SHARD",
     "Alive",
+    "Answer",
     "Bounded",
     "Counters",
     "DeadLetter",
@@ -76,5 +79,6 @@ __all__ = [
     "Status",
     "StatusReader",
     "Stranded",
+    "Unavailable",
     "open_sink",
 ]
