@@ -38,12 +38,14 @@ from dsql_outbox.publisher.relay.sql_store import NO_SHARD
 from .publisher import Publisher
 from .settings import PublisherSettings
 from .sinks import (
+    Answer,
     Delivered,
     NotAttempted,
     Outcome,
     Rejected,
     Retry,
     Sink,
+    Unavailable,
     open_sink,
 )
 from .topic_settings import FailureRules, TopicSettings
@@ -54,6 +56,7 @@ __all__ = [
     "NO_ROW",
     "NO_SHARD",
     "Alive",
+    "Answer",
     "Bounded",
     "Counters",
     "DeadLetter",
@@ -90,5 +93,6 @@ __all__ = [
     "Stranded",
     "TopicSettings",
     "Topics",
+    "Unavailable",
     "open_sink",
 ]
