@@ -68,7 +68,7 @@ class Reader:
         self._settings = settings
         self._rows = settings.batch_rows
         self._idle = settings.idle_min
-        self._refreshed_at = state.clock()
+        self._refreshed_at = float("-inf")
         self.stalled_since: float | None = None
 
     async def run(self) -> None:
@@ -128,6 +128,10 @@ class Reader:
         if state.clock() - self._refreshed_at < _REFRESH:
             return
         self._refreshed_at = state.clock()
+        paused = await self._store.paused_topics()
+        if state.topics.by_operator.keys() - paused.keys():
+            state.resume_topics()
+        state.topics.by_operator = paused
         held = [
             (subject, subject.holds[0])
             for shard in state.shards.values()

@@ -99,7 +99,7 @@ class SqlStore:
 
     async def paused_topics(self) -> Mapping[str, str]:
         """The topics that an operator paused, with the reasons."""
-        return dict(await self._rows("topic_list", {}))
+        return {topic: reason for topic, reason in await self._rows("topic_list", {})}
 
     async def is_done(self) -> bool:
         """Whether no message waits in any shard, except for those that wait for an operator."""

@@ -120,3 +120,7 @@ class Store(Protocol):
     async def failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
         """Read the failures of rows of some shards."""
         ...
+
+    async def paused_topics(self) -> Mapping[str, str]:
+        """The topics that an operator paused, with the reasons."""
+        ...

@@ -4,7 +4,7 @@ The broker said so of a topic (`Unavailable`), or an operator paused it. Its row
 passed over. A topic that the broker refused is tried with one message at a time.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from typing import Final
 
 from .breaker import Breaker
@@ -34,12 +34,14 @@ class TopicPauses:
         """The topics that an operator paused, with the reasons."""
 
     @property
-    def names(self) -> Collection[str]:
+    def names(self) -> Set[str]:
         """All topics that are paused."""
+        if not self.by_operator:
+            return self._pauses.keys()
         return self._pauses.keys() | self.by_operator.keys()
 
     @property
-    def found(self) -> Collection[str]:
+    def found(self) -> Set[str]:
         """The topics that the broker refused."""
         return self._pauses.keys()
 
