@@ -13,10 +13,10 @@ from dsql_outbox.outbox import (
     array_literal,
     plain_array,
 )
-from dsql_outbox.publisher.session import OperatorSession
-
 from dsql_outbox.publisher.burial import Burial, Letter, row_keys
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.session import OperatorSession
+
 from .store import (
     Failure,
     PassedOver,
@@ -27,6 +27,7 @@ from .store import (
     StoredFailure,
     SubjectName,
 )
+
 
 class SqlStore:
     """The tables of a database; see `Store` for the methods.

@@ -7,8 +7,9 @@ passed over. A topic that the broker refused is tried with one message at a time
 from collections.abc import Collection, Mapping, Set
 from typing import Final
 
-from .breaker import Breaker
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+
+from .breaker import Breaker
 
 _TELL: Final = 60.0
 """Seconds between two log lines about one topic."""
