@@ -2,14 +2,16 @@
 
 import subprocess
 import sys
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import anyio
+import anyio.lowlevel
 import pytest
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from tests.support.brokers.kafka_mock import INIT_PRODUCER_ID, MockKafka
-from tests.support.publisher.sent_messages import deliver, new_message, published
+from tests.support.publisher.sent_messages import Answers, deliver, new_message, published
 
+from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted
 from dsql_outbox.publisher.sinks.kafka import client
@@ -56,6 +58,55 @@ async def test_a_message_whose_report_is_lost_or_fails_has_no_answer_when_its_ti
         await deliver(sink, messages)
 
     assert (first, harmed) == (Delivered(), NotAttempted())
+
+
+class _Held(Producer):
+    """A producer that is told to stop for good, while its messages wait."""
+
+    made: ClassVar[list["_Held"]] = []
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__(settings)
+        self.is_over = False
+        self.made.append(self)
+
+    def flush(self, *given: Any) -> int:
+        if self.is_over:
+            raise KafkaException(KafkaError(KafkaError._FATAL, "stopped", fatal=True))
+        return super().flush(*given)
+
+
+@pytest.mark.anyio
+async def test_a_producer_that_stops_ends_only_the_calls_that_wait_for_it(
+    kafka_cluster: MockKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "Producer", _Held)
+    monkeypatch.setattr(_Held, "made", [])
+    kafka_cluster.make_topic("one.X")
+    old, new = Answers(1), Answers(1)
+    raised: list[str] = []
+
+    async def wait_for_old() -> None:
+        try:
+            await sink.publish([new_message(key="Loan/1", topic="one.X")], old)
+        except SinkUnavailable as error:
+            raised.append(str(error))
+
+    async with open_sink(f"kafka://{kafka_cluster.bootstrap}?timeout=5") as sink:
+        await deliver(sink, [new_message(key="Loan/0", topic="one.X")])
+        kafka_cluster.answer_late(1, 1.5)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait_for_old)
+            await anyio.wait_all_tasks_blocked()
+            vars(sink)["_client"].replace(_Held.made[0])  # as another call that failed does
+            tasks.start_soon(sink.publish, [new_message(key="Loan/2", topic="one.X")], new)
+            with anyio.fail_after(5):
+                while len(_Held.made) < 2 or not len(_Held.made[1]):
+                    await anyio.lowlevel.checkpoint()
+            _Held.made[0].is_over = True
+
+    assert "stopped" in raised[0]
+    assert new.outcomes == [Delivered()]
 
 
 # --- a principal that may not write ----------------------------------------------------
