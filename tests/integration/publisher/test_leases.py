@@ -8,7 +8,7 @@ import pytest
 from tests.support.publisher.running_relays import count, event, running, until
 
 from dsql_outbox.outbox import Database, Message
-from dsql_outbox.publisher import Outcome, Publisher, PublisherSettings, Retry
+from dsql_outbox.publisher import Answer, Publisher, PublisherSettings, Retry
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
 
@@ -53,14 +53,14 @@ class Gate(MemorySink):
         self.opened = anyio.Event()
         self.was_cut = False
 
-    async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         self.waiting.set()
         try:
             await self.opened.wait()
         except BaseException:
             self.was_cut = True
             raise
-        return await super().publish(messages)
+        await super().publish(messages, answer)
 
 
 # --- many publishers -------------------------------------------------------------------
@@ -197,10 +197,11 @@ async def test_a_failure_in_a_shard_that_was_lost_is_not_recorded(
     database: Database, writer: Writer, sql: psycopg.Connection
 ) -> None:
     class Stubborn(Gate):
-        async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
+        async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
             with anyio.CancelScope(shield=True):
-                await super().publish(messages)
-            return [Retry("late")] * len(messages)
+                await super().publish(messages, lambda *_: None)
+            for index in range(len(messages)):
+                answer(index, Retry("late"))
 
     sink = Stubborn()
     writer.write(event("car"))
