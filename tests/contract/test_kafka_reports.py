@@ -60,15 +60,20 @@ async def test_a_message_whose_report_is_lost_or_fails_has_no_answer_when_its_ti
     assert (first, harmed) == (Delivered(), NotAttempted())
 
 
-class _Held(Producer):
-    """A producer that is told to stop for good, while its messages wait."""
+class _Stopping(Producer):
+    """A producer that loses the report of the key Loan/old, and stops for good on request."""
 
-    made: ClassVar[list["_Held"]] = []
+    made: ClassVar[list["_Stopping"]] = []
 
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__(settings)
         self.is_over = False
         self.made.append(self)
+
+    def produce(self, topic: str, **given: Any) -> None:
+        if given["key"] == b"Loan/old":
+            del given["on_delivery"]
+        super().produce(topic, **given)
 
     def flush(self, *given: Any) -> int:
         if self.is_over:
@@ -80,30 +85,32 @@ class _Held(Producer):
 async def test_a_producer_that_stops_ends_only_the_calls_that_wait_for_it(
     kafka_cluster: MockKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "Producer", _Held)
-    monkeypatch.setattr(_Held, "made", [])
+    monkeypatch.setattr(client, "Producer", _Stopping)
+    monkeypatch.setattr(_Stopping, "made", [])
     kafka_cluster.make_topic("one.X")
-    old, new = Answers(1), Answers(1)
+    kafka_cluster.lead("one.X", 1)
     raised: list[str] = []
+    new = Answers(1)
 
-    async def wait_for_old() -> None:
+    async def publish_old() -> None:
         try:
-            await sink.publish([new_message(key="Loan/1", topic="one.X")], old)
+            await published(sink, [new_message(key="Loan/old", topic="one.X")])
         except SinkUnavailable as error:
             raised.append(str(error))
 
-    async with open_sink(f"kafka://{kafka_cluster.bootstrap}?timeout=5") as sink:
-        await deliver(sink, [new_message(key="Loan/0", topic="one.X")])
-        kafka_cluster.answer_late(1, 1.5)
+    async with open_sink(f"kafka://{kafka_cluster.bootstrap}?timeout=10") as sink:
+        await deliver(sink, [new_message(topic="one.X")])
+        (first,) = _Stopping.made
+        kafka_cluster.answer_late(1, 0.3)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(wait_for_old)
+            tasks.start_soon(publish_old)
             await anyio.wait_all_tasks_blocked()
-            vars(sink)["_client"].replace(_Held.made[0])  # as another call that failed does
-            tasks.start_soon(sink.publish, [new_message(key="Loan/2", topic="one.X")], new)
+            vars(sink)["_client"].replace(first)  # as another call that failed does
+            tasks.start_soon(sink.publish, [new_message(topic="one.X")], new)
             with anyio.fail_after(5):
-                while len(_Held.made) < 2 or not len(_Held.made[1]):
+                while len(_Stopping.made) < 2 or not len(_Stopping.made[1]):
                     await anyio.lowlevel.checkpoint()
-            _Held.made[0].is_over = True
+            first.is_over = True
 
     assert "stopped" in raised[0]
     assert new.outcomes == [Delivered()]
