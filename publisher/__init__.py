@@ -7,7 +7,7 @@
 - `leases/` decides which publisher relays which shard (docs/leases.md).
 - `sinks/` is the port to a broker, with one module or folder per broker (docs/sinks.md).
 - `operator/` is for operators and their programs: `DeadLetters`, `Failures`,
-  `Topics`, `Replay`, `StatusReader` and `Health`.
+  `Waiting`, `Topics`, `Replay`, `StatusReader` and `Health`.
 """
 
 from dsql_outbox.publisher.operator.dead_letter_filter import DeadLetter, LetterFilter
@@ -30,6 +30,11 @@ from dsql_outbox.publisher.operator.status import (
     Stranded,
 )
 from dsql_outbox.publisher.operator.topic_pauses import PausedTopic, Topics
+from dsql_outbox.publisher.operator.waiting_messages import (
+    Waiting,
+    WaitingFilter,
+    WaitingMessage,
+)
 from dsql_outbox.publisher.relay.burial import NO_ROW, NO_SHARD
 from dsql_outbox.publisher.relay.round import Round
 
@@ -87,5 +92,8 @@ __all__ = [
     "Stranded",
     "TopicSettings",
     "Topics",
+    "Waiting",
+    "WaitingFilter",
+    "WaitingMessage",
     "open_sink",
 ]
