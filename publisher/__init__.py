@@ -10,6 +10,8 @@
   `Waiting`, `Topics`, `Replay`, `StatusReader` and `Health`.
 """
 
+from dsql_outbox.publisher.burial import NO_ROW
+from dsql_outbox.publisher.leases.table import NO_LEASE
 from dsql_outbox.publisher.operator.dead_letter_filter import DeadLetter, LetterFilter
 from dsql_outbox.publisher.operator.dead_letters import MAX_REPLAYED, DeadLetters
 from dsql_outbox.publisher.operator.event_pages import EventFilter, Place
@@ -35,27 +37,31 @@ from dsql_outbox.publisher.operator.waiting_messages import (
     WaitingFilter,
     WaitingMessage,
 )
-from dsql_outbox.publisher.relay.burial import NO_ROW, NO_SHARD
-from dsql_outbox.publisher.relay.round import Round
+from dsql_outbox.publisher.relay.relay import Relayed
+from dsql_outbox.publisher.relay.sql_store import NO_SHARD
 
 from .publisher import Publisher
 from .settings import PublisherSettings
 from .sinks import (
+    Answer,
     Delivered,
     NotAttempted,
     Outcome,
     Rejected,
     Retry,
     Sink,
+    Unavailable,
     open_sink,
 )
 from .topic_settings import FailureRules, TopicSettings
 
 __all__ = [
     "MAX_REPLAYED",
+    "NO_LEASE",
     "NO_ROW",
     "NO_SHARD",
     "Alive",
+    "Answer",
     "Bounded",
     "Counters",
     "DeadLetter",
@@ -79,11 +85,11 @@ __all__ = [
     "PublisherSettings",
     "Ready",
     "Rejected",
+    "Relayed",
     "Replay",
     "ReplayProgress",
     "Replayed",
     "Retry",
-    "Round",
     "Seen",
     "Shard",
     "Sink",
@@ -92,6 +98,7 @@ __all__ = [
     "Stranded",
     "TopicSettings",
     "Topics",
+    "Unavailable",
     "Waiting",
     "WaitingFilter",
     "WaitingMessage",

@@ -39,6 +39,10 @@ class FailureRules(NamedTuple):
         found = {name: getattr(by, name) for name in self._fields}
         return self._replace(**{name: value for name, value in found.items() if value is not None})
 
+    def backoff(self, attempts: int) -> float:
+        """Seconds until the next attempt after so many."""
+        return min(self.backoff_cap, self.backoff_base * 2.0 ** min(attempts - 1, 64))
+
     def require_valid(self, owner: str) -> None:
         """Raise `SettingsError`, which names the owner and the field, for an invalid value."""
         require_positive(owner, {"attempts": self.attempts, "backoff_base": self.backoff_base})

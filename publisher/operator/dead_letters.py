@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from dsql_outbox.outbox import array_literal, subject_key
-from dsql_outbox.publisher.relay.outbox_rows import read_headers
+from dsql_outbox.publisher.outbox_rows import read_headers
 from dsql_outbox.publisher.session import Operator, OperatorTransaction
 
 from .dead_letter_filter import DeadLetter, LetterFilter, read_letters

@@ -9,8 +9,8 @@ from uuid import UUID
 import msgspec
 
 from dsql_outbox.outbox import array_literal, parse_subject_key, subject_key
-from dsql_outbox.publisher.relay.burial import Burial
-from dsql_outbox.publisher.relay.outbox_rows import RowId
+from dsql_outbox.publisher.burial import Burial, Letter
+from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.session import Operator
 
 from .pages import FIRST_POSITION, PAGE_ROWS, id_ranges
@@ -139,7 +139,7 @@ class Failures(Operator):
 
 async def _bury(burial: Burial, failure: Failure) -> bool:
     row = RowId(failure.shard, failure.position, str(failure.event_id))
-    return await burial.bury(row, error=failure.error, attempts=failure.attempts)
+    return await burial.bury([Letter(row, failure.error, failure.attempts)]) > 0
 
 
 def _failure(row: Any) -> Failure:

@@ -10,7 +10,7 @@ import anyio
 import msgspec
 
 from dsql_outbox.outbox import array_literal
-from dsql_outbox.publisher.relay.outbox_rows import REPLAY_HEADER
+from dsql_outbox.publisher.outbox_rows import REPLAY_HEADER
 from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
 
 from .replay_positions import Candidate, Placed, Places

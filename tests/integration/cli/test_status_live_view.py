@@ -40,7 +40,7 @@ def add_rows(sql: psycopg.Connection[Any], count: int) -> None:
     sql.execute("SELECT pg_stat_force_next_flush()")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_piped_it_is_a_line_each_time_until_a_signal_ends_it_well(
     url: str, number: signal.Signals
 ) -> None:

@@ -3,12 +3,13 @@
 from typing import Any
 from uuid import UUID
 
+import anyio
 import psycopg
 import pytest
-from tests.support.publisher.given_up_messages import event, gathered, relay_all
+from tests.support.publisher.given_up_messages import event, gathered
 
 from dsql_outbox.outbox import Database, SettingsError
-from dsql_outbox.publisher import Failure, FailureFilter, Failures
+from dsql_outbox.publisher import Failure, FailureFilter, Failures, Publisher
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
@@ -80,7 +81,8 @@ async def test_a_blocked_subject_stays_blocked_when_another_failure_of_it_is_tri
     assert told.behind
     assert blocked(sql) == {ids[0]}
     sink = MemorySink()
-    await relay_all(database, sink, on_dead_letter="block")
+    with anyio.fail_after(20):
+        await Publisher(database, sink).run(until_empty=True)
     assert sink.ids == [ids[3]]
 
 

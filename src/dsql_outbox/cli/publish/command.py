@@ -119,7 +119,7 @@ def publish(  # noqa: PLR0913 - one parameter per flag
     Run as many publishers as you like: they share the work, and take over from
     each other.
 
-    Runs until SIGTERM or Ctrl-C, then finishes the current round, for --drain
+    Runs until SIGTERM, SIGHUP or Ctrl-C, then finishes the current round, for --drain
     seconds at most; a second Ctrl-C stops at once. Nothing is lost either way:
     a message that was not acknowledged stays in the outbox.
 

@@ -1,7 +1,6 @@
 """``status --watch``: the status at regular intervals, with rates."""
 
 import asyncio
-import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Generator
@@ -15,6 +14,7 @@ import msgspec
 import psycopg
 
 from dsql_outbox.cli.output import json_line, say
+from dsql_outbox.cli.signals import ended_as_interrupted
 from dsql_outbox.observability import visible
 from dsql_outbox.outbox import Database, is_unreachable, told
 from dsql_outbox.publisher import Counters, Status, StatusReader
@@ -82,14 +82,13 @@ class Meter:
 
 
 def watch(database: Database, interval: float, *, as_json: bool) -> None:
-    """Show the status every `interval` seconds until Ctrl-C or SIGTERM.
+    """Show the status every `interval` seconds until Ctrl-C, SIGTERM or SIGHUP.
 
     Raises `SchemaError` if the tables are missing, and the driver's errors. When
     the database cannot be reached, it shows that and goes on.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     meter = Meter()
-    with suppress(KeyboardInterrupt), _display(as_json=as_json) as show:
+    with suppress(KeyboardInterrupt), ended_as_interrupted(), _display(as_json=as_json) as show:
         while True:
             began = monotonic()
             show(asyncio.run(_look(database, meter)))
