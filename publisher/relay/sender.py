@@ -131,10 +131,9 @@ class Sender:
         chosen: list[Subject] = []
         while len(chosen) < most and (taken := state.queues.take(most - len(chosen))):
             for subject in taken:
-                row = subject.busy_row
-                if not self._rights.may_send(subject.shard.number, subject.shard.epoch) or (
-                    state.topics.names and not state.topics.takes(row, now)
-                ):
+                row, shard = subject.busy_row, subject.shard
+                takes = not state.topics.names or state.topics.takes(row, now)
+                if not takes or not self._rights.may_send(shard.number, shard.epoch):
                     state.queues.drop(subject)
                 else:
                     state.sent(row)

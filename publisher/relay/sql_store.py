@@ -100,7 +100,8 @@ class SqlStore:
 
     async def paused_topics(self) -> Mapping[str, str]:
         """The topics that an operator paused, with the reasons."""
-        return {topic: reason for topic, reason in await self._rows("topic_list", {})}
+        found = await self._rows("topic_list", {})
+        return {topic: reason for topic, reason in found}  # noqa: C416 - rows are no pairs to mypy
 
     async def is_done(self) -> bool:
         """Whether no message waits in any shard, except for those that wait for an operator."""

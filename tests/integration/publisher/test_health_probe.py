@@ -1,6 +1,6 @@
 """What database and broker answer to the daemon's questions, on real ones that come and go."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 
 import anyio
 import anyio.to_thread
@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 from dsql_outbox.observability import BacklogAge, Fact
-from dsql_outbox.outbox import Database, Message
-from dsql_outbox.publisher import Answer, Health, HealthProbe, open_sink
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import Health, HealthProbe, open_sink
 from dsql_outbox.publisher.operator import health_probe
 from dsql_outbox.publisher.operator.health import OK
 from dsql_outbox.testing import MemorySink, NatsServer, PostgresProxy
@@ -69,7 +69,7 @@ async def test_a_new_sink_is_asked_at_once(probed: Probed, monkeypatch: pytest.M
 
 async def test_a_sink_with_a_bug_is_told_and_ends_nothing(probed: Probed) -> None:
     class Broken(MemorySink):
-        async def publish(self, _messages: Sequence[Message], _answer: Answer, /) -> None:
+        async def publish(self, *_: object) -> None:
             raise ZeroDivisionError
 
     probed.probe.watch(Broken())

@@ -179,7 +179,8 @@ def test_any_order_of_commits_reads_and_answers_keeps_the_order_and_loses_nothin
     while any(waiting.values()) or table:
         step = random.choice(["commit", "read", "send"])
         if step == "commit" and (late := random.choice(list(waiting.values()))):
-            table[late[0].position] = late.pop(0)
+            committed = late.pop(0)
+            table[committed.position] = committed
         elif step == "read":
             place = one.ask_again()
             one.begin_again(None)
