@@ -33,9 +33,13 @@ class Illness(NamedTuple):
 
 
 class Broker:
-    """Stores messages; `away` counts the faults of each topic that last now."""
+    """Stores messages; each takes up to `slow` seconds there, and its answer back.
 
-    def __init__(self, world: World, history: History) -> None:
+    `away` counts the faults of each topic that last now.
+    """
+
+    def __init__(self, world: World, history: History, slow: float) -> None:
+        self.slow = slow
         self.world = world
         self.history = history
         self.away: Counter[str] = Counter()
@@ -147,8 +151,8 @@ class ModelSink:
                 faults.append(f"{self._name} sends {row} without the lease of its shard")
 
     def _send(self, call: _Call, index: int) -> None:
-        random = self._random.random
-        there, back = 0.001 + 0.02 * random() ** 3, 0.001 + 0.02 * random() ** 3
+        random, slow = self._random.random, self._broker.slow
+        there, back = 0.001 + slow * random() ** 2, 0.001 + slow * random() ** 2
         if self._troubles["broker lossy"] and random() < 0.4:
             kind = self._random.choice(("lost", "unanswered", "slow", "late", "failed"))
             self._counts[f"message {kind}"] += 1

@@ -8,27 +8,27 @@ table, outages are charged to no message, and the healthy leave in time.
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple
+from uuid import UUID
 
 from dsql_outbox.publisher.relay.outbox_rows import RowId
 from dsql_outbox.publisher.relay.store import SubjectName
 
 from .history import Answered, Changed, Committed, History
 
-BOUND: Final = 3.0
-"""Seconds in which a message of a healthy subject leaves when it is the subject's next one."""
-
 _CHARGED: Final = frozenset({"Retry", "Rejected"})
+_GIVEN_UP: Final = frozenset({"buried", "blocked"})
 
 
 class Terms(NamedTuple):
     """What holds for a run.
 
     `attempts` is that of the settings. From `ready_at` on, in seconds, a healthy
-    subject is served within `BOUND`. Without `harmed` no message is sent twice.
+    subject's next message leaves within `bound` seconds. Without `harmed` no message is sent twice.
     """
 
     attempts: int
     ready_at: float
+    bound: float
     harmed: bool
 
 
@@ -44,6 +44,10 @@ class _Case:
 
     def __init__(self, history: History, terms: Terms) -> None:
         self.history = history
+        self.name = {
+            each.row: f"event {UUID(each.row.event_id).int} of {'/'.join(each.subject)}"
+            for each in history.committed
+        }
         self.terms = terms
         self.first: dict[RowId, float] = {}
         """When each row first arrived at the broker."""
@@ -69,9 +73,9 @@ def _lost(case: _Case) -> Iterator[str]:
     for each in case.history.committed:
         if each.row in left:
             if each.subject not in blocked or each.row < blocked[each.subject]:
-                yield f"{each.row} is still in the outbox at {case.history.end:.1f} s"
+                yield f"{case.name[each.row]} is still in the outbox at {case.history.end:.1f} s"
         elif each.row not in case.first and each.row not in case.died:
-            yield f"{each.row} is lost"
+            yield f"{case.name[each.row]} is lost"
 
 
 def _blocked(history: History) -> dict[SubjectName, RowId]:
@@ -90,7 +94,7 @@ def _disordered(case: _Case) -> Iterator[str]:
         for each in events:
             arrived = case.first.get(each.row)
             if arrived is not None and arrived < latest:
-                yield f"{each.row} arrived at {arrived:.3f} s, before the row before it"
+                yield f"{case.name[each.row]} arrived at {arrived:.3f} s, before the row before it"
             latest = max(latest, _over_at(case, each.row))
 
 
@@ -107,7 +111,7 @@ def _deleted(case: _Case) -> Iterator[str]:
             a.publisher == change.publisher and a.outcome == "Delivered" and a.at <= change.sent_at
             for a in case.answers[change.row]
         ):
-            yield f"{change.row} was deleted by {change.publisher} without an acknowledgement"
+            yield f"{case.name[change.row]} was deleted without an acknowledgement"
 
 
 def _charged(case: _Case) -> Iterator[str]:
@@ -115,26 +119,29 @@ def _charged(case: _Case) -> Iterator[str]:
     for each in case.history.committed:
         if each.is_broken:
             continue
+        name, changes, attempts = case.name[each.row], case.changes[each.row], case.terms.attempts
         charged = [a for a in case.answers[each.row] if a.outcome in _CHARGED]
-        changes = case.changes[each.row]
+        is_rejected = any(a.outcome == "Rejected" for a in charged)
         for change in changes:
             known = sum(a.at <= change.sent_at for a in charged)
             if change.attempts > known:
-                yield f"{each.row} is charged {change.attempts} attempts after {known} failures"
-            rejected = any(a.outcome == "Rejected" for a in charged)
-            if change.kind == "buried" and not rejected and known < case.terms.attempts:
-                yield f"{each.row} was buried after {known} failures"
-        if len(charged) > case.terms.attempts + _unknown(charged, changes):
-            yield f"{each.row} was tried {len(charged)} times, at {charged[-1].at:.1f} s too"
+                yield f"{name} is charged {change.attempts} attempts after {known} failures"
+            if change.kind in _GIVEN_UP and not is_rejected and known < attempts:
+                yield f"{name} was {change.kind} after {known} failures"
+        if len(charged) > attempts + _unknown(charged, changes):
+            yield f"{name} was tried {len(charged)} times"
 
 
 def _unknown(charged: Collection[Answered], changes: Collection[Changed]) -> int:
-    """How many failures the next publisher cannot know: none of the publisher's records ran."""
+    """How many failures the next publisher cannot know: none of the publisher's records ran.
+
+    Besides, two publishers may count the same attempt.
+    """
     unknown = sum(
         not any(c.publisher == a.publisher and c.attempts and c.sent_at >= a.at for c in changes)
         for a in charged
     )
-    return unknown + len({a.publisher for a in charged})
+    return unknown + len({a.publisher for a in charged}) - 1
 
 
 def _late(case: _Case) -> Iterator[str]:
@@ -146,8 +153,8 @@ def _late(case: _Case) -> Iterator[str]:
         for each in events:
             arrived = case.first.get(each.row, case.history.end)
             since = max(free, each.at)
-            if arrived > since + BOUND:
-                yield f"{each.row} waited {arrived - since:.1f} s, from {since:.1f} s on"
+            if arrived > since + case.terms.bound:
+                yield f"{case.name[each.row]} waited {arrived - since:.1f} s, from {since:.1f} s on"
             free = max(free, arrived)
 
 
@@ -157,4 +164,4 @@ def _repeated(case: _Case) -> Iterator[str]:
         return
     for row, times in Counter(a.row for a in case.history.arrivals).items():
         if times > 1:
-            yield f"{row} arrived {times} times"
+            yield f"{case.name[row]} arrived {times} times"

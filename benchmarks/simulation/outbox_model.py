@@ -148,7 +148,8 @@ class Tables:
         for each in failures:
             wait = math.inf if each.seconds is None else each.seconds
             self.failures[each.row] = _Failed(each.attempts, self._now() + wait)
-            self._note("recorded", [each.row], origin, each.attempts)
+            kind = "blocked" if each.seconds is None else "recorded"
+            self._note(kind, [each.row], origin, each.attempts)
 
     def forget(self, rows: Collection[RowId], origin: Origin) -> None:
         """See `Store.forget`."""

@@ -89,8 +89,7 @@ class Publisher:
         name = f"p{self._number}.{self._starts}"
         machine = Machine(self._around.world, self._clock.rate, self._clock.offset)
         self._machine = machine
-        self._program = program = self._around.make(self._parts(name, machine))
-        machine.loop.call_soon(self._run, machine, program, name)
+        machine.loop.call_soon(self._run, machine, self._parts(name, machine))
 
     def crash(self, away: float) -> None:
         """End the process without a word; start it again after `away` seconds."""
@@ -121,7 +120,10 @@ class Publisher:
         self._around.history.faults += machine.loop.errors
         self._machine = self._program = None
 
-    def _run(self, machine: Machine, program: Program, name: str) -> None:
+    def _run(self, machine: Machine, parts: Parts) -> None:
+        self._program = program = self._around.make(parts)
+        name = parts.name
+
         async def run() -> None:
             try:
                 await program.run()
@@ -146,7 +148,9 @@ class Publisher:
         may_send = partial(self._owns, name)
         return Parts(
             name=name,
-            store=ModelStore(around.tables, Wire(line, self._part()), name, lambda: world.now),
+            store=ModelStore(
+                around.tables, Wire(line, self._part(), hangs=True), name, lambda: world.now
+            ),
             sink=ModelSink(around.broker, line, name, may_send, self._part()),
             leases=ModelLeaseTable(around.leases, Wire(line, self._part()), around.settings.renew),
             settings=around.settings,

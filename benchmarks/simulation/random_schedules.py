@@ -1,5 +1,11 @@
-"""A random schedule of each seed: calm ones about fairness, and stormy ones about faults."""
+"""A random schedule for each seed.
 
+In a *calm* one, messages and topics are sick and nothing else fails. In a *hot* one, a
+subject has many rows before others get theirs. In a *storm*, publishers, database and
+broker fail, too.
+"""
+
+from dataclasses import replace
 from random import Random
 from typing import Final, get_args
 
@@ -8,34 +14,56 @@ from .schedule import Clock, Fault, Replay, Schedule, Trouble, Write
 _SPAN: Final = 12.0
 """Seconds in which most writes and faults of a schedule begin."""
 
+_SUBJECTS: Final = 6
 _DRIFT: Final = 0.03
 _HOUR: Final = 3600.0
 
-_STORMS: Final = tuple(kind for kind in get_args(Trouble) if kind != "topic away")
+_LOSSY: Final[tuple[Trouble, ...]] = ("statements lossy", "statements lossy", "broker lossy")
+"""The faults that have many forms are chosen more often."""
+
+_STORMS: Final = (*(kind for kind in get_args(Trouble) if kind != "topic away"), *_LOSSY)
 
 
 def random_schedule(seed: int) -> Schedule:
     """Return the schedule of this seed."""
     random = Random(seed)
-    storm = random.random() < 0.6
-    shards = random.randint(1, 4)
-    clocks = tuple(_clock(random) for _ in range(random.choice((1, 2, 2, 3)) if storm else 1))
+    (make,) = random.choices((_calm, _hot, _storm), (3, 1, 6))
+    return make(seed, random)
+
+
+def _calm(seed: int, random: Random) -> Schedule:
     topics = random.randint(1, 3)
     writes = [_write(random, topics) for _ in range(random.randint(2, 10))]
-    if random.random() < 0.25:
-        writes.append(Write(_time(random), random.randrange(6), rows=random.randint(30, 100)))
-    if random.random() < 0.4:
-        writes = [_sick(random, write) for write in writes]
-    faults = [_fault(random, len(clocks)) for _ in range(random.randint(1, 4))] if storm else []
-    if random.random() < 0.2:
-        topic = random.randrange(topics)
-        faults.append(Fault("topic away", _time(random), random.uniform(2, 20), topic))
-    replays = [
-        Replay(_time(random) + _SPAN * random.random(), random.randrange(len(writes)))
-        for _ in range(random.choice((0, 0, 0, 1, 3)))
-    ]
-    block = random.random() < 0.2
-    return Schedule(seed, shards, clocks, tuple(writes), tuple(faults), tuple(replays), block=block)
+    if random.random() < 0.5:
+        writes = [_sick(random, write) if random.random() < 0.5 else write for write in writes]
+    faults = []
+    if random.random() < 0.3:
+        length = round(random.uniform(2, 20), 1)
+        faults.append(Fault("topic away", _time(random), length, random.randrange(topics)))
+    return Schedule(
+        seed,
+        shards=random.randint(1, 4),
+        clocks=(_clock(random),),
+        writes=tuple(writes),
+        faults=tuple(faults),
+        replays=tuple(_replays(random, len(writes))),
+        block=random.random() < 0.2,
+        slow=random.choice((0.02, 0.02, 0.3)),
+        start=random.choice((0.0, 0.0, _SPAN)),
+    )
+
+
+def _hot(seed: int, random: Random) -> Schedule:
+    calm = _calm(seed, random)
+    hot = Write(0.5, random.randrange(_SUBJECTS), rows=random.choice((70, 100, 150)))
+    return replace(calm, shards=random.randint(1, 2), writes=(*calm.writes, hot))
+
+
+def _storm(seed: int, random: Random) -> Schedule:
+    clocks = tuple(_clock(random) for _ in range(random.choice((1, 2, 2, 3))))
+    faults = (_fault(random, len(clocks)) for _ in range(random.randint(1, 6)))
+    calm = _calm(seed, random)
+    return replace(calm, clocks=clocks, faults=(*calm.faults, *faults), start=0.0)
 
 
 def _time(random: Random) -> float:
@@ -50,7 +78,7 @@ def _clock(random: Random) -> Clock:
 def _write(random: Random, topics: int) -> Write:
     return Write(
         _time(random),
-        random.randrange(6),
+        random.randrange(_SUBJECTS),
         rows=random.choice((1, 1, 1, 2, 4)),
         late=random.choice((0.0, 0.0, 0.0, round(3 * random.random(), 2))),
         topic=random.randrange(topics),
@@ -59,8 +87,6 @@ def _write(random: Random, topics: int) -> Write:
 
 
 def _sick(random: Random, write: Write) -> Write:
-    if random.random() < 0.5:
-        return write
     kind = random.random()
     if kind < 0.1:
         return write._replace(broken=True)
@@ -69,7 +95,11 @@ def _sick(random: Random, write: Write) -> Write:
     return write._replace(retries=random.choice((1, 1, 2, 9)))
 
 
+def _replays(random: Random, writes: int) -> list[Replay]:
+    number = random.choice((0, 0, 0, 1, 3))
+    return [Replay(_time(random) + _time(random), random.randrange(writes)) for _ in range(number)]
+
+
 def _fault(random: Random, publishers: int) -> Fault:
-    kind = random.choice(_STORMS)
     length = random.choice((0.5, 2.0, 6.0, 11.0, 15.0))
-    return Fault(kind, _time(random), length, random.randrange(publishers))
+    return Fault(random.choice(_STORMS), _time(random), length, random.randrange(publishers))

@@ -74,8 +74,9 @@ class Fault(NamedTuple):
 class Schedule:
     """One run. `seed` decides how long each statement and each message takes, and its fate.
 
-    There is one publisher per clock. With `block`, the subject of a message that was
-    given up waits for an operator.
+    There is one publisher per clock; they start at `start` in seconds. A message takes up
+    to `slow` seconds to the broker, and so does its answer. With `block`, the subject of
+    a message that was given up waits for an operator.
     """
 
     seed: int
@@ -85,11 +86,14 @@ class Schedule:
     faults: tuple[Fault, ...] = ()
     replays: tuple[Replay, ...] = ()
     block: bool = False
+    slow: float = 0.02
+    start: float = 0.0
 
     @property
     def calm_at(self) -> float:
-        """When all faults but those of topics are over, in seconds."""
-        return max((f.at + f.length for f in self.faults if f.kind != "topic away"), default=0.0)
+        """When the publishers run and all faults but those of topics are over, in seconds."""
+        ends = (f.at + f.length for f in self.faults if f.kind != "topic away")
+        return max((self.start, *ends))
 
     @property
     def topics_well_at(self) -> float:

@@ -22,7 +22,10 @@ from .writers import Writers
 PATIENCE: Final = 120.0
 """Seconds after the last fault and the last write in which everything must be done."""
 
-_START: Final = 2.0
+_BOUND: Final = 2.0
+"""Seconds in which a message of a healthy subject leaves, beside what the broker needs."""
+
+_START: Final = 1.0
 """Seconds after its start when a single publisher relays."""
 
 _RECOVERY: Final = 30.0
@@ -35,7 +38,7 @@ _LOOK: Final = 1.0
 def settings_of(schedule: Schedule) -> PublisherSettings:
     """The settings of all publishers of a run."""
     return PublisherSettings(
-        batch_rows=50,
+        batch_rows=5,
         attempts=3,
         backoff_base=0.5,
         backoff_cap=2,
@@ -51,7 +54,8 @@ def terms_of(schedule: Schedule) -> Terms:
     """What must hold for a run of this schedule."""
     harmed = any(fault.kind != "topic away" for fault in schedule.faults)
     ready = _RECOVERY if harmed or len(schedule.clocks) > 1 else _START
-    return Terms(settings_of(schedule).attempts, schedule.calm_at + ready, harmed)
+    bound = _BOUND + 4 * schedule.slow
+    return Terms(settings_of(schedule).attempts, schedule.calm_at + ready, bound, harmed)
 
 
 class Run:
@@ -64,7 +68,7 @@ class Run:
         self._world = world = World()
         self._history = history = History()
         self._tables = Tables(lambda: world.now, history)
-        self._broker = Broker(world, history)
+        self._broker = Broker(world, history, schedule.slow)
         leases = LeaseTables(schedule.shards, lambda: world.now)
         settings = settings_of(schedule)
         around = Surroundings(world, self._tables, leases, self._broker, history, settings, make)
@@ -79,7 +83,7 @@ class Run:
         schedule, world = self._schedule, self._world
         self._writers.start()
         for publisher in self._publishers:
-            publisher.start()
+            world.after(schedule.start, publisher.start)
         for fault in schedule.faults:
             world.after(fault.at, self._strike, fault)
         begun = max(self._writers.done_at, schedule.calm_at, schedule.topics_well_at)

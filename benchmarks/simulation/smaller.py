@@ -1,7 +1,7 @@
 """A schedule that fails, made smaller while it fails, and written as Python."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import islice
 from typing import Final, NamedTuple, TypeVar
 
@@ -39,7 +39,9 @@ def _simpler(schedule: Schedule) -> Iterator[Schedule]:
         yield replace(schedule, writes=_without(schedule.writes, n), replays=replays)
     if len(schedule.clocks) > 1:
         last = len(schedule.clocks) - 1
-        kept = tuple(f for f in schedule.faults if f.of < last or f.kind == "topic away")
+        kept = tuple(
+            f if f.kind == "topic away" else f._replace(of=f.of % last) for f in schedule.faults
+        )
         yield replace(schedule, clocks=schedule.clocks[:last], faults=kept)
     for n, clock in enumerate(schedule.clocks):
         if clock != Clock():
@@ -66,17 +68,18 @@ def _with(items: tuple[T, ...], n: int, item: T) -> tuple[T, ...]:
 
 def literal(schedule: Schedule) -> str:
     """The schedule as a Python expression, without what has its default."""
-    lines = [f"    seed={schedule.seed},", f"    shards={schedule.shards},"]
-    for name in ("clocks", "writes", "faults", "replays"):
-        items = [_item(item) for item in getattr(schedule, name)]
-        lines += (
-            [f"    {name}=(", *(f"        {item}," for item in items), "    ),"] if items else []
-        )
-    lines += ["    block=True,"] if schedule.block else []
+    lines: list[str] = []
+    for field in fields(schedule):
+        value = getattr(schedule, field.name)
+        if isinstance(value, tuple) and value:
+            items = [f"        {_item(item)}," for item in value]
+            lines += [f"    {field.name}=(", *items, "    ),"]
+        elif value != field.default:
+            lines.append(f"    {field.name}={value!r},")
     return "\n".join(["Schedule(", *lines, ")"])
 
 
 def _item(item: NamedTuple) -> str:
     defaults = item._field_defaults
-    fields = {k: v for k, v in item._asdict().items() if k not in defaults or v != defaults[k]}
-    return f"{type(item).__name__}({', '.join(f'{k}={v!r}' for k, v in fields.items())})"
+    given = {k: v for k, v in item._asdict().items() if k not in defaults or v != defaults[k]}
+    return f"{type(item).__name__}({', '.join(f'{k}={v!r}' for k, v in given.items())})"

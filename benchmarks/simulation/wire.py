@@ -31,11 +31,13 @@ class Line(NamedTuple):
 class Wire:
     """Runs statements.
 
+    With `hangs`, a statement may wait for its answer for ever, whatever its limit.
     Raises `psycopg.OperationalError` when there is no answer within `limit` seconds or
     the connection is lost, and `SerializationFailure` for a conflict.
     """
 
-    def __init__(self, line: Line, random: Random) -> None:
+    def __init__(self, line: Line, random: Random, *, hangs: bool = False) -> None:
+        self._may_hang = hangs
         self._world, self._machine, self._troubles, self._counts = line
         self._random = random
 
@@ -57,7 +59,7 @@ class Wire:
         there, back = 0.001 + 0.003 * random(), 0.001 + 0.003 * random()
         if not self._machine.is_alive or self._machine.loop.is_closing:
             _fail(answer, psycopg.OperationalError("the machine is off"))
-        elif troubles["statement hangs"]:
+        elif self._may_hang and troubles["statement hangs"]:
             troubles["statement hangs"] = 0
             self._counts["statement hangs"] += 1
             return True
@@ -74,7 +76,7 @@ class Wire:
         after, random = self._world.after, self._random
         kind = random.choice(("slow", "lost", "cut", "unanswered", "cut after", "late", "conflict"))
         self._counts[f"statement {kind}"] += 1
-        soon, slow = 0.002 + 0.1 * random.random(), limit * random.random()
+        soon, slow = 0.002 + 0.1 * random.random(), limit * random.random() ** 3
         cut = psycopg.OperationalError("the connection is lost")
         if kind == "slow":
             after(slow, self._arrive, apply, answer, slow)

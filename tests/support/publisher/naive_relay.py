@@ -16,7 +16,6 @@ from dsql_outbox.publisher.relay.outbox_rows import OutboxRow, RowId
 from dsql_outbox.publisher.relay.store import HEAD, Failure, Letter, PassedOver, Range
 from dsql_outbox.publisher.sinks.port import Delivered, Outcome, Rejected, Retry
 
-_EPOCH = 0
 _BATCH = 1000
 
 
@@ -65,7 +64,7 @@ class NaiveRelay:
         outcomes: dict[RowId, Outcome] = {}
         sent: list[tuple[RowId, Message]] = []
         for row in rows:
-            message = row.message(attempt=1, picked_up_ns=0, epoch=_EPOCH)
+            message = row.message(attempt=1, picked_up_ns=0, epoch=self.epoch(row))
             if isinstance(message, Message):
                 sent.append((row.id, message))
             else:
@@ -80,6 +79,10 @@ class NaiveRelay:
         except SinkUnavailable as error:
             self.unavailable(error, (row for row, _ in sent), outcomes)
         return outcomes
+
+    def epoch(self, _: OutboxRow) -> int:
+        """The epoch of the lease of a row's shard."""
+        return 0
 
     def unavailable(
         self, error: SinkUnavailable, sent: Iterable[RowId], outcomes: dict[RowId, Outcome]
