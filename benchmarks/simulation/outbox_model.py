@@ -7,7 +7,7 @@ one snapshot, and its answer may be old when it arrives.
 
 import math
 from bisect import bisect_right, insort
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
@@ -86,6 +86,8 @@ class Tables:
         self._history = history
         self.rows: dict[RowId, NewRow] = {}
         self.failures: dict[RowId, _Failed] = {}
+        self.paused: Counter[str] = Counter()
+        """How many pauses of each topic by an operator last now."""
         self._keys: defaultdict[int, list[RowId]] = defaultdict(list)
         self._chain: set[tuple[SubjectName, int]] = set()
         self._used: set[RowId] = set()
@@ -171,6 +173,10 @@ class Tables:
             for row, each in self.failures.items()
             if row.shard in shards and row in self.rows
         ]
+
+    def paused_topics(self) -> dict[str, str]:
+        """See `Store.paused_topics`."""
+        return {topic: "by an operator" for topic, pauses in self.paused.items() if pauses}
 
     # --- the judge ---------------------------------------------------------------------
 

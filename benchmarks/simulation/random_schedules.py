@@ -9,7 +9,7 @@ from dataclasses import replace
 from random import Random
 from typing import Final, get_args
 
-from .schedule import Clock, Fault, Replay, Schedule, Trouble, Write
+from .schedule import TOPICS, Clock, Fault, Replay, Schedule, Trouble, Write
 
 _SPAN: Final = 12.0
 """Seconds in which most writes and faults of a schedule begin."""
@@ -21,7 +21,7 @@ _HOUR: Final = 3600.0
 _LOSSY: Final[tuple[Trouble, ...]] = ("statements lossy", "statements lossy", "broker lossy")
 """The faults that have many forms are chosen more often."""
 
-_STORMS: Final = (*(kind for kind in get_args(Trouble) if kind != "topic away"), *_LOSSY)
+_STORMS: Final = (*(kind for kind in get_args(Trouble) if kind not in TOPICS), *_LOSSY)
 
 
 def random_schedule(seed: int) -> Schedule:
@@ -39,7 +39,8 @@ def _calm(seed: int, random: Random) -> Schedule:
     faults = []
     if random.random() < 0.3:
         length = round(random.uniform(2, 20), 1)
-        faults.append(Fault("topic away", _time(random), length, random.randrange(topics)))
+        kind: Trouble = random.choice(("topic away", "topic away", "topic paused"))
+        faults.append(Fault(kind, _time(random), length, random.randrange(topics)))
     return Schedule(
         seed,
         shards=random.randint(1, 4),

@@ -1,7 +1,7 @@
 """What happens in a run: a schedule is a literal, so one that fails can be kept as a test."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 Trouble = Literal[
     "crash",
@@ -14,7 +14,11 @@ Trouble = Literal[
     "broker lossy",
     "call hangs",
     "topic away",
+    "topic paused",
 ]
+
+TOPICS: Final = frozenset({"topic away", "topic paused"})
+"""The faults of a topic: the broker refuses it, or an operator paused it."""
 
 
 class Clock(NamedTuple):
@@ -59,7 +63,7 @@ class Replay(NamedTuple):
 class Fault(NamedTuple):
     """Trouble from `at` on for `length` seconds.
 
-    `of` is the number of the publisher, or of the topic that is away. After a crash
+    `of` is the number of the publisher, or of the topic. After a crash
     the publisher is started again at the end, after a stop when it has ended. A
     statement or a call that hangs does so until it is cancelled.
     """
@@ -92,10 +96,10 @@ class Schedule:
     @property
     def calm_at(self) -> float:
         """When the publishers run and all faults but those of topics are over, in seconds."""
-        ends = (f.at + f.length for f in self.faults if f.kind != "topic away")
+        ends = (f.at + f.length for f in self.faults if f.kind not in TOPICS)
         return max((self.start, *ends))
 
     @property
     def topics_well_at(self) -> float:
-        """When no topic is away any more, in seconds."""
-        return max((f.at + f.length for f in self.faults if f.kind == "topic away"), default=0.0)
+        """When all topics are well, in seconds."""
+        return max((f.at + f.length for f in self.faults if f.kind in TOPICS), default=0.0)

@@ -16,7 +16,7 @@ from .judge import Terms
 from .machines import World
 from .outbox_model import Tables
 from .publishers import Parts, Program, Publisher, Surroundings
-from .schedule import Fault, Schedule
+from .schedule import TOPICS, Fault, Schedule
 from .writers import Writers
 
 PATIENCE: Final = 120.0
@@ -52,7 +52,7 @@ def settings_of(schedule: Schedule) -> PublisherSettings:
 
 def terms_of(schedule: Schedule) -> Terms:
     """What must hold for a run of this schedule."""
-    harmed = any(fault.kind != "topic away" for fault in schedule.faults)
+    harmed = any(fault.kind not in TOPICS for fault in schedule.faults)
     ready = _RECOVERY if harmed or len(schedule.clocks) > 1 else _START
     bound = _BOUND + 4 * schedule.slow
     return Terms(settings_of(schedule).attempts, schedule.calm_at + ready, bound, harmed)
@@ -99,6 +99,9 @@ class Run:
         kind, seconds = fault.kind, fault.length
         if kind == "topic away":
             self._last(f"t{fault.of}", self._broker.away, seconds)
+            return
+        if kind == "topic paused":
+            self._last(f"t{fault.of}", self._tables.paused, seconds)
             return
         publisher = self._publishers[fault.of]
         if kind in {"crash", "stop", "pause"}:

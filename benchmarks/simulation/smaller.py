@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from itertools import islice
 from typing import Final, NamedTuple, TypeVar
 
-from .schedule import Clock, Replay, Schedule
+from .schedule import TOPICS, Clock, Replay, Schedule
 
 T = TypeVar("T")
 
@@ -39,9 +39,7 @@ def _simpler(schedule: Schedule) -> Iterator[Schedule]:
         yield replace(schedule, writes=_without(schedule.writes, n), replays=replays)
     if len(schedule.clocks) > 1:
         last = len(schedule.clocks) - 1
-        kept = tuple(
-            f if f.kind == "topic away" else f._replace(of=f.of % last) for f in schedule.faults
-        )
+        kept = tuple(f if f.kind in TOPICS else f._replace(of=f.of % last) for f in schedule.faults)
         yield replace(schedule, clocks=schedule.clocks[:last], faults=kept)
     for n, clock in enumerate(schedule.clocks):
         if clock != Clock():

@@ -59,6 +59,10 @@ class ModelStore:
         """See `Store.failures`."""
         return await self._run(partial(self._tables.stored_failures, tuple(shards)))
 
+    async def paused_topics(self) -> Mapping[str, str]:
+        """See `Store.paused_topics`."""
+        return await self._run(self._tables.paused_topics)
+
     def _origin(self) -> Origin:
         return Origin(self._name, self._now())
 

@@ -10,7 +10,7 @@ from dsql_outbox.publisher.relay.store import SubjectName
 from .broker import Broker, Illness
 from .machines import World
 from .outbox_model import NewRow, Tables
-from .schedule import Replay, Schedule, Write
+from .schedule import TOPICS, Replay, Schedule, Write
 
 SUBJECT_TYPE = "S"
 
@@ -29,7 +29,7 @@ class Writers:
         self._tables = tables
         self._broker = broker
         self._schedule = schedule
-        self._sick_topics = {f.of for f in schedule.faults if f.kind == "topic away"}
+        self._sick_topics = {f.of for f in schedule.faults if f.kind in TOPICS}
         self._free_at: dict[int, float] = {}
         self._versions: Counter[int] = Counter()
         self._last: Counter[int] = Counter()

@@ -29,7 +29,7 @@ HANGS = {"statement hangs", "call hangs"}
 def single(seed: int) -> Schedule:
     """A schedule for a relay that has no leases, and no watch over what hangs."""
     whole = random_schedule(seed)
-    faults = [f if f.kind == "topic away" else f._replace(of=0) for f in whole.faults]
+    faults = [f if f.kind in schedule.TOPICS else f._replace(of=0) for f in whole.faults]
     kept = tuple(fault for fault in faults if fault.kind not in HANGS)
     return replace(whole, clocks=whole.clocks[:1], faults=kept)
 
