@@ -9,7 +9,7 @@ from uuid import uuid4
 import psycopg
 from benchmarks.measure import event
 
-from dsql_outbox.observability import Fact, RoundEnded
+from dsql_outbox.observability import Fact, RelayProgress
 from dsql_outbox.outbox import Database, Message, parse_event
 from dsql_outbox.publisher import Delivered, Outcome
 from dsql_outbox.schema import apply
@@ -109,7 +109,7 @@ class Rounds:
         self.delivered = 0
 
     def __call__(self, fact: Fact, /) -> None:
-        if isinstance(fact, RoundEnded) and fact.delivered:
+        if isinstance(fact, RelayProgress) and fact.delivered:
             self.number += 1
             self.delivered += fact.delivered
 

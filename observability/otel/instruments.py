@@ -9,7 +9,7 @@ from typing import Any
 from opentelemetry.metrics import Counter, Histogram, Meter
 
 from dsql_outbox.observability import metric_names as names
-from dsql_outbox.observability.facts import RoundEnded
+from dsql_outbox.observability.facts import RelayProgress
 
 
 class WriterInstruments:
@@ -45,7 +45,7 @@ class RelayInstruments:
         self._held = gauge(meter, names.ROWS_HELD)
         self._available = gauge(meter, names.SINK_AVAILABLE)
 
-    def take_round(self, fact: RoundEnded) -> None:
+    def take_round(self, fact: RelayProgress) -> None:
         """Record the numbers of a round."""
         self._rounds.add(1)
         self._read.add(fact.read)

@@ -22,7 +22,7 @@ from dsql_outbox.observability.facts import (
     Fact,
     PublishEnded,
     PublishStarted,
-    RoundEnded,
+    RelayProgress,
     ShardsChanged,
     TransactionStarted,
     WriteEnded,
@@ -58,7 +58,7 @@ class MetricFacts:
             TransactionStarted: self._take_transaction,
             BacklogAge: self._take_backlog_age,
             PublishStarted: self._start_publish,
-            RoundEnded: self._take_round,
+            RelayProgress: self._take_round,
             ShardsChanged: self._take_shards,
         }
 
@@ -103,7 +103,7 @@ class MetricFacts:
             self._relay.wait_duration.record(waited * _NS)
         return _PublishScope(self._relay)
 
-    def _take_round(self, fact: RoundEnded) -> None:
+    def _take_round(self, fact: RelayProgress) -> None:
         self._relay.take_round(fact)
 
     def _take_shards(self, fact: ShardsChanged) -> None:

@@ -9,12 +9,14 @@ from uuid import UUID
 import msgspec
 
 from dsql_outbox.outbox import array_literal, parse_subject_key, subject_key
-from dsql_outbox.publisher.relay.burial import Burial
-from dsql_outbox.publisher.relay.cursors import HEAD
-from dsql_outbox.publisher.relay.outbox_rows import RowId
+from dsql_outbox.publisher.burial import Burial, Letter
+from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.session import Operator
 
 from .pages import PAGE_ROWS, id_ranges
+
+_FIRST: Final = -(1 << 63)
+"""Before every position, also an invalid one."""
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -69,7 +71,7 @@ class Failures(Operator):
         for ids in id_ranges(which.event_ids):
             after: dict[str, Any] = {
                 "event_id": ids.first,
-                "position": HEAD.position,
+                "position": _FIRST,
                 "last": ids.last,
             }
             seen = PAGE_ROWS
@@ -108,7 +110,7 @@ class Failures(Operator):
         async with aclosing(self.find(which)) as failures:
             async for failure in failures:
                 row = RowId(failure.shard, failure.position, str(failure.event_id))
-                if await burial.bury(row, error=failure.error, attempts=failure.attempts):
+                if await burial.bury([Letter(row, failure.error, failure.attempts)]):
                     yield failure
 
 

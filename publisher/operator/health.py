@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from dsql_outbox.observability import Fact, RoundEnded
+from dsql_outbox.observability import Fact, RelayProgress
 
 OK: Final = "ok"
 SILENT: Final = 30.0
@@ -62,7 +62,7 @@ class Health:
     def __call__(self, fact: Fact, /) -> None:
         """Take any fact as a sign of life: even within a long round, messages emit facts."""
         self.beat()
-        if isinstance(fact, RoundEnded):
+        if isinstance(fact, RelayProgress):
             self._rounds += 1
             self._sink_available = fact.sink_available
 

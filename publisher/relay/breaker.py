@@ -23,6 +23,11 @@ class Breaker:
         self._failures = 0
         self._retry_at = float("-inf")
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the broker could not be reached when it was tried last."""
+        return self._failures > 0
+
     def state(self, now: float) -> State:
         """``closed``: send all messages; ``half_open``: send one; ``open``: send none."""
         if self._failures < self._limit:

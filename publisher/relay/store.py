@@ -3,7 +3,8 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from .outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.burial import Letter
+from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 
 
 class RowPlace(NamedTuple):
@@ -79,14 +80,6 @@ class Failure(NamedTuple):
     seconds: float | None
 
 
-class Letter(NamedTuple):
-    """A row to move to the dead letters after `attempts` attempts."""
-
-    row: RowId
-    error: str
-    attempts: int
-
-
 class StoredFailure(NamedTuple):
     """A failure as the database holds it; `seconds` until the next attempt, maybe infinity."""
 
@@ -126,4 +119,8 @@ class Store(Protocol):
 
     async def failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
         """Read the failures of rows of some shards."""
+        ...
+
+    async def paused_topics(self) -> Mapping[str, str]:
+        """The topics that an operator paused, with the reasons."""
         ...

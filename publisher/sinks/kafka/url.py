@@ -1,6 +1,6 @@
 """Parse a ``kafka://`` URL into settings of librdkafka."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +48,10 @@ class KafkaSettings:
     timeout: float
     properties: dict[str, str] = field(repr=False)
     """Settings of librdkafka, including passwords."""
+
+    def one_per_request(self) -> "KafkaSettings":
+        """The same, for a producer that never puts two messages into one request."""
+        return replace(self, properties={**self.properties, "batch.num.messages": "1"})
 
     def __str__(self) -> str:
         return f"Kafka at {', '.join(self.hosts)}"

@@ -36,6 +36,7 @@ _COMMANDS: Final = {
     "dead-letters": Subcommand(
         "recovery.dead_letters_command", "List, show, replay or drop messages that were given up."
     ),
+    "topics": Subcommand("recovery.topics_command", "List, pause or resume topics."),
     "replay": Subcommand("recovery.replay_command", "Send stored events again."),
     "trace": Subcommand("trace.command", "Draw the trace of an event, from Jaeger or a file."),
 }

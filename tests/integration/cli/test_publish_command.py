@@ -107,7 +107,7 @@ def test_a_reader_of_standard_output_that_goes_away_ends_it(url: str, writer: Wr
     assert waiting(url) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_daemon_relays_what_comes_and_ends_in_order_on_a_signal(
     url: str, writer: Writer, tmp_path: Path, number: signal.Signals
 ) -> None:

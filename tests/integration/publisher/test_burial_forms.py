@@ -13,7 +13,7 @@ from dsql_outbox.publisher import (
     Rejected,
     Retry,
 )
-from dsql_outbox.publisher.relay.outbox_rows import RowId
+from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.relay.store import Store
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer

@@ -22,7 +22,7 @@ from dsql_outbox.publisher import (
     PublisherSettings,
     Retry,
 )
-from dsql_outbox.publisher.relay.outbox_rows import RowId
+from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio

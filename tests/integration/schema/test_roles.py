@@ -54,6 +54,7 @@ ALLOWED = {
         "outbox_leases": "SELECT UPDATE",
         "outbox_publishers": "SELECT INSERT UPDATE DELETE",
         "outbox_failures": "SELECT INSERT UPDATE DELETE",
+        "outbox_topics": "SELECT",
         "dead_letters": "INSERT",
     },
     "operator": {
@@ -66,6 +67,7 @@ ALLOWED = {
         "outbox_leases": "SELECT",
         "outbox_publishers": "SELECT",
         "outbox_failures": "SELECT DELETE",
+        "outbox_topics": "SELECT INSERT UPDATE DELETE",
         "dead_letters": "SELECT INSERT DELETE",
         "outbox_replays": "SELECT INSERT",
     },
@@ -74,12 +76,12 @@ ALLOWED = {
 
 WHO_RUNS = {
     "writer": ("backlog_age", "event_find", "event_stream", "event_write", "plain", "shard_count"),
-    "publisher": ("failure", "lease", "outbox", "publisher", "shard_list"),
+    "publisher": ("failure", "lease", "outbox", "publisher", "shard_list", "topic_list"),
     "operator": (
         *(
             "dead",
             "entity_version",
-            "events_estimate",
+            "rows_estimate",
             "failure_forget",
             "failure_page",
             "letter",
@@ -89,7 +91,7 @@ WHO_RUNS = {
             "rights_present",
             "roles_present",
         ),
-        *("schema_indexes", "schema_shape", "shard_list", "shards_orphaned", "status"),
+        *("schema_indexes", "schema_shape", "shard_list", "shards_orphaned", "status", "topic"),
     ),
     "anybody": ("doctor",),
     "owner": (

@@ -1,7 +1,6 @@
 """Brokers that sinks write to and tests read back.
 
-The one in memory also stands for any sink that is not ordered: it holds the
-suite itself to account.
+The one in memory holds the suite itself to account.
 """
 
 import json
@@ -20,7 +19,7 @@ from anyio import to_thread
 from dsql_outbox.outbox import TRACE_HEADERS, Message
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import (
-    Outcome,
+    Answer,
     Sink,
     attributes,
 )
@@ -273,13 +272,13 @@ class Before:
     action: Callable[[], None] | None
 
     def __post_init__(self) -> None:
-        self.ordered, self.system = self.inner.ordered, self.inner.system
+        self.system = self.inner.system
 
-    async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         if self.action and any(message.event_id == self.event_id for message in messages):
             self.action()
             self.action = None
-        return await self.inner.publish(messages)
+        await self.inner.publish(messages, answer)
 
 
 @dataclass

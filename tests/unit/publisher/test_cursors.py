@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsql_outbox.publisher.relay.cursors import HEAD, Cursors, RowPlace
-from dsql_outbox.publisher.relay.outbox_rows import OutboxRow
+from dsql_outbox.publisher.outbox_rows import OutboxRow
 
 LIMIT = 3
 SECOND = 1_000_000

@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 
 from dsql_outbox.outbox import broken_header
-from dsql_outbox.publisher.relay.outbox_rows import OutboxRow, read_headers
+from dsql_outbox.publisher.outbox_rows import OutboxRow, read_headers
 from dsql_outbox.publisher.relay.selection import select
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsql_outbox.publisher.relay.outbox_rows import OutboxRow
+from dsql_outbox.publisher.outbox_rows import OutboxRow
 from dsql_outbox.publisher.relay.selection import Hold, select
 
 NOW = 1_000.0

@@ -1,5 +1,6 @@
 """The command `publish`: its options and its settings."""
 
+from pathlib import Path
 from typing import Final, Literal
 
 import anyio
@@ -16,6 +17,7 @@ from dsql_outbox.publisher import PublisherSettings, open_sink
 
 from .daemon import Address, Daemon, address
 from .relay_run import RelayRun
+from .topics_file import read_topics
 
 _DRAIN: Final = 20.0
 _SERVICE: Final = "dsql-outbox-publish"
@@ -58,6 +60,14 @@ Exit codes:
     "or block its subject until an operator decides.",
 )
 @option(
+    "--topics",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    show_default=False,
+    help='Settings of some topics, in TOML: a table per pattern such as ["events.Loan*"], '
+    "with attempts, backoff_base, backoff_cap and on_dead_letter.",
+)
+@option(
     "--batch-rows",
     type=click.IntRange(min=1),
     default=PublisherSettings.batch_rows,
@@ -96,6 +106,7 @@ def publish(  # noqa: PLR0913 - one parameter per flag
     sink: str,
     until_empty: bool,
     on_dead_letter: Literal["release", "block"],
+    topics: Path | None,
     batch_rows: int,
     lease: float,
     drain: float,
@@ -108,7 +119,7 @@ def publish(  # noqa: PLR0913 - one parameter per flag
     Run as many publishers as you like: they share the work, and take over from
     each other.
 
-    Runs until SIGTERM or Ctrl-C, then finishes the current round, for --drain
+    Runs until SIGTERM, SIGHUP or Ctrl-C, then finishes the current round, for --drain
     seconds at most; a second Ctrl-C stops at once. Nothing is lost either way:
     a message that was not acknowledged stays in the outbox.
 
@@ -119,6 +130,7 @@ def publish(  # noqa: PLR0913 - one parameter per flag
     settings = PublisherSettings(
         batch_rows=batch_rows,
         on_dead_letter=on_dead_letter,
+        topics={} if topics is None else read_topics(topics),
         lease=lease,
         renew=lease * 0.3,
         margin=lease * 0.1,

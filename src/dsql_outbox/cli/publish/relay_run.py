@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import anyio
 
 from dsql_outbox.cli.logs import announce
-from dsql_outbox.observability import Fact, Hook, RoundEnded
+from dsql_outbox.observability import Fact, Hook, RelayProgress
 from dsql_outbox.outbox import AT_ONCE, Database, SinkUnavailable, redacted, tables_expected
 from dsql_outbox.publisher import (
     Health,
@@ -31,7 +31,7 @@ class _Totals:
     dead: int = 0
 
     def __call__(self, fact: Fact, /) -> None:
-        if isinstance(fact, RoundEnded):
+        if isinstance(fact, RelayProgress):
             self.delivered += fact.delivered
             self.failed += fact.failed
             self.dead += fact.dead
@@ -92,7 +92,7 @@ class RelayRun:
 
     def _watch_output(self, fact: Fact, /) -> None:
         """A hook that ends the run when standard output is closed: its reader never returns."""
-        lost = isinstance(fact, RoundEnded) and not fact.sink_available
+        lost = isinstance(fact, RelayProgress) and not fact.sink_available
         if lost and self._sink == "stdout:":
             self.nobody_reads = True
             self.stop()

@@ -152,6 +152,7 @@ def replay(  # noqa: PLR0913 - one parameter per flag
     reason: str,
     rate: float | None,
     dry_run: bool,
+    listed: bool,
     as_json: bool,
     database: str | None,
     schema: str,
@@ -174,7 +175,7 @@ def replay(  # noqa: PLR0913 - one parameter per flag
             told = tool.replay(which, reason=reason, rate=rate, limit=limit, dry_run=dry_run)
             await telling.all(told)
 
-    telling = ReplayReport(as_json=as_json)
+    telling = ReplayReport(as_json=as_json, listed=listed or not dry_run, dry_run=dry_run)
     with open_database(database, schema) as found, telling.summed():
         anyio.run(run, found)
     if telling.total == limit:

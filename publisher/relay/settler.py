@@ -1,0 +1,178 @@
+"""Settle: delete what the broker has, record what failed, and bury what was given up."""
+
+import logging
+from collections.abc import Mapping
+from itertools import islice
+from typing import Final
+
+import psycopg
+
+from dsql_outbox.outbox import MAX_TRANSACTION_ROWS, PASSING, kind_of, told
+from dsql_outbox.publisher.settings import PublisherSettings
+
+from dsql_outbox.publisher.burial import Letter
+from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+from .state import RelayState
+from .store import Failure, Store
+from .subjects import Hold, Subject
+
+logger: Final = logging.getLogger("dsql_outbox")
+
+_GATHER: Final = 0.02
+"""Seconds to wait for more acknowledgements, so that one statement deletes many rows."""
+
+_BYTES: Final = 8 << 20
+"""The most bytes of the rows in one statement.
+
+Aurora DSQL allows 10 MiB of changes per transaction, including its own data per row.
+It is not known whether deleted rows count. If they do, a larger delete could never
+succeed, and the relay would stop.
+"""
+
+_ERROR_LENGTH: Final = 1_000
+
+
+class Settler:
+    """Brings the tables up to date, in as few statements as possible.
+
+    What the broker has acknowledged is remembered until its row is deleted, so a
+    database that fails in between causes no second delivery. Deleting it is right
+    whoever owns the shard by then: the row's whole key names one message, and the
+    broker has it.
+    """
+
+    def __init__(self, state: RelayState, store: Store, settings: PublisherSettings) -> None:
+        self._state = state
+        self._store = store
+        self._settings = settings
+        self._acknowledged: dict[RowId, OutboxRow] = {}
+        self._recovered: set[RowId] = set()
+        self._failures: dict[RowId, tuple[Failure, Hold]] = {}
+        self._letters: dict[RowId, tuple[Letter, Subject]] = {}
+
+    @property
+    def waiting(self) -> int:
+        """How many acknowledged rows are not deleted yet."""
+        return len(self._acknowledged)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to settle."""
+        return not (self._acknowledged or self._recovered or self._failures or self._letters)
+
+    def acknowledge(self, row: OutboxRow, *, failed_before: bool) -> None:
+        """Have a row deleted that the broker has, and its failure if it had one."""
+        self._acknowledged[row.id] = row
+        if failed_before:
+            self._failures.pop(row.id, None)
+            self._recovered.add(row.id)
+
+    def record(self, hold: Hold, error: str, seconds: float | None) -> None:
+        """Have the failure of a row recorded; None: it waits for an operator."""
+        failure = Failure(hold.id, _storable(error), hold.attempts, seconds)
+        self._failures[hold.id] = failure, hold
+
+    def bury(self, subject: Subject, row: RowId, error: str, attempts: int) -> None:
+        """Have the busy row of a subject buried; the subject goes on when that has committed."""
+        self._failures.pop(row, None)
+        self._letters[row] = Letter(row, _storable(error), attempts), subject
+
+    async def run(self) -> None:
+        """Settle until the last call of the sink has ended; raises errors that do not pass."""
+        state = self._state
+        while not state.is_drained:
+            await state.to_settle.wait(float("inf"))
+            if self.waiting < self._settings.batch_rows and state.in_flight:
+                await state.to_settle.wait(_GATHER)
+            try:
+                while not self.is_done:
+                    await self.settle()
+            except psycopg.Error as error:
+                if kind_of(error) not in PASSING:
+                    raise
+                logger.warning("Relay waits for the database: %s", told(error))
+                await state.to_stop.wait(self._settings.idle_max)
+                state.to_settle.set()
+
+    async def settle_all(self) -> None:
+        """Settle what is left; raises the driver's error."""
+        while not self.is_done:
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Settle one batch of each kind; raises the driver's error, and keeps what is left."""
+        if self._failures:
+            await self._record()
+        if self._letters:
+            await self._bury()
+        if self._acknowledged:
+            await self._delete()
+        if self._recovered:
+            recovered = list(islice(self._recovered, MAX_TRANSACTION_ROWS))
+            await self._store.forget(recovered)
+            self._recovered.difference_update(recovered)
+        if self._state.waits_for_room:
+            self._state.to_read.set()
+        self._state.to_send.set()
+
+    async def _record(self) -> None:
+        batch = dict(islice(self._failures.items(), MAX_TRANSACTION_ROWS))
+        await self._store.record([failure for failure, _ in batch.values()])
+        for row, (failure, hold) in batch.items():
+            hold.is_stored = True
+            if self._failures.get(row) == (failure, hold):
+                del self._failures[row]
+
+    async def _bury(self) -> None:
+        rows = {row: _busy(subject) for row, (_, subject) in self._letters.items()}
+        batch = _fitting(rows, MAX_TRANSACTION_ROWS // 3)  # a row of each of three tables changes
+        lost = [row for row in batch if self._letters[row][1].shard.is_lost]
+        for row in lost:  # the new owner finds it
+            self._left(self._letters.pop(row)[1])
+        letters = [self._letters[row][0] for row in batch if row in self._letters]
+        if letters:
+            await self._store.bury(letters)
+        for letter in letters:
+            self._buried(letter.row, self._letters.pop(letter.row)[1])
+
+    def _left(self, subject: Subject) -> None:
+        self._state.queues.put_back(subject)
+        self._state.released(subject.shard.number)
+
+    def _buried(self, row: RowId, subject: Subject) -> None:
+        state = self._state
+        state.dead += 1
+        state.queues.settled([state.queues.take_busy(subject)])
+        state.let_go(subject, row)
+        state.queues.go_on(subject)
+        state.released(subject.shard.number)
+
+    async def _delete(self) -> None:
+        batch = _fitting(self._acknowledged, MAX_TRANSACTION_ROWS)
+        self._state.deleted += await self._store.delete(batch)
+        self._state.queues.settled([self._acknowledged.pop(row) for row in batch])
+        for row in batch:
+            self._state.released(row.shard)
+
+
+def _busy(subject: Subject) -> OutboxRow:
+    if subject.busy is None:
+        raise AssertionError("a row is buried that is not busy")
+    return subject.busy
+
+
+def _fitting(rows: Mapping[RowId, OutboxRow], most: int) -> list[RowId]:
+    """The first rows that fit into one transaction, at least one."""
+    chosen: list[RowId] = []
+    total = 0
+    for row, each in islice(rows.items(), most):
+        total += each.size
+        if chosen and total > _BYTES:
+            break
+        chosen.append(row)
+    return chosen
+
+
+def _storable(error: str) -> str:
+    """The text of an error without NUL and lone surrogates, which the database refuses."""
+    return error[:_ERROR_LENGTH].replace("\0", "").encode(errors="replace").decode()

@@ -1,0 +1,81 @@
+"""Topics that an operator pauses, on the real tables."""
+
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+from tests.support.publisher.given_up_messages import gathered
+
+from dsql_outbox.outbox import Database, SchemaError, SettingsError
+from dsql_outbox.publisher import Topics
+from dsql_outbox.schema import statement
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_paused_topics_are_listed_by_name_with_reason_role_and_time(
+    database: Database, sql: psycopg.Connection
+) -> None:
+    began = datetime.now(UTC)
+    async with Topics(database) as topics:
+        await topics.pause("events.B", "ticket 77")
+        await topics.pause("events.A")
+        found = await gathered(topics.list())
+    ((role,),) = sql.execute("SELECT current_user::text").fetchall()
+    assert [(each.topic, each.reason, each.paused_by) for each in found] == [
+        ("events.A", "", role),
+        ("events.B", "ticket 77", role),
+    ]
+    assert all(each.paused_at >= began and each.paused_seconds < 60 for each in found)
+
+
+async def test_the_relay_reads_topics_and_reasons(
+    database: Database, sql: psycopg.Connection
+) -> None:
+    async with Topics(database) as topics:
+        await topics.pause("events.B", "ticket 77")
+    assert sql.execute(statement("topic_list", "outbox")).fetchall() == [("events.B", "ticket 77")]
+
+
+async def test_a_topic_that_is_paused_again_has_the_new_reason(database: Database) -> None:
+    async with Topics(database) as topics:
+        await topics.pause("a", "first")
+        (first,) = await gathered(topics.list())
+        await topics.pause("a", "second")
+        (second,) = await gathered(topics.list())
+    assert (second.topic, second.reason) == ("a", "second")
+    assert second.paused_at > first.paused_at
+
+
+async def test_resuming_says_whether_the_topic_was_paused(database: Database) -> None:
+    async with Topics(database) as topics:
+        await topics.pause("a")
+        await topics.pause("b")
+        assert [await topics.resume("a"), await topics.resume("a")] == [True, False]
+        assert [each.topic for each in await gathered(topics.list())] == ["b"]
+
+
+async def test_the_list_is_read_page_by_page(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dsql_outbox.publisher.operator.topic_pauses.PAGE_ROWS", 2)
+    names = [f"t{n}" for n in range(5)]
+    async with Topics(database) as topics:
+        for name in names:
+            await topics.pause(name)
+        assert [each.topic for each in await gathered(topics.list())] == names
+
+
+@pytest.mark.parametrize("topic", ["", "x" * 256, "a\0b"])
+async def test_a_text_that_is_no_topic_is_refused(database: Database, topic: str) -> None:
+    async with Topics(database) as topics:
+        with pytest.raises(SettingsError, match="a topic has 1 to 255 characters"):
+            await topics.pause(topic)
+        with pytest.raises(SettingsError, match="a topic has 1 to 255 characters"):
+            await topics.resume(topic)
+
+
+async def test_missing_tables_are_named_with_the_remedy(database_url: str) -> None:
+    async with Topics(Database(database_url)) as topics:
+        with pytest.raises(SchemaError, match="dsql-outbox schema apply"):
+            await topics.pause("a")
