@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final, NamedTuple
 
+import anyio
+
 from dsql_outbox.outbox import Message, SinkUnavailable
-from dsql_outbox.publisher.relay.outbox_rows import RowId
+from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.sinks.port import (
     Answer,
     Delivered,
@@ -81,6 +83,7 @@ class _Call:
         self.answer = answer
         self.future = future
         self.pending = set(range(len(messages)))
+        self.is_stuck = False
 
 
 class ModelSink:
@@ -116,7 +119,8 @@ class ModelSink:
             loop.call_later(0.002, _end, call)
         timer = None if hangs else loop.call_later(LIMIT, self._give_up, call)
         try:
-            await call.future
+            with anyio.CancelScope(shield=call.is_stuck):
+                await call.future
         finally:
             if timer is not None:
                 timer.cancel()
@@ -128,10 +132,12 @@ class ModelSink:
         """Send the messages; returns whether the call hangs."""
         self._check(call.messages)
         troubles, counts = self._troubles, self._counts
-        if troubles["call hangs"] and call.messages:
-            troubles["call hangs"] = 0
-            counts["call hangs"] += 1
-            return True
+        for kind in ("call hangs", "call stuck"):
+            if troubles[kind] and call.messages:
+                troubles[kind] = 0
+                counts[kind] += 1
+                call.is_stuck = kind == "call stuck"
+                return True
         if troubles["broker away"]:
             counts["broker away"] += 1
             self._world.after(0.002, _fail, call)

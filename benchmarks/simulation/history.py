@@ -3,13 +3,14 @@
 from collections import Counter
 from typing import NamedTuple
 
-from dsql_outbox.publisher.relay.outbox_rows import RowId
+from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.relay.store import SubjectName
 
 
 class Committed(NamedTuple):
     """A row that a writer committed; `replay` is its number, 0 for the event itself.
 
+    `is_late` says that it took its position about a second before its commit, or longer.
     `is_sick` says that the broker refuses it or its topic at times, `is_broken` that
     the row can be no message.
     """
@@ -18,6 +19,7 @@ class Committed(NamedTuple):
     row: RowId
     subject: SubjectName
     replay: int
+    is_late: bool
     is_sick: bool
     is_broken: bool
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from dsql_outbox.publisher.relay.outbox_rows import RowId
+from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.relay.store import SubjectName
 
 from .history import Answered, Changed, Committed, History
@@ -23,12 +23,14 @@ class Terms(NamedTuple):
     """What holds for a run.
 
     `attempts` is that of the settings. From `ready_at` on, in seconds, a healthy
-    subject's next message leaves within `bound` seconds. Without `harmed` no message is sent twice.
+    subject's next message leaves within `bound` seconds, or
+    `late_bound` if it was committed late. Without `harmed` no message is sent twice.
     """
 
     attempts: int
     ready_at: float
     bound: float
+    late_bound: float
     harmed: bool
 
 
@@ -153,7 +155,8 @@ def _late(case: _Case) -> Iterator[str]:
         for each in events:
             arrived = case.first.get(each.row, case.history.end)
             since = max(free, each.at)
-            if arrived > since + case.terms.bound:
+            bound = case.terms.late_bound if each.is_late else case.terms.bound
+            if arrived > since + bound:
                 yield f"{case.name[each.row]} waited {arrived - since:.1f} s, from {since:.1f} s on"
             free = max(free, arrived)
 

@@ -10,12 +10,20 @@ from .virtual_loop import VirtualLoop
 _STEP: Final = 1e-6
 """Seconds that a step of a loop takes. So a task that waits for nothing lets time go by."""
 
+_MOST_STEPS: Final = 100_000
+"""The most steps of all machines in a run; usual are some thousand."""
+
+
+class Restless(Exception):  # noqa: N818 - reads as what happened
+    """A machine works without a rest: so much happens that time hardly goes by."""
+
 
 class World:
     """True time in seconds, from 0. What happens outside of the machines happens by `after`."""
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.steps = 0
         self.machines: list[Machine] = []
         self._moments: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._count = 0
@@ -26,7 +34,7 @@ class World:
         heapq.heappush(self._moments, (self.now + seconds, self._count, act, args))
 
     def run(self, until: float) -> None:
-        """Let time go by until `until`."""
+        """Let time go by until `until`; raises `Restless` when too much happens."""
         moments = self._moments
         while True:
             due, machine = math.inf, None
@@ -42,6 +50,9 @@ class World:
                 act(*args)
             else:
                 self.now = max(self.now, due) + _STEP
+                self.steps += 1
+                if self.steps > _MOST_STEPS:
+                    raise Restless(f"{self.steps} steps of machines until {self.now:.3f} s")
                 machine.loop.step()
         self.now = max(self.now, until)
 

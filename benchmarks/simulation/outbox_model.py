@@ -12,10 +12,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
-from dsql_outbox.publisher.relay.outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.burial import Letter
+from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 from dsql_outbox.publisher.relay.store import (
     Failure,
-    Letter,
     PassedOver,
     Range,
     RangeRead,
@@ -42,6 +42,7 @@ class NewRow(NamedTuple):
     version: int
     topic: str
     replay: int
+    is_late: bool
     is_sick: bool
     is_broken: bool
 
@@ -109,7 +110,15 @@ class Tables:
         insort(self._keys[row.id.shard], row.id)
         self._chain.add((row.subject, row.id.position))
         self._history.committed.append(
-            Committed(self._now(), row.id, row.subject, row.replay, row.is_sick, row.is_broken)
+            Committed(
+                at=self._now(),
+                row=row.id,
+                subject=row.subject,
+                replay=row.replay,
+                is_late=row.is_late,
+                is_sick=row.is_sick,
+                is_broken=row.is_broken,
+            )
         )
 
     # --- the relay ---------------------------------------------------------------------

@@ -149,7 +149,7 @@ class Publisher:
         return Parts(
             name=name,
             store=ModelStore(
-                around.tables, Wire(line, self._part(), hangs=True), name, lambda: world.now
+                around.tables, Wire(line, self._part(), silent=True), name, lambda: world.now
             ),
             sink=ModelSink(around.broker, line, name, may_send, self._part()),
             leases=ModelLeaseTable(around.leases, Wire(line, self._part()), around.settings.renew),

@@ -21,7 +21,8 @@ _HOUR: Final = 3600.0
 _LOSSY: Final[tuple[Trouble, ...]] = ("statements lossy", "statements lossy", "broker lossy")
 """The faults that have many forms are chosen more often."""
 
-_STORMS: Final = (*(kind for kind in get_args(Trouble) if kind not in TOPICS), *_LOSSY)
+_APART: Final = TOPICS | {"call stuck"}
+_STORMS: Final = (*(kind for kind in get_args(Trouble) if kind not in _APART), *_LOSSY)
 
 
 def random_schedule(seed: int) -> Schedule:
@@ -44,7 +45,7 @@ def _calm(seed: int, random: Random) -> Schedule:
     return Schedule(
         seed,
         shards=random.randint(1, 4),
-        clocks=(_clock(random),),
+        clocks=tuple(_clock(random) for _ in range(random.choice((1, 1, 1, 2)))),
         writes=tuple(writes),
         faults=tuple(faults),
         replays=tuple(_replays(random, len(writes))),
@@ -62,7 +63,9 @@ def _hot(seed: int, random: Random) -> Schedule:
 
 def _storm(seed: int, random: Random) -> Schedule:
     clocks = tuple(_clock(random) for _ in range(random.choice((1, 2, 2, 3))))
-    faults = (_fault(random, len(clocks)) for _ in range(random.randint(1, 6)))
+    faults = [_fault(random, len(clocks)) for _ in range(random.randint(1, 6))]
+    if len(clocks) > 1 and random.random() < 0.1:  # the others must be able to take over
+        faults.append(Fault("call stuck", _time(random), 2.0, 0))
     calm = _calm(seed, random)
     return replace(calm, clocks=clocks, faults=(*calm.faults, *faults), start=0.0)
 

@@ -9,10 +9,11 @@ Trouble = Literal[
     "pause",
     "database away",
     "statements lossy",
-    "statement hangs",
+    "statements silent",
     "broker away",
     "broker lossy",
     "call hangs",
+    "call stuck",
     "topic away",
     "topic paused",
 ]
@@ -65,7 +66,8 @@ class Fault(NamedTuple):
 
     `of` is the number of the publisher, or of the topic. After a crash
     the publisher is started again at the end, after a stop when it has ended. A
-    statement or a call that hangs does so until it is cancelled.
+    call that hangs does so until it is cancelled, and one that is stuck for ever. The
+    relay's statements that are silent get no answer; those of the leases do.
     """
 
     kind: Trouble

@@ -13,7 +13,7 @@ from dsql_outbox.publisher.settings import PublisherSettings
 from .broker import Broker
 from .history import History
 from .judge import Terms
-from .machines import World
+from .machines import Restless, World
 from .outbox_model import Tables
 from .publishers import Parts, Program, Publisher, Surroundings
 from .schedule import TOPICS, Fault, Schedule
@@ -28,8 +28,14 @@ _BOUND: Final = 2.0
 _START: Final = 1.0
 """Seconds after its start when a single publisher relays."""
 
-_RECOVERY: Final = 30.0
+_RECOVERY: Final = 35.0
 """Seconds after the last fault when the publishers relay again, whatever happened."""
+
+_SWEEPS: Final = 4.0
+"""Seconds between two sweeps through a shard, which find what was committed late."""
+
+_LONGEST_REST: Final = 60.0
+"""The same after a sweep that slow statements made long."""
 
 _LOOK: Final = 1.0
 """Seconds between two looks whether everything is done."""
@@ -39,6 +45,7 @@ def settings_of(schedule: Schedule) -> PublisherSettings:
     """The settings of all publishers of a run."""
     return PublisherSettings(
         batch_rows=5,
+        head_interval=_SWEEPS,
         attempts=3,
         backoff_base=0.5,
         backoff_cap=2,
@@ -55,7 +62,13 @@ def terms_of(schedule: Schedule) -> Terms:
     harmed = any(fault.kind not in TOPICS for fault in schedule.faults)
     ready = _RECOVERY if harmed or len(schedule.clocks) > 1 else _START
     bound = _BOUND + 4 * schedule.slow
-    return Terms(settings_of(schedule).attempts, schedule.calm_at + ready, bound, harmed)
+    return Terms(
+        attempts=settings_of(schedule).attempts,
+        ready_at=schedule.calm_at + ready,
+        bound=bound,
+        late_bound=bound + (_LONGEST_REST if harmed else _SWEEPS),
+        harmed=harmed,
+    )
 
 
 class Run:
@@ -86,14 +99,21 @@ class Run:
             world.after(schedule.start, publisher.start)
         for fault in schedule.faults:
             world.after(fault.at, self._strike, fault)
-        begun = max(self._writers.done_at, schedule.calm_at, schedule.topics_well_at)
-        world.run(begun)
-        while world.now < begun + PATIENCE and not self._tables.is_done():
-            world.run(world.now + _LOOK)
+        try:
+            self._go_on()
+        except Restless as error:
+            self._history.faults.append(str(error))
         self._history.end, self._history.left = world.now, self._tables.left()
         for publisher in self._publishers:
             publisher.close()
         return self._history
+
+    def _go_on(self) -> None:
+        schedule, world = self._schedule, self._world
+        begun = max(self._writers.done_at, schedule.calm_at, schedule.topics_well_at)
+        world.run(begun)
+        while world.now < begun + PATIENCE and not self._tables.is_done():
+            world.run(world.now + _LOOK)
 
     def _strike(self, fault: Fault) -> None:
         kind, seconds = fault.kind, fault.length

@@ -4,13 +4,15 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
+import psycopg
 from tests.support.publisher.lease_model import Tables as LeaseTables
 
-from dsql_outbox.publisher.leases.ownership import Snapshot
-from dsql_outbox.publisher.relay.outbox_rows import RowId
+from dsql_outbox.publisher.burial import Letter
+from dsql_outbox.publisher.leases.protocol import Renewed
+from dsql_outbox.publisher.leases.snapshot import Snapshot
+from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.relay.store import (
     Failure,
-    Letter,
     PassedOver,
     Range,
     Reading,
@@ -93,6 +95,13 @@ class ModelLeaseTable:
     async def renew(self, owner: str, epochs: Mapping[int, int]) -> Collection[int]:
         """See `LeaseTable.renew`."""
         return await self._run(self._tables.renew(owner, epochs))
+
+    async def renew_and_look(self, owner: str, epochs: Mapping[int, int]) -> Renewed | None:
+        """See `LeaseTable.renew_and_look`."""
+        try:
+            return await self._run(self._tables.renew_and_look(owner, epochs))
+        except psycopg.errors.SerializationFailure:
+            return None
 
     async def release(self, owner: str, epochs: Mapping[int, int]) -> Collection[int]:
         """See `LeaseTable.release`."""

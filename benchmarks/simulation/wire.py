@@ -31,13 +31,13 @@ class Line(NamedTuple):
 class Wire:
     """Runs statements.
 
-    With `hangs`, a statement may wait for its answer for ever, whatever its limit.
+    `silent` says that the trouble "statements silent" concerns them.
     Raises `psycopg.OperationalError` when there is no answer within `limit` seconds or
     the connection is lost, and `SerializationFailure` for a conflict.
     """
 
-    def __init__(self, line: Line, random: Random, *, hangs: bool = False) -> None:
-        self._may_hang = hangs
+    def __init__(self, line: Line, random: Random, *, silent: bool = False) -> None:
+        self._can_be_silent = silent
         self._world, self._machine, self._troubles, self._counts = line
         self._random = random
 
@@ -45,24 +45,20 @@ class Wire:
         """Run a statement, which `apply` applies to the tables."""
         loop = self._machine.loop
         answer: asyncio.Future[T] = loop.create_future()
-        hangs = self._send(apply, answer, limit)
-        timer = None if hangs else loop.call_later(limit, _fail, answer, _silence(limit))
+        self._send(apply, answer, limit)
+        timer = loop.call_later(limit, _fail, answer, _silence(limit))
         try:
             return await answer
         finally:
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
 
-    def _send(self, apply: Callable[[], T], answer: asyncio.Future[T], limit: float) -> bool:
-        """Put a statement on its way; returns whether it hangs."""
+    def _send(self, apply: Callable[[], T], answer: asyncio.Future[T], limit: float) -> None:
         random, troubles = self._random.random, self._troubles
         there, back = 0.001 + 0.003 * random(), 0.001 + 0.003 * random()
         if not self._machine.is_alive or self._machine.loop.is_closing:
             _fail(answer, psycopg.OperationalError("the machine is off"))
-        elif self._may_hang and troubles["statement hangs"]:
-            troubles["statement hangs"] = 0
-            self._counts["statement hangs"] += 1
-            return True
+        elif self._can_be_silent and troubles["statements silent"]:
+            self._counts["statement silent"] += 1
         elif troubles["database away"]:
             self._counts["database away"] += 1
             self._world.after(there, _fail, answer, psycopg.OperationalError("refused"))
@@ -70,7 +66,6 @@ class Wire:
             self._harm(apply, answer, limit)
         else:
             self._world.after(there, self._arrive, apply, answer, back)
-        return False
 
     def _harm(self, apply: Callable[[], T], answer: asyncio.Future[T], limit: float) -> None:
         after, random = self._world.after, self._random

@@ -1,10 +1,12 @@
 """Model writers: transactions that take their positions before they commit, and replays."""
 
 from collections import Counter
+from datetime import UTC, datetime
+from typing import Final
 from uuid import UUID
 
 from dsql_outbox.publisher.operator.replay_positions import Candidate, Places
-from dsql_outbox.publisher.relay.outbox_rows import RowId
+from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.relay.store import SubjectName
 
 from .broker import Broker, Illness
@@ -12,7 +14,10 @@ from .machines import World
 from .outbox_model import NewRow, Tables
 from .schedule import TOPICS, Replay, Schedule, Write
 
-SUBJECT_TYPE = "S"
+SUBJECT_TYPE: Final = "S"
+
+_SOON: Final = 0.9
+"""Seconds: the relay looks for new rows where transactions began a second ago or later."""
 
 
 class Writers:
@@ -70,6 +75,7 @@ class Writers:
             self._versions[subject],
             f"t{write.topic}",
             replay=0,
+            is_late=write.late > _SOON,
             is_sick=bool(write.retries or write.rejected or write.broken)
             or write.topic in self._sick_topics,
             is_broken=write.broken,
@@ -91,6 +97,10 @@ class Writers:
         candidate = Candidate(
             event_id=UUID(first.id.event_id),
             key=f"{SUBJECT_TYPE}/{subject}",
+            type="",
+            topic=first.topic,
+            shard=first.id.shard,
+            at=datetime.fromtimestamp(0, UTC),
             headers={},
             size=0,
             last_position=max(self._last[subject], self._places[replay.write]),
@@ -101,7 +111,7 @@ class Writers:
         self._replays[replay.write] += 1
         key = RowId(first.id.shard, placed.position, first.id.event_id)
         self._places[replay.write] = placed.position
-        self._insert(first._replace(id=key, previous=0, replay=placed.number))
+        self._insert(first._replace(id=key, previous=0, replay=placed.number, is_late=False))
 
     def _insert(self, row: NewRow) -> None:
         self._broker.expect(row.id)

@@ -12,8 +12,9 @@ import psycopg
 from benchmarks.simulation.publishers import Parts
 
 from dsql_outbox.outbox import Message, SinkUnavailable
-from dsql_outbox.publisher.relay.outbox_rows import OutboxRow, RowId
-from dsql_outbox.publisher.relay.store import HEAD, Failure, Letter, PassedOver, Range
+from dsql_outbox.publisher.burial import Letter
+from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.relay.store import HEAD, Failure, PassedOver, Range
 from dsql_outbox.publisher.sinks.port import Delivered, Outcome, Rejected, Retry
 
 _BATCH = 1000

@@ -20,10 +20,10 @@ from tests.support.checkout import ROOT
 from tests.support.publisher.naive_relay import NaiveRelay
 
 from dsql_outbox.outbox import SinkUnavailable
-from dsql_outbox.publisher.relay.outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 from dsql_outbox.publisher.sinks.port import Delivered, Outcome, Retry
 
-HANGS = {"statement hangs", "call hangs"}
+HANGS = {"call hangs", "call stuck"}
 
 
 def single(seed: int) -> Schedule:
