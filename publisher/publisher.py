@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
-from contextlib import suppress
-from typing import Final
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
+from types import TracebackType
+from typing import Final, Self
 
 import anyio
 import psycopg
@@ -12,11 +14,11 @@ import psycopg
 from dsql_outbox.observability import (
     Fact,
     Hook,
+    LogFacts,
     RelayProgress,
     ShardsChanged,
     WriteEnded,
     emit,
-    log_facts,
     metric_facts,
     trace_facts,
 )
@@ -28,6 +30,7 @@ from dsql_outbox.publisher.relay.traced_sink import TracedSink
 
 from .settings import PublisherSettings
 from .sinks import Sink
+from .supervision import in_background
 
 logger: Final = logging.getLogger("dsql_outbox")
 
@@ -48,7 +51,8 @@ class Publisher:
     """Relays outbox rows to a sink: in order per subject, at least once.
 
     Any number of publishers, in any number of processes, share the shards
-    (docs/leases.md). The constructor does no I/O. `run` relays until `stop`. Each of the
+    (docs/leases.md). The constructor does no I/O. `run` relays until `stop`;
+    ``async with`` relays in the background until the end of the block. Each of the
     `hooks` receives every fact that the log and OpenTelemetry receive.
 
     A publisher runs once, in the process that created it. `run` raises `OutboxError`
@@ -67,7 +71,7 @@ class Publisher:
     ) -> None:
         _require_types(database, sink)
         self._settings = settings or PublisherSettings()
-        self._hooks: tuple[Hook, ...] = (log_facts, trace_facts, metric_facts, *hooks)
+        self._hooks: tuple[Hook, ...] = (LogFacts(), trace_facts, metric_facts, *hooks)
         self._sink = TracedSink(sink, self._hooks)
         self._store = SqlStore(database)
         self._leases = Leases(
@@ -85,6 +89,7 @@ class Publisher:
         self._told = Relayed()
         self._told_statements = 0
         self._told_available = True
+        self._background: AbstractAsyncContextManager[None] | None = None
 
     async def run(self, *, until_empty: bool = False, max_wait: float | None = None) -> Relayed:
         """Relay until `stop` is called; returns what was relayed.
@@ -98,25 +103,28 @@ class Publisher:
         Raises `SchemaError` if the tables or the shards are missing, and the driver's
         error if the database cannot be reached at the start.
         """
-        self._process.require()
-        if self._has_run:
-            raise OutboxError("a publisher runs once: create another one to relay again")
-        self._has_run = True
-        await self._store.open()
-        try:
-            self._loop = asyncio.get_running_loop()
-            self._relay = relay = Relay(self._store, self._sink, self._settings, self._leases)
-            try:
-                await self._leases.open()
-                await self._run(relay, until_empty=until_empty, max_wait=max_wait)
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await self._leases.close()
-        finally:
-            self._loop = None
-            with anyio.CancelScope(shield=True):
-                await self._store.close()
-        return relay.relayed
+        return await self._run(_nobody_waits, until_empty=until_empty, max_wait=max_wait)
+
+    async def __aenter__(self) -> Self:
+        """Run in the background until the block ends, then stop as after `stop`.
+
+        Raises what `run` raises. An error of the publisher cancels the block and is
+        raised in its place.
+        """
+        self._background = in_background(
+            partial(self._run, until_empty=False, max_wait=None), self.stop
+        )
+        await self._background.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._background is not None:
+            await self._background.__aexit__(kind, error, trace)
 
     def doorbell(self, fact: Fact, /) -> None:
         """A hook for a writer in the same process: a commit wakes the publisher at once.
@@ -140,18 +148,44 @@ class Publisher:
             self._leases.stop()
             self._relay.stop()
 
-    async def _run(self, relay: Relay, *, until_empty: bool, max_wait: float | None) -> None:
+    async def _run(
+        self, started: Callable[[], None], *, until_empty: bool, max_wait: float | None
+    ) -> Relayed:
+        self._process.require()
+        if self._has_run:
+            raise OutboxError("a publisher runs once: create another one to relay again")
+        self._has_run = True
+        try:
+            await self._store.open()
+            self._loop = asyncio.get_running_loop()
+            self._relay = relay = Relay(self._store, self._sink, self._settings, self._leases)
+            try:
+                await self._leases.open()
+                started()
+                await self._relay_until_stopped(relay, until_empty=until_empty, max_wait=max_wait)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._leases.close()
+        finally:
+            self._loop = None
+            with anyio.CancelScope(shield=True):
+                await self._store.close()
+        return relay.relayed
+
+    async def _relay_until_stopped(
+        self, relay: Relay, *, until_empty: bool, max_wait: float | None
+    ) -> None:
         if self._is_stopped:
             return
+        error: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._report, relay)
             tasks.start_soon(self._sweep)
             if until_empty:
                 tasks.start_soon(self._stop_when_empty, relay, max_wait)
-            error: Exception | None = None
             try:
                 await relay.run()
-            except Exception as failure:  # noqa: BLE001 - raised below, not in a group
+            except Exception as failure:  # noqa: BLE001 - raised below, without a group
                 error = failure
             tasks.cancel_scope.cancel()
         self._tell(relay)
@@ -235,8 +269,12 @@ class Publisher:
         self._told_available = relay.is_sink_available
 
 
+def _nobody_waits() -> None:
+    """Tell nobody that the publisher has started."""
+
+
 def _require_types(database: object, sink: object) -> None:
-    """Raise `TypeError` with the expression to write, when an argument is of a likely wrong type."""
+    """Raise `TypeError`, with the expression to write, for an argument of a wrong type."""
     if not isinstance(database, Database):
         raise TypeError(
             f"Publisher takes a Database, as in Publisher(Database(url), sink), "
