@@ -9,7 +9,7 @@ from random import Random
 from typing import Final, Protocol
 
 import psycopg
-from tests.support.publisher.lease_model import Tables as LeaseTables
+from tests.support.publisher.lease_tables import Tables as LeaseTables
 
 from dsql_outbox.publisher.settings import PublisherSettings
 

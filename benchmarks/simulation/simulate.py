@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from tests.support.publisher.lease_model import Tables as LeaseTables
+from tests.support.publisher.lease_tables import Tables as LeaseTables
 
 from dsql_outbox.publisher.settings import PublisherSettings
 

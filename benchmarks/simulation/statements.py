@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 import psycopg
-from tests.support.publisher.lease_model import Tables as LeaseTables
+from tests.support.publisher.lease_tables import Tables as LeaseTables
 
 from dsql_outbox.publisher.burial import Letter
 from dsql_outbox.publisher.leases.protocol import Renewed
