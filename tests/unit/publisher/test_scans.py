@@ -32,6 +32,13 @@ def test_a_long_sweep_takes_a_twentieth_of_the_time() -> None:
     assert sweep.is_due(42.1)
 
 
+def test_the_first_sweep_lasts_from_its_first_read() -> None:
+    sweep = Sweep(1.0)
+    assert sweep.is_due(5_000.0)
+    sweep.read(found(90), 10, 5_000.0)
+    assert sweep.is_due(5_001.0)
+
+
 def test_a_sweep_rests_a_minute_at_most() -> None:
     sweep = Sweep(1.0)
     assert sweep.is_due(0.0)
