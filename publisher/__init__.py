@@ -7,7 +7,7 @@
 - `leases/` decides which publisher relays which shard (docs/leases.md).
 - `sinks/` is the port to a broker, with one module or folder per broker (docs/sinks.md).
 - `operator/` is for operators and their programs: `DeadLetters`, `Failures`,
-  `Topics`, `Replay`, `StatusReader` and `Health`.
+  `Waiting`, `Topics`, `Replay`, `StatusReader` and `Health`.
 """
 
 from dsql_outbox.publisher.burial import NO_ROW
@@ -32,6 +32,11 @@ from dsql_outbox.publisher.operator.status import (
     Stranded,
 )
 from dsql_outbox.publisher.operator.topic_pauses import PausedTopic, Topics
+from dsql_outbox.publisher.operator.waiting_messages import (
+    Waiting,
+    WaitingFilter,
+    WaitingMessage,
+)
 from dsql_outbox.publisher.relay.relay import Relayed
 from dsql_outbox.publisher.relay.sql_store import NO_SHARD
 
@@ -94,5 +99,8 @@ __all__ = [
     "TopicSettings",
     "Topics",
     "Unavailable",
+    "Waiting",
+    "WaitingFilter",
+    "WaitingMessage",
     "open_sink",
 ]

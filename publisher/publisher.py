@@ -277,7 +277,7 @@ def _nobody_waits() -> None:
 
 
 def _require_types(database: object, sink: object) -> None:
-    """Raise `TypeError` with the expression to write, when an argument is of a likely wrong type."""
+    """Raise `TypeError`, with the expression to write, for an argument of a wrong type."""
     if not isinstance(database, Database):
         raise TypeError(
             f"Publisher takes a Database, as in Publisher(Database(url), sink), "

@@ -1,5 +1,6 @@
 """Tools for an operator, or a program in its place: failures, dead letters, replay.
 
+- `waiting_messages`: messages that wait in the outbox, to look at.
 - `failures`: messages that failed and still wait; retry them or give them up.
 - `dead_letters`: messages that were given up; replay or drop them.
   `dead_letter_filter` selects and reads them.

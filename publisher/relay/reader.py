@@ -9,9 +9,9 @@ from uuid import UUID
 import psycopg
 
 from dsql_outbox.outbox import PASSING, FailureKind, kind_of, subject_key, told
+from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.settings import PublisherSettings
 
-from dsql_outbox.publisher.outbox_rows import RowId
 from .queues import passed_over
 from .scans import Sweep, Tail
 from .state import RelayState
@@ -233,9 +233,7 @@ class Reader:
     def _admit(self, asked: Collection[_Asked], reading: Reading) -> int:
         """Admit the rows of a read and move the scans; returns how many rows were new."""
         now = self._state.clock()
-        looked = {
-            each.shard: each.range.after.position for each in asked if each.kind == "again"
-        }
+        looked = {each.shard: each.range.after.position for each in asked if each.kind == "again"}
         news = 0
         for each, found in zip(asked, reading.ranges, strict=True):
             if not each.shard.is_lost:

@@ -30,6 +30,9 @@ _COMMANDS: Final = {
         "publish.command", "Relay stored events to a broker, in order per subject."
     ),
     "status": Subcommand("status.command", "Show the backlog, the failures and the publishers."),
+    "waiting": Subcommand(
+        "recovery.waiting_command", "List messages that wait, by topic or subject."
+    ),
     "failures": Subcommand(
         "recovery.failures_command", "List, retry or give up messages whose delivery failed."
     ),

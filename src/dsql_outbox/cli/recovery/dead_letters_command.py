@@ -19,6 +19,7 @@ from dsql_outbox.cli.filters import (
     json_option,
     require_choice,
     subject_option,
+    topic_option,
     yes_option,
 )
 from dsql_outbox.cli.missing_tables import tables_needed
@@ -45,7 +46,7 @@ def _filters(command: _Command) -> _Command:
     options = (
         id_option,
         subject_option("--key", "The subject, as in Loan/LOAN-7."),
-        click.option("--topic", metavar="TOPIC", help="The exact topic."),
+        topic_option,
         click.option("--error", metavar="TEXT", help="A part of the error; case is ignored."),
         instant_option("--since", "Given up at this time or later; ISO 8601."),
         instant_option("--until", "Given up before this time; ISO 8601."),
