@@ -1,10 +1,11 @@
-"""The relay: choose rows, send them, record what the broker answered.
+"""The relay: three activities side by side, joined by the rows in memory (docs/relay.md).
 
-- `round` does one round: read, send, delete or record.
-- `cursors` decides where each shard is read, `selection` which rows may be sent now;
-  neither does I/O. `outbox_rows` turns rows into messages.
-- `waves` sends the messages, one per key at a time; `traced_sink` reports each to
-  the hooks; `breaker` pauses after failures of the broker.
-- `held_subjects` holds the messages that failed, `burial` moves one to the dead letters.
-- `store` has the statements.
+- `reader` finds rows: `scans` decides where a shard is read, `queues` which rows are
+  admitted. `sender` hands them to the sink. `settler` deletes, records and buries.
+- `state` is what the three share: the `subjects` that wait or are busy, the `holds` of
+  rows that failed, the `topics` that are paused.
+- `store` is the port to the tables, `sql_store` has the statements.
+- `traced_sink` reports each message to the hooks; `breaker` pauses after failures.
+
+`scans`, `queues`, `subjects`, `holds`, `topics` and `breaker` do no I/O.
 """
