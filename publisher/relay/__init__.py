@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 """The relay: it reads rows of the outbox, sends them, and settles what the broker answered.
 
 Presence is the state. A row in the outbox waits; a row that the broker has is deleted by
@@ -30,16 +29,4 @@ So whatever fails or is hot, another subject's message leaves soon. Order, loss 
 fairness do not depend on clocks: the leases say which publisher sends a shard, and each
 row in memory belongs to one epoch of them. `store` is the port to the tables, `sql_store`
 the tables themselves.
-=======
-"""The relay: three activities side by side, joined by the rows in memory (docs/relay.md).
-
-- `reader` finds rows: `scans` decides where a shard is read, `queues` which rows are
-  admitted. `sender` hands them to the sink. `settler` deletes, records and buries.
-- `state` is what the three share: the `subjects` that wait or are busy, the `holds` of
-  rows that failed, the `topics` that are paused.
-- `store` is the port to the tables, `sql_store` has the statements.
-- `traced_sink` reports each message to the hooks; `breaker` pauses after failures.
-
-`scans`, `queues`, `subjects`, `holds`, `topics` and `breaker` do no I/O.
->>>>>>> facts
 """
