@@ -15,7 +15,6 @@ CODE = """
 from contextlib import asynccontextmanager
 
 class AcmeSink:
-    ordered = False
     system = "acme"
 
     def __init__(self, url):
