@@ -61,6 +61,7 @@ class Sweep(Scan):
 
     def __init__(self, rest: float) -> None:
         super().__init__(HEAD)
+        self.is_running = False  # `is_due` begins it, and notes when
         self._rest = rest
         self._began = 0.0
         self._next_at = float("-inf")

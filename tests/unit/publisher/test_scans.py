@@ -1,6 +1,6 @@
 """Where a shard is read: everything in the end, and what is new soon."""
 
-from tests.support.publisher.outbox_rows import row
+from tests.support.publisher.given_rows import row
 
 from dsql_outbox.publisher.relay.scans import Sweep, Tail
 from dsql_outbox.publisher.relay.store import HEAD, RangeRead, RowPlace
@@ -30,6 +30,13 @@ def test_a_long_sweep_takes_a_twentieth_of_the_time() -> None:
     sweep.read(found(90), 10, 2.0)
     assert not sweep.is_due(41.9)
     assert sweep.is_due(42.1)
+
+
+def test_the_first_sweep_lasts_from_its_first_read() -> None:
+    sweep = Sweep(1.0)
+    assert sweep.is_due(5_000.0)
+    sweep.read(found(90), 10, 5_000.0)
+    assert sweep.is_due(5_001.0)
 
 
 def test_a_sweep_rests_a_minute_at_most() -> None:
