@@ -1,7 +1,7 @@
 """What the library reports about itself, and the adapters that log, trace and measure it.
 
 The writer and the relay emit facts (`facts`) to hooks (`hooks`). The hooks here
-are `log_hook` for log lines, `otel.spans` for traces and `otel.metrics` for
+are `log_hook` (with `failure_log`) for log lines, `otel.spans` for traces and `otel.metrics` for
 metrics. `attributes` and `metric_names` define every name that they use.
 `json_logs` formats log records, and `visible_text` escapes control characters.
 The folders grafana/ and prometheus/ hold dashboards and alert rules.
@@ -32,7 +32,7 @@ from .facts import (
 )
 from .hooks import Hook, Scope, Scopes, emit
 from .json_logs import JsonFormatter
-from .log_hook import log_facts
+from .log_hook import LogFacts, log_facts
 from .visible_text import visible, visible_json
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "Fact",
     "Hook",
     "JsonFormatter",
+    "LogFacts",
     "MetricFacts",
     "PublishEnded",
     "PublishResult",

@@ -49,6 +49,9 @@ def read_headers(text: str) -> Headers:
     return Headers(headers, broken_header(headers))
 
 
+_NO_ID: Final = RowId(0, 0, "")
+
+
 class OutboxRow(msgspec.Struct):
     """One row of ``outbox_read``, with its columns in order.
 
@@ -70,17 +73,14 @@ class OutboxRow(msgspec.Struct):
     payload: str
     created_us: int
     predecessor: bool
+    id: RowId = _NO_ID
     key: str = ""
     size: int = 0
 
     def __post_init__(self) -> None:
-        """Compute the key, which is used many times."""
+        """Compute the primary key and the subject, which are used many times."""
+        self.id = RowId(self.shard, self.position, self.event_id)
         self.key = subject_key(self.subject_type, self.subject_id)
-
-    @property
-    def id(self) -> RowId:
-        """The primary key."""
-        return RowId(self.shard, self.position, self.event_id)
 
     @property
     def waits(self) -> bool:

@@ -14,11 +14,11 @@ import psycopg
 from dsql_outbox.observability import (
     Fact,
     Hook,
+    LogFacts,
     RelayProgress,
     ShardsChanged,
     WriteEnded,
     emit,
-    log_facts,
     metric_facts,
     trace_facts,
 )
@@ -71,7 +71,7 @@ class Publisher:
     ) -> None:
         _require_types(database, sink)
         self._settings = settings or PublisherSettings()
-        self._hooks: tuple[Hook, ...] = (log_facts, trace_facts, metric_facts, *hooks)
+        self._hooks: tuple[Hook, ...] = (LogFacts(), trace_facts, metric_facts, *hooks)
         self._sink = TracedSink(sink, self._hooks)
         self._store = SqlStore(database)
         self._leases = Leases(
@@ -274,7 +274,7 @@ def _nobody_waits() -> None:
 
 
 def _require_types(database: object, sink: object) -> None:
-    """Raise `TypeError` with the expression to write, when an argument is of a likely wrong type."""
+    """Raise `TypeError`, with the expression to write, for an argument of a wrong type."""
     if not isinstance(database, Database):
         raise TypeError(
             f"Publisher takes a Database, as in Publisher(Database(url), sink), "

@@ -12,7 +12,7 @@ import psycopg
 from benchmarks.measure import Target, event
 
 from dsql_outbox.outbox import Database, Message
-from dsql_outbox.publisher import Delivered, Outcome, Publisher, Sink, open_sink
+from dsql_outbox.publisher import Answer, Delivered, Outcome, Publisher, Sink, open_sink
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 from dsql_outbox.writer import AsyncWriter
 
@@ -65,17 +65,16 @@ class _Timed:
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self.ordered = sink.ordered
         self.system = sink.system
         self.acknowledged = Times()
 
-    async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
-        outcomes = await self._sink.publish(messages)
-        now = perf_counter()
-        for message, outcome in zip(messages, outcomes, strict=True):
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        def note(index: int, outcome: Outcome) -> None:
             if isinstance(outcome, Delivered):
-                self.acknowledged[message.event_id] = now
-        return outcomes
+                self.acknowledged[messages[index].event_id] = perf_counter()
+            answer(index, outcome)
+
+        await self._sink.publish(messages, note)
 
 
 async def _write_and_relay(url: str, broker: str, a_second: int, seconds: float) -> list[float]:

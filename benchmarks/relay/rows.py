@@ -11,7 +11,7 @@ from benchmarks.measure import event
 
 from dsql_outbox.observability import Fact, RelayProgress
 from dsql_outbox.outbox import Database, Message, parse_event
-from dsql_outbox.publisher import Delivered, Outcome
+from dsql_outbox.publisher import Answer, Delivered
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres
 from dsql_outbox.writer.statement.parameters import one_parameters, prepare
@@ -91,14 +91,17 @@ def _sample() -> tuple[str, str, str]:
     return str(parsed.id), f'{found["headers"]}{found["key"]}@1"}}', str(found["data"])
 
 
+_DELIVERED = Delivered()
+
+
 class NullSink:
     """A sink that acknowledges every message at once and keeps none."""
 
-    ordered = False
     system = "null"
 
-    async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
-        return [Delivered()] * len(messages)
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        for index in range(len(messages)):
+            answer(index, _DELIVERED)
 
 
 class Rounds:

@@ -58,7 +58,7 @@ class MetricFacts:
             TransactionStarted: self._take_transaction,
             BacklogAge: self._take_backlog_age,
             PublishStarted: self._start_publish,
-            RelayProgress: self._take_round,
+            RelayProgress: self._take_progress,
             ShardsChanged: self._take_shards,
         }
 
@@ -103,8 +103,8 @@ class MetricFacts:
             self._relay.wait_duration.record(waited * _NS)
         return _PublishScope(self._relay)
 
-    def _take_round(self, fact: RelayProgress) -> None:
-        self._relay.take_round(fact)
+    def _take_progress(self, fact: RelayProgress) -> None:
+        self._relay.take_progress(fact)
 
     def _take_shards(self, fact: ShardsChanged) -> None:
         self._relay.owned.set(len(fact.owned))

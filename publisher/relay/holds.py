@@ -39,10 +39,11 @@ class Holds:
 
 
 def _is_valid(subject: Subject, hold: Hold, retry_at: float) -> bool:
-    """Whether an entry is not out of date."""
+    """Whether an entry is not out of date, and the row not in memory already."""
     return (
         subject.hold is hold
         and hold.retry_at == retry_at
         and subject.busy is None
+        and not subject.rows
         and not subject.shard.is_lost
     )

@@ -1,6 +1,6 @@
-"""The rows in memory: which may be admitted, and which may be sent next.
+"""The rows in memory: which are admitted, and which are sent next. The module does no I/O.
 
-The module does no I/O. It keeps the promise of order per subject:
+It keeps the promise of order per subject:
 
 - A row is admitted only if it is not known yet, and the subject's row before it is
   absent from the same snapshot, was admitted earlier, or is settled.
@@ -18,6 +18,7 @@ from itertools import chain, islice
 from typing import Final
 
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+
 from .store import PassedOver, SubjectName
 from .subjects import Shard, Subject
 from .topics import TopicPauses
@@ -88,9 +89,7 @@ class Queues:
                 self._add(subject, row)
         return news
 
-    def _wait_for_predecessor(
-        self, subject: Subject, row: OutboxRow, looked: int | None
-    ) -> None:
+    def _wait_for_predecessor(self, subject: Subject, row: OutboxRow, looked: int | None) -> None:
         """Drop a row; read from its predecessor on, unless a scan will come there anyway.
 
         If this read has looked there already, the predecessor was passed over, or

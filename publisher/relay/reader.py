@@ -9,9 +9,9 @@ from uuid import UUID
 import psycopg
 
 from dsql_outbox.outbox import PASSING, FailureKind, kind_of, subject_key, told
+from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.settings import PublisherSettings
 
-from dsql_outbox.publisher.outbox_rows import RowId
 from .queues import passed_over
 from .scans import Sweep, Tail
 from .state import RelayState
@@ -180,16 +180,15 @@ class Reader:
         asked = self._keys(now)
         again = {shard: place for shard in shards if (place := shard.ask_again()) is not None}
         sweeps = [shard for shard in shards if shard.sweep.is_due(now)]
-        tails = [s for s in shards if s.tail is not None and not _covers_tail(s)]
-        behind = [s for s in tails if s.tail is not None and s.tail.is_running]
+        tails = [(s, s.tail) for s in shards if s.tail and not _covers_tail(s.sweep, s.tail)]
+        behind = [shard for shard, tail in tails if tail.is_running]
         share = _shares(self._rows, again=len(again), sweep=len(sweeps), tail=len(behind))
         resting = max(1, self._rows // _DUE // max(1, len(tails)))
         asked += [self._range("again", s, place, share["again"]) for s, place in again.items()]
         asked += [self._range("sweep", s, s.sweep.place, share["sweep"]) for s in sweeps]
-        for shard in tails:
-            if shard.tail is not None:
-                rows = share["tail"] if shard.tail.is_running else resting
-                asked.append(self._range("tail", shard, shard.tail.place, rows))
+        for shard, tail in tails:
+            rows = share["tail"] if tail.is_running else resting
+            asked.append(self._range("tail", shard, tail.place, rows))
         return asked
 
     def _keys(self, now: float) -> list[_Asked]:
@@ -234,9 +233,7 @@ class Reader:
     def _admit(self, asked: Collection[_Asked], reading: Reading) -> int:
         """Admit the rows of a read and move the scans; returns how many rows were new."""
         now = self._state.clock()
-        looked = {
-            each.shard: each.range.after.position for each in asked if each.kind == "again"
-        }
+        looked = {each.shard: each.range.after.position for each in asked if each.kind == "again"}
         news = 0
         for each, found in zip(asked, reading.ranges, strict=True):
             if not each.shard.is_lost:
@@ -328,10 +325,12 @@ def _shares(rows: int, **counts: int) -> dict[str, int]:
     }
 
 
-def _covers_tail(shard: Shard) -> bool:
-    """Whether a sweep that begins now will see the newest rows too, in one read."""
-    sweep = shard.sweep
-    return sweep.is_running and sweep.place == HEAD and sweep.is_short and not _is_behind(shard.tail)
+def _covers_tail(sweep: Sweep, tail: Tail) -> bool:
+    """Whether the sweep reads what the tail would read: it is there, or sees all in one read."""
+    if not sweep.is_running:
+        return False
+    is_whole = sweep.place == HEAD and sweep.is_short and not tail.is_running
+    return is_whole or tail.place <= sweep.place <= tail.home
 
 
 def _is_behind(tail: Tail | None) -> bool:

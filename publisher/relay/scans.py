@@ -61,6 +61,7 @@ class Sweep(Scan):
 
     def __init__(self, rest: float) -> None:
         super().__init__(HEAD)
+        self.is_running = False  # `is_due` begins it, and notes when
         self._rest = rest
         self._began = 0.0
         self._next_at = float("-inf")
@@ -91,6 +92,8 @@ class Tail(Scan):
 
     def __init__(self, since: int) -> None:
         super().__init__(_place(since))
+        self.home = self.place
+        """Where it begins: one second before the last read, by the database's clock."""
         self._began = float("-inf")
         self._found_new = True
 
@@ -99,14 +102,14 @@ class Tail(Scan):
 
         `clock` is the database's clock in microseconds.
         """
-        home = _place(clock - _OVERLAP)
+        self.home = _place(clock - _OVERLAP)
         self.note(found, rows)
         self._found_new |= new
-        if self.place <= home and self.is_running:
+        if self.place <= self.home and self.is_running:
             return  # it has not come near now yet
         if not self.is_running or now - self._began >= _PASS:
             self.is_running = self.is_running and self._found_new
-            self.place, self._began, self._found_new = home, now, False
+            self.place, self._began, self._found_new = self.home, now, False
 
 
 def _place(position: int) -> RowPlace:

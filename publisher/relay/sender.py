@@ -7,10 +7,12 @@ from contextlib import AbstractContextManager
 from time import time_ns
 from typing import Final, Protocol
 
-from anyio import CancelScope, create_task_group, move_on_after, sleep
+import anyio.lowlevel
+from anyio import CancelScope, create_task_group, move_on_after
 from anyio.abc import TaskGroup
 
 from dsql_outbox.outbox import Message, SinkUnavailable
+from dsql_outbox.publisher.outbox_rows import Fault, OutboxRow
 from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.publisher.sinks import (
     Delivered,
@@ -23,7 +25,6 @@ from dsql_outbox.publisher.sinks import (
 )
 
 from .breaker import Breaker
-from dsql_outbox.publisher.outbox_rows import Fault, OutboxRow
 from .settler import Settler
 from .state import RelayState
 from .subjects import Hold, Subject
@@ -79,9 +80,7 @@ class Sender:
         self._rights = rights
         self._settler = settler
         self._settings = settings
-        self._breaker = Breaker(
-            failures=settings.breaker_failures, open_for=settings.breaker_open
-        )
+        self._breaker = Breaker(failures=settings.breaker_failures, open_for=settings.breaker_open)
         self._braked_until = float("-inf")
         self._failing_since: float | None = None
         self._began: list[float] = []
@@ -103,7 +102,9 @@ class Sender:
                 if any(shard.wanted for shard in state.shards.values()):
                     state.to_read.set()
                 await state.to_send.wait(wait)
-                await sleep(0)  # let more answers in, so that one call takes many messages
+                await (
+                    anyio.lowlevel.checkpoint()
+                )  # let more answers in, so that one call takes many messages
             # `bound` cancels the calls at the end of the drain.
 
     def _send(self, tasks: TaskGroup) -> float:
@@ -130,10 +131,9 @@ class Sender:
         chosen: list[Subject] = []
         while len(chosen) < most and (taken := state.queues.take(most - len(chosen))):
             for subject in taken:
-                row = subject.busy_row
-                if not self._rights.may_send(subject.shard.number, subject.shard.epoch):
-                    state.queues.drop(subject)
-                elif state.topics.names and not state.topics.takes(row, now):
+                row, shard = subject.busy_row, subject.shard
+                takes = not state.topics.names or state.topics.takes(row, now)
+                if not takes or not self._rights.may_send(shard.number, shard.epoch):
                     state.queues.drop(subject)
                 else:
                     state.sent(row)

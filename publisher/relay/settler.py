@@ -8,10 +8,10 @@ from typing import Final
 import psycopg
 
 from dsql_outbox.outbox import MAX_TRANSACTION_ROWS, PASSING, kind_of, told
-from dsql_outbox.publisher.settings import PublisherSettings
-
 from dsql_outbox.publisher.burial import Letter
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.settings import PublisherSettings
+
 from .state import RelayState
 from .store import Failure, Store
 from .subjects import Hold, Subject

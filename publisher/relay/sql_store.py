@@ -13,10 +13,10 @@ from dsql_outbox.outbox import (
     array_literal,
     plain_array,
 )
-from dsql_outbox.publisher.session import OperatorSession
-
 from dsql_outbox.publisher.burial import Burial, Letter, row_keys
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.session import OperatorSession
+
 from .store import (
     Failure,
     PassedOver,
@@ -27,6 +27,7 @@ from .store import (
     StoredFailure,
     SubjectName,
 )
+
 
 class SqlStore:
     """The tables of a database; see `Store` for the methods.
@@ -99,7 +100,8 @@ class SqlStore:
 
     async def paused_topics(self) -> Mapping[str, str]:
         """The topics that an operator paused, with the reasons."""
-        return {topic: reason for topic, reason in await self._rows("topic_list", {})}
+        found = await self._rows("topic_list", {})
+        return {topic: reason for topic, reason in found}  # noqa: C416 - rows are no pairs to mypy
 
     async def is_done(self) -> bool:
         """Whether no message waits in any shard, except for those that wait for an operator."""

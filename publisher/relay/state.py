@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import anyio
 
-from .holds import Holds
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+
+from .holds import Holds
 from .queues import Queues
 from .subjects import Shard, Subject
 from .topics import TopicPauses

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+
 from .scans import Scan, Sweep, Tail
 from .store import HEAD, RangeRead, RowPlace, StoredFailure, SubjectName
 

@@ -4,11 +4,13 @@ The broker said so of a topic (`Unavailable`), or an operator paused it. Its row
 passed over. A topic that the broker refused is tried with one message at a time.
 """
 
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Final
 
-from .breaker import Breaker
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+
+from .breaker import Breaker
 
 _TELL: Final = 60.0
 """Seconds between two log lines about one topic."""
@@ -34,14 +36,14 @@ class TopicPauses:
         """The topics that an operator paused, with the reasons."""
 
     @property
-    def names(self) -> Set[str]:
+    def names(self) -> AbstractSet[str]:
         """All topics that are paused."""
         if not self.by_operator:
             return self._pauses.keys()
         return self._pauses.keys() | self.by_operator.keys()
 
     @property
-    def found(self) -> Set[str]:
+    def found(self) -> AbstractSet[str]:
         """The topics that the broker refused."""
         return self._pauses.keys()
 

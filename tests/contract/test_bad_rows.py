@@ -214,8 +214,6 @@ async def test_a_bad_row_waits_for_a_failure_before_it(
     insert(sql, Bad("[]", position=position + 1, previous=position), "a", shard)
     sink = MemorySink()
     sink.fail(first, Rejected("never"))
-    async with Publisher(database, sink, PublisherSettings(on_dead_letter="block")) as publisher:
-        for _ in range(3):
-            await publisher.run_once()
+    await relay(database, sink, on_dead_letter="block")
     assert sql.execute("SELECT event_id FROM outbox.outbox_failures").fetchall() == [(first,)]
     assert sink.messages == []

@@ -2,13 +2,19 @@
 
 import os
 import signal
-from collections.abc import Sequence
+import socketserver
+import ssl
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from time import monotonic
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
+from tests.support.brokers.certificates import Authority
 from tests.support.brokers.kafka_broker import KafkaServer
 from tests.support.brokers.readable_brokers import Before, KafkaBroker
 from tests.support.publisher.sent_messages import deliver, in_order, new_message, published
@@ -165,6 +171,59 @@ async def test_a_broker_that_comes_up_within_the_timeout_is_waited_for(
         tasks.start_soon(anyio.to_thread.run_sync, kafka_server.start)
         async with open_sink(kafka_broker.url) as sink:
             assert await published(sink, [new_message()]) == [Delivered()]
+
+
+async def test_a_call_without_messages_asks_whether_a_broker_is_there(
+    kafka_server: KafkaServer, kafka_broker: KafkaBroker
+) -> None:
+    async with kafka_broker.open() as sink:
+        assert await published(sink, []) == []
+        kafka_server.kill()
+        with pytest.raises(SinkUnavailable):
+            await published(sink, [])
+
+
+@pytest.fixture
+def tls_listener(tmp_path: Path) -> Generator[int]:
+    """The port of something that speaks TLS, and closes what does not."""
+    signed = Authority(tmp_path).sign("kafka")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(signed.cert, signed.key)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError), context.wrap_socket(self.request, server_side=True) as client:
+                client.recv(1)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("parameter", "reason"),
+    [
+        ("tls=no", r"Disconnected: .*; does the listener want TLS \(tls=yes\) or a login\?"),
+        ("tls=yes", r"SSL handshake failed: .*certificate verify failed"),
+    ],
+)
+async def test_the_error_says_why_a_connection_to_a_tls_listener_fails(
+    tls_listener: int, parameter: str, reason: str
+) -> None:
+    with pytest.raises(SinkUnavailable, match=f"no broker answers .*{reason}"):
+        async with open_sink(f"kafka://127.0.0.1:{tls_listener}?timeout=1&{parameter}"):
+            pass
+
+
+async def test_the_error_of_a_listener_that_speaks_no_tls_says_so(
+    kafka_broker: KafkaBroker,
+) -> None:
+    with pytest.raises(SinkUnavailable, match=r"timed out in state SSL_HANDSHAKE"):
+        async with open_sink(f"kafka://{kafka_broker.bootstrap}?timeout=3&tls=yes"):
+            pass
 
 
 @pytest.mark.parametrize(

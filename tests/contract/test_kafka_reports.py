@@ -2,14 +2,16 @@
 
 import subprocess
 import sys
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import anyio
+import anyio.lowlevel
 import pytest
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from tests.support.brokers.kafka_mock import INIT_PRODUCER_ID, MockKafka
-from tests.support.publisher.sent_messages import deliver, new_message, published
+from tests.support.publisher.sent_messages import Answers, deliver, new_message, published
 
+from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted
 from dsql_outbox.publisher.sinks.kafka import client
@@ -56,6 +58,62 @@ async def test_a_message_whose_report_is_lost_or_fails_has_no_answer_when_its_ti
         await deliver(sink, messages)
 
     assert (first, harmed) == (Delivered(), NotAttempted())
+
+
+class _Stopping(Producer):
+    """A producer that loses the report of the key Loan/old, and stops for good on request."""
+
+    made: ClassVar[list["_Stopping"]] = []
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__(settings)
+        self.is_over = False
+        self.made.append(self)
+
+    def produce(self, topic: str, **given: Any) -> None:
+        if given["key"] == b"Loan/old":
+            del given["on_delivery"]
+        super().produce(topic, **given)
+
+    def flush(self, *given: Any) -> int:
+        if self.is_over:
+            raise KafkaException(KafkaError(KafkaError._FATAL, "stopped", fatal=True))
+        return super().flush(*given)
+
+
+@pytest.mark.anyio
+async def test_a_producer_that_stops_ends_only_the_calls_that_wait_for_it(
+    kafka_cluster: MockKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "Producer", _Stopping)
+    monkeypatch.setattr(_Stopping, "made", [])
+    kafka_cluster.make_topic("one.X")
+    kafka_cluster.lead("one.X", 1)
+    raised: list[str] = []
+    new = Answers(1)
+
+    async def publish_old() -> None:
+        try:
+            await published(sink, [new_message(key="Loan/old", topic="one.X")])
+        except SinkUnavailable as error:
+            raised.append(str(error))
+
+    async with open_sink(f"kafka://{kafka_cluster.bootstrap}?timeout=10") as sink:
+        await deliver(sink, [new_message(topic="one.X")])
+        (first,) = _Stopping.made
+        kafka_cluster.answer_late(1, 0.3)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(publish_old)
+            await anyio.wait_all_tasks_blocked()
+            vars(sink)["_client"].replace(first)  # as another call that failed does
+            tasks.start_soon(sink.publish, [new_message(topic="one.X")], new)
+            with anyio.fail_after(5):
+                while len(_Stopping.made) < 2 or not len(_Stopping.made[1]):
+                    await anyio.lowlevel.checkpoint()
+            first.is_over = True
+
+    assert "stopped" in raised[0]
+    assert new.outcomes == [Delivered()]
 
 
 # --- a principal that may not write ----------------------------------------------------

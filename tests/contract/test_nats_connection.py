@@ -1,7 +1,5 @@
 """A NATS server that goes and comes back, and getting to one at all."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+from tests.support.brokers.nats_cluster import custom_server
 from tests.support.brokers.readable_brokers import Before, NatsBroker
 from tests.support.publisher.sent_messages import deliver, in_order, new_message, published
 
@@ -16,8 +15,6 @@ from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted
 from dsql_outbox.publisher.sinks.nats import open_nats
-from dsql_outbox.servers.nats_server import _program  # pyright: ignore[reportPrivateUsage]
-from dsql_outbox.servers.server_process import ServerProcess, free_port
 from dsql_outbox.testing import NatsServer, TcpProxy
 
 pytestmark = pytest.mark.anyio
@@ -97,6 +94,16 @@ async def test_a_connection_that_the_server_ended_for_good_is_opened_again(
         assert await published(sink, [new_message()]) == [Delivered()]
 
 
+async def test_a_call_without_messages_asks_whether_the_server_is_there(
+    nats_server: NatsServer,
+) -> None:
+    async with open_sink(f"{nats_server.url}?stream=EVENTS") as sink:
+        assert await published(sink, []) == []
+        nats_server.kill()
+        with pytest.raises(SinkUnavailable):
+            await published(sink, [])
+
+
 async def test_closing_is_quick_when_the_server_has_gone(nats_server: NatsServer) -> None:
     async with open_sink(f"{nats_server.url}?timeout=30"):
         nats_server.kill()
@@ -106,19 +113,6 @@ async def test_closing_is_quick_when_the_server_has_gone(nats_server: NatsServer
 
 
 # --- connecting ------------------------------------------------------------------------
-
-
-@contextmanager
-def custom_server(folder: Path, *options: str) -> Generator[str]:
-    """A server with options of its own; gives HOST:PORT."""
-    port = free_port()
-    place = ["-a", "127.0.0.1", "-p", str(port), "-sd", str(folder)]
-    process = ServerProcess("NATS", [_program(), *place, *options], folder / "log")
-    try:
-        process.wait_until_ready(lambda: "Server is ready" in (folder / "log").read_text())
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.kill()
 
 
 async def test_no_server_is_an_unavailable_sink_that_names_the_hosts_and_no_password() -> None:

@@ -1,9 +1,13 @@
-"""What every sink must do, whatever its broker."""
+"""What every sink must do, whatever its broker.
+
+`Answers` holds each sink to the rules for answers: one per message at most, and none
+after the call.
+"""
 
 import anyio
 import pytest
 from tests.support.brokers.readable_brokers import Broker, OpenStage, SqsBroker
-from tests.support.publisher.sent_messages import deliver, in_order, new_message, published
+from tests.support.publisher.sent_messages import Answers, deliver, in_order, new_message, published
 
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted
 
@@ -63,7 +67,7 @@ async def test_many_messages_have_an_outcome_each(broker: Broker) -> None:
     assert {stored.event_id for stored in await broker.stored()} == {m.event_id for m in messages}
 
 
-async def test_no_messages_have_no_outcomes(broker: Broker) -> None:
+async def test_a_call_without_messages_stores_nothing_and_has_no_outcomes(broker: Broker) -> None:
     async with broker.open() as sink:
         assert list(await published(sink, [])) == []
 
@@ -79,6 +83,21 @@ async def test_several_tasks_may_publish_at_once(broker: Broker) -> None:
 
     arrived = {stored.event_id for stored in await broker.stored()}
     assert arrived == {message.event_id for batch in batches for message in batch}
+
+
+async def test_a_call_that_was_cancelled_answers_nothing_more(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    cut = Answers(50)
+
+    async with broker.open() as sink:
+        with anyio.move_on_after(0):  # at its first wait, so its messages may be on their way
+            await sink.publish([new_message(key=f"Cut/{n}") for n in range(50)], cut)
+        cut.end()
+        later = await published(sink, [new_message(key="Loan/1")])
+
+    assert later == [Delivered()]
+    assert not caplog.records, "an answer after the call raises, and the error is logged"
 
 
 async def test_what_a_sink_stored_before_is_still_there(broker: Broker) -> None:

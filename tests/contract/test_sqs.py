@@ -221,6 +221,15 @@ async def test_a_server_killed_between_waves_is_unavailable_and_then_gets_the_re
         assert [event_id for event_id in arrived if event_id in sent] == sent
 
 
+async def test_a_call_without_messages_asks_whether_sqs_is_there() -> None:
+    with SqsServer() as server:
+        async with SqsBroker(server.endpoint, server.make_queue()).open() as sink:
+            assert await published(sink, []) == []
+            server.kill()
+            with pytest.raises(SinkUnavailable):
+                await published(sink, [])
+
+
 async def test_a_server_that_is_silent_is_given_up_within_the_timeout(sqs: ScriptedSqs) -> None:
     is_over = Event()
 

@@ -137,7 +137,7 @@ class KafkaSink:
                     message.topic,
                     value=message.payload,
                     key=message.key.encode(),
-                    headers=[*kafka_headers(message).items()],
+                    headers=kafka_headers(message),
                     on_delivery=partial(soon, report, index),
                 )
             except KafkaException as error:

@@ -67,7 +67,9 @@ def parse_kafka_url(url: str) -> KafkaSettings:
     given = parameters(_KIND, query, _PARAMETERS)
     timeout = seconds(_KIND, given.get("timeout", TIMEOUT))
     milliseconds = max(1, round(timeout * 1000))
-    properties = _DEFAULTS | _file(given.get("config")) | _security(login, given)
+    # A listener that is silent in the handshake must be the reason before the time is over.
+    setup = {"socket.connection.setup.timeout.ms": str(max(1000, milliseconds // 2))}
+    properties = _DEFAULTS | setup | _file(given.get("config")) | _security(login, given)
     properties |= {
         "bootstrap.servers": ",".join(hosts),
         "enable.idempotence": "true",

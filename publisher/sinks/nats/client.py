@@ -72,6 +72,14 @@ class NatsConnection:
             raise self.unavailable(self._client.last_error)
         return self._client
 
+    async def ask(self, client: "NatsClient", deadline: float) -> None:
+        """Ping the server; raises `SinkUnavailable` if no answer comes in time."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await client.flush()
+        except (NatsError, OSError, TimeoutError) as error:
+            raise self.unavailable(client.last_error or error) from error
+
     def unavailable(self, reason: Exception | None) -> SinkUnavailable:
         """The error for a broker out of reach; it names the servers, without passwords."""
         text = "connection lost" if reason is None else _text(reason)

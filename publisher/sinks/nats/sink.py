@@ -62,6 +62,9 @@ class JetStreamSink:
         """
         deadline = self._deadline()
         client = await self._connection.ready(deadline)
+        if not messages:
+            await self._connection.ask(client, deadline)
+            return
         number, call = str(next(self._numbers)), _Call(messages, answer)
         self._calls[number] = call
         try:

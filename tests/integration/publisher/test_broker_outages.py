@@ -12,8 +12,8 @@ from tests.support.publisher.running_relays import event, quick_settings, runnin
 from dsql_outbox.observability import Fact, RoundEnded, WriteEnded
 from dsql_outbox.outbox import Database, Message, SinkUnavailable
 from dsql_outbox.publisher import (
+    Answer,
     NotAttempted,
-    Outcome,
     Publisher,
     Retry,
 )
@@ -33,11 +33,11 @@ class FlakySink(MemorySink):
         self.down = True
         self.asked: list[int] = []
 
-    async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         self.asked.append(len(messages))
         if self.down:
             raise SinkUnavailable("nobody listens")
-        return await super().publish(messages)
+        await super().publish(messages, answer)
 
 
 async def test_an_outage_of_the_broker_burns_no_attempt_and_ends_with_one_probe(
@@ -73,9 +73,10 @@ async def test_what_a_part_of_a_broker_leaves_unsent_is_not_asked_for_without_a_
     class Half(MemorySink):
         asked = 0
 
-        async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
+        async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
             self.asked += 1
-            return [NotAttempted() for _ in messages]
+            for index in range(len(messages)):
+                answer(index, NotAttempted())
 
     writer.write(event("car"))
     sink = Half()

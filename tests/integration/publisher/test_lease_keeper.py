@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 SHARDS = {0, 1, 2, 3}
 QUICK = PublisherSettings(lease=1.0, renew=0.3, margin=0.1, grace=0.2, drain=0.4)
-LONG = PublisherSettings(lease=60.0, renew=20.0, margin=1.0, grace=2.0)
+LONG = PublisherSettings(lease=600.0, renew=200.0, margin=1.0, grace=2.0)
 
 
 class Relay:

@@ -8,7 +8,7 @@ import pytest
 from tests.support.publisher.running_relays import count, event, running, until
 
 from dsql_outbox.outbox import Database, Message
-from dsql_outbox.publisher import Outcome, Publisher, PublisherSettings, Retry
+from dsql_outbox.publisher import Answer, Publisher, PublisherSettings, Retry
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
 
@@ -53,14 +53,14 @@ class Gate(MemorySink):
         self.opened = anyio.Event()
         self.was_cut = False
 
-    async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         self.waiting.set()
         try:
             await self.opened.wait()
         except BaseException:
             self.was_cut = True
             raise
-        return await super().publish(messages)
+        await super().publish(messages, answer)
 
 
 # --- many publishers -------------------------------------------------------------------
@@ -115,21 +115,8 @@ async def test_a_message_names_the_epoch_of_its_lease(database: Database, writer
     sink = MemorySink()
     for n in range(2):
         writer.write(event("car", n))
-        async with Publisher(database, sink, settings()) as publisher:
-            await publisher.run_once()
+        await Publisher(database, sink, settings()).run(until_empty=True)
     assert [message.headers["leaseepoch"] for message in sink.messages] == ["1", "2"]
-
-
-async def test_one_round_takes_what_is_free_and_leaves_what_is_not(
-    database: Database, writer: Writer
-) -> None:
-    sink = MemorySink()
-    async with Publisher(database, sink, settings()) as owner:
-        await owner.run_once()
-        writer.write(event("car"))
-        async with Publisher(database, sink, settings()) as other:
-            assert (await other.run_once()).read == 0
-        assert (await owner.run_once()).delivered == 1
 
 
 async def test_until_empty_waits_for_the_shards_of_others(
@@ -197,10 +184,9 @@ async def test_a_failure_in_a_shard_that_was_lost_is_not_recorded(
     database: Database, writer: Writer, sql: psycopg.Connection
 ) -> None:
     class Stubborn(Gate):
-        async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
+        async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
             with anyio.CancelScope(shield=True):
-                await super().publish(messages)
-            return [Retry("late")] * len(messages)
+                await super().publish(messages, lambda index, _: answer(index, Retry("late")))
 
     sink = Stubborn()
     writer.write(event("car"))

@@ -12,7 +12,7 @@ from tests.support.publisher.running_relays import event, in_order, quick_settin
 
 from dsql_outbox.outbox import Database, Message
 from dsql_outbox.publisher import (
-    Outcome,
+    Answer,
     Publisher,
     Rejected,
     Retry,
@@ -69,9 +69,9 @@ async def test_a_hot_subject_lets_the_others_in(database: Database, writer: Writ
     """A round of waves ends after a while, so a new event of another subject is soon read."""
 
     class Slow(MemorySink):
-        async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
+        async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
             await anyio.sleep(0.02)
-            return await super().publish(messages)
+            await super().publish(messages, answer)
 
     writer.write_many([event("hot", n) for n in range(200)])
     sink = Slow()

@@ -15,6 +15,7 @@ from tests.support.publisher.running_relays import event, running, until
 
 from dsql_outbox.outbox import Database, Event, Message, SinkUnavailable
 from dsql_outbox.publisher import (
+    Answer,
     Delivered,
     NotAttempted,
     Outcome,
@@ -27,7 +28,7 @@ from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio
 
-Answer = Callable[[Sequence[Message]], Awaitable[list[Outcome]]]
+Decide = Callable[[Sequence[Message]], Awaitable[list[Outcome]]]
 
 
 @pytest.fixture
@@ -39,18 +40,17 @@ def shards() -> int:
 class Answering:
     """A sink that answers as a function says; keeps what was delivered."""
 
-    ordered = False
     system = "memory"
 
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
+    def __init__(self, decide: Decide) -> None:
+        self._decide = decide
         self.keys: list[str] = []
 
-    async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
-        outcomes = await self._answer(messages)
-        ended = zip(messages, outcomes, strict=True)
-        self.keys += [message.key for message, outcome in ended if outcome == Delivered()]
-        return outcomes
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        for index, outcome in enumerate(await self._decide(messages)):
+            if outcome == Delivered():
+                self.keys.append(messages[index].key)
+            answer(index, outcome)
 
     def good(self) -> int:
         return sum(key.startswith("Car/good-") for key in self.keys)
@@ -63,11 +63,11 @@ def good(count: int) -> list[Event]:
 async def test_rows_of_a_part_of_the_broker_that_is_away_hide_no_others(
     database: Database, writer: Writer
 ) -> None:
-    async def answer(messages: Sequence[Message]) -> list[Outcome]:
+    async def decide(messages: Sequence[Message]) -> list[Outcome]:
         return [NotAttempted() if "bad-" in m.key else Delivered() for m in messages]
 
     writer.write_many([*(event(f"bad-{n}") for n in range(1_200)), *good(10)])
-    sink = Answering(answer)
+    sink = Answering(decide)
     async with running(Publisher(database, sink)):
         await until(lambda: sink.good() == 10)
 
@@ -75,12 +75,12 @@ async def test_rows_of_a_part_of_the_broker_that_is_away_hide_no_others(
 async def test_a_long_queue_of_one_subject_lets_those_behind_it_pass(
     database: Database, writer: Writer
 ) -> None:
-    async def answer(messages: Sequence[Message]) -> list[Outcome]:
+    async def decide(messages: Sequence[Message]) -> list[Outcome]:
         await anyio.sleep(0.005)
         return [Delivered() for _ in messages]
 
     writer.write_many([*(event("hot", n) for n in range(3_000)), *good(10)])
-    sink = Answering(answer)
+    sink = Answering(decide)
     async with running(Publisher(database, sink)):
         await until(lambda: sink.good() == 10)
     assert len(sink.keys) < 2_000
@@ -89,14 +89,14 @@ async def test_a_long_queue_of_one_subject_lets_those_behind_it_pass(
 async def test_a_probe_is_not_always_the_message_that_no_part_of_the_broker_takes(
     database: Database, writer: Writer
 ) -> None:
-    async def answer(messages: Sequence[Message]) -> list[Outcome]:
+    async def decide(messages: Sequence[Message]) -> list[Outcome]:
         outcomes = [NotAttempted() if "bad" in m.key else Delivered() for m in messages]
         if Delivered() not in outcomes:
             raise SinkUnavailable("nothing was delivered")
         return outcomes
 
     writer.write(event("bad"))
-    sink = Answering(answer)
+    sink = Answering(decide)
     quick = PublisherSettings(breaker_failures=2, breaker_open=0.05)
     async with running(publisher := Publisher(database, sink, quick)):
         await until(lambda: publisher._breaker.state(float("inf")) == "half_open")
@@ -109,13 +109,13 @@ async def test_what_died_while_the_next_rows_were_read_is_not_sent_once_more(
 ) -> None:
     attempts: list[int] = []
 
-    async def answer(messages: Sequence[Message]) -> list[Outcome]:
+    async def decide(messages: Sequence[Message]) -> list[Outcome]:
         await anyio.sleep(0.02)
         attempts.extend(m.attempt for m in messages if "dead" in m.key)
         return [Retry("no") if "dead" in m.key else Delivered() for m in messages]
 
     writer.write_many([event("dead"), *good(2_000)])
-    sink = Answering(answer)
+    sink = Answering(decide)
     quick = PublisherSettings(
         batch_rows=50, attempts=3, backoff_base=0.05, backoff_cap=0.05, head_interval=0.001
     )
@@ -128,12 +128,12 @@ async def test_what_died_while_the_next_rows_were_read_is_not_sent_once_more(
 async def test_what_was_acknowledged_is_deleted_before_another_may_send_it(
     database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def answer(messages: Sequence[Message]) -> list[Outcome]:
+    async def decide(messages: Sequence[Message]) -> list[Outcome]:
         await anyio.sleep(0.03)
         return [Delivered() for _ in messages]
 
     writer.write_many(good(3_000))
-    sink = Answering(answer)
+    sink = Answering(decide)
     publisher = Publisher(database, sink, PublisherSettings(batch_rows=200))
     delete, release = publisher._store.delete, publisher._leases._table.release
     left: list[int] = []

@@ -8,12 +8,11 @@ import psycopg
 import pytest
 from tests.support.brokers.readable_brokers import NatsBroker
 from tests.support.publisher.given_up_messages import event, gathered, relay_all
-from tests.support.publisher.running_relays import count
+from tests.support.publisher.running_relays import count, relayed
 
 from dsql_outbox.outbox import Database, Entity, Event, SchemaError
 from dsql_outbox.publisher import (
     DeadLetters,
-    Publisher,
     Rejected,
     Replay,
     Replayed,
@@ -217,10 +216,10 @@ async def test_a_replay_inside_the_brokers_window_is_stored_again(
     sql.execute("CREATE TABLE kept AS SELECT * FROM outbox.outbox")
     with NatsServer() as server:
         broker = NatsBroker(server)
-        async with broker.open() as sink, Publisher(database, sink) as publisher:
-            await publisher.run_once()
+        async with broker.open() as sink:
+            await relayed(database, sink)
             sql.execute("INSERT INTO outbox.outbox SELECT * FROM kept")
-            assert (await publisher.run_once()).delivered == 1
+            assert (await relayed(database, sink)).delivered == 1
             assert len(await broker.stored()) == 1, "the same dedupe id is swallowed"
             if from_letters:
                 sql.execute(
@@ -232,7 +231,7 @@ async def test_a_replay_inside_the_brokers_window_is_stored_again(
                     await gathered(letters.replay())
             else:
                 await replay(database, event_id)
-            assert (await publisher.run_once()).delivered == 1
+            assert (await relayed(database, sink)).delivered == 1
         first, again = await broker.stored()
         async with broker.jetstream() as jetstream:
             info = await jetstream.stream_info("EVENTS")

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from tests.support.checkout import ROOT
 from tests.support.database_roles import as_role, made_roles
+from tests.support.publisher.running_relays import relayed
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts
 from tests.support.writer.checked_tables import Tables
@@ -250,9 +251,8 @@ async def test_the_publisher_relays_fails_and_buries(
     sink.fail(events[1], Rejected("never"))
     database = Database(url_of(url, roles, "publisher"))
     settings = PublisherSettings(backoff_base=0.001, backoff_cap=0.01)
-    async with Publisher(database, sink, settings) as publisher:
-        with anyio.fail_after(10):
-            await publisher.run(until_empty=True)
+    with anyio.fail_after(10):
+        await Publisher(database, sink, settings).run(until_empty=True)
     assert set(sink.ids) == {*events} - {events[1]}
     assert tables.messages() == []
     assert tables.execute("SELECT event_id FROM outbox.dead_letters") == [{"event_id": events[1]}]
@@ -268,9 +268,7 @@ async def test_the_publisher_blocks_what_is_rejected(
     sink = MemorySink()
     sink.fail(event_id, Rejected("never"))
     database = Database(url_of(url, roles, "publisher"))
-    settings = PublisherSettings(on_dead_letter="block")
-    async with Publisher(database, sink, settings) as publisher:
-        assert (await publisher.run_once()).failed == 1
+    assert (await relayed(database, sink, on_dead_letter="block")).failed == 1
     assert len(tables.execute("SELECT 1 FROM outbox.outbox_failures")) == 1
 
 
