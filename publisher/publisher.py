@@ -25,6 +25,7 @@ from dsql_outbox.observability import (
 )
 from dsql_outbox.outbox import PASSING, Database, OneProcess, OutboxError, kind_of, told
 from dsql_outbox.publisher.leases.keeper import Leases
+from dsql_outbox.publisher.leases.table import SqlLeaseTable
 from dsql_outbox.publisher.relay.applier import Apply, Nowhere
 from dsql_outbox.publisher.relay.relay import Relay, Relayed
 from dsql_outbox.publisher.relay.sql_store import SqlStore
@@ -89,6 +90,7 @@ class Publisher:
             self._shards_changed,
             busy=self._busy_shards,
             progresses=self._progresses,
+            table=SqlLeaseTable(database, self._settings, self._found_paused),
         )
         self._relay: Relay | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -211,6 +213,9 @@ class Publisher:
 
     def _busy_shards(self) -> set[int]:
         return set() if self._relay is None else self._relay.busy_shards
+
+    def _found_paused(self) -> list[str]:
+        return [] if self._relay is None else self._relay.found_paused
 
     def _progresses(self) -> bool:
         return self._relay is None or self._relay.progresses

@@ -145,6 +145,11 @@ class Relay:
         return sorted(self._state.topics.names)
 
     @property
+    def found_paused(self) -> list[str]:
+        """Those of them that the broker refused, sorted."""
+        return sorted(self._state.topics.found)
+
+    @property
     def held(self) -> int:
         """The number of subjects that wait behind a failed row."""
         return sum(shard.held for shard in self._state.shards.values())

@@ -51,7 +51,7 @@ class Settler:
         self._acknowledged: dict[RowId, OutboxRow] = {}
         self._failures: dict[RowId, tuple[Failure, Hold, Shard]] = {}
         self._letters: dict[RowId, tuple[Letter, Subject]] = {}
-        self.applier: "Applier | None" = None
+        self.applier: Applier | None = None
 
     @property
     def waiting(self) -> int:
