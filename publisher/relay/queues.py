@@ -1,6 +1,6 @@
-"""The rows in memory: which may be admitted, and which may be sent next.
+"""The rows in memory: which are admitted, and which are sent next. The module does no I/O.
 
-The module does no I/O. It keeps the promise of order per subject:
+It keeps the promise of order per subject:
 
 - A row is admitted only if it is not known yet, and the subject's row before it is
   absent from the same snapshot, was admitted earlier, or is settled.

@@ -55,6 +55,10 @@ class Rights(Protocol):
         """A scope that is cancelled when the lease of one of these shards ends."""
         ...
 
+    def settled(self) -> None:
+        """Note that a shard has no row on its way any more, nor one to settle."""
+        ...
+
     def sink_failed(self) -> None:
         """Note that the broker could not be reached."""
         ...
@@ -95,17 +99,21 @@ class Sender:
 
         Raises the errors of the sink, except `SinkUnavailable`.
         """
+        try:
+            async with create_task_group() as tasks:
+                await self._send_until_stopped(tasks)
+                # `bound` cancels the calls at the end of the drain.
+        except ExceptionGroup as errors:  # calls that fail together fail for one reason
+            raise errors.exceptions[0] from None
+
+    async def _send_until_stopped(self, tasks: TaskGroup) -> None:
         state = self._state
-        async with create_task_group() as tasks:
-            while not state.is_stopping:
-                wait = self._send(tasks)
-                if any(shard.wanted for shard in state.shards.values()):
-                    state.to_read.set()
-                await state.to_send.wait(wait)
-                await (
-                    anyio.lowlevel.checkpoint()
-                )  # let more answers in, so that one call takes many messages
-            # `bound` cancels the calls at the end of the drain.
+        while not state.is_stopping:
+            wait = self._send(tasks)
+            if any(shard.wanted for shard in state.shards.values()):
+                state.to_read.set()
+            await state.to_send.wait(wait)
+            await anyio.lowlevel.checkpoint()  # more answers come, and a call takes more messages
 
     def _send(self, tasks: TaskGroup) -> float:
         """Start the calls that may start now; returns after how many seconds to look again."""
