@@ -1,9 +1,9 @@
 """Move outbox rows to a broker: in order per subject, at least once.
 
-- `publisher` runs one relay round after the other; `settings` are its settings, and
-  `topic_settings` those of some topics.
+- `publisher` runs the relay; `settings` are its settings, and `topic_settings` those of
+  some topics.
 - `session` is the connection of the operator's tools, and of rare statements of the relay.
-- `relay/` is a round: choose rows, send them, record what the broker answered.
+- `relay/` reads rows, sends them, and settles what the broker answered.
 - `leases/` decides which publisher relays which shard (docs/leases.md).
 - `sinks/` is the port to a broker, with one module or folder per broker (docs/sinks.md).
 - `operator/` is for operators and their programs: `DeadLetters`, `Failures`,

@@ -178,17 +178,19 @@ class Publisher:
         if self._is_stopped:
             return
         error: Exception | None = None
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._report, relay)
-            tasks.start_soon(self._sweep)
-            if until_empty:
-                tasks.start_soon(self._stop_when_empty, relay, max_wait)
-            try:
-                await relay.run()
-            except Exception as failure:  # noqa: BLE001 - raised below, without a group
-                error = failure
-            tasks.cancel_scope.cancel()
-        self._tell(relay)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._report, relay)
+                tasks.start_soon(self._sweep)
+                if until_empty:
+                    tasks.start_soon(self._stop_when_empty, relay, max_wait)
+                try:
+                    await relay.run()
+                except Exception as failure:  # noqa: BLE001 - raised below, without a group
+                    error = failure
+                tasks.cancel_scope.cancel()
+        finally:
+            self._tell(relay)
         if error is not None:
             raise error
 
@@ -237,11 +239,12 @@ class Publisher:
         self._wake()
 
     async def _report(self, relay: Relay) -> None:
-        """Tell the hooks what the relay does, and give a sign of life when it does nothing."""
-        told_at = anyio.current_time()
+        """Tell the hooks what the relay does; idle it gives a sign of life, stuck it does not."""
+        told_at = float("-inf")
         while True:
             await anyio.sleep(_REPORT)
-            if self._has_news(relay) or anyio.current_time() - told_at >= _SIGN_OF_LIFE:
+            is_due = anyio.current_time() - told_at >= _SIGN_OF_LIFE
+            if self._has_news(relay) or (is_due and relay.progresses):
                 self._tell(relay)
                 told_at = anyio.current_time()
 

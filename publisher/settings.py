@@ -24,10 +24,10 @@ DEFAULT_LEASE: Final = 10.0
 class PublisherSettings:
     """Settings of `Publisher`; times are seconds, sizes are bytes.
 
-    Reading: a round reads about `batch_rows` rows and `batch_bytes` bytes, spread
-    over the shards. While there is more to read, the head of each shard is read
-    again every `head_interval`, because transactions that commit late appear there.
-    Without work the publisher waits from `idle_min` up to `idle_max`.
+    Reading: one read returns about `batch_rows` rows and `batch_bytes` bytes, spread
+    over the shards. A shard is swept from its head again `head_interval` after the end
+    of a sweep, or later if the sweep took long, because transactions that commit late
+    appear there. Without work the publisher waits from `idle_min` up to `idle_max`.
 
     Failures of a message: it is sent again after `backoff_base`, doubled each time up
     to `backoff_cap`, and given up after `attempts`. Then ``on_dead_letter="release"``
@@ -44,8 +44,8 @@ class PublisherSettings:
     every `renew`. A publisher stops sending `margin` before its lease ends. It takes
     the lease of another publisher `grace` after its end, so other publishers take
     over after a crash within about `lease` + `grace`. When only its own way to the
-    broker fails for `broker_patience`, a publisher leaves its shards to others. A
-    round that runs at `stop` may take `drain` more. See docs/leases.md.
+    broker fails for `broker_patience`, a publisher leaves its shards to others. Calls
+    of the sink that run at `stop` may take `drain` more. See docs/leases.md.
 
     Raises `SettingsError` for a value that is out of range or contradicts another.
     """

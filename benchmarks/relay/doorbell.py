@@ -87,8 +87,7 @@ async def _write_and_relay(url: str, broker: str, a_second: int, seconds: float)
 async def _written(
     url: str, publisher: Publisher, sink: _Timed, a_second: int, seconds: float
 ) -> list[float]:
-    async with AsyncWriter(Database(url), hooks=[publisher.doorbell]) as writer:
-        relaying = asyncio.create_task(publisher.run())
+    async with publisher, AsyncWriter(Database(url), hooks=[publisher.doorbell]) as writer:
         await asyncio.sleep(_SWEEP)
         committed = Times()
         began = perf_counter()
@@ -99,7 +98,5 @@ async def _written(
         async with asyncio.timeout(PATIENCE):
             while committed.keys() - sink.acknowledged.keys():  # noqa: ASYNC110 - a poll is enough
                 await asyncio.sleep(0.05)
-        publisher.stop()
-        await relaying
     # An event can be acknowledged before the writer gets the answer to its commit: that is 0.
     return [max(0.0, sink.acknowledged[each] - at) for each, at in committed.items()]

@@ -9,7 +9,6 @@ from uuid import uuid4
 import psycopg
 from benchmarks.measure import event
 
-from dsql_outbox.observability import Fact, RelayProgress
 from dsql_outbox.outbox import Database, Message, parse_event
 from dsql_outbox.publisher import Answer, Delivered
 from dsql_outbox.schema import apply
@@ -102,19 +101,6 @@ class NullSink:
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         for index in range(len(messages)):
             answer(index, _DELIVERED)
-
-
-class Rounds:
-    """A hook that counts the rounds that delivered at least one message."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self.delivered = 0
-
-    def __call__(self, fact: Fact, /) -> None:
-        if isinstance(fact, RelayProgress) and fact.delivered:
-            self.number += 1
-            self.delivered += fact.delivered
 
 
 def changes(url: str, expected: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -1,6 +1,6 @@
-"""The rows in memory: which may be admitted, and which may be sent next.
+"""The rows in memory: which are admitted, and which are sent next. The module does no I/O.
 
-The module does no I/O. It keeps the promise of order per subject:
+It keeps the promise of order per subject:
 
 - A row is admitted only if it is not known yet, and the subject's row before it is
   absent from the same snapshot, was admitted earlier, or is settled.
@@ -164,12 +164,14 @@ class Queues:
         """Drop the rows of a subject that must wait, from its busy row on; they are read again."""
         if subject.busy is not None:
             subject.rows.appendleft(self.take_busy(subject))
-        if subject.rows:
-            subject.pass_over(subject.rows[0].position)
+        if not subject.rows:
+            return
+        first = subject.rows[0].position
         for row in subject.rows:
             self._forget(row)
             self._release(row)
-        subject.rows.clear()
+        subject.rows.clear()  # first: a subject that is full would not want its rows back
+        subject.pass_over(first)
 
     def take_busy(self, subject: Subject) -> OutboxRow:
         """Take the busy row of a subject, which then has none."""

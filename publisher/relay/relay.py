@@ -54,6 +54,7 @@ class Relay:
     ) -> None:
         loop = asyncio.get_running_loop()
         self._state = RelayState(loop.time, topic_open_for=settings.breaker_open)
+        self._state.on_idle = leases.settled
         self._settler = Settler(self._state, store, settings)
         self._sender = Sender(self._state, sink, leases, self._settler, settings)
         self._reader = Reader(self._state, store, leases, settings)

@@ -55,6 +55,10 @@ class Rights(Protocol):
         """A scope that is cancelled when the lease of one of these shards ends."""
         ...
 
+    def settled(self) -> None:
+        """Note that a shard has no row on its way any more, nor one to settle."""
+        ...
+
     def sink_failed(self) -> None:
         """Note that the broker could not be reached."""
         ...

@@ -139,7 +139,13 @@ def test_it_is_not_ready_while_the_broker_is_down_and_ready_again_after(
         wait_until(lambda: not is_ready(base), timeout=15)
         assert get_json(f"{base}/readyz") == (
             503,
-            {"ready": False, "database": "ok", "broker": "cannot be reached", "rounds": "ok"},
+            {
+                "ready": False,
+                "database": "ok",
+                "broker": "cannot be reached",
+                "relay": "ok",
+                "paused": [],
+            },
         )
         assert get(f"{base}/healthz")[0] == 200, "no restart would help"
         nats_server.start()
@@ -153,7 +159,7 @@ def test_it_is_not_ready_before_there_is_a_broker(url: str, nats_server: NatsSer
         wait_until(lambda: get_json(f"{base}/readyz")[1]["database"] == "ok", timeout=10)
         status, said = get_json(f"{base}/readyz")
     assert (status, said["broker"]) == (503, "not connected yet")
-    assert said["rounds"] == "none has ended yet"
+    assert said["relay"] == "has not started yet"
 
 
 @pytest.mark.slow
@@ -191,7 +197,7 @@ def test_told_to_end_it_is_not_ready_and_still_alive(url: str, broker: SlowBroke
         write(url, "Moved")
         broker.arrived()
         command.signal(signal.SIGTERM)
-        wait_until(lambda: get_json(f"{base}/readyz")[1]["rounds"] == "told to end", timeout=10)
+        wait_until(lambda: get_json(f"{base}/readyz")[1]["relay"] == "told to end", timeout=10)
         assert get_json(f"{base}/healthz") == (200, {"alive": True, "relay": "ok"})
         broker.release()
         assert command.wait().code == 0

@@ -1,7 +1,7 @@
 """Header names that every broker takes, and those that some would refuse."""
 
 import pytest
-from tests.support.publisher.outbox_rows import row
+from tests.support.publisher.given_rows import row
 
 from dsql_outbox.outbox import broken_header
 from dsql_outbox.publisher.outbox_rows import Fault, read_headers

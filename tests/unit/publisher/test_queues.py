@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from random import Random
 
 import pytest
-from tests.support.publisher.outbox_rows import chain, row
+from tests.support.publisher.given_rows import chain, row
 
 from dsql_outbox.publisher.outbox_rows import OutboxRow
 from dsql_outbox.publisher.relay.queues import Queues, passed_over

@@ -1,6 +1,6 @@
 """Where a shard is read: everything in the end, and what is new soon."""
 
-from tests.support.publisher.outbox_rows import row
+from tests.support.publisher.given_rows import row
 
 from dsql_outbox.publisher.relay.scans import Sweep, Tail
 from dsql_outbox.publisher.relay.store import HEAD, RangeRead, RowPlace

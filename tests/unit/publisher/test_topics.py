@@ -1,6 +1,6 @@
 """Topics that take no messages: paused, tried with one message at a time, resumed."""
 
-from tests.support.publisher.outbox_rows import row
+from tests.support.publisher.given_rows import row
 
 from dsql_outbox.publisher.relay.topics import TopicPauses
 

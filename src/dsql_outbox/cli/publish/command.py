@@ -71,7 +71,7 @@ Exit codes:
     "--batch-rows",
     type=click.IntRange(min=1),
     default=PublisherSettings.batch_rows,
-    help="How many messages a round reads, approximately.",
+    help="How many messages one read returns, approximately.",
 )
 @option(
     "--lease",
@@ -86,7 +86,7 @@ Exit codes:
     type=click.FloatRange(min=0),
     default=_DRAIN,
     metavar="SECONDS",
-    help="How long the current round may take after SIGTERM or Ctrl-C.",
+    help="How long messages that are on their way may take after SIGTERM or Ctrl-C.",
 )
 @option(
     "--listen",
@@ -119,8 +119,8 @@ def publish(  # noqa: PLR0913 - one parameter per flag
     Run as many publishers as you like: they share the work, and take over from
     each other.
 
-    Runs until SIGTERM, SIGHUP or Ctrl-C, then finishes the current round, for --drain
-    seconds at most; a second Ctrl-C stops at once. Nothing is lost either way:
+    Runs until SIGTERM, SIGHUP or Ctrl-C, then waits for the messages that are on their
+    way, for --drain seconds at most; a second Ctrl-C stops at once. Nothing is lost either way:
     a message that was not acknowledged stays in the outbox.
 
     While the broker cannot be reached, publish waits and logs a warning every

@@ -24,7 +24,7 @@ logger = logging.getLogger("dsql_outbox")
 
 @dataclass
 class _Totals:
-    """A hook that sums up the rounds."""
+    """A hook that sums up what was relayed."""
 
     delivered: int = 0
     failed: int = 0
@@ -84,7 +84,7 @@ class RelayRun:
             announce(str(self._totals))
 
     def stop(self) -> None:
-        """End after the current round, or stop waiting for the broker."""
+        """End when the running calls of the sink have ended, or stop waiting for the broker."""
         self.health.draining = True
         self._stopped.set()
         if self._publisher is not None:
