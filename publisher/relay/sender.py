@@ -215,7 +215,10 @@ class Sender:
         elif isinstance(outcome, NotAttempted) or subject.shard.is_lost:
             if state.topics.found:
                 state.topics.missed(subject.busy_row.id)
-            state.queues.put_back(subject)
+            if state.queues.is_full and not subject.shard.is_lost:
+                state.queues.drop(subject)  # or what cannot be sent leaves no room for others
+            else:
+                state.queues.put_back(subject)
             state.released(subject.shard.number)
         elif isinstance(outcome, Unavailable):
             self._refused(subject, outcome.error)
