@@ -223,10 +223,15 @@ class Publisher:
     async def _stop_when_empty(self, relay: Relay, max_wait: float | None) -> None:
         """Stop when no message waits in any shard, or none could be sent for `max_wait` seconds."""
         limit = float("inf") if max_wait is None else max_wait
+        wait = self._settings.idle_min
         while True:
-            await anyio.sleep(self._settings.idle_min)
-            if relay.is_empty and await self._is_done():
+            await anyio.sleep(wait)
+            if not relay.is_empty:
+                wait = self._settings.idle_min
+            elif await self._is_done():
                 break
+            else:
+                wait = min(self._settings.idle_max, 2 * wait)
             stalled_for = relay.stalled_for
             if stalled_for is not None and stalled_for >= limit:
                 break

@@ -1,6 +1,7 @@
 """Publishers share the shards of one real PostgreSQL, and take over from each other."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import anyio
 import psycopg
@@ -150,6 +151,27 @@ async def test_until_empty_waits_for_the_shards_of_others(
         sink.opened.set()
         await until(lambda: done == [0])
     assert len(sink.messages) == 1
+
+
+async def test_until_empty_asks_less_and_less_often(
+    database: Database, writer: Writer, database_url: str
+) -> None:
+    def asked() -> int:
+        return sum("SELECT EXISTS" in text for text in proxy.statements)
+
+    sink = Gate()
+    writer.write(event("car"))
+    with PostgresProxy(database_url) as proxy:
+        async with Publisher(database, sink, settings()), anyio.create_task_group() as group:
+            await sink.waiting.wait()
+            other = Publisher(Database(proxy.url), MemorySink(), settings(idle_max=10.0))
+            group.start_soon(partial(other.run, until_empty=True))
+            await until(lambda: asked() >= 1)
+            began = anyio.current_time()
+            await until(lambda: asked() >= 5)
+            assert anyio.current_time() - began > 0.2
+            other.stop()
+            sink.opened.set()
 
 
 # --- slow brokers, and none ------------------------------------------------------------
