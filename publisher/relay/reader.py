@@ -85,7 +85,7 @@ class Reader:
             self._state.waits_for_room = self._state.queues.is_full
             if self._state.waits_for_room:
                 return self._settings.idle_max
-            return await self._read() if self._state.shards else self._settings.idle_max
+            return await self._read()
         except psycopg.Error as error:
             kind = kind_of(error)
             if kind not in PASSING:

@@ -215,16 +215,23 @@ class Sender:
         elif isinstance(outcome, NotAttempted) or subject.shard.is_lost:
             if state.topics.found:
                 state.topics.missed(subject.busy_row.id)
-            state.queues.put_back(subject)
+            if state.queues.is_full and not subject.shard.is_lost:
+                state.queues.drop(subject)  # or what cannot be sent leaves no room for others
+            else:
+                state.queues.put_back(subject)
             state.released(subject.shard.number)
         elif isinstance(outcome, Unavailable):
             self._refused(subject, outcome.error)
         else:
             self._topic_works(subject.busy_row)
-            self._fail(subject, outcome)
+            self.fail(subject, outcome)
 
     def _delivered(self, subject: Subject) -> None:
         state = self._state
+        if self._settler.applier is not None:
+            self._topic_works(subject.busy_row)
+            self._settler.applier.add(subject)
+            return
         state.delivered += 1
         row, hold = subject.busy_row, subject.hold
         failed_before = hold is not None and hold.id == row.id
@@ -235,7 +242,7 @@ class Sender:
             state.let_go(subject, row.id)
         state.queues.go_on(subject)
 
-    def _fail(self, subject: Subject, outcome: Retry | Rejected) -> None:
+    def fail(self, subject: Subject, outcome: Retry | Rejected) -> None:
         """Record a failed attempt; the row then waits for the next one, or is given up."""
         state, row, hold = self._state, subject.busy_row, subject.hold
         settings = self._settings.for_topic(row.topic)
@@ -256,7 +263,7 @@ class Sender:
         subject.pass_over(row.position)
         state.holds.add(subject, new)
         state.released(subject.shard.number)
-        self._settler.record(new, outcome.error, seconds)
+        self._settler.record(subject.shard, new, outcome.error, seconds)
         if seconds is not None and seconds < self._settings.idle_max:
             state.to_read.set()
 

@@ -49,6 +49,8 @@ class RelayState:
         self.topics = TopicPauses(topic_open_for)
         self.busy: Counter[int] = Counter()
         self.in_flight = 0
+        self.recovered: set[RowId] = set()
+        """Rows that failed earlier and are settled now, whose failures are to be deleted."""
         self.to_read = Wake()
         self.to_send = Wake()
         self.to_settle = Wake()

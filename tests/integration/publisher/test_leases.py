@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import anyio
 import psycopg
 import pytest
-from tests.support.publisher.running_relays import count, event, running, until
+from tests.support.publisher.running_relays import count, event, relayed, running, until
 
 from dsql_outbox.outbox import Database, Message
 from dsql_outbox.publisher import Answer, Publisher, PublisherSettings, Retry
@@ -119,6 +119,17 @@ async def test_a_message_names_the_epoch_of_its_lease(database: Database, writer
     assert [message.headers["leaseepoch"] for message in sink.messages] == ["1", "2"]
 
 
+async def test_shards_of_another_are_left_alone(database: Database, writer: Writer) -> None:
+    sink, other = Gate(), MemorySink()
+    async with Publisher(database, sink, settings(lease=60.0, renew=20.0)):
+        writer.write(event("car"))
+        await sink.waiting.wait()
+        with anyio.fail_after(5):
+            assert (await relayed(database, other)).read == 0
+        sink.opened.set()
+        await sink.published(1)
+
+
 async def test_until_empty_waits_for_the_shards_of_others(
     database: Database, writer: Writer, sql: psycopg.Connection
 ) -> None:
@@ -213,7 +224,7 @@ async def test_a_wait_after_a_failure_is_forgotten_with_its_shard(
     async with running(publisher := Publisher(database, sink, settings(backoff_base=300.0))):
         await until(lambda: count(sql, "outbox_failures") == 1)
         sql.execute("UPDATE outbox.outbox_leases SET owner = 'other', epoch = epoch + 1")
-        await until(lambda: not publisher._leases._own.shards)
+        await until(lambda: not publisher._leases.shards)
         for table in ("outbox", "outbox_failures"):  # as the other does when it has sent it
             sql.execute(f"DELETE FROM outbox.{table}")  # type: ignore[arg-type]
         writer.write(successor)
