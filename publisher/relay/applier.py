@@ -127,7 +127,7 @@ class Applier:
     def _failed(self, row: RowId, subject: Subject, reason: str) -> None:
         del self._waiting[row]
         if subject.shard.is_lost:
-            self._state.queues.put_back(subject)
+            self._state.queues.put_back(subject, self._state.clock())
             self._state.released(row.shard)
         else:
             self._fail(subject, Retry(f"the function to apply raised {reason}"))

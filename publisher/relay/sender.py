@@ -37,8 +37,8 @@ MAX_IN_FLIGHT: Final = 4_096
 _CALL: Final = 500
 """The most messages of one call of the sink."""
 
-_BRAKE: Final = 0.1
-"""Seconds to wait after a call of the sink that answered for no message."""
+_REST: Final = 0.1
+"""Seconds until a message is sent again that the sink did not attempt."""
 
 _LIMIT: Final = 120.0
 """Seconds after which a call of the sink is given up; every sink has a shorter limit."""
@@ -85,7 +85,6 @@ class Sender:
         self._settler = settler
         self._settings = settings
         self._breaker = Breaker(failures=settings.breaker_failures, open_for=settings.breaker_open)
-        self._braked_until = float("-inf")
         self._failing_since: float | None = None
         self._began: list[float] = []
 
@@ -119,9 +118,9 @@ class Sender:
         """Start the calls that may start now; returns after how many seconds to look again."""
         state = self._state
         now = state.clock()
-        wait = max(self._breaker.wait(now), self._braked_until - now)
-        if wait > 0:
+        if wait := self._breaker.wait(now):
             return wait
+        rest = state.queues.end_rests(now)
         if self._breaker.is_failing and state.in_flight:
             return float("inf")
         most = MAX_IN_FLIGHT - state.in_flight - self._settler.waiting
@@ -131,7 +130,7 @@ class Sender:
         while most > 0 and (subjects := self._take(min(most, _CALL))):
             most -= len(subjects)
             tasks.start_soon(self._call, subjects)
-        return float("inf")
+        return rest
 
     def _take(self, most: int) -> list[Subject]:
         """Take subjects whose first row may be sent."""
@@ -163,8 +162,6 @@ class Sender:
             self._began.remove(began)
             for subject in call.unanswered():
                 self.ended(subject, NotAttempted())
-            if not call.has_answers and messages:
-                self._braked_until = self._state.clock() + _BRAKE
             self.wake()
 
     def _failed(self, error: SinkUnavailable) -> None:
@@ -218,7 +215,7 @@ class Sender:
             if state.queues.is_full and not subject.shard.is_lost:
                 state.queues.drop(subject)  # or what cannot be sent leaves no room for others
             else:
-                state.queues.put_back(subject)
+                state.queues.put_back(subject, state.clock() + _REST)
             state.released(subject.shard.number)
         elif isinstance(outcome, Unavailable):
             self._refused(subject, outcome.error)

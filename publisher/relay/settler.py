@@ -145,7 +145,7 @@ class Settler:
             self._buried(letter.row, self._letters.pop(letter.row)[1])
 
     def _left(self, subject: Subject) -> None:
-        self._state.queues.put_back(subject)
+        self._state.queues.put_back(subject, self._state.clock())
         self._state.released(subject.shard.number)
 
     def _buried(self, row: RowId, subject: Subject) -> None:
