@@ -21,7 +21,7 @@ from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio
 
-BURY = "WITH letters AS"
+BURY = "gone AS ("
 STATES = [None, "0A000", "42601", "42804"]
 
 
