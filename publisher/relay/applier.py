@@ -15,9 +15,9 @@ from dsql_outbox.outbox import PASSING, AsyncConnection, Message, kind_of
 from dsql_outbox.publisher.outbox_rows import Fault, RowId
 from dsql_outbox.publisher.sinks import Answer, Delivered, Retry
 
+from .memory.subjects import Subject
 from .state import RelayState
 from .store import Store
-from .subjects import Subject
 
 logger: Final = logging.getLogger("dsql_outbox")
 

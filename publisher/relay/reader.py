@@ -12,11 +12,11 @@ from dsql_outbox.outbox import PASSING, FailureKind, kind_of, subject_key, told
 from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.settings import PublisherSettings
 
-from .queues import passed_over
-from .scans import Sweep, Tail
+from .memory.queues import passed_over
+from .memory.scans import Sweep, Tail
+from .memory.subjects import Hold, Shard, Subject
 from .state import RelayState
 from .store import HEAD, Range, RangeRead, Reading, RowPlace, Store
-from .subjects import Hold, Shard, Subject
 
 logger: Final = logging.getLogger("dsql_outbox")
 

@@ -24,10 +24,10 @@ from dsql_outbox.publisher.sinks import (
     Unavailable,
 )
 
-from .breaker import Breaker
+from .memory.breaker import Breaker
+from .memory.subjects import Hold, Subject
 from .settler import Settler
 from .state import RelayState
-from .subjects import Hold, Subject
 
 logger: Final = logging.getLogger("dsql_outbox")
 

@@ -12,9 +12,9 @@ from dsql_outbox.publisher.burial import Letter
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 from dsql_outbox.publisher.settings import PublisherSettings
 
+from .memory.subjects import Hold, Shard, Subject
 from .state import RelayState
 from .store import Failure, Store
-from .subjects import Hold, Shard, Subject
 
 if TYPE_CHECKING:
     from .applier import Applier

@@ -8,10 +8,10 @@ import anyio
 
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 
-from .holds import Holds
-from .queues import Queues
-from .subjects import Shard, Subject
-from .topics import TopicPauses
+from .memory.holds import Holds
+from .memory.queues import Queues
+from .memory.subjects import Shard, Subject
+from .memory.topics import TopicPauses
 
 
 class Wake:

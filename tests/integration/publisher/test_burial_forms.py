@@ -21,7 +21,11 @@ from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio
 
+<<<<<<< HEAD
 BURY = "gone AS ("
+=======
+BURY = "WITH gone AS"
+>>>>>>> lead
 STATES = [None, "0A000", "42601", "42804"]
 
 

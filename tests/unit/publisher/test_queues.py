@@ -7,10 +7,10 @@ import pytest
 from tests.support.publisher.given_rows import chain, row
 
 from dsql_outbox.publisher.outbox_rows import OutboxRow
-from dsql_outbox.publisher.relay.queues import Queues, passed_over
-from dsql_outbox.publisher.relay.scans import Sweep
-from dsql_outbox.publisher.relay.subjects import MAX_WAITING, Hold, Shard
-from dsql_outbox.publisher.relay.topics import TopicPauses
+from dsql_outbox.publisher.relay.memory.queues import Queues, passed_over
+from dsql_outbox.publisher.relay.memory.scans import Sweep
+from dsql_outbox.publisher.relay.memory.subjects import MAX_WAITING, Hold, Shard
+from dsql_outbox.publisher.relay.memory.topics import TopicPauses
 
 NOW = 1_000.0
 NO_TOPICS = TopicPauses(1.0)

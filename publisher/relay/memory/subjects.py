@@ -8,9 +8,9 @@ from typing import Final
 import msgspec
 
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.relay.store import HEAD, RangeRead, RowPlace, StoredFailure, SubjectName
 
 from .scans import Scan, Sweep, Tail
-from .store import HEAD, RangeRead, RowPlace, StoredFailure, SubjectName
 
 MAX_WAITING: Final = 64
 """The most rows of one subject in memory, so that a hot subject leaves room for others."""

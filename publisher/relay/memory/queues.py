@@ -18,8 +18,8 @@ from itertools import chain, islice
 from typing import Final
 
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.relay.store import PassedOver, SubjectName
 
-from .store import PassedOver, SubjectName
 from .subjects import Shard, Subject
 from .topics import TopicPauses
 
