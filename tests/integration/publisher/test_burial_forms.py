@@ -21,11 +21,7 @@ from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio
 
-<<<<<<< HEAD
-BURY = "gone AS ("
-=======
 BURY = "WITH gone AS"
->>>>>>> lead
 STATES = [None, "0A000", "42601", "42804"]
 
 
