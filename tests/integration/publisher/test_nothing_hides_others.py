@@ -17,7 +17,7 @@ from dsql_outbox.publisher import (
     PublisherSettings,
     Retry,
 )
-from dsql_outbox.publisher.relay import queues
+from dsql_outbox.publisher.relay.memory import queues
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
