@@ -82,7 +82,7 @@ class Reader:
         try:
             await self._follow()
             await self._refresh()
-            self._state.waits_for_room = self._state.queues.is_full
+            self._state.waits_for_room = self._state.queues.has_enough(4 * self._rows)
             if self._state.waits_for_room:
                 return self._settings.idle_max
             return await self._read()
@@ -181,13 +181,15 @@ class Reader:
         again = {shard: place for shard in shards if (place := shard.ask_again()) is not None}
         sweeps = [shard for shard in shards if shard.sweep.is_due(now)]
         tails = [(s, s.tail) for s in shards if s.tail and not _covers_tail(s.sweep, s.tail)]
-        behind = [shard for shard, tail in tails if tail.is_running]
+        for _, tail in tails:
+            tail.go_home(now)
+        behind = [shard for shard, tail in tails if tail.is_behind]
         share = _shares(self._rows, again=len(again), sweep=len(sweeps), tail=len(behind))
-        resting = max(1, self._rows // _DUE // max(1, len(tails)))
+        resting = max(1, self._rows // 2 // max(1, len(tails)))
         asked += [self._range("again", s, place, share["again"]) for s, place in again.items()]
         asked += [self._range("sweep", s, s.sweep.place, share["sweep"]) for s in sweeps]
         for shard, tail in tails:
-            rows = share["tail"] if tail.is_running else resting
+            rows = share["tail"] if tail.is_behind else resting
             asked.append(self._range("tail", shard, tail.place, rows))
         return asked
 
@@ -265,7 +267,7 @@ class Reader:
                     shard.tail = Tail(clock - int(self._takeover * _MICROSECONDS))
             case "tail":
                 if shard.tail is not None:
-                    shard.tail.read(found, rows, clock, now, new=news > 0)
+                    shard.tail.read(found, rows, clock, new=news > 0)
         return news
 
     @property
@@ -329,12 +331,12 @@ def _covers_tail(sweep: Sweep, tail: Tail) -> bool:
     """Whether the sweep reads what the tail would read: it is there, or sees all in one read."""
     if not sweep.is_running:
         return False
-    is_whole = sweep.place == HEAD and sweep.is_short and not tail.is_running
+    is_whole = sweep.place == HEAD and sweep.is_short and not tail.is_behind
     return is_whole or tail.place <= sweep.place <= tail.home
 
 
 def _is_behind(tail: Tail | None) -> bool:
-    return tail is None or tail.is_running
+    return tail is None or tail.is_behind
 
 
 def _before(row: RowId) -> RowPlace:

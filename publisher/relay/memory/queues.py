@@ -46,8 +46,12 @@ class Queues:
 
     @property
     def is_full(self) -> bool:
-        """Whether no more rows should be read now."""
+        """Whether the memory is full."""
         return self.rows >= MAX_ROWS or self.size >= MAX_BYTES
+
+    def has_enough(self, subjects: int) -> bool:
+        """Whether to read no more now: the memory is full, or so many subjects can send a row."""
+        return self.is_full or len(self._ready) >= subjects
 
     # --- read --------------------------------------------------------------------------
 

@@ -7,8 +7,9 @@ back. Two scans go through a shard side by side, each on by key from where it wa
 - The *sweep* begins at the head and ends when it has seen all rows. Then it rests. The
   next sweep finds what committed late.
 - The *tail* begins one second before now by the database's clock, since most
-  transactions commit within a second, and finds what is new. It comes back after a
-  short time, so a stretch of rows that wait, or a position in the future, hides nothing.
+  transactions commit within a second, and finds what is new. It comes back there many
+  times a second, so a stretch of rows that wait, or a position in the future, hides
+  nothing.
 
 So whatever is sick or hot in a shard, the tail passes by, and the sweep finds the rest.
 """
@@ -21,7 +22,7 @@ _OVERLAP: Final = 1_000_000
 """Microseconds before now, where the tail begins."""
 
 _PASS: Final = 0.05
-"""Seconds after which the tail begins again."""
+"""Seconds after which the tail begins again; until then it reads what comes after its end."""
 
 _SHARE: Final = 20
 """A sweep rests for this many times its duration, so it takes a twentieth of the time."""
@@ -93,23 +94,29 @@ class Tail(Scan):
     def __init__(self, since: int) -> None:
         super().__init__(_place(since))
         self.home = self.place
-        """Where it begins: one second before the last read, by the database's clock."""
+        """Where a pass begins: one second before the last read, by the database's clock."""
         self._began = float("-inf")
-        self._found_new = True
+        self._has_news = self._had_news = True
 
-    def read(self, found: RangeRead, rows: int, clock: int, now: float, *, new: bool) -> None:
-        """Note the answer to a read that ended at `now`; `new` says that it had new rows.
+    @property
+    def is_behind(self) -> bool:
+        """Whether to read on at once: rows were not seen, and this or the last pass had news."""
+        return self.is_running and (self.place < self.home or self._has_news or self._had_news)
 
-        `clock` is the database's clock in microseconds.
+    def go_home(self, now: float) -> None:
+        """Begin a new pass if it is time for one, and the tail is not far behind."""
+        if self.place >= self.home and now - self._began >= _PASS:
+            self.place, self._began = self.home, now
+            self._had_news, self._has_news = self._has_news, False
+
+    def read(self, found: RangeRead, rows: int, clock: int, *, new: bool) -> None:
+        """Note the answer to a read; `new` says that it had new rows.
+
+        `clock` is the time of the read by the database's clock, in microseconds.
         """
         self.home = _place(clock - _OVERLAP)
         self.note(found, rows)
-        self._found_new |= new
-        if self.place <= self.home and self.is_running:
-            return  # it has not come near now yet
-        if not self.is_running or now - self._began >= _PASS:
-            self.is_running = self.is_running and self._found_new
-            self.place, self._began, self._found_new = self.home, now, False
+        self._has_news |= new
 
 
 def _place(position: int) -> RowPlace:

@@ -55,41 +55,50 @@ def test_a_sweep_can_begin_again_at_once() -> None:
     assert sweep.place == HEAD
 
 
-def test_a_tail_waits_one_second_before_now_by_the_clock_of_the_database() -> None:
+def test_a_tail_begins_one_second_before_now_by_the_clock_of_the_database() -> None:
     tail = Tail(CLOCK)
-    tail.read(found(CLOCK + 5), 10, CLOCK + 7, 0.0, new=True)
+    tail.read(found(CLOCK + 5), 10, CLOCK + 7, new=True)
+    assert not tail.is_behind
+    tail.go_home(0.0)
     assert tail.place.position == CLOCK + 7 - 1_000_000
-    assert not tail.is_running
+
+
+def test_a_tail_reads_what_comes_after_its_end_and_comes_back_soon() -> None:
+    tail = Tail(CLOCK)
+    tail.read(found(CLOCK + 5), 10, CLOCK, new=True)
+    tail.go_home(0.0)
+    tail.read(found(CLOCK + 90, rows=3), 10, CLOCK, new=True)
+    tail.go_home(0.01)
+    assert tail.place.position == CLOCK + 90
+    tail.go_home(0.06)
+    assert tail.place == tail.home
 
 
 def test_a_tail_that_is_far_behind_goes_on_until_it_is_near_now() -> None:
     tail = Tail(CLOCK - 15_000_000)
-    tail.read(found(CLOCK - 10_000_000, rows=10, cut=True), 10, CLOCK, 0.0, new=True)
-    assert tail.is_running
+    tail.read(found(CLOCK - 10_000_000, rows=10, cut=True), 10, CLOCK, new=True)
+    tail.go_home(9.0)
+    assert tail.is_behind
     assert tail.place.position == CLOCK - 10_000_000
 
 
 def test_a_position_in_the_future_hides_nothing_new() -> None:
     """The tail comes back to one second before now, however many such rows there are."""
-    tail = Tail(CLOCK)
-    now = 0.0
-    for _ in range(20):
-        now += 0.01
-        future = found(CLOCK + 3_600_000_000, rows=0, cut=True)
-        tail.read(future, 10, CLOCK + int(now * 1_000_000), now, new=False)
-    back = [tail.place.position]
-    for _ in range(8):
-        now += 0.01
-        tail.read(found(CLOCK + 3_600_000_000, cut=True), 10, CLOCK, now, new=False)
-        back.append(tail.place.position)
-    assert min(back) < CLOCK
+    tail, future = Tail(CLOCK), CLOCK + 3_600_000_000
+    back: list[bool] = []
+    for n in range(40):
+        tail.go_home(n * 0.01)
+        back.append(tail.place <= tail.home)
+        tail.read(found(future, cut=True), 10, CLOCK + n * 10_000, new=False)
+    assert all(any(back[n : n + 6]) for n in range(34))
 
 
-def test_a_tail_rests_when_a_whole_pass_found_nothing_new() -> None:
+def test_a_tail_rests_when_two_passes_found_nothing_new() -> None:
     tail = Tail(CLOCK)
-    for n in range(20):
-        tail.read(found(CLOCK + 3_600_000_000, cut=True), 10, CLOCK, n * 0.06, new=False)
-    assert not tail.is_running
+    for n in range(4):
+        tail.go_home(n * 0.06)
+        tail.read(found(CLOCK + 3_600_000_000, cut=True), 10, CLOCK, new=False)
+    assert not tail.is_behind
 
 
 def test_a_scan_that_finds_little_looks_at_more_rows_up_to_a_bound() -> None:
