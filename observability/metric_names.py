@@ -120,7 +120,9 @@ TOPICS_PAUSED: Final = Metric(
 )
 DEAD_LETTERS: Final = Metric("outbox.relay.dead_letters", "{message}", "Messages given up.")
 SINK_AVAILABLE: Final = Metric(
-    "outbox.relay.sink.available", "{sink}", "1 if the broker answered when it was asked last, else 0."
+    "outbox.relay.sink.available",
+    "{sink}",
+    "1 if the broker answered when it was asked last, else 0.",
 )
 SHARDS_OWNED: Final = Metric(
     "outbox.relay.shards.owned", "{shard}", "Shards that this publisher relays."

@@ -1,6 +1,7 @@
 """The publisher: it relays outbox rows until it is stopped."""
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, suppress
@@ -24,6 +25,8 @@ from dsql_outbox.observability import (
 )
 from dsql_outbox.outbox import PASSING, Database, OneProcess, OutboxError, kind_of, told
 from dsql_outbox.publisher.leases.keeper import Leases
+from dsql_outbox.publisher.leases.table import SqlLeaseTable
+from dsql_outbox.publisher.relay.applier import Apply, Nowhere
 from dsql_outbox.publisher.relay.relay import Relay, Relayed
 from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.publisher.relay.traced_sink import TracedSink
@@ -55,6 +58,11 @@ class Publisher:
     ``async with`` relays in the background until the end of the block. Each of the
     `hooks` receives every fact that the log and OpenTelemetry receive.
 
+    `apply` is an async function ``apply(connection, message)``. It runs in the transaction
+    that deletes the row of a message, after the sink (if any) has it, in order per
+    subject. What it changes on `connection` commits exactly once. An error that it
+    raises fails the message, which is tried again later. It must not commit.
+
     A publisher runs once, in the process that created it. `run` raises `OutboxError`
     when it is called again or in a forked child; create another publisher there.
 
@@ -64,15 +72,17 @@ class Publisher:
     def __init__(
         self,
         database: Database,
-        sink: Sink,
+        sink: Sink | None = None,
         settings: PublisherSettings | None = None,
         *,
+        apply: Apply | None = None,
         hooks: Iterable[Hook] = (),
     ) -> None:
-        _require_types(database, sink)
+        _require_types(database, sink, apply)
         self._settings = settings or PublisherSettings()
         self._hooks: tuple[Hook, ...] = (LogFacts(), trace_facts, metric_facts, *hooks)
-        self._sink = TracedSink(sink, self._hooks)
+        self._sink = TracedSink(Nowhere() if sink is None else sink, self._hooks)
+        self._apply = apply
         self._store = SqlStore(database)
         self._leases = Leases(
             database,
@@ -80,6 +90,7 @@ class Publisher:
             self._shards_changed,
             busy=self._busy_shards,
             progresses=self._progresses,
+            table=SqlLeaseTable(database, self._settings, self._found_paused),
         )
         self._relay: Relay | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -158,7 +169,9 @@ class Publisher:
         try:
             await self._store.open()
             self._loop = asyncio.get_running_loop()
-            self._relay = relay = Relay(self._store, self._sink, self._settings, self._leases)
+            self._relay = relay = Relay(
+                self._store, self._sink, self._settings, self._leases, apply=self._apply
+            )
             try:
                 await self._leases.open()
                 started()
@@ -201,16 +214,24 @@ class Publisher:
     def _busy_shards(self) -> set[int]:
         return set() if self._relay is None else self._relay.busy_shards
 
+    def _found_paused(self) -> list[str]:
+        return [] if self._relay is None else self._relay.found_paused
+
     def _progresses(self) -> bool:
         return self._relay is None or self._relay.progresses
 
     async def _stop_when_empty(self, relay: Relay, max_wait: float | None) -> None:
         """Stop when no message waits in any shard, or none could be sent for `max_wait` seconds."""
         limit = float("inf") if max_wait is None else max_wait
+        wait = self._settings.idle_min
         while True:
-            await anyio.sleep(self._settings.idle_min)
-            if relay.is_empty and await self._is_done():
+            await anyio.sleep(wait)
+            if not relay.is_empty:
+                wait = self._settings.idle_min
+            elif await self._is_done():
                 break
+            else:
+                wait = min(self._settings.idle_max, 2 * wait)
             stalled_for = relay.stalled_for
             if stalled_for is not None and stalled_for >= limit:
                 break
@@ -276,19 +297,23 @@ def _nobody_waits() -> None:
     """Tell nobody that the publisher has started."""
 
 
-def _require_types(database: object, sink: object) -> None:
+def _require_types(database: object, sink: object, apply: object) -> None:
     """Raise `TypeError`, with the expression to write, for an argument of a wrong type."""
     if not isinstance(database, Database):
         raise TypeError(
             f"Publisher takes a Database, as in Publisher(Database(url), sink), "
             f"not {type(database).__name__}"
         )
+    if apply is not None and not inspect.iscoroutinefunction(apply):
+        raise TypeError("apply must be an async function: async def apply(connection, message)")
+    if sink is None and apply is None:
+        raise TypeError("Publisher takes a sink, or a function to apply, or both")
     if isinstance(sink, str):
         raise TypeError(
             "Publisher takes an open sink, not its URL: "
             "async with open_sink(url) as sink: Publisher(database, sink)"
         )
-    if not hasattr(sink, "publish"):
+    if sink is not None and not hasattr(sink, "publish"):
         raise TypeError(
             f"Publisher takes an open sink, not {type(sink).__name__}: "
             "async with open_sink(url) as sink: Publisher(database, sink)"

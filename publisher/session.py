@@ -1,5 +1,6 @@
 """One connection for an operator's work: statements and transactions, retried on conflict."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import monotonic
 from types import TracebackType
@@ -42,6 +43,7 @@ class OperatorSession:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._connection: AsyncConnection | None = None
+        self._turn = asyncio.Lock()  # a statement must not become part of another's transaction
 
     @property
     def schema(self) -> str:
@@ -100,7 +102,8 @@ class OperatorSession:
             return await run(await self._connected())
 
         with tables_expected(self._database.schema):
-            return await _RETRIES.run_async(work)
+            async with self._turn:
+                return await _RETRIES.run_async(work)
 
     async def _connected(self) -> AsyncConnection:
         connection = self._connection
@@ -117,6 +120,11 @@ class OperatorTransaction:
     def __init__(self, connection: AsyncConnection, schema: str) -> None:
         self._connection = connection
         self._schema = schema
+
+    @property
+    def connection(self) -> AsyncConnection:
+        """The connection, for statements that are not ours."""
+        return self._connection
 
     async def rows(self, name: str, parameters: Mapping[str, object]) -> Sequence[Sequence[Any]]:
         """Run one named statement; returns its rows."""

@@ -67,7 +67,9 @@ class PublisherSettings:
     broker_patience: float = 30.0
     drain: float = 20.0
     on_dead_letter: OnDeadLetter = "release"
-    topics: Mapping[str, TopicSettings] = field(default_factory=dict, hash=False)
+    topics: Mapping[str, TopicSettings] = field(
+        default_factory=dict[str, TopicSettings], hash=False
+    )
     _rules: dict[str, FailureRules] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )

@@ -57,9 +57,7 @@ class FailureRules(NamedTuple):
             )
 
 
-def require_valid_topics(
-    owner: str, rules: FailureRules, topics: Mapping[str, TopicSettings]
-) -> None:
+def require_valid_topics(owner: str, rules: FailureRules, topics: Mapping[str, object]) -> None:
     """Raise `SettingsError` for settings of topics that are invalid or can never be used."""
     before: list[str] = []
     for pattern, settings in topics.items():

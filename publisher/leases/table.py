@@ -1,11 +1,12 @@
 """The statements of the lease protocol, on a connection that nothing else uses."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any, Final
 
+import msgspec
 import psycopg
 
 from dsql_outbox.outbox import (
@@ -32,6 +33,7 @@ NO_LEASE: Final[Mapping[str, object]] = {
     "owner": "",
     "lease": 1.0,
     "announces": False,
+    "paused": "[]",
 }
 """Parameters for ``lease_beat`` with which it changes nothing."""
 
@@ -45,19 +47,26 @@ class SqlLeaseTable:
     raises the driver's error when there was no answer by then. The connection is
     then dropped, and the next call opens another. Because the connection is not
     shared, neither a slow statement of the relay nor a slow broker delays a renewal.
-    The first `renew_and_look` finds out whether the database accepts it.
+    `paused` tells the topics to announce, which this publisher has paused by itself. The
+    first `renew_and_look` finds out whether the database accepts it.
     """
 
-    def __init__(self, database: Database, settings: PublisherSettings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        settings: PublisherSettings,
+        paused: Callable[[], Collection[str]] = tuple,
+    ) -> None:
         self._database = database
         self._settings = settings
         self._connection: AsyncConnection | None = None
         self._process = OneProcess("a publisher's leases")
+        self._paused = paused
         self._is_plain: bool | None = None
 
     async def announce(self, owner: str) -> None:
         """Record that a publisher is alive and able to send, and how long its leases last."""
-        parameters = {"owner": owner, "lease": self._settings.lease}
+        parameters = {"owner": owner, "lease": self._settings.lease, "paused": self._topics()}
         await self._retried("publisher_announce", parameters)
 
     async def withdraw(self, owner: str) -> None:
@@ -137,7 +146,11 @@ class SqlLeaseTable:
             "lease": self._settings.lease,
             "grace": self._settings.grace,
             "announces": True,
+            "paused": self._topics(),
         }
+
+    def _topics(self) -> str:
+        return msgspec.json.encode(list(self._paused())).decode()
 
     async def _retried(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         return await AT_ONCE.run_async(partial(self._run, name, parameters))

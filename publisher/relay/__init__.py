@@ -2,7 +2,7 @@
 
 Presence is the state. A row in the outbox waits; a row that the broker has is deleted by
 its whole key. Nothing else is stored of the relay's progress. Three activities run side
-by side (`relay`) and share what is in memory (`state`):
+by side (`relay`) and share what is in memory (chapter `memory`):
 
     outbox --> read --> rows per subject --> send --> broker
       ^                                       |

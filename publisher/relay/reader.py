@@ -12,11 +12,11 @@ from dsql_outbox.outbox import PASSING, FailureKind, kind_of, subject_key, told
 from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.settings import PublisherSettings
 
-from .queues import passed_over
-from .scans import Sweep, Tail
+from .memory.queues import passed_over
+from .memory.scans import Sweep, Tail
+from .memory.subjects import Hold, Shard, Subject
 from .state import RelayState
 from .store import HEAD, Range, RangeRead, Reading, RowPlace, Store
-from .subjects import Hold, Shard, Subject
 
 logger: Final = logging.getLogger("dsql_outbox")
 
@@ -85,7 +85,7 @@ class Reader:
             self._state.waits_for_room = self._state.queues.is_full
             if self._state.waits_for_room:
                 return self._settings.idle_max
-            return await self._read() if self._state.shards else self._settings.idle_max
+            return await self._read()
         except psycopg.Error as error:
             kind = kind_of(error)
             if kind not in PASSING:

@@ -12,6 +12,7 @@ import psycopg
 from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.publisher.sinks import Sink
 
+from .applier import Applier, Apply
 from .reader import Owned, Reader
 from .sender import Rights, Sender
 from .settler import Settler
@@ -50,13 +51,21 @@ class Relay:
     """Relays the rows of the shards of one publisher until `stop`."""
 
     def __init__(
-        self, store: Store, sink: Sink, settings: PublisherSettings, leases: Leases
+        self,
+        store: Store,
+        sink: Sink,
+        settings: PublisherSettings,
+        leases: Leases,
+        *,
+        apply: Apply | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._state = RelayState(loop.time, topic_open_for=settings.breaker_open)
         self._state.on_idle = leases.settled
         self._settler = Settler(self._state, store, settings)
         self._sender = Sender(self._state, sink, leases, self._settler, settings)
+        if apply is not None:
+            self._settler.applier = Applier(self._state, store, apply, self._sender.fail)
         self._reader = Reader(self._state, store, leases, settings)
         self._error: Exception | None = None
         self._scope = anyio.CancelScope()
@@ -134,6 +143,11 @@ class Relay:
     def paused_topics(self) -> list[str]:
         """The topics that take no messages now, sorted."""
         return sorted(self._state.topics.names)
+
+    @property
+    def found_paused(self) -> list[str]:
+        """Those of them that the broker refused, sorted."""
+        return sorted(self._state.topics.found)
 
     @property
     def held(self) -> int:

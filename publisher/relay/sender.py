@@ -24,10 +24,10 @@ from dsql_outbox.publisher.sinks import (
     Unavailable,
 )
 
-from .breaker import Breaker
+from .memory.breaker import Breaker
+from .memory.subjects import Hold, Subject
 from .settler import Settler
 from .state import RelayState
-from .subjects import Hold, Subject
 
 logger: Final = logging.getLogger("dsql_outbox")
 
@@ -37,8 +37,8 @@ MAX_IN_FLIGHT: Final = 4_096
 _CALL: Final = 500
 """The most messages of one call of the sink."""
 
-_BRAKE: Final = 0.1
-"""Seconds to wait after a call of the sink that answered for no message."""
+_REST: Final = 0.1
+"""Seconds until a message is sent again that the sink did not attempt."""
 
 _LIMIT: Final = 120.0
 """Seconds after which a call of the sink is given up; every sink has a shorter limit."""
@@ -85,7 +85,6 @@ class Sender:
         self._settler = settler
         self._settings = settings
         self._breaker = Breaker(failures=settings.breaker_failures, open_for=settings.breaker_open)
-        self._braked_until = float("-inf")
         self._failing_since: float | None = None
         self._began: list[float] = []
 
@@ -119,9 +118,9 @@ class Sender:
         """Start the calls that may start now; returns after how many seconds to look again."""
         state = self._state
         now = state.clock()
-        wait = max(self._breaker.wait(now), self._braked_until - now)
-        if wait > 0:
+        if wait := self._breaker.wait(now):
             return wait
+        rest = state.queues.end_rests(now)
         if self._breaker.is_failing and state.in_flight:
             return float("inf")
         most = MAX_IN_FLIGHT - state.in_flight - self._settler.waiting
@@ -131,7 +130,7 @@ class Sender:
         while most > 0 and (subjects := self._take(min(most, _CALL))):
             most -= len(subjects)
             tasks.start_soon(self._call, subjects)
-        return float("inf")
+        return rest
 
     def _take(self, most: int) -> list[Subject]:
         """Take subjects whose first row may be sent."""
@@ -163,8 +162,6 @@ class Sender:
             self._began.remove(began)
             for subject in call.unanswered():
                 self.ended(subject, NotAttempted())
-            if not call.has_answers and messages:
-                self._braked_until = self._state.clock() + _BRAKE
             self.wake()
 
     def _failed(self, error: SinkUnavailable) -> None:
@@ -215,16 +212,23 @@ class Sender:
         elif isinstance(outcome, NotAttempted) or subject.shard.is_lost:
             if state.topics.found:
                 state.topics.missed(subject.busy_row.id)
-            state.queues.put_back(subject)
+            if state.queues.is_full and not subject.shard.is_lost:
+                state.queues.drop(subject)  # or what cannot be sent leaves no room for others
+            else:
+                state.queues.put_back(subject, state.clock() + _REST)
             state.released(subject.shard.number)
         elif isinstance(outcome, Unavailable):
             self._refused(subject, outcome.error)
         else:
             self._topic_works(subject.busy_row)
-            self._fail(subject, outcome)
+            self.fail(subject, outcome)
 
     def _delivered(self, subject: Subject) -> None:
         state = self._state
+        if self._settler.applier is not None:
+            self._topic_works(subject.busy_row)
+            self._settler.applier.add(subject)
+            return
         state.delivered += 1
         row, hold = subject.busy_row, subject.hold
         failed_before = hold is not None and hold.id == row.id
@@ -235,7 +239,7 @@ class Sender:
             state.let_go(subject, row.id)
         state.queues.go_on(subject)
 
-    def _fail(self, subject: Subject, outcome: Retry | Rejected) -> None:
+    def fail(self, subject: Subject, outcome: Retry | Rejected) -> None:
         """Record a failed attempt; the row then waits for the next one, or is given up."""
         state, row, hold = self._state, subject.busy_row, subject.hold
         settings = self._settings.for_topic(row.topic)
@@ -256,7 +260,7 @@ class Sender:
         subject.pass_over(row.position)
         state.holds.add(subject, new)
         state.released(subject.shard.number)
-        self._settler.record(new, outcome.error, seconds)
+        self._settler.record(subject.shard, new, outcome.error, seconds)
         if seconds is not None and seconds < self._settings.idle_max:
             state.to_read.set()
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 
@@ -12,9 +12,12 @@ from dsql_outbox.publisher.burial import Letter
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 from dsql_outbox.publisher.settings import PublisherSettings
 
+from .memory.subjects import Hold, Shard, Subject
 from .state import RelayState
 from .store import Failure, Store
-from .subjects import Hold, Subject
+
+if TYPE_CHECKING:
+    from .applier import Applier
 
 logger: Final = logging.getLogger("dsql_outbox")
 
@@ -46,9 +49,9 @@ class Settler:
         self._store = store
         self._settings = settings
         self._acknowledged: dict[RowId, OutboxRow] = {}
-        self._recovered: set[RowId] = set()
-        self._failures: dict[RowId, tuple[Failure, Hold]] = {}
+        self._failures: dict[RowId, tuple[Failure, Hold, Shard]] = {}
         self._letters: dict[RowId, tuple[Letter, Subject]] = {}
+        self.applier: Applier | None = None
 
     @property
     def waiting(self) -> int:
@@ -58,19 +61,20 @@ class Settler:
     @property
     def is_done(self) -> bool:
         """Whether nothing is left to settle."""
-        return not (self._acknowledged or self._recovered or self._failures or self._letters)
+        waits = self._acknowledged or self._state.recovered or self._failures or self._letters
+        return not waits and (self.applier is None or self.applier.is_done)
 
     def acknowledge(self, row: OutboxRow, *, failed_before: bool) -> None:
         """Have a row deleted that the broker has, and its failure if it had one."""
         self._acknowledged[row.id] = row
         if failed_before:
             self._failures.pop(row.id, None)
-            self._recovered.add(row.id)
+            self._state.recovered.add(row.id)
 
-    def record(self, hold: Hold, error: str, seconds: float | None) -> None:
+    def record(self, shard: Shard, hold: Hold, error: str, seconds: float | None) -> None:
         """Have the failure of a row recorded; None: it waits for an operator."""
         failure = Failure(hold.id, _storable(error), hold.attempts, seconds)
-        self._failures[hold.id] = failure, hold
+        self._failures[hold.id] = failure, hold, shard
 
     def bury(self, subject: Subject, row: RowId, error: str, attempts: int) -> None:
         """Have the busy row of a subject buried; the subject goes on when that has committed."""
@@ -105,22 +109,27 @@ class Settler:
             await self._record()
         if self._letters:
             await self._bury()
+        if self.applier is not None:
+            await self.applier.apply()
         if self._acknowledged:
             await self._delete()
-        if self._recovered:
-            recovered = list(islice(self._recovered, MAX_TRANSACTION_ROWS))
+        if self._state.recovered:
+            recovered = list(islice(self._state.recovered, MAX_TRANSACTION_ROWS))
             await self._store.forget(recovered)
-            self._recovered.difference_update(recovered)
+            self._state.recovered.difference_update(recovered)
         if self._state.waits_for_room:
             self._state.to_read.set()
         self._state.to_send.set()
 
     async def _record(self) -> None:
         batch = dict(islice(self._failures.items(), MAX_TRANSACTION_ROWS))
-        await self._store.record([failure for failure, _ in batch.values()])
-        for row, (failure, hold) in batch.items():
-            hold.is_stored = True
-            if self._failures.get(row) == (failure, hold):
+        # A failure in a shard that was lost meanwhile is left to the new owner.
+        ours = [failure for failure, _, shard in batch.values() if not shard.is_lost]
+        if ours:
+            await self._store.record(ours)
+        for row, each in batch.items():
+            each[1].is_stored = True
+            if self._failures.get(row) is each:
                 del self._failures[row]
 
     async def _bury(self) -> None:
@@ -136,7 +145,7 @@ class Settler:
             self._buried(letter.row, self._letters.pop(letter.row)[1])
 
     def _left(self, subject: Subject) -> None:
-        self._state.queues.put_back(subject)
+        self._state.queues.put_back(subject, self._state.clock())
         self._state.released(subject.shard.number)
 
     def _buried(self, row: RowId, subject: Subject) -> None:

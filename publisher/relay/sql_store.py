@@ -1,12 +1,13 @@
 """The statements of the relay on the outbox and its failures."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from dsql_outbox.outbox import (
     MAX_TRANSACTION_ROWS,
+    AsyncConnection,
     Database,
     OneProcess,
     SchemaError,
@@ -15,7 +16,7 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.publisher.burial import Burial, Letter, row_keys
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
-from dsql_outbox.publisher.session import OperatorSession
+from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
 
 from .store import (
     Failure,
@@ -27,6 +28,10 @@ from .store import (
     StoredFailure,
     SubjectName,
 )
+
+
+class _RowGone(Exception):  # noqa: N818 - says what happened
+    """A row was settled by another publisher."""
 
 
 class SqlStore:
@@ -89,6 +94,28 @@ class SqlStore:
         """Move rows to the dead letters; rows that do not exist any more are left out."""
         self._require()
         await self._burial.bury(letters)
+
+    async def apply(
+        self, rows: Collection[RowId], work: Callable[[AsyncConnection], Awaitable[None]]
+    ) -> bool:
+        """Delete rows and do `work` in one transaction, which is retried after a conflict.
+
+        Returns False, with nothing changed, if one of the rows did not exist any more:
+        the number of deleted rows is the fence against other publishers. Raises what
+        `work` raises.
+        """
+        self._require()
+
+        async def run(transaction: OperatorTransaction) -> None:
+            if await transaction.count("outbox_delete", row_keys(rows)) != len(rows):
+                raise _RowGone
+            await work(transaction.connection)
+
+        try:
+            await self._changes.transaction(run)
+        except _RowGone:
+            return False
+        return True
 
     async def failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
         """Read the failures of rows of some shards."""

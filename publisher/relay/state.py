@@ -8,10 +8,10 @@ import anyio
 
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 
-from .holds import Holds
-from .queues import Queues
-from .subjects import Shard, Subject
-from .topics import TopicPauses
+from .memory.holds import Holds
+from .memory.queues import Queues
+from .memory.subjects import Shard, Subject
+from .memory.topics import TopicPauses
 
 
 class Wake:
@@ -49,6 +49,8 @@ class RelayState:
         self.topics = TopicPauses(topic_open_for)
         self.busy: Counter[int] = Counter()
         self.in_flight = 0
+        self.recovered: set[RowId] = set()
+        """Rows that failed earlier and are settled now, whose failures are to be deleted."""
         self.to_read = Wake()
         self.to_send = Wake()
         self.to_settle = Wake()

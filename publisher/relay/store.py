@@ -1,8 +1,9 @@
 """The port to the tables of the outbox: what the relay reads, deletes and records."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from dsql_outbox.outbox import AsyncConnection
 from dsql_outbox.publisher.burial import Letter
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 
@@ -115,6 +116,16 @@ class Store(Protocol):
 
     async def bury(self, letters: Collection[Letter]) -> None:
         """Move rows to the dead letters; rows that do not exist any more are left out."""
+        ...
+
+    async def apply(
+        self, rows: Collection[RowId], work: Callable[[AsyncConnection], Awaitable[None]]
+    ) -> bool:
+        """Delete rows and do `work` in one transaction, which is retried after a conflict.
+
+        Returns False, with nothing changed, if one of the rows did not exist any more.
+        Raises what `work` raises.
+        """
         ...
 
     async def failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:

@@ -9,10 +9,11 @@ WITH renewed AS (
   WHERE l.shard = k.shard AND l.epoch = k.epoch AND l.owner = %(owner)s
   RETURNING l.shard
 ), announced AS (
-  INSERT INTO {schema}.outbox_publishers (owner, seen_at, lease_seconds)
-  SELECT %(owner)s, clock_timestamp(), %(lease)s::float8 WHERE %(announces)s
+  INSERT INTO {schema}.outbox_publishers (owner, seen_at, lease_seconds, paused)
+  SELECT %(owner)s, clock_timestamp(), %(lease)s::float8, %(paused)s::text WHERE %(announces)s
   ON CONFLICT (owner) DO UPDATE SET
-    seen_at = EXCLUDED.seen_at, lease_seconds = EXCLUDED.lease_seconds
+    seen_at = EXCLUDED.seen_at, lease_seconds = EXCLUDED.lease_seconds,
+    paused = EXCLUDED.paused
 )
 SELECT l.shard, l.owner, l.epoch,
   (extract(epoch FROM l.expires_at) - extract(epoch FROM clock_timestamp()))::float8

@@ -2,18 +2,16 @@
 -- DELETE removed them: a row that another publisher has settled is not buried again.
 -- replays: the number of the replay, 0 for the message as written. It is matched in the
 -- text, because `->` fails for JSON that contains \u0000.
-WITH letters AS (
-  SELECT * FROM unnest(%(shards)s::text::int[], %(positions)s::text::bigint[],
+WITH gone AS (
+  DELETE FROM {schema}.outbox o
+  USING unnest(%(shards)s::text::int[], %(positions)s::text::bigint[],
       %(event_ids)s::text::uuid[], %(errors)s::text::text[], %(attempts)s::text::int[])
     AS k(shard, position, event_id, error, attempts)
-), gone AS (
-  DELETE FROM {schema}.outbox o
-  USING letters k
   WHERE o.shard = k.shard AND o.position = k.position AND o.event_id = k.event_id
   RETURNING o.*, k.error, k.attempts
 ), forgotten AS (
   DELETE FROM {schema}.outbox_failures f
-  USING letters k
+  USING unnest(%(positions)s::text::bigint[], %(event_ids)s::text::uuid[]) AS k(position, event_id)
   WHERE f.event_id = k.event_id AND f.position = k.position
 )
 INSERT INTO {schema}.dead_letters (event_id, died_at, shard, position, previous_position,

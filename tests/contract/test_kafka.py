@@ -139,8 +139,9 @@ async def test_a_topic_without_the_right_to_write_is_unavailable(kafka_cluster: 
         kafka_cluster.refuse_topic("secret.X", denied)
         to_look = await published(sink, [new_message(topic="secret.X")])
 
-    reason = "refused by Kafka: Broker: Topic authorization failed (TOPIC_AUTHORIZATION_FAILED)"
-    assert to_write == to_look == [Unavailable(reason)]
+    for (outcome,) in (to_write, to_look):
+        assert isinstance(outcome, Unavailable)
+        assert "Topic authorization failed (TOPIC_AUTHORIZATION_FAILED)" in outcome.error
 
 
 @pytest.mark.parametrize(

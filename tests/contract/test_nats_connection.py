@@ -100,7 +100,7 @@ async def test_a_call_without_messages_asks_whether_the_server_is_there(
     async with open_sink(f"{nats_server.url}?stream=EVENTS") as sink:
         assert await published(sink, []) == []
         nats_server.kill()
-        with pytest.raises(SinkUnavailable):
+        with anyio.fail_after(2), pytest.raises(SinkUnavailable):  # and the timeout is 5 seconds
             await published(sink, [])
 
 

@@ -63,15 +63,17 @@ class KafkaSink:
         await self._alone.close()
 
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
-        """Publish messages, within the timeout and two seconds; answers by delivery reports.
+        """Publish messages; answers each as its delivery report comes.
 
-        When messages have no report in time, three cases differ. Other messages of the
-        topic were stored: they get no answer, and may be stored. Other topics were
-        stored, or a broker answers a question: the topic is `Unavailable`. Nothing
-        else answers: raises `SinkUnavailable`.
+        Takes the timeout and two seconds at most, and the timeout again when a producer
+        must be opened. When messages have no report in time, three cases differ. Other
+        messages of the topic were stored: they get no answer, and may be stored. Other
+        topics were stored, or a broker answers a question: the topic is `Unavailable`.
+        Nothing answers: raises `SinkUnavailable`.
         """
-        deadline = asyncio.get_running_loop().time() + self._settings.timeout + _REPORT
         producer = await self._client.ready()
+        # After the opening: silence shall mean something.
+        deadline = asyncio.get_running_loop().time() + self._settings.timeout + _REPORT
         if not messages:
             await self._client.ask(producer)
             return

@@ -55,6 +55,7 @@ class NatsConnection:
         self._on_refused = on_refused
         self._client: NatsClient | None = None
         self._opening = asyncio.Lock()
+        self._asking: set[asyncio.Timeout] = set()
 
     async def ready(self, deadline: float) -> "NatsClient":
         """The connected client; raises `SinkUnavailable` when there is none.
@@ -74,11 +75,15 @@ class NatsConnection:
 
     async def ask(self, client: "NatsClient", deadline: float) -> None:
         """Ping the server; raises `SinkUnavailable` if no answer comes in time."""
+        limit = asyncio.timeout_at(deadline)
+        self._asking.add(limit)
         try:
-            async with asyncio.timeout_at(deadline):
+            async with limit:
                 await client.flush()
         except (NatsError, OSError, TimeoutError) as error:
             raise self.unavailable(client.last_error or error) from error
+        finally:
+            self._asking.discard(limit)
 
     def unavailable(self, reason: Exception | None) -> SinkUnavailable:
         """The error for a broker out of reach; it names the servers, without passwords."""
@@ -180,6 +185,8 @@ class NatsConnection:
 
     async def _lost(self) -> None:
         self._on_lost()
+        for limit in self._asking:  # no answer can come any more
+            limit.reschedule(0)
         if self._client is not None:
             logger.warning("%s: connection lost, reconnecting", self._settings)
 

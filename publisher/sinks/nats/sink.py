@@ -54,14 +54,15 @@ class JetStreamSink:
         await self._connection.close()
 
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
-        """Publish messages, within the timeout; answers each as its acknowledgement comes.
+        """Publish messages; answers each as its acknowledgement comes.
 
+        Takes the timeout at most, and as long again when a connection must be opened.
         A topic from which no acknowledgement came in this time is `Unavailable`. When
         some came, the other messages of the topic get no answer, and may be stored.
         Raises `SinkUnavailable` when the connection is lost or cannot be opened.
         """
-        deadline = self._deadline()
-        client = await self._connection.ready(deadline)
+        client = await self._connection.ready(self._deadline())
+        deadline = self._deadline()  # after the opening: silence shall mean something
         if not messages:
             await self._connection.ask(client, deadline)
             return

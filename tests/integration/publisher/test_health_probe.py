@@ -69,7 +69,7 @@ async def test_a_new_sink_is_asked_at_once(probed: Probed, monkeypatch: pytest.M
 
 async def test_a_sink_with_a_bug_is_told_and_ends_nothing(probed: Probed) -> None:
     class Broken(MemorySink):
-        async def publish(self, messages: object, answer: object, /) -> None:
+        async def publish(self, _messages: object, _answer: object, /) -> None:
             raise ZeroDivisionError
 
     probed.probe.watch(Broken())

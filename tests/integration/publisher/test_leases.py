@@ -1,11 +1,12 @@
 """Publishers share the shards of one real PostgreSQL, and take over from each other."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import anyio
 import psycopg
 import pytest
-from tests.support.publisher.running_relays import count, event, running, until
+from tests.support.publisher.running_relays import count, event, relayed, running, until
 
 from dsql_outbox.outbox import Database, Message
 from dsql_outbox.publisher import Answer, Publisher, PublisherSettings, Retry
@@ -119,6 +120,17 @@ async def test_a_message_names_the_epoch_of_its_lease(database: Database, writer
     assert [message.headers["leaseepoch"] for message in sink.messages] == ["1", "2"]
 
 
+async def test_shards_of_another_are_left_alone(database: Database, writer: Writer) -> None:
+    sink, other = Gate(), MemorySink()
+    async with Publisher(database, sink, settings(lease=60.0, renew=20.0)):
+        writer.write(event("car"))
+        await sink.waiting.wait()
+        with anyio.fail_after(5):
+            assert (await relayed(database, other)).read == 0
+        sink.opened.set()
+        await sink.published(1)
+
+
 async def test_until_empty_waits_for_the_shards_of_others(
     database: Database, writer: Writer, sql: psycopg.Connection
 ) -> None:
@@ -139,6 +151,27 @@ async def test_until_empty_waits_for_the_shards_of_others(
         sink.opened.set()
         await until(lambda: done == [0])
     assert len(sink.messages) == 1
+
+
+async def test_until_empty_asks_less_and_less_often(
+    database: Database, writer: Writer, database_url: str
+) -> None:
+    def asked() -> int:
+        return sum("SELECT EXISTS" in text for text in proxy.statements)
+
+    sink = Gate()
+    writer.write(event("car"))
+    with PostgresProxy(database_url) as proxy:
+        async with Publisher(database, sink, settings()), anyio.create_task_group() as group:
+            await sink.waiting.wait()
+            other = Publisher(Database(proxy.url), MemorySink(), settings(idle_max=10.0))
+            group.start_soon(partial(other.run, until_empty=True))
+            await until(lambda: asked() >= 1)
+            began = anyio.current_time()
+            await until(lambda: asked() >= 5)
+            assert anyio.current_time() - began > 0.2
+            other.stop()
+            sink.opened.set()
 
 
 # --- slow brokers, and none ------------------------------------------------------------
@@ -213,7 +246,7 @@ async def test_a_wait_after_a_failure_is_forgotten_with_its_shard(
     async with running(publisher := Publisher(database, sink, settings(backoff_base=300.0))):
         await until(lambda: count(sql, "outbox_failures") == 1)
         sql.execute("UPDATE outbox.outbox_leases SET owner = 'other', epoch = epoch + 1")
-        await until(lambda: not publisher._leases._own.shards)
+        await until(lambda: not publisher._leases.shards)
         for table in ("outbox", "outbox_failures"):  # as the other does when it has sent it
             sql.execute(f"DELETE FROM outbox.{table}")  # type: ignore[arg-type]
         writer.write(successor)

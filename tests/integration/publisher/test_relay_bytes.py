@@ -1,9 +1,9 @@
 """Large messages: what one statement of the relay may hold."""
 
 import pytest
+from tests.support.publisher.running_relays import relayed
 
 from dsql_outbox.outbox import Database, Entity, Event
-from dsql_outbox.publisher import Publisher, PublisherSettings
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import AsyncWriter
@@ -22,10 +22,7 @@ async def test_what_one_statement_deletes_is_no_more_than_dsql_may_allow(
             await writer.write(Event.new("Car Created", "CarCreated", [entity]))
     sink = MemorySink()
     with PostgresProxy(database_url) as proxy:
-        async with Publisher(
-            Database(proxy.url), sink, PublisherSettings(batch_bytes=64 << 20)
-        ) as publisher:
-            done = await publisher.run_once()
+        done = await relayed(Database(proxy.url), sink, batch_bytes=64 << 20)
         deletes = [text for text in proxy.statements if 'DELETE FROM "outbox".outbox o' in text]
     assert (done.read, done.deleted, len(sink.messages)) == (18, 18, 18)
     assert len(deletes) == 2  # of 9 rows each

@@ -2,13 +2,18 @@
 
 from datetime import UTC, datetime
 
+import anyio
 import psycopg
 import pytest
 from tests.support.publisher.given_up_messages import gathered
+from tests.support.publisher.running_relays import event, in_order, quick_settings
 
-from dsql_outbox.outbox import Database, SchemaError, SettingsError
-from dsql_outbox.publisher import Topics
+from dsql_outbox.outbox import Database, Entity, Event, SchemaError, SettingsError
+from dsql_outbox.publisher import Publisher, Topics
+from dsql_outbox.publisher.relay import reader
 from dsql_outbox.schema import statement
+from dsql_outbox.testing import MemorySink
+from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio
 
@@ -35,6 +40,37 @@ async def test_the_relay_reads_topics_and_reasons(
     async with Topics(database) as topics:
         await topics.pause("events.B", "ticket 77")
     assert sql.execute(statement("topic_list", "outbox")).fetchall() == [("events.B", "ticket 77")]
+
+
+async def test_messages_of_a_paused_topic_wait_and_all_others_pass(
+    database: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "_REFRESH", 0.05)
+    sink = MemorySink()
+    async with Topics(database) as topics:
+        await topics.pause("events.CarCreated")
+        writer.write_many([event("a", n) for n in range(3)])
+        other = Event.new("Loan Created", "LoanCreated", [Entity("Loan", "1")])
+        writer.write(other)
+        async with Publisher(database, sink, quick_settings()):
+            await sink.published(1)
+            assert sink.ids == [other.id]
+            await topics.resume("events.CarCreated")
+            await sink.published(4)
+    assert in_order(sink.messages)
+
+
+async def test_until_empty_does_not_wait_for_a_topic_that_an_operator_paused(
+    database: Database, writer: Writer
+) -> None:
+    async with Topics(database) as topics:
+        await topics.pause("events.CarCreated")
+    writer.write(event("a"))
+    writer.write(Event.new("Car Sold", "CarSold", [Entity("Car", "a")]))  # it waits behind that
+    sink = MemorySink()
+    with anyio.fail_after(10):
+        done = await Publisher(database, sink, quick_settings()).run(until_empty=True)
+    assert (done.delivered, sink.messages) == (0, [])
 
 
 async def test_a_topic_that_is_paused_again_has_the_new_reason(database: Database) -> None:

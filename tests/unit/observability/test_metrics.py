@@ -35,7 +35,9 @@ from dsql_outbox.observability import (
 EVENT = UUID(int=7)
 MS = 1_000_000
 ALL = [value for value in vars(metric_names).values() if isinstance(value, metric_names.Metric)]
-PROGRESS = RelayProgress(read=5, delivered=3, deleted=2, failed=1, dead=1, held=2, paused=["a", "b"])
+PROGRESS = RelayProgress(
+    read=5, delivered=3, deleted=2, failed=1, dead=1, held=2, paused=["a", "b"]
+)
 
 OUTAGE = RelayProgress(read=1, deleted=1, statements=2, sink_available=False)
 

@@ -57,9 +57,7 @@ def test_a_relay_that_met_no_broker_counts_though_the_probe_met_one(health: Heal
     assert health.ready().ready
 
 
-def test_the_relay_is_at_work_as_long_as_it_tells_of_messages(
-    health: Health, clock: Clock
-) -> None:
+def test_the_relay_is_at_work_as_long_as_it_tells_of_messages(health: Health, clock: Clock) -> None:
     health(PROGRESS)
     clock.now = SILENT
     assert health.ready().ready

@@ -3,10 +3,10 @@
 from uuid import UUID
 
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
-from dsql_outbox.publisher.relay.holds import Holds
-from dsql_outbox.publisher.relay.scans import Sweep
+from dsql_outbox.publisher.relay.memory.holds import Holds
+from dsql_outbox.publisher.relay.memory.scans import Sweep
+from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
 from dsql_outbox.publisher.relay.store import SubjectName
-from dsql_outbox.publisher.relay.subjects import Hold, Shard, Subject
 
 ROW = RowId(0, 7, str(UUID(int=7)))
 

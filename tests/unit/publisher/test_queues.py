@@ -7,10 +7,11 @@ import pytest
 from tests.support.publisher.given_rows import chain, row
 
 from dsql_outbox.publisher.outbox_rows import OutboxRow
-from dsql_outbox.publisher.relay.queues import Queues, passed_over
-from dsql_outbox.publisher.relay.scans import Sweep
-from dsql_outbox.publisher.relay.subjects import MAX_WAITING, Hold, Shard
-from dsql_outbox.publisher.relay.topics import TopicPauses
+from dsql_outbox.publisher.relay.memory.queues import Queues, passed_over
+from dsql_outbox.publisher.relay.memory.scans import Sweep
+from dsql_outbox.publisher.relay.memory.subjects import MAX_WAITING, Hold, Shard
+from dsql_outbox.publisher.relay.memory.topics import TopicPauses
+from dsql_outbox.publisher.relay.store import RangeRead, RowPlace
 
 NOW = 1_000.0
 NO_TOPICS = TopicPauses(1.0)
@@ -161,10 +162,35 @@ def test_a_lost_shard_forgets_what_waits_and_knows_what_is_acknowledged() -> Non
     first, second = queues.take(2)
     queues.lose(one)
     assert queues.delivered(first).position == 1
-    queues.put_back(second)
+    queues.put_back(second, NOW)
     again = shard()
     assert admit(queues, again, [row("a", 1), row("b", 2), row("c", 3)]) == 2
     assert sent(queues) == [2, 3]
+
+
+def test_a_message_that_was_not_attempted_rests_and_holds_up_nobody_else() -> None:
+    queues, one = Queues(), shard()
+    admit(queues, one, [row("a", 1), row("b", 2)])
+    (first,) = queues.take(1)
+    queues.put_back(first, NOW + 0.1)
+    assert queues.end_rests(NOW) == pytest.approx(0.1)
+    assert sent(queues) == [2]
+    assert queues.end_rests(NOW + 0.2) == float("inf")
+    assert sent(queues) == [1]
+
+
+def test_a_position_with_more_rows_than_one_read_takes_is_left_behind() -> None:
+    """Else the same rows would be read again and again."""
+    queues, one = Queues(), shard()
+    admit(queues, one, chain("a", [4, 9])[1:])
+    for _ in range(2):
+        place = one.ask_again()
+        assert place is not None
+        found = RangeRead([], RowPlace(4, "ff"), is_cut=True)
+        one.finish_again(one.begin_again(found.end), found)
+    place = one.ask_again()
+    assert place is not None
+    assert place.position > 4
 
 
 @pytest.mark.parametrize("seed", range(50))

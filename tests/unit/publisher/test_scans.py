@@ -2,7 +2,7 @@
 
 from tests.support.publisher.given_rows import row
 
-from dsql_outbox.publisher.relay.scans import Sweep, Tail
+from dsql_outbox.publisher.relay.memory.scans import Sweep, Tail
 from dsql_outbox.publisher.relay.store import HEAD, RangeRead, RowPlace
 
 CLOCK = 1_000_000_000

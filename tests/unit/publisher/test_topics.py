@@ -2,7 +2,7 @@
 
 from tests.support.publisher.given_rows import row
 
-from dsql_outbox.publisher.relay.topics import TopicPauses
+from dsql_outbox.publisher.relay.memory.topics import TopicPauses
 
 SICK, OTHER = row("a", 1, topic="sick"), row("b", 2, topic="sick")
 

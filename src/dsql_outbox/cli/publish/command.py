@@ -31,10 +31,12 @@ Example:
 \b
 Exit codes:
   0    stopped by a signal, or the outbox is empty (--until-empty)
-  1    the reader of stdout: has gone, or another error
+  1    with --until-empty: a message was given up in this run; the reader of
+       stdout: has gone; or another error
   2    wrong usage, a missing extra, or --listen has no such address
   69   the database cannot be reached at the start
-  75   stopped by a signal, but not done within --drain
+  75   stopped by a signal, but not done within --drain; or nothing could be
+       sent for --max-wait, and messages wait
   78   the tables are missing: run `dsql-outbox schema apply`
   130  stopped at once by a second Ctrl-C""",
 )
@@ -51,6 +53,15 @@ Exit codes:
     show_default=False,
     help="End when the whole outbox is empty, shards of other publishers included. "
     "A blocked message stays in it.",
+)
+@option(
+    "--max-wait",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    show_default=False,
+    help="With --until-empty, end also when nothing could be sent for so long, because messages "
+    "wait after a failure, or the broker or the database cannot be reached; 0: as soon as "
+    "nothing can be sent now.",
 )
 @option(
     "--on-dead-letter",
@@ -105,6 +116,7 @@ def publish(  # noqa: PLR0913 - one parameter per flag
     schema: str,
     sink: str,
     until_empty: bool,
+    max_wait: float | None,
     on_dead_letter: Literal["release", "block"],
     topics: Path | None,
     batch_rows: int,
@@ -120,12 +132,15 @@ def publish(  # noqa: PLR0913 - one parameter per flag
     each other.
 
     Runs until SIGTERM, SIGHUP or Ctrl-C, then waits for the messages that are on their
-    way, for --drain seconds at most; a second Ctrl-C stops at once. Nothing is lost either way:
-    a message that was not acknowledged stays in the outbox.
+    way, for --drain seconds at most; a second Ctrl-C stops at once. Nothing is lost
+    either way: a message that was not acknowledged stays in the outbox.
 
     While the broker cannot be reached, publish waits and logs a warning every
-    few seconds, at the start as well as later and also with --until-empty.
+    few seconds, at the start as well as later. With --until-empty it waits, too,
+    unless --max-wait says how long.
     """
+    if max_wait is not None and not until_empty:
+        raise click.UsageError("--max-wait needs --until-empty")
     open_sink(sink)  # connects to nothing yet; refuses an unknown scheme before other work starts
     settings = PublisherSettings(
         batch_rows=batch_rows,
@@ -144,6 +159,8 @@ def publish(  # noqa: PLR0913 - one parameter per flag
         tracing(_SERVICE),
         metering(_SERVICE, prometheus=listen is not None) as meters,
     ):
-        relaying = RelayRun(found, sink, settings, until_empty=until_empty, hooks=meters.hooks)
+        relaying = RelayRun(
+            found, sink, settings, until_empty=until_empty, max_wait=max_wait, hooks=meters.hooks
+        )
         code = anyio.run(Daemon(relaying, meters, listen=listen, drain=drain).run)
     raise click.exceptions.Exit(code)

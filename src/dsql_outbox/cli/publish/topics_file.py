@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, cast
 
 import msgspec
 
@@ -32,13 +32,13 @@ def read_topics(file: Path) -> Mapping[str, TopicSettings]:
     return topics
 
 
-def _parse(file: Path, pattern: str, table: Any) -> TopicSettings:
+def _parse(file: Path, pattern: str, table: object) -> TopicSettings:
     if not isinstance(table, dict):
         raise SettingsError(
             f"{file}: {pattern} is no table: write a pattern of topics as a table, "
             f'["events.*"], and the keys {", ".join(_KEYS)} in it'
         )
-    for key, value in table.items():
+    for key, value in cast("dict[str, object]", table).items():
         if isinstance(value, dict):
             raise SettingsError(
                 f"{file}: table [{pattern}.{key}] needs quotes, because of the dot: "

@@ -18,8 +18,8 @@ from itertools import chain, islice
 from typing import Final
 
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.relay.store import PassedOver, SubjectName
 
-from .store import PassedOver, SubjectName
 from .subjects import Shard, Subject
 from .topics import TopicPauses
 
@@ -38,6 +38,7 @@ class Queues:
         self.rows = 0
         self.size = 0
         self._ready: deque[Subject] = deque()
+        self._resting: deque[tuple[float, Subject]] = deque()
         self._known: set[RowId] = set()
         self._positions: set[tuple[str, int]] = set()
         self._settled: list[OutboxRow] = []
@@ -134,14 +135,20 @@ class Queues:
                     subject.want_passed()
         return taken
 
-    def put_back(self, subject: Subject) -> None:
-        """Put the busy row back, to be sent again; forget it if the shard was lost."""
+    def put_back(self, subject: Subject, rests_until: float) -> None:
+        """Put the busy row back, to be sent again later; forget it if the shard was lost."""
         row = self.take_busy(subject)
         if subject.shard.is_lost:
             self._release(row)
         else:
             subject.rows.appendleft(row)
-            self._ready.append(subject)
+            self._resting.append((rests_until, subject))
+
+    def end_rests(self, now: float) -> float:
+        """Let subjects go on whose rest is over; returns seconds until the next rest ends."""
+        while self._resting and self._resting[0][0] <= now:
+            self._ready.append(self._resting.popleft()[1])
+        return self._resting[0][0] - now if self._resting else float("inf")
 
     def delivered(self, subject: Subject) -> OutboxRow:
         """Take the busy row, which the broker has; `go_on` is the next step."""

@@ -8,9 +8,9 @@ from typing import Final
 import msgspec
 
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.relay.store import HEAD, RangeRead, RowPlace, StoredFailure, SubjectName
 
 from .scans import Scan, Sweep, Tail
-from .store import HEAD, RangeRead, RowPlace, StoredFailure, SubjectName
 
 MAX_WAITING: Final = 64
 """The most rows of one subject in memory, so that a hot subject leaves room for others."""
@@ -103,6 +103,7 @@ class Shard:
         self.wanted: list[tuple[int, str]] = []
         """A heap of positions to read again, with their subjects; some are out of date."""
         self._asked: list[tuple[int, str]] = []
+        self._asked_at = 0
         self.again = Scan(HEAD)
         self.sweep = sweep
         self.tail: Tail | None = None
@@ -141,6 +142,7 @@ class Shard:
         if not self.wants:
             return None
         self._asked, self.wanted = self.wanted, []
+        self._asked_at = self._asked[0][0]
         return RowPlace(self._asked[0][0], HEAD.event_id)
 
     def begin_again(self, end: RowPlace | None) -> list[Subject]:
@@ -165,9 +167,11 @@ class Shard:
     def finish_again(self, subjects: Iterable[Subject], found: RangeRead) -> None:
         """Note, after the rows were admitted, where the rows behind them are."""
         is_all = not found.is_cut or (self.sweep.is_running and found.end >= self.sweep.place)
+        # At one position there may be more rows than one read takes; the next sweep finds them.
+        behind = max(found.end.position, self._asked_at + 1)
         for subject in subjects:
             if not is_all:
-                subject.pass_over(found.end.position)
+                subject.pass_over(behind)
             self.forget_if_idle(subject)
 
     def _is_wanted(self, position: int, key: str) -> bool:

@@ -1,6 +1,6 @@
 """A circuit breaker: decides whether to try a broker again that failed. It does no I/O.
 
-While the broker cannot be reached nothing is read and no attempt is counted
+While the broker cannot be reached little is sent and no attempt is counted
 against a message, however long it takes. After some failures in a row the
 breaker opens; once it has been open for a while, one message goes as a probe
 and its answer decides (M. Nygard, "Release It!", Circuit Breaker).

@@ -1,17 +1,11 @@
-"""Nothing that cannot be sent hides what can, and nothing that is done is done again."""
+"""Nothing that cannot be sent hides what can, however much of it there is."""
 
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Collection,
-    Mapping,
-    Sequence,
-)
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
-import psycopg
 import pytest
-from tests.support.publisher.running_relays import event, running, until
+from tests.support.publisher.running_relays import event, in_order, quick_settings, until
 
 from dsql_outbox.outbox import Database, Event, Message, SinkUnavailable
 from dsql_outbox.publisher import (
@@ -23,7 +17,8 @@ from dsql_outbox.publisher import (
     PublisherSettings,
     Retry,
 )
-from dsql_outbox.publisher.outbox_rows import RowId
+from dsql_outbox.publisher.relay.memory import queues
+from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio
@@ -44,9 +39,11 @@ class Answering:
 
     def __init__(self, decide: Decide) -> None:
         self._decide = decide
+        self.calls = 0
         self.keys: list[str] = []
 
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        self.calls += 1
         for index, outcome in enumerate(await self._decide(messages)):
             if outcome == Delivered():
                 self.keys.append(messages[index].key)
@@ -68,7 +65,20 @@ async def test_rows_of_a_part_of_the_broker_that_is_away_hide_no_others(
 
     writer.write_many([*(event(f"bad-{n}") for n in range(1_200)), *good(10)])
     sink = Answering(decide)
-    async with running(Publisher(database, sink)):
+    async with Publisher(database, sink):
+        await until(lambda: sink.good() == 10)
+
+
+async def test_rows_that_fill_the_memory_hide_no_others(
+    database: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def decide(messages: Sequence[Message]) -> list[Outcome]:
+        return [NotAttempted() if "bad-" in m.key else Delivered() for m in messages]
+
+    monkeypatch.setattr(queues, "MAX_ROWS", 1_000)
+    writer.write_many([*(event(f"bad-{n}") for n in range(1_200)), *good(10)])
+    sink = Answering(decide)
+    async with Publisher(database, sink):
         await until(lambda: sink.good() == 10)
 
 
@@ -81,7 +91,7 @@ async def test_a_long_queue_of_one_subject_lets_those_behind_it_pass(
 
     writer.write_many([*(event("hot", n) for n in range(3_000)), *good(10)])
     sink = Answering(decide)
-    async with running(Publisher(database, sink)):
+    async with Publisher(database, sink):
         await until(lambda: sink.good() == 10)
     assert len(sink.keys) < 2_000
 
@@ -98,56 +108,39 @@ async def test_a_probe_is_not_always_the_message_that_no_part_of_the_broker_take
     writer.write(event("bad"))
     sink = Answering(decide)
     quick = PublisherSettings(breaker_failures=2, breaker_open=0.05)
-    async with running(publisher := Publisher(database, sink, quick)):
-        await until(lambda: publisher._breaker.state(float("inf")) == "half_open")
+    async with Publisher(database, sink, quick):
+        await until(lambda: sink.calls >= 3)
         writer.write_many(good(10))
         await until(lambda: sink.good() == 10)
 
 
-async def test_what_died_while_the_next_rows_were_read_is_not_sent_once_more(
-    database: Database, writer: Writer, sql: psycopg.Connection
+async def test_an_event_of_another_subject_passes_a_hot_one(
+    database: Database, writer: Writer
 ) -> None:
-    attempts: list[int] = []
-
     async def decide(messages: Sequence[Message]) -> list[Outcome]:
         await anyio.sleep(0.02)
-        attempts.extend(m.attempt for m in messages if "dead" in m.key)
-        return [Retry("no") if "dead" in m.key else Delivered() for m in messages]
-
-    writer.write_many([event("dead"), *good(2_000)])
-    sink = Answering(decide)
-    quick = PublisherSettings(
-        batch_rows=50, attempts=3, backoff_base=0.05, backoff_cap=0.05, head_interval=0.001
-    )
-    async with running(Publisher(database, sink, quick)):
-        await until(lambda: sink.good() == 2_000)
-    assert attempts == [1, 2, 3]
-    assert sql.execute("SELECT count(*) FROM outbox.dead_letters").fetchone() == (1,)
-
-
-async def test_what_was_acknowledged_is_deleted_before_another_may_send_it(
-    database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def decide(messages: Sequence[Message]) -> list[Outcome]:
-        await anyio.sleep(0.03)
         return [Delivered() for _ in messages]
 
-    writer.write_many(good(3_000))
+    writer.write_many([event("hot", n) for n in range(200)])
     sink = Answering(decide)
-    publisher = Publisher(database, sink, PublisherSettings(batch_rows=200))
-    delete, release = publisher._store.delete, publisher._leases._table.release
-    left: list[int] = []
+    async with Publisher(database, sink, quick_settings()):
+        await until(lambda: len(sink.keys) > 3)
+        before = len(sink.keys)
+        await asyncio.to_thread(writer.write, event("good-1"))
+        await until(lambda: sink.good() == 1)
+        assert len(sink.keys) - before < 10
+        await until(lambda: len(sink.keys) == 201)
 
-    async def slow(rows: Collection[RowId]) -> None:
-        await anyio.sleep(0.1)
-        await delete(rows)
 
-    async def noted(owner: str, epochs: Mapping[int, int]) -> set[int]:
-        left.append(len(sql.execute("SELECT FROM outbox.outbox").fetchall()))
-        return await release(owner, epochs)
-
-    async with running(publisher):
-        await until(lambda: len(sink.keys) >= 800)
-        monkeypatch.setattr(publisher._store, "delete", slow)
-        monkeypatch.setattr(publisher._leases._table, "release", noted)
-    assert left == [3_000 - len(sink.keys)]
+async def test_a_poison_message_delays_its_own_subject_only(
+    database: Database, writer: Writer
+) -> None:
+    poison = event("bad")
+    rest = [event(f"car-{n % 50}", n) for n in range(1_000)]
+    writer.write_many([poison, event("bad", 1), *rest])
+    sink = MemorySink()
+    sink.fail(poison.id, *[Retry("no")] * 100)
+    async with Publisher(database, sink, quick_settings(backoff_base=30.0, batch_rows=100)):
+        await sink.published(1_000, timeout=20.0)
+    assert in_order(sink.messages)
+    assert not any(message.key == "Car/bad" for message in sink.messages)

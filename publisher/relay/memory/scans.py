@@ -15,7 +15,7 @@ So whatever is sick or hot in a shard, the tail passes by, and the sweep finds t
 
 from typing import Final
 
-from .store import HEAD, RangeRead, RowPlace
+from dsql_outbox.publisher.relay.store import HEAD, RangeRead, RowPlace
 
 _OVERLAP: Final = 1_000_000
 """Microseconds before now, where the tail begins."""
