@@ -11,7 +11,7 @@ from typing import Final, get_args
 
 from .schedule import TOPICS, Clock, Fault, Replay, Schedule, Trouble, Write
 
-_SPAN: Final = 12.0
+_SPAN: Final = 8.0
 """Seconds in which most writes and faults of a schedule begin."""
 
 _SUBJECTS: Final = 6

@@ -9,7 +9,8 @@ import anyio
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher.leases.keeper import Leases
-from dsql_outbox.publisher.relay import queues, sender, subjects
+from dsql_outbox.publisher.relay import sender
+from dsql_outbox.publisher.relay.memory import queues, subjects
 from dsql_outbox.publisher.relay.relay import Relay
 
 from .broker import LIMIT

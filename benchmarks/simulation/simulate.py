@@ -45,6 +45,7 @@ def settings_of(schedule: Schedule) -> PublisherSettings:
     """The settings of all publishers of a run."""
     return PublisherSettings(
         batch_rows=5,
+        idle_min=0.1,
         head_interval=_SWEEPS,
         attempts=3,
         backoff_base=0.5,

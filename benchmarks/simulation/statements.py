@@ -1,12 +1,13 @@
 """The ports of the relay and of the leases to the tables, on a model of them."""
 
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
 import psycopg
 from tests.support.publisher.lease_tables import Tables as LeaseTables
 
+from dsql_outbox.outbox import AsyncConnection
 from dsql_outbox.publisher.burial import Letter
 from dsql_outbox.publisher.leases.protocol import Renewed
 from dsql_outbox.publisher.leases.snapshot import Snapshot
@@ -56,6 +57,12 @@ class ModelStore:
     async def bury(self, letters: Collection[Letter]) -> None:
         """See `Store.bury`."""
         await self._run(partial(self._tables.bury, tuple(letters), self._origin()))
+
+    async def apply(
+        self, rows: Collection[RowId], work: Callable[[AsyncConnection], Awaitable[None]]
+    ) -> bool:
+        """See `Store.apply`; no schedule has a function to apply."""
+        raise NotImplementedError
 
     async def failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
         """See `Store.failures`."""

@@ -46,7 +46,7 @@ class Wire:
         loop = self._machine.loop
         answer: asyncio.Future[T] = loop.create_future()
         self._send(apply, answer, limit)
-        timer = loop.call_later(limit, _fail, answer, _silence(limit))
+        timer = loop.call_later(limit, _give_up, answer, limit)
         try:
             return await answer
         finally:
@@ -92,8 +92,8 @@ class Wire:
         self._world.after(back, _tell, answer, apply())
 
 
-def _silence(limit: float) -> psycopg.Error:
-    return psycopg.OperationalError(f"no answer within {limit:g} s")
+def _give_up(answer: asyncio.Future[Any], limit: float) -> None:
+    _fail(answer, psycopg.OperationalError(f"no answer within {limit:g} s"))
 
 
 def _tell(answer: asyncio.Future[Any], result: object) -> None:
