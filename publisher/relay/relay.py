@@ -19,7 +19,7 @@ from .settler import Settler
 from .state import RelayState
 from .store import Store
 
-_LAST: Final = 10.0
+_LAST: Final = 5.0
 """Seconds that the last deletes may take when the relay was cancelled."""
 
 

@@ -44,6 +44,10 @@ _LIMIT: Final = 120.0
 """Seconds after which a call of the sink is given up; every sink has a shorter limit."""
 
 
+_TELL: Final = 1.0
+"""Seconds between two log lines about rows that can be no message."""
+
+
 class Rights(Protocol):
     """The right to send messages of a shard, which lasts as long as the lease."""
 
@@ -87,6 +91,8 @@ class Sender:
         self._breaker = Breaker(failures=settings.breaker_failures, open_for=settings.breaker_open)
         self._failing_since: float | None = None
         self._began: list[float] = []
+        self._faults = 0
+        self._tell_faults_at = float("-inf")
 
     @property
     def is_available(self) -> bool:
@@ -203,6 +209,16 @@ class Sender:
         attempt = hold.attempts + 1 if hold is not None and hold.id == row.id else 1
         return row.message(attempt=attempt, picked_up_ns=picked_up_ns, epoch=subject.shard.epoch)
 
+    def fault(self, subject: Subject, fault: Fault) -> None:
+        """Reject the busy row of a subject, which can be no message; one log line per second."""
+        now = self._state.clock()
+        self._faults += 1
+        if now >= self._tell_faults_at:
+            text = "Row of shard %d, position %d, event %s can be no message: %s (%d rows)"
+            logger.warning(text, *subject.busy_row.id, fault.reason, self._faults)
+            self._faults, self._tell_faults_at = 0, now + _TELL
+        self.ended(subject, Rejected(f"can be no message: {fault.reason}"))
+
     def ended(self, subject: Subject, outcome: Outcome) -> None:
         """Do what the outcome of the busy row of a subject demands."""
         state = self._state
@@ -299,9 +315,7 @@ class _Call:
         for subject in self._subjects:
             made = self._sender.message(subject, picked_up_ns)
             if isinstance(made, Fault):
-                text = "Row of shard %d, position %d, event %s can be no message: %s"
-                logger.warning(text, *subject.busy_row.id, made.reason)
-                self._sender.ended(subject, Rejected(f"can be no message: {made.reason}"))
+                self._sender.fault(subject, made)
             else:
                 messages.append(made)
                 self._sent.append(subject)
