@@ -171,13 +171,13 @@ def _reading(number: int, found: Sequence[Sequence[Any]]) -> Reading:
     rows: list[list[OutboxRow]] = [[] for _ in range(number)]
     ends: list[tuple[RowPlace, bool]] = [(RowPlace(0, ""), False)] * number
     now = 0
-    for each in found:
-        is_cut = each[-1]
+    for result in found:
+        number, *row, is_cut = result
         if is_cut is None:
-            rows[each[0]].append(OutboxRow(*each[1:-1]))
+            rows[number].append(OutboxRow(*row))
         else:
-            ends[each[0]] = (RowPlace(each[2], each[3]), is_cut)
-            now = each[11]
+            ends[number] = (RowPlace(result[2], result[3]), is_cut)
+            now = result[11]
     for each in rows:
         each.sort(key=_order)
     return Reading(now, [RangeRead(each, *end) for each, end in zip(rows, ends, strict=True)])

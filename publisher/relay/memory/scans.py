@@ -42,7 +42,7 @@ class Scan:
     """
 
     def __init__(self, place: RowPlace) -> None:
-        self.place = place
+        self.place: RowPlace = place
         self.is_running = True
         self._visits = 0
 
@@ -93,7 +93,7 @@ class Tail(Scan):
 
     def __init__(self, since: int) -> None:
         super().__init__(_place(since))
-        self.home = self.place
+        self.home: RowPlace = self.place
         """Where a pass begins: one second before the last read, by the database's clock."""
         self._began = float("-inf")
         self._has_news = self._had_news = True
