@@ -1,13 +1,14 @@
 """A function in the transaction that deletes the row: a read model without a checkpoint."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import psycopg
 import pytest
 from tests.support.publisher.running_relays import count, event
 
 from dsql_outbox.outbox import AsyncConnection, Database, Message
-from dsql_outbox.publisher import Publisher, PublisherSettings
+from dsql_outbox.publisher import Answer, Publisher, PublisherSettings
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
@@ -80,7 +81,7 @@ async def test_an_error_of_the_database_in_the_function_is_told_without_its_text
 ) -> None:
     writer.write(event("a"))
 
-    async def wrong(connection: AsyncConnection, message: Message) -> None:
+    async def wrong(connection: AsyncConnection, _message: Message) -> None:
         await connection.execute("SELECT 'secret'::int")
 
     settings = PublisherSettings(attempts=1)
@@ -98,7 +99,7 @@ async def test_what_another_publisher_settled_changes_nothing(
     writer.write(event("a"))
 
     class Thief(MemorySink):
-        async def publish(self, messages, answer, /) -> None:  # type: ignore[no-untyped-def]
+        async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
             sql.execute("DELETE FROM outbox.outbox")
             await super().publish(messages, answer)
 
