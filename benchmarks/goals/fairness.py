@@ -14,6 +14,13 @@ from .world import World
 
 _SLOW = 0.005  # seconds until the sink answers
 _SUBJECTS = 500
+_PER_SUBJECT = 20
+
+_INTERLEAVE = """
+UPDATE outbox.outbox SET position = position - (SELECT max(position) FROM outbox.outbox)
+  + (SELECT max(position) FROM outbox.outbox WHERE subject_id NOT LIKE 'BAD-%')
+WHERE subject_id LIKE 'BAD-%'
+"""
 
 
 def half(world: World) -> list[float]:
@@ -49,10 +56,17 @@ def hot(world: World) -> list[float]:
 
 
 async def _rate(world: World, delay: float, *, failing: bool) -> float:
-    """Healthy rows per second, from the first on. Every row is of a subject of its own."""
+    """Healthy rows per second, from the first on.
+
+    They have 20 rows per subject; between two of them is a failing row of a subject of its own.
+    """
     url, rows = new_database(world.server, "half"), world.sizes.rows
-    fill(url, Rows(2 * rows if failing else rows))
-    sink = TrialSink(delay, fails=_is_odd if failing else lambda _: False)
+    fill(url, Rows(rows, per_key=_PER_SUBJECT))
+    if failing:
+        fill(url, Rows(rows, name="BAD-"))
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(_INTERLEAVE)
+    sink = TrialSink(delay, fails=_is_bad)
     last = await publishing(url, sink, lambda: sink.until(rows))
     return (len(sink.delivered) - 1) / (last - sink.delivered[0][0])
 
@@ -98,10 +112,6 @@ async def _arrive(url: str) -> float:
 
 def _is_bad(message: Message) -> bool:
     return message.key.startswith("Car/BAD-")
-
-
-def _is_odd(message: Message) -> bool:
-    return int(message.key[-1]) % 2 == 1
 
 
 def _is_not_hot(message: Message) -> bool:
