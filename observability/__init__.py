@@ -30,7 +30,7 @@ from .facts import (
     WriteStarted,
     WriteStatus,
 )
-from .hooks import Hook, Scope, Scopes, emit
+from .hooks import Hook, Scope, Scopes, emit, skips_deliveries
 from .json_logs import JsonFormatter
 from .log_hook import LogFacts, log_facts
 from .visible_text import visible, visible_json
@@ -62,6 +62,7 @@ __all__ = [
     "WriteStatus",
     "attributes",
     "emit",
+    "skips_deliveries",
     "log_facts",
     "metric_facts",
     "metric_names",

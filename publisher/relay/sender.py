@@ -25,7 +25,7 @@ from dsql_outbox.publisher.sinks import (
 )
 
 from .memory.breaker import Breaker
-from .memory.subjects import Hold, Subject
+from .memory.subjects import Hold, Shard, Subject
 from .settler import Settler
 from .state import RelayState
 
@@ -142,11 +142,14 @@ class Sender:
         """Take subjects whose first row may be sent."""
         state, now = self._state, self._state.clock()
         chosen: list[Subject] = []
+        rights: dict[Shard, bool] = {}
         while len(chosen) < most and (taken := state.queues.take(most - len(chosen))):
             for subject in taken:
                 row, shard = subject.busy_row, subject.shard
                 takes = not state.topics.names or state.topics.takes(row, now)
-                if not takes or not self._rights.may_send(shard.number, shard.epoch):
+                if (may_send := rights.get(shard)) is None:
+                    may_send = rights[shard] = self._rights.may_send(shard.number, shard.epoch)
+                if not takes or not may_send:
                     state.queues.drop(subject)
                 else:
                     state.sent(row)
@@ -205,8 +208,9 @@ class Sender:
 
     def message(self, subject: Subject, picked_up_ns: int) -> Message | Fault:
         """The message of the busy row of a subject."""
-        row, hold = subject.busy_row, subject.hold
-        attempt = hold.attempts + 1 if hold is not None and hold.id == row.id else 1
+        row, attempt = subject.busy_row, 1
+        if subject.holds and (hold := subject.holds[0]).id == row.id:
+            attempt = hold.attempts + 1
         return row.message(attempt=attempt, picked_up_ns=picked_up_ns, epoch=subject.shard.epoch)
 
     def fault(self, subject: Subject, fault: Fault) -> None:
@@ -241,15 +245,13 @@ class Sender:
 
     def _delivered(self, subject: Subject) -> None:
         state = self._state
+        self._topic_works(subject.busy_row)
         if self._settler.applier is not None:
-            self._topic_works(subject.busy_row)
             self._settler.applier.add(subject)
             return
         state.delivered += 1
-        row, hold = subject.busy_row, subject.hold
-        failed_before = hold is not None and hold.id == row.id
-        self._topic_works(row)
-        state.queues.delivered(subject)
+        row = state.queues.delivered(subject)
+        failed_before = bool(subject.holds) and subject.holds[0].id == row.id
         self._settler.acknowledge(row, failed_before=failed_before)
         if failed_before:
             state.let_go(subject, row.id)
