@@ -53,6 +53,10 @@ class Queues:
         """Whether to read no more now: the memory is full, or so many subjects can send a row."""
         return self.is_full or len(self._ready) >= subjects
 
+    def knows(self, row: RowId) -> bool:
+        """Whether a row is in memory, or was until a moment ago."""
+        return row in self._known
+
     # --- read --------------------------------------------------------------------------
 
     def begin_read(self) -> None:
@@ -92,6 +96,7 @@ class Queues:
                 self._wait_for_predecessor(subject, row, looked)
             else:
                 self._add(subject, row)
+                topics.choose(row)  # only now: a row that waits could never try its topic
         return news
 
     def _wait_for_predecessor(self, subject: Subject, row: OutboxRow, looked: int | None) -> None:
