@@ -31,6 +31,14 @@ MAX_PASSED: Final = 1_000
 """The most subjects that a read passes over; more make the statement slower than they save."""
 
 
+_Position = tuple[str, bool, int]
+"""A row as its successor names it: subject, whether both are replays, and position.
+
+Replays follow each other only. A replay may have the position of an event that was
+written after it, because replays do not move the position of the entity.
+"""
+
+
 class Queues:
     """The rows of all shards of one publisher."""
 
@@ -40,7 +48,7 @@ class Queues:
         self._ready: deque[Subject] = deque()
         self._resting: deque[tuple[float, Subject]] = deque()
         self._known: set[RowId] = set()
-        self._positions: set[tuple[str, int]] = set()
+        self._positions: set[_Position] = set()
         self._settled: list[OutboxRow] = []
         self._forgotten_next: list[OutboxRow] = []
 
@@ -92,7 +100,7 @@ class Queues:
             hold = subject.hold
             if (hold is not None and (hold.id != row.id or hold.retry_at > now)) or subject.is_full:
                 subject.pass_over(row.position)
-            elif row.waits and (key, row.previous_position) not in self._positions:
+            elif row.waits and (key, row.is_replay, row.previous_position) not in self._positions:
                 self._wait_for_predecessor(subject, row, looked)
             else:
                 self._add(subject, row)
@@ -115,7 +123,7 @@ class Queues:
     def _add(self, subject: Subject, row: OutboxRow) -> None:
         row.size = row.bytes()
         self._known.add(row.id)
-        self._positions.add((row.key, row.position))
+        self._positions.add(_position(row))
         self.rows += 1
         self.size += row.size
         subject.rows.append(row)
@@ -164,7 +172,7 @@ class Queues:
         row = self.take_busy(subject)
         if subject.shard.is_lost:  # it was forgotten, but is in the table until it is deleted
             self._known.add(row.id)
-            self._positions.add((row.key, row.position))
+            self._positions.add(_position(row))
         return row
 
     def go_on(self, subject: Subject) -> None:
@@ -219,7 +227,11 @@ class Queues:
 
     def _forget(self, row: OutboxRow) -> None:
         self._known.discard(row.id)
-        self._positions.discard((row.key, row.position))
+        self._positions.discard(_position(row))
+
+
+def _position(row: OutboxRow) -> _Position:
+    return row.key, row.is_replay, row.position
 
 
 def passed_over(shards: Iterable[Shard], topics: Collection[str]) -> PassedOver:

@@ -71,6 +71,22 @@ KEPT = {
         ),
         replays=(Replay(at=2.76, write=0),),
     ),
+    "a replay has the position of an event that is written later": Schedule(
+        seed=167,
+        shards=1,
+        clocks=(Clock(),),
+        writes=(
+            Write(at=3.4, subject=5),
+            Write(at=3.95, subject=1),
+            Write(at=7.36, subject=3),
+            Write(at=7.19, subject=0),
+            Write(at=0.19, subject=3, ahead=3600.0),
+            Write(at=5.82, subject=0),
+            Write(at=6.61, subject=3),
+        ),
+        faults=(Fault(kind="topic away", at=3.22, length=6.7, of=0),),
+        replays=(Replay(at=6.03, write=4),),
+    ),
     "a late commit soon after the start": Schedule(
         seed=2,
         shards=4,
