@@ -121,7 +121,7 @@ class Applier:
         if hold is not None and hold.id == row:
             state.let_go(subject, row)
             state.recovered.add(row)
-        state.queues.go_on(subject)
+        state.go_on(subject)
         state.released(row.shard)
 
     def _failed(self, row: RowId, subject: Subject, reason: str) -> None:

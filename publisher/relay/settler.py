@@ -153,7 +153,7 @@ class Settler:
         state.dead += 1
         state.queues.settled([state.queues.take_busy(subject)])
         state.let_go(subject, row)
-        state.queues.go_on(subject)
+        state.go_on(subject)
         state.released(subject.shard.number)
 
     async def _delete(self) -> None:

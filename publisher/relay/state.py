@@ -106,6 +106,14 @@ class RelayState:
         subject.want_passed()
         subject.shard.forget_if_idle(subject)
 
+    def go_on(self, subject: Subject) -> None:
+        """Let a subject go on after a row that left it, maybe with a failed row that is due."""
+        self.queues.go_on(subject)
+        hold, now = subject.hold, self.clock()
+        if hold is not None and not subject.rows and hold.retry_at < now:
+            hold.retry_at = now  # an older entry is out of date then
+            self.holds.add(subject, hold)
+
     def next_at(self, now: float) -> float:
         """Seconds until a failed row or a paused topic may be tried; maybe infinity."""
         return min(self.holds.wait(now), self.topics.next_at(now))
