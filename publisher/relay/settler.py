@@ -52,6 +52,8 @@ class Settler:
         self._failures: dict[RowId, tuple[Failure, Hold, Shard]] = {}
         self._letters: dict[RowId, tuple[Letter, Subject]] = {}
         self.applier: Applier | None = None
+        self.failing_since: float | None = None
+        """The time since when the database takes no changes, or None."""
 
     @property
     def waiting(self) -> int:
@@ -91,9 +93,12 @@ class Settler:
             try:
                 while not self.is_done:
                     await self.settle()
+                self.failing_since = None
             except psycopg.Error as error:
                 if kind_of(error) not in PASSING:
                     raise
+                if self.failing_since is None:
+                    self.failing_since = state.clock()
                 logger.warning("Relay waits for the database: %s", told(error))
                 await state.to_stop.wait(self._settings.idle_max)
                 state.to_settle.set()

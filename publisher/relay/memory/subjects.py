@@ -93,8 +93,13 @@ class Subject:
         """Note that a row of this position was passed over."""
         if self.passed is None or position < self.passed:
             self.passed = position
-            self.shard.closed[self.key] = self
+            self.close()
             self.want_passed()
+
+    def close(self) -> None:
+        """Have reads pass over its rows, unless those that were passed over are wanted."""
+        if self.passed is not None and not self.takes_passed:
+            self.shard.closed[self.key] = self
 
     def want_passed(self) -> None:
         """Have the rows that were passed over read again, if they can be taken now."""

@@ -267,6 +267,38 @@ async def test_run_waits_no_longer_than_told_for_a_broker_that_is_away(
     assert done == Relayed(read=1)
 
 
+async def test_run_waits_no_longer_than_told_while_many_messages_fail(
+    database: Database, writer: Writer
+) -> None:
+    """A look at all of them takes several reads, and is no sign that one can be sent."""
+    events = [event(f"{n}") for n in range(300)]
+    writer.write_many(events)
+    sink = MemorySink()
+    for each in events:
+        sink.fail(each.id, Retry("no"))
+    settings = PublisherSettings(batch_rows=50, backoff_base=60, backoff_cap=60, head_interval=0.1)
+    with anyio.fail_after(20):
+        done = await Publisher(database, sink, settings).run(until_empty=True, max_wait=1)
+    assert done.failed == len(events)
+
+
+async def test_run_waits_no_longer_than_told_for_a_database_that_deletes_nothing(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    writer.write(event("a"))
+    sql.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE 'not now' USING ERRCODE = '57P03'; END $$"
+    )
+    sql.execute(
+        "CREATE TRIGGER refuse BEFORE DELETE ON outbox.outbox"
+        " FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    with anyio.fail_after(20):
+        done = await Publisher(database, MemorySink()).run(until_empty=True, max_wait=0.5)
+    assert (done.delivered, done.deleted) == (1, 0)
+
+
 async def test_an_error_of_the_database_that_does_not_pass_is_raised_and_the_shards_are_free(
     database: Database, writer: Writer, sql: psycopg.Connection
 ) -> None:
