@@ -81,6 +81,8 @@ class Settler:
     def bury(self, subject: Subject, row: RowId, error: str, attempts: int) -> None:
         """Have the busy row of a subject buried; the subject goes on when that has committed."""
         self._failures.pop(row, None)
+        if row in self._letters:  # its shard was lost and taken again meanwhile
+            self._state.give_back(self._letters[row][1])
         self._letters[row] = Letter(row, _storable(error), attempts), subject
 
     async def run(self) -> None:
@@ -142,16 +144,12 @@ class Settler:
         batch = _fitting(rows, MAX_TRANSACTION_ROWS // 3)  # a row of each of three tables changes
         lost = [row for row in batch if self._letters[row][1].shard.is_lost]
         for row in lost:  # the new owner finds it
-            self._left(self._letters.pop(row)[1])
+            self._state.give_back(self._letters.pop(row)[1])
         letters = [self._letters[row][0] for row in batch if row in self._letters]
         if letters:
             await self._store.bury(letters)
         for letter in letters:
             self._buried(letter.row, self._letters.pop(letter.row)[1])
-
-    def _left(self, subject: Subject) -> None:
-        self._state.queues.put_back(subject, self._state.clock())
-        self._state.released(subject.shard.number)
 
     def _buried(self, row: RowId, subject: Subject) -> None:
         state = self._state

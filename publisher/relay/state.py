@@ -98,6 +98,12 @@ class RelayState:
         if not self.busy[shard]:
             self.on_idle()
 
+    def give_back(self, subject: Subject) -> None:
+        """Drop the busy row of a subject whose shard was lost; its owner finds it again."""
+        row = subject.busy_row
+        self.queues.put_back(subject, self.clock())
+        self.released(row.shard)
+
     def let_go(self, subject: Subject, row: RowId) -> None:
         """Drop the hold of a row that failed earlier: it is delivered, dead or gone."""
         subject.holds = [hold for hold in subject.holds if hold.id != row]
