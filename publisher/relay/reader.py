@@ -87,8 +87,6 @@ class Reader:
             self._state.waits_for_room = self._state.queues.has_enough(4 * self._rows)
             is_full = self._state.waits_for_room
             wait = self._settings.idle_max if is_full else await self._read()
-            self.failing_since = None
-            return wait
         except psycopg.Error as error:
             kind = kind_of(error)
             if kind not in PASSING:
@@ -101,6 +99,8 @@ class Reader:
                 self.failing_since = self._state.clock()
             logger.warning("Relay waits for the database: %s", told(error))
             return self._settings.idle_max
+        self.failing_since = None
+        return wait
 
     # --- which shards ------------------------------------------------------------------
 

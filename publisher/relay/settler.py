@@ -111,24 +111,26 @@ class Settler:
             await self.settle()
 
     async def settle(self) -> None:
-        """Settle one batch of each kind; raises the driver's error, and keeps what is left."""
-        if self._failures:
-            await self._record()
-        if self._letters:
-            await self._bury()
-        if self.applier is not None:
-            await self.applier.apply()
-        if self._acknowledged:
-            await self._delete()
-        if self._state.recovered:
-            recovered = list(islice(self._state.recovered, MAX_TRANSACTION_ROWS))
-            await self._store.forget(recovered)
-            self._state.recovered.difference_update(recovered)
+        """Settle one batch of each kind; raises the driver's error, and keeps what is left.
+
+        What the database refuses of one kind keeps none of the others from being settled.
+        """
+        error: psycopg.Error | None = None
+        kinds = [self._record, self._bury, self._apply, self._delete, self._forget]
+        for settle_kind in kinds:
+            try:
+                await settle_kind()
+            except psycopg.Error as failure:
+                error = error or failure
         if self._state.waits_for_room:
             self._state.to_read.set()
         self._state.to_send.set()
+        if error is not None:
+            raise error
 
     async def _record(self) -> None:
+        if not self._failures:
+            return
         batch = dict(islice(self._failures.items(), MAX_TRANSACTION_ROWS))
         # A failure in a shard that was lost meanwhile is left to the new owner.
         ours = [failure for failure, _, shard in batch.values() if not shard.is_lost]
@@ -140,6 +142,8 @@ class Settler:
                 del self._failures[row]
 
     async def _bury(self) -> None:
+        if not self._letters:
+            return
         rows = {row: _busy(subject) for row, (_, subject) in self._letters.items()}
         batch = _fitting(rows, MAX_TRANSACTION_ROWS // 3)  # a row of each of three tables changes
         lost = [row for row in batch if self._letters[row][1].shard.is_lost]
@@ -159,7 +163,19 @@ class Settler:
         state.go_on(subject)
         state.released(subject.shard.number)
 
+    async def _apply(self) -> None:
+        if self.applier is not None:
+            await self.applier.apply()
+
+    async def _forget(self) -> None:
+        if self._state.recovered:
+            recovered = list(islice(self._state.recovered, MAX_TRANSACTION_ROWS))
+            await self._store.forget(recovered)
+            self._state.recovered.difference_update(recovered)
+
     async def _delete(self) -> None:
+        if not self._acknowledged:
+            return
         batch = _fitting(self._acknowledged, MAX_TRANSACTION_ROWS)
         self._state.deleted += await self._store.delete(batch)
         self._state.queues.settled([self._acknowledged.pop(row) for row in batch])
