@@ -297,10 +297,15 @@ class Reader:
             self._hold_again(subject, hold)
 
     def _check_probe(self, each: _Asked, found: RangeRead) -> None:
-        row = each.row
-        if row is not None and found.end != RowPlace(row.position, row.event_id):
-            self._state.topics.missed(row)
-            self._state.resume_topics()
+        """See whether the row to try a topic with is there, and was admitted."""
+        state, row = self._state, each.row
+        if row is None:
+            return
+        if found.end != RowPlace(row.position, row.event_id):
+            state.topics.missed(row)
+            state.resume_topics()
+        elif not state.queues.knows(row):
+            state.topics.missed(row)  # it waits; the next scan finds another one
 
     # --- when to read again ------------------------------------------------------------
 
