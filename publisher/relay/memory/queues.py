@@ -97,8 +97,7 @@ class Queues:
             news += 1
             key = row.key
             subject = shard.subject(SubjectName(row.subject_type, row.subject_id), key)
-            hold = subject.hold
-            if (hold is not None and (hold.id != row.id or hold.retry_at > now)) or subject.is_full:
+            if subject.holds_back(row.id, now) or subject.is_full:
                 subject.pass_over(row.position)
             elif row.waits and (key, row.is_replay, row.previous_position) not in self._positions:
                 self._wait_for_predecessor(subject, row, looked)
