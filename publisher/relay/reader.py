@@ -324,8 +324,9 @@ class Reader:
             self._idle = settings.idle_min
             return settings.idle_min
         idle, self._idle = self._idle, min(settings.idle_max, self._idle * 2)
-        jittered = idle * random.uniform(0.75, 1.0)  # noqa: S311 - spreads load, guards nothing
-        return min(jittered, max(settings.idle_min, state.next_at(now)))
+        if idle < settings.idle_max:  # publishers that start together soon read at other times
+            idle *= random.uniform(0.75, 1.0)  # noqa: S311 - spreads load, guards nothing
+        return min(idle, max(settings.idle_min, state.next_at(now)))
 
 
 def _shares(rows: int, **counts: int) -> dict[str, int]:
