@@ -65,15 +65,18 @@ class Applier:
 
     def add(self, subject: Subject) -> None:
         """Have the busy row of a subject applied."""
-        self._waiting[subject.busy_row.id] = subject
+        row = subject.busy_row.id
+        if row in self._waiting:  # its shard was lost and taken again meanwhile
+            self._state.give_back(self._waiting[row])
+        self._waiting[row] = subject
 
     async def apply(self) -> None:
         """Apply what waits; raises the driver's error if it passes, and keeps what is left."""
         while self._waiting:
             batch = list(self._waiting.items())[:_BATCH]
             if not await self._try(batch):
-                for each in batch:
-                    await self._alone(each)
+                for row, _ in batch:
+                    await self._alone(row)
 
     async def _try(self, batch: Sequence[tuple[RowId, Subject]]) -> bool:
         """Apply all in one transaction; returns False if that cannot be, and nothing changed."""
@@ -90,25 +93,27 @@ class Applier:
                 self._settled(row)
         return is_applied
 
-    async def _alone(self, one: tuple[RowId, Subject]) -> None:
-        row, subject = one
+    async def _alone(self, row: RowId) -> None:
+        work = self._work([(row, self._waiting[row])])
         try:
-            if not await self._store.apply([row], self._work([one])):
+            if not await self._store.apply([row], work):
                 logger.info("Row of event %s was settled by another publisher", row.event_id)
             self._settled(row)
         except psycopg.Error as error:
             if kind_of(error) in PASSING:
                 raise
-            self._failed(row, subject, f"{type(error).__name__} ({error.sqlstate})")
+            self._failed(row, f"{type(error).__name__} ({error.sqlstate})")
         except Exception as error:  # noqa: BLE001 - it becomes the failure of the message
-            self._failed(row, subject, type(error).__name__)
+            self._failed(row, type(error).__name__)
 
     def _work(
         self, batch: Sequence[tuple[RowId, Subject]]
     ) -> Callable[[AsyncConnection], Awaitable[None]]:
+        messages = [_message(subject) for _, subject in batch]
+
         async def work(connection: AsyncConnection) -> None:
-            for _, subject in batch:
-                await self._function(connection, _message(subject))
+            for message in messages:
+                await self._function(connection, message)
 
         return work
 
@@ -121,14 +126,13 @@ class Applier:
         if hold is not None and hold.id == row:
             state.let_go(subject, row)
             state.recovered.add(row)
-        state.queues.go_on(subject)
+        state.go_on(subject)
         state.released(row.shard)
 
-    def _failed(self, row: RowId, subject: Subject, reason: str) -> None:
-        del self._waiting[row]
+    def _failed(self, row: RowId, reason: str) -> None:
+        subject = self._waiting.pop(row)
         if subject.shard.is_lost:
-            self._state.queues.put_back(subject, self._state.clock())
-            self._state.released(row.shard)
+            self._state.give_back(subject)
         else:
             self._fail(subject, Retry(f"the function to apply raised {reason}"))
 

@@ -118,7 +118,12 @@ class Relay:
     @property
     def stalled_for(self) -> float | None:
         """Seconds for which nothing could be sent; None while something can, or may be found."""
-        since = self._sender.stalled_since
+        failing = (
+            self._sender.stalled_since,
+            self._settler.failing_since,
+            self._reader.failing_since,
+        )
+        since = min((each for each in failing if each is not None), default=None)
         if since is None and self._state.is_empty and self._settler.is_done:
             since = self._reader.stalled_since
         return None if since is None else self._state.clock() - since

@@ -255,7 +255,7 @@ class Sender:
         self._settler.acknowledge(row, failed_before=failed_before)
         if failed_before:
             state.let_go(subject, row.id)
-        state.queues.go_on(subject)
+        state.go_on(subject)
 
     def fail(self, subject: Subject, outcome: Retry | Rejected) -> None:
         """Record a failed attempt; the row then waits for the next one, or is given up."""

@@ -53,6 +53,8 @@ class Settler:
         self._failures: dict[RowId, tuple[Failure, Hold, Shard]] = {}
         self._letters: dict[RowId, tuple[Letter, Subject]] = {}
         self.applier: Applier | None = None
+        self.failing_since: float | None = None
+        """The time since when the database takes no changes, or None."""
 
     @property
     def waiting(self) -> int:
@@ -80,6 +82,8 @@ class Settler:
     def bury(self, subject: Subject, row: RowId, error: str, attempts: int) -> None:
         """Have the busy row of a subject buried; the subject goes on when that has committed."""
         self._failures.pop(row, None)
+        if row in self._letters:  # its shard was lost and taken again meanwhile
+            self._state.give_back(self._letters[row][1])
         self._letters[row] = Letter(row, _storable(error), attempts), subject
 
     async def run(self) -> None:
@@ -92,9 +96,12 @@ class Settler:
             try:
                 while not self.is_done:
                     await self.settle()
+                self.failing_since = None
             except psycopg.Error as error:
                 if kind_of(error) not in PASSING:
                     raise
+                if self.failing_since is None:
+                    self.failing_since = state.clock()
                 logger.warning("Relay waits for the database: %s", told(error))
                 await state.to_stop.wait(self._settings.idle_max)
                 state.to_settle.set()
@@ -105,24 +112,26 @@ class Settler:
             await self.settle()
 
     async def settle(self) -> None:
-        """Settle one batch of each kind; raises the driver's error, and keeps what is left."""
-        if self._failures:
-            await self._record()
-        if self._letters:
-            await self._bury()
-        if self.applier is not None:
-            await self.applier.apply()
-        if self._acknowledged:
-            await self._delete()
-        if self._state.recovered:
-            recovered = list(islice(self._state.recovered, MAX_TRANSACTION_ROWS))
-            await self._store.forget(recovered)
-            self._state.recovered.difference_update(recovered)
+        """Settle one batch of each kind; raises the driver's error, and keeps what is left.
+
+        What the database refuses of one kind keeps none of the others from being settled.
+        """
+        error: psycopg.Error | None = None
+        kinds = [self._record, self._bury, self._apply, self._delete, self._forget]
+        for settle_kind in kinds:
+            try:
+                await settle_kind()
+            except psycopg.Error as failure:
+                error = error or failure
         if self._state.waits_for_room:
             self._state.to_read.set()
         self._state.to_send.set()
+        if error is not None:
+            raise error
 
     async def _record(self) -> None:
+        if not self._failures:
+            return
         batch = dict(islice(self._failures.items(), MAX_TRANSACTION_ROWS))
         # A failure in a shard that was lost meanwhile is left to the new owner.
         ours = [failure for failure, _, shard in batch.values() if not shard.is_lost]
@@ -134,30 +143,40 @@ class Settler:
                 del self._failures[row]
 
     async def _bury(self) -> None:
+        if not self._letters:
+            return
         rows = {row: _busy(subject) for row, (_, subject) in self._letters.items()}
         batch = _fitting(rows, MAX_TRANSACTION_ROWS // 3)  # a row of each of three tables changes
         lost = [row for row in batch if self._letters[row][1].shard.is_lost]
         for row in lost:  # the new owner finds it
-            self._left(self._letters.pop(row)[1])
+            self._state.give_back(self._letters.pop(row)[1])
         letters = [self._letters[row][0] for row in batch if row in self._letters]
         if letters:
             await self._store.bury(letters)
         for letter in letters:
             self._buried(letter.row, self._letters.pop(letter.row)[1])
 
-    def _left(self, subject: Subject) -> None:
-        self._state.queues.put_back(subject, self._state.clock())
-        self._state.released(subject.shard.number)
-
     def _buried(self, row: RowId, subject: Subject) -> None:
         state = self._state
         state.dead += 1
         state.queues.settled([state.queues.take_busy(subject)])
         state.let_go(subject, row)
-        state.queues.go_on(subject)
+        state.go_on(subject)
         state.released(subject.shard.number)
 
+    async def _apply(self) -> None:
+        if self.applier is not None:
+            await self.applier.apply()
+
+    async def _forget(self) -> None:
+        if self._state.recovered:
+            recovered = list(islice(self._state.recovered, MAX_TRANSACTION_ROWS))
+            await self._store.forget(recovered)
+            self._state.recovered.difference_update(recovered)
+
     async def _delete(self) -> None:
+        if not self._acknowledged:
+            return
         batch = _fitting(self._acknowledged, MAX_TRANSACTION_ROWS)
         self._state.deleted += await self._store.delete(batch)
         self._state.queues.settled([self._acknowledged.pop(row) for row in batch])

@@ -97,6 +97,12 @@ class RelayState:
         if not self.busy[shard]:
             self.on_idle()
 
+    def give_back(self, subject: Subject) -> None:
+        """Drop the busy row of a subject whose shard was lost; its owner finds it again."""
+        row = subject.busy_row
+        self.queues.put_back(subject, self.clock())
+        self.released(row.shard)
+
     def let_go(self, subject: Subject, row: RowId) -> None:
         """Drop the hold of a row that failed earlier: it is delivered, dead or gone."""
         subject.holds = [hold for hold in subject.holds if hold.id != row]
@@ -104,6 +110,14 @@ class RelayState:
             self.holds.add(subject, subject.holds[0])
         subject.want_passed()
         subject.shard.forget_if_idle(subject)
+
+    def go_on(self, subject: Subject) -> None:
+        """Let a subject go on after a row that left it, maybe with a failed row that is due."""
+        self.queues.go_on(subject)
+        hold, now = subject.hold, self.clock()
+        if hold is not None and not subject.rows and hold.retry_at < now:
+            hold.retry_at = now  # an older entry is out of date then
+            self.holds.add(subject, hold)
 
     def next_at(self, now: float) -> float:
         """Seconds until a failed row or a paused topic may be tried; maybe infinity."""

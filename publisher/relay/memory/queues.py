@@ -31,6 +31,14 @@ MAX_PASSED: Final = 1_000
 """The most subjects that a read passes over; more make the statement slower than they save."""
 
 
+_Position = tuple[str, bool, int]
+"""A row as its successor names it: subject, whether both are replays, and position.
+
+Replays follow each other only. A replay may have the position of an event that was
+written after it, because replays do not move the position of the entity.
+"""
+
+
 class Queues:
     """The rows of all shards of one publisher."""
 
@@ -40,7 +48,7 @@ class Queues:
         self._ready: deque[Subject] = deque()
         self._resting: deque[tuple[float, Subject]] = deque()
         self._known: set[RowId] = set()
-        self._positions: set[tuple[str, int]] = set()
+        self._positions: set[_Position] = set()
         self._settled: list[OutboxRow] = []
         self._forgotten_next: list[OutboxRow] = []
 
@@ -52,6 +60,10 @@ class Queues:
     def has_enough(self, subjects: int) -> bool:
         """Whether to read no more now: the memory is full, or so many subjects can send a row."""
         return self.is_full or len(self._ready) >= subjects
+
+    def knows(self, row: RowId) -> bool:
+        """Whether a row is in memory, or was until a moment ago."""
+        return row in self._known
 
     # --- read --------------------------------------------------------------------------
 
@@ -85,13 +97,13 @@ class Queues:
             news += 1
             key = row.key
             subject = shard.subject(SubjectName(row.subject_type, row.subject_id), key)
-            hold = subject.hold
-            if (hold is not None and (hold.id != row.id or hold.retry_at > now)) or subject.is_full:
+            if subject.holds_back(row.id, now) or subject.is_full:
                 subject.pass_over(row.position)
-            elif row.waits and (key, row.previous_position) not in self._positions:
+            elif row.waits and (key, row.is_replay, row.previous_position) not in self._positions:
                 self._wait_for_predecessor(subject, row, looked)
             else:
                 self._add(subject, row)
+                topics.choose(row)  # only now: a row that waits could never try its topic
         return news
 
     def _wait_for_predecessor(self, subject: Subject, row: OutboxRow, looked: int | None) -> None:
@@ -110,7 +122,7 @@ class Queues:
     def _add(self, subject: Subject, row: OutboxRow) -> None:
         row.size = row.bytes()
         self._known.add(row.id)
-        self._positions.add((row.key, row.position))
+        self._positions.add(_position(row))
         self.rows += 1
         self.size += row.size
         subject.rows.append(row)
@@ -159,7 +171,7 @@ class Queues:
         row = self.take_busy(subject)
         if subject.shard.is_lost:  # it was forgotten, but is in the table until it is deleted
             self._known.add(row.id)
-            self._positions.add((row.key, row.position))
+            self._positions.add(_position(row))
         return row
 
     def go_on(self, subject: Subject) -> None:
@@ -214,7 +226,11 @@ class Queues:
 
     def _forget(self, row: OutboxRow) -> None:
         self._known.discard(row.id)
-        self._positions.discard((row.key, row.position))
+        self._positions.discard(_position(row))
+
+
+def _position(row: OutboxRow) -> _Position:
+    return row.key, row.is_replay, row.position
 
 
 def passed_over(shards: Iterable[Shard], topics: Collection[str]) -> PassedOver:

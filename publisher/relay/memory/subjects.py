@@ -69,7 +69,20 @@ class Subject:
     @property
     def takes_passed(self) -> bool:
         """Whether the rows that were passed over can be taken now."""
-        return self.passed is not None and not self.holds and len(self.rows) <= _LOW
+        if self.passed is None or len(self.rows) > _LOW:
+            return False
+        return not self.holds or self.passed < self.holds[0].id.position
+
+    def holds_back(self, row: RowId, now: float) -> bool:
+        """Whether a failed row holds this one back.
+
+        Rows before it go: it failed after they were sent, but they were not deleted,
+        and it waits for them.
+        """
+        hold = self.hold
+        if hold is None:
+            return False
+        return hold.retry_at > now if hold.id == row else row.position >= hold.id.position
 
     @property
     def is_idle(self) -> bool:
@@ -80,8 +93,13 @@ class Subject:
         """Note that a row of this position was passed over."""
         if self.passed is None or position < self.passed:
             self.passed = position
-            self.shard.closed[self.key] = self
+            self.close()
             self.want_passed()
+
+    def close(self) -> None:
+        """Have reads pass over its rows, unless those that were passed over are wanted."""
+        if self.passed is not None and not self.takes_passed:
+            self.shard.closed[self.key] = self
 
     def want_passed(self) -> None:
         """Have the rows that were passed over read again, if they can be taken now."""
