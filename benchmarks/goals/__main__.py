@@ -12,9 +12,9 @@ import sys
 
 from benchmarks.measure import machine
 
+from .conditions import FULL, Conditions, Sizes
 from .goal import Result, UnknownGoals, results, select
 from .relay_goals import RELAY
-from .conditions import FULL, Sizes, Conditions
 
 GROUPS = {"relay": RELAY}
 

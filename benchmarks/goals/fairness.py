@@ -9,8 +9,8 @@ from benchmarks.relay.rows import Rows, arrive, fill, new_database
 
 from dsql_outbox.outbox import Message
 
-from .trial import TrialSink, publishing
 from .conditions import Conditions
+from .trial import TrialSink, publishing
 
 _SLOW = 0.005  # seconds until the sink answers
 _SUBJECTS = 500

@@ -1,4 +1,4 @@
-"""How late rows are when a publisher takes over, when clocks differ, when connections fall silent."""
+"""How late rows are: at a take-over, with clocks that differ, and when connections fall silent."""
 
 import asyncio
 import statistics
@@ -12,8 +12,8 @@ from dsql_outbox.observability import Fact, ShardsChanged
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.testing import PostgresProxy
 
-from .trial import TrialSink, publishing
 from .conditions import Conditions
+from .trial import TrialSink, publishing
 
 _ROWS = 500
 _HOUR = 3600.0

@@ -1,11 +1,11 @@
-"""The lines of `make goals`: they can be selected, and say whether a goal holds. Nothing is timed."""
+"""The lines of `make goals`: selected by name, and whether their goals hold. Nothing is timed."""
 
 import json
 
 import pytest
 from benchmarks.goals.__main__ import GROUPS, options
+from benchmarks.goals.conditions import Conditions, Sizes
 from benchmarks.goals.goal import Goal, Line, Result, UnknownGoals, results, select
-from benchmarks.goals.conditions import Sizes, Conditions
 
 
 def test_without_a_selection_all_lines_are_measured_and_their_names_differ() -> None:
