@@ -190,3 +190,31 @@ async def test_a_header_of_a_hook_that_no_broker_need_take_is_the_fault_of_no_me
         await outcomes(sink, 1, scope.hook)
     assert sink.sent == []
     assert [f.result for f in ended(scope)] == ["not_attempted"]
+
+
+class Skipping:
+    """A hook that skips deliveries, and keeps what it is told nevertheless."""
+
+    def __init__(self) -> None:
+        self.facts: list[Fact] = []
+
+    def __call__(self, fact: Fact) -> None:
+        self.facts.append(fact)
+
+    def skips_deliveries(self) -> bool:
+        return True
+
+
+async def test_hooks_that_all_skip_deliveries_are_told_of_failures_only() -> None:
+    skipping = Skipping()
+    sink = AnsweringSink((0, Delivered()), (1, Retry("no")))
+    assert await outcomes(sink, 2, skipping, log_facts) == {0: Delivered(), 1: Retry("no")}
+    assert sink.sent == [message(0), message(1)]
+    assert [type(fact) for fact in skipping.facts] == [PublishEnded]
+
+
+async def test_one_hook_that_does_not_skip_deliveries_is_enough_for_all_facts() -> None:
+    skipping, other = Skipping(), Carrying()
+    await outcomes(AnsweringSink((0, Delivered())), 1, skipping, other.hook)
+    assert [type(fact) for fact in other.facts] == [PublishStarted, PublishEnded]
+    assert skipping.facts == other.facts
