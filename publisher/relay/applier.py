@@ -138,9 +138,7 @@ class Applier:
 
 
 def _message(subject: Subject) -> Message:
-    row, hold = subject.busy_row, subject.hold
-    attempt = hold.attempts + 1 if hold is not None and hold.id == row.id else 1
-    made = row.message(attempt=attempt, picked_up_ns=0, epoch=subject.shard.epoch)
+    made = subject.message(picked_up_ns=0)
     if isinstance(made, Fault):
         raise AssertionError("a row that can be no message was sent")  # noqa: TRY004 - a defect
     return made
