@@ -71,8 +71,8 @@ def _far(url: str) -> Iterator[str]:
     parts = urlsplit(url)
     command = [sys.executable, "-m", "benchmarks.goals.far_proxy", str(parts.port)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None  # noqa: S101 - both are pipes
-        assert process.stdout is not None  # noqa: S101
+        assert process.stdin is not None
+        assert process.stdout is not None
         port = int(process.stdout.readline())
         user, _, _ = parts.netloc.rpartition("@")
         yield urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{port}"))

@@ -69,7 +69,9 @@ class Relay:
         outcomes = Outcomes(self._state, self._settler, settings)
         self._sender = Sender(self._state, sink, leases, outcomes, breaker)
         if apply is not None:
-            self._settler.applier = Applier(self._state, store, apply, outcomes.fail)
+            self._settler.applier = Applier(
+                self._state, store, apply, outcomes.fail, self._settler.recover
+            )
         self._reader = Reader(self._state, store, leases, settings)
         self._error: Exception | None = None
         self._scope = anyio.CancelScope()

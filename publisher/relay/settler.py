@@ -73,8 +73,12 @@ class Settler:
             self._state.released(row.shard)
         self._acknowledged[row.id] = row
         if failed_before:
-            self._failures.pop(row.id, None)
-            self._state.recovered.add(row.id)
+            self.recover(row.id)
+
+    def recover(self, row: RowId) -> None:
+        """Have the failure of a row deleted that is settled now."""
+        self._failures.pop(row, None)
+        self._state.recovered.add(row)
 
     def record(self, shard: Shard, hold: Hold, error: str, seconds: float | None) -> None:
         """Have the failure of a row recorded; None: it waits for an operator."""
