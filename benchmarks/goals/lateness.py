@@ -1,4 +1,4 @@
-"""How late rows are when a publisher takes over, when clocks differ, when connections fall silent."""
+"""How late rows are: after a take-over, with other clocks, and on silent connections."""
 
 import asyncio
 import statistics

@@ -225,6 +225,8 @@ class Reader:
         for each in asked:
             if each.kind == "again":
                 each.shard.begin_again(None)
+            elif each.kind == "sweep":
+                each.shard.sweep.interrupted(self._state.clock())
             elif each.subject is not None:
                 self._hold_again(each.subject, each.subject.holds[0])
 
