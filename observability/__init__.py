@@ -30,7 +30,7 @@ from .facts import (
     WriteStarted,
     WriteStatus,
 )
-from .hooks import Hook, Scope, Scopes, emit
+from .hooks import Hook, Scope, Scopes, emit, skips_deliveries
 from .json_logs import JsonFormatter
 from .log_hook import LogFacts, log_facts
 from .visible_text import visible, visible_json
@@ -65,6 +65,7 @@ __all__ = [
     "log_facts",
     "metric_facts",
     "metric_names",
+    "skips_deliveries",
     "trace_facts",
     "visible",
     "visible_json",

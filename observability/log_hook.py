@@ -141,6 +141,10 @@ class LogFacts:
         if taker is not None:
             taker(fact)
 
+    def skips_deliveries(self) -> bool:
+        """Only failures are logged."""
+        return True
+
     def _take_publish(self, fact: PublishEnded) -> None:
         # The relay logs what concerns a topic or the broker, and not one message.
         if fact.result in {"retry", "rejected"}:

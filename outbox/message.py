@@ -23,7 +23,7 @@ Nearly every key matches. The test saves a call of `quote`.
 """
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """One event on its way to a broker.
 
     `payload` is the JSON text of the event as received. `headers` are the CloudEvents

@@ -45,8 +45,8 @@ def read_headers(text: str) -> Headers:
         headers = _headers.decode(text)
     except msgspec.DecodeError:  # its text may quote the headers
         return Headers({}, "headers are no JSON object of texts")
-    number = headers.get(REPLAY_HEADER, "0")
-    if not _NUMBER(number):
+    number = headers.get(REPLAY_HEADER)
+    if number is not None and not _NUMBER(number):
         return Headers(headers, f"header {REPLAY_HEADER} is no number")
     return Headers(headers, broken_header(headers))
 
@@ -54,7 +54,7 @@ def read_headers(text: str) -> Headers:
 _NO_ID: Final = RowId(0, 0, "")
 
 
-class OutboxRow(msgspec.Struct):
+class OutboxRow(msgspec.Struct, gc=False):
     """One row of ``outbox_read``, with its columns in order.
 
     `predecessor` says whether the subject's row before it was in the same snapshot.
@@ -119,7 +119,7 @@ class OutboxRow(msgspec.Struct):
         headers["position"] = str(self.position)
         headers["leaseepoch"] = str(epoch)
         return Message(
-            event_id=UUID(self.event_id),
+            event_id=msgspec.convert(self.event_id, UUID),
             topic=self.topic,
             key=key,
             headers=headers,

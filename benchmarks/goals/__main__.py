@@ -12,9 +12,9 @@ import sys
 
 from benchmarks.measure import machine
 
+from .conditions import FULL, Conditions, Sizes
 from .goal import Result, UnknownGoals, results, select
 from .relay_goals import RELAY
-from .world import FULL, Sizes, World
 
 GROUPS = {"relay": RELAY}
 
@@ -41,9 +41,9 @@ def main() -> int:
     logging.getLogger("dsql_outbox").setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM stops the servers
     found: list[Result] = []
-    with World(FULL if given.full else Sizes()) as world:
+    with Conditions(FULL if given.full else Sizes()) as conditions:
         for line in lines:
-            for result in results(line, world):
+            for result in results(line, conditions):
                 found.append(result)
                 print(json.dumps(result.as_json()) if given.json else result, flush=True)
     if not given.json:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from .world import World
+from .conditions import Conditions
 
 
 class UnknownGoals(ValueError):  # noqa: N818 - names what is wrong
@@ -31,7 +31,7 @@ class Line(NamedTuple):
 
     name: str
     goals: Sequence[Goal]
-    measure: Callable[[World], Sequence[float]] | None
+    measure: Callable[[Conditions], Sequence[float]] | None
     missing: str = ""
 
 
@@ -87,9 +87,9 @@ def select(only: str, groups: Mapping[str, Sequence[Line]]) -> list[Line]:
     return [lines[name] for name in names]
 
 
-def results(line: Line, world: World) -> Iterable[Result]:
+def results(line: Line, conditions: Conditions) -> Iterable[Result]:
     """Measure a line."""
     if line.measure is None:
         return [Result(line.name, goal, None, line.missing) for goal in line.goals]
-    values = line.measure(world)
+    values = line.measure(conditions)
     return [Result(line.name, *each) for each in zip(line.goals, values, strict=True)]

@@ -15,46 +15,50 @@ from benchmarks.relay.drain import drain_by_relay, drained, median_ratio
 from benchmarks.relay.nats import arrival, nats_rates
 from benchmarks.relay.rows import Rows, fill, new_database
 
-from .world import World
+from .conditions import Conditions
 
 _A_SECOND = 200  # events of the process that writes and relays
 _COMMIT = "ALTER DATABASE distance SET commit_delay = 10000"  # microseconds
 _ALWAYS = "ALTER DATABASE distance SET commit_siblings = 0"  # delay a lonely commit, too
 
 
-def drain(world: World) -> list[float]:
+def drain(conditions: Conditions) -> list[float]:
     """A drain to a null sink over a bare loop of the same read and delete; CPU per row in us."""
-    bare, relay = drained(world.server, world.sizes.rows, world.sizes.rounds)
+    bare, relay = drained(conditions.server, conditions.sizes.rows, conditions.sizes.rounds)
     ratio = median_ratio([each.rate for each in relay], [each.rate for each in bare])
     return [ratio, statistics.median(each.cpu for each in relay)]
 
 
-def nats(world: World) -> list[float]:
+def nats(conditions: Conditions) -> list[float]:
     """The relay to NATS over nats-py's publish_async: subjects interleaved, ten in a row."""
-    rates = nats_rates(world.server, world.broker, world.sizes.rows, world.sizes.rounds)
+    rates = nats_rates(
+        conditions.server, conditions.broker, conditions.sizes.rows, conditions.sizes.rounds
+    )
     return [median_ratio(rates[name], rates["nats-py"]) for name in ("apart", "in a row")]
 
 
-def live(world: World) -> list[float]:
+def live(conditions: Conditions) -> list[float]:
     """Two publishers of one constant stream: events per second that arrived, and the p99."""
-    sizes = world.sizes
-    found = arrival(world.server, world.broker, sizes.a_second, sizes.seconds)
+    sizes = conditions.sizes
+    found = arrival(conditions.server, conditions.broker, sizes.a_second, sizes.seconds)
     if found.delivered < 1:
         raise RuntimeError(f"only {found.delivered:.1%} of the events were delivered")
     return [found.rate, found.p99]
 
 
-def held(world: World) -> list[float]:
+def held(conditions: Conditions) -> list[float]:
     """The p99 of others beside held rows over that without them."""
-    sizes = world.sizes
-    free, burdened = held_p99(world.server, world.broker, sizes.held, _A_SECOND, sizes.seconds)
+    sizes = conditions.sizes
+    free, burdened = held_p99(
+        conditions.server, conditions.broker, sizes.held, _A_SECOND, sizes.seconds
+    )
     return [burdened / free]
 
 
-def distance(world: World) -> list[float]:
+def distance(conditions: Conditions) -> list[float]:
     """Rows per second of a drain, 2 ms from the database each way, and 10 ms per commit."""
-    url = new_database(world.server, "distance")
-    rows = 2 * world.sizes.rows
+    url = new_database(conditions.server, "distance")
+    rows = 2 * conditions.sizes.rows
     fill(url, Rows(rows))
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(_COMMIT)

@@ -11,7 +11,7 @@ from dsql_outbox.outbox import Database, Message
 from dsql_outbox.publisher import Answer, Publisher, PublisherSettings, Retry
 from dsql_outbox.testing import PostgresProxy
 
-from .world import World
+from .conditions import Conditions
 
 _FAILURES = 500
 _READS = 8
@@ -38,23 +38,23 @@ class _Together:
             answer(index, Retry("no"))
 
 
-def failures(world: World) -> list[float]:
+def failures(conditions: Conditions) -> list[float]:
     """Statements that record 500 failures, and that bury 500 rows."""
-    recorded = asyncio.run(_failed(world, PublisherSettings()))
-    buried = asyncio.run(_failed(world, PublisherSettings(attempts=1)))
+    recorded = asyncio.run(_failed(conditions, PublisherSettings()))
+    buried = asyncio.run(_failed(conditions, PublisherSettings(attempts=1)))
     return [
         sum("INSERT INTO" in text and "outbox_failures" in text for text in recorded),
         sum("dead_letters" in text for text in buried),
     ]
 
 
-def idle(world: World) -> list[float]:
+def idle(conditions: Conditions) -> list[float]:
     """Reads per minute of an idle publisher, and its lease statements per beat."""
-    return asyncio.run(_idle(world))
+    return asyncio.run(_idle(conditions))
 
 
-async def _failed(world: World, settings: PublisherSettings) -> list[str]:
-    url = new_database(world.server, "failures")
+async def _failed(conditions: Conditions, settings: PublisherSettings) -> list[str]:
+    url = new_database(conditions.server, "failures")
     fill(url, Rows(_FAILURES))
     with PostgresProxy(url) as proxy:
         publisher = Publisher(Database(proxy.url), _Together(_FAILURES), settings)
@@ -64,8 +64,8 @@ async def _failed(world: World, settings: PublisherSettings) -> list[str]:
         return proxy.statements
 
 
-async def _idle(world: World) -> list[float]:
-    url = new_database(world.server, "idle")
+async def _idle(conditions: Conditions) -> list[float]:
+    url = new_database(conditions.server, "idle")
     with PostgresProxy(url) as proxy:
         async with Publisher(Database(proxy.url), NullSink(), _IDLE):
             await asyncio.sleep(_SETTLED)

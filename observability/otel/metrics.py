@@ -69,6 +69,10 @@ class MetricFacts:
             return None
         return taker(fact)
 
+    def skips_deliveries(self) -> bool:
+        """Whether no provider records."""
+        return not self._is_live()
+
     @cached_property
     def _meter(self) -> Meter:
         return metrics.get_meter("dsql_outbox", version("dsql-outbox"), self._provider)

@@ -78,15 +78,13 @@ class Outcomes:
 
     def _delivered(self, subject: Subject) -> None:
         state = self._state
+        self._topic_works(subject.busy_row)
         if self._settler.applier is not None:
-            self._topic_works(subject.busy_row)
             self._settler.applier.add(subject)
             return
         state.delivered += 1
-        row, hold = subject.busy_row, subject.hold
-        failed_before = hold is not None and hold.id == row.id
-        self._topic_works(row)
-        state.queues.delivered(subject)
+        row = state.queues.delivered(subject)
+        failed_before = bool(subject.holds) and subject.holds[0].id == row.id
         self._settler.acknowledge(row, failed_before=failed_before)
         if failed_before:
             state.let_go(subject, row.id)

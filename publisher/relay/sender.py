@@ -20,7 +20,7 @@ from dsql_outbox.publisher.sinks import (
 )
 
 from .memory.breaker import Breaker
-from .memory.subjects import Subject
+from .memory.subjects import Shard, Subject
 from .outcomes import Outcomes
 from .state import RelayState
 
@@ -127,11 +127,14 @@ class Sender:
         """Take subjects whose first row may be sent."""
         state, now = self._state, self._state.clock()
         chosen: list[Subject] = []
+        rights: dict[Shard, bool] = {}
         while len(chosen) < most and (taken := state.queues.take(most - len(chosen))):
             for subject in taken:
                 row, shard = subject.busy_row, subject.shard
                 takes = not state.topics.names or state.topics.takes(row, now)
-                if not takes or not self._rights.may_send(shard.number, shard.epoch):
+                if (may_send := rights.get(shard)) is None:
+                    may_send = rights[shard] = self._rights.may_send(shard.number, shard.epoch)
+                if not takes or not may_send:
                     state.queues.drop(subject)
                 else:
                     state.sent(row)

@@ -1,6 +1,7 @@
 """Settle: delete what the broker has, record what failed, and bury what was given up."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -187,8 +188,8 @@ class Settler:
         batch = _fitting(self._acknowledged, MAX_TRANSACTION_ROWS, _BYTES)
         self._state.deleted += await self._store.delete(batch)
         self._state.queues.settled([self._acknowledged.pop(row) for row in batch])
-        for row in batch:
-            self._state.released(row.shard)
+        for shard, rows in Counter(row.shard for row in batch).items():
+            self._state.released(shard, rows)
 
 
 def _fitting(rows: Mapping[RowId, OutboxRow], most: int, size: int) -> list[RowId]:

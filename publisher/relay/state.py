@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from typing import Final
 
 import anyio
 
@@ -19,10 +20,8 @@ class Wake:
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
-
-    def set(self) -> None:
-        """Wake the activity, or keep it awake if it works just now."""
-        self._event.set()
+        self.set: Final = self._event.set
+        """Wakes the activity, or keeps it awake if it works just now; called for every row."""
 
     async def wait(self, seconds: float) -> bool:
         """Wait for `set`, `seconds` at most; returns whether it was set."""
@@ -94,9 +93,9 @@ class RelayState:
         self.busy[row.shard] += 1
         self.topics.sending(row)
 
-    def released(self, shard: int) -> None:
-        """Note that one row of a shard is busy no more."""
-        self.busy[shard] -= 1
+    def released(self, shard: int, rows: int = 1) -> None:
+        """Note that rows of a shard are busy no more."""
+        self.busy[shard] -= rows
         if not self.busy[shard]:
             self.on_idle()
 

@@ -4,7 +4,14 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from dsql_outbox.observability import Hook, PublishEnded, PublishResult, PublishStarted, Scopes
+from dsql_outbox.observability import (
+    Hook,
+    PublishEnded,
+    PublishResult,
+    PublishStarted,
+    Scopes,
+    skips_deliveries,
+)
 from dsql_outbox.outbox import (
     TRACE_HEADERS,
     Message,
@@ -51,11 +58,14 @@ class TracedSink:
         messages, so no message is at fault. Raises `WrongAnswer` if the sink breaks its
         contract; answers that were right stand.
         """
-        call = _Call(messages, answer)
+        quiet = Scopes(self._hooks, None) if all(map(skips_deliveries, self._hooks)) else None
+        call = _Call(messages, answer, quiet)
         result: PublishResult = "not_attempted"
         text: str | None = None
         try:
-            sent = [call.begin(message, self._start(message)) for message in messages]
+            sent = messages
+            if quiet is None:
+                sent = [call.begin(message, self._start(message)) for message in messages]
             await self._sink.publish(sent, call.answer)
         except BaseException as error:
             if isinstance(error, SinkUnavailable):
@@ -86,12 +96,16 @@ class TracedSink:
 
 
 class _Call:
-    """The messages of one call, with a scope for each that has no answer yet."""
+    """The messages of one call, with a scope for each that has no answer yet.
 
-    def __init__(self, messages: Sequence[Message], answer: Answer) -> None:
+    `quiet` is the scope of all messages if no hook wants to know which are delivered.
+    """
+
+    def __init__(self, messages: Sequence[Message], answer: Answer, quiet: Scopes | None) -> None:
         self._messages = messages
         self._answer = answer
-        self._scopes: list[Scopes | None] = []
+        self._is_quiet = quiet is not None
+        self._scopes: list[Scopes | None] = [quiet] * len(messages) if quiet is not None else []
         self.fault: tuple[int, str] | None = None
 
     def begin(self, message: Message, scope: Scopes) -> Message:
@@ -109,8 +123,9 @@ class _Call:
             self._note(index, "is the second one")
         else:
             self._scopes[index] = None
-            error = getattr(outcome, "error", None)
-            self._end(scope, index, _RESULTS[type(outcome)], error)
+            if not self._is_quiet or type(outcome) is not Delivered:
+                error = getattr(outcome, "error", None)
+                self._end(scope, index, _RESULTS[type(outcome)], error)
             self._answer(index, outcome)
 
     def end(self, result: PublishResult, error: str | None) -> None:

@@ -74,9 +74,9 @@ class Queues:
 
     def end_read(self) -> None:
         """Forget the rows that were settled before the read began, which has ended now."""
-        for row in self._forgotten_next:
-            self._forget(row)
-        self._forgotten_next = []
+        rows, self._forgotten_next = self._forgotten_next, []
+        self._known.difference_update([row.id for row in rows])
+        self._positions.difference_update(map(_position, rows))
 
     def admit(
         self,
@@ -206,8 +206,8 @@ class Queues:
     def settled(self, rows: Collection[OutboxRow]) -> None:
         """Note that rows were deleted; reads that began earlier may still show them."""
         self._settled += rows
-        for row in rows:
-            self.release(row)
+        self.rows -= len(rows)
+        self.size -= sum([row.size for row in rows])
 
     def lose(self, shard: Shard) -> None:
         """Forget a shard that belongs to another publisher, or to us under another epoch."""

@@ -65,8 +65,9 @@ class Subject:
     @property
     def attempt(self) -> int:
         """The number of the attempt to send the busy row, from 1."""
-        hold = self.hold
-        return hold.attempts + 1 if hold is not None and hold.id == self.busy_row.id else 1
+        if self.holds and (hold := self.holds[0]).id == self.busy_row.id:
+            return hold.attempts + 1
+        return 1
 
     def message(self, picked_up_ns: int) -> Message | Fault:
         """The message of the busy row, or why it can be none; `picked_up_ns` is the time."""

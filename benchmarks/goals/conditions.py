@@ -23,7 +23,7 @@ FULL = Sizes(rows=50_000, rounds=5, seconds=15.0)
 """The sizes for a quiet machine and a patient reader."""
 
 
-class World(ExitStack):
+class Conditions(ExitStack):
     """The servers, each started when it is first used; a context manager."""
 
     def __init__(self, sizes: Sizes) -> None:
