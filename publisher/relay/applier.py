@@ -42,7 +42,8 @@ class Nowhere:
 class Applier:
     """Applies messages that the broker has; a subject goes on when its row has committed.
 
-    `fail` is called for a message whose function raised an error.
+    `fail` is called for a message whose function raised an error, `recover` for one that
+    failed earlier and is applied now.
     """
 
     def __init__(
@@ -51,11 +52,13 @@ class Applier:
         store: Store,
         function: Apply,
         fail: Callable[[Subject, Retry], None],
+        recover: Callable[[RowId], None],
     ) -> None:
         self._state = state
         self._store = store
         self._function = function
         self._fail = fail
+        self._recover = recover
         self._waiting: dict[RowId, Subject] = {}
 
     @property
@@ -125,7 +128,7 @@ class Applier:
         state.queues.settled([state.queues.delivered(subject)])
         if hold is not None and hold.id == row:
             state.let_go(subject, row)
-            state.recovered.add(row)
+            self._recover(row)
         state.go_on(subject)
         state.released(row.shard)
 
@@ -138,9 +141,7 @@ class Applier:
 
 
 def _message(subject: Subject) -> Message:
-    row, hold = subject.busy_row, subject.hold
-    attempt = hold.attempts + 1 if hold is not None and hold.id == row.id else 1
-    made = row.message(attempt=attempt, picked_up_ns=0, epoch=subject.shard.epoch)
+    made = subject.message(picked_up_ns=0)
     if isinstance(made, Fault):
         raise AssertionError("a row that can be no message was sent")  # noqa: TRY004 - a defect
     return made

@@ -55,9 +55,7 @@ class Owned(Protocol):
 class Reader:
     """Reads rows of the owned shards into memory, one read at a time.
 
-    `stalled_since` is the time since when nothing that could be sent was found, or
-    None: then some rows may be sent, or have not been read. `failing_since` is the time
-    since when the database does not answer, or None.
+    `failing_since` is the time since when the database does not answer, or None.
     """
 
     def __init__(
@@ -70,7 +68,6 @@ class Reader:
         self._rows = settings.batch_rows
         self._idle = settings.idle_min
         self._refreshed_at = float("-inf")
-        self.stalled_since: float | None = None
         self.failing_since: float | None = None
 
     async def run(self) -> None:
@@ -113,7 +110,7 @@ class Reader:
             state.queues.lose(shard)
             del state.shards[shard.number]
         if gained := epochs.keys() - state.shards.keys():
-            self.stalled_since = None
+            self._state.stalled_since = None
             failures = await self._store.failures(gained)
             now = state.clock()
             shards = {n: self._new_shard(n, epochs[n]) for n in gained}
@@ -228,6 +225,8 @@ class Reader:
         for each in asked:
             if each.kind == "again":
                 each.shard.begin_again(None)
+            elif each.kind == "sweep":
+                each.shard.sweep.interrupted(self._state.clock())
             elif each.subject is not None:
                 self._hold_again(each.subject, each.subject.holds[0])
 
@@ -315,9 +314,9 @@ class Reader:
         shards = state.shards.values()
         is_behind = any(s.sweep.is_running or s.wants or _is_behind(s.tail) for s in shards)
         if not state.is_empty:
-            self.stalled_since = None
-        elif self.stalled_since is None and not (news or is_behind):
-            self.stalled_since = now
+            self._state.stalled_since = None
+        elif self._state.stalled_since is None and not (news or is_behind):
+            self._state.stalled_since = now
         if is_behind:
             return 0.0
         if news:

@@ -69,10 +69,17 @@ class Settler:
 
     def acknowledge(self, row: OutboxRow, *, failed_before: bool) -> None:
         """Have a row deleted that the broker has, and its failure if it had one."""
+        if row.id in self._acknowledged:  # sent twice, since its shard was lost and taken again
+            self._state.queues.release(row)
+            self._state.released(row.shard)
         self._acknowledged[row.id] = row
         if failed_before:
-            self._failures.pop(row.id, None)
-            self._state.recovered.add(row.id)
+            self.recover(row.id)
+
+    def recover(self, row: RowId) -> None:
+        """Have the failure of a row deleted that is settled now."""
+        self._failures.pop(row, None)
+        self._state.recovered.add(row)
 
     def record(self, shard: Shard, hold: Hold, error: str, seconds: float | None) -> None:
         """Have the failure of a row recorded; None: it waits for an operator."""
@@ -145,8 +152,9 @@ class Settler:
     async def _bury(self) -> None:
         if not self._letters:
             return
-        rows = {row: _busy(subject) for row, (_, subject) in self._letters.items()}
-        batch = _fitting(rows, MAX_TRANSACTION_ROWS // 3)  # a row of each of three tables changes
+        rows = {row: subject.busy_row for row, (_, subject) in self._letters.items()}
+        # A row of each of three tables changes, and the payload is in two of them.
+        batch = _fitting(rows, MAX_TRANSACTION_ROWS // 3, _BYTES // 2)
         lost = [row for row in batch if self._letters[row][1].shard.is_lost]
         for row in lost:  # the new owner finds it
             self._state.give_back(self._letters.pop(row)[1])
@@ -177,26 +185,20 @@ class Settler:
     async def _delete(self) -> None:
         if not self._acknowledged:
             return
-        batch = _fitting(self._acknowledged, MAX_TRANSACTION_ROWS)
+        batch = _fitting(self._acknowledged, MAX_TRANSACTION_ROWS, _BYTES)
         self._state.deleted += await self._store.delete(batch)
         self._state.queues.settled([self._acknowledged.pop(row) for row in batch])
         for shard, rows in Counter(row.shard for row in batch).items():
             self._state.released(shard, rows)
 
 
-def _busy(subject: Subject) -> OutboxRow:
-    if subject.busy is None:
-        raise AssertionError("a row is buried that is not busy")
-    return subject.busy
-
-
-def _fitting(rows: Mapping[RowId, OutboxRow], most: int) -> list[RowId]:
+def _fitting(rows: Mapping[RowId, OutboxRow], most: int, size: int) -> list[RowId]:
     """The first rows that fit into one transaction, at least one."""
     chosen: list[RowId] = []
     total = 0
     for row, each in islice(rows.items(), most):
         total += each.size
-        if chosen and total > _BYTES:
+        if chosen and total > size:
             break
         chosen.append(row)
     return chosen

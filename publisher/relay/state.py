@@ -57,6 +57,8 @@ class RelayState:
         self.is_stopping = False
         self.is_drained = False
         """Whether no call of the sink runs any more after the stop."""
+        self.stalled_since: float | None = None
+        """The time since when no read found a row that can be sent; None: some may be."""
         self.waits_for_room = False
         """Whether the reader waits until rows have left the memory."""
         self.on_idle: Callable[[], None] = _nothing
@@ -125,6 +127,7 @@ class RelayState:
 
     def resume_topics(self) -> None:
         """Read all shards from the head, since rows of a topic were passed over."""
+        self.stalled_since = None
         now = self.clock()
         for shard in self.shards.values():
             shard.sweep.restart(now)

@@ -76,7 +76,7 @@ class Queues:
         """Forget the rows that were settled before the read began, which has ended now."""
         rows, self._forgotten_next = self._forgotten_next, []
         self._known.difference_update([row.id for row in rows])
-        self._positions.difference_update([(row.key, row.position) for row in rows])
+        self._positions.difference_update(map(_position, rows))
 
     def admit(
         self,
@@ -86,15 +86,14 @@ class Queues:
         topics: TopicPauses,
         looked: int | None,
     ) -> int:
-        """Admit the rows of one range; returns how many were not known.
+        """Admit the rows of one range; returns how many came into memory.
 
         `looked` is the position from which on this read looks for rows again, if it does.
         """
-        news = 0
+        admitted = 0
         for row in rows:
             if row.id in self._known or (topics.names and not topics.takes(row, now)):
                 continue
-            news += 1
             key = row.key
             subject = shard.subject(SubjectName(row.subject_type, row.subject_id), key)
             if subject.holds_back(row.id, now) or subject.is_full:
@@ -104,7 +103,8 @@ class Queues:
             else:
                 self._add(subject, row)
                 topics.choose(row)  # only now: a row that waits could never try its topic
-        return news
+                admitted += 1
+        return admitted
 
     def _wait_for_predecessor(self, subject: Subject, row: OutboxRow, looked: int | None) -> None:
         """Drop a row; read from its predecessor on, unless a scan will come there anyway.
@@ -155,7 +155,7 @@ class Queues:
         """Put the busy row back, to be sent again later; forget it if the shard was lost."""
         row = self.take_busy(subject)
         if subject.shard.is_lost:
-            self._release(row)
+            self.release(row)
         else:
             subject.rows.appendleft(row)
             self._resting.append((rests_until, subject))
@@ -192,7 +192,7 @@ class Queues:
         first = subject.rows[0].position
         for row in subject.rows:
             self._forget(row)
-            self._release(row)
+            self.release(row)
         subject.rows.clear()  # first: a subject that is full would not want its rows back
         subject.pass_over(first)
 
@@ -217,10 +217,11 @@ class Queues:
                 self._forget(subject.busy)
             for row in subject.rows:
                 self._forget(row)
-                self._release(row)
+                self.release(row)
             subject.rows.clear()
 
-    def _release(self, row: OutboxRow) -> None:
+    def release(self, row: OutboxRow) -> None:
+        """Note that a row has left the memory."""
         self.rows -= 1
         self.size -= row.size
 

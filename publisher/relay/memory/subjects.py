@@ -7,7 +7,8 @@ from typing import Final
 
 import msgspec
 
-from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+from dsql_outbox.outbox import Message
+from dsql_outbox.publisher.outbox_rows import Fault, OutboxRow, RowId
 from dsql_outbox.publisher.relay.store import HEAD, RangeRead, RowPlace, StoredFailure, SubjectName
 
 from .scans import Scan, Sweep, Tail
@@ -60,6 +61,18 @@ class Subject:
         if self.busy is None:
             raise AssertionError("the subject has no row on its way")
         return self.busy
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt to send the busy row, from 1."""
+        if self.holds and (hold := self.holds[0]).id == self.busy_row.id:
+            return hold.attempts + 1
+        return 1
+
+    def message(self, picked_up_ns: int) -> Message | Fault:
+        """The message of the busy row, or why it can be none; `picked_up_ns` is the time."""
+        epoch = self.shard.epoch
+        return self.busy_row.message(attempt=self.attempt, picked_up_ns=picked_up_ns, epoch=epoch)
 
     @property
     def is_full(self) -> bool:

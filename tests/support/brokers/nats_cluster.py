@@ -48,9 +48,10 @@ class NatsCluster:
         return f"nats://127.0.0.1:{self._ports[name]}"
 
     def start(self) -> None:
-        """Start all servers and wait until JetStream works."""
+        """Start the servers that do not run, and wait until JetStream works."""
         for name in self.names:
-            self._processes[name] = self._launch(name)
+            if name not in self._processes:
+                self._processes[name] = self._launch(name)
         for name in self.names:
             self._processes[name].wait_until_ready(lambda name=name: self._is_healthy(name))
 
@@ -66,7 +67,7 @@ class NatsCluster:
 
     def _launch(self, name: str) -> ServerProcess:
         folder = self._folder / name
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in self._routes.values())
         settings = folder / "nats.conf"
         settings.write_text(

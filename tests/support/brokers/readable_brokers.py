@@ -23,9 +23,9 @@ from dsql_outbox.publisher.sinks import (
     Sink,
     attributes,
 )
-from dsql_outbox.testing import MemorySink, NatsServer
+from dsql_outbox.testing import MemorySink
 
-from .kafka_broker import read_all
+from .kafka_broker import Ends, read_all
 from .sqs_server import receive_all
 
 SUBJECTS = "events.>"
@@ -158,11 +158,20 @@ def files_of_at_most(size: int) -> Generator[None]:
 # --- NATS ------------------------------------------------------------------------------
 
 
+class NatsPlace(Protocol):
+    """Where a NATS server is."""
+
+    @property
+    def url(self) -> str:
+        """Its URL, with the login if it wants one."""
+        ...
+
+
 @dataclass
 class NatsBroker:
     """A stream of a NATS server, read back through a client of its own."""
 
-    server: NatsServer
+    server: NatsPlace
     parameters: str = f"stream=EVENTS&subjects={SUBJECTS}"
 
     @property
@@ -198,6 +207,8 @@ class KafkaBroker:
 
     bootstrap: str
     parameters: str = "timeout=5"
+    behind: Ends = field(default_factory=dict)
+    """Where what is read back begins."""
 
     @property
     def url(self) -> str:
@@ -207,11 +218,14 @@ class KafkaBroker:
         return open_sink(self.url)
 
     async def stored(self) -> list[Stored]:
-        found = await to_thread.run_sync(read_all, self.bootstrap)
-        return [
-            Stored(m.topic() or "", kafka_attributes(m.headers() or []), m.value() or b"")
-            for m in found
-        ]
+        found = await to_thread.run_sync(read_all, self.bootstrap, self.behind)
+        return [from_kafka(message) for message in found]
+
+
+def from_kafka(message: Any) -> Stored:
+    """A message as a consumer finds it."""
+    headers = kafka_attributes(message.headers() or [])
+    return Stored(message.topic() or "", headers, message.value() or b"")
 
 
 def kafka_attributes(headers: Any) -> dict[str, str]:
@@ -250,10 +264,10 @@ class SqsBroker:
         return self.found
 
     async def stored(self) -> list[Stored]:
-        return [_from_sqs(message) for message in await self.received()]
+        return [from_sqs(message) for message in await self.received()]
 
 
-def _from_sqs(message: Any) -> Stored:
+def from_sqs(message: Any) -> Stored:
     read = {name: found["StringValue"] for name, found in message["MessageAttributes"].items()}
     headers = json.loads(read["cloudevent"])
     headers |= {name: read[name] for name in TRACE_HEADERS if name in read}
