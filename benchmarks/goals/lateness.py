@@ -1,4 +1,4 @@
-"""How late rows are: after a take-over, with other clocks, and on silent connections."""
+"""How late rows are: at a take-over, with clocks that differ, and when connections fall silent."""
 
 import asyncio
 import statistics
@@ -12,8 +12,8 @@ from dsql_outbox.observability import Fact, ShardsChanged
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.testing import PostgresProxy
 
+from .conditions import Conditions
 from .trial import TrialSink, publishing
-from .world import World
 
 _ROWS = 500
 _HOUR = 3600.0
@@ -29,24 +29,24 @@ UPDATE outbox.outbox_leases SET owner = 'crashed', epoch = epoch + 1,
 """
 
 
-def gap(world: World) -> list[float]:
+def gap(conditions: Conditions) -> list[float]:
     """Seconds from a take-over until the rows that were written before it are delivered."""
-    return [asyncio.run(_gap(world))]
+    return [asyncio.run(_gap(conditions))]
 
 
-def ahead(world: World) -> list[float]:
+def ahead(conditions: Conditions) -> list[float]:
     """The p50 in seconds of rows with a position an hour ahead."""
-    return [asyncio.run(_ahead(world))]
+    return [asyncio.run(_ahead(conditions))]
 
 
-def silent(world: World) -> list[float]:
+def silent(conditions: Conditions) -> list[float]:
     """Seconds beyond the lease that rows wait when all connections fall silent."""
-    return [asyncio.run(_silent(world)) - _QUICK.lease]
+    return [asyncio.run(_silent(conditions)) - _QUICK.lease]
 
 
-async def _gap(world: World) -> float:
-    url = new_database(world.server, "gap")
-    hold(url, world.sizes.held)
+async def _gap(conditions: Conditions) -> float:
+    url = new_database(conditions.server, "gap")
+    hold(url, conditions.sizes.held)
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(_CRASHED)
         arrive(connection, Rows(_ROWS))
@@ -61,8 +61,8 @@ async def _gap(world: World) -> float:
     return last - taken[0] if taken else float("inf")
 
 
-async def _ahead(world: World) -> float:
-    url = new_database(world.server, "ahead")
+async def _ahead(conditions: Conditions) -> float:
+    url = new_database(conditions.server, "ahead")
     hold(url, _AHEAD_HELD)
     sink = TrialSink()
     committed: dict[str, float] = {}
@@ -70,7 +70,7 @@ async def _ahead(world: World) -> float:
     async def body() -> float:
         await asyncio.sleep(_WARM)
         with psycopg.connect(url, autocommit=True) as connection:
-            for n in range(round(world.sizes.seconds / _TICK)):
+            for n in range(round(conditions.sizes.seconds / _TICK)):
                 rows = Rows(_TICK_ROWS, name=f"CAR-{n}-", ahead=_HOUR)
                 await asyncio.to_thread(arrive, connection, rows)
                 committed.update((f"Car/{rows.name}{k}", perf_counter()) for k in range(_TICK_ROWS))
@@ -82,8 +82,8 @@ async def _ahead(world: World) -> float:
     return statistics.median(at.get(key, ended) - begun for key, begun in committed.items())
 
 
-async def _silent(world: World) -> float:
-    url, sink = new_database(world.server, "silent"), TrialSink()
+async def _silent(conditions: Conditions) -> float:
+    url, sink = new_database(conditions.server, "silent"), TrialSink()
     with PostgresProxy(url) as proxy, psycopg.connect(url, autocommit=True) as connection:
 
         async def body() -> float:
