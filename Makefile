@@ -31,7 +31,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist lock clean load-million bench-writer bench-relay nemesis nemesis-rolling real-brokers trace-check zip
+.PHONY: help demo test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist lock clean load-million bench-writer bench-relay nemesis nemesis-rolling real-brokers simulate trace-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -113,6 +113,9 @@ bench-relay: $(VENV)/.dev ## the relay beside bare loops and nats-py; fails when
 
 nemesis: $(VENV)/.dev ## kill and stop PUBLISHERS while they relay EVENTS, with SEED; then check all
 	$(BIN)/python -m benchmarks.nemesis $(NEMESIS)
+
+simulate: $(VENV)/.dev ## run N schedules of faults on the relay in virtual time, from SEED (DEFECT=name plants one)
+	$(BIN)/python -m benchmarks.simulation $(or $(N),10000) $(or $(SEED),1) $(if $(DEFECT),--defect $(DEFECT))
 
 nemesis-rolling: $(VENV)/.dev ## restart PUBLISHERS one by one: the longest pause of any subject
 	$(BIN)/python -m benchmarks.nemesis --rolling $(NEMESIS)

@@ -15,6 +15,8 @@ _NUMBER: Final = re.compile("[0-9]{1,9}").fullmatch
 REPLAY_HEADER: Final = "replay"
 """The header with the number of a replay, from 1; an original message does not have it."""
 
+_REPLAY_NAME: Final = f'"{REPLAY_HEADER}"'
+
 
 class RowId(NamedTuple):
     """The primary key of an outbox row; `position` in microseconds."""
@@ -86,6 +88,11 @@ class OutboxRow(msgspec.Struct):
     def waits(self) -> bool:
         """Whether it has a predecessor; a later row, which an invalid row may name, is none."""
         return self.predecessor and self.previous_position < self.position
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether its headers say so; a text that only looks like that counts, too."""
+        return _REPLAY_NAME in self.headers
 
     def bytes(self) -> int:
         """Bytes of payload and headers."""

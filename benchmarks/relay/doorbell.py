@@ -47,17 +47,30 @@ def held(
     server: EmbeddedPostgres, broker: NatsServer, rows: int, a_second: int, seconds: float
 ) -> list[Target]:
     """Measure as `doorbell` does, while `rows` rows wait behind a blocked one of their subject."""
+    free, burdened = held_p99(server, broker, rows, a_second, seconds)
+    print(f"  p99 {free * 1000:.1f} ms, with {rows:,} held rows {burdened * 1000:.1f} ms")
+    return [Target("p99 of others with held rows / without", burdened / free, 2, most=True)]
+
+
+def held_p99(
+    server: EmbeddedPostgres, broker: NatsServer, rows: int, a_second: int, seconds: float
+) -> tuple[float, float]:
+    """The p99 in seconds without and with `rows` rows behind a blocked one."""
     p99: list[float] = []
     for waiting in (0, rows):
         url = new_database(server, "held")
         if waiting:
-            fill(url, Rows(waiting, per_key=waiting, together=True, name="HELD-"))
-            with psycopg.connect(url, autocommit=True) as connection:
-                connection.execute(_BLOCK)
+            hold(url, waiting)
         delays = sorted(asyncio.run(_write_and_relay(url, broker.url, a_second, seconds)))
         p99.append(part(delays, 0.99))
-    print(f"  p99 {p99[0] * 1000:.1f} ms, with {rows:,} held rows {p99[1] * 1000:.1f} ms")
-    return [Target("p99 of others with held rows / without", p99[1] / p99[0], 2, most=True)]
+    return p99[0], p99[1]
+
+
+def hold(url: str, rows: int) -> None:
+    """Insert rows of one subject, the first of which waits for an operator."""
+    fill(url, Rows(rows, per_key=rows, together=True, name="HELD-"))
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(_BLOCK)
 
 
 class _Timed:

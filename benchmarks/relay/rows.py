@@ -26,7 +26,7 @@ SELECT (hashint8(key) & 2147483647) %% %(shards)s, base.at + n, id,
   CASE WHEN version = 1 THEN 0 ELSE base.at + n - step END, 'Car', %(name)s || key, version,
   'events.CarMoved', replace(%(headers)s, %(sample)s, id::text)::json, %(payload)s,
   clock_timestamp()
-FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS at) AS base,
+FROM (SELECT ((extract(epoch FROM clock_timestamp()) + %(ahead)s) * 1000000)::bigint AS at) AS base,
   LATERAL (
     SELECT n, gen_random_uuid() AS id,
       CASE WHEN %(together)s THEN n / %(per_key)s ELSE n %% %(keys)s END AS key,
@@ -42,13 +42,14 @@ class Rows:
     """A set of `number` rows, `per_key` per subject.
 
     Rows of a subject are next to each other if `together`, else as far apart as
-    possible.
+    possible. Their positions are `ahead` seconds ahead of the server's clock.
     """
 
     number: int
     per_key: int = 1
     together: bool = False
     name: str = "CAR-"
+    ahead: float = 0
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -57,7 +58,7 @@ class Rows:
         return {
             "rows": self.number, "per_key": self.per_key, "together": self.together,
             "keys": self.number // self.per_key, "name": self.name, "shards": SHARDS,
-            "sample": sample, "headers": headers, "payload": payload,
+            "sample": sample, "headers": headers, "payload": payload, "ahead": self.ahead,
         }  # fmt: skip
 
 

@@ -59,6 +59,8 @@ def main() -> int:
     logging.disable()
     for seed in sorted(tally.broken)[:1]:
         show(seed, tally.broken[seed], given.defect)
+    if others := sorted(tally.broken)[1:]:
+        print("and the seeds", *others)
     return 1 if tally.broken else 0
 
 

@@ -124,9 +124,13 @@ class ModelSink:
         finally:
             if timer is not None:
                 timer.cancel()
-            for index in call.pending:
-                self._in_flight[messages[index].key] -= 1
-            call.pending.clear()
+            self._release(call)
+
+    def _release(self, call: _Call) -> None:
+        """Let others send the keys of what has no answer."""
+        for index in call.pending:
+            self._in_flight[call.messages[index].key] -= 1
+        call.pending.clear()
 
     def _begin(self, call: _Call) -> bool:
         """Send the messages; returns whether the call hangs."""
@@ -137,6 +141,8 @@ class ModelSink:
                 troubles[kind] = 0
                 counts[kind] += 1
                 call.is_stuck = kind == "call stuck"
+                if call.is_stuck:  # its messages may be sent again, since it ignores its end
+                    self._release(call)
                 return True
         if troubles["broker away"]:
             counts["broker away"] += 1

@@ -8,8 +8,8 @@ from unittest.mock import PropertyMock, patch
 
 from dsql_outbox.publisher.operator.replay_positions import Candidate, Placed, Places
 from dsql_outbox.publisher.outbox_rows import OutboxRow
+from dsql_outbox.publisher.relay.outcomes import Outcomes
 from dsql_outbox.publisher.relay.relay import Relay
-from dsql_outbox.publisher.relay.sender import Sender
 from dsql_outbox.publisher.relay.store import PassedOver, Range, Reading
 from dsql_outbox.publisher.sinks.port import NotAttempted, Outcome, Retry, Unavailable
 
@@ -46,13 +46,13 @@ def renew_without_progress() -> AbstractContextManager[Any]:
 
 def count_an_outage() -> AbstractContextManager[Any]:
     """What is no fault of the message counts as an attempt."""
-    right = Sender.ended
+    right = Outcomes.ended
 
-    def ended(sender: Sender, subject: Any, outcome: Outcome) -> None:
+    def ended(outcomes: Outcomes, subject: Any, outcome: Outcome) -> None:
         is_outage = isinstance(outcome, NotAttempted | Unavailable)
-        right(sender, subject, Retry("an outage") if is_outage else outcome)
+        right(outcomes, subject, Retry("an outage") if is_outage else outcome)
 
-    return patch.object(Sender, "ended", ended)
+    return patch.object(Outcomes, "ended", ended)
 
 
 def pass_over_the_first() -> AbstractContextManager[Any]:

@@ -6,7 +6,7 @@ table, outages are charged to no message, and the healthy leave in time.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -130,20 +130,25 @@ def _charged(case: _Case) -> Iterator[str]:
                 yield f"{name} is charged {change.attempts} attempts after {known} failures"
             if change.kind in _GIVEN_UP and not is_rejected and known < attempts:
                 yield f"{name} was {change.kind} after {known} failures"
-        if len(charged) > attempts + _unknown(charged, changes):
+        if len(charged) > attempts and len(charged) > attempts + _unknown(charged, changes):
             yield f"{name} was tried {len(charged)} times"
 
 
-def _unknown(charged: Collection[Answered], changes: Collection[Changed]) -> int:
-    """How many failures the next publisher cannot know: none of the publisher's records ran.
+def _unknown(charged: Sequence[Answered], changes: Collection[Changed]) -> int:
+    """How many failures no later attempt can know: none was recorded before the next one.
 
+    That is so after a crash, or when the shard went to another publisher at that moment.
     Besides, two publishers may count the same attempt.
     """
+    ends = [*(each.at for each in charged[1:]), float("inf")]
     unknown = sum(
-        not any(c.publisher == a.publisher and c.attempts and c.sent_at >= a.at for c in changes)
-        for a in charged
+        not any(
+            change.publisher == each.publisher and change.attempts and each.at <= change.at <= end
+            for change in changes
+        )
+        for each, end in zip(charged, ends, strict=True)
     )
-    return unknown + len({a.publisher for a in charged}) - 1
+    return unknown + len({each.publisher for each in charged}) - 1
 
 
 def _late(case: _Case) -> Iterator[str]:

@@ -16,6 +16,9 @@ from .schedule import TOPICS, Replay, Schedule, Write
 
 SUBJECT_TYPE: Final = "S"
 
+_PAUSE: Final = 0.001
+"""Seconds between two transactions of a subject; the second one waits for the first."""
+
 _SOON: Final = 0.9
 """Seconds: the relay looks for new rows where transactions began a second ago or later."""
 
@@ -50,7 +53,7 @@ class Writers:
         writes = sorted(enumerate(self._schedule.writes), key=lambda each: each[1].at)
         for number, write in writes:
             at = max(write.at, self._free_at.get(write.subject, 0.0))
-            self._free_at[write.subject] = at + write.late
+            self._free_at[write.subject] = at + write.late + _PAUSE
             self._world.after(at, self._begin, number, write)
             self.done_at = max(self.done_at, at + write.late)
         for replay in self._schedule.replays:

@@ -17,9 +17,9 @@ paused (`topics`). That only saves work. Order depends on the rule of admission 
 
 **Send** (`sender`). Rows wait per subject, first in, first out (`subjects`). A subject has
 one message on its way; many calls of the sink run at a time, each with messages of
-subjects that are free. The answer for one message lets its subject go on at once. When
-the broker as a whole fails, `breaker` decides when to try it again. `traced_sink` checks
-the answers and reports each message to the hooks.
+subjects that are free. The answer for one message lets its subject go on at once
+(`outcomes`). When the broker as a whole fails, `breaker` decides when to try it again.
+`traced_sink` checks the answers and reports each message to the hooks.
 
 **Settle** (`settler`). What was acknowledged is deleted, what failed is recorded, and what
 was given up is buried, in one statement per batch of each kind. A subject goes on after a

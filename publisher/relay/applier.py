@@ -42,7 +42,8 @@ class Nowhere:
 class Applier:
     """Applies messages that the broker has; a subject goes on when its row has committed.
 
-    `fail` is called for a message whose function raised an error.
+    `fail` is called for a message whose function raised an error, `recover` for one that
+    failed earlier and is applied now.
     """
 
     def __init__(
@@ -51,11 +52,13 @@ class Applier:
         store: Store,
         function: Apply,
         fail: Callable[[Subject, Retry], None],
+        recover: Callable[[RowId], None],
     ) -> None:
         self._state = state
         self._store = store
         self._function = function
         self._fail = fail
+        self._recover = recover
         self._waiting: dict[RowId, Subject] = {}
 
     @property
@@ -65,15 +68,18 @@ class Applier:
 
     def add(self, subject: Subject) -> None:
         """Have the busy row of a subject applied."""
-        self._waiting[subject.busy_row.id] = subject
+        row = subject.busy_row.id
+        if row in self._waiting:  # its shard was lost and taken again meanwhile
+            self._state.give_back(self._waiting[row])
+        self._waiting[row] = subject
 
     async def apply(self) -> None:
         """Apply what waits; raises the driver's error if it passes, and keeps what is left."""
         while self._waiting:
             batch = list(self._waiting.items())[:_BATCH]
             if not await self._try(batch):
-                for each in batch:
-                    await self._alone(each)
+                for row, _ in batch:
+                    await self._alone(row)
 
     async def _try(self, batch: Sequence[tuple[RowId, Subject]]) -> bool:
         """Apply all in one transaction; returns False if that cannot be, and nothing changed."""
@@ -90,25 +96,27 @@ class Applier:
                 self._settled(row)
         return is_applied
 
-    async def _alone(self, one: tuple[RowId, Subject]) -> None:
-        row, subject = one
+    async def _alone(self, row: RowId) -> None:
+        work = self._work([(row, self._waiting[row])])
         try:
-            if not await self._store.apply([row], self._work([one])):
+            if not await self._store.apply([row], work):
                 logger.info("Row of event %s was settled by another publisher", row.event_id)
             self._settled(row)
         except psycopg.Error as error:
             if kind_of(error) in PASSING:
                 raise
-            self._failed(row, subject, f"{type(error).__name__} ({error.sqlstate})")
+            self._failed(row, f"{type(error).__name__} ({error.sqlstate})")
         except Exception as error:  # noqa: BLE001 - it becomes the failure of the message
-            self._failed(row, subject, type(error).__name__)
+            self._failed(row, type(error).__name__)
 
     def _work(
         self, batch: Sequence[tuple[RowId, Subject]]
     ) -> Callable[[AsyncConnection], Awaitable[None]]:
+        messages = [_message(subject) for _, subject in batch]
+
         async def work(connection: AsyncConnection) -> None:
-            for _, subject in batch:
-                await self._function(connection, _message(subject))
+            for message in messages:
+                await self._function(connection, message)
 
         return work
 
@@ -120,23 +128,20 @@ class Applier:
         state.queues.settled([state.queues.delivered(subject)])
         if hold is not None and hold.id == row:
             state.let_go(subject, row)
-            state.recovered.add(row)
-        state.queues.go_on(subject)
+            self._recover(row)
+        state.go_on(subject)
         state.released(row.shard)
 
-    def _failed(self, row: RowId, subject: Subject, reason: str) -> None:
-        del self._waiting[row]
+    def _failed(self, row: RowId, reason: str) -> None:
+        subject = self._waiting.pop(row)
         if subject.shard.is_lost:
-            self._state.queues.put_back(subject, self._state.clock())
-            self._state.released(row.shard)
+            self._state.give_back(subject)
         else:
             self._fail(subject, Retry(f"the function to apply raised {reason}"))
 
 
 def _message(subject: Subject) -> Message:
-    row, hold = subject.busy_row, subject.hold
-    attempt = hold.attempts + 1 if hold is not None and hold.id == row.id else 1
-    made = row.message(attempt=attempt, picked_up_ns=0, epoch=subject.shard.epoch)
+    made = subject.message(picked_up_ns=0)
     if isinstance(made, Fault):
         raise AssertionError("a row that can be no message was sent")  # noqa: TRY004 - a defect
     return made

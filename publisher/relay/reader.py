@@ -55,8 +55,7 @@ class Owned(Protocol):
 class Reader:
     """Reads rows of the owned shards into memory, one read at a time.
 
-    `stalled_since` is the time since when nothing that could be sent was found, or
-    None: then some rows may be sent, or have not been read.
+    `failing_since` is the time since when the database does not answer, or None.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class Reader:
         self._rows = settings.batch_rows
         self._idle = settings.idle_min
         self._refreshed_at = float("-inf")
-        self.stalled_since: float | None = None
+        self.failing_since: float | None = None
 
     async def run(self) -> None:
         """Read until the relay stops; raises the driver's error unless it passes."""
@@ -83,9 +82,8 @@ class Reader:
             await self._follow()
             await self._refresh()
             self._state.waits_for_room = self._state.queues.has_enough(4 * self._rows)
-            if self._state.waits_for_room:
-                return self._settings.idle_max
-            return await self._read()
+            is_full = self._state.waits_for_room
+            wait = self._settings.idle_max if is_full else await self._read()
         except psycopg.Error as error:
             kind = kind_of(error)
             if kind not in PASSING:
@@ -94,8 +92,12 @@ class Reader:
                 self._rows //= 2
                 logger.warning("Relay reads %d rows at a time: %s", self._rows, told(error))
                 return 0.0
+            if self.failing_since is None:
+                self.failing_since = self._state.clock()
             logger.warning("Relay waits for the database: %s", told(error))
             return self._settings.idle_max
+        self.failing_since = None
+        return wait
 
     # --- which shards ------------------------------------------------------------------
 
@@ -108,6 +110,7 @@ class Reader:
             state.queues.lose(shard)
             del state.shards[shard.number]
         if gained := epochs.keys() - state.shards.keys():
+            self._state.stalled_since = None
             failures = await self._store.failures(gained)
             now = state.clock()
             shards = {n: self._new_shard(n, epochs[n]) for n in gained}
@@ -222,13 +225,14 @@ class Reader:
         for each in asked:
             if each.kind == "again":
                 each.shard.begin_again(None)
+            elif each.kind == "sweep":
+                each.shard.sweep.interrupted(self._state.clock())
             elif each.subject is not None:
                 self._hold_again(each.subject, each.subject.holds[0])
 
     def _hold_again(self, subject: Subject, hold: Hold) -> None:
         self._state.holds.add(subject, hold)
-        if subject.passed is not None:
-            subject.shard.closed[subject.key] = subject
+        subject.close()
 
     # --- its answer --------------------------------------------------------------------
 
@@ -285,17 +289,22 @@ class Reader:
         hold = subject.holds[0]
         if found.end != RowPlace(hold.id.position, hold.id.event_id):
             self._state.let_go(subject, hold.id)
-        elif not subject.rows:  # its topic is paused
+        elif subject.rows or found.rows:  # it is in memory, or waits for rows before it
+            subject.close()
+        else:  # its topic is paused
             hold.retry_at = now + _REFRESH
             self._hold_again(subject, hold)
-        elif subject.passed is not None:
-            subject.shard.closed[subject.key] = subject
 
     def _check_probe(self, each: _Asked, found: RangeRead) -> None:
-        row = each.row
-        if row is not None and found.end != RowPlace(row.position, row.event_id):
-            self._state.topics.missed(row)
-            self._state.resume_topics()
+        """See whether the row to try a topic with is there, and was admitted."""
+        state, row = self._state, each.row
+        if row is None:
+            return
+        if found.end != RowPlace(row.position, row.event_id):
+            state.topics.missed(row)
+            state.resume_topics()
+        elif not state.queues.knows(row):
+            state.topics.missed(row)  # it waits; the next scan finds another one
 
     # --- when to read again ------------------------------------------------------------
 
@@ -304,18 +313,19 @@ class Reader:
         settings, state = self._settings, self._state
         shards = state.shards.values()
         is_behind = any(s.sweep.is_running or s.wants or _is_behind(s.tail) for s in shards)
-        if news or is_behind or not state.is_empty:
-            self.stalled_since = None
-        elif self.stalled_since is None:
-            self.stalled_since = now
+        if not state.is_empty:
+            self._state.stalled_since = None
+        elif self._state.stalled_since is None and not (news or is_behind):
+            self._state.stalled_since = now
         if is_behind:
             return 0.0
         if news:
             self._idle = settings.idle_min
             return settings.idle_min
         idle, self._idle = self._idle, min(settings.idle_max, self._idle * 2)
-        jittered = idle * random.uniform(0.75, 1.0)  # noqa: S311 - spreads load, guards nothing
-        return min(jittered, max(settings.idle_min, state.next_at(now)))
+        if idle < settings.idle_max:  # publishers that start together soon read at other times
+            idle *= random.uniform(0.75, 1.0)  # noqa: S311 - spreads load, guards nothing
+        return min(idle, max(settings.idle_min, state.next_at(now)))
 
 
 def _shares(rows: int, **counts: int) -> dict[str, int]:

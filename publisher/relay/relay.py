@@ -13,6 +13,8 @@ from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.publisher.sinks import Sink
 
 from .applier import Applier, Apply
+from .memory.breaker import Breaker
+from .outcomes import Outcomes
 from .reader import Owned, Reader
 from .sender import Rights, Sender
 from .settler import Settler
@@ -63,9 +65,13 @@ class Relay:
         self._state = RelayState(loop.time, topic_open_for=settings.breaker_open)
         self._state.on_idle = leases.settled
         self._settler = Settler(self._state, store, settings)
-        self._sender = Sender(self._state, sink, leases, self._settler, settings)
+        breaker = Breaker(failures=settings.breaker_failures, open_for=settings.breaker_open)
+        outcomes = Outcomes(self._state, self._settler, settings)
+        self._sender = Sender(self._state, sink, leases, outcomes, breaker)
         if apply is not None:
-            self._settler.applier = Applier(self._state, store, apply, self._sender.fail)
+            self._settler.applier = Applier(
+                self._state, store, apply, outcomes.fail, self._settler.recover
+            )
         self._reader = Reader(self._state, store, leases, settings)
         self._error: Exception | None = None
         self._scope = anyio.CancelScope()
@@ -118,9 +124,14 @@ class Relay:
     @property
     def stalled_for(self) -> float | None:
         """Seconds for which nothing could be sent; None while something can, or may be found."""
-        since = self._sender.stalled_since
+        failing = (
+            self._sender.stalled_since,
+            self._settler.failing_since,
+            self._reader.failing_since,
+        )
+        since = min((each for each in failing if each is not None), default=None)
         if since is None and self._state.is_empty and self._settler.is_done:
-            since = self._reader.stalled_since
+            since = self._state.stalled_since
         return None if since is None else self._state.clock() - since
 
     @property
@@ -132,7 +143,7 @@ class Relay:
     def is_empty(self) -> bool:
         """Whether nothing is in memory or left to settle, and all was read."""
         is_idle = self._state.is_empty and self._settler.is_done
-        return is_idle and self._reader.stalled_since is not None
+        return is_idle and self._state.stalled_since is not None
 
     @property
     def is_sink_available(self) -> bool:

@@ -52,6 +52,8 @@ class Settler:
         self._failures: dict[RowId, tuple[Failure, Hold, Shard]] = {}
         self._letters: dict[RowId, tuple[Letter, Subject]] = {}
         self.applier: Applier | None = None
+        self.failing_since: float | None = None
+        """The time since when the database takes no changes, or None."""
 
     @property
     def waiting(self) -> int:
@@ -66,10 +68,17 @@ class Settler:
 
     def acknowledge(self, row: OutboxRow, *, failed_before: bool) -> None:
         """Have a row deleted that the broker has, and its failure if it had one."""
+        if row.id in self._acknowledged:  # sent twice, since its shard was lost and taken again
+            self._state.queues.release(row)
+            self._state.released(row.shard)
         self._acknowledged[row.id] = row
         if failed_before:
-            self._failures.pop(row.id, None)
-            self._state.recovered.add(row.id)
+            self.recover(row.id)
+
+    def recover(self, row: RowId) -> None:
+        """Have the failure of a row deleted that is settled now."""
+        self._failures.pop(row, None)
+        self._state.recovered.add(row)
 
     def record(self, shard: Shard, hold: Hold, error: str, seconds: float | None) -> None:
         """Have the failure of a row recorded; None: it waits for an operator."""
@@ -79,6 +88,8 @@ class Settler:
     def bury(self, subject: Subject, row: RowId, error: str, attempts: int) -> None:
         """Have the busy row of a subject buried; the subject goes on when that has committed."""
         self._failures.pop(row, None)
+        if row in self._letters:  # its shard was lost and taken again meanwhile
+            self._state.give_back(self._letters[row][1])
         self._letters[row] = Letter(row, _storable(error), attempts), subject
 
     async def run(self) -> None:
@@ -91,9 +102,12 @@ class Settler:
             try:
                 while not self.is_done:
                     await self.settle()
+                self.failing_since = None
             except psycopg.Error as error:
                 if kind_of(error) not in PASSING:
                     raise
+                if self.failing_since is None:
+                    self.failing_since = state.clock()
                 logger.warning("Relay waits for the database: %s", told(error))
                 await state.to_stop.wait(self._settings.idle_max)
                 state.to_settle.set()
@@ -104,24 +118,26 @@ class Settler:
             await self.settle()
 
     async def settle(self) -> None:
-        """Settle one batch of each kind; raises the driver's error, and keeps what is left."""
-        if self._failures:
-            await self._record()
-        if self._letters:
-            await self._bury()
-        if self.applier is not None:
-            await self.applier.apply()
-        if self._acknowledged:
-            await self._delete()
-        if self._state.recovered:
-            recovered = list(islice(self._state.recovered, MAX_TRANSACTION_ROWS))
-            await self._store.forget(recovered)
-            self._state.recovered.difference_update(recovered)
+        """Settle one batch of each kind; raises the driver's error, and keeps what is left.
+
+        What the database refuses of one kind keeps none of the others from being settled.
+        """
+        error: psycopg.Error | None = None
+        kinds = [self._record, self._bury, self._apply, self._delete, self._forget]
+        for settle_kind in kinds:
+            try:
+                await settle_kind()
+            except psycopg.Error as failure:
+                error = error or failure
         if self._state.waits_for_room:
             self._state.to_read.set()
         self._state.to_send.set()
+        if error is not None:
+            raise error
 
     async def _record(self) -> None:
+        if not self._failures:
+            return
         batch = dict(islice(self._failures.items(), MAX_TRANSACTION_ROWS))
         # A failure in a shard that was lost meanwhile is left to the new owner.
         ours = [failure for failure, _, shard in batch.values() if not shard.is_lost]
@@ -133,50 +149,55 @@ class Settler:
                 del self._failures[row]
 
     async def _bury(self) -> None:
-        rows = {row: _busy(subject) for row, (_, subject) in self._letters.items()}
-        batch = _fitting(rows, MAX_TRANSACTION_ROWS // 3)  # a row of each of three tables changes
+        if not self._letters:
+            return
+        rows = {row: subject.busy_row for row, (_, subject) in self._letters.items()}
+        # A row of each of three tables changes, and the payload is in two of them.
+        batch = _fitting(rows, MAX_TRANSACTION_ROWS // 3, _BYTES // 2)
         lost = [row for row in batch if self._letters[row][1].shard.is_lost]
         for row in lost:  # the new owner finds it
-            self._left(self._letters.pop(row)[1])
+            self._state.give_back(self._letters.pop(row)[1])
         letters = [self._letters[row][0] for row in batch if row in self._letters]
         if letters:
             await self._store.bury(letters)
         for letter in letters:
             self._buried(letter.row, self._letters.pop(letter.row)[1])
 
-    def _left(self, subject: Subject) -> None:
-        self._state.queues.put_back(subject, self._state.clock())
-        self._state.released(subject.shard.number)
-
     def _buried(self, row: RowId, subject: Subject) -> None:
         state = self._state
         state.dead += 1
         state.queues.settled([state.queues.take_busy(subject)])
         state.let_go(subject, row)
-        state.queues.go_on(subject)
+        state.go_on(subject)
         state.released(subject.shard.number)
 
+    async def _apply(self) -> None:
+        if self.applier is not None:
+            await self.applier.apply()
+
+    async def _forget(self) -> None:
+        if self._state.recovered:
+            recovered = list(islice(self._state.recovered, MAX_TRANSACTION_ROWS))
+            await self._store.forget(recovered)
+            self._state.recovered.difference_update(recovered)
+
     async def _delete(self) -> None:
-        batch = _fitting(self._acknowledged, MAX_TRANSACTION_ROWS)
+        if not self._acknowledged:
+            return
+        batch = _fitting(self._acknowledged, MAX_TRANSACTION_ROWS, _BYTES)
         self._state.deleted += await self._store.delete(batch)
         self._state.queues.settled([self._acknowledged.pop(row) for row in batch])
         for row in batch:
             self._state.released(row.shard)
 
 
-def _busy(subject: Subject) -> OutboxRow:
-    if subject.busy is None:
-        raise AssertionError("a row is buried that is not busy")
-    return subject.busy
-
-
-def _fitting(rows: Mapping[RowId, OutboxRow], most: int) -> list[RowId]:
+def _fitting(rows: Mapping[RowId, OutboxRow], most: int, size: int) -> list[RowId]:
     """The first rows that fit into one transaction, at least one."""
     chosen: list[RowId] = []
     total = 0
     for row, each in islice(rows.items(), most):
         total += each.size
-        if chosen and total > _BYTES:
+        if chosen and total > size:
             break
         chosen.append(row)
     return chosen

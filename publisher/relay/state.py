@@ -58,6 +58,8 @@ class RelayState:
         self.is_stopping = False
         self.is_drained = False
         """Whether no call of the sink runs any more after the stop."""
+        self.stalled_since: float | None = None
+        """The time since when no read found a row that can be sent; None: some may be."""
         self.waits_for_room = False
         """Whether the reader waits until rows have left the memory."""
         self.on_idle: Callable[[], None] = _nothing
@@ -98,6 +100,12 @@ class RelayState:
         if not self.busy[shard]:
             self.on_idle()
 
+    def give_back(self, subject: Subject) -> None:
+        """Drop the busy row of a subject whose shard was lost; its owner finds it again."""
+        row = subject.busy_row
+        self.queues.put_back(subject, self.clock())
+        self.released(row.shard)
+
     def let_go(self, subject: Subject, row: RowId) -> None:
         """Drop the hold of a row that failed earlier: it is delivered, dead or gone."""
         subject.holds = [hold for hold in subject.holds if hold.id != row]
@@ -106,12 +114,21 @@ class RelayState:
         subject.want_passed()
         subject.shard.forget_if_idle(subject)
 
+    def go_on(self, subject: Subject) -> None:
+        """Let a subject go on after a row that left it, maybe with a failed row that is due."""
+        self.queues.go_on(subject)
+        hold, now = subject.hold, self.clock()
+        if hold is not None and not subject.rows and hold.retry_at < now:
+            hold.retry_at = now  # an older entry is out of date then
+            self.holds.add(subject, hold)
+
     def next_at(self, now: float) -> float:
         """Seconds until a failed row or a paused topic may be tried; maybe infinity."""
         return min(self.holds.wait(now), self.topics.next_at(now))
 
     def resume_topics(self) -> None:
         """Read all shards from the head, since rows of a topic were passed over."""
+        self.stalled_since = None
         now = self.clock()
         for shard in self.shards.values():
             shard.sweep.restart(now)

@@ -31,6 +31,14 @@ MAX_PASSED: Final = 1_000
 """The most subjects that a read passes over; more make the statement slower than they save."""
 
 
+_Position = tuple[str, bool, int]
+"""A row as its successor names it: subject, whether both are replays, and position.
+
+Replays follow each other only. A replay may have the position of an event that was
+written after it, because replays do not move the position of the entity.
+"""
+
+
 class Queues:
     """The rows of all shards of one publisher."""
 
@@ -40,7 +48,7 @@ class Queues:
         self._ready: deque[Subject] = deque()
         self._resting: deque[tuple[float, Subject]] = deque()
         self._known: set[RowId] = set()
-        self._positions: set[tuple[str, int]] = set()
+        self._positions: set[_Position] = set()
         self._settled: list[OutboxRow] = []
         self._forgotten_next: list[OutboxRow] = []
 
@@ -52,6 +60,10 @@ class Queues:
     def has_enough(self, subjects: int) -> bool:
         """Whether to read no more now: the memory is full, or so many subjects can send a row."""
         return self.is_full or len(self._ready) >= subjects
+
+    def knows(self, row: RowId) -> bool:
+        """Whether a row is in memory, or was until a moment ago."""
+        return row in self._known
 
     # --- read --------------------------------------------------------------------------
 
@@ -74,25 +86,25 @@ class Queues:
         topics: TopicPauses,
         looked: int | None,
     ) -> int:
-        """Admit the rows of one range; returns how many were not known.
+        """Admit the rows of one range; returns how many came into memory.
 
         `looked` is the position from which on this read looks for rows again, if it does.
         """
-        news = 0
+        admitted = 0
         for row in rows:
             if row.id in self._known or (topics.names and not topics.takes(row, now)):
                 continue
-            news += 1
             key = row.key
             subject = shard.subject(SubjectName(row.subject_type, row.subject_id), key)
-            hold = subject.hold
-            if (hold is not None and (hold.id != row.id or hold.retry_at > now)) or subject.is_full:
+            if subject.holds_back(row.id, now) or subject.is_full:
                 subject.pass_over(row.position)
-            elif row.waits and (key, row.previous_position) not in self._positions:
+            elif row.waits and (key, row.is_replay, row.previous_position) not in self._positions:
                 self._wait_for_predecessor(subject, row, looked)
             else:
                 self._add(subject, row)
-        return news
+                topics.choose(row)  # only now: a row that waits could never try its topic
+                admitted += 1
+        return admitted
 
     def _wait_for_predecessor(self, subject: Subject, row: OutboxRow, looked: int | None) -> None:
         """Drop a row; read from its predecessor on, unless a scan will come there anyway.
@@ -110,7 +122,7 @@ class Queues:
     def _add(self, subject: Subject, row: OutboxRow) -> None:
         row.size = row.bytes()
         self._known.add(row.id)
-        self._positions.add((row.key, row.position))
+        self._positions.add(_position(row))
         self.rows += 1
         self.size += row.size
         subject.rows.append(row)
@@ -143,7 +155,7 @@ class Queues:
         """Put the busy row back, to be sent again later; forget it if the shard was lost."""
         row = self.take_busy(subject)
         if subject.shard.is_lost:
-            self._release(row)
+            self.release(row)
         else:
             subject.rows.appendleft(row)
             self._resting.append((rests_until, subject))
@@ -159,7 +171,7 @@ class Queues:
         row = self.take_busy(subject)
         if subject.shard.is_lost:  # it was forgotten, but is in the table until it is deleted
             self._known.add(row.id)
-            self._positions.add((row.key, row.position))
+            self._positions.add(_position(row))
         return row
 
     def go_on(self, subject: Subject) -> None:
@@ -180,7 +192,7 @@ class Queues:
         first = subject.rows[0].position
         for row in subject.rows:
             self._forget(row)
-            self._release(row)
+            self.release(row)
         subject.rows.clear()  # first: a subject that is full would not want its rows back
         subject.pass_over(first)
 
@@ -195,7 +207,7 @@ class Queues:
         """Note that rows were deleted; reads that began earlier may still show them."""
         self._settled += rows
         for row in rows:
-            self._release(row)
+            self.release(row)
 
     def lose(self, shard: Shard) -> None:
         """Forget a shard that belongs to another publisher, or to us under another epoch."""
@@ -205,16 +217,21 @@ class Queues:
                 self._forget(subject.busy)
             for row in subject.rows:
                 self._forget(row)
-                self._release(row)
+                self.release(row)
             subject.rows.clear()
 
-    def _release(self, row: OutboxRow) -> None:
+    def release(self, row: OutboxRow) -> None:
+        """Note that a row has left the memory."""
         self.rows -= 1
         self.size -= row.size
 
     def _forget(self, row: OutboxRow) -> None:
         self._known.discard(row.id)
-        self._positions.discard((row.key, row.position))
+        self._positions.discard(_position(row))
+
+
+def _position(row: OutboxRow) -> _Position:
+    return row.key, row.is_replay, row.position
 
 
 def passed_over(shards: Iterable[Shard], topics: Collection[str]) -> PassedOver:

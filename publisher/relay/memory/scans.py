@@ -75,6 +75,10 @@ class Sweep(Scan):
             self.restart(now)
         return self.is_running
 
+    def interrupted(self, now: float) -> None:
+        """Note that a read had no answer: an outage is no part of a sweep's duration."""
+        self._began = now
+
     def restart(self, now: float) -> None:
         """Begin at the head again."""
         self.place, self.is_running, self._began = HEAD, True, now

@@ -7,7 +7,8 @@ from typing import Final
 
 import msgspec
 
-from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+from dsql_outbox.outbox import Message
+from dsql_outbox.publisher.outbox_rows import Fault, OutboxRow, RowId
 from dsql_outbox.publisher.relay.store import HEAD, RangeRead, RowPlace, StoredFailure, SubjectName
 
 from .scans import Scan, Sweep, Tail
@@ -62,6 +63,17 @@ class Subject:
         return self.busy
 
     @property
+    def attempt(self) -> int:
+        """The number of the attempt to send the busy row, from 1."""
+        hold = self.hold
+        return hold.attempts + 1 if hold is not None and hold.id == self.busy_row.id else 1
+
+    def message(self, picked_up_ns: int) -> Message | Fault:
+        """The message of the busy row, or why it can be none; `picked_up_ns` is the time."""
+        epoch = self.shard.epoch
+        return self.busy_row.message(attempt=self.attempt, picked_up_ns=picked_up_ns, epoch=epoch)
+
+    @property
     def is_full(self) -> bool:
         """Whether enough of its rows are in memory."""
         return len(self.rows) >= MAX_WAITING
@@ -69,7 +81,20 @@ class Subject:
     @property
     def takes_passed(self) -> bool:
         """Whether the rows that were passed over can be taken now."""
-        return self.passed is not None and not self.holds and len(self.rows) <= _LOW
+        if self.passed is None or len(self.rows) > _LOW:
+            return False
+        return not self.holds or self.passed < self.holds[0].id.position
+
+    def holds_back(self, row: RowId, now: float) -> bool:
+        """Whether a failed row holds this one back.
+
+        Rows before it go: it failed after they were sent, but they were not deleted,
+        and it waits for them.
+        """
+        hold = self.hold
+        if hold is None:
+            return False
+        return hold.retry_at > now if hold.id == row else row.position >= hold.id.position
 
     @property
     def is_idle(self) -> bool:
@@ -80,8 +105,13 @@ class Subject:
         """Note that a row of this position was passed over."""
         if self.passed is None or position < self.passed:
             self.passed = position
-            self.shard.closed[self.key] = self
+            self.close()
             self.want_passed()
+
+    def close(self) -> None:
+        """Have reads pass over its rows, unless those that were passed over are wanted."""
+        if self.passed is not None and not self.takes_passed:
+            self.shard.closed[self.key] = self
 
     def want_passed(self) -> None:
         """Have the rows that were passed over read again, if they can be taken now."""

@@ -54,9 +54,12 @@ class TopicPauses:
         pause = self._pauses.get(row.topic)
         if pause is None:
             return True
-        if pause.probe is None and not pause.is_probing:
+        return pause.probe in {None, row.id} and not pause.breaker.wait(now)
+
+    def choose(self, row: OutboxRow) -> None:
+        """Note that a row is admitted: if its topic is paused, it is the one to try it with."""
+        if pause := self._pauses.get(row.topic):
             pause.probe = row.id
-        return pause.probe == row.id and not pause.breaker.wait(now)
 
     def passed_over(self, now: float) -> Collection[str]:
         """The topics whose rows no read shall return now."""
@@ -80,7 +83,7 @@ class TopicPauses:
     def sending(self, row: OutboxRow) -> None:
         """Note that a row is sent: if its topic is paused, it is the one to try it with."""
         if pause := self._pauses.get(row.topic):
-            pause.is_probing = True
+            pause.probe, pause.is_probing = row.id, True
 
     def refused(self, row: OutboxRow, now: float) -> bool:
         """Note that the broker refused the topic of a row; returns whether to log that."""

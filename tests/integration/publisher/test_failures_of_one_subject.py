@@ -125,3 +125,14 @@ async def test_failures_are_found_by_topic_and_by_key(
     assert await found(topic="other", subject="Car/a") == []
     with pytest.raises(SettingsError, match="is no TYPE/ID"):
         await found(subject="Car")
+
+
+async def test_messages_before_a_failed_one_go_though_they_were_sent_before(
+    database: Database, sql: psycopg.Connection, ids: list[UUID]
+) -> None:
+    """A publisher that records a failure may end before it deletes what it sent before."""
+    fail(sql, ids[2], "2000-01-01")
+    sink = MemorySink()
+    with anyio.fail_after(20):
+        await Publisher(database, sink).run(until_empty=True)
+    assert [each for each in sink.ids if each != ids[3]] == ids[:3]

@@ -267,6 +267,54 @@ async def test_run_waits_no_longer_than_told_for_a_broker_that_is_away(
     assert done == Relayed(read=1)
 
 
+async def test_run_waits_no_longer_than_told_while_many_messages_fail(
+    database: Database, writer: Writer
+) -> None:
+    """A look at all of them takes several reads, and is no sign that one can be sent."""
+    events = [event(f"{n}") for n in range(300)]
+    writer.write_many(events)
+    sink = MemorySink()
+    for each in events:
+        sink.fail(each.id, Retry("no"))
+    settings = PublisherSettings(batch_rows=50, backoff_base=60, backoff_cap=60, head_interval=0.1)
+    with anyio.fail_after(20):
+        done = await Publisher(database, sink, settings).run(until_empty=True, max_wait=1)
+    assert done.failed == len(events)
+
+
+def refuse(sql: psycopg.Connection, change: str) -> None:
+    """Have the database refuse a change, with an error that passes."""
+    sql.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE 'not now' USING ERRCODE = '57P03'; END $$"
+    )
+    sql.execute(f"CREATE TRIGGER refuse BEFORE {change} FOR EACH ROW EXECUTE FUNCTION refuse()")
+
+
+async def test_a_message_that_cannot_be_buried_keeps_no_other_in_the_outbox(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    bad = writer.write(event("bad"))
+    writer.write_many([event(f"{n}") for n in range(20)])
+    refuse(sql, "INSERT ON outbox.dead_letters")
+    sink = MemorySink()
+    sink.fail(bad.event_id, Rejected("no"))
+    with anyio.fail_after(20):
+        done = await Publisher(database, sink).run(until_empty=True, max_wait=0.5)
+    assert (done.deleted, done.dead) == (20, 0)
+    assert count(sql, "outbox") == 1
+
+
+async def test_run_waits_no_longer_than_told_for_a_database_that_deletes_nothing(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    writer.write(event("a"))
+    refuse(sql, "DELETE ON outbox.outbox")
+    with anyio.fail_after(20):
+        done = await Publisher(database, MemorySink()).run(until_empty=True, max_wait=0.5)
+    assert (done.delivered, done.deleted) == (1, 0)
+
+
 async def test_an_error_of_the_database_that_does_not_pass_is_raised_and_the_shards_are_free(
     database: Database, writer: Writer, sql: psycopg.Connection
 ) -> None:

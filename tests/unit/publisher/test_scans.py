@@ -39,6 +39,15 @@ def test_the_first_sweep_lasts_from_its_first_read() -> None:
     assert sweep.is_due(5_001.0)
 
 
+def test_an_outage_is_no_part_of_the_duration_of_a_sweep() -> None:
+    sweep = Sweep(1.0)
+    assert sweep.is_due(0.0)
+    sweep.read(found(50, cut=True), 10, 0.1)
+    sweep.interrupted(40.0)
+    sweep.read(found(90), 10, 40.1)
+    assert sweep.is_due(42.2)
+
+
 def test_a_sweep_rests_a_minute_at_most() -> None:
     sweep = Sweep(1.0)
     assert sweep.is_due(0.0)

@@ -133,8 +133,8 @@ def test_a_wrong_relay_is_found(relay: type[NaiveRelay], text: str) -> None:
 def test_a_run_depends_on_its_seed_only() -> None:
     """Not on the order of sets of texts, which differs from process to process."""
     code = (
-        "from tests.unit.publisher.test_simulation_model import *\n"
-        "for seed in range(5): print(vars(Run(single(seed), NaiveRelay)()))"
+        "from benchmarks.simulation.verdict import random_schedule, verdict\n"
+        "for seed in range(10): print(vars(verdict(random_schedule(seed))[0]))"
     )
     first, second = (
         subprocess.run(

@@ -47,7 +47,16 @@ def test_a_probe_that_is_gone_is_replaced_by_the_next_row() -> None:
     topics.missed(SICK.id)
     assert topics.probes(5.1) == []
     assert topics.takes(OTHER, 5.1)
+    topics.choose(OTHER)
     assert topics.probes(5.1) == [OTHER.id]
+    assert not topics.takes(SICK, 5.1)
+
+
+def test_a_row_that_waits_is_not_the_one_to_try_its_topic_with() -> None:
+    topics = paused()
+    topics.missed(SICK.id)
+    assert topics.takes(SICK, 5.1)  # and it was not admitted, since it waits
+    assert topics.takes(OTHER, 5.1)
 
 
 def test_a_topic_that_worked_is_paused_no_more() -> None:
