@@ -1,6 +1,7 @@
 """A broker and publishers go through each fault; then what arrived is checked."""
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ _RATE: Final = 500.0  # of them per second
 _SUBJECTS: Final = 300
 _VANS: Final = 60
 _PUBLISHERS: Final = 2
-_OPTIONS: Final = "--lease 3"
+_OPTIONS: Final = ("--lease", "3")
 _DEAD_FOR: Final = 2.0  # seconds until a publisher that was killed is restarted
 _PATIENCE: Final = 60.0  # seconds that publishers have for what they must do
 _LOOK: Final = 0.1  # seconds between looks
@@ -62,7 +63,8 @@ class Trial:
         self._place = place
         self._database = database
         self._random = Random(seed)
-        self._fleet = Fleet(_PUBLISHERS, database, place.sink, _OPTIONS, logs)
+        words = ["--database", database, "--sink", place.sink, *_OPTIONS]
+        self._fleet = Fleet(_PUBLISHERS, [sys.executable], words, logs)
         self._sent: dict[UUID, bytes] = {}
         # With the first one every publisher has a connection before its broker is harmed.
         self._faults = [Fault("publisher killed", nullcontext), *place.faults()]

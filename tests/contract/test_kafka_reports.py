@@ -69,12 +69,14 @@ class _Stopping(Producer):
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__(settings)
         self.is_over = False
+        self.is_used = False
         self.made.append(self)
 
     def produce(self, topic: str, **given: Any) -> None:
         if given["key"] == b"Loan/old":
             del given["on_delivery"]
         super().produce(topic, **given)
+        self.is_used = True
 
     def flush(self, *given: Any) -> int:
         if self.is_over:
@@ -88,8 +90,9 @@ async def test_a_producer_that_stops_ends_only_the_calls_that_wait_for_it(
 ) -> None:
     monkeypatch.setattr(client, "Producer", _Stopping)
     monkeypatch.setattr(_Stopping, "made", [])
-    kafka_cluster.make_topic("one.X")
-    kafka_cluster.lead("one.X", 1)
+    for topic, broker in ("one.X", 1), ("two.X", 2):
+        kafka_cluster.make_topic(topic)
+        kafka_cluster.lead(topic, broker)
     new = Answers(1)
 
     async def publish_old() -> None:
@@ -98,17 +101,18 @@ async def test_a_producer_that_stops_ends_only_the_calls_that_wait_for_it(
                 NotAttempted()
             ]
 
-    async with open_sink(f"kafka://{kafka_cluster.bootstrap}?timeout=10") as sink:
+    second_broker = kafka_cluster.bootstrap.split(",")[1]
+    async with open_sink(f"kafka://{second_broker}?timeout=10") as sink:
         await deliver(sink, [new_message(topic="one.X")])
         (first,) = _Stopping.made
-        kafka_cluster.answer_late(1, 0.3)
+        kafka_cluster.answer_late(1, 30)  # so the first producer waits, however busy we are
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(publish_old)
             await anyio.wait_all_tasks_blocked()
             vars(sink)["_client"].replace(first)  # as another call that failed does
-            tasks.start_soon(sink.publish, [new_message(topic="one.X")], new)
+            tasks.start_soon(sink.publish, [new_message(topic="two.X")], new)
             with anyio.fail_after(5):
-                while len(_Stopping.made) < 2 or not len(_Stopping.made[1]):
+                while len(_Stopping.made) < 2 or not _Stopping.made[1].is_used:
                     await anyio.lowlevel.checkpoint()
             first.is_over = True
 

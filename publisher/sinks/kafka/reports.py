@@ -98,6 +98,8 @@ class Reports:
         """Why messages have no answer."""
         self.is_broken = False
         """Whether the broker or the producer failed, and not only an answer is missing."""
+        self.has_stopped = False
+        """Whether the producer stopped for good, which says nothing of any topic."""
         self.changed = asyncio.Event()
         """Set when messages are refused, and when no report can change anything any more."""
         self._messages = messages
@@ -146,11 +148,17 @@ class Reports:
 
     def give_up(self, reason: str) -> None:
         """Wait no longer: the producer has stopped."""
-        self.reason, self.is_broken, self._expected = reason, True, 0
+        self.reason, self._expected = reason, 0
+        self.is_broken = self.has_stopped = True
         self.changed.set()
 
     def blame_topics(self, seconds: float) -> None:
-        """Answer for the topics of which nothing was stored since this call began."""
+        """Answer for the topics of which nothing was stored since this call began.
+
+        When the producer has stopped, no topic is to blame.
+        """
+        if self.has_stopped:
+            return
         for index in sorted(self.unanswered):
             topic = self._messages[index].topic
             if not self._heard.since(self._began, topic):

@@ -112,9 +112,10 @@ class KafkaSink:
                 logger.warning(text, self._settings, len(reports.unanswered), reports.reason)
         else:
             self._client.replace(producer)
-            if reports.is_broken:
+            if not reports.is_broken:
+                await self._client.ask(producer, reports.reason)
+            if reports.is_broken:  # perhaps since the question
                 raise self._client.unavailable(reports.reason)
-            await self._client.ask(producer, reports.reason)
         reports.blame_topics(self._settings.timeout)
 
     def _produce(
