@@ -30,8 +30,8 @@ from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres
 
+from .broker_trial import Findings, Trial
 from .candidates import CANDIDATES, Candidate
-from .trial import Findings, Trial
 
 _SUITE: Final = "tests/contract/test_sinks.py"
 

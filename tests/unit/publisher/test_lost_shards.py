@@ -49,7 +49,7 @@ def settler_of(state: RelayState) -> Settler:
 async def test_a_row_that_was_to_be_settled_twice_leaves_no_shard_busy(outcome: str) -> None:
     state = RelayState(asyncio.get_running_loop().time, topic_open_for=1.0)
     settler = settler_of(state)
-    settler.applier = Applier(state, settler._store, nothing, lambda *_: None)
+    settler.applier = Applier(state, settler._store, nothing, _ignore, settler.recover)
     for epoch in (1, 2):
         subject = sent(state, epoch)
         if outcome == "applied":
@@ -61,3 +61,7 @@ async def test_a_row_that_was_to_be_settled_twice_leaves_no_shard_busy(outcome: 
     await settler.settle_all()
     assert state.busy_shards == set()
     assert state.queues.rows == 0
+
+
+def _ignore(*_: object) -> None:
+    """Take a message that failed."""
