@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from psycopg import errors
 from tests.support.dsql.server import ON_DSQL
 from tests.support.writer import workload_s
-from tests.support.writer.callers import QUICK, OpenWriter, with_workers
+from tests.support.writer.callers import QUICK, OpenWriter, only_single, with_workers
 from tests.support.writer.checked_tables import Row, Tables
 
 from dsql_outbox.outbox import Connection, Database, Entity, Event, StaleVersion, parse_event
@@ -211,6 +211,7 @@ SHAPES = {"one": "WITH entity AS", "batch": "placed AS"}
 """What only one of the two statements of the single form has."""
 
 
+@only_single("nothing is probed when the form is given")
 @pytest.mark.parametrize("sqlstate", ["0A000", "42601", "42804"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_database_that_refuses_a_shape_of_the_write_gets_the_plain_form(

@@ -93,7 +93,7 @@ def _entries() -> Iterator[Entry]:
         yield _entry(
             f"{explain} {name}",
             lambda schema, fill, name=name, explain=explain: (
-                b"%s %s" % (explain.encode(), _filled(name, schema, fill))
+                b"%s %s" % (explain.encode(), _filled(name, schema, fill).lower())
             ),
             doors(name),
         )
