@@ -31,7 +31,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist lock clean load-million bench-writer bench-relay nemesis nemesis-rolling trace-check zip
+.PHONY: help demo test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist lock clean load-million bench-writer bench-relay goals nemesis nemesis-rolling real-brokers simulate trace-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -111,11 +111,20 @@ zip: $(VENV)/.dev ## make the Lambda example's build/lambda-x86_64.zip and -arm6
 bench-relay: $(VENV)/.dev ## the relay beside bare loops and nats-py; fails when a target is missed (ONLY=drain,..)
 	$(BIN)/python -m benchmarks.relay.bench_relay $(if $(ONLY),--only $(ONLY))
 
+goals: $(VENV)/.dev ## measure what is promised, and say what holds or misses (ONLY=relay, relay:half,hot; OPTIONS=--full)
+	$(BIN)/python -m benchmarks.goals $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
+
 nemesis: $(VENV)/.dev ## kill and stop PUBLISHERS while they relay EVENTS, with SEED; then check all
 	$(BIN)/python -m benchmarks.nemesis $(NEMESIS)
 
+simulate: $(VENV)/.dev ## run N schedules of faults on the relay in virtual time, from SEED (DEFECT=name plants one)
+	$(BIN)/python -m benchmarks.simulation $(or $(N),10000) $(or $(SEED),1) $(if $(DEFECT),--defect $(DEFECT))
+
 nemesis-rolling: $(VENV)/.dev ## restart PUBLISHERS one by one: the longest pause of any subject
 	$(BIN)/python -m benchmarks.nemesis --rolling $(NEMESIS)
+
+real-brokers: $(VENV)/.dev ## the sinks' contract suite and a nemesis on NATS, ElasticMQ and Apache Kafka (ONLY=kafka,..)
+	@$(BIN)/python -m benchmarks.real_brokers $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED))
 
 dist: $(VENV)/.dev ## build sdist and wheel, and run the demo of each in an empty environment
 	rm -rf dist

@@ -1,7 +1,7 @@
 """What the library reports about itself, and the adapters that log, trace and measure it.
 
 The writer and the relay emit facts (`facts`) to hooks (`hooks`). The hooks here
-are `log_hook` for log lines, `otel.spans` for traces and `otel.metrics` for
+are `log_hook` (with `failure_log`) for log lines, `otel.spans` for traces and `otel.metrics` for
 metrics. `attributes` and `metric_names` define every name that they use.
 `json_logs` formats log records, and `visible_text` escapes control characters.
 The folders grafana/ and prometheus/ hold dashboards and alert rules.
@@ -21,8 +21,8 @@ from .facts import (
     PublishEnded,
     PublishResult,
     PublishStarted,
+    RelayProgress,
     RetryScheduled,
-    RoundEnded,
     ShardsChanged,
     TransactionStarted,
     WriteEnded,
@@ -30,9 +30,9 @@ from .facts import (
     WriteStarted,
     WriteStatus,
 )
-from .hooks import Hook, Scope, Scopes, emit
+from .hooks import Hook, Scope, Scopes, emit, skips_deliveries
 from .json_logs import JsonFormatter
-from .log_hook import log_facts
+from .log_hook import LogFacts, log_facts
 from .visible_text import visible, visible_json
 
 __all__ = [
@@ -44,12 +44,13 @@ __all__ = [
     "Fact",
     "Hook",
     "JsonFormatter",
+    "LogFacts",
     "MetricFacts",
     "PublishEnded",
     "PublishResult",
     "PublishStarted",
+    "RelayProgress",
     "RetryScheduled",
-    "RoundEnded",
     "Scope",
     "Scopes",
     "ShardsChanged",
@@ -64,6 +65,7 @@ __all__ = [
     "log_facts",
     "metric_facts",
     "metric_names",
+    "skips_deliveries",
     "trace_facts",
     "visible",
     "visible_json",

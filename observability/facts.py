@@ -151,22 +151,25 @@ class PublishEnded(msgspec.Struct, frozen=True):
     attempt: int = 1
 
 
-class RoundEnded(msgspec.Struct, frozen=True):
-    """A relay round has ended; it reports how many rows took which course.
+class RelayProgress(msgspec.Struct, frozen=True):
+    """What the relay of a publisher did since its last report, in numbers of messages.
 
-    `dead` rows were given up, `held` rows wait behind a failed one of their
-    subject. `statements` is how many statements the round ran. `deleted` and
-    `statements` are None if the publisher did not count them.
+    It reports several times a second while it works, and every few seconds as a sign
+    of life. `failed` attempts failed, `dead` messages were given up, `deleted` rows
+    left the outbox as delivered. `statements` is how many statements it ran; None if
+    they were not counted. `held` subjects wait behind a failed row at the moment, and
+    `paused` topics take no messages.
     """
 
-    read: int
-    delivered: int
-    failed: int
-    dead: int
-    held: int
-    sink_available: bool
-    deleted: int | None = None
+    read: int = 0
+    delivered: int = 0
+    deleted: int = 0
+    failed: int = 0
+    dead: int = 0
     statements: int | None = None
+    held: int = 0
+    sink_available: bool = True
+    paused: Sequence[str] = ()
 
 
 class ShardsChanged(msgspec.Struct, frozen=True):
@@ -194,7 +197,7 @@ Fact = (
     | BacklogUnread
     | PublishStarted
     | PublishEnded
-    | RoundEnded
+    | RelayProgress
     | ShardsChanged
     | TransactionStarted
 )

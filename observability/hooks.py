@@ -54,9 +54,13 @@ class Scopes:
 
     __slots__ = ("_hooks", "_scopes", "_stack")
 
-    def __init__(self, hooks: Iterable[Hook], fact: Fact) -> None:
+    def __init__(self, hooks: Iterable[Hook], fact: Fact | None) -> None:
+        """Give every hook the fact that begins; None: hooks that open no scope get none."""
         self._hooks: list[Hook] = []
         self._scopes: list[Scope] = []
+        if fact is None:
+            self._hooks += hooks
+            return
         for hook in hooks:
             scope = hook(fact)
             if scope is None:
@@ -95,6 +99,16 @@ class Scopes:
     ) -> None:
         if self._stack is not None:
             self._stack.__exit__(kind, error, trace)
+
+
+def skips_deliveries(hook: Hook) -> bool:
+    """Whether a hook does nothing now with a publish that begins, and with one that succeeds.
+
+    A hook says so by a method of this name. The facts cost more than the rest of a
+    publish, so they are not made if all hooks skip them.
+    """
+    skips = getattr(hook, "skips_deliveries", None)
+    return skips is not None and skips()
 
 
 def emit(hooks: Iterable[Hook], fact: Fact) -> None:

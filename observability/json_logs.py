@@ -21,6 +21,7 @@ KEYS: Final = (
     "oc_class",
     "topic",
     "result",
+    "count",
     "age_s",
     "shard",
 )

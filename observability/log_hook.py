@@ -2,12 +2,13 @@
 
 The text of a record is for people and may change. Its keys are for machines and
 stay stable: ``event_id``, ``attempt``, ``max_retries``, ``wait_s``, ``sqlstate``,
-``oc_class``, ``topic``, ``result``, ``age_s``, ``shard``, and within a trace
-``trace_id`` and ``span_id`` in hexadecimal.
+``oc_class``, ``topic``, ``result``, ``count``, ``age_s``, ``shard``, and within a
+trace ``trace_id`` and ``span_id`` in hexadecimal.
 """
 
 import logging
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Final
 
 from dsql_outbox.observability.otel.trace_ids import trace_ids
@@ -17,9 +18,12 @@ from .facts import (
     BacklogUnread,
     Fact,
     PublishEnded,
+    RelayProgress,
     RetryScheduled,
+    ShardsChanged,
     WriteExhausted,
 )
+from .failure_log import FailureLog
 from .visible_text import visible
 
 logger = logging.getLogger("dsql_outbox")
@@ -84,25 +88,6 @@ def _log_exhausted(fact: WriteExhausted) -> None:
     )
 
 
-def _log_publish_failure(fact: PublishEnded) -> None:
-    if fact.result not in {"retry", "rejected"}:
-        return
-    logger.warning(
-        "Publish of event %s to %s failed (%s): %s",
-        fact.event_id,
-        fact.topic,
-        fact.result,
-        fact.error,
-        extra={
-            "event_id": str(fact.event_id),
-            "attempt": fact.attempt,
-            "topic": fact.topic,
-            "result": fact.result,
-        }
-        | trace_ids(),
-    )
-
-
 def _log_old_backlog(fact: BacklogAge) -> None:
     if fact.seconds <= fact.limit:
         return
@@ -131,17 +116,47 @@ def _log_backlog_unread(fact: BacklogUnread) -> None:
     )
 
 
-_LOGGED: Final[dict[type[Fact], Callable[[Any], None]]] = {
-    RetryScheduled: _log_retry,
-    WriteExhausted: _log_exhausted,
-    PublishEnded: _log_publish_failure,
-    BacklogAge: _log_old_backlog,
-    BacklogUnread: _log_backlog_unread,
-}
+class LogFacts:
+    """The hook that logs retries, failures and an old backlog.
+
+    A publisher has one of its own, since the lines about its failed messages are
+    summed up (docs/metrics.md).
+    """
+
+    def __init__(self, now: Callable[[], float] = monotonic) -> None:
+        self._failures = FailureLog(now)
+        self._takers: dict[type[Fact], Callable[[Any], None]] = {
+            RetryScheduled: _log_retry,
+            WriteExhausted: _log_exhausted,
+            BacklogAge: _log_old_backlog,
+            BacklogUnread: _log_backlog_unread,
+            PublishEnded: self._take_publish,
+            RelayProgress: self._take_progress,
+            ShardsChanged: self._take_shards,
+        }
+
+    def __call__(self, fact: Fact, /) -> None:
+        """Log a fact if a person should know it."""
+        taker = self._takers.get(type(fact))
+        if taker is not None:
+            taker(fact)
+
+    def skips_deliveries(self) -> bool:
+        """Only failures are logged."""
+        return True
+
+    def _take_publish(self, fact: PublishEnded) -> None:
+        # The relay logs what concerns a topic or the broker, and not one message.
+        if fact.result in {"retry", "rejected"}:
+            self._failures.add(fact)
+
+    def _take_progress(self, _fact: RelayProgress) -> None:
+        self._failures.flush()
+
+    def _take_shards(self, fact: ShardsChanged) -> None:
+        if not fact.owned:  # nothing more may come, as at the end
+            self._failures.flush(whole=True)
 
 
-def log_facts(fact: Fact) -> None:
-    """The hook that logs retries, final failures and an old backlog; on by default."""
-    log = _LOGGED.get(type(fact))
-    if log is not None:
-        log(fact)
+log_facts: Final = LogFacts()
+"""The hook of all writers; on by default."""

@@ -102,18 +102,27 @@ WAIT_DURATION: Final = Metric(
     "s",
     "From the commit of a message to its first pick-up.",
 )
-ROUNDS: Final = Metric("outbox.relay.rounds", "{round}", "Rounds of the publisher.")
 STATEMENTS: Final = Metric(
-    "outbox.relay.statements", "{statement}", "Statements that the publisher's rounds ran."
+    "outbox.relay.statements", "{statement}", "Statements that the relay ran."
 )
-ROWS_READ: Final = Metric("outbox.relay.rows.read", "{row}", "Outbox rows read.")
-ROWS_DELETED: Final = Metric("outbox.relay.rows.deleted", "{row}", "Outbox rows deleted.")
-ROWS_HELD: Final = Metric(
-    "outbox.relay.rows.held", "{row}", "Rows of the last round that wait behind their subject."
+ROWS_READ: Final = Metric("outbox.relay.rows.read", "{row}", "Outbox rows that came into memory.")
+ROWS_DELIVERED: Final = Metric(
+    "outbox.relay.rows.delivered", "{row}", "Outbox rows that the broker acknowledged."
+)
+ROWS_DELETED: Final = Metric(
+    "outbox.relay.rows.deleted", "{row}", "Outbox rows deleted because they were delivered."
+)
+SUBJECTS_HELD: Final = Metric(
+    "outbox.relay.subjects.held", "{subject}", "Subjects that wait behind a failed row."
+)
+TOPICS_PAUSED: Final = Metric(
+    "outbox.relay.topics.paused", "{topic}", "Topics that take no messages now."
 )
 DEAD_LETTERS: Final = Metric("outbox.relay.dead_letters", "{message}", "Messages given up.")
 SINK_AVAILABLE: Final = Metric(
-    "outbox.relay.sink.available", "{sink}", "1 if the last round could reach the broker, else 0."
+    "outbox.relay.sink.available",
+    "{sink}",
+    "1 if the broker answered when it was asked last, else 0.",
 )
 SHARDS_OWNED: Final = Metric(
     "outbox.relay.shards.owned", "{shard}", "Shards that this publisher relays."

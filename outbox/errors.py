@@ -8,13 +8,31 @@ the driver is raised unchanged. So `except psycopg.errors.SerializationFailure`
 keeps working.
 """
 
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 from .extras import install_command
 
 
 class OutboxError(Exception):
-    """The base class of all exceptions that this library defines."""
+    """The base class of all exceptions that this library defines.
+
+    All of them can be copied and pickled, with their text and their attributes.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuild from the text: pickle would call the constructor with the text alone."""
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(
+    kind: type[OutboxError], texts: tuple[Any, ...], attributes: Mapping[str, Any]
+) -> OutboxError:
+    error = kind.__new__(kind)
+    super(OutboxError, error).__init__(*texts)  # Python's own class, such as ImportError
+    error.__dict__.update(attributes)
+    return error
 
 
 class SettingsError(OutboxError, ValueError):

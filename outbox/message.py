@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, unquote
 from uuid import UUID
@@ -22,7 +23,7 @@ Nearly every key matches. The test saves a call of `quote`.
 """
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """One event on its way to a broker.
 
     `payload` is the JSON text of the event as received. `headers` are the CloudEvents
@@ -80,20 +81,30 @@ def broken_header(headers: Mapping[str, str]) -> str | None:
 
     A name must be a token of RFC 9110, section 5.6.2, as HTTP and NATS require.
     """
-    if "" not in headers and _NO_TOKEN("".join(headers)) is None:  # one search in the usual case
+    return _broken_name(tuple(headers))
+
+
+@lru_cache(maxsize=256)  # nearly all messages have the same names
+def _broken_name(names: tuple[str, ...]) -> str | None:
+    if "" not in names and _NO_TOKEN("".join(names)) is None:
         return None
-    name = next(name for name in headers if not name or _NO_TOKEN(name))
+    name = next(name for name in names if not name or _NO_TOKEN(name))
     shown = ascii(name[:_SHOWN])
     return f"header name {shown} is no token: letters, digits and !#$%&'*+-.^_`|~ only"
 
 
 def subject_key(entity_type: str, entity_id: str) -> str:
     """Return ``type/id``, each part percent-encoded, so that keys of two entities differ."""
-    return f"{_quoted(entity_type)}/{_quoted(entity_id)}"
+    return f"{_quoted_type(entity_type)}/{_quoted(entity_id)}"
 
 
 def _quoted(part: str) -> str:
     return part if _PLAIN(part) else quote(part, safe="")
+
+
+@lru_cache(maxsize=256)
+def _quoted_type(entity_type: str) -> str:
+    return _quoted(entity_type)
 
 
 def parse_subject_key(key: str) -> tuple[str, str]:

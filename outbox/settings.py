@@ -30,12 +30,12 @@ DEFAULT_SOURCE: Final = "/dsql-outbox"
 def require_positive(owner: str, values: Mapping[str, float]) -> None:
     """Raise `SettingsError`, which names the setting, for a value that is not above 0."""
     for name, value in values.items():
-        if value <= 0:
+        if not value > 0:  # NaN is no number above 0 either
             raise SettingsError(f"{owner}.{name} must be above 0, got {value}")
 
 
 def require_not_negative(owner: str, values: Mapping[str, float]) -> None:
     """Raise `SettingsError`, which names the setting, for a value below 0."""
     for name, value in values.items():
-        if value < 0:
+        if not value >= 0:
             raise SettingsError(f"{owner}.{name} must be 0 or more, got {value}")

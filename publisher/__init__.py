@@ -1,20 +1,24 @@
 """Move outbox rows to a broker: in order per subject, at least once.
 
-- `publisher` runs one relay round after the other; `settings` are its settings.
+- `publisher` runs the relay; `settings` are its settings, and `topic_settings` those of
+  some topics.
 - `session` is the connection of the operator's tools, and of rare statements of the relay.
-- `relay/` is a round: choose rows, send them, record what the broker answered.
+- `relay/` reads rows, sends them, and settles what the broker answered.
 - `leases/` decides which publisher relays which shard (docs/leases.md).
 - `sinks/` is the port to a broker, with one module or folder per broker (docs/sinks.md).
 - `operator/` is for operators and their programs: `DeadLetters`, `Failures`,
-  `Replay`, `StatusReader` and `Health`.
+  `Waiting`, `Topics`, `Replay`, `StatusReader` and `Health`.
 """
 
+from dsql_outbox.publisher.burial import NO_ROW
+from dsql_outbox.publisher.leases.table import NO_LEASE
 from dsql_outbox.publisher.operator.dead_letter_filter import DeadLetter, LetterFilter
 from dsql_outbox.publisher.operator.dead_letters import MAX_REPLAYED, DeadLetters
+from dsql_outbox.publisher.operator.event_pages import EventFilter, Place
 from dsql_outbox.publisher.operator.failures import Failure, FailureFilter, Failures
 from dsql_outbox.publisher.operator.health import Alive, Health, Ready
 from dsql_outbox.publisher.operator.health_probe import HealthProbe
-from dsql_outbox.publisher.operator.replay import Replay
+from dsql_outbox.publisher.operator.replay import Replay, ReplayProgress
 from dsql_outbox.publisher.operator.requeue import Replayed
 from dsql_outbox.publisher.operator.status import (
     Bounded,
@@ -27,54 +31,76 @@ from dsql_outbox.publisher.operator.status import (
     StatusReader,
     Stranded,
 )
-from dsql_outbox.publisher.relay.burial import NO_ROW, NO_SHARD
-from dsql_outbox.publisher.relay.round import Round
+from dsql_outbox.publisher.operator.topic_pauses import PausedTopic, Topics
+from dsql_outbox.publisher.operator.waiting_messages import (
+    Waiting,
+    WaitingFilter,
+    WaitingMessage,
+)
+from dsql_outbox.publisher.relay.relay import Relayed
+from dsql_outbox.publisher.relay.sql_store import NO_SHARD
 
 from .publisher import Publisher
 from .settings import PublisherSettings
 from .sinks import (
+    Answer,
     Delivered,
     NotAttempted,
     Outcome,
     Rejected,
     Retry,
     Sink,
+    Unavailable,
     open_sink,
 )
+from .topic_settings import FailureRules, TopicSettings
 
 __all__ = [
     "MAX_REPLAYED",
+    "NO_LEASE",
     "NO_ROW",
     "NO_SHARD",
     "Alive",
+    "Answer",
     "Bounded",
     "Counters",
     "DeadLetter",
     "DeadLetters",
     "Delivered",
+    "EventFilter",
     "FailedMessage",
     "Failure",
     "FailureCounts",
     "FailureFilter",
+    "FailureRules",
     "Failures",
     "Health",
     "HealthProbe",
     "LetterFilter",
     "NotAttempted",
     "Outcome",
+    "PausedTopic",
+    "Place",
     "Publisher",
     "PublisherSettings",
     "Ready",
     "Rejected",
+    "Relayed",
     "Replay",
+    "ReplayProgress",
     "Replayed",
     "Retry",
-    "Round",
     "Seen",
     "Shard",
     "Sink",
     "Status",
     "StatusReader",
     "Stranded",
+    "TopicSettings",
+    "Topics",
+    "Unavailable",
+    "Waiting",
+    "WaitingFilter",
+    "WaitingMessage",
     "open_sink",
 ]

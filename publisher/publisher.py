@@ -1,11 +1,11 @@
-"""The publisher: it runs relay rounds until it is stopped, and waits between them."""
+"""The publisher: it relays outbox rows until it is stopped."""
 
 import asyncio
+import inspect
 import logging
-import random
-from collections.abc import Iterable
-from contextlib import suppress
-from time import monotonic
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
@@ -15,38 +15,39 @@ import psycopg
 from dsql_outbox.observability import (
     Fact,
     Hook,
-    RoundEnded,
+    LogFacts,
+    RelayProgress,
     ShardsChanged,
     WriteEnded,
     emit,
-    log_facts,
     metric_facts,
     trace_facts,
 )
-from dsql_outbox.outbox import PASSING, Database, OneProcess, kind_of, told
+from dsql_outbox.outbox import PASSING, Database, OneProcess, OutboxError, kind_of, told
 from dsql_outbox.publisher.leases.keeper import Leases
-from dsql_outbox.publisher.relay.breaker import Breaker
-from dsql_outbox.publisher.relay.round import Relay, Round
-from dsql_outbox.publisher.relay.store import Store
+from dsql_outbox.publisher.leases.table import SqlLeaseTable
+from dsql_outbox.publisher.relay.applier import Apply, Nowhere
+from dsql_outbox.publisher.relay.relay import Relay, Relayed
+from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.publisher.relay.traced_sink import TracedSink
 
 from .settings import PublisherSettings
 from .sinks import Sink
+from .supervision import in_background
 
 logger: Final = logging.getLogger("dsql_outbox")
 
 _SWEEP: Final = 60.0
 """Seconds between two searches for failures whose message no longer exists."""
 
-_SIGN_OF_LIFE: Final = 5.0
-"""Seconds between two `RoundEnded` facts while the breaker is open.
-
-No round runs then, and without these facts a monitor could not tell that the
-publisher is alive.
-"""
-
 _SWEEPER: Final = 0
 """Only the owner of this shard deletes such failures, so that one publisher does it."""
+
+_REPORT: Final = 0.1
+"""Seconds between two `RelayProgress` facts while there is something to report."""
+
+_SIGN_OF_LIFE: Final = 5.0
+"""Seconds between two `RelayProgress` facts while nothing happens."""
 
 
 class Publisher:
@@ -54,101 +55,77 @@ class Publisher:
 
     Any number of publishers, in any number of processes, share the shards
     (docs/leases.md). The constructor does no I/O. `run` relays until `stop`;
-    `run_once` does one round. Use ``async with`` or call `close`, which releases the
-    shards. Each of the `hooks` receives every fact that the log and OpenTelemetry
-    receive.
+    ``async with`` relays in the background until the end of the block. Each of the
+    `hooks` receives every fact that the log and OpenTelemetry receive.
 
-    A publisher belongs to the process that created it. In a forked child `run` and
-    `run_once` raise `OutboxError`; the child must create its own.
+    `apply` is an async function ``apply(connection, message)``. It runs in the transaction
+    that deletes the row of a message, after the sink (if any) has it, in order per
+    subject. What it changes on `connection` commits exactly once. An error that it
+    raises fails the message, which is tried again later. It must not commit.
+
+    A publisher runs once, in the process that created it. `run` raises `OutboxError`
+    when it is called again or in a forked child; create another publisher there.
+
+    Raises `TypeError` if an argument has the wrong type.
     """
 
     def __init__(
         self,
         database: Database,
-        sink: Sink,
+        sink: Sink | None = None,
         settings: PublisherSettings | None = None,
         *,
+        apply: Apply | None = None,
         hooks: Iterable[Hook] = (),
     ) -> None:
+        _require_types(database, sink, apply)
         self._settings = settings or PublisherSettings()
-        self._hooks: tuple[Hook, ...] = (log_facts, trace_facts, metric_facts, *hooks)
-        self._sink = TracedSink(sink, self._hooks)
-        self._store = Store(database)
-        self._leases = Leases(database, self._settings, self._shards_changed)
-        self._breaker = Breaker(
-            failures=self._settings.breaker_failures, open_for=self._settings.breaker_open
+        self._hooks: tuple[Hook, ...] = (LogFacts(), trace_facts, metric_facts, *hooks)
+        self._sink = TracedSink(Nowhere() if sink is None else sink, self._hooks)
+        self._apply = apply
+        self._store = SqlStore(database)
+        self._leases = Leases(
+            database,
+            self._settings,
+            self._shards_changed,
+            busy=self._busy_shards,
+            progresses=self._progresses,
+            table=SqlLeaseTable(database, self._settings, self._found_paused),
         )
         self._relay: Relay | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = OneProcess("a publisher")
-        self._stopped = False
-        self._wake = asyncio.Event()
-        self._idle = self._settings.idle_min
-        self._swept_at = monotonic()
+        self._has_run = False
+        self._is_stopped = False
+        self._told = Relayed()
+        self._told_statements = 0
+        self._told_available = True
+        self._background: AbstractAsyncContextManager[None] | None = None
 
-    async def run(self, *, until_empty: bool = False) -> Round:
-        """Relay until `stop` is called; returns the sums over all rounds.
+    async def run(self, *, until_empty: bool = False, max_wait: float | None = None) -> Relayed:
+        """Relay until `stop` is called; returns what was relayed.
 
         With `until_empty`, return when no message waits in any shard, including the
         shards of other publishers. Messages that wait for an operator do not count.
-        When the database or the broker cannot be reached, `run` waits for it.
+        `max_wait` is how many seconds it then waits while nothing can be sent, because
+        messages failed, or the broker or the database cannot be reached; None: as long
+        as it takes.
 
         Raises `SchemaError` if the tables or the shards are missing, and the driver's
         error if the database cannot be reached at the start.
         """
-        total = Round()
-        async with self:
-            relay = await self._opened()
-            while not self._stopped:
-                done = await self._try_round(relay)
-                total = _sum(total, done)
-                if until_empty and await self._is_done(done):
-                    break
-                await self._sleep(self._pause(done))
-            with suppress(psycopg.Error):  # rows that are not deleted here are sent again later
-                await relay.settle()
-        return total
-
-    async def run_once(self) -> Round:
-        """Do one round on the shards of this publisher.
-
-        The first call takes free shards, up to this publisher's share. Raises the
-        driver's error if the database fails, and `SchemaError` as `run` does.
-        """
-        done = await (await self._opened()).round()
-        self._tell(done)
-        return done
-
-    def doorbell(self, fact: Fact, /) -> None:
-        """A hook for a writer in the same process: a commit wakes the publisher at once.
-
-        Use it as ``AsyncWriter(database, hooks=[publisher.doorbell])``. It may be
-        called from any thread.
-        """
-        committed = isinstance(fact, WriteEnded) and fact.status == "committed"
-        if committed and self._loop is not None and self._process.is_here:
-            with suppress(RuntimeError):  # the loop is closed: there is nothing to wake
-                self._loop.call_soon_threadsafe(self._wake.set)
-
-    def stop(self) -> None:
-        """Let `run` return after the running round, which may take `drain` seconds more.
-
-        May be called more than once.
-        """
-        self._stopped = True
-        self._leases.stop()
-        self._wake.set()
-
-    async def close(self) -> None:
-        """Release the shards and close all connections; does nothing in a forked child."""
-        if self._relay is not None and self._process.is_here:
-            self._relay = self._loop = None
-            try:
-                await self._leases.close()
-            finally:
-                await self._store.close()
+        return await self._run(_nobody_waits, until_empty=until_empty, max_wait=max_wait)
 
     async def __aenter__(self) -> Self:
+        """Run in the background until the block ends, then stop as after `stop`.
+
+        Raises what `run` raises. An error of the publisher cancels the block and is
+        raised in its place.
+        """
+        self._background = in_background(
+            partial(self._run, until_empty=False, max_wait=None), self.stop
+        )
+        await self._background.__aenter__()
         return self
 
     async def __aexit__(
@@ -157,127 +134,187 @@ class Publisher:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.close()
+        if self._background is not None:
+            await self._background.__aexit__(kind, error, trace)
 
-    async def _opened(self) -> Relay:
+    def doorbell(self, fact: Fact, /) -> None:
+        """A hook for a writer in the same process: a commit wakes the publisher at once.
+
+        Use it as ``AsyncWriter(database, hooks=[publisher.doorbell])``. It may be
+        called from any thread.
+        """
+        committed = isinstance(fact, WriteEnded) and fact.status == "committed"
+        loop = self._loop
+        if committed and loop is not None and self._process.is_here:
+            with suppress(RuntimeError):  # the loop is closed: there is nothing to wake
+                loop.call_soon_threadsafe(self._wake)
+
+    def stop(self) -> None:
+        """Let `run` return when the running calls of the sink have ended.
+
+        They may take `drain` seconds more. May be called more than once.
+        """
+        self._is_stopped = True
+        if self._relay is not None:
+            self._leases.stop()
+            self._relay.stop()
+
+    async def _run(
+        self, started: Callable[[], None], *, until_empty: bool, max_wait: float | None
+    ) -> Relayed:
         self._process.require()
-        if self._relay is None:
+        if self._has_run:
+            raise OutboxError("a publisher runs once: create another one to relay again")
+        self._has_run = True
+        try:
             await self._store.open()
+            self._loop = asyncio.get_running_loop()
+            self._relay = relay = Relay(
+                self._store, self._sink, self._settings, self._leases, apply=self._apply
+            )
             try:
                 await self._leases.open()
-            except BaseException:
+                started()
+                await self._relay_until_stopped(relay, until_empty=until_empty, max_wait=max_wait)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._leases.close()
+        finally:
+            self._loop = None
+            with anyio.CancelScope(shield=True):
                 await self._store.close()
-                raise
-            self._loop = asyncio.get_running_loop()
-            self._relay = Relay(self._store, self._sink, self._settings, self._leases)
-        return self._relay
+        return relay.relayed
 
-    async def _try_round(self, relay: Relay) -> Round | None:
-        """Do a round; returns None if the database could not be reached.
-
-        While the breaker is open, no round runs and the result is empty.
-        """
-        state = self._breaker.state(monotonic())
-        if state == "open":
-            self._tell(Round(), sink_available=False)
-            return Round()
+    async def _relay_until_stopped(
+        self, relay: Relay, *, until_empty: bool, max_wait: float | None
+    ) -> None:
+        if self._is_stopped:
+            return
+        error: Exception | None = None
         try:
-            done = await relay.round(overlap=True, probe=state == "half_open")
-            await self._sweep()
-        except psycopg.Error as error:
-            if kind_of(error) not in PASSING:
-                raise
-            logger.warning("Relay waits for the database: %s", told(error))
-            return None
-        self._judge(done)
-        self._tell(done)
-        return done
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._report, relay)
+                tasks.start_soon(self._sweep)
+                if until_empty:
+                    tasks.start_soon(self._stop_when_empty, relay, max_wait)
+                try:
+                    await relay.run()
+                except Exception as failure:  # noqa: BLE001 - raised below, without a group
+                    error = failure
+                tasks.cancel_scope.cancel()
+        finally:
+            self._tell(relay)
+        if error is not None:
+            raise error
 
-    def _judge(self, done: Round) -> None:
-        """Report the result for the broker to the breaker."""
-        now = monotonic()
-        if done.unavailable is not None:
-            self._breaker.failed(now)
-            wait = self._breaker.wait(now)
-            logger.warning("Relay waits %g s for the broker: %s", wait, done.unavailable)
-        elif done.delivered or done.failed or done.dead:
-            self._breaker.succeeded()
+    def _wake(self) -> None:
+        if self._relay is not None:
+            self._relay.wake()
 
-    async def _sweep(self) -> None:
-        """Every `_SWEEP` seconds, delete failures whose message no longer exists."""
-        if monotonic() - self._swept_at >= _SWEEP and _SWEEPER in self._leases.shards:
-            await self._store.sweep()
-            self._swept_at = monotonic()
+    def _busy_shards(self) -> set[int]:
+        return set() if self._relay is None else self._relay.busy_shards
 
-    async def _is_done(self, done: Round | None) -> bool:
-        """Whether no message waits in any shard.
+    def _found_paused(self) -> list[str]:
+        return [] if self._relay is None else self._relay.found_paused
 
-        All shards are asked for only when the round found no more work in its own.
-        """
-        if done is None or done.delivered or done.unsent or done.behind:
-            return False
+    def _progresses(self) -> bool:
+        return self._relay is None or self._relay.progresses
+
+    async def _stop_when_empty(self, relay: Relay, max_wait: float | None) -> None:
+        """Stop when no message waits in any shard, or none could be sent for `max_wait` seconds."""
+        limit = float("inf") if max_wait is None else max_wait
+        wait = self._settings.idle_min
+        while True:
+            await anyio.sleep(wait)
+            if not relay.is_empty:
+                wait = self._settings.idle_min
+            elif await self._is_done():
+                break
+            else:
+                wait = min(self._settings.idle_max, 2 * wait)
+            stalled_for = relay.stalled_for
+            if stalled_for is not None and stalled_for >= limit:
+                break
+        self.stop()
+
+    async def _is_done(self) -> bool:
         try:
             return await self._store.is_done()
         except psycopg.Error as error:
             if kind_of(error) not in PASSING:
                 raise
-            return False  # the next round meets the same error, logs it and waits
+            return False  # the next read meets the same error, logs it and waits
 
-    def _pause(self, done: Round | None) -> float:
-        """Seconds to wait after a round; they double with each round that had nothing to do."""
-        settings = self._settings
-        if done is None:
-            return settings.idle_max
-        if wait := self._breaker.wait(monotonic()):
-            return min(wait, _SIGN_OF_LIFE)
-        if done.delivered or done.failed or done.dead:
-            self._idle = settings.idle_min
-            return 0.0
-        if done.sweeping or (done.behind and not done.unsent):
-            is_stuck = done.held == done.read > 0  # a new message rings, or waits for idle_min
-            return settings.idle_min if is_stuck else 0.0
-        idle, self._idle = self._idle, min(settings.idle_max, self._idle * 2)
-        jittered = idle * random.uniform(0.75, 1.0)  # noqa: S311 - spreads load, guards nothing
-        return min(jittered, max(settings.idle_min, done.retry_in))
-
-    async def _sleep(self, seconds: float) -> None:
-        """Wait; `stop`, the doorbell and a gain of shards end the wait."""
-        if seconds:
-            with anyio.move_on_after(seconds):
-                await self._wake.wait()
-                self._idle = self._settings.idle_min
-        self._wake.clear()
+    async def _sweep(self) -> None:
+        """Every `_SWEEP` seconds, delete failures whose message no longer exists."""
+        while True:
+            await anyio.sleep(_SWEEP)
+            if _SWEEPER in self._leases.shards:
+                try:
+                    await self._store.sweep()
+                except psycopg.Error as error:
+                    logger.warning("Relay cannot delete old failures: %s", told(error))
 
     def _shards_changed(self, owned: frozenset[int], before: frozenset[int]) -> None:
         emit(self._hooks, ShardsChanged(owned, owned - before, before - owned))
-        if owned - before:
-            self._wake.set()
+        self._wake()
 
-    def _tell(self, done: Round, *, sink_available: bool = True) -> None:
+    async def _report(self, relay: Relay) -> None:
+        """Tell the hooks what the relay does; idle it gives a sign of life, stuck it does not."""
+        told_at = float("-inf")
+        while True:
+            await anyio.sleep(_REPORT)
+            is_due = anyio.current_time() - told_at >= _SIGN_OF_LIFE
+            if self._has_news(relay) or (is_due and relay.progresses):
+                self._tell(relay)
+                told_at = anyio.current_time()
+
+    def _has_news(self, relay: Relay) -> bool:
+        return relay.relayed != self._told or relay.is_sink_available != self._told_available
+
+    def _tell(self, relay: Relay) -> None:
+        now, statements = relay.relayed, self._store.statements
+        done = now - self._told
         emit(
             self._hooks,
-            RoundEnded(
+            RelayProgress(
                 read=done.read,
                 delivered=done.delivered,
+                deleted=done.deleted,
                 failed=done.failed,
                 dead=done.dead,
-                held=done.held,
-                sink_available=sink_available and done.unavailable is None,
-                deleted=done.deleted,
-                statements=done.statements,
+                statements=statements - self._told_statements,
+                held=relay.held,
+                sink_available=relay.is_sink_available,
+                paused=relay.paused_topics,
             ),
         )
+        self._told, self._told_statements = now, statements
+        self._told_available = relay.is_sink_available
 
 
-def _sum(total: Round, done: Round | None) -> Round:
-    if done is None:
-        return total
-    return Round(
-        read=total.read + done.read,
-        delivered=total.delivered + done.delivered,
-        deleted=total.deleted + done.deleted,
-        failed=total.failed + done.failed,
-        dead=total.dead + done.dead,
-        statements=total.statements + done.statements,
-        held=done.held,
-    )
+def _nobody_waits() -> None:
+    """Tell nobody that the publisher has started."""
+
+
+def _require_types(database: object, sink: object, apply: object) -> None:
+    """Raise `TypeError`, with the expression to write, for an argument of a wrong type."""
+    if not isinstance(database, Database):
+        raise TypeError(
+            f"Publisher takes a Database, as in Publisher(Database(url), sink), "
+            f"not {type(database).__name__}"
+        )
+    if apply is not None and not inspect.iscoroutinefunction(apply):
+        raise TypeError("apply must be an async function: async def apply(connection, message)")
+    if sink is None and apply is None:
+        raise TypeError("Publisher takes a sink, or a function to apply, or both")
+    if isinstance(sink, str):
+        raise TypeError(
+            "Publisher takes an open sink, not its URL: "
+            "async with open_sink(url) as sink: Publisher(database, sink)"
+        )
+    if sink is not None and not hasattr(sink, "publish"):
+        raise TypeError(
+            f"Publisher takes an open sink, not {type(sink).__name__}: "
+            "async with open_sink(url) as sink: Publisher(database, sink)"
+        )

@@ -1,9 +1,12 @@
 """One connection for an operator's work: statements and transactions, retried on conflict."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
+
+import psycopg
 
 from dsql_outbox.outbox import (
     RACES,
@@ -19,19 +22,28 @@ from dsql_outbox.schema import statement
 # At once first: a change of the schema is told only once, but a wait may meet another change.
 _RETRIES: Final = RetryPolicy(RACES, waits=(0.0, 0.05, 0.1, 0.2, 0.4))
 
+STATEMENT_TIMEOUT: Final = 10.0
+"""Seconds that a statement of an operator may take, BEGIN and COMMIT included.
+
+All of them read or change a bounded number of rows.
+"""
+
 T = TypeVar("T")
 
 
 class OperatorSession:
     """One connection, opened at its first use and again after it was lost.
 
-    A conflict is retried. All methods raise `SchemaError` if the tables are missing or
-    outdated, and the driver's errors; that of a conflict only after the last try.
+    A conflict is retried. A statement without an answer after `STATEMENT_TIMEOUT` raises
+    the driver's `OperationalError`, and its connection is closed. All methods raise
+    `SchemaError` if the tables are missing or outdated, and the driver's errors; that of
+    a conflict only after the last try.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._connection: AsyncConnection | None = None
+        self._turn = asyncio.Lock()  # a statement must not become part of another's transaction
 
     @property
     def schema(self) -> str:
@@ -45,6 +57,7 @@ class OperatorSession:
 
         async def run(connection: AsyncConnection) -> Sequence[Sequence[Any]]:
             query = statement(name, self._database.schema, **literals)
+            _give_time(connection)
             cursor = await connection.execute(query, parameters)
             return await cursor.fetchall() if cursor.description else []
 
@@ -57,16 +70,24 @@ class OperatorSession:
 
         async def run(connection: AsyncConnection) -> int:
             query = statement(name, self._database.schema, **literals)
+            _give_time(connection)
             return (await connection.execute(query, parameters)).rowcount
 
         return await self._retried(run)
 
     async def transaction(self, work: Callable[["OperatorTransaction"], Awaitable[T]]) -> T:
-        """Run `work` in a transaction; after a conflict or `Moved`, run all of it again."""
+        """Run `work` in a transaction; after a conflict or `Moved`, run all of it again.
+
+        Each statement has its own time, so the transaction may take longer.
+        """
 
         async def run(connection: AsyncConnection) -> T:
+            _give_time(connection)
             async with connection.transaction():
-                return await work(OperatorTransaction(connection, self._database.schema))
+                try:
+                    return await work(OperatorTransaction(connection, self._database.schema))
+                finally:
+                    _give_time(connection)  # for COMMIT or ROLLBACK
 
         return await self._retried(run)
 
@@ -81,7 +102,8 @@ class OperatorSession:
             return await run(await self._connected())
 
         with tables_expected(self._database.schema):
-            return await _RETRIES.run_async(work)
+            async with self._turn:
+                return await _RETRIES.run_async(work)
 
     async def _connected(self) -> AsyncConnection:
         connection = self._connection
@@ -99,20 +121,32 @@ class OperatorTransaction:
         self._connection = connection
         self._schema = schema
 
+    @property
+    def connection(self) -> AsyncConnection:
+        """The connection, for statements that are not ours."""
+        return self._connection
+
     async def rows(self, name: str, parameters: Mapping[str, object]) -> Sequence[Sequence[Any]]:
         """Run one named statement; returns its rows."""
-        cursor = await self._connection.execute(statement(name, self._schema), parameters)
-        return await cursor.fetchall()
+        return await (await self._run(name, parameters)).fetchall()
 
     async def count(self, name: str, parameters: Mapping[str, object]) -> int:
         """Run one named statement; returns the number of changed rows."""
-        cursor = await self._connection.execute(statement(name, self._schema), parameters)
-        return cursor.rowcount
+        return (await self._run(name, parameters)).rowcount
 
     async def change(self, name: str, parameters: Mapping[str, object], rows: int) -> None:
         """Run one named statement; raises `Moved` unless it changes exactly `rows` rows."""
         if await self.count(name, parameters) != rows:
             raise Moved
+
+    async def _run(self, name: str, parameters: Mapping[str, object]) -> psycopg.AsyncCursor[Any]:
+        _give_time(self._connection)
+        return await self._connection.execute(statement(name, self._schema), parameters)
+
+
+def _give_time(connection: AsyncConnection) -> None:
+    """Let the next statement take `STATEMENT_TIMEOUT` from now."""
+    connection.deadline = monotonic() + STATEMENT_TIMEOUT
 
 
 class Operator:

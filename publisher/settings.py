@@ -1,13 +1,20 @@
 """The settings of a publisher, with their defaults and rules."""
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Final
 
 from dsql_outbox.outbox import (
     MAX_TRANSACTION_ROWS,
     SettingsError,
     require_positive,
 )
+
+from .topic_settings import FailureRules, OnDeadLetter, TopicSettings, require_valid_topics
+
+_KNOWN_TOPICS: Final = 1_000
+"""The largest number of topics whose rules are remembered."""
 
 DEFAULT_LEASE: Final = 10.0
 """Seconds: the default of `PublisherSettings.lease`, also for a row without a lease."""
@@ -17,15 +24,17 @@ DEFAULT_LEASE: Final = 10.0
 class PublisherSettings:
     """Settings of `Publisher`; times are seconds, sizes are bytes.
 
-    Reading: a round reads about `batch_rows` rows and `batch_bytes` bytes, spread
-    over the shards. While there is more to read, the head of each shard is read
-    again every `head_interval`, because transactions that commit late appear there.
-    Without work the publisher waits from `idle_min` up to `idle_max`.
+    Reading: one read returns about `batch_rows` rows and `batch_bytes` bytes, spread
+    over the shards. A shard is swept from its head again `head_interval` after the end
+    of a sweep, or later if the sweep took long, because transactions that commit late
+    appear there. Without work the publisher waits from `idle_min` up to `idle_max`.
 
     Failures of a message: it is sent again after `backoff_base`, doubled each time up
     to `backoff_cap`, and given up after `attempts`. Then ``on_dead_letter="release"``
     moves it to the dead letters and its subject goes on; ``"block"`` keeps the
-    subject waiting for an operator.
+    subject waiting for an operator. `topics` maps patterns of topics, such as
+    ``events.Loan*``, to settings of their own: the first pattern that matches counts.
+    ``*`` and ``?`` match a dot, too, and case matters (see `fnmatch.fnmatchcase`).
 
     Failures of the broker: after `breaker_failures` in a row the publisher pauses for
     `breaker_open`, then sends one message as a probe. These failures count against
@@ -35,8 +44,8 @@ class PublisherSettings:
     every `renew`. A publisher stops sending `margin` before its lease ends. It takes
     the lease of another publisher `grace` after its end, so other publishers take
     over after a crash within about `lease` + `grace`. When only its own way to the
-    broker fails for `broker_patience`, a publisher leaves its shards to others. A
-    round that runs at `stop` may take `drain` more. See docs/leases.md.
+    broker fails for `broker_patience`, a publisher leaves its shards to others. Calls
+    of the sink that run at `stop` may take `drain` more. See docs/leases.md.
 
     Raises `SettingsError` for a value that is out of range or contradicts another.
     """
@@ -57,7 +66,13 @@ class PublisherSettings:
     grace: float = 2.0
     broker_patience: float = 30.0
     drain: float = 20.0
-    on_dead_letter: Literal["release", "block"] = "release"
+    on_dead_letter: OnDeadLetter = "release"
+    topics: Mapping[str, TopicSettings] = field(
+        default_factory=dict[str, TopicSettings], hash=False
+    )
+    _rules: dict[str, FailureRules] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         """Raise `SettingsError` for a value that breaks a rule."""
@@ -69,8 +84,6 @@ class PublisherSettings:
                 "batch_bytes": self.batch_bytes,
                 "head_interval": self.head_interval,
                 "idle_min": self.idle_min,
-                "attempts": self.attempts,
-                "backoff_base": self.backoff_base,
                 "breaker_failures": self.breaker_failures,
                 "breaker_open": self.breaker_open,
                 "lease": self.lease,
@@ -86,16 +99,33 @@ class PublisherSettings:
                 f"{owner}.batch_rows must be {MAX_TRANSACTION_ROWS // 2} at most: "
                 f"one transaction may change {MAX_TRANSACTION_ROWS} rows"
             )
-        if self.idle_max < self.idle_min or self.backoff_cap < self.backoff_base:
-            raise SettingsError(
-                f"{owner}: idle_max and backoff_cap must not be below idle_min and backoff_base"
-            )
+        if self.idle_max < self.idle_min:
+            raise SettingsError(f"{owner}.idle_max must not be below idle_min, {self.idle_min:g} s")
         if self.renew >= self.lease - self.margin:
             raise SettingsError(
                 f"{owner}.renew must be below lease - margin, {self.lease - self.margin:g} s, "
                 f"or a lease ends before it is renewed; got {self.renew:g}"
             )
-        if self.on_dead_letter not in {"release", "block"}:
-            raise SettingsError(
-                f"{owner}.on_dead_letter must be release or block, got {self.on_dead_letter}"
-            )
+        rules = self._own_rules()
+        rules.require_valid(owner)
+        object.__setattr__(self, "topics", dict(self.topics))  # the caller may change its own
+        require_valid_topics(f"{owner}.topics", rules, self.topics)
+
+    def for_topic(self, topic: str) -> FailureRules:
+        """The rules for messages of a topic; cheap, so call it for every message that fails."""
+        found = self._rules.get(topic)
+        if found is None:
+            if len(self._rules) >= _KNOWN_TOPICS:
+                self._rules.clear()
+            found = self._rules[topic] = self._find_rules(topic)
+        return found
+
+    def _find_rules(self, topic: str) -> FailureRules:
+        rules = self._own_rules()
+        for pattern, settings in self.topics.items():
+            if fnmatchcase(topic, pattern):
+                return rules.changed(settings)
+        return rules
+
+    def _own_rules(self) -> FailureRules:
+        return FailureRules(self.attempts, self.backoff_base, self.backoff_cap, self.on_dead_letter)

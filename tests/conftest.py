@@ -28,6 +28,8 @@ def pytest_configure() -> None:
     refuse_unknown()
     # In the background of a script it is ignored, and so it would be in all that the tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup: it goes on for us alone
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

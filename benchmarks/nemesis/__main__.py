@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import logging
+import shlex
 import shutil
 import signal
 import sys
@@ -37,9 +38,10 @@ class Run:
         self._given = given
         self._servers = servers
         self._load = Load(Random(random.random()), given.events, given.subjects, given.rate)
-        self._fleet = Fleet(
-            given.publishers, servers.database.url, servers.broker.url, given.publish_options, logs
-        )
+        words = ["--database", servers.database.url, "--sink", servers.broker.url]
+        words += shlex.split(given.publish_options)
+        pythons = [sys.executable, given.other_python or sys.executable]
+        self._fleet = Fleet(given.publishers, pythons, words, logs)
         self._nemesis = Nemesis(random, self._fleet, every=given.every, lease=given.lease)
         self._ear = Ear()
         self._began = monotonic()
@@ -134,6 +136,11 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--drain", type=float, default=300, help="seconds the drain may take")
     parser.add_argument("--rolling", action="store_true", help="only restart all, one by one")
     parser.add_argument("--publish-options", default="", help="further options of each publisher")
+    parser.add_argument(
+        "--other-python",
+        metavar="PYTHON",
+        help="every second publisher runs in the environment of this Python, as during an upgrade",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 

@@ -1,13 +1,12 @@
 """The publishers as processes: start, supervise, harm and end them."""
 
 import asyncio
-import shlex
 import signal
-import sys
 from asyncio.subprocess import DEVNULL, Process
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from itertools import cycle
 from pathlib import Path
 from time import time
 
@@ -100,10 +99,13 @@ class Member:
 class Fleet:
     """All publishers of a run."""
 
-    def __init__(self, number: int, database: str, sink: str, options: str, logs: Path) -> None:
-        words = ["publish", "--database", database, "--sink", sink, *shlex.split(options)]
-        command = [sys.executable, "-m", "dsql_outbox", *words]
-        self.members = [Member(command, logs / f"publisher-{n}.log") for n in range(number)]
+    def __init__(
+        self, number: int, pythons: Sequence[str], words: Sequence[str], logs: Path
+    ) -> None:
+        self.members = [
+            Member([python, "-m", "dsql_outbox", "publish", *words], logs / f"publisher-{n}.log")
+            for n, python in zip(range(number), cycle(pythons), strict=False)
+        ]
         self.ended: Counter[int] = Counter()
         """The exit codes of publishers that ended by themselves."""
         self.too_slow = 0

@@ -121,9 +121,9 @@ def stored(database: str, sent: Mapping[UUID, bytes]) -> Stored:
     return Stored(committed, shards, waiting, dead)
 
 
-async def delivered(broker: str) -> list[Delivery]:
+async def delivered(broker: str, stream: str = _STREAM) -> list[Delivery]:
     """All messages of the stream, in its order."""
-    return [_delivery(message) async for message in messages(broker, _STREAM)]
+    return [_delivery(message) async for message in messages(broker, stream)]
 
 
 async def messages(broker: str, stream: str) -> AsyncIterator[Any]:

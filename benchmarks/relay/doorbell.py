@@ -12,7 +12,7 @@ import psycopg
 from benchmarks.measure import Target, event
 
 from dsql_outbox.outbox import Database, Message
-from dsql_outbox.publisher import Delivered, Outcome, Publisher, Sink, open_sink
+from dsql_outbox.publisher import Answer, Delivered, Outcome, Publisher, Sink, open_sink
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 from dsql_outbox.writer import AsyncWriter
 
@@ -47,17 +47,30 @@ def held(
     server: EmbeddedPostgres, broker: NatsServer, rows: int, a_second: int, seconds: float
 ) -> list[Target]:
     """Measure as `doorbell` does, while `rows` rows wait behind a blocked one of their subject."""
+    free, burdened = held_p99(server, broker, rows, a_second, seconds)
+    print(f"  p99 {free * 1000:.1f} ms, with {rows:,} held rows {burdened * 1000:.1f} ms")
+    return [Target("p99 of others with held rows / without", burdened / free, 2, most=True)]
+
+
+def held_p99(
+    server: EmbeddedPostgres, broker: NatsServer, rows: int, a_second: int, seconds: float
+) -> tuple[float, float]:
+    """The p99 in seconds without and with `rows` rows behind a blocked one."""
     p99: list[float] = []
     for waiting in (0, rows):
         url = new_database(server, "held")
         if waiting:
-            fill(url, Rows(waiting, per_key=waiting, together=True, name="HELD-"))
-            with psycopg.connect(url, autocommit=True) as connection:
-                connection.execute(_BLOCK)
+            hold(url, waiting)
         delays = sorted(asyncio.run(_write_and_relay(url, broker.url, a_second, seconds)))
         p99.append(part(delays, 0.99))
-    print(f"  p99 {p99[0] * 1000:.1f} ms, with {rows:,} held rows {p99[1] * 1000:.1f} ms")
-    return [Target("p99 of others with held rows / without", p99[1] / p99[0], 2, most=True)]
+    return p99[0], p99[1]
+
+
+def hold(url: str, rows: int) -> None:
+    """Insert rows of one subject, the first of which waits for an operator."""
+    fill(url, Rows(rows, per_key=rows, together=True, name="HELD-"))
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(_BLOCK)
 
 
 class _Timed:
@@ -65,17 +78,16 @@ class _Timed:
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self.ordered = sink.ordered
         self.system = sink.system
         self.acknowledged = Times()
 
-    async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
-        outcomes = await self._sink.publish(messages)
-        now = perf_counter()
-        for message, outcome in zip(messages, outcomes, strict=True):
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        def note(index: int, outcome: Outcome) -> None:
             if isinstance(outcome, Delivered):
-                self.acknowledged[message.event_id] = now
-        return outcomes
+                self.acknowledged[messages[index].event_id] = perf_counter()
+            answer(index, outcome)
+
+        await self._sink.publish(messages, note)
 
 
 async def _write_and_relay(url: str, broker: str, a_second: int, seconds: float) -> list[float]:
@@ -88,8 +100,7 @@ async def _write_and_relay(url: str, broker: str, a_second: int, seconds: float)
 async def _written(
     url: str, publisher: Publisher, sink: _Timed, a_second: int, seconds: float
 ) -> list[float]:
-    async with AsyncWriter(Database(url), hooks=[publisher.doorbell]) as writer:
-        relaying = asyncio.create_task(publisher.run())
+    async with publisher, AsyncWriter(Database(url), hooks=[publisher.doorbell]) as writer:
         await asyncio.sleep(_SWEEP)
         committed = Times()
         began = perf_counter()
@@ -100,7 +111,5 @@ async def _written(
         async with asyncio.timeout(PATIENCE):
             while committed.keys() - sink.acknowledged.keys():  # noqa: ASYNC110 - a poll is enough
                 await asyncio.sleep(0.05)
-        publisher.stop()
-        await relaying
     # An event can be acknowledged before the writer gets the answer to its commit: that is 0.
     return [max(0.0, sink.acknowledged[each] - at) for each, at in committed.items()]

@@ -5,29 +5,33 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from time import perf_counter, sleep
 
 import psycopg
 from benchmarks.measure import Target
 from benchmarks.writer.load_million import GROWTH, LIMIT, Memory
 
-from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import Publisher
+from dsql_outbox.outbox import Database, Message
+from dsql_outbox.publisher import Answer, Publisher
 from dsql_outbox.testing import EmbeddedPostgres
 
 from .drain import SETTINGS
 from .rows import BATCH, NullSink, Rows, fill, new_database
 
 _WARM = 7
-"""Rounds before the measured ones: the driver prepares a statement at its sixth execution."""
+"""Batches before the measured ones: the driver prepares a statement at its sixth execution."""
 
 _MEASURED = 9
-"""Measured rounds; with those before, fewer than the batches of the short backlog."""
+"""Measured batches; with those before, fewer than the batches of the short backlog."""
 
 _SUSTAINED = 100
-"""Rounds at most, enough that some read the heads of the shards again, where dead rows are."""
+"""Batches at most, enough that some sweeps begin again at the head, where dead rows are."""
+
+_OVER = 10
+"""Batches that may be on their way when a publisher is stopped, and that are relayed too."""
 
 
 def backlog(server: EmbeddedPostgres, rows: int, dead: int) -> list[Target]:
@@ -37,20 +41,21 @@ def backlog(server: EmbeddedPostgres, rows: int, dead: int) -> list[Target]:
     short = new_database(server, "backlog_short")
     few_rows = max(rows // 100, (_WARM + _MEASURED + 2) * BATCH)
     fill(short, Rows(few_rows))
-    took = asyncio.run(_by_turns(long, short))
-    few, many = (statistics.median(found) * 1000 for found in (took[short], took[long]))
+    few, many = (
+        statistics.median(asyncio.run(_batches(url, _MEASURED))) * 1000 for url in (short, long)
+    )
     print(f"  batch at {few_rows:,} rows {few:.2f} ms, at {rows:,} rows {many:.2f} ms")
-    left = rows - dead - (_WARM + _MEASURED) * BATCH
-    rounds = min(_SUSTAINED, left // (3 * BATCH) - _WARM - 1)
-    fresh = asyncio.run(_sustained(long, rounds))
+    left = rows - dead - (_WARM + _MEASURED + _OVER) * BATCH
+    batches = min(_SUSTAINED, left // (3 * BATCH) - _WARM - _OVER)
+    fresh = asyncio.run(_batches(long, batches))
     with _old_snapshot(long):
         _delete_oldest(long, dead)
-        burdened = asyncio.run(_sustained(long, rounds))
+        burdened = asyncio.run(_batches(long, batches))
     with psycopg.connect(long, autocommit=True) as connection:
         connection.execute("VACUUM outbox.outbox")
-    fresh += asyncio.run(_sustained(long, rounds))
+    fresh += asyncio.run(_batches(long, batches))
     print(f"  batch, {_both(fresh)}; with dead rows {_both(burdened)}")
-    # The mean, not the median: only the few rounds that read heads again pay for dead rows.
+    # The mean, not the median: only the few batches that read heads again pay for dead rows.
     burden = statistics.mean(burdened) / statistics.mean(fresh)
     return [
         Target(f"batch at {rows:,} / at {few_rows:,} rows", many / few, 1.2, most=True),
@@ -83,33 +88,34 @@ def memory(server: EmbeddedPostgres, rows: int, seconds: float) -> list[Target]:
     ]
 
 
-async def _by_turns(*urls: str) -> dict[str, list[float]]:
-    """The seconds per round, per database; the databases take turns."""
-    publishers = {url: Publisher(Database(url), NullSink(), SETTINGS) for url in urls}
-    took: dict[str, list[float]] = {url: [] for url in urls}
-    for _ in range(_WARM + _MEASURED):
-        for url, publisher in publishers.items():
-            took[url].append(await _timed(publisher))
-    for publisher in publishers.values():
-        await publisher.close()
-    return {url: found[_WARM:] for url, found in took.items()}
+class _TimedSink(NullSink):
+    """A null sink that notes when each batch of messages was complete, and calls `then` at last."""
+
+    def __init__(self, batches: int) -> None:
+        self._batches = batches
+        self._taken = 0
+        self.times = [perf_counter()]
+        self.then: Callable[[], None] = lambda: None
+
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        await super().publish(messages, answer)
+        self._taken += len(messages)
+        if self._taken >= BATCH * len(self.times):
+            self.times.append(perf_counter())
+        if len(self.times) > self._batches:
+            self.then()
 
 
-async def _sustained(url: str, rounds: int) -> list[float]:
-    """The seconds per round, of rounds one after the other."""
-    async with Publisher(Database(url), NullSink(), SETTINGS) as publisher:
-        for _ in range(_WARM):
-            await publisher.run_once()
-        return [await _timed(publisher) for _ in range(rounds)]
-
-
-async def _timed(publisher: Publisher) -> float:
-    began = perf_counter()
-    done = await publisher.run_once()
-    took = perf_counter() - began
-    if not done.delivered:
-        raise RuntimeError("a round delivered nothing: the backlog is too short")
-    return took
+async def _batches(url: str, batches: int) -> list[float]:
+    """The seconds per batch, of batches one after the other."""
+    sink = _TimedSink(_WARM + batches)
+    publisher = Publisher(Database(url), sink, SETTINGS)
+    sink.then = publisher.stop
+    done = await publisher.run(until_empty=True)
+    if done.delivered < BATCH * (_WARM + batches):
+        raise RuntimeError(f"only {done.delivered} rows were delivered: the backlog is too short")
+    took = [end - begin for begin, end in pairwise(sink.times)]
+    return took[_WARM : _WARM + batches]
 
 
 @contextmanager

@@ -2,14 +2,13 @@
 
 import asyncio
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from tempfile import TemporaryFile
 from time import perf_counter, sleep
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import nats
@@ -21,7 +20,7 @@ from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Publisher, open_sink
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 
-from .drain import SETTINGS
+from .drain import SETTINGS, median_ratio
 from .rows import Rows, arrive, fill, new_database
 
 _WINDOW = 256
@@ -48,7 +47,21 @@ PATIENCE = 120.0  # seconds to wait for the last delivery
 
 
 def rate(server: EmbeddedPostgres, broker: NatsServer, rows: int, rounds: int) -> list[Target]:
-    """Compare the relay with nats-py's own publish_async.
+    """Compare the relay with nats-py's own publish_async."""
+    rates = nats_rates(server, broker, rows, rounds)
+    for name, found in rates.items():
+        print(f"  {name:<10} {spread(found)} messages/s")
+    bare = rates.pop("nats-py")
+    return [
+        Target(f"NATS, 10 a subject {name} / publish_async", median_ratio(found, bare), 0.8)
+        for name, found in rates.items()
+    ]
+
+
+def nats_rates(
+    server: EmbeddedPostgres, broker: NatsServer, rows: int, rounds: int
+) -> dict[str, list[float]]:
+    """Messages per second by nats-py's own publish_async and by the relay, in turn.
 
     The messages of a subject are once far apart and once next to each other.
     """
@@ -59,18 +72,38 @@ def rate(server: EmbeddedPostgres, broker: NatsServer, rows: int, rounds: int) -
         for name in ("apart", "in a row"):
             fill(url, Rows(rows, per_key=10, together=name == "in a row"))
             rates[name].append(rows / asyncio.run(_relay(url, broker.url)))
-    targets: list[Target] = []
-    for name, found in rates.items():
-        print(f"  {name:<10} {spread(found)} messages/s")
-        pairs = zip(found, rates["nats-py"], strict=True)
-        ratio = statistics.median(ours / theirs for ours, theirs in pairs)
-        targets.append(Target(f"NATS, 10 a subject {name} / publish_async", ratio, 0.8))
-    return targets[1:]
+    return rates
+
+
+class Arrival(NamedTuple):
+    """What became of events that arrived at a constant rate; times in seconds.
+
+    `rate` is the events per second that were inserted, `delivered` the part of them that
+    the broker has, `late` the time from the last arrival to the last delivery.
+    """
+
+    rate: float
+    delivered: float
+    late: float
+    p99: float
 
 
 def arriving(
     server: EmbeddedPostgres, broker: NatsServer, a_second: int, seconds: float, options: str
 ) -> list[Target]:
+    """Insert events at a constant rate while two publishers relay them."""
+    found = arrival(server, broker, a_second, seconds, options)
+    return [
+        Target("arrivals a second, of those asked for", found.rate / a_second, 0.99),
+        Target("delivered, of those that arrived", found.delivered, 1),
+        Target("last delivery after the last arrival", found.late, _KEEPS_UP, most=True, unit=" s"),
+        Target("commit to acknowledgement, p99", found.p99, 0.35, most=True, unit=" s"),
+    ]
+
+
+def arrival(
+    server: EmbeddedPostgres, broker: NatsServer, a_second: int, seconds: float, options: str = ""
+) -> Arrival:
     """Insert events at a constant rate while two publishers relay them."""
     url = new_database(server, "arriving")
     words = ["publish", "--database", url, "--sink", f"{broker.url}?{STREAM}", *options.split()]
@@ -90,12 +123,7 @@ def arriving(
     late = max(0.0, max(at for _, at in first.values()) - last_at)
     print(f"  {count:,} arrived at {count / seconds:,.0f} a second, {len(first):,} delivered")
     print(f"  commit to stored: p50 {part(delays, 0.5):.3f} s, p99 {part(delays, 0.99):.3f} s")
-    return [
-        Target("arrivals a second, of those asked for", count / seconds / a_second, 0.99),
-        Target("delivered, of those that arrived", len(first) / count, 1),
-        Target("last delivery after the last arrival", late, _KEEPS_UP, most=True, unit=" s"),
-        Target("commit to acknowledgement, p99", part(delays, 0.99), 0.35, most=True, unit=" s"),
-    ]
+    return Arrival(count / seconds, len(first) / count, late, part(delays, 0.99))
 
 
 async def _nats_py(broker: str, messages: int) -> float:

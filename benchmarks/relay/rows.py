@@ -9,9 +9,8 @@ from uuid import uuid4
 import psycopg
 from benchmarks.measure import event
 
-from dsql_outbox.observability import Fact, RoundEnded
 from dsql_outbox.outbox import Database, Message, parse_event
-from dsql_outbox.publisher import Delivered, Outcome
+from dsql_outbox.publisher import Answer, Delivered
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres
 from dsql_outbox.writer.statement.parameters import one_parameters, prepare
@@ -27,7 +26,7 @@ SELECT (hashint8(key) & 2147483647) %% %(shards)s, base.at + n, id,
   CASE WHEN version = 1 THEN 0 ELSE base.at + n - step END, 'Car', %(name)s || key, version,
   'events.CarMoved', replace(%(headers)s, %(sample)s, id::text)::json, %(payload)s,
   clock_timestamp()
-FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS at) AS base,
+FROM (SELECT ((extract(epoch FROM clock_timestamp()) + %(ahead)s) * 1000000)::bigint AS at) AS base,
   LATERAL (
     SELECT n, gen_random_uuid() AS id,
       CASE WHEN %(together)s THEN n / %(per_key)s ELSE n %% %(keys)s END AS key,
@@ -43,13 +42,14 @@ class Rows:
     """A set of `number` rows, `per_key` per subject.
 
     Rows of a subject are next to each other if `together`, else as far apart as
-    possible.
+    possible. Their positions are `ahead` seconds ahead of the server's clock.
     """
 
     number: int
     per_key: int = 1
     together: bool = False
     name: str = "CAR-"
+    ahead: float = 0
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -58,7 +58,7 @@ class Rows:
         return {
             "rows": self.number, "per_key": self.per_key, "together": self.together,
             "keys": self.number // self.per_key, "name": self.name, "shards": SHARDS,
-            "sample": sample, "headers": headers, "payload": payload,
+            "sample": sample, "headers": headers, "payload": payload, "ahead": self.ahead,
         }  # fmt: skip
 
 
@@ -91,27 +91,17 @@ def _sample() -> tuple[str, str, str]:
     return str(parsed.id), f'{found["headers"]}{found["key"]}@1"}}', str(found["data"])
 
 
+_DELIVERED = Delivered()
+
+
 class NullSink:
     """A sink that acknowledges every message at once and keeps none."""
 
-    ordered = False
     system = "null"
 
-    async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
-        return [Delivered()] * len(messages)
-
-
-class Rounds:
-    """A hook that counts the rounds that delivered at least one message."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self.delivered = 0
-
-    def __call__(self, fact: Fact, /) -> None:
-        if isinstance(fact, RoundEnded) and fact.delivered:
-            self.number += 1
-            self.delivered += fact.delivered
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        for index in range(len(messages)):
+            answer(index, _DELIVERED)
 
 
 def changes(url: str, expected: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ from typing import Any
 from opentelemetry.metrics import Counter, Histogram, Meter
 
 from dsql_outbox.observability import metric_names as names
-from dsql_outbox.observability.facts import RoundEnded
+from dsql_outbox.observability.facts import RelayProgress
 
 
 class WriterInstruments:
@@ -36,26 +36,27 @@ class RelayInstruments:
         self.wait_duration = _histogram(meter, names.WAIT_DURATION, names.WAIT_BUCKETS)
         self.changes = _counter(meter, names.SHARDS_CHANGES)
         self.owned = gauge(meter, names.SHARDS_OWNED)
-        self._rounds = _counter(meter, names.ROUNDS)
         # No zeros, because a publisher that does not count statements must not report 0.
         self._statements = _counter(meter, names.STATEMENTS, zeros=False)
         self._read = _counter(meter, names.ROWS_READ)
-        self._deleted = _counter(meter, names.ROWS_DELETED, zeros=False)
+        self._delivered = _counter(meter, names.ROWS_DELIVERED)
+        self._deleted = _counter(meter, names.ROWS_DELETED)
         self._dead = _counter(meter, names.DEAD_LETTERS)
-        self._held = gauge(meter, names.ROWS_HELD)
+        self._held = gauge(meter, names.SUBJECTS_HELD)
+        self._paused = gauge(meter, names.TOPICS_PAUSED)
         self._available = gauge(meter, names.SINK_AVAILABLE)
 
-    def take_round(self, fact: RoundEnded) -> None:
-        """Record the numbers of a round."""
-        self._rounds.add(1)
+    def take_progress(self, fact: RelayProgress) -> None:
+        """Add what the relay did since its last report, and record its state."""
         self._read.add(fact.read)
+        self._delivered.add(fact.delivered)
+        self._deleted.add(fact.deleted)
         self._dead.add(fact.dead)
         self._held.set(fact.held)
+        self._paused.set(len(fact.paused))
         self._available.set(int(fact.sink_available))
         if fact.statements is not None:
             self._statements.add(fact.statements)
-        if fact.deleted is not None:
-            self._deleted.add(fact.deleted)
 
 
 def _counter(meter: Meter, metric: names.Metric, *, zeros: bool = True) -> Counter:

@@ -22,7 +22,7 @@ from dsql_outbox.observability.facts import (
     Fact,
     PublishEnded,
     PublishStarted,
-    RoundEnded,
+    RelayProgress,
     ShardsChanged,
     TransactionStarted,
     WriteEnded,
@@ -58,7 +58,7 @@ class MetricFacts:
             TransactionStarted: self._take_transaction,
             BacklogAge: self._take_backlog_age,
             PublishStarted: self._start_publish,
-            RoundEnded: self._take_round,
+            RelayProgress: self._take_progress,
             ShardsChanged: self._take_shards,
         }
 
@@ -68,6 +68,10 @@ class MetricFacts:
         if taker is None or not self._is_live():
             return None
         return taker(fact)
+
+    def skips_deliveries(self) -> bool:
+        """Whether no provider records."""
+        return not self._is_live()
 
     @cached_property
     def _meter(self) -> Meter:
@@ -103,8 +107,8 @@ class MetricFacts:
             self._relay.wait_duration.record(waited * _NS)
         return _PublishScope(self._relay)
 
-    def _take_round(self, fact: RoundEnded) -> None:
-        self._relay.take_round(fact)
+    def _take_progress(self, fact: RelayProgress) -> None:
+        self._relay.take_progress(fact)
 
     def _take_shards(self, fact: ShardsChanged) -> None:
         self._relay.owned.set(len(fact.owned))

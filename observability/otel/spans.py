@@ -76,6 +76,10 @@ class TraceFacts:
             return None  # the message keeps the trace context that is stored in its row
         return start(self._tracer, fact)
 
+    def skips_deliveries(self) -> bool:
+        """Whether no provider records."""
+        return not self._is_live()
+
 
 trace_facts: Final = TraceFacts()
 """The hook for the global tracer provider; on by default."""

@@ -18,7 +18,7 @@ from psycopg import pq
 from dsql_outbox.outbox.errors import MissingExtra, SettingsError
 
 from .fork import call_in_children
-from .target import TCP_USER_TIMEOUT_MS, ConnectParameters
+from .target import DEAD_LINK, ConnectParameters
 
 _URL: Final = re.compile(
     r"dsql://(?P<user>[^:@/?#]+)"
@@ -155,6 +155,6 @@ def _tls(roots: str) -> ConnectParameters:
         "sslmode": "verify-full",
         "sslrootcert": roots,
         "application_name": "dsql-outbox",
-        "tcp_user_timeout": TCP_USER_TIMEOUT_MS,
+        **DEAD_LINK,
         **direct,
     }

@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.redaction import has_unclear_login
 
-from .target import TCP_USER_TIMEOUT_MS, ConnectParameters, Isolation
+from .target import DEAD_LINK, ConnectParameters, Isolation
 
 _LEVELS: Final = {
     "read committed": IsolationLevel.READ_COMMITTED,
@@ -50,9 +50,8 @@ class PostgresTarget:
                 "in the password of the database URL, @ : / ? # and blanks must be written as "
                 "%40 %3A %2F %3F %23 %20"
             )
-        self._parameters: ConnectParameters = {k: v for k, v in found.items() if v is not None}
-        self._parameters.setdefault("application_name", "dsql-outbox")
-        self._parameters.setdefault("tcp_user_timeout", TCP_USER_TIMEOUT_MS)
+        given: ConnectParameters = {k: v for k, v in found.items() if v is not None}
+        self._parameters = {"application_name": "dsql-outbox"} | DEAD_LINK | given
         # libpq ignores PGOPTIONS if the parameter `options` is given, so merge them here.
         self._options = str(self._parameters.pop("options", os.environ.get("PGOPTIONS", "")))
         self._isolation = isolation

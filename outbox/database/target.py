@@ -9,8 +9,19 @@ Isolation = Literal["read committed", "repeatable read"]
 
 ConnectParameters = dict[str, str | int]
 
-TCP_USER_TIMEOUT_MS: Final = 10_000
-"""Milliseconds after which the kernel closes a connection whose data is not acknowledged."""
+DEAD_LINK: Final[ConnectParameters] = {
+    "tcp_user_timeout": 10_000,
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+}
+"""libpq's parameters by which the kernel finds out that the other end is gone.
+
+It closes a connection whose data is not acknowledged for 10 s (the timeout is in
+milliseconds). An idle connection is asked after 10 s and closed 10 s later. A socket of
+the Unix domain ignores them, and so does a system that lacks them.
+"""
 
 
 class Target(Protocol):

@@ -4,5 +4,5 @@
   until when to send. It does no I/O.
 - `protocol` is one beat: read the leases, act on the decisions, announce the publisher.
 - `table` holds the statements of the protocol, `keeper` the task that beats.
-- `liveness` decides which publishers count as alive.
+- `snapshot` is what the database answers; `liveness` decides which publishers get a share.
 """

@@ -2,22 +2,23 @@
 
 import asyncio
 import logging
+import math
 import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Collection, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Generator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import anyio
 import psycopg
 
-from dsql_outbox.outbox import Database, tables_expected, told
+from dsql_outbox.outbox import Database, OutboxError, tables_expected, told
 from dsql_outbox.publisher.settings import PublisherSettings
 
 from .ownership import Ownership
-from .protocol import beat
+from .protocol import Beats, LeaseTable
 from .table import SqlLeaseTable
 
 logger: Final = logging.getLogger("dsql_outbox")
@@ -49,25 +50,43 @@ class Leases:
     """The shards that this publisher may relay, and until when.
 
     `on_change` is called from the event loop with the shards that are owned now and
-    those that were owned before.
+    those that were owned before. `busy` answers which shards have a message on its way,
+    from the moment when `may_send` allowed it, or an acknowledged row that is not
+    deleted. `progresses` answers whether the relay works; being idle counts. Without
+    progress the leases are not renewed. `clock` must not stop while the machine is
+    suspended; a simulation brings its own, and a `table` and an `owner` that it knows.
+
+    Leases are opened once: a publisher that starts again needs new ones, with a new name.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what the relay answers, and what a simulation brings
         self,
         database: Database,
         settings: PublisherSettings,
         on_change: Callable[[frozenset[int], frozenset[int]], None],
+        *,
+        busy: Callable[[], Collection[int]],
+        progresses: Callable[[], bool],
+        clock: Callable[[], float] = boot_time,
+        table: LeaseTable | None = None,
+        owner: str | None = None,
     ) -> None:
-        self._own = Ownership(new_owner(), settings)
-        self._table = SqlLeaseTable(database, settings)
+        self._own = Ownership(owner or new_owner(), settings)
+        self._table = table or SqlLeaseTable(database, settings)
+        self._beats = Beats(
+            self._own, self._table, clock, busy=self._busy_now, progresses=progresses
+        )
         self._schema = database.schema
         self._settings = settings
         self._on_change = on_change
+        self._busy = busy
+        self._clock = clock
         self._task: asyncio.Task[None] | None = None
         self._poke = asyncio.Event()
+        self._opened = False
         self._closing = False
         self._answered = True
-        self._bounds: list[tuple[anyio.CancelScope, Collection[int]]] = []
+        self._bounds: dict[anyio.CancelScope, Mapping[int, int]] = {}
 
     @property
     def shards(self) -> frozenset[int]:
@@ -76,93 +95,113 @@ class Leases:
 
     @property
     def are_leaving(self) -> bool:
-        """Whether some shards will be released when the round ends."""
+        """Whether some shards will be released as soon as they are not busy."""
         return self._own.is_leaving
 
     async def open(self) -> None:
         """Do the first beat and start the task.
 
-        Raises `SchemaError` if the tables are missing or outdated, and the driver's
-        error if the beat fails.
+        Raises `SchemaError` if the tables are missing or outdated, the driver's error
+        if the beat fails, what `on_change` raises, and `OutboxError` the second time.
+        After an error no shard is owned.
         """
+        if self._opened:
+            raise OutboxError(
+                "this publisher has ended, and cannot start again: create another Publisher"
+            )
+        self._opened = True
         try:
             with tables_expected(self._schema):
-                again = await beat(self._own, self._table, boot_time)
+                again = await self._beats.beat()
+            self._note(frozenset())
         except BaseException:
-            self._table.drop()
+            await self._undo_open()
             raise
-        self._note(frozenset())
         self._task = asyncio.create_task(self._keep(again), name="dsql-outbox leases")
 
     def stop(self) -> None:
-        """Start no more rounds; the running one may take `drain` seconds more."""
-        self._own.stop(boot_time())
-        self._rebind()
+        """Send nothing more; what is on its way may take `drain` seconds more."""
+        self._own.stop(self._clock())
+        for scope in self._bounds:
+            self._rebind(scope)
+        self._poke.set()
 
     async def close(self) -> None:
         """Release all leases, so that other publishers need not wait for their end.
 
-        Takes `renew` seconds at most. Raises the error that ended the task, if any.
+        The relay must have ended. Takes `renew` seconds at most, also when the caller
+        is cancelled. Raises the error that ended the task, if any.
         """
-        self.stop()
         task, self._task = self._task, None
         if task is None:
             return
         self._closing = True
-        self._poke.set()
+        self.stop()
         try:
-            await asyncio.wait({task}, timeout=self._settings.renew)
+            with anyio.move_on_after(self._settings.renew, shield=True):
+                await asyncio.wait({task})  # a statement that is on its way is answered first
+                await self._try_beat()
         finally:
             task.cancel()
+            self._table.drop()
         await asyncio.wait({task})
         if not task.cancelled():
             task.result()
 
-    @contextmanager
-    def round(self) -> Generator[dict[int, int]]:
-        """The shards of a round, with the epochs of their leases; the round is the `with` block.
+    def owned(self) -> dict[int, int]:
+        """The shards that may be read and sent now, with the epochs of their leases.
 
         Raises the error that ended the task that keeps the leases, if any.
         """
         if self._task is not None and self._task.done():
             self._task.result()
-        try:
-            yield self._own.begin(boot_time())
-        finally:
-            if self._own.end():
-                self._poke.set()
+        return self._own.owned(self._clock())
 
-    def sendable(self) -> set[int]:
-        """The shards of the running round whose messages may be sent now."""
-        return self._own.sendable(boot_time())
+    def may_send(self, shard: int, epoch: int) -> bool:
+        """Whether a message may be sent now that was read under this epoch of its shard."""
+        return self._own.may_send(shard, epoch, self._clock())
 
     @contextmanager
-    def bound(self, shards: Collection[int]) -> Generator[anyio.CancelScope]:
-        """A scope that is cancelled when a lease of these shards ends without a renewal."""
+    def bound(self, epochs: Mapping[int, int]) -> Generator[anyio.CancelScope]:
+        """A scope that is cancelled when one of these leases ends without a renewal, or is lost.
+
+        `epochs` maps shards to the epochs under which the messages of the scope were
+        read. After `stop` the scope ends with the `drain` at the latest.
+        """
         with anyio.CancelScope() as scope:
-            self._bounds.append((scope, shards))
-            self._rebind()
+            self._bounds[scope] = epochs
+            self._rebind(scope)
             try:
                 yield scope
             finally:
-                self._bounds = [bound for bound in self._bounds if bound[0] is not scope]
+                del self._bounds[scope]
+
+    def settled(self) -> None:
+        """Note that a shard became idle: if it drains, it is released at once."""
+        if self._own.can_release(self._busy()):
+            self._poke.set()
 
     def sink_failed(self) -> None:
         """Note that the broker could not be reached."""
-        self._own.sink_failed(boot_time())
+        self._own.sink_failed(self._clock())
 
     def sink_worked(self) -> None:
         """Note that the broker answered."""
         self._own.sink_worked()
 
+    async def _undo_open(self) -> None:
+        """Give back what the first beat has taken, since nobody will relay it."""
+        self._closing = True
+        self._own.stop(self._clock())
+        with anyio.move_on_after(self._settings.renew, shield=True), suppress(psycopg.Error):
+            if self._own.shards:
+                await self._beats.beat()
+        self._table.drop()
+
     async def _keep(self, again: float) -> None:
-        """Beat until `close`, and once more to release all shards."""
-        try:
-            while await self._wait(again):
-                again = await self._try_beat()
-            await self._try_beat()
-        finally:
-            self._table.drop()
+        """Beat until `close`."""
+        while await self._wait(again):
+            again = await self._try_beat()
 
     async def _wait(self, seconds: float) -> bool:
         """Wait until the time is over or `_poke` is set; returns whether to go on."""
@@ -174,7 +213,7 @@ class Leases:
     async def _try_beat(self) -> float:
         before = self._own.shards
         try:
-            again = await beat(self._own, self._table, boot_time)
+            again = await self._beats.beat()
         except psycopg.Error as error:
             if self._answered:
                 logger.warning(
@@ -184,9 +223,14 @@ class Leases:
             again = _RETRY * self._settings.renew
         else:
             self._answered = True
-        self._rebind()
+        for scope in self._bounds:
+            self._rebind(scope)
         self._note(before)
         return again
+
+    def _busy_now(self) -> Collection[int]:
+        """The busy shards; none after the end of the relay, however it ended."""
+        return () if self._closing else self._busy()
 
     def _note(self, before: frozenset[int]) -> None:
         """Log and report a change of the owned shards."""
@@ -195,8 +239,8 @@ class Leases:
             logger.info("Publisher %s owns the shards %s", self._own.owner, sorted(after))
             self._on_change(after, before)
 
-    def _rebind(self) -> None:
-        """Move the deadlines of the running calls of the sink to those of the leases."""
-        ahead = anyio.current_time() - boot_time() if self._bounds else 0.0
-        for scope, shards in self._bounds:
-            scope.deadline = ahead + min(map(self._own.deadline, shards))
+    def _rebind(self, scope: anyio.CancelScope) -> None:
+        """Move the deadline of a scope to the first end of its leases."""
+        ahead = anyio.current_time() - self._clock()
+        ends = [self._own.deadline(*lease) for lease in self._bounds[scope].items()]
+        scope.deadline = ahead + min(ends, default=math.inf)

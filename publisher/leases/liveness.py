@@ -1,8 +1,11 @@
 """Which publishers count as alive: each is judged by the lease in its own row."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from dsql_outbox.publisher.settings import DEFAULT_LEASE
+
+from .snapshot import Peer
 
 PRUNE_AFTER: Final = 10
 """The row of a dead publisher is deleted after this many of its leases."""
@@ -20,6 +23,30 @@ def is_alive(age: float, lease: float | None) -> bool:
 def is_forgotten(age: float, lease: float | None) -> bool:
     """Whether the row of a publisher is old enough to be deleted; `age` and `lease` in seconds."""
     return age > PRUNE_AFTER * _seconds(lease)
+
+
+class OtherPublishers:
+    """The publishers beside `owner` that get a share: alive, and seen with two announcements.
+
+    A publisher that crashes after each start announces itself once per start.
+    Without the second announcement, the others would release shards for it
+    that it never takes.
+    """
+
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+        self._seen_at: dict[str, float] = {}
+        self.names: set[str] = set()
+
+    def see(self, peers: Iterable[Peer]) -> None:
+        """Take the announcements of one read; `names` then holds those that get a share."""
+        alive = [p for p in peers if is_alive(p.age, p.lease) and p.owner != self._owner]
+        self.names = {
+            p.owner
+            for p in alive
+            if p.owner in self.names or self._seen_at.get(p.owner, p.seen_at) != p.seen_at
+        }
+        self._seen_at = {p.owner: p.seen_at for p in alive}
 
 
 def _seconds(lease: float | None) -> float:

@@ -5,64 +5,37 @@ docs/leases.md describes the protocol and why it is safe. All times are seconds 
 the machine's boot-time clock (`boot_time`). The times of a `Snapshot` are seconds
 of the database's clock.
 
-A shard in `_held` is owned until its deadline, or draining. No new round works on
-a draining shard, and it is released as soon as no round works on it. A shard
+A shard in `_held` is owned until its deadline, or draining. No new message of a
+draining shard is sent, and it is released as soon as it is not busy: no message of
+it is on its way, and no acknowledged row of it waits for its deletion. A shard
 leaves `_held` when the database says that this publisher does not own it. Any
 other shard is foreign: its lease is free, belongs to another publisher, or the
 answer to the statement that took it was lost.
+
+A shard that was lost and taken again has another epoch. What was read under the old
+one may be out of date, so it may not be sent.
 """
 
 import math
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from dsql_outbox.publisher.settings import PublisherSettings
 
-from .liveness import is_alive, is_forgotten
+from .liveness import OtherPublishers, is_forgotten
+from .snapshot import Lease, Snapshot
 
 REST: Final = 10
 """A publisher that left its shards to others rests for this many times `broker_patience`."""
 
 
-class Lease(NamedTuple):
-    """The lease of a shard, as the database holds it.
-
-    `expires_in` is seconds from the moment of the read: negative after the end,
-    minus infinity for a free lease.
-    """
-
-    shard: int
-    owner: str | None
-    epoch: int
-    expires_in: float
-
-
-class Peer(NamedTuple):
-    """A publisher that announced itself at `seen_at`, `age` seconds before the read.
-
-    `lease` is the length of its leases in seconds; None if it did not write that.
-    """
-
-    owner: str
-    seen_at: float
-    age: float
-    lease: float | None
-
-
-class Snapshot(NamedTuple):
-    """All leases and all announced publishers, from one read."""
-
-    leases: Sequence[Lease]
-    peers: Sequence[Peer]
-
-
 class Plan(NamedTuple):
     """The statements to run: each maps a shard to the epoch that its lease must still have.
 
-    `prune` says whether to delete the rows of dead publishers; `again` is the number
-    of seconds until the next beat.
+    `renew` is for a beat that has not renewed yet. `prune` says whether to delete the
+    rows of dead publishers; `again` is the number of seconds until the next beat.
     """
 
     renew: Mapping[int, int]
@@ -86,43 +59,31 @@ class Ownership:
         self.owner = owner
         self._settings = settings
         self._held: dict[int, _Held] = {}
-        self._busy: dict[int, int] = {}
-        self._seen_at: dict[str, float] = {}
-        self._proven: set[str] = set()
+        self._others = OtherPublishers(owner)
         self._failing_since: float | None = None
         self._rest_until: float | None = None
         self._stop_by = math.inf
 
     # --- called by the relay -----------------------------------------------------------
 
-    def begin(self, now: float) -> dict[int, int]:
-        """Begin a round: the shards that it may work on until `end`, with their epochs."""
-        self._busy = {
-            shard: held.epoch
-            for shard, held in self._held.items()
-            if not held.draining and not self.is_stopping and now < held.deadline
-        }
-        return dict(self._busy)
+    def owned(self, now: float) -> dict[int, int]:
+        """The shards that may be read and sent now, with the epochs of their leases."""
+        return {s: held.epoch for s, held in self._held.items() if self._is_open(held, now)}
 
-    def end(self) -> bool:
-        """End the round; returns whether shards wait to be released now."""
-        self._busy = {}
-        return self.is_leaving
+    def may_send(self, shard: int, epoch: int, now: float) -> bool:
+        """Whether a message may be sent now that was read under this epoch."""
+        held = self._held.get(shard)
+        return held is not None and held.epoch == epoch and self._is_open(held, now)
 
-    def deadline(self, shard: int) -> float:
-        """Until when the round may send messages of a shard; minus infinity if it may not.
+    def deadline(self, shard: int, epoch: int) -> float:
+        """Until when a message may be on its way that was sent under this epoch.
 
-        A shard that was lost during the round stays lost for it, even if this
-        publisher took it again: the rows that the round has read may be out of date.
+        It is minus infinity if the lease was lost. A drain does not move it.
         """
         held = self._held.get(shard)
-        if held is None or self._busy.get(shard) != held.epoch:
+        if held is None or held.epoch != epoch:
             return -math.inf
         return min(held.deadline, self._stop_by)
-
-    def sendable(self, now: float) -> set[int]:
-        """The shards of the running round whose messages may be sent now."""
-        return {shard for shard in self._busy if now < self.deadline(shard)}
 
     def sink_failed(self, now: float) -> None:
         """Note that the broker could not be reached."""
@@ -134,7 +95,7 @@ class Ownership:
         self._failing_since = self._rest_until = None
 
     def stop(self, now: float) -> None:
-        """Start no more rounds; the running one may take `drain` seconds more."""
+        """Send nothing more; what is on its way may take `drain` seconds more."""
         self._stop_by = min(self._stop_by, now + self._settings.drain)
 
     # --- called by the beat ------------------------------------------------------------
@@ -151,28 +112,43 @@ class Ownership:
 
     @property
     def is_leaving(self) -> bool:
-        """Whether some shard will be released as soon as no round works on it."""
+        """Whether some shard will be released as soon as it is not busy."""
         return self.is_stopping or any(held.draining for held in self._held.values())
+
+    def can_release(self, busy: Collection[int]) -> bool:
+        """Whether some shard can be released now."""
+        leaving = (s for s, held in self._held.items() if held.draining or self.is_stopping)
+        return any(shard not in busy for shard in leaving)
 
     @property
     def is_able(self) -> bool:
         """Whether this publisher may announce itself: it goes on, and its broker does not fail."""
         return not self.is_stopping and self._failing_since is None
 
-    def plan(self, seen: Snapshot, now: float) -> Plan:
-        """Decide what to do next; `seen` is the newest answer of the database."""
+    def renewal(self, busy: Collection[int]) -> dict[int, int]:
+        """The leases to renew, with their epochs: all but those to release now."""
+        return {s: h.epoch for s, h in self._held.items() if not h.draining or s in busy}
+
+    def plan(
+        self, seen: Snapshot, now: float, *, busy: Collection[int] = (), progresses: bool = True
+    ) -> Plan:
+        """Decide what to do next; `seen` is the newest answer of the database.
+
+        `busy` are the shards with a message on its way, or with a row that is
+        acknowledged and not deleted. Without progress nothing is renewed or taken, so
+        the leases end and other publishers take over.
+        """
         ours = {each.shard: each.epoch for each in seen.leases if each.owner == self.owner}
         self._held = {s: held for s, held in self._held.items() if ours.get(s) == held.epoch}
-        others = self._others(seen.peers)
-        self._rest(others, now)
-        away = self.is_stopping or self._rest_until is not None
-        share = 0 if away else math.ceil(len(seen.leases) / (len(others) + 1))
+        self._others.see(seen.peers)
+        self._rest(now)
+        share = self._share(len(seen.leases))
         self._drain(share)
-        release = {s: held.epoch for s, held in self._held.items() if self._is_drained(s)}
+        renew = self.renewal(busy)
         return Plan(
-            renew={s: held.epoch for s, held in self._held.items() if s not in release},
-            release=release,
-            take=self._wanted(seen.leases, share - len(self._held)),
+            renew=renew if progresses else {},
+            release={s: h.epoch for s, h in self._held.items() if s not in renew},
+            take=self._wanted(seen.leases, share - len(self._held)) if progresses else {},
             prune=any(is_forgotten(peer.age, peer.lease) for peer in seen.peers),
             again=self._again(seen.leases),
         )
@@ -205,33 +181,30 @@ class Ownership:
         """
         return sent_at + self._settings.lease - self._settings.margin
 
-    def _others(self, peers: Iterable[Peer]) -> set[str]:
-        """The other publishers that get a share: alive, and seen with two announcements.
+    def _share(self, shards: int) -> int:
+        """How many shards this publisher should own.
 
-        A publisher that crashes after each start announces itself once per start.
-        Without the second announcement, the others would release shards for it
-        that it never takes.
+        Each gets the quotient. The remainder goes to those whose names come first: all
+        publishers know the same names, so they agree, and the shares add up to `shards`.
         """
-        alive = [p for p in peers if is_alive(p.age, p.lease) and p.owner != self.owner]
-        self._proven = {
-            p.owner
-            for p in alive
-            if p.owner in self._proven or self._seen_at.get(p.owner, p.seen_at) != p.seen_at
-        }
-        self._seen_at = {p.owner: p.seen_at for p in alive}
-        return self._proven
+        if self.is_stopping or self._rest_until is not None:
+            return 0
+        others = self._others.names
+        quotient, rest = divmod(shards, len(others) + 1)
+        rank = sum(other < self.owner for other in others)
+        return quotient + (rank < rest)
 
-    def _rest(self, others: Collection[str], now: float) -> None:
+    def _rest(self, now: float) -> None:
         """Leave the shards to others while only this publisher cannot reach the broker.
 
-        A publisher whose broker fails does not announce itself, so `others` can
+        A publisher whose broker fails does not announce itself, so the others can
         reach theirs. A publisher without shards sends nothing and so cannot find its
         broker working again. After a rest it therefore counts as able.
         """
         patience = self._settings.broker_patience
         if self._rest_until is not None and now >= self._rest_until:
             self._failing_since = self._rest_until = None
-        elif not others:
+        elif not self._others.names:
             self._rest_until = None
         elif self._failing_since is not None and now - self._failing_since >= patience:
             self._rest_until = self._rest_until or now + REST * patience
@@ -242,21 +215,22 @@ class Ownership:
         for shard in staying[share:]:
             self._held[shard].draining = True
 
-    def _is_drained(self, shard: int) -> bool:
-        return self._held[shard].draining and shard not in self._busy
+    def _is_open(self, held: _Held, now: float) -> bool:
+        """Whether messages of a shard may be sent now."""
+        return not held.draining and not self.is_stopping and now < held.deadline
 
     def _wanted(self, leases: Iterable[Lease], room: int) -> dict[int, int]:
         """The shards to take, with their epochs, `room` at most.
 
         A shard may be taken if its lease is free or ended more than `grace` ago. The
-        same is true if the database names this publisher as owner: then the answer
-        to an earlier attempt was lost.
+        same is true if the database names this publisher as owner of a shard that it
+        does not hold: then the answer to an earlier attempt was lost.
         """
         epochs = {
             each.shard: each.epoch
             for each in leases
-            if each.expires_in < -self._settings.grace
-            or (each.owner == self.owner and each.shard not in self._held)
+            if each.shard not in self._held
+            and (each.owner == self.owner or each.expires_in < -self._settings.grace)
         }
         return {s: epochs[s] for s in self._in_order(epochs)[: max(0, room)]}
 

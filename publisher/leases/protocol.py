@@ -1,9 +1,25 @@
-"""One beat of the lease protocol: look, renew, release, take, announce (docs/leases.md)."""
+"""The beat of the lease protocol: look, renew, release, take, announce (docs/leases.md).
+
+A beat has two forms. The careful one looks first and announces last: each statement is
+sent only when those before it were answered. The short one renews, announces and looks
+in one statement, which says something before anything is known to be answered. So it is
+only for a publisher whose last beat was answered to its end. One that sends statements
+and gets no answers could otherwise keep leases, and a share, without ever sending a
+message.
+"""
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from .ownership import Ownership, Snapshot
+from .ownership import Ownership
+from .snapshot import Snapshot
+
+
+class Renewed(NamedTuple):
+    """The answer to `LeaseTable.renew_and_look`: the shards renewed, and what was there before."""
+
+    shards: Collection[int]
+    seen: Snapshot
 
 
 class LeaseTable(Protocol):
@@ -31,6 +47,14 @@ class LeaseTable(Protocol):
         """Extend leases of `owner`: each ends one lease after the statement runs."""
         ...
 
+    async def renew_and_look(self, owner: str, epochs: Mapping[int, int]) -> Renewed | None:
+        """Do `renew`, `announce` and `look` in one statement: all of it or nothing.
+
+        Returns None, and has changed nothing, if that met a conflict or if the database
+        has no such statement.
+        """
+        ...
+
     async def release(self, owner: str, epochs: Mapping[int, int]) -> Collection[int]:
         """Free leases of `owner`."""
         ...
@@ -43,30 +67,86 @@ class LeaseTable(Protocol):
         """Delete the rows of publishers that died long ago."""
         ...
 
+    def drop(self) -> None:
+        """Give the connection up at once; the next call opens another."""
+        ...
 
-async def beat(own: Ownership, table: LeaseTable, clock: Callable[[], float]) -> float:
-    """Do one beat; returns the number of seconds until the next.
 
-    Raises what the table raises. The beat ends there, and `own` keeps only what was
-    answered; the next beat reads the rest from the database. Deadlines count from
-    before their statement is sent (`Ownership.renewed`). The announcement comes
-    last: other publishers leave a share of the shards to an announced publisher, so
-    one that cannot take shards must not announce itself.
+class Beats:
+    """The beats of one publisher, one after the other.
+
+    `busy` answers which shards have a message on its way, or an acknowledged row that is
+    not deleted. `progresses` answers whether the relay works. Deadlines count from
+    before their statement is sent (`Ownership.renewed`).
     """
-    if not own.is_able:
-        await table.withdraw(own.owner)
-    seen = await table.look()
-    plan = own.plan(seen, clock())
-    if plan.renew:
-        sent_at = clock()
-        own.renewed(plan.renew, await table.renew(own.owner, plan.renew), sent_at)
-    if plan.release:
-        own.released(await table.release(own.owner, plan.release))
-    if plan.take:
-        sent_at = clock()
-        own.took(plan.take, await table.take(own.owner, plan.take), sent_at)
-    if plan.prune:
-        await table.prune()
-    if own.is_able:
-        await table.announce(own.owner)
-    return plan.again
+
+    def __init__(
+        self,
+        own: Ownership,
+        table: LeaseTable,
+        clock: Callable[[], float],
+        *,
+        busy: Callable[[], Collection[int]],
+        progresses: Callable[[], bool],
+    ) -> None:
+        self._own = own
+        self._table = table
+        self._clock = clock
+        self._busy = busy
+        self._progresses = progresses
+        self._answered = False
+
+    async def beat(self) -> float:
+        """Do one beat; returns the number of seconds until the next.
+
+        Raises what the table raises. The beat ends there, and `own` keeps only what was
+        answered; the next beat reads the rest from the database.
+        """
+        answered, self._answered = self._answered, False
+        seen = await self._renew_and_look() if answered and self._is_able() else None
+        again = await (self._carefully() if seen is None else self._act(seen))
+        self._answered = True
+        return again
+
+    def _is_able(self) -> bool:
+        """Whether others should leave this publisher a share of the shards."""
+        return self._own.is_able and self._progresses()
+
+    async def _renew_and_look(self) -> Snapshot | None:
+        own, sent_at = self._own, self._clock()
+        renewal = own.renewal(self._busy())
+        found = await self._table.renew_and_look(own.owner, renewal)
+        if found is None:
+            return None
+        own.renewed(renewal, found.shards, sent_at)
+        return found.seen
+
+    async def _carefully(self) -> float:
+        """Do a beat in steps.
+
+        The announcement comes last: others leave a share to a publisher that is
+        announced, so one that cannot take shards must not announce itself.
+        """
+        own, table = self._own, self._table
+        if not self._is_able():
+            await table.withdraw(own.owner)
+        again = await self._act(await table.look(), renews=True)
+        if self._is_able():
+            await table.announce(own.owner)
+        return again
+
+    async def _act(self, seen: Snapshot, *, renews: bool = False) -> float:
+        """Decide on what was seen, and carry the decisions out."""
+        own, table, clock = self._own, self._table, self._clock
+        plan = own.plan(seen, clock(), busy=self._busy(), progresses=self._progresses())
+        if renews and plan.renew:
+            sent_at = clock()
+            own.renewed(plan.renew, await table.renew(own.owner, plan.renew), sent_at)
+        if plan.release:
+            own.released(await table.release(own.owner, plan.release))
+        if plan.take:
+            sent_at = clock()
+            own.took(plan.take, await table.take(own.owner, plan.take), sent_at)
+        if plan.prune:
+            await table.prune()
+        return plan.again

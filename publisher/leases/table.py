@@ -1,19 +1,23 @@
 """The statements of the lease protocol, on a connection that nothing else uses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
+import msgspec
 import psycopg
 
 from dsql_outbox.outbox import (
     AT_ONCE,
     CONFLICTS,
+    NO_SUCH_FORM,
+    SERVER_TROUBLE,
     AsyncConnection,
     Database,
     OneProcess,
+    RetryPolicy,
     array_literal,
     kind_of,
 )
@@ -21,7 +25,19 @@ from dsql_outbox.publisher.settings import DEFAULT_LEASE, PublisherSettings
 from dsql_outbox.schema import statement
 
 from .liveness import PRUNE_AFTER
-from .ownership import Lease, Peer, Snapshot
+from .protocol import Renewed
+from .snapshot import Lease, Peer, Snapshot
+
+NO_LEASE: Final[Mapping[str, object]] = {
+    **dict.fromkeys(("shards", "epochs"), array_literal([])),
+    "owner": "",
+    "lease": 1.0,
+    "announces": False,
+    "paused": "[]",
+}
+"""Parameters for ``lease_beat`` with which it changes nothing."""
+
+_ASK: Final = RetryPolicy(SERVER_TROUBLE | CONFLICTS, waits=(0.0, 0.0, 0.0))
 
 
 class SqlLeaseTable:
@@ -30,19 +46,27 @@ class SqlLeaseTable:
     Every call runs one autocommit statement. It takes `renew` seconds at most and
     raises the driver's error when there was no answer by then. The connection is
     then dropped, and the next call opens another. Because the connection is not
-    shared, neither a slow round nor a slow broker delays a renewal. Raises
-    `SchemaError` if the tables are older than this version.
+    shared, neither a slow statement of the relay nor a slow broker delays a renewal.
+    `paused` tells the topics to announce, which this publisher has paused by itself. The
+    first `renew_and_look` finds out whether the database accepts it.
     """
 
-    def __init__(self, database: Database, settings: PublisherSettings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        settings: PublisherSettings,
+        paused: Callable[[], Collection[str]] = tuple,
+    ) -> None:
         self._database = database
         self._settings = settings
         self._connection: AsyncConnection | None = None
         self._process = OneProcess("a publisher's leases")
+        self._paused = paused
+        self._is_plain: bool | None = None
 
     async def announce(self, owner: str) -> None:
         """Record that a publisher is alive and able to send, and how long its leases last."""
-        parameters = {"owner": owner, "lease": self._settings.lease}
+        parameters = {"owner": owner, "lease": self._settings.lease, "paused": self._topics()}
         await self._retried("publisher_announce", parameters)
 
     async def withdraw(self, owner: str) -> None:
@@ -51,19 +75,25 @@ class SqlLeaseTable:
 
     async def look(self) -> Snapshot:
         """Read all leases and publishers in one statement."""
-        leases: list[Lease] = []
-        peers: list[Peer] = []
-        for row in await self._retried("lease_list", {}):
-            shard, owner, epoch, expires_in, seen_at, age, lease = row
-            if shard is None:
-                peers.append(Peer(owner, seen_at, age, lease))
-            else:
-                leases.append(Lease(shard, owner, epoch, -inf if owner is None else expires_in))
-        return Snapshot(leases, peers)
+        return _snapshot(await self._retried("lease_list", {}))
 
     async def renew(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
         """Extend leases of `owner`: each ends one lease after the statement runs."""
         return await self._change("lease_renew", owner, epochs)
+
+    async def renew_and_look(self, owner: str, epochs: Mapping[int, int]) -> Renewed | None:
+        """Do `renew`, `announce` and `look` in one statement; None if that cannot be done."""
+        if self._is_plain is None:
+            self._is_plain = await self._refuses_cte()
+        if self._is_plain:
+            return None
+        try:
+            found = await self._run("lease_beat", self._parameters(owner, epochs))
+        except psycopg.Error as error:
+            if kind_of(error) not in CONFLICTS:
+                raise
+            return None
+        return Renewed({row[0] for row in found if row[-1]}, _snapshot(row[:-1] for row in found))
 
     async def release(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
         """Free leases of `owner`."""
@@ -101,6 +131,13 @@ class SqlLeaseTable:
             changed |= _shards(await self._retried(name, self._parameters(owner, dict([one]))))
         return changed
 
+    async def _refuses_cte(self) -> bool:
+        try:
+            await _ASK.run_async(partial(self._run, "lease_beat", NO_LEASE))
+        except NO_SUCH_FORM:
+            return True
+        return False
+
     def _parameters(self, owner: str, epochs: Mapping[int, int]) -> dict[str, Any]:
         return {
             "owner": owner,
@@ -108,19 +145,21 @@ class SqlLeaseTable:
             "epochs": array_literal(epochs.values()),
             "lease": self._settings.lease,
             "grace": self._settings.grace,
+            "announces": True,
+            "paused": self._topics(),
         }
 
-    async def _retried(self, name: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
+    def _topics(self) -> str:
+        return msgspec.json.encode(list(self._paused())).decode()
+
+    async def _retried(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         return await AT_ONCE.run_async(partial(self._run, name, parameters))
 
-    async def _run(self, name: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
+    async def _run(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         self._process.require()
         limit = self._settings.renew
-        connection = self._connection
         try:
-            if connection is None:
-                connection = await self._database.connect_async(timeout=limit)
-                self._connection = connection
+            connection = await self._connected(limit)
             connection.deadline = monotonic() + limit
             query = statement(name, self._database.schema)
             cursor = await connection.execute(query, parameters)
@@ -129,6 +168,24 @@ class SqlLeaseTable:
             if kind_of(error) not in CONFLICTS:
                 self.drop()
             raise
+
+    async def _connected(self, limit: float) -> AsyncConnection:
+        if self._connection is not None and monotonic() >= self._connection.retires_at:
+            self.drop()
+        if self._connection is None:
+            self._connection = await self._database.connect_async(timeout=limit)
+        return self._connection
+
+
+def _snapshot(found: Iterable[Sequence[Any]]) -> Snapshot:
+    leases: list[Lease] = []
+    peers: list[Peer] = []
+    for shard, owner, epoch, expires_in, seen_at, age, lease in found:
+        if shard is None:
+            peers.append(Peer(owner, seen_at, age, lease))
+        else:
+            leases.append(Lease(shard, owner, epoch, -inf if owner is None else expires_in))
+    return Snapshot(leases, peers)
 
 
 def _shards(found: Sequence[Sequence[Any]]) -> set[int]:

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from dsql_outbox.outbox import parse_subject_key, subject_key
-from dsql_outbox.publisher.relay.outbox_rows import read_headers
+from dsql_outbox.publisher.outbox_rows import read_headers
 from dsql_outbox.publisher.session import OperatorSession
 
 from .pages import PAGE_ROWS, id_ranges

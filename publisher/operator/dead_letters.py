@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from dsql_outbox.outbox import array_literal, subject_key
-from dsql_outbox.publisher.relay.outbox_rows import read_headers
+from dsql_outbox.publisher.outbox_rows import read_headers
 from dsql_outbox.publisher.session import Operator, OperatorTransaction
 
 from .dead_letter_filter import DeadLetter, LetterFilter, read_letters
@@ -18,7 +18,7 @@ from .replay_rate import MAX_BYTES, MAX_ROWS, Pace
 from .requeue import Replayed, Requeue
 
 MAX_REPLAYED: Final = 100_000
-"""Most events of one run; their keys are held in memory to sort them."""
+"""Most dead letters of one run; their keys are held in memory to sort them."""
 
 _ALL: Final = LetterFilter()
 
@@ -64,7 +64,7 @@ class DeadLetters(Operator):
         requeue = Requeue(
             self._session, _Letters(), reason=reason, pace=Pace(rate), dry_run=dry_run
         )
-        keys = self._in_order(which, min(limit, MAX_REPLAYED))
+        keys = await self._in_order(which, min(limit, MAX_REPLAYED))
         async with aclosing(requeue.run(keys)) as told:
             async for each in told:
                 yield each
@@ -96,7 +96,7 @@ class DeadLetters(Operator):
         keys = [_Key(letter.event_id, letter.died_at) for letter in letters]
         await self._session.count("letter_delete", _columns(keys))
 
-    async def _in_order(self, which: LetterFilter, limit: int) -> AsyncGenerator["_Key"]:
+    async def _in_order(self, which: LetterFilter, limit: int) -> list["_Key"]:
         """The keys of the selected dead letters, by version of their subject, oldest first."""
         found: list[tuple[int, _Key]] = []
         async with aclosing(_first(read_letters(self._session, which), limit)) as letters:
@@ -104,8 +104,7 @@ class DeadLetters(Operator):
                 key = _Key(letter.event_id, letter.died_at)
                 found.append((letter.subject_version, key))
         found.sort()
-        for _, key in found:
-            yield key
+        return [key for _, key in found]
 
 
 class _Key(NamedTuple):
@@ -123,26 +122,29 @@ class _Letters:
         found: dict[tuple[UUID, datetime], Candidate] = {}
         now_us = 0
         for row in rows:
-            event_id, died_at, subject_type, subject_id, size, headers, position, *rest = row
-            replays, waiting, now_us = rest
+            event_id, died_at, topic, shard, subject_type, subject_id, size, headers, *rest = row
+            position, replays, waiting, now_us = rest
             stored = read_headers(headers)
             found[event_id, died_at] = Candidate(
                 event_id=event_id,
                 key=subject_key(subject_type, subject_id),
+                type=stored.by_name.get("type", ""),
+                topic=topic,
+                shard=shard,
+                at=died_at,
                 headers=stored.by_name,
                 fault=stored.fault,
                 size=size,
                 last_position=position,
                 replays=replays,
                 waiting=waiting,
-                died_at=died_at,
             )
         return [found.get(key, key.event_id) for key in keys], now_us
 
     async def put(
         self, transaction: OperatorTransaction, placed: Sequence[Placed], columns: dict[str, str], /
     ) -> None:
-        died_ats = array_literal(each.candidate.died_at for each in placed)
+        died_ats = array_literal(each.candidate.at for each in placed)
         columns = columns | {"died_ats": died_ats}
         await transaction.change("letter_requeue", columns, len(placed))
         await transaction.change("letter_delete", columns, len(placed))

@@ -9,19 +9,19 @@ from uuid import UUID
 import msgspec
 
 from dsql_outbox.outbox import array_literal, parse_subject_key, subject_key
-from dsql_outbox.publisher.relay.burial import Burial
-from dsql_outbox.publisher.relay.cursors import HEAD
-from dsql_outbox.publisher.relay.outbox_rows import RowId
+from dsql_outbox.publisher.burial import Burial, Letter
+from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.session import Operator
 
-from .pages import PAGE_ROWS, id_ranges
+from .pages import FIRST_POSITION, PAGE_ROWS, id_ranges
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A message that failed and holds back its subject.
 
     `retry_at` is the time of the next attempt, or None if the message is blocked and
-    waits for an operator. `position` is in microseconds.
+    waits for an operator. `position` is in microseconds. `behind` says that the message
+    before it of its subject still waits in the outbox, so that it cannot be sent yet.
     """
 
     event_id: UUID
@@ -33,22 +33,30 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     error: str
     attempts: int
     retry_at: datetime | None
+    behind: bool = False
 
 
 class FailureFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Selects the failures that match every field that is set.
 
-    `subject` is ``TYPE/ID``; `blocked` selects only those that wait for an operator.
+    `subject` is ``TYPE/ID``, and `topic` matches exactly; `blocked` selects only those
+    that wait for an operator.
     """
 
     event_ids: tuple[UUID, ...] = ()
     subject: str | None = None
+    topic: str | None = None
     blocked: bool = False
 
     def parameters(self) -> dict[str, Any]:
         """The parameters of the statement; raises `SettingsError` for a malformed `subject`."""
         subject = (None, None) if self.subject is None else parse_subject_key(self.subject)
-        return {"subject_type": subject[0], "subject_id": subject[1], "blocked": self.blocked}
+        return {
+            "subject_type": subject[0],
+            "subject_id": subject[1],
+            "topic": self.topic,
+            "blocked": self.blocked,
+        }
 
 
 _ALL: Final = FailureFilter()
@@ -69,7 +77,7 @@ class Failures(Operator):
         for ids in id_ranges(which.event_ids):
             after: dict[str, Any] = {
                 "event_id": ids.first,
-                "position": HEAD.position,
+                "position": FIRST_POSITION,
                 "last": ids.last,
             }
             seen = PAGE_ROWS
@@ -88,7 +96,7 @@ class Failures(Operator):
         """Delete the record of the selected failures, so that their messages are sent again now.
 
         Their attempts count from 1 again. Yields each failure after its record was
-        deleted.
+        deleted. A message that is `behind` another one still waits for that one.
         """
         async with aclosing(self.find(which)) as failures:
             async for failure in failures:
@@ -102,19 +110,41 @@ class Failures(Operator):
     async def bury(self, which: FailureFilter) -> AsyncGenerator[Failure]:
         """Move the selected messages to the dead letters, so that their subjects go on.
 
-        Yields each failure after its message was moved.
+        Yields each failure after its message was moved. A message that is `behind` another
+        one is left alone and yielded as it is: without it, the messages after it would no
+        longer wait for the one before it.
         """
         burial = Burial(self._session)
+        behind: list[Failure] = []
         async with aclosing(self.find(which)) as failures:
             async for failure in failures:
-                row = RowId(failure.shard, failure.position, str(failure.event_id))
-                if await burial.bury(row, error=failure.error, attempts=failure.attempts):
+                if failure.behind:
+                    behind.append(failure)
+                elif await _bury(burial, failure):
                     yield failure
+        for failure in sorted(behind, key=lambda each: each.position):
+            if await self._is_behind(failure):
+                yield failure
+            elif await _bury(burial, failure):
+                yield msgspec.structs.replace(failure, behind=False)
+
+    async def _is_behind(self, failure: Failure) -> bool:
+        key = {
+            "shard": failure.shard,
+            "position": failure.position,
+            "event_id": failure.event_id,
+        }
+        return bool((await self._session.rows("failure_behind", key))[0][0])
+
+
+async def _bury(burial: Burial, failure: Failure) -> bool:
+    row = RowId(failure.shard, failure.position, str(failure.event_id))
+    return await burial.bury([Letter(row, failure.error, failure.attempts)]) > 0
 
 
 def _failure(row: Any) -> Failure:
     event_id, position, shard, subject_type, subject_id, version, topic, *rest = row
-    error, attempts, retry_at = rest
+    error, attempts, retry_at, behind = rest
     return Failure(
         event_id=event_id,
         position=position,
@@ -125,4 +155,5 @@ def _failure(row: Any) -> Failure:
         error=error,
         attempts=attempts,
         retry_at=retry_at,
+        behind=behind,
     )

@@ -7,13 +7,13 @@ whatever the cause. The reasons are fixed texts, because anybody may ask: an
 error message could reveal a host or a login.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Final
 
 import msgspec
 
-from dsql_outbox.observability import Fact, RoundEnded
+from dsql_outbox.observability import Fact, RelayProgress
 
 OK: Final = "ok"
 SILENT: Final = 30.0
@@ -34,12 +34,17 @@ class Alive(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """Whether messages are relayed: the answer of ``/readyz``, ``ok`` or the reason per part."""
+    """Whether messages are relayed: the answer of ``/readyz``, ``ok`` or the reason per part.
+
+    `paused` names the topics that take no messages. The others are relayed, so it is
+    ready in spite of them.
+    """
 
     ready: bool
     database: str
     broker: str
-    rounds: str
+    relay: str
+    paused: Sequence[str] = ()
 
 
 class Health:
@@ -53,18 +58,16 @@ class Health:
     def __init__(self, now: Callable[[], float] = monotonic) -> None:
         self._now = now
         self._sign_of_life = now()
-        self._rounds = 0
-        self._sink_available = True
+        self._progress: RelayProgress | None = None
         self.database = "not asked yet"
         self.broker = "not connected yet"
         self.draining = False
 
     def __call__(self, fact: Fact, /) -> None:
-        """Take any fact as a sign of life: even within a long round, messages emit facts."""
+        """Take any fact as a sign of life."""
         self.beat()
-        if isinstance(fact, RoundEnded):
-            self._rounds += 1
-            self._sink_available = fact.sink_available
+        if isinstance(fact, RelayProgress):
+            self._progress = fact
 
     def beat(self) -> None:
         """Note that the relay works at this moment."""
@@ -79,16 +82,20 @@ class Health:
 
     def ready(self) -> Ready:
         """Whether waiting messages are being relayed."""
-        broker = self.broker if self._sink_available or self.broker != OK else "cannot be reached"
-        parts = (self.database, broker, self._rounds_state())
-        return Ready(all(part == OK for part in parts), *parts)
+        parts = (self.database, self._broker_state(), self._relay_state())
+        paused = () if self._progress is None else self._progress.paused
+        return Ready(all(part == OK for part in parts), *parts, paused=paused)
 
-    def _rounds_state(self) -> str:
+    def _broker_state(self) -> str:
+        is_lost = self._progress is not None and not self._progress.sink_available
+        return "cannot be reached" if is_lost and self.broker == OK else self.broker
+
+    def _relay_state(self) -> str:
         silence = self._now() - self._sign_of_life
         if self.draining:
             return "told to end"
-        if not self._rounds:
-            return "none has ended yet"
+        if self._progress is None:
+            return "has not started yet"
         return OK if silence <= SILENT else _silent_for(silence)
 
 

@@ -15,7 +15,7 @@ from dsql_outbox.schema import statement
 from .health import OK, Health
 
 if TYPE_CHECKING:
-    from dsql_outbox.publisher.sinks import Sink
+    from dsql_outbox.publisher.sinks import Outcome, Sink
 
 EVERY: Final = 5.0  # seconds between two probes
 _LONGEST: Final = 3.0  # seconds that a probe may take
@@ -69,6 +69,8 @@ class HealthProbe:
             emit(self._hooks, BacklogAge(max(0.0, age), shard, math.inf))
 
     async def _backlog(self) -> Sequence[Sequence[Any]]:
+        if self._connection is not None and monotonic() >= self._connection.retires_at:
+            self._hang_up()
         if self._connection is None or self._connection.closed:
             with anyio.fail_after(_LONGEST):
                 self._connection = await self._database.connect_async(timeout=_LONGEST)
@@ -93,7 +95,7 @@ class HealthProbe:
             return
         try:
             with anyio.fail_after(_LONGEST):
-                await sink.publish(())
+                await sink.publish((), _no_answer)
         except SinkUnavailable:
             self._health.broker = "cannot be reached"
         except TimeoutError:
@@ -102,3 +104,7 @@ class HealthProbe:
             self._health.broker = f"failed: {type(error).__name__}"
         else:
             self._health.broker = OK
+
+
+def _no_answer(_index: int, _outcome: "Outcome") -> None:
+    """Take no answer, since no message is published."""

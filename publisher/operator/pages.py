@@ -15,6 +15,8 @@ PAGE_ROWS: Final = 1_000
 
 FIRST_ID: Final = UUID(int=0)
 LAST_ID: Final = UUID(int=(1 << 128) - 1)
+FIRST_POSITION: Final = -(1 << 63)
+"""Before every position, also an invalid one."""
 
 
 class IdRange(msgspec.Struct, frozen=True):

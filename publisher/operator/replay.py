@@ -3,7 +3,8 @@
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Any, Final
+from itertools import islice
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -11,7 +12,6 @@ import msgspec
 from dsql_outbox.outbox import (
     DEFAULT_SOURCE,
     Database,
-    SettingsError,
     Touched,
     array_literal,
     message_headers,
@@ -19,16 +19,27 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.publisher.session import Operator, OperatorTransaction
 
-from .dead_letters import MAX_REPLAYED
-from .pages import FIRST_ID
+from .event_pages import START, EventFilter, EventPage, Place, StoredKey, all_pages, entity_pages
 from .replay_positions import Candidate, Placed
-from .replay_rate import Pace
+from .replay_rate import MAX_ROWS, Pace
 from .requeue import Replayed, Requeue
 
-_ENTITY_PAGE: Final = 500
-_PERIOD_PAGE: Final = 5_000
+_ALL: Final = EventFilter()
 
 _touches: Final = msgspec.json.Decoder(tuple[Touched, ...])
+
+
+class ReplayProgress(msgspec.Struct, frozen=True):
+    """How far a replay is.
+
+    `read` is the number of rows that were read to find the events, out of about `total`;
+    None if that is not known. `place` is where `after` of the same method goes on; None
+    at the start, and for a replay by id.
+    """
+
+    read: int = 0
+    total: int | None = None
+    place: str | None = None
 
 
 class Replay(Operator):
@@ -39,10 +50,14 @@ class Replay(Operator):
     events per second (None is no limit). With `dry_run` nothing is changed. `source`
     must equal the writers' setting, because the database does not store it.
 
+    One object is one run: call one of `events`, `entity` and `stored`, once. Each returns
+    a generator that yields each event after its transaction; close a generator that is
+    left early. `stop` ends the run before the next transaction. `progress` says where
+    another run goes on. Memory does not grow with the number of events.
+
     The constructor does no I/O, and raises `SettingsError` for a rate that is not
-    above 0. Use ``async with`` or call `close`. Every method returns a generator that
-    yields each event after its transaction; close a generator that is left early.
-    All methods raise `SchemaError` if the tables are missing, and the driver's errors.
+    above 0. Use ``async with`` or call `close`. All methods raise `SchemaError` if the
+    tables are missing, and the driver's errors.
     """
 
     def __init__(
@@ -54,74 +69,81 @@ class Replay(Operator):
         source: str = DEFAULT_SOURCE,
         dry_run: bool = False,
     ) -> None:
-        self._schema = database.schema
         super().__init__(database)
         self._requeue = Requeue(
             self._session, _Events(source), reason=reason, pace=Pace(rate), dry_run=dry_run
         )
+        self._read = ReplayProgress()
 
-    async def events(self, event_ids: Iterable[UUID]) -> AsyncGenerator[Replayed]:
+    @property
+    def progress(self) -> ReplayProgress:
+        """How far the run is: everything up to `place` is replayed and committed."""
+        last = self._requeue.last
+        if last is None or last.place is None:
+            return self._read
+        return msgspec.structs.replace(self._read, place=last.place)
+
+    def stop(self) -> None:
+        """End the run after the transaction in progress; the generator then ends."""
+        self._requeue.stop()
+
+    def events(self, event_ids: Iterable[UUID]) -> AsyncGenerator[Replayed]:
         """Replay the given events, in the given order."""
-        async with aclosing(self._requeue.run(_each(event_ids))) as told:
-            async for each in told:
-                yield each
+        return self._run(_pages_of(event_ids))
 
-    async def entity(
-        self, entity_type: str, entity_id: str, *, after: int = 0
+    def entity(
+        self, entity_type: str, entity_id: str, which: EventFilter = _ALL, *, after: int = 0
     ) -> AsyncGenerator[Replayed]:
-        """Replay the events that touched an entity, in order of its versions.
+        """Replay the selected events that touched an entity, in order of its versions.
 
-        The first is the one after version `after`, the last that of the version at the
-        call. Raises `SettingsError` for an entity that no event has touched.
+        The first is after version `after`, the last is that of the version at the call.
+        Raises `SettingsError` for an entity that no event has touched.
         """
-        keys = self._stream({"entity_type": entity_type, "entity_id": entity_id}, after)
-        async with aclosing(self._requeue.run(keys)) as told:
-            async for each in told:
-                yield each
+        return self._run(entity_pages(self._session, (entity_type, entity_id), which, after))
 
-    async def period(self, since: datetime, until: datetime) -> AsyncGenerator[Replayed]:
-        """Replay the events saved at or after `since` and before `until`, in order of position.
+    def stored(
+        self, which: EventFilter = _ALL, *, after: str | None = None
+    ) -> AsyncGenerator[Replayed]:
+        """Replay the selected events of all subjects, subject by subject, each in its order.
 
-        There is no index on the time, so this scans the whole table of events;
-        `events_stored` tells its size. Raises `SettingsError` if there are more than
-        `MAX_REPLAYED` events, before any is replayed.
+        `after` is a place ``TYPE/ID@VERSION`` that another run has reached; SettingsError
+        for any other text. Without `until` in the filter, events that are saved after the
+        call are left out. There is no index on type, topic or time, so this reads the
+        whole table of touches; `events_stored` tells its size.
         """
-        async with aclosing(self._requeue.run(self._saved(since, until))) as told:
-            async for each in told:
-                yield each
+        place = START if after is None else Place.parse(after)
+        return self._run(all_pages(self._session, which, place), "event_headers")
 
     async def events_stored(self) -> int | None:
         """The estimated number of events, from the database's statistics; None if it has none."""
-        rows = await self._session.rows("events_estimate", {"schema": self._schema})
+        return await self._estimate("business_events")
+
+    async def _run(
+        self, pages: AsyncGenerator[EventPage], table: str | None = None
+    ) -> AsyncGenerator[Replayed]:
+        total = None if table is None else await self._estimate(table)
+        read = 0
+        async with aclosing(pages):
+            async for page in pages:
+                async with aclosing(self._requeue.run(page.keys)) as told:
+                    async for each in told:
+                        yield each
+                if self._requeue.is_stopping:
+                    return
+                read += page.read
+                self._requeue.last = None
+                self._read = ReplayProgress(read, total, page.place)
+
+    async def _estimate(self, table: str) -> int | None:
+        asked = {"schema": self._session.schema, "table": table}
+        rows = await self._session.rows("rows_estimate", asked)
         return rows[0][0] if rows and rows[0][0] >= 0 else None
 
-    async def _stream(self, entity: dict[str, Any], after: int) -> AsyncGenerator[UUID]:
-        rows = await self._session.rows("entity_version", entity)
-        if not rows:
-            key = subject_key(entity["entity_type"], entity["entity_id"])
-            raise SettingsError(f"no event has touched entity {key} of schema {self._schema}")
-        page = entity | {"last": rows[0][0], "rows": _ENTITY_PAGE}
-        while rows := await self._session.rows("replay_entity_page", page | {"after": after}):
-            for _, event_id in rows:
-                yield event_id
-            after = rows[-1][0]
 
-    async def _saved(self, since: datetime, until: datetime) -> AsyncGenerator[UUID]:
-        found: list[tuple[int, UUID]] = []
-        page: dict[str, Any] = {"since": since, "until": until, "rows": _PERIOD_PAGE}
-        after, seen = FIRST_ID, _PERIOD_PAGE
-        while seen == _PERIOD_PAGE:
-            rows = await self._session.rows("replay_period_page", page | {"after": after})
-            seen, after = rows[0][:2]
-            found += [(row[2], row[3]) for row in rows if row[2] is not None]
-            if len(found) > MAX_REPLAYED:
-                raise SettingsError(
-                    f"more than {MAX_REPLAYED} events were saved in this period: "
-                    "replay it in shorter ones"
-                )
-        found.sort()
-        for _, event_id in found:
-            yield event_id
+async def _pages_of(event_ids: Iterable[UUID]) -> AsyncGenerator[EventPage]:
+    rest = iter(event_ids)
+    while keys := [StoredKey(event_id) for event_id in islice(rest, MAX_ROWS)]:
+        yield EventPage(keys, len(keys))
 
 
 class _Events:
@@ -131,25 +153,29 @@ class _Events:
         self._source = source
 
     async def candidates(
-        self, transaction: OperatorTransaction, keys: Sequence[UUID], /
+        self, transaction: OperatorTransaction, keys: Sequence[StoredKey], /
     ) -> tuple[list[Candidate | UUID], int]:
-        ids = {"event_ids": array_literal(keys)}
+        ids = {"event_ids": array_literal(key.event_id for key in keys)}
         rows = await transaction.rows("replay_candidates", ids)
         found: dict[UUID, Candidate] = {}
         now_us = 0
         for row in rows:
-            event_id, event_type, created, subject_type, subject_id, size, touches, *rest = row
-            position, replays, waiting, now_us = rest
+            event_id, event_type, topic, shard, created, saved, *rest = row
+            subject_type, subject_id, size, touches, position, replays, waiting, now_us = rest
             found[event_id] = Candidate(
                 event_id=event_id,
                 key=subject_key(subject_type, subject_id),
+                type=event_type,
+                topic=topic,
+                shard=shard,
+                at=saved,
                 headers=self._headers(event_id, event_type, created, touches),
                 size=size,
                 last_position=position,
                 replays=replays,
                 waiting=waiting,
             )
-        return [found.get(key, key) for key in keys], now_us
+        return [found.get(key.event_id, key.event_id) for key in keys], now_us
 
     async def put(
         self, transaction: OperatorTransaction, placed: Sequence[Placed], columns: dict[str, str], /
@@ -167,8 +193,3 @@ class _Events:
         time = None if created is None else created.astimezone(UTC)
         headers = message_headers(str(event_id), event_type, time, self._source)
         return headers | {"entities": ",".join(listed)}
-
-
-async def _each(event_ids: Iterable[UUID]) -> AsyncGenerator[UUID]:
-    for event_id in event_ids:
-        yield event_id

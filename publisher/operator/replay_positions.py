@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
+
+_SUBJECTS: Final = 100_000
+"""The largest number of subjects whose positions are remembered: those replayed last."""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -15,18 +18,22 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     of the payload in bytes. `last_position` is the highest position of the subject's
     events and of this event's replays, in microseconds, or 0. `replays` counts the
     earlier replays. `waiting` says that a message of the event is in the outbox now.
-    `died_at` is set for a dead letter. `fault` says why its headers are invalid, or
-    is None.
+    `type`, `topic` and `shard` are those of the message. `at` is when the event was
+    saved, or when its message was given up. `fault` says why the
+    headers are invalid, or is None.
     """
 
     event_id: UUID
     key: str
+    type: str
+    topic: str
+    shard: int
+    at: datetime
     headers: dict[str, str]
     size: int
     last_position: int
     replays: int
     waiting: bool
-    died_at: datetime | None = None
     fault: str | None = None
 
 
@@ -77,4 +84,7 @@ class Places:
     def keep(self, placed: Iterable[Placed]) -> None:
         """Remember the positions of messages whose transaction was committed."""
         for each in placed:
+            self._last.pop(each.candidate.key, None)
             self._last[each.candidate.key] = each.position
+        while len(self._last) > _SUBJECTS:
+            del self._last[next(iter(self._last))]

@@ -1,7 +1,7 @@
 """Put messages into the outbox again; the part that the replays of both sources share."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime
 from time import monotonic
 from typing import Final, Generic, Literal, Protocol, TypeVar
 from uuid import UUID
@@ -10,7 +10,7 @@ import anyio
 import msgspec
 
 from dsql_outbox.outbox import array_literal
-from dsql_outbox.publisher.relay.outbox_rows import REPLAY_HEADER
+from dsql_outbox.publisher.outbox_rows import REPLAY_HEADER
 from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
 
 from .replay_positions import Candidate, Placed, Places
@@ -35,7 +35,9 @@ class Replayed(msgspec.Struct, frozen=True, rename="camel"):
 
     `replay` is the number of the replay, which the dedupe id ``<event id>/r<number>``
     contains. `position` is the position in the outbox, in microseconds. Both are None
-    if nothing was done; `position` is also None in a dry run.
+    if nothing was done; `position` is also None in a dry run. `type`, `topic` and `shard`
+    are those of the message. `at` is when the event was saved, or when its message was
+    given up. An event that is ``missing`` has none of them.
     """
 
     event_id: UUID
@@ -43,6 +45,10 @@ class Replayed(msgspec.Struct, frozen=True, rename="camel"):
     subject: str | None = None
     replay: int | None = None
     position: int | None = None
+    type: str | None = None
+    topic: str | None = None
+    shard: int | None = None
+    at: datetime | None = None
 
 
 class Source(Protocol[K_contra]):
@@ -74,7 +80,10 @@ class _RequeuedPage(msgspec.Struct, frozen=True):
 
 
 class Requeue(Generic[K]):
-    """One run of a replay, in transactions of at most `MAX_ROWS` events and `MAX_BYTES` bytes."""
+    """One run of a replay, in transactions of at most `MAX_ROWS` events and `MAX_BYTES` bytes.
+
+    `last` is the key up to which all are settled, or None before the first transaction.
+    """
 
     def __init__(
         self, session: OperatorSession, source: Source[K], *, reason: str, pace: Pace, dry_run: bool
@@ -85,31 +94,34 @@ class Requeue(Generic[K]):
         self._pace = pace
         self._dry_run = dry_run
         self._places = Places()
+        self._stopping = anyio.Event()
+        self.last: K | None = None
 
-    async def run(self, keys: AsyncIterable[K]) -> AsyncGenerator[Replayed]:
+    async def run(self, keys: Sequence[K]) -> AsyncGenerator[Replayed]:
         """Replay in the order of `keys`; yields the result for each event after its transaction."""
-        pending: list[K] = []
-        async for key in keys:
-            pending.append(key)
-            if len(pending) == self._pace.rows:
-                async with aclosing(self._drain(pending)) as told:
-                    async for each in told:
-                        yield each
-                pending.clear()
-        async with aclosing(self._drain(pending)) as told:
-            async for each in told:
-                yield each
-
-    async def _drain(self, pending: Sequence[K]) -> AsyncGenerator[Replayed]:
-        while pending:
-            await anyio.sleep(self._pace.wait(monotonic()))
-            step = await self._step(pending)
+        done = 0
+        while done < len(keys):
+            with anyio.move_on_after(self._pace.wait(monotonic())):
+                await self._stopping.wait()
+            if self._stopping.is_set():
+                return
+            step = await self._step(keys[done : done + self._pace.rows])
             if not self._dry_run:
                 self._places.keep(step.placed)
                 self._pace.spend(len(step.placed), monotonic())
+            done += step.keys
+            self.last = keys[done - 1]
             for each in step.told:
                 yield each
-            pending = pending[step.keys :]
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping.is_set()
+
+    def stop(self) -> None:
+        """Begin no further transaction."""
+        self._stopping.set()
 
     async def _step(self, keys: Sequence[K]) -> _RequeuedPage:
         async def work(transaction: OperatorTransaction) -> _RequeuedPage:
@@ -143,12 +155,28 @@ class Requeue(Generic[K]):
         await self._source.put(transaction, placed, columns)
 
     def _tell(self, placed: Placed) -> Replayed:
-        candidate = placed.candidate
-        if self._dry_run:
-            return Replayed(candidate.event_id, "planned", candidate.key, placed.number)
-        return Replayed(
-            candidate.event_id, "replayed", candidate.key, placed.number, placed.position
-        )
+        position = None if self._dry_run else placed.position
+        status: ReplayStatus = "planned" if self._dry_run else "replayed"
+        return _told(placed.candidate, status, placed.number, position)
+
+
+def _told(
+    candidate: Candidate,
+    status: ReplayStatus,
+    number: int | None = None,
+    position: int | None = None,
+) -> Replayed:
+    return Replayed(
+        candidate.event_id,
+        status,
+        candidate.key,
+        number,
+        position,
+        candidate.type,
+        candidate.topic,
+        candidate.shard,
+        candidate.at,
+    )
 
 
 def _headers(placed: Placed) -> str:
@@ -177,9 +205,9 @@ def _choose(found: Sequence[Candidate | UUID]) -> tuple[list[Candidate], list[Re
         if isinstance(each, UUID):
             left.append(Replayed(each, "missing"))
         elif each.fault is not None:
-            left.append(Replayed(each.event_id, "unreadable", each.key))
+            left.append(_told(each, "unreadable"))
         elif each.waiting or each.event_id in chosen:
-            left.append(Replayed(each.event_id, "waiting", each.key))
+            left.append(_told(each, "waiting"))
         else:
             chosen[each.event_id] = each
     return list(chosen.values()), left

@@ -12,9 +12,14 @@ from dsql_outbox.outbox import is_unreachable
 from dsql_outbox.publisher.leases.liveness import is_alive
 from dsql_outbox.publisher.session import Operator
 
+from .topic_pauses import PausedTopic, paused_topic
+
 _LIMIT: Final = 1_000
 _SHOWN: Final = 5
 _PUBLISHERS: Final = 100
+_TOPICS: Final = 100
+
+_decode_names: Final = msgspec.json.Decoder(tuple[str, ...]).decode
 
 _NO_LEASE: Final = "the shard has no lease row; see dsql-outbox schema check"
 _NO_POSITION: Final = "the position is below 1; the shard's publisher makes it a dead letter"
@@ -65,13 +70,15 @@ class Seen(msgspec.Struct, frozen=True, rename="camel"):
     """A publisher that announced itself `seen_seconds` ago; alive if that is within its lease.
 
     `lease_seconds` is how long its leases last; None if an older version did not
-    write it.
+    write it. `paused` are the topics that it has paused by itself, because the broker
+    takes no messages there.
     """
 
     owner: str
     alive: bool
     seen_seconds: float
     lease_seconds: float | None
+    paused: tuple[str, ...] = ()
 
 
 class Stranded(msgspec.Struct, frozen=True, rename="camel"):
@@ -93,7 +100,10 @@ class Counters(NamedTuple):
 
 
 class Status(msgspec.Struct, frozen=True, rename="camel"):
-    """The state of the outbox. All times are seconds, by the database's clock."""
+    """The state of the outbox. All times are seconds, by the database's clock.
+
+    `paused_topics` are those that an operator has paused, the first 100 by name.
+    """
 
     schema: str
     waiting: Bounded
@@ -103,6 +113,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
     shards: tuple[Shard, ...]
     publishers: tuple[Seen, ...]
     stranded: tuple[Stranded, ...]
+    paused_topics: tuple[PausedTopic, ...]
 
 
 class StatusReader(Operator):
@@ -119,6 +130,7 @@ class StatusReader(Operator):
         shards = tuple(map(_shard, found))
         ages = [shard.oldest_seconds for shard in shards if shard.oldest_seconds is not None]
         orphaned = await self._rows("shards_orphaned")
+        topics = await self._session.rows("topic_page", {"after": "", "rows": _TOPICS})
         return Status(
             schema=self._session.schema,
             waiting=_bounded((await self._rows("status_waiting", limit=_LIMIT))[0][0]),
@@ -131,6 +143,7 @@ class StatusReader(Operator):
                 *(Stranded(shard, None, _NO_LEASE) for (shard,) in orphaned),
                 *(Stranded(row[0], row[5], _NO_POSITION) for row in found if _is_below_1(row[5])),
             ),
+            paused_topics=tuple(map(paused_topic, topics)),
         )
 
     async def read_counters(self) -> Counters | None:
@@ -155,8 +168,16 @@ def _is_below_1(position: int | None) -> bool:
 
 
 def _seen(row: Sequence[Any]) -> Seen:
-    owner, seconds, lease = row
-    return Seen(owner, is_alive(seconds, lease), round(seconds, 3), lease)
+    owner, seconds, lease, paused = row
+    return Seen(owner, is_alive(seconds, lease), round(seconds, 3), lease, _names(paused))
+
+
+def _names(paused: str | None) -> tuple[str, ...]:
+    """The topics in a JSON array; none if another version wrote it in another form."""
+    try:
+        return _decode_names(paused or "[]")
+    except msgspec.MsgspecError:
+        return ()
 
 
 def _shard(row: Sequence[Any]) -> Shard:

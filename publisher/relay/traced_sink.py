@@ -4,7 +4,14 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from dsql_outbox.observability import Hook, PublishEnded, PublishResult, PublishStarted, Scopes
+from dsql_outbox.observability import (
+    Hook,
+    PublishEnded,
+    PublishResult,
+    PublishStarted,
+    Scopes,
+    skips_deliveries,
+)
 from dsql_outbox.outbox import (
     TRACE_HEADERS,
     Message,
@@ -12,49 +19,64 @@ from dsql_outbox.outbox import (
     SinkUnavailable,
     broken_header,
 )
-from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Outcome, Rejected, Retry, Sink
+from dsql_outbox.publisher.sinks import (
+    Answer,
+    Delivered,
+    NotAttempted,
+    Outcome,
+    Rejected,
+    Retry,
+    Sink,
+    Unavailable,
+    WrongAnswer,
+)
 
 _RESULTS: dict[type[Outcome], PublishResult] = {
     Delivered: "delivered",
     Retry: "retry",
     Rejected: "rejected",
+    Unavailable: "unavailable",
     NotAttempted: "not_attempted",
 }
 
 
 class TracedSink:
-    """A sink that reports each message to hooks, and adds their trace context to its headers."""
+    """A sink that reports each message to hooks, and adds their trace context to its headers.
+
+    It also checks the answers of the decorated sink.
+    """
 
     def __init__(self, sink: Sink, hooks: Iterable[Hook]) -> None:
         self._sink = sink
         self._hooks = tuple(hooks)
-        self.ordered = sink.ordered
         self.system = sink.system
 
-    async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         """Publish through the decorated sink; raises what that raises.
 
         Raises `SettingsError` if a hook adds an invalid header. It would be in all
-        messages, so no message is at fault.
+        messages, so no message is at fault. Raises `WrongAnswer` if the sink breaks its
+        contract; answers that were right stand.
         """
-        scopes = [self._start(message) for message in messages]
+        quiet = Scopes(self._hooks, None) if all(map(skips_deliveries, self._hooks)) else None
+        call = _Call(messages, answer, quiet)
+        result: PublishResult = "not_attempted"
+        text: str | None = None
         try:
-            sent = [_with(message, s.carrier) for message, s in zip(messages, scopes, strict=True)]
-            outcomes = await self._sink.publish(sent)
+            sent = messages
+            if quiet is None:
+                sent = [call.begin(message, self._start(message)) for message in messages]
+            await self._sink.publish(sent, call.answer)
         except BaseException as error:
-            down = isinstance(error, SinkUnavailable)
-            for message, scope in zip(messages, scopes, strict=True):
-                result: PublishResult = "unavailable" if down else "not_attempted"
-                scope(_ended(message, result, str(error) if down else type(error).__name__))
-            raise
-        for message, scope, outcome in zip(messages, scopes, outcomes, strict=False):
-            ended = _ended(message, _RESULTS[type(outcome)], getattr(outcome, "error", None))
-            if ended.error is None:
-                scope(ended)
+            if isinstance(error, SinkUnavailable):
+                result, text = "unavailable", str(error)
             else:
-                with scope:  # the log line of a failure belongs to its trace
-                    scope(ended)
-        return outcomes
+                text = type(error).__name__
+            raise
+        finally:
+            call.end(result, text)
+        if call.fault is not None:
+            raise WrongAnswer(self._sink, *call.fault)
 
     def _start(self, message: Message) -> Scopes:
         headers = message.headers
@@ -73,13 +95,68 @@ class TracedSink:
         )
 
 
+class _Call:
+    """The messages of one call, with a scope for each that has no answer yet.
+
+    `quiet` is the scope of all messages if no hook wants to know which are delivered.
+    """
+
+    def __init__(self, messages: Sequence[Message], answer: Answer, quiet: Scopes | None) -> None:
+        self._messages = messages
+        self._answer = answer
+        self._is_quiet = quiet is not None
+        self._scopes: list[Scopes | None] = [quiet] * len(messages) if quiet is not None else []
+        self.fault: tuple[int, str] | None = None
+
+    def begin(self, message: Message, scope: Scopes) -> Message:
+        """The message to send, with the headers that the hooks add."""
+        self._scopes.append(scope)
+        return _with(message, scope.carrier)
+
+    def answer(self, index: int, outcome: Outcome) -> None:
+        """Take the outcome of one message."""
+        if not 0 <= index < len(self._scopes):
+            self._note(index, f"is for none of {len(self._scopes)} messages")
+        elif type(outcome) not in _RESULTS:
+            self._note(index, f"is a {type(outcome).__name__}, which is no outcome")
+        elif (scope := self._scopes[index]) is None:
+            self._note(index, "is the second one")
+        else:
+            self._scopes[index] = None
+            if not self._is_quiet or type(outcome) is not Delivered:
+                error = getattr(outcome, "error", None)
+                self._end(scope, index, _RESULTS[type(outcome)], error)
+            self._answer(index, outcome)
+
+    def end(self, result: PublishResult, error: str | None) -> None:
+        """End the scopes of the messages without an answer; later answers count for nothing."""
+        for index, scope in enumerate(self._scopes):
+            if scope is not None:
+                self._scopes[index] = None
+                self._end(scope, index, result, error)
+        self._answer = _ignore
+
+    def _end(self, scope: Scopes, index: int, result: PublishResult, error: str | None) -> None:
+        message = self._messages[index]
+        ended = PublishEnded(message.event_id, message.topic, result, error, message.attempt)
+        if error is None:
+            scope(ended)
+        else:
+            with scope:  # the log line of a failure belongs to its trace
+                scope(ended)
+
+    def _note(self, index: int, fault: str) -> None:
+        if self.fault is None:
+            self.fault = index, fault
+
+
+def _ignore(_index: int, _outcome: Outcome) -> None:
+    """Take an answer that comes too late."""
+
+
 def _with(message: Message, carrier: dict[str, str]) -> Message:
     if not carrier:
         return message
     if rule := broken_header(carrier):
         raise SettingsError(f"a hook of the publisher adds a header to every message: {rule}")
     return msgspec.structs.replace(message, headers=message.headers | carrier)
-
-
-def _ended(message: Message, result: PublishResult, error: str | None) -> PublishEnded:
-    return PublishEnded(message.event_id, message.topic, result, error, message.attempt)

@@ -11,11 +11,22 @@ named after the scheme of its URLs (docs/sinks.md).
 """
 
 from .cloudevents import attributes, binary_headers, decode_value, encode_value
-from .port import Delivered, NotAttempted, Outcome, Rejected, Retry, Sink, WrongOutcomes
+from .port import (
+    Answer,
+    Delivered,
+    NotAttempted,
+    Outcome,
+    Rejected,
+    Retry,
+    Sink,
+    Unavailable,
+    WrongAnswer,
+)
 from .registry import SINK_GROUP, SinkOpener, open_sink
 
 __all__ = [
     "SINK_GROUP",
+    "Answer",
     "Delivered",
     "NotAttempted",
     "Outcome",
@@ -23,7 +34,8 @@ __all__ = [
     "Retry",
     "Sink",
     "SinkOpener",
-    "WrongOutcomes",
+    "Unavailable",
+    "WrongAnswer",
     "attributes",
     "binary_headers",
     "decode_value",

@@ -6,7 +6,8 @@ and for Kafka (1.0.2), section 3.2.3.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
@@ -30,26 +31,39 @@ def binary_headers(message: Message, prefix: str) -> dict[str, str]:
     binding also prefixes datacontenttype, because a Content-Type header marks the
     structured mode there. Trace headers keep their names.
     """
+    names = binary_names(tuple(message.headers), prefix)
+    return dict(zip(names, binary_values(message), strict=True))
+
+
+@lru_cache
+def binary_names(names: tuple[str, ...], prefix: str) -> tuple[str, ...]:
+    """The names of headers in binary mode; most messages have the same ones."""
+    return tuple(name if name in TRACE_HEADERS else prefix + name for name in names)
+
+
+def binary_values(message: Message) -> Collection[str]:
+    """The values of the message's headers in binary mode, in the order of the headers."""
     headers = message.headers
     if _ENCODED.search("".join(headers.values())) is None:  # so in most messages
-        return {n if n in TRACE_HEADERS else prefix + n: value for n, value in headers.items()}
-    return {
-        name if name in TRACE_HEADERS else prefix + name: _encode_header(name, value)
-        for name, value in headers.items()
-    }
+        return headers.values()
+    return [_encode_header(name, value) for name, value in headers.items()]
 
 
-def kafka_headers(message: Message) -> dict[str, bytes]:
+def kafka_headers(message: Message) -> list[tuple[str, str | bytes | None]]:
     """The message's headers for Kafka: names with "ce_", values as UTF-8 without percent-encoding.
 
     `datacontenttype` becomes ``content-type`` (section 3.2.1). Trace headers keep
     their names. ``dedupe-id`` has the same value each time a message is sent.
     """
-    headers = {"dedupe-id": message.dedupe_id.encode()}
-    for name, value in message.headers.items():
-        own = "content-type" if name == "datacontenttype" else f"ce_{name}"
-        headers[name if name in TRACE_HEADERS else own] = value.encode(errors="replace")
-    return headers
+    names = _kafka_names(tuple(message.headers))
+    values = [value.encode(errors="replace") for value in message.headers.values()]
+    return [("dedupe-id", message.dedupe_id.encode()), *zip(names, values, strict=True)]
+
+
+@lru_cache
+def _kafka_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    own = {"datacontenttype": "content-type"} | {name: name for name in TRACE_HEADERS}
+    return tuple(own.get(name, f"ce_{name}") for name in names)
 
 
 def attributes(headers: Mapping[str, str], prefix: str) -> dict[str, str]:

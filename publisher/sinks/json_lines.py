@@ -11,7 +11,7 @@ from anyio import CapacityLimiter, to_thread
 from dsql_outbox.outbox import Message, SinkUnavailable
 
 from .cloudevents import binary_headers
-from .port import Delivered, Outcome
+from .port import Answer, Delivered
 
 
 class _MessageLine(msgspec.Struct):
@@ -30,24 +30,22 @@ def json_line(message: Message) -> bytes:
 
 
 class LineSink:
-    """Appends each batch by one call of `append`, in a worker thread.
-
-    A failed call leaves a prefix of the batch at most. So no message of a key is
-    stored without the earlier ones, which is what `ordered` promises.
-    """
-
-    ordered = True
+    """Appends the messages of a call by one call of `append`, in a worker thread."""
 
     def __init__(self, system: str, append: Callable[[bytes], None]) -> None:
         self.system = system
         self._append = append
         self._one_at_a_time: Final = CapacityLimiter(1)
 
-    async def publish(self, messages: Sequence[Message], /) -> list[Outcome]:
-        """Append the messages; raises `SinkUnavailable` when the write fails."""
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        """Append the messages; raises `SinkUnavailable` when the write fails.
+
+        Of a call that failed, a prefix of the messages may be stored.
+        """
         lines = b"".join(map(json_line, messages))
         await to_thread.run_sync(self._append, lines, limiter=self._one_at_a_time)
-        return [Delivered()] * len(messages)
+        for index in range(len(messages)):
+            answer(index, Delivered())
 
 
 def write_all(descriptor: int, data: bytes) -> None:

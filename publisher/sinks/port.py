@@ -1,6 +1,6 @@
 """The port to a broker: the protocol `Sink` and the outcomes of a message."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -15,7 +15,8 @@ class Delivered(msgspec.Struct, frozen=True):
 class Retry(msgspec.Struct, frozen=True):
     """The message was not stored, or no answer came: send it again later.
 
-    The text in `error` contains no payload.
+    The cause lies with this message: it counts as an attempt. The text in `error`
+    contains no payload.
     """
 
     error: str
@@ -27,56 +28,61 @@ class Rejected(msgspec.Struct, frozen=True):
     error: str
 
 
+class Unavailable(msgspec.Struct, frozen=True):
+    """The topic of the message cannot take any message now; the message is not at fault.
+
+    Examples: the topic does not exist, its stream is full or has no quorum, this
+    client may not write to it. It counts as no attempt. The relay pauses the topic
+    and tries it with one message at a time. The text in `error` contains no payload.
+    """
+
+    error: str
+
+
 class NotAttempted(msgspec.Struct, frozen=True):
     """The message was not sent, or its result is unknown; this counts as no attempt.
 
-    The reasons are: an earlier message of its key failed, the time was over before
-    it was sent, or one part of the broker failed while other parts answered. In the
-    last case the message may be stored.
+    The reasons are: the time was over before it was sent, or one part of the broker
+    failed while other parts answered. In the last case the message may be stored.
     """
 
 
-Outcome = Delivered | Retry | Rejected | NotAttempted
+Outcome = Delivered | Retry | Rejected | Unavailable | NotAttempted
+
+Answer = Callable[[int, Outcome], None]
+"""Takes the outcome of the message with this index in the call of `Sink.publish`."""
 
 
 class Sink(Protocol):
-    """Sends messages to one broker.
+    """Sends messages to one broker."""
 
-    With ``ordered = False``, a call of `publish` contains at most one message per
-    key, and the relay sends the next one only after the broker acknowledged it.
-
-    A sink may set ``ordered = True`` only if its client guarantees that after a
-    failure no later message of the same key is stored. A call then contains whole
-    batches. The outcomes of a key must be `Delivered` for a prefix, then one failure,
-    then `NotAttempted`.
-    """
-
-    ordered: bool
     system: str
     """The value of ``messaging.system`` in OpenTelemetry's conventions, such as ``nats``."""
 
-    async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
-        """Send messages; returns one outcome per message, in the same order.
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        """Send messages; call `answer` for each as soon as its outcome is known.
 
-        Returns when every outcome is known or given up. Several tasks may call it at
-        the same time, but a key is never in two running calls.
+        `answer` is called on the event loop, once per message at most, and only until
+        this method returns. A message without an answer by then is `NotAttempted`.
+        Many calls run at the same time; a key is in one message of all of them.
+        The order of answers does not matter.
 
-        Raises `SinkUnavailable` when the broker failed and not a message. The relay
-        then counts an attempt for none of the messages and sends all of them again.
-        When a part of the broker failed and some messages were delivered, return
-        `Delivered` for those and `NotAttempted` for messages without an answer.
+        Raises `SinkUnavailable` when the broker as a whole failed and not a message or
+        a topic. Answers that were given before stand; the relay counts an attempt for
+        none of the other messages and sends them again later. Every call ends within
+        a time limit of the sink. A call without messages asks whether the broker can
+        be reached.
         """
         ...
 
 
-class WrongOutcomes(OutboxError):  # noqa: N818 - reads as what happened
-    """A sink returned more or fewer outcomes than it got messages, which is a bug in the sink.
+class WrongAnswer(OutboxError):  # noqa: N818 - reads as what happened
+    """A sink answered twice for a message, or with an unknown index or outcome.
 
-    None of the messages counts as delivered.
+    This is a bug in the sink. `index` counts the messages of the call from 0.
     """
 
-    def __init__(self, sink: Sink, *, expected: int, actual: int) -> None:
+    def __init__(self, sink: Sink, index: int, fault: str) -> None:
         name = f"{type(sink).__module__}.{type(sink).__qualname__}"
-        super().__init__(f"sink {name} gave {actual} outcomes for {expected} messages")
-        self.expected = expected
-        self.actual = actual
+        super().__init__(f"sink {name}: its answer for message {index} {fault}")
+        self.index = index

@@ -4,6 +4,7 @@ GRANT SELECT ON {schema}.schema_migrations TO {role};
 GRANT SELECT ON {schema}.outbox_backlog TO {role};
 GRANT SELECT ON {schema}.outbox_leases TO {role};
 GRANT SELECT ON {schema}.outbox_publishers TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_topics TO {role};
 -- A message that is blocked goes on when its failure is deleted, or is given up.
 GRANT SELECT, DELETE ON {schema}.outbox_failures TO {role};
 GRANT SELECT, INSERT, DELETE ON {schema}.dead_letters TO {role};

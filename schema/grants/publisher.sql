@@ -6,5 +6,7 @@ GRANT SELECT ON {schema}.outbox_backlog TO {role};
 GRANT SELECT, UPDATE ON {schema}.outbox_leases TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_publishers TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_failures TO {role};
+-- The topics that an operator has paused.
+GRANT SELECT ON {schema}.outbox_topics TO {role};
 -- It buries messages and does not dig them up.
 GRANT INSERT ON {schema}.dead_letters TO {role};

@@ -3,8 +3,8 @@
 -- replays. The next replay is above it, so it cannot get the key of an earlier row, which
 -- a delayed DELETE may name. replays: of this event so far. waiting: the event is in the
 -- outbox, as written or as a replay.
-SELECT d.event_id, d.died_at, d.subject_type, d.subject_id, octet_length(d.payload) AS bytes,
-  d.headers::text,
+SELECT d.event_id, d.died_at, d.topic, d.shard, d.subject_type, d.subject_id,
+  octet_length(d.payload) AS bytes, d.headers::text,
   coalesce(greatest(e.position, before.position), 0) AS last_position,
   coalesce(before.number, 0) AS replays,
   EXISTS (

@@ -1,11 +1,15 @@
--- The plain form of outbox_bury, 1 of 3: copy the row to the dead letters. outbox_delete
+-- The plain form of outbox_bury, 1 of 3: copy the rows to the dead letters. outbox_delete
 -- and failure_forget follow in the same transaction. It is rolled back unless the DELETE
--- removed the row that was copied.
+-- removed the rows that were copied.
 INSERT INTO {schema}.dead_letters (event_id, died_at, shard, position, previous_position,
   subject_type, subject_id, subject_version, topic, headers, payload, created_at, error,
   attempts, replays)
-SELECT event_id, clock_timestamp(), shard, position, previous_position, subject_type,
-  subject_id, subject_version, topic, headers, payload, created_at, %(error)s, %(attempts)s,
-  coalesce(left(substring(headers::text FROM '"replay"\s*:\s*"([0-9]+)"'), 9)::int, 0)
-FROM {schema}.outbox
-WHERE shard = %(shard)s AND position = %(position)s AND event_id = %(event_id)s
+SELECT o.event_id, clock_timestamp(), o.shard, o.position, o.previous_position, o.subject_type,
+  o.subject_id, o.subject_version, o.topic, o.headers, o.payload, o.created_at, k.error,
+  k.attempts,
+  coalesce(left(substring(o.headers::text FROM '"replay"\s*:\s*"([0-9]+)"'), 9)::int, 0)
+FROM unnest(%(shards)s::text::int[], %(positions)s::text::bigint[],
+    %(event_ids)s::text::uuid[], %(errors)s::text::text[], %(attempts)s::text::int[])
+  AS k(shard, position, event_id, error, attempts)
+JOIN {schema}.outbox o
+  ON o.shard = k.shard AND o.position = k.position AND o.event_id = k.event_id

@@ -1,30 +1,69 @@
--- Return the next rows of several shards, each from its own cursor: one key range per
--- shard. LATERAL, because `shard = ANY(..) ORDER BY` sorts everything before PostgreSQL
--- 17. Limited by rows and by bytes; the first row of a shard is always returned.
--- seen: rows of the shard before the limit by bytes, so the relay knows whether more follow.
+-- Return the next rows of several ranges, each from its own place on, in one snapshot.
+-- bounds: how far each range goes. It looks at keys and sizes only, so the limit of bytes
+-- applies before any payload is gathered. LATERAL, because `shard = ANY(..) ORDER BY`
+-- sorts everything before PostgreSQL 17.
+-- passed, topics: JSON objects with what to pass over. A look-up in them costs the same
+-- under every plan, unlike a join with them.
+-- One result of each range has no subject: its position and event_id are the end of the
+-- range, and its created_us is the database's clock.
+-- is_cut: whether a limit kept back rows after the end.
 -- predecessor: whether, in this snapshot, the previous row of the subject still exists;
 -- then this row has to wait.
 -- created_us: limited, because created_at may be infinity or a date that no client can load.
-SELECT o.shard, o.position, o.event_id, o.previous_position, o.subject_type, o.subject_id,
-  o.subject_version, o.topic, o.headers::text, o.payload,
+WITH bounds AS (
+  SELECT c.number, c.shard, c.position, c.event_id, e.end_position, e.end_event_id, e.taken,
+    e.visited < e.seen OR e.seen >= c.visits AS is_cut
+  FROM unnest(%(numbers)s::text::int[], %(shards)s::text::int[], %(positions)s::text::bigint[],
+      %(event_ids)s::text::uuid[], %(rows)s::text::int[], %(sizes)s::text::bigint[],
+      %(visits)s::text::int[])
+    AS c(number, shard, position, event_id, rows, size, visits)
+  CROSS JOIN LATERAL (
+    SELECT c.position AS end_position, c.event_id AS end_event_id,
+      0::bigint AS taken, 0::bigint AS visited, 0::bigint AS seen
+    UNION ALL
+    SELECT w.position, w.event_id, w.taken, w.visited, w.seen
+    FROM (
+      SELECT r.position, r.event_id, count(*) OVER () AS seen,
+        row_number() OVER ordered AS visited,
+        sum(r.wanted) OVER ordered AS taken,
+        sum(r.wanted * r.size) OVER ordered AS total
+      FROM (
+        SELECT q.position, q.event_id, octet_length(q.payload) AS size,
+          CASE WHEN (%(passed)s::text::jsonb
+              ->> (length(q.subject_type) || ' ' || q.subject_type || q.subject_id)
+              )::bigint <= q.position
+            OR %(topics)s::text::jsonb ->> q.topic IS NOT NULL THEN 0 ELSE 1 END AS wanted
+        FROM {schema}.outbox q
+        WHERE q.shard = c.shard AND (q.position, q.event_id) > (c.position, c.event_id)
+        ORDER BY q.position, q.event_id
+        LIMIT c.visits) AS r
+      WINDOW ordered AS (ORDER BY r.position, r.event_id ROWS UNBOUNDED PRECEDING)
+    ) AS w
+    WHERE w.taken <= c.rows AND (w.total <= c.size OR w.taken <= 1)
+    ORDER BY visited DESC
+    LIMIT 1) AS e
+)
+SELECT b.number, b.shard, o.position, o.event_id::text, o.previous_position, o.subject_type,
+  o.subject_id, o.subject_version, o.topic, o.headers::text, o.payload,
   (extract(epoch FROM greatest(to_timestamp(0), least(o.created_at, clock_timestamp())))
-    * 1000000)::bigint AS created_us, o.seen,
+    * 1000000)::bigint AS created_us,
   o.previous_position > 0 AND EXISTS (
     SELECT FROM {schema}.outbox p
     WHERE p.shard = o.shard AND p.position = o.previous_position
-      AND p.subject_type = o.subject_type AND p.subject_id = o.subject_id) AS predecessor
-FROM unnest(%(shards)s::text::int[], %(positions)s::text::bigint[], %(event_ids)s::text::uuid[],
-    %(limits)s::text::int[])
-  AS c(shard, position, event_id, rows)
+      AND p.subject_type = o.subject_type AND p.subject_id = o.subject_id) AS predecessor,
+  NULL::boolean AS is_cut
+FROM bounds b
 CROSS JOIN LATERAL (
-  SELECT r.*, count(*) OVER () AS seen,
-    sum(octet_length(r.payload)) OVER (ORDER BY r.position, r.event_id)
-      - octet_length(r.payload) AS bytes_before
-  FROM (
-    SELECT * FROM {schema}.outbox q
-    WHERE q.shard = c.shard AND (q.position, q.event_id) > (c.position, c.event_id)
-    ORDER BY q.position, q.event_id
-    LIMIT c.rows) AS r
-) AS o
-WHERE o.bytes_before < %(bytes)s
-ORDER BY o.shard, o.position, o.event_id
+  SELECT * FROM {schema}.outbox q
+  WHERE q.shard = b.shard AND (q.position, q.event_id) > (b.position, b.event_id)
+    AND (q.position, q.event_id) <= (b.end_position, b.end_event_id)
+    AND (%(passed)s::text::jsonb
+      ->> (length(q.subject_type) || ' ' || q.subject_type || q.subject_id)
+      )::bigint <= q.position IS NOT TRUE
+    AND %(topics)s::text::jsonb ->> q.topic IS NULL
+  ORDER BY q.position, q.event_id
+  LIMIT b.taken) AS o
+UNION ALL
+SELECT b.number, b.shard, b.end_position, b.end_event_id::text, NULL, NULL, NULL, NULL, NULL, NULL,
+  NULL, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, NULL, b.is_cut
+FROM bounds b

@@ -3,8 +3,8 @@
 -- replays. The next replay is above it, so it cannot get the key of an earlier row, which
 -- a delayed DELETE may name. replays: of this event so far. waiting: the event is in the
 -- outbox, as written or as a replay.
-SELECT b.id, b.event_type, b.created_date, b.subject_type, b.subject_id,
-  octet_length(b.event_data::text) AS bytes, b.touches::text,
+SELECT b.id, b.event_type, b.topic, b.shard, b.created_date, b.saved_date, b.subject_type,
+  b.subject_id, octet_length(b.event_data::text) AS bytes, b.touches::text,
   coalesce(greatest(e.position, before.position), 0) AS last_position,
   coalesce(before.number, 0) AS replays,
   EXISTS (

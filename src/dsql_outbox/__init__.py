@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         TransactionMisused,
         is_retryable,
     )
-    from .publisher import Publisher, PublisherSettings, open_sink
+    from .publisher import Publisher, PublisherSettings, TopicSettings, open_sink
     from .writer import (
         AsyncTransaction,
         AsyncWriter,
@@ -62,6 +62,7 @@ __all__ = [
     "SinkUnavailable",
     "StaleVersion",
     "StoredEvent",
+    "TopicSettings",
     "Touched",
     "Transaction",
     "TransactionMisused",
@@ -79,6 +80,7 @@ if not TYPE_CHECKING:  # with __getattr__ in view, a checker would accept any na
         "Publisher": "publisher",
         "PublisherSettings": "publisher",
         "StoredEvent": "writer",
+        "TopicSettings": "publisher",
         "Transaction": "writer",
         "Writer": "writer",
         "WriterSettings": "writer",

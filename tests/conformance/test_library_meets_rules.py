@@ -25,6 +25,7 @@ from dsql_outbox.writer import Transaction, Writer
 
 FORMS = ("single", "plain")
 BULK = b"INSERT INTO records.baseline_bulk SELECT generate_series(1, 3001)"
+_PUBLISHERS = "SELECT count(*) FROM outbox.outbox_publishers"
 LARGE = {"text": "x" * (700 << 10)}  # bytes; times three copies
 
 
@@ -46,9 +47,8 @@ async def test_many_rows_are_written_and_relayed_in_transactions_of_3_000(
     assert {type(outcome) for outcome in writer.write_many(events)} == {Receipt}
     tables.assert_consistent()
     sink = MemorySink()
-    publisher = Publisher(Database(governed.url), sink)
-    while len(sink.messages) < len(events):
-        await publisher.run_once()
+    await Publisher(Database(governed.url), sink).run(until_empty=True)
+    assert len(sink.messages) == len(events)
     assert tables.messages() == []
 
 
@@ -60,10 +60,10 @@ async def test_thousands_of_dead_publishers_keep_none_from_its_start(
         "INSERT INTO outbox.outbox_publishers (owner, seen_at)"
         " SELECT 'dead-' || n, now() - interval '1 day' FROM generate_series(1, 3001) n"
     )
-    async with Publisher(Database(governed.url), MemorySink()) as publisher:
-        await publisher.run_once()
-    left = tables.execute("SELECT count(*) AS n FROM outbox.outbox_publishers")
-    assert left == [{"n": 1_001}]  # the beat at the end forgot as many again
+    async with Publisher(Database(governed.url), MemorySink()):
+        pass
+    ((left,),) = [row.values() for row in tables.execute(_PUBLISHERS)]
+    assert left <= 1_001, "the first beat and the one at the end forget a thousand each"
 
 
 def test_many_bytes_are_written_in_transactions_of_10_mib(writer: Writer, tables: Tables) -> None:

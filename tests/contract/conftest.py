@@ -24,38 +24,47 @@ from tests.support.brokers.readable_brokers import (
     KafkaBroker,
     MemoryBroker,
     NatsBroker,
+    NatsPlace,
     OpenStage,
     SqsBroker,
     StdoutBroker,
 )
+from tests.support.brokers.running_broker import (
+    BROKERS,
+    STAGES,
+    URL,
+    RunningSqs,
+    running_kafka,
+    running_nats,
+)
 from tests.support.brokers.sqs_server import CREDENTIALS, SqsServer
 
 from dsql_outbox.servers import free_port
-from dsql_outbox.testing import NatsServer, TcpProxy
+from dsql_outbox.testing import TcpProxy
 
-STAGES: Final[dict[str, tuple[Callable[..., Any], list[str]]]] = {
+FAULTS: Final[dict[str, tuple[Callable[..., Any], list[str]]]] = {
     "memory refuses": (partial(memory_fails, "refused"), []),
     "memory loses the answer": (partial(memory_fails, "unanswered"), []),
     "jsonl tears the line": (jsonl_tears_the_line, ["jsonl_broker"]),
     "nats refuses": (nats_refuses, ["nats_broker"]),
-    "nats loses the answer": (nats_loses_the_answer, ["nats_server", "nats_proxy"]),
+    "nats loses the answer": (nats_loses_the_answer, ["nats_place", "nats_proxy"]),
     "kafka refuses": (kafka_refuses, ["kafka_cluster"]),
     "sqs loses the answer": (sqs_loses_the_answer, ["sqs_server", "sqs_proxy"]),
     "kafka loses the answer": (kafka_loses_the_answer, ["kafka_server", "kafka_proxy"]),
 }
 
 
-@pytest.fixture(params=["memory", "jsonl", "stdout", "nats", "kafka", "sqs", "sqs_fifo"])
+@pytest.fixture(params=BROKERS)
 def broker(request: pytest.FixtureRequest) -> Broker:
     """Each sink's broker in turn."""
     found: Broker = request.getfixturevalue(f"{request.param}_broker")
     return found
 
 
-@pytest.fixture(params=STAGES)
+@pytest.fixture(params=[name for name in FAULTS if name.startswith(STAGES)])
 def open_stage(request: pytest.FixtureRequest) -> OpenStage:
     """Each fault that a broker of ours can have at one message, in turn."""
-    stage, fixtures = STAGES[request.param]
+    stage, fixtures = FAULTS[request.param]
     return partial(stage, *map(request.getfixturevalue, fixtures))
 
 
@@ -78,18 +87,25 @@ def stdout_broker(tmp_path: Path) -> StdoutBroker:
 
 
 @pytest.fixture
-def nats_proxy(nats_server: NatsServer) -> Generator[TcpProxy]:
+def nats_place(request: pytest.FixtureRequest) -> NatsPlace:
+    """The server of this test, or the one that runs already."""
+    found: NatsPlace = running_nats() if URL else request.getfixturevalue("nats_server")
+    return found
+
+
+@pytest.fixture
+def nats_proxy(nats_place: NatsPlace) -> Generator[TcpProxy]:
     """What a client of the server can be cut off with."""
-    port = urlsplit(nats_server.url).port
+    port = urlsplit(nats_place.url).port
     assert port is not None
     with TcpProxy("127.0.0.1", port) as proxy:
         yield proxy
 
 
 @pytest.fixture
-def nats_broker(nats_server: NatsServer) -> NatsBroker:
+def nats_broker(nats_place: NatsPlace) -> NatsBroker:
     """A server with the stream EVENTS, once the sink was opened."""
-    return NatsBroker(nats_server)
+    return NatsBroker(nats_place)
 
 
 @pytest.fixture
@@ -113,8 +129,11 @@ def kafka_server(kafka_port: int, kafka_proxy: TcpProxy) -> Generator[KafkaServe
 
 
 @pytest.fixture
-def kafka_broker(kafka_server: KafkaServer) -> KafkaBroker:
-    """An empty broker, which makes topics by itself."""
+def kafka_broker(request: pytest.FixtureRequest) -> KafkaBroker:
+    """A broker without messages to read back, which makes topics by itself."""
+    if URL:
+        return running_kafka()
+    kafka_server: KafkaServer = request.getfixturevalue("kafka_server")
     return KafkaBroker(f"127.0.0.1:{kafka_server.advertised}")
 
 
@@ -131,6 +150,9 @@ def sqs_server() -> Generator[SqsServer]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in CREDENTIALS.items():
             patch.setenv(name, value)
+        if URL:
+            yield RunningSqs(URL)
+            return
         with SqsServer() as server:
             yield server
 

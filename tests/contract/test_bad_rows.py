@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from tests.support.brokers.readable_brokers import Broker
 from tests.support.publisher.running_relays import count, event, running, until
-from tests.support.publisher.sent_messages import new_message
+from tests.support.publisher.sent_messages import new_message, published
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import (
@@ -143,7 +143,7 @@ async def test_a_message_with_a_bad_header_name_harms_no_other_in_its_call(
     bad = [new_message(f"Loan/bad-{n}", **{name: "v"}) for n, name in enumerate(names)]
     good = [new_message(f"Loan/{n}") for n in range(len(bad))]
     async with broker.open() as sink:
-        outcomes = await sink.publish([m for pair in zip(bad, good, strict=True) for m in pair])
+        outcomes = await published(sink, [m for pair in zip(bad, good, strict=True) for m in pair])
     assert list(outcomes[1::2]) == [Delivered()] * len(good)
     assert all(isinstance(outcome, Delivered | Rejected) for outcome in outcomes)
 
@@ -214,8 +214,6 @@ async def test_a_bad_row_waits_for_a_failure_before_it(
     insert(sql, Bad("[]", position=position + 1, previous=position), "a", shard)
     sink = MemorySink()
     sink.fail(first, Rejected("never"))
-    async with Publisher(database, sink, PublisherSettings(on_dead_letter="block")) as publisher:
-        for _ in range(3):
-            await publisher.run_once()
+    await relay(database, sink, on_dead_letter="block")
     assert sql.execute("SELECT event_id FROM outbox.outbox_failures").fetchall() == [(first,)]
     assert sink.messages == []

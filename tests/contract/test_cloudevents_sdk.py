@@ -7,7 +7,7 @@ import pytest
 from cloudevents.core.bindings import http, kafka
 from tests.support.brokers.kafka_broker import read_all
 from tests.support.brokers.readable_brokers import KafkaBroker, NatsBroker
-from tests.support.publisher.sent_messages import new_message
+from tests.support.publisher.sent_messages import new_message, published
 
 from dsql_outbox.outbox import TRACE_HEADERS, Message
 
@@ -44,7 +44,7 @@ async def test_a_message_of_kafka_is_one_event_by_the_kafka_binding(
     kafka_broker: KafkaBroker, message: Message
 ) -> None:
     async with kafka_broker.open() as sink:
-        await sink.publish([message])
+        await published(sink, [message])
 
     (stored,) = read_all(kafka_broker.bootstrap)
     headers = dict(stored.headers() or [])
@@ -61,7 +61,7 @@ async def test_a_message_of_nats_is_one_event_by_the_same_rules_as_http(
 ) -> None:
     # The SDK has no binding for NATS; that of HTTP has the same names and the same encoding.
     async with nats_broker.open() as sink, nats_broker.jetstream() as jetstream:
-        await sink.publish([message])
+        await published(sink, [message])
         stored = await jetstream.get_msg("EVENTS", seq=1)
 
     event = http.from_binary_event(http.HTTPMessage(headers=stored.headers, body=stored.data))

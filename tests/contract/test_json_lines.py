@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.brokers.readable_brokers import stdout_to
-from tests.support.publisher.sent_messages import new_message
+from tests.support.publisher.sent_messages import new_message, published
 
 from dsql_outbox.outbox import SettingsError, SinkUnavailable
 from dsql_outbox.publisher import open_sink
@@ -21,7 +21,7 @@ async def test_a_line_is_one_object_with_the_event_as_text(tmp_path: Path) -> No
     message = new_message(key="Loan/7", payload=b'{"a": 1}')
 
     async with open_sink(f"jsonl:{path}") as sink:
-        await sink.publish([message])
+        await published(sink, [message])
 
     assert json.loads(path.read_bytes()) == {
         "topic": "events.LoanCreated",
@@ -54,7 +54,7 @@ async def test_the_name_of_the_file_and_each_message_are_synced_to_disk(
     monkeypatch.setattr(os, "fsync", record)
     async with open_sink(f"jsonl:{path}") as sink:
         assert synced == [(True, 0)]
-        await sink.publish([new_message(), new_message()])
+        await published(sink, [new_message(), new_message()])
 
     assert synced[1:] == [(False, path.stat().st_size)]
 
@@ -65,8 +65,8 @@ async def test_a_torn_last_line_is_closed_first(tmp_path: Path) -> None:
     message = new_message()
 
     async with open_sink(f"jsonl:{path}") as sink:
-        await sink.publish([message])
-        await sink.publish([message])
+        await published(sink, [message])
+        await published(sink, [message])
 
     lines = path.read_bytes().split(b"\n")
     assert lines[:2] == [b'{"whole":1}', b'{"to']
@@ -78,7 +78,7 @@ async def test_a_relative_path_is_relative(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
 
     async with open_sink("jsonl:events.jsonl") as sink:
-        await sink.publish([new_message()])
+        await published(sink, [new_message()])
 
     assert (tmp_path / "events.jsonl").stat().st_size > 0
 
@@ -86,7 +86,7 @@ async def test_a_relative_path_is_relative(tmp_path: Path, monkeypatch: pytest.M
 async def test_a_full_disk_is_an_unavailable_sink_and_names_the_file() -> None:
     async with open_sink("jsonl:/dev/full") as sink:
         with pytest.raises(SinkUnavailable, match=r"/dev/full: No space left on device"):
-            await sink.publish([new_message()])
+            await published(sink, [new_message()])
 
 
 async def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ async def test_a_reader_that_has_gone_is_an_unavailable_sink() -> None:
     with stdout_to(writing):
         os.close(writing)
         async with open_sink("stdout:") as sink:
-            assert await sink.publish([new_message()]) == [Delivered()]
+            assert await published(sink, [new_message()]) == [Delivered()]
             os.close(reading)
             with pytest.raises(SinkUnavailable, match=r"standard output: Broken pipe"):
-                await sink.publish([new_message()])
+                await published(sink, [new_message()])

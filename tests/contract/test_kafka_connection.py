@@ -2,17 +2,22 @@
 
 import os
 import signal
-from collections.abc import Sequence
+import socketserver
+import ssl
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from time import monotonic
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
-from tests.support.brokers.endless_lease import in_waves
+from tests.support.brokers.certificates import Authority
 from tests.support.brokers.kafka_broker import KafkaServer
 from tests.support.brokers.readable_brokers import Before, KafkaBroker
-from tests.support.publisher.sent_messages import deliver, new_message
+from tests.support.publisher.sent_messages import deliver, in_order, new_message, published
 
 from dsql_outbox.outbox import Message, SinkUnavailable
 from dsql_outbox.publisher import open_sink
@@ -32,7 +37,7 @@ async def test_a_broker_killed_between_waves_is_unavailable_and_then_gets_the_re
 
     async with open_sink(f"{kafka_broker.url}&timeout=1") as inner:
         sink = Before(inner, messages[5].event_id, kafka_server.kill)
-        waves = await in_waves(sink, messages)
+        waves = await in_order(sink, messages)
         assert isinstance(waves.unavailable, SinkUnavailable)
         assert waves.outcomes == [Delivered()] * 4 + [NotAttempted()] * 6
 
@@ -53,9 +58,9 @@ async def test_a_broker_killed_with_messages_stored_and_unanswered_gets_them_aga
     seen: list[object] = []
 
     async with open_sink(f"{kafka_broker.url}&timeout=1") as sink:
-        done = await sink.publish(messages[:4])
+        done = await published(sink, messages[:4])
         with kafka_proxy.swallow_server():
-            waves = await in_waves(sink, messages[4:])
+            waves = await in_order(sink, messages[4:])
         seen += [stored.event_id for stored in await kafka_broker.stored()]
         kafka_server.kill()
         kafka_server.start()
@@ -81,13 +86,13 @@ async def test_a_broker_killed_among_many_batches_burns_no_attempt(
         answers: Sequence[Outcome] = []
         while NotAttempted() not in answers:
             try:
-                answers = await sink.publish(batch)
+                answers = await published(sink, batch)
             except SinkUnavailable:
                 answers = [NotAttempted()] * len(batch)
             outcomes.extend(answers)
 
     async with open_sink(f"{kafka_broker.url}&timeout=1") as sink:
-        await sink.publish([new_message()])
+        await published(sink, [new_message()])
         async with anyio.create_task_group() as tasks:
             for batch in batches:
                 tasks.start_soon(publish, batch)
@@ -106,11 +111,11 @@ async def test_a_broker_that_is_silent_is_given_up_after_the_timeout(
     kafka_server: KafkaServer, kafka_proxy: TcpProxy, kafka_broker: KafkaBroker
 ) -> None:
     async with open_sink(f"{kafka_broker.url}&timeout=0.5") as sink:
-        await sink.publish([new_message()])
+        await published(sink, [new_message()])
         with kafka_proxy.swallow_server():
             started = monotonic()
             with pytest.raises(SinkUnavailable):
-                await sink.publish([new_message()])
+                await published(sink, [new_message()])
             took = monotonic() - started
 
     assert kafka_server.pid
@@ -121,9 +126,9 @@ async def test_closing_is_quick_when_the_broker_has_gone_and_when_it_is_silent(
     kafka_server: KafkaServer, kafka_proxy: TcpProxy, kafka_broker: KafkaBroker
 ) -> None:
     async with open_sink(f"{kafka_broker.url}&timeout=30") as sink:
-        await sink.publish([new_message()])
+        await published(sink, [new_message()])
         with kafka_proxy.swallow_server(), anyio.move_on_after(0.1):
-            await sink.publish([new_message()])
+            await published(sink, [new_message()])
         started = monotonic()
     assert monotonic() - started < 2
 
@@ -154,7 +159,7 @@ async def test_no_broker_is_an_unavailable_sink_that_names_the_hosts_and_no_pass
 
 async def test_the_second_host_serves_when_the_first_is_down(kafka_broker: KafkaBroker) -> None:
     async with open_sink(f"kafka://127.0.0.1:1,{kafka_broker.bootstrap}") as sink:
-        assert await sink.publish([new_message()]) == [Delivered()]
+        assert await published(sink, [new_message()]) == [Delivered()]
 
 
 async def test_a_broker_that_comes_up_within_the_timeout_is_waited_for(
@@ -165,7 +170,60 @@ async def test_a_broker_that_comes_up_within_the_timeout_is_waited_for(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(anyio.to_thread.run_sync, kafka_server.start)
         async with open_sink(kafka_broker.url) as sink:
-            assert await sink.publish([new_message()]) == [Delivered()]
+            assert await published(sink, [new_message()]) == [Delivered()]
+
+
+async def test_a_call_without_messages_asks_whether_a_broker_is_there(
+    kafka_server: KafkaServer, kafka_broker: KafkaBroker
+) -> None:
+    async with kafka_broker.open() as sink:
+        assert await published(sink, []) == []
+        kafka_server.kill()
+        with pytest.raises(SinkUnavailable):
+            await published(sink, [])
+
+
+@pytest.fixture
+def tls_listener(tmp_path: Path) -> Generator[int]:
+    """The port of something that speaks TLS, and closes what does not."""
+    signed = Authority(tmp_path).sign("kafka")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(signed.cert, signed.key)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError), context.wrap_socket(self.request, server_side=True) as client:
+                client.recv(1)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("parameter", "reason"),
+    [
+        ("tls=no", r"Disconnected: .*; does the listener want TLS \(tls=yes\) or a login\?"),
+        ("tls=yes", r"SSL handshake failed: .*certificate verify failed"),
+    ],
+)
+async def test_the_error_says_why_a_connection_to_a_tls_listener_fails(
+    tls_listener: int, parameter: str, reason: str
+) -> None:
+    with pytest.raises(SinkUnavailable, match=f"no broker answers .*{reason}"):
+        async with open_sink(f"kafka://127.0.0.1:{tls_listener}?timeout=1&{parameter}"):
+            pass
+
+
+async def test_the_error_of_a_listener_that_speaks_no_tls_says_so(
+    kafka_broker: KafkaBroker,
+) -> None:
+    with pytest.raises(SinkUnavailable, match=r"timed out in state SSL_HANDSHAKE"):
+        async with open_sink(f"kafka://{kafka_broker.bootstrap}?timeout=3&tls=yes"):
+            pass
 
 
 @pytest.mark.parametrize(

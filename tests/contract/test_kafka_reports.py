@@ -2,14 +2,17 @@
 
 import subprocess
 import sys
-from typing import Any, Final
+from contextlib import suppress
+from typing import Any, ClassVar, Final
 
 import anyio
+import anyio.lowlevel
 import pytest
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from tests.support.brokers.kafka_mock import INIT_PRODUCER_ID, MockKafka
-from tests.support.publisher.sent_messages import deliver, new_message
+from tests.support.publisher.sent_messages import Answers, deliver, new_message, published
 
+from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted
 from dsql_outbox.publisher.sinks.kafka import client
@@ -52,10 +55,68 @@ async def test_a_message_whose_report_is_lost_or_fails_has_no_answer_when_its_ti
     async with open_sink(f"kafka://{kafka_cluster.bootstrap}?timeout=1") as sink:
         await deliver(sink, messages[:1])  # connected, and a producer that knows the topic
         with anyio.fail_after(5):
-            first, harmed, _ = await sink.publish(messages)
+            first, harmed, _ = await published(sink, messages)
         await deliver(sink, messages)
 
     assert (first, harmed) == (Delivered(), NotAttempted())
+
+
+class _Stopping(Producer):
+    """A producer that loses the report of the key Loan/old, and stops for good on request."""
+
+    made: ClassVar[list["_Stopping"]] = []
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__(settings)
+        self.is_over = False
+        self.is_used = False
+        self.made.append(self)
+
+    def produce(self, topic: str, **given: Any) -> None:
+        if given["key"] == b"Loan/old":
+            del given["on_delivery"]
+        super().produce(topic, **given)
+        self.is_used = True
+
+    def flush(self, *given: Any) -> int:
+        if self.is_over:
+            raise KafkaException(KafkaError(KafkaError._FATAL, "stopped", fatal=True))
+        return super().flush(*given)
+
+
+@pytest.mark.anyio
+async def test_a_producer_that_stops_ends_only_the_calls_that_wait_for_it(
+    kafka_cluster: MockKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "Producer", _Stopping)
+    monkeypatch.setattr(_Stopping, "made", [])
+    for topic, broker in ("one.X", 1), ("two.X", 2):
+        kafka_cluster.make_topic(topic)
+        kafka_cluster.lead(topic, broker)
+    new = Answers(1)
+
+    async def publish_old() -> None:
+        with anyio.fail_after(5), suppress(SinkUnavailable):  # else it waits for eleven seconds
+            assert await published(sink, [new_message(key="Loan/old", topic="one.X")]) == [
+                NotAttempted()
+            ]
+
+    second_broker = kafka_cluster.bootstrap.split(",")[1]
+    async with open_sink(f"kafka://{second_broker}?timeout=10") as sink:
+        await deliver(sink, [new_message(topic="one.X")])
+        (first,) = _Stopping.made
+        kafka_cluster.answer_late(1, 30)  # so the first producer waits, however busy we are
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(publish_old)
+            await anyio.wait_all_tasks_blocked()
+            vars(sink)["_client"].replace(first)  # as another call that failed does
+            tasks.start_soon(sink.publish, [new_message(topic="two.X")], new)
+            with anyio.fail_after(5):
+                while len(_Stopping.made) < 2 or not _Stopping.made[1].is_used:
+                    await anyio.lowlevel.checkpoint()
+            first.is_over = True
+
+    assert new.outcomes == [Delivered()]
 
 
 # --- a principal that may not write ----------------------------------------------------
@@ -63,15 +124,17 @@ async def test_a_message_whose_report_is_lost_or_fails_has_no_answer_when_its_ti
 _OPENINGS: Final = 12
 _PUBLISH: Final = """
 import asyncio, sys
-from tests.support.publisher.sent_messages import new_message
+from tests.support.publisher.sent_messages import new_message, published
 from dsql_outbox.outbox import SinkUnavailable
-from dsql_outbox.publisher import open_sink
+from dsql_outbox.publisher import Unavailable, open_sink
 
 async def call(sink):
     try:
-        await sink.publish([new_message(key=f"Loan/{n}") for n in range(20)])
+        outcomes = await published(sink, [new_message(key=f"Loan/{n}") for n in range(20)])
     except SinkUnavailable:
         print("unavailable")
+    else:  # the time was over before the broker had refused
+        print("unavailable" if {type(each) for each in outcomes} == {Unavailable} else outcomes)
 
 async def opening():
     async with open_sink(sys.argv[1]) as sink:

@@ -5,14 +5,15 @@ from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
 
+import anyio
 import nats
 import pytest
 from tests.support.brokers.readable_brokers import NatsBroker
-from tests.support.publisher.sent_messages import new_message
+from tests.support.publisher.sent_messages import Answers, new_message, published
 
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.publisher import open_sink
-from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Outcome, Rejected, Retry
+from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Rejected, Unavailable
 from dsql_outbox.testing import NatsServer
 
 pytestmark = pytest.mark.anyio
@@ -42,21 +43,21 @@ async def test_a_message_sent_again_is_delivered_and_stored_once(nats_broker: Na
     message = new_message()
 
     async with nats_broker.open() as sink:
-        outcomes = [*await sink.publish([message]), *await sink.publish([message])]
+        outcomes = [*await published(sink, [message]), *await published(sink, [message])]
 
     assert outcomes == [Delivered()] * 2
     assert len(await nats_broker.stored()) == 1
 
 
-async def test_a_subject_without_a_stream_may_get_one_and_the_error_says_how(
+async def test_a_subject_without_a_stream_is_unavailable_and_the_error_says_how_to_make_one(
     nats_broker: NatsBroker,
 ) -> None:
     async with nats_broker.open() as sink:
-        found, missing = await sink.publish([new_message(), new_message(topic="orders.New")])
+        found, missing = await published(sink, [new_message(), new_message(topic="orders.New")])
 
     assert found == Delivered()
-    assert isinstance(missing, Retry)
-    assert "no stream takes the subject orders.New" in missing.error
+    assert isinstance(missing, Unavailable)
+    assert "no responders on orders.New: no stream takes this subject" in missing.error
     assert "nats stream add NAME --subjects=orders.New" in missing.error
 
 
@@ -68,7 +69,9 @@ async def test_a_topic_that_is_no_subject_is_rejected_and_sends_nothing(
     nats_broker: NatsBroker, topic: str
 ) -> None:
     async with nats_broker.open() as sink:
-        bad, good = await sink.publish([new_message(topic=topic), new_message(topic="events.Zoë")])
+        bad, good = await published(
+            sink, [new_message(topic=topic), new_message(topic="events.Zoë")]
+        )
 
     assert isinstance(bad, Rejected)
     assert repr(topic) in bad.error
@@ -82,15 +85,15 @@ async def test_a_message_over_max_payload_is_rejected_with_its_headers_counted(
     largest = new_message(payload=b"x" * 1000)
 
     async with nats_broker.open() as sink:
-        (measured,) = await sink.publish([new_message(payload=b"x" * limit)])
+        (measured,) = await published(sink, [new_message(payload=b"x" * limit)])
         assert isinstance(measured, Rejected)
         size = int(measured.error.split()[2])
         fits = limit - (size - limit)
         payloads = [b"x" * (fits + 1), b"x" * fits]
         over, within = [
-            (await sink.publish([new_message(payload=payload)]))[0] for payload in payloads
+            (await published(sink, [new_message(payload=payload)]))[0] for payload in payloads
         ]
-        assert await sink.publish([largest]) == [Delivered()]
+        assert await published(sink, [largest]) == [Delivered()]
 
     assert measured.error.endswith(f"over the server's max_payload of {limit} bytes")
     assert over == Rejected(
@@ -103,9 +106,9 @@ async def test_what_the_stream_or_the_server_has_no_room_for_is_rejected(
     nats_broker: NatsBroker,
 ) -> None:
     async with nats_broker.open() as sink, nats_broker.jetstream() as jetstream:
-        (headers,) = await sink.publish([new_message(entities="Loan/1@1 " * 10_000)])
+        (headers,) = await published(sink, [new_message(entities="Loan/1@1 " * 10_000)])
         await jetstream.update_stream(name="EVENTS", subjects=["events.>"], max_msg_size=2000)
-        size, fits = await sink.publish([new_message(payload=b"x" * 2000), new_message()])
+        size, fits = await published(sink, [new_message(payload=b"x" * 2000), new_message()])
 
     assert isinstance(headers, Rejected)
     assert "header size exceeds maximum allowed" in headers.error
@@ -114,17 +117,81 @@ async def test_what_the_stream_or_the_server_has_no_room_for_is_rejected(
     assert fits == Delivered()
 
 
-async def test_a_full_stream_may_have_room_later(nats_broker: NatsBroker) -> None:
+FULL: dict[str, dict[str, object]] = {
+    "maximum messages exceeded": {"max_msgs": 1, "discard": "new"},
+    "maximum bytes exceeded": {"max_bytes": 1000, "discard": "new"},
+    "maximum messages per subject exceeded": {
+        "max_msgs_per_subject": 1,
+        "discard": "new",
+        "discard_new_per_subject": True,
+    },
+}
+
+
+@pytest.mark.parametrize("reason", FULL)
+async def test_a_full_stream_makes_its_topics_unavailable_and_says_why(
+    nats_broker: NatsBroker, reason: str
+) -> None:
     async with nats_broker.open() as sink, nats_broker.jetstream() as jetstream:
-        await jetstream.update_stream(
-            name="EVENTS", subjects=["events.>"], max_msgs=1, discard="new"
-        )
-        outcomes = [await sink.publish([new_message()]) for _ in range(2)]
+        await jetstream.update_stream(name="EVENTS", subjects=["events.>"], **FULL[reason])
+        outcomes = [await published(sink, [new_message(payload=b"x" * 300)]) for _ in range(2)]
 
     assert outcomes == [
         [Delivered()],
-        [Retry("refused by JetStream: maximum messages exceeded (10077)")],
+        [Unavailable(f"refused by JetStream: {reason} (10077)")],
     ]
+
+
+async def test_a_stream_that_was_closed_is_unavailable(nats_broker: NatsBroker) -> None:
+    async with nats_broker.open() as sink, nats_broker.jetstream() as jetstream:
+        await jetstream.update_stream(name="EVENTS", subjects=["events.>"], sealed=True)
+        (outcome,) = await published(sink, [new_message()])
+
+    assert isinstance(outcome, Unavailable)
+    assert "sealed" in outcome.error
+
+
+async def test_answers_come_while_other_messages_of_the_call_and_other_calls_wait(
+    nats_broker: NatsBroker,
+) -> None:
+    silent = [new_message(topic="x", key=f"Slow/{n}") for n in range(100)]
+    good = [new_message(key=f"Loan/{n}") for n in range(600)]
+    mixed, others = Answers(700), Answers(600)
+
+    async with (
+        responder(nats_broker.server, "x", None),
+        nats_broker.open() as sink,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(sink.publish, silent + good, mixed)
+        await sink.publish([new_message(key=f"Car/{n}") for n in range(600)], others)
+        with anyio.fail_after(3):  # and the silent ones would take five seconds
+            while len(mixed.order) < 600:
+                await mixed.next()
+        tasks.cancel_scope.cancel()
+
+    assert others.outcomes == [Delivered()] * 600
+    assert mixed.outcomes == [NotAttempted()] * 100 + [Delivered()] * 600
+
+
+async def test_messages_of_a_topic_that_was_heard_get_no_answer_when_theirs_is_lost(
+    nats_server: NatsServer,
+) -> None:
+    async def first_only(message: Any) -> None:
+        if message.data == b"heard":
+            await message.respond(b'{"stream":"EVENTS","seq":1}')
+
+    client: Any = await nats.connect(nats_server.url)  # pyright: ignore[reportUnknownMemberType]
+    try:
+        await client.subscribe("x", cb=first_only)
+        await client.flush()
+        async with open_sink(f"{nats_server.url}?timeout=0.3") as sink:
+            payloads = [b"heard", b"lost"]
+            outcomes = await published(sink, [new_message(topic="x", payload=p) for p in payloads])
+    finally:
+        await client.close()
+
+    assert outcomes == [Delivered(), NotAttempted()]
 
 
 @pytest.mark.parametrize("answer", [b"{}", b"ok", b""])
@@ -132,9 +199,9 @@ async def test_an_answer_that_is_no_acknowledgement_delivers_nothing(
     nats_server: NatsServer, answer: bytes
 ) -> None:
     async with responder(nats_server, "x", answer), open_sink(nats_server.url) as sink:
-        outcomes = await sink.publish([new_message(topic="x")])
+        outcomes = await published(sink, [new_message(topic="x")])
 
-    assert outcomes == [Retry("what answers on x is no stream")]
+    assert outcomes == [Unavailable("what answers on x is no stream")]
 
 
 async def test_without_an_acknowledgement_a_publish_ends_at_the_timeout(
@@ -147,11 +214,12 @@ async def test_without_an_acknowledgement_a_publish_ends_at_the_timeout(
         open_sink(f"{nats_server.url}?timeout=0.3") as sink,
     ):
         started = monotonic()
-        outcomes = await sink.publish(messages)
+        outcomes = await published(sink, messages)
         took = monotonic() - started
 
-    expected: list[Outcome] = [Retry("no acknowledgement within 0.3 s")] * 256
-    assert outcomes == expected + [NotAttempted()] * 44
+    assert {type(outcome) for outcome in outcomes[:256]} == {Unavailable}
+    assert "no acknowledgement for x within 0.3 s" in str(outcomes[0])
+    assert outcomes[256:] == [NotAttempted()] * 44
     assert 0.3 <= took < 2
 
 
@@ -168,14 +236,14 @@ async def test_an_answer_that_comes_too_late_is_passed_over(
         await client.subscribe("x", cb=hold)
         await client.flush()
         async with open_sink(f"{nats_server.url}?stream=EVENTS&timeout=0.3") as sink:
-            late = await sink.publish([new_message(topic="x")])
+            late = await published(sink, [new_message(topic="x")])
             await held[0].respond(b'{"stream":"EVENTS","seq":1}')
             await client.flush()
-            after = await sink.publish([new_message()])
+            after = await published(sink, [new_message()])
     finally:
         await client.close()
 
-    assert late == [Retry("no acknowledgement within 0.3 s")]
+    assert isinstance(late[0], Unavailable)
     assert after == [Delivered()]
     assert not caplog.records
 

@@ -1,7 +1,5 @@
 """A NATS server that goes and comes back, and getting to one at all."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -9,16 +7,14 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from tests.support.brokers.endless_lease import in_waves
+from tests.support.brokers.nats_cluster import custom_server
 from tests.support.brokers.readable_brokers import Before, NatsBroker
-from tests.support.publisher.sent_messages import deliver, new_message
+from tests.support.publisher.sent_messages import deliver, in_order, new_message, published
 
 from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted
 from dsql_outbox.publisher.sinks.nats import open_nats
-from dsql_outbox.servers.nats_server import _program  # pyright: ignore[reportPrivateUsage]
-from dsql_outbox.servers.server_process import ServerProcess, free_port
 from dsql_outbox.testing import NatsServer, TcpProxy
 
 pytestmark = pytest.mark.anyio
@@ -34,12 +30,12 @@ async def test_a_server_killed_between_waves_is_unavailable_and_then_gets_the_re
 
     async with nats_broker.open() as inner:
         sink = Before(inner, messages[5].event_id, nats_server.kill)
-        waves = await in_waves(sink, messages)
+        waves = await in_order(sink, messages)
         assert isinstance(waves.unavailable, SinkUnavailable)
         assert waves.outcomes == [Delivered()] * 4 + [NotAttempted()] * 6
 
         with pytest.raises(SinkUnavailable, match=r"connection lost|Connect call failed"):
-            await sink.publish(messages[4:5])
+            await published(sink, messages[4:5])
 
         nats_server.start()
         await deliver(sink, messages[4:])
@@ -62,7 +58,7 @@ async def test_a_server_killed_with_messages_on_their_way_is_known_at_once(
 
         async def publish() -> None:
             with pytest.raises(SinkUnavailable) as caught:
-                await sink.publish([new_message()])
+                await published(sink, [new_message()])
             raised.append(caught.value)
 
         with nats_proxy.swallow_server(), anyio.fail_after(5):
@@ -79,7 +75,7 @@ async def test_a_server_that_is_silent_counts_as_gone_before_its_messages_time_o
 ) -> None:
     async with open_sink(f"{through(nats_proxy, nats_server)}?stream=EVENTS&timeout=1") as sink:
         with nats_proxy.swallow_server(), pytest.raises(SinkUnavailable):
-            await sink.publish([new_message()])
+            await published(sink, [new_message()])
 
         nats_proxy.cut_all()
         await deliver(sink, [new_message()])
@@ -95,7 +91,17 @@ async def test_a_connection_that_the_server_ended_for_good_is_opened_again(
             while not client.is_closed:  # noqa: ASYNC110 - nats-py has no event for it
                 await anyio.sleep(0.005)
 
-        assert await sink.publish([new_message()]) == [Delivered()]
+        assert await published(sink, [new_message()]) == [Delivered()]
+
+
+async def test_a_call_without_messages_asks_whether_the_server_is_there(
+    nats_server: NatsServer,
+) -> None:
+    async with open_sink(f"{nats_server.url}?stream=EVENTS") as sink:
+        assert await published(sink, []) == []
+        nats_server.kill()
+        with anyio.fail_after(2), pytest.raises(SinkUnavailable):  # and the timeout is 5 seconds
+            await published(sink, [])
 
 
 async def test_closing_is_quick_when_the_server_has_gone(nats_server: NatsServer) -> None:
@@ -107,19 +113,6 @@ async def test_closing_is_quick_when_the_server_has_gone(nats_server: NatsServer
 
 
 # --- connecting ------------------------------------------------------------------------
-
-
-@contextmanager
-def custom_server(folder: Path, *options: str) -> Generator[str]:
-    """A server with options of its own; gives HOST:PORT."""
-    port = free_port()
-    place = ["-a", "127.0.0.1", "-p", str(port), "-sd", str(folder)]
-    process = ServerProcess("NATS", [_program(), *place, *options], folder / "log")
-    try:
-        process.wait_until_ready(lambda: "Server is ready" in (folder / "log").read_text())
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.kill()
 
 
 async def test_no_server_is_an_unavailable_sink_that_names_the_hosts_and_no_password() -> None:
@@ -137,7 +130,7 @@ async def test_the_second_host_serves_when_the_first_is_down(nats_server: NatsSe
     url = nats_server.url.replace("@", "@127.0.0.1:1,") + "?stream=EVENTS"
 
     async with open_sink(url) as sink:
-        assert await sink.publish([new_message()]) == [Delivered()]
+        assert await published(sink, [new_message()]) == [Delivered()]
 
 
 async def test_a_server_without_jetstream_is_what_the_error_says(tmp_path: Path) -> None:
@@ -156,7 +149,7 @@ async def test_a_server_that_comes_up_within_the_timeout_is_waited_for(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(anyio.to_thread.run_sync, nats_server.start)
         async with open_sink(f"{nats_server.url}?stream=EVENTS") as sink:
-            assert await sink.publish([new_message()]) == [Delivered()]
+            assert await published(sink, [new_message()]) == [Delivered()]
 
 
 @pytest.mark.parametrize(
@@ -172,7 +165,7 @@ async def test_credentials_of_the_url_are_used_and_wrong_ones_never_shown(
 ) -> None:
     with custom_server(tmp_path, "-js", *options) as host:
         async with open_sink(f"nats://{login}@{host}?stream=EVENTS") as sink:
-            assert await sink.publish([new_message()]) == [Delivered()]
+            assert await published(sink, [new_message()]) == [Delivered()]
 
         with pytest.raises(SinkUnavailable, match=r"Authorization Violation") as caught:
             async with open_sink(f"nats://{login}s3cret@{host}?timeout=0.3"):

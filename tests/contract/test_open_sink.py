@@ -15,7 +15,6 @@ CODE = """
 from contextlib import asynccontextmanager
 
 class AcmeSink:
-    ordered = False
     system = "acme"
 
     def __init__(self, url):
@@ -86,13 +85,20 @@ async def test_without_the_extra_the_error_says_what_to_install(
             pass
 
 
+@pytest.mark.parametrize(
+    ("parameter", "text"),
+    [
+        ("creds", "BEGIN NATS USER JWT\nBEGIN USER NKEY SEED\n"),
+        ("nkey", "SU" + "A" * 56),
+    ],
+)
 async def test_credentials_in_a_file_need_the_extra_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parameter: str, text: str
 ) -> None:
-    creds = tmp_path / "user.creds"
-    creds.write_text("BEGIN NATS USER JWT\nBEGIN USER NKEY SEED\n")
+    file = tmp_path / "user"
+    file.write_text(text)
     monkeypatch.setitem(sys.modules, "nkeys", None)
 
     with pytest.raises(MissingExtra, match=r"needs the extra \[nats\]: pip install "):
-        async with open_sink(f"nats://127.0.0.1:4222?creds={creds}"):
+        async with open_sink(f"nats://127.0.0.1:4222?{parameter}={file}"):
             pass

@@ -1,10 +1,13 @@
-"""What every sink must do, whatever its broker."""
+"""What every sink must do, whatever its broker.
+
+`Answers` holds each sink to the rules for answers: one per message at most, and none
+after the call.
+"""
 
 import anyio
 import pytest
-from tests.support.brokers.endless_lease import in_waves
 from tests.support.brokers.readable_brokers import Broker, OpenStage, SqsBroker
-from tests.support.publisher.sent_messages import deliver, new_message
+from tests.support.publisher.sent_messages import Answers, deliver, in_order, new_message, published
 
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted
 
@@ -21,7 +24,7 @@ PAYLOADS = {
 @pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS)
 async def test_the_payload_arrives_byte_for_byte(broker: Broker, payload: bytes) -> None:
     async with broker.open() as sink:
-        outcomes = await sink.publish([new_message(payload=payload)])
+        outcomes = await published(sink, [new_message(payload=payload)])
 
     assert list(outcomes) == [Delivered()]
     assert [stored.payload for stored in await broker.stored()] == [payload]
@@ -32,7 +35,7 @@ async def test_headers_arrive_and_no_value_adds_one(broker: Broker) -> None:
     message = new_message(key=key, entities="Loan/7@1 Person/9@4", baggage="user=J%C3%B6")
 
     async with broker.open() as sink:
-        await sink.publish([message])
+        await published(sink, [message])
 
     (stored,) = await broker.stored()
     assert stored.headers == message.headers
@@ -43,7 +46,7 @@ async def test_messages_of_a_key_arrive_in_order(broker: Broker) -> None:
     messages = [new_message(key=f"Loan/{n % 4}") for n in range(20)]
 
     async with broker.open() as sink:
-        waves = await in_waves(sink, messages)
+        waves = await in_order(sink, messages)
 
     assert waves.outcomes == [Delivered()] * 20
     arrived = [stored.event_id for stored in await broker.stored()]
@@ -58,15 +61,15 @@ async def test_many_messages_have_an_outcome_each(broker: Broker) -> None:
     messages = [new_message(key=f"Loan/{n}") for n in range(count)]
 
     async with broker.open() as sink:
-        outcomes = await sink.publish(messages)
+        outcomes = await published(sink, messages)
 
     assert list(outcomes) == [Delivered()] * count
     assert {stored.event_id for stored in await broker.stored()} == {m.event_id for m in messages}
 
 
-async def test_no_messages_have_no_outcomes(broker: Broker) -> None:
+async def test_a_call_without_messages_stores_nothing_and_has_no_outcomes(broker: Broker) -> None:
     async with broker.open() as sink:
-        assert list(await sink.publish([])) == []
+        assert list(await published(sink, [])) == []
 
     assert await broker.stored() == []
 
@@ -76,10 +79,25 @@ async def test_several_tasks_may_publish_at_once(broker: Broker) -> None:
 
     async with broker.open() as sink, anyio.create_task_group() as tasks:
         for batch in batches:
-            tasks.start_soon(sink.publish, batch)
+            tasks.start_soon(published, sink, batch)
 
     arrived = {stored.event_id for stored in await broker.stored()}
     assert arrived == {message.event_id for batch in batches for message in batch}
+
+
+async def test_a_call_that_was_cancelled_answers_nothing_more(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    cut = Answers(50)
+
+    async with broker.open() as sink:
+        with anyio.move_on_after(0):  # at its first wait, so its messages may be on their way
+            await sink.publish([new_message(key=f"Cut/{n}") for n in range(50)], cut)
+        cut.end()
+        later = await published(sink, [new_message(key="Loan/1")])
+
+    assert later == [Delivered()]
+    assert not caplog.records, "an answer after the call raises, and the error is logged"
 
 
 async def test_what_a_sink_stored_before_is_still_there(broker: Broker) -> None:
@@ -87,7 +105,7 @@ async def test_what_a_sink_stored_before_is_still_there(broker: Broker) -> None:
 
     for message in (first, second):
         async with broker.open() as sink:
-            await sink.publish([message])
+            await published(sink, [message])
 
     assert [stored.event_id for stored in await broker.stored()] == [
         first.event_id,
@@ -101,7 +119,7 @@ async def test_nothing_overtakes_a_message_that_failed(open_stage: OpenStage) ->
     ids = [message.event_id for message in messages]
 
     async with open_stage(messages[1]) as stage:
-        waves = await in_waves(stage.sink, messages)
+        waves = await in_order(stage.sink, messages)
 
         assert waves.outcomes[1] != Delivered()
         assert waves.outcomes[2:] == [NotAttempted()] * 3

@@ -4,8 +4,8 @@ from collections.abc import Generator
 from threading import Event
 from time import monotonic
 
+import anyio
 import pytest
-from tests.support.brokers.endless_lease import in_waves
 from tests.support.brokers.readable_brokers import Before, SqsBroker
 from tests.support.brokers.sqs_server import (
     CREDENTIALS,
@@ -15,11 +15,11 @@ from tests.support.brokers.sqs_server import (
     scripted_sqs,
     take_all,
 )
-from tests.support.publisher.sent_messages import deliver, new_message
+from tests.support.publisher.sent_messages import Answers, deliver, in_order, new_message, published
 
 from dsql_outbox.outbox import SettingsError, SinkUnavailable
 from dsql_outbox.publisher import open_sink
-from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Rejected, Retry
+from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Rejected, Retry, Unavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -57,7 +57,7 @@ async def test_a_fifo_queue_knows_a_message_again_and_keeps_its_group(
     message = new_message(key="Loan/7")
 
     async with sqs_fifo_broker.open() as sink:
-        outcomes = [*await sink.publish([message]), *await sink.publish([message])]
+        outcomes = [*await published(sink, [message]), *await published(sink, [message])]
 
     assert outcomes == [Delivered()] * 2
     (stored,) = await sqs_fifo_broker.received()
@@ -93,13 +93,13 @@ async def test_entries_of_a_request_fail_each_for_itself(sqs: ScriptedSqs) -> No
 
     async with open_sink(url(sqs)) as sink:
         sqs.script = [respond]
-        outcomes = await sink.publish([new_message(key=f"Loan/{n}") for n in range(4)])
+        outcomes = await published(sink, [new_message(key=f"Loan/{n}") for n in range(4)])
 
     assert outcomes == [
         Delivered(),
         Rejected("refused by SQS: because (InvalidMessageContents)"),
         Retry("refused by SQS: because (InternalError)"),
-        Retry("refused by SQS: because (KmsThrottled)"),
+        Unavailable("refused by SQS: because (KmsThrottled)"),
     ]
 
 
@@ -107,7 +107,7 @@ async def test_what_sqs_would_not_keep_as_it_is_is_rejected_and_not_sent(sqs: Sc
     bad = new_message(payload='{"a":"\uffff"}'.encode())
 
     async with open_sink(url(sqs)) as sink:
-        outcomes = await sink.publish([bad, new_message(key="Loan/2")])
+        outcomes = await published(sink, [bad, new_message(key="Loan/2")])
 
     assert outcomes == [Rejected("SQS takes no character U+FFFF"), Delivered()]
     assert [len(entries) for entries in sqs.requests] == [1]
@@ -116,7 +116,7 @@ async def test_what_sqs_would_not_keep_as_it_is_is_rejected_and_not_sent(sqs: Sc
 async def test_a_refused_request_is_sent_again_entry_by_entry(sqs: ScriptedSqs) -> None:
     async with open_sink(url(sqs)) as sink:
         sqs.script = [fail("BatchRequestTooLong"), fail("InvalidParameterValue")]
-        outcomes = await sink.publish([new_message(key=f"Loan/{n}") for n in range(3)])
+        outcomes = await published(sink, [new_message(key=f"Loan/{n}") for n in range(3)])
 
     assert outcomes == [
         Rejected("refused by SQS: because (InvalidParameterValue)"),
@@ -128,20 +128,60 @@ async def test_a_refused_request_is_sent_again_entry_by_entry(sqs: ScriptedSqs) 
 @pytest.mark.parametrize(
     ("code", "status"),
     [
-        ("QueueDoesNotExist", 400),
-        ("AccessDenied", 403),
         ("ExpiredToken", 403),
-        ("RequestThrottled", 400),
+        ("InvalidClientTokenId", 403),
         ("ServiceUnavailable", 503),
     ],
 )
-async def test_a_refusal_that_tells_nothing_of_messages_is_an_unavailable_sink(
+async def test_a_refusal_that_is_about_sqs_or_the_login_is_an_unavailable_sink(
     sqs: ScriptedSqs, code: str, status: int
 ) -> None:
     async with open_sink(url(sqs)) as sink:
         sqs.script = [fail(code, status)]
         with pytest.raises(SinkUnavailable, match=rf"SQS queue events cannot be used: .*{code}"):
-            await sink.publish([new_message()])
+            await published(sink, [new_message()])
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("QueueDoesNotExist", 400),
+        ("AWS.SimpleQueueService.NonExistentQueue", 400),
+        ("AccessDeniedException", 403),
+        ("RequestThrottled", 400),
+        ("ThrottlingException", 400),
+        ("KMS.DisabledException", 400),
+        ("KmsAccessDenied", 400),
+    ],
+)
+async def test_a_refusal_that_is_about_the_queue_makes_it_unavailable(
+    sqs: ScriptedSqs, code: str, status: int
+) -> None:
+    async with open_sink(url(sqs)) as sink:
+        sqs.script = [fail(code, status)]
+        outcomes = await published(sink, [new_message(key=f"Loan/{n}") for n in range(2)])
+
+    assert outcomes == [Unavailable(f"refused by SQS: because ({code})")] * 2
+
+
+async def test_answers_come_while_other_requests_of_the_call_wait(sqs: ScriptedSqs) -> None:
+    is_over = Event()
+
+    def be_slow(entries: list[dict[str, str]]) -> tuple[int, dict[str, object]]:
+        is_over.wait(10)
+        return take_all(entries)
+
+    answers = Answers(30)
+    async with open_sink(url(sqs)) as sink, anyio.create_task_group() as tasks:
+        sqs.script = [be_slow]
+        tasks.start_soon(sink.publish, [new_message(key=f"Loan/{n}") for n in range(30)], answers)
+        with anyio.fail_after(5):
+            while len(answers.order) < 20:
+                await answers.next()
+        assert answers.outcomes.count(Delivered()) == 20
+        is_over.set()
+
+    assert answers.outcomes == [Delivered()] * 30
 
 
 async def test_where_one_request_of_several_failed_its_messages_count_as_not_attempted(
@@ -151,7 +191,7 @@ async def test_where_one_request_of_several_failed_its_messages_count_as_not_att
 
     async with open_sink(url(sqs)) as sink:
         sqs.script = [fail("ServiceUnavailable", 503)]
-        outcomes = await sink.publish(messages)
+        outcomes = await published(sink, messages)
 
     assert sorted(map(str, outcomes)) == ["Delivered()"] * 10 + ["NotAttempted()"] * 10
 
@@ -166,7 +206,7 @@ async def test_a_server_killed_between_waves_is_unavailable_and_then_gets_the_re
         broker = SqsBroker(server.endpoint, server.make_queue())
         async with broker.open() as inner:
             sink = Before(inner, messages[3].event_id, server.kill)
-            waves = await in_waves(sink, messages)
+            waves = await in_order(sink, messages)
             assert isinstance(waves.unavailable, SinkUnavailable)
             assert waves.outcomes == [Delivered()] * 2 + [NotAttempted()] * 4
 
@@ -181,6 +221,15 @@ async def test_a_server_killed_between_waves_is_unavailable_and_then_gets_the_re
         assert [event_id for event_id in arrived if event_id in sent] == sent
 
 
+async def test_a_call_without_messages_asks_whether_sqs_is_there() -> None:
+    with SqsServer() as server:
+        async with SqsBroker(server.endpoint, server.make_queue()).open() as sink:
+            assert await published(sink, []) == []
+            server.kill()
+            with pytest.raises(SinkUnavailable):
+                await published(sink, [])
+
+
 async def test_a_server_that_is_silent_is_given_up_within_the_timeout(sqs: ScriptedSqs) -> None:
     is_over = Event()
 
@@ -192,7 +241,7 @@ async def test_a_server_that_is_silent_is_given_up_within_the_timeout(sqs: Scrip
         sqs.script = [be_silent]
         started = monotonic()
         with pytest.raises(SinkUnavailable, match=r"Read timeout"):
-            await sink.publish([new_message()])
+            await published(sink, [new_message()])
         took = monotonic() - started
         is_over.set()
 

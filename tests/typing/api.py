@@ -25,6 +25,7 @@ from dsql_outbox import (
     Receipt,
     StaleVersion,
     StoredEvent,
+    TopicSettings,
     Touched,
     Transaction,
     Writer,
@@ -130,7 +131,11 @@ async def tests_of_a_user() -> None:
 async def relay() -> None:
     try:
         async with open_sink("nats://localhost:4222?stream=EVENTS") as sink:
-            await Publisher(Database(URL), sink, PublisherSettings(batch_rows=500)).run()
+            await Publisher(
+                Database(URL),
+                sink,
+                PublisherSettings(batch_rows=500, topics={"a.*": TopicSettings(attempts=3)}),
+            ).run()
     except MissingExtra as error:
         assert_type(error.extra, str)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -13,6 +14,7 @@ from anyio import CapacityLimiter, to_thread
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from dsql_outbox.outbox import SettingsError, SinkUnavailable
+from dsql_outbox.publisher.sinks.log_limit import LogLimit
 
 from .callbacks import Callbacks
 from .url import KafkaSettings
@@ -26,7 +28,9 @@ A flush of 0.2 s or more runs in parts, and goes on after a callback raised. The
 callbacks of the next part then run with that exception pending (see `Callbacks`).
 """
 _CLOSING: Final = 0.5  # seconds to wait for the reports of messages that are given up
+_ANSWER: Final = 1.0  # seconds that brokers have to answer a question
 _IDLE: Final = 1.0  # seconds between two looks for errors while there are no messages
+_ALL_DOWN: Final = "_ALL_BROKERS_DOWN"
 _SECRETS: Final = ("password", "secret", "pem", "config")  # parts of names of librdkafka's settings
 
 
@@ -38,20 +42,30 @@ class KafkaClient:
     order, may stay refused.
 
     The callbacks of librdkafka run inside `flush`, in a worker thread. One flush at a
-    time serves the messages of all batches. `on_fatal` is called from the event loop,
-    with the reason, when the producer has stopped for good.
+    time serves the messages of all calls. `callbacks` is the queue to which the
+    producer's callbacks add their calls. `on_fatal` is called from the event loop, with
+    the producer and the reason, when the producer has stopped for good.
     """
 
-    def __init__(self, settings: KafkaSettings, on_fatal: Callable[[str], None]) -> None:
-        self.callbacks = Callbacks()
-        """The queue to which the producer's callbacks must add their calls."""
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        callbacks: Callbacks,
+        on_fatal: Callable[[Producer, str], None],
+    ) -> None:
         self._settings = settings
+        self._callbacks = callbacks
         self._on_fatal = on_fatal
         self._producer: Producer | None = None
         self._serving: set[asyncio.Task[None]] = set()
         self._produced = asyncio.Event()
         self._opening = asyncio.Lock()
+        self._asking = asyncio.Lock()
+        self._asked_at, self._has_answered = -math.inf, False
         self._last_error: KafkaError | None = None
+        self._lines = _Lines()
+        self._log_limit = LogLimit()
+        self._is_logged = False
 
     async def ready(self) -> Producer:
         """The producer; creates one at the first call and after `replace`.
@@ -78,15 +92,33 @@ class KafkaClient:
             self._produced.set()
 
     def answered(self) -> None:
-        """Note that every message of a batch was answered, and clear the last error."""
-        if self._last_error is not None:
+        """Note that every message of a call was answered, and clear the last error."""
+        if self._is_logged:
             logger.info("%s: the broker answers again", self._settings)
-            self._last_error = None
+        self._is_logged, self._last_error = False, None
+        self._lines.failure = ""
+
+    async def ask(self, producer: Producer, reason: str = "no broker answers") -> None:
+        """Ask for a list of topics; raises `SinkUnavailable` if no answer comes within a second.
+
+        Calls that ask at the same time share one question.
+        """
+        began = asyncio.get_running_loop().time()
+        async with self._asking:
+            if self._asked_at < began:
+                self._has_answered = await self._answers(producer, _ANSWER)
+                self._asked_at = asyncio.get_running_loop().time()
+        if not self._has_answered:
+            raise self.unavailable(reason)
 
     def unavailable(self, reason: str) -> SinkUnavailable:
-        """The error for a broker out of reach: the brokers, the reason, librdkafka's last error."""
-        said = f" ({self._last_error.str()})" if self._last_error else ""
-        return SinkUnavailable(f"{self._settings}: {reason}{said}")
+        """The error for a broker out of reach: the brokers, the reason, and librdkafka's own."""
+        error, said = self._last_error, self._lines.failure
+        if error is not None and not (said and error.name() == _ALL_DOWN):
+            said = error.str()
+        if "Disconnected" in said and self._producer is None:
+            said += "; does the listener want TLS (tls=yes) or a login?"
+        return SinkUnavailable(f"{self._settings}: {reason}" + (f" ({said})" if said else ""))
 
     async def close(self) -> None:
         """Give up undelivered messages and disconnect; takes about a second at most."""
@@ -97,20 +129,26 @@ class KafkaClient:
             await asyncio.gather(*self._serving, return_exceptions=True)
 
     async def _open(self) -> Producer:
-        self._last_error = None
+        self._last_error, self._lines = None, _Lines()
         producer = self._make()
-        try:
-            await to_thread.run_sync(partial(producer.list_topics, timeout=self._settings.timeout))
-        except KafkaException as error:
+        if not await self._answers(producer, self._settings.timeout):
             with suppress(KafkaException):  # a fatal error
-                producer.poll(0)  # runs the error callback, which knows the reason
-            self.callbacks.run()
-            raise self.unavailable("no broker answers") from error
+                producer.poll(0)  # runs the callbacks, which know the reason
+            self._callbacks.run()
+            raise self.unavailable("no broker answers")
         return producer
 
+    @staticmethod
+    async def _answers(producer: Producer, seconds: float) -> bool:
+        try:
+            await to_thread.run_sync(partial(producer.list_topics, timeout=seconds))
+        except KafkaException:
+            return False
+        return True
+
     def _make(self) -> Producer:
-        self.callbacks.attach()
-        callbacks = {"error_cb": partial(self.callbacks.soon, self._note), "logger": _Quiet()}
+        self._callbacks.attach()
+        callbacks = {"error_cb": partial(self._callbacks.soon, self._note), "logger": self._lines}
         try:
             return Producer({**self._settings.properties, **callbacks})
         except KafkaException as error:
@@ -123,7 +161,7 @@ class KafkaClient:
             while self._producer is producer or len(producer):
                 if len(producer):
                     await to_thread.run_sync(producer.flush, _SLICE, limiter=one_at_a_time)
-                    self.callbacks.run()  # a callback may have failed before it could schedule this
+                    self._callbacks.run()  # a callback may have failed to schedule this
                 else:
                     self._produced.clear()
                     with anyio.move_on_after(_IDLE):
@@ -132,19 +170,19 @@ class KafkaClient:
             reason = _fatal(error)
             logger.warning("%s: the producer has stopped: %s", self._settings, reason)
             self.replace(producer)
-            self.callbacks.run()
-            self._on_fatal(reason)
+            self._callbacks.run()
+            self._on_fatal(producer, reason)
         finally:
             with anyio.CancelScope(shield=True):
                 await to_thread.run_sync(_give_up, producer)
 
     def _note(self, error: KafkaError) -> None:
-        is_news = self._last_error is None
         # While a connection is opened, the exception of `_open` reports the error.
-        level = logging.WARNING if is_news and self._producer is not None else logging.DEBUG
-        logger.log(level, "%s: %s", self._settings, error.str())
+        if self._producer is not None and self._last_error is None and self._log_limit.passes():
+            logger.warning("%s: %s", self._settings, error.str())
+            self._is_logged = True
         # "All brokers are down" says less than the error of the last broker.
-        if is_news or error.name() != "_ALL_BROKERS_DOWN":
+        if self._last_error is None or error.name() != _ALL_DOWN:
             self._last_error = error
 
     def _without_secrets(self, text: str) -> str:
@@ -171,11 +209,20 @@ def _give_up(producer: Producer) -> None:
             producer.flush(_SLICE)
 
 
-class _Quiet:
-    """Drops the log lines of librdkafka, which go to standard error by default.
+class _Lines:
+    """Takes the log lines of librdkafka, which go to standard error by default.
 
-    The error callback receives the same errors.
+    It keeps the last one about a connection that failed. When the broker closes a
+    connection at once, as it does when a plaintext client comes to a listener with TLS,
+    the error callback hears nothing of it.
     """
 
-    def log(self, *_: object) -> None:
-        """Drop a line. A Python logger must not be used here: it takes a lock (see `Callbacks`)."""
+    failure = ""
+
+    def log(self, *line: object) -> None:
+        """Take a line: level, format, and its parts.
+
+        A Python logger must not be used here: it takes a lock (see `Callbacks`).
+        """
+        if line[2] == "FAIL":
+            self.failure = f"{line[4]}".partition("]: ")[2]  # without the name of the thread

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
-from nats.errors import SecureConnWantedError
+from nats.errors import OutboundBufferLimitError, SecureConnWantedError
 from nats.js.api import StorageType, StreamConfig
-from nats.js.errors import BadRequestError, NotFoundError, ServiceUnavailableError
+from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from dsql_outbox.outbox import SettingsError, SinkUnavailable
 
@@ -26,13 +27,17 @@ _DUPLICATE_WINDOW: Final = 120.0  # seconds in which a stream detects duplicates
 _RECONNECT_WAIT: Final = 1  # seconds between two attempts to reconnect
 _LOST_PINGS: Final = 2  # unanswered pings; at the next ping the server counts as gone
 
+_NO_RIGHT: Final = re.compile(r'permissions violation for publish to "(.*)"')
+"""nats-py gives errors of the server in lower case."""
+
 
 class NatsConnection:
     """Connects, creates the stream, reconnects, and logs changes of the connection.
 
     `inbox` is a subject with wildcards. `on_message` receives the messages of that
-    subject, and `on_lost` is called when the connection is lost. Tasks of nats-py
-    call both.
+    subject, `on_lost` is called when the connection is lost, and `on_refused` gets a
+    subject, in lower case, to which this client may not publish. Tasks of nats-py
+    call all three.
     """
 
     def __init__(
@@ -41,15 +46,18 @@ class NatsConnection:
         inbox: str,
         on_message: "Callable[[Msg], Awaitable[None]]",
         on_lost: Callable[[], None],
+        on_refused: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._inbox = inbox
         self._on_message = on_message
         self._on_lost = on_lost
-        self._client: Client | None = None
+        self._on_refused = on_refused
+        self._client: NatsClient | None = None
         self._opening = asyncio.Lock()
+        self._asking: set[asyncio.Timeout] = set()
 
-    async def ready(self, deadline: float) -> Client:
+    async def ready(self, deadline: float) -> "NatsClient":
         """The connected client; raises `SinkUnavailable` when there is none.
 
         The first call opens a connection. So does a call after the server closed the
@@ -64,6 +72,18 @@ class NatsConnection:
         if not self._client.is_connected:
             raise self.unavailable(self._client.last_error)
         return self._client
+
+    async def ask(self, client: "NatsClient", deadline: float) -> None:
+        """Ping the server; raises `SinkUnavailable` if no answer comes in time."""
+        limit = asyncio.timeout_at(deadline)
+        self._asking.add(limit)
+        try:
+            async with limit:
+                await client.flush()
+        except (NatsError, OSError, TimeoutError) as error:
+            raise self.unavailable(client.last_error or error) from error
+        finally:
+            self._asking.discard(limit)
 
     def unavailable(self, reason: Exception | None) -> SinkUnavailable:
         """The error for a broker out of reach; it names the servers, without passwords."""
@@ -80,8 +100,8 @@ class NatsConnection:
         if client is not None:
             await self._disconnect(client)
 
-    async def _open(self, deadline: float) -> Client:
-        client = _TlsClient() if self._settings.tls else Client()
+    async def _open(self, deadline: float) -> "NatsClient":
+        client = NatsClient() if self._settings.tls is None else _TlsClient()
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self._disconnect, client)
             try:
@@ -112,6 +132,8 @@ class NatsConnection:
             password=settings.password,
             token=settings.token,
             user_credentials=settings.creds,
+            nkeys_seed_str=settings.nkey,
+            tls=settings.tls,
             error_cb=self._log_error,
             disconnected_cb=self._lost,
             reconnected_cb=self._found,
@@ -137,12 +159,12 @@ class NatsConnection:
                 await jetstream.stream_info(name)
             except NotFoundError:
                 await jetstream.add_stream(self._stream(name))
-        except BadRequestError as error:
-            raise SettingsError(f"cannot make stream {name}: {error.description}") from error
         except ServiceUnavailableError as error:
             raise SinkUnavailable(
                 f"{self._settings} has no JetStream, or it is not ready: nats-server -js has it"
             ) from error
+        except APIError as error:
+            raise SettingsError(f"cannot make stream {name}: {error.description}") from error
 
     def _stream(self, name: str) -> StreamConfig:
         return StreamConfig(
@@ -150,15 +172,21 @@ class NatsConnection:
             subjects=list(self._settings.subjects),
             storage=StorageType.FILE,
             duplicate_window=_DUPLICATE_WINDOW,
+            num_replicas=self._settings.replicas,
         )
 
     async def _log_error(self, error: Exception) -> None:
+        if refused := _NO_RIGHT.search(str(error)):
+            self._on_refused(refused[1])  # the answer of the message says it
+            return
         is_news = self._client is not None and self._client.is_connected
         level = logging.WARNING if is_news else logging.DEBUG
         logger.log(level, "%s: %s", self._settings, _text(error))
 
     async def _lost(self) -> None:
         self._on_lost()
+        for limit in self._asking:  # no answer can come any more
+            limit.reschedule(0)
         if self._client is not None:
             logger.warning("%s: connection lost, reconnecting", self._settings)
 
@@ -166,7 +194,22 @@ class NatsConnection:
         logger.info("%s: connected again", self._settings)
 
 
-class _TlsClient(Client):
+class NatsClient(Client):
+    """nats-py's client, and a way to send frames that are ready."""
+
+    async def send(self, frames: bytes) -> None:
+        """Send frames of the protocol, as `publish` of nats-py does with its own.
+
+        Raises `OutboundBufferLimitError` while there is no connection.
+        """
+        if not self.is_connected:
+            raise OutboundBufferLimitError
+        await self._send_command(frames)
+        if self._flush_queue is not None and self._flush_queue.empty():
+            await self._flush_pending()
+
+
+class _TlsClient(NatsClient):
     """Requires TLS.
 
     nats-py itself sends everything in plain text, with the password, if the server

@@ -16,11 +16,27 @@ _make_config: Any = botocore.config.Config
 _errors: Any = botocore.exceptions
 
 _REFUSED: Final = ("InvalidMessageContents", "BatchRequestTooLong", "InvalidParameterValue")
-"""Suffixes of error codes that blame the messages; other codes blame SQS or the credentials."""
+"""Suffixes of error codes that blame the messages of a request."""
+
+_QUEUE: Final = ("NonExistentQueue", "QueueDoesNotExist", "AccessDenied", "Throttl", "KMS", "Kms")
+"""Parts of error codes that blame the queue, its key, or the rights and the rate of this client.
+
+Other codes blame SQS or the credentials. SQS may report these ones for an entry with
+``SenderFault``, but the message is not at fault.
+"""
 
 
 class RequestRefused(Exception):  # noqa: N818 - reads as what happened
     """SQS refused a whole request, because one of its messages breaks a rule."""
+
+
+class QueueUnavailable(Exception):  # noqa: N818 - reads as what happened
+    """The queue takes no message of this client now."""
+
+
+def blames_queue(code: str) -> bool:
+    """Whether an error code is about the queue, and neither about a message nor about SQS."""
+    return any(part in code for part in _QUEUE)
 
 
 class SqsClient:
@@ -64,7 +80,7 @@ class SqsClient:
         """Call SendMessageBatch and return its answer.
 
         Raises `RequestRefused` if SQS refuses the whole request because of a message,
-        and `SinkUnavailable` for any other failure.
+        `QueueUnavailable` because of the queue, and `SinkUnavailable` for any other failure.
         """
         try:
             answer: dict[str, Any] = self._client.send_message_batch(
@@ -73,10 +89,25 @@ class SqsClient:
         except _errors.ClientError as error:
             if _code(error).endswith(_REFUSED):
                 raise RequestRefused(_text(error)) from error
+            if blames_queue(_code(error)):
+                raise QueueUnavailable(_text(error)) from error
             raise self._unavailable(error) from error
         except _errors.BotoCoreError as error:
             raise self._unavailable(error) from error
         return answer
+
+    def ask(self) -> None:
+        """Ask SQS for the queue; raises `SinkUnavailable` if it cannot be reached.
+
+        An answer about the queue, such as a missing right to ask, is an answer.
+        """
+        try:
+            self._client.get_queue_url(QueueName=self._settings.name)
+        except _errors.ClientError as error:
+            if not blames_queue(_code(error)):
+                raise self._unavailable(error) from error
+        except _errors.BotoCoreError as error:
+            raise self._unavailable(error) from error
 
     def close(self) -> None:
         """Close the connections."""

@@ -25,6 +25,11 @@ def subject_option(flag: str, help: str) -> Callable[[_Command], _Command]:  # n
     return click.option(flag, "subject", callback=_subject, metavar="TYPE/ID", help=help)
 
 
+def topic_option(command: _Command) -> _Command:
+    """Add the option --topic."""
+    return click.option("--topic", metavar="TOPIC", help="The exact topic.")(command)
+
+
 def id_option(command: _Command) -> _Command:
     """Add the option --id, parameter `event_ids`."""
     return click.option(

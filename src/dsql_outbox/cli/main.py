@@ -30,12 +30,16 @@ _COMMANDS: Final = {
         "publish.command", "Relay stored events to a broker, in order per subject."
     ),
     "status": Subcommand("status.command", "Show the backlog, the failures and the publishers."),
+    "waiting": Subcommand(
+        "recovery.waiting_command", "List messages that wait, by topic or subject."
+    ),
     "failures": Subcommand(
         "recovery.failures_command", "List, retry or give up messages whose delivery failed."
     ),
     "dead-letters": Subcommand(
         "recovery.dead_letters_command", "List, show, replay or drop messages that were given up."
     ),
+    "topics": Subcommand("recovery.topics_command", "List, pause or resume topics."),
     "replay": Subcommand("recovery.replay_command", "Send stored events again."),
     "trace": Subcommand("trace.command", "Draw the trace of an event, from Jaeger or a file."),
 }

@@ -1,8 +1,9 @@
-"""Ctrl-C and SIGTERM: the first one lets the work in progress finish, the next cancels it."""
+"""Ctrl-C, SIGTERM, SIGHUP: the first lets the work in progress finish; then Ctrl-C ends it."""
 
 import math
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -13,13 +14,34 @@ from .logs import announce
 _SHELL_BASE = 128  # a shell reports death by signal N as 128 + N
 
 
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """The signals besides SIGINT that end a command in order: SIGTERM, and SIGHUP.
+
+    A terminal that closes sends SIGHUP. If it is ignored, as under ``nohup``, it stays so.
+    """
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return (signal.SIGTERM,) if is_ignored else (signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def ended_as_interrupted() -> Generator[None]:
+    """Raise `KeyboardInterrupt` in the block on every signal that ends a command."""
+    handler = signal.default_int_handler
+    before = {number: signal.signal(number, handler) for number in ending_signals()}
+    try:
+        yield
+    finally:
+        for number, found in before.items():
+            signal.signal(number, found)
+
+
 class Interruption:
     """Runs work that signals can end.
 
-    The first SIGINT or SIGTERM calls `stop`, which must end the work in order
-    within `limit` seconds. A later SIGINT, or the end of this time, cancels the
-    work. A later SIGTERM is ignored, because supervisors and wrappers may send
-    several. `first` is the first signal; `at_once` and `overdue` say why the work
+    The first SIGINT, SIGTERM or SIGHUP calls `stop`, which must end the work in
+    order within `limit` seconds. A later SIGINT, or the end of this time, cancels
+    the work. A later SIGTERM or SIGHUP is ignored, because supervisors and wrappers
+    may send several. `first` is the first signal; `at_once` and `overdue` say why the work
     was cancelled.
     """
 
@@ -32,7 +54,10 @@ class Interruption:
 
     @property
     def exit_code(self) -> int:
-        """The exit code that a shell reports: 130 after SIGINT, 143 after SIGTERM, else 0."""
+        """The exit code of a shell: 130 after SIGINT, 143 after SIGTERM, 129 after SIGHUP.
+
+        Without a signal it is 0.
+        """
         return _SHELL_BASE + self.first if self.first else 0
 
     async def run(
@@ -57,7 +82,7 @@ class Interruption:
             raise failure
 
     async def _listen(self, group: TaskGroup, *, task_status: TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        with anyio.open_signal_receiver(signal.SIGINT, *ending_signals()) as received:
             task_status.started()
             async for found in received:
                 if self.first is None:

@@ -8,7 +8,7 @@ from uuid import UUID
 import anyio
 
 from dsql_outbox.outbox import Message, SinkUnavailable
-from dsql_outbox.publisher import Delivered, Outcome
+from dsql_outbox.publisher import Answer, Delivered, Outcome
 
 
 class MemorySink:
@@ -17,7 +17,6 @@ class MemorySink:
     Its methods may be called from any thread and any event loop.
     """
 
-    ordered = False
     system = "memory"
 
     def __init__(self) -> None:
@@ -39,7 +38,7 @@ class MemorySink:
         return [message.event_id for message in self.messages]
 
     def fail(self, event_id: UUID, *outcomes: Outcome, stored: bool = False) -> None:
-        """Return these outcomes for the next tries to publish the event, one per try.
+        """Answer with these outcomes to the next tries to publish the event, one per try.
 
         With `stored`, the sink keeps the message anyway, as when a broker stores
         it and only the answer is lost.
@@ -65,8 +64,8 @@ class MemorySink:
                 )
             return list(self._messages)
 
-    async def publish(self, messages: Sequence[Message], /) -> list[Outcome]:
-        """Keep messages and return an outcome per message; the relay calls this.
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        """Keep messages and answer for each; the relay calls this.
 
         Raises `SinkUnavailable` while `down` is set.
         """
@@ -75,7 +74,8 @@ class MemorySink:
         with self._changed:
             outcomes = [self._take(message) for message in messages]
             self._changed.notify_all()
-        return outcomes
+        for index, outcome in enumerate(outcomes):
+            answer(index, outcome)
 
     def _take(self, message: Message) -> Outcome:
         failures = self._failures[message.event_id]

@@ -102,3 +102,24 @@ def test_a_servers_words_can_be_swallowed(swallowed: bool) -> None:
             accepted.sendall(b"yes")
         assert client.recv(100) == (b"" if swallowed else b"yes")  # the end follows
     assert not proxy.swallows
+
+
+def test_open_connections_can_fall_silent_while_new_ones_work() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        TcpProxy(*server.getsockname()) as proxy,
+        socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as before,
+        server.accept()[0] as old,
+    ):
+        old.sendall(b"welcome")
+        assert before.recv(100) == b"welcome"
+        proxy.silence_all()
+        old.sendall(b"are you there?")
+        old.close()
+        assert before.recv(100) == b""  # the end follows
+        with (
+            socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as after,
+            server.accept()[0] as new,
+        ):
+            new.sendall(b"welcome")
+            assert after.recv(100) == b"welcome"

@@ -323,7 +323,7 @@ def test_a_kept_connection_that_the_server_timed_out_is_not_used_again(
     open_writer: OpenWriter, tables: Tables, url: str, connections: Connections
 ) -> None:
     """57P05: the server's idle_session_timeout."""
-    timing_out = f"{url}?options=-c%20idle_session_timeout%3D50ms"
+    timing_out = f"{url}?options=-c%20idle_session_timeout%3D1s"
     caller = open_writer(timing_out, replace(QUICK, connections=connections))
     receipts = [caller.write(workload_s.car_created())]
     wait_until(lambda: tables.others() == 0)

@@ -103,10 +103,12 @@ def test_a_dry_run_says_which_would_be_replayed_and_the_real_one_does_it(
 ) -> None:
     ids = given_up(url, "a", "b")
     words = ("dead-letters", "replay", "--id", ids[0], "--reason", "ticket 77")
-    dry = run(url, *words, "--dry-run")
+    dry = run(url, *words, "--dry-run", "--list")
     assert dry.stdout == f"{ids[0]}  would be replay 1  Car/a\n"
     assert dry.stderr == "1 event would be replayed\n"
     assert count(sql, "outbox") == 0
+    summary = json.loads(run(url, *words, "--dry-run", "--json").stdout)
+    assert (summary["events"], summary["types"]) == (1, {"CarMoved": 1})
     done = run(url, *words)
     assert (done.exit_code, done.stdout) == (0, f"{ids[0]}  replay 1  Car/a\n")
     assert done.stderr == "1 replayed\n"

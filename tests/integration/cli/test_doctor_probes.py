@@ -71,6 +71,7 @@ def test_the_page_shows_what_is_told_of_the_endpoint(url: str) -> None:
         ("WITH entity AS", "writers take the plain form"),
         ("placed AS", "writers take the plain form"),
         ("WITH gone AS", "publishers take the plain form"),
+        ("WITH renewed AS", "publishers take the plain form"),
     ],
 )
 @pytest.mark.parametrize("sqlstate", ["0A000", "42601", "42804"])
@@ -171,7 +172,7 @@ def test_a_large_message_may_cost_its_connection(proxy: PostgresProxy) -> None:
 # The scratch table.
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_doctor_drops_its_scratch_table(
     proxy: PostgresProxy, sql: psycopg.Connection[Any], number: signal.Signals
 ) -> None:

@@ -31,8 +31,8 @@ async def relayed(url: str) -> None:
     sink = MemorySink()
     sink.fail(dead_id, Rejected(f"refused {HOSTILE}"))
     sink.fail(waits_id, *[Retry(f"later {HOSTILE}")] * 3)
-    async with Publisher(Database(url), sink) as publisher:
-        await publisher.run_once()
+    done = await Publisher(Database(url), sink).run(until_empty=True, max_wait=0)
+    assert (done.dead, done.failed) == (1, 1)
 
 
 def run(url: str, *words: str) -> Result:

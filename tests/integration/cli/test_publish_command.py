@@ -107,7 +107,7 @@ def test_a_reader_of_standard_output_that_goes_away_ends_it(url: str, writer: Wr
     assert waiting(url) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_daemon_relays_what_comes_and_ends_in_order_on_a_signal(
     url: str, writer: Writer, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -124,7 +124,7 @@ def test_a_daemon_relays_what_comes_and_ends_in_order_on_a_signal(
     assert waiting(url) == 0
 
 
-def test_a_signal_lets_the_round_in_hand_end(url: str, writer: Writer, tmp_path: Path) -> None:
+def test_a_signal_lets_the_running_calls_end(url: str, writer: Writer, tmp_path: Path) -> None:
     file = tmp_path / "out.jsonl"
     writer.write(event("car-1"))
     with PostgresProxy(url) as proxy:
@@ -156,8 +156,8 @@ def test_a_second_ctrl_c_stops_at_once_and_loses_nothing(
             done = command.wait()
         held.drop()
     assert done.code == 130
-    assert done.err == "relayed 0, failed 0, dead 0\n"
-    assert (len(published(file)), waiting(url)) == (1, 1), "at least once"
+    assert done.err == "relayed 1, failed 0, dead 0\n"
+    assert (len(published(file)), waiting(url)) == (1, 0), "what the broker has is deleted"
 
 
 @pytest.mark.anyio
@@ -208,6 +208,49 @@ def test_a_message_that_no_broker_takes_dies_or_blocks(
     assert waiting(url) == 1 - dead
 
 
+def test_a_message_that_was_given_up_makes_until_empty_fail(
+    url: str, writer: Writer, nats_server: NatsServer
+) -> None:
+    writer.write(Event.new("Bad", "a b", [Entity("Car", "car-1")]))  # no subject of NATS
+    writer.write(event("car-2"))
+    words = ("publish", "--database", url, "--sink", f"{nats_server.url}?stream=EVENTS")
+    done = run(*words, "--until-empty")
+    assert done.code == 1
+    assert done.err.splitlines()[-2:] == [
+        "relayed 1, failed 0, dead 1",
+        "1 message given up: see dsql-outbox dead-letters list",
+    ]
+    assert run(*words, "--until-empty").code == 0, "it died in the run before"
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_until_empty_waits_no_longer_than_it_was_told(
+    url: str, writer: Writer, nats_server: NatsServer, is_there: bool
+) -> None:
+    """The broker has no stream that takes the message, or is not there at all."""
+    writer.write(event("car-1"))
+    if not is_there:
+        nats_server.stop()
+    words = ("publish", "--database", url, "--sink", f"{nats_server.url}?timeout=0.3")
+    done = run(*words, "--until-empty", "--max-wait", "0.2")
+    assert done.code == 75
+    assert done.err.splitlines()[-2:] == [
+        "relayed 0, failed 0, dead 0",
+        "nothing can be sent now: what is left stays in the outbox",
+    ]
+    assert waiting(url) == 1
+
+
+def test_a_run_that_may_not_wait_sends_what_can_be_sent(
+    url: str, writer: Writer, tmp_path: Path
+) -> None:
+    for n in range(20):
+        writer.write(event(f"car-{n % 3}"))
+    sink = f"jsonl:{tmp_path / 'out.jsonl'}"
+    done = run("publish", "--database", url, "--sink", sink, "--until-empty", "--max-wait", 0)
+    assert (done.code, waiting(url)) == (0, 0), done.err
+
+
 def test_missing_tables_end_it_with_code_78_and_the_command_to_run(database_url: str) -> None:
     done = run("publish", "--database", database_url, "--sink", "stdout:")
     assert (done.code, done.out) == (78, b"")
@@ -256,6 +299,7 @@ def test_spans_go_where_the_environment_says(url: str, writer: Writer) -> None:
         (["--sink", "carrier-pigeon:"], "no sink for URLs carrier-pigeon:"),
         (["--sink", "nats://localhost?colour=red", "--database", "x"], "unknown in a NATS URL"),
         (["--sink", "stdout:", "--batch-rows", "9999"], "batch_rows must be 1500 at most"),
+        (["--sink", "stdout:", "--max-wait", "1"], "--max-wait needs --until-empty"),
         (["--sink", "stdout:", "--on-dead-letter", "bury"], "Invalid value for '--on-dead-letter'"),
     ],
 )

@@ -1,18 +1,26 @@
-"""``dsql-outbox replay``: by id, by entity, by time."""
+"""``dsql-outbox replay``: by id, by entity, by filters; dry runs, and runs that take long."""
 
 import json
+import os
+import pty
+import signal
+import subprocess
+import sys
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
+from tests.support.commands import Command
 from tests.support.commands import run as run_process
 from tests.support.publisher.given_up_messages import event
 from tests.support.publisher.running_relays import count
+from tests.support.waiting import wait_until
 
 from dsql_outbox.cli import main
-from dsql_outbox.outbox import Database
+from dsql_outbox.cli.recovery import replay_run
+from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.writer import Writer
 
 
@@ -62,11 +70,47 @@ def test_an_event_that_is_left_alone_fails_the_command(url: str, ids: list[UUID]
     )
 
 
-def test_a_dry_run_changes_nothing(url: str, sql: psycopg.Connection, ids: list[UUID]) -> None:
+@pytest.mark.usefixtures("ids")
+def test_a_dry_run_sums_up_and_changes_nothing(url: str, sql: psycopg.Connection) -> None:
+    sql.execute("UPDATE outbox.business_events SET shard = 1, saved_date = '2026-11-24 10:00Z'")
     done = run(url, "--entity", "Car/a", "--dry-run")
-    assert done.stdout.splitlines() == [f"{ids[n]}  would be replay 1  Car/a" for n in (0, 1, 3)]
+    assert done.stdout.splitlines() == [
+        "type   CarMoved         3",
+        "topic  events.CarMoved  3",
+        "shard  1                3",
+        "first  2026-11-24 10:00:00+00:00",
+        "last   2026-11-24 10:00:00+00:00",
+    ]
     assert done.stderr == "3 events would be replayed\n"
     assert (count(sql, "outbox"), count(sql, "outbox_replays")) == (0, 0)
+
+
+def test_a_dry_run_can_list_the_events(url: str, ids: list[UUID]) -> None:
+    done = run(url, "--entity", "Car/a", "--dry-run", "--list")
+    assert done.stdout.splitlines() == [f"{ids[n]}  would be replay 1  Car/a" for n in (0, 1, 3)]
+    found = lines(run(url, "--entity", "Car/a", "--dry-run", "--list", "--json"))
+    assert [line["type"] for line in found] == ["CarMoved"] * 3
+
+
+def test_a_dry_run_sums_up_for_programs(url: str, ids: list[UUID]) -> None:
+    run(url, ids[0])
+    (found,) = lines(run(url, "--all", "--yes", "--dry-run", "--json"))
+    assert found["events"] == sum(found["shards"].values()) == 3
+    assert found["leftAlone"] == {"waiting": 1, "missing": 0, "unreadable": 0}
+    assert (found["types"], found["topics"]) == ({"CarMoved": 3}, {"events.CarMoved": 3})
+    assert found["first"] < found["last"]
+
+
+@pytest.mark.usefixtures("ids")
+def test_many_kinds_are_cut_short(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Writer(Database(url)) as writer:
+        for kind in ("Sold", "Sold", "Lost", "Found"):
+            writer.write(Event.new("Any", kind, [Entity("Car", kind)]))
+    monkeypatch.setattr("dsql_outbox.cli.recovery.replay_summary._SHOWN", 1)
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute("DELETE FROM outbox.outbox")
+    shown = run(url, "--all", "--yes", "--dry-run").stdout.splitlines()
+    assert shown[:2] == ["type   CarMoved         4", "type   3 others         4"]
 
 
 def test_an_entitys_events_are_replayed_after_a_version(url: str, ids: list[UUID]) -> None:
@@ -81,7 +125,7 @@ def test_the_source_that_is_not_stored_can_be_given(
     assert sql.execute("SELECT headers ->> 'source' FROM outbox.outbox").fetchall() == [("/shop",)]
 
 
-def test_a_replay_by_time_says_what_it_costs_and_is_told_yes(
+def test_a_replay_of_all_says_what_it_costs_and_is_told_yes(
     url: str, sql: psycopg.Connection, ids: list[UUID]
 ) -> None:
     sql.execute("ANALYZE outbox.business_events")
@@ -89,20 +133,38 @@ def test_a_replay_by_time_says_what_it_costs_and_is_told_yes(
     refused = run(url, *period)
     assert refused.exit_code == 2
     assert (
-        "A replay by time reads about 4 stored events. Go on? Nobody can be asked here: pass --yes"
+        "This replay reads about 4 stored events. Go on? Nobody can be asked here: pass --yes"
     ) in refused.stderr
     assert count(sql, "outbox") == 0
     done = run(url, *period, "--yes", "--json")
-    assert [line["eventId"] for line in lines(done)] == list(map(str, ids))
+    assert [line["eventId"] for line in lines(done)] == [str(ids[n]) for n in (0, 1, 3, 2)]
+
+
+@pytest.mark.usefixtures("ids")
+def test_events_are_replayed_by_type_and_by_topic(url: str) -> None:
+    with Writer(Database(url)) as writer:
+        writer.write(Event.new("Any", "Sold", [Entity("Car", "c")]))
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute("DELETE FROM outbox.outbox")
+    done = run(url, "--type", "Sold", "--yes")
+    assert (done.stdout, done.stderr) == ("", "1 replayed\n")
+    done = run(url, "--topic", "events.CarMoved", "--type", "CarMoved", "--yes", "--list")
+    assert len(done.stdout.splitlines()) == 4
+
+
+WAYS = "give EVENT_ID.., or --entity, or a filter, or --all"
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "give EVENT_ID.., or --entity, or --since with --until"),
-        ((uuid4(), "--entity", "Car/a"), "give EVENT_ID.., or --entity, or --since with --until"),
-        (("--since", "2026-01-01", "--yes"), "--since and --until need each other"),
-        ((uuid4(), "--after", "1"), "--after is a version of --entity"),
+        ((), WAYS),
+        (("--after", "Car/a@1"), WAYS),
+        ((uuid4(), "--entity", "Car/a"), "EVENT_ID.. takes no filter and no --after"),
+        ((uuid4(), "--type", "Sold"), "EVENT_ID.. takes no filter and no --after"),
+        ((uuid4(), "--after", "1"), "EVENT_ID.. takes no filter and no --after"),
+        (("--entity", "Car/a", "--after", "Car/a@1"), "--after of an --entity is one of its"),
+        (("--all", "--after", "12"), "'12' is no TYPE/ID@VERSION, as in Loan/LOAN-7@12"),
         (("--entity", "Car"), "'Car' is no TYPE/ID"),
         (("7",), "'7' is not a valid UUID"),
         ((uuid4(), "--rate", "-1"), "-1.0 is not in the range"),
@@ -113,6 +175,85 @@ def test_wrong_usage_is_refused(url: str, words: tuple[object, ...], said: str) 
     done = run(url, *words)
     assert done.exit_code == 2
     assert said in done.stderr
+
+
+# --- a long run ------------------------------------------------------------------------
+
+
+def test_ctrl_c_says_where_another_run_goes_on(
+    url: str, sql: psycopg.Connection, ids: list[UUID]
+) -> None:
+    words = ("replay", "--all", "--yes", "--list")
+    env = {"DSQL_OUTBOX_DATABASE": url}
+    with Command(*words, "--rate", "0.01", env=env) as command:
+        assert command.line().decode() == f"{ids[0]}  replay 1  Car/a\n"
+        command.signal(signal.SIGINT)
+        ended = command.wait()
+    assert ended.code == 130
+    assert ended.err.splitlines() == [
+        "finishing what is in hand; Ctrl-C stops at once",
+        "not done; the same command with --after Car/a@1 goes on",
+        "1 replayed",
+    ]
+    sql.execute("DELETE FROM outbox.outbox")
+    done = run_process(*words, "--after", "Car/a@1", env=env)
+    assert done.code == 0
+    assert done.out.decode().splitlines() == [
+        f"{ids[n]}  replay 1  Car/{name}" for n, name in ((1, "a"), (3, "a"), (2, "b"))
+    ]
+
+
+@pytest.mark.usefixtures("ids")
+def test_a_second_ctrl_c_stops_at_once(url: str) -> None:
+    env = {"DSQL_OUTBOX_DATABASE": url}
+    with psycopg.connect(url) as other:
+        other.execute("LOCK outbox.outbox_replays IN ACCESS EXCLUSIVE MODE")
+        with Command("replay", "--entity", "Car/a", env=env) as command:
+            waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            with psycopg.connect(url, autocommit=True) as third:
+                wait_until(lambda: bool(third.execute(waits).fetchall()))
+            command.signal(signal.SIGINT)
+            assert "Ctrl-C stops at once" in command.error_line()
+            command.signal(signal.SIGINT)
+            ended = command.wait()
+    assert ended.code == 130
+    assert ended.err.splitlines() == ["0 replayed"]
+
+
+@pytest.mark.usefixtures("ids")
+def test_a_pipe_gets_a_line_of_progress_at_times(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay_run, "_EVERY_LINE", 0.05)
+    monkeypatch.setattr("dsql_outbox.publisher.operator.event_pages._PAGE", 1)
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute("ANALYZE outbox.event_headers")
+    shown = run(url, "--all", "--yes", "--rate", "4").stderr.splitlines()
+    assert "3 replayed, read 3 of about 4 rows, at Car/a@3" in shown
+    assert shown[-1] == "4 replayed"
+
+
+@pytest.mark.usefixtures("ids")
+def test_a_terminal_gets_one_line_of_progress_that_changes(url: str) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dsql_outbox", "replay", "--all", "--yes", "--rate", "2"],
+        stderr=theirs,
+        env=os.environ | {"DSQL_OUTBOX_DATABASE": url, "COLUMNS": "120"},
+    )
+    os.close(theirs)
+    shown = b""
+    while chunk := _read(ours):
+        shown += chunk
+    os.close(ours)
+    assert process.wait(20) == 0
+    assert b"\r2 replayed, at Car/a@2\x1b[K" in shown
+    assert shown.endswith(b"\r\x1b[K4 replayed\r\n")
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:  # EIO: the other end is closed
+        return b""
 
 
 def test_the_whole_way_as_a_process(url: str, ids: list[UUID]) -> None:

@@ -62,6 +62,7 @@ def test_an_empty_outbox_is_all_zeros(url: str) -> None:
         "shards": [{"shard": n, **shard} for n in range(3)],
         "publishers": [],
         "stranded": [],
+        "pausedTopics": [],
     }
 
 

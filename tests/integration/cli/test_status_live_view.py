@@ -40,7 +40,7 @@ def add_rows(sql: psycopg.Connection[Any], count: int) -> None:
     sql.execute("SELECT pg_stat_force_next_flush()")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_piped_it_is_a_line_each_time_until_a_signal_ends_it_well(
     url: str, number: signal.Signals
 ) -> None:
@@ -59,6 +59,7 @@ def test_piped_it_is_a_line_each_time_until_a_signal_ends_it_well(
         "failing": "0",
         "blocked": "0",
         "dead": "0",
+        "paused_topics": "0",
         "stranded": "0",
         "shards": "3",
         "leased": "0",

@@ -27,7 +27,9 @@ def test_a_receipt_comes_as_soon_as_it_is_known(url: str) -> None:
         assert command.finish().code == 0
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_ends_reading_and_says_where(url: str, number: signal.Signals, code: int) -> None:
     with Command("write", "--database", url) as command:
         command.feed(lines(event(f"car-{n}") for n in range(3)) + b'{"half')

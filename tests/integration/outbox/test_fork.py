@@ -57,7 +57,7 @@ def test_a_child_touches_nothing_of_the_publisher_that_it_inherits(
     url: str, tables: Tables
 ) -> None:
     found = told_by("publisher", url)
-    for use in ("run", "run_once"):
+    for use in ("run", "read"):
         assert "a forked child must make its own" in found["child"][use]
     assert (found["delivered"], len(found["shards"])) == (2, 16)
     leases = tables.execute("SELECT DISTINCT owner, epoch FROM outbox.outbox_leases")

@@ -12,7 +12,7 @@ from tests.support.doctor_runs import found, run
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database, Entity, Event, Message
-from dsql_outbox.publisher import Delivered, Outcome, Publisher, Rejected
+from dsql_outbox.publisher import Answer, Delivered, Publisher, Rejected
 from dsql_outbox.schema import Roles, apply, check, grant
 from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer, WriterSettings
 
@@ -66,10 +66,10 @@ class Rejecting:
     """Rejects the messages of entity b; the others are delivered."""
 
     system = "test"
-    ordered = False
 
-    async def publish(self, messages: Sequence[Message], /) -> list[Outcome]:
-        return [Rejected("b") if m.key.endswith("b") else Delivered() for m in messages]
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        for index, message in enumerate(messages):
+            answer(index, Rejected("b") if message.key.endswith("b") else Delivered())
 
 
 @pytest.mark.parametrize("form", ["single", "plain"])

@@ -41,7 +41,7 @@ def test_there_are_commands() -> None:
 def test_a_command_is_understood(command: str, database: Database, database_url: str) -> None:
     assert database
     words = shlex.split(command)
-    if words[:2] == ["replay", "--since"]:
+    if words[:2] == ["replay", "--type"]:
         words.append("--yes")
     done = CliRunner().invoke(main, [*words, "--database", database_url])
     assert done.exit_code in {0, 1}, done.stderr

@@ -4,19 +4,13 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import anyio
-import anyio.lowlevel
 import psycopg
 import pytest
-from tests.support.publisher.running_relays import event, quick_settings, running, until
+from tests.support.publisher.running_relays import count, event, quick_settings, relayed, until
 
-from dsql_outbox.observability import Fact, RoundEnded, WriteEnded
-from dsql_outbox.outbox import Database, Message, SinkUnavailable
-from dsql_outbox.publisher import (
-    NotAttempted,
-    Outcome,
-    Publisher,
-    Retry,
-)
+from dsql_outbox.observability import Fact, RelayProgress, WriteEnded
+from dsql_outbox.outbox import Database, Message
+from dsql_outbox.publisher import Answer, Publisher, Retry, Unavailable
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
@@ -26,18 +20,16 @@ SHARDS = 4
 
 
 class FlakySink(MemorySink):
-    """Cannot be reached while `down`; counts how often it was asked."""
+    """Cannot be reached at first; counts how often it was asked."""
 
     def __init__(self) -> None:
         super().__init__()
         self.down = True
         self.asked: list[int] = []
 
-    async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         self.asked.append(len(messages))
-        if self.down:
-            raise SinkUnavailable("nobody listens")
-        return await super().publish(messages)
+        await super().publish(messages, answer)
 
 
 async def test_an_outage_of_the_broker_burns_no_attempt_and_ends_with_one_probe(
@@ -45,44 +37,43 @@ async def test_an_outage_of_the_broker_burns_no_attempt_and_ends_with_one_probe(
 ) -> None:
     writer.write_many([event(f"car-{n}", n) for n in range(30)])
     sink = FlakySink()
-    rounds: list[RoundEnded] = []
+    available: list[bool] = []
     quick = quick_settings(breaker_failures=3, breaker_open=0.5, attempts=2)
 
     def watch(fact: Fact, /) -> None:
-        if isinstance(fact, RoundEnded):
-            rounds.append(fact)
+        if isinstance(fact, RelayProgress):
+            available.append(fact.sink_available)
 
-    publisher = Publisher(database, sink, quick, hooks=[watch])
-    async with running(publisher):
+    async with Publisher(database, sink, quick, hooks=[watch]) as publisher:
         await until(lambda: len(sink.asked) >= 4)
         publisher.doorbell(WriteEnded(UUID(int=1), "committed", 1, 0))
-        await until(lambda: any(not r.sink_available and r.statements == 0 for r in rounds))
+        await until(lambda: available[-1:] == [False])
         await until(lambda: len(sink.asked) >= 6)
         assert sql.execute("SELECT count(*) FROM outbox.outbox_failures").fetchone() == (0,)
         sink.down = False
         await until(lambda: len(sink.messages) == 30)
-    assert sink.asked[:3] == [30] * 3, "closed: all are tried"
-    assert set(sink.asked[3:6]) == {1}, "half open: one is a probe"
+    assert available[-1]
+    assert sink.asked[0] == 30
+    assert set(sink.asked[1:6]) == {1}, "one message is the probe"
     assert sql.execute("SELECT count(*) FROM outbox.dead_letters").fetchone() == (0,)
     assert [m.attempt for m in sink.messages] == [1] * 30
 
 
-async def test_what_a_part_of_a_broker_leaves_unsent_is_not_asked_for_without_a_pause(
+async def test_what_a_broker_leaves_unsent_is_not_asked_for_without_a_pause(
     database: Database, writer: Writer
 ) -> None:
-    class Half(MemorySink):
+    class Idle(MemorySink):
         asked = 0
 
-        async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
+        async def publish(self, _messages: Sequence[Message], _answer: Answer, /) -> None:
             self.asked += 1
-            return [NotAttempted() for _ in messages]
 
     writer.write(event("car"))
-    sink = Half()
-    async with running(Publisher(database, sink, quick_settings(idle_min=0.05, idle_max=10.0))):
-        await until(lambda: sink.asked >= 3)
-        await anyio.lowlevel.checkpoint()
-        assert sink.asked <= 4
+    sink = Idle()
+    began = anyio.current_time()
+    async with Publisher(database, sink, quick_settings()):
+        await until(lambda: sink.asked >= 4)
+    assert anyio.current_time() - began >= 0.3, "a tenth of a second between two calls"
 
 
 async def test_a_failure_goes_on_with_the_new_owner(
@@ -93,8 +84,39 @@ async def test_a_failure_goes_on_with_the_new_owner(
     sink = MemorySink()
     sink.fail(bad.id, Retry("no"), Retry("no"))
     for _ in range(2):
-        async with Publisher(database, sink, quick_settings(backoff_base=0.001)) as publisher:
-            while not (await publisher.run_once()).failed:
-                pass
-        found = sql.execute("SELECT event_id, attempts FROM outbox.outbox_failures").fetchall()
+        await relayed(database, sink, backoff_base=300.0)
+        sql.execute("UPDATE outbox.outbox_failures SET retry_at = now()")
+    found = sql.execute("SELECT event_id, attempts FROM outbox.outbox_failures").fetchall()
     assert found == [(bad.id, 2)]
+
+
+async def test_a_topic_that_takes_nothing_is_tried_with_one_message_and_hides_no_other(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    class Missing(MemorySink):
+        """A broker that lacks the stream of one topic."""
+
+        asked = 0
+        is_missing = True
+
+        async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+            refused = [n for n, m in enumerate(messages) if m.topic == "bad" and self.is_missing]
+            self.asked += len(refused)
+            for index in refused:
+                answer(index, Unavailable("no stream takes it"))
+            rest = [n for n in range(len(messages)) if n not in refused]
+            await super().publish([messages[n] for n in rest], lambda n, o: answer(rest[n], o))
+
+    writer.write_many([event(f"bad-{n}", n) for n in range(30)])
+    sql.execute("UPDATE outbox.outbox SET topic = 'bad'")
+    writer.write_many([event(f"good-{n}", n) for n in range(30)])
+    sink = Missing()
+    async with Publisher(database, sink, quick_settings(breaker_open=0.1, attempts=1)):
+        await sink.published(30)
+        assert {message.topic for message in sink.messages} == {"events.CarCreated"}
+        first = sink.asked
+        await until(lambda: sink.asked >= first + 3)
+        sink.is_missing = False
+        await sink.published(60)
+    assert count(sql, "outbox") == count(sql, "outbox_failures") == count(sql, "dead_letters") == 0
+    assert {message.attempt for message in sink.messages} == {1}

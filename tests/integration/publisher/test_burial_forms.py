@@ -2,6 +2,7 @@
 
 import pytest
 from tests.support.publisher.given_up_messages import gathered
+from tests.support.publisher.running_relays import relayed
 from tests.support.writer.checked_tables import Row, Tables
 
 from dsql_outbox.outbox import Database, Entity, Event
@@ -9,12 +10,12 @@ from dsql_outbox.publisher import (
     FailureFilter,
     Failures,
     Publisher,
-    PublisherSettings,
     Rejected,
     Retry,
 )
-from dsql_outbox.publisher.relay.outbox_rows import RowId
-from dsql_outbox.publisher.relay.store import Store
+from dsql_outbox.publisher.burial import Letter
+from dsql_outbox.publisher.outbox_rows import RowId
+from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
 
@@ -63,7 +64,7 @@ async def test_an_operator_buries_in_both_forms(
 ) -> None:
     database, sink = refused(proxy, sqlstate), MemorySink()
     sink.fail(event.id, Retry("later"))
-    await Publisher(database, sink, PublisherSettings(backoff_base=300.0)).run_once()
+    await relayed(database, sink, backoff_base=300.0)
     assert len(tables.execute("SELECT * FROM outbox.outbox_failures")) == 1
     async with Failures(database) as failures:
         (buried,) = await gathered(failures.bury(FailureFilter(event_ids=(event.id,))))
@@ -77,7 +78,7 @@ async def test_an_operator_buries_in_both_forms(
 async def test_a_row_that_somebody_else_settles_meanwhile_does_not_die(
     proxy: PostgresProxy, tables: Tables, event: Event, sqlstate: str | None
 ) -> None:
-    store = Store(refused(proxy, sqlstate))
+    store = SqlStore(refused(proxy, sqlstate))
     await store.open()
     (row,) = tables.messages()
     key = RowId(row["shard"], row["position"], str(row["event_id"]))
@@ -85,7 +86,7 @@ async def test_a_row_that_somebody_else_settles_meanwhile_does_not_die(
         lambda: tables.connection.execute("DELETE FROM outbox.outbox").close(),
         matching=BURY if sqlstate is None else 'DELETE FROM "outbox".outbox',
     )
-    await store.bury(key, error="no", attempts=1)
+    await store.bury([Letter(key, "no", 1)])
     await store.close()
     assert letters(tables) == tables.messages() == []
     assert tables.events(event.id), "it stays stored"

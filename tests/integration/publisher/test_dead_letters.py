@@ -17,7 +17,7 @@ from dsql_outbox.publisher import (
     Rejected,
     Replay,
 )
-from dsql_outbox.publisher.relay.store import Store
+from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
@@ -233,7 +233,7 @@ async def test_a_failure_without_its_message_is_swept_and_no_other(
     sql.execute("DELETE FROM outbox.outbox WHERE event_id = %s", [ids[0]])
     async with Failures(database) as failures:
         assert [each.event_id async for each in failures.find()] == [ids[1]]
-    store = Store(database)
+    store = SqlStore(database)
     await store.open()
     await store.sweep()
     await store.close()

@@ -69,10 +69,10 @@ async def test_a_new_sink_is_asked_at_once(probed: Probed, monkeypatch: pytest.M
 
 async def test_a_sink_with_a_bug_is_told_and_ends_nothing(probed: Probed) -> None:
     class Broken(MemorySink):
-        async def publish(self, _: object, /) -> list[object]:  # type: ignore[override]
+        async def publish(self, _messages: object, _answer: object, /) -> None:
             raise ZeroDivisionError
 
-    probed.probe.watch(Broken())  # type: ignore[arg-type]
+    probed.probe.watch(Broken())
     await until(lambda: probed.health.broker == "failed: ZeroDivisionError")
     probed.probe.watch(MemorySink())
     await until(lambda: probed.health.broker == OK)

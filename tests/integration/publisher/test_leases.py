@@ -1,19 +1,15 @@
 """Publishers share the shards of one real PostgreSQL, and take over from each other."""
 
-import asyncio
-import math
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import anyio
 import psycopg
 import pytest
-from tests.support.publisher.running_relays import count, event, running, until
+from tests.support.publisher.running_relays import count, event, relayed, running, until
 
 from dsql_outbox.outbox import Database, Message
-from dsql_outbox.publisher import Outcome, Publisher, PublisherSettings, Retry
-from dsql_outbox.publisher.leases.keeper import Leases, boot_time
-from dsql_outbox.publisher.leases.ownership import Snapshot
-from dsql_outbox.publisher.leases.table import SqlLeaseTable
+from dsql_outbox.publisher import Answer, Publisher, PublisherSettings, Retry
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
 
@@ -21,13 +17,6 @@ pytestmark = pytest.mark.anyio
 
 SHARDS = 4
 QUICK = {"lease": 1.0, "renew": 0.3, "margin": 0.1, "grace": 0.2, "idle_max": 0.05}
-
-
-@pytest.fixture
-async def table(database: Database) -> AsyncGenerator[SqlLeaseTable]:
-    table = SqlLeaseTable(database, settings())
-    yield table
-    table.drop()
 
 
 def settings(**others: object) -> PublisherSettings:
@@ -65,78 +54,14 @@ class Gate(MemorySink):
         self.opened = anyio.Event()
         self.was_cut = False
 
-    async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         self.waiting.set()
         try:
             await self.opened.wait()
         except BaseException:
             self.was_cut = True
             raise
-        return await super().publish(messages)
-
-
-# --- the statements --------------------------------------------------------------------
-
-
-async def test_of_two_who_take_a_shard_one_wins(database: Database, table: SqlLeaseTable) -> None:
-    other = SqlLeaseTable(database, settings())
-    assert await table.take("a", {0: 0, 1: 0}) == {0, 1}
-    assert await other.take("b", {1: 0, 2: 0}) == {2}
-    assert await other.take("b", {1: 1}) == set(), "the lease has not ended"
-    other.drop()
-
-
-async def test_a_statement_that_is_late_changes_nothing_that_happened_since(
-    table: SqlLeaseTable,
-) -> None:
-    assert await table.take("a", {0: 0}) == {0}
-    assert await table.take("a", {0: 1}) == {0}, "as after an answer that was lost"
-    assert await table.renew("a", {0: 1}) == set()
-    assert await table.release("a", {0: 1}) == set()
-    assert await table.take("a", {0: 0}) == set()
-    assert await table.renew("b", {0: 2}) == set()
-    assert await table.release("b", {0: 2}) == set()
-    assert await table.release("a", {0: 2}) == {0}
-    assert await table.take("b", {0: 2}) == {0}
-
-
-async def test_a_lease_can_be_taken_when_it_ended_and_the_grace_is_over(
-    table: SqlLeaseTable, sql: psycopg.Connection
-) -> None:
-    await table.take("a", {0: 0})
-    for ended, taken in ((0.1, set[int]()), (0.3, {0})):
-        sql.execute(
-            "UPDATE outbox.outbox_leases SET expires_at = clock_timestamp() - %s * interval '1 s'",
-            [ended],
-        )
-        assert await table.take("b", {0: 1}) == taken
-
-
-async def test_a_look_tells_times_by_the_clock_of_the_database(table: SqlLeaseTable) -> None:
-    await table.announce("a")
-    await table.take("a", {1: 0})
-    seen = await table.look()
-    assert [(each.shard, each.owner, each.epoch) for each in sorted(seen.leases)] == [
-        (0, None, 0), (1, "a", 1), (2, None, 0), (3, None, 0),
-    ]  # fmt: skip
-    assert 0.5 < sorted(seen.leases)[1].expires_in <= 1
-    assert min(seen.leases).expires_in == -math.inf
-    assert [peer.owner for peer in seen.peers] == ["a"]
-    assert 0 <= seen.peers[0].age < 0.5
-    await table.withdraw("a")
-    assert (await table.look()).peers == []
-
-
-@pytest.mark.usefixtures("database")
-async def test_a_conflict_on_many_rows_is_asked_again_row_by_row(database_url: str) -> None:
-    with PostgresProxy(database_url) as proxy:
-        table = SqlLeaseTable(Database(proxy.url), settings())
-        await table.take("a", {0: 0, 1: 0, 2: 0})
-        proxy.refuse(3, matching="outbox_leases")
-        proxy.reset_counts()
-        assert await table.renew("a", {0: 1, 1: 1, 2: 1}) == {0, 1, 2}
-        assert len(proxy.statements) == 6, "all at once, the first three times, the others once"
-        table.drop()
+        await super().publish(messages, answer)
 
 
 # --- many publishers -------------------------------------------------------------------
@@ -187,51 +112,23 @@ async def test_who_gets_a_shard_looks_at_it_at_once(
         await until(lambda: sink.messages != [])
 
 
-async def test_what_drains_is_released_when_the_round_ends(database: Database) -> None:
-    leases = Leases(database, settings(), lambda *_: None)
-    leases._own.took({0: 0}, [0], boot_time())
-    with leases.round() as epochs:
-        assert epochs == {0: 1}
-        leases.stop()
-        assert not leases._poke.is_set()
-    assert leases._poke.is_set()
-
-
-async def test_what_ends_the_task_that_renews_ends_the_next_round(database: Database) -> None:
-    leases = Leases(database, settings(), lambda *_: None)
-
-    async def look() -> Snapshot:
-        raise ZeroDivisionError
-
-    await leases.open()
-    leases._table.look = look  # type: ignore[method-assign]
-    assert leases._task is not None
-    await asyncio.wait({leases._task}, timeout=10)
-    with pytest.raises(ZeroDivisionError), leases.round():
-        pass
-    with pytest.raises(ZeroDivisionError):
-        await leases.close()
-
-
 async def test_a_message_names_the_epoch_of_its_lease(database: Database, writer: Writer) -> None:
     sink = MemorySink()
     for n in range(2):
         writer.write(event("car", n))
-        async with Publisher(database, sink, settings()) as publisher:
-            await publisher.run_once()
+        await Publisher(database, sink, settings()).run(until_empty=True)
     assert [message.headers["leaseepoch"] for message in sink.messages] == ["1", "2"]
 
 
-async def test_one_round_takes_what_is_free_and_leaves_what_is_not(
-    database: Database, writer: Writer
-) -> None:
-    sink = MemorySink()
-    async with Publisher(database, sink, settings()) as owner:
-        await owner.run_once()
+async def test_shards_of_another_are_left_alone(database: Database, writer: Writer) -> None:
+    sink, other = Gate(), MemorySink()
+    async with Publisher(database, sink, settings(lease=60.0, renew=20.0)):
         writer.write(event("car"))
-        async with Publisher(database, sink, settings()) as other:
-            assert (await other.run_once()).read == 0
-        assert (await owner.run_once()).delivered == 1
+        await sink.waiting.wait()
+        with anyio.fail_after(5):
+            assert (await relayed(database, other)).read == 0
+        sink.opened.set()
+        await sink.published(1)
 
 
 async def test_until_empty_waits_for_the_shards_of_others(
@@ -254,6 +151,27 @@ async def test_until_empty_waits_for_the_shards_of_others(
         sink.opened.set()
         await until(lambda: done == [0])
     assert len(sink.messages) == 1
+
+
+async def test_until_empty_asks_less_and_less_often(
+    database: Database, writer: Writer, database_url: str
+) -> None:
+    def asked() -> int:
+        return sum("SELECT EXISTS" in text for text in proxy.statements)
+
+    sink = Gate()
+    writer.write(event("car"))
+    with PostgresProxy(database_url) as proxy:
+        async with Publisher(database, sink, settings()), anyio.create_task_group() as group:
+            await sink.waiting.wait()
+            other = Publisher(Database(proxy.url), MemorySink(), settings(idle_max=10.0))
+            group.start_soon(partial(other.run, until_empty=True))
+            await until(lambda: asked() >= 1)
+            began = anyio.current_time()
+            await until(lambda: asked() >= 5)
+            assert anyio.current_time() - began > 0.2
+            other.stop()
+            sink.opened.set()
 
 
 # --- slow brokers, and none ------------------------------------------------------------
@@ -299,10 +217,9 @@ async def test_a_failure_in_a_shard_that_was_lost_is_not_recorded(
     database: Database, writer: Writer, sql: psycopg.Connection
 ) -> None:
     class Stubborn(Gate):
-        async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
+        async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
             with anyio.CancelScope(shield=True):
-                await super().publish(messages)
-            return [Retry("late")] * len(messages)
+                await super().publish(messages, lambda index, _: answer(index, Retry("late")))
 
     sink = Stubborn()
     writer.write(event("car"))
@@ -312,7 +229,7 @@ async def test_a_failure_in_a_shard_that_was_lost_is_not_recorded(
             "UPDATE outbox.outbox_leases SET owner = 'other', epoch = epoch + 1,"
             " expires_at = clock_timestamp() + interval '1 h'"
         )
-        await until(lambda: not publisher._leases.sendable())
+        await until(lambda: not publisher._leases.owned())
         sink.opened.set()
         await until(lambda: len(sink.messages) == 1)
     assert count(sql, "outbox_failures") == 0
@@ -329,7 +246,7 @@ async def test_a_wait_after_a_failure_is_forgotten_with_its_shard(
     async with running(publisher := Publisher(database, sink, settings(backoff_base=300.0))):
         await until(lambda: count(sql, "outbox_failures") == 1)
         sql.execute("UPDATE outbox.outbox_leases SET owner = 'other', epoch = epoch + 1")
-        await until(lambda: not publisher._leases._own.shards)
+        await until(lambda: not publisher._leases.shards)
         for table in ("outbox", "outbox_failures"):  # as the other does when it has sent it
             sql.execute(f"DELETE FROM outbox.{table}")  # type: ignore[arg-type]
         writer.write(successor)

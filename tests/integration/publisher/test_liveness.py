@@ -6,12 +6,11 @@ import psycopg
 import pytest
 
 from dsql_outbox.outbox import Database, SchemaError
-from dsql_outbox.publisher import Publisher, PublisherSettings
-from dsql_outbox.publisher.leases.keeper import boot_time
+from dsql_outbox.publisher import PublisherSettings
+from dsql_outbox.publisher.leases.keeper import Leases, boot_time
 from dsql_outbox.publisher.leases.ownership import Ownership
-from dsql_outbox.publisher.leases.protocol import beat
+from dsql_outbox.publisher.leases.protocol import Beats
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
-from dsql_outbox.testing import MemorySink
 
 pytestmark = pytest.mark.anyio
 
@@ -54,6 +53,7 @@ async def test_another_gets_a_share_for_a_lease_of_its_own_whatever_ours_is(
 ) -> None:
     """It is seen at two moments; without a lease it is a publisher of the version before."""
     own = Ownership("me", QUICK)
+    beats = Beats(own, table, boot_time, busy=tuple, progresses=lambda: True)
     for age in ages:
         sql.execute(
             "INSERT INTO outbox.outbox_publishers (owner, lease_seconds, seen_at)"
@@ -61,7 +61,7 @@ async def test_another_gets_a_share_for_a_lease_of_its_own_whatever_ours_is(
             " ON CONFLICT (owner) DO UPDATE SET seen_at = EXCLUDED.seen_at",
             (lease, age),
         )
-        await beat(own, table, boot_time)
+        await beats.beat()
     assert len(own.shards) == shares
 
 
@@ -69,5 +69,6 @@ async def test_tables_of_the_version_before_are_said_to_be_too_old(
     database: Database, sql: psycopg.Connection
 ) -> None:
     sql.execute("ALTER TABLE outbox.outbox_publishers DROP COLUMN lease_seconds")
+    leases = Leases(database, QUICK, lambda *_: None, busy=tuple, progresses=lambda: True)
     with pytest.raises(SchemaError, match=r"schema outbox is older .* `dsql-outbox schema apply`"):
-        await Publisher(database, MemorySink()).run_once()
+        await leases.open()

@@ -1,6 +1,7 @@
 """A running publisher: what it opens with, what operators change, and what an idle minute costs."""
 
 import asyncio
+from collections.abc import Sequence
 from time import monotonic
 from uuid import UUID
 
@@ -8,11 +9,19 @@ import anyio
 import anyio.lowlevel
 import psycopg
 import pytest
-from tests.support.publisher.running_relays import event, in_order, quick_settings, running, until
+from tests.support.publisher.running_relays import (
+    count,
+    event,
+    in_order,
+    quick_settings,
+    relayed,
+    until,
+)
 
-from dsql_outbox.observability import Fact, RoundEnded, ShardsChanged
-from dsql_outbox.outbox import Database
+from dsql_outbox.observability import Fact, RelayProgress, ShardsChanged
+from dsql_outbox.outbox import Database, Message, SchemaError
 from dsql_outbox.publisher import (
+    Answer,
     FailureFilter,
     Failures,
     Publisher,
@@ -21,7 +30,7 @@ from dsql_outbox.publisher import (
     Retry,
 )
 from dsql_outbox.publisher import publisher as publisher_module
-from dsql_outbox.publisher.relay import held_subjects
+from dsql_outbox.publisher.relay import reader
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Writer
@@ -35,12 +44,14 @@ SHARDS = 4
 async def test_a_change_of_the_schema_while_it_opens_is_tried_again(database_url: str) -> None:
     with PostgresProxy(database_url) as proxy:
         proxy.refuse(1, message="(OC001)", matching='count(*) FROM "outbox".outbox_leases')
-        async with Publisher(Database(proxy.url), MemorySink()) as publisher:
-            await publisher.run_once()
+        await relayed(Database(proxy.url), MemorySink())
+        assert proxy.statements, "it was asked, and asked again"
 
 
 @pytest.mark.usefixtures("database")
-@pytest.mark.parametrize("matching", ["o.payload", "outbox_failures f", "DELETE FROM"])
+@pytest.mark.parametrize(
+    "matching", ["o.payload", "outbox_failures f", "outbox_topics", "DELETE FROM"]
+)
 async def test_a_server_that_is_unavailable_for_a_while_is_waited_for(
     database_url: str, matching: str
 ) -> None:
@@ -53,26 +64,71 @@ async def test_a_server_that_is_unavailable_for_a_while_is_waited_for(
     assert len(sink.messages) == 1
 
 
+async def test_a_block_relays_and_what_it_sent_is_deleted_at_its_end(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    sink = MemorySink()
+    async with Publisher(database, sink):
+        writer.write_many([event(f"car-{n}") for n in range(100)])
+        await sink.published(1)
+    assert count(sql, "outbox") == 100 - len(sink.messages)
+    assert sql.execute("SELECT count(owner) FROM outbox.outbox_leases").fetchone() == (0,)
+
+
+async def test_an_error_of_the_publisher_ends_its_block_and_is_raised_in_its_place(
+    database: Database, writer: Writer
+) -> None:
+    class Broken(MemorySink):
+        async def publish(self, _messages: Sequence[Message], _answer: Answer, /) -> None:
+            raise ZeroDivisionError
+
+    writer.write(event("car"))
+    with pytest.raises(ZeroDivisionError):
+        async with Publisher(database, Broken()):
+            await anyio.sleep_forever()
+
+
+async def test_tables_that_are_missing_are_told_before_the_block(database_url: str) -> None:
+    began: list[Publisher] = []
+    with pytest.raises(SchemaError):
+        async with Publisher(Database(database_url), MemorySink()) as publisher:
+            began.append(publisher)
+    assert began == []
+
+
+async def test_its_reports_add_up_to_what_it_relayed(database: Database, writer: Writer) -> None:
+    told: list[RelayProgress] = []
+
+    def watch(fact: Fact, /) -> None:
+        if isinstance(fact, RelayProgress):
+            told.append(fact)
+
+    events = [event(f"car-{n % 10}", n) for n in range(300)]
+    writer.write_many(events)
+    sink = MemorySink()
+    sink.fail(events[0].id, Retry("no"))
+    sink.fail(events[1].id, Rejected("never"))
+    quick = quick_settings(backoff_base=0.01)
+    done = await Publisher(database, sink, quick, hooks=[watch]).run(until_empty=True)
+    for field in ("read", "delivered", "deleted", "failed", "dead"):
+        assert sum(getattr(fact, field) for fact in told) == getattr(done, field), field
+    assert (done.delivered, done.failed, done.dead) == (299, 1, 1)
+
+
 # --- what operators do -----------------------------------------------------------------
 
 
 async def test_a_running_publisher_notices_that_an_operator_set_a_subject_free(
-    database: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
+    database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(held_subjects, "_REFRESH", 0.05)
+    monkeypatch.setattr(reader, "_REFRESH", 0.05)
     events = [event("car", n) for n in range(3)]
     writer.write_many(events)
     sink = MemorySink()
     sink.fail(events[0].id, Rejected("not yet"))
     blocking = quick_settings(on_dead_letter="block")
-    blocked: list[object] = []
-
-    def watch(fact: Fact, /) -> None:
-        if isinstance(fact, RoundEnded) and fact.failed:
-            blocked.append(fact)
-
-    async with running(Publisher(database, sink, blocking, hooks=[watch])):
-        await until(lambda: bool(blocked))
+    async with Publisher(database, sink, blocking):
+        await until(lambda: count(sql, "outbox_failures") == 1)
         async with Failures(database) as failures:
             assert [f.event_id async for f in failures.retry(FailureFilter())] == [events[0].id]
         await until(lambda: len(sink.messages) == 3)
@@ -80,26 +136,19 @@ async def test_a_running_publisher_notices_that_an_operator_set_a_subject_free(
 
 
 async def test_a_failed_message_that_an_operator_gave_up_is_not_looked_for_on_and_on(
-    database: Database, writer: Writer
+    database: Database, writer: Writer, sql: psycopg.Connection
 ) -> None:
     bad = event("car")
     writer.write(bad)
     sink = MemorySink()
     sink.fail(bad.id, Retry("no"))
-    rounds: list[RoundEnded] = []
-
-    def watch(fact: Fact, /) -> None:
-        if isinstance(fact, RoundEnded):
-            rounds.append(fact)
-
     slow = quick_settings(backoff_base=0.3, idle_max=10.0)
-    publisher = Publisher(database, sink, slow, hooks=[watch])
-    async with running(publisher):
-        await until(lambda: any(fact.failed for fact in rounds))
+    async with Publisher(database, sink, slow) as publisher:
+        await until(lambda: count(sql, "outbox_failures") == 1)
         async with Failures(database) as failures:
             assert [f.event_id async for f in failures.bury(FailureFilter())] == [bad.id]
-        await until(lambda: publisher._relay is not None and not publisher._relay._holds.by_key)
-        assert sum(fact.statements or 0 for fact in rounds) < 30
+        await until(lambda: publisher._relay is not None and not publisher._relay.held)
+        assert publisher._store.statements < 30
 
 
 async def test_until_empty_does_not_wait_for_an_operator(
@@ -125,11 +174,8 @@ async def test_failures_without_a_message_are_swept_away_by_one_publisher(
         "INSERT INTO outbox.outbox_failures VALUES (%s, 1, 0, 1, 'late', 'infinity')", [UUID(int=1)]
     )
 
-    def left() -> bool:
-        return sql.execute("SELECT 1 FROM outbox.outbox_failures").fetchone() is not None
-
-    async with running(Publisher(database, MemorySink(), quick_settings())):
-        await until(lambda: not left())
+    async with Publisher(database, MemorySink(), quick_settings()):
+        await until(lambda: count(sql, "outbox_failures") == 0)
 
 
 # --- waking, and what rest costs -------------------------------------------------------
@@ -138,8 +184,7 @@ async def test_failures_without_a_message_are_swept_away_by_one_publisher(
 async def test_the_doorbell_wakes_a_publisher_that_sleeps(database: Database) -> None:
     sink = MemorySink()
     publisher = Publisher(database, sink, quick_settings(idle_min=30.0, idle_max=30.0))
-    async with running(publisher), AsyncWriter(database, hooks=[publisher.doorbell]) as writer:
-        await until(lambda: publisher._relay is not None)
+    async with publisher, AsyncWriter(database, hooks=[publisher.doorbell]) as writer:
         await writer.write(event("car"))
         await until(lambda: len(sink.messages) == 1)
 
@@ -160,9 +205,7 @@ async def test_an_idle_second_costs_a_read_a_second_and_three_statements_a_renew
         idle_min=0.05, idle_max=0.05, lease=0.5, renew=0.15, margin=0.05, grace=0.1
     )
     with PostgresProxy(database_url) as proxy:
-        publisher = Publisher(Database(proxy.url), MemorySink(), quick)
-        async with running(publisher):
-            await until(lambda: publisher._relay is not None)
+        async with Publisher(Database(proxy.url), MemorySink(), quick):
             began = monotonic()
             proxy.reset_counts()
 
@@ -186,7 +229,7 @@ async def test_more_shards_are_found_while_it_runs(
             changes.append(fact)
 
     quick = quick_settings(lease=1.0, renew=0.3, margin=0.1, grace=0.2)
-    async with running(Publisher(database, MemorySink(), quick, hooks=[watch])):
+    async with Publisher(database, MemorySink(), quick, hooks=[watch]):
         await until(lambda: bool(changes) and len(changes[-1].owned) == SHARDS)
         apply(database, shards=SHARDS + 3)
         await until(lambda: len(changes[-1].owned) == SHARDS + 3)

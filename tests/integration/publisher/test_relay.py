@@ -1,16 +1,20 @@
 """The relay on real PostgreSQL: presence is the state, order is per subject."""
 
+from collections.abc import Iterator
 from time import monotonic
+from typing import Any
 from uuid import UUID
 
+import anyio
 import psycopg
 import pytest
-from tests.support.publisher.running_relays import count, event
+from tests.support.publisher.running_relays import count, event, relayed
 
 from dsql_outbox.outbox import (
     Database,
     Entity,
     Event,
+    OutboxError,
     SchemaError,
     parse_event,
 )
@@ -18,8 +22,12 @@ from dsql_outbox.publisher import (
     Publisher,
     PublisherSettings,
     Rejected,
+    Relayed,
     Retry,
+    Sink,
 )
+from dsql_outbox.publisher.relay.sql_store import SqlStore
+from dsql_outbox.publisher.relay.store import HEAD, PassedOver, Range, RowPlace
 from dsql_outbox.schema import statement
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
@@ -49,8 +57,11 @@ def changes_of(sql: psycopg.Connection, *, inserts: int, deletes: int) -> tuple[
             return row[0], row[1], row[2]
 
 
-async def relay(database: Database, sink: MemorySink, **settings: object) -> Publisher:
-    return Publisher(database, sink, PublisherSettings(**settings))  # type: ignore[arg-type]
+async def relay(database: Database, sink: Sink, **settings: Any) -> Relayed:
+    """Relay until the outbox is empty."""
+    with anyio.fail_after(20):
+        publisher = Publisher(database, sink, PublisherSettings(**settings))
+        return await publisher.run(until_empty=True)
 
 
 async def test_committed_events_arrive_once_in_order_and_leave_the_outbox(
@@ -60,9 +71,8 @@ async def test_committed_events_arrive_once_in_order_and_leave_the_outbox(
     for e in events:
         writer.write(e)
     sink = MemorySink()
-    async with Publisher(database, sink) as publisher:
-        done = await publisher.run_once()
-    assert (done.read, done.delivered, done.failed) == (12, 12, 0)
+    done = await relay(database, sink)
+    assert done == Relayed(read=12, delivered=12, deleted=12)
     assert sorted(sink.ids) == sorted(e.id for e in events)
     for subject in range(3):
         mine = [e.id for n, e in enumerate(events) if n % 3 == subject]
@@ -76,8 +86,7 @@ async def test_a_message_says_what_its_event_is(database: Database, writer: Writ
     text = source.to_json()
     receipt = writer.write(text)
     sink = MemorySink()
-    async with Publisher(database, sink) as publisher:
-        await publisher.run_once()
+    await relay(database, sink)
     (message,) = sink.messages
     assert message.payload == text
     assert message.topic == "events.LoanCreated"
@@ -96,43 +105,48 @@ async def test_a_row_costs_one_insert_one_delete_and_no_update(
     for n in range(20):
         writer.write(event(f"car-{n}"))
     writer.close()
-    async with Publisher(database, MemorySink()) as publisher:
-        await publisher.run_once()
+    await relay(database, MemorySink())
     assert changes_of(sql, inserts=20, deletes=20) == (20, 20, 0)
 
 
-async def test_a_commit_behind_the_cursor_is_delivered_and_before_its_successor(
-    database: Database, writer: Writer, sql: psycopg.Connection, database_url: str
+@pytest.fixture
+def late(database_url: str) -> Iterator[tuple[psycopg.Connection, UUID]]:
+    """A transaction that has not committed, with an event of a minute ago of the car ``late``."""
+    written = event("late")
+    prepared = prepare(parse_event(written), UUID(int=1).hex, "t", "/test", {})
+    with psycopg.connect(database_url) as slow:
+        slow.execute(statement("event_write_one", "outbox"), one_parameters(prepared, ONE_SHARD))
+        for table in ("outbox", "entities"):
+            slow.execute(f"UPDATE outbox.{table} SET position = position - 60000000")  # type: ignore[arg-type]
+        yield slow, written.id
+
+
+async def test_a_late_commit_is_found_behind_what_was_read(
+    database: Database, writer: Writer, late: tuple[psycopg.Connection, UUID]
 ) -> None:
     """Positions come from a clock, commits in any order: a cursor alone would lose the row."""
-    late = event("late", 1)
-    prepared = prepare(parse_event(late), UUID(int=1).hex, "t", "/test", {})
-    write_one = statement("event_write_one", "outbox")
-    for n in range(2):
-        writer.write(event(f"filler-{n}"))
-    with psycopg.connect(database_url) as slow:
-        slow.execute(write_one, one_parameters(prepared, ONE_SHARD))
-        for n in range(2, 12):
-            writer.write(event(f"filler-{n}"))
-        sink = MemorySink()
-        publisher = await relay(database, sink, batch_rows=3, head_interval=3600.0)
-        async with publisher:
-            await publisher.run_once()
-            assert len(sink.messages) == 3, "the cursor is behind the late row now"
-            slow.commit()
-            successor = event("late", 2)
-            writer.write(successor)
-            for n in range(12, 20):
-                writer.write(event(f"filler-{n}"))
-            while not (await publisher.run_once()).held:
-                assert late.id not in sink.ids, "the successor was never out of its turn"
-            await publisher.run_once()
-            assert late.id in sink.ids, "the round after that reads the shard from its head"
-            while (await publisher.run_once()).read:
-                pass
-    assert [i for i in sink.ids if i in (late.id, successor.id)] == [late.id, successor.id]
-    assert len(sink.messages) == 22
-    assert count(sql, "outbox") == 0
+    slow, event_id = late
+    sink = MemorySink()
+    async with Publisher(database, sink, PublisherSettings(head_interval=0.05)):
+        writer.write(event("other"))
+        await sink.published(1)
+        slow.commit()
+        await sink.published(2)
+    assert sink.ids[1] == event_id
+
+
+async def test_a_late_commit_goes_before_its_successor_which_makes_it_found(
+    database: Database, writer: Writer, late: tuple[psycopg.Connection, UUID]
+) -> None:
+    slow, event_id = late
+    sink = MemorySink()
+    async with Publisher(database, sink, PublisherSettings(head_interval=3600.0)):
+        writer.write(event("other"))
+        await sink.published(1)
+        slow.commit()
+        successor = writer.write(event("late", 2)).event_id
+        await sink.published(3)
+    assert sink.ids[1:] == [event_id, successor]
 
 
 async def test_a_failed_message_holds_its_subject_only(
@@ -143,30 +157,28 @@ async def test_a_failed_message_holds_its_subject_only(
         writer.write(e)
     sink = MemorySink()
     sink.fail(bad.id, Retry("no"))
-    async with await relay(database, sink, backoff_base=0.001) as publisher:
-        first = await publisher.run_once()
-        assert sink.ids == [other.id]
-        assert (first.failed, first.delivered) == (1, 1)
-        assert count(sql, "outbox_failures") == 1
-        while count(sql, "outbox"):
-            await publisher.run_once()
+    done = await relayed(database, sink, backoff_base=300.0)
+    assert sink.ids == [other.id]
+    assert (done.failed, done.delivered) == (1, 1)
+    assert count(sql, "outbox_failures") == 1
+    sql.execute("UPDATE outbox.outbox_failures SET retry_at = now()")
+    await relay(database, sink)
     assert sink.ids == [other.id, bad.id, next_of_bad.id]
     assert sink.messages[1].attempt == 2
     assert count(sql, "outbox_failures") == 0
 
 
 async def test_the_wait_after_a_failure_outlives_the_publisher(
-    database: Database, writer: Writer
+    database: Database, writer: Writer, sql: psycopg.Connection
 ) -> None:
     bad = event("a")
     writer.write(bad)
     sink = MemorySink()
     sink.fail(bad.id, Retry("no"))
-    async with await relay(database, sink, backoff_base=300.0) as publisher:
-        await publisher.run_once()
-    async with await relay(database, sink, backoff_base=300.0) as restarted:
-        done = await restarted.run_once()
-    assert (done.read, done.held, sink.ids) == (1, 1, [])
+    await relayed(database, sink, backoff_base=300.0)
+    done = await relayed(database, sink, backoff_base=300.0)
+    assert done == Relayed()
+    assert sql.execute("SELECT attempts FROM outbox.outbox_failures").fetchall() == [(1,)]
 
 
 async def test_a_rejected_message_becomes_a_dead_letter_and_its_subject_goes_on(
@@ -177,10 +189,8 @@ async def test_a_rejected_message_becomes_a_dead_letter_and_its_subject_goes_on(
     writer.write(good)
     sink = MemorySink()
     sink.fail(poison.id, Rejected("not for me"))
-    async with Publisher(database, sink) as publisher:
-        first = await publisher.run_once()
-        await publisher.run_once()
-    assert first.dead == 1
+    done = await relay(database, sink)
+    assert (done.failed, done.dead, done.delivered) == (0, 1, 1)
     assert sink.ids == [good.id]
     dead = sql.execute(
         "SELECT event_id, error, attempts, payload FROM outbox.dead_letters"
@@ -195,10 +205,8 @@ async def test_a_message_dies_after_its_last_attempt(
     writer.write(bad)
     sink = MemorySink()
     sink.fail(bad.id, Retry("1"), Retry("2"), Retry("3"))
-    settings = {"attempts": 3, "backoff_base": 0.001}
-    async with await relay(database, sink, **settings) as publisher:
-        while count(sql, "outbox"):
-            await publisher.run_once()
+    done = await relay(database, sink, attempts=3, backoff_base=0.001)
+    assert (done.failed, done.dead) == (2, 1)
     assert sql.execute("SELECT attempts, error FROM outbox.dead_letters").fetchall() == [(3, "3")]
     assert count(sql, "outbox_failures") == 0
     assert sink.ids == []
@@ -212,56 +220,19 @@ async def test_block_keeps_the_subject_waiting_for_an_operator(
     writer.write(good)
     sink = MemorySink()
     sink.fail(poison.id, Rejected("no"))
-    async with await relay(database, sink, on_dead_letter="block") as publisher:
-        for _ in range(3):
-            await publisher.run_once()
+    for _ in range(2):
+        await relayed(database, sink, on_dead_letter="block")
     assert sink.ids == []
     assert count(sql, "outbox") == 2
     blocked = sql.execute("SELECT isfinite(retry_at) FROM outbox.outbox_failures").fetchall()
     assert blocked == [(False,)]
 
 
-async def test_an_unreachable_broker_counts_against_no_message(
-    database: Database, writer: Writer, sql: psycopg.Connection
-) -> None:
-    written = event("a")
-    writer.write(written)
-    sink = MemorySink()
-    sink.down = True
-    async with Publisher(database, sink) as publisher:
-        for _ in range(20):
-            done = await publisher.run_once()
-            assert done.unavailable is not None
-        assert count(sql, "outbox_failures") == 0
-        sink.down = False
-        await publisher.run_once()
-    assert sink.ids == [written.id]
-    assert sink.messages[0].attempt == 1
-
-
-async def test_what_was_acknowledged_is_not_sent_again_when_the_delete_fails(
-    database: Database, writer: Writer, sql: psycopg.Connection
-) -> None:
-    written = event("a")
-    writer.write(written)
-    sink = MemorySink()
-    async with Publisher(database, sink) as publisher:
-        sql.execute("CREATE RULE no_delete AS ON DELETE TO outbox.outbox DO INSTEAD SELECT 1/0")
-        with pytest.raises(psycopg.DataError):
-            await publisher.run_once()
-        sql.execute("DROP RULE no_delete ON outbox.outbox")
-        await publisher.run_once()
-        assert publisher._relay is not None
-        assert not publisher._relay._acknowledged, "what is deleted need not be remembered"
-    assert sink.ids == [written.id]
-    assert count(sql, "outbox") == 0
-
-
 async def test_run_ends_when_nothing_is_left(database: Database, writer: Writer) -> None:
     for n in range(30):
         writer.write(event(f"car-{n % 4}", n))
     sink = MemorySink()
-    total = await (await relay(database, sink, batch_rows=4)).run(until_empty=True)
+    total = await relay(database, sink, batch_rows=4)
     assert total.delivered == len(sink.messages) == 30
 
 
@@ -278,16 +249,108 @@ async def test_a_missing_schema_is_named(database_url: str) -> None:
         await publisher.run()
 
 
-async def test_rows_and_bytes_of_a_read_are_bounded_and_one_row_always_passes(
+async def test_a_publisher_runs_once(database: Database) -> None:
+    publisher = Publisher(database, MemorySink())
+    await publisher.run(until_empty=True)
+    with pytest.raises(OutboxError, match="create another one"):
+        await publisher.run()
+
+
+async def test_run_waits_no_longer_than_told_for_a_broker_that_is_away(
     database: Database, writer: Writer
 ) -> None:
-    for n in range(4):
-        writer.write(Event.new("Big", "Big", [Entity("Car", f"car-{n}", {"x": "y" * 10_000})]))
+    writer.write(event("a"))
     sink = MemorySink()
-    async with await relay(database, sink, batch_bytes=100) as publisher:
-        first = await publisher.run_once()
-        assert first.read == 1
-        assert first.behind
-        while (await publisher.run_once()).behind:
-            pass
+    sink.down = True
+    with anyio.fail_after(10):
+        done = await Publisher(database, sink).run(until_empty=True, max_wait=0.2)
+    assert done == Relayed(read=1)
+
+
+async def test_run_waits_no_longer_than_told_while_many_messages_fail(
+    database: Database, writer: Writer
+) -> None:
+    """A look at all of them takes several reads, and is no sign that one can be sent."""
+    events = [event(f"{n}") for n in range(300)]
+    writer.write_many(events)
+    sink = MemorySink()
+    for each in events:
+        sink.fail(each.id, Retry("no"))
+    settings = PublisherSettings(batch_rows=50, backoff_base=60, backoff_cap=60, head_interval=0.1)
+    with anyio.fail_after(20):
+        done = await Publisher(database, sink, settings).run(until_empty=True, max_wait=1)
+    assert done.failed == len(events)
+
+
+def refuse(sql: psycopg.Connection, change: str) -> None:
+    """Have the database refuse a change, with an error that passes."""
+    sql.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE 'not now' USING ERRCODE = '57P03'; END $$"
+    )
+    sql.execute(f"CREATE TRIGGER refuse BEFORE {change} FOR EACH ROW EXECUTE FUNCTION refuse()")
+
+
+async def test_a_message_that_cannot_be_buried_keeps_no_other_in_the_outbox(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    bad = writer.write(event("bad"))
+    writer.write_many([event(f"{n}") for n in range(20)])
+    refuse(sql, "INSERT ON outbox.dead_letters")
+    sink = MemorySink()
+    sink.fail(bad.event_id, Rejected("no"))
+    with anyio.fail_after(20):
+        done = await Publisher(database, sink).run(until_empty=True, max_wait=0.5)
+    assert (done.deleted, done.dead) == (20, 0)
+    assert count(sql, "outbox") == 1
+
+
+async def test_run_waits_no_longer_than_told_for_a_database_that_deletes_nothing(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    writer.write(event("a"))
+    refuse(sql, "DELETE ON outbox.outbox")
+    with anyio.fail_after(20):
+        done = await Publisher(database, MemorySink()).run(until_empty=True, max_wait=0.5)
+    assert (done.delivered, done.deleted) == (1, 0)
+
+
+async def test_an_error_of_the_database_that_does_not_pass_is_raised_and_the_shards_are_free(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    writer.write(event("a"))
+    sql.execute("CREATE RULE no_delete AS ON DELETE TO outbox.outbox DO INSTEAD SELECT 1/0")
+    with pytest.raises(psycopg.DataError):
+        await relay(database, MemorySink())
+    assert sql.execute("SELECT owner FROM outbox.outbox_leases").fetchall() == [(None,)]
+
+
+async def test_messages_over_the_limit_of_a_read_pass_one_by_one(
+    database: Database, writer: Writer
+) -> None:
+    writer.write_many(big(4))
+    sink = MemorySink()
+    await relay(database, sink, batch_bytes=100)
     assert len(sink.messages) == 4
+
+
+@pytest.mark.parametrize(("rows", "size", "found"), [(3, 1 << 20, 3), (9, 21_000, 2), (9, 1, 1)])
+async def test_rows_and_bytes_of_a_read_are_bounded_and_one_row_always_passes(
+    database: Database, writer: Writer, rows: int, size: int, found: int
+) -> None:
+    writer.write_many(big(4))
+    store = SqlStore(database)
+    reading = await store.read([Range(0, HEAD, rows, size, visits=9)], PassedOver({}, ()))
+    await store.close()
+    (read,) = reading.ranges
+    assert (len(read.rows), read.is_cut) == (found, True)
+    last = read.rows[-1]
+    assert read.end == RowPlace(last.position, last.event_id)
+
+
+def big(count: int) -> list[Event]:
+    """Events of 10 kB."""
+    return [
+        Event.new("Big", "Big", [Entity("Car", f"car-{n}", {"x": "y" * 10_000})])
+        for n in range(count)
+    ]

@@ -1,9 +1,11 @@
 """Large messages: what one statement of the relay may hold."""
 
 import pytest
+from tests.support.publisher.running_relays import relayed
 
 from dsql_outbox.outbox import Database, Entity, Event
-from dsql_outbox.publisher import Publisher, PublisherSettings
+from dsql_outbox.publisher.relay.sql_store import SqlStore
+from dsql_outbox.publisher.relay.store import HEAD, PassedOver, Range, RowPlace
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import AsyncWriter
@@ -11,21 +13,39 @@ from dsql_outbox.writer import AsyncWriter
 pytestmark = pytest.mark.anyio
 
 
-async def test_what_one_statement_deletes_is_no_more_than_dsql_may_allow(
-    database_url: str,
-) -> None:
-    apply(Database(database_url))
-    large = "ä" * (450 << 10)  # 900 KiB
-    async with AsyncWriter(Database(database_url)) as writer:
+@pytest.fixture
+async def large(database_url: str) -> Database:
+    """18 messages of 900 KiB each, in one shard."""
+    database = Database(database_url)
+    apply(database, shards=1)
+    note = "ä" * (450 << 10)
+    async with AsyncWriter(database) as writer:
         for n in range(18):
-            entity = Entity("Car", f"CAR-{n}", {"note": large})
+            entity = Entity("Car", f"CAR-{n}", {"note": note})
             await writer.write(Event.new("Car Created", "CarCreated", [entity]))
+    return database
+
+
+@pytest.mark.parametrize(("size", "rows"), [(1, 1), (2 << 20, 2), (64 << 20, 18)])
+async def test_a_read_returns_no_more_bytes_than_asked_for_but_one_row_at_least(
+    large: Database, size: int, rows: int
+) -> None:
+    store = SqlStore(large)
+    reading = await store.read([Range(0, HEAD, 100, size, 100)], PassedOver({}, ()))
+    await store.close()
+    (found,) = reading.ranges
+    assert (len(found.rows), found.is_cut) == (rows, rows < 18)
+    last = found.rows[-1]
+    assert found.end == RowPlace(last.position, last.event_id)
+
+
+async def test_what_one_statement_deletes_is_no_more_than_dsql_may_allow(
+    large: Database, database_url: str
+) -> None:
+    assert large
     sink = MemorySink()
     with PostgresProxy(database_url) as proxy:
-        async with Publisher(
-            Database(proxy.url), sink, PublisherSettings(batch_bytes=64 << 20)
-        ) as publisher:
-            done = await publisher.run_once()
+        done = await relayed(Database(proxy.url), sink, batch_bytes=64 << 20)
         deletes = [text for text in proxy.statements if 'DELETE FROM "outbox".outbox o' in text]
     assert (done.read, done.deleted, len(sink.messages)) == (18, 18, 18)
     assert len(deletes) == 2  # of 9 rows each

@@ -8,17 +8,15 @@ import psycopg
 import pytest
 from tests.support.brokers.readable_brokers import NatsBroker
 from tests.support.publisher.given_up_messages import event, gathered, relay_all
-from tests.support.publisher.running_relays import count
+from tests.support.publisher.running_relays import count, relayed
 
-from dsql_outbox.outbox import Database, Entity, Event, SchemaError, SettingsError
+from dsql_outbox.outbox import Database, Entity, Event, SchemaError
 from dsql_outbox.publisher import (
     DeadLetters,
-    Publisher,
     Rejected,
     Replay,
     Replayed,
 )
-from dsql_outbox.publisher.operator import replay as replaying
 from dsql_outbox.testing import MemorySink, NatsServer
 from dsql_outbox.writer import Writer, WriterSettings
 
@@ -133,68 +131,6 @@ async def test_a_replay_comes_behind_a_subject_whose_clock_ran_ahead(
     assert done.position == ahead + 1
 
 
-# --- by entity, by time ----------------------------------------------------------------
-
-
-async def test_an_entitys_events_are_replayed_in_version_order_after_a_version(
-    database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(replaying, "_ENTITY_PAGE", 2)
-    events = [event("a", 1), event("b", 2, "a"), event("a", 3), event("b", 4), event("a", 5)]
-    ids = written(writer, *events)
-    sql.execute("DELETE FROM outbox.outbox")
-    async with Replay(database) as tool:
-        done = await gathered(tool.entity("Car", "a", after=1))
-    assert [each.event_id for each in done] == [ids[1], ids[2], ids[4]]
-    assert [each.subject for each in done] == ["Car/b", "Car/a", "Car/a"]
-
-
-async def test_an_entity_that_nobody_knows_is_said_to_be_unknown(database: Database) -> None:
-    async with Replay(database) as tool:
-        with pytest.raises(SettingsError, match="no event has touched entity Car/x%20y"):
-            await gathered(tool.entity("Car", "x y"))
-
-
-async def test_a_period_is_replayed_in_order_whatever_the_order_of_ids(
-    database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(replaying, "_PERIOD_PAGE", 3)
-    ids = written(writer, *(event("a", n) for n in range(12)))
-    sql.execute("DELETE FROM outbox.outbox")
-    start = datetime(2026, 1, 1, tzinfo=UTC)
-    for n, event_id in enumerate(ids):
-        saved = start + timedelta(seconds=n)
-        sql.execute(
-            "UPDATE outbox.business_events SET saved_date = %s WHERE id = %s", [saved, event_id]
-        )
-    async with Replay(database) as tool:
-        period = tool.period(start + timedelta(seconds=2), start + timedelta(seconds=9))
-        done = await gathered(period)
-    assert [each.event_id for each in done] == ids[2:9]
-
-
-async def test_a_period_of_too_many_events_is_refused_before_any_is_replayed(
-    database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written(writer, *(event("a", n) for n in range(4)))
-    sql.execute("DELETE FROM outbox.outbox")
-    monkeypatch.setattr(replaying, "MAX_REPLAYED", 3)
-    async with Replay(database) as tool:
-        with pytest.raises(SettingsError, match="more than 3 events were saved in this period"):
-            await gathered(tool.period(datetime(2000, 1, 1, tzinfo=UTC), datetime.now(UTC)))
-    assert count(sql, "outbox") == 0
-
-
-async def test_the_cost_of_a_period_is_told_once_the_database_knows_it(
-    database: Database, writer: Writer, sql: psycopg.Connection
-) -> None:
-    written(writer, *(event("a", n) for n in range(7)))
-    async with Replay(database) as tool:
-        assert await tool.events_stored() is None
-        sql.execute("ANALYZE outbox.business_events")
-        assert await tool.events_stored() == 7
-
-
 # --- what is left alone ----------------------------------------------------------------
 
 
@@ -203,7 +139,7 @@ async def test_an_event_that_waits_as_written_or_as_a_replay_is_left_alone(
 ) -> None:
     (event_id,) = written(writer, event())
     (first,) = await replay(database, event_id)
-    assert first == Replayed(event_id, "waiting", "Car/a")
+    assert (first.status, first.subject, first.replay) == ("waiting", "Car/a", None)
     sql.execute("DELETE FROM outbox.outbox")
     (second, twice) = await replay(database, event_id, event_id)
     assert {second.status, twice.status} == {"replayed", "waiting"}
@@ -280,10 +216,10 @@ async def test_a_replay_inside_the_brokers_window_is_stored_again(
     sql.execute("CREATE TABLE kept AS SELECT * FROM outbox.outbox")
     with NatsServer() as server:
         broker = NatsBroker(server)
-        async with broker.open() as sink, Publisher(database, sink) as publisher:
-            await publisher.run_once()
+        async with broker.open() as sink:
+            await relayed(database, sink)
             sql.execute("INSERT INTO outbox.outbox SELECT * FROM kept")
-            assert (await publisher.run_once()).delivered == 1
+            assert (await relayed(database, sink)).delivered == 1
             assert len(await broker.stored()) == 1, "the same dedupe id is swallowed"
             if from_letters:
                 sql.execute(
@@ -295,7 +231,7 @@ async def test_a_replay_inside_the_brokers_window_is_stored_again(
                     await gathered(letters.replay())
             else:
                 await replay(database, event_id)
-            assert (await publisher.run_once()).delivered == 1
+            assert (await relayed(database, sink)).delivered == 1
         first, again = await broker.stored()
         async with broker.jetstream() as jetstream:
             info = await jetstream.stream_info("EVENTS")

@@ -145,7 +145,7 @@ async def test_who_was_stopped_past_its_lease_sends_nothing_more_and_comes_back(
 ) -> None:
     sleeper = world.publisher()
     await until(lambda: world.shares() == [SHARDS])
-    world.write(subjects=1, each=1500)  # one a round trip: many waves
+    world.write(subjects=1, each=1500)  # one after the other
     await until(lambda: len(world.arrived.messages) > 20)
     sleeper.signal(signal.SIGSTOP)
     asleep = len(world.arrived.messages)

@@ -49,17 +49,17 @@ def test_what_was_run_is_printed_as_sql(url: str, roles: Roles) -> None:
     assert done.exit_code == 0
     assert lines[0] == f'GRANT USAGE ON SCHEMA "outbox" TO "{roles.publisher}";'
     assert lines[1] == f'GRANT SELECT, DELETE ON "outbox".outbox TO "{roles.publisher}";'
-    assert lines[-1] == "-- schema outbox: 7 statements, all run"
+    assert lines[-1] == "-- schema outbox: 8 statements, all run"
     assert check(Database(url), Roles(publisher=roles.publisher)) == []
 
 
 def test_a_dry_run_prints_the_same_and_grants_nothing(url: str, roles: Roles) -> None:
     words = ("grant", "--writer", roles.writer, "--operator", roles.operator)
     dry = run(url, *words, "--dry-run").stdout.splitlines()
-    assert dry[-1] == "-- schema outbox: 19 statements, none of them run"
+    assert dry[-1] == "-- schema outbox: 20 statements, none of them run"
     lacking = check(Database(url), Roles(writer=roles.writer, operator=roles.operator))
     assert {drift.kind for drift in lacking} == {"missing_right"}
-    assert len(lacking) == 19
+    assert len(lacking) == 20
     assert run(url, *words).stdout.splitlines()[:-1] == dry[:-1]
 
 

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from tests.support.checkout import ROOT
 from tests.support.database_roles import as_role, made_roles
+from tests.support.publisher.running_relays import relayed
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts
 from tests.support.writer.checked_tables import Tables
@@ -54,6 +55,7 @@ ALLOWED = {
         "outbox_leases": "SELECT UPDATE",
         "outbox_publishers": "SELECT INSERT UPDATE DELETE",
         "outbox_failures": "SELECT INSERT UPDATE DELETE",
+        "outbox_topics": "SELECT",
         "dead_letters": "INSERT",
     },
     "operator": {
@@ -66,6 +68,7 @@ ALLOWED = {
         "outbox_leases": "SELECT",
         "outbox_publishers": "SELECT",
         "outbox_failures": "SELECT DELETE",
+        "outbox_topics": "SELECT INSERT UPDATE DELETE",
         "dead_letters": "SELECT INSERT DELETE",
         "outbox_replays": "SELECT INSERT",
     },
@@ -74,12 +77,13 @@ ALLOWED = {
 
 WHO_RUNS = {
     "writer": ("backlog_age", "event_find", "event_stream", "event_write", "plain", "shard_count"),
-    "publisher": ("failure", "lease", "outbox", "publisher", "shard_list"),
+    "publisher": ("failure", "lease", "outbox", "publisher", "shard_list", "topic_list"),
     "operator": (
         *(
             "dead",
             "entity_version",
-            "events_estimate",
+            "rows_estimate",
+            "failure_behind",
             "failure_forget",
             "failure_page",
             "letter",
@@ -89,7 +93,15 @@ WHO_RUNS = {
             "rights_present",
             "roles_present",
         ),
-        *("schema_indexes", "schema_shape", "shard_list", "shards_orphaned", "status"),
+        *(
+            "schema_indexes",
+            "schema_shape",
+            "shard_list",
+            "shards_orphaned",
+            "status",
+            "topic",
+            "waiting",
+        ),
     ),
     "anybody": ("doctor",),
     "owner": (
@@ -239,9 +251,8 @@ async def test_the_publisher_relays_fails_and_buries(
     sink.fail(events[1], Rejected("never"))
     database = Database(url_of(url, roles, "publisher"))
     settings = PublisherSettings(backoff_base=0.001, backoff_cap=0.01)
-    async with Publisher(database, sink, settings) as publisher:
-        with anyio.fail_after(10):
-            await publisher.run(until_empty=True)
+    with anyio.fail_after(10):
+        await Publisher(database, sink, settings).run(until_empty=True)
     assert set(sink.ids) == {*events} - {events[1]}
     assert tables.messages() == []
     assert tables.execute("SELECT event_id FROM outbox.dead_letters") == [{"event_id": events[1]}]
@@ -257,9 +268,7 @@ async def test_the_publisher_blocks_what_is_rejected(
     sink = MemorySink()
     sink.fail(event_id, Rejected("never"))
     database = Database(url_of(url, roles, "publisher"))
-    settings = PublisherSettings(on_dead_letter="block")
-    async with Publisher(database, sink, settings) as publisher:
-        assert (await publisher.run_once()).failed == 1
+    assert (await relayed(database, sink, on_dead_letter="block")).failed == 1
     assert len(tables.execute("SELECT 1 FROM outbox.outbox_failures")) == 1
 
 

@@ -52,9 +52,9 @@ async def test_this_code_writes_and_relays_on_newer_tables(
     sink = MemorySink()
     sink.fail(events[0], Retry("not now"))
     sink.fail(events[1], Rejected("never"))
-    async with Publisher(database, sink, PublisherSettings(backoff_base=0.001)) as publisher:
-        with anyio.fail_after(10):
-            await publisher.run(until_empty=True)
+    with anyio.fail_after(10):
+        settings = PublisherSettings(backoff_base=0.001)
+        await Publisher(database, sink, settings).run(until_empty=True)
     assert len(set(sink.ids)) == written - 1
     assert tables.messages() == []
     assert tables.execute("SELECT event_id FROM outbox.dead_letters") == [{"event_id": events[1]}]

@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 from tests.support.checkout import ROOT
-from tests.support.publisher.sent_messages import new_message
+from tests.support.publisher.sent_messages import new_message, published
 
 from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import Delivered, Rejected, Retry
@@ -43,7 +43,7 @@ async def test_the_sink_answers_as_it_is_told_and_then_delivers() -> None:
     sink, message = MemorySink(), new_message()
     sink.fail(message.event_id, Retry("no"), Rejected("never"))
     sink.fail(message.event_id, Retry("lost"), stored=True)
-    outcomes = [(await sink.publish([message]))[0] for _ in range(4)]
+    outcomes = [(await published(sink, [message]))[0] for _ in range(4)]
     assert outcomes == [Retry("no"), Rejected("never"), Retry("lost"), Delivered()]
     assert sink.messages == [message, message]
 
@@ -52,20 +52,20 @@ async def test_a_sink_that_is_down_keeps_nothing() -> None:
     sink = MemorySink()
     sink.down = True
     with pytest.raises(SinkUnavailable):
-        await sink.publish([new_message()])
+        await published(sink, [new_message()])
     assert sink.ids == []
 
 
 async def test_waiting_ends_when_the_messages_are_here() -> None:
     sink, messages = MemorySink(), [new_message(), new_message()]
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(sink.publish, messages)
+        tasks.start_soon(published, sink, messages)
         assert await sink.published(2) == messages
 
 
 def test_waiting_ends_in_a_thread_too() -> None:
     sink, message = MemorySink(), new_message()
-    thread = threading.Thread(target=anyio.run, args=(sink.publish, [message]))
+    thread = threading.Thread(target=anyio.run, args=(published, sink, [message]))
     thread.start()
     assert sink.wait_published(1) == [message]
     thread.join()

@@ -13,7 +13,7 @@ from tests.support.writer.callers import QUICK
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import Publisher
+from dsql_outbox.publisher import Publisher, PublisherSettings, Rejected, Retry
 from dsql_outbox.schema import apply, check
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Transaction, Writer, WriterSettings
@@ -96,12 +96,15 @@ async def test_tasks_send_nothing_that_dsql_refuses(proxy: PostgresProxy) -> Non
 
 
 async def test_a_publisher_sends_nothing_that_dsql_refuses(url: str, proxy: PostgresProxy) -> None:
+    events = [workload_s.loan_created(n) for n in range(20)]
     with Writer(Database(url)) as writer:
-        writer.write_many([workload_s.loan_created(n) for n in range(20)])
+        writer.write_many(events)
     sink = MemorySink()
-    publisher = Publisher(Database(proxy.url), sink)
-    while len(sink.messages) < 20:
-        await publisher.run_once()
+    sink.fail(events[0].id, Retry("not now"))
+    sink.fail(events[1].id, Rejected("never"))
+    settings = PublisherSettings(backoff_base=0.001)
+    done = await Publisher(Database(proxy.url), sink, settings).run(until_empty=True)
+    assert (done.deleted, done.failed, done.dead) == (19, 1, 1)
     assert refused(proxy.statements) == []
 
 

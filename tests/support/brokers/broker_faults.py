@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError
 from dsql_outbox.outbox import Message
 from dsql_outbox.publisher import Retry, open_sink
 from dsql_outbox.publisher.sinks.json_lines import json_line
-from dsql_outbox.testing import NatsServer, TcpProxy
+from dsql_outbox.testing import TcpProxy
 
 from .kafka_broker import KafkaServer
 from .kafka_mock import MockKafka
@@ -20,6 +20,7 @@ from .readable_brokers import (
     KafkaBroker,
     MemoryBroker,
     NatsBroker,
+    NatsPlace,
     SqsBroker,
     Stage,
     Stored,
@@ -68,7 +69,7 @@ async def nats_refuses(broker: NatsBroker, _message: Message) -> AsyncGenerator[
 
 @asynccontextmanager
 async def nats_loses_the_answer(
-    server: NatsServer, proxy: TcpProxy, message: Message
+    server: NatsPlace, proxy: TcpProxy, message: Message
 ) -> AsyncGenerator[Stage]:
     """The stream stores the message, and its acknowledgement never comes."""
     parameters = f"stream=EVENTS&subjects={SUBJECTS},late.>&timeout=1"
@@ -81,8 +82,9 @@ async def nats_loses_the_answer(
         def swallow() -> None:
             silence.enter_context(proxy.swallow_server())
 
-        login = server.url.partition("@")[0]
-        async with open_sink(f"{login}@127.0.0.1:{proxy.port}?{parameters}") as sink:
+        login = server.url.rpartition("@")[0] or "nats://"
+        at = "@" if login != "nats://" else ""
+        async with open_sink(f"{login}{at}127.0.0.1:{proxy.port}?{parameters}") as sink:
             yield Stage(
                 Before(sink, message.event_id, swallow),
                 NatsBroker(server),
@@ -118,7 +120,7 @@ async def kafka_loses_the_answer(
         def swallow() -> None:
             silence.enter_context(proxy.swallow_server())
 
-        broker = _HeardToRead(f"127.0.0.1:{server.advertised}", "timeout=1", silence)
+        broker = _HeardToRead(f"127.0.0.1:{server.advertised}", "timeout=1", silence=silence)
         async with broker.open() as sink:
             # A silent broker cannot say where a topic is: the sink must know before.
             vars(sink)["_client"]._producer.list_topics(message.topic, 5)

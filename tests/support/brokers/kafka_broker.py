@@ -47,15 +47,49 @@ def _program() -> str:
     return str(Path(found.submodule_search_locations[0]) / "bin" / "tansu")
 
 
-def read_all(bootstrap: str) -> list[Message]:
-    """Every message of every topic, by the time at which it was sent; a partition's in order."""
-    settings = {"bootstrap.servers": bootstrap, "group.id": "tests", "log_level": 0}
-    # Not by watermarks: Tansu's are those of the last batch's first message.
-    consumer = Consumer({**settings, "enable.partition.eof": True, "fetch.wait.max.ms": 10})
+Ends = dict[tuple[str, int], int]
+"""The offset behind the last message of each topic's partitions."""
+
+
+def read_ends(bootstrap: str) -> Ends:
+    """The ends now; Tansu has only those of the last batch's first message."""
+    consumer = _consumer(bootstrap)
     try:
-        topics = consumer.list_topics(timeout=WAIT).topics
-        open_ends = {(name, n) for name in topics for n in topics[name].partitions}
-        consumer.assign([TopicPartition(name, n, 0) for name, n in open_ends])
+        return {
+            place: consumer.get_watermark_offsets(TopicPartition(*place), WAIT)[1]
+            for place in _partitions(consumer)
+        }
+    finally:
+        consumer.close()
+
+
+def _consumer(bootstrap: str) -> Consumer:
+    settings = {"bootstrap.servers": bootstrap, "group.id": "tests", "log_level": 0}
+    reading = {"enable.partition.eof": True, "fetch.wait.max.ms": 10, "enable.auto.commit": False}
+    return Consumer({**settings, **reading})
+
+
+def _partitions(consumer: Consumer) -> set[tuple[str, int]]:
+    topics = consumer.list_topics(timeout=WAIT).topics
+    ours = [name for name in topics if not name.startswith("__")]
+    return {(name, n) for name in ours for n in topics[name].partitions}
+
+
+def read_all(bootstrap: str, behind: Ends | None = None) -> list[Message]:
+    """Every message of every topic, by the time at which it was sent.
+
+    With `behind`, only those that came after these ends.
+    """
+    return sorted(read_partitions(bootstrap, behind), key=lambda m: m.timestamp()[1])
+
+
+def read_partitions(bootstrap: str, behind: Ends | None = None) -> list[Message]:
+    """The same, one partition after the other, each in its own order."""
+    starts = behind or {}
+    consumer = _consumer(bootstrap)
+    try:
+        open_ends = _partitions(consumer)
+        consumer.assign([TopicPartition(*place, starts.get(place, 0)) for place in open_ends])
         found: list[Message] = []
         while open_ends:
             message = consumer.poll(WAIT)
@@ -68,5 +102,4 @@ def read_all(bootstrap: str) -> list[Message]:
                 open_ends.discard((message.topic(), message.partition()))
     finally:
         consumer.close()
-    by_partition = sorted(found, key=lambda m: (m.topic(), m.partition(), m.offset()))
-    return sorted(by_partition, key=lambda m: m.timestamp()[1])
+    return sorted(found, key=lambda m: (m.topic(), m.partition(), m.offset()))

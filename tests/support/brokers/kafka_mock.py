@@ -30,13 +30,22 @@ class MockKafka:
         create = self._library.rd_kafka_mock_topic_create
         assert create(self._cluster, name.encode(), partitions, 1) == 0
 
+    def lead(self, name: str, broker: int) -> None:
+        """Let the broker lead the first partition of the topic."""
+        set_leader = self._library.rd_kafka_mock_partition_set_leader
+        assert set_leader(self._cluster, name.encode(), 0, broker) == 0
+
     def refuse_topic(self, name: str, code: int) -> None:
         """Answer every question about the topic with an error; 0 ends that."""
         set_error = self._library.rd_kafka_mock_topic_set_error
         set_error(self._cluster, name.encode(), ctypes.c_int(code))
 
     def refuse_next(self, *codes: int, request: int = PRODUCE) -> None:
-        """Answer the next requests, by default those to store messages, with these errors."""
+        """Answer the next requests, by default those to store messages, with these errors.
+
+        They replace the errors that are left of an earlier call.
+        """
+        self._library.rd_kafka_mock_clear_request_errors(self._cluster, ctypes.c_int16(request))
         errors = (ctypes.c_int * len(codes))(*codes)
         push = self._library.rd_kafka_mock_push_request_errors_array
         push(self._cluster, ctypes.c_int16(request), ctypes.c_size_t(len(codes)), errors)

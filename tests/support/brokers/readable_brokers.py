@@ -1,7 +1,6 @@
 """Brokers that sinks write to and tests read back.
 
-The one in memory also stands for any sink that is not ordered: it holds the
-suite itself to account.
+The one in memory holds the suite itself to account.
 """
 
 import json
@@ -20,13 +19,13 @@ from anyio import to_thread
 from dsql_outbox.outbox import TRACE_HEADERS, Message
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import (
-    Outcome,
+    Answer,
     Sink,
     attributes,
 )
-from dsql_outbox.testing import MemorySink, NatsServer
+from dsql_outbox.testing import MemorySink
 
-from .kafka_broker import read_all
+from .kafka_broker import Ends, read_all
 from .sqs_server import receive_all
 
 SUBJECTS = "events.>"
@@ -159,11 +158,20 @@ def files_of_at_most(size: int) -> Generator[None]:
 # --- NATS ------------------------------------------------------------------------------
 
 
+class NatsPlace(Protocol):
+    """Where a NATS server is."""
+
+    @property
+    def url(self) -> str:
+        """Its URL, with the login if it wants one."""
+        ...
+
+
 @dataclass
 class NatsBroker:
     """A stream of a NATS server, read back through a client of its own."""
 
-    server: NatsServer
+    server: NatsPlace
     parameters: str = f"stream=EVENTS&subjects={SUBJECTS}"
 
     @property
@@ -199,6 +207,8 @@ class KafkaBroker:
 
     bootstrap: str
     parameters: str = "timeout=5"
+    behind: Ends = field(default_factory=dict)
+    """Where what is read back begins."""
 
     @property
     def url(self) -> str:
@@ -208,11 +218,14 @@ class KafkaBroker:
         return open_sink(self.url)
 
     async def stored(self) -> list[Stored]:
-        found = await to_thread.run_sync(read_all, self.bootstrap)
-        return [
-            Stored(m.topic() or "", kafka_attributes(m.headers() or []), m.value() or b"")
-            for m in found
-        ]
+        found = await to_thread.run_sync(read_all, self.bootstrap, self.behind)
+        return [from_kafka(message) for message in found]
+
+
+def from_kafka(message: Any) -> Stored:
+    """A message as a consumer finds it."""
+    headers = kafka_attributes(message.headers() or [])
+    return Stored(message.topic() or "", headers, message.value() or b"")
 
 
 def kafka_attributes(headers: Any) -> dict[str, str]:
@@ -251,10 +264,10 @@ class SqsBroker:
         return self.found
 
     async def stored(self) -> list[Stored]:
-        return [_from_sqs(message) for message in await self.received()]
+        return [from_sqs(message) for message in await self.received()]
 
 
-def _from_sqs(message: Any) -> Stored:
+def from_sqs(message: Any) -> Stored:
     read = {name: found["StringValue"] for name, found in message["MessageAttributes"].items()}
     headers = json.loads(read["cloudevent"])
     headers |= {name: read[name] for name in TRACE_HEADERS if name in read}
@@ -273,13 +286,13 @@ class Before:
     action: Callable[[], None] | None
 
     def __post_init__(self) -> None:
-        self.ordered, self.system = self.inner.ordered, self.inner.system
+        self.system = self.inner.system
 
-    async def publish(self, messages: Sequence[Message], /) -> Sequence[Outcome]:
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         if self.action and any(message.event_id == self.event_id for message in messages):
             self.action()
             self.action = None
-        return await self.inner.publish(messages)
+        await self.inner.publish(messages, answer)
 
 
 @dataclass

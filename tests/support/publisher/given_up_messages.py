@@ -4,8 +4,10 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
+from tests.support.publisher.running_relays import relayed
+
 from dsql_outbox.outbox import Database, Entity, Event
-from dsql_outbox.publisher import Publisher, PublisherSettings, Rejected
+from dsql_outbox.publisher import Rejected
 from dsql_outbox.testing import MemorySink
 
 T = TypeVar("T")
@@ -28,6 +30,4 @@ async def relay_all(
     """Relay until nothing more can go; `refused` events are given up."""
     for event_id in refused:
         sink.fail(event_id, Rejected("Not for me"))
-    async with Publisher(database, sink, PublisherSettings(**settings)) as publisher:
-        while (done := await publisher.run_once()).delivered or done.dead:
-            pass
+    await relayed(database, sink, **settings)

@@ -1,5 +1,7 @@
 """Many publishers and one database in simulated time: the code of the beat, all else a model.
 
+A relay is a row on its way in each shard that is owned, sent again and again.
+
 Everything that can go wrong between a publisher and its leases can be made to
 go wrong: clocks drift and differ, statements are slow, are lost before or after
 they were applied or are applied long after they were given up, processes stand
@@ -9,14 +11,17 @@ still or die. Overlaps can only begin at an event, so a check after each is exac
 import heapq
 import math
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Coroutine, Generator, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Any
 
+from tests.support.publisher.lease_tables import Statement, Tables
+
 from dsql_outbox.publisher import PublisherSettings
-from dsql_outbox.publisher.leases.ownership import Lease, Ownership, Peer, Snapshot
-from dsql_outbox.publisher.leases.protocol import beat
+from dsql_outbox.publisher.leases.ownership import Ownership
+from dsql_outbox.publisher.leases.protocol import Beats
 
 SETTINGS = PublisherSettings(lease=10, renew=3, margin=1, grace=2, broker_patience=4, drain=3)
 SHORT = PublisherSettings(lease=5, renew=1.5, margin=0.5, grace=2, broker_patience=4, drain=3)
@@ -25,8 +30,8 @@ DRIFT = 0.05
 SKEW = 1.4  # seconds between the clocks of two nodes of the database
 
 _LATENCY = 0.01
-_ROUND = 0.05
-_IDLE = 0.25
+_CALL = 0.05  # seconds that a row is on its way, until it is deleted
+_IDLE = 0.25  # seconds between two rows of a shard
 
 
 class NoAnswer(Exception):  # noqa: N818 - says what happened
@@ -46,109 +51,9 @@ class Fate:
     paused: float = 0.0
 
 
-@dataclass
-class _Row:
-    owner: str | None = None
-    epoch: int = 0
-    expires_at: float = -math.inf
-
-
-@dataclass
-class _Statement:
-    """A statement on the wire; awaiting it hands it to the simulation."""
-
-    apply: Callable[[], Any]
-
-    def __await__(self) -> Generator["_Statement", Any, Any]:
-        return (yield self)
-
-
-class Tables:
-    """The two tables, with the rules of the SQL in schema/statements."""
-
-    def __init__(self, shards: int, clock: Callable[[], float]) -> None:
-        self.leases = {shard: _Row() for shard in range(shards)}
-        self.seen_at: dict[str, float] = {}
-        self.settings: dict[str, PublisherSettings] = {}
-        """Of every publisher that there ever was: what its statements say."""
-        self._clock = clock
-
-    def owners(self) -> dict[int, tuple[str | None, int]]:
-        """Owner and epoch of each shard."""
-        return {shard: (row.owner, row.epoch) for shard, row in self.leases.items()}
-
-    async def announce(self, owner: str) -> None:
-        await _Statement(lambda: self.seen_at.update({owner: self._clock()}))
-
-    async def withdraw(self, owner: str) -> None:
-        await _Statement(lambda: self.seen_at.pop(owner, None))
-
-    async def look(self) -> Snapshot:
-        return await _Statement(self._look)  # type: ignore[no-any-return]
-
-    async def renew(self, owner: str, epochs: Mapping[int, int]) -> Collection[int]:
-        return await self._change(epochs, lambda row: row.owner == owner, self._extend)
-
-    async def release(self, owner: str, epochs: Mapping[int, int]) -> Collection[int]:
-        return await self._change(epochs, lambda row: row.owner == owner, _free)
-
-    async def take(self, owner: str, epochs: Mapping[int, int]) -> Collection[int]:
-        def may(row: _Row) -> bool:
-            over = row.expires_at < self._clock() - self.settings[owner].grace
-            return row.owner in {None, owner} or over
-
-        def change(row: _Row) -> None:
-            row.owner, row.epoch = owner, row.epoch + 1
-            self._extend(row)
-
-        return await self._change(epochs, may, change)
-
-    async def prune(self) -> None:
-        def prune() -> None:
-            now, lease = self._clock(), self._lease
-            kept = {o: at for o, at in self.seen_at.items() if now - at <= 10 * lease(o)}
-            self.seen_at = kept
-
-        await _Statement(prune)
-
-    async def _change(
-        self,
-        epochs: Mapping[int, int],
-        may: Callable[[_Row], bool],
-        change: Callable[[_Row], None],
-    ) -> Collection[int]:
-        def apply() -> set[int]:
-            changed = set()
-            for shard, epoch in epochs.items():
-                row = self.leases[shard]
-                if row.epoch == epoch and may(row):
-                    change(row)
-                    changed.add(shard)
-            return changed
-
-        return await _Statement(apply)  # type: ignore[no-any-return]
-
-    def _extend(self, row: _Row) -> None:
-        assert row.owner is not None
-        row.expires_at = self._clock() + self._lease(row.owner)
-
-    def _lease(self, owner: str) -> float:
-        return self.settings[owner].lease
-
-    def _look(self) -> Snapshot:
-        now = self._clock()
-        leases = [Lease(s, r.owner, r.epoch, r.expires_at - now) for s, r in self.leases.items()]
-        peers = [Peer(o, at, now - at, self._lease(o)) for o, at in self.seen_at.items()]
-        return Snapshot(leases, peers)
-
-
-def _free(row: _Row) -> None:
-    row.owner, row.expires_at = None, -math.inf
-
-
 @dataclass(eq=False)
 class Member:
-    """One incarnation of a publisher: a clock, the code under test, and a broker."""
+    """One incarnation of a publisher: a clock, the code under test, a relay and a broker."""
 
     name: str
     rate: float
@@ -157,39 +62,44 @@ class Member:
     paused_until: float = 0.0
     alive: bool = True
     sink_fails: bool = False
-    next_round: float = _ROUND
+    progresses: bool = True
+    next_call: float = _CALL
     fates: deque[Fate] = field(default_factory=deque)
     waiting: list[Callable[[], None]] = field(default_factory=list)
     """What it will do first when it runs again."""
+    on_way: dict[int, int] = field(default_factory=dict)
+    """The shards with a row that was sent and is not deleted, with the epoch it was read under."""
 
     def __post_init__(self) -> None:
         self.own = Ownership(self.name, self.settings)
+        self.beats: Beats | None = None
         self.beating: Coroutine[Any, Any, float] | None = None
-        self.end_round: Callable[[], None] | None = None
 
     def clock(self, time: float) -> float:
         """What its clock says at a time of the simulation."""
         return self.offset + self.rate * time
 
     def rights(self, time: float) -> set[int]:
-        """Shards that it may send messages of, in the round that runs or in one to begin."""
+        """Shards that it may send messages of, or has one of on its way."""
         now = self.clock(time)
-        held = self.own._held
-        fresh = {s for s, h in held.items() if not h.draining and now < h.deadline}
-        return (set() if self.own.is_stopping else fresh) | self.own.sendable(now)
+        sent = {s for s, epoch in self.on_way.items() if now < self.own.deadline(s, epoch)}
+        return sent | self.own.owned(now).keys()
 
 
 class Cluster:
     """The simulation; `time` is true time in seconds."""
 
-    def __init__(self, shards: int, database_rate: float) -> None:
+    def __init__(self, shards: int, database_rate: float, *, is_plain: bool = False) -> None:
         self.time = 0.0
         self.skew = 0.0
+        self.statements = 0
         self.members: list[Member] = []
         self.gaps: list[tuple[float, float]] = []
         """Since when and for how long a shard had no owner, after the faults; once it has one."""
         self._alone_since: dict[int, float] = {}
-        self.tables = Tables(shards, lambda: self.time * database_rate + self.skew)
+        self.tables = Tables(
+            shards, lambda: self.time * database_rate + self.skew, is_plain=is_plain
+        )
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._stuck: list[Callable[[], None]] = []
         self._numbers = count()
@@ -202,9 +112,17 @@ class Cluster:
         """Start a publisher."""
         member = Member(f"p{next(self._numbers)}", rate, offset, settings)
         self.tables.settings[member.name] = settings
+        self.tables.on_way[member.name] = member.on_way
         self.members.append(member)
+        member.beats = Beats(
+            member.own,
+            self.tables,
+            lambda: member.clock(self.time),
+            busy=lambda: member.on_way,
+            progresses=lambda: member.progresses,
+        )
         self._at(0, lambda: self._beat(member), member)
-        self._at(0, lambda: self._begin(member), member)
+        self._at(0, lambda: self._send_rows(member), member)
         return member
 
     def crash(self, member: Member) -> None:
@@ -243,11 +161,12 @@ class Cluster:
         for member in self.members:
             member.fates.clear()
             member.sink_fails = False
-            member.next_round = _ROUND
+            member.progresses = True
+            member.next_call = _CALL
             member.paused_until = 0.0
             self._resume(member)
-            if member.end_round:
-                self._at(0, member.end_round, member)
+            for shard in list(member.on_way):
+                self._at(0, partial(self._settle, member, shard), member)
 
     def check(self) -> None:
         """No shard has two publishers inside their deadlines."""
@@ -291,12 +210,12 @@ class Cluster:
 
     def _beat(self, member: Member) -> None:
         if member.beating is None:
-            clock = lambda: member.clock(self.time)  # noqa: E731
-            member.beating = beat(member.own, self.tables, clock)
+            assert member.beats is not None
+            member.beating = member.beats.beat()
             self._go_on(member, lambda beating: beating.send(None))
 
     def _go_on(
-        self, member: Member, step: Callable[[Coroutine[Any, Any, float]], _Statement]
+        self, member: Member, step: Callable[[Coroutine[Any, Any, float]], Statement]
     ) -> None:
         """Run the beat up to its next statement, or to its end."""
         assert member.beating is not None
@@ -307,7 +226,7 @@ class Cluster:
         except NoAnswer:
             self._rest(member, member.settings.renew / 4)
         else:
-            self._send(member, statement)
+            self._ask(member, statement)
 
     def _rest(self, member: Member, seconds: float) -> None:
         member.beating = None
@@ -316,7 +235,8 @@ class Cluster:
         else:
             self._at(seconds / member.rate, lambda: self._beat(member), member)
 
-    def _send(self, member: Member, statement: _Statement) -> None:
+    def _ask(self, member: Member, statement: Statement) -> None:
+        self.statements += 1
         fate = member.fates.popleft() if member.fates else Fate()
         patience = member.settings.renew / member.rate
         if fate.paused:
@@ -328,7 +248,7 @@ class Cluster:
             if not answer:
                 answer.append(statement.apply())
 
-        def end(step: Callable[[Coroutine[Any, Any, float]], _Statement]) -> None:
+        def end(step: Callable[[Coroutine[Any, Any, float]], Statement]) -> None:
             if not settled:
                 settled.append(True)
                 self._go_on(member, step)
@@ -342,25 +262,24 @@ class Cluster:
         else:
             self._at(patience, lambda: end(lambda beating: beating.throw(NoAnswer())), member)
 
-    def _begin(self, member: Member) -> None:
-        def end() -> None:
-            if member.end_round is end:
-                self._end(member)
+    def _send_rows(self, member: Member) -> None:
+        """Send a row of each shard that it owns and that has none on its way."""
+        now = member.clock(self.time)
+        for shard, epoch in member.own.owned(now).items():
+            if shard not in member.on_way:
+                member.on_way[shard] = epoch
+                self._at(member.next_call, partial(self._settle, member, shard), member)
+        member.next_call = _CALL
+        if member.sink_fails and member.on_way:
+            member.own.sink_failed(now)
+        self._at(_IDLE, lambda: self._send_rows(member), member)
 
-        member.own.begin(member.clock(self.time))
-        member.end_round = end
-        self._at(member.next_round, end, member)
-        member.next_round = _ROUND
-
-    def _end(self, member: Member) -> None:
-        member.end_round = None
-        if member.sink_fails:
-            member.own.sink_failed(member.clock(self.time))
-        elif member.own.sendable(member.clock(self.time)):
+    def _settle(self, member: Member, shard: int) -> None:
+        """The row of a shard is answered and deleted, or was cut off at its deadline."""
+        if member.on_way.pop(shard, None) is not None and not member.sink_fails:
             member.own.sink_worked()
-        if member.own.end():
+        if member.own.can_release(member.on_way):
             self._poke(member)
-        self._at(_IDLE, lambda: self._begin(member), member)
 
     def _poke(self, member: Member) -> None:
         self._at(0, lambda: self._beat(member), member)

@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import psycopg
 import pytest
 
 from dsql_outbox.outbox import Database, Entity, Event, Message
-from dsql_outbox.publisher import Publisher, PublisherSettings
+from dsql_outbox.publisher import Publisher, PublisherSettings, Relayed, Sink
 from dsql_outbox.writer import Writer
 
 
@@ -46,6 +47,12 @@ async def running(*publishers: Publisher) -> AsyncGenerator[None]:
         yield
         for publisher in publishers:
             publisher.stop()
+
+
+async def relayed(database: Database, sink: Sink, **settings: Any) -> Relayed:
+    """What a publisher of its own relays, until nothing more can be sent now."""
+    publisher = Publisher(database, sink, PublisherSettings(**settings))
+    return await publisher.run(until_empty=True, max_wait=0)
 
 
 async def until(state: Callable[[], bool], seconds: float = 20.0) -> None:

@@ -1,13 +1,15 @@
-"""Messages as the relay makes them, and what it does until they are delivered."""
+"""Messages as the relay makes them, and what a sink answers for them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import uuid4
 
 import anyio
-from tests.support.brokers.endless_lease import in_waves
 
-from dsql_outbox.outbox import Message
-from dsql_outbox.publisher.sinks import Delivered, Sink
+from dsql_outbox.outbox import Message, SinkUnavailable
+from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Outcome, Sink
+
+NOT_ATTEMPTED = NotAttempted()
 
 
 def new_message(
@@ -30,12 +32,80 @@ def new_message(
     return Message(event_id, topic, key, attributes | headers, payload, str(event_id), 0, 0)
 
 
+class Answers:
+    """The answers of one call; it holds the sink to the rules of the port."""
+
+    def __init__(self, size: int) -> None:
+        self.outcomes: list[Outcome] = [NOT_ATTEMPTED] * size
+        self.order: list[int] = []
+        """The messages that were answered, in the order of their answers."""
+        self._came = anyio.Event()
+        self._missing = set(range(size))
+        self._is_over = False
+
+    def __call__(self, index: int, outcome: Outcome) -> None:
+        """Take an answer: at most one per message, and none after the call."""
+        assert not self._is_over, f"an answer for {index} after the call"
+        self._missing.remove(index)
+        self.outcomes[index] = outcome
+        self.order.append(index)
+        self._came.set()
+
+    async def next(self) -> None:
+        """Wait for the next answer."""
+        self._came = anyio.Event()
+        await self._came.wait()
+
+    def end(self) -> None:
+        """Take no more answers: the call is over."""
+        self._is_over = True
+
+
+async def published(sink: Sink, messages: Sequence[Message]) -> list[Outcome]:
+    """Publish in one call; a message without an answer is `NotAttempted`."""
+    answers = Answers(len(messages))
+    try:
+        await sink.publish(messages, answers)
+    finally:
+        answers.end()
+    return answers.outcomes
+
+
+@dataclass
+class Sent:
+    """What became of messages, and the error if the sink was unavailable."""
+
+    outcomes: list[Outcome]
+    unavailable: SinkUnavailable | None = None
+
+
+async def in_order(sink: Sink, messages: Sequence[Message]) -> Sent:
+    """Publish as the relay does: of a key, the next message after the one before was delivered."""
+    sent = Sent([NOT_ATTEMPTED] * len(messages))
+    waiting: dict[str, list[int]] = {}
+    for index, message in enumerate(messages):
+        waiting.setdefault(message.key, []).append(index)
+    while waiting:
+        first = [indexes.pop(0) for indexes in waiting.values()]
+        answers = Answers(len(first))
+        try:
+            await sink.publish([messages[index] for index in first], answers)
+        except SinkUnavailable as error:
+            sent.unavailable = error
+        answers.end()
+        for index, outcome in zip(first, answers.outcomes, strict=True):
+            sent.outcomes[index] = outcome
+            if outcome != Delivered() or not waiting[messages[index].key]:
+                del waiting[messages[index].key]
+    return sent
+
+
 async def deliver(sink: Sink, messages: Sequence[Message]) -> None:
     """Publish until all is delivered; fails after 10 seconds."""
     rest = list(messages)
     with anyio.fail_after(10):
         while rest:
-            outcomes = (await in_waves(sink, rest)).outcomes
+            outcomes = (await in_order(sink, rest)).outcomes
             found = zip(rest, outcomes, strict=True)
             rest = [message for message, outcome in found if outcome != Delivered()]
             await anyio.sleep(0.01 if rest else 0)

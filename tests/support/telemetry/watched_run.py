@@ -82,7 +82,7 @@ def run(url: str, broker: str, receiver: OtlpReceiver) -> Watched:
     ):
         assert meters.exposition is not None
         metrics = f"{base_url(publisher)}/metrics"
-        wait_until(partial(_has, metrics, "outbox_relay_rounds_total", 1), timeout=20)
+        wait_until(partial(_has, metrics, "outbox_relay_sink_available", 1), timeout=20)
         first = scrape(monotonic(), meters.exposition(), get(metrics)[1])
         event_id = _write(url, TraceFacts(spans), *meters.hooks)
         delivered = "outbox_publish_messages_total{delivered}"

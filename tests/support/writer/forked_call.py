@@ -1,6 +1,5 @@
 """A call in a forked child, for the schedules: its outcomes come back through a pipe."""
 
-import copyreg
 import logging
 import os
 import pickle
@@ -8,8 +7,6 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-
-from dsql_outbox.outbox import DuplicateEvent, StaleVersion
 
 from .checked_tables import Outcome
 
@@ -56,23 +53,3 @@ def _be_silent() -> None:
     """
     logging.disable()
     sys.stdout = sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for good
-
-
-def _duplicate(event_id: object, same_content: object) -> DuplicateEvent:
-    return DuplicateEvent(event_id, same_content=same_content)  # type: ignore[arg-type]
-
-
-def _stale(event_id: object, expected: object, actual: object) -> StaleVersion:
-    return StaleVersion(event_id, expected=expected, actual=actual)  # type: ignore[arg-type]
-
-
-def _reduce_duplicate(error: DuplicateEvent) -> tuple[object, tuple[object, ...]]:
-    return _duplicate, (error.event_id, error.same_content)
-
-
-def _reduce_stale(error: StaleVersion) -> tuple[object, tuple[object, ...]]:
-    return _stale, (error.event_id, error.expected, error.actual)
-
-
-copyreg.pickle(DuplicateEvent, _reduce_duplicate)  # type: ignore[arg-type]
-copyreg.pickle(StaleVersion, _reduce_stale)  # type: ignore[arg-type]

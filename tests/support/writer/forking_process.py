@@ -105,7 +105,7 @@ def inside(url: str) -> Told:
 
 
 def publisher(url: str) -> Told:
-    """A child inherits a publisher that relays; both sides may close what they have."""
+    """A child inherits a publisher that relays; the parent's goes on."""
     return anyio.run(_publisher, url)
 
 
@@ -114,10 +114,10 @@ async def _publisher(url: str) -> Told:
     database = Database(url)
     async with AsyncWriter(database) as writer, Publisher(database, sink) as relay:
         await writer.write(event("parent", 0))
-        await relay.run_once()
+        await sink.published(1)
         told = forked(lambda: _inherited(relay), dict, os._exit)
         await writer.write(event("parent", 1))
-        await relay.run_once()
+        await sink.published(2)
         shards = sorted(relay._leases.shards)
     return told | {"delivered": len(sink.messages), "shards": shards}
 
@@ -130,9 +130,9 @@ def _inherited(relay: Publisher) -> Told:
             return str(error)
         return "done"
 
-    told = {name: asyncio.run(refused(getattr(relay, name))) for name in ("run_once", "run")}
-    asyncio.run(relay.close())
-    return told
+    relay.stop()
+    uses = {"run": relay.run, "read": relay._store.is_done}
+    return {name: asyncio.run(refused(use)) for name, use in uses.items()}
 
 
 KINDS: dict[str, Callable[[str], Told]] = {

@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from dsql_outbox.cli.logs import announce, logs_on_stderr
 from dsql_outbox.observability import (
     JsonFormatter,
+    LogFacts,
     PublishEnded,
     RetryScheduled,
     log_facts,
@@ -62,7 +63,7 @@ def test_within_a_span_the_line_leads_to_the_trace(lines: Lines) -> None:
     tracer = TracerProvider(shutdown_on_exit=False).get_tracer("test")
     with tracer.start_as_current_span("write") as span:
         log_facts(RETRY)
-        log_facts(PublishEnded(EVENT, "topic", "retry", "no answer", 4))
+        LogFacts()(PublishEnded(EVENT, "topic", "retry", "no answer", 4))
     context = span.get_span_context()
     for line in lines.all():
         assert line["trace_id"] == f"{context.trace_id:032x}"

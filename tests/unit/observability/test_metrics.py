@@ -20,7 +20,7 @@ from dsql_outbox.observability import (
     PublishEnded,
     PublishResult,
     PublishStarted,
-    RoundEnded,
+    RelayProgress,
     ShardsChanged,
     TransactionStarted,
     WriteEnded,
@@ -35,11 +35,11 @@ from dsql_outbox.observability import (
 EVENT = UUID(int=7)
 MS = 1_000_000
 ALL = [value for value in vars(metric_names).values() if isinstance(value, metric_names.Metric)]
-ROUND = RoundEnded(read=5, delivered=3, failed=1, dead=1, held=2, sink_available=True)
-
-COUNTED_ROUND = RoundEnded(
-    read=1, delivered=0, failed=0, dead=0, held=0, sink_available=False, deleted=4, statements=2
+PROGRESS = RelayProgress(
+    read=5, delivered=3, deleted=2, failed=1, dead=1, held=2, paused=["a", "b"]
 )
+
+OUTAGE = RelayProgress(read=1, deleted=1, statements=2, sink_available=False)
 
 
 class Measured:
@@ -101,8 +101,8 @@ def everything(measured: Measured) -> None:
     for fact in (
         TransactionStarted(3),
         BacklogAge(7.5, 1, 60),
-        ROUND,
-        COUNTED_ROUND,
+        PROGRESS,
+        OUTAGE,
         ShardsChanged([1, 2, 3], [3], []),
     ):
         measured.hook(fact)
@@ -167,19 +167,24 @@ def test_messages_are_counted_by_result_and_waits_at_the_first_try(measured: Mea
     assert points["outbox.publish.duration", "delivered"].count == 1
 
 
-def test_rounds_are_added_up_and_the_last_one_shows(measured: Measured) -> None:
-    measured.hook(ROUND)
-    measured.hook(COUNTED_ROUND)
+def test_progress_is_added_up_and_the_newest_state_shows(measured: Measured) -> None:
+    measured.hook(PROGRESS)
+    state = {
+        ("outbox.relay.subjects.held", ""): 2,
+        ("outbox.relay.topics.paused", ""): 2,
+        ("outbox.relay.sink.available", ""): 1,
+    }
+    assert state.items() <= measured.values().items()
+    measured.hook(OUTAGE)
     assert measured.values() == {
-        ("outbox.relay.rounds", ""): 2,
         ("outbox.relay.rows.read", ""): 6,
-        ("outbox.relay.rows.deleted", ""): 4,
+        ("outbox.relay.rows.delivered", ""): 3,
+        ("outbox.relay.rows.deleted", ""): 3,
         ("outbox.relay.statements", ""): 2,
         ("outbox.relay.dead_letters", ""): 1,
     }
     points = measured.points()
-    assert points["outbox.relay.rows.held", ""].value == 0
-    assert points["outbox.relay.sink.available", ""].value == 0
+    assert {points[key].value for key in state} == {0}
 
 
 def test_shards_transactions_and_the_backlog_are_measured(measured: Measured) -> None:
@@ -250,7 +255,7 @@ def test_the_docs_have_a_row_for_every_metric_and_no_other(measured: Measured) -
 def kind_of(point: Any, name: str) -> str:
     if hasattr(point, "bucket_counts"):
         return "histogram"
-    gauges = (".age", ".held", ".available", ".owned")
+    gauges = (".age", ".held", ".paused", ".available", ".owned")
     return "gauge" if name.endswith(gauges) else "counter"
 
 

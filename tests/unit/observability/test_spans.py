@@ -16,8 +16,8 @@ from dsql_outbox.observability import (
     AttemptEnded,
     PublishEnded,
     PublishStarted,
+    RelayProgress,
     RetryScheduled,
-    RoundEnded,
     Scope,
     TraceFacts,
     WriteEnded,
@@ -270,7 +270,7 @@ def test_only_the_first_try_has_a_wait(recorder: Recorder) -> None:
 def test_a_row_without_a_trace_starts_one_whatever_the_publisher_is_doing(
     recorder: Recorder,
 ) -> None:
-    with recorder.provider.get_tracer("publisher").start_as_current_span("round"):
+    with recorder.provider.get_tracer("publisher").start_as_current_span("relay"):
         carrier = recorder.publish(publish_started({}))
 
     publish = recorder.one("publish events.LoanCreated")
@@ -303,5 +303,5 @@ def test_a_message_that_was_not_attempted_is_no_error(recorder: Recorder) -> Non
 
 
 def test_a_fact_that_begins_nothing_opens_no_scope(recorder: Recorder) -> None:
-    assert recorder.hook(RoundEnded(1, 1, 0, 0, 0, sink_available=True)) is None
+    assert recorder.hook(RelayProgress(read=1, delivered=1)) is None
     assert recorder.hook(ENDED) is None

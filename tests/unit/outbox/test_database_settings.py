@@ -156,6 +156,10 @@ def test_connections_commit_by_themselves_and_find_dead_links() -> None:
         "connect_timeout": 10,
         "application_name": "dsql-outbox",
         "tcp_user_timeout": 10_000,
+        "keepalives": 1,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 2,
         "options": "-c search_path=pg_catalog",
         "prepare_threshold": None,
     }
@@ -164,6 +168,11 @@ def test_connections_commit_by_themselves_and_find_dead_links() -> None:
 
 def test_the_url_may_say_its_own_name() -> None:
     assert parameters("host=h application_name=billing")["application_name"] == "billing"
+
+
+@pytest.mark.parametrize("name", ["tcp_user_timeout", "keepalives", "keepalives_idle"])
+def test_the_url_may_say_how_dead_links_are_found(name: str) -> None:
+    assert parameters(f"postgresql://h/d?{name}=0")[name] == "0"
 
 
 @pytest.mark.parametrize(("setting", "seconds"), [(10, 10), (1.5, 2)])

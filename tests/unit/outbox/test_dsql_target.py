@@ -185,6 +185,7 @@ def test_tls_is_verified_and_the_client_is_named() -> None:
     assert found["sslmode"] == "verify-full"
     assert found["sslnegotiation"] == "direct"
     assert found["tcp_user_timeout"] == 10_000
+    assert found["keepalives_idle"] == 10
     assert str(found["application_name"]).startswith("dsql-outbox:aurora-dsql-python-psycopg/")
 
 

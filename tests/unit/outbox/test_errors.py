@@ -1,6 +1,9 @@
 """Errors: one base, the driver's and Python's classes where callers catch them, no secrets."""
 
+import copy
 import inspect
+import pickle
+from collections.abc import Callable
 from uuid import UUID
 
 import pytest
@@ -97,6 +100,53 @@ def test_what_a_caller_decides_by_is_an_attribute() -> None:
     assert OutcomeUnknown(ID).event_id == DuplicateEvent(ID, same_content=True).event_id == ID
     assert MissingExtra("nats", "x").extra == "nats"
     assert InvalidEvent("a", "b").path == "a"
+
+
+ERRORS = [
+    OutboxError("text"),
+    SettingsError("text"),
+    MissingExtra("nats", "a nats:// sink", instead="an own sink"),
+    SchemaError("text"),
+    InvalidEvent("entities[0]", "must not be empty"),
+    EventTooLarge(9, 8, what="message"),
+    DuplicateEvent(ID, same_content=True),
+    StaleVersion(ID, expected=3, actual=5),
+    OutcomeUnknown(ID),
+    TransactionMisused("text"),
+    SinkUnavailable("text"),
+]
+"""One of each class."""
+
+
+def copied(error: OutboxError) -> object:
+    return copy.copy(error)
+
+
+def deep_copied(error: OutboxError) -> object:
+    return copy.deepcopy(error)
+
+
+def pickled(error: OutboxError) -> object:
+    return pickle.loads(pickle.dumps(error))
+
+
+def test_every_error_has_an_example() -> None:
+    found = {c for _, c in inspect.getmembers(module, inspect.isclass) if issubclass(c, Exception)}
+    assert {type(error) for error in ERRORS} == found
+
+
+@pytest.mark.parametrize("again", [copied, deep_copied, pickled])
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_goes_to_another_process(
+    error: OutboxError, again: Callable[[OutboxError], object]
+) -> None:
+    error.add_note("seen in a worker")
+    found = again(error)
+    assert type(found) is type(error)
+    assert str(found) == str(error)
+    assert isinstance(found, OutboxError)
+    assert found.args == error.args
+    assert found.__dict__ == error.__dict__
 
 
 @pytest.mark.parametrize("value", [0, -1, -0.5])

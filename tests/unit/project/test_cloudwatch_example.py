@@ -23,10 +23,10 @@ from dsql_outbox.observability import (
     BacklogUnread,
     Fact,
     JsonFormatter,
+    LogFacts,
     PublishEnded,
     RetryScheduled,
     WriteExhausted,
-    log_facts,
 )
 from dsql_outbox.observability.json_logs import KEYS
 
@@ -58,8 +58,9 @@ def lines() -> dict[str, dict[str, Any]]:
     handler.setFormatter(JsonFormatter())
     logger = logging.getLogger("dsql_outbox")
     logger.addHandler(handler)
+    hook = LogFacts()
     for fact in FACTS.values():
-        log_facts(fact)
+        hook(fact)
     logger.removeHandler(handler)
     return dict(zip(FACTS, map(json.loads, out.getvalue().splitlines()), strict=True))
 

@@ -5,7 +5,7 @@ from tests.support.checkout import ROOT
 from tests.support.publisher.lease_model import SKEW
 
 from dsql_outbox.publisher import PublisherSettings
-from dsql_outbox.publisher.relay.cursors import _LONGEST, _OVERLAP
+from dsql_outbox.publisher.relay.memory.scans import _LONGEST, _OVERLAP
 from dsql_outbox.writer import WriterSettings
 
 PAGE = " ".join((ROOT / "docs" / "regions.md").read_text().split())

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsql_outbox.publisher.relay.breaker import Breaker
+from dsql_outbox.publisher.relay.memory.breaker import Breaker
 
 
 def failed(times: int, *, at: float = 0.0) -> Breaker:

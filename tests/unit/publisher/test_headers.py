@@ -1,12 +1,10 @@
 """Header names that every broker takes, and those that some would refuse."""
 
-from uuid import UUID
-
 import pytest
+from tests.support.publisher.given_rows import row
 
 from dsql_outbox.outbox import broken_header
-from dsql_outbox.publisher.relay.outbox_rows import OutboxRow, read_headers
-from dsql_outbox.publisher.relay.selection import select
+from dsql_outbox.publisher.outbox_rows import Fault, read_headers
 
 
 @pytest.mark.parametrize("name", ["x user", "", "x:y", "a\r\nb", "\0", "é", 'a"b', "x\x7f"])
@@ -40,26 +38,19 @@ def test_the_replay_header_is_a_number(number: str, is_one: bool) -> None:
     assert (read_headers(f'{{"replay":"{number}"}}').fault is None) is is_one
 
 
-def row(position: int, *, headers: str = "{}", previous: int = 0) -> OutboxRow:
-    return OutboxRow(
-        0, position, UUID(int=7), previous, "Car", "a", 1, "t", headers, "{}", 0, 1, previous > 0
-    )
-
-
-def test_a_faulty_row_is_set_apart_and_what_is_behind_it_waits() -> None:
-    rows = [row(1), row(2, headers="[]", previous=1), row(3, previous=2)]
-    selection = select(rows, {}, {}, 0.0)
-    assert (selection.rows, selection.faulty, selection.held) == (rows[:1], rows[1:2], 1)
-
-
-@pytest.mark.parametrize(("position", "previous"), [(0, 0), (-5, -9), (5, 5), (5, 8)])
-def test_a_row_at_an_impossible_place_is_faulty_and_waits_for_nothing(
-    position: int, previous: int
+@pytest.mark.parametrize(
+    ("position", "previous", "headers", "reason"),
+    [
+        (0, 0, "{}", "position 0 is below 1"),
+        (-5, -9, "{}", "position -5 is below 1"),
+        (5, 5, "{}", "it would wait for position 5, which is not before it"),
+        (5, 8, "{}", "it would wait for position 8, which is not before it"),
+        (5, 1, "[]", "headers are no JSON object of texts"),
+    ],
+)
+def test_a_row_that_can_be_no_message_says_why_and_waits_for_nothing_later(
+    position: int, previous: int, headers: str, reason: str
 ) -> None:
-    bad = row(position, previous=previous)
-    assert select([bad], {}, {}, 0.0) == ([], 0, set(), [bad])
-
-
-def test_a_faulty_row_waits_for_its_predecessor() -> None:
-    bad = row(5, headers="[]", previous=4)
-    assert select([bad], {}, {}, 0.0) == ([], 1, {0}, [])
+    bad = row("a", position, previous=previous, headers=headers)
+    assert bad.message(attempt=1, picked_up_ns=0, epoch=1) == Fault(reason)
+    assert bad.waits == (0 < previous < position)

@@ -6,13 +6,13 @@ from tests.support.clock import Clock
 from dsql_outbox.cli.publish.daemon import Daemon
 from dsql_outbox.cli.publish.relay_run import RelayRun
 from dsql_outbox.cli.telemetry.metering import Metering
-from dsql_outbox.observability import PublishEnded, RoundEnded
+from dsql_outbox.observability import PublishEnded, RelayProgress
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.operator.health import OK, SILENT, STUCK, Health
 
-ROUND = RoundEnded(read=0, delivered=0, failed=0, dead=0, held=0, sink_available=True)
-OUTAGE = RoundEnded(read=1, delivered=0, failed=0, dead=0, held=0, sink_available=False)
+PROGRESS = RelayProgress()
+OUTAGE = RelayProgress(read=1, sink_available=False)
 
 
 @pytest.fixture
@@ -32,48 +32,55 @@ def test_a_new_one_is_alive_and_not_ready(clock: Clock) -> None:
     assert health.alive().alive
     found = health.ready()
     assert not found.ready
-    assert OK not in {found.database, found.broker, found.rounds}
+    assert OK not in {found.database, found.broker, found.relay}
 
 
-def test_it_is_ready_once_a_round_has_ended_and_all_answer(health: Health) -> None:
+def test_it_is_ready_once_the_relay_has_reported_and_all_answer(health: Health) -> None:
     assert not health.ready().ready
-    health(ROUND)
+    health(PROGRESS)
     assert health.ready().ready
 
 
 @pytest.mark.parametrize("part", ["database", "broker"])
 def test_a_part_that_fails_is_named(health: Health, part: str) -> None:
-    health(ROUND)
+    health(PROGRESS)
     setattr(health, part, "cannot be reached")
     found = health.ready()
     assert not found.ready
     assert getattr(found, part) == "cannot be reached"
 
 
-def test_a_round_that_met_no_broker_counts_though_the_probe_met_one(health: Health) -> None:
+def test_a_relay_that_met_no_broker_counts_though_the_probe_met_one(health: Health) -> None:
     health(OUTAGE)
     assert health.ready().broker == "cannot be reached"
-    health(ROUND)
+    health(PROGRESS)
     assert health.ready().ready
 
 
-def test_a_long_round_is_at_work_as_long_as_it_tells_of_messages(
-    health: Health, clock: Clock
-) -> None:
-    health(ROUND)
+def test_the_relay_is_at_work_as_long_as_it_tells_of_messages(health: Health, clock: Clock) -> None:
+    health(PROGRESS)
     clock.now = SILENT
     assert health.ready().ready
     health(PublishEnded(None, "topic", "delivered"))  # type: ignore[arg-type]
     clock.now = 2 * SILENT
     assert health.ready().ready
     clock.now += 1
-    assert health.ready().rounds == f"no sign of life for {SILENT + 1:.0f} s"
+    assert health.ready().relay == f"no sign of life for {SILENT + 1:.0f} s"
+
+
+def test_paused_topics_are_named_and_leave_it_ready(health: Health) -> None:
+    assert health.ready().paused == ()
+    health(RelayProgress(paused=["events.A", "events.B"]))
+    found = health.ready()
+    assert (found.ready, found.paused) == (True, ["events.A", "events.B"])
+    health(PROGRESS)
+    assert health.ready().paused == ()
 
 
 def test_silence_calls_for_a_restart_only_if_nothing_else_is_to_blame(
     health: Health, clock: Clock
 ) -> None:
-    health(ROUND)
+    health(PROGRESS)
     clock.now = STUCK
     assert health.alive().alive
     clock.now = STUCK + 1
@@ -88,10 +95,10 @@ def test_silence_calls_for_a_restart_only_if_nothing_else_is_to_blame(
 
 
 def test_told_to_end_it_is_alive_and_not_ready(health: Health) -> None:
-    health(ROUND)
+    health(PROGRESS)
     health.draining = True
     assert health.alive().alive
-    assert health.ready().rounds == "told to end"
+    assert health.ready().relay == "told to end"
 
 
 def test_the_answers_over_http_are_503_with_the_reason(health: Health, clock: Clock) -> None:
@@ -100,8 +107,14 @@ def test_the_answers_over_http_are_503_with_the_reason(health: Health, clock: Cl
     )
     relaying.health = health
     routes = Daemon(relaying, Metering(), listen=None, drain=1)._routes()
-    health(ROUND)
+    health(PROGRESS)
     assert {routes[path]().status for path in ("/healthz", "/readyz")} == {200}
+    health(RelayProgress(paused=["events.A"]))
+    assert routes["/readyz"]() == (
+        200,
+        b'{"ready":true,"database":"ok","broker":"ok","relay":"ok","paused":["events.A"]}\n',
+        "application/json",
+    )
     clock.now = STUCK + 1
     answer = routes["/healthz"]()
     assert (answer.status, answer.body) == (

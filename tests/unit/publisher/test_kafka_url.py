@@ -26,6 +26,7 @@ def test_the_defaults_are_these() -> None:
         "acks": "all",
         "message.timeout.ms": "5000",
         "topic.metadata.propagation.max.ms": "2500",
+        "socket.connection.setup.timeout.ms": "2500",
         "client.id": "dsql-outbox",
         "partitioner": "murmur2_random",
         "reconnect.backoff.max.ms": "1000",

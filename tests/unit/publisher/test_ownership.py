@@ -1,14 +1,14 @@
 """What a publisher decides about its shards, case by case."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection
 
 import pytest
 
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.publisher import PublisherSettings
-from dsql_outbox.publisher.leases.ownership import REST, Lease, Ownership, Peer, Plan, Snapshot
-from dsql_outbox.publisher.leases.protocol import beat
+from dsql_outbox.publisher.leases.ownership import REST, Ownership, Plan
+from dsql_outbox.publisher.leases.snapshot import Lease, Peer, Snapshot
 
 SETTINGS = PublisherSettings(lease=10, renew=3, margin=1, grace=2, broker_patience=30, drain=20)
 FREE = -math.inf
@@ -24,38 +24,15 @@ def mine(*shards: int, epoch: int = 7) -> list[Lease]:
     return [Lease(shard, "me", epoch, 9) for shard in shards]
 
 
-class Unanswered:
-    """Answers all but a release."""
-
-    def __init__(self, seen: Snapshot) -> None:
-        self._seen = seen
-        self.renewed: set[int] = set()
-
-    async def announce(self, owner: str) -> None: ...
-
-    async def withdraw(self, owner: str) -> None: ...
-
-    async def prune(self) -> None: ...
-
-    async def look(self) -> Snapshot:
-        return self._seen
-
-    async def renew(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
-        assert owner == "me"
-        self.renewed = set(epochs)
-        return self.renewed
-
-    async def release(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
-        raise TimeoutError(owner, epochs)
-
-    async def take(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
-        raise AssertionError(owner, epochs)
-
-
-def look(own: Ownership, leases: list[Lease], now: float, *others: str) -> Plan:
+def look(
+    own: Ownership, leases: list[Lease], now: float, *others: str, busy: Collection[int] = ()
+) -> Plan:
     """Plan by a look at leases and at others, who were seen before."""
-    own.plan(Snapshot(leases, [Peer(o, now - 3, 3, 10) for o in others]), now)
-    return own.plan(Snapshot(leases, [Peer(o, now, 0, 10) for o in others]), now)
+    own.plan(Snapshot(leases, [Peer(o, now - 3, 3, 10) for o in others]), now, busy=busy)
+    return own.plan(Snapshot(leases, [Peer(o, now, 0, 10) for o in others]), now, busy=busy)
+
+
+# --- shares ----------------------------------------------------------------------------
 
 
 def test_what_is_free_is_taken_up_to_the_share() -> None:
@@ -63,6 +40,19 @@ def test_what_is_free_is_taken_up_to_the_share() -> None:
     leases = [Lease(shard, None, 0, FREE) for shard in range(5)]
     assert len(look(own, leases, 0).take) == 5
     assert len(look(own, leases, 0, "you").take) == 3
+
+
+@pytest.mark.parametrize(("shards", "names"), [(16, 10), (16, 3), (4, 5), (1, 1), (6, 6), (0, 2)])
+def test_shares_differ_by_one_at_most_and_add_up_to_all_shards(shards: int, names: int) -> None:
+    owners = [f"p{n}" for n in range(names)]
+    leases = [Lease(shard, None, 0, FREE) for shard in range(shards)]
+    shares = [
+        len(look(Ownership(owner, SETTINGS), leases, 0, *(o for o in owners if o != owner)).take)
+        for owner in owners
+    ]
+    assert sum(shares) == shards
+    assert shares == sorted(shares, reverse=True)
+    assert max(shares) - min(shares) <= 1
 
 
 @pytest.mark.parametrize(("expires_in", "taken"), [(1, False), (-1.9, False), (-2.1, True)])
@@ -80,46 +70,68 @@ def test_a_lease_whose_taking_was_not_answered_is_taken_again_with_the_next_epoc
     assert look(Ownership("me", SETTINGS), mine(0), 0).take == {0: 7}
 
 
+# --- what may be sent ------------------------------------------------------------------
+
+
 def test_the_deadline_counts_from_before_the_renewal_was_sent() -> None:
     own = own_with(0)
-    own.begin(1)
-    assert own.deadline(0) == 9
+    assert own.deadline(0, 7) == 9
     own.renewed([0], {0}, 3)
-    assert own.deadline(0) == 12
-    assert own.sendable(11.9) == {0}
-    assert own.sendable(12) == set()
+    assert own.deadline(0, 7) == 12
+    assert own.owned(11.9) == {0: 7}
+    assert own.may_send(0, 7, 11.9)
+    assert own.owned(12) == {}
+    assert not own.may_send(0, 7, 12)
 
 
-def test_a_lease_that_ended_begins_no_round_until_it_is_renewed() -> None:
+def test_a_lease_that_ended_is_not_owned_until_it_is_renewed() -> None:
     own = own_with(0)
-    assert own.begin(9) == {}
-    own.end()
+    assert own.owned(9) == {}
     assert look(own, mine(0), 20).renew == {0: 7}
     own.renewed([0], {0}, 20)
-    assert own.begin(20) == {0: 7}
+    assert own.owned(20) == {0: 7}
 
 
-def test_a_shard_that_was_lost_and_won_back_is_not_that_of_the_round() -> None:
-    """What the round has read may be delivered by now."""
+def test_what_was_read_before_a_shard_was_lost_is_not_sent_after_it_was_won_back() -> None:
+    """It may be delivered by now."""
     own = own_with(0)
-    own.begin(1)
     own.renewed([0], set(), 3)
+    assert own.deadline(0, 7) == -math.inf
     own.took({0: 8}, {0}, 3)
-    assert own.sendable(4) == set()
-    own.end()
-    assert own.begin(4) == {0: 9}
+    assert not own.may_send(0, 7, 4)
+    assert own.deadline(0, 7) == -math.inf
+    assert own.may_send(0, 9, 4)
+    assert own.owned(4) == {0: 9}
+
+
+def test_a_foreign_shard_may_not_be_sent() -> None:
+    own = own_with(0)
+    assert not own.may_send(1, 7, 0)
+    assert own.deadline(1, 7) == -math.inf
+
+
+# --- drain and release -----------------------------------------------------------------
 
 
 def test_who_has_more_than_its_share_drains_first_and_then_releases() -> None:
     own = own_with(0, 1, 2, 3)
-    own.begin(1)
-    plan = look(own, mine(0, 1, 2, 3), 1, "you")
+    plan = look(own, mine(0, 1, 2, 3), 1, "you", busy={0, 1, 2, 3})
     assert (len(plan.renew), plan.release) == (4, {})
-    assert own.sendable(1) == {0, 1, 2, 3}, "the round goes on"
-    assert own.end(), "there is something to release"
-    plan = look(own, mine(0, 1, 2, 3), 1, "you")
-    assert (len(plan.renew), len(plan.release)) == (2, 2)
-    assert not own.begin(1).keys() & plan.release.keys()
+    draining = {0, 1, 2, 3} - own.owned(1).keys()
+    assert len(draining) == 2
+    shard = min(draining)
+    assert not own.may_send(shard, 7, 1), "nothing more of it is sent"
+    assert own.deadline(shard, 7) == 9, "what is on its way goes on"
+    assert not own.can_release(busy={0, 1, 2, 3})
+    assert own.can_release(busy={0, 1, 2, 3} - {shard})
+    plan = look(own, mine(0, 1, 2, 3), 1, "you", busy={0, 1, 2, 3} - {shard})
+    assert (len(plan.renew), plan.release) == (3, {shard: 7})
+
+
+def test_what_stays_is_not_released_when_it_is_idle() -> None:
+    own = own_with(0, 1)
+    assert not own.can_release(busy=())
+    assert look(own, mine(0, 1), 1).release == {}
 
 
 def test_a_release_without_an_answer_is_asked_again_and_the_shard_stays_unused() -> None:
@@ -127,27 +139,13 @@ def test_a_release_without_an_answer_is_asked_again_and_the_shard_stays_unused()
     (shard,) = look(own, mine(0, 1), 1, "you").release
     assert look(own, mine(0, 1), 2, "you").release == {shard: 7}
     assert look(own, mine(0, 1), 2).release == {shard: 7}, "and when the share is larger again"
-    assert shard not in own.begin(2)
-
-
-@pytest.mark.anyio
-async def test_what_was_not_answered_is_not_believed() -> None:
-    own = own_with(0, 1)
-    look(own, mine(0, 1), 1, "you")
-    table = Unanswered(Snapshot(mine(0, 1), [Peer("you", 2, 0, 10)]))
-    with pytest.raises(TimeoutError):
-        await beat(own, table, lambda: 5.0)
-    assert own.shards == {0, 1}
-    assert set(own.begin(8.9)) == table.renewed, "renewed at 5"
-    own.end()
-    assert len(look(own, mine(0, 1), 6, "you").release) == 1
+    assert shard not in own.owned(2)
 
 
 def test_a_renewal_that_was_refused_ends_the_sending_at_once() -> None:
     own = own_with(0, 1)
-    own.begin(1)
     own.renewed([0, 1], {1}, 3)
-    assert own.sendable(3) == {1}
+    assert own.owned(3) == {1: 7}
 
 
 def test_the_same_share_moves_nothing() -> None:
@@ -200,26 +198,26 @@ def test_another_is_pruned_after_ten_leases_of_its_own(
     assert own.plan(Snapshot(mine(0), [Peer("dead", 0, forgotten + 1, lease)]), 1).prune
 
 
-def test_who_stops_releases_all_but_what_a_round_works_on_and_takes_nothing() -> None:
+def test_who_stops_sends_nothing_more_and_releases_what_is_not_busy() -> None:
     own = own_with(0, 1)
-    own.begin(1)
     own.stop(1)
     assert not own.is_able
+    assert own.owned(1) == {}
+    assert not own.may_send(0, 7, 1)
+    assert own.can_release(busy={0})
     free = Lease(2, None, 0, FREE)
-    plan = look(own, [*mine(0, 1), free], 2)
-    assert (plan.renew, plan.release, plan.take) == ({0: 7, 1: 7}, {}, {})
-    own.end()
+    plan = look(own, [*mine(0, 1), free], 2, busy={0})
+    assert (plan.renew, plan.release, plan.take) == ({0: 7}, {1: 7}, {})
     assert look(own, [*mine(0, 1), free], 2).release == {0: 7, 1: 7}
-    assert own.begin(2) == {}
 
 
-def test_the_round_that_runs_when_it_stops_has_a_limit() -> None:
+def test_what_is_on_its_way_when_it_stops_has_a_limit() -> None:
     own = own_with(0)
-    own.begin(0)
     own.stop(0)
     own.renewed([0], {0}, 18)
-    assert own.sendable(19.9) == {0}
-    assert own.sendable(20) == set()
+    assert own.deadline(0, 7) == 20
+    own.stop(5)
+    assert own.deadline(0, 7) == 20, "the second stop gives no more time"
 
 
 def test_who_alone_has_a_broken_broker_leaves_its_shards_and_comes_back_after_a_rest() -> None:
@@ -252,6 +250,26 @@ def test_who_rests_takes_over_when_nobody_else_is_left() -> None:
     look(own, mine(0), 31, "you")
     own.released([0])
     assert look(own, [Lease(0, "you", 8, -5)], 60).take == {0: 8}
+
+
+# --- progress --------------------------------------------------------------------------
+
+
+def test_without_progress_nothing_is_renewed_or_taken_until_there_is_some() -> None:
+    own = own_with(0, 1)
+    seen = Snapshot([*mine(0, 1), Lease(2, None, 0, FREE)], [])
+    plan = own.plan(seen, 3, busy={0}, progresses=False)
+    assert (plan.renew, plan.take, plan.release) == ({}, {}, {})
+    assert own.owned(9) == {}
+    plan = own.plan(seen, 10, busy={0}, progresses=True)
+    assert (plan.renew, plan.take) == ({0: 7, 1: 7}, {2: 0})
+
+
+def test_what_another_took_in_the_meantime_is_not_renewed() -> None:
+    own = own_with(0, 1)
+    plan = own.plan(Snapshot([*mine(1), Lease(0, "you", 8, 9)], []), 20)
+    assert plan.renew == {1: 7}
+    assert own.deadline(0, 7) == -math.inf
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Any schedule of faults: no shard has two owners, and none stays without one."""
 
 import math
+from collections.abc import Collection
 from typing import ClassVar
 
 import pytest
@@ -37,6 +38,12 @@ lags = st.sampled_from([0.01, 0.01, 0.5, 1, 2, 2.9, 4, 8, 13, math.inf])
 fates = st.builds(Fate, lags, lags, st.sampled_from([0, 0, 0, 1, 5, 9, 12, 13, 15]))
 
 
+def fair(shards: int, names: Collection[str]) -> dict[str, int]:
+    """The share of each publisher: they differ by one at most, and the first names have more."""
+    least, rest = divmod(shards, len(names))
+    return {name: least + (rank < rest) for rank, name in enumerate(sorted(names))}
+
+
 class Limits:
     """Seconds without faults after which all is well; `slowest` has the longest times of all."""
 
@@ -58,11 +65,14 @@ class Publishers(RuleBasedStateMachine):
     kinds: ClassVar[tuple[PublisherSettings, ...]] = (SETTINGS,)
 
     @initialize(
-        shards=st.integers(1, 7), rate=rates, drifts=st.lists(rates, min_size=1, max_size=3)
+        shards=st.integers(1, 7),
+        rate=rates,
+        drifts=st.lists(rates, min_size=1, max_size=3),
+        is_plain=st.booleans(),
     )
-    def begin(self, shards: int, rate: float, drifts: list[float]) -> None:
+    def begin(self, shards: int, rate: float, drifts: list[float], is_plain: bool) -> None:
         self.shards = shards
-        self.cluster = Cluster(shards, 2 - rate)
+        self.cluster = Cluster(shards, 2 - rate, is_plain=is_plain)
         for number, drift in enumerate(drifts):
             self.cluster.start(drift, settings=self.kind(number))
         self.cluster.run(SETTINGS.lease)
@@ -120,9 +130,23 @@ class Publishers(RuleBasedStateMachine):
             member.sink_fails = fails
 
     @rule(number=st.integers(0, MOST), seconds=times)
-    def a_round_is_slow(self, number: int, seconds: float) -> None:
+    def a_call_of_the_sink_is_slow(self, number: int, seconds: float) -> None:
         if member := self.member(number):
-            member.next_round = seconds
+            member.next_call = seconds
+
+    @rule(number=st.integers(0, MOST), progresses=st.booleans(), after=times)
+    def the_relay_of_one_stands_still_or_goes_on(
+        self, number: int, progresses: bool, after: float
+    ) -> None:
+        if member := self.member(number):
+            member.progresses = progresses
+            self.cluster.run(after)
+
+    @rule(number=st.integers(0, MOST), statements=st.integers(1, 8), after=times)
+    def it_gets_no_answers(self, number: int, statements: int, after: float) -> None:
+        if member := self.member(number):
+            member.fates.extend([Fate(answered=math.inf)] * statements)
+            self.cluster.run(after)
 
     @rule(skew=st.sampled_from([0, SKEW]))
     def another_node_answers(self, skew: float) -> None:
@@ -163,10 +187,8 @@ class Publishers(RuleBasedStateMachine):
         assert (cluster.tables.owners(), cluster.rights()) == settled, "shards move"
 
     def _is_balanced(self) -> None:
-        share = math.ceil(self.shards / len(self.cluster.members))
         sizes = {name: len(owned) for name, owned in self.cluster.rights().items()}
-        assert sum(sizes.values()) == self.shards
-        assert max(sizes.values()) <= share, f"shares are {sizes}, at most {share} each"
+        assert sizes == fair(self.shards, sizes), f"shares are {sizes}"
 
 
 class Mixed(Publishers):
@@ -203,3 +225,60 @@ def test_who_beats_seldom_gets_its_share_of_who_beats_often() -> None:
     settled = cluster.tables.owners()
     cluster.run(10 * longest.lease)
     assert cluster.tables.owners() == settled
+
+
+def test_sixteen_shards_and_ten_publishers_leave_nobody_without_a_shard() -> None:
+    cluster = Cluster(16, 1.0)
+    limits = Limits(SETTINGS)
+    for number in range(10):
+        cluster.start()
+        cluster.run(0.7 * number)
+    cluster.run(limits.balanced)
+    rights = cluster.rights()
+    assert [len(rights[name]) for name in sorted(rights)] == [2] * 6 + [1] * 4
+    settled = cluster.tables.owners()
+    cluster.run(10 * SETTINGS.lease)
+    assert cluster.tables.owners() == settled
+    cluster.gaps.clear()
+    for member in cluster.members[:4]:
+        cluster.stop(member)
+    cluster.run(limits.balanced)
+    assert sorted(map(len, cluster.rights().values())) == [2, 2, 3, 3, 3, 3]
+    assert max(gap for _, gap in cluster.gaps) <= limits.handed_over
+
+
+@pytest.mark.parametrize("is_plain", [False, True])
+def test_who_gets_no_answers_loses_its_shards_for_good(is_plain: bool) -> None:
+    """Its statements arrive: it must not keep leases or a share by them."""
+    cluster = Cluster(6, 1.0, is_plain=is_plain)
+    deaf, works = cluster.start(), cluster.start()
+    limits = Limits(SETTINGS)
+    cluster.run(limits.balanced)
+    assert len(works.rights(cluster.time)) == 3
+    deaf.fates.extend([Fate(answered=math.inf)] * 1000)
+    cluster.run(limits.balanced)
+    assert len(works.rights(cluster.time)) == 6
+
+
+def test_the_shards_of_a_relay_without_progress_go_to_others_until_it_works_again() -> None:
+    cluster = Cluster(6, 1.0)
+    stuck, works = cluster.start(), cluster.start()
+    limits = Limits(SETTINGS)
+    cluster.run(limits.balanced)
+    assert len(stuck.rights(cluster.time)) == len(works.rights(cluster.time)) == 3
+    stuck.progresses = False
+    cluster.run(limits.owned)
+    assert (len(stuck.rights(cluster.time)), len(works.rights(cluster.time))) == (0, 6)
+    stuck.progresses = True
+    cluster.run(limits.balanced)
+    assert len(stuck.rights(cluster.time)) == len(works.rights(cluster.time)) == 3
+
+
+def test_a_beat_is_one_statement_while_nothing_changes() -> None:
+    cluster = Cluster(6, 1.0)
+    for _ in range(2):
+        cluster.start()
+    cluster.run(Limits(SETTINGS).balanced)
+    before = cluster.statements
+    cluster.run(10 * SETTINGS.renew)
+    assert cluster.statements - before == pytest.approx(2 * 10, abs=2)

@@ -1,5 +1,6 @@
 """Where replayed messages go in the outbox, and how fast."""
 
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
@@ -22,6 +23,10 @@ def candidate(key: str, last_position: int) -> Candidate:
     return Candidate(
         event_id=UUID(int=1),
         key=key,
+        type="CarMoved",
+        topic="events.CarMoved",
+        shard=0,
+        at=datetime.now(UTC),
         headers={},
         size=0,
         last_position=last_position,

@@ -1,4 +1,4 @@
-"""Facts about messages: every start has its end, whatever the sink does."""
+"""Facts about messages: every start has its end, and every answer is checked."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -6,27 +6,48 @@ from uuid import UUID
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
-from dsql_outbox.observability import Fact, PublishEnded, PublishStarted, TraceFacts, log_facts
+from dsql_outbox.observability import (
+    Fact,
+    Hook,
+    PublishEnded,
+    PublishStarted,
+    TraceFacts,
+    log_facts,
+)
 from dsql_outbox.outbox import Message, SettingsError, SinkUnavailable
-from dsql_outbox.publisher import Delivered, NotAttempted, Outcome, Rejected, Retry
+from dsql_outbox.publisher import (
+    Answer,
+    Delivered,
+    NotAttempted,
+    Outcome,
+    Rejected,
+    Retry,
+    Unavailable,
+)
 from dsql_outbox.publisher.relay.traced_sink import TracedSink
+from dsql_outbox.publisher.sinks import WrongAnswer
 
 pytestmark = pytest.mark.anyio
 
 
 class AnsweringSink:
-    ordered = True
+    """Gives answers, then raises an error if there is one."""
+
     system = "memory"
 
-    def __init__(self, answer: list[Outcome] | BaseException) -> None:
-        self.answer = answer
+    def __init__(self, *answers: tuple[int, Outcome], error: BaseException | None = None) -> None:
+        self.answers = answers
+        self.error = error
         self.sent: list[Message] = []
+        self.answer: Answer | None = None
 
-    async def publish(self, messages: Sequence[Message], /) -> list[Outcome]:
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         self.sent.extend(messages)
-        if isinstance(self.answer, BaseException):
-            raise self.answer
-        return self.answer
+        self.answer = answer
+        for index, outcome in self.answers:
+            answer(index, outcome)
+        if self.error is not None:
+            raise self.error
 
 
 class Carrying:
@@ -48,30 +69,92 @@ class Carrying:
     def __exit__(self, *_: object) -> None: ...
 
 
+def ended(scope: Carrying) -> list[PublishEnded]:
+    return [fact for fact in scope.facts if isinstance(fact, PublishEnded)]
+
+
+async def outcomes(sink: AnsweringSink, count: int, *hooks: Hook) -> dict[int, Outcome]:
+    """The outcomes that arrive for messages 0, 1 .. of one call."""
+    found: dict[int, Outcome] = {}
+    messages = [message(n) for n in range(count)]
+    await TracedSink(sink, hooks).publish(messages, found.__setitem__)
+    return found
+
+
 def message(n: int) -> Message:
     headers = {"id": "x", "traceparent": "00-old"}
     return Message(UUID(int=n), "topic", f"key-{n}", headers, b"{}", "dedupe", 1, 2)
 
 
 async def test_each_message_is_told_with_its_own_outcome() -> None:
-    answers: list[Outcome] = [Delivered(), Retry("no"), Rejected("never"), NotAttempted()]
+    answers: list[Outcome] = [
+        Delivered(),
+        Retry("no"),
+        Rejected("never"),
+        Unavailable("full"),
+        NotAttempted(),
+    ]
     scope = Carrying()
-    outcomes = await TracedSink(AnsweringSink(answers), [scope.hook]).publish(
-        [message(n) for n in range(4)]
-    )
-    assert outcomes == answers
-    ended = [f for f in scope.facts if isinstance(f, PublishEnded)]
-    assert [(f.event_id.int, f.result, f.error) for f in ended] == [
+    sink = AnsweringSink(*enumerate(answers))
+    assert await outcomes(sink, 6, scope.hook) == dict(enumerate(answers))
+    assert [(f.event_id.int, f.result, f.error) for f in ended(scope)] == [
         (0, "delivered", None),
         (1, "retry", "no"),
         (2, "rejected", "never"),
-        (3, "not_attempted", None),
+        (3, "unavailable", "full"),
+        (4, "not_attempted", None),
+        (5, "not_attempted", None),  # it has no answer
     ]
 
 
+async def test_an_answer_is_passed_on_when_it_is_given() -> None:
+    seen: list[str] = []
+
+    class Slow(AnsweringSink):
+        async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+            await super().publish(messages, answer)
+            seen.append("the call ends")
+
+    sink = Slow((1, Delivered()), (0, Retry("no")))
+    await TracedSink(sink, []).publish(
+        [message(0), message(1)], lambda index, _: seen.append(f"answer for {index}")
+    )
+    assert seen == ["answer for 1", "answer for 0", "the call ends"]
+
+
+@pytest.mark.parametrize(
+    ("index", "outcome", "fault"),
+    [
+        (0, Delivered(), "for message 0 is the second one"),
+        (2, Delivered(), "for message 2 is for none of 2 messages"),
+        (-1, Delivered(), "for message -1 is for none of 2 messages"),
+        (1, "yes", "for message 1 is a str, which is no outcome"),
+    ],
+)
+async def test_a_wrong_answer_is_told_and_the_others_stand(
+    index: int, outcome: Outcome, fault: str
+) -> None:
+    sink, scope = AnsweringSink((0, Delivered()), (index, outcome)), Carrying()
+    answers: dict[int, Outcome] = {}
+    traced = TracedSink(sink, [scope.hook])
+    with pytest.raises(WrongAnswer, match=f"AnsweringSink: its answer {fault}"):
+        await traced.publish([message(0), message(1)], answers.__setitem__)
+    assert answers == {0: Delivered()}
+    assert [f.result for f in ended(scope)] == ["delivered", "not_attempted"]
+
+
+async def test_an_answer_after_the_call_counts_for_nothing() -> None:
+    sink, scope = AnsweringSink(), Carrying()
+    answers = await outcomes(sink, 1, scope.hook)
+    assert sink.answer is not None
+    sink.answer(0, Delivered())
+    assert answers == {}
+    assert [f.result for f in ended(scope)] == ["not_attempted"]
+
+
 async def test_the_trace_goes_on_from_the_publish_span() -> None:
-    sink, scope = AnsweringSink([Delivered()]), Carrying()
-    await TracedSink(sink, [scope.hook]).publish([message(1)])
+    sink, scope = AnsweringSink((0, Delivered())), Carrying()
+    await outcomes(sink, 1, scope.hook)
     started = next(f for f in scope.facts if isinstance(f, PublishStarted))
     assert started.carrier == {"traceparent": "00-old"}
     assert sink.sent[0].headers == {"id": "x", "traceparent": "00-new"}
@@ -81,8 +164,8 @@ async def test_the_log_line_of_a_failure_is_in_the_trace_of_its_send(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     hooks = [log_facts, TraceFacts(TracerProvider(shutdown_on_exit=False))]
-    sink = AnsweringSink([Retry("no"), Delivered()])
-    await TracedSink(sink, hooks).publish([message(1), message(2)])
+    sink = AnsweringSink((0, Retry("no")), (1, Delivered()))
+    await outcomes(sink, 2, *hooks)
     (record,) = caplog.records
     _, trace_id, span_id, _ = sink.sent[0].headers["traceparent"].split("-")
     assert (vars(record)["trace_id"], vars(record)["span_id"]) == (trace_id, span_id)
@@ -95,16 +178,43 @@ async def test_the_log_line_of_a_failure_is_in_the_trace_of_its_send(
 async def test_a_sink_that_raises_ends_what_was_started(error: Exception, result: str) -> None:
     scope = Carrying()
     with pytest.raises(type(error)):
-        await TracedSink(AnsweringSink(error), [scope.hook]).publish([message(1), message(2)])
-    ended = [f.result for f in scope.facts if isinstance(f, PublishEnded)]
-    assert ended == [result, result]
+        await outcomes(AnsweringSink((1, Delivered()), error=error), 3, scope.hook)
+    results = {f.event_id.int: f.result for f in ended(scope)}
+    assert results == {0: result, 1: "delivered", 2: result}
 
 
 async def test_a_header_of_a_hook_that_no_broker_need_take_is_the_fault_of_no_message() -> None:
-    scope, sink = Carrying(), AnsweringSink([Delivered()])
+    scope, sink = Carrying(), AnsweringSink((0, Delivered()))
     scope.carrier = {"x user": "v"}
     with pytest.raises(SettingsError, match=r"hook of the publisher .* 'x user' is no token"):
-        await TracedSink(sink, [scope.hook]).publish([message(1)])
+        await outcomes(sink, 1, scope.hook)
     assert sink.sent == []
-    (ended,) = [fact for fact in scope.facts if isinstance(fact, PublishEnded)]
-    assert ended.result == "not_attempted"
+    assert [f.result for f in ended(scope)] == ["not_attempted"]
+
+
+class Skipping:
+    """A hook that skips deliveries, and keeps what it is told nevertheless."""
+
+    def __init__(self) -> None:
+        self.facts: list[Fact] = []
+
+    def __call__(self, fact: Fact) -> None:
+        self.facts.append(fact)
+
+    def skips_deliveries(self) -> bool:
+        return True
+
+
+async def test_hooks_that_all_skip_deliveries_are_told_of_failures_only() -> None:
+    skipping = Skipping()
+    sink = AnsweringSink((0, Delivered()), (1, Retry("no")))
+    assert await outcomes(sink, 2, skipping, log_facts) == {0: Delivered(), 1: Retry("no")}
+    assert sink.sent == [message(0), message(1)]
+    assert [type(fact) for fact in skipping.facts] == [PublishEnded]
+
+
+async def test_one_hook_that_does_not_skip_deliveries_is_enough_for_all_facts() -> None:
+    skipping, other = Skipping(), Carrying()
+    await outcomes(AnsweringSink((0, Delivered())), 1, skipping, other.hook)
+    assert [type(fact) for fact in other.facts] == [PublishStarted, PublishEnded]
+    assert skipping.facts == other.facts

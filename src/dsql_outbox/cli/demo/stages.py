@@ -24,7 +24,7 @@ Progress = Callable[[int], None]
 TOPIC_PREFIX: Final = "outbox-demo"
 _TOPIC: Final = f"{TOPIC_PREFIX}.{{event_type}}"
 
-_ROUNDS: Final = 5
+_TRIES: Final = 5
 """How often the hot shape is written at most: it is repeated until two writes conflict."""
 
 
@@ -32,7 +32,7 @@ async def write_all(database: Database, run: str, results: Results, progress: Pr
     """Write the workload in both shapes; repeat the hot one until two writes have conflicted."""
     async with AsyncWriter(database, WriterSettings(topic=_TOPIC)) as writer:
         for shape in SHAPES:
-            for n in range(_ROUNDS if shape == "hot" else 1):
+            for n in range(_TRIES if shape == "hot" else 1):
                 written = await _write_shape(writer, shape, f"{run}{shape[0]}{n}", progress)
                 results.written.extend(written)
                 if results.conflicts(shape):
@@ -80,11 +80,8 @@ async def write_and_relay(
             delivered(1)
 
     async with open_sink(sink_url) as sink:
-        publisher = Publisher(database, sink, hooks=[count])
-        async with asyncio.TaskGroup() as group:
-            group.create_task(publisher.run())
+        async with Publisher(database, sink, hooks=[count]):
             await write_all(database, new_run(), results, written)
-            publisher.stop()
         await Publisher(database, sink, hooks=[count]).run(until_empty=True)
 
 

@@ -1,6 +1,5 @@
 """The table that the probes write to; it is dropped whatever happens."""
 
-import signal
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
@@ -8,6 +7,7 @@ from typing import Final
 
 import psycopg
 
+from dsql_outbox.cli.signals import ended_as_interrupted
 from dsql_outbox.outbox import CONFLICTS, Connection, OutboxError, RetryPolicy
 from dsql_outbox.schema import statement
 
@@ -20,12 +20,12 @@ _ONCE_MORE: Final = RetryPolicy(CONFLICTS, waits=(0.0,))
 def scratch(visit: ExaminedDatabase) -> Generator[None]:
     """Create a table ``doctor_scratch`` in the outbox schema, and drop it after the block.
 
-    SIGTERM ends the block as Ctrl-C does, so that the table is dropped then, too.
+    SIGTERM and SIGHUP end the block as Ctrl-C does, so that the table is dropped then, too.
     Raises `OutboxError` if the table exists already, and the driver's errors.
     """
     visit.begin_question()
     try:
-        with _terminated_as_interrupted():
+        with ended_as_interrupted():
             try:
                 _change(visit.connection, visit.schema, "doctor_scratch_create")
             except psycopg.errors.DuplicateTable as error:
@@ -61,12 +61,3 @@ def _change(connection: Connection, schema: str, name: str) -> None:
 def _in_use(schema: str) -> str:
     drop = " ".join(statement("doctor_scratch_drop", schema).decode().splitlines()[1:])
     return f"the scratch table exists: another doctor runs, or one was killed; then run {drop}"
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Generator[None]:
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,5 +1,6 @@
 """The command `publish`: its options and its settings."""
 
+from pathlib import Path
 from typing import Final, Literal
 
 import anyio
@@ -16,6 +17,7 @@ from dsql_outbox.publisher import PublisherSettings, open_sink
 
 from .daemon import Address, Daemon, address
 from .relay_run import RelayRun
+from .topics_file import read_topics
 
 _DRAIN: Final = 20.0
 _SERVICE: Final = "dsql-outbox-publish"
@@ -29,10 +31,12 @@ Example:
 \b
 Exit codes:
   0    stopped by a signal, or the outbox is empty (--until-empty)
-  1    the reader of stdout: has gone, or another error
+  1    with --until-empty: a message was given up in this run; the reader of
+       stdout: has gone; or another error
   2    wrong usage, a missing extra, or --listen has no such address
   69   the database cannot be reached at the start
-  75   stopped by a signal, but not done within --drain
+  75   stopped by a signal, but not done within --drain; or nothing could be
+       sent for --max-wait, and messages wait
   78   the tables are missing: run `dsql-outbox schema apply`
   130  stopped at once by a second Ctrl-C""",
 )
@@ -51,6 +55,15 @@ Exit codes:
     "A blocked message stays in it.",
 )
 @option(
+    "--max-wait",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    show_default=False,
+    help="With --until-empty, end also when nothing could be sent for so long, because messages "
+    "wait after a failure, or the broker or the database cannot be reached; 0: as soon as "
+    "nothing can be sent now.",
+)
+@option(
     "--on-dead-letter",
     type=click.Choice(["release", "block"]),
     default=PublisherSettings.on_dead_letter,
@@ -58,10 +71,18 @@ Exit codes:
     "or block its subject until an operator decides.",
 )
 @option(
+    "--topics",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    show_default=False,
+    help='Settings of some topics, in TOML: a table per pattern such as ["events.Loan*"], '
+    "with attempts, backoff_base, backoff_cap and on_dead_letter.",
+)
+@option(
     "--batch-rows",
     type=click.IntRange(min=1),
     default=PublisherSettings.batch_rows,
-    help="How many messages a round reads, approximately.",
+    help="How many messages one read returns, approximately.",
 )
 @option(
     "--lease",
@@ -76,7 +97,7 @@ Exit codes:
     type=click.FloatRange(min=0),
     default=_DRAIN,
     metavar="SECONDS",
-    help="How long the current round may take after SIGTERM or Ctrl-C.",
+    help="How long messages that are on their way may take after SIGTERM or Ctrl-C.",
 )
 @option(
     "--listen",
@@ -95,7 +116,9 @@ def publish(  # noqa: PLR0913 - one parameter per flag
     schema: str,
     sink: str,
     until_empty: bool,
+    max_wait: float | None,
     on_dead_letter: Literal["release", "block"],
+    topics: Path | None,
     batch_rows: int,
     lease: float,
     drain: float,
@@ -108,17 +131,21 @@ def publish(  # noqa: PLR0913 - one parameter per flag
     Run as many publishers as you like: they share the work, and take over from
     each other.
 
-    Runs until SIGTERM or Ctrl-C, then finishes the current round, for --drain
-    seconds at most; a second Ctrl-C stops at once. Nothing is lost either way:
-    a message that was not acknowledged stays in the outbox.
+    Runs until SIGTERM, SIGHUP or Ctrl-C, then waits for the messages that are on their
+    way, for --drain seconds at most; a second Ctrl-C stops at once. Nothing is lost
+    either way: a message that was not acknowledged stays in the outbox.
 
     While the broker cannot be reached, publish waits and logs a warning every
-    few seconds, at the start as well as later and also with --until-empty.
+    few seconds, at the start as well as later. With --until-empty it waits, too,
+    unless --max-wait says how long.
     """
+    if max_wait is not None and not until_empty:
+        raise click.UsageError("--max-wait needs --until-empty")
     open_sink(sink)  # connects to nothing yet; refuses an unknown scheme before other work starts
     settings = PublisherSettings(
         batch_rows=batch_rows,
         on_dead_letter=on_dead_letter,
+        topics={} if topics is None else read_topics(topics),
         lease=lease,
         renew=lease * 0.3,
         margin=lease * 0.1,
@@ -132,6 +159,8 @@ def publish(  # noqa: PLR0913 - one parameter per flag
         tracing(_SERVICE),
         metering(_SERVICE, prometheus=listen is not None) as meters,
     ):
-        relaying = RelayRun(found, sink, settings, until_empty=until_empty, hooks=meters.hooks)
+        relaying = RelayRun(
+            found, sink, settings, until_empty=until_empty, max_wait=max_wait, hooks=meters.hooks
+        )
         code = anyio.run(Daemon(relaying, meters, listen=listen, drain=drain).run)
     raise click.exceptions.Exit(code)

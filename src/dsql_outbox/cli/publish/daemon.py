@@ -11,6 +11,7 @@ import msgspec
 
 from dsql_outbox.cli.exit_codes import FAILED, OVERDUE
 from dsql_outbox.cli.logs import announce
+from dsql_outbox.cli.output import counted
 from dsql_outbox.cli.signals import Interruption
 from dsql_outbox.cli.telemetry.metering import Metering
 
@@ -54,7 +55,7 @@ class Daemon:
         self._interruption = Interruption(relaying.stop, limit=drain)
 
     async def run(self) -> int:
-        """Relay until a signal, and return the exit code.
+        """Relay until a signal or the end of the work, and return the exit code.
 
         Raises what `RelayRun.run` raises, and `SettingsError` if `listen` cannot
         be listened on.
@@ -65,6 +66,13 @@ class Daemon:
             return _AT_ONCE
         if self._interruption.overdue:
             announce(f"not done after {self._drain:g} s: what is left stays in the outbox")
+            return OVERDUE
+        if self._relaying.given_up:
+            given_up = counted(self._relaying.given_up, "message")
+            announce(f"{given_up} given up: see dsql-outbox dead-letters list")
+            return FAILED
+        if self._relaying.is_stalled:
+            announce("nothing can be sent now: what is left stays in the outbox")
             return OVERDUE
         return FAILED if self._relaying.nobody_reads else 0
 

@@ -1,13 +1,15 @@
 """One run of the publisher as a command: it waits for the broker, relays and counts."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 
 from dsql_outbox.cli.logs import announce
-from dsql_outbox.observability import Fact, Hook, RoundEnded
+from dsql_outbox.observability import Fact, Hook, RelayProgress
 from dsql_outbox.outbox import AT_ONCE, Database, SinkUnavailable, redacted, tables_expected
 from dsql_outbox.publisher import (
     Health,
@@ -24,14 +26,14 @@ logger = logging.getLogger("dsql_outbox")
 
 @dataclass
 class _Totals:
-    """A hook that sums up the rounds."""
+    """A hook that sums up what was relayed."""
 
     delivered: int = 0
     failed: int = 0
     dead: int = 0
 
     def __call__(self, fact: Fact, /) -> None:
-        if isinstance(fact, RoundEnded):
+        if isinstance(fact, RelayProgress):
             self.delivered += fact.delivered
             self.failed += fact.failed
             self.dead += fact.dead
@@ -43,22 +45,28 @@ class _Totals:
 class RelayRun:
     """Waits for the broker, relays, and announces both; keeps `health` and `probe` current.
 
-    `nobody_reads` is set when the reader of the sink ``stdout:`` has gone.
+    With `until_empty`, `max_wait` is how many seconds it waits while nothing can be sent;
+    None: as long as it takes. `nobody_reads` is set when the reader of the sink
+    ``stdout:`` has gone. `is_stalled` is set when the run ended after `max_wait`, and
+    messages wait that could be sent later.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one parameter per flag
         self,
         database: Database,
         sink: str,
         settings: PublisherSettings,
         *,
         until_empty: bool,
+        max_wait: float | None = None,
         hooks: Sequence[Hook] = (),
     ) -> None:
         self._database = database
         self._sink = sink
         self._settings = settings
         self._until_empty = until_empty
+        self._max_wait = max_wait
+        self._patience = math.inf if max_wait is None else max_wait
         self._totals = _Totals()
         self.health = Health()
         self.probe = HealthProbe(database, self.health, hooks)
@@ -66,6 +74,12 @@ class RelayRun:
         self._stopped = anyio.Event()
         self._publisher: Publisher | None = None
         self.nobody_reads = False
+        self.is_stalled = False
+
+    @property
+    def given_up(self) -> int:
+        """How many messages became dead letters in a run `until_empty`; else 0."""
+        return self._totals.dead if self._until_empty else 0
 
     async def run(self) -> None:
         """Relay until `stop`; announce the start and, at the end, the totals.
@@ -74,17 +88,20 @@ class RelayRun:
         `MissingExtra` for the sink, and the driver's error if the database
         cannot be reached.
         """
-        shards = await self._shards()
+        # It finds missing tables before the broker is used.
+        shards = await self._ask("shard_count")
         place = f"from {self._database!r} to {redacted(self._sink)}"
         announce(f"relaying {place}, {shards} shards")
         try:
             while not self._stopped.is_set():
                 await self._try_to_relay()
+            if self._max_wait is not None and not self.health.draining:
+                self.is_stalled = await self._ask("outbox_waiting")
         finally:
             announce(str(self._totals))
 
     def stop(self) -> None:
-        """End after the current round, or stop waiting for the broker."""
+        """End when the running calls of the sink have ended, or stop waiting for the broker."""
         self.health.draining = True
         self._stopped.set()
         if self._publisher is not None:
@@ -92,25 +109,28 @@ class RelayRun:
 
     def _watch_output(self, fact: Fact, /) -> None:
         """A hook that ends the run when standard output is closed: its reader never returns."""
-        lost = isinstance(fact, RoundEnded) and not fact.sink_available
+        lost = isinstance(fact, RelayProgress) and not fact.sink_available
         if lost and self._sink == "stdout:":
             self.nobody_reads = True
             self.stop()
 
-    async def _shards(self) -> int:
-        """The number of shards. Reading it first finds missing tables before the broker is used."""
+    async def _ask(self, name: str) -> Any:
+        """Run a named statement on a connection of its own, and return its one value."""
         async with await self._database.connect_async() as connection:
-            query = statement("shard_count", self._database.schema)
+            query = statement(name, self._database.schema)
 
-            async def ask() -> int:
-                ((shards,),) = await (await connection.execute(query)).fetchall()
-                return int(shards)
+            async def ask() -> Any:
+                ((value,),) = await (await connection.execute(query)).fetchall()
+                return value
 
             with tables_expected(self._database.schema):
                 return await AT_ONCE.run_async(ask)
 
     async def _try_to_relay(self) -> None:
-        """Relay until done; if the broker cannot be reached, wait for `breaker_open` seconds."""
+        """Relay until done; if the broker cannot be reached, wait for `breaker_open` seconds.
+
+        With `max_wait`, wait no longer than that in all.
+        """
         self.health.beat()
         try:
             async with open_sink(self._sink) as sink:
@@ -118,10 +138,13 @@ class RelayRun:
                 await self._relay(sink)
             self._stopped.set()
         except SinkUnavailable as error:
-            seconds = self._settings.breaker_open
+            seconds = min(self._settings.breaker_open, self._patience)
             logger.warning("Relay waits %g s for the broker: %s", seconds, error)
+            self._patience -= seconds
             with anyio.move_on_after(seconds):
                 await self._stopped.wait()
+            if not self._patience:
+                self._stopped.set()
         finally:
             self.probe.watch(None)
 
@@ -129,4 +152,4 @@ class RelayRun:
         self._publisher = Publisher(self._database, sink, self._settings, hooks=self._hooks)
         if self._stopped.is_set():  # while the sink was being opened
             return
-        await self._publisher.run(until_empty=self._until_empty)
+        await self._publisher.run(until_empty=self._until_empty, max_wait=self._max_wait)

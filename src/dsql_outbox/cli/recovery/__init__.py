@@ -1,6 +1,8 @@
-"""The commands that repair deliveries: ``failures``, ``dead-letters`` and ``replay``.
+"""The commands that look after deliveries.
 
-Each has a module of its own and calls a class of `dsql_outbox.publisher`:
-`Failures`, `DeadLetters`, `Replay`. `replay_options` holds what the two commands
-that replay share; `dead_letter_cells` formats a dead letter as text.
+They are ``waiting``, ``failures``, ``dead-letters``, ``topics`` and ``replay``. Each has a
+module of its own and calls a class of `dsql_outbox.publisher`: `Waiting`, `Failures`,
+`DeadLetters`, `Topics`, `Replay`. `replay_options` holds what the two commands
+that replay share, `replay_summary` the summary of a dry run, and `replay_run` the progress of
+``replay``; `dead_letter_cells` formats a dead letter as text.
 """

@@ -19,6 +19,7 @@ from dsql_outbox.cli.filters import (
     json_option,
     require_choice,
     subject_option,
+    topic_option,
     yes_option,
 )
 from dsql_outbox.cli.missing_tables import tables_needed
@@ -45,7 +46,7 @@ def _filters(command: _Command) -> _Command:
     options = (
         id_option,
         subject_option("--key", "The subject, as in Loan/LOAN-7."),
-        click.option("--topic", metavar="TOPIC", help="The exact topic."),
+        topic_option,
         click.option("--error", metavar="TEXT", help="A part of the error; case is ignored."),
         instant_option("--since", "Given up at this time or later; ISO 8601."),
         instant_option("--until", "Given up before this time; ISO 8601."),
@@ -152,6 +153,7 @@ def replay(  # noqa: PLR0913 - one parameter per flag
     reason: str,
     rate: float | None,
     dry_run: bool,
+    listed: bool,
     as_json: bool,
     database: str | None,
     schema: str,
@@ -174,7 +176,7 @@ def replay(  # noqa: PLR0913 - one parameter per flag
             told = tool.replay(which, reason=reason, rate=rate, limit=limit, dry_run=dry_run)
             await telling.all(told)
 
-    telling = ReplayReport(as_json=as_json)
+    telling = ReplayReport(as_json=as_json, listed=listed or not dry_run, dry_run=dry_run)
     with open_database(database, schema) as found, telling.summed():
         anyio.run(run, found)
     if telling.total == limit:

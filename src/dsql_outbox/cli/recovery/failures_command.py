@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import anyio
 import click
@@ -16,6 +16,7 @@ from dsql_outbox.cli.filters import (
     json_option,
     require_choice,
     subject_option,
+    topic_option,
 )
 from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.output import counted, json_line, one_line, say
@@ -24,6 +25,13 @@ from dsql_outbox.publisher import Failure, FailureFilter, Failures
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 _Work = Callable[[Failures, FailureFilter], AsyncGenerator[Failure]]
+
+
+class _Told(NamedTuple):
+    """How many failures were printed, and how many of them are behind another message."""
+
+    total: int
+    behind: int
 
 
 @click.group()
@@ -38,7 +46,8 @@ def failures() -> None:
 
 def _filters(command: _Command) -> _Command:
     blocked = click.option("--blocked", is_flag=True, help="Only messages that need an operator.")
-    return id_option(subject_option("--key", "The subject, as in Loan/LOAN-7.")(blocked(command)))
+    subject = subject_option("--key", "The subject, as in Loan/LOAN-7.")
+    return id_option(subject(topic_option(blocked(command))))
 
 
 @failures.command("list")
@@ -50,8 +59,8 @@ def _filters(command: _Command) -> _Command:
 def list_(*, as_json: bool, database: str | None, schema: str, **filters: Any) -> None:
     """List failed messages, with the time of the next try and the error."""
     with open_database(database, schema) as found:
-        count = anyio.run(_tell, found, Failures.find, FailureFilter(**filters), as_json)
-    if not count and not as_json:
+        told = anyio.run(_tell, found, Failures.find, FailureFilter(**filters), as_json)
+    if not told.total and not as_json:
         say("no failures")
 
 
@@ -82,7 +91,8 @@ def retry(**options: Any) -> None:
 def bury(**options: Any) -> None:
     """Give up failed messages: move them to the dead letters.
 
-    The later messages of their subjects are then relayed.
+    The later messages of their subjects are then relayed. A message behind another one
+    of its subject, which still waits, is left alone: give up that one first.
     """
     _act(Failures.bury, "moved to the dead letters", "would be moved there", **options)
 
@@ -102,24 +112,30 @@ def _act(  # noqa: PLR0913 - one parameter per flag
     which = FailureFilter(**filters)
     require_choice("all failures", filtered=which != FailureFilter(), every=every)
     with open_database(database, schema) as found:
-        count = anyio.run(_tell, found, Failures.find if dry_run else work, which, as_json)
+        told = anyio.run(_tell, found, Failures.find if dry_run else work, which, as_json)
+    left = told.behind if work is Failures.bury else 0
+    count = told.total - left
     say(f"{counted(count, 'message')} {planned if dry_run else done}", err=True)
-    if count < len(set(which.event_ids)):
+    if left:
+        say(f"{counted(left, 'message')} left alone: act on the one before first", err=True)
+    if left or count < len(set(which.event_ids)):
         raise click.exceptions.Exit(FAILED)
 
 
-async def _tell(database: Database, work: _Work, which: FailureFilter, as_json: bool) -> int:
-    count = 0
+async def _tell(database: Database, work: _Work, which: FailureFilter, as_json: bool) -> _Told:
+    total = behind = 0
     async with Failures(database) as tool, aclosing(work(tool, which)) as found:
         async for failure in found:
-            count += 1
+            total += 1
+            behind += failure.behind
             json_line(failure) if as_json else say(_line(failure))
-    return count
+    return _Told(total, behind)
 
 
 def _line(failure: Failure) -> str:
     at = failure.retry_at
     until = "blocked" if at is None else f"until {at.isoformat(sep=' ', timespec='seconds')}"
+    until += ", behind another" if failure.behind else ""
     attempts = counted(failure.attempts, "attempt")
     error = one_line(failure.error)
     return "  ".join((str(failure.event_id), until, attempts, failure.subject, error))

@@ -1,8 +1,8 @@
 """The command `replay`: send stored events again."""
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import anyio
@@ -10,43 +10,60 @@ import click
 
 from dsql_outbox.cli.database_options import database_options, open_database
 from dsql_outbox.cli.exit_codes import FAILED, short_errors
-from dsql_outbox.cli.filters import confirm, instant_option, subject_option, yes_option
+from dsql_outbox.cli.filters import (
+    all_option,
+    confirm,
+    instant_option,
+    subject_option,
+    yes_option,
+)
+from dsql_outbox.cli.logs import logs_on_stderr
 from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import counted
 from dsql_outbox.outbox import DEFAULT_SOURCE, Database, parse_subject_key
-from dsql_outbox.publisher import Replay, Replayed
+from dsql_outbox.publisher import EventFilter, Place, Replay, Replayed
 
 from .replay_options import ReplayReport, replay_options
+from .replay_run import ReplayRun
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """The selected events: by id, or by entity, or by time."""
+class _Asked(NamedTuple):
+    """The selected events: by id, or by entity, or from all; and the place to start after."""
 
     event_ids: tuple[UUID, ...]
     entity: str | None
-    after: int | None
-    since: datetime | None
-    until: datetime | None
+    which: EventFilter
+    every: bool
+    after: str | None
 
-    def __post_init__(self) -> None:
-        """Raise `click.UsageError` unless exactly one way of selecting is given."""
-        timed = self.since is not None or self.until is not None
-        if bool(self.event_ids) + (self.entity is not None) + timed != 1:
-            raise click.UsageError("give EVENT_ID.., or --entity, or --since with --until")
-        if timed and (self.since is None or self.until is None):
-            raise click.UsageError("--since and --until need each other")
-        if self.after is not None and self.entity is None:
-            raise click.UsageError("--after is a version of --entity: give --entity, too")
+    @property
+    def reads_all(self) -> bool:
+        """Whether the replay reads all stored events, to find those that match."""
+        return not self.event_ids and self.entity is None
+
+    def require_one_way(self) -> None:
+        """Raise `click.UsageError` unless there is one way of selecting, and `after` fits it."""
+        filtered = self.which != EventFilter() or self.every
+        if self.event_ids:
+            if self.entity is not None or filtered or self.after is not None:
+                raise click.UsageError("EVENT_ID.. takes no filter and no --after")
+        elif self.entity is not None:
+            if self.after is not None and not self.after.isdecimal():
+                raise click.UsageError("--after of an --entity is one of its versions")
+        elif not filtered:
+            raise click.UsageError("give EVENT_ID.., or --entity, or a filter, or --all")
+        elif self.after is not None:
+            Place.parse(self.after)
 
     def told(self, replay: Replay) -> AsyncGenerator[Replayed]:
         """Replay the selected events, and yield what became of each."""
+        if self.event_ids:
+            return replay.events(self.event_ids)
         if self.entity is not None:
-            return replay.entity(*parse_subject_key(self.entity), after=self.after or 0)
-        if self.since is not None and self.until is not None:
-            return replay.period(self.since, self.until)
-        return replay.events(self.event_ids)
+            after = int(self.after or 0)
+            return replay.entity(*parse_subject_key(self.entity), self.which, after=after)
+        return replay.stored(self.which, after=self.after)
 
 
 @click.command(
@@ -54,25 +71,30 @@ class _Asked:
 Examples:
   dsql-outbox replay 5f0c6a1e-6c3e-4a0a-9f43-1d0f4d5a2b11 --reason "ticket 77"
   dsql-outbox replay --entity Loan/LOAN-7 --after 12 --dry-run
-  dsql-outbox replay --since 2026-11-24T10:00Z --until 2026-11-24T11:00Z --rate 50
+  dsql-outbox replay --type LoanPaid --since 2026-11-24T10:00Z --rate 50
+  dsql-outbox replay --topic events.LoanPaid --after Loan/LOAN-7@12
 
 \b
 Exit codes:
   0    done
   1    an event that was named is not stored, or waits in the outbox already
-  2    wrong usage, an unknown entity, or a period of more than 100000 events
-  78   the tables are missing or older: run `dsql-outbox schema apply`""",
+  2    wrong usage, or an unknown entity
+  78   the tables are missing or older: run `dsql-outbox schema apply`
+  130  ended by Ctrl-C, 143 by SIGTERM: --after goes on""",
 )
 @click.argument("event_ids", nargs=-1, type=click.UUID, metavar="[EVENT_ID]...")
-@subject_option("--entity", "All events that touched this entity.")
+@subject_option("--entity", "Only events that touched this entity.")
+@click.option("--type", "event_type", metavar="TYPE", help="Only events of this exact type.")
+@click.option("--topic", metavar="TOPIC", help="Only events that go to this exact topic.")
+@instant_option("--since", "Only events saved at this time or later; ISO 8601.")
+@instant_option("--until", "Only events saved before this time; ISO 8601.")
+@all_option
 @click.option(
     "--after",
-    type=click.IntRange(min=0),
-    metavar="VERSION",
-    help="With --entity: only events after this version of it.",
+    metavar="PLACE",
+    help="Go on where another run ended, as it said: TYPE/ID@VERSION, or with --entity "
+    "a version of it.",
 )
-@instant_option("--since", "All events saved at this time or later; needs --until. ISO 8601.")
-@instant_option("--until", "All events saved before this time; needs --since. ISO 8601.")
 @option(
     "--source",
     default=DEFAULT_SOURCE,
@@ -88,13 +110,17 @@ def replay(  # noqa: PLR0913 - one parameter per flag
     *,
     event_ids: tuple[UUID, ...],
     subject: str | None,
-    after: int | None,
+    event_type: str | None,
+    topic: str | None,
     since: datetime | None,
     until: datetime | None,
+    every: bool,
+    after: str | None,
     source: str,
     reason: str,
     rate: float | None,
     dry_run: bool,
+    listed: bool,
     as_json: bool,
     yes: bool,
     database: str | None,
@@ -107,29 +133,30 @@ def replay(  # noqa: PLR0913 - one parameter per flag
     not drop it as a duplicate. Replayed events of one subject arrive in its
     order, but in no order relative to events that are written meanwhile.
 
-    An event that still waits in the outbox is left alone. A replay by time reads
-    all stored events, because there is no index on time: it shows their number
-    and asks for confirmation.
+    An event that still waits in the outbox is left alone. Without EVENT_ID and
+    --entity, a replay reads all stored events, because there is no index on type,
+    topic and time: it shows their number and asks for confirmation.
+
+    The first Ctrl-C ends the replay after the transaction in progress, and says
+    what --after makes another run go on there.
     """
-    asked = _Asked(event_ids, subject, after, since, until)
-    telling = ReplayReport(as_json=as_json)
-    with open_database(database, schema) as found:
-        if since is not None:
+    which = EventFilter(event_type=event_type, topic=topic, since=since, until=until)
+    asked = _Asked(event_ids, subject, which, every, after)
+    asked.require_one_way()
+    listed = listed or ((as_json or bool(event_ids)) and not dry_run)
+    telling = ReplayReport(as_json=as_json, listed=listed, dry_run=dry_run)
+    with logs_on_stderr(verbose=False), open_database(database, schema) as found:
+        if asked.reads_all:
             confirm(anyio.run(_cost, found), yes=yes)
         tool = Replay(found, reason=reason, rate=rate, source=source, dry_run=dry_run)
         with telling.summed():
-            anyio.run(_replay, tool, asked, telling)
-    if event_ids and telling.left_alone:
-        raise click.exceptions.Exit(FAILED)
-
-
-async def _replay(tool: Replay, asked: _Asked, telling: ReplayReport) -> None:
-    async with tool:
-        await telling.all(asked.told(tool))
+            code = anyio.run(ReplayRun(tool, telling).run, asked.told(tool))
+    if code or (event_ids and telling.left_alone):
+        raise click.exceptions.Exit(code or FAILED)
 
 
 async def _cost(database: Database) -> str:
     async with Replay(database) as tool:
         stored = await tool.events_stored()
     rows = "all stored events" if stored is None else f"about {counted(stored, 'stored event')}"
-    return f"A replay by time reads {rows}. Go on?"
+    return f"This replay reads {rows}. Go on?"

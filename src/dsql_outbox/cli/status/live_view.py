@@ -1,7 +1,6 @@
 """``status --watch``: the status at regular intervals, with rates."""
 
 import asyncio
-import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Generator
@@ -15,11 +14,12 @@ import msgspec
 import psycopg
 
 from dsql_outbox.cli.output import json_line, say
+from dsql_outbox.cli.signals import ended_as_interrupted
 from dsql_outbox.observability import visible
 from dsql_outbox.outbox import Database, is_unreachable, told
 from dsql_outbox.publisher import Counters, Status, StatusReader
 
-from .tables import count_of, rich, tables_of
+from .tables import count_of, paused_names, rich, tables_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -82,14 +82,13 @@ class Meter:
 
 
 def watch(database: Database, interval: float, *, as_json: bool) -> None:
-    """Show the status every `interval` seconds until Ctrl-C or SIGTERM.
+    """Show the status every `interval` seconds until Ctrl-C, SIGTERM or SIGHUP.
 
     Raises `SchemaError` if the tables are missing, and the driver's errors. When
     the database cannot be reached, it shows that and goes on.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     meter = Meter()
-    with suppress(KeyboardInterrupt), _display(as_json=as_json) as show:
+    with suppress(KeyboardInterrupt), ended_as_interrupted(), _display(as_json=as_json) as show:
         while True:
             began = monotonic()
             show(asyncio.run(_look(database, meter)))
@@ -151,6 +150,7 @@ def _line(look: Look) -> str:
         "failing": count_of(now.failures.count, more=now.failures.more),
         "blocked": now.failures.blocked,
         "dead": count_of(now.dead_letters.count, more=now.dead_letters.more),
+        "paused_topics": len(paused_names(now)),
         "stranded": len(now.stranded),
         "shards": len(now.shards),
         "leased": sum((shard.lease_seconds or 0) > 0 for shard in now.shards),

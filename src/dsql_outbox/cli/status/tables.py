@@ -28,6 +28,9 @@ def tables_of(now: Status, *more: tuple[str, str]) -> list[Table]:
     shards = [_shard_row(shard) for shard in now.shards if _has_news(shard)]
     if shards:
         tables.append(Table(("shard", "oldest", "leased by", "lease ends in"), shards))
+    paused = list(_paused_rows(now))
+    if paused:
+        tables.append(Table(("paused topic", "by", "for", "reason"), paused))
     if now.stranded:
         rows = [(str(s.shard), _or_all(s.position), s.reason) for s in now.stranded]
         tables.append(Table(("stranded in shard", "position", "reason"), rows))
@@ -66,6 +69,21 @@ def _shard_row(shard: Shard) -> tuple[str, ...]:
         shard.owner or "-",
         "-" if ends is None else duration(ends) if ends > 0 else "over",
     )
+
+
+def paused_names(now: Status) -> set[str]:
+    """The topics that an operator or a living publisher has paused."""
+    return {row[0] for row in _paused_rows(now)}
+
+
+def _paused_rows(now: Status) -> Iterator[tuple[str, ...]]:
+    """The topics that an operator has paused, then those that publishers have."""
+    for topic in now.paused_topics:
+        since, reason = duration(topic.paused_seconds), " ".join(topic.reason.split())
+        yield topic.topic, topic.paused_by, since, reason
+    for seen in now.publishers:
+        for name in seen.paused if seen.alive else ():
+            yield name, seen.owner, "-", "the broker takes no messages there"
 
 
 def _or_all(position: int | None) -> str:

@@ -43,7 +43,7 @@ Exit codes:
   1    an event is not stored, or an input could not be read to its end
   2    wrong usage
   78   the tables are missing: run `dsql-outbox schema apply`
-  130  stopped by Ctrl-C (143: by SIGTERM)""",
+  130  stopped by Ctrl-C (143: by SIGTERM, 129: by SIGHUP)""",
 )
 @click.argument(
     "files",

@@ -41,6 +41,7 @@ class Link:
         self._server_reader, self._server = server
         self._inbox: asyncio.Queue[bytes] = asyncio.Queue()
         self._counted = False
+        self._is_silent = False
 
     async def run(self) -> None:
         """Carry bytes in both directions until the server closes its side."""
@@ -81,7 +82,8 @@ class Link:
 
     def to_client(self, data: bytes) -> None:
         """Send bytes to the client, unless it has disconnected or the proxy swallows them."""
-        if data and not self._proxy.swallows and not self._client.is_closing():
+        is_silent = self._is_silent or self._proxy.swallows
+        if data and not is_silent and not self._client.is_closing():
             self._client.write(data)
 
     def cut(self, *, reset: bool = False) -> None:
@@ -91,6 +93,10 @@ class Link:
                 socket.SOL_SOCKET, socket.SO_LINGER, _RESET
             )
         self._client.close()
+
+    def silence(self) -> None:
+        """Drop the server's bytes from now on, and leave the connection open."""
+        self._is_silent = True
 
     def count_opened(self) -> None:
         """Count this connection as opened."""
@@ -189,6 +195,10 @@ class TcpProxy:
         finally:
             self.swallows = False
 
+    def silence_all(self) -> None:
+        """Drop the server's bytes on the connections that are open now; new ones work."""
+        self._call(self._silence_all())
+
     def refuse_connections(self, times: int | None = None) -> None:
         """Accept and close at once the next `times` connections; None means all, until 0 is set."""
         self._refusals = times
@@ -258,6 +268,10 @@ class TcpProxy:
     async def _cut_all(self, *, reset: bool) -> None:
         for link in self._links:
             link.cut(reset=reset)
+
+    async def _silence_all(self) -> None:
+        for link in self._links:
+            link.silence()
 
     async def _shut_down(self) -> None:
         await self._stop_listening()

@@ -1,0 +1,41 @@
+"""The servers and the sizes of the measurements."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+
+from dsql_outbox.testing import EmbeddedPostgres, NatsServer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Sizes of the measurements: rows, rounds, and seconds."""
+
+    rows: int = 20_000
+    rounds: int = 3
+    hot: int = 50_000
+    held: int = 100_000
+    seconds: float = 4.0
+    a_second: int = 10_000
+
+
+FULL = Sizes(rows=50_000, rounds=5, seconds=15.0)
+"""The sizes for a quiet machine and a patient reader."""
+
+
+class Conditions(ExitStack):
+    """The servers, each started when it is first used; a context manager."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+
+    @cached_property
+    def server(self) -> EmbeddedPostgres:
+        """One PostgreSQL for all lines."""
+        return self.enter_context(EmbeddedPostgres(settings={"max_wal_size": "4GB"}))
+
+    @cached_property
+    def broker(self) -> NatsServer:
+        """One NATS server for all lines."""
+        return self.enter_context(NatsServer())

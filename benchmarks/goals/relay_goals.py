@@ -1,0 +1,102 @@
+"""The goals of the relay."""
+
+from . import fairness, lateness, throughput, upkeep
+from .goal import Goal, Line
+
+RELAY = [
+    Line(
+        "half",
+        [
+            Goal("healthy rows/s, half of all failing / none, sink answers in 5 ms", 0.8),
+            Goal("healthy rows/s, half of all failing / none, sink answers at once", 0.4),
+        ],
+        fairness.half,
+    ),
+    Line(
+        "behind",
+        [Goal("first healthy row behind 20,000 failing subjects", 1, most=True, unit=" s")],
+        fairness.behind,
+    ),
+    Line(
+        "hot",
+        [
+            Goal(f"500 subjects beside 50,000 rows of one, {when}", 2, most=True, unit=" s")
+            for when in ("at start", "live", "after a restart")
+        ],
+        fairness.hot,
+    ),
+    Line(
+        "gap",
+        [Goal("rows written before a take-over, 100,000 held", 2, most=True, unit=" s")],
+        lateness.gap,
+    ),
+    Line(
+        "ahead",
+        [Goal("p50 of positions an hour ahead, 30,000 held", 0.05, most=True, unit=" s")],
+        lateness.ahead,
+    ),
+    Line(
+        "failures",
+        [
+            Goal("statements to record 500 failures", 3, most=True),
+            Goal("statements to bury 500 rows", 3, most=True),
+        ],
+        upkeep.failures,
+    ),
+    Line(
+        "silent",
+        [Goal("silent connections: rows wait beyond the lease", 15, most=True, unit=" s")],
+        lateness.silent,
+    ),
+    Line(
+        "drain",
+        [
+            Goal("drain to a null sink / bare loop of the same read and delete", 0.75),
+            Goal("CPU per row", 7.5, most=True, unit=" us"),
+        ],
+        throughput.drain,
+    ),
+    Line(
+        "nats",
+        [
+            Goal("NATS / publish_async, subjects interleaved", 0.85),
+            Goal("NATS / publish_async, ten consecutive rows per subject", 0.75),
+        ],
+        throughput.nats,
+    ),
+    Line(
+        "kafka",
+        [
+            Goal("Kafka, one node, subjects interleaved", 40_000, unit=" /s"),
+            Goal("Kafka, one node, ten consecutive rows per subject", 33_000, unit=" /s"),
+        ],
+        None,
+        "needs a real Kafka; `make real-brokers` starts one",
+    ),
+    Line(
+        "live",
+        [
+            Goal("ordered events, ten per subject, two publishers: arrived", 9_900, unit=" /s"),
+            Goal("the same: p99", 0.2, most=True, unit=" s"),
+        ],
+        throughput.live,
+    ),
+    Line(
+        "held",
+        [Goal("p99 of others, 100,000 held rows / none", 1.5, most=True)],
+        throughput.held,
+    ),
+    Line(
+        "distance",
+        [Goal("drain, 2 ms each way and 10 ms per commit", 20_000, unit=" /s")],
+        throughput.distance,
+    ),
+    Line(
+        "idle",
+        [
+            Goal("idle: reads per minute", 60, most=True),
+            Goal("idle: lease statements per beat", 1, most=True),
+        ],
+        upkeep.idle,
+    ),
+]

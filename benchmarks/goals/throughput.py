@@ -1,0 +1,83 @@
+"""How fast the relay is: to a null sink, to NATS, at a distance, and beside held rows."""
+
+import asyncio
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+from benchmarks.relay.doorbell import held_p99
+from benchmarks.relay.drain import drain_by_relay, drained, median_ratio
+from benchmarks.relay.nats import arrival, nats_rates
+from benchmarks.relay.rows import Rows, fill, new_database
+
+from .conditions import Conditions
+
+_A_SECOND = 200  # events of the process that writes and relays
+_COMMIT = "ALTER DATABASE distance SET commit_delay = 10000"  # microseconds
+_ALWAYS = "ALTER DATABASE distance SET commit_siblings = 0"  # delay a lonely commit, too
+
+
+def drain(conditions: Conditions) -> list[float]:
+    """A drain to a null sink over a bare loop of the same read and delete; CPU per row in us."""
+    bare, relay = drained(conditions.server, conditions.sizes.rows, conditions.sizes.rounds)
+    ratio = median_ratio([each.rate for each in relay], [each.rate for each in bare])
+    return [ratio, statistics.median(each.cpu for each in relay)]
+
+
+def nats(conditions: Conditions) -> list[float]:
+    """The relay to NATS over nats-py's publish_async: subjects interleaved, ten in a row."""
+    rates = nats_rates(
+        conditions.server, conditions.broker, conditions.sizes.rows, conditions.sizes.rounds
+    )
+    return [median_ratio(rates[name], rates["nats-py"]) for name in ("apart", "in a row")]
+
+
+def live(conditions: Conditions) -> list[float]:
+    """Two publishers of one constant stream: events per second that arrived, and the p99."""
+    sizes = conditions.sizes
+    found = arrival(conditions.server, conditions.broker, sizes.a_second, sizes.seconds)
+    if found.delivered < 1:
+        raise RuntimeError(f"only {found.delivered:.1%} of the events were delivered")
+    return [found.rate, found.p99]
+
+
+def held(conditions: Conditions) -> list[float]:
+    """The p99 of others beside held rows over that without them."""
+    sizes = conditions.sizes
+    free, burdened = held_p99(
+        conditions.server, conditions.broker, sizes.held, _A_SECOND, sizes.seconds
+    )
+    return [burdened / free]
+
+
+def distance(conditions: Conditions) -> list[float]:
+    """Rows per second of a drain, 2 ms from the database each way, and 10 ms per commit."""
+    url = new_database(conditions.server, "distance")
+    rows = 2 * conditions.sizes.rows
+    fill(url, Rows(rows))
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(_COMMIT)
+        connection.execute(_ALWAYS)
+    with _far(url) as far:
+        began = perf_counter()
+        asyncio.run(drain_by_relay(far))
+        return [rows / (perf_counter() - began)]
+
+
+@contextmanager
+def _far(url: str) -> Iterator[str]:
+    """The URL of the same database through a proxy that delays, in a process of its own."""
+    parts = urlsplit(url)
+    command = [sys.executable, "-m", "benchmarks.goals.far_proxy", str(parts.port)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        user, _, _ = parts.netloc.rpartition("@")
+        yield urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{port}"))
+        process.stdin.close()

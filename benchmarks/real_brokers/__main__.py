@@ -1,0 +1,103 @@
+"""``make real-brokers``: the contract suite and a nemesis against each real broker.
+
+Starts what this machine can have without Docker, one broker at a time: a NATS cluster
+of three, ElasticMQ as the SQS, and Apache Kafka with one and with three nodes. Runs
+the contract suite of the sinks against it. Then publishers relay while the broker is
+harmed, and what arrived is compared with what was written. Prints a line per broker.
+Exits with 1 when something failed. A broker that needs Java or Maven where one of them
+is missing is named, and is no failure.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+from tempfile import mkdtemp
+from time import monotonic
+from traceback import print_exc
+from typing import Final
+
+from tests.support.brokers.java_servers import MissingJava
+from tests.support.brokers.running_broker import VARIABLE
+from tests.support.brokers.sqs_server import CREDENTIALS
+
+from dsql_outbox.outbox import Database
+from dsql_outbox.schema import apply
+from dsql_outbox.testing import EmbeddedPostgres
+
+from .broker_trial import Findings, Trial
+from .candidates import CANDIDATES, Candidate
+
+_SUITE: Final = "tests/contract/test_sinks.py"
+
+
+def suite(candidate: Candidate, folder: Path) -> str | None:
+    """Run the contract suite; what failed, or None."""
+    with candidate.suite(folder) as url:
+        command = [sys.executable, "-m", "pytest", "-q", "--no-header", _SUITE]
+        ran = subprocess.run(
+            command, env={**os.environ, VARIABLE: url}, check=False, capture_output=True, text=True
+        )
+    if ran.returncode == 0:
+        return None
+    print(ran.stdout, ran.stderr, sep="\n", file=sys.stderr)
+    return f"contract suite: {ran.stdout.strip().splitlines()[-1].strip('= ')}"
+
+
+def nemesis(candidate: Candidate, folder: Path, seed: int) -> Findings:
+    """Let publishers relay to the broker while it is harmed."""
+    with EmbeddedPostgres() as server, candidate.place(folder) as place:
+        apply(Database(server.url))
+        return asyncio.run(Trial(place, server.url, folder, seed).run())
+
+
+def examine(candidate: Candidate, seed: int) -> bool | None:
+    """Print the line of a broker; returns whether all held, or None if it cannot be started."""
+    began, folder = monotonic(), Path(mkdtemp(prefix="real-brokers-"))
+    for part in ("suite", "nemesis"):
+        (folder / part).mkdir()
+    try:
+        failed = suite(candidate, folder / "suite")
+        findings = nemesis(candidate, folder / "nemesis", seed)
+    except MissingJava as error:
+        print(f"missing  {candidate.name:<16} {error}", flush=True)
+        shutil.rmtree(folder)
+        return None
+    except Exception:  # noqa: BLE001 - the next broker shall have its turn
+        print_exc()
+        print(f"NOT OK   {candidate.name:<16} see the traceback; logs: {folder}", flush=True)
+        return False
+    holds = failed is None and not findings.broken
+    took = f"{monotonic() - began:.0f} s"
+    text = f"{failed or 'contract suite passed'}; {findings}; {took}"
+    print(f"{'ok' if holds else 'NOT OK':<8} {candidate.name:<16} {text}", flush=True)
+    if holds:
+        shutil.rmtree(folder)
+    else:
+        print(f"         logs: {folder}", flush=True)
+    return holds
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default=",".join(CANDIDATES), help=f"of {', '.join(CANDIDATES)}")
+    parser.add_argument("--seed", type=int, default=None, help="default: a random one")
+    given = parser.parse_args()
+    chosen = given.only.split(",")
+    if unknown := set(chosen) - CANDIDATES.keys():
+        parser.error(f"no broker {', '.join(sorted(unknown))}: use {', '.join(CANDIDATES)}")
+    seed = Random().randrange(1 << 32) if given.seed is None else given.seed
+    logging.disable()  # the failures are intended here
+    os.environ.update(CREDENTIALS)
+    print(f"seed {seed}", flush=True)
+    results = [examine(CANDIDATES[name], seed) for name in chosen]
+    return 1 if False in results else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""The brokers that a machine can have without Docker, and how each is started."""
+
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tests.support.brokers.apache_kafka import apache_kafka
+from tests.support.brokers.elastic_mq import ElasticMq
+from tests.support.brokers.nats_cluster import nats_cluster
+
+from .kafka_place import KafkaPlace
+from .nats_place import NatsPlace
+from .place import Place
+from .sqs_place import SqsPlace
+
+
+class Candidate(NamedTuple):
+    """A broker: `suite` gives the contract suite its URL, `place` is what the nemesis harms.
+
+    Each starts a broker of its own in a folder, and ends it.
+    """
+
+    name: str
+    suite: Callable[[Path], AbstractContextManager[str]]
+    place: Callable[[Path], AbstractContextManager[Place]]
+
+
+@contextmanager
+def _kafka_url(nodes: int, folder: Path) -> Generator[str]:
+    with apache_kafka(folder, nodes, makes_topics=True) as cluster:
+        yield f"kafka://{cluster.bootstrap}"
+
+
+@contextmanager
+def _kafka_place(nodes: int, folder: Path) -> Generator[Place]:
+    with apache_kafka(folder, nodes) as cluster:
+        yield KafkaPlace(cluster)
+
+
+@contextmanager
+def _nats_url(folder: Path) -> Generator[str]:
+    with nats_cluster(folder) as cluster:
+        yield cluster.url(cluster.names[0])
+
+
+@contextmanager
+def _nats_place(folder: Path) -> Generator[Place]:
+    with nats_cluster(folder) as cluster:
+        yield NatsPlace(cluster)
+
+
+@contextmanager
+def _sqs_url(_: Path) -> Generator[str]:
+    with ElasticMq() as server:
+        yield server.endpoint
+
+
+@contextmanager
+def _sqs_place(_: Path) -> Generator[Place]:
+    with ElasticMq() as server:
+        yield SqsPlace(server)
+
+
+CANDIDATES: Final = {
+    "nats": Candidate("NATS, 3 nodes", _nats_url, _nats_place),
+    "sqs": Candidate("ElasticMQ (SQS)", _sqs_url, _sqs_place),
+    "kafka": Candidate("Kafka, 1 node", partial(_kafka_url, 1), partial(_kafka_place, 1)),
+    "kafka-3": Candidate("Kafka, 3 nodes", partial(_kafka_url, 3), partial(_kafka_place, 3)),
+}

@@ -1,0 +1,218 @@
+"""A model of a broker, and the sink that leads to it from one publisher."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Final, NamedTuple
+
+import anyio
+
+from dsql_outbox.outbox import Message, SinkUnavailable
+from dsql_outbox.publisher.outbox_rows import RowId
+from dsql_outbox.publisher.sinks.port import (
+    Answer,
+    Delivered,
+    Outcome,
+    Rejected,
+    Retry,
+    Unavailable,
+)
+
+from .history import Answered, Arrival, History
+from .machines import World
+from .wire import Line
+
+LIMIT: Final = 4.0
+"""Seconds after which a call of the sink ends."""
+
+
+class Illness(NamedTuple):
+    """What the broker answers for a row: `Retry` so many times, or `Rejected`."""
+
+    retries: int
+    rejected: bool
+
+
+class Broker:
+    """Stores messages; each takes up to `slow` seconds there, and its answer back.
+
+    `away` counts the faults of each topic that last now.
+    """
+
+    def __init__(self, world: World, history: History, slow: float) -> None:
+        self.slow = slow
+        self.world = world
+        self.history = history
+        self.away: Counter[str] = Counter()
+        self.ill: dict[RowId, Illness] = {}
+        self._rows: dict[tuple[str, str], RowId] = {}
+        self._retries: Counter[RowId] = Counter()
+
+    def expect(self, row: RowId) -> None:
+        """Know the message of a row when it comes."""
+        self._rows[row.event_id, str(row.position)] = row
+
+    def row_of(self, message: Message) -> RowId:
+        """The row that became this message."""
+        return self._rows[str(message.event_id), message.headers["position"]]
+
+    def take(self, message: Message, publisher: str) -> Outcome:
+        """Store a message that arrives, or refuse it."""
+        row = self.row_of(message)
+        if self.away[message.topic]:
+            self.history.counts["topic away"] += 1
+            return Unavailable(f"topic {message.topic} is away")
+        if ill := self.ill.get(row):
+            if ill.rejected:
+                return Rejected("never")
+            if self._retries[row] < ill.retries:
+                self._retries[row] += 1
+                return Retry("not now")
+        self.history.arrivals.append(Arrival(self.world.now, row, publisher))
+        return Delivered()
+
+
+class _Call:
+    """A call of `publish` that runs."""
+
+    def __init__(
+        self, messages: Sequence[Message], answer: Answer, future: asyncio.Future[None]
+    ) -> None:
+        self.messages = messages
+        self.answer = answer
+        self.future = future
+        self.pending = set(range(len(messages)))
+        self.is_stuck = False
+
+
+class ModelSink:
+    """The `Sink` of one publisher.
+
+    `may_send` says whether the database names this publisher as the owner of a shard,
+    under an epoch.
+    """
+
+    system = "model"
+
+    def __init__(
+        self,
+        broker: Broker,
+        line: Line,
+        name: str,
+        may_send: Callable[[int, int], bool],
+        random: Random,
+    ) -> None:
+        self._broker = broker
+        self._world, self._machine, self._troubles, self._counts = line
+        self._name = name
+        self._may_send = may_send
+        self._random = random
+        self._in_flight: Counter[str] = Counter()
+
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        """See `Sink.publish`."""
+        loop = self._machine.loop
+        call = _Call(messages, answer, loop.create_future())
+        hangs = self._begin(call)
+        if not messages and not self._troubles["broker away"]:
+            loop.call_later(0.002, _end, call)
+        timer = None if hangs else loop.call_later(LIMIT, self._give_up, call)
+        try:
+            with anyio.CancelScope(shield=call.is_stuck):
+                await call.future
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._release(call)
+
+    def _release(self, call: _Call) -> None:
+        """Let others send the keys of what has no answer."""
+        for index in call.pending:
+            self._in_flight[call.messages[index].key] -= 1
+        call.pending.clear()
+
+    def _begin(self, call: _Call) -> bool:
+        """Send the messages; returns whether the call hangs."""
+        self._check(call.messages)
+        troubles, counts = self._troubles, self._counts
+        for kind in ("call hangs", "call stuck"):
+            if troubles[kind] and call.messages:
+                troubles[kind] = 0
+                counts[kind] += 1
+                call.is_stuck = kind == "call stuck"
+                if call.is_stuck:  # its messages may be sent again, since it ignores its end
+                    self._release(call)
+                return True
+        if troubles["broker away"]:
+            counts["broker away"] += 1
+            self._world.after(0.002, _fail, call)
+            return False
+        for index in range(len(call.messages)):
+            self._send(call, index)
+        return False
+
+    def _check(self, messages: Sequence[Message]) -> None:
+        faults = self._broker.history.faults
+        for message in messages:
+            self._in_flight[message.key] += 1
+            if self._in_flight[message.key] > 1:
+                faults.append(f"{self._name} has two messages of {message.key} in flight")
+            row = self._broker.row_of(message)
+            if not self._may_send(row.shard, int(message.headers["leaseepoch"])):
+                faults.append(f"{self._name} sends {row} without the lease of its shard")
+
+    def _send(self, call: _Call, index: int) -> None:
+        random, slow = self._random.random, self._broker.slow
+        there, back = 0.001 + slow * random() ** 2, 0.001 + slow * random() ** 2
+        if self._troubles["broker lossy"] and random() < 0.4:
+            kind = self._random.choice(("lost", "unanswered", "slow", "late", "failed"))
+            self._counts[f"message {kind}"] += 1
+            if kind == "lost":
+                return
+            if kind == "failed":
+                self._world.after(there, _fail, call)
+                return
+            there = {"slow": LIMIT, "late": 4 * LIMIT}.get(kind, 0.1) * random()
+            back = LIMIT if kind == "unanswered" else back
+        self._world.after(there, self._arrive, call, index, back)
+
+    def _arrive(self, call: _Call, index: int, back: float) -> None:
+        outcome = self._broker.take(call.messages[index], self._name)
+        self._world.after(back, self._machine.loop.call_soon, self._answer, call, index, outcome)
+
+    def _answer(self, call: _Call, index: int, outcome: Outcome) -> None:
+        """Tell the relay, unless the call has ended."""
+        if index not in call.pending or call.future.done():
+            return
+        call.pending.discard(index)
+        message = call.messages[index]
+        self._in_flight[message.key] -= 1
+        self._broker.history.answers.append(
+            Answered(
+                self._world.now,
+                self._broker.row_of(message),
+                self._name,
+                type(outcome).__name__,
+            )
+        )
+        call.answer(index, outcome)
+        if not call.pending:
+            _end(call)
+
+    def _give_up(self, call: _Call) -> None:
+        """At the end of the time: what has no answer was not attempted, or all failed."""
+        if self._random.random() < 0.5:
+            _fail(call)
+        else:
+            _end(call)
+
+
+def _end(call: _Call) -> None:
+    if not call.future.done():
+        call.future.set_result(None)
+
+
+def _fail(call: _Call) -> None:
+    if not call.future.done():
+        call.future.set_exception(SinkUnavailable("the broker is away"))

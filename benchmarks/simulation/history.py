@@ -1,0 +1,73 @@
+"""What happened in a run, as the tables and the broker saw it: for the judge."""
+
+from collections import Counter
+from typing import NamedTuple
+
+from dsql_outbox.publisher.outbox_rows import RowId
+from dsql_outbox.publisher.relay.store import SubjectName
+
+
+class Committed(NamedTuple):
+    """A row that a writer committed; `replay` is its number, 0 for the event itself.
+
+    `is_late` says that it took its position about a second before its commit, or longer.
+    `is_sick` says that the broker refuses it or its topic at times, `is_broken` that
+    the row can be no message.
+    """
+
+    at: float
+    row: RowId
+    subject: SubjectName
+    replay: int
+    is_late: bool
+    is_sick: bool
+    is_broken: bool
+
+
+class Arrival(NamedTuple):
+    """A message that the broker stored."""
+
+    at: float
+    row: RowId
+    publisher: str
+
+
+class Answered(NamedTuple):
+    """An outcome that a publisher was told: the name of its class."""
+
+    at: float
+    row: RowId
+    publisher: str
+    outcome: str
+
+
+class Changed(NamedTuple):
+    """A row that a statement deleted, buried, or recorded as failed, for `publisher`.
+
+    The statement was sent at `sent_at` and ran at `at`. `attempts` are those it named.
+    """
+
+    at: float
+    sent_at: float
+    kind: str
+    row: RowId
+    publisher: str
+    attempts: int
+
+
+class History:
+    """Everything in the order in which it happened; all times are true seconds."""
+
+    def __init__(self) -> None:
+        self.committed: list[Committed] = []
+        self.arrivals: list[Arrival] = []
+        self.answers: list[Answered] = []
+        self.changes: list[Changed] = []
+        self.faults: list[str] = []
+        """Rules that were broken, found where it happened."""
+        self.counts: Counter[str] = Counter()
+        """How often each kind of fault struck."""
+        self.left: dict[RowId, bool] = {}
+        """The rows that are in the outbox at the end, and whether each is blocked."""
+        self.end = 0.0
+        """When the run ended."""

@@ -1,0 +1,175 @@
+"""The rules that a run must keep, checked on what the tables and the broker saw: pure.
+
+It knows nothing of how the relay works, only what it promises: nothing is lost, the
+first arrivals of a subject are in order, only what was acknowledged or buried leaves the
+table, outages are charged to no message, and the healthy leave in time.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from dsql_outbox.publisher.outbox_rows import RowId
+from dsql_outbox.publisher.relay.store import SubjectName
+
+from .history import Answered, Changed, Committed, History
+
+_CHARGED: Final = frozenset({"Retry", "Rejected"})
+_GIVEN_UP: Final = frozenset({"buried", "blocked"})
+
+
+class Terms(NamedTuple):
+    """What holds for a run.
+
+    `attempts` is that of the settings. From `ready_at` on, in seconds, a healthy
+    subject's next message leaves within `bound` seconds, or
+    `late_bound` if it was committed late. Without `harmed` no message is sent twice.
+    """
+
+    attempts: int
+    ready_at: float
+    bound: float
+    late_bound: float
+    harmed: bool
+
+
+def judge(history: History, terms: Terms) -> list[str]:
+    """Return the rules that were broken, each as a sentence with the row concerned."""
+    rules = (_lost, _disordered, _deleted, _charged, _late, _repeated)
+    case = _Case(history, terms)
+    return [*dict.fromkeys(history.faults), *(fault for rule in rules for fault in rule(case))]
+
+
+class _Case:
+    """A history by row and by subject."""
+
+    def __init__(self, history: History, terms: Terms) -> None:
+        self.history = history
+        self.name = {
+            each.row: f"event {UUID(each.row.event_id).int} of {'/'.join(each.subject)}"
+            for each in history.committed
+        }
+        self.terms = terms
+        self.first: dict[RowId, float] = {}
+        """When each row first arrived at the broker."""
+        for arrival in history.arrivals:
+            self.first.setdefault(arrival.row, arrival.at)
+        self.died = {c.row: c.at for c in history.changes if c.kind == "buried"}
+        self.subjects: defaultdict[SubjectName, list[Committed]] = defaultdict(list)
+        """The events of each subject, in its order, without replays."""
+        for each in history.committed:
+            if not each.replay:
+                self.subjects[each.subject].append(each)
+        self.answers: defaultdict[RowId, list[Answered]] = defaultdict(list)
+        for answer in history.answers:
+            self.answers[answer.row].append(answer)
+        self.changes: defaultdict[RowId, list[Changed]] = defaultdict(list)
+        for change in history.changes:
+            self.changes[change.row].append(change)
+
+
+def _lost(case: _Case) -> Iterator[str]:
+    """Each row was delivered or buried, or is blocked, or waits behind a blocked one."""
+    left, blocked = case.history.left, _blocked(case.history)
+    for each in case.history.committed:
+        if each.row in left:
+            if each.subject not in blocked or each.row < blocked[each.subject]:
+                yield f"{case.name[each.row]} is still in the outbox at {case.history.end:.1f} s"
+        elif each.row not in case.first and each.row not in case.died:
+            yield f"{case.name[each.row]} is lost"
+
+
+def _blocked(history: History) -> dict[SubjectName, RowId]:
+    """The first row of each subject that waits for an operator at the end."""
+    blocked: dict[SubjectName, RowId] = {}
+    for each in history.committed:
+        if history.left.get(each.row):
+            blocked.setdefault(each.subject, each.row)
+    return blocked
+
+
+def _disordered(case: _Case) -> Iterator[str]:
+    """No event first arrives before an earlier one of its subject has arrived or died."""
+    for events in case.subjects.values():
+        latest = 0.0
+        for each in events:
+            arrived = case.first.get(each.row)
+            if arrived is not None and arrived < latest:
+                yield f"{case.name[each.row]} arrived at {arrived:.3f} s, before the row before it"
+            latest = max(latest, _over_at(case, each.row))
+
+
+def _over_at(case: _Case, row: RowId) -> float:
+    """When a row first arrived or died; infinity: never."""
+    never = float("inf")
+    return min(case.first.get(row, never), case.died.get(row, never))
+
+
+def _deleted(case: _Case) -> Iterator[str]:
+    """A publisher deletes only what was acknowledged to it before."""
+    for change in case.history.changes:
+        if change.kind == "deleted" and not any(
+            a.publisher == change.publisher and a.outcome == "Delivered" and a.at <= change.sent_at
+            for a in case.answers[change.row]
+        ):
+            yield f"{case.name[change.row]} was deleted without an acknowledgement"
+
+
+def _charged(case: _Case) -> Iterator[str]:
+    """A message is charged what the broker answered about it, and dies of nothing else."""
+    for each in case.history.committed:
+        if each.is_broken:
+            continue
+        name, changes, attempts = case.name[each.row], case.changes[each.row], case.terms.attempts
+        charged = [a for a in case.answers[each.row] if a.outcome in _CHARGED]
+        is_rejected = any(a.outcome == "Rejected" for a in charged)
+        for change in changes:
+            known = sum(a.at <= change.sent_at for a in charged)
+            if change.attempts > known:
+                yield f"{name} is charged {change.attempts} attempts after {known} failures"
+            if change.kind in _GIVEN_UP and not is_rejected and known < attempts:
+                yield f"{name} was {change.kind} after {known} failures"
+        if len(charged) > attempts and len(charged) > attempts + _unknown(charged, changes):
+            yield f"{name} was tried {len(charged)} times"
+
+
+def _unknown(charged: Sequence[Answered], changes: Collection[Changed]) -> int:
+    """How many failures no later attempt can know: none was recorded before the next one.
+
+    That is so after a crash, or when the shard went to another publisher at that moment.
+    Besides, two publishers may count the same attempt.
+    """
+    ends = [*(each.at for each in charged[1:]), float("inf")]
+    unknown = sum(
+        not any(
+            change.publisher == each.publisher and change.attempts and each.at <= change.at <= end
+            for change in changes
+        )
+        for each, end in zip(charged, ends, strict=True)
+    )
+    return unknown + len({each.publisher for each in charged}) - 1
+
+
+def _late(case: _Case) -> Iterator[str]:
+    """The next message of a healthy subject leaves in time, whatever is sick or hot."""
+    for events in case.subjects.values():
+        if any(each.is_sick for each in events):
+            continue
+        free = case.terms.ready_at
+        for each in events:
+            arrived = case.first.get(each.row, case.history.end)
+            since = max(free, each.at)
+            bound = case.terms.late_bound if each.is_late else case.terms.bound
+            if arrived > since + bound:
+                yield f"{case.name[each.row]} waited {arrived - since:.1f} s, from {since:.1f} s on"
+            free = max(free, arrived)
+
+
+def _repeated(case: _Case) -> Iterator[str]:
+    """When nothing went wrong, each message arrives once."""
+    if case.terms.harmed:
+        return
+    for row, times in Counter(a.row for a in case.history.arrivals).items():
+        if times > 1:
+            yield f"{case.name[row]} arrived {times} times"

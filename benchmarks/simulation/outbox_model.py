@@ -1,0 +1,219 @@
+"""A model of the tables of the relay: each method is one statement, applied at one moment.
+
+A statement of one transaction whose rows it reads are those that it changes behaves so
+under snapshot isolation, or fails with a conflict; `wire` lets it fail. A read is of
+one snapshot, and its answer may be old when it arrives.
+"""
+
+import math
+from bisect import bisect_right, insort
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import islice
+from typing import Final, NamedTuple
+
+from dsql_outbox.publisher.burial import Letter
+from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.relay.store import (
+    Failure,
+    PassedOver,
+    Range,
+    RangeRead,
+    Reading,
+    RowPlace,
+    StoredFailure,
+    SubjectName,
+)
+
+from .history import Changed, Committed, History
+
+EPOCH: Final = 1_800_000_000
+"""The database's time at true time 0, in seconds since the Unix epoch."""
+
+PAYLOAD: Final = "{}"
+
+
+class NewRow(NamedTuple):
+    """A row as a writer inserts it."""
+
+    id: RowId
+    previous: int
+    subject: SubjectName
+    version: int
+    topic: str
+    replay: int
+    is_late: bool
+    is_sick: bool
+    is_broken: bool
+
+    def as_read(self, *, predecessor: bool) -> OutboxRow:
+        """The row as the relay's read returns it."""
+        headers = f'{{"replay":"{self.replay}"}}' if self.replay else "{}"
+        if self.is_broken:
+            headers = "[]"
+        return OutboxRow(
+            shard=self.id.shard,
+            position=self.id.position,
+            event_id=self.id.event_id,
+            previous_position=self.previous,
+            subject_type=self.subject.type,
+            subject_id=self.subject.id,
+            subject_version=self.version,
+            topic=self.topic,
+            headers=headers,
+            payload=PAYLOAD,
+            created_us=self.id.position,
+            predecessor=predecessor,
+        )
+
+
+class _Failed(NamedTuple):
+    attempts: int
+    retry_at: float
+
+
+class Origin(NamedTuple):
+    """Whose statement it is, and when it was sent in true time."""
+
+    publisher: str
+    sent_at: float
+
+
+class Tables:
+    """The outbox, its failures and its dead letters; `now` returns true time."""
+
+    def __init__(self, now: Callable[[], float], history: History) -> None:
+        self._now = now
+        self._history = history
+        self.rows: dict[RowId, NewRow] = {}
+        self.failures: dict[RowId, _Failed] = {}
+        self.paused: Counter[str] = Counter()
+        """How many pauses of each topic by an operator last now."""
+        self._keys: defaultdict[int, list[RowId]] = defaultdict(list)
+        self._chain: set[tuple[SubjectName, int]] = set()
+        self._used: set[RowId] = set()
+
+    def clock(self) -> int:
+        """The database's time in microseconds since the Unix epoch."""
+        return round((EPOCH + self._now()) * 1_000_000)
+
+    # --- writers -----------------------------------------------------------------------
+
+    def insert(self, row: NewRow) -> None:
+        """Commit a row."""
+        if row.id in self._used:
+            self._history.faults.append(f"the key {row.id} is used twice")
+        if row.id in self.rows:
+            return  # the primary key refuses it
+        self._used.add(row.id)
+        self.rows[row.id] = row
+        insort(self._keys[row.id.shard], row.id)
+        self._chain.add((row.subject, row.id.position))
+        self._history.committed.append(
+            Committed(
+                at=self._now(),
+                row=row.id,
+                subject=row.subject,
+                replay=row.replay,
+                is_late=row.is_late,
+                is_sick=row.is_sick,
+                is_broken=row.is_broken,
+            )
+        )
+
+    # --- the relay ---------------------------------------------------------------------
+
+    def read(self, ranges: Sequence[Range], passed: PassedOver) -> Reading:
+        """See `Store.read`."""
+        return Reading(self.clock(), [self._read(one, passed) for one in ranges])
+
+    def _read(self, of: Range, passed: PassedOver) -> RangeRead:
+        found: list[OutboxRow] = []
+        end, size = of.after, 0
+        looked = 0
+        for key in islice(self._after(of), of.visits):
+            looked += 1
+            row = self.rows[key]
+            since = passed.subjects.get(row.subject)
+            if row.topic not in passed.topics and (since is None or key.position < since):
+                size += len(PAYLOAD)
+                if found and (len(found) == of.rows or size > of.size):
+                    return RangeRead(found, end, is_cut=True)
+                waits = (row.subject, row.previous) in self._chain
+                found.append(row.as_read(predecessor=waits))
+            end = RowPlace(key.position, key.event_id)
+        return RangeRead(found, end, is_cut=looked == of.visits)
+
+    def _after(self, of: Range) -> Iterator[RowId]:
+        keys = self._keys[of.shard]
+        return islice(keys, bisect_right(keys, RowId(of.shard, *of.after)), None)
+
+    def delete(self, rows: Collection[RowId], origin: Origin) -> int:
+        """See `Store.delete`."""
+        existed = [row for row in rows if self._remove(row)]
+        self._note("deleted", existed, origin)
+        return len(existed)
+
+    def record(self, failures: Collection[Failure], origin: Origin) -> None:
+        """See `Store.record`."""
+        for each in failures:
+            wait = math.inf if each.seconds is None else each.seconds
+            self.failures[each.row] = _Failed(each.attempts, self._now() + wait)
+            kind = "blocked" if each.seconds is None else "recorded"
+            self._note(kind, [each.row], origin, each.attempts)
+
+    def forget(self, rows: Collection[RowId], origin: Origin) -> None:
+        """See `Store.forget`."""
+        for row in rows:
+            self.failures.pop(row, None)
+        self._note("forgotten", rows, origin)
+
+    def bury(self, letters: Collection[Letter], origin: Origin) -> None:
+        """See `Store.bury`."""
+        for letter in letters:
+            if self._remove(letter.row):
+                self.failures.pop(letter.row, None)
+                self._note("buried", [letter.row], origin, letter.attempts)
+
+    def stored_failures(self, shards: Collection[int]) -> list[StoredFailure]:
+        """See `Store.failures`."""
+        return [
+            StoredFailure(row, self.rows[row].subject, each.attempts, each.retry_at - self._now())
+            for row, each in self.failures.items()
+            if row.shard in shards and row in self.rows
+        ]
+
+    def paused_topics(self) -> dict[str, str]:
+        """See `Store.paused_topics`."""
+        return {topic: "by an operator" for topic, pauses in self.paused.items() if pauses}
+
+    # --- the judge ---------------------------------------------------------------------
+
+    def left(self) -> dict[RowId, bool]:
+        """The rows that are there, and whether each waits for an operator."""
+        failures = self.failures
+        return {row: row in failures and failures[row].retry_at == math.inf for row in self.rows}
+
+    def is_done(self) -> bool:
+        """Whether each row is blocked, or waits behind a blocked one of its subject."""
+        if not self.rows:
+            return True
+        blocked = {
+            self.rows[row].subject: row for row, is_blocked in self.left().items() if is_blocked
+        }
+        return all(
+            row.subject in blocked and blocked[row.subject] <= row.id for row in self.rows.values()
+        )
+
+    def _remove(self, row: RowId) -> bool:
+        gone = self.rows.pop(row, None)
+        if gone is not None:
+            keys = self._keys[row.shard]
+            del keys[bisect_right(keys, row) - 1]
+            self._chain.discard((gone.subject, row.position))
+        return gone is not None
+
+    def _note(self, kind: str, rows: Collection[RowId], origin: Origin, attempts: int = 0) -> None:
+        at, changes = self._now(), self._history.changes
+        for row in rows:
+            changes.append(Changed(at, origin.sent_at, kind, row, origin.publisher, attempts))

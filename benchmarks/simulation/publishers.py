@@ -1,0 +1,168 @@
+"""Publishers as processes on machines: started, crashed, stopped, paused, started again."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from typing import Final, Protocol
+
+import psycopg
+from tests.support.publisher.lease_tables import Tables as LeaseTables
+
+from dsql_outbox.publisher.settings import PublisherSettings
+
+from .broker import Broker, ModelSink
+from .history import History
+from .machines import Machine, World
+from .outbox_model import EPOCH, Tables
+from .schedule import Clock
+from .statements import ModelLeaseTable, ModelStore
+from .wire import Line, Wire
+
+logger: Final = logging.getLogger(__name__)
+
+_RESTART: Final = 1.0
+"""Seconds after which a publisher that ended by itself is started again."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a publisher is made of; `boot_clock` and `host_clock` are in seconds."""
+
+    name: str
+    store: ModelStore
+    sink: ModelSink
+    leases: ModelLeaseTable
+    settings: PublisherSettings
+    shards: range
+    boot_clock: Callable[[], float]
+    host_clock: Callable[[], float]
+
+
+class Program(Protocol):
+    """A publisher that runs until it is stopped."""
+
+    async def run(self) -> None:
+        """Relay until `stop`."""
+        ...
+
+    def stop(self) -> None:
+        """Let `run` return."""
+        ...
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all publishers share."""
+
+    world: World
+    tables: Tables
+    leases: LeaseTables
+    broker: Broker
+    history: History
+    settings: PublisherSettings
+    make: Callable[[Parts], Program]
+
+
+class Publisher:
+    """One publisher with its successors: each start is a new process, with a new name."""
+
+    def __init__(self, around: Surroundings, number: int, clock: Clock, random: Random) -> None:
+        self._around = around
+        self._number = number
+        self._clock = clock
+        self._random = random
+        self._starts = 0
+        self._machine: Machine | None = None
+        self._program: Program | None = None
+        self._past: list[Machine] = []
+        self.troubles: Counter[str] = Counter()
+        """How many faults of each kind last now."""
+
+    def start(self) -> None:
+        """Start a process, unless one runs."""
+        if self._machine is not None:
+            return
+        self._starts += 1
+        name = f"p{self._number}.{self._starts}"
+        machine = Machine(self._around.world, self._clock.rate, self._clock.offset)
+        self._machine = machine
+        machine.loop.call_soon(self._run, machine, self._parts(name, machine))
+
+    def crash(self, away: float) -> None:
+        """End the process without a word; start it again after `away` seconds."""
+        if self._machine is not None:
+            self._end(self._machine)
+            self._around.world.after(away, self.start)
+
+    def stop(self) -> None:
+        """Do what SIGTERM does."""
+        if self._machine is not None and self._program is not None:
+            self._machine.loop.call_soon(self._program.stop)
+
+    def pause(self, seconds: float) -> None:
+        """Let the process stand still; its clocks go on."""
+        if self._machine is not None:
+            self._machine.stand_still(seconds)
+
+    def close(self) -> None:
+        """End all processes, and what is left of those that crashed."""
+        if self._machine is not None:
+            self._end(self._machine)
+        for machine in self._past:
+            machine.loop.close()
+
+    def _end(self, machine: Machine) -> None:
+        machine.die()
+        self._past.append(machine)
+        self._around.history.faults += machine.loop.errors
+        self._machine = self._program = None
+
+    def _run(self, machine: Machine, parts: Parts) -> None:
+        self._program = program = self._around.make(parts)
+        name = parts.name
+
+        async def run() -> None:
+            try:
+                await program.run()
+            except psycopg.Error as error:
+                logger.debug("%s ended: %s", name, error)
+            except Exception as error:  # noqa: BLE001 - any other one is a finding
+                self._around.history.faults.append(f"{name} ended: {error!r}")
+            if machine.is_alive:
+                self._around.world.after(_RESTART, self._restart, machine)
+
+        machine.loop.create_task(run(), name=name)
+
+    def _restart(self, machine: Machine) -> None:
+        if self._machine is machine:
+            self._end(machine)
+            self.start()
+
+    def _parts(self, name: str, machine: Machine) -> Parts:
+        around, world = self._around, self._around.world
+        around.leases.settings[name] = around.settings
+        line = Line(world, machine, self.troubles, around.history.counts)
+        may_send = partial(self._owns, name)
+        return Parts(
+            name=name,
+            store=ModelStore(
+                around.tables, Wire(line, self._part(), silent=True), name, lambda: world.now
+            ),
+            sink=ModelSink(around.broker, line, name, may_send, self._part()),
+            leases=ModelLeaseTable(around.leases, Wire(line, self._part()), around.settings.renew),
+            settings=around.settings,
+            shards=range(len(around.leases.leases)),
+            boot_clock=machine.clock,
+            host_clock=lambda: EPOCH + world.now + self._clock.host,
+        )
+
+    def _part(self) -> Random:
+        """Chance of its own for each part, so that a change of one changes no other."""
+        return Random(self._random.random())
+
+    def _owns(self, name: str, shard: int, epoch: int) -> bool:
+        lease = self._around.leases.leases[shard]
+        return (lease.owner, lease.epoch) == (name, epoch)

@@ -1,0 +1,109 @@
+"""A random schedule for each seed.
+
+In a *calm* one, messages and topics are sick and nothing else fails. In a *hot* one, a
+subject has many rows before others get theirs. In a *storm*, publishers, database and
+broker fail, too.
+"""
+
+from dataclasses import replace
+from random import Random
+from typing import Final, get_args
+
+from .schedule import TOPICS, Clock, Fault, Replay, Schedule, Trouble, Write
+
+_SPAN: Final = 8.0
+"""Seconds in which most writes and faults of a schedule begin."""
+
+_SUBJECTS: Final = 6
+_DRIFT: Final = 0.03
+_HOUR: Final = 3600.0
+
+_LOSSY: Final[tuple[Trouble, ...]] = ("statements lossy", "statements lossy", "broker lossy")
+"""The faults that have many forms are chosen more often."""
+
+_APART: Final = TOPICS | {"call stuck"}
+_STORMS: Final = (*(kind for kind in get_args(Trouble) if kind not in _APART), *_LOSSY)
+
+
+def random_schedule(seed: int) -> Schedule:
+    """Return the schedule of this seed."""
+    random = Random(seed)
+    (make,) = random.choices((_calm, _hot, _storm), (3, 1, 6))
+    return make(seed, random)
+
+
+def _calm(seed: int, random: Random) -> Schedule:
+    topics = random.randint(1, 3)
+    writes = [_write(random, topics) for _ in range(random.randint(2, 10))]
+    if random.random() < 0.5:
+        writes = [_sick(random, write) if random.random() < 0.5 else write for write in writes]
+    faults = []
+    if random.random() < 0.3:
+        length = round(random.uniform(2, 20), 1)
+        kind: Trouble = random.choice(("topic away", "topic away", "topic paused"))
+        faults.append(Fault(kind, _time(random), length, random.randrange(topics)))
+    return Schedule(
+        seed,
+        shards=random.randint(1, 4),
+        clocks=tuple(_clock(random) for _ in range(random.choice((1, 1, 1, 2)))),
+        writes=tuple(writes),
+        faults=tuple(faults),
+        replays=tuple(_replays(random, len(writes))),
+        block=random.random() < 0.2,
+        slow=random.choice((0.02, 0.02, 0.3)),
+        start=random.choice((0.0, 0.0, _SPAN)),
+    )
+
+
+def _hot(seed: int, random: Random) -> Schedule:
+    calm = _calm(seed, random)
+    hot = Write(0.5, random.randrange(_SUBJECTS), rows=random.choice((70, 100, 150)))
+    return replace(calm, shards=random.randint(1, 2), writes=(*calm.writes, hot))
+
+
+def _storm(seed: int, random: Random) -> Schedule:
+    clocks = tuple(_clock(random) for _ in range(random.choice((1, 2, 2, 3))))
+    faults = [_fault(random, len(clocks)) for _ in range(random.randint(1, 6))]
+    if len(clocks) > 1 and random.random() < 0.1:  # the others must be able to take over
+        faults.append(Fault("call stuck", _time(random), 2.0, 0))
+    calm = _calm(seed, random)
+    return replace(calm, clocks=clocks, faults=(*calm.faults, *faults), start=0.0)
+
+
+def _time(random: Random) -> float:
+    return round(_SPAN * random.random(), 2)
+
+
+def _clock(random: Random) -> Clock:
+    rate = random.choice((1.0, 1.0, 1 - _DRIFT, 1 + _DRIFT))
+    return Clock(rate, float(random.randrange(1000)), random.choice((0.0, 0.0, -_HOUR, _HOUR)))
+
+
+def _write(random: Random, topics: int) -> Write:
+    return Write(
+        _time(random),
+        random.randrange(_SUBJECTS),
+        rows=random.choice((1, 1, 1, 2, 4)),
+        late=random.choice((0.0, 0.0, 0.0, round(3 * random.random(), 2))),
+        topic=random.randrange(topics),
+        ahead=_HOUR if random.random() < 0.03 else 0.0,
+    )
+
+
+def _sick(random: Random, write: Write) -> Write:
+    kind = random.random()
+    if kind < 0.1:
+        return write._replace(broken=True)
+    if kind < 0.25:
+        return write._replace(rejected=True)
+    return write._replace(retries=random.choice((1, 1, 2, 9)))
+
+
+def _replays(random: Random, writes: int) -> list[Replay]:
+    number = random.choice((0, 0, 0, 1, 3))
+    return [Replay(_time(random) + _time(random), random.randrange(writes)) for _ in range(number)]
+
+
+def _fault(random: Random, publishers: int) -> Fault:
+    length = random.choice((0.5, 2.0, 6.0, 11.0, 15.0))
+    return Fault(random.choice(_STORMS), _time(random), length, random.randrange(publishers))

@@ -1,0 +1,79 @@
+"""The publisher under test: the real relay and the real leases, on the models of a run."""
+
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from typing import Final
+from unittest.mock import patch
+
+import anyio
+
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher.leases.keeper import Leases
+from dsql_outbox.publisher.relay import sender
+from dsql_outbox.publisher.relay.memory import queues, subjects
+from dsql_outbox.publisher.relay.relay import Relay
+
+from .broker import LIMIT
+from .publishers import Parts
+
+_DATABASE: Final = Database("postgresql://nobody@nowhere/none")
+"""The leases take the name of the schema from it; nothing connects."""
+
+_LIMITS: Final = (
+    (subjects, "MAX_WAITING", 4),
+    (subjects, "_LOW", 2),
+    (queues, "MAX_ROWS", 40),
+    (queues, "MAX_PASSED", 3),
+    (sender, "MAX_IN_FLIGHT", 16),
+    (sender, "_CALL", 6),
+    (sender, "_LIMIT", LIMIT + 2),
+)
+
+
+@contextmanager
+def small_limits() -> Generator[None]:
+    """Make the limits of the relay so small that small schedules reach them."""
+    with ExitStack() as stack:
+        for module, name, limit in _LIMITS:
+            stack.enter_context(patch.object(module, name, limit))
+        yield
+
+
+class RelayProgram:
+    """Ties relay and leases together as `Publisher` does, without hooks."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._leases = leases = Leases(
+            _DATABASE,
+            parts.settings,
+            self._changed,
+            busy=self._busy,
+            progresses=self._progresses,
+            clock=parts.boot_clock,
+            table=parts.leases,
+            owner=parts.name,
+        )
+        self._relay = Relay(parts.store, parts.sink, parts.settings, leases)
+
+    async def run(self) -> None:
+        """Relay until `stop`."""
+        await self._leases.open()
+        try:
+            await self._relay.run()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._leases.close()
+
+    def stop(self) -> None:
+        """Let `run` return."""
+        self._leases.stop()
+        self._relay.stop()
+
+    def _changed(self, _owned: frozenset[int], _before: frozenset[int]) -> None:
+        self._relay.wake()
+
+    def _busy(self) -> set[int]:
+        return self._relay.busy_shards
+
+    def _progresses(self) -> bool:
+        return self._relay.progresses

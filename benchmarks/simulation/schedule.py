@@ -1,0 +1,107 @@
+"""What happens in a run: a schedule is a literal, so one that fails can be kept as a test."""
+
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+Trouble = Literal[
+    "crash",
+    "stop",
+    "pause",
+    "database away",
+    "statements lossy",
+    "statements silent",
+    "broker away",
+    "broker lossy",
+    "call hangs",
+    "call stuck",
+    "topic away",
+    "topic paused",
+]
+
+TOPICS: Final = frozenset({"topic away", "topic paused"})
+"""The faults of a topic: the broker refuses it, or an operator paused it."""
+
+
+class Clock(NamedTuple):
+    """The clocks of a publisher.
+
+    Its machine's boot clock runs `rate` times as fast as true time, from `offset`
+    seconds. Its host's clock is `host` seconds ahead of the database's.
+    """
+
+    rate: float = 1.0
+    offset: float = 0.0
+    host: float = 0.0
+
+
+class Write(NamedTuple):
+    """A transaction with `rows` events of one subject.
+
+    It takes its positions `at` a time in seconds, or when the subject's transaction
+    before it has ended, and commits `late` seconds later. The positions are `ahead`
+    seconds ahead of the database's clock. The broker answers `Retry` to the first
+    `retries` attempts of each event, or rejects it. A `broken` row can be no message.
+    """
+
+    at: float
+    subject: int
+    rows: int = 1
+    late: float = 0.0
+    topic: int = 0
+    ahead: float = 0.0
+    retries: int = 0
+    rejected: bool = False
+    broken: bool = False
+
+
+class Replay(NamedTuple):
+    """An operator's replay of the first event of the write with this number."""
+
+    at: float
+    write: int
+
+
+class Fault(NamedTuple):
+    """Trouble from `at` on for `length` seconds.
+
+    `of` is the number of the publisher, or of the topic. After a crash
+    the publisher is started again at the end, after a stop when it has ended. A
+    call that hangs does so until it is cancelled, and one that is stuck for ever. The
+    relay's statements that are silent get no answer; those of the leases do.
+    """
+
+    kind: Trouble
+    at: float
+    length: float
+    of: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One run. `seed` decides how long each statement and each message takes, and its fate.
+
+    There is one publisher per clock; they start at `start` in seconds. A message takes up
+    to `slow` seconds to the broker, and so does its answer. With `block`, the subject of
+    a message that was given up waits for an operator.
+    """
+
+    seed: int
+    shards: int
+    clocks: tuple[Clock, ...]
+    writes: tuple[Write, ...]
+    faults: tuple[Fault, ...] = ()
+    replays: tuple[Replay, ...] = ()
+    block: bool = False
+    slow: float = 0.02
+    start: float = 0.0
+
+    @property
+    def calm_at(self) -> float:
+        """When the publishers run and all faults but those of topics are over, in seconds."""
+        ends = (f.at + f.length for f in self.faults if f.kind not in TOPICS)
+        return max((self.start, *ends))
+
+    @property
+    def topics_well_at(self) -> float:
+        """When all topics are well, in seconds."""
+        return max((f.at + f.length for f in self.faults if f.kind in TOPICS), default=0.0)

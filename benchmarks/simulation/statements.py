@@ -1,0 +1,135 @@
+"""The ports of the relay and of the leases to the tables, on a model of them."""
+
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import psycopg
+from tests.support.publisher.lease_tables import Tables as LeaseTables
+
+from dsql_outbox.outbox import AsyncConnection
+from dsql_outbox.publisher.burial import Letter
+from dsql_outbox.publisher.leases.protocol import Renewed
+from dsql_outbox.publisher.leases.snapshot import Snapshot
+from dsql_outbox.publisher.outbox_rows import RowId
+from dsql_outbox.publisher.relay.store import (
+    Failure,
+    PassedOver,
+    Range,
+    Reading,
+    StoredFailure,
+)
+
+from .outbox_model import Origin, Tables
+from .wire import Wire
+
+T = TypeVar("T")
+
+DEADLINE: Final = 10.0
+"""Seconds that a statement of the relay may take."""
+
+
+class ModelStore:
+    """The `Store` of one publisher; `now` returns true time."""
+
+    def __init__(self, tables: Tables, wire: Wire, name: str, now: Callable[[], float]) -> None:
+        self._tables = tables
+        self._wire = wire
+        self._name = name
+        self._now = now
+
+    async def read(self, ranges: Sequence[Range], passed: PassedOver) -> Reading:
+        """See `Store.read`."""
+        return await self._run(partial(self._tables.read, ranges, passed))
+
+    async def delete(self, rows: Collection[RowId]) -> int:
+        """See `Store.delete`."""
+        return await self._run(partial(self._tables.delete, tuple(rows), self._origin()))
+
+    async def record(self, failures: Collection[Failure]) -> None:
+        """See `Store.record`."""
+        await self._run(partial(self._tables.record, tuple(failures), self._origin()))
+
+    async def forget(self, rows: Collection[RowId]) -> None:
+        """See `Store.forget`."""
+        await self._run(partial(self._tables.forget, tuple(rows), self._origin()))
+
+    async def bury(self, letters: Collection[Letter]) -> None:
+        """See `Store.bury`."""
+        await self._run(partial(self._tables.bury, tuple(letters), self._origin()))
+
+    async def apply(
+        self, rows: Collection[RowId], work: Callable[[AsyncConnection], Awaitable[None]]
+    ) -> bool:
+        """See `Store.apply`; no schedule has a function to apply."""
+        raise NotImplementedError
+
+    async def failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
+        """See `Store.failures`."""
+        return await self._run(partial(self._tables.stored_failures, tuple(shards)))
+
+    async def paused_topics(self) -> Mapping[str, str]:
+        """See `Store.paused_topics`."""
+        return await self._run(self._tables.paused_topics)
+
+    def _origin(self) -> Origin:
+        return Origin(self._name, self._now())
+
+    async def _run(self, apply: Callable[[], T]) -> T:
+        return await self._wire.run(apply, DEADLINE)
+
+
+class ModelLeaseTable:
+    """The `LeaseTable` of one publisher; each statement takes `limit` seconds at most."""
+
+    def __init__(self, tables: LeaseTables, wire: Wire, limit: float) -> None:
+        self._tables = tables
+        self._wire = wire
+        self._limit = limit
+
+    async def announce(self, owner: str) -> None:
+        """See `LeaseTable.announce`."""
+        await self._run(self._tables.announce(owner))
+
+    async def withdraw(self, owner: str) -> None:
+        """See `LeaseTable.withdraw`."""
+        await self._run(self._tables.withdraw(owner))
+
+    async def look(self) -> Snapshot:
+        """See `LeaseTable.look`."""
+        return await self._run(self._tables.look())
+
+    async def renew(self, owner: str, epochs: Mapping[int, int]) -> Collection[int]:
+        """See `LeaseTable.renew`."""
+        return await self._run(self._tables.renew(owner, epochs))
+
+    async def renew_and_look(self, owner: str, epochs: Mapping[int, int]) -> Renewed | None:
+        """See `LeaseTable.renew_and_look`."""
+        try:
+            return await self._run(self._tables.renew_and_look(owner, epochs))
+        except psycopg.errors.SerializationFailure:
+            return None
+
+    async def release(self, owner: str, epochs: Mapping[int, int]) -> Collection[int]:
+        """See `LeaseTable.release`."""
+        return await self._run(self._tables.release(owner, epochs))
+
+    async def take(self, owner: str, epochs: Mapping[int, int]) -> Collection[int]:
+        """See `LeaseTable.take`."""
+        return await self._run(self._tables.take(owner, epochs))
+
+    async def prune(self) -> None:
+        """See `LeaseTable.prune`."""
+        await self._run(self._tables.prune())
+
+    def drop(self) -> None:
+        """There is no connection to close."""
+
+    async def _run(self, statement: Coroutine[Any, Any, T]) -> T:
+        """Run a statement of the model, which hands over what to apply and waits for the result."""
+        result = await self._wire.run(statement.send(None).apply, self._limit)
+        try:
+            statement.send(result)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        raise AssertionError("a statement of the model is one step")

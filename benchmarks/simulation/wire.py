@@ -1,0 +1,106 @@
+"""The way from one publisher to the database: slow, lossy, or cut."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from typing import Any, Final, NamedTuple, TypeVar
+
+import psycopg
+
+from .machines import Machine, World
+
+T = TypeVar("T")
+
+LATEST: Final = 13.0
+"""Seconds: a statement that was given up may be applied so much later."""
+
+
+class Line(NamedTuple):
+    """The connection of a machine to the world; `troubles` counts the faults that last now.
+
+    `counts` counts how often each kind of fault struck.
+    """
+
+    world: World
+    machine: Machine
+    troubles: Counter[str]
+    counts: Counter[str]
+
+
+class Wire:
+    """Runs statements.
+
+    `silent` says that the trouble "statements silent" concerns them.
+    Raises `psycopg.OperationalError` when there is no answer within `limit` seconds or
+    the connection is lost, and `SerializationFailure` for a conflict.
+    """
+
+    def __init__(self, line: Line, random: Random, *, silent: bool = False) -> None:
+        self._can_be_silent = silent
+        self._world, self._machine, self._troubles, self._counts = line
+        self._random = random
+
+    async def run(self, apply: Callable[[], T], limit: float) -> T:
+        """Run a statement, which `apply` applies to the tables."""
+        loop = self._machine.loop
+        answer: asyncio.Future[T] = loop.create_future()
+        self._send(apply, answer, limit)
+        timer = loop.call_later(limit, _give_up, answer, limit)
+        try:
+            return await answer
+        finally:
+            timer.cancel()
+
+    def _send(self, apply: Callable[[], T], answer: asyncio.Future[T], limit: float) -> None:
+        random, troubles = self._random.random, self._troubles
+        there, back = 0.001 + 0.003 * random(), 0.001 + 0.003 * random()
+        if not self._machine.is_alive or self._machine.loop.is_closing:
+            _fail(answer, psycopg.OperationalError("the machine is off"))
+        elif self._can_be_silent and troubles["statements silent"]:
+            self._counts["statement silent"] += 1
+        elif troubles["database away"]:
+            self._counts["database away"] += 1
+            self._world.after(there, _fail, answer, psycopg.OperationalError("refused"))
+        elif troubles["statements lossy"] and random() < 0.5:
+            self._harm(apply, answer, limit)
+        else:
+            self._world.after(there, self._arrive, apply, answer, back)
+
+    def _harm(self, apply: Callable[[], T], answer: asyncio.Future[T], limit: float) -> None:
+        after, random = self._world.after, self._random
+        kind = random.choice(("slow", "lost", "cut", "unanswered", "cut after", "late", "conflict"))
+        self._counts[f"statement {kind}"] += 1
+        soon, slow = 0.002 + 0.1 * random.random(), limit * random.random() ** 3
+        cut = psycopg.OperationalError("the connection is lost")
+        if kind == "slow":
+            after(slow, self._arrive, apply, answer, slow)
+        elif kind == "cut":
+            after(soon, _fail, answer, cut)
+        elif kind == "unanswered":
+            after(slow, apply)
+        elif kind == "cut after":
+            after(soon, apply)
+            after(2 * soon, _fail, answer, cut)
+        elif kind == "late":
+            after(limit + LATEST * random.random(), apply)
+        elif kind == "conflict":
+            conflict = psycopg.errors.SerializationFailure("change conflicts (OC000)")
+            after(soon, _fail, answer, conflict)
+
+    def _arrive(self, apply: Callable[[], T], answer: asyncio.Future[T], back: float) -> None:
+        self._world.after(back, _tell, answer, apply())
+
+
+def _give_up(answer: asyncio.Future[Any], limit: float) -> None:
+    _fail(answer, psycopg.OperationalError(f"no answer within {limit:g} s"))
+
+
+def _tell(answer: asyncio.Future[Any], result: object) -> None:
+    if not answer.done():
+        answer.set_result(result)
+
+
+def _fail(answer: asyncio.Future[Any], error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(error)

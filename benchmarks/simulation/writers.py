@@ -1,0 +1,121 @@
+"""Model writers: transactions that take their positions before they commit, and replays."""
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from dsql_outbox.publisher.operator.replay_positions import Candidate, Places
+from dsql_outbox.publisher.outbox_rows import RowId
+from dsql_outbox.publisher.relay.store import SubjectName
+
+from .broker import Broker, Illness
+from .machines import World
+from .outbox_model import NewRow, Tables
+from .schedule import TOPICS, Replay, Schedule, Write
+
+SUBJECT_TYPE: Final = "S"
+
+_PAUSE: Final = 0.001
+"""Seconds between two transactions of a subject; the second one waits for the first."""
+
+_SOON: Final = 0.9
+"""Seconds: the relay looks for new rows where transactions began a second ago or later."""
+
+
+class Writers:
+    """Carries out the writes and replays of a schedule."""
+
+    def __init__(
+        self,
+        world: World,
+        tables: Tables,
+        broker: Broker,
+        schedule: Schedule,
+    ) -> None:
+        self._world = world
+        self._tables = tables
+        self._broker = broker
+        self._schedule = schedule
+        self._sick_topics = {f.of for f in schedule.faults if f.kind in TOPICS}
+        self._free_at: dict[int, float] = {}
+        self._versions: Counter[int] = Counter()
+        self._last: Counter[int] = Counter()
+        self._first: dict[int, NewRow] = {}
+        self._replays: Counter[int] = Counter()
+        self._places: Counter[int] = Counter()
+        self._events = 0
+        self.done_at = 0.0
+        """When the last transaction ends, in seconds."""
+
+    def start(self) -> None:
+        """Plan everything; the transactions of one subject follow each other."""
+        writes = sorted(enumerate(self._schedule.writes), key=lambda each: each[1].at)
+        for number, write in writes:
+            at = max(write.at, self._free_at.get(write.subject, 0.0))
+            self._free_at[write.subject] = at + write.late + _PAUSE
+            self._world.after(at, self._begin, number, write)
+            self.done_at = max(self.done_at, at + write.late)
+        for replay in self._schedule.replays:
+            self._world.after(replay.at, self._replay, replay)
+            self.done_at = max(self.done_at, replay.at)
+
+    def _begin(self, number: int, write: Write) -> None:
+        """Take positions; the commit makes the rows visible."""
+        now = self._tables.clock() + round(write.ahead * 1_000_000)
+        rows = [self._row(write, now) for _ in range(write.rows)]
+        self._world.after(write.late, self._commit, number, write, rows)
+
+    def _row(self, write: Write, now: int) -> NewRow:
+        subject, self._events = write.subject, self._events + 1
+        self._versions[subject] += 1
+        previous, position = self._last[subject], max(now, self._last[subject] + 1)
+        self._last[subject] = position
+        return NewRow(
+            RowId(subject % self._schedule.shards, position, str(UUID(int=self._events))),
+            previous,
+            SubjectName(SUBJECT_TYPE, str(subject)),
+            self._versions[subject],
+            f"t{write.topic}",
+            replay=0,
+            is_late=write.late > _SOON,
+            is_sick=bool(write.retries or write.rejected or write.broken)
+            or write.topic in self._sick_topics,
+            is_broken=write.broken,
+        )
+
+    def _commit(self, number: int, write: Write, rows: list[NewRow]) -> None:
+        self._first[number] = rows[0]
+        for row in rows:
+            if write.retries or write.rejected:
+                self._broker.ill[row.id] = Illness(write.retries, write.rejected)
+            self._insert(row)
+
+    def _replay(self, replay: Replay) -> None:
+        """Write an event again under a new key, unless its message still waits."""
+        first = self._first.get(replay.write)
+        if first is None or any(row.event_id == first.id.event_id for row in self._tables.rows):
+            return
+        subject = self._schedule.writes[replay.write].subject
+        candidate = Candidate(
+            event_id=UUID(first.id.event_id),
+            key=f"{SUBJECT_TYPE}/{subject}",
+            type="",
+            topic=first.topic,
+            shard=first.id.shard,
+            at=datetime.fromtimestamp(0, UTC),
+            headers={},
+            size=0,
+            last_position=max(self._last[subject], self._places[replay.write]),
+            replays=self._replays[replay.write],
+            waiting=False,
+        )
+        (placed,) = Places().place([candidate], self._tables.clock())
+        self._replays[replay.write] += 1
+        key = RowId(first.id.shard, placed.position, first.id.event_id)
+        self._places[replay.write] = placed.position
+        self._insert(first._replace(id=key, previous=0, replay=placed.number, is_late=False))
+
+    def _insert(self, row: NewRow) -> None:
+        self._broker.expect(row.id)
+        self._tables.insert(row)

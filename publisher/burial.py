@@ -1,0 +1,90 @@
+"""Moves rows from the outbox to the dead letters.
+
+The move has two forms: one statement with CTEs, or plain statements in a transaction
+for a database that refuses CTEs that write.
+"""
+
+from collections.abc import Collection
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+from dsql_outbox.outbox import (
+    NO_SUCH_FORM,
+    SERVER_TROUBLE,
+    RetryPolicy,
+    array_literal,
+    plain_array,
+)
+
+from .outbox_rows import RowId
+from .session import OperatorSession, OperatorTransaction
+
+_ASK: Final = RetryPolicy(SERVER_TROUBLE, waits=(0.0, 0.0))
+
+
+class Letter(NamedTuple):
+    """A row to move to the dead letters after `attempts` attempts."""
+
+    row: RowId
+    error: str
+    attempts: int
+
+
+class Burial:
+    """Moves rows; the first call finds out which form the database accepts.
+
+    Raises the driver's errors.
+    """
+
+    def __init__(self, session: OperatorSession) -> None:
+        self._session = session
+        self._is_plain: bool | None = None
+
+    async def bury(self, letters: Collection[Letter]) -> int:
+        """Move rows to the dead letters; returns how many existed."""
+        if self._is_plain is None:
+            self._is_plain = await self._refuses_cte()
+        if self._is_plain:
+            return await self._session.transaction(partial(_plainly, letters))
+        return await self._session.count("outbox_bury", _parameters(letters))
+
+    async def _refuses_cte(self) -> bool:
+        try:
+            await _ASK.run_async(partial(self._session.count, "outbox_bury", NO_ROW))
+        except NO_SUCH_FORM:
+            return True
+        return False
+
+
+async def _plainly(letters: Collection[Letter], transaction: OperatorTransaction) -> int:
+    """Move rows by plain statements, within a transaction.
+
+    If another session settled a row meanwhile, `change` fails the transaction, and
+    nothing is copied.
+    """
+    keys = row_keys([letter.row for letter in letters])
+    copied = await transaction.count("outbox_copy", _parameters(letters))
+    await transaction.change("outbox_delete", keys, copied)
+    await transaction.count("failure_forget", keys)
+    return copied
+
+
+def row_keys(rows: Collection[RowId]) -> dict[str, Any]:
+    """The parameters of a statement that name rows by their keys."""
+    return {
+        "shards": plain_array(row.shard for row in rows),
+        "positions": plain_array(row.position for row in rows),
+        "event_ids": plain_array(row.event_id for row in rows),
+    }
+
+
+def _parameters(letters: Collection[Letter]) -> dict[str, Any]:
+    return {
+        **row_keys([letter.row for letter in letters]),
+        "errors": array_literal(letter.error for letter in letters),
+        "attempts": plain_array(letter.attempts for letter in letters),
+    }
+
+
+NO_ROW: Final = _parameters([])
+"""Parameters for ``outbox_bury`` that match no row."""

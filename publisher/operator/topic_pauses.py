@@ -1,0 +1,77 @@
+"""The operator's tool for topics: pause, resume, list."""
+
+from collections.abc import AsyncGenerator
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from dsql_outbox.outbox import MAX_NAME, SettingsError
+from dsql_outbox.publisher.session import Operator
+
+from .pages import PAGE_ROWS
+
+
+class PausedTopic(msgspec.Struct, frozen=True, rename="camel"):
+    """A topic that an operator has paused.
+
+    `paused_by` is the database role. It did so at `paused_at`, `paused_seconds` ago by the
+    clock of the database.
+    """
+
+    topic: str
+    reason: str
+    paused_by: str
+    paused_at: datetime
+    paused_seconds: float
+
+
+class Topics(Operator):
+    """The topics that an operator has paused.
+
+    Publishers send no message of a paused topic, from some seconds after `pause` until
+    some seconds after `resume`. Its messages wait in the outbox, and so do later messages
+    of their subjects that go to other topics.
+
+    The constructor does no I/O. Use ``async with`` or call `close`. All methods raise
+    `SchemaError` if the tables are missing, `SettingsError` for a text that is no topic,
+    and the driver's errors.
+    """
+
+    async def pause(self, topic: str, reason: str = "") -> None:
+        """Pause a topic; for one that is paused already, replace the reason, the role and the time.
+
+        Raises `SettingsError` also for a reason with the character NUL.
+        """
+        _require_topic(topic)
+        if "\0" in reason:
+            raise SettingsError("a reason must not contain the character NUL")
+        await self._session.count("topic_pause", {"topic": topic, "reason": reason})
+
+    async def resume(self, topic: str) -> bool:
+        """Resume a topic; returns whether an operator had paused it."""
+        _require_topic(topic)
+        return await self._session.count("topic_resume", {"topic": topic}) > 0
+
+    async def list(self) -> AsyncGenerator[PausedTopic]:
+        """The paused topics in the order of their names; close a generator that is left early."""
+        after, seen = "", PAGE_ROWS
+        while seen == PAGE_ROWS:
+            rows = await self._session.rows("topic_page", {"after": after, "rows": PAGE_ROWS})
+            seen = len(rows)
+            for row in rows:
+                yield paused_topic(row)
+                after = row[0]
+
+
+def paused_topic(row: Any) -> PausedTopic:
+    """Parse a row of the statement ``topic_page``."""
+    topic, reason, paused_by, paused_at, seconds = row
+    return PausedTopic(topic, reason, paused_by, paused_at, round(seconds, 3))
+
+
+def _require_topic(topic: str) -> None:
+    if not 0 < len(topic) <= MAX_NAME or "\0" in topic:
+        raise SettingsError(
+            f"a topic has 1 to {MAX_NAME} characters and no NUL, got {topic[: MAX_NAME + 1]!r}"
+        )

@@ -1,0 +1,49 @@
+"""When failed rows are tried again. The module does no I/O."""
+
+from heapq import heappop, heappush
+from itertools import count
+
+from .subjects import Hold, Subject
+
+
+class Holds:
+    """The failed rows of all shards, by the time of their next attempt."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Subject, Hold]] = []
+        self._numbers = count()
+
+    def add(self, subject: Subject, hold: Hold) -> None:
+        """Have a row tried when its time has come; a blocked one waits for an operator."""
+        if hold.retry_at < float("inf"):
+            heappush(self._heap, (hold.retry_at, next(self._numbers), subject, hold))
+
+    def take_due(self, now: float, most: int) -> list[Subject]:
+        """Take up to `most` subjects whose first failed row may be tried now."""
+        due: list[Subject] = []
+        while self._heap and len(due) < most and self._heap[0][0] <= now:
+            retry_at, _, subject, hold = heappop(self._heap)
+            if _is_valid(subject, hold, retry_at):
+                subject.shard.closed.pop(subject.key, None)  # or the read would pass it over
+                due.append(subject)
+        return due
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next row may be tried; infinity if none waits for a time."""
+        while self._heap:
+            retry_at, _, subject, hold = self._heap[0]
+            if _is_valid(subject, hold, retry_at):
+                return max(0.0, retry_at - now)
+            heappop(self._heap)
+        return float("inf")
+
+
+def _is_valid(subject: Subject, hold: Hold, retry_at: float) -> bool:
+    """Whether an entry is not out of date, and the row not in memory already."""
+    return (
+        subject.hold is hold
+        and hold.retry_at == retry_at
+        and subject.busy is None
+        and not subject.rows
+        and not subject.shard.is_lost
+    )

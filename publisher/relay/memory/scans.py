@@ -1,0 +1,127 @@
+"""Where a shard is read next. The module does no I/O, and callers tell it the time.
+
+Presence is the state: what is in the outbox waits. No place is stored; it only saves
+reading the same rows again. Transactions commit out of order, so every scan comes
+back. Two scans go through a shard side by side, each on by key from where it was:
+
+- The *sweep* begins at the head and ends when it has seen all rows. Then it rests. The
+  next sweep finds what committed late.
+- The *tail* begins one second before now by the database's clock, since most
+  transactions commit within a second, and finds what is new. It comes back there many
+  times a second, so a stretch of rows that wait, or a position in the future, hides
+  nothing.
+
+So whatever is sick or hot in a shard, the tail passes by, and the sweep finds the rest.
+"""
+
+from typing import Final
+
+from dsql_outbox.publisher.relay.store import HEAD, RangeRead, RowPlace
+
+_OVERLAP: Final = 1_000_000
+"""Microseconds before now, where the tail begins."""
+
+_PASS: Final = 0.05
+"""Seconds after which the tail begins again; until then it reads what comes after its end."""
+
+_SHARE: Final = 20
+"""A sweep rests for this many times its duration, so it takes a twentieth of the time."""
+
+_LONGEST: Final = 60.0
+"""The longest rest of a sweep in seconds."""
+
+_MAX_VISITS: Final = 1_000
+"""The most rows that one range looks at; passing over 1,000 rows takes 2 ms, and new rows wait."""
+
+
+class Scan:
+    """A way through a shard that goes on by key from `place`.
+
+    `is_running` says that rows after `place` may not have been seen. `rest` is the
+    shortest time in seconds between the end of a sweep and the next.
+    """
+
+    def __init__(self, place: RowPlace) -> None:
+        self.place: RowPlace = place
+        self.is_running = True
+        self._visits = 0
+
+    def visits(self, rows: int) -> int:
+        """The number of rows to look at in order to find `rows` that are not passed over."""
+        return max(rows, self._visits)
+
+    def note(self, found: RangeRead, rows: int) -> None:
+        """Note the answer to a read of `rows` rows; few of many mean that most are passed over."""
+        self.place, self.is_running = found.end, found.is_cut
+        is_sparse = found.is_cut and len(found.rows) * 2 < rows
+        self._visits = min(_MAX_VISITS, 2 * self.visits(rows)) if is_sparse else 0
+
+
+class Sweep(Scan):
+    """The scan of all rows of a shard, again and again; `rest` is its shortest rest in seconds."""
+
+    def __init__(self, rest: float) -> None:
+        super().__init__(HEAD)
+        self.is_running = False  # `is_due` begins it, and notes when
+        self._rest = rest
+        self._began = 0.0
+        self._next_at = float("-inf")
+        self.is_short = False
+        """Whether the last sweep saw the whole shard in one read."""
+
+    def is_due(self, now: float) -> bool:
+        """Whether to read on now; begins a sweep when its time has come."""
+        if not self.is_running and now >= self._next_at:
+            self.restart(now)
+        return self.is_running
+
+    def interrupted(self, now: float) -> None:
+        """Note that a read had no answer: an outage is no part of a sweep's duration."""
+        self._began = now
+
+    def restart(self, now: float) -> None:
+        """Begin at the head again."""
+        self.place, self.is_running, self._began = HEAD, True, now
+
+    def read(self, found: RangeRead, rows: int, now: float) -> None:
+        """Note the answer to a read that ended at `now`."""
+        self.is_short = self.place == HEAD and not found.is_cut
+        self.note(found, rows)
+        if not self.is_running:
+            rest = min(_LONGEST, _SHARE * (now - self._began))
+            self._next_at = now + max(self._rest, rest)
+
+
+class Tail(Scan):
+    """The scan of the newest rows; `since` is a time of the database's clock in microseconds."""
+
+    def __init__(self, since: int) -> None:
+        super().__init__(_place(since))
+        self.home: RowPlace = self.place
+        """Where a pass begins: one second before the last read, by the database's clock."""
+        self._began = float("-inf")
+        self._has_news = self._had_news = True
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether to read on at once: rows were not seen, and this or the last pass had news."""
+        return self.is_running and (self.place < self.home or self._has_news or self._had_news)
+
+    def go_home(self, now: float) -> None:
+        """Begin a new pass if it is time for one, and the tail is not far behind."""
+        if self.place >= self.home and now - self._began >= _PASS:
+            self.place, self._began = self.home, now
+            self._had_news, self._has_news = self._has_news, False
+
+    def read(self, found: RangeRead, rows: int, clock: int, *, new: bool) -> None:
+        """Note the answer to a read; `new` says that it had new rows.
+
+        `clock` is the time of the read by the database's clock, in microseconds.
+        """
+        self.home = _place(clock - _OVERLAP)
+        self.note(found, rows)
+        self._has_news |= new
+
+
+def _place(position: int) -> RowPlace:
+    return RowPlace(position, HEAD.event_id)

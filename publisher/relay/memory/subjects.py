@@ -1,0 +1,219 @@
+"""What the relay keeps of a shard and of each subject in it. The module does no I/O."""
+
+from collections import deque
+from collections.abc import Iterable
+from heapq import heappop, heappush
+from typing import Final
+
+import msgspec
+
+from dsql_outbox.outbox import Message
+from dsql_outbox.publisher.outbox_rows import Fault, OutboxRow, RowId
+from dsql_outbox.publisher.relay.store import HEAD, RangeRead, RowPlace, StoredFailure, SubjectName
+
+from .scans import Scan, Sweep, Tail
+
+MAX_WAITING: Final = 64
+"""The most rows of one subject in memory, so that a hot subject leaves room for others."""
+
+_LOW: Final = MAX_WAITING // 2
+"""With fewer rows in memory, a subject takes those that were passed over."""
+
+
+class Hold(msgspec.Struct):
+    """A row that failed `attempts` times; its subject waits until `retry_at`.
+
+    `retry_at` is a time of the event loop's clock; infinity when blocked. `is_stored`
+    says that the database knows this failure.
+    """
+
+    id: RowId
+    attempts: int
+    retry_at: float
+    is_stored: bool = False
+
+
+class Subject:
+    """The rows of one entity: those that wait in memory, and the one that is on its way."""
+
+    __slots__ = ("busy", "holds", "key", "name", "passed", "rows", "shard")
+
+    def __init__(self, shard: "Shard", name: SubjectName, key: str) -> None:
+        self.shard = shard
+        self.name = name
+        self.key = key
+        self.rows: deque[OutboxRow] = deque()
+        self.busy: OutboxRow | None = None
+        """The row that is being published or, when it was given up, buried."""
+        self.holds: list[Hold] = []
+        """Its failed rows, in order; the first one holds the subject back."""
+        self.passed: int | None = None
+        """The position from which on rows were passed over that must be read again."""
+
+    @property
+    def hold(self) -> Hold | None:
+        """The failed row that holds the subject back."""
+        return self.holds[0] if self.holds else None
+
+    @property
+    def busy_row(self) -> OutboxRow:
+        """The row that is on its way; there must be one."""
+        if self.busy is None:
+            raise AssertionError("the subject has no row on its way")
+        return self.busy
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt to send the busy row, from 1."""
+        if self.holds and (hold := self.holds[0]).id == self.busy_row.id:
+            return hold.attempts + 1
+        return 1
+
+    def message(self, picked_up_ns: int) -> Message | Fault:
+        """The message of the busy row, or why it can be none; `picked_up_ns` is the time."""
+        epoch = self.shard.epoch
+        return self.busy_row.message(attempt=self.attempt, picked_up_ns=picked_up_ns, epoch=epoch)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether enough of its rows are in memory."""
+        return len(self.rows) >= MAX_WAITING
+
+    @property
+    def takes_passed(self) -> bool:
+        """Whether the rows that were passed over can be taken now."""
+        if self.passed is None or len(self.rows) > _LOW:
+            return False
+        return not self.holds or self.passed < self.holds[0].id.position
+
+    def holds_back(self, row: RowId, now: float) -> bool:
+        """Whether a failed row holds this one back.
+
+        Rows before it go: it failed after they were sent, but they were not deleted,
+        and it waits for them.
+        """
+        hold = self.hold
+        if hold is None:
+            return False
+        return hold.retry_at > now if hold.id == row else row.position >= hold.id.position
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is known of it that must be kept."""
+        return not (self.rows or self.busy or self.holds) and self.passed is None
+
+    def pass_over(self, position: int) -> None:
+        """Note that a row of this position was passed over."""
+        if self.passed is None or position < self.passed:
+            self.passed = position
+            self.close()
+            self.want_passed()
+
+    def close(self) -> None:
+        """Have reads pass over its rows, unless those that were passed over are wanted."""
+        if self.passed is not None and not self.takes_passed:
+            self.shard.closed[self.key] = self
+
+    def want_passed(self) -> None:
+        """Have the rows that were passed over read again, if they can be taken now."""
+        if self.passed is not None and self.takes_passed:
+            self.shard.closed.pop(self.key, None)
+            heappush(self.shard.wanted, (self.passed, self.key))
+
+
+class Shard:
+    """One shard under one epoch of its lease; a lost shard is forgotten as a whole."""
+
+    def __init__(self, number: int, epoch: int, sweep: Sweep) -> None:
+        self.number = number
+        self.epoch = epoch
+        self.is_lost = False
+        self.subjects: dict[str, Subject] = {}
+        self.closed: dict[str, Subject] = {}
+        """The subjects whose rows reads pass over, from `passed` on."""
+        self.wanted: list[tuple[int, str]] = []
+        """A heap of positions to read again, with their subjects; some are out of date."""
+        self._asked: list[tuple[int, str]] = []
+        self._asked_at = 0
+        self.again = Scan(HEAD)
+        self.sweep = sweep
+        self.tail: Tail | None = None
+        """None until the time of the database's clock is known."""
+
+    @property
+    def held(self) -> int:
+        """The number of subjects that a failed row holds back."""
+        return sum(1 for subject in self.subjects.values() if subject.holds)
+
+    def subject(self, name: SubjectName, key: str) -> Subject:
+        """The subject with this key, a new one if nothing is known of it."""
+        found = self.subjects.get(key)
+        if found is None:
+            found = self.subjects[key] = Subject(self, name, key)
+        return found
+
+    def forget_if_idle(self, subject: Subject) -> None:
+        """Forget a subject of which nothing must be kept."""
+        if subject.is_idle:
+            self.subjects.pop(subject.key, None)
+            self.closed.pop(subject.key, None)
+
+    @property
+    def wants(self) -> bool:
+        """Whether rows that were passed over may be read now."""
+        while self.wanted and not self._is_wanted(*self.wanted[0]):
+            heappop(self.wanted)
+        return bool(self.wanted)
+
+    def ask_again(self) -> RowPlace | None:
+        """The place from which to read rows again that were passed over, or None.
+
+        What is wanted later than this call belongs to the next read.
+        """
+        if not self.wants:
+            return None
+        self._asked, self.wanted = self.wanted, []
+        self._asked_at = self._asked[0][0]
+        return RowPlace(self._asked[0][0], HEAD.event_id)
+
+    def begin_again(self, end: RowPlace | None) -> list[Subject]:
+        """Take the subjects whose rows the read has looked for, as far as `end`.
+
+        The caller then admits the rows, and what is passed over now is noted anew.
+        None: there was no answer.
+        """
+        subjects: list[Subject] = []
+        asked, later = self._asked, self.wanted
+        while asked and end is not None and asked[0][0] <= end.position:
+            position, key = heappop(asked)
+            subject = self.subjects.get(key)
+            if subject is not None and subject.passed == position:
+                subject.passed = None
+                subjects.append(subject)
+        for each in later:
+            heappush(asked, each)
+        self.wanted, self._asked = asked, []
+        return subjects
+
+    def finish_again(self, subjects: Iterable[Subject], found: RangeRead) -> None:
+        """Note, after the rows were admitted, where the rows behind them are."""
+        is_all = not found.is_cut or (self.sweep.is_running and found.end >= self.sweep.place)
+        # At one position there may be more rows than one read takes; the next sweep finds them.
+        behind = max(found.end.position, self._asked_at + 1)
+        for subject in subjects:
+            if not is_all:
+                subject.pass_over(behind)
+            self.forget_if_idle(subject)
+
+    def _is_wanted(self, position: int, key: str) -> bool:
+        subject = self.subjects.get(key)
+        return subject is not None and subject.passed == position and subject.takes_passed
+
+    def hold(self, failure: StoredFailure, key: str, now: float) -> Hold:
+        """Hold a subject back because of a failure that the database knows."""
+        subject = self.subject(failure.subject, key)
+        hold = Hold(failure.row, failure.attempts, now + failure.seconds, is_stored=True)
+        subject.holds.append(hold)
+        subject.holds.sort(key=lambda each: each.id)
+        subject.pass_over(hold.id.position)
+        return hold

@@ -1,0 +1,132 @@
+"""Outcomes: what the answer of the broker means for a row, its subject and its topic."""
+
+import logging
+from typing import Final
+
+from dsql_outbox.publisher.outbox_rows import Fault, OutboxRow
+from dsql_outbox.publisher.settings import PublisherSettings
+from dsql_outbox.publisher.sinks import (
+    Delivered,
+    NotAttempted,
+    Outcome,
+    Rejected,
+    Retry,
+    Unavailable,
+)
+
+from .memory.subjects import Hold, Subject
+from .settler import Settler
+from .state import RelayState
+
+logger: Final = logging.getLogger("dsql_outbox")
+
+_REST: Final = 0.1
+"""Seconds until a message is sent again that the sink did not attempt."""
+
+_TELL: Final = 1.0
+"""Seconds between two log lines about rows that can be no message."""
+
+
+class Outcomes:
+    """Decides what happens to the busy row of a subject, and when the subject goes on."""
+
+    def __init__(self, state: RelayState, settler: Settler, settings: PublisherSettings) -> None:
+        self._state = state
+        self._settler = settler
+        self._settings = settings
+        self._faults = 0
+        self._tell_faults_at = float("-inf")
+
+    @property
+    def unsettled(self) -> int:
+        """How many acknowledged rows are not deleted yet."""
+        return self._settler.waiting
+
+    def fault(self, subject: Subject, fault: Fault) -> None:
+        """Reject the busy row of a subject, which can be no message; one log line per second."""
+        state, row = self._state, subject.busy_row
+        now = state.clock()
+        self._faults += 1
+        if now >= self._tell_faults_at:
+            text = "Row of shard %d, position %d, event %s can be no message: %s (%d rows)"
+            logger.warning(text, *row.id, fault.reason, self._faults)
+            self._faults, self._tell_faults_at = 0, now + _TELL
+        state.in_flight -= 1
+        if state.topics.found:
+            state.topics.missed(row.id)
+        self.fail(subject, Rejected(f"can be no message: {fault.reason}"))
+
+    def ended(self, subject: Subject, outcome: Outcome) -> None:
+        """Do what the outcome of the busy row of a subject demands."""
+        state = self._state
+        state.in_flight -= 1
+        if isinstance(outcome, Delivered):
+            self._delivered(subject)
+        elif isinstance(outcome, NotAttempted) or subject.shard.is_lost:
+            if state.topics.found:
+                state.topics.missed(subject.busy_row.id)
+            if state.queues.is_full and not subject.shard.is_lost:
+                state.queues.drop(subject)  # or what cannot be sent leaves no room for others
+            else:
+                state.queues.put_back(subject, state.clock() + _REST)
+            state.released(subject.shard.number)
+        elif isinstance(outcome, Unavailable):
+            self._refused(subject, outcome.error)
+        else:
+            self._topic_works(subject.busy_row)
+            self.fail(subject, outcome)
+
+    def _delivered(self, subject: Subject) -> None:
+        state = self._state
+        self._topic_works(subject.busy_row)
+        if self._settler.applier is not None:
+            self._settler.applier.add(subject)
+            return
+        state.delivered += 1
+        row = state.queues.delivered(subject)
+        failed_before = bool(subject.holds) and subject.holds[0].id == row.id
+        self._settler.acknowledge(row, failed_before=failed_before)
+        if failed_before:
+            state.let_go(subject, row.id)
+        state.go_on(subject)
+
+    def fail(self, subject: Subject, outcome: Retry | Rejected) -> None:
+        """Record a failed attempt; the row then waits for the next one, or is given up."""
+        state, row, hold = self._state, subject.busy_row, subject.hold
+        settings = self._settings.for_topic(row.topic)
+        attempts = subject.attempt
+        is_final = isinstance(outcome, Rejected) or attempts >= settings.attempts
+        if is_final and settings.on_dead_letter == "release":
+            self._settler.bury(subject, row.id, outcome.error, attempts)
+            return
+        state.failed += 1
+        seconds = None if is_final else settings.backoff(attempts)
+        retry_at = float("inf") if seconds is None else state.clock() + seconds
+        new = Hold(row.id, attempts, retry_at)
+        if hold is not None and hold.id == row.id:
+            subject.holds[0] = new
+        else:
+            subject.holds.insert(0, new)
+        state.queues.drop(subject)
+        subject.pass_over(row.position)
+        state.holds.add(subject, new)
+        state.released(subject.shard.number)
+        self._settler.record(subject.shard, new, outcome.error, seconds)
+        if seconds is not None and seconds < self._settings.idle_max:
+            state.to_read.set()
+
+    def _refused(self, subject: Subject, error: str) -> None:
+        """Pause the topic of a row, which is not at fault."""
+        state, row = self._state, subject.busy_row
+        if state.topics.refused(row, state.clock()):
+            logger.warning("Topic %s takes no messages now: %s", row.topic, error)
+        state.queues.drop(subject)
+        if hold := subject.hold:  # it failed earlier, and is tried again when the topic may work
+            hold.retry_at = state.clock() + self._settings.breaker_open
+            state.holds.add(subject, hold)
+        state.released(subject.shard.number)
+
+    def _topic_works(self, row: OutboxRow) -> None:
+        if self._state.topics.found and self._state.topics.worked(row.topic):
+            logger.info("Topic %s takes messages again", row.topic)
+            self._state.resume_topics()

@@ -1,0 +1,357 @@
+"""Read: find the rows that may be sent, fairly over shards and over what is old and new."""
+
+import logging
+import random
+from collections.abc import Collection, Mapping
+from typing import Final, Literal, NamedTuple, Protocol
+from uuid import UUID
+
+import psycopg
+
+from dsql_outbox.outbox import PASSING, FailureKind, kind_of, subject_key, told
+from dsql_outbox.publisher.outbox_rows import RowId
+from dsql_outbox.publisher.settings import PublisherSettings
+
+from .memory.queues import passed_over
+from .memory.scans import Sweep, Tail
+from .memory.subjects import Hold, Shard, Subject
+from .state import RelayState
+from .store import HEAD, Range, RangeRead, Reading, RowPlace, Store
+
+logger: Final = logging.getLogger("dsql_outbox")
+
+_REFRESH: Final = 10.0
+"""Seconds after which changes of failures and topics by an operator are noticed."""
+
+_MICROSECONDS: Final = 1_000_000
+
+_WEIGHTS: Final = {"sweep": 2, "tail": 1, "again": 1}
+"""How the rows of a read are shared when all of these have more to read."""
+
+_DUE: Final = 4
+"""A read asks for this part of its rows, at most, by their keys."""
+
+Kind = Literal["key", "again", "sweep", "tail"]
+
+
+class _Asked(NamedTuple):
+    """One range of a read: what it is for."""
+
+    kind: Kind
+    shard: Shard
+    range: Range
+    subject: Subject | None = None
+    row: RowId | None = None
+
+
+class Owned(Protocol):
+    """The shards that may be read, as the leases say."""
+
+    def owned(self) -> Mapping[int, int]:
+        """The shards that may be read and sent now, with the epochs of their leases."""
+        ...
+
+
+class Reader:
+    """Reads rows of the owned shards into memory, one read at a time.
+
+    `failing_since` is the time since when the database does not answer, or None.
+    """
+
+    def __init__(
+        self, state: RelayState, store: Store, leases: Owned, settings: PublisherSettings
+    ) -> None:
+        self._state = state
+        self._store = store
+        self._leases = leases
+        self._settings = settings
+        self._rows = settings.batch_rows
+        self._idle = settings.idle_min
+        self._refreshed_at = float("-inf")
+        self.failing_since: float | None = None
+
+    async def run(self) -> None:
+        """Read until the relay stops; raises the driver's error unless it passes."""
+        while not self._state.is_stopping:
+            if await self._state.to_read.wait(await self._step()):
+                self._idle = self._settings.idle_min
+
+    async def _step(self) -> float:
+        """Read once; returns the seconds to wait before the next read."""
+        try:
+            await self._follow()
+            await self._refresh()
+            self._state.waits_for_room = self._state.queues.has_enough(4 * self._rows)
+            is_full = self._state.waits_for_room
+            wait = self._settings.idle_max if is_full else await self._read()
+        except psycopg.Error as error:
+            kind = kind_of(error)
+            if kind not in PASSING:
+                raise
+            if kind is FailureKind.OUT_OF_MEMORY and self._rows > 1:
+                self._rows //= 2
+                logger.warning("Relay reads %d rows at a time: %s", self._rows, told(error))
+                return 0.0
+            if self.failing_since is None:
+                self.failing_since = self._state.clock()
+            logger.warning("Relay waits for the database: %s", told(error))
+            return self._settings.idle_max
+        self.failing_since = None
+        return wait
+
+    # --- which shards ------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        """Forget shards that were lost, also if they were taken again; start with new ones."""
+        state = self._state
+        epochs = self._leases.owned()
+        lost = [s for s in state.shards.values() if epochs.get(s.number) != s.epoch]
+        for shard in lost:
+            state.queues.lose(shard)
+            del state.shards[shard.number]
+        if gained := epochs.keys() - state.shards.keys():
+            self._state.stalled_since = None
+            failures = await self._store.failures(gained)
+            now = state.clock()
+            shards = {n: self._new_shard(n, epochs[n]) for n in gained}
+            for failure in failures:
+                shard = shards[failure.row.shard]
+                shard.hold(failure, subject_key(*failure.subject), now)
+            for shard in shards.values():
+                for subject in shard.subjects.values():
+                    state.holds.add(subject, subject.holds[0])
+            state.shards |= shards
+
+    def _new_shard(self, number: int, epoch: int) -> Shard:
+        return Shard(number, epoch, Sweep(self._settings.head_interval))
+
+    async def _refresh(self) -> None:
+        """Every `_REFRESH` seconds, notice what an operator has changed."""
+        state = self._state
+        if state.clock() - self._refreshed_at < _REFRESH:
+            return
+        self._refreshed_at = state.clock()
+        paused = await self._store.paused_topics()
+        if state.topics.by_operator.keys() - paused.keys():
+            state.resume_topics()
+        state.topics.by_operator = paused
+        held = [
+            (subject, subject.holds[0])
+            for shard in state.shards.values()
+            for subject in shard.subjects.values()
+            if subject.holds and subject.holds[0].is_stored and subject.busy is None
+        ]
+        if held:
+            stored = {f.row: f for f in await self._store.failures(state.shards)}
+            now = state.clock()
+            for subject, hold in held:
+                if subject.hold is not hold or subject.busy is not None or subject.rows:
+                    continue
+                failure = stored.get(hold.id)
+                if failure is None:  # it is gone, or shall be tried anew
+                    state.let_go(subject, hold.id)
+                elif failure.attempts != hold.attempts or failure.seconds <= 0:
+                    hold.attempts, hold.retry_at = failure.attempts, now + failure.seconds
+                    state.holds.add(subject, hold)
+
+    # --- one read ----------------------------------------------------------------------
+
+    async def _read(self) -> float:
+        state = self._state
+        began = state.clock()
+        asked = self._plan(began)
+        if not asked:
+            return self._wait(began, news=0)
+        passed = passed_over(state.shards.values(), state.topics.passed_over(began))
+        state.queues.begin_read()
+        try:
+            reading = await self._store.read([each.range for each in asked], passed)
+        except BaseException:
+            self._take_back(asked)
+            raise
+        news = self._admit(asked, reading)
+        state.queues.end_read()
+        state.read += news
+        if news:
+            state.to_send.set()
+        self._rows = min(self._settings.batch_rows, self._rows + max(1, self._rows // 8))
+        return self._wait(state.clock(), news)
+
+    def _plan(self, now: float) -> list[_Asked]:
+        """The ranges to read now, those that order depends on first."""
+        shards = self._state.shards.values()
+        asked = self._keys(now)
+        again = {shard: place for shard in shards if (place := shard.ask_again()) is not None}
+        sweeps = [shard for shard in shards if shard.sweep.is_due(now)]
+        tails = [(s, s.tail) for s in shards if s.tail and not _covers_tail(s.sweep, s.tail)]
+        for _, tail in tails:
+            tail.go_home(now)
+        behind = [shard for shard, tail in tails if tail.is_behind]
+        share = _shares(self._rows, again=len(again), sweep=len(sweeps), tail=len(behind))
+        resting = max(1, self._rows // 2 // max(1, len(tails)))
+        asked += [self._range("again", s, place, share["again"]) for s, place in again.items()]
+        asked += [self._range("sweep", s, s.sweep.place, share["sweep"]) for s in sweeps]
+        for shard, tail in tails:
+            rows = share["tail"] if tail.is_behind else resting
+            asked.append(self._range("tail", shard, tail.place, rows))
+        return asked
+
+    def _keys(self, now: float) -> list[_Asked]:
+        """The failed rows whose time has come, and those to try a paused topic with."""
+        state, most = self._state, max(1, self._rows // _DUE)
+        due = state.holds.take_due(now, most)
+        asked = [self._key(subject.shard, subject.holds[0].id, subject) for subject in due]
+        for row in state.topics.probes(now):
+            shard = state.shards.get(row.shard)
+            if shard is None:
+                state.topics.missed(row)
+                state.resume_topics()
+            else:
+                asked.append(self._key(shard, row, None))
+        return asked
+
+    def _key(self, shard: Shard, row: RowId, subject: Subject | None) -> _Asked:
+        return _Asked("key", shard, Range(shard.number, _before(row), 1, 1, 1), subject, row)
+
+    def _range(self, kind: Kind, shard: Shard, place: RowPlace, rows: int) -> _Asked:
+        scans = {"again": shard.again, "sweep": shard.sweep, "tail": shard.tail}
+        scan = scans[kind]
+        visits = rows if scan is None else scan.visits(rows)
+        size = max(1, self._settings.batch_bytes * rows // self._settings.batch_rows)
+        return _Asked(kind, shard, Range(shard.number, place, rows, size, visits))
+
+    def _take_back(self, asked: Collection[_Asked]) -> None:
+        """Note that a read had no answer."""
+        for each in asked:
+            if each.kind == "again":
+                each.shard.begin_again(None)
+            elif each.kind == "sweep":
+                each.shard.sweep.interrupted(self._state.clock())
+            elif each.subject is not None:
+                self._hold_again(each.subject, each.subject.holds[0])
+
+    def _hold_again(self, subject: Subject, hold: Hold) -> None:
+        self._state.holds.add(subject, hold)
+        subject.close()
+
+    # --- its answer --------------------------------------------------------------------
+
+    def _admit(self, asked: Collection[_Asked], reading: Reading) -> int:
+        """Admit the rows of a read and move the scans; returns how many rows were new."""
+        now = self._state.clock()
+        looked = {each.shard: each.range.after.position for each in asked if each.kind == "again"}
+        news = 0
+        for each, found in zip(asked, reading.ranges, strict=True):
+            if not each.shard.is_lost:
+                news += self._admit_range(each, found, reading.now, now, looked)
+        return news
+
+    def _admit_range(
+        self,
+        each: _Asked,
+        found: RangeRead,
+        clock: int,
+        now: float,
+        looked: Mapping[Shard, int],
+    ) -> int:
+        queues, topics, shard = self._state.queues, self._state.topics, each.shard
+        since = looked.get(shard)
+        wanted = shard.begin_again(found.end) if each.kind == "again" else []
+        news = queues.admit(shard, found.rows, now, topics, since)
+        rows = each.range.rows
+        match each.kind:
+            case "key":
+                self._check_key(each, found, now)
+            case "again":
+                shard.again.note(found, rows)
+                shard.finish_again(wanted, found)
+            case "sweep":
+                shard.sweep.read(found, rows, now)
+                if shard.tail is None:
+                    shard.tail = Tail(clock - int(self._takeover * _MICROSECONDS))
+            case "tail":
+                if shard.tail is not None:
+                    shard.tail.read(found, rows, clock, new=news > 0)
+        return news
+
+    @property
+    def _takeover(self) -> float:
+        """Seconds that a take-over of a shard lasts; its new rows are behind the tail."""
+        settings = self._settings
+        return settings.lease + settings.grace + settings.renew
+
+    def _check_key(self, each: _Asked, found: RangeRead, now: float) -> None:
+        """See whether a row that was asked for by its key is there."""
+        subject = each.subject
+        if subject is None:
+            self._check_probe(each, found)
+            return
+        hold = subject.holds[0]
+        if found.end != RowPlace(hold.id.position, hold.id.event_id):
+            self._state.let_go(subject, hold.id)
+        elif subject.rows or found.rows:  # it is in memory, or waits for rows before it
+            subject.close()
+        else:  # its topic is paused
+            hold.retry_at = now + _REFRESH
+            self._hold_again(subject, hold)
+
+    def _check_probe(self, each: _Asked, found: RangeRead) -> None:
+        """See whether the row to try a topic with is there, and was admitted."""
+        state, row = self._state, each.row
+        if row is None:
+            return
+        if found.end != RowPlace(row.position, row.event_id):
+            state.topics.missed(row)
+            state.resume_topics()
+        elif not state.queues.knows(row):
+            state.topics.missed(row)  # it waits; the next scan finds another one
+
+    # --- when to read again ------------------------------------------------------------
+
+    def _wait(self, now: float, news: int) -> float:
+        """Seconds until the next read; they double with each read that found nothing new."""
+        settings, state = self._settings, self._state
+        shards = state.shards.values()
+        is_behind = any(s.sweep.is_running or s.wants or _is_behind(s.tail) for s in shards)
+        if not state.is_empty:
+            self._state.stalled_since = None
+        elif self._state.stalled_since is None and not (news or is_behind):
+            self._state.stalled_since = now
+        if is_behind:
+            return 0.0
+        if news:
+            self._idle = settings.idle_min
+            return settings.idle_min
+        idle, self._idle = self._idle, min(settings.idle_max, self._idle * 2)
+        if idle < settings.idle_max:  # publishers that start together soon read at other times
+            idle *= random.uniform(0.75, 1.0)  # noqa: S311 - spreads load, guards nothing
+        return min(idle, max(settings.idle_min, state.next_at(now)))
+
+
+def _shares(rows: int, **counts: int) -> dict[str, int]:
+    """The rows of each range of a kind, if `counts` ranges of each kind have more to read."""
+    total = sum(_WEIGHTS[kind] for kind, number in counts.items() if number)
+    return {
+        kind: max(1, rows * _WEIGHTS[kind] // max(1, total) // max(1, number))
+        for kind, number in counts.items()
+    }
+
+
+def _covers_tail(sweep: Sweep, tail: Tail) -> bool:
+    """Whether the sweep reads what the tail would read: it is there, or sees all in one read."""
+    if not sweep.is_running:
+        return False
+    is_whole = sweep.place == HEAD and sweep.is_short and not tail.is_behind
+    return is_whole or tail.place <= sweep.place <= tail.home
+
+
+def _is_behind(tail: Tail | None) -> bool:
+    return tail is None or tail.is_behind
+
+
+def _before(row: RowId) -> RowPlace:
+    """The place right before a row."""
+    number = UUID(row.event_id).int
+    if not number:
+        return RowPlace(row.position - 1, str(UUID(int=(1 << 128) - 1)))
+    return RowPlace(row.position, str(UUID(int=number - 1)))

@@ -1,0 +1,174 @@
+"""The relay: read, send and settle, side by side."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final, Protocol
+
+import anyio
+import msgspec
+import psycopg
+
+from dsql_outbox.publisher.settings import PublisherSettings
+from dsql_outbox.publisher.sinks import Sink
+
+from .applier import Applier, Apply
+from .memory.breaker import Breaker
+from .outcomes import Outcomes
+from .reader import Owned, Reader
+from .sender import Rights, Sender
+from .settler import Settler
+from .state import RelayState
+from .store import Store
+
+_LAST: Final = 5.0
+"""Seconds that the last deletes may take when the relay was cancelled."""
+
+
+class Relayed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a relay did, in numbers of messages.
+
+    `read` rows came into memory. `delivered` messages were acknowledged by the broker,
+    `deleted` rows left the outbox for that. `failed` counts failed attempts after which
+    a message waits, `dead` the messages that were given up.
+    """
+
+    read: int = 0
+    delivered: int = 0
+    deleted: int = 0
+    failed: int = 0
+    dead: int = 0
+
+    def __sub__(self, earlier: "Relayed") -> "Relayed":
+        """What was done since `earlier`."""
+        now, before = msgspec.structs.asdict(self), msgspec.structs.asdict(earlier)
+        return Relayed(**{name: now[name] - before[name] for name in now})
+
+
+class Leases(Owned, Rights, Protocol):
+    """What the relay asks of the leases."""
+
+
+class Relay:
+    """Relays the rows of the shards of one publisher until `stop`."""
+
+    def __init__(
+        self,
+        store: Store,
+        sink: Sink,
+        settings: PublisherSettings,
+        leases: Leases,
+        *,
+        apply: Apply | None = None,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._state = RelayState(loop.time, topic_open_for=settings.breaker_open)
+        self._state.on_idle = leases.settled
+        self._settler = Settler(self._state, store, settings)
+        breaker = Breaker(failures=settings.breaker_failures, open_for=settings.breaker_open)
+        outcomes = Outcomes(self._state, self._settler, settings)
+        self._sender = Sender(self._state, sink, leases, outcomes, breaker)
+        if apply is not None:
+            self._settler.applier = Applier(
+                self._state, store, apply, outcomes.fail, self._settler.recover
+            )
+        self._reader = Reader(self._state, store, leases, settings)
+        self._error: Exception | None = None
+        self._scope = anyio.CancelScope()
+
+    async def run(self) -> None:
+        """Relay until `stop`.
+
+        Calls of the sink that run then are waited for. Raises the driver's errors unless
+        they pass, and the errors of the sink except `SinkUnavailable`. What the broker
+        has acknowledged is deleted in any case, also when the task is cancelled.
+        """
+        try:
+            with self._scope:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._guarded, self._reader.run)
+                    tasks.start_soon(self._guarded, self._settler.run)
+                    await self._guarded(self._sender.run)
+                    self._state.drained()
+        finally:
+            with anyio.move_on_after(_LAST, shield=True), suppress(psycopg.Error):
+                await self._settler.settle_all()
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Read and send no more; `run` returns when the running calls of the sink have ended."""
+        self._state.stop()
+
+    def wake(self) -> None:
+        """Read now: there may be new rows."""
+        self._state.to_read.set()
+
+    @property
+    def relayed(self) -> Relayed:
+        """What was done so far."""
+        state = self._state
+        return Relayed(
+            read=state.read,
+            delivered=state.delivered,
+            deleted=state.deleted,
+            failed=state.failed,
+            dead=state.dead,
+        )
+
+    @property
+    def busy_shards(self) -> set[int]:
+        """The shards that have rows on their way, or acknowledged and not deleted."""
+        return self._state.busy_shards
+
+    @property
+    def stalled_for(self) -> float | None:
+        """Seconds for which nothing could be sent; None while something can, or may be found."""
+        failing = (
+            self._sender.stalled_since,
+            self._settler.failing_since,
+            self._reader.failing_since,
+        )
+        since = min((each for each in failing if each is not None), default=None)
+        if since is None and self._state.is_empty and self._settler.is_done:
+            since = self._state.stalled_since
+        return None if since is None else self._state.clock() - since
+
+    @property
+    def progresses(self) -> bool:
+        """Whether no call of the sink takes longer than it may; statements have deadlines."""
+        return self._sender.progresses
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is in memory or left to settle, and all was read."""
+        is_idle = self._state.is_empty and self._settler.is_done
+        return is_idle and self._state.stalled_since is not None
+
+    @property
+    def is_sink_available(self) -> bool:
+        """Whether the broker answered when it was asked last."""
+        return self._sender.is_available
+
+    @property
+    def paused_topics(self) -> list[str]:
+        """The topics that take no messages now, sorted."""
+        return sorted(self._state.topics.names)
+
+    @property
+    def found_paused(self) -> list[str]:
+        """Those of them that the broker refused, sorted."""
+        return sorted(self._state.topics.found)
+
+    @property
+    def held(self) -> int:
+        """The number of subjects that wait behind a failed row."""
+        return sum(shard.held for shard in self._state.shards.values())
+
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do one of the three activities; its first error ends all of them."""
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - `run` raises it
+            self._error = self._error or error
+            self._scope.cancel()

@@ -1,0 +1,238 @@
+"""Send: publish the first row of each subject, and decide what its outcome means."""
+
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from time import time_ns
+from typing import Final, Protocol
+
+import anyio.lowlevel
+from anyio import CancelScope, create_task_group, move_on_after
+from anyio.abc import TaskGroup
+
+from dsql_outbox.outbox import Message, SinkUnavailable
+from dsql_outbox.publisher.outbox_rows import Fault
+from dsql_outbox.publisher.sinks import (
+    NotAttempted,
+    Outcome,
+    Sink,
+)
+
+from .memory.breaker import Breaker
+from .memory.subjects import Shard, Subject
+from .outcomes import Outcomes
+from .state import RelayState
+
+logger: Final = logging.getLogger("dsql_outbox")
+
+MAX_IN_FLIGHT: Final = 4_096
+"""The most messages that are on their way, or acknowledged and not deleted."""
+
+_CALL: Final = 500
+"""The most messages of one call of the sink."""
+
+_LIMIT: Final = 120.0
+"""Seconds after which a call of the sink is given up; every sink has a shorter limit."""
+
+
+class Rights(Protocol):
+    """The right to send messages of a shard, which lasts as long as the lease."""
+
+    def may_send(self, shard: int, epoch: int) -> bool:
+        """Whether a message that was read under this epoch may be sent now."""
+        ...
+
+    def bound(self, epochs: Mapping[int, int], /) -> AbstractContextManager[CancelScope]:
+        """A scope that is cancelled when the lease of one of these shards ends."""
+        ...
+
+    def settled(self) -> None:
+        """Note that a shard has no row on its way any more, nor one to settle."""
+        ...
+
+    def sink_failed(self) -> None:
+        """Note that the broker could not be reached."""
+        ...
+
+    def sink_worked(self) -> None:
+        """Note that the broker answered."""
+        ...
+
+
+class Sender:
+    """Sends rows: many calls of the sink at a time, one message per subject in all of them."""
+
+    def __init__(
+        self,
+        state: RelayState,
+        sink: Sink,
+        rights: Rights,
+        outcomes: Outcomes,
+        breaker: Breaker,
+    ) -> None:
+        self._state = state
+        self._sink = sink
+        self._rights = rights
+        self._outcomes = outcomes
+        self._breaker = breaker
+        self._failing_since: float | None = None
+        self._began: list[float] = []
+
+    @property
+    def is_available(self) -> bool:
+        """Whether the broker answered when it was asked last."""
+        return not self._breaker.is_failing
+
+    async def run(self) -> None:
+        """Send until the relay stops, and wait for the calls that run then.
+
+        Raises the errors of the sink, except `SinkUnavailable`.
+        """
+        try:
+            async with create_task_group() as tasks:
+                await self._send_until_stopped(tasks)
+                # `bound` cancels the calls at the end of the drain.
+        except ExceptionGroup as errors:  # calls that fail together fail for one reason
+            raise errors.exceptions[0] from None
+
+    async def _send_until_stopped(self, tasks: TaskGroup) -> None:
+        state = self._state
+        while not state.is_stopping:
+            wait = self._send(tasks)
+            if any(shard.wanted for shard in state.shards.values()):
+                state.to_read.set()
+            await state.to_send.wait(wait)
+            await anyio.lowlevel.checkpoint()  # more answers come, and a call takes more messages
+
+    def _send(self, tasks: TaskGroup) -> float:
+        """Start the calls that may start now; returns after how many seconds to look again."""
+        state = self._state
+        now = state.clock()
+        if wait := self._breaker.wait(now):
+            return wait
+        rest = state.queues.end_rests(now)
+        if self._breaker.is_failing and state.in_flight:
+            return float("inf")
+        most = MAX_IN_FLIGHT - state.in_flight - self._outcomes.unsettled
+        if self._breaker.is_failing:
+            most = min(most, 1)
+            state.queues.rotate(random.random())  # noqa: S311 - a part of the broker may fail
+        while most > 0 and (subjects := self._take(min(most, _CALL))):
+            most -= len(subjects)
+            tasks.start_soon(self._call, subjects)
+        return rest
+
+    def _take(self, most: int) -> list[Subject]:
+        """Take subjects whose first row may be sent."""
+        state, now = self._state, self._state.clock()
+        chosen: list[Subject] = []
+        rights: dict[Shard, bool] = {}
+        while len(chosen) < most and (taken := state.queues.take(most - len(chosen))):
+            for subject in taken:
+                row, shard = subject.busy_row, subject.shard
+                takes = not state.topics.names or state.topics.takes(row, now)
+                if (may_send := rights.get(shard)) is None:
+                    may_send = rights[shard] = self._rights.may_send(shard.number, shard.epoch)
+                if not takes or not may_send:
+                    state.queues.drop(subject)
+                else:
+                    state.sent(row)
+                    chosen.append(subject)
+        return chosen
+
+    async def _call(self, subjects: Sequence[Subject]) -> None:
+        call = _Call(subjects, self._outcomes, self._answered)
+        messages = call.messages()
+        began = self._state.clock()
+        self._began.append(began)
+        try:
+            with move_on_after(_LIMIT), self._rights.bound(call.epochs):
+                if messages:
+                    await self._sink.publish(messages, call.answer)
+        except SinkUnavailable as error:
+            self._failed(error)
+        finally:
+            call.is_over = True
+            self._began.remove(began)
+            for subject in call.unanswered():
+                self._outcomes.ended(subject, NotAttempted())
+            self._wake()
+
+    def _answered(self, *, first: bool) -> None:
+        """Go on after an answer; the first one of a call shows that the broker works."""
+        if first:
+            self._rights.sink_worked()
+            self._breaker.succeeded()
+            self._failing_since = None
+        self._wake()
+
+    def _failed(self, error: SinkUnavailable) -> None:
+        """Note that the broker as a whole failed; calls that end together count as one failure."""
+        self._rights.sink_failed()
+        now = self._state.clock()
+        if self._failing_since is None:
+            self._failing_since = now
+        if not self._breaker.wait(now):
+            self._breaker.failed(now)
+            wait = self._breaker.wait(now)
+            logger.warning("Relay waits %g s for the broker: %s", wait, error)
+
+    def _wake(self) -> None:
+        """Send and settle what has become possible."""
+        self._state.to_send.set()
+        self._state.to_settle.set()
+
+    @property
+    def stalled_since(self) -> float | None:
+        """The time since when the broker cannot be reached, or None."""
+        return self._failing_since
+
+    @property
+    def progresses(self) -> bool:
+        """Whether no call of the sink is past its limit, as it is when it cannot be cancelled."""
+        now = self._state.clock()
+        return all(now < began + 2 * _LIMIT for began in self._began)
+
+
+class _Call:
+    """One call of the sink: its subjects, and which of them have an answer."""
+
+    def __init__(
+        self, subjects: Sequence[Subject], outcomes: Outcomes, answered: Callable[..., None]
+    ) -> None:
+        self._subjects = subjects
+        self._outcomes = outcomes
+        self._answered = answered
+        self._sent: list[Subject | None] = []
+        self.epochs = {each.shard.number: each.shard.epoch for each in subjects}
+        self.is_over = False
+        self._has_answers = False
+
+    def messages(self) -> list[Message]:
+        """The messages of the rows; a row that can be none is rejected, since no sink gets it."""
+        picked_up_ns = time_ns()
+        messages: list[Message] = []
+        for subject in self._subjects:
+            made = subject.message(picked_up_ns)
+            if isinstance(made, Fault):
+                self._outcomes.fault(subject, made)
+            else:
+                messages.append(made)
+                self._sent.append(subject)
+        return messages
+
+    def answer(self, index: int, outcome: Outcome) -> None:
+        """Take the outcome of one message; `TracedSink` has checked that it is the first."""
+        subject = self._sent[index]
+        if self.is_over or subject is None:
+            return
+        self._sent[index] = None
+        is_first = not self._has_answers and not isinstance(outcome, NotAttempted)
+        self._has_answers |= is_first
+        self._outcomes.ended(subject, outcome)
+        self._answered(first=is_first)
+
+    def unanswered(self) -> list[Subject]:
+        """The subjects without an answer."""
+        return [subject for subject in self._sent if subject is not None]

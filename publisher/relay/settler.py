@@ -1,0 +1,209 @@
+"""Settle: delete what the broker has, record what failed, and bury what was given up."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+
+from dsql_outbox.outbox import MAX_TRANSACTION_ROWS, PASSING, kind_of, told
+from dsql_outbox.publisher.burial import Letter
+from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.settings import PublisherSettings
+
+from .memory.subjects import Hold, Shard, Subject
+from .state import RelayState
+from .store import Failure, Store
+
+if TYPE_CHECKING:
+    from .applier import Applier
+
+logger: Final = logging.getLogger("dsql_outbox")
+
+_GATHER: Final = 0.02
+"""Seconds to wait for more acknowledgements, so that one statement deletes many rows."""
+
+_BYTES: Final = 8 << 20
+"""The most bytes of the rows in one statement.
+
+Aurora DSQL allows 10 MiB of changes per transaction, including its own data per row.
+It is not known whether deleted rows count. If they do, a larger delete could never
+succeed, and the relay would stop.
+"""
+
+_ERROR_LENGTH: Final = 1_000
+
+
+class Settler:
+    """Brings the tables up to date, in as few statements as possible.
+
+    What the broker has acknowledged is remembered until its row is deleted, so a
+    database that fails in between causes no second delivery. Deleting it is right
+    whoever owns the shard by then: the row's whole key names one message, and the
+    broker has it.
+    """
+
+    def __init__(self, state: RelayState, store: Store, settings: PublisherSettings) -> None:
+        self._state = state
+        self._store = store
+        self._settings = settings
+        self._acknowledged: dict[RowId, OutboxRow] = {}
+        self._failures: dict[RowId, tuple[Failure, Hold, Shard]] = {}
+        self._letters: dict[RowId, tuple[Letter, Subject]] = {}
+        self.applier: Applier | None = None
+        self.failing_since: float | None = None
+        """The time since when the database takes no changes, or None."""
+
+    @property
+    def waiting(self) -> int:
+        """How many acknowledged rows are not deleted yet."""
+        return len(self._acknowledged)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to settle."""
+        waits = self._acknowledged or self._state.recovered or self._failures or self._letters
+        return not waits and (self.applier is None or self.applier.is_done)
+
+    def acknowledge(self, row: OutboxRow, *, failed_before: bool) -> None:
+        """Have a row deleted that the broker has, and its failure if it had one."""
+        if row.id in self._acknowledged:  # sent twice, since its shard was lost and taken again
+            self._state.queues.release(row)
+            self._state.released(row.shard)
+        self._acknowledged[row.id] = row
+        if failed_before:
+            self.recover(row.id)
+
+    def recover(self, row: RowId) -> None:
+        """Have the failure of a row deleted that is settled now."""
+        self._failures.pop(row, None)
+        self._state.recovered.add(row)
+
+    def record(self, shard: Shard, hold: Hold, error: str, seconds: float | None) -> None:
+        """Have the failure of a row recorded; None: it waits for an operator."""
+        failure = Failure(hold.id, _storable(error), hold.attempts, seconds)
+        self._failures[hold.id] = failure, hold, shard
+
+    def bury(self, subject: Subject, row: RowId, error: str, attempts: int) -> None:
+        """Have the busy row of a subject buried; the subject goes on when that has committed."""
+        self._failures.pop(row, None)
+        if row in self._letters:  # its shard was lost and taken again meanwhile
+            self._state.give_back(self._letters[row][1])
+        self._letters[row] = Letter(row, _storable(error), attempts), subject
+
+    async def run(self) -> None:
+        """Settle until the last call of the sink has ended; raises errors that do not pass."""
+        state = self._state
+        while not state.is_drained:
+            await state.to_settle.wait(float("inf"))
+            if self.waiting < self._settings.batch_rows and state.in_flight:
+                await state.to_settle.wait(_GATHER)
+            try:
+                while not self.is_done:
+                    await self.settle()
+                self.failing_since = None
+            except psycopg.Error as error:
+                if kind_of(error) not in PASSING:
+                    raise
+                if self.failing_since is None:
+                    self.failing_since = state.clock()
+                logger.warning("Relay waits for the database: %s", told(error))
+                await state.to_stop.wait(self._settings.idle_max)
+                state.to_settle.set()
+
+    async def settle_all(self) -> None:
+        """Settle what is left; raises the driver's error."""
+        while not self.is_done:
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Settle one batch of each kind; raises the driver's error, and keeps what is left.
+
+        What the database refuses of one kind keeps none of the others from being settled.
+        """
+        error: psycopg.Error | None = None
+        kinds = [self._record, self._bury, self._apply, self._delete, self._forget]
+        for settle_kind in kinds:
+            try:
+                await settle_kind()
+            except psycopg.Error as failure:
+                error = error or failure
+        if self._state.waits_for_room:
+            self._state.to_read.set()
+        self._state.to_send.set()
+        if error is not None:
+            raise error
+
+    async def _record(self) -> None:
+        if not self._failures:
+            return
+        batch = dict(islice(self._failures.items(), MAX_TRANSACTION_ROWS))
+        # A failure in a shard that was lost meanwhile is left to the new owner.
+        ours = [failure for failure, _, shard in batch.values() if not shard.is_lost]
+        if ours:
+            await self._store.record(ours)
+        for row, each in batch.items():
+            each[1].is_stored = True
+            if self._failures.get(row) is each:
+                del self._failures[row]
+
+    async def _bury(self) -> None:
+        if not self._letters:
+            return
+        rows = {row: subject.busy_row for row, (_, subject) in self._letters.items()}
+        # A row of each of three tables changes, and the payload is in two of them.
+        batch = _fitting(rows, MAX_TRANSACTION_ROWS // 3, _BYTES // 2)
+        lost = [row for row in batch if self._letters[row][1].shard.is_lost]
+        for row in lost:  # the new owner finds it
+            self._state.give_back(self._letters.pop(row)[1])
+        letters = [self._letters[row][0] for row in batch if row in self._letters]
+        if letters:
+            await self._store.bury(letters)
+        for letter in letters:
+            self._buried(letter.row, self._letters.pop(letter.row)[1])
+
+    def _buried(self, row: RowId, subject: Subject) -> None:
+        state = self._state
+        state.dead += 1
+        state.queues.settled([state.queues.take_busy(subject)])
+        state.let_go(subject, row)
+        state.go_on(subject)
+        state.released(subject.shard.number)
+
+    async def _apply(self) -> None:
+        if self.applier is not None:
+            await self.applier.apply()
+
+    async def _forget(self) -> None:
+        if self._state.recovered:
+            recovered = list(islice(self._state.recovered, MAX_TRANSACTION_ROWS))
+            await self._store.forget(recovered)
+            self._state.recovered.difference_update(recovered)
+
+    async def _delete(self) -> None:
+        if not self._acknowledged:
+            return
+        batch = _fitting(self._acknowledged, MAX_TRANSACTION_ROWS, _BYTES)
+        self._state.deleted += await self._store.delete(batch)
+        self._state.queues.settled([self._acknowledged.pop(row) for row in batch])
+        for shard, rows in Counter(row.shard for row in batch).items():
+            self._state.released(shard, rows)
+
+
+def _fitting(rows: Mapping[RowId, OutboxRow], most: int, size: int) -> list[RowId]:
+    """The first rows that fit into one transaction, at least one."""
+    chosen: list[RowId] = []
+    total = 0
+    for row, each in islice(rows.items(), most):
+        total += each.size
+        if chosen and total > size:
+            break
+        chosen.append(row)
+    return chosen
+
+
+def _storable(error: str) -> str:
+    """The text of an error without NUL and lone surrogates, which the database refuses."""
+    return error[:_ERROR_LENGTH].replace("\0", "").encode(errors="replace").decode()

@@ -1,0 +1,200 @@
+"""The statements of the relay on the outbox and its failures."""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from dsql_outbox.outbox import (
+    MAX_TRANSACTION_ROWS,
+    AsyncConnection,
+    Database,
+    OneProcess,
+    SchemaError,
+    array_literal,
+    plain_array,
+)
+from dsql_outbox.publisher.burial import Burial, Letter, row_keys
+from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
+
+from .store import (
+    Failure,
+    PassedOver,
+    Range,
+    RangeRead,
+    Reading,
+    RowPlace,
+    StoredFailure,
+    SubjectName,
+)
+
+
+class _RowGone(Exception):  # noqa: N818 - says what happened
+    """A row was settled by another publisher."""
+
+
+class SqlStore:
+    """The tables of a database; see `Store` for the methods.
+
+    Reads and changes have a connection each, so neither waits for the other.
+    `statements` counts the calls. All methods raise the driver's errors, and
+    `SchemaError` if the tables are missing or outdated.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._reads = OperatorSession(database)
+        self._changes = OperatorSession(database)
+        self._process = OneProcess("a publisher's connections")
+        self._burial = Burial(self._changes)
+        self.statements = 0
+
+    async def open(self) -> None:
+        """Connect; raises `SchemaError` if there are no shards."""
+        ((shards,),) = await self._rows("shard_count", {})
+        if not shards:
+            raise SchemaError(
+                f"schema {self._reads.schema} has no shards: run `dsql-outbox schema apply`"
+            )
+
+    async def close(self) -> None:
+        """Close both connections."""
+        await self._reads.close()
+        await self._changes.close()
+
+    async def read(self, ranges: Sequence[Range], passed: PassedOver) -> Reading:
+        """Read several ranges from one snapshot."""
+        found = await self._rows("outbox_read", _asked(ranges, passed))
+        return _reading(len(ranges), found)
+
+    async def delete(self, rows: Collection[RowId]) -> int:
+        """Delete rows that the broker has acknowledged; returns how many existed."""
+        return await self._count("outbox_delete", row_keys(rows))
+
+    async def record(self, failures: Collection[Failure]) -> None:
+        """Record failures of rows; a row has one failure at most, the newest."""
+        await self._count(
+            "failure_record",
+            {
+                **row_keys([failure.row for failure in failures]),
+                "errors": array_literal(failure.error for failure in failures),
+                "attempts": plain_array(failure.attempts for failure in failures),
+                "seconds": plain_array(
+                    "infinity" if failure.seconds is None else failure.seconds
+                    for failure in failures
+                ),
+            },
+        )
+
+    async def forget(self, rows: Collection[RowId]) -> None:
+        """Delete the failures of rows that were delivered after all."""
+        await self._count("failure_forget", row_keys(rows))
+
+    async def bury(self, letters: Collection[Letter]) -> None:
+        """Move rows to the dead letters; rows that do not exist any more are left out."""
+        self._require()
+        await self._burial.bury(letters)
+
+    async def apply(
+        self, rows: Collection[RowId], work: Callable[[AsyncConnection], Awaitable[None]]
+    ) -> bool:
+        """Delete rows and do `work` in one transaction, which is retried after a conflict.
+
+        Returns False, with nothing changed, if one of the rows did not exist any more:
+        the number of deleted rows is the fence against other publishers. Raises what
+        `work` raises.
+        """
+        self._require()
+
+        async def run(transaction: OperatorTransaction) -> None:
+            if await transaction.count("outbox_delete", row_keys(rows)) != len(rows):
+                raise _RowGone
+            await work(transaction.connection)
+
+        try:
+            await self._changes.transaction(run)
+        except _RowGone:
+            return False
+        return True
+
+    async def failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
+        """Read the failures of rows of some shards."""
+        found = await self._rows("failure_list", {"shards": plain_array(shards)})
+        return [
+            StoredFailure(RowId(shard, position, event_id), SubjectName(*name), attempts, seconds)
+            for shard, position, event_id, attempts, *name, seconds in found
+        ]
+
+    async def paused_topics(self) -> Mapping[str, str]:
+        """The topics that an operator paused, with the reasons."""
+        found = await self._rows("topic_list", {})
+        return {topic: reason for topic, reason in found}  # noqa: C416 - rows are no pairs to mypy
+
+    async def is_done(self) -> bool:
+        """Whether no message waits in any shard, except for those that wait for an operator."""
+        ((waiting,),) = await self._rows("outbox_waiting", {})
+        return not waiting
+
+    async def sweep(self) -> None:
+        """Delete failures whose message no longer exists, as many as one transaction may change."""
+        await self._count("failure_sweep", {}, limit=MAX_TRANSACTION_ROWS)
+
+    async def _rows(self, name: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
+        self._require()
+        return await self._reads.rows(name, parameters)
+
+    async def _count(self, name: str, parameters: dict[str, Any], **literals: int) -> int:
+        self._require()
+        return await self._changes.count(name, parameters, **literals)
+
+    def _require(self) -> None:
+        self._process.require()
+        self.statements += 1
+
+
+def _asked(ranges: Sequence[Range], passed: PassedOver) -> dict[str, Any]:
+    return {
+        "numbers": plain_array(range(len(ranges))),
+        "shards": plain_array(each.shard for each in ranges),
+        "positions": plain_array(each.after.position for each in ranges),
+        "event_ids": plain_array(each.after.event_id for each in ranges),
+        "rows": plain_array(each.rows for each in ranges),
+        "sizes": plain_array(each.size for each in ranges),
+        "visits": plain_array(each.visits for each in ranges),
+        "passed": _json({_named(name): at for name, at in passed.subjects.items()}),
+        "topics": _json(dict.fromkeys(passed.topics, 1)),
+    }
+
+
+def _reading(number: int, found: Sequence[Sequence[Any]]) -> Reading:
+    """Sort the results of a read by their ranges; one of each range tells its end."""
+    rows: list[list[OutboxRow]] = [[] for _ in range(number)]
+    ends: list[tuple[RowPlace, bool]] = [(RowPlace(0, ""), False)] * number
+    now = 0
+    for result in found:
+        number, *row, is_cut = result
+        if is_cut is None:
+            rows[number].append(OutboxRow(*row))
+        else:
+            ends[number] = (RowPlace(result[2], result[3]), is_cut)
+            now = result[11]
+    for each in rows:
+        each.sort(key=_order)
+    return Reading(now, [RangeRead(each, *end) for each, end in zip(rows, ends, strict=True)])
+
+
+def _order(row: OutboxRow) -> tuple[int, str]:
+    return row.position, row.event_id
+
+
+def _named(name: SubjectName) -> str:
+    """The key under which ``outbox_read`` looks a subject up; it differs for any two subjects."""
+    return f"{len(name.type)} {name.type}{name.id}"
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+NO_SHARD: Final = _asked([], PassedOver({}, ()))
+"""Parameters for ``outbox_read`` that match no row."""

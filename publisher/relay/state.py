@@ -1,0 +1,138 @@
+"""What the three activities of the relay share."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+
+from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+
+from .memory.holds import Holds
+from .memory.queues import Queues
+from .memory.subjects import Shard, Subject
+from .memory.topics import TopicPauses
+
+
+class Wake:
+    """Wakes one activity that waits for work."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self.set: Final = self._event.set
+        """Wakes the activity, or keeps it awake if it works just now; called for every row."""
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait for `set`, `seconds` at most; returns whether it was set."""
+        if seconds > 0:
+            with anyio.move_on_after(seconds):
+                await self._event.wait()
+        was_set = self._event.is_set()
+        self._event.clear()
+        return was_set
+
+
+class RelayState:
+    """The rows in memory, and what became of those that left it; `clock` is in seconds.
+
+    `busy` counts per shard the rows that are in a call of the sink, or acknowledged
+    and not deleted, or given up and not buried.
+    """
+
+    def __init__(self, clock: Callable[[], float], *, topic_open_for: float) -> None:
+        self.clock = clock
+        self.shards: dict[int, Shard] = {}
+        self.queues = Queues()
+        self.holds = Holds()
+        self.topics = TopicPauses(topic_open_for)
+        self.busy: Counter[int] = Counter()
+        self.in_flight = 0
+        self.recovered: set[RowId] = set()
+        """Rows that failed earlier and are settled now, whose failures are to be deleted."""
+        self.to_read = Wake()
+        self.to_send = Wake()
+        self.to_settle = Wake()
+        self.to_stop = Wake()
+        self.is_stopping = False
+        self.is_drained = False
+        """Whether no call of the sink runs any more after the stop."""
+        self.stalled_since: float | None = None
+        """The time since when no read found a row that can be sent; None: some may be."""
+        self.waits_for_room = False
+        """Whether the reader waits until rows have left the memory."""
+        self.on_idle: Callable[[], None] = _nothing
+        self.read = self.delivered = self.deleted = self.failed = self.dead = 0
+        """How many rows so far; `read` counts those that were new."""
+
+    @property
+    def busy_shards(self) -> set[int]:
+        """The shards of which `is_busy` is true."""
+        return {shard for shard, rows in self.busy.items() if rows}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no row is in memory."""
+        return not self.queues.rows
+
+    def stop(self) -> None:
+        """Read and send no more."""
+        self.is_stopping = True
+        for wake in (self.to_read, self.to_send, self.to_settle, self.to_stop):
+            wake.set()
+
+    def drained(self) -> None:
+        """Note that no call of the sink runs any more."""
+        self.is_drained = True
+        self.to_settle.set()
+        self.to_stop.set()
+
+    def sent(self, row: OutboxRow) -> None:
+        """Note that a row goes into a call of the sink."""
+        self.in_flight += 1
+        self.busy[row.shard] += 1
+        self.topics.sending(row)
+
+    def released(self, shard: int, rows: int = 1) -> None:
+        """Note that rows of a shard are busy no more."""
+        self.busy[shard] -= rows
+        if not self.busy[shard]:
+            self.on_idle()
+
+    def give_back(self, subject: Subject) -> None:
+        """Drop the busy row of a subject whose shard was lost; its owner finds it again."""
+        row = subject.busy_row
+        self.queues.put_back(subject, self.clock())
+        self.released(row.shard)
+
+    def let_go(self, subject: Subject, row: RowId) -> None:
+        """Drop the hold of a row that failed earlier: it is delivered, dead or gone."""
+        subject.holds = [hold for hold in subject.holds if hold.id != row]
+        if subject.holds:
+            self.holds.add(subject, subject.holds[0])
+        subject.want_passed()
+        subject.shard.forget_if_idle(subject)
+
+    def go_on(self, subject: Subject) -> None:
+        """Let a subject go on after a row that left it, maybe with a failed row that is due."""
+        self.queues.go_on(subject)
+        hold, now = subject.hold, self.clock()
+        if hold is not None and not subject.rows and hold.retry_at < now:
+            hold.retry_at = now  # an older entry is out of date then
+            self.holds.add(subject, hold)
+
+    def next_at(self, now: float) -> float:
+        """Seconds until a failed row or a paused topic may be tried; maybe infinity."""
+        return min(self.holds.wait(now), self.topics.next_at(now))
+
+    def resume_topics(self) -> None:
+        """Read all shards from the head, since rows of a topic were passed over."""
+        self.stalled_since = None
+        now = self.clock()
+        for shard in self.shards.values():
+            shard.sweep.restart(now)
+        self.to_read.set()
+
+
+def _nothing() -> None:
+    """Do nothing when a shard is idle."""

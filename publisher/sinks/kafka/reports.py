@@ -1,0 +1,196 @@
+"""Delivery reports of librdkafka: what they mean, and which of a call are missing."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from confluent_kafka import KafkaError
+
+from dsql_outbox.outbox import Message
+from dsql_outbox.publisher.sinks.port import (
+    Answer,
+    Delivered,
+    Outcome,
+    Rejected,
+    Retry,
+    Unavailable,
+)
+
+# Names of errors: those with an underscore come from librdkafka, the others from the broker.
+_REFUSED: Final = frozenset(
+    {"MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "INVALID_RECORD", "TOPIC_EXCEPTION"}
+)
+"""The broker will never accept the message."""
+_SHARED: Final = frozenset(
+    {
+        "MSG_SIZE_TOO_LARGE",
+        "RECORD_LIST_TOO_LARGE",
+        "INVALID_RECORD",
+        "_INVALID_DIFFERENT_RECORD",
+    }
+)
+"""The error may be for all messages of a request, although only one of them is at fault."""
+_NO_TOPIC: Final = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"})
+_TOPIC: Final = frozenset(
+    {
+        "TOPIC_AUTHORIZATION_FAILED",
+        "KAFKA_STORAGE_ERROR",
+        "LEADER_NOT_AVAILABLE",
+        "NOT_ENOUGH_REPLICAS",
+        "NOT_ENOUGH_REPLICAS_AFTER_APPEND",
+        "NOT_LEADER_FOR_PARTITION",
+        "POLICY_VIOLATION",
+        "REPLICA_NOT_AVAILABLE",
+        "THROTTLING_QUOTA_EXCEEDED",
+        "UNSUPPORTED_COMPRESSION_TYPE",
+        "UNSUPPORTED_FOR_MESSAGE_FORMAT",
+        "_UNKNOWN_PARTITION",
+    }
+)
+"""The topic cannot take messages now."""
+_SILENCE: Final = frozenset({"_MSG_TIMED_OUT", "_TIMED_OUT"})
+"""No answer came in time. The report does not say whether the topic or the broker is at fault."""
+_BROKER: Final = frozenset(
+    {
+        "_TRANSPORT",
+        "_PURGE_QUEUE",
+        "_PURGE_INFLIGHT",
+        "_FATAL",
+        "CLUSTER_AUTHORIZATION_FAILED",
+        # The broker refuses the state of the idempotent producer:
+        "INVALID_PRODUCER_EPOCH",
+        "INVALID_PRODUCER_ID_MAPPING",
+        "OUT_OF_ORDER_SEQUENCE_NUMBER",
+        "PRODUCER_FENCED",
+        "UNKNOWN_PRODUCER_ID",
+    }
+)
+"""The broker or the producer failed; neither the message nor the topic is at fault."""
+
+_DELIVERED: Final = Delivered()
+
+
+class Heard:
+    """What the brokers have stored, for all calls: the number of the last message per topic."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._topics: dict[str, int] = {}
+
+    def note(self, topic: str) -> None:
+        """Note that a message of the topic was stored."""
+        self.count += 1
+        self._topics[topic] = self.count
+
+    def since(self, count: int, topic: str) -> bool:
+        """Whether a message of the topic was stored after the first `count` messages."""
+        return self._topics.get(topic, 0) > count
+
+
+class Reports:
+    """The reports of one call: passed on as answers, and those that are missing."""
+
+    def __init__(self, messages: Sequence[Message], answer: Answer, heard: Heard) -> None:
+        self.unanswered: set[int] = set(range(len(messages)))
+        self.refused: list[int] = []
+        """Messages to send again alone: the broker refused them, perhaps because of another."""
+        self.reason = "no acknowledgement in time"
+        """Why messages have no answer."""
+        self.is_broken = False
+        """Whether the broker or the producer failed, and not only an answer is missing."""
+        self.has_stopped = False
+        """Whether the producer stopped for good, which says nothing of any topic."""
+        self.changed = asyncio.Event()
+        """Set when messages are refused, and when no report can change anything any more."""
+        self._messages = messages
+        self._answer = answer
+        self._heard = heard
+        self._began = heard.count
+        self._expected = len(messages)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is to be waited for."""
+        return self._expected <= 0
+
+    @property
+    def others_were_heard(self) -> bool:
+        """Whether any message, of any call, was stored since this call began."""
+        return self._heard.count > self._began
+
+    def report(self, index: int, error: KafkaError | None, _: object) -> None:
+        """Take the first report of a message; refused messages may be sent again alone."""
+        if error is not None and error.name() in _SHARED and index in self.unanswered:
+            self.refused.append(index)
+            self.changed.set()
+        else:
+            self.report_alone(index, error, _)
+
+    def report_alone(self, index: int, error: KafkaError | None, _: object) -> None:
+        """Take a report that is about this message alone."""
+        topic = self._messages[index].topic
+        if error is None:
+            self._heard.note(topic)
+            self.settle(index, _DELIVERED)
+        elif outcome := outcome_of(error, topic):
+            self.settle(index, outcome)
+        else:
+            self.reason = error.str()
+            self.is_broken |= error.name() not in _SILENCE
+            self._count_down()
+
+    def settle(self, index: int, outcome: Outcome) -> None:
+        """Answer for a message, the first time."""
+        if index in self.unanswered:
+            self.unanswered.discard(index)
+            self._answer(index, outcome)
+            self._count_down()
+
+    def give_up(self, reason: str) -> None:
+        """Wait no longer: the producer has stopped."""
+        self.reason, self._expected = reason, 0
+        self.is_broken = self.has_stopped = True
+        self.changed.set()
+
+    def blame_topics(self, seconds: float) -> None:
+        """Answer for the topics of which nothing was stored since this call began.
+
+        When the producer has stopped, no topic is to blame.
+        """
+        if self.has_stopped:
+            return
+        for index in sorted(self.unanswered):
+            topic = self._messages[index].topic
+            if not self._heard.since(self._began, topic):
+                self.settle(index, _silence(topic, seconds))
+
+    def close(self) -> None:
+        """Ignore reports from now on."""
+        self.unanswered.clear()
+
+    def _count_down(self) -> None:
+        self._expected -= 1
+        if self._expected <= 0:
+            self.changed.set()
+
+
+def outcome_of(error: KafkaError, topic: str) -> Outcome | None:
+    """The outcome of a message of the topic; None if the message and the topic are not at fault."""
+    name = error.name()
+    if name in _BROKER or name in _SILENCE or error.fatal():
+        return None
+    if name in _NO_TOPIC:
+        return Unavailable(
+            f"there is no topic {topic}: make it, or let the broker make topics itself"
+        )
+    text = f"refused by Kafka: {error.str()} ({name})"
+    if name in _TOPIC:
+        return Unavailable(text)
+    return Rejected(text) if name in _REFUSED else Retry(text)
+
+
+def _silence(topic: str, seconds: float) -> Unavailable:
+    return Unavailable(
+        f"no acknowledgement for topic {topic} within {seconds:g} s, although the broker answers: "
+        "a partition has no leader, or fewer replicas in sync than min.insync.replicas"
+    )

@@ -1,0 +1,62 @@
+"""The frame of a message in the protocol of NATS: ``HPUB``, headers, payload.
+
+`publish` of nats-py checks and strips each header by itself, which takes most of the
+time of a message. Here the headers are one text, made from a form for their names.
+"""
+
+import re
+from functools import lru_cache
+from typing import Final
+
+from dsql_outbox.outbox import Message, broken_header
+from dsql_outbox.publisher.sinks.cloudevents import binary_names, binary_values, encode_value
+
+# Tokens between dots, without blanks and wildcards. Subjects with "$" are the API of the
+# server, which no event type may reach.
+_SUBJECT: Final = re.compile(r"(?!\$)[^\s\x00-\x1f\x7f.*>]+(\.[^\s\x00-\x1f\x7f.*>]+)*")
+
+
+class BadMessage(Exception):  # noqa: N818 - reads as what it is
+    """NATS can never take the message; the text says why and contains no payload."""
+
+
+def make_frame(message: Message, reply: str, max_payload: int) -> bytes:
+    """The bytes that publish a message; its acknowledgement comes to the subject `reply`.
+
+    Raises `BadMessage` if the topic is no subject, a header has no valid name, or the
+    message is over `max_payload`, the server's limit in bytes.
+    """
+    if not _is_subject(message.topic):
+        raise BadMessage(
+            f"topic {message.topic!r} is no subject of NATS: parts between dots, without blanks"
+        )
+    headers = _headers(message)
+    # The limit is for headers and payload together; the server disconnects a client above it.
+    size = len(headers) + len(message.payload)
+    if size > max_payload:
+        raise BadMessage(
+            f"message of {size} bytes is over the server's max_payload of {max_payload} bytes"
+        )
+    command = f"HPUB {message.topic} {reply} {len(headers)} {size}\r\n".encode()
+    return b"".join((command, headers, message.payload, b"\r\n"))
+
+
+def _headers(message: Message) -> bytes:
+    form = _form(tuple(message.headers))
+    # The values are encoded, so that none of them starts another header.
+    return (form % (encode_value(message.dedupe_id), *binary_values(message))).encode()
+
+
+@lru_cache
+def _form(names: tuple[str, ...]) -> str:
+    """The headers of a message with these ones, and ``%s`` for each value."""
+    wire = binary_names(names, "ce-")
+    if rule := broken_header(dict.fromkeys(wire, "")):
+        raise BadMessage(rule)
+    lines = "".join(name.replace("%", "%%") + ": %s\r\n" for name in wire)
+    return f"NATS/1.0\r\nNats-Msg-Id: %s\r\n{lines}\r\n"
+
+
+@lru_cache(maxsize=1024)
+def _is_subject(topic: str) -> bool:
+    return _SUBJECT.fullmatch(topic) is not None

@@ -1,0 +1,29 @@
+-- Keep leases for longer, announce their publisher, and return every lease and every
+-- announced publisher as they were before: `lease_renew`, `publisher_announce` and
+-- `lease_list` in one statement. renewed: whether this statement has renewed the lease.
+-- announces is false in a probe, which must change nothing.
+WITH renewed AS (
+  UPDATE {schema}.outbox_leases l
+  SET expires_at = clock_timestamp() + %(lease)s::float8 * interval '1 second'
+  FROM unnest(%(shards)s::text::int[], %(epochs)s::text::bigint[]) AS k(shard, epoch)
+  WHERE l.shard = k.shard AND l.epoch = k.epoch AND l.owner = %(owner)s
+  RETURNING l.shard
+), announced AS (
+  INSERT INTO {schema}.outbox_publishers (owner, seen_at, lease_seconds, paused)
+  SELECT %(owner)s, clock_timestamp(), %(lease)s::float8, %(paused)s::text WHERE %(announces)s
+  ON CONFLICT (owner) DO UPDATE SET
+    seen_at = EXCLUDED.seen_at, lease_seconds = EXCLUDED.lease_seconds,
+    paused = EXCLUDED.paused
+)
+SELECT l.shard, l.owner, l.epoch,
+  (extract(epoch FROM l.expires_at) - extract(epoch FROM clock_timestamp()))::float8
+    AS expires_in,
+  NULL::float8 AS seen_at, NULL::float8 AS age, NULL::float8 AS lease_seconds,
+  r.shard IS NOT NULL AS renewed
+FROM {schema}.outbox_leases l
+LEFT JOIN renewed r ON r.shard = l.shard
+UNION ALL
+SELECT NULL, p.owner, NULL, NULL, extract(epoch FROM p.seen_at)::float8,
+  (extract(epoch FROM clock_timestamp()) - extract(epoch FROM p.seen_at))::float8,
+  p.lease_seconds, false
+FROM {schema}.outbox_publishers p

@@ -1,0 +1,101 @@
+"""The command `topics`: list, pause or resume topics."""
+
+from contextlib import aclosing
+
+import anyio
+import click
+
+from dsql_outbox.cli.database_options import database_options, open_database
+from dsql_outbox.cli.exit_codes import FAILED, short_errors
+from dsql_outbox.cli.filters import json_option
+from dsql_outbox.cli.missing_tables import tables_needed
+from dsql_outbox.cli.output import aligned, duration, json_line, one_line, say
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import PausedTopic, Topics
+
+
+@click.group()
+def topics() -> None:
+    """List, pause or resume topics.
+
+    Messages of a paused topic wait in the outbox. A publisher also pauses a topic by
+    itself when the broker takes no messages there; `dsql-outbox status` shows both.
+    """
+
+
+@topics.command("list")
+@json_option
+@database_options
+@short_errors()
+@tables_needed()
+def list_(*, as_json: bool, database: str | None, schema: str) -> None:
+    """List the topics that an operator has paused, by name."""
+    with open_database(database, schema) as found:
+        anyio.run(_list, found, as_json)
+
+
+async def _list(database: Database, as_json: bool) -> None:
+    lines: list[tuple[str, ...]] = [("topic", "paused by", "for", "reason")]
+    async with Topics(database) as tool, aclosing(tool.list()) as found:
+        async for topic in found:
+            json_line(topic) if as_json else lines.append(_cells(topic))
+    if not as_json:
+        aligned(lines) if len(lines) > 1 else say("no paused topics")
+
+
+def _cells(topic: PausedTopic) -> tuple[str, ...]:
+    return topic.topic, topic.paused_by, duration(topic.paused_seconds), one_line(topic.reason)
+
+
+@topics.command()
+@click.argument("topic")
+@click.option("--reason", default="", metavar="TEXT", help="Why, for others to read.")
+@json_option
+@database_options
+@short_errors()
+@tables_needed()
+def pause(*, topic: str, reason: str, as_json: bool, database: str | None, schema: str) -> None:
+    """Pause a topic: publishers stop sending its messages within seconds.
+
+    The messages wait in the outbox, and so do later messages of their subjects. For a
+    topic that is paused already, this replaces the reason.
+    """
+
+    async def run(found: Database) -> None:
+        async with Topics(found) as tool:
+            await tool.pause(topic, reason)
+
+    with open_database(database, schema) as found:
+        anyio.run(run, found)
+    _tell(topic, is_paused=True, as_json=as_json)
+
+
+@topics.command()
+@click.argument("topic")
+@json_option
+@database_options
+@short_errors()
+@tables_needed()
+def resume(*, topic: str, as_json: bool, database: str | None, schema: str) -> None:
+    """Resume a topic: publishers send its messages again within seconds.
+
+    The exit code is 1 if no operator has paused it.
+    """
+
+    async def run(found: Database) -> bool:
+        async with Topics(found) as tool:
+            return await tool.resume(topic)
+
+    with open_database(database, schema) as found:
+        was_paused = anyio.run(run, found)
+    if not was_paused:
+        say(f"{topic}: no operator has paused it", err=True)
+        raise click.exceptions.Exit(FAILED)
+    _tell(topic, is_paused=False, as_json=as_json)
+
+
+def _tell(topic: str, *, is_paused: bool, as_json: bool) -> None:
+    if as_json:
+        json_line({"topic": topic, "paused": is_paused})
+    else:
+        say(f"{topic}  {'paused' if is_paused else 'resumed'}")

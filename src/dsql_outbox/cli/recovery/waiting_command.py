@@ -1,0 +1,72 @@
+"""The command `waiting`: list messages that wait in the outbox."""
+
+from contextlib import aclosing
+
+import anyio
+import click
+
+from dsql_outbox.cli.database_options import database_options, open_database
+from dsql_outbox.cli.exit_codes import short_errors
+from dsql_outbox.cli.filters import json_option, subject_option, topic_option
+from dsql_outbox.cli.missing_tables import tables_needed
+from dsql_outbox.cli.output import aligned, json_line, say
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import Waiting, WaitingFilter, WaitingMessage
+
+
+@click.command()
+@subject_option("--key", "The subject, as in Loan/LOAN-7.")
+@topic_option
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="The largest number of messages.",
+)
+@json_option
+@database_options
+@short_errors()
+@tables_needed()
+def waiting(  # noqa: PLR0913 - one parameter per flag
+    *,
+    subject: str | None,
+    topic: str | None,
+    limit: int,
+    as_json: bool,
+    database: str | None,
+    schema: str,
+) -> None:
+    """List messages that wait in the outbox, shard by shard, the oldest first.
+
+    A filter has no index: the command reads the outbox page by page, until it has
+    found --limit messages. Payloads are not shown.
+    """
+    which = WaitingFilter(subject=subject, topic=topic)
+    with open_database(database, schema) as found:
+        anyio.run(_list, found, which, limit, as_json)
+
+
+async def _list(database: Database, which: WaitingFilter, limit: int, as_json: bool) -> None:
+    lines: list[tuple[str, ...]] = [("event", "since", "shard", "topic", "subject")]
+    count = 0
+    async with Waiting(database) as tool, aclosing(tool.find(which)) as found:
+        async for message in found:
+            if count == limit:
+                say(f"there are more: narrow it, or raise --limit {limit}", err=True)
+                break
+            count += 1
+            json_line(message) if as_json else lines.append(_cells(message))
+    if not as_json:
+        aligned(lines) if count else say("no such message waits")
+
+
+def _cells(message: WaitingMessage) -> tuple[str, ...]:
+    return (
+        str(message.event_id),
+        message.created_at.isoformat(sep=" ", timespec="seconds"),
+        str(message.shard),
+        message.topic,
+        f"{message.subject}@{message.subject_version}",
+    )

@@ -1,0 +1,96 @@
+"""How the NATS sink proves who it is, whom it trusts, and what it may not do."""
+
+from pathlib import Path
+from typing import Final
+
+import nkeys
+import pytest
+from tests.support.brokers.certificates import Authority
+from tests.support.brokers.nats_cluster import custom_server
+from tests.support.publisher.sent_messages import new_message, published
+
+from dsql_outbox.outbox import SinkUnavailable
+from dsql_outbox.publisher import open_sink
+from dsql_outbox.publisher.sinks import Delivered, Unavailable
+
+pytestmark = pytest.mark.anyio
+
+STREAM: Final = "stream=EVENTS&timeout=2"
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """Signs the certificates of this test."""
+    return Authority(tmp_path)
+
+
+def tls_settings(authority: Authority, *, verify: bool = False) -> str:
+    """The settings of a server that speaks TLS, and perhaps demands a certificate."""
+    server = authority.sign("server")
+    return (
+        f'tls {{ cert_file: "{server.cert}", key_file: "{server.key}", '
+        f'ca_file: "{authority.cert}", verify: {str(verify).lower()} }}\n'
+    )
+
+
+async def test_the_authority_of_the_url_is_trusted_and_no_other(
+    tmp_path: Path, authority: Authority
+) -> None:
+    with custom_server(tmp_path, "-js", settings=tls_settings(authority)) as host:
+        async with open_sink(f"tls://{host}?{STREAM}&ca={authority.cert}") as sink:
+            assert await published(sink, [new_message()]) == [Delivered()]
+
+        with pytest.raises(SinkUnavailable, match=r"certificate verify failed"):
+            async with open_sink(f"tls://{host}?timeout=0.5"):
+                pass
+
+
+async def test_a_certificate_of_the_client_is_shown_to_a_server_that_demands_one(
+    tmp_path: Path, authority: Authority
+) -> None:
+    client = authority.sign("client")
+    settings = tls_settings(authority, verify=True)
+
+    with custom_server(tmp_path, "-js", settings=settings) as host:
+        url = f"tls://{host}?{STREAM}&ca={authority.cert}"
+        async with open_sink(f"{url}&cert={client.cert}&key={client.key}") as sink:
+            assert await published(sink, [new_message()]) == [Delivered()]
+
+        with pytest.raises(SinkUnavailable):
+            async with open_sink(f"tls://{host}?timeout=0.5&ca={authority.cert}"):
+                pass
+
+
+async def test_an_nkey_is_used_and_another_one_is_refused(tmp_path: Path) -> None:
+    keys = {name: tmp_path / f"{name}.nk" for name in ("known", "other")}
+    for n, file in enumerate(keys.values()):
+        seed = nkeys.encode_seed(bytes([n]) * 32, nkeys.PREFIX_BYTE_USER)
+        file.write_bytes(bytes(seed) + b"\n")
+    public = nkeys.from_seed(bytearray(keys["known"].read_bytes().strip())).public_key.decode()
+    settings = f"authorization {{ users: [ {{ nkey: {public} }} ] }}\n"
+
+    with custom_server(tmp_path, "-js", settings=settings) as host:
+        async with open_sink(f"nats://{host}?{STREAM}&nkey={keys['known']}") as sink:
+            assert await published(sink, [new_message()]) == [Delivered()]
+
+        with pytest.raises(SinkUnavailable, match=r"Authorization Violation"):
+            async with open_sink(f"nats://{host}?timeout=0.5&nkey={keys['other']}"):
+                pass
+
+
+async def test_a_subject_without_the_right_to_publish_is_unavailable_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = """
+      authorization { users: [
+        { user: joe, password: pw, permissions: { publish: { deny: "Secret.>" } } } ] }
+    """
+    with custom_server(tmp_path, "-js", settings=settings) as host:
+        url = f"nats://joe:pw@{host}?stream=EVENTS&subjects=events.>,Secret.>&timeout=30"
+        async with open_sink(url) as sink:
+            messages = [new_message(topic="Secret.X"), new_message()]
+            denied, good = await published(sink, messages)
+
+    assert denied == Unavailable("this client may not publish to Secret.X: permissions violation")
+    assert good == Delivered()
+    assert not caplog.records

@@ -1,0 +1,213 @@
+"""The statements of the lease protocol on one real PostgreSQL, in both forms."""
+
+import math
+from collections.abc import AsyncGenerator, Iterator
+
+import psycopg
+import pytest
+
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import PublisherSettings
+from dsql_outbox.publisher.leases.ownership import Ownership
+from dsql_outbox.publisher.leases.protocol import Beats
+from dsql_outbox.publisher.leases.table import SqlLeaseTable
+from dsql_outbox.testing import PostgresProxy
+
+pytestmark = pytest.mark.anyio
+
+QUICK = PublisherSettings(lease=1.0, renew=0.3, margin=0.1, grace=0.2)
+BEAT = "WITH renewed AS"
+
+
+@pytest.fixture
+async def table(database: Database) -> AsyncGenerator[SqlLeaseTable]:
+    table = SqlLeaseTable(database, QUICK)
+    yield table
+    table.drop()
+
+
+@pytest.fixture
+def proxy(database: Database, database_url: str) -> Iterator[PostgresProxy]:
+    """A proxy in front of the tables of `database`."""
+    del database
+    with PostgresProxy(database_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def through(proxy: PostgresProxy) -> AsyncGenerator[SqlLeaseTable]:
+    """The same tables, behind the proxy."""
+    table = SqlLeaseTable(Database(proxy.url), QUICK)
+    yield table
+    table.drop()
+
+
+def seconds_left(sql: psycopg.Connection, shard: int) -> float:
+    found = sql.execute(
+        "SELECT extract(epoch FROM expires_at - clock_timestamp())"
+        " FROM outbox.outbox_leases WHERE shard = %s",
+        [shard],
+    ).fetchone()
+    assert found
+    return float(found[0])
+
+
+async def test_of_two_who_take_a_shard_one_wins(database: Database, table: SqlLeaseTable) -> None:
+    other = SqlLeaseTable(database, QUICK)
+    assert await table.take("a", {0: 0, 1: 0}) == {0, 1}
+    assert await other.take("b", {1: 0, 2: 0}) == {2}
+    assert await other.take("b", {1: 1}) == set(), "the lease has not ended"
+    other.drop()
+
+
+async def test_a_statement_that_is_late_changes_nothing_that_happened_since(
+    table: SqlLeaseTable,
+) -> None:
+    assert await table.take("a", {0: 0}) == {0}
+    assert await table.take("a", {0: 1}) == {0}, "as after an answer that was lost"
+    assert await table.renew("a", {0: 1}) == set()
+    assert await table.release("a", {0: 1}) == set()
+    assert await table.take("a", {0: 0}) == set()
+    assert await table.renew("b", {0: 2}) == set()
+    assert await table.release("b", {0: 2}) == set()
+    assert await table.release("a", {0: 2}) == {0}
+    assert await table.take("b", {0: 2}) == {0}
+
+
+async def test_a_lease_can_be_taken_when_it_ended_and_the_grace_is_over(
+    table: SqlLeaseTable, sql: psycopg.Connection
+) -> None:
+    await table.take("a", {0: 0})
+    for ended, taken in ((0.1, set[int]()), (0.3, {0})):
+        sql.execute(
+            "UPDATE outbox.outbox_leases SET expires_at = clock_timestamp() - %s * interval '1 s'",
+            [ended],
+        )
+        assert await table.take("b", {0: 1}) == taken
+
+
+async def test_a_look_tells_times_by_the_clock_of_the_database(table: SqlLeaseTable) -> None:
+    await table.announce("a")
+    await table.take("a", {1: 0})
+    seen = await table.look()
+    assert [(each.shard, each.owner, each.epoch) for each in sorted(seen.leases)] == [
+        (0, None, 0), (1, "a", 1), (2, None, 0), (3, None, 0),
+    ]  # fmt: skip
+    assert 0.5 < sorted(seen.leases)[1].expires_in <= 1
+    assert min(seen.leases).expires_in == -math.inf
+    assert [peer.owner for peer in seen.peers] == ["a"]
+    assert 0 <= seen.peers[0].age < 0.5
+    await table.withdraw("a")
+    assert (await table.look()).peers == []
+
+
+async def test_a_conflict_on_many_rows_is_asked_again_row_by_row(
+    proxy: PostgresProxy, through: SqlLeaseTable
+) -> None:
+    await through.take("a", {0: 0, 1: 0, 2: 0})
+    proxy.refuse(3, matching="outbox_leases")
+    proxy.reset_counts()
+    assert await through.renew("a", {0: 1, 1: 1, 2: 1}) == {0, 1, 2}
+    assert len(proxy.statements) == 6, "all at once, the first three times, the others once"
+
+
+# --- one statement for all of it -------------------------------------------------------
+
+
+async def test_one_statement_renews_announces_and_shows_what_was_there_before(
+    table: SqlLeaseTable, sql: psycopg.Connection
+) -> None:
+    await table.take("a", {0: 0, 1: 0, 2: 0})
+    await table.take("b", {3: 0})
+    sql.execute("UPDATE outbox.outbox_leases SET expires_at = clock_timestamp() - interval '1 h'")
+    found = await table.renew_and_look("a", {0: 1, 1: 0, 3: 1})
+    assert found
+    assert found.shards == {0}, "not the one of another epoch, not the one of another owner"
+    assert seconds_left(sql, 0) > 0.5
+    assert max(seconds_left(sql, shard) for shard in (1, 2, 3)) < 0
+    shown = sorted(found.seen.leases)
+    assert [lease[:3] for lease in shown] == [(0, "a", 1), (1, "a", 1), (2, "a", 1), (3, "b", 1)]
+    assert -3601 < shown[0].expires_in < -3599, "before the renewal"
+    assert found.seen.peers == [], "before the announcement"
+    ((owner, lease),) = sql.execute("SELECT owner, lease_seconds FROM outbox.outbox_publishers")
+    assert (owner, lease) == ("a", 1.0)
+    found = await table.renew_and_look("a", {})
+    assert found
+    assert [(peer.owner, peer.lease) for peer in found.seen.peers] == [("a", 1.0)]
+    assert found.shards == set()
+
+
+async def test_a_free_lease_shows_as_one_that_never_was(table: SqlLeaseTable) -> None:
+    found = await table.renew_and_look("a", {})
+    assert found
+    assert {lease.expires_in for lease in found.seen.leases} == {-math.inf}
+
+
+@pytest.mark.parametrize("sqlstate", ["0A000", "42601", "42804"])
+async def test_a_database_that_has_no_such_statement_is_asked_once(
+    proxy: PostgresProxy, through: SqlLeaseTable, sql: psycopg.Connection, sqlstate: str
+) -> None:
+    await through.take("a", {0: 0})
+    proxy.refuse(None, sqlstate=sqlstate, message="not supported", matching=BEAT)
+    proxy.reset_counts()
+    for _ in range(2):
+        assert await through.renew_and_look("a", {0: 1}) is None
+    assert len(proxy.statements) == 1
+    assert sql.execute("SELECT FROM outbox.outbox_publishers").fetchall() == []
+
+
+async def test_a_question_that_the_server_fails_to_answer_is_asked_again(
+    proxy: PostgresProxy, through: SqlLeaseTable
+) -> None:
+    await through.look()
+    proxy.refuse(2, sqlstate="XX000", message="server unavailable", matching=BEAT)
+    assert await through.renew_and_look("a", {}) is not None
+
+
+async def test_the_question_changes_nothing(table: SqlLeaseTable, sql: psycopg.Connection) -> None:
+    await table.take("", {0: 0})
+    sql.execute("UPDATE outbox.outbox_leases SET expires_at = clock_timestamp() - interval '1 h'")
+    assert await table._refuses_cte() is False
+    assert sql.execute("SELECT FROM outbox.outbox_publishers").fetchall() == []
+    assert seconds_left(sql, 0) < 0
+
+
+async def test_after_a_conflict_the_beat_is_done_in_steps(
+    proxy: PostgresProxy, through: SqlLeaseTable, sql: psycopg.Connection
+) -> None:
+    own = Ownership("me", QUICK)
+    beats = Beats(own, through, lambda: 0.0, busy=tuple, progresses=lambda: True)
+    for _ in range(2):
+        await beats.beat()
+    proxy.refuse(1, matching=BEAT)
+    proxy.reset_counts()
+    sql.execute("UPDATE outbox.outbox_leases SET expires_at = clock_timestamp() - interval '1 h'")
+    await beats.beat()
+    assert len(proxy.statements) == 4, "all in one, look, renew, announce"
+    assert own.shards == {0, 1, 2, 3}
+    assert seconds_left(sql, 0) > 0.5
+    proxy.reset_counts()
+    await beats.beat()
+    assert len(proxy.statements) == 1
+
+
+async def test_a_statement_without_an_answer_ends_when_the_next_is_due(
+    proxy: PostgresProxy, through: SqlLeaseTable
+) -> None:
+    await through.renew_and_look("a", {})
+    proxy.stall(1, matching=BEAT)
+    with pytest.raises(psycopg.OperationalError, match="before the deadline"):
+        await through.renew_and_look("a", {})
+    assert await through.renew_and_look("a", {}) is not None, "on a new connection"
+
+
+async def test_a_connection_is_left_before_the_server_closes_it(
+    table: SqlLeaseTable,
+) -> None:
+    await table.look()
+    first = table._connection
+    assert first is not None
+    first.retires_at = 0.0
+    await table.look()
+    assert first.closed
+    assert table._connection is not first

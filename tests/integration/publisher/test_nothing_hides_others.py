@@ -1,0 +1,146 @@
+"""Nothing that cannot be sent hides what can, however much of it there is."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import anyio
+import pytest
+from tests.support.publisher.running_relays import event, in_order, quick_settings, until
+
+from dsql_outbox.outbox import Database, Event, Message, SinkUnavailable
+from dsql_outbox.publisher import (
+    Answer,
+    Delivered,
+    NotAttempted,
+    Outcome,
+    Publisher,
+    PublisherSettings,
+    Retry,
+)
+from dsql_outbox.publisher.relay.memory import queues
+from dsql_outbox.testing import MemorySink
+from dsql_outbox.writer import Writer
+
+pytestmark = pytest.mark.anyio
+
+Decide = Callable[[Sequence[Message]], Awaitable[list[Outcome]]]
+
+
+@pytest.fixture
+def shards() -> int:
+    """One shard, so that every message is in the way of every other."""
+    return 1
+
+
+class Answering:
+    """A sink that answers as a function says; keeps what was delivered."""
+
+    system = "memory"
+
+    def __init__(self, decide: Decide) -> None:
+        self._decide = decide
+        self.calls = 0
+        self.keys: list[str] = []
+
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        self.calls += 1
+        for index, outcome in enumerate(await self._decide(messages)):
+            if outcome == Delivered():
+                self.keys.append(messages[index].key)
+            answer(index, outcome)
+
+    def good(self) -> int:
+        return sum(key.startswith("Car/good-") for key in self.keys)
+
+
+def good(count: int) -> list[Event]:
+    return [event(f"good-{n}") for n in range(count)]
+
+
+async def test_rows_of_a_part_of_the_broker_that_is_away_hide_no_others(
+    database: Database, writer: Writer
+) -> None:
+    async def decide(messages: Sequence[Message]) -> list[Outcome]:
+        return [NotAttempted() if "bad-" in m.key else Delivered() for m in messages]
+
+    writer.write_many([*(event(f"bad-{n}") for n in range(1_200)), *good(10)])
+    sink = Answering(decide)
+    async with Publisher(database, sink):
+        await until(lambda: sink.good() == 10)
+
+
+async def test_rows_that_fill_the_memory_hide_no_others(
+    database: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def decide(messages: Sequence[Message]) -> list[Outcome]:
+        return [NotAttempted() if "bad-" in m.key else Delivered() for m in messages]
+
+    monkeypatch.setattr(queues, "MAX_ROWS", 1_000)
+    writer.write_many([*(event(f"bad-{n}") for n in range(1_200)), *good(10)])
+    sink = Answering(decide)
+    async with Publisher(database, sink):
+        await until(lambda: sink.good() == 10)
+
+
+async def test_a_long_queue_of_one_subject_lets_those_behind_it_pass(
+    database: Database, writer: Writer
+) -> None:
+    async def decide(messages: Sequence[Message]) -> list[Outcome]:
+        await anyio.sleep(0.005)
+        return [Delivered() for _ in messages]
+
+    writer.write_many([*(event("hot", n) for n in range(3_000)), *good(10)])
+    sink = Answering(decide)
+    async with Publisher(database, sink):
+        await until(lambda: sink.good() == 10)
+    assert len(sink.keys) < 2_000
+
+
+async def test_a_probe_is_not_always_the_message_that_no_part_of_the_broker_takes(
+    database: Database, writer: Writer
+) -> None:
+    async def decide(messages: Sequence[Message]) -> list[Outcome]:
+        outcomes = [NotAttempted() if "bad" in m.key else Delivered() for m in messages]
+        if Delivered() not in outcomes:
+            raise SinkUnavailable("nothing was delivered")
+        return outcomes
+
+    writer.write(event("bad"))
+    sink = Answering(decide)
+    quick = PublisherSettings(breaker_failures=2, breaker_open=0.05)
+    async with Publisher(database, sink, quick):
+        await until(lambda: sink.calls >= 3)
+        writer.write_many(good(10))
+        await until(lambda: sink.good() == 10)
+
+
+async def test_an_event_of_another_subject_passes_a_hot_one(
+    database: Database, writer: Writer
+) -> None:
+    async def decide(messages: Sequence[Message]) -> list[Outcome]:
+        await anyio.sleep(0.02)
+        return [Delivered() for _ in messages]
+
+    writer.write_many([event("hot", n) for n in range(200)])
+    sink = Answering(decide)
+    async with Publisher(database, sink, quick_settings()):
+        await until(lambda: len(sink.keys) > 3)
+        before = len(sink.keys)
+        await asyncio.to_thread(writer.write, event("good-1"))
+        await until(lambda: sink.good() == 1)
+        assert len(sink.keys) - before < 10
+        await until(lambda: len(sink.keys) == 201)
+
+
+async def test_a_poison_message_delays_its_own_subject_only(
+    database: Database, writer: Writer
+) -> None:
+    poison = event("bad")
+    rest = [event(f"car-{n % 50}", n) for n in range(1_000)]
+    writer.write_many([poison, event("bad", 1), *rest])
+    sink = MemorySink()
+    sink.fail(poison.id, *[Retry("no")] * 100)
+    async with Publisher(database, sink, quick_settings(backoff_base=30.0, batch_rows=100)):
+        await sink.published(1_000, timeout=20.0)
+    assert in_order(sink.messages)
+    assert not any(message.key == "Car/bad" for message in sink.messages)

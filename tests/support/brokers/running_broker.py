@@ -1,0 +1,71 @@
+"""A broker that runs already, which the contract suite is to run against alone."""
+
+import os
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+import anyio
+import nats
+from nats.js.errors import NotFoundError
+
+from .kafka_broker import read_ends
+from .readable_brokers import KafkaBroker
+from .sqs_server import SqsServer
+
+VARIABLE: Final = "DSQL_OUTBOX_TEST_BROKER"
+URL: Final = os.environ.get(VARIABLE, "")
+"""Its ``kafka://`` or ``nats://`` URL, or the ``http://`` endpoint of an SQS; none by default."""
+
+BROKERS: Final = {
+    "": ["memory", "jsonl", "stdout", "nats", "kafka", "sqs", "sqs_fifo"],
+    "kafka": ["kafka"],
+    "nats": ["nats"],
+    "http": ["sqs", "sqs_fifo"],
+}[urlsplit(URL).scheme]
+"""The brokers that the suite runs against."""
+
+STAGES: Final = {
+    "": ("memory", "jsonl", "nats", "kafka", "sqs"),
+    "kafka": (),  # these faults need a broker that tells clients to come through a proxy
+    "nats": ("nats",),
+    "http": ("sqs",),
+}[urlsplit(URL).scheme]
+"""How the names of the faults begin that it goes through."""
+
+
+class RunningNats(NamedTuple):
+    """A server that is not ours to start and end."""
+
+    url: str
+
+
+class RunningSqs(SqsServer):
+    """An SQS that is not ours to start and end."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__()
+        port = urlsplit(endpoint).port
+        assert port is not None
+        self.port = port
+
+
+def running_nats() -> RunningNats:
+    """The server, without the stream of an earlier test."""
+    anyio.run(_forget_the_stream)
+    return RunningNats(URL)
+
+
+def running_kafka() -> KafkaBroker:
+    """The cluster; what earlier tests left there is not read back."""
+    bootstrap = urlsplit(URL).netloc
+    return KafkaBroker(bootstrap, behind=read_ends(bootstrap))
+
+
+async def _forget_the_stream() -> None:
+    client: Any = await nats.connect(URL)  # pyright: ignore[reportUnknownMemberType]
+    try:
+        await client.jetstream().delete_stream("EVENTS")
+    except NotFoundError:
+        pass
+    finally:
+        await client.close()

@@ -1,0 +1,40 @@
+"""Outbox rows for tests that need no database."""
+
+from uuid import UUID
+
+from dsql_outbox.publisher.outbox_rows import OutboxRow
+
+
+def row(
+    subject: str,
+    position: int,
+    *,
+    previous: int = 0,
+    shard: int = 0,
+    topic: str = "t",
+    headers: str = "{}",
+    waits: bool | None = None,
+) -> OutboxRow:
+    """A row of a car; `waits` says whether the predecessor is in its snapshot."""
+    return OutboxRow(
+        shard=shard,
+        position=position,
+        event_id=str(UUID(int=max(0, position))),
+        previous_position=previous,
+        subject_type="Car",
+        subject_id=subject,
+        subject_version=1,
+        topic=topic,
+        headers=headers,
+        payload="{}",
+        created_us=0,
+        predecessor=previous > 0 if waits is None else waits,
+    )
+
+
+def chain(subject: str, positions: list[int], **about: str) -> list[OutboxRow]:
+    """The rows of one subject, each pointing at the one before, all still there."""
+    return [
+        row(subject, position, previous=before, topic=about.get("topic", "t"))
+        for before, position in zip([0, *positions], positions, strict=False)
+    ]

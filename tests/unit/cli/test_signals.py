@@ -1,0 +1,34 @@
+"""Which signals end a command in order."""
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from dsql_outbox.cli.signals import ended_as_interrupted, ending_signals
+
+
+@pytest.fixture(params=[signal.SIG_DFL, signal.SIG_IGN])
+def hangup(request: pytest.FixtureRequest) -> Iterator[signal.Handlers]:
+    """What SIGHUP does when the command starts."""
+    before = signal.signal(signal.SIGHUP, request.param)
+    yield request.param
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_a_terminal_that_closes_ends_a_command_unless_nohup_started_it(
+    hangup: signal.Handlers,
+) -> None:
+    is_ended = signal.SIGHUP in ending_signals()
+    assert is_ended is (hangup is signal.SIG_DFL)
+    assert signal.SIGTERM in ending_signals()
+
+
+@pytest.mark.usefixtures("hangup")
+def test_every_signal_that_ends_a_command_is_an_interrupt_in_the_block_alone() -> None:
+    numbers = ending_signals()
+    before = [signal.getsignal(number) for number in numbers]
+    for number in numbers:
+        with pytest.raises(KeyboardInterrupt), ended_as_interrupted():
+            signal.raise_signal(number)
+    assert [signal.getsignal(number) for number in numbers] == before

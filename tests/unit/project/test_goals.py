@@ -1,0 +1,48 @@
+"""The lines of `make goals`: selected by name, and whether their goals hold. Nothing is timed."""
+
+import json
+
+import pytest
+from benchmarks.goals.__main__ import GROUPS, options
+from benchmarks.goals.conditions import Conditions, Sizes
+from benchmarks.goals.goal import Goal, Line, Result, UnknownGoals, results, select
+
+
+def test_without_a_selection_all_lines_are_measured_and_their_names_differ() -> None:
+    lines = select(options().parse_args([]).only, GROUPS)
+    assert lines == [line for group in GROUPS.values() for line in group]
+    assert len({line.name for line in lines}) == len(lines)
+
+
+def test_a_selection_names_a_group_or_lines_of_it() -> None:
+    assert select("relay", GROUPS) == list(GROUPS["relay"])
+    only = options().parse_args(["--only", "relay:hot,half"]).only
+    assert [line.name for line in select(only, GROUPS)] == ["hot", "half"]
+
+
+@pytest.mark.parametrize(
+    ("only", "text"), [("rely", "no goals of 'rely'"), ("relay:hot,cold", "no line 'cold'")]
+)
+def test_an_unknown_name_is_refused_with_those_that_exist(only: str, text: str) -> None:
+    with pytest.raises(UnknownGoals, match=f"{text}.*: there are"):
+        select(only, GROUPS)
+
+
+def test_every_line_measures_or_says_what_is_missing() -> None:
+    for line in select("", GROUPS):
+        assert line.goals
+        assert (line.measure is None) == bool(line.missing)
+
+
+def test_a_limit_is_an_upper_or_a_lower_one() -> None:
+    most, least = Goal("a", 2, most=True), Goal("b", 2)
+    found = [Result("x", goal, value).verdict for goal in (most, least) for value in (1, 2, 3)]
+    assert found == ["holds", "holds", "misses", "misses", "holds", "holds"]
+
+
+def test_what_cannot_be_measured_neither_holds_nor_misses() -> None:
+    line = Line("kafka", [Goal("rate", 2, unit=" /s")], None, "needs a Kafka")
+    (result,) = results(line, Conditions(Sizes()))
+    assert result.verdict == "not measured"
+    assert str(result).endswith("not measured: needs a Kafka")
+    assert json.loads(json.dumps(result.as_json()))["measured"] is None

@@ -1,0 +1,45 @@
+"""When failed rows are tried again: by the time, and not while they are on their way."""
+
+from uuid import UUID
+
+from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.relay.memory.holds import Holds
+from dsql_outbox.publisher.relay.memory.scans import Sweep
+from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
+from dsql_outbox.publisher.relay.store import SubjectName
+
+ROW = RowId(0, 7, str(UUID(int=7)))
+
+
+def held(holds: Holds, retry_at: float) -> Subject:
+    """A subject that a failed row holds back."""
+    subject = Shard(0, 1, Sweep(1.0)).subject(SubjectName("Car", "a"), "Car/a")
+    subject.holds.append(Hold(ROW, 1, retry_at))
+    holds.add(subject, subject.holds[0])
+    return subject
+
+
+def row() -> OutboxRow:
+    """The failed row."""
+    return OutboxRow(*ROW, 0, "Car", "a", 1, "t", "{}", "{}", 0, predecessor=False)
+
+
+def test_a_failed_row_is_due_at_its_time_and_once() -> None:
+    holds = Holds()
+    subject = held(holds, 5.0)
+    assert holds.take_due(4.9, 10) == []
+    assert holds.wait(4.0) == 1.0
+    assert holds.take_due(5.0, 10) == [subject]
+    assert holds.take_due(5.0, 10) == []
+
+
+def test_a_row_that_a_scan_has_found_already_is_not_asked_for() -> None:
+    holds = Holds()
+    held(holds, 5.0).rows.append(row())
+    assert holds.take_due(6.0, 10) == []
+
+
+def test_a_blocked_row_is_never_due() -> None:
+    holds = Holds()
+    held(holds, float("inf"))
+    assert holds.wait(0.0) == float("inf")

@@ -1,0 +1,212 @@
+"""The statements of a beat: which are sent, in which order, and what is believed of them."""
+
+import math
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from dsql_outbox.publisher import PublisherSettings
+from dsql_outbox.publisher.leases.ownership import Ownership
+from dsql_outbox.publisher.leases.protocol import Beats, Renewed
+from dsql_outbox.publisher.leases.snapshot import Lease, Peer, Snapshot
+
+pytestmark = pytest.mark.anyio
+
+SETTINGS = PublisherSettings(lease=10, renew=3, margin=1, grace=2, broker_patience=30, drain=20)
+FREE = -math.inf
+
+
+def own_with(*shards: int) -> Ownership:
+    own = Ownership("me", SETTINGS)
+    own.took(dict.fromkeys(shards, 6), shards, 0.0)
+    return own
+
+
+def mine(*shards: int) -> list[Lease]:
+    return [Lease(shard, "me", 7, 9) for shard in shards]
+
+
+class Scripted:
+    """Tables that answer a look with `seen`, and note each statement; `broken` ones fail."""
+
+    def __init__(self, seen: Snapshot, *broken: str) -> None:
+        self.seen = seen
+        self.broken = set(broken)
+        self.has_one_form = True
+        self.statements: list[str] = []
+        self.renewed: set[int] = set()
+        self.on_way: Callable[[], None] = lambda: None
+
+    def _note(self, name: str) -> None:
+        self.statements.append(name)
+        self.on_way()
+        if name in self.broken:
+            raise TimeoutError(name)
+
+    async def announce(self, owner: str) -> None:
+        assert owner == "me"
+        self._note("announce")
+
+    async def withdraw(self, owner: str) -> None:
+        assert owner == "me"
+        self._note("withdraw")
+
+    async def prune(self) -> None:
+        self._note("prune")
+
+    async def look(self) -> Snapshot:
+        self._note("look")
+        return self.seen
+
+    async def renew(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
+        assert owner == "me"
+        self._note("renew")
+        self.renewed = set(epochs)
+        return self.renewed
+
+    async def renew_and_look(self, owner: str, epochs: Mapping[int, int]) -> Renewed | None:
+        self._note("renew_and_look")
+        if not self.has_one_form:
+            return None
+        self.renewed = {lease.shard for lease in self.seen.leases if lease.owner == owner}
+        self.renewed &= set(epochs)
+        return Renewed(self.renewed, self.seen)
+
+    async def release(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
+        assert owner == "me"
+        self._note("release")
+        return set(epochs)
+
+    async def take(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
+        assert owner == "me"
+        self._note("take")
+        return set(epochs)
+
+    def drop(self) -> None: ...
+
+
+class Relay:
+    """What a relay answers to its leases, and the beats of its publisher."""
+
+    def __init__(self, own: Ownership, table: Scripted) -> None:
+        self.busy: set[int] = set()
+        self.progresses = True
+        self.now = 0.0
+        self._table = table
+        self._beats = Beats(
+            own,
+            table,
+            lambda: self.now,
+            busy=lambda: self.busy,
+            progresses=lambda: self.progresses,
+        )
+
+    async def beat(self) -> list[str]:
+        """Do one beat; returns its statements."""
+        self._table.statements.clear()
+        await self._beats.beat()
+        return self._table.statements.copy()
+
+
+async def test_what_was_not_answered_is_not_believed() -> None:
+    own = own_with(0, 1)
+    relay = Relay(own, table := Scripted(Snapshot(mine(0, 1), [Peer("you", 2, 0, 10)]), "release"))
+    own.plan(Snapshot(mine(0, 1), [Peer("you", 1, 1, 10)]), 1)
+    relay.now = 5.0
+    with pytest.raises(TimeoutError):
+        await relay.beat()
+    assert own.shards == {0, 1}
+    assert set(own.owned(13.9)) == table.renewed, "renewed at 5"
+    assert len(own.plan(table.seen, 6).release) == 1
+
+
+async def test_without_progress_it_does_not_announce_itself() -> None:
+    """Others would leave a share to a publisher that cannot send."""
+    relay = Relay(own_with(0), Scripted(Snapshot(mine(0), [])))
+    relay.progresses = False
+    assert await relay.beat() == ["withdraw", "look"]
+    relay.progresses = True
+    assert await relay.beat() == ["renew_and_look"]
+
+
+async def test_a_beat_that_changes_nothing_is_one_statement() -> None:
+    own = own_with(0)
+    relay = Relay(own, Scripted(Snapshot(mine(0), [])))
+    assert await relay.beat() == ["look", "renew", "announce"]
+    relay.now = 3.0
+    assert await relay.beat() == ["renew_and_look"]
+    assert own.deadline(0, 7) == 12
+
+
+@pytest.mark.parametrize("has_one_form", [True, False])
+async def test_the_time_that_a_statement_takes_is_not_added_to_the_lease(
+    has_one_form: bool,
+) -> None:
+    own = own_with(0)
+    leases = [*mine(0), Lease(1, None, 3, FREE)]
+    relay = Relay(own, table := Scripted(Snapshot(mine(0), [])))
+    await relay.beat()
+    table.has_one_form = has_one_form
+    table.seen = Snapshot(leases, [])
+    began: dict[str, float] = {}
+
+    def go_on() -> None:
+        began[table.statements[-1]] = relay.now
+        relay.now += 1.0
+
+    table.on_way = go_on
+    await relay.beat()
+    renewal = "renew_and_look" if has_one_form else "renew"
+    assert own.deadline(0, 7) == began[renewal] + 9
+    assert own.deadline(1, 4) == began["take"] + 9
+
+
+async def test_what_changes_follows_the_statement() -> None:
+    own = own_with(0, 1)
+    old = Peer("old", 0, 101, 10)
+    relay = Relay(own, table := Scripted(Snapshot(mine(0, 1), [])))
+    await relay.beat()
+    table.seen = Snapshot([*mine(0, 1), Lease(2, None, 4, FREE)], [old])
+    assert await relay.beat() == ["renew_and_look", "take", "prune"]
+    leases = [*mine(0, 1), Lease(2, "me", 5, 9)]
+    table.seen = Snapshot(leases, [Peer("a", 3, 3, 10), Peer("b", 3, 3, 10)])
+    await relay.beat()
+    table.seen = Snapshot(leases, [Peer("a", 6, 0, 10), Peer("b", 6, 0, 10)])
+    assert await relay.beat() == ["renew_and_look", "release"]
+
+
+async def test_a_lease_that_ended_before_its_renewal_is_not_taken_again() -> None:
+    """The statement shows it as it was before."""
+    own = own_with(0)
+    ended = Lease(0, "me", 7, -60)
+    relay = Relay(own, Scripted(Snapshot([ended, Lease(1, "you", 3, 9)], [])))
+    await relay.beat()
+    assert await relay.beat() == ["renew_and_look"]
+    assert own.owned(0) == {0: 7}
+
+
+@pytest.mark.parametrize("broken", ["renew_and_look", "take"])
+async def test_who_got_no_answer_says_nothing_before_it_got_one(broken: str) -> None:
+    """Else it could keep leases, or a share, without ever getting an answer."""
+    relay = Relay(own_with(0), table := Scripted(Snapshot(mine(0), [])))
+    await relay.beat()
+    table.seen = Snapshot([*mine(0), Lease(1, None, 0, FREE)], [])
+    table.broken = {broken}
+    with pytest.raises(TimeoutError):
+        await relay.beat()
+    table.broken = {"look", "take"}
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            await relay.beat()
+        assert table.statements == ["look"]
+    table.broken = {"take"}
+    with pytest.raises(TimeoutError):
+        await relay.beat()
+    assert table.statements == ["look", "renew", "take"], "no announcement"
+
+
+async def test_without_the_one_statement_the_beat_is_done_in_steps() -> None:
+    relay = Relay(own_with(0), table := Scripted(Snapshot(mine(0), [])))
+    table.has_one_form = False
+    await relay.beat()
+    assert await relay.beat() == ["renew_and_look", "look", "renew", "announce"]

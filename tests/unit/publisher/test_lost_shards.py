@@ -1,0 +1,67 @@
+"""Rows of a shard that is lost and taken again while the database does not answer."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+
+import pytest
+from tests.support.publisher.given_rows import row
+
+from dsql_outbox.outbox import AsyncConnection, Message
+from dsql_outbox.publisher import PublisherSettings
+from dsql_outbox.publisher.outbox_rows import RowId
+from dsql_outbox.publisher.relay.applier import Applier
+from dsql_outbox.publisher.relay.memory.scans import Sweep
+from dsql_outbox.publisher.relay.memory.subjects import Shard, Subject
+from dsql_outbox.publisher.relay.settler import Settler
+from dsql_outbox.publisher.relay.state import RelayState
+
+pytestmark = pytest.mark.anyio
+
+
+class Tables:
+    """Tables that take every change."""
+
+    async def bury(self, _letters: object) -> None: ...
+
+    async def apply(
+        self, _rows: Collection[RowId], _work: Callable[[AsyncConnection], Awaitable[None]]
+    ) -> bool:
+        return True
+
+
+async def nothing(_connection: AsyncConnection, _message: Message) -> None: ...
+
+
+def sent(state: RelayState, epoch: int) -> Subject:
+    """The subject of a row that was read under an epoch, and sent."""
+    shard = Shard(0, epoch, Sweep(1.0))
+    state.queues.admit(shard, [row("a", 1)], state.clock(), state.topics, None)
+    (subject,) = state.queues.take(1)
+    state.sent(subject.busy_row)
+    return subject
+
+
+def settler_of(state: RelayState) -> Settler:
+    return Settler(state, Tables(), PublisherSettings())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("outcome", ["given up", "applied"])
+async def test_a_row_that_was_to_be_settled_twice_leaves_no_shard_busy(outcome: str) -> None:
+    state = RelayState(asyncio.get_running_loop().time, topic_open_for=1.0)
+    settler = settler_of(state)
+    settler.applier = Applier(state, settler._store, nothing, _ignore, settler.recover)
+    for epoch in (1, 2):
+        subject = sent(state, epoch)
+        if outcome == "applied":
+            settler.applier.add(subject)
+        else:
+            settler.bury(subject, subject.busy_row.id, "no", 1)
+        if epoch == 1:
+            state.queues.lose(subject.shard)
+    await settler.settle_all()
+    assert state.busy_shards == set()
+    assert state.queues.rows == 0
+
+
+def _ignore(*_: object) -> None:
+    """Take a message that failed."""

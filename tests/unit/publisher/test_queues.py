@@ -1,0 +1,241 @@
+"""Which rows are admitted and sent: order per subject, whatever was committed late."""
+
+from collections.abc import Iterable, Mapping
+from random import Random
+
+import pytest
+from tests.support.publisher.given_rows import chain, row
+
+from dsql_outbox.publisher.outbox_rows import OutboxRow
+from dsql_outbox.publisher.relay.memory.queues import Queues, passed_over
+from dsql_outbox.publisher.relay.memory.scans import Sweep
+from dsql_outbox.publisher.relay.memory.subjects import MAX_WAITING, Hold, Shard
+from dsql_outbox.publisher.relay.memory.topics import TopicPauses
+from dsql_outbox.publisher.relay.store import RangeRead, RowPlace
+
+NOW = 1_000.0
+NO_TOPICS = TopicPauses(1.0)
+
+
+def shard(*, sweeping: bool = False) -> Shard:
+    made = Shard(0, 1, Sweep(1.0))
+    made.sweep.is_running = sweeping
+    return made
+
+
+def admit(
+    queues: Queues,
+    to: Shard,
+    rows: Iterable[OutboxRow],
+    *,
+    looked: int | None = None,
+    topics: TopicPauses = NO_TOPICS,
+) -> int:
+    return queues.admit(to, rows, NOW, topics, looked)
+
+
+def sent(queues: Queues) -> list[int]:
+    """Send all that can be sent, each delivered at once; the positions in that order."""
+    positions: list[int] = []
+    while taken := queues.take(100):
+        for subject in taken:
+            positions.append(queues.delivered(subject).position)
+            queues.go_on(subject)
+    return positions
+
+
+def test_rows_of_a_subject_go_one_at_a_time_and_in_order() -> None:
+    queues, one = Queues(), shard()
+    assert admit(queues, one, chain("a", [1, 2, 3])) == 3
+    (subject,) = queues.take(100)
+    assert queues.take(100) == []
+    assert queues.delivered(subject).position == 1
+    queues.go_on(subject)
+    assert sent(queues) == [2, 3]
+
+
+def test_subjects_take_turns() -> None:
+    queues, one = Queues(), shard()
+    admit(queues, one, [*chain("a", [1, 2, 3]), *chain("b", [4, 5]), row("c", 6)])
+    assert sent(queues) == [1, 4, 6, 2, 5, 3]
+
+
+def test_a_known_row_is_no_news_and_sent_once() -> None:
+    queues, one = Queues(), shard()
+    admit(queues, one, [row("a", 1)])
+    assert admit(queues, one, [row("a", 1)]) == 0
+    assert sent(queues) == [1]
+    assert admit(queues, one, [row("a", 1)]) == 0  # acknowledged, not deleted
+    assert sent(queues) == []
+
+
+def test_a_row_waits_for_a_predecessor_that_nobody_has_read() -> None:
+    queues, one = Queues(), shard()
+    rows = chain("a", [4, 9])
+    admit(queues, one, rows[1:])
+    assert sent(queues) == []
+    place = one.ask_again()
+    assert place is not None
+    assert place.position == 4
+    admit(queues, one, rows, looked=4)
+    assert sent(queues) == [4, 9]
+
+
+def test_a_predecessor_that_the_sweep_will_meet_is_not_looked_for() -> None:
+    queues, one = Queues(), shard(sweeping=True)
+    admit(queues, one, chain("a", [4, 9])[1:])
+    assert one.ask_again() is None
+    assert not one.subjects
+
+
+def test_a_predecessor_that_was_looked_for_in_vain_is_not_looked_for_again() -> None:
+    """It belongs to a topic that is paused: reading again and again would find it no more."""
+    queues, one = Queues(), shard()
+    admit(queues, one, chain("a", [4, 9])[1:], looked=4)
+    assert one.ask_again() is None
+
+
+def test_a_row_whose_predecessor_is_gone_from_the_snapshot_goes() -> None:
+    queues, one = Queues(), shard()
+    admit(queues, one, [row("a", 9, previous=4, waits=False)])
+    assert sent(queues) == [9]
+
+
+def test_a_settled_row_is_known_until_a_read_that_began_later_has_ended() -> None:
+    queues, one = Queues(), shard()
+    first, second, third = chain("a", [1, 2, 3])
+    queues.begin_read()
+    admit(queues, one, [first])
+    queues.end_read()
+    queues.begin_read()  # its snapshot shows row 1
+    assert sent(queues) == [1]
+    queues.settled([first])
+    assert admit(queues, one, [first, second]) == 1
+    queues.end_read()
+    assert sent(queues) == [2]
+    queues.begin_read()
+    queues.end_read()
+    assert admit(queues, one, [first]) == 1  # nothing is remembered for ever
+    assert admit(queues, one, [third]) == 1
+
+
+def test_a_hot_subject_leaves_room_and_its_rest_is_read_again() -> None:
+    queues, one = Queues(), shard()
+    rows = chain("hot", list(range(1, MAX_WAITING + 11)))
+    admit(queues, one, [*rows, row("b", 999)])
+    assert queues.rows == MAX_WAITING + 1
+    closed = passed_over([one], ()).subjects
+    assert list(closed.values()) == [MAX_WAITING + 1]
+    assert sent(queues)[-1] == MAX_WAITING
+    place = one.ask_again()
+    assert place is not None
+    assert place.position == MAX_WAITING + 1
+    assert not passed_over([one], ()).subjects
+
+
+def test_what_is_held_is_passed_over_from_the_failed_row_on() -> None:
+    queues, one = Queues(), shard()
+    rows = chain("a", [1, 2, 3])
+    admit(queues, one, rows)
+    (subject,) = queues.take(1)
+    subject.holds = [Hold(rows[0].id, 1, NOW + 5)]
+    queues.drop(subject)
+    assert queues.rows == 0
+    assert passed_over([one], ()).subjects == {subject.name: 1}
+    assert admit(queues, one, rows) == 0
+    assert sent(queues) == []
+    subject.holds[0].retry_at = NOW
+    admit(queues, one, rows)
+    assert sent(queues) == [1]
+
+
+def test_rows_of_a_paused_topic_are_left_out_and_no_news() -> None:
+    queues, one, topics = Queues(), shard(), TopicPauses(1.0)
+    topics.by_operator = {"sick": "repair"}
+    assert admit(queues, one, [row("a", 1, topic="sick"), row("b", 2)], topics=topics) == 1
+    assert sent(queues) == [2]
+
+
+def test_a_lost_shard_forgets_what_waits_and_knows_what_is_acknowledged() -> None:
+    queues, one = Queues(), shard()
+    admit(queues, one, [row("a", 1), row("b", 2), row("c", 3)])
+    first, second = queues.take(2)
+    queues.lose(one)
+    assert queues.delivered(first).position == 1
+    queues.put_back(second, NOW)
+    again = shard()
+    assert admit(queues, again, [row("a", 1), row("b", 2), row("c", 3)]) == 2
+    assert sent(queues) == [2, 3]
+
+
+def test_a_message_that_was_not_attempted_rests_and_holds_up_nobody_else() -> None:
+    queues, one = Queues(), shard()
+    admit(queues, one, [row("a", 1), row("b", 2)])
+    (first,) = queues.take(1)
+    queues.put_back(first, NOW + 0.1)
+    assert queues.end_rests(NOW) == pytest.approx(0.1)
+    assert sent(queues) == [2]
+    assert queues.end_rests(NOW + 0.2) == float("inf")
+    assert sent(queues) == [1]
+
+
+def test_a_position_with_more_rows_than_one_read_takes_is_left_behind() -> None:
+    """Else the same rows would be read again and again."""
+    queues, one = Queues(), shard()
+    admit(queues, one, chain("a", [4, 9])[1:])
+    for _ in range(2):
+        place = one.ask_again()
+        assert place is not None
+        found = RangeRead([], RowPlace(4, "ff"), is_cut=True)
+        one.finish_again(one.begin_again(found.end), found)
+    place = one.ask_again()
+    assert place is not None
+    assert place.position > 4
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_any_order_of_commits_reads_and_answers_keeps_the_order_and_loses_nothing(
+    seed: int,
+) -> None:
+    random = Random(seed)
+    queues, one = Queues(), shard()
+    table: dict[int, OutboxRow] = {}
+    waiting = {s: chain(s, list(range(1 + n, 40, 3))) for n, s in enumerate("abc")}
+    order: list[OutboxRow] = []
+    while any(waiting.values()) or table:
+        step = random.choice(["commit", "read", "send"])
+        if step == "commit" and (late := random.choice(list(waiting.values()))):
+            committed = late.pop(0)
+            table[committed.position] = committed
+        elif step == "read":
+            place = one.ask_again()
+            one.begin_again(None)
+            first = random.choice([0, random.randint(0, 40)])
+            first = first if place is None else min(first, place.position)
+            queues.begin_read()
+            admit(queues, one, [r for r in snapshot(table) if r.position >= first])
+            queues.end_read()
+        else:
+            for subject in queues.take(random.randint(1, 3)):
+                done = queues.delivered(subject)
+                queues.go_on(subject)
+                order.append(done)
+                del table[done.position]
+                queues.settled([done])
+    for name in "abc":
+        mine = [r.position for r in order if r.subject_id == name]
+        assert mine == sorted(mine)
+    assert len(order) == 39
+
+
+def snapshot(table: Mapping[int, OutboxRow]) -> list[OutboxRow]:
+    """The rows in order, as a read finds them."""
+    return [
+        row(
+            each.subject_id,
+            each.position,
+            previous=each.previous_position,
+            waits=each.previous_position in table,
+        )
+        for _, each in sorted(table.items())
+    ]

@@ -1,0 +1,62 @@
+"""How much is read: less when the server runs out of memory, and more again later."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import pytest
+from psycopg import errors
+
+from dsql_outbox.publisher import PublisherSettings
+from dsql_outbox.publisher.relay.reader import Reader
+from dsql_outbox.publisher.relay.state import RelayState
+from dsql_outbox.publisher.relay.store import HEAD, PassedOver, Range, RangeRead, Reading
+
+pytestmark = pytest.mark.anyio
+
+SETTINGS = PublisherSettings(batch_rows=400, idle_min=0.001, idle_max=0.001, head_interval=0.001)
+
+
+class ShortOfMemory:
+    """Tables that can be read in small parts only, and later in large ones."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.asked: list[int] = []
+        self.answered = asyncio.Event()
+        self.answered_all = asyncio.Event()
+
+    async def read(self, ranges: Sequence[Range], _passed: PassedOver) -> Reading:
+        rows = sum(each.rows for each in ranges)
+        self.asked.append(rows)
+        if rows > self.most:
+            raise errors.OutOfMemory("out of memory")
+        self.answered.set()
+        if rows == SETTINGS.batch_rows:
+            self.answered_all.set()
+        return Reading(1, [RangeRead([], HEAD, is_cut=False) for _ in ranges])
+
+    async def failures(self, _shards: object) -> list[object]:
+        return []
+
+    async def paused_topics(self) -> Mapping[str, str]:
+        return {}
+
+
+class OneShard:
+    """The lease of one shard."""
+
+    def owned(self) -> Mapping[int, int]:
+        return {0: 1}
+
+
+async def test_a_server_without_memory_is_asked_for_half_of_the_rows_until_it_answers() -> None:
+    store = ShortOfMemory(60)
+    state = RelayState(asyncio.get_running_loop().time, topic_open_for=1.0)
+    reader = Reader(state, store, OneShard(), SETTINGS)  # type: ignore[arg-type]
+    running = asyncio.create_task(reader.run())
+    await store.answered.wait()
+    assert store.asked[:4] == [400, 200, 100, 50]
+    store.most = 10_000
+    await store.answered_all.wait()
+    state.stop()
+    await running

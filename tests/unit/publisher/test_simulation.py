@@ -1,0 +1,126 @@
+"""The relay and its leases in virtual time, on models of the tables and the broker."""
+
+import pytest
+from benchmarks.simulation.defects import DEFECTS
+from benchmarks.simulation.random_schedules import random_schedule
+from benchmarks.simulation.schedule import Clock, Fault, Replay, Schedule, Write
+from benchmarks.simulation.verdict import verdict
+
+SLICE = 20
+
+KEPT = {
+    "a full subject whose topic is refused": Schedule(
+        seed=60,
+        shards=2,
+        clocks=(Clock(),),
+        writes=(Write(at=0.5, subject=0, rows=4),),
+        faults=(Fault(kind="topic away", at=0.79, length=6.4, of=0),),
+        block=True,
+        slow=0.3,
+    ),
+    "a topic is tried with a row that waits": Schedule(
+        seed=19,
+        shards=4,
+        clocks=(Clock(),),
+        writes=(Write(at=8.74, subject=3, rows=2),),
+        faults=(
+            Fault(kind="topic away", at=8.78, length=11.8, of=0),
+            Fault(kind="broker away", at=10.76, length=6.0, of=0),
+        ),
+    ),
+    "the same, when the first row to try it with is gone": Schedule(
+        seed=2700,
+        shards=4,
+        clocks=(Clock(), Clock()),
+        writes=(
+            Write(at=3.13, subject=5),
+            Write(at=2.22, subject=2, rows=2, late=0.66, topic=2),
+            Write(at=6.58, subject=2, rows=4, retries=1),
+        ),
+        faults=(
+            Fault(kind="topic away", at=4.7, length=10.1, of=2),
+            Fault(kind="broker lossy", at=0.73, length=15.0, of=0),
+        ),
+        slow=0.3,
+    ),
+    "a topic comes back while statements get lost": Schedule(
+        seed=2817,
+        shards=4,
+        clocks=(Clock(), Clock()),
+        writes=(Write(at=1.63, subject=1), Write(at=7.61, subject=2, rows=2)),
+        faults=(
+            Fault(kind="topic away", at=1.95, length=19.8, of=0),
+            Fault(kind="statements lossy", at=5.47, length=15.0, of=1),
+            Fault(kind="pause", at=1.02, length=15.0, of=0),
+            Fault(kind="statements lossy", at=2.12, length=15.0, of=0),
+        ),
+    ),
+    "a replay while topic and broker are away": Schedule(
+        seed=345,
+        shards=3,
+        clocks=(Clock(),),
+        writes=(
+            Write(at=1.15, subject=4),
+            Write(at=5.01, subject=4),
+            Write(at=2.07, subject=4, rows=2),
+            Write(at=4.92, subject=0, ahead=3600.0),
+        ),
+        faults=(
+            Fault(kind="topic away", at=2.48, length=6.3, of=0),
+            Fault(kind="broker away", at=5.37, length=6.0, of=0),
+        ),
+        replays=(Replay(at=2.76, write=0),),
+    ),
+    "a replay has the position of an event that is written later": Schedule(
+        seed=167,
+        shards=1,
+        clocks=(Clock(),),
+        writes=(
+            Write(at=3.4, subject=5),
+            Write(at=3.95, subject=1),
+            Write(at=7.36, subject=3),
+            Write(at=7.19, subject=0),
+            Write(at=0.19, subject=3, ahead=3600.0),
+            Write(at=5.82, subject=0),
+            Write(at=6.61, subject=3),
+        ),
+        faults=(Fault(kind="topic away", at=3.22, length=6.7, of=0),),
+        replays=(Replay(at=6.03, write=4),),
+    ),
+    "a late commit soon after the start": Schedule(
+        seed=2,
+        shards=4,
+        clocks=(Clock(offset=86.0, host=-3600.0),),
+        writes=(Write(at=6.64, subject=4, late=1.63),),
+    ),
+}
+"""Schedules that broke a rule once."""
+
+FOUND_WITHIN = {
+    "drop_a_delete": 20,
+    "reuse_a_key": 60,
+    "renew_without_progress": 120,
+    "count_an_outage": 20,
+    "pass_over_the_first": 20,
+    "trust_the_host": 120,
+}
+"""How many seeds find a defect."""
+
+
+@pytest.mark.parametrize("first", range(0, 200, SLICE))
+def test_whatever_fails_the_relay_keeps_its_promises(first: int) -> None:
+    """No loss, no disorder, nothing charged that is no fault, and the healthy leave in time."""
+    schedules = map(random_schedule, range(first, first + SLICE))
+    broken = {each.seed: rules for each in schedules if (rules := verdict(each)[1])}
+    assert broken == {}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_schedule_that_broke_a_rule_once_breaks_none(name: str) -> None:
+    assert verdict(KEPT[name])[1] == []
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_planted_defect_is_found(defect: str) -> None:
+    seeds = range(FOUND_WITHIN[defect])
+    assert any(verdict(random_schedule(seed), defect)[1] for seed in seeds)
