@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Literal
 
 import psycopg
 import pytest
@@ -9,7 +10,7 @@ from tests.support.publisher.running_relays import count, event
 
 from dsql_outbox.outbox import AsyncConnection, Database, Message
 from dsql_outbox.publisher import Answer, Publisher, PublisherSettings
-from dsql_outbox.testing import MemorySink
+from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio
@@ -105,6 +106,28 @@ async def test_what_another_publisher_settled_changes_nothing(
 
     await Publisher(database, Thief(), apply=count_move).run(until_empty=True)
     assert model(sql) == {}
+
+
+@pytest.mark.parametrize("where", ["before", "after_sent", "after_commit"])
+@pytest.mark.parametrize(
+    "at", ["COMMIT", "INSERT INTO public.moves", 'DELETE FROM "outbox".outbox o']
+)
+async def test_a_connection_that_is_lost_in_the_transaction_applies_nothing_twice(
+    database_url: str,
+    writer: Writer,
+    sql: psycopg.Connection,
+    at: str,
+    where: Literal["before", "after_sent", "after_commit"],
+) -> None:
+    """Also when COMMIT took effect and its answer was lost: the row is gone, then."""
+    for n in range(6):
+        writer.write(event(f"car-{n % 2}", n))
+    with PostgresProxy(database_url) as proxy:
+        proxy.cut(where, 2, matching=at)
+        settings = PublisherSettings(idle_max=0.05)
+        publisher = Publisher(Database(proxy.url), settings=settings, apply=count_move)
+        await publisher.run(until_empty=True)
+    assert model(sql) == {"Car/car-0": (3, 3), "Car/car-1": (3, 3)}
 
 
 async def test_several_publishers_apply_each_event_once(

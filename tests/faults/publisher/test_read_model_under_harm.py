@@ -1,0 +1,65 @@
+"""A read model stays exactly right while its publishers are killed."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from random import Random
+
+import psycopg
+import pytest
+from tests.support.checkout import ROOT
+from tests.support.publisher.running_relays import count, event
+from tests.support.waiting import wait_until
+
+from dsql_outbox.outbox import Database
+from dsql_outbox.schema import apply
+from dsql_outbox.writer import Writer
+
+PUBLISHERS, CARS, EVENTS, KILLS = 3, 7, 420, 8
+
+Start = Callable[[], subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start(database_url: str) -> Iterator[Start]:
+    """Start a process that applies events; all end with the test."""
+    command = [sys.executable, "-m", "tests.support.publisher.applying_process", database_url]
+    with ExitStack() as processes:
+
+        def start() -> subprocess.Popen[bytes]:
+            process = processes.enter_context(subprocess.Popen(command, cwd=ROOT))
+            processes.callback(process.kill)
+            return process
+
+        yield start
+
+
+@pytest.mark.slow
+def test_each_event_changes_the_read_model_once_and_in_order_whatever_is_killed(
+    start: Start, database_url: str
+) -> None:
+    database = Database(database_url)
+    apply(database, shards=4)
+    with psycopg.connect(database_url, autocommit=True) as sql, Writer(database) as writer:
+        write_and_kill(start, writer, sql)
+        wait_until(lambda: count(sql, "outbox") == 0, timeout=60)
+        model = {car: (number, last) for car, number, last in sql.execute("SELECT * FROM moves")}
+    assert model == {f"Car/car-{n}": (EVENTS // CARS, EVENTS // CARS) for n in range(CARS)}
+
+
+def write_and_kill(start: Start, writer: Writer, sql: psycopg.Connection) -> None:
+    """Write all events; after each part of them, kill a publisher that has begun to apply it."""
+    sql.execute("CREATE TABLE moves (car text PRIMARY KEY, number int NOT NULL, last int NOT NULL)")
+    random = Random(20261125)
+    running = [start() for _ in range(PUBLISHERS)]
+    written = 0
+    for kill in range(1, KILLS + 1):
+        while written < EVENTS * kill // KILLS:
+            writer.write(event(f"car-{written % CARS}", written))
+            written += 1
+        applied = count(sql, "outbox")
+        wait_until(lambda before=applied: count(sql, "outbox") < before or not before, timeout=30)
+        victim = running.pop(random.randrange(len(running)))
+        victim.kill()
+        running.append(start())
