@@ -7,11 +7,10 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from time import monotonic, sleep
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 import anyio
 import psycopg
-from psycopg_pool import AsyncConnectionPool
 
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.settings import require_positive
@@ -132,28 +131,6 @@ class Database:
         opened = await AsyncConnection.connect(**self._parameters(found))
         await opened.set_isolation_level(self._target.begins_at)
         return self._ready(opened, role_path=role_path)
-
-    def pool_async(self, *, max_size: int) -> AsyncConnectionPool[AsyncConnection]:
-        """Return a pool, not yet opened, for a long-running process.
-
-        The pool opens its connections by `connect_async`, so `opens_per_second`
-        applies to them too.
-        """
-        database = self
-
-        class Pooled(AsyncConnection):
-            @classmethod
-            async def connect(cls, *_: object, **__: object) -> AsyncConnection:  # type: ignore[override]
-                return await database.connect_async()
-
-        return AsyncConnectionPool(
-            connection_class=cast("type[AsyncConnection]", Pooled),
-            min_size=1,
-            max_size=max_size,
-            max_lifetime=MAX_LIFETIME,  # the pool cuts it by a random share of up to 5 %
-            open=False,
-            name="dsql-outbox",
-        )
 
     @contextmanager
     def _turn_to_open(self, deadline: float) -> Generator[float]:

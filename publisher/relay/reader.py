@@ -13,7 +13,7 @@ from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.settings import PublisherSettings
 
 from .memory.queues import passed_over
-from .memory.scans import Sweep, Tail
+from .memory.scans import Scan, Sweep, Tail
 from .memory.subjects import Hold, Shard, Subject
 from .state import RelayState
 from .store import HEAD, Range, RangeRead, Reading, RowPlace, Store
@@ -110,7 +110,7 @@ class Reader:
             state.queues.lose(shard)
             del state.shards[shard.number]
         if gained := epochs.keys() - state.shards.keys():
-            self._state.stalled_since = None
+            state.stalled_since = None
             failures = await self._store.failures(gained)
             now = state.clock()
             shards = {n: self._new_shard(n, epochs[n]) for n in gained}
@@ -189,11 +189,14 @@ class Reader:
         behind = [shard for shard, tail in tails if tail.is_behind]
         share = _shares(self._rows, again=len(again), sweep=len(sweeps), tail=len(behind))
         resting = max(1, self._rows // 2 // max(1, len(tails)))
-        asked += [self._range("again", s, place, share["again"]) for s, place in again.items()]
-        asked += [self._range("sweep", s, s.sweep.place, share["sweep"]) for s in sweeps]
+        for shard, place in again.items():
+            asked.append(self._range("again", shard, shard.again, place, share["again"]))
+        for shard in sweeps:
+            sweep = shard.sweep
+            asked.append(self._range("sweep", shard, sweep, sweep.place, share["sweep"]))
         for shard, tail in tails:
             rows = share["tail"] if tail.is_behind else resting
-            asked.append(self._range("tail", shard, tail.place, rows))
+            asked.append(self._range("tail", shard, tail, tail.place, rows))
         return asked
 
     def _keys(self, now: float) -> list[_Asked]:
@@ -213,12 +216,9 @@ class Reader:
     def _key(self, shard: Shard, row: RowId, subject: Subject | None) -> _Asked:
         return _Asked("key", shard, Range(shard.number, _before(row), 1, 1, 1), subject, row)
 
-    def _range(self, kind: Kind, shard: Shard, place: RowPlace, rows: int) -> _Asked:
-        scans = {"again": shard.again, "sweep": shard.sweep, "tail": shard.tail}
-        scan = scans[kind]
-        visits = rows if scan is None else scan.visits(rows)
+    def _range(self, kind: Kind, shard: Shard, scan: Scan, place: RowPlace, rows: int) -> _Asked:
         size = max(1, self._settings.batch_bytes * rows // self._settings.batch_rows)
-        return _Asked(kind, shard, Range(shard.number, place, rows, size, visits))
+        return _Asked(kind, shard, Range(shard.number, place, rows, size, scan.visits(rows)))
 
     def _take_back(self, asked: Collection[_Asked]) -> None:
         """Note that a read had no answer."""
@@ -314,9 +314,9 @@ class Reader:
         shards = state.shards.values()
         is_behind = any(s.sweep.is_running or s.wants or _is_behind(s.tail) for s in shards)
         if not state.is_empty:
-            self._state.stalled_since = None
-        elif self._state.stalled_since is None and not (news or is_behind):
-            self._state.stalled_since = now
+            state.stalled_since = None
+        elif state.stalled_since is None and not (news or is_behind):
+            state.stalled_since = now
         if is_behind:
             return 0.0
         if news:

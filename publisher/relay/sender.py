@@ -160,7 +160,7 @@ class Sender:
             self._wake()
 
     def _answered(self, *, first: bool) -> None:
-        """Go on after an answer; the first one of a call shows that the broker works."""
+        """Send and settle more; the `first` answer of a call shows that the broker works."""
         if first:
             self._rights.sink_worked()
             self._breaker.succeeded()

@@ -63,11 +63,11 @@ class RelayState:
         """Whether the reader waits until rows have left the memory."""
         self.on_idle: Callable[[], None] = _nothing
         self.read = self.delivered = self.deleted = self.failed = self.dead = 0
-        """How many rows so far; `read` counts those that were new."""
+        """How many rows so far; `read` counts those that came into memory."""
 
     @property
     def busy_shards(self) -> set[int]:
-        """The shards of which `is_busy` is true."""
+        """The shards that have a busy row."""
         return {shard for shard, rows in self.busy.items() if rows}
 
     @property

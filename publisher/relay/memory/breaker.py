@@ -6,9 +6,7 @@ breaker opens; once it has been open for a while, one message goes as a probe
 and its answer decides (M. Nygard, "Release It!", Circuit Breaker).
 """
 
-from typing import Final, Literal
-
-State = Literal["closed", "open", "half_open"]
+from typing import Final
 
 _FIRST_WAIT: Final = 0.1
 """Seconds after the first failure, doubled after each; a reconnect is often this quick."""
@@ -27,12 +25,6 @@ class Breaker:
     def is_failing(self) -> bool:
         """Whether the broker could not be reached when it was tried last."""
         return self._failures > 0
-
-    def state(self, now: float) -> State:
-        """``closed``: send all messages; ``half_open``: send one; ``open``: send none."""
-        if self._failures < self._limit:
-            return "closed"
-        return "open" if now < self._retry_at else "half_open"
 
     def wait(self, now: float) -> float:
         """Seconds until the broker may be tried; 0 if it may now."""

@@ -1,7 +1,6 @@
 """Connections to a real PostgreSQL: deadlines, cancellation, isolation, the pool."""
 
 import asyncio
-import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ import anyio
 import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
-from psycopg_pool import PoolTimeout
 
 from dsql_outbox.outbox import AsyncConnection, Connection, Database
 from dsql_outbox.outbox.database.dsql_target import DsqlTarget
@@ -192,47 +190,6 @@ async def test_connections_retire_within_55_minutes_and_not_all_at_once(database
             ages.append(other.retires_at - before)
     assert all(52 * 60 < age < 55 * 60 + 5 for age in ages)
     assert max(ages) - min(ages) > 10
-
-
-async def test_a_pool_opens_no_faster_than_its_database(database_url: str) -> None:
-    with PostgresProxy(database_url) as proxy:
-        database = Database(proxy.url, opens_per_second=0.001)
-        for _ in range(99):
-            database._opens.reserve(monotonic())
-        async with database.pool_async(max_size=4) as pool:
-            await pool.wait(timeout=5)  # the last of the burst
-            async with pool.connection():
-                with pytest.raises(PoolTimeout):
-                    await pool.getconn(timeout=0.3)
-            assert proxy.opened == 1
-
-
-async def test_a_pool_hands_out_our_connections_and_survives_a_cancelled_one(
-    database_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.ERROR)
-    database = Database(database_url, isolation="repeatable read")
-    async with database.pool_async(max_size=1) as pool:
-
-        async def hold() -> None:
-            async with pool.connection() as connection:
-                await connection.execute(SLEEP)
-
-        task = asyncio.create_task(hold())
-        await until_sleeping(database)
-        task.cancel()
-        with quickly(), pytest.raises(asyncio.CancelledError):
-            await task
-        async with pool.connection(timeout=10) as connection:
-            assert isinstance(connection, AsyncConnection)
-            assert connection.autocommit
-            assert await one(connection, "SHOW transaction_isolation") == "repeatable read"
-
-
-async def test_a_pool_is_closed_until_it_is_opened(database_url: str) -> None:
-    pool = Database(database_url).pool_async(max_size=1)
-    assert pool.closed
-    assert pool.max_lifetime < 3_600
 
 
 def test_what_a_dsql_target_gives_opens_a_connection(

@@ -138,12 +138,3 @@ async def test_another_refusal_is_raised_at_once(cluster: Cluster, connect: Conn
     with pytest.raises(psycopg.OperationalError, match="access denied"):
         await connect(Database(URL))
     assert cluster.passwords == ["token 1"]
-
-
-async def test_the_pool_signs_anew_too(cluster: Cluster) -> None:
-    cluster.accepts = {"token 2"}
-    async with Database(URL).pool_async(max_size=1) as pool:
-        await pool.wait(timeout=5)
-        async with pool.connection() as connection:
-            hang_up(connection)
-        assert cluster.passwords[:2] == ["token 1", "token 2"]

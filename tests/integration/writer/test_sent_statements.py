@@ -108,27 +108,6 @@ async def test_a_publisher_sends_nothing_that_dsql_refuses(url: str, proxy: Post
     assert refused(proxy.statements) == []
 
 
-async def test_the_pool_adds_no_statement_of_its_own(proxy: PostgresProxy) -> None:
-    database = Database(proxy.url)
-    async with database.pool_async(max_size=1) as pool:
-        for _ in range(7):  # more than psycopg would take to prepare it
-            async with pool.connection() as connection:
-                await connection.execute("SELECT 2")
-        with suppress(KeyError):
-            async with pool.connection() as connection, connection.transaction():
-                await connection.execute("SELECT 1")
-                raise KeyError
-        async with pool.connection() as connection:
-            await pool.check_connection(connection)
-    sent = bare(proxy.statements)
-    assert sent - {"SELECT 1", "SELECT 2"} == {
-        "BEGIN",
-        "ROLLBACK",
-        "",  # what check_connection sends; no pool of ours checks
-    }
-    assert refused(sent) == []
-
-
 def test_commands_send_nothing_that_dsql_refuses(proxy: PostgresProxy) -> None:
     database = Database(proxy.url)
     apply(database)
