@@ -15,7 +15,18 @@ from .database import (
 from dsql_outbox.outbox.database.array_literals import array_literal, plain_array
 from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
 from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA, Database
-from dsql_outbox.outbox.database.exchange import NumberedQuery, exchange, numbered
+from dsql_outbox.outbox.database.exchange import (
+    NumberedQuery,
+    Rows,
+    command,
+    exchange,
+    numbered,
+    pipeline,
+    pipeline_inside,
+    rows_of,
+    tag_of,
+    unprepared,
+)
 from dsql_outbox.outbox.database.fork import OneProcess, call_in_children
 from dsql_outbox.outbox.database.target import Isolation
 
@@ -118,6 +129,7 @@ __all__ = [
     "ParsedTouch",
     "Receipt",
     "RetryPolicy",
+    "Rows",
     "SchemaError",
     "SettingsError",
     "SinkUnavailable",
@@ -128,6 +140,7 @@ __all__ = [
     "broken_header",
     "call_in_children",
     "classify",
+    "command",
     "exchange",
     "has_unclear_login",
     "is_retryable",
@@ -137,14 +150,19 @@ __all__ = [
     "numbered",
     "parse_event",
     "parse_subject_key",
+    "pipeline",
+    "pipeline_inside",
     "plain_array",
     "redacted",
     "require_not_negative",
     "require_positive",
+    "rows_of",
     "schema_defect",
     "schema_error",
     "subject_key",
     "tables_expected",
+    "tag_of",
     "told",
+    "unprepared",
     "unwrap",
 ]

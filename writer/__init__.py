@@ -1,10 +1,13 @@
 """The write side: store an event in one transaction, and retry after a conflict.
 
-`writer` and `async_writer` are the public classes. They do the I/O, on `connections`.
-`core` holds what both share. `attempt` decides about retries, `statement` turns events
-into SQL, `transact` runs the caller's SQL and events in one transaction, and `coalesce`
-is group commit. `write_many` and `stream` are the calls of that name. `backlog_alarm`
-reports old messages. The meaning of a database error is decided in `outbox.failure`.
+`writer_base` says what both writers promise. `writer` and `async_writer` are one loop
+each, over the `primitives` that `programs` yield: all decisions are in the programs.
+`gate` decides what may be sent now. `core` turns events into calls and statements.
+`attempt` decides about retries, `statement` turns events into SQL, `transact` runs the
+caller's SQL and events in one transaction, and `coalesce` is group commit. `write_many`
+and `stream` are the calls of that name. `connections` keeps connections for reuse, and
+`backlog_alarm` reports old messages. The meaning of a database error is decided in
+`outbox.failure`.
 """
 
 from dsql_outbox.writer.statement.form_probe import write_probe

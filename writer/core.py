@@ -1,14 +1,9 @@
-"""The part of a writer that both writers share: from events to steps, from rows to results."""
+"""The part of a writer that turns events into calls and statements, and reports to the hooks."""
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from os import urandom
-from time import monotonic
-from typing import Any, Final
-
-import msgspec
-import psycopg
+from typing import Final
 
 from dsql_outbox.observability import (
     Fact,
@@ -27,16 +22,15 @@ from dsql_outbox.outbox import (
     ParsedEvent,
     Receipt,
     SchemaError,
-    Touched,
-    array_literal,
     numbered,
     parse_event,
     schema_error,
+    unprepared,
 )
 from dsql_outbox.schema import statement
 from dsql_outbox.writer.attempt.backoff import Backoff
-from dsql_outbox.writer.attempt.pending import Found, OnDuplicate, Pending, Stored, WriteOutcome
-from dsql_outbox.writer.attempt.steps import Committed, Present, Result
+from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
+from dsql_outbox.writer.statement.answers import Row
 from dsql_outbox.writer.statement.chunks import refuse_unsendable
 from dsql_outbox.writer.statement.form_probe import write_probe
 from dsql_outbox.writer.statement.parameters import (
@@ -49,42 +43,10 @@ from dsql_outbox.writer.statement.parameters import (
 from dsql_outbox.writer.statement.plain import Plain, Statements
 
 from .backlog_alarm import Alarm
+from .gate import Gate
 from .settings import WriterSettings
 
-Row = Sequence[Any]
-
-_COLUMNS_OF_ONE: Final = 2
-"""``event_write_one`` returns a version and a position. ``event_write_batch`` returns more."""
-
-_touched: Final = msgspec.json.Decoder(tuple[Touched, ...])
-
-
-class Job:
-    """The state of one drive of steps.
-
-    `deadline` is a time of the monotonic clock, or None. `sent` is True if the write of
-    the current step may have reached the server. `known` is the result of the current
-    step, as soon as it is known.
-    """
-
-    __slots__ = ("deadline", "known", "sent")
-
-    def __init__(self, timeout: float | None) -> None:
-        self.deadline = None if timeout is None else monotonic() + timeout
-        self.known: Result = None
-        self.sent = False
-
-    def send(self, what: str) -> None:
-        """Record that `what` is about to be sent, so from now on it may be stored.
-
-        Raises the driver's `OperationalError` after the deadline. A write that is sent
-        after it could only end in `OutcomeUnknown`.
-        """
-        if self.deadline is not None and monotonic() >= self.deadline:
-            raise psycopg.OperationalError(
-                f"{what} was not sent: the deadline of the call (timeout) has passed"
-            )
-        self.sent = True
+_COMMIT: Final[tuple[NumberedQuery, Parameters]] = (unprepared(b"COMMIT"), {})
 
 
 class Core:
@@ -103,7 +65,8 @@ class Core:
         self.find = statement("event_find", database.schema)
         self.stream = statement("event_stream", database.schema)
         self.shard_count = statement("shard_count", database.schema)
-        self.probe = [(self.shard_count, None), *write_probe(database.schema)]
+        shards = numbered("shard_count", self.shard_count)
+        self.probe: Statements = [(shards, {}), *write_probe(database.schema)]
         self.must_probe = settings.form == "auto"
         self.plain = settings.form == "plain"
         self._plain = Plain(database.schema)
@@ -121,7 +84,7 @@ class Core:
     def pend(
         self,
         source: EventSource,
-        job: Job,
+        gate: Gate,
         *,
         on_duplicate: OnDuplicate,
         expected_version: int | None = None,
@@ -141,7 +104,7 @@ class Core:
                 scopes.carrier,
                 expected_version=expected_version,
             ),
-            Backoff(settings, job.deadline, random.random),
+            Backoff(settings, gate.deadline, random.random),
             scopes,
             on_duplicate=on_duplicate,
             settled=settled,
@@ -164,64 +127,27 @@ class Core:
 
     def transaction(self, batch: Sequence[Pending], shards: int, begin: bytes) -> Statements:
         """Return the statements that write these events, from `begin` to COMMIT."""
-        return [(begin, None), *self.statements(batch, shards), (b"COMMIT", None)]
+        return [(unprepared(begin), {}), *self.statements(batch, shards), _COMMIT]
 
     def statements(self, batch: Sequence[Pending], shards: int) -> Statements:
         """Return the statements that write these events in an open transaction."""
         if self.plain:
             return self._plain.statements([pending.prepared for pending in batch], shards)
-        query, values = self.write(batch, shards)
-        return [(query.query, values)]
+        return [self.write(batch, shards)]
 
     def shards(self, rows: Sequence[Row]) -> int:
         """Return the number of shards from `rows`. Raises `SchemaError` if there is no shard."""
-        ((shards,),) = rows
+        ((found,),) = rows
+        shards = int(found)
         if shards == 0:
             raise SchemaError(
                 f"schema {self._schema} has no shards: run `dsql-outbox schema apply`"
             )
-        return int(shards)
+        return shards
 
     def named(self, error: Exception) -> Exception:
         """Return `SchemaError` for a missing table or column, and any other error unchanged."""
         return schema_error(error, self._schema) or error
-
-
-def committed(batch: Sequence[Pending], rows: Sequence[Row]) -> Committed:
-    """Return the result of the statement of `Core.write`, with one entry per event.
-
-    Numbers in `rows` may be text.
-    """
-    if len(rows[0]) == _COLUMNS_OF_ONE:
-        ((version, position),) = rows
-        return Committed([Stored(int(position), (int(version),))])
-    return committed_batch(batch, rows)
-
-
-def committed_batch(batch: Sequence[Pending], rows: Sequence[Row]) -> Committed:
-    """Parse the answer of a batch statement: one row per touch."""
-    answers = iter(rows)
-    stored: list[Stored] = []
-    for pending in batch:
-        subject, *others = islice(answers, len(pending.prepared.event.touches))
-        versions = (int(subject[2]), *(int(row[2]) for row in others))
-        stored.append(Stored(int(subject[3]), versions))
-    return Committed(stored)
-
-
-def present(rows: Sequence[Row]) -> Present:
-    """Parse the answer of ``event_find``."""
-    return Present(
-        {
-            event_id: Found(write_id.hex, bytes(fingerprint), position, _touched.decode(touches))
-            for event_id, write_id, fingerprint, position, touches in rows
-        }
-    )
-
-
-def find_parameters(ids: Sequence[Any]) -> Parameters:
-    """Return the parameters of ``event_find``."""
-    return {"ids": array_literal(ids)}
 
 
 def receipt_of(pending: Pending) -> Receipt:

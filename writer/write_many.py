@@ -8,7 +8,8 @@ from dsql_outbox.outbox import EventSource, InvalidEvent
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
 from dsql_outbox.writer.statement.chunks import chunks
 
-from .core import Core, Job
+from .core import Core
+from .gate import Gate
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -23,9 +24,9 @@ class Many:
     abandoned.
     """
 
-    def __init__(self, core: Core, job: Job, on_duplicate: OnDuplicate) -> None:
+    def __init__(self, core: Core, gate: Gate, on_duplicate: OnDuplicate) -> None:
         self._core = core
-        self._job = job
+        self._gate = gate
         self._on_duplicate: OnDuplicate = on_duplicate
         self._entries: list[Pending | InvalidEvent] = []
 
@@ -70,7 +71,7 @@ class Many:
     def _entry(self, event: EventSource, version: int | None) -> Pending | InvalidEvent:
         try:
             return self._core.pend(
-                event, self._job, on_duplicate=self._on_duplicate, expected_version=version
+                event, self._gate, on_duplicate=self._on_duplicate, expected_version=version
             )
         except InvalidEvent as error:
             return error

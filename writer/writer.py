@@ -1,64 +1,43 @@
 """The writer for synchronous code: threads, scripts and Lambda functions."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from functools import partial
-from time import monotonic, sleep
+from collections.abc import Callable, Iterable, Iterator
+from time import sleep
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from uuid import UUID
 
 import psycopg
+from psycopg.rows import tuple_row
+from typing_extensions import override
 
-from dsql_outbox.observability import Hook, TransactionStarted
-from dsql_outbox.outbox import (
-    NO_SUCH_FORM,
-    Connection,
-    Database,
-    EventSource,
-    Receipt,
-    SettingsError,
-    exchange,
-)
+from dsql_outbox.observability import Hook
+from dsql_outbox.outbox import Connection, Database, EventSource, Receipt, SettingsError
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
-from dsql_outbox.writer.attempt.steps import (
-    Attempt,
-    Committed,
-    Failed,
-    LookUp,
-    Present,
-    Result,
-    Step,
-    Wait,
-    interrupt,
-    write_steps,
-)
-from dsql_outbox.writer.statement.pipeline import run, run_first
-from dsql_outbox.writer.transact.append import Joined, append, require_transaction
 from dsql_outbox.writer.transact.call import Call, opened, require_outermost, require_plain
-from dsql_outbox.writer.transact.runs import Execute, transact_steps
-from dsql_outbox.writer.transact.transaction import Transaction, execute
+from dsql_outbox.writer.transact.run import Run
+from dsql_outbox.writer.transact.transaction import Transaction, invoke
 
 from .connections import Connections
-from .core import (
-    Core,
-    Job,
-    Row,
-    committed,
-    find_parameters,
-    present,
-    receipt_of,
+from .core import Core
+from .gate import Gate
+from .primitives import (
+    Exchange,
+    Interrupted,
+    Invoke,
+    Open,
+    Primitive,
+    Program,
+    Query,
+    interruption,
 )
+from .programs import Programs
 from .settings import WriterSettings
-from .stream import EntityStream, ReadPage, StoredEvent
-from .write_many import Many
+from .stream import EntityStream, StoredEvent
+from .writer_base import WriterBase
 
 T = TypeVar("T")
 
-_AnyStep = Step | Execute | ReadPage
 
-
-class Writer:
+class Writer(WriterBase):
     """Stores events, each in one transaction with its outbox row. Safe to share among threads.
 
     The constructor does no I/O; connections are opened when they are needed. `hooks`
@@ -84,12 +63,13 @@ class Writer:
         self._core = Core(database, settings, hooks)
         self._connections = Connections(
             database,
-            self._core.settings.max_connections,
+            settings.max_connections,
             keep_failed=not self._core.fresh_retries,
-            max_idle=self._core.settings.max_idle,
+            max_idle=settings.max_idle,
         )
-        self._shards: int | None = None
+        self._programs = Programs(self._core, self._connections)
 
+    @override
     def write(
         self,
         event: EventSource,
@@ -98,32 +78,9 @@ class Writer:
         expected_version: int | None = None,
         timeout: float | None = None,
     ) -> Receipt:
-        """Store one event. The receipt proves that it is stored exactly once.
+        return self._perform(self._programs.write(event, on_duplicate, expected_version, timeout))
 
-        `event` is an `Event`, a mapping, or JSON as text or bytes. JSON is stored
-        unchanged. `timeout` is the limit of the call in seconds, waits included.
-
-        With ``on_duplicate="return"``, the call returns a receipt with status
-        ``duplicate`` if the id is stored with equal content, ``savedDate`` ignored. For
-        a stored id with other content it always raises `DuplicateEvent`.
-
-        `expected_version` is the version that the subject must have before the
-        event, or 0 if the subject must not exist.
-
-        Raises, before anything is sent, `InvalidEvent` or `EventTooLarge`. Raises
-        `DuplicateEvent`, `StaleVersion`, `OutcomeUnknown`, or `SchemaError` if the tables
-        are missing. If the event is not stored for any other reason, raises the last
-        exception of the driver, unchanged.
-        """
-        require_outermost(self._core, "write")
-        job = Job(timeout)
-        pending = self._core.pend(
-            event, job, on_duplicate=on_duplicate, expected_version=expected_version
-        )
-        with pending.scopes:
-            self._drive(write_steps([pending], monotonic), job)
-        return receipt_of(pending)
-
+    @override
     def write_many(
         self,
         events: Iterable[EventSource],
@@ -132,49 +89,20 @@ class Writer:
         expected_versions: Iterable[int | None] | None = None,
         timeout: float | None = None,
     ) -> list[WriteOutcome]:
-        """Store many events in few transactions. Return one outcome per event, in order.
+        return self._perform(
+            self._programs.write_many(events, on_duplicate, expected_versions, timeout)
+        )
 
-        An outcome is a receipt, or the exception that `write` would have raised. All
-        events are checked before the first is sent. Each transaction is kept within
-        the limits of the database. If single events make a transaction fail, it is split
-        so that the other events are stored. Events of one subject keep their order.
-
-        If two events have the same id, the second is a duplicate if the first was
-        stored; else the second is stored. `expected_versions` has one entry per event.
-        `timeout` is the limit of the whole call in seconds.
-
-        Raises `ValueError` if `expected_versions` has another length than `events`.
-        """
-        require_outermost(self._core, "write_many")
-        job = Job(timeout)
-        with Many(self._core, job, on_duplicate) as many:
-            many.add(events, expected_versions)
-            for batch in many.batches():
-                self._drive(write_steps(batch, monotonic), job)
-        return many.outcomes
-
+    @override
     def transact(self, function: Callable[[Transaction], T], *, timeout: float | None = None) -> T:
-        """Run `function` in a transaction, commit it, and return what `function` returned.
-
-        The argument of `function` is the transaction. Use its `connection` for your own
-        statements and its `append` for events. After a conflict or a lost connection,
-        `function` runs again on another connection. So it must have no other side
-        effects. `timeout` is the limit of the call in seconds, all runs included.
-
-        An exception of `function` itself ends the call after a rollback, and is raised.
-        Raises `DuplicateEvent`, `StaleVersion`, `TransactionMisused`, or the last
-        exception of the driver, unchanged. Raises `OutcomeUnknown` if the connection was
-        lost at the commit and either the lost run appended no event, or the next run
-        appended another event first.
-        """
         require_outermost(self._core, "transact")
         require_plain(function)
-        job = Job(timeout)
-        call: Call[T] = Call(self._core, job, function)
+        call: Call[T] = Call(self._core, gate := Gate(timeout), function)
         with opened(call):
-            self._drive(transact_steps(call, monotonic), job)
+            self._perform(self._programs.transact(call, gate))
         return call.result()
 
+    @override
     def append_to(
         self,
         connection: psycopg.Connection[Any],
@@ -182,45 +110,17 @@ class Writer:
         *,
         expected_version: int | None = None,
     ) -> Receipt:
-        """Write one event in a transaction of yours, which you commit and retry.
+        return self._perform(self._programs.append_to(connection, event, expected_version))
 
-        The receipt is valid after your commit. The call retries nothing. It takes
-        one round trip. The writer's first use also asks the database for its shards and
-        the form of a write, on a connection of the writer. A stored id is looked up
-        on such a connection too.
-
-        Raises `InvalidEvent` before anything is sent, `DuplicateEvent`, `StaleVersion`,
-        `SchemaError`, or the driver's exceptions, unchanged. Raises
-        `psycopg.ProgrammingError` if the connection is in autocommit mode and has no
-        open transaction.
-        """
-        require_transaction(connection)
-        joined = Joined(self._core, event, expected_version)
-        with joined.scopes:
-            if self._shards is None:
-                self._shards = self._apart(self._count_shards)
-            try:
-                stored = append(self._core, connection, self._shards, joined.pending)
-            except psycopg.errors.UniqueViolation as error:
-                with suppress(psycopg.Error):  # without a look-up, the driver's error is raised
-                    joined.refuse(self._apart(partial(self._find, ids=[joined.pending.id])), error)
-                raise
-            return joined.receipt(stored)
-
+    @override
     def stream(self, entity_type: str, entity_id: str, *, after: int = 0) -> Iterator[StoredEvent]:
-        """Read the events of an entity with a version above `after`, in version order.
-
-        Events are read in pages, so memory is bounded and no connection is held between
-        two pages. Events that are stored during the reading are read too. A failed page
-        is retried as a write is. After that, raises the driver's exception.
-        """
         stream = EntityStream(self._core, entity_type, entity_id, after)
         while not stream.is_at_end:
-            self._drive(stream.steps(monotonic), Job(None))
+            self._perform(self._programs.read_page(stream))
             yield from stream.page()
 
+    @override
     def close(self) -> None:
-        """Close the connections that are not in use."""
         self._connections.close()
 
     def __enter__(self) -> Self:
@@ -234,110 +134,39 @@ class Writer:
     ) -> None:
         self.close()
 
-    def _drive(self, steps: Generator[_AnyStep, Result, None], job: Job) -> None:
-        result: Result = None
-        while True:
-            try:
-                step = steps.send(result)
-            except StopIteration:
-                return
-            try:
-                result = self._run(step, job)
-            except BaseException as error:
-                interrupt(steps, job.known, error)
-                raise
-
-    def _run(self, step: _AnyStep, job: Job) -> Result:
-        job.known, job.sent = None, False
-        if isinstance(step, Wait):
-            sleep(step.seconds)
-            return None
+    def _perform(self, program: Program[T]) -> T:
+        """Perform a program in this thread, and return its result."""
         try:
-            fresh = not isinstance(step, LookUp) and step.fresh and self._core.fresh_retries
-            connection = self._connections.take(
-                fresh=fresh, deadline=job.deadline, role_path=isinstance(step, Execute)
-            )
-        except Exception as error:  # noqa: BLE001 - the steps classify it
-            return Failed(error)
-        try:
-            job.known = result = self._run_on(connection, step, job)
-            wrote = isinstance(result, Committed) and not isinstance(step, ReadPage)
-            if wrote and self._core.alarm.is_due():
-                self._look_at_backlog(connection)
-        except BaseException as error:
-            self._connections.give_up(connection, error)
-            if isinstance(error, Exception):
-                return job.known or Failed(self._core.named(error), job.sent)
-            raise
-        self._connections.give_back(connection)
-        return result
+            primitive = next(program)
+            while True:
+                try:
+                    answer = self._do(primitive)
+                except BaseException as error:  # noqa: BLE001 - the program decides
+                    primitive = program.throw(interruption(primitive, error))
+                else:
+                    primitive = program.send(answer)
+        except StopIteration as ended:
+            return ended.value  # type: ignore[no-any-return]
+        except Interrupted as interrupted:
+            raise interrupted.cause from None
 
-    def _look_at_backlog(self, connection: Connection) -> None:
-        """Check the backlog. The write is committed; an error here does not change its outcome."""
-        alarm = self._core.alarm
-        connection.deadline = alarm.deadline(connection.deadline)
-        try:
-            alarm.saw(_rows(connection, alarm.query))
-        except Exception as error:  # noqa: BLE001 - an error must not reach the caller
-            alarm.failed(error)
+    def _do(self, primitive: Primitive) -> Any:
+        match primitive:
+            case Exchange(connection, run):
+                with connection.lock:
+                    return connection.wait(run)
+            case Open(fresh, role_path, deadline):
+                return self._connections.take(fresh=fresh, deadline=deadline, role_path=role_path)
+            case Query(connection, query, parameters):
+                cursor = psycopg.Cursor(connection, row_factory=tuple_row)
+                return cursor.execute(query, parameters).fetchall()
+            case Invoke(run, connection):
+                return invoke(run, self._transaction(run, connection))
+            case _:
+                return sleep(primitive.seconds)
 
-    def _run_on(
-        self, connection: Connection, step: Attempt | LookUp | Execute | ReadPage, job: Job
-    ) -> Committed | Present | Failed:
-        if isinstance(step, LookUp):
-            return self._find(connection, step.ids)
-        if isinstance(step, ReadPage):
-            step.stream.take(_rows(connection, *step.stream.query))
-            return Committed(())
-        if self._shards is None:
-            self._shards = self._count_shards(connection)
-        if isinstance(step, Execute):
-            return execute(connection, step.run, self._shards, job)
-        self._core.tell(TransactionStarted(len(step.batch)))
-        if self._core.plain or connection.isolation_level is not None:
-            transaction = self._core.transaction(step.batch, self._shards, connection.begin)
-            job.send("the write")
-            return committed(step.batch, run(connection, transaction))
-        query, values = self._core.write(step.batch, self._shards)
-        job.send("the write")
-        return committed(step.batch, connection.wait(exchange(connection, query, values)))
+    def _transaction(self, run: Run[Any], connection: Connection) -> Transaction:
+        def append(event: EventSource, expected_version: int | None) -> Receipt:
+            return self._perform(self._programs.append(run, connection, event, expected_version))
 
-    def _apart(self, ask: Callable[[Connection], T]) -> T:
-        """Run a query on a connection of the writer.
-
-        In the caller's transaction, a query that fails would abort the transaction.
-        """
-        connection = self._connections.take(fresh=False, deadline=None)
-        try:
-            answer = ask(connection)
-        except BaseException as error:
-            self._connections.give_up(connection, error)
-            if not isinstance(error, Exception):
-                raise
-            named = self._core.named(error)
-            raise named from named.__cause__
-        self._connections.give_back(connection)
-        return answer
-
-    def _find(self, connection: Connection, ids: Sequence[UUID]) -> Present:
-        """Look up which of these events are stored."""
-        return present(_rows(connection, self._core.find, find_parameters(ids)))
-
-    def _count_shards(self, connection: Connection) -> int:
-        """Read the number of shards, and choose the form of a write if it is ``auto``.
-
-        This is the first statement of a writer.
-        """
-        core = self._core
-        if core.must_probe:
-            try:
-                return core.shards(run_first(connection, core.probe))
-            except NO_SUCH_FORM:
-                core.plain = True
-        return core.shards(_rows(connection, core.shard_count))
-
-
-def _rows(
-    connection: Connection, query: bytes, parameters: Mapping[str, object] | None = None
-) -> Sequence[Row]:
-    return connection.execute(query, parameters).fetchall()
+        return Transaction(connection, run, append)

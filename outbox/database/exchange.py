@@ -1,25 +1,28 @@
-"""Run a statement through libpq without a cursor of psycopg.
+"""Run statements through libpq without a cursor of psycopg.
 
 For every execution, a cursor looks up how to adapt each value and each column.
 That is about half of the CPU time that a write costs its process
 (docs/performance.md). A write needs no adaptation: its values and its answer
-are text.
+are text. `exchange` runs one statement, `pipeline` several in one round trip. Both
+return a generator for the `wait` of a connection, so they serve threads and tasks.
 """
 
 import re
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from psycopg import errors, generators
-from psycopg.pq import ExecStatus
+from psycopg.pq import ExecStatus, TransactionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    import psycopg
     from psycopg.abc import PQGen
-    from psycopg.pq.abc import PGresult
+    from psycopg.pq.abc import PGconn, PGresult
 
     from .connection import AsyncConnection, Connection
 
@@ -30,6 +33,14 @@ _HASH_DIGITS: Final = 16
 
 _PARAMETER: Final = re.compile(rb"%\((\w+)\)s")
 
+Values = Sequence[bytes | None]
+"""The parameters of a statement in the order of their numbers, as encoded text."""
+
+_Command = Callable[[], None]
+
+Rows = list[list[bytes | None]]
+"""Rows of an answer, as the server's text."""
+
 
 class NumberedQuery(msgspec.Struct, frozen=True):
     """A statement with named parameters, and with the server's numbered ones.
@@ -37,13 +48,18 @@ class NumberedQuery(msgspec.Struct, frozen=True):
     `query` has ``%(name)s`` and `text` has ``$1``. `parameters` are the names in the
     order of the numbers. `name` is the name of the prepared statement. It contains a
     hash of `text`, because behind a transaction pooler other clients prepare their
-    statements in the same session.
+    statements in the same session. Without a name it is never prepared.
     """
 
     name: bytes
     query: bytes
     text: bytes
     parameters: tuple[str, ...]
+
+    def encode(self, values: Mapping[str, str | None], encoding: str = "utf-8") -> Values:
+        """Return the values as `exchange` and `pipeline` send them."""
+        given = [values[name] for name in self.parameters]
+        return [None if value is None else value.encode(encoding) for value in given]
 
 
 def numbered(name: str, query: bytes) -> NumberedQuery:
@@ -55,11 +71,14 @@ def numbered(name: str, query: bytes) -> NumberedQuery:
     return NumberedQuery(unique.encode(), query, text, tuple(names))
 
 
+def unprepared(text: bytes) -> NumberedQuery:
+    """Return a statement without parameters that is never prepared, such as BEGIN."""
+    return NumberedQuery(b"", text, text, ())
+
+
 def exchange(
-    connection: "Connection | AsyncConnection",
-    query: NumberedQuery,
-    values: "Mapping[str, str | None]",
-) -> "PQGen[list[list[bytes | None]]]":
+    connection: "Connection | AsyncConnection", query: NumberedQuery, values: Values
+) -> "PQGen[Rows]":
     """Return a generator for the connection's `wait`, which returns the rows as text.
 
     After `PREPARE_AFTER` executions the statement is prepared, in one more round
@@ -76,25 +95,72 @@ def exchange(
         return (yield from _exchange(connection, query, values))
 
 
+def pipeline(
+    connection: "Connection | AsyncConnection", statements: Sequence[tuple[NumberedQuery, Values]]
+) -> "PQGen[list[PGresult]]":
+    """Return a generator for the connection's `wait`, which returns one result per statement.
+
+    The statements take one round trip. They run in the implicit transaction of a
+    pipeline, so a transaction of their own begins with BEGIN and ends with COMMIT. They
+    are prepared as by `exchange`. Raises the error of the first statement that failed.
+    """
+    try:
+        return (yield from _pipeline(connection, statements))
+    except errors.InvalidSqlStatementName:
+        connection.executions.clear()
+        if connection.pgconn.transaction_status == TransactionStatus.INERROR:
+            yield from command(connection, b"ROLLBACK")
+        return (yield from _pipeline(connection, statements))
+
+
+def pipeline_inside(
+    connection: "psycopg.BaseConnection[Any]", statements: Sequence[tuple[NumberedQuery, Values]]
+) -> "PQGen[list[PGresult]]":
+    """Run statements in the open transaction of any psycopg connection, as `pipeline` does.
+
+    No statement is prepared.
+    """
+    pgconn = connection.pgconn
+    sends = [partial(pgconn.send_query_params, q.text, values) for q, values in statements]
+    groups = yield from _groups(pgconn, [*sends, pgconn.pipeline_sync])
+    return _checked(groups[:-1], connection.info.encoding)
+
+
+def command(connection: "psycopg.BaseConnection[Any]", text: bytes) -> "PQGen[str | None]":
+    """Return a generator that runs a statement without rows, and returns its command tag."""
+    connection.pgconn.send_query(text)
+    result = yield from _result(connection, ExecStatus.COMMAND_OK)
+    return tag_of(result)
+
+
+def rows_of(result: "PGresult") -> Rows:
+    """Return the rows of a result as text."""
+    columns = range(result.nfields)
+    return [[result.get_value(n, column) for column in columns] for n in range(result.ntuples)]
+
+
+def tag_of(result: "PGresult") -> str | None:
+    """Return the command tag of a result, such as COMMIT."""
+    tag = result.command_status
+    return None if tag is None else tag.decode()
+
+
 def _exchange(
     connection: "Connection | AsyncConnection",
     query: NumberedQuery,
-    values: "Mapping[str, str | None]",
-) -> "PQGen[list[list[bytes | None]]]":
+    values: Values,
+) -> "PQGen[Rows]":
     pgconn = connection.pgconn
-    encoding = connection.encoding
-    given = [None if (v := values[n]) is None else v.encode(encoding) for n in query.parameters]
     times = connection.executions.get(query.name, 0)
     if times < PREPARE_AFTER or not connection.prepares:
-        pgconn.send_query_params(query.text, given)
+        pgconn.send_query_params(query.text, values)
     else:
         if times == PREPARE_AFTER:
             yield from _prepare(connection, query)
-        pgconn.send_query_prepared(query.name, given)
+        pgconn.send_query_prepared(query.name, values)
     connection.executions[query.name] = times + 1
     result = yield from _result(connection, ExecStatus.TUPLES_OK)
-    columns = range(result.nfields)
-    return [[result.get_value(n, column) for column in columns] for n in range(result.ntuples)]
+    return rows_of(result)
 
 
 def _prepare(connection: "Connection | AsyncConnection", query: NumberedQuery) -> "PQGen[None]":
@@ -104,12 +170,54 @@ def _prepare(connection: "Connection | AsyncConnection", query: NumberedQuery) -
         yield from _result(connection, ExecStatus.COMMAND_OK)
 
 
-def _result(connection: "Connection | AsyncConnection", wanted: ExecStatus) -> "PQGen[PGresult]":
+def _result(connection: "psycopg.BaseConnection[Any]", wanted: ExecStatus) -> "PQGen[PGresult]":
     pgconn = connection.pgconn
     if pgconn.flush():  # rare: libpq already tried to send everything
         yield from generators.send(pgconn)
     results: list[PGresult] = yield from generators.fetch_many(pgconn)
     for result in results:
         if result.status != wanted:
-            raise errors.error_from_result(result, connection.encoding)
+            raise errors.error_from_result(result, connection.info.encoding)
     return results[-1]
+
+
+def _pipeline(
+    connection: "Connection | AsyncConnection", statements: Sequence[tuple[NumberedQuery, Values]]
+) -> "PQGen[list[PGresult]]":
+    pgconn, prepares, sends = connection.pgconn, list[_Command](), list[_Command]()
+    for query, values in statements:
+        times = connection.executions.get(query.name, 0)
+        if times < PREPARE_AFTER or not (connection.prepares and query.name):
+            sends.append(partial(pgconn.send_query_params, query.text, values))
+        else:
+            sends.append(partial(pgconn.send_query_prepared, query.name, values))
+        if times == PREPARE_AFTER and connection.prepares and query.name:
+            # A Sync after each: a statement that exists already stops no other command.
+            prepare = partial(pgconn.send_prepare, query.name, query.text)
+            prepares += [prepare, pgconn.pipeline_sync]
+        connection.executions[query.name] = times + 1
+    groups = yield from _groups(pgconn, [*prepares, *sends, pgconn.pipeline_sync])
+    return _checked(groups[len(prepares) : -1], connection.encoding)
+
+
+def _groups(pgconn: "PGconn", commands: "Sequence[_Command]") -> "PQGen[list[list[PGresult]]]":
+    """Send commands in pipeline mode, and return the results of each.
+
+    After an exception the connection stays in pipeline mode, and is of no more use.
+    """
+    pgconn.enter_pipeline_mode()
+    groups: list[list[PGresult]] = yield from generators.pipeline_communicate(
+        pgconn, deque(commands)
+    )
+    while len(groups) < len(commands):
+        groups.append((yield from generators.fetch_many(pgconn)))
+    pgconn.exit_pipeline_mode()
+    return groups
+
+
+def _checked(groups: "Sequence[Sequence[PGresult]]", encoding: str) -> "list[PGresult]":
+    results = [result for group in groups for result in group]
+    for result in results:
+        if result.status == ExecStatus.FATAL_ERROR:
+            raise errors.error_from_result(result, encoding)
+    return results

@@ -3,19 +3,8 @@
 from collections.abc import Callable
 from typing import Literal
 
-import msgspec
-
-from dsql_outbox.observability import (
-    AttemptEnded,
-    AttemptOutcome,
-    RetryScheduled,
-    Scopes,
-    WriteEnded,
-    WriteExhausted,
-    WriteStatus,
-)
+from dsql_outbox.observability import Scopes
 from dsql_outbox.outbox import (
-    RACES,
     RETRIED,
     DatabaseFailure,
     DuplicateEvent,
@@ -25,39 +14,16 @@ from dsql_outbox.outbox import (
     StaleVersion,
     Touched,
 )
+from dsql_outbox.writer.statement.answers import Found, Stored, touched_entities
 from dsql_outbox.writer.statement.parameters import PreparedEvent
 
 from .backoff import Backoff
+from .journal import Journal, attempt_outcome
 
 OnDuplicate = Literal["error", "return"]
 
 WriteOutcome = Receipt | Exception
 """The outcome of a call: its receipt, or the exception that its caller gets."""
-
-
-def attempt_outcome(failure: DatabaseFailure | None) -> AttemptOutcome:
-    """Return the name, in facts, of an attempt with this failure or with none."""
-    if failure is None:
-        return "committed"
-    if failure.kind in RACES:
-        return "conflict"
-    return "in_doubt" if failure.kind is FailureKind.IN_DOUBT else "failed"
-
-
-class Stored(msgspec.Struct, frozen=True):
-    """A written event: the position of its subject, and the version of each touch, in order."""
-
-    position: int
-    versions: tuple[int, ...]
-
-
-class Found(msgspec.Struct, frozen=True):
-    """A stored event that a look-up found. `write_id` (hex) identifies the call that wrote it."""
-
-    write_id: str
-    fingerprint: bytes
-    position: int
-    entities: tuple[Touched, ...]
 
 
 class Pending:
@@ -82,23 +48,20 @@ class Pending:
         self.entities = {(t.entity_type, t.entity_id) for t in prepared.event.touches}
         self.in_doubt = False
         self.outcome: WriteOutcome | None = None
-        self._attempts = 0
-        self._waited = 0.0
-        self._trying = False
+        self._journal = Journal(self.id, scopes, backoff)
         self._abandoned = False
-        self._backoff = backoff
         self._on_duplicate = on_duplicate
         self._settled = settled
 
     @property
     def is_last_try(self) -> bool:
         """Whether the next attempt is the last one if it ends in a conflict."""
-        return self._backoff.conflicts >= self._backoff.max_retries
+        return self._journal.conflicts >= self._journal.backoff.max_retries
 
     @property
     def was_tried(self) -> bool:
         """Whether an attempt has begun."""
-        return self._attempts > 0
+        return self._journal.attempts > 0
 
     def touches_subject_of(self, other: "Pending") -> bool:
         """Return whether this event touches the subject of the other event."""
@@ -108,24 +71,22 @@ class Pending:
 
     def begin(self) -> None:
         """Record that another attempt starts."""
-        self._attempts += 1
-        self._trying = True
+        self._journal.begin()
 
     def failed(self, failure: DatabaseFailure, started_ns: int, ended_ns: int) -> None:
         """Record a failed attempt. If it is in doubt, the call stays in doubt."""
         self.in_doubt = self.in_doubt or failure.kind is FailureKind.IN_DOUBT
-        self._attempt_ended(attempt_outcome(failure), started_ns, ended_ns, failure)
+        self._journal.attempt_ended(attempt_outcome(failure), started_ns, ended_ns, failure)
 
     def stored(self, stored: Stored, started_ns: int, ended_ns: int) -> None:
         """Settle the call with the receipt of a committed attempt."""
-        self._attempt_ended("committed", started_ns, ended_ns)
-        touched = zip(self.prepared.event.touches, stored.versions, strict=True)
-        entities = [Touched(t.entity_type, t.entity_id, version) for t, version in touched]
-        self.settle(self._receipt("committed", stored.position, tuple(entities)))
+        self._journal.attempt_ended("committed", started_ns, ended_ns)
+        entities = touched_entities(self.prepared, stored)
+        self.settle(self._receipt("committed", stored.position, entities))
 
     def resolved(self, found: Found, started_ns: int, ended_ns: int) -> None:
         """Settle the call: the look-up at the start of an attempt found the event."""
-        self._attempt_ended("resolved", started_ns, ended_ns)
+        self._journal.attempt_ended("resolved", started_ns, ended_ns)
         self.found(found)
 
     def found(self, found: Found) -> None:
@@ -156,35 +117,20 @@ class Pending:
         """Return the seconds until another attempt, or settle the call and return None."""
         wait = None
         if failure.kind in RETRIED:
-            wait = self._backoff.next_wait(failure, now)
-            if wait is None:
-                self._tell_exhausted(failure)
+            wait = self._journal.next_wait(failure, now)
         if wait is None:
             self.settle(self._last_word(failure.error))
         return wait
 
     def waits(self, failure: DatabaseFailure, seconds: float) -> None:
         """Report that another attempt follows after `seconds`."""
-        self._waited = seconds
-        self.scopes(
-            RetryScheduled(
-                event_id=self.id,
-                attempt=self._attempts,
-                max_retries=self._backoff.max_retries,
-                wait_s=seconds,
-                error=type(failure.error).__name__,
-                sqlstate=failure.sqlstate,
-                oc_class=failure.oc_class,
-                conflict=failure.kind in RACES,
-            )
-        )
+        self._journal.waits(failure, seconds)
 
     def settle(self, outcome: WriteOutcome) -> None:
         """End the call with this outcome."""
         self.outcome = outcome
-        error = type(outcome).__name__ if isinstance(outcome, Exception) else None
         try:
-            self._tell_ended(self._status_of(outcome), error)
+            self._journal.ended(outcome)
         finally:
             if self._settled is not None:
                 self._settled(outcome)
@@ -192,7 +138,7 @@ class Pending:
     def broken(self, error: Exception) -> None:
         """Settle the call after a defect of the library or a hook. A sent write may be stored."""
         if self.outcome is None:
-            self.in_doubt = self.in_doubt or self._trying
+            self.in_doubt = self.in_doubt or self._journal.is_trying
             self.settle(self._last_word(error))
 
     def abandon(self, error: BaseException) -> None:
@@ -202,15 +148,8 @@ class Pending:
         """
         if self.outcome is None and not self._abandoned:
             self._abandoned = True
-            unknown = self.in_doubt or self._trying
-            self._tell_ended("unknown" if unknown else "failed", type(error).__name__)
-
-    def _status_of(self, outcome: WriteOutcome) -> WriteStatus:
-        if isinstance(outcome, Receipt):
-            return outcome.status
-        if isinstance(outcome, DuplicateEvent):
-            return "duplicate"
-        return "unknown" if isinstance(outcome, OutcomeUnknown) else "failed"
+            in_doubt = self.in_doubt or self._journal.is_trying
+            self._journal.abandoned(error, in_doubt=in_doubt)
 
     def _last_word(self, error: Exception) -> Exception:
         """Return `OutcomeUnknown` if the call is in doubt, else the driver's exception."""
@@ -220,7 +159,7 @@ class Pending:
             return unknown
         error.add_note(
             f"event {self.id} was not stored by this call: "
-            f"attempts {self._attempts}, conflicts {self._backoff.conflicts}"
+            f"attempts {self._journal.attempts}, conflicts {self._journal.conflicts}"
         )
         return error
 
@@ -233,44 +172,8 @@ class Pending:
         return Receipt(
             event_id=self.id,
             status=status,
-            attempts=self._attempts,
-            conflicts=self._backoff.conflicts,
+            attempts=self._journal.attempts,
+            conflicts=self._journal.conflicts,
             position=position,
             entities=entities,
-        )
-
-    def _attempt_ended(
-        self,
-        outcome: AttemptOutcome,
-        started_ns: int,
-        ended_ns: int,
-        failure: DatabaseFailure | None = None,
-    ) -> None:
-        self.scopes(
-            AttemptEnded(
-                event_id=self.id,
-                number=self._attempts,
-                waited_s=self._waited,
-                started_ns=started_ns,
-                ended_ns=ended_ns,
-                outcome=outcome,
-                error=type(failure.error).__name__ if failure else None,
-                sqlstate=failure.sqlstate if failure else None,
-                oc_class=failure.oc_class if failure else None,
-            )
-        )
-        self._trying, self._waited = False, 0.0
-
-    def _tell_ended(self, status: WriteStatus, error: str | None) -> None:
-        self.scopes(WriteEnded(self.id, status, self._attempts, self._backoff.conflicts, error))
-
-    def _tell_exhausted(self, failure: DatabaseFailure) -> None:
-        self.scopes(
-            WriteExhausted(
-                event_id=self.id,
-                attempts=self._attempts,
-                max_retries=self._backoff.max_retries,
-                error=type(failure.error).__name__,
-                sqlstate=failure.sqlstate,
-            )
         )

@@ -1,8 +1,7 @@
 """The steps of a write, from its first attempt until every event is settled. No I/O.
 
-A generator decides, and a driver (`Writer` or `AsyncWriter`) acts. The generator
-yields the next step, and the driver sends back its result. So both writers share
-every decision. A batch of events takes the same steps as one event. A batch that
+The generator yields the next step, and `programs` performs it and sends back its
+result. A batch of events takes the same steps as one event. A batch that
 cannot commit as a whole is split until every event is settled.
 
 After an attempt in doubt, the call can end only in a receipt, `DuplicateEvent`
@@ -12,21 +11,20 @@ up and then inserts the same id again. Of two inserts, the second collides, and 
 collision is looked up.
 """
 
-import re
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from time import time_ns
-from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 import psycopg
 
 from dsql_outbox.outbox import OUTAGES, RACES, RETRIED, DatabaseFailure, FailureKind, classify
+from dsql_outbox.writer.statement.answers import Found, Stored, stale_version
 
-from .pending import Found, Pending, Stored
+from .pending import Pending
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -73,10 +71,6 @@ Steps = Generator[Step, Result, None]
 _Rest = Generator[Step, Result, Sequence[Pending]]
 _Clock = Callable[[], float]
 
-_BAD_CAST: Final = "22P02"
-_STALE: Final = re.compile(r'"stale (?P<id>[0-9a-f-]{36}) (?P<actual>-?\d+)"')
-"""The text in the failing cast of a write statement. The server quotes it in every language."""
-
 
 def write_steps(batch: Sequence[Pending], clock: _Clock, *, fresh: bool = False) -> Steps:
     """Settle every event of a batch. Each attempt counts for all its events.
@@ -97,14 +91,6 @@ def write_steps(batch: Sequence[Pending], clock: _Clock, *, fresh: bool = False)
         for pending in batch:
             pending.abandon(error)
         raise
-
-
-def interrupt(steps: Generator[Any, Result, None], known: Result, error: BaseException) -> None:
-    """Throw an error into the steps, after sending the result of their last step if `known`."""
-    with suppress(StopIteration):
-        if known is not None:
-            steps.send(known)
-    steps.throw(error)
 
 
 def _try(batch: Sequence[Pending], clock: _Clock, *, fresh: bool) -> _Rest:
@@ -348,8 +334,9 @@ def _may_be_one_events_fault(failed: Failed) -> bool:
 
 def _stale(batch: Sequence[Pending], failure: DatabaseFailure) -> tuple[Pending, int] | None:
     """Return the event whose subject is not at the expected version, and the actual version."""
-    found = _STALE.search(str(failure.error)) if failure.sqlstate == _BAD_CAST else None
+    found = stale_version(failure.error)
     if found is None:
         return None
-    pending = next((p for p in batch if str(p.id) == found["id"]), None)
-    return None if pending is None else (pending, int(found["actual"]))
+    event_id, actual = found
+    pending = next((p for p in batch if p.id == event_id), None)
+    return None if pending is None else (pending, actual)

@@ -2,51 +2,45 @@
 
 A lane is a queue with a task, which exists while the queue has entries. The task
 sends one transaction after another and never waits for more calls. A transaction
-that needs a second attempt leaves its lane and continues in a task of its own.
+that needs a second attempt, or that waits for the lock of another session, leaves its
+lane: its task goes on with it, and another task takes the lane.
 """
 
 import asyncio
 from asyncio import CancelledError, Future, Task
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import suppress
 from contextvars import Context
 from itertools import islice
 from time import monotonic, time_ns
+from typing import Final
 
 import anyio
 import psycopg
 
 from dsql_outbox.observability import BatchEnded
-from dsql_outbox.outbox import OutcomeUnknown, Receipt
-from dsql_outbox.writer.attempt.pending import Pending, WriteOutcome, attempt_outcome
-from dsql_outbox.writer.attempt.steps import (
-    Attempt,
-    Committed,
-    Result,
-    Step,
-    Steps,
-    classified,
-    interrupt,
-    write_steps,
-)
-from dsql_outbox.writer.core import Job
-from dsql_outbox.writer.settings import WriterSettings
+from dsql_outbox.outbox import EventSource, OutcomeUnknown, Receipt
+from dsql_outbox.writer.attempt.journal import attempt_outcome
+from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
+from dsql_outbox.writer.attempt.steps import Attempt, Committed, Result, classified, write_steps
+from dsql_outbox.writer.gate import Gate
+from dsql_outbox.writer.primitives import Program
+from dsql_outbox.writer.programs import Programs
 from dsql_outbox.writer.statement.chunks import chunks
 
 from .lanes import Lanes, Ticket
 
-Pend = Callable[[Callable[[WriteOutcome], None]], Pending]
-"""Creates the `Pending` of a call. The argument is called with the outcome."""
+_PATIENCE: Final = 0.1
+"""Seconds after which a transaction in flight leaves its lane: it probably waits for a lock."""
 
 
 class _CoalescedCall(Ticket):
     """One call of `write`: its event, its deadline, and the future that its caller awaits."""
 
-    def __init__(self, pending: Pending, job: Job, future: "Future[WriteOutcome]") -> None:
+    def __init__(self, pending: Pending, gate: Gate, future: "Future[WriteOutcome]") -> None:
         touches = pending.prepared.event.touches
         super().__init__(pending.id, [(t.entity_type, t.entity_id) for t in touches])
         self.pending = pending
-        self.deadline = job.deadline
+        self.deadline = gate.deadline
         self.future = future
 
     def answer(self, outcome: WriteOutcome) -> None:
@@ -55,49 +49,100 @@ class _CoalescedCall(Ticket):
             self.future.set_result(outcome)
 
 
+class _Flight:
+    """One transaction of a lane, with the calls whose events it writes."""
+
+    def __init__(self, coalescer: "Coalescer", lane: int, calls: Sequence[_CoalescedCall]) -> None:
+        self.lane = lane
+        self.calls = calls
+        self.has_left = False
+        self._coalescer = coalescer
+
+    @property
+    def unsettled(self) -> list[_CoalescedCall]:
+        """The calls that have no outcome yet."""
+        return [call for call in self.calls if call.pending.outcome is None]
+
+    def performed(self, step: object, result: Result, started_ns: int, *, goes_on: bool) -> None:
+        """Report an attempt for several callers. If another step follows, leave the lane."""
+        if goes_on:
+            self._coalescer.leave_lane(self)
+        if isinstance(step, Attempt) and len(step.batch) > 1:
+            self._coalescer.tell(_ended(step.batch, result, started_ns))
+
+
 class Coalescer:
     """Writes the events of many callers in few transactions.
 
-    `run` performs one step of an attempt. `tell` receives a fact per transaction.
+    `perform` performs a program of the writer.
     """
 
     def __init__(
         self,
-        settings: WriterSettings,
-        run: Callable[[Step, Job], Awaitable[Result]],
-        tell: Callable[[BatchEnded], None],
+        programs: Programs,
+        perform: Callable[[Program[None]], Awaitable[None]],
     ) -> None:
-        self._settings = settings
-        self._run = run
-        self._tell = tell
-        self._lanes: Lanes[_CoalescedCall] = Lanes(settings.coalesce, self._start)
+        self._programs = programs
+        self._core = programs.core
+        self._settings = programs.core.settings
+        self._perform = perform
+        self.tell = programs.core.tell
+        self._lanes: Lanes[_CoalescedCall] = Lanes(self._settings.coalesce, self._start)
         # asyncio's semaphore is fair: a new caller cannot overtake a waiting one.
-        self._room = asyncio.Semaphore(settings.max_queued)
+        self._room = asyncio.Semaphore(self._settings.max_queued)
         self._draining: set[int] = set()
         self._beside = 0
         self._tasks: set[Task[None]] = set()
 
-    async def write(self, job: Job, pend: Pend) -> Receipt:
+    async def write(
+        self,
+        event: EventSource,
+        on_duplicate: OnDuplicate,
+        expected_version: int | None,
+        timeout: float | None,
+    ) -> Receipt:
         """Store one event as `AsyncWriter.write` does, in a transaction shared with other calls.
 
         If the caller is cancelled or its deadline passes, an event that was not sent is
         withdrawn. An event that was sent stays in its transaction. Other callers are
         not affected.
         """
-        await self._enter(job)
+        gate = Gate(timeout)
+        await self._enter(gate)
         future: Future[WriteOutcome] = asyncio.get_running_loop().create_future()
         try:
-            pending = pend(lambda outcome: self._settled(call, outcome))
+            pending = self._core.pend(
+                event,
+                gate,
+                on_duplicate=on_duplicate,
+                expected_version=expected_version,
+                settled=lambda outcome: self._settled(call, outcome),
+            )
         except BaseException:
             self._room.release()
             raise
-        call = _CoalescedCall(pending, job, future)
+        call = _CoalescedCall(pending, gate, future)
         with pending.scopes:
             self._lanes.add(call)
             outcome = await self._outcome_of(call)
             if isinstance(outcome, Exception):
                 raise outcome
             return outcome
+
+    def leave_lane(self, flight: _Flight) -> None:
+        """Let the lane go on without this transaction.
+
+        The entities of its events stay blocked. If `max_connections` transactions have
+        left their lanes already, this one keeps its lane.
+        """
+        if flight.has_left or self._beside >= self._settings.max_connections:
+            return
+        flight.has_left = True
+        self._beside += 1
+        self._lanes.hold(flight.lane, flight.unsettled)
+        self._draining.discard(flight.lane)
+        if self._lanes.queued(flight.lane):
+            self._start(flight.lane)
 
     async def close(self) -> None:
         """Wait until every queued or sent event is settled. Cancellation ends the tasks."""
@@ -109,11 +154,11 @@ class Coalescer:
                 task.cancel()
             raise
 
-    async def _enter(self, job: Job) -> None:
+    async def _enter(self, gate: Gate) -> None:
         if not self._room.locked():
             await self._room.acquire()
             return
-        left = None if job.deadline is None else job.deadline - monotonic()
+        left = None if gate.deadline is None else gate.deadline - monotonic()
         with anyio.move_on_after(left) as waiting:
             await self._room.acquire()
         if waiting.cancelled_caught:
@@ -170,15 +215,18 @@ class Coalescer:
         task.add_done_callback(self._tasks.discard)
 
     async def _drain(self, lane: int) -> None:
+        """Send one transaction after another, until one leaves the lane or the queue is empty."""
         try:
             while calls := self._next(lane):
-                await self._send(lane, calls)
+                flight = _Flight(self, lane, calls)
+                await self._send(flight)
+                if flight.has_left:
+                    return
         except BaseException as error:
             self._fail_queued(lane, error)
             if not isinstance(error, Exception):
                 raise
-        finally:
-            self._draining.discard(lane)
+        self._draining.discard(lane)
 
     def _next(self, lane: int) -> list[_CoalescedCall]:
         """Take from the queue the calls that fit the next transaction of the lane."""
@@ -189,65 +237,20 @@ class Coalescer:
             self._room.release()
         return calls
 
-    async def _send(self, lane: int, calls: Sequence[_CoalescedCall]) -> None:
-        """Make the first attempt. Further attempts run in a task of their own.
-
-        If `max_connections` such tasks run already, the lane makes the attempts itself.
-        """
-        job = _shared_job(calls)
-        steps = write_steps([call.pending for call in calls], monotonic)
-        step = await self._drive(calls, steps, next(steps), job, once=True)
-        if step is None:
-            return
-        if self._beside < self._settings.max_connections:
-            self._beside += 1
-            self._lanes.hold(lane, [call for call in calls if call.pending.outcome is None])
-            self._spawn(self._go_on(calls, steps, step, job))
-        else:
-            await self._drive(calls, steps, step, job)
-
-    async def _go_on(
-        self, calls: Sequence[_CoalescedCall], steps: Steps, step: Step, job: Job
-    ) -> None:
+    async def _send(self, flight: _Flight) -> None:
+        """Perform the attempts of a transaction until all its calls are settled."""
+        gate = _shared_gate(flight.calls)
+        steps = write_steps([call.pending for call in flight.calls], monotonic)
+        timer = asyncio.get_running_loop().call_later(_PATIENCE, self.leave_lane, flight)
         try:
-            await self._drive(calls, steps, step, job)
-        finally:
-            self._beside -= 1
-
-    async def _drive(
-        self,
-        calls: Sequence[_CoalescedCall],
-        steps: Steps,
-        first: Step,
-        job: Job,
-        *,
-        once: bool = False,
-    ) -> Step | None:
-        """Perform steps until all calls are settled, or one step with `once`.
-
-        Return the step that is next, or None at the end.
-        """
-        step: Step | None = first
-        try:
-            while step is not None:
-                step = _advance(steps, await self._watched(step, job))
-                if once:
-                    break
+            await self._perform(self._programs.perform(steps, gate, flight))
         except BaseException as error:
-            with suppress(type(error), StopIteration):
-                interrupt(steps, job.known, error)
-            self._fail(calls, error)
+            self._fail(flight.unsettled, error)
             if not isinstance(error, Exception):
                 raise
-            return None
-        return step
-
-    async def _watched(self, step: Step, job: Job) -> Result:
-        started = time_ns()
-        result = await self._run(step, job)
-        if isinstance(step, Attempt) and len(step.batch) > 1:
-            self._tell(_ended(step.batch, result, started))
-        return result
+        finally:
+            timer.cancel()
+            self._beside -= flight.has_left
 
     def _fail(self, calls: Iterable[_CoalescedCall], error: BaseException) -> None:
         """Answer `OutcomeUnknown` after a defect, or the end of the event loop, ended a drive.
@@ -255,10 +258,9 @@ class Coalescer:
         The transaction may have been sent.
         """
         for call in calls:
-            if call.pending.outcome is None:
-                unknown = OutcomeUnknown(call.pending.id)
-                unknown.__cause__ = error
-                self._settled(call, unknown)
+            unknown = OutcomeUnknown(call.pending.id)
+            unknown.__cause__ = error
+            self._settled(call, unknown)
 
     def _fail_queued(self, lane: int, error: BaseException) -> None:
         """Answer the queued calls of a lane with the defect that ended its task.
@@ -275,21 +277,14 @@ class Coalescer:
                     call.future.cancel()
 
 
-def _advance(steps: Steps, result: Result) -> Step | None:
-    try:
-        return steps.send(result)
-    except StopIteration:
-        return None
-
-
-def _shared_job(calls: Sequence[_CoalescedCall]) -> Job:
-    """Return a job whose deadline is the latest of the calls, or None if one has none."""
+def _shared_gate(calls: Sequence[_CoalescedCall]) -> Gate:
+    """Return a gate whose deadline is the latest of the calls, or None if one has none."""
     deadlines = [call.deadline for call in calls]
-    job = Job(None)
+    gate = Gate(None)
     known = [deadline for deadline in deadlines if deadline is not None]
     if len(known) == len(deadlines):
-        job.deadline = max(known)
-    return job
+        gate.deadline = max(known)
+    return gate
 
 
 def _ended(batch: Sequence[Pending], result: Result, started_ns: int) -> BatchEnded:

@@ -21,9 +21,11 @@ def write_probe(schema: str) -> Statements:
     """
     one = numbered("event_write_one", statement("event_write_one", schema))
     batch = statement("event_write_batch", schema)
+    explain_one = numbered("write_probe_one", b"EXPLAIN " + _bare(one.query))
+    explain_batch = numbered("write_probe_batch", b"EXPLAIN (ANALYZE) " + _bare(batch))
     return [
-        (b"EXPLAIN " + _bare(one.query), dict.fromkeys(one.parameters)),
-        (b"EXPLAIN (ANALYZE) " + _bare(batch), batch_parameters([], 1)),
+        (explain_one, dict.fromkeys(explain_one.parameters)),
+        (explain_batch, batch_parameters([], 1)),
     ]
 
 

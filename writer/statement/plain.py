@@ -7,11 +7,12 @@ later statements read the versions that the first one assigned. `pipeline` sends
 from collections.abc import Sequence
 from typing import Final
 
+from dsql_outbox.outbox import NumberedQuery, numbered
 from dsql_outbox.schema import statement
 
 from .parameters import Parameters, PreparedEvent, batch_parameters
 
-Statements = Sequence[tuple[bytes, Parameters | None]]
+Statements = Sequence[tuple[NumberedQuery, Parameters]]
 """Statements with their parameters, in the order in which they are sent."""
 
 _NAMES: Final = ("entities", "events", "headers", "outbox", "receipt")
@@ -21,7 +22,9 @@ class Plain:
     """The statements of the plain form for the tables of one schema."""
 
     def __init__(self, schema: str) -> None:
-        self._statements = [statement(f"plain_{name}", schema) for name in _NAMES]
+        self._statements = [
+            numbered(f"plain_{name}", statement(f"plain_{name}", schema)) for name in _NAMES
+        ]
 
     def statements(self, batch: Sequence[PreparedEvent], shards: int) -> Statements:
         """Return the statements that write these events in an open transaction.

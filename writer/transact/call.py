@@ -17,17 +17,8 @@ from uuid import UUID, uuid4, uuid5
 
 import psycopg
 
-from dsql_outbox.observability import (
-    AttemptEnded,
-    AttemptOutcome,
-    RetryScheduled,
-    WriteEnded,
-    WriteExhausted,
-    WriteStarted,
-    WriteStatus,
-)
+from dsql_outbox.observability import AttemptOutcome, WriteStarted
 from dsql_outbox.outbox import (
-    RACES,
     DatabaseFailure,
     DuplicateEvent,
     FailureKind,
@@ -35,8 +26,10 @@ from dsql_outbox.outbox import (
     TransactionMisused,
 )
 from dsql_outbox.writer.attempt.backoff import Backoff
-from dsql_outbox.writer.attempt.pending import Found, attempt_outcome
-from dsql_outbox.writer.core import Core, Job
+from dsql_outbox.writer.attempt.journal import Journal, attempt_outcome
+from dsql_outbox.writer.core import Core
+from dsql_outbox.writer.gate import Gate
+from dsql_outbox.writer.statement.answers import Found
 
 from .run import Run
 
@@ -46,7 +39,7 @@ T = TypeVar("T")
 class Call(Generic[T]):
     """One call of `transact`. It ends with a committed run (`winner`) or with an `error`."""
 
-    def __init__(self, core: Core, job: Job, function: Callable[[Any], Any]) -> None:
+    def __init__(self, core: Core, gate: Gate, function: Callable[[Any], Any]) -> None:
         self.core = core
         self.function = function
         self.fence: UUID | None = None
@@ -57,13 +50,12 @@ class Call(Generic[T]):
         self.winner: Run[T] | None = None
         self.error: Exception | None = None
         self._id = uuid4()
-        self._job = job
-        self._runs = 0
+        self._gate = gate
         self._running: Run[T] | None = None
-        self._waited = 0.0
         self._lost: dict[str, Run[T]] = {}
-        self._backoff = Backoff(core.settings, job.deadline, random.random)
         self.scopes = core.scopes(WriteStarted(self.id, "transact", "transact", "", 0))
+        backoff = Backoff(core.settings, gate.deadline, random.random)
+        self._journal = Journal(self.id, self.scopes, backoff)
 
     @property
     def id(self) -> UUID:
@@ -73,7 +65,7 @@ class Call(Generic[T]):
     @property
     def conflicts(self) -> int:
         """The number of runs that ended in a conflict so far."""
-        return self._backoff.conflicts
+        return self._journal.conflicts
 
     @property
     def is_settled(self) -> bool:
@@ -93,8 +85,8 @@ class Call(Generic[T]):
 
     def begin(self) -> Run[T]:
         """Start another run."""
-        self._runs += 1
-        self._running = Run(self, self._runs)
+        self._journal.begin()
+        self._running = Run(self, self._journal.attempts)
         return self._running
 
     def committed(self, run: Run[T]) -> None:
@@ -124,25 +116,9 @@ class Call(Generic[T]):
 
     def next_wait(self, failure: DatabaseFailure, now: float) -> float | None:
         """Return the seconds until another run, or None to give up."""
-        wait = self._backoff.next_wait(failure, now)
-        error, sqlstate = type(failure.error).__name__, failure.sqlstate
-        if wait is None:
-            retries = self._backoff.max_retries
-            self.scopes(WriteExhausted(self.id, self._runs, retries, error, sqlstate))
-            return None
-        self._waited = wait
-        self.scopes(
-            RetryScheduled(
-                event_id=self.id,
-                attempt=self._runs,
-                max_retries=self._backoff.max_retries,
-                wait_s=wait,
-                error=error,
-                sqlstate=sqlstate,
-                oc_class=failure.oc_class,
-                conflict=failure.kind in RACES,
-            )
-        )
+        wait = self._journal.next_wait(failure, now)
+        if wait is not None:
+            self._journal.waits(failure, wait)
         return wait
 
     def give_up(self, error: Exception) -> None:
@@ -153,19 +129,15 @@ class Call(Generic[T]):
             error = unknown
         elif isinstance(error, psycopg.Error):
             error.add_note(
-                f"transact has stored nothing: attempts {self._runs}, conflicts {self.conflicts}"
+                "transact has stored nothing: "
+                f"attempts {self._journal.attempts}, conflicts {self.conflicts}"
             )
         self.settle(error)
 
     def settle(self, error: Exception) -> None:
         """End the call with an error."""
         self.error = error
-        status: WriteStatus = "failed"
-        if isinstance(error, OutcomeUnknown):
-            status = "unknown"
-        elif isinstance(error, DuplicateEvent):
-            status = "duplicate"
-        self._tell_ended(status, error)
+        self._journal.ended(error)
 
     def abandon(self, error: BaseException) -> None:
         """Report the end of a call whose caller is gone, as by cancellation.
@@ -173,13 +145,13 @@ class Call(Generic[T]):
         A COMMIT that was sent may still succeed.
         """
         if not self.is_settled:
-            unknown = self.in_doubt or (self._running is not None and self._job.sent)
-            self._tell_ended("unknown" if unknown else "failed", error)
+            in_doubt = self.in_doubt or (self._running is not None and self._gate.sent)
+            self._journal.abandoned(error, in_doubt=in_doubt)
 
     def broken(self, error: Exception) -> None:
         """Settle the call after a defect of the library. A COMMIT that was sent may have worked."""
         if not self.is_settled:
-            self.in_doubt = self.in_doubt or self._job.sent
+            self.in_doubt = self.in_doubt or self._gate.sent
             self.give_up(error)
 
     def result(self) -> T:
@@ -197,29 +169,13 @@ class Call(Generic[T]):
 
     def _win(self, run: Run[T]) -> None:
         self.winner = run
-        self._tell_ended("committed", None)
+        self._journal.ended(None)
 
     def _run_ended(
         self, run: Run[T], outcome: AttemptOutcome, failure: DatabaseFailure | None = None
     ) -> None:
         self._running = None
-        self.scopes(
-            AttemptEnded(
-                event_id=self.id,
-                number=run.number,
-                waited_s=self._waited,
-                started_ns=run.started_ns,
-                ended_ns=time_ns(),
-                outcome=outcome,
-                error=type(failure.error).__name__ if failure else None,
-                sqlstate=failure.sqlstate if failure else None,
-                oc_class=failure.oc_class if failure else None,
-            )
-        )
-
-    def _tell_ended(self, status: WriteStatus, error: BaseException | None) -> None:
-        name = type(error).__name__ if error is not None else None
-        self.scopes(WriteEnded(self.id, status, self._runs, self.conflicts, name))
+        self._journal.attempt_ended(outcome, run.started_ns, time_ns(), failure)
 
 
 _open: ContextVar[tuple[Call[Any], ...]] = ContextVar("dsql_outbox_transact", default=())

@@ -10,11 +10,22 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from dsql_outbox.observability import Scopes
-from dsql_outbox.outbox import EventSource, OutcomeUnknown, TransactionMisused, unwrap
+from dsql_outbox.outbox import (
+    AsyncConnection,
+    Connection,
+    EventSource,
+    FailureKind,
+    OutcomeUnknown,
+    Receipt,
+    TransactionMisused,
+    kind_of,
+    unwrap,
+)
 from dsql_outbox.writer.attempt.pending import Pending
 from dsql_outbox.writer.core import Core
+from dsql_outbox.writer.statement.answers import Stored
 
-from .append import appended
+from .append import appended, receipt_in_transaction
 
 T = TypeVar("T")
 
@@ -100,6 +111,11 @@ class Run(Generic[T]):
         call.fingerprints[pending.id] = pending.prepared.event.fingerprint
         return pending
 
+    def receipt(self, pending: Pending, stored: Stored) -> Receipt:
+        """Return the receipt of an append. It is valid after the commit."""
+        conflicts = self.call.conflicts
+        return receipt_in_transaction(pending, stored, attempts=self.number, conflicts=conflicts)
+
     def require_open(self, status: int) -> None:
         """Raise `TransactionMisused` outside the transaction: a statement would autocommit."""
         if status == TransactionStatus.IDLE:
@@ -118,8 +134,9 @@ class Run(Generic[T]):
         self._forget_undone(before)
         try:
             yield
-        except psycopg.errors.UniqueViolation as error:
-            self._collision = event_id, error
+        except psycopg.Error as error:
+            if kind_of(error) is FailureKind.COLLISION:
+                self._collision = event_id, error
             raise
 
     def note_failure(self, error: psycopg.Error, before: int) -> None:
@@ -180,6 +197,27 @@ class Run(Generic[T]):
     def _callers(self, error: Exception) -> Exception:
         self.error, self.is_callers_error = error, True
         return error
+
+
+@contextmanager
+def watched(connection: Connection | AsyncConnection, run: Run[Any]) -> Generator[None]:
+    """Report each error of the connection to the run, and let the run refuse statements."""
+    connection.before_send, connection.on_error = run.require_open, run.note_failure
+    try:
+        yield
+    finally:
+        connection.before_send = connection.on_error = None
+
+
+@contextmanager
+def kept_factories(connection: Connection | AsyncConnection) -> Generator[None]:
+    """Restore the factories that the function may have changed: the connection is reused."""
+    kept: Any = connection  # the two kinds of connection have differently typed factories
+    rows, cursors = kept.row_factory, kept.cursor_factory
+    try:
+        yield
+    finally:
+        kept.row_factory, kept.cursor_factory = rows, cursors
 
 
 def _swallowed(first: Exception) -> Exception:

@@ -1,4 +1,4 @@
-"""The transaction that the function of `transact` receives, and the execution of one run.
+"""The transaction that the function of `transact` receives.
 
 A run sends BEGIN, the statements and appends of the function, and COMMIT. Each takes
 one round trip.
@@ -7,22 +7,21 @@ one round trip.
 import asyncio
 import inspect
 import threading
-from collections.abc import Coroutine, Generator, Iterable
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime
-from typing import Any, Final
-
-import psycopg
-from psycopg.pq import TransactionStatus
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from dsql_outbox.outbox import AsyncConnection, Connection, Entity, Event, EventSource, Receipt
-from dsql_outbox.writer.attempt.pending import Pending, Stored
-from dsql_outbox.writer.attempt.steps import Committed, Failed
-from dsql_outbox.writer.core import Job
-from dsql_outbox.writer.statement.pipeline import check_committed
 
-from .append import append, append_async, receipt_in_transaction
 from .run import Run
+
+if TYPE_CHECKING:
+    import psycopg
+
+T = TypeVar("T")
+
+Append = Callable[[EventSource, int | None], T]
+"""Writes an event, with its expected version, in the transaction of a run."""
 
 _AWAITABLE: Final = (
     "the function given to Writer.transact returned an awaitable, which nobody awaits: "
@@ -37,9 +36,8 @@ _PLAIN: Final = (
 class _TransactionBase:
     """The part of a transaction that does no I/O."""
 
-    def __init__(self, run: Run[Any], shards: int) -> None:
+    def __init__(self, run: Run[Any]) -> None:
         self._run = run
-        self._shards = shards
 
     def new_event(
         self,
@@ -57,12 +55,6 @@ class _TransactionBase:
         event_id = self._run.next_event_id()
         return Event.new(name, type, entities, id=event_id, created_date=created_date)
 
-    def _receipt(self, pending: Pending, stored: Stored) -> Receipt:
-        run = self._run
-        return receipt_in_transaction(
-            pending, stored, attempts=run.number, conflicts=run.call.conflicts
-        )
-
 
 class Transaction(_TransactionBase):
     """The transaction that the function given to `Writer.transact` runs in.
@@ -72,9 +64,10 @@ class Transaction(_TransactionBase):
     and do not change session settings.
     """
 
-    def __init__(self, connection: Connection, run: Run[Any], shards: int) -> None:
-        super().__init__(run, shards)
+    def __init__(self, connection: Connection, run: Run[Any], append: Append[Receipt]) -> None:
+        super().__init__(run)
         self.connection: psycopg.Connection[Any] = connection
+        self._append = append
         self._one_at_a_time = threading.Lock()
 
     def append(self, event: EventSource, *, expected_version: int | None = None) -> Receipt:
@@ -84,11 +77,7 @@ class Transaction(_TransactionBase):
         error. Do not catch the last two: the transaction has failed.
         """
         with self._one_at_a_time:
-            before = self.connection.info.transaction_status
-            pending = self._run.append(event, expected_version, before)
-            with self._run.appending(pending.id, before):
-                core = self._run.call.core
-                return self._receipt(pending, append(core, self.connection, self._shards, pending))
+            return self._append(event, expected_version)
 
 
 class AsyncTransaction(_TransactionBase):
@@ -99,9 +88,15 @@ class AsyncTransaction(_TransactionBase):
     and do not change session settings.
     """
 
-    def __init__(self, connection: AsyncConnection, run: Run[Any], shards: int) -> None:
-        super().__init__(run, shards)
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        run: Run[Any],
+        append: Append[Coroutine[Any, Any, Receipt]],
+    ) -> None:
+        super().__init__(run)
         self.connection: psycopg.AsyncConnection[Any] = connection
+        self._append = append
         self._one_at_a_time = asyncio.Lock()
 
     def append(
@@ -114,115 +109,30 @@ class AsyncTransaction(_TransactionBase):
         `StaleVersion`, or the driver's error. Do not catch the last two: the transaction
         has failed.
         """
-        self._run.unfinished += 1  # not in _append, which never starts if it is not awaited
-        return self._append(event, expected_version)
+        self._run.unfinished += 1  # not in _in_turn, which never starts if it is not awaited
+        return self._in_turn(event, expected_version)
 
-    async def _append(self, event: EventSource, expected_version: int | None) -> Receipt:
+    async def _in_turn(self, event: EventSource, expected_version: int | None) -> Receipt:
         try:
             async with self._one_at_a_time:
-                before = self.connection.info.transaction_status
-                pending = self._run.append(event, expected_version, before)
-                with self._run.appending(pending.id, before):
-                    core = self._run.call.core
-                    stored = await append_async(core, self.connection, self._shards, pending)
-                    return self._receipt(pending, stored)
+                return await self._append(event, expected_version)
         finally:
             self._run.unfinished -= 1
 
 
-def execute(connection: Connection, run: Run[Any], shards: int, job: Job) -> Committed | Failed:
-    """Execute one run. Raise an error of the database; return an error of the caller."""
-    connection.execute(connection.begin)
-    with _watched(connection, run), _kept_factories(connection):
-        raised = _called(run, Transaction(connection, run, shards))
-    error = run.end(raised, connection.info.transaction_status)
-    if error is not None:
-        if _can_roll_back(connection, run):
-            with suppress(psycopg.Error):
-                connection.execute("ROLLBACK")
-        return _failed(run, error)
-    job.send("COMMIT")
-    return _committed(connection.execute("COMMIT").statusmessage)
+def invoke(run: Run[Any], transaction: Transaction) -> Any:
+    """Call the function of a run. Raises `TypeError` if it returns an awaitable."""
+    value = run.call.function(transaction)
+    if inspect.isawaitable(value):
+        if inspect.iscoroutine(value):
+            value.close()  # else Python warns that it was never awaited
+        raise TypeError(_AWAITABLE)
+    return value
 
 
-async def execute_async(
-    connection: AsyncConnection, run: Run[Any], shards: int, job: Job
-) -> Committed | Failed:
-    """Execute one run. Raise an error of the database; return an error of the caller."""
-    await connection.execute(connection.begin)
-    with _watched(connection, run), _kept_factories(connection):
-        raised = await _called_async(run, AsyncTransaction(connection, run, shards))
-    error = run.end(raised, connection.info.transaction_status)
-    if error is not None:
-        if _can_roll_back(connection, run):
-            with suppress(psycopg.Error):
-                await connection.execute("ROLLBACK")
-        return _failed(run, error)
-    job.send("COMMIT")
-    return _committed((await connection.execute("COMMIT")).statusmessage)
-
-
-def _called(run: Run[Any], transaction: Transaction) -> Exception | None:
-    try:
-        value = run.call.function(transaction)
-        if inspect.isawaitable(value):
-            if inspect.iscoroutine(value):
-                value.close()  # else Python warns that it was never awaited
-            raise TypeError(_AWAITABLE)
-        run.value = value
-    except Exception as error:  # noqa: BLE001 - the run decides whose error it is
-        return error
-    return None
-
-
-async def _called_async(run: Run[Any], transaction: AsyncTransaction) -> Exception | None:
-    try:
-        awaitable = run.call.function(transaction)
-        if not inspect.isawaitable(awaitable):
-            raise TypeError(_PLAIN)
-        run.value = await awaitable
-    except Exception as error:  # noqa: BLE001 - the run decides whose error it is
-        return error
-    return None
-
-
-def _can_roll_back(connection: Connection | AsyncConnection, run: Run[Any]) -> bool:
-    """Return whether a ROLLBACK can be sent. Close a connection that runs a statement."""
-    status = connection.info.transaction_status
-    if status is TransactionStatus.ACTIVE or run.unfinished:
-        connection.drop()
-        return False
-    return status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}
-
-
-def _failed(run: Run[Any], error: Exception) -> Failed:
-    if run.is_callers_error:
-        return Failed(error)
-    raise error
-
-
-def _committed(tag: str | None) -> Committed:
-    """Check the command tag of COMMIT, which is ROLLBACK if the transaction had failed."""
-    check_committed(tag)
-    return Committed(())
-
-
-@contextmanager
-def _watched(connection: Connection | AsyncConnection, run: Run[Any]) -> Generator[None]:
-    """Report each error of the connection to the run, and let the run refuse statements."""
-    connection.before_send, connection.on_error = run.require_open, run.note_failure
-    try:
-        yield
-    finally:
-        connection.before_send = connection.on_error = None
-
-
-@contextmanager
-def _kept_factories(connection: Connection | AsyncConnection) -> Generator[None]:
-    """Restore the factories that the function may have changed: the connection is reused."""
-    kept: Any = connection  # the two kinds of connection have differently typed factories
-    rows, cursors = kept.row_factory, kept.cursor_factory
-    try:
-        yield
-    finally:
-        kept.row_factory, kept.cursor_factory = rows, cursors
+async def invoke_async(run: Run[Any], transaction: AsyncTransaction) -> Any:
+    """Call the function of a run. Raises `TypeError` if it returns nothing to await."""
+    awaitable = run.call.function(transaction)
+    if not inspect.isawaitable(awaitable):
+        raise TypeError(_PLAIN)
+    return await awaitable

@@ -15,13 +15,11 @@ from tests.support.writer.transacts import OpenTransactor, ids, open_transactor,
 
 from dsql_outbox.observability import AttemptEnded, Fact, WriteEnded
 from dsql_outbox.outbox import Database, OutcomeUnknown, Receipt
-from dsql_outbox.writer import AsyncWriter, Writer, async_writer
-from dsql_outbox.writer import writer as writer_module
-from dsql_outbox.writer.transact import transaction
+from dsql_outbox.writer import AsyncWriter, Writer, programs
 
 __all__ = ["open_transactor", "own"]
 
-READS = "committed"
+READS = "stored_events"
 DEFECTS = [
     TypeError("a version is no number"),
     KeyError("position"),
@@ -60,8 +58,7 @@ def test_a_defect_in_reading_the_answer_ends_as_a_receipt(
     error: Exception,
 ) -> None:
     defect = Defect(monkeypatch, error)
-    for module in (writer_module, async_writer):
-        defect.breaks(module, READS)
+    defect.breaks(programs, READS)
     receipt = open_writer(url, hooks=[facts]).write(workload_s.car_created())
     assert (receipt.status, receipt.attempts, receipt.conflicts) == ("committed", 2, 0)
     assert [fact.outcome for fact in facts.of(AttemptEnded)] == ["in_doubt", "resolved"]
@@ -71,9 +68,8 @@ def test_a_defect_in_reading_the_answer_ends_as_a_receipt(
 def test_a_defect_in_reading_the_look_up_as_well_ends_as_unknown(
     open_writer: OpenWriter, tables: Tables, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in (READS, "present"):
-        for module in (writer_module, async_writer):
-            Defect(monkeypatch, TypeError("no row"), 99).breaks(module, name)
+    for name in (READS, "found_events"):
+        Defect(monkeypatch, TypeError("no row"), 99).breaks(programs, name)
     event = workload_s.car_created()
     error = outcome_of(partial(open_writer(url).write, event))
     assert isinstance(error, OutcomeUnknown), error
@@ -123,7 +119,7 @@ def test_a_defect_after_the_commit_of_a_transaction_returns_what_the_run_returne
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
 ) -> None:
-    Defect(monkeypatch, error).breaks(transaction, "_committed")
+    Defect(monkeypatch, error).breaks(programs, "check_committed")
     receipt = open_transactor(url).transact(lambda work: work.append(work.new_event()))
     assert (receipt.status, receipt.attempts) == ("committed", 1)
     assert ids(own) == {receipt.event_id}

@@ -18,7 +18,9 @@ ECHO = numbered("echo", b"SELECT %(b)s::text, %(a)s::int, %(b)s::text || '%%' --
 def run(
     connection: Connection, query: NumberedQuery, **values: str | None
 ) -> list[list[bytes | None]]:
-    found: list[list[bytes | None]] = connection.wait(exchange(connection, query, values))
+    found: list[list[bytes | None]] = connection.wait(
+        exchange(connection, query, query.encode(values))
+    )
     return found
 
 
@@ -39,7 +41,7 @@ def test_tasks_run_it_as_threads_do(url: str) -> None:
     async def rows() -> list[list[bytes | None]]:
         async with await Database(url).connect_async() as connection:
             found: list[list[bytes | None]] = await connection.wait(
-                exchange(connection, ECHO, {"a": "7", "b": "x"})
+                exchange(connection, ECHO, ECHO.encode({"a": "7", "b": "x"}))
             )
             return found
 

@@ -1,6 +1,5 @@
 """The plain form stores what the single form stores, in one round trip."""
 
-import select
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,22 +12,35 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import errors
+from psycopg.pq.abc import PGresult
 from tests.support.dsql.server import ON_DSQL
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, OpenWriter, only_single, with_workers
 from tests.support.writer.checked_tables import Row, Tables
 
-from dsql_outbox.outbox import Connection, Database, Entity, Event, StaleVersion, parse_event
+from dsql_outbox.outbox import (
+    Connection,
+    Database,
+    Entity,
+    Event,
+    NumberedQuery,
+    StaleVersion,
+    parse_event,
+    pipeline,
+    rows_of,
+    unprepared,
+)
+from dsql_outbox.outbox.database.exchange import PREPARE_AFTER
 from dsql_outbox.schema import statement
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer
 from dsql_outbox.writer.statement.parameters import PreparedEvent, batch_parameters, prepare
-from dsql_outbox.writer.statement.pipeline import run
 from dsql_outbox.writer.statement.plain import Plain
 
 BATCH = statement("event_write_batch", "outbox")
 PLAIN = Plain("outbox")
 SHARDS = 16
+COMMIT = (unprepared(b"COMMIT"), {})
 AUTO, FORCED = replace(QUICK, form="auto"), replace(QUICK, form="plain")
 
 Key = tuple[str, str]
@@ -52,16 +64,31 @@ def prepared(keys: Sequence[Key], n: int) -> PreparedEvent:
     )
 
 
-def transaction_of(batch: Sequence[PreparedEvent]) -> list[tuple[bytes, Any]]:
-    return [(b"BEGIN", None), *PLAIN.statements(batch, SHARDS), (b"COMMIT", None)]
+def transaction_of(batch: Sequence[PreparedEvent]) -> list[tuple[NumberedQuery, Any]]:
+    return [(unprepared(b"BEGIN"), {}), *PLAIN.statements(batch, SHARDS), COMMIT]
+
+
+def run(connection: Connection, transaction: Sequence[tuple[NumberedQuery, Any]]) -> list[PGresult]:
+    encoded = [(query, query.encode(values)) for query, values in transaction]
+    results: list[PGresult] = connection.wait(pipeline(connection, encoded))
+    return results
 
 
 def plain(connection: Connection, batch: Sequence[PreparedEvent]) -> list[tuple[Any, ...]]:
-    return [tuple(row) for row in run(connection, transaction_of(batch))]
+    rows = rows_of(run(connection, transaction_of(batch))[-2])
+    return [tuple(None if each is None else each.decode() for each in row) for row in rows]
 
 
 def single(connection: Connection, batch: Sequence[PreparedEvent]) -> list[tuple[Any, ...]]:
-    return connection.execute(BATCH, batch_parameters(batch, SHARDS)).fetchall()
+    rows = connection.execute(BATCH, batch_parameters(batch, SHARDS)).fetchall()
+    return [tuple(_text(each) for each in row) for row in rows]
+
+
+def _text(value: object) -> str | None:
+    """A value as the server writes it."""
+    if isinstance(value, bool):
+        return "t" if value else "f"
+    return None if value is None else str(value)
 
 
 def empty(tables: Tables) -> None:
@@ -93,7 +120,7 @@ def test_both_forms_store_and_answer_the_same(
         answers = [write(connection, batch) for batch in whole]
         told = [[(ok, n, version, subj) for ok, n, version, _, subj in rows] for rows in answers]
         stored = {row["id"]: row["position"] for row in tables.events()}
-        subjects = [row[3] for rows in answers for row in rows if row[4]]
+        subjects = [int(row[3]) for rows in answers for row in rows if row[4] == "t"]
         assert subjects == [stored[event.event.id] for batch in whole for event in batch]
         found.append((told, snapshot(tables)))
     assert found[0] == found[1]
@@ -105,34 +132,34 @@ def test_positions_rise_when_the_clock_stands_far_behind(
     plain(connection, [prepared(HOT[:1], 0)])
     tables.execute("UPDATE outbox.entities SET position = 4000000000000000")
     rows = plain(connection, [prepared(HOT[:1], n) for n in range(3)])
-    assert [row[3] for row in rows] == [4000000000000000 + n for n in (1, 2, 3)]
+    assert [int(row[3]) for row in rows] == [4000000000000000 + n for n in (1, 2, 3)]
 
 
-@pytest.mark.parametrize("threshold", [None, 5])
+@pytest.mark.parametrize("prepares", [False, True])
 def test_it_runs_with_and_without_prepared_statements(
-    connection: Connection, tables: Tables, threshold: int | None
+    connection: Connection, tables: Tables, *, prepares: bool
 ) -> None:
-    connection.prepare_threshold = threshold
+    connection.prepares = prepares
     for n in range(8):
         plain(connection, [prepared(HOT[:1], n)])
     tables.assert_consistent()
     assert len(tables.events()) == 8
     named = connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone()
-    assert (named == (0,)) == (threshold is None)
+    assert named == (len(PLAIN.statements([], SHARDS)) if prepares else 0,)
 
 
-@pytest.mark.parametrize("threshold", [None, 5])
+@pytest.mark.parametrize("prepares", [False, True])
 def test_a_connection_serves_again_after_a_failure_at_any_time(
-    connection: Connection, tables: Tables, threshold: int | None
+    connection: Connection, tables: Tables, *, prepares: bool
 ) -> None:
     """What the failure kept from being prepared must not count as prepared."""
-    connection.prepare_threshold = threshold
+    connection.prepares = prepares
     event = prepared(HOT[:1], 0)
     for n in range(8):
         if tables.events(event.event.id):
             with pytest.raises(errors.UniqueViolation):
                 plain(connection, [event])
-            assert connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
+            connection.execute("ROLLBACK")
         plain(connection, [event if n == 0 else prepared(HOT[1:2], n)])
     tables.assert_consistent()
     assert len(tables.events()) == 8
@@ -143,36 +170,47 @@ def test_a_short_result_never_commits(connection: Connection, tables: Tables) ->
     fewer = batch_parameters([prepared(HOT[:1], 0), prepared(HOT[2:], 1)], SHARDS)
     names = ("entity_type", "entity_id", "touches", "subjects", "shard", "attributes")
     short = {name: fewer[name] for name in (*names, "entity_event")}
-    broken = [(query, parameters and parameters | short) for query, parameters in transaction]
+    broken = [
+        (query, parameters | short if parameters else parameters)
+        for query, parameters in transaction
+    ]
     with pytest.raises(errors.InvalidTextRepresentation, match="short write: 2 events, 2 touches"):
         run(connection, broken)
     assert tables.events() == tables.headers() == tables.entities() == tables.messages() == []
 
 
-def test_an_answer_of_rollback_is_no_success(connection: Connection, tables: Tables) -> None:
-    transaction = transaction_of([prepared(HOT[:1], 0)])
-    with pytest.raises(errors.TransactionRollback, match="answered ROLLBACK to COMMIT"):
-        run(connection, [*transaction[:-1], (b"ROLLBACK", None)])
-    assert tables.events() == []
+@pytest.mark.usefixtures("tables")
+def test_a_statement_that_somebody_prepared_stops_nothing(connection: Connection) -> None:
+    """Behind a transaction pooler, another client may have prepared it in this session."""
+    for n in range(PREPARE_AFTER):
+        plain(connection, [prepared(HOT[:1], n)])
+    for query, _ in PLAIN.statements([], SHARDS)[::2]:
+        connection.execute(b'PREPARE "%b" AS SELECT 1' % query.name)
+    with pytest.raises(errors.ProtocolViolation):  # it is another statement, which ours is not
+        plain(connection, [prepared(HOT[:1], 8)])
 
 
-@pytest.mark.postgres_only("the endpoint answers when all is there")
-def test_a_failure_before_all_is_sent_is_raised_and_psycopg_logs_nothing(
+def test_statements_that_were_deallocated_are_prepared_anew(
+    connection: Connection, tables: Tables
+) -> None:
+    for n in range(PREPARE_AFTER + 2):
+        plain(connection, [prepared(HOT[:1], n)])
+    connection.execute("DEALLOCATE ALL")
+    plain(connection, [prepared(HOT[:1], 9)])
+    tables.assert_consistent()
+    assert len(tables.events()) == PREPARE_AFTER + 3
+
+
+def test_the_first_of_several_errors_is_raised_and_the_connection_serves_again(
     connection: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The server answers at once what it cannot run; the rest is sent when the answer is there."""
-
-    def transaction() -> Iterator[tuple[bytes, None]]:
-        yield b"BEGIN", None
-        yield b"SELECT 1 / 0", None
-        assert select.select([connection.pgconn.socket], [], [], 5.0)[0]
-        yield b"SELECT 1", None
-        yield b"COMMIT", None
-
+    texts = (b"BEGIN", b"SELECT 1 / 0", b"SELECT 1", b"COMMIT")
     with pytest.raises(errors.DivisionByZero):
-        run(connection, transaction())  # type: ignore[arg-type]
+        run(connection, [(unprepared(text), {}) for text in texts])
     assert caplog.records == []
-    assert connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
+    assert connection.info.transaction_status is psycopg.pq.TransactionStatus.INERROR
+    connection.execute("ROLLBACK")
+    assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 @pytest.mark.parametrize("event", [workload_s.car_created(), workload_s.three_entities()])
@@ -301,6 +339,7 @@ def test_batches_of_many_writers_never_deadlock(url: str, tables: Tables, isolat
                 try:
                     plain(connection, batch)
                 except errors.SerializationFailure:
+                    connection.execute("ROLLBACK")
                     conflicts += 1
         return conflicts
 

@@ -19,7 +19,7 @@ def connection(database_url: str) -> Iterator[Connection]:
 
 
 def answer(connection: Connection, query: NumberedQuery = QUERY) -> bytes | None:
-    ((found,),) = connection.wait(exchange(connection, query, {"value": "x"}))
+    ((found,),) = connection.wait(exchange(connection, query, query.encode({"value": "x"})))
     return found  # type: ignore[no-any-return]
 
 

@@ -16,7 +16,7 @@ from dsql_outbox.observability import AttemptEnded, Fact, Scopes, WriteStarted
 from dsql_outbox.outbox import Entity, Event, Touched, parse_event
 from dsql_outbox.writer import WriterSettings
 from dsql_outbox.writer.attempt.backoff import Backoff
-from dsql_outbox.writer.attempt.pending import Found, OnDuplicate, Pending, Stored
+from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending
 from dsql_outbox.writer.attempt.steps import (
     Attempt,
     Committed,
@@ -29,6 +29,7 @@ from dsql_outbox.writer.attempt.steps import (
     Wait,
     write_steps,
 )
+from dsql_outbox.writer.statement.answers import Found, Stored
 from dsql_outbox.writer.statement.parameters import prepare
 
 SETTINGS: Final = WriterSettings(jitter=0.0, max_outage=10.0)

@@ -27,11 +27,7 @@ EXCUSES = {
     "src/dsql_outbox/cli/doctor/conflict_probes.py": "a probe that expects one state",
     "src/dsql_outbox/cli/doctor/cost_probes.py": "a probe that expects one state",
     "src/dsql_outbox/testing/proxy/postgres_proxy.py": "the fault proxy raises conflicts",
-    "writer/async_writer.py": "the collision of one INSERT, at the call that made it",
     "writer/connections.py": "the collision of one INSERT, which leaves its connection healthy",
-    "writer/transact/append.py": "the collision of one INSERT, at the call that made it",
-    "writer/transact/run.py": "the collision of one INSERT, at the call that made it",
-    "writer/writer.py": "the collision of one INSERT, at the call that made it",
 }
 
 

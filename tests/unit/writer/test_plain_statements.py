@@ -6,11 +6,10 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from psycopg import errors
 
 import dsql_outbox.schema
 from dsql_outbox.outbox import Entity, Event, FailureKind, classify, parse_event
-from dsql_outbox.writer.statement import pipeline
+from dsql_outbox.writer.statement.answers import check_committed
 from dsql_outbox.writer.statement.parameters import prepare
 from dsql_outbox.writer.statement.plain import Plain
 
@@ -21,7 +20,7 @@ WRITES_IN_CTE = re.compile(r"\bAS\s*\(\s*(INSERT|UPDATE|DELETE|MERGE)\b", re.IGN
 def statements() -> list[str]:
     event = parse_event(Event.new("Car Sold", "CarSold", [Entity("Car", "C-1")]))
     prepared = prepare(event, uuid4().hex, "t", "/test", {})
-    return [query.decode() for query, _ in Plain("outbox").statements([prepared], 16)]
+    return [query.query.decode() for query, _ in Plain("outbox").statements([prepared], 16)]
 
 
 def test_the_tables_are_written_entities_first() -> None:
@@ -41,45 +40,6 @@ def test_the_single_form_has_one() -> None:
     assert WRITES_IN_CTE.search(probe.read_text())
 
 
-def test_the_first_of_a_pipelines_errors_is_raised() -> None:
-    conflict, aborted = errors.SerializationFailure(), errors.PipelineAborted()
-    first = pipeline._FirstError()
-    with first:
-        try:
-            raise conflict
-        finally:
-            raise aborted
-    with pytest.raises(errors.SerializationFailure) as raised:
-        first.check()
-    assert raised.value is conflict
-
-
-def test_an_error_from_before_the_pipeline_is_none_of_it() -> None:
-    """A caller may write while handling an error of the driver."""
-    own = psycopg.OperationalError("lost")
-    try:
-        raise errors.SerializationFailure
-    except errors.SerializationFailure:
-        first = pipeline._FirstError()
-        with first:
-            raise own  # noqa: B904 - how a driver's next error comes
-    with pytest.raises(psycopg.OperationalError) as raised:
-        first.check()
-    assert raised.value is own
-
-
-def test_a_cause_that_was_named_is_not_put_in_its_place() -> None:
-    late = psycopg.OperationalError("no answer before the deadline")
-    first = pipeline._FirstError()
-    with first:
-        try:
-            raise errors.ConnectionTimeout
-        except errors.ConnectionTimeout as error:
-            raise late from error
-    with pytest.raises(psycopg.OperationalError, match="before the deadline"):
-        first.check()
-
-
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
@@ -93,5 +53,5 @@ def test_a_commit_that_answers_anything_else_is_an_error(
 ) -> None:
     """Only ROLLBACK says that nothing is stored."""
     with pytest.raises(psycopg.Error, match=f"answered {answer} to COMMIT") as raised:
-        pipeline.check_committed(answer)
+        check_committed(answer)
     assert classify(raised.value, sent=True).kind is kind

@@ -28,7 +28,7 @@ from dsql_outbox.outbox import (
     Touched,
 )
 from dsql_outbox.writer import WriterSettings
-from dsql_outbox.writer.attempt.pending import OnDuplicate, Stored
+from dsql_outbox.writer.attempt.pending import OnDuplicate
 from dsql_outbox.writer.attempt.steps import (
     Attempt,
     Committed,
@@ -39,6 +39,7 @@ from dsql_outbox.writer.attempt.steps import (
     Wait,
     write_steps,
 )
+from dsql_outbox.writer.statement.answers import Stored
 
 EVENT = UUID(int=1)
 SYNTAX = Failed(errors.SyntaxError("SELEC"), sent=True)
@@ -215,7 +216,7 @@ def test_once_in_doubt_a_later_failure_leaves_the_outcome_unknown(later: Sequenc
     assert pending.outcome.event_id == EVENT
     assert pending.outcome.__cause__ is last.error
     assert facts[-1] == WriteEnded(
-        EVENT, "unknown", pending._attempts, pending._backoff.conflicts, "OutcomeUnknown"
+        EVENT, "unknown", pending._journal.attempts, pending._journal.conflicts, "OutcomeUnknown"
     )
 
 

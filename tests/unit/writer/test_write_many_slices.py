@@ -13,7 +13,8 @@ from dsql_outbox.observability import Fact, WriteEnded, WriteStarted
 from dsql_outbox.outbox import Database, DuplicateEvent, Entity, Event, InvalidEvent, Receipt
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
 from dsql_outbox.writer.attempt.steps import write_steps
-from dsql_outbox.writer.core import Core, Job
+from dsql_outbox.writer.core import Core
+from dsql_outbox.writer.gate import Gate
 from dsql_outbox.writer.statement import chunks
 from dsql_outbox.writer.write_many import Many
 
@@ -22,7 +23,7 @@ IDS = [UUID(int=n) for n in range(1, 5)]
 
 def many(facts: list[Fact] | None = None, on_duplicate: OnDuplicate = "error") -> Many:
     hooks = [] if facts is None else [facts.append]
-    return Many(Core(Database("host=nowhere"), SETTINGS, hooks), Job(None), on_duplicate)
+    return Many(Core(Database("host=nowhere"), SETTINGS, hooks), Gate(None), on_duplicate)
 
 
 def sold(car: str = "C-1", event_id: UUID | None = None, name: str = "Car Sold") -> Event:

@@ -28,7 +28,7 @@ def modifying_cte(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether a write is one statement, or several; so with a dead letter and a beat."""
     try:
         for query, parameters in write_probe(visit.schema):
-            visit.connection.execute(query, parameters)
+            visit.connection.execute(query.query, parameters)
     except NO_SUCH_FORM as error:
         text = f"refused with {error.sqlstate}: writers take the plain form, {_PLAIN}"
         yield Finding("modifying CTE", "warn", text, sqlstate=error.sqlstate)

@@ -1,0 +1,136 @@
+"""The journal of one call: it counts the attempts and reports each to the hooks. No I/O."""
+
+from uuid import UUID
+
+from dsql_outbox.observability import (
+    AttemptEnded,
+    AttemptOutcome,
+    RetryScheduled,
+    Scopes,
+    WriteEnded,
+    WriteExhausted,
+    WriteStatus,
+)
+from dsql_outbox.outbox import (
+    RACES,
+    DatabaseFailure,
+    DuplicateEvent,
+    FailureKind,
+    OutcomeUnknown,
+    Receipt,
+)
+
+from .backoff import Backoff
+
+
+def attempt_outcome(failure: DatabaseFailure | None) -> AttemptOutcome:
+    """Return the name, in facts, of an attempt with this failure or with none."""
+    if failure is None:
+        return "committed"
+    if failure.kind in RACES:
+        return "conflict"
+    return "in_doubt" if failure.kind is FailureKind.IN_DOUBT else "failed"
+
+
+class Journal:
+    """Counts and reports the attempts of one call, which has the id `call_id` in facts.
+
+    `attempts` is the number of attempts that have begun. `is_trying` is True while one of
+    them has not ended. Times of attempts are nanoseconds since the Unix epoch.
+    """
+
+    __slots__ = ("_call_id", "_scopes", "_waited", "attempts", "backoff", "is_trying")
+
+    def __init__(self, call_id: UUID, scopes: Scopes, backoff: Backoff) -> None:
+        self.attempts = 0
+        self.is_trying = False
+        self.backoff = backoff
+        self._call_id = call_id
+        self._scopes = scopes
+        self._waited = 0.0
+
+    @property
+    def conflicts(self) -> int:
+        """The number of attempts that ended in a conflict."""
+        return self.backoff.conflicts
+
+    def begin(self) -> None:
+        """Record that another attempt starts."""
+        self.attempts += 1
+        self.is_trying = True
+
+    def attempt_ended(
+        self,
+        outcome: AttemptOutcome,
+        started_ns: int,
+        ended_ns: int,
+        failure: DatabaseFailure | None = None,
+    ) -> None:
+        """Report the end of an attempt."""
+        waited, self._waited = self._waited, 0.0
+        fact = AttemptEnded(
+            event_id=self._call_id,
+            number=self.attempts,
+            waited_s=waited,
+            started_ns=started_ns,
+            ended_ns=ended_ns,
+            outcome=outcome,
+            error=type(failure.error).__name__ if failure else None,
+            sqlstate=failure.sqlstate if failure else None,
+            oc_class=failure.oc_class if failure else None,
+        )
+        self._scopes(fact)
+        self.is_trying = False  # after the hooks: one that raises leaves the call in doubt
+
+    def next_wait(self, failure: DatabaseFailure, now: float) -> float | None:
+        """Return the seconds until another attempt, or report that there is none."""
+        wait = self.backoff.next_wait(failure, now)
+        if wait is None:
+            self._scopes(
+                WriteExhausted(
+                    event_id=self._call_id,
+                    attempts=self.attempts,
+                    max_retries=self.backoff.max_retries,
+                    error=type(failure.error).__name__,
+                    sqlstate=failure.sqlstate,
+                )
+            )
+        return wait
+
+    def waits(self, failure: DatabaseFailure, seconds: float) -> None:
+        """Report that another attempt follows after `seconds`."""
+        self._waited = seconds
+        self._scopes(
+            RetryScheduled(
+                event_id=self._call_id,
+                attempt=self.attempts,
+                max_retries=self.backoff.max_retries,
+                wait_s=seconds,
+                error=type(failure.error).__name__,
+                sqlstate=failure.sqlstate,
+                oc_class=failure.oc_class,
+                conflict=failure.kind in RACES,
+            )
+        )
+
+    def ended(self, outcome: object) -> None:
+        """Report that the call has ended with a receipt or value, or with an exception."""
+        error = type(outcome).__name__ if isinstance(outcome, Exception) else None
+        self._tell_ended(_status_of(outcome), error)
+
+    def abandoned(self, error: BaseException, *, in_doubt: bool) -> None:
+        """Report the end of a call whose caller is gone, as by cancellation."""
+        self._tell_ended("unknown" if in_doubt else "failed", type(error).__name__)
+
+    def _tell_ended(self, status: WriteStatus, error: str | None) -> None:
+        self._scopes(WriteEnded(self._call_id, status, self.attempts, self.conflicts, error))
+
+
+def _status_of(outcome: object) -> WriteStatus:
+    if isinstance(outcome, Receipt):
+        return outcome.status
+    if isinstance(outcome, DuplicateEvent):
+        return "duplicate"
+    if isinstance(outcome, OutcomeUnknown):
+        return "unknown"
+    return "failed" if isinstance(outcome, Exception) else "committed"

@@ -1,0 +1,59 @@
+"""What a call may send now. Every statement that may store something passes this gate. No I/O."""
+
+from time import monotonic
+from typing import Any
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from dsql_outbox.outbox import AsyncConnection, Connection
+
+
+class Gate:
+    """The deadline of one call, and whether its current attempt may be stored.
+
+    `deadline` is a time of the monotonic clock, or None. `sent` is True if the write of
+    the current attempt may have reached the server. `wrote` is True if the call has
+    stored something.
+    """
+
+    __slots__ = ("deadline", "sent", "wrote")
+
+    def __init__(self, timeout: float | None) -> None:
+        self.deadline = None if timeout is None else monotonic() + timeout
+        self.sent = False
+        self.wrote = False
+
+    def admit(
+        self, what: str, connection: Connection | AsyncConnection, status: TransactionStatus
+    ) -> None:
+        """Let `what` be sent now on this connection. From now on it may be stored.
+
+        Its values must be encoded already, so that nothing can fail between this call and
+        the first byte. Raises the driver's `OperationalError` after the deadline: a write
+        that is sent then could only end in `OutcomeUnknown`. Raises `ProgrammingError` in
+        another process than the one that opened the connection, or if the transaction
+        status is not `status`.
+        """
+        if self.deadline is not None and monotonic() >= self.deadline:
+            raise psycopg.OperationalError(
+                f"{what} was not sent: the deadline of the call (timeout) has passed"
+            )
+        found = connection.pgconn.transaction_status
+        if connection.is_inherited or found != status:
+            owner = "another" if connection.is_inherited else "this"
+            raise psycopg.ProgrammingError(
+                f"{what} was not sent: {owner} process opened the connection, and its "
+                f"transaction is {TransactionStatus(found).name} instead of {status.name}"
+            )
+        self.sent = True
+
+
+def require_transaction(connection: psycopg.BaseConnection[Any]) -> None:
+    """Raise `ProgrammingError` for a connection that would commit the event on its own."""
+    idle = connection.info.transaction_status is TransactionStatus.IDLE
+    if connection.autocommit and idle:
+        raise psycopg.ProgrammingError(
+            "append_to needs an open transaction: this connection is in autocommit mode, "
+            "so the event would be stored on its own; use `with connection.transaction():`"
+        )

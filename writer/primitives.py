@@ -1,0 +1,89 @@
+"""The primitives by which a writer acts: open, exchange, query, invoke and sleep. No I/O.
+
+A program is a generator that decides everything and does no I/O. It yields one
+primitive at a time and receives its answer, or its exception. `Writer` performs the
+primitives in a thread, `AsyncWriter` on an event loop. So both share every program.
+"""
+
+from collections.abc import Generator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+import psycopg
+
+from dsql_outbox.outbox import OutboxError
+
+if TYPE_CHECKING:
+    from dsql_outbox.writer.transact.run import Run
+
+T = TypeVar("T")
+
+
+class Open(msgspec.Struct, frozen=True):
+    """Take a connection, only a new one if `fresh`. The answer is the connection.
+
+    `deadline` is a time of the monotonic clock. With `role_path` the session has the
+    search path of its role, for SQL of the caller.
+    """
+
+    fresh: bool
+    role_path: bool
+    deadline: float | None
+
+
+class Exchange(msgspec.Struct, frozen=True):
+    """Run a generator of psycopg that talks to the server. The answer is what it returns.
+
+    It runs a statement, or a pipeline of statements, in one round trip.
+    """
+
+    connection: Any  # of psycopg, for threads or for tasks; the program does not care
+    run: Generator[Any, Any, Any]
+
+
+class Query(msgspec.Struct, frozen=True):
+    """Run a statement by a cursor of psycopg. The answer is its rows, as Python values."""
+
+    connection: Any
+    query: bytes
+    parameters: Mapping[str, object] | None = None
+
+
+class Invoke(msgspec.Struct, frozen=True):
+    """Call the function of a run with its transaction. The answer is what it returns."""
+
+    run: "Run[Any]"
+    connection: Any
+
+
+class Sleep(msgspec.Struct, frozen=True):
+    """Wait for `seconds`. The answer is None."""
+
+    seconds: float
+
+
+Primitive = Open | Exchange | Query | Invoke | Sleep
+Program = Generator[Primitive, Any, T]
+
+
+class Interrupted(BaseException):
+    """An exception from outside interrupted a primitive, such as that of a signal handler.
+
+    It ends the program as a cancellation does, so it is never retried. The writer
+    raises its `cause` to the caller.
+    """
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+def interruption(primitive: Primitive, error: BaseException) -> BaseException:
+    """Return the exception that the program receives for one that a primitive raised.
+
+    The driver and the library raise only errors of their own while they talk to the
+    server or wait. Any other exception is from outside.
+    """
+    if isinstance(primitive, Open | Invoke) or not isinstance(error, Exception):
+        return error
+    return error if isinstance(error, psycopg.Error | OutboxError) else Interrupted(error)

@@ -1,0 +1,380 @@
+"""The programs of a writer: each call as primitives, from its steps to its result. No I/O."""
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from time import monotonic, time_ns
+from typing import Any, Final, Protocol, TypeVar
+
+import psycopg
+from psycopg.pq import PipelineStatus, TransactionStatus
+
+from dsql_outbox.observability import TransactionStarted
+from dsql_outbox.outbox import (
+    NO_SUCH_FORM,
+    AsyncConnection,
+    Connection,
+    EventSource,
+    FailureKind,
+    Receipt,
+    Rows,
+    array_literal,
+    command,
+    exchange,
+    kind_of,
+    pipeline,
+    pipeline_inside,
+    rows_of,
+    tag_of,
+)
+from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
+from dsql_outbox.writer.attempt.steps import (
+    Attempt,
+    Committed,
+    Failed,
+    LookUp,
+    Present,
+    Result,
+    Step,
+    Wait,
+    write_steps,
+)
+from dsql_outbox.writer.statement.answers import (
+    Row,
+    Stored,
+    check_committed,
+    found_events,
+    stored_events,
+)
+from dsql_outbox.writer.transact.append import Joined, explained
+from dsql_outbox.writer.transact.call import Call, require_outermost
+from dsql_outbox.writer.transact.run import Run, kept_factories, watched
+from dsql_outbox.writer.transact.runs import Execute, transact_steps
+
+from .core import Core, receipt_of
+from .gate import Gate, require_transaction
+from .primitives import Exchange, Invoke, Open, Program, Query, Sleep
+from .stream import EntityStream, ReadPage
+from .write_many import Many
+
+T = TypeVar("T")
+
+_Step = Step | Execute | ReadPage
+_Steps = Generator[_Step, Result, None]
+_Own = Connection | AsyncConnection
+_Work = Callable[[Any], Program[Committed | Present | Failed]]
+
+_OPEN: Final = {TransactionStatus.INTRANS, TransactionStatus.INERROR}
+
+
+class Keeper(Protocol):
+    """The connections of a writer, which take back what `Open` has taken."""
+
+    def give_back(self, connection: Any) -> None:
+        """Take back a connection after a success."""
+        ...
+
+    def give_up(self, connection: Any, error: BaseException) -> None:
+        """Take back a connection whose attempt failed."""
+        ...
+
+
+class Watch(Protocol):
+    """Follows the steps of a batch."""
+
+    def performed(self, step: Any, result: Result, started_ns: int, *, goes_on: bool) -> None:
+        """A step was performed. With `goes_on` another one follows."""
+        ...
+
+
+class Programs:
+    """The programs of one writer.
+
+    A step of a call opens a connection, does its work on it and gives it back. Its
+    errors become its result, which the steps judge.
+    """
+
+    def __init__(self, core: Core, connections: Keeper) -> None:
+        self.core = core
+        self._connections = connections
+        self._shards: int | None = None
+
+    def write(
+        self,
+        event: EventSource,
+        on_duplicate: OnDuplicate,
+        expected_version: int | None,
+        timeout: float | None,
+    ) -> Program[Receipt]:
+        """Perform `Writer.write`."""
+        require_outermost(self.core, "write")
+        gate = Gate(timeout)
+        pending = self.core.pend(
+            event, gate, on_duplicate=on_duplicate, expected_version=expected_version
+        )
+        with pending.scopes:
+            yield from self.perform(write_steps([pending], monotonic), gate)
+        return receipt_of(pending)
+
+    def write_many(
+        self,
+        events: Iterable[EventSource],
+        on_duplicate: OnDuplicate,
+        expected_versions: Iterable[int | None] | None,
+        timeout: float | None,
+    ) -> Program[list[WriteOutcome]]:
+        """Perform `Writer.write_many`."""
+        require_outermost(self.core, "write_many")
+        gate = Gate(timeout)
+        with Many(self.core, gate, on_duplicate) as many:
+            many.add(events, expected_versions)
+            for batch in many.batches():
+                yield from self.perform(write_steps(batch, monotonic), gate)
+        return many.outcomes
+
+    def transact(self, call: Call[Any], gate: Gate) -> Program[None]:
+        """Run the function of a call until the call is settled."""
+        return self.perform(transact_steps(call, monotonic), gate)
+
+    def append(
+        self, run: Run[Any], connection: _Own, event: EventSource, expected_version: int | None
+    ) -> Program[Receipt]:
+        """Perform `Transaction.append`."""
+        before = connection.info.transaction_status
+        pending = run.append(event, expected_version, before)
+        with run.appending(pending.id, before):
+            stored = yield from self._append(connection, pending)
+        return run.receipt(pending, stored)
+
+    def append_to(
+        self,
+        connection: psycopg.BaseConnection[Any],
+        event: EventSource,
+        expected_version: int | None,
+    ) -> Program[Receipt]:
+        """Perform `Writer.append_to`."""
+        require_transaction(connection)
+        joined = Joined(self.core, event, expected_version)
+        with joined.scopes:
+            if self._shards is None:
+                with explained(self.core, joined.pending):
+                    yield from self._apart(self._require_shards)
+            try:
+                stored = yield from self._append(connection, joined.pending)
+            except psycopg.Error as error:
+                if kind_of(error) is not FailureKind.COLLISION:
+                    raise
+                with suppress(psycopg.Error):  # without a look-up, the driver's error is raised
+                    find = partial(self._find, [joined.pending.id])
+                    joined.refuse((yield from self._apart(find)), error)
+                raise
+            return joined.receipt(stored)
+
+    def read_page(self, stream: EntityStream) -> Program[None]:
+        """Read the next page of a stream."""
+        return self.perform(stream.steps(monotonic), Gate(None))
+
+    def perform(self, steps: _Steps, gate: Gate, watch: Watch | None = None) -> Program[None]:
+        """Perform the steps of a call, until every event is settled.
+
+        An exception that is no result of a step, as of a cancelled caller, goes to the
+        steps, which abandon the events that are not settled.
+        """
+        step = _advance(steps, None)
+        while step is not None:
+            started = time_ns()
+            try:
+                result = yield from self._step(step, gate)
+            except BaseException as error:
+                steps.throw(error)
+                raise
+            last, step = step, _advance(steps, result)
+            if watch is not None:
+                watch.performed(last, result, started, goes_on=step is not None)
+        if gate.wrote and self.core.alarm.is_due():
+            yield from self._look_at_backlog(gate)
+
+    def _step(self, step: _Step, gate: Gate) -> Program[Result]:
+        if isinstance(step, Wait):
+            yield Sleep(step.seconds)
+            return None
+        if isinstance(step, Attempt):
+            work: _Work = partial(self._attempt, step, gate)
+            return (yield from self._on_connection(work, gate, fresh=step.fresh))
+        if isinstance(step, LookUp):
+            return (yield from self._on_connection(partial(self._find, step.ids), gate))
+        if isinstance(step, ReadPage):
+            work = partial(self._read_page, step.stream)
+            return (yield from self._on_connection(work, gate, fresh=step.fresh))
+        work = partial(self._execute, step.run, gate)
+        return (yield from self._on_connection(work, gate, fresh=step.fresh, role_path=True))
+
+    def _on_connection(
+        self, work: _Work, gate: Gate, *, fresh: bool = False, role_path: bool = False
+    ) -> Program[Committed | Present | Failed]:
+        """Do work on a connection. Its error is the result, with whether a write was sent."""
+        gate.sent = False
+        try:
+            connection = yield Open(fresh and self.core.fresh_retries, role_path, gate.deadline)
+        except Exception as error:  # noqa: BLE001 - the steps classify it
+            return Failed(error)
+        try:
+            result = yield from work(connection)
+        except BaseException as error:
+            self._connections.give_up(connection, error)
+            if not isinstance(error, Exception):
+                raise
+            return Failed(self.core.named(error), gate.sent)
+        self._connections.give_back(connection)
+        return result
+
+    def _attempt(self, step: Attempt, gate: Gate, connection: _Own) -> Program[Committed]:
+        """Write the events of an attempt in one transaction, in one round trip."""
+        shards = yield from self._require_shards(connection)
+        self.core.tell(TransactionStarted(len(step.batch)))
+        if self.core.plain or connection.isolation_level is not None:
+            rows = yield from self._commit(step, gate, connection, shards)
+        else:
+            query, values = self.core.write(step.batch, shards)
+            encoded = query.encode(values)
+            gate.admit("the write", connection, TransactionStatus.IDLE)
+            rows = yield Exchange(connection, exchange(connection, query, encoded))
+        stored = stored_events([pending.prepared for pending in step.batch], rows)
+        gate.wrote = True
+        return Committed(stored)
+
+    def _commit(self, step: Attempt, gate: Gate, connection: _Own, shards: int) -> Program[Rows]:
+        """Run the write as a transaction of statements, sent together with its COMMIT."""
+        transaction = self.core.transaction(step.batch, shards, connection.begin)
+        encoded = [(query, query.encode(values)) for query, values in transaction]
+        gate.admit("the write", connection, TransactionStatus.IDLE)
+        try:
+            results = yield Exchange(connection, pipeline(connection, encoded))
+        except psycopg.Error:
+            yield from _roll_back(connection)
+            raise
+        check_committed(tag_of(results[-1]))
+        return rows_of(results[-2])
+
+    def _read_page(self, stream: EntityStream, connection: _Own) -> Program[Committed]:
+        stream.take((yield Query(connection, *stream.query)))
+        return Committed(())
+
+    def _execute(self, run: Run[Any], gate: Gate, connection: _Own) -> Program[Committed | Failed]:
+        """Execute one run. Raise an error of the database; return an error of the caller."""
+        yield from self._require_shards(connection)
+        yield Exchange(connection, command(connection, connection.begin))
+        with watched(connection, run), kept_factories(connection):
+            raised = None
+            try:
+                run.value = yield Invoke(run, connection)
+            except Exception as error:  # noqa: BLE001 - the run decides whose error it is
+                raised = error
+        failure = run.end(raised, connection.info.transaction_status)
+        if failure is not None:
+            yield from _end_failed(connection, run)
+            if run.is_callers_error:
+                return Failed(failure)
+            raise failure
+        gate.admit("COMMIT", connection, TransactionStatus.INTRANS)
+        check_committed((yield Exchange(connection, command(connection, b"COMMIT"))))
+        gate.wrote = True
+        return Committed(())
+
+    def _append(self, connection: Any, pending: Pending) -> Program[Stored]:
+        """Write the event in the connection's transaction, in one round trip.
+
+        The cursor is psycopg's own, whatever row and cursor factories the connection has.
+        """
+        with explained(self.core, pending):
+            rows = yield from self._rows_of_append(connection, pending)
+        return stored_events([pending.prepared], rows)[0]
+
+    def _rows_of_append(self, connection: Any, pending: Pending) -> Program[Any]:
+        rows: Any = None
+        assert self._shards is not None  # noqa: S101 - read before the first append
+        statements = self.core.statements([pending], self._shards)
+        if not self.core.plain or connection.pgconn.pipeline_status != PipelineStatus.OFF:
+            for query, values in statements:
+                rows = yield Query(connection, query.query, values)
+            return rows
+        encoding = connection.info.encoding
+        encoded = [(query, query.encode(values, encoding)) for query, values in statements]
+        results = yield Exchange(connection, pipeline_inside(connection, encoded))
+        return rows_of(results[-1])
+
+    def _apart(self, ask: Callable[[_Own], Program[T]]) -> Program[T]:
+        """Run a query on a connection of the writer.
+
+        In the caller's transaction, a query that fails would abort the transaction.
+        """
+        connection = yield Open(fresh=False, role_path=False, deadline=None)
+        try:
+            answer = yield from ask(connection)
+        except BaseException as error:
+            self._connections.give_up(connection, error)
+            raise
+        self._connections.give_back(connection)
+        return answer
+
+    def _find(self, ids: Iterable[Any], connection: _Own) -> Program[Present]:
+        """Look up which of these events are stored."""
+        rows = yield Query(connection, self.core.find, {"ids": array_literal(ids)})
+        return Present(found_events(rows))
+
+    def _require_shards(self, connection: _Own) -> Program[int]:
+        """Read the number of shards, and choose the form of a write if it is ``auto``.
+
+        This is the first statement of a writer.
+        """
+        if self._shards is None:
+            self._shards = self.core.shards((yield from self._first_rows(connection)))
+        return self._shards
+
+    def _first_rows(self, connection: _Own) -> Program[Sequence[Row]]:
+        if self.core.must_probe:
+            probe = [(query, query.encode(values)) for query, values in self.core.probe]
+            try:
+                results = yield Exchange(connection, pipeline(connection, probe))
+            except NO_SUCH_FORM:
+                self.core.plain = True
+            else:
+                return rows_of(results[0])
+        rows: Sequence[Row] = yield Query(connection, self.core.shard_count)
+        return rows
+
+    def _look_at_backlog(self, gate: Gate) -> Program[None]:
+        """Check the backlog. The write is committed; an error here does not change its outcome."""
+        alarm = self.core.alarm
+        try:
+            rows = yield from self._apart(lambda own: self._backlog(own, gate))
+            alarm.saw(rows)
+        except Exception as error:  # noqa: BLE001 - an error must not reach the caller
+            alarm.failed(error)
+
+    def _backlog(self, connection: _Own, gate: Gate) -> Program[Sequence[Row]]:
+        connection.deadline = self.core.alarm.deadline(gate.deadline)
+        rows: Sequence[Row] = yield Query(connection, self.core.alarm.query)
+        return rows
+
+
+def _advance(steps: _Steps, result: Result) -> _Step | None:
+    try:
+        return steps.send(result)
+    except StopIteration:
+        return None
+
+
+def _roll_back(connection: _Own) -> Program[None]:
+    """End a failed transaction. The connection is still usable then."""
+    if connection.info.transaction_status in _OPEN:
+        with suppress(psycopg.Error):
+            yield Exchange(connection, command(connection, b"ROLLBACK"))
+
+
+def _end_failed(connection: _Own, run: Run[Any]) -> Program[None]:
+    """Roll back after a failed run. Close a connection that still runs a statement."""
+    if connection.info.transaction_status is TransactionStatus.ACTIVE or run.unfinished:
+        connection.drop()
+    else:
+        yield from _roll_back(connection)

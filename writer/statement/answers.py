@@ -1,0 +1,100 @@
+"""From the answer of a statement to what it stored or found. No I/O."""
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+import psycopg
+from psycopg import errors
+
+from dsql_outbox.outbox import Touched
+
+from .parameters import PreparedEvent
+
+Row = Sequence[Any]
+
+_COLUMNS_OF_ONE: Final = 2
+"""``event_write_one`` returns a version and a position. ``event_write_batch`` returns more."""
+
+_BAD_CAST: Final = "22P02"
+_STALE: Final = re.compile(r'"stale (?P<id>[0-9a-f-]{36}) (?P<actual>-?\d+)"')
+"""The text in the failing cast of a write statement. The server quotes it in every language."""
+
+_touched: Final = msgspec.json.Decoder(tuple[Touched, ...])
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A written event: the position of its subject, and the version of each touch, in order."""
+
+    position: int
+    versions: tuple[int, ...]
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A stored event that a look-up found. `write_id` (hex) identifies the call that wrote it."""
+
+    write_id: str
+    fingerprint: bytes
+    position: int
+    entities: tuple[Touched, ...]
+
+
+def stored_events(batch: Sequence[PreparedEvent], rows: Sequence[Row]) -> list[Stored]:
+    """Parse the answer of a write statement, with one entry per event.
+
+    Numbers in `rows` may be text.
+    """
+    if len(rows[0]) == _COLUMNS_OF_ONE:
+        ((version, position),) = rows
+        return [Stored(int(position), (int(version),))]
+    answers = iter(rows)
+    stored: list[Stored] = []
+    for prepared in batch:
+        subject, *others = islice(answers, len(prepared.event.touches))
+        versions = (int(subject[2]), *(int(row[2]) for row in others))
+        stored.append(Stored(int(subject[3]), versions))
+    return stored
+
+
+def found_events(rows: Sequence[Row]) -> Mapping[UUID, Found]:
+    """Parse the answer of ``event_find``."""
+    return {
+        event_id: Found(write_id.hex, bytes(fingerprint), position, _touched.decode(touches))
+        for event_id, write_id, fingerprint, position, touches in rows
+    }
+
+
+def touched_entities(prepared: PreparedEvent, stored: Stored) -> tuple[Touched, ...]:
+    """Return each entity that the event touches, with the version that it gave."""
+    touches = prepared.event.touches
+    return tuple(
+        Touched(touch.entity_type, touch.entity_id, version)
+        for touch, version in zip(touches, stored.versions, strict=True)
+    )
+
+
+def stale_version(error: BaseException) -> tuple[UUID, int] | None:
+    """Return the event whose subject was not at the expected version, and the actual version.
+
+    The statement casts the text ``stale <id> <version>`` to a number, and the error quotes
+    it. None for any other error.
+    """
+    if not isinstance(error, psycopg.Error) or error.sqlstate != _BAD_CAST:
+        return None
+    found = _STALE.search(str(error))
+    return (UUID(found["id"]), int(found["actual"])) if found else None
+
+
+def check_committed(answer: str | None) -> None:
+    """Raise unless the command tag that answers COMMIT is COMMIT.
+
+    For an aborted transaction, the server answers ROLLBACK and reports no error. Any
+    other answer leaves the outcome in doubt; the error for it has no SQLSTATE.
+    """
+    if answer == "COMMIT":
+        return
+    kind = errors.TransactionRollback if answer == "ROLLBACK" else psycopg.OperationalError
+    raise kind(f"the database answered {answer} to COMMIT")

@@ -1,0 +1,112 @@
+"""The methods of both writers: their arguments, and what they promise."""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
+from typing import Any
+
+from dsql_outbox.outbox import EventSource, Receipt
+from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
+
+from .stream import StoredEvent
+
+
+class WriterBase(ABC):
+    """What `Writer` and `AsyncWriter` have in common. The methods of `AsyncWriter` are awaited."""
+
+    @abstractmethod
+    def write(
+        self,
+        event: EventSource,
+        *,
+        on_duplicate: OnDuplicate = "error",
+        expected_version: int | None = None,
+        timeout: float | None = None,
+    ) -> Receipt | Awaitable[Receipt]:
+        """Store one event. The receipt proves that it is stored exactly once.
+
+        `event` is an `Event`, a mapping, or JSON as text or bytes. JSON is stored
+        unchanged. `timeout` is the limit of the call in seconds, waits included.
+
+        With ``on_duplicate="return"``, the call returns a receipt with status
+        ``duplicate`` if the id is stored with equal content, ``savedDate`` ignored. For
+        a stored id with other content it always raises `DuplicateEvent`.
+
+        `expected_version` is the version that the subject must have before the
+        event, or 0 if the subject must not exist.
+
+        Raises, before anything is sent, `InvalidEvent` or `EventTooLarge`. Raises
+        `DuplicateEvent`, `StaleVersion`, `OutcomeUnknown`, or `SchemaError` if the tables
+        are missing. If the event is not stored for any other reason, raises the last
+        exception of the driver, unchanged.
+        """
+
+    @abstractmethod
+    def write_many(
+        self,
+        events: Iterable[EventSource],
+        *,
+        on_duplicate: OnDuplicate = "error",
+        expected_versions: Iterable[int | None] | None = None,
+        timeout: float | None = None,
+    ) -> list[WriteOutcome] | Awaitable[list[WriteOutcome]]:
+        """Store many events in few transactions. Return one outcome per event, in order.
+
+        An outcome is a receipt, or the exception that `write` would have raised. All
+        events are checked before the first is sent. Each transaction is kept within
+        the limits of the database. If single events make a transaction fail, it is split
+        so that the other events are stored. Events of one subject keep their order.
+
+        If two events have the same id, the second is a duplicate if the first was
+        stored; else the second is stored. `expected_versions` has one entry per event.
+        `timeout` is the limit of the whole call in seconds.
+
+        Raises `ValueError` if `expected_versions` has another length than `events`.
+        """
+
+    @abstractmethod
+    def transact(self, function: Any, *, timeout: float | None = None) -> Any:
+        """Run `function` in a transaction, commit it, and return what `function` returned.
+
+        The argument of `function` is the transaction. Use its `connection` for your own
+        statements and its `append` for events. After a conflict or a lost connection,
+        `function` runs again on another connection. So it must have no other side
+        effects. `timeout` is the limit of the call in seconds, all runs included.
+
+        An exception of `function` itself ends the call after a rollback, and is raised.
+        Raises `DuplicateEvent`, `StaleVersion`, `TransactionMisused`, or the last
+        exception of the driver, unchanged. Raises `OutcomeUnknown` if the connection was
+        lost at the commit and either the lost run appended no event, or the next run
+        appended another event first.
+        """
+
+    @abstractmethod
+    def append_to(
+        self, connection: Any, event: EventSource, *, expected_version: int | None = None
+    ) -> Receipt | Awaitable[Receipt]:
+        """Write one event in a transaction of yours, which you commit and retry.
+
+        The receipt is valid after your commit. The call retries nothing. It takes
+        one round trip. The writer's first use also asks the database for its shards and
+        the form of a write, on a connection of the writer. A stored id is looked up
+        on such a connection too.
+
+        Raises `InvalidEvent` before anything is sent, `DuplicateEvent`, `StaleVersion`,
+        `SchemaError`, or the driver's exceptions, unchanged. Raises
+        `psycopg.ProgrammingError` if the connection is in autocommit mode and has no
+        open transaction.
+        """
+
+    @abstractmethod
+    def stream(
+        self, entity_type: str, entity_id: str, *, after: int = 0
+    ) -> Iterator[StoredEvent] | AsyncIterator[StoredEvent]:
+        """Read the events of an entity with a version above `after`, in version order.
+
+        Events are read in pages, so memory is bounded and no connection is held between
+        two pages. Events that are stored during the reading are read too. A failed page
+        is retried as a write is. After that, raises the driver's exception.
+        """
+
+    @abstractmethod
+    def close(self) -> Awaitable[None] | None:
+        """Close the connections that are not in use. `AsyncWriter` first awaits queued events."""
