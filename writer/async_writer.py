@@ -7,7 +7,6 @@ from typing import Any, Self, TypeVar
 import anyio
 import psycopg
 from psycopg.rows import tuple_row
-from typing_extensions import override
 
 from dsql_outbox.observability import Hook
 from dsql_outbox.outbox import AsyncConnection, Database, EventSource, Receipt, call_in_children
@@ -65,7 +64,6 @@ class AsyncWriter(WriterBase):
         self._begin_coalescing()
         call_in_children(self._begin_coalescing)
 
-    @override
     async def write(
         self,
         event: EventSource,
@@ -81,7 +79,6 @@ class AsyncWriter(WriterBase):
             self._programs.write(event, on_duplicate, expected_version, timeout)
         )
 
-    @override
     async def write_many(
         self,
         events: Iterable[EventSource],
@@ -94,7 +91,6 @@ class AsyncWriter(WriterBase):
             self._programs.write_many(events, on_duplicate, expected_versions, timeout)
         )
 
-    @override
     async def transact(
         self, function: Callable[[AsyncTransaction], Awaitable[T]], *, timeout: float | None = None
     ) -> T:
@@ -104,7 +100,6 @@ class AsyncWriter(WriterBase):
             await self._perform(self._programs.transact(call, gate))
         return call.result()
 
-    @override
     async def append_to(
         self,
         connection: psycopg.AsyncConnection[Any],
@@ -114,7 +109,6 @@ class AsyncWriter(WriterBase):
     ) -> Receipt:
         return await self._perform(self._programs.append_to(connection, event, expected_version))
 
-    @override
     async def stream(
         self, entity_type: str, entity_id: str, *, after: int = 0
     ) -> AsyncIterator[StoredEvent]:
@@ -124,7 +118,6 @@ class AsyncWriter(WriterBase):
             for event in stream.page():
                 yield event
 
-    @override
     async def close(self) -> None:
         try:
             if self._coalescer is not None:

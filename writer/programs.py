@@ -186,7 +186,8 @@ class Programs:
             try:
                 result = yield from self._step(step, gate)
             except BaseException as error:
-                steps.throw(error)
+                with suppress(StopIteration):
+                    steps.throw(error)
                 raise
             last, step = step, _advance(steps, result)
             if watch is not None:

@@ -7,7 +7,6 @@ from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg.rows import tuple_row
-from typing_extensions import override
 
 from dsql_outbox.observability import Hook
 from dsql_outbox.outbox import Connection, Database, EventSource, Receipt, SettingsError
@@ -69,7 +68,6 @@ class Writer(WriterBase):
         )
         self._programs = Programs(self._core, self._connections)
 
-    @override
     def write(
         self,
         event: EventSource,
@@ -80,7 +78,6 @@ class Writer(WriterBase):
     ) -> Receipt:
         return self._perform(self._programs.write(event, on_duplicate, expected_version, timeout))
 
-    @override
     def write_many(
         self,
         events: Iterable[EventSource],
@@ -93,7 +90,6 @@ class Writer(WriterBase):
             self._programs.write_many(events, on_duplicate, expected_versions, timeout)
         )
 
-    @override
     def transact(self, function: Callable[[Transaction], T], *, timeout: float | None = None) -> T:
         require_outermost(self._core, "transact")
         require_plain(function)
@@ -102,7 +98,6 @@ class Writer(WriterBase):
             self._perform(self._programs.transact(call, gate))
         return call.result()
 
-    @override
     def append_to(
         self,
         connection: psycopg.Connection[Any],
@@ -112,14 +107,12 @@ class Writer(WriterBase):
     ) -> Receipt:
         return self._perform(self._programs.append_to(connection, event, expected_version))
 
-    @override
     def stream(self, entity_type: str, entity_id: str, *, after: int = 0) -> Iterator[StoredEvent]:
         stream = EntityStream(self._core, entity_type, entity_id, after)
         while not stream.is_at_end:
             self._perform(self._programs.read_page(stream))
             yield from stream.page()
 
-    @override
     def close(self) -> None:
         self._connections.close()
 

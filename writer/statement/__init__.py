@@ -4,6 +4,5 @@
 batch into parts that fit one transaction. A write has two forms: one statement
 with data-modifying CTEs (the single form), or one transaction of plain
 statements (`plain`). `form_probe` builds the question which form a database
-supports, and `pipeline` sends the statements of a transaction in one round
-trip. Only `pipeline` does I/O.
+supports. `answers` parses what the statements return. No I/O.
 """

@@ -201,6 +201,31 @@ async def test_what_is_sent_when_its_caller_is_cancelled_goes_on(
     assert len(tables.events(event.id)) == 1
 
 
+@pytest.mark.postgres_only("DSQL has no locks")
+@pytest.mark.parametrize("cars", [["CAR-1"], ["CAR-1", "CAR-2", "CAR-3"]])
+async def test_a_transaction_that_waits_for_a_foreign_lock_leaves_its_lane(
+    url: str, tables: Tables, cars: list[str]
+) -> None:
+    """The lock blocks the events of its transaction and the later ones of the same entities."""
+    async with open_writer(url) as writer:
+        await writer.write(on("CAR-1"))
+        async with await psycopg.AsyncConnection.connect(url) as other:
+            await other.execute(
+                "SELECT * FROM outbox.entities WHERE entity_id = 'CAR-1' FOR UPDATE"
+            )
+            blocked = started(writer, *(on(car) for car in cars))
+            await until(lambda: tables.blocked() == 1)
+            behind = started(writer, on("CAR-1"))
+            async with asyncio.timeout(10):
+                receipts = await asyncio.gather(
+                    *started(writer, *(on(f"B-{n}") for n in range(50)))
+                )
+            assert not any(task.done() for task in (*blocked, *behind))
+        receipts += await asyncio.gather(*blocked, *behind)
+    assert receipts[-1].entities[0].version == 3
+    tables.assert_consistent()
+
+
 async def test_a_caller_that_finds_no_room_in_time_is_told_so(
     proxy: PostgresProxy, tables: Tables
 ) -> None:

@@ -211,6 +211,56 @@ def test_an_interrupted_thread_leaves_nothing_open(
     assert [fact.status for fact in facts.of(WriteEnded)] == ["unknown"]
 
 
+class Alarm(Exception):  # noqa: N818 - what a handler of SIGALRM raises in some programs
+    """Raised by a signal handler."""
+
+
+@pytest.fixture
+def _alarm() -> Iterator[None]:
+    def handler(*_: object) -> None:
+        raise Alarm
+
+    before = signal.signal(signal.SIGALRM, handler)
+    yield
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("_alarm")
+@pytest.mark.parametrize("fault", ["stall", "refuse"])
+def test_what_a_signal_handler_raises_reaches_the_caller_and_is_not_retried(
+    proxy: PostgresProxy, tables: Tables, facts: Facts, fault: str
+) -> None:
+    """While the call waits for an answer (stall) or for its next attempt (refuse)."""
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def is_waiting() -> bool:
+        if fault == "refuse":
+            return facts.of(RetryScheduled) != []
+        return sum("INSERT" in sql for sql in proxy.statements) == 1
+
+    def ring() -> None:
+        wait_until(is_waiting)
+        signal.pthread_kill(main, signal.SIGALRM)
+
+    with Writer(Database(proxy.url), SLOW, hooks=[facts]) as writer:
+        writer.write(workload_s.car_created())
+        if fault == "stall":
+            proxy.stall()
+        else:
+            proxy.refuse(9)
+        proxy.reset_counts()
+        thread = threading.Thread(target=ring)
+        thread.start()
+        with pytest.raises(Alarm):
+            writer.write(workload_s.car_created())
+        thread.join()
+        nothing_is_left(proxy, tables)
+    assert len(facts.of(RetryScheduled)) == (fault == "refuse")
+    status = "unknown" if fault == "stall" else "failed"
+    assert [fact.status for fact in facts.of(WriteEnded)] == ["committed", status]
+
+
 def test_a_caller_whose_time_is_up_gets_the_truth_at_once(
     open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables, facts: Facts
 ) -> None:

@@ -32,10 +32,7 @@ def reached(extra: str) -> Iterator[str]:
 
 def test_the_core_needs_four_packages_and_no_other() -> None:
     names = {f"{each.name}{sorted(each.extras) or ''}" for each in CORE}
-    assert names == {
-        *{"anyio", "msgspec", "opentelemetry-sdk", "psycopg['pool']"},
-        "typing-extensions",  # `override`; anyio, OpenTelemetry and psycopg bring it along
-    }
+    assert names == {"anyio", "msgspec", "opentelemetry-sdk", "psycopg['pool']"}
 
 
 def test_a_package_is_given_a_version_once() -> None:
