@@ -30,7 +30,7 @@ from .facts import (
     WriteStarted,
     WriteStatus,
 )
-from .hooks import Hook, Scope, Scopes, emit, skips_deliveries
+from .hooks import Hook, Scope, Scopes, emit, skips_successes
 from .json_logs import JsonFormatter
 from .log_hook import LogFacts, log_facts
 from .visible_text import visible, visible_json
@@ -65,7 +65,7 @@ __all__ = [
     "log_facts",
     "metric_facts",
     "metric_names",
-    "skips_deliveries",
+    "skips_successes",
     "trace_facts",
     "visible",
     "visible_json",

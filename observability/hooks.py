@@ -52,10 +52,14 @@ class Hook(Protocol):
 class Scopes:
     """The scopes that several hooks opened for one write or publish, combined into one."""
 
-    __slots__ = ("_hooks", "_scopes", "_stack")
+    __slots__ = ("_hooks", "_scopes", "_stack", "is_quiet")
 
     def __init__(self, hooks: Iterable[Hook], fact: Fact | None) -> None:
-        """Give every hook the fact that begins; None: hooks that open no scope get none."""
+        """Give every hook the fact that begins.
+
+        With None the scopes are quiet: all hooks skip successes, so none begins a scope.
+        """
+        self.is_quiet = fact is None
         self._hooks: list[Hook] = []
         self._scopes: list[Scope] = []
         if fact is None:
@@ -101,13 +105,13 @@ class Scopes:
             self._stack.__exit__(kind, error, trace)
 
 
-def skips_deliveries(hook: Hook) -> bool:
-    """Whether a hook does nothing now with a publish that begins, and with one that succeeds.
+def skips_successes(hook: Hook) -> bool:
+    """Whether a hook does nothing now with a write or publish that begins, or that succeeds.
 
-    A hook says so by a method of this name. The facts cost more than the rest of a
-    publish, so they are not made if all hooks skip them.
+    A hook says so by a method of this name. The facts cost a good part of a write and
+    more than the rest of a publish, so they are not made if all hooks skip them.
     """
-    skips = getattr(hook, "skips_deliveries", None)
+    skips = getattr(hook, "skips_successes", None)
     return skips is not None and skips()
 
 

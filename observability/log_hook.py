@@ -141,7 +141,7 @@ class LogFacts:
         if taker is not None:
             taker(fact)
 
-    def skips_deliveries(self) -> bool:
+    def skips_successes(self) -> bool:
         """Only failures are logged."""
         return True
 

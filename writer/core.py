@@ -13,6 +13,7 @@ from dsql_outbox.observability import (
     emit,
     log_facts,
     metric_facts,
+    skips_successes,
     trace_facts,
 )
 from dsql_outbox.outbox import (
@@ -93,8 +94,7 @@ class Core:
         """Check an event and prepare its write. Raises `InvalidEvent`."""
         event, topic = self.parse(source)
         settings = self.settings
-        started = WriteStarted(event.id, event.name, event.type, topic, len(event.touches))
-        scopes = Scopes(self._hooks, started)
+        scopes = self.scopes_of(event, topic)
         return Pending(
             prepare(
                 event,
@@ -110,8 +110,15 @@ class Core:
             settled=settled,
         )
 
-    def scopes(self, started: WriteStarted) -> Scopes:
+    def scopes_of(self, event: ParsedEvent, topic: str) -> Scopes:
         """Report the start of a write to the hooks, and return their scopes."""
+        if all(map(skips_successes, self._hooks)):
+            return Scopes(self._hooks, None)
+        touches = len(event.touches)
+        return self.scopes(WriteStarted(event.id, event.name, event.type, topic, touches))
+
+    def scopes(self, started: WriteStarted) -> Scopes:
+        """Report the start of a call to the hooks, and return their scopes."""
         return Scopes(self._hooks, started)
 
     def tell(self, fact: Fact) -> None:

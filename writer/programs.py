@@ -232,7 +232,8 @@ class Programs:
     def _attempt(self, step: Attempt, gate: Gate, connection: _Own) -> Program[Committed]:
         """Write the events of an attempt in one transaction, in one round trip."""
         shards = yield from self._require_shards(connection)
-        self.core.tell(TransactionStarted(len(step.batch)))
+        if not step.batch[0].scopes.is_quiet:
+            self.core.tell(TransactionStarted(len(step.batch)))
         if self.core.plain or connection.isolation_level is not None:
             rows = yield from self._commit(step, gate, connection, shards)
         else:

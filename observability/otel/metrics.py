@@ -69,7 +69,7 @@ class MetricFacts:
             return None
         return taker(fact)
 
-    def skips_deliveries(self) -> bool:
+    def skips_successes(self) -> bool:
         """Whether no provider records."""
         return not self._is_live()
 

@@ -76,9 +76,9 @@ class TraceFacts:
             return None  # the message keeps the trace context that is stored in its row
         return start(self._tracer, fact)
 
-    def skips_deliveries(self) -> bool:
-        """Whether no provider records."""
-        return not self._is_live()
+    def skips_successes(self) -> bool:
+        """Whether no provider records, and no trace context of the caller is to be passed on."""
+        return not self._is_live() and not trace.get_current_span().get_span_context().is_valid
 
 
 trace_facts: Final = TraceFacts()

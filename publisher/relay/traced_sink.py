@@ -10,7 +10,7 @@ from dsql_outbox.observability import (
     PublishResult,
     PublishStarted,
     Scopes,
-    skips_deliveries,
+    skips_successes,
 )
 from dsql_outbox.outbox import (
     TRACE_HEADERS,
@@ -58,7 +58,7 @@ class TracedSink:
         messages, so no message is at fault. Raises `WrongAnswer` if the sink breaks its
         contract; answers that were right stand.
         """
-        quiet = Scopes(self._hooks, None) if all(map(skips_deliveries, self._hooks)) else None
+        quiet = Scopes(self._hooks, None) if all(map(skips_successes, self._hooks)) else None
         call = _Call(messages, answer, quiet)
         result: PublishResult = "not_attempted"
         text: str | None = None

@@ -68,6 +68,9 @@ class Journal:
     ) -> None:
         """Report the end of an attempt."""
         waited, self._waited = self._waited, 0.0
+        if self._scopes.is_quiet and failure is None:
+            self.is_trying = False
+            return
         fact = AttemptEnded(
             event_id=self._call_id,
             number=self.attempts,
@@ -115,6 +118,8 @@ class Journal:
 
     def ended(self, outcome: object) -> None:
         """Report that the call has ended with a receipt or value, or with an exception."""
+        if self._scopes.is_quiet and isinstance(outcome, Receipt):
+            return
         error = type(outcome).__name__ if isinstance(outcome, Exception) else None
         self._tell_ended(_status_of(outcome), error)
 

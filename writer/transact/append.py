@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import psycopg
 
-from dsql_outbox.observability import Scopes, WriteStarted
+from dsql_outbox.observability import Scopes
 from dsql_outbox.outbox import (
     DuplicateEvent,
     EventSource,
@@ -74,9 +74,7 @@ class Joined:
 
     def __init__(self, core: Core, source: EventSource, expected_version: int | None) -> None:
         event, topic = core.parse(source)
-        self.scopes = core.scopes(
-            WriteStarted(event.id, event.name, event.type, topic, len(event.touches))
-        )
+        self.scopes = core.scopes_of(event, topic)
         self.pending = appended(
             core, event, topic, uuid4().hex, self.scopes, expected_version=expected_version
         )

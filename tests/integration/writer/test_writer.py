@@ -10,7 +10,14 @@ from tests.support.writer import workload_s
 from tests.support.writer.callers import TIMEOUT, Facts, OpenWriter, in_background, outcome_of
 from tests.support.writer.checked_tables import Tables
 
-from dsql_outbox.observability import AttemptEnded, TransactionStarted, WriteEnded, WriteStarted
+from dsql_outbox.observability import (
+    AttemptEnded,
+    Fact,
+    RetryScheduled,
+    TransactionStarted,
+    WriteEnded,
+    WriteStarted,
+)
 from dsql_outbox.outbox import (
     Database,
     DuplicateEvent,
@@ -305,3 +312,40 @@ def test_the_facts_of_a_write_begin_and_end_with_it(
     )
     kinds = [WriteStarted, TransactionStarted, AttemptEnded, WriteEnded]
     assert [type(fact) for fact in facts.all] == kinds
+
+
+class Skipping:
+    """A hook that skips successes, and keeps what it is told nevertheless."""
+
+    def __init__(self) -> None:
+        self.facts: list[Fact] = []
+
+    def __call__(self, fact: Fact) -> None:
+        self.facts.append(fact)
+
+    def skips_successes(self) -> bool:
+        return True
+
+
+def test_hooks_that_all_skip_successes_are_told_of_failures_only(
+    open_writer: OpenWriter, proxy: PostgresProxy
+) -> None:
+    skipping = Skipping()
+    writer = open_writer(proxy.url, hooks=[skipping])
+    writer.write(workload_s.car_created())
+    assert skipping.facts == []
+    proxy.refuse(1)
+    event = workload_s.car_created()
+    writer.write(event)
+    assert [type(fact) for fact in skipping.facts] == [AttemptEnded, RetryScheduled]
+    with pytest.raises(DuplicateEvent):
+        writer.write(event)
+    assert [type(fact) for fact in skipping.facts[2:]] == [AttemptEnded, WriteEnded]
+
+
+def test_one_hook_that_does_not_skip_successes_is_enough_for_all_facts(
+    open_writer: OpenWriter, url: str, facts: Facts
+) -> None:
+    skipping = Skipping()
+    open_writer(url, hooks=[skipping, facts]).write(workload_s.car_created())
+    assert skipping.facts == facts.all != []

@@ -25,6 +25,7 @@ from dsql_outbox.observability import (
     WriteEnded,
     WriteStarted,
 )
+from dsql_outbox.observability.recording import Recording
 
 INCOMING = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -241,3 +242,15 @@ def test_a_global_provider_set_after_the_first_write_is_used_and_the_sdk_never_i
     )
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_write_is_skipped_unless_something_records_or_a_context_is_to_be_passed_on(
+    recorder: Recorder,
+) -> None:
+    hook = TraceFacts()
+    hook._is_live = Recording(lambda: False, is_live=False)
+    assert hook.skips_successes()
+    with incoming():
+        assert not hook.skips_successes()
+        assert begin_write(hook).carrier["traceparent"] == INCOMING
+    assert not recorder.hook.skips_successes()

@@ -201,7 +201,7 @@ class Skipping:
     def __call__(self, fact: Fact) -> None:
         self.facts.append(fact)
 
-    def skips_deliveries(self) -> bool:
+    def skips_successes(self) -> bool:
         return True
 
 
