@@ -32,7 +32,7 @@ _encode: Final = msgspec.json.Encoder().encode
 _HALF: Final = re.compile("[\\ud800-\\udfff]").search
 
 
-class PreparedEvent(msgspec.Struct, frozen=True):
+class PreparedEvent(msgspec.Struct, frozen=True, gc=False):
     """An event with everything that its rows need, except what the database assigns.
 
     `id` and `created` are the event's id and date as text; `created` is None if the
@@ -77,11 +77,11 @@ def prepare(  # noqa: PLR0913 - one argument per field
     `carrier` contains the headers of hooks, such as the trace context. Raises
     `InvalidEvent` if one of them is not a valid header.
     """
-    if rule := broken_header(carrier) or _broken_value(carrier):
+    if carrier and (rule := broken_header(carrier) or _broken_value(carrier)):
         raise InvalidEvent("headers", rule)
-    event_id = str(event.id)
-    created = event.created_date.isoformat() if event.created_date is not None else None
+    event_id = _encode(event.id)[1:-1].decode()
     headers = message_headers(event_id, event.type, event.created_date, source)
+    created = headers.get("time")
     text = _encode(headers | carrier if carrier else headers).decode()
     start = f'{text[:-1]},"entities":"'
     return PreparedEvent(event, write_id, topic, start, event_id, created, expected_version)
@@ -93,7 +93,7 @@ def _broken_value(carrier: Mapping[str, object]) -> str | None:
     Hooks are code of users, so a value may be of another type or contain half a surrogate pair.
     """
     for name, value in carrier.items():
-        if not isinstance(value, str) or _HALF(value):
+        if not isinstance(value, str) or (not value.isascii() and _HALF(value)):
             return f"header {name} must be a text of whole characters"
     return None
 
