@@ -12,7 +12,12 @@ from .database import (
 )
 
 # isort: split
-from dsql_outbox.outbox.database.array_literals import array_literal, plain_array
+from dsql_outbox.outbox.database.array_literals import (
+    array_literal,
+    json_array,
+    plain_array,
+    text_array,
+)
 from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
 from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA, Database
 from dsql_outbox.outbox.database.exchange import (
@@ -145,6 +150,7 @@ __all__ = [
     "has_unclear_login",
     "is_retryable",
     "is_unreachable",
+    "json_array",
     "kind_of",
     "message_headers",
     "numbered",
@@ -162,6 +168,7 @@ __all__ = [
     "subject_key",
     "tables_expected",
     "tag_of",
+    "text_array",
     "told",
     "unprepared",
     "unwrap",

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final, NoReturn, TypeVar
 from uuid import UUID
@@ -32,7 +33,7 @@ An event writes two rows (the event and its outbox row), and two rows per entity
 T = TypeVar("T")
 
 _RawObject = dict[str, msgspec.Raw]
-_ReadTouch = Callable[[_RawObject, str, msgspec.Raw], "ParsedTouch"]
+_ReadTouch = Callable[[_RawObject, str], "ParsedTouch"]
 
 _HEADER_FRAME: Final = len('{"eventHeader":,"entityHeader":}')
 _raw_object: Final = msgspec.json.Decoder(_RawObject)
@@ -46,7 +47,7 @@ _MISSING_FIELD: Final = re.compile(r"Object missing required field `(?P<field>[^
 _AT: Final = re.compile(r"(?P<rule>.*?) - at `\$\.?(?P<path>[^`]*)`$", re.DOTALL)
 
 
-class ParsedTouch(msgspec.Struct, frozen=True):
+class ParsedTouch(msgspec.Struct, frozen=True, gc=False):
     """One entity of a valid event. `attributes` and `header` are JSON text."""
 
     entity_type: str
@@ -55,7 +56,7 @@ class ParsedTouch(msgspec.Struct, frozen=True):
     header: str
 
 
-class ParsedEvent(msgspec.Struct, frozen=True):
+class ParsedEvent(msgspec.Struct, frozen=True, gc=False):
     """A valid event, ready to be written.
 
     `data` is the JSON text as received. `fingerprint` is the SHA-256 of the event
@@ -94,7 +95,7 @@ def parse_event(source: EventSource) -> ParsedEvent:
     entities = _decode(_raw_objects, raw, where)
     _check_count(entities, where)
     stored = _stored_bytes(len(encoded), len(raw), len(header_raw), len(entities))
-    touches = tuple(read(e, f"{where}[{n}]", header_raw) for n, e in enumerate(entities))
+    touches = _touches(entities, read, header_raw, where)
     _refuse_repeats(touches, where)
     name = _name(header.event_name, "eventHeader.eventName")
     return ParsedEvent(
@@ -115,31 +116,37 @@ def parse_date(value: WireDate, path: str) -> datetime | None:
     Text without a time zone is read as UTC. Raises `InvalidEvent` with `path`.
     """
     try:
-        if value is None:
-            return None
-        if isinstance(value, str) and not value.lstrip("-").isdigit():
-            date = datetime.fromisoformat(value)
-            # Convert to UTC here: PostgreSQL refuses offsets that Python accepts, such as +20:00.
-            return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
-        return datetime.fromtimestamp(float(value) / 1000, UTC)
+        return None if value is None else _date(value)
     except (ValueError, OverflowError, OSError):
         raise InvalidEvent(path, "is neither an ISO 8601 date nor epoch milliseconds") from None
 
 
+@lru_cache(maxsize=64)  # most dates of an event are the same text
+def _date(value: str | float) -> datetime:
+    if isinstance(value, str) and not value.lstrip("-").isdigit():
+        date = datetime.fromisoformat(value)
+        # Convert to UTC here: PostgreSQL refuses offsets that Python accepts, such as +20:00.
+        return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
+    return datetime.fromtimestamp(float(value) / 1000, UTC)
+
+
 def _encoded(source: EventSource) -> tuple[bytes, str]:
     """Return the JSON of the event as bytes and as text."""
-    if isinstance(source, Event):
-        source = source.to_json()
-    elif isinstance(source, Mapping):
-        source = encode_json(dict(source))
     try:
-        if isinstance(source, str):
+        if isinstance(source, str):  # first: the check for a Mapping takes longer
             return source.encode(), source
-        return source, source.decode()
+        data = _json_of(source)
+        return data, data.decode()
     except UnicodeDecodeError as error:
         raise InvalidEvent("", f"is not UTF-8 at byte {error.start}") from None
     except UnicodeEncodeError as error:
         raise InvalidEvent("", f"is not UTF-8 at character {error.start}") from None
+
+
+def _json_of(source: Event | Mapping[str, Any] | bytes) -> bytes:
+    if isinstance(source, Event):
+        return source.to_json()
+    return encode_json(dict(source)) if isinstance(source, Mapping) else source
 
 
 def _entities(document: _RawObject) -> tuple[str, msgspec.Raw, _ReadTouch]:
@@ -170,37 +177,49 @@ def _stored_bytes(event: int, entities: int, header: int, count: int) -> int:
     return stored
 
 
-def _touch(entity: _RawObject, path: str, event_header: msgspec.Raw) -> ParsedTouch:
-    raw = _field(entity, "entityHeader", path)
-    path = f"{path}.entityHeader"
-    header = _decode(_entity_header, raw, path)
-    attributes = {k: v for k, v in entity.items() if k != "entityHeader"}
-    return _checked(header, path, _encode(attributes), event_header, raw)
+def _touches(
+    entities: list[_RawObject], read: _ReadTouch, event_header: msgspec.Raw, where: str
+) -> tuple[ParsedTouch, ...]:
+    """Read the entities. Only an error makes the path of its entity."""
+    header = bytes(event_header).decode()
+    touches: list[ParsedTouch] = []
+    try:
+        for entity in entities:
+            touches.append(read(entity, header))  # noqa: PERF401 - an error needs the number
+    except InvalidEvent as error:
+        entity_path = f"{where}[{len(touches)}]"
+        path = f"{entity_path}.{error.path}" if error.path else entity_path
+        raise InvalidEvent(path, error.rule) from None
+    return tuple(touches)
 
 
-def _touch_of_older_form(entity: _RawObject, path: str, event_header: msgspec.Raw) -> ParsedTouch:
+def _touch(entity: _RawObject, event_header: str) -> ParsedTouch:
+    raw = _field(entity, "entityHeader", "")
+    header = _decode(_entity_header, raw, "entityHeader")
+    del entity["entityHeader"]
+    return _checked(header, "entityHeader.", _encode(entity), event_header, bytes(raw))
+
+
+def _touch_of_older_form(entity: _RawObject, event_header: str) -> ParsedTouch:
     attributes = entity.pop("updatedAttributes", msgspec.Raw(b"{}"))
-    _decode(_raw_object, attributes, f"{path}.updatedAttributes")
+    _decode(_raw_object, attributes, "updatedAttributes")
     raw = _encode(entity)
-    header = _decode(_entity_header, raw, path)
-    return _checked(header, path, bytes(attributes), event_header, msgspec.Raw(raw))
+    header = _decode(_entity_header, raw, "")
+    return _checked(header, "", bytes(attributes), event_header, raw)
 
 
 def _checked(
-    header: EntityHeader,
-    path: str,
-    attributes: bytes,
-    event_header: msgspec.Raw,
-    entity_header: msgspec.Raw,
+    header: EntityHeader, prefix: str, attributes: bytes, event_header: str, entity_header: bytes
 ) -> ParsedTouch:
+    """Check a header and make its touch. `prefix` begins the paths of the header's fields."""
     if header.created_at is not None:
-        parse_date(header.created_at, f"{path}.createdAt")
+        parse_date(header.created_at, f"{prefix}createdAt")
     if header.updated_at is not None:
-        parse_date(header.updated_at, f"{path}.updatedAt")
-    _check_key(header.entity_type, MAX_ENTITY_TYPE, path, "entityType")
-    _check_key(header.entity_id, MAX_ENTITY_ID, path, "entityId")
-    both = b'{"eventHeader":%b,"entityHeader":%b}' % (bytes(event_header), bytes(entity_header))
-    return ParsedTouch(header.entity_type, header.entity_id, attributes.decode(), both.decode())
+        parse_date(header.updated_at, f"{prefix}updatedAt")
+    _check_key(header.entity_type, MAX_ENTITY_TYPE, prefix, "entityType")
+    _check_key(header.entity_id, MAX_ENTITY_ID, prefix, "entityId")
+    both = f'{{"eventHeader":{event_header},"entityHeader":{entity_header.decode()}}}'
+    return ParsedTouch(header.entity_type, header.entity_id, attributes.decode(), both)
 
 
 def _refuse_repeats(touches: tuple[ParsedTouch, ...], where: str) -> None:
@@ -213,12 +232,12 @@ def _refuse_repeats(touches: tuple[ParsedTouch, ...], where: str) -> None:
             raise InvalidEvent(f"{where}[{n}]", f"is the same entity as {where}[{before}]")
 
 
-def _check_key(value: str, limit: int, path: str, name: str) -> None:
+def _check_key(value: str, limit: int, prefix: str, name: str) -> None:
     """Check a part of an entity's key. With a trailing blank it would look like another key."""
     if not value or len(value) > limit or "\0" in value:
-        _refuse_name(value, limit, f"{path}.{name}")
+        _refuse_name(value, limit, prefix + name)
     if value[-1] == " ":
-        raise InvalidEvent(f"{path}.{name}", "must not end with blanks")
+        raise InvalidEvent(prefix + name, "must not end with blanks")
 
 
 def _name(value: str, path: str) -> str:

@@ -5,7 +5,14 @@ already is the array literal. The measurement is in
 docs/decisions/2026-11-24-array-literals-instead-of-lists.md.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+_encode: Final = msgspec.json.Encoder().encode
+_CONTROL: Final = re.compile(r"[\x00-\x1f]").search
 
 
 def array_literal(values: Iterable[object]) -> str:
@@ -26,6 +33,24 @@ def _element(value: object) -> str:
     if '"' in text:
         text = text.replace('"', '\\"')
     return f'"{text}"'
+
+
+def text_array(texts: Sequence[str]) -> str:
+    """Return the `array_literal` of texts. It is faster, because it makes no text per element."""
+    return array_literal(texts) if _CONTROL("".join(texts)) else _as_json(texts)
+
+
+def json_array(documents: Sequence[str]) -> str:
+    """Return the `array_literal` of JSON texts: control characters are only white space there."""
+    text = "".join(documents)
+    if "\n" in text or "\r" in text or "\t" in text:
+        return array_literal(documents)
+    return _as_json(documents)
+
+
+def _as_json(texts: Sequence[str]) -> str:
+    """Return an array literal: JSON with braces, if no control character must be escaped."""
+    return f"{{{_encode(texts)[1:-1].decode()}}}"
 
 
 def plain_array(values: Iterable[object]) -> str:

@@ -5,17 +5,28 @@
 -- Its positions as subject are numbered backward in the same way. Entities are sorted
 -- by key, so two batches cannot deadlock. An event without a date gets now(), the start
 -- of its transaction, in the tables and in the message.
+-- A row of `event` contains its first touch, the subject, so only an event with further
+-- touches is joined to them and aggregated. The joins to `entity` and `listed` are outer
+-- joins: PostgreSQL knows nothing of their columns, and would expect one row from an inner
+-- join and loop over all rows for each. `complete` finds the rows that are missing.
 WITH event AS (
-  SELECT id, event_name, event_type, coalesce(created_date, now()) AS created_date, data,
-    fingerprint, write_id, topic, headers,
+  SELECT ordinal, id, event_name, event_type, coalesce(created_date, now()) AS created_date,
+    data, fingerprint, write_id, topic, headers,
     CASE WHEN created_date IS NULL
       THEN '","time":"' || to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
-      ELSE '' END || '"}}' AS headers_end
-  FROM unnest(%(id)s::text::uuid[], %(name)s::text::text[], %(type)s::text::text[],
-      %(created_date)s::text::timestamptz[], %(data)s::text::text[],
+      ELSE '' END || '"}}' AS headers_end,
+    subject_type, subject_id, back, position_back, first_as_subject, header, touch, key, expected
+  FROM unnest(%(subject_ordinal)s::text::int[], %(id)s::text::uuid[], %(name)s::text::text[],
+      %(type)s::text::text[], %(created_date)s::text::timestamptz[], %(data)s::text::text[],
       %(fingerprint)s::text::bytea[], %(write_id)s::text::uuid[], %(topic)s::text::text[],
-      %(headers)s::text::text[])
-    AS t(id, event_name, event_type, created_date, data, fingerprint, write_id, topic, headers)
+      %(headers)s::text::text[], %(subject_type)s::text::text[], %(subject_id)s::text::text[],
+      %(subject_back)s::text::bigint[], %(position_back)s::text::bigint[],
+      %(first_as_subject)s::text::bool[], %(subject_header)s::text::text[],
+      %(subject_touch)s::text::text[], %(subject_key)s::text::text[],
+      %(expected)s::text::bigint[])
+    AS t(ordinal, id, event_name, event_type, created_date, data, fingerprint, write_id, topic,
+      headers, subject_type, subject_id, back, position_back, first_as_subject, header, touch, key,
+      expected)
 ), entity AS (
   -- Position 0 means that the entity is the subject of no event in this batch.
   INSERT INTO {schema}.entities AS e (entity_type, entity_id, version, shard, position,
@@ -37,63 +48,73 @@ WITH event AS (
     entity_data = EXCLUDED.entity_data,
     event_id = EXCLUDED.event_id,
     updated_at = EXCLUDED.updated_at
-  RETURNING e.entity_type, e.entity_id, e.version, e.shard, e.position, e.previous_position
-), touch AS (
-  SELECT t.ordinal, t.event_id, t.subject, t.header, t.entity_type, t.entity_id,
-    CASE WHEN t.expected IS NULL OR entity.version - t.back - 1 = t.expected
-      THEN entity.version - t.back
-      ELSE ('stale ' || t.event_id || ' ' || entity.version - t.back - 1)::bigint END AS version,
-    entity.shard,
-    entity.position - t.subject_back AS position,
-    CASE WHEN t.first_as_subject THEN entity.previous_position
-      ELSE entity.position - t.subject_back - 1 END AS previous_position,
-    t.touch || (entity.version - t.back) || '}}' AS touched,
-    t.key || '@' || (entity.version - t.back) AS listed
-  FROM unnest(%(ordinal)s::text::bigint[], %(touch_event)s::text::uuid[],
-      %(touch_type)s::text::text[], %(touch_entity)s::text::text[], %(back)s::text::bigint[],
-      %(subject)s::text::bool[], %(subject_back)s::text::bigint[],
-      %(first_as_subject)s::text::bool[], %(header)s::text::text[], %(touch)s::text::text[],
-      %(key)s::text::text[], %(expected)s::text::bigint[])
-    AS t(ordinal, event_id, entity_type, entity_id, back, subject, subject_back,
-      first_as_subject, header, touch, key, expected)
-  JOIN entity ON entity.entity_type = t.entity_type AND entity.entity_id = t.entity_id
-), touched AS (
-  SELECT event_id, string_agg(touched, ',' ORDER BY ordinal) AS touches,
-    string_agg(listed, ',' ORDER BY ordinal) AS entities
-  FROM touch GROUP BY event_id
+  RETURNING e.entity_type::text, e.entity_id::text, e.version, e.shard, e.position,
+    e.previous_position
+), further AS (
+  -- `event` is the ordinal of the event's subject.
+  SELECT t.ordinal, t.event, t.entity_type, t.entity_id, entity.version - t.back AS version,
+    t.header, t.touch, t.key
+  FROM unnest(%(further_ordinal)s::text::int[], %(further_event)s::text::int[],
+      %(further_type)s::text::text[], %(further_id)s::text::text[],
+      %(further_back)s::text::bigint[], %(further_header)s::text::text[],
+      %(further_touch)s::text::text[], %(further_key)s::text::text[])
+    AS t(ordinal, event, entity_type, entity_id, back, header, touch, key)
+  LEFT JOIN entity ON entity.entity_type = t.entity_type AND entity.entity_id = t.entity_id
+), listed AS (
+  SELECT event, string_agg(',' || touch || version || '}}', '' ORDER BY ordinal) AS touches,
+    string_agg(',' || key || '@' || version, '' ORDER BY ordinal) AS entities
+  FROM further GROUP BY event
 ), placed AS (
-  SELECT event.*, touch.entity_type AS subject_type, touch.entity_id AS subject_id,
-    touch.version AS subject_version, touch.shard, touch.position, touch.previous_position,
-    touched.touches, touched.entities
+  SELECT event.ordinal, event.id, event.event_name, event.event_type, event.created_date,
+    event.data, event.fingerprint, event.write_id, event.topic, event.subject_type,
+    event.subject_id, event.header, entity.shard, entity.position - event.position_back AS position,
+    CASE WHEN event.expected IS NULL OR entity.version - event.back - 1 = event.expected
+      THEN entity.version - event.back
+      ELSE ('stale ' || event.id || ' ' || entity.version - event.back - 1)::bigint
+      END AS subject_version,
+    CASE WHEN event.first_as_subject THEN entity.previous_position
+      ELSE entity.position - event.position_back - 1 END AS previous_position,
+    '[' || event.touch || (entity.version - event.back) || '}}' || coalesce(listed.touches, '')
+      || ']' AS touches,
+    event.headers || event.key || '@' || (entity.version - event.back)
+      || coalesce(listed.entities, '') || event.headers_end AS headers
   FROM event
-  JOIN touch ON touch.event_id = event.id AND touch.subject
-  JOIN touched ON touched.event_id = event.id
+  LEFT JOIN entity ON entity.entity_type = event.subject_type
+    AND entity.entity_id = event.subject_id
+  LEFT JOIN listed ON listed.event = event.ordinal
+), touch AS (
+  SELECT ordinal, id, event_name, event_type, created_date, subject_type AS entity_type,
+    subject_id AS entity_id, subject_version AS version, header, position, true AS subject
+  FROM placed
+  UNION ALL
+  SELECT further.ordinal, placed.id, placed.event_name, placed.event_type, placed.created_date,
+    further.entity_type, further.entity_id, further.version, further.header, NULL, false
+  FROM further JOIN placed ON placed.ordinal = further.event
 ), business_event AS (
   INSERT INTO {schema}.business_events (id, event_name, event_type, created_date, saved_date,
     event_data, fingerprint, write_id, subject_type, subject_id, subject_version, shard,
     position, topic, touches)
   SELECT id, event_name, event_type, created_date, clock_timestamp(), data::json, fingerprint,
-    write_id, subject_type, subject_id, subject_version, shard, position, topic,
-    ('[' || touches || ']')::json
+    write_id, subject_type, subject_id, subject_version, shard, position, topic, touches::json
   FROM placed
 ), header AS (
   INSERT INTO {schema}.event_headers (entity_type, entity_id, entity_version, event_id,
     event_name, event_type, created_date, saved_date, header_data)
-  SELECT touch.entity_type, touch.entity_id, touch.version, event.id, event.event_name,
-    event.event_type, event.created_date, clock_timestamp(), touch.header::json
-  FROM touch JOIN event ON event.id = touch.event_id
+  SELECT entity_type, entity_id, version, id, event_name, event_type, created_date,
+    clock_timestamp(), header::json
+  FROM touch
 ), message AS (
   INSERT INTO {schema}.outbox (shard, position, event_id, previous_position, subject_type,
     subject_id, subject_version, topic, headers, payload, created_at)
   SELECT shard, position, id, previous_position, subject_type, subject_id, subject_version,
-    topic, (headers || entities || headers_end)::json, data, clock_timestamp()
+    topic, headers::json, data, clock_timestamp()
   FROM placed
 ), complete AS (
   -- An incomplete write must never commit: a failing cast aborts the statement.
   SELECT CASE WHEN events = %(expected_events)s AND touches = %(expected_touches)s THEN 1
       ELSE ('short write: ' || events || ' events, ' || touches || ' touches')::int END AS ok
-  FROM (SELECT (SELECT count(*) FROM placed) AS events,
-      (SELECT count(*) FROM touch) AS touches) AS found
+  FROM (SELECT count(id) FILTER (WHERE subject AND version IS NOT NULL) AS events,
+      count(version) AS touches FROM touch) AS found
 )
 SELECT complete.ok, touch.ordinal, touch.version, touch.position, touch.subject
 FROM complete LEFT JOIN touch ON true

@@ -5,27 +5,30 @@
 INSERT INTO {schema}.business_events (id, event_name, event_type, created_date, saved_date,
   event_data, fingerprint, write_id, subject_type, subject_id, subject_version, shard,
   position, topic, touches)
-WITH touch AS (
-  SELECT t.ordinal, t.event_id, t.subject, t.entity_type, t.entity_id, e.shard,
-    CASE WHEN t.expected IS NULL OR e.version - t.back - 1 = t.expected
-      THEN e.version - t.back
-      ELSE ('stale ' || t.event_id || ' ' || e.version - t.back - 1)::bigint END AS version,
-    e.position - t.subject_back AS position,
-    t.touch || (e.version - t.back) || '}}' AS touched
-  FROM unnest(%(ordinal)s::text::bigint[], %(touch_event)s::text::uuid[],
-      %(touch_type)s::text::text[], %(touch_entity)s::text::text[], %(back)s::text::bigint[],
-      %(subject)s::text::bool[], %(subject_back)s::text::bigint[], %(touch)s::text::text[],
-      %(expected)s::text::bigint[])
-    AS t(ordinal, event_id, entity_type, entity_id, back, subject, subject_back, touch, expected)
-  JOIN {schema}.entities AS e ON e.entity_type = t.entity_type AND e.entity_id = t.entity_id
+WITH listed AS (
+  SELECT t.event,
+    string_agg(',' || t.touch || (e.version - t.back) || '}}', '' ORDER BY t.ordinal) AS touches
+  FROM unnest(%(further_ordinal)s::text::int[], %(further_event)s::text::int[],
+      %(further_type)s::text::text[], %(further_id)s::text::text[],
+      %(further_back)s::text::bigint[], %(further_touch)s::text::text[])
+    AS t(ordinal, event, entity_type, entity_id, back, touch)
+  LEFT JOIN {schema}.entities AS e ON e.entity_type = t.entity_type AND e.entity_id = t.entity_id
+  GROUP BY t.event
 )
-SELECT t.id, t.event_name, t.event_type, coalesce(t.created_date, now()), clock_timestamp(), t.data::json,
-  t.fingerprint, t.write_id, subject.entity_type, subject.entity_id, subject.version,
-  subject.shard, subject.position, t.topic, ('[' || touched.touches || ']')::json
-FROM unnest(%(id)s::text::uuid[], %(name)s::text::text[], %(type)s::text::text[],
-    %(created_date)s::text::timestamptz[], %(data)s::text::text[],
-    %(fingerprint)s::text::bytea[], %(write_id)s::text::uuid[], %(topic)s::text::text[])
-  AS t(id, event_name, event_type, created_date, data, fingerprint, write_id, topic)
-JOIN touch AS subject ON subject.event_id = t.id AND subject.subject
-JOIN (SELECT event_id, string_agg(touched, ',' ORDER BY ordinal) AS touches
-  FROM touch GROUP BY event_id) AS touched ON touched.event_id = t.id
+SELECT t.id, t.event_name, t.event_type, coalesce(t.created_date, now()), clock_timestamp(),
+  t.data::json, t.fingerprint, t.write_id, t.subject_type, t.subject_id,
+  CASE WHEN t.expected IS NULL OR e.version - t.back - 1 = t.expected
+    THEN e.version - t.back
+    ELSE ('stale ' || t.id || ' ' || e.version - t.back - 1)::bigint END,
+  e.shard, e.position - t.position_back, t.topic,
+  ('[' || t.touch || (e.version - t.back) || '}}' || coalesce(listed.touches, '') || ']')::json
+FROM unnest(%(subject_ordinal)s::text::int[], %(id)s::text::uuid[], %(name)s::text::text[],
+    %(type)s::text::text[], %(created_date)s::text::timestamptz[], %(data)s::text::text[],
+    %(fingerprint)s::text::bytea[], %(write_id)s::text::uuid[], %(topic)s::text::text[],
+    %(subject_type)s::text::text[], %(subject_id)s::text::text[],
+    %(subject_back)s::text::bigint[], %(position_back)s::text::bigint[],
+    %(subject_touch)s::text::text[], %(expected)s::text::bigint[])
+  AS t(ordinal, id, event_name, event_type, created_date, data, fingerprint, write_id, topic,
+    subject_type, subject_id, back, position_back, touch, expected)
+LEFT JOIN {schema}.entities AS e ON e.entity_type = t.subject_type AND e.entity_id = t.subject_id
+LEFT JOIN listed ON listed.event = t.ordinal

@@ -2,7 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import accumulate
 from typing import Final
 from zlib import crc32
 
@@ -13,11 +15,12 @@ from dsql_outbox.outbox import (
     InvalidEvent,
     ParsedEvent,
     ParsedTouch,
-    array_literal,
     broken_header,
+    json_array,
     message_headers,
     plain_array,
     subject_key,
+    text_array,
 )
 from dsql_outbox.writer.settings import WriterSettings
 
@@ -29,7 +32,7 @@ _encode: Final = msgspec.json.Encoder().encode
 _HALF: Final = re.compile("[\\ud800-\\udfff]").search
 
 
-class PreparedEvent(msgspec.Struct, frozen=True):
+class PreparedEvent(msgspec.Struct, frozen=True, gc=False):
     """An event with everything that its rows need, except what the database assigns.
 
     `id` and `created` are the event's id and date as text; `created` is None if the
@@ -74,11 +77,11 @@ def prepare(  # noqa: PLR0913 - one argument per field
     `carrier` contains the headers of hooks, such as the trace context. Raises
     `InvalidEvent` if one of them is not a valid header.
     """
-    if rule := broken_header(carrier) or _broken_value(carrier):
+    if carrier and (rule := broken_header(carrier) or _broken_value(carrier)):
         raise InvalidEvent("headers", rule)
-    event_id = str(event.id)
-    created = event.created_date.isoformat() if event.created_date is not None else None
+    event_id = _encode(event.id)[1:-1].decode()
     headers = message_headers(event_id, event.type, event.created_date, source)
+    created = headers.get("time")
     text = _encode(headers | carrier if carrier else headers).decode()
     start = f'{text[:-1]},"entities":"'
     return PreparedEvent(event, write_id, topic, start, event_id, created, expected_version)
@@ -90,7 +93,7 @@ def _broken_value(carrier: Mapping[str, object]) -> str | None:
     Hooks are code of users, so a value may be of another type or contain half a surrogate pair.
     """
     for name, value in carrier.items():
-        if not isinstance(value, str) or _HALF(value):
+        if not isinstance(value, str) or (not value.isascii() and _HALF(value)):
             return f"header {name} must be a text of whole characters"
     return None
 
@@ -127,104 +130,142 @@ def one_parameters(prepared: PreparedEvent, shards: int) -> Parameters:
 
 def batch_parameters(batch: Sequence[PreparedEvent], shards: int) -> Parameters:
     """Return the parameters of ``event_write_batch``, for any number of events and entities."""
-    touches = [
-        (prepared, touch, n == 0)
-        for prepared in batch
-        for n, touch in enumerate(prepared.event.touches)
-    ]
+    touches = _Touches(batch)
     return {
         **_event_columns(batch),
+        **_subject_columns(touches),
+        **_further_columns(touches),
         **_entity_columns(touches, shards),
-        **_touch_columns(touches),
         "expected_events": str(len(batch)),
-        "expected_touches": str(len(touches)),
+        "expected_touches": str(len(touches.all)),
     }
 
 
-_Touch = tuple[PreparedEvent, ParsedTouch, bool]
 _Key = tuple[str, str]
 
 
-def _key(touch: ParsedTouch) -> _Key:
-    return touch.entity_type, touch.entity_id
+class _Touches:
+    """The touches of a batch in order. The index of a touch in `all` is its ordinal.
+
+    `keys`, `event_ids`, `subject_of` and `back` have one entry per touch: its entity, the
+    id of its event, the ordinal of its event's subject, and the number of later touches
+    of its entity. `times` has the number of touches of each entity.
+    """
+
+    def __init__(self, batch: Sequence[PreparedEvent]) -> None:
+        self.all = [touch for prepared in batch for touch in prepared.event.touches]
+        self.keys = [(touch.entity_type, touch.entity_id) for touch in self.all]
+        self.event_ids = [prepared.id for prepared in batch for _ in prepared.event.touches]
+        self.subject_of = _subject_of([len(prepared.event.touches) for prepared in batch])
+        self.subjects = [n for n, subject in enumerate(self.subject_of) if n == subject]
+        numbers, self.times = _numbered(self.keys)
+        self.back = _from_last(numbers, self.keys, self.times)
+
+
+def _subject_of(counts: Sequence[int]) -> list[int]:
+    """Return for each touch the ordinal of its event's first. `counts` are touches per event."""
+    ordinals = accumulate(counts, initial=0)
+    return [n for n, count in zip(ordinals, counts, strict=False) for _ in range(count)]
+
+
+def _numbered(keys: Sequence[_Key]) -> tuple[list[int], dict[_Key, int]]:
+    """Return for each key the number of equal keys before it, and the count of each key."""
+    times = dict.fromkeys(keys, 0)
+    numbers: list[int] = []
+    for key in keys:
+        numbers.append(times[key])
+        times[key] += 1
+    return numbers, times
+
+
+def _from_last(
+    numbers: Iterable[int], keys: Sequence[_Key], times: Mapping[_Key, int]
+) -> list[int]:
+    """Return for each key the number of equal keys after it."""
+    return [times[key] - number - 1 for number, key in zip(numbers, keys, strict=True)]
 
 
 def _event_columns(batch: Sequence[PreparedEvent]) -> Parameters:
     events = [prepared.event for prepared in batch]
     return {
-        "id": plain_array(p.id for p in batch),
-        "name": array_literal(e.name for e in events),
-        "type": array_literal(e.type for e in events),
-        "created_date": array_literal(p.created for p in batch),
-        "data": array_literal(e.data for e in events),
-        "fingerprint": array_literal(f"\\x{e.fingerprint.hex()}" for e in events),
-        "write_id": plain_array(p.write_id for p in batch),
-        "topic": array_literal(p.topic for p in batch),
-        "headers": array_literal(p.headers for p in batch),
+        "id": plain_array([p.id for p in batch]),
+        "name": text_array([e.name for e in events]),
+        "type": text_array([e.type for e in events]),
+        "created_date": plain_array([p.created or "NULL" for p in batch]),
+        "data": json_array([e.data for e in events]),
+        "fingerprint": plain_array([rf"\\x{e.fingerprint.hex()}" for e in events]),
+        "write_id": plain_array([p.write_id for p in batch]),
+        "topic": text_array([p.topic for p in batch]),
+        "headers": json_array([p.headers for p in batch]),
+        "expected": plain_array([_or_null(p.expected_version) for p in batch]),
     }
 
 
-def _entity_columns(touches: Sequence[_Touch], shards: int) -> Parameters:
+def _or_null(value: int | None) -> int | str:
+    return "NULL" if value is None else value
+
+
+def _subject_columns(touches: _Touches) -> Parameters:
+    """Return the columns of the events' first touches.
+
+    Their positions are numbered backward per subject, as `_Touches.back` numbers versions.
+    """
+    keys = [touches.keys[n] for n in touches.subjects]
+    numbers, times = _numbered(keys)
+    return {
+        **_touch_columns("subject", touches, touches.subjects),
+        "position_back": plain_array(_from_last(numbers, keys, times)),
+        "first_as_subject": plain_array(["f" if number else "t" for number in numbers]),
+    }
+
+
+def _further_columns(touches: _Touches) -> Parameters:
+    """Return the columns of the touches that are not the first of their event."""
+    ordinals = [n for n, subject in enumerate(touches.subject_of) if n != subject]
+    return {
+        **_touch_columns("further", touches, ordinals),
+        "further_event": plain_array([touches.subject_of[n] for n in ordinals]),
+    }
+
+
+def _touch_columns(prefix: str, touches: _Touches, ordinals: Sequence[int]) -> Parameters:
+    each = [touches.all[n] for n in ordinals]
+    return {
+        f"{prefix}_ordinal": plain_array(ordinals),
+        f"{prefix}_type": text_array([touch.entity_type for touch in each]),
+        f"{prefix}_id": text_array([touch.entity_id for touch in each]),
+        f"{prefix}_back": plain_array([touches.back[n] for n in ordinals]),
+        f"{prefix}_header": json_array([touch.header for touch in each]),
+        f"{prefix}_touch": json_array([_touch_prefix(touch) for touch in each]),
+        f"{prefix}_key": text_array([subject_key(t.entity_type, t.entity_id) for t in each]),
+    }
+
+
+def _entity_columns(touches: _Touches, shards: int) -> Parameters:
     """Return the columns with one row per entity, sorted by key.
 
     The attributes are those of the last event of the batch that touches the entity.
     """
-    last = {_key(touch): (prepared, touch) for prepared, touch, _ in touches}
-    keys = sorted(last)
-    times = Counter(_key(touch) for _, touch, _ in touches)
-    as_subject = Counter(_key(touch) for _, touch, subject in touches if subject)
+    keys = sorted(touches.times)
+    ordinals = dict(zip(touches.keys, range(len(touches.keys)), strict=True))
+    last = [ordinals[key] for key in keys]
+    subjects = Counter([touches.keys[n] for n in touches.subjects])
     return {
-        "entity_type": array_literal(t for t, _ in keys),
-        "entity_id": array_literal(i for _, i in keys),
-        "touches": plain_array(times[k] for k in keys),
-        "subjects": plain_array(as_subject[k] for k in keys),
-        "shard": plain_array(shard_of(t, i, shards) for t, i in keys),
-        "attributes": array_literal(last[k][1].attributes for k in keys),
-        "entity_event": plain_array(last[k][0].id for k in keys),
+        "entity_type": text_array([entity_type for entity_type, _ in keys]),
+        "entity_id": text_array([entity_id for _, entity_id in keys]),
+        "touches": plain_array([touches.times[key] for key in keys]),
+        "subjects": plain_array([subjects[key] for key in keys]),
+        "shard": plain_array([shard_of(*key, shards) for key in keys]),
+        "attributes": json_array([touches.all[n].attributes for n in last]),
+        "entity_event": plain_array([touches.event_ids[n] for n in last]),
     }
-
-
-def _touch_columns(touches: Sequence[_Touch]) -> Parameters:
-    """Return the columns with one row per touch, numbered backward per entity from 0."""
-    back, as_subject = _numbered_back(touches)
-    first: set[_Key] = set()
-    first_as_subject: list[bool] = []
-    for _, touch, subject in touches:
-        first_as_subject.append(subject and _key(touch) not in first)
-        if subject:
-            first.add(_key(touch))
-    return {
-        "ordinal": plain_array(range(len(touches))),
-        "touch_event": plain_array(p.id for p, _, _ in touches),
-        "touch_type": array_literal(t.entity_type for _, t, _ in touches),
-        "touch_entity": array_literal(t.entity_id for _, t, _ in touches),
-        "back": plain_array(back),
-        "subject": plain_array(subject for _, _, subject in touches),
-        "subject_back": plain_array(as_subject),
-        "first_as_subject": plain_array(first_as_subject),
-        "header": array_literal(t.header for _, t, _ in touches),
-        "touch": array_literal(_touch_prefix(t) for _, t, _ in touches),
-        "key": array_literal(subject_key(t.entity_type, t.entity_id) for _, t, _ in touches),
-        "expected": array_literal(p.expected_version if s else None for p, _, s in touches),
-    }
-
-
-def _numbered_back(touches: Sequence[_Touch]) -> tuple[list[int], list[int]]:
-    """Return for each touch the number of later touches of its entity: all, and as subject."""
-    seen: Counter[_Key] = Counter()
-    seen_as_subject: Counter[_Key] = Counter()
-    back: list[int] = []
-    as_subject: list[int] = []
-    for _, touch, subject in reversed(touches):
-        key = _key(touch)
-        back.append(seen[key])
-        as_subject.append(seen_as_subject[key])
-        seen[key] += 1
-        seen_as_subject[key] += subject
-    return back[::-1], as_subject[::-1]
 
 
 def _touch_prefix(touch: ParsedTouch) -> str:
     """Return ``{"entityType":..,"entityId":..,"version":``. The statement appends the version."""
-    text = _encode({"entityType": touch.entity_type, "entityId": touch.entity_id}).decode()
-    return f'{text[:-1]},"version":'
+    return f'{_type_prefix(touch.entity_type)}{_encode(touch.entity_id).decode()},"version":'
+
+
+@lru_cache(maxsize=256)
+def _type_prefix(entity_type: str) -> str:
+    return f'{{"entityType":{_encode(entity_type).decode()},"entityId":'

@@ -1,11 +1,14 @@
 """PostgreSQL array literals."""
 
+import json
 from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dsql_outbox.outbox import array_literal
+from dsql_outbox.outbox import array_literal, json_array, text_array
 
 
 @pytest.mark.parametrize(
@@ -29,3 +32,25 @@ from dsql_outbox.outbox import array_literal
 )
 def test_every_element_is_quoted(values: list[object], literal: str) -> None:
     assert array_literal(values) == literal
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('"\\,{}\n\r\t\x1f\x7f⬡'))
+JSON = st.recursive(st.none() | TEXT, lambda value: st.lists(value) | st.dictionaries(TEXT, value))
+
+
+@given(st.lists(TEXT))
+def test_an_array_of_texts_is_the_same_literal(texts: list[str]) -> None:
+    assert text_array(texts) == array_literal(texts)
+
+
+@given(st.lists(JSON), st.sampled_from([None, 1, "\t"]), st.booleans())
+def test_an_array_of_json_is_the_same_literal(
+    values: list[object], indent: int | str | None, ascii_only: bool
+) -> None:
+    documents = [json.dumps(value, indent=indent, ensure_ascii=ascii_only) for value in values]
+    assert json_array(documents) == array_literal(documents)
+
+
+@pytest.mark.parametrize("space", ["\n", "\r", "\t"])
+def test_white_space_between_members_is_kept(space: str) -> None:
+    assert json_array([f'{{"a":{space}1}}']) == f'{{"{{\\"a\\":{space}1}}"}}'

@@ -144,3 +144,16 @@ def test_what_is_stored_in_little_is_sent_in_less_than_16_times_that(
     touched = [Entity(key, f"{n}{key}", {"a": filler}) for n in range(entities)]
     found = prepared(Event.new("Car Sold", "CarSold", touched))
     assert size_of(found).encoded < 16 * found.event.stored_bytes
+
+
+@pytest.mark.parametrize("character", ["a", "\1", "\n", '"', "\\", "/", "é", "⬡"])
+def test_all_copies_of_a_key_are_counted(character: str) -> None:
+    """The entity's own row, its touch, the message's header, and JSON inside an array."""
+
+    def copies(length: int) -> int:
+        event = Event.new("Car Sold", "CarSold", [Entity(character * length, "C-1")])
+        parameters = batch_parameters([prepared(event)], 16)
+        names = ("entity_type", "subject_type", "subject_key", "subject_touch")
+        return sum(len(str(parameters[name]).encode()) for name in names)
+
+    assert copies(61) - copies(1) <= chunks_module._in_copies(character * 60)

@@ -40,7 +40,19 @@ def batch_of(batch: list[list[tuple[str, str]]]) -> list[PreparedEvent]:
 def column(parameters: Parameters, name: str) -> list[str]:
     """An array literal, read back; Python's strings happen to have the same escapes."""
     text = parameters[name][1:-1]
-    return list(ast.literal_eval(f"[{text}]")) if '"' in text else text.split(",")
+    if '"' in text:
+        return list(ast.literal_eval(f"[{text}]"))
+    return text.split(",") if text else []
+
+
+def in_order(parameters: Parameters, name: str) -> list[str]:
+    """A column of all touches, those of subjects and the further ones, by ordinal."""
+    found: dict[int, str] = {}
+    for kind in ("subject", "further"):
+        ordinals = map(int, column(parameters, f"{kind}_ordinal"))
+        found.update(zip(ordinals, column(parameters, f"{kind}_{name}"), strict=True))
+    assert sorted(found) == list(range(len(found)))
+    return [found[n] for n in range(len(found))]
 
 
 @pytest.mark.parametrize(
@@ -124,15 +136,33 @@ def test_the_touches_of_an_entity_are_numbered_back_from_its_last(
 ) -> None:
     parameters = batch_parameters(batch_of(batch), 16)
     touches = [(key, n == 0) for event in batch for n, key in enumerate(event)]
-    back = list(map(int, column(parameters, "back")))
-    subject_back = list(map(int, column(parameters, "subject_back")))
-    first = [value == "True" for value in column(parameters, "first_as_subject")]
+    back = in_order(parameters, "back")
     for key in {key for key, _ in touches}:
         mine = [n for n, (other, _) in enumerate(touches) if other == key]
-        as_subject = [n for n in mine if touches[n][1]]
-        assert [back[n] for n in mine] == list(range(len(mine)))[::-1]
-        assert [subject_back[n] for n in as_subject] == list(range(len(as_subject)))[::-1]
-        assert [n for n in mine if first[n]] == as_subject[:1]
+        assert [back[n] for n in mine] == [str(n) for n in range(len(mine))][::-1]
+
+
+@given(a_batch)
+def test_the_positions_of_a_subject_are_numbered_back_from_its_last(
+    batch: list[list[tuple[str, str]]],
+) -> None:
+    parameters = batch_parameters(batch_of(batch), 16)
+    position_back = column(parameters, "position_back")
+    first = [n for n, value in enumerate(column(parameters, "first_as_subject")) if value == "t"]
+    for key in {event[0] for event in batch}:
+        mine = [n for n, event in enumerate(batch) if event[0] == key]
+        assert [position_back[n] for n in mine] == [str(n) for n in range(len(mine))][::-1]
+        assert [n for n in mine if n in first] == mine[:1]
+
+
+@given(a_batch)
+def test_a_touch_is_sent_once_and_names_its_event(batch: list[list[tuple[str, str]]]) -> None:
+    parameters = batch_parameters(batch_of(batch), 16)
+    pairs = zip(in_order(parameters, "type"), in_order(parameters, "id"), strict=True)
+    assert list(pairs) == [key for event in batch for key in event]
+    subjects = column(parameters, "subject_ordinal")
+    events = [str(n) for n, event in zip(subjects, batch, strict=True) for _ in event[1:]]
+    assert column(parameters, "further_event") == events
 
 
 def test_the_counts_to_expect_are_those_of_the_batch() -> None:
