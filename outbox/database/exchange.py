@@ -15,6 +15,8 @@ import msgspec
 from psycopg import errors, generators
 from psycopg.pq import ExecStatus
 
+from .target import CLIENT_ENCODING
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -62,28 +64,36 @@ def exchange(
 ) -> "PQGen[list[list[bytes | None]]]":
     """Return a generator for the connection's `wait`, which returns the rows as text.
 
+    The values are encoded by this call, so a text that has no UTF-8 form raises
+    `UnicodeEncodeError` here, before the generator sends anything.
+
     After `PREPARE_AFTER` executions the statement is prepared, in one more round
     trip, if the connection `prepares`. Do not use it inside a transaction: if a
     pooler loses the prepared statement, the error would abort the transaction.
-    Raises the driver's exceptions.
+    The generator raises the driver's exceptions.
     """
+    given = [
+        None if (v := values[n]) is None else v.encode(CLIENT_ENCODING) for n in query.parameters
+    ]
+    return _exchange(connection, query, given)
+
+
+def _exchange(
+    connection: "Connection | AsyncConnection", query: NumberedQuery, given: list[bytes | None]
+) -> "PQGen[list[list[bytes | None]]]":
     try:
-        return (yield from _exchange(connection, query, values))
+        return (yield from _send(connection, query, given))
     except errors.InvalidSqlStatementName:
         # A client sent DEALLOCATE ALL, or a pooler assigned a session that has not prepared
         # the statement. Nothing has run, so it is safe to send it again.
         connection.executions.pop(query.name)
-        return (yield from _exchange(connection, query, values))
+        return (yield from _send(connection, query, given))
 
 
-def _exchange(
-    connection: "Connection | AsyncConnection",
-    query: NumberedQuery,
-    values: "Mapping[str, str | None]",
+def _send(
+    connection: "Connection | AsyncConnection", query: NumberedQuery, given: list[bytes | None]
 ) -> "PQGen[list[list[bytes | None]]]":
     pgconn = connection.pgconn
-    encoding = connection.encoding
-    given = [None if (v := values[n]) is None else v.encode(encoding) for n in query.parameters]
     times = connection.executions.get(query.name, 0)
     if times < PREPARE_AFTER or not connection.prepares:
         pgconn.send_query_params(query.text, given)
@@ -111,5 +121,5 @@ def _result(connection: "Connection | AsyncConnection", wanted: ExecStatus) -> "
     results: list[PGresult] = yield from generators.fetch_many(pgconn)
     for result in results:
         if result.status != wanted:
-            raise errors.error_from_result(result, connection.encoding)
+            raise errors.error_from_result(result, CLIENT_ENCODING)
     return results[-1]
