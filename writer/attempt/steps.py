@@ -104,7 +104,8 @@ def interrupt(steps: Generator[Any, Result, None], known: Result, error: BaseExc
     with suppress(StopIteration):
         if known is not None:
             steps.send(known)
-    steps.throw(error)
+    with suppress(StopIteration):  # it has settled the events with the error
+        steps.throw(error)
 
 
 def _try(batch: Sequence[Pending], clock: _Clock, *, fresh: bool) -> _Rest:

@@ -17,7 +17,7 @@ from psycopg import errors
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from dsql_outbox.outbox import AsyncConnection, Connection
+from dsql_outbox.outbox import AsyncConnection, Connection, is_interrupt
 
 from .plain import Statements
 
@@ -158,9 +158,11 @@ class _FirstError:
             raise self._error
 
     def _root(self, error: BaseException) -> BaseException:
-        """Return the earliest driver error of this pipeline in the error's context chain."""
+        """Return the interrupt, or else the earliest driver error, in the error's context chain."""
         while not error.__suppress_context__:
             earlier = error.__context__
+            if earlier is not None and earlier is not self._outer and is_interrupt(earlier):
+                return earlier
             if earlier is self._outer or not isinstance(earlier, psycopg.Error):
                 break
             error = earlier
