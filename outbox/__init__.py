@@ -14,11 +14,12 @@ from .database import (
 # isort: split
 from dsql_outbox.outbox.database.array_literals import array_literal, plain_array
 from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
-from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA, Database
+from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA, Database, require_database
 from dsql_outbox.outbox.database.exchange import NumberedQuery, exchange, numbered
 from dsql_outbox.outbox.database.fork import OneProcess, call_in_children
 from dsql_outbox.outbox.database.target import Isolation
 
+from .arguments import given_hooks, given_settings, require_event, require_seconds, wrong_type
 from .errors import (
     DuplicateEvent,
     EventTooLarge,
@@ -31,6 +32,7 @@ from .errors import (
     SinkUnavailable,
     StaleVersion,
     TransactionMisused,
+    WriterClosed,
 )
 from .event import Entity, EntityHeader, Event, EventHeader
 from .event_parser import EventSource, ParsedEvent, ParsedTouch, parse_event
@@ -54,6 +56,7 @@ from .failure import (
     tables_expected,
     unwrap,
 )
+from .interrupt import is_interrupt
 from .message import (
     TRACE_HEADERS,
     Message,
@@ -72,8 +75,11 @@ from .settings import (
     MAX_NAME,
     MAX_TRANSACTION_BYTES,
     MAX_TRANSACTION_ROWS,
+    is_unicode,
     require_not_negative,
     require_positive,
+    require_text,
+    require_whole,
 )
 
 __all__ = [
@@ -124,13 +130,18 @@ __all__ = [
     "StaleVersion",
     "Touched",
     "TransactionMisused",
+    "WriterClosed",
     "array_literal",
     "broken_header",
     "call_in_children",
     "classify",
     "exchange",
+    "given_hooks",
+    "given_settings",
     "has_unclear_login",
+    "is_interrupt",
     "is_retryable",
+    "is_unicode",
     "is_unreachable",
     "kind_of",
     "message_headers",
@@ -139,12 +150,18 @@ __all__ = [
     "parse_subject_key",
     "plain_array",
     "redacted",
+    "require_database",
+    "require_event",
     "require_not_negative",
     "require_positive",
+    "require_seconds",
+    "require_text",
+    "require_whole",
     "schema_defect",
     "schema_error",
     "subject_key",
     "tables_expected",
     "told",
     "unwrap",
+    "wrong_type",
 ]

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from .arguments import require_event
 from .errors import EventTooLarge, InvalidEvent
 from .event import EntityHeader, Event, EventHeader, WireDate, encode_json
 from .settings import (
@@ -128,6 +129,7 @@ def parse_date(value: WireDate, path: str) -> datetime | None:
 
 def _encoded(source: EventSource) -> tuple[bytes, str]:
     """Return the JSON of the event as bytes and as text."""
+    require_event(source)
     if isinstance(source, Event):
         source = source.to_json()
     elif isinstance(source, Mapping):

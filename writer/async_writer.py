@@ -26,8 +26,14 @@ from dsql_outbox.outbox import (
     Database,
     EventSource,
     Receipt,
+    WriterClosed,
     call_in_children,
     exchange,
+    given_hooks,
+    given_settings,
+    is_interrupt,
+    require_database,
+    require_seconds,
 )
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
 from dsql_outbox.writer.attempt.steps import (
@@ -49,6 +55,14 @@ from dsql_outbox.writer.transact.call import Call, opened, require_outermost
 from dsql_outbox.writer.transact.runs import Execute, transact_steps
 from dsql_outbox.writer.transact.transaction import AsyncTransaction, execute_async
 
+from .arguments import (
+    listed_events,
+    listed_versions,
+    require_connection,
+    require_function,
+    require_on_duplicate,
+    require_version,
+)
 from .connections import AsyncConnections
 from .core import (
     Core,
@@ -83,7 +97,9 @@ class AsyncWriter:
         *,
         hooks: Iterable[Hook] = (),
     ) -> None:
-        self._core = Core(database, settings or WriterSettings(), hooks)
+        require_database("AsyncWriter", database)
+        settings = given_settings("AsyncWriter", settings, WriterSettings)
+        self._core = Core(database, settings, given_hooks("AsyncWriter", hooks))
         self._connections = AsyncConnections(
             database,
             self._core.settings.max_connections,
@@ -91,6 +107,7 @@ class AsyncWriter:
             max_idle=self._core.settings.max_idle,
         )
         self._shards: int | None = None
+        self._is_closed = False
         self._begin_coalescing()
         call_in_children(self._begin_coalescing)
 
@@ -119,7 +136,9 @@ class AsyncWriter:
         are missing. If the event is not stored for any other reason, raises the last
         exception of the driver, unchanged.
         """
-        require_outermost(self._core, "write")
+        self._enter("write", timeout)
+        require_on_duplicate(on_duplicate)
+        require_version(expected_version)
         job = Job(timeout)
         pend = partial(
             self._core.pend,
@@ -156,7 +175,10 @@ class AsyncWriter:
 
         Raises `ValueError` if `expected_versions` has another length than `events`.
         """
-        require_outermost(self._core, "write_many")
+        self._enter("write_many", timeout)
+        require_on_duplicate(on_duplicate)
+        events = listed_events(events)
+        expected_versions = listed_versions(expected_versions, len(events))
         job = Job(timeout)
         with Many(self._core, job, on_duplicate) as many:
             many.add(events, expected_versions)
@@ -180,7 +202,8 @@ class AsyncWriter:
         lost at the commit and either the lost run appended no event, or the next run
         appended another event first.
         """
-        require_outermost(self._core, "transact")
+        self._enter("transact", timeout)
+        require_function("transact", function)
         job = Job(timeout)
         call: Call[T] = Call(self._core, job, function)
         with opened(call):
@@ -206,6 +229,9 @@ class AsyncWriter:
         `psycopg.ProgrammingError` if the connection is in autocommit mode and has no
         open transaction.
         """
+        self._require_open()
+        require_version(expected_version)
+        require_connection(connection, psycopg.AsyncConnection)
         require_transaction(connection)
         joined = Joined(self._core, event, expected_version)
         with joined.scopes:
@@ -230,14 +256,22 @@ class AsyncWriter:
         two pages. Events that are stored during the reading are read too. A failed page
         is retried as a write is. After that, raises the driver's exception.
         """
+        require_version(after, "after")
         stream = EntityStream(self._core, entity_type, entity_id, after)
         while not stream.is_at_end:
+            self._require_open()
             await self._drive(stream.steps(monotonic), Job(None))
             for event in stream.page():
                 yield event
 
     async def close(self) -> None:
-        """Wait for the coalesced writes, then close the connections that are not in use."""
+        """Close the writer. A call that is in flight ends as it would have ended.
+
+        Wait for the coalesced writes. Connections that are not in use are closed then, the
+        others when their calls end. Later calls raise `WriterClosed`.
+        """
+        self._is_closed = True
+        self._enter_loop()
         try:
             if self._coalescer is not None:
                 await self._coalescer.close()
@@ -254,6 +288,22 @@ class AsyncWriter:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+    def _enter(self, method: str, timeout: float | None) -> None:
+        """Check that a call may begin here and now."""
+        self._require_open()
+        require_outermost(self._core, method)
+        require_seconds("timeout", timeout)
+        self._enter_loop()
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise WriterClosed
+
+    def _enter_loop(self) -> None:
+        """Serve the running event loop. No task of a former one drives its lanes any more."""
+        if self._connections.enter_loop():
+            self._begin_coalescing()
 
     def _begin_coalescing(self) -> None:
         """Start with empty lanes. In a forked child no task drives the lanes of the parent."""
@@ -286,7 +336,9 @@ class AsyncWriter:
             connection = await self._connections.take(
                 fresh=fresh, deadline=job.deadline, role_path=isinstance(step, Execute)
             )
-        except Exception as error:  # noqa: BLE001 - the steps classify it
+        except Exception as error:
+            if is_interrupt(error):
+                raise
             return Failed(error)
         try:
             job.known = result = await self._run_on(connection, step, job)
@@ -295,7 +347,7 @@ class AsyncWriter:
                 await self._look_at_backlog(connection)
         except BaseException as error:
             self._connections.give_up(connection, error)
-            if isinstance(error, Exception):
+            if isinstance(error, Exception) and not is_interrupt(error):
                 return job.known or Failed(self._core.named(error), job.sent)
             raise
         self._connections.give_back(connection)
@@ -307,8 +359,10 @@ class AsyncWriter:
         connection.deadline = alarm.deadline(connection.deadline)
         try:
             alarm.saw(await _rows(connection, alarm.query))
-        except Exception as error:  # noqa: BLE001 - an error must not reach the caller
-            alarm.failed(error)
+        except Exception as error:
+            if is_interrupt(error):
+                raise
+            alarm.failed(error)  # it must not reach the caller
 
     async def _run_on(
         self, connection: AsyncConnection, step: Attempt | LookUp | Execute | ReadPage, job: Job
@@ -328,8 +382,9 @@ class AsyncWriter:
             job.send("the write")
             return committed(step.batch, await run_async(connection, transaction))
         query, values = self._core.write(step.batch, self._shards)
+        sending = exchange(connection, query, values)
         job.send("the write")
-        return committed(step.batch, await connection.wait(exchange(connection, query, values)))
+        return committed(step.batch, await connection.wait(sending))
 
     async def _apart(self, ask: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Run a query on a connection of the writer.

@@ -18,7 +18,13 @@ from dsql_outbox.outbox import (
     EventSource,
     Receipt,
     SettingsError,
+    WriterClosed,
     exchange,
+    given_hooks,
+    given_settings,
+    is_interrupt,
+    require_database,
+    require_seconds,
 )
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
 from dsql_outbox.writer.attempt.steps import (
@@ -39,6 +45,14 @@ from dsql_outbox.writer.transact.call import Call, opened, require_outermost, re
 from dsql_outbox.writer.transact.runs import Execute, transact_steps
 from dsql_outbox.writer.transact.transaction import Transaction, execute
 
+from .arguments import (
+    listed_events,
+    listed_versions,
+    require_connection,
+    require_function,
+    require_on_duplicate,
+    require_version,
+)
 from .connections import Connections
 from .core import (
     Core,
@@ -75,7 +89,9 @@ class Writer:
         *,
         hooks: Iterable[Hook] = (),
     ) -> None:
-        settings = settings or WriterSettings()
+        require_database("Writer", database)
+        settings = given_settings("Writer", settings, WriterSettings)
+        hooks = given_hooks("Writer", hooks)
         if settings.coalesce:
             raise SettingsError(
                 f"WriterSettings.coalesce={settings.coalesce} needs an AsyncWriter: "
@@ -89,6 +105,7 @@ class Writer:
             max_idle=self._core.settings.max_idle,
         )
         self._shards: int | None = None
+        self._is_closed = False
 
     def write(
         self,
@@ -115,7 +132,9 @@ class Writer:
         are missing. If the event is not stored for any other reason, raises the last
         exception of the driver, unchanged.
         """
-        require_outermost(self._core, "write")
+        self._enter("write", timeout)
+        require_on_duplicate(on_duplicate)
+        require_version(expected_version)
         job = Job(timeout)
         pending = self._core.pend(
             event, job, on_duplicate=on_duplicate, expected_version=expected_version
@@ -145,7 +164,10 @@ class Writer:
 
         Raises `ValueError` if `expected_versions` has another length than `events`.
         """
-        require_outermost(self._core, "write_many")
+        self._enter("write_many", timeout)
+        require_on_duplicate(on_duplicate)
+        events = listed_events(events)
+        expected_versions = listed_versions(expected_versions, len(events))
         job = Job(timeout)
         with Many(self._core, job, on_duplicate) as many:
             many.add(events, expected_versions)
@@ -167,7 +189,8 @@ class Writer:
         lost at the commit and either the lost run appended no event, or the next run
         appended another event first.
         """
-        require_outermost(self._core, "transact")
+        self._enter("transact", timeout)
+        require_function("transact", function)
         require_plain(function)
         job = Job(timeout)
         call: Call[T] = Call(self._core, job, function)
@@ -194,6 +217,9 @@ class Writer:
         `psycopg.ProgrammingError` if the connection is in autocommit mode and has no
         open transaction.
         """
+        self._require_open()
+        require_version(expected_version)
+        require_connection(connection, psycopg.Connection)
         require_transaction(connection)
         joined = Joined(self._core, event, expected_version)
         with joined.scopes:
@@ -214,13 +240,20 @@ class Writer:
         two pages. Events that are stored during the reading are read too. A failed page
         is retried as a write is. After that, raises the driver's exception.
         """
+        require_version(after, "after")
         stream = EntityStream(self._core, entity_type, entity_id, after)
         while not stream.is_at_end:
+            self._require_open()
             self._drive(stream.steps(monotonic), Job(None))
             yield from stream.page()
 
     def close(self) -> None:
-        """Close the connections that are not in use."""
+        """Close the writer. A call that is in flight ends as it would have ended.
+
+        Connections that are not in use are closed now, the others when their calls end.
+        Later calls raise `WriterClosed`.
+        """
+        self._is_closed = True
         self._connections.close()
 
     def __enter__(self) -> Self:
@@ -233,6 +266,16 @@ class Writer:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _enter(self, method: str, timeout: float | None) -> None:
+        """Check that a call may begin here and now."""
+        self._require_open()
+        require_outermost(self._core, method)
+        require_seconds("timeout", timeout)
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise WriterClosed
 
     def _drive(self, steps: Generator[_AnyStep, Result, None], job: Job) -> None:
         result: Result = None
@@ -257,7 +300,9 @@ class Writer:
             connection = self._connections.take(
                 fresh=fresh, deadline=job.deadline, role_path=isinstance(step, Execute)
             )
-        except Exception as error:  # noqa: BLE001 - the steps classify it
+        except Exception as error:
+            if is_interrupt(error):
+                raise
             return Failed(error)
         try:
             job.known = result = self._run_on(connection, step, job)
@@ -266,7 +311,7 @@ class Writer:
                 self._look_at_backlog(connection)
         except BaseException as error:
             self._connections.give_up(connection, error)
-            if isinstance(error, Exception):
+            if isinstance(error, Exception) and not is_interrupt(error):
                 return job.known or Failed(self._core.named(error), job.sent)
             raise
         self._connections.give_back(connection)
@@ -278,8 +323,10 @@ class Writer:
         connection.deadline = alarm.deadline(connection.deadline)
         try:
             alarm.saw(_rows(connection, alarm.query))
-        except Exception as error:  # noqa: BLE001 - an error must not reach the caller
-            alarm.failed(error)
+        except Exception as error:
+            if is_interrupt(error):
+                raise
+            alarm.failed(error)  # it must not reach the caller
 
     def _run_on(
         self, connection: Connection, step: Attempt | LookUp | Execute | ReadPage, job: Job
@@ -299,8 +346,9 @@ class Writer:
             job.send("the write")
             return committed(step.batch, run(connection, transaction))
         query, values = self._core.write(step.batch, self._shards)
+        sending = exchange(connection, query, values)
         job.send("the write")
-        return committed(step.batch, connection.wait(exchange(connection, query, values)))
+        return committed(step.batch, connection.wait(sending))
 
     def _apart(self, ask: Callable[[Connection], T]) -> T:
         """Run a query on a connection of the writer.
