@@ -19,7 +19,7 @@ from dsql_outbox.outbox.database.array_literals import (
     text_array,
 )
 from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
-from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA, Database
+from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA, Database, require_database
 from dsql_outbox.outbox.database.exchange import (
     NumberedQuery,
     Rows,
@@ -35,6 +35,7 @@ from dsql_outbox.outbox.database.exchange import (
 from dsql_outbox.outbox.database.fork import OneProcess, call_in_children
 from dsql_outbox.outbox.database.target import Isolation
 
+from .arguments import given_hooks, given_settings, require_event, require_seconds, wrong_type
 from .errors import (
     DuplicateEvent,
     EventTooLarge,
@@ -47,6 +48,7 @@ from .errors import (
     SinkUnavailable,
     StaleVersion,
     TransactionMisused,
+    WriterClosed,
 )
 from .event import Entity, EntityHeader, Event, EventHeader
 from .event_parser import EventSource, ParsedEvent, ParsedTouch, parse_event
@@ -70,6 +72,7 @@ from .failure import (
     tables_expected,
     unwrap,
 )
+from .interrupt import is_interrupt
 from .message import (
     TRACE_HEADERS,
     Message,
@@ -88,8 +91,11 @@ from .settings import (
     MAX_NAME,
     MAX_TRANSACTION_BYTES,
     MAX_TRANSACTION_ROWS,
+    is_unicode,
     require_not_negative,
     require_positive,
+    require_text,
+    require_whole,
 )
 
 __all__ = [
@@ -141,14 +147,19 @@ __all__ = [
     "StaleVersion",
     "Touched",
     "TransactionMisused",
+    "WriterClosed",
     "array_literal",
     "broken_header",
     "call_in_children",
     "classify",
     "command",
     "exchange",
+    "given_hooks",
+    "given_settings",
     "has_unclear_login",
+    "is_interrupt",
     "is_retryable",
+    "is_unicode",
     "is_unreachable",
     "json_array",
     "kind_of",
@@ -160,8 +171,13 @@ __all__ = [
     "pipeline_inside",
     "plain_array",
     "redacted",
+    "require_database",
+    "require_event",
     "require_not_negative",
     "require_positive",
+    "require_seconds",
+    "require_text",
+    "require_whole",
     "rows_of",
     "schema_defect",
     "schema_error",
@@ -172,4 +188,5 @@ __all__ = [
     "told",
     "unprepared",
     "unwrap",
+    "wrong_type",
 ]

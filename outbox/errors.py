@@ -131,6 +131,16 @@ class OutcomeUnknown(OutboxError):  # noqa: N818
         self.event_id = event_id
 
 
+class WriterClosed(OutboxError, RuntimeError):  # noqa: N818
+    """The writer was closed before the call. In the database: nothing.
+
+    Call again: on another writer. HTTP 503, since a process that closes its writer stops.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("the writer is closed, so nothing was sent: make another Writer")
+
+
 class TransactionMisused(OutboxError, RuntimeError):  # noqa: N818
     """`transact` or its transaction was used in a way that it cannot make atomic.
 

@@ -6,6 +6,7 @@ form has ``eventBody.entities`` with ``updatedAttributes``. `Event.to_json` writ
 current form. `parse_event` reads both.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -14,6 +15,7 @@ from uuid import UUID, uuid4
 import msgspec
 
 from .errors import InvalidEvent
+from .json_faults import SURROGATE, Fault, find_fault
 
 WireDate = str | int | float | None
 """ISO 8601 text, or milliseconds since the Unix epoch as a number or as text."""
@@ -103,9 +105,18 @@ def encode_json(value: Any) -> bytes:
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:  # no cause, since its text quotes the value
-        raise InvalidEvent("", "cannot be encoded as JSON: a text is not Unicode") from None
-    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidEvent(*_fault_of(value)) from None
+    except RecursionError:
+        rule = "cannot be encoded as JSON: it is nested too deeply, or contains itself"
+        raise InvalidEvent("", rule) from None
+    except (TypeError, ValueError) as error:
         raise InvalidEvent("", f"cannot be encoded as JSON: {error}") from None
+
+
+def _fault_of(value: Any) -> Fault:
+    """Return the path of a text that is not Unicode."""
+    text = json.dumps(msgspec.to_builtins(value, str_keys=True))
+    return find_fault(text) or Fault("", SURROGATE)
 
 
 def _iso(date: datetime) -> str:

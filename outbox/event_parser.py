@@ -10,8 +10,10 @@ from uuid import UUID
 
 import msgspec
 
+from .arguments import require_event
 from .errors import EventTooLarge, InvalidEvent
 from .event import EntityHeader, Event, EventHeader, WireDate, encode_json
+from .json_faults import Fault, find_depth, find_fault
 from .settings import (
     MAX_ENTITY_ID,
     MAX_ENTITY_TYPE,
@@ -42,6 +44,10 @@ _event_header: Final = msgspec.json.Decoder(EventHeader)
 _entity_header: Final = msgspec.json.Decoder(EntityHeader)
 _encode: Final = msgspec.json.Encoder().encode
 
+_NO_DATE: Final = (
+    "is neither an ISO 8601 date nor epoch milliseconds, "
+    "such as 2026-11-25T18:00:00Z or 1795629600000"
+)
 _MALFORMED: Final = "JSON is malformed: "
 _MISSING_FIELD: Final = re.compile(r"Object missing required field `(?P<field>[^`]+)`")
 _AT: Final = re.compile(r"(?P<rule>.*?) - at `\$\.?(?P<path>[^`]*)`$", re.DOTALL)
@@ -118,7 +124,7 @@ def parse_date(value: WireDate, path: str) -> datetime | None:
     try:
         return None if value is None else _date(value)
     except (ValueError, OverflowError, OSError):
-        raise InvalidEvent(path, "is neither an ISO 8601 date nor epoch milliseconds") from None
+        raise InvalidEvent(path, _NO_DATE) from None
 
 
 @lru_cache(maxsize=64)  # most dates of an event are the same text
@@ -140,13 +146,15 @@ def _encoded(source: EventSource) -> tuple[bytes, str]:
     except UnicodeDecodeError as error:
         raise InvalidEvent("", f"is not UTF-8 at byte {error.start}") from None
     except UnicodeEncodeError as error:
-        raise InvalidEvent("", f"is not UTF-8 at character {error.start}") from None
+        fault = find_fault(str(source)) or Fault("", f"is not UTF-8 at character {error.start}")
+        raise InvalidEvent(*fault) from None
 
 
 def _json_of(source: Event | Mapping[str, Any] | bytes) -> bytes:
-    if isinstance(source, Event):
-        return source.to_json()
-    return encode_json(dict(source)) if isinstance(source, Mapping) else source
+    if isinstance(source, bytes):
+        return source
+    require_event(source)
+    return source.to_json() if isinstance(source, Event) else encode_json(dict(source))
 
 
 def _entities(document: _RawObject) -> tuple[str, msgspec.Raw, _ReadTouch]:
@@ -280,9 +288,13 @@ def _decode(decoder: "msgspec.json.Decoder[T]", raw: bytes | msgspec.Raw, path: 
     try:
         return decoder.decode(raw)
     except msgspec.DecodeError as error:
+        if not isinstance(error, msgspec.ValidationError) and (
+            fault := find_fault(bytes(raw).decode())
+        ):
+            raise InvalidEvent(*fault) from None
         _refuse(error, path)
     except RecursionError:
-        raise InvalidEvent(path, "is nested too deeply") from None
+        raise InvalidEvent(*find_depth(bytes(raw).decode())) from None
 
 
 def _refuse(error: msgspec.DecodeError, path: str) -> NoReturn:

@@ -1,5 +1,6 @@
 """Limits of the database and of names, and checks that the settings of all rooms share."""
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -30,12 +31,48 @@ DEFAULT_SOURCE: Final = "/dsql-outbox"
 def require_positive(owner: str, values: Mapping[str, float]) -> None:
     """Raise `SettingsError`, which names the setting, for a value that is not above 0."""
     for name, value in values.items():
-        if not value > 0:  # NaN is no number above 0 either
+        _require_number(f"{owner}.{name}", value)
+        if not value > 0:
             raise SettingsError(f"{owner}.{name} must be above 0, got {value}")
 
 
 def require_not_negative(owner: str, values: Mapping[str, float]) -> None:
     """Raise `SettingsError`, which names the setting, for a value below 0."""
     for name, value in values.items():
+        _require_number(f"{owner}.{name}", value)
         if not value >= 0:
             raise SettingsError(f"{owner}.{name} must be 0 or more, got {value}")
+
+
+def require_whole(owner: str, values: Mapping[str, object]) -> None:
+    """Raise `SettingsError`, which names the setting, for a value that is not an int."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise SettingsError(f"{owner}.{name} must be a whole number, got {value!r}")
+
+
+def require_text(owner: str, values: Mapping[str, object]) -> None:
+    """Raise `SettingsError`, which names the setting, for a value that cannot be stored as text."""
+    for name, value in values.items():
+        if not isinstance(value, str):
+            raise SettingsError(f"{owner}.{name} must be a str, got {type(value).__name__}")
+        if not value:
+            raise SettingsError(f"{owner}.{name} must not be empty")
+        if "\0" in value or not is_unicode(value):
+            raise SettingsError(f"{owner}.{name} must not hold a NUL or half a surrogate pair")
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether a text has a UTF-8 form, so contains no half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _require_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise SettingsError(f"{name} must be a number, got {value!r}")
+    if not math.isfinite(value):
+        raise SettingsError(f"{name} must be a finite number, got {value}")

@@ -23,7 +23,19 @@ from dsql_outbox.observability import (
     metric_facts,
     trace_facts,
 )
-from dsql_outbox.outbox import PASSING, Database, OneProcess, OutboxError, kind_of, told
+from dsql_outbox.outbox import (
+    PASSING,
+    Database,
+    OneProcess,
+    OutboxError,
+    given_hooks,
+    given_settings,
+    kind_of,
+    require_database,
+    require_seconds,
+    told,
+    wrong_type,
+)
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
 from dsql_outbox.publisher.relay.applier import Apply, Nowhere
@@ -79,8 +91,9 @@ class Publisher:
         hooks: Iterable[Hook] = (),
     ) -> None:
         _require_types(database, sink, apply)
-        self._settings = settings or PublisherSettings()
-        self._hooks: tuple[Hook, ...] = (LogFacts(), trace_facts, metric_facts, *hooks)
+        self._settings = given_settings("Publisher", settings, PublisherSettings)
+        given = given_hooks("Publisher", hooks)
+        self._hooks: tuple[Hook, ...] = (LogFacts(), trace_facts, metric_facts, *given)
         self._sink = TracedSink(Nowhere() if sink is None else sink, self._hooks)
         self._apply = apply
         self._store = SqlStore(database)
@@ -114,6 +127,7 @@ class Publisher:
         Raises `SchemaError` if the tables or the shards are missing, and the driver's
         error if the database cannot be reached at the start.
         """
+        require_seconds("max_wait", max_wait)
         return await self._run(_nobody_waits, until_empty=until_empty, max_wait=max_wait)
 
     async def __aenter__(self) -> Self:
@@ -299,22 +313,14 @@ def _nobody_waits() -> None:
 
 def _require_types(database: object, sink: object, apply: object) -> None:
     """Raise `TypeError`, with the expression to write, for an argument of a wrong type."""
-    if not isinstance(database, Database):
-        raise TypeError(
-            f"Publisher takes a Database, as in Publisher(Database(url), sink), "
-            f"not {type(database).__name__}"
-        )
+    require_database("Publisher", database)
     if apply is not None and not inspect.iscoroutinefunction(apply):
         raise TypeError("apply must be an async function: async def apply(connection, message)")
     if sink is None and apply is None:
         raise TypeError("Publisher takes a sink, or a function to apply, or both")
-    if isinstance(sink, str):
-        raise TypeError(
-            "Publisher takes an open sink, not its URL: "
-            "async with open_sink(url) as sink: Publisher(database, sink)"
-        )
     if sink is not None and not hasattr(sink, "publish"):
-        raise TypeError(
-            f"Publisher takes an open sink, not {type(sink).__name__}: "
-            "async with open_sink(url) as sink: Publisher(database, sink)"
+        raise wrong_type(
+            "Publisher takes an open sink",
+            sink,
+            "async with open_sink(url) as sink: Publisher(database, sink)",
         )

@@ -8,7 +8,9 @@ from typing import Final
 from dsql_outbox.outbox import (
     MAX_TRANSACTION_ROWS,
     SettingsError,
+    require_not_negative,
     require_positive,
+    require_whole,
 )
 
 from .topic_settings import FailureRules, OnDeadLetter, TopicSettings, require_valid_topics
@@ -92,6 +94,15 @@ class PublisherSettings:
                 "grace": self.grace,
                 "broker_patience": self.broker_patience,
                 "drain": self.drain,
+            },
+        )
+        require_not_negative(owner, {"idle_max": self.idle_max})
+        require_whole(
+            owner,
+            {
+                "batch_rows": self.batch_rows,
+                "batch_bytes": self.batch_bytes,
+                "breaker_failures": self.breaker_failures,
             },
         )
         if self.batch_rows * 2 > MAX_TRANSACTION_ROWS:

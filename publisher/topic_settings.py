@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final, Literal, NamedTuple
 
-from dsql_outbox.outbox import SettingsError, require_positive
+from dsql_outbox.outbox import SettingsError, require_positive, require_whole
 
 OnDeadLetter = Literal["release", "block"]
 
@@ -45,7 +45,9 @@ class FailureRules(NamedTuple):
 
     def require_valid(self, owner: str) -> None:
         """Raise `SettingsError`, which names the owner and the field, for an invalid value."""
-        require_positive(owner, {"attempts": self.attempts, "backoff_base": self.backoff_base})
+        positive = {"attempts": self.attempts, "backoff_base": self.backoff_base}
+        require_positive(owner, positive | {"backoff_cap": self.backoff_cap})
+        require_whole(owner, {"attempts": self.attempts})
         if not self.backoff_cap >= self.backoff_base:
             raise SettingsError(
                 f"{owner}.backoff_cap must not be below backoff_base, {self.backoff_base:g} s; "

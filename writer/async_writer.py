@@ -9,25 +9,32 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from dsql_outbox.observability import Hook
-from dsql_outbox.outbox import AsyncConnection, Database, EventSource, Receipt, call_in_children
+from dsql_outbox.outbox import (
+    AsyncConnection,
+    Database,
+    EventSource,
+    Receipt,
+    call_in_children,
+    given_hooks,
+    given_settings,
+    require_database,
+)
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
 from dsql_outbox.writer.coalesce.coalescer import Coalescer
-from dsql_outbox.writer.transact.call import Call, opened, require_outermost
+from dsql_outbox.writer.transact.call import Call, opened
 from dsql_outbox.writer.transact.run import Run
 from dsql_outbox.writer.transact.transaction import AsyncTransaction, invoke_async
 
+from .arguments import require_connection, require_function, require_version
 from .connections import AsyncConnections
 from .core import Core
-from .gate import Gate
 from .primitives import (
     Exchange,
-    Interrupted,
     Invoke,
     Open,
     Primitive,
     Program,
     Query,
-    interruption,
 )
 from .programs import Programs
 from .settings import WriterSettings
@@ -52,8 +59,9 @@ class AsyncWriter(WriterBase):
         *,
         hooks: Iterable[Hook] = (),
     ) -> None:
-        settings = settings or WriterSettings()
-        self._core = Core(database, settings, hooks)
+        require_database("AsyncWriter", database)
+        settings = given_settings("AsyncWriter", settings, WriterSettings)
+        self._core = Core(database, settings, given_hooks("AsyncWriter", hooks))
         self._connections = AsyncConnections(
             database,
             settings.max_connections,
@@ -72,8 +80,8 @@ class AsyncWriter(WriterBase):
         expected_version: int | None = None,
         timeout: float | None = None,
     ) -> Receipt:
+        self._enter_loop()
         if self._coalescer is not None:
-            require_outermost(self._core, "write")
             return await self._coalescer.write(event, on_duplicate, expected_version, timeout)
         return await self._perform(
             self._programs.write(event, on_duplicate, expected_version, timeout)
@@ -94,8 +102,9 @@ class AsyncWriter(WriterBase):
     async def transact(
         self, function: Callable[[AsyncTransaction], Awaitable[T]], *, timeout: float | None = None
     ) -> T:
-        require_outermost(self._core, "transact")
-        call: Call[T] = Call(self._core, gate := Gate(timeout), function)
+        gate = self._programs.begin("transact", timeout)
+        require_function("transact", function)
+        call: Call[T] = Call(self._core, gate, function)
         with opened(call):
             await self._perform(self._programs.transact(call, gate))
         return call.result()
@@ -107,11 +116,13 @@ class AsyncWriter(WriterBase):
         *,
         expected_version: int | None = None,
     ) -> Receipt:
+        require_connection(connection, psycopg.AsyncConnection)
         return await self._perform(self._programs.append_to(connection, event, expected_version))
 
     async def stream(
         self, entity_type: str, entity_id: str, *, after: int = 0
     ) -> AsyncIterator[StoredEvent]:
+        require_version(after, "after")
         stream = EntityStream(self._core, entity_type, entity_id, after)
         while not stream.is_at_end:
             await self._perform(self._programs.read_page(stream))
@@ -119,6 +130,8 @@ class AsyncWriter(WriterBase):
                 yield event
 
     async def close(self) -> None:
+        self._programs.is_closed = True
+        self._enter_loop()
         try:
             if self._coalescer is not None:
                 await self._coalescer.close()
@@ -136,6 +149,11 @@ class AsyncWriter(WriterBase):
     ) -> None:
         await self.close()
 
+    def _enter_loop(self) -> None:
+        """Serve the running event loop. No task of a former one drives its lanes any more."""
+        if self._connections.enter_loop():
+            self._begin_coalescing()
+
     def _begin_coalescing(self) -> None:
         """Start with empty lanes. In a forked child no task drives the lanes of the parent."""
         lanes = self._core.settings.coalesce
@@ -149,13 +167,11 @@ class AsyncWriter(WriterBase):
                 try:
                     answer = await self._do(primitive)
                 except BaseException as error:  # noqa: BLE001 - the program decides
-                    primitive = program.throw(interruption(primitive, error))
+                    primitive = program.throw(error)
                 else:
                     primitive = program.send(answer)
         except StopIteration as ended:
             return ended.value  # type: ignore[no-any-return]
-        except Interrupted as interrupted:
-            raise interrupted.cause from None
 
     async def _do(self, primitive: Primitive) -> Any:
         match primitive:

@@ -10,6 +10,7 @@ from dsql_outbox.outbox import (
     InvalidEvent,
     OutcomeUnknown,
     StaleVersion,
+    WriterClosed,
     kind_of,
 )
 
@@ -26,7 +27,8 @@ def http_status(error: Exception, *, exhausted: int = 500) -> HttpAnswer:
 
     - 413 for an event that is too large, 422 for any other event that is not valid.
     - 409 for a duplicate or a stale version.
-    - 503 with Retry-After if the outcome is unknown or the database cannot be reached.
+    - 503 with Retry-After if the outcome is unknown, the database cannot be reached, or the
+      writer is closed.
     - `exhausted` (500 or 503, as you choose) with Retry-After if conflicts outlasted the
       retries.
     - 500 for everything else.
@@ -38,7 +40,7 @@ def http_status(error: Exception, *, exhausted: int = 500) -> HttpAnswer:
             return HttpAnswer(422)
         case DuplicateEvent() | StaleVersion():
             return HttpAnswer(409)
-        case OutcomeUnknown():
+        case OutcomeUnknown() | WriterClosed():
             return HttpAnswer(503, retry_after=1)
         case _:
             return _of_driver(error, exhausted)

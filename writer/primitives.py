@@ -9,9 +9,6 @@ from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-import psycopg
-
-from dsql_outbox.outbox import OutboxError
 
 if TYPE_CHECKING:
     from dsql_outbox.writer.transact.run import Run
@@ -64,26 +61,3 @@ class Sleep(msgspec.Struct, frozen=True):
 
 Primitive = Open | Exchange | Query | Invoke | Sleep
 Program = Generator[Primitive, Any, T]
-
-
-class Interrupted(BaseException):
-    """An exception from outside interrupted a primitive, such as that of a signal handler.
-
-    It ends the program as a cancellation does, so it is never retried. The writer
-    raises its `cause` to the caller.
-    """
-
-    def __init__(self, cause: Exception) -> None:
-        super().__init__(cause)
-        self.cause = cause
-
-
-def interruption(primitive: Primitive, error: BaseException) -> BaseException:
-    """Return the exception that the program receives for one that a primitive raised.
-
-    The driver and the library raise only errors of their own while they talk to the
-    server or wait. Any other exception is from outside.
-    """
-    if isinstance(primitive, Open | Invoke) or not isinstance(error, Exception):
-        return error
-    return error if isinstance(error, psycopg.Error | OutboxError) else Interrupted(error)

@@ -18,12 +18,15 @@ from dsql_outbox.outbox import (
     FailureKind,
     Receipt,
     Rows,
+    WriterClosed,
     array_literal,
     command,
     exchange,
+    is_interrupt,
     kind_of,
     pipeline,
     pipeline_inside,
+    require_seconds,
     rows_of,
     tag_of,
 )
@@ -51,6 +54,7 @@ from dsql_outbox.writer.transact.call import Call, require_outermost
 from dsql_outbox.writer.transact.run import Run, kept_factories, watched
 from dsql_outbox.writer.transact.runs import Execute, transact_steps
 
+from .arguments import listed_events, listed_versions, require_on_duplicate, require_version
 from .core import Core, receipt_of
 from .gate import Gate, require_transaction
 from .primitives import Exchange, Invoke, Open, Program, Query, Sleep
@@ -97,7 +101,20 @@ class Programs:
     def __init__(self, core: Core, connections: Keeper) -> None:
         self.core = core
         self._connections = connections
+        self.is_closed = False
         self._shards: int | None = None
+
+    def begin(self, method: str, timeout: float | None) -> Gate:
+        """Begin a call of a method. Raises unless the call may begin here and now."""
+        self.require_open()
+        require_outermost(self.core, method)
+        require_seconds("timeout", timeout)
+        return Gate(timeout)
+
+    def require_open(self) -> None:
+        """Raise `WriterClosed` after the writer was closed."""
+        if self.is_closed:
+            raise WriterClosed
 
     def write(
         self,
@@ -107,8 +124,9 @@ class Programs:
         timeout: float | None,
     ) -> Program[Receipt]:
         """Perform `Writer.write`."""
-        require_outermost(self.core, "write")
-        gate = Gate(timeout)
+        gate = self.begin("write", timeout)
+        require_on_duplicate(on_duplicate)
+        require_version(expected_version)
         pending = self.core.pend(
             event, gate, on_duplicate=on_duplicate, expected_version=expected_version
         )
@@ -124,10 +142,12 @@ class Programs:
         timeout: float | None,
     ) -> Program[list[WriteOutcome]]:
         """Perform `Writer.write_many`."""
-        require_outermost(self.core, "write_many")
-        gate = Gate(timeout)
+        gate = self.begin("write_many", timeout)
+        require_on_duplicate(on_duplicate)
+        listed = listed_events(events)
+        versions = listed_versions(expected_versions, len(listed))
         with Many(self.core, gate, on_duplicate) as many:
-            many.add(events, expected_versions)
+            many.add(listed, versions)
             for batch in many.batches():
                 yield from self.perform(write_steps(batch, monotonic), gate)
         return many.outcomes
@@ -153,6 +173,8 @@ class Programs:
         expected_version: int | None,
     ) -> Program[Receipt]:
         """Perform `Writer.append_to`."""
+        self.require_open()
+        require_version(expected_version)
         require_transaction(connection)
         joined = Joined(self.core, event, expected_version)
         with joined.scopes:
@@ -172,6 +194,7 @@ class Programs:
 
     def read_page(self, stream: EntityStream) -> Program[None]:
         """Read the next page of a stream."""
+        self.require_open()
         return self.perform(stream.steps(monotonic), Gate(None))
 
     def perform(self, steps: _Steps, gate: Gate, watch: Watch | None = None) -> Program[None]:
@@ -217,13 +240,15 @@ class Programs:
         gate.sent = False
         try:
             connection = yield Open(fresh and self.core.fresh_retries, role_path, gate.deadline)
-        except Exception as error:  # noqa: BLE001 - the steps classify it
+        except Exception as error:
+            if is_interrupt(error):
+                raise
             return Failed(error)
         try:
             result = yield from work(connection)
         except BaseException as error:
             self._connections.give_up(connection, error)
-            if not isinstance(error, Exception):
+            if is_interrupt(error) or not isinstance(error, Exception):
                 raise
             return Failed(self.core.named(error), gate.sent)
         self._connections.give_back(connection)
@@ -351,8 +376,10 @@ class Programs:
         try:
             rows = yield from self._apart(lambda own: self._backlog(own, gate))
             alarm.saw(rows)
-        except Exception as error:  # noqa: BLE001 - an error must not reach the caller
-            alarm.failed(error)
+        except Exception as error:
+            if is_interrupt(error):
+                raise
+            alarm.failed(error)  # it must not reach the caller
 
     def _backlog(self, connection: _Own, gate: Gate) -> Program[Sequence[Row]]:
         connection.deadline = self.core.alarm.deadline(gate.deadline)

@@ -10,6 +10,8 @@ from dsql_outbox.outbox import (
     SettingsError,
     require_not_negative,
     require_positive,
+    require_text,
+    require_whole,
 )
 
 _TOPIC_FIELDS = {"event_type", "event_name", "entity_type"}
@@ -96,14 +98,23 @@ class WriterSettings:
                 "backlog_warn": self.backlog_warn,
             },
         )
+        require_whole(
+            owner,
+            {
+                "max_retries": self.max_retries,
+                "max_connections": self.max_connections,
+                "coalesce": self.coalesce,
+                "max_batch": self.max_batch,
+                "max_queued": self.max_queued,
+            },
+        )
         optional = {"max_idle": self.max_idle, "backlog_check": self.backlog_check}
         require_positive(owner, {k: v for k, v in optional.items() if v is not None})
-        if self.connections not in {"new", "pool"}:
+        if self.connections not in ("new", "pool"):
             raise SettingsError(f"{owner}.connections must be new or pool, got {self.connections}")
-        if self.form not in {"auto", "single", "plain"}:
+        if self.form not in ("auto", "single", "plain"):
             raise SettingsError(f"{owner}.form must be auto, single or plain, got {self.form}")
-        if not self.source:
-            raise SettingsError(f"{owner}.source must not be empty")
+        require_text(owner, {"topic": self.topic, "source": self.source})
         _check_topic(self.topic)
 
 

@@ -9,24 +9,31 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from dsql_outbox.observability import Hook
-from dsql_outbox.outbox import Connection, Database, EventSource, Receipt, SettingsError
+from dsql_outbox.outbox import (
+    Connection,
+    Database,
+    EventSource,
+    Receipt,
+    SettingsError,
+    given_hooks,
+    given_settings,
+    require_database,
+)
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
-from dsql_outbox.writer.transact.call import Call, opened, require_outermost, require_plain
+from dsql_outbox.writer.transact.call import Call, opened, require_plain
 from dsql_outbox.writer.transact.run import Run
 from dsql_outbox.writer.transact.transaction import Transaction, invoke
 
+from .arguments import require_connection, require_function, require_version
 from .connections import Connections
 from .core import Core
-from .gate import Gate
 from .primitives import (
     Exchange,
-    Interrupted,
     Invoke,
     Open,
     Primitive,
     Program,
     Query,
-    interruption,
 )
 from .programs import Programs
 from .settings import WriterSettings
@@ -53,13 +60,14 @@ class Writer(WriterBase):
         *,
         hooks: Iterable[Hook] = (),
     ) -> None:
-        settings = settings or WriterSettings()
+        require_database("Writer", database)
+        settings = given_settings("Writer", settings, WriterSettings)
         if settings.coalesce:
             raise SettingsError(
                 f"WriterSettings.coalesce={settings.coalesce} needs an AsyncWriter: "
                 "a Writer has a transaction for each call"
             )
-        self._core = Core(database, settings, hooks)
+        self._core = Core(database, settings, given_hooks("Writer", hooks))
         self._connections = Connections(
             database,
             settings.max_connections,
@@ -91,9 +99,10 @@ class Writer(WriterBase):
         )
 
     def transact(self, function: Callable[[Transaction], T], *, timeout: float | None = None) -> T:
-        require_outermost(self._core, "transact")
+        gate = self._programs.begin("transact", timeout)
+        require_function("transact", function)
         require_plain(function)
-        call: Call[T] = Call(self._core, gate := Gate(timeout), function)
+        call: Call[T] = Call(self._core, gate, function)
         with opened(call):
             self._perform(self._programs.transact(call, gate))
         return call.result()
@@ -105,15 +114,18 @@ class Writer(WriterBase):
         *,
         expected_version: int | None = None,
     ) -> Receipt:
+        require_connection(connection, psycopg.Connection)
         return self._perform(self._programs.append_to(connection, event, expected_version))
 
     def stream(self, entity_type: str, entity_id: str, *, after: int = 0) -> Iterator[StoredEvent]:
+        require_version(after, "after")
         stream = EntityStream(self._core, entity_type, entity_id, after)
         while not stream.is_at_end:
             self._perform(self._programs.read_page(stream))
             yield from stream.page()
 
     def close(self) -> None:
+        self._programs.is_closed = True
         self._connections.close()
 
     def __enter__(self) -> Self:
@@ -135,13 +147,11 @@ class Writer(WriterBase):
                 try:
                     answer = self._do(primitive)
                 except BaseException as error:  # noqa: BLE001 - the program decides
-                    primitive = program.throw(interruption(primitive, error))
+                    primitive = program.throw(error)
                 else:
                     primitive = program.send(answer)
         except StopIteration as ended:
             return ended.value  # type: ignore[no-any-return]
-        except Interrupted as interrupted:
-            raise interrupted.cause from None
 
     def _do(self, primitive: Primitive) -> Any:
         match primitive:

@@ -109,4 +109,8 @@ class WriterBase(ABC):
 
     @abstractmethod
     def close(self) -> Awaitable[None] | None:
-        """Close the connections that are not in use. `AsyncWriter` first awaits queued events."""
+        """Close the writer. A call that is in flight ends as it would have ended.
+
+        `AsyncWriter` waits for the coalesced writes. Connections that are not in use are closed
+        then, the others when their calls end. Later calls raise `WriterClosed`.
+        """

@@ -6,11 +6,10 @@ socket instead. The attempt ends at once and its outcome is in doubt; the writer
 resolves that.
 """
 
-import asyncio
 import math
 import os
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cached_property
 from time import monotonic
@@ -19,6 +18,10 @@ from typing import Any, Self, TypeVar
 import psycopg
 from psycopg import IsolationLevel, waiting
 from psycopg.abc import PQGen, PQGenConn
+
+from dsql_outbox.outbox.interrupt import is_interrupt
+
+from .target import CLIENT_ENCODING
 
 _INTERVAL = 0.1  # seconds between checks for a signal, psycopg's own default
 
@@ -70,6 +73,8 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
     """Time of the monotonic clock after which to stop using it: the server will close it soon."""
     kept_at: float = 0.0
     """Time of the wall clock at which the writer last put it aside for reuse."""
+    permit: Any = None
+    """The writer's permit for the connection, while it is in use."""
     role_path: bool = False
     """Whether the session uses the search path of its role instead of ``pg_catalog`` alone."""
     prepares: bool = True
@@ -102,6 +107,12 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
         if not self.is_inherited:
             self.pgconn.finish()
 
+    def abandon(self, exchange: PQGen[Any]) -> None:
+        """Close the socket in the middle of an exchange."""
+        self.drop()
+        with suppress(psycopg.Error):  # the end of a pipeline looks for more answers
+            exchange.close()
+
     def _require_own(self) -> None:
         if self.is_inherited:
             raise psycopg.OperationalError(_INHERITED)
@@ -117,10 +128,10 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
         """How often `exchange` ran each statement on this connection, by statement name."""
         return {}
 
-    @cached_property
-    def encoding(self) -> str:
-        """Python's name for the client encoding of the session."""
-        return self.info.encoding
+    @property
+    def has_our_encoding(self) -> bool:
+        """Whether the session still has the client encoding that it was opened with, UTF-8."""
+        return self.info.encoding == CLIENT_ENCODING
 
 
 class Connection(_ConnectionBase, psycopg.Connection[Any]):
@@ -140,12 +151,13 @@ class Connection(_ConnectionBase, psycopg.Connection[Any]):
         try:
             left = _left(self.deadline, timeout)
             return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=left)
-        except KeyboardInterrupt:
-            self.drop()
-            raise
         except psycopg.Error as error:
             told = _told(self, error, before)
             raise told from told.__cause__
+        except BaseException as error:
+            if is_interrupt(error):
+                self.abandon(gen)
+            raise
 
 
 class AsyncConnection(_ConnectionBase, psycopg.AsyncConnection[Any]):
@@ -167,12 +179,13 @@ class AsyncConnection(_ConnectionBase, psycopg.AsyncConnection[Any]):
             return await waiting.wait_async(
                 gen, self.pgconn.socket, interval=interval, timeout=left
             )
-        except (asyncio.CancelledError, KeyboardInterrupt):
-            self.drop()
-            raise
         except psycopg.Error as error:
             told = _told(self, error, before)
             raise told from told.__cause__
+        except BaseException as error:
+            if is_interrupt(error):
+                self.abandon(gen)
+            raise
 
 
 @contextmanager

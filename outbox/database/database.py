@@ -7,18 +7,19 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from time import monotonic, sleep
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 import anyio
 import psycopg
 
+from dsql_outbox.outbox.arguments import wrong_type
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.settings import require_positive
 
 from .connection import AsyncConnection, Connection, connecting_until, not_connected
 from .fork import call_in_children
 from .rate_limit import OPENS_PER_SECOND, OpenRate
-from .target import Isolation
+from .target import CLIENT_ENCODING, Isolation
 from .url_scheme import target_of
 
 DEFAULT_SCHEMA: Final = "outbox"
@@ -53,7 +54,8 @@ class Database:
     `connect_timeout` is in seconds per address; libpq rounds it up to whole
     seconds and to at least 2. `opens_per_second` limits new connections.
 
-    Raises `SettingsError` if the URL, the schema name or a limit is not valid.
+    Raises `SettingsError` if the URL, the schema name or a limit is not valid, and
+    `TypeError` for an argument of a wrong type.
     """
 
     def __init__(  # noqa: PLR0913 - one argument per setting
@@ -66,6 +68,12 @@ class Database:
         connect_timeout: float = 10.0,
         opens_per_second: float = OPENS_PER_SECOND,
     ) -> None:
+        _require_types(url, schema, prepare)
+        if isolation not in (*get_args(Isolation), None):
+            raise SettingsError(
+                f"Database.isolation must be {', '.join(get_args(Isolation))} or None, "
+                f"got {isolation}"
+            )
         require_positive(
             "Database",
             {"connect_timeout": connect_timeout, "opens_per_second": opens_per_second},
@@ -159,6 +167,7 @@ class Database:
     def _parameters(self, found: dict[str, Any]) -> dict[str, Any]:
         return found | {
             "autocommit": True,
+            "client_encoding": CLIENT_ENCODING,  # whatever the URL or PGCLIENTENCODING says
             "connect_timeout": math.ceil(self._connect_timeout),
             # psycopg numbers the statements that it prepares. Behind a transaction pooler the
             # same name may be another client's statement. psycopg also sends DEALLOCATE, which
@@ -175,3 +184,18 @@ class Database:
 
     def __repr__(self) -> str:
         return f"Database({self._target}, schema={self.schema!r})"
+
+
+def require_database(call: str, database: object) -> None:
+    """Raise `TypeError` unless `database` is a `Database`. `call` is the name of the callee."""
+    if not isinstance(database, Database):
+        raise wrong_type(f"{call} takes a Database", database, f"{call}(Database(url), ..)")
+
+
+def _require_types(url: object, schema: object, prepare: object) -> None:
+    if not isinstance(url, str):
+        raise wrong_type("Database takes a URL as str", url, 'Database("postgresql://host/name")')
+    if not isinstance(schema, str):
+        raise wrong_type("Database.schema is a str", schema, f'schema="{DEFAULT_SCHEMA}"')
+    if not isinstance(prepare, bool):
+        raise wrong_type("Database.prepare is a bool", prepare, "prepare=False")

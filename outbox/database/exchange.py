@@ -19,6 +19,8 @@ import msgspec
 from psycopg import errors, generators
 from psycopg.pq import ExecStatus, TransactionStatus
 
+from .target import CLIENT_ENCODING
+
 if TYPE_CHECKING:
     import psycopg
     from psycopg.abc import PQGen
@@ -56,7 +58,7 @@ class NumberedQuery(msgspec.Struct, frozen=True):
     text: bytes
     parameters: tuple[str, ...]
 
-    def encode(self, values: Mapping[str, str | None], encoding: str = "utf-8") -> Values:
+    def encode(self, values: Mapping[str, str | None], encoding: str = CLIENT_ENCODING) -> Values:
         """Return the values as `exchange` and `pipeline` send them."""
         given = [values[name] for name in self.parameters]
         return [None if value is None else value.encode(encoding) for value in given]
@@ -197,7 +199,7 @@ def _pipeline(
             prepares += [prepare, pgconn.pipeline_sync]
         connection.executions[query.name] = times + 1
     groups = yield from _groups(pgconn, [*prepares, *sends, pgconn.pipeline_sync])
-    return _checked(groups[len(prepares) : -1], connection.encoding)
+    return _checked(groups[len(prepares) : -1], connection.info.encoding)
 
 
 def _groups(pgconn: "PGconn", commands: "Sequence[_Command]") -> "PQGen[list[list[PGresult]]]":

@@ -24,6 +24,13 @@ the Unix domain ignores them, and so does a system that lacks them.
 """
 
 
+CLIENT_ENCODING: Final = "utf-8"
+"""The client encoding of every session, as Python names it.
+
+Events are Unicode text. In another encoding some of them could not be sent.
+"""
+
+
 class Target(Protocol):
     """One database. Its parameters may differ for each connection, as a token does."""
 

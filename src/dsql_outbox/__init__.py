@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         StaleVersion,
         Touched,
         TransactionMisused,
+        WriterClosed,
         is_retryable,
     )
     from .publisher import Publisher, PublisherSettings, TopicSettings, open_sink
@@ -67,6 +68,7 @@ __all__ = [
     "Transaction",
     "TransactionMisused",
     "Writer",
+    "WriterClosed",
     "WriterSettings",
     "http_status",
     "is_retryable",

@@ -19,6 +19,7 @@ import psycopg
 
 from dsql_outbox.observability import BatchEnded
 from dsql_outbox.outbox import EventSource, OutcomeUnknown, Receipt
+from dsql_outbox.writer.arguments import require_on_duplicate, require_version
 from dsql_outbox.writer.attempt.journal import attempt_outcome
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
 from dsql_outbox.writer.attempt.steps import Attempt, Committed, Result, classified, write_steps
@@ -107,7 +108,9 @@ class Coalescer:
         withdrawn. An event that was sent stays in its transaction. Other callers are
         not affected.
         """
-        gate = Gate(timeout)
+        gate = self._programs.begin("write", timeout)
+        require_on_duplicate(on_duplicate)
+        require_version(expected_version)
         await self._enter(gate)
         future: Future[WriteOutcome] = asyncio.get_running_loop().create_future()
         try:

@@ -74,6 +74,7 @@ class Run(Generic[T]):
         self.unfinished = 0
         """The number of appends that were called and have not finished."""
         self._events = 0
+        self._appended: set[UUID] = set()
         self._misuse: TransactionMisused | None = None
         self._failures: list[Exception] = []
         self._collision: tuple[UUID, Exception] | None = None
@@ -129,6 +130,7 @@ class Run(Generic[T]):
     def appending(self, event_id: UUID, before: TransactionStatus) -> Generator[None]:
         """Record a unique violation of an append.
 
+        Raises `TransactionMisused` if this run itself appended an event of that id before.
         A unique violation that is not recorded concerns a table of the caller.
         """
         self._forget_undone(before)
@@ -136,8 +138,12 @@ class Run(Generic[T]):
             yield
         except psycopg.Error as error:
             if kind_of(error) is FailureKind.COLLISION:
+                if event_id in self._appended:
+                    self._misuse = _appended_twice(event_id)
+                    raise self._misuse from None
                 self._collision = event_id, error
             raise
+        self._appended.add(event_id)
 
     def note_failure(self, error: psycopg.Error, before: int) -> None:
         """Record an error of the connection. `before` is the transaction status before it."""
@@ -169,7 +175,7 @@ class Run(Generic[T]):
         self.is_over = True
         if self.unfinished:
             self._misuse = _not_awaited(self.unfinished)
-        if raised is None and self._misuse is not None:
+        if self._misuse is not None and raised in (None, self._misuse):
             return self._callers(self._misuse)
         if raised is None and status is TransactionStatus.INTRANS:
             try:
@@ -235,6 +241,13 @@ def _not_ours_to_end(status: TransactionStatus) -> Exception:
     return TransactionMisused(
         "the function given to transact has ended the transaction itself, "
         f"or left a statement running (status {status.name}): {_LET_US_END}"
+    )
+
+
+def _appended_twice(event_id: UUID) -> TransactionMisused:
+    return TransactionMisused(
+        f"the function given to transact appended event {event_id} twice: nothing is stored; "
+        "give each event an id of its own"
     )
 
 

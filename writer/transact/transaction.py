@@ -73,8 +73,9 @@ class Transaction(_TransactionBase):
     def append(self, event: EventSource, *, expected_version: int | None = None) -> Receipt:
         """Write one event in this transaction. The receipt is valid after `transact` returns.
 
-        Raises `InvalidEvent` before anything is sent, `StaleVersion`, or the driver's
-        error. Do not catch the last two: the transaction has failed.
+        Raises `InvalidEvent` before anything is sent, `StaleVersion`, `TransactionMisused` for
+        an id that was appended before, or the driver's error. Do not catch the last three: the
+        transaction has failed.
         """
         with self._one_at_a_time:
             return self._append(event, expected_version)

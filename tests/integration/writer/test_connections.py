@@ -3,14 +3,24 @@
 from dataclasses import replace
 from time import time
 
+import psycopg
 import pytest
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
-from tests.support.writer.callers import QUICK, Facts, OpenWriter, on_retry, with_workers
+from tests.support.writer.callers import (
+    QUICK,
+    Facts,
+    OpenWriter,
+    formed,
+    on_retry,
+    with_workers,
+)
 from tests.support.writer.checked_tables import Tables
 
+from dsql_outbox.outbox import Database, Receipt
 from dsql_outbox.outbox.database import database
 from dsql_outbox.testing import PostgresProxy
+from dsql_outbox.writer import Transaction, Writer
 from dsql_outbox.writer import connections as connections_module
 
 POOL = replace(QUICK, connections="pool")
@@ -28,17 +38,6 @@ def test_a_connection_that_did_well_is_used_again(
     for _ in range(5):
         caller.write(workload_s.car_created())
     assert (proxy.opened, proxy.closed) == (1, 0)
-
-
-def test_close_closes_what_is_kept_and_the_writer_can_go_on(
-    open_writer: OpenWriter, proxy: PostgresProxy
-) -> None:
-    caller = open_writer(proxy.url)
-    caller.write(workload_s.car_created())
-    caller.close()
-    proxy.wait_until_closed(1)
-    caller.write(workload_s.car_created())
-    assert proxy.opened == 2
 
 
 @pytest.mark.parametrize("matching", ["INSERT", "outbox_leases"])
@@ -66,6 +65,33 @@ def test_in_a_pool_a_lost_connection_is_replaced(
     caller.write(workload_s.car_created())
     assert proxy.opened == 2
     tables.assert_consistent()
+
+
+@pytest.mark.postgres_only("Aurora DSQL has no default_transaction_read_only")
+@pytest.mark.parametrize("connections", ["new", "pool"])
+def test_no_connection_to_a_server_that_became_read_only_is_used_again(
+    proxy: PostgresProxy, tables: Tables, connections: str
+) -> None:
+    """Two are kept, for events and for transactions; both lead to the same server."""
+
+    def make_read_only(transaction: Transaction) -> None:
+        transaction.connection.execute("SET default_transaction_read_only = on")
+
+    def append(transaction: Transaction) -> Receipt:
+        return transaction.append(workload_s.car_created())
+
+    settings = replace(POOL, connections=connections)  # type: ignore[arg-type]
+    with Writer(Database(proxy.url), formed(settings)) as writer:
+        writer.write(workload_s.car_created())
+        writer.transact(make_read_only)
+        assert (proxy.opened, proxy.closed) == (2, 0)
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            writer.transact(append)
+        proxy.wait_until_closed(2)
+        receipts = [writer.transact(append), writer.write(workload_s.car_created())]
+        assert (proxy.opened, proxy.closed) == (4, 2)
+    for receipt in receipts:
+        assert (receipt.attempts, len(tables.events(receipt.event_id))) == (1, 1)
 
 
 @pytest.mark.parametrize("connections", ["new", "pool"])

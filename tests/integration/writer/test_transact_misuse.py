@@ -65,6 +65,42 @@ def test_an_append_after_the_functions_own_end_is_refused_before_it_is_sent(
     assert isinstance(writer.transact(lambda work: work.append(work.new_event())), Receipt)
 
 
+@pytest.mark.parametrize("swallowed", [(), (TransactionMisused,)], ids=["raised", "swallowed"])
+def test_an_id_that_is_appended_twice_is_refused_in_the_first_run(
+    open_transactor: OpenTransactor,
+    own: Tables,
+    url: str,
+    form: WriterSettings,
+    swallowed: tuple[type[Exception], ...],
+) -> None:
+    runs: list[Receipt] = []
+
+    def function(work: Work) -> None:
+        event = work.new_event()
+        runs.append(work.append(event))
+        with suppress(*swallowed):
+            work.append(event)
+
+    with pytest.raises(TransactionMisused, match="twice: nothing is stored; give each event an id"):
+        open_transactor(url, form).transact(function)
+    assert (len(runs), ids(own)) == (1, set())
+
+
+@pytest.mark.postgres_only("DSQL has no savepoints")
+def test_an_id_may_be_appended_again_after_a_rollback_to_a_savepoint(
+    open_transactor: OpenTransactor, own: Tables, url: str, form: WriterSettings
+) -> None:
+    def function(work: Work) -> Receipt:
+        event = work.new_event()
+        work.execute("SAVEPOINT before")
+        work.append(event)
+        work.execute("ROLLBACK TO SAVEPOINT before")
+        return work.append(event)
+
+    receipt = open_transactor(url, form).transact(function)
+    assert (receipt.attempts, ids(own)) == (1, {receipt.event_id})
+
+
 def test_a_transaction_that_the_function_began_itself_is_not_committed(
     open_transactor: OpenTransactor, own: Tables, url: str, form: WriterSettings
 ) -> None:

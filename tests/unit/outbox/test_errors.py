@@ -20,6 +20,7 @@ from dsql_outbox.outbox import (
     SinkUnavailable,
     StaleVersion,
     TransactionMisused,
+    WriterClosed,
     require_not_negative,
     require_positive,
 )
@@ -35,7 +36,7 @@ def test_every_error_has_one_base_and_says_what_it_means() -> None:
         for _, c in inspect.getmembers(module, inspect.isclass)
         if c.__module__.endswith(".errors")
     ]
-    assert len(found) == 11
+    assert len(found) == 12
     assert all(issubclass(c, OutboxError) and c.__doc__ for c in found)
 
 
@@ -85,6 +86,7 @@ def test_an_error_is_also_what_python_calls_it(error: type, python: type) -> Non
                 "write it again with the same id"
             ),
         ),
+        (WriterClosed(), "the writer is closed, so nothing was sent: make another Writer"),
         (SchemaError("no tables"), "no tables"),
         (SinkUnavailable("no broker"), "no broker"),
     ],
@@ -113,6 +115,7 @@ ERRORS = [
     StaleVersion(ID, expected=3, actual=5),
     OutcomeUnknown(ID),
     TransactionMisused("text"),
+    WriterClosed(),
     SinkUnavailable("text"),
 ]
 """One of each class."""

@@ -65,7 +65,8 @@ def nested(depth: int) -> str:
     return json.dumps(event(touch(a=0))).replace('"a": 0', f'"a": {"[" * depth}{"]" * depth}')
 
 
-DATE = "is neither an ISO 8601 date nor epoch milliseconds"
+DATE = "is neither an ISO 8601 date nor epoch milliseconds, such as 2026-11-25T18:00:00Z or 1795"
+HALF = "holds half of a surrogate pair"
 E0 = "entities[0].entityHeader"
 
 REFUSED: dict[str, tuple[Any, str, str]] = {
@@ -73,14 +74,46 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
     "no JSON": (f'{{"{MARKER}": oops}}', "", "is not valid JSON: invalid character (byte 19)"),
     "cut off": (json.dumps(event())[:-1], "", "is not valid JSON: input data was truncated"),
     "two documents": (json.dumps(event()) * 2, "", "is not valid JSON: trailing characters"),
-    "NaN": (json.dumps(event(touch(n=float("nan")))), "", "is not valid JSON"),
-    "lone surrogate": (json.dumps(event(touch(n="\ud800xxxxxxxx"))), "", "is not valid JSON"),
+    "NaN": (json.dumps(event(touch(), touch("b", n=float("nan")))), "entities[1].n", "is NaN, wh"),
+    "minus infinity": (json.dumps(event(note=[-float("inf")])), "eventHeader.note[0]", "is -Inf"),
+    "NaN in a key that may be data": (
+        json.dumps(event(touch(n={MARKER: {"a": float("nan")}}))),
+        "entities[0].n.*.a",
+        "is NaN, which JSON does not have: send null, or a text",
+    ),
+    "lone surrogate": (json.dumps(event(touch(n="\ud800xxxxxxxx"))), "entities[0].n", HALF),
+    "lone surrogate at the end": (json.dumps(event(touch(n="x\ud800"))), "entities[0].n", HALF),
+    "second half alone": (
+        json.dumps(event(touch(n=[{"m": "\udc00"}]))),
+        "entities[0].n[0].m",
+        HALF,
+    ),
+    "surrogate in a name": (json.dumps(event(touch(**{"n\ud800": 1}))), "entities[0].*", HALF),
+    "surrogate after quotes": (
+        json.dumps(event(touch(q='\\"{[,:', n="\ud800"))),
+        "entities[0].n",
+        HALF,
+    ),
+    "surrogate deep inside": (
+        json.dumps(event(touch(a={"b": {"c": {"d": {"e": "\ud800"}}}}))),
+        "entities[0].a.b.c.d..",
+        HALF,
+    ),
+    "surrogate of a str in JSON": (
+        json.dumps(event(touch(n="\ud800")), ensure_ascii=False),
+        "entities[0].n",
+        HALF,
+    ),
     "surrogate in a str": (f"{MARKER}\ud800", "", "is not UTF-8 at character 14"),
     "not UTF-8": (MARKER.encode() + b"\xff", "", "is not UTF-8 at byte 14"),
     "UTF-16": (json.dumps(event()).encode("utf-16"), "", "is not UTF-8 at byte 0"),
     "byte order mark": (b"\xef\xbb\xbf" + json.dumps(event()).encode(), "", "(byte 0)"),
     "raw control character": (json.dumps(event()).replace(MARKER, "\x01"), "", "invalid character"),
-    "too deep": (nested(20_000), "", "is nested too deeply"),
+    "too deep": (
+        nested(20_000),
+        "entities[0].a[0][0][0]..",
+        "is nested too deeply, 20003 levels: store the inner part as a text",
+    ),
     "an array": ([MARKER].__repr__().replace("'", '"'), "", "expected `object`, got `array`"),
     "a text": (json.dumps(MARKER), "", "expected `object`, got `str`"),
     "no header": (without(event(), "eventHeader"), "eventHeader", "is required"),
@@ -197,8 +230,13 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
         "expected `object`, got `array`",
     ),
     "a value that JSON has not": (event(touch(a=object())), "", "cannot be encoded as JSON"),
-    "a text that is not Unicode": (event(touch(a=f"{MARKER}\ud800")), "", "a text is not Unicode"),
-    "a circle": (circle(), "", "cannot be encoded as JSON"),
+    "a text that is not Unicode": (event(touch(a=f"{MARKER}\ud800")), "entities[0].a", HALF),
+    "a text of an Event that is not Unicode": (
+        Event.new("A", "A", [Entity("A", "1", {"id": UUID(ID), "a": ("\ud800",)})]),
+        "entities[0].a[0]",
+        HALF,
+    ),
+    "a circle": (circle(), "", "it is nested too deeply, or contains itself"),
     "attribute entityHeader": (
         Event.new("A", "A", [Entity("A", "1"), Entity("A", "2", {"entityHeader": MARKER})]),
         "entities[1].attributes.entityHeader",

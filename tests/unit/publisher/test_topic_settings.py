@@ -65,7 +65,7 @@ def test_settings_with_topics_stay_values() -> None:
         ({"a.*": TopicSettings(attempts=0)}, "['a.*'].attempts must be above 0, got 0"),
         (
             {"a": TopicSettings(backoff_base=float("nan"))},
-            "['a'].backoff_base must be above 0, got nan",
+            "['a'].backoff_base must be a finite number, got nan",
         ),
         (
             {"a": TopicSettings(backoff_base=301)},

@@ -1,0 +1,52 @@
+"""Tell an interrupt of a call from an error of it: cancellation, or a signal handler that raises.
+
+A handler may raise at any point of the main thread, such as the time limit of a worker of
+Celery. No retry may swallow that exception, even if it is an `OSError` such as `TimeoutError`.
+"""
+
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
+from traceback import walk_tb
+from types import CodeType
+from typing import Any, Final
+
+_REMEMBERED: Final = "_dsql_outbox_is_interrupt"
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Return whether the error came from outside of the call that it ended.
+
+    The answer is remembered with the error, since psycopg cuts the tracebacks of some.
+    """
+    found: bool | None = getattr(error, _REMEMBERED, None)
+    if found is None:
+        found = not isinstance(error, Exception) or _comes_from_handler(error)
+        setattr(error, _REMEMBERED, found)
+    return found
+
+
+def _comes_from_handler(error: Exception) -> bool:
+    handlers = set(_handlers())
+    return any(frame.f_code in handlers for frame, _ in walk_tb(error.__traceback__))
+
+
+def _handlers() -> Iterator[CodeType]:
+    """Yield the code of each signal handler that is written in Python."""
+    for number in signal.valid_signals():
+        handler = signal.getsignal(number)
+        if callable(handler) and (code := _code_of(handler)) is not None:
+            yield code
+
+
+def _code_of(handler: Callable[..., Any]) -> CodeType | None:
+    while isinstance(handler, partial):
+        handler = handler.func
+    for found in (
+        handler,
+        getattr(handler, "__func__", None),
+        type(handler).__call__,
+    ):
+        if isinstance(code := getattr(found, "__code__", None), CodeType):
+            return code
+    return None

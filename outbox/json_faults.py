@@ -1,0 +1,102 @@
+"""Find what makes a JSON text unreadable, and where. Pure; used after a failure only.
+
+The reader of events names a byte at best. For three faults that libraries of other languages
+write without complaint, this module names the path. It shows names that look like
+identifiers and hides others, since keys of an object may be data.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from .settings import is_unicode
+
+_TOKEN: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}:,]|[^\s"\[\]{}:,]+', re.DOTALL)
+_IDENTIFIER: Final = re.compile(r'"[A-Za-z_][A-Za-z0-9_]{0,63}"')
+_NO_NUMBERS: Final = {"NaN", "Infinity", "-Infinity"}
+_SHOWN: Final = 6
+"""The number of steps of a path that are shown."""
+
+SURROGATE: Final = (
+    "holds half of a surrogate pair (\\ud800 to \\udfff), which is no character of Unicode: "
+    "remove or replace it"
+)
+
+
+class Fault(NamedTuple):
+    """What is wrong at `path`, and what to do."""
+
+    path: str
+    rule: str
+
+
+class _Container:
+    """An object or array that is open, and the member that is being read."""
+
+    def __init__(self, *, is_object: bool) -> None:
+        self.is_object = is_object
+        self.expects_name = is_object
+        self.at = "" if is_object else "[0]"
+        self._index = 0
+
+    def next(self) -> None:
+        """Go on to the next member."""
+        self.expects_name = self.is_object
+        if not self.is_object:
+            self._index += 1
+            self.at = f"[{self._index}]"
+
+    def enter(self, name: str) -> None:
+        """Read the member of this name, a JSON string."""
+        self.expects_name = False
+        self.at = f".{name[1:-1]}" if _IDENTIFIER.fullmatch(name) else ".*"
+
+
+def find_fault(text: str) -> Fault | None:
+    """Return the first lone surrogate or number that JSON does not have, or None."""
+    for part, open_ in _walk(text):
+        if part in _NO_NUMBERS:
+            rule = f"is {part}, which JSON does not have: send null, or a text"
+            return Fault(_path(open_), rule)
+        if part[0] == '"' and not _is_unicode(part):
+            return Fault(_path(open_), SURROGATE)
+    return None
+
+
+def find_depth(text: str) -> Fault:
+    """Return the fault of a text that is nested too deeply to be read."""
+    depth, path = 0, ""
+    for _, open_ in _walk(text):
+        if len(open_) > depth:
+            depth, path = len(open_), _path(open_)
+    return Fault(path, f"is nested too deeply, {depth} levels: store the inner part as a text")
+
+
+def _walk(text: str) -> Iterator[tuple[str, list[_Container]]]:
+    """Yield each token with the containers that are open at it."""
+    open_: list[_Container] = []
+    for found in _TOKEN.finditer(text):
+        part = found[0]
+        if part in "{[":
+            open_.append(_Container(is_object=part == "{"))
+        elif part in "}]":
+            del open_[-1:]
+        elif part == "," and open_:
+            open_[-1].next()
+        elif part[0] == '"' and open_ and open_[-1].expects_name:
+            open_[-1].enter(part)
+        yield part, open_
+
+
+def _path(open_: list[_Container]) -> str:
+    path = "".join(container.at for container in open_[:_SHOWN]).removeprefix(".")
+    return path if len(open_) <= _SHOWN else f"{path}.."
+
+
+def _is_unicode(string: str) -> bool:
+    """Return whether a JSON string stands for a text that has a UTF-8 form."""
+    try:
+        return is_unicode(json.loads(string, strict=False) if "\\u" in string else string)
+    except ValueError:
+        return True  # another fault

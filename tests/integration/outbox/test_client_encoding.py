@@ -1,0 +1,77 @@
+"""Every session speaks UTF-8, and what has no UTF-8 form is found before anything is sent."""
+
+from collections.abc import Callable
+
+import anyio
+import psycopg
+import pytest
+from tests.support.writer.callers import QUICK
+from tests.support.writer.checked_tables import Tables
+
+from dsql_outbox.outbox import Database, Entity, Event, exchange, numbered
+from dsql_outbox.testing import PostgresProxy
+from dsql_outbox.writer import AsyncWriter, Transaction, Writer, WriterSettings
+
+SHOW = "SHOW client_encoding"
+
+
+def with_option(url: str) -> str:
+    return f"{url}?options=-c%20client_encoding%3Dlatin1"
+
+
+def with_parameter(url: str) -> str:
+    return f"{url}?client_encoding=latin1"
+
+
+@pytest.mark.parametrize("changed", [with_option, with_parameter, str])
+def test_a_session_is_utf8_whatever_url_and_environment_say(
+    url: str, changed: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    with Database(changed(url)).connect() as connection:
+        assert connection.execute(SHOW).fetchone() == ("UTF8",)
+        assert connection.has_our_encoding
+
+
+@pytest.mark.parametrize("settings", [QUICK, WriterSettings(coalesce=1)], ids=["alone", "together"])
+def test_events_outside_the_encoding_of_the_environment_are_stored(
+    url: str, tables: Tables, monkeypatch: pytest.MonkeyPatch, settings: WriterSettings
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    events = [Event.new("A", "A", [Entity("Łódź", f"{n}", {"text": "日本"})]) for n in range(20)]
+
+    async def write() -> None:
+        async with (
+            AsyncWriter(Database(url), settings) as writer,
+            anyio.create_task_group() as tasks,
+        ):
+            for event in events:
+                tasks.start_soon(writer.write, event)
+
+    anyio.run(write)
+    assert len(tables.events()) == 20
+
+
+@pytest.mark.parametrize("connections", ["new", "pool"])
+def test_a_session_whose_encoding_a_function_changed_is_not_used_again(
+    proxy: PostgresProxy, tables: Tables, connections: str
+) -> None:
+    def change(transaction: Transaction) -> None:
+        transaction.connection.execute("SET client_encoding TO latin1")
+
+    settings = WriterSettings(connections=connections)  # type: ignore[arg-type]
+    with Writer(Database(proxy.url), settings) as writer:
+        writer.transact(change)
+        writer.transact(lambda tx: tx.append(Event.new("A", "A", [Entity("Łódź", "1")])))
+    assert proxy.opened == 2
+    assert [row["subject_type"] for row in tables.events()] == ["Łódź"]
+
+
+def test_a_value_without_a_utf8_form_is_refused_when_the_statement_is_made(
+    proxy: PostgresProxy,
+) -> None:
+    echo = numbered("echo", b"SELECT %(value)s::text")
+    with Database(proxy.url).connect() as connection:
+        with pytest.raises(UnicodeEncodeError):
+            exchange(connection, echo, {"value": "\ud800"})
+        assert connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE

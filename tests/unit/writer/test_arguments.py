@@ -1,0 +1,262 @@
+"""Wrong arguments are refused where they enter, with the expression to write instead."""
+
+import asyncio
+import math
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from dsql_outbox.outbox import Database, Entity, Event, SettingsError
+from dsql_outbox.publisher import Publisher, PublisherSettings, TopicSettings
+from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
+
+SECRET = "payload-7f3a"
+DATABASE = Database("host=/nonexistent")
+EVENT = Event.new("Loan Created", "LoanCreated", [Entity("Loan", "1", {"note": SECRET})])
+WRITERS = [Writer, AsyncWriter]
+Call = Callable[[Any], Any]
+
+
+class Session:
+    """As one of SQLAlchemy."""
+
+
+class Sink:
+    """One that was opened."""
+
+    system = "nowhere"
+
+    async def publish(self, messages: object, answer: object) -> None:
+        """Take messages."""
+
+
+def refused(call: Callable[[], Any]) -> Exception:
+    """The error of a call; of a coroutine, once it runs."""
+
+    async def run() -> None:
+        found = call()
+        if hasattr(found, "__aiter__"):
+            await anext(found)
+        elif hasattr(found, "__await__"):
+            await found
+        elif hasattr(found, "__next__"):
+            next(found)
+
+    with pytest.raises((TypeError, ValueError)) as caught:
+        asyncio.run(run())
+    assert SECRET not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda w: w("postgresql://u:pw@h/d"), "{} takes a Database, not str: {}(Database(url), "),
+        (lambda w: w(None), "{} takes a Database, not NoneType"),
+        (lambda w: w(DATABASE, {"base": 1}), "{} takes WriterSettings, not dict: WriterSettings(*"),
+        (lambda w: w(DATABASE, PublisherSettings()), "{} takes WriterSettings, not PublisherSetti"),
+        (lambda w: w(DATABASE, hooks=print), "{} takes a list of hooks, not builtin_function_or_m"),
+        (lambda w: w(DATABASE, hooks=[print, "x"]), "hooks[1] of {} must be a function that recei"),
+    ],
+)
+def test_what_a_writer_is_made_of(writer: Any, call: Call, text: str) -> None:
+    error = refused(lambda: call(writer))
+    assert isinstance(error, TypeError)
+    assert text.replace("{}", writer.__name__) in str(error)
+
+
+TIMEOUTS: list[tuple[object, type[Exception], str]] = [
+    (math.inf, ValueError, "timeout must be a finite number of seconds, 0 or more, or None"),
+    (math.nan, ValueError, "got nan"),
+    (-1, ValueError, "got -1"),
+    ("5", TypeError, "timeout takes seconds, or None for no limit, not str: timeout=5.0"),
+    (True, TypeError, "not bool"),
+    (Decimal(5), TypeError, "not Decimal"),
+]
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("method", ["write", "write_many", "transact"])
+@pytest.mark.parametrize(("timeout", "kind", "text"), TIMEOUTS)
+def test_a_timeout_is_none_or_seconds(
+    writer: Any, method: str, timeout: object, kind: type[Exception], text: str
+) -> None:
+    argument = {"write": EVENT, "write_many": [EVENT], "transact": print}[method]
+    error = refused(lambda: getattr(writer(DATABASE), method)(argument, timeout=timeout))
+    assert isinstance(error, kind)
+    assert text in str(error)
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize(
+    ("version", "kind", "text"),
+    [
+        (-1, ValueError, "{} must be from 0 (no such entity) to 2**63 - 1, got -1"),
+        (2**63, ValueError, "{} must be from 0"),
+        (True, TypeError, "{} takes an int, or None for any version, not bool: {}=0"),
+        (1.0, TypeError, "not float"),
+        ("1", TypeError, "not str"),
+    ],
+)
+def test_an_expected_version_is_an_int_from_0(
+    writer: Any, version: object, kind: type[Exception], text: str
+) -> None:
+    made = writer(DATABASE)
+    for name, call in {
+        "expected_version": lambda: made.write(EVENT, expected_version=version),
+        "expected_versions[1]": lambda: made.write_many(
+            [EVENT, EVENT], expected_versions=[0, version]
+        ),
+        "expected_version ": lambda: made.append_to(None, EVENT, expected_version=version),
+        "after": lambda: made.stream("Loan", "1", after=version),
+    }.items():
+        error = refused(call)
+        assert isinstance(error, kind)
+        assert text.replace("{}", name.strip()) in str(error)
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize(
+    ("call", "kind", "text"),
+    [
+        (
+            lambda w: w.write(EVENT, on_duplicate="ignore"),
+            ValueError,
+            'on_duplicate must be "error" or "return", got "ignore"',
+        ),
+        (
+            lambda w: w.write(EVENT, on_duplicate=None),
+            TypeError,
+            'on_duplicate takes a str, not NoneType: on_duplicate="return"',
+        ),
+        (lambda w: w.write_many([EVENT], on_duplicate=True), TypeError, "not bool"),
+        (lambda w: w.write_many([EVENT], on_duplicate=["error"]), TypeError, "not list"),
+        (
+            lambda w: w.write(None),
+            TypeError,
+            "event takes an Event, a mapping, or JSON as str or bytes, not NoneType: Event.new(",
+        ),
+        (lambda w: w.write([EVENT]), TypeError, "not list"),
+        (lambda w: w.write(5), TypeError, "not int"),
+        (lambda w: w.write_many(EVENT), TypeError, "takes a list of events, not Event: write_many"),
+        (lambda w: w.write_many({"a": SECRET}), TypeError, "a list of events, not dict"),
+        (lambda w: w.write_many(None), TypeError, "a list of events, not NoneType"),
+        (lambda w: w.write_many([EVENT, None]), TypeError, "events[1] takes an Event"),
+        (
+            lambda w: w.write_many([EVENT], expected_versions=0),
+            TypeError,
+            "expected_versions takes a list with an entry per event, not int",
+        ),
+        (
+            lambda w: w.write_many([EVENT], expected_versions=[]),
+            ValueError,
+            "expected_versions must have an entry per event: got 0 for 1",
+        ),
+        (
+            lambda w: w.transact(None),
+            TypeError,
+            "transact takes a function of a transaction, not NoneType: transact(function)",
+        ),
+    ],
+)
+def test_what_the_methods_take(writer: Any, call: Call, kind: type[Exception], text: str) -> None:
+    error = refused(lambda: call(writer(DATABASE)))
+    assert isinstance(error, kind)
+    assert text in str(error)
+
+
+def test_a_coroutine_is_no_function() -> None:
+    async def work(transaction: object) -> None:
+        """Use the transaction."""
+
+    error = refused(lambda: AsyncWriter(DATABASE).transact(work(None)))  # type: ignore[arg-type]
+    assert "not coroutine" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("writer", "text"),
+    [
+        (
+            Writer,
+            "takes a psycopg.Connection, not Session: with SQLAlchemy, session.connection().",
+        ),
+        (
+            AsyncWriter,
+            "takes a psycopg.AsyncConnection, not Session: with SQLAlchemy, (await (await session.",
+        ),
+    ],
+)
+def test_append_to_names_the_connection_that_it_takes(writer: Any, text: str) -> None:
+    assert text in str(refused(lambda: writer(DATABASE).append_to(Session(), EVENT)))
+    assert "not NoneType" in str(refused(lambda: writer(DATABASE).append_to(None, EVENT)))
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "text"),
+    [
+        (lambda: Database(None), TypeError, 'a URL as str, not NoneType: Database("postgresql://h'),
+        (lambda: Database(DATABASE), TypeError, "not Database"),
+        (lambda: Database("host=h", schema=None), TypeError, 'str, not NoneType: schema="outbox"'),
+        (lambda: Database("host=h", prepare="no"), TypeError, "a bool, not str: prepare=False"),
+        (
+            lambda: Database("host=h", isolation="serializable"),
+            SettingsError,
+            "Database.isolation must be read committed, repeatable read or None, got serializable",
+        ),
+        (lambda: Database("host=h", connect_timeout=math.inf), SettingsError, "a finite number"),
+        (lambda: Database("host=h", connect_timeout="5"), SettingsError, "must be a number, got"),
+        (lambda: Database("host=h", opens_per_second=True), SettingsError, "must be a number"),
+    ],
+)
+def test_what_a_database_takes(call: Any, kind: type[Exception], text: str) -> None:
+    error = refused(call)
+    assert isinstance(error, kind)
+    assert text in str(error)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "text"),
+    [
+        (lambda: Publisher("host=h", Sink()), TypeError, "Publisher takes a Database, not str"),
+        (
+            lambda: Publisher(DATABASE, "nats://h"),
+            TypeError,
+            "Publisher takes an open sink, not str: async with open_sink(url) as sink: Publisher(",
+        ),
+        (lambda: Publisher(DATABASE, Sink(), {}), TypeError, "PublisherSettings, not dict"),
+        (lambda: Publisher(DATABASE, Sink(), hooks=[1]), TypeError, "hooks[0] of Publisher"),
+        (lambda: Publisher(DATABASE, Sink()).run(max_wait=math.nan), ValueError, "max_wait must"),
+    ],
+)
+def test_what_a_publisher_takes(call: Any, kind: type[Exception], text: str) -> None:
+    error = refused(call)
+    assert isinstance(error, kind)
+    assert text in str(error)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        lambda: WriterSettings(base=math.inf),
+        lambda: WriterSettings(cap=math.nan),
+        lambda: WriterSettings(max_outage=math.inf),
+        lambda: WriterSettings(jitter="0.1"),  # type: ignore[arg-type]
+        lambda: WriterSettings(max_retries=2.5),  # type: ignore[arg-type]
+        lambda: WriterSettings(max_retries=True),
+        lambda: WriterSettings(max_connections=1.0),  # type: ignore[arg-type]
+        lambda: WriterSettings(connections=["new"]),  # type: ignore[arg-type]
+        lambda: WriterSettings(topic=None),  # type: ignore[arg-type]
+        lambda: WriterSettings(topic="events.\ud800"),
+        lambda: WriterSettings(source="/a\0b"),
+        lambda: PublisherSettings(lease=math.inf),
+        lambda: PublisherSettings(idle_max=math.nan),
+        lambda: PublisherSettings(batch_rows=2.5),  # type: ignore[arg-type]
+        lambda: PublisherSettings(backoff_cap=math.inf),
+        lambda: PublisherSettings(topics={"a": TopicSettings(backoff_base=math.nan)}),
+    ],
+)
+def test_settings_are_finite_and_of_their_type(settings: Callable[[], object]) -> None:
+    assert isinstance(refused(settings), SettingsError)
