@@ -1,7 +1,7 @@
 """What the library reports about itself, and the adapters that log, trace and measure it.
 
 The writer and the relay emit facts (`facts`) to hooks (`hooks`). The hooks here
-are `log_hook` (with `failure_log`) for log lines, `otel.spans` for traces and `otel.metrics` for
+are `log_hook` (with `repeated_lines`) for log lines, `otel.spans` for traces and `otel.metrics` for
 metrics. `attributes` and `metric_names` define every name that they use.
 `json_logs` formats log records, and `visible_text` escapes control characters.
 The folders grafana/ and prometheus/ hold dashboards and alert rules.
@@ -22,8 +22,12 @@ from .facts import (
     PublishResult,
     PublishStarted,
     RelayProgress,
+    RetriesExhausted,
+    RetryBudget,
+    RetryReason,
     RetryScheduled,
     ShardsChanged,
+    TransactionFailure,
     TransactionStarted,
     WriteEnded,
     WriteExhausted,
@@ -50,11 +54,15 @@ __all__ = [
     "PublishResult",
     "PublishStarted",
     "RelayProgress",
+    "RetriesExhausted",
+    "RetryBudget",
+    "RetryReason",
     "RetryScheduled",
     "Scope",
     "Scopes",
     "ShardsChanged",
     "TraceFacts",
+    "TransactionFailure",
     "TransactionStarted",
     "WriteEnded",
     "WriteExhausted",

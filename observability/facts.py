@@ -13,6 +13,7 @@ import msgspec
 
 AttemptOutcome = Literal["committed", "conflict", "in_doubt", "resolved", "failed"]
 WriteStatus = Literal["committed", "duplicate", "failed", "unknown"]
+RetryReason = Literal["conflict", "schema change", "outage"]
 PublishResult = Literal["delivered", "retry", "rejected", "unavailable", "not_attempted"]
 
 
@@ -66,25 +67,78 @@ class BatchEnded(msgspec.Struct, frozen=True):
     sqlstate: str | None = None
 
 
+class RetryBudget(msgspec.Struct, frozen=True):
+    """The limit that a failure counts against.
+
+    For ``conflict`` and ``schema change``, `used` and `limit` are numbers of retries. For
+    ``outage`` they are seconds since the first failure in a row.
+    """
+
+    reason: RetryReason
+    used: float
+    limit: float
+
+    def __str__(self) -> str:
+        if self.reason == "outage":
+            return f"outage, {self.used:.1f} of {self.limit:g} s"
+        return f"{self.reason}, {self.used:g} of {self.limit:g}"
+
+
+class TransactionFailure(msgspec.Struct, frozen=True):
+    """The reason why a transaction failed, and the budget that this counts against.
+
+    `host` is the host and port of the database. `was_reached` is whether this process
+    ever had a connection to it. `text` is the text of a conflict or of a lost server, without
+    details; of any other error it is the name of its type.
+    """
+
+    host: str
+    was_reached: bool
+    error: str
+    text: str
+    sqlstate: str | None
+    oc_class: str | None
+    budget: RetryBudget
+
+
 class RetryScheduled(msgspec.Struct, frozen=True):
-    """An attempt failed, and the next one follows after `wait_s` seconds."""
+    """A transaction failed, and its next attempt follows after `wait_s` seconds.
+
+    `events` is the number of events that are tried again, and `event_id` is one of them.
+    """
 
     event_id: UUID
     attempt: int
-    max_retries: int
     wait_s: float
-    error: str
-    sqlstate: str | None
-    oc_class: str | None
-    conflict: bool
+    failure: TransactionFailure
+    events: int = 1
+
+    @property
+    def conflict(self) -> bool:
+        """Whether another transaction was faster, with the data or with the schema."""
+        return self.failure.budget.reason != "outage"
 
 
-class WriteExhausted(msgspec.Struct, frozen=True):
-    """The last allowed attempt has failed; the caller gets its error."""
+class RetriesExhausted(msgspec.Struct, frozen=True):
+    """The last allowed attempt of a transaction has failed.
+
+    `events` is the number of events that are not tried again, and `event_id` is one of
+    them. `is_cut_short` is whether the deadline of the call left no time for a retry
+    that the budget allows.
+    """
 
     event_id: UUID
     attempts: int
-    max_retries: int
+    failure: TransactionFailure
+    events: int = 1
+    is_cut_short: bool = False
+
+
+class WriteExhausted(msgspec.Struct, frozen=True):
+    """The last allowed attempt of a write has failed; the caller gets its error."""
+
+    event_id: UUID
+    attempts: int
     error: str
     sqlstate: str | None
 
@@ -191,6 +245,7 @@ Fact = (
     | AttemptEnded
     | BatchEnded
     | RetryScheduled
+    | RetriesExhausted
     | WriteExhausted
     | WriteEnded
     | BacklogAge

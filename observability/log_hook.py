@@ -1,11 +1,11 @@
 """The log lines of the library: a hook that turns facts into standard log records.
 
 The text of a record is for people and may change. Its keys are for machines and
-stay stable: ``event_id``, ``attempt``, ``max_retries``, ``wait_s``, ``sqlstate``,
-``oc_class``, ``topic``, ``result``, ``count``, ``age_s``, ``shard``, and within a
-trace ``trace_id`` and ``span_id`` in hexadecimal.
+stay stable: those of `json_logs.KEYS`, and within a trace ``trace_id`` and ``span_id``
+in hexadecimal.
 """
 
+import atexit
 import logging
 from collections.abc import Callable
 from time import monotonic
@@ -18,15 +18,21 @@ from .facts import (
     BacklogUnread,
     Fact,
     PublishEnded,
-    RelayProgress,
+    RetriesExhausted,
     RetryScheduled,
     ShardsChanged,
-    WriteExhausted,
+    TransactionFailure,
 )
-from .failure_log import FailureLog
+from .repeated_lines import Later, Line, RepeatedLines, in_a_thread, logger
 from .visible_text import visible
 
-logger = logging.getLogger("dsql_outbox")
+EVERY: Final = 10.0
+"""Seconds between two lines about one topic and result."""
+
+_NEVER_REACHED: Final = (
+    "; no connection to it has succeeded yet: check the host and the port, "
+    "and that a server accepts connections there"
+)
 
 
 def _show_controls(record: logging.LogRecord) -> bool:
@@ -46,43 +52,84 @@ def _shown(value: object) -> object:
 logger.addFilter(_show_controls)  # all modules of the library use this logger
 
 
-def _log_retry(fact: RetryScheduled) -> None:
+def _line_of_retry(fact: RetryScheduled) -> Line:
+    failure = fact.failure
     what = (
-        f"Transaction conflict ({fact.oc_class or 'OC000'})"
+        f"Transaction conflict ({failure.oc_class or 'OC000'})"
         if fact.conflict
-        else f"Transient failure ({fact.sqlstate or fact.error})"
+        else f"Transient failure ({failure.sqlstate or failure.error})"
     )
-    logger.warning(
-        "%s detected for event %s, attempt %d: retry of at most %d in %.3f s",
-        what,
-        fact.event_id,
-        fact.attempt,
-        fact.max_retries,
-        fact.wait_s,
-        extra={
+    return Line(
+        logging.WARNING,
+        "%s detected for event %s%s, attempt %d at %s: %s; retry in %.3f s (%s)%s",
+        (
+            what,
+            fact.event_id,
+            _others(fact.events),
+            fact.attempt,
+            failure.host,
+            failure.text,
+            fact.wait_s,
+            str(failure.budget),
+            _advice(failure),
+        ),
+        {"attempt": fact.attempt, "wait_s": fact.wait_s} | _keys(fact),
+    )
+
+
+def _line_of_end(fact: RetriesExhausted) -> Line:
+    failure = fact.failure
+    return Line(
+        logging.ERROR,
+        "Retries exhausted for event %s%s after %d attempts at %s: %s (%s; %s%s)%s",
+        (
+            fact.event_id,
+            _others(fact.events),
+            fact.attempts,
+            failure.host,
+            failure.text,
+            failure.sqlstate or failure.error,
+            str(failure.budget),
+            ", cut short by the timeout of the call" if fact.is_cut_short else "",
+            _advice(failure),
+        ),
+        {"attempt": fact.attempts} | _keys(fact),
+    )
+
+
+def _others(events: int) -> str:
+    return f" and {events - 1} more" if events > 1 else ""
+
+
+def _advice(failure: TransactionFailure) -> str:
+    is_new = failure.budget.reason == "outage" and not failure.was_reached
+    return _NEVER_REACHED if is_new else ""
+
+
+def _keys(fact: RetryScheduled | RetriesExhausted) -> dict[str, object]:
+    failure, budget = fact.failure, fact.failure.budget
+    return {
+        "event_id": str(fact.event_id),
+        "events": fact.events,
+        "host": failure.host,
+        "reason": budget.reason,
+        "used": budget.used,
+        "limit": budget.limit,
+        "sqlstate": failure.sqlstate,
+        "oc_class": failure.oc_class,
+    } | trace_ids()
+
+
+def _line_of_publish(fact: PublishEnded) -> Line:
+    return Line(
+        logging.WARNING,
+        "Publish of event %s to %s failed (%s): %s",
+        (fact.event_id, fact.topic, fact.result, fact.error),
+        {
             "event_id": str(fact.event_id),
             "attempt": fact.attempt,
-            "max_retries": fact.max_retries,
-            "wait_s": fact.wait_s,
-            "sqlstate": fact.sqlstate,
-            "oc_class": fact.oc_class,
-        }
-        | trace_ids(),
-    )
-
-
-def _log_exhausted(fact: WriteExhausted) -> None:
-    logger.error(
-        "Retries exhausted for event %s after %d attempts: %s (%s)",
-        fact.event_id,
-        fact.attempts,
-        fact.error,
-        fact.sqlstate or "no SQLSTATE",
-        extra={
-            "event_id": str(fact.event_id),
-            "attempt": fact.attempts,
-            "max_retries": fact.max_retries,
-            "sqlstate": fact.sqlstate,
+            "topic": fact.topic,
+            "result": fact.result,
         }
         | trace_ids(),
     )
@@ -119,19 +166,19 @@ def _log_backlog_unread(fact: BacklogUnread) -> None:
 class LogFacts:
     """The hook that logs retries, failures and an old backlog.
 
-    A publisher has one of its own, since the lines about its failed messages are
-    summed up (docs/metrics.md).
+    Lines of one kind that come often are summed up (docs/metrics.md): of a publisher per
+    topic and result, of the writers of a process per host and reason.
     """
 
-    def __init__(self, now: Callable[[], float] = monotonic) -> None:
-        self._failures = FailureLog(now)
+    def __init__(self, now: Callable[[], float] = monotonic, later: Later = in_a_thread) -> None:
+        self._writes = RepeatedLines(first=10, interval=1.0, now=now, later=later)
+        self._publishes = RepeatedLines(first=1, interval=EVERY, now=now, later=later)
         self._takers: dict[type[Fact], Callable[[Any], None]] = {
-            RetryScheduled: _log_retry,
-            WriteExhausted: _log_exhausted,
+            RetryScheduled: self._take_retry,
+            RetriesExhausted: self._take_end,
             BacklogAge: _log_old_backlog,
             BacklogUnread: _log_backlog_unread,
             PublishEnded: self._take_publish,
-            RelayProgress: self._take_progress,
             ShardsChanged: self._take_shards,
         }
 
@@ -145,18 +192,32 @@ class LogFacts:
         """Only failures are logged."""
         return True
 
+    def flush(self) -> None:
+        """Log the sums now, as at the end of a program."""
+        self._writes.flush()
+        self._publishes.flush()
+
+    def _take_retry(self, fact: RetryScheduled) -> None:
+        failure = fact.failure
+        kind = failure.host, failure.budget.reason, "retried"
+        self._writes.add(kind, _line_of_retry(fact))
+
+    def _take_end(self, fact: RetriesExhausted) -> None:
+        failure = fact.failure
+        kind = failure.host, failure.budget.reason, "exhausted"
+        self._writes.add(kind, _line_of_end(fact))
+
     def _take_publish(self, fact: PublishEnded) -> None:
         # The relay logs what concerns a topic or the broker, and not one message.
         if fact.result in {"retry", "rejected"}:
-            self._failures.add(fact)
-
-    def _take_progress(self, _fact: RelayProgress) -> None:
-        self._failures.flush()
+            self._publishes.add((fact.topic, fact.result), _line_of_publish(fact))
 
     def _take_shards(self, fact: ShardsChanged) -> None:
         if not fact.owned:  # nothing more may come, as at the end
-            self._failures.flush(whole=True)
+            self.flush()
 
 
 log_facts: Final = LogFacts()
 """The hook of all writers; on by default."""
+
+atexit.register(log_facts.flush)

@@ -3,7 +3,7 @@
 The SQLSTATE decides. The text decides only if there is no SQLSTATE, because the text
 may quote the id of an event, which may contain ``oc000``. Sources: the error codes in
 Appendix A of the PostgreSQL manual, and Aurora DSQL's pages on concurrency control for
-40001 with OC000 or OC001 in the text.
+40001 with OC000 or OC001 in the text, and on quotas for the text of 53400.
 """
 
 import re
@@ -16,6 +16,7 @@ import psycopg
 from psycopg import errors
 
 from .errors import SchemaError
+from .redaction import told
 
 
 class FailureKind(Enum):
@@ -62,6 +63,15 @@ class DatabaseFailure(NamedTuple):
     error: Exception
     sqlstate: str | None
     oc_class: str | None
+
+    @property
+    def text(self) -> str:
+        """The text of a conflict or of a lost server, for a log line.
+
+        Of any other error it is the name of its type, because the text may quote an event.
+        """
+        safe = isinstance(self.error, psycopg.OperationalError)
+        return told(self.error) if safe else type(self.error).__name__
 
 
 class Moved(Exception):  # noqa: N818 - reads as what happened
@@ -122,6 +132,8 @@ _CONFLICT_TEXT: Final = re.compile(
 )
 _OC_CLASS: Final = re.compile("OC00[01]", re.IGNORECASE)
 _BUSY_TEXT: Final = "server unavailable"
+_CROWDED_TEXT: Final = re.compile("unable to accept connection, rate exceeded", re.IGNORECASE)
+"""The text of 53400. libpq gives no SQLSTATE for a connection that was not opened."""
 _REFUSED_TEXT: Final = re.compile(
     "authentication failed|does not exist|pg_hba.conf|access denied", re.IGNORECASE
 )
@@ -244,6 +256,12 @@ def _kind_of_text(
         return _K.IN_DOUBT
     if not isinstance(found or error, (psycopg.Error, OSError)):
         return _K.FATAL
+    return _kind_of_no_connection(text)
+
+
+def _kind_of_no_connection(text: str) -> FailureKind:
+    if _CROWDED_TEXT.search(text):
+        return _K.CROWDED
     return _K.REFUSED if _REFUSED_TEXT.search(text) else _K.OUTAGE
 
 

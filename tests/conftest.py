@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 from tests.support.dsql.server import ON_DSQL, postgres_server, refuse_unknown
 
+from dsql_outbox.observability import log_facts
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 
 ROOM: Final = 1 << 30  # bytes
@@ -48,6 +49,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def anyio_backend() -> str:
     """Asyncio: psycopg does not run on trio."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _no_lines_of_earlier_tests() -> None:
+    """Writers of one process share their log, which sums up what comes often."""
+    log_facts.flush()
 
 
 @pytest.fixture(scope="session")

@@ -55,6 +55,7 @@ class Core:
 
     def __init__(self, database: Database, settings: WriterSettings, hooks: Iterable[Hook]) -> None:
         self.settings = settings
+        self.database = database
         self.fresh_retries = settings.connections == "new"
         self._hooks: tuple[Hook, ...] = (log_facts, trace_facts, metric_facts, *hooks)
         self.alarm = Alarm(database, settings, self._hooks)
@@ -104,7 +105,7 @@ class Core:
                 scopes.carrier,
                 expected_version=expected_version,
             ),
-            Backoff(settings, gate.deadline, random.random),
+            Backoff(settings, self.database, gate.deadline, random.random),
             scopes,
             on_duplicate=on_duplicate,
             settled=settled,

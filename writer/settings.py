@@ -26,10 +26,10 @@ def _default_backlog_check() -> float | None:
 class WriterSettings:
     """Settings of `Writer` and `AsyncWriter`. Times are in seconds.
 
-    Retries: a conflict is retried `max_retries` times, so there are at most
-    ``max_retries + 1`` attempts. The waits are `base`, 2 `base`, 4 `base` and so on, at
-    most `cap`. A random share of up to `jitter` is added to each. While the database
-    cannot be reached, attempts continue for `max_outage`.
+    Retries: a conflict with data is retried `max_retries` times, and a conflict with a
+    change of the schema (OC001) `max_schema_changes` times. Each has its own waits: `base`,
+    2 `base`, 4 `base` and so on, at most `cap`. A random share of up to `jitter` is added to
+    each. While the database cannot be reached, attempts continue for `max_outage`.
 
     Connections: with `connections` ``new``, a failed connection is closed before the
     wait and another is opened after it. With ``pool``, a retry reuses a healthy
@@ -59,6 +59,7 @@ class WriterSettings:
     """
 
     max_retries: int = 3
+    max_schema_changes: int = 10
     base: float = 0.1
     cap: float = 2.0
     jitter: float = 0.25
@@ -92,6 +93,7 @@ class WriterSettings:
             owner,
             {
                 "max_retries": self.max_retries,
+                "max_schema_changes": self.max_schema_changes,
                 "jitter": self.jitter,
                 "max_outage": self.max_outage,
                 "coalesce": self.coalesce,

@@ -77,7 +77,7 @@ class EntityStream:
 
     def steps(self, clock: Callable[[], float]) -> Generator[ReadPage | Wait, Result, None]:
         """Read one page. A read is retried as a write is, and its outcome is never in doubt."""
-        backoff = Backoff(self._core.settings, None, random.random)
+        backoff = Backoff(self._core.settings, self._core.database, None, random.random)
         fresh = False
         while isinstance(result := (yield ReadPage(self, fresh)), Failed):
             wait = backoff.next_wait(classify(result.error, sent=False), clock())

@@ -5,9 +5,10 @@
 locals {
   alarms = {
     # What the database refuses. Callers see nothing of it as long as the retries suffice.
+    # In a storm a line stands for `count` retries.
     conflicts = {
       pattern     = "{ ($.logger = \"dsql_outbox\") && ($.message = \"Transaction conflict*\") }"
-      value       = "1"
+      value       = "$.count"
       statistic   = "Sum"
       percentile  = null
       threshold   = 100
@@ -36,8 +37,8 @@ locals {
     }
     # What callers see: the driver's own error, and an event that is not stored.
     exhausted = {
-      pattern     = "{ ($.logger = \"dsql_outbox\") && ($.level = \"ERROR\") && ($.max_retries >= 0) }"
-      value       = "1"
+      pattern     = "{ ($.logger = \"dsql_outbox\") && ($.level = \"ERROR\") && ($.limit >= 0) }"
+      value       = "$.count"
       statistic   = "Sum"
       percentile  = null
       threshold   = 0

@@ -49,6 +49,8 @@ class Database:
     pooler that refuses session settings, each writing transaction begins at that
     level instead.
 
+    `was_reached` is whether this process ever opened a connection to the database.
+
     ``prepare=False`` is for a pooler that does not support prepared statements.
 
     `connect_timeout` is in seconds per address; libpq rounds it up to whole
@@ -84,12 +86,18 @@ class Database:
                 "must not start with a digit, and may have 63 characters at most"
             )
         self.schema = schema
+        self.was_reached = False
         self._target = target_of(url, isolation)
         self._prepare = prepare
         self._connect_timeout = connect_timeout
         self._opens = OpenRate(opens_per_second)
         self._renew_lock()
         call_in_children(self._renew_lock)
+
+    @property
+    def address(self) -> str:
+        """The host and port of the database, as for a log line. No secret is in it."""
+        return self._target.address
 
     def _renew_lock(self) -> None:
         self._opens_lock = threading.Lock()
@@ -176,6 +184,7 @@ class Database:
         }
 
     def _ready(self, connection: C, *, role_path: bool) -> C:
+        self.was_reached = True
         connection.role_path = role_path
         lifetime = MAX_LIFETIME * random.uniform(1 - _SPREAD, 1)  # noqa: S311 - not a secret
         connection.retires_at = monotonic() + lifetime

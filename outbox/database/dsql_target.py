@@ -145,6 +145,11 @@ class DsqlTarget:
             ) from error
         return signed
 
+    @property
+    def address(self) -> str:
+        """The host and the port of the cluster."""
+        return f"{self._address['host']}:{self._address['port']}"
+
     def __str__(self) -> str:
         return f"{self._address['host']}/{self._address['dbname']}"
 

@@ -92,7 +92,11 @@ class PostgresTarget:
         self._takes_settings = False
         return True
 
-    def __str__(self) -> str:
+    @property
+    def address(self) -> str:
+        """The host and the port of the URL."""
         host = self._parameters.get("host", "the local socket")
-        port = self._parameters.get("port", 5432)
-        return f"{host}:{port}/{self._parameters.get('dbname', '')}"
+        return f"{host}:{self._parameters.get('port', 5432)}"
+
+    def __str__(self) -> str:
+        return f"{self.address}/{self._parameters.get('dbname', '')}"

@@ -55,6 +55,11 @@ class Target(Protocol):
         """The level that each BEGIN must name because the session cannot set it, or None."""
         ...
 
+    @property
+    def address(self) -> str:
+        """The host and the port, without any secret."""
+        ...
+
     def __str__(self) -> str:
         """Return the host and the database, without any secret."""
         ...

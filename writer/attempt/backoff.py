@@ -2,64 +2,110 @@
 
 from collections.abc import Callable
 
-from dsql_outbox.outbox import OUTAGES, RACES, DatabaseFailure, FailureKind
+from dsql_outbox.observability import RetryBudget, RetryReason, TransactionFailure
+from dsql_outbox.outbox import OUTAGES, RACES, Database, DatabaseFailure, FailureKind
 from dsql_outbox.writer.settings import WriterSettings
 
 
 class Backoff:
-    """The two limits of one write call: a number of conflicts, and a duration of an outage.
+    """The budgets of one write call: conflicts, schema changes, and the duration of an outage.
 
     An outage begins with its first failure and ends when the database answers again.
     `deadline` is a time of the clock that `next_wait` gets. `random` returns 0 to 1.
+    `budget` is the budget that the last failure counts against.
     """
 
     __slots__ = (
+        "_database",
         "_deadline",
         "_outage_began",
         "_outages",
+        "_races",
         "_random",
+        "_schema_changes",
         "_settings",
-        "conflicts",
-        "max_retries",
+        "budget",
+        "is_cut_short",
     )
 
     def __init__(
-        self, settings: WriterSettings, deadline: float | None, random: Callable[[], float]
+        self,
+        settings: WriterSettings,
+        database: Database,
+        deadline: float | None,
+        random: Callable[[], float],
     ) -> None:
-        self.conflicts = 0
-        self.max_retries = settings.max_retries
+        self.budget: RetryBudget | None = None
+        self.is_cut_short = False
         self._settings = settings
+        self._database = database
         self._deadline = deadline
         self._random = random
+        self._races = 0
+        self._schema_changes = 0
         self._outage_began: float | None = None
         self._outages = 0
 
-    def next_wait(self, failure: DatabaseFailure, now: float) -> float | None:
-        """Return the seconds to wait before another attempt, or None to give up."""
-        if failure.kind in RACES:
-            wait = self._after_conflict()
-        elif failure.kind in OUTAGES:
-            wait = self._after_outage(failure, now)
-        else:
-            wait = None
-        if wait is None or (self._deadline is not None and now + wait >= self._deadline):
-            return None
-        return wait
+    @property
+    def conflicts(self) -> int:
+        """The number of conflicts so far, with data or with a change of the schema."""
+        return self._races + self._schema_changes
 
-    def _after_conflict(self) -> float | None:
-        self.conflicts += 1
+    @property
+    def is_last_try(self) -> bool:
+        """Whether the next attempt is the last one if it ends in a conflict."""
+        return self._races >= self._settings.max_retries
+
+    def next_wait(self, failure: DatabaseFailure, now: float) -> float | None:
+        """Return the seconds to wait before another attempt, or None to give up.
+
+        `is_cut_short` is then whether the deadline of the call left no time for the wait.
+        """
+        wait = self._wait_after(failure, now)
+        late = wait is not None and self._deadline is not None and now + wait >= self._deadline
+        self.is_cut_short = late
+        return None if late else wait
+
+    def told(self, failure: DatabaseFailure) -> TransactionFailure:
+        """Return what facts tell of a failure after `next_wait`."""
+        assert self.budget is not None  # noqa: S101 - `next_wait` sets it for a failure that is retried
+        return TransactionFailure(
+            host=self._database.address,
+            was_reached=self._database.was_reached,
+            error=type(failure.error).__name__,
+            text=failure.text,
+            sqlstate=failure.sqlstate,
+            oc_class=failure.oc_class,
+            budget=self.budget,
+        )
+
+    def _wait_after(self, failure: DatabaseFailure, now: float) -> float | None:
+        if failure.kind is FailureKind.SCHEMA_CHANGED:
+            self._schema_changes += 1
+            return self._after_conflict(
+                "schema change", self._schema_changes, self._settings.max_schema_changes
+            )
+        if failure.kind in RACES:
+            self._races += 1
+            return self._after_conflict("conflict", self._races, self._settings.max_retries)
+        if failure.kind in OUTAGES:
+            return self._after_outage(failure, now)
+        return None
+
+    def _after_conflict(self, reason: RetryReason, nth: int, limit: int) -> float | None:
         self._outage_began, self._outages = None, 0
-        if self.conflicts > self._settings.max_retries:
-            return None
-        return self._delay(self.conflicts)
+        self.budget = RetryBudget(reason, min(nth, limit), limit)
+        return self._delay(nth) if nth <= limit else None
 
     def _after_outage(self, failure: DatabaseFailure, now: float) -> float | None:
         self._outages += 1
         if self._outage_began is None:
             self._outage_began = now
+        lasted, limit = now - self._outage_began, self._settings.max_outage
+        self.budget = RetryBudget("outage", lasted, limit)
         crowded = failure.kind is FailureKind.CROWDED
         wait = self._settings.cap if crowded else self._delay(self._outages)
-        return wait if now + wait - self._outage_began <= self._settings.max_outage else None
+        return wait if lasted + wait <= limit else None
 
     def _delay(self, nth: int) -> float:
         """Return `base`, doubled per failure, plus a share of jitter, at most `cap`."""

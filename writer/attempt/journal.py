@@ -5,6 +5,7 @@ from uuid import UUID
 from dsql_outbox.observability import (
     AttemptEnded,
     AttemptOutcome,
+    RetriesExhausted,
     RetryScheduled,
     Scopes,
     WriteEnded,
@@ -86,35 +87,27 @@ class Journal:
         self.is_trying = False  # after the hooks: one that raises leaves the call in doubt
 
     def next_wait(self, failure: DatabaseFailure, now: float) -> float | None:
-        """Return the seconds until another attempt, or report that there is none."""
-        wait = self.backoff.next_wait(failure, now)
-        if wait is None:
-            self._scopes(
-                WriteExhausted(
-                    event_id=self._call_id,
-                    attempts=self.attempts,
-                    max_retries=self.backoff.max_retries,
-                    error=type(failure.error).__name__,
-                    sqlstate=failure.sqlstate,
-                )
-            )
-        return wait
+        """Return the seconds until another attempt, or None if the retries are exhausted."""
+        return self.backoff.next_wait(failure, now)
 
-    def waits(self, failure: DatabaseFailure, seconds: float) -> None:
-        """Report that another attempt follows after `seconds`."""
+    def waits(self, seconds: float) -> None:
+        """Record that another attempt follows after `seconds`."""
         self._waited = seconds
-        self._scopes(
-            RetryScheduled(
-                event_id=self._call_id,
-                attempt=self.attempts,
-                max_retries=self.backoff.max_retries,
-                wait_s=seconds,
-                error=type(failure.error).__name__,
-                sqlstate=failure.sqlstate,
-                oc_class=failure.oc_class,
-                conflict=failure.kind in RACES,
-            )
-        )
+
+    def tell_retry(self, failure: DatabaseFailure, events: int = 1) -> None:
+        """Report, after `waits`, that a transaction of so many events is tried again."""
+        told = self.backoff.told(failure)
+        self._scopes(RetryScheduled(self._call_id, self.attempts, self._waited, told, events))
+
+    def tell_end_of_retries(self, failure: DatabaseFailure, events: int = 1) -> None:
+        """Report that a transaction of so many events is not tried again."""
+        told, cut_short = self.backoff.told(failure), self.backoff.is_cut_short
+        self._scopes(RetriesExhausted(self._call_id, self.attempts, told, events, cut_short))
+
+    def exhausted(self, failure: DatabaseFailure) -> None:
+        """Report that the retries of this call are exhausted."""
+        error = type(failure.error).__name__
+        self._scopes(WriteExhausted(self._call_id, self.attempts, error, failure.sqlstate))
 
     def ended(self, outcome: object) -> None:
         """Report that the call has ended with a receipt or value, or with an exception."""

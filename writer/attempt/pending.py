@@ -56,7 +56,7 @@ class Pending:
     @property
     def is_last_try(self) -> bool:
         """Whether the next attempt is the last one if it ends in a conflict."""
-        return self._journal.conflicts >= self._journal.backoff.max_retries
+        return self._journal.backoff.is_last_try
 
     @property
     def was_tried(self) -> bool:
@@ -114,17 +114,26 @@ class Pending:
             self.settle(StaleVersion(self.id, expected=expected, actual=actual))
 
     def next_wait(self, failure: DatabaseFailure, now: float) -> float | None:
-        """Return the seconds until another attempt, or settle the call and return None."""
-        wait = None
-        if failure.kind in RETRIED:
-            wait = self._journal.next_wait(failure, now)
-        if wait is None:
-            self.settle(self._last_word(failure.error))
-        return wait
+        """Return the seconds until another attempt, or None to give up."""
+        return self._journal.next_wait(failure, now)
 
-    def waits(self, failure: DatabaseFailure, seconds: float) -> None:
-        """Report that another attempt follows after `seconds`."""
-        self._journal.waits(failure, seconds)
+    def give_up(self, failure: DatabaseFailure) -> None:
+        """Settle the call with the failure of its last attempt."""
+        if failure.kind in RETRIED:
+            self._journal.exhausted(failure)
+        self.settle(self._last_word(failure.error))
+
+    def waits(self, seconds: float) -> None:
+        """Record that another attempt follows after `seconds`."""
+        self._journal.waits(seconds)
+
+    def tell_retry(self, failure: DatabaseFailure, events: int) -> None:
+        """Report that a transaction of so many events, with this one, is tried again."""
+        self._journal.tell_retry(failure, events)
+
+    def tell_end_of_retries(self, failure: DatabaseFailure, events: int) -> None:
+        """Report that a transaction of so many events, with this one, is not tried again."""
+        self._journal.tell_end_of_retries(failure, events)
 
     def settle(self, outcome: WriteOutcome) -> None:
         """End the call with this outcome."""

@@ -241,18 +241,30 @@ def _after_stale(
 
 
 def _wait(batch: Sequence[Pending], failure: DatabaseFailure, clock: _Clock) -> _Rest:
-    now, failures = clock(), _one_each(failure, len(batch))
-    waits = [(p, p.next_wait(own, now)) for p, own in zip(batch, failures, strict=True)]
-    again = [pending for pending, wait in waits if wait is not None]
+    now = clock()
+    waits = [(pending, pending.next_wait(failure, now)) for pending in batch]
+    _give_up([pending for pending, wait in waits if wait is None], failure)
+    again = {pending: wait for pending, wait in waits if wait is not None}
     if not again:
         return ()
-    seconds = max(wait for _, wait in waits if wait is not None)
+    slowest = max(again, key=again.__getitem__)
+    seconds = again[slowest]
     for pending in again:
-        pending.waits(failure, seconds)
+        pending.waits(seconds)
+    slowest.tell_retry(failure, len(again))
     yield Wait(seconds)
-    if len(again) > 1 and failure.kind in RACES:
-        return (yield from _in_turn(_after_conflict(again), clock))
-    return again
+    # A change of the schema concerns the session, so no single event is at fault.
+    if len(again) > 1 and failure.kind in RACES and failure.kind is not FailureKind.SCHEMA_CHANGED:
+        return (yield from _in_turn(_after_conflict([*again]), clock))
+    return [*again]
+
+
+def _give_up(batch: Sequence[Pending], failure: DatabaseFailure) -> None:
+    """Settle these events with the failure, each with a copy of its exception."""
+    if batch and failure.kind in RETRIED:
+        batch[0].tell_end_of_retries(failure, len(batch))
+    for pending, own in zip(batch, _one_each(failure, len(batch)), strict=True):
+        pending.give_up(own)
 
 
 def _in_turn(parts: Sequence[Sequence[Pending]], clock: _Clock) -> _Rest:
@@ -311,7 +323,7 @@ def _one_each(failure: DatabaseFailure, events: int) -> list[DatabaseFailure]:
     Each caller's exception gets its own note and traceback.
     """
     copies = [failure._replace(error=_copy(failure.error)) for _ in range(events - 1)]
-    return [failure, *copies]
+    return [failure, *copies][:events]
 
 
 def _copy(error: Exception) -> Exception:

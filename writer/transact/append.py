@@ -41,7 +41,7 @@ def appended(  # noqa: PLR0913 - one argument per part of the event
         scopes.carrier,
         expected_version=expected_version,
     )
-    never = Backoff(core.settings, None, random.random)
+    never = Backoff(core.settings, core.database, None, random.random)
     return Pending(prepared, never, scopes, on_duplicate="error")
 
 

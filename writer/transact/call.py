@@ -54,7 +54,7 @@ class Call(Generic[T]):
         self._running: Run[T] | None = None
         self._lost: dict[str, Run[T]] = {}
         self.scopes = core.scopes(WriteStarted(self.id, "transact", "transact", "", 0))
-        backoff = Backoff(core.settings, gate.deadline, random.random)
+        backoff = Backoff(core.settings, core.database, gate.deadline, random.random)
         self._journal = Journal(self.id, self.scopes, backoff)
 
     @property
@@ -117,8 +117,12 @@ class Call(Generic[T]):
     def next_wait(self, failure: DatabaseFailure, now: float) -> float | None:
         """Return the seconds until another run, or None to give up."""
         wait = self._journal.next_wait(failure, now)
-        if wait is not None:
-            self._journal.waits(failure, wait)
+        if wait is None:
+            self._journal.tell_end_of_retries(failure)
+            self._journal.exhausted(failure)
+        else:
+            self._journal.waits(wait)
+            self._journal.tell_retry(failure)
         return wait
 
     def give_up(self, error: Exception) -> None:

@@ -16,6 +16,9 @@ from dsql_outbox.outbox import MissingExtra, OutboxError, SettingsError, is_unre
 FAILED: Final = 1
 """Exit code of a command that did not finish its work, or of a check that failed."""
 
+UNREACHABLE: Final = 69
+"""Exit code of a command that could not reach the database, or lost it: EX_UNAVAILABLE."""
+
 OVERDUE: Final = 75
 """Exit code of a daemon that did not finish within its time limit: EX_TEMPFAIL."""
 
@@ -27,9 +30,9 @@ class Misused(click.ClickException):
 
 
 class Unreachable(click.ClickException):
-    """The database cannot be reached: exit code 69, EX_UNAVAILABLE."""
+    """The database cannot be reached."""
 
-    exit_code = 69
+    exit_code = UNREACHABLE
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 import click
 
-from dsql_outbox.observability import JsonFormatter, visible
+from dsql_outbox.observability import JsonFormatter, log_facts, visible
 
 from .exit_codes import short_errors
 from .missing_tables import tables_needed
@@ -54,6 +54,7 @@ def logs_on_stderr(*, verbose: bool, log_format: LogFormat = "text") -> Generato
         logging.getLogger(_COMMAND).error(error.format_message())  # noqa: TRY400 - for users
         raise click.exceptions.Exit(error.exit_code) from error
     finally:
+        log_facts.flush()
         logging.getLogger().removeHandler(handler)
         for logger, level in before.items():
             logger.setLevel(level)

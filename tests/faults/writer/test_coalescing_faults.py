@@ -64,6 +64,16 @@ async def test_every_caller_of_a_batch_in_doubt_gets_its_true_receipt(
     tables.assert_true_to({receipt.event_id: receipt for receipt in receipts})
 
 
+async def test_a_batch_that_is_lost_is_one_log_line(
+    proxy: PostgresProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy.cut("before")
+    async with open_writer(proxy.url) as writer:
+        await asyncio.gather(*(writer.write(on(f"CAR-{n}")) for n in range(30)))
+    (record,) = caplog.records
+    assert " and 29 more, attempt 1 at 127.0.0.1:" in record.getMessage()
+
+
 async def test_a_conflicted_batch_is_split_and_each_event_counts_its_own_attempts(
     proxy: PostgresProxy, tables: Tables, facts: Facts
 ) -> None:

@@ -139,7 +139,7 @@ def test_a_session_ended_by_the_server_leaves_doubt_that_is_resolved(
     assert isinstance(receipt, Receipt)
     assert receipt.attempts == 2
     (retry,) = facts.of(RetryScheduled)
-    assert (retry.sqlstate, retry.conflict) == ("57P01", False)
+    assert (retry.failure.sqlstate, retry.conflict) == ("57P01", False)
     tables.assert_true_to({event.id: receipt})
 
 

@@ -174,7 +174,22 @@ def test_the_observed_message_is_retried_whatever_its_sqlstate(
     proxy.refuse(1, sqlstate=sqlstate, message=OBSERVED)
     receipt = open_writer(proxy.url, hooks=[facts]).write(workload_s.car_created())
     assert (receipt.attempts, receipt.conflicts) == (2, 1)
-    assert [fact.oc_class for fact in facts.of(RetryScheduled)] == ["OC000"]
+    assert [fact.failure.oc_class for fact in facts.of(RetryScheduled)] == ["OC000"]
+
+
+@pytest.mark.parametrize(("changes", "conflicts"), [(10, 0), (10, 3), (11, 0)])
+def test_schema_changes_do_not_use_up_the_retries_of_conflicts(
+    open_writer: OpenWriter, proxy: PostgresProxy, changes: int, conflicts: int
+) -> None:
+    """Ten schema changes and three conflicts are survived; one more ends in the driver's error."""
+    proxy.refuse(changes, message="schema has been updated by another transaction (OC001)")
+    proxy.refuse(conflicts, message=OBSERVED)
+    end = outcome_of(partial(open_writer(proxy.url).write, workload_s.car_created()))
+    if changes > WriterSettings().max_schema_changes:
+        assert isinstance(end, psycopg.errors.SerializationFailure)
+    else:
+        assert isinstance(end, Receipt)
+        assert (end.attempts, end.conflicts) == (changes + conflicts + 1, changes + conflicts)
 
 
 @pytest.mark.parametrize("sqlstate", ["42601", "23514", "22P02", "42501", "25P02"])

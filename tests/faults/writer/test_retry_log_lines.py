@@ -7,11 +7,12 @@ from functools import partial
 
 import pytest
 from tests.support.writer import workload_s
-from tests.support.writer.callers import QUICK, Facts, OpenWriter, only_single, outcome_of
+from tests.support.writer.callers import QUICK, Facts, OpenWriter, formed, only_single, outcome_of
 
 from dsql_outbox.observability import AttemptEnded, RetryScheduled
-from dsql_outbox.outbox import Event
+from dsql_outbox.outbox import Database, Event, Receipt
 from dsql_outbox.testing import PostgresProxy
+from dsql_outbox.writer import Writer
 
 TEXT = "Transaction conflict (OC000) detected"
 PREPARES_AFTER = 5  # executions of one statement on one connection, psycopg's default
@@ -63,7 +64,7 @@ def test_a_warning_carries_what_monitoring_needs(
     proxy.refuse(2)
     event = workload_s.car_created()
     open_writer(proxy.url).write(event)
-    keys = ("event_id", "attempt", "max_retries", "wait_s", "sqlstate", "oc_class")
+    keys = ("event_id", "attempt", "limit", "wait_s", "sqlstate", "oc_class")
     assert [tuple(vars(record)[key] for key in keys) for record in warnings(caplog)] == [
         (str(event.id), 1, 3, QUICK.base, "40001", "OC000"),
         (str(event.id), 2, 3, 2 * QUICK.base, "40001", "OC000"),
@@ -77,6 +78,46 @@ def test_retries_can_be_counted_without_reading_text(
     proxy.refuse(2)
     open_writer(proxy.url, hooks=[facts]).write(workload_s.car_created())
     assert [(f.attempt, f.conflict) for f in facts.of(RetryScheduled)] == [(1, True), (2, True)]
+
+
+def test_a_transaction_is_one_line_and_not_one_per_event(
+    proxy: PostgresProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy.refuse(1)
+    events = [workload_s.car_created() for _ in range(100)]
+    with Writer(Database(proxy.url), formed(QUICK)) as writer:
+        assert all(isinstance(end, Receipt) for end in writer.write_many(events))
+    (record,) = caplog.records
+    assert f"{TEXT} for event {events[0].id} and 99 more, attempt 1 at " in record.getMessage()
+
+
+def test_a_transaction_that_ends_its_retries_is_one_line_and_not_one_per_event(
+    proxy: PostgresProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy.refuse(None)
+    events = [workload_s.car_created() for _ in range(100)]
+    with Writer(Database(proxy.url), formed(replace(QUICK, max_retries=0))) as writer:
+        writer.write_many(events)
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert f"event {events[0].id} and 99 more after 1 attempts at " in record.getMessage()
+
+
+def test_a_retry_names_the_host_the_reason_and_the_budget(
+    open_writer: OpenWriter, proxy: PostgresProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    caller = open_writer(proxy.url)
+    caller.write(workload_s.car_created())
+    proxy.refuse(1, message="schema has been updated by another transaction (OC001)")
+    caller.write(workload_s.car_created())
+    proxy.cut("before")
+    caller.write(workload_s.car_created())
+    host = Database(proxy.url).address
+    change, outage = (record.getMessage() for record in caplog.records)
+    assert f" at {host}: schema has been updated by another transaction (OC001); " in change
+    assert change.endswith("(schema change, 1 of 10)")
+    assert f" at {host}: " in outage
+    assert outage.endswith("(outage, 0.0 of 10 s)")
 
 
 @only_single("preparing takes no round trip of its own")

@@ -114,7 +114,7 @@ def test_an_unreachable_database_ends_it_and_says_where_to_go_on(
     proxy.pause_listening()
     flags = ["--database", proxy.url, "--max-outage", 0, "--batch", 10]
     done = run("write", *flags, file([event("car") for _ in range(100)]))
-    assert (done.code, done.out) == (1, b"")
+    assert (done.code, done.out) == (69, b"")
     assert len(failures(done.err)) == 10, "the batch in flight, and none of the rest"
     assert "stopped: the database cannot be reached; write again from record 1 of " in done.err
 

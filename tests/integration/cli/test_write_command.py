@@ -230,7 +230,7 @@ def test_an_unreachable_database_ends_it_and_says_where_to_go_on(proxy: Postgres
     proxy.pause_listening()
     events = lines(event(f"car-{n}") for n in range(300))
     done = run("write", "--database", proxy.url, "--max-outage", 0, stdin=events)
-    assert (done.code, done.out) == (1, b"")
+    assert (done.code, done.out) == (69, b"")
     assert 1 <= len(failures(done.err)) <= 4, "those in flight, and none of the rest"
     assert {failure["error"] for failure in failures(done.err)} == {"OperationalError"}
     assert "stopped: the database cannot be reached; write again from record 1 of -" in done.err
@@ -241,7 +241,7 @@ def test_an_outcome_that_is_not_known_is_reported_as_such(proxy: PostgresProxy) 
     proxy.before(proxy.pause_listening)
     proxy.cut("after_commit")
     done = run("write", "--database", proxy.url, "--max-outage", 0, stdin=event())
-    assert done.code == 1
+    assert done.code == 69
     assert [failure["error"] for failure in failures(done.err)] == ["OutcomeUnknown"]
 
 

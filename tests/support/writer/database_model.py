@@ -13,7 +13,7 @@ import psycopg
 from psycopg import errors
 
 from dsql_outbox.observability import AttemptEnded, Fact, Scopes, WriteStarted
-from dsql_outbox.outbox import Entity, Event, Touched, parse_event
+from dsql_outbox.outbox import Database, Entity, Event, Touched, parse_event
 from dsql_outbox.writer import WriterSettings
 from dsql_outbox.writer.attempt.backoff import Backoff
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending
@@ -33,6 +33,7 @@ from dsql_outbox.writer.statement.answers import Found, Stored
 from dsql_outbox.writer.statement.parameters import prepare
 
 SETTINGS: Final = WriterSettings(jitter=0.0, max_outage=10.0)
+DATABASE: Final = Database("postgresql://writer:secret@db.example/shop")
 FAULTY: Final = "faulty"
 """The name of the events that break a constraint."""
 
@@ -56,7 +57,7 @@ def pend(
     started = WriteStarted(event.id, event.name, event.type, "events.CarSold", len(touched))
     return Pending(
         prepare(event, uuid4().hex, "events.CarSold", "/test", {}, expected_version=expected),
-        Backoff(settings, deadline, lambda: 0.0),
+        Backoff(settings, DATABASE, deadline, lambda: 0.0),
         Scopes([kept.append], started),
         on_duplicate=on_duplicate,
     )
@@ -132,6 +133,12 @@ def _stale(event_id: UUID, actual: int) -> psycopg.Error:
 def conflict() -> Failed:
     """Another transaction was faster."""
     return Failed(errors.SerializationFailure("change conflicts: (OC000)"), sent=True)
+
+
+def schema_change() -> Failed:
+    """A table was changed, which each session of Aurora DSQL is told once."""
+    text = "schema has been updated by another transaction (OC001)"
+    return Failed(errors.SerializationFailure(text), sent=True)
 
 
 def lost() -> Failed:
@@ -211,6 +218,7 @@ class Run:
 
 _ANSWERS: Final[dict[str, Callable[[], Failed]]] = {
     "conflict": conflict,
+    "schema change": schema_change,
     "unreachable": unreachable,
     "lost before": lost,
     "fatal": lambda: Failed(errors.SyntaxError("SELEC"), sent=True),

@@ -26,7 +26,7 @@ EVENT = UUID(int=7)
 FAILED_WRITE: list[Fact] = [
     WriteStarted(EVENT, "Loan Created", "LoanCreated", "topic", 1),
     AttemptEnded(EVENT, 1, 0.0, 1, 2, "conflict", "SerializationFailure", "40001", "OC000"),
-    WriteExhausted(EVENT, 1, 0, "SerializationFailure", "40001"),
+    WriteExhausted(EVENT, 1, "SerializationFailure", "40001"),
     WriteEnded(EVENT, "failed", 1, 1, "SerializationFailure"),
 ]
 FAILED_BATCH = BatchEnded(2, 1, 2, "conflict", (), "SerializationFailure", "40001")

@@ -10,18 +10,18 @@ from uuid import UUID
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
+from tests.support.telemetry.retries import HOST, TEXT, retry
 
 from dsql_outbox.cli.logs import announce, logs_on_stderr
 from dsql_outbox.observability import (
     JsonFormatter,
     LogFacts,
     PublishEnded,
-    RetryScheduled,
     log_facts,
 )
 
 EVENT = UUID(int=7)
-RETRY = RetryScheduled(EVENT, 1, 3, 0.1, "E", "40001", "OC000", conflict=True)
+RETRY = retry(EVENT)
 
 
 class Lines(StringIO):
@@ -48,14 +48,19 @@ def test_a_retry_is_one_line_with_its_keys_and_no_empty_ones(lines: Lines) -> No
     assert line == {
         "level": "WARNING",
         "logger": "dsql_outbox",
-        "message": f"Transaction conflict (OC000) detected for event {EVENT}, attempt 1: "
-        "retry of at most 3 in 0.100 s",
+        "message": f"Transaction conflict (OC000) detected for event {EVENT}, attempt 1 "
+        f"at {HOST}: {TEXT}; retry in 0.100 s (conflict, 1 of 3)",
         "event_id": str(EVENT),
         "attempt": 1,
-        "max_retries": 3,
+        "events": 1,
+        "host": HOST,
+        "reason": "conflict",
+        "used": 1,
+        "limit": 3,
         "wait_s": 0.1,
         "sqlstate": "40001",
         "oc_class": "OC000",
+        "count": 1,
     }
 
 

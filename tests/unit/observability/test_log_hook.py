@@ -1,10 +1,14 @@
 """The log lines: their level, their words, and their keys."""
 
 import logging
+import os
+from collections.abc import Callable
 from uuid import UUID
 
 import pytest
 from tests.support.clock import Clock
+from tests.support.telemetry.retries import HOST, TEXT, budget, failure, retry
+from tests.support.waiting import wait_until
 
 from dsql_outbox.observability import (
     Fact,
@@ -12,12 +16,14 @@ from dsql_outbox.observability import (
     PublishEnded,
     PublishResult,
     RelayProgress,
+    RetriesExhausted,
     RetryScheduled,
     ShardsChanged,
     WriteEnded,
     WriteExhausted,
 )
-from dsql_outbox.observability.failure_log import EVERY
+from dsql_outbox.observability.json_logs import KEYS
+from dsql_outbox.observability.log_hook import EVERY
 
 EVENT = UUID("0198a3c0-0000-7000-8000-000000000001")
 
@@ -36,7 +42,7 @@ def logged(log: pytest.LogCaptureFixture, fact: Fact) -> logging.LogRecord:
 
 
 def keys(record: logging.LogRecord) -> dict[str, object]:
-    ours = ("event_id", "attempt", "max_retries", "wait_s", "sqlstate", "oc_class", "topic")
+    ours = [key for key in KEYS if key != "result"]
     return {key: vars(record)[key] for key in ours if key in vars(record)}
 
 
@@ -51,47 +57,83 @@ def keys(record: logging.LogRecord) -> dict[str, object]:
 def test_a_conflict_is_one_warning_that_names_its_class(
     log: pytest.LogCaptureFixture, oc_class: str | None, words: str
 ) -> None:
-    error = "SerializationFailure"
-    record = logged(log, RetryScheduled(EVENT, 1, 3, 0.1, error, "40001", oc_class, conflict=True))
+    record = logged(log, retry(EVENT, 2, 0.2, of=budget(used=2), oc_class=oc_class))
 
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
-        f"{words} for event {EVENT}, attempt 1: retry of at most 3 in 0.100 s"
+        f"{words} for event {EVENT}, attempt 2 at {HOST}: {TEXT}; "
+        "retry in 0.200 s (conflict, 2 of 3)"
     )
     assert keys(record) == {
         "event_id": str(EVENT),
-        "attempt": 1,
-        "max_retries": 3,
-        "wait_s": 0.1,
+        "events": 1,
+        "attempt": 2,
+        "host": HOST,
+        "reason": "conflict",
+        "used": 2,
+        "limit": 3,
+        "wait_s": 0.2,
         "sqlstate": "40001",
         "oc_class": oc_class,
+        "count": 1,
     }
 
 
 @pytest.mark.parametrize(("sqlstate", "named"), [("57P01", "57P01"), (None, "OperationalError")])
-def test_another_retry_is_a_warning_that_names_the_failure(
+def test_another_retry_is_a_warning_that_says_why_and_for_how_long(
     log: pytest.LogCaptureFixture, sqlstate: str | None, named: str
 ) -> None:
-    error = "OperationalError"
-    record = logged(log, RetryScheduled(EVENT, 2, 3, 0.2, error, sqlstate, None, conflict=False))
+    outage = {"error": "OperationalError", "oc_class": None, "text": "Connection refused"}
+    spent = budget("outage", 4.1234, 10.0)
+    record = logged(log, retry(EVENT, 5, 1.6, events=64, of=spent, sqlstate=sqlstate, **outage))
 
     assert record.levelno == logging.WARNING
-    assert record.getMessage().startswith(f"Transient failure ({named}) detected for event {EVENT}")
+    assert record.getMessage() == (
+        f"Transient failure ({named}) detected for event {EVENT} and 63 more, attempt 5 at {HOST}: "
+        "Connection refused; retry in 1.600 s (outage, 4.1 of 10 s)"
+    )
+
+
+def test_a_database_that_was_never_reached_comes_with_advice(log: pytest.LogCaptureFixture) -> None:
+    """A conflict proves that it was reached."""
+    outage = failure(budget("outage", 0.0, 10.0), was_reached=False)
+    hook = LogFacts()
+    hook(RetryScheduled(EVENT, 1, 0.1, outage))
+    hook(RetriesExhausted(EVENT, 1, outage))
+    hook(retry(EVENT, was_reached=False))
+    advice = "no connection to it has succeeded yet: check the host and the port"
+    assert [advice in record.getMessage() for record in log.records] == [True, True, False]
 
 
 def test_exhausted_retries_are_one_error(log: pytest.LogCaptureFixture) -> None:
-    record = logged(log, WriteExhausted(EVENT, 4, 3, "SerializationFailure", "40001"))
+    record = logged(log, RetriesExhausted(EVENT, 4, failure(budget(used=3)), 2))
 
     assert record.levelno == logging.ERROR
     assert record.getMessage() == (
-        f"Retries exhausted for event {EVENT} after 4 attempts: SerializationFailure (40001)"
+        f"Retries exhausted for event {EVENT} and 1 more after 4 attempts at {HOST}: {TEXT} "
+        "(40001; conflict, 3 of 3)"
     )
     assert keys(record) == {
         "event_id": str(EVENT),
+        "events": 2,
         "attempt": 4,
-        "max_retries": 3,
+        "host": HOST,
+        "reason": "conflict",
+        "used": 3,
+        "limit": 3,
         "sqlstate": "40001",
+        "oc_class": "OC000",
+        "count": 1,
     }
+
+
+def test_retries_that_the_callers_timeout_ends_are_told_as_such(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    record = logged(log, RetriesExhausted(EVENT, 1, failure(), is_cut_short=True))
+    assert record.getMessage().endswith(
+        "(40001; conflict, 1 of 3, cut short by the timeout of the call)"
+    )
 
 
 @pytest.mark.parametrize("result", ["retry", "rejected"])
@@ -102,13 +144,19 @@ def test_a_failed_publish_is_a_warning(log: pytest.LogCaptureFixture, result: st
     assert record.getMessage() == (
         f"Publish of event {EVENT} to events.LoanCreated failed ({result}): no answer"
     )
-    assert keys(record) == {"event_id": str(EVENT), "attempt": 1, "topic": "events.LoanCreated"}
+    assert keys(record) == {
+        "event_id": str(EVENT),
+        "attempt": 1,
+        "topic": "events.LoanCreated",
+        "count": 1,
+    }
 
 
 @pytest.mark.parametrize(
     "fact",
     [
         WriteEnded(EVENT, "committed", 2, 1),
+        WriteExhausted(EVENT, 4, "SerializationFailure", "40001"),
         PublishEnded(EVENT, "topic", "delivered"),
         PublishEnded(EVENT, "topic", "unavailable", "no broker"),
         PublishEnded(EVENT, "topic", "not_attempted", "cut off"),
@@ -125,18 +173,27 @@ def test_what_went_well_or_is_said_elsewhere_is_not_logged(
 
 
 class Failing:
-    """A publisher's hook, with a clock, that is told of failures."""
+    """A hook with a clock, and a summary that is due when the clock says so."""
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.hook = LogFacts(self.clock)
+        self.hook = LogFacts(self.clock, self._later)
+        self._due: list[tuple[float, Callable[[], None]]] = []
+
+    def _later(self, seconds: float, work: Callable[[], None]) -> None:
+        self._due.append((self.clock.now + seconds, work))
 
     def fail(self, topic: str, *, number: int = 0, result: PublishResult = "retry") -> None:
         self.hook(PublishEnded(UUID(int=number), topic, result, f"error {number}", number))
 
     def after(self, seconds: float) -> None:
         self.clock.now += seconds
-        self.hook(RelayProgress())
+        due, self._due = self._due, []
+        for at, work in due:
+            if at <= self.clock.now:
+                work()
+            else:
+                self._due.append((at, work))
 
 
 @pytest.fixture
@@ -160,7 +217,7 @@ def test_many_failures_of_a_topic_are_one_line_at_once_and_one_per_ten_seconds(
     assert messages(log) == [f"Publish of event {UUID(int=1)} to a failed (retry): error 1"]
     failing.after(1)
     (record,) = log.records
-    assert keys(record) | {"count": vars(record)["count"]} == {
+    assert keys(record) == {
         "event_id": str(UUID(int=9_999)),
         "attempt": 9_999,
         "topic": "a",
@@ -168,16 +225,14 @@ def test_many_failures_of_a_topic_are_one_line_at_once_and_one_per_ten_seconds(
     }
     (line,) = messages(log)
     assert line == (
-        "Publish to a failed 9998 more times in 10 s (retry), "
-        f"last event {UUID(int=9_999)}: error 9999"
+        f"Publish of event {UUID(int=9_999)} to a failed (retry): error 9999; "
+        "this and 9997 more in 10.0 s"
     )
     failing.fail("a", number=7)
     failing.after(EVERY - 1)
     assert messages(log) == []
     failing.after(1)
-    assert messages(log) == [
-        f"Publish to a failed 1 more times in 10 s (retry), last event {UUID(int=7)}: error 7"
-    ]
+    assert messages(log) == [f"Publish of event {UUID(int=7)} to a failed (retry): error 7"]
 
 
 def test_topics_and_results_have_lines_of_their_own(
@@ -205,11 +260,65 @@ def test_a_topic_that_was_quiet_is_logged_at_once_again(
 def test_what_was_counted_is_logged_at_the_end(
     failing: Failing, log: pytest.LogCaptureFixture
 ) -> None:
-    failing.fail("a", number=1)
-    failing.fail("a", number=2)
+    for number in (1, 2, 3):
+        failing.fail("a", number=number)
     messages(log)
     failing.hook(ShardsChanged([3], [], [1]))
     assert messages(log) == []
     failing.hook(ShardsChanged([], [], [3]))
     (line,) = messages(log)
-    assert line.startswith("Publish to a failed 1 more times in 0 s")
+    assert line.endswith("error 3; this and 1 more in 0.0 s")
+
+
+def test_a_storm_of_retries_is_ten_lines_and_then_one_per_second_and_reason(
+    failing: Failing, log: pytest.LogCaptureFixture
+) -> None:
+    """The counts of the lines add up to the retries."""
+    outage = failure(budget("outage", 0.0, 10.0))
+    for _ in range(10):
+        for _ in range(320):
+            failing.hook(RetryScheduled(EVENT, 1, 0.1, outage))
+            failing.hook(retry(EVENT))
+        failing.after(1)
+    for reason in ("outage", "conflict"):
+        counts = [vars(r)["count"] for r in log.records if vars(r)["reason"] == reason]
+        assert counts == [1] * 10 + [310] + [320] * 9
+    line = log.records[-1].getMessage()
+    assert line.endswith("retry in 0.100 s (conflict, 1 of 3); this and 319 more in 1.0 s")
+
+
+def test_hosts_and_ends_have_lines_of_their_own(
+    failing: Failing, log: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(30):
+        for host in ("a:1", "b:2"):
+            failing.hook(retry(EVENT, host=host))
+            failing.hook(RetriesExhausted(EVENT, 4, failure(host=host)))
+    failing.after(1)
+    assert len(log.records) == 4 * (10 + 1)
+
+
+def test_a_sum_comes_by_itself_when_the_storm_is_over(log: pytest.LogCaptureFixture) -> None:
+    hook = LogFacts()
+    for _ in range(12):
+        hook(retry(EVENT))
+    wait_until(lambda: len(log.records) == 11)
+    assert vars(log.records[-1])["count"] == 2
+
+
+def test_a_forked_child_logs_its_own_lines_only(
+    failing: Failing, log: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(12):
+        failing.hook(retry(EVENT))
+    log.clear()
+    child = os.fork()
+    if child == 0:
+        try:
+            failing.hook.flush()
+            failing.hook(retry(EVENT))
+            failing.hook.flush()
+        finally:
+            os._exit(sum(vars(record)["count"] for record in log.records))
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 1

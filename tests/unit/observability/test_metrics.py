@@ -95,7 +95,7 @@ def everything(measured: Measured) -> None:
     for outcome in get_args(AttemptOutcome):
         write(measured, AttemptEnded(EVENT, 1, 0.1, 0, MS, outcome))
     for status in get_args(WriteStatus):
-        write(measured, WriteEnded(EVENT, status, 1, 0), WriteExhausted(EVENT, 1, 0, "E", None))
+        write(measured, WriteEnded(EVENT, status, 1, 0), WriteExhausted(EVENT, 1, "E", None))
     for result in get_args(PublishResult):
         publish(measured, result)
     for fact in (
@@ -141,7 +141,7 @@ def test_a_class_of_conflict_that_nobody_knows_makes_no_series_of_its_own(
 
 
 def test_an_exhausted_write_and_one_in_doubt_are_told_apart(measured: Measured) -> None:
-    write(measured, WriteExhausted(EVENT, 4, 3, "E", "40001"), WriteEnded(EVENT, "failed", 4, 4))
+    write(measured, WriteExhausted(EVENT, 4, "E", "40001"), WriteEnded(EVENT, "failed", 4, 4))
     write(
         measured, AttemptEnded(EVENT, 1, 0.0, 0, 1, "in_doubt"), WriteEnded(EVENT, "unknown", 1, 0)
     )

@@ -11,13 +11,13 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from tests.support.telemetry.retries import retry
 
 from dsql_outbox.observability import (
     AttemptEnded,
     PublishEnded,
     PublishStarted,
     RelayProgress,
-    RetryScheduled,
     Scope,
     TraceFacts,
     WriteEnded,
@@ -33,7 +33,7 @@ STARTED = WriteStarted(EVENT, "Loan Created", "LoanCreated", "events.LoanCreated
 CONFLICT = AttemptEnded(
     EVENT, 1, 0.0, T0, T0 + 5 * MS, "conflict", "SerializationFailure", "40001", "OC000"
 )
-RETRY = RetryScheduled(EVENT, 1, 3, 0.104, "SerializationFailure", "40001", "OC000", conflict=True)
+RETRY = retry(EVENT, 1, 0.104)
 COMMITTED = AttemptEnded(EVENT, 2, 0.104, T0 + 109 * MS, T0 + 112 * MS, "committed")
 ENDED = WriteEnded(EVENT, "committed", 2, 1)
 DELIVERED = PublishEnded(EVENT, "events.LoanCreated", "delivered")
@@ -200,7 +200,7 @@ def test_a_write_that_failed_or_is_unknown_is_an_error(recorder: Recorder, statu
 
 def test_a_write_whose_retries_ran_out_says_so(recorder: Recorder) -> None:
     scope = recorder.begin(STARTED)
-    scope(WriteExhausted(EVENT, 4, 3, "SerializationFailure", "40001"))
+    scope(WriteExhausted(EVENT, 4, "SerializationFailure", "40001"))
     scope(WriteEnded(EVENT, "failed", 4, 4, "SerializationFailure"))
 
     assert attributes_of(recorder.one("outbox.write"))["outbox.write.exhausted"] is True

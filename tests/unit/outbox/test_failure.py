@@ -94,6 +94,7 @@ MEANINGS = [
     ("53100", "disk full", K.OUTAGE, K.OUTAGE),
     ("53300", "too many clients", K.OUTAGE, K.OUTAGE),
     ("53400", "rate of connections exceeded", K.CROWDED, K.CROWDED),
+    (None, "FATAL:  Unable to accept connection, rate exceeded.", K.CROWDED, K.IN_DOUBT),
     ("53200", "out of memory", K.OUT_OF_MEMORY, K.OUT_OF_MEMORY),
     ("XX000", "server unavailable", K.BUSY, K.IN_DOUBT),
     ("XX000", "tuple concurrently updated", K.INTERNAL, K.IN_DOUBT),

@@ -17,6 +17,7 @@ from uuid import UUID
 import pytest
 from tests.support.checkout import ROOT
 from tests.support.hcl import parsed
+from tests.support.telemetry.retries import budget, failure, retry
 
 from dsql_outbox.observability import (
     BacklogAge,
@@ -25,8 +26,7 @@ from dsql_outbox.observability import (
     JsonFormatter,
     LogFacts,
     PublishEnded,
-    RetryScheduled,
-    WriteExhausted,
+    RetriesExhausted,
 )
 from dsql_outbox.observability.json_logs import KEYS
 
@@ -39,11 +39,11 @@ COMPARE: dict[str, Callable[[Any, Any], bool]] = {"=": operator.eq, ">=": operat
 MAIN = parsed(FOLDER / "main.tf")
 ALARMS: dict[str, dict[str, Any]] = MAIN["locals"][0]["alarms"]
 FACTS: dict[str, Fact] = {
-    "a first retry": RetryScheduled(EVENT, 1, 3, 0.1, "E", "40001", "OC000", conflict=True),
-    "a retry of OC001": RetryScheduled(EVENT, 2, 3, 0.2, "E", "40001", "OC001", conflict=True),
-    "a third retry": RetryScheduled(EVENT, 3, 3, 0.4, "E", None, None, conflict=True),
-    "a lost connection": RetryScheduled(EVENT, 1, 3, 0.1, "E", "08006", None, conflict=False),
-    "exhausted": WriteExhausted(EVENT, 4, 3, "E", "40001"),
+    "a first retry": retry(EVENT),
+    "a retry of OC001": retry(EVENT, 2, 0.2, of=budget("schema change", 2, 10), oc_class="OC001"),
+    "a third retry": retry(EVENT, 3, 0.4, sqlstate=None, oc_class=None),
+    "a lost connection": retry(EVENT, of=budget("outage", 0.5, 10), oc_class=None),
+    "exhausted": RetriesExhausted(EVENT, 4, failure()),
     "a failed publish": PublishEnded(EVENT, "topic", "retry", "no answer", 3),
     "an old backlog": BacklogAge(120, 3, 60),
     "an unread backlog": BacklogUnread("E", "42501", switched_off=True),
@@ -103,13 +103,13 @@ def test_a_value_out_of_the_line_is_a_number_in_every_line_that_matches(
         value = alarm["value"]
         for line in lines.values():
             if value != "1" and matches(alarm["pattern"], line):
-                assert isinstance(line[value.removeprefix("$.")], float)
+                assert isinstance(line[value.removeprefix("$.")], int | float)
 
 
 def test_every_key_is_one_that_lines_have() -> None:
     text = " ".join(alarm["pattern"] + alarm["value"] for alarm in ALARMS.values())
     keys = set(re.findall(r"\$\.(\w+)", text))
-    assert keys == {"logger", "message", "level", "wait_s", "attempt", "max_retries"}
+    assert keys == {"logger", "message", "level", "wait_s", "attempt", "limit", "count"}
     assert keys - {"logger", "message", "level"} <= set(KEYS)
 
 

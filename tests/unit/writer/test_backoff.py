@@ -4,12 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsql_outbox.outbox import DatabaseFailure, FailureKind
+from dsql_outbox.observability import RetryBudget
+from dsql_outbox.outbox import Database, DatabaseFailure, FailureKind
 from dsql_outbox.writer import WriterSettings
 from dsql_outbox.writer.attempt.backoff import Backoff
 
 NO_JITTER = 0.0
-COUNTED = [FailureKind.CONFLICT, FailureKind.SCHEMA_CHANGED, FailureKind.COLLISION]
+DATABASE = Database("postgresql://writer:secret@db.example/shop")
+COUNTED = [FailureKind.CONFLICT, FailureKind.COLLISION]
 TIMED = [
     FailureKind.OUTAGE,
     FailureKind.OUT_OF_MEMORY,
@@ -29,7 +31,7 @@ def backoff(
     deadline: float | None = None,
     random: float = NO_JITTER,
 ) -> Backoff:
-    return Backoff(settings or WriterSettings(), deadline, lambda: random)
+    return Backoff(settings or WriterSettings(), DATABASE, deadline, lambda: random)
 
 
 @pytest.mark.parametrize("kind", COUNTED)
@@ -41,6 +43,39 @@ def test_the_waits_after_failures_1_2_3_are_100_200_400_ms_and_none_follows(
     waits = [pause.next_wait(failure(kind), now=0.0) for _ in range(4)]
     assert waits == [0.1, 0.2, 0.4, None]
     assert pause.conflicts == 4
+
+
+def test_a_schema_change_is_waited_for_as_a_conflict_but_ten_times() -> None:
+    pause = backoff()
+    waits = [pause.next_wait(failure(FailureKind.SCHEMA_CHANGED), now=0.0) for _ in range(11)]
+    assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0, 2.0, 2.0, None]
+    assert pause.next_wait(failure(FailureKind.CONFLICT), now=0.0) == 0.1
+    assert pause.conflicts == 12
+    assert not pause.is_last_try
+
+
+def test_the_budget_is_that_of_the_last_failure() -> None:
+    pause = backoff()
+    for kind, now, expected in (
+        (FailureKind.CONFLICT, 0.0, "conflict, 1 of 3"),
+        (FailureKind.COLLISION, 0.1, "conflict, 2 of 3"),
+        (FailureKind.SCHEMA_CHANGED, 0.3, "schema change, 1 of 10"),
+        (FailureKind.OUTAGE, 1.0, "outage, 0.0 of 10 s"),
+        (FailureKind.IN_DOUBT, 5.1, "outage, 4.1 of 10 s"),
+        (FailureKind.CONFLICT, 6.0, "conflict, 3 of 3"),
+        (FailureKind.CONFLICT, 6.0, "conflict, 3 of 3"),
+    ):
+        pause.next_wait(failure(kind), now)
+        assert str(pause.budget) == expected
+
+
+def test_facts_of_a_failure_name_the_host_and_no_secret() -> None:
+    pause = backoff()
+    pause.next_wait(failure(FailureKind.OUTAGE), now=0.0)
+    told = pause.told(failure(FailureKind.OUTAGE))
+    assert (told.host, told.was_reached) == ("db.example:5432", False)
+    assert told.budget == RetryBudget("outage", 0.0, 10.0)
+    assert "secret" not in repr(told)
 
 
 def test_no_retry_means_no_wait() -> None:
@@ -115,7 +150,7 @@ def test_too_high_a_rate_of_connections_is_answered_by_the_longest_wait() -> Non
     assert backoff().next_wait(failure(FailureKind.OUTAGE, "53300"), now=0.0) == 0.1
 
 
-@pytest.mark.parametrize("kind", [*COUNTED, *TIMED])
+@pytest.mark.parametrize("kind", [*COUNTED, FailureKind.SCHEMA_CHANGED, *TIMED])
 def test_no_wait_begins_that_would_end_after_the_deadline(kind: FailureKind) -> None:
     """Fact 23: the caller's time is not slept away."""
     assert backoff(deadline=10.2).next_wait(failure(kind), now=10.0) == 0.1

@@ -11,6 +11,7 @@ from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
 def test_the_defaults_are_the_documented_ones() -> None:
     assert WriterSettings() == WriterSettings(
         max_retries=3,
+        max_schema_changes=10,
         base=0.1,
         cap=2.0,
         jitter=0.25,
@@ -30,6 +31,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     ("setting", "text"),
     [
         ({"max_retries": -1}, "max_retries must be 0 or more, got -1"),
+        ({"max_schema_changes": -1}, "max_schema_changes must be 0 or more, got -1"),
         ({"base": 0}, "base must be above 0, got 0"),
         ({"cap": -1.0}, "cap must be above 0"),
         ({"jitter": -0.1}, "jitter must be 0 or more"),

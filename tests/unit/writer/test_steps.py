@@ -19,7 +19,15 @@ from tests.support.writer.database_model import (
     unreachable,
 )
 
-from dsql_outbox.observability import AttemptEnded, Fact, RetryScheduled, WriteEnded, WriteExhausted
+from dsql_outbox.observability import (
+    AttemptEnded,
+    Fact,
+    RetryBudget,
+    RetryScheduled,
+    TransactionFailure,
+    WriteEnded,
+    WriteExhausted,
+)
 from dsql_outbox.outbox import (
     DuplicateEvent,
     OutcomeUnknown,
@@ -82,8 +90,17 @@ def test_each_attempt_tells_what_was_waited_before_it() -> None:
 def test_the_facts_of_a_retry_carry_what_can_be_counted() -> None:
     facts: list[Fact] = []
     run([pend(event_id=EVENT, facts=facts)], "conflict")
-    retry = RetryScheduled(EVENT, 1, 3, 0.1, "SerializationFailure", "40001", "OC000", True)
-    assert [fact for fact in facts if isinstance(fact, RetryScheduled)] == [retry]
+    (retry,) = (fact for fact in facts if isinstance(fact, RetryScheduled))
+    assert (retry.event_id, retry.attempt, retry.wait_s, retry.events) == (EVENT, 1, 0.1, 1)
+    assert retry.failure == TransactionFailure(
+        host="db.example:5432",
+        was_reached=False,
+        error="SerializationFailure",
+        text="change conflicts: (OC000)",
+        sqlstate="40001",
+        oc_class="OC000",
+        budget=RetryBudget("conflict", 1, 3),
+    )
 
 
 def test_exhausted_conflicts_end_in_the_drivers_own_exception() -> None:

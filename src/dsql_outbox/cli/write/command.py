@@ -8,7 +8,7 @@ import anyio
 import click
 
 from dsql_outbox.cli.database_options import database_options, open_database
-from dsql_outbox.cli.exit_codes import FAILED, short_errors
+from dsql_outbox.cli.exit_codes import FAILED, UNREACHABLE, short_errors
 from dsql_outbox.cli.logs import LogFormat, announce, logs_on_stderr
 from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.options import log_format_option, option, verbose_option
@@ -42,6 +42,7 @@ Exit codes:
   0    every event is stored
   1    an event is not stored, or an input could not be read to its end
   2    wrong usage
+  69   the database stayed out of reach for --max-outage, or refuses the login
   78   the tables are missing: run `dsql-outbox schema apply`
   130  stopped by Ctrl-C (143: by SIGTERM, 129: by SIGHUP)""",
 )
@@ -163,4 +164,11 @@ async def _store(  # noqa: PLR0913 - the options of one run
         announce(line)
     if storing.schema_error is not None:
         raise storing.schema_error
-    return interruption.exit_code or (FAILED if tally.failed or stop_line else 0)
+    return interruption.exit_code or _code(storing, is_whole=not (tally.failed or stop_line))
+
+
+def _code(storing: Loader, *, is_whole: bool) -> int:
+    """Return the exit code of a run that no signal ended."""
+    if storing.is_unreachable:
+        return UNREACHABLE
+    return 0 if is_whole else FAILED

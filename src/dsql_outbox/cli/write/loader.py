@@ -40,7 +40,8 @@ class Loader:
     """One run over all inputs; `stop` ends it in order, cancellation at once.
 
     `write` must behave as `AsyncWriter.write_many`; each call gets at most `batch`
-    events. `schema_error` is set if the run ended because the tables are missing.
+    events. `schema_error` is set if the run ended because the tables are missing, and
+    `is_unreachable` if it ended because the database stayed out of reach.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Loader:
         # named twice has the same locations twice.
         self._unsettled: dict[int, InputLocation] = {}
         self.schema_error: SchemaError | None = None
+        self.is_unreachable = False
 
     async def run(self) -> None:
         """Store all events, or the ones that were read before `stop` was called."""
@@ -155,6 +157,7 @@ class Loader:
             raise error
         await self._tell(self._report.failed(job.place, job.event_id, error))
         if is_unreachable(error):
+            self.is_unreachable = True
             self._give_up("the database cannot be reached")
             return False
         return True

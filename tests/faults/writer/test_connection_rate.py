@@ -1,0 +1,76 @@
+"""A cluster that opens no more connections for now: it says so by 53400 at the login."""
+
+import socketserver
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from threading import Thread
+
+import psycopg
+import pytest
+from tests.support.writer import workload_s
+from tests.support.writer.callers import QUICK, Facts, OpenWriter, outcome_of
+
+from dsql_outbox.observability import RetryScheduled
+
+RATE = "Unable to accept connection, rate exceeded."
+FULL = "Unable to accept connection, too many open connections."
+
+
+class _Refusal(socketserver.StreamRequestHandler):
+    """Answers the startup message by an ErrorResponse of PostgreSQL's protocol."""
+
+    server: "_Cluster"
+
+    def handle(self) -> None:
+        (length,) = struct.unpack("!I", self.rfile.read(4))
+        self.rfile.read(length - 4)
+        self.wfile.write(self.server.refusal)
+
+
+class _Cluster(socketserver.ThreadingTCPServer):
+    """Refuses every connection."""
+
+    daemon_threads = True
+
+    def __init__(self, sqlstate: str, text: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Refusal)
+        fields = ("SFATAL", "VFATAL", f"C{sqlstate}", f"M{text}")
+        body = b"".join(field.encode() + b"\0" for field in fields) + b"\0"
+        self.refusal = b"E" + struct.pack("!I", len(body) + 4) + body
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://writer:secret@127.0.0.1:{self.server_address[1]}/x?sslmode=disable"
+
+
+@contextmanager
+def refusing(sqlstate: str, text: str) -> Iterator[_Cluster]:
+    with _Cluster(sqlstate, text) as cluster:
+        serving = Thread(target=partial(cluster.serve_forever, poll_interval=0.01))
+        serving.start()
+        try:
+            yield cluster
+        finally:
+            cluster.shutdown()
+            serving.join()
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "text", "wait"), [("53400", RATE, QUICK.cap), ("53300", FULL, QUICK.base)]
+)
+def test_too_high_a_rate_is_waited_for_the_longest_although_the_driver_has_no_sqlstate(
+    open_writer: OpenWriter, facts: Facts, sqlstate: str, text: str, wait: float
+) -> None:
+    settings = replace(QUICK, max_outage=QUICK.cap)
+    with refusing(sqlstate, text) as cluster:
+        writer = open_writer(cluster.url, settings, [facts])
+        error = outcome_of(partial(writer.write, workload_s.car_created()))
+    assert isinstance(error, psycopg.OperationalError)
+    first = facts.of(RetryScheduled)[0]
+    assert (first.failure.sqlstate, first.wait_s) == (None, wait)
+    assert text in first.failure.text
+    assert first.failure.host == f"127.0.0.1:{cluster.server_address[1]}"
+    assert "secret" not in repr(facts.all)

@@ -1,0 +1,41 @@
+"""``dsql-outbox write`` while the database is out of reach: what it says, and its exit code."""
+
+import json
+from time import monotonic
+
+from tests.support.commands import Command, lines, run
+from tests.support.writer.written_events import event
+
+from dsql_outbox.servers import free_port
+from dsql_outbox.testing import PostgresProxy
+
+
+def test_a_first_connection_that_is_refused_is_told_at_once_and_ends_in_69() -> None:
+    """The first line comes long before the end, and no line has the password."""
+    port = free_port()
+    url = f"postgresql://writer:secret@127.0.0.1:{port}/shop"
+    started = monotonic()
+    with Command("write", "--database", url, "--max-outage", 6) as command:
+        command.feed(event() + b"\n")
+        first = command.error_line()
+        until_first = monotonic() - started
+        done = command.finish()
+    assert "WARNING Transient failure (OperationalError) detected for event" in first
+    assert f"attempt 1 at 127.0.0.1:{port}: connection " in first
+    assert "Connection refused" in first
+    assert "(outage, 0.0 of 6 s); no connection to it has succeeded yet: check the host" in first
+    assert until_first < (monotonic() - started) / 2
+    assert done.code == 69
+    assert "secret" not in first + done.err
+
+
+def test_a_storm_is_summed_up_before_the_command_ends(proxy: PostgresProxy) -> None:
+    """JSON, so that what lines stand for can be added up."""
+    proxy.refuse(60)
+    flags = ["--workers", 1, "--log-format", "json", "--max-retries", 0]
+    done = run("write", "--database", proxy.url, *flags, stdin=lines(event() for _ in range(60)))
+    found = [json.loads(line) for line in done.err.splitlines()]
+    counts = [line["count"] for line in found if line.get("level") == "ERROR"]
+    assert counts[:10] == [1] * 10
+    assert sum(counts) == 60
+    assert len(counts) < 60

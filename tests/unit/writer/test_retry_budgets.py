@@ -1,0 +1,79 @@
+"""The budgets of a write, and what is told of a failure that counts against one."""
+
+import psycopg
+import pytest
+from psycopg import errors
+from tests.support.writer.database_model import answer, never, pend, run
+
+from dsql_outbox.observability import (
+    Fact,
+    RetriesExhausted,
+    RetryBudget,
+    RetryScheduled,
+    WriteExhausted,
+)
+from dsql_outbox.outbox import Receipt
+from dsql_outbox.writer import WriterSettings
+from dsql_outbox.writer.attempt.steps import Attempt, Failed, Present, Wait, write_steps
+
+
+def test_schema_changes_have_a_budget_of_their_own() -> None:
+    """Ten, between three conflicts; the waits of each begin anew."""
+    pending = pend()
+    done = run([pending], *["schema change"] * 10, *["conflict"] * 3)
+    assert isinstance(pending.outcome, Receipt)
+    assert (pending.outcome.attempts, pending.outcome.conflicts) == (14, 13)
+    assert done.waits() == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0, 2.0, 2.0, 0.1, 0.2, 0.4]
+
+
+def test_one_schema_change_too_many_ends_in_the_drivers_exception() -> None:
+    facts: list[Fact] = []
+    pending = pend(facts=facts)
+    done = run([pending], "conflict", *["schema change"] * 11)
+    assert isinstance(pending.outcome, errors.SerializationFailure)
+    assert done.count(Wait) == 11
+    (end,) = (fact for fact in facts if isinstance(fact, RetriesExhausted))
+    assert (end.attempts, end.failure.budget) == (12, RetryBudget("schema change", 10, 10))
+
+
+def test_a_schema_change_before_the_last_conflict_does_not_end_the_call() -> None:
+    pending = pend()
+    run([pending], *["conflict", "schema change"] * 3)
+    assert isinstance(pending.outcome, Receipt)
+
+
+def test_a_schema_change_does_not_split_a_batch() -> None:
+    """It concerns the session, so no single event is at fault."""
+    batch = [pend() for _ in range(8)]
+    done = run(batch, *["schema change"] * 5)
+    assert all(isinstance(pending.outcome, Receipt) for pending in batch)
+    assert (done.count(Attempt), done.count(Wait)) == (6, 5)
+
+
+def test_a_transaction_tells_its_retry_and_its_end_once_however_many_events_it_has() -> None:
+    facts: list[Fact] = []
+    settings = WriterSettings(jitter=0.0, max_outage=0.2)
+    batch = [pend(facts=facts, settings=settings) for _ in range(100)]
+    run(batch, *["unreachable"] * 10)
+    retries = [fact for fact in facts if isinstance(fact, RetryScheduled)]
+    ends = [fact for fact in facts if isinstance(fact, RetriesExhausted)]
+    assert [(fact.attempt, fact.events) for fact in retries] == [(1, 100)]
+    assert [(fact.attempts, fact.events) for fact in ends] == [(2, 100)]
+    assert sum(isinstance(fact, WriteExhausted) for fact in facts) == 100
+
+
+def test_a_deadline_that_ends_the_retries_is_told() -> None:
+    facts: list[Fact] = []
+    run([pend(facts=facts, deadline=0.05)], "conflict")
+    (end,) = (fact for fact in facts if isinstance(fact, RetriesExhausted))
+    assert (end.is_cut_short, end.failure.budget) == (True, RetryBudget("conflict", 1, 3))
+
+
+@pytest.mark.parametrize("kind", [KeyError, errors.InternalError_, psycopg.DataError])
+def test_a_text_that_may_quote_an_event_is_in_no_fact(kind: type[Exception]) -> None:
+    facts: list[Fact] = []
+    defect = Failed(kind("owner: J. Doe"), sent=True)
+    syntax = Failed(errors.SyntaxError("SELEC"), sent=True)
+    answer(write_steps([pend(facts=facts)], never), defect, Present({}), syntax)
+    (retry,) = (fact for fact in facts if isinstance(fact, RetryScheduled))
+    assert (retry.failure.text, retry.failure.budget.reason) == (kind.__name__, "outage")
