@@ -1,6 +1,6 @@
 """The vocabulary that writer and publisher share, and the way to the database.
 
-`event` is the event as a producer makes it, and `event_parser` checks it.
+The chapter `event` is the event as a producer makes it, and its check.
 `message` is what a broker receives, `receipt` what a caller receives.
 `errors` defines every exception of the library. `failure` decides what an error of
 the database means, and `retry` runs work again after one that passes.
@@ -34,8 +34,16 @@ from dsql_outbox.outbox.database.exchange import (
 )
 from dsql_outbox.outbox.database.fork import OneProcess, call_in_children
 from dsql_outbox.outbox.database.target import Isolation
+from dsql_outbox.outbox.event.event import Entity, EntityHeader, Event, EventHeader
+from dsql_outbox.outbox.event.event_parser import (
+    EventSource,
+    ParsedEvent,
+    ParsedTouch,
+    parse_event,
+    require_event,
+)
 
-from .arguments import given_hooks, given_settings, require_event, require_seconds, wrong_type
+from .arguments import given_hooks, given_settings, require_seconds, wrong_type
 from .errors import (
     DuplicateEvent,
     EventTooLarge,
@@ -50,8 +58,6 @@ from .errors import (
     TransactionMisused,
     WriterClosed,
 )
-from .event import Entity, EntityHeader, Event, EventHeader
-from .event_parser import EventSource, ParsedEvent, ParsedTouch, parse_event
 from .failure import (
     CONFLICTS,
     NO_SUCH_FORM,

@@ -5,12 +5,9 @@ It never quotes a value that may belong to an event.
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from dsql_outbox.observability import Hook
-
-from .event import Event
 
 T = TypeVar("T")
 
@@ -55,14 +52,4 @@ def require_seconds(name: str, seconds: object) -> None:
         raise ValueError(
             f"{name} must be a finite number of seconds, 0 or more, or None for no limit; "
             f"got {seconds}"
-        )
-
-
-def require_event(event: object, name: str = "event") -> None:
-    """Raise `TypeError` unless `event` is of a type that holds an event."""
-    if not isinstance(event, (Event, str, bytes, Mapping)):
-        raise wrong_type(
-            f"{name} takes an Event, a mapping, or JSON as str or bytes",
-            event,
-            "Event.new(name, type, [Entity(type, id, attributes)])",
         )

@@ -1,22 +1,21 @@
 """The write side: store an event in one transaction, and retry after a conflict.
 
 `writer_base` says what both writers promise. `writer` and `async_writer` are one loop
-each, over the `primitives` that `programs` yield: all decisions are in the programs.
-`gate` decides what may be sent now. `core` turns events into calls and statements.
-`attempt` decides about retries, `statement` turns events into SQL, `transact` runs the
-caller's SQL and events in one transaction, and `coalesce` is group commit. `write_many`
-and `stream` are the calls of that name. `connections` keeps connections for reuse, and
-`backlog_alarm` reports old messages. The meaning of a database error is decided in
-`outbox.failure`.
+each, over the primitives of a `program`: all decisions are in the programs. `gate`
+decides what may be sent now. `core` turns events into calls and statements. `attempt`
+decides about retries, `statement` turns events into SQL, `transact` runs the caller's SQL
+and events in one transaction, and `coalesce` is group commit. `connections` keeps
+connections for reuse, and `backlog_alarm` reports old messages. The meaning of a database
+error is decided in `outbox.failure`.
 """
 
+from dsql_outbox.writer.program.stream import StoredEvent
 from dsql_outbox.writer.statement.form_probe import write_probe
 from dsql_outbox.writer.transact.transaction import AsyncTransaction, Transaction
 
 from .async_writer import AsyncWriter
 from .http_status import HttpAnswer, http_status
 from .settings import WriterSettings
-from .stream import StoredEvent
 from .writer import Writer
 
 __all__ = [

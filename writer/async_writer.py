@@ -21,14 +21,12 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
 from dsql_outbox.writer.coalesce.coalescer import Coalescer
-from dsql_outbox.writer.transact.call import Call, opened
-from dsql_outbox.writer.transact.run import Run
-from dsql_outbox.writer.transact.transaction import AsyncTransaction, invoke_async
-
-from .arguments import require_connection, require_function, require_version
-from .connections import AsyncConnections
-from .core import Core
-from .primitives import (
+from dsql_outbox.writer.connections.task_connections import AsyncConnections
+from dsql_outbox.writer.program.call_arguments import (
+    require_function,
+    require_version,
+)
+from dsql_outbox.writer.program.primitives import (
     Exchange,
     Invoke,
     Open,
@@ -36,9 +34,14 @@ from .primitives import (
     Program,
     Query,
 )
-from .programs import Programs
+from dsql_outbox.writer.program.programs import Programs
+from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
+from dsql_outbox.writer.transact.call import Call, opened
+from dsql_outbox.writer.transact.run import Run
+from dsql_outbox.writer.transact.transaction import AsyncTransaction, invoke_async
+
+from .core import Core
 from .settings import WriterSettings
-from .stream import EntityStream, StoredEvent
 from .writer_base import WriterBase
 
 T = TypeVar("T")
@@ -68,7 +71,7 @@ class AsyncWriter(WriterBase):
             keep_failed=not self._core.fresh_retries,
             max_idle=settings.max_idle,
         )
-        self._programs = Programs(self._core, self._connections)
+        self._programs = Programs(self._core, self._connections, psycopg.AsyncConnection)
         self._begin_coalescing()
         call_in_children(self._begin_coalescing)
 
@@ -116,7 +119,6 @@ class AsyncWriter(WriterBase):
         *,
         expected_version: int | None = None,
     ) -> Receipt:
-        require_connection(connection, psycopg.AsyncConnection)
         return await self._perform(self._programs.append_to(connection, event, expected_version))
 
     async def stream(

@@ -20,14 +20,12 @@ from dsql_outbox.outbox import (
     require_database,
 )
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
-from dsql_outbox.writer.transact.call import Call, opened, require_plain
-from dsql_outbox.writer.transact.run import Run
-from dsql_outbox.writer.transact.transaction import Transaction, invoke
-
-from .arguments import require_connection, require_function, require_version
-from .connections import Connections
-from .core import Core
-from .primitives import (
+from dsql_outbox.writer.connections.thread_connections import Connections
+from dsql_outbox.writer.program.call_arguments import (
+    require_function,
+    require_version,
+)
+from dsql_outbox.writer.program.primitives import (
     Exchange,
     Invoke,
     Open,
@@ -35,9 +33,14 @@ from .primitives import (
     Program,
     Query,
 )
-from .programs import Programs
+from dsql_outbox.writer.program.programs import Programs
+from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
+from dsql_outbox.writer.transact.call import Call, opened, require_plain
+from dsql_outbox.writer.transact.run import Run
+from dsql_outbox.writer.transact.transaction import Transaction, invoke
+
+from .core import Core
 from .settings import WriterSettings
-from .stream import EntityStream, StoredEvent
 from .writer_base import WriterBase
 
 T = TypeVar("T")
@@ -74,7 +77,7 @@ class Writer(WriterBase):
             keep_failed=not self._core.fresh_retries,
             max_idle=settings.max_idle,
         )
-        self._programs = Programs(self._core, self._connections)
+        self._programs = Programs(self._core, self._connections, psycopg.Connection)
 
     def write(
         self,
@@ -114,7 +117,6 @@ class Writer(WriterBase):
         *,
         expected_version: int | None = None,
     ) -> Receipt:
-        require_connection(connection, psycopg.Connection)
         return self._perform(self._programs.append_to(connection, event, expected_version))
 
     def stream(self, entity_type: str, entity_id: str, *, after: int = 0) -> Iterator[StoredEvent]:

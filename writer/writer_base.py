@@ -6,8 +6,7 @@ from typing import Any
 
 from dsql_outbox.outbox import EventSource, Receipt
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
-
-from .stream import StoredEvent
+from dsql_outbox.writer.program.stream import StoredEvent
 
 
 class WriterBase(ABC):

@@ -40,7 +40,7 @@ def test_a_table_per_pattern_in_the_order_of_the_file(tmp_path: Path) -> None:
         (b'["a"]\nattempts = true', '["a"]: Expected `int | null`, got `bool` - at `$.attempts`'),
         (b'["a"]\nattempts = 0', "PublisherSettings.topics['a'].attempts must be above 0, got 0"),
         (b'["a"]\non_dead_letter = "drop"', "Invalid enum value 'drop' - at `$.on_dead_letter`"),
-        (b'["a"]\nbackoff_base = nan', "['a'].backoff_base must be above 0, got nan"),
+        (b'["a"]\nbackoff_base = nan', "['a'].backoff_base must be a finite number, got nan"),
         (b'["a"]\nattempts =', "Invalid value"),
         (b'["\xff"]', "can't decode byte 0xff"),
     ],

@@ -20,7 +20,7 @@ from dsql_outbox.outbox import (
     ParsedEvent,
     parse_event,
 )
-from dsql_outbox.outbox.event_parser import MAX_ENTITIES
+from dsql_outbox.outbox.event.event_parser import MAX_ENTITIES
 
 SAMPLES = ROOT / "tests" / "data" / "events"
 OLDER = SAMPLES / "loan-created-older-form.json"

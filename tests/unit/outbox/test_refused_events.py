@@ -15,7 +15,7 @@ from dsql_outbox.outbox import (
     InvalidEvent,
     parse_event,
 )
-from dsql_outbox.outbox.event import EventHeader
+from dsql_outbox.outbox.event.event import EventHeader
 
 ID = "0b6f3c1e-7a52-4d0e-9c41-5f2f8d3a1101"
 MARKER = "5ecret-paylo4d"

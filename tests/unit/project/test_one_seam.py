@@ -27,7 +27,6 @@ EXCUSES = {
     "src/dsql_outbox/cli/doctor/conflict_probes.py": "a probe that expects one state",
     "src/dsql_outbox/cli/doctor/cost_probes.py": "a probe that expects one state",
     "src/dsql_outbox/testing/proxy/postgres_proxy.py": "the fault proxy raises conflicts",
-    "writer/connections.py": "the collision of one INSERT, which leaves its connection healthy",
 }
 
 

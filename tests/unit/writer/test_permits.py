@@ -10,8 +10,10 @@ import psycopg
 import pytest
 
 from dsql_outbox.outbox import Database
-from dsql_outbox.writer import connections as module
-from dsql_outbox.writer.connections import Connections
+from dsql_outbox.writer.connections import shelf, thread_connections
+from dsql_outbox.writer.connections.thread_connections import Connections
+
+MODULES = {shelf.__file__, thread_connections.__file__}
 
 
 class Unconnected(Database):
@@ -50,7 +52,7 @@ class Interrupt:
         self.left = point
 
     def profile(self, frame: FrameType, event: str, _: object) -> None:
-        if frame.f_code.co_filename == module.__file__ and event in {"call", "c_return"}:
+        if frame.f_code.co_filename in MODULES and event in {"call", "c_return"}:
             self.left -= 1
             if self.left < 0:
                 sys.setprofile(None)
@@ -63,7 +65,7 @@ def use(connections: Connections) -> None:
 
 @pytest.fixture
 def connections(monkeypatch: pytest.MonkeyPatch) -> Connections:
-    monkeypatch.setattr(module, "_silent", lambda _: True)
+    monkeypatch.setattr(shelf, "_silent", lambda _: True)
     return Connections(Unconnected("host=nowhere"), 1, keep_failed=True, max_idle=None)
 
 
@@ -86,7 +88,7 @@ def test_an_interrupt_at_any_point_keeps_the_permit(connections: Connections) ->
 def test_a_waiter_that_is_interrupted_when_woken_leaves_the_permit_to_the_next(
     connections: Connections, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_SLICE", 60.0)
+    monkeypatch.setattr(thread_connections, "_SLICE", 60.0)
     held = connections.take(fresh=False, deadline=None)
     entered, main = connections._entered, threading.current_thread()
     waits = threading.Event()

@@ -15,8 +15,8 @@ from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
 from dsql_outbox.writer.attempt.steps import write_steps
 from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.gate import Gate
+from dsql_outbox.writer.program.write_many import Many
 from dsql_outbox.writer.statement import chunks
-from dsql_outbox.writer.write_many import Many
 
 IDS = [UUID(int=n) for n in range(1, 5)]
 

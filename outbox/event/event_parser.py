@@ -10,11 +10,9 @@ from uuid import UUID
 
 import msgspec
 
-from .arguments import require_event
-from .errors import EventTooLarge, InvalidEvent
-from .event import EntityHeader, Event, EventHeader, WireDate, encode_json
-from .json_faults import Fault, find_depth, find_fault
-from .settings import (
+from dsql_outbox.outbox.arguments import wrong_type
+from dsql_outbox.outbox.errors import EventTooLarge, InvalidEvent
+from dsql_outbox.outbox.settings import (
     MAX_ENTITY_ID,
     MAX_ENTITY_TYPE,
     MAX_EVENT_BYTES,
@@ -22,6 +20,9 @@ from .settings import (
     MAX_TRANSACTION_BYTES,
     MAX_TRANSACTION_ROWS,
 )
+
+from .event import EntityHeader, Event, EventHeader, WireDate, encode_json
+from .json_faults import Fault, find_depth, find_fault
 
 EventSource = Event | Mapping[str, Any] | str | bytes
 """The types of an event that `write` accepts. JSON text is stored and sent unchanged."""
@@ -134,6 +135,16 @@ def _date(value: str | float) -> datetime:
         # Convert to UTC here: PostgreSQL refuses offsets that Python accepts, such as +20:00.
         return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
     return datetime.fromtimestamp(float(value) / 1000, UTC)
+
+
+def require_event(event: object, name: str = "event") -> None:
+    """Raise `TypeError` unless `event` is of a type that holds an event."""
+    if not isinstance(event, (Event, str, bytes, Mapping)):
+        raise wrong_type(
+            f"{name} takes an Event, a mapping, or JSON as str or bytes",
+            event,
+            "Event.new(name, type, [Entity(type, id, attributes)])",
+        )
 
 
 def _encoded(source: EventSource) -> tuple[bytes, str]:

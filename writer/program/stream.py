@@ -11,9 +11,8 @@ import msgspec
 from dsql_outbox.outbox import classify
 from dsql_outbox.writer.attempt.backoff import Backoff
 from dsql_outbox.writer.attempt.steps import Failed, Result, Wait
+from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.statement.answers import Row
-
-from .core import Core
 
 PAGE_ROWS: Final = 200
 _PAGE_BYTES: Final = 4 << 20

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Self
 
 from dsql_outbox.outbox import EventSource, InvalidEvent
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
+from dsql_outbox.writer.core import Core
+from dsql_outbox.writer.gate import Gate
 from dsql_outbox.writer.statement.chunks import chunks
-
-from .core import Core
-from .gate import Gate
 
 if TYPE_CHECKING:
     from uuid import UUID

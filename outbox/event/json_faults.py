@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from .settings import is_unicode
+from dsql_outbox.outbox.settings import is_unicode
 
 _TOKEN: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}:,]|[^\s"\[\]{}:,]+', re.DOTALL)
 _IDENTIFIER: Final = re.compile(r'"[A-Za-z_][A-Za-z0-9_]{0,63}"')

@@ -1,36 +1,28 @@
-"""The programs of a writer: each call as primitives, from its steps to its result. No I/O."""
+"""The steps of a call as primitives: attempts, look-ups, runs and waits. No I/O."""
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from time import monotonic, time_ns
+from time import time_ns
 from typing import Any, Final, Protocol, TypeVar
 
 import psycopg
-from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.pq import TransactionStatus
 
 from dsql_outbox.observability import TransactionStarted
 from dsql_outbox.outbox import (
     NO_SUCH_FORM,
     AsyncConnection,
     Connection,
-    EventSource,
-    FailureKind,
-    Receipt,
     Rows,
-    WriterClosed,
     array_literal,
     command,
     exchange,
     is_interrupt,
-    kind_of,
     pipeline,
-    pipeline_inside,
-    require_seconds,
     rows_of,
     tag_of,
 )
-from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
 from dsql_outbox.writer.attempt.steps import (
     Attempt,
     Committed,
@@ -40,26 +32,20 @@ from dsql_outbox.writer.attempt.steps import (
     Result,
     Step,
     Wait,
-    write_steps,
 )
+from dsql_outbox.writer.core import Core
+from dsql_outbox.writer.gate import Gate
 from dsql_outbox.writer.statement.answers import (
     Row,
-    Stored,
     check_committed,
     found_events,
     stored_events,
 )
-from dsql_outbox.writer.transact.append import Joined, explained
-from dsql_outbox.writer.transact.call import Call, require_outermost
 from dsql_outbox.writer.transact.run import Run, kept_factories, watched
-from dsql_outbox.writer.transact.runs import Execute, transact_steps
+from dsql_outbox.writer.transact.runs import Execute
 
-from .arguments import listed_events, listed_versions, require_on_duplicate, require_version
-from .core import Core, receipt_of
-from .gate import Gate, require_transaction
 from .primitives import Exchange, Invoke, Open, Program, Query, Sleep
 from .stream import EntityStream, ReadPage
-from .write_many import Many
 
 T = TypeVar("T")
 
@@ -91,111 +77,17 @@ class Watch(Protocol):
         ...
 
 
-class Programs:
-    """The programs of one writer.
+class StepPrograms:
+    """Performs the steps of calls. Each step opens a connection and gives it back.
 
-    A step of a call opens a connection, does its work on it and gives it back. Its
-    errors become its result, which the steps judge.
+    Its errors become its result, which the steps judge. `shards` is the number of shards,
+    or None before the first step.
     """
 
     def __init__(self, core: Core, connections: Keeper) -> None:
         self.core = core
+        self.shards: int | None = None
         self._connections = connections
-        self.is_closed = False
-        self._shards: int | None = None
-
-    def begin(self, method: str, timeout: float | None) -> Gate:
-        """Begin a call of a method. Raises unless the call may begin here and now."""
-        self.require_open()
-        require_outermost(self.core, method)
-        require_seconds("timeout", timeout)
-        return Gate(timeout)
-
-    def require_open(self) -> None:
-        """Raise `WriterClosed` after the writer was closed."""
-        if self.is_closed:
-            raise WriterClosed
-
-    def write(
-        self,
-        event: EventSource,
-        on_duplicate: OnDuplicate,
-        expected_version: int | None,
-        timeout: float | None,
-    ) -> Program[Receipt]:
-        """Perform `Writer.write`."""
-        gate = self.begin("write", timeout)
-        require_on_duplicate(on_duplicate)
-        require_version(expected_version)
-        pending = self.core.pend(
-            event, gate, on_duplicate=on_duplicate, expected_version=expected_version
-        )
-        with pending.scopes:
-            yield from self.perform(write_steps([pending], monotonic), gate)
-        return receipt_of(pending)
-
-    def write_many(
-        self,
-        events: Iterable[EventSource],
-        on_duplicate: OnDuplicate,
-        expected_versions: Iterable[int | None] | None,
-        timeout: float | None,
-    ) -> Program[list[WriteOutcome]]:
-        """Perform `Writer.write_many`."""
-        gate = self.begin("write_many", timeout)
-        require_on_duplicate(on_duplicate)
-        listed = listed_events(events)
-        versions = listed_versions(expected_versions, len(listed))
-        with Many(self.core, gate, on_duplicate) as many:
-            many.add(listed, versions)
-            for batch in many.batches():
-                yield from self.perform(write_steps(batch, monotonic), gate)
-        return many.outcomes
-
-    def transact(self, call: Call[Any], gate: Gate) -> Program[None]:
-        """Run the function of a call until the call is settled."""
-        return self.perform(transact_steps(call, monotonic), gate)
-
-    def append(
-        self, run: Run[Any], connection: _Own, event: EventSource, expected_version: int | None
-    ) -> Program[Receipt]:
-        """Perform `Transaction.append`."""
-        before = connection.info.transaction_status
-        pending = run.append(event, expected_version, before)
-        with run.appending(pending.id, before):
-            stored = yield from self._append(connection, pending)
-        return run.receipt(pending, stored)
-
-    def append_to(
-        self,
-        connection: psycopg.BaseConnection[Any],
-        event: EventSource,
-        expected_version: int | None,
-    ) -> Program[Receipt]:
-        """Perform `Writer.append_to`."""
-        self.require_open()
-        require_version(expected_version)
-        require_transaction(connection)
-        joined = Joined(self.core, event, expected_version)
-        with joined.scopes:
-            if self._shards is None:
-                with explained(self.core, joined.pending):
-                    yield from self._apart(self._require_shards)
-            try:
-                stored = yield from self._append(connection, joined.pending)
-            except psycopg.Error as error:
-                if kind_of(error) is not FailureKind.COLLISION:
-                    raise
-                with suppress(psycopg.Error):  # without a look-up, the driver's error is raised
-                    find = partial(self._find, [joined.pending.id])
-                    joined.refuse((yield from self._apart(find)), error)
-                raise
-            return joined.receipt(stored)
-
-    def read_page(self, stream: EntityStream) -> Program[None]:
-        """Read the next page of a stream."""
-        self.require_open()
-        return self.perform(stream.steps(monotonic), Gate(None))
 
     def perform(self, steps: _Steps, gate: Gate, watch: Watch | None = None) -> Program[None]:
         """Perform the steps of a call, until every event is settled.
@@ -226,7 +118,7 @@ class Programs:
             work: _Work = partial(self._attempt, step, gate)
             return (yield from self._on_connection(work, gate, fresh=step.fresh))
         if isinstance(step, LookUp):
-            return (yield from self._on_connection(partial(self._find, step.ids), gate))
+            return (yield from self._on_connection(partial(self.find, step.ids), gate))
         if isinstance(step, ReadPage):
             work = partial(self._read_page, step.stream)
             return (yield from self._on_connection(work, gate, fresh=step.fresh))
@@ -256,7 +148,7 @@ class Programs:
 
     def _attempt(self, step: Attempt, gate: Gate, connection: _Own) -> Program[Committed]:
         """Write the events of an attempt in one transaction, in one round trip."""
-        shards = yield from self._require_shards(connection)
+        shards = yield from self.require_shards(connection)
         if not step.batch[0].scopes.is_quiet:
             self.core.tell(TransactionStarted(len(step.batch)))
         if self.core.plain or connection.isolation_level is not None:
@@ -289,7 +181,7 @@ class Programs:
 
     def _execute(self, run: Run[Any], gate: Gate, connection: _Own) -> Program[Committed | Failed]:
         """Execute one run. Raise an error of the database; return an error of the caller."""
-        yield from self._require_shards(connection)
+        yield from self.require_shards(connection)
         yield Exchange(connection, command(connection, connection.begin))
         with watched(connection, run), kept_factories(connection):
             raised = None
@@ -308,29 +200,7 @@ class Programs:
         gate.wrote = True
         return Committed(())
 
-    def _append(self, connection: Any, pending: Pending) -> Program[Stored]:
-        """Write the event in the connection's transaction, in one round trip.
-
-        The cursor is psycopg's own, whatever row and cursor factories the connection has.
-        """
-        with explained(self.core, pending):
-            rows = yield from self._rows_of_append(connection, pending)
-        return stored_events([pending.prepared], rows)[0]
-
-    def _rows_of_append(self, connection: Any, pending: Pending) -> Program[Any]:
-        rows: Any = None
-        assert self._shards is not None  # noqa: S101 - read before the first append
-        statements = self.core.statements([pending], self._shards)
-        if not self.core.plain or connection.pgconn.pipeline_status != PipelineStatus.OFF:
-            for query, values in statements:
-                rows = yield Query(connection, query.query, values)
-            return rows
-        encoding = connection.info.encoding
-        encoded = [(query, query.encode(values, encoding)) for query, values in statements]
-        results = yield Exchange(connection, pipeline_inside(connection, encoded))
-        return rows_of(results[-1])
-
-    def _apart(self, ask: Callable[[_Own], Program[T]]) -> Program[T]:
+    def apart(self, ask: Callable[[_Own], Program[T]]) -> Program[T]:
         """Run a query on a connection of the writer.
 
         In the caller's transaction, a query that fails would abort the transaction.
@@ -344,19 +214,19 @@ class Programs:
         self._connections.give_back(connection)
         return answer
 
-    def _find(self, ids: Iterable[Any], connection: _Own) -> Program[Present]:
+    def find(self, ids: Iterable[Any], connection: _Own) -> Program[Present]:
         """Look up which of these events are stored."""
         rows = yield Query(connection, self.core.find, {"ids": array_literal(ids)})
         return Present(found_events(rows))
 
-    def _require_shards(self, connection: _Own) -> Program[int]:
+    def require_shards(self, connection: _Own) -> Program[int]:
         """Read the number of shards, and choose the form of a write if it is ``auto``.
 
         This is the first statement of a writer.
         """
-        if self._shards is None:
-            self._shards = self.core.shards((yield from self._first_rows(connection)))
-        return self._shards
+        if self.shards is None:
+            self.shards = self.core.shards((yield from self._first_rows(connection)))
+        return self.shards
 
     def _first_rows(self, connection: _Own) -> Program[Sequence[Row]]:
         if self.core.must_probe:
@@ -374,7 +244,7 @@ class Programs:
         """Check the backlog. The write is committed; an error here does not change its outcome."""
         alarm = self.core.alarm
         try:
-            rows = yield from self._apart(lambda own: self._backlog(own, gate))
+            rows = yield from self.apart(lambda own: self._backlog(own, gate))
             alarm.saw(rows)
         except Exception as error:
             if is_interrupt(error):

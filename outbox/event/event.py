@@ -14,7 +14,8 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from .errors import InvalidEvent
+from dsql_outbox.outbox.errors import InvalidEvent
+
 from .json_faults import SURROGATE, Fault, find_fault
 
 WireDate = str | int | float | None

@@ -1,0 +1,5 @@
+"""An event: as its producer makes it, and as it is checked.
+
+`event` is the event and its JSON. `event_parser` checks it before it is written, and
+`json_faults` finds what is wrong with text that JSON or the database does not accept.
+"""

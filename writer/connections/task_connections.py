@@ -1,0 +1,170 @@
+"""Connections for tasks of asyncio."""
+
+import asyncio
+from typing import Final
+
+import anyio
+import psycopg
+
+from dsql_outbox.outbox import AsyncConnection, Database, OutboxError, call_in_children
+
+from .call_deadline import TOO_LATE, none_free, require_time, seconds_left
+from .shelf import Permit, Shelf
+
+_OTHER_LOOP: Final = (
+    "this AsyncWriter is in use in another event loop, which is running: "
+    "make an AsyncWriter for each event loop"
+)
+
+
+class _TaskPermit(Permit):
+    """The right of a task, granted by the room of its event loop."""
+
+    def __init__(self, room: "_Room") -> None:
+        self.room = room
+
+
+class _Room:
+    """Where the tasks of one event loop wait for a permit."""
+
+    def __init__(self, limit: int) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._free = anyio.Semaphore(limit, fast_acquire=True)
+
+    def enter_now(self) -> bool:
+        """Take a permit if one is free."""
+        try:
+            self._free.acquire_nowait()
+        except anyio.WouldBlock:
+            return False
+        return True
+
+    async def enter(self) -> None:
+        """Wait for a permit."""
+        await self._free.acquire()
+
+    def leave(self) -> None:
+        """Give a permit to the next task. No task of a closed loop waits."""
+        if not self.loop.is_closed():
+            self._free.release()
+
+
+class AsyncConnections:
+    """Connections for tasks of asyncio; otherwise as `Connections`.
+
+    They serve one event loop at a time. After it has stopped they may serve another.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        limit: int,
+        *,
+        keep_failed: bool,
+        max_idle: float | None,
+    ) -> None:
+        self._database = database
+        self._limit = limit
+        self._keep_failed = keep_failed
+        self._max_idle = max_idle
+        self._begin()
+        call_in_children(self._begin)
+
+    def _begin(self) -> None:
+        """Start without connections. In a forked child, leave the parent's connections alone."""
+        self._room: _Room | None = None
+        self._shelf: Shelf[AsyncConnection] = Shelf(
+            self._limit, keep_failed=self._keep_failed, max_idle=self._max_idle
+        )
+
+    def enter_loop(self) -> bool:
+        """Serve the running event loop. Return whether another loop was served before.
+
+        Calls of that loop may never end. Their permits no longer count, and their
+        connections are closed when they come back. Raises `OutboxError` if that loop still
+        runs, in another thread.
+        """
+        former = self._room
+        return self._room_here() is not former and former is not None
+
+    async def take(
+        self, *, fresh: bool, deadline: float | None, role_path: bool = False
+    ) -> AsyncConnection:
+        """Return a kept connection or a new one, or only a new one if `fresh`.
+
+        `deadline` is a time of the monotonic clock. With `role_path` the session has the
+        search path of its role, for SQL of the caller. Raises the driver's
+        `OperationalError` if no connection is available before the deadline.
+        """
+        require_time(deadline)
+        permit = _TaskPermit(self._room_here())
+        await self._enter(permit, deadline)
+        try:
+            kept = None if fresh else self._shelf.reuse(role_path=role_path)
+            connection = kept or await self._opened(deadline, role_path=role_path)
+        except BaseException:
+            self._leave(permit)
+            raise
+        connection.deadline = deadline
+        connection.permit = permit
+        return connection
+
+    def give_back(self, connection: AsyncConnection) -> None:
+        """Take back a connection after a success."""
+        if not connection.is_inherited:
+            permit = self._permit_of(connection)
+            try:
+                self._shelf.keep(connection, permit)
+            finally:
+                self._leave(permit)
+
+    def give_up(self, connection: AsyncConnection, error: BaseException) -> None:
+        """Take back a connection whose attempt failed."""
+        if not connection.is_inherited:
+            permit = self._permit_of(connection)
+            try:
+                self._shelf.keep_or_drop(connection, permit, error)
+            finally:
+                self._leave(permit)
+
+    def close(self) -> None:
+        """Close the connections that are not in use now, and the others when they come back."""
+        self._shelf.close()
+
+    def _room_here(self) -> _Room:
+        room = self._room
+        if room is not None and room.loop is asyncio.get_running_loop():
+            return room
+        if room is not None and room.loop.is_running():
+            raise OutboxError(_OTHER_LOOP)
+        self._shelf.forget_permits()
+        self._room = room = _Room(self._limit)
+        return room
+
+    async def _enter(self, permit: _TaskPermit, deadline: float | None) -> None:
+        if not permit.room.enter_now():
+            with anyio.move_on_after(seconds_left(deadline)) as waiting:
+                await permit.room.enter()
+            if waiting.cancelled_caught:
+                raise none_free(self._limit)
+        self._shelf.enter(permit)
+
+    def _leave(self, permit: _TaskPermit) -> None:
+        self._shelf.leave(permit)
+        permit.room.leave()
+
+    def _permit_of(self, connection: AsyncConnection) -> _TaskPermit:
+        """Return the permit of a connection, and close the connection of a former loop."""
+        permit: _TaskPermit = connection.permit
+        if permit.room is not self._room:
+            connection.drop()
+        return permit
+
+    async def _opened(self, deadline: float | None, *, role_path: bool) -> AsyncConnection:
+        self._shelf.make_room()
+        left = seconds_left(deadline)
+        try:
+            with anyio.fail_after(left):
+                return await self._database.connect_async(timeout=left, role_path=role_path)
+        except TimeoutError:
+            raise psycopg.OperationalError(TOO_LATE) from None

@@ -1,0 +1,7 @@
+"""What a writer does, as programs of primitives, without I/O.
+
+`primitives` are the acts that a program yields. `programs` has a program for each method
+of a writer, and `step_programs` performs the steps that decide about retries.
+`call_arguments` checks what a caller gives. `write_many` and `stream` are the state of the
+calls of that name.
+"""

@@ -1,0 +1,193 @@
+"""The programs of a writer: one for each of its methods. No I/O."""
+
+from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
+from functools import partial
+from time import monotonic
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg.pq import PipelineStatus, TransactionStatus
+
+from dsql_outbox.outbox import (
+    AsyncConnection,
+    Connection,
+    EventSource,
+    FailureKind,
+    Receipt,
+    WriterClosed,
+    kind_of,
+    pipeline_inside,
+    require_seconds,
+    rows_of,
+)
+from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
+from dsql_outbox.writer.attempt.steps import (
+    Committed,
+    Failed,
+    Present,
+    Result,
+    Step,
+    write_steps,
+)
+from dsql_outbox.writer.core import Core, receipt_of
+from dsql_outbox.writer.gate import Gate, require_transaction
+from dsql_outbox.writer.statement.answers import (
+    Stored,
+    stored_events,
+)
+from dsql_outbox.writer.transact.append import Joined, explained
+from dsql_outbox.writer.transact.call import Call, require_outermost
+from dsql_outbox.writer.transact.run import Run
+from dsql_outbox.writer.transact.runs import Execute, transact_steps
+
+from .call_arguments import (
+    listed_events,
+    listed_versions,
+    require_connection,
+    require_on_duplicate,
+    require_version,
+)
+from .primitives import Exchange, Program, Query
+from .step_programs import Keeper, StepPrograms
+from .stream import EntityStream, ReadPage
+from .write_many import Many
+
+T = TypeVar("T")
+
+_Step = Step | Execute | ReadPage
+_Steps = Generator[_Step, Result, None]
+_Own = Connection | AsyncConnection
+_Work = Callable[[Any], Program[Committed | Present | Failed]]
+
+_OPEN: Final = {TransactionStatus.INTRANS, TransactionStatus.INERROR}
+
+
+class Programs(StepPrograms):
+    """The programs of one writer. `callers` is the kind of connection that `append_to` takes."""
+
+    def __init__(
+        self,
+        core: Core,
+        connections: Keeper,
+        callers: type[psycopg.Connection[Any] | psycopg.AsyncConnection[Any]],
+    ) -> None:
+        super().__init__(core, connections)
+        self.is_closed = False
+        self._callers = callers
+
+    def begin(self, method: str, timeout: float | None) -> Gate:
+        """Begin a call of a method. Raises unless the call may begin here and now."""
+        self.require_open()
+        require_outermost(self.core, method)
+        require_seconds("timeout", timeout)
+        return Gate(timeout)
+
+    def require_open(self) -> None:
+        """Raise `WriterClosed` after the writer was closed."""
+        if self.is_closed:
+            raise WriterClosed
+
+    def write(
+        self,
+        event: EventSource,
+        on_duplicate: OnDuplicate,
+        expected_version: int | None,
+        timeout: float | None,
+    ) -> Program[Receipt]:
+        """Perform `Writer.write`."""
+        gate = self.begin("write", timeout)
+        require_on_duplicate(on_duplicate)
+        require_version(expected_version)
+        pending = self.core.pend(
+            event, gate, on_duplicate=on_duplicate, expected_version=expected_version
+        )
+        with pending.scopes:
+            yield from self.perform(write_steps([pending], monotonic), gate)
+        return receipt_of(pending)
+
+    def write_many(
+        self,
+        events: Iterable[EventSource],
+        on_duplicate: OnDuplicate,
+        expected_versions: Iterable[int | None] | None,
+        timeout: float | None,
+    ) -> Program[list[WriteOutcome]]:
+        """Perform `Writer.write_many`."""
+        gate = self.begin("write_many", timeout)
+        require_on_duplicate(on_duplicate)
+        listed = listed_events(events)
+        versions = listed_versions(expected_versions, len(listed))
+        with Many(self.core, gate, on_duplicate) as many:
+            many.add(listed, versions)
+            for batch in many.batches():
+                yield from self.perform(write_steps(batch, monotonic), gate)
+        return many.outcomes
+
+    def transact(self, call: Call[Any], gate: Gate) -> Program[None]:
+        """Run the function of a call until the call is settled."""
+        return self.perform(transact_steps(call, monotonic), gate)
+
+    def append(
+        self, run: Run[Any], connection: _Own, event: EventSource, expected_version: int | None
+    ) -> Program[Receipt]:
+        """Perform `Transaction.append`."""
+        before = connection.info.transaction_status
+        pending = run.append(event, expected_version, before)
+        with run.appending(pending.id, before):
+            stored = yield from self._append(connection, pending)
+        return run.receipt(pending, stored)
+
+    def append_to(
+        self,
+        connection: psycopg.BaseConnection[Any],
+        event: EventSource,
+        expected_version: int | None,
+    ) -> Program[Receipt]:
+        """Perform `Writer.append_to`."""
+        self.require_open()
+        require_version(expected_version)
+        require_connection(connection, self._callers)
+        require_transaction(connection)
+        joined = Joined(self.core, event, expected_version)
+        with joined.scopes:
+            if self.shards is None:
+                with explained(self.core, joined.pending):
+                    yield from self.apart(self.require_shards)
+            try:
+                stored = yield from self._append(connection, joined.pending)
+            except psycopg.Error as error:
+                if kind_of(error) is not FailureKind.COLLISION:
+                    raise
+                with suppress(psycopg.Error):  # without a look-up, the driver's error is raised
+                    find = partial(self.find, [joined.pending.id])
+                    joined.refuse((yield from self.apart(find)), error)
+                raise
+            return joined.receipt(stored)
+
+    def read_page(self, stream: EntityStream) -> Program[None]:
+        """Read the next page of a stream."""
+        self.require_open()
+        return self.perform(stream.steps(monotonic), Gate(None))
+
+    def _append(self, connection: Any, pending: Pending) -> Program[Stored]:
+        """Write the event in the connection's transaction, in one round trip.
+
+        The cursor is psycopg's own, whatever row and cursor factories the connection has.
+        """
+        with explained(self.core, pending):
+            rows = yield from self._rows_of_append(connection, pending)
+        return stored_events([pending.prepared], rows)[0]
+
+    def _rows_of_append(self, connection: Any, pending: Pending) -> Program[Any]:
+        rows: Any = None
+        assert self.shards is not None  # noqa: S101 - read before the first append
+        statements = self.core.statements([pending], self.shards)
+        if not self.core.plain or connection.pgconn.pipeline_status != PipelineStatus.OFF:
+            for query, values in statements:
+                rows = yield Query(connection, query.query, values)
+            return rows
+        encoding = connection.info.encoding
+        encoded = [(query, query.encode(values, encoding)) for query, values in statements]
+        results = yield Exchange(connection, pipeline_inside(connection, encoded))
+        return rows_of(results[-1])
