@@ -29,6 +29,8 @@ WITH event AS (
       expected)
 ), entity AS (
   -- Position 0 means that the entity is the subject of no event in this batch.
+  -- The condition is always true. With it the planner expects fewer entities than events,
+  -- so it hashes the entities and not the events with their texts.
   INSERT INTO {schema}.entities AS e (entity_type, entity_id, version, shard, position,
     previous_position, entity_data, event_id, created_at, updated_at)
   SELECT entity_type, entity_id, touches, shard,
@@ -39,6 +41,7 @@ WITH event AS (
       %(touches)s::text::bigint[], %(subjects)s::text::bigint[], %(shard)s::text::int[],
       %(attributes)s::text::text[], %(entity_event)s::text::uuid[])
     AS t(entity_type, entity_id, touches, subjects, shard, attributes, event_id)
+  WHERE subjects >= 0
   ON CONFLICT (entity_type, entity_id) DO UPDATE SET
     version = e.version + EXCLUDED.version,
     position = CASE WHEN EXCLUDED.position = 0 THEN e.position
@@ -48,8 +51,7 @@ WITH event AS (
     entity_data = EXCLUDED.entity_data,
     event_id = EXCLUDED.event_id,
     updated_at = EXCLUDED.updated_at
-  RETURNING e.entity_type::text, e.entity_id::text, e.version, e.shard, e.position,
-    e.previous_position
+  RETURNING e.entity_type, e.entity_id, e.version, e.shard, e.position, e.previous_position
 ), further AS (
   -- `event` is the ordinal of the event's subject.
   SELECT t.ordinal, t.event, t.entity_type, t.entity_id, entity.version - t.back AS version,

@@ -33,12 +33,14 @@ def connection(request: pytest.FixtureRequest, url: str) -> Iterator[Connection]
         yield connection
 
 
-def batch_of(events: int, entities: int, *, touches: int = 1) -> list[PreparedEvent]:
+def batch_of(
+    events: int, entities: int, *, touches: int = 1, text: str = ""
+) -> list[PreparedEvent]:
     """Events that touch `touches` entities each, of `entities` in all."""
     names = [f"C-{n}" for n in range(entities)] * (touches + events * touches // entities)
     found = []
     for n in range(events):
-        touched = [Entity("Car", name) for name in names[n * touches :][:touches]]
+        touched = [Entity("Car", name, {"text": text}) for name in names[n * touches :][:touches]]
         event = parse_event(Event.new("Car Sold", "CarSold", touched))
         found.append(prepare(event, uuid4().hex, "events.CarSold", "/test", {}))
     return found
@@ -110,3 +112,10 @@ def test_events_with_one_touch_are_not_aggregated(connection: Connection) -> Non
     plan = explained(connection, BATCH, [*batch_of(500, 500), *several])
     (grouped,) = [node for node in plan if "Group Key" in node]
     assert visited(grouped["Plans"][0]) == len(several)
+
+
+def test_no_join_hashes_the_texts_of_events(connection: Connection) -> None:
+    """They would be copied once more, and to disk if they exceed the memory of a query."""
+    plan = explained(connection, BATCH, batch_of(500, 500, text="x" * 2_000))
+    hashes = [node["Peak Memory Usage"] for node in plan if node["Node Type"] == "Hash"]
+    assert 0 < max(hashes) < 500  # KiB
