@@ -1,25 +1,14 @@
-"""What the benchmarks share: a server with tables, sample events, targets and medians."""
+"""What the benchmarks share: a server with tables, targets and medians."""
 
 import os
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
-from uuid import uuid4
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres
-
-EVENT_BYTES = 400
-"""The size of a sample event in bytes, as real events have it."""
-
-
-_EVENT = (
-    '{"eventHeader":{"uuid":"%s","eventName":"Car Moved","eventType":"CarMoved",'
-    '"createdDate":"2025-06-01T10:00:00Z"},"entities":[{"entityHeader":'
-    '{"entityType":"Car","entityId":"%s"},"n":%d,"note":"~"}]}'
-)
 
 
 @contextmanager
@@ -28,15 +17,6 @@ def embedded() -> Iterator[str]:
     with EmbeddedPostgres(settings={"max_wal_size": "4GB"}) as server:
         apply(Database(server.url))
         yield server.url
-
-
-def event(subject: str, n: int) -> bytes:
-    """One event about one car, as JSON of `EVENT_BYTES` bytes.
-
-    It is made without a JSON encoder, so that making it costs little of the run.
-    """
-    text = _EVENT % (uuid4(), subject, n)
-    return text.replace("~", "x" * (EVENT_BYTES - len(text) + 1)).encode()
 
 
 class Target(NamedTuple):

@@ -12,13 +12,14 @@ from uuid import UUID
 
 import psycopg
 from benchmarks.measure import Target, spread
+from benchmarks.writer.statement_parameters import SHARDS
 
 from dsql_outbox.outbox import Database, array_literal, plain_array
 from dsql_outbox.publisher import Publisher, PublisherSettings
 from dsql_outbox.schema import statement
 from dsql_outbox.testing import EmbeddedPostgres, PostgresProxy
 
-from .rows import BATCH, SHARDS, NullSink, Rows, changes, fill, new_database
+from .rows import BATCH, NullSink, Rows, changes, fill, new_database
 
 SETTINGS = PublisherSettings(batch_rows=BATCH)
 ON_OUTBOX = re.compile(r'^(?!.*outbox_failures).*"outbox"\.outbox\b', re.DOTALL)

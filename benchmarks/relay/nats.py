@@ -13,8 +13,9 @@ from uuid import uuid4
 
 import nats
 import psycopg
-from benchmarks.measure import Target, event, spread
+from benchmarks.measure import Target, spread
 from benchmarks.nemesis.world import messages
+from benchmarks.sample_event import event
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Publisher, open_sink
