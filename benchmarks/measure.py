@@ -45,6 +45,11 @@ def spread(values: Sequence[float]) -> str:
     return f"{middle:10,.1f}  +-{50 * (max(values) - min(values)) / middle:3.0f} %"
 
 
+def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The median of the ratios of values that were measured next to each other."""
+    return statistics.median(ours / theirs for ours, theirs in zip(ours, theirs, strict=True))
+
+
 def machine() -> str:
     """The properties of this machine on which the numbers depend most."""
     return f"{len(os.sched_getaffinity(0))} cores, shared by client and server; fsync on"

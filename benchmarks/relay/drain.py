@@ -4,14 +4,13 @@ import asyncio
 import cProfile
 import pstats
 import re
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from time import perf_counter, process_time
 from typing import NamedTuple
 from uuid import UUID
 
 import psycopg
-from benchmarks.measure import Target, spread
+from benchmarks.measure import Target, median_ratio, spread
 from benchmarks.writer.statement_parameters import SHARDS
 
 from dsql_outbox.outbox import Database, array_literal, plain_array
@@ -59,11 +58,6 @@ def drained(
             took, worked = perf_counter() - began, process_time() - busy
             found.append(Drained(rows / took, worked / rows * 1e6))
     return bare, relay
-
-
-def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The median of the ratios of values that were measured next to each other."""
-    return statistics.median(ours / theirs for ours, theirs in zip(ours, theirs, strict=True))
 
 
 def writes(server: EmbeddedPostgres, rows: int) -> list[Target]:

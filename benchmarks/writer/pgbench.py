@@ -34,12 +34,16 @@ def script() -> Iterator[tuple[Path, list[str]]]:
         yield path, [f"--define={name}={value}" for name, value in given.items()]
 
 
-def rate(url: str, path: Path, options: list[str], clients: int, seconds: int) -> float:
-    """Run pgbench for `seconds` and return its transactions per second."""
+def rate(url: str, path: Path, options: list[str], clients: int, until: str) -> float:
+    """Run pgbench and return its transactions per second.
+
+    `until` is its option that ends the run: ``-T4`` after 4 seconds, ``-t500`` after 500
+    transactions of each client.
+    """
     done = subprocess.run(
         [
             str(wheel_programs() / "pgbench"), "-n", "-M", "prepared", f"-c{clients}",
-            f"-T{seconds}", f"-f{path}", *options, url,
+            until, f"-f{path}", *options, url,
         ],
         capture_output=True, text=True, check=False, **server_options(),
     )  # fmt: skip
