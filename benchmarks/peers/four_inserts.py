@@ -85,16 +85,17 @@ def _row(event: bytes, position: int) -> tuple[Any, ...]:
     found = json.loads(event)
     header, (entity,) = found["eventHeader"], found["entities"]
     key, version = entity["entityHeader"], entity["n"] // SUBJECTS + 1
+    created = datetime.fromisoformat(header["createdDate"])
     attributes = {name: value for name, value in entity.items() if name != "entityHeader"}
     message = {
         "specversion": "1.0", "id": header["uuid"], "source": "/dsql-outbox",
         "type": header["eventType"], "datacontenttype": "application/json",
-        "time": header["createdDate"],
+        "time": created.isoformat(timespec="microseconds"),
         "entities": f"{key['entityType']}/{key['entityId']}@{version}",
     }  # fmt: skip
     return (
         header["uuid"], header["eventName"], header["eventType"],
-        datetime.fromisoformat(header["createdDate"]), event.decode(), sha256(event).digest(),
+        created, event.decode(), sha256(event).digest(),
         str(uuid4()), "events.CarMoved", _encode(message), key["entityType"], key["entityId"],
         version, entity["n"] % SHARDS, position, _encode([key | {"version": version}]),
         _encode(attributes), _encode({"eventHeader": header, "entityHeader": key}),

@@ -91,4 +91,4 @@ def test_the_floor_stores_as_many_rows_and_bytes_as_the_writer(url: str) -> None
         writer.write_many(sample_events(0, 50))
     for table, (count, size) in sizes(url).items():
         assert floor[table][0] == count == 50
-        assert floor[table][1] == pytest.approx(size, rel=0.03), table
+        assert floor[table][1] == pytest.approx(size, rel=0.01), table
