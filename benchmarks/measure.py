@@ -4,11 +4,15 @@ import os
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from tempfile import TemporaryFile
+from time import perf_counter
 from typing import NamedTuple
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres
+
+_FLUSHES = 50
 
 
 @contextmanager
@@ -51,5 +55,19 @@ def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def machine() -> str:
-    """The properties of this machine on which the numbers depend most."""
-    return f"{len(os.sched_getaffinity(0))} cores, shared by client and server; fsync on"
+    """The properties of this machine, now, on which the numbers depend most."""
+    return (
+        f"{len(os.sched_getaffinity(0))} cores, shared by client and server; fsync on, "
+        f"{_flush():.2g} ms each; load {os.getloadavg()[0]:.1f}"
+    )
+
+
+def _flush() -> float:
+    """The milliseconds that a small write takes to reach the disk, on average."""
+    with TemporaryFile() as file:
+        began = perf_counter()
+        for _ in range(_FLUSHES):
+            file.write(bytes(8192))
+            file.flush()
+            os.fdatasync(file.fileno())
+        return (perf_counter() - began) / _FLUSHES * 1000
