@@ -31,7 +31,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist lock clean load-million bench-writer bench-relay goals nemesis nemesis-rolling real-brokers simulate trace-check zip
+.PHONY: help demo test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist lock clean load-million bench-peers bench-relay goals nemesis nemesis-rolling real-brokers simulate trace-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,19 +99,19 @@ fmt: $(VENV)/.dev ## format the code and apply safe fixes
 load-million: $(VENV)/.dev ## load a million events (N=..) and watch rate and memory
 	$(BIN)/python -m benchmarks.writer.load_million --events $(or $(N),1000000)
 
-bench-writer: $(VENV)/.dev ## the writer beside the bare driver and pgbench; fails when a target is missed
-	$(BIN)/python -m benchmarks.writer.bench_writer
-
 trace-check: $(VENV)/.dev ## show one event's trace as received, and each dashboard query with its value
 	@$(BIN)/python -m benchmarks.trace_check
 
 zip: $(VENV)/.dev ## make the Lambda example's build/lambda-x86_64.zip and -arm64.zip
 	$(BIN)/python examples/lambda/package.py
 
+bench-peers: $(VENV)/.dev $(VENV)/.peers ## the writer beside bare drivers, pgbench and other libraries (ONLY=batch,single; OPTIONS=--json)
+	@$(BIN)/python -m benchmarks.peers $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
+
 bench-relay: $(VENV)/.dev ## the relay beside bare loops and nats-py; fails when a target is missed (ONLY=drain,..)
 	$(BIN)/python -m benchmarks.relay.bench_relay $(if $(ONLY),--only $(ONLY))
 
-goals: $(VENV)/.dev ## measure what is promised, and say what holds or misses (ONLY=relay, relay:half,hot; OPTIONS=--full)
+goals: $(VENV)/.dev $(VENV)/.peers ## measure what is promised, and say what holds or misses (ONLY=writer, relay:half,hot; OPTIONS=--full)
 	$(BIN)/python -m benchmarks.goals $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
 
 nemesis: $(VENV)/.dev ## kill and stop PUBLISHERS while they relay EVENTS, with SEED; then check all
@@ -160,3 +160,13 @@ $(VENV)/.dev: $(VENV)/.uv pyproject.toml uv.lock
 $(VENV)/.conformance: $(VENV)/.uv pyproject.toml uv.lock
 	@$(UV:$(VENV)=$(VENV)/conformance) sync --quiet --frozen --only-group conformance
 	@touch $@
+
+# The peers of `make bench-peers`, which want other versions than we do. One that cannot be installed
+# is tried again by the next run; the others are measured meanwhile.
+$(VENV)/.peers: $(VENV)/.uv benchmarks/peers/requirements.txt
+	@$(BIN)/python -m venv --without-pip $(VENV)/peers
+	@failed=; for peer in $$(grep -v '^#' benchmarks/peers/requirements.txt); do \
+		$(BIN)/uv pip install --quiet --python $(VENV)/peers/bin/python \
+			--constraint benchmarks/peers/requirements.txt "$$peer" \
+			|| { failed=yes; echo "bench-peers: $$peer could not be installed" >&2; }; \
+	done; test "$$failed" || touch $@

@@ -1,25 +1,18 @@
-"""What the benchmarks share: a server with tables, sample events, targets and medians."""
+"""What the benchmarks share: a server with tables, targets and medians."""
 
 import os
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from tempfile import TemporaryFile
+from time import perf_counter
 from typing import NamedTuple
-from uuid import uuid4
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres
 
-EVENT_BYTES = 400
-"""The size of a sample event in bytes, as real events have it."""
-
-
-_EVENT = (
-    '{"eventHeader":{"uuid":"%s","eventName":"Car Moved","eventType":"CarMoved",'
-    '"createdDate":"2025-06-01T10:00:00Z"},"entities":[{"entityHeader":'
-    '{"entityType":"Car","entityId":"%s"},"n":%d,"note":"~"}]}'
-)
+_FLUSHES = 50
 
 
 @contextmanager
@@ -28,15 +21,6 @@ def embedded() -> Iterator[str]:
     with EmbeddedPostgres(settings={"max_wal_size": "4GB"}) as server:
         apply(Database(server.url))
         yield server.url
-
-
-def event(subject: str, n: int) -> bytes:
-    """One event about one car, as JSON of `EVENT_BYTES` bytes.
-
-    It is made without a JSON encoder, so that making it costs little of the run.
-    """
-    text = _EVENT % (uuid4(), subject, n)
-    return text.replace("~", "x" * (EVENT_BYTES - len(text) + 1)).encode()
 
 
 class Target(NamedTuple):
@@ -65,6 +49,25 @@ def spread(values: Sequence[float]) -> str:
     return f"{middle:10,.1f}  +-{50 * (max(values) - min(values)) / middle:3.0f} %"
 
 
+def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The median of the ratios of values that were measured next to each other."""
+    return statistics.median(ours / theirs for ours, theirs in zip(ours, theirs, strict=True))
+
+
 def machine() -> str:
-    """The properties of this machine on which the numbers depend most."""
-    return f"{len(os.sched_getaffinity(0))} cores, shared by client and server; fsync on"
+    """The properties of this machine, now, on which the numbers depend most."""
+    return (
+        f"{len(os.sched_getaffinity(0))} cores, shared by client and server; fsync on, "
+        f"{_flush():.2g} ms each; load {os.getloadavg()[0]:.1f}"
+    )
+
+
+def _flush() -> float:
+    """The milliseconds that a small write takes to reach the disk, on average."""
+    with TemporaryFile() as file:
+        began = perf_counter()
+        for _ in range(_FLUSHES):
+            file.write(bytes(8192))
+            file.flush()
+            os.fdatasync(file.fileno())
+        return (perf_counter() - began) / _FLUSHES * 1000

@@ -1,4 +1,4 @@
-"""``make goals``: measure what the relay promises, and say whether each goal holds.
+"""``make goals``: measure what the writer and the relay promise, and say whether each goal holds.
 
 ONLY=relay selects a group, ONLY=relay:half,hot lines of it. Exits with 1 when a goal
 is missed; what cannot be measured here counts as neither.
@@ -15,8 +15,9 @@ from benchmarks.measure import machine
 from .conditions import FULL, Conditions, Sizes
 from .goal import Result, UnknownGoals, results, select
 from .relay_goals import RELAY
+from .writer_goals import WRITER
 
-GROUPS = {"relay": RELAY}
+GROUPS = {"writer": WRITER, "relay": RELAY}
 
 
 def options() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Sizes of the measurements: rows, rounds, and seconds."""
+    """Sizes of the measurements: rows, rounds, seconds, and `loads` of `load` events."""
 
     rows: int = 20_000
     rounds: int = 3
@@ -17,9 +17,11 @@ class Sizes:
     held: int = 100_000
     seconds: float = 4.0
     a_second: int = 10_000
+    load: int = 100_000
+    loads: int = 3
 
 
-FULL = Sizes(rows=50_000, rounds=5, seconds=15.0)
+FULL = Sizes(rows=50_000, rounds=5, seconds=15.0, load=1_000_000, loads=1)
 """The sizes for a quiet machine and a patient reader."""
 
 

@@ -4,7 +4,7 @@ import asyncio
 from time import perf_counter
 
 import psycopg
-from benchmarks.relay.drain import median_ratio
+from benchmarks.measure import median_ratio
 from benchmarks.relay.rows import Rows, arrive, fill, new_database
 
 from dsql_outbox.outbox import Message

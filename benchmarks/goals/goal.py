@@ -10,6 +10,10 @@ class UnknownGoals(ValueError):  # noqa: N818 - names what is wrong
     """A selection names a group or a line that does not exist."""
 
 
+class NotMeasuredError(Exception):
+    """A line cannot be measured here; the message says what is missing."""
+
+
 class Goal(NamedTuple):
     """A value that a line measures, and its limit: an upper one if `most`, else a lower one."""
 
@@ -26,7 +30,8 @@ class Goal(NamedTuple):
 class Line(NamedTuple):
     """What is measured together: `measure` returns one value per goal.
 
-    A line without `measure` cannot be measured here, for the reason `missing`.
+    A line without `measure` can never be measured here, for the reason `missing`; one whose
+    `measure` raises `NotMeasuredError` cannot be measured now.
     """
 
     name: str
@@ -91,5 +96,8 @@ def results(line: Line, conditions: Conditions) -> Iterable[Result]:
     """Measure a line."""
     if line.measure is None:
         return [Result(line.name, goal, None, line.missing) for goal in line.goals]
-    values = line.measure(conditions)
+    try:
+        values = line.measure(conditions)
+    except NotMeasuredError as error:
+        return [Result(line.name, goal, None, str(error)) for goal in line.goals]
     return [Result(line.name, *each) for each in zip(line.goals, values, strict=True)]

@@ -2,24 +2,18 @@
 
 import asyncio
 import statistics
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from time import perf_counter
-from urllib.parse import urlsplit, urlunsplit
 
-import psycopg
+from benchmarks.measure import median_ratio
 from benchmarks.relay.doorbell import held_p99
-from benchmarks.relay.drain import drain_by_relay, drained, median_ratio
+from benchmarks.relay.drain import drain_by_relay, drained
 from benchmarks.relay.nats import arrival, nats_rates
 from benchmarks.relay.rows import Rows, fill, new_database
 
 from .conditions import Conditions
+from .distance import at_a_distance
 
 _A_SECOND = 200  # events of the process that writes and relays
-_COMMIT = "ALTER DATABASE distance SET commit_delay = 10000"  # microseconds
-_ALWAYS = "ALTER DATABASE distance SET commit_siblings = 0"  # delay a lonely commit, too
 
 
 def drain(conditions: Conditions) -> list[float]:
@@ -60,24 +54,7 @@ def distance(conditions: Conditions) -> list[float]:
     url = new_database(conditions.server, "distance")
     rows = 2 * conditions.sizes.rows
     fill(url, Rows(rows))
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(_COMMIT)
-        connection.execute(_ALWAYS)
-    with _far(url) as far:
+    with at_a_distance(url) as far:
         began = perf_counter()
         asyncio.run(drain_by_relay(far))
         return [rows / (perf_counter() - began)]
-
-
-@contextmanager
-def _far(url: str) -> Iterator[str]:
-    """The URL of the same database through a proxy that delays, in a process of its own."""
-    parts = urlsplit(url)
-    command = [sys.executable, "-m", "benchmarks.goals.far_proxy", str(parts.port)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        port = int(process.stdout.readline())
-        user, _, _ = parts.netloc.rpartition("@")
-        yield urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{port}"))
-        process.stdin.close()

@@ -9,7 +9,8 @@ from time import perf_counter
 from uuid import UUID
 
 import psycopg
-from benchmarks.measure import Target, event
+from benchmarks.measure import Target
+from benchmarks.sample_event import event
 
 from dsql_outbox.outbox import Database, Message
 from dsql_outbox.publisher import Answer, Delivered, Outcome, Publisher, Sink, open_sink

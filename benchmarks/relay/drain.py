@@ -4,21 +4,21 @@ import asyncio
 import cProfile
 import pstats
 import re
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from time import perf_counter, process_time
 from typing import NamedTuple
 from uuid import UUID
 
 import psycopg
-from benchmarks.measure import Target, spread
+from benchmarks.measure import Target, median_ratio, spread
+from benchmarks.writer.statement_parameters import SHARDS
 
 from dsql_outbox.outbox import Database, array_literal, plain_array
 from dsql_outbox.publisher import Publisher, PublisherSettings
 from dsql_outbox.schema import statement
 from dsql_outbox.testing import EmbeddedPostgres, PostgresProxy
 
-from .rows import BATCH, SHARDS, NullSink, Rows, changes, fill, new_database
+from .rows import BATCH, NullSink, Rows, changes, fill, new_database
 
 SETTINGS = PublisherSettings(batch_rows=BATCH)
 ON_OUTBOX = re.compile(r'^(?!.*outbox_failures).*"outbox"\.outbox\b', re.DOTALL)
@@ -58,11 +58,6 @@ def drained(
             took, worked = perf_counter() - began, process_time() - busy
             found.append(Drained(rows / took, worked / rows * 1e6))
     return bare, relay
-
-
-def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The median of the ratios of values that were measured next to each other."""
-    return statistics.median(ours / theirs for ours, theirs in zip(ours, theirs, strict=True))
 
 
 def writes(server: EmbeddedPostgres, rows: int) -> list[Target]:

@@ -13,14 +13,15 @@ from uuid import uuid4
 
 import nats
 import psycopg
-from benchmarks.measure import Target, event, spread
+from benchmarks.measure import Target, median_ratio, spread
 from benchmarks.nemesis.world import messages
+from benchmarks.sample_event import event
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Publisher, open_sink
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 
-from .drain import SETTINGS, median_ratio
+from .drain import SETTINGS
 from .rows import Rows, arrive, fill, new_database
 
 _WINDOW = 256

@@ -4,18 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from time import monotonic, sleep
-from uuid import uuid4
 
 import psycopg
-from benchmarks.measure import event
+from benchmarks.sample_event import event
+from benchmarks.writer.statement_parameters import SHARDS, single
 
-from dsql_outbox.outbox import Database, Message, parse_event
+from dsql_outbox.outbox import Database, Message
 from dsql_outbox.publisher import Answer, Delivered
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres
-from dsql_outbox.writer.statement.parameters import one_parameters, prepare
 
-SHARDS = 16
 BATCH = 500
 _STATISTICS = 10.0  # seconds until the server's statistics must show the changes
 
@@ -85,10 +83,8 @@ def new_database(server: EmbeddedPostgres, name: str) -> str:
 @cache
 def _sample() -> tuple[str, str, str]:
     """The id, the headers and the payload of an event as the library writes them."""
-    parsed = parse_event(event("CAR-1", 1))
-    made = prepare(parsed, uuid4().hex, "events.CarMoved", "/dsql-outbox", {})
-    found = one_parameters(made, SHARDS)
-    return str(parsed.id), f'{found["headers"]}{found["key"]}@1"}}', str(found["data"])
+    found = single(event("CAR-1", 1))
+    return str(found["id"]), f'{found["headers"]}{found["key"]}@1"}}', str(found["data"])
 
 
 _DELIVERED = Delivered()

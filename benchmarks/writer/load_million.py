@@ -17,7 +17,8 @@ from time import perf_counter
 from typing import Self
 
 import psycopg
-from benchmarks.measure import embedded, event
+from benchmarks.measure import embedded
+from benchmarks.sample_event import event
 
 PER_SUBJECT = 10
 LIMIT = 120.0  # MiB

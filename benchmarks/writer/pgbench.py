@@ -2,22 +2,16 @@
 
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
-from uuid import uuid4
 
-from benchmarks.measure import event
+from benchmarks.sample_event import SUBJECTS, event
+from benchmarks.writer.statement_parameters import single
 
-from dsql_outbox.outbox import parse_event
 from dsql_outbox.schema import statement
 from dsql_outbox.servers.postgres_account import server_options, wheel_programs
-from dsql_outbox.writer.statement.parameters import one_parameters, prepare
-
-SUBJECTS = 20_000
-"""The number of entities per client, as in the library's rounds."""
 
 _MADE_UP = {
     "id": "lpad(to_hex(:n::bigint), 32, '0')::uuid",
@@ -30,21 +24,26 @@ _MADE_UP = {
 @contextmanager
 def script() -> Iterator[tuple[Path, list[str]]]:
     """Write the statement to a file for pgbench; yields it and the options with its constants."""
-    given = {name: value for name, value in _parameters().items() if name not in _MADE_UP}
+    sample = single(event("CAR-1-12345", 1))
+    given = {name: value for name, value in sample.items() if name not in _MADE_UP}
     with TemporaryDirectory() as folder:
         path = Path(folder, "write.sql")
         path.write_text(_rendered())
         Path(folder).chmod(0o755)
         path.chmod(0o644)
-        yield path, [f"--define={name}={_text(value)}" for name, value in given.items()]
+        yield path, [f"--define={name}={value}" for name, value in given.items()]
 
 
-def rate(url: str, path: Path, options: list[str], clients: int, seconds: int) -> float:
-    """Run pgbench for `seconds` and return its transactions per second."""
+def rate(url: str, path: Path, options: list[str], clients: int, until: str) -> float:
+    """Run pgbench and return its transactions per second.
+
+    `until` is its option that ends the run: ``-T4`` after 4 seconds, ``-t500`` after 500
+    transactions of each client.
+    """
     done = subprocess.run(
         [
             str(wheel_programs() / "pgbench"), "-n", "-M", "prepared", f"-c{clients}",
-            f"-T{seconds}", f"-f{path}", *options, url,
+            until, f"-f{path}", *options, url,
         ],
         capture_output=True, text=True, check=False, **server_options(),
     )  # fmt: skip
@@ -55,16 +54,12 @@ def rate(url: str, path: Path, options: list[str], clients: int, seconds: int) -
 
 
 def _rendered() -> str:
-    text = statement("event_write_one", "outbox").decode()
+    text = re.sub(r"'[^'\n]*'", _without_colon, statement("event_write_one", "outbox").decode())
     text = re.sub(r"%\((\w+)\)s", lambda name: _MADE_UP.get(name[1], f":{name[1]}"), text)
     numbers = f"\\set n random(1, {(1 << 62)})\n\\set subject random(1, {SUBJECTS})\n"
     return f"{numbers}{text};\n"
 
 
-def _parameters() -> Mapping[str, Any]:
-    parsed = parse_event(event("CAR-1-12345", 1))
-    return one_parameters(prepare(parsed, uuid4().hex, "events.CarMoved", "/dsql-outbox", {}), 16)
-
-
-def _text(value: object) -> str:
-    return f"\\x{value.hex()}" if isinstance(value, bytes) else str(value)
+def _without_colon(literal: re.Match[str]) -> str:
+    """The same literal; pgbench takes ``:MI`` for a variable, even within one."""
+    return "E" + literal[0].replace(":", "\\x3a") if ":" in literal[0] else literal[0]

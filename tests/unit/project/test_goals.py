@@ -5,7 +5,15 @@ import json
 import pytest
 from benchmarks.goals.__main__ import GROUPS, options
 from benchmarks.goals.conditions import Conditions, Sizes
-from benchmarks.goals.goal import Goal, Line, Result, UnknownGoals, results, select
+from benchmarks.goals.goal import (
+    Goal,
+    Line,
+    NotMeasuredError,
+    Result,
+    UnknownGoals,
+    results,
+    select,
+)
 
 
 def test_without_a_selection_all_lines_are_measured_and_their_names_differ() -> None:
@@ -46,3 +54,13 @@ def test_what_cannot_be_measured_neither_holds_nor_misses() -> None:
     assert result.verdict == "not measured"
     assert str(result).endswith("not measured: needs a Kafka")
     assert json.loads(json.dumps(result.as_json()))["measured"] is None
+
+
+def test_a_line_whose_peer_is_not_installed_is_not_measured_and_says_so() -> None:
+    def measure(_: Conditions) -> list[float]:
+        raise NotMeasuredError("No module named 'asyncpg'")
+
+    line = Line("many", [Goal("ratio", 0.45), Goal("rate", 1)], measure)
+    found = list(results(line, Conditions(Sizes())))
+    assert [result.verdict for result in found] == ["not measured"] * 2
+    assert str(found[0]).endswith("not measured: No module named 'asyncpg'")

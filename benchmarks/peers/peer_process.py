@@ -1,0 +1,68 @@
+"""The process of one contestant: started, given orders, ended with its input."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryFile
+from typing import IO, Any, NamedTuple
+
+from .contestants import ROOT, Contestant
+
+
+class PeerFailedError(RuntimeError):
+    """The process of a contestant could not start, or ended before it answered."""
+
+
+class Measured(NamedTuple):
+    """Events per second, and CPU of the client per event in microseconds (None: not known)."""
+
+    rate: float
+    cpu: float | None = None
+
+
+class PeerProcess:
+    """A running process that takes orders; `lines` names the lines that it can run."""
+
+    def __init__(self, process: "subprocess.Popen[str]", errors: IO[bytes]) -> None:
+        self._process = process
+        self._errors = errors
+        self.lines: list[str] = self._answer()
+
+    def measure(self, line: str, events: int) -> Measured:
+        """Write events by a line. Raises `PeerFailedError` when the process ends instead."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line} {events}\n")
+        self._process.stdin.flush()
+        return Measured(**self._answer())
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        if line := self._process.stdout.readline():
+            return json.loads(line)
+        self._process.wait()
+        self._errors.seek(0)
+        said = self._errors.read().decode().strip() or f"exit code {self._process.returncode}"
+        raise PeerFailedError(said.splitlines()[-1])
+
+
+@contextmanager
+def started(contestant: Contestant, url: str) -> Iterator[PeerProcess]:
+    """Start the process of a contestant. Raises `PeerFailedError` with the reason if it ends."""
+    command = [*contestant.command, url, *contestant.arguments]
+    with TemporaryFile() as errors, _popen(command, errors) as process:
+        try:
+            yield PeerProcess(process, errors)
+        except BaseException:
+            process.terminate()  # it may be in the middle of an order
+            raise
+
+
+def _popen(command: list[str], errors: IO[bytes]) -> "subprocess.Popen[str]":
+    pipe = subprocess.PIPE
+    try:
+        return subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=errors, cwd=ROOT, text=True
+        )
+    except OSError as error:
+        raise PeerFailedError(f"{error.strerror}: {command[0]}") from None
