@@ -4,42 +4,33 @@ import asyncio
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
 import pytest
-from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 from tests.support.writer.callers import (
     FORM,
     QUICK,
     TIMEOUT,
-    AsyncCaller,
     Facts,
     OpenWriter,
-    Running,
     in_background,
     on_retry,
-    outcome_of,
 )
 from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.observability import WriteEnded
 from dsql_outbox.outbox import Database, OutboxError, Receipt, WriterClosed
 from dsql_outbox.testing import PostgresProxy
-from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
+from dsql_outbox.writer import AsyncWriter, Writer
 
 T = TypeVar("T")
 
 FORMED = replace(QUICK, form=FORM)  # type: ignore[arg-type]
 COALESCE: Final = [0, 1]
-
-
-def writer_of(caller: object) -> Any:
-    """The writer behind a caller, for the calls that `Caller` does not have."""
-    return caller._writer if isinstance(caller, AsyncCaller) else caller
 
 
 # Close
@@ -154,11 +145,12 @@ def in_new_loop(
 
 
 @pytest.mark.parametrize("coalesce", COALESCE)
+@pytest.mark.parametrize("first", ["write", "write_many"])
 @pytest.mark.parametrize("abandon", [False, True], ids=["cancelled", "abandoned"])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_writer_goes_on_in_a_new_loop_after_a_busy_one(
-    proxy: PostgresProxy, tables: Tables, coalesce: int, *, abandon: bool
+    proxy: PostgresProxy, tables: Tables, coalesce: int, first: str, *, abandon: bool
 ) -> None:
     """The busy loop ends with a write in flight, one connection for all, and others queued."""
     settings = replace(FORMED, coalesce=coalesce, max_connections=1, max_queued=3, max_batch=1)
@@ -181,6 +173,8 @@ def test_a_writer_goes_on_in_a_new_loop_after_a_busy_one(
 
     async def write() -> list[Receipt]:
         async with writer:
+            if first == "write_many":  # the coalescer has no part in it
+                await writer.write_many([workload_s.car_created()])
             events = [workload_s.car_created() for _ in range(5)]
             return await asyncio.gather(*(writer.write(event) for event in events))
 
@@ -320,35 +314,28 @@ def test_what_a_signal_handler_raises_while_waiting_for_a_retry_reaches_the_call
     assert tables.events(event.id) == []
 
 
-def test_an_interrupt_while_waiting_for_a_permit_keeps_the_permit(
-    proxy: PostgresProxy, tables: Tables
+@pytest.mark.parametrize("error", [OutOfTimeError, HardLimit])
+def test_what_a_signal_handler_raises_while_waiting_for_a_connection_reaches_the_caller(
+    proxy: PostgresProxy, tables: Tables, error: type[BaseException]
 ) -> None:
-    """Interrupts at random moments of calls in the main thread, one connection for all."""
-    settings = WriterSettings(max_connections=1, base=0.001, form=FORM)  # type: ignore[arg-type]
-    stop = threading.Event()
-    writer = Writer(Database(proxy.url, opens_per_second=10_000), settings)
-    main = [workload_s.car_created() for _ in range(40)]
+    """The only connection is in use, and free again afterwards."""
+    held, interrupted = threading.Event(), workload_s.car_created()
 
-    def write_all() -> None:
-        while not stop.is_set():
-            writer.write(workload_s.car_created())
+    def hold() -> None:
+        held.set()
+        threading.Timer(0.05, interrupt).start()
+        release.wait(TIMEOUT)
 
-    with handling(HardLimit):
-        others = Running([write_all] * 3)
-        try:
-            for n, event in enumerate(main):
-                with suppress(HardLimit):
-                    timer = threading.Timer(0.002 + 0.0003 * n, interrupt)
-                    timer.start()
-                    while timer.is_alive():
-                        outcome_of(partial(writer.write, event, timeout=TIMEOUT))
-                with suppress(HardLimit):
-                    timer.join()
-        finally:
-            stop.set()
-        others.results()
-    writer.write(workload_s.car_created(), timeout=TIMEOUT)
-    wait_until(lambda: proxy.opened - proxy.closed == 1)
-    writer.close()
-    proxy.wait_until_closed(proxy.opened)
-    tables.assert_consistent()
+    release = threading.Event()
+    settings = replace(FORMED, max_connections=1)
+    with Writer(Database(proxy.url), settings) as writer, handling(error):
+        writer.write(workload_s.car_created())
+        proxy.before(hold, matching="INSERT")
+        other = in_background(partial(writer.write, workload_s.car_created()))
+        assert held.wait(TIMEOUT)
+        with pytest.raises(error):
+            writer.write(interrupted)
+        release.set()
+        assert isinstance(other.result(TIMEOUT), Receipt)
+        assert writer.write(workload_s.car_created(), timeout=TIMEOUT).attempts == 1
+    assert tables.events(interrupted.id) == []
