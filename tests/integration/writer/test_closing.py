@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
+import psycopg
 import pytest
 from tests.support.writer import workload_s
 from tests.support.writer.callers import (
@@ -54,27 +55,27 @@ def test_a_closed_writer_refuses_to_write_and_opens_nothing(
 @pytest.mark.parametrize(
     "call",
     [
-        lambda writer: writer.write_many([workload_s.car_created()]),
-        lambda writer: writer.transact(print),
-        lambda writer: writer.append_to(None, workload_s.car_created()),
-        lambda writer: next(writer.stream("Car", "1")),
+        lambda writer, _: writer.write_many([workload_s.car_created()]),
+        lambda writer, _: writer.transact(print),
+        lambda writer, connection: writer.append_to(connection, workload_s.car_created()),
+        lambda writer, _: next(writer.stream("Car", "1")),
     ],
     ids=["write_many", "transact", "append_to", "stream"],
 )
 def test_every_call_of_a_closed_writer_is_refused(
-    proxy: PostgresProxy, call: Callable[[Writer], object]
+    url: str, proxy: PostgresProxy, call: Callable[[Writer, psycopg.Connection], object]
 ) -> None:
     with Writer(Database(proxy.url), FORMED) as writer:
         pass
-    with pytest.raises(WriterClosed):
-        call(writer)
+    with psycopg.connect(url) as connection, pytest.raises(WriterClosed):
+        call(writer, connection)
     assert proxy.opened == 0
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("coalesce", COALESCE)
 async def test_every_call_of_a_closed_async_writer_is_refused(
-    proxy: PostgresProxy, coalesce: int
+    url: str, proxy: PostgresProxy, coalesce: int
 ) -> None:
     async with AsyncWriter(Database(proxy.url), replace(FORMED, coalesce=coalesce)) as writer:
         pass
@@ -82,16 +83,17 @@ async def test_every_call_of_a_closed_async_writer_is_refused(
     async def nothing(_: object) -> None:
         pass
 
-    calls: list[Awaitable[object]] = [
-        writer.write(workload_s.car_created()),
-        writer.write_many([workload_s.car_created()]),
-        writer.transact(nothing),
-        writer.append_to(None, workload_s.car_created()),  # type: ignore[arg-type]
-        anext(writer.stream("Car", "1")),
-    ]
-    for call in calls:
-        with pytest.raises(WriterClosed):
-            await call
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        calls: list[Awaitable[object]] = [
+            writer.write(workload_s.car_created()),
+            writer.write_many([workload_s.car_created()]),
+            writer.transact(nothing),
+            writer.append_to(connection, workload_s.car_created()),
+            anext(writer.stream("Car", "1")),
+        ]
+        for call in calls:
+            with pytest.raises(WriterClosed):
+                await call
     assert proxy.opened == 0
 
 
