@@ -9,21 +9,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from traceback import walk_tb
 from types import CodeType
-from typing import Any, Final
-
-_REMEMBERED: Final = "_dsql_outbox_is_interrupt"
+from typing import Any
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Return whether the error came from outside of the call that it ended.
-
-    The answer is remembered with the error, since psycopg cuts the tracebacks of some.
-    """
-    found: bool | None = getattr(error, _REMEMBERED, None)
-    if found is None:
-        found = not isinstance(error, Exception) or _comes_from_handler(error)
-        setattr(error, _REMEMBERED, found)
-    return found
+    """Return whether the error came from outside of the call that it ended."""
+    return not isinstance(error, Exception) or _comes_from_handler(error)
 
 
 def _comes_from_handler(error: Exception) -> bool:

@@ -1,5 +1,6 @@
 """The writer for asyncio."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -72,6 +73,7 @@ class AsyncWriter(WriterBase):
             max_idle=settings.max_idle,
         )
         self._programs = Programs(self._core, self._connections, psycopg.AsyncConnection)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._begin_coalescing()
         call_in_children(self._begin_coalescing)
 
@@ -153,7 +155,9 @@ class AsyncWriter(WriterBase):
 
     def _enter_loop(self) -> None:
         """Serve the running event loop. No task of a former one drives its lanes any more."""
-        if self._connections.enter_loop():
+        self._connections.enter_loop()
+        if (loop := asyncio.get_running_loop()) is not self._loop:
+            self._loop = loop
             self._begin_coalescing()
 
     def _begin_coalescing(self) -> None:

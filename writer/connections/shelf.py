@@ -60,7 +60,7 @@ class Shelf(Generic[C]):
                 if connection is None:
                     return None
                 self._kept.remove(connection)
-            if self._was_idle_briefly(connection) and _usable(connection) and _silent(connection):
+            if self._was_idle_briefly(connection) and _lasts(connection) and _silent(connection):
                 return connection
             connection.drop()
 
@@ -122,9 +122,12 @@ def _is(kind: FailureKind, error: BaseException) -> bool:
 
 
 def _usable(connection: Connection | AsyncConnection) -> bool:
-    """Return whether the next call may have this connection."""
-    is_whole = not connection.closed and connection.has_our_encoding
-    return is_whole and monotonic() < connection.retires_at
+    """Return whether the next call may have this connection, which a call has used."""
+    return _lasts(connection) and connection.has_our_encoding
+
+
+def _lasts(connection: Connection | AsyncConnection) -> bool:
+    return not connection.closed and monotonic() < connection.retires_at
 
 
 def _silent(connection: Connection | AsyncConnection) -> bool:

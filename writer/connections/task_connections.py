@@ -77,15 +77,13 @@ class AsyncConnections:
             self._limit, keep_failed=self._keep_failed, max_idle=self._max_idle
         )
 
-    def enter_loop(self) -> bool:
-        """Serve the running event loop. Return whether another loop was served before.
+    def enter_loop(self) -> None:
+        """Serve the running event loop in place of the one before, whose calls may never end.
 
-        Calls of that loop may never end. Their permits no longer count, and their
-        connections are closed when they come back. Raises `OutboxError` if that loop still
-        runs, in another thread.
+        Their permits no longer count, and their connections are closed when they come
+        back. Raises `OutboxError` if the former loop still runs, in another thread.
         """
-        former = self._room
-        return self._room_here() is not former and former is not None
+        self._room_here()
 
     async def take(
         self, *, fresh: bool, deadline: float | None, role_path: bool = False

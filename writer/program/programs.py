@@ -132,6 +132,7 @@ class Programs(StepPrograms):
         self, run: Run[Any], connection: _Own, event: EventSource, expected_version: int | None
     ) -> Program[Receipt]:
         """Perform `Transaction.append`."""
+        require_version(expected_version)
         before = connection.info.transaction_status
         pending = run.append(event, expected_version, before)
         with run.appending(pending.id, before):

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 
 import anyio
-import psycopg
 import pytest
 from tests.support.writer.callers import QUICK
 from tests.support.writer.checked_tables import Tables
 
-from dsql_outbox.outbox import Database, Entity, Event, exchange, numbered
+from dsql_outbox.outbox import Database, Entity, Event, numbered
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Transaction, Writer, WriterSettings
 
@@ -67,11 +66,8 @@ def test_a_session_whose_encoding_a_function_changed_is_not_used_again(
     assert [row["subject_type"] for row in tables.events()] == ["Łódź"]
 
 
-def test_a_value_without_a_utf8_form_is_refused_when_the_statement_is_made(
-    proxy: PostgresProxy,
-) -> None:
+def test_a_value_without_a_utf8_form_is_refused_before_it_can_be_sent() -> None:
     echo = numbered("echo", b"SELECT %(value)s::text")
-    with Database(proxy.url).connect() as connection:
-        with pytest.raises(UnicodeEncodeError):
-            exchange(connection, echo, {"value": "\ud800"})
-        assert connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
+    assert echo.encode({"value": "\u0141"}) == ["\u0141".encode()]
+    with pytest.raises(UnicodeEncodeError):
+        echo.encode({"value": "\ud800"})

@@ -1,5 +1,7 @@
 """Events in a transaction that the caller owns, on a healthy database."""
 
+from typing import Any
+
 import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
@@ -42,6 +44,20 @@ def test_append_to_joins_a_transaction_of_the_callers(own: Tables, url: str) -> 
             writer.append_to(mine, workload_s.car_created(), expected_version=7)
     own.assert_true_to({receipt.event_id: receipt})
     assert (own_rows(own), ids(own)) == (1, {receipt.event_id})
+
+
+@pytest.mark.parametrize("version", [-1, True, "1"])
+def test_append_and_append_to_check_the_expected_version_before_they_send(
+    proxy: PostgresProxy, url: str, version: Any
+) -> None:
+    event = workload_s.car_created()
+    with Writer(Database(proxy.url), formed(QUICK)) as writer, psycopg.connect(url) as mine:
+        with pytest.raises((TypeError, ValueError), match=r"expected_version (takes|must)"):
+            writer.append_to(mine, event, expected_version=version)
+        assert mine.info.transaction_status is TransactionStatus.IDLE
+        with pytest.raises((TypeError, ValueError), match=r"expected_version (takes|must)"):
+            writer.transact(lambda tx: tx.append(event, expected_version=version))
+    assert not any("INSERT" in sql for sql in proxy.statements)
 
 
 def test_append_to_refuses_a_connection_that_would_commit_the_event_alone(

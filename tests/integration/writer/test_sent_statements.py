@@ -88,7 +88,7 @@ def test_a_writer_sends_nothing_that_dsql_refuses(
 
 
 async def test_tasks_send_nothing_that_dsql_refuses(proxy: PostgresProxy) -> None:
-    async with AsyncWriter(Database(proxy.url), replace(QUICK, coalesce=True)) as writer:
+    async with AsyncWriter(Database(proxy.url), replace(QUICK, coalesce=1)) as writer:
         for n in range(12):
             await writer.write(workload_s.car_created(f"car {n}"))
     assert bare(proxy.statements)
