@@ -21,7 +21,7 @@ from dsql_outbox.outbox import Database, Receipt
 from dsql_outbox.outbox.database import database
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Transaction, Writer
-from dsql_outbox.writer import connections as connections_module
+from dsql_outbox.writer.connections import shelf
 
 POOL = replace(QUICK, connections="pool")
 
@@ -131,9 +131,9 @@ def test_a_connection_that_was_idle_too_long_is_replaced_before_use(
 ) -> None:
     caller = open_writer(proxy.url, replace(QUICK, max_idle=30.0))
     caller.write(workload_s.car_created())
-    monkeypatch.setattr(connections_module, "time", lambda: time() + 29.0)
+    monkeypatch.setattr(shelf, "time", lambda: time() + 29.0)
     assert caller.write(workload_s.car_created()).attempts == proxy.opened == 1
-    monkeypatch.setattr(connections_module, "time", lambda: time() + 29.0 + later)
+    monkeypatch.setattr(shelf, "time", lambda: time() + 29.0 + later)
     receipt = caller.write(workload_s.car_created())
     assert (receipt.attempts, proxy.opened) == (1, 2)
     proxy.wait_until_closed(1)
@@ -144,7 +144,7 @@ def test_a_connection_may_be_idle_for_however_long_unless_that_is_limited(
 ) -> None:
     caller = open_writer(proxy.url)
     caller.write(workload_s.car_created())
-    monkeypatch.setattr(connections_module, "time", lambda: time() + 1_000_000)
+    monkeypatch.setattr(shelf, "time", lambda: time() + 1_000_000)
     assert caller.write(workload_s.car_created()).attempts == proxy.opened == 1
 
 
