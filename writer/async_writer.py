@@ -188,10 +188,10 @@ class AsyncWriter(WriterBase):
                 return await self._connections.take(
                     fresh=fresh, deadline=deadline, role_path=role_path
                 )
-            case Query(connection, query, parameters):
+            case Query(connection, query, parameters, has_rows):
                 cursor = psycopg.AsyncCursor(connection, row_factory=tuple_row)
                 await cursor.execute(query, parameters)
-                return await cursor.fetchall()
+                return await cursor.fetchall() if has_rows else []
             case Invoke(run, connection):
                 return await invoke_async(run, self._transaction(run, connection))
             case _:

@@ -162,9 +162,10 @@ class Writer(WriterBase):
                     return connection.wait(run)
             case Open(fresh, role_path, deadline):
                 return self._connections.take(fresh=fresh, deadline=deadline, role_path=role_path)
-            case Query(connection, query, parameters):
+            case Query(connection, query, parameters, has_rows):
                 cursor = psycopg.Cursor(connection, row_factory=tuple_row)
-                return cursor.execute(query, parameters).fetchall()
+                cursor.execute(query, parameters)
+                return cursor.fetchall() if has_rows else []
             case Invoke(run, connection):
                 return invoke(run, self._transaction(run, connection))
             case _:

@@ -39,11 +39,16 @@ class Exchange(msgspec.Struct, frozen=True):
 
 
 class Query(msgspec.Struct, frozen=True):
-    """Run a statement by a cursor of psycopg. The answer is its rows, as Python values."""
+    """Run a statement by a cursor of psycopg. The answer is its rows, as Python values.
+
+    Outside autocommit psycopg begins a transaction first. Without `has_rows` the answer
+    is empty.
+    """
 
     connection: Any
     query: bytes
     parameters: Mapping[str, object] | None = None
+    has_rows: bool = True
 
 
 class Invoke(msgspec.Struct, frozen=True):

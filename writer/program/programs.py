@@ -181,14 +181,23 @@ class Programs(StepPrograms):
         return stored_events([pending.prepared], rows)[0]
 
     def _rows_of_append(self, connection: Any, pending: Pending) -> Program[Any]:
-        rows: Any = None
+        """Send the statements of an append together.
+
+        Only a cursor of psycopg begins the transaction of a connection without autocommit,
+        and only cursors work inside a pipeline of the caller.
+        """
         assert self.shards is not None  # noqa: S101 - read before the first append
         statements = self.core.statements([pending], self.shards)
-        if not self.core.plain or connection.pgconn.pipeline_status != PipelineStatus.OFF:
-            for query, values in statements:
-                rows = yield Query(connection, query.query, values)
-            return rows
+        *others, (query, values) = statements
+        is_pipelined = connection.pgconn.pipeline_status != PipelineStatus.OFF
+        is_begun = connection.info.transaction_status is not TransactionStatus.IDLE
+        alone = others if is_pipelined else others[: 0 if is_begun else 1]
+        for first, its_values in alone:
+            yield Query(connection, first.query, its_values, has_rows=False)
+        if is_pipelined or not others:
+            return (yield Query(connection, query.query, values))
         encoding = connection.info.encoding
-        encoded = [(query, query.encode(values, encoding)) for query, values in statements]
-        results = yield Exchange(connection, pipeline_inside(connection, encoded))
-        return rows_of(results[-1])
+        rest = [
+            (query, query.encode(values, encoding)) for query, values in statements[len(alone) :]
+        ]
+        return rows_of((yield Exchange(connection, pipeline_inside(connection, rest)))[-1])
