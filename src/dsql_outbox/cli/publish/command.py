@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Final, Literal
 
-import anyio
 import click
 
 from dsql_outbox.cli.database_options import database_options, open_database
+from dsql_outbox.cli.event_loop import run
 from dsql_outbox.cli.exit_codes import short_errors
 from dsql_outbox.cli.logs import LogFormat, logs_on_stderr
 from dsql_outbox.cli.missing_tables import tables_needed
@@ -162,5 +162,5 @@ def publish(  # noqa: PLR0913 - one parameter per flag
         relaying = RelayRun(
             found, sink, settings, until_empty=until_empty, max_wait=max_wait, hooks=meters.hooks
         )
-        code = anyio.run(Daemon(relaying, meters, listen=listen, drain=drain).run)
+        code = run(Daemon(relaying, meters, listen=listen, drain=drain).run)
     raise click.exceptions.Exit(code)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final, Literal
 
-import anyio
 import click
 
 from dsql_outbox.cli.database_options import database_options, open_database
+from dsql_outbox.cli.event_loop import run
 from dsql_outbox.cli.exit_codes import FAILED, UNREACHABLE, short_errors
 from dsql_outbox.cli.logs import LogFormat, announce, logs_on_stderr
 from dsql_outbox.cli.missing_tables import tables_needed
@@ -137,7 +137,7 @@ def write(  # noqa: PLR0913 - one parameter per flag
         metering(_SERVICE) as meters,
     ):
         store = partial(_store, on_duplicate=on_duplicate, batch=batch, hooks=meters.hooks)
-        code = anyio.run(store, found, settings, files)
+        code = run(store, found, settings, files)
     raise click.exceptions.Exit(code)
 
 
