@@ -24,9 +24,6 @@ from dsql_outbox.outbox.settings import (
 from .event import EntityHeader, Event, EventHeader, WireDate, encode_json
 from .json_faults import Fault, find_depth, find_fault
 
-EventSource = Event | Mapping[str, Any] | str | bytes
-"""The types of an event that `write` accepts. JSON text is stored and sent unchanged."""
-
 MAX_ENTITIES: Final = (MAX_TRANSACTION_ROWS - 2) // 2
 """The number of entities whose event fits one transaction.
 
@@ -83,12 +80,19 @@ class ParsedEvent(msgspec.Struct, frozen=True, gc=False):
     stored_bytes: int
 
 
+EventSource = Event | Mapping[str, Any] | str | bytes | ParsedEvent
+"""The types of an event that `write` accepts. JSON text is stored and sent unchanged."""
+
+
 def parse_event(source: EventSource) -> ParsedEvent:
     """Read and check an event.
 
     Raises `EventTooLarge` if the event exceeds 1 MiB or all its copies exceed 10 MiB,
     and `InvalidEvent`, with the path of the invalid part, for any other fault.
+    A `ParsedEvent` was checked before and is returned.
     """
+    if isinstance(source, ParsedEvent):
+        return source
     encoded, data = _encoded(source)
     if len(encoded) > MAX_EVENT_BYTES:
         raise EventTooLarge(len(encoded), MAX_EVENT_BYTES)
@@ -139,7 +143,7 @@ def _date(value: str | float) -> datetime:
 
 def require_event(event: object, name: str = "event") -> None:
     """Raise `TypeError` unless `event` is of a type that holds an event."""
-    if not isinstance(event, (Event, str, bytes, Mapping)):
+    if not isinstance(event, (Event, str, bytes, Mapping, ParsedEvent)):
         raise wrong_type(
             f"{name} takes an Event, a mapping, or JSON as str or bytes",
             event,
@@ -147,7 +151,7 @@ def require_event(event: object, name: str = "event") -> None:
         )
 
 
-def _encoded(source: EventSource) -> tuple[bytes, str]:
+def _encoded(source: Event | Mapping[str, Any] | str | bytes) -> tuple[bytes, str]:
     """Return the JSON of the event as bytes and as text."""
     try:
         if isinstance(source, str):  # first: the check for a Mapping takes longer

@@ -33,6 +33,18 @@ class Pending:
     are not settled.
     """
 
+    __slots__ = (
+        "_abandoned",
+        "_journal",
+        "_on_duplicate",
+        "_settled",
+        "id",
+        "in_doubt",
+        "outcome",
+        "prepared",
+        "scopes",
+    )
+
     def __init__(
         self,
         prepared: PreparedEvent,
@@ -45,13 +57,17 @@ class Pending:
         self.prepared = prepared
         self.id = prepared.event.id
         self.scopes = scopes
-        self.entities = {(t.entity_type, t.entity_id) for t in prepared.event.touches}
         self.in_doubt = False
         self.outcome: WriteOutcome | None = None
         self._journal = Journal(self.id, scopes, backoff)
         self._abandoned = False
         self._on_duplicate = on_duplicate
         self._settled = settled
+
+    @property
+    def entities(self) -> set[tuple[str, str]]:
+        """The types and ids of the entities that the event touches."""
+        return {(touch.entity_type, touch.entity_id) for touch in self.prepared.event.touches}
 
     @property
     def is_last_try(self) -> bool:

@@ -188,7 +188,8 @@ _open: ContextVar[tuple[Call[Any], ...]] = ContextVar("dsql_outbox_transact", de
 
 def require_outermost(core: Core, method: str) -> None:
     """Raise `TransactionMisused` for a call inside a `transact` of the same writer."""
-    if any(call.core is core and call.is_open for call in _open.get()):
+    calls = _open.get()
+    if calls and any(call.core is core and call.is_open for call in calls):
         raise TransactionMisused(
             f"{method} inside transact of the same writer would be another transaction: "
             "use connection and append of the open one"

@@ -13,7 +13,7 @@ from dsql_outbox.cli.write.counts import Tally
 from dsql_outbox.cli.write.inputs import InputLocation, Inputs, Record
 from dsql_outbox.cli.write.loader import Loader
 from dsql_outbox.cli.write.reporter import Reporter
-from dsql_outbox.outbox import OutcomeUnknown, Receipt, SchemaError, parse_event
+from dsql_outbox.outbox import OutcomeUnknown, ParsedEvent, Receipt, SchemaError
 
 pytestmark = pytest.mark.anyio
 
@@ -42,12 +42,11 @@ class Database:
         self.begun: list[tuple[str, UUID]] = []
         self.batches: list[int] = []
 
-    async def write(self, events: Sequence[str]) -> list[Receipt]:
-        parsed = [parse_event(event) for event in events]
-        self.begun += [(event.touches[0].entity_id, event.id) for event in parsed]
+    async def write(self, events: Sequence[ParsedEvent]) -> list[Receipt]:
+        self.begun += [(event.touches[0].entity_id, event.id) for event in events]
         self.batches.append(len(events))
         await self.gate.wait()
-        return [Receipt(event.id, "committed", 1, 0, 1, ()) for event in parsed]
+        return [Receipt(event.id, "committed", 1, 0, 1, ()) for event in events]
 
 
 class Printed(Reporter):
@@ -136,10 +135,10 @@ async def test_a_doubt_that_an_outage_left_ends_the_run_and_is_to_be_written_aga
     """The next event would wait for the same outage."""
     batches: list[int] = []
 
-    async def write(events: Sequence[str]) -> list[Receipt | Exception]:
+    async def write(events: Sequence[ParsedEvent]) -> list[Receipt | Exception]:
         batches.append(len(events))
         assert len(batches) == 1
-        unknown = OutcomeUnknown(parse_event(events[0]).id)
+        unknown = OutcomeUnknown(events[0].id)
         unknown.__cause__ = cause
         return [unknown] * len(events)
 
@@ -152,7 +151,7 @@ async def test_a_doubt_that_an_outage_left_ends_the_run_and_is_to_be_written_aga
 
 
 async def test_a_defect_ends_the_run_with_its_own_exception() -> None:
-    async def write(events: Sequence[str]) -> list[Receipt | Exception]:
+    async def write(events: Sequence[ParsedEvent]) -> list[Receipt | Exception]:
         return [ZeroDivisionError()] * len(events)
 
     with pytest.raises(ExceptionGroup) as raised:
@@ -163,7 +162,7 @@ async def test_a_defect_ends_the_run_with_its_own_exception() -> None:
 async def test_missing_tables_end_the_run_at_once() -> None:
     batches: list[int] = []
 
-    async def write(events: Sequence[str]) -> list[Receipt | Exception]:
+    async def write(events: Sequence[ParsedEvent]) -> list[Receipt | Exception]:
         batches.append(len(events))
         assert len(batches) == 1, "no other event would fare better"
         return [SchemaError("no tables")] * len(events)

@@ -1,18 +1,19 @@
 """The queue of one worker: bounded in events and in bytes."""
 
-from uuid import uuid4
-
 import anyio
 import pytest
 
 from dsql_outbox.cli.write.inputs import InputLocation
 from dsql_outbox.cli.write.work_queue import QueuedEvent, WorkQueue
+from dsql_outbox.outbox import Entity, Event, parse_event
 
 pytestmark = pytest.mark.anyio
 
+EVENT = parse_event(Event.new("Car Sold", "CarSold", [Entity("Car", "CAR-1")]))
+
 
 def job(n: int = 1, size: int = 400) -> QueuedEvent:
-    return QueuedEvent(n, InputLocation("-", n, 0), uuid4(), "", size)
+    return QueuedEvent(n, InputLocation("-", n, 0), EVENT, size)
 
 
 async def filled(lane: WorkQueue, size: int) -> int:

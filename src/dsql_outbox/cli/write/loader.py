@@ -20,6 +20,7 @@ from anyio.abc import TaskGroup
 from dsql_outbox.outbox import (
     InvalidEvent,
     OutboxError,
+    ParsedEvent,
     Receipt,
     SchemaError,
     is_unreachable,
@@ -46,7 +47,7 @@ class Loader:
 
     def __init__(
         self,
-        write: Callable[[Sequence[str]], Awaitable[Sequence[WriteOutcome]]],
+        write: Callable[[Sequence[ParsedEvent]], Awaitable[Sequence[WriteOutcome]]],
         inputs: Inputs,
         report: Reporter,
         workers: int,
@@ -120,9 +121,7 @@ class Loader:
                     await self._tell(self._report.failed(record.place, record.id(), error))
                     continue
                 subject = subject_key(event.touches[0].entity_type, event.touches[0].entity_id)
-                job = QueuedEvent(
-                    next(self._numbers), record.place, event.id, event.data, len(record.data)
-                )
+                job = QueuedEvent(next(self._numbers), record.place, event, len(record.data))
                 self._unsettled[job.number] = job.place
                 await lanes[crc32(subject.encode()) % len(lanes)].put(job)
 
@@ -139,7 +138,7 @@ class Loader:
                 await self._store(jobs)
 
     async def _store(self, jobs: Sequence[QueuedEvent]) -> None:
-        outcomes = await self._write([job.data for job in jobs])
+        outcomes = await self._write([job.event for job in jobs])
         receipts = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
         if receipts:
             await self._tell(self._report.stored(receipts))
@@ -155,7 +154,7 @@ class Loader:
             return False
         if not isinstance(error, (OutboxError, psycopg.Error)):
             raise error
-        await self._tell(self._report.failed(job.place, job.event_id, error))
+        await self._tell(self._report.failed(job.place, job.event.id, error))
         if is_unreachable(error):
             self.is_unreachable = True
             self._give_up("the database cannot be reached")

@@ -2,9 +2,10 @@
 
 from collections import deque
 from typing import Final, NamedTuple
-from uuid import UUID
 
 import anyio
+
+from dsql_outbox.outbox import ParsedEvent
 
 from .inputs import InputLocation
 
@@ -16,8 +17,7 @@ class QueuedEvent(NamedTuple):
 
     number: int
     place: InputLocation
-    event_id: UUID
-    data: str
+    event: ParsedEvent
     size: int
 
 
