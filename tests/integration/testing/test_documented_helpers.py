@@ -9,11 +9,11 @@ from pathlib import Path
 import anyio
 import pytest
 from tests.support.checkout import ROOT
-from tests.support.publisher.sent_messages import new_message, published
 
 from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import Delivered, Rejected, Retry
 from dsql_outbox.testing import MemorySink
+from dsql_outbox.testing.sink_contract import new_message, published
 
 pytestmark = pytest.mark.anyio
 
