@@ -51,6 +51,7 @@ from .sinks import (
     Retry,
     Sink,
     Unavailable,
+    known_schemes,
     open_sink,
 )
 from .topic_settings import FailureRules, TopicSettings
@@ -102,5 +103,6 @@ __all__ = [
     "Waiting",
     "WaitingFilter",
     "WaitingMessage",
+    "known_schemes",
     "open_sink",
 ]

@@ -7,7 +7,8 @@ from typing import Final, Protocol
 
 from benchmarks.nemesis.check import Delivery
 from benchmarks.nemesis.load import digest
-from tests.support.brokers.readable_brokers import Stored
+
+from dsql_outbox.testing.sink_contract import Stored
 
 CARS: Final = "events.CarMoved"
 """The topic of most events."""

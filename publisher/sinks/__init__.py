@@ -3,11 +3,12 @@
 - `port` is the contract: `Sink`, and the outcomes of a message.
 - `registry` opens the sink of a URL; `url` parses the common parts of such URLs.
 - `cloudevents` turns the attributes of a message into headers, by the CloudEvents rules.
-- `nats`, `kafka`, `sqs`, `jsonl` and `stdout` are one sink each; `json_lines` is
-  the part that the last two share.
+- `nats`, `kafka`, `sqs`, `sns`, `eventbridge`, `jsonl` and `stdout` are one sink each.
+  `aws` is the part that the sinks of AWS share, `json_lines` that of the last two.
 
-Another package adds a sink by an entry point of the group ``dsql_outbox.sinks``,
-named after the scheme of its URLs (docs/sinks.md).
+Another package adds a sink by an entry point of the group ``dsql_outbox.sinks``, named
+after the scheme of its URLs. The names of this package are for such sinks, too
+(docs/writing-a-sink.md).
 """
 
 from .cloudevents import attributes, binary_headers, decode_value, encode_value
@@ -22,7 +23,8 @@ from .port import (
     Unavailable,
     WrongAnswer,
 )
-from .registry import SINK_GROUP, SinkOpener, open_sink
+from .registry import SINK_GROUP, SinkOpener, known_schemes, open_sink
+from .url import parameters, seconds, split_hosts, split_login
 
 __all__ = [
     "SINK_GROUP",
@@ -40,5 +42,10 @@ __all__ = [
     "binary_headers",
     "decode_value",
     "encode_value",
+    "known_schemes",
     "open_sink",
+    "parameters",
+    "seconds",
+    "split_hosts",
+    "split_login",
 ]

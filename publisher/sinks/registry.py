@@ -29,9 +29,10 @@ def open_sink(url: str) -> AbstractAsyncContextManager[Sink]:
     if not found:
         hidden = "@" in url and "://" not in url  # the text before the colon may be a login
         kind = "this URL" if hidden else f"URLs {scheme}:"
-        raise SettingsError(f"no sink for {kind}, there are {_known()}")
+        raise SettingsError(f"no sink for {kind}, there are {known_schemes()}")
     return cast("SinkOpener", found[0].load())(url)
 
 
-def _known() -> str:
+def known_schemes() -> str:
+    """The schemes of all sinks that are installed, as in ``jsonl:, nats:, stdout:``."""
     return ", ".join(f"{name}:" for name in sorted(entry_points(group=SINK_GROUP).names))

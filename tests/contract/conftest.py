@@ -1,37 +1,25 @@
-"""Each sink's broker, and the faults of each to see its sink through."""
+"""Each sink's broker."""
 
-from collections.abc import Callable, Generator
-from functools import partial
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
-from tests.support.brokers.broker_faults import (
-    jsonl_tears_the_line,
-    kafka_loses_the_answer,
-    kafka_refuses,
-    memory_fails,
-    nats_loses_the_answer,
-    nats_refuses,
-    sqs_loses_the_answer,
-)
 from tests.support.brokers.kafka_broker import KafkaServer
 from tests.support.brokers.kafka_mock import MockKafka, mock_kafka
 from tests.support.brokers.readable_brokers import (
-    Broker,
+    EventBridgeBroker,
     FileBroker,
     KafkaBroker,
     MemoryBroker,
     NatsBroker,
     NatsPlace,
-    OpenStage,
+    SnsBroker,
     SqsBroker,
     StdoutBroker,
 )
 from tests.support.brokers.running_broker import (
     BROKERS,
-    STAGES,
     URL,
     RunningSqs,
     running_kafka,
@@ -41,31 +29,14 @@ from tests.support.brokers.sqs_server import CREDENTIALS, SqsServer
 
 from dsql_outbox.servers import free_port
 from dsql_outbox.testing import TcpProxy
-
-FAULTS: Final[dict[str, tuple[Callable[..., Any], list[str]]]] = {
-    "memory refuses": (partial(memory_fails, "refused"), []),
-    "memory loses the answer": (partial(memory_fails, "unanswered"), []),
-    "jsonl tears the line": (jsonl_tears_the_line, ["jsonl_broker"]),
-    "nats refuses": (nats_refuses, ["nats_broker"]),
-    "nats loses the answer": (nats_loses_the_answer, ["nats_place", "nats_proxy"]),
-    "kafka refuses": (kafka_refuses, ["kafka_cluster"]),
-    "sqs loses the answer": (sqs_loses_the_answer, ["sqs_server", "sqs_proxy"]),
-    "kafka loses the answer": (kafka_loses_the_answer, ["kafka_server", "kafka_proxy"]),
-}
+from dsql_outbox.testing.sink_contract import ReadableBroker
 
 
 @pytest.fixture(params=BROKERS)
-def broker(request: pytest.FixtureRequest) -> Broker:
+def broker(request: pytest.FixtureRequest) -> ReadableBroker:
     """Each sink's broker in turn."""
-    found: Broker = request.getfixturevalue(f"{request.param}_broker")
+    found: ReadableBroker = request.getfixturevalue(f"{request.param}_broker")
     return found
-
-
-@pytest.fixture(params=[name for name in FAULTS if name.startswith(STAGES)])
-def open_stage(request: pytest.FixtureRequest) -> OpenStage:
-    """Each fault that a broker of ours can have at one message, in turn."""
-    stage, fixtures = FAULTS[request.param]
-    return partial(stage, *map(request.getfixturevalue, fixtures))
 
 
 @pytest.fixture
@@ -103,9 +74,9 @@ def nats_proxy(nats_place: NatsPlace) -> Generator[TcpProxy]:
 
 
 @pytest.fixture
-def nats_broker(nats_place: NatsPlace) -> NatsBroker:
+def nats_broker(nats_place: NatsPlace, nats_proxy: TcpProxy) -> NatsBroker:
     """A server with the stream EVENTS, once the sink was opened."""
-    return NatsBroker(nats_place)
+    return NatsBroker(nats_place, proxy=nats_proxy)
 
 
 @pytest.fixture
@@ -134,7 +105,8 @@ def kafka_broker(request: pytest.FixtureRequest) -> KafkaBroker:
     if URL:
         return running_kafka()
     kafka_server: KafkaServer = request.getfixturevalue("kafka_server")
-    return KafkaBroker(f"127.0.0.1:{kafka_server.advertised}")
+    proxy: TcpProxy = request.getfixturevalue("kafka_proxy")
+    return KafkaBroker(f"127.0.0.1:{kafka_server.advertised}", proxy=proxy)
 
 
 @pytest.fixture
@@ -165,12 +137,30 @@ def sqs_proxy(sqs_server: SqsServer) -> Generator[TcpProxy]:
 
 
 @pytest.fixture
-def sqs_broker(sqs_server: SqsServer) -> SqsBroker:
+def sqs_broker(sqs_server: SqsServer, sqs_proxy: TcpProxy) -> SqsBroker:
     """A new standard queue."""
-    return SqsBroker(sqs_server.endpoint, sqs_server.make_queue())
+    return SqsBroker(sqs_server.endpoint, sqs_server.make_queue(), proxy=sqs_proxy)
 
 
 @pytest.fixture
-def sqs_fifo_broker(sqs_server: SqsServer) -> SqsBroker:
+def sqs_fifo_broker(sqs_server: SqsServer, sqs_proxy: TcpProxy) -> SqsBroker:
     """A new FIFO queue."""
-    return SqsBroker(sqs_server.endpoint, sqs_server.make_queue(fifo=True))
+    return SqsBroker(sqs_server.endpoint, sqs_server.make_queue(fifo=True), proxy=sqs_proxy)
+
+
+@pytest.fixture
+def sns_broker(sqs_server: SqsServer, sqs_proxy: TcpProxy) -> SnsBroker:
+    """A new standard topic, with a queue that subscribes to it."""
+    return SnsBroker.make(sqs_server, sqs_proxy)
+
+
+@pytest.fixture
+def sns_fifo_broker(sqs_server: SqsServer, sqs_proxy: TcpProxy) -> SnsBroker:
+    """A new FIFO topic, with a FIFO queue that subscribes to it."""
+    return SnsBroker.make(sqs_server, sqs_proxy, fifo=True)
+
+
+@pytest.fixture
+def eventbridge_broker(sqs_server: SqsServer, sqs_proxy: TcpProxy) -> EventBridgeBroker:
+    """A new bus, with a rule that sends all events to a queue."""
+    return EventBridgeBroker.make(sqs_server, sqs_proxy)

@@ -8,9 +8,7 @@ from uuid import UUID, uuid4
 import anyio
 import psycopg
 import pytest
-from tests.support.brokers.readable_brokers import Broker
 from tests.support.publisher.running_relays import count, event, running, until
-from tests.support.publisher.sent_messages import new_message, published
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import (
@@ -23,6 +21,7 @@ from dsql_outbox.publisher import (
 )
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink
+from dsql_outbox.testing.sink_contract import ReadableBroker, new_message, published
 from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio
@@ -116,7 +115,7 @@ def dead(sql: psycopg.Connection) -> dict[UUID, str]:
 
 
 async def test_one_bad_row_of_each_kind_stops_none_of_three_publishers(
-    broker: Broker, database: Database, sql: psycopg.Connection
+    broker: ReadableBroker, database: Database, sql: psycopg.Connection
 ) -> None:
     rows = {insert(sql, bad, f"bad-{n}", n % SHARDS): bad for n, bad in enumerate(BAD.values())}
     with Writer(database) as writer:
@@ -137,7 +136,7 @@ async def test_one_bad_row_of_each_kind_stops_none_of_three_publishers(
 
 
 async def test_a_message_with_a_bad_header_name_harms_no_other_in_its_call(
-    broker: Broker,
+    broker: ReadableBroker,
 ) -> None:
     names = ("x user", "x\r\nuser", "x\0", "naïve", "", "x:")
     bad = [new_message(f"Loan/bad-{n}", **{name: "v"}) for n, name in enumerate(names)]

@@ -7,9 +7,9 @@ import pytest
 from cloudevents.core.bindings import http, kafka
 from tests.support.brokers.kafka_broker import read_all
 from tests.support.brokers.readable_brokers import KafkaBroker, NatsBroker
-from tests.support.publisher.sent_messages import new_message, published
 
 from dsql_outbox.outbox import TRACE_HEADERS, Message
+from dsql_outbox.testing.sink_contract import new_message, published
 
 pytestmark = pytest.mark.anyio
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from tests.support.brokers.readable_brokers import stdout_to
-from tests.support.publisher.sent_messages import new_message, published
 
 from dsql_outbox.outbox import SettingsError, SinkUnavailable
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import Delivered
+from dsql_outbox.testing.sink_contract import new_message, published
 
 pytestmark = pytest.mark.anyio
 

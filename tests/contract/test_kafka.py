@@ -8,11 +8,11 @@ from confluent_kafka import KafkaError
 from tests.support.brokers.kafka_broker import read_all
 from tests.support.brokers.kafka_mock import MockKafka
 from tests.support.brokers.readable_brokers import KafkaBroker
-from tests.support.publisher.sent_messages import Answers, deliver, new_message, published
 
 from dsql_outbox.outbox import Message, SettingsError, SinkUnavailable
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Rejected, Unavailable
+from dsql_outbox.testing.sink_contract import Answers, deliver, new_message, published
 
 pytestmark = pytest.mark.anyio
 

@@ -16,13 +16,13 @@ import anyio.to_thread
 import pytest
 from tests.support.brokers.certificates import Authority
 from tests.support.brokers.kafka_broker import KafkaServer
-from tests.support.brokers.readable_brokers import Before, KafkaBroker
-from tests.support.publisher.sent_messages import deliver, in_order, new_message, published
+from tests.support.brokers.readable_brokers import KafkaBroker
 
 from dsql_outbox.outbox import Message, SinkUnavailable
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Outcome
 from dsql_outbox.testing import TcpProxy
+from dsql_outbox.testing.sink_contract import Before, deliver, in_order, new_message, published
 
 pytestmark = pytest.mark.anyio
 

@@ -10,12 +10,12 @@ import anyio.lowlevel
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 from tests.support.brokers.kafka_mock import INIT_PRODUCER_ID, MockKafka
-from tests.support.publisher.sent_messages import Answers, deliver, new_message, published
 
 from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted
 from dsql_outbox.publisher.sinks.kafka import client
+from dsql_outbox.testing.sink_contract import Answers, deliver, new_message, published
 
 # --- a report that does not come through -----------------------------------------------
 
@@ -124,7 +124,7 @@ async def test_a_producer_that_stops_ends_only_the_calls_that_wait_for_it(
 _OPENINGS: Final = 12
 _PUBLISH: Final = """
 import asyncio, sys
-from tests.support.publisher.sent_messages import new_message, published
+from dsql_outbox.testing.sink_contract import new_message, published
 from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import Unavailable, open_sink
 

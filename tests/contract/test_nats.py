@@ -9,12 +9,12 @@ import anyio
 import nats
 import pytest
 from tests.support.brokers.readable_brokers import NatsBroker
-from tests.support.publisher.sent_messages import Answers, new_message, published
 
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Rejected, Unavailable
 from dsql_outbox.testing import NatsServer
+from dsql_outbox.testing.sink_contract import Answers, new_message, published
 
 pytestmark = pytest.mark.anyio
 

@@ -8,11 +8,11 @@ import anyio
 import nats
 import pytest
 from tests.support.brokers.nats_cluster import NatsCluster, custom_server, nats_cluster
-from tests.support.publisher.sent_messages import deliver, new_message, published
 
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Unavailable
+from dsql_outbox.testing.sink_contract import deliver, new_message, published
 
 pytestmark = pytest.mark.anyio
 

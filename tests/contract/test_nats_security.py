@@ -7,11 +7,11 @@ import nkeys
 import pytest
 from tests.support.brokers.certificates import Authority
 from tests.support.brokers.nats_cluster import custom_server
-from tests.support.publisher.sent_messages import new_message, published
 
 from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import Delivered, Unavailable
+from dsql_outbox.testing.sink_contract import new_message, published
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from dsql_outbox.cli.publish.command import publish as publish_command
 from dsql_outbox.outbox import MissingExtra, SettingsError
 from dsql_outbox.publisher import open_sink
 
@@ -27,6 +29,10 @@ async def open_acme(url):
     yield sink
     sink.is_open = False
 """
+
+
+AWS = ("aws.batch_sink", "aws.batch_client")
+SCHEMES = ["acme:", "eventbridge:", "jsonl:", "kafka:", "nats:", "sns:", "sqs:", "stdout:"]
 
 
 @pytest.fixture
@@ -59,16 +65,26 @@ def test_an_unknown_scheme_is_refused_and_all_known_ones_are_named() -> None:
         open_sink("smtp://user:secret@host")
 
     assert "smtp:" in str(refused.value)
-    for known in ("acme:", "jsonl:", "kafka:", "nats:", "sqs:", "stdout:"):
+    for known in SCHEMES:
         assert known in str(refused.value)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.usefixtures("acme")
+def test_the_help_of_the_command_names_the_sinks_that_are_installed() -> None:
+    shown = CliRunner().invoke(publish_command, ["--help"]).output
+
+    for known in SCHEMES:
+        assert known in shown
 
 
 @pytest.mark.parametrize(
     ("extra", "package", "modules", "url"),
     [
         ("nats", "nats", ("nats.sink", "nats.client"), "nats://127.0.0.1:4222"),
-        ("sqs", "boto3", ("sqs.sink", "sqs.client"), "sqs://events"),
+        ("sqs", "boto3", AWS, "sqs://events"),
+        ("sns", "boto3", AWS, "sns://arn:aws:sns:eu-west-1:123456789012:events"),
+        ("eventbridge", "boto3", AWS, "eventbridge://events"),
         ("kafka", "confluent_kafka", ("kafka.sink", "kafka.client"), "kafka://127.0.0.1:9092"),
     ],
 )

@@ -6,7 +6,7 @@ from time import monotonic
 
 import anyio
 import pytest
-from tests.support.brokers.readable_brokers import Before, SqsBroker
+from tests.support.brokers.readable_brokers import SqsBroker
 from tests.support.brokers.sqs_server import (
     CREDENTIALS,
     ScriptedSqs,
@@ -15,11 +15,18 @@ from tests.support.brokers.sqs_server import (
     scripted_sqs,
     take_all,
 )
-from tests.support.publisher.sent_messages import Answers, deliver, in_order, new_message, published
 
 from dsql_outbox.outbox import SettingsError, SinkUnavailable
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Rejected, Retry, Unavailable
+from dsql_outbox.testing.sink_contract import (
+    Answers,
+    Before,
+    deliver,
+    in_order,
+    new_message,
+    published,
+)
 
 pytestmark = pytest.mark.anyio
 

@@ -1,8 +1,8 @@
 """The sink ``sqs://``: a queue of Amazon SQS, standard or FIFO.
 
 Messages of all topics go to the same queue; the topic is an attribute of the message.
-The AWS SDK finds the credentials, and the URL holds none. `sink` publishes, `entry`
-builds the requests, `client` sends them, `url` parses the URL. Its parameters are:
+The AWS SDK finds the credentials, and the URL holds none. `sink` and `client` add to
+`aws/` what is special about SQS, `url` parses the URL. Its parameters are:
 
 | parameter | default | meaning |
 | --- | --- | --- |
@@ -11,17 +11,12 @@ builds the requests, `client` sends them, `url` parses the URL. Its parameters a
 | endpoint | that of AWS | URL of another server with the API of SQS |
 """
 
-from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING
+from contextlib import AbstractAsyncContextManager
 
 from dsql_outbox.outbox import MissingExtra
 from dsql_outbox.publisher.sinks.port import Sink
 
 from .url import parse_sqs_url
-
-if TYPE_CHECKING:
-    from .sink import SqsSink
 
 
 def open_sqs(url: str) -> AbstractAsyncContextManager[Sink]:
@@ -33,16 +28,9 @@ def open_sqs(url: str) -> AbstractAsyncContextManager[Sink]:
     """
     settings = parse_sqs_url(url)
     try:
+        from dsql_outbox.publisher.sinks.aws.batch_sink import connected  # noqa: PLC0415 - boto3
+
         from .sink import SqsSink  # noqa: PLC0415 - boto3 is an extra
     except ModuleNotFoundError as error:
         raise MissingExtra("sqs", "the sink sqs://") from error
-    return _connected(SqsSink(settings))
-
-
-@asynccontextmanager
-async def _connected(sink: "SqsSink") -> AsyncGenerator[Sink]:
-    try:
-        await sink.connect()
-        yield sink
-    finally:
-        await sink.close()
+    return connected(SqsSink(settings))

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from dsql_outbox.outbox import SettingsError
-from dsql_outbox.publisher.sinks.url import TIMEOUT, parameters, seconds
+from dsql_outbox.publisher.sinks.aws.address import AwsAddress, parse_address
 
 _KIND: Final = "an SQS URL"
 _FORM: Final = "sqs://NAME or sqs://HOST/ACCOUNT/NAME, and perhaps ?PARAMETERS"
-_PARAMETERS: Final = ("endpoint", "region", "timeout")
 
 # The rule for names is that of CreateQueue in the API reference.
 _PLACE: Final = re.compile(
@@ -17,19 +16,16 @@ _PLACE: Final = re.compile(
     r"(?P<name>(?=.{1,80}$)[A-Za-z0-9_-]+(?:\.fifo)?)"
 )
 _REGION: Final = re.compile(r"sqs\.([a-z0-9-]+)\.amazonaws\.")
-_ENDPOINT: Final = re.compile(r"https?://[^\s/?#@]+/?")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SqsSettings:
-    """The queue and how to reach it; `timeout` is in seconds."""
+    """The queue and how to reach it."""
 
     name: str
     url: str | None
     """The queue's URL; None if SQS must be asked for it by name."""
-    region: str | None
-    endpoint: str | None
-    timeout: float
+    address: AwsAddress
 
     @property
     def is_fifo(self) -> bool:
@@ -46,16 +42,10 @@ def parse_sqs_url(url: str) -> SqsSettings:
     found = _PLACE.fullmatch(address.removeprefix("sqs://"))
     if found is None or not url.startswith("sqs://"):
         raise SettingsError(f"{_KIND} is {_FORM}; credentials are the AWS SDK's")
-    given = parameters(_KIND, query, _PARAMETERS)
-    endpoint = given.get("endpoint")
-    if endpoint is not None and not _ENDPOINT.fullmatch(endpoint):
-        raise SettingsError(f"endpoint of {_KIND} is http://HOST[:PORT] or https://..")
     host, account, name = found["host"], found["account"], found["name"]
     region = _REGION.match(host or "")
     return SqsSettings(
         name=name,
         url=f"https://{host}/{account}/{name}" if host else None,
-        region=given.get("region") or (region[1] if region else None),
-        endpoint=endpoint,
-        timeout=seconds(_KIND, given.get("timeout", TIMEOUT)),
+        address=parse_address(_KIND, query, region[1] if region else None),
     )

@@ -2,7 +2,8 @@
 
 `MemorySink` is a broker in memory, `OtlpReceiver` a collector in memory. The
 proxies in `proxy/` cause faults between a client and PostgreSQL. `plugin` is a
-pytest plugin with fixtures for them. The servers come from `dsql_outbox.servers`.
+pytest plugin with fixtures for them, `sink_contract` the suite that every sink must
+pass. The servers come from `dsql_outbox.servers`.
 """
 
 from dsql_outbox.servers import EmbeddedPostgres, NatsServer

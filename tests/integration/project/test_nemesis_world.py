@@ -5,10 +5,10 @@ import pytest
 from benchmarks.nemesis.fleet import until
 from benchmarks.nemesis.load import digest
 from benchmarks.nemesis.world import Ear, delivered, make_stream
-from tests.support.publisher.sent_messages import deliver, new_message
 
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.testing import NatsServer
+from dsql_outbox.testing.sink_contract import deliver, new_message
 
 pytestmark = pytest.mark.anyio
 

@@ -9,29 +9,45 @@ from pathlib import Path
 import anyio
 import pytest
 from tests.support.checkout import ROOT
-from tests.support.publisher.sent_messages import new_message, published
 
 from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import Delivered, Rejected, Retry
 from dsql_outbox.testing import MemorySink
+from dsql_outbox.testing.sink_contract import new_message, published
 
 pytestmark = pytest.mark.anyio
 
 DOCUMENT = ROOT / "docs" / "testing.md"
+SINKS = ROOT / "docs" / "writing-a-sink.md"
 
 
 def test_the_example_of_the_document_runs(tmp_path: Path) -> None:
     (example,) = re.findall(r"(?ms)^```python\n(.*?)^```$", DOCUMENT.read_text())
-    (tmp_path / "test_loans.py").write_text(example)
+    assert "3 passed" in said_of(example, tmp_path)
+
+
+def test_the_contract_suite_runs_as_its_document_says_and_finds_what_is_missing(
+    tmp_path: Path,
+) -> None:
+    """The broker of the document reads nothing back, so only what stores nothing passes."""
+    example = re.findall(r"(?ms)^```python\n(.*?)^```$", SINKS.read_text())[-1]
+    told = said_of(example.replace("redis://localhost", "stdout:"), tmp_path)
+    assert "9 failed, 3 passed, 3 skipped" in told, told
+    assert "test_a_call_without_messages_stores_nothing" not in told
+
+
+def said_of(example: str, folder: Path) -> str:
+    """What a pytest of one's own says of the example."""
+    (folder / "test_example.py").write_text(example)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=90,
         check=False,
     )
-    assert "3 passed" in done.stdout, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 def test_only_the_plugin_imports_pytest() -> None:

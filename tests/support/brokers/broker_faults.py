@@ -10,20 +10,19 @@ from dsql_outbox.outbox import Message
 from dsql_outbox.publisher import Retry, open_sink
 from dsql_outbox.publisher.sinks.json_lines import json_line
 from dsql_outbox.testing import TcpProxy
+from dsql_outbox.testing.sink_contract import Before, ReadableBroker, Stage, Stored
 
 from .kafka_broker import KafkaServer
 from .kafka_mock import MockKafka
 from .readable_brokers import (
     SUBJECTS,
-    Before,
     FileBroker,
     KafkaBroker,
     MemoryBroker,
     NatsBroker,
     NatsPlace,
+    SnsBroker,
     SqsBroker,
-    Stage,
-    Stored,
     files_of_at_most,
 )
 from .sqs_server import SqsServer
@@ -144,7 +143,26 @@ async def sqs_loses_the_answer(
     server: SqsServer, proxy: TcpProxy, message: Message
 ) -> AsyncGenerator[Stage]:
     """The queue stores the message, and its answer never comes."""
-    broker = SqsBroker(server.endpoint, server.make_queue(fifo=True), proxy.port, "timeout=1")
+    queue = server.make_queue(fifo=True)
+    broker = SqsBroker(server.endpoint, queue, proxy=proxy, parameters="timeout=1")
+    async with _losing_answers(broker, proxy, message) as stage:
+        yield stage
+
+
+@asynccontextmanager
+async def sns_loses_the_answer(
+    broker: SnsBroker, proxy: TcpProxy, message: Message
+) -> AsyncGenerator[Stage]:
+    """The topic passes the message on, and its answer never comes."""
+    broker.parameters = "timeout=1"
+    async with _losing_answers(broker, proxy, message) as stage:
+        yield stage
+
+
+@asynccontextmanager
+async def _losing_answers(
+    broker: ReadableBroker, proxy: TcpProxy, message: Message
+) -> AsyncGenerator[Stage]:
     with ExitStack() as silence:
 
         async def heal() -> None:

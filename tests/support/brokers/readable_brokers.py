@@ -6,72 +6,46 @@ The one in memory holds the suite itself to account.
 import json
 import os
 import resource
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
-from uuid import UUID
+from typing import Any, Protocol, Self
+from urllib.parse import urlsplit
 
 import nats
 from anyio import to_thread
 
-from dsql_outbox.outbox import TRACE_HEADERS, Message
-from dsql_outbox.publisher import open_sink
-from dsql_outbox.publisher.sinks import (
-    Answer,
-    Sink,
-    attributes,
-)
-from dsql_outbox.testing import MemorySink
+from dsql_outbox.outbox import TRACE_HEADERS
+from dsql_outbox.publisher import Sink, open_sink
+from dsql_outbox.publisher.sinks import attributes
+from dsql_outbox.testing import MemorySink, TcpProxy
+from dsql_outbox.testing.sink_contract import ReadableBroker, Stored
 
 from .kafka_broker import Ends, read_all
-from .sqs_server import receive_all
+from .sqs_server import SqsServer, receive_all
 
 SUBJECTS = "events.>"
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A message as a consumer finds it."""
-
-    topic: str
-    headers: dict[str, str]
-    """Attributes and trace headers under their plain names, read by the broker's own binding."""
-    payload: bytes
-
-    @property
-    def event_id(self) -> UUID:
-        """Whose event it is."""
-        return UUID(self.headers["id"])
-
-
-class Broker(Protocol):
-    """Where a sink writes to."""
-
-    @property
-    def url(self) -> str:
-        """The URL for `open_sink`."""
-        ...
-
-    def open(self) -> AbstractAsyncContextManager[Sink]:
-        """Open the sink."""
-        ...
-
-    async def stored(self) -> list[Stored]:
-        """Every message that is there, in the order in which it came."""
-        ...
 
 
 # --- in memory -------------------------------------------------------------------------
 
 
 @dataclass
-class MemoryBroker:
+class MemoryBroker(ReadableBroker):
     """The sink for users' tests."""
 
     sink: MemorySink = field(default_factory=MemorySink)
-    url: str = "memory:"
+
+    @property
+    def url(self) -> str:
+        return "memory:"
+
+    @contextmanager
+    def outage(self) -> Generator[None]:
+        self.sink.down = True
+        yield
+        self.sink.down = False
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Sink]:
@@ -101,7 +75,7 @@ def _read_line(line: bytes) -> Stored | None:
 
 
 @dataclass
-class FileBroker:
+class FileBroker(ReadableBroker):
     """A file of lines."""
 
     path: Path
@@ -109,9 +83,6 @@ class FileBroker:
     @property
     def url(self) -> str:
         return f"jsonl:{self.path}"
-
-    def open(self) -> AbstractAsyncContextManager[Sink]:
-        return open_sink(self.url)
 
     async def stored(self) -> list[Stored]:
         return read_lines(self.path.read_bytes())
@@ -168,18 +139,20 @@ class NatsPlace(Protocol):
 
 
 @dataclass
-class NatsBroker:
+class NatsBroker(ReadableBroker):
     """A stream of a NATS server, read back through a client of its own."""
 
     server: NatsPlace
     parameters: str = f"stream=EVENTS&subjects={SUBJECTS}"
+    proxy: TcpProxy | None = None
+    deduplicates = True
 
     @property
     def url(self) -> str:
-        return f"{self.server.url}?{self.parameters}"
-
-    def open(self) -> AbstractAsyncContextManager[Sink]:
-        return open_sink(self.url)
+        url = self.server.url
+        if self.proxy:
+            url = url.replace(f":{urlsplit(url).port}", f":{self.proxy.port}")
+        return f"{url}?{self.parameters}"
 
     async def stored(self) -> list[Stored]:
         async with self.jetstream() as jetstream:
@@ -202,20 +175,18 @@ class NatsBroker:
 
 
 @dataclass
-class KafkaBroker:
+class KafkaBroker(ReadableBroker):
     """A Kafka broker or cluster, read back by a consumer."""
 
     bootstrap: str
     parameters: str = "timeout=5"
     behind: Ends = field(default_factory=dict)
     """Where what is read back begins."""
+    proxy: TcpProxy | None = None
 
     @property
     def url(self) -> str:
         return f"kafka://{self.bootstrap}?{self.parameters}"
-
-    def open(self) -> AbstractAsyncContextManager[Sink]:
-        return open_sink(self.url)
 
     async def stored(self) -> list[Stored]:
         found = await to_thread.run_sync(read_all, self.bootstrap, self.behind)
@@ -236,27 +207,32 @@ def kafka_attributes(headers: Any) -> dict[str, str]:
     return plain | own | {"datacontenttype": read["content-type"]}
 
 
-# --- SQS -------------------------------------------------------------------------------
+# --- AWS -------------------------------------------------------------------------------
 
 
 @dataclass
-class SqsBroker:
+class SqsBroker(ReadableBroker):
     """A queue of an SQS, standard or FIFO by its name, read back until it is empty."""
 
     endpoint: str
     queue: str
-    port: int | None = None
-    """Where the sink calls instead, if it is another port of 127.0.0.1."""
+    proxy: TcpProxy | None = None
     parameters: str = "timeout=20"  # moto takes seconds on a busy machine
     found: list[Any] = field(default_factory=list)
+    many = 60  # moto takes seconds for 600
+
+    def __post_init__(self) -> None:
+        self.ordered = self.deduplicates = self.queue.endswith(".fifo")
 
     @property
     def url(self) -> str:
-        endpoint = f"http://127.0.0.1:{self.port}" if self.port else self.endpoint
-        return f"sqs://{self.queue}?region=eu-west-1&endpoint={endpoint}&{self.parameters}"
+        return f"sqs://{self.queue}?{self.place}"
 
-    def open(self) -> AbstractAsyncContextManager[Sink]:
-        return open_sink(self.url)
+    @property
+    def place(self) -> str:
+        """The parameters of URLs: the region, and the way through the proxy if there is one."""
+        endpoint = f"http://127.0.0.1:{self.proxy.port}" if self.proxy else self.endpoint
+        return f"region=eu-west-1&endpoint={endpoint}&{self.parameters}"
 
     async def received(self) -> list[Any]:
         """The messages as SQS gives them."""
@@ -274,41 +250,45 @@ def from_sqs(message: Any) -> Stored:
     return Stored(read.get("topic", ""), headers, message["Body"].encode())
 
 
-# --- harm ------------------------------------------------------------------------------
+@dataclass
+class SnsBroker(SqsBroker):
+    """A topic of an SNS, read back from a queue that subscribes to it with raw delivery."""
+
+    topic: str = ""
+    max_payload = (256 << 10) - (4 << 10)
+
+    @classmethod
+    def make(cls, server: SqsServer, proxy: TcpProxy, *, fifo: bool = False) -> Self:
+        queue = server.make_queue(fifo=fifo)
+        return cls(server.endpoint, queue, proxy, topic=server.make_topic(queue))
+
+    @property
+    def url(self) -> str:
+        return f"sns://{self.topic}?{self.place}"
 
 
 @dataclass
-class Before:
-    """Does something once, right before a sink is given a certain message."""
+class EventBridgeBroker(SqsBroker):
+    """A bus of an EventBridge, read back from a queue that a rule sends all events to."""
 
-    inner: Sink
-    event_id: UUID
-    action: Callable[[], None] | None
+    bus: str = ""
+    exact = False
 
-    def __post_init__(self) -> None:
-        self.system = self.inner.system
+    @classmethod
+    def make(cls, server: SqsServer, proxy: TcpProxy) -> Self:
+        queue = server.make_queue()
+        return cls(server.endpoint, queue, proxy, bus=server.make_bus(queue))
 
-    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
-        if self.action and any(message.event_id == self.event_id for message in messages):
-            self.action()
-            self.action = None
-        await self.inner.publish(messages, answer)
+    @property
+    def url(self) -> str:
+        return f"eventbridge://{self.bus}?{self.place}"
 
-
-@dataclass
-class Stage:
-    """A sink that fails at one message until it is healed."""
-
-    sink: Sink
-    broker: Broker
-    heal: Callable[[], Awaitable[None]]
-    stores: bool = False
-    """Whether the message is stored all the same, and only its answer is lost."""
-    exactly_once: bool = False
-    """Whether the broker knows a message again."""
-    across_topics: bool = True
-    """Whether the broker keeps the order of messages of different topics."""
+    async def stored(self) -> list[Stored]:
+        return [from_eventbridge(message) for message in await self.received()]
 
 
-OpenStage = Callable[[Message], AbstractAsyncContextManager[Stage]]
-"""Opens a sink that fails at the message, whose topic is below ``late.``."""
+def from_eventbridge(message: Any) -> Stored:
+    detail = json.loads(message["Body"])["detail"]
+    payload = json.dumps(detail.pop("data")).encode()
+    del detail["dedupeid"]
+    return Stored(detail.pop("topic"), detail, payload)

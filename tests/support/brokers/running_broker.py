@@ -17,7 +17,18 @@ URL: Final = os.environ.get(VARIABLE, "")
 """Its ``kafka://`` or ``nats://`` URL, or the ``http://`` endpoint of an SQS; none by default."""
 
 BROKERS: Final = {
-    "": ["memory", "jsonl", "stdout", "nats", "kafka", "sqs", "sqs_fifo"],
+    "": [
+        "memory",
+        "jsonl",
+        "stdout",
+        "nats",
+        "kafka",
+        "sqs",
+        "sqs_fifo",
+        "sns",
+        "sns_fifo",
+        "eventbridge",
+    ],
     "kafka": ["kafka"],
     "nats": ["nats"],
     "http": ["sqs", "sqs_fifo"],
@@ -25,7 +36,7 @@ BROKERS: Final = {
 """The brokers that the suite runs against."""
 
 STAGES: Final = {
-    "": ("memory", "jsonl", "nats", "kafka", "sqs"),
+    "": ("memory", "jsonl", "nats", "kafka", "sqs", "sns"),
     "kafka": (),  # these faults need a broker that tells clients to come through a proxy
     "nats": ("nats",),
     "http": ("sqs",),

@@ -44,6 +44,29 @@ class SqsServer(EmbeddedServer):
         client(self.endpoint).create_queue(QueueName=name, Attributes=attributes)
         return name
 
+    def make_topic(self, queue: str) -> str:
+        """Make an SNS topic that the queue subscribes to; returns its ARN."""
+        sns = client(self.endpoint, "sns")
+        attributes = {"FifoTopic": "true"} if queue.endswith(".fifo") else {}
+        topic: str = sns.create_topic(Name=queue, Attributes=attributes)["TopicArn"]
+        sns.subscribe(
+            TopicArn=topic,
+            Protocol="sqs",
+            Endpoint=topic.replace(":sns:", ":sqs:"),
+            Attributes={"RawMessageDelivery": "true"},
+        )
+        return topic
+
+    def make_bus(self, queue: str) -> str:
+        """Make an event bus with the name of the queue, which gets all events; returns its name."""
+        events = client(self.endpoint, "events")
+        arn = events.create_event_bus(Name=queue)["EventBusArn"]
+        target = arn.replace(":events:", ":sqs:").replace("event-bus/", "")
+        pattern = json.dumps({"account": [{"exists": True}]})
+        events.put_rule(Name="all", EventBusName=queue, EventPattern=pattern)
+        events.put_targets(Rule="all", EventBusName=queue, Targets=[{"Id": "1", "Arn": target}])
+        return queue
+
     def _launch(self, folder: Path, scratch: Path) -> ServerProcess:  # noqa: ARG002 - in memory
         place = ["-H", "127.0.0.1", "-p", str(self.port)]
         process = self._process = ServerProcess(
@@ -60,9 +83,9 @@ class SqsServer(EmbeddedServer):
         return True
 
 
-def client(endpoint: str) -> Any:
+def client(endpoint: str, service: str = "sqs") -> Any:
     """A client of its own, to look and to set up."""
-    return boto3.client("sqs", region_name="eu-west-1", endpoint_url=endpoint)
+    return boto3.client(service, region_name="eu-west-1", endpoint_url=endpoint)
 
 
 def receive_all(endpoint: str, queue: str) -> list[Any]:

@@ -176,7 +176,9 @@ def test_the_publishers_options_are_ones_that_the_command_has() -> None:
 def test_the_publisher_is_not_killed_before_its_drain_and_what_follows_are_over() -> None:
     sink = parse_sqs_url(sink_url())
     # A request of SQS may take its time-out twice; then spans and metrics are sent.
-    assert PUBLISHER["stopTimeout"] > options()["drain"] + 2 * sink.timeout + 2 * FLUSH_SECONDS
+    assert (
+        PUBLISHER["stopTimeout"] > options()["drain"] + 2 * sink.address.timeout + 2 * FLUSH_SECONDS
+    )
     assert f"stopTimeout: {PUBLISHER['stopTimeout']}" in DAEMON
     assert 45 <= PUBLISHER["stopTimeout"] <= 120, "Fargate's limit"
 
@@ -213,7 +215,7 @@ def test_the_sink_is_the_queue() -> None:
     sink = parse_sqs_url(sink_url())
     assert sink.name == filled(queue["name"])
     assert sink.is_fifo is queue["fifo_queue"] is True
-    assert sink.region == "eu-west-1"
+    assert sink.address.region == "eu-west-1"
     assert sink.url is not None, "asking for it by its name would need sqs:GetQueueUrl"
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from dsql_outbox.outbox import SettingsError
+from dsql_outbox.publisher.sinks.aws.address import AwsAddress
 from dsql_outbox.publisher.sinks.sqs.url import parse_sqs_url
 
 
@@ -10,7 +11,7 @@ def test_a_queue_by_its_name_has_these_defaults() -> None:
     settings = parse_sqs_url("sqs://my_events-1")
 
     assert (settings.name, settings.url) == ("my_events-1", None)
-    assert (settings.region, settings.endpoint, settings.timeout) == (None, None, 5.0)
+    assert settings.address == AwsAddress(region=None, endpoint=None, timeout=5.0)
     assert not settings.is_fifo
     assert str(settings) == "SQS queue my_events-1"
 
@@ -19,14 +20,16 @@ def test_a_queue_by_its_url_tells_the_region() -> None:
     settings = parse_sqs_url("sqs://sqs.eu-west-1.amazonaws.com/123456789012/orders.fifo")
 
     assert settings.url == "https://sqs.eu-west-1.amazonaws.com/123456789012/orders.fifo"
-    assert (settings.name, settings.region, settings.is_fifo) == ("orders.fifo", "eu-west-1", True)
+    assert (settings.name, settings.is_fifo) == ("orders.fifo", True)
+    assert settings.address.region == "eu-west-1"
 
 
 def test_parameters_are_read() -> None:
     settings = parse_sqs_url("sqs://a?timeout=0.5&region=eu-west-1&endpoint=http://localhost:4566")
 
-    assert (settings.timeout, settings.region) == (0.5, "eu-west-1")
-    assert settings.endpoint == "http://localhost:4566"
+    assert settings.address == AwsAddress(
+        region="eu-west-1", endpoint="http://localhost:4566", timeout=0.5
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.options import log_format_option, option, verbose_option
 from dsql_outbox.cli.telemetry.metering import metering
 from dsql_outbox.cli.telemetry.tracing import tracing
-from dsql_outbox.publisher import PublisherSettings, open_sink
+from dsql_outbox.publisher import PublisherSettings, known_schemes, open_sink
 
 from .daemon import Address, Daemon, address
 from .relay_run import RelayRun
@@ -21,6 +21,16 @@ from .topics_file import read_topics
 
 _DRAIN: Final = 20.0
 _SERVICE: Final = "dsql-outbox-publish"
+
+
+class _SinkOption(click.Option):
+    """Its help lists the sinks that are installed. It looks for them only when it is shown."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        self.help = (
+            f"Where to send messages, such as nats://HOST[:PORT]. Installed are {known_schemes()}"
+        )
+        return super().get_help_record(ctx)
 
 
 @click.command(
@@ -45,7 +55,7 @@ Exit codes:
     "--sink",
     required=True,
     metavar="URL",
-    help="Where to send messages: nats://HOST[:PORT], jsonl:FILE or stdout:",
+    cls=_SinkOption,
 )
 @option(
     "--until-empty",

@@ -1,4 +1,4 @@
-"""Messages as the relay makes them, and what a sink answers for them."""
+"""Send messages as the relay does, and hold a sink to the rules for its answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

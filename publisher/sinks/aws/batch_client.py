@@ -1,0 +1,184 @@
+"""A client of the AWS SDK for one target. It blocks, so call it in a worker thread."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Final
+
+import boto3  # type: ignore[import-untyped]
+import botocore.config  # type: ignore[import-untyped]
+import botocore.exceptions  # type: ignore[import-untyped]
+
+from dsql_outbox.outbox import SettingsError, SinkUnavailable
+from dsql_outbox.publisher.sinks.port import Delivered, Outcome, Rejected, Retry, Unavailable
+
+from .address import AwsAddress
+from .entries import Entry
+
+# boto3 and botocore create their classes at run time, so there are no types.
+_sdk: Any = boto3
+_make_config: Any = botocore.config.Config
+_errors: Any = botocore.exceptions
+ClientError: Any = _errors.ClientError
+"""What the SDK raises when a service answers with an error."""
+
+Answers = Iterator[tuple[int, Outcome]]
+"""The outcomes of messages by their index in the call."""
+
+_MESSAGES: Final = (
+    "InvalidMessageContents",
+    "BatchRequestTooLong",
+    "InvalidParameterValue",
+    "InvalidParameter",
+    "ValidationException",
+    "ValidationError",
+)
+"""Suffixes of error codes that blame the messages of a request."""
+
+_TARGET: Final = (
+    "NonExistentQueue", "QueueDoesNotExist", "NotFound",
+    "AccessDenied", "AuthorizationError", "NotAuthorized", "InvalidAccountId",
+    "Throttl", "KMS", "Kms",
+)  # fmt: skip
+"""Parts of error codes that blame the target, its key, or the rights and the rate of this client.
+
+Other codes blame the service or the credentials. A service may report these ones for an
+entry as the sender's fault, but the message is not at fault.
+"""
+
+
+class RequestRefused(Exception):  # noqa: N818 - reads as what happened
+    """The service refused a whole request, because one of its messages breaks a rule."""
+
+
+class TargetUnavailable(Exception):  # noqa: N818 - reads as what happened
+    """The target takes no message of this client now."""
+
+
+def blames_target(code: str) -> bool:
+    """Whether an error code is about the target, and neither about a message nor the service."""
+    return any(part in code for part in _TARGET)
+
+
+class BatchClient(ABC):
+    """Sends requests to a queue, topic or bus; each takes the timeout of its address at most.
+
+    Several threads may use it at the same time, over `connections` connections.
+    `target` names the target in errors.
+    """
+
+    api: ClassVar[str]
+    """The name of the service in the SDK."""
+    service: ClassVar[str]
+    """The name of the service in errors."""
+
+    def __init__(self, target: str, address: AwsAddress, connections: int) -> None:
+        self._target = target
+        self._address = address
+        self._connections = connections
+        self._client: Any = None
+
+    def open(self) -> None:
+        """Create the client, and ask the service for the target.
+
+        Raises `SettingsError` if no region is known, and `SinkUnavailable` when the
+        target does not exist or the service cannot be reached.
+        """
+        address = self._address
+        config = _make_config(
+            # Half for the connection, half for the answer. The relay retries, not the SDK.
+            connect_timeout=address.timeout / 2,
+            read_timeout=address.timeout / 2,
+            max_pool_connections=self._connections,
+            retries={"total_max_attempts": 1},
+            user_agent_extra="dsql-outbox",
+        )
+        place = {"region_name": address.region, "endpoint_url": address.endpoint}
+        try:
+            self._client = _sdk.session.Session().client(self.api, config=config, **place)
+            self._prepare()
+        except _errors.NoRegionError as error:
+            raise SettingsError(f"{self._target}: which region? add ?region=..") from error
+        except (_errors.BotoCoreError, ClientError) as error:
+            raise self._unavailable(error) from error
+
+    def send(self, entries: Sequence[Entry]) -> Answers:
+        """Send a request and return the outcome of each entry.
+
+        Raises `RequestRefused` if the service refuses the whole request because of a
+        message, `TargetUnavailable` because of the target, and `SinkUnavailable` for
+        any other failure.
+        """
+        try:
+            return self._send(entries)
+        except ClientError as error:
+            if error_code(error).endswith(_MESSAGES):
+                raise RequestRefused(_text(error)) from error
+            if blames_target(error_code(error)):
+                raise TargetUnavailable(_text(error)) from error
+            raise self._unavailable(error) from error
+        except _errors.BotoCoreError as error:
+            raise self._unavailable(error) from error
+
+    def ask(self) -> None:
+        """Ask the service for the target; raises `SinkUnavailable` if it cannot be reached."""
+        try:
+            self._find()
+        except ClientError as error:
+            if not self._is_answer(error_code(error)):
+                raise self._unavailable(error) from error
+        except _errors.BotoCoreError as error:
+            raise self._unavailable(error) from error
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            self._client.close()
+
+    def _prepare(self) -> None:
+        """Learn what requests need to know of the target."""
+        self._find()
+
+    def _is_answer(self, code: str) -> bool:
+        """Whether an error of `_find` is an answer: about the target, or a missing right to ask."""
+        return blames_target(code)
+
+    @abstractmethod
+    def _find(self) -> Any:
+        """Ask the service for the target, and return what it says."""
+
+    @abstractmethod
+    def _send(self, entries: Sequence[Entry]) -> Answers:
+        """Send a request and return the outcome of each entry."""
+
+    def _unavailable(self, error: Any) -> SinkUnavailable:
+        text = _text(error) if isinstance(error, ClientError) else error
+        return SinkUnavailable(f"{self._target} cannot be used: {text}")
+
+
+def answers_by_id(service: str, response: dict[str, Any]) -> Answers:
+    """The outcomes in a response of SQS or SNS, which names entries by their id."""
+    for stored in response.get("Successful", ()):
+        yield int(stored["Id"]), Delivered()
+    for failed in response.get("Failed", ()):
+        yield int(failed["Id"]), _failure(service, failed)
+
+
+def refusal(service: str, message: str | None, code: str) -> str:
+    """The text of an outcome that the service refused."""
+    return f"refused by {service}: {message or 'no reason given'} ({code})"
+
+
+def _failure(service: str, failed: dict[str, Any]) -> Outcome:
+    text = refusal(service, failed.get("Message"), failed["Code"])
+    if blames_target(failed["Code"]):
+        return Unavailable(text)
+    return Rejected(text) if failed["SenderFault"] else Retry(text)
+
+
+def error_code(error: Any) -> str:
+    """The code of an error that the service answered."""
+    return str(error.response["Error"].get("Code", ""))
+
+
+def _text(error: Any) -> str:
+    return f"{error.response['Error'].get('Message') or 'no reason given'} ({error_code(error)})"

@@ -1,0 +1,132 @@
+"""A sink for a service of AWS: it sends messages in requests and passes on the answers to each."""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+from anyio import to_thread
+
+from dsql_outbox.outbox import Message, SinkUnavailable
+from dsql_outbox.publisher.sinks.port import (
+    Answer,
+    Delivered,
+    Outcome,
+    Rejected,
+    Sink,
+    Unavailable,
+)
+
+from .batch_client import Answers, BatchClient, RequestRefused, TargetUnavailable
+from .entries import Entry, cut
+
+REQUESTS: Final = 8
+"""The most requests at the same time. Each needs a thread, because the AWS SDK blocks."""
+
+
+class BatchSink(ABC):
+    """Publishes to one target; a message is delivered when the service acknowledged its entry."""
+
+    system: str
+
+    def __init__(self, client: BatchClient, timeout: float) -> None:
+        self._client = client
+        self._timeout = timeout
+        self._turns = asyncio.Semaphore(REQUESTS)
+
+    async def connect(self) -> None:
+        """Open the client; raises what `BatchClient.open` raises."""
+        await to_thread.run_sync(self._client.open)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await to_thread.run_sync(self._client.close)
+
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        """Publish messages, within twice the timeout; answers as each request is answered.
+
+        Raises `SinkUnavailable` when a request failed and no message of the call was
+        delivered. If some were, those of the failed request get no answer, and may be
+        stored.
+        """
+        if not messages:
+            await to_thread.run_sync(self._client.ask)
+            return
+        call = _Call(answer, asyncio.get_running_loop().time() + self._timeout)
+        entries: list[Entry] = []
+        for index, message in enumerate(messages):
+            entry = self._entry(index, message)
+            if isinstance(entry, Rejected):
+                answer(index, entry)
+            else:
+                entries.append(entry)
+        async with anyio.create_task_group() as tasks:
+            for request in cut(entries, self._max_bytes()):
+                tasks.start_soon(self._request, call, request)
+        if call.failure is not None and not call.has_delivered:
+            raise call.failure
+
+    @abstractmethod
+    def _entry(self, index: int, message: Message) -> Entry | Rejected:
+        """The entry of a message, or why the service would refuse or change it."""
+
+    @abstractmethod
+    def _max_bytes(self) -> int:
+        """The limit of a request."""
+
+    async def _request(self, call: "_Call", entries: list[Entry]) -> None:
+        async with self._turns:
+            refused = await self._send(call, entries)
+        if refused is None:
+            return
+        if len(entries) == 1:
+            call.settle(entries, refused)
+            return
+        for entry in entries:  # one entry breaks a rule, and the service does not say which
+            await self._request(call, [entry])
+
+    async def _send(self, call: "_Call", entries: list[Entry]) -> Rejected | None:
+        """Send a request and pass on its answers; returns the reason if all of it was refused."""
+        if call.failure is not None or asyncio.get_running_loop().time() >= call.deadline:
+            return None
+        try:
+            call.take(await to_thread.run_sync(self._client.send, entries))
+        except SinkUnavailable as error:
+            call.failure = error
+        except TargetUnavailable as error:
+            call.settle(entries, Unavailable(f"refused by {self._client.service}: {error}"))
+        except RequestRefused as error:
+            return Rejected(f"refused by {self._client.service}: {error}")
+        return None
+
+
+@asynccontextmanager
+async def connected(sink: BatchSink) -> AsyncGenerator[Sink]:
+    """Open the sink, and close it in the end."""
+    try:
+        await sink.connect()
+        yield sink
+    finally:
+        await sink.close()
+
+
+class _Call:
+    """What is known of one call."""
+
+    def __init__(self, answer: Answer, deadline: float) -> None:
+        self.deadline = deadline
+        self.failure: SinkUnavailable | None = None
+        self.has_delivered = False
+        self._answer = answer
+
+    def take(self, answers: Answers) -> None:
+        """Pass on what the service answered for each entry."""
+        for index, outcome in answers:
+            self._answer(index, outcome)
+            self.has_delivered |= isinstance(outcome, Delivered)
+
+    def settle(self, entries: Sequence[Entry], outcome: Outcome) -> None:
+        """Answer the same for all entries."""
+        self.take((entry.index, outcome) for entry in entries)

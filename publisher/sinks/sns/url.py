@@ -1,0 +1,45 @@
+"""Parse an ``sns://`` URL."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from dsql_outbox.outbox import SettingsError
+from dsql_outbox.publisher.sinks.aws.address import AwsAddress, parse_address
+
+_KIND: Final = "an SNS URL"
+_FORM: Final = "sns://arn:aws:sns:REGION:ACCOUNT:NAME, and perhaps ?PARAMETERS"
+
+# The rule for names is that of CreateTopic in the API reference.
+_ARN: Final = re.compile(
+    r"arn:aws[a-z-]*:sns:(?P<region>[a-z0-9-]+):\d{12}:"
+    r"(?P<name>(?=.{1,256}$)[A-Za-z0-9_-]+(?:\.fifo)?)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnsSettings:
+    """The topic and how to reach it."""
+
+    arn: str
+    name: str
+    address: AwsAddress
+
+    @property
+    def is_fifo(self) -> bool:
+        """Whether the topic is FIFO, with order and deduplication; SNS demands this suffix."""
+        return self.name.endswith(".fifo")
+
+    def __str__(self) -> str:
+        return f"SNS topic {self.name}"
+
+
+def parse_sns_url(url: str) -> SnsSettings:
+    """Parse a URL; raises `SettingsError` if it is malformed or has an unknown parameter."""
+    place, _, query = url.partition("?")
+    found = _ARN.fullmatch(place.removeprefix("sns://"))
+    if found is None or not url.startswith("sns://"):
+        raise SettingsError(f"{_KIND} is {_FORM}; credentials are the AWS SDK's")
+    return SnsSettings(
+        arn=found[0], name=found["name"], address=parse_address(_KIND, query, found["region"])
+    )

@@ -1,0 +1,44 @@
+"""The contract suite for sinks: what every sink must do, whatever its broker.
+
+Subclass `SinkContract` in a test file and give it a fixture ``broker``: a `ReadableBroker`
+that opens your sink and reads back what arrived (docs/writing-a-sink.md). The other names
+are helpers for tests of one's own. This package needs pytest.
+"""
+
+import pytest
+
+pytest.register_assert_rewrite(f"{__name__}.sink_checks", f"{__name__}.sent_messages")
+
+from .readable_broker import (  # noqa: E402
+    Before,
+    OpenStage,
+    ReadableBroker,
+    Stage,
+    Stored,
+    cut_off,
+)
+from .sent_messages import (  # noqa: E402
+    Answers,
+    Sent,
+    deliver,
+    in_order,
+    new_message,
+    published,
+)
+from .sink_checks import SinkContract  # noqa: E402 - pytest rewrites its assertions
+
+__all__ = [
+    "Answers",
+    "Before",
+    "OpenStage",
+    "ReadableBroker",
+    "Sent",
+    "SinkContract",
+    "Stage",
+    "Stored",
+    "cut_off",
+    "deliver",
+    "in_order",
+    "new_message",
+    "published",
+]

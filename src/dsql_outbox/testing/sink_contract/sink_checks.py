@@ -1,0 +1,203 @@
+"""The checks of the contract suite."""
+
+import asyncio
+import json
+from typing import Final
+
+import anyio
+import pytest
+
+from dsql_outbox.outbox import SinkUnavailable
+from dsql_outbox.publisher import Delivered, NotAttempted
+
+from .readable_broker import OpenStage, ReadableBroker
+from .sent_messages import Answers, deliver, in_order, new_message, published
+
+_PAYLOADS: Final = {
+    "escapes": rb'{"a":"\u0000\ud800\n","b":1e200000}',
+    "not ascii": '{"name":"Zoë 😀 \u2028 \x7f"}'.encode(),
+    "odd but exact": b' {"a" : 1,\r\n "a":1.0 }\t',
+}
+
+_OUTAGE: Final = 60
+"""Seconds that a sink may take to say that its broker is away, and to find it again."""
+
+
+@pytest.mark.anyio
+class SinkContract:
+    """What every sink must do; subclass it, and add a fixture ``broker``.
+
+    `Answers` holds the sink to the rules for answers in every check: one per message at
+    most, and none after the call. A check of something that the broker does not promise
+    is skipped.
+    """
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        """Sinks run on asyncio."""
+        return "asyncio"
+
+    @pytest.fixture
+    def open_stage(self) -> OpenStage:
+        """Override this with the faults that your broker can have at one message."""
+        pytest.skip("no fault at one message was given")
+
+    @pytest.mark.parametrize("payload", _PAYLOADS.values(), ids=_PAYLOADS)
+    async def test_the_payload_arrives(self, broker: ReadableBroker, payload: bytes) -> None:
+        await _arrives(broker, payload)
+
+    async def test_the_largest_payload_arrives(self, broker: ReadableBroker) -> None:
+        await _arrives(broker, b'"' + b"x" * (broker.max_payload - 2) + b'"')
+
+    async def test_headers_arrive_and_no_value_adds_one(self, broker: ReadableBroker) -> None:
+        key = 'Loan/"7"%\r\nce-forged: yes\r\n\r\n😀'
+        message = new_message(key=key, entities="Loan/7@1 Person/9@4", baggage="user=J%C3%B6")
+
+        async with broker.open() as sink:
+            await published(sink, [message])
+
+        (stored,) = await broker.stored()
+        assert stored.headers == message.headers
+        assert stored.topic == message.topic
+
+    async def test_messages_of_a_key_arrive_in_order(self, broker: ReadableBroker) -> None:
+        if not broker.ordered:
+            pytest.skip("the broker keeps no order")
+        messages = [new_message(key=f"Loan/{n % 4}") for n in range(20)]
+
+        async with broker.open() as sink:
+            sent = await in_order(sink, messages)
+
+        assert sent.outcomes == [Delivered()] * 20
+        arrived = [stored.event_id for stored in await broker.stored()]
+        assert len(arrived) == 20
+        for n in range(4):
+            of_key = [message.event_id for message in messages if message.key == f"Loan/{n}"]
+            assert [event_id for event_id in arrived if event_id in of_key] == of_key
+
+    async def test_a_message_that_is_sent_twice_is_stored_once(
+        self, broker: ReadableBroker
+    ) -> None:
+        if not broker.deduplicates:
+            pytest.skip("the broker does not know a message again")
+        message = new_message()
+
+        async with broker.open() as sink:
+            for _ in range(2):
+                assert await published(sink, [message]) == [Delivered()]
+
+        assert [stored.event_id for stored in await broker.stored()] == [message.event_id]
+
+    async def test_many_messages_have_an_outcome_each(self, broker: ReadableBroker) -> None:
+        messages = [new_message(key=f"Loan/{n}") for n in range(broker.many)]
+
+        async with broker.open() as sink:
+            outcomes = await published(sink, messages)
+
+        assert outcomes == [Delivered()] * len(messages)
+        arrived = {stored.event_id for stored in await broker.stored()}
+        assert arrived == {message.event_id for message in messages}
+
+    async def test_a_call_without_messages_stores_nothing_and_has_no_outcomes(
+        self, broker: ReadableBroker
+    ) -> None:
+        async with broker.open() as sink:
+            assert await published(sink, []) == []
+
+        assert await broker.stored() == []
+
+    async def test_several_tasks_may_publish_at_once(self, broker: ReadableBroker) -> None:
+        batches = [[new_message(key=f"Loan/{n}-{m}") for m in range(20)] for n in range(4)]
+
+        async with broker.open() as sink, anyio.create_task_group() as tasks:
+            for batch in batches:
+                tasks.start_soon(published, sink, batch)
+
+        arrived = {stored.event_id for stored in await broker.stored()}
+        assert arrived == {message.event_id for batch in batches for message in batch}
+
+    async def test_a_call_that_was_cancelled_answers_nothing_more(
+        self, broker: ReadableBroker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        cut = Answers(50)
+
+        async with broker.open() as sink:
+            with anyio.move_on_after(0):  # at its first wait, so its messages may be on their way
+                await sink.publish([new_message(key=f"Cut/{n}") for n in range(50)], cut)
+            cut.end()
+            later = await published(sink, [new_message(key="Loan/1")])
+
+        assert later == [Delivered()]
+        assert not caplog.records, "an answer after the call raises, and the error is logged"
+
+    async def test_closing_ends_the_tasks_of_the_sink(self, broker: ReadableBroker) -> None:
+        before = asyncio.all_tasks()
+
+        async with broker.open() as sink:
+            await published(sink, [new_message()])
+
+        assert asyncio.all_tasks() <= before
+
+    async def test_what_a_sink_stored_before_is_still_there(self, broker: ReadableBroker) -> None:
+        messages = [new_message(), new_message()]
+
+        for message in messages:
+            async with broker.open() as sink:
+                await published(sink, [message])
+
+        arrived = {stored.event_id for stored in await broker.stored()}
+        assert arrived == {message.event_id for message in messages}
+
+    async def test_a_broker_that_is_away_is_an_unavailable_sink_until_it_is_back(
+        self, broker: ReadableBroker
+    ) -> None:
+        outage, message = broker.outage(), new_message()
+        if outage is None:
+            pytest.skip("the suite cannot take the broker away")
+
+        with anyio.fail_after(_OUTAGE):
+            async with broker.open() as sink:
+                await published(sink, [])
+                with outage:
+                    for messages in ([], [message]):
+                        with pytest.raises(SinkUnavailable):
+                            await published(sink, messages)
+                await deliver(sink, [message])
+
+        assert {stored.event_id for stored in await broker.stored()} == {message.event_id}
+
+    async def test_nothing_overtakes_a_message_that_failed(self, open_stage: OpenStage) -> None:
+        topics = ["events.X", "late.X", "events.X", "events.X", "events.X"]
+        messages = [new_message(topic=topic) for topic in topics]
+        ids = [message.event_id for message in messages]
+
+        async with open_stage(messages[1]) as stage:
+            sent = await in_order(stage.sink, messages)
+
+            assert sent.outcomes[1] != Delivered()
+            assert sent.outcomes[2:] == [NotAttempted()] * 3
+            there = {stored.event_id for stored in await stage.broker.stored()}
+            assert there == set(ids[: 2 if stage.stores else 1])
+
+            await stage.heal()
+            await deliver(stage.sink, messages[sent.outcomes.count(Delivered()) :])
+            stored = await stage.broker.stored()
+
+        for group in [set(topics)] if stage.across_topics else [{topic} for topic in topics]:
+            wanted = [message.event_id for message in messages if message.topic in group]
+            arrived = [found.event_id for found in stored if found.topic in group]
+            assert list(dict.fromkeys(arrived)) == wanted
+            if stage.exactly_once:
+                assert arrived == wanted
+
+
+async def _arrives(broker: ReadableBroker, payload: bytes) -> None:
+    async with broker.open() as sink:
+        outcomes = await published(sink, [new_message(payload=payload)])
+
+    assert outcomes == [Delivered()]
+    (stored,) = await broker.stored()
+    if broker.exact:
+        assert stored.payload == payload
+    else:
+        assert json.loads(stored.payload) == json.loads(payload)
