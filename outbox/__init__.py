@@ -79,6 +79,7 @@ from .failure import (
     unwrap,
 )
 from .interrupt import is_interrupt
+from .json_struct import JsonStruct
 from .message import (
     TRACE_HEADERS,
     Message,
@@ -135,6 +136,7 @@ __all__ = [
     "FailureKind",
     "InvalidEvent",
     "Isolation",
+    "JsonStruct",
     "Message",
     "MissingExtra",
     "Moved",

@@ -8,11 +8,15 @@ the driver is raised unchanged. So `except psycopg.errors.SerializationFailure`
 keeps working.
 """
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from .extras import install_command
+
+_WORD: Final = re.compile("(?<=[a-z])(?=[A-Z])")
+"""The places between the words of a class's name."""
 
 
 class OutboxError(Exception):
@@ -21,9 +25,40 @@ class OutboxError(Exception):
     All of them can be copied and pickled, with their text and their attributes.
     """
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the members of problem details (RFC 9457), as values that `json.dumps` accepts.
+
+        They are ``type``, ``title``, ``detail``, and the attributes of the error, such as
+        ``eventId``. No part of an event is in them, except for its id.
+        """
+        kind = type(self).__name__
+        members = {
+            "type": f"urn:dsql-outbox:{kind}",
+            "title": _WORD.sub(" ", kind).capitalize(),
+            "detail": str(self),
+        }
+        attributes = {k: v for k, v in vars(self).items() if not k.startswith("_")}
+        return members | {_camel(k): _plain(v) for k, v in attributes.items()}
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> Any:
+        """Return the schema of this class. Called by pydantic, so pydantic is installed."""
+        from .pydantic_schema import schema_of_error  # noqa: PLC0415 - pydantic is optional
+
+        return schema_of_error(cls)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuild from the text: pickle would call the constructor with the text alone."""
         return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, UUID) else value
 
 
 def _rebuilt(

@@ -3,10 +3,10 @@
 from typing import Literal
 from uuid import UUID
 
-import msgspec
+from .json_struct import JsonStruct
 
 
-class Touched(msgspec.Struct, frozen=True, rename="camel"):
+class Touched(JsonStruct, frozen=True):
     """One entity of the event, with the version that the event gave it."""
 
     entity_type: str
@@ -14,7 +14,7 @@ class Touched(msgspec.Struct, frozen=True, rename="camel"):
     version: int
 
 
-class Receipt(msgspec.Struct, frozen=True, rename="camel"):
+class Receipt(JsonStruct, frozen=True):
     """Proof that an event is stored exactly once.
 
     `position` is in microseconds since the Unix epoch by the database's clock, and

@@ -37,6 +37,7 @@ from dsql_outbox.publisher.operator.waiting_messages import (
     WaitingFilter,
     WaitingMessage,
 )
+from dsql_outbox.publisher.relay.applier import Apply, Nowhere
 from dsql_outbox.publisher.relay.relay import Relayed
 from dsql_outbox.publisher.relay.sql_store import NO_SHARD
 
@@ -63,6 +64,7 @@ __all__ = [
     "NO_SHARD",
     "Alive",
     "Answer",
+    "Apply",
     "Bounded",
     "Counters",
     "DeadLetter",
@@ -79,6 +81,7 @@ __all__ = [
     "HealthProbe",
     "LetterFilter",
     "NotAttempted",
+    "Nowhere",
     "Outcome",
     "PausedTopic",
     "Place",

@@ -1,5 +1,6 @@
 """An event: as its producer makes it, and as it is checked.
 
-`event` is the event and its JSON. `event_parser` checks it before it is written, and
-`json_faults` finds what is wrong with text that JSON or the database does not accept.
+`event` is the event and its JSON, `json_encoding` encodes its parts. `event_parser` checks it
+before it is written, and `json_faults` finds what is wrong with text that JSON or the database
+does not accept.
 """

@@ -6,8 +6,7 @@ form has ``eventBody.entities`` with ``updatedAttributes``. `Event.to_json` writ
 current form. `parse_event` reads both.
 """
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Self
 from uuid import UUID, uuid4
@@ -16,7 +15,7 @@ import msgspec
 
 from dsql_outbox.outbox.errors import InvalidEvent
 
-from .json_faults import SURROGATE, Fault, find_fault
+from .json_encoding import Attributes, attributes_of, encode_json
 
 WireDate = str | int | float | None
 """ISO 8601 text, or milliseconds since the Unix epoch as a number or as text."""
@@ -42,21 +41,29 @@ class EntityHeader(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
 
 
 class Entity(msgspec.Struct, frozen=True):
-    """One entity that an event changes, with its attributes after the change."""
+    """One entity that an event changes, with its attributes after the change.
+
+    `attributes` is a mapping, a pydantic model, a dataclass or a msgspec Struct. It is
+    encoded when the event is written; a pydantic model by ``model_dump(mode="json")``.
+    """
 
     type: str
     id: str
-    attributes: Mapping[str, Any] = {}
+    attributes: Attributes = {}
 
     def to_wire(self, at: WireDate, path: str) -> dict[str, Any]:
         """Return the entity in the current JSON form.
 
-        Raises `InvalidEvent` if an attribute has the name ``entityHeader``.
+        Raises `InvalidEvent` if the attributes cannot be encoded, or if one has the name
+        ``entityHeader``.
         """
-        if "entityHeader" in self.attributes:
+        attributes = self.attributes
+        if not isinstance(attributes, dict):
+            attributes = attributes_of(attributes, path)
+        if "entityHeader" in attributes:
             raise InvalidEvent(f"{path}.attributes.entityHeader", "is no name for an attribute")
         header = EntityHeader(self.id, self.type, created_at=at, updated_at=at)
-        return {"entityHeader": header, "id": self.id, **self.attributes}
+        return {"entityHeader": header, "id": self.id, **attributes}
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -96,28 +103,6 @@ class Event(msgspec.Struct, frozen=True):
         at = self.header.created_date
         entities = [e.to_wire(at, f"entities[{n}]") for n, e in enumerate(self.entities)]
         return encode_json({"eventHeader": self.header, "entities": entities})
-
-
-def encode_json(value: Any) -> bytes:
-    """Return `value` as JSON. NaN and the infinities become null.
-
-    Raises `InvalidEvent` if JSON cannot represent the value.
-    """
-    try:
-        return msgspec.json.encode(value)
-    except UnicodeEncodeError:  # no cause, since its text quotes the value
-        raise InvalidEvent(*_fault_of(value)) from None
-    except RecursionError:
-        rule = "cannot be encoded as JSON: it is nested too deeply, or contains itself"
-        raise InvalidEvent("", rule) from None
-    except (TypeError, ValueError) as error:
-        raise InvalidEvent("", f"cannot be encoded as JSON: {error}") from None
-
-
-def _fault_of(value: Any) -> Fault:
-    """Return the path of a text that is not Unicode."""
-    text = json.dumps(msgspec.to_builtins(value, str_keys=True))
-    return find_fault(text) or Fault("", SURROGATE)
 
 
 def _iso(date: datetime) -> str:

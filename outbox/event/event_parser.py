@@ -21,7 +21,8 @@ from dsql_outbox.outbox.settings import (
     MAX_TRANSACTION_ROWS,
 )
 
-from .event import EntityHeader, Event, EventHeader, WireDate, encode_json
+from .event import EntityHeader, Event, EventHeader, WireDate
+from .json_encoding import encode_json
 from .json_faults import Fault, find_depth, find_fault
 
 MAX_ENTITIES: Final = (MAX_TRANSACTION_ROWS - 2) // 2

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from dsql_outbox.outbox import classify
+from dsql_outbox.outbox import JsonStruct, classify
 from dsql_outbox.writer.attempt.backoff import Backoff
 from dsql_outbox.writer.attempt.steps import Failed, Result, Wait
 from dsql_outbox.writer.core import Core
@@ -19,7 +19,7 @@ _PAGE_BYTES: Final = 4 << 20
 """4 MiB of event texts per page. A larger event is a page of its own."""
 
 
-class StoredEvent(msgspec.Struct, frozen=True):
+class StoredEvent(JsonStruct, frozen=True):
     """A stored event. `data` is its JSON text as received.
 
     `version` is the version that the event gave the entity whose stream is read.

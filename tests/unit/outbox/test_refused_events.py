@@ -229,7 +229,11 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
         "eventBody.entities[0].updatedAttributes",
         "expected `object`, got `array`",
     ),
-    "a value that JSON has not": (event(touch(a=object())), "", "cannot be encoded as JSON"),
+    "a value that JSON has not": (
+        event(touch(a=object())),
+        "entities[0].a",
+        "cannot be encoded as JSON",
+    ),
     "a text that is not Unicode": (event(touch(a=f"{MARKER}\ud800")), "entities[0].a", HALF),
     "a text of an Event that is not Unicode": (
         Event.new("A", "A", [Entity("A", "1", {"id": UUID(ID), "a": ("\ud800",)})]),

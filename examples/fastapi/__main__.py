@@ -1,0 +1,76 @@
+"""Everything in one command: PostgreSQL, NATS, the API with its publisher, and the consumer.
+
+A process that ends is started again, as systemd or Kubernetes would do.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import anyio
+import nats
+from nats.js.api import StreamConfig
+
+from dsql_outbox import Database
+from dsql_outbox.schema import apply
+from dsql_outbox.servers import EmbeddedPostgres, NatsServer
+
+TABLES = Path(__file__).with_name("tables.sql")
+STREAM = StreamConfig(name="ORDERS", subjects=["events.>"])
+
+
+async def keep_running(name: str, *command: str) -> None:
+    """Run a program of this Python until cancelled, and start it again when it ends."""
+    while True:
+        process = await asyncio.create_subprocess_exec(sys.executable, "-m", *command)
+        print(f"{name} runs, process {process.pid}", flush=True)
+        try:
+            print(f"{name} ended with {await process.wait()}", flush=True)
+        finally:
+            if process.returncode is None:
+                process.terminate()
+                with anyio.CancelScope(shield=True):
+                    await process.wait()
+
+
+async def run(port: int) -> None:
+    client = await nats.connect(os.environ["SINK_URL"].partition("?")[0])
+    await client.jetstream().add_stream(STREAM)
+    await client.close()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(keep_running, "consumer", "examples.fastapi.consumer")
+        serve = ("uvicorn", "examples.fastapi.app:app", "--port", str(port), "--no-access-log")
+        tasks.start_soon(keep_running, "api", *serve)
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                tasks.cancel_scope.cancel()
+
+
+def start_servers(stack: ExitStack) -> None:
+    """Start PostgreSQL and NATS, unless the environment names servers."""
+    if "DATABASE_URL" not in os.environ:
+        os.environ["DATABASE_URL"] = stack.enter_context(EmbeddedPostgres()).url
+    if "SINK_URL" not in os.environ:
+        os.environ["SINK_URL"] = f"{stack.enter_context(NatsServer()).url}?stream=ORDERS"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=8000)
+    port = parser.parse_args().port
+    with ExitStack() as stack:
+        start_servers(stack)
+        database = Database(os.environ["DATABASE_URL"])
+        apply(database)
+        with database.connect(role_path=True) as connection:
+            connection.execute(TABLES.read_bytes())
+        print(f"http://127.0.0.1:{port}/docs", flush=True)
+        asyncio.run(run(port))
+
+
+if __name__ == "__main__":
+    main()

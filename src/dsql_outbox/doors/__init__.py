@@ -1,0 +1,7 @@
+"""Doors to the frameworks that programs are written in. Each is an extra of its own.
+
+- `starlette`: writer and publisher in the lifespan of an application, error answers.
+- `fastapi`: the same, with a dependency and a description for OpenAPI.
+
+`background_publisher` is the publisher of a lifespan. Doors use the public API only.
+"""

@@ -1,0 +1,135 @@
+"""A publisher that lives as long as an application, and begins again after a failure."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from typing import Final
+
+import msgspec
+
+from dsql_outbox.observability import Fact, Hook
+from dsql_outbox.outbox import PASSING, Database, SinkUnavailable, kind_of, told
+from dsql_outbox.publisher import (
+    Apply,
+    Health,
+    HealthProbe,
+    Nowhere,
+    Publisher,
+    PublisherSettings,
+    Ready,
+    Sink,
+    open_sink,
+)
+
+logger: Final = logging.getLogger("dsql_outbox")
+
+_WAIT: Final = 5.0
+"""Seconds between a failure and the next publisher."""
+
+
+class BackgroundPublisher:
+    """Relays until the end of `running`. After a failure another publisher begins.
+
+    A failure is logged, and `ready` tells it until the next publisher has begun. Only the
+    first publisher may raise its error: one that waiting does not cure.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        sink: str | Sink | None,
+        settings: PublisherSettings,
+        *,
+        apply: Apply | None,
+        hooks: Sequence[Hook],
+    ) -> None:
+        self._database = database
+        self._sink = Nowhere() if sink is None else sink
+        self._settings = settings
+        self._apply = apply
+        self._health = Health()
+        self._hooks = [*hooks, self._health]
+        self._probe = HealthProbe(database, self._health, hooks)
+        self._publisher: Publisher | None = None
+        self._failure: str | None = None
+        self._begun = asyncio.Event()
+        self._stopped = asyncio.Event()
+
+    def doorbell(self, fact: Fact, /) -> None:
+        """A hook for the writer of the same application: a commit wakes the publisher."""
+        if self._publisher is not None:
+            self._publisher.doorbell(fact)
+
+    def ready(self) -> Ready:
+        """Whether waiting messages are being relayed, and why not."""
+        found = self._health.ready()
+        if self._failure is None:
+            return found
+        return msgspec.structs.replace(found, ready=False, relay=self._failure)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Relay during the block, then let the calls of the sink end.
+
+        Raises before the block what makes every publisher fail, such as `SettingsError`,
+        `MissingExtra` and `SchemaError`. A broker or database that is out of reach does not
+        end the start.
+        """
+        relaying = asyncio.create_task(self._relay())
+        try:
+            await self._begun.wait()
+            if relaying.done():
+                await relaying
+            yield
+        finally:
+            self._health.draining = True
+            self._stopped.set()
+            await relaying
+
+    async def _relay(self) -> None:
+        probing = asyncio.create_task(self._probe.run())
+        try:
+            while not self._stopped.is_set():
+                await self._relay_once()
+        finally:
+            probing.cancel()
+            await asyncio.gather(probing, return_exceptions=True)
+            self._begun.set()  # last: `running` then finds that this task is done
+
+    async def _relay_once(self) -> None:
+        """Relay until the stop; after a failure, wait until the next publisher may begin."""
+        try:
+            await self._publish()
+        except Exception as error:
+            passes = isinstance(error, SinkUnavailable) or kind_of(error) in PASSING
+            if not (passes or self._begun.is_set()):
+                raise
+            self._tell(error, passes=passes)
+            self._begun.set()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), _WAIT)
+
+    async def _publish(self) -> None:
+        try:
+            async with self._open() as sink:
+                self._probe.watch(sink)
+                async with Publisher(
+                    self._database, sink, self._settings, apply=self._apply, hooks=self._hooks
+                ) as self._publisher:
+                    self._failure = None
+                    self._begun.set()
+                    await self._stopped.wait()
+        finally:
+            self._publisher = None
+            self._probe.watch(None)
+
+    def _open(self) -> AbstractAsyncContextManager[Sink]:
+        return open_sink(self._sink) if isinstance(self._sink, str) else nullcontext(self._sink)
+
+    def _tell(self, error: Exception, *, passes: bool) -> None:
+        self._failure = f"failed: {type(error).__name__}"
+        if passes:
+            logger.warning("Publisher begins again in %g s: %s", _WAIT, told(error))
+        else:
+            logger.error("Publisher failed, another begins in %g s", _WAIT, exc_info=error)

@@ -1,0 +1,183 @@
+"""The outbox in a Starlette application: its lifespan, its requests, its error answers.
+
+outbox = Outbox(Database(url), sink="nats://localhost:4222?stream=EVENTS")
+app = Starlette(routes=[..], lifespan=outbox.lifespan)
+install_error_handlers(app)
+"""
+
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple
+
+import psycopg
+
+from dsql_outbox import (
+    AsyncWriter,
+    Database,
+    MissingExtra,
+    OutboxError,
+    PublisherSettings,
+    SettingsError,
+    WriterSettings,
+    http_status,
+)
+from dsql_outbox.observability import Hook
+from dsql_outbox.outbox import given_hooks, given_settings, require_database, wrong_type
+from dsql_outbox.publisher import Apply, Ready, Sink
+
+from .background_publisher import BackgroundPublisher
+
+try:
+    from starlette.applications import Starlette
+    from starlette.requests import HTTPConnection, Request
+    from starlette.responses import JSONResponse, Response
+except ModuleNotFoundError as error:
+    raise MissingExtra("starlette", "dsql_outbox.doors.starlette") from error
+
+PROBLEM_JSON: Final = "application/problem+json"
+"""The media type of error answers (RFC 9457)."""
+
+_STATE: Final = "dsql_outbox"
+"""The name in the state of a request."""
+
+
+class _Running(NamedTuple):
+    """What the lifespan of an application has opened."""
+
+    writer: AsyncWriter
+    publisher: BackgroundPublisher | None
+
+
+class Outbox:
+    """The writer of an application and, with `sink` or `apply`, its publisher.
+
+    The constructor does no I/O. `settings` are those of the writer, `publisher` those of
+    the publisher. `sink` is a URL, or an open sink. `apply` is the function of `Publisher`.
+    Each of the `hooks` receives every fact of both.
+
+    Every process of a server runs its own publisher; publishers share the work.
+
+    Raises `TypeError` for an argument of a wrong type, and `SettingsError` for settings of a
+    publisher that has nothing to do.
+    """
+
+    def __init__(  # noqa: PLR0913 - the arguments of a writer and of a publisher
+        self,
+        database: Database,
+        settings: WriterSettings | None = None,
+        *,
+        sink: str | Sink | None = None,
+        publisher: PublisherSettings | None = None,
+        apply: Apply | None = None,
+        hooks: Iterable[Hook] = (),
+    ) -> None:
+        require_database("Outbox", database)
+        _require_sink(sink)
+        self._database = database
+        self._settings = given_settings("Outbox", settings, WriterSettings)
+        self._sink = sink
+        self._apply = apply
+        self._relays = sink is not None or apply is not None
+        if publisher is not None and not self._relays:
+            raise SettingsError("Outbox has settings of a publisher, but no sink= and no apply=")
+        self._publisher = given_settings("Outbox.publisher", publisher, PublisherSettings)
+        self._hooks = given_hooks("Outbox", hooks)
+
+    @asynccontextmanager
+    async def lifespan(self, _app: object = None) -> AsyncGenerator[dict[str, Any]]:
+        """Open writer and publisher, and yield the state that requests see.
+
+        Give it to the application: ``Starlette(lifespan=outbox.lifespan)``. Within a
+        lifespan of your own, yield this state too. At the end, the calls of the writer end
+        first, then those of the sink.
+
+        Raises at the start what no waiting cures: `SettingsError`, `MissingExtra`,
+        `SchemaError`. A broker or database that is out of reach does not prevent the start.
+        """
+        async with AsyncExitStack() as stack:
+            publisher = self._new_publisher()
+            hooks = list(self._hooks)
+            if publisher is not None:
+                await stack.enter_async_context(publisher.running())
+                hooks.append(publisher.doorbell)
+            writer = AsyncWriter(self._database, self._settings, hooks=hooks)
+            yield {_STATE: _Running(await stack.enter_async_context(writer), publisher)}
+
+    def _new_publisher(self) -> BackgroundPublisher | None:
+        if not self._relays:
+            return None
+        return BackgroundPublisher(
+            self._database, self._sink, self._publisher, apply=self._apply, hooks=self._hooks
+        )
+
+
+async def outbox_writer(connection: HTTPConnection) -> AsyncWriter:
+    """Return the writer of the application that serves a request or WebSocket.
+
+    Raises `SettingsError` if the lifespan of the application has not opened one.
+    """
+    return _running(connection).writer
+
+
+def outbox_ready(connection: HTTPConnection) -> Ready:
+    """Return whether waiting messages are being relayed; without a publisher, always.
+
+    Raises `SettingsError` if the lifespan of the application has not opened an outbox.
+    """
+    publisher = _running(connection).publisher
+    return Ready(True, "ok", "ok", "ok") if publisher is None else publisher.ready()
+
+
+async def readyz(request: Request) -> Response:
+    """An endpoint: 200 if waiting messages are being relayed, else 503, with the reasons."""
+    found = outbox_ready(request)
+    status = HTTPStatus.OK if found.ready else HTTPStatus.SERVICE_UNAVAILABLE
+    return JSONResponse({name: getattr(found, name) for name in found.__struct_fields__}, status)
+
+
+def install_error_handlers(
+    app: Starlette, *more: type[Exception], exhausted: int = HTTPStatus.INTERNAL_SERVER_ERROR
+) -> None:
+    """Answer the errors of a write by `http_status`, as problem details (RFC 9457).
+
+    These are the errors of this library and of psycopg; name `more`, such as SQLAlchemy's
+    ``DBAPIError``. `exhausted` (500 or 503) is the answer when conflicts outlast the retries.
+    An answer has a Retry-After header if a retry makes sense. Any other error stays an error
+    of the application, a 500 with a traceback in its log.
+    """
+    for kind in (OutboxError, psycopg.Error, *more):
+        app.add_exception_handler(kind, partial(_answer, exhausted))
+
+
+async def _answer(exhausted: int, _request: Request, error: Exception) -> Response:
+    status, retry_after = http_status(error, exhausted=exhausted)
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR and retry_after is None:
+        raise error
+    problem = error.to_dict() if isinstance(error, OutboxError) else _without_details(status)
+    headers = None if retry_after is None else {"Retry-After": str(retry_after)}
+    return JSONResponse({**problem, "status": status}, status, headers, PROBLEM_JSON)
+
+
+def _without_details(status: int) -> dict[str, Any]:
+    """Return the problem of a driver's error, whose text may name hosts or quote values."""
+    detail = "the database cannot take this request now, send it again later"
+    return {"type": "about:blank", "title": HTTPStatus(status).phrase, "detail": detail}
+
+
+def _running(connection: HTTPConnection) -> _Running:
+    found = getattr(connection.state, _STATE, None)
+    if isinstance(found, _Running):
+        return found
+    raise SettingsError(
+        "the application has no outbox: give it lifespan=Outbox(database, ..).lifespan, yield its "
+        "state from a lifespan of your own, and run the lifespan in tests: with TestClient(app)"
+    )
+
+
+def _require_sink(sink: object) -> None:
+    if sink is not None and not isinstance(sink, str) and not hasattr(sink, "publish"):
+        raise wrong_type(
+            "Outbox takes the URL of a sink, or an open sink", sink, 'sink="nats://.."'
+        )

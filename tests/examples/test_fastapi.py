@@ -1,0 +1,180 @@
+"""examples/fastapi, started by its one command: nothing is lost when its processes are killed."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+import anyio
+import httpx
+import nats
+import psycopg
+import pytest
+from tests.support.checkout import ROOT
+
+from dsql_outbox.servers import NatsServer, free_port
+
+CUSTOMERS = ["ada", "ben", "cy"]
+ORDERS = 60
+COUNTED = """
+SELECT e.subject_id, c.version FROM counted c JOIN outbox.business_events e ON e.id = c.order_id
+ORDER BY c.place
+"""
+
+
+class Example:
+    """The running example: where it listens, and its lines up to now."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        assert process.stdout is not None
+        self.url = f"http://127.0.0.1:{port}"
+        self._lines = process.stdout
+
+    def pid_of(self, name: str) -> int:
+        """Read on until the next line that says that this program runs."""
+        for line in self._lines:
+            if found := re.fullmatch(rf"{name} runs, process (\d+)\n", line):
+                return int(found[1])
+        raise AssertionError(f"{name} was not started")
+
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=self.url, timeout=10, trust_env=False)
+
+
+@contextmanager
+def running(**environment: str) -> Iterator[Example]:
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "examples.fastapi", "--port", str(port)],
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        yield Example(process, port)
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+async def post(client: httpx.AsyncClient, order: dict[str, str]) -> dict[str, Any]:
+    """Send an order until it is answered with 201, as a client with an id of its own does."""
+    with anyio.fail_after(60):
+        while True:
+            with suppress(httpx.TransportError):
+                answer = await client.post("/orders", json=order)
+                if answer.status_code == httpx.codes.CREATED:
+                    return dict(answer.json())
+            await anyio.sleep(0.05)
+
+
+async def until(client: httpx.AsyncClient, path: str, fits: Callable[[Any], bool]) -> Any:
+    """Ask until the answer fits, and return it."""
+    with anyio.fail_after(60):
+        while True:
+            with suppress(httpx.TransportError):
+                answer = (await client.get(path)).json()
+                if fits(answer):
+                    return answer
+            await anyio.sleep(0.05)
+
+
+async def until_counted(client: httpx.AsyncClient, customer: str, orders: int) -> Any:
+    return await until(client, f"/customers/{customer}", lambda a: a.get("orders") == orders)
+
+
+async def published(url: str) -> list[dict[str, Any]]:
+    """The headers of the messages in the stream, in its order."""
+    client: Any = await nats.connect(url)
+    try:
+        stream = client.jetstream()
+        count = (await stream.stream_info("ORDERS")).state.messages
+        messages = await stream.subscribe("events.>", stream="ORDERS", ordered_consumer=True)
+        return [(await messages.next_msg(timeout=5)).headers for _ in range(count)]
+    finally:
+        await client.close()
+
+
+@pytest.mark.anyio
+async def test_every_order_is_stored_published_in_order_and_counted_once_although_killed(
+    database_url: str, nats_server: NatsServer
+) -> None:
+    orders = [
+        {"id": str(uuid4()), "customer": CUSTOMERS[n % 3], "amount": f"{n + 1}.25"}
+        for n in range(ORDERS)
+    ]
+    receipts: dict[str, dict[str, Any]] = {}
+    sink_url = f"{nats_server.url}?stream=ORDERS"
+    with running(DATABASE_URL=database_url, SINK_URL=sink_url) as example:
+        async with example.client() as client:
+            consumer = await asyncio.to_thread(example.pid_of, "consumer")
+            api = await asyncio.to_thread(example.pid_of, "api")
+            await until(client, "/readyz", lambda answer: answer["ready"])
+
+            async def send(part: list[dict[str, str]]) -> None:
+                for order in part:
+                    receipts[order["id"]] = await post(client, order)
+                    if len(receipts) == ORDERS // 3:
+                        os.kill(consumer, signal.SIGKILL)
+                    if len(receipts) == ORDERS // 2:
+                        os.kill(api, signal.SIGKILL)
+
+            async with anyio.create_task_group() as tasks:
+                for n in range(6):
+                    tasks.start_soon(send, orders[n::6])
+            balances = {c: await until_counted(client, c, ORDERS // 3) for c in CUSTOMERS}
+            assert await asyncio.to_thread(example.pid_of, "api") != api
+    sent = await published(nats_server.url)
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        stored = await rows(connection, "SELECT id FROM outbox.business_events")
+        counted = await rows(connection, COUNTED)
+    assert sorted(str(event_id) for (event_id,) in stored) == sorted(receipts)
+    assert all(receipt["eventId"] == order_id for order_id, receipt in receipts.items())
+    in_order = list(range(1, ORDERS // 3 + 1))
+    for customer in CUSTOMERS:
+        versions = [
+            int(headers["ce-sequence"])
+            for headers in sent
+            if headers["ce-subject"] == f"Customer/{customer}"
+        ]
+        assert list(dict.fromkeys(versions)) == in_order
+        assert [version for c, version in counted if c == customer] == in_order
+        total = sum(Decimal(o["amount"]) for o in orders if o["customer"] == customer)
+        assert balances[customer] == {"orders": ORDERS // 3, "total": str(total)}
+
+
+@pytest.mark.anyio
+async def test_one_command_starts_all_of_it() -> None:
+    with running() as example:
+        async with example.client() as client:
+            await asyncio.to_thread(example.pid_of, "api")
+            receipt = await post(client, {"customer": "ada", "amount": "19.90"})
+            assert receipt["status"] == "committed"
+            assert (await until_counted(client, "ada", 1))["total"] == "19.90"
+
+
+async def rows(connection: psycopg.AsyncConnection[Any], query: str) -> list[Any]:
+    return await (await connection.execute(query.encode())).fetchall()
+
+
+def test_the_page_describes_the_receipt_and_the_problems() -> None:
+    code = "import json; from examples.fastapi.app import app; print(json.dumps(app.openapi()))"
+    urls = {"DATABASE_URL": "postgresql://nowhere", "SINK_URL": "nats://nowhere?stream=ORDERS"}
+    page = json.loads(
+        subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=os.environ | urls)
+    )
+    answers = page["paths"]["/orders"]["post"]["responses"]
+    receipt = answers["201"]["content"]["application/json"]["schema"]
+    assert receipt == {"$ref": "#/components/schemas/Receipt"}
+    assert set(answers) == {"201", "409", "413", "422", "503"}
+    assert list(answers["409"]["content"]) == ["application/problem+json"]

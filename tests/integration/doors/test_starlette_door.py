@@ -1,0 +1,175 @@
+"""The door for Starlette: the lifespan, a publisher that fails, and wrong arguments."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import psycopg
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from tests.support.served_app import Served, served
+
+from dsql_outbox import (
+    Database,
+    Entity,
+    Event,
+    PublisherSettings,
+    SchemaError,
+    SettingsError,
+    WriterClosed,
+)
+from dsql_outbox.doors import background_publisher
+from dsql_outbox.doors.starlette import Outbox, outbox_writer, readyz
+from dsql_outbox.outbox import AsyncConnection, Message
+from dsql_outbox.schema import apply
+from dsql_outbox.servers import NatsServer
+from dsql_outbox.testing import MemorySink
+
+pytestmark = pytest.mark.anyio
+
+
+async def write(request: Request) -> JSONResponse:
+    writer = await outbox_writer(request)
+    receipt = await writer.write(Event.new("A", "A", [Entity("Car", "1", {})]))
+    return JSONResponse(receipt.to_dict())
+
+
+def application(outbox: Outbox) -> Starlette:
+    routes = [Route("/", write, methods=["POST"]), Route("/readyz", readyz)]
+    return Starlette(routes=routes, lifespan=outbox.lifespan)
+
+
+@pytest.fixture
+def database(database_url: str) -> Database:
+    database = Database(database_url)
+    apply(database)
+    return database
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background_publisher, "_WAIT", 0.05)
+
+
+async def until(server: Served, fits: Callable[[Any], bool], *, status: int) -> Any:
+    """Ask for the readiness until it fits, and return it."""
+    with anyio.fail_after(20):
+        while True:
+            answer = await server.client.get("/readyz")
+            if answer.status_code == status and fits(answer.json()):
+                return answer.json()
+            await anyio.sleep(0.01)
+
+
+async def test_starlette_alone_writes_and_relays(database: Database) -> None:
+    sink = MemorySink()
+    async with served(application(Outbox(database, sink=sink))) as server:
+        receipt = (await server.client.post("/")).json()
+        (message,) = await sink.published(1)
+        assert receipt["eventId"] == str(message.event_id)
+        await until(server, lambda ready: ready["ready"], status=200)
+
+
+async def test_without_a_publisher_it_is_ready(database: Database) -> None:
+    async with served(application(Outbox(database))) as server:
+        assert (await server.client.get("/readyz")).json()["ready"]
+
+
+async def test_a_function_is_applied_without_a_broker(
+    database: Database, database_url: str
+) -> None:
+    async def keep(connection: AsyncConnection, message: Message) -> None:
+        await connection.execute("INSERT INTO public.kept VALUES (%s)", (message.event_id,))
+
+    with psycopg.connect(database_url, autocommit=True) as sql:
+        sql.execute("CREATE TABLE public.kept (id uuid)")
+        async with served(application(Outbox(database, apply=keep))) as server:
+            await server.client.post("/")
+            await until(server, lambda ready: ready["ready"], status=200)
+            with anyio.fail_after(10):
+                while not sql.execute("SELECT FROM public.kept").fetchall():  # noqa: ASYNC110
+                    await anyio.sleep(0.01)
+
+
+async def test_the_application_starts_without_its_broker_and_relays_when_it_comes(
+    database: Database, nats_server: NatsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"{nats_server.url}?stream=EVENTS&subjects=events.>&timeout=1"
+    nats_server.stop()
+    async with served(application(Outbox(database, sink=url))) as server:
+        answer = await server.client.post("/")
+        assert answer.status_code == 200
+        told = await until(server, lambda ready: ready["relay"].startswith("failed"), status=503)
+        assert told["relay"] == "failed: SinkUnavailable"
+        assert "Publisher begins again in 0.05 s" in caplog.text
+        await anyio.to_thread.run_sync(nats_server.start)
+        await until(server, lambda ready: ready["ready"], status=200)
+
+
+async def test_a_publisher_that_fails_is_told_and_begins_again(
+    database: Database, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = MemorySink()
+    with psycopg.connect(database_url, autocommit=True) as sql:
+        async with served(application(Outbox(database, sink=sink))) as server:
+            await until(server, lambda ready: ready["ready"], status=200)
+            sql.execute("ALTER TABLE outbox.outbox RENAME TO away")
+            told = await until(server, lambda ready: "failed" in ready["relay"], status=503)
+            assert told["relay"] == "failed: SchemaError"
+            (record, *_) = [r for r in caplog.records if r.levelno == logging.ERROR]
+            assert record.getMessage() == "Publisher failed, another begins in 0.05 s"
+            assert record.exc_info
+            sql.execute("ALTER TABLE outbox.away RENAME TO outbox")
+            await server.client.post("/")
+            await sink.published(1)
+            await until(server, lambda ready: ready["ready"], status=200)
+
+
+@pytest.mark.parametrize("sink", ["nowhere://x", "nats://x?unknown=1"])
+async def test_a_wrong_sink_ends_the_start(database: Database, sink: str) -> None:
+    with pytest.raises(SettingsError):
+        async with Outbox(database, sink=sink).lifespan():
+            pytest.fail("it started")
+
+
+async def test_missing_tables_end_the_start_of_a_publisher(database_url: str) -> None:
+    with pytest.raises(SchemaError, match="schema apply"):
+        async with Outbox(Database(database_url), sink=MemorySink()).lifespan():
+            pytest.fail("it started")
+
+
+async def test_the_writer_is_closed_after_the_lifespan_and_another_begins(
+    database: Database,
+) -> None:
+    outbox = Outbox(database, sink=MemorySink())
+    event = Event.new("A", "A", [Entity("Car", "1", {})])
+    for version in (1, 2):
+        async with outbox.lifespan() as state:
+            request = Request({"type": "http", "state": state})
+            writer = await outbox_writer(request)
+            receipt = await writer.write(Event.new("A", "A", event.entities))
+            assert receipt.entities[0].version == version
+        with pytest.raises(WriterClosed):
+            await writer.write(event)
+
+
+async def test_a_request_without_the_lifespan_names_the_remedy() -> None:
+    with pytest.raises(SettingsError, match=r"give it lifespan=Outbox\(database, \.\.\)\.lifespan"):
+        await outbox_writer(Request({"type": "http"}))
+
+
+def test_wrong_arguments_are_refused_with_the_expression_to_write() -> None:
+    database: Any = Database("postgresql://nowhere")
+    url: Any = "postgresql://nowhere"
+    with pytest.raises(TypeError, match=r"Outbox takes a Database, not str: Outbox\(Database"):
+        Outbox(url)
+    with pytest.raises(TypeError, match=r"Outbox takes the URL of a sink.*not Database: sink="):
+        Outbox(database, sink=database)
+    with pytest.raises(TypeError, match="Outbox takes WriterSettings, not PublisherSettings"):
+        Outbox(database, PublisherSettings())  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=r"no sink= and no apply="):
+        Outbox(database, publisher=PublisherSettings())
