@@ -65,6 +65,7 @@ class Core:
             for name in ("event_write_one", "event_write_batch")
         )
         self.find = statement("event_find", database.schema)
+        self.entity = statement("entity_state", database.schema)
         self.stream = statement("event_stream", database.schema)
         self.shard_count = statement("shard_count", database.schema)
         shards = numbered("shard_count", self.shard_count)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .writer import (
         AsyncTransaction,
         AsyncWriter,
+        StoredEntity,
         StoredEvent,
         Transaction,
         Writer,
@@ -62,6 +63,7 @@ __all__ = [
     "SettingsError",
     "SinkUnavailable",
     "StaleVersion",
+    "StoredEntity",
     "StoredEvent",
     "TopicSettings",
     "Touched",
@@ -81,6 +83,7 @@ if not TYPE_CHECKING:  # with __getattr__ in view, a checker would accept any na
         "AsyncWriter": "writer",
         "Publisher": "publisher",
         "PublisherSettings": "publisher",
+        "StoredEntity": "writer",
         "StoredEvent": "writer",
         "TopicSettings": "publisher",
         "Transaction": "writer",

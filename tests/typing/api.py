@@ -24,6 +24,7 @@ from dsql_outbox import (
     PublisherSettings,
     Receipt,
     StaleVersion,
+    StoredEntity,
     StoredEvent,
     TopicSettings,
     Touched,
@@ -96,6 +97,7 @@ async def async_transaction(mine: psycopg.AsyncConnection[Any]) -> None:
         assert_type(await writer.append_to(mine, new_event()), Receipt)
         async for stored in writer.stream("Loan", "LOAN-7", after=12):
             assert_type(stored, StoredEvent)
+        assert_type(await writer.entity("Loan", "LOAN-7"), StoredEntity | None)
 
 
 def sync_transaction(mine: psycopg.Connection[Any]) -> None:
@@ -111,6 +113,8 @@ def sync_transaction(mine: psycopg.Connection[Any]) -> None:
         assert_type(writer.append_to(mine, new_event(), expected_version=0), Receipt)
         for stored in writer.stream("Loan", "LOAN-7"):
             assert_type((stored.version, stored.data), tuple[int, str])
+        if (loan := writer.entity("Loan", "LOAN-7")) is not None:
+            writer.write(new_event(), expected_version=loan.version)
 
 
 async def tests_of_a_user() -> None:
