@@ -25,7 +25,8 @@ class WriterBase(ABC):
         """Store one event. The receipt proves that it is stored exactly once.
 
         `event` is an `Event`, a mapping, or JSON as text or bytes. JSON is stored
-        unchanged. `timeout` is the limit of the call in seconds, waits included.
+        unchanged. An `Event` and a `JsonEvent` may have a topic and headers of their own.
+        `timeout` is the limit of the call in seconds, waits included.
 
         With ``on_duplicate="return"``, the call returns a receipt with status
         ``duplicate`` if the id is stored with equal content, ``savedDate`` ignored. For

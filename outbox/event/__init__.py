@@ -2,4 +2,5 @@
 
 `event` is the event and its JSON. `event_parser` checks it before it is written, and
 `json_faults` finds what is wrong with text that JSON or the database does not accept.
+`own_headers` checks the headers that an event gives its message.
 """

@@ -16,6 +16,7 @@ from dsql_outbox import (
     Event,
     EventTooLarge,
     InvalidEvent,
+    JsonEvent,
     Message,
     MissingExtra,
     OutboxError,
@@ -55,6 +56,7 @@ async def async_producer(data: bytes, wire: Mapping[str, Any]) -> None:
         assert_type(receipt.entities, tuple[Touched, ...])
         await writer.write(data, on_duplicate="return")
         await writer.write(wire)
+        await writer.write(JsonEvent(data, topic="loans.vip", headers={"tenant": "acme"}))
 
 
 def sync_producer(text: str) -> int:
@@ -103,6 +105,8 @@ async def async_transaction(mine: psycopg.AsyncConnection[Any]) -> None:
 def sync_transaction(mine: psycopg.Connection[Any]) -> None:
     def pay(transaction: Transaction) -> int:
         transaction.connection.execute("UPDATE loans SET balance = balance - 100")
+        assert_type(transaction.entity("Loan", "LOAN-7"), StoredEntity | None)
+        transaction.new_event("A", "B", [Entity("Loan", "LOAN-7")], topic="a", headers={"b": "c"})
         return transaction.append(new_event()).position
 
     with Writer(Database(URL)) as writer:

@@ -7,7 +7,7 @@ one round trip.
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -43,21 +43,32 @@ class _TransactionBase:
     def __init__(self, run: Run[Any]) -> None:
         self._run = run
 
-    def new_event(
+    def new_event(  # noqa: PLR0913 - the arguments of Event.new
         self,
         name: str,
         type: str,  # noqa: A002 - the name of the field
         entities: Iterable[Entity],
         *,
         created_date: datetime | None = None,
+        topic: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Event:
-        """Return a new event. The n-th event of a run has the same id in every run of this call.
+        """Return a new event, as `Event.new` does.
 
+        The n-th event of a run has the same id in every run of this call.
         So if the COMMIT of a run is lost, a look-up of its first event tells whether that
         run was committed.
         """
         event_id = self._run.next_event_id()
-        return Event.new(name, type, entities, id=event_id, created_date=created_date)
+        return Event.new(
+            name,
+            type,
+            entities,
+            id=event_id,
+            created_date=created_date,
+            topic=topic,
+            headers=headers,
+        )
 
 
 class Transaction(_TransactionBase):
