@@ -124,10 +124,10 @@ class JsonEvent(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         """Check the type of `data`."""
-        if not isinstance(self.data, (Mapping, str, bytes)):
+        data: object = self.data
+        if not isinstance(data, (Mapping, str, bytes)):
             remedy = "Event.new(.., topic=.., headers=..) has both by itself"
-            what = "JsonEvent takes a mapping, or JSON as str or bytes"
-            raise wrong_type(what, self.data, remedy)
+            raise wrong_type("JsonEvent takes a mapping, or JSON as str or bytes", data, remedy)
 
 
 def encode_json(value: Any) -> bytes:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, cast
 
 from dsql_outbox.outbox.errors import InvalidEvent
 from dsql_outbox.outbox.message import RESERVED_HEADERS
@@ -28,9 +28,10 @@ def parse_headers(headers: object) -> dict[str, str]:
     if not isinstance(headers, Mapping):
         kind = type(headers).__name__
         raise InvalidEvent("headers", f'is a mapping such as {{"tenant": "acme"}}, not {kind}')
-    if len(headers) > MAX_HEADERS:
-        raise InvalidEvent("headers", f"{len(headers)} headers are over the limit of {MAX_HEADERS}")
-    return {_checked_name(name): _checked_value(name, value) for name, value in headers.items()}
+    given = cast("Mapping[object, object]", headers)
+    if len(given) > MAX_HEADERS:
+        raise InvalidEvent("headers", f"{len(given)} headers are over the limit of {MAX_HEADERS}")
+    return {_checked_name(name): _checked_value(name, value) for name, value in given.items()}
 
 
 def _checked_name(name: object) -> str:
