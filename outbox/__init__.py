@@ -34,7 +34,7 @@ from dsql_outbox.outbox.database.exchange import (
 )
 from dsql_outbox.outbox.database.fork import OneProcess, call_in_children
 from dsql_outbox.outbox.database.target import Isolation
-from dsql_outbox.outbox.event.event import Entity, EntityHeader, Event, EventHeader
+from dsql_outbox.outbox.event.event import Entity, EntityHeader, Event, EventHeader, JsonEvent
 from dsql_outbox.outbox.event.event_parser import (
     EventSource,
     ParsedEvent,
@@ -42,6 +42,7 @@ from dsql_outbox.outbox.event.event_parser import (
     parse_event,
     require_event,
 )
+from dsql_outbox.outbox.event.own_headers import parse_headers
 
 from .arguments import given_hooks, given_settings, require_seconds, wrong_type
 from .errors import (
@@ -81,12 +82,14 @@ from .failure import (
 from .interrupt import is_interrupt
 from .json_struct import JsonStruct
 from .message import (
+    RESERVED_HEADERS,
     TRACE_HEADERS,
     Message,
     broken_header,
     message_headers,
     parse_subject_key,
     subject_key,
+    topic_fault,
 )
 from .receipt import Receipt, Touched
 from .redaction import has_unclear_login, redacted, told
@@ -119,6 +122,7 @@ __all__ = [
     "OUTAGES",
     "PASSING",
     "RACES",
+    "RESERVED_HEADERS",
     "RETRIED",
     "SERVER_TROUBLE",
     "TRACE_HEADERS",
@@ -136,6 +140,7 @@ __all__ = [
     "FailureKind",
     "InvalidEvent",
     "Isolation",
+    "JsonEvent",
     "JsonStruct",
     "Message",
     "MissingExtra",
@@ -174,6 +179,7 @@ __all__ = [
     "message_headers",
     "numbered",
     "parse_event",
+    "parse_headers",
     "parse_subject_key",
     "pipeline",
     "pipeline_inside",
@@ -194,6 +200,7 @@ __all__ = [
     "tag_of",
     "text_array",
     "told",
+    "topic_fault",
     "unprepared",
     "unwrap",
     "wrong_type",

@@ -1,4 +1,4 @@
-"""The message that a broker receives, its headers and its key."""
+"""The message that a broker receives, its topic, its headers and its key."""
 
 import re
 from collections.abc import Mapping
@@ -15,6 +15,20 @@ from .errors import SettingsError
 TRACE_HEADERS: Final = ("traceparent", "tracestate", "baggage")
 """The headers of W3C Trace Context and Baggage. They are not CloudEvents attributes."""
 
+RESERVED_HEADERS: Final = frozenset(
+    {
+        *("specversion", "id", "source", "type", "subject", "time", "datacontenttype", "data"),
+        *("entities", "partitionkey", "sequence", "position", "previousposition", "leaseepoch"),
+        *("replay", *TRACE_HEADERS),
+    }
+)
+"""The headers that the outbox sets itself. An event cannot set them."""
+
+MAX_TOPIC: Final = 249
+"""The limit of Apache Kafka for a topic, in characters."""
+
+_TOPIC: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*").fullmatch
+_NOT_IN_TOPICS: Final = re.compile(r"[^A-Za-z0-9._-]").search
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
 """Characters that need no percent-encoding (RFC 3986, section 2.3).
@@ -68,6 +82,22 @@ def message_headers(
     if created is not None:
         headers["time"] = created.isoformat(timespec="microseconds")
     return headers
+
+
+def topic_fault(topic: str) -> str | None:
+    """Return why a text is not a topic that every broker takes, or None if it is one.
+
+    A topic has 1 to 249 of the characters A-Z a-z 0-9 . _ - and no empty part
+    between dots. So it is a topic of Kafka and a subject of NATS.
+    """
+    if _TOPIC(topic) and len(topic) <= MAX_TOPIC:
+        return None
+    if found := _NOT_IN_TOPICS(topic):
+        character = f"{found[0]!a} (U+{ord(found[0]):04X})"
+        return f"has the character {character}: a topic takes A-Z a-z 0-9 . _ - only"
+    if len(topic) > MAX_TOPIC:
+        return f"has {len(topic)} characters, over the limit of {MAX_TOPIC} for a topic"
+    return "has an empty part: a topic is one or more parts with a dot between them"
 
 
 _SHOWN: Final = 40

@@ -10,6 +10,7 @@ error is decided in `outbox.failure`.
 """
 
 from dsql_outbox.writer.program.stream import StoredEvent
+from dsql_outbox.writer.statement.answers import StoredEntity
 from dsql_outbox.writer.statement.form_probe import write_probe
 from dsql_outbox.writer.transact.transaction import AsyncTransaction, Transaction
 
@@ -22,6 +23,7 @@ __all__ = [
     "AsyncTransaction",
     "AsyncWriter",
     "HttpAnswer",
+    "StoredEntity",
     "StoredEvent",
     "Transaction",
     "Writer",

@@ -37,6 +37,7 @@ from dsql_outbox.writer.program.primitives import (
 )
 from dsql_outbox.writer.program.programs import Programs
 from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
+from dsql_outbox.writer.statement.answers import StoredEntity
 from dsql_outbox.writer.transact.call import Call, opened
 from dsql_outbox.writer.transact.run import Run
 from dsql_outbox.writer.transact.transaction import AsyncTransaction, invoke_async
@@ -133,6 +134,9 @@ class AsyncWriter(WriterBase):
             for event in stream.page():
                 yield event
 
+    async def entity(self, entity_type: str, entity_id: str) -> StoredEntity | None:
+        return await self._perform(self._programs.entity(entity_type, entity_id))
+
     async def close(self) -> None:
         self._programs.is_closed = True
         self._enter_loop()
@@ -202,4 +206,8 @@ class AsyncWriter(WriterBase):
             program = self._programs.append(run, connection, event, expected_version)
             return await self._perform(program)
 
-        return AsyncTransaction(connection, run, append)
+        async def entity(entity_type: str, entity_id: str) -> StoredEntity | None:
+            program = self._programs.entity_inside(run, connection, entity_type, entity_id)
+            return await self._perform(program)
+
+        return AsyncTransaction(connection, run, append, entity)

@@ -39,13 +39,13 @@ from dsql_outbox.writer.statement.parameters import (
     batch_parameters,
     one_parameters,
     prepare,
-    topic_of,
 )
 from dsql_outbox.writer.statement.plain import Plain, Statements
 
 from .backlog_alarm import Alarm
 from .gate import Gate
 from .settings import WriterSettings
+from .topic_template import topic_of
 
 _COMMIT: Final[tuple[NumberedQuery, Parameters]] = (unprepared(b"COMMIT"), {})
 
@@ -65,6 +65,7 @@ class Core:
             for name in ("event_write_one", "event_write_batch")
         )
         self.find = statement("event_find", database.schema)
+        self.entity = statement("entity_state", database.schema)
         self.stream = statement("event_stream", database.schema)
         self.shard_count = statement("shard_count", database.schema)
         shards = numbered("shard_count", self.shard_count)
@@ -79,7 +80,7 @@ class Core:
         Raises `InvalidEvent`, before any hook receives a fact.
         """
         event = parse_event(source)
-        topic = topic_of(event, self.settings)
+        topic = topic_of(event, self.settings.topic, any_topic=self.settings.any_topic)
         refuse_unsendable(event, topic, self.settings.source)
         return event, topic
 

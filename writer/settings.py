@@ -1,7 +1,6 @@
 """The settings of a writer and their defaults."""
 
 import os
-import string
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,7 +13,7 @@ from dsql_outbox.outbox import (
     require_whole,
 )
 
-_TOPIC_FIELDS = {"event_type", "event_name", "entity_type"}
+from .topic_template import require_template
 
 
 def _default_backlog_check() -> float | None:
@@ -48,7 +47,9 @@ class WriterSettings:
     wait for their transaction, further calls wait to be queued.
 
     Messages: `topic` is a template with the fields {event_type}, {event_name} and
-    {entity_type} (of the subject). `source` is the CloudEvents source of every message.
+    {entity_type} (of the subject), for events without a topic of their own. A topic has 1
+    to 249 of A-Z a-z 0-9 . _ - and no empty part between dots. With `any_topic`, it is any
+    text of up to 255 characters. `source` is the CloudEvents source of every message.
 
     Backlog alarm: at most every `backlog_check` seconds (None: never, the default in AWS
     Lambda), one write of the process reads the age of the oldest message after its
@@ -72,6 +73,7 @@ class WriterSettings:
     max_batch: int = 128
     max_queued: int = 10_000
     topic: str = "events.{event_type}"
+    any_topic: bool = False
     source: str = DEFAULT_SOURCE
     backlog_check: float | None = field(default_factory=_default_backlog_check)
     backlog_warn: float = 60.0
@@ -117,16 +119,4 @@ class WriterSettings:
         if self.form not in ("auto", "single", "plain"):
             raise SettingsError(f"{owner}.form must be auto, single or plain, got {self.form}")
         require_text(owner, {"topic": self.topic, "source": self.source})
-        _check_topic(self.topic)
-
-
-def _check_topic(topic: str) -> None:
-    try:
-        fields = {name for _, name, _, _ in string.Formatter().parse(topic) if name is not None}
-    except ValueError as error:
-        raise SettingsError(f"WriterSettings.topic {topic!r} is no template: {error}") from None
-    if unknown := fields - _TOPIC_FIELDS:
-        raise SettingsError(
-            f"WriterSettings.topic has no field {', '.join(sorted(unknown)) or '{}'} "
-            f"(known: {', '.join(sorted(_TOPIC_FIELDS))})"
-        )
+        require_template(self.topic, any_topic=self.any_topic)

@@ -35,6 +35,7 @@ from dsql_outbox.writer.program.primitives import (
 )
 from dsql_outbox.writer.program.programs import Programs
 from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
+from dsql_outbox.writer.statement.answers import StoredEntity
 from dsql_outbox.writer.transact.call import Call, opened, require_plain
 from dsql_outbox.writer.transact.run import Run
 from dsql_outbox.writer.transact.transaction import Transaction, invoke
@@ -126,6 +127,9 @@ class Writer(WriterBase):
             self._perform(self._programs.read_page(stream))
             yield from stream.page()
 
+    def entity(self, entity_type: str, entity_id: str) -> StoredEntity | None:
+        return self._perform(self._programs.entity(entity_type, entity_id))
+
     def close(self) -> None:
         self._programs.is_closed = True
         self._connections.close()
@@ -175,4 +179,9 @@ class Writer(WriterBase):
         def append(event: EventSource, expected_version: int | None) -> Receipt:
             return self._perform(self._programs.append(run, connection, event, expected_version))
 
-        return Transaction(connection, run, append)
+        def entity(entity_type: str, entity_id: str) -> StoredEntity | None:
+            return self._perform(
+                self._programs.entity_inside(run, connection, entity_type, entity_id)
+            )
+
+        return Transaction(connection, run, append, entity)

@@ -7,6 +7,7 @@ from typing import Any
 from dsql_outbox.outbox import EventSource, Receipt
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
 from dsql_outbox.writer.program.stream import StoredEvent
+from dsql_outbox.writer.statement.answers import StoredEntity
 
 
 class WriterBase(ABC):
@@ -24,7 +25,8 @@ class WriterBase(ABC):
         """Store one event. The receipt proves that it is stored exactly once.
 
         `event` is an `Event`, a mapping, or JSON as text or bytes. JSON is stored
-        unchanged. `timeout` is the limit of the call in seconds, waits included.
+        unchanged. An `Event` and a `JsonEvent` may have a topic and headers of their own.
+        `timeout` is the limit of the call in seconds, waits included.
 
         With ``on_duplicate="return"``, the call returns a receipt with status
         ``duplicate`` if the id is stored with equal content, ``savedDate`` ignored. For
@@ -104,6 +106,17 @@ class WriterBase(ABC):
         Events are read in pages, so memory is bounded and no connection is held between
         two pages. Events that are stored during the reading are read too. A failed page
         is retried as a write is. After that, raises the driver's exception.
+        """
+
+    @abstractmethod
+    def entity(
+        self, entity_type: str, entity_id: str
+    ) -> StoredEntity | Awaitable[StoredEntity | None] | None:
+        """Read the current version and attributes of an entity. None if no event has touched it.
+
+        Another call may change the entity afterwards. To decide by its state, write the
+        event with its version as `expected_version`. The read is retried as a write is.
+        After that, raises the driver's exception.
         """
 
     @abstractmethod

@@ -6,13 +6,14 @@ form has ``eventBody.entities`` with ``updatedAttributes``. `Event.to_json` writ
 current form. `parse_event` reads both.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Self
 from uuid import UUID, uuid4
 
 import msgspec
 
+from dsql_outbox.outbox.arguments import wrong_type
 from dsql_outbox.outbox.errors import InvalidEvent
 
 from .json_encoding import Attributes, attributes_of, encode_json
@@ -67,13 +68,18 @@ class Entity(msgspec.Struct, frozen=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """A business event and the entities that it touches. The first entity is the subject."""
+    """A business event and the entities that it touches. The first entity is the subject.
+
+    `topic` and `headers` are those of its message, and no part of its JSON (`JsonEvent`).
+    """
 
     header: EventHeader
     entities: tuple[Entity, ...]
+    topic: str | None = None
+    headers: Mapping[str, str] = {}
 
     @classmethod
-    def new(
+    def new(  # noqa: PLR0913 - one argument per part of an event
         cls,
         name: str,
         type: str,  # noqa: A002 - the name of the field
@@ -81,17 +87,19 @@ class Event(msgspec.Struct, frozen=True):
         *,
         id: UUID | None = None,  # noqa: A002 - the name of the field
         created_date: datetime | None = None,
+        topic: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Self:
         """Return a new event. Equal arguments, `id` included, return equal events.
 
         Without `id` the id is random. With `created_date`, every date in the JSON is
         that date; a date without a time zone is read as UTC. Without it, the JSON
         has no dates, and the tables and the message get the start time of the
-        transaction by the database's clock.
+        transaction by the database's clock. `topic` and `headers` are those of `JsonEvent`.
         """
         date = None if created_date is None else _iso(created_date)
         header = EventHeader(id or uuid4(), name, type, created_date=date, saved_date=date)
-        return cls(header, tuple(entities))
+        return cls(header, tuple(entities), topic, {} if headers is None else headers)
 
     @property
     def id(self) -> UUID:
@@ -103,6 +111,30 @@ class Event(msgspec.Struct, frozen=True):
         at = self.header.created_date
         entities = [e.to_wire(at, f"entities[{n}]") for n, e in enumerate(self.entities)]
         return encode_json({"eventHeader": self.header, "entities": entities})
+
+
+class JsonEvent(msgspec.Struct, frozen=True):
+    """An event as JSON, with a topic and headers of its own. `data` is stored unchanged.
+
+    `topic` replaces that of the writer's settings. `headers` are attributes of the message
+    beside those that the outbox sets. A name is 1 to 20 of a-z 0-9, as CloudEvents
+    demands, and a value is a text of 1 to 1,024 characters. There are at most 20.
+    Both are stored, so a replay has them. They are checked when the event is written, and
+    are no part of its content: an event with the same JSON and id is a duplicate.
+
+    Raises `TypeError` if `data` is of another type. An `Event` has both by itself.
+    """
+
+    data: Mapping[str, Any] | str | bytes
+    topic: str | None = None
+    headers: Mapping[str, str] = {}
+
+    def __post_init__(self) -> None:
+        """Check the type of `data`."""
+        data: object = self.data
+        if not isinstance(data, (Mapping, str, bytes)):
+            remedy = "Event.new(.., topic=.., headers=..) has both by itself"
+            raise wrong_type("JsonEvent takes a mapping, or JSON as str or bytes", data, remedy)
 
 
 def _iso(date: datetime) -> str:

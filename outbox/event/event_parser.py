@@ -19,11 +19,13 @@ from dsql_outbox.outbox.settings import (
     MAX_NAME,
     MAX_TRANSACTION_BYTES,
     MAX_TRANSACTION_ROWS,
+    is_unicode,
 )
 
-from .event import EntityHeader, Event, EventHeader, WireDate
+from .event import EntityHeader, Event, EventHeader, JsonEvent, WireDate
 from .json_encoding import encode_json
-from .json_faults import Fault, find_depth, find_fault
+from .json_faults import SURROGATE, Fault, find_depth, find_fault
+from .own_headers import parse_headers
 
 MAX_ENTITIES: Final = (MAX_TRANSACTION_ROWS - 2) // 2
 """The number of entities whose event fits one transaction.
@@ -68,7 +70,8 @@ class ParsedEvent(msgspec.Struct, frozen=True, gc=False):
     without ``savedDate``, because a sender sets that date anew when it sends again. White
     space between the members of the event and of its header does not change the
     fingerprint. `created_date` is in UTC. `stored_bytes` is an upper bound for the
-    bytes of all copies of the text in the database.
+    bytes of all copies of the text in the database. `topic` and `headers` are those that
+    the event gives its message, and no part of the fingerprint.
     """
 
     id: UUID
@@ -79,9 +82,11 @@ class ParsedEvent(msgspec.Struct, frozen=True, gc=False):
     fingerprint: bytes
     touches: tuple[ParsedTouch, ...]
     stored_bytes: int
+    topic: str | None = None
+    headers: dict[str, str] = {}
 
 
-EventSource = Event | Mapping[str, Any] | str | bytes | ParsedEvent
+EventSource = Event | JsonEvent | Mapping[str, Any] | str | bytes | ParsedEvent
 """The types of an event that `write` accepts. JSON text is stored and sent unchanged."""
 
 
@@ -94,7 +99,8 @@ def parse_event(source: EventSource) -> ParsedEvent:
     """
     if isinstance(source, ParsedEvent):
         return source
-    encoded, data = _encoded(source)
+    topic, headers = _own_parts(source)
+    encoded, data = _encoded(source.data if isinstance(source, JsonEvent) else source)
     if len(encoded) > MAX_EVENT_BYTES:
         raise EventTooLarge(len(encoded), MAX_EVENT_BYTES)
     document = _decode(_raw_object, encoded, "")
@@ -118,7 +124,9 @@ def parse_event(source: EventSource) -> ParsedEvent:
         data=data,
         fingerprint=_fingerprint(document, header_raw),
         touches=touches,
-        stored_bytes=stored,
+        stored_bytes=stored + (2 * len(_encode(headers)) if headers else 0),
+        topic=topic,
+        headers=headers,
     )
 
 
@@ -144,12 +152,30 @@ def _date(value: str | float) -> datetime:
 
 def require_event(event: object, name: str = "event") -> None:
     """Raise `TypeError` unless `event` is of a type that holds an event."""
-    if not isinstance(event, (Event, str, bytes, Mapping, ParsedEvent)):
+    if not isinstance(event, (Event, JsonEvent, str, bytes, Mapping, ParsedEvent)):
         raise wrong_type(
-            f"{name} takes an Event, a mapping, or JSON as str or bytes",
+            f"{name} takes an Event, a JsonEvent, a mapping, or JSON as str or bytes",
             event,
             "Event.new(name, type, [Entity(type, id, attributes)])",
         )
+
+
+def _own_parts(source: EventSource) -> tuple[str | None, dict[str, str]]:
+    """Return the topic and the headers that the event gives its message."""
+    if not isinstance(source, (Event, JsonEvent)):
+        return None, {}
+    return _own_topic(source.topic), parse_headers(source.headers)
+
+
+def _own_topic(topic: object) -> str | None:
+    """Check that a topic is a text that can be stored; the writer's settings decide the rest."""
+    if topic is None:
+        return None
+    if not isinstance(topic, str):
+        raise InvalidEvent("topic", f"must be a str, not {type(topic).__name__}")
+    if not is_unicode(topic):
+        raise InvalidEvent("topic", SURROGATE)
+    return _name(topic, "topic")
 
 
 def _encoded(source: Event | Mapping[str, Any] | str | bytes) -> tuple[bytes, str]:

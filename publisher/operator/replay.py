@@ -17,6 +17,7 @@ from dsql_outbox.outbox import (
     message_headers,
     subject_key,
 )
+from dsql_outbox.publisher.outbox_rows import Headers, read_headers
 from dsql_outbox.publisher.session import Operator, OperatorTransaction
 
 from .event_pages import START, EventFilter, EventPage, Place, StoredKey, all_pages, entity_pages
@@ -161,7 +162,8 @@ class _Events:
         now_us = 0
         for row in rows:
             event_id, event_type, topic, shard, created, saved, *rest = row
-            subject_type, subject_id, size, touches, position, replays, waiting, now_us = rest
+            subject_type, subject_id, size, touches, own, position, replays, waiting, now_us = rest
+            stored = Headers({}) if own is None else read_headers(own)
             found[event_id] = Candidate(
                 event_id=event_id,
                 key=subject_key(subject_type, subject_id),
@@ -169,11 +171,12 @@ class _Events:
                 topic=topic,
                 shard=shard,
                 at=saved,
-                headers=self._headers(event_id, event_type, created, touches),
+                headers=stored.by_name | self._headers(event_id, event_type, created, touches),
                 size=size,
                 last_position=position,
                 replays=replays,
                 waiting=waiting,
+                fault=stored.fault,
             )
         return [found.get(key.event_id, key.event_id) for key in keys], now_us
 
@@ -185,7 +188,7 @@ class _Events:
     def _headers(
         self, event_id: UUID, event_type: str, created: datetime | None, touches: str
     ) -> dict[str, str]:
-        """The headers as the writer made them, without the trace context, which is not stored."""
+        """The headers as the writer made them, without those of hooks, which are not stored."""
         listed = [
             f"{subject_key(touch.entity_type, touch.entity_id)}@{touch.version}"
             for touch in _touches.decode(touches)

@@ -4,14 +4,15 @@
 -- Touch j of k is `back` = k - j versions behind the version that the upsert returned.
 -- Its positions as subject are numbered backward in the same way. Entities are sorted
 -- by key, so two batches cannot deadlock. An event without a date gets now(), the start
--- of its transaction, in the tables and in the message.
+-- of its transaction, in the tables and in the message. own_headers is shorter than the
+-- other columns if no event has headers of its own; unnest then adds NULLs.
 -- A row of `event` contains its first touch, the subject, so only an event with further
 -- touches is joined to them and aggregated. The joins to `entity` and `listed` are outer
 -- joins: PostgreSQL knows nothing of their columns, and would expect one row from an inner
 -- join and loop over all rows for each. `complete` finds the rows that are missing.
 WITH event AS (
   SELECT ordinal, id, event_name, event_type, coalesce(created_date, now()) AS created_date,
-    data, fingerprint, write_id, topic, headers,
+    data, fingerprint, write_id, topic, headers, own_headers,
     CASE WHEN created_date IS NULL
       THEN '","time":"' || to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
       ELSE '' END || '"}}' AS headers_end,
@@ -19,14 +20,14 @@ WITH event AS (
   FROM unnest(%(subject_ordinal)s::text::int[], %(id)s::text::uuid[], %(name)s::text::text[],
       %(type)s::text::text[], %(created_date)s::text::timestamptz[], %(data)s::text::text[],
       %(fingerprint)s::text::bytea[], %(write_id)s::text::uuid[], %(topic)s::text::text[],
-      %(headers)s::text::text[], %(subject_type)s::text::text[], %(subject_id)s::text::text[],
-      %(subject_back)s::text::bigint[], %(position_back)s::text::bigint[],
-      %(first_as_subject)s::text::bool[], %(subject_header)s::text::text[],
-      %(subject_touch)s::text::text[], %(subject_key)s::text::text[],
-      %(expected)s::text::bigint[])
+      %(headers)s::text::text[], %(own_headers)s::text::text[], %(subject_type)s::text::text[],
+      %(subject_id)s::text::text[], %(subject_back)s::text::bigint[],
+      %(position_back)s::text::bigint[], %(first_as_subject)s::text::bool[],
+      %(subject_header)s::text::text[], %(subject_touch)s::text::text[],
+      %(subject_key)s::text::text[], %(expected)s::text::bigint[])
     AS t(ordinal, id, event_name, event_type, created_date, data, fingerprint, write_id, topic,
-      headers, subject_type, subject_id, back, position_back, first_as_subject, header, touch, key,
-      expected)
+      headers, own_headers, subject_type, subject_id, back, position_back, first_as_subject, header,
+      touch, key, expected)
 ), entity AS (
   -- Position 0 means that the entity is the subject of no event in this batch.
   -- The condition is always true. With it the planner expects fewer entities than events,
@@ -68,8 +69,8 @@ WITH event AS (
   FROM further GROUP BY event
 ), placed AS (
   SELECT event.ordinal, event.id, event.event_name, event.event_type, event.created_date,
-    event.data, event.fingerprint, event.write_id, event.topic, event.subject_type,
-    event.subject_id, event.header, entity.shard, entity.position - event.position_back AS position,
+    event.data, event.fingerprint, event.write_id, event.topic, event.own_headers,
+    event.subject_type, event.subject_id, event.header, entity.shard, entity.position - event.position_back AS position,
     CASE WHEN event.expected IS NULL OR entity.version - event.back - 1 = event.expected
       THEN entity.version - event.back
       ELSE ('stale ' || event.id || ' ' || entity.version - event.back - 1)::bigint
@@ -95,9 +96,10 @@ WITH event AS (
 ), business_event AS (
   INSERT INTO {schema}.business_events (id, event_name, event_type, created_date, saved_date,
     event_data, fingerprint, write_id, subject_type, subject_id, subject_version, shard,
-    position, topic, touches)
+    position, topic, touches, headers)
   SELECT id, event_name, event_type, created_date, clock_timestamp(), data::json, fingerprint,
-    write_id, subject_type, subject_id, subject_version, shard, position, topic, touches::json
+    write_id, subject_type, subject_id, subject_version, shard, position, topic, touches::json,
+    own_headers::json
   FROM placed
 ), header AS (
   INSERT INTO {schema}.event_headers (entity_type, entity_id, entity_version, event_id,

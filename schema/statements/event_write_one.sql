@@ -30,10 +30,11 @@ WITH entity AS (
 ), business_event AS (
   INSERT INTO {schema}.business_events (id, event_name, event_type, created_date, saved_date,
     event_data, fingerprint, write_id, subject_type, subject_id, subject_version, shard,
-    position, topic, touches)
+    position, topic, touches, headers)
   SELECT %(id)s, %(name)s, %(type)s, created, clock_timestamp(),
     %(data)s::text::json, %(fingerprint)s, %(write_id)s, %(entity_type)s, %(entity_id)s,
-    version, shard, position, %(topic)s, ('[' || %(touch)s::text || version || '}}]')::json
+    version, shard, position, %(topic)s, ('[' || %(touch)s::text || version || '}}]')::json,
+    %(own_headers)s::json
   FROM touch
 ), header AS (
   INSERT INTO {schema}.event_headers (entity_type, entity_id, entity_version, event_id,

@@ -4,7 +4,7 @@
 -- without a date gets now(), the start of its transaction.
 INSERT INTO {schema}.business_events (id, event_name, event_type, created_date, saved_date,
   event_data, fingerprint, write_id, subject_type, subject_id, subject_version, shard,
-  position, topic, touches)
+  position, topic, touches, headers)
 WITH listed AS (
   SELECT t.event,
     string_agg(',' || t.touch || (e.version - t.back) || '}}', '' ORDER BY t.ordinal) AS touches
@@ -21,14 +21,16 @@ SELECT t.id, t.event_name, t.event_type, coalesce(t.created_date, now()), clock_
     THEN e.version - t.back
     ELSE ('stale ' || t.id || ' ' || e.version - t.back - 1)::bigint END,
   e.shard, e.position - t.position_back, t.topic,
-  ('[' || t.touch || (e.version - t.back) || '}}' || coalesce(listed.touches, '') || ']')::json
+  ('[' || t.touch || (e.version - t.back) || '}}' || coalesce(listed.touches, '') || ']')::json,
+  t.own_headers::json
 FROM unnest(%(subject_ordinal)s::text::int[], %(id)s::text::uuid[], %(name)s::text::text[],
     %(type)s::text::text[], %(created_date)s::text::timestamptz[], %(data)s::text::text[],
     %(fingerprint)s::text::bytea[], %(write_id)s::text::uuid[], %(topic)s::text::text[],
     %(subject_type)s::text::text[], %(subject_id)s::text::text[],
     %(subject_back)s::text::bigint[], %(position_back)s::text::bigint[],
-    %(subject_touch)s::text::text[], %(expected)s::text::bigint[])
+    %(subject_touch)s::text::text[], %(expected)s::text::bigint[],
+    %(own_headers)s::text::text[])
   AS t(ordinal, id, event_name, event_type, created_date, data, fingerprint, write_id, topic,
-    subject_type, subject_id, back, position_back, touch, expected)
+    subject_type, subject_id, back, position_back, touch, expected, own_headers)
 LEFT JOIN {schema}.entities AS e ON e.entity_type = t.subject_type AND e.entity_id = t.subject_id
 LEFT JOIN listed ON listed.event = t.ordinal

@@ -5,6 +5,7 @@
 -- outbox, as written or as a replay.
 SELECT b.id, b.event_type, b.topic, b.shard, b.created_date, b.saved_date, b.subject_type,
   b.subject_id, octet_length(b.event_data::text) AS bytes, b.touches::text,
+  b.headers::text,
   coalesce(greatest(e.position, before.position), 0) AS last_position,
   coalesce(before.number, 0) AS replays,
   EXISTS (

@@ -32,7 +32,7 @@ def add_files(folder: Path, texts: Mapping[str, str]) -> None:
     """Make a copy of what ships in `folder`, with these migrations after the others."""
     for kind in ("migrations", "statements", "grants"):
         shutil.copytree(SHIPPED / kind, folder / kind)
-    first = len(list((folder / "migrations").iterdir()))
+    first = 1 + max(int(file.name[:4]) for file in (folder / "migrations").iterdir())
     for number, (name, text) in enumerate(texts.items(), first):
         file = folder / "migrations" / f"{number:04}_{name}.sql"
         file.write_text(f"-- For a test.\n{text}\n")

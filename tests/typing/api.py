@@ -16,6 +16,7 @@ from dsql_outbox import (
     Event,
     EventTooLarge,
     InvalidEvent,
+    JsonEvent,
     Message,
     MissingExtra,
     OutboxError,
@@ -24,6 +25,7 @@ from dsql_outbox import (
     PublisherSettings,
     Receipt,
     StaleVersion,
+    StoredEntity,
     StoredEvent,
     TopicSettings,
     Touched,
@@ -54,6 +56,7 @@ async def async_producer(data: bytes, wire: Mapping[str, Any]) -> None:
         assert_type(receipt.entities, tuple[Touched, ...])
         await writer.write(data, on_duplicate="return")
         await writer.write(wire)
+        await writer.write(JsonEvent(data, topic="loans.vip", headers={"tenant": "acme"}))
 
 
 def sync_producer(text: str) -> int:
@@ -96,11 +99,14 @@ async def async_transaction(mine: psycopg.AsyncConnection[Any]) -> None:
         assert_type(await writer.append_to(mine, new_event()), Receipt)
         async for stored in writer.stream("Loan", "LOAN-7", after=12):
             assert_type(stored, StoredEvent)
+        assert_type(await writer.entity("Loan", "LOAN-7"), StoredEntity | None)
 
 
 def sync_transaction(mine: psycopg.Connection[Any]) -> None:
     def pay(transaction: Transaction) -> int:
         transaction.connection.execute("UPDATE loans SET balance = balance - 100")
+        assert_type(transaction.entity("Loan", "LOAN-7"), StoredEntity | None)
+        transaction.new_event("A", "B", [Entity("Loan", "LOAN-7")], topic="a", headers={"b": "c"})
         return transaction.append(new_event()).position
 
     with Writer(Database(URL)) as writer:
@@ -111,6 +117,8 @@ def sync_transaction(mine: psycopg.Connection[Any]) -> None:
         assert_type(writer.append_to(mine, new_event(), expected_version=0), Receipt)
         for stored in writer.stream("Loan", "LOAN-7"):
             assert_type((stored.version, stored.data), tuple[int, str])
+        if (loan := writer.entity("Loan", "LOAN-7")) is not None:
+            writer.write(new_event(), expected_version=loan.version)
 
 
 async def tests_of_a_user() -> None:

@@ -1,10 +1,10 @@
 """The programs of a writer: one for each of its methods. No I/O."""
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
@@ -23,23 +23,19 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
 from dsql_outbox.writer.attempt.steps import (
-    Committed,
-    Failed,
-    Present,
-    Result,
-    Step,
     write_steps,
 )
 from dsql_outbox.writer.core import Core, receipt_of
 from dsql_outbox.writer.gate import Gate, require_transaction
 from dsql_outbox.writer.statement.answers import (
     Stored,
+    StoredEntity,
     stored_events,
 )
 from dsql_outbox.writer.transact.append import Joined, explained
 from dsql_outbox.writer.transact.call import Call, require_outermost
 from dsql_outbox.writer.transact.run import Run
-from dsql_outbox.writer.transact.runs import Execute, transact_steps
+from dsql_outbox.writer.transact.runs import transact_steps
 
 from .call_arguments import (
     listed_events,
@@ -48,19 +44,15 @@ from .call_arguments import (
     require_on_duplicate,
     require_version,
 )
+from .entity import EntityReading
 from .primitives import Exchange, Program, Query
 from .step_programs import Keeper, StepPrograms
-from .stream import EntityStream, ReadPage
+from .stream import EntityStream
 from .write_many import Many
 
 T = TypeVar("T")
 
-_Step = Step | Execute | ReadPage
-_Steps = Generator[_Step, Result, None]
 _Own = Connection | AsyncConnection
-_Work = Callable[[Any], Program[Committed | Present | Failed]]
-
-_OPEN: Final = {TransactionStatus.INTRANS, TransactionStatus.INERROR}
 
 
 class Programs(StepPrograms):
@@ -170,6 +162,23 @@ class Programs(StepPrograms):
         """Read the next page of a stream."""
         self.require_open()
         return self.perform(stream.steps(monotonic), Gate(None))
+
+    def entity(self, entity_type: str, entity_id: str) -> Program[StoredEntity | None]:
+        """Perform `Writer.entity`."""
+        self.require_open()
+        reading = EntityReading(self.core, entity_type, entity_id)
+        yield from self.perform(reading.steps(monotonic), Gate(None))
+        reading.require_success()
+        return reading.entity
+
+    def entity_inside(
+        self, run: Run[Any], connection: _Own, entity_type: str, entity_id: str
+    ) -> Program[StoredEntity | None]:
+        """Perform `Transaction.entity`."""
+        run.require_running("entity", connection.info.transaction_status)
+        reading = EntityReading(self.core, entity_type, entity_id)
+        reading.take((yield Query(connection, *reading.query)))
+        return reading.entity
 
     def _append(self, connection: Any, pending: Pending) -> Program[Stored]:
         """Write the event in the connection's transaction, in one round trip.

@@ -45,11 +45,11 @@ from dsql_outbox.writer.transact.run import Run, kept_factories, watched
 from dsql_outbox.writer.transact.runs import Execute
 
 from .primitives import Exchange, Invoke, Open, Program, Query, Sleep
-from .stream import EntityStream, ReadPage
+from .reading import Read, Reading
 
 T = TypeVar("T")
 
-_Step = Step | Execute | ReadPage
+_Step = Step | Execute | Read
 _Steps = Generator[_Step, Result, None]
 _Own = Connection | AsyncConnection
 _Work = Callable[[Any], Program[Committed | Present | Failed]]
@@ -119,8 +119,8 @@ class StepPrograms:
             return (yield from self._on_connection(work, gate, fresh=step.fresh))
         if isinstance(step, LookUp):
             return (yield from self._on_connection(partial(self.find, step.ids), gate))
-        if isinstance(step, ReadPage):
-            work = partial(self._read_page, step.stream)
+        if isinstance(step, Read):
+            work = partial(self._read, step.reading)
             return (yield from self._on_connection(work, gate, fresh=step.fresh))
         work = partial(self._execute, step.run, gate)
         return (yield from self._on_connection(work, gate, fresh=step.fresh, role_path=True))
@@ -175,8 +175,8 @@ class StepPrograms:
         check_committed(tag_of(results[-1]))
         return rows_of(results[-2])
 
-    def _read_page(self, stream: EntityStream, connection: _Own) -> Program[Committed]:
-        stream.take((yield Query(connection, *stream.query)))
+    def _read(self, reading: Reading, connection: _Own) -> Program[Committed]:
+        reading.take((yield Query(connection, *reading.query)))
         return Committed(())
 
     def _execute(self, run: Run[Any], gate: Gate, connection: _Own) -> Program[Committed | Failed]:

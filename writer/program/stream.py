@@ -1,18 +1,16 @@
 """Read the events of one entity in version order, in pages. No I/O."""
 
-import random
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-import msgspec
-
-from dsql_outbox.outbox import JsonStruct, classify
-from dsql_outbox.writer.attempt.backoff import Backoff
-from dsql_outbox.writer.attempt.steps import Failed, Result, Wait
+from dsql_outbox.outbox import JsonStruct
 from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.statement.answers import Row
+
+from .call_arguments import require_key
+from .reading import Reading
 
 PAGE_ROWS: Final = 200
 _PAGE_BYTES: Final = 4 << 20
@@ -35,14 +33,7 @@ class StoredEvent(JsonStruct, frozen=True):
     data: str
 
 
-class ReadPage(msgspec.Struct, frozen=True):
-    """A step: read the next page of a stream, on a new connection if `fresh`."""
-
-    stream: "EntityStream"
-    fresh: bool
-
-
-class EntityStream:
+class EntityStream(Reading):
     """The progress of reading the events of one entity. `events` are those of the last page.
 
     A page starts after the last version that was read. No connection is held between
@@ -50,10 +41,10 @@ class EntityStream:
     """
 
     def __init__(self, core: Core, entity_type: str, entity_id: str, after: int) -> None:
+        require_key(entity_type, entity_id)
+        super().__init__(core)
         self.events: list[StoredEvent] = []
-        self.error: Exception | None = None
         self.is_at_end = False
-        self._core = core
         self._key = {"entity_type": entity_type, "entity_id": entity_id}
         self._after = after
 
@@ -74,20 +65,7 @@ class EntityStream:
         if rows:
             self._after = self.events[-1].version
 
-    def steps(self, clock: Callable[[], float]) -> Generator[ReadPage | Wait, Result, None]:
-        """Read one page. A read is retried as a write is, and its outcome is never in doubt."""
-        backoff = Backoff(self._core.settings, self._core.database, None, random.random)
-        fresh = False
-        while isinstance(result := (yield ReadPage(self, fresh)), Failed):
-            wait = backoff.next_wait(classify(result.error, sent=False), clock())
-            if wait is None:
-                self.error = result.error
-                return
-            yield Wait(wait)
-            fresh = True
-
     def page(self) -> list[StoredEvent]:
         """Return the events of the page, or raise the error that prevented the reading."""
-        if self.error is not None:
-            raise self.error
+        self.require_success()
         return self.events

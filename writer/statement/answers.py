@@ -42,6 +42,19 @@ class Found(msgspec.Struct, frozen=True):
     entities: tuple[Touched, ...]
 
 
+class StoredEntity(msgspec.Struct, frozen=True):
+    """An entity after its last event.
+
+    `data` is the JSON text of its attributes as that event had them. `version` is the
+    number of events that have touched the entity.
+    """
+
+    type: str
+    id: str
+    version: int
+    data: str
+
+
 def stored_events(batch: Sequence[PreparedEvent], rows: Sequence[Row]) -> list[Stored]:
     """Parse the answer of a write statement, with one entry per event.
 

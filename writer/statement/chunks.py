@@ -115,7 +115,8 @@ def size_of(prepared: PreparedEvent) -> Size:
     """
     event, touches = prepared.event, prepared.event.touches
     fixed = _FIXED_BYTES * (1 + len(touches))
-    texts = [event.name, event.type, prepared.topic, event.data, prepared.headers]
+    own = prepared.own_headers or ""
+    texts = [event.name, event.type, prepared.topic, event.data, prepared.headers, own]
     texts += [text for touch in touches for text in (touch.attributes, touch.header)]
     keys = [text for touch in touches for text in (touch.entity_type, touch.entity_id)]
     return Size(

@@ -11,10 +11,10 @@ from zlib import crc32
 import msgspec
 
 from dsql_outbox.outbox import (
-    MAX_NAME,
     InvalidEvent,
     ParsedEvent,
     ParsedTouch,
+    array_literal,
     broken_header,
     json_array,
     message_headers,
@@ -22,7 +22,6 @@ from dsql_outbox.outbox import (
     subject_key,
     text_array,
 )
-from dsql_outbox.writer.settings import WriterSettings
 
 Parameters = dict[str, str | None]
 """Values as text. The statement determines the type as which the server reads each."""
@@ -40,6 +39,7 @@ class PreparedEvent(msgspec.Struct, frozen=True, gc=False):
     `headers` is the beginning of the message's headers as JSON. The statement appends the
     touched entities with their versions, the date if `created` is None, and the closing
     braces. `expected_version` is the version that the subject must have before the event.
+    `own_headers` are those that the event gives its message, as JSON; None without any.
     """
 
     event: ParsedEvent
@@ -49,18 +49,7 @@ class PreparedEvent(msgspec.Struct, frozen=True, gc=False):
     id: str
     created: str | None
     expected_version: int | None = None
-
-
-def topic_of(event: ParsedEvent, settings: WriterSettings) -> str:
-    """Return the topic of an event. Raises `InvalidEvent` if it exceeds 255 characters."""
-    topic = settings.topic.format(
-        event_type=event.type, event_name=event.name, entity_type=event.touches[0].entity_type
-    )
-    if len(topic) > MAX_NAME:
-        raise InvalidEvent(
-            "eventHeader.eventType", f"makes a topic of {len(topic)} characters, over {MAX_NAME}"
-        )
-    return topic
+    own_headers: str | None = None
 
 
 def prepare(  # noqa: PLR0913 - one argument per field
@@ -72,7 +61,7 @@ def prepare(  # noqa: PLR0913 - one argument per field
     *,
     expected_version: int | None = None,
 ) -> PreparedEvent:
-    """Prepare an event; its message headers are CloudEvents 1.0 attributes and `carrier`.
+    """Prepare an event; its message headers are CloudEvents 1.0 attributes, `carrier` and its own.
 
     `carrier` contains the headers of hooks, such as the trace context. Raises
     `InvalidEvent` if one of them is not a valid header.
@@ -82,9 +71,11 @@ def prepare(  # noqa: PLR0913 - one argument per field
     event_id = _encode(event.id)[1:-1].decode()
     headers = message_headers(event_id, event.type, event.created_date, source)
     created = headers.get("time")
-    text = _encode(headers | carrier if carrier else headers).decode()
+    own = event.headers
+    text = _encode(headers | carrier | own if carrier or own else headers).decode()
     start = f'{text[:-1]},"entities":"'
-    return PreparedEvent(event, write_id, topic, start, event_id, created, expected_version)
+    stored = _encode(own).decode() if own else None
+    return PreparedEvent(event, write_id, topic, start, event_id, created, expected_version, stored)
 
 
 def _broken_value(carrier: Mapping[str, object]) -> str | None:
@@ -117,6 +108,7 @@ def one_parameters(prepared: PreparedEvent, shards: int) -> Parameters:
         "write_id": prepared.write_id,
         "topic": prepared.topic,
         "headers": prepared.headers,
+        "own_headers": prepared.own_headers,
         "entity_type": touch.entity_type,
         "entity_id": touch.entity_id,
         "shard": str(shard_of(touch.entity_type, touch.entity_id, shards)),
@@ -197,8 +189,15 @@ def _event_columns(batch: Sequence[PreparedEvent]) -> Parameters:
         "write_id": plain_array([p.write_id for p in batch]),
         "topic": text_array([p.topic for p in batch]),
         "headers": json_array([p.headers for p in batch]),
+        "own_headers": _own_headers(batch),
         "expected": plain_array([_or_null(p.expected_version) for p in batch]),
     }
+
+
+def _own_headers(batch: Sequence[PreparedEvent]) -> str:
+    """Return the column of own headers: empty without any, since `unnest` adds NULLs then."""
+    column = [p.own_headers for p in batch]
+    return array_literal(column) if any(column) else "{}"
 
 
 def _or_null(value: int | None) -> int | str:

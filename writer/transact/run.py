@@ -90,12 +90,7 @@ class Run(Generic[T]):
         Raises `InvalidEvent` or `TransactionMisused`. Raises `OutcomeUnknown` if an
         earlier run is in doubt and this run's first event is not the same as that run's.
         """
-        if self.is_over:
-            raise TransactionMisused(
-                "append after the transaction has ended: the event is not stored; "
-                "append it before the function given to transact returns"
-            )
-        self.require_open(status)
+        self.require_running("append", status)
         call = self.call
         event, topic = call.core.parse(source)
         pending = appended(
@@ -116,6 +111,15 @@ class Run(Generic[T]):
         """Return the receipt of an append. It is valid after the commit."""
         conflicts = self.call.conflicts
         return receipt_in_transaction(pending, stored, attempts=self.number, conflicts=conflicts)
+
+    def require_running(self, method: str, status: int) -> None:
+        """Raise `TransactionMisused` for a method of a transaction that has ended."""
+        if self.is_over:
+            raise TransactionMisused(
+                f"{method} after the transaction has ended: nothing was sent; "
+                "call it before the function given to transact returns"
+            )
+        self.require_open(status)
 
     def require_open(self, status: int) -> None:
         """Raise `TransactionMisused` outside the transaction: a statement would autocommit."""

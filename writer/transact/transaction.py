@@ -7,11 +7,12 @@ one round trip.
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from dsql_outbox.outbox import AsyncConnection, Connection, Entity, Event, EventSource, Receipt
+from dsql_outbox.writer.statement.answers import StoredEntity
 
 from .run import Run
 
@@ -22,6 +23,9 @@ T = TypeVar("T")
 
 Append = Callable[[EventSource, int | None], T]
 """Writes an event, with its expected version, in the transaction of a run."""
+
+ReadEntity = Callable[[str, str], T]
+"""Reads an entity, by type and id, in the transaction of a run."""
 
 _AWAITABLE: Final = (
     "the function given to Writer.transact returned an awaitable, which nobody awaits: "
@@ -39,21 +43,32 @@ class _TransactionBase:
     def __init__(self, run: Run[Any]) -> None:
         self._run = run
 
-    def new_event(
+    def new_event(  # noqa: PLR0913 - the arguments of Event.new
         self,
         name: str,
         type: str,  # noqa: A002 - the name of the field
         entities: Iterable[Entity],
         *,
         created_date: datetime | None = None,
+        topic: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Event:
-        """Return a new event. The n-th event of a run has the same id in every run of this call.
+        """Return a new event, as `Event.new` does.
 
+        The n-th event of a run has the same id in every run of this call.
         So if the COMMIT of a run is lost, a look-up of its first event tells whether that
         run was committed.
         """
         event_id = self._run.next_event_id()
-        return Event.new(name, type, entities, id=event_id, created_date=created_date)
+        return Event.new(
+            name,
+            type,
+            entities,
+            id=event_id,
+            created_date=created_date,
+            topic=topic,
+            headers=headers,
+        )
 
 
 class Transaction(_TransactionBase):
@@ -64,10 +79,17 @@ class Transaction(_TransactionBase):
     and do not change session settings.
     """
 
-    def __init__(self, connection: Connection, run: Run[Any], append: Append[Receipt]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        run: Run[Any],
+        append: Append[Receipt],
+        entity: ReadEntity[StoredEntity | None],
+    ) -> None:
         super().__init__(run)
         self.connection: psycopg.Connection[Any] = connection
         self._append = append
+        self._entity = entity
         self._one_at_a_time = threading.Lock()
 
     def append(self, event: EventSource, *, expected_version: int | None = None) -> Receipt:
@@ -79,6 +101,14 @@ class Transaction(_TransactionBase):
         """
         with self._one_at_a_time:
             return self._append(event, expected_version)
+
+    def entity(self, entity_type: str, entity_id: str) -> StoredEntity | None:
+        """Read an entity in this transaction, with its events of this run. None without any.
+
+        Another transaction may change it before the commit: write with `expected_version`.
+        """
+        with self._one_at_a_time:
+            return self._entity(entity_type, entity_id)
 
 
 class AsyncTransaction(_TransactionBase):
@@ -94,10 +124,12 @@ class AsyncTransaction(_TransactionBase):
         connection: AsyncConnection,
         run: Run[Any],
         append: Append[Coroutine[Any, Any, Receipt]],
+        entity: ReadEntity[Coroutine[Any, Any, StoredEntity | None]],
     ) -> None:
         super().__init__(run)
         self.connection: psycopg.AsyncConnection[Any] = connection
         self._append = append
+        self._entity = entity
         self._one_at_a_time = asyncio.Lock()
 
     def append(
@@ -112,6 +144,14 @@ class AsyncTransaction(_TransactionBase):
         """
         self._run.unfinished += 1  # not in _in_turn, which never starts if it is not awaited
         return self._in_turn(event, expected_version)
+
+    async def entity(self, entity_type: str, entity_id: str) -> StoredEntity | None:
+        """Read an entity in this transaction, with its events of this run. None without any.
+
+        Another transaction may change it before the commit: write with `expected_version`.
+        """
+        async with self._one_at_a_time:
+            return await self._entity(entity_type, entity_id)
 
     async def _in_turn(self, event: EventSource, expected_version: int | None) -> Receipt:
         try:

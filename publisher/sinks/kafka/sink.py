@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -10,7 +9,7 @@ from typing import Final
 
 from confluent_kafka import KafkaException, Producer
 
-from dsql_outbox.outbox import Message
+from dsql_outbox.outbox import Message, topic_fault
 from dsql_outbox.publisher.sinks.cloudevents import kafka_headers
 from dsql_outbox.publisher.sinks.log_limit import LogLimit
 from dsql_outbox.publisher.sinks.port import Answer, NotAttempted, Rejected
@@ -24,8 +23,6 @@ logger = logging.getLogger("dsql_outbox")
 
 _REPORT: Final = 1.0
 """librdkafka checks for timed-out messages once per second, so a report may be this late."""
-
-_TOPIC: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 
 
 class KafkaSink:
@@ -131,9 +128,8 @@ class KafkaSink:
         soon, produce = self._callbacks.soon, producer.produce
         for index in indexes:
             message = messages[index]
-            if not _TOPIC.fullmatch(message.topic):
-                rule = "is no Kafka topic: use 1 to 249 of A-Z a-z 0-9 . _ -"
-                reports.settle(index, Rejected(f"topic {message.topic!r} {rule}"))
+            if fault := topic_fault(message.topic):
+                reports.settle(index, Rejected(f"topic {message.topic!r} {fault}"))
                 continue
             try:
                 produce(

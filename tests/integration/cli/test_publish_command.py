@@ -21,12 +21,12 @@ from dsql_outbox.cli.publish.relay_run import RelayRun
 from dsql_outbox.outbox import Database, Entity, Event, redacted
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.testing import NatsServer, OtlpReceiver, PostgresProxy
-from dsql_outbox.writer import Writer
+from dsql_outbox.writer import Writer, WriterSettings
 
 
 @pytest.fixture
 def writer(url: str) -> Iterator[Writer]:
-    with Writer(Database(url)) as writer:
+    with Writer(Database(url), WriterSettings(any_topic=True)) as writer:
         yield writer
 
 

@@ -19,7 +19,7 @@ from tests.support.waiting import wait_until
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.testing import NatsServer, OtlpReceiver, PostgresProxy
-from dsql_outbox.writer import Writer
+from dsql_outbox.writer import Writer, WriterSettings
 
 LISTEN = ("--listen", "127.0.0.1:0")
 
@@ -32,7 +32,7 @@ def broker(nats_server: NatsServer) -> Iterator[SlowBroker]:
 
 def write(url: str, *types: str) -> list[Event]:
     events = [Event.new("Moved", name, [Entity("Car", f"car-{name}")]) for name in types]
-    with Writer(Database(url)) as writer:
+    with Writer(Database(url), WriterSettings(any_topic=True)) as writer:
         for event in events:
             writer.write(event)
     return events

@@ -54,6 +54,32 @@ def test_files_and_standard_input_in_any_form_are_kept_byte_for_byte(
     assert sorted(text.encode() for (text,) in stored) == sorted([pretty, *array, *stdin])
 
 
+def test_topic_and_headers_are_those_of_every_event(url: str, sql: psycopg.Connection[Any]) -> None:
+    flags = ["--topic", "cars.vip", "--header", "tenant=Zoë=1", "--header", "correlationid=c-1"]
+    done = run("write", "--database", url, *flags, stdin=lines([event("a"), event("b")]))
+    assert done.code == 0
+    rows = sql.execute("SELECT topic, headers::text FROM outbox.business_events").fetchall()
+    assert [topic for topic, _ in rows] == ["cars.vip"] * 2
+    assert [json.loads(text) for _, text in rows] == [
+        {"tenant": "Zoë=1", "correlationid": "c-1"}
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--topic", "a b"], "--topic 'a b' has the character ' ' (U+0020)"),
+        (["--header", "tenant"], "--header 'tenant' is not NAME=VALUE"),
+        (["--header", "id=7"], "--header: headers.id: is set by the outbox"),
+        (["--header", "tenant="], "--header: headers.tenant: must not be empty"),
+    ],
+)
+def test_a_topic_or_header_that_is_none_is_wrong_usage(flags: list[str], text: str) -> None:
+    done = CliRunner().invoke(main, ["write", "--database", "postgresql://nowhere", *flags])
+    assert done.exit_code == 2
+    assert text in done.output
+
+
 @pytest.mark.parametrize("batch", [1, 50])
 @pytest.mark.parametrize("on_duplicate", ["error", "return"])
 def test_a_file_that_is_named_again_has_an_outcome_for_each_of_its_events(

@@ -10,7 +10,7 @@ from tests.support.brokers.readable_brokers import NatsBroker
 from tests.support.publisher.given_up_messages import event, gathered, relay_all
 from tests.support.publisher.running_relays import count, relayed
 
-from dsql_outbox.outbox import Database, Entity, Event, SchemaError
+from dsql_outbox.outbox import RESERVED_HEADERS, Database, Entity, Event, SchemaError
 from dsql_outbox.publisher import (
     DeadLetters,
     Rejected,
@@ -205,6 +205,57 @@ async def test_a_transaction_holds_4_mib_of_payload_at_most(
 
 
 # --- a real broker ---------------------------------------------------------------------
+
+
+async def test_a_replay_has_the_topic_and_the_headers_of_its_event(
+    database: Database, writer: Writer
+) -> None:
+    """An event without headers, as older writers store it, is replayed as it was."""
+    own = {"tenant": "Zoë & 車", "correlationid": "c-1"}
+    entities = [Entity("Loan", "L-1")]
+    ours = Event.new("Paid", "LoanPaid", entities, topic="events.vip", headers=own)
+    ids = written(writer, ours, Event.new("Paid", "LoanPaid", entities))
+    with NatsServer() as server:
+        broker = NatsBroker(server)
+        async with broker.open() as sink:
+            assert (await relayed(database, sink)).delivered == 2
+            assert {each.topic for each in await replay(database, *ids)} == {
+                "events.vip",
+                "events.LoanPaid",
+            }
+            assert (await relayed(database, sink)).delivered == 2
+        stored = await broker.stored()
+    for first, again in zip(stored[:2], stored[2:], strict=True):
+        for moved in ("leaseepoch", "position"):
+            del first.headers[moved], again.headers[moved]
+        assert again.headers == first.headers | {"replay": "1"}
+    assert {name: stored[2].headers[name] for name in own} == own
+    assert own.keys().isdisjoint(stored[3].headers)
+    assert stored[3].headers.keys() <= RESERVED_HEADERS
+
+
+@pytest.mark.parametrize(
+    ("stored", "status"),
+    [
+        ('{"id": "x", "type": "y", "position": "7", "tenant": "a"}', "replayed"),
+        ("[7]", "unreadable"),
+    ],
+)
+async def test_stored_headers_that_no_writer_of_ours_made_change_nothing_of_ours(
+    database: Database, writer: Writer, sql: psycopg.Connection, stored: str, status: str
+) -> None:
+    (event_id,) = written(writer, event())
+    sql.execute("DELETE FROM outbox.outbox")
+    sql.execute("UPDATE outbox.business_events SET headers = %s", [stored])
+    (done,) = await replay(database, event_id)
+    assert done.status == status
+    sink = MemorySink()
+    await relay_all(database, sink)
+    for message in sink.messages:
+        assert message.headers["id"] == str(event_id)
+        assert message.headers["type"] == "CarMoved"
+        assert message.headers["position"] == str(done.position)
+        assert message.headers["tenant"] == "a"
 
 
 @pytest.mark.parametrize("from_letters", [True, False])

@@ -76,7 +76,10 @@ ALLOWED = {
 """What each duty may do to each table and view; nothing else."""
 
 WHO_RUNS = {
-    "writer": ("backlog_age", "event_find", "event_stream", "event_write", "plain", "shard_count"),
+    "writer": (
+        *("backlog_age", "entity_state", "event_find", "event_stream", "event_write", "plain"),
+        "shard_count",
+    ),
     "publisher": ("failure", "lease", "outbox", "publisher", "shard_list", "topic_list"),
     "operator": (
         *(

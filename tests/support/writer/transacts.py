@@ -14,6 +14,7 @@ from dsql_outbox.outbox import Database, Entity, Event, Receipt
 from dsql_outbox.writer import (
     AsyncTransaction,
     AsyncWriter,
+    StoredEntity,
     StoredEvent,
     Transaction,
     Writer,
@@ -41,6 +42,10 @@ class Work:
         """Write an event."""
         return self.transaction.append(event, expected_version=expected_version)
 
+    def entity(self, kind: str, entity_id: str) -> StoredEntity | None:
+        """Read an entity."""
+        return self.transaction.entity(kind, entity_id)
+
     def new_event(self, car: str = "CAR-1") -> Event:
         """An event whose id is the call's."""
         return self.transaction.new_event("Car Created", "CarCreated", [Entity("Car", car)])
@@ -66,6 +71,9 @@ class AsyncWork(Work):
         append = partial(self.transaction.append, expected_version=expected_version)
         return anyio.from_thread.run(append, event)
 
+    def entity(self, kind: str, entity_id: str) -> StoredEntity | None:
+        return anyio.from_thread.run(self.transaction.entity, kind, entity_id)
+
 
 class Transactor(Protocol):
     """A writer whose `transact` takes a plain function."""
@@ -76,6 +84,10 @@ class Transactor(Protocol):
 
     def stream(self, kind: str, entity_id: str, after: int = 0) -> Iterator[StoredEvent]:
         """Read an entity's events."""
+        ...
+
+    def entity(self, kind: str, entity_id: str) -> StoredEntity | None:
+        """Read an entity."""
         ...
 
     def close(self) -> None:
@@ -96,6 +108,9 @@ class Threads:
     def stream(self, kind: str, entity_id: str, after: int = 0) -> Iterator[StoredEvent]:
         return self.writer.stream(kind, entity_id, after=after)
 
+    def entity(self, kind: str, entity_id: str) -> StoredEntity | None:
+        return self.writer.entity(kind, entity_id)
+
 
 class Tasks:
     """`AsyncWriter` in the event loop of `portal`."""
@@ -114,6 +129,9 @@ class Tasks:
         events = self.writer.stream(kind, entity_id, after=after)
         while (event := self._portal.call(partial(anext, events, None))) is not None:
             yield event
+
+    def entity(self, kind: str, entity_id: str) -> StoredEntity | None:
+        return self._portal.call(self.writer.entity, kind, entity_id)
 
     def close(self) -> None:
         self._portal.call(self.writer.close)

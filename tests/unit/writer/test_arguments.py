@@ -136,7 +136,7 @@ def test_an_expected_version_is_an_int_from_0(
         (
             lambda w: w.write(None),
             TypeError,
-            "event takes an Event, a mapping, or JSON as str or bytes, not NoneType: Event.new(",
+            "event takes an Event, a JsonEvent, a mapping, or JSON as str or bytes, not NoneType",
         ),
         (lambda w: w.write([EVENT]), TypeError, "not list"),
         (lambda w: w.write(5), TypeError, "not int"),

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsql_outbox.outbox import Entity, Event, InvalidEvent, parse_event
-from dsql_outbox.writer import WriterSettings
+from dsql_outbox.outbox import Entity, Event, parse_event
 from dsql_outbox.writer.statement.parameters import (
     Parameters,
     PreparedEvent,
@@ -18,7 +17,6 @@ from dsql_outbox.writer.statement.parameters import (
     one_parameters,
     prepare,
     shard_of,
-    topic_of,
 )
 
 KEYS = [("Car", "C-1"), ("Car", "C-2"), ("Loan", "C-1")]
@@ -94,16 +92,20 @@ def test_the_trace_context_travels_in_the_headers() -> None:
     assert json.loads(one["headers"] + '"}')["traceparent"] == carrier["traceparent"]
 
 
-def test_a_topic_is_made_of_the_event() -> None:
-    event = parse_event(Event.new("Car Sold", "CarSold", [Entity("Car", "C-1"), Entity("X", "1")]))
-    settings = WriterSettings(topic="{entity_type}.{event_type}.{event_name}")
-    assert topic_of(event, settings) == "Car.CarSold.Car Sold"
+def test_own_headers_are_in_the_message_and_in_a_column_of_their_own() -> None:
+    own = {"tenant": "acme"}
+    event = parse_event(Event.new("Car Sold", "CarSold", [Entity("Car", "C-1")], headers=own))
+    written = prepare(event, UUID(int=99).hex, "topic", "/test", {"tenant": "of a hook", "x": "y"})
+    one = one_parameters(written, 16)
+    headers = json.loads((one["headers"] or "") + '"}')
+    assert (headers["tenant"], headers["x"]) == ("acme", "y")
+    assert json.loads(one["own_headers"] or "") == own
 
 
-def test_a_topic_that_gets_too_long_is_refused() -> None:
-    event = parse_event(Event.new("Car Sold", "x" * 255, [Entity("Car", "C-1")]))
-    with pytest.raises(InvalidEvent, match="makes a topic of 262 characters, over 255"):
-        topic_of(event, WriterSettings())
+def test_events_without_own_headers_send_two_bytes_per_batch() -> None:
+    plain = prepared([("Car", "C-1")])
+    assert one_parameters(plain, 16)["own_headers"] is None
+    assert batch_parameters([plain] * 500, 16)["own_headers"] == "{}"
 
 
 @given(a_batch)

@@ -23,6 +23,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         max_batch=128,
         max_queued=10_000,
         topic="events.{event_type}",
+        any_topic=False,
         source="/dsql-outbox",
     )
 
@@ -48,6 +49,10 @@ def test_the_defaults_are_the_documented_ones() -> None:
         ({"topic": "{nothing}"}, "has no field nothing .known: entity_type, event_name, event_ty"),
         ({"topic": "{}"}, "has no field {}"),
         ({"topic": "{event_type"}, "is no template"),
+        ({"topic": "{event_type:d}"}, "is no template"),
+        ({"topic": "{event_type:{width}}"}, "is no template"),
+        ({"topic": "my events.{event_type}"}, r"has the character ' ' .U\+0020"),
+        ({"topic": "events..{event_type}"}, r"has an empty part: .*any_topic=True"),
     ],
 )
 def test_a_setting_that_breaks_a_rule_is_refused_by_name(

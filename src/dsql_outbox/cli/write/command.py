@@ -1,10 +1,11 @@
 """The command `write`: its options, and one run of the loader."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Literal
 
 import click
+import msgspec
 
 from dsql_outbox.cli.database_options import database_options, open_database
 from dsql_outbox.cli.event_loop import run
@@ -16,19 +17,20 @@ from dsql_outbox.cli.signals import Interruption
 from dsql_outbox.cli.telemetry.metering import metering
 from dsql_outbox.cli.telemetry.tracing import tracing
 from dsql_outbox.observability import Hook
-from dsql_outbox.outbox import Database
+from dsql_outbox.outbox import Database, InvalidEvent, ParsedEvent, parse_headers, topic_fault
 from dsql_outbox.writer import AsyncWriter, WriterSettings
 
 from .counts import Tally, progress_bar
 from .descriptors import occupy_standard
 from .inputs import Inputs
-from .loader import Loader
+from .loader import Loader, WriteOutcome
 from .reporter import Reporter
 
 _WORKERS: Final = 4
 _SERVICE: Final = "dsql-outbox-write"
 
 _OnDuplicate = Literal["error", "return"]
+_Addressed = Callable[[ParsedEvent], ParsedEvent]
 
 
 @click.command(
@@ -87,6 +89,18 @@ Exit codes:
     help="For an event that is already stored: fail, or print its receipt. "
     "A different event with the same id always fails.",
 )
+@option(
+    "--topic",
+    show_default=False,
+    help="The topic of every event, in place of events.TYPE.",
+)
+@click.option(
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A header of the message of every event. May be repeated.",
+)
 @log_format_option
 @verbose_option
 @short_errors()
@@ -101,6 +115,8 @@ def write(  # noqa: PLR0913 - one parameter per flag
     max_retries: int,
     max_outage: float,
     on_duplicate: _OnDuplicate,
+    topic: str | None,
+    headers: Sequence[str],
     log_format: LogFormat,
     verbose: bool,
 ) -> None:
@@ -126,6 +142,7 @@ def write(  # noqa: PLR0913 - one parameter per flag
     the database is out of reach for longer than --max-outage, write stops
     reading. In both cases it prints where to resume.
     """
+    addressed = _addressed(topic, headers)
     occupy_standard()
     settings = WriterSettings(
         max_retries=max_retries, max_outage=max_outage, max_connections=workers
@@ -136,7 +153,13 @@ def write(  # noqa: PLR0913 - one parameter per flag
         tracing(_SERVICE),
         metering(_SERVICE) as meters,
     ):
-        store = partial(_store, on_duplicate=on_duplicate, batch=batch, hooks=meters.hooks)
+        store = partial(
+            _store,
+            on_duplicate=on_duplicate,
+            batch=batch,
+            hooks=meters.hooks,
+            addressed=addressed,
+        )
         code = run(store, found, settings, files)
     raise click.exceptions.Exit(code)
 
@@ -149,11 +172,15 @@ async def _store(  # noqa: PLR0913 - the options of one run
     on_duplicate: _OnDuplicate,
     batch: int,
     hooks: Sequence[Hook],
+    addressed: _Addressed,
 ) -> int:
     """Store all events and return the exit code; raises `SchemaError` without the tables."""
     inputs, tally = Inputs(files), Tally()
     async with AsyncWriter(database, settings, hooks=[tally, *hooks]) as writer:
-        store = partial(writer.write_many, on_duplicate=on_duplicate)
+
+        async def store(events: Sequence[ParsedEvent]) -> list[WriteOutcome]:
+            return await writer.write_many(map(addressed, events), on_duplicate=on_duplicate)
+
         with progress_bar(tally, inputs) as above_bar:
             report = Reporter(tally, above_bar)
             storing = Loader(store, inputs, report, settings.max_connections, batch=batch)
@@ -165,6 +192,22 @@ async def _store(  # noqa: PLR0913 - the options of one run
     if storing.schema_error is not None:
         raise storing.schema_error
     return interruption.exit_code or _code(storing, is_whole=not (tally.failed or stop_line))
+
+
+def _addressed(topic: str | None, headers: Sequence[str]) -> _Addressed:
+    """Return what gives an event this topic and these headers; raises `UsageError`."""
+    if topic is not None and (fault := topic_fault(topic)):
+        raise click.UsageError(f"--topic {topic!r} {fault}")
+    pairs = [header.partition("=") for header in headers]
+    if wrong := [header for header, pair in zip(headers, pairs, strict=True) if not pair[1]]:
+        raise click.UsageError(f"--header {wrong[0]!r} is not NAME=VALUE")
+    try:
+        own = parse_headers({name: value for name, _, value in pairs})
+    except InvalidEvent as error:
+        raise click.UsageError(f"--header: {error}") from None
+    if topic is None and not own:
+        return lambda event: event
+    return partial(msgspec.structs.replace, topic=topic, headers=own)
 
 
 def _code(storing: Loader, *, is_whole: bool) -> int:

@@ -1,0 +1,85 @@
+"""The topic of an event: its own, or one made of its names."""
+
+import re
+
+import pytest
+
+from dsql_outbox.outbox import Entity, Event, InvalidEvent, ParsedEvent, parse_event
+from dsql_outbox.writer.topic_template import topic_of
+
+
+def event(
+    name: str = "Car Sold", kind: str = "CarSold", car: str = "Car", topic: str | None = None
+) -> ParsedEvent:
+    return parse_event(Event.new(name, kind, [Entity(car, "C-1"), Entity("X", "1")], topic=topic))
+
+
+def refused(found: ParsedEvent, template: str, *, any_topic: bool = False) -> InvalidEvent:
+    with pytest.raises(InvalidEvent) as raised:
+        topic_of(found, template, any_topic=any_topic)
+    return raised.value
+
+
+def test_a_topic_is_made_of_the_event() -> None:
+    template = "{entity_type}.{event_type}.{event_name}"
+    assert topic_of(event("Sold"), template, any_topic=False) == "Car.CarSold.Sold"
+
+
+def test_an_event_may_have_a_topic_of_its_own() -> None:
+    found = event(name="$ ", kind="$ ", topic="loans.v2_x-1")
+    assert topic_of(found, "events.{event_type}", any_topic=False) == "loans.v2_x-1"
+
+
+def test_a_swapped_name_and_type_names_the_field_the_character_and_the_remedy() -> None:
+    error = refused(event(name="CarMoved", kind="Car Moved"), "events.{event_type}")
+    assert error.path == "eventHeader.eventType"
+    assert "the character ' ' (U+0020)" in error.rule
+    assert "Event.new takes name, then type" in error.rule
+    assert "any_topic=True" in error.rule
+
+
+@pytest.mark.parametrize(
+    ("found", "template", "path"),
+    [
+        (event("Car Sold"), "{event_type}.{event_name}", "eventHeader.eventName"),
+        (event(car="Ca/r"), "{event_type}.{entity_type}", "entities[0].entityHeader.entityType"),
+        (event(kind=".Sold"), "events.{entity_type}.{event_type}", "eventHeader.eventType"),
+        (event(kind="x" * 250), "{entity_type}{event_type}", "eventHeader.eventType"),
+        (event("y" * 130, "x" * 125), "{event_type}{event_name}", "eventHeader.eventName"),
+    ],
+)
+def test_the_field_that_is_to_blame_is_named(found: ParsedEvent, template: str, path: str) -> None:
+    assert refused(found, template).path == path
+
+
+@pytest.mark.parametrize(
+    ("topic", "rule"),
+    [
+        ("a b", r"the character ' ' \(U\+0020\)"),
+        ("a\r\nPUB x", r"the character '\\r' \(U\+000D\)"),
+        ("Zoë", r"the character '\\xeb' \(U\+00EB\)"),
+        ("a.>", r"the character '>'"),
+        ("..", "an empty part"),
+        (".a", "an empty part"),
+        ("a.", "an empty part"),
+        ("a..b", "an empty part"),
+        ("a\n", r"U\+000A"),
+        ("x" * 250, "250 characters, over the limit of 249"),
+    ],
+)
+def test_an_own_topic_that_some_broker_refuses_is_refused_first(topic: str, rule: str) -> None:
+    error = refused(event(topic=topic), "events.{event_type}")
+    assert error.path == "topic"
+    assert re.search(rule, error.rule)
+    assert "WriterSettings(any_topic=True) takes any text" in error.rule
+
+
+@pytest.mark.parametrize("topic", ["a b", "..", "Zoë", "x" * 255])
+def test_any_topic_takes_what_the_database_can_store(topic: str) -> None:
+    assert topic_of(event(topic=topic), "events.{event_type}", any_topic=True) == topic
+
+
+def test_any_topic_takes_255_characters_at_most() -> None:
+    error = refused(event(kind="x" * 255), "events.{event_type}", any_topic=True)
+    assert error.path == "eventHeader.eventType"
+    assert "has 262 characters, over 255" in error.rule
