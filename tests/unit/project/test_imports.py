@@ -9,7 +9,7 @@ import pytest
 import dsql_outbox
 from dsql_outbox.outbox import errors as errors_module
 
-HEAVY = ["boto3", "confluent_kafka", "nats", "opentelemetry.sdk", "rich"]
+HEAVY = ["boto3", "confluent_kafka", "nats", "opentelemetry.sdk", "rich", "sqlalchemy"]
 
 
 def modules_after(code: str) -> set[str]:
