@@ -27,6 +27,7 @@ from dsql_outbox.writer.program.call_arguments import (
     require_function,
     require_version,
 )
+from dsql_outbox.writer.program.foreign_connections import AsyncJoinable, async_driver_connection
 from dsql_outbox.writer.program.primitives import (
     Exchange,
     Invoke,
@@ -117,12 +118,13 @@ class AsyncWriter(WriterBase):
 
     async def append_to(
         self,
-        connection: psycopg.AsyncConnection[Any],
+        connection: AsyncJoinable,
         event: EventSource,
         *,
         expected_version: int | None = None,
     ) -> Receipt:
-        return await self._perform(self._programs.append_to(connection, event, expected_version))
+        joined = await async_driver_connection(connection)
+        return await self._perform(self._programs.append_to(joined, event, expected_version))
 
     async def stream(
         self, entity_type: str, entity_id: str, *, after: int = 0

@@ -55,5 +55,7 @@ def require_transaction(connection: psycopg.BaseConnection[Any]) -> None:
     if connection.autocommit and idle:
         raise psycopg.ProgrammingError(
             "append_to needs an open transaction: this connection is in autocommit mode, "
-            "so the event would be stored on its own; use `with connection.transaction():`"
+            "so the event would be stored on its own; use `with connection.transaction():`, "
+            'with SQLAlchemy an engine without isolation_level="AUTOCOMMIT", '
+            "with Django `with transaction.atomic():`"
         )

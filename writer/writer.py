@@ -25,6 +25,7 @@ from dsql_outbox.writer.program.call_arguments import (
     require_function,
     require_version,
 )
+from dsql_outbox.writer.program.foreign_connections import Joinable, driver_connection
 from dsql_outbox.writer.program.primitives import (
     Exchange,
     Invoke,
@@ -113,12 +114,13 @@ class Writer(WriterBase):
 
     def append_to(
         self,
-        connection: psycopg.Connection[Any],
+        connection: Joinable,
         event: EventSource,
         *,
         expected_version: int | None = None,
     ) -> Receipt:
-        return self._perform(self._programs.append_to(connection, event, expected_version))
+        joined = driver_connection(connection)
+        return self._perform(self._programs.append_to(joined, event, expected_version))
 
     def stream(self, entity_type: str, entity_id: str, *, after: int = 0) -> Iterator[StoredEvent]:
         require_version(after, "after")

@@ -86,6 +86,10 @@ class WriterBase(ABC):
     ) -> Receipt | Awaitable[Receipt]:
         """Write one event in a transaction of yours, which you commit and retry.
 
+        `connection` is psycopg's, a Session or Connection of SQLAlchemy 2 on psycopg 3, or
+        Django's connection inside `atomic`. `AsyncWriter` takes psycopg's AsyncConnection,
+        and an AsyncSession or AsyncConnection of SQLAlchemy.
+
         The receipt is valid after your commit. The call retries nothing. It takes
         one round trip. The writer's first use also asks the database for its shards and
         the form of a write, on a connection of the writer. A stored id is looked up
@@ -94,7 +98,7 @@ class WriterBase(ABC):
         Raises `InvalidEvent` before anything is sent, `DuplicateEvent`, `StaleVersion`,
         `SchemaError`, or the driver's exceptions, unchanged. Raises
         `psycopg.ProgrammingError` if the connection is in autocommit mode and has no
-        open transaction.
+        open transaction, and `TypeError` for another driver.
         """
 
     @abstractmethod

@@ -5,6 +5,9 @@ from typing import Any, assert_type
 from uuid import UUID
 
 import psycopg
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 import dsql_outbox
 from dsql_outbox import (
@@ -36,6 +39,7 @@ from dsql_outbox import (
     is_retryable,
     open_sink,
 )
+from dsql_outbox.doors.sqlalchemy import Append, AsyncAppend, transact
 from dsql_outbox.publisher import Retry
 from dsql_outbox.testing import EmbeddedPostgres, Held, MemorySink, OutboxProxy
 
@@ -119,6 +123,35 @@ def sync_transaction(mine: psycopg.Connection[Any]) -> None:
             assert_type((stored.version, stored.data), tuple[int, str])
         if (loan := writer.entity("Loan", "LOAN-7")) is not None:
             writer.write(new_event(), expected_version=loan.version)
+
+
+async def with_async_sqlalchemy(
+    sessions: async_sessionmaker[AsyncSession], connection: AsyncConnection
+) -> None:
+    async def pay(_: AsyncSession, append: AsyncAppend) -> int:
+        event = append.new_event("Loan Paid", "LoanPaid", [Entity("Loan", "LOAN-7")])
+        assert_type(event, Event)
+        return (await append(event, expected_version=3)).position
+
+    async with AsyncWriter(Database(URL)) as writer, sessions() as session:
+        assert_type(await transact(writer, sessions, pay, timeout=2.5), int)
+        assert_type(await writer.append_to(session, new_event()), Receipt)
+        assert_type(await writer.append_to(connection, new_event()), Receipt)
+        await writer.append_to(Session(), new_event())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+def with_sqlalchemy(
+    sessions: sessionmaker[Session], connection: Connection, scoped: scoped_session[Session]
+) -> None:
+    def pay(_: Session, append: Append) -> Receipt:
+        return append(append.new_event("Loan Paid", "LoanPaid", [Entity("Loan", "LOAN-7")]))
+
+    with Writer(Database(URL)) as writer, sessions() as session:
+        assert_type(transact(writer, sessions, pay), Receipt)
+        assert_type(writer.append_to(session, new_event()), Receipt)
+        assert_type(writer.append_to(connection, new_event()), Receipt)
+        assert_type(writer.append_to(scoped, new_event()), Receipt)
+        writer.append_to(AsyncSession(), new_event())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
 async def tests_of_a_user() -> None:

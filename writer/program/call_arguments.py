@@ -13,13 +13,17 @@ _MAX_VERSION: Final = 2**63 - 1
 
 _ON_DUPLICATE: Final = ("error", "return")
 
-_OF_SQLALCHEMY: Final = {
-    psycopg.Connection: "session.connection().connection.driver_connection",
+_JOINABLE: Final = {
+    psycopg.Connection: (
+        "psycopg.Connection, a Session or Connection of SQLAlchemy, or Django's connection",
+        'psycopg.connect(..), or create_engine("postgresql+psycopg://..")',
+    ),
     psycopg.AsyncConnection: (
-        "(await (await session.connection()).get_raw_connection()).driver_connection"
+        "psycopg.AsyncConnection, or an AsyncSession or AsyncConnection of SQLAlchemy",
+        'psycopg.AsyncConnection.connect(..), or create_async_engine("postgresql+psycopg://..")',
     ),
 }
-"""The expression for the connection of a session of SQLAlchemy."""
+"""What `append_to` of each writer takes, and the expressions that make it."""
 
 
 def require_on_duplicate(value: object) -> None:
@@ -61,11 +65,8 @@ def require_connection(
 ) -> None:
     """Raise `TypeError` unless `connection` is psycopg's connection of this kind."""
     if not isinstance(connection, kind):
-        raise wrong_type(
-            f"append_to of this writer takes a psycopg.{kind.__name__}",
-            connection,
-            f"with SQLAlchemy, {_OF_SQLALCHEMY[kind]}",
-        )
+        takes, instead = _JOINABLE[kind]
+        raise wrong_type(f"append_to of this writer takes a {takes}", connection, instead)
 
 
 def listed_events(events: Any) -> list[EventSource]:

@@ -9,7 +9,10 @@ import pytest
 import dsql_outbox
 from dsql_outbox.outbox import errors as errors_module
 
-HEAVY = ["boto3", "confluent_kafka", "nats", "opentelemetry.sdk", "pydantic", "rich", "starlette"]
+HEAVY = [
+    *["boto3", "confluent_kafka", "nats", "opentelemetry.sdk", "pydantic", "rich"],
+    *["sqlalchemy", "starlette"],
+]
 
 
 def modules_after(code: str) -> set[str]:

@@ -20,7 +20,7 @@ Call = Callable[[Any], Any]
 
 
 class Session:
-    """As one of SQLAlchemy."""
+    """Named as SQLAlchemy's, and another class."""
 
 
 class Sink:
@@ -180,11 +180,11 @@ def test_a_coroutine_is_no_function() -> None:
     [
         (
             Writer,
-            "takes a psycopg.Connection, not Session: with SQLAlchemy, session.connection().",
+            "a Session or Connection of SQLAlchemy, or Django's connection, not Session: psycopg.c",
         ),
         (
             AsyncWriter,
-            "takes a psycopg.AsyncConnection, not Session: with SQLAlchemy, (await (await session.",
+            "an AsyncSession or AsyncConnection of SQLAlchemy, not Session: psycopg.AsyncConnec",
         ),
     ],
 )

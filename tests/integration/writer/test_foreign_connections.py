@@ -1,0 +1,256 @@
+"""Events in transactions of SQLAlchemy and Django, as docs/sqlalchemy.md shows it."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import django
+import django.db
+import psycopg
+import pytest
+from django.conf import settings
+from django.db import transaction
+from django.db.transaction import TransactionManagementError
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from tests.support.sqlalchemy_units import of_driver
+from tests.support.writer import workload_s
+from tests.support.writer.callers import QUICK, TIMEOUT, Running, formed
+from tests.support.writer.checked_tables import Tables
+from tests.support.writer.transacts import ids, own, own_rows
+
+from dsql_outbox.outbox import Database, DuplicateEvent, is_retryable
+from dsql_outbox.writer import AsyncWriter, Writer
+
+__all__ = ["own"]
+
+INSERT = "INSERT INTO own VALUES (1)"
+
+
+@pytest.fixture
+def writer(url: str) -> Iterator[Writer]:
+    """A writer."""
+    with Writer(Database(url), formed(QUICK)) as writer:
+        yield writer
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[Engine]:
+    """An engine at the isolation level of Aurora DSQL."""
+    engine = create_engine(of_driver(url), isolation_level="REPEATABLE READ")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def django_connection(url: str) -> Iterator[Any]:
+    """``django.db.connection``."""
+    given = conninfo_to_dict(url)
+    names = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST"}
+    database = {theirs: given.get(ours, "") for ours, theirs in names.items()}
+    database |= {"ENGINE": "django.db.backends.postgresql", "PORT": given["port"]}
+    if not settings.configured:
+        settings.configure(DATABASES={"default": database})
+        django.setup()
+    yield django.db.connection
+    django.db.connection.close()
+
+
+@pytest.mark.parametrize("commit", [True, False])
+@pytest.mark.parametrize("kind", ["session", "scoped", "connection"])
+def test_an_event_is_part_of_a_transaction_of_sqlalchemy(
+    own: Tables, writer: Writer, engine: Engine, kind: str, *, commit: bool
+) -> None:
+    sessions = sessionmaker(engine)
+    makers = {"session": sessions, "scoped": scoped_session(sessions), "connection": engine.connect}
+    given: Any = makers[kind]() if kind != "scoped" else makers[kind]
+    given.execute(text(INSERT))
+    event = workload_s.car_created()
+    writer.append_to(given, event)
+    assert ids(own) == set()
+    given.commit() if commit else given.rollback()
+    given.close()
+    assert (own_rows(own), ids(own)) == ((1, {event.id}) if commit else (0, set()))
+
+
+def test_an_event_alone_is_committed_by_the_connection_of_sqlalchemy(
+    own: Tables, writer: Writer, engine: Engine
+) -> None:
+    """SQLAlchemy sees no statement of ours, and would roll back at the end."""
+    with engine.connect() as connection:
+        receipt = writer.append_to(connection, workload_s.car_created())
+        connection.commit()
+    own.assert_true_to({receipt.event_id: receipt})
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("commit", [True, False])
+@pytest.mark.parametrize("kind", ["session", "connection"])
+async def test_an_event_is_part_of_an_async_transaction_of_sqlalchemy(
+    own: Tables, url: str, kind: str, *, commit: bool
+) -> None:
+    engine = create_async_engine(of_driver(url))
+    event = workload_s.car_created()
+    async with AsyncWriter(Database(url), formed(QUICK)) as writer:
+        made: Any = AsyncSession(engine) if kind == "session" else engine.connect()
+        async with made as given:
+            await writer.append_to(given, event)
+            await given.execute(text(INSERT))
+            assert ids(own) == set()
+            await (given.commit() if commit else given.rollback())
+    await engine.dispose()
+    assert (own_rows(own), ids(own)) == ((1, {event.id}) if commit else (0, set()))
+
+
+def test_a_duplicate_in_a_session_is_told(own: Tables, writer: Writer, engine: Engine) -> None:
+    event = workload_s.car_created()
+    receipt = writer.write(event)
+    with Session(engine) as session:
+        session.execute(text(INSERT))
+        with pytest.raises(DuplicateEvent):
+            writer.append_to(session, event)
+    assert own_rows(own) == 0
+    own.assert_true_to({event.id: receipt})
+
+
+def test_two_sessions_in_conflict_and_the_loser_runs_its_block_again(
+    own: Tables, writer: Writer, engine: Engine
+) -> None:
+    barrier = threading.Barrier(2, timeout=TIMEOUT)
+    retried: list[Exception] = []
+
+    def block(car: str) -> None:
+        event, first = workload_s.car_created(car), True
+        while True:
+            try:
+                with Session(engine) as session, session.begin():
+                    old = session.scalar(text("SELECT n FROM own"))
+                    if first:
+                        first = False
+                        barrier.wait()
+                    session.execute(text("UPDATE own SET n = :n"), {"n": old + 1})
+                    writer.append_to(session, event)
+            except DBAPIError as error:
+                if not is_retryable(error):
+                    raise
+                retried.append(error)
+            else:
+                return
+
+    Running([lambda: block("CAR-1"), lambda: block("CAR-2")]).results(TIMEOUT)
+    assert len(retried) == 1
+    assert own.execute("SELECT n FROM own") == [{"n": 2}]
+    assert len(ids(own)) == 2
+    own.assert_consistent()
+
+
+def test_a_lost_connection_is_not_certain_enough_to_be_retried(own: Tables, engine: Engine) -> None:
+    with Session(engine) as session:
+        session.execute(text(INSERT))
+        own.hang_up_all()
+        with pytest.raises(DBAPIError) as raised:
+            session.commit()
+    assert not is_retryable(raised.value)
+
+
+def test_autocommit_of_sqlalchemy_is_refused(own: Tables, writer: Writer, url: str) -> None:
+    engine = create_engine(of_driver(url), isolation_level="AUTOCOMMIT")
+    for given in (Session(engine), engine.connect()):
+        with given, pytest.raises(psycopg.ProgrammingError, match='without isolation_level="AUTO'):
+            writer.append_to(given, workload_s.car_created())
+    engine.dispose()
+    assert ids(own) == set()
+
+
+@pytest.mark.anyio
+async def test_autocommit_of_async_sqlalchemy_is_refused(own: Tables, url: str) -> None:
+    engine = create_async_engine(of_driver(url), isolation_level="AUTOCOMMIT")
+    makers: list[Any] = [AsyncSession(engine), engine.connect()]
+    async with AsyncWriter(Database(url), formed(QUICK)) as writer:
+        for made in makers:
+            async with made as given:
+                with pytest.raises(psycopg.ProgrammingError, match="with SQLAlchemy an engine wi"):
+                    await writer.append_to(given, workload_s.car_created())
+    await engine.dispose()
+    assert ids(own) == set()
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "psycopg2"])
+def test_a_session_of_another_driver_is_refused(
+    own: Tables, writer: Writer, url: str, driver: str
+) -> None:
+    engine = create_engine("sqlite://" if driver == "sqlite" else of_driver(url, driver))
+    for given in (Session(engine), engine.connect()):
+        with given, pytest.raises(TypeError, match=r'create_engine\("postgresql\+psycopg://'):
+            writer.append_to(given, workload_s.car_created())
+    engine.dispose()
+    assert ids(own) == set()
+
+
+@pytest.mark.anyio
+async def test_an_async_session_of_another_driver_is_refused(own: Tables, url: str) -> None:
+    engine = create_async_engine(of_driver(url, "asyncpg"))
+    async with AsyncWriter(Database(url), formed(QUICK)) as writer, AsyncSession(engine) as session:
+        with pytest.raises(TypeError, match=r'create_async_engine\("postgresql\+psycopg://'):
+            await writer.append_to(session, workload_s.car_created())
+    await engine.dispose()
+    assert ids(own) == set()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "given",
+    [
+        Session(),
+        AsyncSession(),
+        create_async_engine("postgresql+psycopg://").connect(),
+        create_engine("sqlite://"),
+        Session,
+    ],
+    ids=lambda given: type(given).__name__,
+)
+async def test_a_session_of_the_other_kind_and_a_class_are_refused(url: str, given: Any) -> None:
+    if not isinstance(given, Session):
+        with Writer(Database(url)) as writer, pytest.raises(TypeError, match="a Session or Conn"):
+            writer.append_to(given, workload_s.car_created())
+    if not isinstance(given, (AsyncSession, AsyncConnection)):
+        async with AsyncWriter(Database(url)) as async_writer:
+            with pytest.raises(TypeError, match="or an AsyncSession or AsyncConnection of SQLAlc"):
+                await async_writer.append_to(given, workload_s.car_created())
+
+
+def test_an_event_is_part_of_djangos_atomic_block(
+    own: Tables, writer: Writer, django_connection: Any
+) -> None:
+    with transaction.atomic():
+        with django_connection.cursor() as cursor:
+            cursor.execute(INSERT)
+        receipt = writer.append_to(django_connection, workload_s.car_created())
+        assert ids(own) == set()
+    with transaction.atomic():
+        writer.append_to(django_connection, workload_s.car_created())
+        transaction.set_rollback(True)
+    assert own_rows(own) == 1
+    own.assert_true_to({receipt.event_id: receipt})
+
+
+def test_django_outside_of_atomic_is_refused(
+    own: Tables, writer: Writer, django_connection: Any
+) -> None:
+    django_connection.ensure_connection()
+    with pytest.raises(psycopg.ProgrammingError, match=r"with Django `with transaction\.atomic\("):
+        writer.append_to(django_connection, workload_s.car_created())
+    assert ids(own) == set()
+
+
+def test_djangos_block_that_will_be_rolled_back_is_refused(
+    own: Tables, writer: Writer, django_connection: Any
+) -> None:
+    with transaction.atomic():
+        transaction.set_rollback(True)
+        with pytest.raises(TransactionManagementError):
+            writer.append_to(django_connection, workload_s.car_created())
+    assert ids(own) == set()
