@@ -31,7 +31,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist lock clean load-million bench-peers bench-relay goals nemesis nemesis-rolling real-brokers simulate trace-check zip
+.PHONY: help demo test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist lock clean load-million bench-peers bench-relay bench-doors examples goals nemesis nemesis-rolling real-brokers simulate trace-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,7 +86,7 @@ check: $(VENV)/.dev ## lint, types, layers, SQL, lock file
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	MYPYPATH=src:. $(BIN)/mypy --explicit-package-bases --follow-imports=silent benchmarks
-	for folder in lambda adopting; do $(BIN)/mypy examples/$$folder/*.py || exit; done
+	for folder in lambda adopting fastapi; do $(BIN)/mypy examples/$$folder/*.py || exit; done
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.support.sql.lint --quiet
@@ -110,6 +110,12 @@ bench-peers: $(VENV)/.dev $(VENV)/.peers ## the writer beside bare drivers, pgbe
 
 bench-relay: $(VENV)/.dev ## the relay beside bare loops and nats-py; fails when a target is missed (ONLY=drain,..)
 	$(BIN)/python -m benchmarks.relay.bench_relay $(if $(ONLY),--only $(ONLY))
+
+bench-doors: $(VENV)/.dev ## each door beside the bare call; fails when one costs over 1.2 times as much (ONLY=sqlalchemy,..)
+	@$(BIN)/python -m benchmarks.doors $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
+
+examples: $(VENV)/.dev ## start each example, send it work, kill it in the middle and check the outcome (ONLY=sqlalchemy)
+	$(BIN)/pytest tests/examples $(if $(ONLY),-k $(ONLY))
 
 goals: $(VENV)/.dev $(VENV)/.peers ## measure what is promised, and say what holds or misses (ONLY=writer, relay:half,hot; OPTIONS=--full)
 	$(BIN)/python -m benchmarks.goals $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
