@@ -223,6 +223,10 @@ class _Owned:
         if isinstance(fact, ShardsChanged):
             self.most = max(self.most, len(fact.owned))
 
+    def skips_successes(self) -> bool:
+        """Messages are of no interest, so the relay makes no facts of them."""
+        return True
+
 
 def _invocation(
     runs: Sequence[Relayed], left: Bounded, shards: int, *, has_time: bool
