@@ -3,11 +3,11 @@
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Iterable
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from functools import partial
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 import anyio
 import psycopg
@@ -60,6 +60,10 @@ _REPORT: Final = 0.1
 
 _SIGN_OF_LIFE: Final = 5.0
 """Seconds between two `RelayProgress` facts while nothing happens."""
+
+
+UntilEmpty = bool | Literal["own"]
+"""When `Publisher.run` ends: not by itself, with an empty outbox, or when its shards are empty."""
 
 
 class Publisher:
@@ -115,20 +119,34 @@ class Publisher:
         self._told_available = True
         self._background: AbstractAsyncContextManager[None] | None = None
 
-    async def run(self, *, until_empty: bool = False, max_wait: float | None = None) -> Relayed:
+    async def run(
+        self,
+        *,
+        until_empty: UntilEmpty = False,
+        max_wait: float | None = None,
+        max_seconds: float | None = None,
+    ) -> Relayed:
         """Relay until `stop` is called; returns what was relayed.
 
         With `until_empty`, return when no message waits in any shard, including the
-        shards of other publishers. Messages that wait for an operator do not count.
-        `max_wait` is how many seconds it then waits while nothing can be sent, because
-        messages failed, or the broker or the database cannot be reached; None: as long
-        as it takes.
+        shards of other publishers. With ``until_empty="own"``, return when none waits
+        in the shards that this publisher owns; if it owns none, that is at once.
+        Messages that wait for an operator do not count. `max_wait` is how many seconds
+        it then waits while nothing can be sent, because messages failed, or the broker
+        or the database cannot be reached; None: as long as it takes.
+
+        `max_seconds` after its start, counted from before it connects, it stops as
+        after `stop`; None: no limit.
 
         Raises `SchemaError` if the tables or the shards are missing, and the driver's
         error if the database cannot be reached at the start.
         """
+        if until_empty not in (True, False, "own"):
+            raise ValueError(f'until_empty must be True, False or "own", got {until_empty!r}')
         require_seconds("max_wait", max_wait)
-        return await self._run(_nobody_waits, until_empty=until_empty, max_wait=max_wait)
+        require_seconds("max_seconds", max_seconds)
+        with self._stop_after(max_seconds):
+            return await self._run(_nobody_waits, until_empty=until_empty, max_wait=max_wait)
 
     async def __aenter__(self) -> Self:
         """Run in the background until the block ends, then stop as after `stop`.
@@ -174,7 +192,7 @@ class Publisher:
             self._relay.stop()
 
     async def _run(
-        self, started: Callable[[], None], *, until_empty: bool, max_wait: float | None
+        self, started: Callable[[], None], *, until_empty: UntilEmpty, max_wait: float | None
     ) -> Relayed:
         self._process.require()
         if self._has_run:
@@ -200,7 +218,7 @@ class Publisher:
         return relay.relayed
 
     async def _relay_until_stopped(
-        self, relay: Relay, *, until_empty: bool, max_wait: float | None
+        self, relay: Relay, *, until_empty: UntilEmpty, max_wait: float | None
     ) -> None:
         if self._is_stopped:
             return
@@ -210,7 +228,8 @@ class Publisher:
                 tasks.start_soon(self._report, relay)
                 tasks.start_soon(self._sweep)
                 if until_empty:
-                    tasks.start_soon(self._stop_when_empty, relay, max_wait)
+                    only_own = until_empty == "own"
+                    tasks.start_soon(self._stop_when_empty, relay, max_wait, only_own)
                 try:
                     await relay.run()
                 except Exception as failure:  # noqa: BLE001 - raised below, without a group
@@ -234,15 +253,27 @@ class Publisher:
     def _progresses(self) -> bool:
         return self._relay is None or self._relay.progresses
 
-    async def _stop_when_empty(self, relay: Relay, max_wait: float | None) -> None:
-        """Stop when no message waits in any shard, or none could be sent for `max_wait` seconds."""
+    @contextmanager
+    def _stop_after(self, seconds: float | None) -> Generator[None]:
+        """Call `stop` after some seconds, unless the block ends first."""
+        if seconds is None:
+            yield
+            return
+        timer = asyncio.get_running_loop().call_later(seconds, self.stop)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    async def _stop_when_empty(self, relay: Relay, max_wait: float | None, only_own: bool) -> None:
+        """Stop when no message waits, or none could be sent for `max_wait` seconds."""
         limit = float("inf") if max_wait is None else max_wait
         wait = self._settings.idle_min
         while True:
             await anyio.sleep(wait)
             if not relay.is_empty:
                 wait = self._settings.idle_min
-            elif await self._is_done():
+            elif await self._is_done(self._leases.shards if only_own else None):
                 break
             else:
                 wait = min(self._settings.idle_max, 2 * wait)
@@ -251,9 +282,9 @@ class Publisher:
                 break
         self.stop()
 
-    async def _is_done(self) -> bool:
+    async def _is_done(self, shards: frozenset[int] | None) -> bool:
         try:
-            return await self._store.is_done()
+            return await self._store.is_done(shards)
         except psycopg.Error as error:
             if kind_of(error) not in PASSING:
                 raise

@@ -11,25 +11,28 @@ docs/lambda.md.
 
 import base64
 import binascii
-import logging
 import os
 from collections.abc import Callable
 from functools import cache
 from time import monotonic
 from typing import Any, Protocol
 
+import environment
 import msgspec
 import spans
 from answers import Answer, Refused, of_bulk, of_error, of_receipt
 
-from dsql_outbox import Database, SettingsError, Writer, WriterSettings
-from dsql_outbox.observability import JsonFormatter
+from dsql_outbox import Writer, WriterSettings
+from dsql_outbox.doors.aws_lambda import Doorbell
 
 MAX_BULK = 100
 """Events in one request."""
 
 MARGIN = 1.0
-"""Seconds of an invocation that no write may use: the spans and the answer need them."""
+"""Seconds of an invocation that no write may use: the bell, the spans and the answer need them."""
+
+LONGEST_RING = 0.5
+"""Seconds that the answer waits for the doorbell."""
 
 MAX_IDLE = 30.0
 """Seconds after which a kept connection is replaced; it may not have survived a freeze."""
@@ -37,9 +40,9 @@ MAX_IDLE = 30.0
 Request = dict[str, Any]
 
 spans.set_up()
-if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
-    for each in logging.getLogger().handlers:  # Lambda's; examples/cloudwatch counts such lines
-        each.setFormatter(JsonFormatter())
+environment.set_up_logs()
+rung = os.environ.get("DSQL_OUTBOX_DOORBELL")
+bells = [Doorbell(rung, timeout=LONGEST_RING)] if rung else []
 
 
 class Context(Protocol):
@@ -57,6 +60,8 @@ def handler(request: Request, context: Context) -> dict[str, Any]:
     with spans.request(method, path if path in ROUTES else None, request.get("headers")) as span:
         answer = _answer(request, method, path, ends - MARGIN)
         span.ended(answer.status)
+    for bell in bells:
+        bell.ring()
     spans.flush(ends - monotonic() - MARGIN / 2)
     return answer.response()
 
@@ -64,11 +69,8 @@ def handler(request: Request, context: Context) -> dict[str, Any]:
 @cache
 def writer() -> Writer:
     """The only writer, made when the first event comes; its connection outlives the invocation."""
-    url = os.environ.get("DSQL_OUTBOX_DATABASE")
-    if not url:
-        raise SettingsError("set DSQL_OUTBOX_DATABASE to the URL of the database")
-    database = Database(url, schema=os.environ.get("DSQL_OUTBOX_SCHEMA", "outbox"))
-    return Writer(database, WriterSettings(max_connections=1, max_idle=MAX_IDLE))
+    settings = WriterSettings(max_connections=1, max_idle=MAX_IDLE)
+    return Writer(environment.database(), settings, hooks=bells)
 
 
 def _answer(request: Request, method: str, path: str, deadline: float) -> Answer:

@@ -1,8 +1,9 @@
-"""``make zip``: the function for AWS Lambda, build/lambda-x86_64.zip and build/lambda-arm64.zip.
+"""``make zip``: the functions for AWS Lambda, build/lambda-x86_64.zip and build/lambda-arm64.zip.
 
-Holds the handler, this project's wheel and the locked versions of what they need,
-with the extras for libpq, Aurora DSQL and OTLP, as wheels for Lambda's systems. Left
-out: botocore's descriptions of services, but those that signing in to a cluster takes.
+Holds both functions, this project's wheel and the locked versions of what they need,
+with the extras for libpq, Aurora DSQL, the doorbell, OTLP and SQS, as wheels for
+Lambda's systems. Left out: botocore's descriptions of services, but those that these
+extras use.
 """
 
 import argparse
@@ -16,7 +17,14 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 from uv import find_uv_bin
 
 ROOT = Path(__file__).parents[2]
-HANDLER = ("handler.py", "answers.py", "spans.py", "at_return.py")
+FUNCTIONS = (
+    "handler.py",
+    "relay.py",
+    "environment.py",
+    "answers.py",
+    "spans.py",
+    "at_return.py",
+)
 SOURCES = ("pyproject.toml", "setup.py", "uv.lock", "README.md", "LICENSE", "src")
 ROOMS = [path.name for path in (ROOT / "src/dsql_outbox").iterdir() if path.is_symlink()]
 PLATFORMS = {"x86_64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28"}
@@ -25,10 +33,10 @@ PLATFORMS = {"x86_64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28
 MACHINES = {"x86_64": 62, "arm64": 183}
 """The machine in an ELF file's header (EM_X86_64, EM_AARCH64)."""
 
-EXTRAS = ("binary", "dsql", "otlp")
+EXTRAS = ("binary", "dsql", "lambda", "otlp", "sqs")
 
-SERVICES = {"dsql", "sts"}
-"""Folders of botocore/data that are kept: the tokens, and roles by web identity."""
+SERVICES = {"dsql", "lambda", "sqs", "sts"}
+"""Folders of botocore/data that are kept: tokens, doorbell, sink, and roles by web identity."""
 
 NOT_SHIPPED = ("__pycache__", "*.pyc", "*.pyi", "tests", "bin")
 RECORDS = ("RECORD", "REQUESTED", "direct_url.json", "uv_cache.json")
@@ -78,7 +86,7 @@ def fill(target: Path, wheel: Path, locked: Path, machine: str, python: str) -> 
     install = ("pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", *where)
     run(*install, "--target", target, "--requirements", locked)
     run(*install, "--target", target, wheel)
-    for name in HANDLER:
+    for name in FUNCTIONS:
         shutil.copy(Path(__file__).with_name(name), target / name)
     for pattern in (*NOT_SHIPPED, *RECORDS):
         for path in [*target.rglob(pattern)]:
@@ -122,7 +130,9 @@ def main() -> None:
             check_machine(target, machine)
             pack(target, out)
             size = out.stat().st_size / 1e6
-            print(f"{out}  {size:.1f} MB, Python {options.python}, handler.handler")
+            print(
+                f"{out}  {size:.1f} MB, Python {options.python}, handler.handler and relay.handler"
+            )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""Serve the function on this machine, for development and for load.py.
+"""Serve both functions on this machine, for development and for load.py.
 
     python examples/lambda/serve.py --port 8080
 
 As in Lambda, a process answers one request at a time and keeps a writer of its
 own, so requests meet conflicts with each other. Each request becomes an event of
-API Gateway, and the function is told how much time it has left. Without
-DSQL_OUTBOX_DATABASE a PostgreSQL from a wheel is started, with DSQL's isolation
-level, and forgotten at the end.
+API Gateway, and the function is told how much time it has left. Each stored event
+rings the relay, which is invoked as in invocations.py. Without DSQL_OUTBOX_DATABASE
+a PostgreSQL from a wheel is started, with DSQL's isolation level, and a NATS, and
+both are forgotten at the end. A database of yours is relayed only if
+DSQL_OUTBOX_SINK names the broker.
 """
 
 import argparse
@@ -14,25 +16,28 @@ import base64
 import os
 import signal
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from multiprocessing import connection, get_context
 from socket import SO_REUSEADDR, SOL_SOCKET, socket
-from time import monotonic
 from typing import Any, NoReturn
 
-import handler
+from invocations import FUNCTION, Context, InvokeApi, run_environment
+
+RELAY_TIMEOUT = 60.0
+"""Seconds that an invocation of the relay may take."""
+
+LOCAL = {
+    "AWS_ACCESS_KEY_ID": "local",
+    "AWS_SECRET_ACCESS_KEY": "local",
+    "AWS_REGION": "local",
+    "AWS_DEFAULT_REGION": "local",
+}
+"""Signs what nobody checks here. A database in AWS needs credentials that are true."""
 
 
-class Context:
-    """What Lambda tells of an invocation."""
-
-    def __init__(self, seconds: float) -> None:
-        self._ends = monotonic() + seconds
-
-    def get_remaining_time_in_millis(self) -> int:
-        return max(0, int((self._ends - monotonic()) * 1000))
+Function = Callable[[dict[str, Any], Context], dict[str, Any]]
 
 
 class Gateway(BaseHTTPRequestHandler):
@@ -40,10 +45,11 @@ class Gateway(BaseHTTPRequestHandler):
 
     timeout = 10  # seconds; a client that sends nothing must not hold its process
     limit: float  # seconds that an invocation may take
+    function: Function
 
     def answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        answer = handler.handler(_event(self, body), Context(self.limit))
+        answer = self.function(_event(self, body), Context(self.limit))
         content = answer["body"].encode()
         self.send_response(answer["statusCode"])
         for name, value in answer["headers"].items():
@@ -61,8 +67,9 @@ class Gateway(BaseHTTPRequestHandler):
 class Worker(HTTPServer):
     """One of the processes that share the listening socket; it ends with its parent."""
 
-    def __init__(self, listener: socket, limit: float, parent: int) -> None:
-        gateway = type("Gateway", (Gateway,), {"limit": limit})
+    def __init__(self, listener: socket, function: Function, limit: float, parent: int) -> None:
+        own = {"limit": limit, "function": staticmethod(function)}
+        gateway = type("Gateway", (Gateway,), own)
         super().__init__(listener.getsockname(), gateway, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
@@ -99,41 +106,75 @@ def _event(request: BaseHTTPRequestHandler, body: bytes) -> dict[str, Any]:
     }
 
 
-def _work(listener: socket, limit: float, parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+def _child(run: Callable[..., None], *args: object) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its children
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    Worker(listener, limit, parent).serve_forever()
+    run(*args)
+
+
+def _work(listener: socket, function: Function, limit: float, parent: int) -> None:
+    Worker(listener, function, limit, parent).serve_forever()
 
 
 @contextmanager
-def _database() -> Generator[None]:
-    if os.environ.get("DSQL_OUTBOX_DATABASE"):
+def _servers() -> Generator[None]:
+    """Start what the environment does not name."""
+    with ExitStack() as servers:
+        if not os.environ.get("DSQL_OUTBOX_DATABASE"):
+            os.environ["DSQL_OUTBOX_DATABASE"] = _database(servers)
+            if not os.environ.get("DSQL_OUTBOX_SINK"):
+                os.environ["DSQL_OUTBOX_SINK"] = _broker(servers)
         yield
-        return
+
+
+def _database(servers: ExitStack) -> str:
     from dsql_outbox import Database  # noqa: PLC0415 - only without a database
     from dsql_outbox.schema import apply  # noqa: PLC0415
     from dsql_outbox.testing import EmbeddedPostgres  # noqa: PLC0415
 
-    with EmbeddedPostgres(settings={"default_transaction_isolation": "repeatable read"}) as server:
-        apply(Database(server.url))
-        os.environ["DSQL_OUTBOX_DATABASE"] = server.url
-        print(f"database {server.url}", flush=True)
-        yield
+    settings = {"default_transaction_isolation": "repeatable read"}
+    server = servers.enter_context(EmbeddedPostgres(settings=settings))
+    apply(Database(server.url))
+    print(f"database {server.url}", flush=True)
+    return server.url
 
 
-def _serve(port: int, workers: int, limit: float) -> None:
+def _broker(servers: ExitStack) -> str:
+    from dsql_outbox.testing import NatsServer  # noqa: PLC0415 - only without a broker
+
+    url = f"{servers.enter_context(NatsServer()).url}?stream=EVENTS"
+    print(f"broker {url}", flush=True)
+    return url
+
+
+def _serve(options: argparse.Namespace) -> None:
+    fork = get_context("fork")
+    processes: list[Any] = []
+
+    def start(run: Callable[..., None], *args: object) -> None:
+        processes.append(fork.Process(target=_child, args=(run, *args)))
+        processes[-1].start()
+
     with socket() as listener:
         listener.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
+        listener.bind(("127.0.0.1", options.port))
         listener.listen(128)
-        fork = get_context("fork")
-        work = (listener, limit, os.getpid())
-        processes = [fork.Process(target=_work, args=work) for _ in range(workers)]
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
-            for process in processes:
-                process.start()
-            print(f"serving on {url}/api/v1/events, {workers} requests at a time", flush=True)
+            if os.environ.get("DSQL_OUTBOX_SINK"):
+                events = fork.Queue()
+                api = InvokeApi(events)
+                start(api.serve_forever)
+                for _ in range(options.relays):
+                    start(run_environment, events, RELAY_TIMEOUT, options.schedule, os.getpid())
+                _ring(api.url)
+            import handler  # noqa: PLC0415 - it reads its environment, which is made above
+
+            for _ in range(options.workers):
+                start(_work, listener, handler.handler, options.timeout, os.getpid())
+            print(
+                f"serving on {url}/api/v1/events, {options.workers} requests at a time", flush=True
+            )
             connection.wait([process.sentinel for process in processes])
             sys.exit("error: a worker has ended")
         finally:
@@ -143,21 +184,30 @@ def _serve(port: int, workers: int, limit: float) -> None:
                     process.join()
 
 
+def _ring(url: str) -> None:
+    """Let the function that stores ring the relay that runs here."""
+    os.environ |= {"DSQL_OUTBOX_DOORBELL": FUNCTION, "AWS_ENDPOINT_URL_LAMBDA": url}
+    if not os.environ["DSQL_OUTBOX_DATABASE"].startswith("dsql:"):
+        os.environ |= LOCAL
+
+
 def _stop(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Serve the Lambda function on this machine.")
+    parser = argparse.ArgumentParser(description="Serve the Lambda functions on this machine.")
     parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (8080)")
     parser.add_argument("--workers", type=int, default=4, help="requests at a time (4)")
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds for a request (10)")
+    parser.add_argument("--relays", type=int, default=2, help="invocations of the relay (2)")
+    parser.add_argument("--schedule", type=float, default=5.0, help="seconds between them (5)")
     options = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
-        with _database():
-            _serve(options.port, options.workers, options.timeout)
+        with _servers():
+            _serve(options)
     except KeyboardInterrupt:
         pass
     except OSError as error:

@@ -21,15 +21,19 @@ output "operator_role" {
 output "mapping" {
   description = "SQL for the cluster's owner: the database roles, and who may connect as them."
   value = join("\n", flatten([
-    for duty, role in {
-      writer    = aws_iam_role.writer.arn
-      publisher = aws_iam_role.publisher.arn
-      operator  = aws_iam_role.operator.arn
-    } :
     [
-      "CREATE ROLE \"${var.name}_${duty}\" WITH LOGIN;",
-      "AWS IAM GRANT \"${var.name}_${duty}\" TO '${role}';",
-    ]
+      for duty, role in {
+        writer    = aws_iam_role.writer.arn
+        publisher = aws_iam_role.publisher.arn
+        operator  = aws_iam_role.operator.arn
+      } :
+      [
+        "CREATE ROLE \"${var.name}_${duty}\" WITH LOGIN;",
+        "AWS IAM GRANT \"${var.name}_${duty}\" TO '${role}';",
+      ]
+    ],
+    # The function does a publisher's duty, with an IAM role of its own.
+    "AWS IAM GRANT \"${var.name}_publisher\" TO '${aws_iam_role.relay.arn}';",
   ]))
 }
 
@@ -43,7 +47,16 @@ output "queue_url" {
   value       = aws_sqs_queue.events.url
 }
 
+output "relay_failures_url" {
+  description = "The queue of invocations of the relay that failed; each is a reason to look at its log."
+  value       = aws_sqs_queue.relay_failures.url
+}
+
 output "log_groups" {
   description = "For examples/cloudwatch."
-  value       = [aws_cloudwatch_log_group.producer.name, aws_cloudwatch_log_group.publisher.name]
+  value = [
+    aws_cloudwatch_log_group.producer.name,
+    aws_cloudwatch_log_group.publisher.name,
+    aws_cloudwatch_log_group.relay.name,
+  ]
 }

@@ -57,7 +57,19 @@ variable "assign_public_ip" {
 }
 
 variable "publishers" {
-  description = "How many publishers run; they share the work."
+  description = "How many publishers run on ECS; they share the work. 0 leaves it to the relay's function."
+  type        = number
+  default     = 2
+}
+
+variable "relay_schedule" {
+  description = "How often the relay's function is called when nothing rings it."
+  type        = string
+  default     = "rate(1 minute)"
+}
+
+variable "relay_concurrency" {
+  description = "How many invocations of the relay run at a time; others are dropped or wait for a minute."
   type        = number
   default     = 2
 }

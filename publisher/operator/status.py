@@ -119,7 +119,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
 class StatusReader(Operator):
     """Reads the state of the outbox.
 
-    Creating it does no I/O. Leave it by `async with` or `close`. Both methods
+    Creating it does no I/O. Leave it by `async with` or `close`. Its methods
     run a few statements, each cheap however long the backlog is. They raise
     `SchemaError` if the tables are missing or outdated, and the driver's errors.
     """
@@ -133,7 +133,7 @@ class StatusReader(Operator):
         topics = await self._session.rows("topic_page", {"after": "", "rows": _TOPICS})
         return Status(
             schema=self._session.schema,
-            waiting=_bounded((await self._rows("status_waiting", limit=_LIMIT))[0][0]),
+            waiting=await self.read_waiting(),
             oldest_seconds=max(ages, default=None),
             failures=_failures(await self._rows("status_failures", limit=_LIMIT, shown=_SHOWN)),
             dead_letters=_bounded((await self._rows("status_dead", limit=_LIMIT))[0][0]),
@@ -145,6 +145,10 @@ class StatusReader(Operator):
             ),
             paused_topics=tuple(map(paused_topic, topics)),
         )
+
+    async def read_waiting(self) -> Bounded:
+        """Count the waiting messages, up to 1,000, in one statement."""
+        return _bounded((await self._rows("status_waiting", limit=_LIMIT))[0][0])
 
     async def read_counters(self) -> Counters | None:
         """Read the row counters, from which rates are computed.

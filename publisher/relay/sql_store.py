@@ -130,9 +130,13 @@ class SqlStore:
         found = await self._rows("topic_list", {})
         return {topic: reason for topic, reason in found}  # noqa: C416 - rows are no pairs to mypy
 
-    async def is_done(self) -> bool:
-        """Whether no message waits in any shard, except for those that wait for an operator."""
-        ((waiting,),) = await self._rows("outbox_waiting", {})
+    async def is_done(self, shards: Collection[int] | None = None) -> bool:
+        """Whether no message waits, except for those that wait for an operator.
+
+        `shards` are those that count; None: all.
+        """
+        counted = None if shards is None else plain_array(shards)
+        ((waiting,),) = await self._rows("outbox_waiting", {"shards": counted})
         return not waiting
 
     async def sweep(self) -> None:

@@ -1,8 +1,10 @@
 -- Return whether a message waits for the relay. A message does not count if it waits for
 -- an operator: it is of a topic that is paused, or blocked, or behind such a message.
+-- shards: an array of the shards that count, or null for all.
 SELECT EXISTS (
   SELECT FROM {schema}.outbox o
-  WHERE NOT EXISTS (
+  WHERE (%(shards)s::text IS NULL OR o.shard = ANY(%(shards)s::text::int[]))
+  AND NOT EXISTS (
     SELECT FROM {schema}.outbox_failures f
     JOIN {schema}.outbox b
       ON b.shard = f.shard AND b.position = f.position AND b.event_id = f.event_id

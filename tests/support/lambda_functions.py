@@ -13,7 +13,7 @@ import pytest
 from tests.support.checkout import ROOT
 
 FOLDER = ROOT / "examples" / "lambda"
-MODULES = ("handler", "answers", "spans", "at_return")
+MODULES = ("handler", "environment", "answers", "spans", "at_return")
 EVENTS = "/api/v1/events"
 BULK = "/api/v1/events/bulk"
 

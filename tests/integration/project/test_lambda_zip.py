@@ -19,7 +19,7 @@ LIMIT = 12_000_000  # bytes; Lambda takes 50 MB
 USE = """
 import sys
 sys.path.insert(0, sys.argv[1])
-import handler
+import boto3, handler, relay
 from dsql_outbox import Database, __version__
 class Context:
     get_remaining_time_in_millis = lambda self: 3000
@@ -30,6 +30,8 @@ answer = handler.handler(
 assert answer["statusCode"] == 200, answer
 signed = Database("dsql://app@abc.dsql.eu-west-1.on.aws/postgres")._target.parameters()
 assert "X-Amz-Signature" in signed["password"]
+assert handler.bells  # the doorbell has its client
+boto3.client("sqs")  # and the relay's sink will have its own
 assert "opentelemetry.sdk" in sys.modules  # set up, since an endpoint is named
 files = [str(getattr(module, "__file__", "")) for module in sys.modules.values()]
 foreign = [file for file in files if "site-packages" in file]
@@ -57,9 +59,9 @@ def test_it_is_small_and_holds_no_ballast(zipped: Path) -> None:
     names = ZipFile(zipped).namelist()
     ballast = re.compile(r"(^|/)(tests|__pycache__|bin)/|\.pyc$|^(rich|click|pytest)/")
     assert [name for name in names if ballast.search(name)] == []
-    assert {f"{module}.py" for module in MODULES} <= set(names)
+    assert {f"{module}.py" for module in (*MODULES, "relay")} <= set(names)
     assert "dsql_outbox/schema/statements/event_write_one.sql" in names
-    assert not {"serve.py", "load.py", "package.py"} & set(names)
+    assert not {"serve.py", "invocations.py", "load.py", "package.py"} & set(names)
 
 
 def test_every_file_may_be_read_by_the_user_that_runs_functions(zipped: Path) -> None:
@@ -84,6 +86,11 @@ def test_it_answers_and_signs_tokens_with_nothing_else_on_the_path(
             "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
             "AWS_SECRET_ACCESS_KEY": "example",
             "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_REGION": "eu-west-1",
+            "AWS_DEFAULT_REGION": "eu-west-1",
+            "DSQL_OUTBOX_DATABASE": "dsql://app@abc.dsql.eu-west-1.on.aws/postgres",
+            "DSQL_OUTBOX_DOORBELL": "relay",
+            "DSQL_OUTBOX_SINK": "sqs://events.fifo",
             "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
         },
         capture_output=True,

@@ -15,6 +15,7 @@ from tests.support.parsed_options import command_of, params
 
 from dsql_outbox.cli.publish.daemon import Address
 from dsql_outbox.cli.telemetry.sdk_spans import FLUSH_SECONDS
+from dsql_outbox.doors.aws_lambda import MARGIN
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher.sinks.sqs.url import parse_sqs_url
 
@@ -60,6 +61,7 @@ def typed(kind: str) -> dict[str, dict[str, Any]]:
 RESOURCES, DATA, LOCALS = typed("resource"), typed("data"), named("locals")
 PUBLISHER = LOCALS["publisher"]
 FUNCTION = RESOURCES["aws_lambda_function.producer"]
+RELAY = RESOURCES["aws_lambda_function.relay"]
 
 
 def filled(text: str) -> str:
@@ -134,7 +136,9 @@ def test_each_role_may_do_what_its_duty_needs_and_no_more() -> None:
     assert {role: set(actions(role)) for role in roles} == {
         "admin": {"dsql:DbConnectAdmin"},
         "operator": connect,
-        "writer": connect | logs,
+        "writer": connect | logs | {"lambda:InvokeFunction"},
+        "relay": connect | logs | {"sqs:SendMessage"},
+        "schedule": {"lambda:InvokeFunction", "sqs:SendMessage"},
         "publisher": connect | {"sqs:SendMessage"},
         "start": image | logs,
     }
@@ -257,3 +261,54 @@ def test_the_routes_are_those_of_the_function() -> None:
     routes = re.findall(r'"(/api/v1/\S+)": \("(\w+)"', handler)
     assert {f"{method} {path}" for path, method in routes} == set(LOCALS["routes"])
     assert RESOURCES["aws_apigatewayv2_stage.producer"]["name"] == "$default"
+
+
+# --- the relay's function ---------------------------------------------------------------
+
+
+def test_the_relay_is_in_the_same_zip_with_the_settings_of_the_docs() -> None:
+    package = (ROOT / "examples/lambda/package.py").read_text()
+    assert RELAY["filename"] == FUNCTION["filename"] == "${local.zip}"
+    assert RELAY["runtime"] == FUNCTION["runtime"]
+    assert f"| handler | `{RELAY['handler']}` |" in LAMBDA
+    assert f'"{RELAY["handler"].partition(".")[0]}.py"' in package
+    (timeout,) = re.findall(r"\| timeout \| (\d+) s; at least twice", LAMBDA)
+    assert RELAY["timeout"] == int(timeout) >= 2 * MARGIN
+    assert f"margin={MARGIN}" in LAMBDA
+    (environment,) = RELAY["environment"]
+    found = environment["variables"]
+    assert found.keys() == {"DSQL_OUTBOX_DATABASE", "DSQL_OUTBOX_SINK"}
+    assert filled(found["DSQL_OUTBOX_SINK"]) == sink_url()
+    assert found["DSQL_OUTBOX_DATABASE"] == '${local.urls["publisher"]}'
+    assert '"AWS IAM GRANT \\"${var.name}_publisher\\" TO \'${aws_iam_role.relay.arn}\';"' in TEXT
+
+
+def test_the_schedule_and_the_producer_may_invoke_the_relay_and_do() -> None:
+    (target,) = RESOURCES["aws_scheduler_schedule.relay"]["target"]
+    assert target["arn"] == "${aws_lambda_function.relay.arn}"
+    assert target["role_arn"] == "${aws_iam_role.schedule.arn}"
+    (environment,) = FUNCTION["environment"]
+    bell = environment["variables"]["DSQL_OUTBOX_DOORBELL"]
+    assert bell == "${aws_lambda_function.relay.function_name}"
+    for role in ("schedule", "writer"):
+        relay = ["${aws_lambda_function.relay.arn}"]
+        assert actions(role)["lambda:InvokeFunction"] == relay
+    default = named("variable")["relay_schedule"]["default"]
+    assert (default, "once a minute" in LAMBDA) == ("rate(1 minute)", True)
+    assert (
+        f"| reserved concurrency | {named('variable')['relay_concurrency']['default']}:" in LAMBDA
+    )
+
+
+def test_an_invocation_that_fails_is_told_and_not_repeated() -> None:
+    queue = "${aws_sqs_queue.relay_failures.arn}"
+    (target,) = RESOURCES["aws_scheduler_schedule.relay"]["target"]
+    (dead_letters,) = target["dead_letter_config"]
+    assert dead_letters["arn"] == queue
+    rung = RESOURCES["aws_lambda_function_event_invoke_config.relay"]
+    assert rung["destination_config"] == [{"on_failure": [{"destination": queue}]}]
+    for limits in (rung, *target["retry_policy"]):
+        assert limits["maximum_retry_attempts"] == 0
+        assert limits["maximum_event_age_in_seconds"] == 60, "the least that AWS takes"
+    (events, report) = (actions("publisher"), actions("schedule"))
+    assert report["sqs:SendMessage"] == [queue] != events["sqs:SendMessage"]

@@ -1,0 +1,202 @@
+"""The relay as a Lambda function, in this process: what it answers, and what it leaves behind."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import anyio
+import psycopg
+import pytest
+from tests.support.lambda_functions import Context
+from tests.support.publisher.running_relays import count, event, in_order
+
+from dsql_outbox import (
+    Database,
+    Message,
+    Publisher,
+    PublisherSettings,
+    SchemaError,
+    SettingsError,
+    SinkUnavailable,
+    Writer,
+)
+from dsql_outbox.doors.aws_lambda import MARGIN, relay_handler
+from dsql_outbox.publisher import Answer, Delivered, Rejected, Retry, Sink
+from dsql_outbox.schema import apply
+from dsql_outbox.testing import MemorySink
+
+SCHEDULED: dict[str, Any] = {}
+LONG = Context(60.0)
+
+
+@pytest.fixture
+def database(database_url: str) -> Database:
+    database = Database(database_url)
+    apply(database, shards=4)
+    return database
+
+
+def opened(sink: Sink) -> Callable[[], Any]:
+    """A function that opens a sink that is open."""
+
+    @asynccontextmanager
+    async def open_it() -> AsyncGenerator[Sink]:
+        yield sink
+
+    return open_it
+
+
+class Slow(MemorySink):
+    """Takes `seconds` for each message, one at a time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        for index, message in enumerate(messages):
+            await anyio.sleep(self._seconds)
+            self._messages.append(message)
+            answer(index, Delivered())
+
+
+def owners(sql: psycopg.Connection) -> int:
+    ((found,),) = sql.execute("SELECT count(owner) FROM outbox.outbox_leases").fetchall()
+    return int(found)
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_it_relays_all_and_says_how_much(database: Database, writer: Writer) -> None:
+    events = [event(f"car-{n % 10}", n) for n in range(200)]
+    writer.write_many(events)
+    sink = MemorySink()
+    sink.fail(events[0].id, Retry("not yet"))
+    sink.fail(events[1].id, Rejected("never"))
+    handler = relay_handler(
+        database, opened(sink), PublisherSettings(backoff_base=0.01), max_wait=5.0
+    )
+    assert handler(SCHEDULED, LONG) == {
+        "ended": "empty",
+        "shards": 4,
+        "delivered": 199,
+        "failed": 1,
+        "dead": 1,
+        "left": 0,
+        "more": False,
+    }
+    assert handler(SCHEDULED, LONG)["delivered"] == 0
+
+
+def test_its_sink_may_be_a_url(database: Database, writer: Writer, nats_url: str) -> None:
+    writer.write(event("car"))
+    handler = relay_handler(database, f"{nats_url}?stream=EVENTS")
+    assert handler({"time": "2026-11-25T08:00:00Z"}, LONG)["delivered"] == 1
+
+
+def test_when_its_time_is_up_all_that_was_sent_is_settled_and_the_next_goes_on(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    writer.write_many([event(f"car-{n % 3}", n) for n in range(400)])
+    sink = Slow(0.005)
+    handler = relay_handler(database, opened(sink), margin=1.0)
+    began = monotonic()
+    done = handler(SCHEDULED, Context(1.4))
+    assert monotonic() - began < 1.4
+    assert done["ended"] == "time"
+    assert 0 < done["delivered"] == len(sink.messages) < 400
+    assert done["left"] == 400 - done["delivered"] == count(sql, "outbox")
+    assert owners(sql) == 0
+    assert handler(SCHEDULED, LONG)["ended"] == "empty"
+    assert len(sink.messages) == 400
+    assert in_order(sink.messages)
+
+
+def test_a_sink_that_never_answers_is_given_up_within_the_margin(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    writer.write(event("car"))
+    began = monotonic()
+    done = relay_handler(database, opened(Slow(60)), margin=1.0)(SCHEDULED, Context(1.2))
+    assert monotonic() - began < 1.2
+    assert (done["ended"], done["left"], owners(sql)) == ("time", 1, 0)
+
+
+def test_one_that_gets_no_shard_returns_at_once_and_says_so(
+    database: Database, writer: Writer
+) -> None:
+    writer.write(event("car"))
+
+    async def while_another_owns_all() -> dict[str, Any]:
+        settings = PublisherSettings(drain=0.1, lease=60.0, renew=20.0)
+        async with Publisher(database, Slow(60), settings):
+            handler = relay_handler(database, opened(MemorySink()), max_wait=30.0)
+            return await anyio.to_thread.run_sync(handler, SCHEDULED, LONG)
+
+    began = monotonic()
+    done = asyncio.run(while_another_owns_all())
+    assert monotonic() - began < 5
+    assert (done["ended"], done["shards"], done["delivered"]) == ("no shard", 0, 0)
+    assert done["left"] == 1
+
+
+def test_what_is_written_until_the_leases_are_given_back_is_relayed(
+    database: Database, writer: Writer
+) -> None:
+    """Its doorbell found no shard, and nobody else would come before the schedule."""
+    sink = MemorySink()
+    late = [event("late")]
+
+    def write_at_the_end(fact: object, /) -> None:
+        if type(fact).__name__ == "ShardsChanged" and not fact.owned and late:  # type: ignore[attr-defined]
+            writer.write(late.pop())
+
+    writer.write(event("car"))
+    done = relay_handler(database, opened(sink), hooks=[write_at_the_end])(SCHEDULED, LONG)
+    assert (done["delivered"], done["left"]) == (2, 0)
+
+
+def test_a_broker_that_is_down_keeps_it_for_max_wait_only(
+    database: Database, writer: Writer
+) -> None:
+    writer.write(event("car"))
+    sink = MemorySink()
+    sink.down = True
+    began = monotonic()
+    done = relay_handler(database, opened(sink), max_wait=0.2)(SCHEDULED, LONG)
+    assert monotonic() - began < 5
+    assert (done["ended"], done["failed"], done["left"]) == ("waiting", 0, 1)
+
+
+def test_nothing_is_left_when_it_has_answered(
+    database: Database, writer: Writer, sql: psycopg.Connection, nats_url: str
+) -> None:
+    handler = relay_handler(database, f"{nats_url}?stream=EVENTS")
+    handler(SCHEDULED, LONG)  # what is made once and kept, such as a cache
+    writer.write_many([event(f"car-{n}") for n in range(50)])
+    threads, files = threading.enumerate(), open_files()
+    assert handler(SCHEDULED, LONG)["delivered"] == 50
+    assert threading.enumerate() == threads
+    assert open_files() == files
+    assert owners(sql) == count(sql, "outbox_publishers") == 0
+
+
+def test_an_invocation_without_time_begins_nothing(database: Database, writer: Writer) -> None:
+    writer.write(event("car"))
+    sink = MemorySink()
+    with pytest.raises(SettingsError, match=r"has 3 s left and keeps margin=3 s free: give the"):
+        relay_handler(database, opened(sink))(SCHEDULED, Context(MARGIN))
+    assert sink.messages == []
+
+
+def test_what_is_missing_fails_the_invocation(database_url: str, database: Database) -> None:
+    with pytest.raises(SchemaError, match="schema apply"):
+        relay_handler(Database(database_url, schema="nowhere"), opened(MemorySink()))({}, LONG)
+    with pytest.raises(SinkUnavailable):
+        relay_handler(database, "nats://127.0.0.1:9?stream=EVENTS&timeout=0.2")({}, LONG)

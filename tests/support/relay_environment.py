@@ -1,0 +1,98 @@
+"""An execution environment of Lambda that relays: a process that runs the handler per line.
+
+Run it by ``python -m tests.support.relay_environment DATABASE SINK MARGIN LEASE``. Each line of
+standard input is the number of seconds that an invocation has; its answer is a line.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from types import TracebackType
+from typing import IO, Any, Self
+
+from tests.support.checkout import ROOT
+from tests.support.lambda_functions import Context
+
+from dsql_outbox import Database, PublisherSettings
+from dsql_outbox.doors.aws_lambda import relay_handler
+
+LEASE = 1.0
+GRACE = 0.2
+
+
+class Environment:
+    """One environment, from its start to the end of the block."""
+
+    def __init__(self, database: str, sink: str, margin: float = 1.0, lease: float = LEASE) -> None:
+        words = [sys.executable, "-m", "tests.support.relay_environment"]
+        self.process = subprocess.Popen(
+            [*words, database, sink, str(margin), str(lease)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._is_ready = False
+
+    def begin(self, seconds: float = 60.0) -> None:
+        """Begin an invocation that ends after so many seconds, when its imports are done."""
+        if not self._is_ready:
+            assert _pipe(self.process.stdout).readline() == "ready\n"
+            self._is_ready = True
+        stdin = _pipe(self.process.stdin)
+        stdin.write(f"{seconds}\n")
+        stdin.flush()
+
+    def answer(self) -> dict[str, Any]:
+        """Wait for the answer of the invocation that runs; `threads` is added."""
+        found: dict[str, Any] = json.loads(_pipe(self.process.stdout).readline())
+        return found
+
+    def invoke(self, seconds: float = 60.0) -> dict[str, Any]:
+        """Invoke it, and wait for the answer."""
+        self.begin(seconds)
+        return self.answer()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Kill it, freeze it or thaw it."""
+        self.process.send_signal(number)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.process.kill()
+        self.process.communicate(timeout=30)
+
+
+def _pipe(found: IO[str] | None) -> IO[str]:
+    assert found is not None
+    return found
+
+
+def _main() -> None:
+    database, sink, margin, lease = sys.argv[1:]
+    settings = PublisherSettings(lease=float(lease), renew=0.3, margin=0.1, grace=GRACE)
+    handler = relay_handler(Database(database), sink, settings, margin=float(margin))
+    _say("ready")
+    for line in sys.stdin:
+        answer = handler({}, Context(float(line)))
+        _say(json.dumps(answer | {"threads": threading.active_count()}))
+    os._exit(0)  # frozen for ever
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _main()
