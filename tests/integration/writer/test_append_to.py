@@ -172,3 +172,20 @@ def test_append_to_leaves_the_callers_pipeline_and_factories_alone(own: Tables, 
         receipt = writer.append_to(mine, workload_s.car_created())
     own.assert_true_to({receipt.event_id: receipt})
     assert ids(own) == {receipt.event_id}
+
+
+def test_a_pipeline_in_autocommit_mode_is_no_transaction(own: Tables, url: str) -> None:
+    """While a statement is in flight, the driver knows no transaction status."""
+    with (
+        Writer(Database(url), formed(QUICK)) as writer,
+        psycopg.connect(url, autocommit=True) as mine,
+        mine.pipeline(),
+    ):
+        mine.execute("SELECT 1")
+        with pytest.raises(psycopg.ProgrammingError, match="open transaction"):
+            writer.append_to(mine, workload_s.car_created())
+        with mine.transaction():
+            mine.execute("SELECT 1")
+            receipt = writer.append_to(mine, workload_s.car_created())
+    own.assert_true_to({receipt.event_id: receipt})
+    assert ids(own) == {receipt.event_id}
