@@ -50,9 +50,15 @@ class Gate:
 
 
 def require_transaction(connection: psycopg.BaseConnection[Any]) -> None:
-    """Raise `ProgrammingError` for a connection that would commit the event on its own."""
-    idle = connection.info.transaction_status is TransactionStatus.IDLE
-    if connection.autocommit and idle:
+    """Raise `ProgrammingError` for a connection that would commit the event on its own.
+
+    While a statement is in flight, as in a pipeline, the status is ACTIVE in a transaction and
+    without one. Then only a `transaction()` block shows that there is one.
+    """
+    status = connection.info.transaction_status
+    has_block = bool(connection._num_transactions)  # noqa: SLF001 - psycopg shows it nowhere else
+    is_open = has_block if status is TransactionStatus.ACTIVE else status != TransactionStatus.IDLE
+    if connection.autocommit and not is_open:
         raise psycopg.ProgrammingError(
             "append_to needs an open transaction: this connection is in autocommit mode, "
             "so the event would be stored on its own; use `with connection.transaction():`, "

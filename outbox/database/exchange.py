@@ -135,6 +135,12 @@ def command(connection: "psycopg.BaseConnection[Any]", text: bytes) -> "PQGen[st
     return tag_of(result)
 
 
+def encoding_of(connection: "psycopg.BaseConnection[Any]") -> str:
+    """Return the encoding in which psycopg sends texts: UTF-8 to a session with SQL_ASCII."""
+    found = connection.info.encoding
+    return CLIENT_ENCODING if found == "ascii" else found
+
+
 def rows_of(result: "PGresult") -> Rows:
     """Return the rows of a result as text."""
     columns = range(result.nfields)

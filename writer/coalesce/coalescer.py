@@ -91,7 +91,7 @@ class Coalescer:
         self._lanes: Lanes[_CoalescedCall] = Lanes(self._settings.coalesce, self._start)
         # asyncio's semaphore is fair: a new caller cannot overtake a waiting one.
         self._room = asyncio.Semaphore(self._settings.max_queued)
-        self._draining: set[int] = set()
+        self._draining: dict[int, Task[None]] = {}
         self._beside = 0
         self._tasks: set[Task[None]] = set()
 
@@ -143,7 +143,7 @@ class Coalescer:
         flight.has_left = True
         self._beside += 1
         self._lanes.hold(flight.lane, flight.unsettled)
-        self._draining.discard(flight.lane)
+        self._draining.pop(flight.lane, None)
         if self._lanes.queued(flight.lane):
             self._start(flight.lane)
 
@@ -207,18 +207,21 @@ class Coalescer:
         self._lanes.settled(call)
 
     def _start(self, lane: int) -> None:
-        if lane not in self._draining:
-            self._draining.add(lane)
-            self._spawn(self._drain(lane))
+        """Let a task drain the lane, unless one does. One that was cancelled does no more."""
+        task = self._draining.get(lane)
+        if task is None or task.done():
+            self._draining[lane] = self._spawned(self._drain(lane))
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawned(self, work: Coroutine[None, None, None]) -> Task[None]:
         # An empty context, so that the spans of one caller are not parents of shared work.
         task = asyncio.get_running_loop().create_task(work, context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _drain(self, lane: int) -> None:
         """Send one transaction after another, until one leaves the lane or the queue is empty."""
+        flight: _Flight | None = None
         try:
             while calls := self._next(lane):
                 flight = _Flight(self, lane, calls)
@@ -226,10 +229,10 @@ class Coalescer:
                 if flight.has_left:
                     return
         except BaseException as error:
-            self._fail_queued(lane, error)
+            if flight is None or not flight.has_left:
+                self._fail_queued(lane, error)
             if not isinstance(error, Exception):
                 raise
-        self._draining.discard(lane)
 
     def _next(self, lane: int) -> list[_CoalescedCall]:
         """Take from the queue the calls that fit the next transaction of the lane."""

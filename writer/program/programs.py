@@ -16,6 +16,7 @@ from dsql_outbox.outbox import (
     FailureKind,
     Receipt,
     WriterClosed,
+    encoding_of,
     kind_of,
     pipeline_inside,
     require_seconds,
@@ -193,20 +194,22 @@ class Programs(StepPrograms):
         """Send the statements of an append together.
 
         Only a cursor of psycopg begins the transaction of a connection without autocommit,
-        and only cursors work inside a pipeline of the caller.
+        and only cursors work inside a pipeline of the caller. A text that the encoding of the
+        connection lacks raises before the first statement is sent.
         """
         assert self.shards is not None  # noqa: S101 - read before the first append
         statements = self.core.statements([pending], self.shards)
         *others, (query, values) = statements
+        if not others:
+            return (yield Query(connection, query.query, values))
+        encoding = encoding_of(connection)
+        encoded = [(query, query.encode(values, encoding)) for query, values in statements]
         is_pipelined = connection.pgconn.pipeline_status != PipelineStatus.OFF
         is_begun = connection.info.transaction_status is not TransactionStatus.IDLE
         alone = others if is_pipelined else others[: 0 if is_begun else 1]
         for first, its_values in alone:
             yield Query(connection, first.query, its_values, has_rows=False)
-        if is_pipelined or not others:
+        if is_pipelined:
             return (yield Query(connection, query.query, values))
-        encoding = connection.info.encoding
-        rest = [
-            (query, query.encode(values, encoding)) for query, values in statements[len(alone) :]
-        ]
-        return rows_of((yield Exchange(connection, pipeline_inside(connection, rest)))[-1])
+        run = pipeline_inside(connection, encoded[len(alone) :])
+        return rows_of((yield Exchange(connection, run))[-1])

@@ -211,6 +211,24 @@ async def test_what_is_sent_when_its_caller_is_cancelled_goes_on(
     assert len(tables.events(event.id)) == 1
 
 
+@pytest.mark.parametrize("lanes", [1, 2])
+async def test_after_all_tasks_were_cancelled_the_lanes_take_new_calls(
+    proxy: PostgresProxy, tables: Tables, lanes: int
+) -> None:
+    held, before = proxy.hold(), asyncio.all_tasks()
+    async with open_writer(proxy.url, replace(QUICK, coalesce=lanes)) as writer:
+        calls = started(writer, on("CAR-1"), on("CAR-2"), on("CAR-1"))
+        await asyncio.to_thread(held.arrived)
+        for task in asyncio.all_tasks() - before:
+            task.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        await asyncio.to_thread(held.release)
+        events = [on(f"CAR-{n}") for n in range(4)]
+        async with asyncio.timeout(10):
+            receipts = await asyncio.gather(*started(writer, *events))
+    tables.assert_true_to({receipt.event_id: receipt for receipt in receipts})
+
+
 @pytest.mark.postgres_only("DSQL has no locks")
 @pytest.mark.parametrize("cars", [["CAR-1"], ["CAR-1", "CAR-2", "CAR-3"]])
 async def test_a_transaction_that_waits_for_a_foreign_lock_leaves_its_lane(

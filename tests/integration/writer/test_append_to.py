@@ -1,6 +1,8 @@
 """Events in a transaction that the caller owns, on a healthy database."""
 
-from typing import Any
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any, Literal
 
 import psycopg
 import pytest
@@ -16,7 +18,7 @@ from tests.support.writer.transacts import (
     own_rows,
 )
 
-from dsql_outbox.outbox import Database, DuplicateEvent, StaleVersion
+from dsql_outbox.outbox import Database, DuplicateEvent, Entity, Event, StaleVersion
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Writer
 
@@ -170,5 +172,57 @@ def test_append_to_leaves_the_callers_pipeline_and_factories_alone(own: Tables, 
         mine.rollback()
         mine.execute("SELECT 1")
         receipt = writer.append_to(mine, workload_s.car_created())
+    own.assert_true_to({receipt.event_id: receipt})
+    assert ids(own) == {receipt.event_id}
+
+
+@pytest.mark.postgres_only("DSQL knows UTF-8 alone")
+@pytest.mark.parametrize("is_begun", [True, False])
+@pytest.mark.parametrize("in_pipeline", [True, False])
+@pytest.mark.parametrize("form", ["single", "plain"])
+def test_a_text_that_the_callers_encoding_lacks_is_refused_before_anything_is_sent(
+    own: Tables, url: str, form: Literal["single", "plain"], in_pipeline: bool, is_begun: bool
+) -> None:
+    """Else a caller who commits all the same would store a version without its event."""
+    event = Event.new("Car for 1 \u20ac", "CarSold", [Entity("Car", "CAR-1", {})])
+    with (
+        Writer(Database(url), replace(QUICK, form=form)) as writer,
+        psycopg.connect(url, client_encoding="latin1") as mine,
+    ):
+        if is_begun:
+            mine.execute("SELECT 1")
+        with mine.pipeline() if in_pipeline else nullcontext(), pytest.raises(UnicodeEncodeError):
+            writer.append_to(mine, event)
+        mine.commit()
+    assert own.entities() == own.events() == []
+
+
+@pytest.mark.postgres_only("DSQL knows UTF-8 alone")
+@pytest.mark.parametrize("form", ["single", "plain"])
+def test_a_session_without_an_encoding_gets_utf_8(
+    own: Tables, url: str, form: Literal["single", "plain"]
+) -> None:
+    event = Event.new("Car for 1 \u20ac", "CarSold", [Entity("Car", "CAR-1", {})])
+    with (
+        Writer(Database(url), replace(QUICK, form=form)) as writer,
+        psycopg.connect(url, client_encoding="sql_ascii") as mine,
+    ):
+        receipt = writer.append_to(mine, event)
+    own.assert_true_to({receipt.event_id: receipt})
+
+
+def test_a_pipeline_in_autocommit_mode_is_no_transaction(own: Tables, url: str) -> None:
+    """While a statement is in flight, the driver knows no transaction status."""
+    with (
+        Writer(Database(url), formed(QUICK)) as writer,
+        psycopg.connect(url, autocommit=True) as mine,
+        mine.pipeline(),
+    ):
+        mine.execute("SELECT 1")
+        with pytest.raises(psycopg.ProgrammingError, match="open transaction"):
+            writer.append_to(mine, workload_s.car_created())
+        with mine.transaction():
+            mine.execute("SELECT 1")
+            receipt = writer.append_to(mine, workload_s.car_created())
     own.assert_true_to({receipt.event_id: receipt})
     assert ids(own) == {receipt.event_id}
