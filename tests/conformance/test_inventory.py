@@ -88,8 +88,8 @@ def test_names_and_excuses_are_those_of_entries() -> None:
 
 
 def test_a_statement_is_known_on_every_schema_but_on_one_at_a_time() -> None:
-    text = statement("outbox_waiting", "mine").decode()
-    assert known(text) == "outbox_waiting"
+    text = statement("status_shards", "mine").decode()
+    assert known(text) == "status_shards"
     assert known(text.replace('"mine"', '"yours"', 1)) is None
 
 
