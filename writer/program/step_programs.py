@@ -189,7 +189,7 @@ class StepPrograms:
                 run.value = yield Invoke(run, connection)
             except Exception as error:  # noqa: BLE001 - the run decides whose error it is
                 raised = error
-        failure = run.end(raised, connection.info.transaction_status)
+        failure = run.end(raised, _status_after(connection))
         if failure is not None:
             yield from _end_failed(connection, run)
             if run.is_callers_error:
@@ -255,6 +255,14 @@ class StepPrograms:
         connection.deadline = self.core.alarm.deadline(gate.deadline)
         rows: Sequence[Row] = yield Query(connection, self.core.alarm.query)
         return rows
+
+
+def _status_after(connection: _Own) -> TransactionStatus:
+    """Return the transaction status after a run. An open pipeline is a statement that runs."""
+    status = connection.info.transaction_status
+    if status is TransactionStatus.INTRANS and connection.pgconn.pipeline_status:
+        return TransactionStatus.ACTIVE
+    return status
 
 
 def _advance(steps: _Steps, result: Result) -> _Step | None:

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import partial
 from time import monotonic
@@ -113,6 +113,25 @@ def test_a_transaction_that_the_function_began_itself_is_not_committed(
     with pytest.raises(TransactionMisused, match="ended the transaction"):
         open_transactor(url, form).transact(function)
     assert (ids(own), own_rows(own)) == (set(), 0)
+
+
+def test_a_function_that_leaves_a_pipeline_open_commits_nothing(
+    url: str, own: Tables, form: WriterSettings
+) -> None:
+    """The driver would refuse the COMMIT, which then looks like one that was lost."""
+    pipelines: list[AbstractContextManager[object]] = []
+
+    def function(transaction: Transaction) -> None:
+        transaction.append(workload_s.car_created())
+        pipelines.append(transaction.connection.pipeline())
+        pipelines[-1].__enter__()
+
+    with (
+        Writer(Database(url), form) as writer,
+        pytest.raises(TransactionMisused, match="left a statement running"),
+    ):
+        writer.transact(function)
+    assert (len(pipelines), ids(own)) == (1, set())
 
 
 def test_no_commit_is_sent_after_the_deadline(
