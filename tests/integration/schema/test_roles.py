@@ -72,6 +72,10 @@ ALLOWED = {
         "dead_letters": "SELECT INSERT DELETE",
         "outbox_replays": "SELECT INSERT",
     },
+    "consumer": {
+        "inbox": "SELECT INSERT DELETE",
+        "inbox_subjects": "SELECT INSERT UPDATE",
+    },
 }
 """What each duty may do to each table and view; nothing else."""
 
@@ -103,6 +107,7 @@ WHO_RUNS = {
             "waiting",
         ),
     ),
+    "consumer": ("inbox",),
     "anybody": ("doctor",),
     "owner": (
         *("backfill", "events_present", "index", "migration_record", "schema_create"),

@@ -16,6 +16,7 @@ _DOORS: Final = {
     "src/dsql_outbox/cli/demo/": "demo",
     "src/dsql_outbox/cli/publish/": "publisher",
     "src/dsql_outbox/cli/": "operator",
+    "src/dsql_outbox/inbox/": "consumer",
     "outbox/": "outbox",
 }
 """By path; the first that fits. Operator: the commands of the command line."""
@@ -30,7 +31,10 @@ _SENDS: Final = {
 
 def sources() -> Iterator[tuple[str, ast.Module]]:
     """The library's modules, each with its door; the helpers for users' tests left out."""
-    for folder in ("writer", "publisher", "schema", "outbox", "src/dsql_outbox/cli"):
+    for folder in (
+        *("writer", "publisher", "schema", "outbox"),
+        *("src/dsql_outbox/cli", "src/dsql_outbox/inbox"),
+    ):
         for path in sorted((ROOT / folder).rglob("*.py")):
             name = path.relative_to(ROOT).as_posix()
             door = next(door for start, door in _DOORS.items() if name.startswith(start))
