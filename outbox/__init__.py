@@ -48,6 +48,7 @@ from .errors import (
     DuplicateEvent,
     EventTooLarge,
     InvalidEvent,
+    MessageGap,
     MissingExtra,
     OutboxError,
     OutcomeUnknown,
@@ -56,6 +57,7 @@ from .errors import (
     SinkUnavailable,
     StaleVersion,
     TransactionMisused,
+    UnreadableMessage,
     WriterClosed,
 )
 from .failure import (
@@ -89,7 +91,7 @@ from .message import (
 )
 from .receipt import Receipt, Touched
 from .redaction import has_unclear_login, redacted, told
-from .retry import AT_ONCE, RetryPolicy
+from .retry import AT_ONCE, RetryPolicy, jittered
 from .settings import (
     DEFAULT_SHARDS,
     DEFAULT_SOURCE,
@@ -136,6 +138,7 @@ __all__ = [
     "InvalidEvent",
     "Isolation",
     "Message",
+    "MessageGap",
     "MissingExtra",
     "Moved",
     "NumberedQuery",
@@ -153,6 +156,7 @@ __all__ = [
     "StaleVersion",
     "Touched",
     "TransactionMisused",
+    "UnreadableMessage",
     "WriterClosed",
     "array_literal",
     "broken_header",
@@ -167,6 +171,7 @@ __all__ = [
     "is_retryable",
     "is_unicode",
     "is_unreachable",
+    "jittered",
     "json_array",
     "kind_of",
     "message_headers",

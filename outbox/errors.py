@@ -151,3 +151,35 @@ class TransactionMisused(OutboxError, RuntimeError):  # noqa: N818
 
 class SinkUnavailable(OutboxError):  # noqa: N818
     """The broker failed. The failure does not count as an attempt of any message."""
+
+
+class UnreadableMessage(OutboxError, ValueError):  # noqa: N818
+    """A received message lacks what every message of a publisher carries.
+
+    In the database: nothing. Call again: no. `part` names what is missing or not valid,
+    such as ``position``.
+    """
+
+    def __init__(self, part: str, rule: str) -> None:
+        super().__init__(f"the received message has no valid {part}: {rule}")
+        self.part = part
+
+
+class MessageGap(OutboxError):  # noqa: N818
+    """A message of a subject came before one that precedes it.
+
+    In the database: nothing of this call. Call again: when the broker has delivered the
+    messages before it, or with ``on_gap="run"``. `subject` is the subject, `expected` the
+    position that the message names as its predecessor, and `actual` the highest position
+    that was handled, both in microseconds.
+    """
+
+    def __init__(self, subject: str, *, expected: int, actual: int) -> None:
+        super().__init__(
+            f"a message of {subject} follows position {expected}, but the last one handled has "
+            f"position {actual}: leave it to the broker to deliver it again, or call once with "
+            'on_gap="run"'
+        )
+        self.subject = subject
+        self.expected = expected
+        self.actual = actual

@@ -51,6 +51,7 @@ from .sinks import (
     Retry,
     Sink,
     Unavailable,
+    attributes,
     open_sink,
 )
 from .topic_settings import FailureRules, TopicSettings
@@ -102,5 +103,6 @@ __all__ = [
     "Waiting",
     "WaitingFilter",
     "WaitingMessage",
+    "attributes",
     "open_sink",
 ]
