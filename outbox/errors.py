@@ -183,3 +183,20 @@ class MessageGap(OutboxError):  # noqa: N818
         self.subject = subject
         self.expected = expected
         self.actual = actual
+
+
+class PublisherRuns(OutboxError, RuntimeError):  # noqa: N818 - the name states what happened
+    """A read model cannot be rebuilt beside a publisher, which applies events too.
+
+    In the database: what the rebuild has committed. Call again: after every publisher is
+    stopped; if `is_disturbed`, with empty tables of the read model and from the start.
+    """
+
+    def __init__(self, *, is_disturbed: bool) -> None:
+        super().__init__(
+            "a publisher has run since the rebuild began, so events may be applied twice: stop "
+            "every publisher, empty the tables of the read model, and begin again"
+            if is_disturbed
+            else "a publisher runs: stop every publisher of this database before the rebuild"
+        )
+        self.is_disturbed = is_disturbed

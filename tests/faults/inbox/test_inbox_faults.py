@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 import psycopg
 import pytest
@@ -48,12 +49,18 @@ def test_a_commit_that_is_lost_while_another_handles_the_message_did_not_run(
     assert effects_in(url) == ["a", "warm"]
 
 
-@pytest.mark.parametrize("matching", ["COMMIT", "effects", "inbox"])
+@pytest.mark.parametrize(
+    ("at", "matching"), [("commit", "effects"), ("statement", "effects"), ("statement", "inbox")]
+)
 def test_a_conflict_runs_the_function_again_wherever_it_comes(
-    matching: str, url: str, proxy: PostgresProxy, open_inbox: OpenInbox
+    at: Literal["statement", "commit"],
+    matching: str,
+    url: str,
+    proxy: PostgresProxy,
+    open_inbox: OpenInbox,
 ) -> None:
     inbox = open_inbox(proxy.url)
-    proxy.refuse(times=2, matching=matching)
+    proxy.refuse(2, at=at, matching=matching)
     assert inbox.once(new_received(10)).order == "next"
     assert len(effects_in(url)) == len(remembered(url)) == 1
 
@@ -62,7 +69,7 @@ def test_conflicts_that_last_raise_the_drivers_error_and_store_nothing(
     url: str, proxy: PostgresProxy, open_inbox: OpenInbox
 ) -> None:
     inbox = open_inbox(proxy.url)
-    proxy.refuse(times=None, matching="COMMIT")
+    proxy.refuse(None, at="commit", matching="effects")
     with pytest.raises(psycopg.errors.SerializationFailure):
         inbox.once("a", timeout=1.0)
     assert inbox.runs > 1
@@ -120,5 +127,5 @@ with Inbox(Database(sys.argv[1]), "mailer") as inbox:
     for n in range(300):
         text = f"message-{n}"
         add = "INSERT INTO public.effects VALUES (%s)"
-        inbox.once(text, lambda connection: connection.execute(add, (text,)) and None)
+        inbox.once(text, lambda connection: connection.execute(add, (text,)))
 """

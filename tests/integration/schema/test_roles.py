@@ -93,6 +93,7 @@ WHO_RUNS = {
             "letter",
             "migrations_recorded",
             "outbox_bury",
+            "rebuild_page",
             "replay",
             "rights_present",
             "roles_present",

@@ -10,6 +10,7 @@ from tests.support.checkout import ROOT
 _DOORS: Final = {
     "writer/": "writer",
     "publisher/operator/": "operator",
+    "publisher/read_model/": "operator",
     "publisher/": "publisher",
     "schema/": "schema",
     "src/dsql_outbox/cli/doctor/": "doctor",
