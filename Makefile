@@ -86,7 +86,7 @@ check: $(VENV)/.dev ## lint, types, layers, SQL, lock file
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	MYPYPATH=src:. $(BIN)/mypy --explicit-package-bases --follow-imports=silent benchmarks
-	for folder in lambda adopting fastapi redis_sink sqlalchemy; do $(BIN)/mypy examples/$$folder/*.py || exit; done
+	for folder in lambda adopting fastapi read_model redis_sink sqlalchemy; do $(BIN)/mypy examples/$$folder/*.py || exit; done
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.support.sql.lint --quiet

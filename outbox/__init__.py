@@ -50,14 +50,17 @@ from .errors import (
     DuplicateEvent,
     EventTooLarge,
     InvalidEvent,
+    MessageGap,
     MissingExtra,
     OutboxError,
     OutcomeUnknown,
+    PublisherRuns,
     SchemaError,
     SettingsError,
     SinkUnavailable,
     StaleVersion,
     TransactionMisused,
+    UnreadableMessage,
     WriterClosed,
 )
 from .failure import (
@@ -94,7 +97,7 @@ from .message import (
 )
 from .receipt import Receipt, Touched
 from .redaction import has_unclear_login, redacted, told
-from .retry import AT_ONCE, RetryPolicy
+from .retry import AT_ONCE, RetryPolicy, jittered
 from .settings import (
     DEFAULT_SHARDS,
     DEFAULT_SOURCE,
@@ -144,6 +147,7 @@ __all__ = [
     "JsonEvent",
     "JsonStruct",
     "Message",
+    "MessageGap",
     "MissingExtra",
     "Moved",
     "NumberedQuery",
@@ -152,6 +156,7 @@ __all__ = [
     "OutcomeUnknown",
     "ParsedEvent",
     "ParsedTouch",
+    "PublisherRuns",
     "Receipt",
     "RetryPolicy",
     "Rows",
@@ -161,6 +166,7 @@ __all__ = [
     "StaleVersion",
     "Touched",
     "TransactionMisused",
+    "UnreadableMessage",
     "WriterClosed",
     "array_literal",
     "broken_header",
@@ -176,6 +182,7 @@ __all__ = [
     "is_retryable",
     "is_unicode",
     "is_unreachable",
+    "jittered",
     "json_array",
     "kind_of",
     "message_headers",

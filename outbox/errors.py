@@ -186,3 +186,52 @@ class TransactionMisused(OutboxError, RuntimeError):  # noqa: N818
 
 class SinkUnavailable(OutboxError):  # noqa: N818
     """The broker failed. The failure does not count as an attempt of any message."""
+
+
+class UnreadableMessage(OutboxError, ValueError):  # noqa: N818
+    """A received message lacks what every message of a publisher carries.
+
+    In the database: nothing. Call again: no. `part` names what is missing or not valid,
+    such as ``position``.
+    """
+
+    def __init__(self, part: str, rule: str) -> None:
+        super().__init__(f"the received message has no valid {part}: {rule}")
+        self.part = part
+
+
+class MessageGap(OutboxError):  # noqa: N818
+    """A message of a subject came before one that precedes it.
+
+    In the database: nothing of this call. Call again: when the broker has delivered the
+    messages before it, or with ``on_gap="run"``. `subject` is the subject, `expected` the
+    position that the message names as its predecessor, and `actual` the highest position
+    that was handled, both in microseconds.
+    """
+
+    def __init__(self, subject: str, *, expected: int, actual: int) -> None:
+        super().__init__(
+            f"a message of {subject} follows position {expected}, but the last one handled has "
+            f"position {actual}: leave it to the broker to deliver it again, or call once with "
+            'on_gap="run"'
+        )
+        self.subject = subject
+        self.expected = expected
+        self.actual = actual
+
+
+class PublisherRuns(OutboxError, RuntimeError):  # noqa: N818 - the name states what happened
+    """A read model cannot be rebuilt beside a publisher, which applies events too.
+
+    In the database: what the rebuild has committed. Call again: after every publisher is
+    stopped; if `is_disturbed`, with empty tables of the read model and from the start.
+    """
+
+    def __init__(self, *, is_disturbed: bool) -> None:
+        super().__init__(
+            "a publisher has run since the rebuild began, so events may be applied twice: stop "
+            "every publisher, empty the tables of the read model, and begin again"
+            if is_disturbed
+            else "a publisher runs: stop every publisher of this database before the rebuild"
+        )
+        self.is_disturbed = is_disturbed

@@ -45,7 +45,7 @@ class RetryPolicy(NamedTuple):
                 if wait is None:
                     raise
             failures += 1
-            sleep(_jittered(wait))
+            sleep(jittered(wait))
 
     async def run_async(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run asynchronous work as `run` does."""
@@ -58,7 +58,7 @@ class RetryPolicy(NamedTuple):
                 if wait is None:
                     raise
             failures += 1
-            await anyio.sleep(_jittered(wait))
+            await anyio.sleep(jittered(wait))
 
 
 AT_ONCE: Final = RetryPolicy(CONFLICTS, waits=(0.0, 0.0, 0.0))
@@ -68,5 +68,6 @@ On Aurora DSQL a read conflicts too: once per session after a table was changed.
 """
 
 
-def _jittered(seconds: float) -> float:
+def jittered(seconds: float) -> float:
+    """Return a wait with a random share of up to 25 % added, so that losers do not meet again."""
     return seconds * random.uniform(1.0, 1.25)  # noqa: S311 - not a secret

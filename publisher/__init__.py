@@ -6,6 +6,7 @@
 - `relay/` reads rows, sends them, and settles what the broker answered.
 - `leases/` decides which publisher relays which shard (docs/leases.md).
 - `sinks/` is the port to a broker, with one module or folder per broker (docs/sinks.md).
+- `read_model/` rebuilds a read model from the stored events.
 - `operator/` is for operators and their programs: `DeadLetters`, `Failures`,
   `Waiting`, `Topics`, `Replay`, `StatusReader` and `Health`.
 """
@@ -37,6 +38,7 @@ from dsql_outbox.publisher.operator.waiting_messages import (
     WaitingFilter,
     WaitingMessage,
 )
+from dsql_outbox.publisher.read_model.rebuild import Rebuild, RebuildProgress
 from dsql_outbox.publisher.relay.applier import Apply, Nowhere
 from dsql_outbox.publisher.relay.relay import Relayed
 from dsql_outbox.publisher.relay.sql_store import NO_SHARD
@@ -52,6 +54,7 @@ from .sinks import (
     Retry,
     Sink,
     Unavailable,
+    attributes,
     known_schemes,
     open_sink,
 )
@@ -88,6 +91,8 @@ __all__ = [
     "Publisher",
     "PublisherSettings",
     "Ready",
+    "Rebuild",
+    "RebuildProgress",
     "Rejected",
     "Relayed",
     "Replay",
@@ -106,6 +111,7 @@ __all__ = [
     "Waiting",
     "WaitingFilter",
     "WaitingMessage",
+    "attributes",
     "known_schemes",
     "open_sink",
 ]

@@ -117,6 +117,7 @@ class OutboxRow(msgspec.Struct, gc=False):
         headers["subject"] = headers["partitionkey"] = key
         headers["sequence"] = str(self.subject_version)
         headers["position"] = str(self.position)
+        headers["previousposition"] = str(self.previous_position)
         headers["leaseepoch"] = str(epoch)
         return Message(
             event_id=msgspec.convert(self.event_id, UUID),

@@ -15,7 +15,7 @@ from dsql_outbox.schema.migrator.migrator import Applied, apply, ddl
 from dsql_outbox.schema.migrator.plan import PlannedStep, plan
 from dsql_outbox.schema.migrator.remedies import Remedies
 from dsql_outbox.schema.roles.grant import Granted, grant
-from dsql_outbox.schema.roles.rights import Duty, Roles, lacking_rights
+from dsql_outbox.schema.roles.rights import Duty, Roles, grants, lacking_rights
 
 from .named_statements import statement
 
@@ -32,6 +32,7 @@ __all__ = [
     "check",
     "ddl",
     "grant",
+    "grants",
     "has_jobs",
     "lacking_rights",
     "plan",

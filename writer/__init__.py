@@ -9,6 +9,8 @@ connections for reuse, and `backlog_alarm` reports old messages. The meaning of 
 error is decided in `outbox.failure`.
 """
 
+from dsql_outbox.writer.connections.task_connections import AsyncConnections
+from dsql_outbox.writer.connections.thread_connections import Connections
 from dsql_outbox.writer.program.stream import StoredEvent
 from dsql_outbox.writer.statement.answers import StoredEntity
 from dsql_outbox.writer.statement.form_probe import write_probe
@@ -20,8 +22,10 @@ from .settings import WriterSettings
 from .writer import Writer
 
 __all__ = [
+    "AsyncConnections",
     "AsyncTransaction",
     "AsyncWriter",
+    "Connections",
     "HttpAnswer",
     "StoredEntity",
     "StoredEvent",

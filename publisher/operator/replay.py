@@ -171,7 +171,8 @@ class _Events:
                 topic=topic,
                 shard=shard,
                 at=saved,
-                headers=stored.by_name | self._headers(event_id, event_type, created, touches),
+                headers=stored.by_name
+                | stored_headers(event_id, event_type, created, touches, self._source),
                 size=size,
                 last_position=position,
                 replays=replays,
@@ -185,14 +186,18 @@ class _Events:
     ) -> None:
         await transaction.change("replay_requeue", columns, len(placed))
 
-    def _headers(
-        self, event_id: UUID, event_type: str, created: datetime | None, touches: str
-    ) -> dict[str, str]:
-        """The headers as the writer made them, without those of hooks, which are not stored."""
-        listed = [
-            f"{subject_key(touch.entity_type, touch.entity_id)}@{touch.version}"
-            for touch in _touches.decode(touches)
-        ]
-        time = None if created is None else created.astimezone(UTC)
-        headers = message_headers(str(event_id), event_type, time, self._source)
-        return headers | {"entities": ",".join(listed)}
+
+def stored_headers(
+    event_id: UUID, event_type: str, created: datetime | None, touches: str, source: str
+) -> dict[str, str]:
+    """The headers of a stored event as the writer made them, without the trace context.
+
+    The trace context is not stored.
+    """
+    listed = [
+        f"{subject_key(touch.entity_type, touch.entity_id)}@{touch.version}"
+        for touch in _touches.decode(touches)
+    ]
+    time = None if created is None else created.astimezone(UTC)
+    headers = message_headers(str(event_id), event_type, time, source)
+    return headers | {"entities": ",".join(listed)}

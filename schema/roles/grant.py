@@ -41,7 +41,9 @@ def grant(database: Database, roles: Roles, *, dry_run: bool = False) -> Granted
     """
     named = roles.named()
     if not named:
-        raise SettingsError("no role is named: give one for the writer, publisher or operator")
+        raise SettingsError(
+            "no role is named: give one for the writer, publisher, operator or consumer"
+        )
     schema = database.schema
     with database.connect() as connection:
         _require_roles(connection, schema, roles)

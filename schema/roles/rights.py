@@ -16,9 +16,9 @@ from dsql_outbox.schema.migrator.remedies import Remedies
 from dsql_outbox.schema.migrator.shape import Shape, expected, read_shape
 from dsql_outbox.schema.named_statements import read_sql, statement
 
-Duty = Literal["writer", "publisher", "operator"]
+Duty = Literal["writer", "publisher", "operator", "consumer"]
 
-_DUTIES: Final[tuple[Duty, ...]] = ("writer", "publisher", "operator")
+_DUTIES: Final[tuple[Duty, ...]] = ("writer", "publisher", "operator", "consumer")
 
 _GRANT: Final = re.compile(
     r"GRANT ([A-Z]+(?:, [A-Z]+)*) ON (?:SCHEMA \{schema\}|\{schema\}\.(\w+)) TO \{role\};"
@@ -31,10 +31,16 @@ class Roles(msgspec.Struct, frozen=True):
     writer: str | None = None
     publisher: str | None = None
     operator: str | None = None
+    consumer: str | None = None
 
     def named(self) -> list[tuple[Duty, str]]:
         """Each duty that has a role, with that role."""
-        roles: tuple[str | None, ...] = (self.writer, self.publisher, self.operator)
+        roles: tuple[str | None, ...] = (
+            self.writer,
+            self.publisher,
+            self.operator,
+            self.consumer,
+        )
         return [(duty, role) for duty, role in zip(_DUTIES, roles, strict=True) if role]
 
     def by_name(self) -> dict[str, list[Duty]]:

@@ -15,7 +15,9 @@ from dsql_outbox.schema import Roles
 def made_roles(url: str, names: Roles | None = None) -> Iterator[Roles]:
     """Roles that exist in this block; their rights in the database of `url` go with them."""
     mark = uuid4().hex[:8]
-    roles = names or Roles(f"writer_{mark}", f"publisher_{mark}", f"operator_{mark}")
+    roles = names or Roles(
+        *(f"{duty}_{mark}" for duty in ("writer", "publisher", "operator", "consumer"))
+    )
     with psycopg.connect(url, autocommit=True) as connection:
         for role in roles.by_name():
             connection.execute(creation(url, role))

@@ -41,6 +41,8 @@ _COMMANDS: Final = {
     ),
     "topics": Subcommand("recovery.topics_command", "List, pause or resume topics."),
     "replay": Subcommand("recovery.replay_command", "Send stored events again."),
+    "read-model": Subcommand("read_model.command", "Rebuild a read model from the stored events."),
+    "inbox": Subcommand("inbox.command", "Forget old messages of a consumer's inbox."),
     "trace": Subcommand("trace.command", "Draw the trace of an event, from Jaeger or a file."),
 }
 

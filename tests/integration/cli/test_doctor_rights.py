@@ -13,7 +13,7 @@ from dsql_outbox.outbox import Database
 from dsql_outbox.schema import Roles, check
 from dsql_outbox.schema.roles.rights import Duty, grants
 
-DUTIES: tuple[Duty, ...] = ("writer", "publisher", "operator")
+DUTIES: tuple[Duty, ...] = ("writer", "publisher", "operator", "consumer")
 
 
 @pytest.mark.parametrize("duty", DUTIES)

@@ -72,6 +72,10 @@ ALLOWED = {
         "dead_letters": "SELECT INSERT DELETE",
         "outbox_replays": "SELECT INSERT",
     },
+    "consumer": {
+        "inbox": "SELECT INSERT DELETE",
+        "inbox_subjects": "SELECT INSERT UPDATE",
+    },
 }
 """What each duty may do to each table and view; nothing else."""
 
@@ -92,6 +96,7 @@ WHO_RUNS = {
             "letter",
             "migrations_recorded",
             "outbox_bury",
+            "rebuild_page",
             "replay",
             "rights_present",
             "roles_present",
@@ -106,6 +111,7 @@ WHO_RUNS = {
             "waiting",
         ),
     ),
+    "consumer": ("inbox",),
     "anybody": ("doctor",),
     "owner": (
         *("backfill", "events_present", "index", "migration_record", "schema_create"),

@@ -112,7 +112,7 @@ def _entries() -> Iterator[Entry]:
 
 
 def _grants() -> Iterator[Entry]:
-    duties: tuple[Duty, ...] = ("writer", "publisher", "operator")
+    duties: tuple[Duty, ...] = ("writer", "publisher", "operator", "consumer")
     lines = {grant.text: grant for duty in duties for grant in grants(duty)}  # some are of two
     for grant in lines.values():
         yield _entry(

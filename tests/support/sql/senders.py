@@ -10,12 +10,14 @@ from tests.support.checkout import ROOT
 _DOORS: Final = {
     "writer/": "writer",
     "publisher/operator/": "operator",
+    "publisher/read_model/": "operator",
     "publisher/": "publisher",
     "schema/": "schema",
     "src/dsql_outbox/cli/doctor/": "doctor",
     "src/dsql_outbox/cli/demo/": "demo",
     "src/dsql_outbox/cli/publish/": "publisher",
     "src/dsql_outbox/cli/": "operator",
+    "src/dsql_outbox/inbox/": "consumer",
     "outbox/": "outbox",
 }
 """By path; the first that fits. Operator: the commands of the command line."""
@@ -30,7 +32,10 @@ _SENDS: Final = {
 
 def sources() -> Iterator[tuple[str, ast.Module]]:
     """The library's modules, each with its door; the helpers for users' tests left out."""
-    for folder in ("writer", "publisher", "schema", "outbox", "src/dsql_outbox/cli"):
+    for folder in (
+        *("writer", "publisher", "schema", "outbox"),
+        *("src/dsql_outbox/cli", "src/dsql_outbox/inbox"),
+    ):
         for path in sorted((ROOT / folder).rglob("*.py")):
             name = path.relative_to(ROOT).as_posix()
             door = next(door for start, door in _DOORS.items() if name.startswith(start))

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from dsql_outbox.cli.output import duration
-from dsql_outbox.schema import Duty, Remedies
+from dsql_outbox.schema import Duty, Remedies, grants
 
 from .finding import Finding, Verdict
 
@@ -83,12 +83,16 @@ def judge_role(
     if able:
         text = f"{user} has the rights of {', '.join(able)}"
         return Finding("role", "ok", text, values=values)
-    nearest = min(lacks, key=lambda duty: len(lacks[duty]))
+    nearest = min(lacks, key=lambda duty: len(lacks[duty]) / _rights(duty))
     rights = lacks[nearest]
     listed = ", ".join(f"{right} on {table or f'schema {schema}'}" for right, table in rights)
     remedy = Remedies(schema).grant({nearest: user})
     text = f"{user} can do no duty; as {nearest} it lacks {listed}"
     return Finding("role", "fail", text, f"run {remedy}", values=values)
+
+
+def _rights(duty: Duty) -> int:
+    return sum(len(grant.rights) for grant in grants(duty))
 
 
 def judge_path(path: str, user: str, creators: str | None) -> Finding:

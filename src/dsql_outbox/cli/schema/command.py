@@ -24,8 +24,8 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
 
 
 def _roles_options(command: _Command) -> _Command:
-    """Add --writer, --publisher and --operator, parameters of the same names."""
-    for duty in ("operator", "publisher", "writer"):
+    """Add --writer, --publisher, --operator and --consumer, parameters of the same names."""
+    for duty in ("consumer", "operator", "publisher", "writer"):
         help_ = f"The database role of the {duty}."
         command = click.option(f"--{duty}", metavar="ROLE", help=help_)(command)
     return command

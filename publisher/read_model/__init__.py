@@ -1,0 +1,1 @@
+"""Rebuilding a read model from the stored events (docs/read-models.md)."""

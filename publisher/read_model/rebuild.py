@@ -1,0 +1,221 @@
+"""The rebuild of a read model: the function of `apply`, called with the stored events."""
+
+import inspect
+from collections.abc import AsyncGenerator
+from typing import Any, Final, NamedTuple, Self
+from uuid import UUID
+
+import msgspec
+import psycopg
+
+from dsql_outbox.outbox import (
+    DEFAULT_SOURCE,
+    OUTAGES,
+    Database,
+    Message,
+    PublisherRuns,
+    SettingsError,
+    kind_of,
+)
+from dsql_outbox.publisher.operator.event_pages import START, Place
+from dsql_outbox.publisher.operator.replay import stored_headers
+from dsql_outbox.publisher.outbox_rows import Fault, OutboxRow, read_headers
+from dsql_outbox.publisher.relay.applier import Apply
+from dsql_outbox.publisher.session import Operator, OperatorTransaction
+
+PAGE: Final = 50
+"""Touches per transaction, as the relay applies them: the function changes rows of its own."""
+
+_NOT_STORED: Final = ("previousposition", "leaseepoch")
+"""The headers of a message that a stored event does not have."""
+
+
+_ASYNC: Final = "apply must be an async function: async def apply(connection, message)"
+
+
+class RebuildProgress(msgspec.Struct, frozen=True):
+    """How far a rebuild is.
+
+    `read` is the number of rows that were read to find the events, out of about `total`
+    (None: not known), and `applied` the number of events that were applied. `place` is
+    where another run goes on. It is None at the start, and if the outcome of the last
+    transaction is not known.
+    """
+
+    read: int = 0
+    applied: int = 0
+    total: int | None = None
+    place: str | None = None
+
+
+class Rebuild(Operator):
+    """Calls a function for each stored event that was applied before, subject by subject.
+
+    Empty the tables of the read model before, and stop every publisher. Events that
+    wait in the outbox are left out, and so are dead letters: the publisher applies the
+    former when it runs again. So no event is lost or applied twice.
+
+    `function` is that of ``Publisher(apply=..)``. Up to 50 events share a transaction,
+    which is retried after a conflict. The messages have no `previousposition`, no
+    `leaseepoch` and no trace context. `source` must equal the writers' setting.
+
+    One object is one run: call `run` once. `stop` ends it after the transaction in
+    progress. The constructor does no I/O. Raises `TypeError` unless the function is async.
+    """
+
+    def __init__(
+        self, database: Database, function: Apply, *, source: str = DEFAULT_SOURCE
+    ) -> None:
+        super().__init__(database)
+        if not inspect.iscoroutinefunction(function):
+            raise TypeError(_ASYNC)
+        self._function = function
+        self._source = source
+        self._progress = RebuildProgress()
+        self._is_settled = True
+        self._is_stopping = False
+
+    @property
+    def progress(self) -> RebuildProgress:
+        """How far the run is."""
+        if self._is_settled:
+            return self._progress
+        return msgspec.structs.replace(self._progress, place=None)
+
+    def stop(self) -> None:
+        """Begin no further transaction; the generator then ends."""
+        self._is_stopping = True
+
+    async def run(self, *, after: str | None = None) -> AsyncGenerator[RebuildProgress]:
+        """Apply all events, and yield the progress after each transaction.
+
+        `after` is the `place` of another run; `SettingsError` for any other text. Raises
+        `PublisherRuns` if a publisher runs, or has run since the rebuild began, and what
+        the function raises.
+        """
+        place = _Place.start() if after is None else _Place.parse(after)
+        total = await self._estimate()
+        seen = PAGE
+        while seen == PAGE and not self._is_stopping:
+            seen, applied, place = await self._page(place)
+            done = self._progress
+            self._progress = RebuildProgress(
+                done.read + seen, done.applied + applied, total, str(place)
+            )
+            yield self._progress
+        if seen < PAGE:
+            await self._require_calm(place)
+
+    async def _page(self, after: "_Place") -> tuple[int, int, "_Place"]:
+        """Apply a page in one transaction. Return its rows, its events, and the place after it."""
+
+        async def work(transaction: OperatorTransaction) -> tuple[int, int, _Place]:
+            rows = await transaction.rows("rebuild_page", after.parameters())
+            place = _reached(rows[0], after)
+            messages = [self._message(*row[6:]) for row in rows if row[6] is not None]
+            for message in messages:
+                await self._function(transaction.connection, message)
+            return rows[0][0], len(messages), place
+
+        self._is_settled = False
+        try:
+            done = await self._session.transaction(work)
+        except Exception as error:
+            self._is_settled = not _may_be_committed(error)
+            raise
+        self._is_settled = True
+        return done
+
+    async def _require_calm(self, place: "_Place") -> None:
+        self._is_settled = False
+        rows = await self._session.rows("rebuild_page", place.parameters())
+        _reached(rows[0], place)
+        self._is_settled = True
+
+    def _message(  # noqa: PLR0913, PLR0917 - the columns of rebuild_page
+        self,
+        event_id: UUID,
+        event_type: str,
+        created: Any,
+        saved: Any,
+        touches: str,
+        shard: int,
+        position: int,
+        subject_type: str,
+        subject_id: str,
+        subject_version: int,
+        topic: str,
+        payload: str,
+        own: str | None,
+    ) -> Message:
+        own_headers = {} if own is None else read_headers(own).by_name
+        headers = own_headers | stored_headers(event_id, event_type, created, touches, self._source)
+        row = OutboxRow(
+            shard,
+            position,
+            str(event_id),
+            0,
+            subject_type,
+            subject_id,
+            subject_version,
+            topic,
+            msgspec.json.encode(headers).decode(),
+            payload,
+            int(saved.timestamp() * 1_000_000),
+            predecessor=False,
+        )
+        made = row.message(attempt=1, picked_up_ns=0, epoch=0)
+        if isinstance(made, Fault):
+            raise SettingsError(f"event {event_id} can be no message: {made.reason}")
+        for name in _NOT_STORED:
+            del made.headers[name]
+        return made
+
+    async def _estimate(self) -> int | None:
+        asked = {"schema": self._session.schema, "table": "event_headers"}
+        rows = await self._session.rows("rows_estimate", asked)
+        return rows[0][0] if rows and rows[0][0] >= 0 else None
+
+
+class _Place(NamedTuple):
+    """A place among the stored events, and the sum of the epochs of all leases; None: any."""
+
+    at: Place
+    epochs: int | None
+
+    @classmethod
+    def start(cls) -> Self:
+        """The place before every event."""
+        return cls(START, None)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse ``TYPE/ID@VERSION:EPOCHS``; raises `SettingsError` for any other text."""
+        place, _, epochs = text.rpartition(":")
+        if not epochs.isdecimal():
+            raise SettingsError(f"{text!r} is no place that a rebuild has told")
+        return cls(Place.parse(place), int(epochs))
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of ``rebuild_page``."""
+        at = self.at
+        entity = {"entity_type": at.entity_type, "entity_id": at.entity_id}
+        return entity | {"after": at.version, "rows": PAGE}
+
+    def __str__(self) -> str:
+        return f"{self.at}:{self.epochs}"
+
+
+def _may_be_committed(error: Exception) -> bool:
+    """Return whether to begin again: after a disturbance, or when COMMIT may have been lost."""
+    if isinstance(error, PublisherRuns):
+        return error.is_disturbed
+    return isinstance(error, psycopg.Error) and kind_of(error) in OUTAGES
+
+
+def _reached(row: Any, before: _Place) -> _Place:
+    """Return the place that a page reached. Raises `PublisherRuns` if one may have run."""
+    seen, *at, epochs, held = row[:6]
+    if held or before.epochs not in {None, epochs}:
+        raise PublisherRuns(is_disturbed=before.epochs is not None)
+    return _Place(Place(*at) if seen else before.at, epochs)

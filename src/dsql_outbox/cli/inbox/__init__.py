@@ -1,0 +1,1 @@
+"""The command `inbox`: forget old messages of a consumer's inbox."""

@@ -1,0 +1,97 @@
+"""The commands of `inbox`: their options and their output."""
+
+import re
+import sys
+from datetime import timedelta
+from typing import Final
+
+import click
+
+from dsql_outbox.cli.database_options import database_options, open_database
+from dsql_outbox.cli.exit_codes import short_errors
+from dsql_outbox.cli.filters import json_option
+from dsql_outbox.cli.missing_tables import tables_needed
+from dsql_outbox.cli.output import counted, json_line, redraw, say
+from dsql_outbox.cli.signals import ended_as_interrupted
+from dsql_outbox.inbox import Inbox, Pruned
+
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_AGE: Final = re.compile(r"([0-9]{1,6})([smhd])")
+_EVERY: Final = 100
+"""Pages between two lines of progress where standard error is no terminal."""
+
+
+def _age(context: click.Context, parameter: click.Parameter, text: str) -> timedelta:
+    del context, parameter
+    found = _AGE.fullmatch(text)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is no age: a number and s, m, h or d, as in 30d")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+@click.group()
+def inbox() -> None:
+    """Forget old messages of a consumer's inbox."""
+
+
+@inbox.command()
+@click.option("--consumer", required=True, metavar="NAME", help="The name of the consumer.")
+@click.option(
+    "--older-than",
+    required=True,
+    metavar="AGE",
+    callback=_age,
+    help="Forget messages handled longer ago: a number and s, m, h or d, as in 30d.",
+)
+@json_option
+@database_options
+@short_errors()
+@tables_needed()
+def prune(
+    *, consumer: str, older_than: timedelta, as_json: bool, database: str | None, schema: str
+) -> None:
+    """Forget the messages that a consumer handled long ago.
+
+    A message that is delivered after it was forgotten is handled again. So AGE must be
+    longer than the broker keeps messages, dead letters of its queue included, and than
+    you replay events. Each transaction deletes at most 3,000 rows. Ctrl-C ends it at any
+    time; run it again to go on.
+    """
+    told = _Progress()
+    with open_database(database, schema) as found, Inbox(found, consumer) as box:
+        try:
+            with ended_as_interrupted():
+                box.prune(older_than, told=told)
+        except KeyboardInterrupt:
+            told.end()
+            say("not done; the same command goes on", err=True)
+            raise click.exceptions.Exit(130) from None
+    told.end()
+    done = told.done
+    if as_json:
+        json_line({"consumer": consumer, "read": done.read, "forgotten": done.forgotten})
+    else:
+        say(f"{consumer}: {done.forgotten:,} of {counted(done.read, 'message')} forgotten")
+
+
+class _Progress:
+    """Shows how far a pruning is: on a terminal in place, else a line now and then."""
+
+    def __init__(self) -> None:
+        self.done = Pruned()
+        self._redraws = sys.stderr.isatty()
+        self._pages = 0
+
+    def __call__(self, done: Pruned) -> None:
+        self.done = done
+        self._pages += 1
+        line = f"read {done.read:,}, forgotten {done.forgotten:,}"
+        if self._redraws:
+            redraw(line)
+        elif self._pages % _EVERY == 0:
+            say(line, err=True)
+
+    def end(self) -> None:
+        """Clear the line on a terminal."""
+        if self._redraws:
+            redraw("")

@@ -1,0 +1,1 @@
+"""The command `read-model`: rebuild a read model from the stored events."""

@@ -1,0 +1,34 @@
+"""For consumers: the effect of each message exactly once, although it is delivered again.
+
+- `inbox` and `async_inbox` run a function and remember its message in one transaction.
+  `once` decides what a call does next, and `pruning` forgets old messages.
+- `received` is a message as a consumer gets it. `nats_message`, `kafka_message` and
+  `sqs_record` read one from what each broker's client gives.
+- `sqs_handler` is an AWS Lambda handler for a queue, with partial batch responses.
+
+See docs/inbox.md.
+"""
+
+from .async_inbox import AsyncInbox
+from .inbox import Inbox
+from .kafka_message import from_kafka
+from .nats_message import from_nats
+from .once import Handled, OnGap, Order
+from .pruning import Pruned
+from .received import Received
+from .sqs_handler import sqs_handler
+from .sqs_record import from_sqs
+
+__all__ = [
+    "AsyncInbox",
+    "Handled",
+    "Inbox",
+    "OnGap",
+    "Order",
+    "Pruned",
+    "Received",
+    "from_kafka",
+    "from_nats",
+    "from_sqs",
+    "sqs_handler",
+]

@@ -1,0 +1,90 @@
+"""The inbox for asyncio."""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import anyio
+import psycopg
+
+from dsql_outbox.outbox import Database, wrong_type
+from dsql_outbox.writer import AsyncConnections
+
+from .acts import perform_async
+from .inbox import TIMEOUT, Remembered, once_call, open_statements, remember_parameters
+from .once import Handled, OnGap
+from .pruning import Pruned, Pruning, Told
+
+T = TypeVar("T")
+
+
+class AsyncInbox:
+    """As `Inbox`, for asyncio. It serves one event loop at a time."""
+
+    def __init__(self, database: Database, consumer: str, *, max_connections: int = 10) -> None:
+        self._statements = open_statements("AsyncInbox", database, consumer, max_connections)
+        self._connections = AsyncConnections(
+            database, max_connections, keep_failed=True, max_idle=None
+        )
+
+    async def once(
+        self,
+        message: Remembered,
+        function: Callable[[psycopg.AsyncConnection[Any]], Awaitable[T]],
+        *,
+        on_gap: OnGap = "run",
+        timeout: float | None = TIMEOUT,
+    ) -> Handled[T]:
+        """Run the async `function` and remember the message, as `Inbox.once` does."""
+        _require_function(function)
+        given = (self._statements, self._connections, anyio.sleep)
+        work = partial(_invoke, function)
+        return await perform_async(once_call(given, message, work, on_gap, timeout).program())
+
+    async def remember(self, connection: psycopg.AsyncConnection[Any], message: Remembered) -> bool:
+        """Remember a message in a transaction of yours, as `Inbox.remember` does."""
+        query = self._statements.remember.query
+        cursor = await connection.execute(query, remember_parameters(self._statements, message))
+        return bool(await cursor.fetchall())
+
+    async def prune(self, older_than: timedelta, *, told: Told | None = None) -> Pruned:
+        """Forget the messages that were handled longer ago, as `Inbox.prune` does."""
+        pruning = Pruning(self._statements, self._connections, anyio.sleep, older_than, told)
+        return await perform_async(pruning.program())
+
+    async def close(self) -> None:
+        """Close the connections. A call that is in flight ends as it would have ended."""
+        self._connections.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+def _require_function(function: object) -> None:
+    if not callable(function):
+        raise wrong_type(
+            "AsyncInbox.once takes an async function of a connection",
+            function,
+            "once(message, function)",
+        )
+
+
+async def _invoke(function: Callable[[Any], Awaitable[T]], connection: Any) -> T:
+    awaitable = function(connection)
+    if not inspect.isawaitable(awaitable):
+        raise TypeError(
+            "the function given to AsyncInbox.once returned nothing to await: nothing is "
+            "stored; make it an `async def`, or give a plain function to Inbox.once"
+        )
+    return await awaitable

@@ -1,0 +1,190 @@
+"""The inbox for synchronous code: threads, scripts and Lambda functions."""
+
+import inspect
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from time import monotonic, sleep
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+from uuid import UUID, uuid4
+
+import psycopg
+
+from dsql_outbox.outbox import (
+    Database,
+    SettingsError,
+    require_database,
+    require_positive,
+    require_seconds,
+    require_whole,
+    wrong_type,
+)
+from dsql_outbox.writer import Connections
+
+from .acts import perform
+from .once import Handled, OnceCall, OnGap, Statements
+from .pruning import Pruned, Pruning, Told
+from .received import Received
+
+T = TypeVar("T")
+
+Remembered = Received | UUID | str
+"""A message, or the id by which it is remembered."""
+
+TIMEOUT: Final = 30.0
+"""Seconds. SQS and NATS deliver a message again when it is not acknowledged for so long."""
+
+_CONSUMER: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_MAX_ID: Final = 128
+
+
+class Inbox:
+    """Remembers the messages that a consumer has handled. Safe to share among threads.
+
+    `consumer` names the consumer: 1 to 64 of ``A-Z a-z 0-9 . _ -``. All its processes use
+    the same name. The constructor does no I/O. Close an inbox by `with` or `close`.
+
+    Raises `SettingsError` for another name or for `max_connections` below 1.
+    """
+
+    def __init__(self, database: Database, consumer: str, *, max_connections: int = 10) -> None:
+        self._statements = open_statements("Inbox", database, consumer, max_connections)
+        self._connections = Connections(database, max_connections, keep_failed=True, max_idle=None)
+
+    def once(
+        self,
+        message: Remembered,
+        function: Callable[[psycopg.Connection[Any]], T],
+        *,
+        on_gap: OnGap = "run",
+        timeout: float | None = TIMEOUT,
+    ) -> Handled[T]:
+        """Run `function` and remember the message, in one transaction; nothing if it was handled.
+
+        `function` gets the connection of the transaction. It should do nothing else than
+        statements on it: after a conflict or a lost connection it runs again. It must not
+        commit or roll back. An error of its own ends the call after a rollback.
+
+        `message` is a `Received` message or an id of 1 to 128 characters. A `Received`
+        message is remembered by its event's id, so a replay of what was handled is not
+        handled again; give `dedupe_id` to handle each replay. Of a `Received` message the
+        result also has the `order` in its subject. With ``on_gap="raise"`` a message whose
+        predecessor was not handled raises `MessageGap`, and nothing is stored.
+
+        `timeout` is the limit of the call in seconds, waits included. Raises the driver's
+        exception, unchanged, when it is over, or conflicts or an outage last longer than
+        the retries; then leave the message to the broker to deliver it again. Raises
+        `SchemaError` if the tables are missing, and `TransactionMisused`.
+        """
+        require_plain(function)
+        given = (self._statements, self._connections, sleep)
+        work = partial(_invoke, function)
+        return perform(once_call(given, message, work, on_gap, timeout).program())
+
+    def remember(self, connection: psycopg.Connection[Any], message: Remembered) -> bool:
+        """Remember a message in a transaction of yours. False if it was handled before.
+
+        Then leave out its effect. You commit and retry. The transaction must be open.
+        """
+        query = self._statements.remember.query
+        rows = connection.execute(query, remember_parameters(self._statements, message)).fetchall()
+        return bool(rows)
+
+    def prune(self, older_than: timedelta, *, told: Told | None = None) -> Pruned:
+        """Forget the messages that were handled longer ago, by the database's clock.
+
+        Reads all that the consumer remembers, in transactions of at most 3,000 rows, and
+        calls `told` after each with how far it is. It may be stopped and run again at any
+        time. `older_than` must be longer than the broker may deliver a message again:
+        docs/inbox.md. Raises `SettingsError` unless it is above 0, `SchemaError` if the
+        tables are missing, and the driver's errors.
+        """
+        pruning = Pruning(self._statements, self._connections, sleep, older_than, told)
+        return perform(pruning.program())
+
+    def close(self) -> None:
+        """Close the connections. A call that is in flight ends as it would have ended."""
+        self._connections.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_statements(
+    owner: str, database: Database, consumer: Any, max_connections: int
+) -> Statements:
+    """Return the statements of a consumer. Raises for arguments that are not valid."""
+    require_database(owner, database)
+    if not isinstance(consumer, str):
+        raise wrong_type(f"{owner}.consumer is a str", consumer, f'{owner}(database, "mailer")')
+    if not _CONSUMER.fullmatch(consumer):
+        raise SettingsError(f"{owner}.consumer {consumer!r} must be 1 to 64 of A-Z a-z 0-9 . _ -")
+    require_whole(owner, {"max_connections": max_connections})
+    require_positive(owner, {"max_connections": max_connections})
+    return Statements(database, consumer)
+
+
+def once_call(
+    given: tuple[Statements, Any, Callable[[float], Any]],
+    message: Remembered,
+    work: Callable[[Any], Any],
+    on_gap: OnGap,
+    timeout: float | None,
+) -> OnceCall[Any]:
+    """Return a call of `once`. Raises for arguments that are not valid."""
+    require_seconds("timeout", timeout)
+    if on_gap not in ("run", "raise"):
+        raise ValueError(f'on_gap must be "run" or "raise", got {on_gap!r}')
+    deadline = None if timeout is None else monotonic() + timeout
+    received = message if isinstance(message, Received) else None
+    key = dedupe_id_of(message)
+    return OnceCall(*given, key, received, work, on_gap=on_gap, deadline=deadline)
+
+
+def remember_parameters(statements: Statements, message: Remembered) -> dict[str, str]:
+    """Return the parameters of ``inbox_remember``."""
+    key = {"consumer": statements.consumer, "dedupe_id": dedupe_id_of(message)}
+    return key | {"run_id": uuid4().hex}
+
+
+def dedupe_id_of(message: Remembered) -> str:
+    """Return the id by which a message is remembered. Raises if it is none."""
+    found: Any = message.id if isinstance(message, Received) else message
+    if not isinstance(found, (str, UUID)):
+        raise wrong_type("once takes an id or a Received message", found, "once(from_nats(m), ..)")
+    text = str(found)
+    if not 0 < len(text) <= _MAX_ID or "\0" in text:
+        raise ValueError(f"an id must have 1 to {_MAX_ID} characters and no NUL, got {len(text)}")
+    return text
+
+
+def require_plain(function: object) -> None:
+    """Raise `TypeError` for what is no function, or is one whose call runs nothing."""
+    if not callable(function) or inspect.iscoroutinefunction(function):
+        raise wrong_type(
+            "Inbox.once takes a plain function of a connection",
+            function,
+            "once(message, function); AsyncInbox takes an async one",
+        )
+
+
+def _invoke(function: Callable[[Any], T], connection: Any) -> T:
+    value = function(connection)
+    if inspect.isawaitable(value):
+        if inspect.iscoroutine(value):
+            value.close()  # else Python warns that it was never awaited
+        raise TypeError(
+            "the function given to Inbox.once returned an awaitable, which nobody awaits: "
+            "nothing is stored; give it to AsyncInbox.once"
+        )
+    return value

@@ -1,0 +1,317 @@
+"""One call of `once`: a function and the memory of its message in one transaction.
+
+The call is a generator that yields acts: functions without arguments that talk to the
+database, call the user's function or wait. `Inbox` performs them in a thread, and
+`AsyncInbox` awaits what they return, so both share every decision.
+
+Nothing is stored before COMMIT, and the key of the remembered row is the fence: of two
+runs with the same message, one finds the row of the other or conflicts with it. So after
+a lost COMMIT the function runs again, unless the row says that the lost run committed.
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from time import monotonic
+from typing import Any, Final, Generic, Literal, TypeVar
+from uuid import uuid4
+
+import msgspec
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from dsql_outbox.outbox import (
+    CONFLICTS,
+    OUTAGES,
+    Database,
+    MessageGap,
+    NumberedQuery,
+    RetryPolicy,
+    TransactionMisused,
+    command,
+    is_interrupt,
+    jittered,
+    numbered,
+    pipeline,
+    rows_of,
+    schema_error,
+    unprepared,
+    unwrap,
+)
+from dsql_outbox.schema import statement
+
+from .acts import Program
+from .received import Received
+
+T = TypeVar("T")
+
+Order = Literal["first", "next", "gap", "late", "replay"]
+"""How a message relates to those of its subject that this consumer has handled.
+
+``first``: none was handled, and the message is not the subject's first. ``next``: its
+predecessor is the last one that was handled. ``gap``: messages between were not handled.
+``late``: a later one was handled. ``replay``: sent again by an operator, outside the order.
+"""
+
+OnGap = Literal["run", "raise"]
+
+RETRIES: Final = RetryPolicy(CONFLICTS | OUTAGES, waits=(0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0))
+"""Waits in seconds. A conflict and a lost server are told apart by `outbox.failure` alone."""
+
+_OPEN: Final = {TransactionStatus.INTRANS, TransactionStatus.INERROR}
+
+_IN_DOUBT: Final = (
+    "once: an earlier run may have been committed; when the message is delivered again, "
+    "the inbox decides"
+)
+
+
+class Handled(msgspec.Struct, Generic[T], frozen=True):
+    """The result of `once`.
+
+    `ran` is whether the function ran in this call and was committed; `value` is what it
+    returned. Without, the message was handled before. `order` is None for a call without
+    a `Received` message, and for one that was handled before.
+    """
+
+    ran: bool
+    value: T | None = None
+    order: Order | None = None
+
+
+class Statements:
+    """The statements of one consumer's inbox."""
+
+    def __init__(self, database: Database, consumer: str) -> None:
+        self.schema = database.schema
+        self.consumer = consumer
+        self.remember, self.find, self.advance, self.page, self.forget = (
+            numbered(name, statement(name, database.schema))
+            for name in (
+                "inbox_remember",
+                "inbox_find",
+                "inbox_advance",
+                "inbox_page",
+                "inbox_forget",
+            )
+        )
+
+
+class OnceCall(Generic[T]):
+    """One call of `once`. `function` gets the connection; `deadline` is a monotonic time."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what a call consists of
+        self,
+        statements: Statements,
+        connections: Any,  # of a writer, for threads or for tasks
+        sleep: Callable[[float], Any],
+        dedupe_id: str,
+        message: Received | None,
+        function: Callable[[Any], Any],
+        *,
+        on_gap: OnGap,
+        deadline: float | None,
+    ) -> None:
+        self._statements = statements
+        self._connections = connections
+        self._sleep = sleep
+        self._key = {"consumer": statements.consumer, "dedupe_id": dedupe_id}
+        self._message = message
+        self._function = function
+        self._on_gap = on_gap
+        self._deadline = deadline
+        self._committing: dict[str, Handled[T]] = {}
+        self._noted: list[psycopg.Error] = []
+        self._is_final = False
+
+    def program(self) -> Program[Handled[T]]:
+        """Run the function until it is committed, or known to have been."""
+        failures = 0
+        while True:
+            try:
+                return (yield from self._attempt())
+            except Exception as error:
+                wait = self._wait_after(error, failures)
+                if wait is None:
+                    self._explain(error)
+                    raise
+            failures += 1
+            yield partial(self._sleep, wait)
+
+    def _wait_after(self, error: Exception, failures: int) -> float | None:
+        """Return the seconds until another run, or None for an error that ends the call."""
+        if self._is_final or is_interrupt(error):
+            return None
+        wait = RETRIES.next_wait(error, failures)
+        if wait is None:
+            return None
+        wait = jittered(wait)
+        is_late = self._deadline is not None and monotonic() + wait >= self._deadline
+        return None if is_late else wait
+
+    def _explain(self, error: Exception) -> None:
+        if self._committing:
+            error.add_note(_IN_DOUBT)
+
+    def _attempt(self) -> Program[Handled[T]]:
+        self._is_final = False
+        take = self._connections.take
+        connection = yield partial(take, fresh=False, deadline=self._deadline, role_path=True)
+        try:
+            with self._watched(connection):
+                handled = yield from self._run(connection)
+        except BaseException as error:
+            if not is_interrupt(error):
+                yield from _roll_back(connection)
+            self._connections.give_up(connection, error)
+            raise
+        self._connections.give_back(connection)
+        return handled
+
+    def _run(self, connection: Any) -> Program[Handled[T]]:
+        run_id = uuid4().hex
+        order = yield from self._begin(connection, run_id)
+        if isinstance(order, Handled):
+            yield from _roll_back(connection)
+            return order
+        value = yield from self._invoke(connection)
+        handled = Handled(ran=True, value=value, order=order)
+        self._require_time()
+        self._committing[run_id] = handled
+        tag = yield partial(connection.wait, command(connection, b"COMMIT"))
+        if tag != "COMMIT":
+            raise psycopg.OperationalError(f"the server answered COMMIT with {tag}")
+        return handled
+
+    def _begin(self, connection: Any, run_id: str) -> Program[Order | Handled[T] | None]:
+        """Begin and remember the message, in one round trip. Return its order.
+
+        If it was remembered before, return the result of the call.
+        """
+        opening = self._opening(run_id)
+        sent = [(query, query.encode(values)) for query, values in opening]
+        begin = (unprepared(connection.begin), ())
+        try:
+            results = yield partial(connection.wait, pipeline(connection, [begin, *sent]))
+        except psycopg.Error as error:
+            named = schema_error(error, self._statements.schema)
+            if named is None:
+                raise
+            self._is_final = True
+            raise named from error
+        if not results[1].ntuples:
+            return (yield from self._handled_before(connection))
+        return self._order(results[2:])
+
+    def _opening(self, run_id: str) -> list[tuple[NumberedQuery, Mapping[str, str]]]:
+        remember = self._statements.remember, self._key | {"run_id": run_id}
+        if not self._follows:
+            return [remember]
+        assert self._message is not None  # noqa: S101 - only a message follows another
+        subject_type, subject_id = self._message.subject
+        subject = {
+            "consumer": self._statements.consumer,
+            "subject_type": subject_type,
+            "subject_id": subject_id,
+            "position": str(self._message.position),
+        }
+        return [remember, (self._statements.advance, subject)]
+
+    @property
+    def _follows(self) -> bool:
+        """Whether the message has a place among the messages of its subject."""
+        return self._message is not None and self._message.replay is None
+
+    def _order(self, results: Sequence[Any]) -> Order | None:
+        message = self._message
+        if message is None or not results:
+            return None if message is None else "replay"
+        last = int(rows_of(results[0])[0][0] or 0)
+        order = order_of(message, last)
+        if order == "gap" and self._on_gap == "raise":
+            self._is_final = True
+            raise MessageGap(message.key, expected=message.previous_position, actual=last)
+        return order
+
+    def _handled_before(self, connection: Any) -> Program[Handled[T]]:
+        """Return whether an earlier run of this call, or another call, has handled the message."""
+        if self._committing:
+            query = self._statements.find
+            sent = [(query, query.encode(self._key))]
+            results = yield partial(connection.wait, pipeline(connection, sent))
+            for (run_id,) in rows_of(results[0]):
+                found = self._committing.get((run_id or b"").decode().replace("-", ""))
+                if found is not None:
+                    return found
+        return Handled(ran=False)
+
+    def _invoke(self, connection: Any) -> Program[T]:
+        """Call the function. Raise its own error, or that of the database in it."""
+        self._noted.clear()
+        connection.before_send = _require_open
+        try:
+            value: T = yield partial(self._function, connection)
+        except Exception as error:
+            self._is_final = not any(
+                each is noted for each in unwrap(error) for noted in self._noted
+            )
+            raise
+        finally:
+            connection.before_send = None
+        status = connection.info.transaction_status
+        if status is TransactionStatus.INTRANS:
+            return value
+        if self._noted and status is not TransactionStatus.IDLE:
+            self._noted[0].add_note("the function given to once went on after this error")
+            raise self._noted[0]
+        self._is_final = True
+        raise _not_ours(status.name)
+
+    def _require_time(self) -> None:
+        if self._deadline is not None and monotonic() >= self._deadline:
+            raise psycopg.OperationalError(
+                "COMMIT was not sent: the deadline of the call (timeout) has passed"
+            )
+
+    def _note(self, error: psycopg.Error, before: int) -> None:
+        del before
+        self._noted.append(error)
+
+    @contextmanager
+    def _watched(self, connection: Any) -> Generator[None]:
+        """Note each error of the connection, and restore what the function may have changed."""
+        rows, cursors = connection.row_factory, connection.cursor_factory
+        connection.on_error = self._note
+        try:
+            yield
+        finally:
+            connection.on_error = None
+            connection.row_factory, connection.cursor_factory = rows, cursors
+
+
+def order_of(message: Received, last: int) -> Order:
+    """Return the order of a message after the highest position that was handled, or 0."""
+    if message.position <= last:
+        return "late"
+    if message.previous_position == last:
+        return "next"
+    return "gap" if last else "first"
+
+
+def _roll_back(connection: Any) -> Program[None]:
+    """End an open transaction, so that the connection can be used again."""
+    if connection.info.transaction_status in _OPEN:
+        with suppress(psycopg.Error):
+            yield partial(connection.wait, command(connection, b"ROLLBACK"))
+
+
+def _require_open(status: int) -> None:
+    if status == TransactionStatus.IDLE:
+        raise _not_ours("IDLE")
+
+
+def _not_ours(status: str) -> TransactionMisused:
+    return TransactionMisused(
+        "the function given to once has ended the transaction itself, or left a statement "
+        f"running (status {status}): let once begin, commit and roll back"
+    )

@@ -1,0 +1,110 @@
+"""Forgetting old messages, in pages of the consumer's keys."""
+
+from collections.abc import Callable, Generator, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import msgspec
+import psycopg
+
+from dsql_outbox.outbox import (
+    MAX_TRANSACTION_ROWS,
+    NumberedQuery,
+    SettingsError,
+    array_literal,
+    jittered,
+    pipeline,
+    rows_of,
+    schema_error,
+)
+
+from .acts import Program
+from .once import RETRIES, Statements
+
+T = TypeVar("T")
+
+PAGE: Final = MAX_TRANSACTION_ROWS
+
+_Row = list[bytes | None]
+
+
+class Pruned(msgspec.Struct, frozen=True):
+    """How far a pruning is: how many remembered messages were read, and how many forgotten."""
+
+    read: int = 0
+    forgotten: int = 0
+
+
+Told = Callable[[Pruned], object]
+
+
+class Pruning:
+    """One run. `told` is called after each page; each page is a transaction of its own."""
+
+    def __init__(
+        self,
+        statements: Statements,
+        connections: Any,  # of a writer, for threads or for tasks
+        sleep: Callable[[float], Any],
+        older_than: timedelta,
+        told: Told | None,
+    ) -> None:
+        if older_than <= timedelta(0):
+            raise SettingsError(f"older_than must be above 0, got {older_than}")
+        self._statements = statements
+        self._connections = connections
+        self._sleep = sleep
+        self._seconds = str(older_than.total_seconds())
+        self._told = told
+
+    def program(self) -> Program[Pruned]:
+        """Read all keys of the consumer in pages, and forget the old ones of each page."""
+        done, after, seen = Pruned(), "", PAGE
+        while seen == PAGE:
+            rows = yield from self._rows(self._statements.page, self._page(after))
+            seen, old = len(rows), [_text(row) for row in rows if row[1] == b"t"]
+            if old:
+                yield from self._rows(self._statements.forget, self._named(old))
+            after = _text(rows[-1]) if rows else after
+            done = Pruned(done.read + seen, done.forgotten + len(old))
+            if self._told is not None:
+                self._told(done)
+        return done
+
+    def _page(self, after: str) -> dict[str, str]:
+        parameters = {"after": after, "seconds": self._seconds, "rows": str(PAGE)}
+        return {"consumer": self._statements.consumer} | parameters
+
+    def _named(self, dedupe_ids: Sequence[str]) -> dict[str, str]:
+        return {"consumer": self._statements.consumer, "dedupe_ids": array_literal(dedupe_ids)}
+
+    def _rows(self, query: NumberedQuery, parameters: dict[str, str]) -> Program[list[_Row]]:
+        """Run a statement that may run twice, again after an error that passes."""
+        failures = 0
+        while True:
+            try:
+                return (yield from self._once(query, parameters))
+            except psycopg.Error as error:
+                wait = RETRIES.next_wait(error, failures)
+                if wait is None:
+                    raise schema_error(error, self._statements.schema) or error from error
+            failures += 1
+            yield partial(self._sleep, jittered(wait))
+
+    def _once(
+        self, query: NumberedQuery, parameters: dict[str, str]
+    ) -> Generator[Callable[[], Any], Any, list[_Row]]:
+        connection = yield partial(self._connections.take, fresh=False, deadline=None)
+        sent = [(query, query.encode(parameters))]
+        try:
+            results = yield partial(connection.wait, pipeline(connection, sent))
+        except BaseException as error:
+            self._connections.give_up(connection, error)
+            raise
+        self._connections.give_back(connection)
+        return rows_of(results[0])
+
+
+def _text(row: _Row) -> str:
+    return (row[0] or b"").decode()

@@ -1,0 +1,61 @@
+"""A consumer reads from each broker what the publisher sent."""
+
+import pytest
+from tests.support.brokers.kafka_broker import read_all
+from tests.support.brokers.readable_brokers import Broker, KafkaBroker, NatsBroker, SqsBroker
+from tests.support.publisher.sent_messages import new_message, published
+
+from dsql_outbox.inbox import Received, from_kafka, from_nats, from_sqs
+from dsql_outbox.outbox import TRACE_HEADERS, Message
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_nats(nats_broker: NatsBroker) -> None:
+    sent = await put(nats_broker)
+    async with nats_broker.jetstream() as jetstream:
+        found = await jetstream.get_msg("EVENTS", seq=1)
+    assert from_nats(found) == wanted(sent)
+
+
+async def test_kafka(kafka_broker: KafkaBroker) -> None:
+    sent = await put(kafka_broker)
+    (found,) = read_all(kafka_broker.bootstrap, kafka_broker.behind)
+    assert from_kafka(found) == wanted(sent)
+
+
+async def test_sqs(sqs_broker: SqsBroker) -> None:
+    sent = await put(sqs_broker)
+    (found,) = await sqs_broker.received()
+    assert from_sqs(found) == wanted(sent)
+    assert from_sqs(as_lambda_gives_it(found)) == wanted(sent)
+
+
+async def put(broker: Broker) -> Message:
+    message = new_message("Loan/caf%C3%A9", position="20", previousposition="10", replay="2")
+    async with broker.open() as sink:
+        await published(sink, [message])
+    return message
+
+
+def wanted(sent: Message) -> Received:
+    return Received(
+        id=sent.event_id,
+        dedupe_id=sent.dedupe_id,
+        topic=sent.topic,
+        key=sent.key,
+        position=20,
+        previous_position=10,
+        replay=2,
+        trace={name: sent.headers[name] for name in TRACE_HEADERS if name in sent.headers},
+        headers={name: text for name, text in sent.headers.items() if name not in TRACE_HEADERS},
+        data=sent.payload,
+    )
+
+
+def as_lambda_gives_it(message: dict) -> dict:  # type: ignore[type-arg]
+    attributes = {
+        name: {"stringValue": found["StringValue"], "dataType": found["DataType"]}
+        for name, found in message["MessageAttributes"].items()
+    }
+    return {"body": message["Body"], "messageAttributes": attributes}

@@ -1,0 +1,212 @@
+"""The effect of a message and its memory are one transaction; order is told per subject."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from tests.support.database_roles import as_role
+from tests.support.inboxes import OpenInbox, effects_in, new_received, remembered
+
+from dsql_outbox.inbox import Handled, Inbox, Pruned, pruning
+from dsql_outbox.outbox import (
+    Database,
+    MessageGap,
+    SchemaError,
+    SettingsError,
+    TransactionMisused,
+)
+from dsql_outbox.schema import Roles
+
+
+def test_the_function_runs_once_per_message_and_consumer(url: str, open_inbox: OpenInbox) -> None:
+    mailer, other = open_inbox(url), open_inbox(url, "other")
+    assert mailer.once("a") == Handled(ran=True, value=1)
+    assert mailer.once("a") == Handled(ran=False)
+    assert other.once("a") == Handled(ran=True, value=1)
+    assert effects_in(url) == ["a", "a"]
+    assert remembered(url) == [("mailer", "a"), ("other", "a")]
+
+
+def test_an_error_of_the_function_undoes_its_effect_and_is_raised_as_it_is(
+    url: str, open_inbox: OpenInbox
+) -> None:
+    inbox, error = open_inbox(url), ConnectionError("a mail server's, and no retry of ours")
+
+    def fail(run: int) -> None:
+        if run == 1:
+            raise error
+
+    with pytest.raises(ConnectionError) as raised:
+        inbox.once("a", at_run=fail)
+    assert raised.value is error
+    assert (inbox.runs, effects_in(url), remembered(url)) == (1, [], [])
+    assert inbox.once("a").ran
+
+
+def test_an_error_of_the_database_that_stays_is_raised_at_once(
+    url: str, open_inbox: OpenInbox
+) -> None:
+    inbox = open_inbox(url)
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        inbox.once("a", "SELECT 1 / 0")
+    assert (inbox.runs, remembered(url)) == (0, [])
+
+
+def test_a_function_may_not_end_the_transaction(url: str, open_inbox: OpenInbox) -> None:
+    with pytest.raises(TransactionMisused, match="has ended the transaction itself"):
+        open_inbox(url).once("a", "ROLLBACK")
+    assert remembered(url) == []
+
+
+def test_a_function_that_swallows_an_error_stores_nothing(url: str, effects: None) -> None:
+    del effects
+
+    def swallow(connection: psycopg.Connection[Any]) -> None:
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            connection.execute("SELECT 1 / 0")
+
+    with Inbox(Database(url), "mailer") as inbox:
+        with pytest.raises(psycopg.errors.DivisionByZero) as raised:
+            inbox.once("a", swallow)
+        assert raised.value.__notes__ == ["the function given to once went on after this error"]
+    assert remembered(url) == []
+
+
+def test_the_order_in_a_subject_is_told(url: str, open_inbox: OpenInbox) -> None:
+    inbox = open_inbox(url)
+    messages = {n: new_received(n, before) for n, before in ((10, 0), (20, 10), (40, 30), (50, 40))}
+    orders = [inbox.once(messages[n]).order for n in (10, 20, 40, 50)]
+    assert orders == ["next", "next", "gap", "next"]
+    assert inbox.once(new_received(30, 20)).order == "late"
+    assert inbox.once(new_received(60, 50)).order == "next"
+    assert inbox.once(messages[40]) == Handled(ran=False)
+    assert inbox.once(new_received(9, 8, key="Loan/2")).order == "first"
+
+
+def test_a_replay_has_no_order_and_is_handled_only_if_its_event_was_not(
+    url: str, open_inbox: OpenInbox
+) -> None:
+    inbox, message = open_inbox(url), new_received(10)
+    inbox.once(message)
+    again = new_received(99, 0, event_id=message.id, replay=1)
+    assert inbox.once(again) == Handled(ran=False)
+    assert inbox.once(new_received(98, 0, replay=1)).order == "replay"
+    assert inbox.once(again.dedupe_id).ran
+    assert inbox.once(new_received(20, 10)).order == "next"
+
+
+def test_a_gap_that_raises_stores_nothing_and_is_closed_by_the_message_before(
+    url: str, open_inbox: OpenInbox
+) -> None:
+    inbox, late = open_inbox(url), new_received(30, 20)
+    inbox.once(new_received(10), on_gap="raise")
+    with pytest.raises(
+        MessageGap, match="follows position 20, but the last one handled has position 10"
+    ):
+        inbox.once(late, on_gap="raise")
+    assert (inbox.runs, len(remembered(url))) == (1, 1)
+    assert inbox.once(new_received(20, 10), on_gap="raise").order == "next"
+    assert inbox.once(late, on_gap="raise").order == "next"
+
+
+def test_many_threads_with_the_same_messages_run_each_once(url: str, effects: None) -> None:
+    del effects
+
+    def add(connection: psycopg.Connection[Any], text: str) -> None:
+        connection.execute("INSERT INTO public.effects VALUES (%s)", (text,))
+
+    texts = [f"message-{n % 20}" for n in range(200)]
+    with Inbox(Database(url), "mailer") as inbox, ThreadPoolExecutor(8) as threads:
+        handled = threads.map(lambda text: inbox.once(text, lambda own: add(own, text)), texts)
+        assert sum(each.ran for each in handled) == 20
+    assert effects_in(url) == sorted(set(texts))
+
+
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read"])
+def test_concurrent_messages_of_a_subject_lose_no_position(url: str, isolation: Any) -> None:
+    messages = [new_received(n, n - 1) for n in range(1, 41)]
+    database = Database(url, isolation=isolation)
+    with Inbox(database, "mailer") as inbox, ThreadPoolExecutor(4) as threads:
+        handled = list(threads.map(lambda each: inbox.once(each, lambda _: None), messages))
+        assert all(each.ran for each in handled)
+        assert inbox.once(new_received(41, 40), lambda _: None).order == "next"
+
+
+def test_remember_joins_a_transaction_of_the_caller(url: str, open_inbox: OpenInbox) -> None:
+    inbox, message = open_inbox(url), new_received()
+    with psycopg.connect(url) as sql, Inbox(Database(url), "mailer") as plain:
+        assert plain.remember(sql, message)
+        assert not plain.remember(sql, message)
+        sql.rollback()
+    assert inbox.once(message).ran
+
+
+def test_what_is_old_is_forgotten_in_pages(
+    url: str, open_inbox: OpenInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "PAGE", 4)
+    inbox, other = open_inbox(url), open_inbox(url, "other")
+    names = [f'{n} "{{,\\' for n in range(11)]
+    for each in names:
+        inbox.once(each)
+    other.once("old")
+    with psycopg.connect(url, autocommit=True) as sql:
+        old = "UPDATE outbox.inbox SET seen_at = now() - interval '2 days' WHERE dedupe_id <> %s"
+        sql.execute(old, (names[3],))
+    told: list[Pruned] = []
+    assert inbox.call("prune", timedelta(days=1), told=told.append) == Pruned(11, 10)
+    assert [each.read for each in told] == [4, 8, 11]
+    assert remembered(url) == [("mailer", names[3]), ("other", "old")]
+
+
+def test_the_rights_of_a_consumer_are_enough(url: str, roles: Roles) -> None:
+    with Inbox(Database(as_role(url, roles.consumer)), "mailer") as inbox:
+        assert inbox.once(new_received(), lambda _: None).ran
+        assert not inbox.once("a", lambda own: own.execute("SELECT 1") and None).value
+        assert inbox.prune(timedelta(days=1)) == Pruned(2, 0)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            inbox.once("b", lambda own: own.execute("DELETE FROM outbox.inbox_subjects"))
+
+
+def test_missing_tables_are_told(url: str, open_inbox: OpenInbox) -> None:
+    with psycopg.connect(url, autocommit=True) as sql:
+        sql.execute("DROP TABLE outbox.inbox")
+    inbox = open_inbox(url)
+    for call in (lambda: inbox.once("a"), lambda: inbox.call("prune", timedelta(days=1))):
+        with pytest.raises(SchemaError, match="schema apply"):
+            call()
+
+
+def test_wrong_arguments_are_refused_before_anything_is_sent(open_inbox: OpenInbox) -> None:
+    unreachable = "postgresql://nobody@127.0.0.1:1/none"
+    database, inbox = Database(unreachable), open_inbox(unreachable)
+    for name in ("", "a b", "x" * 65):
+        with pytest.raises(SettingsError, match="must be 1 to 64 of"):
+            Inbox(database, name)
+    with pytest.raises(TypeError, match="Inbox takes a Database, not str"):
+        Inbox(unreachable, "mailer")  # type: ignore[arg-type]
+    for bad in ("", "x" * 129, "a\0"):
+        with pytest.raises(ValueError, match="1 to 128 characters"):
+            inbox.once(bad)
+    with pytest.raises(ValueError, match='on_gap must be "run" or "raise"'):
+        inbox.once("a", on_gap="stop")
+    with pytest.raises(TypeError, match="once takes an id or a Received message, not int"):
+        inbox.once(7)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="older_than must be above 0"):
+        inbox.call("prune", timedelta(0))
+
+
+def test_a_function_of_the_other_kind_is_refused(url: str, open_inbox: OpenInbox) -> None:
+    inbox = open_inbox(url)
+
+    async def lazy(_: object) -> None:
+        await asyncio.sleep(0)
+
+    wrong: Any = lazy if isinstance(inbox.inbox, Inbox) else lambda _: None
+    with pytest.raises(TypeError):
+        inbox.call("once", uuid4(), wrong)
+    assert remembered(url) == []
