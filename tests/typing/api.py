@@ -1,10 +1,13 @@
 """The public API as its users write it. Nobody runs this; mypy and basedpyright read it."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, assert_type
 from uuid import UUID
 
+import msgspec
 import psycopg
+from pydantic import BaseModel
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
@@ -49,6 +52,31 @@ URL = "postgresql://localhost/loans"
 def new_event() -> Event:
     loan = Entity("Loan", "LOAN-7", {"balance": "9000.00", "paid": 3})
     return Event.new("Loan Created", "LoanCreated", [loan])
+
+
+@dataclass
+class Loan:
+    balance: str
+
+
+class LoanModel(BaseModel):
+    balance: str
+
+
+class LoanStruct(msgspec.Struct):
+    balance: str
+
+
+def modelled_entities() -> list[Entity]:
+    return [
+        Entity("Loan", "LOAN-1", Loan("9000.00")),
+        Entity("Loan", "LOAN-2", LoanModel(balance="9000.00")),
+        Entity("Loan", "LOAN-3", LoanStruct("9000.00")),
+    ]
+
+
+def answers(receipt: Receipt, error: OutboxError) -> tuple[dict[str, Any], dict[str, Any]]:
+    return receipt.to_dict(), error.to_dict()
 
 
 async def async_producer(data: bytes, wire: Mapping[str, Any]) -> None:
@@ -188,4 +216,5 @@ def version() -> None:
 def mistakes_that_checkers_find() -> None:
     assert dsql_outbox.no_such  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
     Event.new("Name", "Type", ["LOAN-7"])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
+    Entity("Loan", "LOAN-7", ["balance"])  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     WriterSettings(5)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
