@@ -56,8 +56,10 @@ def require_transaction(connection: psycopg.BaseConnection[Any]) -> None:
     without one. Then only a `transaction()` block shows that there is one.
     """
     status = connection.info.transaction_status
-    has_block = bool(connection._num_transactions)  # noqa: SLF001 - psycopg shows it nowhere else
-    is_open = has_block if status is TransactionStatus.ACTIVE else status != TransactionStatus.IDLE
+    blocks = connection._num_transactions  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    is_open = status != TransactionStatus.IDLE
+    if status is TransactionStatus.ACTIVE:
+        is_open = blocks > 0
     if connection.autocommit and not is_open:
         raise psycopg.ProgrammingError(
             "append_to needs an open transaction: this connection is in autocommit mode, "
