@@ -118,10 +118,12 @@ def pipeline(
 def pipeline_inside(
     connection: "psycopg.BaseConnection[Any]", statements: Sequence[tuple[NumberedQuery, Values]]
 ) -> "PQGen[list[PGresult]]":
-    """Run statements in the open transaction of any psycopg connection, as `pipeline` does.
+    """Run statements in the transaction of any psycopg connection, as `pipeline` does.
 
-    No statement is prepared.
+    As a cursor does, it begins the transaction of a connection without autocommit. No
+    statement is prepared.
     """
+    yield from connection._start_query()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     pgconn = connection.pgconn
     sends = [partial(pgconn.send_query_params, q.text, values) for q, values in statements]
     groups = yield from _groups(pgconn, [*sends, pgconn.pipeline_sync])

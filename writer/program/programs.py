@@ -193,9 +193,8 @@ class Programs(StepPrograms):
     def _rows_of_append(self, connection: Any, pending: Pending) -> Program[Any]:
         """Send the statements of an append together.
 
-        Only a cursor of psycopg begins the transaction of a connection without autocommit,
-        and only cursors work inside a pipeline of the caller. A text that the encoding of the
-        connection lacks raises before the first statement is sent.
+        Only cursors of psycopg work inside a pipeline of the caller. A text that the encoding
+        of the connection lacks raises before the first statement is sent.
         """
         assert self.shards is not None  # noqa: S101 - read before the first append
         statements = self.core.statements([pending], self.shards)
@@ -204,12 +203,8 @@ class Programs(StepPrograms):
             return (yield Query(connection, query.query, values))
         encoding = encoding_of(connection)
         encoded = [(query, query.encode(values, encoding)) for query, values in statements]
-        is_pipelined = connection.pgconn.pipeline_status != PipelineStatus.OFF
-        is_begun = connection.info.transaction_status is not TransactionStatus.IDLE
-        alone = others if is_pipelined else others[: 0 if is_begun else 1]
-        for first, its_values in alone:
-            yield Query(connection, first.query, its_values, has_rows=False)
-        if is_pipelined:
-            return (yield Query(connection, query.query, values))
-        run = pipeline_inside(connection, encoded[len(alone) :])
-        return rows_of((yield Exchange(connection, run))[-1])
+        if connection.pgconn.pipeline_status == PipelineStatus.OFF:
+            return rows_of((yield Exchange(connection, pipeline_inside(connection, encoded)))[-1])
+        for other, its_values in others:
+            yield Query(connection, other.query, its_values, has_rows=False)
+        return (yield Query(connection, query.query, values))

@@ -211,6 +211,22 @@ def test_a_session_without_an_encoding_gets_utf_8(
     own.assert_true_to({receipt.event_id: receipt})
 
 
+def test_the_plain_form_sends_its_statements_together_in_a_new_transaction_too(
+    own: Tables, proxy: PostgresProxy
+) -> None:
+    """An append that is cancelled between two of them would leave a version without an event."""
+    with (
+        Writer(Database(proxy.url), replace(QUICK, form="plain")) as writer,
+        psycopg.connect(proxy.url) as mine,
+    ):
+        writer.append_to(mine, workload_s.car_created())
+        mine.commit()
+        proxy.reset_counts()
+        receipt = writer.append_to(mine, workload_s.car_created())
+        assert proxy.round_trips == len(["BEGIN", "the five statements"])
+    own.assert_true_to({receipt.event_id: receipt})
+
+
 def test_a_pipeline_in_autocommit_mode_is_no_transaction(own: Tables, url: str) -> None:
     """While a statement is in flight, the driver knows no transaction status."""
     with (
