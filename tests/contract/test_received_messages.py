@@ -2,11 +2,12 @@
 
 import pytest
 from tests.support.brokers.kafka_broker import read_all
-from tests.support.brokers.readable_brokers import Broker, KafkaBroker, NatsBroker, SqsBroker
-from tests.support.publisher.sent_messages import new_message, published
+from tests.support.brokers.readable_brokers import KafkaBroker, NatsBroker, SqsBroker
 
 from dsql_outbox.inbox import Received, from_kafka, from_nats, from_sqs
 from dsql_outbox.outbox import TRACE_HEADERS, Message
+from dsql_outbox.testing.sink_contract.readable_broker import ReadableBroker
+from dsql_outbox.testing.sink_contract.sent_messages import new_message, published
 
 pytestmark = pytest.mark.anyio
 
@@ -31,7 +32,7 @@ async def test_sqs(sqs_broker: SqsBroker) -> None:
     assert from_sqs(as_lambda_gives_it(found)) == wanted(sent)
 
 
-async def put(broker: Broker) -> Message:
+async def put(broker: ReadableBroker) -> Message:
     message = new_message("Loan/caf%C3%A9", position="20", previousposition="10", replay="2")
     async with broker.open() as sink:
         await published(sink, [message])

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.pq import PipelineStatus
 
 from dsql_outbox.outbox import (
     AsyncConnection,

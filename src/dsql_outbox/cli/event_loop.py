@@ -1,4 +1,4 @@
-"""The event loop of the commands that work long: uvloop if it is installed, else asyncio's own."""
+"""The event loop of `publish`: uvloop if it is installed, else asyncio's own."""
 
 from collections.abc import Awaitable, Callable
 from importlib.util import find_spec

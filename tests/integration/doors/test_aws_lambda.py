@@ -30,7 +30,7 @@ from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink
 
 SCHEDULED: dict[str, Any] = {}
-LONG = Context(60.0)
+LONG = Context(3_600.0)
 
 
 @pytest.fixture

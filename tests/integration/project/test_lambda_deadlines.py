@@ -14,7 +14,7 @@ from tests.support.writer.checked_tables import Tables
 from tests.support.writer.written_events import event
 
 from dsql_outbox.testing import OtlpReceiver, OutboxProxy
-from dsql_outbox.writer import connections
+from dsql_outbox.writer.connections import shelf
 
 if TYPE_CHECKING:
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -115,7 +115,7 @@ def test_after_a_long_freeze_the_connection_is_replaced_before_use(
 ) -> None:
     function = load_function(faulty.url)
     function(event())
-    monkeypatch.setattr(connections, "time", lambda: time() + 31)
+    monkeypatch.setattr(shelf, "time", lambda: time() + 31)
     answer = function(event())
     assert (answer.status, answer.body["attempts"], faulty.opened) == (200, 1, 2)
     faulty.wait_until_closed(1)

@@ -98,7 +98,7 @@ def finished(
 
 def shipped(suffix: str) -> Iterator[str]:
     """The files of the package in the checkout, as a wheel names them."""
-    for room in [*ROOMS, "cli", "servers", "testing"]:
+    for room in [*ROOMS, "cli", "doors", "inbox", "servers", "testing"]:
         folder = ROOT / room if room in ROOMS else ROOT / "src" / "dsql_outbox" / room
         for path in folder.rglob(f"*{suffix}"):
             if DASHBOARDS in path.parents:

@@ -155,5 +155,5 @@ async def test_wrong_arguments_are_refused_with_the_right_expression(
 ) -> None:
     with pytest.raises(TypeError, match=text):
         Publisher(database, **arguments)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"Publisher\(Database\(url\), sink\)"):
+    with pytest.raises(TypeError, match=r"Publisher\(Database\(url\), \.\.\)"):
         Publisher("postgresql://h/d", MemorySink())  # type: ignore[arg-type]

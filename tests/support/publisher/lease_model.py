@@ -29,7 +29,7 @@ LONG = PublisherSettings(lease=20, renew=6, margin=2, grace=4, broker_patience=4
 DRIFT = 0.05
 SKEW = 1.4  # seconds between the clocks of two nodes of the database
 
-_LATENCY = 0.01
+LATENCY = 0.01
 _CALL = 0.05  # seconds that a row is on its way, until it is deleted
 _IDLE = 0.25  # seconds between two rows of a shard
 
@@ -46,8 +46,8 @@ class Fate:
     unless the publisher stands still, for `paused` seconds, from when it sent it.
     """
 
-    applied: float = _LATENCY
-    answered: float = 2 * _LATENCY
+    applied: float = LATENCY
+    answered: float = 2 * LATENCY
     paused: float = 0.0
 
 

@@ -1,4 +1,4 @@
-"""Commands run on uvloop where it is installed, and need it nowhere."""
+"""`publish` runs on uvloop where it is installed, and does not need it."""
 
 import asyncio
 import sys

@@ -12,14 +12,17 @@ from dsql_outbox.outbox import (
     DuplicateEvent,
     EventTooLarge,
     InvalidEvent,
+    MessageGap,
     MissingExtra,
     OutboxError,
     OutcomeUnknown,
+    PublisherRuns,
     SchemaError,
     SettingsError,
     SinkUnavailable,
     StaleVersion,
     TransactionMisused,
+    UnreadableMessage,
     WriterClosed,
     require_not_negative,
     require_positive,
@@ -36,7 +39,7 @@ def test_every_error_has_one_base_and_says_what_it_means() -> None:
         for _, c in inspect.getmembers(module, inspect.isclass)
         if c.__module__.endswith(".errors")
     ]
-    assert len(found) == 12
+    assert len(found) == 15
     assert all(issubclass(c, OutboxError) and c.__doc__ for c in found)
 
 
@@ -87,6 +90,21 @@ def test_an_error_is_also_what_python_calls_it(error: type, python: type) -> Non
             ),
         ),
         (WriterClosed(), "the writer is closed, so nothing was sent: make another Writer"),
+        (
+            UnreadableMessage("position", "it is not a number"),
+            "the received message has no valid position: it is not a number",
+        ),
+        (
+            MessageGap("Car/CAR-1", expected=7, actual=5),
+            (
+                "a message of Car/CAR-1 follows position 7, but the last one handled has position "
+                '5: leave it to the broker to deliver it again, or call once with on_gap="run"'
+            ),
+        ),
+        (
+            PublisherRuns(is_disturbed=False),
+            "a publisher runs: stop every publisher of this database before the rebuild",
+        ),
         (SchemaError("no tables"), "no tables"),
         (SinkUnavailable("no broker"), "no broker"),
     ],
@@ -117,6 +135,9 @@ ERRORS = [
     TransactionMisused("text"),
     WriterClosed(),
     SinkUnavailable("text"),
+    UnreadableMessage("position", "it is not a number"),
+    MessageGap("Car/CAR-1", expected=7, actual=5),
+    PublisherRuns(is_disturbed=True),
 ]
 """One of each class."""
 

@@ -16,6 +16,7 @@ from hypothesis.stateful import (
 )
 from tests.support.publisher.lease_model import (
     DRIFT,
+    LATENCY,
     LONG,
     SETTINGS,
     SHORT,
@@ -44,6 +45,10 @@ def fair(shards: int, names: Collection[str]) -> dict[str, int]:
     return {name: least + (rank < rest) for rank, name in enumerate(sorted(names))}
 
 
+BEAT = 4 * LATENCY
+"""Seconds that the statements of a beat take at most, in the plain form."""
+
+
 class Limits:
     """Seconds without faults after which all is well; `slowest` has the longest times of all."""
 
@@ -51,7 +56,7 @@ class Limits:
         wait = slowest.lease + slowest.grace + SKEW + 2 * slowest.renew
         self.owned = wait / SLOWEST
         """Every shard has an owner that sends."""
-        self.handed_over = 2 * slowest.renew / SLOWEST
+        self.handed_over = 2 * (slowest.renew + BEAT) / SLOWEST
         """So long a shard has no owner when one publisher leaves it to another."""
         self.balanced = self.owned + 3 * slowest.renew / SLOWEST
         """Nobody has more than its share, and nothing moves any more."""

@@ -12,6 +12,7 @@ from dsql_outbox.cli.database_options import open_database
 from dsql_outbox.cli.exit_codes import FAILED, short_errors
 from dsql_outbox.cli.span_tree import view_recorded
 from dsql_outbox.cli.telemetry.tracing import tracing
+from dsql_outbox.observability import log_facts
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
 
@@ -115,4 +116,5 @@ def _quiet() -> Generator[None]:
     try:
         yield
     finally:
+        log_facts.flush()  # what is summed up, too
         logger.setLevel(level)

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +96,7 @@ class RelayRun:
             while not self._stopped.is_set():
                 await self._try_to_relay()
             if self._max_wait is not None and not self.health.draining:
-                self.is_stalled = await self._ask("outbox_waiting")
+                self.is_stalled = await self._ask("outbox_waiting", {"shards": None})
         finally:
             announce(str(self._totals))
 
@@ -114,13 +114,13 @@ class RelayRun:
             self.nobody_reads = True
             self.stop()
 
-    async def _ask(self, name: str) -> Any:
+    async def _ask(self, name: str, parameters: Mapping[str, object] | None = None) -> Any:
         """Run a named statement on a connection of its own, and return its one value."""
         async with await self._database.connect_async() as connection:
             query = statement(name, self._database.schema)
 
             async def ask() -> Any:
-                ((value,),) = await (await connection.execute(query)).fetchall()
+                ((value,),) = await (await connection.execute(query, parameters)).fetchall()
                 return value
 
             with tables_expected(self._database.schema):

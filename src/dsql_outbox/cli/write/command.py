@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Literal
 
+import anyio
 import click
 import msgspec
 
 from dsql_outbox.cli.database_options import database_options, open_database
-from dsql_outbox.cli.event_loop import run
 from dsql_outbox.cli.exit_codes import FAILED, UNREACHABLE, short_errors
 from dsql_outbox.cli.logs import LogFormat, announce, logs_on_stderr
 from dsql_outbox.cli.missing_tables import tables_needed
@@ -160,7 +160,7 @@ def write(  # noqa: PLR0913 - one parameter per flag
             hooks=meters.hooks,
             addressed=addressed,
         )
-        code = run(store, found, settings, files)
+        code = anyio.run(store, found, settings, files)
     raise click.exceptions.Exit(code)
 
 
