@@ -45,7 +45,7 @@ def fair(shards: int, names: Collection[str]) -> dict[str, int]:
     return {name: least + (rank < rest) for rank, name in enumerate(sorted(names))}
 
 
-BEAT = 4 * LATENCY
+BEAT = 8 * LATENCY
 """Seconds that the statements of a beat take at most, in the plain form."""
 
 
