@@ -2,7 +2,7 @@
 
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,17 +18,19 @@ _MADE_UP = {
     "entity_id": "('CAR-' || :client_id || '-' || :subject)",
     "expected": "NULL",
 }
-"""Parameters that pgbench computes per event; the others are constants of the run."""
+"""Parameters that pgbench computes per event; the others are constants of the run, or NULL."""
 
 
 @contextmanager
 def script() -> Iterator[tuple[Path, list[str]]]:
     """Write the statement to a file for pgbench; yields it and the options with its constants."""
     sample = single(event("CAR-1-12345", 1))
-    given = {name: value for name, value in sample.items() if name not in _MADE_UP}
+    absent = {name: "NULL" for name, value in sample.items() if value is None}
+    made_up = absent | _MADE_UP
+    given = {name: value for name, value in sample.items() if name not in made_up}
     with TemporaryDirectory() as folder:
         path = Path(folder, "write.sql")
-        path.write_text(_rendered())
+        path.write_text(_rendered(made_up))
         Path(folder).chmod(0o755)
         path.chmod(0o644)
         yield path, [f"--define={name}={value}" for name, value in given.items()]
@@ -53,9 +55,9 @@ def rate(url: str, path: Path, options: list[str], clients: int, until: str) -> 
     return float(found[1])
 
 
-def _rendered() -> str:
+def _rendered(made_up: Mapping[str, str]) -> str:
     text = re.sub(r"'[^'\n]*'", _without_colon, statement("event_write_one", "outbox").decode())
-    text = re.sub(r"%\((\w+)\)s", lambda name: _MADE_UP.get(name[1], f":{name[1]}"), text)
+    text = re.sub(r"%\((\w+)\)s", lambda name: made_up.get(name[1], f":{name[1]}"), text)
     numbers = f"\\set n random(1, {(1 << 62)})\n\\set subject random(1, {SUBJECTS})\n"
     return f"{numbers}{text};\n"
 
