@@ -124,10 +124,13 @@ class JsonEvent(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         """Check the type of `data`."""
-        data: object = self.data
-        if not isinstance(data, (Mapping, str, bytes)):
-            remedy = "Event.new(.., topic=.., headers=..) has both by itself"
-            raise wrong_type("JsonEvent takes a mapping, or JSON as str or bytes", data, remedy)
+        _require_json(self.data)
+
+
+def _require_json(data: object) -> None:
+    if not isinstance(data, (Mapping, str, bytes)):
+        remedy = "Event.new(.., topic=.., headers=..) has both by itself"
+        raise wrong_type("JsonEvent takes a mapping, or JSON as str or bytes", data, remedy)
 
 
 def encode_json(value: Any) -> bytes:
