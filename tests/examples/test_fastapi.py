@@ -24,9 +24,10 @@ from dsql_outbox.servers import NatsServer, free_port
 
 CUSTOMERS = ["ada", "ben", "cy"]
 ORDERS = 60
-COUNTED = """
-SELECT e.subject_id, c.version FROM counted c JOIN outbox.business_events e ON e.id = c.order_id
-ORDER BY c.place
+HANDLED = """
+SELECT s.subject_id, s.position, e.position
+FROM outbox.inbox_subjects s
+JOIN outbox.entities e ON e.entity_type = s.subject_type AND e.entity_id = s.subject_id
 """
 
 
@@ -137,8 +138,12 @@ async def test_every_order_is_stored_published_in_order_and_counted_once_althoug
     sent = await published(nats_server.url)
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
         stored = await rows(connection, "SELECT id FROM outbox.business_events")
-        counted = await rows(connection, COUNTED)
+        remembered = await rows(connection, "SELECT dedupe_id FROM outbox.inbox")
+        handled = await rows(connection, HANDLED)
     assert sorted(str(event_id) for (event_id,) in stored) == sorted(receipts)
+    assert sorted(dedupe_id for (dedupe_id,) in remembered) == sorted(receipts)
+    assert sorted(customer for customer, _, _ in handled) == sorted(CUSTOMERS)
+    assert all(last == newest for _, last, newest in handled)
     assert all(receipt["eventId"] == order_id for order_id, receipt in receipts.items())
     in_order = list(range(1, ORDERS // 3 + 1))
     for customer in CUSTOMERS:
@@ -148,7 +153,6 @@ async def test_every_order_is_stored_published_in_order_and_counted_once_althoug
             if headers["ce-subject"] == f"Customer/{customer}"
         ]
         assert list(dict.fromkeys(versions)) == in_order
-        assert [version for c, version in counted if c == customer] == in_order
         total = sum(Decimal(o["amount"]) for o in orders if o["customer"] == customer)
         assert balances[customer] == {"orders": ORDERS // 3, "total": str(total)}
 
