@@ -275,6 +275,7 @@ class TcpProxy:
 
     async def _shut_down(self) -> None:
         await self._stop_listening()
+        await asyncio.sleep(0)  # the task of a connection that was just accepted begins now
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
