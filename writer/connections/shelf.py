@@ -5,7 +5,7 @@ import threading
 from collections import deque
 from time import monotonic, time
 from typing import Generic, TypeVar
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from psycopg.pq import TransactionStatus
 
@@ -15,7 +15,9 @@ C = TypeVar("C", Connection, AsyncConnection)
 
 
 class Permit:
-    """The right to have one connection. The connection in use refers to it."""
+    """The right to have one connection. The connection in use refers to it, it refers weakly."""
+
+    connection: "ref[AsyncConnection] | None" = None
 
 
 class Shelf(Generic[C]):
@@ -48,7 +50,10 @@ class Shelf(Generic[C]):
         self._in_use.discard(permit)
 
     def forget_permits(self) -> None:
-        """Count every permit as free."""
+        """Count every permit as free, and close the connections in use: no call gives them back."""
+        for permit in list(self._in_use):
+            if permit.connection is not None and (abandoned := permit.connection()) is not None:
+                abandoned.drop()
         self._in_use.clear()
 
     def reuse(self, *, role_path: bool) -> C | None:

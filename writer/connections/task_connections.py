@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Final
+from weakref import ref
 
 import anyio
 import psycopg
@@ -105,6 +106,7 @@ class AsyncConnections:
             raise
         connection.deadline = deadline
         connection.permit = permit
+        permit.connection = ref(connection)
         return connection
 
     def give_back(self, connection: AsyncConnection) -> None:
