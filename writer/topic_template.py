@@ -10,7 +10,7 @@ _PATHS: Final = {
     "event_name": "eventHeader.eventName",
     "entity_type": "entities[0].entityHeader.entityType",
 }
-"""The fields of a template, and the path of each in an event."""
+"""The fields that a template may have, each with its path in an event."""
 
 _ANY: Final = "WriterSettings(any_topic=True) takes any text"
 _REMEDY: Final = (

@@ -1,4 +1,4 @@
-"""Who is compared, and what each does and does not do. No I/O."""
+"""The contestants, and what each of them does and does not do. No I/O."""
 
 import sys
 from pathlib import Path

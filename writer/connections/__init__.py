@@ -10,6 +10,7 @@ psycopg_pool does not fit, for three reasons:
 
 See docs/decisions/2026-11-24-the-writer-keeps-its-own-connections.md.
 
-`shelf` counts the open connections and keeps them. `thread_connections` lends them to
-threads, and `task_connections` to tasks. `call_deadline` is the limit of their waits.
+`shelf` counts the open connections and keeps them. `lender` lends them and takes them
+back, `thread_connections` for threads and `task_connections` for tasks. `call_deadline`
+is the limit of their waits.
 """

@@ -7,10 +7,11 @@ from weakref import ref
 import anyio
 import psycopg
 
-from dsql_outbox.outbox import AsyncConnection, Database, OutboxError, call_in_children
+from dsql_outbox.outbox import AsyncConnection, OutboxError
 
 from .call_deadline import TOO_LATE, none_free, require_time, seconds_left
-from .shelf import Permit, Shelf
+from .lender import Lender
+from .shelf import Permit
 
 _OTHER_LOOP: Final = (
     "this AsyncWriter is in use in another event loop, which is running: "
@@ -50,39 +51,21 @@ class _Room:
             self._free.release()
 
 
-class AsyncConnections:
-    """Connections for tasks of asyncio; otherwise as `Connections`.
+class AsyncConnections(Lender[AsyncConnection]):
+    """Connections for tasks of asyncio.
 
     They serve one event loop at a time. After it has stopped they may serve another.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        limit: int,
-        *,
-        keep_failed: bool,
-        max_idle: float | None,
-    ) -> None:
-        self._database = database
-        self._limit = limit
-        self._keep_failed = keep_failed
-        self._max_idle = max_idle
-        self._begin()
-        call_in_children(self._begin)
-
     def _begin(self) -> None:
-        """Start without connections. In a forked child, leave the parent's connections alone."""
+        super()._begin()
         self._room: _Room | None = None
-        self._shelf: Shelf[AsyncConnection] = Shelf(
-            self._limit, keep_failed=self._keep_failed, max_idle=self._max_idle
-        )
 
     def enter_loop(self) -> None:
         """Serve the running event loop in place of the one before, whose calls may never end.
 
-        Their permits no longer count, and their connections are closed when they come
-        back. Raises `OutboxError` if the former loop still runs, in another thread.
+        Their permits no longer count, and their connections are closed. Raises
+        `OutboxError` if the former loop still runs, in another thread.
         """
         self._room_here()
 
@@ -108,28 +91,6 @@ class AsyncConnections:
         connection.permit = permit
         permit.connection = ref(connection)
         return connection
-
-    def give_back(self, connection: AsyncConnection) -> None:
-        """Take back a connection after a success."""
-        if not connection.is_inherited:
-            permit = self._permit_of(connection)
-            try:
-                self._shelf.keep(connection, permit)
-            finally:
-                self._leave(permit)
-
-    def give_up(self, connection: AsyncConnection, error: BaseException) -> None:
-        """Take back a connection whose attempt failed."""
-        if not connection.is_inherited:
-            permit = self._permit_of(connection)
-            try:
-                self._shelf.keep_or_drop(connection, permit, error)
-            finally:
-                self._leave(permit)
-
-    def close(self) -> None:
-        """Close the connections that are not in use now, and the others when they come back."""
-        self._shelf.close()
 
     def _room_here(self) -> _Room:
         room = self._room

@@ -5,10 +5,11 @@ from collections import deque
 from time import monotonic
 from typing import Final
 
-from dsql_outbox.outbox import Connection, Database, call_in_children
+from dsql_outbox.outbox import Connection
 
 from .call_deadline import none_free, require_time, seconds_left
-from .shelf import Permit, Shelf
+from .lender import Lender
+from .shelf import Permit
 
 _SLICE: Final = 0.5
 """Seconds after which a thread that waits looks again.
@@ -25,34 +26,11 @@ class _ThreadPermit(Permit):
         self.turn.acquire()
 
 
-class Connections:
-    """Connections for threads, at most `limit` in use at once.
-
-    After a failed attempt a connection is closed, unless it is healthy and
-    `keep_failed` is set. A connection that was idle for more than `max_idle` seconds
-    is not reused. No connection to a read-only server is.
-    """
-
-    def __init__(
-        self,
-        database: Database,
-        limit: int,
-        *,
-        keep_failed: bool,
-        max_idle: float | None,
-    ) -> None:
-        self._database = database
-        self._limit = limit
-        self._keep_failed = keep_failed
-        self._max_idle = max_idle
-        self._begin()
-        call_in_children(self._begin)
+class Connections(Lender[Connection]):
+    """Connections for threads."""
 
     def _begin(self) -> None:
-        """Start without connections. In a forked child, leave the parent's connections alone."""
-        self._shelf: Shelf[Connection] = Shelf(
-            self._limit, keep_failed=self._keep_failed, max_idle=self._max_idle
-        )
+        super()._begin()
         self._waiting: deque[_ThreadPermit] = deque()
 
     def take(self, *, fresh: bool, deadline: float | None, role_path: bool = False) -> Connection:
@@ -74,28 +52,6 @@ class Connections:
         connection.deadline = deadline
         connection.permit = permit
         return connection
-
-    def give_back(self, connection: Connection) -> None:
-        """Take back a connection after a success."""
-        if not connection.is_inherited:
-            permit = connection.permit
-            try:
-                self._shelf.keep(connection, permit)
-            finally:
-                self._leave(permit)
-
-    def give_up(self, connection: Connection, error: BaseException) -> None:
-        """Take back a connection whose attempt failed."""
-        if not connection.is_inherited:
-            permit = connection.permit
-            try:
-                self._shelf.keep_or_drop(connection, permit, error)
-            finally:
-                self._leave(permit)
-
-    def close(self) -> None:
-        """Close the connections that are not in use now, and the others when they come back."""
-        self._shelf.close()
 
     def _enter(self, permit: _ThreadPermit, deadline: float | None) -> None:
         while not self._entered(permit):

@@ -26,6 +26,7 @@ from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcom
 from dsql_outbox.writer.attempt.steps import (
     write_steps,
 )
+from dsql_outbox.writer.connections.lender import Lender
 from dsql_outbox.writer.core import Core, receipt_of
 from dsql_outbox.writer.gate import Gate, require_transaction
 from dsql_outbox.writer.statement.answers import (
@@ -47,7 +48,7 @@ from .call_arguments import (
 )
 from .entity import EntityReading
 from .primitives import Exchange, Program, Query
-from .step_programs import Keeper, StepPrograms
+from .step_programs import StepPrograms
 from .stream import EntityStream
 from .write_many import Many
 
@@ -62,7 +63,7 @@ class Programs(StepPrograms):
     def __init__(
         self,
         core: Core,
-        connections: Keeper,
+        connections: Lender[Any],
         callers: type[psycopg.Connection[Any] | psycopg.AsyncConnection[Any]],
     ) -> None:
         super().__init__(core, connections)

@@ -33,6 +33,7 @@ from dsql_outbox.writer.attempt.steps import (
     Step,
     Wait,
 )
+from dsql_outbox.writer.connections.lender import Lender
 from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.gate import Gate
 from dsql_outbox.writer.statement.answers import (
@@ -57,18 +58,6 @@ _Work = Callable[[Any], Program[Committed | Present | Failed]]
 _OPEN: Final = {TransactionStatus.INTRANS, TransactionStatus.INERROR}
 
 
-class Keeper(Protocol):
-    """The connections of a writer, which take back what `Open` has taken."""
-
-    def give_back(self, connection: Any) -> None:
-        """Take back a connection after a success."""
-        ...
-
-    def give_up(self, connection: Any, error: BaseException) -> None:
-        """Take back a connection whose attempt failed."""
-        ...
-
-
 class Watch(Protocol):
     """Follows the steps of a batch."""
 
@@ -84,7 +73,7 @@ class StepPrograms:
     or None before the first step.
     """
 
-    def __init__(self, core: Core, connections: Keeper) -> None:
+    def __init__(self, core: Core, connections: Lender[Any]) -> None:
         self.core = core
         self.shards: int | None = None
         self._connections = connections

@@ -43,11 +43,9 @@ class Many:
                 if isinstance(entry, Pending):
                     entry.abandon(error)
 
-    def add(
-        self, events: Iterable[EventSource], versions: Iterable[int | None] | None = None
-    ) -> None:
-        """Add events. Raises `ValueError` unless there is one version per event."""
-        for event, version in _pairs(events, versions):
+    def add(self, events: Iterable[EventSource], versions: Iterable[int | None]) -> None:
+        """Add events, each with its expected version or None."""
+        for event, version in zip(events, versions, strict=True):
             self._entries.append(self._entry(event, version))
 
     def batches(self) -> Iterator[list[Pending]]:
@@ -74,14 +72,6 @@ class Many:
             )
         except InvalidEvent as error:
             return error
-
-
-def _pairs(
-    events: Iterable[EventSource], versions: Iterable[int | None] | None
-) -> Iterable[tuple[EventSource, int | None]]:
-    if versions is None:
-        return ((event, None) for event in events)
-    return zip(events, versions, strict=True)
 
 
 def _outcome(entry: Pending | InvalidEvent) -> WriteOutcome:

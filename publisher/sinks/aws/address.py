@@ -23,6 +23,20 @@ class AwsAddress:
     """Seconds that a request may take."""
 
 
+def match_place(
+    kind: str, form: str, place: re.Pattern[str], url: str
+) -> tuple[re.Match[str], str]:
+    """Match what a URL has before its query; return the match and the query.
+
+    Raises `SettingsError`, with the `form` that the URL should have.
+    """
+    found, _, query = url.partition("?")
+    match = place.fullmatch(found)
+    if match is None:
+        raise SettingsError(f"{kind} is {form}; credentials are the AWS SDK's")
+    return match, query
+
+
 def parse_address(kind: str, query: str, region: str | None) -> AwsAddress:
     """Parse the query of a URL; `region` is the one that the rest of the URL names.
 

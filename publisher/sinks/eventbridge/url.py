@@ -4,8 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from dsql_outbox.outbox import SettingsError
-from dsql_outbox.publisher.sinks.aws.address import AwsAddress, parse_address
+from dsql_outbox.publisher.sinks.aws.address import AwsAddress, match_place, parse_address
 
 _KIND: Final = "an EventBridge URL"
 _FORM: Final = (
@@ -14,9 +13,9 @@ _FORM: Final = (
 )
 
 # The rule for names is that of CreateEventBus in the API reference.
-_BUS: Final = re.compile(
-    r"(?:arn:aws[a-z-]*:events:(?P<region>[a-z0-9-]+):\d{12}:event-bus/)?"
-    r"(?P<name>[A-Za-z0-9._-]{1,256})"
+_PLACE: Final = re.compile(
+    r"eventbridge://(?P<bus>(?:arn:aws[a-z-]*:events:(?P<region>[a-z0-9-]+):\d{12}:event-bus/)?"
+    r"(?P<name>[A-Za-z0-9._-]{1,256}))"
 )
 
 
@@ -35,10 +34,7 @@ class EventBridgeSettings:
 
 def parse_eventbridge_url(url: str) -> EventBridgeSettings:
     """Parse a URL; raises `SettingsError` if it is malformed or has an unknown parameter."""
-    place, _, query = url.partition("?")
-    found = _BUS.fullmatch(place.removeprefix("eventbridge://"))
-    if found is None or not url.startswith("eventbridge://"):
-        raise SettingsError(f"{_KIND} is {_FORM}; credentials are the AWS SDK's")
+    found, query = match_place(_KIND, _FORM, _PLACE, url)
     return EventBridgeSettings(
-        bus=found[0], name=found["name"], address=parse_address(_KIND, query, found["region"])
+        bus=found["bus"], name=found["name"], address=parse_address(_KIND, query, found["region"])
     )

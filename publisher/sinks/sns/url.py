@@ -4,16 +4,15 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from dsql_outbox.outbox import SettingsError
-from dsql_outbox.publisher.sinks.aws.address import AwsAddress, parse_address
+from dsql_outbox.publisher.sinks.aws.address import AwsAddress, match_place, parse_address
 
 _KIND: Final = "an SNS URL"
 _FORM: Final = "sns://arn:aws:sns:REGION:ACCOUNT:NAME, and perhaps ?PARAMETERS"
 
 # The rule for names is that of CreateTopic in the API reference.
-_ARN: Final = re.compile(
-    r"arn:aws[a-z-]*:sns:(?P<region>[a-z0-9-]+):\d{12}:"
-    r"(?P<name>(?=.{1,256}$)[A-Za-z0-9_-]+(?:\.fifo)?)"
+_PLACE: Final = re.compile(
+    r"sns://(?P<arn>arn:aws[a-z-]*:sns:(?P<region>[a-z0-9-]+):\d{12}:"
+    r"(?P<name>(?=.{1,256}$)[A-Za-z0-9_-]+(?:\.fifo)?))"
 )
 
 
@@ -36,10 +35,7 @@ class SnsSettings:
 
 def parse_sns_url(url: str) -> SnsSettings:
     """Parse a URL; raises `SettingsError` if it is malformed or has an unknown parameter."""
-    place, _, query = url.partition("?")
-    found = _ARN.fullmatch(place.removeprefix("sns://"))
-    if found is None or not url.startswith("sns://"):
-        raise SettingsError(f"{_KIND} is {_FORM}; credentials are the AWS SDK's")
+    found, query = match_place(_KIND, _FORM, _PLACE, url)
     return SnsSettings(
-        arn=found[0], name=found["name"], address=parse_address(_KIND, query, found["region"])
+        arn=found["arn"], name=found["name"], address=parse_address(_KIND, query, found["region"])
     )

@@ -4,15 +4,14 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from dsql_outbox.outbox import SettingsError
-from dsql_outbox.publisher.sinks.aws.address import AwsAddress, parse_address
+from dsql_outbox.publisher.sinks.aws.address import AwsAddress, match_place, parse_address
 
 _KIND: Final = "an SQS URL"
 _FORM: Final = "sqs://NAME or sqs://HOST/ACCOUNT/NAME, and perhaps ?PARAMETERS"
 
 # The rule for names is that of CreateQueue in the API reference.
 _PLACE: Final = re.compile(
-    r"(?:(?P<host>[A-Za-z0-9.-]+(?::\d+)?)/(?P<account>\w+)/)?"
+    r"sqs://(?:(?P<host>[A-Za-z0-9.-]+(?::\d+)?)/(?P<account>\w+)/)?"
     r"(?P<name>(?=.{1,80}$)[A-Za-z0-9_-]+(?:\.fifo)?)"
 )
 _REGION: Final = re.compile(r"sqs\.([a-z0-9-]+)\.amazonaws\.")
@@ -38,10 +37,7 @@ class SqsSettings:
 
 def parse_sqs_url(url: str) -> SqsSettings:
     """Parse a URL; raises `SettingsError` if it is malformed or has an unknown parameter."""
-    address, _, query = url.partition("?")
-    found = _PLACE.fullmatch(address.removeprefix("sqs://"))
-    if found is None or not url.startswith("sqs://"):
-        raise SettingsError(f"{_KIND} is {_FORM}; credentials are the AWS SDK's")
+    found, query = match_place(_KIND, _FORM, _PLACE, url)
     host, account, name = found["host"], found["account"], found["name"]
     region = _REGION.match(host or "")
     return SqsSettings(

@@ -33,7 +33,7 @@ def invoke(proxy: PostgresProxy) -> dict[str, Any]:
 
 
 def cost(statements: list[str]) -> float:
-    """DPU by the formulas of docs/cost.md: the leases are a row a shard, all others are one row."""
+    """DPU by the formulas of docs/cost.md: one row per shard of the leases, one row elsewhere."""
     total = 0.0
     for text in statements:
         code = re.sub(r"--.*", "", text).strip()

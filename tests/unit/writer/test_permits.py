@@ -10,10 +10,10 @@ import psycopg
 import pytest
 
 from dsql_outbox.outbox import Database
-from dsql_outbox.writer.connections import shelf, thread_connections
+from dsql_outbox.writer.connections import lender, shelf, thread_connections
 from dsql_outbox.writer.connections.thread_connections import Connections
 
-MODULES = {shelf.__file__, thread_connections.__file__}
+MODULES = {lender.__file__, shelf.__file__, thread_connections.__file__}
 
 
 class Unconnected(Database):

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from tests.support.writer.database_model import FAULTY, SETTINGS, Run, Server
 
 from dsql_outbox.observability import Fact, WriteEnded, WriteStarted
-from dsql_outbox.outbox import Database, DuplicateEvent, Entity, Event, InvalidEvent, Receipt
+from dsql_outbox.outbox import (
+    Database,
+    DuplicateEvent,
+    Entity,
+    Event,
+    EventSource,
+    InvalidEvent,
+    Receipt,
+)
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
 from dsql_outbox.writer.attempt.steps import write_steps
 from dsql_outbox.writer.core import Core
@@ -24,6 +32,10 @@ IDS = [UUID(int=n) for n in range(1, 5)]
 def many(facts: list[Fact] | None = None, on_duplicate: OnDuplicate = "error") -> Many:
     hooks = [] if facts is None else [facts.append]
     return Many(Core(Database("host=nowhere"), SETTINGS, hooks), Gate(None), on_duplicate)
+
+
+def add(call: Many, events: Sequence[EventSource]) -> None:
+    call.add(events, [None] * len(events))
 
 
 def sold(car: str = "C-1", event_id: UUID | None = None, name: str = "Car Sold") -> Event:
@@ -46,7 +58,7 @@ def kinds(outcomes: Sequence[WriteOutcome]) -> list[type]:
 
 def test_events_with_ids_of_their_own_go_together() -> None:
     call = many()
-    call.add([sold(event_id=i) for i in IDS])
+    add(call, [sold(event_id=i) for i in IDS])
     assert write(call, Server()) == [IDS]
     assert [o.entities[0].version for o in call.outcomes if isinstance(o, Receipt)] == [1, 2, 3, 4]
 
@@ -54,7 +66,7 @@ def test_events_with_ids_of_their_own_go_together() -> None:
 def test_an_id_that_is_there_again_begins_another_transaction() -> None:
     one, two, three, _ = IDS
     call = many()
-    call.add([sold(event_id=i) for i in (one, two, one, three, two, two)])
+    add(call, [sold(event_id=i) for i in (one, two, one, three, two, two)])
     server = Server()
     assert write(call, server) == [[one, two], [one, three, two], [two]]
     assert kinds(call.outcomes) == [
@@ -70,13 +82,14 @@ def test_the_second_of_an_id_is_stored_at_its_own_place_if_the_first_is_not() ->
     """What comes after it comes after it in its subject's order too."""
     one, two, three, _ = IDS
     call = many()
-    call.add(
+    add(
+        call,
         [
             sold(event_id=one, name=FAULTY),
             sold(event_id=two),
             sold(event_id=one),
             sold(event_id=three),
-        ]
+        ],
     )
     write(call, Server())
     failed, *stored = call.outcomes
@@ -90,7 +103,7 @@ def test_the_second_of_an_id_is_stored_at_its_own_place_if_the_first_is_not() ->
 
 def test_the_second_of_an_id_may_say_something_else() -> None:
     call = many()
-    call.add([sold(event_id=IDS[0]), sold("C-2", event_id=IDS[0])])
+    add(call, [sold(event_id=IDS[0]), sold("C-2", event_id=IDS[0])])
     write(call, Server())
     first, second = call.outcomes
     assert isinstance(first, Receipt)
@@ -100,15 +113,9 @@ def test_the_second_of_an_id_may_say_something_else() -> None:
 
 def test_refused_events_have_their_outcome_at_their_place_and_are_never_sent() -> None:
     call = many()
-    call.add([sold(event_id=IDS[0]), "{}", sold(event_id=IDS[1]), b"\xff"])
+    add(call, [sold(event_id=IDS[0]), "{}", sold(event_id=IDS[1]), b"\xff"])
     assert write(call, Server()) == [IDS[:2]]
     assert kinds(call.outcomes) == [Receipt, InvalidEvent, Receipt, InvalidEvent]
-
-
-@pytest.mark.parametrize("versions", [[0], [0, 1, 2]])
-def test_there_must_be_a_version_for_each_event(versions: list[int | None]) -> None:
-    with pytest.raises(ValueError, match="zip"):
-        many().add([sold(), sold()], versions)
 
 
 def test_versions_go_with_their_events() -> None:
@@ -120,7 +127,7 @@ def test_versions_go_with_their_events() -> None:
 def write_first_batch(call: Many) -> None:
     done = Run(Server())
     with call:
-        call.add([sold(event_id=IDS[0]), "{}", sold(event_id=IDS[1]), sold(event_id=IDS[0])])
+        add(call, [sold(event_id=IDS[0]), "{}", sold(event_id=IDS[1]), sold(event_id=IDS[0])])
         done(write_steps(next(call.batches()), done.clock))
         raise CancelledError
 
@@ -155,7 +162,7 @@ def test_every_event_has_its_outcome_in_the_order_of_the_call(
 ) -> None:
     sources = ["{}" if e is None else sold(event_id=e[0], name=e[1]) for e in events]
     call, server = many(on_duplicate=on_duplicate), Server()
-    call.add(sources)
+    add(call, sources)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunks, "MAX_TRANSACTION_ROWS", rows)
         together = write(call, server, *misfortunes)
