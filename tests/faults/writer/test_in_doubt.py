@@ -317,7 +317,6 @@ def test_connections_that_died_unnoticed_cost_no_attempt_each(
     tables.assert_true_to({e.id: o for e, o in zip(events, outcomes, strict=False)})
 
 
-@only_single("psycopg ends a pipeline with a Flush, after which PostgreSQL times nothing out")
 @pytest.mark.parametrize("connections", ["new", "pool"])
 def test_a_kept_connection_that_the_server_timed_out_is_not_used_again(
     open_writer: OpenWriter, tables: Tables, url: str, connections: Connections

@@ -23,11 +23,6 @@ EXPECTED = {
 """What goes wrong, sooner or later: when depends on the machine, whatever the seed."""
 
 
-# psycopg cannot leave a pipeline whose connection was closed at the deadline: noise, at random.
-@pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <generator object BasePipeline._exit_gen"
-    ":pytest.PytestUnraisableExceptionWarning"
-)
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_no_schedule_makes_a_writer_tell_a_lie(proxy: PostgresProxy, tables: Tables) -> None:
     prepare_database(tables)
