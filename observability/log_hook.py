@@ -71,7 +71,7 @@ def _line_of_retry(fact: RetryScheduled) -> Line:
             failure.text,
             fact.wait_s,
             str(failure.budget),
-            _advice(failure),
+            _advice(failure) if fact.attempt == 1 else "",
         ),
         {"attempt": fact.attempt, "wait_s": fact.wait_s} | _keys(fact),
     )
