@@ -183,6 +183,7 @@ def test_a_writer_goes_on_in_a_new_loop_after_a_busy_one(
     in_new_loop(be_busy, abandon=abandon)
     release.set()
     receipts = in_new_loop(write)
+    proxy.wait_until_closed(proxy.opened)  # although the abandoned tasks still hold theirs
     assert len({receipt.event_id for receipt in receipts}) == 5
     for receipt in receipts:
         assert tables.events(receipt.event_id)
