@@ -3,7 +3,8 @@
 The chapter `event` is the event as a producer makes it, and its check.
 `message` is what a broker receives, `receipt` what a caller receives.
 `errors` defines every exception of the library. `failure` decides what an error of
-the database means, and `retry` runs work again after one that passes.
+the database means, and `retry` runs work again after one that passes. `program` performs
+generators that decide without I/O, in a thread or a task.
 The chapter `database` is the way to the database. `settings` holds its limits.
 """
 
@@ -95,6 +96,7 @@ from .message import (
     subject_key,
     topic_fault,
 )
+from .program import perform, perform_async
 from .receipt import Receipt, Touched
 from .redaction import has_unclear_login, redacted, told
 from .retry import AT_ONCE, RetryPolicy, jittered
@@ -190,6 +192,8 @@ __all__ = [
     "parse_event",
     "parse_headers",
     "parse_subject_key",
+    "perform",
+    "perform_async",
     "pipeline",
     "pipeline_inside",
     "plain_array",

@@ -1,12 +1,12 @@
 """The write side: store an event in one transaction, and retry after a conflict.
 
-`writer_base` says what both writers promise. `writer` and `async_writer` are one loop
-each, over the primitives of a `program`: all decisions are in the programs. `gate`
-decides what may be sent now. `core` turns events into calls and statements. `attempt`
-decides about retries, `statement` turns events into SQL, `transact` runs the caller's SQL
-and events in one transaction, and `coalesce` is group commit. `connections` keeps
-connections for reuse, and `backlog_alarm` reports old messages. The meaning of a database
-error is decided in `outbox.failure`.
+`writer_base` says what both writers promise. `writer` and `async_writer` perform the
+primitives of a `program`, in a thread and on an event loop: all decisions are in the
+programs. `gate` decides what may be sent now. `core` turns events into calls and
+statements. `attempt` decides about retries, `statement` turns events into SQL,
+`transact` runs the caller's SQL and events in one transaction, and `coalesce` is group
+commit. `connections` keeps connections for reuse, and `backlog_alarm` reports old
+messages. The meaning of a database error is decided in `outbox.failure`.
 """
 
 from dsql_outbox.writer.connections.task_connections import AsyncConnections

@@ -18,6 +18,7 @@ from dsql_outbox.outbox import (
     call_in_children,
     given_hooks,
     given_settings,
+    perform_async,
     require_database,
 )
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
@@ -172,18 +173,7 @@ class AsyncWriter(WriterBase):
         self._coalescer = Coalescer(self._programs, self._perform) if lanes else None
 
     async def _perform(self, program: Program[T]) -> T:
-        """Perform a program in this task, and return its result."""
-        try:
-            primitive = next(program)
-            while True:
-                try:
-                    answer = await self._do(primitive)
-                except BaseException as error:  # noqa: BLE001 - the program decides
-                    primitive = program.throw(error)
-                else:
-                    primitive = program.send(answer)
-        except StopIteration as ended:
-            return ended.value  # type: ignore[no-any-return]
+        return await perform_async(program, self._do)
 
     async def _do(self, primitive: Primitive) -> Any:
         match primitive:

@@ -17,6 +17,7 @@ from dsql_outbox.outbox import (
     SettingsError,
     given_hooks,
     given_settings,
+    perform,
     require_database,
 )
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
@@ -148,18 +149,7 @@ class Writer(WriterBase):
         self.close()
 
     def _perform(self, program: Program[T]) -> T:
-        """Perform a program in this thread, and return its result."""
-        try:
-            primitive = next(program)
-            while True:
-                try:
-                    answer = self._do(primitive)
-                except BaseException as error:  # noqa: BLE001 - the program decides
-                    primitive = program.throw(error)
-                else:
-                    primitive = program.send(answer)
-        except StopIteration as ended:
-            return ended.value  # type: ignore[no-any-return]
+        return perform(program, self._do)
 
     def _do(self, primitive: Primitive) -> Any:
         match primitive:

@@ -156,21 +156,24 @@ def tag_of(result: "PGresult") -> str | None:
 
 
 def _exchange(
-    connection: "Connection | AsyncConnection",
-    query: NumberedQuery,
-    values: Values,
+    connection: "Connection | AsyncConnection", query: NumberedQuery, values: Values
 ) -> "PQGen[Rows]":
-    pgconn = connection.pgconn
+    (yield from _sending(connection, query, values))()
+    return rows_of((yield from _result(connection, ExecStatus.TUPLES_OK)))
+
+
+def _sending(
+    connection: "Connection | AsyncConnection", query: NumberedQuery, values: Values
+) -> "PQGen[_Command]":
+    """Return what sends the statement, after preparing it if that is due."""
     times = connection.executions.get(query.name, 0)
-    if times < PREPARE_AFTER or not connection.prepares:
-        pgconn.send_query_params(query.text, values)
-    else:
-        if times == PREPARE_AFTER:
-            yield from _prepare(connection, query)
-        pgconn.send_query_prepared(query.name, values)
+    is_prepared = connection.prepares and query.name and times >= PREPARE_AFTER
+    if is_prepared and times == PREPARE_AFTER:
+        yield from _prepare(connection, query)
     connection.executions[query.name] = times + 1
-    result = yield from _result(connection, ExecStatus.TUPLES_OK)
-    return rows_of(result)
+    if is_prepared:
+        return partial(connection.pgconn.send_query_prepared, query.name, values)
+    return partial(connection.pgconn.send_query_params, query.text, values)
 
 
 def _prepare(connection: "Connection | AsyncConnection", query: NumberedQuery) -> "PQGen[None]":
@@ -194,20 +197,13 @@ def _result(connection: "psycopg.BaseConnection[Any]", wanted: ExecStatus) -> "P
 def _pipeline(
     connection: "Connection | AsyncConnection", statements: Sequence[tuple[NumberedQuery, Values]]
 ) -> "PQGen[list[PGresult]]":
-    pgconn, prepares, sends = connection.pgconn, list[_Command](), list[_Command]()
+    # Each statement is prepared before, in a round trip of its own: of a pipeline with more
+    # than one Sync, a transaction pooler may give the parts to different sessions.
+    sends: list[_Command] = []
     for query, values in statements:
-        times = connection.executions.get(query.name, 0)
-        if times < PREPARE_AFTER or not (connection.prepares and query.name):
-            sends.append(partial(pgconn.send_query_params, query.text, values))
-        else:
-            sends.append(partial(pgconn.send_query_prepared, query.name, values))
-        if times == PREPARE_AFTER and connection.prepares and query.name:
-            # A Sync after each: a statement that exists already stops no other command.
-            prepare = partial(pgconn.send_prepare, query.name, query.text)
-            prepares += [prepare, pgconn.pipeline_sync]
-        connection.executions[query.name] = times + 1
-    groups = yield from _groups(pgconn, [*prepares, *sends, pgconn.pipeline_sync])
-    return _checked(groups[len(prepares) : -1], connection.info.encoding)
+        sends.append((yield from _sending(connection, query, values)))
+    groups = yield from _groups(connection.pgconn, [*sends, connection.pgconn.pipeline_sync])
+    return _checked(groups[:-1], connection.info.encoding)
 
 
 def _groups(pgconn: "PGconn", commands: "Sequence[_Command]") -> "PQGen[list[list[PGresult]]]":

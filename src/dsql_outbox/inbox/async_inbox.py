@@ -1,6 +1,7 @@
 """The inbox for asyncio."""
 
 import inspect
+import operator
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
@@ -10,10 +11,9 @@ from typing import Any, Self, TypeVar
 import anyio
 import psycopg
 
-from dsql_outbox.outbox import Database, wrong_type
+from dsql_outbox.outbox import Database, perform_async, wrong_type
 from dsql_outbox.writer import AsyncConnections
 
-from .acts import perform_async
 from .inbox import TIMEOUT, Remembered, once_call, open_statements, remember_parameters
 from .once import Handled, OnGap
 from .pruning import Pruned, Pruning, Told
@@ -42,7 +42,8 @@ class AsyncInbox:
         _require_function(function)
         given = (self._statements, self._connections, anyio.sleep)
         work = partial(_invoke, function)
-        return await perform_async(once_call(given, message, work, on_gap, timeout).program())
+        call = once_call(given, message, work, on_gap, timeout)
+        return await perform_async(call.program(), operator.call)
 
     async def remember(self, connection: psycopg.AsyncConnection[Any], message: Remembered) -> bool:
         """Remember a message in a transaction of yours, as `Inbox.remember` does."""
@@ -53,7 +54,7 @@ class AsyncInbox:
     async def prune(self, older_than: timedelta, *, told: Told | None = None) -> Pruned:
         """Forget the messages that were handled longer ago, as `Inbox.prune` does."""
         pruning = Pruning(self._statements, self._connections, anyio.sleep, older_than, told)
-        return await perform_async(pruning.program())
+        return await perform_async(pruning.program(), operator.call)
 
     async def close(self) -> None:
         """Close the connections. A call that is in flight ends as it would have ended."""

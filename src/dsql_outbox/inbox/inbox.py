@@ -1,6 +1,7 @@
 """The inbox for synchronous code: threads, scripts and Lambda functions."""
 
 import inspect
+import operator
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,6 +16,7 @@ import psycopg
 from dsql_outbox.outbox import (
     Database,
     SettingsError,
+    perform,
     require_database,
     require_positive,
     require_seconds,
@@ -23,7 +25,6 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.writer import Connections
 
-from .acts import perform
 from .once import Handled, OnceCall, OnGap, Statements
 from .pruning import Pruned, Pruning, Told
 from .received import Received
@@ -81,7 +82,7 @@ class Inbox:
         require_plain(function)
         given = (self._statements, self._connections, sleep)
         work = partial(_invoke, function)
-        return perform(once_call(given, message, work, on_gap, timeout).program())
+        return perform(once_call(given, message, work, on_gap, timeout).program(), operator.call)
 
     def remember(self, connection: psycopg.Connection[Any], message: Remembered) -> bool:
         """Remember a message in a transaction of yours. False if it was handled before.
@@ -102,7 +103,7 @@ class Inbox:
         tables are missing, and the driver's errors.
         """
         pruning = Pruning(self._statements, self._connections, sleep, older_than, told)
-        return perform(pruning.program())
+        return perform(pruning.program(), operator.call)
 
     def close(self) -> None:
         """Close the connections. A call that is in flight ends as it would have ended."""
