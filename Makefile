@@ -71,11 +71,11 @@ test-pooler: $(VENV)/.dev ## run the tests behind a transaction pooler (Debian's
 	@PATH="$$PATH:/usr/sbin" command -v pgbouncer > /dev/null || { echo "test-pooler needs pgbouncer: apt-get install pgbouncer" >&2; exit 1; }
 	$(BIN)/pytest -n 2 -m pooler
 
-conformance: $(VENV)/.dev $(VENV)/.conformance ## run the integration tests on an endpoint shaped like Aurora DSQL (SERVERS=..)
+conformance: $(VENV)/.dev $(VENV)/.conformance ## run the integration tests on an endpoint shaped like Aurora DSQL (SERVERS=.., ROOM=..)
 	@$(BIN)/python -m tests.support.sql.lint
 	@for server in $(or $(SERVERS),none); do \
 		printf '\n+ %s\n' "$$server"; \
-		DSQL_OUTBOX_TEST_SERVER=$$server $(PYTEST) tests/integration tests/faults || exit; \
+		DSQL_OUTBOX_TEST_SERVER=$$server $(PYTEST) $(or $(filter-out tests/unit/% tests/contract,$(TESTS)),tests/integration tests/faults) || exit; \
 	done
 
 endpoint: $(VENV)/.dev $(VENV)/.conformance ## run that endpoint, with outbox tables, until Ctrl-C
