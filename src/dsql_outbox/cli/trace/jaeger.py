@@ -1,36 +1,33 @@
-"""Spans from Jaeger, by the HTTP query API of version 2 (``/api/v3``, OTLP in JSON).
+"""Spans from Jaeger, by its HTTP query API (``/api/v3``, OTLP in JSON).
 
 A search needs a service and a period, so this searches each service in turn.
-Jaeger returns each trace whole, with the spans of all services.
+Jaeger returns each trace whole, with the spans of all services. Traces are raw:
+Jaeger would move spans whose clocks seem to differ.
 https://www.jaegertracing.io/docs/latest/architecture/apis/
+
+Releases before 2.19 cannot search by attribute there. They find the ids of
+traces by ``/api/traces``, the API of their own pages.
 """
 
 import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http import HTTPStatus
-from typing import Any, Final, TypeVar
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlencode
-from urllib.request import urlopen
+from typing import Final, NamedTuple
 
-import click
 import msgspec
 
-from dsql_outbox.cli.exit_codes import Unreachable
+from dsql_outbox.cli.jaeger_pages import DEFAULT_JAEGER
 from dsql_outbox.cli.span_tree import SpanView
 from dsql_outbox.observability import attributes as names
 from dsql_outbox.outbox import SettingsError, redacted
 
+from .jaeger_answers import OtherParameters, get
 from .otlp_json import TraceData, views
 
 _BASE: Final = re.compile(r"https?://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:/[^?#@\s]*)?")
-_SECONDS: Final = 10.0  # that one request may take
 _AHEAD: Final = timedelta(hours=1)  # a span may come from a machine whose clock is ahead
-_MOST: Final = 20  # traces per answer
-
-_Answer = TypeVar("_Answer")
+_MOST: Final = "20"  # traces per answer
 
 
 class _Services(msgspec.Struct):
@@ -41,6 +38,27 @@ class _FoundTraces(msgspec.Struct):
     result: TraceData
 
 
+class _FoundId(msgspec.Struct, rename={"trace_id": "traceID"}):
+    trace_id: str
+
+
+class _FoundIds(msgspec.Struct):
+    data: list[_FoundId] | None = None
+
+
+class _Search(NamedTuple):
+    """A search for the traces of an event; `since` and `until` are aware times."""
+
+    url: str
+    event_id: str
+    since: datetime
+    until: datetime
+
+    @property
+    def attributes(self) -> str:
+        return json.dumps({names.EVENT_ID: self.event_id})
+
+
 def spans_of_jaeger(url: str, event_id: str, since: datetime) -> Iterator[SpanView]:
     """The spans of every trace since `since` that names the event; spans may repeat.
 
@@ -48,69 +66,54 @@ def spans_of_jaeger(url: str, event_id: str, since: datetime) -> Iterator[SpanVi
     URL, and `click.ClickException` for an answer that is not Jaeger's.
     """
     check_url(url)
-    period = {
-        "query.startTimeMin": _rfc3339(since),
-        "query.startTimeMax": _rfc3339(datetime.now(UTC) + _AHEAD),
-        "query.searchDepth": str(_MOST),
-    }
-    services = _get(f"{url}/api/v3/services", _Services)
-    for service in services.services if services else ():
-        for name in (names.EVENT_ID, names.MESSAGING_MESSAGE_ID):
-            wanted = {
-                "query.serviceName": service,
-                "query.attributes": json.dumps({name: event_id}),
-            }
-            found = _get(f"{url}/api/v3/traces?{urlencode(wanted | period)}", _FoundTraces)
-            if found:
-                yield from views(found.result)
-
-
-def page_of(url: str, trace_id: str) -> str:
-    """The URL of Jaeger's page for a trace."""
-    return f"{url}/trace/{trace_id}"
+    search = _Search(url, event_id, since, datetime.now(UTC) + _AHEAD)
+    found = get(url, "/api/v3/services", {}, _Services)
+    for service in found.services if found else ():
+        try:
+            yield from _spans_of(search, service)
+        except OtherParameters:
+            yield from _spans_of_older(search, service)
 
 
 def check_url(url: str) -> None:
     """Raise `SettingsError` unless `url` is an HTTP base URL without a login."""
     if not _BASE.fullmatch(url):
         raise SettingsError(
-            f"--jaeger {redacted(url)}: give a base URL without a login, "
-            "such as http://localhost:16686"
+            f"--jaeger {redacted(url)}: give a base URL without a login, such as {DEFAULT_JAEGER}"
         )
 
 
-def _get(url: str, kind: type[_Answer]) -> _Answer | None:
-    """Jaeger's answer; None for its 404, which means that it found no trace."""
-    place = url.partition("?")[0]
-    try:
-        with urlopen(url, timeout=_SECONDS) as answer:  # noqa: S310 - checked to be HTTP
-            body: bytes = answer.read()
-    except HTTPError as error:
-        with error:
-            if error.code == HTTPStatus.NOT_FOUND and _is_jaegers(error.read()):
-                return None
-        raise click.ClickException(
-            f"{place} answered {error.code}: it must be the query API of Jaeger 2"
-        ) from error
-    except (URLError, OSError) as error:
-        reason = getattr(error, "reason", error)
-        raise Unreachable(f"Jaeger cannot be reached at {place}: {reason}") from error
-    try:
-        return msgspec.json.decode(body, type=kind, strict=False)
-    except (ValueError, msgspec.MsgspecError) as error:
-        raise click.ClickException(
-            f"{place} did not answer as the query API of Jaeger 2 does: {error}"
-        ) from error
+def _spans_of(search: _Search, service: str) -> Iterator[SpanView]:
+    wanted = {
+        "query.serviceName": service,
+        "query.attributes": search.attributes,
+        "query.startTimeMin": _rfc3339(search.since),
+        "query.startTimeMax": _rfc3339(search.until),
+        "query.searchDepth": _MOST,
+        "query.rawTraces": "true",
+    }
+    found = get(search.url, "/api/v3/traces", wanted, _FoundTraces)
+    yield from views(found.result) if found else ()
 
 
-def _is_jaegers(body: bytes) -> bool:
-    """Whether a 404 comes from Jaeger's search, and not from a wrong path."""
-    try:
-        answer: Any = json.loads(body)
-    except ValueError:
-        return False
-    return isinstance(answer, dict) and "error" in answer
+def _spans_of_older(search: _Search, service: str) -> Iterator[SpanView]:
+    wanted = {
+        "service": service,
+        "tags": search.attributes,
+        "start": _microseconds(search.since),
+        "end": _microseconds(search.until),
+        "limit": _MOST,
+    }
+    ids = get(search.url, "/api/traces", wanted, _FoundIds)
+    for found_id in (ids and ids.data) or ():
+        path = f"/api/v3/traces/{found_id.trace_id}"
+        found = get(search.url, path, {"raw_traces": "true"}, _FoundTraces)
+        yield from views(found.result) if found else ()
 
 
 def _rfc3339(at: datetime) -> str:
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _microseconds(at: datetime) -> str:
+    return str(round(at.timestamp() * 1e6))
