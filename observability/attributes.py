@@ -38,7 +38,7 @@ ATTEMPT_NUMBER: Final = "outbox.attempt.number"
 """The attempt's number, from 1."""
 
 ATTEMPT_WAITED: Final = "outbox.attempt.waited_s"
-"""Seconds waited between the failure of the previous attempt and this one."""
+"""Seconds waited between the failure of the previous attempt and this one; not on the first."""
 
 ATTEMPT_OUTCOME: Final = "outbox.attempt.outcome"
 """How the attempt ended: ``committed``, ``conflict``, ``in_doubt``, ``resolved`` or ``failed``."""

@@ -93,20 +93,22 @@ trace_facts: Final = TraceFacts()
 class _SpanScope:
     """The scope of one span."""
 
-    __slots__ = ("_context", "_server", "_span", "_token", "_tracer")
+    __slots__ = ("_carrier", "_context", "_server", "_span", "_token", "_tracer")
 
     def __init__(self, tracer: Tracer, span: Span, server: DatabaseServer | None = None) -> None:
         self._tracer = tracer
         self._span = span
         self._server = server
+        self._carrier: dict[str, str] | None = None
         self._context = trace.set_span_in_context(span)
 
     @property
     def carrier(self) -> dict[str, str]:
         """The span's trace context. It is built in an empty context, so that no baggage is sent."""
-        carrier: dict[str, str] = {}
-        propagate.inject(carrier, trace.set_span_in_context(self._span, Context()))
-        return carrier
+        if self._carrier is None:  # a batch of several callers asks twice
+            self._carrier = {}
+            propagate.inject(self._carrier, trace.set_span_in_context(self._span, Context()))
+        return self._carrier
 
     def __call__(self, fact: Fact, /) -> None:
         if not self._span.is_recording():
@@ -177,9 +179,10 @@ def _record_attempt(
         **_database_attributes(server),
         names.EVENT_ID: str(fact.event_id),
         names.ATTEMPT_NUMBER: fact.number,
-        names.ATTEMPT_WAITED: fact.waited_s,
         names.ATTEMPT_OUTCOME: fact.outcome,
     }
+    if fact.waited_s:
+        attributes[names.ATTEMPT_WAITED] = fact.waited_s
     if fact.oc_class is not None:
         attributes[names.ATTEMPT_OC_CLASS] = fact.oc_class
     if fact.sqlstate is not None:

@@ -146,7 +146,6 @@ def test_a_conflict_is_an_error_with_its_sqlstate_and_class(recorder: Recorder) 
         "db.response.status_code": "40001",
         "error.type": "SerializationFailure",
         "outbox.attempt.number": 1,
-        "outbox.attempt.waited_s": 0.0,
         "outbox.attempt.outcome": "conflict",
         "outbox.attempt.oc_class": "OC000",
     }
