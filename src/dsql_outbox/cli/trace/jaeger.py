@@ -34,7 +34,9 @@ class _Services(msgspec.Struct):
     services: list[str] = []
 
 
-class _FoundTraces(msgspec.Struct):
+class FoundTraces(msgspec.Struct):
+    """Jaeger's answer with traces, in a wrapper of its gateway."""
+
     result: TraceData
 
 
@@ -92,7 +94,7 @@ def _spans_of(search: _Search, service: str) -> Iterator[SpanView]:
         "query.searchDepth": _MOST,
         "query.rawTraces": "true",
     }
-    found = get(search.url, "/api/v3/traces", wanted, _FoundTraces)
+    found = get(search.url, "/api/v3/traces", wanted, FoundTraces)
     yield from views(found.result) if found else ()
 
 
@@ -107,7 +109,7 @@ def _spans_of_older(search: _Search, service: str) -> Iterator[SpanView]:
     ids = get(search.url, "/api/traces", wanted, _FoundIds)
     for found_id in (ids and ids.data) or ():
         path = f"/api/v3/traces/{found_id.trace_id}"
-        found = get(search.url, path, {"raw_traces": "true"}, _FoundTraces)
+        found = get(search.url, path, {"raw_traces": "true"}, FoundTraces)
         yield from views(found.result) if found else ()
 
 
