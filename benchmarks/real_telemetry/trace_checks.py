@@ -13,8 +13,8 @@ from tests.support.writer.written_events import event, receipts
 
 from dsql_outbox.cli.span_tree import SpanView
 from dsql_outbox.cli.trace.command import traces_of
-from dsql_outbox.cli.trace.jaeger import FoundTraces, spans_of_jaeger
 from dsql_outbox.cli.trace.jaeger_answers import get
+from dsql_outbox.cli.trace.jaeger_search import FoundTraces, spans_of_jaeger
 from dsql_outbox.cli.trace.otlp_json import views
 from dsql_outbox.observability import attributes as names
 from dsql_outbox.outbox import Database

@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 from tests.support.telemetry.dashboards import Query, alerts, panels
+from tests.support.telemetry.event_trace import checks
 from tests.support.telemetry.jaeger_server import Jaeger, serving
 from tests.support.telemetry.otlp_files import save, spans_by_service
 from tests.support.telemetry.promql import asked, evaluate
-from tests.support.telemetry.trace_checks import checks
 from tests.support.telemetry.watched_run import CONFLICTS, PLAIN, Watched, exporting, run
 from tests.support.writer import workload_s
 

@@ -19,8 +19,8 @@ from dsql_outbox.cli.output import json_line, say
 from dsql_outbox.cli.span_tree import SpanView, render_tree
 from dsql_outbox.observability import attributes as names
 
-from .jaeger import spans_of_jaeger
 from .jaeger_answers import OLDEST_JAEGER
+from .jaeger_search import spans_of_jaeger
 from .otlp_file import spans_of_file
 
 _LOOKBACK: Final = timedelta(days=7)
