@@ -67,6 +67,7 @@ def _settings(otlp: int, query: int, grpc: int, metrics: int) -> object:
             "jaeger_query": {
                 "storage": {"traces": "memory"},
                 "max_clock_skew_adjust": "1h",
+                "enable_tracing": False,
                 "http": {"endpoint": f"127.0.0.1:{query}"},
                 "grpc": {"endpoint": f"127.0.0.1:{grpc}"},
             },

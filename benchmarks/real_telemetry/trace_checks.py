@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
 
+import psycopg
 from tests.support.commands import Finished, run
 from tests.support.waiting import wait_until
 from tests.support.writer.written_events import event, receipts
@@ -24,13 +25,13 @@ from dsql_outbox.testing import EmbeddedPostgres, NatsServer, OutboxProxy
 from .jaeger import Jaeger
 
 _CONFLICTS: Final = 3
-_TOO_LARGE: Final = 1_200_000  # bytes: NATS takes 1 MiB
+_BAD_TOPIC: Final = "no topic"  # NATS takes no blank
 _ARRIVAL: Final = 20.0  # seconds until Jaeger has a trace
 
 Result = tuple[str, bool, str]
 
 
-class _Trace(NamedTuple):
+class JaegerTrace(NamedTuple):
     """A trace of an event as it was sent (`raw`), and as Jaeger shows it (`adjusted`)."""
 
     name: str
@@ -50,12 +51,12 @@ def check_traces(jaeger: Jaeger) -> list[Result]:
         demo = _demo(jaeger)
         storm = outbox.trace("conflicts", event(), conflicts=_CONFLICTS)
         apart = outbox.trace("two hosts", event(), publisher_host="elsewhere")
-        dead = outbox.trace("dead letter", _large_event())
+        dead = outbox.trace("dead letter", event(), topic=_BAD_TOPIC)
     same_host = (demo, storm, dead)
     return [
         *(result for each in (*same_host, apart) for result in _common(jaeger, each)),
-        *(_moved(each, wanted=False) for each in same_host),
-        _moved(apart, wanted=True),
+        *(moved_spans(each, wanted=False) for each in same_host),
+        moved_spans(apart, wanted=True),
         _attempts(storm),
         _dead_letter(dead),
     ]
@@ -67,13 +68,25 @@ class _Outbox(NamedTuple):
     sink: str
 
     def trace(
-        self, name: str, text: bytes, *, conflicts: int = 0, publisher_host: str = ""
-    ) -> _Trace:
-        """Write an event after so many conflicts, and publish it; both by a command."""
+        self,
+        name: str,
+        text: bytes,
+        *,
+        conflicts: int = 0,
+        publisher_host: str = "",
+        topic: str = "",
+    ) -> JaegerTrace:
+        """Write an event after so many conflicts, and publish it; both by a command.
+
+        With `topic` the row gets this topic before it is published.
+        """
         with OutboxProxy(self.database) as proxy:
             proxy.conflicts(conflicts)
             written = self._run("write", "--database", proxy.url, stdin=text)
         (receipt,) = receipts(written.out)
+        if topic:
+            with psycopg.connect(self.database) as connection:
+                connection.execute("UPDATE outbox.outbox SET topic = %s", [topic])
         host = f"host.name={publisher_host}" if publisher_host else ""
         words = ("--database", self.database, "--sink", self.sink, "--until-empty")
         self._run("publish", *words, resource=host)
@@ -87,20 +100,14 @@ class _Outbox(NamedTuple):
         return run(*words, stdin=stdin, env=env)
 
 
-def _large_event() -> bytes:
-    made = json.loads(event())
-    made["entities"][0]["note"] = "x" * _TOO_LARGE
-    return json.dumps(made).encode()
-
-
-def _demo(jaeger: Jaeger) -> _Trace:
+def _demo(jaeger: Jaeger) -> JaegerTrace:
     shown = run("demo", "--otlp", jaeger.otlp_url).out.decode()
     found = re.search(r"The most retried event, (\S+):", shown)
     assert found is not None, shown
     return _arrived(jaeger, "demo", UUID(found[1]))
 
 
-def _arrived(jaeger: Jaeger, name: str, event_id: UUID) -> _Trace:
+def _arrived(jaeger: Jaeger, name: str, event_id: UUID) -> JaegerTrace:
     """Wait until Jaeger has the trace with its publish, which is sent last."""
     since = datetime.now(UTC) - timedelta(hours=1)
     found: list[SpanView] = []
@@ -112,12 +119,12 @@ def _arrived(jaeger: Jaeger, name: str, event_id: UUID) -> _Trace:
 
     wait_until(is_whole, timeout=_ARRIVAL)
     shown = get(jaeger.query_url, f"/api/v3/traces/{found[0].trace_id}", {}, FoundTraces)
-    return _Trace(name, event_id, found, [*views(shown.result)] if shown else [])
+    return JaegerTrace(name, event_id, found, [*views(shown.result)] if shown else [])
 
 
-def _common(jaeger: Jaeger, trace: _Trace) -> Iterator[Result]:
+def _common(jaeger: Jaeger, trace: JaegerTrace) -> Iterator[Result]:
     """What holds of every trace."""
-    for what, check in _COMMON.items():
+    for what, check in COMMON.items():
         wrong = check(trace)
         yield f"{trace.name}: {what}", not wrong, ", ".join(wrong)
     drawn = run("trace", str(trace.event_id), "--jaeger", jaeger.query_url, "--json")
@@ -126,26 +133,26 @@ def _common(jaeger: Jaeger, trace: _Trace) -> Iterator[Result]:
     yield f"{trace.name}: `trace` shows every span", good, drawn.err.strip()
 
 
-def _unnamed(trace: _Trace) -> list[str]:
+def _unnamed(trace: JaegerTrace) -> list[str]:
     event_id = str(trace.event_id)
     return [span.name for span in trace.raw if span.attributes.get(names.EVENT_ID) != event_id]
 
 
-def _astray(trace: _Trace) -> list[str]:
+def _astray(trace: JaegerTrace) -> list[str]:
     """The spans that are no child of the only write."""
     (write,) = (span for span in trace.raw if span.name == "outbox.write")
     others = (span for span in trace.raw if span is not write)
     return [span.name for span in others if span.parent_id != write.span_id]
 
 
-def _early(trace: _Trace) -> list[str]:
+def _early(trace: JaegerTrace) -> list[str]:
     """The publishes that were sent before the commit began."""
     commit = max(_attempts_of(trace.raw), key=lambda span: span.start_ns)
     sent = (span for span in trace.raw if span.kind == "PRODUCER")
     return [span.name for span in sent if span.start_ns < commit.start_ns]
 
 
-def _without_server(trace: _Trace) -> list[str]:
+def _without_server(trace: JaegerTrace) -> list[str]:
     wanted = (names.DB_NAMESPACE, names.SERVER_ADDRESS, names.SERVER_PORT)
     return [
         f"{span.name} without {name}"
@@ -155,15 +162,16 @@ def _without_server(trace: _Trace) -> list[str]:
     ]
 
 
-_COMMON: Final[dict[str, Callable[[_Trace], list[str]]]] = {
+COMMON: Final[dict[str, Callable[[JaegerTrace], list[str]]]] = {
     "every span names the event": _unnamed,
     "every span is a child of the write": _astray,
     "no publish begins before the commit": _early,
     "each attempt names its server": _without_server,
 }
+"""What must hold of every trace; each check returns what is wrong."""
 
 
-def _moved(trace: _Trace, *, wanted: bool) -> Result:
+def moved_spans(trace: JaegerTrace, *, wanted: bool) -> Result:
     """Whether Jaeger moved a span; it moves those of two hosts, which shows that it adjusts."""
     before = {span.span_id: span.start_ns for span in trace.raw}
     moved = [span.name for span in trace.adjusted if span.start_ns != before[span.span_id]]
@@ -176,7 +184,7 @@ def _attempts_of(spans: Sequence[SpanView]) -> list[SpanView]:
     return sorted(found, key=lambda span: span.start_ns)
 
 
-def _attempts(trace: _Trace) -> Result:
+def _attempts(trace: JaegerTrace) -> Result:
     found = _attempts_of(trace.raw)
     told = [f"{span.name} {span.attributes[names.ATTEMPT_OUTCOME]}" for span in found]
     wanted = ["outbox.write.attempt conflict"]
@@ -185,7 +193,7 @@ def _attempts(trace: _Trace) -> Result:
     return f"{trace.name}: each attempt has its name and outcome", told == wanted, ", ".join(told)
 
 
-def _dead_letter(trace: _Trace) -> Result:
+def _dead_letter(trace: JaegerTrace) -> Result:
     (sent,) = (span for span in trace.raw if span.kind == "PRODUCER")
     told = str(sent.attributes.get(names.PUBLISH_LEADS_TO))
     return f"{trace.name}: the publish says so", sent.failed and told == "dead_letter", told
