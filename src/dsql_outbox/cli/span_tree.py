@@ -179,9 +179,16 @@ def _outcome(span: SpanView) -> str:
     return next((span.attributes[name] for name in outcomes if name in span.attributes), "")
 
 
+def _consequence(span: SpanView) -> str:
+    """What a failed publish led to, unless its result says the same."""
+    found = span.attributes.get(names.PUBLISH_LEADS_TO, "")
+    return f"→ {found}" if found not in {"", _outcome(span)} else ""
+
+
 def _label(span: SpanView) -> str:
     """The text of a span's line, such as ``outbox.write.attempt 2 conflict 40001 OC000``."""
     number = span.attributes.get(names.ATTEMPT_NUMBER, "")
     codes = (span.attributes.get(name) for name in (names.DB_STATUS_CODE, names.ATTEMPT_OC_CLASS))
-    words = (span.name, number, _outcome(span), *codes)
+    name = span.name.removesuffix(f" {number}")
+    words = (name, number, _outcome(span), _consequence(span), *codes)
     return visible(" ".join(str(word) for word in words if word))

@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 from tests.support.telemetry.dashboards import Query, alerts, panels
+from tests.support.telemetry.event_trace import checks
 from tests.support.telemetry.jaeger_server import Jaeger, serving
 from tests.support.telemetry.otlp_files import save, spans_by_service
 from tests.support.telemetry.promql import asked, evaluate
-from tests.support.telemetry.trace_checks import checks
 from tests.support.telemetry.watched_run import CONFLICTS, PLAIN, Watched, exporting, run
 from tests.support.writer import workload_s
 
@@ -130,7 +130,7 @@ async def test_each_of_64_coalesced_callers_has_its_own_attempts(url: str) -> No
                 receipts = await asyncio.gather(*map(writer.write, events))
         received = view_received(receiver.spans)
     writes = {s.span_id: s for s in received if s.name == "outbox.write"}
-    attempts = Counter(s.parent_id for s in received if s.name == "outbox.write.attempt")
+    attempts = Counter(s.parent_id for s in received if "outbox.attempt.number" in s.attributes)
     batches = [s for s in received if s.name == "outbox.batch"]
     assert len({s.trace_id for s in writes.values()}) == CALLERS
     assert attempts.keys() == writes.keys()

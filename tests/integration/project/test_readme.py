@@ -151,12 +151,15 @@ def test_the_demo_sends_its_spans_where_it_is_told_and_trace_finds_them(folder: 
         names = {span.name for span in receiver.spans}
         services = spans_by_service(receiver.requests)
     assert {"outbox.write", "outbox.write.attempt", "outbox.wait"} <= names
-    ((event_id, tree),) = re.findall(r"The most retried event, (\S+):.*\n((?:.*\n)+)", shown)
+    ((event_id, tree, page),) = re.findall(
+        r"The most retried event, (\S+):.*\n((?:.*\n)+)In Jaeger: (.*)\n", shown
+    )
     example = trace.split()[-1]
     assert f"The most retried event, {example}:" in README
     with serving(Jaeger(services)) as jaeger:
         drawn = shell(trace.replace(example, event_id), folder, DSQL_OUTBOX_JAEGER=jaeger.url)
     assert tree.rstrip() in drawn
+    assert page == drawn.splitlines()[-1].replace(jaeger.url, "http://127.0.0.1:16686")
 
 
 def test_files_that_the_readme_links_to_exist() -> None:

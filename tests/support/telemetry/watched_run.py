@@ -54,7 +54,10 @@ class Watched(NamedTuple):
     def trace(self) -> list[SpanView]:
         """The spans of the trace that the event's write began."""
         (write,) = (
-            s for s in self.spans if s.attributes.get("outbox.event.id") == str(self.event_id)
+            span
+            for span in self.spans
+            if span.name == "outbox.write"
+            and span.attributes["outbox.event.id"] == str(self.event_id)
         )
         return [span for span in self.spans if span.trace_id == write.trace_id]
 

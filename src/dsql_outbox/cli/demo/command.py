@@ -17,7 +17,7 @@ from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
 
 from .progress import counting
-from .report import show
+from .report import show, show_page, trace_of
 from .results import Results, checks
 from .stages import TOPIC_PREFIX, read_back, stored_ids, write_and_relay
 from .workload import EVENT_TYPES, SHAPES, TURNS
@@ -65,11 +65,14 @@ def demo(database: str, sink: str | None, otlp: str | None) -> None:
         stack.enter_context(_quiet())
         store = stack.enter_context(_started_database(console, database))
         sink_url = stack.enter_context(_started_sink(console, sink))
-        with tracing("dsql-outbox-demo", endpoint=otlp, exporters=[memory]):
+        with tracing("dsql-outbox-demo", endpoint=otlp, exporters=[memory]) as lost:
             _run(console, store, sink_url, results)
         wanted = {written.event.id for written in results.written}
         found = checks(results, *stored_ids(store, wanted))
-    show(console, results, found, view_recorded(memory.get_finished_spans()))
+    trace = trace_of(results.most_retried(), view_recorded(memory.get_finished_spans()))
+    show(console, results, found, trace)
+    if otlp is not None and trace:
+        show_page(console, otlp, trace, lost)
     if not all(check.held for check in found):
         raise SystemExit(FAILED)
 

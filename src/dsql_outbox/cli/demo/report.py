@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from dsql_outbox.cli.jaeger_pages import jaeger_beside, page_of
 from dsql_outbox.cli.span_tree import SpanView, render_tree
+from dsql_outbox.observability import attributes as names
 
 from .results import Check, Results, Written, percentile
 from .workload import EVENT_TYPES, SHAPES
@@ -16,7 +18,7 @@ _WIDTH: Final = 80
 
 
 def show(
-    console: "Console", results: Results, found: Sequence[Check], spans: Sequence[SpanView]
+    console: "Console", results: Results, found: Sequence[Check], trace: Sequence[SpanView]
 ) -> None:
     """Print the table, the numbers, the checks and the trace of the most retried event."""
     console.print(_table(results))
@@ -28,7 +30,26 @@ def show(
         mark = "[green]ok[/]  " if check.held else "[red]FAIL[/]"
         console.print(f"  {mark} {check.text}: {check.found}", highlight=False)
     console.print()
-    _show_trace(console, results.most_retried(), spans)
+    _show_trace(console, results.most_retried(), trace)
+
+
+def trace_of(written: Written, spans: Sequence[SpanView]) -> list[SpanView]:
+    """The spans of the trace of an event."""
+    mine = str(written.event.id)
+    traces = {span.trace_id for span in spans if span.attributes.get(names.EVENT_ID) == mine}
+    return [span for span in spans if span.trace_id in traces]
+
+
+def show_page(
+    console: "Console", otlp: str, trace: Sequence[SpanView], lost: Sequence[str]
+) -> None:
+    """Say where the trace can be seen, or why `otlp` did not get it."""
+    if lost:
+        text = f"Spans were not sent to {otlp}: {', '.join(lost)}"
+    else:
+        page = page_of(jaeger_beside(otlp), trace[0].trace_id)
+        text = f"In Jaeger: {page}"
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def _table(results: Results) -> "Table":
@@ -74,13 +95,11 @@ def _latency(seconds: Sequence[float]) -> str:
     return f"p50 {p50:6.1f} ms   p95 {p95:6.1f} ms   max {most:6.1f} ms   of {len(seconds)}"
 
 
-def _show_trace(console: "Console", written: Written, spans: Sequence[SpanView]) -> None:
+def _show_trace(console: "Console", written: Written, trace: Sequence[SpanView]) -> None:
     if written.receipt is None:
         return
-    mine = str(written.event.id)
-    traces = {span.trace_id for span in spans if mine in span.attributes.values()}
-    trace = [span for span in spans if span.trace_id in traces]
     console.print(
-        f"The most retried event, {mine}: {written.receipt.attempts} attempts", highlight=False
+        f"The most retried event, {written.event.id}: {written.receipt.attempts} attempts",
+        highlight=False,
     )
     console.print(render_tree(trace, width=_WIDTH))

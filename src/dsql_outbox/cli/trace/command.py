@@ -13,12 +13,14 @@ import msgspec
 
 from dsql_outbox.cli.exit_codes import Misused, short_errors
 from dsql_outbox.cli.filters import instant_option
+from dsql_outbox.cli.jaeger_pages import DEFAULT_JAEGER, page_of
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import json_line, say
 from dsql_outbox.cli.span_tree import SpanView, render_tree
 from dsql_outbox.observability import attributes as names
 
-from .jaeger import page_of, spans_of_jaeger
+from .jaeger_answers import OLDEST_JAEGER
+from .jaeger_search import spans_of_jaeger
 from .otlp_file import spans_of_file
 
 _LOOKBACK: Final = timedelta(days=7)
@@ -52,9 +54,9 @@ Exit codes:
 @click.argument("event_id", type=click.UUID)
 @option(
     "--jaeger",
-    default="http://localhost:16686",
+    default=DEFAULT_JAEGER,
     metavar="URL",
-    help="The base URL of Jaeger 2, for its query API and its pages.",
+    help=f"The base URL of Jaeger {OLDEST_JAEGER} or newer, for its query API and its pages.",
 )
 @click.option(
     "--file",

@@ -19,7 +19,8 @@ class Check(NamedTuple):
 def checks(trace: Sequence[SpanView], conflicts: int) -> Iterator[Check]:
     """Everything that must hold of one trace's spans."""
     by_start = sorted(trace, key=lambda span: span.start_ns)
-    writes, attempts = _named(by_start, "outbox.write"), _named(by_start, "outbox.write.attempt")
+    writes = _named(by_start, "outbox.write")
+    attempts = [span for span in by_start if names.ATTEMPT_NUMBER in span.attributes]
     waits = _named(by_start, "outbox.wait")
     sends = [span for span in by_start if span.kind == "PRODUCER"]
     takes = [span for span in by_start if span.kind == "CONSUMER"]
