@@ -89,8 +89,8 @@ class _CaseRun:
             self._visit.rows("doctor_row_add", shard=self._shard, position=key, flag=value)
         reads = [self._submit(step) for step in case.steps()]
         done = [read.result() for read in reads]
-        left = dict(self._visit.rows("doctor_rows", shard=self._shard))
-        return Ran(done, self._committed, left)
+        left = self._visit.rows("doctor_rows", shard=self._shard)
+        return Ran(done, self._committed, _by_key(left))
 
     def _submit(self, step: Step) -> Future[Rows | None]:
         """Return once the step is done or waits; queue it if its session waits already."""
@@ -126,4 +126,8 @@ class _CaseRun:
         if connection.info.transaction_status == TransactionStatus.IDLE:
             run(connection, self._visit.schema, "doctor_begin")
         rows = run(connection, self._visit.schema, step.name, shard=self._shard, **step.literals)
-        return None if step.expected is None else dict(rows)
+        return None if step.expected is None else _by_key(rows)
+
+
+def _by_key(rows: Sequence[Sequence[int]]) -> Rows:
+    return {row[0]: row[1] for row in rows}
