@@ -6,7 +6,8 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import errors
-from tests.support.dsql.cluster_rules import BURST, MAX_BYTES, RATE, kind_of
+from tests.support.dsql import cluster_rules
+from tests.support.dsql.cluster_rules import BURST, CROWD, MAX_BYTES, RATE, kind_of
 from tests.support.dsql.governed import GovernedPostgres
 from tests.support.dsql.refusals import UNCACHED_IDENTITY, UNCACHED_SEQUENCE
 from tests.support.writer.checked_tables import Tables
@@ -216,7 +217,7 @@ def test_a_connection_lives_for_an_hour(one: Session, clock: Any) -> None:
 
 def test_openings_are_limited_a_second(governed: GovernedPostgres, clock: Any) -> None:
     def openings(count: int) -> list[Any]:
-        return [governed.openings.open() for _ in range(count)]
+        return [governed.openings.open(0) for _ in range(count)]
 
     assert set(openings(BURST)) == {None}
     with pytest.raises(psycopg.OperationalError, match=RATE.message):
@@ -224,6 +225,18 @@ def test_openings_are_limited_a_second(governed: GovernedPostgres, clock: Any) -
     clock.now += 1
     assert openings(101) == [None] * 100 + [RATE]
     clock.now += 1
+    psycopg.connect(governed.url).close()
+
+
+def test_open_connections_are_limited(
+    governed: GovernedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_rules, "MAX_OPEN", 1)
+    with psycopg.connect(governed.url) as first:
+        with pytest.raises(psycopg.OperationalError, match=CROWD.message):
+            psycopg.connect(governed.url)
+        first.close()
+    governed.wait_until_closed(1)
     psycopg.connect(governed.url).close()
 
 

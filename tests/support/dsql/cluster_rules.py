@@ -13,6 +13,7 @@ MAX_ROWS: Final = 3_000
 MAX_BYTES: Final = 10 << 20  # written by a transaction, and as long as a message may be
 MAX_AGE: Final = 300.0  # seconds
 MAX_LIFE: Final = 3600.0  # seconds of a connection
+MAX_OPEN: Final = 10_000  # connections
 OPENINGS: Final = 100.0  # a second
 BURST: Final = 1_000  # of openings at once
 
@@ -29,7 +30,8 @@ MIXED: Final = Violation("0A000", "ddl and dml are not supported in the same tra
 ROWS: Final = Violation("54000", "transaction row limit exceeded")
 SIZE: Final = Violation("54000", "transaction size limit 10mb exceeded")
 AGE: Final = Violation("54000", "transaction age limit of 300s exceeded")
-RATE: Final = Violation("53400", "connection rate limit exceeded")  # the text is not recorded
+RATE: Final = Violation("53400", "Unable to accept connection, rate exceeded.")
+CROWD: Final = Violation("53300", "Unable to accept connection, too many open connections.")
 CONFLICT: Final = Violation("40001", "change conflicts with another transaction (OC000)")
 SCHEMA: Final = Violation("40001", "schema has been updated by another transaction (OC001)")
 
@@ -66,8 +68,10 @@ class Openings:
     def __post_init__(self) -> None:
         self._at = self.clock()
 
-    def open(self) -> Violation | None:
-        """Whether one more is refused."""
+    def open(self, others: int) -> Violation | None:
+        """Whether one more is refused beside `others` that are open."""
+        if others >= MAX_OPEN:
+            return CROWD
         now = self.clock()
         self._left = min(BURST, self._left + (now - self._at) * OPENINGS)
         self._at = now

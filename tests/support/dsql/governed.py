@@ -107,7 +107,8 @@ class _GovernedSession(ClientSession):
 
     def _take_request(self, message: WireMessage) -> None:
         is_startup = wire.request_code(message) == STARTUP
-        if is_startup and (violation := self._governed.openings.open()):
+        proxy = self._governed
+        if is_startup and (violation := proxy.openings.open(proxy.opened - proxy.closed)):
             self.to_client(wire.error_response(*violation).raw)
             raise Cut
         super()._take_request(self._governed.startup(message) if is_startup else message)
