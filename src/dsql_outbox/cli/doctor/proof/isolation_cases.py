@@ -62,10 +62,17 @@ Result = Literal["prevented", "possible", "broken"]
 
 
 def judge(case: Case, ran: Ran) -> Result:
-    """Whether the anomaly was prevented; `broken` if snapshot isolation excludes what was seen."""
+    """Whether the anomaly was prevented; `broken` if snapshot isolation excludes what was seen.
+
+    Only reads of committed transactions count, as in Adya's definitions.
+    """
     steps = list(case.steps())
-    seen = zip(steps, ran.reads, strict=True)
-    strange = any(rows is not None and rows != step.expected for step, rows in seen)
+    seen = [
+        (rows, step.expected)
+        for step, rows in zip(steps, ran.reads, strict=True)
+        if rows is not None and step.session in ran.committed
+    ]
+    strange = any(rows != expected for rows, expected in seen)
     if strange or ran.left != _serial(steps, ran.committed):
         return "broken"
     both = {1, 2} <= set(ran.committed)
