@@ -216,8 +216,13 @@ def bills() -> Iterator[Sequence[str]]:
     )
     yield (
         "days until the storage quota of a cell is full",
-        *(f"{plan(rate).cells * STORAGE / (rate * 86_400 * cost.stored):,.1f}" for rate in RATES),
+        *(f"{days_until_full(rate):,.1f}" for rate in RATES),
     )
+
+
+def days_until_full(rate: int) -> float:
+    """Days until the events of a rate fill the storage quotas of its cells."""
+    return plan(rate).cells * STORAGE / (rate * 86_400 * costs().stored)
 
 
 def table(rows: Iterator[Sequence[str]]) -> str:
