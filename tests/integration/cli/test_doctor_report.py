@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.support.checkout import ROOT
 from tests.support.doctor_runs import found, run
 from tests.support.dsql.server import ON_DSQL
 
@@ -27,6 +29,15 @@ from dsql_outbox.testing import PostgresProxy
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conflict_probes, "_WAIT", 0.05)
     monkeypatch.setattr(takeover, "_LEASE", 1.0)
+
+
+def test_the_page_explains_what_a_report_adds() -> None:
+    page = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
+    for name in (isolation.NAME, *PROOFS):
+        assert re.search(rf"^ok       {name} ", page, re.MULTILINE), name
+        assert f"| `{name}` |" in page, name
+    assert f"{len(CASES)} schedules" in page
+    assert SCRATCH in page
 
 
 def has_scratch(sql: psycopg.Connection[Any]) -> bool:
