@@ -7,7 +7,6 @@ from time import monotonic
 from typing import Final, NamedTuple
 
 import psycopg
-from psycopg.pq import TransactionStatus
 
 from dsql_outbox.cli.doctor.conflict_probes import waits
 from dsql_outbox.cli.doctor.examined_database import PATIENCE, ExaminedDatabase, run
@@ -59,14 +58,16 @@ class _Session(NamedTuple):
 
 @contextmanager
 def _sessions(visit: ExaminedDatabase) -> Generator[Sequence[_Session]]:
+    """Open the sessions; the first one is closed first, since the second may wait for it."""
     with ExitStack() as stack:
-        yield [
+        opened = [
             _Session(
                 stack.enter_context(closing(visit.connect())),
                 stack.enter_context(ThreadPoolExecutor(1)),
             )
             for _ in range(_SESSIONS)
         ]
+        yield opened[::-1]
 
 
 class _CaseRun:
@@ -78,7 +79,8 @@ class _CaseRun:
         self._shard = shard
         self._failed: set[int] = set()
         self._committed: list[int] = []
-        self._last: dict[int, Future[Rows | None]] = {}
+        self._begun: set[int] = set()
+        self._waiting: set[int] = set()
 
     def run(self, case: Case) -> Ran:
         """Run all steps and return what became of them; raises the driver's errors."""
@@ -93,13 +95,25 @@ class _CaseRun:
         return Ran(done, self._committed, _by_key(left))
 
     def _submit(self, step: Step) -> Future[Rows | None]:
-        """Return once the step is done or waits; queue it if its session waits already."""
-        last = self._last.get(step.session)
-        submitted = self._sessions[step.session - 1].thread.submit(self._answer, step)
-        if last is None or last.done():
-            waits(submitted)
-        self._last[step.session] = submitted
+        """Return once the step is done, or waits; queue it if its session waits already."""
+        thread = self._sessions[step.session - 1].thread
+        if step.session not in self._begun:
+            thread.submit(self._begin, step.session).result()
+        submitted = thread.submit(self._answer, step)
+        if step.session in self._waiting:
+            return submitted
+        if not step.may_wait:
+            submitted.result()
+        elif waits(submitted):
+            self._waiting.add(step.session)
         return submitted
+
+    def _begin(self, session: int) -> None:
+        """Begin and take the snapshot now, however slow the first step is."""
+        self._begun.add(session)
+        connection = self._sessions[session - 1].connection
+        run(connection, self._visit.schema, "doctor_begin")
+        run(connection, self._visit.schema, "doctor_rows", shard=self._shard)
 
     def _answer(self, step: Step) -> Rows | None:
         """The rows that a step reads; None if it reads none, or its transaction has failed."""
@@ -123,8 +137,6 @@ class _CaseRun:
         if step.name == "ROLLBACK":
             connection.rollback()
             return None
-        if connection.info.transaction_status == TransactionStatus.IDLE:
-            run(connection, self._visit.schema, "doctor_begin")
         rows = run(connection, self._visit.schema, step.name, shard=self._shard, **step.literals)
         return None if step.expected is None else _by_key(rows)
 

@@ -16,13 +16,15 @@ FIRST_ROWS: Final[Rows] = {1: 10, 2: 20}
 class Step(NamedTuple):
     """One statement of one session.
 
-    `literals` fill in the statement `name`. `expected` are the rows that snapshot isolation
-    shows, None for a statement that reads nothing.
+    `literals` fill in the statement `name`. `may_wait` says that PostgreSQL lets it wait for
+    another session. `expected` are the rows that snapshot isolation shows, None for a statement
+    that reads nothing.
     """
 
     session: int
     name: str
     literals: Mapping[str, int]
+    may_wait: bool
     expected: Rows | None
 
 
@@ -119,20 +121,24 @@ _VERBS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
 
 
 def _step(line: str) -> Step:
-    """Read a line such as ``2 read 1 -> 1=10``; after the arrow stand the expected rows."""
+    """Read a line such as ``2 read 1 -> 1=10``; after the arrow stand the expected rows.
+
+    A verb with a question mark may wait.
+    """
     said, arrow, shown = line.partition(" ->")
     session, verb, *values = said.split()
-    name, fields = _VERBS[verb]
+    name, fields = _VERBS[verb.rstrip("?")]
+    literals = dict(zip(fields, map(int, values), strict=True))
     pairs = [pair.split("=") for pair in shown.split()]
     expected = {int(key): int(value) for key, value in pairs} if arrow else None
-    return Step(int(session), name, dict(zip(fields, map(int, values), strict=True)), expected)
+    return Step(int(session), name, literals, verb.endswith("?"), expected)
 
 
 CASES: Final = (
     Case(
         "G0",
         "dirty write",
-        "1 set 1 11; 2 set 1 12; 1 set 2 21; 1 commit; 2 set 2 22; 2 commit",
+        "1 set 1 11; 2 set? 1 12; 1 set 2 21; 1 commit; 2 set 2 22; 2 commit",
         conflict=True,
     ),
     Case(
@@ -153,7 +159,7 @@ CASES: Final = (
     Case(
         "OTV",
         "observed transaction vanishes",
-        "1 set 1 11; 1 set 2 19; 2 set 1 12; 1 commit; 3 read 1 -> 1=11; 2 set 2 18;"
+        "1 set 1 11; 1 set 2 19; 2 set? 1 12; 1 commit; 3 read 1 -> 1=11; 2 set 2 18;"
         "3 read 2 -> 2=19; 2 commit; 3 read 2 -> 2=19; 3 read 1 -> 1=11; 3 commit",
         conflict=True,
     ),
@@ -165,13 +171,13 @@ CASES: Final = (
     Case(
         "PMP write",
         "predicate-many-preceders, for a write",
-        "1 raise; 2 remove 20; 1 commit; 2 commit",
+        "1 raise; 2 remove? 20; 1 commit; 2 commit",
         conflict=True,
     ),
     Case(
         "P4",
         "lost update",
-        "1 read 1 -> 1=10; 2 read 1 -> 1=10; 1 set 1 11; 2 set 1 11; 1 commit; 2 commit",
+        "1 read 1 -> 1=10; 2 read 1 -> 1=10; 1 set 1 11; 2 set? 1 11; 1 commit; 2 commit",
         conflict=True,
     ),
     Case(
@@ -208,7 +214,7 @@ CASES: Final = (
     Case(
         "G2-item FOR UPDATE",
         "write skew, with the rows locked that are read",
-        "1 lock 1 -> 1=10; 1 lock 2 -> 2=20; 2 lock 1 -> 1=10; 2 lock 2 -> 2=20; 1 set 1 11;"
+        "1 lock 1 -> 1=10; 1 lock 2 -> 2=20; 2 lock? 1 -> 1=10; 2 lock 2 -> 2=20; 1 set 1 11;"
         "1 commit; 2 set 2 21; 2 commit",
         conflict=True,
     ),
