@@ -66,14 +66,18 @@ def open_bare_database(
 
     `schema` and `doctor` need it: they report what is missing.
     """
-    if not url:
-        raise click.UsageError("no database: give --database URL or set DSQL_OUTBOX_DATABASE")
-    with _served(url) as address:
+    with database_address(url) as address:
         yield Database(address, schema=schema, isolation=isolation)
 
 
 @contextmanager
-def _served(url: str) -> Generator[str]:
+def database_address(url: str | None) -> Generator[str]:
+    """Yield the URL of the database; for ``embedded:``, of a server that runs during the block.
+
+    Raises as `open_database` does.
+    """
+    if not url:
+        raise click.UsageError("no database: give --database URL or set DSQL_OUTBOX_DATABASE")
     if not _is_embedded(url):
         yield url
         return

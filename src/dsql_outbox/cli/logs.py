@@ -60,6 +60,19 @@ def logs_on_stderr(*, verbose: bool, log_format: LogFormat = "text") -> Generato
             logger.setLevel(level)
 
 
+@contextmanager
+def quiet() -> Generator[None]:
+    """Silence the library's log in the block, where conflicts are intended."""
+    logger = logging.getLogger("dsql_outbox")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log_facts.flush()  # what is summed up, too
+        logger.setLevel(level)
+
+
 class _TextFormatter(logging.Formatter):
     """Formats time, level and text; for the command's own messages, only the text."""
 

@@ -48,6 +48,7 @@ EXCUSES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     _READ_COMMITTED: (_POSTGRES, frozenset({"isolation", "dsql-lint transaction_isolation"})),
     "index_concurrently": (_POSTGRES, frozenset({"sync index", "dsql-lint index_concurrently"})),
     "index_progress": (_POSTGRES, frozenset()),
+    "doctor_row_lock": ("the doctor asks what a row lock does", frozenset({"row lock"})),
     "status_counters": (
         "PostgreSQL's statistics: `status` goes without them elsewhere",
         frozenset({"type"}),
@@ -228,6 +229,13 @@ def _index_pair(*, is_dsql: bool) -> tuple[bytes, bytes]:
     )
 
 
+def _dropped(kind: str) -> tuple[bytes, bytes]:
+    return (
+        compose(f"{kind}_drop", SCHEMA, relation=sql.Identifier("thing")),
+        compose(f"{kind}_drop", "mark_schema", relation=sql.Identifier("mark_name_relation")),
+    )
+
+
 _COMPOSED: Final[Mapping[str, tuple[bytes, bytes]]] = {
     "backfill_bound": (
         backfill._bound(SCHEMA, _FILLING, [5]),
@@ -256,6 +264,8 @@ _COMPOSED: Final[Mapping[str, tuple[bytes, bytes]]] = {
     ),
     "index_async": _index_pair(is_dsql=True),
     "index_concurrently": _index_pair(is_dsql=False),
+    "table_drop": _dropped("table"),
+    "view_drop": _dropped("view"),
     "index_drop": (
         compose("index_drop", SCHEMA, index=sql.Identifier("thing_by_note")),
         compose("index_drop", "mark_schema", index=sql.Identifier("mark_name_index")),

@@ -1,7 +1,6 @@
 """The command `demo`: its options, its servers and the order of its stages."""
 
 import asyncio
-import logging
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
@@ -10,9 +9,9 @@ import click
 
 from dsql_outbox.cli.database_options import open_database
 from dsql_outbox.cli.exit_codes import FAILED, short_errors
+from dsql_outbox.cli.logs import quiet
 from dsql_outbox.cli.span_tree import view_recorded
 from dsql_outbox.cli.telemetry.tracing import tracing
-from dsql_outbox.observability import log_facts
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
 
@@ -62,7 +61,7 @@ def demo(database: str, sink: str | None, otlp: str | None) -> None:
     memory = memory_exporter()
     results = Results()
     with ExitStack() as stack:
-        stack.enter_context(_quiet())
+        stack.enter_context(quiet())
         store = stack.enter_context(_started_database(console, database))
         sink_url = stack.enter_context(_started_sink(console, sink))
         with tracing("dsql-outbox-demo", endpoint=otlp, exporters=[memory]) as lost:
@@ -108,16 +107,3 @@ def _started_sink(console: "Console", url: str | None) -> Generator[str]:
         else:
             console.print(f"broker    NATS JetStream, stream {_STREAM}")
         yield f"{url}{'&' if '?' in url else '?'}stream={_STREAM}&subjects={TOPIC_PREFIX}.>"
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    """Silence the library's log: conflicts are intended here, and warnings break the output."""
-    logger = logging.getLogger("dsql_outbox")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        log_facts.flush()  # what is summed up, too
-        logger.setLevel(level)
