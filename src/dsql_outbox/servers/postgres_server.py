@@ -5,7 +5,7 @@ import os
 import secrets
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -56,7 +56,8 @@ class EmbeddedPostgres(EmbeddedServer):
     the end. If a server already runs in `folder`, it is used, and left running at
     the end. `settings` are server settings, such as ``{"fsync": "off"}``.
     `programs` is the folder of another PostgreSQL's initdb and postgres, to use
-    instead of the wheel's.
+    instead of the wheel's. `port` is the port to listen on; 0 means a free one.
+    `pass_fds` are descriptors that the server inherits.
 
     Over TCP every role needs a password; the one of role postgres is random and in
     `url`. The socket needs no password, because only PostgreSQL's user may enter
@@ -73,11 +74,15 @@ class EmbeddedPostgres(EmbeddedServer):
         *,
         settings: Mapping[str, str] = MappingProxyType({}),
         programs: Path | None = None,
+        port: int = 0,
+        pass_fds: Collection[int] = (),
     ) -> None:
-        super().__init__("PostgreSQL", folder and folder.absolute(), signal.SIGINT)
+        super().__init__(
+            "PostgreSQL", folder and folder.absolute(), signal.SIGINT, pass_fds=pass_fds
+        )
         self._programs = programs
         self._settings = dict(settings)
-        self._port = 0
+        self._port = port
         self._postmaster: _Postmaster | None = None
         self._password = secrets.token_hex(16)
 
@@ -116,8 +121,7 @@ class EmbeddedPostgres(EmbeddedServer):
                 f"folder {folder} cannot be made: {error.strerror}; name another"
             ) from error
         with opened_folder(folder, {os.geteuid(), server_owner()}) as handle:
-            _lock(handle, folder)
-            self._postmaster = _running(folder, handle)
+            self._postmaster = _joined_or_locked(folder, handle)
             if self._postmaster is None:
                 return self._start_in(folder, handle, scratch)
             self._password = _password_beside(self._postmaster, folder)
@@ -131,8 +135,8 @@ class EmbeddedPostgres(EmbeddedServer):
             _initialize(binaries, folder)
         command = [str(binaries / "postgres"), "-D", str(folder), *self._flags(scratch)]
         log = open_log("server.log", handle, {os.geteuid(), server_owner()})
-        process = ServerProcess(self._name, command, log, **server_options())
-        self._process = process  # set now, so that `close` stops it if the next lines fail
+        # It inherits the lock of its folder. So nobody starts another before it has stopped.
+        process = self._spawn(command, log, pass_fds=(*self._pass_fds, handle), **server_options())
         process.wait_until_ready(lambda: self._is_ready(handle, process.pid))
         self._set_password()
         return process
@@ -218,17 +222,31 @@ def _initialize(binaries: Path, folder: Path) -> None:
         raise OutboxError(f"initdb failed in {folder}: {done.stderr.strip()}")
 
 
-def _lock(handle: int, folder: Path) -> None:
+def _joined_or_locked(folder: Path, handle: int) -> _Postmaster | None:
+    """The server that runs in `folder`; None once we have the lock of the folder, to start one.
+
+    A server that starts or stops holds the lock. Raises `OutboxError` after 60 s.
+    """
     deadline = monotonic() + _LOCK
     while True:
-        try:
-            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if monotonic() > deadline:
-                raise OutboxError(
-                    f"another process has been starting PostgreSQL in {folder} for {_LOCK:.0f} s"
-                ) from None
-            sleep(0.01)
+        is_locked = _lock(handle)
+        found = _running(folder, handle)
+        if is_locked or found is not None:
+            return found
+        if monotonic() > deadline:
+            raise OutboxError(
+                f"another process has been starting or stopping PostgreSQL in {folder} for "
+                f"{_LOCK:.0f} s: see its server.log"
+            )
+        sleep(0.01)
+
+
+def _lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _running(folder: Path, handle: int) -> _Postmaster | None:
