@@ -9,10 +9,11 @@ files and folders that another user of the machine may have tampered with.
 
 from .nats_server import NatsServer
 from .postgres_server import EmbeddedPostgres
-from .server_process import free_port
+from .server_process import free_port, preferred_port
 
 __all__ = [
     "EmbeddedPostgres",
     "NatsServer",
     "free_port",
+    "preferred_port",
 ]

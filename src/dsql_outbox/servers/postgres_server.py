@@ -34,6 +34,7 @@ _LOCK: Final = 60.0  # seconds to wait for another process that starts a server 
 _INITDB: Final = 60.0  # seconds that initdb may take
 _PID_FILE_LINES: Final = 8
 _SOCKETS: Final = "sockets"
+_LOG: Final = "server.log"
 _PASSWORD_FILE: Final = "pgpass"  # noqa: S105 - its name
 _RULES: Final = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
 """pg_hba.conf: TCP needs the password; the socket's folder protects the socket."""
@@ -83,6 +84,7 @@ class EmbeddedPostgres(EmbeddedServer):
         self._programs = programs
         self._settings = dict(settings)
         self._port = port
+        self._data: Path | None = None
         self._postmaster: _Postmaster | None = None
         self._password = secrets.token_hex(16)
 
@@ -102,6 +104,13 @@ class EmbeddedPostgres(EmbeddedServer):
         """The process id of the postmaster; raises `OutboxError` before the start."""
         return self._known().pid
 
+    @property
+    def log(self) -> Path:
+        """The file that the server logs to; raises `OutboxError` before the start."""
+        if self._data is None:
+            raise OutboxError("PostgreSQL has not been started")
+        return self._data / _LOG
+
     def create_database(self, name: str) -> str:
         """Create an empty database and return its URL; raises the driver's error if it exists."""
         self._execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -120,6 +129,7 @@ class EmbeddedPostgres(EmbeddedServer):
             raise SettingsError(
                 f"folder {folder} cannot be made: {error.strerror}; name another"
             ) from error
+        self._data = folder
         with opened_folder(folder, {os.geteuid(), server_owner()}) as handle:
             self._postmaster = _joined_or_locked(folder, handle)
             if self._postmaster is None:
@@ -134,7 +144,7 @@ class EmbeddedPostgres(EmbeddedServer):
         if not (folder / "PG_VERSION").exists():
             _initialize(binaries, folder)
         command = [str(binaries / "postgres"), "-D", str(folder), *self._flags(scratch)]
-        log = open_log("server.log", handle, {os.geteuid(), server_owner()})
+        log = open_log(_LOG, handle, {os.geteuid(), server_owner()})
         # It inherits the lock of its folder. So nobody starts another before it has stopped.
         process = self._spawn(command, log, pass_fds=(*self._pass_fds, handle), **server_options())
         process.wait_until_ready(lambda: self._is_ready(handle, process.pid))
@@ -236,7 +246,7 @@ def _joined_or_locked(folder: Path, handle: int) -> _Postmaster | None:
         if monotonic() > deadline:
             raise OutboxError(
                 f"another process has been starting or stopping PostgreSQL in {folder} for "
-                f"{_LOCK:.0f} s: see its server.log"
+                f"{_LOCK:.0f} s: see its {_LOG}"
             )
         sleep(0.01)
 

@@ -34,15 +34,24 @@ _PORTS: Final = range(15_000, 30_000)
 
 def free_port() -> int:
     """A TCP port of 127.0.0.1, between 15000 and 29999, on which nothing listens."""
-    while True:
-        port = random.choice(_PORTS)  # noqa: S311 - not a secret
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
+    while not _is_free(port := random.choice(_PORTS)):  # noqa: S311 - not a secret
+        pass
+    return port
+
+
+def preferred_port(port: int) -> int:
+    """`port` if nothing listens on it on 127.0.0.1, else a free one."""
+    return port if _is_free(port) else free_port()
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 class ServerProcess:
@@ -53,7 +62,7 @@ class ServerProcess:
     killed, a guard stops it.
     """
 
-    def __init__(  # noqa: PLR0913 - what a process needs
+    def __init__(
         self,
         name: str,
         command: Sequence[str],
@@ -181,6 +190,10 @@ class EmbeddedServer(ABC):
         self._scratch: Path | None = None
         self._process: ServerProcess | None = None
 
+    def is_running(self) -> bool:
+        """Whether a server that this object has started still runs."""
+        return self._process is not None and self._process.is_running()
+
     @abstractmethod
     def _launch(self, folder: Path, scratch: Path) -> ServerProcess | None:
         """Start the server and wait until it is ready; None if it was running already."""
@@ -195,7 +208,7 @@ class EmbeddedServer(ABC):
 
         Raises `OutboxError` when it is not ready within 30 s.
         """
-        if self._process is not None and self._process.is_running():
+        if self.is_running():
             return
         self.stop()
         atexit.register(self.close)

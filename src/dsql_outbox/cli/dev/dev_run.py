@@ -1,0 +1,176 @@
+"""One run of `dev`: everything starts, works until a signal, and ends."""
+
+import shutil
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+
+from dsql_outbox.cli.event_loop import run
+from dsql_outbox.cli.logs import logs_on_stderr
+from dsql_outbox.cli.relay.daemon import Address, Daemon
+from dsql_outbox.cli.relay.relay_run import RelayRun
+from dsql_outbox.cli.signals import ended_as_interrupted
+from dsql_outbox.cli.telemetry.metering import Metering, metering
+from dsql_outbox.cli.telemetry.tracing import tracing
+from dsql_outbox.outbox import Database, MissingExtra, OutboxError
+from dsql_outbox.publisher import PublisherSettings
+from dsql_outbox.schema import apply
+from dsql_outbox.servers import EmbeddedPostgres, NatsServer, preferred_port
+
+from .activity import LOG_SETTINGS, Activity
+from .dev_lines import DevLines, Places
+from .folder_lock import locked
+
+_HOST: Final = "127.0.0.1"
+_POSTGRES_PORT: Final = 15432
+_NATS_PORT: Final = 14222
+_HTTP_PORT: Final = 19464
+_CONSOLE_PORT: Final = 18640
+_DRAIN: Final = 0.5  # seconds: what is not delivered by then stays in the outbox
+_LOOK: Final = 0.5  # seconds between two looks at the servers
+_SERVICE: Final = "dsql-outbox-dev"
+_PROGRAM: Final = "dsql-outbox"
+
+_SERVER_SETTINGS: Final = {
+    **LOG_SETTINGS,
+    # Conflicts occur as on Aurora DSQL, whose only isolation level this is.
+    "default_transaction_isolation": "repeatable read",
+}
+_Task = Callable[[], Coroutine[Any, Any, None]]
+
+
+def run_dev(folder: Path | None, lines: DevLines) -> None:
+    """Run until a signal.
+
+    Raises `SettingsError` for a folder that cannot be used, `MissingExtra` when no
+    servers are installed, and `OutboxError` when a server does not start or has ended.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(ended_as_interrupted())
+        stack.enter_context(logs_on_stderr(verbose=False, announcing=False))
+        postgres, nats = _started(stack, folder)
+        session = _Session(stack, folder, lines, postgres, nats)
+        run(session.run)
+    lines.ended(session.activity.counts, folder)
+    session.raise_for_lost()
+
+
+def _started(stack: ExitStack, folder: Path | None) -> tuple[EmbeddedPostgres, NatsServer]:
+    """Start both servers; they stop when `stack` is closed."""
+    lock = () if folder is None else (stack.enter_context(locked(folder)),)
+    postgres = EmbeddedPostgres(
+        folder and folder / "postgres",
+        settings=_SERVER_SETTINGS | ({"fsync": "off"} if folder is None else {}),
+        port=preferred_port(_POSTGRES_PORT),
+        pass_fds=lock,
+    )
+    nats = NatsServer(folder and folder / "nats", port=preferred_port(_NATS_PORT), pass_fds=lock)
+    return stack.enter_context(postgres), stack.enter_context(nats)
+
+
+class _Session:
+    """What runs on the servers: publisher, HTTP endpoints, console and the lines."""
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        folder: Path | None,
+        lines: DevLines,
+        postgres: EmbeddedPostgres,
+        nats: NatsServer,
+    ) -> None:
+        self._folder = folder
+        self._lines = lines
+        self._postgres = postgres
+        self._nats = nats
+        self._lost: str | None = None
+        self._database = Database(postgres.url)
+        apply(self._database)
+        self.activity = Activity(self._database, postgres.log)
+        stack.enter_context(tracing(_SERVICE))
+        self._meters = self._metering(stack)
+        hooks = [*self._meters.hooks, self.activity]
+        self._relay = RelayRun(
+            self._database,
+            nats.url,
+            PublisherSettings(drain=_DRAIN),
+            until_empty=False,
+            hooks=hooks,
+        )
+        self._listen = Address(_HOST, preferred_port(_HTTP_PORT))
+        self._console_port = preferred_port(_CONSOLE_PORT)
+
+    async def run(self) -> None:
+        """Relay, and whatever runs beside it, until a signal or until a server has ended."""
+        await self.activity.begin()
+        console = self._console()
+        beside = [self._watch_servers, self._watch_activity, *filter(None, [console])]
+        self._lines.ready(self._places(has_console=console is not None))
+        daemon = Daemon(self._relay, self._meters, listen=self._listen, drain=_DRAIN, beside=beside)
+        await daemon.run()
+
+    def raise_for_lost(self) -> None:
+        """Raise `OutboxError` if a server ended by itself."""
+        if self._lost is not None:
+            raise OutboxError(f"{self._lost} has ended, so dev ends, too")
+
+    def _metering(self, stack: ExitStack) -> Metering:
+        try:
+            return stack.enter_context(metering(_SERVICE, prometheus=True))
+        except MissingExtra as error:
+            self._lines.note(f"no metrics: {error}")
+            return stack.enter_context(metering(_SERVICE))
+
+    def _console(self) -> _Task | None:
+        try:
+            serve = import_module("dsql_outbox.console").serve_console
+        except ImportError:
+            self._lines.note(f"no console: {MissingExtra('console', 'the console')}")
+            return None
+        return partial(self._serve_console, serve)
+
+    async def _serve_console(self, serve: Callable[..., Coroutine[Any, Any, None]]) -> None:
+        try:
+            await serve(self._database, host=_HOST, port=self._console_port)
+        except OutboxError as error:
+            self._lines.note(f"the console has ended: {error}")
+
+    async def _watch_servers(self) -> None:
+        while self._lost is None:
+            await anyio.sleep(_LOOK)
+            if not self._postgres.is_running():
+                self._lost = "PostgreSQL"
+            if not self._nats.is_running():
+                self._lost = "NATS"
+        self._relay.stop()
+
+    async def _watch_activity(self) -> None:
+        try:
+            await self.activity.watch(self._lines.change)
+        except OSError:  # nobody reads our lines any more
+            self._relay.stop()
+
+    def _places(self, *, has_console: bool) -> Places:
+        http = f"http://{_HOST}:{self._listen.port}"
+        return Places(
+            database=self._postgres.url,
+            broker=self._nats.url,
+            console=f"http://{_HOST}:{self._console_port}/" if has_console else None,
+            health=f"{http}/readyz",
+            metrics=f"{http}/metrics" if self._meters.exposition else None,
+            folder=self._folder,
+            programs=_programs(),
+        )
+
+
+def _programs() -> Path:
+    """The folder of the program dsql-outbox: of this run, of this Python, or on the PATH."""
+    beside = Path(sys.argv[0]).absolute(), Path(sys.executable).with_name(_PROGRAM)
+    found = [path for path in beside if path.name == _PROGRAM and path.exists()]
+    return found[0].parent if found else Path(shutil.which(_PROGRAM) or sys.executable).parent
