@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -23,7 +23,7 @@ from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.schema import apply
 from dsql_outbox.servers import EmbeddedPostgres, NatsServer, preferred_port
 
-from .activity import LOG_SETTINGS, Activity
+from .activity import LOG_SETTINGS, Activity, Counts
 from .dev_lines import DevLines, Places
 from .folder_lock import locked
 
@@ -33,8 +33,11 @@ _NATS_PORT: Final = 14222
 _HTTP_PORT: Final = 19464
 _CONSOLE_PORT: Final = 18640
 _DRAIN: Final = 0.5  # seconds: what is not delivered by then stays in the outbox
+_READY: Final = 10.0  # seconds to wait for the publisher before places are shown anyway
+_POLL: Final = 0.02  # seconds between two looks at its health
 _LOOK: Final = 0.5  # seconds between two looks at the servers
 _SERVICE: Final = "dsql-outbox-dev"
+_STREAM: Final = "EVENTS"
 _PROGRAM: Final = "dsql-outbox"
 
 _SERVER_SETTINGS: Final = {
@@ -51,14 +54,14 @@ def run_dev(folder: Path | None, lines: DevLines) -> None:
     Raises `SettingsError` for a folder that cannot be used, `MissingExtra` when no
     servers are installed, and `OutboxError` when a server does not start or has ended.
     """
-    with ExitStack() as stack:
+    counts = Counts()
+    with suppress(KeyboardInterrupt), ExitStack() as stack:
         stack.enter_context(ended_as_interrupted())
         stack.enter_context(logs_on_stderr(verbose=False, announcing=False))
-        postgres, nats = _started(stack, folder)
-        session = _Session(stack, folder, lines, postgres, nats)
+        session = _Session(stack, folder, lines)
         run(session.run)
-    lines.ended(session.activity.counts, folder)
-    session.raise_for_lost()
+        counts = session.activity.counts
+    lines.ended(counts, folder)
 
 
 def _started(stack: ExitStack, folder: Path | None) -> tuple[EmbeddedPostgres, NatsServer]:
@@ -77,18 +80,11 @@ def _started(stack: ExitStack, folder: Path | None) -> tuple[EmbeddedPostgres, N
 class _Session:
     """What runs on the servers: publisher, HTTP endpoints, console and the lines."""
 
-    def __init__(
-        self,
-        stack: ExitStack,
-        folder: Path | None,
-        lines: DevLines,
-        postgres: EmbeddedPostgres,
-        nats: NatsServer,
-    ) -> None:
+    def __init__(self, stack: ExitStack, folder: Path | None, lines: DevLines) -> None:
+        """Start the servers; everything ends when `stack` is closed."""
         self._folder = folder
         self._lines = lines
-        self._postgres = postgres
-        self._nats = nats
+        self._postgres, self._nats = postgres, nats = _started(stack, folder)
         self._lost: str | None = None
         self._database = Database(postgres.url)
         apply(self._database)
@@ -98,7 +94,7 @@ class _Session:
         hooks = [*self._meters.hooks, self.activity]
         self._relay = RelayRun(
             self._database,
-            nats.url,
+            f"{nats.url}?stream={_STREAM}",
             PublisherSettings(drain=_DRAIN),
             until_empty=False,
             hooks=hooks,
@@ -107,16 +103,17 @@ class _Session:
         self._console_port = preferred_port(_CONSOLE_PORT)
 
     async def run(self) -> None:
-        """Relay, and whatever runs beside it, until a signal or until a server has ended."""
+        """Relay, and whatever runs beside it, until a signal.
+
+        Raises `OutboxError` if a server has ended by itself.
+        """
         await self.activity.begin()
         console = self._console()
-        beside = [self._watch_servers, self._watch_activity, *filter(None, [console])]
-        self._lines.ready(self._places(has_console=console is not None))
+        places = self._places(has_console=console is not None)
+        beside: list[_Task] = [partial(self._show, places), self._watch_servers]
+        beside += [] if console is None else [console]
         daemon = Daemon(self._relay, self._meters, listen=self._listen, drain=_DRAIN, beside=beside)
         await daemon.run()
-
-    def raise_for_lost(self) -> None:
-        """Raise `OutboxError` if a server ended by itself."""
         if self._lost is not None:
             raise OutboxError(f"{self._lost} has ended, so dev ends, too")
 
@@ -150,8 +147,12 @@ class _Session:
                 self._lost = "NATS"
         self._relay.stop()
 
-    async def _watch_activity(self) -> None:
+    async def _show(self, places: Places) -> None:
+        with anyio.move_on_after(_READY):
+            while not self._relay.health.ready().ready:  # noqa: ASYNC110 - it has no event
+                await anyio.sleep(_POLL)
         try:
+            self._lines.ready(places)
             await self.activity.watch(self._lines.change)
         except OSError:  # nobody reads our lines any more
             self._relay.stop()

@@ -18,7 +18,7 @@ def sample_events(count: int) -> Iterator[bytes]:
         car = f"CAR-{_random.randint(1, _CARS)}"
         amount = str(Decimal(_random.randint(10_000, 90_000)) / 100)
         entities = [
-            Entity("Car", car, {"lastPayment": amount}),
             Entity("LoanPayment", f"PAY-{uuid4()}", {"carId": car, "amount": amount}),
+            Entity("Car", car, {"lastPayment": amount}),
         ]
         yield Event.new("Loan Payment Submitted", "LoanPaymentSubmitted", entities).to_json()
