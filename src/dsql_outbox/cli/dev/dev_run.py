@@ -21,17 +21,13 @@ from dsql_outbox.cli.telemetry.tracing import tracing
 from dsql_outbox.outbox import Database, MissingExtra, OutboxError
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.schema import apply
-from dsql_outbox.servers import EmbeddedPostgres, NatsServer, preferred_port
+from dsql_outbox.servers import EmbeddedPostgres, NatsServer
 
 from .activity import LOG_SETTINGS, Activity, Counts
 from .dev_lines import DevLines, Places
 from .folder_lock import locked
+from .ports import CONSOLE, HOST, HTTP, NATS, POSTGRES, claimed_ports
 
-_HOST: Final = "127.0.0.1"
-_POSTGRES_PORT: Final = 15432
-_NATS_PORT: Final = 14222
-_HTTP_PORT: Final = 19464
-_CONSOLE_PORT: Final = 18640
 _DRAIN: Final = 0.5  # seconds: what is not delivered by then stays in the outbox
 _READY: Final = 10.0  # seconds to wait for the publisher before places are shown anyway
 _POLL: Final = 0.02  # seconds between two looks at its health
@@ -64,16 +60,18 @@ def run_dev(folder: Path | None, lines: DevLines) -> None:
     lines.ended(counts, folder)
 
 
-def _started(stack: ExitStack, folder: Path | None) -> tuple[EmbeddedPostgres, NatsServer]:
+def _started(
+    stack: ExitStack, folder: Path | None, port_for: Callable[[int], int]
+) -> tuple[EmbeddedPostgres, NatsServer]:
     """Start both servers; they stop when `stack` is closed."""
     lock = () if folder is None else (stack.enter_context(locked(folder)),)
     postgres = EmbeddedPostgres(
         folder and folder / "postgres",
         settings=_SERVER_SETTINGS | ({"fsync": "off"} if folder is None else {}),
-        port=preferred_port(_POSTGRES_PORT),
+        port=port_for(POSTGRES),
         pass_fds=lock,
     )
-    nats = NatsServer(folder and folder / "nats", port=preferred_port(_NATS_PORT), pass_fds=lock)
+    nats = NatsServer(folder and folder / "nats", port=port_for(NATS), pass_fds=lock)
     return stack.enter_context(postgres), stack.enter_context(nats)
 
 
@@ -84,7 +82,8 @@ class _Session:
         """Start the servers; everything ends when `stack` is closed."""
         self._folder = folder
         self._lines = lines
-        self._postgres, self._nats = postgres, nats = _started(stack, folder)
+        port_for = stack.enter_context(claimed_ports())
+        self._postgres, self._nats = postgres, nats = _started(stack, folder, port_for)
         self._lost: str | None = None
         self._database = Database(postgres.url)
         apply(self._database)
@@ -99,8 +98,8 @@ class _Session:
             until_empty=False,
             hooks=hooks,
         )
-        self._listen = Address(_HOST, preferred_port(_HTTP_PORT))
-        self._console_port = preferred_port(_CONSOLE_PORT)
+        self._listen = Address(HOST, port_for(HTTP))
+        self._console_port = port_for(CONSOLE)
 
     async def run(self) -> None:
         """Relay, and whatever runs beside it, until a signal.
@@ -134,7 +133,7 @@ class _Session:
 
     async def _serve_console(self, serve: Callable[..., Coroutine[Any, Any, None]]) -> None:
         try:
-            await serve(self._database, host=_HOST, port=self._console_port)
+            await serve(self._database, host=HOST, port=self._console_port)
         except OutboxError as error:
             self._lines.note(f"the console has ended: {error}")
 
@@ -158,11 +157,11 @@ class _Session:
             self._relay.stop()
 
     def _places(self, *, has_console: bool) -> Places:
-        http = f"http://{_HOST}:{self._listen.port}"
+        http = f"http://{HOST}:{self._listen.port}"
         return Places(
             database=self._postgres.url,
             broker=self._nats.url,
-            console=f"http://{_HOST}:{self._console_port}/" if has_console else None,
+            console=f"http://{HOST}:{self._console_port}/" if has_console else None,
             health=f"{http}/readyz",
             metrics=f"{http}/metrics" if self._meters.exposition else None,
             folder=self._folder,
