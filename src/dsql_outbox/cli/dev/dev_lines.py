@@ -5,6 +5,7 @@ Nothing here is slow to import, because the first line must come at once.
 
 import os
 import shlex
+import sys
 import textwrap
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -64,6 +65,8 @@ class DevLines:
         """Everything has ended; `counts` are those of the whole run."""
         if self._as_json:
             return _json("ended", **_built_in(counts), folder=folder and str(folder))
+        if sys.stdout.isatty():
+            click.echo()  # below the ^C of the terminal
         _wrapped(f"ended: {_told(counts) or 'nothing was written'}")
         if folder is not None:
             _wrapped(f"`dsql-outbox dev {shlex.quote(str(folder))}` goes on with this data")
