@@ -18,8 +18,8 @@ from typing import Any, Final, Self
 
 from dsql_outbox.outbox import OutboxError
 
-from .guard import Guard, gated
 from .private_files import open_log
+from .server_guard import Guard, gated
 
 _START: Final = 30.0  # seconds that a server may take to become ready
 _STOP: Final = 20.0  # seconds that it may take to stop before it is killed

@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import anyio
 
@@ -26,7 +26,7 @@ from dsql_outbox.servers import EmbeddedPostgres, NatsServer
 from .activity import LOG_SETTINGS, Activity, Counts
 from .dev_lines import DevLines, Places
 from .folder_lock import locked
-from .ports import CONSOLE, HOST, HTTP, NATS, POSTGRES, claimed_ports
+from .ports import HOST, HTTP, NATS, POSTGRES, claimed_ports
 
 _DRAIN: Final = 0.5  # seconds: what is not delivered by then stays in the outbox
 _READY: Final = 10.0  # seconds to wait for the publisher before places are shown anyway
@@ -75,6 +75,11 @@ def _started(
     return stack.enter_context(postgres), stack.enter_context(nats)
 
 
+class _Console(NamedTuple):
+    port: int
+    serve: _Task
+
+
 class _Session:
     """What runs on the servers: publisher, HTTP endpoints, console and the lines."""
 
@@ -82,8 +87,8 @@ class _Session:
         """Start the servers; everything ends when `stack` is closed."""
         self._folder = folder
         self._lines = lines
-        port_for = stack.enter_context(claimed_ports())
-        self._postgres, self._nats = postgres, nats = _started(stack, folder, port_for)
+        self._port_for = stack.enter_context(claimed_ports())
+        self._postgres, self._nats = postgres, nats = _started(stack, folder, self._port_for)
         self._lost: str | None = None
         self._database = Database(postgres.url)
         apply(self._database)
@@ -98,8 +103,7 @@ class _Session:
             until_empty=False,
             hooks=hooks,
         )
-        self._listen = Address(HOST, port_for(HTTP))
-        self._console_port = port_for(CONSOLE)
+        self._listen = Address(HOST, self._port_for(HTTP))
 
     async def run(self) -> None:
         """Relay, and whatever runs beside it, until a signal.
@@ -108,9 +112,9 @@ class _Session:
         """
         await self.activity.begin()
         console = self._console()
-        places = self._places(has_console=console is not None)
+        places = self._places(console)
         beside: list[_Task] = [partial(self._show, places), self._watch_servers]
-        beside += [] if console is None else [console]
+        beside += [] if console is None else [partial(self._serve, console)]
         daemon = Daemon(self._relay, self._meters, listen=self._listen, drain=_DRAIN, beside=beside)
         await daemon.run()
         if self._lost is not None:
@@ -123,17 +127,18 @@ class _Session:
             self._lines.note(f"no metrics: {error}")
             return stack.enter_context(metering(_SERVICE))
 
-    def _console(self) -> _Task | None:
+    def _console(self) -> _Console | None:
         try:
-            serve = import_module("dsql_outbox.console").serve_console
+            room = import_module("dsql_outbox.console")
         except ImportError:
             self._lines.note(f"no console: {MissingExtra('console', 'the console')}")
             return None
-        return partial(self._serve_console, serve)
+        port = self._port_for(room.CONSOLE_PORT)
+        return _Console(port, partial(room.serve_console, self._database, host=HOST, port=port))
 
-    async def _serve_console(self, serve: Callable[..., Coroutine[Any, Any, None]]) -> None:
+    async def _serve(self, console: _Console) -> None:
         try:
-            await serve(self._database, host=HOST, port=self._console_port)
+            await console.serve()
         except OutboxError as error:
             self._lines.note(f"the console has ended: {error}")
 
@@ -156,12 +161,12 @@ class _Session:
         except OSError:  # nobody reads our lines any more
             self._relay.stop()
 
-    def _places(self, *, has_console: bool) -> Places:
+    def _places(self, console: _Console | None) -> Places:
         http = f"http://{HOST}:{self._listen.port}"
         return Places(
             database=self._postgres.url,
             broker=self._nats.url,
-            console=f"http://{HOST}:{self._console_port}/" if has_console else None,
+            console=console and f"http://{HOST}:{console.port}/",
             health=f"{http}/readyz",
             metrics=f"{http}/metrics" if self._meters.exposition else None,
             folder=self._folder,

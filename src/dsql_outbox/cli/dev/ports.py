@@ -11,8 +11,7 @@ HOST: Final = "127.0.0.1"
 POSTGRES: Final = 15432
 NATS: Final = 14222
 HTTP: Final = 19464
-CONSOLE: Final = 18640
-_CLAIM: Final = 18639
+_CLAIM: Final = 19463
 
 
 @contextmanager
