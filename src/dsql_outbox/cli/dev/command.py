@@ -29,7 +29,7 @@ Exit codes:
     "as_json",
     is_flag=True,
     show_default=False,
-    help="Print one JSON object per line.",
+    help="Print one JSON object per line, warnings on standard error, too.",
 )
 @click.option(
     "--sample",
@@ -42,9 +42,9 @@ Exit codes:
 def dev(*, folder: Path | None, as_json: bool, sample: int | None) -> None:
     """Run PostgreSQL, NATS, a publisher and the console until Ctrl-C.
 
-    Prints where each of them is, a command that writes events, and a line for what
-    happens. Everything listens on 127.0.0.1 only, and passwords are random. Ports are
-    the same each time, unless another program uses them.
+    Prints where each of them is, a command that writes events, and then what happens.
+    Everything listens on 127.0.0.1 only, and passwords are random. Ports are the same
+    each time, unless another program uses them.
 
     Data is kept in FOLDER, and the next start goes on with it. Without FOLDER it is
     removed at the end. Nothing is left running, even if this process is killed.
@@ -57,4 +57,4 @@ def dev(*, folder: Path | None, as_json: bool, sample: int | None) -> None:
     lines.starting(folder)
     from .dev_run import run_dev  # noqa: PLC0415 - slow to import, so after the first line
 
-    run_dev(folder, lines)
+    run_dev(folder, lines, "json" if as_json else "text")

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import anyio
 
 from dsql_outbox.cli.event_loop import run
-from dsql_outbox.cli.logs import logs_on_stderr
+from dsql_outbox.cli.logs import LogFormat, logs_on_stderr
 from dsql_outbox.cli.relay.daemon import Address, Daemon
 from dsql_outbox.cli.relay.relay_run import RelayRun
 from dsql_outbox.cli.signals import ended_as_interrupted
@@ -44,7 +44,7 @@ _SERVER_SETTINGS: Final = {
 _Task = Callable[[], Coroutine[Any, Any, None]]
 
 
-def run_dev(folder: Path | None, lines: DevLines) -> None:
+def run_dev(folder: Path | None, lines: DevLines, log_format: LogFormat) -> None:
     """Run until a signal.
 
     Raises `SettingsError` for a folder that cannot be used, `MissingExtra` when no
@@ -53,7 +53,7 @@ def run_dev(folder: Path | None, lines: DevLines) -> None:
     counts = Counts()
     with suppress(KeyboardInterrupt), ExitStack() as stack:
         stack.enter_context(ended_as_interrupted())
-        stack.enter_context(logs_on_stderr(verbose=False, announcing=False))
+        stack.enter_context(logs_on_stderr(verbose=False, log_format=log_format, announcing=False))
         session = _Session(stack, folder, lines)
         run(session.run)
         counts = session.activity.counts
