@@ -31,13 +31,16 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist lock clean load-million bench-peers bench-relay bench-doors examples goals nemesis nemesis-rolling real-brokers simulate trace-check zip
+.PHONY: help demo dev recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist lock clean load-million bench-peers bench-relay bench-doors examples goals nemesis nemesis-rolling real-brokers simulate trace-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.run ## write 40 events under conflict, relay them to NATS, check and show what happened
 	@$(BIN)/dsql-outbox demo
+
+dev: $(VENV)/.run ## run database, broker, publisher and console until Ctrl-C; data is kept in FOLDER=.., if given
+	@$(BIN)/dsql-outbox dev $(FOLDER)
 
 test: $(VENV)/.dev ## run all tests on real PostgreSQL and real NATS (both from wheels), or those of ROOM=..
 	$(if $(filter-out $(ROOMS),$(ROOM)),$(error no room $(filter-out $(ROOMS),$(ROOM)): ROOM is one of $(ROOMS)))
@@ -140,6 +143,9 @@ dist: $(VENV)/.dev ## build sdist and wheel, and run the demo of each in an empt
 			--with "dsql-outbox[demo] @ file://$(CURDIR)/$$file" dsql-outbox demo || exit; \
 	done
 
+recordings: $(VENV)/.dev ## record real runs of `demo` and `dev` as docs/pictures/*.svg
+	$(BIN)/python -m benchmarks.recording
+
 lock: $(VENV)/.uv ## write uv.lock anew after a change of dependencies
 	$(UV) lock
 
@@ -153,9 +159,9 @@ $(VENV)/.uv:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
 	@touch $@
 
-# The demo needs no linter, no exporter and no AWS: its extra names what it needs.
+# The demo needs no linter, no exporter and no AWS: its extra names what it needs. `dev` also shows metrics.
 $(VENV)/.run: $(VENV)/.uv pyproject.toml uv.lock
-	@$(SYNC) --no-dev --extra demo
+	@$(SYNC) --no-dev --extra demo --extra prometheus
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.uv pyproject.toml uv.lock

@@ -32,8 +32,12 @@ def announce(text: str) -> None:
 
 
 @contextmanager
-def logs_on_stderr(*, verbose: bool, log_format: LogFormat = "text") -> Generator[None]:
+def logs_on_stderr(
+    *, verbose: bool, log_format: LogFormat = "text", announcing: bool = True
+) -> Generator[None]:
     """Show warnings of this and other libraries inside the block; if `verbose`, also info.
+
+    Without `announcing`, what the command announces is not shown.
 
     In JSON the error that ends the command is a log record too, so that standard
     error holds nothing but JSON.
@@ -41,6 +45,8 @@ def logs_on_stderr(*, verbose: bool, log_format: LogFormat = "text") -> Generato
     handler = _EchoHandler()
     handler.setFormatter(JsonFormatter() if log_format == "json" else _TextFormatter(_FORMAT))
     loggers = {logging.getLogger(name): levels[verbose] for name, levels in _LEVELS.items()}
+    if not announcing:
+        loggers[logging.getLogger(_COMMAND)] = logging.WARNING
     before = {logger: logger.level for logger in loggers}
     logging.getLogger().addHandler(handler)
     for logger, level in loggers.items():

@@ -21,6 +21,7 @@ class Subcommand:
 
 _COMMANDS: Final = {
     "demo": Subcommand("demo.command", "See it work: write under conflict, relay, check, trace."),
+    "dev": Subcommand("dev.command", "Run database, broker, publisher and console until Ctrl-C."),
     "schema": Subcommand("schema.command", "Create, plan or check the tables, and grant rights."),
     "doctor": Subcommand(
         "doctor.command", "Check a database before production, and say what to correct."

@@ -3,8 +3,8 @@
 import pytest
 from tests.support.clock import Clock
 
-from dsql_outbox.cli.publish.daemon import Daemon
-from dsql_outbox.cli.publish.relay_run import RelayRun
+from dsql_outbox.cli.relay.daemon import Daemon
+from dsql_outbox.cli.relay.relay_run import RelayRun
 from dsql_outbox.cli.telemetry.metering import Metering
 from dsql_outbox.observability import PublishEnded, RelayProgress
 from dsql_outbox.outbox import Database

@@ -11,12 +11,12 @@ from dsql_outbox.cli.exit_codes import short_errors
 from dsql_outbox.cli.logs import LogFormat, logs_on_stderr
 from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.options import log_format_option, option, verbose_option
+from dsql_outbox.cli.relay.daemon import Address, Daemon, address
+from dsql_outbox.cli.relay.relay_run import RelayRun
 from dsql_outbox.cli.telemetry.metering import metering
 from dsql_outbox.cli.telemetry.tracing import tracing
 from dsql_outbox.publisher import PublisherSettings, known_schemes, open_sink
 
-from .daemon import Address, Daemon, address
-from .relay_run import RelayRun
 from .topics_file import read_topics
 
 _DRAIN: Final = 20.0

@@ -1,10 +1,10 @@
 """The relay with what a supervisor needs: signals with a time limit, health, metrics."""
 
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import click
 import msgspec
@@ -43,15 +43,25 @@ def address(text: str) -> Address:
 
 
 class Daemon:
-    """One run of the relay. `drain` is how many seconds it may take to end after a signal."""
+    """One run of the relay. `drain` is how many seconds it may take to end after a signal.
+
+    The functions in `beside` run next to it; see `Interruption.run`.
+    """
 
     def __init__(
-        self, relaying: RelayRun, metering: Metering, *, listen: Address | None, drain: float
+        self,
+        relaying: RelayRun,
+        metering: Metering,
+        *,
+        listen: Address | None,
+        drain: float,
+        beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
     ) -> None:
         self._relaying = relaying
         self._metering = metering
         self._listen = listen
         self._drain = drain
+        self._beside = beside
         self._interruption = Interruption(relaying.stop, limit=drain)
 
     async def run(self) -> int:
@@ -61,7 +71,7 @@ class Daemon:
         be listened on.
         """
         probes = [self._relaying.probe.run] if self._listen or self._metering.hooks else []
-        await self._interruption.run(self._relay, *probes)
+        await self._interruption.run(self._relay, *probes, *self._beside)
         if self._interruption.at_once:
             return _AT_ONCE
         if self._interruption.overdue:
