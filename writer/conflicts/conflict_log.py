@@ -17,7 +17,7 @@ import msgspec
 import psycopg
 
 from dsql_outbox.observability import ConflictsUnstored, Hook, emit
-from dsql_outbox.outbox import Database, call_in_children, encode_conflicts
+from dsql_outbox.outbox import Database, call_in_children, encode_conflicts, schema_defect
 from dsql_outbox.schema import statement
 from dsql_outbox.writer.settings import WriterSettings
 
@@ -25,8 +25,6 @@ from .sketch import Conflict, Sketch
 
 PERIOD: Final = 3600.0
 """Seconds that one row covers."""
-
-_USELESS_AGAIN: Final = (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable)
 
 
 class StoredReport(msgspec.Struct, frozen=True):
@@ -92,7 +90,8 @@ class _SharedCounts:
 
 
 @cache
-def _shared_counts(_tables: str) -> _SharedCounts:
+def shared_counts(_tables: str) -> _SharedCounts:
+    """Return the counts of this process for these tables."""
     return _SharedCounts()
 
 
@@ -110,7 +109,7 @@ class ConflictLog:
         self._interval = settings.conflict_report
         self._coalesced = settings.coalesce > 0
         self._hooks = tuple(hooks)
-        self._shared = _shared_counts(repr(database))
+        self._shared = shared_counts(repr(database))
 
     @property
     def is_on(self) -> bool:
@@ -136,11 +135,17 @@ class ConflictLog:
 
     def failed(self, error: Exception) -> None:
         """Report that the report could not be stored. Without the right or the table, stop."""
-        switched_off = isinstance(error, _USELESS_AGAIN) and self._shared.switch_off()
+        switched_off = _is_lasting(error) and self._shared.switch_off()
         self._shared.retry()
         sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
         with suppress(Exception):  # the error may come from a hook, which would raise again
             emit(self._hooks, _unstored(error, sqlstate, switched_off=switched_off))
+
+
+def _is_lasting(error: Exception) -> bool:
+    """Return whether a missing right or table makes every later report fail too."""
+    forbidden = isinstance(error, psycopg.errors.InsufficientPrivilege)
+    return forbidden or schema_defect(error) is not None
 
 
 def _unstored(error: Exception, sqlstate: str | None, *, switched_off: bool) -> ConflictsUnstored:

@@ -1,7 +1,7 @@
-"""What a failed step says about conflicts: the entities of its transaction, and the time lost.
+"""The conflict that a failed step ended in: the entities, and the time lost. No I/O.
 
 The database does not name the entity that conflicted, so every entity of the transaction
-counts. A batch is halved after a conflict, which soon leaves the right one alone. No I/O.
+counts. A batch is halved after a conflict, so soon the right entity is alone.
 """
 
 import random

@@ -22,7 +22,7 @@ _ROWS: Final = 100
 _SHOWN: Final = 50
 
 
-class ContendedEntity(EntityConflicts, rename="camel", kw_only=True):
+class ContendedEntity(EntityConflicts, kw_only=True, omit_defaults=False):
     """An entity that conflicts, by the counts of all writers, and what to do about it."""
 
     remedy: Remedy
