@@ -11,9 +11,10 @@ import msgspec
 class EntityConflicts(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
     """The conflicts of one entity. Each counts transactions that touched it and conflicted.
 
-    `alone`: the transaction touched no other entity. `joint`: an event touches this entity
-    together with others. `transact`: it was a run of `transact`. `coalesced`: its writer uses
-    group commit. `exhausted`: an event of this entity was given up after it.
+    `alone`: the transaction touched no other entity. `behind`: it touched another one that had
+    conflicted more often. `joint`: an event touches this entity together with others.
+    `transact`: it was a run of `transact`. `coalesced`: its writer uses group commit.
+    `exhausted`: an event of this entity was given up after it.
 
     `lost_seconds` is the time of the failed attempts and of the waits after them.
     `seen_seconds` is the time since the last conflict.
@@ -23,6 +24,7 @@ class EntityConflicts(msgspec.Struct, rename="camel", kw_only=True, omit_default
     entity_id: str
     conflicts: int = 0
     alone: int = 0
+    behind: int = 0
     joint: int = 0
     transact: int = 0
     coalesced: int = 0

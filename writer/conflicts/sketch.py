@@ -55,8 +55,13 @@ class Sketch:
         total.exhausted += conflict.exhausted
         total.lost_seconds += conflict.lost_seconds
         total.is_partial = total.is_partial or conflict.is_sampled
-        for key in conflict.touched:
-            self._count(self._admitted(key), key, conflict, coalesced=coalesced)
+        ranks = {key: self._ranks.get(key, 0) for key in conflict.touched}
+        highest = max(ranks.values(), default=0)
+        for key, rank in ranks.items():
+            counts = self._admitted(key)
+            counts.behind += rank < highest
+            counts.coalesced += coalesced
+            _count(counts, key, conflict)
             self._seen[key] = now
 
     def report(self, now: float) -> WriterConflicts:
@@ -65,10 +70,10 @@ class Sketch:
         return msgspec.structs.replace(
             self._total,
             is_partial=self._total.is_partial or len(by_rank) > STORED,
-            entities=[self._counts(key, now) for key in by_rank[:STORED]],
+            entities=[self._counts_of(key, now) for key in by_rank[:STORED]],
         )
 
-    def _counts(self, key: EntityKey, now: float) -> EntityConflicts:
+    def _counts_of(self, key: EntityKey, now: float) -> EntityConflicts:
         seen_seconds = round(now - self._seen[key], 3)
         return msgspec.structs.replace(self._entities[key], seen_seconds=seen_seconds)
 
@@ -89,14 +94,11 @@ class Sketch:
         del self._entities[last], self._seen[last]
         return self._ranks.pop(last)
 
-    @staticmethod
-    def _count(
-        counts: EntityConflicts, key: EntityKey, conflict: Conflict, *, coalesced: bool
-    ) -> None:
-        counts.conflicts += 1
-        counts.alone += len(conflict.touched) == 1
-        counts.joint += conflict.touched[key]
-        counts.transact += conflict.in_transact
-        counts.coalesced += coalesced
-        counts.exhausted += key in conflict.given_up
-        counts.lost_seconds += conflict.lost_seconds
+
+def _count(counts: EntityConflicts, key: EntityKey, conflict: Conflict) -> None:
+    counts.conflicts += 1
+    counts.alone += len(conflict.touched) == 1
+    counts.joint += conflict.touched[key]
+    counts.transact += conflict.in_transact
+    counts.exhausted += key in conflict.given_up
+    counts.lost_seconds += conflict.lost_seconds

@@ -108,6 +108,7 @@ def _sum(one: EntityConflicts, other: EntityConflicts) -> EntityConflicts:
         entity_id=one.entity_id,
         conflicts=one.conflicts + other.conflicts,
         alone=one.alone + other.alone,
+        behind=one.behind + other.behind,
         joint=one.joint + other.joint,
         transact=one.transact + other.transact,
         coalesced=one.coalesced + other.coalesced,

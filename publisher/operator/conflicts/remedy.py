@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 from dsql_outbox.outbox import EntityConflicts
 
-Remedy = Literal["coalesce", "split", "separate", "reorder"]
+Remedy = Literal["coalesce", "split", "separate", "reorder", "none"]
 
 REMEDIES: Final[Mapping[Remedy, str]] = {
     "coalesce": "Its own events conflict with each other. Write them with "
@@ -16,6 +16,7 @@ REMEDIES: Final[Mapping[Remedy, str]] = {
     "event of its own, or touch fewer entities per event.",
     "reorder": "It conflicts in transact. Do reads and slow work before transact, and append "
     "its event last, so that the transaction is short.",
+    "none": "It conflicts together with an entity that conflicts more often. Treat that one first.",
 }
 """What each remedy means."""
 
@@ -23,6 +24,8 @@ REMEDIES: Final[Mapping[Remedy, str]] = {
 def remedy_of(counts: EntityConflicts) -> Remedy:
     """Return the remedy for the kind of transaction in which the entity conflicts most."""
     half = counts.conflicts / 2
+    if counts.behind > half:
+        return "none"
     if counts.transact > half:
         return "reorder"
     if counts.joint > half:

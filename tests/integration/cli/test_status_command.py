@@ -325,6 +325,7 @@ def test_conflicts_as_json_have_every_count(url: str, sql: psycopg.Connection[An
         "entityId": "7",
         "conflicts": 100,
         "alone": 0,
+        "behind": 0,
         "joint": 100,
         "transact": 0,
         "coalesced": 0,

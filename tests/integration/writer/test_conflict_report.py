@@ -83,9 +83,10 @@ def test_a_closed_writer_has_told_what_conflicted_and_what_it_cost(
     assert report.entities[0] == car
     assert (car.conflicts, car.alone, car.joint, car.exhausted) == (5, 2, 3, 1)
     assert (loan.conflicts, loan.alone, loan.joint, loan.exhausted) == (3, 0, 3, 1)
+    assert (car.behind, loan.behind) == (0, 3)
     assert car.lost_seconds == report.lost_seconds > loan.lost_seconds >= 0.06
     assert 0 <= car.seen_seconds < 20
-    assert {car.remedy, loan.remedy} == {"separate"}
+    assert (car.remedy, loan.remedy) == ("separate", "none")
 
 
 def test_a_real_conflict_is_seen(url: str, tables: Tables) -> None:

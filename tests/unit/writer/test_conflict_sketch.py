@@ -46,6 +46,8 @@ def test_the_hot_entity_among_thousands_stays_first_in_bounded_memory() -> None:
     first = report.entities[0]
     assert (first.entity_type, first.entity_id, first.conflicts) == (*HOT, 500)
     assert first.lost_seconds == pytest.approx(50.0)
+    assert first.behind < 50
+    assert remedy_of(first) == "separate"
     assert first.seen_seconds == 10.0
     assert (report.transactions, len(report.entities)) == (5_000, STORED)
     assert report.is_partial
@@ -97,6 +99,7 @@ def test_other_failures_are_no_conflicts_of_an_entity(error: Exception) -> None:
         ({"joint": 6}, "separate"),
         ({"joint": 6, "coalesced": 10}, "separate"),
         ({"joint": 10, "transact": 6}, "reorder"),
+        ({"joint": 10, "transact": 10, "behind": 6}, "none"),
         ({"joint": 5, "transact": 5, "coalesced": 5}, "coalesce"),
     ],
 )
