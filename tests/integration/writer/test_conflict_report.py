@@ -106,18 +106,24 @@ def test_a_real_conflict_is_seen(url: str, tables: Tables) -> None:
 def test_batches_runs_and_coalesced_writes_count_too(proxy: PostgresProxy) -> None:
     cars = [workload_s.car_created(f"CAR-{n}") for n in range(2)]
 
-    async def conflict(settings: Any, act: Callable[[AsyncWriter], Any]) -> None:
+    async def conflict(settings: Any, act: Callable[[AsyncWriter], Any], *, times: int = 1) -> None:
         async with AsyncWriter(Database(proxy.url), formed(settings)) as writer:
             await writer.entity("Car", "CAR-0")
-            proxy.refuse(1)
+            proxy.refuse(times)
             await act(writer)
 
     async def run(tx: Any) -> None:
         await tx.append(workload_s.loan_created(7))
 
+    async def fail(tx: Any) -> None:
+        await run(tx)
+        raise errors.SerializationFailure("of another database")
+
     async def all_ways() -> None:
         await conflict(QUICK, lambda writer: writer.write_many(cars))
         await conflict(QUICK, lambda writer: writer.transact(run))
+        with pytest.raises(errors.SerializationFailure):
+            await conflict(QUICK, lambda writer: writer.transact(fail), times=0)
         coalescing = replace(QUICK, coalesce=1)
         await conflict(coalescing, lambda writer: writer.write(workload_s.service_done(3)))
 

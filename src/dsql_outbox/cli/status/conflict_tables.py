@@ -14,8 +14,8 @@ def conflict_tables(report: ConflictReport) -> list[Table]:
     if report.entities:
         header = ("entity", "conflicts", "alone", "time lost", "given up", "last", "remedy")
         tables.append(Table(header, list(map(_row, report.entities))))
-        remedies = dict.fromkeys(entity.remedy for entity in report.entities)
-        rows = [(remedy, REMEDIES[remedy]) for remedy in remedies]
+        named = {entity.remedy for entity in report.entities}
+        rows = [(remedy, text) for remedy, text in REMEDIES.items() if remedy in named]
         tables.append(Table(("remedy", "what to do"), rows))
     return tables
 
