@@ -35,8 +35,11 @@ class StoredReport(msgspec.Struct, frozen=True):
     is_first: bool
 
 
-class _SharedCounts:
-    """The counts of all writers of this process that use the same tables."""
+class SharedCounts:
+    """The counts of all writers of this process that use the same tables.
+
+    `has_news`: there was a conflict since the last report. It may be read without the lock.
+    """
 
     def __init__(self) -> None:
         self.is_off = False
@@ -90,9 +93,9 @@ class _SharedCounts:
 
 
 @cache
-def shared_counts(_tables: str) -> _SharedCounts:
+def shared_counts(_tables: str) -> SharedCounts:
     """Return the counts of this process for these tables."""
-    return _SharedCounts()
+    return SharedCounts()
 
 
 class ConflictLog:
@@ -109,34 +112,29 @@ class ConflictLog:
         self._interval = settings.conflict_report
         self._coalesced = settings.coalesce > 0
         self._hooks = tuple(hooks)
-        self._shared = shared_counts(repr(database))
+        self.counts = shared_counts(repr(database))
 
     @property
     def is_on(self) -> bool:
         """Whether conflicts are counted."""
-        return self._interval is not None and not self._shared.is_off
-
-    @property
-    def has_news(self) -> bool:
-        """Whether there was a conflict since the last report."""
-        return self._shared.has_news
+        return self._interval is not None and not self.counts.is_off
 
     def add(self, conflict: Conflict) -> None:
         """Count a conflict."""
-        self._shared.add(conflict, monotonic(), coalesced=self._coalesced)
+        self.counts.add(conflict, monotonic(), coalesced=self._coalesced)
 
     def due(self) -> StoredReport | None:
         """Return the report if it has news and the last one is an interval ago."""
-        return None if self._interval is None else self._shared.take(monotonic(), self._interval)
+        return None if self._interval is None else self.counts.take(monotonic(), self._interval)
 
     def last(self) -> StoredReport | None:
         """Return the report if it has news, for a writer that is closed."""
-        return None if self._interval is None else self._shared.take(monotonic(), 0.0)
+        return None if self._interval is None else self.counts.take(monotonic(), 0.0)
 
     def failed(self, error: Exception) -> None:
         """Report that the report could not be stored. Without the right or the table, stop."""
-        switched_off = _is_lasting(error) and self._shared.switch_off()
-        self._shared.retry()
+        switched_off = _is_lasting(error) and self.counts.switch_off()
+        self.counts.retry()
         sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
         with suppress(Exception):  # the error may come from a hook, which would raise again
             emit(self._hooks, _unstored(error, sqlstate, switched_off=switched_off))

@@ -96,13 +96,13 @@ class StepPrograms:
                     steps.throw(error)
                 raise
             last, step = step, _advance(steps, result)
-            if isinstance(result, Failed):
+            if type(result) is Failed:  # twice as fast as isinstance
                 self._note_conflict(last, result, started, step)
             if watch is not None:
                 watch.performed(last, result, started, goes_on=step is not None)
         if gate.wrote and self.core.alarm.is_due():
             yield from self._look_at_backlog(gate)
-        if gate.wrote and self.core.conflicts.has_news:
+        if self.core.conflicts.counts.has_news and gate.wrote:
             yield from self._store_conflicts(self.core.conflicts.due(), gate)
 
     def _step(self, step: _Step, gate: Gate) -> Program[Result]:
