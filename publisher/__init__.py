@@ -8,11 +8,18 @@
 - `sinks/` is the port to a broker, with one module or folder per broker (docs/sinks.md).
 - `read_model/` rebuilds a read model from the stored events.
 - `operator/` is for operators and their programs: `DeadLetters`, `Failures`,
-  `Waiting`, `Topics`, `Replay`, `StatusReader` and `Health`.
+  `Waiting`, `Topics`, `Replay`, `StatusReader`, `ConflictReader` and `Health`.
 """
 
 from dsql_outbox.publisher.burial import NO_ROW
 from dsql_outbox.publisher.leases.table import NO_LEASE
+from dsql_outbox.publisher.operator.conflicts.conflict_reader import (
+    MAX_HOURS,
+    ConflictReader,
+    ConflictReport,
+    ContendedEntity,
+)
+from dsql_outbox.publisher.operator.conflicts.remedy import REMEDIES, Remedy
 from dsql_outbox.publisher.operator.dead_letter_filter import DeadLetter, LetterFilter
 from dsql_outbox.publisher.operator.dead_letters import MAX_REPLAYED, DeadLetters
 from dsql_outbox.publisher.operator.event_pages import EventFilter, Place
@@ -61,14 +68,19 @@ from .sinks import (
 from .topic_settings import FailureRules, TopicSettings
 
 __all__ = [
+    "MAX_HOURS",
     "MAX_REPLAYED",
     "NO_LEASE",
     "NO_ROW",
     "NO_SHARD",
+    "REMEDIES",
     "Alive",
     "Answer",
     "Apply",
     "Bounded",
+    "ConflictReader",
+    "ConflictReport",
+    "ContendedEntity",
     "Counters",
     "DeadLetter",
     "DeadLetters",
@@ -95,6 +107,7 @@ __all__ = [
     "RebuildProgress",
     "Rejected",
     "Relayed",
+    "Remedy",
     "Replay",
     "ReplayProgress",
     "Replayed",
