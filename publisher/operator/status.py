@@ -15,6 +15,7 @@ from dsql_outbox.publisher.session import Operator
 from .topic_pauses import PausedTopic, paused_topic
 
 _LIMIT: Final = 1_000
+_SHARD_LIMIT: Final = 500
 _SHOWN: Final = 5
 _PUBLISHERS: Final = 100
 _TOPICS: Final = 100
@@ -150,6 +151,11 @@ class StatusReader(Operator):
         """Count the waiting messages, up to 1,000, in one statement."""
         return _bounded((await self._rows("status_waiting", limit=_LIMIT))[0][0])
 
+    async def read_backlogs(self) -> dict[int, Bounded]:
+        """Count the waiting messages of each shard, up to 500 per shard, in one statement."""
+        rows = await self._rows("status_backlogs", limit=_SHARD_LIMIT)
+        return {shard: _bounded(found, _SHARD_LIMIT) for shard, found in rows}
+
     async def read_counters(self) -> Counters | None:
         """Read the row counters, from which rates are computed.
 
@@ -198,8 +204,8 @@ def _failures(rows: Sequence[Sequence[Any]]) -> FailureCounts:
     return FailureCounts(counted.count, counted.more, rows[0][7] if rows else 0, worst)
 
 
-def _bounded(found: int) -> Bounded:
-    return Bounded(min(found, _LIMIT), more=found > _LIMIT)
+def _bounded(found: int, limit: int = _LIMIT) -> Bounded:
+    return Bounded(min(found, limit), more=found > limit)
 
 
 def _seconds(found: float | None) -> float | None:
