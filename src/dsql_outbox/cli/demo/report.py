@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from dsql_outbox.cli.span_tree import SpanView, render_tree
+from dsql_outbox.cli.trace_drawing import render_tree
+from dsql_outbox.traces import SpanView
 
 from .results import Check, Results, Written, percentile
 from .workload import EVENT_TYPES, SHAPES

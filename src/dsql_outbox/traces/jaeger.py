@@ -15,15 +15,13 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-import click
 import msgspec
 
-from dsql_outbox.cli.exit_codes import Unreachable
-from dsql_outbox.cli.span_tree import SpanView
 from dsql_outbox.observability import attributes as names
-from dsql_outbox.outbox import SettingsError, redacted
+from dsql_outbox.outbox import OutboxError, SettingsError, redacted
 
 from .otlp_json import TraceData, views
+from .span_tree import SpanView
 
 _BASE: Final = re.compile(r"https?://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:/[^?#@\s]*)?")
 _SECONDS: Final = 10.0  # that one request may take
@@ -31,6 +29,14 @@ _AHEAD: Final = timedelta(hours=1)  # a span may come from a machine whose clock
 _MOST: Final = 20  # traces per answer
 
 _Answer = TypeVar("_Answer")
+
+
+class JaegerUnreachable(OutboxError):  # noqa: N818 - said as it is
+    """Jaeger does not answer."""
+
+
+class NotJaeger(OutboxError):  # noqa: N818 - said as it is
+    """The server is not the query API of Jaeger 2, or refuses the request."""
 
 
 class _Services(msgspec.Struct):
@@ -44,8 +50,8 @@ class _FoundTraces(msgspec.Struct):
 def spans_of_jaeger(url: str, event_id: str, since: datetime) -> Iterator[SpanView]:
     """The spans of every trace since `since` that names the event; spans may repeat.
 
-    Raises `Unreachable` if Jaeger is out of reach, `SettingsError` for an invalid
-    URL, and `click.ClickException` for an answer that is not Jaeger's.
+    Raises `JaegerUnreachable` if Jaeger is out of reach, `SettingsError` for an invalid
+    URL, and `NotJaeger` for an answer that is not Jaeger's.
     """
     check_url(url)
     period = {
@@ -89,16 +95,16 @@ def _get(url: str, kind: type[_Answer]) -> _Answer | None:
         with error:
             if error.code == HTTPStatus.NOT_FOUND and _is_jaegers(error.read()):
                 return None
-        raise click.ClickException(
+        raise NotJaeger(
             f"{place} answered {error.code}: it must be the query API of Jaeger 2"
         ) from error
     except (URLError, OSError) as error:
         reason = getattr(error, "reason", error)
-        raise Unreachable(f"Jaeger cannot be reached at {place}: {reason}") from error
+        raise JaegerUnreachable(f"Jaeger cannot be reached at {place}: {reason}") from error
     try:
         return msgspec.json.decode(body, type=kind, strict=False)
     except (ValueError, msgspec.MsgspecError) as error:
-        raise click.ClickException(
+        raise NotJaeger(
             f"{place} did not answer as the query API of Jaeger 2 does: {error}"
         ) from error
 

@@ -1,0 +1,29 @@
+"""Traces of events: read from Jaeger or as OTLP, and laid out as a tree of lines.
+
+- `jaeger` reads spans from Jaeger, in the format of `otlp_json`.
+- `event_traces` finds the traces that name an event.
+- `span_tree` lays a trace out. A terminal and the console draw its lines.
+"""
+
+from .event_traces import names_event, traces_of
+from .jaeger import JaegerUnreachable, NotJaeger, check_url, page_of, spans_of_jaeger
+from .otlp_json import ExportRequest, TraceData, views
+from .span_tree import SpanView, TreeRow, tree_rows, view_received, view_recorded
+
+__all__ = [
+    "ExportRequest",
+    "JaegerUnreachable",
+    "NotJaeger",
+    "SpanView",
+    "TraceData",
+    "TreeRow",
+    "check_url",
+    "names_event",
+    "page_of",
+    "spans_of_jaeger",
+    "traces_of",
+    "tree_rows",
+    "view_received",
+    "view_recorded",
+    "views",
+]
