@@ -1,6 +1,7 @@
 """The state of the outbox: its backlog, its failures and its publishers."""
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -17,6 +18,7 @@ from .topic_pauses import PausedTopic, paused_topic
 _LIMIT: Final = 1_000
 _SHARD_LIMIT: Final = 500
 _SHOWN: Final = 5
+_WINDOW: Final = 5  # looks per rate: PostgreSQL updates its counters only now and then
 _PUBLISHERS: Final = 100
 _TOPICS: Final = 100
 
@@ -98,6 +100,43 @@ class Counters(NamedTuple):
 
     put: int
     taken: int
+
+
+class Rates(msgspec.Struct, frozen=True, rename="camel"):
+    """Rows per second inserted into the outbox and deleted from it."""
+
+    in_per_second: float
+    out_per_second: float
+
+
+class Meter:
+    """Computes rates from successive counters."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, Counters]] = deque(maxlen=_WINDOW)
+
+    def rates(self, counters: Counters | None, now: float) -> Rates | None:
+        """The rates over the last looks; None without counters, and at the first look.
+
+        `now` is in seconds on a monotonic clock.
+        """
+        if counters is None or self._went_back(counters):
+            self._seen.clear()
+        if counters is None:
+            return None
+        self._seen.append((now, counters))
+        since, first = self._seen[0]
+        if now <= since:
+            return None
+        put, taken = counters.put - first.put, counters.taken - first.taken
+        return Rates(round(put / (now - since), 1), round(taken / (now - since), 1))
+
+    def _went_back(self, counters: Counters) -> bool:
+        """Whether the statistics were reset, as after a crash of the database."""
+        if not self._seen:
+            return False
+        _, last = self._seen[-1]
+        return counters.put < last.put or counters.taken < last.taken
 
 
 class Status(msgspec.Struct, frozen=True, rename="camel"):

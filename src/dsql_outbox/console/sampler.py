@@ -1,0 +1,108 @@
+"""Reads the status at intervals, for the overview and its charts."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from time import monotonic, time
+
+import msgspec
+import psycopg
+
+from dsql_outbox.outbox import Database, OutboxError
+from dsql_outbox.publisher import Bounded, Meter, Rates, Status, StatusReader
+
+from .history import History, Sample
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """The status at Unix time `at`, with the waiting messages of each shard and the rates."""
+
+    number: int
+    at: float
+    status: Status
+    backlogs: Mapping[int, Bounded]
+    rates: Rates | None
+
+
+class Sampler:
+    """Takes a `Reading` every `interval` seconds, from `start` to `stop`.
+
+    `latest` is the last reading. `problem` is the error of the last try, or None.
+    """
+
+    def __init__(self, database: Database, interval: float) -> None:
+        self._reader = StatusReader(database, read_only=True)
+        self._interval = interval
+        self._meter = Meter()
+        self._task: asyncio.Task[None] | None = None
+        self._ticked = asyncio.Event()
+        self.history = History()
+        self.latest: Reading | None = None
+        self.problem: OutboxError | psycopg.Error | None = None
+        self.tries = 0
+
+    def start(self) -> None:
+        """Begin, unless it has begun."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="dsql-outbox-console")
+
+    async def stop(self) -> None:
+        """End, and close the connection."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def after(self, tries: int) -> int:
+        """Wait until there were more tries than `tries`; returns how many there were."""
+        while self.tries <= tries:
+            await self._ticked.wait()
+        return self.tries
+
+    async def read(self) -> Reading:
+        """The latest reading. Raises the error of the last try if there is none."""
+        self.start()
+        await self.after(0)
+        if self.latest is None:
+            assert self.problem is not None  # noqa: S101 - a try ends with one or the other
+            raise self.problem
+        return self.latest
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                began = monotonic()
+                await self._try()
+                await asyncio.sleep(max(0.1, began + self._interval - monotonic()))
+        finally:
+            await self._reader.close()
+
+    async def _try(self) -> None:
+        try:
+            self.latest = await self._look()
+            self.problem = None
+        except (OutboxError, psycopg.Error) as error:
+            self.problem = error.with_traceback(None)
+        self.tries += 1
+        self._ticked.set()
+        self._ticked = asyncio.Event()
+
+    async def _look(self) -> Reading:
+        status = await self._reader.read()
+        backlogs = await self._reader.read_backlogs()
+        rates = self._meter.rates(await self._reader.read_counters(), monotonic())
+        found = Reading(self.tries + 1, time(), status, backlogs, rates)
+        self.history.add(_sample(found))
+        return found
+
+
+def _sample(found: Reading) -> Sample:
+    counted = found.backlogs.values()
+    return Sample(
+        at=found.at,
+        waiting=sum(each.count for each in counted),
+        more=any(each.more for each in counted),
+        oldest_seconds=found.status.oldest_seconds or 0.0,
+        rates=found.rates,
+    )
