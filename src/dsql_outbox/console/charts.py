@@ -58,12 +58,12 @@ def charts_of(samples: Sequence[Sample]) -> list[Chart]:
         (
             "written",
             "a",
-            lambda sample: None if sample.rates is None else sample.rates.in_per_second,
+            lambda sample: sample.written,
         ),
         (
             "delivered",
             "c",
-            lambda sample: None if sample.rates is None else sample.rates.out_per_second,
+            lambda sample: sample.delivered,
         ),
     ]
     return [
@@ -84,7 +84,7 @@ def rate(value: float) -> str:
 
 
 def _rates_note(samples: Sequence[Sample]) -> str:
-    known = any(sample.rates for sample in samples)
+    known = any(sample.written is not None for sample in samples)
     return "" if known or len(samples) < len(_STEPS) else "Unknown here: no counters."
 
 

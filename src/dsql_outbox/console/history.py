@@ -4,8 +4,6 @@ from typing import Final
 
 import msgspec
 
-from dsql_outbox.publisher import Rates
-
 _MOST: Final = 600
 
 
@@ -13,15 +11,16 @@ class Sample(msgspec.Struct, frozen=True):
     """One reading. `at` is Unix time in seconds.
 
     `waiting` is the number of waiting messages, at least so many if `more`.
-    `oldest_seconds` is the age of the oldest one, 0 if none waits. `rates` is None if
-    unknown.
+    `oldest_seconds` is the age of the oldest one, 0 if none waits.
+    `written` and `delivered` are messages per second, None if unknown.
     """
 
     at: float
     waiting: int
     more: bool
     oldest_seconds: float
-    rates: Rates | None
+    written: float | None
+    delivered: float | None
 
 
 class History:

@@ -104,5 +104,6 @@ def _sample(found: Reading) -> Sample:
         waiting=sum(each.count for each in counted),
         more=any(each.more for each in counted),
         oldest_seconds=found.status.oldest_seconds or 0.0,
-        rates=found.rates,
+        written=None if found.rates is None else found.rates.in_per_second,
+        delivered=None if found.rates is None else found.rates.out_per_second,
     )

@@ -1,11 +1,13 @@
 """The command `console`: its options, and what it prints."""
 
+import asyncio
 import os
+import signal
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Final
 
-import anyio
 import click
 
 from dsql_outbox.cli.database_options import database_options, open_database
@@ -13,7 +15,7 @@ from dsql_outbox.cli.exit_codes import short_errors
 from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import say
-from dsql_outbox.cli.signals import ended_as_interrupted
+from dsql_outbox.cli.signals import ending_signals
 
 TOKEN: Final = "DSQL_OUTBOX_CONSOLE_TOKEN"  # noqa: S105 - the name of a variable
 
@@ -75,10 +77,20 @@ def console(  # noqa: PLR0913 - one parameter per flag
     """
     from dsql_outbox.console import serve_console  # noqa: PLC0415 - an extra
 
-    with open_database(database, schema) as found, suppress(KeyboardInterrupt):
+    with open_database(database, schema) as found:
         serve = partial(serve_console, found, host=host, port=port, token=os.environ.get(TOKEN))
-        with ended_as_interrupted():
-            anyio.run(partial(serve, jaeger=jaeger, hosts=hosts, interval=interval, ready=_ready))
+        work = partial(serve, jaeger=jaeger, hosts=hosts, interval=interval, ready=_ready)
+        asyncio.run(_until_signal(work))
+
+
+async def _until_signal(work: Callable[[], Awaitable[None]]) -> None:
+    """Run `work`, and cancel it at the first signal that ends a command."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a coroutine runs in one
+    for each in (signal.SIGINT, *ending_signals()):
+        asyncio.get_running_loop().add_signal_handler(each, task.cancel)
+    with suppress(asyncio.CancelledError):
+        await work()
 
 
 def _ready(url: str) -> None:
