@@ -1,4 +1,4 @@
-"""Looks at the console in a headless Chromium: rules of accessibility, keyboard, width, live parts."""
+"""Looks at the console in a headless Chromium: accessibility, keyboard, width, live parts."""
 
 import shutil
 from collections.abc import AsyncGenerator
@@ -14,13 +14,12 @@ if TYPE_CHECKING:
 _PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _WIDE: Final = {"width": 1200, "height": 900}
 _NARROW: Final = {"width": 400, "height": 860}
-_RULES: Final = {
-    "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"]}
-}
+_TAGS: Final = ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]
+_RULES: Final = {"runOnly": {"type": "tag", "values": _TAGS}}
 _OPTIONS: Final = ("--no-sandbox", "--disable-background-networking", "--disable-gpu")
 
 
-class NoBrowser(Exception):
+class NoBrowser(Exception):  # noqa: N818 - said as it is
     """There is no browser, or nothing that drives it, and how to get it."""
 
 
@@ -56,6 +55,7 @@ class Looking:
     ) -> AsyncGenerator["Page"]:
         """A page in a browser of its own; an error in its console is a fault."""
         context = await self._browser.new_context(viewport=size, color_scheme=scheme)
+        context.set_default_timeout(20_000)
         page = await context.new_page()
         page.on("console", lambda said: self._hear(url, said))
         page.on("pageerror", lambda error: self.faults.append(f"{url}: {error}"))
@@ -103,10 +103,8 @@ async def look(url: str, bare: str, shown: Shown, pictures: Path | None) -> list
             await _look_at(looking, name, address)
         await _live(looking, url)
         await _keyboard(looking, url)
-        count = len(pages) + 1
-        print(
-            f"\nseen in {browser.browser_type.name} {browser.version}: {count} pages, each light, dark, at 400 px"
-        )
+        said = f"{len(pages) + 1} pages, each light, dark and at 400 pixels"
+        print(f"\nseen in Chromium {browser.version}: {said}")
         return looking.faults
 
 
@@ -132,7 +130,7 @@ async def _live(looking: Looking, url: str) -> None:
 
 
 async def _keyboard(looking: Looking, url: str) -> None:
-    """The first stop of the keyboard skips to the content; the next ones are the links of the head."""
+    """The first stop of the keyboard skips to the content; then come the links."""
     async with looking.page(url) as page:
         stops = []
         for _ in range(4):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
@@ -92,10 +92,7 @@ def render(request: Request, template: str, **values: Any) -> str:
 
 
 def page(
-    request: Request, template: str, status: HTTPStatus = HTTPStatus.OK, **values: Any
+    request: Request, template: str, code: HTTPStatus = HTTPStatus.OK, **values: Any
 ) -> Response:
     """An answer with a page."""
-    return HTMLResponse(render(request, template, **values), status)
-
-
-__all__ = ["escape", "link", "page", "render"]
+    return HTMLResponse(render(request, template, **values), code)

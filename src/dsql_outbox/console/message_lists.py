@@ -1,5 +1,6 @@
 """The lists of dead letters and of failures, with their filters."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -27,16 +28,16 @@ async def dead_letters(request: Request) -> Response:
     )
     after = _letter_key(request)
     found = await (console.letters.page(which, after) if after else console.letters.page(which))
-    options = [option(f"--{name}", value) for name, value in given.items()]
+    options = _options(given) or ["--all"]
     return page(
         request,
         "dead_letters.html",
         found=found,
         given=given,
-        options=options if any(options) else ["--all"],
+        dry_run=console.commands.replay_letters(*options, "--dry-run"),
+        replay_all=console.commands.replay_letters(*options),
         after=found.after and f"{found.after.event_id}@{found.after.died_at}",
         is_first=after is None,
-        option=option,
     )
 
 
@@ -48,19 +49,23 @@ async def failures(request: Request) -> Response:
     which = FailureFilter(subject=given["key"], topic=given["topic"], blocked=blocked)
     after = _failure_key(request)
     found = await (console.failures.page(which, after) if after else console.failures.page(which))
-    options = [option(f"--{name}", value) for name, value in given.items()]
+    options = _options(given)
     options += ["--blocked"] if blocked else []
+    options = options or ["--all"]
     return page(
         request,
         "failures.html",
         found=found,
         given=given,
         blocked=blocked,
-        options=options if any(options) else ["--all"],
+        retry_all=console.commands.retry(*options),
         after=found.after and f"{found.after.event_id}@{found.after.position}",
         is_first=after is None,
-        option=option,
     )
+
+
+def _options(given: Mapping[str, str | None]) -> list[str]:
+    return [option(f"--{name}", value) for name, value in given.items() if value]
 
 
 def _given(request: Request, name: str) -> str | None:

@@ -56,14 +56,13 @@ class Commands:
         return shown(["dsql-outbox", "trace", str(event_id), *place])
 
     def _command(self, *words: str) -> str:
-        options = [word for word in words if word]
-        at = options.index("--") if "--" in options else len(options)
-        return shown(["dsql-outbox", *options[:at], *self._schema, *options[at:]])
+        at = words.index("--") if "--" in words else len(words)
+        return shown(["dsql-outbox", *words[:at], *self._schema, *words[at:]])
 
 
-def option(name: str, value: str | None) -> str:
+def option(name: str, value: str) -> str:
     """An option with its value as one word, so that the value cannot be another option."""
-    return f"{name}={value}" if value else ""
+    return f"{name}={value}"
 
 
 def shown(words: Iterable[str]) -> str:
