@@ -77,7 +77,8 @@ class OperatorSession:
         async def run(connection: AsyncConnection) -> int:
             query = statement(name, self._database.schema, **literals)
             _give_time(connection)
-            return (await connection.execute(query, parameters)).rowcount
+            async with self._bounds(connection):
+                return (await connection.execute(query, parameters)).rowcount
 
         return await self._retried(run)
 
