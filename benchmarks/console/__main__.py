@@ -8,7 +8,7 @@ import asyncio
 import sys
 from argparse import ArgumentParser
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from math import sin
 from pathlib import Path
@@ -29,7 +29,7 @@ from dsql_outbox.testing import EmbeddedPostgres
 
 COME: Final = """
 INSERT INTO outbox.outbox
-SELECT n % 16, (extract(epoch FROM now()) * 1000000)::bigint + n, gen_random_uuid(), 0, 'Loan',
+SELECT n %% 16, (extract(epoch FROM now()) * 1000000)::bigint + n, gen_random_uuid(), 0, 'Loan',
   'NEW-' || %(turn)s::int || '-' || n, 1, 'events.LoanCreated', '{}', '{}', now()
 FROM generate_series(1, %(rows)s) AS n
 """
@@ -88,7 +88,8 @@ async def traffic(url: str) -> AsyncGenerator[None]:
         yield
     finally:
         task.cancel()
-        await asyncio.wait({task})
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 async def _come_and_go(url: str) -> None:

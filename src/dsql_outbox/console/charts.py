@@ -1,9 +1,10 @@
 """Charts of the overview, as coordinates for SVG. Pure."""
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from math import floor, log10
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -16,8 +17,21 @@ HEIGHT: Final = 100
 _ROWS: Final = 12
 _STEPS: Final = (1, 2, 5, 10)
 
+_DAY: Final = 86_400
+_TIMES: Final = (
+    *(1, 2, 4, 10, 20, 30, 60, 120, 240, 600, 1_200, 1_800),
+    *(3_600, 7_200, 14_400, 21_600, 43_200, _DAY),
+)
+
 Value = Callable[[Sample], float | None]
 Format = Callable[[float], str]
+
+
+class Axis(NamedTuple):
+    """The end of an axis for the highest value, and the form of its labels."""
+
+    end: Callable[[float], float]
+    form: Format
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -68,7 +82,15 @@ def charts_of(samples: Sequence[Sample]) -> list[Chart]:
     ]
     return [
         _chart("backlog", "Waiting messages", note, waiting, samples, count),
-        _chart("age", "Age of the oldest message", "", oldest, samples, duration),
+        _chart(
+            "age",
+            "Age of the oldest message",
+            "",
+            oldest,
+            samples,
+            duration,
+            Axis(nice_time, brief),
+        ),
         _chart("rates", "Messages per second", _rates_note(samples), rates, samples, rate),
     ]
 
@@ -95,9 +117,11 @@ def _chart(  # noqa: PLR0913, PLR0917 - one argument per part of a chart
     lines: Sequence[tuple[str, str, Value]],
     samples: Sequence[Sample],
     form: Format,
+    axis: Axis | None = None,
 ) -> Chart:
     values = [[value(sample) for sample in samples] for _, _, value in lines]
-    top = nice(max((each for row in values for each in row if each is not None), default=0))
+    axis = axis or Axis(nice, form)
+    top = axis.end(_highest(values))
     times = [sample.at for sample in samples]
     drawn = [
         Line(name, style, path, _area(path), _latest(row, form))
@@ -111,7 +135,7 @@ def _chart(  # noqa: PLR0913, PLR0917 - one argument per part of a chart
         title=title,
         note=note,
         lines=drawn,
-        ticks=[form(top), form(top / 2), form(0)],
+        ticks=[axis.form(top), axis.form(top / 2), axis.form(0)],
         span=since,
         summary=f"{title} over {since}: {summary}, at most {form(_highest(values))}",
         table=_table(samples, values, form),
@@ -136,6 +160,17 @@ def nice(highest: float) -> float:
         return 1
     power: int = 10 ** floor(log10(highest))
     return next(step * power for step in _STEPS if step * power >= highest)
+
+
+def nice_time(highest: float) -> float:
+    """As `nice`, in steps that people use for seconds, minutes, hours and days."""
+    return next((step for step in _TIMES if step >= highest), nice(highest / _DAY) * _DAY)
+
+
+def brief(seconds: float) -> str:
+    """A duration without zeros at its end, such as ``2 h``."""
+    text = duration(seconds).replace(".0 s", " s")
+    return re.sub(r" 0 (s|min|h)$", "", text) if seconds else text
 
 
 def line_path(times: Sequence[float], values: Sequence[float | None], top: float) -> str:

@@ -1,6 +1,7 @@
 """Serves the console over HTTP."""
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
@@ -43,7 +44,8 @@ async def serve_console(  # noqa: PLR0913 - one argument per setting
     app = console_app(database, token=token, jaeger=jaeger, hosts=named, interval=interval)
     with _listening(host, port) as listener:
         url = f"http://{_in_url(host)}:{listener.getsockname()[1]}/"
-        await _serve(_Server(app, lambda: ready(url)), listener)
+        server = _Server(app, lambda: ready(url))
+        await _serve(server, listener, app.state.console.sampler.end_streams)
 
 
 class _Server(uvicorn.Server):
@@ -76,12 +78,13 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve(server: _Server, listener: socket.socket) -> None:
+async def _serve(server: _Server, listener: socket.socket, end_streams: Callable[[], None]) -> None:
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await asyncio.shield(task)
     finally:
         server.should_exit = True
+        end_streams()
         with anyio.CancelScope(shield=True):
             await task
 
@@ -92,7 +95,7 @@ def _listening(host: str, port: int) -> Generator[socket.socket]:
     try:
         listener = socket.create_server((host, port), family=family)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
         raise SettingsError(
             f"the console cannot listen on {_in_url(host)}:{port}: {reason}; choose another port"
         ) from error

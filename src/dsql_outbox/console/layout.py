@@ -68,6 +68,7 @@ _templates: Final = Environment(
 )
 _templates.filters |= {
     "bytes": _bytes,
+    "count": "{:,}".format,
     "duration": duration,
     "key": lambda pair: subject_key(*pair),
     "lines": _lines,

@@ -56,7 +56,7 @@ async def _events(request: Request) -> AsyncGenerator[str]:
     ends_at = monotonic() + _STREAM
     yield "retry: 1000\n\n"
     tries = console.sampler.tries
-    while monotonic() < ends_at:
+    while monotonic() < ends_at and not console.sampler.is_ending:
         tries = await console.sampler.after(tries)
         text = render(request, "overview_live.html", **_values(console))
         yield "".join(f"data: {line}\n" for line in text.splitlines()) + "\n"

@@ -28,6 +28,7 @@ class Sampler:
     """Takes a `Reading` every `interval` seconds, from `start` to `stop`.
 
     `latest` is the last reading. `problem` is the error of the last try, or None.
+    `is_ending` says that streams shall end.
     """
 
     def __init__(self, database: Database, interval: float) -> None:
@@ -40,6 +41,12 @@ class Sampler:
         self.latest: Reading | None = None
         self.problem: OutboxError | psycopg.Error | None = None
         self.tries = 0
+        self.is_ending = False
+
+    def end_streams(self) -> None:
+        """Wake all who wait in `after`, because the server stops."""
+        self.is_ending = True
+        self._tick()
 
     def start(self) -> None:
         """Begin, unless it has begun."""
@@ -56,7 +63,7 @@ class Sampler:
 
     async def after(self, tries: int) -> int:
         """Wait until there were more tries than `tries`; returns how many there were."""
-        while self.tries <= tries:
+        while self.tries <= tries and not self.is_ending:
             await self._ticked.wait()
         return self.tries
 
@@ -85,6 +92,9 @@ class Sampler:
         except (OutboxError, psycopg.Error) as error:
             self.problem = error.with_traceback(None)
         self.tries += 1
+        self._tick()
+
+    def _tick(self) -> None:
         self._ticked.set()
         self._ticked = asyncio.Event()
 

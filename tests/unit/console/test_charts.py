@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from dsql_outbox.console.charts import charts_of, line_path, nice
+from dsql_outbox.console.charts import brief, charts_of, line_path, nice, nice_time
 from dsql_outbox.console.history import History, Sample
 from dsql_outbox.console.operator_commands import Commands, option
 
@@ -31,6 +31,12 @@ def test_the_history_keeps_the_first_and_the_latest_in_bounded_memory() -> None:
 )
 def test_an_axis_ends_at_a_round_number(highest: float, top: float) -> None:
     assert nice(highest) == top
+
+
+def test_an_axis_of_time_ends_at_a_round_time() -> None:
+    tops = {seconds: nice_time(seconds) for seconds in (0, 3, 61, 3_700, 100_000)}
+    assert tops == {0: 1, 3: 4, 61: 120, 3_700: 7_200, 100_000: 172_800}
+    assert [brief(n) for n in (0, 0.5, 30, 120, 3_600)] == ["0 s", "0.5 s", "30 s", "2 min", "1 h"]
 
 
 def test_a_line_is_interrupted_where_a_value_is_unknown() -> None:
