@@ -121,9 +121,11 @@ async def _look_at(looking: Looking, name: str, address: str) -> None:
 
 async def _live(looking: Looking, url: str) -> None:
     """The time of the reading changes without a reload, until it is paused."""
+    from playwright.async_api import expect  # noqa: PLC0415 - may be missing
+
     async with looking.page(url) as page:
         before = await page.inner_text("#reading")
-        await page.wait_for_function(f"document.querySelector('#reading').innerText != {before!r}")
+        await expect(page.locator("#reading")).not_to_have_text(before)
         await page.click("[data-pause]")
         if await page.inner_text("[data-pause]") != "Go on":
             looking.faults.append("overview: the live view cannot be paused")
@@ -138,4 +140,3 @@ async def _keyboard(looking: Looking, url: str) -> None:
             stops.append(await page.evaluate("document.activeElement.innerText"))
         if stops[0] != "Skip to the content" or "Events" not in stops:
             looking.faults.append(f"overview: the keyboard stops at {', '.join(stops)}")
-        await page.keyboard.press("Shift+Tab")

@@ -66,6 +66,7 @@ def charts_of(samples: Sequence[Sample]) -> list[Chart]:
     """The charts of the overview."""
     more = any(sample.more for sample in samples)
     note = "Counted up to 500 per shard." if more else ""
+    times = Axis(nice_time, brief)
     waiting: list[tuple[str, str, Value]] = [("waiting", "a", lambda sample: sample.waiting)]
     oldest: list[tuple[str, str, Value]] = [("oldest", "b", lambda sample: sample.oldest_seconds)]
     rates: list[tuple[str, str, Value]] = [
