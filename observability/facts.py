@@ -177,6 +177,18 @@ class BacklogUnread(msgspec.Struct, frozen=True):
     switched_off: bool
 
 
+class ConflictsUnstored(msgspec.Struct, frozen=True):
+    """A writer could not store its conflict report; its writes are not affected.
+
+    `switched_off` means that its role lacks the right or the table is missing, so this
+    process stores no more reports.
+    """
+
+    error: str
+    sqlstate: str | None
+    switched_off: bool
+
+
 class PublishStarted(msgspec.Struct, frozen=True):
     """A message is handed to the sink for the `attempt`-th time.
 
@@ -250,6 +262,7 @@ Fact = (
     | WriteEnded
     | BacklogAge
     | BacklogUnread
+    | ConflictsUnstored
     | PublishStarted
     | PublishEnded
     | RelayProgress

@@ -9,11 +9,18 @@
 - `read_model/` rebuilds a read model from the stored events.
 - `records/` reads stored events and entities by key (`Records`), for the console.
 - `operator/` is for operators and their programs: `DeadLetters`, `Failures`,
-  `Waiting`, `Topics`, `Replay`, `StatusReader` and `Health`.
+  `Waiting`, `Topics`, `Replay`, `StatusReader`, `ConflictReader` and `Health`.
 """
 
 from dsql_outbox.publisher.burial import NO_ROW
 from dsql_outbox.publisher.leases.table import NO_LEASE
+from dsql_outbox.publisher.operator.conflicts.conflict_reader import (
+    MAX_HOURS,
+    ConflictReader,
+    ConflictReport,
+    ContendedEntity,
+)
+from dsql_outbox.publisher.operator.conflicts.remedy import REMEDIES, Remedy
 from dsql_outbox.publisher.operator.dead_letter_filter import DeadLetter, LetterFilter, LetterKey
 from dsql_outbox.publisher.operator.dead_letters import MAX_REPLAYED, DeadLetters
 from dsql_outbox.publisher.operator.event_pages import EventFilter, Place
@@ -79,14 +86,19 @@ from .sinks import (
 from .topic_settings import FailureRules, TopicSettings
 
 __all__ = [
+    "MAX_HOURS",
     "MAX_REPLAYED",
     "NO_LEASE",
     "NO_ROW",
     "NO_SHARD",
+    "REMEDIES",
     "Alive",
     "Answer",
     "Apply",
     "Bounded",
+    "ConflictReader",
+    "ConflictReport",
+    "ContendedEntity",
     "Counters",
     "DeadLetter",
     "DeadLetters",
@@ -123,6 +135,7 @@ __all__ = [
     "Records",
     "Rejected",
     "Relayed",
+    "Remedy",
     "Replay",
     "ReplayProgress",
     "ReplayRecord",

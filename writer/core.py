@@ -43,6 +43,7 @@ from dsql_outbox.writer.statement.parameters import (
 from dsql_outbox.writer.statement.plain import Plain, Statements
 
 from .backlog_alarm import Alarm
+from .conflicts.conflict_log import ConflictLog
 from .gate import Gate
 from .settings import WriterSettings
 from .topic_template import topic_of
@@ -59,6 +60,7 @@ class Core:
         self.fresh_retries = settings.connections == "new"
         self._hooks: tuple[Hook, ...] = (log_facts, trace_facts, metric_facts, *hooks)
         self.alarm = Alarm(database, settings, self._hooks)
+        self.conflicts = ConflictLog(database, settings, self._hooks)
         self._schema = database.schema
         self._write_one, self._write_batch = (
             numbered(name, statement(name, database.schema))

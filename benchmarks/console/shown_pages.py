@@ -30,6 +30,7 @@ class Shown(NamedTuple):
         yield "dead letters with an error that none has", "/dead-letters?error=no+such+error"
         yield "failures", "/failures"
         yield "failures that are blocked", "/failures?blocked=1"
+        yield "conflicts", "/conflicts"
         yield "failures of a topic that none has", "/failures?topic=none"
 
 

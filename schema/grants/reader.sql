@@ -4,6 +4,7 @@ GRANT SELECT ON {schema}.outbox_backlog TO {role};
 GRANT SELECT ON {schema}.outbox_leases TO {role};
 GRANT SELECT ON {schema}.outbox_publishers TO {role};
 GRANT SELECT ON {schema}.outbox_topics TO {role};
+GRANT SELECT ON {schema}.outbox_conflicts TO {role};
 GRANT SELECT ON {schema}.outbox_failures TO {role};
 GRANT SELECT ON {schema}.dead_letters TO {role};
 GRANT SELECT ON {schema}.business_events TO {role};

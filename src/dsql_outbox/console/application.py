@@ -23,7 +23,7 @@ from .access import COOKIE, LIFETIME, Access
 from .console_state import Console, console_of
 from .guard import Guard
 from .layout import page
-from .overview import live, overview
+from .overview import conflicts, live, overview
 from .problems import database_problem, http_problem, outbox_problem
 
 _FORM_BYTES: Final = 4096
@@ -78,6 +78,7 @@ def _routes() -> list[Route | Mount]:
         Route("/entities", record_pages.entity),
         Route("/dead-letters", message_lists.dead_letters),
         Route("/failures", message_lists.failures),
+        Route("/conflicts", conflicts),
         Route("/login", _login_form),
         Route("/login", _login, methods=["POST"]),
         Mount("/static", StaticFiles(packages=[(__package__ or "", "static")])),

@@ -69,6 +69,7 @@ def charts_of(samples: Sequence[Sample]) -> list[Chart]:
     times = Axis(nice_time, brief)
     waiting: list[tuple[str, str, Value]] = [("waiting", "a", lambda sample: sample.waiting)]
     oldest: list[tuple[str, str, Value]] = [("oldest", "b", lambda sample: sample.oldest_seconds)]
+    lost: list[tuple[str, str, Value]] = [("conflicts", "b", lambda sample: sample.conflicts)]
     rates: list[tuple[str, str, Value]] = [
         (
             "written",
@@ -83,16 +84,9 @@ def charts_of(samples: Sequence[Sample]) -> list[Chart]:
     ]
     return [
         _chart("backlog", "Waiting messages", note, waiting, samples, count),
-        _chart(
-            "age",
-            "Age of the oldest message",
-            "",
-            oldest,
-            samples,
-            duration,
-            Axis(nice_time, brief),
-        ),
+        _chart("age", "Age of the oldest message", "", oldest, samples, duration, times),
         _chart("rates", "Messages per second", _rates_note(samples), rates, samples, rate),
+        _chart("conflicts", "Conflicts since the console started", "", lost, samples, count),
     ]
 
 

@@ -5,7 +5,7 @@ from typing import Any, cast
 from starlette.requests import Request
 
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import DeadLetters, Failures, Records
+from dsql_outbox.publisher import ConflictReader, DeadLetters, Failures, Records
 
 from .access import Access
 from .operator_commands import Commands
@@ -28,12 +28,13 @@ class Console:
         self.letters = DeadLetters(database, read_only=True)
         self.failures = Failures(database, read_only=True)
         self.records = Records(database, read_only=True)
+        self.conflicts = ConflictReader(database, read_only=True)
         self.sampler = Sampler(database, interval)
 
     async def close(self) -> None:
         """Give all connections up."""
         await self.sampler.stop()
-        for reader in (self.letters, self.failures, self.records):
+        for reader in (self.letters, self.failures, self.records, self.conflicts):
             await reader.close()
 
 

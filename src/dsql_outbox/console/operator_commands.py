@@ -50,6 +50,10 @@ class Commands:
         """List the waiting messages of a subject."""
         return self._command("waiting", option("--key", key))
 
+    def conflicts(self, hours: int) -> str:
+        """Print the conflict report."""
+        return self._command("status", "--conflicts", "--hours", str(hours))
+
     def trace(self, event_id: UUID, jaeger: str | None) -> str:
         """Draw the trace of an event in a terminal."""
         place = ["--jaeger", jaeger] if jaeger else []

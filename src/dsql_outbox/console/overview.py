@@ -1,4 +1,4 @@
-"""The overview, as a page and as a stream of its changes."""
+"""The overview, as a page and as a stream of its changes, and the report of conflicts."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator
@@ -12,12 +12,13 @@ from starlette.responses import Response, StreamingResponse
 
 from dsql_outbox.observability import duration
 from dsql_outbox.outbox import told
-from dsql_outbox.publisher import Seen, Shard, Status
+from dsql_outbox.publisher import REMEDIES, Seen, Shard, Status
 
 from .charts import charts_of, rate
 from .console_state import Console, console_of
 from .layout import page, render
 
+_HOURS: Final = ("1", "6", "24")
 _SHARDS: Final = 64
 _STREAM: Final = 30.0  # seconds; the browser opens the next stream, and a shutdown waits for none
 
@@ -49,6 +50,22 @@ async def live(request: Request) -> Response:
     await console_of(request).sampler.read()
     headers = {"X-Accel-Buffering": "no"}
     return StreamingResponse(_events(request), media_type="text/event-stream", headers=headers)
+
+
+async def conflicts(request: Request) -> Response:
+    """Answer the conflict report of the last hours."""
+    console = console_of(request)
+    text = request.query_params.get("hours", "1")
+    hours = int(text) if text in _HOURS else 1
+    report = await console.conflicts.read(hours=hours)
+    return page(
+        request,
+        "conflicts.html",
+        report=report,
+        choices=_HOURS,
+        remedies=REMEDIES,
+        command_text=console.commands.conflicts(hours),
+    )
 
 
 async def _events(request: Request) -> AsyncGenerator[str]:

@@ -4,14 +4,25 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from time import monotonic, time
+from typing import Final
 
 import msgspec
 import psycopg
 
-from dsql_outbox.outbox import Database, OutboxError
-from dsql_outbox.publisher import Bounded, Meter, Rates, Status, StatusReader
+from dsql_outbox.outbox import Database, OutboxError, SchemaError
+from dsql_outbox.publisher import (
+    MAX_HOURS,
+    Bounded,
+    ConflictReader,
+    Meter,
+    Rates,
+    Status,
+    StatusReader,
+)
 
 from .history import History, Sample
+
+_CONFLICTS: Final = 5.0  # seconds between two readings of the conflicts
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -24,6 +35,34 @@ class Reading(msgspec.Struct, frozen=True):
     rates: Rates | None
 
 
+class ConflictCount:
+    """Counts the conflicts since its first reading. Writers report them every few seconds."""
+
+    def __init__(self, database: Database) -> None:
+        self._reader = ConflictReader(database, read_only=True)
+        self._due = 0.0
+        self._last: int | None = None
+        self._count: int | None = None
+
+    async def read(self) -> int | None:
+        """The count, at most some seconds old; None if the table is not there yet."""
+        if monotonic() >= self._due:
+            self._due = monotonic() + _CONFLICTS
+            with suppress(SchemaError):
+                self._add((await self._reader.read(hours=MAX_HOURS)).transactions)
+        return self._count
+
+    async def close(self) -> None:
+        """Give the connection up."""
+        await self._reader.close()
+
+    def _add(self, total: int) -> None:
+        # The total falls when a writer deletes old reports.
+        grown = max(0, total - self._last) if self._last is not None else 0
+        self._count = (self._count or 0) + grown
+        self._last = total
+
+
 class Sampler:
     """Takes a `Reading` every `interval` seconds, from `start` to `stop`.
 
@@ -33,6 +72,7 @@ class Sampler:
 
     def __init__(self, database: Database, interval: float) -> None:
         self._reader = StatusReader(database, read_only=True)
+        self._conflicts = ConflictCount(database)
         self._interval = interval
         self._meter = Meter()
         self._task: asyncio.Task[None] | None = None
@@ -84,6 +124,7 @@ class Sampler:
                 await asyncio.sleep(max(0.1, began + self._interval - monotonic()))
         finally:
             await self._reader.close()
+            await self._conflicts.close()
 
     async def _try(self) -> None:
         try:
@@ -103,11 +144,11 @@ class Sampler:
         backlogs = await self._reader.read_backlogs()
         rates = self._meter.rates(await self._reader.read_counters(), monotonic())
         found = Reading(self.tries + 1, time(), status, backlogs, rates)
-        self.history.add(_sample(found))
+        self.history.add(_sample(found, await self._conflicts.read()))
         return found
 
 
-def _sample(found: Reading) -> Sample:
+def _sample(found: Reading, conflicts: int | None) -> Sample:
     counted = found.backlogs.values()
     return Sample(
         at=found.at,
@@ -116,4 +157,5 @@ def _sample(found: Reading) -> Sample:
         oldest_seconds=found.status.oldest_seconds or 0.0,
         written=None if found.rates is None else found.rates.in_per_second,
         delivered=None if found.rates is None else found.rates.out_per_second,
+        conflicts=conflicts,
     )

@@ -48,6 +48,7 @@ ALLOWED = {
         "outbox": "INSERT",
         "outbox_backlog": "SELECT",
         "outbox_leases": "SELECT",
+        "outbox_conflicts": "SELECT INSERT UPDATE DELETE",
     },
     "publisher": {
         "outbox": "SELECT DELETE",
@@ -67,6 +68,7 @@ ALLOWED = {
         "outbox_backlog": "SELECT",
         "outbox_leases": "SELECT",
         "outbox_publishers": "SELECT",
+        "outbox_conflicts": "SELECT",
         "outbox_failures": "SELECT DELETE",
         "outbox_topics": "SELECT INSERT UPDATE DELETE",
         "dead_letters": "SELECT INSERT DELETE",
@@ -84,6 +86,7 @@ ALLOWED = {
         "outbox_backlog": "SELECT",
         "outbox_leases": "SELECT",
         "outbox_publishers": "SELECT",
+        "outbox_conflicts": "SELECT",
         "outbox_failures": "SELECT",
         "outbox_topics": "SELECT",
         "dead_letters": "SELECT",
@@ -94,12 +97,22 @@ ALLOWED = {
 
 WHO_RUNS = {
     "writer": (
-        *("backlog_age", "entity_state", "event_find", "event_stream", "event_write", "plain"),
+        *(
+            "backlog_age",
+            "conflicts_prune",
+            "conflicts_store",
+            "entity_state",
+            "event_find",
+            "event_stream",
+            "event_write",
+            "plain",
+        ),
         "shard_count",
     ),
     "publisher": ("failure", "lease", "outbox", "publisher", "shard_list", "topic_list"),
     "operator": (
         *(
+            "conflicts_recent",
             "dead",
             "entity_version",
             "rows_estimate",
@@ -126,7 +139,8 @@ WHO_RUNS = {
     ),
     "consumer": ("inbox",),
     "reader": (
-        *("failure_page", "letter_page", "letter_payload", "record", "shards_orphaned"),
+        *("conflicts_recent", "failure_page", "letter_page", "letter_payload", "record"),
+        "shards_orphaned",
         *("status", "topic_page", "waiting_page"),
     ),
     "anybody": ("doctor",),

@@ -11,7 +11,7 @@ from dsql_outbox.console.operator_commands import Commands, option
 
 
 def sample(at: float, waiting: int = 0, written: float | None = 1.5) -> Sample:
-    return Sample(at, waiting, False, 0.0, written, None)
+    return Sample(at, waiting, False, 0.0, written, None, None)
 
 
 def test_the_history_keeps_the_first_and_the_latest_in_bounded_memory() -> None:
@@ -45,7 +45,7 @@ def test_a_line_is_interrupted_where_a_value_is_unknown() -> None:
 
 
 def test_a_chart_says_in_words_what_it_draws() -> None:
-    backlog, age, rates = charts_of([sample(0.0, 4), sample(60.0, 12)])
+    backlog, age, rates, _ = charts_of([sample(0.0, 4), sample(60.0, 12)])
     assert backlog.summary == "Waiting messages over 1 min 0 s: waiting now 12, at most 12"
     assert (backlog.ticks, backlog.table) == (
         ["20", "10", "0"],
