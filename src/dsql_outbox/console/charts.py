@@ -123,7 +123,7 @@ def _chart(  # noqa: PLR0913, PLR0917 - one argument per part of a chart
         for (name, style, _), row in zip(lines, values, strict=True)
         for path in [line_path(times, row, top)]
     ]
-    since = duration(times[-1] - times[0]) if times else "0 s"
+    since = brief(round(times[-1] - times[0])) if times else "0 s"
     summary = ", ".join(f"{line.name} now {line.latest}" for line in drawn)
     return Chart(
         key=key,

@@ -200,6 +200,7 @@ async def test_a_reader_sees_every_page_and_a_role_without_rights_sees_what_it_l
         "/entities?key=Car/a",
         "/failures",
         "/dead-letters",
+        "/conflicts",
     ]
     async with browsing(Database(as_role(url, roles.reader))) as browser:
         for path in paths:

@@ -46,7 +46,7 @@ def test_a_line_is_interrupted_where_a_value_is_unknown() -> None:
 
 def test_a_chart_says_in_words_what_it_draws() -> None:
     backlog, age, rates, _ = charts_of([sample(0.0, 4), sample(60.0, 12)])
-    assert backlog.summary == "Waiting messages over 1 min 0 s: waiting now 12, at most 12"
+    assert backlog.summary == "Waiting messages over 1 min: waiting now 12, at most 12"
     assert (backlog.ticks, backlog.table) == (
         ["20", "10", "0"],
         [["00:01:00", "12"], ["00:00:00", "4"]],
