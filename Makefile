@@ -31,7 +31,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist lock clean load-million bench-peers bench-relay bench-doors examples goals nemesis nemesis-rolling real-brokers simulate trace-check zip
+.PHONY: help demo dev recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist lock clean load-million bench-peers bench-relay bench-doors examples goals nemesis nemesis-rolling real-brokers simulate trace-check console-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,6 +105,9 @@ load-million: $(VENV)/.dev ## load a million events (N=..) and watch rate and me
 trace-check: $(VENV)/.dev ## show one event's trace as received, and each dashboard query with its value
 	@$(BIN)/python -m benchmarks.trace_check
 
+console-check: $(VENV)/.dev $(VENV)/.browser ## time each page of the console on ROWS rows, and look at it in Chromium (PICTURES=folder)
+	$(BIN)/python -m benchmarks.console --rows $(or $(ROWS),1000000) $(if $(PICTURES),--pictures $(PICTURES))
+
 zip: $(VENV)/.dev ## make the Lambda example's build/lambda-x86_64.zip and -arm64.zip
 	$(BIN)/python examples/lambda/package.py
 
@@ -167,6 +170,11 @@ $(VENV)/.run: $(VENV)/.uv pyproject.toml uv.lock
 $(VENV)/.dev: $(VENV)/.uv pyproject.toml uv.lock
 	@$(SYNC) --all-extras
 	@touch $@ $(VENV)/.run
+
+# Without it, `make console-check` does what needs no browser.
+$(VENV)/.browser: $(VENV)/.uv pyproject.toml uv.lock
+	@$(SYNC) --all-extras --group browser || echo "console-check: the driver of a browser could not be installed" >&2
+	@touch $@
 
 # An environment within: what plays DSQL wants another botocore than we do.
 $(VENV)/.conformance: $(VENV)/.uv pyproject.toml uv.lock

@@ -21,7 +21,7 @@ from tests.support.telemetry.promql import Vector, evaluate
 from tests.support.telemetry.watched_run import CONFLICTS, Watched
 from tests.support.telemetry.watched_run import run as run_watched
 
-from dsql_outbox.cli.span_tree import render_tree
+from dsql_outbox.cli.trace_drawing import render_tree
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer, OtlpReceiver

@@ -11,6 +11,7 @@ from dsql_outbox.observability.otel.metrics import MetricFacts, metric_facts
 from dsql_outbox.observability.otel.spans import TraceFacts, trace_facts
 
 from . import attributes, metric_names
+from .duration_text import duration
 from .facts import (
     AttemptEnded,
     AttemptOutcome,
@@ -77,6 +78,7 @@ __all__ = [
     "WriteStarted",
     "WriteStatus",
     "attributes",
+    "duration",
     "emit",
     "log_facts",
     "metric_facts",

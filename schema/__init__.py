@@ -16,11 +16,12 @@ from dsql_outbox.schema.migrator.plan import PlannedStep, plan
 from dsql_outbox.schema.migrator.remedies import Remedies
 from dsql_outbox.schema.migrator.removal import remove
 from dsql_outbox.schema.roles.grant import Granted, grant
-from dsql_outbox.schema.roles.rights import Duty, Roles, grants, lacking_rights
+from dsql_outbox.schema.roles.rights import DUTIES, Duty, Roles, grants, lacking_rights
 
 from .named_statements import statement
 
 __all__ = [
+    "DUTIES",
     "Applied",
     "Drift",
     "DriftKind",

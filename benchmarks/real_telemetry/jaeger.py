@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -48,7 +47,7 @@ def start_jaeger(folder: Path) -> Generator[Jaeger]:
         process.wait_until_ready(lambda: _answers(jaeger))
         yield jaeger
     finally:
-        process.stop(signal.SIGTERM)
+        process.stop()
 
 
 def _settings(otlp: int, query: int, grpc: int, metrics: int) -> object:

@@ -12,15 +12,13 @@ from tests.support.commands import Finished, run
 from tests.support.waiting import wait_until
 from tests.support.writer.written_events import event, receipts
 
-from dsql_outbox.cli.span_tree import SpanView
-from dsql_outbox.cli.trace.command import traces_of
-from dsql_outbox.cli.trace.jaeger_answers import get
-from dsql_outbox.cli.trace.jaeger_search import FoundTraces, spans_of_jaeger
-from dsql_outbox.cli.trace.otlp_json import views
 from dsql_outbox.observability import attributes as names
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer, OutboxProxy
+from dsql_outbox.traces import SpanView, spans_of_jaeger, traces_of, views
+from dsql_outbox.traces.jaeger_answers import get
+from dsql_outbox.traces.jaeger_search import FoundTraces
 
 from .jaeger import Jaeger
 

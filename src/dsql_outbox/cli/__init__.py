@@ -2,7 +2,7 @@
 
 `main` is the table of subcommands. `database_options` opens the database of a
 command. `exit_codes` turns errors into one line and an exit code. `options`,
-`filters`, `output` and `span_tree` hold shared options and printing. `logs`,
+`filters`, `output` and `trace_drawing` hold shared options and printing. `logs`,
 `signals` and `telemetry/` set up what a program needs and a library leaves to its
 caller.
 

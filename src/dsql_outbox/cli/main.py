@@ -31,6 +31,7 @@ _COMMANDS: Final = {
         "publish.command", "Relay stored events to a broker, in order per subject."
     ),
     "status": Subcommand("status.command", "Show the backlog, the failures and the publishers."),
+    "console": Subcommand("console.command", "Show the outbox in a browser."),
     "waiting": Subcommand(
         "recovery.waiting_command", "List messages that wait, by topic or subject."
     ),

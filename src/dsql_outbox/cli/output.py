@@ -6,16 +6,12 @@ from events, brokers and databases must not steer a terminal.
 
 from collections.abc import Iterable, Sequence
 from shutil import get_terminal_size
-from typing import Final
 
 import click
 import msgspec
 
+from dsql_outbox.observability import duration as duration  # noqa: PLC0414 - for commands
 from dsql_outbox.observability import visible, visible_json
-
-_MINUTE: Final = 60
-_HOUR: Final = 60 * _MINUTE
-_DAY: Final = 24 * _HOUR
 
 
 def say(text: str = "", *, err: bool = False) -> None:
@@ -58,15 +54,3 @@ def one_line(text: str) -> str:
 def counted(count: int, what: str) -> str:
     """A number and its noun, such as ``1 event`` or ``1,200 events``."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as text, in the two largest units, such as ``2 h 5 min``."""
-    if seconds < _MINUTE:
-        return f"{max(seconds, 0.0):.1f} s"
-    whole = int(seconds)
-    if whole < _HOUR:
-        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
-    if whole < _DAY:
-        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
-    return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"

@@ -13,9 +13,8 @@ import psycopg
 import pytest
 from tests.support.commands import Command
 
-from dsql_outbox.cli.status.live_view import Meter
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import Counters
+from dsql_outbox.publisher import Counters, Meter
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres, PostgresProxy
 

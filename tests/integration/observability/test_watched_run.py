@@ -19,11 +19,12 @@ from tests.support.telemetry.watched_run import CONFLICTS, PLAIN, Watched, expor
 from tests.support.writer import workload_s
 
 from dsql_outbox.cli import main
-from dsql_outbox.cli.span_tree import render_tree, view_received
+from dsql_outbox.cli.trace_drawing import render_tree
 from dsql_outbox.observability import TraceFacts
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer, OtlpReceiver, OutboxProxy
+from dsql_outbox.traces import view_received
 from dsql_outbox.writer import AsyncWriter, WriterSettings
 
 CALLERS = 64

@@ -78,6 +78,20 @@ ALLOWED = {
         "inbox": "SELECT INSERT DELETE",
         "inbox_subjects": "SELECT INSERT UPDATE",
     },
+    "reader": {
+        "business_events": "SELECT",
+        "event_headers": "SELECT",
+        "entities": "SELECT",
+        "outbox": "SELECT",
+        "outbox_backlog": "SELECT",
+        "outbox_leases": "SELECT",
+        "outbox_publishers": "SELECT",
+        "outbox_conflicts": "SELECT",
+        "outbox_failures": "SELECT",
+        "outbox_topics": "SELECT",
+        "dead_letters": "SELECT",
+        "outbox_replays": "SELECT",
+    },
 }
 """What each duty may do to each table and view; nothing else."""
 
@@ -124,6 +138,11 @@ WHO_RUNS = {
         ),
     ),
     "consumer": ("inbox",),
+    "reader": (
+        *("conflicts_recent", "failure_page", "letter_page", "letter_payload", "record"),
+        "shards_orphaned",
+        *("status", "topic_page", "waiting_page"),
+    ),
     "anybody": ("doctor",),
     "owner": (
         *("backfill", "events_present", "index", "migration_record", "schema_create"),

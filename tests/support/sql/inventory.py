@@ -14,7 +14,7 @@ from dsql_outbox.schema.migrator import backfill, index_build
 from dsql_outbox.schema.migrator.migration import Migration, migrations
 from dsql_outbox.schema.migrator.migration_text import Backfill, Column, Relation
 from dsql_outbox.schema.named_statements import compose, names, read_sql
-from dsql_outbox.schema.roles.rights import Duty, grants
+from dsql_outbox.schema.roles.rights import DUTIES, grants
 
 from .rules import kind_of
 from .senders import doors
@@ -59,6 +59,7 @@ EXCUSES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
 _WORDS: Final = {
     "BEGIN": "BEGIN",
     _READ_COMMITTED: _READ_COMMITTED,
+    "BEGIN READ ONLY": "BEGIN",
     "COMMIT": "COMMIT",
     "ROLLBACK": "ROLLBACK",
 }
@@ -113,8 +114,7 @@ def _entries() -> Iterator[Entry]:
 
 
 def _grants() -> Iterator[Entry]:
-    duties: tuple[Duty, ...] = ("writer", "publisher", "operator", "consumer")
-    lines = {grant.text: grant for duty in duties for grant in grants(duty)}  # some are of two
+    lines = {grant.text: grant for duty in DUTIES for grant in grants(duty)}  # some are of two
     for grant in lines.values():
         yield _entry(
             f"GRANT {', '.join(grant.rights)} ON {grant.name or 'schema'}",

@@ -11,6 +11,7 @@ _DOORS: Final = {
     "writer/": "writer",
     "publisher/operator/": "operator",
     "publisher/read_model/": "operator",
+    "publisher/records/": "console",
     "publisher/": "publisher",
     "schema/": "schema",
     "src/dsql_outbox/cli/doctor/": "doctor",

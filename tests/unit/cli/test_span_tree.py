@@ -13,8 +13,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from rich.console import Console
 
 from dsql_outbox.cli.demo.report import show_page
-from dsql_outbox.cli.span_tree import SpanView, render_tree, view_received, view_recorded
+from dsql_outbox.cli.trace_drawing import render_tree
 from dsql_outbox.observability import AttemptEnded, TraceFacts, WriteEnded, WriteStarted
+from dsql_outbox.traces import SpanView, view_received, view_recorded
 
 MS = 1_000_000
 T0 = 1_700_000_000_000_000_000

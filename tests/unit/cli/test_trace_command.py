@@ -23,9 +23,7 @@ from tests.support.telemetry.jaeger_server import DATA, Jaeger, OlderJaeger, ser
 from tests.support.telemetry.otlp_files import as_otlp_json, save
 
 from dsql_outbox.cli import main
-from dsql_outbox.cli.span_tree import view_recorded
 from dsql_outbox.cli.trace.otlp_file import spans_of_file
-from dsql_outbox.cli.trace.otlp_json import TraceData, views
 from dsql_outbox.observability import (
     AttemptEnded,
     PublishEnded,
@@ -34,6 +32,7 @@ from dsql_outbox.observability import (
     WriteEnded,
     WriteStarted,
 )
+from dsql_outbox.traces import TraceData, view_recorded, views
 
 EVENT, OTHER = UUID(int=7), UUID(int=8)
 T0, MS = time_ns(), 1_000_000

@@ -123,3 +123,6 @@ def test_the_answers_over_http_are_503_with_the_reason(health: Health, clock: Cl
     )
     assert routes["/readyz"]().status == 503
     assert "/metrics" not in routes, "nobody measures"
+    page = routes["/"]()
+    links = {f'<a href="{path}">'.encode() in page.body for path in ("/healthz", "/readyz")}
+    assert (page.status, page.content_type, links) == (200, "text/html; charset=utf-8", {True})

@@ -10,10 +10,10 @@ import click
 from dsql_outbox.cli.database_options import open_database
 from dsql_outbox.cli.exit_codes import FAILED, short_errors
 from dsql_outbox.cli.logs import quiet
-from dsql_outbox.cli.span_tree import view_recorded
 from dsql_outbox.cli.telemetry.tracing import tracing
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
+from dsql_outbox.traces import view_recorded
 
 from .progress import counting
 from .report import show, show_page, trace_of

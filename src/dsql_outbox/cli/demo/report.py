@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from dsql_outbox.cli.jaeger_pages import jaeger_beside, page_of
-from dsql_outbox.cli.span_tree import SpanView, render_tree
+from dsql_outbox.cli.trace_drawing import render_tree
 from dsql_outbox.observability import attributes as names
+from dsql_outbox.traces import SpanView, jaeger_beside, page_of
 
 from .results import Check, Results, Written, percentile
 from .workload import EVENT_TYPES, SHAPES

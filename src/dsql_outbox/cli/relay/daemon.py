@@ -3,6 +3,7 @@
 import signal
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
@@ -15,7 +16,7 @@ from dsql_outbox.cli.output import counted
 from dsql_outbox.cli.signals import Interruption
 from dsql_outbox.cli.telemetry.metering import Metering
 
-from .http_server import Answer, Routes, serving
+from .http_server import Answer, Route, Routes, index, serving
 from .relay_run import RelayRun
 
 _LAST_PORT: Final = 65535
@@ -100,11 +101,11 @@ class Daemon:
             yield
 
     def _routes(self) -> Routes:
-        routes: Routes = {"/healthz": self._healthz, "/readyz": self._readyz}
+        routes: dict[str, Route] = {"/healthz": self._healthz, "/readyz": self._readyz}
         exposition = self._metering.exposition
-        if exposition is None:
-            return routes
-        return {**routes, "/metrics": lambda: Answer(HTTPStatus.OK, exposition(), _PROMETHEUS)}
+        if exposition is not None:
+            routes["/metrics"] = lambda: Answer(HTTPStatus.OK, exposition(), _PROMETHEUS)
+        return {"/": partial(index, "dsql-outbox publish", tuple(routes)), **routes}
 
     def _healthz(self) -> Answer:
         found = self._relaying.health.alive()

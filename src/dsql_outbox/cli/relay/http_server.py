@@ -8,7 +8,7 @@ no client can harm the relay, it limits an exchange to 5 seconds, a request to
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Final, NamedTuple
@@ -30,7 +30,28 @@ class Answer(NamedTuple):
     content_type: str = "application/json"
 
 
-Routes = Mapping[str, Callable[[], Answer]]
+Route = Callable[[], Answer]
+Routes = Mapping[str, Route]
+
+_INDEX: Final = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<h1>{title}</h1>
+<ul>
+{links}
+</ul>
+"""
+
+
+def index(title: str, paths: Iterable[str]) -> Answer:
+    """A page with a link to each of the paths."""
+    links = "\n".join(f'<li><a href="{path}">{path}</a>' for path in paths)
+    body = _INDEX.format(title=title, links=links).encode()
+    return Answer(HTTPStatus.OK, body, "text/html; charset=utf-8")
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from dsql_outbox.cli.exit_codes import FAILED, short_errors
 from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.output import json_line, say, say_all
 from dsql_outbox.outbox import DEFAULT_SHARDS
-from dsql_outbox.schema import Drift, Granted, PlannedStep, Roles, ddl
+from dsql_outbox.schema import DUTIES, Drift, Granted, PlannedStep, Roles, ddl
 from dsql_outbox.schema import apply as apply_schema
 from dsql_outbox.schema import check as check_schema
 from dsql_outbox.schema import grant as grant_rights
@@ -24,8 +24,8 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
 
 
 def _roles_options(command: _Command) -> _Command:
-    """Add --writer, --publisher, --operator and --consumer, parameters of the same names."""
-    for duty in ("consumer", "operator", "publisher", "writer"):
+    """Add an option per duty, such as --writer; the parameter has the same name."""
+    for duty in reversed(DUTIES):
         help_ = f"The database role of the {duty}."
         command = click.option(f"--{duty}", metavar="ROLE", help=help_)(command)
     return command

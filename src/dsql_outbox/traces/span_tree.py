@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue
     from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
     from opentelemetry.sdk.trace import ReadableSpan
-    from rich.text import Text
 
 _LABEL: Final = 46
 _NUMBERS: Final = 20
-_STYLES: Final = {"committed": "green", "resolved": "green", "delivered": "green"}
+_DONE: Final = frozenset({"committed", "resolved", "delivered"})
+
+Kind = Literal["head", "span", "wait", "done", "failed"]
 
 
 class SpanView(msgspec.Struct, frozen=True, rename="camel"):
@@ -77,19 +78,26 @@ def _plain(value: "AnyValue") -> Any:
     return getattr(value, kind) if kind else None
 
 
-def render_tree(spans: Sequence[SpanView], *, width: int = 80) -> "Text":
-    """Draw the spans of one trace, one line per span, in at most `width` columns (70 or more).
+class TreeRow(msgspec.Struct, frozen=True):
+    """A line of a drawn tree. Its parts follow each other."""
+
+    prefix: str
+    label: str
+    numbers: str
+    bar: str
+    kind: Kind
+
+
+def tree_rows(spans: Sequence[SpanView], *, width: int = 80) -> list[TreeRow]:
+    """Lay out the spans of one trace, one line per span, in at most `width` columns (70 or more).
 
     A line holds the name and outcome, the start relative to the first span and
     the duration (both in milliseconds), and a bar to scale. Each wait between
-    attempts has a dim line of its own. Colours show only on a terminal.
+    attempts has a line of its own. The first line names the columns.
     """
-    from rich.text import Text  # noqa: PLC0415 - 60 ms, for those who draw
-
     scale = _Scale.over(spans, width - _LABEL - _NUMBERS)
-    lines = [Text(f"{'span':<{_LABEL}}{'start ms':>9}{'took ms':>9}", "dim")]
-    lines += [_draw(line, scale) for line in _lines(spans)]
-    return Text("\n").join(lines)
+    head = TreeRow("", f"{'span':<{_LABEL}}", f"{'start ms':>9}{'took ms':>9}", "", "head")
+    return [head, *(_row(line, scale) for line in _lines(spans))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,30 +156,28 @@ def _below(
         yield from _below(span, children, indent + ("   " if last else "│  "))
 
 
-def _draw(line: _TreeLine, scale: _Scale) -> "Text":
+def _row(line: _TreeLine, scale: _Scale) -> TreeRow:
     span = line.span
     if line.waited_ns:
         label = f"waited {line.waited_ns / 1e6:.0f} ms"
         bar = scale.bar(span.start_ns - line.waited_ns, span.start_ns, "·")
-        return _assemble(line.prefix, label, " " * 18, bar, "dim")
+        return _assembled(line.prefix, label, " " * 18, bar, "wait")
     start, took = span.start_ns - scale.start_ns, span.end_ns - span.start_ns
     numbers = f"{start / 1e6:>9.1f}{took / 1e6:>9.1f}"
     bar = scale.bar(span.start_ns, span.end_ns, "━")
-    return _assemble(line.prefix, _label(span), numbers, bar, _style(span))
+    return _assembled(line.prefix, _label(span), numbers, bar, _kind(span))
 
 
-def _assemble(prefix: str, label: str, numbers: str, bar: str, style: str) -> "Text":
-    from rich.text import Text  # noqa: PLC0415 - 60 ms, for those who draw
-
+def _assembled(prefix: str, label: str, numbers: str, bar: str, kind: Kind) -> TreeRow:
     room = _LABEL - len(prefix)
     short = label if len(label) <= room else f"{label[: room - 1]}…"
-    return Text.assemble(
-        (prefix, "dim"), (short.ljust(room), style), numbers, "  ", (bar, style or "cyan")
-    )
+    return TreeRow(prefix, short.ljust(room), numbers, f"  {bar}", kind)
 
 
-def _style(span: SpanView) -> str:
-    return "red" if span.failed else _STYLES.get(_outcome(span), "")
+def _kind(span: SpanView) -> Kind:
+    if span.failed:
+        return "failed"
+    return "done" if _outcome(span) in _DONE else "span"
 
 
 def _outcome(span: SpanView) -> str:

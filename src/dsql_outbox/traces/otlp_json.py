@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from dsql_outbox.cli.span_tree import SpanView
+from .span_tree import SpanView
 
 _KINDS: Final = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _ERROR: Final = (2, "STATUS_CODE_ERROR")

@@ -8,11 +8,10 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-import click
 import msgspec
 
-from dsql_outbox.cli.exit_codes import Unreachable
 from dsql_outbox.observability import visible
+from dsql_outbox.outbox import OutboxError
 
 OLDEST_JAEGER: Final = "2.13"
 """The oldest release of Jaeger that `trace` was tried with."""
@@ -24,6 +23,14 @@ _VERSION: Final = re.compile(rb'JAEGER_VERSION *= *\{[^}]*"gitVersion": *"([^"]*
 _Answer = TypeVar("_Answer")
 
 
+class JaegerUnreachable(OutboxError):  # noqa: N818 - said as it is
+    """Jaeger does not answer."""
+
+
+class NotJaeger(OutboxError):  # noqa: N818 - said as it is
+    """The server is no Jaeger that can be searched, or it refuses the request."""
+
+
 class OtherParameters(Exception):  # noqa: N818 - names what is wrong
     """Jaeger has refused the names of the parameters, as releases before 2.19 do."""
 
@@ -31,8 +38,8 @@ class OtherParameters(Exception):  # noqa: N818 - names what is wrong
 def get(url: str, path: str, query: dict[str, str], kind: type[_Answer]) -> _Answer | None:
     """The answer to a request; None for Jaeger's 404, which means that it found no trace.
 
-    Raises `OtherParameters` for Jaeger's 400, `Unreachable` if Jaeger is out of reach, and
-    `click.ClickException` for an answer that is not Jaeger's.
+    Raises `OtherParameters` for Jaeger's 400, `JaegerUnreachable` if Jaeger is out of reach,
+    and `NotJaeger` for an answer that is not Jaeger's.
     """
     try:
         body = _read(f"{url}{path}?{urlencode(query)}")
@@ -46,7 +53,7 @@ def get(url: str, path: str, query: dict[str, str], kind: type[_Answer]) -> _Ans
         raise _refused(url, path, f"answered {error.code}") from error
     except OSError as error:
         reason = getattr(error, "reason", error)
-        raise Unreachable(f"Jaeger cannot be reached at {url}{path}: {reason}") from error
+        raise JaegerUnreachable(f"Jaeger cannot be reached at {url}{path}: {reason}") from error
     try:
         return msgspec.json.decode(body, type=kind, strict=False)
     except (ValueError, msgspec.MsgspecError) as error:
@@ -68,8 +75,8 @@ def _is_jaegers(body: bytes) -> bool:
     return isinstance(answer, dict) and "error" in answer
 
 
-def _refused(url: str, path: str, what: str) -> click.ClickException:
-    return click.ClickException(
+def _refused(url: str, path: str, what: str) -> NotJaeger:
+    return NotJaeger(
         f"{url}{path} {what}: --jaeger must be the base URL of Jaeger {OLDEST_JAEGER} or newer; "
         f"at {url} is {_found_at(url)}"
     )

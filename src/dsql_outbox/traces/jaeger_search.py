@@ -17,13 +17,13 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from dsql_outbox.cli.jaeger_pages import DEFAULT_JAEGER
-from dsql_outbox.cli.span_tree import SpanView
 from dsql_outbox.observability import attributes as names
 from dsql_outbox.outbox import SettingsError, redacted
 
 from .jaeger_answers import OtherParameters, get
+from .jaeger_pages import DEFAULT_JAEGER
 from .otlp_json import TraceData, views
+from .span_tree import SpanView
 
 _BASE: Final = re.compile(r"https?://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:/[^?#@\s]*)?")
 _AHEAD: Final = timedelta(hours=1)  # a span may come from a machine whose clock is ahead
@@ -64,8 +64,8 @@ class _Search(NamedTuple):
 def spans_of_jaeger(url: str, event_id: str, since: datetime) -> Iterator[SpanView]:
     """The spans of every trace since `since` that names the event; spans may repeat.
 
-    Raises `Unreachable` if Jaeger is out of reach, `SettingsError` for an invalid
-    URL, and `click.ClickException` for an answer that is not Jaeger's.
+    Raises `JaegerUnreachable` if Jaeger is out of reach, `SettingsError` for an invalid
+    URL, and `NotJaeger` for an answer that is not Jaeger's.
     """
     check_url(url)
     search = _Search(url, event_id, since, datetime.now(UTC) + _AHEAD)
