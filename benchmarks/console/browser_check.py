@@ -16,6 +16,14 @@ _WIDE: Final = {"width": 1200, "height": 900}
 _NARROW: Final = {"width": 400, "height": 860}
 _TAGS: Final = ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]
 _RULES: Final = {"runOnly": {"type": "tag", "values": _TAGS}}
+PICTURED: Final = frozenset(
+    {
+        *("overview", "event behind others", "entity", "dead letters", "failures", "conflicts"),
+        "a role without rights",
+    }
+)
+"""The pages of which docs/pictures has screenshots."""
+
 _OPTIONS: Final = ("--no-sandbox", "--disable-background-networking", "--disable-gpu")
 
 
@@ -69,11 +77,12 @@ class Looking:
         if said.type == "error":
             self.faults.append(f"{url}: {said.text}")
 
-    async def picture(self, page: "Page", name: str) -> None:
+    async def picture(self, page: "Page", name: str, kind: str) -> None:
         """Save a screenshot, if that is asked for."""
-        if self._pictures is not None:
+        if self._pictures is not None and name in PICTURED:
             self._pictures.mkdir(parents=True, exist_ok=True)
-            await page.screenshot(path=self._pictures / f"console-{name}.png")
+            file = f"console-{name.replace(' ', '-')}-{kind}.png"
+            await page.screenshot(path=self._pictures / file)
 
     async def accessible(self, page: "Page", name: str) -> None:
         """Check a page by the rules of axe-core."""
@@ -109,14 +118,13 @@ async def look(url: str, bare: str, shown: Shown, pictures: Path | None) -> list
 
 
 async def _look_at(looking: Looking, name: str, address: str) -> None:
-    stem = "-".join(name.split(",", maxsplit=1)[0].split())
     for scheme in ("light", "dark"):
         async with looking.page(address, scheme=scheme) as page:
             await looking.accessible(page, f"{name}, {scheme}")
-            await looking.picture(page, f"{stem}-{scheme}")
+            await looking.picture(page, name, scheme)
     async with looking.page(address, size=_NARROW) as page:
         await looking.fits(page, name)
-        await looking.picture(page, f"{stem}-narrow")
+        await looking.picture(page, name, "narrow")
 
 
 async def _live(looking: Looking, url: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 import psycopg
@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Lifespan
 
 from dsql_outbox.outbox import Database, OutboxError, require_database, require_positive
 from dsql_outbox.traces import check_url
@@ -55,6 +56,7 @@ def console_app(
     if jaeger is not None:
         check_url(jaeger := jaeger.rstrip("/"))
     access = Access(token)
+    console = Console(database, access=access, jaeger=jaeger, interval=interval)
     app = Starlette(
         routes=_routes(),
         middleware=[Middleware(Guard, hosts=frozenset(hosts), access=access)],
@@ -63,9 +65,9 @@ def console_app(
             psycopg.Error: database_problem,
             HTTPException: http_problem,
         },
-        lifespan=_lifespan,
+        lifespan=_lifespan(console),
     )
-    app.state.console = Console(database, access=access, jaeger=jaeger, interval=interval)
+    app.state.console = console
     return app
 
 
@@ -85,14 +87,18 @@ def _routes() -> list[Route | Mount]:
     ]
 
 
-@asynccontextmanager
-async def _lifespan(app: Starlette) -> AsyncGenerator[None]:
-    console: Console = app.state.console
-    console.sampler.start()
-    try:
-        yield
-    finally:
-        await console.close()
+def _lifespan(console: Console) -> Lifespan[Any]:
+    """Also the lifespan of an application in which the console is mounted."""
+
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncGenerator[None]:
+        console.sampler.start()
+        try:
+            yield
+        finally:
+            await console.close()
+
+    return lifespan
 
 
 async def _login_form(request: Request) -> Response:

@@ -10,7 +10,7 @@ import msgspec
 
 from dsql_outbox.observability import duration
 
-from .history import Sample
+from .samples import Sample
 
 WIDTH: Final = 1000
 HEIGHT: Final = 100

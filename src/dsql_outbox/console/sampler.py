@@ -20,7 +20,7 @@ from dsql_outbox.publisher import (
     StatusReader,
 )
 
-from .history import History, Sample
+from .samples import History, Sample
 
 _CONFLICTS: Final = 5.0  # seconds between two readings of the conflicts
 

@@ -6,8 +6,8 @@ from uuid import UUID
 import pytest
 
 from dsql_outbox.console.charts import brief, charts_of, line_path, nice, nice_time
-from dsql_outbox.console.history import History, Sample
 from dsql_outbox.console.operator_commands import Commands, option
+from dsql_outbox.console.samples import History, Sample
 
 
 def sample(at: float, waiting: int = 0, written: float | None = 1.5) -> Sample:
