@@ -159,6 +159,9 @@ def test_only_news_are_stored_and_once_an_interval(
     assert write(conflicts=1) == 2
     (row,) = tables.execute("SELECT report->>'transactions' AS found FROM outbox.outbox_conflicts")
     assert row == {"found": "5"}  # the four of before, and the one that was seen first
+    for caller in callers:
+        caller.close()
+    assert reports(proxy) == 3, "the second has no news"
 
 
 def test_another_hour_is_another_row_and_old_rows_are_deleted(
@@ -201,6 +204,7 @@ def test_without_a_table_it_tells_once_and_switched_off_never(
         receipt = caller.write(workload_s.car_created())
         written[receipt.event_id] = receipt
     caller.close()
+    open_writer(proxy.url, ALWAYS, [facts]).close()  # of the same process, so of the same counts
     expected = [ConflictsUnstored("UndefinedTable", "42P01", switched_off=True)]
     assert facts.of(ConflictsUnstored) == (expected if conflict_report else [])
     assert reports(proxy) == len(facts.of(ConflictsUnstored))
