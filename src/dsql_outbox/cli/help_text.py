@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable
 from shutil import get_terminal_size
 from typing import Final
 
@@ -28,7 +28,7 @@ class HelpText(click.HelpFormatter):
         super().__init__(indent_increment, width, max_width)
 
     def write_dl(
-        self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
+        self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
     ) -> None:
         """Write a list of names and their help."""
         super().write_dl(rows, col_max if self.width >= _WIDE else _OPTION, col_spacing)

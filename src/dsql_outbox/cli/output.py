@@ -5,7 +5,6 @@ from events, brokers and databases must not steer a terminal.
 """
 
 from collections.abc import Iterable, Sequence
-from shutil import get_terminal_size
 from typing import Final
 
 import click
@@ -21,12 +20,6 @@ _DAY: Final = 24 * _HOUR
 def say(text: str = "", *, err: bool = False) -> None:
     """Print a line of text with its control characters escaped."""
     click.echo(visible(text), err=err)
-
-
-def redraw(text: str) -> None:
-    """Replace the last line of standard error, which must be a terminal, by this text."""
-    width = get_terminal_size().columns - 1
-    click.echo(f"\r{visible(text)[:width]}\x1b[K", nl=False, err=True)
 
 
 def say_all(lines: Iterable[str]) -> None:

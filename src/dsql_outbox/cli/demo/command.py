@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -58,7 +60,7 @@ def demo(database: str, sink: str | None, otlp: str | None) -> None:
 
     from dsql_outbox.cli.telemetry.sdk_spans import memory_exporter  # noqa: PLC0415 - 100 ms
 
-    console = Console(width=80)
+    console = Console(width=_width())
     memory = memory_exporter()
     results = Results()
     with ExitStack() as stack:
@@ -82,12 +84,17 @@ def _run(console: "Console", database: Database, sink_url: str, results: Results
     results.arrived.extend(asyncio.run(read_back(sink_url, _STREAM, wanted)))
 
 
+def _width() -> int:
+    """The columns of the report: those of a narrow terminal, else 80."""
+    return min(80, get_terminal_size().columns) if sys.stdout.isatty() else 80
+
+
 @contextmanager
 def _started_database(console: "Console", url: str) -> Generator[Database]:
     # Conflicts occur as on Aurora DSQL, whose only isolation level this is.
     with open_database(url, _SCHEMA, "repeatable read") as database:
         apply(database)
-        name = "PostgreSQL, embedded" if url.startswith("embedded:") else repr(database)
+        name = "PostgreSQL, embedded" if url.startswith("embedded:") else str(database)
         console.print(f"database  {name}", highlight=False)
         yield database
 
