@@ -65,6 +65,10 @@ READ_ONLY: Final = "nothing was changed"
 """The advice of a command that only reads."""
 
 
+GO_ON: Final = "the same command goes on"
+"""The advice of a command that continues where it was stopped."""
+
+
 class Interruption:
     """Runs work that signals can end.
 

@@ -12,6 +12,7 @@ import click
 
 from dsql_outbox.cli.database_options import open_database
 from dsql_outbox.cli.exit_codes import FAILED, short_errors
+from dsql_outbox.cli.signals import interruptible
 from dsql_outbox.cli.span_tree import view_recorded
 from dsql_outbox.cli.telemetry.tracing import tracing
 from dsql_outbox.observability import log_facts
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _SCHEMA: Final = "outbox_demo"
 """A schema of its own, because the demo must not relay messages of a real outbox."""
+
+_LEFT: Final = f"what it wrote to a --database stays there, in the schema {_SCHEMA}"
 
 _STREAM: Final = "OUTBOX_DEMO"
 
@@ -48,6 +51,7 @@ _STREAM: Final = "OUTBOX_DEMO"
     "--otlp", default=None, metavar="URL", help="Also send the spans to this OTLP URL, for Jaeger."
 )
 @short_errors()
+@interruptible(_LEFT)
 def demo(database: str, sink: str | None, otlp: str | None) -> None:
     """Write 40 events under conflict, relay them to NATS, and check what arrived.
 

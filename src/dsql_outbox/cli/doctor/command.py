@@ -9,6 +9,7 @@ from dsql_outbox.cli.database_options import database_options, open_bare_databas
 from dsql_outbox.cli.exit_codes import FAILED, short_errors
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import json_line
+from dsql_outbox.cli.signals import interruptible
 
 from .checks import CHECKS
 from .examination import findings, probed
@@ -45,6 +46,7 @@ database cannot be reached.""",
 )
 @option("--json", "as_json", is_flag=True, show_default=False, help="Print one JSON object.")
 @short_errors()
+@interruptible("the database is as before; the same command begins again")
 def doctor(
     *, database: str | None, schema: str, probe: bool, probe_large: bool, as_json: bool
 ) -> None:

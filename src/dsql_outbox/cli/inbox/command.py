@@ -12,7 +12,7 @@ from dsql_outbox.cli.filters import json_option
 from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.output import counted, json_line, say
 from dsql_outbox.cli.progress_line import progress
-from dsql_outbox.cli.signals import interruptible
+from dsql_outbox.cli.signals import GO_ON, interruptible
 from dsql_outbox.inbox import Inbox, Pruned
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -59,7 +59,7 @@ def prune(
     with (
         open_database(database, schema) as found,
         Inbox(found, consumer) as box,
-        interruptible(lambda: f"{done}; the same command goes on"),
+        interruptible(lambda: f"{done}; {GO_ON}"),
         progress(lambda: str(done)),
     ):
         box.prune(older_than, told=done)

@@ -12,7 +12,7 @@ import msgspec
 from dsql_outbox.cli.exit_codes import FAILED, OVERDUE
 from dsql_outbox.cli.logs import announce
 from dsql_outbox.cli.output import counted
-from dsql_outbox.cli.signals import Interruption
+from dsql_outbox.cli.signals import GO_ON, Interruption
 from dsql_outbox.cli.telemetry.metering import Metering
 
 from .http_server import Answer, Routes, serving
@@ -20,7 +20,7 @@ from .relay_run import RelayRun
 
 _LAST_PORT: Final = 65535
 _AT_ONCE: Final = 128 + signal.SIGINT
-_AS_BEFORE: Final = "what is left stays in the outbox; the same command goes on"
+_AS_BEFORE: Final = f"what is left stays in the outbox; {GO_ON}"
 _PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 

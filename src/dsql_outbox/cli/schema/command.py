@@ -11,7 +11,7 @@ from dsql_outbox.cli.exit_codes import FAILED, short_errors
 from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.output import json_line, say, say_all
 from dsql_outbox.cli.progress_line import progress
-from dsql_outbox.cli.signals import interruptible
+from dsql_outbox.cli.signals import GO_ON, READ_ONLY, interruptible
 from dsql_outbox.outbox import DEFAULT_SHARDS
 from dsql_outbox.schema import Drift, Granted, PlannedStep, Roles, ddl
 from dsql_outbox.schema import apply as apply_schema
@@ -59,11 +59,12 @@ def apply(database: str | None, schema: str, shards: int | None, *, after_deploy
     steps = ApplySteps()
     with (
         open_bare_database(database, schema) as found,
-        interruptible(lambda: f"{steps.done()}; the same command goes on"),
+        interruptible(lambda: f"{steps.done()}; {GO_ON}"),
         progress(lambda: str(steps)),
     ):
-        deploy = "after" if after_deploy else "before"
-        done = apply_schema(found, shards=shards, deploy=deploy, told=steps)
+        done = apply_schema(
+            found, shards=shards, deploy="after" if after_deploy else "before", told=steps
+        )
     for label in done.applied:
         say(f"applied {label}")
     for label, command in done.waiting.items():
@@ -86,6 +87,7 @@ def print_(schema: str, shards: int) -> None:
 @_shards_option
 @_json_option
 @short_errors()
+@interruptible(READ_ONLY)
 def plan(database: str | None, schema: str, shards: int | None, *, as_json: bool) -> None:
     """Print what `apply` would do, as SQL, and change nothing.
 
@@ -101,6 +103,7 @@ def plan(database: str | None, schema: str, shards: int | None, *, as_json: bool
 @_roles_options
 @_json_option
 @short_errors()
+@interruptible(READ_ONLY)
 def check(database: str | None, schema: str, *, as_json: bool, **roles: str | None) -> None:
     """Report how the tables differ from what this version needs.
 
@@ -122,6 +125,7 @@ def check(database: str | None, schema: str, *, as_json: bool, **roles: str | No
 @_json_option
 @short_errors()
 @tables_needed()
+@interruptible(f"some rights may be granted; {GO_ON}")
 def grant(
     database: str | None, schema: str, *, dry_run: bool, as_json: bool, **roles: str | None
 ) -> None:

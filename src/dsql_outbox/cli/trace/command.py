@@ -15,6 +15,7 @@ from dsql_outbox.cli.exit_codes import Misused, short_errors
 from dsql_outbox.cli.filters import instant_option
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import json_line, say
+from dsql_outbox.cli.signals import READ_ONLY, interruptible
 from dsql_outbox.cli.span_tree import SpanView, render_tree
 from dsql_outbox.observability import attributes as names
 
@@ -65,6 +66,7 @@ Exit codes:
 @click.option("--trace-id", metavar="HEX", help="The trace to show, if the event is in several.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with all spans.")
 @short_errors()
+@interruptible(READ_ONLY)
 def trace(  # noqa: PLR0913 - one parameter per flag
     *,
     event_id: UUID,
