@@ -9,6 +9,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable, Mapping
+from typing import Self
 
 import pyte
 
@@ -20,16 +21,16 @@ _CTRL_C = b"\x03"
 class Terminal:
     """``dsql-outbox`` with these words on a terminal of `columns` columns, Ctrl-C included."""
 
-    def __init__(self, columns: int, *words: object, env: Mapping[str, str | None] | None = None):
+    def __init__(self, columns: int, *words: object, env: Mapping[str, str] | None = None) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, columns, 0, 0))
-        found = os.environ | {"TERM": "xterm", "COLUMNS": None, "LINES": None} | dict(env or {})
+        found = os.environ | {"TERM": "xterm", "COLUMNS": str(columns)} | dict(env or {})
         self._process = subprocess.Popen(
             [sys.executable, "-m", "dsql_outbox", *map(str, words)],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env={name: value for name, value in found.items() if value is not None},
+            env=found,
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads
         )
@@ -71,7 +72,7 @@ class Terminal:
         self._stream.feed(data)
         return data
 
-    def __enter__(self) -> "Terminal":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

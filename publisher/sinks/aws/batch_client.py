@@ -80,8 +80,8 @@ class BatchClient(ABC):
     def open(self) -> None:
         """Create the client, and ask the service for the target.
 
-        Raises `SettingsError` if no region is known or a setting is invalid, and `SinkUnavailable` when the
-        target does not exist or the service cannot be reached.
+        Raises `SettingsError` if no region is known or a setting is invalid, and
+        `SinkUnavailable` when the target does not exist or the service cannot be reached.
         """
         address = self._address
         config = _make_config(

@@ -15,7 +15,7 @@ _OPTION: Final = 8
 """Columns for names on a narrow terminal; a longer name has a line of its own."""
 
 _HANGING: Final = re.compile(r"\s*(?:\d+\s+)?")
-_COMMAND: Final = "  dsql-outbox "
+_COMMAND: Final = "    dsql-outbox "
 
 
 class HelpText(click.HelpFormatter):

@@ -1,10 +1,12 @@
-"""Printing on standard output: aligned text, or one JSON object per line.
+"""Printing: aligned text, or one JSON object per line.
 
 All output goes through this module, because it escapes control characters: text
 from events, brokers and databases must not steer a terminal.
 """
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import click
@@ -17,9 +19,32 @@ _HOUR: Final = 60 * _MINUTE
 _DAY: Final = 24 * _HOUR
 
 
+_Print = Callable[[str], None]
+_above: Final[list[_Print]] = []
+"""Prints above the lines that a terminal shows live, if there are some."""
+
+
+@contextmanager
+def printing(above: _Print) -> Generator[None]:
+    """Let `echo` print by `above` during the block, on a terminal."""
+    _above.append(above)
+    try:
+        yield
+    finally:
+        _above.pop()
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print text as it is, and a line feed."""
+    if _above and (sys.stderr if err else sys.stdout).isatty():
+        _above[-1](text)
+    else:
+        click.echo(text, err=err)
+
+
 def say(text: str = "", *, err: bool = False) -> None:
     """Print a line of text with its control characters escaped."""
-    click.echo(visible(text), err=err)
+    echo(visible(text), err=err)
 
 
 def say_all(lines: Iterable[str]) -> None:
@@ -31,7 +56,7 @@ def say_all(lines: Iterable[str]) -> None:
 
 def json_line(value: object) -> None:
     """Print one value as a line of JSON."""
-    click.echo(visible_json(msgspec.json.encode(value)))
+    echo(visible_json(msgspec.json.encode(value)).decode())
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from dsql_outbox.observability import visible
 
-from .output import say
+from .output import printing, say
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -54,13 +54,20 @@ def live(text: Callable[[], str]) -> Generator[Callable[[str], None]]:
             Text(lines, no_wrap=True, overflow="ellipsis"), max(1, console.width - _ECHO)
         )
 
-    with Live(
-        get_renderable=drawn,
-        console=console,
-        transient=True,
-        redirect_stdout=sys.stdout.isatty(),
+    def above(line: str) -> None:
+        console.out(line, highlight=False)
+
+    with (
+        Live(
+            get_renderable=drawn,
+            console=console,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        ),
+        printing(above),
     ):
-        yield lambda line: console.out(line, highlight=False)
+        yield above
 
 
 @contextmanager
