@@ -18,6 +18,11 @@ _TIMEOUT = 30.0  # seconds; a safety net
 _CTRL_C = b"\x03"
 
 
+def squeezed(text: str) -> str:
+    """A text without blanks."""
+    return text.replace(" ", "")
+
+
 class Terminal:
     """``dsql-outbox`` with these words on a terminal of `columns` columns, Ctrl-C included."""
 
@@ -43,6 +48,11 @@ class Terminal:
     def lines(self) -> list[str]:
         """The lines of the screen, without the blank ones at the end."""
         return "\n".join(line.rstrip() for line in self._screen.display).rstrip().split("\n")
+
+    @property
+    def text(self) -> str:
+        """All lines as one, without blanks: a line that wraps may have one at its end."""
+        return squeezed("".join(self.lines))
 
     def until(self, seen: Callable[[list[str]], bool]) -> None:
         """Read until the screen is as wanted; fails when the command ends before."""

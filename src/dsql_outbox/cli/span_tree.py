@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _LABEL: Final = 46
 _NUMBERS: Final = 20
+_BAR: Final = 4  # columns at least
+_NARROWEST: Final = 40  # columns of a terminal that shows the tree
 _STYLES: Final = {"committed": "green", "resolved": "green", "delivered": "green"}
 
 
@@ -78,7 +80,7 @@ def _plain(value: "AnyValue") -> Any:
 
 
 def render_tree(spans: Sequence[SpanView], *, width: int = 80) -> "Text":
-    """Draw the spans of one trace, one line per span, in at most `width` columns (70 or more).
+    """Draw the spans of one trace, one line per span, in at most `width` columns (40 or more).
 
     A line holds the name and outcome, the start relative to the first span and
     the duration (both in milliseconds), and a bar to scale. Each wait between
@@ -86,8 +88,8 @@ def render_tree(spans: Sequence[SpanView], *, width: int = 80) -> "Text":
     """
     from rich.text import Text  # noqa: PLC0415 - 60 ms, for those who draw
 
-    scale = _Scale.over(spans, width - _LABEL - _NUMBERS)
-    lines = [Text(f"{'span':<{_LABEL}}{'start ms':>9}{'took ms':>9}", "dim")]
+    scale = _Scale.over(spans, max(_NARROWEST, width))
+    lines = [Text(f"{'span':<{scale.label}}{'start ms':>9}{'took ms':>9}", "dim")]
     lines += [_draw(line, scale) for line in _lines(spans)]
     return Text("\n").join(lines)
 
@@ -103,17 +105,19 @@ class _TreeLine:
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """Converts Unix nanoseconds to columns."""
+    """Converts Unix nanoseconds to columns; `label` is the width of the names on the left."""
 
     start_ns: int
     end_ns: int
     columns: int
+    label: int
 
     @classmethod
-    def over(cls, spans: Sequence[SpanView], columns: int) -> "_Scale":
+    def over(cls, spans: Sequence[SpanView], width: int) -> "_Scale":
+        label = min(_LABEL, width - _NUMBERS - _BAR)
         start = min((span.start_ns for span in spans), default=0)
         end = max((span.end_ns for span in spans), default=0)
-        return cls(start, max(end, start + 1), columns)
+        return cls(start, max(end, start + 1), width - _NUMBERS - label, label)
 
     def bar(self, start_ns: int, end_ns: int, mark: str) -> str:
         """A bar of `mark` between two times; at least one mark, so that it can be seen."""
@@ -153,17 +157,19 @@ def _draw(line: _TreeLine, scale: _Scale) -> "Text":
     if line.waited_ns:
         label = f"waited {line.waited_ns / 1e6:.0f} ms"
         bar = scale.bar(span.start_ns - line.waited_ns, span.start_ns, "·")
-        return _assemble(line.prefix, label, " " * 18, bar, "dim")
+        return _assemble(scale.label, line.prefix, label, " " * 18, bar, "dim")
     start, took = span.start_ns - scale.start_ns, span.end_ns - span.start_ns
     numbers = f"{start / 1e6:>9.1f}{took / 1e6:>9.1f}"
     bar = scale.bar(span.start_ns, span.end_ns, "━")
-    return _assemble(line.prefix, _label(span), numbers, bar, _style(span))
+    return _assemble(scale.label, line.prefix, _label(span), numbers, bar, _style(span))
 
 
-def _assemble(prefix: str, label: str, numbers: str, bar: str, style: str) -> "Text":
+def _assemble(  # noqa: PLR0913, PLR0917 - the parts of a line, from left to right
+    width: int, prefix: str, label: str, numbers: str, bar: str, style: str
+) -> "Text":
     from rich.text import Text  # noqa: PLC0415 - 60 ms, for those who draw
 
-    room = _LABEL - len(prefix)
+    room = max(1, width - len(prefix))
     short = label if len(label) <= room else f"{label[: room - 1]}…"
     return Text.assemble(
         (prefix, "dim"), (short.ljust(room), style), numbers, "  ", (bar, style or "cyan")

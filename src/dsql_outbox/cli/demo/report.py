@@ -1,7 +1,7 @@
-"""The demo's final report, in 80 columns."""
+"""The demo's final report, as wide as its console."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from dsql_outbox.cli.span_tree import SpanView, render_tree
 
@@ -11,8 +11,6 @@ from .workload import EVENT_TYPES, SHAPES
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-
-_WIDTH: Final = 80
 
 
 def show(
@@ -83,4 +81,4 @@ def _show_trace(console: "Console", written: Written, spans: Sequence[SpanView])
     console.print(
         f"The most retried event, {mine}: {written.receipt.attempts} attempts", highlight=False
     )
-    console.print(render_tree(trace, width=_WIDTH))
+    console.print(render_tree(trace, width=console.width))

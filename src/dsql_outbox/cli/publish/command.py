@@ -50,7 +50,8 @@ Exit codes:
   0    stopped by a signal, or the outbox is empty (--until-empty)
   1    with --until-empty: a message was given up in this run; the reader of
        stdout: has gone; or another error
-  2    wrong usage, a missing extra, or --listen has no such address
+  2    wrong usage, a missing extra, a sink that can never work, or
+       --listen has no such address
   69   the database cannot be reached at the start
   75   stopped by a signal, but not done within --drain; or nothing could be
        sent for --max-wait, and messages wait

@@ -23,7 +23,6 @@ from .jaeger import page_of, spans_of_jaeger
 from .otlp_file import spans_of_file
 
 _LOOKBACK: Final = timedelta(days=7)
-_NARROWEST: Final = 70  # columns that the tree needs
 _WIDTH: Final = 80  # columns without a terminal
 
 
@@ -148,6 +147,6 @@ def _draw(found: FoundTrace) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     say(f"event {found.event_id}")
     say(f"trace {found.trace_id}")
-    console.print(render_tree(found.spans, width=max(_NARROWEST, console.width)))
+    console.print(render_tree(found.spans, width=console.width))
     if found.page:
         say(found.page)
