@@ -245,6 +245,20 @@ def test_until_empty_waits_no_longer_than_it_was_told(
     assert waiting(url) == 1
 
 
+def test_until_empty_says_what_it_leaves_for_an_operator(url: str, writer: Writer) -> None:
+    writer.write(event("car-1"))
+    writer.write(event("car-2"))
+    with psycopg.connect(url) as connection:
+        pause = "INSERT INTO outbox.outbox_topics VALUES ('events.CarMoved', '', 'ops', now())"
+        connection.execute(pause)
+    done = run("publish", "--database", url, "--sink", "stdout:", "--until-empty")
+    assert done.code == 0
+    assert done.err.splitlines()[-1] == (
+        "2 messages wait in the outbox: 2 in events.CarMoved (paused); "
+        "for paused topics, see dsql-outbox topics list"
+    )
+
+
 def test_a_run_that_may_not_wait_sends_what_can_be_sent(
     url: str, writer: Writer, tmp_path: Path
 ) -> None:
@@ -302,6 +316,9 @@ def test_spans_go_where_the_environment_says(url: str, writer: Writer) -> None:
         ([], "Missing option '--sink'"),
         (["--sink", "carrier-pigeon:"], "no sink for URLs carrier-pigeon:"),
         (["--sink", "nats://localhost?colour=red", "--database", "x"], "unknown in a NATS URL"),
+        (["--sink", "nats://a..b", "--database", "x"], "a NATS URL is nats://"),
+        (["--sink", "kafka://-a:0", "--database", "x"], "a Kafka URL is kafka://"),
+        (["--sink", "jsonl:/missing/out", "--database", "x"], "cannot open /missing/out: No such"),
         (["--sink", "stdout:", "--batch-rows", "9999"], "batch_rows must be 1500 at most"),
         (["--sink", "stdout:", "--max-wait", "1"], "--max-wait needs --until-empty"),
         (["--sink", "stdout:", "--on-dead-letter", "bury"], "Invalid value for '--on-dead-letter'"),

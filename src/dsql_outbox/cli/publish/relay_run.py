@@ -14,8 +14,6 @@ from dsql_outbox.observability import Fact, Hook, RelayProgress
 from dsql_outbox.outbox import (
     AT_ONCE,
     Database,
-    OutboxError,
-    SettingsError,
     SinkUnavailable,
     redacted,
     tables_expected,
@@ -71,7 +69,6 @@ class RelayRun:
         self.nobody_reads = False
         self.is_stalled = False
         self.leftover = ""
-        self._was_open = False
 
     @property
     def given_up(self) -> int:
@@ -143,28 +140,19 @@ class RelayRun:
         self.health.beat()
         try:
             async with open_sink(self._sink) as sink:
-                self._was_open = True
                 self.probe.watch(sink)
                 await self._relay(sink)
             self._stopped.set()
         except SinkUnavailable as error:
-            await self._wait(error)
-        except SettingsError as error:
-            # A sink that was open has valid settings: the broker's are wrong, and can be mended.
-            if not self._was_open:
-                raise
-            await self._wait(error)
+            seconds = min(self._settings.breaker_open, self._patience)
+            logger.warning("Relay waits %g s for the broker: %s", seconds, error)
+            self._patience -= seconds
+            with anyio.move_on_after(seconds):
+                await self._stopped.wait()
+            if not self._patience:
+                self._stopped.set()
         finally:
             self.probe.watch(None)
-
-    async def _wait(self, error: OutboxError) -> None:
-        seconds = min(self._settings.breaker_open, self._patience)
-        logger.warning("Relay waits %g s for the broker: %s", seconds, error)
-        self._patience -= seconds
-        with anyio.move_on_after(seconds):
-            await self._stopped.wait()
-        if not self._patience:
-            self._stopped.set()
 
     async def _relay(self, sink: Sink) -> None:
         self._publisher = Publisher(self._database, sink, self._settings, hooks=self._hooks)
