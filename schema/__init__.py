@@ -11,7 +11,7 @@
 from dsql_outbox.schema.drift.inspection import check
 from dsql_outbox.schema.drift_kind import Drift, DriftKind
 from dsql_outbox.schema.migrator.index_build import has_jobs
-from dsql_outbox.schema.migrator.migrator import Applied, apply, ddl
+from dsql_outbox.schema.migrator.migrator import Applied, ApplyStep, apply, ddl
 from dsql_outbox.schema.migrator.plan import PlannedStep, plan
 from dsql_outbox.schema.migrator.remedies import Remedies
 from dsql_outbox.schema.migrator.removal import remove
@@ -23,6 +23,7 @@ from .named_statements import statement
 __all__ = [
     "DUTIES",
     "Applied",
+    "ApplyStep",
     "Drift",
     "DriftKind",
     "Duty",

@@ -196,6 +196,10 @@ class Database:
         connection.prepares = self._prepare
         return connection
 
+    def __str__(self) -> str:
+        """The URL without secrets, and the schema."""
+        return f"{self._target} (schema {self.schema})"
+
     def __repr__(self) -> str:
         return f"Database({self._target}, schema={self.schema!r})"
 

@@ -35,7 +35,7 @@ def database_options(command: _Command) -> _Command:
         envvar="DSQL_OUTBOX_DATABASE",
         show_envvar=True,
         metavar="URL",
-        help="postgresql://.., dsql://ROLE@CLUSTER.dsql.REGION.on.aws/postgres, "
+        help="postgresql://.., dsql://ROLE@ENDPOINT/postgres (Aurora DSQL), "
         "embedded:FOLDER (a PostgreSQL of its own, kept in FOLDER) or embedded: (for one run).",
     )(schema_option(command))
 

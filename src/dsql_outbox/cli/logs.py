@@ -11,6 +11,7 @@ from dsql_outbox.observability import JsonFormatter, log_facts, visible
 
 from .exit_codes import short_errors
 from .missing_tables import tables_needed
+from .output import echo
 
 LogFormat = Literal["text", "json"]
 
@@ -91,10 +92,10 @@ class _TextFormatter(logging.Formatter):
 
 
 class _EchoHandler(logging.Handler):
-    """Looks up `sys.stderr` for each record, because a progress bar may replace it."""
+    """Prints each record as the command prints its lines: above live ones."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            click.echo(self.format(record), err=True)
+            echo(self.format(record), err=True)
         except OSError:
             self.handleError(record)

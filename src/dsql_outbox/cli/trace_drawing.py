@@ -12,7 +12,7 @@ _STYLES: Final = {"failed": "red", "done": "green", "wait": "dim", "head": "dim"
 
 
 def render_tree(spans: Sequence[SpanView], *, width: int = 80) -> "Text":
-    """Draw the spans of one trace, one line per span, in at most `width` columns (70 or more).
+    """Draw the spans of one trace, one line per span, in at most `width` columns (40 or more).
 
     The lines are those of `tree_rows`. Colours show only on a terminal.
     """

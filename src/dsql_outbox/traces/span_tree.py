@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _LABEL: Final = 46
 _NUMBERS: Final = 20
+_BAR: Final = 4  # columns at least
+_NARROWEST: Final = 40  # columns of a terminal that shows the tree
 _DONE: Final = frozenset({"committed", "resolved", "delivered"})
 
 Kind = Literal["head", "span", "wait", "done", "failed"]
@@ -89,14 +91,14 @@ class TreeRow(msgspec.Struct, frozen=True):
 
 
 def tree_rows(spans: Sequence[SpanView], *, width: int = 80) -> list[TreeRow]:
-    """Lay out the spans of one trace, one line per span, in at most `width` columns (70 or more).
+    """Lay out the spans of one trace, one line per span, in at most `width` columns (40 or more).
 
     A line holds the name and outcome, the start relative to the first span and
     the duration (both in milliseconds), and a bar to scale. Each wait between
     attempts has a line of its own. The first line names the columns.
     """
-    scale = _Scale.over(spans, width - _LABEL - _NUMBERS)
-    head = TreeRow("", f"{'span':<{_LABEL}}", f"{'start ms':>9}{'took ms':>9}", "", "head")
+    scale = _Scale.over(spans, max(_NARROWEST, width))
+    head = TreeRow("", f"{'span':<{scale.label}}", f"{'start ms':>9}{'took ms':>9}", "", "head")
     return [head, *(_row(line, scale) for line in _lines(spans))]
 
 
@@ -111,17 +113,19 @@ class _TreeLine:
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """Converts Unix nanoseconds to columns."""
+    """Converts Unix nanoseconds to columns; `label` is the width of the names on the left."""
 
     start_ns: int
     end_ns: int
     columns: int
+    label: int
 
     @classmethod
-    def over(cls, spans: Sequence[SpanView], columns: int) -> "_Scale":
+    def over(cls, spans: Sequence[SpanView], width: int) -> "_Scale":
+        label = min(_LABEL, width - _NUMBERS - _BAR)
         start = min((span.start_ns for span in spans), default=0)
         end = max((span.end_ns for span in spans), default=0)
-        return cls(start, max(end, start + 1), columns)
+        return cls(start, max(end, start + 1), width - _NUMBERS - label, label)
 
     def bar(self, start_ns: int, end_ns: int, mark: str) -> str:
         """A bar of `mark` between two times; at least one mark, so that it can be seen."""
@@ -161,16 +165,19 @@ def _row(line: _TreeLine, scale: _Scale) -> TreeRow:
     if line.waited_ns:
         label = f"waited {line.waited_ns / 1e6:.0f} ms"
         bar = scale.bar(span.start_ns - line.waited_ns, span.start_ns, "·")
-        return _assembled(line.prefix, label, " " * 18, bar, "wait")
+        return _assembled(line.prefix, label, scale, (" " * 18, bar), "wait")
     start, took = span.start_ns - scale.start_ns, span.end_ns - span.start_ns
     numbers = f"{start / 1e6:>9.1f}{took / 1e6:>9.1f}"
     bar = scale.bar(span.start_ns, span.end_ns, "━")
-    return _assembled(line.prefix, _label(span), numbers, bar, _kind(span))
+    return _assembled(line.prefix, _label(span), scale, (numbers, bar), _kind(span))
 
 
-def _assembled(prefix: str, label: str, numbers: str, bar: str, kind: Kind) -> TreeRow:
-    room = _LABEL - len(prefix)
+def _assembled(
+    prefix: str, label: str, scale: _Scale, right: tuple[str, str], kind: Kind
+) -> TreeRow:
+    room = max(1, scale.label - len(prefix))
     short = label if len(label) <= room else f"{label[: room - 1]}…"
+    numbers, bar = right
     return TreeRow(prefix, short.ljust(room), numbers, f"  {bar}", kind)
 
 

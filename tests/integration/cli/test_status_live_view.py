@@ -48,7 +48,7 @@ def test_piped_it_is_a_line_each_time_until_a_signal_ends_it_well(
         second = parsed(command.line())
         command.signal(number)
         done = command.wait()
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.err) == (0, "stopped: nothing was changed\n")
     assert first.pop("at") <= second["at"]
     assert first == {
         "waiting": "0",

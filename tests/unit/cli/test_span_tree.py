@@ -89,7 +89,7 @@ def test_a_conflicted_write_and_its_delivery_as_a_tree() -> None:
 def test_no_line_is_wider_than_the_width_asked_for() -> None:
     long = view("long", "publish " + "events.VeryLongEventType" * 9, 5, 1)
 
-    for width in (70, 80, 120):
+    for width in (40, 60, 80, 120):
         lines = drawn([*TRACE, long], width=width).splitlines()
         assert len(lines) == 10
         assert max(map(len, lines)) <= width

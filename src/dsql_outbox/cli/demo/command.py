@@ -1,8 +1,10 @@
 """The command `demo`: its options, its servers and the order of its stages."""
 
 import asyncio
+import sys
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -10,6 +12,7 @@ import click
 from dsql_outbox.cli.database_options import open_database
 from dsql_outbox.cli.exit_codes import FAILED, short_errors
 from dsql_outbox.cli.logs import quiet
+from dsql_outbox.cli.signals import interruptible
 from dsql_outbox.cli.telemetry.tracing import tracing
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 _SCHEMA: Final = "outbox_demo"
 """A schema of its own, because the demo must not relay messages of a real outbox."""
+
+_LEFT: Final = f"what it wrote to a --database stays there, in the schema {_SCHEMA}"
 
 _STREAM: Final = "OUTBOX_DEMO"
 
@@ -45,6 +50,7 @@ _STREAM: Final = "OUTBOX_DEMO"
     "--otlp", default=None, metavar="URL", help="Also send the spans to this OTLP URL, for Jaeger."
 )
 @short_errors()
+@interruptible(_LEFT)
 def demo(database: str, sink: str | None, otlp: str | None) -> None:
     """Write 40 events under conflict, relay them to NATS, and check what arrived.
 
@@ -57,7 +63,7 @@ def demo(database: str, sink: str | None, otlp: str | None) -> None:
 
     from dsql_outbox.cli.telemetry.sdk_spans import memory_exporter  # noqa: PLC0415 - 100 ms
 
-    console = Console(width=80)
+    console = Console(width=_width())
     memory = memory_exporter()
     results = Results()
     with ExitStack() as stack:
@@ -84,12 +90,17 @@ def _run(console: "Console", database: Database, sink_url: str, results: Results
     results.arrived.extend(asyncio.run(read_back(sink_url, _STREAM, wanted)))
 
 
+def _width() -> int:
+    """The columns of the report: those of a narrow terminal, else 80."""
+    return min(80, get_terminal_size().columns) if sys.stdout.isatty() else 80
+
+
 @contextmanager
 def _started_database(console: "Console", url: str) -> Generator[Database]:
     # Conflicts occur as on Aurora DSQL, whose only isolation level this is.
     with open_database(url, _SCHEMA, "repeatable read") as database:
         apply(database)
-        name = "PostgreSQL, embedded" if url.startswith("embedded:") else repr(database)
+        name = "PostgreSQL, embedded" if url.startswith("embedded:") else str(database)
         console.print(f"database  {name}", highlight=False)
         yield database
 

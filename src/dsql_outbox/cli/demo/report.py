@@ -1,7 +1,7 @@
-"""The demo's final report, in 80 columns."""
+"""The demo's final report, as wide as its console."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from dsql_outbox.cli.trace_drawing import render_tree
 from dsql_outbox.observability import attributes as names
@@ -13,8 +13,6 @@ from .workload import EVENT_TYPES, SHAPES
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-
-_WIDTH: Final = 80
 
 
 def show(
@@ -102,4 +100,4 @@ def _show_trace(console: "Console", written: Written, trace: Sequence[SpanView])
         f"The most retried event, {written.event.id}: {written.receipt.attempts} attempts",
         highlight=False,
     )
-    console.print(render_tree(trace, width=_WIDTH))
+    console.print(render_tree(trace, width=console.width))

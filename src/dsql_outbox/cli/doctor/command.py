@@ -10,6 +10,7 @@ from dsql_outbox.cli.database_options import database_address, database_options
 from dsql_outbox.cli.exit_codes import FAILED, short_errors
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import json_line
+from dsql_outbox.cli.signals import interruptible
 from dsql_outbox.outbox import Database
 
 from .checks import CHECKS
@@ -60,6 +61,7 @@ database cannot be reached.""",
 )
 @option("--json", "as_json", is_flag=True, show_default=False, help="Print one JSON object.")
 @short_errors()
+@interruptible("the database is as before; the same command begins again")
 def doctor(  # noqa: PLR0913 - one parameter per flag
     *,
     database: str | None,

@@ -13,7 +13,7 @@ import msgspec
 from dsql_outbox.cli.exit_codes import FAILED, OVERDUE
 from dsql_outbox.cli.logs import announce
 from dsql_outbox.cli.output import counted
-from dsql_outbox.cli.signals import Interruption
+from dsql_outbox.cli.signals import GO_ON, Interruption
 from dsql_outbox.cli.telemetry.metering import Metering
 
 from .http_server import Answer, Route, Routes, index, serving
@@ -21,6 +21,7 @@ from .relay_run import RelayRun
 
 _LAST_PORT: Final = 65535
 _AT_ONCE: Final = 128 + signal.SIGINT
+_AS_BEFORE: Final = f"what is left stays in the outbox; {GO_ON}"
 _PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -74,18 +75,29 @@ class Daemon:
         probes = [self._relaying.probe.run] if self._listen or self._metering.hooks else []
         await self._interruption.run(self._relay, *probes, *self._beside)
         if self._interruption.at_once:
+            announce(_AS_BEFORE)
             return _AT_ONCE
         if self._interruption.overdue:
-            announce(f"not done after {self._drain:g} s: what is left stays in the outbox")
+            announce(f"not done after {self._drain:g} s: {_AS_BEFORE}")
             return OVERDUE
+        if self._interruption.first is not None:
+            announce(_AS_BEFORE)
+            return FAILED if self._relaying.nobody_reads else 0
+        self._tell_end()
+        if self._relaying.given_up:
+            return FAILED
+        if self._relaying.is_stalled:
+            return OVERDUE
+        return FAILED if self._relaying.nobody_reads else 0
+
+    def _tell_end(self) -> None:
         if self._relaying.given_up:
             given_up = counted(self._relaying.given_up, "message")
             announce(f"{given_up} given up: see dsql-outbox dead-letters list")
-            return FAILED
         if self._relaying.is_stalled:
-            announce("nothing can be sent now: what is left stays in the outbox")
-            return OVERDUE
-        return FAILED if self._relaying.nobody_reads else 0
+            announce("nothing can be sent now, and --max-wait is over")
+        if self._relaying.leftover:
+            announce(self._relaying.leftover)
 
     async def _relay(self) -> None:
         async with self._served():

@@ -3,14 +3,21 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import Any
 
 import anyio
+import psycopg
 
 from dsql_outbox.cli.logs import announce
 from dsql_outbox.observability import Fact, Hook, RelayProgress
-from dsql_outbox.outbox import AT_ONCE, Database, SinkUnavailable, redacted, tables_expected
+from dsql_outbox.outbox import (
+    AT_ONCE,
+    Database,
+    SinkUnavailable,
+    redacted,
+    tables_expected,
+)
 from dsql_outbox.publisher import (
     Health,
     HealthProbe,
@@ -21,25 +28,10 @@ from dsql_outbox.publisher import (
 )
 from dsql_outbox.schema import statement
 
+from .leftover import LIMIT, leftover
+from .relay_counts import RelayCounts
+
 logger = logging.getLogger("dsql_outbox")
-
-
-@dataclass
-class _Totals:
-    """A hook that sums up what was relayed."""
-
-    delivered: int = 0
-    failed: int = 0
-    dead: int = 0
-
-    def __call__(self, fact: Fact, /) -> None:
-        if isinstance(fact, RelayProgress):
-            self.delivered += fact.delivered
-            self.failed += fact.failed
-            self.dead += fact.dead
-
-    def __str__(self) -> str:
-        return f"relayed {self.delivered:,}, failed {self.failed:,}, dead {self.dead:,}"
 
 
 class RelayRun:
@@ -48,7 +40,8 @@ class RelayRun:
     With `until_empty`, `max_wait` is how many seconds it waits while nothing can be sent;
     None: as long as it takes. `nobody_reads` is set when the reader of the sink
     ``stdout:`` has gone. `is_stalled` is set when the run ended after `max_wait`, and
-    messages wait that could be sent later.
+    messages wait that could be sent later. `leftover` then says what waits, as it does
+    after a run `until_empty` that left messages for an operator.
     """
 
     def __init__(  # noqa: PLR0913 - one parameter per flag
@@ -67,19 +60,25 @@ class RelayRun:
         self._until_empty = until_empty
         self._max_wait = max_wait
         self._patience = math.inf if max_wait is None else max_wait
-        self._totals = _Totals()
+        self.counts = RelayCounts()
         self.health = Health()
         self.probe = HealthProbe(database, self.health, hooks)
-        self._hooks = [*hooks, self._totals, self.health, self._watch_output]
+        self._hooks = [*hooks, self.counts, self.health, self._watch_output]
         self._stopped = anyio.Event()
         self._publisher: Publisher | None = None
         self.nobody_reads = False
         self.is_stalled = False
+        self.leftover = ""
 
     @property
     def given_up(self) -> int:
         """How many messages became dead letters in a run `until_empty`; else 0."""
-        return self._totals.dead if self._until_empty else 0
+        return self.counts.dead if self._until_empty else 0
+
+    @property
+    def uses_stdout(self) -> bool:
+        """Whether messages go to standard output."""
+        return self._sink == "stdout:"
 
     async def run(self) -> None:
         """Relay until `stop`; announce the start and, at the end, the totals.
@@ -89,16 +88,16 @@ class RelayRun:
         cannot be reached.
         """
         # It finds missing tables before the broker is used.
-        shards = await self._ask("shard_count")
-        place = f"from {self._database!r} to {redacted(self._sink)}"
+        ((shards,),) = await self._rows("shard_count")
+        place = f"from {self._database} to {redacted(self._sink)}"
         announce(f"relaying {place}, {shards} shards")
         try:
             while not self._stopped.is_set():
                 await self._try_to_relay()
-            if self._max_wait is not None and not self.health.draining:
-                self.is_stalled = await self._ask("outbox_waiting", {"shards": None})
+            if self._until_empty and not self.health.draining:
+                await self._look_behind()
         finally:
-            announce(str(self._totals))
+            announce(str(self.counts))
 
     def stop(self) -> None:
         """End when the running calls of the sink have ended, or stop waiting for the broker."""
@@ -110,18 +109,25 @@ class RelayRun:
     def _watch_output(self, fact: Fact, /) -> None:
         """A hook that ends the run when standard output is closed: its reader never returns."""
         lost = isinstance(fact, RelayProgress) and not fact.sink_available
-        if lost and self._sink == "stdout:":
+        if lost and self.uses_stdout:
             self.nobody_reads = True
             self.stop()
 
-    async def _ask(self, name: str, parameters: Mapping[str, object] | None = None) -> Any:
-        """Run a named statement on a connection of its own, and return its one value."""
-        async with await self._database.connect_async() as connection:
-            query = statement(name, self._database.schema)
+    async def _look_behind(self) -> None:
+        if self._max_wait is not None:
+            ((self.is_stalled,),) = await self._rows("outbox_waiting", {"shards": None})
+        with suppress(psycopg.Error):  # the work is done: a text is no reason to fail
+            self.leftover = leftover(await self._rows("waiting_topics", limit=LIMIT))
 
-            async def ask() -> Any:
-                ((value,),) = await (await connection.execute(query, parameters)).fetchall()
-                return value
+    async def _rows(
+        self, name: str, parameters: Mapping[str, object] | None = None, **literals: int
+    ) -> Sequence[Sequence[Any]]:
+        """Run a named statement on a connection of its own."""
+        async with await self._database.connect_async() as connection:
+            query = statement(name, self._database.schema, **literals)
+
+            async def ask() -> Sequence[Sequence[Any]]:
+                return await (await connection.execute(query, parameters)).fetchall()
 
             with tables_expected(self._database.schema):
                 return await AT_ONCE.run_async(ask)

@@ -11,6 +11,7 @@ from dsql_outbox.cli.exit_codes import short_errors
 from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import json_line, say_all
+from dsql_outbox.cli.signals import READ_ONLY, interruptible
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import (
     MAX_HOURS,
@@ -68,6 +69,7 @@ reached, 78 the tables are missing. With --watch 0 after Ctrl-C or SIGTERM.""",
 )
 @short_errors()
 @tables_needed()
+@interruptible(READ_ONLY)
 def status(  # noqa: PLR0913 - one parameter per option
     *,
     database: str | None,

@@ -13,7 +13,7 @@ import msgspec
 import psycopg
 
 from dsql_outbox.cli.output import json_line, say
-from dsql_outbox.cli.signals import ended_as_interrupted
+from dsql_outbox.cli.signals import READ_ONLY, ended_as_interrupted
 from dsql_outbox.observability import visible
 from dsql_outbox.outbox import Database, is_unreachable, told
 from dsql_outbox.publisher import Meter, Rates, Status, StatusReader
@@ -54,6 +54,7 @@ def watch(database: Database, interval: float, *, as_json: bool) -> None:
             began = monotonic()
             show(asyncio.run(_look(database, meter)))
             sleep(max(0.0, began + interval - monotonic()))
+    say(f"stopped: {READ_ONLY}", err=True)
 
 
 async def _look(database: Database, meter: Meter) -> Look:

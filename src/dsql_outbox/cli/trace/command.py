@@ -14,6 +14,7 @@ from dsql_outbox.cli.exit_codes import Misused, Unreachable, short_errors
 from dsql_outbox.cli.filters import instant_option
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import json_line, say
+from dsql_outbox.cli.signals import READ_ONLY, interruptible
 from dsql_outbox.cli.trace_drawing import render_tree
 from dsql_outbox.traces import (
     DEFAULT_JAEGER,
@@ -29,7 +30,6 @@ from dsql_outbox.traces import (
 from .otlp_file import spans_of_file
 
 _LOOKBACK: Final = timedelta(days=7)
-_NARROWEST: Final = 70  # columns that the tree needs
 _WIDTH: Final = 80  # columns without a terminal
 
 
@@ -72,6 +72,7 @@ Exit codes:
 @click.option("--trace-id", metavar="HEX", help="The trace to show, if the event is in several.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with all spans.")
 @short_errors()
+@interruptible(READ_ONLY)
 def trace(  # noqa: PLR0913 - one parameter per flag
     *,
     event_id: UUID,
@@ -144,6 +145,6 @@ def _draw(found: FoundTrace) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     say(f"event {found.event_id}")
     say(f"trace {found.trace_id}")
-    console.print(render_tree(found.spans, width=max(_NARROWEST, console.width)))
+    console.print(render_tree(found.spans, width=console.width))
     if found.page:
         say(found.page)
