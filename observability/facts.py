@@ -177,6 +177,23 @@ class BacklogUnread(msgspec.Struct, frozen=True):
     switched_off: bool
 
 
+class StuckCounts(msgspec.Struct, frozen=True):
+    """How many messages cannot be delivered now, as a publisher counted them in the database.
+
+    `dead_letters` were given up, `failures` wait after a failed attempt. Each count stops
+    at 1,000.
+    """
+
+    dead_letters: int
+    failures: int
+
+
+class BrokerProbed(msgspec.Struct, frozen=True):
+    """Whether the broker answered a probe; also while no message is there to be sent."""
+
+    reached: bool
+
+
 class PublishStarted(msgspec.Struct, frozen=True):
     """A message is handed to the sink for the `attempt`-th time.
 
@@ -250,6 +267,8 @@ Fact = (
     | WriteEnded
     | BacklogAge
     | BacklogUnread
+    | StuckCounts
+    | BrokerProbed
     | PublishStarted
     | PublishEnded
     | RelayProgress

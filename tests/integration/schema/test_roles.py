@@ -57,6 +57,7 @@ ALLOWED = {
         "outbox_failures": "SELECT INSERT UPDATE DELETE",
         "outbox_topics": "SELECT",
         "dead_letters": "INSERT",
+        "dead_letter_times": "SELECT",
     },
     "operator": {
         "schema_migrations": "SELECT",
@@ -84,7 +85,10 @@ WHO_RUNS = {
         *("backlog_age", "entity_state", "event_find", "event_stream", "event_write", "plain"),
         "shard_count",
     ),
-    "publisher": ("failure", "lease", "outbox", "publisher", "shard_list", "topic_list"),
+    "publisher": (
+        *("failure", "lease", "outbox", "publisher", "shard_list", "stuck_counts"),
+        "topic_list",
+    ),
     "operator": (
         *(
             "dead",
