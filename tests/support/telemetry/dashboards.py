@@ -14,6 +14,9 @@ ROW = re.compile(
 )
 ENDINGS = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}
 
+_WINDOW = re.compile(r"\$__(?:rate_interval|range)\b")
+"""What Grafana replaces by a time, such as ``5m``."""
+
 
 class Query(NamedTuple):
     """A query, and where it stands."""
@@ -28,7 +31,7 @@ def panels() -> Iterator[Query]:
         for panel in json.loads(path.read_text())["panels"]:
             for target in panel["targets"]:
                 place = f"{path.stem}: {panel['title']}, {target['legendFormat']}"
-                yield Query(place, target["expr"])
+                yield Query(place, _WINDOW.sub("5m", target["expr"]))
 
 
 def alerts() -> Iterator[Query]:
