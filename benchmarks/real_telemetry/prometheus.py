@@ -26,8 +26,8 @@ from .parts import MissingPart
 FASTER: Final = 20
 """How many times shorter the windows and the `for` of the alert rules are."""
 
-WINDOW: Final = "15s"
-"""The window of 5 minutes, so much shorter."""
+_LOOK_BACK: Final = f"{300 // FASTER}s"
+"""How old a sample may be, by default 5 minutes, so much shorter too."""
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _TIME: Final = re.compile(r"(?P<before>\[|offset )(?P<number>\d+)(?P<unit>[smhd])")
@@ -83,7 +83,7 @@ def start_prometheus(folder: Path, targets: Sequence[str]) -> Generator[Promethe
     found = Prometheus(port := free_port(), takes_otlp=takes_otlp)
     words = [
         *(f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"),
-        *(f"--web.listen-address=127.0.0.1:{port}", f"--query.lookback-delta={WINDOW}"),
+        *(f"--web.listen-address=127.0.0.1:{port}", f"--query.lookback-delta={_LOOK_BACK}"),
         *([_OTLP] if takes_otlp else []),
     ]
     process = ServerProcess("Prometheus", [program, *words], folder / "prometheus.log")

@@ -89,7 +89,9 @@ CASES = [
     Case(
         "OutboxWritesFail",
         {
-            'outbox_write_calls_total{instance="w", outbox_write_status="failed"}': "0x9 0+50x20 1000x30"
+            'outbox_write_calls_total{instance="w", outbox_write_status="failed"}': (
+                "0x9 0+50x20 1000x30"
+            )
         },
         [20],
         [9, 45],
