@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import psycopg
 
-from dsql_outbox.observability import BacklogAge, BrokerProbed, Hook, StuckCounts, emit
+from dsql_outbox.observability import (
+    BacklogAge,
+    BrokerProbed,
+    Hook,
+    StuckCounts,
+    emit,
+    metric_facts,
+    skips_successes,
+)
 from dsql_outbox.outbox import (
     AT_ONCE,
     AsyncConnection,
@@ -40,13 +48,14 @@ class HealthProbe:
     the cheapest statement that needs the tables. Every 30 s it also counts dead
     letters and failures, each up to 1,000. The probe has a connection of its own.
     For the broker it publishes an empty batch, which every sink must accept; a
-    sink raises `SinkUnavailable` when its broker is out of reach.
+    sink raises `SinkUnavailable` when its broker is out of reach. The global meter
+    provider gets these facts too, as those of a `Publisher`.
     """
 
     def __init__(self, database: Database, health: Health, hooks: Sequence[Hook] = ()) -> None:
         self._database = database
         self._health = health
-        self._hooks = hooks
+        self._hooks = (metric_facts, *hooks)
         self._connection: AsyncConnection | None = None
         self._sink: Sink | None = None
         self._ask_now = anyio.Event()
@@ -85,7 +94,7 @@ class HealthProbe:
 
     async def _count(self) -> None:
         """Count the messages that are stuck, if that is due; its failures say nothing of health."""
-        if not self._hooks or monotonic() < self._count_at:
+        if monotonic() < self._count_at or all(map(skips_successes, self._hooks)):
             return
         self._count_at = monotonic() + COUNT_EVERY
         try:

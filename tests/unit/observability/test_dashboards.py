@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.support.checkout import ROOT
 from tests.support.telemetry.dashboards import OBSERVABILITY, Query, alerts, panels, promised
 from tests.support.telemetry.promql import asked, evaluate, scrape
 
@@ -108,6 +109,20 @@ def test_panels_ask_the_source_that_is_provisioned() -> None:
         for variable in board["templating"]["list"]
     }
     assert defaults in uids
+
+
+def test_a_dashboard_has_the_parts_that_grafana_wants() -> None:
+    for board in DASHBOARDS:
+        assert board["schemaVersion"] >= 36
+        assert board["templating"]["list"]
+        assert board["annotations"]["list"]
+
+
+def test_the_docs_have_a_row_for_every_alert_and_no_other() -> None:
+    text = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    section = text.partition("### Alerts")[2].partition("`make real-telemetry`")[0]
+    told = re.findall(r"^\| `(\w+)` ", section, re.MULTILINE)
+    assert told == [query.place.removeprefix("alert: ") for query in alerts()]
 
 
 def test_an_alert_says_what_is_wrong_and_what_to_do() -> None:
