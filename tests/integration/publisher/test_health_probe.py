@@ -153,6 +153,20 @@ async def test_dead_letters_and_failures_are_counted_in_the_database(
         await until(lambda: probed.counts()[-1:] == [StuckCounts(0, 2)])
 
 
+async def test_the_global_meter_provider_gets_the_facts_too(
+    proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts: list[Fact] = []
+    monkeypatch.setattr(health_probe, "metric_facts", facts.append)
+    probe = HealthProbe(Database(proxy.url), Health())
+    async with anyio.create_task_group() as group:
+        group.start_soon(probe.run)
+        await until(
+            lambda: {type(fact) for fact in facts} == {BacklogAge, BrokerProbed, StuckCounts}
+        )
+        group.cancel_scope.cancel()
+
+
 async def test_without_the_right_to_count_nothing_is_told_and_asked_once(
     probed: Probed, proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
