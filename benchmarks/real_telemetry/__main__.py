@@ -20,7 +20,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.error import HTTPError
 
-from tests.support.commands import run
 from tests.support.telemetry.dashboards import Query, panels
 from tests.support.waiting import wait_until
 
@@ -56,8 +55,6 @@ def _traces() -> Iterator[bool]:
     except ModuleNotFoundError as error:
         raise MissingPart("Jaeger: its checks are not in this checkout") from error
     with TemporaryDirectory() as folder, start_jaeger(Path(folder)) as jaeger:
-        done = run("demo", "--otlp", jaeger.otlp_url)
-        yield _line("demo", done.code == 0, f"exit code {done.code}")
         for name, ok, detail in check_traces(jaeger):
             yield _line(name, ok, detail)
 

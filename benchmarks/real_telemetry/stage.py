@@ -134,6 +134,7 @@ class _Metrics(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         text = self.server.exposition()  # type: ignore[attr-defined]
         self.send_response(200)
+        self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
