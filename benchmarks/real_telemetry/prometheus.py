@@ -33,7 +33,7 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _TIME: Final = re.compile(r"(?P<before>\[|offset )(?P<number>\d+)(?P<unit>[smhd])")
 _MODULE: Final = "github.com/prometheus/prometheus@v0.316.0"
 _CACHE: Final = ROOT / ".venv" / ".cache" / "prometheus"
-_OTLP: Final = "--web.enable-otlp-receiver"
+_OTLP: Final = "web.enable-otlp-receiver"
 _ANSWER: Final = 10.0  # seconds
 
 
@@ -77,14 +77,12 @@ def start_prometheus(folder: Path, targets: Sequence[str]) -> Generator[Promethe
     program = _program()
     (folder / "alerts.yml").write_text(yaml.safe_dump(faster_rules()))
     (folder / "prometheus.yml").write_text(yaml.safe_dump(_settings(targets)))
-    takes_otlp = _OTLP in subprocess.run(
-        [program, "--help"], capture_output=True, text=True, check=False
-    ).stdout.replace("\n", "")
+    takes_otlp = _OTLP.encode() in _run(program, "--help", cwd=folder)
     found = Prometheus(port := free_port(), takes_otlp=takes_otlp)
     words = [
         *(f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"),
         *(f"--web.listen-address=127.0.0.1:{port}", f"--query.lookback-delta={_LOOK_BACK}"),
-        *([_OTLP] if takes_otlp else []),
+        *([f"--{_OTLP}"] if takes_otlp else []),
     ]
     process = ServerProcess("Prometheus", [program, *words], folder / "prometheus.log")
     try:
