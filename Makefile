@@ -31,7 +31,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist lock clean load-million bench-peers bench-relay bench-doors examples goals nemesis nemesis-rolling real-brokers simulate trace-check console-check zip
+.PHONY: help demo dev recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist lock clean load-million bench-peers bench-relay bench-doors examples goals nemesis nemesis-rolling real-brokers real-telemetry simulate trace-check console-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -137,6 +137,9 @@ nemesis-rolling: $(VENV)/.dev ## restart PUBLISHERS one by one: the longest paus
 
 real-brokers: $(VENV)/.dev ## the sinks' contract suite and a nemesis on NATS, ElasticMQ and Apache Kafka (ONLY=kafka,..)
 	@$(BIN)/python -m benchmarks.real_brokers $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED))
+
+real-telemetry: $(VENV)/.dev ## traces, dashboards and alerts on a real Jaeger and Prometheus (PROMETHEUS=/path, PROCESSES=105)
+	@$(if $(PROMETHEUS),PROMETHEUS=$(PROMETHEUS)) $(BIN)/python -m benchmarks.real_telemetry $(if $(PROCESSES),--processes $(PROCESSES))
 
 dist: $(VENV)/.dev ## build sdist and wheel, and run the demo of each in an empty environment
 	rm -rf dist

@@ -207,6 +207,23 @@ class ConflictsUnstored(msgspec.Struct, frozen=True):
     switched_off: bool
 
 
+class StuckCounts(msgspec.Struct, frozen=True):
+    """How many messages cannot be delivered now, as a publisher counted them in the database.
+
+    `dead_letters` were given up, `failures` wait after a failed attempt. Each count stops
+    at 1,000.
+    """
+
+    dead_letters: int
+    failures: int
+
+
+class BrokerProbed(msgspec.Struct, frozen=True):
+    """Whether the broker answered a probe; also while no message is there to be sent."""
+
+    reached: bool
+
+
 class PublishStarted(msgspec.Struct, frozen=True):
     """A message is handed to the sink for the `attempt`-th time.
 
@@ -289,6 +306,8 @@ Fact = (
     | BacklogAge
     | BacklogUnread
     | ConflictsUnstored
+    | StuckCounts
+    | BrokerProbed
     | PublishStarted
     | PublishEnded
     | RelayProgress

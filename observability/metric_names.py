@@ -80,6 +80,15 @@ BACKLOG_AGE: Final = Metric(
     "outbox.backlog.age", "s", "How long the oldest message has waited, at the last look."
 )
 
+DEAD_LETTERS_NOW: Final = Metric(
+    "outbox.dead_letters", "{message}", "Dead letters in the database now; the count stops at 1000."
+)
+FAILURES_NOW: Final = Metric(
+    "outbox.failures",
+    "{message}",
+    "Messages that wait after a failed attempt now; the count stops at 1000.",
+)
+
 MESSAGES: Final = Metric(
     "outbox.publish.messages",
     "{message}",
@@ -122,7 +131,7 @@ DEAD_LETTERS: Final = Metric("outbox.relay.dead_letters", "{message}", "Messages
 SINK_AVAILABLE: Final = Metric(
     "outbox.relay.sink.available",
     "{sink}",
-    "1 if the broker answered when it was asked last, else 0.",
+    "1 if the broker can be reached, by the last send and the last probe, else 0.",
 )
 SHARDS_OWNED: Final = Metric(
     "outbox.relay.shards.owned", "{shard}", "Shards that this publisher relays."

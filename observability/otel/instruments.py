@@ -9,7 +9,7 @@ from typing import Any
 from opentelemetry.metrics import Counter, Histogram, Meter
 
 from dsql_outbox.observability import metric_names as names
-from dsql_outbox.observability.facts import RelayProgress
+from dsql_outbox.observability.facts import BrokerProbed, RelayProgress, StuckCounts
 
 
 class WriterInstruments:
@@ -44,7 +44,10 @@ class RelayInstruments:
         self._dead = _counter(meter, names.DEAD_LETTERS)
         self._held = gauge(meter, names.SUBJECTS_HELD)
         self._paused = gauge(meter, names.TOPICS_PAUSED)
+        self._dead_now = gauge(meter, names.DEAD_LETTERS_NOW)
+        self._failures_now = gauge(meter, names.FAILURES_NOW)
         self._available = gauge(meter, names.SINK_AVAILABLE)
+        self._relay_reaches = self._probe_reaches = True
 
     def take_progress(self, fact: RelayProgress) -> None:
         """Add what the relay did since its last report, and record its state."""
@@ -54,9 +57,24 @@ class RelayInstruments:
         self._dead.add(fact.dead)
         self._held.set(fact.held)
         self._paused.set(len(fact.paused))
-        self._available.set(int(fact.sink_available))
+        self._relay_reaches = fact.sink_available
+        self._set_available()
         if fact.statements is not None:
             self._statements.add(fact.statements)
+
+    def take_probe(self, fact: BrokerProbed) -> None:
+        """Record what the last probe of the broker found."""
+        self._probe_reaches = fact.reached
+        self._set_available()
+
+    def take_stuck(self, fact: StuckCounts) -> None:
+        """Record how many messages cannot be delivered now."""
+        self._dead_now.set(fact.dead_letters)
+        self._failures_now.set(fact.failures)
+
+    def _set_available(self) -> None:
+        # As `/readyz`: an idle relay does not ask the broker, and a probe sends no message.
+        self._available.set(int(self._relay_reaches and self._probe_reaches))
 
 
 def _counter(meter: Meter, metric: names.Metric, *, zeros: bool = True) -> Counter:

@@ -19,11 +19,13 @@ from dsql_outbox.observability import metric_names as names
 from dsql_outbox.observability.facts import (
     AttemptEnded,
     BacklogAge,
+    BrokerProbed,
     Fact,
     PublishEnded,
     PublishStarted,
     RelayProgress,
     ShardsChanged,
+    StuckCounts,
     TransactionStarted,
     WriteEnded,
     WriteExhausted,
@@ -57,6 +59,8 @@ class MetricFacts:
             WriteStarted: self._start_write,
             TransactionStarted: self._take_transaction,
             BacklogAge: self._take_backlog_age,
+            StuckCounts: self._take_stuck,
+            BrokerProbed: self._take_probe,
             PublishStarted: self._start_publish,
             RelayProgress: self._take_progress,
             ShardsChanged: self._take_shards,
@@ -97,6 +101,12 @@ class MetricFacts:
 
     def _take_backlog_age(self, fact: BacklogAge) -> None:
         self._backlog_age.set(fact.seconds)
+
+    def _take_stuck(self, fact: StuckCounts) -> None:
+        self._relay.take_stuck(fact)
+
+    def _take_probe(self, fact: BrokerProbed) -> None:
+        self._relay.take_probe(fact)
 
     def _start_publish(self, fact: PublishStarted) -> Scope:
         if fact.attempt > 1:

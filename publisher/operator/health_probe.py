@@ -1,5 +1,6 @@
 """Probes of database and broker, every 5 seconds, next to the relay."""
 
+import logging
 import math
 from collections.abc import Sequence
 from time import monotonic
@@ -8,8 +9,23 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import psycopg
 
-from dsql_outbox.observability import BacklogAge, Hook, emit
-from dsql_outbox.outbox import AT_ONCE, AsyncConnection, Database, SinkUnavailable, schema_defect
+from dsql_outbox.observability import (
+    BacklogAge,
+    BrokerProbed,
+    Hook,
+    StuckCounts,
+    emit,
+    metric_facts,
+    skips_successes,
+)
+from dsql_outbox.outbox import (
+    AT_ONCE,
+    AsyncConnection,
+    Database,
+    SinkUnavailable,
+    schema_defect,
+    told,
+)
 from dsql_outbox.schema import statement
 
 from .health import OK, Health
@@ -17,26 +33,33 @@ from .health import OK, Health
 if TYPE_CHECKING:
     from dsql_outbox.publisher.sinks import Outcome, Sink
 
+logger = logging.getLogger("dsql_outbox")
+
 EVERY: Final = 5.0  # seconds between two probes
 _LONGEST: Final = 3.0  # seconds that a probe may take
+COUNT_EVERY: Final = 30.0  # seconds between two counts of the messages that are stuck
+_COUNTED: Final = 1_000  # rows at which a count stops
 
 
 class HealthProbe:
-    """Probes database and broker; writes results to `health` and the backlog age to `hooks`.
+    """Probes database and broker; writes results to `health`, and gives facts to `hooks`.
 
     For the database it reads the age of the oldest message, in seconds: that is
-    the cheapest statement that needs the tables. The probe has a connection of
-    its own. For the broker it publishes an empty batch, which every sink must
-    accept; a sink raises `SinkUnavailable` when its broker is out of reach.
+    the cheapest statement that needs the tables. Every 30 s it also counts dead
+    letters and failures, each up to 1,000. The probe has a connection of its own.
+    For the broker it publishes an empty batch, which every sink must accept; a
+    sink raises `SinkUnavailable` when its broker is out of reach. The global meter
+    provider gets these facts too, as those of a `Publisher`.
     """
 
     def __init__(self, database: Database, health: Health, hooks: Sequence[Hook] = ()) -> None:
         self._database = database
         self._health = health
-        self._hooks = hooks
+        self._hooks = (metric_facts, *hooks)
         self._connection: AsyncConnection | None = None
         self._sink: Sink | None = None
         self._ask_now = anyio.Event()
+        self._count_at = 0.0
 
     def watch(self, sink: "Sink | None") -> None:
         """Probe `sink` from now on, and once immediately; None means not connected."""
@@ -58,7 +81,7 @@ class HealthProbe:
 
     async def _ask_database(self) -> None:
         try:
-            rows = await self._backlog()
+            rows = await self._rows("backlog_age")
         except psycopg.errors.InsufficientPrivilege:
             self._health.database = OK  # it answers; only the age of the backlog stays unknown
         except Exception as error:  # noqa: BLE001 - a failed probe must not end the relay
@@ -67,15 +90,30 @@ class HealthProbe:
             self._health.database = OK
             shard, age = rows[0] if rows else (None, 0.0)
             emit(self._hooks, BacklogAge(max(0.0, age), shard, math.inf))
+            await self._count()
 
-    async def _backlog(self) -> Sequence[Sequence[Any]]:
+    async def _count(self) -> None:
+        """Count the messages that are stuck, if that is due; its failures say nothing of health."""
+        if monotonic() < self._count_at or all(map(skips_successes, self._hooks)):
+            return
+        self._count_at = monotonic() + COUNT_EVERY
+        try:
+            ((dead, failed),) = await self._rows("stuck_counts", limit=_COUNTED)
+        except psycopg.errors.InsufficientPrivilege:
+            self._count_at = math.inf  # the role lacks the right, so stop asking
+        except Exception as error:  # noqa: BLE001 - a failed count must not end the relay
+            logger.debug("Probe could not count dead letters and failures: %s", told(error))
+        else:
+            emit(self._hooks, StuckCounts(dead, failed))
+
+    async def _rows(self, name: str, **literals: int) -> Sequence[Sequence[Any]]:
         if self._connection is not None and monotonic() >= self._connection.retires_at:
             self._hang_up()
         if self._connection is None or self._connection.closed:
             with anyio.fail_after(_LONGEST):
                 self._connection = await self._database.connect_async(timeout=_LONGEST)
         self._connection.deadline = monotonic() + _LONGEST
-        query = statement("backlog_age", self._database.schema)
+        query = statement(name, self._database.schema, **literals)
         connection = self._connection
 
         async def ask() -> Sequence[Sequence[Any]]:
@@ -89,21 +127,24 @@ class HealthProbe:
             self._connection = None
 
     async def _ask_broker(self) -> None:
-        sink = self._sink
-        if sink is None:
-            self._health.broker = "not connected yet"
-            return
-        try:
-            with anyio.fail_after(_LONGEST):
-                await sink.publish((), _no_answer)
-        except SinkUnavailable:
-            self._health.broker = "cannot be reached"
-        except TimeoutError:
-            self._health.broker = f"gave no answer within {_LONGEST:g} s"
-        except Exception as error:  # noqa: BLE001 - a failed probe must not end the relay
-            self._health.broker = f"failed: {type(error).__name__}"
-        else:
-            self._health.broker = OK
+        self._health.broker = await _state_of(self._sink)
+        emit(self._hooks, BrokerProbed(reached=self._health.broker == OK))
+
+
+async def _state_of(sink: "Sink | None") -> str:
+    """Ask the broker by publishing nothing; OK or the reason."""
+    if sink is None:
+        return "not connected yet"
+    try:
+        with anyio.fail_after(_LONGEST):
+            await sink.publish((), _no_answer)
+    except SinkUnavailable:
+        return "cannot be reached"
+    except TimeoutError:
+        return f"gave no answer within {_LONGEST:g} s"
+    except Exception as error:  # noqa: BLE001 - a failed probe must not end the relay
+        return f"failed: {type(error).__name__}"
+    return OK
 
 
 def _no_answer(_index: int, _outcome: "Outcome") -> None:

@@ -10,3 +10,5 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_failures TO {role};
 GRANT SELECT ON {schema}.outbox_topics TO {role};
 -- It buries messages and does not dig them up.
 GRANT INSERT ON {schema}.dead_letters TO {role};
+-- The number of dead letters, for its metrics.
+GRANT SELECT ON {schema}.dead_letter_times TO {role};

@@ -100,7 +100,7 @@ def test_values_are_what_happened(watched: Watched) -> None:
 
     calls = PLAIN + 2
     assert value("writer: Success rate, success") == pytest.approx((PLAIN + 1) / calls)
-    assert value("writer: Exhausted, last hour, exhausted") == 1
+    assert value("writer: Exhausted, exhausted") == 1
     conflicts = CONFLICTS + 4
     assert value("writer: Attempts that conflict, conflicts") == pytest.approx(
         conflicts / (conflicts + PLAIN + 1)
@@ -108,7 +108,7 @@ def test_values_are_what_happened(watched: Watched) -> None:
     assert value("writer: Write, with a conflict, p95") > 0.3
     assert value("writer: Write, without a conflict, p95") < 0.3
     assert value("relay: Shards with an owner, owned") == 2
-    assert value("relay: Dead letters, last day, dead letters") == 0
+    assert value("relay: Dead letters and failures, dead letters") == 0
 
 
 def test_the_alerts_that_fire_are_those_of_what_happened(watched: Watched) -> None:

@@ -7,7 +7,7 @@ import anyio.to_thread
 import psycopg
 import pytest
 
-from dsql_outbox.observability import BacklogAge, Fact
+from dsql_outbox.observability import BacklogAge, BrokerProbed, Fact, StuckCounts
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Health, HealthProbe, open_sink
 from dsql_outbox.publisher.operator import health_probe
@@ -22,6 +22,14 @@ class Probed:
         self.health = Health()
         self.facts: list[Fact] = []
         self.probe = HealthProbe(Database(url), self.health, [self.facts.append])
+
+    def counts(self) -> list[StuckCounts]:
+        return [fact for fact in self.facts if isinstance(fact, StuckCounts)]
+
+    def reached(self) -> list[bool]:
+        """What the hooks were told of the broker, without repetition."""
+        told = [fact.reached for fact in self.facts if isinstance(fact, BrokerProbed)]
+        return [now for now, before in zip(told, [None, *told], strict=False) if now != before]
 
     def ages(self) -> list[float]:
         return [fact.seconds for fact in self.facts if isinstance(fact, BacklogAge)]
@@ -57,6 +65,7 @@ async def test_a_broker_that_goes_and_comes_is_seen_both_times(probed: Probed) -
             await until(lambda: health.broker == OK)
             probed.probe.watch(None)
             await until(lambda: health.broker == "not connected yet")
+    assert probed.reached() == [False, True, False, True, False]
 
 
 async def test_a_new_sink_is_asked_at_once(probed: Probed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,6 +131,52 @@ async def test_the_age_of_the_backlog_is_told_and_zero_when_nothing_waits(
         )
     await until(lambda: probed.ages()[-1] > 0)
     assert 90 <= probed.ages()[-1] < 120
+
+
+async def test_dead_letters_and_failures_are_counted_in_the_database(
+    probed: Probed, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_probe, "COUNT_EVERY", 0.0)
+    monkeypatch.setattr(health_probe, "_COUNTED", 3)
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute(
+            """INSERT INTO outbox.dead_letters SELECT gen_random_uuid(), clock_timestamp(), 1, n, 0,
+               'Car', 'c', n, 't', '{}', '{}', clock_timestamp(), 'no', 1, 0
+               FROM generate_series(1, 5) AS n"""
+        )
+        await connection.execute(
+            """INSERT INTO outbox.outbox_failures SELECT gen_random_uuid(), n, 1, 1, 'no',
+               'infinity' FROM generate_series(1, 2) AS n"""
+        )
+        await until(lambda: probed.counts()[-1:] == [StuckCounts(3, 2)])
+        await connection.execute("DELETE FROM outbox.dead_letters")
+        await until(lambda: probed.counts()[-1:] == [StuckCounts(0, 2)])
+
+
+async def test_the_global_meter_provider_gets_the_facts_too(
+    proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts: list[Fact] = []
+    monkeypatch.setattr(health_probe, "metric_facts", facts.append)
+    probe = HealthProbe(Database(proxy.url), Health())
+    async with anyio.create_task_group() as group:
+        group.start_soon(probe.run)
+        await until(
+            lambda: {type(fact) for fact in facts} == {BacklogAge, BrokerProbed, StuckCounts}
+        )
+        group.cancel_scope.cancel()
+
+
+async def test_without_the_right_to_count_nothing_is_told_and_asked_once(
+    probed: Probed, proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_probe, "COUNT_EVERY", 0.0)
+    proxy.refuse(None, sqlstate="42501", message="no", matching="dead_letter_times")
+    probed.facts.clear()
+    await until(lambda: len(probed.ages()) > 1)
+    probed.facts.clear()
+    await until(lambda: len(probed.ages()) > 1)
+    assert (probed.counts(), probed.health.database) == ([], OK)
 
 
 @pytest.mark.parametrize(

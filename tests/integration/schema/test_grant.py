@@ -49,7 +49,7 @@ def test_what_was_run_is_printed_as_sql(url: str, roles: Roles) -> None:
     assert done.exit_code == 0
     assert lines[0] == f'GRANT USAGE ON SCHEMA "outbox" TO "{roles.publisher}";'
     assert lines[1] == f'GRANT SELECT, DELETE ON "outbox".outbox TO "{roles.publisher}";'
-    assert lines[-1] == "-- schema outbox: 8 statements, all run"
+    assert lines[-1] == "-- schema outbox: 9 statements, all run"
     assert check(Database(url), Roles(publisher=roles.publisher)) == []
 
 
@@ -109,9 +109,9 @@ def test_missing_tables_are_told_before_anything_is_granted(url: str, roles: Rol
     done = run(url, "grant", "--writer", roles.writer, "--schema", "mine")
     assert done.exit_code == 78
     assert done.stderr == "Error: mine is missing: run dsql-outbox schema apply --schema mine\n"
-    execute(url, "DROP TABLE outbox.dead_letters")
+    execute(url, "DROP TABLE outbox.outbox_replays")
     database = WatchedDatabase(url)
-    with pytest.raises(SchemaError, match=r"outbox\.dead_letters is missing: run dsql-outbox"):
+    with pytest.raises(SchemaError, match=r"outbox\.outbox_replays is missing: run dsql-outbox"):
         grant(database, roles)
     assert not [text for text in database.sent if "GRANT" in text]
 
@@ -235,5 +235,5 @@ def test_check_tells_of_roles_that_do_not_exist_and_of_no_others(url: str) -> No
 
 def test_rights_on_a_table_that_is_missing_are_told_as_the_table(url: str, roles: Roles) -> None:
     grant(Database(url), roles)
-    execute(url, "DROP TABLE outbox.dead_letters")
+    execute(url, "DROP TABLE outbox.outbox_replays")
     assert [drift.kind for drift in check(Database(url), roles)] == ["missing_table"]

@@ -58,6 +58,7 @@ ALLOWED = {
         "outbox_failures": "SELECT INSERT UPDATE DELETE",
         "outbox_topics": "SELECT",
         "dead_letters": "INSERT",
+        "dead_letter_times": "SELECT",
     },
     "operator": {
         "schema_migrations": "SELECT",
@@ -100,7 +101,10 @@ WHO_RUNS = {
         *("backlog_age", "conflicts_prune", "conflicts_store", "entity_state", "event_find"),
         *("event_stream", "event_write", "plain", "shard_count"),
     ),
-    "publisher": ("failure", "lease", "outbox", "publisher", "shard_list", "topic_list"),
+    "publisher": (
+        *("failure", "lease", "outbox", "publisher", "shard_list", "stuck_counts"),
+        "topic_list",
+    ),
     "operator": (
         *("conflicts_recent", "dead", "entity_version", "failure_behind", "failure_forget"),
         *("failure_page", "letter", "migrations_recorded", "outbox_bury", "rebuild_page"),

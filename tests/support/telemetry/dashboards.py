@@ -14,6 +14,9 @@ ROW = re.compile(
 )
 ENDINGS = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}
 
+_WINDOW = re.compile(r"\$__(?:rate_interval|range)\b")
+"""What Grafana replaces by a time, such as ``5m``."""
+
 
 class Query(NamedTuple):
     """A query, and where it stands."""
@@ -22,13 +25,13 @@ class Query(NamedTuple):
     expression: str
 
 
-def panels() -> Iterator[Query]:
-    """Every query of a dashboard."""
+def panels(window: str = "5m") -> Iterator[Query]:
+    """Every query of a dashboard, as Grafana asks it for a time of `window`."""
     for path in sorted((OBSERVABILITY / "grafana" / "dashboards").glob("*.json")):
         for panel in json.loads(path.read_text())["panels"]:
             for target in panel["targets"]:
                 place = f"{path.stem}: {panel['title']}, {target['legendFormat']}"
-                yield Query(place, target["expr"])
+                yield Query(place, _WINDOW.sub(window, target["expr"]))
 
 
 def alerts() -> Iterator[Query]:

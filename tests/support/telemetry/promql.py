@@ -136,8 +136,16 @@ class _Evaluation:
                 return {} if self.of(argument) else {frozenset(): 1.0}
             case "histogram_quantile":
                 return _quantiles(float(node.args[0].val), self.of(argument))
+            case "last_over_time":
+                return self._select(argument.vector_selector, self._of_range(argument))
+            case "vector":
+                return {frozenset(): float(argument.val)}
             case name:
                 raise NotImplementedError(name)
+
+    def _of_range(self, node: MatrixSelector) -> Scrape:
+        """The first scrape is what was there before the range; `offset` asks for that."""
+        return self._first if node.vector_selector.offset else self._last
 
     def _increase(self, node: MatrixSelector, seconds: float) -> Vector:
         before = self._select(node.vector_selector, self._first)
@@ -157,6 +165,8 @@ class _Evaluation:
             return _both(left, right, set(node.modifier.matching.labels))
         if op == "or":
             return {**right, **left}
+        if op == "unless":
+            return {key: value for key, value in left.items() if key not in right}
         other = dict.fromkeys(left, right) if isinstance(right, float) else right
         pairs = [(key, value, other[key]) for key, value in left.items() if key in other]
         if op in _COMPARE:

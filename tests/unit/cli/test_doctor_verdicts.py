@@ -88,7 +88,10 @@ def test_a_role_needs_the_rights_of_one_duty() -> None:
 def test_the_grant_for_the_nearest_duty_is_ready_to_paste() -> None:
     lacks: Lacks = {
         "writer": [("USAGE", None), ("INSERT", "outbox")],
-        "publisher": [("USAGE", None), ("SELECT", "outbox"), ("DELETE", "outbox")],
+        "publisher": [
+            *(("USAGE", None), ("SELECT", "outbox"), ("DELETE", "outbox")),
+            ("INSERT", "dead_letters"),
+        ],
     }
     found = judge_role("my app", "mine", lacks)
     assert found.text == (

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from uuid import uuid4
 
 import pytest
-from dsql_outbox.cli.publish.leftover import LIMIT, leftover
 
+from dsql_outbox.cli.relay.leftover import LIMIT, leftover
 from dsql_outbox.cli.relay.relay_counts import CountsText, RelayCounts
 from dsql_outbox.observability import PublishEnded, PublishStarted, RelayProgress
 

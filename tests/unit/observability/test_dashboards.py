@@ -7,9 +7,11 @@ import json
 import re
 import shutil
 import subprocess
+from typing import Any
 
 import pytest
 import yaml
+from tests.support.checkout import ROOT
 from tests.support.telemetry.dashboards import OBSERVABILITY, Query, alerts, panels, promised
 from tests.support.telemetry.promql import asked, evaluate, scrape
 
@@ -34,8 +36,33 @@ def test_a_query_names_metrics_labels_and_values_that_there_are(query: Query) ->
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.place)
 def test_a_counter_is_never_shown_bare_and_a_gauge_never_as_a_rate(query: Query) -> None:
     counts = re.findall(r"(\w+_(?:total|bucket|sum|count))", query.expression)
-    rated = re.findall(r"(?:rate|increase)\(\s*(\w+)", query.expression)
-    assert sorted(rated) == sorted(counts)
+    counted = re.findall(r"(?:rate|increase|last_over_time)\(\s*(\w+)", query.expression)
+    gauges = re.findall(r"last_over_time\((outbox_(?:dead_letters|failures))\b", query.expression)
+    assert sorted(counted) == sorted(counts + gauges)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param((panel, target), id=f"{panel['title']} {target['refId']}")
+        for board in DASHBOARDS
+        for panel in board["panels"]
+        for target in panel["targets"]
+    ],
+)
+def test_a_panels_window_follows_the_panel(target: tuple[Any, Any]) -> None:
+    panel, asks = target
+    windows = set(re.findall(r"\[([^]]+)\](?! offset)", asks["expr"]))
+    own = "$__range" if panel["type"] == "stat" else "$__rate_interval"
+    assert windows <= {own, "1d"}, "1d: the last count of publishers that run no more"
+    assert ("$__range" in asks["expr"]) == asks.get("instant", False)
+
+
+def test_a_panel_without_data_says_why() -> None:
+    for board in DASHBOARDS:
+        for panel in board["panels"]:
+            always = all(asks["expr"].endswith("or vector(0)") for asks in panel["targets"])
+            assert always or panel["fieldConfig"]["defaults"]["noValue"], panel["title"]
 
 
 def test_a_wrong_metric_label_or_value_would_be_found() -> None:
@@ -48,12 +75,12 @@ def test_a_wrong_metric_label_or_value_would_be_found() -> None:
 
 def test_the_dashboards_show_what_an_operator_asks_for() -> None:
     titles = {board["title"]: {panel["title"] for panel in board["panels"]} for board in DASHBOARDS}
-    writer = {"Conflicts by class", "Exhausted, last hour", "Success rate"}
+    writer = {"Conflicts by class", "Exhausted", "Success rate"}
     assert titles["dsql-outbox: writer"] >= writer | {
         "Write, with a conflict",
         "Write, without a conflict",
     }
-    relay = {"Lag", "Throughput", "Publish latency", "Dead letters, last day"}
+    relay = {"Lag", "Throughput", "Publish latency", "Dead letters and failures"}
     assert titles["dsql-outbox: relay"] >= relay | {"Shards, by owner", "Paused topics"}
 
 
@@ -75,7 +102,27 @@ def test_panels_ask_the_source_that_is_provisioned() -> None:
     text = (OBSERVABILITY / "grafana/provisioning/datasources/datasources.yml").read_text()
     uids = {source["uid"] for source in yaml.safe_load(text)["datasources"]}
     used = {panel["datasource"]["uid"] for board in DASHBOARDS for panel in board["panels"]}
-    assert used == {"prometheus"} <= uids
+    assert used == {"${datasource}"}
+    (defaults,) = {
+        variable["current"]["value"]
+        for board in DASHBOARDS
+        for variable in board["templating"]["list"]
+    }
+    assert defaults in uids
+
+
+def test_a_dashboard_has_the_parts_that_grafana_wants() -> None:
+    for board in DASHBOARDS:
+        assert board["schemaVersion"] >= 36
+        assert board["templating"]["list"]
+        assert board["annotations"]["list"]
+
+
+def test_the_docs_have_a_row_for_every_alert_and_no_other() -> None:
+    text = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    section = text.partition("### Alerts")[2].partition("`make real-telemetry`")[0]
+    told = re.findall(r"^\| `(\w+)` ", section, re.MULTILINE)
+    assert told == [query.place.removeprefix("alert: ") for query in alerts()]
 
 
 def test_an_alert_says_what_is_wrong_and_what_to_do() -> None:
@@ -130,6 +177,8 @@ d_count 10
 d_sum 12
 # TYPE g gauge
 g 7
+# TYPE n counter
+n_total 3
 """
 
 
@@ -149,6 +198,9 @@ g 7
         ("max(g and on (job, instance) a_total)", 7.0),
         ("max(g and on (job, instance) h) or max(g)", 7.0),
         ("sum(a_total and on (x) h)", None),
+        ("sum((last_over_time(n_total[5m]) unless last_over_time(n_total[1h] offset 5m)))", 3.0),
+        ("sum(last_over_time(a_total[5m]) unless last_over_time(a_total[1h] offset 5m))", None),
+        ("sum(h) or vector(0)", 0.0),
         ('up{job="dsql-outbox"} == 0', None),
     ],
 )

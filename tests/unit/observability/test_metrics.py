@@ -15,6 +15,7 @@ from dsql_outbox.observability import (
     AttemptEnded,
     AttemptOutcome,
     BacklogAge,
+    BrokerProbed,
     Fact,
     MetricFacts,
     PublishEnded,
@@ -22,6 +23,7 @@ from dsql_outbox.observability import (
     PublishStarted,
     RelayProgress,
     ShardsChanged,
+    StuckCounts,
     TransactionStarted,
     WriteEnded,
     WriteExhausted,
@@ -101,6 +103,7 @@ def everything(measured: Measured) -> None:
     for fact in (
         TransactionStarted(3),
         BacklogAge(7.5, 1, 60),
+        StuckCounts(4, 2),
         PROGRESS,
         OUTAGE,
         ShardsChanged([1, 2, 3], [3], []),
@@ -187,16 +190,27 @@ def test_progress_is_added_up_and_the_newest_state_shows(measured: Measured) -> 
     assert {points[key].value for key in state} == {0}
 
 
+def test_a_broker_is_available_if_relay_and_probe_reach_it(measured: Measured) -> None:
+    seen = []
+    for fact in (PROGRESS, BrokerProbed(False), PROGRESS, BrokerProbed(True), OUTAGE, PROGRESS):
+        measured.hook(fact)
+        seen.append(measured.points()["outbox.relay.sink.available", ""].value)
+    assert seen == [1, 0, 0, 1, 0, 1]
+
+
 def test_shards_transactions_and_the_backlog_are_measured(measured: Measured) -> None:
     measured.hook(ShardsChanged(owned=[1, 2, 3], gained=[2, 3], lost=[]))
     measured.hook(ShardsChanged(owned=[1], gained=[], lost=[2, 3]))
     measured.hook(TransactionStarted(40))
     measured.hook(BacklogAge(12.5, 3, 60.0))
+    measured.hook(StuckCounts(dead_letters=4, failures=2))
     assert measured.values() == {
         ("outbox.relay.shards.owned", ""): 1,
         ("outbox.relay.shards.changes", "gained"): 2,
         ("outbox.relay.shards.changes", "lost"): 2,
         ("outbox.backlog.age", ""): 12.5,
+        ("outbox.dead_letters", ""): 4,
+        ("outbox.failures", ""): 2,
     }
     assert measured.points()["outbox.write.transaction.events", ""].sum == 40
 
@@ -255,7 +269,15 @@ def test_the_docs_have_a_row_for_every_metric_and_no_other(measured: Measured) -
 def kind_of(point: Any, name: str) -> str:
     if hasattr(point, "bucket_counts"):
         return "histogram"
-    gauges = (".age", ".held", ".paused", ".available", ".owned")
+    gauges = (
+        "outbox.dead_letters",
+        ".failures",
+        ".age",
+        ".held",
+        ".paused",
+        ".available",
+        ".owned",
+    )
     return "gauge" if name.endswith(gauges) else "counter"
 
 

@@ -15,6 +15,7 @@ from dsql_outbox.cli.logs import announce
 from dsql_outbox.cli.output import counted
 from dsql_outbox.cli.signals import GO_ON, Interruption
 from dsql_outbox.cli.telemetry.metering import Metering
+from dsql_outbox.observability import metric_facts
 
 from .http_server import Answer, Route, Routes, index, serving
 from .relay_run import RelayRun
@@ -72,7 +73,8 @@ class Daemon:
         Raises what `RelayRun.run` raises, and `SettingsError` if `listen` cannot
         be listened on.
         """
-        probes = [self._relaying.probe.run] if self._listen or self._metering.hooks else []
+        is_measured = self._metering.hooks or not metric_facts.skips_successes()
+        probes = [self._relaying.probe.run] if self._listen or is_measured else []
         await self._interruption.run(self._relay, *probes, *self._beside)
         if self._interruption.at_once:
             announce(_AS_BEFORE)
