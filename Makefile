@@ -7,7 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_PYTHON=$(BIN)/python UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 # COVERAGE=1 measures branches, also in the commands that tests start. The floor is in pyproject.toml.
-PYTEST := $(if $(COVERAGE),$(BIN)/coverage run -m pytest,$(BIN)/pytest) -n 2 -m "not slow and not pooler"
+PYTEST := $(if $(COVERAGE),$(BIN)/coverage run -m pytest,$(BIN)/pytest) -n 2 -m "not slow and not pooler and not package"
 # ROOM=writer selects the tests of one room. The contract of all sinks belongs to the publisher.
 KINDS  := tests/unit tests/integration tests/faults
 ROOMS  := $(sort $(filter-out __pycache__,$(notdir $(patsubst %/,%,$(wildcard $(addsuffix /*/,$(KINDS)))))))
@@ -31,7 +31,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist lock clean load-million bench-peers bench-relay bench-doors examples goals nemesis nemesis-rolling real-brokers simulate trace-check zip
+.PHONY: help demo test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist package-check lock clean load-million bench-peers bench-relay bench-doors examples goals nemesis nemesis-rolling real-brokers simulate trace-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -132,13 +132,15 @@ nemesis-rolling: $(VENV)/.dev ## restart PUBLISHERS one by one: the longest paus
 real-brokers: $(VENV)/.dev ## the sinks' contract suite and a nemesis on NATS, ElasticMQ and Apache Kafka (ONLY=kafka,..)
 	@$(BIN)/python -m benchmarks.real_brokers $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED))
 
-dist: $(VENV)/.dev ## build sdist and wheel, and run the demo of each in an empty environment
-	rm -rf dist
-	$(UV) build --quiet
-	for file in dist/*; do \
-		$(BIN)/uv run --quiet --isolated --no-project --python $(BIN)/python \
-			--with "dsql-outbox[demo] @ file://$(CURDIR)/$$file" dsql-outbox demo || exit; \
-	done
+DIST := dist
+# Of the last commit alone, with its time, by the locked setuptools: the same commit gives the same wheel.
+dist: $(VENV)/.dev ## build sdist and wheel of the last commit, the same wheel each time
+	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && rm -rf "$(DIST)" \
+		&& git archive HEAD | tar -xp -C "$$work" \
+		&& SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(UV) build --quiet --no-build-isolation --out-dir "$(DIST)" "$$work"
+
+package-check: dist ## check what `make dist` built: metadata, page, links, the demo in empty environments
+	$(BIN)/pytest -n 2 -m package tests/package
 
 lock: $(VENV)/.uv ## write uv.lock anew after a change of dependencies
 	$(UV) lock
