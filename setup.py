@@ -19,8 +19,9 @@ def refuse_missing_rooms() -> None:
     for room in sorted(folders | links):
         if not (package / room / "__init__.py").is_file():
             sys.exit(
-                f"dsql-outbox cannot be built: src/dsql_outbox/{room} has no code. It must be a "
-                f"symbolic link to ../../{room}. Clone again with `git clone -c core.symlinks=true`."
+                f"dsql-outbox cannot be built: src/dsql_outbox/{room} has no code. It must be "
+                f"a symbolic link to ../../{room}. "
+                "Clone again with `git clone -c core.symlinks=true`."
             )
 
 

@@ -54,7 +54,7 @@ class Links(HTMLParser):
         super().__init__()
         self.found: list[str] = []
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002 - any tag
         found = [value or "" for name, value in attrs if name in {"href", "src"}]
         self.found += [link for link in found if not link.startswith("#user-content-")]
 
