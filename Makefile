@@ -31,7 +31,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist package-check lock clean load-million bench-peers bench-relay bench-doors examples goals nemesis nemesis-rolling real-brokers simulate trace-check zip
+.PHONY: help demo test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist package-check sbom audit test-lowest lock clean load-million bench-peers bench-relay bench-doors examples goals nemesis nemesis-rolling real-brokers simulate trace-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -141,6 +141,25 @@ dist: $(VENV)/.dev ## build sdist and wheel of the last commit, the same wheel e
 
 package-check: dist ## check what `make dist` built: metadata, page, links, the demo in empty environments
 	$(BIN)/pytest -n 2 -m package tests/package
+
+sbom: $(VENV)/.uv ## write dist/sbom.json: what an installation with all extras brings (CycloneDX)
+	@mkdir -p $(DIST)
+	$(UV) export --quiet --frozen --no-dev --all-extras --format cyclonedx1.5 --output-file $(DIST)/sbom.json > /dev/null
+
+audit: $(VENV)/.uv ## ask the database of OSV about each locked package
+	@$(UV) audit --frozen; code=$$?; \
+		test $$code -ne 2 || echo "audit: nothing was checked: see the error above; the audit needs https://api.osv.dev" >&2; \
+		exit $$code
+
+# Prometheus is left out, as its exporter wants the newest OpenTelemetry: the oldest one is tested this way.
+LOWEST_TESTS := $(filter-out %/project %/cli,$(wildcard tests/unit/*)) --deselect=tests/unit/observability/test_dashboards.py \
+	$(addprefix tests/integration/,doors outbox writer/test_writer.py publisher/test_publisher.py cli/test_demo.py cli/test_otlp.py)
+LOWEST := $(addprefix --extra ,demo dsql fastapi kafka lambda otlp sqlalchemy sqs starlette uvloop)
+test-lowest: $(VENV)/.dev ## run the unit tests and some others on the oldest packages that pyproject.toml allows
+	$(UV) pip compile --quiet --resolution lowest-direct $(LOWEST) --output-file $(VENV)/lowest.txt pyproject.toml
+	$(UV) venv --quiet --clear $(VENV)/lowest
+	$(BIN)/uv pip install --quiet --python $(VENV)/lowest/bin/python -r $(VENV)/lowest.txt --group dev --editable .
+	$(VENV)/lowest/bin/python -m pytest -n 2 -m "not slow and not pooler and not package" $(LOWEST_TESTS)
 
 lock: $(VENV)/.uv ## write uv.lock anew after a change of dependencies
 	$(UV) lock
