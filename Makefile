@@ -7,7 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_PYTHON=$(BIN)/python UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 # COVERAGE=1 measures branches, also in the commands that tests start. The floor is in pyproject.toml.
-PYTEST := $(if $(COVERAGE),$(BIN)/coverage run -m pytest,$(BIN)/pytest) -n 2 -m "not slow and not pooler"
+PYTEST := $(if $(COVERAGE),$(BIN)/coverage run -m pytest,$(BIN)/pytest) -n 2 -m "not slow and not pooler and not package"
 # ROOM=writer selects the tests of one room. The contract of all sinks belongs to the publisher.
 KINDS  := tests/unit tests/integration tests/faults
 ROOMS  := $(sort $(filter-out __pycache__,$(notdir $(patsubst %/,%,$(wildcard $(addsuffix /*/,$(KINDS)))))))
@@ -31,7 +31,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist lock clean load-million bench-peers bench-relay bench-doors examples goals nemesis nemesis-rolling real-brokers real-telemetry simulate trace-check console-check zip
+.PHONY: help demo dev recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist package-check sbom audit test-lowest lock clean load-million bench-peers bench-relay bench-doors examples goals nemesis nemesis-rolling real-brokers real-telemetry simulate trace-check console-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -141,13 +141,35 @@ real-brokers: $(VENV)/.dev ## the sinks' contract suite and a nemesis on NATS, E
 real-telemetry: $(VENV)/.dev ## traces, dashboards and alerts on a real Jaeger and Prometheus (PROMETHEUS=/path, PROCESSES=105)
 	@$(if $(PROMETHEUS),PROMETHEUS=$(PROMETHEUS)) $(BIN)/python -m benchmarks.real_telemetry $(if $(PROCESSES),--processes $(PROCESSES))
 
-dist: $(VENV)/.dev ## build sdist and wheel, and run the demo of each in an empty environment
-	rm -rf dist
-	$(UV) build --quiet
-	for file in dist/*; do \
-		$(BIN)/uv run --quiet --isolated --no-project --python $(BIN)/python \
-			--with "dsql-outbox[demo] @ file://$(CURDIR)/$$file" dsql-outbox demo || exit; \
-	done
+DIST := dist
+# Of the last commit alone, with its time, by the locked setuptools: the same commit gives the same wheel.
+dist: $(VENV)/.dev ## build sdist and wheel of the last commit, the same wheel each time
+	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && rm -rf "$(DIST)" \
+		&& git archive HEAD | tar -xp -C "$$work" \
+		&& SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(UV) build --quiet --no-build-isolation --out-dir "$(DIST)" "$$work"
+
+package-check: dist ## check what `make dist` built: metadata, page, links, the demo in empty environments
+	$(BIN)/pytest -n 2 -m package tests/package
+
+sbom: $(VENV)/.uv ## write dist/sbom.json: what an installation with all extras brings (CycloneDX)
+	@mkdir -p $(DIST)
+	$(UV) export --quiet --frozen --no-dev --all-extras --format cyclonedx1.5 --output-file $(DIST)/sbom.json > /dev/null
+
+audit: $(VENV)/.uv ## ask the database of OSV about each locked package
+	@$(UV) audit --frozen; code=$$?; \
+		test $$code -ne 2 || echo "audit: nothing was checked: see the error above; the audit needs https://api.osv.dev" >&2; \
+		exit $$code
+
+# Prometheus is left out, as its exporter wants the newest OpenTelemetry: the oldest one is tested this way.
+LOWEST_TESTS := $(filter-out %/project,$(wildcard tests/unit/*)) --ignore=tests/unit/observability/test_dashboards.py \
+	tests/integration/doors tests/integration/outbox tests/integration/writer/test_writer.py \
+	tests/integration/publisher/test_publisher.py tests/integration/cli/test_demo.py tests/integration/cli/test_otlp.py
+LOWEST := $(addprefix --extra ,demo dsql fastapi kafka lambda otlp sqlalchemy sqs starlette uvloop)
+test-lowest: $(VENV)/.dev ## run the unit tests and some others on the oldest packages that pyproject.toml allows
+	$(UV) pip compile --quiet --resolution lowest-direct $(LOWEST) --output-file $(VENV)/lowest.txt pyproject.toml
+	$(UV) venv --quiet --clear $(VENV)/lowest
+	$(BIN)/uv pip install --quiet --python $(VENV)/lowest/bin/python -r $(VENV)/lowest.txt --group dev --editable .
+	$(VENV)/lowest/bin/python -m pytest -n 2 -m "not slow and not pooler and not package" $(LOWEST_TESTS)
 
 recordings: $(VENV)/.dev ## record real runs of `demo` and `dev` as docs/pictures/*.svg
 	$(BIN)/python -m benchmarks.recording

@@ -1,19 +1,39 @@
-"""Refuse to build without a room. Everything else of the build is in pyproject.toml."""
+"""The parts of the build that pyproject.toml cannot say: the rooms, and the package page."""
 
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 from setuptools import setup
 
 here = Path(__file__).parent
 package = here / "src" / "dsql_outbox"
-# In an sdist there are neither: it holds the code of the rooms instead of links to them.
-folders = {init.parent.name for init in here.glob("*/__init__.py")}
-links = {link.name for link in package.iterdir() if link.is_symlink()}
-for room in sorted(folders | links):
-    if not (package / room / "__init__.py").is_file():
-        sys.exit(
-            f"dsql-outbox cannot be built: src/dsql_outbox/{room} has no code. It must be a "
-            f"symbolic link to ../../{room}. Clone again with `git clone -c core.symlinks=true`."
-        )
-setup()
+
+
+def refuse_missing_rooms() -> None:
+    """Exit with an error unless every room has its code in the package."""
+    # In an sdist there are neither: it holds the code of the rooms instead of links to them.
+    folders = {init.parent.name for init in here.glob("*/__init__.py")}
+    links = {link.name for link in package.iterdir() if link.is_symlink()}
+    for room in sorted(folders | links):
+        if not (package / room / "__init__.py").is_file():
+            sys.exit(
+                f"dsql-outbox cannot be built: src/dsql_outbox/{room} has no code. It must be "
+                f"a symbolic link to ../../{room}. "
+                "Clone again with `git clone -c core.symlinks=true`."
+            )
+
+
+def package_page() -> str:
+    """README.md with links that also work outside the repository: to the files of this version."""
+    project = tomllib.loads((here / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    place = f"{project['urls']['Source']}/{{}}/v{project['version']}/"
+    text = (here / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r'(\]\(|href=")#', r"\1README.md#", text)
+    text = re.sub(r'(!\[[^]]*\]\(|src=")(?!\w+:)', rf"\1{place.format('raw')}", text)
+    return re.sub(r'(\]\(|href=")(?!\w+:)', rf"\1{place.format('blob')}", text)
+
+
+refuse_missing_rooms()
+setup(long_description=package_page(), long_description_content_type="text/markdown")

@@ -7,7 +7,7 @@ from typing import Final
 
 from benchmarks.nemesis.check import Delivery
 from tests.support.brokers.apache_kafka import ApacheKafka
-from tests.support.brokers.kafka_broker import read_partitions
+from tests.support.brokers.kafka_reader import read_partitions
 from tests.support.brokers.readable_brokers import from_kafka
 
 from .place import CARS, VANS, Fault, delivery

@@ -11,7 +11,8 @@ from benchmarks.sample_event import SUBJECTS, event
 from benchmarks.writer.statement_parameters import single
 
 from dsql_outbox.schema import statement
-from dsql_outbox.servers.postgres_account import server_options, wheel_programs
+from dsql_outbox.servers.postgres_account import server_options
+from dsql_outbox.servers.postgres_programs import server_programs
 
 _MADE_UP = {
     "id": "lpad(to_hex(:n::bigint), 32, '0')::uuid",
@@ -44,7 +45,7 @@ def rate(url: str, path: Path, options: list[str], clients: int, until: str) -> 
     """
     done = subprocess.run(
         [
-            str(wheel_programs() / "pgbench"), "-n", "-M", "prepared", f"-c{clients}",
+            str(server_programs() / "pgbench"), "-n", "-M", "prepared", f"-c{clients}",
             until, f"-f{path}", *options, url,
         ],
         capture_output=True, text=True, check=False, **server_options(),

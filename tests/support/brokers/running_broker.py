@@ -8,7 +8,7 @@ import anyio
 import nats
 from nats.js.errors import NotFoundError
 
-from .kafka_broker import read_ends
+from .kafka_reader import read_ends
 from .readable_brokers import KafkaBroker
 from .sqs_server import SqsServer
 

@@ -179,14 +179,14 @@ def test_progress_is_added_up_and_the_newest_state_shows(measured: Measured) -> 
     }
     assert state.items() <= measured.values().items()
     measured.hook(OUTAGE)
-    assert measured.values() == {
+    points = measured.points()
+    assert {key: point.value for key, point in points.items() if point.value} == {
         ("outbox.relay.rows.read", ""): 6,
         ("outbox.relay.rows.delivered", ""): 3,
         ("outbox.relay.rows.deleted", ""): 3,
         ("outbox.relay.statements", ""): 2,
         ("outbox.relay.dead_letters", ""): 1,
     }
-    points = measured.points()
     assert {points[key].value for key in state} == {0}
 
 

@@ -3,6 +3,7 @@
 No test here starts a container.
 """
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -59,10 +60,31 @@ def test_the_services_are_the_ones_that_the_example_needs() -> None:
 
 def test_every_image_is_pinned() -> None:
     images = [service["image"] for service in SERVICES.values() if "image" in service]
-    bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
     assert len(images) == 5
-    assert len(bases) == 2
-    assert [image for image in [*images, *bases] if not PINNED.fullmatch(image)] == []
+    assert [image for image in images if not PINNED.fullmatch(image)] == []
+
+
+def test_the_image_is_built_from_one_base_that_a_digest_names() -> None:
+    bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    assert bases[1:] == ["base"] * 2
+    assert re.fullmatch(rf"{PINNED.pattern}@sha256:[0-9a-f]{{64}}", bases[0])
+
+
+def test_the_image_is_built_by_the_uv_of_the_lock_file() -> None:
+    locked = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+    (version,) = [package["version"] for package in locked if package["name"] == "uv"]
+    assert f'"uv=={version}"' in DOCKERFILE
+
+
+def test_the_health_check_asks_where_the_publisher_listens() -> None:
+    (place,) = re.findall(r"^ENV DSQL_OUTBOX_LISTEN=(\S+)$", DOCKERFILE, re.MULTILINE)
+    (check,) = re.findall(r"^HEALTHCHECK .*\\\n +CMD (.+)$", DOCKERFILE, re.MULTILINE)
+    program, *_, script = json.loads(check)
+    assert program == "/app/.venv/bin/python"
+    assert f"http://{place}/healthz" in script
+    publish, _ = leaf_command(main, ["publish"])
+    (listen,) = [option for option in publish.params if option.name == "listen"]
+    assert listen.envvar == "DSQL_OUTBOX_LISTEN"
 
 
 def test_the_publisher_starts_after_the_tables_are_made_and_nats_is_up() -> None:

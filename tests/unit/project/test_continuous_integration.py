@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from tests.support.checkout import ROOT
 
 WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
 (JOB,) = WORKFLOW["jobs"].values()
+RELEASE = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text(encoding="utf-8"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PYTHON = "Programming Language :: Python :: "
 
@@ -60,10 +62,58 @@ def test_ci_may_read_the_repository_and_change_nothing() -> None:
     assert "permissions" not in JOB
 
 
-def test_ci_names_the_commit_of_each_action() -> None:
-    actions = [step["uses"] for step in JOB["steps"] if "uses" in step]
-    assert actions
+def test_ci_and_the_release_name_the_commit_of_each_action() -> None:
+    jobs = [JOB, *RELEASE["jobs"].values()]
+    actions = [step["uses"] for job in jobs for step in job["steps"] if "uses" in step]
+    assert len(actions) > 5
     assert [name for name in actions if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", name)] == []
+
+
+def test_a_release_is_built_without_rights_and_published_without_running_our_code() -> None:
+    assert RELEASE["permissions"] == {"contents": "read"}
+    build, publish = RELEASE["jobs"]["build"], RELEASE["jobs"]["publish"]
+    assert "permissions" not in build
+    assert [step["run"] for step in build["steps"] if "run" in step] == [".ci/release"]
+    assert publish["permissions"] == {"id-token": "write"}
+    assert [step for step in publish["steps"] if "run" in step] == []
+    assert "secrets." not in str(RELEASE)
+
+
+def test_a_release_wants_a_tag_that_names_the_version(tmp_path: Path) -> None:
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci/release", tmp_path / ".ci")
+    (tmp_path / "pyproject.toml").write_text('version = "0.2.0"\n')
+    (tmp_path / "Makefile").write_text("audit package-check sbom:\n\t@echo made $@\n")
+    identity = [
+        "-c",
+        "user.name=a",
+        "-c",
+        "user.email=a@example.org",
+        "-c",
+        "core.hooksPath=/dev/null",
+    ]
+
+    def git(*words: str) -> None:
+        subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, env=alone(tmp_path))
+
+    def release() -> str:
+        return subprocess.run(
+            [tmp_path / ".ci/release"], env=alone(tmp_path), check=False, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        ).stdout  # fmt: skip
+
+    git("init", "--quiet")
+    git("commit", "--quiet", "--allow-empty", "--message", "a version")
+    git("tag", "v0.1.0")
+    assert release() == (
+        "release: the commit has no tag v0.2.0, but pyproject.toml names version 0.2.0\n"
+    )
+    git("tag", "v0.2.0")
+    assert [line for line in release().splitlines() if line.startswith("made")] == [
+        "made audit",
+        "made package-check",
+        "made sbom",
+    ]
 
 
 @pytest.mark.parametrize("checked", ["", "exit 3"])

