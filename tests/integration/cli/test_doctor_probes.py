@@ -178,7 +178,7 @@ def test_an_interrupted_doctor_drops_its_scratch_table(
 ) -> None:
     held = proxy.hold(matching="jsonb[]")
     with Command("doctor", "--database", proxy.url, "--probe") as command:
-        held.arrived(20)
+        held.arrived(30.0)  # a whole process starts before
         assert scratch_tables(sql) == 1
         command.signal(number)
         done = command.finish()

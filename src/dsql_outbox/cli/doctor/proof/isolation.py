@@ -10,7 +10,7 @@ import psycopg
 
 from dsql_outbox.cli.doctor.conflict_probes import waits
 from dsql_outbox.cli.doctor.examined_database import PATIENCE, ExaminedDatabase, run
-from dsql_outbox.cli.doctor.finding import Finding
+from dsql_outbox.cli.doctor.finding import Finding, Value
 from dsql_outbox.outbox import Connection
 
 from .isolation_cases import CASES, FIRST_ROWS, Case, Ran, Result, Rows, Step, judge
@@ -26,7 +26,7 @@ _FIRST_SHARD: Final = 1_000
 def isolation_cases(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether transactions are isolated as snapshot isolation says: Hermitage's cases."""
     with _sessions(visit) as sessions:
-        results = {
+        results: dict[str, Result] = {
             case.name: judge(case, _CaseRun(visit, sessions, _FIRST_SHARD + n).run(case))
             for n, case in enumerate(CASES)
         }
@@ -35,15 +35,16 @@ def isolation_cases(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 def judge_cases(results: Mapping[str, Result]) -> Finding:
     """One finding for all cases; its values are the result of each."""
+    values: dict[str, Value] = {**results}
     of = {kind: [name for name, result in results.items() if result == kind] for kind in _KINDS}
     if of["broken"]:
         text = f"not as under snapshot isolation: {', '.join(of['broken'])}"
         remedy = "do not write here: an outbox needs snapshot isolation"
-        return Finding(NAME, "fail", text, remedy, values=results)
+        return Finding(NAME, "fail", text, remedy, values=values)
     text = f"{len(of['prevented'])} of {len(results)} anomalies are prevented"
     if of["possible"]:
         text += f"; snapshot isolation allows the others: {', '.join(of['possible'])}"
-    return Finding(NAME, "ok", text, values=results)
+    return Finding(NAME, "ok", text, values=values)
 
 
 _KINDS: Final[tuple[Result, ...]] = ("prevented", "possible", "broken")

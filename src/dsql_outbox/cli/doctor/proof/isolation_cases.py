@@ -128,7 +128,7 @@ def _step(line: str) -> Step:
     said, arrow, shown = line.partition(" ->")
     session, verb, *values = said.split()
     name, fields = _VERBS[verb.rstrip("?")]
-    literals = dict(zip(fields, map(int, values), strict=True))
+    literals = dict[str, int](zip(fields, map(int, values), strict=True))
     pairs = [pair.split("=") for pair in shown.split()]
     expected = {int(key): int(value) for key, value in pairs} if arrow else None
     return Step(int(session), name, literals, verb.endswith("?"), expected)

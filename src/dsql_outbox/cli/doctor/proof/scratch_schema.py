@@ -8,7 +8,7 @@ import psycopg
 
 from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase
 from dsql_outbox.cli.signals import ended_as_interrupted
-from dsql_outbox.outbox import AT_ONCE, Database, OutboxError
+from dsql_outbox.outbox import AT_ONCE, Database, FailureKind, OutboxError, kind_of
 from dsql_outbox.schema import apply, remove, statement
 
 SCRATCH: Final = "outbox_doctor"
@@ -27,7 +27,9 @@ def scratch_schema(visit: ExaminedDatabase, address: str) -> Generator[Database]
     with ended_as_interrupted():
         try:
             AT_ONCE.run(lambda: visit.connection.execute(create))
-        except psycopg.errors.DuplicateSchema as error:
+        except psycopg.Error as error:
+            if kind_of(error) is not FailureKind.EXISTS:
+                raise
             raise OutboxError(_IN_USE) from error
         try:
             apply(database)

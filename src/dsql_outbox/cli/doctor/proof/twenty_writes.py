@@ -27,6 +27,7 @@ def twenty_writes(database: Database) -> Finding:
 
 async def _twenty_writes(database: Database) -> Finding:
     sink = _Kept()
+    receipts: list[Receipt] = []
     async with AsyncWriter(database, _EACH_A_CONNECTION) as writer:
         for n in range(_TRIES):
             receipts = await _write(writer, n)
