@@ -9,11 +9,13 @@ files and folders that another user of the machine may have tampered with.
 
 from .nats_server import NatsServer
 from .postgres_server import EmbeddedPostgres
+from .private_files import kept_secret
 from .server_process import free_port, preferred_port
 
 __all__ = [
     "EmbeddedPostgres",
     "NatsServer",
     "free_port",
+    "kept_secret",
     "preferred_port",
 ]

@@ -21,7 +21,7 @@ _CONNECT: Final = 1.0  # seconds that one look for readiness may take
 class NatsServer(EmbeddedServer):
     """NATS with JetStream on 127.0.0.1, as a context manager.
 
-    Clients need the random token that is in `url`. Streams are stored in
+    Clients need the token that is in `url`; it is random if none is given. Streams are stored in
     `folder`; without one, in a temporary folder that is removed at the end. `port` is
     the port to listen on; 0 means a free one. `pass_fds` are descriptors that the server
     inherits.
@@ -31,11 +31,16 @@ class NatsServer(EmbeddedServer):
     """
 
     def __init__(
-        self, folder: Path | None = None, *, port: int = 0, pass_fds: Collection[int] = ()
+        self,
+        folder: Path | None = None,
+        *,
+        port: int = 0,
+        token: str | None = None,
+        pass_fds: Collection[int] = (),
     ) -> None:
         super().__init__("NATS", folder, signal.SIGTERM, pass_fds=pass_fds)
         self._port = port
-        self._token = secrets.token_hex(16)
+        self._token = token or secrets.token_hex(16)
 
     @property
     def url(self) -> str:

@@ -63,8 +63,8 @@ class EmbeddedPostgres(EmbeddedServer):
     `port` is the port to listen on; 0 means a free one. `pass_fds` are descriptors that
     the server inherits.
 
-    Over TCP every role needs a password; the one of role postgres is random and in
-    `url`. The socket needs no password, because only PostgreSQL's user may enter
+    Over TCP every role needs a password; the one of role postgres is in `url`, and random
+    if none is given. The socket needs no password, because only PostgreSQL's user may enter
     its folder. Started by root, the server runs as user nobody, so other
     processes of nobody may use the socket, too.
 
@@ -72,13 +72,14 @@ class EmbeddedPostgres(EmbeddedServer):
     that cannot be used, and `OutboxError` when the server is not ready within 30 s.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per setting
         self,
         folder: Path | None = None,
         *,
         settings: Mapping[str, str] = MappingProxyType({}),
         programs: Path | None = None,
         port: int = 0,
+        password: str | None = None,
         pass_fds: Collection[int] = (),
     ) -> None:
         super().__init__(
@@ -89,7 +90,7 @@ class EmbeddedPostgres(EmbeddedServer):
         self._port = port
         self._data: Path | None = None
         self._postmaster: _Postmaster | None = None
-        self._password = secrets.token_hex(16)
+        self._password = password or secrets.token_hex(16)
 
     @property
     def url(self) -> str:

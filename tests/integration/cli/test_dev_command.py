@@ -14,6 +14,7 @@ from shutil import rmtree
 from tempfile import mkdtemp
 from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
@@ -43,6 +44,10 @@ def dev(*words: object) -> Iterator[tuple[Command, dict[str, Any]]]:
 def lines_of(command: Command) -> Iterator[dict[str, Any]]:
     while line := command.line():
         yield json.loads(line)
+
+
+def password_in(ready: dict[str, Any]) -> str | None:
+    return urlsplit(ready["database"]).password
 
 
 def family(pid: int) -> set[int]:
@@ -109,6 +114,7 @@ def test_it_runs_counts_and_goes_on_after_a_kill(folder: Path) -> None:
         began = monotonic()
         with dev(folder) as (again, ready_again):
             assert ready_again["folder"] == str(folder)
+            assert password_in(ready_again) == password_in(ready)
             assert all(map(is_gone, family_of_first))
             assert monotonic() - began < LONG
             family_of_second = family(again.pid)

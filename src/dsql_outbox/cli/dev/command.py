@@ -46,8 +46,9 @@ def dev(*, folder: Path | None, as_json: bool, sample: int | None) -> None:
     Everything listens on 127.0.0.1 only, and passwords are random. Ports are the same
     each time, unless another program uses them.
 
-    Data is kept in FOLDER, and the next start goes on with it. Without FOLDER it is
-    removed at the end. Nothing is left running, even if this process is killed.
+    Data and passwords are kept in FOLDER, and the next start goes on with them. Without
+    FOLDER they are removed at the end. Nothing is left running, even if this process is
+    killed.
     """
     if sample is not None:
         for event in sample_events(sample):

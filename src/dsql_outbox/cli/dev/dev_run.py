@@ -21,7 +21,7 @@ from dsql_outbox.cli.telemetry.tracing import tracing
 from dsql_outbox.outbox import Database, MissingExtra, OutboxError
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.schema import apply
-from dsql_outbox.servers import EmbeddedPostgres, NatsServer
+from dsql_outbox.servers import EmbeddedPostgres, NatsServer, kept_secret
 
 from .activity import LOG_SETTINGS, Activity, Counts
 from .dev_lines import DevLines, Places
@@ -34,6 +34,7 @@ _POLL: Final = 0.02  # seconds between two looks at its health
 _LOOK: Final = 0.5  # seconds between two looks at the servers
 _SERVICE: Final = "dsql-outbox-dev"
 _STREAM: Final = "EVENTS"
+_SECRET: Final = "password"  # noqa: S105 - the name of its file
 _PROGRAM: Final = "dsql-outbox"
 
 _SERVER_SETTINGS: Final = {
@@ -65,13 +66,16 @@ def _started(
 ) -> tuple[EmbeddedPostgres, NatsServer]:
     """Start both servers; they stop when `stack` is closed."""
     lock = () if folder is None else (stack.enter_context(locked(folder)),)
+    # So that URLs stay the same.
+    secret = None if folder is None else kept_secret(folder / _SECRET)
     postgres = EmbeddedPostgres(
         folder and folder / "postgres",
         settings=_SERVER_SETTINGS | ({"fsync": "off"} if folder is None else {}),
         port=port_for(POSTGRES),
+        password=secret,
         pass_fds=lock,
     )
-    nats = NatsServer(folder and folder / "nats", port=port_for(NATS), pass_fds=lock)
+    nats = NatsServer(folder and folder / "nats", port=port_for(NATS), token=secret, pass_fds=lock)
     return stack.enter_context(postgres), stack.enter_context(nats)
 
 
