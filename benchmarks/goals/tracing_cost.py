@@ -1,10 +1,9 @@
-"""What the spans of a write cost: time at the 99th percentile, and CPU with their export."""
+"""What the spans of a write cost its caller, while a thread encodes them."""
 
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from time import perf_counter, process_time
-from typing import NamedTuple
+from time import perf_counter
 
 from benchmarks.relay.rows import new_database
 from benchmarks.sample_event import sample_events
@@ -18,17 +17,10 @@ from dsql_outbox.writer import Writer
 
 from .conditions import Conditions
 
-_A_TURN = 250
-"""Writes in a row with spans, or without."""
+_A_TURN = 1_000
+"""Writes in a row with spans, or without; their spans fill several batches of the exporter."""
 
-_TURNS = 8  # pairs of turns in a round
-
-
-class _Turn(NamedTuple):
-    """The seconds of each write, and the CPU of all in seconds."""
-
-    seconds: Sequence[float]
-    cpu: float
+_TURNS = 2  # pairs of turns in a round
 
 
 class _Encoded(SpanExporter):
@@ -40,22 +32,20 @@ class _Encoded(SpanExporter):
 
 
 def tracing(conditions: Conditions) -> list[float]:
-    """The p99 of a write with spans over one without, and the CPU of its spans in us."""
+    """The p99 of a write with spans over that of one without."""
     url = new_database(conditions.server, "tracing")
-    turns = _TURNS * conditions.sizes.rounds
     with (
         _traced() as (provider, hook),
         Writer(Database(url)) as bare,
         Writer(Database(url), hooks=[hook]) as traced,
     ):
-        _turn(bare, 0)
-        _turn(traced, 1)  # both connect, and prepare the statements
-        pairs = [
-            (_turn(traced, 2 * n, provider), _turn(bare, 2 * n + 1)) for n in range(1, turns + 1)
-        ]
-    with_spans, without = zip(*pairs, strict=True)
-    cpu = [(mine.cpu - theirs.cpu) / _A_TURN * 1e6 for mine, theirs in pairs]
-    return [_p99(with_spans) / _p99(without), statistics.median(cpu)]
+        with_spans: list[float] = []
+        without: list[float] = []
+        for n in range(_TURNS * conditions.sizes.rounds):
+            with_spans += _turn(traced, 2 * n)
+            provider.force_flush()  # so that no thread works while the other writer is timed
+            without += _turn(bare, 2 * n + 1)
+    return [_p99(with_spans) / _p99(without)]
 
 
 @contextmanager
@@ -66,17 +56,16 @@ def _traced() -> Iterator[tuple[TracerProvider, TraceFacts]]:
     provider.shutdown()
 
 
-def _turn(writer: Writer, number: int, provider: TracerProvider | None = None) -> _Turn:
-    seconds: list[float] = []
-    began = process_time()
-    for event in sample_events(number * _A_TURN, _A_TURN):
-        start = perf_counter()
-        writer.write(event)
-        seconds.append(perf_counter() - start)
-    if provider is not None:
-        provider.force_flush()
-    return _Turn(seconds, process_time() - began)
+def _turn(writer: Writer, number: int) -> list[float]:
+    """The seconds of each write of a turn."""
+    return [_seconds(writer, event) for event in sample_events(number * _A_TURN, _A_TURN)]
 
 
-def _p99(turns: Sequence[_Turn]) -> float:
-    return statistics.quantiles([each for turn in turns for each in turn.seconds], n=100)[-1]
+def _seconds(writer: Writer, event: bytes) -> float:
+    began = perf_counter()
+    writer.write(event)
+    return perf_counter() - began
+
+
+def _p99(seconds: Sequence[float]) -> float:
+    return statistics.quantiles(seconds, n=100)[-1]

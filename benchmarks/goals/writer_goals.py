@@ -59,10 +59,7 @@ WRITER = [
     ),
     Line(
         "tracing",
-        [
-            Goal("p99 of a write, with spans / without", 1.5, most=True),
-            Goal("CPU of the spans of a write, encoded for OTLP", 150, most=True, unit=" us"),
-        ],
+        [Goal("p99 of a write, with spans / without", 1.5, most=True)],
         tracing_cost.tracing,
     ),
     Line(
