@@ -58,7 +58,7 @@ class DeadLetters(Operator):
     ) -> Page[LetterKey, DeadLetter]:
         """Up to `rows` of the selected dead letters after a key, in order of event id.
 
-        This reads at most 10,000 rows, however few match. The `event_ids` of the filter
+        This reads at most 5,000 rows, however few match. The `event_ids` of the filter
         are ignored.
         """
 

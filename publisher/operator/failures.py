@@ -105,7 +105,7 @@ class Failures(Operator):
     ) -> Page[FailureKey, Failure]:
         """Up to `rows` of the selected failures after a key, in order of event id.
 
-        This reads at most 10,000 rows, however few match. The `event_ids` of the filter
+        This reads at most 5,000 rows, however few match. The `event_ids` of the filter
         are ignored.
         """
 

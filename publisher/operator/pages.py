@@ -13,8 +13,8 @@ import msgspec
 PAGE_ROWS: Final = 1_000
 """Rows that one statement reads, whether they match the filter or not."""
 
-_BLOCK_ROWS: Final = 500
-_BLOCKS: Final = 20
+_BLOCKS: Final = (500, 4_500)
+"""Rows per statement of a page: few, and only if too few of them match, many."""
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -65,19 +65,19 @@ async def read_page(
     after: K,
     rows: int,
 ) -> Page[K, T]:
-    """Read up to `rows` matches after a key; reads at most 10,000 rows, however few match.
+    """Read up to `rows` matches after a key; reads at most 5,000 rows, however few match.
 
     `block` reads a number of rows after a key, and `key` returns the key of a match.
     """
     found: list[T] = []
     read = 0
-    for _ in range(_BLOCKS):
-        seen, after, more = await block(after, _BLOCK_ROWS)
+    for size in _BLOCKS:
+        seen, after, more = await block(after, size)
         found += more
         read += seen
         if len(found) > rows:
             return Page(found[:rows], read, key(found[rows - 1]))
-        if seen < _BLOCK_ROWS:
+        if seen < size:
             return Page(found, read, None)
         if len(found) == rows:
             break
