@@ -29,6 +29,7 @@ MAX_REPLAYED: Final = 100_000
 """Most dead letters of one run; their keys are held in memory to sort them."""
 
 _ALL: Final = LetterFilter()
+_BLOCKS: Final = (500, 4_500)
 
 
 class DeadLetters(Operator):
@@ -65,7 +66,7 @@ class DeadLetters(Operator):
         async def block(key: LetterKey, size: int) -> Block[LetterKey, DeadLetter]:
             return await read_letter_block(self._session, which, key, size)
 
-        return await read_page(block, _key_of, after, rows)
+        return await read_page(block, _key_of, after, rows, _BLOCKS)
 
     async def replay(
         self,

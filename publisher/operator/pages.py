@@ -13,9 +13,6 @@ import msgspec
 PAGE_ROWS: Final = 1_000
 """Rows that one statement reads, whether they match the filter or not."""
 
-_BLOCKS: Final = (500, 4_500)
-"""Rows per statement of a page: few, and only if too few of them match, many."""
-
 K = TypeVar("K")
 T = TypeVar("T")
 
@@ -64,14 +61,16 @@ async def read_page(
     key: Callable[[T], K],
     after: K,
     rows: int,
+    blocks: Sequence[int],
 ) -> Page[K, T]:
-    """Read up to `rows` matches after a key; reads at most 5,000 rows, however few match.
+    """Read up to `rows` matches after a key, with one statement per block until there are enough.
 
+    `blocks` are the rows that each statement reads at most, whether they match or not.
     `block` reads a number of rows after a key, and `key` returns the key of a match.
     """
     found: list[T] = []
     read = 0
-    for size in _BLOCKS:
+    for size in blocks:
         seen, after, more = await block(after, size)
         found += more
         read += seen
