@@ -29,6 +29,7 @@ MAX_REPLAYED: Final = 100_000
 """Most dead letters of one run; their keys are held in memory to sort them."""
 
 _ALL: Final = LetterFilter()
+_BLOCKS: Final = (500, 4_500)
 
 
 class DeadLetters(Operator):
@@ -58,14 +59,14 @@ class DeadLetters(Operator):
     ) -> Page[LetterKey, DeadLetter]:
         """Up to `rows` of the selected dead letters after a key, in order of event id.
 
-        This reads at most 10,000 rows, however few match. The `event_ids` of the filter
+        This reads at most 5,000 rows, however few match. The `event_ids` of the filter
         are ignored.
         """
 
         async def block(key: LetterKey, size: int) -> Block[LetterKey, DeadLetter]:
             return await read_letter_block(self._session, which, key, size)
 
-        return await read_page(block, _key_of, after, rows)
+        return await read_page(block, _key_of, after, rows, _BLOCKS)
 
     async def replay(
         self,

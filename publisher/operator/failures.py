@@ -79,6 +79,7 @@ FIRST_FAILURE: Final = FailureKey(FIRST_ID)
 """Before every failure."""
 
 _ALL: Final = FailureFilter()
+_BLOCKS: Final = (500,) * 4  # for more rows, PostgreSQL would read the whole outbox
 
 
 class Failures(Operator):
@@ -105,14 +106,14 @@ class Failures(Operator):
     ) -> Page[FailureKey, Failure]:
         """Up to `rows` of the selected failures after a key, in order of event id.
 
-        This reads at most 10,000 rows, however few match. The `event_ids` of the filter
+        This reads at most 2,000 rows, however few match. The `event_ids` of the filter
         are ignored.
         """
 
         async def block(key: FailureKey, size: int) -> Block[FailureKey, Failure]:
             return await self._block(which, key, size)
 
-        return await read_page(block, _key_of, after, rows)
+        return await read_page(block, _key_of, after, rows, _BLOCKS)
 
     async def _block(
         self, which: FailureFilter, after: FailureKey, rows: int, *, last: UUID = LAST_ID

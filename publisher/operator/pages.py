@@ -13,9 +13,6 @@ import msgspec
 PAGE_ROWS: Final = 1_000
 """Rows that one statement reads, whether they match the filter or not."""
 
-_BLOCK_ROWS: Final = 500
-_BLOCKS: Final = 20
-
 K = TypeVar("K")
 T = TypeVar("T")
 
@@ -64,20 +61,22 @@ async def read_page(
     key: Callable[[T], K],
     after: K,
     rows: int,
+    blocks: Sequence[int],
 ) -> Page[K, T]:
-    """Read up to `rows` matches after a key; reads at most 10,000 rows, however few match.
+    """Read up to `rows` matches after a key, with one statement per block until there are enough.
 
+    `blocks` are the rows that each statement reads at most, whether they match or not.
     `block` reads a number of rows after a key, and `key` returns the key of a match.
     """
     found: list[T] = []
     read = 0
-    for _ in range(_BLOCKS):
-        seen, after, more = await block(after, _BLOCK_ROWS)
+    for size in blocks:
+        seen, after, more = await block(after, size)
         found += more
         read += seen
         if len(found) > rows:
             return Page(found[:rows], read, key(found[rows - 1]))
-        if seen < _BLOCK_ROWS:
+        if seen < size:
             return Page(found, read, None)
         if len(found) == rows:
             break

@@ -40,6 +40,10 @@ def _pretty(text: str) -> str:
         return text
 
 
+def _key(names: tuple[str, str]) -> str:
+    return subject_key(*names)
+
+
 def _time(at: datetime | None) -> Markup:
     """A time in UTC, to the second."""
     if at is None:
@@ -59,7 +63,7 @@ def link(base: str, path: str, **query: object) -> str:
 
 
 _templates: Final = Environment(
-    loader=PackageLoader(__package__),
+    loader=PackageLoader("dsql_outbox.console"),
     autoescape=True,
     finalize=_shown,
     undefined=StrictUndefined,
@@ -70,12 +74,12 @@ _templates.filters |= {
     "bytes": _bytes,
     "count": "{:,}".format,
     "duration": duration,
-    "key": lambda pair: subject_key(*pair),
+    "key": _key,
     "lines": _lines,
     "pretty": _pretty,
     "time": _time,
 }
-_templates.globals |= {"version": version("dsql-outbox")}
+_VERSION: Final = version("dsql-outbox")
 
 
 def render(request: Request, template: str, **values: Any) -> str:
@@ -83,6 +87,7 @@ def render(request: Request, template: str, **values: Any) -> str:
     console = console_of(request)
     base = request.scope.get("root_path", "")
     shared: Mapping[str, Any] = {
+        "version": _VERSION,
         "link": partial(link, base),
         "commands": console.commands,
         "database": console.database.address,
