@@ -181,7 +181,6 @@ def test_the_command_tells_its_version(python: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        ("embedded", ["schema", "check", "--database", "embedded:"]),
         ("nats", ["publish", "--database", "postgresql://nowhere", "--sink", "nats://nowhere"]),
         ("kafka", ["publish", "--database", "postgresql://nowhere", "--sink", "kafka://nowhere"]),
         ("sqs", ["publish", "--database", "postgresql://nowhere", "--sink", "sqs://nowhere"]),
