@@ -39,7 +39,7 @@ def judge_cases(results: Mapping[str, Result]) -> Finding:
     of = {kind: [name for name, result in results.items() if result == kind] for kind in _KINDS}
     if of["broken"]:
         text = f"not as under snapshot isolation: {', '.join(of['broken'])}"
-        remedy = "do not write here: an outbox needs snapshot isolation"
+        remedy = "do not write here: REPEATABLE READ does not isolate as it says"
         return Finding(NAME, "fail", text, remedy, values=values)
     text = f"{len(of['prevented'])} of {len(results)} anomalies are prevented"
     if of["possible"]:

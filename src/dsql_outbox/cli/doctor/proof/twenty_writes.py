@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 import psycopg
@@ -10,11 +11,15 @@ import psycopg
 from dsql_outbox.cli.doctor.finding import Finding
 from dsql_outbox.outbox import Database, Entity, Event, Message, Receipt
 from dsql_outbox.publisher import Answer, Delivered, Publisher
+from dsql_outbox.schema import statement
 from dsql_outbox.writer import AsyncWriter, WriterSettings
 
 _NAME: Final = "20 writes"
 _WRITES: Final = 20
 _CARS: Final = 5
+
+_HOLD: Final = 0.5
+"""Seconds during which all writes begin, before any may end."""
 
 _TRIES: Final = 5
 """How often the events are written at most: until two writes conflict."""
@@ -30,21 +35,37 @@ async def _twenty_writes(database: Database) -> Finding:
     receipts: list[Receipt] = []
     async with AsyncWriter(database, _EACH_A_CONNECTION) as writer:
         for n in range(_TRIES):
-            receipts = await _write(writer, n)
+            receipts = await _write(writer, database, n)
             if any(receipt.conflicts for receipt in receipts) or len(receipts) < _WRITES:
                 break
     await Publisher(database, sink).run(until_empty=True)
     return judge_writes(receipts, sink.messages)
 
 
-async def _write(writer: AsyncWriter, n: int) -> list[Receipt]:
+async def _write(writer: AsyncWriter, database: Database, n: int) -> list[Receipt]:
     """Write all events at once; return the receipts of those that are stored."""
-    events = [_event(f"CAR-{n}-{k % _CARS}", k) for k in range(_WRITES)]
-    written = await asyncio.gather(*map(writer.write, events), return_exceptions=True)
+    cars = [f"CAR-{n}-{k}" for k in range(_CARS)]
+    await asyncio.gather(*(writer.write(_event(car, 0)) for car in cars))
+    async with _entities_held(database):
+        calls = [
+            asyncio.create_task(writer.write(_event(cars[k % _CARS], k))) for k in range(_WRITES)
+        ]
+        await asyncio.sleep(_HOLD)
+    written = await asyncio.gather(*calls, return_exceptions=True)
     for result in written:
         if not isinstance(result, Receipt | psycopg.Error):
             raise result
     return [receipt for receipt in written if isinstance(receipt, Receipt)]
+
+
+@asynccontextmanager
+async def _entities_held(database: Database) -> AsyncGenerator[None]:
+    """Keep writes waiting during the block, so that they meet; Aurora DSQL lets them pass."""
+    async with await database.connect_async() as connection:
+        for name in ("doctor_begin", "doctor_entities_hold"):
+            await connection.execute(statement(name, database.schema))
+        yield
+        await connection.rollback()
 
 
 _EACH_A_CONNECTION: Final = WriterSettings(max_connections=_WRITES, backlog_check=None)
