@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from tests.support.commands import run
-from tests.support.terminal import Terminal, squeezed
+from tests.support.pty_terminal import Terminal, squeezed
 
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.testing import PostgresProxy
