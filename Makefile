@@ -189,7 +189,7 @@ $(VENV)/.uv:
 
 # The demo needs no linter, no exporter and no AWS: its extra names what it needs. `dev` also shows metrics.
 $(VENV)/.run: $(VENV)/.uv pyproject.toml uv.lock
-	@$(SYNC) --no-dev --extra demo --extra prometheus
+	@$(SYNC) --no-dev --extra demo --extra prometheus --extra console
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.uv pyproject.toml uv.lock
