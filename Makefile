@@ -31,13 +31,16 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist lock clean load-million bench-peers bench-relay bench-doors examples goals nemesis nemesis-rolling real-brokers real-telemetry simulate trace-check zip
+.PHONY: help demo dev recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist lock clean load-million bench-peers bench-relay bench-doors examples goals nemesis nemesis-rolling real-brokers real-telemetry simulate trace-check console-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.run ## write 40 events under conflict, relay them to NATS, check and show what happened
 	@$(BIN)/dsql-outbox demo
+
+dev: $(VENV)/.run ## run database, broker, publisher and console until Ctrl-C; data is kept in FOLDER=.., if given
+	@$(BIN)/dsql-outbox dev $(FOLDER)
 
 test: $(VENV)/.dev ## run all tests on real PostgreSQL and real NATS (both from wheels), or those of ROOM=..
 	$(if $(filter-out $(ROOMS),$(ROOM)),$(error no room $(filter-out $(ROOMS),$(ROOM)): ROOM is one of $(ROOMS)))
@@ -71,11 +74,11 @@ test-pooler: $(VENV)/.dev ## run the tests behind a transaction pooler (Debian's
 	@PATH="$$PATH:/usr/sbin" command -v pgbouncer > /dev/null || { echo "test-pooler needs pgbouncer: apt-get install pgbouncer" >&2; exit 1; }
 	$(BIN)/pytest -n 2 -m pooler
 
-conformance: $(VENV)/.dev $(VENV)/.conformance ## run the integration tests on an endpoint shaped like Aurora DSQL (SERVERS=..)
+conformance: $(VENV)/.dev $(VENV)/.conformance ## run the integration tests on an endpoint shaped like Aurora DSQL (SERVERS=.., ROOM=..)
 	@$(BIN)/python -m tests.support.sql.lint
 	@for server in $(or $(SERVERS),none); do \
 		printf '\n+ %s\n' "$$server"; \
-		DSQL_OUTBOX_TEST_SERVER=$$server $(PYTEST) tests/integration tests/faults || exit; \
+		DSQL_OUTBOX_TEST_SERVER=$$server $(PYTEST) $(or $(filter-out tests/unit/% tests/contract,$(TESTS)),tests/integration tests/faults) || exit; \
 	done
 
 endpoint: $(VENV)/.dev $(VENV)/.conformance ## run that endpoint, with outbox tables, until Ctrl-C
@@ -101,6 +104,9 @@ load-million: $(VENV)/.dev ## load a million events (N=..) and watch rate and me
 
 trace-check: $(VENV)/.dev ## show one event's trace as received, and each dashboard query with its value
 	@$(BIN)/python -m benchmarks.trace_check
+
+console-check: $(VENV)/.dev $(VENV)/.browser ## time each page of the console on ROWS rows, and look at it in Chromium (PICTURES=folder)
+	$(BIN)/python -m benchmarks.console --rows $(or $(ROWS),1000000) $(if $(PICTURES),--pictures $(PICTURES))
 
 zip: $(VENV)/.dev ## make the Lambda example's build/lambda-x86_64.zip and -arm64.zip
 	$(BIN)/python examples/lambda/package.py
@@ -143,6 +149,9 @@ dist: $(VENV)/.dev ## build sdist and wheel, and run the demo of each in an empt
 			--with "dsql-outbox[demo] @ file://$(CURDIR)/$$file" dsql-outbox demo || exit; \
 	done
 
+recordings: $(VENV)/.dev ## record real runs of `demo` and `dev` as docs/pictures/*.svg
+	$(BIN)/python -m benchmarks.recording
+
 lock: $(VENV)/.uv ## write uv.lock anew after a change of dependencies
 	$(UV) lock
 
@@ -156,14 +165,19 @@ $(VENV)/.uv:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
 	@touch $@
 
-# The demo needs no linter, no exporter and no AWS: its extra names what it needs.
+# The demo needs no linter, no exporter and no AWS: its extra names what it needs. `dev` also shows metrics.
 $(VENV)/.run: $(VENV)/.uv pyproject.toml uv.lock
-	@$(SYNC) --no-dev --extra demo
+	@$(SYNC) --no-dev --extra demo --extra prometheus
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.uv pyproject.toml uv.lock
 	@$(SYNC) --all-extras
 	@touch $@ $(VENV)/.run
+
+# Without it, `make console-check` does what needs no browser.
+$(VENV)/.browser: $(VENV)/.uv pyproject.toml uv.lock
+	@$(SYNC) --all-extras --group browser || echo "console-check: the driver of a browser could not be installed" >&2
+	@touch $@
 
 # An environment within: what plays DSQL wants another botocore than we do.
 $(VENV)/.conformance: $(VENV)/.uv pyproject.toml uv.lock

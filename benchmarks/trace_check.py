@@ -15,13 +15,13 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from tests.support.commands import run
 from tests.support.telemetry.dashboards import Query, alerts, panels
+from tests.support.telemetry.event_trace import Check, checks
 from tests.support.telemetry.otlp_files import save
 from tests.support.telemetry.promql import Vector, evaluate
-from tests.support.telemetry.trace_checks import Check, checks
 from tests.support.telemetry.watched_run import CONFLICTS, Watched
 from tests.support.telemetry.watched_run import run as run_watched
 
-from dsql_outbox.cli.span_tree import render_tree
+from dsql_outbox.cli.trace_drawing import render_tree
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer, OtlpReceiver

@@ -38,7 +38,7 @@ ATTEMPT_NUMBER: Final = "outbox.attempt.number"
 """The attempt's number, from 1."""
 
 ATTEMPT_WAITED: Final = "outbox.attempt.waited_s"
-"""Seconds waited between the failure of the previous attempt and this one."""
+"""Seconds waited between the failure of the previous attempt and this one; not on the first."""
 
 ATTEMPT_OUTCOME: Final = "outbox.attempt.outcome"
 """How the attempt ended: ``committed``, ``conflict``, ``in_doubt``, ``resolved`` or ``failed``."""
@@ -55,11 +55,23 @@ BATCH_OUTCOME: Final = "outbox.batch.outcome"
 PUBLISH_ATTEMPT: Final = "outbox.publish.attempt"
 """How many times the message has been sent, including this time and before a restart."""
 
+PUBLISH_LEADS_TO: Final = "outbox.publish.leads_to"
+"""What follows if the message was not delivered: ``retry``, ``dead_letter`` or ``block``."""
+
 PUBLISH_RESULT: Final = "outbox.publish.result"
 """The result: ``delivered``, ``retry``, ``rejected``, ``unavailable`` or ``not_attempted``."""
 
 DB_SYSTEM: Final = "db.system.name"
 """Always ``postgresql``, because Aurora DSQL uses its protocol."""
+
+DB_NAMESPACE: Final = "db.namespace"
+"""The database and the schema of the outbox tables, such as ``postgres.outbox``."""
+
+SERVER_ADDRESS: Final = "server.address"
+"""The host of the database as its URL names it."""
+
+SERVER_PORT: Final = "server.port"
+"""The port of the database."""
 
 DB_STATUS_CODE: Final = "db.response.status_code"
 """The SQLSTATE of the attempt's error."""

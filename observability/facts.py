@@ -15,6 +15,18 @@ AttemptOutcome = Literal["committed", "conflict", "in_doubt", "resolved", "faile
 WriteStatus = Literal["committed", "duplicate", "failed", "unknown"]
 RetryReason = Literal["conflict", "schema change", "outage"]
 PublishResult = Literal["delivered", "retry", "rejected", "unavailable", "not_attempted"]
+PublishConsequence = Literal["retry", "dead_letter", "block"]
+
+
+class DatabaseServer(msgspec.Struct, frozen=True):
+    """The database of a writer, by its URL: host, port, and database with schema.
+
+    `address` or `port` is None if the URL does not name it, or names several ports.
+    """
+
+    address: str | None
+    port: int | None
+    namespace: str
 
 
 class WriteStarted(msgspec.Struct, frozen=True):
@@ -25,6 +37,7 @@ class WriteStarted(msgspec.Struct, frozen=True):
     event_type: str
     topic: str
     entities: int
+    server: DatabaseServer | None = None
 
 
 class AttemptEnded(msgspec.Struct, frozen=True):
@@ -52,19 +65,24 @@ class AttemptEnded(msgspec.Struct, frozen=True):
     oc_class: str | None = None
 
 
-class BatchEnded(msgspec.Struct, frozen=True):
-    """One transaction for several callers has ended; `outcome` is as in `AttemptEnded`.
+class BatchedWrite(msgspec.Struct, frozen=True):
+    """One write of a transaction for several callers, and its trace context."""
 
-    `writes` holds the trace context of each caller's write.
-    """
+    event_id: UUID
+    carrier: Mapping[str, str]
+
+
+class BatchEnded(msgspec.Struct, frozen=True):
+    """One transaction for several callers has ended; `outcome` is as in `AttemptEnded`."""
 
     events: int
     started_ns: int
     ended_ns: int
     outcome: AttemptOutcome
-    writes: Sequence[Mapping[str, str]]
+    writes: Sequence[BatchedWrite]
     error: str | None = None
     sqlstate: str | None = None
+    server: DatabaseServer | None = None
 
 
 class RetryBudget(msgspec.Struct, frozen=True):
@@ -194,6 +212,18 @@ class BrokerProbed(msgspec.Struct, frozen=True):
     reached: bool
 
 
+class ConflictsUnstored(msgspec.Struct, frozen=True):
+    """A writer could not store its conflict report; its writes are not affected.
+
+    `switched_off` means that its role lacks the right or the table is missing, so this
+    process stores no more reports.
+    """
+
+    error: str
+    sqlstate: str | None
+    switched_off: bool
+
+
 class PublishStarted(msgspec.Struct, frozen=True):
     """A message is handed to the sink for the `attempt`-th time.
 
@@ -213,13 +243,21 @@ class PublishStarted(msgspec.Struct, frozen=True):
 
 
 class PublishEnded(msgspec.Struct, frozen=True):
-    """The result of publishing one message; `unavailable` if the broker did not answer."""
+    """The result of publishing one message; `unavailable` if the broker did not answer.
+
+    `leads_to` is what the publisher does with a message that was not delivered:
+
+    - ``retry``: the message is sent again
+    - ``dead_letter``: the message becomes a dead letter
+    - ``block``: the message and its subject wait for an operator
+    """
 
     event_id: UUID
     topic: str
     result: PublishResult
     error: str | None = None
     attempt: int = 1
+    leads_to: PublishConsequence | None = None
 
 
 class RelayProgress(msgspec.Struct, frozen=True):
@@ -269,6 +307,7 @@ Fact = (
     | BacklogUnread
     | StuckCounts
     | BrokerProbed
+    | ConflictsUnstored
     | PublishStarted
     | PublishEnded
     | RelayProgress

@@ -16,6 +16,7 @@ from dsql_outbox.observability.otel.trace_ids import trace_ids
 from .facts import (
     BacklogAge,
     BacklogUnread,
+    ConflictsUnstored,
     Fact,
     PublishEnded,
     RetriesExhausted,
@@ -163,6 +164,24 @@ def _log_backlog_unread(fact: BacklogUnread) -> None:
     )
 
 
+def _log_conflicts_unstored(fact: ConflictsUnstored) -> None:
+    level, advice = logging.DEBUG, ""
+    if fact.switched_off:
+        level = logging.WARNING
+        advice = (
+            ", and this process stores no more: run `dsql-outbox schema apply` and "
+            "`dsql-outbox schema grant --writer ROLE`, or set conflict_report=None"
+        )
+    logger.log(
+        level,
+        "The conflict report could not be stored, %s (%s)%s",
+        fact.error,
+        fact.sqlstate or "no SQLSTATE",
+        advice,
+        extra={"sqlstate": fact.sqlstate},
+    )
+
+
 class LogFacts:
     """The hook that logs retries, failures and an old backlog.
 
@@ -178,6 +197,7 @@ class LogFacts:
             RetriesExhausted: self._take_end,
             BacklogAge: _log_old_backlog,
             BacklogUnread: _log_backlog_unread,
+            ConflictsUnstored: _log_conflicts_unstored,
             PublishEnded: self._take_publish,
             ShardsChanged: self._take_shards,
         }

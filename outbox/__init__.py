@@ -47,6 +47,12 @@ from dsql_outbox.outbox.event.event_parser import (
 from dsql_outbox.outbox.event.own_headers import parse_headers
 
 from .arguments import given_hooks, given_settings, require_seconds, wrong_type
+from .contention import (
+    EntityConflicts,
+    WriterConflicts,
+    decode_conflicts,
+    encode_conflicts,
+)
 from .errors import (
     DuplicateEvent,
     EventTooLarge,
@@ -138,6 +144,7 @@ __all__ = [
     "DatabaseFailure",
     "DuplicateEvent",
     "Entity",
+    "EntityConflicts",
     "EntityHeader",
     "Event",
     "EventHeader",
@@ -170,11 +177,14 @@ __all__ = [
     "TransactionMisused",
     "UnreadableMessage",
     "WriterClosed",
+    "WriterConflicts",
     "array_literal",
     "broken_header",
     "call_in_children",
     "classify",
     "command",
+    "decode_conflicts",
+    "encode_conflicts",
     "encoding_of",
     "exchange",
     "given_hooks",

@@ -7,18 +7,27 @@
 - `leases/` decides which publisher relays which shard (docs/leases.md).
 - `sinks/` is the port to a broker, with one module or folder per broker (docs/sinks.md).
 - `read_model/` rebuilds a read model from the stored events.
+- `records/` reads stored events and entities by key (`Records`), for the console.
 - `operator/` is for operators and their programs: `DeadLetters`, `Failures`,
-  `Waiting`, `Topics`, `Replay`, `StatusReader` and `Health`.
+  `Waiting`, `Topics`, `Replay`, `StatusReader`, `ConflictReader` and `Health`.
 """
 
 from dsql_outbox.publisher.burial import NO_ROW
 from dsql_outbox.publisher.leases.table import NO_LEASE
-from dsql_outbox.publisher.operator.dead_letter_filter import DeadLetter, LetterFilter
+from dsql_outbox.publisher.operator.conflicts.conflict_reader import (
+    MAX_HOURS,
+    ConflictReader,
+    ConflictReport,
+    ContendedEntity,
+)
+from dsql_outbox.publisher.operator.conflicts.remedy import REMEDIES, Remedy
+from dsql_outbox.publisher.operator.dead_letter_filter import DeadLetter, LetterFilter, LetterKey
 from dsql_outbox.publisher.operator.dead_letters import MAX_REPLAYED, DeadLetters
 from dsql_outbox.publisher.operator.event_pages import EventFilter, Place
-from dsql_outbox.publisher.operator.failures import Failure, FailureFilter, Failures
+from dsql_outbox.publisher.operator.failures import Failure, FailureFilter, FailureKey, Failures
 from dsql_outbox.publisher.operator.health import Alive, Health, Ready
 from dsql_outbox.publisher.operator.health_probe import HealthProbe
+from dsql_outbox.publisher.operator.pages import Page
 from dsql_outbox.publisher.operator.replay import Replay, ReplayProgress
 from dsql_outbox.publisher.operator.requeue import Replayed
 from dsql_outbox.publisher.operator.status import (
@@ -26,6 +35,8 @@ from dsql_outbox.publisher.operator.status import (
     Counters,
     FailedMessage,
     FailureCounts,
+    Meter,
+    Rates,
     Seen,
     Shard,
     Status,
@@ -39,6 +50,20 @@ from dsql_outbox.publisher.operator.waiting_messages import (
     WaitingMessage,
 )
 from dsql_outbox.publisher.read_model.rebuild import Rebuild, RebuildProgress
+from dsql_outbox.publisher.records.records import (
+    EntityRecord,
+    EventRecord,
+    Records,
+    ReplayRecord,
+    VersionRecord,
+)
+from dsql_outbox.publisher.records.sightings import (
+    Death,
+    Predecessor,
+    Trouble,
+    WaitingRecord,
+    Whereabouts,
+)
 from dsql_outbox.publisher.relay.applier import Apply, Nowhere
 from dsql_outbox.publisher.relay.relay import Relayed
 from dsql_outbox.publisher.relay.sql_store import NO_SHARD
@@ -61,42 +86,59 @@ from .sinks import (
 from .topic_settings import FailureRules, TopicSettings
 
 __all__ = [
+    "MAX_HOURS",
     "MAX_REPLAYED",
     "NO_LEASE",
     "NO_ROW",
     "NO_SHARD",
+    "REMEDIES",
     "Alive",
     "Answer",
     "Apply",
     "Bounded",
+    "ConflictReader",
+    "ConflictReport",
+    "ContendedEntity",
     "Counters",
     "DeadLetter",
     "DeadLetters",
+    "Death",
     "Delivered",
+    "EntityRecord",
     "EventFilter",
+    "EventRecord",
     "FailedMessage",
     "Failure",
     "FailureCounts",
     "FailureFilter",
+    "FailureKey",
     "FailureRules",
     "Failures",
     "Health",
     "HealthProbe",
     "LetterFilter",
+    "LetterKey",
+    "Meter",
     "NotAttempted",
     "Nowhere",
     "Outcome",
+    "Page",
     "PausedTopic",
     "Place",
+    "Predecessor",
     "Publisher",
     "PublisherSettings",
+    "Rates",
     "Ready",
     "Rebuild",
     "RebuildProgress",
+    "Records",
     "Rejected",
     "Relayed",
+    "Remedy",
     "Replay",
     "ReplayProgress",
+    "ReplayRecord",
     "Replayed",
     "Retry",
     "Seen",
@@ -107,10 +149,14 @@ __all__ = [
     "Stranded",
     "TopicSettings",
     "Topics",
+    "Trouble",
     "Unavailable",
+    "VersionRecord",
     "Waiting",
     "WaitingFilter",
     "WaitingMessage",
+    "WaitingRecord",
+    "Whereabouts",
     "attributes",
     "known_schemes",
     "open_sink",

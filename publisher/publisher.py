@@ -98,7 +98,8 @@ class Publisher:
         self._settings = given_settings("Publisher", settings, PublisherSettings)
         given = given_hooks("Publisher", hooks)
         self._hooks: tuple[Hook, ...] = (LogFacts(), trace_facts, metric_facts, *given)
-        self._sink = TracedSink(Nowhere() if sink is None else sink, self._hooks)
+        given_sink = Nowhere() if sink is None else sink
+        self._sink = TracedSink(given_sink, self._hooks, self._settings)
         self._apply = apply
         self._store = SqlStore(database)
         self._leases = Leases(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -38,10 +39,14 @@ class OperatorSession:
     the driver's `OperationalError`, and its connection is closed. All methods raise
     `SchemaError` if the tables are missing or outdated, and the driver's errors; that of
     a conflict only after the last try.
+
+    With `read_only`, every statement runs in a READ ONLY transaction, and a statement whose
+    connection was lost is run once more on a new one.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, read_only: bool = False) -> None:
         self._database = database
+        self._read_only = read_only
         self._connection: AsyncConnection | None = None
         self._turn = asyncio.Lock()  # a statement must not become part of another's transaction
 
@@ -58,8 +63,9 @@ class OperatorSession:
         async def run(connection: AsyncConnection) -> Sequence[Sequence[Any]]:
             query = statement(name, self._database.schema, **literals)
             _give_time(connection)
-            cursor = await connection.execute(query, parameters)
-            return await cursor.fetchall() if cursor.description else []
+            async with self._bounds(connection):
+                cursor = await connection.execute(query, parameters)
+                return await cursor.fetchall() if cursor.description else []
 
         return await self._retried(run)
 
@@ -71,7 +77,8 @@ class OperatorSession:
         async def run(connection: AsyncConnection) -> int:
             query = statement(name, self._database.schema, **literals)
             _give_time(connection)
-            return (await connection.execute(query, parameters)).rowcount
+            async with self._bounds(connection):
+                return (await connection.execute(query, parameters)).rowcount
 
         return await self._retried(run)
 
@@ -103,7 +110,19 @@ class OperatorSession:
 
         with tables_expected(self._database.schema):
             async with self._turn:
+                try:
+                    return await _RETRIES.run_async(work)
+                except psycopg.OperationalError:
+                    if not (self._read_only and self._is_lost()):
+                        raise
                 return await _RETRIES.run_async(work)
+
+    def _is_lost(self) -> bool:
+        return self._connection is not None and self._connection.closed
+
+    def _bounds(self, connection: AsyncConnection) -> AbstractAsyncContextManager[object]:
+        """The transaction of one statement: of its own, or one that is READ ONLY."""
+        return connection.transaction() if self._read_only else nullcontext()
 
     async def _connected(self) -> AsyncConnection:
         connection = self._connection
@@ -111,6 +130,7 @@ class OperatorSession:
             await self.close()
         if self._connection is None or self._connection.closed:
             self._connection = await self._database.connect_async()
+            await self._connection.set_read_only(self._read_only or None)
         return self._connection
 
 
@@ -150,10 +170,13 @@ def _give_time(connection: AsyncConnection) -> None:
 
 
 class Operator:
-    """The base of the operator's tools: it owns a session and closes it."""
+    """The base of the operator's tools: it owns a session and closes it.
 
-    def __init__(self, database: Database) -> None:
-        self._session = OperatorSession(database)
+    With `read_only`, the database refuses every change.
+    """
+
+    def __init__(self, database: Database, *, read_only: bool = False) -> None:
+        self._session = OperatorSession(database, read_only=read_only)
 
     async def close(self) -> None:
         """Give the connection up."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final, Literal, NamedTuple
 
+from dsql_outbox.observability import PublishConsequence
 from dsql_outbox.outbox import SettingsError, require_positive, require_whole
 
 OnDeadLetter = Literal["release", "block"]
@@ -38,6 +39,12 @@ class FailureRules(NamedTuple):
         """These rules, with each field that is set in `by`."""
         found = {name: getattr(by, name) for name in self._fields}
         return self._replace(**{name: value for name, value in found.items() if value is not None})
+
+    def consequence(self, attempts: int, *, is_rejected: bool) -> PublishConsequence:
+        """What follows after a message has failed so many times."""
+        if not is_rejected and attempts < self.attempts:
+            return "retry"
+        return "dead_letter" if self.on_dead_letter == "release" else "block"
 
     def backoff(self, attempts: int) -> float:
         """Seconds until the next attempt after so many."""

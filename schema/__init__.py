@@ -2,7 +2,7 @@
 
 - `migrations/`, `statements/` and `grants/` hold the SQL, one file per migration,
   statement and duty. `named_statements` reads it and fills in the schema's name.
-- `migrator/` creates or upgrades the tables (``schema apply``, ``schema plan``).
+- `migrator/` creates or upgrades the tables (``schema apply``, ``schema plan``), and removes them.
 - `drift/` compares a database with this version (``schema check``) and names the
   command that repairs each difference.
 - `roles/` grants each database role what its duty needs, and finds wrong rights.
@@ -11,16 +11,19 @@
 from dsql_outbox.schema.drift.inspection import check
 from dsql_outbox.schema.drift_kind import Drift, DriftKind
 from dsql_outbox.schema.migrator.index_build import has_jobs
-from dsql_outbox.schema.migrator.migrator import Applied, apply, ddl
+from dsql_outbox.schema.migrator.migrator import Applied, ApplyStep, apply, ddl
 from dsql_outbox.schema.migrator.plan import PlannedStep, plan
 from dsql_outbox.schema.migrator.remedies import Remedies
+from dsql_outbox.schema.migrator.removal import remove
 from dsql_outbox.schema.roles.grant import Granted, grant
-from dsql_outbox.schema.roles.rights import Duty, Roles, grants, lacking_rights
+from dsql_outbox.schema.roles.rights import DUTIES, Duty, Roles, grants, lacking_rights
 
 from .named_statements import statement
 
 __all__ = [
+    "DUTIES",
     "Applied",
+    "ApplyStep",
     "Drift",
     "DriftKind",
     "Duty",
@@ -36,5 +39,6 @@ __all__ = [
     "has_jobs",
     "lacking_rights",
     "plan",
+    "remove",
     "statement",
 ]

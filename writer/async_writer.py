@@ -146,6 +146,7 @@ class AsyncWriter(WriterBase):
         try:
             if self._coalescer is not None:
                 await self._coalescer.close()
+            await self._perform(self._programs.close())
         finally:
             self._connections.close()
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from time import monotonic
-from typing import Any, Final
+from typing import Any
 
 import psycopg
 
@@ -19,9 +19,6 @@ from dsql_outbox.outbox import Database, call_in_children
 from dsql_outbox.schema import statement
 
 from .settings import WriterSettings
-
-LONGEST: Final = 1.0
-"""The limit of a check in seconds. After it the connection is closed."""
 
 
 class _Turns:
@@ -81,11 +78,6 @@ class Alarm:
         if self._began is None:
             self._began = now
         return now - self._began >= self._interval and self._turns.take(now, self._interval)
-
-    def deadline(self, earlier: float | None) -> float:
-        """Return the deadline of a check that begins now; `earlier` is that of the write."""
-        own = monotonic() + LONGEST
-        return own if earlier is None else min(own, earlier)
 
     def saw(self, rows: Sequence[Sequence[Any]]) -> None:
         """Report the age of the backlog, from the rows of `query`."""

@@ -6,6 +6,7 @@ from os import urandom
 from typing import Final
 
 from dsql_outbox.observability import (
+    DatabaseServer,
     Fact,
     Hook,
     Scopes,
@@ -43,6 +44,7 @@ from dsql_outbox.writer.statement.parameters import (
 from dsql_outbox.writer.statement.plain import Plain, Statements
 
 from .backlog_alarm import Alarm
+from .conflicts.conflict_log import ConflictLog
 from .gate import Gate
 from .settings import WriterSettings
 from .topic_template import topic_of
@@ -59,7 +61,9 @@ class Core:
         self.fresh_retries = settings.connections == "new"
         self._hooks: tuple[Hook, ...] = (log_facts, trace_facts, metric_facts, *hooks)
         self.alarm = Alarm(database, settings, self._hooks)
+        self.conflicts = ConflictLog(database, settings, self._hooks)
         self._schema = database.schema
+        self.server = _server_of(database)
         self._write_one, self._write_batch = (
             numbered(name, statement(name, database.schema))
             for name in ("event_write_one", "event_write_batch")
@@ -117,7 +121,8 @@ class Core:
         if all(map(skips_successes, self._hooks)):
             return Scopes(self._hooks, None)
         touches = len(event.touches)
-        return self.scopes(WriteStarted(event.id, event.name, event.type, topic, touches))
+        started = WriteStarted(event.id, event.name, event.type, topic, touches, self.server)
+        return self.scopes(started)
 
     def scopes(self, started: WriteStarted) -> Scopes:
         """Report the start of a call to the hooks, and return their scopes."""
@@ -170,3 +175,8 @@ def receipt_of(pending: Pending) -> Receipt:
 
 def _is_one(batch: Sequence[Pending]) -> bool:
     return len(batch) == 1 and len(batch[0].prepared.event.touches) == 1
+
+
+def _server_of(database: Database) -> DatabaseServer:
+    host, port, dbname = database.endpoint
+    return DatabaseServer(host, port, f"{dbname}.{database.schema}" if dbname else database.schema)

@@ -1,12 +1,15 @@
 """What a call may send now. Every statement that may store something passes this gate. No I/O."""
 
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
 from dsql_outbox.outbox import AsyncConnection, Connection
+
+LONGEST_ASIDE: Final = 1.0
+"""Seconds that work beside a settled call may take. After it the connection is closed."""
 
 
 class Gate:
@@ -23,6 +26,12 @@ class Gate:
         self.deadline = None if timeout is None else monotonic() + timeout
         self.sent = False
         self.wrote = False
+
+    @property
+    def deadline_aside(self) -> float:
+        """The deadline of work that begins now, beside a call that is settled."""
+        own = monotonic() + LONGEST_ASIDE
+        return own if self.deadline is None else min(own, self.deadline)
 
     def admit(
         self, what: str, connection: Connection | AsyncConnection, status: TransactionStatus

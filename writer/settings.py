@@ -16,9 +16,9 @@ from dsql_outbox.outbox import (
 from .topic_template import require_template
 
 
-def _default_backlog_check() -> float | None:
-    """Return 30 s, or None in AWS Lambda, where each of many short processes would check."""
-    return None if "AWS_LAMBDA_FUNCTION_NAME" in os.environ else 30.0
+def _unless_in_lambda(seconds: float) -> float | None:
+    """Return None in AWS Lambda, where each of many short processes would ask the database."""
+    return None if "AWS_LAMBDA_FUNCTION_NAME" in os.environ else seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,11 @@ class WriterSettings:
     commit. That write returns one round trip later, and at most 1 s later. Above
     `backlog_warn` seconds the log has a warning.
 
+    Conflict report: a process counts which entities conflict. At most every
+    `conflict_report` seconds (None: never, the default in AWS Lambda), and at its close, a
+    writer stores the counts if there was a conflict since. One write returns one round trip
+    later then, and at most 1 s later. Without a conflict nothing is counted or stored.
+
     Raises `SettingsError` for a value that is not valid.
     """
 
@@ -75,8 +80,9 @@ class WriterSettings:
     topic: str = "events.{event_type}"
     any_topic: bool = False
     source: str = DEFAULT_SOURCE
-    backlog_check: float | None = field(default_factory=_default_backlog_check)
+    backlog_check: float | None = field(default_factory=lambda: _unless_in_lambda(30.0))
     backlog_warn: float = 60.0
+    conflict_report: float | None = field(default_factory=lambda: _unless_in_lambda(10.0))
 
     def __post_init__(self) -> None:
         """Raise `SettingsError` for a value that is not valid."""
@@ -112,7 +118,11 @@ class WriterSettings:
                 "max_queued": self.max_queued,
             },
         )
-        optional = {"max_idle": self.max_idle, "backlog_check": self.backlog_check}
+        optional = {
+            "max_idle": self.max_idle,
+            "backlog_check": self.backlog_check,
+            "conflict_report": self.conflict_report,
+        }
         require_positive(owner, {k: v for k, v in optional.items() if v is not None})
         if self.connections not in ("new", "pool"):
             raise SettingsError(f"{owner}.connections must be new or pool, got {self.connections}")

@@ -135,7 +135,10 @@ class Writer(WriterBase):
 
     def close(self) -> None:
         self._programs.is_closed = True
-        self._connections.close()
+        try:
+            self._perform(self._programs.close())
+        finally:
+            self._connections.close()
 
     def __enter__(self) -> Self:
         return self

@@ -1,6 +1,6 @@
 """The goals of the writer."""
 
-from . import against_peers, group_commit, statement_cost
+from . import against_peers, group_commit, statement_cost, tracing_cost
 from .goal import Goal, Line
 
 WRITER = [
@@ -56,6 +56,14 @@ WRITER = [
             Goal("CPU of a single write over bare psycopg, async", 25, most=True, unit=" us"),
         ],
         against_peers.client_cpu,
+    ),
+    Line(
+        "tracing",
+        [
+            Goal("p99 of a write, with spans / without", 1.5, most=True),
+            Goal("CPU of the spans of a write, encoded for OTLP", 150, most=True, unit=" us"),
+        ],
+        tracing_cost.tracing,
     ),
     Line(
         "single",

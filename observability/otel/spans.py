@@ -11,8 +11,8 @@ Without an SDK nothing is recorded. The caller's own trace context, if any, is
 still stored in the row and sent to the broker.
 """
 
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Final, Self
@@ -31,7 +31,9 @@ from opentelemetry.trace import (
 from dsql_outbox.observability import attributes as names
 from dsql_outbox.observability.facts import (
     AttemptEnded,
+    BatchedWrite,
     BatchEnded,
+    DatabaseServer,
     Fact,
     PublishEnded,
     PublishStarted,
@@ -41,6 +43,9 @@ from dsql_outbox.observability.facts import (
 )
 from dsql_outbox.observability.hooks import Scope
 from dsql_outbox.observability.recording import Recording
+
+_NUMBERED: Final = range(2, 10)
+"""The attempts whose number is in the name of the span: few enough for a list of names."""
 
 _FAILED: Final = frozenset(
     {"conflict", "in_doubt", "failed", "unknown", "retry", "rejected", "unavailable"}
@@ -88,26 +93,29 @@ trace_facts: Final = TraceFacts()
 class _SpanScope:
     """The scope of one span."""
 
-    __slots__ = ("_context", "_span", "_token", "_tracer")
+    __slots__ = ("_carrier", "_context", "_server", "_span", "_token", "_tracer")
 
-    def __init__(self, tracer: Tracer, span: Span) -> None:
+    def __init__(self, tracer: Tracer, span: Span, server: DatabaseServer | None = None) -> None:
         self._tracer = tracer
         self._span = span
+        self._server = server
+        self._carrier: dict[str, str] | None = None
         self._context = trace.set_span_in_context(span)
 
     @property
     def carrier(self) -> dict[str, str]:
         """The span's trace context. It is built in an empty context, so that no baggage is sent."""
-        carrier: dict[str, str] = {}
-        propagate.inject(carrier, trace.set_span_in_context(self._span, Context()))
-        return carrier
+        if self._carrier is None:  # a batch of several callers asks twice
+            self._carrier = {}
+            propagate.inject(self._carrier, trace.set_span_in_context(self._span, Context()))
+        return self._carrier
 
     def __call__(self, fact: Fact, /) -> None:
         if not self._span.is_recording():
             return
         match fact:
             case AttemptEnded():
-                _record_attempt(self._tracer, self._context, fact)
+                _record_attempt(self._tracer, self._context, fact, self._server)
             case WriteExhausted():
                 self._span.set_attribute(names.WRITE_EXHAUSTED, value=True)
             case WriteEnded():
@@ -147,23 +155,44 @@ def _start_write(tracer: Tracer, fact: WriteStarted) -> _SpanScope | None:
                 names.EVENT_ENTITIES: fact.entities,
             }
         )
-    return _SpanScope(tracer, span)
+    return _SpanScope(tracer, span, fact.server)
 
 
-def _record_attempt(tracer: Tracer, parent: Context, fact: AttemptEnded) -> None:
-    attributes: dict[str, str | float | None] = {
-        names.DB_SYSTEM: "postgresql",
+@lru_cache(maxsize=64)  # a process has few databases
+def _database_attributes(server: DatabaseServer | None) -> dict[str, str | int]:
+    """The attributes of every span of a database. Do not change the result."""
+    found: dict[str, str | int] = {names.DB_SYSTEM: "postgresql"}
+    if server is None:
+        return found
+    found[names.DB_NAMESPACE] = server.namespace
+    if server.address is not None:
+        found[names.SERVER_ADDRESS] = server.address
+    if server.port is not None:
+        found[names.SERVER_PORT] = server.port
+    return found
+
+
+def _record_attempt(
+    tracer: Tracer, parent: Context, fact: AttemptEnded, server: DatabaseServer | None
+) -> None:
+    attributes: dict[str, str | float] = {
+        **_database_attributes(server),
+        names.EVENT_ID: str(fact.event_id),
         names.ATTEMPT_NUMBER: fact.number,
-        names.ATTEMPT_WAITED: fact.waited_s,
         names.ATTEMPT_OUTCOME: fact.outcome,
-        names.ATTEMPT_OC_CLASS: fact.oc_class,
-        names.DB_STATUS_CODE: fact.sqlstate,
     }
+    if fact.waited_s:
+        attributes[names.ATTEMPT_WAITED] = fact.waited_s
+    if fact.oc_class is not None:
+        attributes[names.ATTEMPT_OC_CLASS] = fact.oc_class
+    if fact.sqlstate is not None:
+        attributes[names.DB_STATUS_CODE] = fact.sqlstate
+    number = f" {fact.number}" if fact.number in _NUMBERED else ""
     span = tracer.start_span(
-        "outbox.write.attempt",
+        f"outbox.write.attempt{number}",
         parent,
         SpanKind.CLIENT,
-        {name: value for name, value in attributes.items() if value is not None},
+        attributes,
         start_time=fact.started_ns,
     )
     _finish(
@@ -179,12 +208,12 @@ def _record_batch(tracer: Tracer, fact: BatchEnded) -> Scope | None:
     span = tracer.start_span(
         "outbox.batch",
         Context(),
-        attributes={names.DB_SYSTEM: "postgresql", names.BATCH_EVENTS: fact.events},
+        attributes={**_database_attributes(fact.server), names.BATCH_EVENTS: fact.events},
         start_time=fact.started_ns,
     )
     if span.is_recording():
-        for carrier in fact.writes:
-            _link(span, carrier)
+        for write in fact.writes:
+            _link(span, write)
         span.set_attribute(names.BATCH_OUTCOME, fact.outcome)
         if fact.sqlstate is not None:
             span.set_attribute(names.DB_STATUS_CODE, fact.sqlstate)
@@ -197,10 +226,10 @@ def _record_batch(tracer: Tracer, fact: BatchEnded) -> Scope | None:
     return None
 
 
-def _link(span: Span, carrier: Mapping[str, str]) -> None:
-    write = trace.get_current_span(propagate.extract(carrier, Context())).get_span_context()
-    if write.is_valid:
-        span.add_link(write)
+def _link(span: Span, write: BatchedWrite) -> None:
+    parent = propagate.extract(write.carrier, Context())
+    if (found := trace.get_current_span(parent).get_span_context()).is_valid:
+        span.add_link(found, {names.EVENT_ID: str(write.event_id)})
 
 
 def _end_write(span: Span, fact: WriteEnded) -> None:
@@ -233,6 +262,7 @@ def _start_publish(tracer: Tracer, fact: PublishStarted) -> _SpanScope | None:
     if span.is_recording():
         span.set_attributes(
             {
+                names.EVENT_ID: str(fact.event_id),
                 names.MESSAGING_MESSAGE_ID: str(fact.event_id),
                 names.MESSAGING_BODY_SIZE: fact.payload_bytes,
                 names.PUBLISH_ATTEMPT: fact.attempt,
@@ -245,22 +275,36 @@ def _start_publish(tracer: Tracer, fact: PublishStarted) -> _SpanScope | None:
 def _record_wait(tracer: Tracer, parent: Context, fact: PublishStarted) -> None:
     if fact.attempt > 1 or not trace.get_current_span(parent).get_span_context().is_valid:
         return  # if the write was not traced, the wait would be a trace of its own
-    span = tracer.start_span("outbox.wait", parent, start_time=fact.committed_ns)
+    span = tracer.start_span(
+        "outbox.wait",
+        parent,
+        attributes={names.EVENT_ID: str(fact.event_id)},
+        start_time=fact.committed_ns,
+    )
     # These are two clocks, and the database's may be ahead of ours.
     span.end(max(fact.committed_ns, fact.picked_up_ns))
 
 
 def _end_publish(span: Span, fact: PublishEnded) -> None:
     span.set_attribute(names.PUBLISH_RESULT, fact.result)
+    if fact.leads_to is not None:
+        span.set_attribute(names.PUBLISH_LEADS_TO, fact.leads_to)
     failed = fact.result in _FAILED
-    _finish(span, failed=failed, error=fact.result if failed else None)
+    _finish(span, failed=failed, error=fact.result if failed else None, why=fact.leads_to)
 
 
-def _finish(span: Span, *, failed: bool, error: str | None, end_ns: int | None = None) -> None:
+def _finish(
+    span: Span,
+    *,
+    failed: bool,
+    error: str | None,
+    why: str | None = None,
+    end_ns: int | None = None,
+) -> None:
     if error is not None:
         span.set_attribute(names.ERROR_TYPE, error)
     if failed:
-        span.set_status(StatusCode.ERROR)
+        span.set_status(StatusCode.ERROR, why)
     span.end(end_ns)
 
 

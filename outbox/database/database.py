@@ -19,7 +19,7 @@ from dsql_outbox.outbox.settings import require_positive
 from .connection import AsyncConnection, Connection, connecting_until, not_connected
 from .fork import call_in_children
 from .rate_limit import OPENS_PER_SECOND, OpenRate
-from .target import CLIENT_ENCODING, Isolation
+from .target import CLIENT_ENCODING, Endpoint, Isolation
 from .url_scheme import target_of
 
 DEFAULT_SCHEMA: Final = "outbox"
@@ -98,6 +98,11 @@ class Database:
     def address(self) -> str:
         """The host and port of the database, as for a log line. No secret is in it."""
         return self._target.address
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The host, the port and the database of the URL. No secret is in it."""
+        return self._target.endpoint
 
     def _renew_lock(self) -> None:
         self._opens_lock = threading.Lock()
@@ -190,6 +195,10 @@ class Database:
         connection.retires_at = monotonic() + lifetime
         connection.prepares = self._prepare
         return connection
+
+    def __str__(self) -> str:
+        """The URL without secrets, and the schema."""
+        return f"{self._target} (schema {self.schema})"
 
     def __repr__(self) -> str:
         return f"Database({self._target}, schema={self.schema!r})"

@@ -18,7 +18,7 @@ from psycopg import pq
 from dsql_outbox.outbox.errors import MissingExtra, SettingsError
 
 from .fork import call_in_children
-from .target import DEAD_LINK, ConnectParameters
+from .target import DEAD_LINK, ConnectParameters, Endpoint
 
 _URL: Final = re.compile(
     r"dsql://(?P<user>[^:@/?#]+)"
@@ -144,6 +144,12 @@ class DsqlTarget:
                 f"no IAM token could be signed for {self}: {type(error).__name__}"
             ) from error
         return signed
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The host and the port of the cluster, and the database."""
+        host, port, dbname = (self._address[name] for name in ("host", "port", "dbname"))
+        return Endpoint(str(host), int(port), str(dbname))
 
     @property
     def address(self) -> str:

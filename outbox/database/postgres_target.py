@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.redaction import has_unclear_login
 
-from .target import DEAD_LINK, ConnectParameters, Isolation
+from .target import DEAD_LINK, ConnectParameters, Endpoint, Isolation
 
 _LEVELS: Final = {
     "read committed": IsolationLevel.READ_COMMITTED,
@@ -91,6 +91,17 @@ class PostgresTarget:
             return False
         self._takes_settings = False
         return True
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The host, the port and the database of the URL; no port if there are several."""
+        host, dbname = (self._text(name) for name in ("host", "dbname"))
+        port = self._text("port") or "5432"
+        return Endpoint(host, int(port) if port.isdecimal() else None, dbname)
+
+    def _text(self, name: str) -> str | None:
+        found = self._parameters.get(name)
+        return None if found is None else str(found)
 
     @property
     def address(self) -> str:

@@ -1,6 +1,6 @@
 """The interface to a kind of database: the parameters that open a connection to it."""
 
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 import psycopg
 from psycopg import IsolationLevel
@@ -31,6 +31,14 @@ Events are Unicode text. In another encoding some of them could not be sent.
 """
 
 
+class Endpoint(NamedTuple):
+    """The host, the port and the database of a URL; None if the URL does not name one."""
+
+    host: str | None
+    port: int | None
+    dbname: str | None
+
+
 class Target(Protocol):
     """One database. Its parameters may differ for each connection, as a token does."""
 
@@ -53,6 +61,11 @@ class Target(Protocol):
     @property
     def begins_at(self) -> IsolationLevel | None:
         """The level that each BEGIN must name because the session cannot set it, or None."""
+        ...
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The host, the port and the database, without any secret."""
         ...
 
     @property

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from datetime import datetime
-from typing import Any
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -11,7 +11,7 @@ from dsql_outbox.outbox import parse_subject_key, subject_key
 from dsql_outbox.publisher.outbox_rows import read_headers
 from dsql_outbox.publisher.session import OperatorSession
 
-from .pages import PAGE_ROWS, id_ranges
+from .pages import FIRST_ID, LAST_ID, PAGE_ROWS, Block, id_ranges
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -38,6 +38,17 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     headers: dict[str, str]
     payload_bytes: int
     payload: str | None = None
+
+
+class LetterKey(NamedTuple):
+    """The key of a dead letter in the order of its table; `died_at` as text."""
+
+    event_id: UUID
+    died_at: str = "-infinity"
+
+
+FIRST_LETTER: Final = LetterKey(FIRST_ID)
+"""Before every letter."""
 
 
 class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,18 +82,31 @@ class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 async def read_letters(session: OperatorSession, which: LetterFilter) -> AsyncGenerator[DeadLetter]:
     """The selected dead letters, without payload, in order of event id and time of death."""
-    parameters = which.parameters()
     for ids in id_ranges(which.event_ids):
-        after: dict[str, Any] = {"event_id": ids.first, "died_at": "-infinity", "last": ids.last}
+        after = LetterKey(ids.first)
         seen = PAGE_ROWS
         while seen == PAGE_ROWS:
-            rows = await session.rows("letter_page", parameters | after | {"rows": PAGE_ROWS})
-            seen, last_id, last_died_at = rows[0][:3]
-            if seen:
-                after |= {"event_id": last_id, "died_at": last_died_at.isoformat()}
-            for row in rows:
-                if row[3] is not None:
-                    yield _letter(row[3:])
+            seen, after, found = await read_letter_block(
+                session, which, after, PAGE_ROWS, last=ids.last
+            )
+            for letter in found:
+                yield letter
+
+
+async def read_letter_block(
+    session: OperatorSession,
+    which: LetterFilter,
+    after: LetterKey,
+    rows: int,
+    *,
+    last: UUID = LAST_ID,
+) -> Block[LetterKey, DeadLetter]:
+    """The selected letters among the next `rows` after a key, up to the event id `last`."""
+    bounds = {"event_id": after.event_id, "died_at": after.died_at, "last": last, "rows": rows}
+    found = await session.rows("letter_page", which.parameters() | bounds)
+    seen, last_id, last_died_at = found[0][:3]
+    reached = LetterKey(last_id, last_died_at.isoformat()) if seen else after
+    return Block(seen, reached, [_letter(row[3:]) for row in found if row[3] is not None])
 
 
 def _letter(row: Any) -> DeadLetter:

@@ -12,7 +12,15 @@ from dsql_outbox.outbox import array_literal, subject_key
 from dsql_outbox.publisher.outbox_rows import read_headers
 from dsql_outbox.publisher.session import Operator, OperatorTransaction
 
-from .dead_letter_filter import DeadLetter, LetterFilter, read_letters
+from .dead_letter_filter import (
+    FIRST_LETTER,
+    DeadLetter,
+    LetterFilter,
+    LetterKey,
+    read_letter_block,
+    read_letters,
+)
+from .pages import Block, Page, read_page
 from .replay_positions import Candidate, Placed
 from .replay_rate import MAX_BYTES, MAX_ROWS, Pace
 from .requeue import Replayed, Requeue
@@ -44,6 +52,20 @@ class DeadLetters(Operator):
         async with aclosing(read_letters(self._session, which)) as letters:
             async for letter in letters:
                 yield await self._with_payload(letter) if payload else letter
+
+    async def page(
+        self, which: LetterFilter = _ALL, after: LetterKey = FIRST_LETTER, *, rows: int = 50
+    ) -> Page[LetterKey, DeadLetter]:
+        """Up to `rows` of the selected dead letters after a key, in order of event id.
+
+        This reads at most 10,000 rows, however few match. The `event_ids` of the filter
+        are ignored.
+        """
+
+        async def block(key: LetterKey, size: int) -> Block[LetterKey, DeadLetter]:
+            return await read_letter_block(self._session, which, key, size)
+
+        return await read_page(block, _key_of, after, rows)
 
     async def replay(
         self,
@@ -105,6 +127,10 @@ class DeadLetters(Operator):
                 found.append((letter.subject_version, key))
         found.sort()
         return [key for _, key in found]
+
+
+def _key_of(letter: DeadLetter) -> LetterKey:
+    return LetterKey(letter.event_id, letter.died_at.isoformat())
 
 
 class _Key(NamedTuple):

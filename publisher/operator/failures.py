@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -13,7 +13,16 @@ from dsql_outbox.publisher.burial import Burial, Letter
 from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.session import Operator
 
-from .pages import FIRST_POSITION, PAGE_ROWS, id_ranges
+from .pages import (
+    FIRST_ID,
+    FIRST_POSITION,
+    LAST_ID,
+    PAGE_ROWS,
+    Block,
+    Page,
+    id_ranges,
+    read_page,
+)
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -59,6 +68,16 @@ class FailureFilter(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
+class FailureKey(NamedTuple):
+    """The key of a failure in the order of its table; `position` is in microseconds."""
+
+    event_id: UUID
+    position: int = FIRST_POSITION
+
+
+FIRST_FAILURE: Final = FailureKey(FIRST_ID)
+"""Before every failure."""
+
 _ALL: Final = FailureFilter()
 
 
@@ -73,24 +92,37 @@ class Failures(Operator):
 
     async def find(self, which: FailureFilter = _ALL) -> AsyncGenerator[Failure]:
         """The selected failures, in order of event id; memory does not grow with their number."""
-        parameters = which.parameters()
         for ids in id_ranges(which.event_ids):
-            after: dict[str, Any] = {
-                "event_id": ids.first,
-                "position": FIRST_POSITION,
-                "last": ids.last,
-            }
+            after = FailureKey(ids.first)
             seen = PAGE_ROWS
             while seen == PAGE_ROWS:
-                rows = await self._session.rows(
-                    "failure_page", parameters | after | {"rows": PAGE_ROWS}
-                )
-                seen, last_id, last_position = rows[0][:3]
-                if seen:
-                    after |= {"event_id": last_id, "position": last_position}
-                for row in rows:
-                    if row[3] is not None:
-                        yield _failure(row[3:])
+                seen, after, found = await self._block(which, after, PAGE_ROWS, last=ids.last)
+                for failure in found:
+                    yield failure
+
+    async def page(
+        self, which: FailureFilter = _ALL, after: FailureKey = FIRST_FAILURE, *, rows: int = 50
+    ) -> Page[FailureKey, Failure]:
+        """Up to `rows` of the selected failures after a key, in order of event id.
+
+        This reads at most 10,000 rows, however few match. The `event_ids` of the filter
+        are ignored.
+        """
+
+        async def block(key: FailureKey, size: int) -> Block[FailureKey, Failure]:
+            return await self._block(which, key, size)
+
+        return await read_page(block, _key_of, after, rows)
+
+    async def _block(
+        self, which: FailureFilter, after: FailureKey, rows: int, *, last: UUID = LAST_ID
+    ) -> Block[FailureKey, Failure]:
+        """The selected failures among the next `rows` after a key, up to the event id `last`."""
+        bounds = after._asdict() | {"last": last, "rows": rows}
+        found = await self._session.rows("failure_page", which.parameters() | bounds)
+        seen, *key = found[0][:3]
+        reached = FailureKey(*key) if seen else after
+        return Block(seen, reached, [_failure(row[3:]) for row in found if row[3] is not None])
 
     async def retry(self, which: FailureFilter) -> AsyncGenerator[Failure]:
         """Delete the record of the selected failures, so that their messages are sent again now.
@@ -135,6 +167,10 @@ class Failures(Operator):
             "event_id": failure.event_id,
         }
         return bool((await self._session.rows("failure_behind", key))[0][0])
+
+
+def _key_of(failure: Failure) -> FailureKey:
+    return FailureKey(failure.event_id, failure.position)
 
 
 async def _bury(burial: Burial, failure: Failure) -> bool:

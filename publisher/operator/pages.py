@@ -4,14 +4,20 @@ The filters of an operator have no index. So a page is a number of rows in the o
 of the key, and the filter applies within it.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Final, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
 
 PAGE_ROWS: Final = 1_000
 """Rows that one statement reads, whether they match the filter or not."""
+
+_BLOCK_ROWS: Final = 500
+_BLOCKS: Final = 20
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 FIRST_ID: Final = UUID(int=0)
 LAST_ID: Final = UUID(int=(1 << 128) - 1)
@@ -32,3 +38,47 @@ def id_ranges(ids: Sequence[UUID]) -> Iterator[IdRange]:
         yield IdRange()
     for each in dict.fromkeys(ids):
         yield IdRange(each, each)
+
+
+class Block(NamedTuple, Generic[K, T]):
+    """What one statement read: `seen` rows up to the key `reached`, and the matches among them."""
+
+    seen: int
+    reached: K
+    found: Sequence[T]
+
+
+class Page(msgspec.Struct, Generic[K, T], frozen=True):
+    """The matches of one page. `read` is the number of rows read for it, matches or not.
+
+    `after` is the key after which the next page starts; None at the end of the table.
+    """
+
+    found: Sequence[T]
+    read: int
+    after: K | None
+
+
+async def read_page(
+    block: Callable[[K, int], Awaitable[Block[K, T]]],
+    key: Callable[[T], K],
+    after: K,
+    rows: int,
+) -> Page[K, T]:
+    """Read up to `rows` matches after a key; reads at most 10,000 rows, however few match.
+
+    `block` reads a number of rows after a key, and `key` returns the key of a match.
+    """
+    found: list[T] = []
+    read = 0
+    for _ in range(_BLOCKS):
+        seen, after, more = await block(after, _BLOCK_ROWS)
+        found += more
+        read += seen
+        if len(found) > rows:
+            return Page(found[:rows], read, key(found[rows - 1]))
+        if seen < _BLOCK_ROWS:
+            return Page(found, read, None)
+        if len(found) == rows:
+            break
+    return Page(found, read, after)

@@ -1,6 +1,7 @@
 """The state of the outbox: its backlog, its failures and its publishers."""
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -15,7 +16,9 @@ from dsql_outbox.publisher.session import Operator
 from .topic_pauses import PausedTopic, paused_topic
 
 _LIMIT: Final = 1_000
+_SHARD_LIMIT: Final = 500
 _SHOWN: Final = 5
+_WINDOW: Final = 5  # looks per rate: PostgreSQL updates its counters only now and then
 _PUBLISHERS: Final = 100
 _TOPICS: Final = 100
 
@@ -99,6 +102,43 @@ class Counters(NamedTuple):
     taken: int
 
 
+class Rates(msgspec.Struct, frozen=True, rename="camel"):
+    """Rows per second inserted into the outbox and deleted from it."""
+
+    in_per_second: float
+    out_per_second: float
+
+
+class Meter:
+    """Computes rates from successive counters."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, Counters]] = deque(maxlen=_WINDOW)
+
+    def rates(self, counters: Counters | None, now: float) -> Rates | None:
+        """The rates over the last looks; None without counters, and at the first look.
+
+        `now` is in seconds on a monotonic clock.
+        """
+        if counters is None or self._went_back(counters):
+            self._seen.clear()
+        if counters is None:
+            return None
+        self._seen.append((now, counters))
+        since, first = self._seen[0]
+        if now <= since:
+            return None
+        put, taken = counters.put - first.put, counters.taken - first.taken
+        return Rates(round(put / (now - since), 1), round(taken / (now - since), 1))
+
+    def _went_back(self, counters: Counters) -> bool:
+        """Whether the statistics were reset, as after a crash of the database."""
+        if not self._seen:
+            return False
+        _, last = self._seen[-1]
+        return counters.put < last.put or counters.taken < last.taken
+
+
 class Status(msgspec.Struct, frozen=True, rename="camel"):
     """The state of the outbox. All times are seconds, by the database's clock.
 
@@ -150,6 +190,11 @@ class StatusReader(Operator):
         """Count the waiting messages, up to 1,000, in one statement."""
         return _bounded((await self._rows("status_waiting", limit=_LIMIT))[0][0])
 
+    async def read_backlogs(self) -> dict[int, Bounded]:
+        """Count the waiting messages of each shard, up to 500 per shard, in one statement."""
+        rows = await self._rows("status_backlogs", limit=_SHARD_LIMIT)
+        return {shard: _bounded(found, _SHARD_LIMIT) for shard, found in rows}
+
     async def read_counters(self) -> Counters | None:
         """Read the row counters, from which rates are computed.
 
@@ -198,8 +243,8 @@ def _failures(rows: Sequence[Sequence[Any]]) -> FailureCounts:
     return FailureCounts(counted.count, counted.more, rows[0][7] if rows else 0, worst)
 
 
-def _bounded(found: int) -> Bounded:
-    return Bounded(min(found, _LIMIT), more=found > _LIMIT)
+def _bounded(found: int, limit: int = _LIMIT) -> Bounded:
+    return Bounded(min(found, limit), more=found > limit)
 
 
 def _seconds(found: float | None) -> float | None:

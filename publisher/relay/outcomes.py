@@ -95,12 +95,12 @@ class Outcomes:
         state, row, hold = self._state, subject.busy_row, subject.hold
         settings = self._settings.for_topic(row.topic)
         attempts = subject.attempt
-        is_final = isinstance(outcome, Rejected) or attempts >= settings.attempts
-        if is_final and settings.on_dead_letter == "release":
+        next_step = settings.consequence(attempts, is_rejected=isinstance(outcome, Rejected))
+        if next_step == "dead_letter":
             self._settler.bury(subject, row.id, outcome.error, attempts)
             return
         state.failed += 1
-        seconds = None if is_final else settings.backoff(attempts)
+        seconds = None if next_step == "block" else settings.backoff(attempts)
         retry_at = float("inf") if seconds is None else state.clock() + seconds
         new = Hold(row.id, attempts, retry_at)
         if hold is not None and hold.id == row.id:

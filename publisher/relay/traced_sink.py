@@ -6,6 +6,7 @@ import msgspec
 
 from dsql_outbox.observability import (
     Hook,
+    PublishConsequence,
     PublishEnded,
     PublishResult,
     PublishStarted,
@@ -19,6 +20,7 @@ from dsql_outbox.outbox import (
     SinkUnavailable,
     broken_header,
 )
+from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.publisher.sinks import (
     Answer,
     Delivered,
@@ -43,11 +45,13 @@ _RESULTS: dict[type[Outcome], PublishResult] = {
 class TracedSink:
     """A sink that reports each message to hooks, and adds their trace context to its headers.
 
-    It also checks the answers of the decorated sink.
+    It also checks the answers of the decorated sink. `settings` say what a failed message
+    leads to.
     """
 
-    def __init__(self, sink: Sink, hooks: Iterable[Hook]) -> None:
+    def __init__(self, sink: Sink, hooks: Iterable[Hook], settings: PublisherSettings) -> None:
         self._sink = sink
+        self._settings = settings
         self._hooks = tuple(hooks)
         self.system = sink.system
 
@@ -59,7 +63,7 @@ class TracedSink:
         contract; answers that were right stand.
         """
         quiet = Scopes(self._hooks, None) if all(map(skips_successes, self._hooks)) else None
-        call = _Call(messages, answer, quiet)
+        call = _Call(messages, answer, quiet, self._settings)
         result: PublishResult = "not_attempted"
         text: str | None = None
         try:
@@ -101,8 +105,15 @@ class _Call:
     `quiet` is the scope of all messages if no hook wants to know which are delivered.
     """
 
-    def __init__(self, messages: Sequence[Message], answer: Answer, quiet: Scopes | None) -> None:
+    def __init__(
+        self,
+        messages: Sequence[Message],
+        answer: Answer,
+        quiet: Scopes | None,
+        settings: PublisherSettings,
+    ) -> None:
         self._messages = messages
+        self._settings = settings
         self._answer = answer
         self._is_quiet = quiet is not None
         self._scopes: list[Scopes | None] = [quiet] * len(messages) if quiet is not None else []
@@ -138,12 +149,27 @@ class _Call:
 
     def _end(self, scope: Scopes, index: int, result: PublishResult, error: str | None) -> None:
         message = self._messages[index]
-        ended = PublishEnded(message.event_id, message.topic, result, error, message.attempt)
+        ended = PublishEnded(
+            message.event_id,
+            message.topic,
+            result,
+            error,
+            message.attempt,
+            self._leads_to(message, result),
+        )
         if error is None:
             scope(ended)
         else:
             with scope:  # the log line of a failure belongs to its trace
                 scope(ended)
+
+    def _leads_to(self, message: Message, result: PublishResult) -> PublishConsequence | None:
+        if result == "delivered":
+            return None
+        if result in {"retry", "rejected"}:
+            rules = self._settings.for_topic(message.topic)
+            return rules.consequence(message.attempt, is_rejected=result == "rejected")
+        return "retry"
 
     def _note(self, index: int, fault: str) -> None:
         if self.fault is None:

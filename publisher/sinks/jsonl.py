@@ -1,5 +1,6 @@
 """The sink ``jsonl:FILE``: one JSON object per line, appended and synced to disk."""
 
+import errno
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -12,6 +13,12 @@ from .json_lines import LineSink, unavailable_as, write_all
 from .port import Sink
 
 _SCHEME: Final = "jsonl:"
+_LASTING: Final = {
+    errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR,
+    errno.EROFS,
+}  # fmt: skip
+"""Errors that do not pass by themselves, such as a missing folder; a full disk may pass."""
+
 _APPEND: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
 
 
@@ -24,8 +31,9 @@ async def open_jsonl(url: str) -> AsyncGenerator[Sink]:
     CloudEvents, and the payload is a string with the exact text of the event. A
     message is delivered after ``fsync``.
 
-    Raises `SettingsError` for a URL without a file and for a symbolic link, and
-    `SinkUnavailable` when the file cannot be opened. `publish` raises
+    Raises `SettingsError` for a URL without a file, for a symbolic link, and for a file
+    that cannot exist there, as without its folder. Raises `SinkUnavailable` when the file
+    cannot be opened for another reason. `publish` raises
     `SinkUnavailable` when the file cannot be written.
     """
     file = _File(_path(url))
@@ -41,7 +49,12 @@ class _File:
         with unavailable_as(str(path)):
             if path.is_symlink():
                 raise SettingsError(f"{path} is a link: name the file that jsonl: shall append to")
-            self._descriptor = os.open(path, _APPEND, 0o600)
+            try:
+                self._descriptor = os.open(path, _APPEND, 0o600)
+            except OSError as error:
+                if error.errno not in _LASTING:
+                    raise
+                raise SettingsError(f"jsonl: cannot open {path}: {error.strerror}") from error
             _sync_folder(path)
 
     def append(self, lines: bytes) -> None:

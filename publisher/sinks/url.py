@@ -1,11 +1,15 @@
 """Parse the parts that the URLs of brokers have in common: hosts, login, parameters."""
 
 import math
+import re
 from collections.abc import Collection
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from dsql_outbox.outbox import SettingsError, has_unclear_login
+
+_NAME: Final = re.compile(r"(?:\w(?:[\w-]{0,61}\w)?\.)*\w(?:[\w-]{0,61}\w)?\.?")
+"""A name that DNS can hold, or an IPv4 address; services of Docker may have a ``_``."""
 
 TIMEOUT: Final = "5"
 """The default of the URL parameter ``timeout``, in seconds."""
@@ -54,6 +58,8 @@ def seconds(kind: str, text: str) -> float:
 
 def _host(text: str, port: int) -> str:
     host = urlsplit(f"//{text}")
-    if not host.hostname or host.path or host.fragment:
+    if not host.hostname or host.path or host.fragment or host.port == 0:
+        raise ValueError(text)
+    if "[" not in text and not _NAME.fullmatch(host.hostname):
         raise ValueError(text)
     return text if host.port else f"{text.rstrip(':')}:{port}"

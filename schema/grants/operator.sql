@@ -4,6 +4,8 @@ GRANT SELECT ON {schema}.schema_migrations TO {role};
 GRANT SELECT ON {schema}.outbox_backlog TO {role};
 GRANT SELECT ON {schema}.outbox_leases TO {role};
 GRANT SELECT ON {schema}.outbox_publishers TO {role};
+-- What writers lost to conflicts: `dsql-outbox status --conflicts`.
+GRANT SELECT ON {schema}.outbox_conflicts TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_topics TO {role};
 -- A message that is blocked goes on when its failure is deleted, or is given up.
 GRANT SELECT, DELETE ON {schema}.outbox_failures TO {role};

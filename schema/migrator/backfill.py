@@ -6,7 +6,8 @@ After an interrupted run the next run starts at the first page again. Pages that
 are filled change nothing, because the WHERE condition no longer matches there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Any, Final, LiteralString, cast
 
 from psycopg import sql
@@ -21,14 +22,18 @@ PAGE_ROWS: Final = 1_000
 """Rows per page, which is also one transaction."""
 
 
-def backfill(connection: Connection, schema: str, wanted: Backfill) -> None:
-    """Fill all pages, one transaction per page; raises the driver's errors."""
+def backfill(connection: Connection, schema: str, wanted: Backfill) -> Iterator[int]:
+    """Fill all pages, one transaction per page; yields about how many rows are read so far.
+
+    Raises the driver's errors.
+    """
     last: Sequence[Any] | None = None
-    while True:
+    for pages in count(1):
         bound = execute(connection, _bound(schema, wanted, last)).fetchone()
         if bound is None:
             return
         execute(connection, _page(schema, wanted, last, bound))
+        yield pages * PAGE_ROWS
         last = bound
 
 

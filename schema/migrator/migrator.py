@@ -6,7 +6,7 @@ in two migrators. The database orders the two, the later one finds the step done
 and `execution` repeats a statement that met a conflict.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 
 import msgspec
@@ -42,6 +42,17 @@ class Applied(msgspec.Struct, frozen=True):
     migrations: int
     shards: int
     waiting: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
+
+
+class ApplyStep(msgspec.Struct, frozen=True):
+    """The migration that `apply` has in hand; `rows` is about how many a backfill has read."""
+
+    label: str
+    rows: int = 0
+
+
+ApplyTold = Callable[[ApplyStep], None]
+"""Takes each step when it begins, and a backfill again after each page."""
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -84,7 +95,13 @@ class PresentTables(msgspec.Struct, frozen=True):
         return shards
 
 
-def apply(database: Database, *, shards: int | None = None, deploy: Deploy = "before") -> Applied:
+def apply(
+    database: Database,
+    *,
+    shards: int | None = None,
+    deploy: Deploy = "before",
+    told: ApplyTold = lambda _: None,
+) -> Applied:
     """Create or upgrade the tables; objects that exist are left alone.
 
     `apply` may run any number of times, in several processes at once, and after a
@@ -94,7 +111,7 @@ def apply(database: Database, *, shards: int | None = None, deploy: Deploy = "be
     The number of `shards` can only grow. None keeps it, or creates `DEFAULT_SHARDS`
     in a new schema. `deploy` is the phase of the deploy: the run stops before the
     first migration of the other phase. A schema without shards gets all migrations
-    at once.
+    at once. `told` gets the steps.
 
     Raises `SettingsError` if `shards` is below the present number or out of range.
     Raises `SchemaError` when a migration was applied with another text, when an
@@ -113,7 +130,8 @@ def apply(database: Database, *, shards: int | None = None, deploy: Deploy = "be
             execute(connection, statement("schema_create", schema))
         made = dict(forms())
         for migration in todo:
-            _make(connection, schema, migration, made[migration])
+            told(ApplyStep(migration.label))
+            _make(connection, schema, migration, made[migration], told)
             execute(connection, migration.record(schema))
         count = _add_shards(connection, schema, shards)
     rest = present.pending[len(todo) :]
@@ -186,13 +204,16 @@ def require_shards(shards: int) -> int:
     return shards
 
 
-def _make(connection: Connection, schema: str, migration: Migration, form: Form) -> None:
+def _make(
+    connection: Connection, schema: str, migration: Migration, form: Form, told: ApplyTold
+) -> None:
     match form:
         case Index():
             is_dsql = has_jobs(connection)
             IndexBuild(connection, schema, migration, form, is_dsql=is_dsql).run()
         case Backfill():
-            backfill(connection, schema, form)
+            for rows in backfill(connection, schema, form):
+                told(ApplyStep(migration.label, rows))
         case _:
             execute(connection, migration.ddl(schema))
 

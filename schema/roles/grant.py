@@ -11,7 +11,7 @@ from dsql_outbox.schema.migrator.index_build import has_jobs
 from dsql_outbox.schema.migrator.remedies import Remedies
 from dsql_outbox.schema.migrator.shape import Shape, read_shape
 
-from .rights import Grant, Roles, create_role, grants, present_roles
+from .rights import DUTIES, Grant, Roles, create_role, grants, present_roles
 
 _ARN = "arn:aws:iam::ACCOUNT:role/IAM_ROLE_OF_{}"
 
@@ -42,7 +42,7 @@ def grant(database: Database, roles: Roles, *, dry_run: bool = False) -> Granted
     named = roles.named()
     if not named:
         raise SettingsError(
-            "no role is named: give one for the writer, publisher, operator or consumer"
+            f"no role is named: give one for the {', '.join(DUTIES[:-1])} or {DUTIES[-1]}"
         )
     schema = database.schema
     with database.connect() as connection:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from functools import cache
-from typing import Final, Literal, LiteralString, cast
+from typing import Final, Literal, LiteralString, cast, get_args
 
 import msgspec
 from psycopg import sql
@@ -16,9 +16,9 @@ from dsql_outbox.schema.migrator.remedies import Remedies
 from dsql_outbox.schema.migrator.shape import Shape, expected, read_shape
 from dsql_outbox.schema.named_statements import read_sql, statement
 
-Duty = Literal["writer", "publisher", "operator", "consumer"]
+Duty = Literal["writer", "publisher", "operator", "consumer", "reader"]
 
-_DUTIES: Final[tuple[Duty, ...]] = ("writer", "publisher", "operator", "consumer")
+DUTIES: Final[tuple[Duty, ...]] = get_args(Duty)
 
 _GRANT: Final = re.compile(
     r"GRANT ([A-Z]+(?:, [A-Z]+)*) ON (?:SCHEMA \{schema\}|\{schema\}\.(\w+)) TO \{role\};"
@@ -32,16 +32,12 @@ class Roles(msgspec.Struct, frozen=True):
     publisher: str | None = None
     operator: str | None = None
     consumer: str | None = None
+    reader: str | None = None
 
     def named(self) -> list[tuple[Duty, str]]:
         """Each duty that has a role, with that role."""
-        roles: tuple[str | None, ...] = (
-            self.writer,
-            self.publisher,
-            self.operator,
-            self.consumer,
-        )
-        return [(duty, role) for duty, role in zip(_DUTIES, roles, strict=True) if role]
+        found: list[tuple[Duty, str | None]] = [(duty, getattr(self, duty)) for duty in DUTIES]
+        return [(duty, role) for duty, role in found if role]
 
     def by_name(self) -> dict[str, list[Duty]]:
         """Each role with its duties."""
@@ -104,7 +100,7 @@ def lacking_rights(
     because its rights cannot be known then. Raises the driver's errors.
     """
     shape = read_shape(connection, schema)
-    tables = {grant.name for duty in _DUTIES for grant in grants(duty)} - {None}
+    tables = {grant.name for duty in DUTIES for grant in grants(duty)} - {None}
     if shape is None or not all(name in shape for name in tables):
         return None
     held = _rights_held(connection, schema, [role]).get(role, set())
@@ -115,7 +111,7 @@ def lacking_rights(
             for right in grant.rights
             if (grant.name, right) not in held
         ]
-        for duty in _DUTIES
+        for duty in DUTIES
     }
 
 

@@ -6,8 +6,10 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import errors
-from tests.support.dsql.cluster_rules import MAX_BYTES, kind_of
+from tests.support.dsql import cluster_rules
+from tests.support.dsql.cluster_rules import BURST, CROWD, MAX_BYTES, RATE, kind_of
 from tests.support.dsql.governed import GovernedPostgres
+from tests.support.dsql.refusals import UNCACHED_IDENTITY, UNCACHED_SEQUENCE
 from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.testing.proxy import wire_protocol as wire
@@ -149,6 +151,93 @@ def test_a_change_that_is_rolled_back_is_none(one: Session, two: Session) -> Non
     one.execute("CREATE TABLE records.other (id int)")
     one.execute("ROLLBACK")
     two.execute("SELECT 1")
+
+
+# What the cluster refuses and PostgreSQL takes.
+
+UNSUPPORTED = {
+    "CREATE SEQUENCE s": UNCACHED_SEQUENCE,
+    "create sequence s cache 2": UNCACHED_SEQUENCE,
+    "CREATE TABLE records.i (id bigint GENERATED ALWAYS AS IDENTITY)": UNCACHED_IDENTITY,
+    "-- why\nCREATE TABLE records.t AS SELECT 1 AS n": "unsupported statement: CreateTableAs",
+    "CREATE TABLE IF NOT EXISTS t AS SELECT 1": "unsupported statement: CreateTableAs",
+    "SET TRANSACTION READ ONLY": 'setting configuration parameter "TRANSACTION" not supported',
+    "SET lock_timeout = 5": 'setting configuration parameter "lock_timeout" not supported',
+    "SET LOCAL work_mem = '1MB'": 'setting configuration parameter "work_mem" not supported',
+    "BEGIN ISOLATION LEVEL SERIALIZABLE": "Unsupported isolation level: SERIALIZABLE",
+    "PREPARE p AS SELECT 1": "unsupported statement: Prepare",
+    "DISCARD ALL": "unsupported statement: Discard",
+    "SELECT pg_advisory_lock(1)": "function pg_advisory_lock not supported",
+    "SELECT pg_catalog.pg_try_advisory_xact_lock(1)": (
+        "function pg_try_advisory_xact_lock not supported"
+    ),
+}
+
+
+@pytest.mark.parametrize(("sql", "message"), UNSUPPORTED.items(), ids=list(UNSUPPORTED))
+@pytest.mark.parametrize("prepared", [False, True])
+def test_what_a_cluster_does_not_support_is_refused(
+    one: Session, sql: str, message: str, prepared: bool
+) -> None:
+    one.prepare_threshold = 0 if prepared else None
+    with pytest.raises(errors.FeatureNotSupported) as refused:
+        one.execute(sql.encode())
+    assert refused.value.diag.message_primary == message
+    assert one.execute("SELECT 1").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE SEQUENCE records.s CACHE 65536",
+        "CREATE SEQUENCE records.s CACHE 1",
+        "CREATE TABLE records.i (id bigint GENERATED ALWAYS AS IDENTITY (CACHE 1))",
+        "CREATE TABLE records.t (n int)",
+        "SET search_path = records",
+        "SET SESSION timezone = 'UTC'",
+        "SET TIME ZONE 'UTC'",
+        "SELECT 'pg_advisory_lock(1)', 'CREATE SEQUENCE s' AS \"discard\"",
+        "DEALLOCATE ALL",
+    ],
+)
+def test_what_a_cluster_supports_runs(one: Session, sql: str) -> None:
+    one.execute(sql.encode())
+
+
+# Connections.
+
+
+def test_a_connection_lives_for_an_hour(one: Session, clock: Any) -> None:
+    clock.now += 3600
+    one.execute("SELECT 1")
+    clock.now += 1
+    with pytest.raises(psycopg.OperationalError, match="closed the connection"):
+        one.execute("SELECT 1")
+
+
+def test_openings_are_limited_a_second(governed: GovernedPostgres, clock: Any) -> None:
+    def openings(count: int) -> list[Any]:
+        return [governed.openings.open(0) for _ in range(count)]
+
+    assert set(openings(BURST)) == {None}
+    with pytest.raises(psycopg.OperationalError, match=RATE.message):
+        psycopg.connect(governed.url)
+    clock.now += 1
+    assert openings(101) == [None] * 100 + [RATE]
+    clock.now += 1
+    psycopg.connect(governed.url).close()
+
+
+def test_open_connections_are_limited(
+    governed: GovernedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_rules, "MAX_OPEN", 1)
+    with psycopg.connect(governed.url) as first:
+        with pytest.raises(psycopg.OperationalError, match=CROWD.message):
+            psycopg.connect(governed.url)
+        first.close()
+    governed.wait_until_closed(1)
+    psycopg.connect(governed.url).close()
 
 
 # Conflicts.

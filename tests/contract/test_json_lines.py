@@ -92,7 +92,7 @@ async def test_a_full_disk_is_an_unavailable_sink_and_names_the_file() -> None:
 async def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "events.jsonl"
 
-    with pytest.raises(SinkUnavailable, match=f"{path}: No such file or directory"):
+    with pytest.raises(SettingsError, match=f"cannot open {path}: No such file or directory"):
         async with open_sink(f"jsonl:{path}"):
             pass
 

@@ -255,6 +255,13 @@ async def test_a_server_that_is_silent_is_given_up_within_the_timeout(sqs: Scrip
     assert took < 2
 
 
+@pytest.mark.parametrize("setting", ["endpoint=http://a..b", "region=no_region!"])
+async def test_a_setting_that_can_never_work_is_refused(setting: str) -> None:
+    with pytest.raises(SettingsError, match=r"^SQS queue events: "):
+        async with open_sink(f"sqs://events?{setting}&timeout=0.2"):
+            pass
+
+
 async def test_no_server_is_an_unavailable_sink_that_names_the_queue() -> None:
     nowhere = "sqs://events?region=eu-west-1&endpoint=http://127.0.0.1:1"
 

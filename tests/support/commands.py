@@ -33,6 +33,11 @@ class Command:
             env=os.environ | dict(env or {}),
         )
 
+    @property
+    def pid(self) -> int:
+        """The id of its process."""
+        return self._process.pid
+
     def feed(self, data: bytes) -> None:
         """Give it something on standard input, which stays open."""
         stdin = _pipe(self._process.stdin)

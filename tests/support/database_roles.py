@@ -8,16 +8,14 @@ from uuid import uuid4
 import psycopg
 from psycopg import sql
 
-from dsql_outbox.schema import Roles
+from dsql_outbox.schema import DUTIES, Roles
 
 
 @contextmanager
 def made_roles(url: str, names: Roles | None = None) -> Iterator[Roles]:
     """Roles that exist in this block; their rights in the database of `url` go with them."""
     mark = uuid4().hex[:8]
-    roles = names or Roles(
-        *(f"{duty}_{mark}" for duty in ("writer", "publisher", "operator", "consumer"))
-    )
+    roles = names or Roles(*(f"{duty}_{mark}" for duty in DUTIES))
     with psycopg.connect(url, autocommit=True) as connection:
         for role in roles.by_name():
             connection.execute(creation(url, role))

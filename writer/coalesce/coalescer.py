@@ -17,7 +17,7 @@ from typing import Final
 import anyio
 import psycopg
 
-from dsql_outbox.observability import BatchEnded
+from dsql_outbox.observability import BatchedWrite, BatchEnded, DatabaseServer
 from dsql_outbox.outbox import EventSource, OutcomeUnknown, Receipt
 from dsql_outbox.writer.attempt.journal import attempt_outcome
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
@@ -69,7 +69,7 @@ class _Flight:
         if goes_on:
             self._coalescer.leave_lane(self)
         if isinstance(step, Attempt) and len(step.batch) > 1:
-            self._coalescer.tell(_ended(step.batch, result, started_ns))
+            self._coalescer.tell_batch(step.batch, result, started_ns)
 
 
 class Coalescer:
@@ -87,7 +87,6 @@ class Coalescer:
         self._core = programs.core
         self._settings = programs.core.settings
         self._perform = perform
-        self.tell = programs.core.tell
         self._lanes: Lanes[_CoalescedCall] = Lanes(self._settings.coalesce, self._start)
         # asyncio's semaphore is fair: a new caller cannot overtake a waiting one.
         self._room = asyncio.Semaphore(self._settings.max_queued)
@@ -131,6 +130,10 @@ class Coalescer:
             if isinstance(outcome, Exception):
                 raise outcome
             return outcome
+
+    def tell_batch(self, batch: Sequence[Pending], result: Result, started_ns: int) -> None:
+        """Report the end of a transaction for several callers."""
+        self._core.tell(_ended(batch, result, started_ns, self._core.server))
 
     def leave_lane(self, flight: _Flight) -> None:
         """Let the lane go on without this transaction.
@@ -293,14 +296,17 @@ def _shared_gate(calls: Sequence[_CoalescedCall]) -> Gate:
     return gate
 
 
-def _ended(batch: Sequence[Pending], result: Result, started_ns: int) -> BatchEnded:
+def _ended(
+    batch: Sequence[Pending], result: Result, started_ns: int, server: DatabaseServer
+) -> BatchEnded:
     failure = None if isinstance(result, Committed) else classified(result)
     return BatchEnded(
         events=len(batch),
         started_ns=started_ns,
         ended_ns=time_ns(),
         outcome=attempt_outcome(failure),
-        writes=[pending.scopes.carrier for pending in batch],
+        writes=[BatchedWrite(pending.id, pending.scopes.carrier) for pending in batch],
         error=type(failure.error).__name__ if failure else None,
         sqlstate=failure.sqlstate if failure else None,
+        server=server,
     )

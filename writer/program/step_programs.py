@@ -33,6 +33,7 @@ from dsql_outbox.writer.attempt.steps import (
     Step,
     Wait,
 )
+from dsql_outbox.writer.conflicts.conflict_log import StoredReport
 from dsql_outbox.writer.connections.lender import Lender
 from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.gate import Gate
@@ -45,6 +46,7 @@ from dsql_outbox.writer.statement.answers import (
 from dsql_outbox.writer.transact.run import Run, kept_factories, watched
 from dsql_outbox.writer.transact.runs import Execute
 
+from .conflicted import conflict_of
 from .primitives import Exchange, Invoke, Open, Program, Query, Sleep
 from .reading import Read, Reading
 
@@ -94,10 +96,14 @@ class StepPrograms:
                     steps.throw(error)
                 raise
             last, step = step, _advance(steps, result)
+            if type(result) is Failed:  # twice as fast as isinstance
+                self._note_conflict(last, result, started, step)
             if watch is not None:
                 watch.performed(last, result, started, goes_on=step is not None)
         if gate.wrote and self.core.alarm.is_due():
             yield from self._look_at_backlog(gate)
+        if self.core.conflicts.counts.has_news and gate.wrote:
+            yield from self._store_conflicts(self.core.conflicts.due(), gate)
 
     def _step(self, step: _Step, gate: Gate) -> Program[Result]:
         if isinstance(step, Wait):
@@ -189,12 +195,12 @@ class StepPrograms:
         gate.wrote = True
         return Committed(())
 
-    def apart(self, ask: Callable[[_Own], Program[T]]) -> Program[T]:
-        """Run a query on a connection of the writer.
+    def apart(self, ask: Callable[[_Own], Program[T]], deadline: float | None = None) -> Program[T]:
+        """Run a query on a connection of the writer, until `deadline` on the monotonic clock.
 
         In the caller's transaction, a query that fails would abort the transaction.
         """
-        connection = yield Open(fresh=False, role_path=False, deadline=None)
+        connection = yield Open(fresh=False, role_path=False, deadline=deadline)
         try:
             answer = yield from ask(connection)
         except BaseException as error:
@@ -229,21 +235,53 @@ class StepPrograms:
         rows: Sequence[Row] = yield Query(connection, self.core.shard_count)
         return rows
 
+    def _note_conflict(
+        self, step: _Step, result: Failed, started_ns: int, following: _Step | None
+    ) -> None:
+        if self.core.conflicts.is_on:
+            conflict = conflict_of(step, result, started_ns, following)
+            if conflict is not None:
+                self.core.conflicts.add(conflict)
+
+    def close(self) -> Program[None]:
+        """Store the conflicts that no report has yet."""
+        return self._store_conflicts(self.core.conflicts.last(), Gate(None))
+
     def _look_at_backlog(self, gate: Gate) -> Program[None]:
-        """Check the backlog. The write is committed; an error here does not change its outcome."""
         alarm = self.core.alarm
+        return self._aside(self._backlog, gate, alarm.saw, alarm.failed)
+
+    def _store_conflicts(self, report: StoredReport | None, gate: Gate) -> Program[None]:
+        if report is not None:
+            store = partial(self._store, report)
+            yield from self._aside(store, gate, lambda _: None, self.core.conflicts.failed)
+
+    def _aside(
+        self,
+        ask: Callable[[_Own], Program[T]],
+        gate: Gate,
+        done: Callable[[T], None],
+        failed: Callable[[Exception], None],
+    ) -> Program[None]:
+        """Do short work after a call that is settled. Its error does not reach the caller."""
         try:
-            rows = yield from self.apart(lambda own: self._backlog(own, gate))
-            alarm.saw(rows)
+            done((yield from self.apart(ask, gate.deadline_aside)))
         except Exception as error:
             if is_interrupt(error):
                 raise
-            alarm.failed(error)  # it must not reach the caller
+            failed(error)
 
-    def _backlog(self, connection: _Own, gate: Gate) -> Program[Sequence[Row]]:
-        connection.deadline = self.core.alarm.deadline(gate.deadline)
+    def _backlog(self, connection: _Own) -> Program[Sequence[Row]]:
         rows: Sequence[Row] = yield Query(connection, self.core.alarm.query)
         return rows
+
+    def _store(self, report: StoredReport, connection: _Own) -> Program[None]:
+        """Store a report. The first one of a row also deletes old rows of other processes."""
+        conflicts = self.core.conflicts
+        row = {"owner": report.owner, "report": report.report}
+        yield Query(connection, conflicts.store, row, has_rows=False)
+        if report.is_first:
+            yield Query(connection, conflicts.prune, has_rows=False)
 
 
 def _status_after(connection: _Own) -> TransactionStatus:

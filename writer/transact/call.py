@@ -53,7 +53,7 @@ class Call(Generic[T]):
         self._gate = gate
         self._running: Run[T] | None = None
         self._lost: dict[str, Run[T]] = {}
-        self.scopes = core.scopes(WriteStarted(self.id, "transact", "transact", "", 0))
+        self.scopes = core.scopes(WriteStarted(self.id, "transact", "transact", "", 0, core.server))
         backoff = Backoff(core.settings, core.database, gate.deadline, random.random)
         self._journal = Journal(self.id, self.scopes, backoff)
 

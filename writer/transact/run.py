@@ -16,6 +16,7 @@ from dsql_outbox.outbox import (
     EventSource,
     FailureKind,
     OutcomeUnknown,
+    ParsedEvent,
     Receipt,
     TransactionMisused,
     kind_of,
@@ -71,9 +72,11 @@ class Run(Generic[T]):
         """Whether the error comes from the caller's function, which is never retried."""
         self.is_over = False
         self.started_ns = time_ns()
+        self.events: list[ParsedEvent] = []
+        """The events that this run appends."""
         self.unfinished = 0
         """The number of appends that were called and have not finished."""
-        self._events = 0
+        self._made = 0
         self._appended: set[UUID] = set()
         self._misuse: TransactionMisused | None = None
         self._failures: list[Exception] = []
@@ -81,8 +84,8 @@ class Run(Generic[T]):
 
     def next_event_id(self) -> UUID:
         """Return the next event id. Every run of a call gets the same ids in the same order."""
-        self._events += 1
-        return self.call.event_id(self._events - 1)
+        self._made += 1
+        return self.call.event_id(self._made - 1)
 
     def append(self, source: EventSource, expected_version: int | None, status: int) -> Pending:
         """Prepare an event of this run. `status` is the status of the transaction.
@@ -104,7 +107,8 @@ class Run(Generic[T]):
         if self.first is None:
             call.require_fence(pending.id)
             self.first = pending.id
-        call.fingerprints[pending.id] = pending.prepared.event.fingerprint
+        call.fingerprints[pending.id] = event.fingerprint
+        self.events.append(event)
         return pending
 
     def receipt(self, pending: Pending, stored: Stored) -> Receipt:

@@ -80,8 +80,8 @@ class BatchClient(ABC):
     def open(self) -> None:
         """Create the client, and ask the service for the target.
 
-        Raises `SettingsError` if no region is known, and `SinkUnavailable` when the
-        target does not exist or the service cannot be reached.
+        Raises `SettingsError` if no region is known or a setting is invalid, and
+        `SinkUnavailable` when the target does not exist or the service cannot be reached.
         """
         address = self._address
         config = _make_config(
@@ -98,6 +98,8 @@ class BatchClient(ABC):
             self._prepare()
         except _errors.NoRegionError as error:
             raise SettingsError(f"{self._target}: which region? add ?region=..") from error
+        except (_errors.InvalidRegionError, ValueError) as error:  # ValueError: the endpoint
+            raise SettingsError(f"{self._target}: {error}") from error
         except (_errors.BotoCoreError, ClientError) as error:
             raise self._unavailable(error) from error
 

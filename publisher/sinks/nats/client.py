@@ -114,7 +114,7 @@ class NatsConnection:
             except (NatsError, OSError, TimeoutError) as error:
                 # nats-py retries until the time is over. Its last failure says more than a timeout.
                 failure = None if client.is_connected else client.last_error
-                raise self.unavailable(failure or error) from error
+                raise self.unavailable(failure or error) from (failure or error)
             undo.pop_all()
         return client
 

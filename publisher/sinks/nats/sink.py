@@ -9,12 +9,13 @@ arrive there. A call has one timer, and a message costs no task.
 import asyncio
 from collections.abc import Sequence
 from itertools import count
+from ssl import SSLCertVerificationError
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from nats.errors import ConnectionClosedError, ConnectionDrainingError, OutboundBufferLimitError
 
-from dsql_outbox.outbox import Message
+from dsql_outbox.outbox import Message, SettingsError, SinkUnavailable
 from dsql_outbox.publisher.sinks.port import Answer, Delivered, Outcome, Rejected
 
 from .acknowledgement import no_right, outcome_of, silence
@@ -46,8 +47,19 @@ class JetStreamSink:
         )
 
     async def connect(self) -> None:
-        """Connect; raises `SinkUnavailable` when no server answers within the timeout."""
-        await self._connection.ready(self._deadline())
+        """Connect.
+
+        Raises `SinkUnavailable` when no server answers within the timeout, and
+        `SettingsError` when its certificate is not trusted.
+        """
+        try:
+            await self._connection.ready(self._deadline())
+        except SinkUnavailable as error:
+            if not isinstance(error.__cause__, SSLCertVerificationError):
+                raise
+            raise SettingsError(
+                f"{error}; name the authority that signed its certificate by ca=FILE in the URL"
+            ) from error
 
     async def close(self) -> None:
         """Disconnect."""

@@ -35,7 +35,7 @@ def database_options(command: _Command) -> _Command:
         envvar="DSQL_OUTBOX_DATABASE",
         show_envvar=True,
         metavar="URL",
-        help="postgresql://.., dsql://ROLE@CLUSTER.dsql.REGION.on.aws/postgres, "
+        help="postgresql://.., dsql://ROLE@ENDPOINT/postgres (Aurora DSQL), "
         "embedded:FOLDER (a PostgreSQL of its own, kept in FOLDER) or embedded: (for one run).",
     )(schema_option(command))
 
@@ -66,14 +66,18 @@ def open_bare_database(
 
     `schema` and `doctor` need it: they report what is missing.
     """
-    if not url:
-        raise click.UsageError("no database: give --database URL or set DSQL_OUTBOX_DATABASE")
-    with _served(url) as address:
+    with database_address(url) as address:
         yield Database(address, schema=schema, isolation=isolation)
 
 
 @contextmanager
-def _served(url: str) -> Generator[str]:
+def database_address(url: str | None) -> Generator[str]:
+    """Yield the URL of the database; for ``embedded:``, of a server that runs during the block.
+
+    Raises as `open_database` does.
+    """
+    if not url:
+        raise click.UsageError("no database: give --database URL or set DSQL_OUTBOX_DATABASE")
     if not _is_embedded(url):
         yield url
         return

@@ -11,6 +11,7 @@ from dsql_outbox.observability import JsonFormatter, log_facts, visible
 
 from .exit_codes import short_errors
 from .missing_tables import tables_needed
+from .output import echo
 
 LogFormat = Literal["text", "json"]
 
@@ -32,8 +33,12 @@ def announce(text: str) -> None:
 
 
 @contextmanager
-def logs_on_stderr(*, verbose: bool, log_format: LogFormat = "text") -> Generator[None]:
+def logs_on_stderr(
+    *, verbose: bool, log_format: LogFormat = "text", announcing: bool = True
+) -> Generator[None]:
     """Show warnings of this and other libraries inside the block; if `verbose`, also info.
+
+    Without `announcing`, what the command announces is not shown.
 
     In JSON the error that ends the command is a log record too, so that standard
     error holds nothing but JSON.
@@ -41,6 +46,8 @@ def logs_on_stderr(*, verbose: bool, log_format: LogFormat = "text") -> Generato
     handler = _EchoHandler()
     handler.setFormatter(JsonFormatter() if log_format == "json" else _TextFormatter(_FORMAT))
     loggers = {logging.getLogger(name): levels[verbose] for name, levels in _LEVELS.items()}
+    if not announcing:
+        loggers[logging.getLogger(_COMMAND)] = logging.WARNING
     before = {logger: logger.level for logger in loggers}
     logging.getLogger().addHandler(handler)
     for logger, level in loggers.items():
@@ -60,6 +67,19 @@ def logs_on_stderr(*, verbose: bool, log_format: LogFormat = "text") -> Generato
             logger.setLevel(level)
 
 
+@contextmanager
+def quiet() -> Generator[None]:
+    """Silence the library's log in the block, where conflicts are intended."""
+    logger = logging.getLogger("dsql_outbox")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log_facts.flush()  # what is summed up, too
+        logger.setLevel(level)
+
+
 class _TextFormatter(logging.Formatter):
     """Formats time, level and text; for the command's own messages, only the text."""
 
@@ -72,10 +92,10 @@ class _TextFormatter(logging.Formatter):
 
 
 class _EchoHandler(logging.Handler):
-    """Looks up `sys.stderr` for each record, because a progress bar may replace it."""
+    """Prints each record as the command prints its lines: above live ones."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            click.echo(self.format(record), err=True)
+            echo(self.format(record), err=True)
         except OSError:
             self.handleError(record)

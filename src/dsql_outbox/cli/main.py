@@ -3,12 +3,18 @@
 Importing all of them would add the relay, the brokers and rich to every start.
 """
 
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final, cast
 
 import click
+from click.shell_completion import CompletionItem
+
+from .help_text import HelpContext, use_help_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +27,7 @@ class Subcommand:
 
 _COMMANDS: Final = {
     "demo": Subcommand("demo.command", "See it work: write under conflict, relay, check, trace."),
+    "dev": Subcommand("dev.command", "Run database, broker, publisher and console until Ctrl-C."),
     "schema": Subcommand("schema.command", "Create, plan or check the tables, and grant rights."),
     "doctor": Subcommand(
         "doctor.command", "Check a database before production, and say what to correct."
@@ -30,6 +37,7 @@ _COMMANDS: Final = {
         "publish.command", "Relay stored events to a broker, in order per subject."
     ),
     "status": Subcommand("status.command", "Show the backlog, the failures and the publishers."),
+    "console": Subcommand("console.command", "Show the outbox in a browser."),
     "waiting": Subcommand(
         "recovery.waiting_command", "List messages that wait, by topic or subject."
     ),
@@ -47,30 +55,61 @@ _COMMANDS: Final = {
 }
 
 
+_INTERRUPTED: Final = 130
+"""The exit code by which shells report Ctrl-C."""
+
+
 class LazyGroup(click.Group):
     """A click group that lists its commands without importing them."""
 
+    context_class = HelpContext
+
     def __init__(self, subcommands: Mapping[str, Subcommand], help: str) -> None:  # noqa: A002 - click's own name
-        super().__init__(help=help)
+        super().__init__(help=help, context_settings={"help_option_names": ["-h", "--help"]})
         self._subcommands = subcommands
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """The command names, in the order of the table."""
         return list(self._subcommands)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return the command `cmd_name`; None if there is no such command."""
         found = self._subcommands.get(cmd_name)
         if found is None:
             return None
-        import_module("dsql_outbox.outbox")  # first: its error says how to install libpq
-        module = import_module(f"{__package__}.{found.module}")
-        return cast("click.Command", getattr(module, cmd_name.replace("-", "_")))
+        with _shown(f"dsql-outbox {cmd_name} starts", on_terminal=not ctx.resilient_parsing):
+            import_module("dsql_outbox.outbox")  # first: its error says how to install libpq
+            module = import_module(f"{__package__}.{found.module}")
+        return use_help_text(cast("click.Command", getattr(module, cmd_name.replace("-", "_"))))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of the first word; the error for an unknown one names similar ones."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand as error:
+            raise click.exceptions.NoSuchCommand(
+                error.command_name, possibilities=self._subcommands, ctx=ctx
+            ) from None
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete from the table; click's own method would import all commands."""
+        known = self._subcommands.items()
+        own = click.Command.shell_complete(self, ctx, incomplete)
+        return own + [
+            CompletionItem(name, help=found.help)
+            for name, found in known
+            if name.startswith(incomplete)
+        ]
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, and escape control characters in the error that ends it."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:  # while it starts: later, each command says more
+            click.echo("stopped before it began", err=True)
+            raise click.exceptions.Exit(_INTERRUPTED) from None
         except click.ClickException as error:
             from dsql_outbox.observability import visible  # noqa: PLC0415 - brings OpenTelemetry
 
@@ -82,6 +121,19 @@ class LazyGroup(click.Group):
         """List the commands from the table; click's own method would import them all."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, known.help) for name, known in self._subcommands.items()])
+
+
+@contextmanager
+def _shown(text: str, *, on_terminal: bool) -> Generator[None]:
+    """Show `text` on a terminal during the block, which imports what takes half a second."""
+    if not (on_terminal and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
+        yield
+        return
+    click.echo(text, nl=False, err=True)
+    try:
+        yield
+    finally:
+        click.echo("\r\x1b[K", nl=False, err=True)
 
 
 main = click.version_option(package_name="dsql-outbox", prog_name="dsql-outbox")(

@@ -1,32 +1,46 @@
-"""Printing on standard output: aligned text, or one JSON object per line.
+"""Printing: aligned text, or one JSON object per line.
 
 All output goes through this module, because it escapes control characters: text
 from events, brokers and databases must not steer a terminal.
 """
 
-from collections.abc import Iterable, Sequence
-from shutil import get_terminal_size
+import sys
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import click
 import msgspec
 
+from dsql_outbox.observability import duration as duration  # noqa: PLC0414 - for commands
 from dsql_outbox.observability import visible, visible_json
 
-_MINUTE: Final = 60
-_HOUR: Final = 60 * _MINUTE
-_DAY: Final = 24 * _HOUR
+_Print = Callable[[str], None]
+_above: Final[list[_Print]] = []
+"""Prints above the lines that a terminal shows live, if there are some."""
+
+
+@contextmanager
+def printing(above: _Print) -> Generator[None]:
+    """Let `echo` print by `above` during the block, on a terminal."""
+    _above.append(above)
+    try:
+        yield
+    finally:
+        _above.pop()
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print text as it is, and a line feed."""
+    if _above and (sys.stderr if err else sys.stdout).isatty():
+        _above[-1](text)
+    else:
+        click.echo(text, err=err)
 
 
 def say(text: str = "", *, err: bool = False) -> None:
     """Print a line of text with its control characters escaped."""
-    click.echo(visible(text), err=err)
-
-
-def redraw(text: str) -> None:
-    """Replace the last line of standard error, which must be a terminal, by this text."""
-    width = get_terminal_size().columns - 1
-    click.echo(f"\r{visible(text)[:width]}\x1b[K", nl=False, err=True)
+    echo(visible(text), err=err)
 
 
 def say_all(lines: Iterable[str]) -> None:
@@ -38,7 +52,7 @@ def say_all(lines: Iterable[str]) -> None:
 
 def json_line(value: object) -> None:
     """Print one value as a line of JSON."""
-    click.echo(visible_json(msgspec.json.encode(value)))
+    echo(visible_json(msgspec.json.encode(value)).decode())
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> None:
@@ -58,15 +72,3 @@ def one_line(text: str) -> str:
 def counted(count: int, what: str) -> str:
     """A number and its noun, such as ``1 event`` or ``1,200 events``."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as text, in the two largest units, such as ``2 h 5 min``."""
-    if seconds < _MINUTE:
-        return f"{max(seconds, 0.0):.1f} s"
-    whole = int(seconds)
-    if whole < _HOUR:
-        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
-    if whole < _DAY:
-        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
-    return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"

@@ -4,12 +4,15 @@ import math
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
+from typing import Any, Final
 
 import anyio
+import click
 from anyio.abc import TaskGroup, TaskStatus
 
 from .logs import announce
+from .output import say
 
 _SHELL_BASE = 128  # a shell reports death by signal N as 128 + N
 
@@ -25,14 +28,45 @@ def ending_signals() -> tuple[signal.Signals, ...]:
 
 @contextmanager
 def ended_as_interrupted() -> Generator[None]:
-    """Raise `KeyboardInterrupt` in the block on every signal that ends a command."""
-    handler = signal.default_int_handler
-    before = {number: signal.signal(number, handler) for number in ending_signals()}
+    """Raise `KeyboardInterrupt` in the block on every signal that ends a command.
+
+    Its argument is the number of the signal; it has none after SIGINT.
+    """
+    before = {number: signal.signal(number, _interrupt) for number in ending_signals()}
     try:
         yield
     finally:
         for number, found in before.items():
             signal.signal(number, found)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    del frame
+    raise KeyboardInterrupt(number)
+
+
+@contextmanager
+def interruptible(advice: str | Callable[[], str]) -> Generator[None]:
+    """End the block on a signal with a line that says how to go on; also a decorator of commands.
+
+    The exit code is that of a shell, as in `Interruption.exit_code`. Leave the block of
+    `progress` first: the line would be erased with it.
+    """
+    try:
+        with ended_as_interrupted():
+            yield
+    except KeyboardInterrupt as error:
+        say(f"stopped: {advice if isinstance(advice, str) else advice()}", err=True)
+        number = next(iter(error.args), signal.SIGINT)
+        raise click.exceptions.Exit(_SHELL_BASE + number) from None
+
+
+READ_ONLY: Final = "nothing was changed"
+"""The advice of a command that only reads."""
+
+
+GO_ON: Final = "the same command goes on"
+"""The advice of a command that continues where it was stopped."""
 
 
 class Interruption:

@@ -1,17 +1,19 @@
 """PostgreSQL and NATS servers from wheels, for the demo, ``embedded:`` databases and tests.
 
 `postgres_server` and `nats_server` hold the two servers. `server_process` starts
-and stops a process and is the base of both. `postgres_account` decides which
+and stops a process and is the base of both; `server_guard` stops it when this process is
+killed. `postgres_account` decides which
 user runs PostgreSQL, because it refuses to run as root. `private_files` opens
 files and folders that another user of the machine may have tampered with.
 """
 
 from .nats_server import NatsServer
 from .postgres_server import EmbeddedPostgres
-from .server_process import free_port
+from .server_process import free_port, preferred_port
 
 __all__ = [
     "EmbeddedPostgres",
     "NatsServer",
     "free_port",
+    "preferred_port",
 ]

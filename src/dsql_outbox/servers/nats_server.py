@@ -4,6 +4,7 @@ import secrets
 import shutil
 import signal
 import socket
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
@@ -21,15 +22,19 @@ class NatsServer(EmbeddedServer):
     """NATS with JetStream on 127.0.0.1, as a context manager.
 
     Clients need the random token that is in `url`. Streams are stored in
-    `folder`; without one, in a temporary folder that is removed at the end.
+    `folder`; without one, in a temporary folder that is removed at the end. `port` is
+    the port to listen on; 0 means a free one. `pass_fds` are descriptors that the server
+    inherits.
 
     Starting raises `MissingExtra` when no ``nats-server`` is installed, and
     `OutboxError` when it is not ready within 30 s.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        super().__init__("NATS", folder, signal.SIGTERM)
-        self._port = 0
+    def __init__(
+        self, folder: Path | None = None, *, port: int = 0, pass_fds: Collection[int] = ()
+    ) -> None:
+        super().__init__("NATS", folder, signal.SIGTERM, pass_fds=pass_fds)
+        self._port = port
         self._token = secrets.token_hex(16)
 
     @property
@@ -45,7 +50,7 @@ class NatsServer(EmbeddedServer):
         if not settings.exists():
             write_secret(settings, f"authorization {{ token: {self._token} }}\n")
         command = [_program(), "-c", str(settings), "-js", *place]
-        process = self._process = ServerProcess(self._name, command, scratch / "nats.log")
+        process = self._spawn(command, scratch / "nats.log")
         process.wait_until_ready(self._greets)
         return process
 

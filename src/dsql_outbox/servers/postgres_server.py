@@ -5,7 +5,7 @@ import os
 import secrets
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -34,6 +34,7 @@ _LOCK: Final = 60.0  # seconds to wait for another process that starts a server 
 _INITDB: Final = 60.0  # seconds that initdb may take
 _PID_FILE_LINES: Final = 8
 _SOCKETS: Final = "sockets"
+_LOG: Final = "server.log"
 _PASSWORD_FILE: Final = "pgpass"  # noqa: S105 - its name
 _RULES: Final = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
 """pg_hba.conf: TCP needs the password; the socket's folder protects the socket."""
@@ -56,7 +57,8 @@ class EmbeddedPostgres(EmbeddedServer):
     the end. If a server already runs in `folder`, it is used, and left running at
     the end. `settings` are server settings, such as ``{"fsync": "off"}``.
     `programs` is the folder of another PostgreSQL's initdb and postgres, to use
-    instead of the wheel's.
+    instead of the wheel's. `port` is the port to listen on; 0 means a free one.
+    `pass_fds` are descriptors that the server inherits.
 
     Over TCP every role needs a password; the one of role postgres is random and in
     `url`. The socket needs no password, because only PostgreSQL's user may enter
@@ -73,11 +75,16 @@ class EmbeddedPostgres(EmbeddedServer):
         *,
         settings: Mapping[str, str] = MappingProxyType({}),
         programs: Path | None = None,
+        port: int = 0,
+        pass_fds: Collection[int] = (),
     ) -> None:
-        super().__init__("PostgreSQL", folder and folder.absolute(), signal.SIGINT)
+        super().__init__(
+            "PostgreSQL", folder and folder.absolute(), signal.SIGINT, pass_fds=pass_fds
+        )
         self._programs = programs
         self._settings = dict(settings)
-        self._port = 0
+        self._port = port
+        self._data: Path | None = None
         self._postmaster: _Postmaster | None = None
         self._password = secrets.token_hex(16)
 
@@ -97,6 +104,13 @@ class EmbeddedPostgres(EmbeddedServer):
         """The process id of the postmaster; raises `OutboxError` before the start."""
         return self._known().pid
 
+    @property
+    def log(self) -> Path:
+        """The file that the server logs to; raises `OutboxError` before the start."""
+        if self._data is None:
+            raise OutboxError("PostgreSQL has not been started")
+        return self._data / _LOG
+
     def create_database(self, name: str) -> str:
         """Create an empty database and return its URL; raises the driver's error if it exists."""
         self._execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -115,9 +129,9 @@ class EmbeddedPostgres(EmbeddedServer):
             raise SettingsError(
                 f"folder {folder} cannot be made: {error.strerror}; name another"
             ) from error
+        self._data = folder
         with opened_folder(folder, {os.geteuid(), server_owner()}) as handle:
-            _lock(handle, folder)
-            self._postmaster = _running(folder, handle)
+            self._postmaster = _joined_or_locked(folder, handle)
             if self._postmaster is None:
                 return self._start_in(folder, handle, scratch)
             self._password = _password_beside(self._postmaster, folder)
@@ -130,9 +144,9 @@ class EmbeddedPostgres(EmbeddedServer):
         if not (folder / "PG_VERSION").exists():
             _initialize(binaries, folder)
         command = [str(binaries / "postgres"), "-D", str(folder), *self._flags(scratch)]
-        log = open_log("server.log", handle, {os.geteuid(), server_owner()})
-        process = ServerProcess(self._name, command, log, **server_options())
-        self._process = process  # set now, so that `close` stops it if the next lines fail
+        log = open_log(_LOG, handle, {os.geteuid(), server_owner()})
+        # It inherits the lock of its folder. So nobody starts another before it has stopped.
+        process = self._spawn(command, log, pass_fds=(*self._pass_fds, handle), **server_options())
         process.wait_until_ready(lambda: self._is_ready(handle, process.pid))
         self._set_password()
         return process
@@ -218,17 +232,31 @@ def _initialize(binaries: Path, folder: Path) -> None:
         raise OutboxError(f"initdb failed in {folder}: {done.stderr.strip()}")
 
 
-def _lock(handle: int, folder: Path) -> None:
+def _joined_or_locked(folder: Path, handle: int) -> _Postmaster | None:
+    """The server that runs in `folder`; None once we have the lock of the folder, to start one.
+
+    A server that starts or stops holds the lock. Raises `OutboxError` after 60 s.
+    """
     deadline = monotonic() + _LOCK
     while True:
-        try:
-            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if monotonic() > deadline:
-                raise OutboxError(
-                    f"another process has been starting PostgreSQL in {folder} for {_LOCK:.0f} s"
-                ) from None
-            sleep(0.01)
+        is_locked = _lock(handle)
+        found = _running(folder, handle)
+        if is_locked or found is not None:
+            return found
+        if monotonic() > deadline:
+            raise OutboxError(
+                f"another process has been starting or stopping PostgreSQL in {folder} for "
+                f"{_LOCK:.0f} s: see its {_LOG}"
+            )
+        sleep(0.01)
+
+
+def _lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _running(folder: Path, handle: int) -> _Postmaster | None:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from time import monotonic, sleep
 from types import TracebackType
@@ -19,6 +19,7 @@ from typing import Any, Final, Self
 from dsql_outbox.outbox import OutboxError
 
 from .private_files import open_log
+from .server_guard import Guard, gated
 
 _START: Final = 30.0  # seconds that a server may take to become ready
 _STOP: Final = 20.0  # seconds that it may take to stop before it is killed
@@ -33,39 +34,60 @@ _PORTS: Final = range(15_000, 30_000)
 
 def free_port() -> int:
     """A TCP port of 127.0.0.1, between 15000 and 29999, on which nothing listens."""
-    while True:
-        port = random.choice(_PORTS)  # noqa: S311 - not a secret
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
+    while not _is_free(port := random.choice(_PORTS)):  # noqa: S311 - not a secret
+        pass
+    return port
+
+
+def preferred_port(port: int) -> int:
+    """`port` if nothing listens on it on 127.0.0.1, else a free one."""
+    return port if _is_free(port) else free_port()
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 class ServerProcess:
     """A server and its children, in a session of their own.
 
     Ctrl-C in a terminal signals the whole foreground process group. A server in
-    another session does not get that signal, so it runs until we stop it.
+    another session does not get that signal, so it runs until we stop it. When we are
+    killed, a guard stops it.
     """
 
-    def __init__(self, name: str, command: Sequence[str], log: Path | int, **options: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path | int,
+        *,
+        stop_signal: signal.Signals = signal.SIGTERM,
+        scratch: Path | None = None,
+        **options: Any,
+    ) -> None:
         """Start `command`; `options` are those of `subprocess.Popen`.
 
         `log` takes the server's standard error: a path, or a descriptor open for
-        appending and reading, which this object closes.
+        appending and reading, which this object closes. If this process is killed, the
+        server gets `stop_signal`, and the folder `scratch` is removed.
         """
         self._name = name
+        self._stop_signal = stop_signal
         if isinstance(log, Path):
             log = open_log(str(log), None, {os.geteuid()})
         self._log = os.fdopen(log, "rb")
         self._log_start = self._log.seek(0, os.SEEK_END)
         try:
             self._process = subprocess.Popen[bytes](
-                command,
-                stdin=subprocess.DEVNULL,
+                gated(command),
+                stdin=subprocess.PIPE,
                 # Nothing is written to this pipe. It closes when the last child has ended.
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -75,6 +97,7 @@ class ServerProcess:
         except BaseException:
             self._log.close()
             raise
+        self._guard = Guard(self._process, stop_signal, scratch)
 
     @property
     def pid(self) -> int:
@@ -83,7 +106,10 @@ class ServerProcess:
 
     def is_running(self) -> bool:
         """Whether the process that was started still runs."""
-        return self._process.poll() is None
+        if self._process.poll() is None:
+            return True
+        self._guard.dismiss()
+        return False
 
     def wait_until_ready(self, ready: Callable[[], bool]) -> None:
         """Wait until `ready` returns true.
@@ -100,12 +126,12 @@ class ServerProcess:
                 raise OutboxError(f"{self._name} not ready after {_START:.0f} s: {self._tail()}")
             sleep(_POLL)
 
-    def stop(self, ask: signal.Signals) -> None:
-        """Send the signal `ask` and wait for all processes to end; after 20 s, kill the server.
+    def stop(self) -> None:
+        """Send `stop_signal` and wait for all processes to end; after 20 s, kill the server.
 
         Raises `OutboxError` if children still run 20 s later.
         """
-        self._process.send_signal(ask)
+        self._process.send_signal(self._stop_signal)
         try:
             self._process.wait(_STOP)
         except subprocess.TimeoutExpired:
@@ -123,6 +149,7 @@ class ServerProcess:
     def _wait_until_gone(self) -> None:
         self._log.close()
         self._process.wait(_STOP)
+        self._guard.dismiss()
         stdout = self._process.stdout
         assert stdout is not None  # noqa: S101 - we asked for a pipe
         with stdout, selectors.DefaultSelector() as selector:
@@ -143,16 +170,29 @@ class EmbeddedServer(ABC):
     """Base of the embedded servers: a context manager that starts and stops a server.
 
     The data is stored in `folder` and kept; without one, in a temporary folder
-    that is removed at the end. The server stops when this process exits, unless
-    this process is killed.
+    that is removed at the end. The server stops when this process ends, even if it is
+    killed. The server inherits the descriptors `pass_fds`, such as a lock that must be
+    held as long as the server runs.
     """
 
-    def __init__(self, name: str, folder: Path | None, stop_signal: signal.Signals) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path | None,
+        stop_signal: signal.Signals,
+        *,
+        pass_fds: Collection[int] = (),
+    ) -> None:
         self._name = name
         self._folder = folder
         self._stop_signal = stop_signal
+        self._pass_fds = pass_fds
         self._scratch: Path | None = None
         self._process: ServerProcess | None = None
+
+    def is_running(self) -> bool:
+        """Whether a server that this object has started still runs."""
+        return self._process is not None and self._process.is_running()
 
     @abstractmethod
     def _launch(self, folder: Path, scratch: Path) -> ServerProcess | None:
@@ -168,7 +208,7 @@ class EmbeddedServer(ABC):
 
         Raises `OutboxError` when it is not ready within 30 s.
         """
-        if self._process is not None and self._process.is_running():
+        if self.is_running():
             return
         self.stop()
         atexit.register(self.close)
@@ -180,7 +220,7 @@ class EmbeddedServer(ABC):
     def stop(self) -> None:
         """Stop the server in order and keep the data; leave a server that we did not start."""
         if self._process is not None:
-            self._process.stop(self._stop_signal)
+            self._process.stop()
             self._process = None
 
     def kill(self) -> None:
@@ -198,6 +238,19 @@ class EmbeddedServer(ABC):
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
         atexit.unregister(self.close)
+
+    def _spawn(self, command: Sequence[str], log: Path | int, **options: Any) -> ServerProcess:
+        """Start the server's process, and remember it, so that `close` stops it in any case."""
+        given = {"pass_fds": self._pass_fds} | options
+        self._process = ServerProcess(
+            self._name,
+            command,
+            log,
+            stop_signal=self._stop_signal,
+            scratch=self._scratch,
+            **given,
+        )
+        return self._process
 
     def _own_process(self) -> ServerProcess:
         if self._process is None:

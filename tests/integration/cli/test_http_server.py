@@ -7,8 +7,8 @@ from http import HTTPStatus
 
 import pytest
 
-from dsql_outbox.cli.publish import http_server
-from dsql_outbox.cli.publish.http_server import Answer, serving
+from dsql_outbox.cli.relay import http_server
+from dsql_outbox.cli.relay.http_server import Answer, serving
 from dsql_outbox.outbox import SettingsError
 
 pytestmark = pytest.mark.anyio

@@ -34,12 +34,12 @@ E, T0, MS = UUID(int=7), 1_700_000_000_000_000_000, 1_000_000
 WRITE = (
     COMMON
     + """
-with tracing("outbox-writer"):
+with tracing("outbox-writer") as lost:
     with (scope := trace_facts(WriteStarted(E, "Loan Created", "LoanCreated", "events.Loan", 1))):
         scope(AttemptEnded(E, 1, 0.0, T0, T0 + 5 * MS, "conflict", "E", "40001", "OC000"))
         scope(AttemptEnded(E, 2, 0.104, T0 + 109 * MS, T0 + 112 * MS, "committed"))
         scope(WriteEnded(E, "committed", 2, 1))
-print(scope.carrier["traceparent"])
+print(scope.carrier["traceparent"], *lost)
 """
 )
 PUBLISH = (
@@ -116,7 +116,7 @@ def test_a_write_and_its_delivery_in_two_processes_are_one_trace(
     assert {span.parent_span_id for span in children} == {write.span_id}
     assert [(span.name, *times(span)) for span in children[:3]] == [
         ("outbox.write.attempt", 0, 5),
-        ("outbox.write.attempt", 109, 112),
+        ("outbox.write.attempt 2", 109, 112),
         ("outbox.wait", 112, 150),
     ]
     assert children[3].name == "publish events.Loan"
@@ -201,10 +201,11 @@ def test_a_collector_that_refuses_every_batch_costs_one_warning_line() -> None:
         OTEL_BSP_MAX_EXPORT_BATCH_SIZE="1",
     )
 
+    reason = "the collector cannot be reached or refused them"
     assert done.stderr == (
-        "WARNING dsql_outbox spans are lost, check the OTLP endpoint: "
-        "the collector cannot be reached or refused them\n"
+        f"WARNING dsql_outbox spans are lost, check the OTLP endpoint: {reason}\n"
     )
+    assert done.stdout.endswith(f" {reason}\n")
 
 
 def test_a_collector_that_never_answers_does_not_hold_the_command_up() -> None:

@@ -17,7 +17,7 @@ from tests.support.commands import Command, run
 from tests.support.waiting import wait_until
 
 from dsql_outbox.cli import main
-from dsql_outbox.cli.publish.relay_run import RelayRun
+from dsql_outbox.cli.relay.relay_run import RelayRun
 from dsql_outbox.outbox import Database, Entity, Event, redacted
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.testing import NatsServer, OtlpReceiver, PostgresProxy
@@ -42,6 +42,9 @@ def waiting(url: str) -> int:
 
 def published(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_bytes().splitlines()] if file.exists() else []
+
+
+LEFT = "what is left stays in the outbox; the same command goes on\n"
 
 
 def has_lines(file: Path, count: int) -> bool:
@@ -120,7 +123,7 @@ def test_a_daemon_relays_what_comes_and_ends_in_order_on_a_signal(
         command.signal(number)
         done = command.wait()
     assert done.code == 0
-    assert done.err.endswith("relayed 3, failed 0, dead 0\n")
+    assert done.err.endswith("relayed 3, failed 0, dead 0\n" + LEFT)
     assert waiting(url) == 0
 
 
@@ -137,7 +140,7 @@ def test_a_signal_lets_the_running_calls_end(url: str, writer: Writer, tmp_path:
             held.release()
             done = command.wait()
     assert (done.code, len(published(file)), waiting(url)) == (0, 1, 0)
-    assert done.err.endswith("relayed 1, failed 0, dead 0\n")
+    assert done.err.endswith("relayed 1, failed 0, dead 0\n" + LEFT)
 
 
 def test_a_second_ctrl_c_stops_at_once_and_loses_nothing(
@@ -156,7 +159,7 @@ def test_a_second_ctrl_c_stops_at_once_and_loses_nothing(
             done = command.wait()
         held.drop()
     assert done.code == 130
-    assert done.err == "relayed 1, failed 0, dead 0\n"
+    assert done.err == "relayed 1, failed 0, dead 0\n" + LEFT
     assert (len(published(file)), waiting(url)) == (1, 0), "what the broker has is deleted"
 
 
@@ -189,7 +192,7 @@ def test_a_signal_ends_the_wait_for_a_broker(url: str, nats_server: NatsServer) 
         done = command.wait()
     assert done.code == 0
     assert monotonic() - asked < PublisherSettings.breaker_open
-    assert done.err.endswith("relayed 0, failed 0, dead 0\n")
+    assert done.err.endswith("relayed 0, failed 0, dead 0\n" + LEFT)
 
 
 @pytest.mark.parametrize(("choice", "dead"), [("release", 1), ("block", 0)])
@@ -204,7 +207,7 @@ def test_a_message_that_no_broker_takes_dies_or_blocks(
         assert "WARNING Publish of event" in command.error_line()
         command.signal(signal.SIGTERM)
         done = command.wait()
-    assert done.err.endswith(f"relayed 0, failed {1 - dead}, dead {dead}\n")
+    assert done.err.endswith(f"relayed 0, failed {1 - dead}, dead {dead}\n" + LEFT)
     assert waiting(url) == 1 - dead
 
 
@@ -234,11 +237,26 @@ def test_until_empty_waits_no_longer_than_it_was_told(
     words = ("publish", "--database", url, "--sink", f"{nats_server.url}?timeout=0.3")
     done = run(*words, "--until-empty", "--max-wait", "0.2")
     assert done.code == 75
-    assert done.err.splitlines()[-2:] == [
+    assert done.err.splitlines()[-3:] == [
         "relayed 0, failed 0, dead 0",
-        "nothing can be sent now: what is left stays in the outbox",
+        "nothing can be sent now, and --max-wait is over",
+        "1 message waits in the outbox: 1 in events.CarMoved; see dsql-outbox waiting",
     ]
     assert waiting(url) == 1
+
+
+def test_until_empty_says_what_it_leaves_for_an_operator(url: str, writer: Writer) -> None:
+    writer.write(event("car-1"))
+    writer.write(event("car-2"))
+    with psycopg.connect(url) as connection:
+        pause = "INSERT INTO outbox.outbox_topics VALUES ('events.CarMoved', '', 'ops', now())"
+        connection.execute(pause)
+    done = run("publish", "--database", url, "--sink", "stdout:", "--until-empty")
+    assert done.code == 0
+    assert done.err.splitlines()[-1] == (
+        "2 messages wait in the outbox: 2 in events.CarMoved (paused); "
+        "for paused topics, see dsql-outbox topics list"
+    )
 
 
 def test_a_run_that_may_not_wait_sends_what_can_be_sent(
@@ -298,6 +316,9 @@ def test_spans_go_where_the_environment_says(url: str, writer: Writer) -> None:
         ([], "Missing option '--sink'"),
         (["--sink", "carrier-pigeon:"], "no sink for URLs carrier-pigeon:"),
         (["--sink", "nats://localhost?colour=red", "--database", "x"], "unknown in a NATS URL"),
+        (["--sink", "nats://a..b", "--database", "x"], "a NATS URL is nats://"),
+        (["--sink", "kafka://-a:0", "--database", "x"], "a Kafka URL is kafka://"),
+        (["--sink", "jsonl:/missing/out", "--database", "x"], "cannot open /missing/out: No such"),
         (["--sink", "stdout:", "--batch-rows", "9999"], "batch_rows must be 1500 at most"),
         (["--sink", "stdout:", "--max-wait", "1"], "--max-wait needs --until-empty"),
         (["--sink", "stdout:", "--on-dead-letter", "bury"], "Invalid value for '--on-dead-letter'"),

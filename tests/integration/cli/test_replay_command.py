@@ -1,11 +1,8 @@
 """``dsql-outbox replay``: by id, by entity, by filters; dry runs, and runs that take long."""
 
 import json
-import os
-import pty
 import signal
-import subprocess
-import sys
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -19,6 +16,7 @@ from tests.support.publisher.running_relays import count
 from tests.support.waiting import wait_until
 
 from dsql_outbox.cli import main
+from dsql_outbox.cli.progress_line import lines as lines_of_progress
 from dsql_outbox.cli.recovery import replay_run
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.writer import Writer
@@ -222,38 +220,13 @@ def test_a_second_ctrl_c_stops_at_once(url: str) -> None:
 
 @pytest.mark.usefixtures("ids")
 def test_a_pipe_gets_a_line_of_progress_at_times(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay_run, "_EVERY_LINE", 0.05)
+    monkeypatch.setattr(replay_run, "progress", partial(lines_of_progress, every=0.05))
     monkeypatch.setattr("dsql_outbox.publisher.operator.event_pages._PAGE", 1)
     with psycopg.connect(url, autocommit=True) as other:
         other.execute("ANALYZE outbox.event_headers")
     shown = run(url, "--all", "--yes", "--rate", "4").stderr.splitlines()
     assert "3 replayed, read 3 of about 4 rows, at Car/a@3" in shown
     assert shown[-1] == "4 replayed"
-
-
-@pytest.mark.usefixtures("ids")
-def test_a_terminal_gets_one_line_of_progress_that_changes(url: str) -> None:
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dsql_outbox", "replay", "--all", "--yes", "--rate", "2"],
-        stderr=theirs,
-        env=os.environ | {"DSQL_OUTBOX_DATABASE": url, "COLUMNS": "120"},
-    )
-    os.close(theirs)
-    shown = b""
-    while chunk := _read(ours):
-        shown += chunk
-    os.close(ours)
-    assert process.wait(20) == 0
-    assert b"\r2 replayed, at Car/a@2\x1b[K" in shown
-    assert shown.endswith(b"\r\x1b[K4 replayed\r\n")
-
-
-def _read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 4096)
-    except OSError:  # EIO: the other end is closed
-        return b""
 
 
 def test_the_whole_way_as_a_process(url: str, ids: list[UUID]) -> None:

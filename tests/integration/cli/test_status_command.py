@@ -271,3 +271,85 @@ def test_a_server_that_says_that_it_is_unavailable_ends_with_69(url: str) -> Non
         proxy.heal()
         proxy.refuse(None, sqlstate="XX000", message="a defect", matching="SELECT")
         assert CliRunner().invoke(main, ["status", "--database", proxy.url]).exit_code == 1
+
+
+CONFLICTS = """{"transactions": 1200, "exhausted": 1, "lostSeconds": 75.5, "entities": [
+    {"entityType": "Account", "entityId": "4711", "conflicts": 1100, "alone": 1090,
+     "exhausted": 1, "lostSeconds": 70.25, "seenSeconds": 3.0},
+    {"entityType": "Order", "entityId": "\\u001b[2J7", "conflicts": 100, "joint": 100}]}"""
+
+
+def add_conflicts(sql: psycopg.Connection[Any]) -> None:
+    sql.execute(
+        "INSERT INTO outbox.outbox_conflicts VALUES"
+        " (gen_random_uuid(), clock_timestamp() - interval '90 min', %s)",
+        (CONFLICTS,),
+    )
+
+
+def test_conflicts_are_shown_with_their_cost_and_a_remedy(
+    url: str, sql: psycopg.Connection[Any]
+) -> None:
+    add_conflicts(sql)
+    assert "0" in run(url, "--conflicts").stdout
+    done = run(url, "--conflicts", "--hours", "2")
+    assert done.exit_code == 0, done.output
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert lines[:5] == [
+        "conflicts in the last 2 h",
+        "transactions 1,200",
+        "given up 1 event",
+        "time lost 1 min 15 s",
+        "reported by 1 report of writers",
+    ]
+    assert lines[7].startswith("Account/4711 1,100 1,090 1 min 10 s 1 1 h 30 min ago coalesce")
+    assert "\x1b" not in done.stdout
+    assert lines[8].endswith("separate")
+    assert lines[11].startswith("coalesce Its own events conflict with each other.")
+
+
+def test_conflicts_as_json_have_every_count(url: str, sql: psycopg.Connection[Any]) -> None:
+    add_conflicts(sql)
+    found = json.loads(run(url, "--conflicts", "--hours", "2", "--json").stdout)
+    entities = found.pop("entities")
+    assert found == {
+        "hours": 2.0,
+        "writers": 1,
+        "transactions": 1200,
+        "exhausted": 1,
+        "lostSeconds": 75.5,
+        "isPartial": False,
+    }
+    assert entities[1] | {"entityId": "7", "seenSeconds": 0} == {
+        "entityType": "Order",
+        "entityId": "7",
+        "conflicts": 100,
+        "alone": 0,
+        "behind": 0,
+        "joint": 100,
+        "transact": 0,
+        "coalesced": 0,
+        "exhausted": 0,
+        "lostSeconds": 0.0,
+        "seenSeconds": 0,
+        "remedy": "separate",
+    }
+
+
+@pytest.mark.parametrize(("words", "told"), [(("--watch",), "exclude"), (("--hours", "25"), "25")])
+def test_conflicts_with_other_options_are_refused(
+    url: str, words: tuple[str, ...], told: str
+) -> None:
+    done = run(url, "--conflicts", *words)
+    assert done.exit_code == 2
+    assert told in done.stderr
+
+
+def test_conflicts_without_their_table_name_the_remedy(
+    url: str, sql: psycopg.Connection[Any]
+) -> None:
+    sql.execute("DROP TABLE outbox.outbox_conflicts")
+    done = run(url, "--conflicts")
+    assert done.exit_code == 78
+    assert "dsql-outbox schema apply" in done.stderr
+    assert run(url).exit_code == 0

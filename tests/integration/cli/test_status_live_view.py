@@ -13,9 +13,8 @@ import psycopg
 import pytest
 from tests.support.commands import Command
 
-from dsql_outbox.cli.status.live_view import Meter
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import Counters
+from dsql_outbox.publisher import Counters, Meter
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres, PostgresProxy
 
@@ -49,7 +48,7 @@ def test_piped_it_is_a_line_each_time_until_a_signal_ends_it_well(
         second = parsed(command.line())
         command.signal(number)
         done = command.wait()
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.err) == (0, "stopped: nothing was changed\n")
     assert first.pop("at") <= second["at"]
     assert first == {
         "waiting": "0",

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 from uuid import UUID
 
@@ -280,6 +281,7 @@ def test_spans_go_where_the_environment_says(url: str) -> None:
     assert {span.name for span in spans} == {"outbox.write", "outbox.write.attempt"}
     names = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
     assert names["service.name"] == "dsql-outbox-write"
+    assert names["host.name"] == gethostname()
 
 
 def test_every_flag_can_be_set_in_the_environment(proxy: PostgresProxy) -> None:

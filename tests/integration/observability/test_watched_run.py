@@ -11,19 +11,20 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 from tests.support.telemetry.dashboards import Query, alerts, panels
+from tests.support.telemetry.event_trace import checks
 from tests.support.telemetry.jaeger_server import Jaeger, serving
 from tests.support.telemetry.otlp_files import save, spans_by_service
 from tests.support.telemetry.promql import asked, evaluate
-from tests.support.telemetry.trace_checks import checks
 from tests.support.telemetry.watched_run import CONFLICTS, PLAIN, Watched, exporting, run
 from tests.support.writer import workload_s
 
 from dsql_outbox.cli import main
-from dsql_outbox.cli.span_tree import render_tree, view_received
+from dsql_outbox.cli.trace_drawing import render_tree
 from dsql_outbox.observability import TraceFacts
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer, OtlpReceiver, OutboxProxy
+from dsql_outbox.traces import view_received
 from dsql_outbox.writer import AsyncWriter, WriterSettings
 
 CALLERS = 64
@@ -130,7 +131,7 @@ async def test_each_of_64_coalesced_callers_has_its_own_attempts(url: str) -> No
                 receipts = await asyncio.gather(*map(writer.write, events))
         received = view_received(receiver.spans)
     writes = {s.span_id: s for s in received if s.name == "outbox.write"}
-    attempts = Counter(s.parent_id for s in received if s.name == "outbox.write.attempt")
+    attempts = Counter(s.parent_id for s in received if "outbox.attempt.number" in s.attributes)
     batches = [s for s in received if s.name == "outbox.batch"]
     assert len({s.trace_id for s in writes.values()}) == CALLERS
     assert attempts.keys() == writes.keys()

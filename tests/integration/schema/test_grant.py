@@ -56,10 +56,10 @@ def test_what_was_run_is_printed_as_sql(url: str, roles: Roles) -> None:
 def test_a_dry_run_prints_the_same_and_grants_nothing(url: str, roles: Roles) -> None:
     words = ("grant", "--writer", roles.writer, "--operator", roles.operator)
     dry = run(url, *words, "--dry-run").stdout.splitlines()
-    assert dry[-1] == "-- schema outbox: 20 statements, none of them run"
+    assert dry[-1] == "-- schema outbox: 22 statements, none of them run"
     lacking = check(Database(url), Roles(writer=roles.writer, operator=roles.operator))
     assert {drift.kind for drift in lacking} == {"missing_right"}
-    assert len(lacking) == 20
+    assert len(lacking) == 22
     assert run(url, *words).stdout.splitlines()[:-1] == dry[:-1]
 
 
@@ -74,7 +74,7 @@ def test_json_tells_programs(url: str, roles: Roles) -> None:
     assert (done["schema"], done["dryRun"], len(done["statements"]), done["iam"]) == (
         "outbox",
         True,
-        7,
+        8,
         [f"AWS IAM GRANT \"{roles.writer}\" TO 'arn:aws:iam::ACCOUNT:role/IAM_ROLE_OF_{name}'"]
         if ON_DSQL
         else [],

@@ -44,9 +44,9 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def python(script: str, **options: Any) -> subprocess.Popen[str]:
+def python(script: str, *words: str, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", script],
+        [sys.executable, "-W", "error", "-c", script, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -277,6 +277,32 @@ def test_no_server_outlives_python_however_it_ends() -> None:
         pids = [int(word) for word in out.split()]
         assert [is_gone(pid) for pid in pids] == [True, True], error
     assert [process.returncode for process in processes] == [0, 3, 1]
+
+
+def test_a_killed_python_leaves_no_server_and_no_temporary_file(folder: Path) -> None:
+    """The next start in the same folder waits until the server there has stopped."""
+    script = (
+        "import sys, time; from pathlib import Path\n"
+        "from dsql_outbox.testing import EmbeddedPostgres, NatsServer\n"
+        f"p = EmbeddedPostgres(Path(sys.argv[1]), settings={QUICK}); p.start()\n"
+        "n = NatsServer(); n.start(); print(p.pid, n.pid, flush=True); time.sleep(60)\n"
+    )
+    scratch, data = folder / "scratch", folder / "data"
+    scratch.mkdir(mode=0o755)
+    with python(script, str(data), env=os.environ | {"TMPDIR": str(scratch)}) as process:
+        assert process.stdout is not None
+        pids = [int(word) for word in process.stdout.readline().split()]
+        assert any(scratch.iterdir())
+        process.kill()
+    wait_until(lambda: is_gone(pids[0]) or not is_ready(data))
+    with EmbeddedPostgres(data, settings=QUICK) as second:
+        assert second.pid != pids[0]
+    wait_until(lambda: [is_gone(pid) for pid in pids] == [True, True])
+    wait_until(lambda: list(scratch.iterdir()) == [])
+
+
+def is_ready(data: Path) -> bool:
+    return "ready" in (data / "postmaster.pid").read_text()
 
 
 def test_ctrl_c_reaches_python_first_and_the_server_stops_in_order(folder: Path) -> None:

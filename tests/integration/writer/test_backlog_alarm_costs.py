@@ -11,7 +11,7 @@ from tests.support.writer.checked_tables import Tables
 from dsql_outbox.observability import AttemptEnded, BacklogAge, BacklogUnread
 from dsql_outbox.outbox import Database
 from dsql_outbox.testing import PostgresProxy
-from dsql_outbox.writer import Writer, WriterSettings, backlog_alarm
+from dsql_outbox.writer import Writer, WriterSettings, backlog_alarm, gate
 
 HALF_MINUTELY = WriterSettings(backlog_check=30.0)
 ALWAYS = WriterSettings(backlog_check=1e-9)
@@ -124,7 +124,7 @@ def test_an_answer_that_does_not_come_holds_one_write_for_a_moment(
     facts: Facts,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(backlog_alarm, "LONGEST", 0.2)
+    monkeypatch.setattr(gate, "LONGEST_ASIDE", 0.2)
     caller = open_writer(proxy.url, ALWAYS, [facts])
     caller.write(workload_s.car_created())
     proxy.stall(matching=VIEW)

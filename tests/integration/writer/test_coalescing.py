@@ -242,8 +242,12 @@ async def test_each_caller_has_a_span_with_its_own_attempt_linked_from_the_batch
     assert sorted(attempts) == sorted(writes)
     assert sorted(link.context.span_id for link in batch.links) == sorted(writes)
     assert batch.parent is None
+    host, port, dbname = Database(url).endpoint
     assert dict(batch.attributes or {}) == {
         "db.system.name": "postgresql",
+        "db.namespace": f"{dbname}.outbox",
+        "server.address": host,
+        "server.port": port,
         "outbox.batch.events": 64,
         "outbox.batch.outcome": "committed",
     }

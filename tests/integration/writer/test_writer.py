@@ -12,6 +12,7 @@ from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.observability import (
     AttemptEnded,
+    DatabaseServer,
     Fact,
     RetryScheduled,
     TransactionStarted,
@@ -307,8 +308,10 @@ def test_the_facts_of_a_write_begin_and_end_with_it(
 ) -> None:
     event = workload_s.three_entities()
     open_writer(url, hooks=[facts]).write(event)
+    host, port, dbname = Database(url).endpoint
+    server = DatabaseServer(host, port, f"{dbname}.outbox")
     assert facts.all[0] == WriteStarted(
-        event.id, "Loan Created", "LoanCreated", "events.LoanCreated", 3
+        event.id, "Loan Created", "LoanCreated", "events.LoanCreated", 3, server
     )
     kinds = [WriteStarted, TransactionStarted, AttemptEnded, WriteEnded]
     assert [type(fact) for fact in facts.all] == kinds

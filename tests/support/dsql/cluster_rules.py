@@ -12,6 +12,10 @@ from typing import Final, NamedTuple
 MAX_ROWS: Final = 3_000
 MAX_BYTES: Final = 10 << 20  # written by a transaction, and as long as a message may be
 MAX_AGE: Final = 300.0  # seconds
+MAX_LIFE: Final = 3600.0  # seconds of a connection
+MAX_OPEN: Final = 10_000  # connections
+OPENINGS: Final = 100.0  # a second
+BURST: Final = 1_000  # of openings at once
 
 
 class Violation(NamedTuple):
@@ -26,6 +30,8 @@ MIXED: Final = Violation("0A000", "ddl and dml are not supported in the same tra
 ROWS: Final = Violation("54000", "transaction row limit exceeded")
 SIZE: Final = Violation("54000", "transaction size limit 10mb exceeded")
 AGE: Final = Violation("54000", "transaction age limit of 300s exceeded")
+RATE: Final = Violation("53400", "Unable to accept connection, rate exceeded.")
+CROWD: Final = Violation("53300", "Unable to accept connection, too many open connections.")
 CONFLICT: Final = Violation("40001", "change conflicts with another transaction (OC000)")
 SCHEMA: Final = Violation("40001", "schema has been updated by another transaction (OC001)")
 
@@ -49,6 +55,30 @@ def kind_of(sql: str) -> str:
     if kind.lastgroup == "with":
         return "write" if _WRITES.search(bare) else "read"
     return kind.lastgroup or "read"
+
+
+@dataclass(slots=True)
+class Openings:
+    """How many connections may be opened now: `BURST`, refilled by `OPENINGS` a second."""
+
+    clock: Callable[[], float]
+    _left: float = BURST
+    _at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._at = self.clock()
+
+    def open(self, others: int) -> Violation | None:
+        """Whether one more is refused beside `others` that are open."""
+        if others >= MAX_OPEN:
+            return CROWD
+        now = self.clock()
+        self._left = min(BURST, self._left + (now - self._at) * OPENINGS)
+        self._at = now
+        if self._left < 1:
+            return RATE
+        self._left -= 1
+        return None
 
 
 @dataclass(slots=True)

@@ -13,11 +13,14 @@ from dsql_outbox.testing.proxy.wire_protocol import WireMessage
 from .cluster_rules import (
     CONFLICT,
     MAX_BYTES,
+    MAX_LIFE,
     Catalog,
+    Openings,
     Transactions,
     Violation,
     kind_of,
 )
+from .refusals import refusal
 from .transaction_steps import Answer, Step, steps
 
 STARTUP: Final = 3 << 16
@@ -49,12 +52,15 @@ class GovernedPostgres(PostgresProxy):
     Isolation is snapshot; a row too many fails at its statement, bytes and age at the COMMIT; a
     statement after another session's DDL fails once; a transaction of several statements that
     loses a conflict learns of it at its COMMIT; a message that is too long ends the connection.
+    Connections are opened at a limited rate and live for an hour. SQL that a cluster refuses is
+    refused as there.
     """
 
     def __init__(self, url: str, *, clock: Callable[[], float] = monotonic) -> None:
         super().__init__(url)
         self._catalog = Catalog()
-        self._clock = clock
+        self.openings = Openings(clock)
+        self.clock = clock
 
     def startup(self, message: WireMessage) -> WireMessage:
         """What the server gets as a client's first message: snapshots, whatever else it asks."""
@@ -65,7 +71,7 @@ class GovernedPostgres(PostgresProxy):
         return WireMessage(b"", version + b"".join(pairs) + b"\0")
 
     def _link(self, client: Streams, server: Streams) -> Link:
-        return _GovernedSession(self, client, server, Transactions(self._catalog, self._clock))
+        return _GovernedSession(self, client, server, Transactions(self._catalog, self.clock))
 
 
 class _GovernedSession(ClientSession):
@@ -80,6 +86,7 @@ class _GovernedSession(ClientSession):
         self._governed = proxy
         self._rules = transactions
         self._state = _IDLE
+        self._opened = proxy.clock()
         self._done: list[Step] = []  # of the transaction, to be done again
         self._large: list[str] = []  # tables
 
@@ -100,9 +107,15 @@ class _GovernedSession(ClientSession):
 
     def _take_request(self, message: WireMessage) -> None:
         is_startup = wire.request_code(message) == STARTUP
+        proxy = self._governed
+        if is_startup and (violation := proxy.openings.open(proxy.opened - proxy.closed)):
+            self.to_client(wire.error_response(*violation).raw)
+            raise Cut
         super()._take_request(self._governed.startup(message) if is_startup else message)
 
     async def _govern(self, batch: Batch) -> None:
+        if self._governed.clock() - self._opened > MAX_LIFE:
+            raise Cut
         pieces = list(steps(batch))
         kinds = [kind_of(step.sql) for step in pieces if step.sql]
         alone = self._state == _IDLE and "write" in kinds and "begin" not in kinds
@@ -131,6 +144,8 @@ class _GovernedSession(ClientSession):
         messages: list[WireMessage] = []
         for step in pieces:
             match kind_of(step.sql):
+                case "begin" if violation := refusal(step.sql):
+                    answer, told = await self._refuse(step, violation)
                 case "begin":
                     answer = await self._run(step)
                     if not answer.sqlstate:
@@ -150,7 +165,7 @@ class _GovernedSession(ClientSession):
 
     async def _statement(self, step: Step) -> tuple[Answer, list[WireMessage]]:
         kind = kind_of(step.sql)
-        if step.sql and self._state != _ABORTED and (violation := self._before(kind)):
+        if step.sql and self._state != _ABORTED and (violation := self._before(step.sql, kind)):
             return await self._refuse(step, violation)
         answer = await self._run(step)
         if answer.sqlstate == CONFLICT.sqlstate and self._state == _ABORTED:
@@ -167,10 +182,10 @@ class _GovernedSession(ClientSession):
         self._done.append(step)
         return answer, answer.messages
 
-    def _before(self, kind: str) -> Violation | None:
+    def _before(self, sql: str, kind: str) -> Violation | None:
         if self._state == _IDLE:
             self._rules.begin(0)  # a transaction of this statement alone
-        return self._rules.before(kind)
+        return refusal(sql) or self._rules.before(kind)
 
     async def _commit(self, step: Step) -> tuple[Answer, list[WireMessage]]:
         violation = self._rules.before("commit") or self._rules.at_commit(await self._size())

@@ -14,7 +14,7 @@ from dsql_outbox.schema.migrator import backfill, index_build
 from dsql_outbox.schema.migrator.migration import Migration, migrations
 from dsql_outbox.schema.migrator.migration_text import Backfill, Column, Relation
 from dsql_outbox.schema.named_statements import compose, names, read_sql
-from dsql_outbox.schema.roles.rights import Duty, grants
+from dsql_outbox.schema.roles.rights import DUTIES, grants
 
 from .rules import kind_of
 from .senders import doors
@@ -48,6 +48,7 @@ EXCUSES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     _READ_COMMITTED: (_POSTGRES, frozenset({"isolation", "dsql-lint transaction_isolation"})),
     "index_concurrently": (_POSTGRES, frozenset({"sync index", "dsql-lint index_concurrently"})),
     "index_progress": (_POSTGRES, frozenset()),
+    "doctor_row_lock": ("the doctor asks what a row lock does", frozenset({"row lock"})),
     "status_counters": (
         "PostgreSQL's statistics: `status` goes without them elsewhere",
         frozenset({"type"}),
@@ -58,6 +59,7 @@ EXCUSES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
 _WORDS: Final = {
     "BEGIN": "BEGIN",
     _READ_COMMITTED: _READ_COMMITTED,
+    "BEGIN READ ONLY": "BEGIN",
     "COMMIT": "COMMIT",
     "ROLLBACK": "ROLLBACK",
 }
@@ -112,8 +114,7 @@ def _entries() -> Iterator[Entry]:
 
 
 def _grants() -> Iterator[Entry]:
-    duties: tuple[Duty, ...] = ("writer", "publisher", "operator", "consumer")
-    lines = {grant.text: grant for duty in duties for grant in grants(duty)}  # some are of two
+    lines = {grant.text: grant for duty in DUTIES for grant in grants(duty)}  # some are of two
     for grant in lines.values():
         yield _entry(
             f"GRANT {', '.join(grant.rights)} ON {grant.name or 'schema'}",
@@ -228,6 +229,13 @@ def _index_pair(*, is_dsql: bool) -> tuple[bytes, bytes]:
     )
 
 
+def _dropped(kind: str) -> tuple[bytes, bytes]:
+    return (
+        compose(f"{kind}_drop", SCHEMA, relation=sql.Identifier("thing")),
+        compose(f"{kind}_drop", "mark_schema", relation=sql.Identifier("mark_name_relation")),
+    )
+
+
 _COMPOSED: Final[Mapping[str, tuple[bytes, bytes]]] = {
     "backfill_bound": (
         backfill._bound(SCHEMA, _FILLING, [5]),
@@ -256,6 +264,8 @@ _COMPOSED: Final[Mapping[str, tuple[bytes, bytes]]] = {
     ),
     "index_async": _index_pair(is_dsql=True),
     "index_concurrently": _index_pair(is_dsql=False),
+    "table_drop": _dropped("table"),
+    "view_drop": _dropped("view"),
     "index_drop": (
         compose("index_drop", SCHEMA, index=sql.Identifier("thing_by_note")),
         compose("index_drop", "mark_schema", index=sql.Identifier("mark_name_index")),

@@ -12,6 +12,7 @@ from tests.support.checkout import ROOT
 
 DATA = ROOT / "tests" / "data" / "jaeger"
 REQUIRED = {"query.serviceName", "query.startTimeMin", "query.startTimeMax"}
+NEEDS = b'{"error": {"httpCode": 400, "message": "query.start_time_min is required"}}'
 
 
 class Jaeger:
@@ -29,17 +30,42 @@ class Jaeger:
         if path != "/api/v3/traces" or not query.keys() >= REQUIRED:
             return 400, b"malformed"
         self.queries.append(query)
-        found = self._found(query["query.serviceName"], json.loads(query["query.attributes"]))
-        if not found:
-            return 404, (DATA / "no-traces.json").read_bytes()
-        answer = json.loads((DATA / "find-traces.json").read_bytes())
-        answer["result"]["resourceSpans"][0]["scopeSpans"][0]["spans"] = found
-        return 200, json.dumps(answer).encode()
+        return _traces(self.found(query["query.serviceName"], query["query.attributes"]))
 
-    def _found(self, service: str, wanted: dict[str, str]) -> list[dict[str, Any]]:
+    def found(self, service: str, attributes: str) -> list[dict[str, Any]]:
+        """The spans of every trace in which a span of the service has these attributes."""
+        wanted = json.loads(attributes)
         hits = {span["traceId"] for span in self._services[service] if wanted.items() <= tags(span)}
+        return [span for trace_id in sorted(hits) for span in self.trace(trace_id)]
+
+    def trace(self, trace_id: str) -> list[dict[str, Any]]:
+        """The spans of one trace."""
         every = [span for spans in self._services.values() for span in spans]
-        return [span for span in every if span["traceId"] in hits]
+        return [span for span in every if span["traceId"] == trace_id]
+
+
+class OlderJaeger(Jaeger):
+    """A Jaeger before 2.19: other names of parameters, and no search by attribute."""
+
+    def answer(self, path: str, query: dict[str, str]) -> tuple[int, bytes]:
+        if path == "/api/v3/traces":
+            return 400, NEEDS
+        if path == "/api/traces":
+            found = self.found(query["service"], query["tags"])
+            ids = [{"traceID": trace_id} for trace_id in sorted({s["traceId"] for s in found})]
+            return 200, json.dumps({"data": ids, "total": 0, "errors": None}).encode()
+        if path.startswith("/api/v3/traces/"):
+            self.queries.append(query)
+            return _traces(self.trace(path.rpartition("/")[2]))
+        return super().answer(path, query)
+
+
+def _traces(spans: list[dict[str, Any]]) -> tuple[int, bytes]:
+    if not spans:
+        return 404, (DATA / "no-traces.json").read_bytes()
+    answer = json.loads((DATA / "find-traces.json").read_bytes())
+    answer["result"]["resourceSpans"][0]["scopeSpans"][0]["spans"] = spans
+    return 200, json.dumps(answer).encode()
 
 
 def tags(span: dict[str, Any]) -> Any:

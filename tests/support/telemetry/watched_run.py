@@ -26,10 +26,10 @@ from tests.support.commands import Command
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 
-from dsql_outbox.cli.span_tree import SpanView, view_received
 from dsql_outbox.cli.telemetry.metering import metering
 from dsql_outbox.observability import TraceFacts
 from dsql_outbox.testing import OtlpReceiver, OutboxProxy
+from dsql_outbox.traces import SpanView, view_received
 from dsql_outbox.writer import Writer, WriterSettings
 
 from .promql import Scrape, scrape
@@ -54,7 +54,10 @@ class Watched(NamedTuple):
     def trace(self) -> list[SpanView]:
         """The spans of the trace that the event's write began."""
         (write,) = (
-            s for s in self.spans if s.attributes.get("outbox.event.id") == str(self.event_id)
+            span
+            for span in self.spans
+            if span.name == "outbox.write"
+            and span.attributes["outbox.event.id"] == str(self.event_id)
         )
         return [span for span in self.spans if span.trace_id == write.trace_id]
 

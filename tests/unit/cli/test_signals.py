@@ -3,9 +3,10 @@
 import signal
 from collections.abc import Iterator
 
+import click
 import pytest
 
-from dsql_outbox.cli.signals import ended_as_interrupted, ending_signals
+from dsql_outbox.cli.signals import ended_as_interrupted, ending_signals, interruptible
 
 
 @pytest.fixture(params=[signal.SIG_DFL, signal.SIG_IGN])
@@ -32,3 +33,13 @@ def test_every_signal_that_ends_a_command_is_an_interrupt_in_the_block_alone() -
         with pytest.raises(KeyboardInterrupt), ended_as_interrupted():
             signal.raise_signal(number)
     assert [signal.getsignal(number) for number in numbers] == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_was_stopped_says_how_to_go_on(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(click.exceptions.Exit) as ended, interruptible(lambda: "7 rows"):
+        signal.raise_signal(number)
+    assert ended.value.exit_code == 128 + number
+    assert capsys.readouterr().err == "stopped: 7 rows\n"

@@ -12,8 +12,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from rich.console import Console
 
-from dsql_outbox.cli.span_tree import SpanView, render_tree, view_received, view_recorded
+from dsql_outbox.cli.demo.report import show_page
+from dsql_outbox.cli.trace_drawing import render_tree
 from dsql_outbox.observability import AttemptEnded, TraceFacts, WriteEnded, WriteStarted
+from dsql_outbox.traces import SpanView, view_received, view_recorded
 
 MS = 1_000_000
 T0 = 1_700_000_000_000_000_000
@@ -87,7 +89,7 @@ def test_a_conflicted_write_and_its_delivery_as_a_tree() -> None:
 def test_no_line_is_wider_than_the_width_asked_for() -> None:
     long = view("long", "publish " + "events.VeryLongEventType" * 9, 5, 1)
 
-    for width in (70, 80, 120):
+    for width in (40, 60, 80, 120):
         lines = drawn([*TRACE, long], width=width).splitlines()
         assert len(lines) == 10
         assert max(map(len, lines)) <= width
@@ -146,3 +148,36 @@ def test_recorded_and_received_spans_look_the_same() -> None:
     assert (tried.kind, tried.failed) == ("CLIENT", True)
     assert (tried.start_ns, tried.end_ns) == (T0, T0 + MS)
     assert tried.attributes["outbox.attempt.waited_s"] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("result", "leads_to", "shown"),
+    [("retry", "retry", "publish t retry"), ("rejected", "block", "publish t rejected → block")],
+)
+def test_a_failed_publish_is_drawn_with_what_it_led_to(
+    result: str, leads_to: str, shown: str
+) -> None:
+    attributes = {"outbox.publish.result": result, "outbox.publish.leads_to": leads_to}
+    span = SpanView(
+        "t", "s", None, "publish t", "PRODUCER", 0, 1, failed=True, attributes=attributes
+    )
+
+    (_, line) = render_tree([span]).plain.splitlines()
+    assert line[:46].rstrip() == shown
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ([], "In Jaeger: http://collector:16686/trace/t\n"),
+        (["nobody"], "Spans were not sent to http://collector:4318: nobody\n"),
+    ],
+)
+def test_the_demo_says_where_its_trace_is_or_that_nobody_took_it(
+    lost: list[str], said: str
+) -> None:
+    console = Console(width=40)
+    span = SpanView("t", "s", None, "publish t", "PRODUCER", 0, 1)
+    with console.capture() as captured:
+        show_page(console, "http://collector:4318", [span], lost)
+    assert captured.get() == said

@@ -19,13 +19,11 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from tests.support.telemetry.jaeger_server import DATA, Jaeger, serving
+from tests.support.telemetry.jaeger_server import DATA, Jaeger, OlderJaeger, serving
 from tests.support.telemetry.otlp_files import as_otlp_json, save
 
 from dsql_outbox.cli import main
-from dsql_outbox.cli.span_tree import view_recorded
 from dsql_outbox.cli.trace.otlp_file import spans_of_file
-from dsql_outbox.cli.trace.otlp_json import TraceData, views
 from dsql_outbox.observability import (
     AttemptEnded,
     PublishEnded,
@@ -34,6 +32,7 @@ from dsql_outbox.observability import (
     WriteEnded,
     WriteStarted,
 )
+from dsql_outbox.traces import TraceData, view_recorded, views
 
 EVENT, OTHER = UUID(int=7), UUID(int=8)
 T0, MS = time_ns(), 1_000_000
@@ -93,7 +92,7 @@ def file(recorded: Recorded, tmp_path: Path) -> Path:
 @pytest.fixture
 def jaeger(recorded: Recorded) -> Iterator[Jaeger]:
     """The writer's spans and the publisher's, of two services."""
-    writers = recorded.named("outbox.write", "outbox.write.attempt")
+    writers = recorded.named("outbox.write", "outbox.write.attempt", "outbox.write.attempt 2")
     relays = recorded.named("outbox.wait", "publish events")
     with serving(Jaeger({"loans": writers, "relay": relays, "unrelated": []})) as jaeger:
         yield jaeger
@@ -143,12 +142,24 @@ def test_jaegers_answer_gives_the_same_tree_and_the_link_to_its_page(
     assert link == f"{jaeger.url}/trace/{recorded.spans[0].context.trace_id:032x}"
 
 
-def test_every_service_is_asked_for_both_names_of_an_event(jaeger: Jaeger) -> None:
+def test_an_older_jaeger_gives_the_same_tree(recorded: Recorded, file: Path) -> None:
+    names = ("outbox.write", "outbox.write.attempt", "outbox.write.attempt 2")
+    relays = recorded.named("outbox.wait", "publish events")
+    services = {"loans": recorded.named(*names), "relay": relays, "unrelated": []}
+    with serving(older := OlderJaeger(services)):
+        lines = trace(EVENT, "--jaeger", older.url).stdout.splitlines()
+
+    assert lines[:-1] == trace(EVENT, "--file", file).stdout.splitlines()
+    assert older.queries == [{"raw_traces": "true"}] * 2, "once per service that has the event"
+
+
+def test_every_service_is_asked_for_raw_traces_of_an_event(jaeger: Jaeger) -> None:
     trace(EVENT, "--jaeger", jaeger.url, "--since", "2026-11-24T18:00:00Z")
 
     asked = [(q["query.serviceName"], q["query.attributes"]) for q in jaeger.queries]
-    names = [f'{{"{name}": "{EVENT}"}}' for name in ("outbox.event.id", "messaging.message.id")]
-    assert asked == [(s, name) for s in ("loans", "relay", "unrelated") for name in names]
+    wanted = f'{{"outbox.event.id": "{EVENT}"}}'
+    assert asked == [(service, wanted) for service in ("loans", "relay", "unrelated")]
+    assert {q["query.rawTraces"] for q in jaeger.queries} == {"true"}
     assert {q["query.startTimeMin"] for q in jaeger.queries} == {"2026-11-24T18:00:00Z"}
 
 
@@ -247,7 +258,23 @@ def test_another_server_than_jaeger_is_an_error(status: int, body: bytes) -> Non
         result = trace(EVENT, "--jaeger", other.url)
 
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "query API of Jaeger 2" in result.stderr
+    assert "must be the base URL of Jaeger 2.13 or newer" in result.stderr
+    assert f"at {other.url} is no page of Jaeger" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("version", "said"), [("v2.1.0", "Jaeger 2.1.0"), ("", "a Jaeger of an unknown version")]
+)
+def test_a_jaeger_that_refuses_is_named_with_its_version(version: str, said: str) -> None:
+    page = f'<script>JAEGER_VERSION = {{"gitCommit":"","gitVersion":"{version}"}};'
+    jaeger = Jaeger({})
+    jaeger.answer = lambda path, _: (200, page.encode()) if path == "/" else (404, b"nothing")  # type: ignore[method-assign]
+    with serving(jaeger):
+        result = trace(EVENT, "--jaeger", jaeger.url)
+
+    assert result.exit_code == 1
+    assert f"{jaeger.url}/api/v3/services answered 404: " in result.stderr
+    assert f"at {jaeger.url} is {said}" in result.stderr
 
 
 @pytest.mark.parametrize("url", ["localhost:16686", "file:///etc/passwd", "http://"])

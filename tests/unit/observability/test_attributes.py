@@ -12,6 +12,7 @@ from tests.support.checkout import ROOT
 from dsql_outbox.observability import (
     AttemptEnded,
     BatchEnded,
+    DatabaseServer,
     Fact,
     PublishEnded,
     PublishStarted,
@@ -23,16 +24,17 @@ from dsql_outbox.observability import (
 )
 
 EVENT = UUID(int=7)
+SERVER = DatabaseServer("db.example", 5432, "postgres.outbox")
 FAILED_WRITE: list[Fact] = [
-    WriteStarted(EVENT, "Loan Created", "LoanCreated", "topic", 1),
-    AttemptEnded(EVENT, 1, 0.0, 1, 2, "conflict", "SerializationFailure", "40001", "OC000"),
+    WriteStarted(EVENT, "Loan Created", "LoanCreated", "topic", 1, SERVER),
+    AttemptEnded(EVENT, 2, 0.1, 1, 2, "conflict", "SerializationFailure", "40001", "OC000"),
     WriteExhausted(EVENT, 1, "SerializationFailure", "40001"),
     WriteEnded(EVENT, "failed", 1, 1, "SerializationFailure"),
 ]
 FAILED_BATCH = BatchEnded(2, 1, 2, "conflict", (), "SerializationFailure", "40001")
 FAILED_PUBLISH: list[Fact] = [
     PublishStarted(EVENT, "topic", "nats", {}, 1, 1, 2, 845),
-    PublishEnded(EVENT, "topic", "retry", "no answer"),
+    PublishEnded(EVENT, "topic", "retry", "no answer", leads_to="retry"),
 ]
 
 

@@ -15,6 +15,9 @@ from tests.support.telemetry.retries import retry
 
 from dsql_outbox.observability import (
     AttemptEnded,
+    BatchedWrite,
+    BatchEnded,
+    DatabaseServer,
     PublishEnded,
     PublishStarted,
     RelayProgress,
@@ -26,10 +29,19 @@ from dsql_outbox.observability import (
 )
 
 EVENT = UUID("0198a3c0-0000-7000-8000-000000000001")
+ATTEMPT = "outbox.write.attempt"
 T0 = 1_700_000_000_000_000_000
 MS = 1_000_000
 
-STARTED = WriteStarted(EVENT, "Loan Created", "LoanCreated", "events.LoanCreated", 2)
+SERVER = DatabaseServer("db.example", 5433, "loans.outbox")
+STARTED = WriteStarted(EVENT, "Loan Created", "LoanCreated", "events.LoanCreated", 2, SERVER)
+AT_THE_DATABASE = {
+    "outbox.event.id": str(EVENT),
+    "db.system.name": "postgresql",
+    "db.namespace": "loans.outbox",
+    "server.address": "db.example",
+    "server.port": 5433,
+}
 CONFLICT = AttemptEnded(
     EVENT, 1, 0.0, T0, T0 + 5 * MS, "conflict", "SerializationFailure", "40001", "OC000"
 )
@@ -116,7 +128,7 @@ def test_each_attempt_is_a_child_of_its_write_with_its_own_times(recorder: Recor
     recorder.write()
 
     write = recorder.one("outbox.write")
-    first, second = recorder.named("outbox.write.attempt")
+    first, second = recorder.one("outbox.write.attempt"), recorder.one("outbox.write.attempt 2")
     assert is_child(first, write)
     assert is_child(second, write)
     assert (first.start_time, first.end_time) == (T0, T0 + 5 * MS)
@@ -127,20 +139,19 @@ def test_each_attempt_is_a_child_of_its_write_with_its_own_times(recorder: Recor
 def test_a_conflict_is_an_error_with_its_sqlstate_and_class(recorder: Recorder) -> None:
     recorder.write()
 
-    first, second = recorder.named("outbox.write.attempt")
+    first, second = recorder.one("outbox.write.attempt"), recorder.one("outbox.write.attempt 2")
     assert first.status.status_code is StatusCode.ERROR
     assert attributes_of(first) == {
-        "db.system.name": "postgresql",
+        **AT_THE_DATABASE,
         "db.response.status_code": "40001",
         "error.type": "SerializationFailure",
         "outbox.attempt.number": 1,
-        "outbox.attempt.waited_s": 0.0,
         "outbox.attempt.outcome": "conflict",
         "outbox.attempt.oc_class": "OC000",
     }
     assert second.status.status_code is StatusCode.UNSET
     assert attributes_of(second) == {
-        "db.system.name": "postgresql",
+        **AT_THE_DATABASE,
         "outbox.attempt.number": 2,
         "outbox.attempt.waited_s": 0.104,
         "outbox.attempt.outcome": "committed",
@@ -231,8 +242,10 @@ def test_wait_and_publish_continue_the_writes_trace_from_the_carrier(recorder: R
     assert is_child(wait, write)
     assert is_child(publish, write)
     assert (wait.start_time, wait.end_time) == (T0 + 112 * MS, T0 + 150 * MS)
+    assert attributes_of(wait) == {"outbox.event.id": str(EVENT)}
     assert publish.kind is SpanKind.PRODUCER
     assert attributes_of(publish) == {
+        "outbox.event.id": str(EVENT),
         "messaging.system": "nats",
         "messaging.destination.name": "events.LoanCreated",
         "messaging.operation.name": "publish",
@@ -291,6 +304,35 @@ def test_a_failed_publish_is_an_error_without_the_brokers_words(
     assert attributes_of(publish)["outbox.publish.result"] == result
     assert attributes_of(publish)["error.type"] == result
     assert "words" not in publish.to_json()
+
+
+@pytest.mark.parametrize("leads_to", ["retry", "dead_letter", "block"])
+def test_a_failed_publish_says_what_it_led_to(recorder: Recorder, leads_to: str) -> None:
+    end = PublishEnded(EVENT, "events.LoanCreated", "rejected", leads_to=leads_to)  # type: ignore[arg-type]
+    recorder.publish(publish_started({}), end)
+
+    publish = recorder.one("publish events.LoanCreated")
+    assert attributes_of(publish)["outbox.publish.leads_to"] == leads_to
+    assert publish.status.description == leads_to
+
+
+@pytest.mark.parametrize(("number", "name"), [(9, "outbox.write.attempt 9"), (10, ATTEMPT)])
+def test_the_names_of_attempts_are_few(recorder: Recorder, number: int, name: str) -> None:
+    recorder.begin(STARTED)(AttemptEnded(EVENT, number, 0.1, T0, T0 + 1, "conflict"))
+
+    assert recorder.spans[0].name == name
+
+
+def test_a_batch_has_a_link_with_the_event_of_each_write(recorder: Recorder) -> None:
+    other = UUID(int=9)
+    writes = [BatchedWrite(EVENT, recorder.write()), BatchedWrite(other, {})]
+    recorder.hook(BatchEnded(2, T0, T0 + MS, "committed", writes, server=SERVER))
+
+    batch = recorder.one("outbox.batch")
+    (link,) = batch.links
+    assert link.context.span_id == ids(recorder.one("outbox.write")).span_id
+    assert dict(link.attributes or {}) == {"outbox.event.id": str(EVENT)}
+    assert attributes_of(batch)["server.address"] == "db.example"
 
 
 def test_a_message_that_was_not_attempted_is_no_error(recorder: Recorder) -> None:

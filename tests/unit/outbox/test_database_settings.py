@@ -15,6 +15,7 @@ from dsql_outbox.outbox.database import database as module
 from dsql_outbox.outbox.database.postgres_target import PostgresTarget
 from dsql_outbox.outbox.database.url_scheme import target_of
 
+CLUSTER = "abc.dsql.eu-west-1.on.aws"
 NOWHERE = "host=/nonexistent dbname=postgres"
 
 
@@ -32,6 +33,22 @@ def test_a_postgresql_database_is_named_by_url_or_by_key_and_value(url: str, sho
     assert isinstance(target, PostgresTarget)
     assert str(target) == shown
     assert repr(Database(url)) == f"Database({shown}, schema='outbox')"
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoint"),
+    [
+        ("postgresql://app:s3cret@db.example:6432/orders", ("db.example", 6432, "orders")),
+        ("host=a,b port=1,2 dbname=orders", ("a,b", None, "orders")),
+        ("host=db.example", ("db.example", 5432, None)),
+        ("dbname=orders", (None, 5432, "orders")),
+        ("dsql://app@abc.dsql.eu-west-1.on.aws/postgres", (CLUSTER, 5432, "postgres")),
+    ],
+)
+def test_the_endpoint_of_a_database_has_what_its_url_names(
+    url: str, endpoint: tuple[object, ...]
+) -> None:
+    assert Database(url).endpoint == endpoint
 
 
 @pytest.mark.parametrize(

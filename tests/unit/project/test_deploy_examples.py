@@ -16,8 +16,8 @@ from tests.support.parsed_options import params
 from dsql_outbox.cli import main
 from dsql_outbox.cli.exit_codes import FAILED, OVERDUE, Misused, Unreachable
 from dsql_outbox.cli.missing_tables import TablesMissing
-from dsql_outbox.cli.publish.daemon import Address
-from dsql_outbox.cli.publish.http_server import _CONNECTIONS, _SECONDS
+from dsql_outbox.cli.relay.daemon import Address
+from dsql_outbox.cli.relay.http_server import _CONNECTIONS, _SECONDS
 from dsql_outbox.cli.telemetry.sdk_spans import FLUSH_SECONDS
 from dsql_outbox.publisher.operator.health import SILENT, STUCK
 from dsql_outbox.publisher.operator.health_probe import EVERY

@@ -13,7 +13,7 @@ from tests.support.checkout import ROOT
 from tests.support.hcl import parsed
 from tests.support.parsed_options import command_of, params
 
-from dsql_outbox.cli.publish.daemon import Address
+from dsql_outbox.cli.relay.daemon import Address
 from dsql_outbox.cli.telemetry.sdk_spans import FLUSH_SECONDS
 from dsql_outbox.doors.aws_lambda import MARGIN
 from dsql_outbox.outbox import Database

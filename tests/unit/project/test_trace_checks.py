@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 from msgspec.structs import replace
-from tests.support.telemetry.trace_checks import checks
+from tests.support.telemetry.event_trace import checks
 
-from dsql_outbox.cli.span_tree import SpanView
+from dsql_outbox.traces import SpanView
 
 MS, WRITE = 1_000_000, "outbox.write"
 

@@ -3,8 +3,8 @@
 import pytest
 from tests.support.clock import Clock
 
-from dsql_outbox.cli.publish.daemon import Daemon
-from dsql_outbox.cli.publish.relay_run import RelayRun
+from dsql_outbox.cli.relay.daemon import Daemon
+from dsql_outbox.cli.relay.relay_run import RelayRun
 from dsql_outbox.cli.telemetry.metering import Metering
 from dsql_outbox.observability import PublishEnded, RelayProgress
 from dsql_outbox.outbox import Database
@@ -123,3 +123,6 @@ def test_the_answers_over_http_are_503_with_the_reason(health: Health, clock: Cl
     )
     assert routes["/readyz"]().status == 503
     assert "/metrics" not in routes, "nobody measures"
+    page = routes["/"]()
+    links = {f'<a href="{path}">'.encode() in page.body for path in ("/healthz", "/readyz")}
+    assert (page.status, page.content_type, links) == (200, "text/html; charset=utf-8", {True})

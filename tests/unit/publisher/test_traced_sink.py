@@ -20,14 +20,20 @@ from dsql_outbox.publisher import (
     Delivered,
     NotAttempted,
     Outcome,
+    PublisherSettings,
     Rejected,
     Retry,
+    TopicSettings,
     Unavailable,
 )
 from dsql_outbox.publisher.relay.traced_sink import TracedSink
 from dsql_outbox.publisher.sinks import WrongAnswer
 
 pytestmark = pytest.mark.anyio
+
+SETTINGS = PublisherSettings(
+    attempts=2, topics={"topic.block": TopicSettings(on_dead_letter="block")}
+)
 
 
 class AnsweringSink:
@@ -77,13 +83,13 @@ async def outcomes(sink: AnsweringSink, count: int, *hooks: Hook) -> dict[int, O
     """The outcomes that arrive for messages 0, 1 .. of one call."""
     found: dict[int, Outcome] = {}
     messages = [message(n) for n in range(count)]
-    await TracedSink(sink, hooks).publish(messages, found.__setitem__)
+    await TracedSink(sink, hooks, SETTINGS).publish(messages, found.__setitem__)
     return found
 
 
-def message(n: int) -> Message:
+def message(n: int, topic: str = "topic", attempt: int = 1) -> Message:
     headers = {"id": "x", "traceparent": "00-old"}
-    return Message(UUID(int=n), "topic", f"key-{n}", headers, b"{}", "dedupe", 1, 2)
+    return Message(UUID(int=n), topic, f"key-{n}", headers, b"{}", "dedupe", 1, 2, attempt)
 
 
 async def test_each_message_is_told_with_its_own_outcome() -> None:
@@ -107,6 +113,24 @@ async def test_each_message_is_told_with_its_own_outcome() -> None:
     ]
 
 
+async def test_a_failed_message_is_told_with_what_it_leads_to() -> None:
+    answers = (
+        Delivered(),
+        Retry("no"),
+        Retry("no"),
+        Rejected("no"),
+        Rejected("no"),
+        NotAttempted(),
+    )
+    messages = [message(0), message(1), message(2, attempt=2), message(3)]
+    messages += [message(4, "topic.block"), message(5)]
+    scope = Carrying()
+    sink = AnsweringSink(*enumerate(answers))
+    await TracedSink(sink, [scope.hook], SETTINGS).publish(messages, lambda *_: None)
+    told = ["retry", "dead_letter", "dead_letter", "block", "retry"]
+    assert [fact.leads_to for fact in ended(scope)] == [None, *told]
+
+
 async def test_an_answer_is_passed_on_when_it_is_given() -> None:
     seen: list[str] = []
 
@@ -116,7 +140,7 @@ async def test_an_answer_is_passed_on_when_it_is_given() -> None:
             seen.append("the call ends")
 
     sink = Slow((1, Delivered()), (0, Retry("no")))
-    await TracedSink(sink, []).publish(
+    await TracedSink(sink, [], SETTINGS).publish(
         [message(0), message(1)], lambda index, _: seen.append(f"answer for {index}")
     )
     assert seen == ["answer for 1", "answer for 0", "the call ends"]
@@ -136,7 +160,7 @@ async def test_a_wrong_answer_is_told_and_the_others_stand(
 ) -> None:
     sink, scope = AnsweringSink((0, Delivered()), (index, outcome)), Carrying()
     answers: dict[int, Outcome] = {}
-    traced = TracedSink(sink, [scope.hook])
+    traced = TracedSink(sink, [scope.hook], SETTINGS)
     with pytest.raises(WrongAnswer, match=f"AnsweringSink: its answer {fault}"):
         await traced.publish([message(0), message(1)], answers.__setitem__)
     assert answers == {0: Delivered()}

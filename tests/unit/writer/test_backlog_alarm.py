@@ -66,15 +66,6 @@ def test_none_is_never(clock: Clock, database: Database) -> None:
         clock.now += 1000
 
 
-def test_a_look_ends_within_a_second_and_not_after_the_write(
-    clock: Clock, database: Database
-) -> None:
-    one = alarm(database)
-    assert one.deadline(None) == clock.now + 1.0
-    assert one.deadline(clock.now + 0.2) == clock.now + 0.2
-    assert one.deadline(clock.now + 20.0) == clock.now + 1.0
-
-
 def test_what_it_saw_is_a_fact(database: Database) -> None:
     facts = Facts()
     one = alarm(database, facts, backlog_warn=7.0)

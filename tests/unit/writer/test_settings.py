@@ -43,6 +43,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         ({"max_connections": 0}, "max_connections must be above 0"),
         ({"max_idle": 0}, "max_idle must be above 0, got 0"),
         ({"backlog_check": 0}, "backlog_check must be above 0, got 0"),
+        ({"conflict_report": 0}, "conflict_report must be above 0, got 0"),
         ({"connections": "few"}, "connections must be new or pool, got few"),
         ({"form": "double"}, "form must be auto, single or plain, got double"),
         ({"source": ""}, "source must not be empty"),

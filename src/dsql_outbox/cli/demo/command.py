@@ -1,23 +1,25 @@
 """The command `demo`: its options, its servers and the order of its stages."""
 
 import asyncio
-import logging
+import sys
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from dsql_outbox.cli.database_options import open_database
 from dsql_outbox.cli.exit_codes import FAILED, short_errors
-from dsql_outbox.cli.span_tree import view_recorded
+from dsql_outbox.cli.logs import quiet
+from dsql_outbox.cli.signals import interruptible
 from dsql_outbox.cli.telemetry.tracing import tracing
-from dsql_outbox.observability import log_facts
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
+from dsql_outbox.traces import view_recorded
 
 from .progress import counting
-from .report import show
+from .report import show, show_page, trace_of
 from .results import Results, checks
 from .stages import TOPIC_PREFIX, read_back, stored_ids, write_and_relay
 from .workload import EVENT_TYPES, SHAPES, TURNS
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 _SCHEMA: Final = "outbox_demo"
 """A schema of its own, because the demo must not relay messages of a real outbox."""
+
+_LEFT: Final = f"what it wrote to a --database stays there, in the schema {_SCHEMA}"
 
 _STREAM: Final = "OUTBOX_DEMO"
 
@@ -46,6 +50,7 @@ _STREAM: Final = "OUTBOX_DEMO"
     "--otlp", default=None, metavar="URL", help="Also send the spans to this OTLP URL, for Jaeger."
 )
 @short_errors()
+@interruptible(_LEFT)
 def demo(database: str, sink: str | None, otlp: str | None) -> None:
     """Write 40 events under conflict, relay them to NATS, and check what arrived.
 
@@ -58,18 +63,21 @@ def demo(database: str, sink: str | None, otlp: str | None) -> None:
 
     from dsql_outbox.cli.telemetry.sdk_spans import memory_exporter  # noqa: PLC0415 - 100 ms
 
-    console = Console(width=80)
+    console = Console(width=_width())
     memory = memory_exporter()
     results = Results()
     with ExitStack() as stack:
-        stack.enter_context(_quiet())
+        stack.enter_context(quiet())
         store = stack.enter_context(_started_database(console, database))
         sink_url = stack.enter_context(_started_sink(console, sink))
-        with tracing("dsql-outbox-demo", endpoint=otlp, exporters=[memory]):
+        with tracing("dsql-outbox-demo", endpoint=otlp, exporters=[memory]) as lost:
             _run(console, store, sink_url, results)
         wanted = {written.event.id for written in results.written}
         found = checks(results, *stored_ids(store, wanted))
-    show(console, results, found, view_recorded(memory.get_finished_spans()))
+    trace = trace_of(results.most_retried(), view_recorded(memory.get_finished_spans()))
+    show(console, results, found, trace)
+    if otlp is not None and trace:
+        show_page(console, otlp, trace, lost)
     if not all(check.held for check in found):
         raise SystemExit(FAILED)
 
@@ -82,12 +90,17 @@ def _run(console: "Console", database: Database, sink_url: str, results: Results
     results.arrived.extend(asyncio.run(read_back(sink_url, _STREAM, wanted)))
 
 
+def _width() -> int:
+    """The columns of the report: those of a narrow terminal, else 80."""
+    return min(80, get_terminal_size().columns) if sys.stdout.isatty() else 80
+
+
 @contextmanager
 def _started_database(console: "Console", url: str) -> Generator[Database]:
     # Conflicts occur as on Aurora DSQL, whose only isolation level this is.
     with open_database(url, _SCHEMA, "repeatable read") as database:
         apply(database)
-        name = "PostgreSQL, embedded" if url.startswith("embedded:") else repr(database)
+        name = "PostgreSQL, embedded" if url.startswith("embedded:") else str(database)
         console.print(f"database  {name}", highlight=False)
         yield database
 
@@ -105,16 +118,3 @@ def _started_sink(console: "Console", url: str | None) -> Generator[str]:
         else:
             console.print(f"broker    NATS JetStream, stream {_STREAM}")
         yield f"{url}{'&' if '?' in url else '?'}stream={_STREAM}&subjects={TOPIC_PREFIX}.>"
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    """Silence the library's log: conflicts are intended here, and warnings break the output."""
-    logger = logging.getLogger("dsql_outbox")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        log_facts.flush()  # what is summed up, too
-        logger.setLevel(level)

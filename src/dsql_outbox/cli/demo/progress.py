@@ -39,7 +39,7 @@ def _bars(console: "Console", total: int) -> Generator[tuple[Progress, Progress]
 
     columns = (
         progress.TextColumn("{task.description}"),
-        progress.BarColumn(bar_width=50),
+        progress.BarColumn(bar_width=min(50, console.width - 20)),
         progress.MofNCompleteColumn(),
     )
     with progress.Progress(*columns, console=console) as bars:

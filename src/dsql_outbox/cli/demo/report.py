@@ -1,9 +1,11 @@
-"""The demo's final report, in 80 columns."""
+"""The demo's final report, as wide as its console."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from dsql_outbox.cli.span_tree import SpanView, render_tree
+from dsql_outbox.cli.trace_drawing import render_tree
+from dsql_outbox.observability import attributes as names
+from dsql_outbox.traces import SpanView, jaeger_beside, page_of
 
 from .results import Check, Results, Written, percentile
 from .workload import EVENT_TYPES, SHAPES
@@ -12,11 +14,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_WIDTH: Final = 80
-
 
 def show(
-    console: "Console", results: Results, found: Sequence[Check], spans: Sequence[SpanView]
+    console: "Console", results: Results, found: Sequence[Check], trace: Sequence[SpanView]
 ) -> None:
     """Print the table, the numbers, the checks and the trace of the most retried event."""
     console.print(_table(results))
@@ -28,7 +28,26 @@ def show(
         mark = "[green]ok[/]  " if check.held else "[red]FAIL[/]"
         console.print(f"  {mark} {check.text}: {check.found}", highlight=False)
     console.print()
-    _show_trace(console, results.most_retried(), spans)
+    _show_trace(console, results.most_retried(), trace)
+
+
+def trace_of(written: Written, spans: Sequence[SpanView]) -> list[SpanView]:
+    """The spans of the trace of an event."""
+    mine = str(written.event.id)
+    traces = {span.trace_id for span in spans if span.attributes.get(names.EVENT_ID) == mine}
+    return [span for span in spans if span.trace_id in traces]
+
+
+def show_page(
+    console: "Console", otlp: str, trace: Sequence[SpanView], lost: Sequence[str]
+) -> None:
+    """Say where the trace can be seen, or why `otlp` did not get it."""
+    if lost:
+        text = f"Spans were not sent to {otlp}: {', '.join(lost)}"
+    else:
+        page = page_of(jaeger_beside(otlp), trace[0].trace_id)
+        text = f"In Jaeger: {page}"
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def _table(results: Results) -> "Table":
@@ -74,13 +93,11 @@ def _latency(seconds: Sequence[float]) -> str:
     return f"p50 {p50:6.1f} ms   p95 {p95:6.1f} ms   max {most:6.1f} ms   of {len(seconds)}"
 
 
-def _show_trace(console: "Console", written: Written, spans: Sequence[SpanView]) -> None:
+def _show_trace(console: "Console", written: Written, trace: Sequence[SpanView]) -> None:
     if written.receipt is None:
         return
-    mine = str(written.event.id)
-    traces = {span.trace_id for span in spans if mine in span.attributes.values()}
-    trace = [span for span in spans if span.trace_id in traces]
     console.print(
-        f"The most retried event, {mine}: {written.receipt.attempts} attempts", highlight=False
+        f"The most retried event, {written.event.id}: {written.receipt.attempts} attempts",
+        highlight=False,
     )
-    console.print(render_tree(trace, width=_WIDTH))
+    console.print(render_tree(trace, width=console.width))

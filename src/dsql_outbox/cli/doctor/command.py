@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
+from pathlib import Path
 
 import click
 
-from dsql_outbox.cli.database_options import database_options, open_bare_database
+from dsql_outbox.cli.database_options import database_address, database_options
 from dsql_outbox.cli.exit_codes import FAILED, short_errors
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import json_line
+from dsql_outbox.cli.signals import interruptible
+from dsql_outbox.outbox import Database
 
 from .checks import CHECKS
 from .examination import findings, probed
@@ -16,6 +19,10 @@ from .examined_database import ExaminedDatabase
 from .feature_probes import LARGE, PROBES
 from .finding import Finding, Report
 from .printout import show
+from .proof.isolation import NAME as ISOLATION
+from .proof.isolation import isolation_cases
+from .proof.proofs import PROOFS, proved
+from .report_file import dated, markdown
 
 _Questions = Mapping[str, Callable[[ExaminedDatabase], Iterator[Finding]]]
 
@@ -25,6 +32,7 @@ _Questions = Mapping[str, Callable[[ExaminedDatabase], Iterator[Finding]]]
 Examples:
   dsql-outbox doctor --database postgresql://localhost/shop
   dsql-outbox doctor --probe --json
+  dsql-outbox doctor --probe --report report.md
 
 \b
 Exit codes: 0 when nothing fails, 1 when something does, 2 wrong usage, 69 the
@@ -43,24 +51,62 @@ database cannot be reached.""",
     show_default=False,
     help="With --probe, also send a message of 11 MiB; the connection may break.",
 )
+@option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    show_default=False,
+    help="With --probe, also try isolation, 20 writes that conflict, and a take-over between two "
+    "publishers, in a schema outbox_doctor that is removed afterwards; and write it all to FILE.",
+)
 @option("--json", "as_json", is_flag=True, show_default=False, help="Print one JSON object.")
 @short_errors()
-def doctor(
-    *, database: str | None, schema: str, probe: bool, probe_large: bool, as_json: bool
+@interruptible("the database is as before; the same command begins again")
+def doctor(  # noqa: PLR0913 - one parameter per flag
+    *,
+    database: str | None,
+    schema: str,
+    probe: bool,
+    probe_large: bool,
+    report: Path | None,
+    as_json: bool,
 ) -> None:
     """Check a database before production, and say what to correct.
 
     Prints one line per check: ok, warn, fail, or unknown if the check could not
     be made. Without --probe nothing is written.
     """
+    _require_probe(probe=probe, probe_large=probe_large, report=report)
+    probes: _Questions = {
+        **(PROBES if probe else {}),
+        **(LARGE if probe_large else {}),
+        **(_REPORTED if report else {}),
+    }
+    names = [*CHECKS, *probes, *(PROOFS if report else ())]
+    with (
+        database_address(database) as address,
+        ExaminedDatabase(Database(address, schema=schema)) as visit,
+    ):
+        proofs = proved(visit, address) if report else iter(())
+        everything = chain(findings(visit, CHECKS), probed(visit, probes), proofs)
+        told = list(everything) if as_json else show(everything, names)
+        found = Report(schema, any(each.verdict == "fail" for each in told), tuple(told))
+        if report:
+            report.write_text(markdown(dated(found, visit.connection.info)), encoding="utf-8")
+    if as_json:
+        json_line(found)
+    if found.failed:
+        raise click.exceptions.Exit(FAILED)
+
+
+_REPORTED: _Questions = {ISOLATION: isolation_cases}
+"""Probes that only a report has, since they take seconds."""
+
+
+def _require_probe(*, probe: bool, probe_large: bool, report: Path | None) -> None:
     if probe_large and not probe:
         raise click.UsageError("--probe-large needs --probe")
-    probes: _Questions = {**PROBES, **(LARGE if probe_large else {})} if probe else {}
-    with open_bare_database(database, schema) as found, ExaminedDatabase(found) as visit:
-        everything = chain(findings(visit, CHECKS), probed(visit, probes))
-        told = list(everything) if as_json else show(everything, [*CHECKS, *probes])
-    failed = any(finding.verdict == "fail" for finding in told)
-    if as_json:
-        json_line(Report(schema, failed, tuple(told)))
-    if failed:
-        raise click.exceptions.Exit(FAILED)
+    if report and not probe:
+        raise click.UsageError("--report needs --probe")
+    if report and not report.parent.is_dir():
+        raise click.UsageError(f"--report: the folder {report.parent} does not exist")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from itertools import count
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeVar
 
 import psycopg
 
@@ -12,6 +12,8 @@ from dsql_outbox.outbox import Connection
 
 from .examined_database import ExaminedDatabase, run
 from .finding import Finding
+
+T = TypeVar("T")
 
 _WAIT: Final = 0.5
 """Seconds without an answer after which a statement is said to wait for the other session."""
@@ -84,7 +86,7 @@ def _run(visit: ExaminedDatabase, name: str, position: int) -> Race:
     with _two(visit, position) as (first, second), ThreadPoolExecutor(1) as thread:
         began = _try("statement", change(first))
         future = thread.submit(_try, "statement", change(second))
-        waited = _waits(future)
+        waited = waits(future)
         ended = began if began.sqlstate else _commit(first)
         other = future.result()
         return Race(ended, other if other.sqlstate else _commit(second), waited)
@@ -117,7 +119,8 @@ def _commit(connection: Connection) -> SessionResult:
     return _try("COMMIT", connection.commit)
 
 
-def _waits(future: "Future[SessionResult]") -> bool:
+def waits(future: Future[T]) -> bool:
+    """Whether a statement in another thread has no answer soon; raises what it raised."""
     try:
         future.result(_WAIT)
     except TimeoutError:

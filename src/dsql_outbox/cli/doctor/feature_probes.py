@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Final
 
+import msgspec
 import psycopg
 
 from dsql_outbox.outbox import NO_SUCH_FORM
@@ -125,7 +126,11 @@ def _answered(
 ) -> Finding:
     if list(rows) == expected:
         return Finding(name, "ok", works)
-    return Finding(name, otherwise, f"answered {rows!r} instead of {expected!r}")
+    return Finding(name, otherwise, f"answered {_text(rows)} instead of {_text(expected)}")
+
+
+def _text(rows: Sequence[object]) -> str:
+    return msgspec.json.encode(rows, enc_hook=str).decode()
 
 
 PROBES: Final[Mapping[str, Probe]] = {

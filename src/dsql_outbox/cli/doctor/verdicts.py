@@ -77,13 +77,17 @@ def judge_role(
     """Judge a role by the rights that it lacks, per duty.
 
     `lacks` maps a duty to pairs of a right and its table; None stands for the schema.
+    An operator may all that a reader may. So a role that has any further right of an
+    operator is no reader.
     """
+    if not set(_rights("operator")) - set(_rights("reader")) <= set(lacks.get("operator", ())):
+        lacks = {duty: missing for duty, missing in lacks.items() if duty != "reader"}
     able = [duty for duty, missing in lacks.items() if not missing]
     values: Mapping[str, bool] = {duty: not missing for duty, missing in lacks.items()}
     if able:
         text = f"{user} has the rights of {', '.join(able)}"
         return Finding("role", "ok", text, values=values)
-    nearest = min(lacks, key=lambda duty: len(lacks[duty]) / _rights(duty))
+    nearest = min(lacks, key=lambda duty: len(lacks[duty]) / len(_rights(duty)))
     rights = lacks[nearest]
     listed = ", ".join(f"{right} on {table or f'schema {schema}'}" for right, table in rights)
     remedy = Remedies(schema).grant({nearest: user})
@@ -91,8 +95,8 @@ def judge_role(
     return Finding("role", "fail", text, f"run {remedy}", values=values)
 
 
-def _rights(duty: Duty) -> int:
-    return sum(len(grant.rights) for grant in grants(duty))
+def _rights(duty: Duty) -> list[tuple[str, str | None]]:
+    return [(right, grant.name) for grant in grants(duty) for right in grant.rights]
 
 
 def judge_path(path: str, user: str, creators: str | None) -> Finding:

@@ -1,7 +1,6 @@
 """The commands of `inbox`: their options and their output."""
 
 import re
-import sys
 from datetime import timedelta
 from typing import Final
 
@@ -11,14 +10,13 @@ from dsql_outbox.cli.database_options import database_options, open_database
 from dsql_outbox.cli.exit_codes import short_errors
 from dsql_outbox.cli.filters import json_option
 from dsql_outbox.cli.missing_tables import tables_needed
-from dsql_outbox.cli.output import counted, json_line, redraw, say
-from dsql_outbox.cli.signals import ended_as_interrupted
+from dsql_outbox.cli.output import counted, json_line, say
+from dsql_outbox.cli.progress_line import progress
+from dsql_outbox.cli.signals import GO_ON, interruptible
 from dsql_outbox.inbox import Inbox, Pruned
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _AGE: Final = re.compile(r"([0-9]{1,6})([smhd])")
-_EVERY: Final = 100
-"""Pages between two lines of progress where standard error is no terminal."""
 
 
 def _age(context: click.Context, parameter: click.Parameter, text: str) -> timedelta:
@@ -57,41 +55,30 @@ def prune(
     you replay events. Each transaction deletes at most 3,000 rows. Ctrl-C ends it at any
     time; run it again to go on.
     """
-    told = _Progress()
-    with open_database(database, schema) as found, Inbox(found, consumer) as box:
-        try:
-            with ended_as_interrupted():
-                box.prune(older_than, told=told)
-        except KeyboardInterrupt:
-            told.end()
-            say("not done; the same command goes on", err=True)
-            raise click.exceptions.Exit(130) from None
-    told.end()
-    done = told.done
+    done = _Done()
+    with (
+        open_database(database, schema) as found,
+        Inbox(found, consumer) as box,
+        interruptible(lambda: f"{done}; {GO_ON}"),
+        progress(lambda: str(done)),
+    ):
+        box.prune(older_than, told=done)
     if as_json:
-        json_line({"consumer": consumer, "read": done.read, "forgotten": done.forgotten})
+        read, forgotten = done.pruned.read, done.pruned.forgotten
+        json_line({"consumer": consumer, "read": read, "forgotten": forgotten})
     else:
-        say(f"{consumer}: {done.forgotten:,} of {counted(done.read, 'message')} forgotten")
+        say(f"{consumer}: {done}")
 
 
-class _Progress:
-    """Shows how far a pruning is: on a terminal in place, else a line now and then."""
+class _Done:
+    """What a pruning has done so far."""
 
     def __init__(self) -> None:
-        self.done = Pruned()
-        self._redraws = sys.stderr.isatty()
-        self._pages = 0
+        self.pruned = Pruned()
 
     def __call__(self, done: Pruned) -> None:
-        self.done = done
-        self._pages += 1
-        line = f"read {done.read:,}, forgotten {done.forgotten:,}"
-        if self._redraws:
-            redraw(line)
-        elif self._pages % _EVERY == 0:
-            say(line, err=True)
+        self.pruned = done
 
-    def end(self) -> None:
-        """Clear the line on a terminal."""
-        if self._redraws:
-            redraw("")
+    def __str__(self) -> str:
+        done = self.pruned
+        return f"{done.forgotten:,} of {counted(done.read, 'message')} forgotten"

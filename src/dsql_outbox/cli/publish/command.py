@@ -1,5 +1,7 @@
 """The command `publish`: its options and its settings."""
 
+import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, Literal
 
@@ -8,18 +10,23 @@ import click
 from dsql_outbox.cli.database_options import database_options, open_database
 from dsql_outbox.cli.event_loop import run
 from dsql_outbox.cli.exit_codes import short_errors
-from dsql_outbox.cli.logs import LogFormat, logs_on_stderr
+from dsql_outbox.cli.logs import LogFormat, announce, logs_on_stderr
 from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.options import log_format_option, option, verbose_option
+from dsql_outbox.cli.progress_line import EVERY, is_live, lines, live
+from dsql_outbox.cli.relay.daemon import Address, Daemon, address
+from dsql_outbox.cli.relay.relay_counts import CountsText
+from dsql_outbox.cli.relay.relay_run import RelayRun
 from dsql_outbox.cli.telemetry.metering import metering
 from dsql_outbox.cli.telemetry.tracing import tracing
 from dsql_outbox.publisher import PublisherSettings, known_schemes, open_sink
 
-from .daemon import Address, Daemon, address
-from .relay_run import RelayRun
 from .topics_file import read_topics
 
 _DRAIN: Final = 20.0
+_EVERY: Final = 60.0
+"""Seconds between two lines about the progress of a daemon that has no terminal."""
+
 _SERVICE: Final = "dsql-outbox-publish"
 
 
@@ -43,7 +50,8 @@ Exit codes:
   0    stopped by a signal, or the outbox is empty (--until-empty)
   1    with --until-empty: a message was given up in this run; the reader of
        stdout: has gone; or another error
-  2    wrong usage, a missing extra, or --listen has no such address
+  2    wrong usage, a missing extra, a sink that can never work, or
+       --listen has no such address
   69   the database cannot be reached at the start
   75   stopped by a signal, but not done within --drain; or nothing could be
        sent for --max-wait, and messages wait
@@ -172,5 +180,17 @@ def publish(  # noqa: PLR0913 - one parameter per flag
         relaying = RelayRun(
             found, sink, settings, until_empty=until_empty, max_wait=max_wait, hooks=meters.hooks
         )
-        code = run(Daemon(relaying, meters, listen=listen, drain=drain).run)
+        daemon = Daemon(relaying, meters, listen=listen, drain=drain)
+        with _progress(relaying, log_format, every=EVERY if until_empty else _EVERY):
+            code = run(daemon.run)
     raise click.exceptions.Exit(code)
+
+
+def _progress(
+    relaying: RelayRun, log_format: LogFormat, *, every: float
+) -> AbstractContextManager[object]:
+    """Show what is relayed: live on a terminal, else a line every `every` seconds."""
+    text = CountsText(relaying.counts)
+    if log_format == "text" and is_live() and not (relaying.uses_stdout and sys.stdout.isatty()):
+        return live(text.view)
+    return lines(text.line, every=every, tell=announce)

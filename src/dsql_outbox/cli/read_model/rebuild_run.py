@@ -1,19 +1,11 @@
 """One run of ``read-model rebuild``: its progress, and its end after a signal."""
 
-import sys
 from contextlib import aclosing
-from time import monotonic
-from typing import Final
 
-from dsql_outbox.cli.output import counted, json_line, redraw, say
+from dsql_outbox.cli.output import counted, json_line, say
+from dsql_outbox.cli.progress_line import progress
 from dsql_outbox.cli.signals import Interruption
 from dsql_outbox.publisher import Rebuild
-
-_EVERY: Final = 0.5
-"""Seconds between two looks at the progress on a terminal."""
-
-_EVERY_LINE: Final = 10.0
-"""Seconds between two lines where standard error is no terminal."""
 
 
 class RebuildRun:
@@ -22,8 +14,6 @@ class RebuildRun:
     def __init__(self, tool: Rebuild, *, as_json: bool) -> None:
         self._tool = tool
         self._as_json = as_json
-        self._redraws = sys.stderr.isatty()
-        self._shown_at = monotonic()
         self._is_done = False
 
     async def run(self, after: str | None) -> int:
@@ -36,30 +26,24 @@ class RebuildRun:
         async def work() -> None:
             async with aclosing(self._tool.run(after=after)) as pages:
                 async for _ in pages:
-                    self._show()
+                    pass
             self._is_done = interruption.first is None
 
         async with self._tool:
             try:
-                await interruption.run(work)
+                with progress(self._line):
+                    await interruption.run(work)
             finally:
-                if self._redraws:
-                    redraw("")
                 if not self._is_done:
                     self._tell_place()
         if self._is_done:
             self._tell_done()
         return interruption.exit_code
 
-    def _show(self) -> None:
-        every = _EVERY if self._redraws else _EVERY_LINE
-        if monotonic() - self._shown_at < every:
-            return
-        self._shown_at = monotonic()
+    def _line(self) -> str:
         found = self._tool.progress
         of = "" if found.total is None else f" of about {found.total:,}"
-        line = f"{counted(found.applied, 'event')} applied, read {found.read:,}{of} rows"
-        redraw(line) if self._redraws else say(line, err=True)
+        return f"{counted(found.applied, 'event')} applied, read {found.read:,}{of} rows"
 
     def _tell_place(self) -> None:
         found = self._tool.progress

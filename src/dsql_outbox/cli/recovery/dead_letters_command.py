@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from dsql_outbox.cli.filters import (
 )
 from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.output import aligned, counted, json_line, say
+from dsql_outbox.cli.signals import GO_ON, READ_ONLY, interruptible
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import MAX_REPLAYED, DeadLetter, DeadLetters, LetterFilter
 
@@ -75,6 +77,7 @@ def _limit(default: int | None, most: int | None = None) -> Callable[[_Command],
 @database_options
 @short_errors()
 @tables_needed()
+@interruptible(READ_ONLY)
 def list_(
     *, limit: int, payload: bool, as_json: bool, database: str | None, schema: str, **filters: Any
 ) -> None:
@@ -115,6 +118,7 @@ async def _list(
 @database_options
 @short_errors()
 @tables_needed()
+@interruptible(READ_ONLY)
 def show(
     *, event_id: UUID, payload: bool, as_json: bool, database: str | None, schema: str
 ) -> None:
@@ -177,7 +181,7 @@ def replay(  # noqa: PLR0913 - one parameter per flag
             await telling.all(told)
 
     telling = ReplayReport(as_json=as_json, listed=listed or not dry_run, dry_run=dry_run)
-    with open_database(database, schema) as found, telling.summed():
+    with interruptible(GO_ON), open_database(database, schema) as found, telling.summed():
         anyio.run(run, found)
     if telling.total == limit:
         say(f"--limit {limit} is reached: there may be more", err=True)
@@ -215,12 +219,24 @@ def drop(  # noqa: PLR0913 - one parameter per flag
     """
     which = LetterFilter(**filters)
     require_choice("all dead letters", filtered=which != LetterFilter(), every=every)
-    with open_database(database, schema) as found:
+    done = _Dropped(is_planned=dry_run)
+    with interruptible(lambda: f"{done}; {GO_ON}"), open_database(database, schema) as found:
         if not dry_run:
             confirm(anyio.run(_question, found, which, limit), yes=yes)
-        count = anyio.run(_drop, found, which, limit, dry_run, as_json)
-    would = "would be " if dry_run else ""
-    say(f"{counted(count, 'dead letter')} {would}dropped", err=True)
+        anyio.run(_drop, found, which, limit, as_json, done)
+    say(str(done), err=True)
+
+
+@dataclass
+class _Dropped:
+    """How many dead letters were dropped, or would be."""
+
+    is_planned: bool
+    count: int = 0
+
+    def __str__(self) -> str:
+        would = "would be " if self.is_planned else ""
+        return f"{counted(self.count, 'dead letter')} {would}dropped"
 
 
 async def _question(database: Database, which: LetterFilter, limit: int | None) -> str:
@@ -237,14 +253,12 @@ async def _question(database: Database, which: LetterFilter, limit: int | None) 
 
 
 async def _drop(
-    database: Database, which: LetterFilter, limit: int | None, dry_run: bool, as_json: bool
-) -> int:
-    count = 0
+    database: Database, which: LetterFilter, limit: int | None, as_json: bool, done: _Dropped
+) -> None:
     async with (
         DeadLetters(database) as tool,
-        aclosing(tool.drop(which, limit=limit, dry_run=dry_run)) as dropped,
+        aclosing(tool.drop(which, limit=limit, dry_run=done.is_planned)) as dropped,
     ):
         async for letter in dropped:
-            count += 1
+            done.count += 1
             json_line(letter) if as_json else say("  ".join(letter_cells(letter)))
-    return count

@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import anyio
 import click
@@ -20,6 +21,7 @@ from dsql_outbox.cli.filters import (
 )
 from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.output import counted, json_line, one_line, say
+from dsql_outbox.cli.signals import GO_ON, READ_ONLY, interruptible
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Failure, FailureFilter, Failures
 
@@ -27,11 +29,12 @@ _Command = TypeVar("_Command", bound=Callable[..., object])
 _Work = Callable[[Failures, FailureFilter], AsyncGenerator[Failure]]
 
 
-class _Told(NamedTuple):
+@dataclass
+class _Told:
     """How many failures were printed, and how many of them are behind another message."""
 
-    total: int
-    behind: int
+    total: int = 0
+    behind: int = 0
 
 
 @click.group()
@@ -56,10 +59,12 @@ def _filters(command: _Command) -> _Command:
 @database_options
 @short_errors()
 @tables_needed()
+@interruptible(READ_ONLY)
 def list_(*, as_json: bool, database: str | None, schema: str, **filters: Any) -> None:
     """List failed messages, with the time of the next try and the error."""
+    told = _Told()
     with open_database(database, schema) as found:
-        told = anyio.run(_tell, found, Failures.find, FailureFilter(**filters), as_json)
+        anyio.run(_tell, found, Failures.find, FailureFilter(**filters), as_json, told)
     if not told.total and not as_json:
         say("no failures")
 
@@ -111,25 +116,30 @@ def _act(  # noqa: PLR0913 - one parameter per flag
 ) -> None:
     which = FailureFilter(**filters)
     require_choice("all failures", filtered=which != FailureFilter(), every=every)
-    with open_database(database, schema) as found:
-        told = anyio.run(_tell, found, Failures.find if dry_run else work, which, as_json)
+    told = _Told()
+    verb = planned if dry_run else done
+    with (
+        interruptible(lambda: f"{counted(told.total, 'message')} {verb}; {GO_ON}"),
+        open_database(database, schema) as found,
+    ):
+        anyio.run(_tell, found, Failures.find if dry_run else work, which, as_json, told)
     left = told.behind if work is Failures.bury else 0
     count = told.total - left
-    say(f"{counted(count, 'message')} {planned if dry_run else done}", err=True)
+    say(f"{counted(count, 'message')} {verb}", err=True)
     if left:
         say(f"{counted(left, 'message')} left alone: act on the one before first", err=True)
     if left or count < len(set(which.event_ids)):
         raise click.exceptions.Exit(FAILED)
 
 
-async def _tell(database: Database, work: _Work, which: FailureFilter, as_json: bool) -> _Told:
-    total = behind = 0
+async def _tell(
+    database: Database, work: _Work, which: FailureFilter, as_json: bool, told: _Told
+) -> None:
     async with Failures(database) as tool, aclosing(work(tool, which)) as found:
         async for failure in found:
-            total += 1
-            behind += failure.behind
+            told.total += 1
+            told.behind += failure.behind
             json_line(failure) if as_json else say(_line(failure))
-    return _Told(total, behind)
 
 
 def _line(failure: Failure) -> str:

@@ -21,6 +21,7 @@ from dsql_outbox.cli.logs import logs_on_stderr
 from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import counted
+from dsql_outbox.cli.signals import interruptible
 from dsql_outbox.outbox import DEFAULT_SOURCE, Database, parse_subject_key
 from dsql_outbox.publisher import EventFilter, Place, Replay, Replayed
 
@@ -106,6 +107,7 @@ Exit codes:
 @database_options
 @short_errors()
 @tables_needed()
+@interruptible("nothing was replayed")
 def replay(  # noqa: PLR0913 - one parameter per flag
     *,
     event_ids: tuple[UUID, ...],

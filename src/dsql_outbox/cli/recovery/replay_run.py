@@ -1,22 +1,13 @@
 """One run of ``replay``: it shows its progress, and ends in order after a signal."""
 
-import sys
 from collections.abc import AsyncGenerator
-from typing import Final
 
-import anyio
-
-from dsql_outbox.cli.output import redraw, say
+from dsql_outbox.cli.output import say
+from dsql_outbox.cli.progress_line import progress
 from dsql_outbox.cli.signals import Interruption
 from dsql_outbox.publisher import Replay, Replayed
 
 from .replay_options import ReplayReport
-
-_EVERY: Final = 0.5
-"""Seconds between two looks at the progress on a terminal."""
-
-_EVERY_LINE: Final = 10.0
-"""Seconds between two lines where standard error is no terminal."""
 
 
 class ReplayRun:
@@ -25,7 +16,6 @@ class ReplayRun:
     def __init__(self, tool: Replay, report: ReplayReport) -> None:
         self._tool = tool
         self._report = report
-        self._redraws = sys.stderr.isatty()
         self._is_done = False
 
     async def run(self, told: AsyncGenerator[Replayed]) -> int:
@@ -33,7 +23,7 @@ class ReplayRun:
 
         Raises what the replay raises.
         """
-        interruption = Interruption(self._stop)
+        interruption = Interruption(self._tool.stop)
 
         async def work() -> None:
             await self._report.all(told)
@@ -41,32 +31,17 @@ class ReplayRun:
 
         async with self._tool:
             try:
-                await interruption.run(work, self._show)
+                with progress(self._line):
+                    await interruption.run(work)
             finally:
-                if self._redraws:
-                    redraw("")
                 if not self._is_done:
                     self._tell_place()
         return interruption.exit_code
-
-    def _stop(self) -> None:
-        if self._redraws:
-            redraw("")
-        self._tool.stop()
 
     def _tell_place(self) -> None:
         place = self._tool.progress.place
         if place is not None:
             say(f"not done; the same command with --after {place} goes on", err=True)
-
-    async def _show(self) -> None:
-        """Show the progress at intervals, until cancelled."""
-        while True:
-            await anyio.sleep(_EVERY if self._redraws else _EVERY_LINE)
-            if self._redraws:
-                redraw(self._line())
-            else:
-                say(self._line(), err=True)
 
     def _line(self) -> str:
         found = self._tool.progress

@@ -1,6 +1,7 @@
 """The command `topics`: list, pause or resume topics."""
 
 from contextlib import aclosing
+from typing import Final
 
 import anyio
 import click
@@ -10,8 +11,11 @@ from dsql_outbox.cli.exit_codes import FAILED, short_errors
 from dsql_outbox.cli.filters import json_option
 from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.output import aligned, duration, json_line, one_line, say
+from dsql_outbox.cli.signals import READ_ONLY, interruptible
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import PausedTopic, Topics
+
+_PERHAPS: Final = "dsql-outbox topics list shows whether it was done"
 
 
 @click.group()
@@ -28,6 +32,7 @@ def topics() -> None:
 @database_options
 @short_errors()
 @tables_needed()
+@interruptible(READ_ONLY)
 def list_(*, as_json: bool, database: str | None, schema: str) -> None:
     """List the topics that an operator has paused, by name."""
     with open_database(database, schema) as found:
@@ -54,6 +59,7 @@ def _cells(topic: PausedTopic) -> tuple[str, ...]:
 @database_options
 @short_errors()
 @tables_needed()
+@interruptible(_PERHAPS)
 def pause(*, topic: str, reason: str, as_json: bool, database: str | None, schema: str) -> None:
     """Pause a topic: publishers stop sending its messages within seconds.
 
@@ -76,6 +82,7 @@ def pause(*, topic: str, reason: str, as_json: bool, database: str | None, schem
 @database_options
 @short_errors()
 @tables_needed()
+@interruptible(_PERHAPS)
 def resume(*, topic: str, as_json: bool, database: str | None, schema: str) -> None:
     """Resume a topic: publishers send its messages again within seconds.
 

@@ -10,6 +10,7 @@ from dsql_outbox.cli.exit_codes import short_errors
 from dsql_outbox.cli.filters import json_option, subject_option, topic_option
 from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.output import aligned, json_line, say
+from dsql_outbox.cli.signals import READ_ONLY, interruptible
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Waiting, WaitingFilter, WaitingMessage
 
@@ -29,6 +30,7 @@ from dsql_outbox.publisher import Waiting, WaitingFilter, WaitingMessage
 @database_options
 @short_errors()
 @tables_needed()
+@interruptible(READ_ONLY)
 def waiting(  # noqa: PLR0913 - one parameter per flag
     *,
     subject: str | None,

@@ -10,12 +10,16 @@ from dsql_outbox.cli.database_options import database_options, open_bare_databas
 from dsql_outbox.cli.exit_codes import FAILED, short_errors
 from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.output import json_line, say, say_all
+from dsql_outbox.cli.progress_line import progress
+from dsql_outbox.cli.signals import GO_ON, READ_ONLY, interruptible
 from dsql_outbox.outbox import DEFAULT_SHARDS
-from dsql_outbox.schema import Drift, Granted, PlannedStep, Roles, ddl
+from dsql_outbox.schema import DUTIES, Drift, Granted, PlannedStep, Roles, ddl
 from dsql_outbox.schema import apply as apply_schema
 from dsql_outbox.schema import check as check_schema
 from dsql_outbox.schema import grant as grant_rights
 from dsql_outbox.schema import plan as plan_schema
+
+from .apply_steps import ApplySteps
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -24,8 +28,8 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
 
 
 def _roles_options(command: _Command) -> _Command:
-    """Add --writer, --publisher, --operator and --consumer, parameters of the same names."""
-    for duty in ("consumer", "operator", "publisher", "writer"):
+    """Add an option per duty, such as --writer; the parameter has the same name."""
+    for duty in reversed(DUTIES):
         help_ = f"The database role of the {duty}."
         command = click.option(f"--{duty}", metavar="ROLE", help=help_)(command)
     return command
@@ -52,8 +56,15 @@ def apply(database: str | None, schema: str, shards: int | None, *, after_deploy
     new code. If it reports waiting migrations, run it again with --after-deploy
     once no older code runs any more.
     """
-    with open_bare_database(database, schema) as found:
-        done = apply_schema(found, shards=shards, deploy="after" if after_deploy else "before")
+    steps = ApplySteps()
+    with (
+        open_bare_database(database, schema) as found,
+        interruptible(lambda: f"{steps.done()}; {GO_ON}"),
+        progress(lambda: str(steps)),
+    ):
+        done = apply_schema(
+            found, shards=shards, deploy="after" if after_deploy else "before", told=steps
+        )
     for label in done.applied:
         say(f"applied {label}")
     for label, command in done.waiting.items():
@@ -76,6 +87,7 @@ def print_(schema: str, shards: int) -> None:
 @_shards_option
 @_json_option
 @short_errors()
+@interruptible(READ_ONLY)
 def plan(database: str | None, schema: str, shards: int | None, *, as_json: bool) -> None:
     """Print what `apply` would do, as SQL, and change nothing.
 
@@ -91,6 +103,7 @@ def plan(database: str | None, schema: str, shards: int | None, *, as_json: bool
 @_roles_options
 @_json_option
 @short_errors()
+@interruptible(READ_ONLY)
 def check(database: str | None, schema: str, *, as_json: bool, **roles: str | None) -> None:
     """Report how the tables differ from what this version needs.
 
@@ -112,6 +125,7 @@ def check(database: str | None, schema: str, *, as_json: bool, **roles: str | No
 @_json_option
 @short_errors()
 @tables_needed()
+@interruptible(f"some rights may be granted; {GO_ON}")
 def grant(
     database: str | None, schema: str, *, dry_run: bool, as_json: bool, **roles: str | None
 ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -10,11 +11,19 @@ from dsql_outbox.cli.exit_codes import short_errors
 from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import json_line, say_all
+from dsql_outbox.cli.signals import READ_ONLY, interruptible
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import Status, StatusReader
+from dsql_outbox.publisher import (
+    MAX_HOURS,
+    ConflictReader,
+    ConflictReport,
+    Status,
+    StatusReader,
+)
 
+from .conflict_tables import conflict_tables
 from .live_view import watch
-from .tables import plain, rich, tables_of
+from .tables import Table, plain, rich, tables_of
 
 
 @click.command(
@@ -22,6 +31,7 @@ from .tables import plain, rich, tables_of
 Examples:
   dsql-outbox status --database postgresql://localhost/shop
   dsql-outbox status --watch --interval 5
+  dsql-outbox status --conflicts --hours 24
 
 \b
 Exit codes: 0 when it could be read, 2 wrong usage, 69 the database cannot be
@@ -43,10 +53,32 @@ reached, 78 the tables are missing. With --watch 0 after Ctrl-C or SIGTERM.""",
     metavar="SECONDS",
     help="With --watch, the time between two looks.",
 )
+@option(
+    "--conflicts",
+    "of_conflicts",
+    is_flag=True,
+    show_default=False,
+    help="Instead show which entities conflict most, what it costs, and what to do.",
+)
+@option(
+    "--hours",
+    type=click.FloatRange(min=0, max=MAX_HOURS, min_open=True),
+    default=1.0,
+    metavar="HOURS",
+    help="With --conflicts, how far to look back.",
+)
 @short_errors()
 @tables_needed()
-def status(
-    *, database: str | None, schema: str, as_json: bool, watched: bool, interval: float
+@interruptible(READ_ONLY)
+def status(  # noqa: PLR0913 - one parameter per option
+    *,
+    database: str | None,
+    schema: str,
+    as_json: bool,
+    watched: bool,
+    interval: float,
+    of_conflicts: bool,
+    hours: float,
 ) -> None:
     """Show the backlog, the failures and the publishers.
 
@@ -56,27 +88,39 @@ def status(
     With --watch it also shows rates, from the statistics that PostgreSQL keeps.
     They are some seconds late, and unknown on Aurora DSQL. While the database
     cannot be reached, --watch says so and goes on.
+
+    With --conflicts it shows what writers have reported about conflicts (docs/conflicts.md).
     """
+    if watched and of_conflicts:
+        raise click.UsageError("--conflicts and --watch exclude each other")
     with open_database(database, schema) as found:
         if watched:
             watch(found, interval, as_json=as_json)
-            return
-        now = asyncio.run(_read(found))
-    if as_json:
-        json_line(now)
-    elif sys.stdout.isatty():
-        from rich.console import Console  # noqa: PLC0415 - 60 ms, for terminals only
-
-        for table in tables_of(now):
-            Console().print(rich(table), end="\n\n")
-    else:
-        say_all(
-            line
-            for n, table in enumerate(tables_of(now))
-            for line in ([""] * (n > 0) + plain(table))
-        )
+        elif of_conflicts:
+            report = asyncio.run(_read_conflicts(found, hours))
+            _show(report, conflict_tables(report), as_json=as_json)
+        else:
+            now = asyncio.run(_read(found))
+            _show(now, tables_of(now), as_json=as_json)
 
 
 async def _read(database: Database) -> Status:
     async with StatusReader(database) as reader:
         return await reader.read()
+
+
+async def _read_conflicts(database: Database, hours: float) -> ConflictReport:
+    async with ConflictReader(database) as reader:
+        return await reader.read(hours=hours)
+
+
+def _show(found: object, tables: Sequence[Table], *, as_json: bool) -> None:
+    if as_json:
+        json_line(found)
+    elif sys.stdout.isatty():
+        from rich.console import Console  # noqa: PLC0415 - 60 ms, for terminals only
+
+        for table in tables:
+            Console().print(rich(table), end="\n\n")
+    else:
+        say_all(line for n, table in enumerate(tables) for line in ([""] * (n > 0) + plain(table)))

@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -14,10 +13,10 @@ import msgspec
 import psycopg
 
 from dsql_outbox.cli.output import json_line, say
-from dsql_outbox.cli.signals import ended_as_interrupted
+from dsql_outbox.cli.signals import READ_ONLY, ended_as_interrupted
 from dsql_outbox.observability import visible
 from dsql_outbox.outbox import Database, is_unreachable, told
-from dsql_outbox.publisher import Counters, Status, StatusReader
+from dsql_outbox.publisher import Meter, Rates, Status, StatusReader
 
 from .tables import count_of, paused_names, rich, tables_of
 
@@ -26,14 +25,6 @@ if TYPE_CHECKING:
 
 _LONGEST: Final = 5.0  # seconds that one reading may take
 _UNKNOWN: Final = "unknown"
-_WINDOW: Final = 5  # looks per rate: PostgreSQL updates its counters only now and then
-
-
-class Rates(msgspec.Struct, frozen=True, rename="camel"):
-    """Rows per second inserted into the outbox and deleted from it."""
-
-    in_per_second: float
-    out_per_second: float
 
 
 class Look(msgspec.Struct, frozen=True, rename="camel"):
@@ -51,36 +42,6 @@ class Look(msgspec.Struct, frozen=True, rename="camel"):
     status: Status | None = None
 
 
-class Meter:
-    """Computes rates from successive counters."""
-
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, Counters]] = deque(maxlen=_WINDOW)
-
-    def rates(self, counters: Counters | None, now: float) -> Rates | None:
-        """The rates over the last looks; None without counters, and at the first look.
-
-        `now` is in seconds on a monotonic clock.
-        """
-        if counters is None or self._went_back(counters):
-            self._seen.clear()
-        if counters is None:
-            return None
-        self._seen.append((now, counters))
-        since, first = self._seen[0]
-        if now <= since:
-            return None
-        put, taken = counters.put - first.put, counters.taken - first.taken
-        return Rates(round(put / (now - since), 1), round(taken / (now - since), 1))
-
-    def _went_back(self, counters: Counters) -> bool:
-        """Whether the statistics were reset, as after a crash of the database."""
-        if not self._seen:
-            return False
-        _, last = self._seen[-1]
-        return counters.put < last.put or counters.taken < last.taken
-
-
 def watch(database: Database, interval: float, *, as_json: bool) -> None:
     """Show the status every `interval` seconds until Ctrl-C, SIGTERM or SIGHUP.
 
@@ -93,6 +54,7 @@ def watch(database: Database, interval: float, *, as_json: bool) -> None:
             began = monotonic()
             show(asyncio.run(_look(database, meter)))
             sleep(max(0.0, began + interval - monotonic()))
+    say(f"stopped: {READ_ONLY}", err=True)
 
 
 async def _look(database: Database, meter: Meter) -> Look:

@@ -4,12 +4,18 @@ import logging
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from socket import gethostname
 from threading import Thread
 from time import monotonic
 from typing import Final
 
 from opentelemetry import trace
-from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
+from opentelemetry.sdk.resources import (
+    HOST_NAME,
+    SERVICE_NAME,
+    OTELResourceDetector,
+    Resource,
+)
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import (
     BatchSpanProcessor,
@@ -36,20 +42,23 @@ def memory_exporter() -> InMemorySpanExporter:
 
 
 @contextmanager
-def exporting(service_name: str, exporters: Sequence[SpanExporter]) -> Generator[None]:
+def exporting(service_name: str, exporters: Sequence[SpanExporter]) -> Generator[Sequence[str]]:
     """Give every span that ends inside the `with` block to each of `exporters`.
+
+    Yields a list that holds, after the block, a reason for each exporter that lost spans.
 
     Leaving the block takes `FLUSH_SECONDS` at most.
     """
     # The exporters log each retry and failure. `_GuardedSpanExporter` warns once instead.
     # The level is not reset, because an export may still fail after the block.
     logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
-    guarded = [_GuardedSpanExporter(exporter) for exporter in exporters]
+    lost: list[str] = []
+    guarded = [_GuardedSpanExporter(exporter, lost) for exporter in exporters]
     provider = _global_provider(service_name)
     for exporter in guarded:
         provider.add_span_processor(exporter.processor)
     try:
-        yield
+        yield lost
     finally:
         _shut_down(guarded)
 
@@ -64,19 +73,28 @@ def _global_provider(service_name: str) -> TracerProvider:
 
 
 def resource_of(service_name: str) -> Resource:
-    """The resource (service name and attributes) of spans and metrics."""
+    """The resource (service name, host name and attributes) of spans and metrics.
+
+    Without the host name Jaeger takes each process for a host of its own, and corrects
+    clocks that agree.
+    """
     # `Resource.create` prefers its argument over the OTEL_* variables. Adding the variables
     # to the argument makes them win.
     return Resource.create(
-        {SERVICE_NAME: service_name, **OTELResourceDetector().detect().attributes}
+        {
+            SERVICE_NAME: service_name,
+            HOST_NAME: gethostname(),
+            **OTELResourceDetector().detect().attributes,
+        }
     )
 
 
 class _GuardedSpanExporter(SpanExporter):
-    """An exporter that logs its first failure as one warning, and never raises."""
+    """An exporter that logs its first failure, adds it to `lost`, and never raises."""
 
-    def __init__(self, exporter: SpanExporter) -> None:
+    def __init__(self, exporter: SpanExporter, lost: list[str]) -> None:
         self._exporter = exporter
+        self._lost = lost
         self._warned = False
         self.processor = BatchSpanProcessor(self)
 
@@ -99,6 +117,7 @@ class _GuardedSpanExporter(SpanExporter):
     def warn(self, reason: str) -> None:
         if not self._warned:
             self._warned = True
+            self._lost.append(reason)
             logger.warning("spans are lost, check the OTLP endpoint: %s", reason)
 
 

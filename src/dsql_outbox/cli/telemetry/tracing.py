@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 @contextmanager
 def tracing(
     service_name: str, *, endpoint: str | None = None, exporters: Sequence["SpanExporter"] = ()
-) -> Generator[None]:
+) -> Generator[Sequence[str]]:
     """Record spans inside the `with` block, and send the last ones at its end.
+
+    Yields a list that holds, after the block, a reason for each exporter that lost spans.
 
     Spans are sent to `exporters`, and by OTLP over HTTP to `endpoint`, a base URL
     such as ``http://localhost:4318``. Without `endpoint`, the OTEL_* variables
@@ -29,16 +31,17 @@ def tracing(
     `SettingsError` for an OTEL_* value that is not supported.
     """
     if is_disabled():
-        yield
+        yield ()
         return
     names = ["otlp"] if endpoint else named_exporters("TRACES")
     if not names and not exporters:
-        yield
+        yield ()
         return
     from .sdk_spans import exporting  # noqa: PLC0415 - the SDK takes 100 ms to import
 
-    with exporting(service_name, [*exporters, *(_open(name, endpoint) for name in names)]):
-        yield
+    opened = [*exporters, *(_open(name, endpoint) for name in names)]
+    with exporting(service_name, opened) as lost:
+        yield lost
 
 
 def _open(name: str, endpoint: str | None) -> "SpanExporter":

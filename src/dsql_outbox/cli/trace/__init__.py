@@ -1,5 +1,5 @@
 """``dsql-outbox trace``: the trace of one event, drawn as a tree.
 
-`jaeger` and `otlp_file` read spans, both in the format of `otlp_json`. `command`
-picks the trace. `cli/span_tree.py` draws it, because the demo draws traces, too.
+`command` picks the trace, from Jaeger (`dsql_outbox.traces`) or from a file (`otlp_file`).
+`cli/trace_drawing.py` draws it, because the demo draws traces, too.
 """

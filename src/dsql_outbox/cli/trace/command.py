@@ -1,8 +1,7 @@
 """The command `trace`: find the trace of one event, and print it."""
 
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -11,18 +10,26 @@ from uuid import UUID
 import click
 import msgspec
 
-from dsql_outbox.cli.exit_codes import Misused, short_errors
+from dsql_outbox.cli.exit_codes import Misused, Unreachable, short_errors
 from dsql_outbox.cli.filters import instant_option
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import json_line, say
-from dsql_outbox.cli.span_tree import SpanView, render_tree
-from dsql_outbox.observability import attributes as names
+from dsql_outbox.cli.signals import READ_ONLY, interruptible
+from dsql_outbox.cli.trace_drawing import render_tree
+from dsql_outbox.traces import (
+    DEFAULT_JAEGER,
+    OLDEST_JAEGER,
+    JaegerUnreachable,
+    SpanView,
+    names_event,
+    page_of,
+    spans_of_jaeger,
+    traces_of,
+)
 
-from .jaeger import page_of, spans_of_jaeger
 from .otlp_file import spans_of_file
 
 _LOOKBACK: Final = timedelta(days=7)
-_NARROWEST: Final = 70  # columns that the tree needs
 _WIDTH: Final = 80  # columns without a terminal
 
 
@@ -52,9 +59,9 @@ Exit codes:
 @click.argument("event_id", type=click.UUID)
 @option(
     "--jaeger",
-    default="http://localhost:16686",
+    default=DEFAULT_JAEGER,
     metavar="URL",
-    help="The base URL of Jaeger 2, for its query API and its pages.",
+    help=f"The base URL of Jaeger {OLDEST_JAEGER} or newer, for its query API and its pages.",
 )
 @click.option(
     "--file",
@@ -65,6 +72,7 @@ Exit codes:
 @click.option("--trace-id", metavar="HEX", help="The trace to show, if the event is in several.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with all spans.")
 @short_errors()
+@interruptible(READ_ONLY)
 def trace(  # noqa: PLR0913 - one parameter per flag
     *,
     event_id: UUID,
@@ -86,7 +94,7 @@ def trace(  # noqa: PLR0913 - one parameter per flag
     else:
         since = since or datetime.now(UTC) - _LOOKBACK
         place = f"{url} since {since:%Y-%m-%d %H:%M %Z}"
-        spans = spans_of_jaeger(url, str(event_id), since)
+        spans = _spans_of_jaeger(url, event_id, since)
     chosen = _choose(traces_of(event_id, spans), trace_id, f"of event {event_id} in {place}")
     page = None if file else page_of(url, chosen[0].trace_id)
     found = FoundTrace(event_id, chosen[0].trace_id, page, chosen)
@@ -96,27 +104,18 @@ def trace(  # noqa: PLR0913 - one parameter per flag
         _draw(found)
 
 
-def traces_of(event_id: UUID, spans: Iterable[SpanView]) -> dict[str, list[SpanView]]:
-    """The traces in which a span names the event, by trace id; repeated spans appear once."""
-    traces: dict[str, dict[str, SpanView]] = defaultdict(dict)
-    wanted: set[str] = set()
-    for span in spans:
-        traces[span.trace_id][span.span_id] = span
-        if _names(span, event_id):
-            wanted.add(span.trace_id)
-    return {trace_id: list(traces[trace_id].values()) for trace_id in sorted(wanted)}
-
-
-def _names(span: SpanView, event_id: UUID) -> bool:
-    found = (span.attributes.get(n) for n in (names.EVENT_ID, names.MESSAGING_MESSAGE_ID))
-    return str(event_id) in found
+def _spans_of_jaeger(url: str, event_id: UUID, since: datetime) -> Iterator[SpanView]:
+    try:
+        yield from spans_of_jaeger(url, str(event_id), since)
+    except JaegerUnreachable as error:
+        raise Unreachable(str(error)) from error
 
 
 def _spans_of_file(path: Path, event_id: UUID) -> Iterator[SpanView]:
     """The spans of the event's traces, found in two passes: the file may exceed the memory."""
     if not path.is_file():
         raise Misused(f"{path} is no regular file: it is read twice")
-    wanted = {span.trace_id for span in spans_of_file(path) if _names(span, event_id)}
+    wanted = {span.trace_id for span in spans_of_file(path) if names_event(span, event_id)}
     return (span for span in spans_of_file(path) if span.trace_id in wanted)
 
 
@@ -146,6 +145,6 @@ def _draw(found: FoundTrace) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     say(f"event {found.event_id}")
     say(f"trace {found.trace_id}")
-    console.print(render_tree(found.spans, width=max(_NARROWEST, console.width)))
+    console.print(render_tree(found.spans, width=console.width))
     if found.page:
         say(found.page)

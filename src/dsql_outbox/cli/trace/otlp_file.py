@@ -10,9 +10,7 @@ from pathlib import Path
 import msgspec
 
 from dsql_outbox.cli.exit_codes import Misused
-from dsql_outbox.cli.span_tree import SpanView
-
-from .otlp_json import ExportRequest, views
+from dsql_outbox.traces import ExportRequest, SpanView, views
 
 
 def spans_of_file(path: Path) -> Iterator[SpanView]:

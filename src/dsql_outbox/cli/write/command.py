@@ -1,6 +1,7 @@
 """The command `write`: its options, and one run of the loader."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Final, Literal
 
@@ -13,6 +14,7 @@ from dsql_outbox.cli.exit_codes import FAILED, UNREACHABLE, short_errors
 from dsql_outbox.cli.logs import LogFormat, announce, logs_on_stderr
 from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.options import log_format_option, option, verbose_option
+from dsql_outbox.cli.progress_line import is_live, live
 from dsql_outbox.cli.signals import Interruption
 from dsql_outbox.cli.telemetry.metering import metering
 from dsql_outbox.cli.telemetry.tracing import tracing
@@ -20,7 +22,7 @@ from dsql_outbox.observability import Hook
 from dsql_outbox.outbox import Database, InvalidEvent, ParsedEvent, parse_headers, topic_fault
 from dsql_outbox.writer import AsyncWriter, WriterSettings
 
-from .counts import Tally, progress_bar
+from .counts import Tally
 from .descriptors import occupy_standard
 from .inputs import Inputs
 from .loader import Loader, WriteOutcome
@@ -181,8 +183,8 @@ async def _store(  # noqa: PLR0913 - the options of one run
         async def store(events: Sequence[ParsedEvent]) -> list[WriteOutcome]:
             return await writer.write_many(map(addressed, events), on_duplicate=on_duplicate)
 
-        with progress_bar(tally, inputs) as above_bar:
-            report = Reporter(tally, above_bar)
+        with _progress(tally, inputs) as print_above:
+            report = Reporter(tally, print_above)
             storing = Loader(store, inputs, report, settings.max_connections, batch=batch)
             interruption = Interruption(storing.stop)
             await interruption.run(storing.run)
@@ -192,6 +194,14 @@ async def _store(  # noqa: PLR0913 - the options of one run
     if storing.schema_error is not None:
         raise storing.schema_error
     return interruption.exit_code or _code(storing, is_whole=not (tally.failed or stop_line))
+
+
+def _progress(tally: Tally, inputs: Inputs) -> AbstractContextManager[Callable[[str], None] | None]:
+    """Show the counts on a terminal; elsewhere standard error holds one object per failure."""
+    if not is_live():
+        return nullcontext()
+    total = inputs.size()
+    return live(lambda: tally.brief(inputs.bytes_read / total if total else None))
 
 
 def _addressed(topic: str | None, headers: Sequence[str]) -> _Addressed:

@@ -1,21 +1,10 @@
-"""The counts of a run of `write`, and the progress bar that shows them on standard error."""
+"""The counts of a run of `write`."""
 
-import sys
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, Final
 
 from dsql_outbox.observability import Fact, WriteEnded
 from dsql_outbox.outbox import DuplicateEvent, Receipt
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from .inputs import Inputs
-
-_BAR_WIDTH: Final = 30  # columns
 
 
 @dataclass
@@ -66,43 +55,12 @@ class Tally:
             f"{other if self.other_content else ''} in {self.seconds:.1f} s"
         )
 
-    def brief(self) -> str:
-        """The text beside the progress bar."""
+    def brief(self, share: float | None = None) -> str:
+        """The progress, with the share of the input that was read if it is known."""
         rate = (self.stored + self.duplicates) / max(self.seconds, 0.001)
+        read = "" if share is None else f"{share:.0%} read  "
         known = f"{self.duplicates:,} duplicates  " if self.duplicates else ""
         return (
-            f"{self.stored:,} stored  {known}{rate:,.0f}/s  "
+            f"{read}{self.stored:,} stored  {known}{rate:,.0f}/s  "
             f"{self.conflicts:,} conflicts  {self.failed:,} failed"
         )
-
-
-@contextmanager
-def progress_bar(tally: Tally, inputs: "Inputs") -> Generator[Callable[[str], None] | None]:
-    """Show a progress bar during the block, if standard error is a terminal.
-
-    Yields a function that prints a line above the bar, or None without a bar.
-    """
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console  # noqa: PLC0415 - 60 ms, for terminals only
-    from rich.live import Live  # noqa: PLC0415 - for terminals only
-
-    total = inputs.size()
-    console = Console(stderr=True)
-    with Live(
-        get_renderable=lambda: _draw(tally, inputs.bytes_read, total),
-        console=console,
-        transient=True,
-    ):
-        yield lambda line: console.out(line, highlight=False)
-
-
-def _draw(tally: Tally, completed: int, total: int | None) -> "Table":
-    from rich.progress_bar import ProgressBar  # noqa: PLC0415 - for terminals only
-    from rich.table import Table  # noqa: PLC0415 - for terminals only
-
-    bar = ProgressBar(total, completed, width=_BAR_WIDTH, pulse=total is None)
-    grid = Table.grid(padding=(0, 2))
-    grid.add_row(bar, tally.brief())
-    return grid

@@ -41,12 +41,12 @@ class FailureLine(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
 class Reporter:
     """Counts and prints receipts (on standard output) and failures (on standard error).
 
-    `above_bar` prints a line on a terminal that shows a progress bar.
+    `print_above` prints a line on a terminal that shows the progress.
     """
 
-    def __init__(self, tally: Tally, above_bar: Callable[[str], None] | None) -> None:
+    def __init__(self, tally: Tally, print_above: Callable[[str], None] | None) -> None:
         self._tally = tally
-        self._above_bar = above_bar
+        self._print_above = print_above
         self._locks = {STDOUT: anyio.Lock(), STDERR: anyio.Lock()}
 
     async def stored(self, receipts: Sequence[Receipt]) -> None:
@@ -67,8 +67,8 @@ class Reporter:
 
     async def _print(self, descriptor: int, values: Sequence[msgspec.Struct]) -> None:
         lines = visible_json(bytes(_encoder.encode_lines(values)))
-        if self._above_bar is not None and os.isatty(descriptor):
-            self._above_bar(lines.decode().rstrip("\n"))
+        if self._print_above is not None and os.isatty(descriptor):
+            self._print_above(lines.decode().rstrip("\n"))
             return
         async with self._locks[descriptor]:  # so that lines of two workers never mix
             await write_all(descriptor, lines)

@@ -1,0 +1,141 @@
+"""``make console-check``: time each page of the console on many rows, and look at it in a browser.
+
+It fails when the middle one of the times of a page is above 200 ms, or when the browser finds a
+fault. Without a browser it says so and does the rest.
+"""
+
+import asyncio
+import sys
+from argparse import ArgumentParser
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+from itertools import count
+from math import sin
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Final
+
+import httpx
+import psycopg
+from benchmarks.console.browser_check import NoBrowser, look
+from benchmarks.console.shown_pages import Shown, ids_of
+from tests.support.database_roles import as_role, made_roles
+
+from dsql_outbox.console import serve_console
+from dsql_outbox.outbox import Database
+from dsql_outbox.schema import Roles, apply, grant
+from dsql_outbox.testing import EmbeddedPostgres
+
+COME: Final = """
+INSERT INTO outbox.outbox
+SELECT n %% 16, (extract(epoch FROM now()) * 1000000)::bigint + n, gen_random_uuid(), 0, 'Loan',
+  'NEW-' || %(turn)s::int || '-' || n, 1, 'events.LoanCreated', '{}', '{}', now()
+FROM generate_series(1, %(rows)s) AS n
+"""
+GO: Final = """
+DELETE FROM outbox.outbox AS o USING (
+  SELECT shard, position, event_id FROM outbox.outbox WHERE subject_id LIKE 'NEW-%%'
+  ORDER BY shard, position LIMIT %(rows)s) AS g
+WHERE o.shard = g.shard AND o.position = g.position AND o.event_id = g.event_id
+"""
+CONFLICT: Final = """
+UPDATE outbox.outbox_conflicts SET seen_at = now(), report = jsonb_set(report::jsonb,
+  '{transactions}', to_jsonb((report::jsonb ->> 'transactions')::int + %(rows)s))::json
+"""
+LIMIT: Final = 0.2
+TIMES: Final = 15
+
+
+async def main(rows: int, pictures: Path | None) -> int:
+    with EmbeddedPostgres() as server:
+        owner = server.create_database("console")
+        apply(Database(owner))
+        with psycopg.connect(owner, autocommit=True) as connection:
+            began = perf_counter()
+            text = (Path(__file__).parent / "rows.sql").read_text()
+            connection.execute(text.format(rows=rows // 4 * 4).encode())
+            print(f"{rows:,} rows in each table, loaded in {perf_counter() - began:.0f} s")
+            shown = ids_of(connection)
+        with made_roles(owner, Roles(reader="looker", writer="nobody")):
+            grant(Database(owner), Roles(reader="looker"))
+            async with (
+                traffic(owner),
+                console_at(Database(as_role(owner, "looker"))) as url,
+                console_at(Database(as_role(owner, "nobody"))) as bare,
+            ):
+                slow = await timed(url, shown)
+                faults = await seen(url, bare, shown, pictures)
+    for each in (*slow, *faults):
+        print(f"FAULT {each}")
+    return 1 if slow or faults else 0
+
+
+@asynccontextmanager
+async def console_at(database: Database) -> AsyncGenerator[str]:
+    ready = asyncio.get_running_loop().create_future()
+    tell: Callable[[str], object] = ready.set_result
+    task = asyncio.create_task(serve_console(database, port=0, interval=0.5, ready=tell))
+    try:
+        await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+        yield await ready
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+@asynccontextmanager
+async def traffic(url: str) -> AsyncGenerator[None]:
+    """Let messages come and go, so that the charts show something."""
+    task = asyncio.create_task(_come_and_go(url))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _come_and_go(url: str) -> None:
+    connection = await psycopg.AsyncConnection.connect(url, autocommit=True)
+    async with connection:
+        for turn in count():
+            wave = round(20 + 15 * sin(turn / 9))
+            await connection.execute(COME, {"rows": wave, "turn": turn})
+            await connection.execute(GO, {"rows": 40 - wave})
+            await connection.execute(CONFLICT, {"rows": max(0, wave - 28)})
+            await asyncio.sleep(0.1)
+
+
+async def timed(url: str, shown: Shown) -> list[str]:
+    slow = []
+    print(f"\n{'page':<52}{'p50 ms':>8}{'max ms':>8}{'KiB':>7}")
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as client:
+        for name, path in shown.pages():
+            times = []
+            for _ in range(TIMES):
+                began = perf_counter()
+                answer = await client.get(path)
+                times.append(perf_counter() - began)
+            size = len(answer.content) / 1024
+            print(f"{name:<52}{median(times) * 1e3:>8.1f}{max(times) * 1e3:>8.1f}{size:>7.1f}")
+            if answer.status_code != httpx.codes.OK:
+                slow.append(f"{name}: {answer.status_code}")
+            elif median(times) > LIMIT:
+                slow.append(f"{name}: {median(times):.3f} s, more than {LIMIT} s")
+    return slow
+
+
+async def seen(url: str, bare: str, shown: Shown, pictures: Path | None) -> list[str]:
+    try:
+        return await look(url, bare, shown, pictures)
+    except NoBrowser as error:
+        print(f"\nnot seen in a browser: {error}")
+        return []
+
+
+parser = ArgumentParser(prog="make console-check")
+parser.add_argument("--rows", type=int, default=1_000_000, help="rows of each table, 1000 or more")
+parser.add_argument("--pictures", type=Path, help="a folder for screenshots")
+given = parser.parse_args()
+sys.exit(asyncio.run(main(given.rows, given.pictures)))

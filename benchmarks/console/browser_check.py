@@ -1,0 +1,150 @@
+"""Looks at the console in a headless Chromium: accessibility, keyboard, width, live parts."""
+
+import shutil
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks.console.shown_pages import Shown
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser, Page
+
+_PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_WIDE: Final = {"width": 1200, "height": 900}
+_NARROW: Final = {"width": 400, "height": 860}
+_TAGS: Final = ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]
+_RULES: Final = {"runOnly": {"type": "tag", "values": _TAGS}}
+PICTURED: Final = frozenset(
+    {
+        *("overview", "event behind others", "entity", "dead letters", "failures", "conflicts"),
+        "a role without rights",
+    }
+)
+"""The pages of which docs/pictures has screenshots."""
+
+_OPTIONS: Final = ("--no-sandbox", "--disable-background-networking", "--disable-gpu")
+
+
+class NoBrowser(Exception):  # noqa: N818 - said as it is
+    """There is no browser, or nothing that drives it, and how to get it."""
+
+
+@asynccontextmanager
+async def browsers() -> AsyncGenerator["Browser"]:
+    """A headless Chromium; raises `NoBrowser`."""
+    try:
+        from playwright.async_api import async_playwright  # noqa: PLC0415 - may be missing
+    except ModuleNotFoundError as error:
+        raise NoBrowser("install the dependency group `browser`, as make console-check") from error
+    program = next((found for name in _PROGRAMS if (found := shutil.which(name))), None)
+    if program is None:
+        raise NoBrowser("install Chromium: apt-get install chromium")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=program, args=[*_OPTIONS])
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+class Looking:
+    """Opens pages and collects their faults."""
+
+    def __init__(self, browser: "Browser", pictures: Path | None) -> None:
+        self._browser = browser
+        self._pictures = pictures
+        self.faults: list[str] = []
+
+    @asynccontextmanager
+    async def page(
+        self, url: str, size: Any = _WIDE, scheme: Any = "light"
+    ) -> AsyncGenerator["Page"]:
+        """A page in a browser of its own; an error in its console is a fault."""
+        context = await self._browser.new_context(viewport=size, color_scheme=scheme)
+        context.set_default_timeout(20_000)
+        page = await context.new_page()
+        page.on("console", lambda said: self._hear(url, said))
+        page.on("pageerror", lambda error: self.faults.append(f"{url}: {error}"))
+        await page.goto(url, wait_until="load")
+        try:
+            yield page
+        finally:
+            await context.close()
+
+    def _hear(self, url: str, said: Any) -> None:
+        if said.type == "error":
+            self.faults.append(f"{url}: {said.text}")
+
+    async def picture(self, page: "Page", name: str, kind: str) -> None:
+        """Save a screenshot, if that is asked for."""
+        if self._pictures is not None and name in PICTURED:
+            self._pictures.mkdir(parents=True, exist_ok=True)
+            file = f"console-{name.replace(' ', '-')}-{kind}.png"
+            await page.screenshot(path=self._pictures / file)
+
+    async def accessible(self, page: "Page", name: str) -> None:
+        """Check a page by the rules of axe-core."""
+        from axe_playwright_python.async_playwright import Axe  # noqa: PLC0415 - may be missing
+
+        found = await Axe().run(page, options=_RULES)
+        for each in found.response["violations"]:
+            where = "; ".join(" ".join(node["target"]) for node in each["nodes"][:3])
+            self.faults.append(f"{name}: {each['id']}: {each['help']} ({where})")
+
+    async def fits(self, page: "Page", name: str) -> None:
+        """Check that a page is not wider than its window."""
+        wide = await page.evaluate("document.documentElement.scrollWidth > innerWidth")
+        if wide:
+            self.faults.append(f"{name}: wider than {_NARROW['width']} pixels")
+
+
+async def look(url: str, bare: str, shown: Shown, pictures: Path | None) -> list[str]:
+    """Look at every page, and return the faults.
+
+    `bare` is the URL of a console whose role has no rights.
+    """
+    async with browsers() as browser:
+        looking = Looking(browser, pictures)
+        pages = [(name, url + path.removeprefix("/")) for name, path in shown.pages()]
+        for name, address in [*pages, ("a role without rights", bare)]:
+            await _look_at(looking, name, address)
+        await _live(looking, url)
+        await _keyboard(looking, url)
+        said = f"{len(pages) + 1} pages, each light, dark and at 400 pixels"
+        print(f"\nseen in Chromium {browser.version}: {said}")
+        return looking.faults
+
+
+async def _look_at(looking: Looking, name: str, address: str) -> None:
+    for scheme in ("light", "dark"):
+        async with looking.page(address, scheme=scheme) as page:
+            await looking.accessible(page, f"{name}, {scheme}")
+            await looking.picture(page, name, scheme)
+    async with looking.page(address, size=_NARROW) as page:
+        await looking.fits(page, name)
+        await looking.picture(page, name, "narrow")
+
+
+async def _live(looking: Looking, url: str) -> None:
+    """The time of the reading changes without a reload, until it is paused."""
+    from playwright.async_api import expect  # noqa: PLC0415 - may be missing
+
+    async with looking.page(url) as page:
+        before = await page.inner_text("#reading")
+        await expect(page.locator("#reading")).not_to_have_text(before)
+        await page.click("[data-pause]")
+        if await page.inner_text("[data-pause]") != "Go on":
+            looking.faults.append("overview: the live view cannot be paused")
+
+
+async def _keyboard(looking: Looking, url: str) -> None:
+    """The first stop of the keyboard skips to the content; then come the links."""
+    async with looking.page(url) as page:
+        stops = []
+        for _ in range(4):
+            await page.keyboard.press("Tab")
+            stops.append(await page.evaluate("document.activeElement.innerText"))
+        if stops[0] != "Skip to the content" or "Events" not in stops:
+            looking.faults.append(f"overview: the keyboard stops at {', '.join(stops)}")

@@ -1,0 +1,66 @@
+-- Fills the tables with {rows} rows each, as writers and publishers would leave them. Every entity
+-- has four versions, so there are {rows} / 4 entities. `n` is the number of an event.
+CREATE TEMPORARY TABLE made AS
+SELECT n, md5('event ' || n)::uuid AS id, 1 + n / ({rows} / 4) AS version, e.number AS entity,
+  CASE e.number % 3 WHEN 0 THEN 'Loan' WHEN 1 THEN 'Car' ELSE 'Customer' END AS type,
+  CASE e.number % 3 WHEN 0 THEN 'LOAN-' WHEN 1 THEN 'CAR-' ELSE 'CUST-' END || e.number AS name,
+  CASE e.number % 3 WHEN 0 THEN 'LoanPaymentSubmitted' WHEN 1 THEN 'CarServiceDone'
+    ELSE 'CustomerMoved' END AS event_type,
+  e.number % 16 AS shard,
+  (extract(epoch FROM now()) * 1000000)::bigint - 3600000000 + n * 3600000000 / {rows} AS position,
+  now() - interval '1 hour' + n * interval '1 hour' / {rows} AS saved
+FROM generate_series(0, {rows} - 1) AS n
+CROSS JOIN LATERAL (SELECT n % ({rows} / 4) AS number) AS e;
+
+INSERT INTO outbox.business_events
+SELECT id, event_type, event_type, saved, saved,
+  json_build_object('id', id, 'type', event_type, 'balance', n || '.00'), ''::bytea, id, type, name,
+  version, shard, position, 'events.' || event_type,
+  json_build_array(json_build_object('entityType', type, 'entityId', name, 'version', version))
+FROM made;
+
+INSERT INTO outbox.event_headers
+SELECT type, name, version, id, event_type, event_type, saved, saved, '{{}}' FROM made;
+
+INSERT INTO outbox.entities
+SELECT type, name, version, shard, position, 0,
+  json_build_object('status', 'active', 'balance', n || '.00', 'versions', version), id,
+  saved - interval '40 minutes', saved
+FROM made WHERE n >= {rows} - {rows} / 4;
+
+INSERT INTO outbox.outbox
+SELECT shard, position, id, CASE WHEN version = 1 THEN 0 ELSE position - 900000000 END, type, name,
+  version, 'events.' || event_type, '{{}}', '{{"id": "' || id || '"}}', saved
+FROM made;
+
+INSERT INTO outbox.outbox_failures
+SELECT id, position, shard, 1 + n % 9, 'nats: no response from stream EVENTS within 5 s',
+  CASE WHEN n % 3 = 0 THEN 'infinity' ELSE now() + interval '5 minutes' END
+FROM made WHERE n < {rows} / 100;
+
+INSERT INTO outbox.dead_letters
+SELECT md5('letter ' || n)::uuid, saved, shard, position, 0, type, name, version,
+  'events.' || event_type, '{{}}', '{{}}', saved,
+  CASE n % 500 WHEN 7 THEN 'kafka: the topic does not exist'
+    ELSE 'nats: maximum payload exceeded (1,048,576 bytes)' END,
+  1 + n % 5, 0
+FROM made;
+
+INSERT INTO outbox.outbox_topics
+VALUES ('events.CustomerMoved', 'the CRM is under maintenance', 'shop_operator', now() - interval '20 minutes');
+
+INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds, paused)
+SELECT 'relay-' || n || '-' || left(md5(n::text), 6), now(), 3600, NULL FROM generate_series(1, 3) AS n;
+
+INSERT INTO outbox.outbox_conflicts
+SELECT md5('writer')::uuid, now(), json_build_object(
+  'transactions', 118, 'exhausted', 3, 'lostSeconds', 21.4, 'entities', json_agg(json_build_object(
+    'entityType', type, 'entityId', name, 'conflicts', 60 - n * 12, 'alone', 50 - n * 12,
+    'joint', n * 9, 'transact', n * 5, 'coalesced', 0, 'behind', 0, 'exhausted', 2 - n / 2,
+    'lostSeconds', 9.6 - n * 2, 'seenSeconds', 4.2 + n * 30)))
+FROM made WHERE n < 4;
+
+UPDATE outbox.outbox_leases SET epoch = 4, expires_at = now() + interval '1 hour',
+  owner = 'relay-' || 1 + shard % 3 || '-' || left(md5((1 + shard % 3)::text), 6);
+
+ANALYZE;

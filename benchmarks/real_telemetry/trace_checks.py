@@ -1,0 +1,197 @@
+"""What must hold of traces in a real Jaeger, which adjusts the clocks of different hosts."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import psycopg
+from tests.support.commands import Finished, run
+from tests.support.waiting import wait_until
+from tests.support.writer.written_events import event, receipts
+
+from dsql_outbox.observability import attributes as names
+from dsql_outbox.outbox import Database
+from dsql_outbox.schema import apply
+from dsql_outbox.testing import EmbeddedPostgres, NatsServer, OutboxProxy
+from dsql_outbox.traces import SpanView, spans_of_jaeger, traces_of, views
+from dsql_outbox.traces.jaeger_answers import get
+from dsql_outbox.traces.jaeger_search import FoundTraces
+
+from .jaeger import Jaeger
+
+_CONFLICTS: Final = 3
+_BAD_TOPIC: Final = "no topic"  # NATS takes no blank
+_ARRIVAL: Final = 20.0  # seconds until Jaeger has a trace
+
+Result = tuple[str, bool, str]
+
+
+class JaegerTrace(NamedTuple):
+    """A trace of an event as it was sent (`raw`), and as Jaeger shows it (`adjusted`)."""
+
+    name: str
+    event_id: UUID
+    raw: Sequence[SpanView]
+    adjusted: Sequence[SpanView]
+
+
+def check_traces(jaeger: Jaeger) -> list[Result]:
+    """Make traces of several kinds, and check each; a result is a name, whether it holds, and why.
+
+    The kinds: the demo, a storm of conflicts, a publisher on another host, and a dead letter.
+    """
+    with EmbeddedPostgres() as database, NatsServer() as broker:
+        apply(Database(database.url), shards=1)
+        outbox = _Outbox(jaeger, database.url, f"{broker.url}?stream=EVENTS")
+        demo = _demo(jaeger)
+        storm = outbox.trace("conflicts", event(), conflicts=_CONFLICTS)
+        apart = outbox.trace("two hosts", event(), publisher_host="elsewhere")
+        dead = outbox.trace("dead letter", event(), topic=_BAD_TOPIC)
+    same_host = (demo, storm, dead)
+    return [
+        *(result for each in (*same_host, apart) for result in _common(jaeger, each)),
+        *(moved_spans(each, wanted=False) for each in same_host),
+        moved_spans(apart, wanted=True),
+        _attempts(storm),
+        _dead_letter(dead),
+    ]
+
+
+class _Outbox(NamedTuple):
+    jaeger: Jaeger
+    database: str
+    sink: str
+
+    def trace(
+        self,
+        name: str,
+        text: bytes,
+        *,
+        conflicts: int = 0,
+        publisher_host: str = "",
+        topic: str = "",
+    ) -> JaegerTrace:
+        """Write an event after so many conflicts, and publish it; both by a command.
+
+        With `topic` the row gets this topic before it is published.
+        """
+        with OutboxProxy(self.database) as proxy:
+            proxy.conflicts(conflicts)
+            written = self._run("write", "--database", proxy.url, stdin=text)
+        (receipt,) = receipts(written.out)
+        if topic:
+            with psycopg.connect(self.database) as connection:
+                connection.execute("UPDATE outbox.outbox SET topic = %s", [topic])
+        host = f"host.name={publisher_host}" if publisher_host else ""
+        words = ("--database", self.database, "--sink", self.sink, "--until-empty")
+        self._run("publish", *words, resource=host)
+        return _arrived(self.jaeger, name, receipt.event_id)
+
+    def _run(self, *words: str, stdin: bytes = b"", resource: str = "") -> Finished:
+        env = {
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{self.jaeger.otlp_url}/v1/traces",
+            "OTEL_RESOURCE_ATTRIBUTES": resource,
+        }
+        return run(*words, stdin=stdin, env=env)
+
+
+def _demo(jaeger: Jaeger) -> JaegerTrace:
+    shown = run("demo", "--otlp", jaeger.otlp_url).out.decode()
+    found = re.search(r"The most retried event, (\S+):", shown)
+    assert found is not None, shown
+    return _arrived(jaeger, "demo", UUID(found[1]))
+
+
+def _arrived(jaeger: Jaeger, name: str, event_id: UUID) -> JaegerTrace:
+    """Wait until Jaeger has the trace with its publish, which is sent last."""
+    since = datetime.now(UTC) - timedelta(hours=1)
+    found: list[SpanView] = []
+
+    def is_whole() -> bool:
+        spans = spans_of_jaeger(jaeger.query_url, str(event_id), since)
+        (found[:],) = traces_of(event_id, spans).values() or ([],)
+        return any(span.kind == "PRODUCER" for span in found)
+
+    wait_until(is_whole, timeout=_ARRIVAL)
+    shown = get(jaeger.query_url, f"/api/v3/traces/{found[0].trace_id}", {}, FoundTraces)
+    return JaegerTrace(name, event_id, found, [*views(shown.result)] if shown else [])
+
+
+def _common(jaeger: Jaeger, trace: JaegerTrace) -> Iterator[Result]:
+    """What holds of every trace."""
+    for what, check in COMMON.items():
+        wrong = check(trace)
+        yield f"{trace.name}: {what}", not wrong, ", ".join(wrong)
+    drawn = run("trace", str(trace.event_id), "--jaeger", jaeger.query_url, "--json")
+    told = len(json.loads(drawn.out)["spans"]) if drawn.code == 0 else 0
+    good = told == len(trace.raw)
+    yield f"{trace.name}: `trace` shows every span", good, drawn.err.strip()
+
+
+def _unnamed(trace: JaegerTrace) -> list[str]:
+    event_id = str(trace.event_id)
+    return [span.name for span in trace.raw if span.attributes.get(names.EVENT_ID) != event_id]
+
+
+def _astray(trace: JaegerTrace) -> list[str]:
+    """The spans that are no child of the only write."""
+    (write,) = (span for span in trace.raw if span.name == "outbox.write")
+    others = (span for span in trace.raw if span is not write)
+    return [span.name for span in others if span.parent_id != write.span_id]
+
+
+def _early(trace: JaegerTrace) -> list[str]:
+    """The publishes that were sent before the commit began."""
+    commit = max(_attempts_of(trace.raw), key=lambda span: span.start_ns)
+    sent = (span for span in trace.raw if span.kind == "PRODUCER")
+    return [span.name for span in sent if span.start_ns < commit.start_ns]
+
+
+def _without_server(trace: JaegerTrace) -> list[str]:
+    wanted = (names.DB_NAMESPACE, names.SERVER_ADDRESS, names.SERVER_PORT)
+    return [
+        f"{span.name} without {name}"
+        for span in _attempts_of(trace.raw)
+        for name in wanted
+        if name not in span.attributes
+    ]
+
+
+COMMON: Final[dict[str, Callable[[JaegerTrace], list[str]]]] = {
+    "every span names the event": _unnamed,
+    "every span is a child of the write": _astray,
+    "no publish begins before the commit": _early,
+    "each attempt names its server": _without_server,
+}
+"""What must hold of every trace; each check returns what is wrong."""
+
+
+def moved_spans(trace: JaegerTrace, *, wanted: bool) -> Result:
+    """Whether Jaeger moved a span; it moves those of two hosts, which shows that it adjusts."""
+    before = {span.span_id: span.start_ns for span in trace.raw}
+    moved = [span.name for span in trace.adjusted if span.start_ns != before[span.span_id]]
+    text = f"{trace.name}: Jaeger {'moves' if wanted else 'leaves'} the spans"
+    return text, bool(moved) is wanted and bool(trace.adjusted), ", ".join(moved)
+
+
+def _attempts_of(spans: Sequence[SpanView]) -> list[SpanView]:
+    found = (span for span in spans if names.ATTEMPT_NUMBER in span.attributes)
+    return sorted(found, key=lambda span: span.start_ns)
+
+
+def _attempts(trace: JaegerTrace) -> Result:
+    found = _attempts_of(trace.raw)
+    told = [f"{span.name} {span.attributes[names.ATTEMPT_OUTCOME]}" for span in found]
+    wanted = ["outbox.write.attempt conflict"]
+    wanted += [f"outbox.write.attempt {n} conflict" for n in range(2, _CONFLICTS + 1)]
+    wanted += [f"outbox.write.attempt {_CONFLICTS + 1} committed"]
+    return f"{trace.name}: each attempt has its name and outcome", told == wanted, ", ".join(told)
+
+
+def _dead_letter(trace: JaegerTrace) -> Result:
+    (sent,) = (span for span in trace.raw if span.kind == "PRODUCER")
+    told = str(sent.attributes.get(names.PUBLISH_LEADS_TO))
+    return f"{trace.name}: the publish says so", sent.failed and told == "dead_letter", told

@@ -1,0 +1,19 @@
+"""Durations as text for people."""
+
+from typing import Final
+
+_MINUTE: Final = 60
+_HOUR: Final = 60 * _MINUTE
+_DAY: Final = 24 * _HOUR
+
+
+def duration(seconds: float) -> str:
+    """Seconds as text, in the two largest units, such as ``2 h 5 min``."""
+    if seconds < _MINUTE:
+        return f"{max(seconds, 0.0):.1f} s"
+    whole = int(seconds)
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
+    if whole < _DAY:
+        return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
+    return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"

@@ -1,0 +1,24 @@
+-- Return the message for which a waiting message waits: the first of its subject that is
+-- still in the outbox. It steps back from message to message by key, at most {steps} times.
+-- retry_at null: no failure, or blocked. paused: its topic is paused.
+WITH RECURSIVE before AS (
+  SELECT o.shard, o.position, o.event_id, o.previous_position, o.subject_type, o.subject_id,
+    o.topic, 0 AS step
+  FROM {schema}.outbox o
+  WHERE o.shard = %(shard)s AND o.position = %(position)s AND o.event_id = %(event_id)s
+  UNION
+  SELECT p.shard, p.position, p.event_id, p.previous_position, p.subject_type, p.subject_id,
+    p.topic, b.step + 1
+  FROM before b
+  JOIN {schema}.outbox p ON p.shard = b.shard AND p.position = b.previous_position
+    AND p.subject_type = b.subject_type AND p.subject_id = b.subject_id
+  WHERE b.previous_position > 0 AND b.step < {steps}
+), farthest AS (
+  SELECT * FROM before ORDER BY step DESC LIMIT 1
+)
+SELECT b.step, b.event_id, b.topic, f.attempts, f.last_error,
+  nullif(f.retry_at, 'infinity') AS retry_at,
+  EXISTS (SELECT FROM {schema}.outbox_topics t WHERE t.topic = b.topic) AS paused
+FROM farthest b
+LEFT JOIN {schema}.outbox_failures f ON f.event_id = b.event_id AND f.position = b.position
+WHERE b.step > 0

@@ -1,0 +1,97 @@
+"""The command `console`: its options, and what it prints."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+import click
+
+from dsql_outbox.cli.database_options import database_options, open_database
+from dsql_outbox.cli.exit_codes import short_errors
+from dsql_outbox.cli.missing_tables import tables_needed
+from dsql_outbox.cli.options import option
+from dsql_outbox.cli.output import say
+from dsql_outbox.cli.signals import ending_signals
+
+TOKEN: Final = "DSQL_OUTBOX_CONSOLE_TOKEN"  # noqa: S105 - the name of a variable
+
+
+@click.command(
+    short_help="Show the outbox in a browser.",
+    epilog=f"""\b
+Examples:
+  dsql-outbox console
+  dsql-outbox console --jaeger http://localhost:16686
+  {TOKEN}=$(openssl rand -hex 16) dsql-outbox console --host 0.0.0.0 \\
+    --allow-host outbox.example.com
+
+\b
+Exit codes:
+  0    ended by Ctrl-C or SIGTERM
+  2    wrong usage, an address that is in use, or no token for an address that is not of
+       this machine alone""",
+)
+@database_options
+@option("--host", default="127.0.0.1", metavar="ADDRESS", help="The address to listen on.")
+@option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8640,
+    help="The port to listen on; 0 lets the system choose.",
+)
+@click.option(
+    "--allow-host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="A host name under which browsers reach the console. May be repeated.",
+)
+@option("--jaeger", metavar="URL", help="The base URL of Jaeger 2, to draw traces from.")
+@option(
+    "--interval",
+    type=click.FloatRange(min=0, min_open=True),
+    default=2.0,
+    metavar="SECONDS",
+    help="The time between two readings of the status.",
+)
+@short_errors()
+@tables_needed()
+def console(  # noqa: PLR0913 - one parameter per flag
+    *,
+    database: str | None,
+    schema: str,
+    host: str,
+    port: int,
+    hosts: tuple[str, ...],
+    jaeger: str | None,
+    interval: float,
+) -> None:
+    """Show the outbox in a browser. The console reads and never changes.
+
+    Without a token it serves this machine only. The token comes from the environment
+    variable DSQL_OUTBOX_CONSOLE_TOKEN, and the browser asks for it.
+    """
+    from dsql_outbox.console import serve_console  # noqa: PLC0415 - an extra
+
+    with open_database(database, schema) as found:
+        serve = partial(serve_console, found, host=host, port=port, token=os.environ.get(TOKEN))
+        work = partial(serve, jaeger=jaeger, hosts=hosts, interval=interval, ready=_ready)
+        asyncio.run(_until_signal(work))
+
+
+async def _until_signal(work: Callable[[], Awaitable[None]]) -> None:
+    """Run `work`, and cancel it at the first signal that ends a command."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a coroutine runs in one
+    for each in (signal.SIGINT, *ending_signals()):
+        asyncio.get_running_loop().add_signal_handler(each, task.cancel)
+    with suppress(asyncio.CancelledError):
+        await work()
+
+
+def _ready(url: str) -> None:
+    say(f"console at {url}: Ctrl-C ends it")

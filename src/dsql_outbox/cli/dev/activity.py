@@ -1,0 +1,126 @@
+"""What happens in an outbox: counted by a hook, by the outbox table and by PostgreSQL's log."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import anyio
+import msgspec
+import psycopg
+
+from dsql_outbox.observability import Fact, RelayProgress
+from dsql_outbox.outbox import CONFLICTS, Database, is_unreachable, kind_of
+from dsql_outbox.publisher import StatusReader
+
+_EVERY: Final = 0.5  # seconds between two looks
+
+LOG_SETTINGS: Final = {
+    "log_line_prefix": "%m [%p] SQLSTATE %e ",
+    # One line per error, without values of rows and without the statement.
+    "log_error_verbosity": "terse",
+    "log_min_error_statement": "panic",
+}
+"""Settings of the server whose log is read."""
+
+_ERROR: Final = re.compile(rb"SQLSTATE (\w{5}) (?:ERROR|FATAL):")
+
+
+class Counts(msgspec.Struct, frozen=True, rename="camel"):
+    """Numbers of events, but `conflicts`: of transactions.
+
+    `failed` counts attempts to deliver.
+    """
+
+    written: int = 0
+    delivered: int = 0
+    failed: int = 0
+    conflicts: int = 0
+    dead_letters: int = 0
+
+    def since(self, earlier: "Counts") -> "Counts":
+        """The difference to `earlier`."""
+        pairs = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(earlier), strict=True)
+        return Counts(*(now - before for now, before in pairs))
+
+
+class Activity:
+    """Counts since its creation; a hook of the publisher."""
+
+    def __init__(self, database: Database, log: Path) -> None:
+        """`log` is the log of a PostgreSQL server with `LOG_SETTINGS`."""
+        self._database = database
+        self._log = _ConflictLog(log)
+        self._progress = RelayProgress()
+        self._waited = 0
+        self.counts = Counts()
+
+    def __call__(self, fact: Fact, /) -> None:
+        """Add what the relay did."""
+        if isinstance(fact, RelayProgress):
+            self._progress = RelayProgress(
+                delivered=self._progress.delivered + fact.delivered,
+                deleted=self._progress.deleted + fact.deleted,
+                failed=self._progress.failed + fact.failed,
+                dead=self._progress.dead + fact.dead,
+            )
+
+    async def watch(self, tell: Callable[[Counts], None]) -> None:
+        """Tell each change of the counts, at most twice a second, until cancelled.
+
+        Call `begin` before.
+        """
+        async with StatusReader(self._database) as reader:
+            while True:
+                before, self.counts = self.counts, await self._look(reader)
+                if self.counts != before:
+                    tell(self.counts.since(before))
+                await anyio.sleep(_EVERY)
+
+    async def begin(self) -> None:
+        """Note what waits before the relay starts. Raises the driver's errors."""
+        async with StatusReader(self._database) as reader:
+            self._waited = (await reader.read_waiting()).count
+
+    async def _look(self, reader: StatusReader) -> Counts:
+        written = max(self.counts.written, await self._count_written(reader))
+        done = self._progress
+        return Counts(written, done.delivered, done.failed, self._log.count(), done.dead)
+
+    async def _count_written(self, reader: StatusReader) -> int:
+        """What has left the outbox and what waits in it, without what waited at the start.
+
+        0 if that is not known: more waits than is counted, or the database is out of reach.
+        """
+        try:
+            waiting = await reader.read_waiting()
+        except psycopg.Error as error:
+            if is_unreachable(error):
+                return 0
+            raise
+        left = self._progress.deleted + self._progress.dead
+        return 0 if waiting.more else left + waiting.count - self._waited
+
+
+class _ConflictLog:
+    """Counts the conflicts in a log, from its present end on."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._at = log.stat().st_size
+        self._found = 0
+
+    def count(self) -> int:
+        with self._log.open("rb") as file:
+            file.seek(self._at)
+            whole = file.read().rpartition(b"\n")[0]
+        self._at += len(whole)
+        self._found += sum(map(_is_conflict, _ERROR.findall(whole)))
+        return self._found
+
+
+def _is_conflict(sqlstate: bytes) -> bool:
+    try:
+        return kind_of(psycopg.errors.lookup(sqlstate.decode())()) in CONFLICTS
+    except KeyError:  # of no class that psycopg knows
+        return False

@@ -1,0 +1,60 @@
+"""The command `dev`: its options."""
+
+from pathlib import Path
+
+import click
+
+from dsql_outbox.cli.exit_codes import short_errors
+from dsql_outbox.cli.options import option
+
+from .dev_lines import DevLines
+from .sample_events import sample_events
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  dsql-outbox dev
+  dsql-outbox dev ./outbox-data
+
+\b
+Exit codes:
+  0    ended by Ctrl-C, SIGTERM or SIGHUP
+  1    PostgreSQL or NATS has ended, or another error
+  2    wrong usage, a missing extra, or a folder that cannot be used""",
+)
+@click.argument("folder", required=False, type=click.Path(file_okay=False, path_type=Path))
+@option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    show_default=False,
+    help="Print one JSON object per line, warnings on standard error, too.",
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    metavar="EVENTS",
+    help="Start nothing: print so many new events as JSON Lines, for `dsql-outbox write`. "
+    "They share five cars, so that writing them side by side meets conflicts.",
+)
+@short_errors()
+def dev(*, folder: Path | None, as_json: bool, sample: int | None) -> None:
+    """Run PostgreSQL, NATS, a publisher and the console until Ctrl-C.
+
+    Prints where each of them is, a command that writes events, and then what happens.
+    Everything listens on 127.0.0.1 only, and passwords are random. Ports are the same
+    each time, unless another program uses them.
+
+    Data is kept in FOLDER, and the next start goes on with it. Without FOLDER it is
+    removed at the end. Nothing is left running, even if this process is killed.
+    """
+    if sample is not None:
+        for event in sample_events(sample):
+            click.echo(event)
+        return
+    lines = DevLines(as_json=as_json)
+    lines.starting(folder)
+    from .dev_run import run_dev  # noqa: PLC0415 - slow to import, so after the first line
+
+    run_dev(folder, lines, "json" if as_json else "text")

@@ -1,0 +1,181 @@
+"""One run of `dev`: everything starts, works until a signal, and ends."""
+
+import shutil
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack, suppress
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import anyio
+
+from dsql_outbox.cli.event_loop import run
+from dsql_outbox.cli.logs import LogFormat, logs_on_stderr
+from dsql_outbox.cli.relay.daemon import Address, Daemon
+from dsql_outbox.cli.relay.relay_run import RelayRun
+from dsql_outbox.cli.signals import ended_as_interrupted
+from dsql_outbox.cli.telemetry.metering import Metering, metering
+from dsql_outbox.cli.telemetry.tracing import tracing
+from dsql_outbox.outbox import Database, MissingExtra, OutboxError
+from dsql_outbox.publisher import PublisherSettings
+from dsql_outbox.schema import apply
+from dsql_outbox.servers import EmbeddedPostgres, NatsServer
+
+from .activity import LOG_SETTINGS, Activity, Counts
+from .dev_lines import DevLines, Places
+from .folder_lock import locked
+from .ports import HOST, HTTP, NATS, POSTGRES, claimed_ports
+
+_DRAIN: Final = 0.5  # seconds: what is not delivered by then stays in the outbox
+_READY: Final = 10.0  # seconds to wait for the publisher before places are shown anyway
+_POLL: Final = 0.02  # seconds between two looks at its health
+_LOOK: Final = 0.5  # seconds between two looks at the servers
+_SERVICE: Final = "dsql-outbox-dev"
+_STREAM: Final = "EVENTS"
+_PROGRAM: Final = "dsql-outbox"
+
+_SERVER_SETTINGS: Final = {
+    **LOG_SETTINGS,
+    # Conflicts occur as on Aurora DSQL, whose only isolation level this is.
+    "default_transaction_isolation": "repeatable read",
+}
+_Task = Callable[[], Coroutine[Any, Any, None]]
+
+
+def run_dev(folder: Path | None, lines: DevLines, log_format: LogFormat) -> None:
+    """Run until a signal.
+
+    Raises `SettingsError` for a folder that cannot be used, `MissingExtra` when no
+    servers are installed, and `OutboxError` when a server does not start or has ended.
+    """
+    counts = Counts()
+    with suppress(KeyboardInterrupt), ExitStack() as stack:
+        stack.enter_context(ended_as_interrupted())
+        stack.enter_context(logs_on_stderr(verbose=False, log_format=log_format, announcing=False))
+        session = _Session(stack, folder, lines)
+        run(session.run)
+        counts = session.activity.counts
+    lines.ended(counts, folder)
+
+
+def _started(
+    stack: ExitStack, folder: Path | None, port_for: Callable[[int], int]
+) -> tuple[EmbeddedPostgres, NatsServer]:
+    """Start both servers; they stop when `stack` is closed."""
+    lock = () if folder is None else (stack.enter_context(locked(folder)),)
+    postgres = EmbeddedPostgres(
+        folder and folder / "postgres",
+        settings=_SERVER_SETTINGS | ({"fsync": "off"} if folder is None else {}),
+        port=port_for(POSTGRES),
+        pass_fds=lock,
+    )
+    nats = NatsServer(folder and folder / "nats", port=port_for(NATS), pass_fds=lock)
+    return stack.enter_context(postgres), stack.enter_context(nats)
+
+
+class _Console(NamedTuple):
+    port: int
+    serve: _Task
+
+
+class _Session:
+    """What runs on the servers: publisher, HTTP endpoints, console and the lines."""
+
+    def __init__(self, stack: ExitStack, folder: Path | None, lines: DevLines) -> None:
+        """Start the servers; everything ends when `stack` is closed."""
+        self._folder = folder
+        self._lines = lines
+        self._port_for = stack.enter_context(claimed_ports())
+        self._postgres, self._nats = postgres, nats = _started(stack, folder, self._port_for)
+        self._lost: str | None = None
+        self._database = Database(postgres.url)
+        apply(self._database)
+        self.activity = Activity(self._database, postgres.log)
+        stack.enter_context(tracing(_SERVICE))
+        self._meters = self._metering(stack)
+        hooks = [*self._meters.hooks, self.activity]
+        self._relay = RelayRun(
+            self._database,
+            f"{nats.url}?stream={_STREAM}",
+            PublisherSettings(drain=_DRAIN),
+            until_empty=False,
+            hooks=hooks,
+        )
+        self._listen = Address(HOST, self._port_for(HTTP))
+
+    async def run(self) -> None:
+        """Relay, and whatever runs beside it, until a signal.
+
+        Raises `OutboxError` if a server has ended by itself.
+        """
+        await self.activity.begin()
+        console = self._console()
+        places = self._places(console)
+        beside: list[_Task] = [partial(self._show, places), self._watch_servers]
+        beside += [] if console is None else [partial(self._serve, console)]
+        daemon = Daemon(self._relay, self._meters, listen=self._listen, drain=_DRAIN, beside=beside)
+        await daemon.run()
+        if self._lost is not None:
+            raise OutboxError(f"{self._lost} has ended, so dev ends, too")
+
+    def _metering(self, stack: ExitStack) -> Metering:
+        try:
+            return stack.enter_context(metering(_SERVICE, prometheus=True))
+        except MissingExtra as error:
+            self._lines.note(f"no metrics: {error}")
+            return stack.enter_context(metering(_SERVICE))
+
+    def _console(self) -> _Console | None:
+        try:
+            room = import_module("dsql_outbox.console")
+        except ImportError:
+            self._lines.note(f"no console: {MissingExtra('console', 'the console')}")
+            return None
+        port = self._port_for(room.CONSOLE_PORT)
+        return _Console(port, partial(room.serve_console, self._database, host=HOST, port=port))
+
+    async def _serve(self, console: _Console) -> None:
+        try:
+            await console.serve()
+        except OutboxError as error:
+            self._lines.note(f"the console has ended: {error}")
+
+    async def _watch_servers(self) -> None:
+        while self._lost is None:
+            await anyio.sleep(_LOOK)
+            if not self._postgres.is_running():
+                self._lost = "PostgreSQL"
+            if not self._nats.is_running():
+                self._lost = "NATS"
+        self._relay.stop()
+
+    async def _show(self, places: Places) -> None:
+        with anyio.move_on_after(_READY):
+            while not self._relay.health.ready().ready:  # noqa: ASYNC110 - it has no event
+                await anyio.sleep(_POLL)
+        try:
+            self._lines.ready(places)
+            await self.activity.watch(self._lines.change)
+        except OSError:  # nobody reads our lines any more
+            self._relay.stop()
+
+    def _places(self, console: _Console | None) -> Places:
+        http = f"http://{HOST}:{self._listen.port}"
+        return Places(
+            database=self._postgres.url,
+            broker=self._nats.url,
+            console=console and f"http://{HOST}:{console.port}/",
+            health=f"{http}/readyz",
+            metrics=f"{http}/metrics" if self._meters.exposition else None,
+            folder=self._folder,
+            programs=_programs(),
+        )
+
+
+def _programs() -> Path:
+    """The folder of the program dsql-outbox: of this run, of this Python, or on the PATH."""
+    beside = Path(sys.argv[0]).absolute(), Path(sys.executable).with_name(_PROGRAM)
+    found = [path for path in beside if path.name == _PROGRAM and path.exists()]
+    return found[0].parent if found else Path(shutil.which(_PROGRAM) or sys.executable).parent

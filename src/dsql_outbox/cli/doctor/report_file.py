@@ -1,0 +1,123 @@
+"""The report of ``doctor --report``: Markdown for readers, with a block of JSON for programs."""
+
+import platform
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import msgspec
+from psycopg import ConnectionInfo, pq
+
+from dsql_outbox.observability import visible
+
+from .finding import Finding, Report, Value
+from .proof.isolation import NAME as ISOLATION
+from .proof.isolation_cases import CASES
+
+
+class DatedReport(msgspec.Struct, frozen=True):
+    """All findings, when and with what they were made; without names of hosts and roles.
+
+    `date` is in UTC. `versions` are of the library and of what it runs on. `region` is the AWS
+    Region of an Aurora DSQL cluster.
+    """
+
+    date: datetime
+    versions: Mapping[str, str]
+    region: str | None
+    report: Report
+
+
+def dated(report: Report, info: ConnectionInfo) -> DatedReport:
+    """The report as of now; `info` is of the examined connection."""
+    names = _names(info)
+    shown = tuple(_anonymous(finding, names) for finding in report.findings)
+    found = re.search(r"\.dsql\.([\w-]+)\.", info.host)
+    return DatedReport(
+        datetime.now(UTC).replace(microsecond=0),
+        _versions(),
+        found and found[1],
+        msgspec.structs.replace(report, findings=shown),
+    )
+
+
+def markdown(dated_report: DatedReport) -> str:
+    """The report as a page."""
+    return "\n".join([*_head(dated_report), *_body(dated_report), ""])
+
+
+def _head(dated_report: DatedReport) -> Iterator[str]:
+    findings = dated_report.report.findings
+    counts = Counter(finding.verdict for finding in findings)
+    yield f"# dsql-outbox doctor, {dated_report.date:%Y-%m-%d %H:%M} UTC"
+    yield ""
+    yield ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+    yield ""
+    yield from _table(("with", "version"), dated_report.versions.items())
+    if dated_report.region:
+        yield f"| AWS Region | {dated_report.region} |"
+
+
+def _body(dated_report: DatedReport) -> Iterator[str]:
+    findings = dated_report.report.findings
+    yield from ("", "## Findings", "")
+    yield from _table(("verdict", "check", "found"), map(_row, findings))
+    for finding in findings:
+        if finding.name == ISOLATION and finding.values:
+            yield from ("", "## Isolation cases", "")
+            rows = [(case.name, case.anomaly, finding.values[case.name]) for case in CASES]
+            yield from _table(("case", "anomaly", "result"), rows)
+    shown = msgspec.json.format(msgspec.json.encode(dated_report), indent=1).decode()
+    yield from ("", "## For programs", "", "```json", shown, "```")
+
+
+def _row(finding: Finding) -> Sequence[str]:
+    remedy = f"; {finding.remedy}" if finding.remedy else ""
+    return finding.verdict, finding.name, finding.text + remedy
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    for row in (head, ["---"] * len(head), *rows):
+        yield f"| {' | '.join(_cell(str(cell)) for cell in row)} |"
+
+
+def _cell(text: str) -> str:
+    return visible(text).replace("|", "\\|")
+
+
+def _versions() -> Mapping[str, str]:
+    return {
+        "dsql-outbox": version("dsql-outbox"),
+        "Python": platform.python_version(),
+        "psycopg": version("psycopg"),
+        "libpq": str(pq.version()),
+        "system": platform.system(),
+    }
+
+
+def _names(info: ConnectionInfo) -> Mapping[str, str]:
+    """The names that a reader of the report must not learn, each with what stands for it."""
+    cluster = info.host.partition(".dsql.")[0]
+    found = {info.user: "ROLE", cluster: "HOST", info.hostaddr: "HOST", info.host: "HOST"}
+    return {name: word for name, word in found.items() if name}
+
+
+def _anonymous(finding: Finding, names: Mapping[str, str]) -> Finding:
+    return msgspec.structs.replace(
+        finding,
+        text=_without(finding.text, names),
+        remedy=finding.remedy and _without(finding.remedy, names),
+        values={name: _hidden(value, names) for name, value in finding.values.items()},
+    )
+
+
+def _hidden(value: Value, names: Mapping[str, str]) -> Value:
+    return _without(value, names) if isinstance(value, str) else value
+
+
+def _without(text: str, names: Mapping[str, str]) -> str:
+    longest_first = sorted(names, key=len, reverse=True)
+    pattern = "|".join(rf"(?<![\w-]){re.escape(name)}(?![\w-])" for name in longest_first)
+    return re.sub(pattern, lambda found: names[found[0]], text)

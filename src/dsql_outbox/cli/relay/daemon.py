@@ -1,0 +1,135 @@
+"""The relay with what a supervisor needs: signals with a time limit, health, metrics."""
+
+import signal
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple
+
+import click
+import msgspec
+
+from dsql_outbox.cli.exit_codes import FAILED, OVERDUE
+from dsql_outbox.cli.logs import announce
+from dsql_outbox.cli.output import counted
+from dsql_outbox.cli.signals import GO_ON, Interruption
+from dsql_outbox.cli.telemetry.metering import Metering
+from dsql_outbox.observability import metric_facts
+
+from .http_server import Answer, Route, Routes, index, serving
+from .relay_run import RelayRun
+
+_LAST_PORT: Final = 65535
+_AT_ONCE: Final = 128 + signal.SIGINT
+_AS_BEFORE: Final = f"what is left stays in the outbox; {GO_ON}"
+_PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Address(NamedTuple):
+    """The host and port to listen on."""
+
+    host: str
+    port: int
+
+
+def address(text: str) -> Address:
+    """Parse ``HOST:PORT``; an IPv6 address needs brackets.
+
+    Raises `click.BadParameter` for any other text.
+    """
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > _LAST_PORT:
+        raise click.BadParameter(f"{text!r} is not HOST:PORT, as 127.0.0.1:9464 or [::1]:9464")
+    return Address(host, int(port))
+
+
+class Daemon:
+    """One run of the relay. `drain` is how many seconds it may take to end after a signal.
+
+    The functions in `beside` run next to it; see `Interruption.run`.
+    """
+
+    def __init__(
+        self,
+        relaying: RelayRun,
+        metering: Metering,
+        *,
+        listen: Address | None,
+        drain: float,
+        beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
+    ) -> None:
+        self._relaying = relaying
+        self._metering = metering
+        self._listen = listen
+        self._drain = drain
+        self._beside = beside
+        self._interruption = Interruption(relaying.stop, limit=drain)
+
+    async def run(self) -> int:
+        """Relay until a signal or the end of the work, and return the exit code.
+
+        Raises what `RelayRun.run` raises, and `SettingsError` if `listen` cannot
+        be listened on.
+        """
+        is_measured = self._metering.hooks or not metric_facts.skips_successes()
+        probes = [self._relaying.probe.run] if self._listen or is_measured else []
+        await self._interruption.run(self._relay, *probes, *self._beside)
+        if self._interruption.at_once:
+            announce(_AS_BEFORE)
+            return _AT_ONCE
+        if self._interruption.overdue:
+            announce(f"not done after {self._drain:g} s: {_AS_BEFORE}")
+            return OVERDUE
+        if self._interruption.first is not None:
+            announce(_AS_BEFORE)
+            return FAILED if self._relaying.nobody_reads else 0
+        self._tell_end()
+        if self._relaying.given_up:
+            return FAILED
+        if self._relaying.is_stalled:
+            return OVERDUE
+        return FAILED if self._relaying.nobody_reads else 0
+
+    def _tell_end(self) -> None:
+        if self._relaying.given_up:
+            given_up = counted(self._relaying.given_up, "message")
+            announce(f"{given_up} given up: see dsql-outbox dead-letters list")
+        if self._relaying.is_stalled:
+            announce("nothing can be sent now, and --max-wait is over")
+        if self._relaying.leftover:
+            announce(self._relaying.leftover)
+
+    async def _relay(self) -> None:
+        async with self._served():
+            await self._relaying.run()
+
+    @asynccontextmanager
+    async def _served(self) -> AsyncGenerator[None]:
+        if self._listen is None:
+            yield
+            return
+        async with serving(*self._listen, self._routes()) as url:
+            announce(f"listening on {url}: /healthz /readyz /metrics")
+            yield
+
+    def _routes(self) -> Routes:
+        routes: dict[str, Route] = {"/healthz": self._healthz, "/readyz": self._readyz}
+        exposition = self._metering.exposition
+        if exposition is not None:
+            routes["/metrics"] = lambda: Answer(HTTPStatus.OK, exposition(), _PROMETHEUS)
+        return {"/": partial(index, "dsql-outbox publish", tuple(routes)), **routes}
+
+    def _healthz(self) -> Answer:
+        found = self._relaying.health.alive()
+        return _answer(found, good=found.alive)
+
+    def _readyz(self) -> Answer:
+        found = self._relaying.health.ready()
+        return _answer(found, good=found.ready)
+
+
+def _answer(found: msgspec.Struct, *, good: bool) -> Answer:
+    status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
+    return Answer(status, msgspec.json.encode(found) + b"\n")

@@ -1,0 +1,107 @@
+"""What a run has relayed, in all and per topic, as a hook counts it and as text."""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Final, NamedTuple
+
+from dsql_outbox.cli.output import duration
+from dsql_outbox.observability import Fact, PublishEnded, PublishStarted, RelayProgress
+
+_TOPICS: Final = 1_000
+"""Topics that are counted by name; the text shows only a few of them."""
+
+_SHOWN: Final = 8
+_WINDOW: Final = 20
+"""Looks per rate: about 5 seconds on a terminal, which draws four times a second."""
+
+
+class RelayCounts:
+    """A hook that counts messages. `lag` is the age in seconds of the message last sent."""
+
+    def __init__(self) -> None:
+        self.delivered = self.failed = self.dead = 0
+        self.lag = 0.0
+        self.paused: tuple[str, ...] = ()
+        self.topics: Counter[str] = Counter()
+
+    def __call__(self, fact: Fact, /) -> None:
+        """Count what a fact tells."""
+        if isinstance(fact, PublishStarted):
+            self.lag = max(0, fact.picked_up_ns - fact.committed_ns) / 1e9
+        elif isinstance(fact, PublishEnded):
+            self._count(fact)
+        elif isinstance(fact, RelayProgress):
+            self.delivered += fact.delivered
+            self.failed += fact.failed
+            self.dead += fact.dead
+            self.paused = tuple(fact.paused)
+
+    def _count(self, fact: PublishEnded) -> None:
+        is_known = fact.topic in self.topics or len(self.topics) < _TOPICS
+        if is_known and fact.result == "delivered":
+            self.topics[fact.topic] += 1
+
+    def __str__(self) -> str:
+        """The totals."""
+        return f"relayed {self.delivered:,}, failed {self.failed:,}, dead {self.dead:,}"
+
+
+class _Look(NamedTuple):
+    at: float
+    delivered: int
+    topics: Counter[str]
+
+
+class CountsText:
+    """The counts as text, with rates since the earlier looks; each call is a look.
+
+    `now` gives seconds on a monotonic clock.
+    """
+
+    def __init__(self, counts: RelayCounts, now: Callable[[], float] = monotonic) -> None:
+        self._counts = counts
+        self._now = now
+        self._looks = deque([self._look()], maxlen=_WINDOW)
+        self._told = str(counts)
+        self._line = self._told
+
+    def view(self) -> str:
+        """Several lines for a terminal: the totals, then the topics with the most messages."""
+        first, last = self._looks[0], self._look()
+        self._looks.append(last)
+        seconds = max(last.at - first.at, 0.001)
+        rates = last.topics - first.topics
+        total = self._totals((last.delivered - first.delivered) / seconds)
+        return "\n".join([total, *self._topics(last.topics, rates, seconds), *self._paused()])
+
+    def line(self) -> str:
+        """One line for a log; it changes only when messages were relayed, failed or died."""
+        if str(self._counts) != self._told:
+            self._told = str(self._counts)
+            first, last = self._looks[-1], self._look()
+            self._looks.append(last)
+            rate = (last.delivered - first.delivered) / max(last.at - first.at, 0.001)
+            self._line = f"{self._told}, {rate:,.0f}/s, lag {duration(self._counts.lag)}"
+        return self._line
+
+    def _totals(self, rate: float) -> str:
+        counts = self._counts
+        lag = f"  lag {duration(counts.lag)}" if rate else ""
+        failed = f"{counts.failed:,} failed  {counts.dead:,} dead"
+        return f"{counts.delivered:,} relayed  {rate:,.0f}/s{lag}  {failed}"
+
+    @staticmethod
+    def _topics(counts: Counter[str], rates: Counter[str], seconds: float) -> Iterator[str]:
+        for topic, count in counts.most_common(_SHOWN):
+            yield f"{count:>12,}  {rates[topic] / seconds:>8,.0f}/s  {topic}"
+        if len(counts) > _SHOWN:
+            yield f"{'':>12}  {'':>8}    and {len(counts) - _SHOWN:,} topics more"
+
+    def _paused(self) -> Iterator[str]:
+        if self._counts.paused:
+            yield f"paused: {', '.join(self._counts.paused)}"
+
+    def _look(self) -> _Look:
+        # The event loop counts in another thread, and may add a topic during a copy.
+        return _Look(self._now(), self._counts.delivered, Counter(dict(self._counts.topics)))

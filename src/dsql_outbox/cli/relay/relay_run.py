@@ -1,0 +1,161 @@
+"""One run of the publisher as a command: it waits for the broker, relays and counts."""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import anyio
+import psycopg
+
+from dsql_outbox.cli.logs import announce
+from dsql_outbox.observability import Fact, Hook, RelayProgress
+from dsql_outbox.outbox import (
+    AT_ONCE,
+    Database,
+    SinkUnavailable,
+    redacted,
+    tables_expected,
+)
+from dsql_outbox.publisher import (
+    Health,
+    HealthProbe,
+    Publisher,
+    PublisherSettings,
+    Sink,
+    open_sink,
+)
+from dsql_outbox.schema import statement
+
+from .leftover import LIMIT, leftover
+from .relay_counts import RelayCounts
+
+logger = logging.getLogger("dsql_outbox")
+
+
+class RelayRun:
+    """Waits for the broker, relays, and announces both; keeps `health` and `probe` current.
+
+    With `until_empty`, `max_wait` is how many seconds it waits while nothing can be sent;
+    None: as long as it takes. `nobody_reads` is set when the reader of the sink
+    ``stdout:`` has gone. `is_stalled` is set when the run ended after `max_wait`, and
+    messages wait that could be sent later. `leftover` then says what waits, as it does
+    after a run `until_empty` that left messages for an operator.
+    """
+
+    def __init__(  # noqa: PLR0913 - one parameter per flag
+        self,
+        database: Database,
+        sink: str,
+        settings: PublisherSettings,
+        *,
+        until_empty: bool,
+        max_wait: float | None = None,
+        hooks: Sequence[Hook] = (),
+    ) -> None:
+        self._database = database
+        self._sink = sink
+        self._settings = settings
+        self._until_empty = until_empty
+        self._max_wait = max_wait
+        self._patience = math.inf if max_wait is None else max_wait
+        self.counts = RelayCounts()
+        self.health = Health()
+        self.probe = HealthProbe(database, self.health, hooks)
+        self._hooks = [*hooks, self.counts, self.health, self._watch_output]
+        self._stopped = anyio.Event()
+        self._publisher: Publisher | None = None
+        self.nobody_reads = False
+        self.is_stalled = False
+        self.leftover = ""
+
+    @property
+    def given_up(self) -> int:
+        """How many messages became dead letters in a run `until_empty`; else 0."""
+        return self.counts.dead if self._until_empty else 0
+
+    @property
+    def uses_stdout(self) -> bool:
+        """Whether messages go to standard output."""
+        return self._sink == "stdout:"
+
+    async def run(self) -> None:
+        """Relay until `stop`; announce the start and, at the end, the totals.
+
+        Raises `SchemaError` if the tables are missing, `SettingsError` or
+        `MissingExtra` for the sink, and the driver's error if the database
+        cannot be reached.
+        """
+        # It finds missing tables before the broker is used.
+        ((shards,),) = await self._rows("shard_count")
+        place = f"from {self._database} to {redacted(self._sink)}"
+        announce(f"relaying {place}, {shards} shards")
+        try:
+            while not self._stopped.is_set():
+                await self._try_to_relay()
+            if self._until_empty and not self.health.draining:
+                await self._look_behind()
+        finally:
+            announce(str(self.counts))
+
+    def stop(self) -> None:
+        """End when the running calls of the sink have ended, or stop waiting for the broker."""
+        self.health.draining = True
+        self._stopped.set()
+        if self._publisher is not None:
+            self._publisher.stop()
+
+    def _watch_output(self, fact: Fact, /) -> None:
+        """A hook that ends the run when standard output is closed: its reader never returns."""
+        lost = isinstance(fact, RelayProgress) and not fact.sink_available
+        if lost and self.uses_stdout:
+            self.nobody_reads = True
+            self.stop()
+
+    async def _look_behind(self) -> None:
+        if self._max_wait is not None:
+            ((self.is_stalled,),) = await self._rows("outbox_waiting", {"shards": None})
+        with suppress(psycopg.Error):  # the work is done: a text is no reason to fail
+            self.leftover = leftover(await self._rows("waiting_topics", limit=LIMIT))
+
+    async def _rows(
+        self, name: str, parameters: Mapping[str, object] | None = None, **literals: int
+    ) -> Sequence[Sequence[Any]]:
+        """Run a named statement on a connection of its own."""
+        async with await self._database.connect_async() as connection:
+            query = statement(name, self._database.schema, **literals)
+
+            async def ask() -> Sequence[Sequence[Any]]:
+                return await (await connection.execute(query, parameters)).fetchall()
+
+            with tables_expected(self._database.schema):
+                return await AT_ONCE.run_async(ask)
+
+    async def _try_to_relay(self) -> None:
+        """Relay until done; if the broker cannot be reached, wait for `breaker_open` seconds.
+
+        With `max_wait`, wait no longer than that in all.
+        """
+        self.health.beat()
+        try:
+            async with open_sink(self._sink) as sink:
+                self.probe.watch(sink)
+                await self._relay(sink)
+            self._stopped.set()
+        except SinkUnavailable as error:
+            seconds = min(self._settings.breaker_open, self._patience)
+            logger.warning("Relay waits %g s for the broker: %s", seconds, error)
+            self._patience -= seconds
+            with anyio.move_on_after(seconds):
+                await self._stopped.wait()
+            if not self._patience:
+                self._stopped.set()
+        finally:
+            self.probe.watch(None)
+
+    async def _relay(self, sink: Sink) -> None:
+        self._publisher = Publisher(self._database, sink, self._settings, hooks=self._hooks)
+        if self._stopped.is_set():  # while the sink was being opened
+            return
+        await self._publisher.run(until_empty=self._until_empty, max_wait=self._max_wait)

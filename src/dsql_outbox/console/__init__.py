@@ -1,0 +1,21 @@
+"""The console: web pages that show the outbox and change nothing (docs/console.md).
+
+- `console_app` makes the application, `serve_console` serves it.
+- `guard` refuses foreign hosts and clients; `access` checks the token.
+- `sampler` reads the status at intervals, and `samples` keeps what the charts show.
+- `overview`, `event_pages`, `entity_pages` and `message_lists` answer requests.
+- `operator_commands` are the commands to copy, `charts` the drawings, and `layout` fills
+  the templates.
+"""
+
+from dsql_outbox.outbox import MissingExtra
+
+try:
+    from .application import console_app
+    from .console_server import CONSOLE_PORT, serve_console
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] not in {"starlette", "jinja2", "markupsafe", "uvicorn"}:
+        raise
+    raise MissingExtra("console", "dsql_outbox.console") from error
+
+__all__ = ["CONSOLE_PORT", "console_app", "serve_console"]

@@ -1,0 +1,134 @@
+"""The application: its pages, behind the guard."""
+
+from collections.abc import AsyncGenerator, Collection
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+import psycopg
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Lifespan
+
+from dsql_outbox.outbox import Database, OutboxError, require_database, require_positive
+from dsql_outbox.traces import check_url
+
+from . import message_lists, record_pages
+from .access import COOKIE, LIFETIME, Access
+from .console_state import Console, console_of
+from .guard import Guard
+from .layout import page
+from .overview import conflicts, live, overview
+from .problems import database_problem, http_problem, outbox_problem
+
+_FORM_BYTES: Final = 4096
+
+
+def console_app(
+    database: Database,
+    *,
+    token: str | None = None,
+    jaeger: str | None = None,
+    hosts: Collection[str] = (),
+    interval: float = 2.0,
+) -> Starlette:
+    """Make the console as an ASGI application, to serve or to mount.
+
+    It reads and never changes the database. It does no I/O before its lifespan begins or,
+    without one, before the first request.
+
+    `token` is what a browser must give; without one, only clients of this machine are
+    answered. `hosts` are the names, beside those of the loopback, that a request may have in
+    its Host header. `jaeger` is the base URL of Jaeger 2, from which traces are read.
+    `interval` is the time in seconds between two readings of the status.
+
+    Raises `SettingsError` for a token of less than 16 characters, a malformed `jaeger`, and
+    an `interval` that is not above 0.
+    """
+    require_database("console_app", database)
+    require_positive("console_app", {"interval": interval})
+    if jaeger is not None:
+        check_url(jaeger := jaeger.rstrip("/"))
+    access = Access(token)
+    console = Console(database, access=access, jaeger=jaeger, interval=interval)
+    app = Starlette(
+        routes=_routes(),
+        middleware=[Middleware(Guard, hosts=frozenset(hosts), access=access)],
+        exception_handlers={
+            OutboxError: outbox_problem,
+            psycopg.Error: database_problem,
+            HTTPException: http_problem,
+        },
+        lifespan=_lifespan(console),
+    )
+    app.state.console = console
+    return app
+
+
+def _routes() -> list[Route | Mount]:
+    return [
+        Route("/", overview),
+        Route("/live", live),
+        Route("/events", record_pages.search),
+        Route("/events/{event_id:uuid}", record_pages.event),
+        Route("/entities", record_pages.entity),
+        Route("/dead-letters", message_lists.dead_letters),
+        Route("/failures", message_lists.failures),
+        Route("/conflicts", conflicts),
+        Route("/login", _login_form),
+        Route("/login", _login, methods=["POST"]),
+        Mount("/static", StaticFiles(packages=[(__package__ or "", "static")])),
+    ]
+
+
+def _lifespan(console: Console) -> Lifespan[Any]:
+    """Also the lifespan of an application in which the console is mounted."""
+
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncGenerator[None]:
+        console.sampler.start()
+        try:
+            yield
+        finally:
+            await console.close()
+
+    return lifespan
+
+
+async def _login_form(request: Request) -> Response:
+    return page(request, "login.html", fault=None)
+
+
+async def _login(request: Request) -> Response:
+    access = console_of(request).access
+    if not access.accepts(await _token(request)):
+        fault = "This is not the token."
+        return page(request, "login.html", HTTPStatus.FORBIDDEN, fault=fault)
+    base = request.scope.get("root_path", "")
+    answer = RedirectResponse(f"{base}/", HTTPStatus.SEE_OTHER)
+    answer.set_cookie(
+        COOKIE,
+        access.cookie(),
+        max_age=LIFETIME,
+        path=base or "/",
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="strict",
+    )
+    return answer
+
+
+async def _token(request: Request) -> str:
+    """The token of the form; empty if the form is malformed or longer than 4 KiB."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > _FORM_BYTES:
+            return ""
+    return parse_qs(body.decode("ascii", "replace")).get("token", [""])[0]

@@ -1,0 +1,44 @@
+"""What the pages of one console share: readers, the sampler, and its settings."""
+
+from typing import Any, cast
+
+from starlette.requests import Request
+
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import ConflictReader, DeadLetters, Failures, Records
+
+from .access import Access
+from .operator_commands import Commands
+from .sampler import Sampler
+
+
+class Console:
+    """The state of an application. The constructor does no I/O.
+
+    Every reader has a connection of its own, on which the database refuses changes.
+    """
+
+    def __init__(
+        self, database: Database, *, access: Access, jaeger: str | None, interval: float
+    ) -> None:
+        self.database = database
+        self.access = access
+        self.jaeger = jaeger
+        self.commands = Commands(database.schema)
+        self.letters = DeadLetters(database, read_only=True)
+        self.failures = Failures(database, read_only=True)
+        self.records = Records(database, read_only=True)
+        self.conflicts = ConflictReader(database, read_only=True)
+        self.sampler = Sampler(database, interval)
+
+    async def close(self) -> None:
+        """Give all connections up."""
+        await self.sampler.stop()
+        for reader in (self.letters, self.failures, self.records, self.conflicts):
+            await reader.close()
+
+
+def console_of(request: Request) -> Console:
+    """The state of the application that answers a request."""
+    state: Any = request.app.state
+    return cast("Console", state.console)

@@ -1,0 +1,125 @@
+"""The overview, as a page and as a stream of its changes, and the report of conflicts."""
+
+from collections import Counter
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any, Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from dsql_outbox.observability import duration
+from dsql_outbox.outbox import told
+from dsql_outbox.publisher import REMEDIES, Seen, Shard, Status
+
+from .charts import charts_of, rate
+from .console_state import Console, console_of
+from .layout import page, render
+
+_HOURS: Final = ("1", "6", "24")
+_SHARDS: Final = 64
+_STREAM: Final = 30.0  # seconds; the browser opens the next stream, and a shutdown waits for none
+
+
+class ShardRow(msgspec.Struct, frozen=True):
+    """A shard with its waiting messages; `share` is theirs among those of the fullest shard."""
+
+    shard: Shard
+    waiting: str
+    share: float
+
+
+class PublisherRow(msgspec.Struct, frozen=True):
+    """A publisher with the number of its shards, and their share of all shards in percent."""
+
+    publisher: Seen
+    shards: int
+    percent: int
+
+
+async def overview(request: Request) -> Response:
+    """Answer the overview."""
+    await console_of(request).sampler.read()
+    return page(request, "overview.html", **_values(console_of(request)))
+
+
+async def live(request: Request) -> Response:
+    """Answer a stream of server-sent events, each with the changed parts of the overview."""
+    await console_of(request).sampler.read()
+    headers = {"X-Accel-Buffering": "no"}
+    return StreamingResponse(_events(request), media_type="text/event-stream", headers=headers)
+
+
+async def conflicts(request: Request) -> Response:
+    """Answer the conflict report of the last hours."""
+    console = console_of(request)
+    text = request.query_params.get("hours", "1")
+    hours = int(text) if text in _HOURS else 1
+    report = await console.conflicts.read(hours=hours)
+    return page(
+        request,
+        "conflicts.html",
+        report=report,
+        choices=_HOURS,
+        remedies=REMEDIES,
+        command_text=console.commands.conflicts(hours),
+    )
+
+
+async def _events(request: Request) -> AsyncGenerator[str]:
+    console = console_of(request)
+    ends_at = monotonic() + _STREAM
+    yield "retry: 1000\n\n"
+    tries = console.sampler.tries
+    while monotonic() < ends_at and not console.sampler.is_ending:
+        tries = await console.sampler.after(tries)
+        text = render(request, "overview_live.html", **_values(console))
+        yield "".join(f"data: {line}\n" for line in text.splitlines()) + "\n"
+
+
+def _values(console: Console) -> dict[str, Any]:
+    sampler = console.sampler
+    reading = sampler.latest
+    assert reading is not None  # noqa: S101 - the callers have waited for it
+    status = reading.status
+    samples = sampler.history.samples
+    return {
+        "read_at": datetime.fromtimestamp(reading.at, UTC).strftime("%H:%M:%S"),
+        "status": status,
+        "problem": None if sampler.problem is None else told(sampler.problem),
+        "waiting": f"{samples[-1].waiting:,}{'+' * samples[-1].more}",
+        "oldest": "none" if status.oldest_seconds is None else duration(status.oldest_seconds),
+        "written": None if reading.rates is None else rate(reading.rates.in_per_second),
+        "delivered": None if reading.rates is None else rate(reading.rates.out_per_second),
+        "charts": charts_of(samples),
+        "shards": _shards(console),
+        "publishers": _publishers(status),
+        "alive": sum(each.alive for each in status.publishers),
+    }
+
+
+def _shards(console: Console) -> list[ShardRow]:
+    """The shards, at most 64: those with the oldest messages, in the order of their numbers."""
+    reading = console.sampler.latest
+    assert reading is not None  # noqa: S101 - as above
+    found = sorted(reading.status.shards, key=lambda shard: -(shard.oldest_seconds or 0))[:_SHARDS]
+    counts = reading.backlogs
+    most = max((each.count for each in counts.values()), default=0) or 1
+    return [
+        ShardRow(shard, f"{known.count:,}{'+' * known.more}", known.count / most)
+        for shard in sorted(found, key=lambda shard: shard.shard)
+        if (known := counts.get(shard.shard)) is not None
+    ]
+
+
+def _publishers(status: Status) -> list[PublisherRow]:
+    owned = Counter(
+        shard.owner for shard in status.shards if shard.owner and (shard.lease_seconds or 0) > 0
+    )
+    total = len(status.shards) or 1
+    return [
+        PublisherRow(each, owned[each.owner], round(100 * owned[each.owner] / total))
+        for each in status.publishers
+    ]

@@ -1,0 +1,80 @@
+"""Pages for what went wrong: missing rights or tables, an unreachable database, wrong input."""
+
+import logging
+from http import HTTPStatus
+from typing import cast
+
+import psycopg
+from anyio import to_thread
+from psycopg import errors
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dsql_outbox.outbox import Database, OutboxError, SchemaError, is_unreachable, told
+from dsql_outbox.schema import Remedies, lacking_rights
+
+from .console_state import console_of
+from .layout import page
+
+logger = logging.getLogger("dsql_outbox")
+
+
+async def outbox_problem(request: Request, error: Exception) -> Response:
+    """The page for an error of the library: missing tables, or input that it refuses."""
+    is_setup = isinstance(error, SchemaError)
+    status = HTTPStatus.SERVICE_UNAVAILABLE if is_setup else HTTPStatus.BAD_REQUEST
+    title = "The tables are missing or too old" if is_setup else "This cannot be searched"
+    command = Remedies(console_of(request).database.schema).apply() if is_setup else None
+    return problem(request, status, title, told(cast("OutboxError", error)), command)
+
+
+async def database_problem(request: Request, error: Exception) -> Response:
+    """The page for an error of the database."""
+    assert isinstance(error, psycopg.Error)  # noqa: S101 - registered for these
+    if isinstance(error, errors.InsufficientPrivilege):
+        return await _rights_problem(request)
+    if is_unreachable(error):
+        title = "The database cannot be reached"
+        return problem(request, HTTPStatus.SERVICE_UNAVAILABLE, title, told(error))
+    logger.error("console: the database refused a statement: %s", told(error))
+    title = "The database refused a statement"
+    return problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, title, told(error))
+
+
+async def http_problem(request: Request, error: Exception) -> Response:
+    """The page for a path that does not exist, and the like."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for these
+    return problem(request, HTTPStatus(error.status_code), error.detail, None)
+
+
+def problem(
+    request: Request, status: HTTPStatus, title: str, text: str | None, command: str | None = None
+) -> Response:
+    """A page with one problem and the command that helps."""
+    return page(request, "problem.html", status, title=title, text=text, remedy=command, lacking=())
+
+
+async def _rights_problem(request: Request) -> Response:
+    database = console_of(request).database
+    user, lacking = await to_thread.run_sync(_lacking, database)
+    return page(
+        request,
+        "problem.html",
+        HTTPStatus.FORBIDDEN,
+        title="Rights are missing",
+        text=f"The role {user} may not read everything that the console shows. "
+        "Let the owner of the tables run the command. Then load this page again.",
+        remedy=Remedies(database.schema).grant({"reader": user}),
+        lacking=[
+            f"{right} on {database.schema}.{table}" if table else f"{right} on {database.schema}"
+            for right, table in lacking
+        ],
+    )
+
+
+def _lacking(database: Database) -> tuple[str, list[tuple[str, str | None]]]:
+    with database.connect() as connection:
+        user = connection.info.user
+        found = lacking_rights(connection, database.schema, user)
+    return user, found["reader"] if found else []

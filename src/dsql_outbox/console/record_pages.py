@@ -1,0 +1,144 @@
+"""The pages of an event and of an entity, and the search that finds them."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from anyio import to_thread
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from dsql_outbox.outbox import OutboxError, SettingsError, parse_subject_key, told
+from dsql_outbox.publisher import Predecessor, Records, WaitingRecord, Whereabouts
+from dsql_outbox.traces import TreeRow, page_of, spans_of_jaeger, traces_of, tree_rows
+
+from .console_state import console_of
+from .layout import link, page
+from .problems import problem
+
+_ROWS: Final = 50
+_LOOKBACK: Final = timedelta(hours=1)
+_COLUMNS: Final = 100
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A waiting message of an event, and the one for which it waits, if any."""
+
+    waiting: WaitingRecord
+    predecessor: Predecessor | None
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """A trace of an event: the lines of its tree, and its page in Jaeger."""
+
+    trace_id: str
+    page: str
+    rows: Sequence[TreeRow]
+
+
+async def search(request: Request) -> Response:
+    """Send the reader to the event or the entity of the query, or ask for one."""
+    wanted = request.query_params.get("q", "").strip()
+    base = request.scope.get("root_path", "")
+    if not wanted:
+        return page(request, "search.html", wanted="", fault=None)
+    if (event_id := _uuid(wanted)) is not None:
+        return RedirectResponse(link(base, f"/events/{event_id}"), HTTPStatus.SEE_OTHER)
+    try:
+        parse_subject_key(wanted)
+    except SettingsError:
+        fault = "This is neither the id of an event nor TYPE/ID, as in Loan/LOAN-7."
+        return page(request, "search.html", HTTPStatus.BAD_REQUEST, wanted=wanted, fault=fault)
+    return RedirectResponse(link(base, "/entities", key=wanted), HTTPStatus.SEE_OTHER)
+
+
+async def event(request: Request) -> Response:
+    """Answer the page of one event."""
+    console = console_of(request)
+    event_id: UUID = request.path_params["event_id"]
+    found = await console.records.event(event_id)
+    where = (await console.records.whereabouts([event_id]))[event_id]
+    if found is None and not where.deaths:
+        title = "No such event"
+        return problem(request, HTTPStatus.NOT_FOUND, title, f"No event {event_id} is stored here.")
+    wants_payload = "payload" in request.query_params
+    jaeger = console.jaeger if "trace" in request.query_params else None
+    return page(
+        request,
+        "event.html",
+        event_id=event_id,
+        event=found,
+        where=where,
+        messages=await _messages(console.records, where),
+        replays=await console.records.replays(event_id),
+        payload=await console.records.payload(event_id) if wants_payload else None,
+        jaeger=console.jaeger,
+        wants_trace=jaeger is not None,
+        trace_command=console.commands.trace(event_id, console.jaeger),
+        **(await _traces(jaeger, event_id, found.saved_date if found else None) if jaeger else {}),
+    )
+
+
+async def entity(request: Request) -> Response:
+    """Answer the page of one entity: its state, and its versions from `before` back."""
+    console = console_of(request)
+    key = request.query_params.get("key", "")
+    names = parse_subject_key(key)
+    found = await console.records.entity(*names)
+    if found is None:
+        return problem(
+            request, HTTPStatus.NOT_FOUND, "No such entity", f"No event has touched {key}."
+        )
+    last = min(_whole(request, "before", found.version + 1) - 1, found.version)
+    versions = await console.records.history(*names, last, rows=_ROWS)
+    where = await console.records.whereabouts([each.event_id for each in versions])
+    return page(
+        request,
+        "entity.html",
+        names=names,
+        entity=found,
+        versions=versions,
+        where=where,
+        older=last - _ROWS + 1 if last > _ROWS else None,
+        newest=last == found.version,
+    )
+
+
+async def _messages(records: Records, where: Whereabouts) -> list[Message]:
+    return [
+        Message(each, await records.predecessor(each) if each.behind else None)
+        for each in where.waiting
+    ]
+
+
+async def _traces(jaeger: str, event_id: UUID, saved: datetime | None) -> dict[str, Any]:
+    since = (saved or datetime.now(UTC) - timedelta(days=7)) - _LOOKBACK
+    try:
+        traces = await to_thread.run_sync(_read_traces, jaeger, event_id, since)
+    except OutboxError as error:
+        return {"traces": [], "trace_fault": told(error)}
+    return {"traces": traces, "trace_fault": None}
+
+
+def _read_traces(jaeger: str, event_id: UUID, since: datetime) -> list[Trace]:
+    found = traces_of(event_id, spans_of_jaeger(jaeger, str(event_id), since))
+    return [
+        Trace(trace_id, page_of(jaeger, trace_id), tree_rows(spans, width=_COLUMNS))
+        for trace_id, spans in found.items()
+    ]
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _whole(request: Request, name: str, default: int) -> int:
+    """A whole number of the query that fits a column; `default` for anything else."""
+    text = request.query_params.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else default  # noqa: PLR2004 - digits of a bigint

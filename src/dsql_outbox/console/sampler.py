@@ -1,0 +1,161 @@
+"""Reads the status at intervals, for the overview and its charts."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from time import monotonic, time
+from typing import Final
+
+import msgspec
+import psycopg
+
+from dsql_outbox.outbox import Database, OutboxError, SchemaError
+from dsql_outbox.publisher import (
+    MAX_HOURS,
+    Bounded,
+    ConflictReader,
+    Meter,
+    Rates,
+    Status,
+    StatusReader,
+)
+
+from .samples import History, Sample
+
+_CONFLICTS: Final = 5.0  # seconds between two readings of the conflicts
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """The status at Unix time `at`, with the waiting messages of each shard and the rates."""
+
+    number: int
+    at: float
+    status: Status
+    backlogs: Mapping[int, Bounded]
+    rates: Rates | None
+
+
+class ConflictCount:
+    """Counts the conflicts since its first reading. Writers report them every few seconds."""
+
+    def __init__(self, database: Database) -> None:
+        self._reader = ConflictReader(database, read_only=True)
+        self._due = 0.0
+        self._last: int | None = None
+        self._count: int | None = None
+
+    async def read(self) -> int | None:
+        """The count, at most some seconds old; None if the table is not there yet."""
+        if monotonic() >= self._due:
+            self._due = monotonic() + _CONFLICTS
+            with suppress(SchemaError):
+                self._add((await self._reader.read(hours=MAX_HOURS)).transactions)
+        return self._count
+
+    async def close(self) -> None:
+        """Give the connection up."""
+        await self._reader.close()
+
+    def _add(self, total: int) -> None:
+        # The total falls when a writer deletes old reports.
+        grown = max(0, total - self._last) if self._last is not None else 0
+        self._count = (self._count or 0) + grown
+        self._last = total
+
+
+class Sampler:
+    """Takes a `Reading` every `interval` seconds, from `start` to `stop`.
+
+    `latest` is the last reading. `problem` is the error of the last try, or None.
+    `is_ending` says that streams shall end.
+    """
+
+    def __init__(self, database: Database, interval: float) -> None:
+        self._reader = StatusReader(database, read_only=True)
+        self._conflicts = ConflictCount(database)
+        self._interval = interval
+        self._meter = Meter()
+        self._task: asyncio.Task[None] | None = None
+        self._ticked = asyncio.Event()
+        self.history = History()
+        self.latest: Reading | None = None
+        self.problem: OutboxError | psycopg.Error | None = None
+        self.tries = 0
+        self.is_ending = False
+
+    def end_streams(self) -> None:
+        """Wake all who wait in `after`, because the server stops."""
+        self.is_ending = True
+        self._tick()
+
+    def start(self) -> None:
+        """Begin, unless it has begun."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="dsql-outbox-console")
+
+    async def stop(self) -> None:
+        """End, and close the connection."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def after(self, tries: int) -> int:
+        """Wait until there were more tries than `tries`; returns how many there were."""
+        while self.tries <= tries and not self.is_ending:
+            await self._ticked.wait()
+        return self.tries
+
+    async def read(self) -> Reading:
+        """The latest reading. Raises the error of the last try if there is none."""
+        self.start()
+        await self.after(0)
+        if self.latest is None:
+            assert self.problem is not None  # noqa: S101 - a try ends with one or the other
+            raise self.problem
+        return self.latest
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                began = monotonic()
+                await self._try()
+                await asyncio.sleep(max(0.1, began + self._interval - monotonic()))
+        finally:
+            await self._reader.close()
+            await self._conflicts.close()
+
+    async def _try(self) -> None:
+        try:
+            self.latest = await self._look()
+            self.problem = None
+        except (OutboxError, psycopg.Error) as error:
+            self.problem = error.with_traceback(None)
+        self.tries += 1
+        self._tick()
+
+    def _tick(self) -> None:
+        self._ticked.set()
+        self._ticked = asyncio.Event()
+
+    async def _look(self) -> Reading:
+        status = await self._reader.read()
+        backlogs = await self._reader.read_backlogs()
+        rates = self._meter.rates(await self._reader.read_counters(), monotonic())
+        found = Reading(self.tries + 1, time(), status, backlogs, rates)
+        self.history.add(_sample(found, await self._conflicts.read()))
+        return found
+
+
+def _sample(found: Reading, conflicts: int | None) -> Sample:
+    counted = found.backlogs.values()
+    return Sample(
+        at=found.at,
+        waiting=sum(each.count for each in counted),
+        more=any(each.more for each in counted),
+        oldest_seconds=found.status.oldest_seconds or 0.0,
+        written=None if found.rates is None else found.rates.in_per_second,
+        delivered=None if found.rates is None else found.rates.out_per_second,
+        conflicts=conflicts,
+    )

@@ -1,0 +1,141 @@
+"""``dsql-outbox doctor --probe --report``: what it tries, what it writes, and what it leaves."""
+
+import json
+import os
+import re
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from tests.support.checkout import ROOT
+from tests.support.doctor_runs import found, run
+from tests.support.dsql.server import ON_DSQL
+
+from dsql_outbox.cli.doctor import conflict_probes
+from dsql_outbox.cli.doctor.command import CHECKS, PROBES, PROOFS
+from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase
+from dsql_outbox.cli.doctor.proof import isolation, takeover
+from dsql_outbox.cli.doctor.proof.isolation_cases import CASES
+from dsql_outbox.cli.doctor.proof.proofs import proved
+from dsql_outbox.cli.doctor.proof.scratch_schema import SCRATCH
+from dsql_outbox.outbox import Database
+from dsql_outbox.testing import PostgresProxy
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conflict_probes, "_WAIT", 0.05)
+    monkeypatch.setattr(takeover, "_LEASE", 1.0)
+
+
+def test_the_page_explains_what_a_report_adds() -> None:
+    page = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
+    for name in (isolation.NAME, *PROOFS):
+        assert re.search(rf"^ok       {name} ", page, re.MULTILINE), name
+        assert f"| `{name}` |" in page, name
+    assert f"{len(CASES)} schedules" in page
+    assert SCRATCH in page
+
+
+def has_scratch(sql: psycopg.Connection[Any]) -> bool:
+    return bool(sql.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [SCRATCH]).fetchall())
+
+
+def test_a_report_holds_every_finding_and_the_scratch_schema_is_removed(
+    url: str, sql: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "report.md"
+    told = found(run(url, "--probe", "--json", "--report", str(file)))
+    proofs = [isolation.NAME, *PROOFS]
+    assert list(told) == [*CHECKS, *PROBES, *proofs]
+    assert [told[name] for name in proofs if told[name]["verdict"] != "ok"] == []
+    results = told[isolation.NAME]["values"]
+    assert list(results) == [case.name for case in CASES]
+    assert {case.name for case in CASES if results[case.name] == "possible"} == {"G2-item", "G2"}
+    assert told["20 writes"]["values"]["conflicts"] > 0
+    moved = told["take-over"]["values"]
+    assert moved["stored"] > 0
+    assert 0.5 < moved["seconds"] < 10
+    assert not has_scratch(sql)
+    page = file.read_text()
+    assert "| G0 | dirty write | prevented |" in page
+    shown = json.loads(page.split("```json\n")[1].split("```")[0])["report"]["findings"]
+    assert [finding["name"] for finding in shown] == list(told)
+    with psycopg.connect(url) as connection:
+        assert f"{connection.info.user} has the rights" not in page
+    assert "ROLE has the rights" in page
+
+
+@pytest.mark.skipif(ON_DSQL, reason="DSQL has one isolation level")
+def test_anomalies_are_found_where_transactions_are_isolated_less(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def less(connection: Any, schema: str, name: str, *more: Any, **literals: Any) -> Any:
+        if name == "doctor_begin":
+            return connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+        return ran(connection, schema, name, *more, **literals)
+
+    ran = isolation.run
+    monkeypatch.setattr(isolation, "run", less)
+    with ExaminedDatabase(Database(url)) as visit:
+        visit.rows("doctor_scratch_create")
+        (told,) = isolation.isolation_cases(visit)
+        visit.rows("doctor_scratch_drop")
+    broken = {name for name, result in told.values.items() if result == "broken"}
+    assert told.verdict == "fail"
+    assert {"P4", "PMP", "G-single", "G-single predicate", "G1b"} <= broken
+    assert "G1a" not in broken
+
+
+@pytest.mark.parametrize(
+    ("number", "matching"),
+    [
+        (signal.SIGINT, f'insert into "{SCRATCH}".business_events'),  # in an event loop
+        (signal.SIGTERM, f'"{SCRATCH}".outbox_topics'),  # while tables are created
+    ],
+    ids=["writing", "creating"],
+)
+def test_an_interrupt_removes_the_scratch_schema(
+    proxy: PostgresProxy, sql: psycopg.Connection[Any], number: signal.Signals, matching: str
+) -> None:
+    def interrupt() -> None:
+        held.arrived(30.0)
+        assert has_scratch(sql)
+        os.kill(os.getpid(), number)
+
+    with ExaminedDatabase(Database(proxy.url)) as visit, ThreadPoolExecutor(1) as thread:
+        held = proxy.hold(matching=matching)
+        interrupted = thread.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            list(proved(visit, proxy.url))
+        interrupted.result()
+    held.drop()
+    assert not has_scratch(sql)
+
+
+def test_a_scratch_schema_that_is_there_is_left_alone_and_named(
+    url: str, sql: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    sql.execute(f"CREATE SCHEMA {SCRATCH}")
+    told = found(run(url, "--probe", "--json", "--report", str(tmp_path / "report.md")))
+    assert told["scratch schema"]["verdict"] == "unknown"
+    assert told["scratch schema"]["text"].endswith(f"DROP SCHEMA {SCRATCH} CASCADE")
+    assert has_scratch(sql)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--report", "r.md"], "--report needs --probe"),
+        (["--probe", "--report", "/nowhere/r.md"], "the folder /nowhere does not exist"),
+    ],
+)
+def test_a_report_that_cannot_be_written_is_refused_before_any_work(
+    words: list[str], said: str
+) -> None:
+    done = run("postgresql://127.0.0.1:1/x", *words)
+    assert done.exit_code == 2
+    assert said in done.stderr

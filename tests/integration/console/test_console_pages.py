@@ -1,0 +1,269 @@
+"""What the pages of the console show, on a real database."""
+
+import json
+from html import unescape
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from httpx import AsyncClient
+from tests.support.console_clients import browsing
+from tests.support.database_roles import as_role
+from tests.support.publisher.given_up_messages import event, relay_all
+from tests.support.publisher.running_relays import relayed
+from tests.support.telemetry.jaeger_server import Jaeger, serving
+
+from dsql_outbox.cli import main
+from dsql_outbox.outbox import Database, Entity, Event
+from dsql_outbox.publisher import Failures, Rejected, Topics
+from dsql_outbox.schema import Roles, grant
+from dsql_outbox.testing import MemorySink
+from dsql_outbox.writer import Writer, WriterSettings
+
+pytestmark = pytest.mark.anyio
+
+HOSTILE = "<script>alert(1)</script>\x1b[2J\u202e'; rm -rf ~ #"
+
+
+async def text(browser: AsyncClient, path: str, code: int = 200) -> str:
+    answer = await browser.get(path)
+    assert answer.status_code == code, answer.text
+    return unescape(" ".join(answer.text.split()))
+
+
+def written(url: str, *events: Event) -> list[Event]:
+    with Writer(Database(url), WriterSettings(any_topic=True)) as writer:
+        for each in events:
+            writer.write(each)
+    return [*events]
+
+
+async def searched(browser: AsyncClient) -> str:
+    answer = await browser.get(f"/events?q={quote(HOSTILE)}", follow_redirects=True)
+    return answer.text
+
+
+async def paused(database: Database, topic: str, reason: str) -> None:
+    async with Topics(database) as topics:
+        await topics.pause(topic, reason)
+
+
+async def test_an_event_says_where_it_is(url: str) -> None:
+    database = Database(url)
+    blocked, behind = written(url, event("a"), event("a"))
+    sink = MemorySink()
+    sink.fail(blocked.id, Rejected("Too large"))
+    await relayed(database, sink, on_dead_letter="block")
+    dead, sent = written(url, event("b"), event("c", 1, "b"))
+    await relay_all(database, sink, refused=[dead.id])
+    (waits,) = written(url, event("d"))
+    async with browsing(database) as browser:
+        page = await text(browser, f"/events/{blocked.id}")
+        assert "failed 1 time and is <strong>blocked</strong>" in page
+        assert "Too large" in page
+        assert f"dsql-outbox failures retry --id {blocked.id}" in page
+        page = await text(browser, f"/events/{behind.id}")
+        assert "behind 1 message of its subject" in page
+        assert f"/events/{blocked.id}" in page
+        assert f"dsql-outbox failures retry --id {blocked.id}" in page
+        page = await text(browser, f"/events/{dead.id}")
+        assert "was given up" in page
+        assert f"dsql-outbox dead-letters replay --id {dead.id}" in page
+        page = await text(browser, f"/events/{sent.id}")
+        assert "It is no longer in the outbox." in page
+        assert "/entities?key=Car%2Fb" in page
+        assert "It is the first message of its subject." in await text(
+            browser, f"/events/{waits.id}"
+        )
+        await paused(database, "events.CarMoved", "maintenance")
+        assert "is <strong>paused</strong>" in await text(browser, f"/events/{waits.id}")
+        page = await text(browser, "/")
+        assert "dsql-outbox topics resume -- events.CarMoved" in page
+        assert "maintenance" in page
+        assert "1 message is blocked" in page
+        assert "1 message was given up" in page
+        assert "No publisher is alive." in page
+        page = await text(browser, "/failures?blocked=1")
+        assert "Too large" in page
+        assert str(blocked.id) in page
+        assert "None" in await text(browser, "/failures?topic=another")
+        page = await text(browser, "/dead-letters?error=NOT+FOR")
+        assert str(dead.id) in page
+        assert "dsql-outbox dead-letters replay '--error=NOT FOR' --dry-run" in page
+        assert str(dead.id) not in await text(browser, "/dead-letters?until=2020-01-01")
+        await text(browser, "/dead-letters?until=yesterday", 400)
+        await text(browser, f"/events/{'0' * 32}", 404)
+        await text(browser, "/nowhere", 404)
+
+
+async def test_an_entity_has_its_state_and_its_history_page_by_page(url: str) -> None:
+    first, *_, last = written(url, *(event("a", n) for n in range(60)))
+    async with browsing(Database(url)) as browser:
+        found = await browser.get("/events?q=Car/a")
+        page = await text(browser, found.headers["location"])
+        assert '"n": 59' in page
+        assert f"/events/{last.id}" in page
+        assert f"/events/{first.id}" not in page
+        older = await text(browser, "/entities?key=Car/a&before=11")
+        assert f"/events/{first.id}" in older
+        assert f"/events/{last.id}" not in older.partition("History")[2]
+        assert (await browser.get(f"/events?q={first.id}")).headers["location"] == (
+            f"/events/{first.id}"
+        )
+        await text(browser, "/events?q=neither", 400)
+        await text(browser, "/entities?key=Car/none", 404)
+
+
+async def test_dead_letters_come_page_by_page(url: str) -> None:
+    events = written(url, *(event(f"car-{n}") for n in range(70)))
+    await relay_all(Database(url), MemorySink(), refused=[each.id for each in events])
+    async with browsing(Database(url)) as browser:
+        first = await browser.get("/dead-letters?topic=events.CarMoved")
+        (after,) = {
+            unescape(part.partition('"')[0])
+            for part in first.text.split('href="')[1:]
+            if "after=" in part
+        }
+        second = await browser.get(after)
+    shown = [{str(e.id) for e in events if str(e.id) in page.text} for page in (first, second)]
+    assert [len(each) for each in shown] == [50, 20]
+    assert not shown[0] & shown[1]
+
+
+async def test_a_payload_is_shown_on_demand_and_never_logged(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (made,) = written(url, Event.new("m", "Moved", [Entity("Car", "a", {"pin": "secret-4711"})]))
+    caplog.set_level(0)
+    async with browsing(Database(url)) as browser:
+        assert "secret-4711" not in await text(browser, f"/events/{made.id}")
+        page = await text(browser, f"/events/{made.id}?payload=1")
+    assert "secret-4711" in page
+    assert "secret-4711" not in caplog.text
+
+
+async def test_hostile_text_stays_text(url: str) -> None:
+    topic = "t" + HOSTILE
+    database = Database(url)
+    made = Event.new(HOSTILE, HOSTILE, [Entity("Car", HOSTILE, {HOSTILE: HOSTILE})], topic=topic)
+    written(url, made)
+    sink = MemorySink()
+    sink.fail(made.id, Rejected(HOSTILE))
+    await paused(database, "p" + HOSTILE, HOSTILE)
+    key = quote(f"Car/{quote(HOSTILE, safe='')}", safe="")
+    paths = ["/", f"/events/{made.id}?payload=1", f"/entities?key={key}", "/failures"]
+    async with browsing(database) as browser:
+        await relayed(database, sink, on_dead_letter="block")
+        pages = [(await browser.get(path)).text for path in paths]
+        async with Failures(database) as failures:
+            async for each in failures.find():
+                blocked = each
+        assert blocked.error == HOSTILE
+        pages.append((await browser.get(f"/dead-letters?error={quote(HOSTILE)}")).text)
+        pages.append(await searched(browser))
+    for page in pages:
+        assert "alert(1)" in page
+        assert "<script>alert" not in page
+        assert not set(page) & set("\x1b\u202e")
+    assert "# a name has control characters" in pages[0]
+
+
+async def test_a_trace_is_drawn_as_in_the_terminal_with_a_link_to_jaeger(url: str) -> None:
+    (made,) = written(url, event("a"))
+    span = {
+        "traceId": f"{7:032x}",
+        "spanId": f"{8:016x}",
+        "name": "outbox.write",
+        "startTimeUnixNano": "1000000",
+        "endTimeUnixNano": "9000000",
+        "attributes": [{"key": "outbox.event.id", "value": {"stringValue": str(made.id)}}],
+    }
+    with serving(Jaeger({"loans": [span]})) as jaeger:
+        async with browsing(Database(url), jaeger=jaeger.url) as browser:
+            assert not jaeger.queries
+            page = await text(browser, f"/events/{made.id}?trace=1")
+    assert f'href="{jaeger.url}/trace/{7:032x}"' in page
+    assert "outbox.write" in page
+    assert "━" in page
+    async with browsing(Database(url), jaeger="http://127.0.0.1:9") as browser:
+        assert "Jaeger cannot be reached" in await text(browser, f"/events/{made.id}?trace=1")
+
+
+async def test_a_reader_sees_every_page_and_a_role_without_rights_sees_what_it_lacks(
+    url: str, roles: Roles
+) -> None:
+    (made,) = written(url, event("a"))
+    paths = [
+        "/",
+        f"/events/{made.id}?payload=1",
+        "/entities?key=Car/a",
+        "/failures",
+        "/dead-letters",
+        "/conflicts",
+    ]
+    async with browsing(Database(as_role(url, roles.reader))) as browser:
+        for path in paths:
+            await text(browser, path)
+    assert roles.consumer
+    async with browsing(Database(as_role(url, roles.consumer))) as browser:
+        for path in paths:
+            page = await text(browser, path, 403)
+            assert "SELECT on outbox.dead_letters" in page
+            assert f"dsql-outbox schema grant --reader {roles.consumer}" in page
+    grant(Database(url), Roles(reader=roles.consumer))
+    async with browsing(Database(as_role(url, roles.consumer))) as browser:
+        for path in paths:
+            await text(browser, path)
+
+
+async def test_missing_tables_and_a_lost_database_have_a_page(url: str) -> None:
+    async with browsing(Database(url, schema="elsewhere")) as browser:
+        page = await text(browser, "/", 503)
+        assert "dsql-outbox schema apply --schema elsewhere" in page
+    async with browsing(Database("postgresql://127.0.0.1:9/none")) as browser:
+        for path in ("/", "/failures"):
+            assert "The database cannot be reached" in await text(browser, path, 503)
+
+
+async def test_the_database_refuses_a_change_by_the_console(url: str) -> None:
+    (made,) = written(url, event("a"))
+    failures = Failures(Database(url), read_only=True)
+    key = {"positions": "{1}", "event_ids": f"{{{made.id}}}"}
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        await failures._session.count("failure_forget", key)
+    await failures.close()
+
+
+def test_the_commands_that_pages_show_are_commands(url: str) -> None:
+    """Each parses; what it does is tested where it lives."""
+    from shlex import split  # noqa: PLC0415 - for this test
+
+    from click.testing import CliRunner  # noqa: PLC0415 - for this test
+
+    from dsql_outbox.console.operator_commands import Commands, option  # noqa: PLC0415 - as above
+
+    made = event("a")
+    commands = Commands("outbox")
+    shown: list[Any] = [
+        commands.replay_letters("--id", str(made.id)),
+        commands.replay_letters("--all", "--dry-run"),
+        commands.drop_letters("--id", str(made.id)) + " --yes",
+        commands.retry("--blocked"),
+        commands.bury("--id", str(made.id)),
+        commands.resume("-strange topic"),
+        commands.waiting("Car/a"),
+        commands.replay_letters(option("--error", "--all 'x'")),
+    ]
+    for each in shown:
+        words = split(each)
+        assert words[0] == "dsql-outbox"
+        done = CliRunner().invoke(
+            main,
+            [*words[1:], "--database", url]
+            if "--" not in words
+            else [*words[1 : words.index("--")], "--database", url, *words[words.index("--") :]],
+        )
+        assert done.exit_code in {0, 1}, (each, done.output)
+        assert "Usage" not in done.output
+    assert json.dumps(shown)

@@ -1,0 +1,24 @@
+"""Browsers of a console that answers in the event loop of the test."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from dsql_outbox.console import console_app
+from dsql_outbox.outbox import Database
+
+
+@asynccontextmanager
+async def browsing(
+    database: Database, *, host: str = "localhost", client: str = "127.0.0.1", **settings: Any
+) -> AsyncGenerator[httpx.AsyncClient]:
+    """A client at an address, which names a host; `settings` are those of the console."""
+    app = console_app(database, **settings)
+    transport = httpx.ASGITransport(app=app, client=(client, 50_000), raise_app_exceptions=True)
+    async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as browser:
+        try:
+            yield browser
+        finally:
+            await app.state.console.close()

@@ -1,0 +1,94 @@
+"""What Aurora DSQL refuses and PostgreSQL takes, and ministack's proxy too; without I/O.
+
+A text that is not recorded from a cluster has the shape of those that are.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from tests.support.sql.tokens import outline, tokens
+
+from .cluster_rules import Violation
+
+_UNCACHED: Final = "define CACHE greater than or equal to 65536 or equal to 1"
+
+UNCACHED_SEQUENCE: Final = (
+    f"CREATE SEQUENCE is not supported without an explicit cache size. please {_UNCACHED}"
+)
+UNCACHED_IDENTITY: Final = (
+    f"identity column is not supported without an explicit cache size. please {_UNCACHED}"
+)
+
+_SETTINGS: Final = {
+    *("client_encoding", "datestyle", "extra_float_digits", "intervalstyle", "timezone"),
+    *("search_path", "role"),
+}
+"""What SET may change; `SET TIME ZONE` is one of them."""
+
+_CACHE: Final = re.compile(r" cache (\d+) ")
+_SET: Final = re.compile(r'^ set ((session|local) )?"?(?P<name>[\w.]+)')
+_ADVISORY: Final = re.compile(r' "?(pg_(try_)?advisory_\w+)"? \( ')
+
+
+def refusal(sql: str) -> Violation | None:
+    """The error that a statement gets, or None if it may run."""
+    try:
+        said = outline(tokens(sql))
+    except ValueError:  # no SQL: the server says so
+        return None
+    for refused in _RULES:
+        if message := refused(said):
+            return Violation("0A000", message)
+    return None
+
+
+def _without_cache(said: str) -> str | None:
+    """Recorded: create_sequence, identity_column, and both with CACHE 1 and 65536."""
+    found = _CACHE.search(said)
+    if found and (int(found[1]) == 1 or int(found[1]) >= 1 << 16):
+        return None
+    if said.startswith(" create sequence "):
+        return UNCACHED_SEQUENCE
+    is_identity = said.startswith(" create table ") and " as identity " in said
+    return UNCACHED_IDENTITY if is_identity else None
+
+
+def _table_from_query(said: str) -> str | None:
+    """Recorded: create_table_as, materialized_view."""
+    made = re.match(
+        r' create (table|materialized view) (if not exists )?[\w".]+( \. [\w"]+)? as ', said
+    )
+    return "unsupported statement: CreateTableAs" if made else None
+
+
+def _setting(said: str) -> str | None:
+    """Recorded: set_transaction_repeatable_read and _serializable, set_default_isolation."""
+    if " isolation level serializable " in said:
+        return "Unsupported isolation level: SERIALIZABLE"
+    found = _SET.match(said)
+    if not found or found["name"] in _SETTINGS or said.startswith(" set time zone "):
+        return None
+    name = "TRANSACTION" if found["name"] == "transaction" else found["name"]
+    return f'setting configuration parameter "{name}" not supported'
+
+
+def _utility(said: str) -> str | None:
+    """Not recorded: PREPARE, EXECUTE and DISCARD; TRUNCATE, LISTEN and others are."""
+    found = re.match(r" (prepare|execute|discard) ", said)
+    return f"unsupported statement: {found[1].capitalize()}" if found else None
+
+
+def _advisory_lock(said: str) -> str | None:
+    """Not recorded: neither the text nor the SQLSTATE."""
+    found = _ADVISORY.search(said)
+    return f"function {found[1]} not supported" if found else None
+
+
+_RULES: Final[tuple[Callable[[str], str | None], ...]] = (
+    _without_cache,
+    _table_from_query,
+    _setting,
+    _utility,
+    _advisory_lock,
+)

@@ -1,0 +1,70 @@
+"""What a run of ``publish`` says of its counts, and of what it leaves."""
+
+from collections.abc import Callable
+from uuid import uuid4
+
+import pytest
+from dsql_outbox.cli.publish.leftover import LIMIT, leftover
+
+from dsql_outbox.cli.relay.relay_counts import CountsText, RelayCounts
+from dsql_outbox.observability import PublishEnded, PublishStarted, RelayProgress
+
+
+def deliver(counts: RelayCounts, topic: str, count: int) -> None:
+    """Count messages, committed three seconds before they were read."""
+    for _ in range(count):
+        event_id = uuid4()
+        started = PublishStarted(event_id, topic, "nats", {}, 1, 2_000_000_000, 5_000_000_000, 2)
+        counts(started)
+        counts(PublishEnded(event_id, topic, "delivered"))
+    counts(RelayProgress(delivered=count))
+
+
+@pytest.fixture
+def counts() -> RelayCounts:
+    return RelayCounts()
+
+
+def clock(*times: float) -> Callable[[], float]:
+    return iter(times).__next__
+
+
+def test_a_terminal_sees_rates_over_the_last_looks_and_per_topic(counts: RelayCounts) -> None:
+    text = CountsText(counts, clock(0.0, 2.0, 3.0))
+    deliver(counts, "events.A", 20)
+    deliver(counts, "events.B", 1_000)
+    total, first, second = text.view().splitlines()
+    assert total == "1,020 relayed  510/s  lag 3.0 s  0 failed  0 dead"
+    assert first.split() == ["1,000", "500/s", "events.B"]
+    assert second.split() == ["20", "10/s", "events.A"]
+
+
+def test_only_some_topics_are_shown_and_the_paused_are_named(counts: RelayCounts) -> None:
+    for n in range(2_000):
+        deliver(counts, f"topic-{n}", 1)
+    counts(RelayProgress(paused=("topic-1",)))
+    lines = CountsText(counts).view().splitlines()
+    assert len(lines) == 11
+    assert lines[-2].strip() == "and 992 topics more", "a thousand are counted"
+    assert lines[-1] == "paused: topic-1"
+
+
+def test_the_line_of_a_log_changes_only_with_the_counts(counts: RelayCounts) -> None:
+    text = CountsText(counts, clock(0.0, 10.0, 20.0))
+    idle = text.line()
+    assert text.line() == idle
+    deliver(counts, "events.A", 50)
+    busy = text.line()
+    assert busy == "relayed 50, failed 0, dead 0, 5/s, lag 3.0 s"
+    assert text.line() == busy
+
+
+def test_the_leftover_names_the_largest_topics() -> None:
+    rows = [("a", 5, False, 2), ("b", 3, True, 2), ("c", 2, False, 2), ("d", 1, False, 2)]
+    assert leftover(rows) == (
+        "11 messages wait in the outbox: 5 in a, 3 in b (paused), 2 in c, the rest in "
+        "1 other topic; 2 blocked: see dsql-outbox failures list; "
+        "for paused topics, see dsql-outbox topics list"
+    )
+    assert leftover([]) == ""
+    assert leftover([("a", LIMIT + 1, False, 0)]).startswith("more than 1,000 messages wait")

@@ -1,0 +1,38 @@
+"""docs/guarantees.md: every promise names tests, and these tests exist."""
+
+import ast
+import re
+from functools import cache
+
+import pytest
+from tests.support.checkout import ROOT
+
+PAGE = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)))
+
+
+@cache
+def defined(path: str) -> frozenset[str]:
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    functions = ast.FunctionDef | ast.AsyncFunctionDef
+    return frozenset(node.name for node in tree.body if isinstance(node, functions))
+
+
+@pytest.mark.parametrize(("path", "name"), NAMED)
+def test_a_test_that_holds_a_promise_exists(path: str, name: str) -> None:
+    assert name in defined(path)
+
+
+def test_every_promise_names_a_test() -> None:
+    promises = PAGE.partition("## Fault campaigns")[0]
+    rows = [line for line in promises.splitlines() if line.startswith("| ")]
+    rows = [row for row in rows if row not in {"| promise | held by |", "| --- | --- |"}]
+    assert len(rows) > 20
+    assert [row for row in rows if "::test_" not in row] == []
+
+
+def test_every_command_is_a_target() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"`make ([\w-]+)", PAGE))
+    assert targets >= {"nemesis", "simulate", "faults-writer"}
+    assert [name for name in targets if not re.search(rf"^{name}: ", makefile, re.MULTILINE)] == []

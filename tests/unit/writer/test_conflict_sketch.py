@@ -1,0 +1,129 @@
+"""The counts of a conflict report: bounded memory, and the hot entity found among many."""
+
+import logging
+import random
+from collections.abc import Mapping
+from time import time_ns
+from typing import Any
+from uuid import UUID
+
+import pytest
+from psycopg import errors
+from tests.support.writer import workload_s
+
+from dsql_outbox.observability import ConflictsUnstored, log_facts
+from dsql_outbox.outbox import Database, EntityConflicts
+from dsql_outbox.publisher import REMEDIES
+from dsql_outbox.publisher.operator.conflicts.remedy import Remedy, remedy_of
+from dsql_outbox.writer import WriterSettings
+from dsql_outbox.writer.attempt.steps import Attempt, Failed, Wait
+from dsql_outbox.writer.conflicts.sketch import SIZE, STORED, Conflict, EntityKey, Sketch
+from dsql_outbox.writer.core import Core
+from dsql_outbox.writer.gate import Gate
+from dsql_outbox.writer.program.conflicted import MOST, conflict_of
+
+HOT = "Account", "hot"
+
+
+def conflict(touched: Mapping[EntityKey, bool]) -> Conflict:
+    return Conflict(
+        touched=touched,
+        is_sampled=False,
+        in_transact=False,
+        exhausted=0,
+        given_up=(),
+        lost_seconds=0.1,
+    )
+
+
+def test_the_hot_entity_among_thousands_stays_first_in_bounded_memory() -> None:
+    rng, sketch = random.Random(7), Sketch()
+    for n in range(5_000):
+        keys = [("Item", str(rng.randrange(4_000))) for _ in range(3)]
+        if n % 10 == 0:
+            keys.append(HOT)
+        sketch.add(conflict(dict.fromkeys(keys, True)), float(n), coalesced=False)
+    report = sketch.report(5_000.0)
+    first = report.entities[0]
+    assert (first.entity_type, first.entity_id, first.conflicts) == (*HOT, 500)
+    assert first.lost_seconds == pytest.approx(50.0)
+    assert first.behind < 50
+    assert remedy_of(first) == "separate"
+    assert first.seen_seconds == 10.0
+    assert (report.transactions, len(report.entities)) == (5_000, STORED)
+    assert report.is_partial
+    assert len(sketch._entities) == len(sketch._seen) == len(sketch._ranks) == SIZE
+
+
+def test_few_entities_are_counted_exactly() -> None:
+    sketch = Sketch()
+    for n in range(STORED):
+        sketch.add(conflict({("Item", str(n)): False}), 0.0, coalesced=True)
+    report = sketch.report(1.0)
+    assert not report.is_partial
+    assert {(e.conflicts, e.alone, e.coalesced) for e in report.entities} == {(1, 1, 1)}
+
+
+def failed_attempt(event: Any) -> Attempt:
+    core = Core(Database("postgresql://localhost/none"), WriterSettings(), ())
+    return Attempt([core.pend(event, Gate(None), on_duplicate="error")], fresh=False)
+
+
+def test_of_a_large_transaction_some_entities_are_counted() -> None:
+    step = failed_attempt(workload_s.many_entities("note", 40))
+    found = conflict_of(step, Failed(errors.SerializationFailure()), time_ns(), Wait(1e6))
+    assert found is not None
+    assert found.is_sampled
+    assert (len(found.touched), found.given_up, found.exhausted) == (MOST, set(), 0)
+    assert 1e6 < found.lost_seconds < 1e6 + 60
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.SerializationFailure("schema has been updated by another transaction (OC001)"),
+        errors.UniqueViolation(),
+        errors.CheckViolation(),
+        OSError(),
+    ],
+)
+def test_other_failures_are_no_conflicts_of_an_entity(error: Exception) -> None:
+    step = failed_attempt(workload_s.car_created(id=UUID(int=1)))
+    assert conflict_of(step, Failed(error, sent=True), 0, None) is None
+
+
+@pytest.mark.parametrize(
+    ("counts", "remedy"),
+    [
+        ({}, "coalesce"),
+        ({"coalesced": 6}, "split"),
+        ({"joint": 6}, "separate"),
+        ({"joint": 6, "coalesced": 10}, "separate"),
+        ({"joint": 10, "transact": 6}, "reorder"),
+        ({"joint": 10, "transact": 10, "behind": 6}, "none"),
+        ({"joint": 5, "transact": 5, "coalesced": 5}, "coalesce"),
+    ],
+)
+def test_the_remedy_is_that_of_most_conflicts(counts: Mapping[str, int], remedy: Remedy) -> None:
+    entity = EntityConflicts(entity_type="Car", entity_id="1", conflicts=10, **counts)
+    assert remedy_of(entity) == remedy
+    assert remedy in REMEDIES
+
+
+@pytest.mark.parametrize(("switched_off", "level"), [(True, "WARNING"), (False, "DEBUG")])
+def test_the_log_warns_of_a_switch_off_only(
+    caplog: pytest.LogCaptureFixture, switched_off: bool, level: str
+) -> None:
+    caplog.set_level(logging.DEBUG, "dsql_outbox")
+    log_facts(ConflictsUnstored("SomeError", "42501", switched_off))
+    (record,) = caplog.records
+    assert record.levelname == level
+    assert ("schema grant --writer" in record.getMessage()) == switched_off
+
+
+def test_in_lambda_it_is_off_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_LAMBDA_FUNCTION_NAME", raising=False)
+    assert WriterSettings().conflict_report == 10.0
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "orders")
+    assert WriterSettings().conflict_report is None
+    assert WriterSettings(conflict_report=5.0).conflict_report == 5.0

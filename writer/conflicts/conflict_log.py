@@ -1,0 +1,150 @@
+"""The conflict report of this process: counts conflicts, and says when to store the counts.
+
+All writers of a process that use the same tables share one report and one row. A row covers
+about an hour; then the process begins another one. No other process changes a row, so
+writers do not conflict about it. An error goes to the hooks and never to a caller.
+"""
+
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache
+from time import monotonic
+from typing import Final
+from uuid import UUID, uuid4
+
+import msgspec
+import psycopg
+
+from dsql_outbox.observability import ConflictsUnstored, Hook, emit
+from dsql_outbox.outbox import Database, call_in_children, encode_conflicts, schema_defect
+from dsql_outbox.schema import statement
+from dsql_outbox.writer.settings import WriterSettings
+
+from .sketch import Conflict, Sketch
+
+PERIOD: Final = 3600.0
+"""Seconds that one row covers."""
+
+
+class StoredReport(msgspec.Struct, frozen=True):
+    """A report to store in the row of `owner`. `is_first`: the row does not exist yet."""
+
+    owner: UUID
+    report: str
+    is_first: bool
+
+
+class SharedCounts:
+    """The counts of all writers of this process that use the same tables.
+
+    `has_news`: there was a conflict since the last report. It may be read without the lock.
+    """
+
+    def __init__(self) -> None:
+        self.is_off = False
+        self._begin()
+        call_in_children(self._begin)
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._renew()
+
+    def _renew(self) -> None:
+        self.has_news = False
+        self._owner = uuid4()
+        self._sketch = Sketch()
+        self._began: float | None = None
+        self._stored: float | None = None
+
+    def add(self, conflict: Conflict, now: float, *, coalesced: bool) -> None:
+        """Count a conflict."""
+        with self._lock:
+            if self._began is None:
+                self._began = now
+            self._sketch.add(conflict, now, coalesced=coalesced)
+            self.has_news = not self.is_off
+
+    def take(self, now: float, interval: float) -> StoredReport | None:
+        """Return the report if it has news and the last one was taken an interval ago."""
+        with self._lock:
+            last = self._began if self._stored is None else self._stored
+            if not self.has_news or last is None or now - last < interval:
+                return None
+            return self._taken(now)
+
+    def retry(self) -> None:
+        """Store the report again after an interval."""
+        self.has_news = not self.is_off
+
+    def switch_off(self) -> bool:
+        """Store no more reports of this process. Return whether they were still on."""
+        with self._lock:
+            was_off, self.is_off, self.has_news = self.is_off, True, False
+            return not was_off
+
+    def _taken(self, now: float) -> StoredReport:
+        report = encode_conflicts(self._sketch.report(now)).decode()
+        taken = StoredReport(self._owner, report, self._stored is None)
+        self._stored, self.has_news = now, False
+        if self._began is not None and now - self._began >= PERIOD:
+            self._renew()
+        return taken
+
+
+@cache
+def shared_counts(_tables: str) -> SharedCounts:
+    """Return the counts of this process for these tables."""
+    return SharedCounts()
+
+
+class ConflictLog:
+    """Counts the conflicts of one writer, and says when to store the report of its process.
+
+    `store` and `prune` are the statements for a report that `due` or `last` returned.
+    """
+
+    def __init__(
+        self, database: Database, settings: WriterSettings, hooks: Iterable[Hook] = ()
+    ) -> None:
+        self.store = statement("conflicts_store", database.schema)
+        self.prune = statement("conflicts_prune", database.schema)
+        self._interval = settings.conflict_report
+        self._coalesced = settings.coalesce > 0
+        self._hooks = tuple(hooks)
+        self.counts = shared_counts(repr(database))
+
+    @property
+    def is_on(self) -> bool:
+        """Whether conflicts are counted."""
+        return self._interval is not None and not self.counts.is_off
+
+    def add(self, conflict: Conflict) -> None:
+        """Count a conflict."""
+        self.counts.add(conflict, monotonic(), coalesced=self._coalesced)
+
+    def due(self) -> StoredReport | None:
+        """Return the report if it has news and the last one is an interval ago."""
+        return None if self._interval is None else self.counts.take(monotonic(), self._interval)
+
+    def last(self) -> StoredReport | None:
+        """Return the report if it has news, for a writer that is closed."""
+        return None if self._interval is None else self.counts.take(monotonic(), 0.0)
+
+    def failed(self, error: Exception) -> None:
+        """Report that the report could not be stored. Without the right or the table, stop."""
+        switched_off = _is_lasting(error) and self.counts.switch_off()
+        self.counts.retry()
+        sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
+        with suppress(Exception):  # the error may come from a hook, which would raise again
+            emit(self._hooks, _unstored(error, sqlstate, switched_off=switched_off))
+
+
+def _is_lasting(error: Exception) -> bool:
+    """Return whether a missing right or table makes every later report fail too."""
+    forbidden = isinstance(error, psycopg.errors.InsufficientPrivilege)
+    return forbidden or schema_defect(error) is not None
+
+
+def _unstored(error: Exception, sqlstate: str | None, *, switched_off: bool) -> ConflictsUnstored:
+    return ConflictsUnstored(type(error).__name__, sqlstate, switched_off)
