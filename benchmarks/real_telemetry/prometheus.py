@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -89,7 +88,7 @@ def start_prometheus(folder: Path, targets: Sequence[str]) -> Generator[Promethe
         process.wait_until_ready(found.is_ready)
         yield found
     finally:
-        process.stop(signal.SIGTERM)
+        process.stop()
 
 
 def faster_rules() -> Any:
