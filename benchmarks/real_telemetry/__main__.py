@@ -15,7 +15,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.error import HTTPError
@@ -24,10 +23,12 @@ from tests.support.telemetry.dashboards import Query, panels
 from tests.support.waiting import wait_until
 
 from .alert_checks import check_alerts
+from .jaeger import start_jaeger
 from .parts import MissingPart
 from .prometheus import FASTER, Prometheus, start_prometheus
 from .short_processes import check_short_processes
 from .stage import Stage, staged
+from .trace_checks import check_traces
 
 _PANEL = "10m"
 """The time range of the dashboards: the whole run, so each panel has something to show."""
@@ -49,11 +50,6 @@ def main() -> int:
 
 
 def _traces() -> Iterator[bool]:
-    try:
-        start_jaeger = import_module(f"{__package__}.jaeger").start_jaeger
-        check_traces = import_module(f"{__package__}.trace_checks").check_traces
-    except ModuleNotFoundError as error:
-        raise MissingPart("Jaeger: its checks are not in this checkout") from error
     with TemporaryDirectory() as folder, start_jaeger(Path(folder)) as jaeger:
         for name, ok, detail in check_traces(jaeger):
             yield _line(name, ok, detail)

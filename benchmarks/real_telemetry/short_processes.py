@@ -14,7 +14,7 @@ from .prometheus import Prometheus
 from .stage import Stage
 
 _LONGEST: Final = 30.0  # seconds
-_WINDOW: Final = "10m"  # longer than all of them take
+_WINDOW: Final = "30m"  # longer than all of them take
 
 
 def check_short_processes(prometheus: Prometheus, stage: Stage, count: int) -> tuple[bool, str]:
