@@ -31,7 +31,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist package-check sbom audit test-lowest lock clean load-million bench-peers bench-relay bench-doors examples goals nemesis nemesis-rolling real-brokers real-telemetry simulate trace-check console-check zip
+.PHONY: help demo dev recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist package-check sbom audit test-lowest lock clean load-million bench-peers bench-relay bench-doors docs examples goals nemesis nemesis-rolling pictures prose readme-check real-brokers real-telemetry simulate trace-check console-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -138,6 +138,18 @@ nemesis-rolling: $(VENV)/.dev ## restart PUBLISHERS one by one: the longest paus
 real-brokers: $(VENV)/.dev ## the sinks' contract suite and a nemesis on NATS, ElasticMQ and Apache Kafka (ONLY=kafka,..)
 	@$(BIN)/python -m benchmarks.real_brokers $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED))
 
+docs: $(VENV)/.docs ## build the documentation's site in build/site; a broken link is an error (SERVE=1 shows it)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(if $(SERVE),serve,build --quiet)
+
+pictures: $(VENV)/.dev ## draw the diagrams of the documentation
+	$(BIN)/python docs/site/diagrams.py docs/pictures
+
+prose: $(VENV)/.dev ## list sentences that are too long or hard to read
+	@$(BIN)/python -m tests.support.prose
+
+readme-check: $(VENV)/.dev ## run each command and each snippet of README as a reader does
+	$(BIN)/pytest tests/integration/project/test_readme.py
+
 real-telemetry: $(VENV)/.dev ## traces, dashboards and alerts on a real Jaeger and Prometheus (PROMETHEUS=/path, PROCESSES=105)
 	@$(if $(PROMETHEUS),PROMETHEUS=$(PROMETHEUS)) $(BIN)/python -m benchmarks.real_telemetry $(if $(PROCESSES),--processes $(PROCESSES))
 
@@ -195,6 +207,10 @@ $(VENV)/.run: $(VENV)/.uv pyproject.toml uv.lock
 $(VENV)/.dev: $(VENV)/.uv pyproject.toml uv.lock
 	@$(SYNC) --all-extras
 	@touch $@ $(VENV)/.run
+
+$(VENV)/.docs: $(VENV)/.dev
+	@$(SYNC) --all-extras --group docs
+	@touch $@
 
 # Without it, `make console-check` does what needs no browser.
 $(VENV)/.browser: $(VENV)/.uv pyproject.toml uv.lock

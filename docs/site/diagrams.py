@@ -1,0 +1,115 @@
+"""The diagrams of the concepts. `make pictures` writes them to docs/pictures/."""
+
+import sys
+from pathlib import Path
+from typing import Final
+
+from sequence import Diagram, Message, Note
+
+DIAGRAMS: Final = {
+    "write": Diagram(
+        "A write: one statement stores the event, its entities and one outbox row, or nothing.",
+        ("your program", "writer", "database"),
+        (
+            Message(0, 1, "write(event)"),
+            Note(1, 1, "checks the event\nbefore anything is sent"),
+            Message(1, 2, "one statement, one round trip"),
+            Note(
+                2,
+                2,
+                "one transaction stores\nevent · headers · entities\nand one outbox row",
+            ),
+            Message(2, 1, "committed: versions, position", "good"),
+            Message(1, 0, "receipt", "good"),
+            Note(0, 2, "An exception instead of a receipt: nothing is stored, or OutcomeUnknown."),
+        ),
+    ),
+    "conflict": Diagram(
+        "A conflict: the slower transaction is refused, and the writer runs all of it again.",
+        ("writer A", "database", "writer B"),
+        (
+            Note(1, 1, "car-7 has version 4"),
+            Message(0, 1, "event of car-7"),
+            Message(2, 1, "event of car-7"),
+            Message(1, 0, "committed: version 5", "good"),
+            Message(1, 2, "40001 (OC000): conflict", "bad"),
+            Note(2, 2, "nothing of B is stored;\nB waits 100 ms", "wait"),
+            Message(2, 1, "the whole transaction again,\non a new connection"),
+            Message(1, 2, "committed: version 6", "good"),
+            Note(0, 2, "3 retries: after 100, 200 and 400 ms. Then the caller gets the exception."),
+        ),
+    ),
+    "unknown-commit": Diagram(
+        "An unknown commit: the answer is lost, and the writer asks the database what happened.",
+        ("your program", "writer", "database"),
+        (
+            Message(0, 1, "write(event)"),
+            Message(1, 2, "one statement, with a write id"),
+            Message(2, 1, "committed", "bad", lost=True),
+            Note(1, 1, "the connection is gone:\nstored, or not?"),
+            Message(1, 2, "new connection:\nis this write id stored?"),
+            Message(2, 1, "yes: its versions, its position", "good"),
+            Message(1, 0, "receipt", "good"),
+            Note(
+                0,
+                2,
+                "no: the writer tries again with the same event id, so it is never stored twice\n"
+                "no answer within max_outage: OutcomeUnknown",
+            ),
+        ),
+    ),
+    "relay": Diagram(
+        "The relay: a row leaves the outbox only after the broker has acknowledged its message.",
+        ("outbox table", "publisher", "broker"),
+        (
+            Message(1, 0, "read the next rows of my shards"),
+            Message(0, 1, "500 rows, in order of position"),
+            Message(1, 2, "publish, with the event id for dedupe"),
+            Message(2, 1, "acknowledged", "good"),
+            Message(1, 0, "delete the rows", "good"),
+            Note(0, 2, "A crash before the delete: the rows are sent again. No message is lost."),
+        ),
+    ),
+    "leases": Diagram(
+        "Leases: a shard has one publisher at a time; another takes over when the lease ends.",
+        ("publisher A", "outbox_leases", "publisher B"),
+        (
+            Message(0, 1, "renew shard 3, every 3 s"),
+            Note(0, 0, "A stops: killed,\nor cut off"),
+            Message(2, 1, "read: shard 3 ends in 8 s"),
+            Note(1, 2, "10 s after A's last renewal the lease has ended", "wait"),
+            Message(2, 1, "take shard 3, epoch 7 → 8"),
+            Message(1, 2, "one row changed: it is B's", "good"),
+            Note(0, 0, "if A still runs, it has\nstopped sending before:\nits own clock says so"),
+            Message(0, 1, "renew shard 3, epoch 7"),
+            Message(1, 0, "no such row: not yours", "bad"),
+        ),
+    ),
+    "order": Diagram(
+        "Order: a message that fails holds back its own subject, and nothing else.",
+        ("outbox, one shard", "publisher", "broker"),
+        (
+            Message(0, 1, "car-1 №1 · car-1 №2 · car-1 №3 · car-2 №1"),
+            Message(1, 2, "car-1 №1"),
+            Message(2, 1, "acknowledged", "good"),
+            Message(1, 2, "car-1 №2"),
+            Message(2, 1, "refused for now", "bad"),
+            Note(1, 1, "car-1 waits: №3 stays\nbehind №2", "wait"),
+            Message(1, 2, "car-2 №1 goes on"),
+            Message(2, 1, "acknowledged", "good"),
+            Message(1, 2, "car-1 №2 again, then car-1 №3"),
+            Message(2, 1, "acknowledged", "good"),
+        ),
+    ),
+}  # fmt: skip
+
+
+def draw(folder: Path) -> None:
+    """Write each diagram to its file in the folder."""
+    folder.mkdir(exist_ok=True)
+    for name, diagram in DIAGRAMS.items():
+        (folder / f"{name}.svg").write_text(diagram.svg(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    draw(Path(sys.argv[1]))

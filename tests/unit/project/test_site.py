@@ -1,0 +1,34 @@
+"""The documentation's site: it shows the whole API, and its pictures are those of their source.
+
+`make docs` builds it, and fails at a broken link or a page that no menu has.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.support.checkout import ROOT
+
+import dsql_outbox
+from dsql_outbox.outbox import errors
+
+DOCS = ROOT / "docs"
+SHOWN = set(re.findall(r"^::: (?:\w+\.)+(\w+)$", "\n".join(
+    path.read_text(encoding="utf-8") for path in (DOCS / "reference").glob("*.md")
+), re.MULTILINE))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(set(dsql_outbox.__all__) - {"__version__"}))
+def test_the_reference_shows_each_exported_name(name: str) -> None:
+    assert name in SHOWN or hasattr(errors, name)
+
+
+def test_the_pictures_are_those_of_their_source(tmp_path: Path) -> None:
+    drawn = tmp_path / "pictures"
+    subprocess.run([sys.executable, DOCS / "site" / "diagrams.py", drawn], check=True)
+    assert len(list(drawn.iterdir())) == 6
+    for picture in drawn.iterdir():
+        kept = DOCS / "pictures" / picture.name
+        assert picture.read_text() == kept.read_text(), "run `make pictures`"
