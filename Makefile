@@ -173,7 +173,9 @@ audit: $(VENV)/.uv ## ask the database of OSV about each locked package
 		exit $$code
 
 # Prometheus is left out, as its exporter wants the newest OpenTelemetry: the oldest one is tested this way.
-LOWEST_TESTS := $(filter-out %/project,$(wildcard tests/unit/*)) --ignore=tests/unit/observability/test_dashboards.py \
+# So is the simulation: an old anyio does not take its event loop in virtual time for asyncio's.
+LOWEST_TESTS := $(filter-out %/project,$(wildcard tests/unit/*)) \
+	--ignore=tests/unit/observability/test_dashboards.py --ignore-glob=tests/unit/publisher/test_simulation*.py \
 	tests/integration/doors tests/integration/outbox tests/integration/writer/test_writer.py \
 	tests/integration/publisher/test_publisher.py tests/integration/cli/test_demo.py tests/integration/cli/test_otlp.py
 LOWEST := $(addprefix --extra ,demo dsql fastapi kafka lambda otlp sqlalchemy sqs starlette uvloop)
