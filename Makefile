@@ -105,8 +105,8 @@ load-million: $(VENV)/.dev ## load a million events (N=..) and watch rate and me
 trace-check: $(VENV)/.dev ## show one event's trace as received, and each dashboard query with its value
 	@$(BIN)/python -m benchmarks.trace_check
 
-console-check: $(VENV)/.dev $(VENV)/.browser ## time each page of the console on ROWS rows, and look at it in Chromium (PICTURES=folder)
-	$(BIN)/python -m benchmarks.console --rows $(or $(ROWS),1000000) $(if $(PICTURES),--pictures $(PICTURES))
+console-check: $(VENV)/.dev $(VENV)/.browser ## time each page of the console on ROWS rows, and look at it in Chromium (PICTURES=folder, OPTIONS=--brief)
+	$(BIN)/python -m benchmarks.console --rows $(or $(ROWS),1000000) $(if $(PICTURES),--pictures $(PICTURES)) $(OPTIONS)
 
 zip: $(VENV)/.dev ## make the Lambda example's build/lambda-x86_64.zip and -arm64.zip
 	$(BIN)/python examples/lambda/package.py

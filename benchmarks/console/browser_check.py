@@ -101,19 +101,23 @@ class Looking:
             self.faults.append(f"{name}: wider than {_NARROW['width']} pixels")
 
 
-async def look(url: str, bare: str, shown: Shown, pictures: Path | None) -> list[str]:
-    """Look at every page, and return the faults.
+async def look(
+    url: str, bare: str, shown: Shown, pictures: Path | None, *, brief: bool
+) -> list[str]:
+    """Look at every page, or at those of the pictures only, and return the faults.
 
     `bare` is the URL of a console whose role has no rights.
     """
     async with browsers() as browser:
         looking = Looking(browser, pictures)
         pages = [(name, url + path.removeprefix("/")) for name, path in shown.pages()]
-        for name, address in [*pages, ("a role without rights", bare)]:
+        pages.append(("a role without rights", bare))
+        pages = [each for each in pages if each[0] in PICTURED or not brief]
+        for name, address in pages:
             await _look_at(looking, name, address)
         await _live(looking, url)
         await _keyboard(looking, url)
-        said = f"{len(pages) + 1} pages, each light, dark and at 400 pixels"
+        said = f"{len(pages)} pages, each light, dark and at 400 pixels"
         print(f"\nseen in Chromium {browser.version}: {said}")
         return looking.faults
 
