@@ -119,10 +119,10 @@ WHO_RUNS = {
     "anybody": ("doctor",),
     "owner": (
         *("backfill", "events_present", "index", "migration_record", "schema_create"),
-        *("shards_add", "shards_present"),
+        *("schema_drop", "shards_add", "shards_present", "table_drop", "view_drop"),
     ),
 }
-"""By their first words; the owner is who migrates, and who runs the demo. doctor asks as
+"""By their first words; the owner migrates, and runs the demo and the doctor's proof. doctor asks as
 anybody, and says what it may not see."""
 
 FIELD = re.compile(r"(?<!\{)\{(\w+)\}")
