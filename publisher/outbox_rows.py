@@ -47,7 +47,7 @@ def read_headers(text: str) -> Headers:
         return Headers({}, "headers are no JSON object of texts")
     number = headers.get(REPLAY_HEADER)
     if number is not None and not _NUMBER(number):
-        return Headers(headers, f"header {REPLAY_HEADER} is no number")
+        return Headers(headers, f"header {REPLAY_HEADER} is not a number")
     return Headers(headers, broken_header(headers))
 
 

@@ -193,7 +193,7 @@ class _Place(NamedTuple):
         """Parse ``TYPE/ID@VERSION:EPOCHS``; raises `SettingsError` for any other text."""
         place, _, epochs = text.rpartition(":")
         if not epochs.isdecimal():
-            raise SettingsError(f"{text!r} is no place that a rebuild has told")
+            raise SettingsError(f"{text!r} is not a place that a rebuild printed")
         return cls(Place.parse(place), int(epochs))
 
     def parameters(self) -> dict[str, Any]:

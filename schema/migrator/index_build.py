@@ -62,7 +62,7 @@ class IndexBuild:
                 again = Remedies(self._schema).apply(deploy=self._migration.deploy)
                 raise SchemaError(
                     f"index {self._schema}.{self._index.name} could not be built in {builds} "
-                    f"tries: {self._why}; when that is mended, run {again}"
+                    f"tries: {self._why}; when that is corrected, run {again}"
                 )
             else:
                 self._build(state)

@@ -235,9 +235,7 @@ def kept_factories(connection: Connection | AsyncConnection) -> Generator[None]:
 
 
 def _swallowed(first: Exception) -> Exception:
-    first.add_note(
-        "the transaction failed here, and the function given to transact went on all the same"
-    )
+    first.add_note("the transaction failed here, and the function given to transact continued")
     return first
 
 

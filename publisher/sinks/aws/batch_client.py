@@ -97,7 +97,9 @@ class BatchClient(ABC):
             self._client = _sdk.session.Session().client(self.api, config=config, **place)
             self._prepare()
         except _errors.NoRegionError as error:
-            raise SettingsError(f"{self._target}: which region? add ?region=..") from error
+            raise SettingsError(
+                f"{self._target}: the region is not known; add ?region=.."
+            ) from error
         except (_errors.InvalidRegionError, ValueError) as error:  # ValueError: the endpoint
             raise SettingsError(f"{self._target}: {error}") from error
         except (_errors.BotoCoreError, ClientError) as error:

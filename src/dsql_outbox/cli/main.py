@@ -26,12 +26,12 @@ class Subcommand:
 
 
 _COMMANDS: Final = {
-    "demo": Subcommand("demo.command", "See it work: write under conflict, relay, check, trace."),
+    "demo": Subcommand(
+        "demo.command", "Show the outbox at work: conflicts, relay, checks, a trace."
+    ),
     "dev": Subcommand("dev.command", "Run database, broker, publisher and console until Ctrl-C."),
     "schema": Subcommand("schema.command", "Create, plan or check the tables, and grant rights."),
-    "doctor": Subcommand(
-        "doctor.command", "Check a database before production, and say what to correct."
-    ),
+    "doctor": Subcommand("doctor.command", "Check a database before production, with remedies."),
     "write": Subcommand("write.command", "Store events from files or standard input."),
     "publish": Subcommand(
         "publish.command", "Relay stored events to a broker, in order per subject."
@@ -108,7 +108,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:  # while it starts: later, each command says more
-            click.echo("stopped before it began", err=True)
+            click.echo("stopped before the start", err=True)
             raise click.exceptions.Exit(_INTERRUPTED) from None
         except click.ClickException as error:
             from dsql_outbox.observability import visible  # noqa: PLC0415 - brings OpenTelemetry

@@ -294,5 +294,5 @@ def _client(timeout: float) -> tuple[Any, tuple[type[Exception], ...]]:
     try:
         client = sdk.session.Session().client("lambda", config=limits)
     except exceptions.NoRegionError as error:
-        raise SettingsError("Doorbell: which region? set AWS_REGION") from error
+        raise SettingsError("Doorbell: the region is not known; set AWS_REGION") from error
     return client, (exceptions.BotoCoreError, exceptions.ClientError)

@@ -130,6 +130,6 @@ class BackgroundPublisher:
     def _tell(self, error: Exception, *, passes: bool) -> None:
         self._failure = f"failed: {type(error).__name__}"
         if passes:
-            logger.warning("Publisher begins again in %g s: %s", _WAIT, told(error))
+            logger.warning("Publisher starts again in %g s: %s", _WAIT, told(error))
         else:
-            logger.error("Publisher failed, another begins in %g s", _WAIT, exc_info=error)
+            logger.error("Publisher failed, another starts in %g s", _WAIT, exc_info=error)

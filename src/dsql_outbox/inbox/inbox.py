@@ -185,7 +185,7 @@ def _invoke(function: Callable[[Any], T], connection: Any) -> T:
         if inspect.iscoroutine(value):
             value.close()  # else Python warns that it was never awaited
         raise TypeError(
-            "the function given to Inbox.once returned an awaitable, which nobody awaits: "
+            "the function given to Inbox.once returned an awaitable, which is never awaited: "
             "nothing is stored; give it to AsyncInbox.once"
         )
     return value

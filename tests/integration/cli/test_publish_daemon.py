@@ -298,7 +298,7 @@ def test_metrics_that_nobody_takes_cost_one_line_and_no_failure(url: str) -> Non
     [
         ("OTEL_METRICS_EXPORTER", "prometheus", "for Prometheus use --listen"),
         ("OTEL_METRICS_EXPORTER", "xray", "use otlp, console or none"),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "only http/protobuf is spoken here"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "only http/protobuf is supported"),
     ],
 )
 def test_a_wish_for_metrics_that_cannot_be_honoured_is_refused(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _SCHEMA: Final = "outbox_demo"
 """A schema of its own, because the demo must not relay messages of a real outbox."""
 
-_LEFT: Final = f"what it wrote to a --database stays there, in the schema {_SCHEMA}"
+_LEFT: Final = f"events written to a --database stay there, in the schema {_SCHEMA}"
 
 _STREAM: Final = "OUTBOX_DEMO"
 

@@ -29,14 +29,14 @@ Exit codes:
     "as_json",
     is_flag=True,
     show_default=False,
-    help="Print one JSON object per line, warnings on standard error, too.",
+    help="Print one JSON object per line, also for warnings on standard error.",
 )
 @click.option(
     "--sample",
     type=click.IntRange(min=1),
     metavar="EVENTS",
-    help="Start nothing: print so many new events as JSON Lines, for `dsql-outbox write`. "
-    "They share five cars, so that writing them side by side meets conflicts.",
+    help="Start nothing: print this many new events as JSON Lines, for `dsql-outbox write`. "
+    "They share five cars, so concurrent writes meet conflicts.",
 )
 @short_errors()
 def dev(*, folder: Path | None, as_json: bool, sample: int | None) -> None:

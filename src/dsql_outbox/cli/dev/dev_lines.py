@@ -69,7 +69,7 @@ class DevLines:
             click.echo()  # below the ^C of the terminal
         _wrapped(f"ended: {_told(counts) or 'nothing was written'}")
         if folder is not None:
-            _wrapped(f"`dsql-outbox dev {shlex.quote(str(folder))}` goes on with this data")
+            _wrapped(f"`dsql-outbox dev {shlex.quote(str(folder))}` continues with this data")
         return None
 
 

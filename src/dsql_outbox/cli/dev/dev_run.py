@@ -122,7 +122,7 @@ class _Session:
         daemon = Daemon(self._relay, self._meters, listen=self._listen, drain=_DRAIN, beside=beside)
         await daemon.run()
         if self._lost is not None:
-            raise OutboxError(f"{self._lost} has ended, so dev ends, too")
+            raise OutboxError(f"{self._lost} has ended, so dev ends")
 
     def _metering(self, stack: ExitStack) -> Metering:
         try:

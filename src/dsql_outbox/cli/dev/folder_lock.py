@@ -54,7 +54,7 @@ def _lock(handle: int, folder: Path) -> None:
             _refuse_while_owned(handle, folder)
         if monotonic() > deadline:
             raise OutboxError(
-                f"servers that a killed `dsql-outbox dev` has started in {folder} still run after "
+                f"the servers of a killed `dsql-outbox dev` in {folder} still run after "
                 f"{_STOP:.0f} s: end them, or name another folder"
             )
         sleep(0.01)

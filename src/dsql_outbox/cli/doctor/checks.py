@@ -38,7 +38,7 @@ def isolation(visit: ExaminedDatabase) -> Iterator[Finding]:
     if level in _LEVELS:
         yield Finding("isolation", "ok", text, values=values)
         return
-    remedy = "set default_transaction_isolation to 'repeatable read': this one only adds conflicts"
+    remedy = f"set default_transaction_isolation to 'repeatable read': {level} only adds conflicts"
     yield Finding("isolation", "warn", text, remedy, values=values)
 
 
@@ -95,7 +95,7 @@ def schema(visit: ExaminedDatabase) -> Iterator[Finding]:
         yield Finding("schema", "ok", f"{visit.schema}: as this version needs it")
 
 
-_FORGED: Final = "the library never writes such a row: look who has a writer's rights"
+_FORGED: Final = "the library never writes such a row: check which roles have a writer's rights"
 
 _OF_SHARDS: Final = {"missing_shards", "orphaned_shard"}
 

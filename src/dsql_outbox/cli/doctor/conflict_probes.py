@@ -68,11 +68,13 @@ def judge(name: str, race: Race, conflicts: set[str]) -> Finding:
     }
     states = {outcome.sqlstate for outcome in lost}
     if not lost:
-        remedy = "do not write here: two sessions changed one row, and neither was told"
+        remedy = "do not write here: two sessions changed one row, and neither got an error"
         return Finding(name, "fail", told, remedy, values=values)
     if states <= conflicts:
         return Finding(name, "ok", f"{told}: writers retry it", values=values)
-    return Finding(name, "fail", told, "no writer expects that: do not write here", values=values)
+    return Finding(
+        name, "fail", told, "do not write here: writers do not expect this", values=values
+    )
 
 
 def _told(outcome: SessionResult) -> str:

@@ -23,7 +23,7 @@ def _age(context: click.Context, parameter: click.Parameter, text: str) -> timed
     del context, parameter
     found = _AGE.fullmatch(text)
     if found is None:
-        raise click.BadParameter(f"{text!r} is no age: a number and s, m, h or d, as in 30d")
+        raise click.BadParameter(f"{text!r} is not an age, a number and s, m, h or d, such as 30d")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 

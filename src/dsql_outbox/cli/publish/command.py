@@ -35,7 +35,7 @@ class _SinkOption(click.Option):
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         self.help = (
-            f"Where to send messages, such as nats://HOST[:PORT]. Installed are {known_schemes()}"
+            f"The URL of the broker, such as nats://HOST[:PORT]. Installed: {known_schemes()}"
         )
         return super().get_help_record(ctx)
 
@@ -49,14 +49,14 @@ Example:
 Exit codes:
   0    stopped by a signal, or the outbox is empty (--until-empty)
   1    with --until-empty: a message was given up in this run; the reader of
-       stdout: has gone; or another error
+       stdout: has gone; another error
   2    wrong usage, a missing extra, a sink that can never work, or
        --listen has no such address
   69   the database cannot be reached at the start
   75   stopped by a signal, but not done within --drain; or nothing could be
        sent for --max-wait, and messages wait
   78   the tables are missing: run `dsql-outbox schema apply`
-  130  stopped at once by a second Ctrl-C""",
+  130  stopped immediately by a second Ctrl-C""",
 )
 @database_options
 @option(
@@ -77,15 +77,15 @@ Exit codes:
     type=click.FloatRange(min=0),
     metavar="SECONDS",
     show_default=False,
-    help="With --until-empty, end also when nothing could be sent for so long, because messages "
-    "wait after a failure, or the broker or the database cannot be reached; 0: as soon as "
-    "nothing can be sent now.",
+    help="With --until-empty, also end after this time without a message that can be sent: "
+    "messages wait after a failure, or the broker or the database cannot be reached. "
+    "0: as soon as nothing can be sent.",
 )
 @option(
     "--on-dead-letter",
     type=click.Choice(["release", "block"]),
     default=PublisherSettings.on_dead_letter,
-    help="What to do with a message that is given up: move it to the dead letters, "
+    help="After the last attempt of a message: move it to the dead letters, "
     "or block its subject until an operator decides.",
 )
 @option(

@@ -31,10 +31,10 @@ def read_model() -> None:
     "name",
     required=True,
     metavar="MODULE:FUNCTION",
-    help="The async function that the publisher applies, as in shop.balances:apply.",
+    help="The async function that the publisher applies, such as shop.balances:apply.",
 )
 @click.option(
-    "--after", metavar="PLACE", help="Go on where another run of the rebuild ended, as it said."
+    "--after", metavar="PLACE", help="Continue after this place, which an earlier run printed."
 )
 @option(
     "--source",
@@ -76,7 +76,9 @@ def _function(name: str) -> Apply:
     """Import the function. Raises `click.UsageError` if it is not there, or not async."""
     module, _, attribute = name.partition(":")
     if not module or not attribute:
-        raise click.UsageError(f"--apply {name!r} is no MODULE:FUNCTION, as in shop.balances:apply")
+        raise click.UsageError(
+            f"--apply {name!r} is not MODULE:FUNCTION, such as shop.balances:apply"
+        )
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as `python -m` does
     try:
         function: Apply = getattr(import_module(module), attribute)

@@ -127,7 +127,7 @@ def _act(  # noqa: PLR0913 - one parameter per flag
     count = told.total - left
     say(f"{counted(count, 'message')} {verb}", err=True)
     if left:
-        say(f"{counted(left, 'message')} left alone: act on the one before first", err=True)
+        say(f"{counted(left, 'message')} left alone: act on the message before it first", err=True)
     if left or count < len(set(which.event_ids)):
         raise click.exceptions.Exit(FAILED)
 

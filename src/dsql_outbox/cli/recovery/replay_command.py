@@ -81,7 +81,7 @@ Exit codes:
   1    an event that was named is not stored, or waits in the outbox already
   2    wrong usage, or an unknown entity
   78   the tables are missing or older: run `dsql-outbox schema apply`
-  130  ended by Ctrl-C, 143 by SIGTERM: --after goes on""",
+  130  ended by Ctrl-C (143: by SIGTERM); continue with --after""",
 )
 @click.argument("event_ids", nargs=-1, type=click.UUID, metavar="[EVENT_ID]...")
 @subject_option("--entity", "Only events that touched this entity.")
@@ -93,8 +93,8 @@ Exit codes:
 @click.option(
     "--after",
     metavar="PLACE",
-    help="Go on where another run ended, as it said: TYPE/ID@VERSION, or with --entity "
-    "a version of it.",
+    help="Continue after this place, which an earlier run printed: TYPE/ID@VERSION, "
+    "or with --entity a version.",
 )
 @option(
     "--source",

@@ -15,7 +15,7 @@ from .replay_summary import ReplaySummary
 
 _LEFT_ALONE: Final = {
     "waiting": "they wait in the outbox",
-    "missing": "they are not there",
+    "missing": "they do not exist",
     "unreadable": "their headers can be no message's; replay these events by their ids",
 }
 
@@ -40,7 +40,7 @@ def replay_options(command: _Command) -> _Command:
         click.option(
             "--dry-run",
             is_flag=True,
-            help="Change nothing; sum up what would be replayed, per type, topic and shard.",
+            help="Change nothing; count the events per type, topic and shard.",
         ),
         click.option("--list", "listed", is_flag=True, help="Print a line per event."),
         json_option,

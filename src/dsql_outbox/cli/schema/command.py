@@ -46,7 +46,7 @@ def schema() -> None:
 @click.option(
     "--after-deploy",
     is_flag=True,
-    help="Apply the migrations that must wait until no older version runs any more.",
+    help="Apply the migrations that must wait until no older version runs.",
 )
 @short_errors()
 def apply(database: str | None, schema: str, shards: int | None, *, after_deploy: bool) -> None:
@@ -161,7 +161,7 @@ def _script(schema: str, steps: list[PlannedStep]) -> Iterator[str]:
 def _granted(done: Granted) -> Iterator[str]:
     yield from (f"{text};" for text in done.statements)
     if done.iam:
-        yield "-- For the cluster's owner to complete and to run, not run here:"
+        yield "-- For the cluster's owner to complete and run; not run here:"
         yield from (f"-- {text};" for text in done.iam)
     count = len(done.statements)
     ran = "none of them run" if done.dry_run else "all run"

@@ -34,7 +34,7 @@ Examples:
   dsql-outbox status --conflicts --hours 24
 
 \b
-Exit codes: 0 when it could be read, 2 wrong usage, 69 the database cannot be
+Exit codes: 0 when the status was read, 2 wrong usage, 69 the database cannot be
 reached, 78 the tables are missing. With --watch 0 after Ctrl-C or SIGTERM.""",
 )
 @database_options
@@ -44,21 +44,21 @@ reached, 78 the tables are missing. With --watch 0 after Ctrl-C or SIGTERM.""",
     "watched",
     is_flag=True,
     show_default=False,
-    help="Repeat: a live view on a terminal, else one line per look; with --json one object.",
+    help="Repeat: a live view on a terminal, else one line each time; with --json one object.",
 )
 @option(
     "--interval",
     type=click.FloatRange(min=0, min_open=True),
     default=2.0,
     metavar="SECONDS",
-    help="With --watch, the time between two looks.",
+    help="With --watch, the time between two reads.",
 )
 @option(
     "--conflicts",
     "of_conflicts",
     is_flag=True,
     show_default=False,
-    help="Instead show which entities conflict most, what it costs, and what to do.",
+    help="Show the entities that conflict most instead, with the cost and a remedy.",
 )
 @option(
     "--hours",

@@ -114,7 +114,7 @@ def _spans_of_jaeger(url: str, event_id: UUID, since: datetime) -> Iterator[Span
 def _spans_of_file(path: Path, event_id: UUID) -> Iterator[SpanView]:
     """The spans of the event's traces, found in two passes: the file may exceed the memory."""
     if not path.is_file():
-        raise Misused(f"{path} is no regular file: it is read twice")
+        raise Misused(f"{path} is not a regular file, which can be read twice")
     wanted = {span.trace_id for span in spans_of_file(path) if names_event(span, event_id)}
     return (span for span in spans_of_file(path) if span.trace_id in wanted)
 

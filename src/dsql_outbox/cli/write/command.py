@@ -61,15 +61,15 @@ Exit codes:
     "--workers",
     type=click.IntRange(min=1),
     default=_WORKERS,
-    help="How many transactions run at once, each over a connection of its own.",
+    help="The number of concurrent transactions, each on its own connection.",
 )
 @option(
     "--batch",
     type=click.IntRange(min=1),
     default=1,
     metavar="EVENTS",
-    help="The largest number of events per transaction. A transaction takes what has been "
-    "read, and does not wait for more.",
+    help="The largest number of events per transaction. A transaction takes the events that "
+    "were read, and does not wait for more.",
 )
 @option(
     "--max-retries",

@@ -38,8 +38,8 @@ def judge_cases(results: Mapping[str, Result]) -> Finding:
     values: dict[str, Value] = {**results}
     of = {kind: [name for name, result in results.items() if result == kind] for kind in _KINDS}
     if of["broken"]:
-        text = f"not as under snapshot isolation: {', '.join(of['broken'])}"
-        remedy = "do not write here: REPEATABLE READ does not isolate as it says"
+        text = f"anomalies that snapshot isolation prevents: {', '.join(of['broken'])}"
+        remedy = "do not write here: REPEATABLE READ is weaker than snapshot isolation"
         return Finding(NAME, "fail", text, remedy, values=values)
     text = f"{len(of['prevented'])} of {len(results)} anomalies are prevented"
     if of["possible"]:
