@@ -75,7 +75,8 @@ def test_a_message_behind_another_is_left_alone_and_said_to_be(
     assert done.exit_code == 1
     assert done.stdout == f"{failed[1]}  blocked, behind another  1 attempt  Car/a  no\n"
     assert done.stderr == (
-        "0 messages moved to the dead letters\n1 message left alone: act on the message before it first\n"
+        "0 messages moved to the dead letters\n"
+        "1 message left alone: act on the message before it first\n"
     )
     done = run(url, "failures", "bury", "--key", "Car/a")
     assert (done.exit_code, done.stderr) == (0, "2 messages moved to the dead letters\n")
