@@ -261,7 +261,7 @@ class PublishEnded(msgspec.Struct, frozen=True):
 
 
 class RelayProgress(msgspec.Struct, frozen=True):
-    """What the relay of a publisher did since its last report, in numbers of messages.
+    """The work of a publisher's relay since its last report, in numbers of messages.
 
     It reports several times a second while it works, and every few seconds as a sign
     of life. `failed` attempts failed, `dead` messages were given up, `deleted` rows

@@ -1,9 +1,9 @@
 """The meaning of a database error. No other module decides it. No I/O.
 
-The SQLSTATE decides. The text decides only if there is no SQLSTATE, because the text
-may quote the id of an event, which may contain ``oc000``. Sources: the error codes in
-Appendix A of the PostgreSQL manual, and Aurora DSQL's pages on concurrency control for
-40001 with OC000 or OC001 in the text, and on quotas for the text of 53400.
+The SQLSTATE decides. The text decides only if there is no SQLSTATE, because the text may
+quote the id of an event, which may contain ``oc000``. The sources are Appendix A of the
+PostgreSQL manual for the error codes, and pages of Aurora DSQL. "Concurrency control" has
+40001 with OC000 or OC001 in the text, "Quotas" the text of 53400.
 """
 
 import re
@@ -217,7 +217,7 @@ def tables_expected(schema: str) -> Generator[None]:
 
 
 def unwrap(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield the error and the errors inside it: SQLAlchemy's ``orig``, or the cause."""
+    """Yield the error and the errors inside it, such as SQLAlchemy's ``orig`` or the cause."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

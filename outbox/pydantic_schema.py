@@ -59,5 +59,5 @@ def _description(kind: type) -> dict[str, Any]:
 
 
 def _reference(kind: type) -> str:
-    """Return the name of a schema that pydantic gives one place, such as an OpenAPI component."""
+    """Return the name of a schema that pydantic defines once, such as an OpenAPI component."""
     return f"{kind.__module__}.{kind.__qualname__}:{id(kind)}"

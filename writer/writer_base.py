@@ -11,7 +11,7 @@ from dsql_outbox.writer.statement.answers import StoredEntity
 
 
 class WriterBase(ABC):
-    """What `Writer` and `AsyncWriter` have in common. The methods of `AsyncWriter` are awaited."""
+    """The interface of `Writer` and `AsyncWriter`. The methods of `AsyncWriter` are awaited."""
 
     @abstractmethod
     def write(

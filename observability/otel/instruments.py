@@ -1,7 +1,7 @@
 """The instruments of the metrics hook.
 
-Each counter starts with a zero per attribute value, so a dashboard can tell
-"never happened" from "not measured".
+Each counter starts with a zero per attribute value, so a dashboard can distinguish "never
+happened" from "not measured".
 """
 
 from typing import Any

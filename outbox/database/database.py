@@ -158,8 +158,8 @@ class Database:
         """Reserve the next turn to connect, and yield the seconds until then.
 
         The block waits for them. If the turn is after `deadline`, raise the driver's
-        `OperationalError` at once and reserve nothing. If the block raises, give the
-        turn back.
+        `OperationalError` immediately and reserve nothing. If the block raises, give the turn
+        back.
         """
         now = monotonic()
         latest = max(now, deadline)

@@ -1,10 +1,10 @@
 """Run statements through libpq without a cursor of psycopg.
 
-For every execution, a cursor looks up how to adapt each value and each column.
-That is about half of the CPU time that a write costs its process
-(docs/performance.md). A write needs no adaptation: its values and its answer
-are text. `exchange` runs one statement, `pipeline` several in one round trip. Both
-return a generator for the `wait` of a connection, so they serve threads and tasks.
+For every execution, a cursor looks up how to adapt each value and each column. That is about
+half of the CPU time that a write costs its process (docs/performance.md). A write needs no
+adaptation: its values and its answer are text. `exchange` runs one statement, `pipeline`
+several in one round trip. Both return a generator for the `wait` of a connection, so they
+serve threads and tasks.
 """
 
 import re
@@ -165,7 +165,7 @@ def _exchange(
 def _sending(
     connection: "Connection | AsyncConnection", query: NumberedQuery, values: Values
 ) -> "PQGen[_Command]":
-    """Return what sends the statement, after preparing it if that is due."""
+    """Return the command that sends the statement, after preparing the statement if that is due."""
     times = connection.executions.get(query.name, 0)
     is_prepared = connection.prepares and query.name and times >= PREPARE_AFTER
     if is_prepared and times == PREPARE_AFTER:

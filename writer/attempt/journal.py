@@ -36,7 +36,7 @@ def attempt_outcome(failure: DatabaseFailure | None) -> AttemptOutcome:
 class Journal:
     """Counts and reports the attempts of one call, which has the id `call_id` in facts.
 
-    `attempts` is the number of attempts that have begun. `is_trying` is True while one of
+    `attempts` is the number of attempts that were started. `is_trying` is True while one of
     them has not ended. Times of attempts are nanoseconds since the Unix epoch.
     """
 

@@ -76,7 +76,7 @@ class Pending:
 
     @property
     def was_tried(self) -> bool:
-        """Whether an attempt has begun."""
+        """Whether an attempt was started."""
         return self._journal.attempts > 0
 
     def touches_subject_of(self, other: "Pending") -> bool:

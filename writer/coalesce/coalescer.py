@@ -31,7 +31,7 @@ from dsql_outbox.writer.statement.chunks import chunks
 from .lanes import Lanes, Ticket
 
 _PATIENCE: Final = 0.1
-"""Seconds after which a transaction in flight leaves its lane: it probably waits for a lock."""
+"""Seconds after which a transaction leaves its lane: it probably waits for a lock."""
 
 
 class _CoalescedCall(Ticket):
@@ -210,7 +210,7 @@ class Coalescer:
         self._lanes.settled(call)
 
     def _start(self, lane: int) -> None:
-        """Let a task drain the lane, unless one does. One that was cancelled does no more."""
+        """Let a task drain the lane, unless one does. A cancelled task does no more."""
         task = self._draining.get(lane)
         if task is None or task.done():
             self._draining[lane] = self._spawned(self._drain(lane))
@@ -287,7 +287,7 @@ class Coalescer:
 
 
 def _shared_gate(calls: Sequence[_CoalescedCall]) -> Gate:
-    """Return a gate whose deadline is the latest of the calls, or None if one has none."""
+    """Return a gate with the latest deadline of the calls, or with none if a call has none."""
     deadlines = [call.deadline for call in calls]
     gate = Gate(None)
     known = [deadline for deadline in deadlines if deadline is not None]

@@ -154,7 +154,7 @@ class Run(Generic[T]):
         self._appended.add(event_id)
 
     def note_failure(self, error: psycopg.Error, before: int) -> None:
-        """Record an error of the connection. `before` is the transaction status before it."""
+        """Record an error of the connection, and the transaction status `before` it."""
         self._forget_undone(before)
         self._failures.append(error)
 
