@@ -19,8 +19,9 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.schema import statement
 
-# A collision is with another session that inserted the same key: reading again shows it.
-# At once first: a change of the schema is told only once, but a wait may meet another change.
+# A collision is with another session that inserted the same key: reading again shows it. The
+# first retry is immediate, because a change of the schema is reported only once, and a wait
+# may meet another change.
 _RETRIES: Final = RetryPolicy(RACES, waits=(0.0, 0.05, 0.1, 0.2, 0.4))
 
 STATEMENT_TIMEOUT: Final = 10.0
@@ -99,7 +100,7 @@ class OperatorSession:
         return await self._retried(run)
 
     async def close(self) -> None:
-        """Give the connection up."""
+        """Close the connection."""
         if self._connection is not None:
             await self._connection.close()
             self._connection = None
@@ -179,7 +180,7 @@ class Operator:
         self._session = OperatorSession(database, read_only=read_only)
 
     async def close(self) -> None:
-        """Give the connection up."""
+        """Close the connection."""
         await self._session.close()
 
     async def __aenter__(self) -> Self:

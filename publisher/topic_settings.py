@@ -1,4 +1,4 @@
-"""Settings per topic: what happens to a message that fails."""
+"""Settings per topic for messages that fail."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class FailureRules(NamedTuple):
         return self._replace(**{name: value for name, value in found.items() if value is not None})
 
     def consequence(self, attempts: int, *, is_rejected: bool) -> PublishConsequence:
-        """What follows after a message has failed so many times."""
+        """Return the consequence of a failure."""
         if not is_rejected and attempts < self.attempts:
             return "retry"
         return "dead_letter" if self.on_dead_letter == "release" else "block"

@@ -1,11 +1,10 @@
 """The beat of the lease protocol: look, renew, release, take, announce (docs/leases.md).
 
-A beat has two forms. The careful one looks first and announces last: each statement is
-sent only when those before it were answered. The short one renews, announces and looks
-in one statement, which says something before anything is known to be answered. So it is
-only for a publisher whose last beat was answered to its end. One that sends statements
-and gets no answers could otherwise keep leases, and a share, without ever sending a
-message.
+A beat has two forms. The careful one looks first and announces last: each statement is sent
+only when those before it were answered. The short one renews, announces and looks in one
+statement, so it announces before any answer. It is only for a publisher whose last beat was
+answered completely. Otherwise a publisher that gets no answers could keep leases, and a
+share, without ever sending a message.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -50,8 +49,8 @@ class LeaseTable(Protocol):
     async def renew_and_look(self, owner: str, epochs: Mapping[int, int]) -> Renewed | None:
         """Do `renew`, `announce` and `look` in one statement: all of it or nothing.
 
-        Returns None, and has changed nothing, if that met a conflict or if the database
-        has no such statement.
+        Returns None, without a change, after a conflict or if the database refuses the
+        statement.
         """
         ...
 
@@ -68,7 +67,7 @@ class LeaseTable(Protocol):
         ...
 
     def drop(self) -> None:
-        """Give the connection up at once; the next call opens another."""
+        """Close the connection immediately; the next call opens another."""
         ...
 
 

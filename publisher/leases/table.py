@@ -109,7 +109,7 @@ class SqlLeaseTable:
         await self._retried("publisher_prune", parameters)
 
     def drop(self) -> None:
-        """Close the connection at once, without waiting for the server."""
+        """Close the connection immediately, without waiting for the server."""
         if self._connection is not None:
             self._connection.drop()
             self._connection = None

@@ -1,4 +1,4 @@
-"""The operator's view of the messages that wait in the outbox."""
+"""The operator's tool for messages that wait in the outbox."""
 
 from collections.abc import AsyncGenerator
 from datetime import datetime

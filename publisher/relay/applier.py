@@ -1,8 +1,8 @@
 """A function of the user that runs in the transaction in which a row is deleted.
 
 So a read model follows the events in order per subject and exactly once, without a
-checkpoint: the row is the checkpoint. A row that another publisher settled is not there
-any more, and then the function's changes are rolled back.
+checkpoint: the row is the checkpoint. If another publisher settled the row, the function's
+changes are rolled back.
 """
 
 import logging
@@ -29,7 +29,7 @@ _BATCH: Final = 50
 
 
 class Nowhere:
-    """The sink of a publisher without a broker: every message is there at once."""
+    """The sink of a publisher without a broker: every message counts as stored."""
 
     system = "apply"
 
@@ -74,7 +74,7 @@ class Applier:
         self._waiting[row] = subject
 
     async def apply(self) -> None:
-        """Apply what waits; raises the driver's error if it passes, and keeps what is left."""
+        """Apply the waiting messages. Raises the driver's error if it passes, keeping the rest."""
         while self._waiting:
             batch = list(self._waiting.items())[:_BATCH]
             if not await self._try(batch):

@@ -1,4 +1,4 @@
-"""Outcomes: what the answer of the broker means for a row, its subject and its topic."""
+"""Outcomes: the meaning of the broker's answer for a row, its subject and its topic."""
 
 import logging
 from typing import Final
@@ -57,7 +57,7 @@ class Outcomes:
         self.fail(subject, Rejected(f"can be no message: {fault.reason}"))
 
     def ended(self, subject: Subject, outcome: Outcome) -> None:
-        """Do what the outcome of the busy row of a subject demands."""
+        """Act on the outcome of the busy row of a subject."""
         state = self._state
         state.in_flight -= 1
         if isinstance(outcome, Delivered):

@@ -1,4 +1,4 @@
-"""Read: find the rows that may be sent, fairly over shards and over what is old and new."""
+"""Read: find the rows that may be sent, fairly over shards and over old and new rows."""
 
 import logging
 import random
@@ -221,7 +221,7 @@ class Reader:
         return _Asked(kind, shard, Range(shard.number, place, rows, size, scan.visits(rows)))
 
     def _take_back(self, asked: Collection[_Asked]) -> None:
-        """Note that a read had no answer."""
+        """Record that a read had no answer."""
         for each in asked:
             if each.kind == "again":
                 each.shard.begin_again(None)

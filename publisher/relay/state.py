@@ -1,4 +1,4 @@
-"""What the three activities of the relay share."""
+"""The state that the three activities of the relay share."""
 
 import asyncio
 from collections import Counter
@@ -34,7 +34,7 @@ class Wake:
 
 
 class RelayState:
-    """The rows in memory, and what became of those that left it; `clock` is in seconds.
+    """The rows in memory, and the counts of those that left it. `clock` is in seconds.
 
     `busy` counts per shard the rows that are in a call of the sink, or acknowledged
     and not deleted, or given up and not buried.
@@ -82,19 +82,19 @@ class RelayState:
             wake.set()
 
     def drained(self) -> None:
-        """Note that no call of the sink runs any more."""
+        """Record that no call of the sink runs any more."""
         self.is_drained = True
         self.to_settle.set()
         self.to_stop.set()
 
     def sent(self, row: OutboxRow) -> None:
-        """Note that a row goes into a call of the sink."""
+        """Record that a row goes into a call of the sink."""
         self.in_flight += 1
         self.busy[row.shard] += 1
         self.topics.sending(row)
 
     def released(self, shard: int, rows: int = 1) -> None:
-        """Note that rows of a shard are busy no more."""
+        """Record that rows of a shard are busy no more."""
         self.busy[shard] -= rows
         if not self.busy[shard]:
             self.on_idle()

@@ -34,7 +34,7 @@ class Range(NamedTuple):
 
 
 class RangeRead(NamedTuple):
-    """What a read found in one range: rows in the order of their keys.
+    """The result of a read for one range: rows in the order of their keys.
 
     `end` is the place up to which all rows were looked at. `is_cut` says that there
     are rows after it, which a limit kept back.
@@ -63,9 +63,9 @@ class SubjectName(NamedTuple):
 
 
 class PassedOver(NamedTuple):
-    """What a read looks at but does not return.
+    """The rows that a read looks at but does not return.
 
-    These are the rows of each of `subjects` from a position on, and the rows of `topics`.
+    They are the rows of each of `subjects` from a position on, and the rows of `topics`.
     """
 
     subjects: Mapping[SubjectName, int]

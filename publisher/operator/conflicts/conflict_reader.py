@@ -1,4 +1,4 @@
-"""Which entities conflict most, what that costs, and what to do: the reports of all writers."""
+"""Reads the reports of all writers: which entities conflict most, the cost, and the remedy."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
@@ -29,7 +29,7 @@ class ContendedEntity(EntityConflicts, kw_only=True, omit_defaults=False):
 
 
 class ConflictReport(msgspec.Struct, frozen=True, rename="camel"):
-    """What writers lost to conflicts in the last hours.
+    """The losses of writers to conflicts in the last hours.
 
     `writers` is the number of processes that reported. `transactions` ended in a conflict,
     `exhausted` events were given up, and `lost_seconds` is the time of those transactions and

@@ -2,14 +2,14 @@
 
 It keeps the promise of order per subject:
 
-- A row is admitted only if it is not known yet, and the subject's row before it is
-  absent from the same snapshot, was admitted earlier, or is settled.
-- Rows of a subject wait in the order of their admission. One of them is on its way at
-  a time, so whatever is slow delays only its own subject.
-- A settled row stays known until a read that began after its deletion has ended, since
-  an older snapshot still shows it.
+- A row is admitted only if it is not known yet, and the subject's row before it is absent
+  from the same snapshot, was admitted earlier, or is settled.
+- Rows of a subject wait in the order of their admission. One of them is on its way at a time,
+  so a slow subject delays only itself.
+- A settled row stays known until a read that began after its deletion has ended, since an
+  older snapshot still shows it.
 
-What cannot be admitted is dropped, and its position noted, so that it is read again.
+A row that cannot be admitted is dropped, and its position noted, so that it is read again.
 """
 
 from collections import deque
@@ -68,7 +68,7 @@ class Queues:
     # --- read --------------------------------------------------------------------------
 
     def begin_read(self) -> None:
-        """Note that a read begins: its snapshot shows none of the rows settled so far."""
+        """Record that a read begins: its snapshot shows none of the rows settled so far."""
         self._forgotten_next += self._settled
         self._settled = []
 
@@ -204,7 +204,7 @@ class Queues:
     # --- settle ------------------------------------------------------------------------
 
     def settled(self, rows: Collection[OutboxRow]) -> None:
-        """Note that rows were deleted; reads that began earlier may still show them."""
+        """Record that rows were deleted; reads that began earlier may still show them."""
         self._settled += rows
         self.rows -= len(rows)
         self.size -= sum([row.size for row in rows])
@@ -221,7 +221,7 @@ class Queues:
             subject.rows.clear()
 
     def release(self, row: OutboxRow) -> None:
-        """Note that a row has left the memory."""
+        """Record that a row has left the memory."""
         self.rows -= 1
         self.size -= row.size
 
@@ -235,7 +235,7 @@ def _position(row: OutboxRow) -> _Position:
 
 
 def passed_over(shards: Iterable[Shard], topics: Collection[str]) -> PassedOver:
-    """What the next read passes over: subjects that cannot take rows, and topics."""
+    """The subjects and topics that the next read passes over."""
     closed = chain.from_iterable(shard.closed.values() for shard in shards)
     subjects = islice(closed, MAX_PASSED)
     return PassedOver({s.name: s.passed for s in subjects if s.passed is not None}, topics)

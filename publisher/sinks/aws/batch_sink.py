@@ -113,7 +113,7 @@ async def connected(sink: BatchSink) -> AsyncGenerator[Sink]:
 
 
 class _Call:
-    """What is known of one call."""
+    """The state of one call."""
 
     def __init__(self, answer: Answer, deadline: float) -> None:
         self.deadline = deadline

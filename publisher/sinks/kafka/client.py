@@ -92,7 +92,7 @@ class KafkaClient:
             self._produced.set()
 
     def answered(self) -> None:
-        """Note that every message of a call was answered, and clear the last error."""
+        """Record that every message of a call was answered, and clear the last error."""
         if self._is_logged:
             logger.info("%s: the broker answers again", self._settings)
         self._is_logged, self._last_error = False, None

@@ -1,4 +1,4 @@
-"""Delivery reports of librdkafka: what they mean, and which of a call are missing."""
+"""Delivery reports of librdkafka: their meaning, and the missing ones of a call."""
 
 import asyncio
 from collections.abc import Sequence
@@ -71,14 +71,14 @@ _DELIVERED: Final = Delivered()
 
 
 class Heard:
-    """What the brokers have stored, for all calls: the number of the last message per topic."""
+    """The stored messages of all calls: the number of the last one per topic."""
 
     def __init__(self) -> None:
         self.count = 0
         self._topics: dict[str, int] = {}
 
     def note(self, topic: str) -> None:
-        """Note that a message of the topic was stored."""
+        """Record that a message of the topic was stored."""
         self.count += 1
         self._topics[topic] = self.count
 
@@ -110,7 +110,7 @@ class Reports:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is to be waited for."""
+        """Whether there is nothing to wait for."""
         return self._expected <= 0
 
     @property

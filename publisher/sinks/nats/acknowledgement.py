@@ -1,4 +1,4 @@
-"""What JetStream's answer to a message means."""
+"""The meaning of JetStream's answer to a message."""
 
 from typing import TYPE_CHECKING, Final
 

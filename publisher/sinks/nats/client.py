@@ -177,7 +177,7 @@ class NatsConnection:
 
     async def _log_error(self, error: Exception) -> None:
         if refused := _NO_RIGHT.search(str(error)):
-            self._on_refused(refused[1])  # the answer of the message says it
+            self._on_refused(refused[1])  # the answer for the message reports it
             return
         is_news = self._client is not None and self._client.is_connected
         level = logging.WARNING if is_news else logging.DEBUG

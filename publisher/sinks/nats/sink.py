@@ -74,7 +74,7 @@ class JetStreamSink:
         Raises `SinkUnavailable` when the connection is lost or cannot be opened.
         """
         client = await self._connection.ready(self._deadline())
-        deadline = self._deadline()  # after the opening: silence shall mean something
+        deadline = self._deadline()  # after the opening: from then on, silence is an answer
         if not messages:
             await self._connection.ask(client, deadline)
             return
