@@ -85,7 +85,7 @@ class OutboxRow(msgspec.Struct, gc=False):
 
     @property
     def waits(self) -> bool:
-        """Whether it has a predecessor. A later row, which an invalid one may name, does not count."""
+        """Whether it has a predecessor. An invalid row may name a later one, which is none."""
         return self.predecessor and self.previous_position < self.position
 
     @property

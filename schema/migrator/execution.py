@@ -1,4 +1,4 @@
-"""Run one statement of a migration, again if another session was in its way."""
+"""Run one statement of a migration, and again if another session interfered."""
 
 from collections.abc import Mapping
 from functools import partial

@@ -1,4 +1,4 @@
-"""The rights of each duty, read from ``schema/grants/``, and how those of a role differ."""
+"""The rights of each duty, read from ``schema/grants/``, and the differences of a role."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
