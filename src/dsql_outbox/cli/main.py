@@ -31,7 +31,9 @@ _COMMANDS: Final = {
     ),
     "dev": Subcommand("dev.command", "Run database, broker, publisher and console until Ctrl-C."),
     "schema": Subcommand("schema.command", "Create, plan or check the tables, and grant rights."),
-    "doctor": Subcommand("doctor.command", "Check a database before production, with remedies."),
+    "doctor": Subcommand(
+        "doctor.command", "Check a database before production, and suggest remedies."
+    ),
     "write": Subcommand("write.command", "Store events from files or standard input."),
     "publish": Subcommand(
         "publish.command", "Relay stored events to a broker, in order per subject."
@@ -107,7 +109,7 @@ class LazyGroup(click.Group):
         """Run the command, and escape control characters in the error that ends it."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:  # while it starts: later, each command says more
+        except KeyboardInterrupt:  # during the start: later, each command prints more
             click.echo("stopped before the start", err=True)
             raise click.exceptions.Exit(_INTERRUPTED) from None
         except click.ClickException as error:
@@ -125,7 +127,7 @@ class LazyGroup(click.Group):
 
 @contextmanager
 def _shown(text: str, *, on_terminal: bool) -> Generator[None]:
-    """Show `text` on a terminal during the block, which imports what takes half a second."""
+    """Show `text` on a terminal during the block, whose imports take half a second."""
     if not (on_terminal and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
         yield
         return

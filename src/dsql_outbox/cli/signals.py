@@ -47,7 +47,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def interruptible(advice: str | Callable[[], str]) -> Generator[None]:
-    """End the block on a signal with a line that says how to go on; also a decorator of commands.
+    """End the block on a signal with a line of advice; also a decorator of commands.
 
     The exit code is that of a shell, as in `Interruption.exit_code`. Leave the block of
     `progress` first: the line would be erased with it.

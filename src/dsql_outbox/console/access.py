@@ -1,4 +1,4 @@
-"""The token of the console, and the cookie of a browser that has given it."""
+"""The token of the console, and the cookie of a browser that sent it."""
 
 import hmac
 from time import time
@@ -15,7 +15,7 @@ _SHORTEST: Final = 16
 
 
 class Access:
-    """Decides who may look. Without a token, everyone whom `Guard` lets in.
+    """Decides which clients may read. Without a token, every client that `Guard` lets in.
 
     The cookie is an expiry time with its signature; the token is the key. Raises
     `SettingsError` for a token that is too short.

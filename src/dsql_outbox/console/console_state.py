@@ -1,4 +1,4 @@
-"""What the pages of one console share: readers, the sampler, and its settings."""
+"""The shared state of the pages of one console: readers, the sampler, and its settings."""
 
 from typing import Any, cast
 
@@ -32,7 +32,7 @@ class Console:
         self.sampler = Sampler(database, interval)
 
     async def close(self) -> None:
-        """Give all connections up."""
+        """Close all connections."""
         await self.sampler.stop()
         for reader in (self.letters, self.failures, self.records, self.conflicts):
             await reader.close()

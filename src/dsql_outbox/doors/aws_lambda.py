@@ -49,7 +49,7 @@ Ending = Literal["empty", "time", "no shard", "waiting"]
 
 
 class Context(Protocol):
-    """What `relay_handler` uses of Lambda's context."""
+    """The part of Lambda's context that `relay_handler` uses."""
 
     def get_remaining_time_in_millis(self) -> int:
         """Milliseconds until Lambda ends this invocation."""
@@ -96,8 +96,8 @@ def relay_handler(  # noqa: PLR0913 - one argument per setting
     then, the rest for settling and for giving the leases back. `max_wait` is how many
     seconds an invocation waits while nothing can be sent. Any event is accepted.
 
-    Nothing is left when the handler returns: no task, no thread, no connection, no lease.
-    An invocation that gets no shard, since other publishers own all, returns at once.
+    Nothing is left when the handler returns: no task, no thread, no connection, no lease. An
+    invocation that gets no shard, since other publishers own all, returns immediately.
 
     The handler raises `SettingsError` if the invocation has no more than `margin` left,
     `SinkUnavailable` if the sink cannot be opened, and what `Publisher.run` raises. In
@@ -151,7 +151,7 @@ class Doorbell:
         self._is_due = False
 
     def __call__(self, fact: Fact, /) -> None:
-        """Note that a write has committed."""
+        """Record that a write has committed."""
         if isinstance(fact, WriteEnded) and fact.status == "committed":
             self._is_due = True
 

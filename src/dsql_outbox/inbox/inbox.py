@@ -62,7 +62,7 @@ class Inbox:
         on_gap: OnGap = "run",
         timeout: float | None = TIMEOUT,
     ) -> Handled[T]:
-        """Run `function` and remember the message, in one transaction; nothing if it was handled.
+        """Run `function` and remember the message in one transaction, unless it was handled.
 
         `function` gets the connection of the transaction. It should do nothing else than
         statements on it: after a conflict or a lost connection it runs again. It must not

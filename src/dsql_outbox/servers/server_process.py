@@ -23,7 +23,7 @@ from .server_guard import Guard, gated
 
 _START: Final = 30.0  # seconds that a server may take to become ready
 _STOP: Final = 20.0  # seconds that it may take to stop before it is killed
-_POLL: Final = 0.005  # seconds between looks for readiness
+_POLL: Final = 0.005  # seconds between two checks of readiness
 _TAIL: Final = 5  # lines of the log that an error shows
 
 # Below the ports that Linux (from 32768) and macOS (from 49152) give to outgoing connections.

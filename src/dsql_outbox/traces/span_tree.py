@@ -193,7 +193,7 @@ def _outcome(span: SpanView) -> str:
 
 
 def _consequence(span: SpanView) -> str:
-    """What a failed publish led to, unless its result says the same."""
+    """The consequence of a failed publish, unless its result says the same."""
     found = span.attributes.get(names.PUBLISH_LEADS_TO, "")
     return f"→ {found}" if found not in {"", _outcome(span)} else ""
 

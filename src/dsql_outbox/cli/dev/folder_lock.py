@@ -19,8 +19,8 @@ _DIGITS: Final = 20
 def locked(folder: Path) -> Generator[int]:
     """Make and lock `folder` for this process; yields the descriptor that holds the lock.
 
-    A server that inherits it holds the lock, too. So after this process was killed, the
-    next one waits until its servers have stopped.
+    A server that inherits it holds the lock too. So if this process is killed, the next one
+    waits until its servers have stopped.
 
     Raises `SettingsError` if another process has the folder or it cannot be made, and
     `OutboxError` if the servers of a killed process still run after 20 s.

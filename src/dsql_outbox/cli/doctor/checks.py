@@ -21,7 +21,7 @@ _LEVELS: Final = {"read committed", "read uncommitted", "repeatable read"}
 
 
 def server(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """Which server answers."""
+    """The product and the version of the server."""
     ((version, number, _, _),) = visit.rows("doctor_server")
     kind = "Aurora DSQL" if visit.is_dsql else "PostgreSQL"
     text, values = f"{kind} {version}", {"kind": kind, "version": version}
@@ -32,7 +32,7 @@ def server(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 
 def isolation(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """At which isolation level a writer's statements run."""
+    """The isolation level of a writer's statements."""
     ((_, _, level, _),) = visit.rows("doctor_server")
     text, values = f"{level}, and so are the writer's transactions", {"level": level}
     if level in _LEVELS:
@@ -43,7 +43,7 @@ def isolation(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 
 def clock(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """How far this machine's clock and the database's clock are apart."""
+    """The difference between this machine's clock and the database's clock."""
     samples: list[Sample] = []
     for _ in range(_ROUND_TRIPS):
         before, start = time(), monotonic()
@@ -64,7 +64,7 @@ def tls(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 
 def role(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """Which duties this role has all rights for."""
+    """The duties that this role has all rights for."""
     ((_, _, _, user),) = visit.rows("doctor_server")
     lacks = lacking_rights(visit.connection, visit.schema, user)
     if lacks is None:
@@ -122,14 +122,14 @@ def _drifted(name: str, told: str) -> Finding:
 
 
 def round_trip(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """How long the smallest query takes, in seconds."""
+    """The time of the smallest query, in seconds."""
     taken = median(_timed(lambda: visit.rows("doctor_clock")) for _ in range(_ROUND_TRIPS))
     text = f"{taken * 1000:.2f} ms, median of {_ROUND_TRIPS}"
     yield Finding("round trip", "ok", text, values={"seconds": taken})
 
 
 def opening(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """How long it takes to connect, in seconds: every retry of a write opens a connection."""
+    """The time to connect, in seconds: every retry of a write opens a connection."""
 
     def once() -> None:
         visit.connect().close()

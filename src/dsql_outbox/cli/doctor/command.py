@@ -71,7 +71,7 @@ def doctor(  # noqa: PLR0913 - one parameter per flag
     report: Path | None,
     as_json: bool,
 ) -> None:
-    """Check a database before production, and say what to correct.
+    """Check a database before production, and suggest remedies.
 
     Prints one line per check: ok, warn, fail, or unknown if the check could not
     be made. Without --probe nothing is written.

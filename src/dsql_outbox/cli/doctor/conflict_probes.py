@@ -22,7 +22,7 @@ _position = count(1_000_000)
 
 
 class SessionResult(NamedTuple):
-    """How a transaction ended: `sqlstate` is None if it committed, else `where` it failed."""
+    """The end of a transaction: `sqlstate` is None if it committed, else `where` it failed."""
 
     sqlstate: str | None
     where: Literal["statement", "COMMIT"]
@@ -37,19 +37,19 @@ class Race(NamedTuple):
 
 
 def first_inserts(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """What two sessions get that insert the same new key."""
+    """The result of two sessions that insert the same new key."""
     race = _run(visit, "doctor_insert", next(_position))
     yield judge("first inserts", race, {"23505", "40001"})
 
 
 def first_upserts(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """What two sessions get that insert or update the same new key, as for a new entity."""
+    """The result of two sessions that insert or update the same new key, as for a new entity."""
     race = _run(visit, "doctor_upsert", next(_position))
     yield judge("first upserts", race, {"23505", "40001"})
 
 
 def updates(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """What two sessions get that change the same row."""
+    """The result of two sessions that change the same row."""
     position = next(_position)
     visit.rows("doctor_insert", position=position)
     yield judge("updates", _run(visit, "doctor_update", position), {"40001"})

@@ -1,4 +1,4 @@
-"""The probes that ask what something takes, or disturbs."""
+"""The probes of costs and of side effects."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -22,7 +22,7 @@ _position = count(2_000_000)
 
 
 def commit(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """How long the smallest write takes."""
+    """The time of the smallest write."""
     taken: list[float] = []
     for _ in range(_COMMITS):
         position, start = next(_position), monotonic()
@@ -34,7 +34,7 @@ def commit(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 
 def metering(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """What an insert of 4 KiB costs, and an update of one small column in it."""
+    """The cost of an insert of 4 KiB, and of an update of one small column in it."""
     position = next(_position)
     costs = {
         what: [str(line).strip() for (line,) in visit.rows(name, position=position)]
@@ -79,7 +79,7 @@ def _read_twice(visit: ExaminedDatabase, other: Connection) -> None:
 
 
 def large_message(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """What becomes of a message that is too large; it may cost the connection that sends it."""
+    """The answer to a message that is too large. The connection that sends it may break."""
     with visit.connect() as other:
         try:
             run(other, visit.schema, "doctor_large", {"text": "x" * _LARGE})

@@ -1,4 +1,4 @@
-"""The probes: each tries in the scratch table what the documentation leaves open."""
+"""The probes: each tries a feature that the documentation leaves open, in the scratch table."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
@@ -101,7 +101,7 @@ def unnest(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 
 def json_exact(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """Whether a json column gives back what it was given."""
+    """Whether a json column returns a text unchanged."""
     try:
         rows = visit.rows("doctor_json", {"doc": _EXACT}, position=next(_position))
     except (*_REFUSED, psycopg.DataError) as error:

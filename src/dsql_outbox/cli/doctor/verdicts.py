@@ -15,7 +15,7 @@ _SKEW_FAIL: Final = 60.0
 _OLD: Final = 60.0
 """Seconds that a message may wait before the relay counts as late.
 
-A healthy publisher looks at least once per second.
+A healthy publisher reads at least once per second.
 """
 
 
@@ -76,9 +76,9 @@ def judge_role(
 ) -> Finding:
     """Judge a role by the rights that it lacks, per duty.
 
-    `lacks` maps a duty to pairs of a right and its table; None stands for the schema.
-    An operator may all that a reader may. So a role that has any further right of an
-    operator is no reader.
+    `lacks` maps a duty to pairs of a right and its table; None stands for the schema. An
+    operator has all rights of a reader. So a role with any further right of an operator is
+    not a reader.
     """
     if not set(_rights("operator")) - set(_rights("reader")) <= set(lacks.get("operator", ())):
         lacks = {duty: missing for duty, missing in lacks.items() if duty != "reader"}

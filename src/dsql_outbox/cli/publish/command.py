@@ -149,13 +149,13 @@ def publish(  # noqa: PLR0913 - one parameter per flag
     Run as many publishers as you like: they share the work, and take over from
     each other.
 
-    Runs until SIGTERM, SIGHUP or Ctrl-C, then waits for the messages that are on their
-    way, for --drain seconds at most; a second Ctrl-C stops at once. Nothing is lost
-    either way: a message that was not acknowledged stays in the outbox.
+    Runs until SIGTERM, SIGHUP or Ctrl-C, then waits for the messages in flight, for --drain
+    seconds at most. A second Ctrl-C stops immediately. A message that was not acknowledged
+    stays in the outbox.
 
-    While the broker cannot be reached, publish waits and logs a warning every
-    few seconds, at the start as well as later. With --until-empty it waits, too,
-    unless --max-wait says how long.
+    While the broker cannot be reached, publish waits and logs a warning every few seconds,
+    also at the start. With --until-empty it waits too, for --max-wait seconds if that is
+    given.
     """
     if max_wait is not None and not until_empty:
         raise click.UsageError("--max-wait needs --until-empty")

@@ -55,14 +55,14 @@ def rebuild(  # noqa: PLR0913 - one parameter per flag
     database: str | None,
     schema: str,
 ) -> None:
-    """Apply all stored events again, subject by subject, in the order of each.
+    """Apply all stored events again, in order per subject.
 
-    Stop every publisher and empty the tables of the read model first. Messages that wait
-    in the outbox and dead letters are left out; the publisher applies what waits when it
+    Stop every publisher and empty the tables of the read model first. Dead letters and
+    messages that wait in the outbox are left out; the publisher applies the latter when it
     runs again. The command refuses to run beside a publisher.
 
-    The first Ctrl-C ends the rebuild after the transaction in progress, and says what
-    --after makes another run go on there.
+    The first Ctrl-C ends the rebuild after the transaction in progress, and prints the
+    --after with which another run continues.
     """
     function = _function(name)
     with logs_on_stderr(verbose=False), open_database(database, schema) as found:

@@ -9,7 +9,7 @@ from dsql_outbox.publisher import Rebuild
 
 
 class RebuildRun:
-    """Runs a rebuild, and says where another one goes on if it does not come to its end."""
+    """Runs a rebuild. If it ends early, prints where another run continues."""
 
     def __init__(self, tool: Rebuild, *, as_json: bool) -> None:
         self._tool = tool

@@ -78,7 +78,7 @@ def list_(*, as_json: bool, database: str | None, schema: str, **filters: Any) -
 @short_errors()
 @tables_needed()
 def retry(**options: Any) -> None:
-    """Forget the failures of messages: the publisher tries them again at once.
+    """Forget the failures of messages: the publisher tries them again immediately.
 
     Each message has all its attempts again.
     """

@@ -1,4 +1,4 @@
-"""What the commands that replay share: their options, and the report of what was done."""
+"""The options and the report of the commands that replay."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator

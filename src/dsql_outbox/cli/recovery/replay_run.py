@@ -11,7 +11,7 @@ from .replay_options import ReplayReport
 
 
 class ReplayRun:
-    """Runs a replay, and says where another one goes on if it does not come to its end."""
+    """Runs a replay. If it ends early, prints where another run continues."""
 
     def __init__(self, tool: Replay, report: ReplayReport) -> None:
         self._tool = tool

@@ -1,4 +1,4 @@
-"""The relay with what a supervisor needs: signals with a time limit, health, metrics."""
+"""The relay with the parts that a supervisor needs: signals, health, metrics."""
 
 import signal
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence

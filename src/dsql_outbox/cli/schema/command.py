@@ -52,9 +52,8 @@ def schema() -> None:
 def apply(database: str | None, schema: str, shards: int | None, *, after_deploy: bool) -> None:
     """Create the tables, or migrate them to this version.
 
-    Safe to run again, and in several places at once. Run it before you deploy
-    new code. If it reports waiting migrations, run it again with --after-deploy
-    once no older code runs any more.
+    Safe to run again, and in several places at once. Run it before you deploy new code. If it
+    reports waiting migrations, run it again with --after-deploy when no older code runs.
     """
     steps = ApplySteps()
     with (

@@ -82,14 +82,14 @@ def status(  # noqa: PLR0913 - one parameter per option
 ) -> None:
     """Show the backlog, the failures and the publishers.
 
-    Reads only the database, so it works without a running publisher. It is cheap
-    however long the backlog is: no count goes above 1000.
+    Reads only the database, so it works without a running publisher. It is cheap for any
+    backlog: no count goes above 1000.
 
-    With --watch it also shows rates, from the statistics that PostgreSQL keeps.
-    They are some seconds late, and unknown on Aurora DSQL. While the database
-    cannot be reached, --watch says so and goes on.
+    With --watch it also shows rates, from the statistics that PostgreSQL keeps. They are some
+    seconds late, and unknown on Aurora DSQL. While the database cannot be reached, --watch
+    reports that and continues.
 
-    With --conflicts it shows what writers have reported about conflicts (docs/conflicts.md).
+    With --conflicts it shows the conflicts that writers have reported (docs/conflicts.md).
     """
     if watched and of_conflicts:
         raise click.UsageError("--conflicts and --watch exclude each other")

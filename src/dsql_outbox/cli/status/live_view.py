@@ -45,8 +45,8 @@ class Look(msgspec.Struct, frozen=True, rename="camel"):
 def watch(database: Database, interval: float, *, as_json: bool) -> None:
     """Show the status every `interval` seconds until Ctrl-C, SIGTERM or SIGHUP.
 
-    Raises `SchemaError` if the tables are missing, and the driver's errors. When
-    the database cannot be reached, it shows that and goes on.
+    Raises `SchemaError` if the tables are missing, and the driver's errors. When the database
+    cannot be reached, it shows that and continues.
     """
     meter = Meter()
     with suppress(KeyboardInterrupt), ended_as_interrupted(), _display(as_json=as_json) as show:

@@ -140,9 +140,9 @@ def write(  # noqa: PLR0913 - one parameter per flag
     is not delayed. If single events make a transaction fail, it is split. To
     resume a load that was interrupted, run it again with --on-duplicate return.
 
-    Ctrl-C stops reading and stores what was read; a second one stops at once. If
-    the database is out of reach for longer than --max-outage, write stops
-    reading. In both cases it prints where to resume.
+    Ctrl-C stops reading and stores what was read; a second one stops immediately. If the
+    database is out of reach for longer than --max-outage, write stops reading. In both cases
+    it prints where to resume.
     """
     addressed = _addressed(topic, headers)
     occupy_standard()
@@ -205,7 +205,7 @@ def _progress(tally: Tally, inputs: Inputs) -> AbstractContextManager[Callable[[
 
 
 def _addressed(topic: str | None, headers: Sequence[str]) -> _Addressed:
-    """Return what gives an event this topic and these headers; raises `UsageError`."""
+    """Return a function that sets this topic and these headers; raises `UsageError`."""
     if topic is not None and (fault := topic_fault(topic)):
         raise click.UsageError(f"--topic {topic!r} {fault}")
     pairs = [header.partition("=") for header in headers]

@@ -22,7 +22,7 @@ _STDIN: Final = "-"
 
 
 class InputLocation(NamedTuple):
-    """Where an event stands: its input, its number there from 1, and its first byte from 0."""
+    """The place of an event: its input, its number there from 1, and its first byte from 0."""
 
     input: str
     record: int

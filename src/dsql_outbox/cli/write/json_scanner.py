@@ -1,4 +1,4 @@
-"""Where each event begins and ends in a stream of JSON, byte for byte: pure.
+"""Finds the begin and the end of each event in a stream of JSON, byte for byte: pure.
 
 The stream holds values one after the other: events as JSON Lines, or arrays of
 events. The scanner looks at brackets and strings only, and leaves the rest to
@@ -47,7 +47,7 @@ class Scanner:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._buffer = bytearray()  # from the value in hand on
+        self._buffer = bytearray()  # from the current value on
         self._base = 0  # of the buffer in the stream
         self._seen = 0  # bytes of the buffer that need no second look
         self._depth = 0  # of the brackets among them
@@ -70,7 +70,7 @@ class Scanner:
             raise MalformedInput(self._base, "the event or array that begins here does not end")
 
     def _is_complete(self) -> bool:
-        """Look on; whether all of the value in hand is seen."""
+        """Continue; return whether the current value is complete."""
         if self._seen == 0:
             self._begin()
         if self._buffer[:1] in b'{["':

@@ -62,7 +62,7 @@ class ReadableBroker(ABC):
 
 @contextmanager
 def cut_off(proxy: TcpProxy) -> Generator[None]:
-    """Cut all connections through the proxy, and let nobody connect inside the block."""
+    """Cut all connections through the proxy, and refuse new ones inside the block."""
     proxy.pause_listening()
     proxy.cut_all()
     yield
