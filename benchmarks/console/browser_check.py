@@ -129,7 +129,7 @@ async def _look_at(looking: Looking, name: str, address: str) -> None:
 
 
 async def _live(looking: Looking, url: str) -> None:
-    """The time of the reading changes without a reload, until it is paused."""
+    """The time of the read changes without a reload, until it is paused."""
     from playwright.async_api import expect  # noqa: PLC0415 - may be missing
 
     async with looking.page(url) as page:

@@ -1,4 +1,4 @@
-"""What the batch statement costs beside four plain inserts of the same rows."""
+"""The cost of the batch statement beside four plain inserts of the same rows."""
 
 from collections.abc import Callable, Mapping
 from time import perf_counter

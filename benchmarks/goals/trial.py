@@ -1,4 +1,4 @@
-"""A sink that answers as a trial wants it, and publishers that run against it."""
+"""A sink that answers as a trial demands, and publishers that run against it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

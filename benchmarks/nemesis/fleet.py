@@ -12,7 +12,7 @@ from time import time
 
 _STOP = 30.0  # seconds that a publisher may take to end after SIGTERM
 _RESTART = 0.5  # seconds before a publisher that ended by itself is restarted
-_LOOK = 0.05  # seconds between looks at a state
+_LOOK = 0.05  # seconds between two checks of a state
 _READY = 15.0  # seconds that a rolling restart waits for a new publisher's first line
 
 
@@ -92,7 +92,7 @@ class Member:
                 await until(lambda: self.exit_code is not None or "relaying" in self.said())
 
     def said(self) -> str:
-        """What the last process has logged so far."""
+        """The log of the last process so far."""
         return self._log.read_bytes()[self._log_start :].decode().strip()
 
 

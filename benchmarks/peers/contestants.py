@@ -1,4 +1,4 @@
-"""The contestants, and what each of them does and does not do. No I/O."""
+"""The contestants, with their features and limits. No I/O."""
 
 import sys
 from pathlib import Path

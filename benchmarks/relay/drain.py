@@ -28,7 +28,7 @@ _HEAD = (0, str(UUID(int=0)))
 
 
 class Drained(NamedTuple):
-    """What it cost to empty an outbox: rows per second, and CPU of this process per row in us."""
+    """The cost of emptying an outbox: rows per second, and CPU of this process per row in us."""
 
     rate: float
     cpu: float

@@ -77,7 +77,7 @@ def nats_rates(
 
 
 class Arrival(NamedTuple):
-    """What became of events that arrived at a constant rate; times in seconds.
+    """The delivery of events that arrived at a constant rate; times in seconds.
 
     `rate` is the events per second that were inserted, `delivered` the part of them that
     the broker has, `late` the time from the last arrival to the last delivery.

@@ -28,7 +28,7 @@ LIMIT: Final = 4.0
 
 
 class Illness(NamedTuple):
-    """What the broker answers for a row: `Retry` so many times, or `Rejected`."""
+    """The broker's answer for a row: `Retry` so many times, or `Rejected`."""
 
     retries: int
     rejected: bool
