@@ -80,7 +80,7 @@ def costs() -> Costs:
 
 
 class Plan(NamedTuple):
-    """The resources for a rate. `cells` are clusters, each with tables and publishers of its own."""
+    """The resources for a rate. `cells` are clusters, each with its own tables and publishers."""
 
     rate: int
     cells: int

@@ -1,6 +1,4 @@
-"""``make goals``: measure the promises of the writer and the relay, and report whether each goal
-holds.
-"""
+"""``make goals``: measure the promises of writer and relay, and report whether each goal holds."""
 
 import argparse
 import json

@@ -18,7 +18,7 @@ VANS: Final = "events.VanMoved"
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault of a broker. It lasts from entering to leaving `harm`, which may both take seconds."""
+    """A fault of a broker, from entering to leaving `harm`, which may both take seconds."""
 
     name: str
     harm: Callable[[], AbstractContextManager[None]]
