@@ -27,7 +27,7 @@ class RowId(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """Why a row can be no message."""
+    """Why a row is not a valid message."""
 
     reason: str
 
@@ -44,7 +44,7 @@ def read_headers(text: str) -> Headers:
     try:
         headers = _headers.decode(text)
     except msgspec.DecodeError:  # its text may quote the headers
-        return Headers({}, "headers are no JSON object of texts")
+        return Headers({}, "headers are not a JSON object of texts")
     number = headers.get(REPLAY_HEADER)
     if number is not None and not _NUMBER(number):
         return Headers(headers, f"header {REPLAY_HEADER} is not a number")

@@ -166,7 +166,7 @@ class Rebuild(Operator):
         )
         made = row.message(attempt=1, picked_up_ns=0, epoch=0)
         if isinstance(made, Fault):
-            raise SettingsError(f"event {event_id} can be no message: {made.reason}")
+            raise SettingsError(f"event {event_id} is not a valid message: {made.reason}")
         for name in _NOT_STORED:
             del made.headers[name]
         return made

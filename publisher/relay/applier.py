@@ -25,7 +25,7 @@ Apply = Callable[[AsyncConnection, Message], Awaitable[None]]
 """A function that gets an open transaction and the message whose row leaves the outbox."""
 
 _BATCH: Final = 50
-"""The most messages of one transaction; the function changes rows of its own, too."""
+"""The most messages of one transaction; the function changes rows of its own too."""
 
 
 class Nowhere:
@@ -143,5 +143,5 @@ class Applier:
 def _message(subject: Subject) -> Message:
     made = subject.message(picked_up_ns=0)
     if isinstance(made, Fault):
-        raise AssertionError("a row that can be no message was sent")  # noqa: TRY004 - a defect
+        raise AssertionError("a row that is not a valid message was sent")  # noqa: TRY004 - a defect
     return made

@@ -210,7 +210,7 @@ class _Call:
         self._has_answers = False
 
     def messages(self) -> list[Message]:
-        """The messages of the rows; a row that can be none is rejected, since no sink gets it."""
+        """The messages of the rows; an invalid row is rejected, since no sink gets it."""
         picked_up_ns = time_ns()
         messages: list[Message] = []
         for subject in self._subjects:

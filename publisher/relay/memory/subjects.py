@@ -70,7 +70,7 @@ class Subject:
         return 1
 
     def message(self, picked_up_ns: int) -> Message | Fault:
-        """The message of the busy row, or why it can be none; `picked_up_ns` is the time."""
+        """The message of the busy row, or why it is not valid; `picked_up_ns` is the time."""
         epoch = self.shard.epoch
         return self.busy_row.message(attempt=self.attempt, picked_up_ns=picked_up_ns, epoch=epoch)
 

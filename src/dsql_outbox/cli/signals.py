@@ -65,7 +65,7 @@ READ_ONLY: Final = "nothing was changed"
 """The advice of a command that only reads."""
 
 
-GO_ON: Final = "the same command goes on"
+GO_ON: Final = "run the same command to continue"
 """The advice of a command that continues where it was stopped."""
 
 
@@ -97,7 +97,7 @@ class Interruption:
     async def run(
         self, work: Callable[[], Awaitable[None]], *beside: Callable[[], Coroutine[Any, Any, None]]
     ) -> None:
-        """Run `work` and listen for signals meanwhile; raises what `work` raises.
+        """Run `work` and listen for signals; raises what `work` raises.
 
         The functions in `beside` run next to it. They must not raise, and are
         cancelled when the work is done.
@@ -123,7 +123,7 @@ class Interruption:
                     self.first = found
                     self._stop()
                     group.start_soon(self._end_when_overdue, group.cancel_scope)
-                    announce("finishing what is in hand; Ctrl-C stops at once")
+                    announce("finishing the work in progress; Ctrl-C stops immediately")
                 elif found == signal.SIGINT:
                     self.at_once = True
                     group.cancel_scope.cancel()

@@ -221,12 +221,12 @@ def test_blocked_messages_are_listed_and_can_be_tried_anew(
         f"{event_id}  blocked  1 attempt  Car/a  Not for me\n"
     )
     dry = run(url, "failures", "retry", "--key", "Car/a", "--dry-run")
-    assert dry.stderr == "1 message would be tried anew\n"
+    assert dry.stderr == "1 message would be tried again\n"
     assert count(sql, "outbox_failures") == 1
     done = run(url, "failures", "retry", "--key", "Car/a", "--json")
     (line,) = lines(done)
     assert (line["eventId"], line["retryAt"], line["error"]) == (str(event_id), None, "Not for me")
-    assert done.stderr == "1 message will be tried anew\n"
+    assert done.stderr == "1 message will be tried again\n"
     assert (count(sql, "outbox_failures"), count(sql, "outbox")) == (0, 1)
 
 

@@ -74,7 +74,7 @@ def role(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 
 def search_path(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """Whether other roles can create functions that our sessions would find by their name.
+    """Whether other roles can create functions that sessions of the library would find by name.
 
     PostgreSQL's manual recommends a search path without writable schemas:
     https://www.postgresql.org/docs/current/ddl-schemas.html#DDL-SCHEMAS-PATTERNS
@@ -112,7 +112,7 @@ def shards(visit: ExaminedDatabase) -> Iterator[Finding]:
     if not drifts:
         found = visit.status.shards
         leased = sum((shard.lease_seconds or 0) > 0 for shard in found)
-        text = f"{len(found)}, {leased} of them leased; no message is in any other"
+        text = f"{len(found)}, {leased} of them leased; no message is in another shard"
         yield Finding("shards", "ok", text, values={"shards": len(found), "leased": leased})
 
 

@@ -48,7 +48,7 @@ def judge_metering(plans: Mapping[str, list[str]], *, is_dsql: bool) -> Finding:
     told = {what: [line for line in lines if "DPU" in line] for what, lines in plans.items()}
     if not any(told.values()):
         if is_dsql:
-            return Finding("metering", "unknown", "EXPLAIN tells no DPU")
+            return Finding("metering", "unknown", "EXPLAIN reports no DPU")
         return Finding("metering", "ok", "not asked: PostgreSQL does not bill by use")
     parts = [f"{what} of 4 KiB: {', '.join(lines)}" for what, lines in told.items()]
     return Finding("metering", "ok", "; ".join(parts))

@@ -22,7 +22,7 @@ A healthy publisher reads at least once per second.
 class Sample(NamedTuple):
     """One reading of the database's clock, all in seconds.
 
-    `before` is our clock before the query, `there` is the database's answer, and
+    `before` is this machine's clock before the query, `there` is the database's answer, and
     `trip` is how long the query took.
     """
 
@@ -32,7 +32,7 @@ class Sample(NamedTuple):
 
 
 def offset_of(samples: Iterable[Sample]) -> tuple[float, float]:
-    """The database's clock minus ours, and the error bound of that; both in seconds.
+    """The database's clock minus this machine's, and the error bound; both in seconds.
 
     This is Cristian's algorithm: the answer is taken to be half a trip old, and
     the quickest trip gives the smallest bound.
@@ -42,7 +42,7 @@ def offset_of(samples: Iterable[Sample]) -> tuple[float, float]:
 
 
 def judge_clock(offset: float, bound: float) -> Finding:
-    """Judge the clocks: `offset` is the database's minus ours, +/- `bound`; both in seconds."""
+    """Judge the clocks: `offset` seconds is the database's minus this machine's, +/- `bound`."""
     way = "ahead of" if offset >= 0 else "behind"
     text = f"the database is {abs(offset):.3f} s {way} this machine, +/- {bound:.4f} s"
     values = {"offset": offset, "bound": bound}
@@ -130,7 +130,7 @@ def judge_relay(alive: int, oldest: float | None) -> Finding:
     values = {"alive": alive, "oldest": oldest}
     late = oldest is not None and oldest > _OLD
     if not alive:
-        remedy = "start `dsql-outbox publish`: nobody relays"
+        remedy = "start `dsql-outbox publish`: no publisher relays"
         return Finding("relay", "fail" if late else "warn", text, remedy, values=values)
     if late:
         remedy = "see `dsql-outbox status`: a subject is blocked, or the publishers are too slow"

@@ -40,7 +40,7 @@ def read_model() -> None:
     "--source",
     default=DEFAULT_SOURCE,
     metavar="TEXT",
-    help="The CloudEvents source. It is not stored, so give the one of the writers' settings.",
+    help="The CloudEvents source. It is not stored, so repeat the one of the writers' settings.",
 )
 @json_option
 @database_options

@@ -48,9 +48,9 @@ class RebuildRun:
     def _tell_place(self) -> None:
         found = self._tool.progress
         if found.place is not None:
-            say(f"not done; the same command with --after {found.place} goes on", err=True)
+            say(f"not done; to continue, run the same command with --after {found.place}", err=True)
         elif found.read:
-            say("not done; empty the tables of the read model and begin again", err=True)
+            say("not done; empty the tables of the read model and start again", err=True)
 
     def _tell_done(self) -> None:
         done = self._tool.progress

@@ -82,7 +82,7 @@ def retry(**options: Any) -> None:
 
     Each message has all its attempts again.
     """
-    _act(Failures.retry, "will be tried anew", "would be tried anew", **options)
+    _act(Failures.retry, "will be tried again", "would be tried again", **options)
 
 
 @failures.command()

@@ -100,7 +100,7 @@ Exit codes:
     "--source",
     default=DEFAULT_SOURCE,
     metavar="TEXT",
-    help="The CloudEvents source. It is not stored, so give the one of the writers' settings.",
+    help="The CloudEvents source. It is not stored, so repeat the one of the writers' settings.",
 )
 @replay_options
 @yes_option
@@ -161,4 +161,4 @@ async def _cost(database: Database) -> str:
     async with Replay(database) as tool:
         stored = await tool.events_stored()
     rows = "all stored events" if stored is None else f"about {counted(stored, 'stored event')}"
-    return f"This replay reads {rows}. Go on?"
+    return f"This replay reads {rows}. Continue?"

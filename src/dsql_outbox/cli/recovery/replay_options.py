@@ -16,7 +16,7 @@ from .replay_summary import ReplaySummary
 _LEFT_ALONE: Final = {
     "waiting": "they wait in the outbox",
     "missing": "they do not exist",
-    "unreadable": "their headers can be no message's; replay these events by their ids",
+    "unreadable": "their headers are not valid for a message; replay these events by their ids",
 }
 
 _Command = TypeVar("_Command", bound=Callable[..., object])

@@ -41,7 +41,7 @@ class ReplayRun:
     def _tell_place(self) -> None:
         place = self._tool.progress.place
         if place is not None:
-            say(f"not done; the same command with --after {place} goes on", err=True)
+            say(f"not done; to continue, run the same command with --after {place}", err=True)
 
     def _line(self) -> str:
         found = self._tool.progress

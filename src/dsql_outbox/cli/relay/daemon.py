@@ -22,7 +22,7 @@ from .relay_run import RelayRun
 
 _LAST_PORT: Final = 65535
 _AT_ONCE: Final = 128 + signal.SIGINT
-_AS_BEFORE: Final = f"what is left stays in the outbox; {GO_ON}"
+_AS_BEFORE: Final = f"waiting messages stay in the outbox; {GO_ON}"
 _PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
