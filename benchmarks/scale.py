@@ -1,6 +1,6 @@
 """The tables of docs/scale.md: ``python -m benchmarks.scale``.
 
-Costs per event are read from docs/cost.md, whose numbers a test counts anew. The other
+Costs per event are read from docs/cost.md, whose numbers a test checks. The other
 inputs are the constants below, each with its source.
 """
 

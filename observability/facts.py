@@ -245,7 +245,7 @@ class PublishStarted(msgspec.Struct, frozen=True):
 class PublishEnded(msgspec.Struct, frozen=True):
     """The result of publishing one message; `unavailable` if the broker did not answer.
 
-    `leads_to` is what the publisher does with a message that was not delivered:
+    `leads_to` is the consequence for a message that was not delivered:
 
     - ``retry``: the message is sent again
     - ``dead_letter``: the message becomes a dead letter

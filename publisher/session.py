@@ -144,7 +144,7 @@ class OperatorTransaction:
 
     @property
     def connection(self) -> AsyncConnection:
-        """The connection, for statements that are not ours."""
+        """The connection, for statements of the caller."""
         return self._connection
 
     async def rows(self, name: str, parameters: Mapping[str, object]) -> Sequence[Sequence[Any]]:

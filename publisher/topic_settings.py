@@ -47,7 +47,7 @@ class FailureRules(NamedTuple):
         return "dead_letter" if self.on_dead_letter == "release" else "block"
 
     def backoff(self, attempts: int) -> float:
-        """Seconds until the next attempt after so many."""
+        """Seconds until the next attempt after `attempts` failures."""
         return min(self.backoff_cap, self.backoff_base * 2.0 ** min(attempts - 1, 64))
 
     def require_valid(self, owner: str) -> None:
@@ -83,6 +83,6 @@ def require_valid_topics(owner: str, rules: FailureRules, topics: Mapping[str, o
 
 
 def _hides(earlier: str, pattern: str) -> bool:
-    """Whether no topic can match `pattern` and not `earlier`; False if that is hard to tell."""
+    """Whether no topic can match `pattern` and not `earlier`; False if that is hard to decide."""
     is_topic = _WILDCARDS.isdisjoint(pattern)
     return earlier == "*" or (is_topic and fnmatchcase(pattern, earlier))

@@ -162,7 +162,7 @@ class AsyncWriter(WriterBase):
         await self.close()
 
     def _enter_loop(self) -> None:
-        """Serve the running event loop. No task of a former one drives its lanes any more."""
+        """Serve the running event loop. Tasks of a former one no longer drive its lanes."""
         self._connections.enter_loop()
         if (loop := asyncio.get_running_loop()) is not self._loop:
             self._loop = loop

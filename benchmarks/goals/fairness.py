@@ -24,7 +24,7 @@ WHERE subject_id LIKE 'BAD-%'
 
 
 def half(conditions: Conditions) -> list[float]:
-    """Healthy rows beside as many failing ones, over none failing: sink slow, and at once."""
+    """Healthy rows beside as many failing ones, over none failing: with a slow and a fast sink."""
     found: list[float] = []
     for delay in (_SLOW, 0.0):
         burdened: list[float] = []

@@ -6,12 +6,12 @@ from typing import NamedTuple
 from .conditions import Conditions
 
 
-class UnknownGoals(ValueError):  # noqa: N818 - names what is wrong
+class UnknownGoals(ValueError):  # noqa: N818 - names the fault
     """A selection names a group or a line that does not exist."""
 
 
 class NotMeasuredError(Exception):
-    """A line cannot be measured here; the message says what is missing."""
+    """A line cannot be measured here; the message names the missing part."""
 
 
 class Goal(NamedTuple):

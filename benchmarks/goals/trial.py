@@ -73,7 +73,7 @@ def publishing(
     settings: PublisherSettings | None = None,
     hooks: Sequence[Hook] = (),
 ) -> Awaitable[float]:
-    """Do `body` beside a publisher; returns what it returns."""
+    """Run `body` beside a publisher, and return its result."""
 
     async def run() -> float:
         async with Publisher(Database(url), sink, settings, hooks=hooks):

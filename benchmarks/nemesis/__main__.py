@@ -1,4 +1,4 @@
-"""``make nemesis``: harm real publishers on real servers, and check what was delivered.
+"""``make nemesis``: harm real publishers on real servers, and check the deliveries.
 
 Events are written in the background. Every few seconds one publisher is killed, or stopped
 past its lease and continued, or restarted. The database crashes once and the broker stops

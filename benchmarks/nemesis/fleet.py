@@ -112,7 +112,7 @@ class Fleet:
         """How many publishers did not end within 30 s after SIGTERM."""
 
     async def start(self) -> None:
-        """Start all; raises `CannotRun` if one ends at once, for example for an unknown option."""
+        """Start all; raises `CannotRun` if one ends immediately, as for an unknown option."""
         for member in self.members:
             await member.start()
         for member in self.members:

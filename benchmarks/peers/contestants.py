@@ -84,7 +84,7 @@ CONTESTANTS = (
 
 
 class ComparedLine(NamedTuple):
-    """A line of the comparison: what is written, and the contestant that is its floor."""
+    """A line of the comparison: the kind of write, and the contestant that is its floor."""
 
     name: str
     title: str
@@ -99,7 +99,7 @@ LINES = (
 )
 
 
-class UnknownLines(ValueError):  # noqa: N818 - names what is wrong
+class UnknownLines(ValueError):  # noqa: N818 - names the fault
     """A selection names a line that does not exist."""
 
 

@@ -96,7 +96,7 @@ async def drain_by_relay(url: str) -> None:
 
 
 async def _bare(url: str) -> None:
-    """Read by key and delete what was read, on one connection, until the outbox is empty."""
+    """Read by key and delete these rows, on one connection, until the outbox is empty."""
     read, delete = statement("outbox_read", "outbox"), statement("outbox_delete", "outbox")
     places = dict.fromkeys(range(SHARDS), _HEAD)
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:

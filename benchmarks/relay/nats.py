@@ -167,7 +167,7 @@ def _arrive(url: str, a_second: int, seconds: float) -> tuple[int, float]:
 
 
 def _wait_until_empty(url: str) -> None:
-    """Wait until the outbox is empty, for `PATIENCE` seconds; the caller checks what is missing."""
+    """Wait until the outbox is empty, for `PATIENCE` seconds; the caller checks the result."""
     deadline = perf_counter() + PATIENCE
     with psycopg.connect(url, autocommit=True) as connection:
         while connection.execute("SELECT FROM outbox.outbox LIMIT 1").fetchone() is not None:

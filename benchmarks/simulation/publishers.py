@@ -108,7 +108,7 @@ class Publisher:
             self._machine.stand_still(seconds)
 
     def close(self) -> None:
-        """End all processes, and what is left of those that crashed."""
+        """End all processes, and the remains of those that crashed."""
         if self._machine is not None:
             self._end(self._machine)
         for machine in self._past:

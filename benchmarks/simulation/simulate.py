@@ -32,7 +32,7 @@ _RECOVERY: Final = 35.0
 """Seconds after the last fault when the publishers relay again, whatever happened."""
 
 _SWEEPS: Final = 4.0
-"""Seconds between two sweeps through a shard, which find what was committed late."""
+"""Seconds between two sweeps through a shard, which find rows that were committed late."""
 
 _LONGEST_REST: Final = 60.0
 """The same after a sweep that slow statements made long."""

@@ -158,7 +158,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             self.errors.append(f"{context.get('message')}: {context.get('exception')!r}")
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
-        """Do the same."""
+        """Keep what asyncio reports, too."""
         self.call_exception_handler(context)
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:

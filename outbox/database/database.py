@@ -28,7 +28,7 @@ MAX_LIFETIME: Final = 55 * 60.0
 """Seconds. DSQL closes connections after 60 minutes (AWS, Aurora DSQL quotas)."""
 
 _SPREAD: Final = 0.05
-"""The random share by which a lifetime is cut, so that connections do not all expire at once."""
+"""The random share by which a lifetime is cut, so that connections do not expire together."""
 
 C = TypeVar("C", Connection, AsyncConnection)
 

@@ -59,7 +59,7 @@ class Leases:
     Leases are opened once: a publisher that starts again needs new ones, with a new name.
     """
 
-    def __init__(  # noqa: PLR0913 - what the relay answers, and what a simulation brings
+    def __init__(  # noqa: PLR0913 - the relay's answers, and parts for a simulation
         self,
         database: Database,
         settings: PublisherSettings,
@@ -204,7 +204,7 @@ class Leases:
             again = await self._try_beat()
 
     async def _wait(self, seconds: float) -> bool:
-        """Wait until the time is over or `_poke` is set; returns whether to go on."""
+        """Wait until the time is over or `_poke` is set; returns whether to continue."""
         with anyio.move_on_after(seconds):
             await self._poke.wait()
         self._poke.clear()

@@ -15,7 +15,7 @@ from .snapshot import Snapshot
 
 
 class Renewed(NamedTuple):
-    """The answer to `LeaseTable.renew_and_look`: the shards renewed, and what was there before."""
+    """The answer to `LeaseTable.renew_and_look`: the renewed shards, and the snapshot before."""
 
     shards: Collection[int]
     seen: Snapshot
@@ -135,7 +135,7 @@ class Beats:
         return again
 
     async def _act(self, seen: Snapshot, *, renews: bool = False) -> float:
-        """Decide on what was seen, and carry the decisions out."""
+        """Decide by the snapshot, and carry the decisions out."""
         own, table, clock = self._own, self._table, self._clock
         plan = own.plan(seen, clock(), busy=self._busy(), progresses=self._progresses())
         if renews and plan.renew:

@@ -47,7 +47,7 @@ class SqlLeaseTable:
     raises the driver's error when there was no answer by then. The connection is
     then dropped, and the next call opens another. Because the connection is not
     shared, neither a slow statement of the relay nor a slow broker delays a renewal.
-    `paused` tells the topics to announce, which this publisher has paused by itself. The
+    `paused` returns the topics to announce, which this publisher has paused by itself. The
     first `renew_and_look` finds out whether the database accepts it.
     """
 

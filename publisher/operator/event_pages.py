@@ -60,7 +60,7 @@ START: Final = Place("", "", 0)
 
 
 class StoredKey(NamedTuple):
-    """A stored event; `place` is where a replay goes on after it."""
+    """A stored event; `place` is where a replay continues after it."""
 
     event_id: UUID
     place: str | None = None

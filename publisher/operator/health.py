@@ -50,7 +50,7 @@ class Health:
     """Whether the publisher lives and relays: one of its hooks; see docs/daemon.md.
 
     A `HealthProbe` sets `database` and `broker` while it runs. A program without a probe sets
-    them to ``ok`` itself. It sets `draining` once the publisher is told to stop.
+    them to ``ok`` itself. It sets `draining` when the publisher is asked to stop.
     """
 
     def __init__(self, now: Callable[[], float] = monotonic) -> None:

@@ -24,7 +24,7 @@ from dsql_outbox.publisher.relay.applier import Apply
 from dsql_outbox.publisher.session import Operator, OperatorTransaction
 
 PAGE: Final = 50
-"""Touches per transaction, as the relay applies them: the function changes rows of its own."""
+"""Touches per transaction, as the relay applies them: the function changes rows too."""
 
 _NOT_STORED: Final = ("previousposition", "leaseepoch")
 """The headers of a message that a stored event does not have."""
@@ -38,7 +38,7 @@ class RebuildProgress(msgspec.Struct, frozen=True):
 
     `read` is the number of rows that were read to find the events, out of about `total`
     (None: not known), and `applied` the number of events that were applied. `place` is
-    where another run goes on. It is None at the start, and if the outcome of the last
+    where another run continues. It is None at the start, and if the outcome of the last
     transaction is not known.
     """
 

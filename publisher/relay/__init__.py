@@ -1,8 +1,8 @@
-"""The relay: it reads rows of the outbox, sends them, and settles what the broker answered.
+"""The relay: it reads rows of the outbox, sends them, and settles the broker's answers.
 
 Presence is the state. A row in the outbox waits; a row that the broker has is deleted by
 its whole key. Nothing else is stored of the relay's progress. Three activities run side
-by side (`relay`) and share what is in memory (chapter `memory`):
+by side (`relay`) and share their memory (chapter `memory`):
 
     outbox --> read --> rows per subject --> send --> broker
       ^                                       |

@@ -35,7 +35,7 @@ Kind = Literal["key", "again", "sweep", "tail"]
 
 
 class _Asked(NamedTuple):
-    """One range of a read: what it is for."""
+    """One range of a read, with its purpose."""
 
     kind: Kind
     shard: Shard
@@ -148,7 +148,7 @@ class Reader:
                 if subject.hold is not hold or subject.busy is not None or subject.rows:
                     continue
                 failure = stored.get(hold.id)
-                if failure is None:  # it is gone, or shall be tried anew
+                if failure is None:  # it is gone, or is to be tried again
                     state.let_go(subject, hold.id)
                 elif failure.attempts != hold.attempts or failure.seconds <= 0:
                     hold.attempts, hold.retry_at = failure.attempts, now + failure.seconds
@@ -338,7 +338,7 @@ def _shares(rows: int, **counts: int) -> dict[str, int]:
 
 
 def _covers_tail(sweep: Sweep, tail: Tail) -> bool:
-    """Whether the sweep reads what the tail would read: it is there, or sees all in one read."""
+    """Whether the sweep reads the rows of the tail: it is there, or sees all in one read."""
     if not sweep.is_running:
         return False
     is_whole = sweep.place == HEAD and sweep.is_short and not tail.is_behind

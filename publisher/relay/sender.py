@@ -48,7 +48,7 @@ class Rights(Protocol):
         ...
 
     def settled(self) -> None:
-        """Record that a shard has no row on its way any more, nor one to settle."""
+        """Record that a shard has no row on its way and none to settle."""
         ...
 
     def sink_failed(self) -> None:
@@ -106,7 +106,7 @@ class Sender:
             await anyio.lowlevel.checkpoint()  # more answers come, and a call takes more messages
 
     def _send(self, tasks: TaskGroup) -> float:
-        """Start the calls that may start now; returns after how many seconds to look again."""
+        """Start the calls that may start now; returns the seconds until the next look."""
         state = self._state
         now = state.clock()
         if wait := self._breaker.wait(now):

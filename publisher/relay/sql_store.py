@@ -91,7 +91,7 @@ class SqlStore:
         await self._count("failure_forget", row_keys(rows))
 
     async def bury(self, letters: Collection[Letter]) -> None:
-        """Move rows to the dead letters; rows that do not exist any more are left out."""
+        """Move rows to the dead letters; missing rows are left out."""
         self._require()
         await self._burial.bury(letters)
 
@@ -100,7 +100,7 @@ class SqlStore:
     ) -> bool:
         """Delete rows and do `work` in one transaction, which is retried after a conflict.
 
-        Returns False, with nothing changed, if one of the rows did not exist any more:
+        Returns False, with nothing changed, if one of the rows is missing:
         the number of deleted rows is the fence against other publishers. Raises what
         `work` raises.
         """
@@ -171,7 +171,7 @@ def _asked(ranges: Sequence[Range], passed: PassedOver) -> dict[str, Any]:
 
 
 def _reading(number: int, found: Sequence[Sequence[Any]]) -> Reading:
-    """Sort the results of a read by their ranges; one of each range tells its end."""
+    """Sort the results of a read by their ranges; one of each range is its end."""
     rows: list[list[OutboxRow]] = [[] for _ in range(number)]
     ends: list[tuple[RowPlace, bool]] = [(RowPlace(0, ""), False)] * number
     now = 0

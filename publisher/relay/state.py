@@ -56,7 +56,7 @@ class RelayState:
         self.to_stop = Wake()
         self.is_stopping = False
         self.is_drained = False
-        """Whether no call of the sink runs any more after the stop."""
+        """Whether no call of the sink runs after the stop."""
         self.stalled_since: float | None = None
         """The time since when no read found a row that can be sent; None: some may be."""
         self.waits_for_room = False
@@ -82,7 +82,7 @@ class RelayState:
             wake.set()
 
     def drained(self) -> None:
-        """Record that no call of the sink runs any more."""
+        """Record that no call of the sink runs."""
         self.is_drained = True
         self.to_settle.set()
         self.to_stop.set()
@@ -94,7 +94,7 @@ class RelayState:
         self.topics.sending(row)
 
     def released(self, shard: int, rows: int = 1) -> None:
-        """Record that rows of a shard are busy no more."""
+        """Record that rows of a shard are no longer busy."""
         self.busy[shard] -= rows
         if not self.busy[shard]:
             self.on_idle()

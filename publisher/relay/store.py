@@ -1,4 +1,4 @@
-"""The port to the tables of the outbox: what the relay reads, deletes and records."""
+"""The port to the tables of the outbox: the reads and changes of the relay."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
@@ -115,7 +115,7 @@ class Store(Protocol):
         ...
 
     async def bury(self, letters: Collection[Letter]) -> None:
-        """Move rows to the dead letters; rows that do not exist any more are left out."""
+        """Move rows to the dead letters; missing rows are left out."""
         ...
 
     async def apply(
@@ -123,7 +123,7 @@ class Store(Protocol):
     ) -> bool:
         """Delete rows and do `work` in one transaction, which is retried after a conflict.
 
-        Returns False, with nothing changed, if one of the rows did not exist any more.
+        Returns False, with nothing changed, if one of the rows is missing.
         Raises what `work` raises.
         """
         ...

@@ -3,7 +3,7 @@
 A lane is a queue with a task, which exists while the queue has entries. The task
 sends one transaction after another and never waits for more calls. A transaction
 that needs a second attempt, or that waits for the lock of another session, leaves its
-lane: its task goes on with it, and another task takes the lane.
+lane: its task continues with it, and another task takes the lane.
 """
 
 import asyncio
@@ -136,7 +136,7 @@ class Coalescer:
         self._core.tell(_ended(batch, result, started_ns, self._core.server))
 
     def leave_lane(self, flight: _Flight) -> None:
-        """Let the lane go on without this transaction.
+        """Let the lane continue without this transaction.
 
         The entities of its events stay blocked. If `max_connections` transactions have
         left their lanes already, this one keeps its lane.

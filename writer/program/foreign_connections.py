@@ -96,7 +96,7 @@ def driver_connection(given: Any) -> Any:
 
 
 async def async_driver_connection(given: Any) -> Any:
-    """Do the same as `driver_connection` for one of `AsyncJoinable`."""
+    """Return the driver's connection, as `driver_connection` does, for one of `AsyncJoinable`."""
     if _is_final(given):
         return given
     if _is_session(given) and iscoroutinefunction(given.connection):

@@ -70,7 +70,7 @@ class Sendable(Protocol):
 
     @property
     def prepared(self) -> PreparedEvent:
-        """The event with what its rows need."""
+        """The event with the values of its rows."""
         ...
 
 

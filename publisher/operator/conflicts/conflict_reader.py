@@ -23,7 +23,7 @@ _SHOWN: Final = 50
 
 
 class ContendedEntity(EntityConflicts, kw_only=True, omit_defaults=False):
-    """An entity that conflicts, by the counts of all writers, and what to do about it."""
+    """An entity that conflicts, by the counts of all writers, and its remedy."""
 
     remedy: Remedy
 

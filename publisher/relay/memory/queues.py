@@ -25,7 +25,7 @@ from .topics import TopicPauses
 
 MAX_ROWS: Final = 20_000
 MAX_BYTES: Final = 32 << 20
-"""The limits of what is in memory, settled rows that are not deleted yet included."""
+"""The limits of the rows in memory, with settled rows that are not deleted yet."""
 
 MAX_PASSED: Final = 1_000
 """The most subjects that a read passes over; more make the statement slower than they save."""
@@ -210,7 +210,7 @@ class Queues:
         self.size -= sum([row.size for row in rows])
 
     def lose(self, shard: Shard) -> None:
-        """Forget a shard that belongs to another publisher, or to us under another epoch."""
+        """Forget a shard that belongs to another publisher, or to this one under another epoch."""
         shard.is_lost = True
         for subject in shard.subjects.values():
             if subject.busy is not None:

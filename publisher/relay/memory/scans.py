@@ -35,7 +35,7 @@ _MAX_VISITS: Final = 1_000
 
 
 class Scan:
-    """A way through a shard that goes on by key from `place`.
+    """A way through a shard that continues by key from `place`.
 
     `is_running` says that rows after `place` may not have been seen. `rest` is the
     shortest time in seconds between the end of a sweep and the next.
@@ -104,7 +104,7 @@ class Tail(Scan):
 
     @property
     def is_behind(self) -> bool:
-        """Whether to read on at once: rows were not seen, and this or the last pass had news."""
+        """Whether to continue now: rows are unseen, and this or the last pass had new rows."""
         return self.is_running and (self.place < self.home or self._has_news or self._had_news)
 
     def go_home(self, now: float) -> None:

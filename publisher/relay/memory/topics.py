@@ -105,7 +105,7 @@ class TopicPauses:
         return self._pauses.pop(topic, None) is not None
 
     def missed(self, row: RowId) -> None:
-        """Record that the row to try a topic with is not there any more, or was not sent."""
+        """Record that the row to try a topic with is gone, or was not sent."""
         for pause in self._pauses.values():
             if pause.probe == row:
                 pause.probe, pause.is_probing = None, False

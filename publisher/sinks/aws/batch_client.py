@@ -19,7 +19,7 @@ _sdk: Any = boto3
 _make_config: Any = botocore.config.Config
 _errors: Any = botocore.exceptions
 ClientError: Any = _errors.ClientError
-"""What the SDK raises when a service answers with an error."""
+"""The SDK's exception for an error that a service answers."""
 
 Answers = Iterator[tuple[int, Outcome]]
 """The outcomes of messages by their index in the call."""
@@ -148,7 +148,7 @@ class BatchClient(ABC):
 
     @abstractmethod
     def _find(self) -> Any:
-        """Ask the service for the target, and return what it says."""
+        """Ask the service for the target, and return its answer."""
 
     @abstractmethod
     def _send(self, entries: Sequence[Entry]) -> Answers:

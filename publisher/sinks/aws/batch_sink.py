@@ -122,11 +122,11 @@ class _Call:
         self._answer = answer
 
     def take(self, answers: Answers) -> None:
-        """Pass on what the service answered for each entry."""
+        """Pass on the service's answer for each entry."""
         for index, outcome in answers:
             self._answer(index, outcome)
             self.has_delivered |= isinstance(outcome, Delivered)
 
     def settle(self, entries: Sequence[Entry], outcome: Outcome) -> None:
-        """Answer the same for all entries."""
+        """Give all entries the same answer."""
         self.take((entry.index, outcome) for entry in entries)

@@ -24,7 +24,7 @@ logger = logging.getLogger("dsql_outbox")
 _SLICE: Final = 0.1
 """The longest flush, in seconds.
 
-A flush of 0.2 s or more runs in parts, and goes on after a callback raised. The
+A flush of 0.2 s or more runs in parts, and continues after a callback raised. The
 callbacks of the next part then run with that exception pending (see `Callbacks`).
 """
 _CLOSING: Final = 0.5  # seconds to wait for the reports of messages that are given up
@@ -213,7 +213,7 @@ class _Lines:
     """Takes the log lines of librdkafka, which go to standard error by default.
 
     It keeps the last one about a connection that failed. When the broker closes a
-    connection at once, as it does when a plaintext client comes to a listener with TLS,
+    connection immediately, as it does when a plaintext client comes to a listener with TLS,
     the error callback hears nothing of it.
     """
 

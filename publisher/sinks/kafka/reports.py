@@ -101,7 +101,7 @@ class Reports:
         self.has_stopped = False
         """Whether the producer stopped for good, which says nothing of any topic."""
         self.changed = asyncio.Event()
-        """Set when messages are refused, and when no report can change anything any more."""
+        """Set when messages are refused, and when no further report can change the outcome."""
         self._messages = messages
         self._answer = answer
         self._heard = heard
@@ -147,7 +147,7 @@ class Reports:
             self._count_down()
 
     def give_up(self, reason: str) -> None:
-        """Wait no longer: the producer has stopped."""
+        """End the wait: the producer has stopped."""
         self.reason, self._expected = reason, 0
         self.is_broken = self.has_stopped = True
         self.changed.set()

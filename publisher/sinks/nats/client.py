@@ -63,7 +63,7 @@ class NatsConnection:
         The first call opens a connection. So does a call after the server closed the
         connection for good, for example because credentials expired. `deadline`, a
         time of the event loop's clock, bounds the opening. While nats-py tries to
-        reconnect, this raises at once.
+        reconnect, this raises immediately.
         """
         async with self._opening:
             if self._client is None or self._client.is_closed:
@@ -185,7 +185,7 @@ class NatsConnection:
 
     async def _lost(self) -> None:
         self._on_lost()
-        for limit in self._asking:  # no answer can come any more
+        for limit in self._asking:  # no further answer can come
             limit.reschedule(0)
         if self._client is not None:
             logger.warning("%s: connection lost, reconnecting", self._settings)

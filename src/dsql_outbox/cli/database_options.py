@@ -64,7 +64,7 @@ def open_bare_database(
 ) -> Generator[Database]:
     """Open the database as `open_database` does, but never create tables.
 
-    `schema` and `doctor` need it: they report what is missing.
+    `schema` and `doctor` need it: they report missing tables.
     """
     with database_address(url) as address:
         yield Database(address, schema=schema, isolation=isolation)

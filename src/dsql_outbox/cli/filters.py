@@ -98,7 +98,7 @@ def _subject(ctx: click.Context, param: click.Parameter, value: str | None) -> s
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask for confirmation on standard error; return at once if `yes`.
+    """Ask for confirmation on standard error; return immediately if `yes`.
 
     Raises `click.Abort` if the user declines, and `click.UsageError` if standard
     input is not a terminal.

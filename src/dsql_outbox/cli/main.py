@@ -80,7 +80,9 @@ class LazyGroup(click.Group):
         if found is None:
             return None
         with _shown(f"dsql-outbox {cmd_name} starts", on_terminal=not ctx.resilient_parsing):
-            import_module("dsql_outbox.outbox")  # first: its error says how to install libpq
+            import_module(
+                "dsql_outbox.outbox"
+            )  # first: its error names the command that installs libpq
             module = import_module(f"{__package__}.{found.module}")
         return use_help_text(cast("click.Command", getattr(module, cmd_name.replace("-", "_"))))
 

@@ -67,7 +67,7 @@ class _Server(uvicorn.Server):
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and tell."""
+        """Start, and call `ready`."""
         await super().startup(sockets)
         if self.started:
             self._ready()

@@ -67,7 +67,7 @@ class Sampler:
     """Takes a `Reading` every `interval` seconds, from `start` to `stop`.
 
     `latest` is the last reading. `problem` is the error of the last try, or None.
-    `is_ending` says that streams shall end.
+    `is_ending` makes streams end.
     """
 
     def __init__(self, database: Database, interval: float) -> None:

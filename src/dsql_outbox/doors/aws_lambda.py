@@ -193,7 +193,7 @@ class _Relay:
         """Relay until `ends`, by the monotonic clock, or until nothing more can be sent.
 
         Messages that wait are counted after the leases are given back. A doorbell that
-        came before that may have found no shard, so what it rang for is in this count.
+        came before that may have found no shard, so its message is in this count.
         """
         owned, runs = _Owned(), list[Relayed]()
         async with self._open_sink() as sink, StatusReader(self._database) as status:

@@ -69,7 +69,7 @@ class Inbox:
         commit or roll back. An error of its own ends the call after a rollback.
 
         `message` is a `Received` message or an id of 1 to 128 characters. A `Received`
-        message is remembered by its event's id, so a replay of what was handled is not
+        message is remembered by its event's id, so a replay of a handled event is not
         handled again; give `dedupe_id` to handle each replay. Of a `Received` message the
         result also has the `order` in its subject. With ``on_gap="raise"`` a message whose
         predecessor was not handled raises `MessageGap`, and nothing is stored.
@@ -96,8 +96,8 @@ class Inbox:
     def prune(self, older_than: timedelta, *, told: Told | None = None) -> Pruned:
         """Forget the messages that were handled longer ago, by the database's clock.
 
-        Reads all that the consumer remembers, in transactions of at most 3,000 rows, and
-        calls `told` after each with how far it is. It may be stopped and run again at any
+        Reads all ids of the consumer, in transactions of at most 3,000 rows, and
+        calls `told` after each with the progress. It may be stopped and run again at any
         time. `older_than` must be longer than the broker may deliver a message again:
         docs/inbox.md. Raises `SettingsError` unless it is above 0, `SchemaError` if the
         tables are missing, and the driver's errors.
@@ -170,7 +170,7 @@ def dedupe_id_of(message: Remembered) -> str:
 
 
 def require_plain(function: object) -> None:
-    """Raise `TypeError` for what is no function, or is one whose call runs nothing."""
+    """Raise `TypeError` unless it is a function whose call runs something."""
     if not callable(function) or inspect.iscoroutinefunction(function):
         raise wrong_type(
             "Inbox.once takes a plain function of a connection",

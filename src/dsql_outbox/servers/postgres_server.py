@@ -65,7 +65,7 @@ class EmbeddedPostgres(EmbeddedServer):
     Over TCP every role needs a password; the one of role postgres is in `url`, and random
     if none is given. The socket needs no password, because only PostgreSQL's user may enter
     its folder. Started by root, the server runs as user nobody, so other
-    processes of nobody may use the socket, too.
+    processes of nobody may use the socket too.
 
     Starting raises `MissingExtra` if none has them, `SettingsError` for a folder
     that cannot be used, and `OutboxError` when the server is not ready within 30 s.
@@ -199,7 +199,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
 
 def _prepare(scratch: Path, password: str) -> None:
-    """Make what a server needs besides its data, in a folder that its user cannot change."""
+    """Make the files of a server besides its data, in a folder that its user cannot change."""
     scratch.chmod(0o711)
     rules = scratch / "pg_hba.conf"
     rules.write_text(_RULES)
@@ -221,7 +221,7 @@ def _password_beside(running: _Postmaster, folder: Path) -> str:
 def _initialize(binaries: Path, folder: Path) -> None:
     hand_over(folder)
     command = [str(binaries / "initdb"), "-D", str(folder), "-U", "postgres"]
-    # These rules apply only if somebody starts a server in this folder by hand.
+    # These rules apply only if a person starts a server in this folder.
     command += ["--auth-local", "peer", "--auth-host", "reject"]
     quick = ["-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions"]
     done = subprocess.run(  # noqa: S603 - our command

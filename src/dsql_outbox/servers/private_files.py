@@ -1,6 +1,6 @@
 """Files and folders in places where another user can write.
 
-All functions refuse to follow a link, and check the owner of what they open.
+All functions refuse to follow a link, and check the owner of the opened file.
 Otherwise another user could make us write to a file of their choice.
 """
 

@@ -58,8 +58,8 @@ class ServerProcess:
     """A server and its children, in a session of their own.
 
     Ctrl-C in a terminal signals the whole foreground process group. A server in
-    another session does not get that signal, so it runs until we stop it. When we are
-    killed, a guard stops it.
+    another session does not get that signal, so it runs until this process stops it. When
+    this process is killed, a guard stops it.
     """
 
     def __init__(
@@ -218,7 +218,7 @@ class EmbeddedServer(ABC):
         self._process = self._launch(folder, self._scratch)
 
     def stop(self) -> None:
-        """Stop the server in order and keep the data; leave a server that we did not start."""
+        """Stop the server in order and keep the data; leave a server that was running before."""
         if self._process is not None:
             self._process.stop()
             self._process = None

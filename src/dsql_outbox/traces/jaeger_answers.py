@@ -31,7 +31,7 @@ class NotJaeger(OutboxError):  # noqa: N818 - said as it is
     """The server is not a Jaeger that can be searched, or it refuses the request."""
 
 
-class OtherParameters(Exception):  # noqa: N818 - names what is wrong
+class OtherParameters(Exception):  # noqa: N818 - names the fault
     """Jaeger has refused the names of the parameters, as releases before 2.19 do."""
 
 

@@ -1,4 +1,4 @@
-"""The command `console`: its options, and what it prints."""
+"""The command `console`: its options and its output."""
 
 import asyncio
 import os

@@ -56,7 +56,7 @@ class Activity:
         self.counts = Counts()
 
     def __call__(self, fact: Fact, /) -> None:
-        """Add what the relay did."""
+        """Add the relay's work."""
         if isinstance(fact, RelayProgress):
             self._progress = RelayProgress(
                 delivered=self._progress.delivered + fact.delivered,

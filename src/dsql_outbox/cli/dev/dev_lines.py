@@ -36,7 +36,7 @@ class Places(NamedTuple):
 
 
 class DevLines:
-    """The lines of one run. They fit the terminal, except what is to be copied."""
+    """The lines of one run. They fit the terminal, except for lines to copy."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json

@@ -29,7 +29,7 @@ class SessionResult(NamedTuple):
 
 
 class Race(NamedTuple):
-    """Two transactions at one row; `waited` tells whether the second waited for the first."""
+    """Two transactions at one row; `waited` is whether the second waited for the first."""
 
     first: SessionResult
     second: SessionResult
@@ -122,7 +122,7 @@ def _commit(connection: Connection) -> SessionResult:
 
 
 def waits(future: Future[T]) -> bool:
-    """Whether a statement in another thread has no answer soon; raises what it raised."""
+    """Whether a statement in another thread has no answer soon. Raises the statement's error."""
     try:
         future.result(_WAIT)
     except TimeoutError:

@@ -13,7 +13,7 @@ from dsql_outbox.publisher import Status, StatusReader
 from dsql_outbox.schema import Drift, check, has_jobs, statement
 
 PATIENCE: Final = 15.0
-"""Seconds that one check may take before the doctor goes on to the next."""
+"""Seconds that one check may take before the doctor continues with the next."""
 
 
 class ExaminedDatabase:

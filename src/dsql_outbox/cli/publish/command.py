@@ -189,7 +189,7 @@ def publish(  # noqa: PLR0913 - one parameter per flag
 def _progress(
     relaying: RelayRun, log_format: LogFormat, *, every: float
 ) -> AbstractContextManager[object]:
-    """Show what is relayed: live on a terminal, else a line every `every` seconds."""
+    """Show the progress: live on a terminal, else a line every `every` seconds."""
     text = CountsText(relaying.counts)
     if log_format == "text" and is_live() and not (relaying.uses_stdout and sys.stdout.isatty()):
         return live(text.view)

@@ -19,7 +19,7 @@ class RebuildRun:
     async def run(self, after: str | None) -> int:
         """Rebuild until the end or a signal; returns the exit code that a signal asks for, or 0.
 
-        Raises what the rebuild raises.
+        Raises the errors of the rebuild.
         """
         interruption = Interruption(self._tool.stop)
 

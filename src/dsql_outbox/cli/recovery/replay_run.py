@@ -21,7 +21,7 @@ class ReplayRun:
     async def run(self, told: AsyncGenerator[Replayed]) -> int:
         """Replay until the end or a signal; returns the exit code that a signal asks for, or 0.
 
-        Raises what the replay raises.
+        Raises the errors of the replay.
         """
         interruption = Interruption(self._tool.stop)
 

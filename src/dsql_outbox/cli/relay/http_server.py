@@ -18,7 +18,7 @@ from dsql_outbox.outbox import SettingsError
 logger = logging.getLogger("dsql_outbox")
 
 _SECONDS: Final = 5.0  # for a whole exchange
-_CONNECTIONS: Final = 32  # at once; one more closes the oldest
+_CONNECTIONS: Final = 32  # open; one more closes the oldest
 _REQUEST_BYTES: Final = 8192
 
 

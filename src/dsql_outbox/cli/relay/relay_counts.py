@@ -26,7 +26,7 @@ class RelayCounts:
         self.topics: Counter[str] = Counter()
 
     def __call__(self, fact: Fact, /) -> None:
-        """Count what a fact tells."""
+        """Count a fact."""
         if isinstance(fact, PublishStarted):
             self.lag = max(0, fact.picked_up_ns - fact.committed_ns) / 1e9
         elif isinstance(fact, PublishEnded):

@@ -52,7 +52,7 @@ def schema() -> None:
 def apply(database: str | None, schema: str, shards: int | None, *, after_deploy: bool) -> None:
     """Create the tables, or migrate them to this version.
 
-    Safe to run again, and in several places at once. Run it before you deploy new code. If it
+    Safe to run again, also in several places together. Run it before you deploy new code. If it
     reports waiting migrations, run it again with --after-deploy when no older code runs.
     """
     steps = ApplySteps()

@@ -76,7 +76,7 @@ async def _look(database: Database, meter: Meter) -> Look:
 def _breaker(now: Status) -> str:
     """Derive the breaker's state from the tables.
 
-    A publisher that cannot reach its broker deletes its announcement at once, but
+    A publisher that cannot reach its broker deletes its announcement immediately, but
     keeps its leases for a while. So an owner without an announcement means open.
     """
     owners = {s.owner for s in now.shards if s.owner is not None and (s.lease_seconds or 0) > 0}

@@ -140,7 +140,7 @@ def _choose(
 
 
 def _draw(found: FoundTrace) -> None:
-    from rich.console import Console  # noqa: PLC0415 - 60 ms, for those who draw
+    from rich.console import Console  # noqa: PLC0415 - 60 ms, only for drawing
 
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     say(f"event {found.event_id}")

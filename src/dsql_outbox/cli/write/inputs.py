@@ -123,7 +123,7 @@ def _opened(name: str) -> Generator[int]:
     if name == _STDIN:
         yield 0
         return
-    # Without O_NONBLOCK a named pipe that nobody writes to would block here.
+    # Without O_NONBLOCK a named pipe without a writer would block here.
     descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
     try:
         yield descriptor

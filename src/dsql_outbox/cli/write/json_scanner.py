@@ -25,7 +25,7 @@ _array: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class MalformedInput(Exception):  # noqa: N818 - reads as what happened
-    """The stream is broken at byte `offset`, so that nothing after it can be told apart."""
+    """The stream is broken at byte `offset`, so that the values after it cannot be separated."""
 
     def __init__(self, offset: int, problem: str) -> None:
         super().__init__(f"byte {offset}: {problem}")
@@ -129,7 +129,7 @@ def events(value: Extent) -> Iterator[Extent]:
         yield value
         return
     try:
-        value.data.decode()  # of what is not UTF-8 msgspec says that it is cut off
+        value.data.decode()  # msgspec reports invalid UTF-8 as cut off
         elements = _array.decode(value.data)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
         problem = f"the array that begins here is not valid JSON: {error}"

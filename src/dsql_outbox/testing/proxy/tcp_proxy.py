@@ -125,7 +125,7 @@ class Link:
             self._proxy.failures.append(error)
             self.cut()
         finally:
-            # Close only our half, so that the server still handles what it was sent before.
+            # Close only our half, so that the server still handles earlier input.
             with suppress(OSError):
                 self._server.write_eof()
 
@@ -200,7 +200,7 @@ class TcpProxy:
         self._call(self._silence_all())
 
     def refuse_connections(self, times: int | None = None) -> None:
-        """Accept and close at once the next `times` connections; None means all, until 0 is set."""
+        """Accept and then close the next `times` connections; None means all, until 0 is set."""
         self._refusals = times
 
     def pause_listening(self) -> None:

@@ -27,7 +27,7 @@ class Stored:
 
 
 class ReadableBroker(ABC):
-    """Where a sink writes to. The attributes say what the broker promises."""
+    """Where a sink writes to. The attributes are the broker's promises."""
 
     ordered: bool = True
     """Whether consumers see the messages of a key in the order in which they were sent."""
@@ -96,7 +96,7 @@ class Stage:
     broker: ReadableBroker
     heal: Callable[[], Awaitable[None]]
     stores: bool = False
-    """Whether the message is stored all the same, and only its answer is lost."""
+    """Whether the message is stored, and only its answer is lost."""
     exactly_once: bool = False
     """Whether the broker knows a message again."""
     across_topics: bool = True

@@ -16,7 +16,7 @@ from dsql_outbox.outbox import Connection
 from .isolation_cases import CASES, FIRST_ROWS, Case, Ran, Result, Rows, Step, judge
 
 NAME: Final = "isolation cases"
-"""Of the finding whose values are the result of each case."""
+"""The name of the finding with the result of each case."""
 
 _SESSIONS: Final = 3
 _FIRST_SHARD: Final = 1_000

@@ -64,7 +64,7 @@ Result = Literal["prevented", "possible", "broken"]
 
 
 def judge(case: Case, ran: Ran) -> Result:
-    """Whether the anomaly was prevented; `broken` if snapshot isolation excludes what was seen.
+    """Whether the anomaly was prevented; `broken` if snapshot isolation excludes the result.
 
     Only reads of committed transactions count, as in Adya's definitions.
     """

@@ -146,7 +146,7 @@ def _lines(file: Path) -> list[Line]:
 
 
 def judge_takeover(stored: Sequence[Receipt], lines: Sequence[Line], seconds: float) -> Finding:
-    """Judge by what was stored, and by the lines of the first and then of the second publisher.
+    """Judge by the stored events, and by the lines of the first and then of the second publisher.
 
     `seconds` is how long the shards of the first one had no owner that lived.
     """
