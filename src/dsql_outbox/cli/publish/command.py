@@ -85,7 +85,7 @@ Exit codes:
     "--on-dead-letter",
     type=click.Choice(["release", "block"]),
     default=PublisherSettings.on_dead_letter,
-    help="After the last attempt of a message: move it to the dead letters, "
+    help="For a message that is given up: move it to the dead letters, "
     "or block its subject until an operator decides.",
 )
 @option(
@@ -100,14 +100,14 @@ Exit codes:
     "--batch-rows",
     type=click.IntRange(min=1),
     default=PublisherSettings.batch_rows,
-    help="How many messages one read returns, approximately.",
+    help="The approximate number of messages per read.",
 )
 @option(
     "--lease",
     type=click.FloatRange(min=0.1),
     default=PublisherSettings.lease,
     metavar="SECONDS",
-    help="How long a publisher leases a shard. After 1.2 times that, others take over "
+    help="The duration of a lease. After 1.2 times that, others take over "
     "the shards of a publisher that died.",
 )
 @option(
@@ -115,7 +115,7 @@ Exit codes:
     type=click.FloatRange(min=0),
     default=_DRAIN,
     metavar="SECONDS",
-    help="How long messages that are on their way may take after SIGTERM or Ctrl-C.",
+    help="The time for messages in flight after SIGTERM or Ctrl-C.",
 )
 @option(
     "--listen",

@@ -65,7 +65,7 @@ reached, 78 the tables are missing. With --watch 0 after Ctrl-C or SIGTERM.""",
     type=click.FloatRange(min=0, max=MAX_HOURS, min_open=True),
     default=1.0,
     metavar="HOURS",
-    help="With --conflicts, how far to look back.",
+    help="With --conflicts, the period to report.",
 )
 @short_errors()
 @tables_needed()

@@ -68,8 +68,8 @@ Exit codes:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Read spans from this file instead: OTLP in JSON, one request per line.",
 )
-@instant_option("--since", "Search spans since this time; without it, of the last 7 days.")
-@click.option("--trace-id", metavar="HEX", help="The trace to show, if the event is in several.")
+@instant_option("--since", "Search spans since this time; the default is the last 7 days.")
+@click.option("--trace-id", metavar="HEX", help="The trace to draw, if the event is in several.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with all spans.")
 @short_errors()
 @interruptible(READ_ONLY)

@@ -75,14 +75,14 @@ Exit codes:
     "--max-retries",
     type=click.IntRange(min=0),
     default=WriterSettings.max_retries,
-    help="How often to retry an event after a conflict.",
+    help="The largest number of retries of an event after conflicts.",
 )
 @option(
     "--max-outage",
     type=click.FloatRange(min=0),
     default=WriterSettings.max_outage,
     metavar="SECONDS",
-    help="How long to keep trying while the database is out of reach.",
+    help="The time to keep trying while the database is out of reach.",
 )
 @option(
     "--on-duplicate",
