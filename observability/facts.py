@@ -263,11 +263,10 @@ class PublishEnded(msgspec.Struct, frozen=True):
 class RelayProgress(msgspec.Struct, frozen=True):
     """The work of a publisher's relay since its last report, in numbers of messages.
 
-    It reports several times a second while it works, and every few seconds as a sign
-    of life. `failed` attempts failed, `dead` messages were given up, `deleted` rows
-    left the outbox as delivered. `statements` is how many statements it ran; None if
-    they were not counted. `held` subjects wait behind a failed row at the moment, and
-    `paused` topics take no messages.
+    It reports several times a second while it works, and every few seconds as a sign of life.
+    `failed` attempts failed, `dead` messages were given up, `deleted` rows left the outbox as
+    delivered. `statements` is how many statements it ran; None if they were not counted.
+    `held` subjects wait behind a failed row now, and `paused` topics take no messages.
     """
 
     read: int = 0

@@ -39,7 +39,7 @@ class FailureKind(Enum):
     BUSY = "busy"
     """Aurora DSQL answers "server unavailable" under heavy load. The connection is usable."""
     INTERNAL = "internal"
-    """The server reports a defect of its own, or two concurrent changes of its catalog."""
+    """The server reports its own defect, or two concurrent changes of its catalog."""
     IN_DOUBT = "in doubt"
     """A statement was sent and no answer says whether it was committed."""
     REFUSED = "refused"

@@ -127,7 +127,7 @@ class Publisher:
         max_wait: float | None = None,
         max_seconds: float | None = None,
     ) -> Relayed:
-        """Relay until `stop` is called; returns what was relayed.
+        """Relay until `stop` is called. Returns what was relayed.
 
         With `until_empty`, return when no message waits in any shard, including the shards of
         other publishers. With ``until_empty="own"``, return when none waits in the shards

@@ -59,7 +59,7 @@ class OperatorSession:
     async def rows(
         self, name: str, parameters: Mapping[str, object], **literals: int
     ) -> Sequence[Sequence[Any]]:
-        """Run one named statement as a transaction of its own; returns its rows, if any."""
+        """Run one named statement as its own transaction. Returns its rows, if any."""
 
         async def run(connection: AsyncConnection) -> Sequence[Sequence[Any]]:
             query = statement(name, self._database.schema, **literals)
@@ -73,7 +73,7 @@ class OperatorSession:
     async def count(
         self, name: str, parameters: Mapping[str, object] | None = None, **literals: int
     ) -> int:
-        """Run one named statement as a transaction of its own; returns how many rows it changed."""
+        """Run one named statement as its own transaction. Returns how many rows it changed."""
 
         async def run(connection: AsyncConnection) -> int:
             query = statement(name, self._database.schema, **literals)
@@ -148,15 +148,15 @@ class OperatorTransaction:
         return self._connection
 
     async def rows(self, name: str, parameters: Mapping[str, object]) -> Sequence[Sequence[Any]]:
-        """Run one named statement; returns its rows."""
+        """Run one named statement. Returns its rows."""
         return await (await self._run(name, parameters)).fetchall()
 
     async def count(self, name: str, parameters: Mapping[str, object]) -> int:
-        """Run one named statement; returns the number of changed rows."""
+        """Run one named statement. Returns the number of changed rows."""
         return (await self._run(name, parameters)).rowcount
 
     async def change(self, name: str, parameters: Mapping[str, object], rows: int) -> None:
-        """Run one named statement; raises `Moved` unless it changes exactly `rows` rows."""
+        """Run one named statement. Raises `Moved` unless it changes exactly `rows` rows."""
         if await self.count(name, parameters) != rows:
             raise Moved
 

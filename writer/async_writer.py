@@ -54,9 +54,8 @@ T = TypeVar("T")
 class AsyncWriter(WriterBase):
     """Stores events, each in one transaction with its outbox row. For asyncio.
 
-    The constructor does no I/O; connections are opened when they are needed. `hooks`
-    receive every fact that the log and OpenTelemetry receive. Close a writer by
-    `async with` or `close`.
+    The constructor does no I/O; connections open on demand. `hooks` receive every fact that
+    the log and OpenTelemetry receive. Close a writer by `async with` or `close`.
     """
 
     def __init__(

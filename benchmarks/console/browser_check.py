@@ -33,7 +33,7 @@ class NoBrowser(Exception):  # noqa: N818 - said as it is
 
 @asynccontextmanager
 async def browsers() -> AsyncGenerator["Browser"]:
-    """A headless Chromium; raises `NoBrowser`."""
+    """A headless Chromium. Raises `NoBrowser`."""
     try:
         from playwright.async_api import async_playwright  # noqa: PLC0415 - may be missing
     except ModuleNotFoundError as error:
@@ -61,7 +61,7 @@ class Looking:
     async def page(
         self, url: str, size: Any = _WIDE, scheme: Any = "light"
     ) -> AsyncGenerator["Page"]:
-        """A page in a browser of its own; an error in its console is a fault."""
+        """A page in its own browser; an error in its console is a fault."""
         context = await self._browser.new_context(viewport=size, color_scheme=scheme)
         context.set_default_timeout(20_000)
         page = await context.new_page()

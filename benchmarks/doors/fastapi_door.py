@@ -1,6 +1,6 @@
 """The door of FastAPI: an endpoint that gets the writer by the dependency and returns the receipt.
 
-Bare is an endpoint on a writer of its own, which makes its answer by hand. Requests reach the
+Bare is an endpoint on its own writer, which makes its answer by hand. Requests reach the
 application without a network, so that the door is the larger part of the measured time.
 """
 

@@ -53,7 +53,7 @@ class TrialSink:
             self._reached.set()
 
     async def until(self, number: int) -> float:
-        """Wait for deliveries that count; returns the time of the last, or when patience ended."""
+        """Wait for deliveries that count. Returns the time of the last, or when patience ended."""
         self._wanted = number
         self._reached.clear()
         if len(self.delivered) < number:

@@ -54,7 +54,7 @@ class Member:
         """Start a new process."""
         with self._log.open("ab") as log:
             self._log_start = log.tell()
-            # In a session of its own, so that Ctrl-C reaches only the nemesis, which ends it.
+            # In its own session, so that Ctrl-C reaches only the nemesis, which ends it.
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, stdin=DEVNULL, stdout=DEVNULL, stderr=log, start_new_session=True
             )
@@ -112,7 +112,7 @@ class Fleet:
         """How many publishers did not end within 30 s after SIGTERM."""
 
     async def start(self) -> None:
-        """Start all; raises `CannotRun` if one ends immediately, as for an unknown option."""
+        """Start all. Raises `CannotRun` if one ends immediately, as for an unknown option."""
         for member in self.members:
             await member.start()
         for member in self.members:

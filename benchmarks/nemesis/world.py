@@ -62,7 +62,7 @@ class Ear:
 
     @asynccontextmanager
     async def listening(self, broker: str) -> AsyncGenerator[None]:
-        """Subscribe for the length of the block."""
+        """Subscribe during the block."""
         # Errors of the connection are ignored, because the nemesis stops the broker.
         client: Any = await nats.connect(
             broker, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_ignore

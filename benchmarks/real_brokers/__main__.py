@@ -57,7 +57,7 @@ def nemesis(candidate: Candidate, folder: Path, seed: int) -> Findings:
 
 
 def examine(candidate: Candidate, seed: int) -> bool | None:
-    """Print the line of a broker; returns whether all held, or None if it cannot be started."""
+    """Print the line of a broker. Returns whether all held, or None if it cannot be started."""
     began, folder = monotonic(), Path(mkdtemp(prefix="real-brokers-"))
     for part in ("suite", "nemesis"):
         (folder / part).mkdir()

@@ -125,7 +125,7 @@ def _replacement(old: dict[str, str], new: dict[str, str]) -> str:
 
 
 def _go(*words: str, folder: Path) -> str:
-    """Run Go in `folder`; raises `CalledProcessError`."""
+    """Run Go in `folder`. Raises `CalledProcessError`."""
     done = subprocess.run(
         ["go", *words],
         cwd=folder,

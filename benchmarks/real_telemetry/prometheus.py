@@ -44,7 +44,7 @@ class Prometheus:
         self.takes_otlp = takes_otlp
 
     def query(self, expression: str) -> list[float]:
-        """The values of an instant query; raises `HTTPError` for one that is wrong."""
+        """The values of an instant query. Raises `HTTPError` for one that is wrong."""
         found = self._get("/api/v1/query?" + urlencode({"query": expression}))
         result = found["result"]
         return [float(one["value"][1]) for one in result]

@@ -34,7 +34,7 @@ class World:
         heapq.heappush(self._moments, (self.now + seconds, self._count, act, args))
 
     def run(self, until: float) -> None:
-        """Let time go by until `until`; raises `Restless` when too much happens."""
+        """Let time go by until `until`. Raises `Restless` when too much happens."""
         moments = self._moments
         while True:
             due, machine = math.inf, None

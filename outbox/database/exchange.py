@@ -102,9 +102,9 @@ def pipeline(
 ) -> "PQGen[list[PGresult]]":
     """Return a generator for the connection's `wait`, which returns one result per statement.
 
-    The statements take one round trip. They run in the implicit transaction of a
-    pipeline, so a transaction of their own begins with BEGIN and ends with COMMIT. They
-    are prepared as by `exchange`. Raises the error of the first statement that failed.
+    The statements take one round trip. They run in the implicit transaction of a pipeline, so
+    their own transaction begins with BEGIN and ends with COMMIT. They are prepared as by
+    `exchange`. Raises the error of the first statement that failed.
     """
     try:
         return (yield from _pipeline(connection, statements))
@@ -197,8 +197,8 @@ def _result(connection: "psycopg.BaseConnection[Any]", wanted: ExecStatus) -> "P
 def _pipeline(
     connection: "Connection | AsyncConnection", statements: Sequence[tuple[NumberedQuery, Values]]
 ) -> "PQGen[list[PGresult]]":
-    # Each statement is prepared before, in a round trip of its own: of a pipeline with more
-    # than one Sync, a transaction pooler may give the parts to different sessions.
+    # Each statement is prepared before, in its own round trip: of a pipeline with more than
+    # one Sync, a transaction pooler may give the parts to different sessions.
     sends: list[_Command] = []
     for query, values in statements:
         sends.append((yield from _sending(connection, query, values)))

@@ -204,7 +204,7 @@ class Leases:
             again = await self._try_beat()
 
     async def _wait(self, seconds: float) -> bool:
-        """Wait until the time is over or `_poke` is set; returns whether to continue."""
+        """Wait until the time is over or `_poke` is set. Returns whether to continue."""
         with anyio.move_on_after(seconds):
             await self._poke.wait()
         self._poke.clear()

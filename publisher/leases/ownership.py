@@ -33,8 +33,8 @@ REST: Final = 10
 class Plan(NamedTuple):
     """The statements to run: each maps a shard to the epoch that its lease must still have.
 
-    `renew` is for a beat that has not renewed yet. `prune` says whether to delete the
-    rows of dead publishers; `again` is the number of seconds until the next beat.
+    `renew` is for a beat that has not renewed yet. `prune` says whether to delete the rows of
+    dead publishers; `again` is the seconds until the next beat.
     """
 
     renew: Mapping[int, int]

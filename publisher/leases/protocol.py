@@ -96,7 +96,7 @@ class Beats:
         self._answered = False
 
     async def beat(self) -> float:
-        """Do one beat; returns the number of seconds until the next.
+        """Do one beat. Returns the seconds until the next.
 
         Raises what the table raises. The beat ends there, and `own` keeps only what was
         answered; the next beat reads the rest from the database.

@@ -46,10 +46,10 @@ class ReplayProgress(msgspec.Struct, frozen=True):
 class Replay(Operator):
     """Sends stored events again, whether or not they were delivered before.
 
-    Each message gets a new position in the outbox, after all messages of its
-    subject, and a dedupe id of its own. `reason` is recorded. `rate` is the limit in
-    events per second (None is no limit). With `dry_run` nothing is changed. `source`
-    must equal the writers' setting, because the database does not store it.
+    Each message gets a new position in the outbox, after all messages of its subject, and its
+    own dedupe id. `reason` is recorded. `rate` is the limit in events per second (None is no
+    limit). With `dry_run` nothing is changed. `source` must equal the writers' setting,
+    because the database does not store it.
 
     One object is one run: call one of `events`, `entity` and `stored`, once. Each returns
     a generator that yields each event after its transaction; close a generator that is

@@ -190,7 +190,7 @@ class _Place(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse ``TYPE/ID@VERSION:EPOCHS``; raises `SettingsError` for any other text."""
+        """Parse ``TYPE/ID@VERSION:EPOCHS``. Raises `SettingsError` for any other text."""
         place, _, epochs = text.rpartition(":")
         if not epochs.isdecimal():
             raise SettingsError(f"{text!r} is not a place that a rebuild printed")

@@ -82,7 +82,7 @@ class Applier:
                     await self._alone(row)
 
     async def _try(self, batch: Sequence[tuple[RowId, Subject]]) -> bool:
-        """Apply all in one transaction; returns False if that cannot be, and nothing changed."""
+        """Apply all in one transaction. Returns False if that cannot be, and nothing changed."""
         try:
             is_applied = await self._store.apply([row for row, _ in batch], self._work(batch))
         except psycopg.Error as error:

@@ -71,13 +71,13 @@ class Reader:
         self.failing_since: float | None = None
 
     async def run(self) -> None:
-        """Read until the relay stops; raises the driver's error unless it passes."""
+        """Read until the relay stops. Raises the driver's error unless it passes."""
         while not self._state.is_stopping:
             if await self._state.to_read.wait(await self._step()):
                 self._idle = self._settings.idle_min
 
     async def _step(self) -> float:
-        """Read once; returns the seconds to wait before the next read."""
+        """Read once. Returns the seconds to wait before the next read."""
         try:
             await self._follow()
             await self._refresh()
@@ -237,7 +237,7 @@ class Reader:
     # --- its answer --------------------------------------------------------------------
 
     def _admit(self, asked: Collection[_Asked], reading: Reading) -> int:
-        """Admit the rows of a read and move the scans; returns how many rows were new."""
+        """Admit the rows of a read and move the scans. Returns how many rows were new."""
         now = self._state.clock()
         looked = {each.shard: each.range.after.position for each in asked if each.kind == "again"}
         news = 0

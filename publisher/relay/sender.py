@@ -106,7 +106,7 @@ class Sender:
             await anyio.lowlevel.checkpoint()  # more answers come, and a call takes more messages
 
     def _send(self, tasks: TaskGroup) -> float:
-        """Start the calls that may start now; returns the seconds until the next look."""
+        """Start the calls that may start now. Returns the seconds until the next look."""
         state = self._state
         now = state.clock()
         if wait := self._breaker.wait(now):

@@ -93,7 +93,7 @@ class Settler:
         self._letters[row] = Letter(row, _storable(error), attempts), subject
 
     async def run(self) -> None:
-        """Settle until the last call of the sink has ended; raises errors that do not pass."""
+        """Settle until the last call of the sink has ended. Raises errors that do not pass."""
         state = self._state
         while not state.is_drained:
             await state.to_settle.wait(float("inf"))

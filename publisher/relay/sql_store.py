@@ -50,7 +50,7 @@ class SqlStore:
         self.statements = 0
 
     async def open(self) -> None:
-        """Connect; raises `SchemaError` if there are no shards."""
+        """Connect. Raises `SchemaError` if there are no shards."""
         ((shards,),) = await self._rows("shard_count", {})
         if not shards:
             raise SchemaError(
@@ -68,7 +68,7 @@ class SqlStore:
         return _reading(len(ranges), found)
 
     async def delete(self, rows: Collection[RowId]) -> int:
-        """Delete rows that the broker has acknowledged; returns how many existed."""
+        """Delete rows that the broker has acknowledged. Returns how many existed."""
         return await self._count("outbox_delete", row_keys(rows))
 
     async def record(self, failures: Collection[Failure]) -> None:

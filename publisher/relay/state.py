@@ -24,7 +24,7 @@ class Wake:
         """Wakes the activity, or keeps it awake if it works just now; called for every row."""
 
     async def wait(self, seconds: float) -> bool:
-        """Wait for `set`, `seconds` at most; returns whether it was set."""
+        """Wait for `set`, `seconds` at most. Returns whether it was set."""
         if seconds > 0:
             with anyio.move_on_after(seconds):
                 await self._event.wait()

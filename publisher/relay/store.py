@@ -93,9 +93,8 @@ class StoredFailure(NamedTuple):
 class Store(Protocol):
     """The statements of the relay.
 
-    Each call is a transaction of its own. It raises when no answer came in time: the
-    transaction may then have run, may still run, or may never run. All of them may be
-    repeated.
+    Each call is its own transaction. It raises when no answer came in time: the transaction
+    may then have run, may still run, or may never run. All of them may be repeated.
     """
 
     async def read(self, ranges: Sequence[Range], passed: PassedOver) -> Reading:
@@ -103,7 +102,7 @@ class Store(Protocol):
         ...
 
     async def delete(self, rows: Collection[RowId]) -> int:
-        """Delete rows that the broker has acknowledged; returns how many existed."""
+        """Delete rows that the broker has acknowledged. Returns how many existed."""
         ...
 
     async def record(self, failures: Collection[Failure]) -> None:

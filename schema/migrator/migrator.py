@@ -104,9 +104,9 @@ def apply(
 ) -> Applied:
     """Create or upgrade the tables; objects that exist are left alone.
 
-    `apply` may run any number of times, in several processes at once, and after a
-    crash. Every statement is a transaction of its own, as DSQL demands; a backfill
-    takes one transaction per page.
+    `apply` may run any number of times, in several processes at once, and after a crash.
+    Every statement is its own transaction, as DSQL demands; a backfill takes one transaction
+    per page.
 
     The number of `shards` can only grow. None keeps it, or creates `DEFAULT_SHARDS` in a new
     schema. `deploy` is the phase of the deploy: the run stops before the first migration of
@@ -158,7 +158,7 @@ def ddl(schema: str, shards: int = DEFAULT_SHARDS) -> str:
 
 
 def read_present(connection: Connection, schema: str) -> PresentTables:
-    """The present state; raises `SchemaError` when a migration was applied with another text."""
+    """The present state. Raises `SchemaError` when a migration was applied with another text."""
     shape = read_shape(connection, schema)
     recorded = read_recorded(connection, schema, shape or {})
     _refuse_changed(schema, recorded)
@@ -198,7 +198,7 @@ def changed_text(schema: str, migration: Migration, recorded: Recorded) -> str:
 
 
 def require_shards(shards: int) -> int:
-    """Return the number; raises `SettingsError` unless it is from 1 to `MAX_SHARDS`."""
+    """Return the number. Raises `SettingsError` unless it is from 1 to `MAX_SHARDS`."""
     if not 1 <= shards <= MAX_SHARDS:
         raise SettingsError(f"shards must be from 1 to {MAX_SHARDS}, got {shards}")
     return shards

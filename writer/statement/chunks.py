@@ -80,7 +80,7 @@ S = TypeVar("S", bound=Sendable)
 def chunks(batch: Iterable[S]) -> Iterator[list[S]]:
     """Cut a batch into parts that each fit one transaction, in rows and in bytes.
 
-    An event that exceeds the limits alone becomes a part of its own.
+    An event that exceeds the limits alone becomes its own part.
     """
     chunk: list[S] = []
     total = Size()

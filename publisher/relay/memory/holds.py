@@ -1,4 +1,4 @@
-"""When failed rows are tried again. The module does no I/O."""
+"""When failed rows are tried again. No I/O."""
 
 from heapq import heappop, heappush
 from itertools import count

@@ -1,4 +1,4 @@
-"""The rows in memory: which are admitted, and which are sent next. The module does no I/O.
+"""The rows in memory: which are admitted, and which are sent next. No I/O.
 
 It keeps the promise of order per subject:
 
@@ -86,7 +86,7 @@ class Queues:
         topics: TopicPauses,
         looked: int | None,
     ) -> int:
-        """Admit the rows of one range; returns how many came into memory.
+        """Admit the rows of one range. Returns how many came into memory.
 
         `looked` is the position from which on this read looks for rows again, if it does.
         """
@@ -161,7 +161,7 @@ class Queues:
             self._resting.append((rests_until, subject))
 
     def end_rests(self, now: float) -> float:
-        """Let subjects go on whose rest is over; returns seconds until the next rest ends."""
+        """Let subjects go on whose rest is over. Returns seconds until the next rest ends."""
         while self._resting and self._resting[0][0] <= now:
             self._ready.append(self._resting.popleft()[1])
         return self._resting[0][0] - now if self._resting else float("inf")

@@ -1,4 +1,4 @@
-"""The relay's state of a shard and of each subject in it. The module does no I/O."""
+"""The relay's state of a shard and of each subject in it. No I/O."""
 
 from collections import deque
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Topics that cannot take messages now. The module does no I/O.
+"""Topics that cannot take messages now. No I/O.
 
 Either the broker answered `Unavailable` for a topic, or an operator paused it. Its rows are
 passed over. A topic that the broker refused is tried with one message at a time.
@@ -86,7 +86,7 @@ class TopicPauses:
             pause.probe, pause.is_probing = row.id, True
 
     def refused(self, row: OutboxRow, now: float) -> bool:
-        """Record that the broker refused the topic of a row; returns whether to log that."""
+        """Record that the broker refused the topic of a row. Returns whether to log that."""
         pause = self._pauses.get(row.topic)
         if pause is None:
             pause = Pause(Breaker(failures=1, open_for=self._open_for), row.id)
@@ -101,7 +101,7 @@ class TopicPauses:
         return is_due
 
     def worked(self, topic: str) -> bool:
-        """Record that the broker took or judged a message; returns whether the topic was paused."""
+        """Record that the broker took or judged a message. Returns whether the topic was paused."""
         return self._pauses.pop(topic, None) is not None
 
     def missed(self, row: RowId) -> None:

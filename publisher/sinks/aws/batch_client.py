@@ -124,7 +124,7 @@ class BatchClient(ABC):
             raise self._unavailable(error) from error
 
     def ask(self) -> None:
-        """Ask the service for the target; raises `SinkUnavailable` if it cannot be reached."""
+        """Ask the service for the target. Raises `SinkUnavailable` if it cannot be reached."""
         try:
             self._find()
         except ClientError as error:

@@ -37,7 +37,7 @@ class BatchSink(ABC):
         self._turns = asyncio.Semaphore(REQUESTS)
 
     async def connect(self) -> None:
-        """Open the client; raises what `BatchClient.open` raises."""
+        """Open the client. Raises what `BatchClient.open` raises."""
         await to_thread.run_sync(self._client.open)
 
     async def close(self) -> None:
@@ -88,7 +88,7 @@ class BatchSink(ABC):
             await self._request(call, [entry])
 
     async def _send(self, call: "_Call", entries: list[Entry]) -> Rejected | None:
-        """Send a request and pass on its answers; returns the reason if all of it was refused."""
+        """Send a request and pass on its answers. Returns the reason if all of it was refused."""
         if call.failure is not None or asyncio.get_running_loop().time() >= call.deadline:
             return None
         try:

@@ -99,7 +99,7 @@ class KafkaClient:
         self._lines.failure = ""
 
     async def ask(self, producer: Producer, reason: str = "no broker answers") -> None:
-        """Ask for a list of topics; raises `SinkUnavailable` if no answer comes within a second.
+        """Ask for a list of topics. Raises `SinkUnavailable` if no answer comes within a second.
 
         Calls that ask at the same time share one question.
         """

@@ -51,7 +51,7 @@ class KafkaSink:
         self._log_limit = LogLimit()
 
     async def connect(self) -> None:
-        """Connect; raises `SinkUnavailable` when no broker answers within the timeout."""
+        """Connect. Raises `SinkUnavailable` when no broker answers within the timeout."""
         await self._client.ready()
 
     async def close(self) -> None:

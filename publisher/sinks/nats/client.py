@@ -58,7 +58,7 @@ class NatsConnection:
         self._asking: set[asyncio.Timeout] = set()
 
     async def ready(self, deadline: float) -> "NatsClient":
-        """The connected client; raises `SinkUnavailable` when there is none.
+        """The connected client. Raises `SinkUnavailable` when there is none.
 
         The first call opens a connection. So does a call after the server closed the
         connection for good, for example because credentials expired. `deadline`, a
@@ -74,7 +74,7 @@ class NatsConnection:
         return self._client
 
     async def ask(self, client: "NatsClient", deadline: float) -> None:
-        """Ping the server; raises `SinkUnavailable` if no answer comes in time."""
+        """Ping the server. Raises `SinkUnavailable` if no answer comes in time."""
         limit = asyncio.timeout_at(deadline)
         self._asking.add(limit)
         try:

@@ -15,7 +15,7 @@ from .sampler import Sampler
 class Console:
     """The state of an application. The constructor does no I/O.
 
-    Every reader has a connection of its own, on which the database refuses changes.
+    Every reader has its own connection, on which the database refuses changes.
     """
 
     def __init__(

@@ -102,7 +102,7 @@ class Sampler:
             self._task = None
 
     async def after(self, tries: int) -> int:
-        """Wait until there were more tries than `tries`; returns how many there were."""
+        """Wait until there were more tries than `tries`. Returns how many there were."""
         while self.tries <= tries and not self.is_ending:
             await self._ticked.wait()
         return self.tries

@@ -124,7 +124,7 @@ class Inbox:
 def open_statements(
     owner: str, database: Database, consumer: Any, max_connections: int
 ) -> Statements:
-    """Return the statements of a consumer. Raises for arguments that are not valid."""
+    """Return the statements of a consumer. Raises for invalid arguments."""
     require_database(owner, database)
     if not isinstance(consumer, str):
         raise wrong_type(f"{owner}.consumer is a str", consumer, f'{owner}(database, "mailer")')
@@ -142,7 +142,7 @@ def once_call(
     on_gap: OnGap,
     timeout: float | None,
 ) -> OnceCall[Any]:
-    """Return a call of `once`. Raises for arguments that are not valid."""
+    """Return a call of `once`. Raises for invalid arguments."""
     require_seconds("timeout", timeout)
     if on_gap not in ("run", "raise"):
         raise ValueError(f'on_gap must be "run" or "raise", got {on_gap!r}')

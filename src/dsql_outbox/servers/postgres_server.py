@@ -104,18 +104,18 @@ class EmbeddedPostgres(EmbeddedServer):
 
     @property
     def pid(self) -> int:
-        """The process id of the postmaster; raises `OutboxError` before the start."""
+        """The process id of the postmaster. Raises `OutboxError` before the start."""
         return self._known().pid
 
     @property
     def log(self) -> Path:
-        """The file that the server logs to; raises `OutboxError` before the start."""
+        """The file that the server logs to. Raises `OutboxError` before the start."""
         if self._data is None:
             raise OutboxError("PostgreSQL has not been started")
         return self._data / _LOG
 
     def create_database(self, name: str) -> str:
-        """Create an empty database and return its URL; raises the driver's error if it exists."""
+        """Create an empty database and return its URL. Raises the driver's error if it exists."""
         self._execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return self._url(name)
 

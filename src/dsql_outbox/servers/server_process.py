@@ -55,7 +55,7 @@ def _is_free(port: int) -> bool:
 
 
 class ServerProcess:
-    """A server and its children, in a session of their own.
+    """A server and its children, in their own session.
 
     Ctrl-C in a terminal signals the whole foreground process group. A server in
     another session does not get that signal, so it runs until this process stops it. When
@@ -200,7 +200,7 @@ class EmbeddedServer(ABC):
 
     @property
     def pid(self) -> int:
-        """The id of the server process; raises `OutboxError` if this object did not start it."""
+        """The id of the server process. Raises `OutboxError` if this object did not start it."""
         return self._own_process().pid
 
     def start(self) -> None:

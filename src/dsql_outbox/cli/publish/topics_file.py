@@ -18,7 +18,7 @@ def read_topics(file: Path) -> Mapping[str, TopicSettings]:
     """The settings of the topics, by pattern, in the order of the file.
 
     Raises `SettingsError`, which names the file and the key, for a file that cannot be read
-    or is not TOML, for an unknown key, and for a value that is not valid.
+    or is not TOML, for an unknown key, and for an invalid value.
     """
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))

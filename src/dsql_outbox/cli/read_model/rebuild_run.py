@@ -17,7 +17,7 @@ class RebuildRun:
         self._is_done = False
 
     async def run(self, after: str | None) -> int:
-        """Rebuild until the end or a signal; returns the exit code that a signal asks for, or 0.
+        """Rebuild until the end or a signal. Returns the exit code that a signal asks for, or 0.
 
         Raises the errors of the rebuild.
         """

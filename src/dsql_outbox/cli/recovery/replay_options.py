@@ -73,7 +73,7 @@ class ReplayReport:
         return self._counts.total()
 
     async def all(self, told: AsyncGenerator[Replayed]) -> None:
-        """Print every result of `told`; raises the errors of the replay."""
+        """Print every result of `told`. Raises the errors of the replay."""
         async with aclosing(told):
             async for each in told:
                 self._counts[each.status] += 1

@@ -19,7 +19,7 @@ class ReplayRun:
         self._is_done = False
 
     async def run(self, told: AsyncGenerator[Replayed]) -> int:
-        """Replay until the end or a signal; returns the exit code that a signal asks for, or 0.
+        """Replay until the end or a signal. Returns the exit code that a signal asks for, or 0.
 
         Raises the errors of the replay.
         """

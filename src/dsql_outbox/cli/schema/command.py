@@ -90,7 +90,7 @@ def print_(schema: str, shards: int) -> None:
 def plan(database: str | None, schema: str, shards: int | None, *, as_json: bool) -> None:
     """Print what `apply` would do, as SQL, and change nothing.
 
-    Each statement is a transaction of its own.
+    Each statement is its own transaction.
     """
     with open_bare_database(database, schema) as found:
         steps = plan_schema(found, shards=shards)

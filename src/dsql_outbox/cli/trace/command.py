@@ -84,9 +84,8 @@ def trace(  # noqa: PLR0913 - one parameter per flag
 ) -> None:
     """Draw the trace of an event: each attempt, each wait, and each publish.
 
-    The spans come from Jaeger, or from a file that a collector's file exporter
-    wrote. Conflicts are red and show their SQLSTATE. Each wait between attempts
-    has a line of its own.
+    The spans come from Jaeger, or from a file that a collector's file exporter wrote.
+    Conflicts are red and show their SQLSTATE. Each wait between attempts has its own line.
     """
     url = jaeger.rstrip("/")
     if file is not None:
@@ -122,7 +121,7 @@ def _spans_of_file(path: Path, event_id: UUID) -> Iterator[SpanView]:
 def _choose(
     traces: dict[str, list[SpanView]], trace_id: str | None, what: str
 ) -> Sequence[SpanView]:
-    """The trace `trace_id`, or the only one; raises `click.ClickException` for none or several."""
+    """The trace `trace_id`, or the only one. Raises `click.ClickException` for none or several."""
     if trace_id is not None:
         traces = {key: spans for key, spans in traces.items() if key == trace_id.lower()}
     if not traces:

@@ -176,7 +176,7 @@ async def _store(  # noqa: PLR0913 - the options of one run
     hooks: Sequence[Hook],
     addressed: _Addressed,
 ) -> int:
-    """Store all events and return the exit code; raises `SchemaError` without the tables."""
+    """Store all events and return the exit code. Raises `SchemaError` without the tables."""
     inputs, tally = Inputs(files), Tally()
     async with AsyncWriter(database, settings, hooks=[tally, *hooks]) as writer:
 
@@ -205,7 +205,7 @@ def _progress(tally: Tally, inputs: Inputs) -> AbstractContextManager[Callable[[
 
 
 def _addressed(topic: str | None, headers: Sequence[str]) -> _Addressed:
-    """Return a function that sets this topic and these headers; raises `UsageError`."""
+    """Return a function that sets this topic and these headers. Raises `UsageError`."""
     if topic is not None and (fault := topic_fault(topic)):
         raise click.UsageError(f"--topic {topic!r} {fault}")
     pairs = [header.partition("=") for header in headers]

@@ -36,7 +36,7 @@ class Record(NamedTuple):
     data: bytes
 
     def parse(self) -> ParsedEvent:
-        """Read it; raises `InvalidEvent`."""
+        """Read it. Raises `InvalidEvent`."""
         return parse_event(self.data)
 
     def id(self) -> UUID | None:
@@ -85,7 +85,7 @@ class Inputs:
         return None
 
     async def records(self) -> AsyncGenerator[Record]:
-        """Every event of every input; raises `Unreadable` for one that is broken."""
+        """Every event of every input. Raises `Unreadable` for one that is broken."""
         for name in self._names:
             async with aclosing(self._records_of(name)) as records:
                 async for record in records:

@@ -54,7 +54,7 @@ class Scanner:
         self._in_string = False
 
     def feed(self, chunk: bytes) -> Iterator[Extent]:
-        """The values that `chunk` completes; raises `MalformedInput` after those before it."""
+        """The values that `chunk` completes. Raises `MalformedInput` after those before it."""
         self._buffer += chunk
         while self._is_complete():
             yield self._take()

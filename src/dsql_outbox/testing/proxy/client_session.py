@@ -102,7 +102,7 @@ class ClientSession(Link):
         """Count nothing yet: this may be a connection that only sends a cancel request."""
 
     async def from_client(self, data: bytes) -> None:
-        """Collect messages into batches and react to them; raises `Cut`."""
+        """Collect messages into batches and react to them. Raises `Cut`."""
         for message in self._from_client.feed(data):
             await self._take(message)
 

@@ -84,7 +84,7 @@ class _CaseRun:
         self._waiting: set[int] = set()
 
     def run(self, case: Case) -> Ran:
-        """Run all steps and return the outcome; raises the driver's errors."""
+        """Run all steps and return the outcome. Raises the driver's errors."""
         for session in self._sessions:
             session.connection.deadline = monotonic() + PATIENCE
         self._visit.connection.deadline = monotonic() + PATIENCE
