@@ -136,7 +136,7 @@ async def _live(looking: Looking, url: str) -> None:
         before = await page.inner_text("#reading")
         await expect(page.locator("#reading")).not_to_have_text(before)
         await page.click("[data-pause]")
-        if await page.inner_text("[data-pause]") != "Go on":
+        if await page.inner_text("[data-pause]") != "Continue":
             looking.faults.append("overview: the live view cannot be paused")
 
 

@@ -70,7 +70,7 @@ def console(  # noqa: PLR0913 - one parameter per flag
     jaeger: str | None,
     interval: float,
 ) -> None:
-    """Show the outbox in a browser. The console reads and never changes.
+    """Show the outbox in a browser. The console changes nothing.
 
     Without a token it serves this machine only. The token comes from the environment
     variable DSQL_OUTBOX_CONSOLE_TOKEN, and the browser asks for it.
