@@ -152,8 +152,8 @@ class Publisher:
     async def __aenter__(self) -> Self:
         """Run in the background until the block ends, then stop as after `stop`.
 
-        Raises what `run` raises. An error of the publisher cancels the block and is
-        raised in its place.
+        Raises the errors of `run`. An error of the publisher cancels the block and is raised
+        in its place.
         """
         self._background = in_background(
             partial(self._run, until_empty=False, max_wait=None), self.stop

@@ -52,9 +52,9 @@ class Leases:
     `on_change` is called from the event loop with the shards that are owned now and those
     that were owned before. `busy` answers which shards have a message on its way, from the
     moment when `may_send` allowed it, or an acknowledged row that is not deleted.
-    `progresses` answers whether the relay works; being idle counts. Without progress the
-    leases are not renewed. `clock` must not stop while the machine is suspended. A simulation
-    passes its own clock, `table` and `owner`.
+    `progresses` answers whether the relay works, which an idle relay does. Without progress
+    the leases are not renewed. `clock` must not stop while the machine is suspended. A
+    simulation passes its own clock, `table` and `owner`.
 
     Leases are opened once: a publisher that starts again needs new ones, with a new name.
     """
@@ -101,9 +101,9 @@ class Leases:
     async def open(self) -> None:
         """Do the first beat and start the task.
 
-        Raises `SchemaError` if the tables are missing or outdated, the driver's error
-        if the beat fails, what `on_change` raises, and `OutboxError` the second time.
-        After an error no shard is owned.
+        Raises `SchemaError` if the tables are missing or outdated, the driver's error if the
+        beat fails, the errors of `on_change`, and `OutboxError` the second time. After an
+        error no shard is owned.
         """
         if self._opened:
             raise OutboxError(

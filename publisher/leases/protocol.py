@@ -98,8 +98,8 @@ class Beats:
     async def beat(self) -> float:
         """Do one beat. Returns the seconds until the next.
 
-        Raises what the table raises. The beat ends there, and `own` keeps only what was
-        answered; the next beat reads the rest from the database.
+        Raises the errors of the table. The beat ends there, and `own` keeps only the answered
+        changes; the next beat reads the others from the database.
         """
         answered, self._answered = self._answered, False
         seen = await self._renew_and_look() if answered and self._is_able() else None

@@ -90,8 +90,8 @@ class Rebuild(Operator):
         """Apply all events, and yield the progress after each transaction.
 
         `after` is the `place` of another run; `SettingsError` for any other text. Raises
-        `PublisherRuns` if a publisher runs, or has run since the rebuild began, and what
-        the function raises.
+        `PublisherRuns` if a publisher runs, or has run since the rebuild began, and the
+        errors of the function.
         """
         place = _Place.start() if after is None else _Place.parse(after)
         total = await self._estimate()

@@ -26,7 +26,7 @@ _REFRESH: Final = 10.0
 _MICROSECONDS: Final = 1_000_000
 
 _WEIGHTS: Final = {"sweep": 2, "tail": 1, "again": 1}
-"""How the rows of a read are shared when all of these have more to read."""
+"""The shares of the kinds of ranges in the rows of a read, when all have more to read."""
 
 _DUE: Final = 4
 """A read asks for this part of its rows, at most, by their keys."""

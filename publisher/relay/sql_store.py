@@ -100,9 +100,8 @@ class SqlStore:
     ) -> bool:
         """Delete rows and do `work` in one transaction, which is retried after a conflict.
 
-        Returns False, with nothing changed, if one of the rows is missing:
-        the number of deleted rows is the fence against other publishers. Raises what
-        `work` raises.
+        Returns False, with nothing changed, if one of the rows is missing: the number of
+        deleted rows is the fence against other publishers. Raises the errors of `work`.
         """
         self._require()
 

@@ -63,7 +63,7 @@ class RelayState:
         """Whether the reader waits until rows have left the memory."""
         self.on_idle: Callable[[], None] = _nothing
         self.read = self.delivered = self.deleted = self.failed = self.dead = 0
-        """How many rows so far; `read` counts those that came into memory."""
+        """The counts of rows so far; `read` counts those that came into memory."""
 
     @property
     def busy_shards(self) -> set[int]:

@@ -122,8 +122,8 @@ class Store(Protocol):
     ) -> bool:
         """Delete rows and do `work` in one transaction, which is retried after a conflict.
 
-        Returns False, with nothing changed, if one of the rows is missing.
-        Raises what `work` raises.
+        Returns False, with nothing changed, if one of the rows is missing. Raises the errors
+        of `work`.
         """
         ...
 

@@ -56,7 +56,7 @@ class TracedSink:
         self.system = sink.system
 
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
-        """Publish through the decorated sink. Raises what that raises.
+        """Publish through the decorated sink. Raises its errors.
 
         Raises `SettingsError` if a hook adds an invalid header. All messages would have it,
         so no message is at fault. Raises `WrongAnswer` if the sink breaks its contract;

@@ -37,7 +37,7 @@ class BatchSink(ABC):
         self._turns = asyncio.Semaphore(REQUESTS)
 
     async def connect(self) -> None:
-        """Open the client. Raises what `BatchClient.open` raises."""
+        """Open the client. Raises the errors of `BatchClient.open`."""
         await to_thread.run_sync(self._client.open)
 
     async def close(self) -> None:

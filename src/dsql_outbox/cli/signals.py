@@ -97,7 +97,7 @@ class Interruption:
     async def run(
         self, work: Callable[[], Awaitable[None]], *beside: Callable[[], Coroutine[Any, Any, None]]
     ) -> None:
-        """Run `work` and listen for signals. Raises what `work` raises.
+        """Run `work` and listen for signals. Raises the errors of `work`.
 
         The functions in `beside` run next to it. They must not raise, and are
         cancelled when the work is done.

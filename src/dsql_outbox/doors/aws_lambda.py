@@ -100,8 +100,8 @@ def relay_handler(  # noqa: PLR0913 - one argument per setting
     invocation that gets no shard, since other publishers own all, returns immediately.
 
     The handler raises `SettingsError` if the invocation has no more than `margin` left,
-    `SinkUnavailable` if the sink cannot be opened, and what `Publisher.run` raises. In
-    all cases the messages stay in the outbox.
+    `SinkUnavailable` if the sink cannot be opened, and the errors of `Publisher.run`. In all
+    cases the messages stay in the outbox.
 
     Raises `SettingsError` and `MissingExtra` as `open_sink` does, `SettingsError` for a
     limit that is out of range, and `TypeError` for an argument of a wrong type.

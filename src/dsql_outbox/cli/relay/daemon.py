@@ -70,8 +70,8 @@ class Daemon:
     async def run(self) -> int:
         """Relay until a signal or the end of the work, and return the exit code.
 
-        Raises what `RelayRun.run` raises, and `SettingsError` if `listen` cannot
-        be listened on.
+        Raises the errors of `RelayRun.run`, and `SettingsError` if it cannot listen on
+        `listen`.
         """
         is_measured = self._metering.hooks or not metric_facts.skips_successes()
         probes = [self._relaying.probe.run] if self._listen or is_measured else []

@@ -145,7 +145,7 @@ def _lines(schema: str, drifts: list[Drift]) -> list[str]:
 
 
 def _script(schema: str, steps: list[PlannedStep]) -> Iterator[str]:
-    """The steps as an SQL script; everything else is in comments."""
+    """The steps as an SQL script. All other text is in comments."""
     if not steps:
         yield f"-- schema {schema}: nothing to do"
     for (command, deploy), group in groupby(steps, key=lambda step: (step.command, step.deploy)):

@@ -1,4 +1,4 @@
-"""Spans from a file in OpenTelemetry's file format, as a collector's file exporter writes it.
+"""Spans from a file in OpenTelemetry's file format, as collectors export it.
 
 Each line is one ``ExportTraceServiceRequest`` in JSON:
 https://opentelemetry.io/docs/specs/otel/protocol/file-exporter/

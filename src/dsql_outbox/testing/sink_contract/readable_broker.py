@@ -96,9 +96,9 @@ class Stage:
     broker: ReadableBroker
     heal: Callable[[], Awaitable[None]]
     stores: bool = False
-    """Whether the message is stored, and only its answer is lost."""
+    """Whether the message is stored, so that only its answer is lost."""
     exactly_once: bool = False
-    """Whether the broker knows a message again."""
+    """Whether the broker recognises a repeated message."""
     across_topics: bool = True
     """Whether the broker keeps the order of messages of different topics."""
 
