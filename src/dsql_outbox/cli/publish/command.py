@@ -34,9 +34,7 @@ class _SinkOption(click.Option):
     """Its help lists the sinks that are installed. It looks for them only when it is shown."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        self.help = (
-            f"The URL of the broker, such as nats://HOST[:PORT]. Installed: {known_schemes()}"
-        )
+        self.help = f"The URL of the sink, such as nats://HOST[:PORT]. Installed: {known_schemes()}"
         return super().get_help_record(ctx)
 
 
