@@ -63,16 +63,16 @@ class SqlStore:
         await self._changes.close()
 
     async def read(self, ranges: Sequence[Range], passed: PassedOver) -> Reading:
-        """Read several ranges from one snapshot."""
+        """See `Store.read`."""
         found = await self._rows("outbox_read", _asked(ranges, passed))
         return _reading(len(ranges), found)
 
     async def delete(self, rows: Collection[RowId]) -> int:
-        """Delete rows that the broker has acknowledged. Returns how many existed."""
+        """See `Store.delete`."""
         return await self._count("outbox_delete", row_keys(rows))
 
     async def record(self, failures: Collection[Failure]) -> None:
-        """Record failures of rows; a row has one failure at most, the newest."""
+        """See `Store.record`."""
         await self._count(
             "failure_record",
             {
@@ -87,22 +87,18 @@ class SqlStore:
         )
 
     async def forget(self, rows: Collection[RowId]) -> None:
-        """Delete the failures of rows that were delivered after all."""
+        """See `Store.forget`."""
         await self._count("failure_forget", row_keys(rows))
 
     async def bury(self, letters: Collection[Letter]) -> None:
-        """Move rows to the dead letters; missing rows are left out."""
+        """See `Store.bury`."""
         self._require()
         await self._burial.bury(letters)
 
     async def apply(
         self, rows: Collection[RowId], work: Callable[[AsyncConnection], Awaitable[None]]
     ) -> bool:
-        """Delete rows and do `work` in one transaction, which is retried after a conflict.
-
-        Returns False, with nothing changed, if one of the rows is missing: the number of
-        deleted rows is the fence against other publishers. Raises the errors of `work`.
-        """
+        """See `Store.apply`. The number of deleted rows is the fence against other publishers."""
         self._require()
 
         async def run(transaction: OperatorTransaction) -> None:
@@ -117,7 +113,7 @@ class SqlStore:
         return True
 
     async def failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
-        """Read the failures of rows of some shards."""
+        """See `Store.failures`."""
         found = await self._rows("failure_list", {"shards": plain_array(shards)})
         return [
             StoredFailure(RowId(shard, position, event_id), SubjectName(*name), attempts, seconds)
@@ -125,7 +121,7 @@ class SqlStore:
         ]
 
     async def paused_topics(self) -> Mapping[str, str]:
-        """The topics that an operator paused, with the reasons."""
+        """See `Store.paused_topics`."""
         found = await self._rows("topic_list", {})
         return {topic: reason for topic, reason in found}  # noqa: C416 - rows are no pairs to mypy
 
