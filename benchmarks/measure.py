@@ -1,4 +1,4 @@
-"""What the benchmarks share: a server with tables, targets and medians."""
+"""The common part of the benchmarks: a server with tables, targets and medians."""
 
 import os
 import statistics

@@ -1,7 +1,7 @@
 """``make console-check``: time each page of the console on many rows, and look at it in a browser.
 
-It fails when the middle one of the times of a page is above 200 ms, or when the browser finds a
-fault. Without a browser it says so and does the rest.
+It fails when the median time of a page is above 200 ms, or when the browser finds a fault.
+Without a browser it reports that and does the rest.
 """
 
 import asyncio

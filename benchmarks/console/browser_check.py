@@ -33,7 +33,7 @@ class NoBrowser(Exception):  # noqa: N818 - said as it is
 
 @asynccontextmanager
 async def browsers() -> AsyncGenerator["Browser"]:
-    """A headless Chromium; raises `NoBrowser`."""
+    """A headless Chromium. Raises `NoBrowser`."""
     try:
         from playwright.async_api import async_playwright  # noqa: PLC0415 - may be missing
     except ModuleNotFoundError as error:
@@ -61,7 +61,7 @@ class Looking:
     async def page(
         self, url: str, size: Any = _WIDE, scheme: Any = "light"
     ) -> AsyncGenerator["Page"]:
-        """A page in a browser of its own; an error in its console is a fault."""
+        """A page in its own browser; an error in its console is a fault."""
         context = await self._browser.new_context(viewport=size, color_scheme=scheme)
         context.set_default_timeout(20_000)
         page = await context.new_page()
@@ -133,14 +133,14 @@ async def _look_at(looking: Looking, name: str, address: str) -> None:
 
 
 async def _live(looking: Looking, url: str) -> None:
-    """The time of the reading changes without a reload, until it is paused."""
+    """The time of the read changes without a reload, until it is paused."""
     from playwright.async_api import expect  # noqa: PLC0415 - may be missing
 
     async with looking.page(url) as page:
         before = await page.inner_text("#reading")
         await expect(page.locator("#reading")).not_to_have_text(before)
         await page.click("[data-pause]")
-        if await page.inner_text("[data-pause]") != "Go on":
+        if await page.inner_text("[data-pause]") != "Continue":
             looking.faults.append("overview: the live view cannot be paused")
 
 

@@ -1,8 +1,8 @@
 """``make bench-peers``: the writer beside bare drivers, pgbench and other libraries.
 
-All run on one PostgreSQL with fsync on, in turn, each in a process and a database of its
-own; ONLY=batch,single selects lines. Ratios are medians of the rounds' ratios. A peer
-that cannot be started is named with the reason.
+All run on one PostgreSQL with fsync on, in turn, each in its own process and database;
+ONLY=batch,single selects lines. Ratios are medians of the rounds' ratios. A peer that cannot
+be started is named with the reason.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The contestants, and what each of them does and does not do. No I/O."""
+"""The contestants, with their features and limits. No I/O."""
 
 import sys
 from pathlib import Path
@@ -84,7 +84,7 @@ CONTESTANTS = (
 
 
 class ComparedLine(NamedTuple):
-    """A line of the comparison: what is written, and the contestant that is its floor."""
+    """A line of the comparison: the kind of write, and the contestant that is its floor."""
 
     name: str
     title: str
@@ -99,7 +99,7 @@ LINES = (
 )
 
 
-class UnknownLines(ValueError):  # noqa: N818 - names what is wrong
+class UnknownLines(ValueError):  # noqa: N818 - names the fault
     """A selection names a line that does not exist."""
 
 

@@ -1,4 +1,4 @@
-"""The contestants on one server, each in a database of its own, measured in turn."""
+"""The contestants on one server, each in its own database, measured in turn."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

@@ -11,7 +11,7 @@ from .peer_process import Measured
 
 
 class Row(NamedTuple):
-    """What one contestant reached in one line; `ratio` is None without the line's floor."""
+    """The result of one contestant in one line. `ratio` is None without the line's floor."""
 
     line: str
     contestant: str
@@ -49,7 +49,7 @@ def heading(line: ComparedLine) -> str:
 
 
 def descriptions(contestants: Sequence[Contestant], missing: Mapping[str, str]) -> Iterator[str]:
-    """What each contestant does and does not do, and why those that are missing are."""
+    """The features and limits of each contestant, and the reason why a missing one is missing."""
     yield f"  {'':<26} {'tables':<6} {'order':<29} {'retries':<26} writes"
     for each in contestants:
         yield (

@@ -1,7 +1,7 @@
-"""What the process of every contestant does: answer orders, a line each, on standard input.
+"""The loop in the process of each contestant: it answers orders, one per line, on standard input.
 
 The first line that it prints names the lines that it can run. Then ``batch 2000`` means:
-write 2,000 events by line ``batch``. The answer is a JSON object with what it took.
+write 2,000 events by line ``batch``. The answer is a JSON object with the cost.
 """
 
 import json
@@ -17,7 +17,7 @@ BATCH = 100
 
 
 class Task(NamedTuple):
-    """What is measured, and what makes its work of the events beforehand."""
+    """The measured work, and the function that prepares it from the events."""
 
     run: Callable[[Sequence[Any]], Awaitable[None]]
     prepare: Callable[[Sequence[bytes]], Sequence[Any]] = list

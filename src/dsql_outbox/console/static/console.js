@@ -42,7 +42,7 @@ if (live) {
   pause.hidden = false;
   pause.addEventListener("click", () => {
     if (source) { source.close(); source = null; } else { listen(); }
-    pause.textContent = source ? "Pause" : "Go on";
+    pause.textContent = source ? "Pause" : "Continue";
   });
   listen();
 }
