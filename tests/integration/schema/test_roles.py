@@ -122,8 +122,8 @@ WHO_RUNS = {
         *("schema_drop", "shards_add", "shards_present", "table_drop", "view_drop"),
     ),
 }
-"""By their first words; the owner migrates, and runs the demo and the doctor's proof. doctor asks as
-anybody, and says what it may not see."""
+"""By their first words; the owner migrates, and runs the demo and the proof of
+`doctor`, which otherwise asks as anybody, and says what it may not see."""
 
 FIELD = re.compile(r"(?<!\{)\{(\w+)\}")
 NAMES = sorted(file.stem for file in Path(dsql_outbox.schema.__file__).parent.glob("statements/*"))
