@@ -6,15 +6,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure import machine
+
 FOLDER = Path(__file__).parent / "peers" / "results"
 
 
-def save(kind: str, machine: str, content: Mapping[str, object], folder: Path = FOLDER) -> Path:
-    """Write the results of today; those of the same kind and day are replaced."""
+def save(kind: str, before: float, content: Mapping[str, object], folder: Path = FOLDER) -> Path:
+    """Write the results of today; those of the same kind and day are replaced.
+
+    `before` is the load of the machine before anything was measured.
+    """
     date = datetime.now(UTC).date().isoformat()
     path = folder / f"{date}-{kind}.json"
     folder.mkdir(exist_ok=True)
-    found = {"date": date, "machine": machine, **content}
+    found = {"date": date, "machine": machine(), "load_before": before, **content}
     path.write_text(json.dumps(_rounded(found), indent=1) + "\n", encoding="utf-8")
     return path
 

@@ -11,7 +11,7 @@ import statistics
 import sys
 from collections import defaultdict
 
-from benchmarks.measure import machine
+from benchmarks.measure import load, machine
 from benchmarks.results import save
 
 from dsql_outbox.testing import EmbeddedPostgres
@@ -43,7 +43,9 @@ def draw(server: EmbeddedPostgres, curve: Curve, rounds: int, most: float) -> di
                 series[name][point].append(value)
     print(f"{curve.name}: {curve.title} ({curve.up})")
     for name, values in series.items():
-        medians = (f"{point:,g}: {statistics.median(found):,.4g}" for point, found in values.items())
+        medians = (
+            f"{point:,g}: {statistics.median(found):,.4g}" for point, found in values.items()
+        )
         print(f"  {name:<18} {'   '.join(medians)}", flush=True)
     return {
         "title": curve.title, "across": curve.across, "up": curve.up, "points": points,
@@ -69,6 +71,7 @@ def main() -> int:
     if unknown := [part for part in parts if part not in PARTS]:
         parser.error(f"no part {', '.join(unknown)}: there are {', '.join(PARTS)}")
     logging.getLogger("dsql_outbox").setLevel(logging.ERROR)
+    before = load()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM stops the server
     with EmbeddedPostgres(settings={"max_wal_size": "4GB"}) as server:
         curves = {
@@ -79,9 +82,9 @@ def main() -> int:
         runs = keep_up(server, given.seconds, given.runs) if "sustained" in parts else []
     print(machine())
     if given.save and curves:
-        save("growth", machine(), {"rounds": given.rounds, "curves": curves})
+        save("growth", before, {"rounds": given.rounds, "curves": curves})
     if given.save and runs:
-        save("sustained", machine(), {"runs": runs})
+        save("sustained", before, {"runs": runs})
     return 0
 
 

@@ -195,4 +195,3 @@ def _kept_backlog(server: EmbeddedPostgres, rows: int) -> str:
     if left < rows:
         fill(url, Rows(rows - left, name=f"CAR-{left}-"))
     return url
-

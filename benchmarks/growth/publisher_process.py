@@ -74,8 +74,11 @@ def publishers(url: str, number: int, batch_rows: int) -> Iterator[list[Relayed]
         try:
             _wait_for_owners(url, number)
             yield found
-        finally:
-            found += [_ended(process) for process in running]
+        except BaseException:
+            for process in running:
+                process.terminate()
+            raise
+        found += [_ended(process) for process in running]
 
 
 def together(found: Sequence[Relayed]) -> Relayed:

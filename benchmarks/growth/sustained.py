@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Sequence
 from threading import Event, Thread
 from time import perf_counter, sleep
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import psycopg
 from benchmarks.relay.rows import Rows, arrive, new_database
@@ -111,7 +111,7 @@ class _Backlog:
         self._ended = Event()
         self._thread = Thread(target=self._watch)
 
-    def __enter__(self) -> "_Backlog":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
-from benchmarks.measure import machine
+from benchmarks.measure import load, machine
 from benchmarks.results import save
 
 from dsql_outbox.testing import EmbeddedPostgres
@@ -69,6 +69,7 @@ def main() -> int:
         lines = select_lines(given.only)
     except UnknownLines as error:
         parser.error(str(error))
+    before = load()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM stops the server
     with EmbeddedPostgres(settings={"max_wal_size": "4GB"}) as server:
         found, missing = compare_all(server, lines, given)
@@ -80,7 +81,7 @@ def main() -> int:
         print(f"{machine()}; {given.rounds} rounds, medians and half the spread")
     if given.save:
         kept = {"rounds": given.rounds, "rows": [row.as_json() for row in found]}
-        print(save("peers", machine(), kept | {"missing": missing}), file=sys.stderr)
+        print(save("peers", before, kept | {"missing": missing}), file=sys.stderr)
     return 0
 
 

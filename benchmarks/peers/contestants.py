@@ -116,8 +116,13 @@ class ComparedLine(NamedTuple):
     waits: bool = False
 
     def events_of(self, contestant: Contestant, share: float) -> int:
-        """The events of a contestant in a round, of a run with a share of them; tens."""
-        own = contestant.share if self.relays and not self.waits else 1.0
+        """The events of a contestant in a round, of a run with a share of them: tens of them.
+
+        A line that waits has all its events, for the sake of its 99th percentile.
+        """
+        if self.waits:
+            return self.events
+        own = contestant.share if self.relays else 1.0
         return max(10, round(self.events * own * share / 10) * 10)
 
 

@@ -9,7 +9,6 @@ from benchmarks.measure import median_ratio, spread
 from .contestants import ComparedLine, Contestant
 from .peer_process import Measured
 
-
 _COLUMNS = {"cpu": ".0f", "p50": ".1f", "p99": ".1f", "disordered": ".0f"}
 """Fields of `Measured` that are columns, with the form of their numbers."""
 

@@ -19,7 +19,7 @@ from eventsourcing.postgres import (
     PostgresTrackingRecorder,
 )
 
-from .loop import Task, in_batches, serve
+from .loop import serve, writing
 from .relayed import CountingSink, latency, ordered, relaying
 
 AGGREGATE, VERSIONS = uuid4(), count(1)
@@ -30,36 +30,29 @@ def _stored(event: bytes) -> StoredEvent:
     return StoredEvent(AGGREGATE, next(VERSIONS), "CarMoved", event)
 
 
-async def main(url: str) -> None:
+def _datastore(url: str) -> PostgresDatastore:
     parts = urlsplit(url)
-    datastore = PostgresDatastore(
+    return PostgresDatastore(
         parts.path[1:], parts.hostname or "", parts.port or 5432, parts.username or "",
         parts.password or "", pool_size=5,
     )  # fmt: skip
+
+
+async def main(url: str) -> None:
+    datastore = _datastore(url)
     recorder = PostgresApplicationRecorder(datastore)
     recorder.create_table()
     tracking = PostgresTrackingRecorder(datastore)
     tracking.create_table()
 
     async def write(event: bytes) -> None:
-        await asyncio.to_thread(recorder.insert_events, [_stored(event)])
+        recorder.insert_events([_stored(event)])
 
     async def store(events: Sequence[bytes]) -> None:
         recorder.insert_events([_stored(event) for event in events])
 
-    async def single(events: Sequence[bytes]) -> None:
-        for event in events:
-            recorder.insert_events([_stored(event)])
-
-    async def batch(batches: Sequence[Sequence[bytes]]) -> None:
-        for events in batches:
-            await store(events)
-
-    def position() -> int:
-        return tracking.max_tracking_id("events") or 0
-
     def relay_all(sink: CountingSink) -> None:
-        at = position()
+        at = tracking.max_tracking_id("events")
         while found := recorder.select_notifications(at, READ, inclusive_of_start=False):
             for each in found:
                 sink.take(each.state)
@@ -87,8 +80,7 @@ async def main(url: str) -> None:
             await running
 
     await serve(
-        single=Task(single),
-        batch=Task(batch, in_batches),
+        **writing(write, store),
         relay=relaying(store, drain),
         ordered=ordered(store, drain),
         latency=latency(write, follow),

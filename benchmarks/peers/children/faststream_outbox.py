@@ -14,7 +14,7 @@ from faststream_outbox.annotations import OutboxMessage
 from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
-from .loop import Task, in_batches, serve
+from .loop import serve, writing
 from .relayed import CountingSink, latency, relaying
 
 QUEUE = "events"
@@ -39,14 +39,6 @@ async def main(url: str) -> None:
         async with sessions() as session, session.begin():
             await broker.publish_batch(*events, queue=QUEUE, session=session)
 
-    async def single(events: Sequence[bytes]) -> None:
-        for event in events:
-            await write(event)
-
-    async def batch(batches: Sequence[Sequence[bytes]]) -> None:
-        for events in batches:
-            await store(events)
-
     @asynccontextmanager
     async def relay(sink: CountingSink) -> AsyncIterator[None]:
         reader = OutboxBroker(engine, outbox_table=table, logger=None)
@@ -63,8 +55,7 @@ async def main(url: str) -> None:
         await reader.stop()
 
     await serve(
-        single=Task(single),
-        batch=Task(batch, in_batches),
+        **writing(write, store),
         relay=relaying(store, relay),
         latency=latency(write, relay),
     )

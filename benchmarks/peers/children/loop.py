@@ -40,6 +40,22 @@ class Line(NamedTuple):
     measured: Callable[[int, int], Awaitable[Found]]
 
 
+def writing(
+    write: Callable[[bytes], Awaitable[None]], store: Callable[[Sequence[bytes]], Awaitable[None]]
+) -> dict[str, Task]:
+    """The lines `single` and `batch` of functions that write one event, and a batch."""
+
+    async def single(events: Sequence[bytes]) -> None:
+        for event in events:
+            await write(event)
+
+    async def batch(batches: Sequence[Sequence[bytes]]) -> None:
+        for events in batches:
+            await store(events)
+
+    return {"single": Task(single), "batch": Task(batch, in_batches)}
+
+
 def in_batches(events: Sequence[bytes]) -> list[Sequence[bytes]]:
     """Cut events into batches."""
     return [events[start : start + BATCH] for start in range(0, len(events), BATCH)]

@@ -20,7 +20,7 @@ from dsql_outbox.publisher import Answer, Delivered
 from dsql_outbox.schema import statement
 
 from .loop import serve
-from .relayed import CountingSink, Relay, latency, ordered, relaying
+from .relayed import CountingSink, RelayDuring, latency, ordered, relaying
 
 _DELIVERED = Delivered()
 
@@ -74,7 +74,7 @@ async def apart(url: str) -> None:
         await serve(latency=latency(write, _relay(Database(url), [])))
 
 
-def _relay(database: Database, running: list[Publisher]) -> Relay:
+def _relay(database: Database, running: list[Publisher]) -> RelayDuring:
     @asynccontextmanager
     async def relay(sink: CountingSink) -> AsyncIterator[None]:
         running.append(Publisher(database, _Sink(sink)))

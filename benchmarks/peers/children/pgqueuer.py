@@ -11,7 +11,7 @@ from pgqueuer.db import AsyncpgDriver
 from pgqueuer.models import Job
 from pgqueuer.queries import Queries
 
-from .loop import BATCH, Task, in_batches, serve
+from .loop import BATCH, serve, writing
 from .relayed import CountingSink, latency, relaying
 
 ENTRYPOINT = "events"
@@ -29,14 +29,6 @@ async def main(url: str) -> None:
         n = len(events)
         await queries.enqueue([ENTRYPOINT] * n, list(events), [0] * n)
 
-    async def single(events: Sequence[bytes]) -> None:
-        for event in events:
-            await write(event)
-
-    async def batch(batches: Sequence[Sequence[bytes]]) -> None:
-        for events in batches:
-            await store(events)
-
     @asynccontextmanager
     async def relay(sink: CountingSink) -> AsyncIterator[None]:
         manager = QueueManager(Queries(AsyncpgDriver(other)))
@@ -51,8 +43,7 @@ async def main(url: str) -> None:
             manager.shutdown.set()
 
     await serve(
-        single=Task(single),
-        batch=Task(batch, in_batches),
+        **writing(write, store),
         relay=relaying(store, relay),
         latency=latency(write, relay),
     )

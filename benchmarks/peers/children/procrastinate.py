@@ -13,7 +13,7 @@ from itertools import groupby
 
 from procrastinate import App, PsycopgConnector
 
-from .loop import Task, in_batches, serve
+from .loop import serve, writing
 from .relayed import CountingSink, key_of, latency, ordered, relaying
 
 CONCURRENCY = 10
@@ -38,14 +38,6 @@ async def main(url: str) -> None:
             locked = publish.configure(lock=key.decode())
             await locked.batch_defer_async(*({"event": event.decode()} for event in of_key))
 
-    async def single(events: Sequence[bytes]) -> None:
-        for event in events:
-            await write(event)
-
-    async def batch(batches: Sequence[Sequence[bytes]]) -> None:
-        for events in batches:
-            await store(events)
-
     @asynccontextmanager
     async def relay(sink: CountingSink) -> AsyncIterator[None]:
         sinks.append(sink)
@@ -61,8 +53,7 @@ async def main(url: str) -> None:
     async with app.open_async():
         await app.schema_manager.apply_schema_async()
         await serve(
-            single=Task(single),
-            batch=Task(batch, in_batches),
+            **writing(write, store),
             relay=relaying(store, relay),
             ordered=ordered(store_locked, relay),
             latency=latency(write, relay),

@@ -51,21 +51,21 @@ class CountingSink:
 Store = Callable[[Sequence[bytes]], Awaitable[None]]
 """Stores a batch of events."""
 
-Relay = Callable[[CountingSink], AbstractAsyncContextManager[object]]
+RelayDuring = Callable[[CountingSink], AbstractAsyncContextManager[object]]
 """Relays to the sink during the block."""
 
 
-def relaying(store: Store, relay: Relay) -> Line:
-    """Relay events of subjects that differ, which were stored before the clock starts."""
+def relaying(store: Store, relay: RelayDuring) -> Line:
+    """RelayDuring events of subjects that differ, which were stored before the clock starts."""
     return Line(lambda first, number: _drained(store, relay, sample_events(first, number)))
 
 
-def ordered(store: Store, relay: Relay) -> Line:
+def ordered(store: Store, relay: RelayDuring) -> Line:
     """The same, with `PER_KEY` consecutive events per key."""
     return Line(lambda first, number: _drained(store, relay, ordered_events(first, number)))
 
 
-def latency(write: Callable[[bytes], Awaitable[None]], relay: Relay) -> Line:
+def latency(write: Callable[[bytes], Awaitable[None]], relay: RelayDuring) -> Line:
     """Write an event every `PAUSE` beside the relay: from the call until the sink has it."""
     return Line(lambda first, number: _delayed(write, relay, sample_events(first, number)))
 
@@ -84,7 +84,7 @@ def _number_of(payload: bytes) -> int:
     return int(payload.partition(b'"n":')[2].partition(b",")[0])
 
 
-async def _drained(store: Store, relay: Relay, events: Sequence[bytes]) -> Found:
+async def _drained(store: Store, relay: RelayDuring, events: Sequence[bytes]) -> Found:
     for each in in_batches(events):
         await store(each)
     sink = CountingSink(len(events))
@@ -101,7 +101,7 @@ async def _drained(store: Store, relay: Relay, events: Sequence[bytes]) -> Found
 
 
 async def _delayed(
-    write: Callable[[bytes], Awaitable[None]], relay: Relay, events: Sequence[bytes]
+    write: Callable[[bytes], Awaitable[None]], relay: RelayDuring, events: Sequence[bytes]
 ) -> Found:
     sink = CountingSink(len(events))
     written: dict[int, float] = {}

@@ -13,10 +13,8 @@ import asyncpg
 from txoutbox import OutboxMessage, Relay, RelayConfig
 from txoutbox.adapters.postgres import PostgresStorage
 
-from .loop import Task, in_batches, serve
-from .relayed import CountingSink
-from .relayed import Relay as StartRelay
-from .relayed import key_of, latency, ordered, relaying
+from .loop import serve, writing
+from .relayed import CountingSink, RelayDuring, key_of, latency, ordered, relaying
 
 TOPIC = "events.CarMoved"
 CONFIG = RelayConfig(batch_size=500, concurrency=100)
@@ -43,15 +41,7 @@ async def main(url: str) -> None:
             for event in events:
                 await insert(connection, event)
 
-    async def single(events: Sequence[bytes]) -> None:
-        for event in events:  # its own transaction each
-            await write(event)
-
-    async def batch(batches: Sequence[Sequence[bytes]]) -> None:
-        for events in batches:
-            await store(events)
-
-    def relay_of(source: PostgresStorage) -> StartRelay:
+    def relay_of(source: PostgresStorage) -> RelayDuring:
         @asynccontextmanager
         async def relay(sink: CountingSink) -> AsyncIterator[None]:
             async def publish(message: OutboxMessage) -> None:
@@ -69,8 +59,7 @@ async def main(url: str) -> None:
         return relay
 
     await serve(
-        single=Task(single),
-        batch=Task(batch, in_batches),
+        **writing(write, store),
         relay=relaying(store, relay_of(loose)),
         ordered=ordered(store, relay_of(strict)),
         latency=latency(write, relay_of(told)),
