@@ -76,8 +76,14 @@ def sustained(server: EmbeddedPostgres, setting: Setting, seconds: float) -> Sus
         arrived = _produce(url, seconds)
         backlog.stop()
         waiting = backlog.sizes[-1][1]
-    all_of_them = together(found)
-    return Sustained(*setting, seconds, arrived, slope(backlog.sizes), waiting, *all_of_them)
+    return Sustained(
+        **setting._asdict(),
+        seconds=seconds,
+        arrived=arrived,
+        growth=slope(backlog.sizes),
+        waiting=waiting,
+        **together(found)._asdict(),
+    )
 
 
 def slope(sizes: Sequence[tuple[float, int]]) -> float:

@@ -1,5 +1,6 @@
 """The comparison with peers: lines, rows of the floor, and tables. Nothing runs."""
 
+import asyncio
 import json
 from collections import Counter
 
@@ -120,13 +121,18 @@ def test_a_slow_relay_gets_fewer_events_but_not_where_time_counts() -> None:
     assert relay._replace(relays=False).events_of(slow, 0.5) == 10_000
 
 
-async def test_the_sink_counts_messages_that_come_after_a_newer_one_of_their_key() -> None:
+def test_the_sink_counts_messages_that_come_after_a_newer_one_of_their_key() -> None:
     first, second, other = ordered_events(PER_KEY - 2, 3)
-    sink = CountingSink(3)
-    for payload in (second, other, first):
-        sink.take(payload)
-    await sink.all()
-    assert sink.disordered == 1
+
+    async def disordered(*payloads: bytes) -> int:
+        sink = CountingSink(len(payloads))
+        for payload in payloads:
+            sink.take(payload)
+        await sink.all()
+        return sink.disordered
+
+    assert asyncio.run(disordered(second, other, first)) == 1
+    assert asyncio.run(disordered(first, other, second)) == 0
     assert key_of(second) == key_of(first) != key_of(other)
 
 
