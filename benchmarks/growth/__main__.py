@@ -12,7 +12,7 @@ import sys
 from collections import defaultdict
 
 from benchmarks.measure import load, machine
-from benchmarks.results import save
+from benchmarks.kept_results import save
 
 from dsql_outbox.testing import EmbeddedPostgres
 

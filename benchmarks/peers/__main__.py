@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from benchmarks.measure import load, machine
-from benchmarks.results import save
+from benchmarks.kept_results import save
 
 from dsql_outbox.testing import EmbeddedPostgres
 

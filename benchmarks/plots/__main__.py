@@ -1,6 +1,6 @@
 """``make plots``: draw the newest results, and write their tables into docs/comparison.md."""
 
-from .pages import PAGE, page, pictures
+from .drawings import PAGE, page, pictures
 
 if __name__ == "__main__":
     for path, text in pictures():

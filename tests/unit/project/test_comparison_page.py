@@ -2,7 +2,7 @@
 
 from xml.etree import ElementTree as ET
 
-from benchmarks.plots.pages import PAGE, PICTURES, page, pictures
+from benchmarks.plots.drawings import PAGE, PICTURES, page, pictures
 from benchmarks.plots.svg import Bar, bars, number
 from tests.support.checkout import ROOT
 

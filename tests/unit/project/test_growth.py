@@ -6,7 +6,7 @@ from pathlib import Path
 from benchmarks.growth.curves import wide_event
 from benchmarks.growth.publisher_process import Relayed, together
 from benchmarks.growth.sustained import OFFERED, Sustained, slope
-from benchmarks.results import newest, save
+from benchmarks.kept_results import newest, save
 
 GOOD = Sustained(2, 500, 120.0, OFFERED, 0.0, 300, 1_200_000, 0, 0.03, 0.3)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.contestants import CONTESTANTS, LINES, PGBENCH, ComparedLine
-from benchmarks.results import newest
+from benchmarks.kept_results import newest
 
 from .svg import Bar, bars, lines, number
 
