@@ -10,9 +10,10 @@ import signal
 import statistics
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 
-from benchmarks.measure import load, machine
 from benchmarks.kept_results import save
+from benchmarks.measure import load, machine
 
 from dsql_outbox.testing import EmbeddedPostgres
 
@@ -53,15 +54,14 @@ def draw(server: EmbeddedPostgres, curve: Curve, rounds: int, most: float) -> di
     }  # fmt: skip
 
 
-def keep_up(server: EmbeddedPostgres, seconds: float, runs: int) -> list[dict[str, object]]:
+def keep_up(server: EmbeddedPostgres, seconds: float, runs: int) -> Iterator[dict[str, object]]:
     """Run each setting under a constant load, in turn, and print what became of it."""
-    found: list[dict[str, object]] = []
     for _ in range(runs):
         for setting in SETTINGS:
             run = sustained(server, setting, seconds)
-            found.append({**run._asdict(), "holds": run.holds})
-            print(json.dumps(found[-1]), flush=True)
-    return found
+            found = {**run._asdict(), "holds": run.holds}
+            print(json.dumps(found), flush=True)
+            yield found
 
 
 def main() -> int:
@@ -74,17 +74,17 @@ def main() -> int:
     before = load()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM stops the server
     with EmbeddedPostgres(settings={"max_wal_size": "4GB"}) as server:
-        curves = {
-            curve.name: draw(server, curve, given.rounds, given.most)
-            for curve in CURVES
-            if curve.name in parts
-        }
-        runs = keep_up(server, given.seconds, given.runs) if "sustained" in parts else []
+        kept: dict[str, object] = {}
+        for curve in (each for each in CURVES if each.name in parts):
+            kept[curve.name] = draw(server, curve, given.rounds, given.most)
+            if given.save:  # after each: the next may take minutes
+                save("growth", before, {"rounds": given.rounds, "curves": kept})
+        runs: list[object] = []
+        for run in keep_up(server, given.seconds, given.runs) if "sustained" in parts else ():
+            runs.append(run)
+            if given.save:
+                save("sustained", before, {"runs": runs})
     print(machine())
-    if given.save and curves:
-        save("growth", before, {"rounds": given.rounds, "curves": curves})
-    if given.save and runs:
-        save("sustained", before, {"runs": runs})
     return 0
 
 

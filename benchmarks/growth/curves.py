@@ -22,7 +22,7 @@ from .publisher_process import publishers
 TAKEN = 8_000
 """Rows that are relayed at most while the backlog is measured."""
 
-LIVE = 60_000
+LIVE = 30_000
 """Rows that publishers share."""
 
 BATCH = 100
@@ -78,10 +78,10 @@ def distance(server: EmbeddedPostgres, delay: float) -> dict[str, float]:
     with delayed(url, delay) as far:
         alone = asyncio.run(_written(far, sample_events(0, 100), 1)) / 100
         many = asyncio.run(_written(far, sample_events(100, 3_000), BATCH)) / 30
-        fill(url, Rows(20_000))
+        fill(url, Rows(10_000))
         began = perf_counter()
         asyncio.run(drain_by_relay(far))
-        relay = (perf_counter() - began) / 40
+        relay = (perf_counter() - began) / 20
     return {
         "write": alone * 1000,
         f"write_many of {BATCH}": many * 1000,

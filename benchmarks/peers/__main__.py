@@ -12,8 +12,8 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
-from benchmarks.measure import load, machine
 from benchmarks.kept_results import save
+from benchmarks.measure import load, machine
 
 from dsql_outbox.testing import EmbeddedPostgres
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.contestants import CONTESTANTS, LINES, PGBENCH, ComparedLine
 from benchmarks.kept_results import newest
+from benchmarks.peers.contestants import CONTESTANTS, LINES, PGBENCH, ComparedLine
 
 from .svg import Bar, bars, lines, number
 
