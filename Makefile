@@ -31,7 +31,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist package-check sbom audit test-lowest lock clean load-million bench-peers bench-relay bench-doors docs examples goals nemesis nemesis-rolling pictures prose readme-check real-brokers real-telemetry simulate trace-check console-check zip
+.PHONY: help demo dev recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist package-check sbom audit test-lowest lock clean load-million bench-peers bench-growth plots bench-relay bench-doors docs examples goals nemesis nemesis-rolling pictures prose readme-check real-brokers real-telemetry simulate trace-check console-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -111,8 +111,14 @@ console-check: $(VENV)/.dev $(VENV)/.browser ## time each page of the console on
 zip: $(VENV)/.dev ## make the Lambda example's build/lambda-x86_64.zip and -arm64.zip
 	$(BIN)/python examples/lambda/package.py
 
-bench-peers: $(VENV)/.dev $(VENV)/.peers ## the writer beside bare drivers, pgbench and other libraries (ONLY=batch,single; OPTIONS=--json)
+bench-peers: $(VENV)/.dev $(VENV)/.peers ## writer and relay beside bare drivers, pgbench and other libraries (ONLY=batch,relay; OPTIONS=--json)
 	@$(BIN)/python -m benchmarks.peers $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
+
+bench-growth: $(VENV)/.dev ## how costs grow with backlog, entities, batch, publishers and distance; a constant load (ONLY=batch,sustained)
+	@$(BIN)/python -m benchmarks.growth $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
+
+plots: $(VENV)/.dev ## draw what OPTIONS=--save kept: docs/pictures/*.svg and the tables of docs/comparison.md
+	@$(BIN)/python -m benchmarks.plots
 
 bench-relay: $(VENV)/.dev ## the relay beside bare loops and nats-py; fails when a target is missed (ONLY=drain,..)
 	$(BIN)/python -m benchmarks.relay.bench_relay $(if $(ONLY),--only $(ONLY))
