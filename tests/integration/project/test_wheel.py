@@ -16,7 +16,7 @@ from os import environ
 from pathlib import Path
 
 import pytest
-from tests.support.checkout import ROOMS, ROOT
+from tests.support.checkout import PACKAGE, ROOMS, ROOT
 from uv import find_uv_bin
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -98,12 +98,11 @@ def finished(
 
 def shipped(suffix: str) -> Iterator[str]:
     """The files of the package in the checkout, as a wheel names them."""
-    for room in [*ROOMS, "cli", "doors", "inbox", "servers", "testing"]:
-        folder = ROOT / room if room in ROOMS else ROOT / "src" / "dsql_outbox" / room
+    for folder in (path.resolve() for path in PACKAGE.iterdir() if path.is_dir()):
         for path in folder.rglob(f"*{suffix}"):
             if DASHBOARDS in path.parents:
                 continue
-            yield f"dsql_outbox/{room}/{path.relative_to(folder)}"
+            yield f"dsql_outbox/{folder.name}/{path.relative_to(folder)}"
 
 
 @pytest.mark.parametrize("lost", ["gone", "a text file"])
@@ -127,7 +126,7 @@ def test_a_clone_without_the_links_does_not_build(tmp_path: Path, target: str, l
     assert not list(tmp_path.glob("dist/*dsql_outbox*"))
 
 
-@pytest.mark.parametrize("suffix", [".py", ".sql", ".json"])
+@pytest.mark.parametrize("suffix", [".py", ".sql", ".json", ".html", ".css", ".js", ".svg"])
 def test_the_wheel_has_every_file_of_the_rooms(wheel: Path, suffix: str) -> None:
     in_wheel = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(suffix)}
     assert in_wheel - {"dsql_outbox/__init__.py", "dsql_outbox/__main__.py"} == {*shipped(suffix)}
