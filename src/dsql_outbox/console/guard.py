@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .access import COOKIE, Access
+from .access import Access
 
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -60,7 +60,7 @@ class Guard:
             return None if _is_local(request) else _refused(HTTPStatus.FORBIDDEN, _FROM_ELSEWHERE)
         base = request.scope.get("root_path", "")
         path = request.scope["path"].removeprefix(base)
-        if path.startswith(_OPEN) or self._access.admits(request.cookies.get(COOKIE, "")):
+        if path.startswith(_OPEN) or self._access.lets_in(request.cookies):
             return None
         if path == "/live":
             return _refused(HTTPStatus.UNAUTHORIZED, "log in again")

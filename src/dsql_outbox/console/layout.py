@@ -92,6 +92,7 @@ def render(request: Request, template: str, **values: Any) -> str:
         "commands": console.commands,
         "database": console.database.address,
         "schema": console.database.schema,
+        "lets_in": console.access.lets_in(request.cookies),
         "path": request.scope["path"].removeprefix(base),
     }
     return _templates.get_template(template).render({**shared, **values})
