@@ -17,6 +17,9 @@ LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _OPEN: Final = ("/login", "/static/")
 """Paths that need no token."""
 
+_FORWARDED: Final = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"})
+"""Headers of a request that came through a proxy."""
+
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; "
     "img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
@@ -83,7 +86,12 @@ def _without_port(host: str) -> str:
 
 
 def _is_local(request: HTTPConnection) -> bool:
-    """Whether the client is on this machine. A Unix socket has no client address."""
+    """Whether the client is on this machine. A Unix socket has no client address.
+
+    A proxy on this machine speaks for clients that may be elsewhere.
+    """
+    if not _FORWARDED.isdisjoint(request.headers):
+        return False
     if request.client is None:
         return True
     try:

@@ -48,6 +48,13 @@ async def test_without_a_token_other_machines_are_refused(url: str) -> None:
             assert POLICY in answer.headers["content-security-policy"]
 
 
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP"])
+async def test_without_a_token_a_proxy_is_refused(url: str, header: str) -> None:
+    async with browsing(Database(url)) as browser:
+        answer = await browser.get("/events", headers={header: "127.0.0.1"})
+        assert (answer.status_code, "set a token" in answer.text) == (403, True)
+
+
 async def test_a_token_is_asked_for_once(url: str) -> None:
     async with browsing(Database(url), client="10.0.0.7", token=TOKEN) as browser:
         assert (await browser.get("/")).headers["location"] == "/login"
