@@ -8,12 +8,14 @@ from time import time
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.routing import Mount
 from tests.support.commands import Command
 from tests.support.console_clients import browsing
 
 from dsql_outbox.console import console_app, serve_console
 from dsql_outbox.console.access import Access
+from dsql_outbox.console.overview import _change
 from dsql_outbox.outbox import Database, SettingsError
 
 pytestmark = pytest.mark.anyio
@@ -148,6 +150,21 @@ async def test_it_is_served_live_and_ends_when_it_is_cancelled(
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(task, 10)
     assert [each for each in caplog.records if each.name.startswith("uvicorn")] == []
+
+
+async def test_browsers_share_the_rendering_of_a_reading(url: str) -> None:
+    app = console_app(Database(url))
+    await app.state.console.sampler.read()
+
+    def given(base: str, tries: int) -> str:
+        scope = {"type": "http", "app": app, "headers": [], "root_path": base, "path": f"{base}/"}
+        return _change(Request(scope), tries)
+
+    first = given("", 1)
+    assert given("", 1) is first
+    assert 'href="/outbox/failures"' in given("/outbox", 1)
+    assert given("", 2) is not first
+    await app.state.console.close()
 
 
 async def _until(stream: httpx.Response, mark: str) -> AsyncGenerator[str]:
