@@ -1,4 +1,4 @@
-"""What the benchmarks share: a server with tables, targets and medians."""
+"""The common part of the benchmarks: a server with tables, targets and medians."""
 
 import os
 import statistics
@@ -58,8 +58,13 @@ def machine() -> str:
     """The properties of this machine, now, on which the numbers depend most."""
     return (
         f"{len(os.sched_getaffinity(0))} cores, shared by client and server; fsync on, "
-        f"{_flush():.2g} ms each; load {os.getloadavg()[0]:.1f}"
+        f"{_flush():.2g} ms each; load {load():.1f}"
     )
+
+
+def load() -> float:
+    """The load average of the last minute: processes that run or wait for a core."""
+    return os.getloadavg()[0]
 
 
 def _flush() -> float:

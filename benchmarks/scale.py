@@ -1,6 +1,6 @@
 """The tables of docs/scale.md: ``python -m benchmarks.scale``.
 
-Costs per event are read from docs/cost.md, whose numbers a test counts anew. The other
+Costs per event are read from docs/cost.md, whose numbers a test checks. The other
 inputs are the constants below, each with its source.
 """
 
@@ -33,7 +33,7 @@ SHARD: Final = 1_000
 second (AWS, notes of its loader), and a message is one insert and one delete."""
 
 CLUSTER_ROWS: Final = 126_784
-"""Rows per second: the highest rate that somebody measured on a cluster, in December 2025."""
+"""Rows per second: the highest rate that was measured on a cluster, in December 2025."""
 
 CONNECTIONS: Final = 10_000
 STORAGE: Final = 10 << 40
@@ -80,7 +80,7 @@ def costs() -> Costs:
 
 
 class Plan(NamedTuple):
-    """What a rate needs. `cells` are clusters, each with tables and publishers of its own."""
+    """The resources for a rate. `cells` are clusters, each with its own tables and publishers."""
 
     rate: int
     cells: int

@@ -1,4 +1,4 @@
-"""What the library reports about itself, and the adapters that log, trace and measure it.
+"""The facts that the library reports, and the adapters that log, trace and measure them.
 
 The writer and the relay emit facts (`facts`) to hooks (`hooks`). The hooks here
 are `log_hook` (with `repeated_lines`) for log lines, `otel.spans` for traces and `otel.metrics` for

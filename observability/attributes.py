@@ -1,4 +1,4 @@
-"""The name of every span attribute, and what it holds.
+"""The name and the meaning of every span attribute.
 
 Names that begin with ``outbox.`` are ours; the others are OpenTelemetry's
 semantic conventions (https://opentelemetry.io/docs/specs/semconv/). No attribute

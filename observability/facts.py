@@ -245,7 +245,7 @@ class PublishStarted(msgspec.Struct, frozen=True):
 class PublishEnded(msgspec.Struct, frozen=True):
     """The result of publishing one message; `unavailable` if the broker did not answer.
 
-    `leads_to` is what the publisher does with a message that was not delivered:
+    `leads_to` is the consequence for a message that was not delivered:
 
     - ``retry``: the message is sent again
     - ``dead_letter``: the message becomes a dead letter
@@ -261,13 +261,12 @@ class PublishEnded(msgspec.Struct, frozen=True):
 
 
 class RelayProgress(msgspec.Struct, frozen=True):
-    """What the relay of a publisher did since its last report, in numbers of messages.
+    """The work of a publisher's relay since its last report, in numbers of messages.
 
-    It reports several times a second while it works, and every few seconds as a sign
-    of life. `failed` attempts failed, `dead` messages were given up, `deleted` rows
-    left the outbox as delivered. `statements` is how many statements it ran; None if
-    they were not counted. `held` subjects wait behind a failed row at the moment, and
-    `paused` topics take no messages.
+    It reports several times a second while it works, and every few seconds as a sign of life.
+    `failed` attempts failed, `dead` messages were given up, `deleted` rows left the outbox as
+    delivered. `statements` is how many statements it ran; None if they were not counted.
+    `held` subjects wait behind a failed row now, and `paused` topics take no messages.
     """
 
     read: int = 0

@@ -1,9 +1,9 @@
 """How facts are delivered: to hooks, and to the scopes that hooks may open.
 
-A hook is a callable that takes a fact. For a fact that begins a write or a
-publish (`WriteStarted`, `PublishStarted`) it may return a `Scope`. The scope then
-gets every later fact of that write or publish, and may add headers to the
-message. This way tracing works although the writer and the relay know no spans.
+A hook is a callable that takes a fact. For a fact that begins a write or a publish
+(`WriteStarted`, `PublishStarted`) it may return a `Scope`. The scope then gets every later
+fact of that write or publish, and may add headers to the message. So the writer and the relay
+do not deal with spans.
 """
 
 from collections.abc import Iterable, Mapping
@@ -108,8 +108,8 @@ class Scopes:
 def skips_successes(hook: Hook) -> bool:
     """Whether a hook does nothing now with a write or publish that begins, or that succeeds.
 
-    A hook says so by a method of this name. The facts cost a good part of a write and
-    more than the rest of a publish, so they are not made if all hooks skip them.
+    A hook says so by a method of this name. The facts are a large part of the cost of a
+    write, and most of that of a publish. So none is made if all hooks skip them.
     """
     skips = getattr(hook, "skips_successes", None)
     return skips is not None and skips()

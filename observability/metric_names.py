@@ -36,7 +36,7 @@ _RESULTS: Final = ("delivered", "retry", "rejected", "unavailable", "not_attempt
 WRITES: Final = Metric(
     "outbox.write.calls",
     "{call}",
-    "Calls of write that ended, by how they ended.",
+    "Ended calls of write, by status.",
     names.WRITE_STATUS,
     _STATUSES,
 )
@@ -61,14 +61,14 @@ WAITED: Final = Metric("outbox.write.waited", "s", "Time that writes waited betw
 WRITE_DURATION: Final = Metric(
     "outbox.write.duration",
     "s",
-    "From the call of write to its end, waits and all, with and without a conflict.",
+    "Duration of a call of write with its waits, by whether it met a conflict.",
     WRITE_CONFLICTED,
     ("no", "yes"),
 )
 ATTEMPT_DURATION: Final = Metric(
     "outbox.write.attempt.duration",
     "s",
-    "One run of a write's transaction.",
+    "Duration of one run of a write's transaction.",
     names.ATTEMPT_OUTCOME,
     _OUTCOMES,
 )
@@ -77,7 +77,7 @@ TRANSACTION_EVENTS: Final = Metric(
 )
 
 BACKLOG_AGE: Final = Metric(
-    "outbox.backlog.age", "s", "How long the oldest message has waited, at the last look."
+    "outbox.backlog.age", "s", "Age of the oldest message at the last read."
 )
 
 DEAD_LETTERS_NOW: Final = Metric(
@@ -102,14 +102,14 @@ RETRIES: Final = Metric(
 PUBLISH_DURATION: Final = Metric(
     "outbox.publish.duration",
     "s",
-    "From handing a message to the sink to its result.",
+    "Time from handing a message to the sink until its result.",
     names.PUBLISH_RESULT,
     _RESULTS,
 )
 WAIT_DURATION: Final = Metric(
     "outbox.publish.wait.duration",
     "s",
-    "From the commit of a message to its first pick-up.",
+    "Time from the commit of a message until it is first read.",
 )
 STATEMENTS: Final = Metric(
     "outbox.relay.statements", "{statement}", "Statements that the relay ran."

@@ -1,4 +1,4 @@
-"""Log lines of a kind that may come by the thousand: the first ones, then sums."""
+"""Limits log lines of a kind that may come by the thousand: the first lines, then sums."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 logger: Final = logging.getLogger("dsql_outbox")
 
 Later = Callable[[float, Callable[[], None]], object]
-"""Calls a function after so many seconds, and returns at once."""
+"""Calls a function after so many seconds, and returns immediately."""
 
 
 class Line(NamedTuple):
@@ -61,10 +61,10 @@ def in_a_thread(seconds: float, work: Callable[[], None]) -> None:
 
 
 class RepeatedLines:
-    """Logs the first lines of a kind at once, and sums up the others every `interval` seconds.
+    """Logs the first lines of a kind immediately, and sums up the others every `interval` seconds.
 
     `first` lines are logged in the first interval. A kind without lines for an interval
-    begins anew. The key ``count`` of a line is the number of lines that it stands for.
+    starts again. The key ``count`` of a line is the number of lines that it stands for.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class RepeatedLines:
         self._begin()
 
     def _leave_parent(self) -> None:
-        """Begin anew in a forked child: it lacks the parent's thread, and the lock may be held."""
+        """Start again in a forked child: it lacks the parent's thread, and the lock may be held."""
         if self._pid != os.getpid():
             self._begin()
 
@@ -101,7 +101,7 @@ class RepeatedLines:
             line.log()
 
     def flush(self) -> None:
-        """Log all sums now, and begin anew."""
+        """Log all sums now, and start again."""
         self._leave_parent()
         with self._lock:
             before, self._recent = self._recent, {}
@@ -122,7 +122,7 @@ class RepeatedLines:
         return False
 
     def _sum_up(self) -> None:
-        """Log the sums. A kind that was counted is counted on, and logs no first lines."""
+        """Log the sums. A kind that was counted stays counted, and logs no first lines."""
         with self._lock:
             self._is_waiting = False
             before, now = self._recent, self._now()

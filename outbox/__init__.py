@@ -1,7 +1,7 @@
 """The vocabulary that writer and publisher share, and the way to the database.
 
 The chapter `event` is the event as a producer makes it, and its check.
-`message` is what a broker receives, `receipt` what a caller receives.
+`message` is for a broker, `receipt` for a caller.
 `errors` defines every exception of the library. `failure` decides what an error of
 the database means, and `retry` runs work again after one that passes. `program` performs
 generators that decide without I/O, in a thread or a task.

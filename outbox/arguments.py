@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def wrong_type(takes: str, given: object, instead: str) -> TypeError:
-    """Return the error for an argument of a wrong type; `instead` is the expression to write."""
+    """Return the error for an argument of a wrong type. `instead` is the expression to write."""
     return TypeError(f"{takes}, not {type(given).__name__}: {instead}")
 
 

@@ -1,6 +1,6 @@
-"""What a writer process lost to conflicts, in the form that the database holds as JSON.
+"""The losses of a writer process to conflicts, in the JSON form that the database holds.
 
-A writer counts and stores it; an operator reads it.
+A writer counts and stores them, and an operator reads them.
 """
 
 from typing import Annotated, Final
@@ -15,9 +15,9 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 class EntityConflicts(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
     """The conflicts of one entity. Each counts transactions that touched it and conflicted.
 
-    `alone`: the transaction touched no other entity. `behind`: it touched another one that had
-    conflicted more often. `joint`: an event touches this entity together with others.
-    `transact`: it was a run of `transact`. `coalesced`: its writer uses group commit.
+    `alone`: the transaction touched no other entity. `behind`: it touched another one that
+    had conflicted more often. `joint`: an event touches this entity together with others.
+    `transact`: it is a run of `transact`. `coalesced`: its writer uses group commit.
     `exhausted`: an event of this entity was given up after it.
 
     `lost_seconds` is the time of the failed attempts and of the waits after them.

@@ -16,9 +16,9 @@ _SECRET: Final = re.compile(r"(?<=://)(?!git@)[^/@]*@|[?#].*")
 def install_command(extra: str) -> str:
     """Return the command that adds `extra` to this installation.
 
-    An installer records the URL of a package that does not come from an index
-    (PEP 610). The record distinguishes an editable clone, a folder, a file and a
-    repository. Parts of the URL that may be secret are left out.
+    An installer records the URL of a package that does not come from an index (PEP 610). The
+    record distinguishes an editable clone, a folder, a file and a repository. Parts of the
+    URL that may be secret are omitted.
     """
     try:
         recorded = distribution(_NAME).read_text("direct_url.json")

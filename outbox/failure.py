@@ -1,9 +1,9 @@
 """The meaning of a database error. No other module decides it. No I/O.
 
-The SQLSTATE decides. The text decides only if there is no SQLSTATE, because the text
-may quote the id of an event, which may contain ``oc000``. Sources: the error codes in
-Appendix A of the PostgreSQL manual, and Aurora DSQL's pages on concurrency control for
-40001 with OC000 or OC001 in the text, and on quotas for the text of 53400.
+The SQLSTATE decides. The text decides only if there is no SQLSTATE, because the text may
+quote the id of an event, which may contain ``oc000``. The sources are Appendix A of the
+PostgreSQL manual for the error codes, and pages of Aurora DSQL. "Concurrency control" has
+40001 with OC000 or OC001 in the text, "Quotas" the text of 53400.
 """
 
 import re
@@ -33,13 +33,13 @@ class FailureKind(Enum):
     OUTAGE = "outage"
     """The database cannot be reached, or is full."""
     CROWDED = "crowded"
-    """Too many connections are opened at once. A retry after a short wait would add to them."""
+    """Too many connections are being opened. A retry after a short wait would add to them."""
     OUT_OF_MEMORY = "out of memory"
     """The server has no memory for this statement now."""
     BUSY = "busy"
     """Aurora DSQL answers "server unavailable" under heavy load. The connection is usable."""
     INTERNAL = "internal"
-    """The server reports a defect of its own, or two changes of its catalog at once."""
+    """The server reports its own defect, or two concurrent changes of its catalog."""
     IN_DOUBT = "in doubt"
     """A statement was sent and no answer says whether it was committed."""
     REFUSED = "refused"
@@ -75,7 +75,7 @@ class DatabaseFailure(NamedTuple):
 
 
 class Moved(Exception):  # noqa: N818 - reads as what happened
-    """A conflict that our own transaction found: rows that it read were deleted meanwhile."""
+    """A conflict that the operator's transaction found: rows that it read were deleted since."""
 
 
 _K = FailureKind
@@ -195,7 +195,7 @@ def schema_defect(error: Exception) -> str | None:
 
 
 def schema_error(error: Exception, schema: str) -> SchemaError | None:
-    """Return a `SchemaError` if the error of our statement is about a missing table or column."""
+    """Return a `SchemaError` if the error is about a missing table or column of the outbox."""
     defect = schema_defect(error)
     if defect is None:
         return None
@@ -217,7 +217,7 @@ def tables_expected(schema: str) -> Generator[None]:
 
 
 def unwrap(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield the error and the errors inside it: SQLAlchemy's ``orig``, or the cause."""
+    """Yield the error and the errors inside it, such as SQLAlchemy's ``orig`` or the cause."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -1,7 +1,8 @@
-"""Tell an interrupt of a call from an error of it: cancellation, or a signal handler that raises.
+"""Distinguish an error of a call from an interrupt: cancellation, or a raising signal handler.
 
-A handler may raise at any point of the main thread, such as the time limit of a worker of
-Celery. No retry may swallow that exception, even if it is an `OSError` such as `TimeoutError`.
+A handler may raise at any point of the main thread. An example is the time limit of a Celery
+worker. No retry may swallow that exception, even if it is an `OSError` such as
+`TimeoutError`.
 """
 
 import signal

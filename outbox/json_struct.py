@@ -1,4 +1,4 @@
-"""The base of what a caller receives: it turns into values of JSON, and pydantic knows it."""
+"""The base of results for callers: it converts to values of JSON, and pydantic knows it."""
 
 from collections.abc import Iterator
 from typing import Any

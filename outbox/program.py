@@ -1,7 +1,7 @@
 """Perform a program: a generator that decides everything and does no I/O itself.
 
-It yields one step at a time and receives the step's answer, or its exception. So a
-program serves threads and tasks: only how a step is done differs.
+It yields one step at a time and receives the step's answer, or its exception. So a program
+serves threads and tasks, which only perform its steps differently.
 """
 
 from collections.abc import Awaitable, Callable, Generator

@@ -1,4 +1,4 @@
-"""The schemas of our types for pydantic 2. Imported by pydantic's own request only."""
+"""The pydantic 2 schemas of the library's types. Imported only when pydantic asks for one."""
 
 import inspect
 from typing import Any
@@ -35,7 +35,7 @@ def schema_of_struct(kind: type[msgspec.Struct], handler: GetCoreSchemaHandler) 
 
 
 def schema_of_error(kind: type[Exception]) -> CoreSchema:
-    """Return the schema of an error: problem details (RFC 9457) with members of its own."""
+    """Return the schema of an error: problem details (RFC 9457) with further members."""
     text = core_schema.typed_dict_field(core_schema.str_schema())
     problem = core_schema.typed_dict_schema(
         {"type": text, "title": text, "detail": text},
@@ -59,5 +59,5 @@ def _description(kind: type) -> dict[str, Any]:
 
 
 def _reference(kind: type) -> str:
-    """Return the name of a schema that pydantic gives one place, such as an OpenAPI component."""
+    """Return the name of a schema that pydantic defines once, such as an OpenAPI component."""
     return f"{kind.__module__}.{kind.__qualname__}:{id(kind)}"

@@ -1,4 +1,4 @@
-"""Retries of work after an error that passes: one decision, with a loop for threads and tasks."""
+"""Retries of work after a transient error: one policy, with a loop for threads and tasks."""
 
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -14,12 +14,12 @@ T = TypeVar("T")
 
 
 class RetryPolicy(NamedTuple):
-    """The errors after which work is tried again, and the waits before each try.
+    """The errors after which work is tried again, and the wait before each try.
 
     `waits` are in seconds, before jitter. There is one more try than there are waits. The
-    error of the last try is raised. An error that is not in `again` is raised at once.
-    The work must be a statement that may run twice, or a transaction whose errors come
-    before COMMIT.
+    error of the last try is raised. An error that is not in `again` is raised immediately.
+    The work must be a statement that may run twice, or a transaction whose errors come before
+    COMMIT.
     """
 
     again: Collection[FailureKind]

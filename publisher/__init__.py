@@ -3,7 +3,7 @@
 - `publisher` runs the relay; `settings` are its settings, and `topic_settings` those of
   some topics.
 - `session` is the connection of the operator's tools, and of rare statements of the relay.
-- `relay/` reads rows, sends them, and settles what the broker answered.
+- `relay/` reads rows, sends them, and settles the broker's answers.
 - `leases/` decides which publisher relays which shard (docs/leases.md).
 - `sinks/` is the port to a broker, with one module or folder per broker (docs/sinks.md).
 - `read_model/` rebuilds a read model from the stored events.

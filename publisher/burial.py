@@ -41,7 +41,7 @@ class Burial:
         self._is_plain: bool | None = None
 
     async def bury(self, letters: Collection[Letter]) -> int:
-        """Move rows to the dead letters; returns how many existed."""
+        """Move rows to the dead letters. Returns how many existed."""
         if self._is_plain is None:
             self._is_plain = await self._refuses_cte()
         if self._is_plain:

@@ -27,7 +27,7 @@ class RowId(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """Why a row can be no message."""
+    """Why a row is not a valid message."""
 
     reason: str
 
@@ -44,10 +44,10 @@ def read_headers(text: str) -> Headers:
     try:
         headers = _headers.decode(text)
     except msgspec.DecodeError:  # its text may quote the headers
-        return Headers({}, "headers are no JSON object of texts")
+        return Headers({}, "headers are not a JSON object of texts")
     number = headers.get(REPLAY_HEADER)
     if number is not None and not _NUMBER(number):
-        return Headers(headers, f"header {REPLAY_HEADER} is no number")
+        return Headers(headers, f"header {REPLAY_HEADER} is not a number")
     return Headers(headers, broken_header(headers))
 
 
@@ -57,10 +57,9 @@ _NO_ID: Final = RowId(0, 0, "")
 class OutboxRow(msgspec.Struct, gc=False):
     """One row of ``outbox_read``, with its columns in order.
 
-    `predecessor` says whether the subject's row before it was in the same snapshot.
-    `key` is the subject, whose messages are sent in order; `size` is in bytes, once
-    the row is in memory. A program with a writer's
-    rights can insert any row, so every value may be wrong.
+    `predecessor` says whether the previous row of the subject was in the same snapshot. `key`
+    is the subject, whose messages are sent in order; `size` is in bytes, once the row is in
+    memory. A program with a writer's rights can insert any row, so every value may be wrong.
     """
 
     shard: int
@@ -86,12 +85,12 @@ class OutboxRow(msgspec.Struct, gc=False):
 
     @property
     def waits(self) -> bool:
-        """Whether it has a predecessor; a later row, which an invalid row may name, is none."""
+        """Whether it has a predecessor. An invalid row may name a later one, which is none."""
         return self.predecessor and self.previous_position < self.position
 
     @property
     def is_replay(self) -> bool:
-        """Whether its headers say so; a text that only looks like that counts, too."""
+        """Whether its headers name a replay. A text that only looks like that counts too."""
         return _REPLAY_NAME in self.headers
 
     def bytes(self) -> int:

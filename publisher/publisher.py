@@ -75,9 +75,9 @@ class Publisher:
     `hooks` receives every fact that the log and OpenTelemetry receive.
 
     `apply` is an async function ``apply(connection, message)``. It runs in the transaction
-    that deletes the row of a message, after the sink (if any) has it, in order per
-    subject. What it changes on `connection` commits exactly once. An error that it
-    raises fails the message, which is tried again later. It must not commit.
+    that deletes the row of a message, after the sink (if any) has it, in order per subject.
+    Its changes on `connection` commit exactly once. An error that it raises fails the
+    message, which is tried again later. It must not commit.
 
     A publisher runs once, in the process that created it. `run` raises `OutboxError`
     when it is called again or in a forked child; create another publisher there.
@@ -127,17 +127,17 @@ class Publisher:
         max_wait: float | None = None,
         max_seconds: float | None = None,
     ) -> Relayed:
-        """Relay until `stop` is called; returns what was relayed.
+        """Relay until `stop` is called. Returns what was relayed.
 
-        With `until_empty`, return when no message waits in any shard, including the
-        shards of other publishers. With ``until_empty="own"``, return when none waits
-        in the shards that this publisher owns; if it owns none, that is at once.
-        Messages that wait for an operator do not count. `max_wait` is how many seconds
-        it then waits while nothing can be sent, because messages failed, or the broker
-        or the database cannot be reached; None: as long as it takes.
+        With `until_empty`, return when no message waits in any shard, including the shards of
+        other publishers. With ``until_empty="own"``, return when none waits in the shards
+        that this publisher owns, or immediately if it owns none. Messages that wait for an
+        operator do not count. `max_wait` limits the seconds that it then waits while nothing
+        can be sent, because messages failed, or the broker or the database cannot be reached.
+        None: no limit.
 
-        `max_seconds` after its start, counted from before it connects, it stops as
-        after `stop`; None: no limit.
+        It stops `max_seconds` after its start, counted from before it connects, as after
+        `stop`. None: no limit.
 
         Raises `SchemaError` if the tables or the shards are missing, and the driver's
         error if the database cannot be reached at the start.
@@ -152,8 +152,8 @@ class Publisher:
     async def __aenter__(self) -> Self:
         """Run in the background until the block ends, then stop as after `stop`.
 
-        Raises what `run` raises. An error of the publisher cancels the block and is
-        raised in its place.
+        Raises the errors of `run`. An error of the publisher cancels the block and is raised
+        in its place.
         """
         self._background = in_background(
             partial(self._run, until_empty=False, max_wait=None), self.stop
@@ -171,7 +171,7 @@ class Publisher:
             await self._background.__aexit__(kind, error, trace)
 
     def doorbell(self, fact: Fact, /) -> None:
-        """A hook for a writer in the same process: a commit wakes the publisher at once.
+        """A hook for a writer in the same process: a commit wakes the publisher immediately.
 
         Use it as ``AsyncWriter(database, hooks=[publisher.doorbell])``. It may be
         called from any thread.
@@ -306,7 +306,7 @@ class Publisher:
         self._wake()
 
     async def _report(self, relay: Relay) -> None:
-        """Tell the hooks what the relay does; idle it gives a sign of life, stuck it does not."""
+        """Report the relay's work to the hooks: a sign of life while idle, nothing while stuck."""
         told_at = float("-inf")
         while True:
             await anyio.sleep(_REPORT)
@@ -340,7 +340,7 @@ class Publisher:
 
 
 def _nobody_waits() -> None:
-    """Tell nobody that the publisher has started."""
+    """Ignore that the publisher has started."""
 
 
 def _require_types(database: object, sink: object, apply: object) -> None:

@@ -19,8 +19,9 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.schema import statement
 
-# A collision is with another session that inserted the same key: reading again shows it.
-# At once first: a change of the schema is told only once, but a wait may meet another change.
+# A collision is with another session that inserted the same key: reading again shows it. The
+# first retry is immediate, because a change of the schema is reported only once, and a wait
+# may meet another change.
 _RETRIES: Final = RetryPolicy(RACES, waits=(0.0, 0.05, 0.1, 0.2, 0.4))
 
 STATEMENT_TIMEOUT: Final = 10.0
@@ -58,7 +59,7 @@ class OperatorSession:
     async def rows(
         self, name: str, parameters: Mapping[str, object], **literals: int
     ) -> Sequence[Sequence[Any]]:
-        """Run one named statement as a transaction of its own; returns its rows, if any."""
+        """Run one named statement as its own transaction. Returns its rows, if any."""
 
         async def run(connection: AsyncConnection) -> Sequence[Sequence[Any]]:
             query = statement(name, self._database.schema, **literals)
@@ -72,7 +73,7 @@ class OperatorSession:
     async def count(
         self, name: str, parameters: Mapping[str, object] | None = None, **literals: int
     ) -> int:
-        """Run one named statement as a transaction of its own; returns how many rows it changed."""
+        """Run one named statement as its own transaction. Returns how many rows it changed."""
 
         async def run(connection: AsyncConnection) -> int:
             query = statement(name, self._database.schema, **literals)
@@ -99,7 +100,7 @@ class OperatorSession:
         return await self._retried(run)
 
     async def close(self) -> None:
-        """Give the connection up."""
+        """Close the connection."""
         if self._connection is not None:
             await self._connection.close()
             self._connection = None
@@ -143,19 +144,19 @@ class OperatorTransaction:
 
     @property
     def connection(self) -> AsyncConnection:
-        """The connection, for statements that are not ours."""
+        """The connection, for statements of the caller."""
         return self._connection
 
     async def rows(self, name: str, parameters: Mapping[str, object]) -> Sequence[Sequence[Any]]:
-        """Run one named statement; returns its rows."""
+        """Run one named statement. Returns its rows."""
         return await (await self._run(name, parameters)).fetchall()
 
     async def count(self, name: str, parameters: Mapping[str, object]) -> int:
-        """Run one named statement; returns the number of changed rows."""
+        """Run one named statement. Returns the number of changed rows."""
         return (await self._run(name, parameters)).rowcount
 
     async def change(self, name: str, parameters: Mapping[str, object], rows: int) -> None:
-        """Run one named statement; raises `Moved` unless it changes exactly `rows` rows."""
+        """Run one named statement. Raises `Moved` unless it changes exactly `rows` rows."""
         if await self.count(name, parameters) != rows:
             raise Moved
 
@@ -179,7 +180,7 @@ class Operator:
         self._session = OperatorSession(database, read_only=read_only)
 
     async def close(self) -> None:
-        """Give the connection up."""
+        """Close the connection."""
         await self._session.close()
 
     async def __aenter__(self) -> Self:

@@ -36,7 +36,7 @@ class PublisherSettings:
     moves it to the dead letters and its subject goes on; ``"block"`` keeps the
     subject waiting for an operator. `topics` maps patterns of topics, such as
     ``events.Loan*``, to settings of their own: the first pattern that matches counts.
-    ``*`` and ``?`` match a dot, too, and case matters (see `fnmatch.fnmatchcase`).
+    ``*`` and ``?`` also match a dot, and case matters (see `fnmatch.fnmatchcase`).
 
     Failures of the broker: after `breaker_failures` in a row the publisher pauses for
     `breaker_open`, then sends one message as a probe. These failures count against

@@ -12,9 +12,9 @@ async def in_background(
 ) -> AsyncGenerator[None]:
     """Run something until the block ends, then call `stop` and wait for its end.
 
-    `run` gets a function to call when it has started; the block begins then. Raises
-    what `run` raises. If it ends with an error while the block runs, the block is
-    cancelled and the error raised in its place.
+    `run` gets a function to call when it has started; the block begins then. Raises the
+    errors of `run`. If it ends with an error while the block runs, the block is cancelled and
+    the error raised in its place.
     """
     started, ended = anyio.Event(), anyio.Event()
     errors: list[Exception] = []

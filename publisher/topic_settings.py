@@ -1,4 +1,4 @@
-"""Settings per topic: what happens to a message that fails."""
+"""Settings per topic for messages that fail."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,13 +41,13 @@ class FailureRules(NamedTuple):
         return self._replace(**{name: value for name, value in found.items() if value is not None})
 
     def consequence(self, attempts: int, *, is_rejected: bool) -> PublishConsequence:
-        """What follows after a message has failed so many times."""
+        """Return the consequence of a failure."""
         if not is_rejected and attempts < self.attempts:
             return "retry"
         return "dead_letter" if self.on_dead_letter == "release" else "block"
 
     def backoff(self, attempts: int) -> float:
-        """Seconds until the next attempt after so many."""
+        """Seconds until the next attempt after `attempts` failures."""
         return min(self.backoff_cap, self.backoff_base * 2.0 ** min(attempts - 1, 64))
 
     def require_valid(self, owner: str) -> None:
@@ -83,6 +83,6 @@ def require_valid_topics(owner: str, rules: FailureRules, topics: Mapping[str, o
 
 
 def _hides(earlier: str, pattern: str) -> bool:
-    """Whether no topic can match `pattern` and not `earlier`; False if that is hard to tell."""
+    """Whether no topic can match `pattern` and not `earlier`; False if that is hard to decide."""
     is_topic = _WILDCARDS.isdisjoint(pattern)
     return earlier == "*" or (is_topic and fnmatchcase(pattern, earlier))

@@ -5,7 +5,7 @@
 - `migrator/` creates or upgrades the tables (``schema apply``, ``schema plan``), and removes them.
 - `drift/` compares a database with this version (``schema check``) and names the
   command that repairs each difference.
-- `roles/` grants each database role what its duty needs, and finds wrong rights.
+- `roles/` grants each database role the rights of its duty, and finds wrong rights.
 """
 
 from dsql_outbox.schema.drift.inspection import check

@@ -54,9 +54,8 @@ T = TypeVar("T")
 class AsyncWriter(WriterBase):
     """Stores events, each in one transaction with its outbox row. For asyncio.
 
-    The constructor does no I/O; connections are opened when they are needed. `hooks`
-    receive every fact that the log and OpenTelemetry receive. Close a writer by
-    `async with` or `close`.
+    The constructor does no I/O; connections open on demand. `hooks` receive every fact that
+    the log and OpenTelemetry receive. Close a writer by `async with` or `close`.
     """
 
     def __init__(
@@ -162,7 +161,7 @@ class AsyncWriter(WriterBase):
         await self.close()
 
     def _enter_loop(self) -> None:
-        """Serve the running event loop. No task of a former one drives its lanes any more."""
+        """Serve the running event loop. Tasks of a former one no longer drive its lanes."""
         self._connections.enter_loop()
         if (loop := asyncio.get_running_loop()) is not self._loop:
             self._loop = loop

@@ -1,4 +1,7 @@
-"""What a call may send now. Every statement that may store something passes this gate. No I/O."""
+"""The gate of a writer: it decides what a call may send now. No I/O.
+
+Every statement that may store something passes it.
+"""
 
 from time import monotonic
 from typing import Any, Final
@@ -9,7 +12,7 @@ from psycopg.pq import TransactionStatus
 from dsql_outbox.outbox import AsyncConnection, Connection
 
 LONGEST_ASIDE: Final = 1.0
-"""Seconds that work beside a settled call may take. After it the connection is closed."""
+"""Seconds that work after a settled call may take. Then the connection is closed."""
 
 
 class Gate:
@@ -29,14 +32,14 @@ class Gate:
 
     @property
     def deadline_aside(self) -> float:
-        """The deadline of work that begins now, beside a call that is settled."""
+        """The deadline of work that starts now, after a settled call."""
         own = monotonic() + LONGEST_ASIDE
         return own if self.deadline is None else min(own, self.deadline)
 
     def admit(
         self, what: str, connection: Connection | AsyncConnection, status: TransactionStatus
     ) -> None:
-        """Let `what` be sent now on this connection. From now on it may be stored.
+        """Let `what` be sent on this connection. From now on it may be stored.
 
         Its values must be encoded already, so that nothing can fail between this call and
         the first byte. Raises the driver's `OperationalError` after the deadline: a write

@@ -47,9 +47,9 @@ class WriterSettings:
     wait for their transaction, further calls wait to be queued.
 
     Messages: `topic` is a template with the fields {event_type}, {event_name} and
-    {entity_type} (of the subject), for events without a topic of their own. A topic has 1
-    to 249 of A-Z a-z 0-9 . _ - and no empty part between dots. With `any_topic`, it is any
-    text of up to 255 characters. `source` is the CloudEvents source of every message.
+    {entity_type} (of the subject), for events without their own topic. A topic has 1 to 249
+    of A-Z a-z 0-9 . _ - and no empty part between dots. With `any_topic`, it is any text of
+    up to 255 characters. `source` is the CloudEvents source of every message.
 
     Backlog alarm: at most every `backlog_check` seconds (None: never, the default in AWS
     Lambda), one write of the process reads the age of the oldest message after its
@@ -61,7 +61,7 @@ class WriterSettings:
     writer stores the counts if there was a conflict since. One write returns one round trip
     later then, and at most 1 s later. Without a conflict nothing is counted or stored.
 
-    Raises `SettingsError` for a value that is not valid.
+    Raises `SettingsError` for an invalid value.
     """
 
     max_retries: int = 3
@@ -85,7 +85,7 @@ class WriterSettings:
     conflict_report: float | None = field(default_factory=lambda: _unless_in_lambda(10.0))
 
     def __post_init__(self) -> None:
-        """Raise `SettingsError` for a value that is not valid."""
+        """Raise `SettingsError` for an invalid value."""
         owner = "WriterSettings"
         require_positive(
             owner,

@@ -52,9 +52,8 @@ T = TypeVar("T")
 class Writer(WriterBase):
     """Stores events, each in one transaction with its outbox row. Safe to share among threads.
 
-    The constructor does no I/O; connections are opened when they are needed. `hooks`
-    receive every fact that the log and OpenTelemetry receive. Close a writer by `with`
-    or `close`.
+    The constructor does no I/O; connections open on demand. `hooks` receive every fact that
+    the log and OpenTelemetry receive. Close a writer by `with` or `close`.
 
     Raises `SettingsError` if `coalesce` is set, which only `AsyncWriter` supports.
     """

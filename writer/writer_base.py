@@ -1,4 +1,4 @@
-"""The methods of both writers: their arguments, and what they promise."""
+"""The methods of both writers: their arguments and promises."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
@@ -11,7 +11,7 @@ from dsql_outbox.writer.statement.answers import StoredEntity
 
 
 class WriterBase(ABC):
-    """What `Writer` and `AsyncWriter` have in common. The methods of `AsyncWriter` are awaited."""
+    """The interface of `Writer` and `AsyncWriter`. The methods of `AsyncWriter` are awaited."""
 
     @abstractmethod
     def write(
@@ -66,7 +66,7 @@ class WriterBase(ABC):
 
     @abstractmethod
     def transact(self, function: Any, *, timeout: float | None = None) -> Any:
-        """Run `function` in a transaction, commit it, and return what `function` returned.
+        """Run `function` in a transaction, commit it, and return the result of `function`.
 
         The argument of `function` is the transaction. Use its `connection` for your own
         statements and its `append` for events. After a conflict or a lost connection,

@@ -33,7 +33,7 @@ class NoBrowser(Exception):  # noqa: N818 - said as it is
 
 @asynccontextmanager
 async def browsers() -> AsyncGenerator["Browser"]:
-    """A headless Chromium; raises `NoBrowser`."""
+    """A headless Chromium. Raises `NoBrowser`."""
     try:
         from playwright.async_api import async_playwright  # noqa: PLC0415 - may be missing
     except ModuleNotFoundError as error:
@@ -61,7 +61,7 @@ class Looking:
     async def page(
         self, url: str, size: Any = _WIDE, scheme: Any = "light"
     ) -> AsyncGenerator["Page"]:
-        """A page in a browser of its own; an error in its console is a fault."""
+        """A page in its own browser; an error in its console is a fault."""
         context = await self._browser.new_context(viewport=size, color_scheme=scheme)
         context.set_default_timeout(20_000)
         page = await context.new_page()
@@ -101,19 +101,23 @@ class Looking:
             self.faults.append(f"{name}: wider than {_NARROW['width']} pixels")
 
 
-async def look(url: str, bare: str, shown: Shown, pictures: Path | None) -> list[str]:
-    """Look at every page, and return the faults.
+async def look(
+    url: str, bare: str, shown: Shown, pictures: Path | None, *, brief: bool
+) -> list[str]:
+    """Look at every page, or at those of the pictures only, and return the faults.
 
     `bare` is the URL of a console whose role has no rights.
     """
     async with browsers() as browser:
         looking = Looking(browser, pictures)
         pages = [(name, url + path.removeprefix("/")) for name, path in shown.pages()]
-        for name, address in [*pages, ("a role without rights", bare)]:
+        pages.append(("a role without rights", bare))
+        pages = [each for each in pages if each[0] in PICTURED or not brief]
+        for name, address in pages:
             await _look_at(looking, name, address)
         await _live(looking, url)
         await _keyboard(looking, url)
-        said = f"{len(pages) + 1} pages, each light, dark and at 400 pixels"
+        said = f"{len(pages)} pages, each light, dark and at 400 pixels"
         print(f"\nseen in Chromium {browser.version}: {said}")
         return looking.faults
 
@@ -129,14 +133,14 @@ async def _look_at(looking: Looking, name: str, address: str) -> None:
 
 
 async def _live(looking: Looking, url: str) -> None:
-    """The time of the reading changes without a reload, until it is paused."""
+    """The time of the read changes without a reload, until it is paused."""
     from playwright.async_api import expect  # noqa: PLC0415 - may be missing
 
     async with looking.page(url) as page:
         before = await page.inner_text("#reading")
         await expect(page.locator("#reading")).not_to_have_text(before)
         await page.click("[data-pause]")
-        if await page.inner_text("[data-pause]") != "Go on":
+        if await page.inner_text("[data-pause]") != "Continue":
             looking.faults.append("overview: the live view cannot be paused")
         await page.route("**/live", lambda route: route.fulfill(status=204))
         await page.click("[data-pause]")

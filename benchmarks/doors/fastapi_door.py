@@ -1,7 +1,7 @@
 """The door of FastAPI: an endpoint that gets the writer by the dependency and returns the receipt.
 
-Bare is an endpoint on a writer of its own, which makes its answer by hand. Requests reach the
-application without a network, so that the door is the larger part of what is measured.
+Bare is an endpoint on its own writer, which makes its answer by hand. Requests reach the
+application without a network, so that the door is the larger part of the measured time.
 """
 
 import asyncio

@@ -1,8 +1,4 @@
-"""``make goals``: measure what the writer and the relay promise, and say whether each goal holds.
-
-ONLY=relay selects a group, ONLY=relay:half,hot lines of it. Exits with 1 when a goal
-is missed; what cannot be measured here counts as neither.
-"""
+"""``make goals``: measure the promises of writer and relay, and report whether each goal holds."""
 
 import argparse
 import json

@@ -24,7 +24,7 @@ WHERE subject_id LIKE 'BAD-%'
 
 
 def half(conditions: Conditions) -> list[float]:
-    """Healthy rows beside as many failing ones, over none failing: sink slow, and at once."""
+    """Healthy rows beside as many failing ones, over none failing: with a slow and a fast sink."""
     found: list[float] = []
     for delay in (_SLOW, 0.0):
         burdened: list[float] = []
@@ -58,7 +58,7 @@ def hot(conditions: Conditions) -> list[float]:
 async def _rate(conditions: Conditions, delay: float, *, failing: bool) -> float:
     """Healthy rows per second, from the first on.
 
-    They have 20 rows per subject; between two of them is a failing row of a subject of its own.
+    They have 20 rows per subject; between two of them is a failing row of its own subject.
     """
     url, rows = new_database(conditions.server, "half"), conditions.sizes.rows
     fill(url, Rows(rows, per_key=_PER_SUBJECT))
@@ -104,7 +104,7 @@ def _with_hot(conditions: Conditions) -> tuple[str, TrialSink]:
 
 
 async def _arrive(url: str) -> float:
-    """Insert a row of each of the other subjects; returns when."""
+    """Insert a row of each of the other subjects. Returns when."""
     with psycopg.connect(url, autocommit=True) as connection:
         await asyncio.to_thread(arrive, connection, Rows(_SUBJECTS))
         return perf_counter()

@@ -1,6 +1,7 @@
-"""A proxy that delays bytes 2 ms each way, as between two zones; it ends with its input.
+"""A proxy that delays bytes; it ends with its input.
 
-``python -m benchmarks.goals.far_proxy PORT`` prints the port on which it listens.
+``python -m benchmarks.goals.far_proxy PORT MS`` delays them MS milliseconds each way, and
+prints the port on which it listens.
 """
 
 import asyncio
@@ -10,8 +11,6 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from dsql_outbox.testing.proxy.tcp_proxy import Link, Streams, TcpProxy
-
-_DELAY = 0.002  # seconds each way
 
 
 class _FarLink(Link):
@@ -37,7 +36,7 @@ class _FarLink(Link):
             with suppress(RuntimeError):  # the connection was closed meanwhile
                 send(waiting.popleft())
 
-        asyncio.get_running_loop().call_later(_DELAY, due)
+        asyncio.get_running_loop().call_later(_delay, due)
 
 
 class _FarProxy(TcpProxy):
@@ -46,6 +45,7 @@ class _FarProxy(TcpProxy):
 
 
 if __name__ == "__main__":
+    _delay = float(sys.argv[2]) / 1000
     with _FarProxy("127.0.0.1", int(sys.argv[1])) as proxy:
         print(proxy.port, flush=True)
         sys.stdin.read()

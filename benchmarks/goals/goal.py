@@ -6,12 +6,12 @@ from typing import NamedTuple
 from .conditions import Conditions
 
 
-class UnknownGoals(ValueError):  # noqa: N818 - names what is wrong
+class UnknownGoals(ValueError):  # noqa: N818 - names the fault
     """A selection names a group or a line that does not exist."""
 
 
 class NotMeasuredError(Exception):
-    """A line cannot be measured here; the message says what is missing."""
+    """A line cannot be measured here; the message names the missing part."""
 
 
 class Goal(NamedTuple):
@@ -28,7 +28,7 @@ class Goal(NamedTuple):
 
 
 class Line(NamedTuple):
-    """What is measured together: `measure` returns one value per goal.
+    """Goals that are measured together: `measure` returns one value per goal.
 
     A line without `measure` can never be measured here, for the reason `missing`; one whose
     `measure` raises `NotMeasuredError` cannot be measured now.
@@ -41,7 +41,7 @@ class Line(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of a goal; `value` is None if it was not measured."""
+    """The result of a goal. `value` is None if it was not measured."""
 
     line: str
     goal: Goal

@@ -1,4 +1,4 @@
-"""What the batch statement costs beside four plain inserts of the same rows."""
+"""The cost of the batch statement beside four plain inserts of the same rows."""
 
 from collections.abc import Callable, Mapping
 from time import perf_counter
@@ -24,7 +24,7 @@ Parameters = Callable[[list[bytes]], Mapping[str, Any]]
 
 
 class _Prepared:
-    """A statement on a connection of its own; `seconds` executes it for the next events."""
+    """A statement on its own connection; `seconds` executes it for the next events."""
 
     def __init__(self, url: str, text: str | bytes, parameters: Parameters) -> None:
         self._text = text.encode() if isinstance(text, str) else text

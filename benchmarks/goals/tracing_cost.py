@@ -1,4 +1,4 @@
-"""What the spans of a write cost its caller, while a thread encodes them."""
+"""The cost of a write's spans for its caller, while a thread encodes them."""
 
 import statistics
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""A sink that answers as a trial wants it, and publishers that run against it."""
+"""A sink that answers as a trial demands, and publishers that run against it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -53,7 +53,7 @@ class TrialSink:
             self._reached.set()
 
     async def until(self, number: int) -> float:
-        """Wait for deliveries that count; returns the time of the last, or when patience ended."""
+        """Wait for deliveries that count. Returns the time of the last, or when patience ended."""
         self._wanted = number
         self._reached.clear()
         if len(self.delivered) < number:
@@ -73,7 +73,7 @@ def publishing(
     settings: PublisherSettings | None = None,
     hooks: Sequence[Hook] = (),
 ) -> Awaitable[float]:
-    """Do `body` beside a publisher; returns what it returns."""
+    """Run `body` beside a publisher, and return its result."""
 
     async def run() -> float:
         async with Publisher(Database(url), sink, settings, hooks=hooks):

@@ -1,10 +1,10 @@
-"""``make nemesis``: harm real publishers on real servers, and check what was delivered.
+"""``make nemesis``: harm real publishers on real servers, and check the deliveries.
 
-Events are written in the background. Every few seconds one publisher is killed,
-or stopped past its lease and continued, or restarted. The database crashes once
-and the broker stops once, both for a while. At the end the stream is read back
-and compared with the tables. Exits with 1 when a rule was broken. The same seed
-gives the same events and the same choices, but not the same timing.
+Events are written in the background. Every few seconds one publisher is killed, or stopped
+past its lease and continued, or restarted. The database crashes once and the broker stops
+once, both for a while. At the end the stream is read back and compared with the tables. Exits
+with 1 when a rule was broken. The same seed gives the same events and choices, but not the
+same timing.
 """
 
 import argparse

@@ -12,7 +12,7 @@ from time import time
 
 _STOP = 30.0  # seconds that a publisher may take to end after SIGTERM
 _RESTART = 0.5  # seconds before a publisher that ended by itself is restarted
-_LOOK = 0.05  # seconds between looks at a state
+_LOOK = 0.05  # seconds between two checks of a state
 _READY = 15.0  # seconds that a rolling restart waits for a new publisher's first line
 
 
@@ -54,7 +54,7 @@ class Member:
         """Start a new process."""
         with self._log.open("ab") as log:
             self._log_start = log.tell()
-            # In a session of its own, so that Ctrl-C reaches only the nemesis, which ends it.
+            # In its own session, so that Ctrl-C reaches only the nemesis, which ends it.
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, stdin=DEVNULL, stdout=DEVNULL, stderr=log, start_new_session=True
             )
@@ -92,7 +92,7 @@ class Member:
                 await until(lambda: self.exit_code is not None or "relaying" in self.said())
 
     def said(self) -> str:
-        """What the last process has logged so far."""
+        """The log of the last process so far."""
         return self._log.read_bytes()[self._log_start :].decode().strip()
 
 
@@ -112,7 +112,7 @@ class Fleet:
         """How many publishers did not end within 30 s after SIGTERM."""
 
     async def start(self) -> None:
-        """Start all; raises `CannotRun` if one ends at once, for example for an unknown option."""
+        """Start all. Raises `CannotRun` if one ends immediately, as for an unknown option."""
         for member in self.members:
             await member.start()
         for member in self.members:

@@ -54,7 +54,7 @@ def _car(random: Random, subjects: int) -> int:
 
 @dataclass
 class Load:
-    """Writes all events, `rate` per second, and records what it has sent."""
+    """Writes all events, `rate` per second, and records them."""
 
     random: Random
     number: int

@@ -1,4 +1,4 @@
-"""The servers of a run, and the reading of what they store at its end."""
+"""The servers of a run, and their contents at its end."""
 
 import asyncio
 from collections import Counter
@@ -25,7 +25,7 @@ _SHORTEST_WINDOW = 0.1
 """Seconds; the smallest window that JetStream accepts. So it stores nearly every duplicate."""
 _FETCH = 1000
 _FETCH_TIMEOUT = 10.0  # seconds
-_LOOK = 0.1  # seconds between looks at the outbox
+_LOOK = 0.1  # seconds between two reads of the outbox
 
 
 class World(NamedTuple):
@@ -62,7 +62,7 @@ class Ear:
 
     @asynccontextmanager
     async def listening(self, broker: str) -> AsyncGenerator[None]:
-        """Subscribe for the length of the block."""
+        """Subscribe during the block."""
         # Errors of the connection are ignored, because the nemesis stops the broker.
         client: Any = await nats.connect(
             broker, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_ignore
@@ -93,7 +93,7 @@ async def drained(database: str, limit: float) -> None:
 
 
 class Stored(NamedTuple):
-    """What the database stores at the end."""
+    """The contents of the database at the end."""
 
     committed: dict[UUID, Committed]
     shards: dict[str, str]

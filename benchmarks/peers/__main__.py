@@ -1,22 +1,25 @@
-"""``make bench-peers``: the writer beside bare drivers, pgbench and other libraries.
+"""``make bench-peers``: the library beside bare drivers, pgbench and other libraries.
 
 All run on one PostgreSQL with fsync on, in turn, each in a process and a database of its
-own; ONLY=batch,single selects lines. Ratios are medians of the rounds' ratios. A peer
-that cannot be started is named with the reason.
+own; ONLY=batch,relay selects lines. Ratios are medians of the rounds' ratios. A peer
+that cannot be started is named with the reason. Every relay is given the same sink, a
+function in its process that acknowledges.
 """
 
 import argparse
 import json
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 
-from benchmarks.measure import machine
+from benchmarks.kept_results import save
+from benchmarks.measure import load, machine
 
 from dsql_outbox.testing import EmbeddedPostgres
 
 from .contestants import CONTESTANTS, LINES, ComparedLine, UnknownLines, select_lines
-from .field import Field
-from .peer_table import descriptions, heading, rows
+from .field import Entry, Field
+from .peer_table import Row, descriptions, heading, rows
 
 
 def options() -> argparse.ArgumentParser:
@@ -26,18 +29,37 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--share", type=float, default=1.0, help="of the events of each round")
     parser.add_argument("--json", action="store_true", help="one JSON object per row")
+    parser.add_argument("--save", action="store_true", help="keep the results for `make plots`")
     return parser
 
 
-def compare(field: Field, line: ComparedLine, given: argparse.Namespace) -> None:
+def compare(field: Field, line: ComparedLine, given: argparse.Namespace) -> list[Row]:
     """Measure a line and print its table."""
-    work = dict.fromkeys(field.entries(line.name), max(1, round(line.events * given.share)))
-    measured = field.rounds(work, given.rounds)
+    measured = field.rounds(_work(field, line, given.share), given.rounds)
     found = rows(line, {entry.contestant: each for entry, each in measured.items()})
     if given.json:
         print(*(json.dumps(row.as_json()) for row in found), sep="\n", flush=True)
     else:
         print(heading(line), *found, "", sep="\n", flush=True)
+    return found
+
+
+def compare_all(
+    server: EmbeddedPostgres, lines: Sequence[ComparedLine], given: argparse.Namespace
+) -> tuple[list[Row], Mapping[str, str]]:
+    """Measure lines; returns their rows, and why contestants are missing.
+
+    Lines that relay have databases of their own: what others wrote must not wait there.
+    """
+    found: list[Row] = []
+    missing: dict[str, str] = {}
+    for relays in (False, True):
+        if of_kind := [line for line in lines if line.relays == relays]:
+            with Field(server, CONTESTANTS) as field:
+                field.start()
+                found += [row for line in of_kind for row in compare(field, line, given)]
+                missing |= field.missing
+    return found, missing
 
 
 def main() -> int:
@@ -47,19 +69,26 @@ def main() -> int:
         lines = select_lines(given.only)
     except UnknownLines as error:
         parser.error(str(error))
+    before = load()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM stops the server
-    server = EmbeddedPostgres(settings={"max_wal_size": "4GB"})
-    with server, Field(server, CONTESTANTS) as field:
-        field.start()
-        for line in lines:
-            compare(field, line, given)
-        if given.json:
-            for name, why in field.missing.items():
-                print(json.dumps({"contestant": name, "missing": why}))
-            return 0
-        print(*descriptions(CONTESTANTS, field.missing), sep="\n")
+    with EmbeddedPostgres(settings={"max_wal_size": "4GB"}) as server:
+        found, missing = compare_all(server, lines, given)
+    if given.json:
+        for name, why in missing.items():
+            print(json.dumps({"contestant": name, "missing": why}))
+    else:
+        print(*descriptions(CONTESTANTS, missing), sep="\n")
         print(f"{machine()}; {given.rounds} rounds, medians and half the spread")
+    if given.save:
+        kept = {"rounds": given.rounds, "rows": [row.as_json() for row in found]}
+        print(save("peers", before, kept | {"missing": missing}), file=sys.stderr)
     return 0
+
+
+def _work(field: Field, line: ComparedLine, share: float) -> dict[Entry, int]:
+    known = {each.name: each for each in CONTESTANTS}
+    entries = field.entries(line.name)
+    return {entry: line.events_of(known[entry.contestant], share) for entry in entries}
 
 
 if __name__ == "__main__":

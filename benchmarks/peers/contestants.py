@@ -1,4 +1,4 @@
-"""The contestants, and what each of them does and does not do. No I/O."""
+"""The contestants, with their features and limits. No I/O."""
 
 import sys
 from pathlib import Path
@@ -11,6 +11,8 @@ PEERS_PYTHON = ROOT / ".venv" / "peers" / "bin" / "python"
 
 OWN = "dsql-outbox, AsyncWriter"
 OWN_SYNC = "dsql-outbox, Writer"
+OWN_RELAY = "dsql-outbox, Publisher"
+OWN_APART = "dsql-outbox, Publisher apart"
 ASYNCPG = "bare asyncpg"
 PSYCOPG = "bare psycopg"
 PSYCOPG_SYNC = "bare psycopg, sync"
@@ -22,7 +24,9 @@ class Contestant(NamedTuple):
     """One that is compared; `module` and `arguments` start its process.
 
     `order` is what it promises of the order of events; `retries` what happens after a
-    conflict or a lost connection. pgbench is no process that takes orders: it has no module.
+    conflict or a lost connection. `share` is the part of the events of a line that relays
+    which it gets, so that a slow relay does not take minutes. pgbench is no process that
+    takes orders: it has no module.
     """
 
     name: str
@@ -33,6 +37,7 @@ class Contestant(NamedTuple):
     does: str
     arguments: tuple[str, ...] = ()
     own: bool = False
+    share: float = 1.0
 
     @property
     def command(self) -> list[str]:
@@ -54,6 +59,14 @@ CONTESTANTS = (
         OWN_SYNC, "own_writer", 4, _SUBJECT, "conflict, outage, in doubt",
         "the same without asyncio", ("sync",), own=True,
     ),
+    Contestant(
+        OWN_RELAY, "own_relay", 4, _SUBJECT, "of messages, broker, database",
+        "batches of 500; leases, dead letters, spans and metrics", ("beside",), own=True,
+    ),
+    Contestant(
+        OWN_APART, "own_relay", 4, _SUBJECT, "the same",
+        "the same beside a writer of another process: it polls", ("apart",), own=True,
+    ),
     Contestant(ASYNCPG, "bare_asyncpg", 4, "the client's", "none", _FLOOR),
     Contestant(
         PSYCOPG, "bare_psycopg", 4, "the client's", "none", _FLOOR_AND_OWN, ("async",), own=True
@@ -67,14 +80,19 @@ CONTESTANTS = (
     ),
     Contestant(
         FASTSTREAM, "faststream_outbox", 1, "none", "none",
-        "an outbox row and a NOTIFY in the caller's transaction",
+        "an outbox row and a NOTIFY in the caller's transaction", share=0.25,
     ),
     Contestant(
         "eventsourcing", "eventsourcing", 1, "global: locks the table",
         "OperationalError, 10 times", "an event row and a NOTIFY; versions are the caller's",
     ),
     Contestant(
-        "pgqueuer", "pgqueuer", 2, "none", "none", "a job row and a log row; a NOTIFY by trigger"
+        "pgqueuer", "pgqueuer", 2, "none", "none", "a job row and a log row; a NOTIFY by trigger",
+        share=0.25,
+    ),
+    Contestant(
+        "procrastinate", "procrastinate", 2, "per lock", "ConnectorException, of jobs by strategy",
+        "a job row and its events by trigger; a NOTIFY", share=0.05,
     ),
     Contestant(
         "txoutbox", "txoutbox", 1, "per key, by id", "none",
@@ -84,22 +102,47 @@ CONTESTANTS = (
 
 
 class ComparedLine(NamedTuple):
-    """A line of the comparison: what is written, and the contestant that is its floor."""
+    """A line of the comparison: what is done, and the contestant that the others are compared with.
+
+    A line that relays runs in databases of its own. `waits` is a line in which time counts
+    and not the rate.
+    """
 
     name: str
     title: str
     floor: str
     events: int
+    relays: bool = False
+    waits: bool = False
+
+    def events_of(self, contestant: Contestant, share: float) -> int:
+        """The events of a contestant in a round, of a run with a share of them: tens of them.
+
+        A line that waits has all its events, for the sake of its 99th percentile.
+        """
+        if self.waits:
+            return self.events
+        own = contestant.share if self.relays else 1.0
+        return max(10, round(self.events * own * share / 10) * 10)
 
 
 LINES = (
     ComparedLine("batch", "batches of 100, one connection", ASYNCPG, 10_000),
     ComparedLine("single", "one event at a time, one connection", PGBENCH, 2_000),
     ComparedLine("eight", "one event per transaction, eight connections", PGBENCH, 4_000),
-)
+    ComparedLine("relay", "stored events to a trivial sink", OWN_RELAY, 20_000, relays=True),
+    ComparedLine(
+        "ordered", "the same in order per key, ten events per key in a row", OWN_RELAY, 20_000,
+        relays=True,
+    ),
+    ComparedLine(
+        "latency", "100 events/s: from the call of the write until the sink has it, in ms",
+        OWN_RELAY, 200, relays=True, waits=True,
+    ),
+)  # fmt: skip
 
 
-class UnknownLines(ValueError):  # noqa: N818 - names what is wrong
+class UnknownLines(ValueError):  # noqa: N818 - names the fault
     """A selection names a line that does not exist."""
 
 

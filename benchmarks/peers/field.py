@@ -1,4 +1,4 @@
-"""The contestants on one server, each in a database of its own, measured in turn."""
+"""The contestants on one server, each in its own database, measured in turn."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ class Running(Protocol):
         ...
 
     def measure(self, line: str, events: int) -> Measured:
-        """Write events by a line."""
+        """Run a line with events."""
         ...
 
 
@@ -94,7 +94,10 @@ class Field(ExitStack):
         running = self.running(entry.contestant)
         if running is None:
             raise PeerFailedError(f"{entry.contestant}: {self.missing[entry.contestant]}")
-        return running.measure(entry.line, events)
+        try:
+            return running.measure(entry.line, events)
+        except PeerFailedError as error:
+            raise PeerFailedError(f"{entry.contestant}, {entry.line}: {error}") from None
 
     def _started(self, contestant: Contestant) -> Running:
         number = list(self._contestants).index(contestant.name)

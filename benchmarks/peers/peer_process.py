@@ -15,10 +15,17 @@ class PeerFailedError(RuntimeError):
 
 
 class Measured(NamedTuple):
-    """Events per second, and CPU of the client per event in microseconds (None: not known)."""
+    """Events per second, and CPU of the client per event in microseconds (None: not known).
+
+    `p50` and `p99` are milliseconds from the call of the write until the sink has the event;
+    `disordered` counts messages that the sink got after a newer one of their key.
+    """
 
     rate: float
     cpu: float | None = None
+    p50: float | None = None
+    p99: float | None = None
+    disordered: float | None = None
 
 
 class PeerProcess:
@@ -30,7 +37,7 @@ class PeerProcess:
         self.lines: list[str] = self._answer()
 
     def measure(self, line: str, events: int) -> Measured:
-        """Write events by a line. Raises `PeerFailedError` when the process ends instead."""
+        """Run a line with events. Raises `PeerFailedError` when the process ends instead."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{line} {events}\n")
         self._process.stdin.flush()

@@ -9,56 +9,74 @@ from benchmarks.measure import median_ratio, spread
 from .contestants import ComparedLine, Contestant
 from .peer_process import Measured
 
+_COLUMNS = {"cpu": ".0f", "p50": ".1f", "p99": ".1f", "disordered": ".0f"}
+"""Fields of `Measured` that are columns, with the form of their numbers."""
+
 
 class Row(NamedTuple):
-    """What one contestant reached in one line; `ratio` is None without the line's floor."""
+    """The result of one contestant in one line. `ratio` is None without the line's floor."""
 
     line: str
     contestant: str
-    rates: Sequence[float]
+    rounds: Sequence[Measured]
     ratio: float | None
-    cpu: float | None
+
+    @property
+    def rates(self) -> list[float]:
+        """Events per second of each round."""
+        return [each.rate for each in self.rounds]
+
+    def median(self, name: str) -> float | None:
+        """The median of a field of `Measured` over the rounds that know it."""
+        found = [value for each in self.rounds if (value := getattr(each, name)) is not None]
+        return statistics.median(found) if found else None
 
     def __str__(self) -> str:
-        ratio = "-" if self.ratio is None else f"{self.ratio:.2f}"
-        cpu = "-" if self.cpu is None else f"{self.cpu:.0f}"
-        return f"  {self.contestant:<26} {spread(self.rates)} {ratio:>8} {cpu:>8}"
+        cells = [(self.ratio, ".2f")]
+        cells += [(self.median(name), form) for name, form in _COLUMNS.items()]
+        shown = ["-" if value is None else format(value, form) for value, form in cells]
+        return f"  {self.contestant:<28} {spread(self.rates)}" + "".join(f" {x:>8}" for x in shown)
 
     def as_json(self) -> dict[str, object]:
         """The row as one JSON object."""
+        known = {name: self.median(name) for name in _COLUMNS}
         return {
-            "line": self.line, "contestant": self.contestant, "rates": list(self.rates),
-            "median": statistics.median(self.rates), "ratio": self.ratio, "cpu_us": self.cpu,
+            "line": self.line, "contestant": self.contestant, "rates": self.rates,
+            "median": statistics.median(self.rates), "ratio": self.ratio,
+            "p99s": [each.p99 for each in self.rounds if each.p99 is not None],
+            **{name: value for name, value in known.items() if value is not None},
         }  # fmt: skip
 
 
 def rows(line: ComparedLine, measured: Mapping[str, Sequence[Measured]]) -> list[Row]:
     """The rows of a line, of the rounds of each contestant."""
-    rates = {name: [each.rate for each in rounds] for name, rounds in measured.items()}
-    floor = rates.get(line.floor)
-    return [
-        Row(line.name, name, own, median_ratio(own, floor) if floor else None, _cpu(measured[name]))
-        for name, own in rates.items()
-    ]
+    floor = [each.rate for each in measured.get(line.floor, ())]
+
+    def ratio(rounds: Sequence[Measured]) -> float | None:
+        compared = bool(floor) and not line.waits
+        return median_ratio([each.rate for each in rounds], floor) if compared else None
+
+    return [Row(line.name, name, rounds, ratio(rounds)) for name, rounds in measured.items()]
 
 
 def heading(line: ComparedLine) -> str:
     """The heading of a line's table."""
-    columns = f"  {'':<26} {'events/s':>10}  {'spread':>6} {'ratio':>8} {'CPU us':>8}"
-    return f"{line.name}: {line.title}; ratio to {line.floor}\n{columns}"
+    columns = ("ratio", "CPU us", "p50 ms", "p99 ms", "disorder")
+    head = f"  {'':<28} {'events/s':>10}  {'spread':>6}"
+    return "\n".join(
+        [
+            f"{line.name}: {line.title}; ratio to {line.floor}",
+            head + "".join(f" {column:>8}" for column in columns),
+        ]
+    )
 
 
 def descriptions(contestants: Sequence[Contestant], missing: Mapping[str, str]) -> Iterator[str]:
     """What each contestant does and does not do, and why those that are missing are."""
-    yield f"  {'':<26} {'tables':<6} {'order':<29} {'retries':<26} writes"
+    yield f"  {'':<28} {'tables':<6} {'order':<29} {'retries':<40} does"
     for each in contestants:
         yield (
-            f"  {each.name:<26} {each.tables:<6} {each.order:<29} {each.retries:<26} {each.does}"
+            f"  {each.name:<28} {each.tables:<6} {each.order:<29} {each.retries:<40} {each.does}"
         )
     for name, why in missing.items():
         yield f"  not measured: {name}: {why}"
-
-
-def _cpu(rounds: Sequence[Measured]) -> float | None:
-    found = [each.cpu for each in rounds if each.cpu is not None]
-    return statistics.median(found) if found else None

@@ -1,11 +1,11 @@
 """``make real-brokers``: the contract suite and a nemesis against each real broker.
 
-Starts what this machine can have without Docker, one broker at a time: a NATS cluster
-of three, ElasticMQ as the SQS, and Apache Kafka with one and with three nodes. Runs
-the contract suite of the sinks against it. Then publishers relay while the broker is
-harmed, and what arrived is compared with what was written. Prints a line per broker.
-Exits with 1 when something failed. A broker that needs Java or Maven where one of them
-is missing is named, and is no failure.
+Starts what this machine can have without Docker, one broker at a time: a NATS cluster of
+three, ElasticMQ as the SQS, and Apache Kafka with one and with three nodes. Runs the contract
+suite of the sinks against it. Then publishers relay while the broker is harmed, and the
+messages that arrived are compared with the written events. Prints a line per broker. Exits
+with 1 when something failed. A broker that needs Java or Maven where one of them is missing
+is named, and is no failure.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def nemesis(candidate: Candidate, folder: Path, seed: int) -> Findings:
 
 
 def examine(candidate: Candidate, seed: int) -> bool | None:
-    """Print the line of a broker; returns whether all held, or None if it cannot be started."""
+    """Print the line of a broker. Returns whether all held, or None if it cannot be started."""
     began, folder = monotonic(), Path(mkdtemp(prefix="real-brokers-"))
     for part in ("suite", "nemesis"):
         (folder / part).mkdir()

@@ -1,4 +1,4 @@
-"""A broker and publishers go through each fault; then what arrived is checked."""
+"""A broker and publishers go through each fault. Then the messages that arrived are checked."""
 
 import asyncio
 import sys
@@ -30,8 +30,8 @@ _VANS: Final = 60
 _PUBLISHERS: Final = 2
 _OPTIONS: Final = ("--lease", "3")
 _DEAD_FOR: Final = 2.0  # seconds until a publisher that was killed is restarted
-_PATIENCE: Final = 60.0  # seconds that publishers have for what they must do
-_LOOK: Final = 0.1  # seconds between looks
+_PATIENCE: Final = 60.0  # seconds that publishers have for each task
+_LOOK: Final = 0.1  # seconds between two checks
 
 _EVENT: Final = (
     '{"eventHeader":{"uuid":"%s","eventName":"Van Moved","eventType":"VanMoved",'
@@ -42,7 +42,7 @@ _EVENT: Final = (
 
 @dataclass
 class Findings:
-    """What a trial has found; `broken` has a sentence for each promise that was broken."""
+    """The result of a trial. `broken` has a sentence for each promise that was broken."""
 
     faults: int
     events: int = 0

@@ -19,7 +19,7 @@ from .sqs_place import SqsPlace
 class Candidate(NamedTuple):
     """A broker: `suite` gives the contract suite its URL, `place` is what the nemesis harms.
 
-    Each starts a broker of its own in a folder, and ends it.
+    Each starts its own broker in a folder, and ends it.
     """
 
     name: str

@@ -14,7 +14,7 @@ from .place import CARS, VANS, Fault, delivery
 
 _PARTITIONS: Final = 6
 _AWAY: Final = 30.0  # seconds, at most, until a cluster has noticed that a node is gone
-_LOOK: Final = 0.1  # seconds between looks
+_LOOK: Final = 0.1  # seconds between two checks
 
 
 class KafkaPlace:

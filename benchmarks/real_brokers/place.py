@@ -1,4 +1,4 @@
-"""A broker under test, and what can be done to it: the port of the nemesis to real brokers."""
+"""A broker under test, and its faults: the port of the nemesis to real brokers."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -18,7 +18,7 @@ VANS: Final = "events.VanMoved"
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to a broker between entering and leaving `harm`, which may both take seconds."""
+    """A fault of a broker, from entering to leaving `harm`, which may both take seconds."""
 
     name: str
     harm: Callable[[], AbstractContextManager[None]]
@@ -37,7 +37,7 @@ class Place(Protocol):
         ...
 
     def faults(self) -> Sequence[Fault]:
-        """What the broker must be seen through, in this order."""
+        """The faults of the broker, in this order."""
         ...
 
     def delivered(self) -> list[Delivery]:

@@ -40,7 +40,7 @@ class SqsPlace:
 
     @contextmanager
     def _missing_queue(self) -> Generator[None]:
-        self.delivered()  # what a queue holds goes with it
+        self.delivered()  # the messages of a queue are removed with it
         url = self._client.get_queue_url(QueueName=_QUEUE)["QueueUrl"]
         self._client.delete_queue(QueueUrl=url)
         yield

@@ -1,11 +1,11 @@
 """``make real-telemetry``: traces, dashboards and alerts on a real Jaeger and Prometheus.
 
-Starts both where this machine can have them, an embedded PostgreSQL, NATS, a publisher
-and a writer. Causes a broker's outage, a dead letter, a storm of conflicts and more;
-prints a line per trace check, per query of the dashboards and per alert, with the
-seconds until it fired and until it cleared. The windows of the rules are shorter than
-in production, which the first line says. Exits with 1 when something failed. What this
-machine does not have is named, and is no failure.
+Starts both where this machine can have them, an embedded PostgreSQL, NATS, a publisher and a
+writer. Causes a broker's outage, a dead letter, a storm of conflicts and more; prints a line
+per trace check, per query of the dashboards and per alert, with the seconds until it fired
+and until it cleared. The windows of the rules are shorter than in production, which the first
+line says. Exits with 1 when something failed. A part that this machine does not have is
+named, and is not a failure.
 """
 
 import argparse

@@ -37,7 +37,7 @@ class Seen(NamedTuple):
 
 
 class Cause(NamedTuple):
-    """What makes alerts fire while its context lasts."""
+    """The cause of alerts, which lasts as long as its context."""
 
     harm: Callable[[], AbstractContextManager[None]]
     alerts: Sequence[str]
@@ -87,7 +87,7 @@ def _seconds_until(alerts: Sequence[str], holds: Callable[[str], bool]) -> dict[
 
 @contextmanager
 def _idle_outage(stage: Stage) -> Generator[None]:
-    """The broker is down while the outbox is empty; /readyz and the gauge say the same of it."""
+    """The broker is down while the outbox is empty. /readyz and the gauge agree on that."""
     with stage.without_broker():
         wait_until(partial(_agree, stage, reached=False), timeout=_LONGEST)
         yield

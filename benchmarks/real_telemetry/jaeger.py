@@ -51,7 +51,7 @@ def start_jaeger(folder: Path) -> Generator[Jaeger]:
 
 
 def _settings(otlp: int, query: int, grpc: int, metrics: int) -> object:
-    """Traces in memory, written at once, and clocks adjusted by up to an hour."""
+    """Traces in memory, written immediately, and clocks adjusted by up to an hour."""
     reader = {"pull": {"exporter": {"prometheus": {"host": "127.0.0.1", "port": metrics}}}}
     return {
         "service": {
@@ -125,7 +125,7 @@ def _replacement(old: dict[str, str], new: dict[str, str]) -> str:
 
 
 def _go(*words: str, folder: Path) -> str:
-    """Run Go in `folder`; raises `CalledProcessError`."""
+    """Run Go in `folder`. Raises `CalledProcessError`."""
     done = subprocess.run(
         ["go", *words],
         cwd=folder,

@@ -1,5 +1,5 @@
 """A part of the telemetry stack that this machine cannot have."""
 
 
-class MissingPart(Exception):  # noqa: N818 - names what is wrong
-    """A real server cannot be had here; the text names it and says how to get it."""
+class MissingPart(Exception):  # noqa: N818 - names the fault
+    """A real server is missing here; the text names it and a way to get it."""

@@ -1,4 +1,4 @@
-"""A real Prometheus with our alert rules, whose times are shorter so that a run takes minutes."""
+"""A real Prometheus with the alert rules, with shorter times so that a run takes minutes."""
 
 import json
 import os
@@ -26,7 +26,7 @@ FASTER: Final = 20
 """How many times shorter the windows and the `for` of the alert rules are."""
 
 _LOOK_BACK: Final = f"{300 // FASTER}s"
-"""How old a sample may be, by default 5 minutes, so much shorter too."""
+"""The largest age of a sample, by default 5 minutes, so it is shorter too."""
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _TIME: Final = re.compile(r"(?P<before>\[|offset )(?P<number>\d+)(?P<unit>[smhd])")
@@ -44,7 +44,7 @@ class Prometheus:
         self.takes_otlp = takes_otlp
 
     def query(self, expression: str) -> list[float]:
-        """The values of an instant query; raises `HTTPError` for one that is wrong."""
+        """The values of an instant query. Raises `HTTPError` for one that is wrong."""
         found = self._get("/api/v1/query?" + urlencode({"query": expression}))
         result = found["result"]
         return [float(one["value"][1]) for one in result]

@@ -18,7 +18,7 @@ _WINDOW: Final = "30m"  # longer than all of them take
 
 
 def check_short_processes(prometheus: Prometheus, stage: Stage, count: int) -> tuple[bool, str]:
-    """Run `count` commands; returns whether the panel and the alert see them, and what they say.
+    """Run `count` commands. Returns whether the panel and the alert see them, and what they say.
 
     Raises `MissingPart` if this Prometheus takes no OTLP, by which commands send metrics.
     """

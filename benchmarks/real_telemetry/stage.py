@@ -30,7 +30,7 @@ _PAUSE: Final = 0.05  # seconds between two writes
 
 
 class Stage:
-    """The servers of a run, and what can be done to them."""
+    """The servers of a run, and the faults that they can have."""
 
     def __init__(self, database: EmbeddedPostgres, broker: NatsServer, proxy: OutboxProxy) -> None:
         self.database = database

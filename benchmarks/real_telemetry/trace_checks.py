@@ -1,4 +1,4 @@
-"""What must hold of traces in a real Jaeger, which adjusts the clocks of different hosts."""
+"""The rules for traces in a real Jaeger, which adjusts the clocks of different hosts."""
 
 import json
 import re
@@ -121,7 +121,7 @@ def _arrived(jaeger: Jaeger, name: str, event_id: UUID) -> JaegerTrace:
 
 
 def _common(jaeger: Jaeger, trace: JaegerTrace) -> Iterator[Result]:
-    """What holds of every trace."""
+    """The checks of every trace."""
     for what, check in COMMON.items():
         wrong = check(trace)
         yield f"{trace.name}: {what}", not wrong, ", ".join(wrong)
@@ -166,7 +166,7 @@ COMMON: Final[dict[str, Callable[[JaegerTrace], list[str]]]] = {
     "no publish begins before the commit": _early,
     "each attempt names its server": _without_server,
 }
-"""What must hold of every trace; each check returns what is wrong."""
+"""The rules for every trace. Each check returns the fault."""
 
 
 def moved_spans(trace: JaegerTrace, *, wanted: bool) -> Result:

@@ -33,7 +33,7 @@ animation-timing-function:step-end}
 
 
 class Span(NamedTuple):
-    """What one row showed, from when to when, in seconds."""
+    """The content of one row, and its start and end in seconds."""
 
     row: int
     runs: tuple[Run, ...]

@@ -1,4 +1,4 @@
-"""What is recorded: which command runs, and what happens meanwhile."""
+"""The recorded scenes: the command, and the actions meanwhile."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""A command in a pseudo terminal, and what its screen showed when."""
+"""A command in a pseudo terminal, and its screens with their times."""
 
 import fcntl
 import os
@@ -77,7 +77,7 @@ class Terminal:
             raise RuntimeError(f"failed:\n{self.text()}")
 
     def _read(self) -> bool:
-        """Take what was printed meanwhile; false once the command has ended."""
+        """Take the output so far; false once the command has ended."""
         if not select.select([self._ours], [], [], _LOOK)[0]:
             return True
         try:

@@ -1,10 +1,17 @@
 """``make bench-relay``: compare the relay with bare loops in the same run.
 
-Parts: drain (a null sink, compared with bare select and delete), writes (row
-changes and statements per batch), backlog (a batch at a long backlog, and with
-dead rows), nats (compared with nats-py), arriving (two publisher processes),
-doorbell (writer and publisher in one process), held (as doorbell, next to a
-blocked subject), memory. Exits with 1 when a target is missed.
+The parts are:
+
+- drain: a null sink, compared with bare select and delete
+- writes: row changes and statements per batch
+- backlog: a batch at a long backlog, and with dead rows
+- nats: compared with nats-py
+- arriving: two publisher processes
+- doorbell: writer and publisher in one process
+- held: as doorbell, next to a blocked subject
+- memory
+
+Exits with 1 when a target is missed.
 """
 
 import argparse

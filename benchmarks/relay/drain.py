@@ -28,7 +28,7 @@ _HEAD = (0, str(UUID(int=0)))
 
 
 class Drained(NamedTuple):
-    """What it cost to empty an outbox: rows per second, and CPU of this process per row in us."""
+    """The cost of emptying an outbox: rows per second, and CPU of this process per row in us."""
 
     rate: float
     cpu: float
@@ -96,7 +96,7 @@ async def drain_by_relay(url: str) -> None:
 
 
 async def _bare(url: str) -> None:
-    """Read by key and delete what was read, on one connection, until the outbox is empty."""
+    """Read by key and delete these rows, on one connection, until the outbox is empty."""
     read, delete = statement("outbox_read", "outbox"), statement("outbox_delete", "outbox")
     places = dict.fromkeys(range(SHARDS), _HEAD)
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:

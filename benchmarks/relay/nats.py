@@ -77,7 +77,7 @@ def nats_rates(
 
 
 class Arrival(NamedTuple):
-    """What became of events that arrived at a constant rate; times in seconds.
+    """The delivery of events that arrived at a constant rate; times in seconds.
 
     `rate` is the events per second that were inserted, `delivered` the part of them that
     the broker has, `late` the time from the last arrival to the last delivery.
@@ -167,7 +167,7 @@ def _arrive(url: str, a_second: int, seconds: float) -> tuple[int, float]:
 
 
 def _wait_until_empty(url: str) -> None:
-    """Wait until the outbox is empty, for `PATIENCE` seconds; the caller checks what is missing."""
+    """Wait until the outbox is empty, for `PATIENCE` seconds; the caller checks the result."""
     deadline = perf_counter() + PATIENCE
     with psycopg.connect(url, autocommit=True) as connection:
         while connection.execute("SELECT FROM outbox.outbox LIMIT 1").fetchone() is not None:

@@ -91,7 +91,7 @@ _DELIVERED = Delivered()
 
 
 class NullSink:
-    """A sink that acknowledges every message at once and keeps none."""
+    """A sink that acknowledges every message immediately and keeps none."""
 
     system = "null"
 

@@ -28,7 +28,7 @@ LIMIT: Final = 4.0
 
 
 class Illness(NamedTuple):
-    """What the broker answers for a row: `Retry` so many times, or `Rejected`."""
+    """The broker's answer for a row: `Retry` so many times, or `Rejected`."""
 
     retries: int
     rejected: bool
@@ -133,7 +133,7 @@ class ModelSink:
         call.pending.clear()
 
     def _begin(self, call: _Call) -> bool:
-        """Send the messages; returns whether the call hangs."""
+        """Send the messages. Returns whether the call hangs."""
         self._check(call.messages)
         troubles, counts = self._troubles, self._counts
         for kind in ("call hangs", "call stuck"):

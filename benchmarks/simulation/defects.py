@@ -21,7 +21,7 @@ Defect = Callable[[], AbstractContextManager[Any]]
 
 
 def drop_a_delete() -> AbstractContextManager[Any]:
-    """Every fifth DELETE does nothing, and says that it did."""
+    """Every fifth DELETE does nothing, and reports success."""
     right, calls = Tables.delete, iter(range(1_000_000))
 
     def delete(tables: Tables, rows: Sequence[Any], origin: Origin) -> int:
@@ -40,12 +40,12 @@ def reuse_a_key() -> AbstractContextManager[Any]:
 
 
 def renew_without_progress() -> AbstractContextManager[Any]:
-    """The leases are renewed whatever the relay does."""
+    """The leases are renewed even if the relay is stuck."""
     return patch.object(Relay, "progresses", PropertyMock(return_value=True))
 
 
 def count_an_outage() -> AbstractContextManager[Any]:
-    """What is no fault of the message counts as an attempt."""
+    """An error that is not the fault of the message counts as an attempt."""
     right = Outcomes.ended
 
     def ended(outcomes: Outcomes, subject: Any, outcome: Outcome) -> None:

@@ -1,4 +1,4 @@
-"""What happened in a run, as the tables and the broker saw it: for the judge."""
+"""The events of a run, as the tables and the broker saw them: for the judge."""
 
 from collections import Counter
 from typing import NamedTuple

@@ -1,8 +1,8 @@
 """The rules that a run must keep, checked on what the tables and the broker saw: pure.
 
-It knows nothing of how the relay works, only what it promises: nothing is lost, the
-first arrivals of a subject are in order, only what was acknowledged or buried leaves the
-table, outages are charged to no message, and the healthy leave in time.
+It knows only the promises of the relay, not its inner workings. Nothing is lost. The first
+arrivals of a subject are in order. Only acknowledged and buried rows leave the table. No
+outage counts against a message. Healthy messages leave in time.
 """
 
 from collections import Counter, defaultdict
@@ -20,7 +20,7 @@ _GIVEN_UP: Final = frozenset({"buried", "blocked"})
 
 
 class Terms(NamedTuple):
-    """What holds for a run.
+    """The rules for a run.
 
     `attempts` is that of the settings. From `ready_at` on, in seconds, a healthy
     subject's next message leaves within `bound` seconds, or
@@ -117,7 +117,7 @@ def _deleted(case: _Case) -> Iterator[str]:
 
 
 def _charged(case: _Case) -> Iterator[str]:
-    """A message is charged what the broker answered about it, and dies of nothing else."""
+    """A message is charged with the broker's answers about it, and dies of nothing else."""
     for each in case.history.committed:
         if each.is_broken:
             continue
@@ -152,7 +152,7 @@ def _unknown(charged: Sequence[Answered], changes: Collection[Changed]) -> int:
 
 
 def _late(case: _Case) -> Iterator[str]:
-    """The next message of a healthy subject leaves in time, whatever is sick or hot."""
+    """The next message of a healthy subject leaves in time, despite sick and hot subjects."""
     for events in case.subjects.values():
         if any(each.is_sick for each in events):
             continue

@@ -1,4 +1,4 @@
-"""True time, what happens at its moments, and machines that each have a clock of their own."""
+"""True time, the events at its moments, and machines with a clock each."""
 
 import heapq
 import math
@@ -11,15 +11,15 @@ _STEP: Final = 1e-6
 """Seconds that a step of a loop takes. So a task that waits for nothing lets time go by."""
 
 _MOST_STEPS: Final = 100_000
-"""The most steps of all machines in a run; usual are some thousand."""
+"""The most steps of all machines in a run. Some thousand are usual."""
 
 
 class Restless(Exception):  # noqa: N818 - reads as what happened
-    """A machine works without a rest: so much happens that time hardly goes by."""
+    """A machine works without a rest: it makes so many steps that time hardly goes by."""
 
 
 class World:
-    """True time in seconds, from 0. What happens outside of the machines happens by `after`."""
+    """True time in seconds, from 0. Events outside of the machines run by `after`."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -34,7 +34,7 @@ class World:
         heapq.heappush(self._moments, (self.now + seconds, self._count, act, args))
 
     def run(self, until: float) -> None:
-        """Let time go by until `until`; raises `Restless` when too much happens."""
+        """Let time go by until `until`. Raises `Restless` when too much happens."""
         moments = self._moments
         while True:
             due, machine = math.inf, None

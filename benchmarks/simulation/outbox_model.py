@@ -1,8 +1,8 @@
 """A model of the tables of the relay: each method is one statement, applied at one moment.
 
-A statement of one transaction whose rows it reads are those that it changes behaves so
-under snapshot isolation, or fails with a conflict; `wire` lets it fail. A read is of
-one snapshot, and its answer may be old when it arrives.
+Under snapshot isolation, a statement that reads only the rows that it changes behaves so, or
+fails with a conflict; `wire` lets it fail. A read is of one snapshot, and its answer may be
+old when it arrives.
 """
 
 import math
@@ -73,7 +73,7 @@ class _Failed(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """Whose statement it is, and when it was sent in true time."""
+    """The sender of a statement, and the true time at which it was sent."""
 
     publisher: str
     sent_at: float

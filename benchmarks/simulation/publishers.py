@@ -29,7 +29,7 @@ _RESTART: Final = 1.0
 
 @dataclass(frozen=True)
 class Parts:
-    """What a publisher is made of; `boot_clock` and `host_clock` are in seconds."""
+    """The parts of a publisher. `boot_clock` and `host_clock` are in seconds."""
 
     name: str
     store: ModelStore
@@ -55,7 +55,7 @@ class Program(Protocol):
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What all publishers share."""
+    """The shared parts of all publishers."""
 
     world: World
     tables: Tables
@@ -103,12 +103,12 @@ class Publisher:
             self._machine.loop.call_soon(self._program.stop)
 
     def pause(self, seconds: float) -> None:
-        """Let the process stand still; its clocks go on."""
+        """Suspend the process; its clocks go on."""
         if self._machine is not None:
             self._machine.stand_still(seconds)
 
     def close(self) -> None:
-        """End all processes, and what is left of those that crashed."""
+        """End all processes, and the remains of those that crashed."""
         if self._machine is not None:
             self._end(self._machine)
         for machine in self._past:

@@ -1,4 +1,4 @@
-"""What happens in a run: a schedule is a literal, so one that fails can be kept as a test."""
+"""The events of a run. A schedule is a literal, so a failing one can be kept as a test."""
 
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple

@@ -32,13 +32,13 @@ _RECOVERY: Final = 35.0
 """Seconds after the last fault when the publishers relay again, whatever happened."""
 
 _SWEEPS: Final = 4.0
-"""Seconds between two sweeps through a shard, which find what was committed late."""
+"""Seconds between two sweeps through a shard, which find rows that were committed late."""
 
 _LONGEST_REST: Final = 60.0
 """The same after a sweep that slow statements made long."""
 
 _LOOK: Final = 1.0
-"""Seconds between two looks whether everything is done."""
+"""Seconds between two checks whether everything is done."""
 
 
 def settings_of(schedule: Schedule) -> PublisherSettings:
@@ -59,7 +59,7 @@ def settings_of(schedule: Schedule) -> PublisherSettings:
 
 
 def terms_of(schedule: Schedule) -> Terms:
-    """What must hold for a run of this schedule."""
+    """The rules for a run of this schedule."""
     harmed = any(fault.kind not in TOPICS for fault in schedule.faults)
     ready = _RECOVERY if harmed or len(schedule.clocks) > 1 else _START
     bound = _BOUND + 4 * schedule.slow

@@ -13,7 +13,7 @@ _TRIES: Final = 400
 
 
 def smaller(schedule: Schedule, fails: Callable[[Schedule], bool]) -> Schedule:
-    """Leave out what is not needed for the failure; runs `fails` some hundred times at most."""
+    """Leave out parts that the failure does not need; runs `fails` a few hundred times."""
     tries = _TRIES
     while tries > 0:
         for one in islice(_simpler(schedule), tries):

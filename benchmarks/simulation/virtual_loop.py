@@ -1,8 +1,8 @@
 """An asyncio event loop in virtual time: it runs when it is told to, and opens nothing.
 
-Each simulated machine has a loop of its own, with a clock of its own. So a machine
-can stand still (nobody steps its loop) or die (nobody ever steps it again), and no
-`finally` runs that would not run in a process that was killed.
+Each simulated machine has its own loop and clock. So a machine can stand still (its loop is
+not stepped) or die (its loop is never stepped again). No `finally` runs that would not run in
+a killed process.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         return timers[0][0] if timers else math.inf
 
     def step(self) -> None:
-        """Run all that is due now, but nothing that becomes due by that."""
+        """Run the callbacks that are due now, but none that becomes due through them."""
         now, timers, ready = self._clock() + _RESOLUTION, self._timers, self._ready
         while timers and timers[0][0] <= now:
             ready.append(heapq.heappop(timers)[2])
@@ -158,7 +158,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             self.errors.append(f"{context.get('message')}: {context.get('exception')!r}")
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
-        """Do the same."""
+        """Keep what asyncio reports, too."""
         self.call_exception_handler(context)
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:

@@ -37,7 +37,7 @@ from dsql_outbox.observability import (
 _EVENT = uuid4()
 _SERVER = DatabaseServer("localhost", 5432, "postgres.outbox")
 _TIMES, _ROUNDS = 5_000, 9
-_A_BATCH = 256  # writes whose spans an exporter sends at once
+_A_BATCH = 256  # writes whose spans an exporter sends together
 
 
 class _Discarding(SpanExporter):

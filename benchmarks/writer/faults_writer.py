@@ -1,8 +1,8 @@
 """``make faults-writer N=10000 SEED=1``: run random schedules of faults against the writer.
 
-Schedule k of seed S is the same as the single schedule of `N=1 SEED=S+k`. Each
-process has a database and a proxy of its own, on one server. If pgbouncer is
-installed, one slice in four runs behind it; with `--pooler`, all do.
+Schedule k of seed S is the same as the single schedule of `N=1 SEED=S+k`. Each process has its
+own database and proxy, on one server. If pgbouncer is installed, one slice in four runs
+behind it; with `--pooler`, all do.
 """
 
 import logging
@@ -30,7 +30,7 @@ SLICE = 50
 
 
 def run_slice(url: str, seeds: range, *, pooled: bool) -> Tally:
-    """Run the schedules of `seeds` on a database of their own."""
+    """Run the schedules of `seeds` on their own database."""
     logging.disable()  # failures are intended here
     tally = Tally()
     name = url.rpartition("/")[2]

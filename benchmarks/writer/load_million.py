@@ -2,7 +2,7 @@
 
 The events are made while they are read, about 400 bytes each, ten per subject.
 The command's resident memory is sampled every 0.1 s. Exits with 1 when it exceeds
-the limit or grows, or when the tables do not hold what was sent.
+the limit or grows, or when the tables lack an event.
 """
 
 import argparse

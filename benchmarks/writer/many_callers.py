@@ -14,7 +14,7 @@ from dsql_outbox import AsyncWriter, Database, OutboxError, WriterSettings
 
 
 class Written(NamedTuple):
-    """What callers reached: receipts, calls that failed, and receipts per second."""
+    """The result of the callers: receipts, failed calls, and receipts per second."""
 
     receipts: int
     failed: int

@@ -1,6 +1,6 @@
 """Parameters of the library's statements, for runs of the bare statement.
 
-The one place in the benchmarks that knows how the writer prepares an event.
+It is the only part of the benchmarks that knows how the writer prepares an event.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""What `make docs` does beyond Markdown.
+"""The steps of `make docs` beyond Markdown.
 
 - A link to a file outside docs/, such as an example, becomes a link to the repository.
 - `<!-- tables -->` becomes the tables, read from the migrations.

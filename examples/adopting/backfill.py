@@ -130,7 +130,7 @@ class Backfill:
     def run(self) -> None:
         """Page by page to what was the end of the table when it began.
 
-        What is not settled is looked at again with each page, so an event that is
+        An unsettled event is read again with each page, so an event that is
         committed late still comes before the next one of its entity.
         """
         [began] = self._own.execute("SELECT clock_timestamp()::text").fetchone() or [""]

@@ -67,7 +67,7 @@ def has_event(connection: Connection[Any], own_id: str) -> bool:
 
 
 def write_own(connection: Connection[Any], event: dict[str, Any], *, polled: bool) -> None:
-    """What your service writes today; the poller sees the row in event_headers."""
+    """The rows that your service writes today; the poller sees the row in event_headers."""
     header = event["eventHeader"]
     keys = ("uuid", "eventName", "eventType", "createdDate", "savedDate")
     row = [header[key] for key in keys]

@@ -1,4 +1,4 @@
-"""What the function answers: a status, and the bodies that its clients know."""
+"""The answers of the function: a status, and the bodies that its clients know."""
 
 import json
 import logging

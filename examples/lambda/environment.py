@@ -1,4 +1,4 @@
-"""What both functions read from their environment."""
+"""The settings that both functions read from their environment."""
 
 import logging
 import os

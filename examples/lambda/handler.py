@@ -46,7 +46,7 @@ bells = [Doorbell(rung, timeout=LONGEST_RING)] if rung else []
 
 
 class Context(Protocol):
-    """What of Lambda's context is used here."""
+    """The part of Lambda's context that is used here."""
 
     def get_remaining_time_in_millis(self) -> int:
         """Milliseconds until Lambda ends this invocation."""
@@ -139,7 +139,7 @@ def _body(request: Request) -> bytes:
 
 
 def _left(deadline: float) -> float:
-    """Seconds for a write; without any, nothing is begun."""
+    """Seconds for a write; without any, nothing is started."""
     left = deadline - monotonic()
     if left <= 0:
         raise Refused(503, "Service Temporarily Unavailable: no time is left", retry_after=1)

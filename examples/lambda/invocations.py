@@ -1,4 +1,4 @@
-"""What Lambda does for the relay, on this machine: it queues invocations and runs them.
+"""Lambda's part of the relay, on this machine: it queues invocations and runs them.
 
 A doorbell invokes the function by Lambda's own API, asynchronously: the answer is
 202, and the event waits in a queue. Each environment is a process that takes one
@@ -21,7 +21,7 @@ SCHEDULED = {"source": "aws.scheduler"}
 
 
 class Context:
-    """What Lambda tells of an invocation."""
+    """Lambda's words about an invocation."""
 
     def __init__(self, seconds: float) -> None:
         self._ends = monotonic() + seconds

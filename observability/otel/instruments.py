@@ -1,7 +1,7 @@
 """The instruments of the metrics hook.
 
-Each counter starts with a zero per attribute value, so a dashboard can tell
-"never happened" from "not measured".
+Each counter starts with a zero per attribute value, so a dashboard can distinguish "never
+happened" from "not measured".
 """
 
 from typing import Any
@@ -50,7 +50,7 @@ class RelayInstruments:
         self._relay_reaches = self._probe_reaches = True
 
     def take_progress(self, fact: RelayProgress) -> None:
-        """Add what the relay did since its last report, and record its state."""
+        """Add the relay's work since its last report, and record its state."""
         self._read.add(fact.read)
         self._delivered.add(fact.delivered)
         self._deleted.add(fact.deleted)
@@ -63,7 +63,7 @@ class RelayInstruments:
             self._statements.add(fact.statements)
 
     def take_probe(self, fact: BrokerProbed) -> None:
-        """Record what the last probe of the broker found."""
+        """Record the result of the last probe of the broker."""
         self._probe_reaches = fact.reached
         self._set_available()
 

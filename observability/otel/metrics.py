@@ -112,7 +112,7 @@ class MetricFacts:
         if fact.attempt > 1:
             self._relay.retries.add(1)
         else:
-            # These are two clocks, and the database's may be ahead of ours.
+            # These are two clocks, and the database's may be ahead of this machine's.
             waited = max(0, fact.picked_up_ns - fact.committed_ns)
             self._relay.wait_duration.record(waited * _NS)
         return _PublishScope(self._relay)

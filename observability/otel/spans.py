@@ -204,7 +204,7 @@ def _record_attempt(
 
 
 def _record_batch(tracer: Tracer, fact: BatchEnded) -> Scope | None:
-    """Make a trace of its own with links to all writes, because it belongs to several."""
+    """Make a separate trace with links to all writes, because it belongs to several."""
     span = tracer.start_span(
         "outbox.batch",
         Context(),
@@ -281,7 +281,7 @@ def _record_wait(tracer: Tracer, parent: Context, fact: PublishStarted) -> None:
         attributes={names.EVENT_ID: str(fact.event_id)},
         start_time=fact.committed_ns,
     )
-    # These are two clocks, and the database's may be ahead of ours.
+    # These are two clocks, and the database's may be ahead of this machine's.
     span.end(max(fact.committed_ns, fact.picked_up_ns))
 
 

@@ -1,4 +1,4 @@
-"""The way to the database: where a URL leads, connections with a deadline, and statements.
+"""The way to the database: URLs, connections with a deadline, and statements.
 
 `database` opens connections, as often as `rate_limit` allows. `url_scheme` finds
 the `target` of its URL: `postgres_target` or `dsql_target`. `connection` adds

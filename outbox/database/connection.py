@@ -1,9 +1,8 @@
 """psycopg connections with a deadline, which are closed when their caller is cancelled.
 
-When a task is cancelled, psycopg sends a cancel request to the server and waits
-for the answer. On a dead link this took ten seconds. Our connections close the
-socket instead. The attempt ends at once and its outcome is in doubt; the writer
-resolves that.
+When a task is cancelled, psycopg sends a cancel request to the server and waits for the
+answer. On a dead link this took ten seconds. These connections close the socket instead. The
+attempt ends immediately with its outcome in doubt, which the writer resolves.
 """
 
 import math
@@ -70,7 +69,7 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
     deadline: float | None = None
     """Time of the monotonic clock at which every exchange ends. None: no deadline."""
     retires_at: float = math.inf
-    """Time of the monotonic clock after which to stop using it: the server will close it soon."""
+    """Time of the monotonic clock until which it may be used: the server closes it soon after."""
     kept_at: float = 0.0
     """Time of the wall clock at which the writer last put it aside for reuse."""
     permit: Any = None
@@ -103,7 +102,7 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
         return self.is_inherited or super().closed
 
     def drop(self) -> None:
-        """Close the socket at once, without a message that would wait for an answer."""
+        """Close the socket immediately, without a message that would wait for an answer."""
         if not self.is_inherited:
             self.pgconn.finish()
 
@@ -192,10 +191,10 @@ class AsyncConnection(_ConnectionBase, psycopg.AsyncConnection[Any]):
 def connecting_until(deadline: float) -> Generator[None]:
     """Apply a deadline, a time of the monotonic clock, to connections opened in the block.
 
-    A connection that is not open by then raises `OperationalError`, up to 0.1 s
-    late, since psycopg resumes a connection attempt every 0.1 s. psycopg's own
-    timeout follows libpq: whole seconds, at least two. In synchronous code the
-    look-up of the host name is not interrupted, because libpq blocks on it.
+    A connection that is not open by then raises `OperationalError`. The error may come 0.1 s
+    late, because psycopg resumes a connection attempt every 0.1 s. psycopg's own timeout
+    follows libpq: whole seconds, at least two. In synchronous code the look-up of the host
+    name is not interrupted, because libpq blocks on it.
     """
     connecting = _Connecting(deadline)
     token = _connecting.set(connecting)

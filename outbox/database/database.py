@@ -28,7 +28,7 @@ MAX_LIFETIME: Final = 55 * 60.0
 """Seconds. DSQL closes connections after 60 minutes (AWS, Aurora DSQL quotas)."""
 
 _SPREAD: Final = 0.05
-"""The random share by which a lifetime is cut, so that connections do not all expire at once."""
+"""The random share by which a lifetime is cut, so that connections do not expire together."""
 
 C = TypeVar("C", Connection, AsyncConnection)
 
@@ -158,8 +158,8 @@ class Database:
         """Reserve the next turn to connect, and yield the seconds until then.
 
         The block waits for them. If the turn is after `deadline`, raise the driver's
-        `OperationalError` at once and reserve nothing. If the block raises, give the
-        turn back.
+        `OperationalError` immediately and reserve nothing. If the block raises, give the turn
+        back.
         """
         now = monotonic()
         latest = max(now, deadline)

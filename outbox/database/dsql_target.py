@@ -49,7 +49,7 @@ _TOKEN_LIFE: Final = 300
 _REUSE: Final = 60.0
 """Seconds for which a token is reused.
 
-Signing takes up to 100 ms, too much for every connection when many retry at once.
+Signing takes up to 100 ms, too much for every connection when many callers retry.
 """
 
 _EXPIRED: Final = "signature expired"
@@ -113,7 +113,7 @@ class DsqlTarget:
         """None: Aurora DSQL has one isolation level, so no transaction names it."""
 
     def renew(self, refusal: psycopg.OperationalError) -> bool:
-        """Forget the token, and return True, if the refusal says that it has expired.
+        """Forget the token, and return True, if the refusal reports that it has expired.
 
         A token expires early if the clock was set or the machine slept. Aurora DSQL
         answers "access denied"; only the hint of that error names the reason.

@@ -1,10 +1,10 @@
 """Run statements through libpq without a cursor of psycopg.
 
-For every execution, a cursor looks up how to adapt each value and each column.
-That is about half of the CPU time that a write costs its process
-(docs/performance.md). A write needs no adaptation: its values and its answer
-are text. `exchange` runs one statement, `pipeline` several in one round trip. Both
-return a generator for the `wait` of a connection, so they serve threads and tasks.
+For every execution, a cursor looks up how to adapt each value and each column. That is about
+half of the CPU time that a write costs its process (docs/performance.md). A write needs no
+adaptation: its values and its answer are text. `exchange` runs one statement, `pipeline`
+several in one round trip. Both return a generator for the `wait` of a connection, so they
+serve threads and tasks.
 """
 
 import re
@@ -102,9 +102,9 @@ def pipeline(
 ) -> "PQGen[list[PGresult]]":
     """Return a generator for the connection's `wait`, which returns one result per statement.
 
-    The statements take one round trip. They run in the implicit transaction of a
-    pipeline, so a transaction of their own begins with BEGIN and ends with COMMIT. They
-    are prepared as by `exchange`. Raises the error of the first statement that failed.
+    The statements take one round trip. They run in the implicit transaction of a pipeline, so
+    their own transaction begins with BEGIN and ends with COMMIT. They are prepared as by
+    `exchange`. Raises the error of the first statement that failed.
     """
     try:
         return (yield from _pipeline(connection, statements))
@@ -165,7 +165,7 @@ def _exchange(
 def _sending(
     connection: "Connection | AsyncConnection", query: NumberedQuery, values: Values
 ) -> "PQGen[_Command]":
-    """Return what sends the statement, after preparing it if that is due."""
+    """Return the command that sends the statement, after preparing the statement if that is due."""
     times = connection.executions.get(query.name, 0)
     is_prepared = connection.prepares and query.name and times >= PREPARE_AFTER
     if is_prepared and times == PREPARE_AFTER:
@@ -197,8 +197,8 @@ def _result(connection: "psycopg.BaseConnection[Any]", wanted: ExecStatus) -> "P
 def _pipeline(
     connection: "Connection | AsyncConnection", statements: Sequence[tuple[NumberedQuery, Values]]
 ) -> "PQGen[list[PGresult]]":
-    # Each statement is prepared before, in a round trip of its own: of a pipeline with more
-    # than one Sync, a transaction pooler may give the parts to different sessions.
+    # Each statement is prepared before, in its own round trip: of a pipeline with more than
+    # one Sync, a transaction pooler may give the parts to different sessions.
     sends: list[_Command] = []
     for query, values in statements:
         sends.append((yield from _sending(connection, query, values)))

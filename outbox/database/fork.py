@@ -1,8 +1,8 @@
 """Support for processes that fork.
 
-A forked child shares the sockets of its parent's connections. It also has a copy of
-every lock, possibly held, but not the thread that would release it. So objects
-replace their locks and forget their connections in the child.
+A forked child shares the sockets of its parent's connections. It has a copy of every lock,
+possibly held, but not the thread that would release it. So objects replace their locks and
+forget their connections in the child.
 """
 
 import os

@@ -20,8 +20,8 @@ _LEVELS: Final = {
 _PATH: Final = "-c search_path=pg_catalog"
 """Another schema in the path would be unsafe.
 
-A role that may create objects there could define operators, which our statements would
-then run with our rights.
+A role that may create objects there could define operators, which statements of the library
+would run with the library's rights.
 """
 
 _NO_OPTIONS: Final = "unsupported startup parameter"
@@ -83,9 +83,8 @@ class PostgresTarget:
     def renew(self, refusal: psycopg.OperationalError) -> bool:
         """Omit the session settings if a pooler refused them, and return True.
 
-        The search path is then that of the role, and each writing transaction names
-        its isolation level. A SET is no substitute, because it would affect other
-        clients of the pooler.
+        The search path is then that of the role, and each writing transaction names its
+        isolation level. A SET would affect other clients of the pooler.
         """
         if _NO_OPTIONS not in str(refusal):
             return False

@@ -24,7 +24,7 @@ class OpenRate:
     def reserve(self, now: float, latest: float = math.inf) -> float:
         """Return the time of the next turn, and reserve it unless it is after `latest`.
 
-        A caller that cannot wait until its turn therefore leaves the turn to others.
+        So a caller that cannot wait leaves the turn to others.
         """
         while self._given_back and self._given_back[0] < now:
             heappop(self._given_back)
@@ -40,5 +40,5 @@ class OpenRate:
         return turn
 
     def give_back(self, turn: float) -> None:
-        """Return a reserved turn that was not used, so that another caller can have it."""
+        """Return an unused turn, so that another caller can have it."""
         heappush(self._given_back, turn)

@@ -66,12 +66,12 @@ class ParsedTouch(msgspec.Struct, frozen=True, gc=False):
 class ParsedEvent(msgspec.Struct, frozen=True, gc=False):
     """A valid event, ready to be written.
 
-    `data` is the JSON text as received. `fingerprint` is the SHA-256 of the event
-    without ``savedDate``, because a sender sets that date anew when it sends again. White
-    space between the members of the event and of its header does not change the
-    fingerprint. `created_date` is in UTC. `stored_bytes` is an upper bound for the
-    bytes of all copies of the text in the database. `topic` and `headers` are those that
-    the event gives its message, and no part of the fingerprint.
+    `data` is the JSON text as received. `fingerprint` is the SHA-256 of the event without
+    ``savedDate``, because a sender updates that date when it sends again. White space between
+    the members of the event and of its header does not change the fingerprint. `created_date`
+    is in UTC. `stored_bytes` is an upper bound for the bytes of all copies of the text in the
+    database. `topic` and `headers` are those that the event gives its message, and no part of
+    the fingerprint.
     """
 
     id: UUID

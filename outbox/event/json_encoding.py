@@ -1,4 +1,4 @@
-"""The JSON of an event: what has a form in it, and what is wrong with a value that has none.
+"""Encode the values of an event as JSON, and name the fault of a value that has no JSON form.
 
 Attributes are a mapping, a pydantic model, a dataclass or a msgspec Struct. pydantic is not
 imported: a model is recognised by its method ``model_dump``.

@@ -1,4 +1,4 @@
-"""Find what makes a JSON text unreadable, and where. Pure; used after a failure only.
+"""Find the fault of an unreadable JSON text and its place. Pure; used after a failure only.
 
 The reader of events names a byte at best. For three faults that libraries of other languages
 write without complaint, this module names the path. It shows names that look like
@@ -25,7 +25,7 @@ SURROGATE: Final = (
 
 
 class Fault(NamedTuple):
-    """What is wrong at `path`, and what to do."""
+    """A fault at `path`, and its remedy."""
 
     path: str
     rule: str
@@ -41,7 +41,7 @@ class _Container:
         self._index = 0
 
     def next(self) -> None:
-        """Go on to the next member."""
+        """Continue with the next member."""
         self.expects_name = self.is_object
         if not self.is_object:
             self._index += 1

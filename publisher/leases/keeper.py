@@ -49,17 +49,17 @@ def new_owner() -> str:
 class Leases:
     """The shards that this publisher may relay, and until when.
 
-    `on_change` is called from the event loop with the shards that are owned now and
-    those that were owned before. `busy` answers which shards have a message on its way,
-    from the moment when `may_send` allowed it, or an acknowledged row that is not
-    deleted. `progresses` answers whether the relay works; being idle counts. Without
-    progress the leases are not renewed. `clock` must not stop while the machine is
-    suspended; a simulation brings its own, and a `table` and an `owner` that it knows.
+    `on_change` is called from the event loop with the shards that are owned now and those
+    that were owned before. `busy` answers which shards have a message on its way, from the
+    moment when `may_send` allowed it, or an acknowledged row that is not deleted.
+    `progresses` answers whether the relay works, which an idle relay does. Without progress
+    the leases are not renewed. `clock` must not stop while the machine is suspended. A
+    simulation passes its own clock, `table` and `owner`.
 
     Leases are opened once: a publisher that starts again needs new ones, with a new name.
     """
 
-    def __init__(  # noqa: PLR0913 - what the relay answers, and what a simulation brings
+    def __init__(  # noqa: PLR0913 - the relay's answers, and parts for a simulation
         self,
         database: Database,
         settings: PublisherSettings,
@@ -101,9 +101,9 @@ class Leases:
     async def open(self) -> None:
         """Do the first beat and start the task.
 
-        Raises `SchemaError` if the tables are missing or outdated, the driver's error
-        if the beat fails, what `on_change` raises, and `OutboxError` the second time.
-        After an error no shard is owned.
+        Raises `SchemaError` if the tables are missing or outdated, the driver's error if the
+        beat fails, the errors of `on_change`, and `OutboxError` the second time. After an
+        error no shard is owned.
         """
         if self._opened:
             raise OutboxError(
@@ -120,7 +120,7 @@ class Leases:
         self._task = asyncio.create_task(self._keep(again), name="dsql-outbox leases")
 
     def stop(self) -> None:
-        """Send nothing more; what is on its way may take `drain` seconds more."""
+        """Stop sending. Messages in flight may take `drain` seconds more."""
         self._own.stop(self._clock())
         for scope in self._bounds:
             self._rebind(scope)
@@ -177,20 +177,20 @@ class Leases:
                 del self._bounds[scope]
 
     def settled(self) -> None:
-        """Note that a shard became idle: if it drains, it is released at once."""
+        """Record that a shard is idle. If it drains, it is released immediately."""
         if self._own.can_release(self._busy()):
             self._poke.set()
 
     def sink_failed(self) -> None:
-        """Note that the broker could not be reached."""
+        """Record that the broker could not be reached."""
         self._own.sink_failed(self._clock())
 
     def sink_worked(self) -> None:
-        """Note that the broker answered."""
+        """Record that the broker answered."""
         self._own.sink_worked()
 
     async def _undo_open(self) -> None:
-        """Give back what the first beat has taken, since nobody will relay it."""
+        """Give back the shards of the first beat, since nothing will relay them."""
         self._closing = True
         self._own.stop(self._clock())
         with anyio.move_on_after(self._settings.renew, shield=True), suppress(psycopg.Error):
@@ -204,7 +204,7 @@ class Leases:
             again = await self._try_beat()
 
     async def _wait(self, seconds: float) -> bool:
-        """Wait until the time is over or `_poke` is set; returns whether to go on."""
+        """Wait until the time is over or `_poke` is set. Returns whether to continue."""
         with anyio.move_on_after(seconds):
             await self._poke.wait()
         self._poke.clear()

@@ -1,4 +1,4 @@
-"""Which publishers count as alive: each is judged by the lease in its own row."""
+"""Judges which publishers are alive, each by the lease in its own row."""
 
 from collections.abc import Iterable
 from typing import Final

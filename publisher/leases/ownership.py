@@ -1,19 +1,18 @@
-"""Which shards this publisher relays: a state machine without I/O.
+"""Decides which shards this publisher relays: a state machine without I/O.
 
-`protocol` feeds it with what the database answered and carries out its plans.
+`protocol` feeds it with the database's answers and carries out its plans.
 docs/leases.md describes the protocol and why it is safe. All times are seconds of
 the machine's boot-time clock (`boot_time`). The times of a `Snapshot` are seconds
 of the database's clock.
 
-A shard in `_held` is owned until its deadline, or draining. No new message of a
-draining shard is sent, and it is released as soon as it is not busy: no message of
-it is on its way, and no acknowledged row of it waits for its deletion. A shard
-leaves `_held` when the database says that this publisher does not own it. Any
-other shard is foreign: its lease is free, belongs to another publisher, or the
-answer to the statement that took it was lost.
+A shard in `_held` is owned until its deadline, or draining. No new message of a draining
+shard is sent. The shard is released as soon as it is not busy: none of its messages is on its
+way, and none of its acknowledged rows waits for the DELETE. A shard leaves `_held` when the
+database says that this publisher does not own it. Any other shard is foreign: its lease is
+free, belongs to another publisher, or the answer to the statement that took it was lost.
 
-A shard that was lost and taken again has another epoch. What was read under the old
-one may be out of date, so it may not be sent.
+A shard that was lost and taken again has another epoch. Rows that were read under the old one
+may be out of date, so they may not be sent.
 """
 
 import math
@@ -34,8 +33,8 @@ REST: Final = 10
 class Plan(NamedTuple):
     """The statements to run: each maps a shard to the epoch that its lease must still have.
 
-    `renew` is for a beat that has not renewed yet. `prune` says whether to delete the
-    rows of dead publishers; `again` is the number of seconds until the next beat.
+    `renew` is for a beat that has not renewed yet. `prune` says whether to delete the rows of
+    dead publishers; `again` is the seconds until the next beat.
     """
 
     renew: Mapping[int, int]
@@ -86,16 +85,16 @@ class Ownership:
         return min(held.deadline, self._stop_by)
 
     def sink_failed(self, now: float) -> None:
-        """Note that the broker could not be reached."""
+        """Record that the broker could not be reached."""
         if self._failing_since is None:
             self._failing_since = now
 
     def sink_worked(self) -> None:
-        """Note that the broker answered."""
+        """Record that the broker answered."""
         self._failing_since = self._rest_until = None
 
     def stop(self, now: float) -> None:
-        """Send nothing more; what is on its way may take `drain` seconds more."""
+        """Stop sending. Messages in flight may take `drain` seconds more."""
         self._stop_by = min(self._stop_by, now + self._settings.drain)
 
     # --- called by the beat ------------------------------------------------------------
@@ -122,7 +121,7 @@ class Ownership:
 
     @property
     def is_able(self) -> bool:
-        """Whether this publisher may announce itself: it goes on, and its broker does not fail."""
+        """Whether this publisher may announce itself: it is not stopped, and its broker works."""
         return not self.is_stopping and self._failing_since is None
 
     def renewal(self, busy: Collection[int]) -> dict[int, int]:

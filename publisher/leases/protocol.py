@@ -1,11 +1,10 @@
 """The beat of the lease protocol: look, renew, release, take, announce (docs/leases.md).
 
-A beat has two forms. The careful one looks first and announces last: each statement is
-sent only when those before it were answered. The short one renews, announces and looks
-in one statement, which says something before anything is known to be answered. So it is
-only for a publisher whose last beat was answered to its end. One that sends statements
-and gets no answers could otherwise keep leases, and a share, without ever sending a
-message.
+A beat has two forms. The careful one looks first and announces last: each statement is sent
+only when those before it were answered. The short one renews, announces and looks in one
+statement, so it announces before any answer. It is only for a publisher whose last beat was
+answered completely. Otherwise a publisher that gets no answers could keep leases, and a
+share, without ever sending a message.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -16,7 +15,7 @@ from .snapshot import Snapshot
 
 
 class Renewed(NamedTuple):
-    """The answer to `LeaseTable.renew_and_look`: the shards renewed, and what was there before."""
+    """The answer to `LeaseTable.renew_and_look`: the renewed shards, and the snapshot before."""
 
     shards: Collection[int]
     seen: Snapshot
@@ -50,8 +49,8 @@ class LeaseTable(Protocol):
     async def renew_and_look(self, owner: str, epochs: Mapping[int, int]) -> Renewed | None:
         """Do `renew`, `announce` and `look` in one statement: all of it or nothing.
 
-        Returns None, and has changed nothing, if that met a conflict or if the database
-        has no such statement.
+        Returns None, without a change, after a conflict or if the database refuses the
+        statement.
         """
         ...
 
@@ -68,7 +67,7 @@ class LeaseTable(Protocol):
         ...
 
     def drop(self) -> None:
-        """Give the connection up at once; the next call opens another."""
+        """Close the connection immediately; the next call opens another."""
         ...
 
 
@@ -97,10 +96,10 @@ class Beats:
         self._answered = False
 
     async def beat(self) -> float:
-        """Do one beat; returns the number of seconds until the next.
+        """Do one beat. Returns the seconds until the next.
 
-        Raises what the table raises. The beat ends there, and `own` keeps only what was
-        answered; the next beat reads the rest from the database.
+        Raises the errors of the table. The beat ends there, and `own` keeps only the answered
+        changes; the next beat reads the others from the database.
         """
         answered, self._answered = self._answered, False
         seen = await self._renew_and_look() if answered and self._is_able() else None
@@ -136,7 +135,7 @@ class Beats:
         return again
 
     async def _act(self, seen: Snapshot, *, renews: bool = False) -> float:
-        """Decide on what was seen, and carry the decisions out."""
+        """Decide by the snapshot, and carry the decisions out."""
         own, table, clock = self._own, self._table, self._clock
         plan = own.plan(seen, clock(), busy=self._busy(), progresses=self._progresses())
         if renews and plan.renew:

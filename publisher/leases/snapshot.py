@@ -1,4 +1,4 @@
-"""What one read of the two tables answers: all leases, and all announced publishers."""
+"""The answer to one read of both tables: all leases, and all announced publishers."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

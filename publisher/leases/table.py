@@ -47,7 +47,7 @@ class SqlLeaseTable:
     raises the driver's error when there was no answer by then. The connection is
     then dropped, and the next call opens another. Because the connection is not
     shared, neither a slow statement of the relay nor a slow broker delays a renewal.
-    `paused` tells the topics to announce, which this publisher has paused by itself. The
+    `paused` returns the topics to announce, which this publisher has paused by itself. The
     first `renew_and_look` finds out whether the database accepts it.
     """
 
@@ -65,24 +65,24 @@ class SqlLeaseTable:
         self._is_plain: bool | None = None
 
     async def announce(self, owner: str) -> None:
-        """Record that a publisher is alive and able to send, and how long its leases last."""
+        """See `LeaseTable.announce`."""
         parameters = {"owner": owner, "lease": self._settings.lease, "paused": self._topics()}
         await self._retried("publisher_announce", parameters)
 
     async def withdraw(self, owner: str) -> None:
-        """Delete the record that `announce` made."""
+        """See `LeaseTable.withdraw`."""
         await self._retried("publisher_withdraw", {"owner": owner})
 
     async def look(self) -> Snapshot:
-        """Read all leases and publishers in one statement."""
+        """See `LeaseTable.look`."""
         return _snapshot(await self._retried("lease_list", {}))
 
     async def renew(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
-        """Extend leases of `owner`: each ends one lease after the statement runs."""
+        """See `LeaseTable.renew`."""
         return await self._change("lease_renew", owner, epochs)
 
     async def renew_and_look(self, owner: str, epochs: Mapping[int, int]) -> Renewed | None:
-        """Do `renew`, `announce` and `look` in one statement; None if that cannot be done."""
+        """See `LeaseTable.renew_and_look`."""
         if self._is_plain is None:
             self._is_plain = await self._refuses_cte()
         if self._is_plain:
@@ -96,20 +96,20 @@ class SqlLeaseTable:
         return Renewed({row[0] for row in found if row[-1]}, _snapshot(row[:-1] for row in found))
 
     async def release(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
-        """Free leases of `owner`."""
+        """See `LeaseTable.release`."""
         return await self._change("lease_release", owner, epochs)
 
     async def take(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
-        """Give leases that may be taken to `owner`, and raise their epoch by one."""
+        """See `LeaseTable.take`."""
         return await self._change("lease_take", owner, epochs)
 
     async def prune(self) -> None:
-        """Delete the rows of publishers that died long ago."""
+        """See `LeaseTable.prune`."""
         parameters = {"leases": PRUNE_AFTER, "default": DEFAULT_LEASE}
         await self._retried("publisher_prune", parameters)
 
     def drop(self) -> None:
-        """Close the connection at once, without waiting for the server."""
+        """Close the connection immediately, without waiting for the server."""
         if self._connection is not None:
             self._connection.drop()
             self._connection = None

@@ -68,7 +68,7 @@ class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
     until: datetime | None = None
 
     def parameters(self) -> dict[str, Any]:
-        """The parameters of the statement; raises `SettingsError` for a malformed `subject`."""
+        """The parameters of the statement. Raises `SettingsError` for a malformed `subject`."""
         subject = (None, None) if self.subject is None else parse_subject_key(self.subject)
         return {
             "subject_type": subject[0],

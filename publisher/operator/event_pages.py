@@ -45,7 +45,7 @@ class Place(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse ``TYPE/ID@VERSION``; raises `SettingsError` for any other text."""
+        """Parse ``TYPE/ID@VERSION``. Raises `SettingsError` for any other text."""
         key, _, version = text.rpartition("@")
         if not key or not version.isdecimal():
             raise SettingsError(f"{text!r} is no TYPE/ID@VERSION, as in Loan/LOAN-7@12")
@@ -60,7 +60,7 @@ START: Final = Place("", "", 0)
 
 
 class StoredKey(NamedTuple):
-    """A stored event; `place` is where a replay goes on after it."""
+    """A stored event; `place` is where a replay continues after it."""
 
     event_id: UUID
     place: str | None = None

@@ -28,9 +28,9 @@ from .pages import (
 class Failure(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A message that failed and holds back its subject.
 
-    `retry_at` is the time of the next attempt, or None if the message is blocked and
-    waits for an operator. `position` is in microseconds. `behind` says that the message
-    before it of its subject still waits in the outbox, so that it cannot be sent yet.
+    `retry_at` is the time of the next attempt, or None if the message is blocked and waits
+    for an operator. `position` is in microseconds. With `behind`, an earlier message of its
+    subject still waits in the outbox, so this one cannot be sent yet.
     """
 
     event_id: UUID
@@ -58,7 +58,7 @@ class FailureFilter(msgspec.Struct, frozen=True, kw_only=True):
     blocked: bool = False
 
     def parameters(self) -> dict[str, Any]:
-        """The parameters of the statement; raises `SettingsError` for a malformed `subject`."""
+        """The parameters of the statement. Raises `SettingsError` for a malformed `subject`."""
         subject = (None, None) if self.subject is None else parse_subject_key(self.subject)
         return {
             "subject_type": subject[0],
@@ -144,8 +144,8 @@ class Failures(Operator):
         """Move the selected messages to the dead letters, so that their subjects go on.
 
         Yields each failure after its message was moved. A message that is `behind` another
-        one is left alone and yielded as it is: without it, the messages after it would no
-        longer wait for the one before it.
+        one is not moved, but yielded: without it, later messages would no longer wait for the
+        message before it.
         """
         burial = Burial(self._session)
         behind: list[Failure] = []

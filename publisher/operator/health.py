@@ -1,10 +1,9 @@
 """Liveness and readiness of a process that relays: pure, computed from facts and the time.
 
-The two answers cause different actions. "Not alive" asks for a restart, so it is
-given only when a restart would help: the relay was silent although database and
-broker can be reached. "Not ready" is given whenever no messages are relayed,
-whatever the cause. The reasons are fixed texts, because anybody may ask: an
-error message could reveal a host or a login.
+The two answers cause different actions. "Not alive" asks for a restart, so it is given only
+when a restart would help: the relay was silent although database and broker can be reached.
+"Not ready" is given whenever no messages are relayed, whatever the cause. The reasons are
+fixed texts, because anybody may ask, and an error message could reveal a host or a login.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,9 +49,8 @@ class Ready(msgspec.Struct, frozen=True):
 class Health:
     """Whether the publisher lives and relays: one of its hooks; see docs/daemon.md.
 
-    A `HealthProbe` sets `database` and `broker` while it runs. A program that
-    knows better, or asks neither, sets them to ``ok`` itself. It sets `draining`
-    once the publisher is told to stop.
+    A `HealthProbe` sets `database` and `broker` while it runs. A program without a probe sets
+    them to ``ok`` itself. It sets `draining` when the publisher is asked to stop.
     """
 
     def __init__(self, now: Callable[[], float] = monotonic) -> None:
@@ -64,13 +62,13 @@ class Health:
         self.draining = False
 
     def __call__(self, fact: Fact, /) -> None:
-        """Take any fact as a sign of life."""
+        """Count any fact as a sign of life."""
         self.beat()
         if isinstance(fact, RelayProgress):
             self._progress = fact
 
     def beat(self) -> None:
-        """Note that the relay works at this moment."""
+        """Record that the relay works at this moment."""
         self._sign_of_life = self._now()
 
     def alive(self) -> Alive:

@@ -44,12 +44,11 @@ _COUNTED: Final = 1_000  # rows at which a count stops
 class HealthProbe:
     """Probes database and broker; writes results to `health`, and gives facts to `hooks`.
 
-    For the database it reads the age of the oldest message, in seconds: that is
-    the cheapest statement that needs the tables. Every 30 s it also counts dead
-    letters and failures, each up to 1,000. The probe has a connection of its own.
-    For the broker it publishes an empty batch, which every sink must accept; a
-    sink raises `SinkUnavailable` when its broker is out of reach. The global meter
-    provider gets these facts too, as those of a `Publisher`.
+    For the database it reads the age of the oldest message in seconds, which is the cheapest
+    statement that needs the tables. Every 30 s it also counts dead letters and failures, each
+    up to 1,000. The probe has its own connection. For the broker it publishes an empty batch,
+    which every sink must accept; a sink raises `SinkUnavailable` when its broker is out of
+    reach. The global meter provider gets these facts too, as those of a `Publisher`.
     """
 
     def __init__(self, database: Database, health: Health, hooks: Sequence[Hook] = ()) -> None:

@@ -1,7 +1,7 @@
 """Ranges of keys, to read a table page by page.
 
-The filters of an operator have no index. So a page is a number of rows in the order
-of the key, and the filter applies within it.
+The filters of an operator have no index. So a page is a number of rows in key order, and the
+filter applies within it.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -38,7 +38,7 @@ def id_ranges(ids: Sequence[UUID]) -> Iterator[IdRange]:
 
 
 class Block(NamedTuple, Generic[K, T]):
-    """What one statement read: `seen` rows up to the key `reached`, and the matches among them."""
+    """The result of one statement: `seen` rows up to the key `reached`, and the matches in them."""
 
     seen: int
     reached: K

@@ -34,7 +34,7 @@ class ReplayProgress(msgspec.Struct, frozen=True):
     """How far a replay is.
 
     `read` is the number of rows that were read to find the events, out of about `total`;
-    None if that is not known. `place` is where `after` of the same method goes on; None
+    None if that is not known. `place` is where `after` of the same method continues; None
     at the start, and for a replay by id.
     """
 
@@ -46,15 +46,15 @@ class ReplayProgress(msgspec.Struct, frozen=True):
 class Replay(Operator):
     """Sends stored events again, whether or not they were delivered before.
 
-    Each message gets a new position in the outbox, after all messages of its
-    subject, and a dedupe id of its own. `reason` is recorded. `rate` is the limit in
-    events per second (None is no limit). With `dry_run` nothing is changed. `source`
-    must equal the writers' setting, because the database does not store it.
+    Each message gets a new position in the outbox, after all messages of its subject, and its
+    own dedupe id. `reason` is recorded. `rate` is the limit in events per second (None is no
+    limit). With `dry_run` nothing is changed. `source` must equal the writers' setting,
+    because the database does not store it.
 
     One object is one run: call one of `events`, `entity` and `stored`, once. Each returns
     a generator that yields each event after its transaction; close a generator that is
     left early. `stop` ends the run before the next transaction. `progress` says where
-    another run goes on. Memory does not grow with the number of events.
+    another run continues. Memory does not grow with the number of events.
 
     The constructor does no I/O, and raises `SettingsError` for a rate that is not
     above 0. Use ``async with`` or call `close`. All methods raise `SchemaError` if the
@@ -110,7 +110,7 @@ class Replay(Operator):
         `after` is a place ``TYPE/ID@VERSION`` that another run has reached; SettingsError
         for any other text. Without `until` in the filter, events that are saved after the
         call are left out. There is no index on type, topic or time, so this reads the
-        whole table of touches; `events_stored` tells its size.
+        whole table of touches; `events_stored` estimates its size.
         """
         place = START if after is None else Place.parse(after)
         return self._run(all_pages(self._session, which, place), "event_headers")

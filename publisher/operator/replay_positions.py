@@ -40,8 +40,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 class Placed(NamedTuple):
     """A candidate with its position in the outbox, in microseconds.
 
-    `previous_position` is that of the run's message before it of the same subject,
-    or 0 if there is none.
+    `previous_position` is that of the previous message of its subject in this run, or 0 if
+    there is none.
     """
 
     candidate: Candidate
@@ -57,10 +57,10 @@ class Placed(NamedTuple):
 class Places:
     """Assigns the positions of one run, so that the relay keeps the order per subject.
 
-    The positions of a subject rise, and start after the subject's last event. They
-    are also above those of the event's earlier rows, so that no key of a row is used
-    twice. Each message names the position of the run's message before it of the same
-    subject, and the relay waits for that one.
+    The positions of a subject rise, and start after the subject's last event. They are also
+    above those of the event's earlier rows, so that no key of a row is used twice. Each
+    message names the position of the previous message of its subject in this run, and the
+    relay waits for that one.
     """
 
     def __init__(self) -> None:

@@ -37,6 +37,6 @@ class Pace:
         return max(0.0, self._next - now)
 
     def spend(self, events: int, now: float) -> None:
-        """Note that a transaction has replayed this number of events."""
+        """Record that a transaction has replayed this number of events."""
         if self._rate is not None:
             self._next = max(self._next, now) + events / self._rate

@@ -1,4 +1,4 @@
-"""Put messages into the outbox again; the part that the replays of both sources share."""
+"""Put messages into the outbox again: the common part of both replays."""
 
 from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime

@@ -116,7 +116,7 @@ class Meter:
         self._seen: deque[tuple[float, Counters]] = deque(maxlen=_WINDOW)
 
     def rates(self, counters: Counters | None, now: float) -> Rates | None:
-        """The rates over the last looks; None without counters, and at the first look.
+        """The rates over the last calls; None without counters, and at the first call.
 
         `now` is in seconds on a monotonic clock.
         """

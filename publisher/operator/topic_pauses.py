@@ -49,7 +49,7 @@ class Topics(Operator):
         await self._session.count("topic_pause", {"topic": topic, "reason": reason})
 
     async def resume(self, topic: str) -> bool:
-        """Resume a topic; returns whether an operator had paused it."""
+        """Resume a topic. Returns whether an operator had paused it."""
         _require_topic(topic)
         return await self._session.count("topic_resume", {"topic": topic}) > 0
 

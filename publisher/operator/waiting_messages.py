@@ -1,4 +1,4 @@
-"""The operator's view of the messages that wait in the outbox."""
+"""The operator's tool for messages that wait in the outbox."""
 
 from collections.abc import AsyncGenerator
 from datetime import datetime
@@ -39,7 +39,7 @@ class WaitingFilter(msgspec.Struct, frozen=True, kw_only=True):
     topic: str | None = None
 
     def parameters(self) -> dict[str, Any]:
-        """The parameters of the statement; raises `SettingsError` for a malformed `subject`."""
+        """The parameters of the statement. Raises `SettingsError` for a malformed `subject`."""
         subject = (None, None) if self.subject is None else parse_subject_key(self.subject)
         return {"subject_type": subject[0], "subject_id": subject[1], "topic": self.topic}
 

@@ -24,7 +24,7 @@ from dsql_outbox.publisher.relay.applier import Apply
 from dsql_outbox.publisher.session import Operator, OperatorTransaction
 
 PAGE: Final = 50
-"""Touches per transaction, as the relay applies them: the function changes rows of its own."""
+"""Touches per transaction, as the relay applies them: the function changes rows too."""
 
 _NOT_STORED: Final = ("previousposition", "leaseepoch")
 """The headers of a message that a stored event does not have."""
@@ -38,7 +38,7 @@ class RebuildProgress(msgspec.Struct, frozen=True):
 
     `read` is the number of rows that were read to find the events, out of about `total`
     (None: not known), and `applied` the number of events that were applied. `place` is
-    where another run goes on. It is None at the start, and if the outcome of the last
+    where another run continues. It is None at the start, and if the outcome of the last
     transaction is not known.
     """
 
@@ -90,8 +90,8 @@ class Rebuild(Operator):
         """Apply all events, and yield the progress after each transaction.
 
         `after` is the `place` of another run; `SettingsError` for any other text. Raises
-        `PublisherRuns` if a publisher runs, or has run since the rebuild began, and what
-        the function raises.
+        `PublisherRuns` if a publisher runs, or has run since the rebuild began, and the
+        errors of the function.
         """
         place = _Place.start() if after is None else _Place.parse(after)
         total = await self._estimate()
@@ -166,7 +166,7 @@ class Rebuild(Operator):
         )
         made = row.message(attempt=1, picked_up_ns=0, epoch=0)
         if isinstance(made, Fault):
-            raise SettingsError(f"event {event_id} can be no message: {made.reason}")
+            raise SettingsError(f"event {event_id} is not a valid message: {made.reason}")
         for name in _NOT_STORED:
             del made.headers[name]
         return made
@@ -190,10 +190,10 @@ class _Place(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse ``TYPE/ID@VERSION:EPOCHS``; raises `SettingsError` for any other text."""
+        """Parse ``TYPE/ID@VERSION:EPOCHS``. Raises `SettingsError` for any other text."""
         place, _, epochs = text.rpartition(":")
         if not epochs.isdecimal():
-            raise SettingsError(f"{text!r} is no place that a rebuild has told")
+            raise SettingsError(f"{text!r} is not a place that a rebuild printed")
         return cls(Place.parse(place), int(epochs))
 
     def parameters(self) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""Stored events, entities and where messages are, read by key for a person who looks.
+"""Stored events, entities and the state of messages, read by key for the console.
 
 - `records` reads them. It changes nothing.
-- `sightings` are the answers to "where is this event now".
+- `sightings` say where an event is now.
 """

@@ -80,7 +80,7 @@ class ReplayRecord(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Records(Operator):
-    """What is stored about events and entities. Every read is a look-up by key.
+    """Reads stored events and entities. Every read is a look-up by key.
 
     The constructor does no I/O. Use ``async with`` or call `close`. All methods raise
     `SchemaError` if the tables are missing, and the driver's errors.

@@ -1,8 +1,8 @@
-"""The relay: it reads rows of the outbox, sends them, and settles what the broker answered.
+"""The relay: it reads rows of the outbox, sends them, and settles the broker's answers.
 
 Presence is the state. A row in the outbox waits; a row that the broker has is deleted by
 its whole key. Nothing else is stored of the relay's progress. Three activities run side
-by side (`relay`) and share what is in memory (chapter `memory`):
+by side (`relay`) and share their memory (chapter `memory`):
 
     outbox --> read --> rows per subject --> send --> broker
       ^                                       |
@@ -10,23 +10,23 @@ by side (`relay`) and share what is in memory (chapter `memory`):
 
 **Read** (`reader`). One statement at a time asks for several ranges of each shard. The
 *sweep* goes through all rows, again and again; the *tail* stays near the newest (`scans`).
-Failed rows whose time has come are read by their keys (`holds`). What was passed over is
-read *again* when it can be sent. Rows that cannot be sent now are passed over in SQL:
-subjects with a failed row, subjects with enough rows in memory, and topics that are
-paused (`topics`). That only saves work. Order depends on the rule of admission (`queues`).
+Failed rows whose time has come are read by their keys (`holds`). Rows that cannot be sent now
+are passed over in SQL: subjects with a failed row, subjects with enough rows in memory, and
+topics that are paused (`topics`). They are read *again* when they can be sent. That only
+saves work. Order depends on the rule of admission (`queues`).
 
 **Send** (`sender`). Rows wait per subject, first in, first out (`subjects`). A subject has
-one message on its way; many calls of the sink run at a time, each with messages of
-subjects that are free. The answer for one message lets its subject go on at once
-(`outcomes`). When the broker as a whole fails, `breaker` decides when to try it again.
-`traced_sink` checks the answers and reports each message to the hooks.
+one message on its way; many calls of the sink run at a time, each with messages of subjects
+that are free. The answer for one message lets its subject go on immediately (`outcomes`).
+When the broker as a whole fails, `breaker` decides when to try it again. `traced_sink` checks
+the answers and reports each message to the hooks.
 
-**Settle** (`settler`). What was acknowledged is deleted, what failed is recorded, and what
-was given up is buried, in one statement per batch of each kind. A subject goes on after a
-dead letter only when the burial has committed.
+**Settle** (`settler`). Acknowledged rows are deleted, failures are recorded, and messages
+that were given up are buried, in one statement per batch of each kind. A subject goes on
+after a dead letter only when the burial has committed.
 
-So whatever fails or is hot, another subject's message leaves soon. Order, loss and
-fairness do not depend on clocks: the leases say which publisher sends a shard, and each
-row in memory belongs to one epoch of them. `store` is the port to the tables, `sql_store`
-the tables themselves.
+So a failing or hot subject does not hold up the messages of other subjects. Order, loss and
+fairness do not depend on clocks: the leases say which publisher sends a shard, and each row
+in memory belongs to one epoch of them. `store` is the port to the tables, `sql_store` the
+tables themselves.
 """

@@ -1,8 +1,8 @@
 """A function of the user that runs in the transaction in which a row is deleted.
 
 So a read model follows the events in order per subject and exactly once, without a
-checkpoint: the row is the checkpoint. A row that another publisher settled is not there
-any more, and then the function's changes are rolled back.
+checkpoint: the row is the checkpoint. If another publisher settled the row, the function's
+changes are rolled back.
 """
 
 import logging
@@ -25,11 +25,11 @@ Apply = Callable[[AsyncConnection, Message], Awaitable[None]]
 """A function that gets an open transaction and the message whose row leaves the outbox."""
 
 _BATCH: Final = 50
-"""The most messages of one transaction; the function changes rows of its own, too."""
+"""The most messages of one transaction; the function changes rows of its own too."""
 
 
 class Nowhere:
-    """The sink of a publisher without a broker: every message is there at once."""
+    """The sink of a publisher without a broker: every message counts as stored."""
 
     system = "apply"
 
@@ -74,7 +74,7 @@ class Applier:
         self._waiting[row] = subject
 
     async def apply(self) -> None:
-        """Apply what waits; raises the driver's error if it passes, and keeps what is left."""
+        """Apply the waiting messages. Raises the driver's error if it passes, keeping the rest."""
         while self._waiting:
             batch = list(self._waiting.items())[:_BATCH]
             if not await self._try(batch):
@@ -82,7 +82,7 @@ class Applier:
                     await self._alone(row)
 
     async def _try(self, batch: Sequence[tuple[RowId, Subject]]) -> bool:
-        """Apply all in one transaction; returns False if that cannot be, and nothing changed."""
+        """Apply all in one transaction. Returns False if that cannot be, and nothing changed."""
         try:
             is_applied = await self._store.apply([row for row, _ in batch], self._work(batch))
         except psycopg.Error as error:
@@ -143,5 +143,5 @@ class Applier:
 def _message(subject: Subject) -> Message:
     made = subject.message(picked_up_ns=0)
     if isinstance(made, Fault):
-        raise AssertionError("a row that can be no message was sent")  # noqa: TRY004 - a defect
+        raise AssertionError("a row that is not a valid message was sent")  # noqa: TRY004 - a defect
     return made

@@ -1,4 +1,4 @@
-"""Outcomes: what the answer of the broker means for a row, its subject and its topic."""
+"""Outcomes: the meaning of the broker's answer for a row, its subject and its topic."""
 
 import logging
 from typing import Final
@@ -24,11 +24,11 @@ _REST: Final = 0.1
 """Seconds until a message is sent again that the sink did not attempt."""
 
 _TELL: Final = 1.0
-"""Seconds between two log lines about rows that can be no message."""
+"""Seconds between two log lines about rows that are not valid messages."""
 
 
 class Outcomes:
-    """Decides what happens to the busy row of a subject, and when the subject goes on."""
+    """Decides the fate of the busy row of a subject, and when the subject continues."""
 
     def __init__(self, state: RelayState, settler: Settler, settings: PublisherSettings) -> None:
         self._state = state
@@ -43,21 +43,21 @@ class Outcomes:
         return self._settler.waiting
 
     def fault(self, subject: Subject, fault: Fault) -> None:
-        """Reject the busy row of a subject, which can be no message; one log line per second."""
+        """Reject the busy row of a subject, an invalid message. At most one log line per second."""
         state, row = self._state, subject.busy_row
         now = state.clock()
         self._faults += 1
         if now >= self._tell_faults_at:
-            text = "Row of shard %d, position %d, event %s can be no message: %s (%d rows)"
+            text = "Row of shard %d, position %d, event %s is not a valid message: %s (%d rows)"
             logger.warning(text, *row.id, fault.reason, self._faults)
             self._faults, self._tell_faults_at = 0, now + _TELL
         state.in_flight -= 1
         if state.topics.found:
             state.topics.missed(row.id)
-        self.fail(subject, Rejected(f"can be no message: {fault.reason}"))
+        self.fail(subject, Rejected(f"is not a valid message: {fault.reason}"))
 
     def ended(self, subject: Subject, outcome: Outcome) -> None:
-        """Do what the outcome of the busy row of a subject demands."""
+        """Act on the outcome of the busy row of a subject."""
         state = self._state
         state.in_flight -= 1
         if isinstance(outcome, Delivered):

@@ -1,4 +1,4 @@
-"""Read: find the rows that may be sent, fairly over shards and over what is old and new."""
+"""Read: find the rows that may be sent, fairly over shards and over old and new rows."""
 
 import logging
 import random
@@ -26,7 +26,7 @@ _REFRESH: Final = 10.0
 _MICROSECONDS: Final = 1_000_000
 
 _WEIGHTS: Final = {"sweep": 2, "tail": 1, "again": 1}
-"""How the rows of a read are shared when all of these have more to read."""
+"""The shares of the kinds of ranges in the rows of a read, when all have more to read."""
 
 _DUE: Final = 4
 """A read asks for this part of its rows, at most, by their keys."""
@@ -35,7 +35,7 @@ Kind = Literal["key", "again", "sweep", "tail"]
 
 
 class _Asked(NamedTuple):
-    """One range of a read: what it is for."""
+    """One range of a read, with its purpose."""
 
     kind: Kind
     shard: Shard
@@ -71,13 +71,13 @@ class Reader:
         self.failing_since: float | None = None
 
     async def run(self) -> None:
-        """Read until the relay stops; raises the driver's error unless it passes."""
+        """Read until the relay stops. Raises the driver's error unless it passes."""
         while not self._state.is_stopping:
             if await self._state.to_read.wait(await self._step()):
                 self._idle = self._settings.idle_min
 
     async def _step(self) -> float:
-        """Read once; returns the seconds to wait before the next read."""
+        """Read once. Returns the seconds to wait before the next read."""
         try:
             await self._follow()
             await self._refresh()
@@ -148,7 +148,7 @@ class Reader:
                 if subject.hold is not hold or subject.busy is not None or subject.rows:
                     continue
                 failure = stored.get(hold.id)
-                if failure is None:  # it is gone, or shall be tried anew
+                if failure is None:  # it is gone, or is to be tried again
                     state.let_go(subject, hold.id)
                 elif failure.attempts != hold.attempts or failure.seconds <= 0:
                     hold.attempts, hold.retry_at = failure.attempts, now + failure.seconds
@@ -221,7 +221,7 @@ class Reader:
         return _Asked(kind, shard, Range(shard.number, place, rows, size, scan.visits(rows)))
 
     def _take_back(self, asked: Collection[_Asked]) -> None:
-        """Note that a read had no answer."""
+        """Record that a read had no answer."""
         for each in asked:
             if each.kind == "again":
                 each.shard.begin_again(None)
@@ -237,7 +237,7 @@ class Reader:
     # --- its answer --------------------------------------------------------------------
 
     def _admit(self, asked: Collection[_Asked], reading: Reading) -> int:
-        """Admit the rows of a read and move the scans; returns how many rows were new."""
+        """Admit the rows of a read and move the scans. Returns how many rows were new."""
         now = self._state.clock()
         looked = {each.shard: each.range.after.position for each in asked if each.kind == "again"}
         news = 0
@@ -338,7 +338,7 @@ def _shares(rows: int, **counts: int) -> dict[str, int]:
 
 
 def _covers_tail(sweep: Sweep, tail: Tail) -> bool:
-    """Whether the sweep reads what the tail would read: it is there, or sees all in one read."""
+    """Whether the sweep reads the rows of the tail: it is there, or sees all in one read."""
     if not sweep.is_running:
         return False
     is_whole = sweep.place == HEAD and sweep.is_short and not tail.is_behind

@@ -26,7 +26,7 @@ _LAST: Final = 5.0
 
 
 class Relayed(msgspec.Struct, frozen=True, kw_only=True):
-    """What a relay did, in numbers of messages.
+    """The work of a relay, in numbers of messages.
 
     `read` rows came into memory. `delivered` messages were acknowledged by the broker,
     `deleted` rows left the outbox for that. `failed` counts failed attempts after which
@@ -40,13 +40,13 @@ class Relayed(msgspec.Struct, frozen=True, kw_only=True):
     dead: int = 0
 
     def __sub__(self, earlier: "Relayed") -> "Relayed":
-        """What was done since `earlier`."""
+        """Return the work since `earlier`."""
         now, before = msgspec.structs.asdict(self), msgspec.structs.asdict(earlier)
         return Relayed(**{name: now[name] - before[name] for name in now})
 
 
 class Leases(Owned, Rights, Protocol):
-    """What the relay asks of the leases."""
+    """The part of the leases that the relay uses."""
 
 
 class Relay:
@@ -79,9 +79,9 @@ class Relay:
     async def run(self) -> None:
         """Relay until `stop`.
 
-        Calls of the sink that run then are waited for. Raises the driver's errors unless
-        they pass, and the errors of the sink except `SinkUnavailable`. What the broker
-        has acknowledged is deleted in any case, also when the task is cancelled.
+        Calls of the sink that run then are waited for. Raises the driver's errors unless they
+        pass, and the errors of the sink except `SinkUnavailable`. Acknowledged rows are
+        deleted in any case, also when the task is cancelled.
         """
         try:
             with self._scope:
@@ -106,7 +106,7 @@ class Relay:
 
     @property
     def relayed(self) -> Relayed:
-        """What was done so far."""
+        """The counts so far."""
         state = self._state
         return Relayed(
             read=state.read,
@@ -136,12 +136,12 @@ class Relay:
 
     @property
     def progresses(self) -> bool:
-        """Whether no call of the sink takes longer than it may; statements have deadlines."""
+        """Whether every call of the sink keeps its time limit. Statements have deadlines."""
         return self._sender.progresses
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is in memory or left to settle, and all was read."""
+        """Whether memory holds nothing to send or settle, and every row was read."""
         is_idle = self._state.is_empty and self._settler.is_done
         return is_idle and self._state.stalled_since is not None
 

@@ -1,4 +1,4 @@
-"""Send: publish the first row of each subject, and decide what its outcome means."""
+"""Send: publish the first row of each subject, and act on its outcome."""
 
 import logging
 import random
@@ -48,15 +48,15 @@ class Rights(Protocol):
         ...
 
     def settled(self) -> None:
-        """Note that a shard has no row on its way any more, nor one to settle."""
+        """Record that a shard has no row on its way and none to settle."""
         ...
 
     def sink_failed(self) -> None:
-        """Note that the broker could not be reached."""
+        """Record that the broker could not be reached."""
         ...
 
     def sink_worked(self) -> None:
-        """Note that the broker answered."""
+        """Record that the broker answered."""
         ...
 
 
@@ -106,7 +106,7 @@ class Sender:
             await anyio.lowlevel.checkpoint()  # more answers come, and a call takes more messages
 
     def _send(self, tasks: TaskGroup) -> float:
-        """Start the calls that may start now; returns after how many seconds to look again."""
+        """Start the calls that may start now. Returns the seconds until the next look."""
         state = self._state
         now = state.clock()
         if wait := self._breaker.wait(now):
@@ -160,7 +160,7 @@ class Sender:
             self._wake()
 
     def _answered(self, *, first: bool) -> None:
-        """Send and settle more; the `first` answer of a call shows that the broker works."""
+        """Continue to send and settle. The `first` answer of a call shows that the broker works."""
         if first:
             self._rights.sink_worked()
             self._breaker.succeeded()
@@ -168,7 +168,7 @@ class Sender:
         self._wake()
 
     def _failed(self, error: SinkUnavailable) -> None:
-        """Note that the broker as a whole failed; calls that end together count as one failure."""
+        """Record that the broker as a whole failed. Calls that end together are one failure."""
         self._rights.sink_failed()
         now = self._state.clock()
         if self._failing_since is None:
@@ -179,7 +179,7 @@ class Sender:
             logger.warning("Relay waits %g s for the broker: %s", wait, error)
 
     def _wake(self) -> None:
-        """Send and settle what has become possible."""
+        """Wake the sender and the settler."""
         self._state.to_send.set()
         self._state.to_settle.set()
 
@@ -210,7 +210,7 @@ class _Call:
         self._has_answers = False
 
     def messages(self) -> list[Message]:
-        """The messages of the rows; a row that can be none is rejected, since no sink gets it."""
+        """The messages of the rows; an invalid row is rejected, since no sink gets it."""
         picked_up_ns = time_ns()
         messages: list[Message] = []
         for subject in self._subjects:

@@ -1,4 +1,4 @@
-"""Settle: delete what the broker has, record what failed, and bury what was given up."""
+"""Settle: delete acknowledged rows, record failures, and bury messages that were given up."""
 
 import logging
 from collections import Counter
@@ -39,10 +39,9 @@ _ERROR_LENGTH: Final = 1_000
 class Settler:
     """Brings the tables up to date, in as few statements as possible.
 
-    What the broker has acknowledged is remembered until its row is deleted, so a
-    database that fails in between causes no second delivery. Deleting it is right
-    whoever owns the shard by then: the row's whole key names one message, and the
-    broker has it.
+    An acknowledged row is remembered until it is deleted, so a database failure in between
+    causes no second delivery. The DELETE is right even if another publisher owns the shard by
+    then: the row's whole key names one message, and the broker has it.
     """
 
     def __init__(self, state: RelayState, store: Store, settings: PublisherSettings) -> None:
@@ -68,7 +67,7 @@ class Settler:
         return not waits and (self.applier is None or self.applier.is_done)
 
     def acknowledge(self, row: OutboxRow, *, failed_before: bool) -> None:
-        """Have a row deleted that the broker has, and its failure if it had one."""
+        """Have a row deleted that the broker has acknowledged, and its failure if it had one."""
         if row.id in self._acknowledged:  # sent twice, since its shard was lost and taken again
             self._state.queues.release(row)
             self._state.released(row.shard)
@@ -94,7 +93,7 @@ class Settler:
         self._letters[row] = Letter(row, _storable(error), attempts), subject
 
     async def run(self) -> None:
-        """Settle until the last call of the sink has ended; raises errors that do not pass."""
+        """Settle until the last call of the sink has ended. Raises errors that do not pass."""
         state = self._state
         while not state.is_drained:
             await state.to_settle.wait(float("inf"))
@@ -114,14 +113,14 @@ class Settler:
                 state.to_settle.set()
 
     async def settle_all(self) -> None:
-        """Settle what is left; raises the driver's error."""
+        """Settle the rest. Raises the driver's error."""
         while not self.is_done:
             await self.settle()
 
     async def settle(self) -> None:
-        """Settle one batch of each kind; raises the driver's error, and keeps what is left.
+        """Settle one batch of each kind. Raises the driver's error, and keeps the rest.
 
-        What the database refuses of one kind keeps none of the others from being settled.
+        If the database refuses one kind, the other kinds are settled.
         """
         error: psycopg.Error | None = None
         kinds = [self._record, self._bury, self._apply, self._delete, self._forget]

@@ -50,7 +50,7 @@ class SqlStore:
         self.statements = 0
 
     async def open(self) -> None:
-        """Connect; raises `SchemaError` if there are no shards."""
+        """Connect. Raises `SchemaError` if there are no shards."""
         ((shards,),) = await self._rows("shard_count", {})
         if not shards:
             raise SchemaError(
@@ -63,16 +63,16 @@ class SqlStore:
         await self._changes.close()
 
     async def read(self, ranges: Sequence[Range], passed: PassedOver) -> Reading:
-        """Read several ranges from one snapshot."""
+        """See `Store.read`."""
         found = await self._rows("outbox_read", _asked(ranges, passed))
         return _reading(len(ranges), found)
 
     async def delete(self, rows: Collection[RowId]) -> int:
-        """Delete rows that the broker has acknowledged; returns how many existed."""
+        """See `Store.delete`."""
         return await self._count("outbox_delete", row_keys(rows))
 
     async def record(self, failures: Collection[Failure]) -> None:
-        """Record failures of rows; a row has one failure at most, the newest."""
+        """See `Store.record`."""
         await self._count(
             "failure_record",
             {
@@ -87,23 +87,18 @@ class SqlStore:
         )
 
     async def forget(self, rows: Collection[RowId]) -> None:
-        """Delete the failures of rows that were delivered after all."""
+        """See `Store.forget`."""
         await self._count("failure_forget", row_keys(rows))
 
     async def bury(self, letters: Collection[Letter]) -> None:
-        """Move rows to the dead letters; rows that do not exist any more are left out."""
+        """See `Store.bury`."""
         self._require()
         await self._burial.bury(letters)
 
     async def apply(
         self, rows: Collection[RowId], work: Callable[[AsyncConnection], Awaitable[None]]
     ) -> bool:
-        """Delete rows and do `work` in one transaction, which is retried after a conflict.
-
-        Returns False, with nothing changed, if one of the rows did not exist any more:
-        the number of deleted rows is the fence against other publishers. Raises what
-        `work` raises.
-        """
+        """See `Store.apply`. The number of deleted rows is the fence against other publishers."""
         self._require()
 
         async def run(transaction: OperatorTransaction) -> None:
@@ -118,7 +113,7 @@ class SqlStore:
         return True
 
     async def failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
-        """Read the failures of rows of some shards."""
+        """See `Store.failures`."""
         found = await self._rows("failure_list", {"shards": plain_array(shards)})
         return [
             StoredFailure(RowId(shard, position, event_id), SubjectName(*name), attempts, seconds)
@@ -126,7 +121,7 @@ class SqlStore:
         ]
 
     async def paused_topics(self) -> Mapping[str, str]:
-        """The topics that an operator paused, with the reasons."""
+        """See `Store.paused_topics`."""
         found = await self._rows("topic_list", {})
         return {topic: reason for topic, reason in found}  # noqa: C416 - rows are no pairs to mypy
 
@@ -171,7 +166,7 @@ def _asked(ranges: Sequence[Range], passed: PassedOver) -> dict[str, Any]:
 
 
 def _reading(number: int, found: Sequence[Sequence[Any]]) -> Reading:
-    """Sort the results of a read by their ranges; one of each range tells its end."""
+    """Sort the results of a read by their ranges; one of each range is its end."""
     rows: list[list[OutboxRow]] = [[] for _ in range(number)]
     ends: list[tuple[RowPlace, bool]] = [(RowPlace(0, ""), False)] * number
     now = 0

@@ -1,4 +1,4 @@
-"""What the three activities of the relay share."""
+"""The state that the three activities of the relay share."""
 
 import asyncio
 from collections import Counter
@@ -24,7 +24,7 @@ class Wake:
         """Wakes the activity, or keeps it awake if it works just now; called for every row."""
 
     async def wait(self, seconds: float) -> bool:
-        """Wait for `set`, `seconds` at most; returns whether it was set."""
+        """Wait for `set`, `seconds` at most. Returns whether it was set."""
         if seconds > 0:
             with anyio.move_on_after(seconds):
                 await self._event.wait()
@@ -34,7 +34,7 @@ class Wake:
 
 
 class RelayState:
-    """The rows in memory, and what became of those that left it; `clock` is in seconds.
+    """The rows in memory, and the counts of those that left it. `clock` is in seconds.
 
     `busy` counts per shard the rows that are in a call of the sink, or acknowledged
     and not deleted, or given up and not buried.
@@ -56,14 +56,14 @@ class RelayState:
         self.to_stop = Wake()
         self.is_stopping = False
         self.is_drained = False
-        """Whether no call of the sink runs any more after the stop."""
+        """Whether no call of the sink runs after the stop."""
         self.stalled_since: float | None = None
         """The time since when no read found a row that can be sent; None: some may be."""
         self.waits_for_room = False
         """Whether the reader waits until rows have left the memory."""
         self.on_idle: Callable[[], None] = _nothing
         self.read = self.delivered = self.deleted = self.failed = self.dead = 0
-        """How many rows so far; `read` counts those that came into memory."""
+        """The counts of rows so far; `read` counts those that came into memory."""
 
     @property
     def busy_shards(self) -> set[int]:
@@ -82,19 +82,19 @@ class RelayState:
             wake.set()
 
     def drained(self) -> None:
-        """Note that no call of the sink runs any more."""
+        """Record that no call of the sink runs."""
         self.is_drained = True
         self.to_settle.set()
         self.to_stop.set()
 
     def sent(self, row: OutboxRow) -> None:
-        """Note that a row goes into a call of the sink."""
+        """Record that a row goes into a call of the sink."""
         self.in_flight += 1
         self.busy[row.shard] += 1
         self.topics.sending(row)
 
     def released(self, shard: int, rows: int = 1) -> None:
-        """Note that rows of a shard are busy no more."""
+        """Record that rows of a shard are no longer busy."""
         self.busy[shard] -= rows
         if not self.busy[shard]:
             self.on_idle()

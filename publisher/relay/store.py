@@ -1,4 +1,4 @@
-"""The port to the tables of the outbox: what the relay reads, deletes and records."""
+"""The port to the tables of the outbox: the reads and changes of the relay."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
@@ -34,7 +34,7 @@ class Range(NamedTuple):
 
 
 class RangeRead(NamedTuple):
-    """What a read found in one range: rows in the order of their keys.
+    """The result of a read for one range: rows in the order of their keys.
 
     `end` is the place up to which all rows were looked at. `is_cut` says that there
     are rows after it, which a limit kept back.
@@ -63,9 +63,9 @@ class SubjectName(NamedTuple):
 
 
 class PassedOver(NamedTuple):
-    """What a read looks at but does not return.
+    """The rows that a read looks at but does not return.
 
-    These are the rows of each of `subjects` from a position on, and the rows of `topics`.
+    They are the rows of each of `subjects` from a position on, and the rows of `topics`.
     """
 
     subjects: Mapping[SubjectName, int]
@@ -93,9 +93,8 @@ class StoredFailure(NamedTuple):
 class Store(Protocol):
     """The statements of the relay.
 
-    Each call is a transaction of its own. It raises when no answer came in time: the
-    transaction may then have run, may still run, or may never run. All of them may be
-    repeated.
+    Each call is its own transaction. It raises when no answer came in time: the transaction
+    may then have run, may still run, or may never run. All of them may be repeated.
     """
 
     async def read(self, ranges: Sequence[Range], passed: PassedOver) -> Reading:
@@ -103,7 +102,7 @@ class Store(Protocol):
         ...
 
     async def delete(self, rows: Collection[RowId]) -> int:
-        """Delete rows that the broker has acknowledged; returns how many existed."""
+        """Delete rows that the broker has acknowledged. Returns how many existed."""
         ...
 
     async def record(self, failures: Collection[Failure]) -> None:
@@ -115,7 +114,7 @@ class Store(Protocol):
         ...
 
     async def bury(self, letters: Collection[Letter]) -> None:
-        """Move rows to the dead letters; rows that do not exist any more are left out."""
+        """Move rows to the dead letters; missing rows are left out."""
         ...
 
     async def apply(
@@ -123,8 +122,8 @@ class Store(Protocol):
     ) -> bool:
         """Delete rows and do `work` in one transaction, which is retried after a conflict.
 
-        Returns False, with nothing changed, if one of the rows did not exist any more.
-        Raises what `work` raises.
+        Returns False, with nothing changed, if one of the rows is missing. Raises the errors
+        of `work`.
         """
         ...
 

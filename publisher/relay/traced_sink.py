@@ -45,8 +45,8 @@ _RESULTS: dict[type[Outcome], PublishResult] = {
 class TracedSink:
     """A sink that reports each message to hooks, and adds their trace context to its headers.
 
-    It also checks the answers of the decorated sink. `settings` say what a failed message
-    leads to.
+    It also checks the answers of the decorated sink. `settings` decide what follows a failed
+    message.
     """
 
     def __init__(self, sink: Sink, hooks: Iterable[Hook], settings: PublisherSettings) -> None:
@@ -56,11 +56,11 @@ class TracedSink:
         self.system = sink.system
 
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
-        """Publish through the decorated sink; raises what that raises.
+        """Publish through the decorated sink. Raises its errors.
 
-        Raises `SettingsError` if a hook adds an invalid header. It would be in all
-        messages, so no message is at fault. Raises `WrongAnswer` if the sink breaks its
-        contract; answers that were right stand.
+        Raises `SettingsError` if a hook adds an invalid header. All messages would have it,
+        so no message is at fault. Raises `WrongAnswer` if the sink breaks its contract;
+        answers that were right stand.
         """
         quiet = Scopes(self._hooks, None) if all(map(skips_successes, self._hooks)) else None
         call = _Call(messages, answer, quiet, self._settings)

@@ -1,8 +1,8 @@
 """CloudEvents 1.0 in binary mode: the attributes are headers, the event is the payload.
 
-The rules for names and values are those of the CloudEvents bindings for HTTP
-(1.0.2) and NATS (1.0.3-wip, the first with a binary mode), section 3.1.3 of both,
-and for Kafka (1.0.2), section 3.2.3.
+The rules for names and values come from the CloudEvents bindings. For HTTP (1.0.2) and NATS
+(1.0.3-wip, the first with a binary mode) they are in section 3.1.3, for Kafka (1.0.2) in
+section 3.2.3.
 """
 
 import re

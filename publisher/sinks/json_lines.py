@@ -38,7 +38,7 @@ class LineSink:
         self._one_at_a_time: Final = CapacityLimiter(1)
 
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
-        """Append the messages; raises `SinkUnavailable` when the write fails.
+        """Append the messages. Raises `SinkUnavailable` when the write fails.
 
         Of a call that failed, a prefix of the messages may be stored.
         """
@@ -49,7 +49,7 @@ class LineSink:
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write all bytes, also after a partial write; raises `OSError`."""
+    """Write all bytes, also after a partial write. Raises `OSError`."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]

@@ -1,4 +1,4 @@
-"""A limit for log lines that say the same."""
+"""A limit for equal log lines."""
 
 from time import monotonic
 from typing import Final

@@ -67,11 +67,10 @@ class Sink(Protocol):
         Many calls run at the same time; a key is in one message of all of them.
         The order of answers does not matter.
 
-        Raises `SinkUnavailable` when the broker as a whole failed and not a message or
-        a topic. Answers that were given before stand; the relay counts an attempt for
-        none of the other messages and sends them again later. Every call ends within
-        a time limit of the sink. A call without messages asks whether the broker can
-        be reached.
+        Raises `SinkUnavailable` when the broker as a whole failed and not a message or a
+        topic. Earlier answers stand. The relay sends the other messages again later, and
+        counts no attempt for them. Every call ends within a time limit of the sink. A call
+        without messages asks whether the broker can be reached.
         """
         ...
 

@@ -37,7 +37,7 @@ def split_login(login: str) -> tuple[str, str | None]:
 
 
 def parameters(kind: str, query: str, known: Collection[str]) -> dict[str, str]:
-    """Parse the query of a URL; raises `SettingsError` for a parameter that is not `known`."""
+    """Parse the query of a URL. Raises `SettingsError` for a parameter that is not `known`."""
     given = dict(parse_qsl(query, keep_blank_values=True))
     if unknown := sorted(given.keys() - set(known)):
         names = ", ".join(sorted(known))
@@ -46,7 +46,7 @@ def parameters(kind: str, query: str, known: Collection[str]) -> dict[str, str]:
 
 
 def seconds(kind: str, text: str) -> float:
-    """Parse a timeout in seconds; raises `SettingsError` unless it is above 0 and finite."""
+    """Parse a timeout in seconds. Raises `SettingsError` unless it is above 0 and finite."""
     try:
         number = float(text)
     except ValueError:

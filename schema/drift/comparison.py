@@ -13,7 +13,7 @@ from dsql_outbox.schema.migrator.shape import FoundIndex, Shape, expected
 class Comparison:
     """The comparison of one schema.
 
-    `shape` and `indexes` are what the catalog holds; `recorded` are the versions
+    `shape` and `indexes` come from the catalog; `recorded` are the versions
     of the migrations that were applied.
     """
 
@@ -109,7 +109,7 @@ class Comparison:
             text = f"{what} is on {_on(found.index)}, must be on {_on(wanted)}: run {remedy}"
             yield Drift("wrong_index", wanted.name, text)
         elif not found.valid:
-            text = f"{what} is not valid, its build failed or still goes on: run {remedy}"
+            text = f"{what} is not valid, its build failed or still runs: run {remedy}"
             yield Drift("invalid_index", wanted.name, text)
 
     def _extra(self, table: Relation, column: Column) -> Drift:

@@ -1,6 +1,6 @@
--- Who handles messages: Inbox, AsyncInbox, `dsql-outbox inbox prune`.
+-- Consumer: Inbox, AsyncInbox, `dsql-outbox inbox prune`.
 GRANT USAGE ON SCHEMA {schema} TO {role};
 -- DELETE is for pruning.
 GRANT SELECT, INSERT, DELETE ON {schema}.inbox TO {role};
--- How far it is in each subject. It is never deleted.
+-- The position that was handled in each subject. It is never deleted.
 GRANT SELECT, INSERT, UPDATE ON {schema}.inbox_subjects TO {role};

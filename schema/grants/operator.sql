@@ -1,13 +1,13 @@
--- Who looks after it: `dsql-outbox status`, `schema check`, dead letters, replay.
+-- Operator: `dsql-outbox status`, `schema check`, dead letters, replay.
 GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT SELECT ON {schema}.schema_migrations TO {role};
 GRANT SELECT ON {schema}.outbox_backlog TO {role};
 GRANT SELECT ON {schema}.outbox_leases TO {role};
 GRANT SELECT ON {schema}.outbox_publishers TO {role};
--- What writers lost to conflicts: `dsql-outbox status --conflicts`.
+-- The conflict reports of writers: `dsql-outbox status --conflicts`.
 GRANT SELECT ON {schema}.outbox_conflicts TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_topics TO {role};
--- A message that is blocked goes on when its failure is deleted, or is given up.
+-- A blocked message goes on when its failure is deleted, or when it is given up.
 GRANT SELECT, DELETE ON {schema}.outbox_failures TO {role};
 GRANT SELECT, INSERT, DELETE ON {schema}.dead_letters TO {role};
 -- A replay sends stored events again, at new positions of their subjects.

@@ -1,5 +1,5 @@
--- Who relays messages: Publisher, `dsql-outbox publish`. It sees what is on its way
--- to the broker, not the events and entities that are stored.
+-- Publisher: Publisher, `dsql-outbox publish`. It reads the messages on their way to the
+-- broker, not the stored events and entities.
 GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT SELECT, DELETE ON {schema}.outbox TO {role};
 GRANT SELECT ON {schema}.outbox_backlog TO {role};
@@ -8,7 +8,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_publishers TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_failures TO {role};
 -- The topics that an operator has paused.
 GRANT SELECT ON {schema}.outbox_topics TO {role};
--- It buries messages and does not dig them up.
+-- It adds dead letters, and never reads or deletes them.
 GRANT INSERT ON {schema}.dead_letters TO {role};
 -- The number of dead letters, for its metrics.
 GRANT SELECT ON {schema}.dead_letter_times TO {role};

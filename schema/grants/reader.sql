@@ -1,4 +1,4 @@
--- Who looks and changes nothing: `dsql-outbox console`, `status`, lists and searches.
+-- Reader, changes nothing: `dsql-outbox console`, `status`, lists and searches.
 GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT SELECT ON {schema}.outbox_backlog TO {role};
 GRANT SELECT ON {schema}.outbox_leases TO {role};

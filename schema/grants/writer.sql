@@ -1,14 +1,14 @@
--- Who writes events: Writer, AsyncWriter, `dsql-outbox write`.
+-- Writer: Writer, AsyncWriter, `dsql-outbox write`.
 GRANT USAGE ON SCHEMA {schema} TO {role};
 -- Stores events, and reads them: the look-up after a lost connection, stream().
 GRANT SELECT, INSERT ON {schema}.business_events TO {role};
 GRANT SELECT, INSERT ON {schema}.event_headers TO {role};
 GRANT SELECT, INSERT, UPDATE ON {schema}.entities TO {role};
--- Not SELECT: it reads no message, neither its own nor those of others.
+-- Not SELECT: it reads no message, not even its own.
 GRANT INSERT ON {schema}.outbox TO {role};
 -- The backlog alarm: shard, position and age, no payload.
 GRANT SELECT ON {schema}.outbox_backlog TO {role};
 -- Its own conflict report; DELETE is for reports that are a day old.
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_conflicts TO {role};
--- How many shards there are.
+-- The number of shards.
 GRANT SELECT ON {schema}.outbox_leases TO {role};

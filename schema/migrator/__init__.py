@@ -1,6 +1,6 @@
 """Create the tables in a database, or upgrade them to this version.
 
-- `migrator` applies the migrations and adds shards; `plan` shows what it would do.
+- `migrator` applies the migrations and adds shards; `plan` shows its steps.
 - `migration` is one file of ``schema/migrations/``; `migration_text` parses it
   into the table, view, column, index or backfill that it makes.
 - `shape` reads tables, views, columns and indexes, both from the migrations

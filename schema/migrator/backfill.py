@@ -1,9 +1,9 @@
 """Fill a new column in existing rows, page by page along the primary key.
 
-A transaction of Aurora DSQL may change 3,000 rows at most (its quotas). A page
-covers a third of that, which leaves room for rows that are inserted while it runs.
-After an interrupted run the next run starts at the first page again. Pages that
-are filled change nothing, because the WHERE condition no longer matches there.
+A transaction of Aurora DSQL may change 3,000 rows at most (its quotas). A page covers a third
+of that, which leaves room for rows that are inserted while it runs. After an interrupted run
+the next run starts at the first page again. A filled page changes nothing, because the WHERE
+condition no longer matches there.
 """
 
 from collections.abc import Iterator, Sequence

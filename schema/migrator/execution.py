@@ -1,4 +1,4 @@
-"""Run one statement of a migration, again if another session was in its way."""
+"""Run one statement of a migration, and again if another session interfered."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -23,6 +23,6 @@ def execute(
     """Run one statement that may run twice; up to 13 tries within about 9 seconds.
 
     Raises the driver's last error when all tries met a race, and any other
-    error at once.
+    error immediately.
     """
     return RETRIES.run(partial(connection.execute, query, parameters))

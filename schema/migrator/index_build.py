@@ -1,11 +1,10 @@
 """Build an index without blocking the writers, or finish a build that an earlier run began.
 
-Aurora DSQL builds an index in the background (``CREATE INDEX ASYNC``) and lists
-the build in ``sys.jobs``. PostgreSQL builds it within the statement
-(``CONCURRENTLY``). On both a failed build leaves an invalid index, and ``IF NOT
-EXISTS`` accepts that index as the real one. So this module trusts only the catalog
-and polls it. It does not call ``sys.wait_for_job``: that is one statement, and
-DSQL ends a statement after 5 minutes.
+Aurora DSQL builds an index in the background (``CREATE INDEX ASYNC``) and lists the build in
+``sys.jobs``. PostgreSQL builds it within the statement (``CONCURRENTLY``). On both a failed
+build leaves an invalid index, and ``IF NOT EXISTS`` accepts that index as the real one. So
+this module polls the catalog and trusts nothing else. It does not call ``sys.wait_for_job``,
+because DSQL ends a statement after 5 minutes.
 """
 
 from time import sleep
@@ -62,7 +61,7 @@ class IndexBuild:
                 again = Remedies(self._schema).apply(deploy=self._migration.deploy)
                 raise SchemaError(
                     f"index {self._schema}.{self._index.name} could not be built in {builds} "
-                    f"tries: {self._why}; when that is mended, run {again}"
+                    f"tries: {self._why}; when that is corrected, run {again}"
                 )
             else:
                 self._build(state)

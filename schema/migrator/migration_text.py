@@ -85,7 +85,7 @@ _FULL_NAMES: Final = {
 
 @cache
 def forms() -> tuple[tuple[Migration, Form], ...]:
-    """Every migration with the object that it makes; raises `ValueError` as `parse` does."""
+    """Every migration with the object that it makes. Raises `ValueError` as `parse` does."""
     made: list[tuple[Migration, Form]] = []
     relations: dict[str, Relation] = {}
     for migration in migrations():

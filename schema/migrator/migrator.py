@@ -1,9 +1,9 @@
 """Create the tables in a database, or upgrade them to this version.
 
-Migrators take no lock. DSQL has no advisory locks, and a lease could expire while
-its migrator is suspended. Instead, every step may run twice, also at the same time
-in two migrators. The database orders the two, the later one finds the step done,
-and `execution` repeats a statement that met a conflict.
+Migrators take no lock. DSQL has no advisory locks, and a lease could expire while its
+migrator is suspended. Instead, every step may run twice, also in two migrators at the same
+time. The database orders the two, and the later one finds the step done. `execution` repeats
+a statement after a conflict.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -45,7 +45,7 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 class ApplyStep(msgspec.Struct, frozen=True):
-    """The migration that `apply` has in hand; `rows` is about how many a backfill has read."""
+    """The migration that `apply` runs now; `rows` is about how many rows a backfill has read."""
 
     label: str
     rows: int = 0
@@ -104,14 +104,14 @@ def apply(
 ) -> Applied:
     """Create or upgrade the tables; objects that exist are left alone.
 
-    `apply` may run any number of times, in several processes at once, and after a
-    crash. Every statement is a transaction of its own, as DSQL demands; a backfill
-    takes one transaction per page.
+    `apply` may run any number of times, in several processes at once, and after a crash.
+    Every statement is its own transaction, as DSQL demands; a backfill takes one transaction
+    per page.
 
-    The number of `shards` can only grow. None keeps it, or creates `DEFAULT_SHARDS`
-    in a new schema. `deploy` is the phase of the deploy: the run stops before the
-    first migration of the other phase. A schema without shards gets all migrations
-    at once. `told` gets the steps.
+    The number of `shards` can only grow. None keeps it, or creates `DEFAULT_SHARDS` in a new
+    schema. `deploy` is the phase of the deploy: the run stops before the first migration of
+    the other phase. A schema without shards gets all migrations in one run. `told` gets the
+    steps.
 
     Raises `SettingsError` if `shards` is below the present number or out of range.
     Raises `SchemaError` when a migration was applied with another text, when an
@@ -158,7 +158,7 @@ def ddl(schema: str, shards: int = DEFAULT_SHARDS) -> str:
 
 
 def read_present(connection: Connection, schema: str) -> PresentTables:
-    """The present state; raises `SchemaError` when a migration was applied with another text."""
+    """The present state. Raises `SchemaError` when a migration was applied with another text."""
     shape = read_shape(connection, schema)
     recorded = read_recorded(connection, schema, shape or {})
     _refuse_changed(schema, recorded)
@@ -198,7 +198,7 @@ def changed_text(schema: str, migration: Migration, recorded: Recorded) -> str:
 
 
 def require_shards(shards: int) -> int:
-    """Return the number; raises `SettingsError` unless it is from 1 to `MAX_SHARDS`."""
+    """Return the number. Raises `SettingsError` unless it is from 1 to `MAX_SHARDS`."""
     if not 1 <= shards <= MAX_SHARDS:
         raise SettingsError(f"shards must be from 1 to {MAX_SHARDS}, got {shards}")
     return shards

@@ -17,7 +17,7 @@ class PlannedStep(msgspec.Struct, frozen=True):
     """One step that is left to do.
 
     `name` is the label of a migration such as ``0004 outbox``, or ``schema`` or
-    ``shards``. `command` takes the step, and `statements` are what it sends, one
+    ``shards``. `command` takes the step, and `statements` are its statements, one
     transaction each. `note` adds a remark, or is empty.
     """
 

@@ -96,7 +96,7 @@ class Remedies:
         return self._alter(table, f"{drop}, ADD PRIMARY KEY ({columns})", rebuild=True)
 
     def _alter(self, table: Relation, change: str, *, rebuild: bool = False) -> str:
-        note = " (Aurora DSQL cannot: copy the rows into a table made anew)" if rebuild else ""
+        note = " (Aurora DSQL cannot: copy the rows into a new table)" if rebuild else ""
         return f"ALTER TABLE {_quoted(self._schema, table.name)} {change}{note}"
 
 

@@ -12,9 +12,9 @@ from .shape import read_shape
 def remove(database: Database) -> None:
     """Drop every table and view of the schema, one statement each, and then the schema.
 
-    All data in them is lost. A schema that does not exist is no error, so `remove` may run
-    twice. An object that is neither a table nor a view makes the last statement fail, and
-    stays. Raises the driver's errors.
+    All data in them is lost. A missing schema is not an error, so `remove` may run twice. An
+    object that is neither a table nor a view stays, and makes the last statement fail. Raises
+    the driver's errors.
     """
     with database.connect() as connection:
         shape = read_shape(connection, database.schema) or {}

@@ -1,4 +1,4 @@
-"""The tables, views and indexes that must exist, and those that do."""
+"""The tables, views and indexes that must exist, and those that exist."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -26,7 +26,7 @@ Shape = Mapping[str, Relation]
 
 
 class Expected(msgspec.Struct, frozen=True):
-    """What must exist, each with the migration that creates it.
+    """The objects that must exist, each with the migration that creates it.
 
     `relations` and `indexes` are by name; `added` are the columns that a later
     migration added, by table and column.

@@ -33,8 +33,8 @@ class Granted(msgspec.Struct, frozen=True, rename="camel"):
 def grant(database: Database, roles: Roles, *, dry_run: bool = False) -> Granted:
     """Grant each role the rights of its duty; other rights of the role stay.
 
-    The roles and the tables must exist. `grant` may run any number of times, and
-    every statement is a transaction of its own.
+    The roles and the tables must exist. `grant` may run any number of times, and every
+    statement is its own transaction.
 
     Raises `SettingsError` when no role is named or a role does not exist,
     `SchemaError` when tables are missing, and the driver's errors.

@@ -1,4 +1,4 @@
-"""The rights of each duty, read from ``schema/grants/``, and how those of a role differ."""
+"""The rights of each duty, read from ``schema/grants/``, and the differences of a role."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -62,7 +62,7 @@ class Grant(msgspec.Struct, frozen=True):
 
 @cache
 def grants(duty: Duty) -> tuple[Grant, ...]:
-    """The grants of a duty; raises `ValueError` for a line that is no grant."""
+    """The grants of a duty. Raises `ValueError` for a line that is no grant."""
     lines = read_sql("grants", duty).splitlines()
     return tuple(_parse(line) for line in lines if not line.startswith("--"))
 

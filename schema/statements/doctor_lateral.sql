@@ -1,4 +1,4 @@
--- Read several shards in one statement, each from its own cursor, as the relay does.
+-- Read several shards in one statement, each from its own place, as the relay does.
 SELECT count(*) FROM unnest('{{0,1}}'::text::int[], '{{0,0}}'::text::bigint[]) AS c(shard, position)
 CROSS JOIN LATERAL (
   SELECT position FROM {schema}.doctor_scratch AS q

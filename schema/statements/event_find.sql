@@ -1,3 +1,3 @@
--- Return for stored events the id of their write, and what their receipts say.
+-- Return for stored events the id of their write, and the contents of their receipts.
 SELECT id, write_id, fingerprint, position, touches::text
 FROM {schema}.business_events WHERE id = ANY(%(ids)s::text::uuid[])

@@ -8,8 +8,8 @@
 -- other columns if no event has headers of its own; unnest then adds NULLs.
 -- A row of `event` contains its first touch, the subject, so only an event with further
 -- touches is joined to them and aggregated. The joins to `entity` and `listed` are outer
--- joins: PostgreSQL knows nothing of their columns, and would expect one row from an inner
--- join and loop over all rows for each. `complete` finds the rows that are missing.
+-- joins: PostgreSQL has no statistics of their columns, would expect one row from an inner
+-- join, and would loop over all rows for each. `complete` finds the rows that are missing.
 WITH event AS (
   SELECT ordinal, id, event_name, event_type, coalesce(created_date, now()) AS created_date,
     data, fingerprint, write_id, topic, headers, own_headers,

@@ -1,5 +1,5 @@
--- Return whether the message of a failure is behind another one: the message before it of
--- its subject still waits in the outbox.
+-- Return whether the message of a failure is behind another one: the previous message of its
+-- subject still waits in the outbox.
 SELECT EXISTS (
   SELECT FROM {schema}.outbox o
   JOIN {schema}.outbox p ON p.shard = o.shard AND p.position = o.previous_position

@@ -1,6 +1,6 @@
 -- Read a page of failures by key, and return those that match the filter and still have
 -- an outbox row. The first three columns say how far the page reached.
--- retry_at null: blocked. behind: the message before it of its subject still waits.
+-- retry_at null: blocked. behind: the previous message of its subject still waits.
 WITH page AS (
   SELECT f.event_id, f.position, f.shard, f.attempts, f.last_error,
     nullif(f.retry_at, 'infinity') AS retry_at

@@ -1,6 +1,6 @@
--- Delete failures without an outbox row. A publisher leaves one if it lost its shard, or
--- died after the DELETE of the row. Nobody reads them. A failure is recorded after its
--- row is visible, so none is deleted too early.
+-- Delete failures without an outbox row. A publisher leaves one if it lost its shard, or died
+-- after the DELETE of the row. Nothing reads them. A failure is recorded after its row is
+-- visible, so none is deleted too early.
 DELETE FROM {schema}.outbox_failures f
 USING (
   SELECT s.event_id, s.position FROM {schema}.outbox_failures s

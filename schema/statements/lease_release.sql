@@ -1,4 +1,4 @@
--- Release leases, so that other publishers can take them at once.
+-- Release leases, so that other publishers can take them immediately.
 UPDATE {schema}.outbox_leases l
 SET owner = NULL, expires_at = NULL
 FROM unnest(%(shards)s::text::int[], %(epochs)s::text::bigint[]) AS k(shard, epoch)

@@ -1,9 +1,9 @@
--- Return the next rows of several ranges, each from its own place on, in one snapshot.
--- bounds: how far each range goes. It looks at keys and sizes only, so the limit of bytes
+-- Return the next rows of several ranges, each from its own place, in one snapshot.
+-- bounds: the end of each range. It looks at keys and sizes only, so the limit of bytes
 -- applies before any payload is gathered. LATERAL, because `shard = ANY(..) ORDER BY`
 -- sorts everything before PostgreSQL 17.
--- passed, topics: JSON objects with what to pass over. A look-up in them costs the same
--- under every plan, unlike a join with them.
+-- passed, topics: the subjects and topics to pass over, as JSON objects. A look-up in them costs
+-- the same under every plan, unlike a join with them.
 -- One result of each range has no subject: its position and event_id are the end of the
 -- range, and its created_us is the database's clock.
 -- is_cut: whether a limit kept back rows after the end.

@@ -1,8 +1,8 @@
--- Read a page of touches in the order of their key, and return the events of it, each for
+-- Read a page of touches in the order of their key, and return its events, each for
 -- its subject, in the order of its versions. Left out are events whose message waits in the
 -- outbox or is a dead letter: the publisher has not applied them.
--- epochs, held: rise, and are above 0, when a publisher takes a shard. They are of the same
--- snapshot as the events, so that no event can be applied by both.
+-- epochs, held: they rise, and are above 0, when a publisher takes a shard. They come from the
+-- same snapshot as the events, so that no event is applied by both.
 WITH page AS (
   SELECT entity_type, entity_id, entity_version, event_id
   FROM {schema}.event_headers

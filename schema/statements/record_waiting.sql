@@ -1,6 +1,6 @@
 -- Return the outbox rows of some events: their first messages and their replays. All look-ups
 -- are by key. replay: 0 for the first message. retry_at null: no failure, or blocked.
--- behind: the message before it of its subject still waits. paused: its topic is paused.
+-- behind: the previous message of its subject still waits. paused: its topic is paused.
 WITH sent AS (
   SELECT b.id, b.shard, b.position, 0 AS replay
   FROM unnest(%(event_ids)s::text::uuid[]) AS k(id)

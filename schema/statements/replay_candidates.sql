@@ -1,4 +1,4 @@
--- Return what the replay of stored events needs: all columns but the payload.
+-- Return the columns that the replay of stored events needs: all but the payload.
 -- last_position: the highest position of the subject's events and of this event's
 -- replays. The next replay is above it, so it cannot get the key of an earlier row, which
 -- a delayed DELETE may name. replays: of this event so far. waiting: the event is in the

@@ -1,2 +1,2 @@
--- Drop a schema whose tables are dropped already: without CASCADE, so that nothing else goes.
+-- Drop a schema whose tables were dropped. Without CASCADE, so that nothing else is lost.
 DROP SCHEMA IF EXISTS {schema}

@@ -1,6 +1,6 @@
--- Return the tables and views of a schema with their columns, from the catalog.
--- No row: the schema does not exist. One row of nulls: it is empty. information_schema
--- would hide what the current role has no right to.
+-- Return the tables and views of a schema with their columns, from the catalog. No row: the
+-- schema does not exist. One row of nulls: it is empty. information_schema would hide objects
+-- that the current role has no right to.
 SELECT c.relname, c.relkind = 'v', a.attname, format_type(a.atttypid, a.atttypmod),
   a.attnotnull, array_position(k.conkey, a.attnum)
 FROM pg_catalog.pg_namespace AS n

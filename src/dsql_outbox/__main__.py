@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Run the command; a missing extra is one line on stderr and exit code 2."""
     try:
-        from dsql_outbox.cli import main as command  # noqa: PLC0415 - it may be what is missing
+        from dsql_outbox.cli import main as command  # noqa: PLC0415 - it may be missing
 
         command(prog_name="dsql-outbox")
     except ImportError as error:

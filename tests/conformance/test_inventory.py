@@ -122,7 +122,7 @@ def test_a_backfill_and_an_index_of_any_table_are_known() -> None:
         assert known(create_index(index, "mine", is_dsql=is_dsql).decode()) == name
 
 
-@pytest.mark.parametrize("text", ["", "SELECT 1", "BEGIN READ ONLY", "SELECT 'a", "SAVEPOINT s"])
+@pytest.mark.parametrize("text", ["", "SELECT 1", "BEGIN READ WRITE", "SELECT 'a", "SAVEPOINT s"])
 def test_what_is_not_ours_is_not_known(text: str) -> None:
     assert known(text) is None
 

@@ -201,7 +201,7 @@ async def test_an_answer_that_is_no_acknowledgement_delivers_nothing(
     async with responder(nats_server, "x", answer), open_sink(nats_server.url) as sink:
         outcomes = await published(sink, [new_message(topic="x")])
 
-    assert outcomes == [Unavailable("what answers on x is no stream")]
+    assert outcomes == [Unavailable("the responder on x is not a stream")]
 
 
 async def test_without_an_acknowledgement_a_publish_ends_at_the_timeout(

@@ -67,7 +67,7 @@ class Backoff:
         return None if late else wait
 
     def told(self, failure: DatabaseFailure) -> TransactionFailure:
-        """Return what facts tell of a failure after `next_wait`."""
+        """Return the budget that a failure used, for the facts, after `next_wait`."""
         assert self.budget is not None  # noqa: S101 - `next_wait` sets it for a failure that is retried
         return TransactionFailure(
             host=self._database.address,

@@ -36,7 +36,7 @@ def attempt_outcome(failure: DatabaseFailure | None) -> AttemptOutcome:
 class Journal:
     """Counts and reports the attempts of one call, which has the id `call_id` in facts.
 
-    `attempts` is the number of attempts that have begun. `is_trying` is True while one of
+    `attempts` is the number of attempts that were started. `is_trying` is True while one of
     them has not ended. Times of attempts are nanoseconds since the Unix epoch.
     """
 
@@ -95,12 +95,12 @@ class Journal:
         self._waited = seconds
 
     def tell_retry(self, failure: DatabaseFailure, events: int = 1) -> None:
-        """Report, after `waits`, that a transaction of so many events is tried again."""
+        """Report, after `waits`, that a transaction of `events` events is tried again."""
         told = self.backoff.told(failure)
         self._scopes(RetryScheduled(self._call_id, self.attempts, self._waited, told, events))
 
     def tell_end_of_retries(self, failure: DatabaseFailure, events: int = 1) -> None:
-        """Report that a transaction of so many events is not tried again."""
+        """Report that a transaction of `events` events is not tried again."""
         told, cut_short = self.backoff.told(failure), self.backoff.is_cut_short
         self._scopes(RetriesExhausted(self._call_id, self.attempts, told, events, cut_short))
 

@@ -76,7 +76,7 @@ class Pending:
 
     @property
     def was_tried(self) -> bool:
-        """Whether an attempt has begun."""
+        """Whether an attempt was started."""
         return self._journal.attempts > 0
 
     def touches_subject_of(self, other: "Pending") -> bool:
@@ -144,11 +144,11 @@ class Pending:
         self._journal.waits(seconds)
 
     def tell_retry(self, failure: DatabaseFailure, events: int) -> None:
-        """Report that a transaction of so many events, with this one, is tried again."""
+        """Report that a transaction of `events` events, with this one, is tried again."""
         self._journal.tell_retry(failure, events)
 
     def tell_end_of_retries(self, failure: DatabaseFailure, events: int) -> None:
-        """Report that a transaction of so many events, with this one, is not tried again."""
+        """Report that a transaction of `events` events, with this one, is not tried again."""
         self._journal.tell_end_of_retries(failure, events)
 
     def settle(self, outcome: WriteOutcome) -> None:

@@ -59,7 +59,7 @@ class Present(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """The result of a step that raised. `sent`: a write may have reached the server."""
+    """The result of a step that raised. With `sent`, a write may have reached the server."""
 
     error: Exception
     sent: bool = False

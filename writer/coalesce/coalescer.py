@@ -3,7 +3,7 @@
 A lane is a queue with a task, which exists while the queue has entries. The task
 sends one transaction after another and never waits for more calls. A transaction
 that needs a second attempt, or that waits for the lock of another session, leaves its
-lane: its task goes on with it, and another task takes the lane.
+lane: its task continues with it, and another task takes the lane.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from dsql_outbox.writer.statement.chunks import chunks
 from .lanes import Lanes, Ticket
 
 _PATIENCE: Final = 0.1
-"""Seconds after which a transaction in flight leaves its lane: it probably waits for a lock."""
+"""Seconds after which a transaction leaves its lane: it probably waits for a lock."""
 
 
 class _CoalescedCall(Ticket):
@@ -136,7 +136,7 @@ class Coalescer:
         self._core.tell(_ended(batch, result, started_ns, self._core.server))
 
     def leave_lane(self, flight: _Flight) -> None:
-        """Let the lane go on without this transaction.
+        """Let the lane continue without this transaction.
 
         The entities of its events stay blocked. If `max_connections` transactions have
         left their lanes already, this one keeps its lane.
@@ -210,7 +210,7 @@ class Coalescer:
         self._lanes.settled(call)
 
     def _start(self, lane: int) -> None:
-        """Let a task drain the lane, unless one does. One that was cancelled does no more."""
+        """Let a task drain the lane, unless one does. A cancelled task does no more."""
         task = self._draining.get(lane)
         if task is None or task.done():
             self._draining[lane] = self._spawned(self._drain(lane))
@@ -287,7 +287,7 @@ class Coalescer:
 
 
 def _shared_gate(calls: Sequence[_CoalescedCall]) -> Gate:
-    """Return a gate whose deadline is the latest of the calls, or None if one has none."""
+    """Return a gate with the latest deadline of the calls, or with none if a call has none."""
     deadlines = [call.deadline for call in calls]
     gate = Gate(None)
     known = [deadline for deadline in deadlines if deadline is not None]

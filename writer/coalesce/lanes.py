@@ -59,9 +59,9 @@ T = TypeVar("T", bound=Ticket)
 class Lanes(Generic[T]):
     """`count` queues of events, and the events that wait for a queue.
 
-    `wake` is called with the lane in which an event was queued. The keys of an event
-    are its id and its entities. Two events of one id are never in a lane at the same
-    time: the second waits until the first is settled.
+    `wake` is called with the lane in which an event was queued. The keys of an event are its
+    id and its entities. Two events of one id are never in lanes together: the second waits
+    until the first is settled.
     """
 
     def __init__(self, count: int, wake: Callable[[int], None]) -> None:

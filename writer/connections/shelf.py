@@ -15,7 +15,7 @@ C = TypeVar("C", Connection, AsyncConnection)
 
 
 class Permit:
-    """The right to have one connection. The connection in use refers to it, it refers weakly."""
+    """The right to have one connection. The connection refers to it; it refers back weakly."""
 
     connection: "ref[AsyncConnection] | None" = None
 
@@ -23,9 +23,9 @@ class Permit:
 class Shelf(Generic[C]):
     """Counts the open connections and holds those kept for reuse. It opens none itself.
 
-    Open are the connections in use, one per permit, and the kept ones. The permits in use
-    are a weak set and not a number, so that an interrupt at any point can neither lose nor
-    double one: freeing a permit twice is harmless, and a lost connection frees its permit.
+    Open are the connections in use, one per permit, and the kept ones. The permits in use are
+    a weak set and not a number, so an interrupt at any point can neither lose nor double one.
+    To free a permit twice is harmless, and a lost connection frees its permit.
     """
 
     def __init__(self, limit: int, *, keep_failed: bool, max_idle: float | None) -> None:
@@ -94,7 +94,7 @@ class Shelf(Generic[C]):
 
         Keep it if it is healthy and `keep_failed` is set. A unique violation says nothing
         about the connection, so after one a healthy connection is always kept. If the server
-        has become read-only, the kept connections are useless, too: they lead to the same one.
+        has become read-only, the kept connections are useless too, since they lead to it.
         """
         if _is(FailureKind.READ_ONLY, error):
             connection.drop()
@@ -138,7 +138,7 @@ def _lasts(connection: Connection | AsyncConnection) -> bool:
 def _silent(connection: Connection | AsyncConnection) -> bool:
     """Return whether the server has sent nothing since the last answer.
 
-    A restart or a time limit of the server ends all kept connections at once. Its final
+    A restart or a time limit of the server ends all kept connections together. Its final
     message or the end of the stream shows that, without a failed attempt per connection.
     """
     poll = select.poll()

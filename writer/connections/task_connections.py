@@ -62,10 +62,10 @@ class AsyncConnections(Lender[AsyncConnection]):
         self._room: _Room | None = None
 
     def enter_loop(self) -> None:
-        """Serve the running event loop in place of the one before, whose calls may never end.
+        """Serve the running event loop in place of the former one, whose calls may never end.
 
-        Their permits no longer count, and their connections are closed. Raises
-        `OutboxError` if the former loop still runs, in another thread.
+        The permits of the former loop no longer count, and its connections are closed. Raises
+        `OutboxError` if it still runs, in another thread.
         """
         self._room_here()
 

@@ -12,14 +12,15 @@ from .lender import Lender
 from .shelf import Permit
 
 _SLICE: Final = 0.5
-"""Seconds after which a thread that waits looks again.
+"""Seconds after which a waiting thread looks again.
 
-No wake-up says that a connection was lost, or that a thread was interrupted while it woke another.
+A lost connection wakes no thread, and neither does a thread that was interrupted while it
+woke another.
 """
 
 
 class _ThreadPermit(Permit):
-    """The right of a thread. `turn` is locked until it may look whether there is room."""
+    """The right of a thread. `turn` is locked until the thread may look for room."""
 
     def __init__(self) -> None:
         self.turn = threading.Lock()

@@ -23,7 +23,7 @@ _JOINABLE: Final = {
         'psycopg.AsyncConnection.connect(..), or create_async_engine("postgresql+psycopg://..")',
     ),
 }
-"""What `append_to` of each writer takes, and the expressions that make it."""
+"""The connections that `append_to` of each writer takes, and the expressions that make them."""
 
 
 def require_on_duplicate(value: object) -> None:

@@ -1,7 +1,7 @@
 """The conflict that a failed step ended in: the entities, and the time lost. No I/O.
 
 The database does not name the entity that conflicted, so every entity of the transaction
-counts. A batch is halved after a conflict, so soon the right entity is alone.
+counts. A batch is halved after a conflict, so the right entity is soon alone.
 """
 
 import random
@@ -15,7 +15,7 @@ from dsql_outbox.writer.conflicts.sketch import Conflict, EntityKey
 from dsql_outbox.writer.transact.runs import Execute
 
 MOST: Final = 16
-"""Of a transaction with more entities than this, so many are counted, chosen at random."""
+"""The largest number of entities of one transaction that are counted, chosen at random."""
 
 _NS: Final = 1e-9
 

@@ -25,7 +25,7 @@ class SqlAlchemyConnection(Protocol):
         ...
 
     def in_transaction(self) -> bool:
-        """Return whether a transaction has begun."""
+        """Return whether a transaction is open."""
         ...
 
     def begin(self) -> Any:
@@ -60,7 +60,7 @@ class AsyncSqlAlchemyConnection(Protocol):
         ...
 
     def in_transaction(self) -> bool:
-        """Return whether a transaction has begun."""
+        """Return whether a transaction is open."""
         ...
 
     def begin(self) -> Any:
@@ -83,7 +83,7 @@ AsyncJoinable = psycopg.AsyncConnection[Any] | AsyncSqlAlchemySession | AsyncSql
 def driver_connection(given: Any) -> Any:
     """Return the driver's connection of a transaction that is given as one of `Joinable`.
 
-    Like any statement, this begins a transaction of SQLAlchemy that has not begun.
+    Like any statement, this begins SQLAlchemy's transaction if none is open.
     """
     if _is_final(given):
         return given
@@ -96,7 +96,7 @@ def driver_connection(given: Any) -> Any:
 
 
 async def async_driver_connection(given: Any) -> Any:
-    """Do the same as `driver_connection` for one of `AsyncJoinable`."""
+    """Return the driver's connection, as `driver_connection` does, for one of `AsyncJoinable`."""
     if _is_final(given):
         return given
     if _is_session(given) and iscoroutinefunction(given.connection):

@@ -29,7 +29,7 @@ class Open(msgspec.Struct, frozen=True):
 
 
 class Exchange(msgspec.Struct, frozen=True):
-    """Run a generator of psycopg that talks to the server. The answer is what it returns.
+    """Run a generator of psycopg that talks to the server. The answer is its result.
 
     It runs a statement, or a pipeline of statements, in one round trip.
     """
@@ -52,7 +52,7 @@ class Query(msgspec.Struct, frozen=True):
 
 
 class Invoke(msgspec.Struct, frozen=True):
-    """Call the function of a run with its transaction. The answer is what it returns."""
+    """Call the function of a run with its transaction. The answer is its result."""
 
     run: "Run[Any]"
     connection: Any

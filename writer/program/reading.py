@@ -21,7 +21,7 @@ class Read(msgspec.Struct, frozen=True):
 
 
 class Reading(ABC):
-    """A query and what it found. `error` is set if the retries were not enough."""
+    """A query and its result. `error` is set if the retries were not enough."""
 
     def __init__(self, core: Core) -> None:
         self.error: Exception | None = None

@@ -64,7 +64,7 @@ class Watch(Protocol):
     """Follows the steps of a batch."""
 
     def performed(self, step: Any, result: Result, started_ns: int, *, goes_on: bool) -> None:
-        """A step was performed. With `goes_on` another one follows."""
+        """A step was performed. With `goes_on`, another one follows."""
         ...
 
 
@@ -263,7 +263,7 @@ class StepPrograms:
         done: Callable[[T], None],
         failed: Callable[[Exception], None],
     ) -> Program[None]:
-        """Do short work after a call that is settled. Its error does not reach the caller."""
+        """Do short work after a settled call. Its error does not reach the caller."""
         try:
             done((yield from self.apart(ask, gate.deadline_aside)))
         except Exception as error:

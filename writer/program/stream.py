@@ -14,7 +14,7 @@ from .reading import Reading
 
 PAGE_ROWS: Final = 200
 _PAGE_BYTES: Final = 4 << 20
-"""4 MiB of event texts per page. A larger event is a page of its own."""
+"""4 MiB of event texts per page. A larger event is its own page."""
 
 
 class StoredEvent(JsonStruct, frozen=True):

@@ -4,5 +4,5 @@
 batch into parts that fit one transaction. A write has two forms: one statement
 with data-modifying CTEs (the single form), or one transaction of plain
 statements (`plain`). `form_probe` builds the question which form a database
-supports. `answers` parses what the statements return. No I/O.
+supports. `answers` parses their results. No I/O.
 """

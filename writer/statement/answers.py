@@ -1,4 +1,4 @@
-"""From the answer of a statement to what it stored or found. No I/O."""
+"""Parse the answers of statements. No I/O."""
 
 import re
 from collections.abc import Mapping, Sequence

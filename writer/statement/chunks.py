@@ -70,7 +70,7 @@ class Sendable(Protocol):
 
     @property
     def prepared(self) -> PreparedEvent:
-        """The event with what its rows need."""
+        """The event with the values of its rows."""
         ...
 
 
@@ -80,7 +80,7 @@ S = TypeVar("S", bound=Sendable)
 def chunks(batch: Iterable[S]) -> Iterator[list[S]]:
     """Cut a batch into parts that each fit one transaction, in rows and in bytes.
 
-    An event that exceeds the limits alone becomes a part of its own.
+    An event that exceeds the limits alone becomes its own part.
     """
     chunk: list[S] = []
     total = Size()

@@ -32,6 +32,6 @@ def write_probe(schema: str) -> Statements:
 def _bare(query: bytes) -> bytes:
     """Remove comments, and convert to lower case.
 
-    Tools that look for INSERT in a statement then do not take the probe for a write.
+    So tools that look for INSERT in a statement do not take the probe for a write.
     """
     return _COMMENT.sub(b"", query).lower()

@@ -32,7 +32,7 @@ _HALF: Final = re.compile("[\\ud800-\\udfff]").search
 
 
 class PreparedEvent(msgspec.Struct, frozen=True, gc=False):
-    """An event with everything that its rows need, except what the database assigns.
+    """An event with all values of its rows, except those that the database assigns.
 
     `id` and `created` are the event's id and date as text; `created` is None if the
     database is to set the date. `write_id` is hex text that identifies the call.

@@ -1,7 +1,7 @@
 """The plain form of a write, for a database without data-modifying CTEs. No I/O.
 
-The form is one transaction of five statements (`schema/statements/plain_*.sql`). The
-later statements read the versions that the first one assigned. `pipeline` sends them.
+The form is one transaction of five statements (`schema/statements/plain_*.sql`). The later
+statements read the versions that the first one assigned. `pipeline` sends all of them.
 """
 
 from collections.abc import Sequence

@@ -159,7 +159,7 @@ class Call(Generic[T]):
             self.give_up(error)
 
     def result(self) -> T:
-        """Return what the function of the committed run returned, or raise the call's error."""
+        """Return the result of the committed run's function, or raise the call's error."""
         if self.winner is None:
             assert self.error is not None  # noqa: S101 - the steps end only after the call is settled
             raise self.error

@@ -154,7 +154,7 @@ class Run(Generic[T]):
         self._appended.add(event_id)
 
     def note_failure(self, error: psycopg.Error, before: int) -> None:
-        """Record an error of the connection. `before` is the transaction status before it."""
+        """Record an error of the connection, and the transaction status `before` it."""
         self._forget_undone(before)
         self._failures.append(error)
 
@@ -235,9 +235,7 @@ def kept_factories(connection: Connection | AsyncConnection) -> Generator[None]:
 
 
 def _swallowed(first: Exception) -> Exception:
-    first.add_note(
-        "the transaction failed here, and the function given to transact went on all the same"
-    )
+    first.add_note("the transaction failed here, and the function given to transact continued")
     return first
 
 

@@ -28,7 +28,7 @@ ReadEntity = Callable[[str, str], T]
 """Reads an entity, by type and id, in the transaction of a run."""
 
 _AWAITABLE: Final = (
-    "the function given to Writer.transact returned an awaitable, which nobody awaits: "
+    "the function given to Writer.transact returned an awaitable, which is never awaited: "
     "nothing is stored; give it to AsyncWriter.transact"
 )
 _PLAIN: Final = (

@@ -1,7 +1,7 @@
 """psycopg with prepared statements, all parameters made beforehand.
 
 ``bare_psycopg URL async`` and ``bare_psycopg URL sync``. A batch is four plain inserts. A
-single event is the library's own statement, so that what the library takes more is its own.
+single event is the library's own statement, so that the difference is the library's own cost.
 """
 
 import asyncio

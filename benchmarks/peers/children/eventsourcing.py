@@ -1,42 +1,90 @@
-"""eventsourcing: `insert_events` of its PostgreSQL recorder, below its aggregates."""
+"""eventsourcing: `insert_events` of its PostgreSQL recorder, below its aggregates.
+
+Its relay selects 500 notifications at a time, in global order, and stores its position
+after each. A subscription, which NOTIFY wakes, delivers in the line `latency`.
+"""
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from itertools import count
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from eventsourcing.persistence import StoredEvent
-from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
+from eventsourcing.persistence import StoredEvent, Tracking
+from eventsourcing.postgres import (
+    PostgresApplicationRecorder,
+    PostgresDatastore,
+    PostgresTrackingRecorder,
+)
 
-from .loop import Task, in_batches, serve
+from .loop import serve, writing
+from .relayed import CountingSink, latency, ordered, relaying
 
 AGGREGATE, VERSIONS = uuid4(), count(1)
+READ = 500
 
 
 def _stored(event: bytes) -> StoredEvent:
     return StoredEvent(AGGREGATE, next(VERSIONS), "CarMoved", event)
 
 
-async def main(url: str) -> None:
+def _datastore(url: str) -> PostgresDatastore:
     parts = urlsplit(url)
-    datastore = PostgresDatastore(
+    return PostgresDatastore(
         parts.path[1:], parts.hostname or "", parts.port or 5432, parts.username or "",
-        parts.password or "",
+        parts.password or "", pool_size=5,
     )  # fmt: skip
+
+
+async def main(url: str) -> None:
+    datastore = _datastore(url)
     recorder = PostgresApplicationRecorder(datastore)
     recorder.create_table()
+    tracking = PostgresTrackingRecorder(datastore)
+    tracking.create_table()
 
-    async def single(events: Sequence[bytes]) -> None:
-        for event in events:
-            recorder.insert_events([_stored(event)])
+    async def write(event: bytes) -> None:
+        recorder.insert_events([_stored(event)])
 
-    async def batch(batches: Sequence[Sequence[bytes]]) -> None:
-        for events in batches:
-            recorder.insert_events([_stored(event) for event in events])
+    async def store(events: Sequence[bytes]) -> None:
+        recorder.insert_events([_stored(event) for event in events])
 
-    await serve(single=Task(single), batch=Task(batch, in_batches))
+    def relay_all(sink: CountingSink) -> None:
+        at = tracking.max_tracking_id("events")
+        while found := recorder.select_notifications(at, READ, inclusive_of_start=False):
+            for each in found:
+                sink.take(each.state)
+            at = found[-1].id
+            tracking.insert_tracking(Tracking("events", at))
+
+    @asynccontextmanager
+    async def drain(sink: CountingSink) -> AsyncIterator[None]:
+        running = asyncio.create_task(asyncio.to_thread(relay_all, sink))
+        yield
+        await running
+
+    @asynccontextmanager
+    async def follow(sink: CountingSink) -> AsyncIterator[None]:
+        with recorder.subscribe(gt=recorder.max_notification_id()) as subscription:
+
+            def relay() -> None:
+                for each in subscription:
+                    sink.take(each.state)
+                    tracking.insert_tracking(Tracking("events", each.id))
+
+            running = asyncio.create_task(asyncio.to_thread(relay))
+            yield
+            subscription.stop()
+            await running
+
+    await serve(
+        **writing(write, store),
+        relay=relaying(store, drain),
+        ordered=ordered(store, drain),
+        latency=latency(write, follow),
+    )
     datastore.close()
 
 

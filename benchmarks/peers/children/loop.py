@@ -1,7 +1,7 @@
-"""What the process of every contestant does: answer orders, a line each, on standard input.
+"""The loop in the process of each contestant: it answers orders, one per line, on standard input.
 
 The first line that it prints names the lines that it can run. Then ``batch 2000`` means:
-write 2,000 events by line ``batch``. The answer is a JSON object with what it took.
+run line ``batch`` with 2,000 events. The answer is a JSON object with what it took.
 """
 
 import json
@@ -15,12 +15,45 @@ from benchmarks.sample_event import sample_events
 BATCH = 100
 """The number of events in a batch."""
 
+Found = dict[str, float]
+"""What a line took, with the names of the fields of `Measured`."""
+
 
 class Task(NamedTuple):
-    """What is measured, and what makes its work of the events beforehand."""
+    """The measured work, and the function that prepares it from the events."""
 
     run: Callable[[Sequence[Any]], Awaitable[None]]
     prepare: Callable[[Sequence[bytes]], Sequence[Any]] = list
+
+    async def measured(self, first: int, number: int) -> Found:
+        """Run it with events `first` and those after it."""
+        work = self.prepare(sample_events(first, number))
+        began, busy = perf_counter(), process_time()
+        await self.run(work)
+        took, worked = perf_counter() - began, process_time() - busy
+        return {"rate": number / took, "cpu": worked / number * 1e6}
+
+
+class Line(NamedTuple):
+    """A line that measures itself: a function of the first event and of their number."""
+
+    measured: Callable[[int, int], Awaitable[Found]]
+
+
+def writing(
+    write: Callable[[bytes], Awaitable[None]], store: Callable[[Sequence[bytes]], Awaitable[None]]
+) -> dict[str, Task]:
+    """The lines `single` and `batch` of functions that write one event, and a batch."""
+
+    async def single(events: Sequence[bytes]) -> None:
+        for event in events:
+            await write(event)
+
+    async def batch(batches: Sequence[Sequence[bytes]]) -> None:
+        for events in batches:
+            await store(events)
+
+    return {"single": Task(single), "batch": Task(batch, in_batches)}
 
 
 def in_batches(events: Sequence[bytes]) -> list[Sequence[bytes]]:
@@ -28,20 +61,11 @@ def in_batches(events: Sequence[bytes]) -> list[Sequence[bytes]]:
     return [events[start : start + BATCH] for start in range(0, len(events), BATCH)]
 
 
-async def serve(**tasks: Task) -> None:
+async def serve(**lines: Task | Line) -> None:
     """Answer orders until the input ends. Nothing else is to run in this process meanwhile."""
-    print(json.dumps(list(tasks)), flush=True)
+    print(json.dumps(list(lines)), flush=True)
     first = 0
     for order in sys.stdin:
-        line, number = order.split()
-        events = sample_events(first, int(number))
-        first += len(events)
-        print(json.dumps(await _measured(tasks[line], events)), flush=True)
-
-
-async def _measured(task: Task, events: Sequence[bytes]) -> dict[str, float]:
-    work = task.prepare(events)
-    began, busy = perf_counter(), process_time()
-    await task.run(work)
-    took, worked = perf_counter() - began, process_time() - busy
-    return {"rate": len(events) / took, "cpu": worked / len(events) * 1e6}
+        name, number = order.split()
+        print(json.dumps(await lines[name].measured(first, int(number))), flush=True)
+        first += int(number)

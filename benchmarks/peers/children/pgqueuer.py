@@ -1,34 +1,54 @@
-"""pgqueuer: `enqueue` of one job, and of a list of jobs."""
+"""pgqueuer: `enqueue` of one job, and of a list of jobs; a queue manager runs them, 100 a batch."""
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import asyncpg
+from pgqueuer import QueueManager
 from pgqueuer.db import AsyncpgDriver
+from pgqueuer.models import Job
 from pgqueuer.queries import Queries
 
-from .loop import Task, in_batches, serve
+from .loop import BATCH, serve, writing
+from .relayed import CountingSink, latency, relaying
 
 ENTRYPOINT = "events"
 
 
 async def main(url: str) -> None:
-    connection = await asyncpg.connect(url)
+    connection, other = await asyncpg.connect(url), await asyncpg.connect(url)
     queries = Queries(AsyncpgDriver(connection))
     await queries.install()
 
-    async def single(events: Sequence[bytes]) -> None:
-        for event in events:
-            await queries.enqueue(ENTRYPOINT, event)
+    async def write(event: bytes) -> None:
+        await queries.enqueue(ENTRYPOINT, event)
 
-    async def batch(batches: Sequence[Sequence[bytes]]) -> None:
-        for events in batches:
-            n = len(events)
-            await queries.enqueue([ENTRYPOINT] * n, list(events), [0] * n)
+    async def store(events: Sequence[bytes]) -> None:
+        n = len(events)
+        await queries.enqueue([ENTRYPOINT] * n, list(events), [0] * n)
 
-    await serve(single=Task(single), batch=Task(batch, in_batches))
+    @asynccontextmanager
+    async def relay(sink: CountingSink) -> AsyncIterator[None]:
+        manager = QueueManager(Queries(AsyncpgDriver(other)))
+
+        @manager.entrypoint(ENTRYPOINT)
+        async def publish(job: Job) -> None:
+            sink.take(job.payload or b"")
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(manager.run(batch_size=BATCH))
+            yield
+            manager.shutdown.set()
+
+    await serve(
+        **writing(write, store),
+        relay=relaying(store, relay),
+        latency=latency(write, relay),
+    )
     await connection.close()
+    await other.close()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""The conflict report of all writers: what `status --conflicts` shows.
+"""The conflict report of all writers, which `status --conflicts` shows.
 
-`conflict_reader` reads the reports that writer processes stored and adds them up.
-`remedy` says what to do about an entity that conflicts often.
+`conflict_reader` reads the reports that writer processes stored and adds them up. `remedy` is
+the advice for an entity that conflicts often.
 """

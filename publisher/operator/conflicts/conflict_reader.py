@@ -1,4 +1,4 @@
-"""Which entities conflict most, what that costs, and what to do: the reports of all writers."""
+"""Reads the reports of all writers: which entities conflict most, the cost, and the remedy."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
@@ -23,13 +23,13 @@ _SHOWN: Final = 50
 
 
 class ContendedEntity(EntityConflicts, kw_only=True, omit_defaults=False):
-    """An entity that conflicts, by the counts of all writers, and what to do about it."""
+    """An entity that conflicts, by the counts of all writers, and its remedy."""
 
     remedy: Remedy
 
 
 class ConflictReport(msgspec.Struct, frozen=True, rename="camel"):
-    """What writers lost to conflicts in the last hours.
+    """The losses of writers to conflicts in the last hours.
 
     `writers` is the number of processes that reported. `transactions` ended in a conflict,
     `exhausted` events were given up, and `lost_seconds` is the time of those transactions and

@@ -1,4 +1,4 @@
-"""What to do about an entity that conflicts often, judged by its counts. No I/O."""
+"""The remedy for an entity that conflicts often, judged by its counts. No I/O."""
 
 from collections.abc import Mapping
 from typing import Final, Literal
@@ -18,7 +18,7 @@ REMEDIES: Final[Mapping[Remedy, str]] = {
     "its event last, so that the transaction is short.",
     "none": "It conflicts together with an entity that conflicts more often. Treat that one first.",
 }
-"""What each remedy means."""
+"""The meaning of each remedy."""
 
 
 def remedy_of(counts: EntityConflicts) -> Remedy:

@@ -1,9 +1,8 @@
 """A circuit breaker: decides whether to try a broker again that failed. It does no I/O.
 
-While the broker cannot be reached little is sent and no attempt is counted
-against a message, however long it takes. After some failures in a row the
-breaker opens; once it has been open for a while, one message goes as a probe
-and its answer decides (M. Nygard, "Release It!", Circuit Breaker).
+While the broker cannot be reached, little is sent and no attempt is counted against a
+message. After some failures in a row the breaker opens. After a while, one message is sent as
+a probe, and its answer decides (M. Nygard, "Release It!", Circuit Breaker).
 """
 
 from typing import Final
@@ -31,12 +30,12 @@ class Breaker:
         return max(0.0, self._retry_at - now)
 
     def succeeded(self) -> None:
-        """Note that the broker answered."""
+        """Record that the broker answered."""
         self._failures = 0
         self._retry_at = float("-inf")
 
     def failed(self, now: float) -> None:
-        """Note that the broker could not be reached."""
+        """Record that the broker could not be reached."""
         self._failures += 1
         short = _FIRST_WAIT * 2.0 ** min(self._failures - 1, 64)
         is_open = self._failures >= self._limit

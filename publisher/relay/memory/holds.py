@@ -1,4 +1,4 @@
-"""When failed rows are tried again. The module does no I/O."""
+"""When failed rows are tried again. No I/O."""
 
 from heapq import heappop, heappush
 from itertools import count
@@ -14,7 +14,7 @@ class Holds:
         self._numbers = count()
 
     def add(self, subject: Subject, hold: Hold) -> None:
-        """Have a row tried when its time has come; a blocked one waits for an operator."""
+        """Have a row tried at its time. A blocked row waits for an operator."""
         if hold.retry_at < float("inf"):
             heappush(self._heap, (hold.retry_at, next(self._numbers), subject, hold))
 

@@ -1,15 +1,15 @@
-"""The rows in memory: which are admitted, and which are sent next. The module does no I/O.
+"""The rows in memory: which are admitted, and which are sent next. No I/O.
 
 It keeps the promise of order per subject:
 
-- A row is admitted only if it is not known yet, and the subject's row before it is
-  absent from the same snapshot, was admitted earlier, or is settled.
-- Rows of a subject wait in the order of their admission. One of them is on its way at
-  a time, so whatever is slow delays only its own subject.
-- A settled row stays known until a read that began after its deletion has ended, since
-  an older snapshot still shows it.
+- A row is admitted only if it is not known yet, and the subject's row before it is absent
+  from the same snapshot, was admitted earlier, or is settled.
+- Rows of a subject wait in the order of their admission. One of them is on its way at a time,
+  so a slow subject delays only itself.
+- A settled row stays known until a read that began after its deletion has ended, since an
+  older snapshot still shows it.
 
-What cannot be admitted is dropped, and its position noted, so that it is read again.
+A row that cannot be admitted is dropped, and its position noted, so that it is read again.
 """
 
 from collections import deque
@@ -25,7 +25,7 @@ from .topics import TopicPauses
 
 MAX_ROWS: Final = 20_000
 MAX_BYTES: Final = 32 << 20
-"""The limits of what is in memory, settled rows that are not deleted yet included."""
+"""The limits of the rows in memory, with settled rows that are not deleted yet."""
 
 MAX_PASSED: Final = 1_000
 """The most subjects that a read passes over; more make the statement slower than they save."""
@@ -68,7 +68,7 @@ class Queues:
     # --- read --------------------------------------------------------------------------
 
     def begin_read(self) -> None:
-        """Note that a read begins: its snapshot shows none of the rows settled so far."""
+        """Record that a read begins: its snapshot shows none of the rows settled so far."""
         self._forgotten_next += self._settled
         self._settled = []
 
@@ -86,7 +86,7 @@ class Queues:
         topics: TopicPauses,
         looked: int | None,
     ) -> int:
-        """Admit the rows of one range; returns how many came into memory.
+        """Admit the rows of one range. Returns how many came into memory.
 
         `looked` is the position from which on this read looks for rows again, if it does.
         """
@@ -161,7 +161,7 @@ class Queues:
             self._resting.append((rests_until, subject))
 
     def end_rests(self, now: float) -> float:
-        """Let subjects go on whose rest is over; returns seconds until the next rest ends."""
+        """Let subjects go on whose rest is over. Returns seconds until the next rest ends."""
         while self._resting and self._resting[0][0] <= now:
             self._ready.append(self._resting.popleft()[1])
         return self._resting[0][0] - now if self._resting else float("inf")
@@ -204,13 +204,13 @@ class Queues:
     # --- settle ------------------------------------------------------------------------
 
     def settled(self, rows: Collection[OutboxRow]) -> None:
-        """Note that rows were deleted; reads that began earlier may still show them."""
+        """Record that rows were deleted; reads that began earlier may still show them."""
         self._settled += rows
         self.rows -= len(rows)
         self.size -= sum([row.size for row in rows])
 
     def lose(self, shard: Shard) -> None:
-        """Forget a shard that belongs to another publisher, or to us under another epoch."""
+        """Forget a shard that belongs to another publisher, or to this one under another epoch."""
         shard.is_lost = True
         for subject in shard.subjects.values():
             if subject.busy is not None:
@@ -221,7 +221,7 @@ class Queues:
             subject.rows.clear()
 
     def release(self, row: OutboxRow) -> None:
-        """Note that a row has left the memory."""
+        """Record that a row has left the memory."""
         self.rows -= 1
         self.size -= row.size
 
@@ -235,7 +235,7 @@ def _position(row: OutboxRow) -> _Position:
 
 
 def passed_over(shards: Iterable[Shard], topics: Collection[str]) -> PassedOver:
-    """What the next read passes over: subjects that cannot take rows, and topics."""
+    """The subjects and topics that the next read passes over."""
     closed = chain.from_iterable(shard.closed.values() for shard in shards)
     subjects = islice(closed, MAX_PASSED)
     return PassedOver({s.name: s.passed for s in subjects if s.passed is not None}, topics)

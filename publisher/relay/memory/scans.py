@@ -1,8 +1,8 @@
-"""Where a shard is read next. The module does no I/O, and callers tell it the time.
+"""Decides where a shard is read next. No I/O; callers pass the time.
 
-Presence is the state: what is in the outbox waits. No place is stored; it only saves
-reading the same rows again. Transactions commit out of order, so every scan comes
-back. Two scans go through a shard side by side, each on by key from where it was:
+Presence is the state: a row in the outbox waits. No place is stored. A place only saves
+reading the same rows again. Transactions commit out of order, so every scan comes back. Two
+scans go through a shard side by side, each on by key from where it was:
 
 - The *sweep* begins at the head and ends when it has seen all rows. Then it rests. The
   next sweep finds what committed late.
@@ -11,7 +11,7 @@ back. Two scans go through a shard side by side, each on by key from where it wa
   times a second, so a stretch of rows that wait, or a position in the future, hides
   nothing.
 
-So whatever is sick or hot in a shard, the tail passes by, and the sweep finds the rest.
+So the tail passes sick or hot stretches of a shard by, and the sweep finds the rest.
 """
 
 from typing import Final
@@ -35,7 +35,7 @@ _MAX_VISITS: Final = 1_000
 
 
 class Scan:
-    """A way through a shard that goes on by key from `place`.
+    """A way through a shard that continues by key from `place`.
 
     `is_running` says that rows after `place` may not have been seen. `rest` is the
     shortest time in seconds between the end of a sweep and the next.
@@ -47,11 +47,11 @@ class Scan:
         self._visits = 0
 
     def visits(self, rows: int) -> int:
-        """The number of rows to look at in order to find `rows` that are not passed over."""
+        """The number of rows to look at, to find `rows` that are not passed over."""
         return max(rows, self._visits)
 
     def note(self, found: RangeRead, rows: int) -> None:
-        """Note the answer to a read of `rows` rows; few of many mean that most are passed over."""
+        """Record the answer to a read of `rows` rows; few found mean that most are passed over."""
         self.place, self.is_running = found.end, found.is_cut
         is_sparse = found.is_cut and len(found.rows) * 2 < rows
         self._visits = min(_MAX_VISITS, 2 * self.visits(rows)) if is_sparse else 0
@@ -76,7 +76,7 @@ class Sweep(Scan):
         return self.is_running
 
     def interrupted(self, now: float) -> None:
-        """Note that a read had no answer: an outage is no part of a sweep's duration."""
+        """Record that a read had no answer: an outage is no part of a sweep's duration."""
         self._began = now
 
     def restart(self, now: float) -> None:
@@ -84,7 +84,7 @@ class Sweep(Scan):
         self.place, self.is_running, self._began = HEAD, True, now
 
     def read(self, found: RangeRead, rows: int, now: float) -> None:
-        """Note the answer to a read that ended at `now`."""
+        """Record the answer to a read that ended at `now`."""
         self.is_short = self.place == HEAD and not found.is_cut
         self.note(found, rows)
         if not self.is_running:
@@ -104,7 +104,7 @@ class Tail(Scan):
 
     @property
     def is_behind(self) -> bool:
-        """Whether to read on at once: rows were not seen, and this or the last pass had news."""
+        """Whether to continue now: rows are unseen, and this or the last pass had new rows."""
         return self.is_running and (self.place < self.home or self._has_news or self._had_news)
 
     def go_home(self, now: float) -> None:
@@ -114,7 +114,7 @@ class Tail(Scan):
             self._had_news, self._has_news = self._has_news, False
 
     def read(self, found: RangeRead, rows: int, clock: int, *, new: bool) -> None:
-        """Note the answer to a read; `new` says that it had new rows.
+        """Record the answer to a read; `new` says that it had new rows.
 
         `clock` is the time of the read by the database's clock, in microseconds.
         """

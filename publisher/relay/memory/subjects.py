@@ -1,4 +1,4 @@
-"""What the relay keeps of a shard and of each subject in it. The module does no I/O."""
+"""The relay's state of a shard and of each subject in it. No I/O."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -70,7 +70,7 @@ class Subject:
         return 1
 
     def message(self, picked_up_ns: int) -> Message | Fault:
-        """The message of the busy row, or why it can be none; `picked_up_ns` is the time."""
+        """The message of the busy row, or why it is not valid; `picked_up_ns` is the time."""
         epoch = self.shard.epoch
         return self.busy_row.message(attempt=self.attempt, picked_up_ns=picked_up_ns, epoch=epoch)
 
@@ -103,7 +103,7 @@ class Subject:
         return not (self.rows or self.busy or self.holds) and self.passed is None
 
     def pass_over(self, position: int) -> None:
-        """Note that a row of this position was passed over."""
+        """Record that a row of this position was passed over."""
         if self.passed is None or position < self.passed:
             self.passed = position
             self.close()
@@ -168,7 +168,7 @@ class Shard:
     def ask_again(self) -> RowPlace | None:
         """The place from which to read rows again that were passed over, or None.
 
-        What is wanted later than this call belongs to the next read.
+        Later requests belong to the next read.
         """
         if not self.wants:
             return None
@@ -179,8 +179,8 @@ class Shard:
     def begin_again(self, end: RowPlace | None) -> list[Subject]:
         """Take the subjects whose rows the read has looked for, as far as `end`.
 
-        The caller then admits the rows, and what is passed over now is noted anew.
-        None: there was no answer.
+        The caller then admits the rows, and notes again which ones are passed over. None:
+        there was no answer.
         """
         subjects: list[Subject] = []
         asked, later = self._asked, self.wanted

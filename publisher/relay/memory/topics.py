@@ -1,6 +1,6 @@
-"""Topics that cannot take messages now. The module does no I/O.
+"""Topics that cannot take messages now. No I/O.
 
-The broker said so of a topic (`Unavailable`), or an operator paused it. Its rows are
+Either the broker answered `Unavailable` for a topic, or an operator paused it. Its rows are
 passed over. A topic that the broker refused is tried with one message at a time.
 """
 
@@ -57,7 +57,7 @@ class TopicPauses:
         return pause.probe in {None, row.id} and not pause.breaker.wait(now)
 
     def choose(self, row: OutboxRow) -> None:
-        """Note that a row is admitted: if its topic is paused, it is the one to try it with."""
+        """Record that a row is admitted: if its topic is paused, it is the one to try it with."""
         if pause := self._pauses.get(row.topic):
             pause.probe = row.id
 
@@ -81,12 +81,12 @@ class TopicPauses:
         return min(waits, default=float("inf"))
 
     def sending(self, row: OutboxRow) -> None:
-        """Note that a row is sent: if its topic is paused, it is the one to try it with."""
+        """Record that a row is sent: if its topic is paused, it is the one to try it with."""
         if pause := self._pauses.get(row.topic):
             pause.probe, pause.is_probing = row.id, True
 
     def refused(self, row: OutboxRow, now: float) -> bool:
-        """Note that the broker refused the topic of a row; returns whether to log that."""
+        """Record that the broker refused the topic of a row. Returns whether to log that."""
         pause = self._pauses.get(row.topic)
         if pause is None:
             pause = Pause(Breaker(failures=1, open_for=self._open_for), row.id)
@@ -101,11 +101,11 @@ class TopicPauses:
         return is_due
 
     def worked(self, topic: str) -> bool:
-        """Note that the broker took or judged a message; returns whether the topic was paused."""
+        """Record that the broker took or judged a message. Returns whether the topic was paused."""
         return self._pauses.pop(topic, None) is not None
 
     def missed(self, row: RowId) -> None:
-        """Note that the row to try a topic with is not there any more, or was not sent."""
+        """Record that the row to try a topic with is gone, or was not sent."""
         for pause in self._pauses.values():
             if pause.probe == row:
                 pause.probe, pause.is_probing = None, False

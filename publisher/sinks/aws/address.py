@@ -26,7 +26,7 @@ class AwsAddress:
 def match_place(
     kind: str, form: str, place: re.Pattern[str], url: str
 ) -> tuple[re.Match[str], str]:
-    """Match what a URL has before its query; return the match and the query.
+    """Match the part of a URL before its query; return the match and the query.
 
     Raises `SettingsError`, with the `form` that the URL should have.
     """

@@ -19,7 +19,7 @@ _sdk: Any = boto3
 _make_config: Any = botocore.config.Config
 _errors: Any = botocore.exceptions
 ClientError: Any = _errors.ClientError
-"""What the SDK raises when a service answers with an error."""
+"""The SDK's exception for an error that a service answers."""
 
 Answers = Iterator[tuple[int, Outcome]]
 """The outcomes of messages by their index in the call."""
@@ -97,7 +97,9 @@ class BatchClient(ABC):
             self._client = _sdk.session.Session().client(self.api, config=config, **place)
             self._prepare()
         except _errors.NoRegionError as error:
-            raise SettingsError(f"{self._target}: which region? add ?region=..") from error
+            raise SettingsError(
+                f"{self._target}: the region is not known; add ?region=.."
+            ) from error
         except (_errors.InvalidRegionError, ValueError) as error:  # ValueError: the endpoint
             raise SettingsError(f"{self._target}: {error}") from error
         except (_errors.BotoCoreError, ClientError) as error:
@@ -122,7 +124,7 @@ class BatchClient(ABC):
             raise self._unavailable(error) from error
 
     def ask(self) -> None:
-        """Ask the service for the target; raises `SinkUnavailable` if it cannot be reached."""
+        """Ask the service for the target. Raises `SinkUnavailable` if it cannot be reached."""
         try:
             self._find()
         except ClientError as error:
@@ -146,7 +148,7 @@ class BatchClient(ABC):
 
     @abstractmethod
     def _find(self) -> Any:
-        """Ask the service for the target, and return what it says."""
+        """Ask the service for the target, and return its answer."""
 
     @abstractmethod
     def _send(self, entries: Sequence[Entry]) -> Answers:

@@ -37,7 +37,7 @@ class BatchSink(ABC):
         self._turns = asyncio.Semaphore(REQUESTS)
 
     async def connect(self) -> None:
-        """Open the client; raises what `BatchClient.open` raises."""
+        """Open the client. Raises the errors of `BatchClient.open`."""
         await to_thread.run_sync(self._client.open)
 
     async def close(self) -> None:
@@ -88,7 +88,7 @@ class BatchSink(ABC):
             await self._request(call, [entry])
 
     async def _send(self, call: "_Call", entries: list[Entry]) -> Rejected | None:
-        """Send a request and pass on its answers; returns the reason if all of it was refused."""
+        """Send a request and pass on its answers. Returns the reason if all of it was refused."""
         if call.failure is not None or asyncio.get_running_loop().time() >= call.deadline:
             return None
         try:
@@ -113,7 +113,7 @@ async def connected(sink: BatchSink) -> AsyncGenerator[Sink]:
 
 
 class _Call:
-    """What is known of one call."""
+    """The state of one call."""
 
     def __init__(self, answer: Answer, deadline: float) -> None:
         self.deadline = deadline
@@ -122,11 +122,11 @@ class _Call:
         self._answer = answer
 
     def take(self, answers: Answers) -> None:
-        """Pass on what the service answered for each entry."""
+        """Pass on the service's answer for each entry."""
         for index, outcome in answers:
             self._answer(index, outcome)
             self.has_delivered |= isinstance(outcome, Delivered)
 
     def settle(self, entries: Sequence[Entry], outcome: Outcome) -> None:
-        """Answer the same for all entries."""
+        """Give all entries the same answer."""
         self.take((entry.index, outcome) for entry in entries)

@@ -29,7 +29,7 @@ _TYPE: Final = "String"
 
 @dataclass(frozen=True, kw_only=True)
 class MessageForm:
-    """What a service takes as a message."""
+    """The form of a message for a service."""
 
     service: str
     body: str

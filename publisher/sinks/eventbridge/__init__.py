@@ -2,7 +2,7 @@
 
 Messages of all topics go to the same bus. The detail of an entry is a CloudEvent in
 structured mode, so rules can match every attribute and the event itself. The AWS SDK
-finds the credentials. `sink` and `client` add to `aws/` what is special about
+finds the credentials. `sink` and `client` add to `aws/` the parts for
 EventBridge, `event_entry` builds the entries, `url` parses the URL. Its parameters are:
 
 | parameter | default | meaning |

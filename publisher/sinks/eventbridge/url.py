@@ -33,7 +33,7 @@ class EventBridgeSettings:
 
 
 def parse_eventbridge_url(url: str) -> EventBridgeSettings:
-    """Parse a URL; raises `SettingsError` if it is malformed or has an unknown parameter."""
+    """Parse a URL. Raises `SettingsError` if it is malformed or has an unknown parameter."""
     found, query = match_place(_KIND, _FORM, _PLACE, url)
     return EventBridgeSettings(
         bus=found["bus"], name=found["name"], address=parse_address(_KIND, query, found["region"])

@@ -24,7 +24,7 @@ logger = logging.getLogger("dsql_outbox")
 _SLICE: Final = 0.1
 """The longest flush, in seconds.
 
-A flush of 0.2 s or more runs in parts, and goes on after a callback raised. The
+A flush of 0.2 s or more runs in parts, and continues after a callback raised. The
 callbacks of the next part then run with that exception pending (see `Callbacks`).
 """
 _CLOSING: Final = 0.5  # seconds to wait for the reports of messages that are given up
@@ -92,14 +92,14 @@ class KafkaClient:
             self._produced.set()
 
     def answered(self) -> None:
-        """Note that every message of a call was answered, and clear the last error."""
+        """Record that every message of a call was answered, and clear the last error."""
         if self._is_logged:
             logger.info("%s: the broker answers again", self._settings)
         self._is_logged, self._last_error = False, None
         self._lines.failure = ""
 
     async def ask(self, producer: Producer, reason: str = "no broker answers") -> None:
-        """Ask for a list of topics; raises `SinkUnavailable` if no answer comes within a second.
+        """Ask for a list of topics. Raises `SinkUnavailable` if no answer comes within a second.
 
         Calls that ask at the same time share one question.
         """
@@ -213,7 +213,7 @@ class _Lines:
     """Takes the log lines of librdkafka, which go to standard error by default.
 
     It keeps the last one about a connection that failed. When the broker closes a
-    connection at once, as it does when a plaintext client comes to a listener with TLS,
+    connection immediately, as it does when a plaintext client comes to a listener with TLS,
     the error callback hears nothing of it.
     """
 

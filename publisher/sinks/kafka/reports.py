@@ -1,4 +1,4 @@
-"""Delivery reports of librdkafka: what they mean, and which of a call are missing."""
+"""Delivery reports of librdkafka: their meaning, and the missing ones of a call."""
 
 import asyncio
 from collections.abc import Sequence
@@ -71,14 +71,14 @@ _DELIVERED: Final = Delivered()
 
 
 class Heard:
-    """What the brokers have stored, for all calls: the number of the last message per topic."""
+    """The stored messages of all calls: the number of the last one per topic."""
 
     def __init__(self) -> None:
         self.count = 0
         self._topics: dict[str, int] = {}
 
     def note(self, topic: str) -> None:
-        """Note that a message of the topic was stored."""
+        """Record that a message of the topic was stored."""
         self.count += 1
         self._topics[topic] = self.count
 
@@ -101,7 +101,7 @@ class Reports:
         self.has_stopped = False
         """Whether the producer stopped for good, which says nothing of any topic."""
         self.changed = asyncio.Event()
-        """Set when messages are refused, and when no report can change anything any more."""
+        """Set when messages are refused, and when no further report can change the outcome."""
         self._messages = messages
         self._answer = answer
         self._heard = heard
@@ -110,7 +110,7 @@ class Reports:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is to be waited for."""
+        """Whether there is nothing to wait for."""
         return self._expected <= 0
 
     @property
@@ -147,7 +147,7 @@ class Reports:
             self._count_down()
 
     def give_up(self, reason: str) -> None:
-        """Wait no longer: the producer has stopped."""
+        """End the wait: the producer has stopped."""
         self.reason, self._expected = reason, 0
         self.is_broken = self.has_stopped = True
         self.changed.set()

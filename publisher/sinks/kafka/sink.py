@@ -28,11 +28,11 @@ _REPORT: Final = 1.0
 class KafkaSink:
     """Publishes to Kafka; a message is delivered when all in-sync replicas have it.
 
-    An idempotent producer keeps the order of the messages that it sends, but may send
-    later messages after it gave up earlier ones: if 2 and 3 of 1 to 5 time out while
-    the broker is away, then 1, 4 and 5 are written (librdkafka's manual, "Message
-    timeout considerations"). ``enable.gapless.guarantee`` does not prevent this. The
-    order rests on the relay, which sends one message per key at a time.
+    An idempotent producer keeps the order of the messages that it sends, but may send later
+    messages after it gave up earlier ones. If 2 and 3 of 1 to 5 time out while the broker is
+    away, then 1, 4 and 5 are written (librdkafka's manual, "Message timeout considerations").
+    ``enable.gapless.guarantee`` does not prevent this. The order rests on the relay, which
+    sends one message per key at a time.
 
     The broker may refuse a request because of one of its messages, which may be of
     different calls. Each of them is sent again by a second producer, whose requests
@@ -51,7 +51,7 @@ class KafkaSink:
         self._log_limit = LogLimit()
 
     async def connect(self) -> None:
-        """Connect; raises `SinkUnavailable` when no broker answers within the timeout."""
+        """Connect. Raises `SinkUnavailable` when no broker answers within the timeout."""
         await self._client.ready()
 
     async def close(self) -> None:
@@ -62,14 +62,14 @@ class KafkaSink:
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         """Publish messages; answers each as its delivery report comes.
 
-        Takes the timeout and two seconds at most, and the timeout again when a producer
-        must be opened. When messages have no report in time, three cases differ. Other
-        messages of the topic were stored: they get no answer, and may be stored. Other
-        topics were stored, or a broker answers a question: the topic is `Unavailable`.
-        Nothing answers: raises `SinkUnavailable`.
+        Takes the timeout and two seconds at most, and the timeout again when a producer must
+        be opened. For messages without a report in time there are three cases. If other
+        messages of the topic were stored, they get no answer, and may be stored. If other
+        topics were stored, or a broker answers a question, the topic is `Unavailable`. If
+        nothing answers, raises `SinkUnavailable`.
         """
         producer = await self._client.ready()
-        # After the opening: silence shall mean something.
+        # After the opening: from then on, silence is an answer.
         deadline = asyncio.get_running_loop().time() + self._settings.timeout + _REPORT
         if not messages:
             await self._client.ask(producer)
@@ -87,7 +87,7 @@ class KafkaSink:
             reports.close()
 
     async def _collect(self, reports: Reports, messages: Sequence[Message]) -> None:
-        """Wait for the reports; meanwhile send alone what was refused together with others."""
+        """Wait for the reports. Meanwhile send alone the messages that were refused together."""
         self._client.flush_soon()
         while not reports.is_complete:
             await reports.changed.wait()

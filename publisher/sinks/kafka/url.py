@@ -58,7 +58,7 @@ class KafkaSettings:
 
 
 def parse_kafka_url(url: str) -> KafkaSettings:
-    """Parse a URL and its config file; raises `SettingsError`, whose text contains no password."""
+    """Parse a URL and its config file. Raises `SettingsError`, whose text contains no password."""
     try:
         login, hosts, query = split_hosts(url, _PORT)
     except ValueError:

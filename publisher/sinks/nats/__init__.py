@@ -1,9 +1,9 @@
 """The sink ``nats://``: NATS JetStream.
 
-The NATS subject of a message is its topic. The header ``Nats-Msg-Id`` is its dedupe
-id, so a message that is sent again within the duplicate window of the stream is
-stored once. `sink` publishes, `frame` is a message on its way, `acknowledgement` what
-comes back, `client` keeps the connection, `url` parses the URL. Its parameters are:
+The NATS subject of a message is its topic. The header ``Nats-Msg-Id`` is its dedupe id, so a
+message that is sent again within the duplicate window of the stream is stored once. `sink`
+publishes, `frame` is a message on its way, `acknowledgement` the answer, `client` keeps the
+connection, `url` parses the URL. Its parameters are:
 
 | parameter | default | meaning |
 | --- | --- | --- |

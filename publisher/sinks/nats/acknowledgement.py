@@ -1,4 +1,4 @@
-"""What JetStream's answer to a message means."""
+"""The meaning of JetStream's answer to a message."""
 
 from typing import TYPE_CHECKING, Final
 
@@ -57,7 +57,7 @@ def outcome_of(answer: "Msg", topic: str) -> Outcome:
         read = _Answer()
     if read.error is not None:
         return _refusal(read.error)
-    return _DELIVERED if read.stream else Unavailable(f"what answers on {topic} is no stream")
+    return _DELIVERED if read.stream else Unavailable(f"the responder on {topic} is not a stream")
 
 
 def _refusal(error: _Error) -> Outcome:

@@ -58,12 +58,12 @@ class NatsConnection:
         self._asking: set[asyncio.Timeout] = set()
 
     async def ready(self, deadline: float) -> "NatsClient":
-        """The connected client; raises `SinkUnavailable` when there is none.
+        """The connected client. Raises `SinkUnavailable` when there is none.
 
         The first call opens a connection. So does a call after the server closed the
         connection for good, for example because credentials expired. `deadline`, a
         time of the event loop's clock, bounds the opening. While nats-py tries to
-        reconnect, this raises at once.
+        reconnect, this raises immediately.
         """
         async with self._opening:
             if self._client is None or self._client.is_closed:
@@ -74,7 +74,7 @@ class NatsConnection:
         return self._client
 
     async def ask(self, client: "NatsClient", deadline: float) -> None:
-        """Ping the server; raises `SinkUnavailable` if no answer comes in time."""
+        """Ping the server. Raises `SinkUnavailable` if no answer comes in time."""
         limit = asyncio.timeout_at(deadline)
         self._asking.add(limit)
         try:
@@ -177,7 +177,7 @@ class NatsConnection:
 
     async def _log_error(self, error: Exception) -> None:
         if refused := _NO_RIGHT.search(str(error)):
-            self._on_refused(refused[1])  # the answer of the message says it
+            self._on_refused(refused[1])  # the answer for the message reports it
             return
         is_news = self._client is not None and self._client.is_connected
         level = logging.WARNING if is_news else logging.DEBUG
@@ -185,7 +185,7 @@ class NatsConnection:
 
     async def _lost(self) -> None:
         self._on_lost()
-        for limit in self._asking:  # no answer can come any more
+        for limit in self._asking:  # no further answer can come
             limit.reschedule(0)
         if self._client is not None:
             logger.warning("%s: connection lost, reconnecting", self._settings)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .client import NatsClient
 
 _WINDOW: Final = 256  # unanswered messages of a call at a time; a larger window is not faster
-_CHUNK: Final = 64  # messages that are handed to the connection at once
+_CHUNK: Final = 64  # messages that are handed to the connection together
 
 
 class JetStreamSink:
@@ -74,7 +74,7 @@ class JetStreamSink:
         Raises `SinkUnavailable` when the connection is lost or cannot be opened.
         """
         client = await self._connection.ready(self._deadline())
-        deadline = self._deadline()  # after the opening: silence shall mean something
+        deadline = self._deadline()  # after the opening: from then on, silence is an answer
         if not messages:
             await self._connection.ask(client, deadline)
             return
@@ -167,7 +167,7 @@ class _Call:
             self.settle(index, no_right(self.messages[index].topic))
 
     def lose(self) -> None:
-        """End the wait: no answer can come any more."""
+        """End the wait: no further answer can come."""
         self.is_lost = True
         self._changed.set()
 

@@ -48,7 +48,7 @@ class NatsSettings:
 
 
 def parse_nats_url(url: str) -> NatsSettings:
-    """Parse a URL and read its files; raises `SettingsError`, whose text contains no password."""
+    """Parse a URL and read its files. Raises `SettingsError`, whose text contains no password."""
     try:
         login, hosts, query = split_hosts(url, _PORT)
     except ValueError:

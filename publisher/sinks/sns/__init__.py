@@ -2,7 +2,7 @@
 
 Messages of all topics of the outbox go to the same SNS topic; their topic is an attribute
 of the message, by which subscriptions can filter. The AWS SDK finds the credentials.
-`sink` and `client` add to `aws/` what is special about SNS, `url` parses the URL. Its
+`sink` and `client` add to `aws/` the parts for SNS, `url` parses the URL. Its
 parameters are:
 
 | parameter | default | meaning |

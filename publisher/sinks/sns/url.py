@@ -34,7 +34,7 @@ class SnsSettings:
 
 
 def parse_sns_url(url: str) -> SnsSettings:
-    """Parse a URL; raises `SettingsError` if it is malformed or has an unknown parameter."""
+    """Parse a URL. Raises `SettingsError` if it is malformed or has an unknown parameter."""
     found, query = match_place(_KIND, _FORM, _PLACE, url)
     return SnsSettings(
         arn=found["arn"], name=found["name"], address=parse_address(_KIND, query, found["region"])

@@ -2,7 +2,7 @@
 
 Messages of all topics go to the same queue; the topic is an attribute of the message.
 The AWS SDK finds the credentials, and the URL holds none. `sink` and `client` add to
-`aws/` what is special about SQS, `url` parses the URL. Its parameters are:
+`aws/` the parts for SQS, `url` parses the URL. Its parameters are:
 
 | parameter | default | meaning |
 | --- | --- | --- |

@@ -36,7 +36,7 @@ class SqsSettings:
 
 
 def parse_sqs_url(url: str) -> SqsSettings:
-    """Parse a URL; raises `SettingsError` if it is malformed or has an unknown parameter."""
+    """Parse a URL. Raises `SettingsError` if it is malformed or has an unknown parameter."""
     found, query = match_place(_KIND, _FORM, _PLACE, url)
     host, account, name = found["host"], found["account"], found["name"]
     region = _REGION.match(host or "")

@@ -1,9 +1,9 @@
-"""The command `dsql-outbox`: one folder or module per subcommand, and what they share.
+"""The command `dsql-outbox`: one folder or module per subcommand, and shared parts.
 
 `main` is the table of subcommands. `database_options` opens the database of a
 command. `exit_codes` turns errors into one line and an exit code. `options`,
 `filters`, `output` and `trace_drawing` hold shared options and printing. `relay/` runs the
-relay for `publish` and `dev`. `logs`, `signals` and `telemetry/` set up what a program
+relay for `publish` and `dev`. `logs`, `signals` and `telemetry/` set up the parts that a program
 needs and a library leaves to its caller.
 
 Importing this package raises `MissingExtra` without click and rich.

@@ -44,7 +44,7 @@ def database_options(command: _Command) -> _Command:
 def open_database(
     url: str | None, schema: str, isolation: Isolation | None = None
 ) -> Generator[Database]:
-    """Open the database at `url`, for the length of the block.
+    """Open the database at `url`, during the block.
 
     For ``embedded:``, start a PostgreSQL server, create the tables, and stop the
     server at the end of the block.
@@ -64,7 +64,7 @@ def open_bare_database(
 ) -> Generator[Database]:
     """Open the database as `open_database` does, but never create tables.
 
-    `schema` and `doctor` need it: they report what is missing.
+    `schema` and `doctor` need it: they report missing tables.
     """
     with database_address(url) as address:
         yield Database(address, schema=schema, isolation=isolation)

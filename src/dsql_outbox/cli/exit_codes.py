@@ -1,7 +1,7 @@
-"""How a command ends when something fails: one line on stderr and an exit code.
+"""The end of a command after a failure: one line on stderr and an exit code.
 
-The codes follow sysexits.h where it defines one. They tell a supervisor what to
-do: after 69 and 75 it should try again, after 2 and 78 it should alert a person.
+The codes follow sysexits.h where it defines one. They direct a supervisor: after 69 and 75 it
+should try again, after 2 and 78 it should alert a person.
 """
 
 from collections.abc import Generator

@@ -83,7 +83,7 @@ def _instant(ctx: click.Context, param: click.Parameter, value: str | None) -> d
     try:
         found = datetime.fromisoformat(value)
     except ValueError:
-        text = f"{value!r} is no time as in 2026-11-24T18:00:00Z"
+        text = f"{value!r} is not a time such as 2026-11-24T18:00:00Z"
         raise click.BadParameter(text, ctx, param) from None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
@@ -98,7 +98,7 @@ def _subject(ctx: click.Context, param: click.Parameter, value: str | None) -> s
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask for confirmation on standard error; return at once if `yes`.
+    """Ask for confirmation on standard error; return immediately if `yes`.
 
     Raises `click.Abort` if the user declines, and `click.UsageError` if standard
     input is not a terminal.
@@ -106,5 +106,5 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{question} Nobody can be asked here: pass --yes")
+        raise click.UsageError(f"{question} There is no terminal to ask: pass --yes")
     click.confirm(question, abort=True, err=True)

@@ -12,7 +12,7 @@ _WIDE: Final = 74
 """Columns from which an option and its help stand side by side."""
 
 _OPTION: Final = 8
-"""Columns for names on a narrow terminal; a longer name has a line of its own."""
+"""Columns for names on a narrow terminal; a longer name has its own line."""
 
 _HANGING: Final = re.compile(r"\s*(?:\d+\s+)?")
 _COMMAND: Final = "    dsql-outbox "

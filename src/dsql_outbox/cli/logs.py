@@ -38,7 +38,7 @@ def logs_on_stderr(
 ) -> Generator[None]:
     """Show warnings of this and other libraries inside the block; if `verbose`, also info.
 
-    Without `announcing`, what the command announces is not shown.
+    Without `announcing`, the command's own messages are not shown.
 
     In JSON the error that ends the command is a log record too, so that standard
     error holds nothing but JSON.
@@ -76,7 +76,7 @@ def quiet() -> Generator[None]:
     try:
         yield
     finally:
-        log_facts.flush()  # what is summed up, too
+        log_facts.flush()  # also the sums
         logger.setLevel(level)
 
 

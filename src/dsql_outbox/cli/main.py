@@ -26,11 +26,13 @@ class Subcommand:
 
 
 _COMMANDS: Final = {
-    "demo": Subcommand("demo.command", "See it work: write under conflict, relay, check, trace."),
+    "demo": Subcommand(
+        "demo.command", "Show the outbox at work: conflicts, relay, checks, a trace."
+    ),
     "dev": Subcommand("dev.command", "Run database, broker, publisher and console until Ctrl-C."),
     "schema": Subcommand("schema.command", "Create, plan or check the tables, and grant rights."),
     "doctor": Subcommand(
-        "doctor.command", "Check a database before production, and say what to correct."
+        "doctor.command", "Check a database before production, and suggest remedies."
     ),
     "write": Subcommand("write.command", "Store events from files or standard input."),
     "publish": Subcommand(
@@ -78,7 +80,9 @@ class LazyGroup(click.Group):
         if found is None:
             return None
         with _shown(f"dsql-outbox {cmd_name} starts", on_terminal=not ctx.resilient_parsing):
-            import_module("dsql_outbox.outbox")  # first: its error says how to install libpq
+            import_module(
+                "dsql_outbox.outbox"
+            )  # first: its error names the command that installs libpq
             module = import_module(f"{__package__}.{found.module}")
         return use_help_text(cast("click.Command", getattr(module, cmd_name.replace("-", "_"))))
 
@@ -107,8 +111,8 @@ class LazyGroup(click.Group):
         """Run the command, and escape control characters in the error that ends it."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:  # while it starts: later, each command says more
-            click.echo("stopped before it began", err=True)
+        except KeyboardInterrupt:  # during the start: later, each command prints more
+            click.echo("stopped before the start", err=True)
             raise click.exceptions.Exit(_INTERRUPTED) from None
         except click.ClickException as error:
             from dsql_outbox.observability import visible  # noqa: PLC0415 - brings OpenTelemetry
@@ -125,7 +129,7 @@ class LazyGroup(click.Group):
 
 @contextmanager
 def _shown(text: str, *, on_terminal: bool) -> Generator[None]:
-    """Show `text` on a terminal during the block, which imports what takes half a second."""
+    """Show `text` on a terminal during the block, whose imports take half a second."""
     if not (on_terminal and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
         yield
         return

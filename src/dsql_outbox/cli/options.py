@@ -1,4 +1,4 @@
-"""Options that several commands share; each is also read from the environment."""
+"""Options that several commands share. Each is also read from the environment."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

@@ -1,7 +1,7 @@
 """Printing: aligned text, or one JSON object per line.
 
-All output goes through this module, because it escapes control characters: text
-from events, brokers and databases must not steer a terminal.
+All output passes this module, because it escapes control characters: text from events,
+brokers and databases must not steer a terminal.
 """
 
 import sys

@@ -37,9 +37,9 @@ def progress(text: Callable[[], str]) -> Generator[None]:
 def live(text: Callable[[], str]) -> Generator[Callable[[str], None]]:
     """Show `text()` in place on the terminal while the block runs, and erase it at the end.
 
-    What the block prints stands above it. Another thread calls `text`. Each line of the
-    text is cut to the width of the terminal. Yields a function that prints above the
-    text without breaking lines.
+    Output of the block appears above it. Another thread calls `text`. Each line of the text
+    is cut to the width of the terminal. Yields a function that prints above the text without
+    breaking lines.
     """
     from rich.console import Console  # noqa: PLC0415 - 60 ms, for terminals only
     from rich.constrain import Constrain  # noqa: PLC0415 - for terminals only

@@ -47,7 +47,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def interruptible(advice: str | Callable[[], str]) -> Generator[None]:
-    """End the block on a signal with a line that says how to go on; also a decorator of commands.
+    """End the block on a signal with a line of advice; also a decorator of commands.
 
     The exit code is that of a shell, as in `Interruption.exit_code`. Leave the block of
     `progress` first: the line would be erased with it.
@@ -65,7 +65,7 @@ READ_ONLY: Final = "nothing was changed"
 """The advice of a command that only reads."""
 
 
-GO_ON: Final = "the same command goes on"
+GO_ON: Final = "run the same command to continue"
 """The advice of a command that continues where it was stopped."""
 
 
@@ -97,7 +97,7 @@ class Interruption:
     async def run(
         self, work: Callable[[], Awaitable[None]], *beside: Callable[[], Coroutine[Any, Any, None]]
     ) -> None:
-        """Run `work` and listen for signals meanwhile; raises what `work` raises.
+        """Run `work` and listen for signals. Raises the errors of `work`.
 
         The functions in `beside` run next to it. They must not raise, and are
         cancelled when the work is done.
@@ -123,7 +123,7 @@ class Interruption:
                     self.first = found
                     self._stop()
                     group.start_soon(self._end_when_overdue, group.cancel_scope)
-                    announce("finishing what is in hand; Ctrl-C stops at once")
+                    announce("finishing the work in progress; Ctrl-C stops immediately")
                 elif found == signal.SIGINT:
                     self.at_once = True
                     group.cancel_scope.cancel()

@@ -16,13 +16,13 @@ def render_tree(spans: Sequence[SpanView], *, width: int = 80) -> "Text":
 
     The lines are those of `tree_rows`. Colours show only on a terminal.
     """
-    from rich.text import Text  # noqa: PLC0415 - 60 ms, for those who draw
+    from rich.text import Text  # noqa: PLC0415 - 60 ms, only for drawing
 
     return Text("\n").join(map(_draw, tree_rows(spans, width=width)))
 
 
 def _draw(row: TreeRow) -> "Text":
-    from rich.text import Text  # noqa: PLC0415 - 60 ms, for those who draw
+    from rich.text import Text  # noqa: PLC0415 - 60 ms, only for drawing
 
     style = _STYLES.get(row.kind, "")
     numbers = (row.numbers, "dim" if row.kind == "head" else "")

@@ -1,4 +1,4 @@
-"""The token of the console, and the cookie of a browser that has given it."""
+"""The token of the console, and the cookie of a browser that sent it."""
 
 import hmac
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ _SHORTEST: Final = 16
 
 
 class Access:
-    """Decides who may look. Without a token, everyone whom `Guard` lets in.
+    """Decides which clients may read. Without a token, every client that `Guard` lets in.
 
     The cookie is an expiry time with its signature; the token is the key. Raises
     `SettingsError` for a token that is too short.
@@ -40,7 +40,7 @@ class Access:
         return not self.needs_token or self.admits(cookies.get(COOKIE, ""))
 
     def accepts(self, token: str) -> bool:
-        """Compare a token with ours, in a time that does not depend on the difference."""
+        """Compare a token with the set one, in a time that does not depend on the difference."""
         return self._token is not None and hmac.compare_digest(token.encode(), self._token)
 
     def cookie(self) -> str:
@@ -49,7 +49,7 @@ class Access:
         return f"{expiry}.{self._signature(expiry)}"
 
     def admits(self, cookie: str) -> bool:
-        """Whether the cookie is ours and has not expired."""
+        """Whether the cookie has a valid signature and has not expired."""
         expiry, _, signature = cookie.partition(".")
         known = hmac.compare_digest(signature.encode(), self._signature(expiry).encode())
         return known and int(expiry) > time()

@@ -40,13 +40,13 @@ def console_app(
 ) -> Starlette:
     """Make the console as an ASGI application, to serve or to mount.
 
-    It reads and never changes the database. It does no I/O before its lifespan begins or,
+    It never changes the database. It does no I/O before its lifespan begins or,
     without one, before the first request.
 
-    `token` is what a browser must give; without one, only clients of this machine are
+    A browser must send the `token`; without one, only clients of this machine are
     answered. `hosts` are the names, beside those of the loopback, that a request may have in
     its Host header. `jaeger` is the base URL of Jaeger 2, from which traces are read.
-    `interval` is the time in seconds between two readings of the status.
+    `interval` is the time in seconds between two reads of the status.
 
     Raises `SettingsError` for a token of less than 16 characters, a malformed `jaeger`, and
     an `interval` that is not above 0.

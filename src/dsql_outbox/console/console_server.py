@@ -36,8 +36,8 @@ async def serve_console(  # noqa: PLR0913 - one argument per setting
     With port 0 the system picks a port. `ready` is called with the URL once it listens. No
     signal handler is installed. `host` counts as one of the `hosts` if it is no wildcard.
 
-    Raises `SettingsError` as `console_app` does, for an address that cannot be listened on,
-    and for one that other machines reach if there is no token.
+    Raises `SettingsError` as `console_app` does, for an address that it cannot listen on, and
+    without a token for an address that other machines reach.
     """
     _require_safe(host, token)
     named = hosts if host in {"", "0.0.0.0", "::"} else (*hosts, _in_url(host))  # noqa: S104 - compared
@@ -67,7 +67,7 @@ class _Server(uvicorn.Server):
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and tell."""
+        """Start, and call `ready`."""
         await super().startup(sockets)
         if self.started:
             self._ready()

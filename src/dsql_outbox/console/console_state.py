@@ -1,4 +1,4 @@
-"""What the pages of one console share: readers, the sampler, and its settings."""
+"""The shared state of the pages of one console: readers, the sampler, and its settings."""
 
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from .sampler import Sampler
 class Console:
     """The state of an application. The constructor does no I/O.
 
-    Every reader has a connection of its own, on which the database refuses changes.
+    Every reader has its own connection, on which the database refuses changes.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Console:
         """The latest event of the live view, of a base of links and a try of the sampler."""
 
     async def close(self) -> None:
-        """Give all connections up."""
+        """Close all connections."""
         await self.sampler.stop()
         for reader in (self.letters, self.failures, self.records, self.conflicts):
             await reader.close()

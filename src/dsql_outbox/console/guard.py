@@ -35,7 +35,7 @@ _HEADERS: Final = {
 class Guard:
     """Middleware. A request whose Host header names an unknown host is refused.
 
-    A page of another site could otherwise reach us under a name of its own (DNS
+    A page of another site could otherwise reach the console under its own name (DNS
     rebinding). Without a token, only clients of this machine are answered.
     """
 

@@ -82,7 +82,9 @@ def _instant(text: str | None) -> datetime | None:
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
-        raise SettingsError(f"{text} is no time in ISO 8601, as 2026-11-24T10:00") from error
+        raise SettingsError(
+            f"{text} is not a time in ISO 8601, such as 2026-11-24T10:00"
+        ) from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
@@ -113,4 +115,4 @@ def _after(request: Request) -> tuple[UUID | None, str]:
 
 
 def _bad_place() -> SettingsError:
-    return SettingsError("the place after which the list goes on is malformed: start anew")
+    return SettingsError("the place in the list is malformed: start again from the first page")

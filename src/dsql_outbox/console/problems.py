@@ -1,4 +1,4 @@
-"""Pages for what went wrong: missing rights or tables, an unreachable database, wrong input."""
+"""Pages for faults: missing rights or tables, an unreachable database, wrong input."""
 
 import logging
 from http import HTTPStatus

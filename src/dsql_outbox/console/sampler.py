@@ -22,7 +22,7 @@ from dsql_outbox.publisher import (
 
 from .samples import History, Sample
 
-_CONFLICTS: Final = 5.0  # seconds between two readings of the conflicts
+_CONFLICTS: Final = 5.0  # seconds between two reads of the conflicts
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -53,7 +53,7 @@ class ConflictCount:
         return self._count
 
     async def close(self) -> None:
-        """Give the connection up."""
+        """Close the connection."""
         await self._reader.close()
 
     def _add(self, total: int) -> None:
@@ -67,7 +67,7 @@ class Sampler:
     """Takes a `Reading` every `interval` seconds, from `start` to `stop`.
 
     `latest` is the last reading. `problem` is the error of the last try, or None.
-    `is_ending` says that streams shall end.
+    `is_ending` makes streams end.
     """
 
     def __init__(self, database: Database, interval: float) -> None:
@@ -84,17 +84,17 @@ class Sampler:
         self.is_ending = False
 
     def end_streams(self) -> None:
-        """Wake all who wait in `after`, because the server stops."""
+        """Wake all waiters of `after`, because the server stops."""
         self.is_ending = True
         self._tick()
 
     def start(self) -> None:
-        """Begin, unless it has begun."""
+        """Start, unless it runs."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="dsql-outbox-console")
 
     async def stop(self) -> None:
-        """End, and close the connection."""
+        """Stop, and close the connection."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -102,7 +102,7 @@ class Sampler:
             self._task = None
 
     async def after(self, tries: int) -> int:
-        """Wait until there were more tries than `tries`; returns how many there were."""
+        """Wait until there were more tries than `tries`. Returns how many there were."""
         while self.tries <= tries and not self.is_ending:
             await self._ticked.wait()
         return self.tries

@@ -1,4 +1,4 @@
-"""Doors to the frameworks that programs are written in. Each is an extra of its own.
+"""Doors to frameworks. Each is an extra.
 
 - `starlette`: writer and publisher in the lifespan of an application, error answers.
 - `fastapi`: the same, with a dependency and a description for OpenAPI.

@@ -49,7 +49,7 @@ Ending = Literal["empty", "time", "no shard", "waiting"]
 
 
 class Context(Protocol):
-    """What `relay_handler` uses of Lambda's context."""
+    """The part of Lambda's context that `relay_handler` uses."""
 
     def get_remaining_time_in_millis(self) -> int:
         """Milliseconds until Lambda ends this invocation."""
@@ -96,12 +96,12 @@ def relay_handler(  # noqa: PLR0913 - one argument per setting
     then, the rest for settling and for giving the leases back. `max_wait` is how many
     seconds an invocation waits while nothing can be sent. Any event is accepted.
 
-    Nothing is left when the handler returns: no task, no thread, no connection, no lease.
-    An invocation that gets no shard, since other publishers own all, returns at once.
+    Nothing is left when the handler returns: no task, no thread, no connection, no lease. An
+    invocation that gets no shard, since other publishers own all, returns immediately.
 
     The handler raises `SettingsError` if the invocation has no more than `margin` left,
-    `SinkUnavailable` if the sink cannot be opened, and what `Publisher.run` raises. In
-    all cases the messages stay in the outbox.
+    `SinkUnavailable` if the sink cannot be opened, and the errors of `Publisher.run`. In all
+    cases the messages stay in the outbox.
 
     Raises `SettingsError` and `MissingExtra` as `open_sink` does, `SettingsError` for a
     limit that is out of range, and `TypeError` for an argument of a wrong type.
@@ -151,7 +151,7 @@ class Doorbell:
         self._is_due = False
 
     def __call__(self, fact: Fact, /) -> None:
-        """Note that a write has committed."""
+        """Record that a write has committed."""
         if isinstance(fact, WriteEnded) and fact.status == "committed":
             self._is_due = True
 
@@ -193,7 +193,7 @@ class _Relay:
         """Relay until `ends`, by the monotonic clock, or until nothing more can be sent.
 
         Messages that wait are counted after the leases are given back. A doorbell that
-        came before that may have found no shard, so what it rang for is in this count.
+        came before that may have found no shard, so its message is in this count.
         """
         owned, runs = _Owned(), list[Relayed]()
         async with self._open_sink() as sink, StatusReader(self._database) as status:
@@ -294,5 +294,5 @@ def _client(timeout: float) -> tuple[Any, tuple[type[Exception], ...]]:
     try:
         client = sdk.session.Session().client("lambda", config=limits)
     except exceptions.NoRegionError as error:
-        raise SettingsError("Doorbell: which region? set AWS_REGION") from error
+        raise SettingsError("Doorbell: the region is not known; set AWS_REGION") from error
     return client, (exceptions.BotoCoreError, exceptions.ClientError)

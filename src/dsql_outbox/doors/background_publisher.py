@@ -1,4 +1,4 @@
-"""A publisher that lives as long as an application, and begins again after a failure."""
+"""A publisher that lives as long as an application, and restarts after a failure."""
 
 import asyncio
 import logging
@@ -29,10 +29,10 @@ _WAIT: Final = 5.0
 
 
 class BackgroundPublisher:
-    """Relays until the end of `running`. After a failure another publisher begins.
+    """Relays until the end of `running`. After a failure another publisher starts.
 
-    A failure is logged, and `ready` tells it until the next publisher has begun. Only the
-    first publisher may raise its error: one that waiting does not cure.
+    A failure is logged, and `ready` reports it until the next publisher has started. Only the
+    first publisher may raise an error, one that waiting does not cure.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class BackgroundPublisher:
     async def running(self) -> AsyncGenerator[None]:
         """Relay during the block, then let the calls of the sink end.
 
-        Raises before the block what makes every publisher fail, such as `SettingsError`,
-        `MissingExtra` and `SchemaError`. A broker or database that is out of reach does not
-        end the start.
+        Raises before the block an error that makes every publisher fail, such as
+        `SettingsError`, `MissingExtra` and `SchemaError`. A broker or database that is out of
+        reach does not end the start.
         """
         relaying = asyncio.create_task(self._relay())
         try:
@@ -130,6 +130,6 @@ class BackgroundPublisher:
     def _tell(self, error: Exception, *, passes: bool) -> None:
         self._failure = f"failed: {type(error).__name__}"
         if passes:
-            logger.warning("Publisher begins again in %g s: %s", _WAIT, told(error))
+            logger.warning("Publisher starts again in %g s: %s", _WAIT, told(error))
         else:
-            logger.error("Publisher failed, another begins in %g s", _WAIT, exc_info=error)
+            logger.error("Publisher failed, another starts in %g s", _WAIT, exc_info=error)

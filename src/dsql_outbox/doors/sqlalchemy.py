@@ -1,8 +1,8 @@
 """A retried unit of work for sessions of SQLAlchemy 2, sync and async, on psycopg 3.
 
-Each run has a session of its own. The session is bound to a connection of the writer's
-`transact`, by the caller's engine. So SQLAlchemy compiles and logs the statements, and
-`transact` begins, commits, rolls back, retries, and resolves a lost COMMIT.
+Each run has its own session. The session is bound to a connection of the writer's `transact`,
+by the caller's engine. So SQLAlchemy compiles and logs the statements, and `transact` begins,
+commits, rolls back, retries, and resolves a lost COMMIT.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable

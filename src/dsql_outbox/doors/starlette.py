@@ -44,7 +44,7 @@ _STATE: Final = "dsql_outbox"
 
 
 class _Running(NamedTuple):
-    """What the lifespan of an application has opened."""
+    """The objects that the lifespan of an application opened."""
 
     writer: AsyncWriter
     publisher: BackgroundPublisher | None
@@ -93,8 +93,9 @@ class Outbox:
         lifespan of your own, yield this state too. At the end, the calls of the writer end
         first, then those of the sink.
 
-        Raises at the start what no waiting cures: `SettingsError`, `MissingExtra`,
-        `SchemaError`. A broker or database that is out of reach does not prevent the start.
+        Raises at the start the errors that waiting does not cure: `SettingsError`,
+        `MissingExtra`, `SchemaError`. A broker or database that is out of reach does not
+        prevent the start.
         """
         async with AsyncExitStack() as stack:
             publisher = self._new_publisher()

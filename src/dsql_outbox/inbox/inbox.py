@@ -62,14 +62,14 @@ class Inbox:
         on_gap: OnGap = "run",
         timeout: float | None = TIMEOUT,
     ) -> Handled[T]:
-        """Run `function` and remember the message, in one transaction; nothing if it was handled.
+        """Run `function` and remember the message in one transaction, unless it was handled.
 
         `function` gets the connection of the transaction. It should do nothing else than
         statements on it: after a conflict or a lost connection it runs again. It must not
         commit or roll back. An error of its own ends the call after a rollback.
 
         `message` is a `Received` message or an id of 1 to 128 characters. A `Received`
-        message is remembered by its event's id, so a replay of what was handled is not
+        message is remembered by its event's id, so a replay of a handled event is not
         handled again; give `dedupe_id` to handle each replay. Of a `Received` message the
         result also has the `order` in its subject. With ``on_gap="raise"`` a message whose
         predecessor was not handled raises `MessageGap`, and nothing is stored.
@@ -96,8 +96,8 @@ class Inbox:
     def prune(self, older_than: timedelta, *, told: Told | None = None) -> Pruned:
         """Forget the messages that were handled longer ago, by the database's clock.
 
-        Reads all that the consumer remembers, in transactions of at most 3,000 rows, and
-        calls `told` after each with how far it is. It may be stopped and run again at any
+        Reads all ids of the consumer, in transactions of at most 3,000 rows, and
+        calls `told` after each with the progress. It may be stopped and run again at any
         time. `older_than` must be longer than the broker may deliver a message again:
         docs/inbox.md. Raises `SettingsError` unless it is above 0, `SchemaError` if the
         tables are missing, and the driver's errors.
@@ -124,7 +124,7 @@ class Inbox:
 def open_statements(
     owner: str, database: Database, consumer: Any, max_connections: int
 ) -> Statements:
-    """Return the statements of a consumer. Raises for arguments that are not valid."""
+    """Return the statements of a consumer. Raises for invalid arguments."""
     require_database(owner, database)
     if not isinstance(consumer, str):
         raise wrong_type(f"{owner}.consumer is a str", consumer, f'{owner}(database, "mailer")')
@@ -142,7 +142,7 @@ def once_call(
     on_gap: OnGap,
     timeout: float | None,
 ) -> OnceCall[Any]:
-    """Return a call of `once`. Raises for arguments that are not valid."""
+    """Return a call of `once`. Raises for invalid arguments."""
     require_seconds("timeout", timeout)
     if on_gap not in ("run", "raise"):
         raise ValueError(f'on_gap must be "run" or "raise", got {on_gap!r}')
@@ -170,7 +170,7 @@ def dedupe_id_of(message: Remembered) -> str:
 
 
 def require_plain(function: object) -> None:
-    """Raise `TypeError` for what is no function, or is one whose call runs nothing."""
+    """Raise `TypeError` unless it is a function whose call runs something."""
     if not callable(function) or inspect.iscoroutinefunction(function):
         raise wrong_type(
             "Inbox.once takes a plain function of a connection",
@@ -185,7 +185,7 @@ def _invoke(function: Callable[[Any], T], connection: Any) -> T:
         if inspect.iscoroutine(value):
             value.close()  # else Python warns that it was never awaited
         raise TypeError(
-            "the function given to Inbox.once returned an awaitable, which nobody awaits: "
+            "the function given to Inbox.once returned an awaitable, which is never awaited: "
             "nothing is stored; give it to AsyncInbox.once"
         )
     return value

@@ -4,9 +4,9 @@ The call is a generator that yields acts: functions without arguments that talk 
 database, call the user's function or wait. `Inbox` performs them in a thread, and
 `AsyncInbox` awaits what they return, so both share every decision.
 
-Nothing is stored before COMMIT, and the key of the remembered row is the fence: of two
-runs with the same message, one finds the row of the other or conflicts with it. So after
-a lost COMMIT the function runs again, unless the row says that the lost run committed.
+Nothing is stored before COMMIT. The key of the remembered row is the fence: of two runs with
+the same message, one finds the row of the other or conflicts with it. So after a lost COMMIT
+the function runs again, unless the row says that the lost run committed.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -56,7 +56,7 @@ predecessor is the last one that was handled. ``gap``: messages between were not
 OnGap = Literal["run", "raise"]
 
 RETRIES: Final = RetryPolicy(CONFLICTS | OUTAGES, waits=(0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0))
-"""Waits in seconds. A conflict and a lost server are told apart by `outbox.failure` alone."""
+"""Waits in seconds. Only `outbox.failure` distinguishes a conflict from a lost server."""
 
 _OPEN: Final = {TransactionStatus.INTRANS, TransactionStatus.INERROR}
 
@@ -100,7 +100,7 @@ class Statements:
 class OnceCall(Generic[T]):
     """One call of `once`. `function` gets the connection; `deadline` is a monotonic time."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what a call consists of
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts of a call
         self,
         statements: Statements,
         connections: Any,  # of a writer, for threads or for tasks
@@ -279,7 +279,7 @@ class OnceCall(Generic[T]):
 
     @contextmanager
     def _watched(self, connection: Any) -> Generator[None]:
-        """Note each error of the connection, and restore what the function may have changed."""
+        """Note each error of the connection, and restore settings that the function changed."""
         rows, cursors = connection.row_factory, connection.cursor_factory
         connection.on_error = self._note
         try:

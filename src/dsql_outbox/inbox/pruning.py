@@ -40,7 +40,7 @@ Told = Callable[[Pruned], object]
 
 
 class Pruning:
-    """One run. `told` is called after each page; each page is a transaction of its own."""
+    """One run. `told` is called after each page; each page is its own transaction."""
 
     def __init__(
         self,

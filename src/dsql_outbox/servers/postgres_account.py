@@ -31,7 +31,7 @@ def server_owner() -> int:
 
 
 def make_for_server(folder: Path) -> None:
-    """Make a folder that only PostgreSQL's user may enter; its parent must belong to us alone."""
+    """Make a folder that only PostgreSQL's user may enter, in a parent of this user alone."""
     folder.mkdir(mode=0o700)
     _give(folder)
 

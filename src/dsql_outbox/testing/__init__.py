@@ -1,4 +1,4 @@
-"""Public helpers for the tests of applications that use this library.
+"""Public helpers for the tests of applications.
 
 `MemorySink` is a broker in memory, `OtlpReceiver` a collector in memory. The
 proxies in `proxy/` cause faults between a client and PostgreSQL. `plugin` is a

@@ -149,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
             if self.headers.get("content-encoding") == "gzip":
                 body = gzip.decompress(body)
             answer = self._receive(self.path, body)
-        except Exception as error:  # noqa: BLE001 - the sender gets a 400, the server goes on
+        except Exception as error:  # noqa: BLE001 - the sender gets a 400, the server continues
             self.send_error(400, type(error).__name__)
             return
         self._reply(answer)

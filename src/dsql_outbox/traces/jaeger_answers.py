@@ -1,4 +1,4 @@
-"""One request to Jaeger's HTTP API, and what each wrong answer means."""
+"""One request to Jaeger's HTTP API, and the meaning of each wrong answer."""
 
 import json
 import re
@@ -28,10 +28,10 @@ class JaegerUnreachable(OutboxError):  # noqa: N818 - said as it is
 
 
 class NotJaeger(OutboxError):  # noqa: N818 - said as it is
-    """The server is no Jaeger that can be searched, or it refuses the request."""
+    """The server is not a Jaeger that can be searched, or it refuses the request."""
 
 
-class OtherParameters(Exception):  # noqa: N818 - names what is wrong
+class OtherParameters(Exception):  # noqa: N818 - names the fault
     """Jaeger has refused the names of the parameters, as releases before 2.19 do."""
 
 
@@ -83,7 +83,7 @@ def _refused(url: str, path: str, what: str) -> NotJaeger:
 
 
 def _found_at(url: str) -> str:
-    """What the page of a server says that it is."""
+    """The product that the page of a server names."""
     try:
         found = _VERSION.search(_read(f"{url}/"))
     except (URLError, OSError, ValueError):

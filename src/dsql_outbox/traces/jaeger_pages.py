@@ -1,4 +1,4 @@
-"""Where Jaeger's pages are."""
+"""The URLs of Jaeger's pages."""
 
 from typing import Final
 from urllib.parse import urlsplit

@@ -93,9 +93,9 @@ class TreeRow(msgspec.Struct, frozen=True):
 def tree_rows(spans: Sequence[SpanView], *, width: int = 80) -> list[TreeRow]:
     """Lay out the spans of one trace, one line per span, in at most `width` columns (40 or more).
 
-    A line holds the name and outcome, the start relative to the first span and
-    the duration (both in milliseconds), and a bar to scale. Each wait between
-    attempts has a line of its own. The first line names the columns.
+    A line holds the name and outcome, the start relative to the first span and the duration
+    (both in milliseconds), and a bar to scale. Each wait between attempts has its own line.
+    The first line names the columns.
     """
     scale = _Scale.over(spans, max(_NARROWEST, width))
     head = TreeRow("", f"{'span':<{scale.label}}", f"{'start ms':>9}{'took ms':>9}", "", "head")
@@ -193,7 +193,7 @@ def _outcome(span: SpanView) -> str:
 
 
 def _consequence(span: SpanView) -> str:
-    """What a failed publish led to, unless its result says the same."""
+    """The consequence of a failed publish, unless its result says the same."""
     found = span.attributes.get(names.PUBLISH_LEADS_TO, "")
     return f"→ {found}" if found not in {"", _outcome(span)} else ""
 

@@ -93,7 +93,7 @@ async def test_a_caller_cancelled_during_a_wait_stops_retrying(
         await until(lambda: len(facts.of(RetryScheduled)) == 1)
         assert await cancel(task) < SOON
         await asyncio.to_thread(nothing_is_left, proxy, tables)
-    assert len(facts.of(AttemptEnded)) == proxy.opened == 1
+        assert len(facts.of(AttemptEnded)) == proxy.opened == 1
     assert facts.of(WriteEnded) == [WriteEnded(event.id, "failed", 1, 1, "CancelledError")]
     tables.assert_true_to({event.id: psycopg.OperationalError("cancelled")})
 

@@ -78,7 +78,7 @@ def test_a_list_that_is_cut_says_so(url: str) -> None:
     given_up(url, "a", "b")
     cut = run(url, "dead-letters", "list", "--json", "--limit", 1)
     assert len(lines(cut)) == 1
-    assert cut.stderr == "there are more: narrow it, or raise --limit 1\n"
+    assert cut.stderr == "there are more: narrow the filter, or raise --limit 1\n"
     assert run(url, "dead-letters", "list", "--limit", 2).stderr == ""
 
 
@@ -178,7 +178,7 @@ def test_a_drop_is_refused_where_nobody_can_be_asked(url: str, sql: psycopg.Conn
     given_up(url, "a", "b", "c")
     refused = run(url, "dead-letters", "drop", "--error", "not for me")
     assert refused.exit_code == 2
-    assert "Drop 3 dead letters for good? Nobody can be asked here: pass --yes" in refused.stderr
+    assert "Drop 3 dead letters for good? There is no terminal to ask: pass --yes" in refused.stderr
     assert count(sql, "dead_letters") == 3
     dry = run(url, "dead-letters", "drop", "--error", "not for me", "--limit", 2, "--dry-run")
     assert (len(dry.stdout.splitlines()), dry.stderr) == (2, "2 dead letters would be dropped\n")
@@ -221,12 +221,12 @@ def test_blocked_messages_are_listed_and_can_be_tried_anew(
         f"{event_id}  blocked  1 attempt  Car/a  Not for me\n"
     )
     dry = run(url, "failures", "retry", "--key", "Car/a", "--dry-run")
-    assert dry.stderr == "1 message would be tried anew\n"
+    assert dry.stderr == "1 message would be tried again\n"
     assert count(sql, "outbox_failures") == 1
     done = run(url, "failures", "retry", "--key", "Car/a", "--json")
     (line,) = lines(done)
     assert (line["eventId"], line["retryAt"], line["error"]) == (str(event_id), None, "Not for me")
-    assert done.stderr == "1 message will be tried anew\n"
+    assert done.stderr == "1 message will be tried again\n"
     assert (count(sql, "outbox_failures"), count(sql, "outbox")) == (0, 1)
 
 
@@ -246,7 +246,10 @@ def test_blocked_messages_can_be_given_up(url: str, sql: psycopg.Connection) -> 
     ("words", "said"),
     [
         (("list", "--key", "Car"), "'Car' is no TYPE/ID, as in Loan/LOAN-7"),
-        (("list", "--since", "yesterday"), "'yesterday' is no time as in 2026-11-24T18:00:00Z"),
+        (
+            ("list", "--since", "yesterday"),
+            "'yesterday' is not a time such as 2026-11-24T18:00:00Z",
+        ),
         (("list", "--id", "7"), "'7' is not a valid UUID"),
         (("list", "--limit", "0"), "0 is not in the range"),
         (("list", "--payload"), "--payload needs --json"),

@@ -60,6 +60,7 @@ def writer_url(sql: psycopg.Connection[Any], url: str) -> Iterator[str]:
         url,
         "SELECT, INSERT ON outbox.business_events, outbox.event_headers",
         "SELECT, INSERT, UPDATE ON outbox.entities",
+        "SELECT, INSERT, UPDATE, DELETE ON outbox.outbox_conflicts",
         "INSERT ON outbox.outbox",
         "SELECT ON outbox.outbox_backlog, outbox.outbox_leases",
     )
@@ -175,7 +176,7 @@ def test_a_position_below_1_is_a_warning(url: str, sql: psycopg.Connection[Any])
     )
     shown = run(url).stdout
     assert "a message waits in shard 1 at position -3: the position is below 1" in shown
-    assert "look who has a writer's rights" in shown
+    assert "check which roles have a writer's rights" in shown
 
 
 def test_a_role_that_lacks_a_right_fails_with_the_grant(publisher_url: str) -> None:

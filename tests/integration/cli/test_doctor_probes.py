@@ -184,7 +184,7 @@ def test_an_interrupted_doctor_drops_its_scratch_table(
         done = command.finish()
     held.drop()
     assert done.code == 128 + number
-    assert done.err == "stopped: the database is as before; the same command begins again\n"
+    assert done.err == "stopped: the database is unchanged; run the same command again\n"
     assert scratch_tables(sql) == 0
 
 

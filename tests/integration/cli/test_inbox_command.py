@@ -27,7 +27,7 @@ def test_old_messages_are_forgotten(url: str) -> None:
 
 def test_wrong_usage(url: str) -> None:
     code, output = run("--consumer", "mailer", "--older-than", "30", "--database", url)
-    assert (code, "'30' is no age: a number and s, m, h or d" in output) == (2, True)
+    assert (code, "'30' is not an age, a number and s, m, h or d" in output) == (2, True)
     code, output = run("--consumer", "a b", "--older-than", "1d", "--database", url)
     assert (code, "must be 1 to 64 of" in output) == (2, True)
 

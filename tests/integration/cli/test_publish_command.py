@@ -44,7 +44,7 @@ def published(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_bytes().splitlines()] if file.exists() else []
 
 
-LEFT = "what is left stays in the outbox; the same command goes on\n"
+LEFT = "waiting messages stay in the outbox; run the same command to continue\n"
 
 
 def has_lines(file: Path, count: int) -> bool:
@@ -136,7 +136,9 @@ def test_a_signal_lets_the_running_calls_end(url: str, writer: Writer, tmp_path:
             command.error_line()
             held.arrived(10)
             command.signal(signal.SIGTERM)
-            assert command.error_line() == "finishing what is in hand; Ctrl-C stops at once\n"
+            assert (
+                command.error_line() == "finishing the work in progress; Ctrl-C stops immediately\n"
+            )
             held.release()
             done = command.wait()
     assert (done.code, len(published(file)), waiting(url)) == (0, 1, 0)

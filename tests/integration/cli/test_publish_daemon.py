@@ -60,12 +60,13 @@ def test_sigterm_while_messages_are_in_flight_delivers_them_first(
         broker.arrived()
         command.signal(signal.SIGTERM)
         command.error_line()
-        assert command.error_line() == "finishing what is in hand; Ctrl-C stops at once\n"
+        assert command.error_line() == "finishing the work in progress; Ctrl-C stops immediately\n"
         broker.release()
         done = command.wait()
     assert (done.code, waiting(url)) == (0, 0)
     assert done.err == (
-        "relayed 1, failed 0, dead 0\nwhat is left stays in the outbox; the same command goes on\n"
+        "relayed 1, failed 0, dead 0\n"
+        "waiting messages stay in the outbox; run the same command to continue\n"
     )
 
 
@@ -82,9 +83,9 @@ def test_a_drain_that_takes_too_long_ends_with_its_own_code_and_loses_nothing(
         took = monotonic() - asked
     assert done.code == 75
     assert 0.3 <= took < 5.0
-    assert (
-        done.err.splitlines()[-1]
-        == "not done after 0.3 s: what is left stays in the outbox; the same command goes on"
+    assert done.err.splitlines()[-1] == (
+        "not done after 0.3 s: waiting messages stay in the outbox; "
+        "run the same command to continue"
     )
     assert waiting(url) == 1
     assert run("publish", "--database", url, "--sink", broker.url, "--until-empty").code == 0
@@ -298,7 +299,7 @@ def test_metrics_that_nobody_takes_cost_one_line_and_no_failure(url: str) -> Non
     [
         ("OTEL_METRICS_EXPORTER", "prometheus", "for Prometheus use --listen"),
         ("OTEL_METRICS_EXPORTER", "xray", "use otlp, console or none"),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "only http/protobuf is spoken here"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "only http/protobuf is supported"),
     ],
 )
 def test_a_wish_for_metrics_that_cannot_be_honoured_is_refused(

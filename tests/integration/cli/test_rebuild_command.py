@@ -43,7 +43,7 @@ def test_events_are_applied_and_counted(url: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("rebuilt_model", "is no MODULE:FUNCTION"),
+        ("rebuilt_model", "is not MODULE:FUNCTION"),
         ("no_such_module:apply", "No module named 'no_such_module'"),
         ("rebuilt_model:none", "has no attribute 'none'"),
         ("rebuilt_model:not_async", "must be an async function"),
@@ -56,4 +56,4 @@ def test_a_function_that_is_not_there_is_wrong_usage(url: str, name: str, text: 
 
 def test_a_place_that_is_none_is_wrong_usage(url: str) -> None:
     code, output = run(url, "--apply", "rebuilt_model:apply", "--after", "Car/a")
-    assert (code, "is no place that a rebuild has told" in output) == (2, True), output
+    assert (code, "is not a place that a rebuild printed" in output) == (2, True), output

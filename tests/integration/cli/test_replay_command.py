@@ -64,7 +64,7 @@ def test_an_event_that_is_left_alone_fails_the_command(url: str, ids: list[UUID]
     told = [f"{ids[0]}  waiting  Car/a", f"{stranger}  missing  -"]
     assert sorted(done.stdout.splitlines()) == sorted(told)
     assert done.stderr == (
-        "0 replayed; 1 left alone: they wait in the outbox; 1 left alone: they are not there\n"
+        "0 replayed; 1 left alone: they wait in the outbox; 1 left alone: they do not exist\n"
     )
 
 
@@ -131,7 +131,7 @@ def test_a_replay_of_all_says_what_it_costs_and_is_told_yes(
     refused = run(url, *period)
     assert refused.exit_code == 2
     assert (
-        "This replay reads about 4 stored events. Go on? Nobody can be asked here: pass --yes"
+        "This replay reads about 4 stored events. Continue? There is no terminal to ask: pass --yes"
     ) in refused.stderr
     assert count(sql, "outbox") == 0
     done = run(url, *period, "--yes", "--json")
@@ -189,8 +189,8 @@ def test_ctrl_c_says_where_another_run_goes_on(
         ended = command.wait()
     assert ended.code == 130
     assert ended.err.splitlines() == [
-        "finishing what is in hand; Ctrl-C stops at once",
-        "not done; the same command with --after Car/a@1 goes on",
+        "finishing the work in progress; Ctrl-C stops immediately",
+        "not done; to continue, run the same command with --after Car/a@1",
         "1 replayed",
     ]
     sql.execute("DELETE FROM outbox.outbox")
@@ -211,7 +211,7 @@ def test_a_second_ctrl_c_stops_at_once(url: str) -> None:
             with psycopg.connect(url, autocommit=True) as third:
                 wait_until(lambda: bool(third.execute(waits).fetchall()))
             command.signal(signal.SIGINT)
-            assert "Ctrl-C stops at once" in command.error_line()
+            assert "Ctrl-C stops immediately" in command.error_line()
             command.signal(signal.SIGINT)
             ended = command.wait()
     assert ended.code == 130

@@ -43,9 +43,9 @@ def test_publish_shows_rates_per_topic_and_leaves_nothing_of_them(
     assert terminal.text.startswith("relayingfrom")
     end = (
         "3 shards"
-        "finishing what is in hand; Ctrl-C stops at once"
+        "finishing the work in progress; Ctrl-C stops immediately"
         "relayed 4, failed 0, dead 0"
-        "what is left stays in the outbox; the same command goes on"
+        "waiting messages stay in the outbox; run the same command to continue"
     )
     assert terminal.text.endswith(squeezed(end)), terminal.lines
     assert b"\x1b[3" not in terminal.output, "no colour"
@@ -63,8 +63,8 @@ def test_replay_shows_one_line_that_fits_and_says_how_to_go_on(url: str, columns
         terminal.press_ctrl_c()
         assert terminal.finish() == 130
     start = (
-        "finishing what is in hand; Ctrl-C stops at once"
-        "not done; the same command with --after Car/car-"
+        "finishing the work in progress; Ctrl-C stops immediately"
+        "not done; to continue, run the same command with --after Car/car-"
     )
     assert terminal.text.startswith(squeezed(start)), terminal.lines
     assert terminal.text.endswith("replayed")
@@ -80,9 +80,9 @@ def test_schema_apply_shows_its_step_and_says_how_to_go_on(database_url: str, co
             terminal.press_ctrl_c()
             held.release()
             assert terminal.finish() == 130
-    assert terminal.text == squeezed("stopped: 6 migrations applied; the same command goes on"), (
-        terminal.lines
-    )
+    assert terminal.text == squeezed(
+        "stopped: 6 migrations applied; run the same command to continue"
+    ), terminal.lines
 
 
 @pytest.mark.usefixtures("events")

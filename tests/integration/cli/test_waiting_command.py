@@ -39,7 +39,7 @@ def test_waiting_messages_are_listed_by_key_and_topic(url: str, ids: list[UUID])
 def test_a_list_that_is_cut_says_so(url: str) -> None:
     done = run(url, "waiting", "--limit", 2)
     assert len(done.stdout.splitlines()) == 3
-    assert done.stderr == "there are more: narrow it, or raise --limit 2\n"
+    assert done.stderr == "there are more: narrow the filter, or raise --limit 2\n"
     assert run(url, "waiting", "--limit", 3).stderr == ""
 
 
@@ -75,7 +75,8 @@ def test_a_message_behind_another_is_left_alone_and_said_to_be(
     assert done.exit_code == 1
     assert done.stdout == f"{failed[1]}  blocked, behind another  1 attempt  Car/a  no\n"
     assert done.stderr == (
-        "0 messages moved to the dead letters\n1 message left alone: act on the one before first\n"
+        "0 messages moved to the dead letters\n"
+        "1 message left alone: act on the message before it first\n"
     )
     done = run(url, "failures", "bury", "--key", "Car/a")
     assert (done.exit_code, done.stderr) == (0, "2 messages moved to the dead letters\n")

@@ -48,7 +48,7 @@ def test_a_signal_lets_what_was_read_be_stored(proxy: PostgresProxy) -> None:
         command.feed(lines(event("car", n) for n in range(4)))
         held.arrived()
         command.signal(signal.SIGINT)
-        assert command.error_line() == "finishing what is in hand; Ctrl-C stops at once\n"
+        assert command.error_line() == "finishing the work in progress; Ctrl-C stops immediately\n"
         command.signal(signal.SIGTERM)  # changes nothing
         held.release()
         done = command.wait()
@@ -101,7 +101,7 @@ def test_a_reader_that_does_not_read_does_not_keep_ctrl_c_from_working(url: str)
         # The receipt is longer than a pipe takes, so the command is in the midst of it.
         wait_until(lambda: command.unread() > 60_000, timeout=20)
         command.signal(signal.SIGINT)
-        assert command.error_line().startswith("finishing what is in hand")
+        assert command.error_line().startswith("finishing the work in progress")
         command.signal(signal.SIGINT)
         done = command.wait()
     assert done.code == 130

@@ -105,7 +105,7 @@ async def test_the_application_starts_without_its_broker_and_relays_when_it_come
         assert answer.status_code == 200
         told = await until(server, lambda ready: ready["relay"].startswith("failed"), status=503)
         assert told["relay"] == "failed: SinkUnavailable"
-        assert "Publisher begins again in 0.05 s" in caplog.text
+        assert "Publisher starts again in 0.05 s" in caplog.text
         await anyio.to_thread.run_sync(nats_server.start)
         await until(server, lambda ready: ready["ready"], status=200)
 
@@ -121,7 +121,7 @@ async def test_a_publisher_that_fails_is_told_and_begins_again(
             told = await until(server, lambda ready: "failed" in ready["relay"], status=503)
             assert told["relay"] == "failed: SchemaError"
             (record, *_) = [r for r in caplog.records if r.levelno == logging.ERROR]
-            assert record.getMessage() == "Publisher failed, another begins in 0.05 s"
+            assert record.getMessage() == "Publisher failed, another starts in 0.05 s"
             assert record.exc_info
             sql.execute("ALTER TABLE outbox.away RENAME TO outbox")
             await server.client.post("/")

@@ -8,7 +8,15 @@ from pathlib import Path
 import psycopg
 import pytest
 from benchmarks.peers import contestants
-from benchmarks.peers.contestants import CONTESTANTS, OWN, OWN_SYNC, PGBENCH, Contestant
+from benchmarks.peers.contestants import (
+    CONTESTANTS,
+    OWN,
+    OWN_APART,
+    OWN_RELAY,
+    OWN_SYNC,
+    PGBENCH,
+    Contestant,
+)
 from benchmarks.peers.four_inserts import batch_statement
 from benchmarks.peers.four_inserts_as_text import batch_parameters
 from benchmarks.peers.peer_process import PeerFailedError, started
@@ -35,7 +43,15 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.postgres_only("starts a server of its own")
 def test_every_contestant_is_measured_or_named_with_the_reason() -> None:
-    done = run("--only", "batch,single,eight", "--rounds", "1", "--share", "0.02", "--json")
+    done = run(
+        "--only",
+        "batch,single,eight,relay,ordered,latency",
+        "--rounds",
+        "1",
+        "--share",
+        "0.02",
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
     measured = {(row["contestant"], row["line"]) for row in found if "line" in row}
@@ -43,6 +59,8 @@ def test_every_contestant_is_measured_or_named_with_the_reason() -> None:
     assert {name for name, _ in measured} | missing == {each.name for each in CONTESTANTS}
     assert not {name for name, _ in measured} & missing
     assert {(OWN, "batch"), (OWN_SYNC, "batch"), (OWN, "eight"), (PGBENCH, "single")} <= measured
+    assert {(OWN_RELAY, "ordered"), (OWN_RELAY, "latency"), (OWN_APART, "latency")} <= measured
+    assert all(row["disordered"] == 0 for row in found if row.get("line") == "ordered")
 
 
 def test_it_refuses_a_line_that_it_does_not_have() -> None:

@@ -85,7 +85,7 @@ async def test_a_letter_whose_headers_cannot_be_read_is_shown_and_its_event_repl
     async with DeadLetters(database) as letters:
         found = {letter.event_id: letter for letter in await gathered(letters.find())}
         assert found[bad].headers == {}
-        assert found[bad].error == "can be no message: headers are no JSON object of texts"
+        assert found[bad].error == "is not a valid message: headers are not a JSON object of texts"
         assert found[bad].created_at.year == 9999
         done = await gathered(letters.replay())
     assert {each.event_id: each.status for each in done} == {bad: "unreadable", good: "replayed"}

@@ -149,7 +149,7 @@ def test_a_difference_is_found_and_its_command_mends_it(
                 "must be character varying(255): "
                 'run ALTER TABLE "outbox"."outbox" '
                 'ALTER COLUMN "topic" TYPE character varying(255) '
-                "(Aurora DSQL cannot: copy the rows into a table made anew)"
+                "(Aurora DSQL cannot: copy the rows into a new table)"
             ),
         ),
         (

@@ -86,7 +86,7 @@ def test_a_build_that_fails_is_tried_three_times_and_its_details_are_told(
         apply(database)
     assert str(failed.value) == (
         f"index outbox.by_name could not be built in 3 tries: {why}; "
-        "when that is mended, run dsql-outbox schema apply"
+        "when that is corrected, run dsql-outbox schema apply"
     )
     assert len([text for text in database.sent if "INDEX ASYNC" in text]) == 3
     assert is_valid(connection) is False

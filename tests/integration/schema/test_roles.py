@@ -119,11 +119,11 @@ WHO_RUNS = {
     "anybody": ("doctor",),
     "owner": (
         *("backfill", "events_present", "index", "migration_record", "schema_create"),
-        *("shards_add", "shards_present"),
+        *("schema_drop", "shards_add", "shards_present", "table_drop", "view_drop"),
     ),
 }
-"""By their first words; the owner is who migrates, and who runs the demo. doctor asks as
-anybody, and says what it may not see."""
+"""By their first words; the owner migrates, and runs the demo and the proof of
+`doctor`, which otherwise asks as anybody, and says what it may not see."""
 
 FIELD = re.compile(r"(?<!\{)\{(\w+)\}")
 NAMES = sorted(file.stem for file in Path(dsql_outbox.schema.__file__).parent.glob("statements/*"))

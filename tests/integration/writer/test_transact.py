@@ -115,7 +115,7 @@ def test_an_error_that_the_function_swallows_surfaces(
 
     with pytest.raises(errors.DivisionByZero) as raised:
         open_transactor(url).transact(function)
-    assert any("went on all the same" in note for note in raised.value.__notes__)
+    assert any("given to transact continued" in note for note in raised.value.__notes__)
     assert ids(own) == set()
 
 

@@ -38,7 +38,7 @@ def test_lines_fit_the_width_but_those_to_be_copied(
     assert "console  " not in shown
     words = " ".join(shown.split())
     assert "1,200 written, 1,100 delivered, 2 failed, 1 conflict, 1 dead letter" in words
-    assert words.endswith("`dsql-outbox dev '/srv/a folder'` goes on with this data")
+    assert words.endswith("`dsql-outbox dev '/srv/a folder'` continues with this data")
 
 
 def test_conflicts_are_counted_from_the_end_of_the_log_line_by_line(tmp_path: Path) -> None:

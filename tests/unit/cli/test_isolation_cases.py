@@ -68,7 +68,7 @@ def test_names_differ_and_every_case_ends_its_sessions() -> None:
 
 def test_a_broken_case_is_a_failure_that_names_it() -> None:
     told = judge_cases({"G0": "prevented", "P4": "broken", "G2": "possible"})
-    assert (told.verdict, told.text) == ("fail", "not as under snapshot isolation: P4")
+    assert (told.verdict, told.text) == ("fail", "anomalies that snapshot isolation prevents: P4")
     told = judge_cases({"G0": "prevented", "G2": "possible"})
     assert told.verdict == "ok"
     assert told.text.endswith("allows the others: G2")

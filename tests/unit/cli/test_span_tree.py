@@ -170,7 +170,7 @@ def test_a_failed_publish_is_drawn_with_what_it_led_to(
     ("lost", "said"),
     [
         ([], "In Jaeger: http://collector:16686/trace/t\n"),
-        (["too late"], "Nobody took the spans at http://collector:4318: too late\n"),
+        (["too late"], "No server accepted the spans at http://collector:4318: too late\n"),
     ],
 )
 def test_the_demo_says_where_its_trace_is_or_that_nobody_took_it(

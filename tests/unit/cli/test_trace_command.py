@@ -228,7 +228,7 @@ def test_a_wrong_file_is_named_with_the_line(file: Path, line: bytes) -> None:
     result = trace(EVENT, "--file", file)
 
     assert (result.exit_code, result.stdout) == (2, "")
-    assert f"{file}, line 3, is no OTLP request in JSON with resourceSpans: " in result.stderr
+    assert f"{file}, line 3, is not an OTLP request in JSON with resourceSpans: " in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
@@ -238,7 +238,7 @@ def test_a_pipe_is_refused_since_it_cannot_be_read_twice(tmp_path: Path) -> None
     result = trace(EVENT, "--file", pipe)
 
     assert (result.exit_code, result.stdout) == (2, "")
-    assert f"{pipe} is no regular file: it is read twice" in result.stderr
+    assert f"{pipe} is not a regular file, which can be read twice" in result.stderr
 
 
 def test_a_jaeger_that_is_not_there_is_unreachable() -> None:

@@ -137,7 +137,8 @@ def test_of_an_error_of_the_driver_the_rows_are_left_out() -> None:
 
 
 def test_text_reaches_the_terminal_in_one_place() -> None:
-    """`output` makes it visible, `logs` formats it so, and `schema print` prints our own SQL."""
+    """`output` makes it visible. `schema print` prints our own SQL, `main` and `dev` own words."""
     folder = ROOT / "src" / "dsql_outbox" / "cli"
     found = {path for path in folder.rglob("*.py") if "click.echo(" in path.read_text()}
-    assert found == {folder / "output.py", folder / "logs.py", folder / "schema" / "command.py"}
+    own_words = ("main.py", "dev/command.py", "dev/dev_lines.py", "schema/command.py")
+    assert found == {folder / "output.py", *(folder / name for name in own_words)}

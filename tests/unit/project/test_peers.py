@@ -1,15 +1,18 @@
 """The comparison with peers: lines, rows of the floor, and tables. Nothing runs."""
 
+import asyncio
 import json
 from collections import Counter
 
 import pytest
 from benchmarks.peers.children.loop import BATCH, in_batches
+from benchmarks.peers.children.relayed import PER_KEY, CountingSink, key_of, ordered_events
 from benchmarks.peers.contestants import (
     ASYNCPG,
     CONTESTANTS,
     LINES,
     ComparedLine,
+    Contestant,
     UnknownLines,
     select_lines,
 )
@@ -92,7 +95,7 @@ def test_a_ratio_is_the_median_of_the_rounds_and_not_the_ratio_of_medians() -> N
     }
     floor, slow = table_rows(BATCHES, measured)
     assert (floor.ratio, slow.ratio) == (1.0, 0.25)
-    assert (floor.cpu, slow.cpu) == (None, 8.0)
+    assert (floor.median("cpu"), slow.median("cpu")) == (None, 8.0)
     assert "0.25" in str(slow)
     assert json.loads(json.dumps(slow.as_json()))["median"] == 50.0
 
@@ -100,7 +103,37 @@ def test_a_ratio_is_the_median_of_the_rounds_and_not_the_ratio_of_medians() -> N
 def test_without_its_floor_a_line_has_rates_and_no_ratio() -> None:
     (row,) = table_rows(BATCHES, {"slow": [Measured(50.0)]})
     assert row.ratio is None
-    assert str(row).split()[-2:] == ["-", "-"]
+    assert str(row).split()[-5:] == ["-"] * 5
+
+
+def test_a_line_that_waits_shows_times_and_no_ratio() -> None:
+    waits = ComparedLine("latency", "latency", "own", 200, relays=True, waits=True)
+    (row,) = table_rows(waits, {"own": [Measured(100.0, p50=1.0, p99=9.0)]})
+    assert row.ratio is None
+    assert row.as_json()["p99s"] == [9.0]
+
+
+def test_a_slow_relay_gets_fewer_events_but_not_where_time_counts() -> None:
+    slow = Contestant("slow", "", 1, "", "", "", share=0.05)
+    relay = ComparedLine("relay", "relay", "own", 20_000, relays=True)
+    assert relay.events_of(slow, 0.5) == 500
+    assert relay._replace(waits=True).events_of(slow, 0.5) == 20_000
+    assert relay._replace(relays=False).events_of(slow, 0.5) == 10_000
+
+
+def test_the_sink_counts_messages_that_come_after_a_newer_one_of_their_key() -> None:
+    first, second, other = ordered_events(PER_KEY - 2, 3)
+
+    async def disordered(*payloads: bytes) -> int:
+        sink = CountingSink(len(payloads))
+        for payload in payloads:
+            sink.take(payload)
+        await sink.all()
+        return sink.disordered
+
+    assert asyncio.run(disordered(second, other, first)) == 1
+    assert asyncio.run(disordered(first, other, second)) == 0
+    assert key_of(second) == key_of(first) != key_of(other)
 
 
 def test_the_table_says_what_each_does_and_what_is_missing() -> None:

@@ -30,7 +30,7 @@ def test_every_character_of_a_token_is_taken() -> None:
     "text", ["[]", '"a"', "null", "1", '{"a":1}', '{"a":[]}', r'{"a":"\ud800"}', "{", ""]
 )
 def test_headers_that_cannot_be_read_are_none_with_a_fault(text: str) -> None:
-    assert read_headers(text) == ({}, "headers are no JSON object of texts")
+    assert read_headers(text) == ({}, "headers are not a JSON object of texts")
 
 
 @pytest.mark.parametrize(("number", "is_one"), [("7", True), ("", False), ("1.0", False)])
@@ -45,7 +45,7 @@ def test_the_replay_header_is_a_number(number: str, is_one: bool) -> None:
         (-5, -9, "{}", "position -5 is below 1"),
         (5, 5, "{}", "it would wait for position 5, which is not before it"),
         (5, 8, "{}", "it would wait for position 8, which is not before it"),
-        (5, 1, "[]", "headers are no JSON object of texts"),
+        (5, 1, "[]", "headers are not a JSON object of texts"),
     ],
 )
 def test_a_row_that_can_be_no_message_says_why_and_waits_for_nothing_later(

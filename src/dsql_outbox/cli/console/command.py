@@ -1,4 +1,4 @@
-"""The command `console`: its options, and what it prints."""
+"""The command `console`: its options and its output."""
 
 import asyncio
 import os
@@ -32,8 +32,8 @@ Examples:
 \b
 Exit codes:
   0    ended by Ctrl-C or SIGTERM
-  2    wrong usage, an address that is in use, or no token for an address that is not of
-       this machine alone""",
+  2    wrong usage, an address in use, or no token for an address that other
+       machines can reach""",
 )
 @database_options
 @option("--host", default="127.0.0.1", metavar="ADDRESS", help="The address to listen on.")
@@ -56,7 +56,7 @@ Exit codes:
     type=click.FloatRange(min=0, min_open=True),
     default=2.0,
     metavar="SECONDS",
-    help="The time between two readings of the status.",
+    help="The time between two reads of the status.",
 )
 @short_errors()
 @tables_needed()
@@ -70,7 +70,7 @@ def console(  # noqa: PLR0913 - one parameter per flag
     jaeger: str | None,
     interval: float,
 ) -> None:
-    """Show the outbox in a browser. The console reads and never changes.
+    """Show the outbox in a browser. The console changes nothing.
 
     Without a token it serves this machine only. The token comes from the environment
     variable DSQL_OUTBOX_CONSOLE_TOKEN, and the browser asks for it.

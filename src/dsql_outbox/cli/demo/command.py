@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _SCHEMA: Final = "outbox_demo"
 """A schema of its own, because the demo must not relay messages of a real outbox."""
 
-_LEFT: Final = f"what it wrote to a --database stays there, in the schema {_SCHEMA}"
+_LEFT: Final = f"events written to a --database stay there, in the schema {_SCHEMA}"
 
 _STREAM: Final = "OUTBOX_DEMO"
 
@@ -54,10 +54,9 @@ _STREAM: Final = "OUTBOX_DEMO"
 def demo(database: str, sink: str | None, otlp: str | None) -> None:
     """Write 40 events under conflict, relay them to NATS, and check what arrived.
 
-    Four workers write twenty events of four types, twice: first each event has
-    an entity of its own, then all workers share five cars, so that their
-    transactions conflict. The exit code is 1 if an event was lost, stored twice,
-    altered or delivered out of order.
+    Four workers write twenty events of four types, twice. First each event has an entity of
+    its own. Then all workers share five cars, so that their transactions conflict. The exit
+    code is 1 if an event was lost, stored twice, altered or delivered out of order.
     """
     from rich.console import Console  # noqa: PLC0415 - 60 ms
 

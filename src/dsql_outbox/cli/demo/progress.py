@@ -1,4 +1,4 @@
-"""The demo's two counters, as bars on a terminal and as lines elsewhere."""
+"""The demo's two counters: bars on a terminal, lines elsewhere."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

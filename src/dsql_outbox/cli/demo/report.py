@@ -41,9 +41,9 @@ def trace_of(written: Written, spans: Sequence[SpanView]) -> list[SpanView]:
 def show_page(
     console: "Console", otlp: str, trace: Sequence[SpanView], lost: Sequence[str]
 ) -> None:
-    """Say where the trace can be seen, or why `otlp` did not get it."""
+    """Print where the trace can be seen, or why `otlp` did not get it."""
     if lost:
-        text = f"Nobody took the spans at {otlp}: {', '.join(lost)}"
+        text = f"No server accepted the spans at {otlp}: {', '.join(lost)}"
     else:
         page = page_of(jaeger_beside(otlp), trace[0].trace_id)
         text = f"In Jaeger: {page}"

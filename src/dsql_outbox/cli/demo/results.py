@@ -1,4 +1,4 @@
-"""What the demo observed, and the invariants that it checks: pure."""
+"""The demo's observations, and the invariants that it checks: pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -66,7 +66,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Check:
-    """One invariant: what must hold (`text`), what was found, and whether it held."""
+    """One invariant: what must hold (`text`), the finding, and whether it held."""
 
     text: str
     found: str

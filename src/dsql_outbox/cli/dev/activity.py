@@ -1,4 +1,4 @@
-"""What happens in an outbox: counted by a hook, by the outbox table and by PostgreSQL's log."""
+"""Counts the activity of an outbox: by a hook, by the outbox table and by PostgreSQL's log."""
 
 import re
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from dsql_outbox.observability import Fact, RelayProgress
 from dsql_outbox.outbox import CONFLICTS, Database, is_unreachable, kind_of
 from dsql_outbox.publisher import StatusReader
 
-_EVERY: Final = 0.5  # seconds between two looks
+_EVERY: Final = 0.5  # seconds between two reads
 
 LOG_SETTINGS: Final = {
     "log_line_prefix": "%m [%p] SQLSTATE %e ",
@@ -56,7 +56,7 @@ class Activity:
         self.counts = Counts()
 
     def __call__(self, fact: Fact, /) -> None:
-        """Add what the relay did."""
+        """Add the relay's work."""
         if isinstance(fact, RelayProgress):
             self._progress = RelayProgress(
                 delivered=self._progress.delivered + fact.delivered,
@@ -66,7 +66,7 @@ class Activity:
             )
 
     async def watch(self, tell: Callable[[Counts], None]) -> None:
-        """Tell each change of the counts, at most twice a second, until cancelled.
+        """Report each change of the counts, at most twice per second, until cancelled.
 
         Call `begin` before.
         """
@@ -78,7 +78,7 @@ class Activity:
                 await anyio.sleep(_EVERY)
 
     async def begin(self) -> None:
-        """Note what waits before the relay starts. Raises the driver's errors."""
+        """Record which messages wait before the relay starts. Raises the driver's errors."""
         async with StatusReader(self._database) as reader:
             self._waited = (await reader.read_waiting()).count
 
@@ -88,9 +88,10 @@ class Activity:
         return Counts(written, done.delivered, done.failed, self._log.count(), done.dead)
 
     async def _count_written(self, reader: StatusReader) -> int:
-        """What has left the outbox and what waits in it, without what waited at the start.
+        """The messages that left the outbox or wait in it, without those that waited at the start.
 
-        0 if that is not known: more waits than is counted, or the database is out of reach.
+        0 if that is not known: more messages wait than are counted, or the database is out of
+        reach.
         """
         try:
             waiting = await reader.read_waiting()

@@ -29,26 +29,25 @@ Exit codes:
     "as_json",
     is_flag=True,
     show_default=False,
-    help="Print one JSON object per line, warnings on standard error, too.",
+    help="Print one JSON object per line, also for warnings on standard error.",
 )
 @click.option(
     "--sample",
     type=click.IntRange(min=1),
     metavar="EVENTS",
-    help="Start nothing: print so many new events as JSON Lines, for `dsql-outbox write`. "
-    "They share five cars, so that writing them side by side meets conflicts.",
+    help="Start nothing: print this many new events as JSON Lines, for `dsql-outbox write`. "
+    "They share five cars, so concurrent writes meet conflicts.",
 )
 @short_errors()
 def dev(*, folder: Path | None, as_json: bool, sample: int | None) -> None:
     """Run PostgreSQL, NATS, a publisher and the console until Ctrl-C.
 
-    Prints where each of them is, a command that writes events, and then what happens.
-    Everything listens on 127.0.0.1 only, and passwords are random. Ports are the same
-    each time, unless another program uses them.
+    Prints their URLs, a command that writes events, and then the activity. Everything listens
+    on 127.0.0.1 only, and passwords are random. Ports are the same each time, unless another
+    program uses them.
 
-    Data and passwords are kept in FOLDER, and the next start goes on with them. Without
-    FOLDER they are removed at the end. Nothing is left running, even if this process is
-    killed.
+    Data and passwords are kept in FOLDER for the next start. Without FOLDER they are removed
+    at the end. Nothing is left running, even if this process is killed.
     """
     if sample is not None:
         for event in sample_events(sample):

@@ -1,6 +1,6 @@
-"""What `dev` prints: lines for people, or one JSON object per line.
+"""The output of `dev`: lines for people, or one JSON object per line.
 
-Nothing here is slow to import, because the first line must come at once.
+Imports of this module are fast, because the first line must appear immediately.
 """
 
 import os
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Places(NamedTuple):
-    """Where everything is: URLs, and None for what is not installed.
+    """The URLs of all parts, None for a part that is not installed.
 
     `folder` is where data is kept, None if it is removed at the end. `programs` is the
     folder of the program dsql-outbox.
@@ -36,7 +36,7 @@ class Places(NamedTuple):
 
 
 class DevLines:
-    """The lines of one run. They fit the terminal, except what is to be copied."""
+    """The lines of one run. They fit the terminal, except for lines to copy."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -48,7 +48,7 @@ class DevLines:
         return _wrapped(f"starting PostgreSQL and NATS in {folder or 'a temporary folder'}")
 
     def note(self, text: str) -> None:
-        """Something is missing, and dev goes on without it."""
+        """A part is missing, and dev runs without it."""
         return _json("note", text=text) if self._as_json else _wrapped(text)
 
     def ready(self, places: Places) -> None:
@@ -56,7 +56,7 @@ class DevLines:
         return _json_ready(places) if self._as_json else _text_ready(places)
 
     def change(self, counts: "Counts") -> None:
-        """So much has happened since the last change."""
+        """These events happened since the last change."""
         if self._as_json:
             return _json("change", **_built_in(counts))
         return _wrapped(_told(counts), f"{datetime.now().astimezone():%H:%M:%S}  ")
@@ -69,7 +69,7 @@ class DevLines:
             click.echo()  # below the ^C of the terminal
         _wrapped(f"ended: {_told(counts) or 'nothing was written'}")
         if folder is not None:
-            _wrapped(f"`dsql-outbox dev {shlex.quote(str(folder))}` goes on with this data")
+            _wrapped(f"`dsql-outbox dev {shlex.quote(str(folder))}` continues with this data")
         return None
 
 

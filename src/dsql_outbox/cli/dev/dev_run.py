@@ -28,10 +28,10 @@ from .dev_lines import DevLines, Places
 from .folder_lock import locked
 from .ports import HOST, HTTP, NATS, POSTGRES, claimed_ports
 
-_DRAIN: Final = 0.5  # seconds: what is not delivered by then stays in the outbox
-_READY: Final = 10.0  # seconds to wait for the publisher before places are shown anyway
-_POLL: Final = 0.02  # seconds between two looks at its health
-_LOOK: Final = 0.5  # seconds between two looks at the servers
+_DRAIN: Final = 0.5  # seconds: messages that are not delivered by then stay in the outbox
+_READY: Final = 10.0  # seconds to wait for the publisher before the URLs are shown anyway
+_POLL: Final = 0.02  # seconds between two checks of its health
+_LOOK: Final = 0.5  # seconds between two checks of the servers
 _SERVICE: Final = "dsql-outbox-dev"
 _STREAM: Final = "EVENTS"
 _SECRET: Final = "password"  # noqa: S105 - the name of its file
@@ -85,7 +85,7 @@ class _Console(NamedTuple):
 
 
 class _Session:
-    """What runs on the servers: publisher, HTTP endpoints, console and the lines."""
+    """The parts that run on the servers: publisher, HTTP endpoints, console and the lines."""
 
     def __init__(self, stack: ExitStack, folder: Path | None, lines: DevLines) -> None:
         """Start the servers; everything ends when `stack` is closed."""
@@ -110,7 +110,7 @@ class _Session:
         self._listen = Address(HOST, self._port_for(HTTP))
 
     async def run(self) -> None:
-        """Relay, and whatever runs beside it, until a signal.
+        """Run the relay and the parts beside it until a signal.
 
         Raises `OutboxError` if a server has ended by itself.
         """
@@ -122,7 +122,7 @@ class _Session:
         daemon = Daemon(self._relay, self._meters, listen=self._listen, drain=_DRAIN, beside=beside)
         await daemon.run()
         if self._lost is not None:
-            raise OutboxError(f"{self._lost} has ended, so dev ends, too")
+            raise OutboxError(f"{self._lost} has ended, so dev ends")
 
     def _metering(self, stack: ExitStack) -> Metering:
         try:
@@ -162,7 +162,7 @@ class _Session:
         try:
             self._lines.ready(places)
             await self.activity.watch(self._lines.change)
-        except OSError:  # nobody reads our lines any more
+        except OSError:  # the reader of the lines has gone
             self._relay.stop()
 
     def _places(self, console: _Console | None) -> Places:

@@ -19,8 +19,8 @@ _DIGITS: Final = 20
 def locked(folder: Path) -> Generator[int]:
     """Make and lock `folder` for this process; yields the descriptor that holds the lock.
 
-    A server that inherits it holds the lock, too. So after this process was killed, the
-    next one waits until its servers have stopped.
+    A server that inherits it holds the lock too. So if this process is killed, the next one
+    waits until its servers have stopped.
 
     Raises `SettingsError` if another process has the folder or it cannot be made, and
     `OutboxError` if the servers of a killed process still run after 20 s.
@@ -54,7 +54,7 @@ def _lock(handle: int, folder: Path) -> None:
             _refuse_while_owned(handle, folder)
         if monotonic() > deadline:
             raise OutboxError(
-                f"servers that a killed `dsql-outbox dev` has started in {folder} still run after "
+                f"the servers of a killed `dsql-outbox dev` in {folder} still run after "
                 f"{_STOP:.0f} s: end them, or name another folder"
             )
         sleep(0.01)

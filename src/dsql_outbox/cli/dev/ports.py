@@ -18,8 +18,8 @@ _CLAIM: Final = 19463
 def claimed_ports() -> Generator[Callable[[int], int]]:
     """Yield a function that returns the port to use in place of a given one.
 
-    The first `dev` on this machine gets the given ports, if they are free. The others,
-    also those that start at the same moment, get any free ones.
+    The first `dev` on this machine gets the given ports, if they are free. Any other gets
+    free ports.
     """
     with socket.socket() as claim:
         try:

@@ -21,7 +21,7 @@ _LEVELS: Final = {"read committed", "read uncommitted", "repeatable read"}
 
 
 def server(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """Which server answers."""
+    """The product and the version of the server."""
     ((version, number, _, _),) = visit.rows("doctor_server")
     kind = "Aurora DSQL" if visit.is_dsql else "PostgreSQL"
     text, values = f"{kind} {version}", {"kind": kind, "version": version}
@@ -32,18 +32,18 @@ def server(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 
 def isolation(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """At which isolation level a writer's statements run."""
+    """The isolation level of a writer's statements."""
     ((_, _, level, _),) = visit.rows("doctor_server")
     text, values = f"{level}, and so are the writer's transactions", {"level": level}
     if level in _LEVELS:
         yield Finding("isolation", "ok", text, values=values)
         return
-    remedy = "set default_transaction_isolation to 'repeatable read': this one only adds conflicts"
+    remedy = f"set default_transaction_isolation to 'repeatable read': {level} only adds conflicts"
     yield Finding("isolation", "warn", text, remedy, values=values)
 
 
 def clock(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """How far this machine's clock and the database's clock are apart."""
+    """The difference between this machine's clock and the database's clock."""
     samples: list[Sample] = []
     for _ in range(_ROUND_TRIPS):
         before, start = time(), monotonic()
@@ -64,7 +64,7 @@ def tls(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 
 def role(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """Which duties this role has all rights for."""
+    """The duties that this role has all rights for."""
     ((_, _, _, user),) = visit.rows("doctor_server")
     lacks = lacking_rights(visit.connection, visit.schema, user)
     if lacks is None:
@@ -74,7 +74,7 @@ def role(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 
 def search_path(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """Whether other roles can create functions that our sessions would find by their name.
+    """Whether other roles can create functions that sessions of the library would find by name.
 
     PostgreSQL's manual recommends a search path without writable schemas:
     https://www.postgresql.org/docs/current/ddl-schemas.html#DDL-SCHEMAS-PATTERNS
@@ -95,7 +95,7 @@ def schema(visit: ExaminedDatabase) -> Iterator[Finding]:
         yield Finding("schema", "ok", f"{visit.schema}: as this version needs it")
 
 
-_FORGED: Final = "the library never writes such a row: look who has a writer's rights"
+_FORGED: Final = "the library never writes such a row: check which roles have a writer's rights"
 
 _OF_SHARDS: Final = {"missing_shards", "orphaned_shard"}
 
@@ -112,7 +112,7 @@ def shards(visit: ExaminedDatabase) -> Iterator[Finding]:
     if not drifts:
         found = visit.status.shards
         leased = sum((shard.lease_seconds or 0) > 0 for shard in found)
-        text = f"{len(found)}, {leased} of them leased; no message is in any other"
+        text = f"{len(found)}, {leased} of them leased; no message is in another shard"
         yield Finding("shards", "ok", text, values={"shards": len(found), "leased": leased})
 
 
@@ -122,14 +122,14 @@ def _drifted(name: str, told: str) -> Finding:
 
 
 def round_trip(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """How long the smallest query takes, in seconds."""
+    """The time of the smallest query, in seconds."""
     taken = median(_timed(lambda: visit.rows("doctor_clock")) for _ in range(_ROUND_TRIPS))
     text = f"{taken * 1000:.2f} ms, median of {_ROUND_TRIPS}"
     yield Finding("round trip", "ok", text, values={"seconds": taken})
 
 
 def opening(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """How long it takes to connect, in seconds: every retry of a write opens a connection."""
+    """The time to connect, in seconds: every retry of a write opens a connection."""
 
     def once() -> None:
         visit.connect().close()

@@ -42,7 +42,7 @@ database cannot be reached.""",
     "--probe",
     is_flag=True,
     show_default=False,
-    help="Also try out features, in a table doctor_scratch that is dropped afterwards.",
+    help="Also try features, in a table doctor_scratch, which is dropped afterwards.",
 )
 @option(
     "--probe-large",
@@ -55,12 +55,12 @@ database cannot be reached.""",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     show_default=False,
-    help="With --probe, also try isolation, 20 writes that conflict, and a take-over between two "
-    "publishers, in a schema outbox_doctor that is removed afterwards; and write it all to FILE.",
+    help="With --probe, also try isolation, 20 conflicting writes and a take-over between two "
+    "publishers, in a schema outbox_doctor, which is removed afterwards. Write a report to FILE.",
 )
 @option("--json", "as_json", is_flag=True, show_default=False, help="Print one JSON object.")
 @short_errors()
-@interruptible("the database is as before; the same command begins again")
+@interruptible("the database is unchanged; run the same command again")
 def doctor(  # noqa: PLR0913 - one parameter per flag
     *,
     database: str | None,
@@ -70,7 +70,7 @@ def doctor(  # noqa: PLR0913 - one parameter per flag
     report: Path | None,
     as_json: bool,
 ) -> None:
-    """Check a database before production, and say what to correct.
+    """Check a database before production, and suggest remedies.
 
     Prints one line per check: ok, warn, fail, or unknown if the check could not
     be made. Without --probe nothing is written.

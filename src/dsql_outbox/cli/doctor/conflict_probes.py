@@ -22,14 +22,14 @@ _position = count(1_000_000)
 
 
 class SessionResult(NamedTuple):
-    """How a transaction ended: `sqlstate` is None if it committed, else `where` it failed."""
+    """The end of a transaction: `sqlstate` is None if it committed, else `where` it failed."""
 
     sqlstate: str | None
     where: Literal["statement", "COMMIT"]
 
 
 class Race(NamedTuple):
-    """Two transactions at one row; `waited` tells whether the second waited for the first."""
+    """Two transactions at one row; `waited` is whether the second waited for the first."""
 
     first: SessionResult
     second: SessionResult
@@ -37,19 +37,19 @@ class Race(NamedTuple):
 
 
 def first_inserts(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """What two sessions get that insert the same new key."""
+    """The result of two sessions that insert the same new key."""
     race = _run(visit, "doctor_insert", next(_position))
     yield judge("first inserts", race, {"23505", "40001"})
 
 
 def first_upserts(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """What two sessions get that insert or update the same new key, as for a new entity."""
+    """The result of two sessions that insert or update the same new key, as for a new entity."""
     race = _run(visit, "doctor_upsert", next(_position))
     yield judge("first upserts", race, {"23505", "40001"})
 
 
 def updates(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """What two sessions get that change the same row."""
+    """The result of two sessions that change the same row."""
     position = next(_position)
     visit.rows("doctor_insert", position=position)
     yield judge("updates", _run(visit, "doctor_update", position), {"40001"})
@@ -68,11 +68,13 @@ def judge(name: str, race: Race, conflicts: set[str]) -> Finding:
     }
     states = {outcome.sqlstate for outcome in lost}
     if not lost:
-        remedy = "do not write here: two sessions changed one row, and neither was told"
+        remedy = "do not write here: two sessions changed one row, and neither got an error"
         return Finding(name, "fail", told, remedy, values=values)
     if states <= conflicts:
         return Finding(name, "ok", f"{told}: writers retry it", values=values)
-    return Finding(name, "fail", told, "no writer expects that: do not write here", values=values)
+    return Finding(
+        name, "fail", told, "do not write here: writers do not expect this", values=values
+    )
 
 
 def _told(outcome: SessionResult) -> str:
@@ -120,7 +122,7 @@ def _commit(connection: Connection) -> SessionResult:
 
 
 def waits(future: Future[T]) -> bool:
-    """Whether a statement in another thread has no answer soon; raises what it raised."""
+    """Whether a statement in another thread has no answer soon. Raises the statement's error."""
     try:
         future.result(_WAIT)
     except TimeoutError:

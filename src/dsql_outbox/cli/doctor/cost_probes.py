@@ -1,4 +1,4 @@
-"""The probes that ask what something takes, or disturbs."""
+"""The probes of costs and of side effects."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -22,7 +22,7 @@ _position = count(2_000_000)
 
 
 def commit(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """How long the smallest write takes."""
+    """The time of the smallest write."""
     taken: list[float] = []
     for _ in range(_COMMITS):
         position, start = next(_position), monotonic()
@@ -34,7 +34,7 @@ def commit(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 
 def metering(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """What an insert of 4 KiB costs, and an update of one small column in it."""
+    """The cost of an insert of 4 KiB, and of an update of one small column in it."""
     position = next(_position)
     costs = {
         what: [str(line).strip() for (line,) in visit.rows(name, position=position)]
@@ -48,7 +48,7 @@ def judge_metering(plans: Mapping[str, list[str]], *, is_dsql: bool) -> Finding:
     told = {what: [line for line in lines if "DPU" in line] for what, lines in plans.items()}
     if not any(told.values()):
         if is_dsql:
-            return Finding("metering", "unknown", "EXPLAIN tells no DPU")
+            return Finding("metering", "unknown", "EXPLAIN reports no DPU")
         return Finding("metering", "ok", "not asked: PostgreSQL does not bill by use")
     parts = [f"{what} of 4 KiB: {', '.join(lines)}" for what, lines in told.items()]
     return Finding("metering", "ok", "; ".join(parts))
@@ -79,7 +79,7 @@ def _read_twice(visit: ExaminedDatabase, other: Connection) -> None:
 
 
 def large_message(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """What becomes of a message that is too large; it may cost the connection that sends it."""
+    """The answer to a message that is too large. The connection that sends it may break."""
     with visit.connect() as other:
         try:
             run(other, visit.schema, "doctor_large", {"text": "x" * _LARGE})

@@ -13,7 +13,7 @@ from dsql_outbox.publisher import Status, StatusReader
 from dsql_outbox.schema import Drift, check, has_jobs, statement
 
 PATIENCE: Final = 15.0
-"""Seconds that one check may take before the doctor goes on to the next."""
+"""Seconds that one check may take before the doctor continues with the next."""
 
 
 class ExaminedDatabase:
@@ -44,7 +44,7 @@ class ExaminedDatabase:
     def rows(
         self, name: str, parameters: Mapping[str, object] | None = None, **literals: int | str
     ) -> Sequence[Sequence[Any]]:
-        """Run a named statement and return its rows; raises the driver's errors."""
+        """Run a named statement and return its rows. Raises the driver's errors."""
         return run(self.connection, self.schema, name, parameters, **literals)
 
     @cached_property
@@ -82,7 +82,7 @@ def run(
     /,
     **literals: int | str,
 ) -> Sequence[Sequence[Any]]:
-    """Run a named statement on `connection` and return its rows; raises the driver's errors."""
+    """Run a named statement on `connection` and return its rows. Raises the driver's errors."""
     # Strip the comment on top, because emulators decide by the first word of a statement.
     query = re.sub(rb"^--.*\n", b"", statement(name, schema, **literals), flags=re.MULTILINE)
     cursor = connection.execute(query, parameters)

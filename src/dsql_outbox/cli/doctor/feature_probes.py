@@ -1,4 +1,4 @@
-"""The probes: each tries in the scratch table what the documentation leaves open."""
+"""The probes: each tries a feature that the documentation leaves open, in the scratch table."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
@@ -69,7 +69,7 @@ def row_comparison(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 
 def judge_plan(plan: list[str]) -> Finding:
-    """By what PostgreSQL prints; other servers print plans of their own."""
+    """Judge the plan as PostgreSQL prints it. Other servers print other plans."""
     bound = next((line.strip() for line in plan if "ROW(" in line), None)
     if bound is None:
         shown = "; ".join(line.strip() for line in plan)
@@ -77,7 +77,7 @@ def judge_plan(plan: list[str]) -> Finding:
     if "Index Cond" in bound:
         return Finding("row comparison", "ok", "bounds the range of keys that is read")
     remedy = "a relay reads a shard's head again and again: keep the backlog short"
-    return Finding("row comparison", "warn", f"filters what was read: {bound}", remedy)
+    return Finding("row comparison", "warn", f"filters the rows that were read: {bound}", remedy)
 
 
 def lateral(visit: ExaminedDatabase) -> Iterator[Finding]:
@@ -101,7 +101,7 @@ def unnest(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 
 def json_exact(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """Whether a json column gives back what it was given."""
+    """Whether a json column returns a text unchanged."""
     try:
         rows = visit.rows("doctor_json", {"doc": _EXACT}, position=next(_position))
     except (*_REFUSED, psycopg.DataError) as error:

@@ -13,8 +13,8 @@ Value = float | str | bool | None
 class Finding(msgspec.Struct, frozen=True):
     """A verdict and the line that explains it.
 
-    `values` are the numbers behind it, times in seconds. `remedy` says what to do.
-    `sqlstate` is the database's error code if the check could not be made.
+    `values` are the numbers behind it, times in seconds. `remedy` is the advice. `sqlstate`
+    is the database's error code if the check could not be made.
     """
 
     name: str

@@ -18,10 +18,10 @@ from .proof.isolation_cases import CASES
 
 
 class DatedReport(msgspec.Struct, frozen=True):
-    """All findings, when and with what they were made; without names of hosts and roles.
+    """All findings with their date and versions, without names of hosts and roles.
 
-    `date` is in UTC. `versions` are of the library and of what it runs on. `region` is the AWS
-    Region of an Aurora DSQL cluster.
+    `date` is in UTC. `versions` are those of the library and of its environment. `region` is
+    the AWS Region of an Aurora DSQL cluster.
     """
 
     date: datetime

@@ -1,4 +1,4 @@
-"""The table that the probes write to; it is dropped whatever happens."""
+"""The table that the probes write to; it is dropped in any case."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ _ONCE_MORE: Final = RetryPolicy(CONFLICTS, waits=(0.0,))
 def scratch(visit: ExaminedDatabase) -> Generator[None]:
     """Create a table ``doctor_scratch`` in the outbox schema, and drop it after the block.
 
-    SIGTERM and SIGHUP end the block as Ctrl-C does, so that the table is dropped then, too.
+    SIGTERM and SIGHUP end the block as Ctrl-C does, so that the table is dropped then too.
     Raises `OutboxError` if the table exists already, and the driver's errors.
     """
     visit.begin_question()

@@ -15,14 +15,14 @@ _SKEW_FAIL: Final = 60.0
 _OLD: Final = 60.0
 """Seconds that a message may wait before the relay counts as late.
 
-A healthy publisher looks at least once per second.
+A healthy publisher reads at least once per second.
 """
 
 
 class Sample(NamedTuple):
     """One reading of the database's clock, all in seconds.
 
-    `before` is our clock before the query, `there` is the database's answer, and
+    `before` is this machine's clock before the query, `there` is the database's answer, and
     `trip` is how long the query took.
     """
 
@@ -32,7 +32,7 @@ class Sample(NamedTuple):
 
 
 def offset_of(samples: Iterable[Sample]) -> tuple[float, float]:
-    """The database's clock minus ours, and the error bound of that; both in seconds.
+    """The database's clock minus this machine's, and the error bound; both in seconds.
 
     This is Cristian's algorithm: the answer is taken to be half a trip old, and
     the quickest trip gives the smallest bound.
@@ -42,7 +42,7 @@ def offset_of(samples: Iterable[Sample]) -> tuple[float, float]:
 
 
 def judge_clock(offset: float, bound: float) -> Finding:
-    """Judge the clocks: `offset` is the database's minus ours, +/- `bound`; both in seconds."""
+    """Judge the clocks: `offset` seconds is the database's minus this machine's, +/- `bound`."""
     way = "ahead of" if offset >= 0 else "behind"
     text = f"the database is {abs(offset):.3f} s {way} this machine, +/- {bound:.4f} s"
     values = {"offset": offset, "bound": bound}
@@ -76,9 +76,9 @@ def judge_role(
 ) -> Finding:
     """Judge a role by the rights that it lacks, per duty.
 
-    `lacks` maps a duty to pairs of a right and its table; None stands for the schema.
-    An operator may all that a reader may. So a role that has any further right of an
-    operator is no reader.
+    `lacks` maps a duty to pairs of a right and its table; None stands for the schema. An
+    operator has all rights of a reader. So a role with any further right of an operator is
+    not a reader.
     """
     if not set(_rights("operator")) - set(_rights("reader")) <= set(lacks.get("operator", ())):
         lacks = {duty: missing for duty, missing in lacks.items() if duty != "reader"}
@@ -130,7 +130,7 @@ def judge_relay(alive: int, oldest: float | None) -> Finding:
     values = {"alive": alive, "oldest": oldest}
     late = oldest is not None and oldest > _OLD
     if not alive:
-        remedy = "start `dsql-outbox publish`: nobody relays"
+        remedy = "start `dsql-outbox publish`: no publisher relays"
         return Finding("relay", "fail" if late else "warn", text, remedy, values=values)
     if late:
         remedy = "see `dsql-outbox status`: a subject is blocked, or the publishers are too slow"

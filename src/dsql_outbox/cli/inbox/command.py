@@ -23,7 +23,7 @@ def _age(context: click.Context, parameter: click.Parameter, text: str) -> timed
     del context, parameter
     found = _AGE.fullmatch(text)
     if found is None:
-        raise click.BadParameter(f"{text!r} is no age: a number and s, m, h or d, as in 30d")
+        raise click.BadParameter(f"{text!r} is not an age, a number and s, m, h or d, such as 30d")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
@@ -50,10 +50,10 @@ def prune(
 ) -> None:
     """Forget the messages that a consumer handled long ago.
 
-    A message that is delivered after it was forgotten is handled again. So AGE must be
-    longer than the broker keeps messages, dead letters of its queue included, and than
-    you replay events. Each transaction deletes at most 3,000 rows. Ctrl-C ends it at any
-    time; run it again to go on.
+    A message that is delivered after it was forgotten is handled again. So AGE must exceed
+    the time for which the broker keeps messages, dead letters of its queue included, and for
+    which you replay events. Each transaction deletes at most 3,000 rows. Ctrl-C ends the
+    command at any time; to continue, run it again.
     """
     done = _Done()
     with (
@@ -71,7 +71,7 @@ def prune(
 
 
 class _Done:
-    """What a pruning has done so far."""
+    """The progress of a pruning."""
 
     def __init__(self) -> None:
         self.pruned = Pruned()

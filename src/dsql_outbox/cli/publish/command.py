@@ -34,9 +34,7 @@ class _SinkOption(click.Option):
     """Its help lists the sinks that are installed. It looks for them only when it is shown."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        self.help = (
-            f"Where to send messages, such as nats://HOST[:PORT]. Installed are {known_schemes()}"
-        )
+        self.help = f"The URL of the sink, such as nats://HOST[:PORT]. Installed: {known_schemes()}"
         return super().get_help_record(ctx)
 
 
@@ -49,14 +47,14 @@ Example:
 Exit codes:
   0    stopped by a signal, or the outbox is empty (--until-empty)
   1    with --until-empty: a message was given up in this run; the reader of
-       stdout: has gone; or another error
+       stdout: has gone; another error
   2    wrong usage, a missing extra, a sink that can never work, or
        --listen has no such address
   69   the database cannot be reached at the start
   75   stopped by a signal, but not done within --drain; or nothing could be
        sent for --max-wait, and messages wait
   78   the tables are missing: run `dsql-outbox schema apply`
-  130  stopped at once by a second Ctrl-C""",
+  130  stopped immediately by a second Ctrl-C""",
 )
 @database_options
 @option(
@@ -77,15 +75,15 @@ Exit codes:
     type=click.FloatRange(min=0),
     metavar="SECONDS",
     show_default=False,
-    help="With --until-empty, end also when nothing could be sent for so long, because messages "
-    "wait after a failure, or the broker or the database cannot be reached; 0: as soon as "
-    "nothing can be sent now.",
+    help="With --until-empty, also end after this time without a message that can be sent: "
+    "messages wait after a failure, or the broker or the database cannot be reached. "
+    "0: as soon as nothing can be sent.",
 )
 @option(
     "--on-dead-letter",
     type=click.Choice(["release", "block"]),
     default=PublisherSettings.on_dead_letter,
-    help="What to do with a message that is given up: move it to the dead letters, "
+    help="For a message that is given up: move it to the dead letters, "
     "or block its subject until an operator decides.",
 )
 @option(
@@ -100,14 +98,14 @@ Exit codes:
     "--batch-rows",
     type=click.IntRange(min=1),
     default=PublisherSettings.batch_rows,
-    help="How many messages one read returns, approximately.",
+    help="The approximate number of messages per read.",
 )
 @option(
     "--lease",
     type=click.FloatRange(min=0.1),
     default=PublisherSettings.lease,
     metavar="SECONDS",
-    help="How long a publisher leases a shard. After 1.2 times that, others take over "
+    help="The duration of a lease. After 1.2 times that, others take over "
     "the shards of a publisher that died.",
 )
 @option(
@@ -115,7 +113,7 @@ Exit codes:
     type=click.FloatRange(min=0),
     default=_DRAIN,
     metavar="SECONDS",
-    help="How long messages that are on their way may take after SIGTERM or Ctrl-C.",
+    help="The time for messages in flight after SIGTERM or Ctrl-C.",
 )
 @option(
     "--listen",
@@ -149,13 +147,13 @@ def publish(  # noqa: PLR0913 - one parameter per flag
     Run as many publishers as you like: they share the work, and take over from
     each other.
 
-    Runs until SIGTERM, SIGHUP or Ctrl-C, then waits for the messages that are on their
-    way, for --drain seconds at most; a second Ctrl-C stops at once. Nothing is lost
-    either way: a message that was not acknowledged stays in the outbox.
+    Runs until SIGTERM, SIGHUP or Ctrl-C, then waits for the messages in flight, for --drain
+    seconds at most. A second Ctrl-C stops immediately. A message that was not acknowledged
+    stays in the outbox.
 
-    While the broker cannot be reached, publish waits and logs a warning every
-    few seconds, at the start as well as later. With --until-empty it waits, too,
-    unless --max-wait says how long.
+    While the broker cannot be reached, publish waits and logs a warning every few seconds,
+    also at the start. With --until-empty it waits too, for --max-wait seconds if that is
+    given.
     """
     if max_wait is not None and not until_empty:
         raise click.UsageError("--max-wait needs --until-empty")
@@ -189,7 +187,7 @@ def publish(  # noqa: PLR0913 - one parameter per flag
 def _progress(
     relaying: RelayRun, log_format: LogFormat, *, every: float
 ) -> AbstractContextManager[object]:
-    """Show what is relayed: live on a terminal, else a line every `every` seconds."""
+    """Show the progress: live on a terminal, else a line every `every` seconds."""
     text = CountsText(relaying.counts)
     if log_format == "text" and is_live() and not (relaying.uses_stdout and sys.stdout.isatty()):
         return live(text.view)

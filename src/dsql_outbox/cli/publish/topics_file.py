@@ -17,8 +17,8 @@ _KEYS: Final = tuple(field.name for field in fields(TopicSettings))
 def read_topics(file: Path) -> Mapping[str, TopicSettings]:
     """The settings of the topics, by pattern, in the order of the file.
 
-    Raises `SettingsError`, which names the file and the key, for a file that cannot be
-    read, is no TOML, has an unknown key, or a value that is not valid.
+    Raises `SettingsError`, which names the file and the key, for a file that cannot be read
+    or is not TOML, for an unknown key, and for an invalid value.
     """
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))

@@ -31,16 +31,16 @@ def read_model() -> None:
     "name",
     required=True,
     metavar="MODULE:FUNCTION",
-    help="The async function that the publisher applies, as in shop.balances:apply.",
+    help="The async function that the publisher applies, such as shop.balances:apply.",
 )
 @click.option(
-    "--after", metavar="PLACE", help="Go on where another run of the rebuild ended, as it said."
+    "--after", metavar="PLACE", help="Continue after this place, which an earlier run printed."
 )
 @option(
     "--source",
     default=DEFAULT_SOURCE,
     metavar="TEXT",
-    help="The CloudEvents source. It is not stored, so give the one of the writers' settings.",
+    help="The CloudEvents source. It is not stored, so repeat the one of the writers' settings.",
 )
 @json_option
 @database_options
@@ -55,14 +55,14 @@ def rebuild(  # noqa: PLR0913 - one parameter per flag
     database: str | None,
     schema: str,
 ) -> None:
-    """Apply all stored events again, subject by subject, in the order of each.
+    """Apply all stored events again, in order per subject.
 
-    Stop every publisher and empty the tables of the read model first. Messages that wait
-    in the outbox and dead letters are left out; the publisher applies what waits when it
+    Stop every publisher and empty the tables of the read model first. Dead letters and
+    messages that wait in the outbox are left out; the publisher applies the latter when it
     runs again. The command refuses to run beside a publisher.
 
-    The first Ctrl-C ends the rebuild after the transaction in progress, and says what
-    --after makes another run go on there.
+    The first Ctrl-C ends the rebuild after the transaction in progress, and prints the
+    --after with which another run continues.
     """
     function = _function(name)
     with logs_on_stderr(verbose=False), open_database(database, schema) as found:
@@ -76,7 +76,9 @@ def _function(name: str) -> Apply:
     """Import the function. Raises `click.UsageError` if it is not there, or not async."""
     module, _, attribute = name.partition(":")
     if not module or not attribute:
-        raise click.UsageError(f"--apply {name!r} is no MODULE:FUNCTION, as in shop.balances:apply")
+        raise click.UsageError(
+            f"--apply {name!r} is not MODULE:FUNCTION, such as shop.balances:apply"
+        )
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as `python -m` does
     try:
         function: Apply = getattr(import_module(module), attribute)

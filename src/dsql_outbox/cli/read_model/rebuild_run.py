@@ -9,7 +9,7 @@ from dsql_outbox.publisher import Rebuild
 
 
 class RebuildRun:
-    """Runs a rebuild, and says where another one goes on if it does not come to its end."""
+    """Runs a rebuild. If it ends early, prints where another run continues."""
 
     def __init__(self, tool: Rebuild, *, as_json: bool) -> None:
         self._tool = tool
@@ -17,9 +17,9 @@ class RebuildRun:
         self._is_done = False
 
     async def run(self, after: str | None) -> int:
-        """Rebuild until the end or a signal; returns the exit code that a signal asks for, or 0.
+        """Rebuild until the end or a signal. Returns the exit code that a signal asks for, or 0.
 
-        Raises what the rebuild raises.
+        Raises the errors of the rebuild.
         """
         interruption = Interruption(self._tool.stop)
 
@@ -48,9 +48,9 @@ class RebuildRun:
     def _tell_place(self) -> None:
         found = self._tool.progress
         if found.place is not None:
-            say(f"not done; the same command with --after {found.place} goes on", err=True)
+            say(f"not done; to continue, run the same command with --after {found.place}", err=True)
         elif found.read:
-            say("not done; empty the tables of the read model and begin again", err=True)
+            say("not done; empty the tables of the read model and start again", err=True)
 
     def _tell_done(self) -> None:
         done = self._tool.progress

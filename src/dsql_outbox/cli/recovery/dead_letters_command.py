@@ -100,7 +100,7 @@ async def _list(
     async with DeadLetters(database) as tool, aclosing(tool.find(which, payload=payload)) as found:
         async for letter in found:
             if count == limit:
-                say(f"there are more: narrow it, or raise --limit {limit}", err=True)
+                say(f"there are more: narrow the filter, or raise --limit {limit}", err=True)
                 break
             count += 1
             if as_json:

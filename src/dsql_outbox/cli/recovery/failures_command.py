@@ -78,11 +78,11 @@ def list_(*, as_json: bool, database: str | None, schema: str, **filters: Any) -
 @short_errors()
 @tables_needed()
 def retry(**options: Any) -> None:
-    """Forget the failures of messages: the publisher tries them again at once.
+    """Forget the failures of messages: the publisher tries them again immediately.
 
     Each message has all its attempts again.
     """
-    _act(Failures.retry, "will be tried anew", "would be tried anew", **options)
+    _act(Failures.retry, "will be tried again", "would be tried again", **options)
 
 
 @failures.command()
@@ -127,7 +127,7 @@ def _act(  # noqa: PLR0913 - one parameter per flag
     count = told.total - left
     say(f"{counted(count, 'message')} {verb}", err=True)
     if left:
-        say(f"{counted(left, 'message')} left alone: act on the one before first", err=True)
+        say(f"{counted(left, 'message')} left alone: act on the message before it first", err=True)
     if left or count < len(set(which.event_ids)):
         raise click.exceptions.Exit(FAILED)
 

@@ -58,7 +58,7 @@ class _Asked(NamedTuple):
             Place.parse(self.after)
 
     def told(self, replay: Replay) -> AsyncGenerator[Replayed]:
-        """Replay the selected events, and yield what became of each."""
+        """Replay the selected events, and yield the result of each."""
         if self.event_ids:
             return replay.events(self.event_ids)
         if self.entity is not None:
@@ -81,7 +81,7 @@ Exit codes:
   1    an event that was named is not stored, or waits in the outbox already
   2    wrong usage, or an unknown entity
   78   the tables are missing or older: run `dsql-outbox schema apply`
-  130  ended by Ctrl-C, 143 by SIGTERM: --after goes on""",
+  130  ended by Ctrl-C (143: by SIGTERM); continue with --after""",
 )
 @click.argument("event_ids", nargs=-1, type=click.UUID, metavar="[EVENT_ID]...")
 @subject_option("--entity", "Only events that touched this entity.")
@@ -93,14 +93,14 @@ Exit codes:
 @click.option(
     "--after",
     metavar="PLACE",
-    help="Go on where another run ended, as it said: TYPE/ID@VERSION, or with --entity "
-    "a version of it.",
+    help="Continue after this place, which an earlier run printed: TYPE/ID@VERSION, "
+    "or with --entity a version.",
 )
 @option(
     "--source",
     default=DEFAULT_SOURCE,
     metavar="TEXT",
-    help="The CloudEvents source. It is not stored, so give the one of the writers' settings.",
+    help="The CloudEvents source. It is not stored, so repeat the one of the writers' settings.",
 )
 @replay_options
 @yes_option
@@ -130,17 +130,17 @@ def replay(  # noqa: PLR0913 - one parameter per flag
 ) -> None:
     """Send stored events again, whether they were delivered or not.
 
-    Each message is the same and has the same event id. It carries the number of
-    the replay in a header "replay" and in its dedupe id, so that the broker does
-    not drop it as a duplicate. Replayed events of one subject arrive in its
-    order, but in no order relative to events that are written meanwhile.
+    Each message has the same text and event id. The number of the replay is in a header
+    "replay" and in its dedupe id, so that the broker does not drop it as a duplicate.
+    Replayed events of one subject arrive in its order, but in no order relative to events
+    that are written meanwhile.
 
     An event that still waits in the outbox is left alone. Without EVENT_ID and
     --entity, a replay reads all stored events, because there is no index on type,
     topic and time: it shows their number and asks for confirmation.
 
-    The first Ctrl-C ends the replay after the transaction in progress, and says
-    what --after makes another run go on there.
+    The first Ctrl-C ends the replay after the transaction in progress, and prints the --after
+    with which another run continues.
     """
     which = EventFilter(event_type=event_type, topic=topic, since=since, until=until)
     asked = _Asked(event_ids, subject, which, every, after)
@@ -161,4 +161,4 @@ async def _cost(database: Database) -> str:
     async with Replay(database) as tool:
         stored = await tool.events_stored()
     rows = "all stored events" if stored is None else f"about {counted(stored, 'stored event')}"
-    return f"This replay reads {rows}. Go on?"
+    return f"This replay reads {rows}. Continue?"

@@ -1,4 +1,4 @@
-"""What the commands that replay share: their options, and the report of what was done."""
+"""The options and the report of the commands that replay."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -15,8 +15,8 @@ from .replay_summary import ReplaySummary
 
 _LEFT_ALONE: Final = {
     "waiting": "they wait in the outbox",
-    "missing": "they are not there",
-    "unreadable": "their headers can be no message's; replay these events by their ids",
+    "missing": "they do not exist",
+    "unreadable": "their headers are not valid for a message; replay these events by their ids",
 }
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
@@ -40,7 +40,7 @@ def replay_options(command: _Command) -> _Command:
         click.option(
             "--dry-run",
             is_flag=True,
-            help="Change nothing; sum up what would be replayed, per type, topic and shard.",
+            help="Change nothing; count the events per type, topic and shard.",
         ),
         click.option("--list", "listed", is_flag=True, help="Print a line per event."),
         json_option,
@@ -73,7 +73,7 @@ class ReplayReport:
         return self._counts.total()
 
     async def all(self, told: AsyncGenerator[Replayed]) -> None:
-        """Print every result of `told`; raises what the replay raises."""
+        """Print every result of `told`. Raises the errors of the replay."""
         async with aclosing(told):
             async for each in told:
                 self._counts[each.status] += 1

@@ -11,7 +11,7 @@ from .replay_options import ReplayReport
 
 
 class ReplayRun:
-    """Runs a replay, and says where another one goes on if it does not come to its end."""
+    """Runs a replay. If it ends early, prints where another run continues."""
 
     def __init__(self, tool: Replay, report: ReplayReport) -> None:
         self._tool = tool
@@ -19,9 +19,9 @@ class ReplayRun:
         self._is_done = False
 
     async def run(self, told: AsyncGenerator[Replayed]) -> int:
-        """Replay until the end or a signal; returns the exit code that a signal asks for, or 0.
+        """Replay until the end or a signal. Returns the exit code that a signal asks for, or 0.
 
-        Raises what the replay raises.
+        Raises the errors of the replay.
         """
         interruption = Interruption(self._tool.stop)
 
@@ -41,7 +41,7 @@ class ReplayRun:
     def _tell_place(self) -> None:
         place = self._tool.progress.place
         if place is not None:
-            say(f"not done; the same command with --after {place} goes on", err=True)
+            say(f"not done; to continue, run the same command with --after {place}", err=True)
 
     def _line(self) -> str:
         found = self._tool.progress

@@ -54,7 +54,7 @@ def _cells(topic: PausedTopic) -> tuple[str, ...]:
 
 @topics.command()
 @click.argument("topic")
-@click.option("--reason", default="", metavar="TEXT", help="Why, for others to read.")
+@click.option("--reason", default="", metavar="TEXT", help="The reason, which `list` shows.")
 @json_option
 @database_options
 @short_errors()

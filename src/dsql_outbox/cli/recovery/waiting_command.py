@@ -56,7 +56,7 @@ async def _list(database: Database, which: WaitingFilter, limit: int, as_json: b
     async with Waiting(database) as tool, aclosing(tool.find(which)) as found:
         async for message in found:
             if count == limit:
-                say(f"there are more: narrow it, or raise --limit {limit}", err=True)
+                say(f"there are more: narrow the filter, or raise --limit {limit}", err=True)
                 break
             count += 1
             json_line(message) if as_json else lines.append(_cells(message))

@@ -1,5 +1,5 @@
 """The relay inside a command: with signals, with HTTP endpoints and with a summary.
 
 `daemon` runs `relay_run` with signals and the HTTP endpoints of `http_server`.
-`HealthProbe` and `Health` of the publisher tell what these answer.
+Their answers come from `HealthProbe` and `Health` of the publisher.
 """

@@ -1,4 +1,4 @@
-"""The relay with what a supervisor needs: signals with a time limit, health, metrics."""
+"""The relay with the parts that a supervisor needs: signals, health, metrics."""
 
 import signal
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
@@ -22,7 +22,7 @@ from .relay_run import RelayRun
 
 _LAST_PORT: Final = 65535
 _AT_ONCE: Final = 128 + signal.SIGINT
-_AS_BEFORE: Final = f"what is left stays in the outbox; {GO_ON}"
+_AS_BEFORE: Final = f"waiting messages stay in the outbox; {GO_ON}"
 _PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -70,8 +70,8 @@ class Daemon:
     async def run(self) -> int:
         """Relay until a signal or the end of the work, and return the exit code.
 
-        Raises what `RelayRun.run` raises, and `SettingsError` if `listen` cannot
-        be listened on.
+        Raises the errors of `RelayRun.run`, and `SettingsError` if it cannot listen on
+        `listen`.
         """
         is_measured = self._metering.hooks or not metric_facts.skips_successes()
         probes = [self._relaying.probe.run] if self._listen or is_measured else []

@@ -18,7 +18,7 @@ from dsql_outbox.outbox import SettingsError
 logger = logging.getLogger("dsql_outbox")
 
 _SECONDS: Final = 5.0  # for a whole exchange
-_CONNECTIONS: Final = 32  # at once; one more closes the oldest
+_CONNECTIONS: Final = 32  # open; one more closes the oldest
 _REQUEST_BYTES: Final = 8192
 
 
@@ -58,8 +58,8 @@ def index(title: str, paths: Iterable[str]) -> Answer:
 async def serving(host: str, port: int, routes: Routes) -> AsyncGenerator[str]:
     """Serve `routes` inside the block; yields the base URL.
 
-    With port 0 the system picks a port, and the URL holds it. Raises
-    `SettingsError` if the address cannot be listened on.
+    With port 0 the system picks a port, and the URL holds it. Raises `SettingsError` if it
+    cannot listen on the address.
     """
     try:
         server = await asyncio.start_server(

@@ -1,4 +1,4 @@
-"""The text about messages that a run leaves in the outbox."""
+"""The text about the messages that a run leaves in the outbox."""
 
 from collections.abc import Sequence
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""What a run has relayed, in all and per topic, as a hook counts it and as text."""
+"""The relayed messages of a run, in total and per topic: counted by a hook, shown as text."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ _TOPICS: Final = 1_000
 
 _SHOWN: Final = 8
 _WINDOW: Final = 20
-"""Looks per rate: about 5 seconds on a terminal, which draws four times a second."""
+"""Reads per rate: about 5 seconds on a terminal, which draws four times per second."""
 
 
 class RelayCounts:
@@ -26,7 +26,7 @@ class RelayCounts:
         self.topics: Counter[str] = Counter()
 
     def __call__(self, fact: Fact, /) -> None:
-        """Count what a fact tells."""
+        """Count a fact."""
         if isinstance(fact, PublishStarted):
             self.lag = max(0, fact.picked_up_ns - fact.committed_ns) / 1e9
         elif isinstance(fact, PublishEnded):
@@ -54,7 +54,7 @@ class _Look(NamedTuple):
 
 
 class CountsText:
-    """The counts as text, with rates since the earlier looks; each call is a look.
+    """The counts as text, with rates since the earlier calls.
 
     `now` gives seconds on a monotonic clock.
     """

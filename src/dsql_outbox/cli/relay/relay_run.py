@@ -122,7 +122,7 @@ class RelayRun:
     async def _rows(
         self, name: str, parameters: Mapping[str, object] | None = None, **literals: int
     ) -> Sequence[Sequence[Any]]:
-        """Run a named statement on a connection of its own."""
+        """Run a named statement on its own connection."""
         async with await self._database.connect_async() as connection:
             query = statement(name, self._database.schema, **literals)
 

@@ -7,7 +7,7 @@ from dsql_outbox.schema import ApplyStep
 
 
 class ApplySteps:
-    """Takes the steps of `apply`; as text it is the step in hand, and for how long."""
+    """Takes the steps of `apply`. As text it is the current step, and its duration so far."""
 
     def __init__(self) -> None:
         self._step: ApplyStep | None = None
@@ -22,7 +22,7 @@ class ApplySteps:
         self._step = step
 
     def __str__(self) -> str:
-        """The migration in hand."""
+        """The current migration."""
         if self._step is None:
             return "reading the tables"
         rows = f", about {self._step.rows:,} rows read" if self._step.rows else ""

@@ -46,15 +46,14 @@ def schema() -> None:
 @click.option(
     "--after-deploy",
     is_flag=True,
-    help="Apply the migrations that must wait until no older version runs any more.",
+    help="Apply the migrations that must wait until no older version runs.",
 )
 @short_errors()
 def apply(database: str | None, schema: str, shards: int | None, *, after_deploy: bool) -> None:
     """Create the tables, or migrate them to this version.
 
-    Safe to run again, and in several places at once. Run it before you deploy
-    new code. If it reports waiting migrations, run it again with --after-deploy
-    once no older code runs any more.
+    Safe to run again, also in several places together. Run it before you deploy new code. If it
+    reports waiting migrations, run it again with --after-deploy when no older code runs.
     """
     steps = ApplySteps()
     with (
@@ -91,7 +90,7 @@ def print_(schema: str, shards: int) -> None:
 def plan(database: str | None, schema: str, shards: int | None, *, as_json: bool) -> None:
     """Print what `apply` would do, as SQL, and change nothing.
 
-    Each statement is a transaction of its own.
+    Each statement is its own transaction.
     """
     with open_bare_database(database, schema) as found:
         steps = plan_schema(found, shards=shards)
@@ -146,7 +145,7 @@ def _lines(schema: str, drifts: list[Drift]) -> list[str]:
 
 
 def _script(schema: str, steps: list[PlannedStep]) -> Iterator[str]:
-    """The steps as an SQL script; everything else is in comments."""
+    """The steps as an SQL script. All other text is in comments."""
     if not steps:
         yield f"-- schema {schema}: nothing to do"
     for (command, deploy), group in groupby(steps, key=lambda step: (step.command, step.deploy)):
@@ -161,7 +160,7 @@ def _script(schema: str, steps: list[PlannedStep]) -> Iterator[str]:
 def _granted(done: Granted) -> Iterator[str]:
     yield from (f"{text};" for text in done.statements)
     if done.iam:
-        yield "-- For the cluster's owner to complete and to run, not run here:"
+        yield "-- For the cluster's owner to complete and run; not run here:"
         yield from (f"-- {text};" for text in done.iam)
     count = len(done.statements)
     ran = "none of them run" if done.dry_run else "all run"

@@ -33,7 +33,7 @@ Examples:
   dsql-outbox status --watch --interval 5
   dsql-outbox status --conflicts --hours 24
 
-Exit codes: 0 when it could be read, 2 wrong usage, 69 the database cannot be
+Exit codes: 0 when the status was read, 2 wrong usage, 69 the database cannot be
 reached, 78 the tables are missing. With --watch 0 after Ctrl-C or SIGTERM.""",
 )
 @database_options
@@ -43,28 +43,28 @@ reached, 78 the tables are missing. With --watch 0 after Ctrl-C or SIGTERM.""",
     "watched",
     is_flag=True,
     show_default=False,
-    help="Repeat: a live view on a terminal, else one line per look; with --json one object.",
+    help="Repeat: a live view on a terminal, else one line each time; with --json one object.",
 )
 @option(
     "--interval",
     type=click.FloatRange(min=0, min_open=True),
     default=2.0,
     metavar="SECONDS",
-    help="With --watch, the time between two looks.",
+    help="With --watch, the time between two reads.",
 )
 @option(
     "--conflicts",
     "of_conflicts",
     is_flag=True,
     show_default=False,
-    help="Instead show which entities conflict most, what it costs, and what to do.",
+    help="Show the entities that conflict most instead, with the cost and a remedy.",
 )
 @option(
     "--hours",
     type=click.FloatRange(min=0, max=MAX_HOURS, min_open=True),
     default=1.0,
     metavar="HOURS",
-    help="With --conflicts, how far to look back.",
+    help="With --conflicts, the period to report.",
 )
 @short_errors()
 @tables_needed()
@@ -81,14 +81,14 @@ def status(  # noqa: PLR0913 - one parameter per option
 ) -> None:
     """Show the backlog, the failures and the publishers.
 
-    Reads only the database, so it works without a running publisher. It is cheap
-    however long the backlog is: no count goes above 1000.
+    Reads only the database, so it works without a running publisher. It is cheap for any
+    backlog: no count goes above 1000.
 
-    With --watch it also shows rates, from the statistics that PostgreSQL keeps.
-    They are some seconds late, and unknown on Aurora DSQL. While the database
-    cannot be reached, --watch says so and goes on.
+    With --watch it also shows rates, from the statistics that PostgreSQL keeps. They are some
+    seconds late, and unknown on Aurora DSQL. While the database cannot be reached, --watch
+    reports that and continues.
 
-    With --conflicts it shows what writers have reported about conflicts (docs/conflicts.md).
+    With --conflicts it shows the conflicts that writers have reported (docs/conflicts.md).
     """
     if watched and of_conflicts:
         raise click.UsageError("--conflicts and --watch exclude each other")

@@ -9,7 +9,7 @@ from .tables import Table
 
 
 def conflict_tables(report: ConflictReport) -> list[Table]:
-    """The totals, then the entities with a word of advice each, then what the words mean."""
+    """The totals, then the entities with their remedies, then the meaning of these."""
     tables = [Table(("conflicts", f"in the last {report.hours:g} h"), list(_totals(report)))]
     if report.entities:
         header = ("entity", "conflicts", "alone", "time lost", "given up", "last", "remedy")

@@ -45,8 +45,8 @@ class Look(msgspec.Struct, frozen=True, rename="camel"):
 def watch(database: Database, interval: float, *, as_json: bool) -> None:
     """Show the status every `interval` seconds until Ctrl-C, SIGTERM or SIGHUP.
 
-    Raises `SchemaError` if the tables are missing, and the driver's errors. When
-    the database cannot be reached, it shows that and goes on.
+    Raises `SchemaError` if the tables are missing, and the driver's errors. When the database
+    cannot be reached, it shows that and continues.
     """
     meter = Meter()
     with suppress(KeyboardInterrupt), ended_as_interrupted(), _display(as_json=as_json) as show:
@@ -76,7 +76,7 @@ async def _look(database: Database, meter: Meter) -> Look:
 def _breaker(now: Status) -> str:
     """Derive the breaker's state from the tables.
 
-    A publisher that cannot reach its broker deletes its announcement at once, but
+    A publisher that cannot reach its broker deletes its announcement immediately, but
     keeps its leases for a while. So an owner without an announcement means open.
     """
     owners = {s.owner for s in now.shards if s.owner is not None and (s.lease_seconds or 0) > 0}

@@ -40,7 +40,7 @@ def refuse_grpc(signal: Signal) -> None:
     protocol = next(given, "http/protobuf")
     if protocol != "http/protobuf":
         raise SettingsError(
-            f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol}: only http/protobuf is spoken here; "
+            f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol}: only http/protobuf is supported; "
             "set that, and the collector's HTTP port, usually 4318, in the endpoint"
         )
 

@@ -75,8 +75,8 @@ def _global_provider(service_name: str) -> TracerProvider:
 def resource_of(service_name: str) -> Resource:
     """The resource (service name, host name and attributes) of spans and metrics.
 
-    Without the host name Jaeger takes each process for a host of its own, and corrects
-    clocks that agree.
+    Without the host name Jaeger takes each process for its own host, and corrects clocks that
+    agree.
     """
     # `Resource.create` prefers its argument over the OTEL_* variables. Adding the variables
     # to the argument makes them win.

@@ -68,8 +68,8 @@ Exit codes:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Read spans from this file instead: OTLP in JSON, one request per line.",
 )
-@instant_option("--since", "Search spans since this time; without it, of the last 7 days.")
-@click.option("--trace-id", metavar="HEX", help="The trace to show, if the event is in several.")
+@instant_option("--since", "Search spans since this time; the default is the last 7 days.")
+@click.option("--trace-id", metavar="HEX", help="The trace to draw, if the event is in several.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with all spans.")
 @short_errors()
 @interruptible(READ_ONLY)
@@ -84,9 +84,8 @@ def trace(  # noqa: PLR0913 - one parameter per flag
 ) -> None:
     """Draw the trace of an event: each attempt, each wait, and each publish.
 
-    The spans come from Jaeger, or from a file that a collector's file exporter
-    wrote. Conflicts are red and show their SQLSTATE. Each wait between attempts
-    has a line of its own.
+    The spans come from Jaeger, or from a file that a collector's file exporter wrote.
+    Conflicts are red and show their SQLSTATE. Each wait between attempts has its own line.
     """
     url = jaeger.rstrip("/")
     if file is not None:
@@ -114,7 +113,7 @@ def _spans_of_jaeger(url: str, event_id: UUID, since: datetime) -> Iterator[Span
 def _spans_of_file(path: Path, event_id: UUID) -> Iterator[SpanView]:
     """The spans of the event's traces, found in two passes: the file may exceed the memory."""
     if not path.is_file():
-        raise Misused(f"{path} is no regular file: it is read twice")
+        raise Misused(f"{path} is not a regular file, which can be read twice")
     wanted = {span.trace_id for span in spans_of_file(path) if names_event(span, event_id)}
     return (span for span in spans_of_file(path) if span.trace_id in wanted)
 
@@ -122,7 +121,7 @@ def _spans_of_file(path: Path, event_id: UUID) -> Iterator[SpanView]:
 def _choose(
     traces: dict[str, list[SpanView]], trace_id: str | None, what: str
 ) -> Sequence[SpanView]:
-    """The trace `trace_id`, or the only one; raises `click.ClickException` for none or several."""
+    """The trace `trace_id`, or the only one. Raises `click.ClickException` for none or several."""
     if trace_id is not None:
         traces = {key: spans for key, spans in traces.items() if key == trace_id.lower()}
     if not traces:
@@ -140,7 +139,7 @@ def _choose(
 
 
 def _draw(found: FoundTrace) -> None:
-    from rich.console import Console  # noqa: PLC0415 - 60 ms, for those who draw
+    from rich.console import Console  # noqa: PLC0415 - 60 ms, only for drawing
 
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     say(f"event {found.event_id}")

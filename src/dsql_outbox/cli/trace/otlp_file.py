@@ -1,4 +1,4 @@
-"""Spans from a file in OpenTelemetry's file format, as a collector's file exporter writes it.
+"""Spans from a file in OpenTelemetry's file format, as collectors export it.
 
 Each line is one ``ExportTraceServiceRequest`` in JSON:
 https://opentelemetry.io/docs/specs/otel/protocol/file-exporter/
@@ -34,5 +34,5 @@ def _spans_of_line(path: Path, number: int, line: bytes) -> Iterator[SpanView]:
         yield from views(found)
     except (ValueError, msgspec.MsgspecError) as error:
         raise Misused(
-            f"{path}, line {number}, is no OTLP request in JSON with resourceSpans: {error}"
+            f"{path}, line {number}, is not an OTLP request in JSON with resourceSpans: {error}"
         ) from error

@@ -61,28 +61,28 @@ Exit codes:
     "--workers",
     type=click.IntRange(min=1),
     default=_WORKERS,
-    help="How many transactions run at once, each over a connection of its own.",
+    help="The number of concurrent transactions, each on its own connection.",
 )
 @option(
     "--batch",
     type=click.IntRange(min=1),
     default=1,
     metavar="EVENTS",
-    help="The largest number of events per transaction. A transaction takes what has been "
-    "read, and does not wait for more.",
+    help="The largest number of events per transaction. A transaction takes the events that "
+    "were read, and does not wait for more.",
 )
 @option(
     "--max-retries",
     type=click.IntRange(min=0),
     default=WriterSettings.max_retries,
-    help="How often to retry an event after a conflict.",
+    help="The largest number of retries of an event after conflicts.",
 )
 @option(
     "--max-outage",
     type=click.FloatRange(min=0),
     default=WriterSettings.max_outage,
     metavar="SECONDS",
-    help="How long to keep trying while the database is out of reach.",
+    help="The time to keep trying while the database is out of reach.",
 )
 @option(
     "--on-duplicate",
@@ -140,9 +140,9 @@ def write(  # noqa: PLR0913 - one parameter per flag
     is not delayed. If single events make a transaction fail, it is split. To
     resume a load that was interrupted, run it again with --on-duplicate return.
 
-    Ctrl-C stops reading and stores what was read; a second one stops at once. If
-    the database is out of reach for longer than --max-outage, write stops
-    reading. In both cases it prints where to resume.
+    Ctrl-C stops reading and stores what was read; a second one stops immediately. If the
+    database is out of reach for longer than --max-outage, write stops reading. In both cases
+    it prints where to resume.
     """
     addressed = _addressed(topic, headers)
     occupy_standard()
@@ -176,7 +176,7 @@ async def _store(  # noqa: PLR0913 - the options of one run
     hooks: Sequence[Hook],
     addressed: _Addressed,
 ) -> int:
-    """Store all events and return the exit code; raises `SchemaError` without the tables."""
+    """Store all events and return the exit code. Raises `SchemaError` without the tables."""
     inputs, tally = Inputs(files), Tally()
     async with AsyncWriter(database, settings, hooks=[tally, *hooks]) as writer:
 
@@ -205,7 +205,7 @@ def _progress(tally: Tally, inputs: Inputs) -> AbstractContextManager[Callable[[
 
 
 def _addressed(topic: str | None, headers: Sequence[str]) -> _Addressed:
-    """Return what gives an event this topic and these headers; raises `UsageError`."""
+    """Return a function that sets this topic and these headers. Raises `UsageError`."""
     if topic is not None and (fault := topic_fault(topic)):
         raise click.UsageError(f"--topic {topic!r} {fault}")
     pairs = [header.partition("=") for header in headers]

@@ -11,7 +11,7 @@ from dsql_outbox.outbox import DuplicateEvent, Receipt
 class Tally:
     """Counts events by result.
 
-    It is also a hook, because only facts tell of the conflicts of events that fail.
+    It is also a hook, because only facts report the conflicts of events that fail.
     """
 
     stored: int = 0

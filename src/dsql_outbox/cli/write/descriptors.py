@@ -32,7 +32,7 @@ def occupy_standard() -> None:
 
 
 async def read_chunks(descriptor: int) -> AsyncGenerator[bytes]:
-    """Read to the end and yield chunks of at most 65536 bytes; raises `OSError`."""
+    """Read to the end and yield chunks of at most 65536 bytes. Raises `OSError`."""
     can_wait = _can_wait(descriptor)
     while True:
         if can_wait:
@@ -45,7 +45,7 @@ async def read_chunks(descriptor: int) -> AsyncGenerator[bytes]:
 
 
 async def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of `data`; raises `OSError`."""
+    """Write all of `data`. Raises `OSError`."""
     can_wait = _can_wait(descriptor)
     rest = memoryview(data)
     while rest:

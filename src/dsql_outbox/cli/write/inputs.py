@@ -22,7 +22,7 @@ _STDIN: Final = "-"
 
 
 class InputLocation(NamedTuple):
-    """Where an event stands: its input, its number there from 1, and its first byte from 0."""
+    """The place of an event: its input, its number there from 1, and its first byte from 0."""
 
     input: str
     record: int
@@ -36,7 +36,7 @@ class Record(NamedTuple):
     data: bytes
 
     def parse(self) -> ParsedEvent:
-        """Read it; raises `InvalidEvent`."""
+        """Read it. Raises `InvalidEvent`."""
         return parse_event(self.data)
 
     def id(self) -> UUID | None:
@@ -85,7 +85,7 @@ class Inputs:
         return None
 
     async def records(self) -> AsyncGenerator[Record]:
-        """Every event of every input; raises `Unreadable` for one that is broken."""
+        """Every event of every input. Raises `Unreadable` for one that is broken."""
         for name in self._names:
             async with aclosing(self._records_of(name)) as records:
                 async for record in records:
@@ -123,7 +123,7 @@ def _opened(name: str) -> Generator[int]:
     if name == _STDIN:
         yield 0
         return
-    # Without O_NONBLOCK a named pipe that nobody writes to would block here.
+    # Without O_NONBLOCK a named pipe without a writer would block here.
     descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
     try:
         yield descriptor

@@ -1,4 +1,4 @@
-"""Where each event begins and ends in a stream of JSON, byte for byte: pure.
+"""Finds the begin and the end of each event in a stream of JSON, byte for byte: pure.
 
 The stream holds values one after the other: events as JSON Lines, or arrays of
 events. The scanner looks at brackets and strings only, and leaves the rest to
@@ -25,7 +25,7 @@ _array: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class MalformedInput(Exception):  # noqa: N818 - reads as what happened
-    """The stream is broken at byte `offset`, so that nothing after it can be told apart."""
+    """The stream is broken at byte `offset`, so that the values after it cannot be separated."""
 
     def __init__(self, offset: int, problem: str) -> None:
         super().__init__(f"byte {offset}: {problem}")
@@ -47,14 +47,14 @@ class Scanner:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._buffer = bytearray()  # from the value in hand on
+        self._buffer = bytearray()  # from the current value on
         self._base = 0  # of the buffer in the stream
         self._seen = 0  # bytes of the buffer that need no second look
         self._depth = 0  # of the brackets among them
         self._in_string = False
 
     def feed(self, chunk: bytes) -> Iterator[Extent]:
-        """The values that `chunk` completes; raises `MalformedInput` after those before it."""
+        """The values that `chunk` completes. Raises `MalformedInput` after those before it."""
         self._buffer += chunk
         while self._is_complete():
             yield self._take()
@@ -70,7 +70,7 @@ class Scanner:
             raise MalformedInput(self._base, "the event or array that begins here does not end")
 
     def _is_complete(self) -> bool:
-        """Look on; whether all of the value in hand is seen."""
+        """Continue; return whether the current value is complete."""
         if self._seen == 0:
             self._begin()
         if self._buffer[:1] in b'{["':
@@ -129,7 +129,7 @@ def events(value: Extent) -> Iterator[Extent]:
         yield value
         return
     try:
-        value.data.decode()  # of what is not UTF-8 msgspec says that it is cut off
+        value.data.decode()  # msgspec reports invalid UTF-8 as cut off
         elements = _array.decode(value.data)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
         problem = f"the array that begins here is not valid JSON: {error}"

@@ -1,7 +1,7 @@
 """Stores events from inputs, several at a time, in order per subject.
 
 One reader picks the worker of each event by a hash of its subject. A worker
-stores one batch after the other; a batch is what its queue holds at that moment.
+stores one batch after the other; a batch is the content of its queue at that moment.
 So events with the same subject are stored in the order in which they were read.
 The queues are short, so a slow worker slows the reader down and memory does not
 grow.
@@ -38,7 +38,7 @@ WriteOutcome = Receipt | Exception
 
 
 class Loader:
-    """One run over all inputs; `stop` ends it in order, cancellation at once.
+    """One run over all inputs; `stop` ends it in order, cancellation immediately.
 
     `write` must behave as `AsyncWriter.write_many`; each call gets at most `batch`
     events. `schema_error` is set if the run ended because the tables are missing, and

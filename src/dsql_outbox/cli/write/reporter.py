@@ -50,7 +50,7 @@ class Reporter:
         self._locks = {STDOUT: anyio.Lock(), STDERR: anyio.Lock()}
 
     async def stored(self, receipts: Sequence[Receipt]) -> None:
-        """Report stored events; raises `OSError` if standard output cannot be written to."""
+        """Report stored events. Raises `OSError` if standard output cannot be written to."""
         for receipt in receipts:
             self._tally.add(receipt)
         await self._print(STDOUT, receipts)

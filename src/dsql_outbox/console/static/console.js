@@ -50,7 +50,7 @@ if (live) {
   pause.hidden = false;
   pause.addEventListener("click", () => {
     if (source) { source.close(); source = null; tell(""); } else { listen(); }
-    pause.textContent = source ? "Pause" : "Go on";
+    pause.textContent = source ? "Pause" : "Continue";
   });
   listen();
 }

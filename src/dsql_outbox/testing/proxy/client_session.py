@@ -76,7 +76,7 @@ class Script(Protocol):
         ...
 
     def reactions(self, batch: Batch, transaction: Sequence[str]) -> "Iterable[Reaction]":
-        """Choose what to do with a batch.
+        """Choose the reaction to a batch.
 
         `transaction` is the SQL that ran in the current transaction, including
         this batch.
@@ -102,7 +102,7 @@ class ClientSession(Link):
         """Count nothing yet: this may be a connection that only sends a cancel request."""
 
     async def from_client(self, data: bytes) -> None:
-        """Collect messages into batches and react to them; raises `Cut`."""
+        """Collect messages into batches and react to them. Raises `Cut`."""
         for message in self._from_client.feed(data):
             await self._take(message)
 
@@ -113,7 +113,7 @@ class ClientSession(Link):
     def send(self, batch: Batch, answer: Answer | None = None) -> Exchange:
         """Send a batch to the server.
 
-        `answer` decides what the client gets; by default, everything.
+        `answer` decides the part that the client gets; by default, everything.
         """
         exchange = self._flushed or self._new_exchange()
         if answer is not None:

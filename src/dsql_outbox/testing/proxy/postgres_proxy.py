@@ -31,7 +31,7 @@ class PostgresProxy(TcpProxy):
     """A proxy for the server of `url`, as a context manager.
 
     Each fault affects the next `times` batches (None: all, until `heal`; 0: none)
-    that run a statement containing the text `matching`. A batch is what a client
+    that run a statement containing the text `matching`. A batch is the input that a client
     sends before it waits for the server. If several faults match, the one that
     was set first applies. Executing a prepared statement counts as running it,
     preparing it does not.
@@ -101,7 +101,7 @@ class PostgresProxy(TcpProxy):
         """Close the client's connection, with RST if `reset`.
 
         ``before``: the server never gets the batch. ``after_sent``: the server
-        gets the batch, and the connection closes at once. ``after_commit``: the
+        gets the batch, and the connection closes immediately. ``after_commit``: the
         server has answered in full, and the client sees nothing of the answer.
         ``mid_answer``: the client sees the first half of the answer.
         """

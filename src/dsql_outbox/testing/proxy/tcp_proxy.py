@@ -69,7 +69,7 @@ class Link:
         self.count_opened()
 
     async def from_client(self, data: bytes) -> None:
-        """Handle bytes of the client; raises `Cut` to close its connection."""
+        """Handle bytes of the client. Raises `Cut` to close its connection."""
         self.to_server(data)
 
     def from_server(self, data: bytes) -> bytes:
@@ -125,7 +125,7 @@ class Link:
             self._proxy.failures.append(error)
             self.cut()
         finally:
-            # Close only our half, so that the server still handles what it was sent before.
+            # Close only our half, so that the server still handles earlier input.
             with suppress(OSError):
                 self._server.write_eof()
 
@@ -140,9 +140,9 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
 class TcpProxy:
     """A proxy on 127.0.0.1 in front of `host`:`port`, as a context manager.
 
-    It runs in a thread of its own; its methods may be called from any thread and
-    from async tests. Methods that wait take a timeout in seconds and raise
-    `TimeoutError`. An error inside the proxy is raised on leaving the context.
+    It runs in its own thread; its methods may be called from any thread and from async tests.
+    Methods that wait take a timeout in seconds and raise `TimeoutError`. An error inside the
+    proxy is raised on leaving the context.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -150,7 +150,7 @@ class TcpProxy:
         self.port: Final = free_port()
         """The port on 127.0.0.1 on which the proxy listens."""
         self.swallows = False
-        """Whether the server's bytes are dropped at the moment."""
+        """Whether the server's bytes are dropped now."""
         self.failures: list[Exception] = []
         """Errors inside the proxy, for example in a callback of the test."""
         self._opened = 0
@@ -200,7 +200,7 @@ class TcpProxy:
         self._call(self._silence_all())
 
     def refuse_connections(self, times: int | None = None) -> None:
-        """Accept and close at once the next `times` connections; None means all, until 0 is set."""
+        """Accept and then close the next `times` connections; None means all, until 0 is set."""
         self._refusals = times
 
     def pause_listening(self) -> None:

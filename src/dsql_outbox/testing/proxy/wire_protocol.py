@@ -51,7 +51,7 @@ class Splitter:
         self._untyped = untyped
 
     def feed(self, data: bytes) -> list[WireMessage]:
-        """The messages that `data` completes; raises `ValueError` for an impossible length."""
+        """The messages that `data` completes. Raises `ValueError` for an impossible length."""
         self._buffer += data
         messages: list[WireMessage] = []
         while (message := self._take()) is not None:

@@ -1,8 +1,8 @@
-"""The contract suite for sinks: what every sink must do, whatever its broker.
+"""The contract suite for sinks: the rules for every sink and every broker.
 
 Subclass `SinkContract` in a test file and give it a fixture ``broker``: a `ReadableBroker`
-that opens your sink and reads back what arrived (docs/writing-a-sink.md). The other names
-are helpers for tests of one's own. This package needs pytest.
+that opens your sink and reads back what arrived (docs/writing-a-sink.md). The other names are
+helpers for your own tests. This package needs pytest.
 """
 
 import pytest

@@ -27,7 +27,7 @@ class Stored:
 
 
 class ReadableBroker(ABC):
-    """Where a sink writes to. The attributes say what the broker promises."""
+    """Where a sink writes to. The attributes are the broker's promises."""
 
     ordered: bool = True
     """Whether consumers see the messages of a key in the order in which they were sent."""
@@ -62,7 +62,7 @@ class ReadableBroker(ABC):
 
 @contextmanager
 def cut_off(proxy: TcpProxy) -> Generator[None]:
-    """Cut all connections through the proxy, and let nobody connect inside the block."""
+    """Cut all connections through the proxy, and refuse new ones inside the block."""
     proxy.pause_listening()
     proxy.cut_all()
     yield
@@ -96,9 +96,9 @@ class Stage:
     broker: ReadableBroker
     heal: Callable[[], Awaitable[None]]
     stores: bool = False
-    """Whether the message is stored all the same, and only its answer is lost."""
+    """Whether the message is stored, so that only its answer is lost."""
     exactly_once: bool = False
-    """Whether the broker knows a message again."""
+    """Whether the broker recognises a repeated message."""
     across_topics: bool = True
     """Whether the broker keeps the order of messages of different topics."""
 

@@ -73,7 +73,7 @@ async def published(sink: Sink, messages: Sequence[Message]) -> list[Outcome]:
 
 @dataclass
 class Sent:
-    """What became of messages, and the error if the sink was unavailable."""
+    """The outcomes of messages, and the error if the sink was unavailable."""
 
     outcomes: list[Outcome]
     unavailable: SinkUnavailable | None = None

@@ -25,7 +25,7 @@ _OUTAGE: Final = 60
 
 @pytest.mark.anyio
 class SinkContract:
-    """What every sink must do; subclass it, and add a fixture ``broker``.
+    """The rules for every sink. Subclass it, and add a fixture ``broker``.
 
     `Answers` holds the sink to the rules for answers in every check: one per message at
     most, and none after the call. A check of something that the broker does not promise

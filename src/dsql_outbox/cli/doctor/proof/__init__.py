@@ -1,4 +1,4 @@
-"""What ``doctor --probe --report`` tries with the library itself, in a scratch schema.
+"""The trials of ``doctor --probe --report`` with the library itself, in a scratch schema.
 
 `isolation_cases` are Hermitage's cases (pure) and `isolation` runs them. `twenty_writes` writes
 under conflict, and `takeover` kills a publisher. `scratch_schema` holds their tables.

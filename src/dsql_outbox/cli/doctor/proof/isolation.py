@@ -16,7 +16,7 @@ from dsql_outbox.outbox import Connection
 from .isolation_cases import CASES, FIRST_ROWS, Case, Ran, Result, Rows, Step, judge
 
 NAME: Final = "isolation cases"
-"""Of the finding whose values are the result of each case."""
+"""The name of the finding with the result of each case."""
 
 _SESSIONS: Final = 3
 _FIRST_SHARD: Final = 1_000
@@ -38,8 +38,8 @@ def judge_cases(results: Mapping[str, Result]) -> Finding:
     values: dict[str, Value] = {**results}
     of = {kind: [name for name, result in results.items() if result == kind] for kind in _KINDS}
     if of["broken"]:
-        text = f"not as under snapshot isolation: {', '.join(of['broken'])}"
-        remedy = "do not write here: REPEATABLE READ does not isolate as it says"
+        text = f"anomalies that snapshot isolation prevents: {', '.join(of['broken'])}"
+        remedy = "do not write here: REPEATABLE READ is weaker than snapshot isolation"
         return Finding(NAME, "fail", text, remedy, values=values)
     text = f"{len(of['prevented'])} of {len(results)} anomalies are prevented"
     if of["possible"]:
@@ -84,7 +84,7 @@ class _CaseRun:
         self._waiting: set[int] = set()
 
     def run(self, case: Case) -> Ran:
-        """Run all steps and return what became of them; raises the driver's errors."""
+        """Run all steps and return the outcome. Raises the driver's errors."""
         for session in self._sessions:
             session.connection.deadline = monotonic() + PATIENCE
         self._visit.connection.deadline = monotonic() + PATIENCE

@@ -1,7 +1,7 @@
 """Hermitage's cases as schedules of two or three sessions, and their judgement: pure.
 
-The cases are those of https://github.com/ept/hermitage (Martin Kleppmann), written anew for
-a table with the rows 1 = 10 and 2 = 20. A session begins its transaction at its first step.
+The cases are those of https://github.com/ept/hermitage (Martin Kleppmann), rewritten for a
+table with the rows 1 = 10 and 2 = 20. A session begins its transaction at its first step.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ class Step(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A schedule and what snapshot isolation makes of it.
+    """A schedule and its outcome under snapshot isolation.
 
     `anomaly` is the name in the literature. With `conflict`, the transactions of sessions 1 and
     2 must not both commit. With `allowed`, snapshot isolation does not exclude the anomaly,
@@ -48,7 +48,7 @@ class Case(NamedTuple):
 
 
 class Ran(NamedTuple):
-    """What became of a schedule.
+    """The outcome of a schedule.
 
     `reads` has the rows that each step returned: None if it returned none, failed, or did not
     run. `committed` are the sessions in the order of their commits, and `left` the rows after
@@ -64,7 +64,7 @@ Result = Literal["prevented", "possible", "broken"]
 
 
 def judge(case: Case, ran: Ran) -> Result:
-    """Whether the anomaly was prevented; `broken` if snapshot isolation excludes what was seen.
+    """Whether the anomaly was prevented; `broken` if snapshot isolation excludes the result.
 
     Only reads of committed transactions count, as in Adya's definitions.
     """

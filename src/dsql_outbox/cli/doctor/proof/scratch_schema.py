@@ -1,4 +1,4 @@
-"""The schema whose outbox tables the proofs use; it is removed whatever happens."""
+"""The schema with the outbox tables of the proofs. It is removed in any case."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from dsql_outbox.outbox import AT_ONCE, Database, FailureKind, OutboxError, kind
 from dsql_outbox.schema import apply, remove, statement
 
 SCRATCH: Final = "outbox_doctor"
-"""A schema of its own: publishers of the examined schema must not relay what is written here."""
+"""A separate schema, because publishers of the examined schema must not relay its events."""
 
 
 @contextmanager

@@ -93,7 +93,7 @@ class _Load:
         return all(position is None for *_, position in rows)
 
     def write_until(self, state: str, reached: Callable[[], bool]) -> None:
-        """Write rounds of events until a state is reached; raises as `wait` does."""
+        """Write rounds of events until a state is reached. Raises as `wait` does."""
 
         def written() -> bool:
             self._write()
@@ -121,7 +121,7 @@ class _Load:
 
 @contextmanager
 def _publisher(schema: str, address: str, file: Path) -> Generator[subprocess.Popen[bytes]]:
-    """Run ``dsql-outbox publish`` as a process of its own; it is killed after the block."""
+    """Run ``dsql-outbox publish`` as its own process; it is killed after the block."""
     command = [sys.executable, "-m", "dsql_outbox", "publish", "--sink", f"jsonl:{file}"]
     # In the environment, because every user of this machine can read a command line.
     login = {"DSQL_OUTBOX_DATABASE": address, "DSQL_OUTBOX_SCHEMA": schema}
@@ -146,7 +146,7 @@ def _lines(file: Path) -> list[Line]:
 
 
 def judge_takeover(stored: Sequence[Receipt], lines: Sequence[Line], seconds: float) -> Finding:
-    """Judge by what was stored, and by the lines of the first and then of the second publisher.
+    """Judge by the stored events, and by the lines of the first and then of the second publisher.
 
     `seconds` is how long the shards of the first one had no owner that lived.
     """

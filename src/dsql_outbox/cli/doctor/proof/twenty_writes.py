@@ -43,7 +43,7 @@ async def _twenty_writes(database: Database) -> Finding:
 
 
 async def _write(writer: AsyncWriter, database: Database, n: int) -> list[Receipt]:
-    """Write all events at once; return the receipts of those that are stored."""
+    """Write all events concurrently; return the receipts of those that are stored."""
     cars = [f"CAR-{n}-{k}" for k in range(_CARS)]
     await asyncio.gather(*(writer.write(_event(car, 0)) for car in cars))
     async with _entities_held(database):
@@ -76,7 +76,7 @@ def _event(car: str, mileage: int) -> Event:
 
 
 class _Kept:
-    """A sink that keeps what it gets."""
+    """A sink that keeps its messages."""
 
     system = "memory"
 

@@ -1,0 +1,89 @@
+"""The library's publisher: ``own_relay URL beside`` and ``own_relay URL apart``.
+
+Apart, events are written by the bare statement, so that nothing in the process wakes the
+publisher: it finds them as it finds those of other processes.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import psycopg
+from benchmarks.writer.statement_parameters import single
+
+from dsql_outbox import AsyncWriter, Database, Publisher
+from dsql_outbox.observability import Fact
+from dsql_outbox.outbox import Message
+from dsql_outbox.publisher import Answer, Delivered
+from dsql_outbox.schema import statement
+
+from .loop import serve
+from .relayed import CountingSink, RelayDuring, latency, ordered, relaying
+
+_DELIVERED = Delivered()
+
+
+class _Sink:
+    """Acknowledges every message after `sink` has it."""
+
+    system = "null"
+
+    def __init__(self, sink: CountingSink) -> None:
+        self._sink = sink
+
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        for index, message in enumerate(messages):
+            self._sink.take(message.payload)
+            answer(index, _DELIVERED)
+
+
+async def beside(url: str) -> None:
+    """Serve with an `AsyncWriter` in the process."""
+    database = Database(url)
+    running: list[Publisher] = []
+    relay = _relay(database, running)
+
+    def ring(fact: Fact) -> None:
+        running[-1].doorbell(fact)
+
+    async with AsyncWriter(database) as filler, AsyncWriter(database, hooks=[ring]) as writer:
+
+        async def store(events: Sequence[bytes]) -> None:
+            await filler.write_many(events)
+
+        async def write(event: bytes) -> None:
+            await writer.write(event)
+
+        await serve(
+            relay=relaying(store, relay),
+            ordered=ordered(store, relay),
+            latency=latency(write, relay),
+        )
+
+
+async def apart(url: str) -> None:
+    """Serve with events that another process might have written."""
+    one = statement("event_write_one", "outbox")
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+
+        async def write(event: bytes) -> None:
+            await connection.execute(one, single(event), prepare=True)
+
+        await serve(latency=latency(write, _relay(Database(url), [])))
+
+
+def _relay(database: Database, running: list[Publisher]) -> RelayDuring:
+    @asynccontextmanager
+    async def relay(sink: CountingSink) -> AsyncIterator[None]:
+        running.append(Publisher(database, _Sink(sink)))
+        async with running[-1]:
+            yield
+
+    return relay
+
+
+if __name__ == "__main__":
+    logging.getLogger("dsql_outbox").setLevel(logging.ERROR)
+    asyncio.run({"beside": beside, "apart": apart}[sys.argv[2]](sys.argv[1]))
