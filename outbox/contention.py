@@ -3,9 +3,13 @@
 A writer counts and stores them, and an operator reads them.
 """
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+
+# Every writer may store a report, so a reader does not take any number.
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 
 
 class EntityConflicts(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
@@ -22,15 +26,15 @@ class EntityConflicts(msgspec.Struct, rename="camel", kw_only=True, omit_default
 
     entity_type: str
     entity_id: str
-    conflicts: int = 0
-    alone: int = 0
-    behind: int = 0
-    joint: int = 0
-    transact: int = 0
-    coalesced: int = 0
-    exhausted: int = 0
-    lost_seconds: float = 0.0
-    seen_seconds: float = 0.0
+    conflicts: Count = 0
+    alone: Count = 0
+    behind: Count = 0
+    joint: Count = 0
+    transact: Count = 0
+    coalesced: Count = 0
+    exhausted: Count = 0
+    lost_seconds: Seconds = 0.0
+    seen_seconds: Seconds = 0.0
 
 
 class WriterConflicts(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
@@ -41,9 +45,9 @@ class WriterConflicts(msgspec.Struct, rename="camel", kw_only=True, omit_default
     `is_partial` means that entities with few conflicts are left out.
     """
 
-    transactions: int = 0
-    exhausted: int = 0
-    lost_seconds: float = 0.0
+    transactions: Count = 0
+    exhausted: Count = 0
+    lost_seconds: Seconds = 0.0
     is_partial: bool = False
     entities: list[EntityConflicts] = []
 

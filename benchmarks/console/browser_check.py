@@ -142,6 +142,9 @@ async def _live(looking: Looking, url: str) -> None:
         await page.click("[data-pause]")
         if await page.inner_text("[data-pause]") != "Continue":
             looking.faults.append("overview: the live view cannot be paused")
+        await page.route("**/live", lambda route: route.fulfill(status=204))
+        await page.click("[data-pause]")
+        await expect(page.locator("[data-lost]")).to_contain_text("old", timeout=15_000)
 
 
 async def _keyboard(looking: Looking, url: str) -> None:

@@ -1,6 +1,7 @@
 """The token of the console, and the cookie of a browser that sent it."""
 
 import hmac
+from collections.abc import Mapping
 from time import time
 from typing import Final
 
@@ -33,6 +34,10 @@ class Access:
     def needs_token(self) -> bool:
         """Whether a token is set."""
         return self._token is not None
+
+    def lets_in(self, cookies: Mapping[str, str]) -> bool:
+        """Whether a browser with these cookies may see what the database holds."""
+        return not self.needs_token or self.admits(cookies.get(COOKIE, ""))
 
     def accepts(self, token: str) -> bool:
         """Compare a token with the set one, in a time that does not depend on the difference."""

@@ -117,11 +117,17 @@ async def _login(request: Request) -> Response:
         access.cookie(),
         max_age=LIFETIME,
         path=base or "/",
-        secure=request.url.scheme == "https",
+        secure=_is_encrypted(request),
         httponly=True,
         samesite="strict",
     )
     return answer
+
+
+def _is_encrypted(request: Request) -> bool:
+    """Whether the browser speaks HTTPS, to us or to the proxy in front of us."""
+    forwarded = request.headers.get("x-forwarded-proto", "")
+    return "https" in {request.url.scheme, forwarded.lower()}
 
 
 async def _token(request: Request) -> str:

@@ -30,6 +30,8 @@ class Console:
         self.records = Records(database, read_only=True)
         self.conflicts = ConflictReader(database, read_only=True)
         self.sampler = Sampler(database, interval)
+        self.change: tuple[tuple[str, int], str] = (("", 0), "")
+        """The latest event of the live view, of a base of links and a try of the sampler."""
 
     async def close(self) -> None:
         """Close all connections."""

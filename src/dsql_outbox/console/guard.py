@@ -10,12 +10,15 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .access import COOKIE, Access
+from .access import Access
 
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 _OPEN: Final = ("/login", "/static/")
 """Paths that need no token."""
+
+_FORWARDED: Final = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"})
+"""Headers of a request that came through a proxy."""
 
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; "
@@ -60,7 +63,7 @@ class Guard:
             return None if _is_local(request) else _refused(HTTPStatus.FORBIDDEN, _FROM_ELSEWHERE)
         base = request.scope.get("root_path", "")
         path = request.scope["path"].removeprefix(base)
-        if path.startswith(_OPEN) or self._access.admits(request.cookies.get(COOKIE, "")):
+        if path.startswith(_OPEN) or self._access.lets_in(request.cookies):
             return None
         if path == "/live":
             return _refused(HTTPStatus.UNAUTHORIZED, "log in again")
@@ -83,7 +86,12 @@ def _without_port(host: str) -> str:
 
 
 def _is_local(request: HTTPConnection) -> bool:
-    """Whether the client is on this machine. A Unix socket has no client address."""
+    """Whether the client is on this machine. A Unix socket has no client address.
+
+    A proxy on this machine speaks for clients that may be elsewhere.
+    """
+    if not _FORWARDED.isdisjoint(request.headers):
+        return False
     if request.client is None:
         return True
     try:

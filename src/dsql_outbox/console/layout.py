@@ -1,6 +1,5 @@
 """Fills the templates. Every text in them is escaped, and control characters become visible."""
 
-import json
 from datetime import datetime
 from functools import partial
 from http import HTTPStatus
@@ -8,6 +7,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
+import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.requests import Request
@@ -33,10 +33,10 @@ def _lines(text: str) -> Markup:
 
 
 def _pretty(text: str) -> str:
-    """JSON with indentation; any other text as it is."""
+    """JSON with indentation, its numbers and names as they are stored; any other text as it is."""
     try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    except ValueError:
+        return msgspec.json.format(text, indent=2)
+    except (ValueError, RecursionError):
         return text
 
 
@@ -92,6 +92,7 @@ def render(request: Request, template: str, **values: Any) -> str:
         "commands": console.commands,
         "database": console.database.address,
         "schema": console.database.schema,
+        "lets_in": console.access.lets_in(request.cookies),
         "path": request.scope["path"].removeprefix(base),
     }
     return _templates.get_template(template).render({**shared, **values})

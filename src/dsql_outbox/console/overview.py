@@ -75,8 +75,17 @@ async def _events(request: Request) -> AsyncGenerator[str]:
     tries = console.sampler.tries
     while monotonic() < ends_at and not console.sampler.is_ending:
         tries = await console.sampler.after(tries)
-        text = render(request, "overview_live.html", **_values(console))
-        yield "".join(f"data: {line}\n" for line in text.splitlines()) + "\n"
+        yield _change(request, tries)
+
+
+def _change(request: Request, tries: int) -> str:
+    """The event of a reading. All browsers get the same one, so it is made once."""
+    console = console_of(request)
+    wanted = request.scope.get("root_path", ""), tries
+    if console.change[0] != wanted:
+        lines = render(request, "overview_live.html", **_values(console)).splitlines()
+        console.change = wanted, "".join(f"data: {line}\n" for line in lines) + "\n"
+    return console.change[1]
 
 
 def _values(console: Console) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import logging
 from http import HTTPStatus
-from typing import cast
+from typing import Final, cast
 
 import psycopg
 from anyio import to_thread
@@ -19,12 +19,14 @@ from .layout import page
 
 logger = logging.getLogger("dsql_outbox")
 
+_UNSEARCHABLE: Final = "This cannot be searched"
+
 
 async def outbox_problem(request: Request, error: Exception) -> Response:
     """The page for an error of the library: missing tables, or input that it refuses."""
     is_setup = isinstance(error, SchemaError)
     status = HTTPStatus.SERVICE_UNAVAILABLE if is_setup else HTTPStatus.BAD_REQUEST
-    title = "The tables are missing or too old" if is_setup else "This cannot be searched"
+    title = "The tables are missing or too old" if is_setup else _UNSEARCHABLE
     command = Remedies(console_of(request).database.schema).apply() if is_setup else None
     return problem(request, status, title, told(cast("OutboxError", error)), command)
 
@@ -37,6 +39,8 @@ async def database_problem(request: Request, error: Exception) -> Response:
     if is_unreachable(error):
         title = "The database cannot be reached"
         return problem(request, HTTPStatus.SERVICE_UNAVAILABLE, title, told(error))
+    if isinstance(error, psycopg.DataError):  # a number or a time that no column can hold
+        return problem(request, HTTPStatus.BAD_REQUEST, _UNSEARCHABLE, told(error))
     logger.error("console: the database refused a statement: %s", told(error))
     title = "The database refused a statement"
     return problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, title, told(error))

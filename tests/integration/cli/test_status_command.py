@@ -336,6 +336,28 @@ def test_conflicts_as_json_have_every_count(url: str, sql: psycopg.Connection[An
     }
 
 
+def test_a_report_with_impossible_numbers_is_left_out(
+    url: str, sql: psycopg.Connection[Any]
+) -> None:
+    add_conflicts(sql)
+    entity = '"entityType":"Car","entityId":"a"'
+    for report in (
+        '{"lostSeconds":1e308}',
+        '{"transactions":-1}',
+        f'{{"entities":[{{{entity},"lostSeconds":1e308}}]}}',
+        f'{{"entities":[{{{entity},"conflicts":{10**30}}}]}}',
+        "[]",
+    ):
+        sql.execute(
+            "INSERT INTO outbox.outbox_conflicts (owner, seen_at, report) VALUES"
+            " (gen_random_uuid(), 'infinity', %s), (gen_random_uuid(), clock_timestamp(), %s)",
+            (report, report),
+        )
+    done = run(url, "--conflicts", "--hours", "2")
+    assert done.exit_code == 0, done.output
+    assert "1 report of writers" in done.stdout
+
+
 @pytest.mark.parametrize(("words", "told"), [(("--watch",), "exclude"), (("--hours", "25"), "25")])
 def test_conflicts_with_other_options_are_refused(
     url: str, words: tuple[str, ...], told: str

@@ -8,12 +8,14 @@ from time import time
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.routing import Mount
 from tests.support.commands import Command
 from tests.support.console_clients import browsing
 
 from dsql_outbox.console import console_app, serve_console
 from dsql_outbox.console.access import Access
+from dsql_outbox.console.overview import _change
 from dsql_outbox.outbox import Database, SettingsError
 
 pytestmark = pytest.mark.anyio
@@ -48,13 +50,22 @@ async def test_without_a_token_other_machines_are_refused(url: str) -> None:
             assert POLICY in answer.headers["content-security-policy"]
 
 
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP"])
+async def test_without_a_token_a_proxy_is_refused(url: str, header: str) -> None:
+    async with browsing(Database(url)) as browser:
+        answer = await browser.get("/events", headers={header: "127.0.0.1"})
+        assert (answer.status_code, "set a token" in answer.text) == (403, True)
+
+
 async def test_a_token_is_asked_for_once(url: str) -> None:
     async with browsing(Database(url), client="10.0.0.7", token=TOKEN) as browser:
         assert (await browser.get("/")).headers["location"] == "/login"
         assert (await browser.get("/live")).status_code == 401
         assert (await browser.get("/static/console.css")).status_code == 200
         form = await browser.get("/login")
-        assert (form.status_code, "database" in form.text.lower()) == (200, False)
+        assert form.status_code == 200
+        for answer in (form, await browser.get("/static/no"), await browser.put("/login")):
+            assert f"on <code>{Database(url).address}" not in answer.text
         for wrong in ("another token of this length", "", "x" * 5000, "\u00e9"):
             answer = await browser.post("/login", data={"token": wrong})
             assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
@@ -63,7 +74,7 @@ async def test_a_token_is_asked_for_once(url: str) -> None:
         assert (answer.status_code, answer.headers["location"]) == (303, "/")
         assert {"httponly", "samesite=strict", "path=/"} <= {*cookie.split("; ")}
         assert TOKEN not in cookie
-        assert (await browser.get("/")).status_code == 200
+        assert f"on <code>{Database(url).address}" in (await browser.get("/")).text
         name = next(iter(browser.cookies))
     async with browsing(Database(url), token=TOKEN) as browser:
         later, now = str(int(time()) + 9999), str(int(time()) - 1)
@@ -72,6 +83,16 @@ async def test_a_token_is_asked_for_once(url: str) -> None:
             assert answer.status_code == 303
         expired = f"{now}.{Access(TOKEN)._signature(now)}"
         assert (await browser.get("/", headers={"cookie": f"{name}={expired}"})).status_code == 303
+
+
+@pytest.mark.parametrize(("proto", "secure"), [("https", True), ("http", False)])
+async def test_the_cookie_stays_encrypted_behind_a_proxy(
+    url: str, proto: str, *, secure: bool
+) -> None:
+    async with browsing(Database(url), token=TOKEN) as browser:
+        headers = {"x-forwarded-proto": proto}
+        answer = await browser.post("/login", data={"token": TOKEN}, headers=headers)
+    assert ("; Secure" in answer.headers["set-cookie"]) is secure
 
 
 async def test_every_answer_has_strict_headers_and_pages_have_no_inline_code(url: str) -> None:
@@ -129,6 +150,21 @@ async def test_it_is_served_live_and_ends_when_it_is_cancelled(
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(task, 10)
     assert [each for each in caplog.records if each.name.startswith("uvicorn")] == []
+
+
+async def test_browsers_share_the_rendering_of_a_reading(url: str) -> None:
+    app = console_app(Database(url))
+    await app.state.console.sampler.read()
+
+    def given(base: str, tries: int) -> str:
+        scope = {"type": "http", "app": app, "headers": [], "root_path": base, "path": f"{base}/"}
+        return _change(Request(scope), tries)
+
+    first = given("", 1)
+    assert given("", 1) is first
+    assert 'href="/outbox/failures"' in given("/outbox", 1)
+    assert given("", 2) is not first
+    await app.state.console.close()
 
 
 async def _until(stream: httpx.Response, mark: str) -> AsyncGenerator[str]:

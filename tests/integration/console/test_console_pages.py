@@ -143,6 +143,29 @@ async def test_a_payload_is_shown_on_demand_and_never_logged(
     assert "secret-4711" not in caplog.text
 
 
+async def test_a_state_is_shown_as_it_is_stored(url: str) -> None:
+    numbers = ('"a":0.10000000000000000001', '"b":1.50')
+    with Writer(Database(url)) as writer:
+        writer.write(event("a").to_json().decode().replace('"n":0', ",".join(numbers)))
+    async with browsing(Database(url)) as browser:
+        page = await text(browser, "/entities?key=Car/a")
+    assert all(each.replace(":", ": ") in page for each in numbers)
+
+
+async def test_a_value_that_no_column_can_hold_is_refused(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    nobody = "00000000-0000-0000-0000-000000000000"
+    async with browsing(Database(url)) as browser:
+        for path in (
+            "/entities?key=Car/%00",
+            "/dead-letters?since=0001-01-01T00:00%2B23:59",
+            f"/failures?after={nobody}@{10**30}",
+        ):
+            assert "This cannot be searched" in await text(browser, path, 400)
+    assert caplog.text == ""
+
+
 async def test_hostile_text_stays_text(url: str) -> None:
     topic = "t" + HOSTILE
     database = Database(url)

@@ -34,7 +34,6 @@ Examples:
   dsql-outbox doctor --probe --json
   dsql-outbox doctor --probe --report report.md
 
-\b
 Exit codes: 0 when nothing fails, 1 when something does, 2 wrong usage, 69 the
 database cannot be reached.""",
 )

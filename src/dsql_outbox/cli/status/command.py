@@ -33,7 +33,6 @@ Examples:
   dsql-outbox status --watch --interval 5
   dsql-outbox status --conflicts --hours 24
 
-\b
 Exit codes: 0 when the status was read, 2 wrong usage, 69 the database cannot be
 reached, 78 the tables are missing. With --watch 0 after Ctrl-C or SIGTERM.""",
 )

@@ -34,14 +34,22 @@ const prepare = (root) => {
 const live = document.querySelector("[data-stream]");
 if (live) {
   const pause = live.querySelector("[data-pause]");
+  const lost = live.querySelector("[data-lost]");
   let source = null;
+  let waiting = null;
+  const tell = (text) => { clearTimeout(waiting); lost.textContent = text; };
   const listen = () => {
     source = new EventSource(live.dataset.stream);
     source.onmessage = (event) => swap(event.data, "[data-live]");
+    source.onopen = () => tell("");
+    source.onerror = () => { // also when a stream ends and the next one begins a second later
+      clearTimeout(waiting);
+      waiting = setTimeout(tell, 5000, lost.dataset.lost);
+    };
   };
   pause.hidden = false;
   pause.addEventListener("click", () => {
-    if (source) { source.close(); source = null; } else { listen(); }
+    if (source) { source.close(); source = null; tell(""); } else { listen(); }
     pause.textContent = source ? "Pause" : "Continue";
   });
   listen();
