@@ -91,7 +91,7 @@ CONTESTANTS = (
         share=0.25,
     ),
     Contestant(
-        "procrastinate", "procrastinate", 2, "per lock", "ConnectorException, of jobs by strategy",
+        "procrastinate", "procrastinate", 2, "per lock", "none",
         "a job row and its events by trigger; a NOTIFY", share=0.05,
     ),
     Contestant(
