@@ -132,7 +132,7 @@ LINES = (
     ComparedLine("eight", "one event per transaction, eight connections", PGBENCH, 4_000),
     ComparedLine("relay", "stored events to a trivial sink", OWN_RELAY, 20_000, relays=True),
     ComparedLine(
-        "ordered", "the same in order per key, ten events per key in a row", OWN_RELAY, 20_000,
+        "ordered", "stored events to a trivial sink in order per key, ten in a row", OWN_RELAY, 20_000,
         relays=True,
     ),
     ComparedLine(
