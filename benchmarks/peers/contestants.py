@@ -132,8 +132,8 @@ LINES = (
     ComparedLine("eight", "one event per transaction, eight connections", PGBENCH, 4_000),
     ComparedLine("relay", "stored events to a trivial sink", OWN_RELAY, 20_000, relays=True),
     ComparedLine(
-        "ordered", "stored events to a trivial sink in order per key, ten in a row", OWN_RELAY, 20_000,
-        relays=True,
+        "ordered", "stored events to a trivial sink in order, ten in a row per key",
+        OWN_RELAY, 20_000, relays=True,
     ),
     ComparedLine(
         "latency", "100 events/s: from the call of the write until the sink has it, in ms",
