@@ -91,7 +91,7 @@ CONTESTANTS = (
         share=0.25,
     ),
     Contestant(
-        "procrastinate", "procrastinate", 2, "per lock", "ConnectorException, of jobs by strategy",
+        "procrastinate", "procrastinate", 2, "per lock", "none",
         "a job row and its events by trigger; a NOTIFY", share=0.05,
     ),
     Contestant(
@@ -132,8 +132,8 @@ LINES = (
     ComparedLine("eight", "one event per transaction, eight connections", PGBENCH, 4_000),
     ComparedLine("relay", "stored events to a trivial sink", OWN_RELAY, 20_000, relays=True),
     ComparedLine(
-        "ordered", "the same in order per key, ten events per key in a row", OWN_RELAY, 20_000,
-        relays=True,
+        "ordered", "stored events to a trivial sink in order, ten in a row per key",
+        OWN_RELAY, 20_000, relays=True,
     ),
     ComparedLine(
         "latency", "100 events/s: from the call of the write until the sink has it, in ms",

@@ -48,7 +48,8 @@ def page() -> str:
 def _bars_of(line: ComparedLine, rows: Sequence[Mapping[str, Any]]) -> str:
     found = [_bar(line, row) for row in rows]
     found.sort(key=lambda bar: bar.median, reverse=not line.waits)
-    return bars(line.title, "ms, 99th percentile" if line.waits else "events per second", found)
+    title = line.title[0].upper() + line.title[1:]
+    return bars(title, "ms, 99th percentile" if line.waits else "events per second", found)
 
 
 def _bar(line: ComparedLine, row: Mapping[str, Any]) -> Bar:
@@ -131,7 +132,7 @@ def _ends(points: Sequence[float], values: Sequence[Sequence[float]]) -> list[st
 
 
 def _measured(found: Results, how: str) -> str:
-    before = f"load {found['load_before']:.1f} before, from other work"
+    before = f"{found['load_before']:.1f} before it began"
     return f"\nMeasured on {found['date']}, {how}: {found['machine']} ({before}).\n"
 
 

@@ -14,10 +14,10 @@ _STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#1f2328}.h{font-size:15px;font-weight:600}"
     ".q{fill:#59636e;font-size:12px}.r{stroke:#d1d9e0}.c0{fill:#0969da;stroke:#0969da}"
     ".c1{fill:#bc4c00;stroke:#bc4c00}.c2{fill:#1a7f37;stroke:#1a7f37}.o{fill:#8c959f}.s{stroke:#1f2328}"
-    ".l{fill:none;stroke-width:2}"
     "@media(prefers-color-scheme:dark){text{fill:#f0f6fc}.q{fill:#9198a1}.r{stroke:#3d444d}"
     ".c0{fill:#4493f8;stroke:#4493f8}.c1{fill:#f0883e;stroke:#f0883e}"
     ".c2{fill:#3fb950;stroke:#3fb950}.o{fill:#656c76}.s{stroke:#f0f6fc}}"
+    ".l{fill:none;stroke-width:2}"  # after the colours, which fill
 )
 
 
