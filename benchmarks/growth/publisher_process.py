@@ -25,7 +25,7 @@ _DELIVERED = Delivered()
 
 
 class Relayed(NamedTuple):
-    """What publishers delivered; `disordered` messages came after a newer one of their key.
+    """The deliveries of publishers; `disordered` messages came after a newer one of their key.
 
     The times from the commit until the sink has a message are seconds.
     """
@@ -82,7 +82,7 @@ def publishers(url: str, number: int, batch_rows: int) -> Iterator[list[Relayed]
 
 
 def together(found: Sequence[Relayed]) -> Relayed:
-    """What all of them delivered; the quantiles are those of the slowest."""
+    """Add up the deliveries of all; the quantiles are those of the slowest."""
     return Relayed(
         sum(each.delivered for each in found),
         sum(each.disordered for each in found),

@@ -1,8 +1,8 @@
 """The ordered relay under a constant load, by the protocol of namastack-outbox.
 
 10,000 rows per second, ten per key, 100 per transaction, for two minutes, to a handler that
-does nothing. A setting holds when the rows arrive at that rate, the backlog grows by at
-most 100 rows per second after the first half, and at most 20,000 rows wait at the end.
+does nothing. A setting holds if the rows arrive at that rate; if the backlog grows by
+at most 100 rows per second after the first half; and if at most 20,000 rows wait at the end.
 """
 
 import statistics
@@ -46,7 +46,7 @@ SETTINGS = (Setting(2, 500), Setting(1, 500), Setting(4, 500), Setting(2, 100))
 
 
 class Sustained(NamedTuple):
-    """What a run found; rates are rows per second, times seconds."""
+    """The result of a run; rates are rows per second, times seconds."""
 
     publishers: int
     batch_rows: int

@@ -24,9 +24,8 @@ class Contestant(NamedTuple):
     """One that is compared; `module` and `arguments` start its process.
 
     `order` is what it promises of the order of events; `retries` what happens after a
-    conflict or a lost connection. `share` is the part of the events of a line that relays
-    which it gets, so that a slow relay does not take minutes. pgbench is no process that
-    takes orders: it has no module.
+    conflict or a lost connection. `share` is its part of the events of a relay's line,
+    so that a slow relay does not take minutes. pgbench takes no orders: it has no module.
     """
 
     name: str

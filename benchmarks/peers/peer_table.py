@@ -72,7 +72,7 @@ def heading(line: ComparedLine) -> str:
 
 
 def descriptions(contestants: Sequence[Contestant], missing: Mapping[str, str]) -> Iterator[str]:
-    """What each contestant does and does not do, and why those that are missing are."""
+    """Yield the features of each contestant, and the reason of each that is missing."""
     yield f"  {'':<28} {'tables':<6} {'order':<29} {'retries':<40} does"
     for each in contestants:
         yield (

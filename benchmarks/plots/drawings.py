@@ -1,4 +1,4 @@
-"""What `make plots` makes of the newest results: pictures, and tables of docs/comparison.md."""
+"""Pictures and tables of docs/comparison.md, drawn from the newest results by `make plots`."""
 
 import re
 import statistics

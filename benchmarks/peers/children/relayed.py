@@ -1,4 +1,4 @@
-"""What every relay is given: the same trivial sink, and the lines that measure a relay.
+"""The same trivial sink for every relay, and the lines that measure a relay.
 
 The sink is a function in the process of the relay that notes a message and acknowledges
 it, so that the library itself is measured and no broker. Only the standard library.
