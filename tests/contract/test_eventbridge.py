@@ -116,6 +116,6 @@ async def test_without_a_region_the_error_asks_for_it(monkeypatch: pytest.Monkey
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
 
-    with pytest.raises(SettingsError, match=r"which region\? add \?region="):
+    with pytest.raises(SettingsError, match=r"the region is not known; add \?region="):
         async with open_sink(URL):
             pass

@@ -81,7 +81,7 @@ async def test_a_queue_that_is_missing_is_what_the_error_says(sqs_server: SqsSer
 
 
 async def test_without_a_region_the_error_asks_for_it() -> None:
-    with pytest.raises(SettingsError, match=r"which region\? add \?region="):
+    with pytest.raises(SettingsError, match=r"the region is not known; add \?region="):
         async with open_sink("sqs://events"):
             pass
 

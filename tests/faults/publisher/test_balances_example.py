@@ -116,7 +116,7 @@ def rebuild_in_parts(start: Start, sql: psycopg.Connection) -> None:
     if code == 0:  # it was done before the signal came
         return
     assert code == 130
-    (place,) = re.findall(r"with --after (\S+) goes on", told)
+    (place,) = re.findall(r"command with --after (\S+)", told)
     second = start(*command, "--after", place)
     assert second.wait(30) == 0, read(second)
 

@@ -104,7 +104,7 @@ def test_without_a_region_or_a_name_or_boto3_it_says_what_to_do(
     with pytest.raises(SettingsError, match=r"Doorbell\.function must not be empty"):
         Doorbell("")
     monkeypatch.delenv("AWS_DEFAULT_REGION")
-    with pytest.raises(SettingsError, match="which region"):
+    with pytest.raises(SettingsError, match="the region is not known"):
         Doorbell(FUNCTION)
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(MissingExtra, match=r"Doorbell needs the extra \[lambda\]"):
