@@ -179,6 +179,7 @@ def test_a_short_result_never_commits(connection: Connection, tables: Tables) ->
     assert tables.events() == tables.headers() == tables.entities() == tables.messages() == []
 
 
+@pytest.mark.postgres_only("DSQL refuses PREPARE, and has no pooler in front")
 @pytest.mark.usefixtures("tables")
 def test_a_statement_that_somebody_prepared_stops_nothing(connection: Connection) -> None:
     """Behind a transaction pooler, another client may have prepared it in this session."""
