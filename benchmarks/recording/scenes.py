@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.recording.terminal import Frame, Terminal
+from benchmarks.recording.terminal import Frame, RecordedTerminal
 
 _WIDTH = 112  # columns: the URL of the database fits
 _PAUSE = 1.0  # seconds in which nothing is done, to be read
@@ -20,31 +20,32 @@ class Programs:
         self.folder.mkdir()
         (self.folder / "dsql-outbox").symlink_to(Path(sys.executable).with_name("dsql-outbox"))
 
-    def opened(self, *words: str) -> Terminal:
+    def opened(self, *words: str) -> RecordedTerminal:
         """The command in a terminal, below a prompt that shows it."""
         prompt = f"$ dsql-outbox {' '.join(words)}"
-        return Terminal(prompt, [str(self.folder / "dsql-outbox"), *words], _WIDTH)
+        program = [str(self.folder / "dsql-outbox"), *words]
+        return RecordedTerminal(_WIDTH, prompt, program)
 
 
 def demo(programs: Programs) -> Sequence[Frame]:
     with programs.opened("demo") as terminal:
-        terminal.until_end()
+        _until_end(terminal)
     return terminal.frames
 
 
 def dev(programs: Programs) -> Sequence[Frame]:
     with programs.opened("dev") as terminal:
-        terminal.until("Ctrl-C ends all")
-        sample = re.findall(r"^  (export .*|dsql-outbox .*)$", terminal.text(), re.MULTILINE)
+        terminal.until(lambda _: "Ctrl-C ends all" in _text(terminal))
+        sample = re.findall(r"^  (export .*|dsql-outbox .*)$", _text(terminal), re.MULTILINE)
         lines = [line.rstrip() for line in sample]
         for events in (3, 40, 200):
             terminal.wait(_PAUSE)
-            before = terminal.text()
+            before = _text(terminal)
             _paste([*lines[:-1], lines[-1].replace(" 20 ", f" {events} ")])
             _until_delivered(terminal, before)
         terminal.wait(_PAUSE)
-        terminal.press("\x03")
-        terminal.until_end()
+        terminal.press_ctrl_c()
+        _until_end(terminal)
     return terminal.frames
 
 
@@ -53,13 +54,22 @@ def _paste(lines: Sequence[str]) -> None:
     subprocess.run(["sh", "-e"], input="\n".join(lines).encode(), check=True, capture_output=True)
 
 
-def _until_delivered(terminal: Terminal, before: str) -> None:
-    def is_done() -> bool:
-        shown = terminal.text()
+def _until_end(terminal: RecordedTerminal) -> None:
+    if code := terminal.finish():
+        raise RuntimeError(f"exit code {code}:\n{_text(terminal)}")
+
+
+def _text(terminal: RecordedTerminal) -> str:
+    return "\n".join(terminal.lines)
+
+
+def _until_delivered(terminal: RecordedTerminal, before: str) -> None:
+    def is_done(_: object) -> bool:
+        shown = _text(terminal)
         written = _total("written", shown)
         return shown != before and written == _total("delivered", shown) > 0
 
-    terminal.until_true(is_done)
+    terminal.until(is_done)
 
 
 def _total(word: str, shown: str) -> int:

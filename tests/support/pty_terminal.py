@@ -3,18 +3,19 @@
 import fcntl
 import os
 import pty
+import select
 import signal
 import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Mapping
-from typing import Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Self
 
 import pyte
 
-_ROWS = 60
-_TIMEOUT = 30.0  # seconds; a safety net
+ROWS: Final = 60
+_TIMEOUT = 60.0  # seconds; a safety net
 _CTRL_C = b"\x03"
 
 
@@ -24,14 +25,23 @@ def squeezed(text: str) -> str:
 
 
 class Terminal:
-    """``dsql-outbox`` with these words on a terminal of `columns` columns, Ctrl-C included."""
+    """A program with these words on a terminal of `columns` columns, Ctrl-C included.
 
-    def __init__(self, columns: int, *words: object, env: Mapping[str, str] | None = None) -> None:
+    Without `program` it is ``dsql-outbox``.
+    """
+
+    def __init__(
+        self,
+        columns: int,
+        *words: object,
+        env: Mapping[str, str] | None = None,
+        program: Sequence[str] = (sys.executable, "-m", "dsql_outbox"),
+    ) -> None:
         self._ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, columns, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
         found = os.environ | {"TERM": "xterm", "COLUMNS": str(columns)} | dict(env or {})
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "dsql_outbox", *map(str, words)],
+            [*program, *map(str, words)],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -40,7 +50,7 @@ class Terminal:
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads
         )
         os.close(theirs)
-        self._screen = pyte.Screen(columns, _ROWS)
+        self._screen = pyte.Screen(columns, ROWS)
         self._stream = pyte.ByteStream(self._screen)
         self.output = b""
 
@@ -74,13 +84,22 @@ class Terminal:
         return self._process.wait(_TIMEOUT)
 
     def _read(self) -> bytes:
+        """Show the next output; empty at the end. Raises `TimeoutError` after a long silence."""
+        if not self._is_readable(_TIMEOUT):
+            raise TimeoutError(f"no output for {_TIMEOUT:g} s:\n" + "\n".join(self.lines))
         try:
             data = os.read(self._ours, 65536)
         except OSError:  # EIO: the other end is closed
             return b""
         self.output += data
-        self._stream.feed(data)
+        self._show(data)
         return data
+
+    def _is_readable(self, seconds: float) -> bool:
+        return bool(select.select([self._ours], [], [], seconds)[0])
+
+    def _show(self, data: bytes) -> None:
+        self._stream.feed(data)
 
     def __enter__(self) -> Self:
         return self
