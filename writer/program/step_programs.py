@@ -276,7 +276,7 @@ class StepPrograms:
         return rows
 
     def _store(self, report: StoredReport, connection: _Own) -> Program[None]:
-        """Store a report. The first one of a row also deletes old rows of other processes."""
+        """Store a report. A process's first report also deletes old rows of other processes."""
         conflicts = self.core.conflicts
         row = {"owner": report.owner, "report": report.report}
         yield Query(connection, conflicts.store, row, has_rows=False)
