@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 
 import psycopg
 from benchmarks.relay.nats import part
+from tests.support.waiting import wait_until
 
 from dsql_outbox import Database, Publisher, PublisherSettings
 from dsql_outbox.outbox import Message
@@ -97,18 +98,16 @@ def _ended(process: "subprocess.Popen[str]") -> Relayed:
 
 
 def _wait_for_owners(url: str, number: int) -> None:
-    deadline = time.monotonic() + _PATIENCE
     with psycopg.connect(url, autocommit=True) as connection:
-        while True:
-            ((owners,),) = connection.execute(
-                "SELECT count(DISTINCT owner) FROM outbox.outbox_leases"
-                " WHERE owner IS NOT NULL AND expires_at > clock_timestamp()"
-            ).fetchall()
-            if owners == number:
-                return
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{owners} of {number} publishers own shards after a minute")
-            time.sleep(0.05)
+        wait_until(lambda: _owners(connection) == number, timeout=_PATIENCE)
+
+
+def _owners(connection: psycopg.Connection[Any]) -> int:
+    ((owners,),) = connection.execute(
+        "SELECT count(DISTINCT owner) FROM outbox.outbox_leases"
+        " WHERE owner IS NOT NULL AND expires_at > clock_timestamp()"
+    ).fetchall()
+    return int(owners)
 
 
 async def _relay(url: str, batch_rows: int, ends: IO[Any]) -> None:

@@ -1,7 +1,7 @@
 """The outbox that is watched: a database, NATS, a publisher as a command, and a busy writer."""
 
 import signal
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -106,8 +106,7 @@ class Stage:
             meters = stack.enter_context(metering("writer", prometheus=True))
             writer = stack.enter_context(Writer(self.proxy.database, settings, hooks=meters.hooks))
             assert meters.exposition is not None
-            server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), _Metrics))
-            server.exposition = meters.exposition  # type: ignore[attr-defined]
+            server = stack.enter_context(_MetricsServer(meters.exposition))
             stopped = Flag()
             threads = [
                 Thread(target=server.serve_forever),
@@ -130,9 +129,19 @@ def _write(writer: Writer, stopped: Flag) -> None:
             writer.write(workload_s.car_created())
 
 
+class _MetricsServer(ThreadingHTTPServer):
+    """Serves what `exposition` returns, on a free port."""
+
+    def __init__(self, exposition: Callable[[], bytes]) -> None:
+        super().__init__(("127.0.0.1", 0), _Metrics)
+        self.exposition = exposition
+
+
 class _Metrics(BaseHTTPRequestHandler):
+    server: _MetricsServer
+
     def do_GET(self) -> None:
-        text = self.server.exposition()  # type: ignore[attr-defined]
+        text = self.server.exposition()
         self.send_response(200)
         self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
         self.send_header("Content-Length", str(len(text)))
