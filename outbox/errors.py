@@ -74,7 +74,7 @@ class SettingsError(OutboxError, ValueError):
     """A setting or URL is not valid. In the database: nothing. Call again: with a valid one."""
 
 
-class MissingExtra(OutboxError, ImportError):  # noqa: N818 - the name states what happened
+class MissingExtra(OutboxError, ImportError):
     """A package of an extra is not installed. The text names the command that installs it.
 
     `extra` is the name of the extra. The argument `instead` names an alternative that is
@@ -94,7 +94,7 @@ class SchemaError(OutboxError):
     """
 
 
-class InvalidEvent(OutboxError, ValueError):  # noqa: N818
+class InvalidEvent(OutboxError, ValueError):
     """The event is not valid. In the database: nothing. Call again: no. HTTP 422.
 
     `path` names the invalid part, such as ``entities[0].entityHeader.entityId``.
@@ -120,7 +120,7 @@ class EventTooLarge(InvalidEvent):
         self.limit = limit
 
 
-class DuplicateEvent(OutboxError):  # noqa: N818
+class DuplicateEvent(OutboxError):
     """An event with this id was stored before. In the database: that event. Call again: no.
 
     HTTP 409. `same_content` is True if the stored event is equal to this one in all but
@@ -134,7 +134,7 @@ class DuplicateEvent(OutboxError):  # noqa: N818
         self.same_content = same_content
 
 
-class StaleVersion(OutboxError):  # noqa: N818
+class StaleVersion(OutboxError):
     """The subject is not at `expected_version`. In the database: nothing.
 
     Call again: after a reload of the subject. HTTP 409. `expected` and `actual` are
@@ -150,7 +150,7 @@ class StaleVersion(OutboxError):  # noqa: N818
         self.actual = actual
 
 
-class OutcomeUnknown(OutboxError):  # noqa: N818
+class OutcomeUnknown(OutboxError):
     """The connection was lost at the commit, and no later look-up could tell the outcome.
 
     In the database: unknown. Call again: yes, with the same event id. That call
@@ -166,7 +166,7 @@ class OutcomeUnknown(OutboxError):  # noqa: N818
         self.event_id = event_id
 
 
-class WriterClosed(OutboxError, RuntimeError):  # noqa: N818
+class WriterClosed(OutboxError, RuntimeError):
     """The writer was closed before the call. In the database: nothing.
 
     Call again: on another writer. HTTP 503, since a process that closes its writer stops.
@@ -176,7 +176,7 @@ class WriterClosed(OutboxError, RuntimeError):  # noqa: N818
         super().__init__("the writer is closed, so nothing was sent: make another Writer")
 
 
-class TransactionMisused(OutboxError, RuntimeError):  # noqa: N818
+class TransactionMisused(OutboxError, RuntimeError):
     """`transact` or its transaction was used in a way that it cannot make atomic.
 
     In the database: nothing, except what the function itself committed. Call
@@ -184,11 +184,11 @@ class TransactionMisused(OutboxError, RuntimeError):  # noqa: N818
     """
 
 
-class SinkUnavailable(OutboxError):  # noqa: N818
+class SinkUnavailable(OutboxError):
     """The broker failed. The failure does not count as an attempt of any message."""
 
 
-class UnreadableMessage(OutboxError, ValueError):  # noqa: N818
+class UnreadableMessage(OutboxError, ValueError):
     """A received message lacks what every message of a publisher carries.
 
     In the database: nothing. Call again: no. `part` names what is missing or not valid,
@@ -200,7 +200,7 @@ class UnreadableMessage(OutboxError, ValueError):  # noqa: N818
         self.part = part
 
 
-class MessageGap(OutboxError):  # noqa: N818
+class MessageGap(OutboxError):
     """A message of a subject came before one that precedes it.
 
     In the database: nothing of this call. Call again: when the broker has delivered the
@@ -220,7 +220,7 @@ class MessageGap(OutboxError):  # noqa: N818
         self.actual = actual
 
 
-class PublisherRuns(OutboxError, RuntimeError):  # noqa: N818 - the name states what happened
+class PublisherRuns(OutboxError, RuntimeError):
     """A read model cannot be rebuilt beside a publisher, which applies events too.
 
     In the database: what the rebuild has committed. Call again: after every publisher is

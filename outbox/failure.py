@@ -74,7 +74,7 @@ class DatabaseFailure(NamedTuple):
         return told(self.error) if safe else type(self.error).__name__
 
 
-class Moved(Exception):  # noqa: N818 - reads as what happened
+class Moved(Exception):
     """A conflict that the operator's transaction found: rows that it read were deleted since."""
 
 

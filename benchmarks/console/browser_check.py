@@ -27,7 +27,7 @@ PICTURED: Final = frozenset(
 _OPTIONS: Final = ("--no-sandbox", "--disable-background-networking", "--disable-gpu")
 
 
-class NoBrowser(Exception):  # noqa: N818 - said as it is
+class NoBrowser(Exception):
     """There is no browser, or nothing that drives it, and how to get it."""
 
 

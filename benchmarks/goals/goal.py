@@ -6,7 +6,7 @@ from typing import NamedTuple
 from .conditions import Conditions
 
 
-class UnknownGoals(ValueError):  # noqa: N818 - names the fault
+class UnknownGoals(ValueError):
     """A selection names a group or a line that does not exist."""
 
 

@@ -22,7 +22,7 @@ async def until(state: Callable[[], bool]) -> None:
         await asyncio.sleep(_LOOK)
 
 
-class CannotRun(Exception):  # noqa: N818 - reads as what happened
+class CannotRun(Exception):
     """The publisher's command fails at the start, so there is nothing to harm."""
 
 

@@ -141,7 +141,7 @@ LINES = (
 )  # fmt: skip
 
 
-class UnknownLines(ValueError):  # noqa: N818 - names the fault
+class UnknownLines(ValueError):
     """A selection names a line that does not exist."""
 
 

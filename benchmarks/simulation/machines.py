@@ -14,7 +14,7 @@ _MOST_STEPS: Final = 100_000
 """The most steps of all machines in a run. Some thousand are usual."""
 
 
-class Restless(Exception):  # noqa: N818 - reads as what happened
+class Restless(Exception):
     """A machine works without a rest: it makes so many steps that time hardly goes by."""
 
 

@@ -15,7 +15,7 @@ UNSEND = """DELETE FROM outbox.outbox AS o USING outbox.business_events AS b
       AND o.event_id = b.id"""
 
 
-class NotAdopted(Exception):  # noqa: N818 - it says what is so
+class NotAdopted(Exception):
     """An entity's past is not in the outbox's tables yet: answer 503, the backfill brings it."""
 
 

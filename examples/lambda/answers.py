@@ -42,7 +42,7 @@ class Answer(NamedTuple):
         }
 
 
-class Refused(Exception):  # noqa: N818 - reads as what happened
+class Refused(Exception):
     """A request that is answered without the writer."""
 
     def __init__(

@@ -30,7 +30,7 @@ from .store import (
 )
 
 
-class _RowGone(Exception):  # noqa: N818 - says what happened
+class _RowGone(Exception):
     """A row was settled by another publisher."""
 
 

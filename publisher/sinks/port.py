@@ -75,7 +75,7 @@ class Sink(Protocol):
         ...
 
 
-class WrongAnswer(OutboxError):  # noqa: N818 - reads as what happened
+class WrongAnswer(OutboxError):
     """A sink answered twice for a message, or with an unknown index or outcome.
 
     This is a bug in the sink. `index` counts the messages of the call from 0.

@@ -24,7 +24,7 @@ _VALID: Final = (
 )
 
 
-class Crash(Exception):  # noqa: N818 - reads as what happened
+class Crash(Exception):
     """The process dies here."""
 
 

@@ -46,11 +46,11 @@ entry as the sender's fault, but the message is not at fault.
 """
 
 
-class RequestRefused(Exception):  # noqa: N818 - reads as what happened
+class RequestRefused(Exception):
     """The service refused a whole request, because one of its messages breaks a rule."""
 
 
-class TargetUnavailable(Exception):  # noqa: N818 - reads as what happened
+class TargetUnavailable(Exception):
     """The target takes no message of this client now."""
 
 

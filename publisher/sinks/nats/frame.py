@@ -16,7 +16,7 @@ from dsql_outbox.publisher.sinks.cloudevents import binary_names, binary_values,
 _SUBJECT: Final = re.compile(r"(?!\$)[^\s\x00-\x1f\x7f.*>]+(\.[^\s\x00-\x1f\x7f.*>]+)*")
 
 
-class BadMessage(Exception):  # noqa: N818 - names the fault
+class BadMessage(Exception):
     """NATS can never take the message; the text says why and contains no payload."""
 
 

@@ -23,15 +23,15 @@ _VERSION: Final = re.compile(rb'JAEGER_VERSION *= *\{[^}]*"gitVersion": *"([^"]*
 _Answer = TypeVar("_Answer")
 
 
-class JaegerUnreachable(OutboxError):  # noqa: N818 - said as it is
+class JaegerUnreachable(OutboxError):
     """Jaeger does not answer."""
 
 
-class NotJaeger(OutboxError):  # noqa: N818 - said as it is
+class NotJaeger(OutboxError):
     """The server is not a Jaeger that can be searched, or it refuses the request."""
 
 
-class OtherParameters(Exception):  # noqa: N818 - names the fault
+class OtherParameters(Exception):
     """Jaeger has refused the names of the parameters, as releases before 2.19 do."""
 
 

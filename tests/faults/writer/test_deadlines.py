@@ -211,7 +211,7 @@ def test_an_interrupted_thread_leaves_nothing_open(
     assert [fact.status for fact in facts.of(WriteEnded)] == ["unknown"]
 
 
-class Alarm(Exception):  # noqa: N818 - what a handler of SIGALRM raises in some programs
+class Alarm(Exception):
     """Raised by a signal handler."""
 
 

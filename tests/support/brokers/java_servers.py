@@ -10,7 +10,7 @@ _HERE: Final = Path(__file__).parent / "java"
 _HEAP: Final = "-Xmx256m"
 
 
-class MissingJava(Exception):  # noqa: N818 - reads as what happened
+class MissingJava(Exception):
     """Java or Maven is not there, or Maven cannot get the jars; the text says which."""
 
 

@@ -34,7 +34,7 @@ _CALL = 0.05  # seconds that a row is on its way, until it is deleted
 _IDLE = 0.25  # seconds between two rows of a shard
 
 
-class NoAnswer(Exception):  # noqa: N818 - says what happened
+class NoAnswer(Exception):
     """A statement was given up."""
 
 

@@ -63,7 +63,7 @@ def pend(
     )
 
 
-class Refused(Exception):  # noqa: N818 - reads as what happened
+class Refused(Exception):
     """The database's answer is an error."""
 
     def __init__(self, error: psycopg.Error) -> None:

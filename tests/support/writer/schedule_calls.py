@@ -25,7 +25,7 @@ EXPECTED: Final = [None, None, None, 0, 1, 2]
 CALLS: Final = 3
 
 
-class NotStored(Exception):  # noqa: N818 - reads as an outcome
+class NotStored(Exception):
     """Another event ended the transaction."""
 
 

@@ -39,7 +39,7 @@ def scratch(visit: ExaminedDatabase) -> Generator[None]:
     _drop(visit)
 
 
-class _InUse(OutboxError):  # noqa: N818 - reads as what happened
+class _InUse(OutboxError):
     """The scratch table belongs to another doctor."""
 
 

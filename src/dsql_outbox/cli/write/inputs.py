@@ -57,7 +57,7 @@ class _Glance(msgspec.Struct, rename="camel"):
 _glance: Final = msgspec.json.Decoder(_Glance)
 
 
-class Unreadable(Exception):  # noqa: N818 - reads as what happened
+class Unreadable(Exception):
     """An input cannot be read on from `place`; the cause says why."""
 
     def __init__(self, place: InputLocation, cause: Exception) -> None:

@@ -24,7 +24,7 @@ _VALUE: Final = b'{["-0123456789tfn'
 _array: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-class MalformedInput(Exception):  # noqa: N818 - reads as what happened
+class MalformedInput(Exception):
     """The stream is broken at byte `offset`, so that the values after it cannot be separated."""
 
     def __init__(self, offset: int, problem: str) -> None:

@@ -19,7 +19,7 @@ Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 """The reader and the writer of one connection."""
 
 
-class Cut(Exception):  # noqa: N818 - a signal, not an error
+class Cut(Exception):
     """Raised while a client's bytes are handled, to close that client's connection."""
 
     def __init__(self, *, reset: bool = False) -> None:
