@@ -1,10 +1,9 @@
-"""The shape of the repository: rooms, names, sizes, and what a clone must not need."""
+"""The shape of the repository: rooms, names, and what a clone must not need."""
 
 import re
 import subprocess
 import sys
 import tomllib
-from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,20 +11,6 @@ import pytest
 from tests.support.checkout import PACKAGE, ROOMS, ROOT, copy_checkout, files_of
 
 LIBRARY = [*ROOMS, "src/dsql_outbox"]
-MAX_LINES = 400
-MAX_MODULES = 14
-
-SHARED_NAMES = {
-    "__init__.py": "",
-    "__main__.py": "",
-    "conftest.py": "tests/",
-    "settings.py": "",
-    "url.py": "publisher/sinks/",
-    "client.py": "publisher/sinks/",
-    "sink.py": "publisher/sinks/",
-    "command.py": "src/dsql_outbox/cli/",
-}
-"""File names that may occur twice, and below which folder: they name the same thing there."""
 
 PUBLIC_HOSTS = {"https://files.pythonhosted.org", "https://pypi.org"}
 
@@ -79,26 +64,6 @@ def test_no_module_and_no_folder_has_a_name_with_an_underscore_in_front() -> Non
     assert hidden == []
 
 
-def test_no_file_name_occurs_twice() -> None:
-    """But for files that are the same thing of different subjects. Examples stand alone."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for name in names(*LIBRARY, "tests", "benchmarks"):
-        found[name.name].append(name.as_posix())
-    assert [
-        paths
-        for name, paths in found.items()
-        if len(paths) > 1
-        and not all(path.startswith(SHARED_NAMES.get(name, "nowhere")) for path in paths)
-    ] == []
-
-
-def test_a_folder_of_the_library_has_few_modules() -> None:
-    modules = Counter(
-        name.parent.as_posix() for name in names(*LIBRARY) if name.name != "__init__.py"
-    )
-    assert {folder: n for folder, n in modules.items() if n > MAX_MODULES} == {}
-
-
 def test_every_folder_with_python_in_it_is_a_package() -> None:
     tops = [*(ROOT / room for room in ROOMS), PACKAGE]
     folders = {path.parent for path in python_files() if any(top in path.parents for top in tops)}
@@ -113,11 +78,6 @@ def test_no_file_imports_a_room_by_its_bare_name() -> None:
         for match in BARE_ROOM.finditer(path.read_text())
     ]
     assert found == [], "the bare name loads a second copy of every class"
-
-
-def test_no_python_file_is_longer_than_400_lines() -> None:
-    lengths = {path: len(path.read_text().splitlines()) for path in python_files()}
-    assert {path: count for path, count in lengths.items() if count > MAX_LINES} == {}
 
 
 def test_a_clone_stands_alone() -> None:
