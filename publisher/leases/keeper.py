@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 import os
 import secrets
 import socket
@@ -166,7 +165,8 @@ class Leases:
         """A scope that is cancelled when one of these leases ends without a renewal, or is lost.
 
         `epochs` maps shards to the epochs under which the messages of the scope were
-        read. After `stop` the scope ends with the `drain` at the latest.
+        read. A shard that leaves it meanwhile binds the scope no longer. After `stop` the
+        scope ends with the `drain` at the latest.
         """
         with anyio.CancelScope() as scope:
             self._bounds[scope] = epochs
@@ -243,4 +243,4 @@ class Leases:
         """Move the deadline of a scope to the first end of its leases."""
         ahead = anyio.current_time() - self._clock()
         ends = [self._own.deadline(*lease) for lease in self._bounds[scope].items()]
-        scope.deadline = ahead + min(ends, default=math.inf)
+        scope.deadline = ahead + min(ends, default=self._own.stop_by)

@@ -61,7 +61,8 @@ class Ownership:
         self._others = OtherPublishers(owner)
         self._failing_since: float | None = None
         self._rest_until: float | None = None
-        self._stop_by = math.inf
+        self.stop_by = math.inf
+        """When every call of the sink must have ended; infinity before `stop`."""
 
     # --- called by the relay -----------------------------------------------------------
 
@@ -82,7 +83,7 @@ class Ownership:
         held = self._held.get(shard)
         if held is None or held.epoch != epoch:
             return -math.inf
-        return min(held.deadline, self._stop_by)
+        return min(held.deadline, self.stop_by)
 
     def sink_failed(self, now: float) -> None:
         """Record that the broker could not be reached."""
@@ -95,7 +96,7 @@ class Ownership:
 
     def stop(self, now: float) -> None:
         """Stop sending. Messages in flight may take `drain` seconds more."""
-        self._stop_by = min(self._stop_by, now + self._settings.drain)
+        self.stop_by = min(self.stop_by, now + self._settings.drain)
 
     # --- called by the beat ------------------------------------------------------------
 
@@ -107,7 +108,7 @@ class Ownership:
     @property
     def is_stopping(self) -> bool:
         """Whether `stop` was called."""
-        return self._stop_by < math.inf
+        return self.stop_by < math.inf
 
     @property
     def is_leaving(self) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from time import time_ns
@@ -44,7 +45,10 @@ class Rights(Protocol):
         ...
 
     def bound(self, epochs: Mapping[int, int], /) -> AbstractContextManager[CancelScope]:
-        """A scope that is cancelled when the lease of one of these shards ends."""
+        """A scope that is cancelled when the lease of one of these shards ends.
+
+        A shard that leaves `epochs` meanwhile binds it no longer.
+        """
         ...
 
     def settled(self) -> None:
@@ -196,7 +200,11 @@ class Sender:
 
 
 class _Call:
-    """One call of the sink: its subjects, and which of them have an answer."""
+    """One call of the sink: its subjects, and which of them have an answer.
+
+    `epochs` has the leases of the shards that have a message without an answer. A shard whose
+    messages are all answered may be handed over, and that must not cut the other messages.
+    """
 
     def __init__(
         self, subjects: Sequence[Subject], outcomes: Outcomes, answered: Callable[..., None]
@@ -205,7 +213,8 @@ class _Call:
         self._outcomes = outcomes
         self._answered = answered
         self._sent: list[Subject | None] = []
-        self.epochs = {each.shard.number: each.shard.epoch for each in subjects}
+        self._unanswered = Counter[int]()
+        self.epochs: dict[int, int] = {}
         self.is_over = False
         self._has_answers = False
 
@@ -220,6 +229,8 @@ class _Call:
             else:
                 messages.append(made)
                 self._sent.append(subject)
+                self._unanswered[subject.shard.number] += 1
+                self.epochs[subject.shard.number] = subject.shard.epoch
         return messages
 
     def answer(self, index: int, outcome: Outcome) -> None:
@@ -228,6 +239,10 @@ class _Call:
         if self.is_over or subject is None:
             return
         self._sent[index] = None
+        shard = subject.shard.number
+        self._unanswered[shard] -= 1
+        if not self._unanswered[shard]:
+            del self.epochs[shard]
         is_first = not self._has_answers and not isinstance(outcome, NotAttempted)
         self._has_answers |= is_first
         self._outcomes.ended(subject, outcome)

@@ -114,6 +114,21 @@ async def test_a_call_is_bound_to_all_of_its_leases(relay: Relay, sql: psycopg.C
         assert gone.cancel_called, "an epoch that is over has no time at all"
 
 
+async def test_a_shard_whose_messages_are_answered_binds_a_call_no_longer(
+    relay: Relay, sql: psycopg.Connection
+) -> None:
+    waiting = {0: 1, 1: 1}
+    with relay.leases.bound(waiting) as scope:
+        del waiting[1]
+        sql.execute("UPDATE outbox.outbox_leases SET epoch = 7, owner = 'b' WHERE shard = 1")
+        await until(lambda: 1 not in relay.leases.shards)
+        assert not scope.cancel_called, "the lease of the other message goes on"
+        waiting.clear()
+        relay.leases.stop()
+        await anyio.sleep_forever()
+    assert scope.cancelled_caught, "the drain ends a call that does not end by itself"
+
+
 async def test_a_call_goes_on_while_its_lease_is_renewed(relay: Relay) -> None:
     with relay.leases.bound({0: 1}) as scope:
         first = scope.deadline

@@ -93,6 +93,47 @@ KEPT = {
         clocks=(Clock(offset=86.0, host=-3600.0),),
         writes=(Write(at=6.64, subject=4, late=1.63),),
     ),
+    "a shard is handed over while a call has messages of another one": Schedule(
+        seed=3000569,
+        shards=2,
+        clocks=(Clock(rate=1.03, offset=731.0, host=3600.0), Clock()),
+        writes=(
+            Write(at=0.3, subject=0),
+            Write(at=4.03, subject=1, late=0.68),
+            Write(at=2.27, subject=0),
+            Write(at=0.62, subject=5),
+            Write(at=4.93, subject=2),
+            Write(at=2.25, subject=2, retries=1),
+        ),
+        slow=0.3,
+    ),
+    "the same, when the shard drains for a while": Schedule(
+        seed=785157,
+        shards=2,
+        clocks=(Clock(), Clock(rate=0.97, offset=730.0)),
+        writes=(
+            Write(at=5.97, subject=5),
+            Write(at=6.02, subject=2),
+            Write(at=1.23, subject=4),
+            Write(at=0.5, subject=0, rows=70),
+        ),
+        slow=0.3,
+    ),
+    "the same, and the other publisher sends it again": Schedule(
+        seed=3008974,
+        shards=3,
+        clocks=(Clock(), Clock()),
+        writes=(
+            Write(at=2.83, subject=2),
+            Write(at=3.01, subject=3, late=1.29),
+            Write(at=4.99, subject=4, retries=1),
+            Write(at=1.27, subject=4, rows=2),
+            Write(at=1.25, subject=3, late=2.57),
+            Write(at=0.27, subject=5),
+            Write(at=1.97, subject=2),
+        ),
+        slow=0.3,
+    ),
 }
 """Schedules that broke a rule once."""
 
