@@ -10,10 +10,14 @@ from typing import Final, Literal, TypeAlias
 
 from . import wire_protocol as wire
 from .client_session import Answer, Batch, ClientSession, Reaction, swallow
+from .sql_comments import without_comments
 from .tcp_proxy import Cut
 from .wire_protocol import WireMessage
 
 CutPoint: TypeAlias = Literal["before", "after_sent", "after_commit", "mid_answer"]
+
+COMMIT: Final = "COMMIT"
+"""The statement, and not the word in ``BEGIN ISOLATION LEVEL READ COMMITTED``."""
 
 _COMMIT: Final = re.compile(r"\s*(commit|end)\b", re.IGNORECASE)
 
@@ -61,17 +65,25 @@ _EXPLAIN: Final = re.compile(r"\s*explain\b", re.IGNORECASE)
 
 
 def holds(part: str) -> Callable[[str], bool]:
-    """Make a function that says whether SQL contains `part`; case is ignored.
+    """Make a function that says whether SQL contains `part`; case and comments are ignored.
 
-    For `WRITES`, an EXPLAIN of a write does not match, because it writes nothing.
+    For `WRITES`, an EXPLAIN of a write does not match, because it writes nothing. For
+    `COMMIT`, ``COMMITTED`` does not match.
     """
-    writes = part == WRITES
-    return lambda sql: part.lower() in sql.lower() and not (writes and _EXPLAIN.match(sql))
+    edge = r"\b" if part.upper() == COMMIT else ""
+    wanted = re.compile(edge + re.escape(part) + edge, re.IGNORECASE)
+
+    def matches(sql: str) -> bool:
+        code = without_comments(sql)
+        is_plan = part == WRITES and _EXPLAIN.match(code)
+        return wanted.search(code) is not None and not is_plan
+
+    return matches
 
 
 def is_commit(sql: str) -> bool:
     """Whether SQL is a COMMIT."""
-    return _COMMIT.match(sql) is not None
+    return _COMMIT.match(without_comments(sql)) is not None
 
 
 async def forward(session: ClientSession, batch: Batch) -> None:

@@ -31,7 +31,8 @@ class PostgresProxy(TcpProxy):
     """A proxy for the server of `url`, as a context manager.
 
     Each fault affects the next `times` batches (None: all, until `heal`; 0: none)
-    that run a statement containing the text `matching`. A batch is the input that a client
+    that run a statement containing the text `matching`. Case and comments of the statement are
+    ignored, and ``COMMIT`` does not match ``READ COMMITTED``. A batch is the input that a client
     sends before it waits for the server. If several faults match, the one that
     was set first applies. Executing a prepared statement counts as running it,
     preparing it does not.
