@@ -78,6 +78,10 @@ class Event(msgspec.Struct, frozen=True):
     topic: str | None = None
     headers: Mapping[str, str] = {}
 
+    def __post_init__(self) -> None:
+        """Check the types of the parts that `to_json` reads."""
+        _require_parts(self.header, self.entities)
+
     @classmethod
     def new(  # noqa: PLR0913 - one argument per part of an event
         cls,
@@ -96,10 +100,11 @@ class Event(msgspec.Struct, frozen=True):
         that date; a date without a time zone is read as UTC. Without it, the JSON
         has no dates, and the tables and the message get the start time of the
         transaction by the database's clock. `topic` and `headers` are those of `JsonEvent`.
+        Raises `TypeError` for entities or a date of another type.
         """
         date = None if created_date is None else _iso(created_date)
         header = EventHeader(id or uuid4(), name, type, created_date=date, saved_date=date)
-        return cls(header, tuple(entities), topic, {} if headers is None else headers)
+        return cls(header, _entities(entities), topic, {} if headers is None else headers)
 
     @property
     def id(self) -> UUID:
@@ -140,6 +145,26 @@ def _require_json(data: object) -> None:
         raise wrong_type("JsonEvent takes a mapping, or JSON as str or bytes", data, remedy)
 
 
-def _iso(date: datetime) -> str:
+def _entities(entities: object) -> tuple[Any, ...]:
+    if isinstance(entities, Iterable):
+        return tuple(entities)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    remedy = "entities=[Entity(type, id, attributes)]"
+    raise wrong_type("Event.new takes a list of entities", entities, remedy)
+
+
+def _require_parts(header: object, entities: tuple[object, ...]) -> None:
+    if not isinstance(header, EventHeader):
+        remedy = "Event.new(name, type, [Entity(type, id, attributes)])"
+        raise wrong_type("Event.header must be an EventHeader", header, remedy)
+    for n, entity in enumerate(entities):
+        if not isinstance(entity, Entity):
+            remedy = "Entity(type, id, attributes)"
+            raise wrong_type(f"entities[{n}] of an Event must be an Entity", entity, remedy)
+
+
+def _iso(date: object) -> str:
+    if not isinstance(date, datetime):
+        remedy = "created_date=datetime.now(UTC)"
+        raise wrong_type("Event.new takes created_date as a datetime", date, remedy)
     aware = date if date.tzinfo else date.replace(tzinfo=UTC)
     return aware.isoformat(timespec="milliseconds")

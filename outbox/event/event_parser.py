@@ -68,10 +68,10 @@ class ParsedEvent(msgspec.Struct, frozen=True, gc=False):
 
     `data` is the JSON text as received. `fingerprint` is the SHA-256 of the event without
     ``savedDate``, because a sender updates that date when it sends again. White space between
-    the members of the event and of its header does not change the fingerprint. `created_date`
-    is in UTC. `stored_bytes` is an upper bound for the bytes of all copies of the text in the
-    database. `topic` and `headers` are those that the event gives its message, and no part of
-    the fingerprint.
+    the members of the event and of its header does not change the fingerprint, nor does a
+    member whose name comes again later. `created_date` is in UTC. `stored_bytes` is an upper
+    bound for the bytes of all copies of the text in the database. `topic` and `headers` are
+    those that the event gives its message, and no part of the fingerprint.
     """
 
     id: UUID

@@ -242,6 +242,46 @@ def test_the_fingerprint_is_of_the_content_without_saved_date() -> None:
     assert first.fingerprint == sha256(msgspec.json.encode(event(createdDate=5))).digest()
 
 
+def test_of_a_name_twice_in_the_event_or_its_header_the_last_counts_deeper_ones_both() -> None:
+    plain = json.dumps(event())
+    at_top = plain.replace('{"eventHeader"', '{"eventHeader": 5, "eventHeader"', 1)
+    in_header = plain.replace('{"uuid"', f'{{"uuid": "{UUID(int=7)}", "uuid"', 1)
+    deeper = plain.replace('{"entityId"', '{"entityId": "x", "entityId"', 1)
+    parsed = parse_event(plain)
+    for text in (at_top, in_header, deeper):
+        found = parse_event(text)
+        assert (found.data, found.id, found.touches[0].entity_id) == (text, parsed.id, "CAR-1")
+        assert (found.fingerprint == parsed.fingerprint) == (text is not deeper)
+
+
+@pytest.mark.parametrize(
+    ("given", "rule"),
+    [
+        (
+            {"entities": ["Order"]},
+            r"entities\[0\] of an Event must be an Entity, not str: Entity\(",
+        ),
+        ({"entities": [Entity("A", "1"), 7]}, r"entities\[1\] .* not int: Entity\("),
+        ({"entities": "Order"}, r"entities\[0\] .* not str"),
+        ({"entities": None}, r"takes a list of entities, not NoneType: entities=\[Entity\("),
+        ({"entities": Entity("A", "1")}, r"takes a list of entities, not Entity: entities=\["),
+        ({"created_date": "2026-01-01"}, "created_date as a datetime, not str: created_date="),
+    ],
+)
+def test_a_part_of_an_event_of_another_type_is_named_with_what_to_write(
+    given: Json, rule: str
+) -> None:
+    parts: Json = {"entities": [Entity("A", "1")]} | given
+    with pytest.raises(TypeError, match=rule):
+        Event.new("Order Paid", "OrderPaid", **parts)
+
+
+def test_the_header_of_an_event_has_a_type_of_its_own() -> None:
+    header: Any = "Order Paid"
+    with pytest.raises(TypeError, match=r"must be an EventHeader, not str: Event.new\("):
+        Event(header, (Entity("A", "1"),))
+
+
 def test_the_fingerprint_counts_order_and_blanks_of_the_attributes() -> None:
     text = json.dumps(event(touch(a={"b": 1, "c": 2})))
     others = [
