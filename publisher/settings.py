@@ -32,9 +32,10 @@ class PublisherSettings:
     appear there. Without work the publisher waits from `idle_min` up to `idle_max`.
 
     Failures of a message: it is sent again after `backoff_base`, doubled each time up
-    to `backoff_cap`, and given up after `attempts`. Then ``on_dead_letter="release"``
-    moves it to the dead letters and its subject goes on; ``"block"`` keeps the
-    subject waiting for an operator. `topics` maps patterns of topics, such as
+    to `backoff_cap`, and given up after `attempts`: with the defaults after 24 hours,
+    so that a refusal of one night never costs the order of a subject. Then
+    ``on_dead_letter="release"`` moves it to the dead letters and its subject goes on;
+    ``"block"`` keeps the subject waiting for an operator. `topics` maps patterns of topics, such as
     ``events.Loan*``, to settings of their own: the first pattern that matches counts.
     ``*`` and ``?`` also match a dot, and case matters (see `fnmatch.fnmatchcase`).
 
@@ -57,7 +58,7 @@ class PublisherSettings:
     head_interval: float = 1.0
     idle_min: float = 0.01
     idle_max: float = 1.0
-    attempts: int = 10
+    attempts: int = 300
     backoff_base: float = 1.0
     backoff_cap: float = 300.0
     breaker_failures: int = 5

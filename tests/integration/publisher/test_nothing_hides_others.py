@@ -144,3 +144,25 @@ async def test_a_poison_message_delays_its_own_subject_only(
         await sink.published(1_000, timeout=20.0)
     assert in_order(sink.messages)
     assert not any(message.key == "Car/bad" for message in sink.messages)
+
+
+@pytest.mark.parametrize("refusals", [10, 43])
+async def test_a_message_that_is_refused_for_long_still_arrives_before_its_successors(
+    database: Database, writer: Writer, refusals: int
+) -> None:
+    """With the default number of attempts; the waits between them are short here."""
+    left, order = refusals, list[str]()
+
+    async def decide(messages: Sequence[Message]) -> list[Outcome]:
+        nonlocal left
+        if left:
+            left -= 1
+            return [Retry("not now")] * len(messages)
+        order.extend(message.dedupe_id for message in messages)
+        return [Delivered()] * len(messages)
+
+    receipts = [writer.write(event("one")) for _ in range(3)]
+    settings = PublisherSettings(backoff_base=0.001, backoff_cap=0.002)
+    async with Publisher(database, Answering(decide), settings):
+        await until(lambda: len(order) == len(receipts))
+    assert order == [str(receipt.event_id) for receipt in receipts]

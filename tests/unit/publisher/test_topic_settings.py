@@ -40,6 +40,15 @@ def test_topics_that_the_caller_changes_later_change_nothing() -> None:
     assert settings.for_topic("b").attempts == PublisherSettings.attempts
 
 
+@pytest.mark.parametrize("hours", [511 / 3600, 1, 5.5, 23, 24])
+def test_a_message_that_is_refused_for_a_day_is_not_given_up(hours: float) -> None:
+    rules, waited, failures = PublisherSettings().for_topic("events.CarMoved"), 0.0, 0
+    while waited < hours * 3600:
+        failures += 1
+        assert rules.consequence(failures, is_rejected=False) == "retry", f"{waited / 3600:.2f} h"
+        waited += rules.backoff(failures)
+
+
 def test_rules_are_found_once_per_topic_and_only_so_many_are_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -47,7 +56,7 @@ def test_rules_are_found_once_per_topic_and_only_so_many_are_kept(
     settings = PublisherSettings(topics={"t1": LOANS})
     assert settings.for_topic("t1") is settings.for_topic("t1")
     for n in range(20):
-        assert settings.for_topic(f"t{n}").attempts == (3 if n == 1 else 10)
+        assert settings.for_topic(f"t{n}").attempts == (3 if n == 1 else PublisherSettings.attempts)
         assert len(settings._rules) <= 3
 
 
