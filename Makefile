@@ -7,7 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_PYTHON=$(BIN)/python UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 # COVERAGE=1 measures branches, also in the commands that tests start. The floor is in pyproject.toml.
-PYTEST := $(if $(COVERAGE),$(BIN)/coverage run -m pytest,$(BIN)/pytest) -n 2 -m "not slow and not pooler and not package"
+PYTEST := $(if $(COVERAGE),$(BIN)/coverage run -m pytest,$(BIN)/pytest) -n 2 -m "not slow and not pooler and not package and not site"
 # ROOM=writer selects the tests of one room. The contract of all sinks belongs to the publisher.
 KINDS  := tests/unit tests/integration tests/faults
 ROOMS  := $(sort $(filter-out __pycache__,$(notdir $(patsubst %/,%,$(wildcard $(addsuffix /*/,$(KINDS)))))))
@@ -144,8 +144,9 @@ nemesis-rolling: $(VENV)/.dev ## restart PUBLISHERS one by one: the longest paus
 real-brokers: $(VENV)/.dev ## the sinks' contract suite and a nemesis on NATS, ElasticMQ and Apache Kafka (ONLY=kafka,..)
 	@$(BIN)/python -m benchmarks.real_brokers $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED))
 
-docs: $(VENV)/.docs ## build the documentation's site in build/site; a broken link is an error (SERVE=1 shows it)
+docs: $(VENV)/.docs ## build the documentation's site in build/site and test its pages (SERVE=1 shows it)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(if $(SERVE),serve,build --quiet)
+	$(if $(SERVE),,$(BIN)/pytest -q -m site tests/site)
 
 pictures: $(VENV)/.dev ## draw the diagrams of the documentation
 	$(BIN)/python docs/site/diagrams.py docs/pictures
@@ -189,7 +190,7 @@ test-lowest: $(VENV)/.dev ## run the unit tests and some others on the oldest pa
 	$(UV) pip compile --quiet --resolution lowest-direct $(LOWEST) --output-file $(VENV)/lowest.txt pyproject.toml
 	$(UV) venv --quiet --clear $(VENV)/lowest
 	$(BIN)/uv pip install --quiet --python $(VENV)/lowest/bin/python -r $(VENV)/lowest.txt --group dev --editable .
-	$(VENV)/lowest/bin/python -m pytest -n 2 -m "not slow and not pooler and not package" $(LOWEST_TESTS)
+	$(VENV)/lowest/bin/python -m pytest -n 2 -m "not slow and not pooler and not package and not site" $(LOWEST_TESTS)
 
 recordings: $(VENV)/.dev ## record real runs of `demo` and `dev` as docs/pictures/*.svg
 	$(BIN)/python -m benchmarks.recording

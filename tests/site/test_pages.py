@@ -1,0 +1,66 @@
+"""The pages as built by `make docs`: what a reader sees, and not what the files say."""
+
+import inspect
+import re
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from html import unescape
+
+import pytest
+from tests.support.checkout import ROOT
+
+import dsql_outbox
+
+SITE = ROOT / "build" / "site"
+PAGES = sorted(SITE.rglob("*.html"))
+REFERENCE = [path for path in PAGES if path.parent.parent.name == "reference"]
+
+pytestmark = pytest.mark.site
+
+
+def text(html: str) -> str:
+    return unescape(re.sub(r"<[^>]+>", "", html))
+
+
+def members() -> Iterator[str]:
+    """Each public class and function of the package, and the methods and fields of each class."""
+    for name in sorted(set(dsql_outbox.__all__) - {"__version__"}):
+        shown = getattr(dsql_outbox, name)
+        if not hasattr(shown, "__module__"):
+            continue
+        yield name
+        if inspect.isclass(shown) and not issubclass(shown, Exception):
+            methods = {n for n, _ in inspect.getmembers(shown, inspect.isfunction)}
+            own = {f.name for f in fields(shown)} if is_dataclass(shown) else set[str]()
+            yield from (f"{name}.{each}" for each in sorted(methods | own) if each[0] != "_")
+
+
+def test_the_site_is_built() -> None:
+    assert len(PAGES) > 20, "run `make docs`"
+
+
+def test_no_page_has_an_unfilled_snippet() -> None:
+    unfilled = re.compile(r"-*8\s*<\s*-")
+    assert [p for p in PAGES if unfilled.search(text(p.read_text(encoding="utf-8")))] == []
+
+
+def test_the_page_of_programs_shows_the_code_of_each_example() -> None:
+    shown = text((SITE / "frameworks" / "index.html").read_text(encoding="utf-8"))
+    for example in ("producer.py", "fastapi/app.py", "sqlalchemy/orders.py", "lambda/handler.py"):
+        lines = (ROOT / "examples" / example).read_text(encoding="utf-8").splitlines()
+        assert [line for line in lines if line.strip() not in shown] == []
+
+
+def test_the_reference_shows_each_public_name_method_and_field() -> None:
+    anchors = set[str]()
+    for page in REFERENCE:
+        anchors.update(re.findall(r'id="dsql_outbox\.([\w.]+)"', page.read_text(encoding="utf-8")))
+    wanted = sorted(members())
+    assert len(wanted) > 100
+    assert [n for n in wanted if not any(f".{a}".endswith(f".{n}") for a in anchors)] == []
+
+
+def test_signatures_have_annotations() -> None:
+    api = text((SITE / "reference" / "api" / "index.html").read_text(encoding="utf-8"))
+    assert "event: EventSource" in api
+    assert "-> Receipt" in api
