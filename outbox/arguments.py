@@ -48,8 +48,23 @@ def require_seconds(name: str, seconds: object) -> None:
         return
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise wrong_type(f"{name} takes seconds, or None for no limit", seconds, f"{name}=5.0")
-    if not 0 <= seconds < math.inf:
+    if not (is_finite(seconds) and seconds >= 0):
         raise ValueError(
             f"{name} must be a finite number of seconds, 0 or more, or None for no limit; "
-            f"got {seconds}"
+            f"got {quoted(seconds)}"
         )
+
+
+def is_finite(number: float) -> bool:
+    """Return whether a number is finite as a float, which an int of 400 digits is not."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
+
+
+def quoted(number: float) -> str:
+    """Return a number for an error text, and the size of an int that no float can hold."""
+    if isinstance(number, int) and not is_finite(number):
+        return f"an int of {number.bit_length()} bits"
+    return str(number)

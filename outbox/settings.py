@@ -1,9 +1,9 @@
 """Limits of the database and of names, and checks that the settings of all rooms share."""
 
-import math
 from collections.abc import Mapping
 from typing import Final
 
+from .arguments import is_finite, quoted
 from .errors import SettingsError
 
 MAX_EVENT_BYTES: Final = 1 << 20
@@ -74,5 +74,5 @@ def is_unicode(text: str) -> bool:
 def _require_number(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise SettingsError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value):
-        raise SettingsError(f"{name} must be a finite number, got {value}")
+    if not is_finite(value):
+        raise SettingsError(f"{name} must be a finite number, got {quoted(value)}")

@@ -1,6 +1,5 @@
 """The writer for asyncio."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -23,7 +22,7 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
 from dsql_outbox.writer.coalesce.coalescer import Coalescer
-from dsql_outbox.writer.connections.task_connections import AsyncConnections
+from dsql_outbox.writer.connections.task_connections import AsyncConnections, running_loop
 from dsql_outbox.writer.program.call_arguments import (
     require_function,
     require_version,
@@ -75,7 +74,7 @@ class AsyncWriter(WriterBase):
             max_idle=settings.max_idle,
         )
         self._programs = Programs(self._core, self._connections, psycopg.AsyncConnection)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: object = None
         self._begin_coalescing()
         call_in_children(self._begin_coalescing)
 
@@ -163,7 +162,7 @@ class AsyncWriter(WriterBase):
     def _enter_loop(self) -> None:
         """Serve the running event loop. Tasks of a former one no longer drive its lanes."""
         self._connections.enter_loop()
-        if (loop := asyncio.get_running_loop()) is not self._loop:
+        if (loop := running_loop()) is not self._loop:
             self._loop = loop
             self._begin_coalescing()
 
@@ -173,6 +172,7 @@ class AsyncWriter(WriterBase):
         self._coalescer = Coalescer(self._programs, self._perform) if lanes else None
 
     async def _perform(self, program: Program[T]) -> T:
+        running_loop()
         return await perform_async(program, self._do)
 
     async def _do(self, primitive: Primitive) -> Any:

@@ -19,6 +19,20 @@ _OTHER_LOOP: Final = (
 )
 
 
+_NO_LOOP: Final = (
+    "an AsyncWriter runs on asyncio, as psycopg does, and no event loop of asyncio runs here: "
+    "with trio, use a Writer in a thread, as by trio.to_thread.run_sync(writer.write, event)"
+)
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the running event loop. Raises `OutboxError` outside asyncio."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError as error:
+        raise OutboxError(_NO_LOOP) from error
+
+
 class _TaskPermit(Permit):
     """The right of a task, granted by the room of its event loop."""
 
@@ -30,7 +44,7 @@ class _Room:
     """Where the tasks of one event loop wait for a permit."""
 
     def __init__(self, limit: int) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.loop = running_loop()
         self._free = anyio.Semaphore(limit, fast_acquire=True)
 
     def enter_now(self) -> bool:
@@ -94,7 +108,7 @@ class AsyncConnections(Lender[AsyncConnection]):
 
     def _room_here(self) -> _Room:
         room = self._room
-        if room is not None and room.loop is asyncio.get_running_loop():
+        if room is not None and room.loop is running_loop():
             return room
         if room is not None and room.loop.is_running():
             raise OutboxError(_OTHER_LOOP)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dsql_outbox.outbox import Database, Entity, Event, SettingsError
+from dsql_outbox.outbox import Database, Entity, Event, OutboxError, SettingsError
 from dsql_outbox.publisher import Publisher, PublisherSettings, TopicSettings
 from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
 
@@ -68,9 +68,11 @@ def test_what_a_writer_is_made_of(writer: Any, call: Call, text: str) -> None:
     assert text.replace("{}", writer.__name__) in str(error)
 
 
-TIMEOUTS: list[tuple[object, type[Exception], str]] = [
+TIMEOUTS: list[Any] = [
     (math.inf, ValueError, "timeout must be a finite number of seconds, 0 or more, or None"),
     (math.nan, ValueError, "got nan"),
+    pytest.param(10**400, ValueError, "got an int of 1329 bits", id="10**400"),
+    pytest.param(-(10**5_000), ValueError, "got an int of 16610 bits", id="-(10**5000)"),
     (-1, ValueError, "got -1"),
     ("5", TypeError, "timeout takes seconds, or None for no limit, not str: timeout=5.0"),
     (True, TypeError, "not bool"),
@@ -88,6 +90,30 @@ def test_a_timeout_is_none_or_seconds(
     error = refused(lambda: getattr(writer(DATABASE), method)(argument, timeout=timeout))
     assert isinstance(error, kind)
     assert text in str(error)
+
+
+async def _nothing(_: object) -> None:
+    """Given to `transact`."""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda w: w.write(EVENT),
+        lambda w: w.write_many([EVENT]),
+        lambda w: w.transact(_nothing),
+        lambda w: w.entity("Loan", "1"),
+        lambda w: anext(w.stream("Loan", "1")),
+        lambda w: w.close(),
+    ],
+    ids=["write", "write_many", "transact", "entity", "stream", "close"],
+)
+@pytest.mark.parametrize("coalesce", [0, 1])
+def test_an_async_writer_without_asyncio_names_the_way_out(call: Call, coalesce: int) -> None:
+    """As trio does: it drives coroutines without an event loop of asyncio."""
+    running = call(AsyncWriter(DATABASE, WriterSettings(coalesce=coalesce))).__await__()
+    with pytest.raises(OutboxError, match=r"runs on asyncio, .* trio\.to_thread\.run_sync\(writer"):
+        running.send(None)
 
 
 @pytest.mark.parametrize("writer", WRITERS)
@@ -207,6 +233,8 @@ def test_append_to_names_the_connection_that_it_takes(writer: Any, text: str) ->
         ),
         (lambda: Database("host=h", connect_timeout=math.inf), SettingsError, "a finite number"),
         (lambda: Database("host=h", connect_timeout="5"), SettingsError, "must be a number, got"),
+        (lambda: Database("host=h", opens_per_second=10**5_000), SettingsError, "of 16610 bits"),
+        (lambda: WriterSettings(cap=-(10**400)), SettingsError, "an int of 1329 bits"),
         (lambda: Database("host=h", opens_per_second=True), SettingsError, "must be a number"),
     ],
 )
