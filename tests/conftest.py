@@ -17,6 +17,7 @@ from dsql_outbox.observability import log_facts
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 
 ROOM: Final = 1 << 30  # bytes
+SLOW_TIMEOUT: Final = 600  # seconds; a slow test beside busy ones takes four times its own
 
 
 # Real servers and a busy machine: how long an example takes says nothing.
@@ -35,6 +36,9 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """In front of DSQL's shape: all but what is of PostgreSQL alone, or uses no such database."""
+    for item in items:
+        if item.get_closest_marker("slow") is not None:
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))
     if not ON_DSQL:
         return
     elsewhere = [item for item in items if "postgres" not in getattr(item, "fixturenames", ())]

@@ -148,7 +148,7 @@ async def test_a_message_with_a_bad_header_name_harms_no_other_in_its_call(
 
 
 async def relay(database: Database, sink: MemorySink, **settings: Any) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         await Publisher(database, sink, PublisherSettings(**settings)).run(until_empty=True)
 
 

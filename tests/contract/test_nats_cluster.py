@@ -62,7 +62,7 @@ async def test_while_a_leader_is_elected_nothing_counts_against_messages_or_floo
             await deliver(other, [new_message()])
             cluster.kill(leader)
             outcomes = await published(other, messages)
-            with anyio.fail_after(30):
+            with anyio.fail_after(60):
                 while (again := await published(other, messages)) != [Delivered()] * 100:
                     outcomes += again
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(state: Callable[[], bool], timeout: float = 5.0) -> None:
+def wait_until(state: Callable[[], bool], timeout: float = 30.0) -> None:
     """Poll until a state is reached; raises `TimeoutError`."""
     deadline = time.monotonic() + timeout
     while not state():

@@ -71,7 +71,7 @@ def assert_only_poison_failed(
 @asynccontextmanager
 async def open_async(url: str, settings: WriterSettings) -> AsyncIterator[AsyncWriter]:
     async with AsyncWriter(Database(url, opens_per_second=10_000), settings) as writer:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             yield writer
 
 

@@ -57,7 +57,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def until(server: Served, fits: Callable[[Any], bool], *, status: int) -> Any:
     """Ask for the readiness until it fits, and return it."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while True:
             answer = await server.client.get("/readyz")
             if answer.status_code == status and fits(answer.json()):
@@ -90,7 +90,7 @@ async def test_a_function_is_applied_without_a_broker(
         async with served(application(Outbox(database, apply=keep))) as server:
             await server.client.post("/")
             await until(server, lambda ready: ready["ready"], status=200)
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 while not sql.execute("SELECT FROM public.kept").fetchall():  # noqa: ASYNC110
                     await anyio.sleep(0.01)
 

@@ -117,7 +117,7 @@ async def until_sleeping(database: Database) -> None:
     found = """SELECT count(*) FROM pg_stat_activity
       WHERE datname = current_database() AND state = 'active' AND query = %s"""
     async with await database.connect_async() as watcher:
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while await one(watcher, found, SLEEP) == 0:  # noqa: ASYNC110 - the server's state
                 await anyio.sleep(0.01)
 

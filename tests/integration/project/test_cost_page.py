@@ -238,7 +238,7 @@ async def test_what_an_idle_hour_costs_is_on_the_page(
     )
     before = changed(tables)
     async with Publisher(Database(proxy.url), MemorySink(), quick):
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while kinds(proxy.statements)["read"] < 3:  # noqa: ASYNC110 - the state is another's
                 await anyio.sleep(0.005)
             proxy.reset_counts()

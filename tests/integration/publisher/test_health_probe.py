@@ -36,7 +36,7 @@ class Probed:
 
 
 async def until(state: Callable[[], bool]) -> None:
-    with anyio.fail_after(15):
+    with anyio.fail_after(60):
         while not state():  # noqa: ASYNC110 - a state, wherever it comes from
             await anyio.sleep(0.01)
 

@@ -158,7 +158,7 @@ async def test_until_empty_does_not_wait_for_an_operator(
     writer.write_many([*bad, event("good")])
     sink = MemorySink()
     sink.fail(bad[0].id, Rejected("never"))
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         await Publisher(database, sink, quick_settings(on_dead_letter="block")).run(
             until_empty=True
         )

@@ -169,7 +169,7 @@ async def test_a_stop_ends_the_wait_for_the_rate(
     ids = written(writer, event("a"), event("a"))
     sql.execute("DELETE FROM outbox.outbox")
     async with Replay(database, rate=0.001) as tool:
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             async for each in tool.events(ids):
                 assert each.event_id == ids[0]
                 tool.stop()

@@ -112,7 +112,7 @@ async def world(database_url: str, nats_server: NatsServer) -> AsyncGenerator[Wo
     await client.close()
 
 
-async def until(state: Callable[[], bool], seconds: float = 15.0) -> float:
+async def until(state: Callable[[], bool], seconds: float = 60.0) -> float:
     """Wait for a state; returns for how many seconds."""
     began = monotonic()
     with anyio.fail_after(seconds):

@@ -80,7 +80,7 @@ async def test_events_of_the_previous_version_are_relayed_and_its_entities_go_on
         assert after.entities[0].version == 6
         assert [event.version for event in writer.stream("Loan", "LOAN-0")] == [1, 2, 3, 4, 5, 6]
     sink = MemorySink()
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         await Publisher(database, sink).run(until_empty=True)
 
     ids = [*before, str(after.event_id)]

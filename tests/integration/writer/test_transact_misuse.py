@@ -272,7 +272,7 @@ async def test_appends_at_the_same_time_go_one_after_the_other(
         return await asyncio.gather(*(transaction.append(event) for event in events))
 
     async with AsyncWriter(Database(url), form) as writer:
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             receipts = await writer.transact(function)
     own.assert_true_to({receipt.event_id: receipt for receipt in receipts})
     assert [receipt.entities[0].version for receipt in receipts] == [1, 1, 2, 2, 3, 3]
@@ -379,7 +379,7 @@ async def test_other_tasks_write_while_a_transact_runs_and_its_own_ones_after_it
             await write_when(is_open, "CAR-3")
             is_written.set()
 
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             beside = asyncio.create_task(write_beside())
             await writer.transact(function)
             await beside

@@ -55,7 +55,7 @@ async def relayed(database: Database, sink: Sink, **settings: Any) -> Relayed:
     return await publisher.run(until_empty=True, max_wait=0)
 
 
-async def until(state: Callable[[], bool], seconds: float = 20.0) -> None:
+async def until(state: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait for a state that is another's, as the database's or a publisher's."""
     with anyio.fail_after(seconds):
         while not state():  # noqa: ASYNC110 - nobody tells of it
