@@ -141,9 +141,12 @@ def parse_subject_key(key: str) -> tuple[str, str]:
     """Return the type and the id of a `subject_key`, decoded.
 
     Characters that need no encoding may be encoded or not. Raises `SettingsError` if the
-    type or the id is missing.
+    type or the id is missing, or is not UTF-8.
     """
     entity_type, _, entity_id = key.partition("/")
     if not entity_type or not entity_id:
         raise SettingsError(f"{key!r} is no TYPE/ID, as in Loan/LOAN-7")
-    return unquote(entity_type), unquote(entity_id)
+    try:
+        return unquote(entity_type, errors="strict"), unquote(entity_id, errors="strict")
+    except UnicodeDecodeError:
+        raise SettingsError(f"{key!r} is no TYPE/ID: a percent-encoded part is no UTF-8") from None

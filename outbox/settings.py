@@ -1,5 +1,6 @@
 """Limits of the database and of names, and checks that the settings of all rooms share."""
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -26,6 +27,11 @@ DEFAULT_SHARDS: Final = 16
 
 DEFAULT_SOURCE: Final = "/dsql-outbox"
 """The CloudEvents source of messages, unless the settings of the writer name another."""
+
+MAX_SOURCE: Final = 128
+"""Characters. An inbox has the source in its keys, which DSQL limits to 1 KiB."""
+
+_SOURCE: Final = re.compile(rf"[!-~]{{1,{MAX_SOURCE}}}")
 
 
 def require_positive(owner: str, values: Mapping[str, float]) -> None:
@@ -60,6 +66,21 @@ def require_text(owner: str, values: Mapping[str, object]) -> None:
             raise SettingsError(f"{owner}.{name} must not be empty")
         if "\0" in value or not is_unicode(value):
             raise SettingsError(f"{owner}.{name} must not hold a NUL or half a surrogate pair")
+
+
+def is_source(text: str) -> bool:
+    """Return whether a text can be the CloudEvents source: visible ASCII, as a URI has."""
+    return _SOURCE.fullmatch(text) is not None
+
+
+def require_source(owner: str, source: str) -> None:
+    """Raise `SettingsError` unless the text can be the CloudEvents source of messages."""
+    require_text(owner, {"source": source})
+    if not is_source(source):
+        raise SettingsError(
+            f"{owner}.source must be 1 to {MAX_SOURCE} visible characters of ASCII, as a URI "
+            f"has, got {len(source)} characters"
+        )
 
 
 def is_unicode(text: str) -> bool:

@@ -9,6 +9,7 @@ from dsql_outbox.outbox import (
     SettingsError,
     require_not_negative,
     require_positive,
+    require_source,
     require_text,
     require_whole,
 )
@@ -49,7 +50,8 @@ class WriterSettings:
     Messages: `topic` is a template with the fields {event_type}, {event_name} and
     {entity_type} (of the subject), for events without their own topic. A topic has 1 to 249
     of A-Z a-z 0-9 . _ - and no empty part between dots. With `any_topic`, it is any text of
-    up to 255 characters. `source` is the CloudEvents source of every message.
+    up to 255 characters. `source` is the CloudEvents source of every message: 1 to 128
+    visible characters of ASCII. Consumers tell outboxes apart by it.
 
     Backlog alarm: at most every `backlog_check` seconds (None: never, the default in AWS
     Lambda), one write of the process reads the age of the oldest message after its
@@ -128,5 +130,6 @@ class WriterSettings:
             raise SettingsError(f"{owner}.connections must be new or pool, got {self.connections}")
         if self.form not in ("auto", "single", "plain"):
             raise SettingsError(f"{owner}.form must be auto, single or plain, got {self.form}")
-        require_text(owner, {"topic": self.topic, "source": self.source})
+        require_text(owner, {"topic": self.topic})
+        require_source(owner, self.source)
         require_template(self.topic, any_topic=self.any_topic)

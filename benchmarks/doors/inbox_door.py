@@ -11,8 +11,8 @@ from dsql_outbox import Database
 from dsql_outbox.inbox import Inbox
 
 REMEMBER = (
-    "INSERT INTO outbox.inbox VALUES ('bare', %s, %s, clock_timestamp())"
-    " ON CONFLICT (consumer, dedupe_id) DO NOTHING"
+    "INSERT INTO outbox.inbox VALUES ('bare', '', %s, %s, clock_timestamp())"
+    " ON CONFLICT (consumer, source, dedupe_id) DO NOTHING"
 )
 EFFECT = "INSERT INTO public.effects VALUES (%s)"
 _TRIES = 4

@@ -15,6 +15,7 @@ from dsql_outbox.outbox import (
     Touched,
     array_literal,
     message_headers,
+    require_source,
     subject_key,
 )
 from dsql_outbox.publisher.outbox_rows import Headers, read_headers
@@ -71,6 +72,7 @@ class Replay(Operator):
         dry_run: bool = False,
     ) -> None:
         super().__init__(database)
+        require_source("Replay", source)
         self._requeue = Requeue(
             self._session, _Events(source), reason=reason, pace=Pace(rate), dry_run=dry_run
         )

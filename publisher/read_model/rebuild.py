@@ -16,6 +16,7 @@ from dsql_outbox.outbox import (
     PublisherRuns,
     SettingsError,
     kind_of,
+    require_source,
 )
 from dsql_outbox.publisher.operator.event_pages import START, Place
 from dsql_outbox.publisher.operator.replay import stored_headers
@@ -69,6 +70,7 @@ class Rebuild(Operator):
         super().__init__(database)
         if not inspect.iscoroutinefunction(function):
             raise TypeError(_ASYNC)
+        require_source("Rebuild", source)
         self._function = function
         self._source = source
         self._progress = RebuildProgress()

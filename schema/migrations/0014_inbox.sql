@@ -1,9 +1,11 @@
 -- What a consumer has handled: a message is remembered in the transaction of its effect.
--- run_id: random, one per run; tells whether a run whose COMMIT was lost has committed.
+-- source: the CloudEvents source, so that two outboxes may use the same ids; '' for an id that
+-- was given as such. run_id: random, one per run; tells whether a run whose COMMIT was lost has committed.
 CREATE TABLE IF NOT EXISTS {schema}.inbox (
   consumer varchar(64) NOT NULL,
+  source varchar(128) NOT NULL,
   dedupe_id varchar(128) NOT NULL,
   run_id uuid NOT NULL,
   seen_at timestamptz NOT NULL,
-  PRIMARY KEY (consumer, dedupe_id)
+  PRIMARY KEY (consumer, source, dedupe_id)
 )

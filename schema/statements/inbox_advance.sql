@@ -2,9 +2,10 @@
 -- update locks the row, or conflicts on it, so that two messages of a subject are compared
 -- one after the other.
 INSERT INTO {schema}.inbox_subjects AS s
-  (consumer, subject_type, subject_id, position, previous_position, seen_at)
-VALUES (%(consumer)s, %(subject_type)s, %(subject_id)s, %(position)s, 0, clock_timestamp())
-ON CONFLICT (consumer, subject_type, subject_id) DO UPDATE
+  (consumer, source, subject_type, subject_id, position, previous_position, seen_at)
+VALUES (%(consumer)s, %(source)s, %(subject_type)s, %(subject_id)s, %(position)s, 0,
+  clock_timestamp())
+ON CONFLICT (consumer, source, subject_type, subject_id) DO UPDATE
 SET previous_position = s.position, position = greatest(s.position, EXCLUDED.position),
   seen_at = EXCLUDED.seen_at
 RETURNING previous_position

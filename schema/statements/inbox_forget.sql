@@ -1,3 +1,4 @@
--- Forget these ids of a consumer.
-DELETE FROM {schema}.inbox
-WHERE consumer = %(consumer)s AND dedupe_id = ANY(%(dedupe_ids)s::text::text[])
+-- Forget these messages of a consumer, each by its source and its id.
+DELETE FROM {schema}.inbox i
+USING unnest(%(sources)s::text::text[], %(dedupe_ids)s::text::text[]) AS k(source, dedupe_id)
+WHERE i.consumer = %(consumer)s AND i.source = k.source AND i.dedupe_id = k.dedupe_id

@@ -1,8 +1,9 @@
--- Return the next ids of a consumer in key order, and whether each is old enough to be
+-- Return the next messages of a consumer in key order, and whether each is old enough to be
 -- forgotten, by the database's clock. There is no index on the time: it would be a hot tail,
 -- and every message would pay for it.
-SELECT dedupe_id, seen_at < clock_timestamp() - %(seconds)s::float8 * interval '1 second' AS is_old
+SELECT source, dedupe_id,
+  seen_at < clock_timestamp() - %(seconds)s::float8 * interval '1 second' AS is_old
 FROM {schema}.inbox
-WHERE consumer = %(consumer)s AND dedupe_id > %(after)s
-ORDER BY dedupe_id
+WHERE consumer = %(consumer)s AND (source, dedupe_id) > (%(source)s, %(dedupe_id)s)
+ORDER BY source, dedupe_id
 LIMIT %(rows)s

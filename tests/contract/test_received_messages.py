@@ -43,6 +43,7 @@ def wanted(sent: Message) -> Received:
     return Received(
         id=sent.event_id,
         dedupe_id=sent.dedupe_id,
+        source=sent.headers["source"],
         topic=sent.topic,
         key=sent.key,
         position=20,

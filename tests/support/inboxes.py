@@ -108,6 +108,7 @@ def new_received(
     event_id: UUID | None = None,
     replay: int | None = None,
     headers: Mapping[str, str] | None = None,
+    source: str = "/dsql-outbox",
 ) -> Received:
     """A received message with an id of its own."""
     found = event_id or uuid4()
@@ -115,6 +116,7 @@ def new_received(
     return Received(
         id=found,
         dedupe_id=dedupe_id,
+        source=source,
         topic="events.LoanPaid",
         key=key,
         position=position,

@@ -27,7 +27,7 @@ from dsql_outbox.writer import Connections
 
 from .once import Handled, OnceCall, OnGap, Statements
 from .pruning import Pruned, Pruning, Told
-from .received import Received
+from .received import MAX_ID, Received, is_id
 
 T = TypeVar("T")
 
@@ -38,7 +38,9 @@ TIMEOUT: Final = 30.0
 """Seconds. SQS and NATS deliver a message again when it is not acknowledged for so long."""
 
 _CONSUMER: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_MAX_ID: Final = 128
+
+_NO_SOURCE: Final = ""
+"""The source of an id that is given as such: whoever gives it says which outbox it is of."""
 
 
 class Inbox:
@@ -69,9 +71,9 @@ class Inbox:
         commit or roll back. An error of its own ends the call after a rollback.
 
         `message` is a `Received` message or an id of 1 to 128 characters. A `Received`
-        message is remembered by its event's id, so a replay of a handled event is not
-        handled again; give `dedupe_id` to handle each replay. Of a `Received` message the
-        result also has the `order` in its subject. With ``on_gap="raise"`` a message whose
+        message is remembered by its source and its event's id, so a replay of a handled event
+        is not handled again; give `dedupe_id` to handle each replay. Of a `Received` message
+        the result also has the `order` in its subject. With ``on_gap="raise"`` a message whose
         predecessor was not handled raises `MessageGap`, and nothing is stored.
 
         `timeout` is the limit of the call in seconds, waits included. Raises the driver's
@@ -148,24 +150,30 @@ def once_call(
         raise ValueError(f'on_gap must be "run" or "raise", got {on_gap!r}')
     deadline = None if timeout is None else monotonic() + timeout
     received = message if isinstance(message, Received) else None
-    key = dedupe_id_of(message)
+    key = remembered_key(given[0], message)
     return OnceCall(*given, key, received, work, on_gap=on_gap, deadline=deadline)
 
 
 def remember_parameters(statements: Statements, message: Remembered) -> dict[str, str]:
     """Return the parameters of ``inbox_remember``."""
-    key = {"consumer": statements.consumer, "dedupe_id": dedupe_id_of(message)}
-    return key | {"run_id": uuid4().hex}
+    return remembered_key(statements, message) | {"run_id": uuid4().hex}
 
 
-def dedupe_id_of(message: Remembered) -> str:
-    """Return the id by which a message is remembered. Raises if it is none."""
+def remembered_key(statements: Statements, message: Remembered) -> dict[str, str]:
+    """Return the key by which a message is remembered. Raises if it has no valid id."""
+    source = message.source if isinstance(message, Received) else _NO_SOURCE
+    dedupe_id = _dedupe_id_of(message)
+    return {"consumer": statements.consumer, "source": source, "dedupe_id": dedupe_id}
+
+
+def _dedupe_id_of(message: Remembered) -> str:
     found: Any = message.id if isinstance(message, Received) else message
     if not isinstance(found, (str, UUID)):
         raise wrong_type("once takes an id or a Received message", found, "once(from_nats(m), ..)")
     text = str(found)
-    if not 0 < len(text) <= _MAX_ID or "\0" in text:
-        raise ValueError(f"an id must have 1 to {_MAX_ID} characters and no NUL, got {len(text)}")
+    if not is_id(text):
+        rule = f"an id must have 1 to {MAX_ID} characters, no NUL and no half of a surrogate pair"
+        raise ValueError(f"{rule}, got {len(text)} characters")
     return text
 
 

@@ -105,7 +105,7 @@ class OnceCall(Generic[T]):
         statements: Statements,
         connections: Any,  # of a writer, for threads or for tasks
         sleep: Callable[[float], Any],
-        dedupe_id: str,
+        key: Mapping[str, str],
         message: Received | None,
         function: Callable[[Any], Any],
         *,
@@ -115,7 +115,7 @@ class OnceCall(Generic[T]):
         self._statements = statements
         self._connections = connections
         self._sleep = sleep
-        self._key = {"consumer": statements.consumer, "dedupe_id": dedupe_id}
+        self._key = dict(key)
         self._message = message
         self._function = function
         self._on_gap = on_gap
@@ -211,6 +211,7 @@ class OnceCall(Generic[T]):
         subject_type, subject_id = self._message.subject
         subject = {
             "consumer": self._statements.consumer,
+            "source": self._message.source,
             "subject_type": subject_type,
             "subject_id": subject_id,
             "position": str(self._message.position),

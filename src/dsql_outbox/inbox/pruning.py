@@ -27,6 +27,7 @@ T = TypeVar("T")
 PAGE: Final = MAX_TRANSACTION_ROWS
 
 _Row = list[bytes | None]
+_Key = tuple[str, str]  # the source and the id of a remembered message
 
 
 class Pruned(msgspec.Struct, frozen=True):
@@ -60,24 +61,31 @@ class Pruning:
 
     def program(self) -> Program[Pruned]:
         """Read all keys of the consumer in pages, and forget the old ones of each page."""
-        done, after, seen = Pruned(), "", PAGE
+        done, after, seen = Pruned(), ("", ""), PAGE
         while seen == PAGE:
             rows = yield from self._rows(self._statements.page, self._page(after))
-            seen, old = len(rows), [_text(row) for row in rows if row[1] == b"t"]
+            seen, old = len(rows), [_key(row) for row in rows if row[2] == b"t"]
             if old:
                 yield from self._rows(self._statements.forget, self._named(old))
-            after = _text(rows[-1]) if rows else after
+            after = _key(rows[-1]) if rows else after
             done = Pruned(done.read + seen, done.forgotten + len(old))
             if self._told is not None:
                 self._told(done)
         return done
 
-    def _page(self, after: str) -> dict[str, str]:
-        parameters = {"after": after, "seconds": self._seconds, "rows": str(PAGE)}
-        return {"consumer": self._statements.consumer} | parameters
+    def _page(self, after: _Key) -> dict[str, str]:
+        source, dedupe_id = after
+        parameters = {"source": source, "dedupe_id": dedupe_id}
+        limits = {"seconds": self._seconds, "rows": str(PAGE)}
+        return {"consumer": self._statements.consumer} | parameters | limits
 
-    def _named(self, dedupe_ids: Sequence[str]) -> dict[str, str]:
-        return {"consumer": self._statements.consumer, "dedupe_ids": array_literal(dedupe_ids)}
+    def _named(self, keys: Sequence[_Key]) -> dict[str, str]:
+        sources, dedupe_ids = zip(*keys, strict=True)
+        return {
+            "consumer": self._statements.consumer,
+            "sources": array_literal(sources),
+            "dedupe_ids": array_literal(dedupe_ids),
+        }
 
     def _rows(self, query: NumberedQuery, parameters: dict[str, str]) -> Program[list[_Row]]:
         """Run a statement that may run twice, again after an error that passes."""
@@ -106,5 +114,5 @@ class Pruning:
         return rows_of(results[0])
 
 
-def _text(row: _Row) -> str:
-    return (row[0] or b"").decode()
+def _key(row: _Row) -> _Key:
+    return (row[0] or b"").decode(), (row[1] or b"").decode()

@@ -3,6 +3,7 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from time import time_ns
 from typing import Any
 from uuid import uuid4
 
@@ -12,12 +13,14 @@ from tests.support.database_roles import as_role
 from tests.support.inboxes import OpenInbox, effects_in, new_received, remembered
 
 from dsql_outbox.inbox import Handled, Inbox, Pruned, pruning
+from dsql_outbox.inbox.received import received
 from dsql_outbox.outbox import (
     Database,
     MessageGap,
     SchemaError,
     SettingsError,
     TransactionMisused,
+    UnreadableMessage,
 )
 from dsql_outbox.schema import Roles
 
@@ -113,6 +116,58 @@ def test_a_gap_that_raises_stores_nothing_and_is_closed_by_the_message_before(
     assert inbox.once(late, on_gap="raise").order == "next"
 
 
+def test_two_outboxes_on_one_stream_swallow_nothing_of_each_other(
+    url: str, open_inbox: OpenInbox
+) -> None:
+    inbox, first = open_inbox(url), new_received(20, source="/shop")
+    assert inbox.once(first).order == "next"
+    other = new_received(10, event_id=first.id, source="/bank")
+    assert inbox.once(other) == Handled(ran=True, value=2, order="next")
+    assert inbox.once(str(first.id)) == Handled(ran=True, value=3)
+    assert [inbox.once(each).ran for each in (first, other, str(first.id))] == [False] * 3
+    assert inbox.once(new_received(30, 20, source="/shop")).order == "next"
+    assert inbox.once(new_received(20, 10, source="/bank")).order == "next"
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"position": str(2**63 - 1)},
+        {"position": str(2**63)},
+        {"position": "9" * 5000},
+        {"position": str(time_ns() // 1000 + 3_600_000_000)},
+        {"subject": "Loan/real%00x", "position": "50"},
+        {"subject": f"{'T' * 65}/1"},
+        {"subject": f"T/{'1' * 129}"},
+        {"source": "s" * 129},
+    ],
+)
+def test_a_forged_message_neither_reaches_the_database_nor_moves_a_subject(
+    url: str, effects: None, forged: dict[str, str]
+) -> None:
+    del effects
+    made = {"id": str(uuid4()), "source": "/shop", "previousposition": "0"}
+    made |= {"subject": "Loan/real", "position": "10"}
+    with Inbox(Database(url), "mailer") as inbox:
+        inbox.once(received(made, dedupe_id="d", topic="t", data=b""), lambda _: None)
+        with pytest.raises(UnreadableMessage):
+            received(made | {"id": str(uuid4())} | forged, dedupe_id="e", topic="t", data=b"")
+        later = made | {"id": str(uuid4()), "position": "20", "previousposition": "10"}
+        message = received(later, dedupe_id="f", topic="t", data=b"")
+        assert inbox.once(message, lambda _: None).order == "next"
+
+
+def test_the_longest_values_that_are_read_can_be_stored(url: str, open_inbox: OpenInbox) -> None:
+    key = f"{'%F0%9F%9A%97' * 64}/{'%F0%9F%9A%97' * 128}"
+    given = {"id": str(uuid4()), "source": "s" * 128, "subject": key, "position": "1"}
+    given |= {"previousposition": str(2**63 - 1)}
+    message = received(given, dedupe_id="\U0001f697" * 128, topic="t", data=b"")
+    inbox = open_inbox(url)
+    assert inbox.once(message).order == "first"
+    assert inbox.once(message.dedupe_id).ran
+    assert not inbox.once(message).ran
+
+
 def test_many_threads_with_the_same_messages_run_each_once(url: str, effects: None) -> None:
     del effects
 
@@ -151,15 +206,16 @@ def test_what_is_old_is_forgotten_in_pages(
     monkeypatch.setattr(pruning, "PAGE", 4)
     inbox, other = open_inbox(url), open_inbox(url, "other")
     names = [f'{n} "{{,\\' for n in range(11)]
-    for each in names:
+    messages = [new_received(source=each) for each in ("/a", "/a", "/b")]
+    for each in (*names, *messages):
         inbox.once(each)
     other.once("old")
     with psycopg.connect(url, autocommit=True) as sql:
         old = "UPDATE outbox.inbox SET seen_at = now() - interval '2 days' WHERE dedupe_id <> %s"
         sql.execute(old, (names[3],))
     told: list[Pruned] = []
-    assert inbox.call("prune", timedelta(days=1), told=told.append) == Pruned(11, 10)
-    assert [each.read for each in told] == [4, 8, 11]
+    assert inbox.call("prune", timedelta(days=1), told=told.append) == Pruned(14, 13)
+    assert [each.read for each in told] == [4, 8, 12, 14]
     assert remembered(url) == [("mailer", names[3]), ("other", "old")]
 
 
@@ -189,7 +245,7 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(open_inbox: OpenInb
             Inbox(database, name)
     with pytest.raises(TypeError, match="Inbox takes a Database, not str"):
         Inbox(unreachable, "mailer")  # type: ignore[arg-type]
-    for bad in ("", "x" * 129, "a\0"):
+    for bad in ("", "x" * 129, "a\0", "\ud800"):
         with pytest.raises(ValueError, match="1 to 128 characters"):
             inbox.once(bad)
     with pytest.raises(ValueError, match='on_gap must be "run" or "raise"'):

@@ -7,10 +7,19 @@ from uuid import uuid4
 import pytest
 
 from dsql_outbox.inbox import from_kafka, from_nats, from_sqs
+from dsql_outbox.inbox import received as module
 from dsql_outbox.inbox.received import received
 from dsql_outbox.outbox import UnreadableMessage
 
-GOOD = {"id": str(uuid4()), "subject": "Loan/a%2Fb", "position": "20", "previousposition": "10"}
+GOOD = {
+    "id": str(uuid4()),
+    "source": "/shop",
+    "subject": "Loan/a%2Fb",
+    "position": "20",
+    "previousposition": "10",
+}
+BIGINT = 2**63 - 1
+NOW = 1_795_629_600
 
 
 class Given:
@@ -30,14 +39,14 @@ def test_attributes_and_trace_headers_are_told_apart() -> None:
     found = received(GOOD | {"traceparent": "00-1"}, dedupe_id="d", topic="t", data=b"{}")
     assert (found.trace, found.headers) == ({"traceparent": "00-1"}, GOOD)
     assert (found.position, found.previous_position, found.replay) == (20, 10, None)
-    assert found.subject == ("Loan", "a/b")
+    assert (found.source, found.subject) == ("/shop", ("Loan", "a/b"))
 
 
 @pytest.mark.parametrize("part", sorted(GOOD))
 def test_a_missing_attribute_is_named(part: str) -> None:
     with pytest.raises(UnreadableMessage, match=f"no valid {part}: it is missing") as raised:
         received(
-            {name: GOOD[name] for name in GOOD if name != part}, dedupe_id="", topic="", data=b""
+            {name: GOOD[name] for name in GOOD if name != part}, dedupe_id="d", topic="", data=b""
         )
     assert raised.value.part == part
 
@@ -47,14 +56,67 @@ def test_a_missing_attribute_is_named(part: str) -> None:
     [
         ("id", "7", "it is no UUID"),
         ("subject", "Loan", "it is no TYPE/ID"),
+        ("id", "", "it is no UUID"),
+        ("subject", "Loan/", "it is no TYPE/ID"),
+        ("subject", "Loan/%FF", "it is no TYPE/ID in percent-encoded UTF-8"),
+        ("subject", "Loan/real%00x", "its type has 4 characters, of 1 to 64, and its id 6"),
+        ("subject", "Lo%00an/1", "its type has 5 characters"),
+        ("subject", f"{'T' * 65}/1", "its type has 65 characters, of 1 to 64, and its id 1"),
+        ("subject", f"T/{'1' * 129}", "its type has 1 characters, of 1 to 64, and its id 129"),
+        ("subject", "Loan/\ud800", "its type has 4 characters"),
+        ("source", "", "it has 0 characters, of 1 to 128"),
+        ("source", "s" * 129, "it has 129 characters, of 1 to 128"),
+        ("source", "/a\0b", "it has 4 characters"),
+        ("source", "/caf\u00e9", "it has 5 characters"),
         ("position", "-1", "it is no whole number"),
+        ("position", "", "it is no whole number"),
+        ("position", str(BIGINT + 1), f"it is no whole number from 0 to {BIGINT}"),
+        ("position", "9" * 5000, "it is no whole number"),
+        ("position", "0" * 5000 + "1x", "it is no whole number"),
+        ("position", str(BIGINT), "it is 9,22"),
         ("previousposition", "\u0663", "it is no whole number"),
+        ("previousposition", "1" * 20, "it is no whole number"),
         ("replay", "x", "it is no whole number"),
+        ("replay", str(BIGINT + 1), "it is no whole number"),
     ],
 )
 def test_an_attribute_that_is_not_valid_is_named(part: str, text: str, rule: str) -> None:
-    with pytest.raises(UnreadableMessage, match=re.escape(f"no valid {part}: {rule}")):
+    with pytest.raises(UnreadableMessage, match=re.escape(f"no valid {part}: {rule}")) as raised:
         received(GOOD | {part: text}, dedupe_id="d", topic="t", data=b"")
+    assert len(str(raised.value)) < 400
+
+
+@pytest.mark.parametrize("text", ["", "d" * 129, "a\0b", "\ud800"])
+def test_an_id_of_a_message_that_cannot_be_remembered_is_named(text: str) -> None:
+    with pytest.raises(UnreadableMessage, match=f"no valid dedupe id: it has {len(text)} char"):
+        received(GOOD, dedupe_id=text, topic="t", data=b"")
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        ("position", "0" * 5000 + "7"),
+        ("previousposition", str(BIGINT)),
+        ("replay", "0"),
+        ("source", "s" * 128),
+        ("subject", f"{'%C3%A9' * 64}/{'%F0%9F%9A%97' * 128}"),
+    ],
+)
+def test_the_longest_and_highest_values_are_taken(part: str, text: str) -> None:
+    assert received(GOOD | {part: text}, dedupe_id="d" * 128, topic="t", data=b"").data == b""
+
+
+@pytest.mark.parametrize(("ahead", "is_taken"), [(-9, True), (0, True), (300, True), (301, False)])
+def test_a_position_is_at_most_five_minutes_ahead_of_this_machine(
+    ahead: int, is_taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "time", lambda: NOW + 0.999)
+    headers = GOOD | {"position": str((NOW + ahead) * 1_000_000)}
+    if is_taken:
+        assert received(headers, dedupe_id="d", topic="t", data=b"").position
+        return
+    with pytest.raises(UnreadableMessage, match=r"it is 301 s ahead of .* the limit of 300 s"):
+        received(headers, dedupe_id="d", topic="t", data=b"")
 
 
 @pytest.mark.parametrize("headers", [None, {}, {"ce-id": "%FF"}])

@@ -12,6 +12,7 @@ def record(n: int, group: str | None = None) -> dict[str, Any]:
     own = {
         "id": event_id,
         "subject": f"Loan/{group}",
+        "source": "/shop",
         "position": str(n + 1),
         "previousposition": str(n),
     }

@@ -278,6 +278,10 @@ def test_what_a_publisher_takes(call: Any, kind: type[Exception], text: str) -> 
         lambda: WriterSettings(topic=None),  # type: ignore[arg-type]
         lambda: WriterSettings(topic="events.\ud800"),
         lambda: WriterSettings(source="/a\0b"),
+        lambda: WriterSettings(source=""),
+        lambda: WriterSettings(source="s" * 129),
+        lambda: WriterSettings(source="/a b"),
+        lambda: WriterSettings(source="/caf\u00e9"),
         lambda: PublisherSettings(lease=math.inf),
         lambda: PublisherSettings(idle_max=math.nan),
         lambda: PublisherSettings(batch_rows=2.5),  # type: ignore[arg-type]
