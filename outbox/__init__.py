@@ -72,6 +72,7 @@ from .errors import (
 )
 from .failure import (
     CONFLICTS,
+    LASTING,
     NO_SUCH_FORM,
     OUTAGES,
     PASSING,
@@ -81,6 +82,7 @@ from .failure import (
     DatabaseFailure,
     FailureKind,
     Moved,
+    accepts_no_writes,
     classify,
     is_retryable,
     is_unreachable,
@@ -88,6 +90,7 @@ from .failure import (
     schema_defect,
     schema_error,
     tables_expected,
+    text_of,
     unwrap,
 )
 from .interrupt import is_interrupt
@@ -131,6 +134,7 @@ __all__ = [
     "DEFAULT_SCHEMA",
     "DEFAULT_SHARDS",
     "DEFAULT_SOURCE",
+    "LASTING",
     "MAX_ENTITY_ID",
     "MAX_ENTITY_TYPE",
     "MAX_EVENT_BYTES",
@@ -186,6 +190,7 @@ __all__ = [
     "UnreadableMessage",
     "WriterClosed",
     "WriterConflicts",
+    "accepts_no_writes",
     "array_literal",
     "broken_header",
     "call_in_children",
@@ -232,6 +237,7 @@ __all__ = [
     "tables_expected",
     "tag_of",
     "text_array",
+    "text_of",
     "told",
     "topic_fault",
     "unprepared",

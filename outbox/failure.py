@@ -48,6 +48,10 @@ class FailureKind(Enum):
     """The server ended the statement because of a timeout, a limit, an operator or its disk."""
     READ_ONLY = "read-only"
     """The server accepts no writes: a standby, or a former primary after a failover."""
+    OVER_LIMIT = "over a limit"
+    """The statement, or its transaction, is too large for the server. A smaller one may pass."""
+    FORBIDDEN = "forbidden"
+    """The role lacks a right."""
     TABLES_MISSING = "tables missing"
     """A table or its schema does not exist."""
     TABLES_OUTDATED = "tables outdated"
@@ -96,8 +100,14 @@ RETRIED: Final = RACES | OUTAGES
 SERVER_TROUBLE: Final = frozenset({_K.BUSY, _K.INTERNAL})
 """The server failed, and the connection is usable."""
 
-PASSING: Final = CONFLICTS | OUTAGES | {_K.REFUSED, _K.INTERRUPTED}
-"""The errors whose end a long-running program waits for."""
+PASSING: Final = CONFLICTS | OUTAGES | {_K.REFUSED, _K.INTERRUPTED, _K.READ_ONLY, _K.OVER_LIMIT}
+"""The errors whose end a program waits for, although it does not know whose statement failed."""
+
+LASTING: Final = frozenset({_K.TABLES_MISSING, _K.TABLES_OUTDATED, _K.FORBIDDEN})
+"""The errors that end a publisher: they last until somebody changes the schema or a right.
+
+Any other error of one of its own statements may be one of this server or connection alone.
+"""
 
 _UNREACHABLE: Final = frozenset({_K.OUTAGE, _K.CROWDED, _K.OUT_OF_MEMORY, _K.BUSY, _K.REFUSED})
 _NOT_COMMITTED: Final = CONFLICTS | {_K.OUTAGE, _K.CROWDED, _K.OUT_OF_MEMORY}
@@ -120,6 +130,8 @@ _STATES: Final[Mapping[FailureKind, tuple[str, ...]]] = {
     _K.IN_DOUBT: ("40003", "57P01", "57P02", "57P03", "57P05"),  # and all of class 08
     _K.REFUSED: ("28000", "28P01", "3D000", "57P04"),
     _K.READ_ONLY: ("25006",),
+    _K.OVER_LIMIT: ("54000",),
+    _K.FORBIDDEN: ("42501",),
     _K.TABLES_MISSING: ("42P01", "3F000"),
     _K.TABLES_OUTDATED: ("42703",),
 }
@@ -167,6 +179,16 @@ def classify(error: Exception, *, sent: bool) -> DatabaseFailure:
 def kind_of(error: Exception) -> FailureKind:
     """Return the meaning of the error of a statement that may run twice. Never `IN_DOUBT`."""
     return classify(error, sent=False).kind
+
+
+def accepts_no_writes() -> psycopg.Error:
+    """Return the error for a server that says at the login that it accepts no writes."""
+    return errors.ReadOnlySqlTransaction("the server accepts no writes")
+
+
+def text_of(error: Exception) -> str:
+    """Return the text of an error for a log line; see `DatabaseFailure.text`."""
+    return classify(error, sent=False).text
 
 
 def is_retryable(error: Exception) -> bool:

@@ -24,7 +24,7 @@ from dsql_outbox.observability import (
     trace_facts,
 )
 from dsql_outbox.outbox import (
-    PASSING,
+    LASTING,
     Database,
     OneProcess,
     OutboxError,
@@ -287,7 +287,7 @@ class Publisher:
         try:
             return await self._store.is_done(shards)
         except psycopg.Error as error:
-            if kind_of(error) not in PASSING:
+            if kind_of(error) in LASTING:
                 raise
             return False  # the next read meets the same error, logs it and waits
 

@@ -15,6 +15,8 @@ from dsql_outbox.outbox import (
     Database,
     Moved,
     RetryPolicy,
+    accepts_no_writes,
+    kind_of,
     tables_expected,
 )
 from dsql_outbox.schema import statement
@@ -37,18 +39,21 @@ class OperatorSession:
     """One connection, opened at its first use and again after it was lost.
 
     A conflict is retried. A statement without an answer after `STATEMENT_TIMEOUT` raises
-    the driver's `OperationalError`, and its connection is closed. All methods raise
-    `SchemaError` if the tables are missing or outdated, and the driver's errors; that of
-    a conflict only after the last try.
+    the driver's `OperationalError`. All methods raise `SchemaError` if the tables are
+    missing or outdated, and the driver's errors; that of a conflict only after the last try.
+    Any other error closes the connection, as it may be one of this session or server. A
+    server that says that it accepts no writes is left before a statement is sent to it, since
+    it may be a former primary, whose rows are out of date.
 
-    With `read_only`, every statement runs in a READ ONLY transaction, and a statement whose
-    connection was lost is run once more on a new one.
+    With `read_only`, every statement runs in a READ ONLY transaction, on any server, and a
+    statement whose connection was lost is run once more on a new one.
     """
 
     def __init__(self, database: Database, *, read_only: bool = False) -> None:
         self._database = database
         self._read_only = read_only
         self._connection: AsyncConnection | None = None
+        self._was_lost = False
         self._turn = asyncio.Lock()  # a statement must not become part of another's transaction
 
     @property
@@ -106,20 +111,33 @@ class OperatorSession:
             self._connection = None
 
     async def _retried(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        async def work() -> T:
-            return await run(await self._connected())
-
         with tables_expected(self._database.schema):
             async with self._turn:
                 try:
-                    return await _RETRIES.run_async(work)
+                    return await self._run(run)
                 except psycopg.OperationalError:
-                    if not (self._read_only and self._is_lost()):
+                    if not (self._read_only and self._was_lost):
                         raise
-                return await _RETRIES.run_async(work)
+                return await self._run(run)
 
-    def _is_lost(self) -> bool:
-        return self._connection is not None and self._connection.closed
+    async def _run(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run something; close the connection after an error that is no race."""
+
+        async def work() -> T:
+            return await run(await self._connected())
+
+        try:
+            return await _RETRIES.run_async(work)
+        except psycopg.Error as error:
+            self._was_lost = self._connection is not None and self._connection.closed
+            if kind_of(error) not in RACES:
+                self._drop()
+            raise
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.drop()
+            self._connection = None
 
     def _bounds(self, connection: AsyncConnection) -> AbstractAsyncContextManager[object]:
         """The transaction of one statement: of its own, or one that is READ ONLY."""
@@ -129,10 +147,17 @@ class OperatorSession:
         connection = self._connection
         if connection is not None and monotonic() >= connection.retires_at:
             await self.close()
+        if self._connection is not None and not self._is_welcome(self._connection):
+            self._drop()
         if self._connection is None or self._connection.closed:
             self._connection = await self._database.connect_async()
             await self._connection.set_read_only(self._read_only or None)
+        if not self._is_welcome(self._connection):
+            raise accepts_no_writes()
         return self._connection
+
+    def _is_welcome(self, connection: AsyncConnection) -> bool:
+        return self._read_only or connection.accepts_writes
 
 
 class OperatorTransaction:

@@ -33,6 +33,8 @@ _BEGIN = {
     IsolationLevel.REPEATABLE_READ: b"BEGIN ISOLATION LEVEL REPEATABLE READ",
 }
 
+_SAID_OF_READ_ONLY = (b"in_hot_standby", b"default_transaction_read_only")
+
 _INHERITED = "a connection belongs to the process that opened it: this is a forked child"
 
 C = TypeVar("C")
@@ -115,6 +117,16 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
     def _require_own(self) -> None:
         if self.is_inherited:
             raise psycopg.OperationalError(_INHERITED)
+
+    @property
+    def accepts_writes(self) -> bool:
+        """Whether the server does not say that it is a standby, or read-only by default.
+
+        PostgreSQL reports both when a session begins, and again when they change. Poolers and
+        Aurora DSQL may report neither; then the first write finds out.
+        """
+        said = map(self.pgconn.parameter_status, _SAID_OF_READ_ONLY)
+        return b"on" not in said
 
     @property
     def begin(self) -> bytes:

@@ -13,7 +13,15 @@ from typing import Final
 import anyio
 import psycopg
 
-from dsql_outbox.outbox import Database, OutboxError, tables_expected, told
+from dsql_outbox.outbox import (
+    LASTING,
+    Database,
+    OutboxError,
+    SchemaError,
+    kind_of,
+    tables_expected,
+    text_of,
+)
 from dsql_outbox.publisher.settings import PublisherSettings
 
 from .ownership import Ownership
@@ -110,8 +118,7 @@ class Leases:
             )
         self._opened = True
         try:
-            with tables_expected(self._schema):
-                again = await self._beats.beat()
+            again = await self._beat()
             self._note(frozenset())
         except BaseException:
             await self._undo_open()
@@ -139,7 +146,8 @@ class Leases:
         try:
             with anyio.move_on_after(self._settings.renew, shield=True):
                 await asyncio.wait({task})  # a statement that is on its way is answered first
-                await self._try_beat()
+                with suppress(psycopg.Error, SchemaError):
+                    await self._try_beat()
         finally:
             task.cancel()
             self._table.drop()
@@ -193,9 +201,10 @@ class Leases:
         """Give back the shards of the first beat, since nothing will relay them."""
         self._closing = True
         self._own.stop(self._clock())
-        with anyio.move_on_after(self._settings.renew, shield=True), suppress(psycopg.Error):
+        ignored = suppress(psycopg.Error, SchemaError)
+        with anyio.move_on_after(self._settings.renew, shield=True), ignored:
             if self._own.shards:
-                await self._beats.beat()
+                await self._beat()
         self._table.drop()
 
     async def _keep(self, again: float) -> None:
@@ -210,15 +219,20 @@ class Leases:
         self._poke.clear()
         return not self._closing
 
+    async def _beat(self) -> float:
+        with tables_expected(self._schema):
+            return await self._beats.beat()
+
     async def _try_beat(self) -> float:
+        """Beat once. Raises a lasting error, which ends the task, and so the relay."""
         before = self._own.shards
         try:
-            again = await self._beats.beat()
+            again = await self._beat()
         except psycopg.Error as error:
+            if kind_of(error) in LASTING:
+                raise
             if self._answered:
-                logger.warning(
-                    "Cannot renew the leases, the database does not answer: %s", told(error)
-                )
+                logger.warning("Cannot renew the leases: %s", text_of(error))
             self._answered = False
             again = _RETRY * self._settings.renew
         else:

@@ -44,9 +44,10 @@ class SqlLeaseTable:
     """The tables of leases and publishers; see `LeaseTable` for the methods.
 
     Every call runs one autocommit statement. It takes `renew` seconds at most and
-    raises the driver's error when there was no answer by then. The connection is
-    then dropped, and the next call opens another. Because the connection is not
-    shared, neither a slow statement of the relay nor a slow broker delays a renewal.
+    raises the driver's error when there was no answer by then. After every error but a
+    conflict the connection is dropped, and the next call opens another. Because the
+    connection is not shared, neither a slow statement of the relay nor a slow broker delays
+    a renewal.
     `paused` returns the topics to announce, which this publisher has paused by itself. The
     first `renew_and_look` finds out whether the database accepts it.
     """
@@ -164,7 +165,9 @@ class SqlLeaseTable:
             query = statement(name, self._database.schema)
             cursor = await connection.execute(query, parameters)
             return await cursor.fetchall() if cursor.description else []
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except psycopg.Error as error:
+            # Any other error may be one of this session or server: after a failover, the next
+            # connection finds the new primary.
             if kind_of(error) not in CONFLICTS:
                 self.drop()
             raise

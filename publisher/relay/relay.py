@@ -79,8 +79,8 @@ class Relay:
     async def run(self) -> None:
         """Relay until `stop`.
 
-        Calls of the sink that run then are waited for. Raises the driver's errors unless they
-        pass, and the errors of the sink except `SinkUnavailable`. Acknowledged rows are
+        Calls of the sink that run then are waited for. Raises the driver's errors that
+        last, and the errors of the sink except `SinkUnavailable`. Acknowledged rows are
         deleted in any case, also when the task is cancelled.
         """
         try:

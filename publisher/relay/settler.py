@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 
-from dsql_outbox.outbox import MAX_TRANSACTION_ROWS, PASSING, kind_of, told
+from dsql_outbox.outbox import LASTING, MAX_TRANSACTION_ROWS, kind_of, text_of
 from dsql_outbox.publisher.burial import Letter
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 from dsql_outbox.publisher.settings import PublisherSettings
@@ -93,7 +93,7 @@ class Settler:
         self._letters[row] = Letter(row, _storable(error), attempts), subject
 
     async def run(self) -> None:
-        """Settle until the last call of the sink has ended. Raises errors that do not pass."""
+        """Settle until the last call of the sink has ended. Raises lasting errors."""
         state = self._state
         while not state.is_drained:
             await state.to_settle.wait(float("inf"))
@@ -104,11 +104,11 @@ class Settler:
                     await self.settle()
                 self.failing_since = None
             except psycopg.Error as error:
-                if kind_of(error) not in PASSING:
+                if kind_of(error) in LASTING:
                     raise
                 if self.failing_since is None:
                     self.failing_since = state.clock()
-                logger.warning("Relay waits for the database: %s", told(error))
+                logger.warning("Relay waits for the database: %s", text_of(error))
                 await state.to_stop.wait(self._settings.idle_max)
                 state.to_settle.set()
 

@@ -315,16 +315,6 @@ async def test_run_waits_no_longer_than_told_for_a_database_that_deletes_nothing
     assert (done.delivered, done.deleted) == (1, 0)
 
 
-async def test_an_error_of_the_database_that_does_not_pass_is_raised_and_the_shards_are_free(
-    database: Database, writer: Writer, sql: psycopg.Connection
-) -> None:
-    writer.write(event("a"))
-    sql.execute("CREATE RULE no_delete AS ON DELETE TO outbox.outbox DO INSTEAD SELECT 1/0")
-    with pytest.raises(psycopg.DataError):
-        await relay(database, MemorySink())
-    assert sql.execute("SELECT owner FROM outbox.outbox_leases").fetchall() == [(None,)]
-
-
 async def test_messages_over_the_limit_of_a_read_pass_one_by_one(
     database: Database, writer: Writer
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 from psycopg import errors
 
 from dsql_outbox.outbox import (
+    LASTING,
     OUTAGES,
     PASSING,
     RACES,
@@ -109,7 +110,8 @@ MEANINGS = [
     ("42P01", "relation does not exist", K.TABLES_MISSING, K.TABLES_MISSING),
     ("3F000", "schema does not exist", K.TABLES_MISSING, K.TABLES_MISSING),
     ("42703", "column does not exist", K.TABLES_OUTDATED, K.TABLES_OUTDATED),
-    ("42501", "permission denied", K.FATAL, K.FATAL),
+    ("54000", "more than allowed temp space", K.OVER_LIMIT, K.OVER_LIMIT),
+    ("42501", "permission denied", K.FORBIDDEN, K.FORBIDDEN),
     ("42601", "syntax error", K.FATAL, K.FATAL),
     ("0A000", "not supported", K.FATAL, K.FATAL),
 ]
@@ -178,7 +180,7 @@ def test_a_sqlstate_decides_in_any_language(text: str) -> None:
     """A server may speak German: konnte Zugriff nicht serialisieren."""
     translated = "konnte Zugriff nicht serialisieren wegen gleichzeitiger Aktualisierung"
     assert kind_sent(server_error("40001", translated)) is FailureKind.CONFLICT
-    assert kind_sent(server_error("42501", text)) is FailureKind.FATAL
+    assert kind_sent(server_error("42501", text)) is FailureKind.FORBIDDEN
 
 
 def raised_from(cause: Exception) -> Exception:
@@ -387,5 +389,7 @@ def test_only_what_is_certainly_not_committed_is_retryable(
 
 def test_a_long_runner_waits_for_what_passes() -> None:
     assert {K.CONFLICT, K.OUTAGE, K.REFUSED, K.INTERRUPTED, K.INTERNAL, K.BUSY} <= PASSING
-    assert PASSING.isdisjoint({K.TABLES_MISSING, K.TABLES_OUTDATED, K.READ_ONLY, K.FATAL})
+    assert {K.READ_ONLY, K.OVER_LIMIT} <= PASSING
+    assert PASSING.isdisjoint(LASTING | {K.FATAL})
+    assert {K.TABLES_MISSING, K.TABLES_OUTDATED, K.FORBIDDEN} == LASTING
     assert RACES.isdisjoint(OUTAGES)
