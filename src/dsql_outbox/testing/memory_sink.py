@@ -46,7 +46,7 @@ class MemorySink:
         with self._changed:
             self._failures[event_id].extend((outcome, stored) for outcome in outcomes)
 
-    async def published(self, count: int, *, timeout: float = 5.0) -> list[Message]:
+    async def published(self, count: int, *, timeout: float = 30.0) -> list[Message]:
         """Wait until at least `count` messages have arrived, and return all of them.
 
         Raises `TimeoutError` after `timeout` seconds.
@@ -55,7 +55,7 @@ class MemorySink:
             self.wait_published, count, timeout, abandon_on_cancel=True
         )
 
-    def wait_published(self, count: int, timeout: float = 5.0) -> list[Message]:
+    def wait_published(self, count: int, timeout: float = 30.0) -> list[Message]:
         """Wait as `published` does, in a test that is not async."""
         with self._changed:
             if not self._changed.wait_for(lambda: len(self._messages) >= count, timeout):

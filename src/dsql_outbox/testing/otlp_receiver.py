@@ -60,7 +60,7 @@ class OtlpReceiver:
             }
 
     def wait_for(
-        self, wanted: "int | Callable[[list[Span]], bool]", timeout: float = 10.0
+        self, wanted: "int | Callable[[list[Span]], bool]", timeout: float = 30.0
     ) -> "list[Span]":
         """Wait for spans, and return all that have arrived.
 

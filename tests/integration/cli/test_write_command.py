@@ -14,7 +14,7 @@ from tests.support.commands import Command, lines, run
 from tests.support.writer.written_events import SUMMARY, event, failures, ids, receipts, summary
 
 from dsql_outbox.cli import main
-from dsql_outbox.cli.write.inputs import MAX_ARRAY_BYTES
+from dsql_outbox.cli.write.inputs import MAX_DOCUMENT_BYTES
 from dsql_outbox.testing import OtlpReceiver, PostgresProxy
 
 
@@ -44,7 +44,7 @@ def test_files_and_standard_input_in_any_form_are_kept_byte_for_byte(
     url: str, sql: psycopg.Connection[Any], tmp_path: Path
 ) -> None:
     one, many = tmp_path / "one.json", tmp_path / "many.json"
-    pretty = event("a", indent=4)
+    pretty = event("a", indent=4).replace(b"\n", b"\r\n")
     array = [event("b", separators=(",", ":")), event("c", indent=1)]
     stdin = [event("d"), event("e")]
     one.write_bytes(pretty)
@@ -218,7 +218,7 @@ def test_a_malformed_input_stores_what_comes_before_and_says_where_it_breaks(
 ) -> None:
     broken, never = tmp_path / "broken.json", tmp_path / "never.json"
     first = event("a")
-    broken.write_bytes(first + b" oops")
+    broken.write_bytes(first + b"\noops")
     never.write_bytes(event("b"))
     done = run("write", broken, never, "--database", url)
     assert (done.code, len(receipts(done.out))) == (1, 1)
@@ -238,8 +238,8 @@ def test_a_malformed_input_stores_what_comes_before_and_says_where_it_breaks(
 def test_an_array_is_stored_whole_or_not_at_all(url: str, tmp_path: Path) -> None:
     cut_off, over = tmp_path / "cut_off.json", tmp_path / "over.json"
     cut_off.write_bytes(b"[" + event("a") + b",")
-    over.write_bytes(b"[" + event("a") + b"," + b" " * MAX_ARRAY_BYTES + event("b") + b"]")
-    for broken, said in ((cut_off, "does not end"), (over, f"the limit of {MAX_ARRAY_BYTES} ")):
+    over.write_bytes(b"[" + event("a") + b"," + b" " * MAX_DOCUMENT_BYTES + event("b") + b"]")
+    for broken, said in ((cut_off, "does not end"), (over, f"the limit of {MAX_DOCUMENT_BYTES} ")):
         done = run("write", broken, "--database", url)
         assert (done.code, done.out) == (1, b"")
         (failure,) = failures(done.err)

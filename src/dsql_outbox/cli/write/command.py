@@ -124,9 +124,10 @@ def write(  # noqa: PLR0913 - one parameter per flag
 ) -> None:
     """Store events, each in one transaction with its outbox row, or --batch of them in one.
 
-    Reads one event, a JSON array of events, or JSON Lines from each FILE, and
-    from standard input for "-" or without a FILE. Every event is kept byte for
-    byte. JSON Lines may be endless; an array is read whole, up to 16 MiB, and
+    Reads JSON Lines, one event per line, from each FILE, and from standard
+    input for "-" or without a FILE. A FILE may also be one JSON document: an
+    event of several lines, or an array of events. Every event is kept byte for
+    byte. JSON Lines may be endless; a document is read whole, up to 16 MiB, and
     none of it is stored if it is not valid JSON.
 
     Prints one JSON receipt per line on standard output, and one JSON object per

@@ -172,11 +172,11 @@ class Held:
         self._decision: Future[bool] = Future()
         self._answered: Future[None] = Future()
 
-    def arrived(self, timeout: float = 5.0) -> None:
+    def arrived(self, timeout: float = 30.0) -> None:
         """Wait until the client has sent the batch."""
         self._arrived.result(timeout)
 
-    def release(self, timeout: float = 10.0) -> None:
+    def release(self, timeout: float = 30.0) -> None:
         """Send the batch to the server, and wait until the server has answered.
 
         Raises `ConnectionError` if the connection to the server is lost first.

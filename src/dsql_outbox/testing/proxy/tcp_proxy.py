@@ -171,7 +171,7 @@ class TcpProxy:
         """How many of the opened connections have ended."""
         return self._closed
 
-    def wait_until_closed(self, connections: int, timeout: float = 5.0) -> None:
+    def wait_until_closed(self, connections: int, timeout: float = 30.0) -> None:
         """Wait until at least `connections` connections have ended.
 
         Raises `TimeoutError` after `timeout` seconds.
