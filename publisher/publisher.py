@@ -232,7 +232,7 @@ class Publisher:
                     only_own = until_empty == "own"
                     tasks.start_soon(self._stop_when_empty, relay, max_wait, only_own)
                 try:
-                    await relay.run()
+                    await relay.run(ends_when_empty=bool(until_empty))
                 except Exception as failure:  # noqa: BLE001 - raised below, without a group
                     error = failure
                 tasks.cancel_scope.cancel()

@@ -76,13 +76,14 @@ class Relay:
         self._error: Exception | None = None
         self._scope = anyio.CancelScope()
 
-    async def run(self) -> None:
-        """Relay until `stop`.
+    async def run(self, *, ends_when_empty: bool = False) -> None:
+        """Relay until `stop`, which `ends_when_empty` says comes when the outbox is empty.
 
         Calls of the sink that run then are waited for. Raises the driver's errors that
         last, and the errors of the sink except `SinkUnavailable`. Acknowledged rows are
         deleted in any case, also when the task is cancelled.
         """
+        self._state.ends_when_empty = ends_when_empty
         try:
             with self._scope:
                 async with anyio.create_task_group() as tasks:

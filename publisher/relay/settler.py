@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("dsql_outbox")
 
-_GATHER: Final = 0.02
-"""Seconds to wait for more acknowledgements, so that one statement deletes many rows."""
+_GATHER: Final = 0.25
+"""Seconds between two turns while only deletes and failures wait, so that one deletes many rows.
+
+A crash sends the messages of this time again, as it does those that are on their way.
+"""
 
 _BYTES: Final = 8 << 20
 """The most bytes of the rows in one statement.
@@ -51,6 +54,7 @@ class Settler:
         self._acknowledged: dict[RowId, OutboxRow] = {}
         self._failures: dict[RowId, tuple[Failure, Hold, Shard]] = {}
         self._letters: dict[RowId, tuple[Letter, Subject]] = {}
+        self._settled_at = float("-inf")
         self.applier: Applier | None = None
         self.failing_since: float | None = None
         """The time since when the database takes no changes, or None."""
@@ -96,12 +100,9 @@ class Settler:
         """Settle until the last call of the sink has ended. Raises lasting errors."""
         state = self._state
         while not state.is_drained:
-            await state.to_settle.wait(float("inf"))
-            if self.waiting < self._settings.batch_rows and state.in_flight:
-                await state.to_settle.wait(_GATHER)
+            await self._gather()
             try:
-                while not self.is_done:
-                    await self.settle()
+                await self.settle()
                 self.failing_since = None
             except psycopg.Error as error:
                 if kind_of(error) in LASTING:
@@ -110,7 +111,26 @@ class Settler:
                     self.failing_since = state.clock()
                 logger.warning("Relay waits for the database: %s", text_of(error))
                 await state.to_stop.wait(self._settings.idle_max)
-                state.to_settle.set()
+
+    async def _gather(self) -> None:
+        """Wait for something to settle, then until a turn is worth its statements."""
+        state = self._state
+        while self.is_done and not state.is_drained:
+            await state.to_settle.wait(float("inf"))
+        until = self._settled_at + _GATHER
+        while not self._is_urgent and (wait := until - state.clock()) > 0:
+            await state.to_settle.wait(wait)
+        self._settled_at = state.clock()
+
+    @property
+    def _is_urgent(self) -> bool:
+        """Whether a batch is full, or something waits for this turn."""
+        state = self._state
+        if self.waiting >= self._settings.batch_rows or state.queues.is_full or state.is_stopping:
+            return True
+        if state.ends_when_empty and state.queues.rows == self.waiting:
+            return True
+        return bool(self._letters) or not (self.applier is None or self.applier.is_done)
 
     async def settle_all(self) -> None:
         """Settle the rest. Raises the driver's error."""

@@ -61,6 +61,8 @@ class RelayState:
         """The time since when no read found a row that can be sent; None: some may be."""
         self.waits_for_room = False
         """Whether the reader waits until rows have left the memory."""
+        self.ends_when_empty = False
+        """Whether the run ends with an empty outbox, so that nothing shall wait for more."""
         self.on_idle: Callable[[], None] = _nothing
         self.read = self.delivered = self.deleted = self.failed = self.dead = 0
         """The counts of rows so far; `read` counts those that came into memory."""

@@ -1,0 +1,193 @@
+"""The real relay in virtual time, on one shard in memory: its statements are counted."""
+
+import asyncio
+from bisect import bisect_right, insort
+from collections import Counter
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager
+from itertools import islice
+from operator import attrgetter
+from typing import Any, Final, TypeVar
+
+import anyio
+from benchmarks.simulation.virtual_loop import VirtualLoop
+
+from dsql_outbox.outbox import Message
+from dsql_outbox.publisher import Answer, Delivered, PublisherSettings, Sink
+from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.relay.relay import Relay
+from dsql_outbox.publisher.relay.store import (
+    Failure,
+    PassedOver,
+    Range,
+    RangeRead,
+    Reading,
+    RowPlace,
+    StoredFailure,
+    SubjectName,
+)
+
+T = TypeVar("T")
+
+STATEMENT: Final = 0.002
+"""Seconds that each statement takes."""
+
+
+def in_virtual_time(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end; a wait takes no time. Raises its error."""
+    now = 0.0
+    loop = VirtualLoop(lambda: now)
+    task = loop.create_task(work)
+    while not task.done():
+        now = max(now, loop.due())
+        loop.step()
+    assert not loop.errors
+    return task.result()
+
+
+class MemoryOutbox:
+    """A `Store` of one shard; `statements` counts the calls by their names.
+
+    `returned` has the bytes of the payloads of each read.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[RowId, OutboxRow] = {}
+        self.failures_of: dict[RowId, Failure] = {}
+        self.statements: Counter[str] = Counter()
+        self.returned: list[int] = []
+        self._keys: list[RowId] = []
+
+    def insert(self, rows: Sequence[OutboxRow]) -> None:
+        """Commit rows."""
+        for row in rows:
+            self.rows[row.id] = row
+            insort(self._keys, row.id)
+
+    async def read(self, ranges: Sequence[Range], passed: PassedOver) -> Reading:
+        """See `Store.read`."""
+        await self._statement("read")
+        found = [self._range(each, passed) for each in ranges]
+        self.returned.append(sum(len(row.payload) for each in found for row in each.rows))
+        return Reading(round(asyncio.get_running_loop().time() * 1e6), found)
+
+    async def delete(self, rows: Collection[RowId]) -> int:
+        """See `Store.delete`."""
+        await self._statement("delete")
+        for row in rows:
+            del self.rows[row]
+            self._keys.remove(row)
+        return len(rows)
+
+    async def record(self, failures: Collection[Failure]) -> None:
+        """See `Store.record`."""
+        await self._statement("record")
+        self.failures_of |= {each.row: each for each in failures}
+
+    async def forget(self, rows: Collection[RowId]) -> None:
+        """See `Store.forget`."""
+        await self._statement("forget")
+        for row in rows:
+            self.failures_of.pop(row, None)
+
+    async def failures(self, _shards: Collection[int]) -> Sequence[StoredFailure]:
+        """See `Store.failures`: there is none at the start."""
+        await self._statement("failures")
+        return []
+
+    async def paused_topics(self) -> Mapping[str, str]:
+        """See `Store.paused_topics`: none is paused."""
+        await self._statement("paused_topics")
+        return {}
+
+    async def _statement(self, name: str) -> None:
+        self.statements[name] += 1
+        await asyncio.sleep(STATEMENT)
+
+    def _range(self, of: Range, passed: PassedOver) -> RangeRead:
+        found: list[OutboxRow] = []
+        end, size, looked = of.after, 0, 0
+        first = bisect_right(self._keys, RowId(of.shard, *of.after))
+        for key in islice(self._keys, first, first + of.visits):
+            looked += 1
+            row = self.rows[key]
+            since = passed.subjects.get(SubjectName(row.subject_type, row.subject_id))
+            if row.topic not in passed.topics and (since is None or row.position < since):
+                size += len(row.payload)
+                if found and (len(found) == of.rows or size > of.size):
+                    return RangeRead(found, end, is_cut=True)
+                found.append(self._as_read(row))
+            end = RowPlace(row.position, row.event_id)
+        return RangeRead(found, end, is_cut=looked == of.visits)
+
+    def _as_read(self, row: OutboxRow) -> OutboxRow:
+        before = bisect_right(self._keys, row.previous_position, key=attrgetter("position"))
+        key = self._keys[before - 1] if before else None
+        return OutboxRow(
+            **{name: getattr(row, name) for name in OutboxRow.__struct_fields__[:11]},
+            predecessor=key is not None and 0 < row.previous_position == key.position,
+        )
+
+
+class OneShard:
+    """The lease of shard 0, which never ends."""
+
+    def owned(self) -> Mapping[int, int]:
+        """See `Owned`."""
+        return {0: 1}
+
+    def may_send(self, _shard: int, _epoch: int) -> bool:
+        """See `Rights`."""
+        return True
+
+    def bound(self, _epochs: Mapping[int, int], /) -> AbstractContextManager[anyio.CancelScope]:
+        """See `Rights`."""
+        return anyio.CancelScope()
+
+    def settled(self) -> None:
+        """See `Rights`."""
+
+    sink_failed = sink_worked = settled
+
+
+class Answering:
+    """A sink that answers for each message after some seconds; infinity: never."""
+
+    system = "memory"
+
+    def __init__(self, seconds: Callable[[Message], float]) -> None:
+        self._seconds = seconds
+        self.delivered: list[Message] = []
+
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        """See `Sink.publish`."""
+
+        async def one(index: int, message: Message) -> None:
+            await anyio.sleep(self._seconds(message))
+            self.delivered.append(message)
+            answer(index, Delivered())
+
+        async with anyio.create_task_group() as tasks:
+            for index, message in enumerate(messages):
+                tasks.start_soon(one, index, message)
+
+
+async def relay_until(
+    store: MemoryOutbox,
+    sink: Sink,
+    done: Callable[[], bool],
+    *,
+    settings: PublisherSettings | None = None,
+    beside: Callable[[Relay], Coroutine[Any, Any, None]] | None = None,
+) -> Relay:
+    """Relay until `done`, within 600 s of virtual time; `beside` runs beside it."""
+    relay = Relay(store, sink, settings or PublisherSettings(), OneShard())  # type: ignore[arg-type]
+    with anyio.fail_after(600):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(relay.run)
+            if beside is not None:
+                tasks.start_soon(beside, relay)
+            while not done():  # noqa: ASYNC110 - the time is virtual
+                await anyio.sleep(0.01)
+            relay.stop()
+    return relay

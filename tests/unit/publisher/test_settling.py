@@ -1,0 +1,62 @@
+"""Deletes gather: a message at a time does not cost a transaction at a time."""
+
+import anyio
+import pytest
+from tests.support.publisher.given_rows import chain, row
+from tests.support.publisher.virtual_relay import (
+    Answering,
+    MemoryOutbox,
+    in_virtual_time,
+    relay_until,
+)
+
+from dsql_outbox.publisher.relay.relay import Relay
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.005, 0.02])
+def test_a_lone_subject_costs_few_deletes(seconds: float) -> None:
+    store, sink = MemoryOutbox(), Answering(lambda _: seconds)
+    store.insert(chain("a", list(range(1, 401))))
+    in_virtual_time(relay_until(store, sink, lambda: not store.rows))
+    assert len(sink.delivered) == 400
+    assert store.statements["delete"] <= 80
+
+
+@pytest.mark.parametrize("pause", [0.004, 0.025])
+def test_a_trickle_of_other_subjects_costs_few_deletes(pause: float) -> None:
+    store, sink = MemoryOutbox(), Answering(lambda _: 0.005)
+
+    async def trickle(relay: Relay) -> None:
+        for number in range(1, 401):
+            store.insert([row(str(number), number)])
+            relay.wake()
+            await anyio.sleep(pause)
+
+    done = lambda: len(sink.delivered) == 400 and not store.rows  # noqa: E731
+    in_virtual_time(relay_until(store, sink, done, beside=trickle))
+    assert store.statements["delete"] <= 80
+
+
+def test_a_message_alone_is_deleted_at_once() -> None:
+    store, sink = MemoryOutbox(), Answering(lambda _: 0.005)
+    store.insert([row("a", 1)])
+
+    async def run() -> float:
+        began = anyio.current_time()
+        await relay_until(store, sink, lambda: not store.rows)
+        return anyio.current_time() - began
+
+    assert in_virtual_time(run()) < 0.05
+
+
+def test_what_fills_the_memory_is_deleted_without_a_wait() -> None:
+    store, sink = MemoryOutbox(), Answering(lambda _: 0.001)
+    store.insert([row(str(n), n) for n in range(1, 5_001)])
+
+    async def run() -> float:
+        began = anyio.current_time()
+        await relay_until(store, sink, lambda: not store.rows)
+        return anyio.current_time() - began
+
+    assert in_virtual_time(run()) < 1.0
+    assert store.statements["delete"] <= 5_000 / 100
