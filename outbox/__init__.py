@@ -24,6 +24,7 @@ from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA, Database, requi
 from dsql_outbox.outbox.database.exchange import (
     NumberedQuery,
     Rows,
+    Values,
     command,
     encoding_of,
     exchange,
@@ -188,6 +189,7 @@ __all__ = [
     "Touched",
     "TransactionMisused",
     "UnreadableMessage",
+    "Values",
     "WriterClosed",
     "WriterConflicts",
     "accepts_no_writes",

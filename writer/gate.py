@@ -1,8 +1,10 @@
 """The gate of a writer: it decides what a call may send now. No I/O.
 
-Every statement that may store something passes it.
+Every statement that may store something passes it. So an event is sent when the gate has
+admitted it, and at no other time.
 """
 
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any, Final
 
@@ -10,6 +12,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from dsql_outbox.outbox import AsyncConnection, Connection
+from dsql_outbox.writer.attempt.pending import Pending
 
 LONGEST_ASIDE: Final = 1.0
 """Seconds that work after a settled call may take. Then the connection is closed."""
@@ -18,7 +21,8 @@ LONGEST_ASIDE: Final = 1.0
 class Gate:
     """The deadline of one call, and whether its current attempt may be stored.
 
-    `deadline` is a time of the monotonic clock, or None. `sent` is True if the write of
+    `deadline` is a time of the monotonic clock, or None. If calls share a transaction, it is
+    the latest of theirs. `sent` is True if the write of
     the current attempt may have reached the server. `wrote` is True if the call has
     stored something.
     """
@@ -37,17 +41,25 @@ class Gate:
         return own if self.deadline is None else min(own, self.deadline)
 
     def admit(
-        self, what: str, connection: Connection | AsyncConnection, status: TransactionStatus
-    ) -> None:
-        """Let `what` be sent on this connection. From now on it may be stored.
+        self,
+        what: str,
+        connection: Connection | AsyncConnection,
+        status: TransactionStatus,
+        batch: Sequence[Pending] = (),
+    ) -> bool:
+        """Let `what`, with the events of `batch`, be sent on this connection.
 
-        Its values must be encoded already, so that nothing can fail between this call and
+        From now on it may be stored. If the deadline of some of these calls has passed, they
+        end, nothing may be sent, and the answer is False. The others may try again at once.
+
+        The values of `what` must be encoded already, so that nothing can fail between this call and
         the first byte. Raises the driver's `OperationalError` after the deadline: a write
         that is sent then could only end in `OutcomeUnknown`. Raises `ProgrammingError` in
         another process than the one that opened the connection, or if the transaction
         status is not `status`.
         """
-        if self.deadline is not None and monotonic() >= self.deadline:
+        now = monotonic()
+        if self.deadline is not None and now >= self.deadline:
             raise psycopg.OperationalError(
                 f"{what} was not sent: the deadline of the call (timeout) has passed"
             )
@@ -58,7 +70,15 @@ class Gate:
                 f"{what} was not sent: {owner} process opened the connection, and its "
                 f"transaction is {TransactionStatus(found).name} instead of {status.name}"
             )
+        late = [p for p in batch if p.deadline is not None and now >= p.deadline]
+        for pending in late:
+            pending.expire()
+        if late:
+            return False
         self.sent = True
+        for pending in batch:
+            pending.is_sent = True
+        return True
 
 
 def require_transaction(connection: psycopg.BaseConnection[Any]) -> None:

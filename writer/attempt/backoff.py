@@ -17,7 +17,6 @@ class Backoff:
 
     __slots__ = (
         "_database",
-        "_deadline",
         "_outage_began",
         "_outages",
         "_races",
@@ -25,6 +24,7 @@ class Backoff:
         "_schema_changes",
         "_settings",
         "budget",
+        "deadline",
         "is_cut_short",
     )
 
@@ -39,7 +39,7 @@ class Backoff:
         self.is_cut_short = False
         self._settings = settings
         self._database = database
-        self._deadline = deadline
+        self.deadline = deadline
         self._random = random
         self._races = 0
         self._schema_changes = 0
@@ -62,7 +62,7 @@ class Backoff:
         `is_cut_short` is then whether the deadline of the call left no time for the wait.
         """
         wait = self._wait_after(failure, now)
-        late = wait is not None and self._deadline is not None and now + wait >= self._deadline
+        late = wait is not None and self.deadline is not None and now + wait >= self.deadline
         self.is_cut_short = late
         return None if late else wait
 

@@ -36,15 +36,14 @@ def attempt_outcome(failure: DatabaseFailure | None) -> AttemptOutcome:
 class Journal:
     """Counts and reports the attempts of one call, which has the id `call_id` in facts.
 
-    `attempts` is the number of attempts that were started. `is_trying` is True while one of
-    them has not ended. Times of attempts are nanoseconds since the Unix epoch.
+    `attempts` is the number of attempts that were started. Times of attempts are nanoseconds
+    since the Unix epoch.
     """
 
-    __slots__ = ("_call_id", "_scopes", "_waited", "attempts", "backoff", "is_trying")
+    __slots__ = ("_call_id", "_scopes", "_waited", "attempts", "backoff")
 
     def __init__(self, call_id: UUID, scopes: Scopes, backoff: Backoff) -> None:
         self.attempts = 0
-        self.is_trying = False
         self.backoff = backoff
         self._call_id = call_id
         self._scopes = scopes
@@ -58,7 +57,6 @@ class Journal:
     def begin(self) -> None:
         """Record that another attempt starts."""
         self.attempts += 1
-        self.is_trying = True
 
     def attempt_ended(
         self,
@@ -70,7 +68,6 @@ class Journal:
         """Report the end of an attempt."""
         waited, self._waited = self._waited, 0.0
         if self._scopes.is_quiet and failure is None:
-            self.is_trying = False
             return
         fact = AttemptEnded(
             event_id=self._call_id,
@@ -84,7 +81,6 @@ class Journal:
             oc_class=failure.oc_class if failure else None,
         )
         self._scopes(fact)
-        self.is_trying = False  # after the hooks: one that raises leaves the call in doubt
 
     def next_wait(self, failure: DatabaseFailure, now: float) -> float | None:
         """Return the seconds until another attempt, or None if the retries are exhausted."""

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Literal
 
+import psycopg
+
 from dsql_outbox.observability import Scopes
 from dsql_outbox.outbox import (
     RETRIED,
@@ -31,15 +33,21 @@ class Pending:
 
     `settled` is called with the outcome at that time, even if other events of the batch
     are not settled.
+
+    `is_sent` is True from the time when the gate admits the event until the result of that
+    attempt is known. `in_doubt` is True after an attempt whose result stays unknown. `has_left`
+    is True if the call ended before the event was sent, at its deadline or by cancellation:
+    the event takes part in no later attempt.
     """
 
     __slots__ = (
-        "_abandoned",
         "_journal",
         "_on_duplicate",
         "_settled",
+        "has_left",
         "id",
         "in_doubt",
+        "is_sent",
         "outcome",
         "prepared",
         "scopes",
@@ -58,11 +66,27 @@ class Pending:
         self.id = prepared.event.id
         self.scopes = scopes
         self.in_doubt = False
+        self.is_sent = False
+        self.has_left = False
         self.outcome: WriteOutcome | None = None
         self._journal = Journal(self.id, scopes, backoff)
-        self._abandoned = False
         self._on_duplicate = on_duplicate
         self._settled = settled
+
+    @property
+    def deadline(self) -> float | None:
+        """The deadline of the call, a time of the monotonic clock, or None."""
+        return self._journal.backoff.deadline
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the event takes part in the next attempt."""
+        return self.outcome is None and not self.has_left
+
+    @property
+    def may_be_stored(self) -> bool:
+        """Whether an attempt of this call may have stored the event, or may still do so."""
+        return self.is_sent or self.in_doubt
 
     @property
     def entities(self) -> set[tuple[str, str]]:
@@ -93,6 +117,7 @@ class Pending:
         """Record a failed attempt. If it is in doubt, the call stays in doubt."""
         self.in_doubt = self.in_doubt or failure.kind is FailureKind.IN_DOUBT
         self._journal.attempt_ended(attempt_outcome(failure), started_ns, ended_ns, failure)
+        self.is_sent = False  # after the hooks: one that raises leaves the call in doubt
 
     def stored(self, stored: Stored, started_ns: int, ended_ns: int) -> None:
         """Settle the call with the receipt of a committed attempt."""
@@ -162,19 +187,35 @@ class Pending:
 
     def broken(self, error: Exception) -> None:
         """Settle the call after a defect of the library or a hook. A sent write may be stored."""
-        if self.outcome is None:
-            self.in_doubt = self.in_doubt or self._journal.is_trying
+        if self.is_open:
+            self.in_doubt = self.may_be_stored
             self.settle(self._last_word(error))
+
+    def expire(self) -> bool:
+        """End the call at its deadline and return True, or return False if its event is on its way.
+
+        The event is not stored, or its outcome is unknown because of an earlier attempt.
+        """
+        if self.is_open and not self.is_sent:
+            self.has_left = True
+            self.settle(
+                self._last_word(
+                    psycopg.OperationalError(
+                        f"event {self.id} is not stored: "
+                        "its turn did not come before the deadline of the call"
+                    )
+                )
+            )
+        return not self.is_open
 
     def abandon(self, error: BaseException) -> None:
         """Report the end of a call whose caller is gone, as by cancellation.
 
         A write that was sent may still commit.
         """
-        if self.outcome is None and not self._abandoned:
-            self._abandoned = True
-            in_doubt = self.in_doubt or self._journal.is_trying
-            self._journal.abandoned(error, in_doubt=in_doubt)
+        if self.is_open:
+            self.has_left = True
+            self._journal.abandoned(error, in_doubt=self.may_be_stored)
 
     def _last_word(self, error: Exception) -> Exception:
         """Return `OutcomeUnknown` if the call is in doubt, else the driver's exception."""

@@ -78,9 +78,12 @@ def write_steps(batch: Sequence[Pending], clock: _Clock, *, fresh: bool = False)
     If an exception is thrown in, as by a cancelled caller, the events that are not
     settled are abandoned. A defect of the library settles them too: events that may be
     stored with `OutcomeUnknown`, the others with the exception of the defect.
+
+    While a step is performed, a call may end at its deadline or by cancellation, unless its
+    event is sent. Such an event leaves the batch.
     """
     try:
-        while batch:
+        while batch := still_open(batch):
             batch = yield from _try(batch, clock, fresh=fresh)
             fresh = True
     except Exception as error:  # noqa: BLE001 - every caller gets the error
@@ -91,6 +94,11 @@ def write_steps(batch: Sequence[Pending], clock: _Clock, *, fresh: bool = False)
         for pending in batch:
             pending.abandon(error)
         raise
+
+
+def still_open(batch: Sequence[Pending]) -> list[Pending]:
+    """Return the events of a batch whose calls have not ended, in order."""
+    return [pending for pending in batch if pending.is_open]
 
 
 def _try(batch: Sequence[Pending], clock: _Clock, *, fresh: bool) -> _Rest:
@@ -110,18 +118,21 @@ def _attempt(
     """Make one attempt. Return the events that it did not settle, and its failure."""
     started = time_ns()
     in_doubt = False
+    batch = still_open(batch)
     for pending in batch:
         pending.begin()
         in_doubt = in_doubt or pending.in_doubt
     result: Result = None
     if in_doubt:
         result = yield _look_up(batch)
+        batch = still_open(batch)
         if isinstance(result, Present):
             batch = _drop_resolved(batch, result, started)
+    if batch and not isinstance(result, Failed):
+        result = yield Attempt(batch, fresh)
+        batch = still_open(batch)  # without those that left before the others were sent
     if not batch:
         return (), None
-    if not isinstance(result, Failed):
-        result = yield Attempt(batch, fresh)
     if isinstance(result, Committed):
         ended = time_ns()
         for pending, stored in zip(batch, result.stored, strict=True):
@@ -167,7 +178,7 @@ def _sift(batch: Sequence[Pending], clock: _Clock) -> _Rest:
                     suspects += left
         suspects += chain.from_iterable(parts)
         again = (yield from _wait(suspects, classified(failed), clock)) if failed else ()
-        left = [p for p in batch if p.outcome is None and (p in again or p in behind)]
+        left = [p for p in still_open(batch) if p in again or p in behind]
         if parts:
             return left
         parts.extend([pending] for pending in left)
@@ -206,6 +217,7 @@ def _after(batch: Sequence[Pending], failed: Failed, clock: _Clock) -> _Rest:
         return (yield from _after_stale(batch, *stale, failure, clock))
     if failure.kind is FailureKind.COLLISION:
         result = yield _look_up(batch)
+        batch = still_open(batch)
         if isinstance(result, Present):
             rest = _drop_found(batch, result)
             if len(rest) < len(batch):
@@ -234,15 +246,15 @@ def _after_stale(
         result = yield _look_up([pending])
         if not isinstance(result, Present):
             return (yield from _wait(batch, classified(result), clock))
-        _drop_found([pending], result)
-    if pending.outcome is None:
+        _drop_found(still_open([pending]), result)
+    if pending.is_open:
         pending.stale(actual, failure)
     return [other for other in batch if other is not pending]
 
 
 def _wait(batch: Sequence[Pending], failure: DatabaseFailure, clock: _Clock) -> _Rest:
     now = clock()
-    waits = [(pending, pending.next_wait(failure, now)) for pending in batch]
+    waits = [(pending, pending.next_wait(failure, now)) for pending in still_open(batch)]
     _give_up([pending for pending, wait in waits if wait is None], failure)
     again = {pending: wait for pending, wait in waits if wait is not None}
     if not again:
@@ -300,14 +312,14 @@ def _drop_resolved(batch: Sequence[Pending], present: Present, started: int) -> 
     for pending in batch:
         if pending.id in present.found:
             pending.resolved(present.found[pending.id], started, ended)
-    return [pending for pending in batch if pending.outcome is None]
+    return still_open(batch)
 
 
 def _drop_found(batch: Sequence[Pending], present: Present) -> Sequence[Pending]:
     for pending in batch:
         if pending.id in present.found:
             pending.found(present.found[pending.id])
-    return [pending for pending in batch if pending.outcome is None]
+    return still_open(batch)
 
 
 def classified(result: Result) -> DatabaseFailure:

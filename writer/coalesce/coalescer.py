@@ -59,17 +59,14 @@ class _Flight:
         self.has_left = False
         self._coalescer = coalescer
 
-    @property
-    def unsettled(self) -> list[_CoalescedCall]:
-        """The calls that have no outcome yet."""
-        return [call for call in self.calls if call.pending.outcome is None]
-
     def performed(self, step: object, result: Result, started_ns: int, *, goes_on: bool) -> None:
         """Report an attempt for several callers. If another step follows, leave the lane."""
         if goes_on:
             self._coalescer.leave_lane(self)
-        if isinstance(step, Attempt) and len(step.batch) > 1:
-            self._coalescer.tell_batch(step.batch, result, started_ns)
+        if isinstance(step, Attempt):
+            batch = [pending for pending in step.batch if not pending.has_left]
+            if len(batch) > 1:
+                self._coalescer.tell_batch(batch, result, started_ns)
 
 
 class Coalescer:
@@ -103,9 +100,8 @@ class Coalescer:
     ) -> Receipt:
         """Store one event as `AsyncWriter.write` does, in a transaction shared with other calls.
 
-        If the caller is cancelled or its deadline passes, an event that was not sent is
-        withdrawn. An event that was sent stays in its transaction. Other callers are
-        not affected.
+        If the caller is cancelled or its deadline passes, an event that was not sent leaves
+        its transaction. An event that was sent stays. Other callers are not affected.
         """
         gate = self._programs.begin("write", timeout)
         require_on_duplicate(on_duplicate)
@@ -145,7 +141,7 @@ class Coalescer:
             return
         flight.has_left = True
         self._beside += 1
-        self._lanes.hold(flight.lane, flight.unsettled)
+        self._lanes.hold(flight.lane, [call for call in flight.calls if call.pending.is_open])
         self._draining.pop(flight.lane, None)
         if self._lanes.queued(flight.lane):
             self._start(flight.lane)
@@ -181,29 +177,24 @@ class Coalescer:
         try:
             return await call.future
         except CancelledError as error:
-            if self._withdraw(call):
+            self._withdraw(call)
+            if not call.pending.may_be_stored:
                 call.pending.abandon(error)
+                self._lanes.settled(call)
             raise
         finally:
             if timer is not None:
                 timer.cancel()
 
     def _expire(self, call: _CoalescedCall) -> None:
-        if self._withdraw(call):
-            call.pending.settle(
-                psycopg.OperationalError(
-                    f"event {call.pending.id} is not stored: "
-                    "its turn did not come before the deadline of the call"
-                )
-            )
-        else:
+        self._withdraw(call)
+        if not call.pending.expire():
             call.answer(OutcomeUnknown(call.pending.id))
 
-    def _withdraw(self, call: _CoalescedCall) -> bool:
-        withdrawn = self._lanes.withdraw(call)
-        if withdrawn:
+    def _withdraw(self, call: _CoalescedCall) -> None:
+        """Take a call out of its queue, unless it is in a transaction."""
+        if self._lanes.withdraw(call):
             self._room.release()
-        return withdrawn
 
     def _settled(self, call: _CoalescedCall, outcome: WriteOutcome) -> None:
         call.answer(outcome)
@@ -254,7 +245,7 @@ class Coalescer:
         try:
             await self._perform(self._programs.perform(steps, gate, flight))
         except BaseException as error:
-            self._fail(flight.unsettled, error)
+            self._fail(flight.calls, error)
             if not isinstance(error, Exception):
                 raise
         finally:
@@ -262,14 +253,20 @@ class Coalescer:
             self._beside -= flight.has_left
 
     def _fail(self, calls: Iterable[_CoalescedCall], error: BaseException) -> None:
-        """Answer `OutcomeUnknown` after a defect, or the end of the event loop, ended a drive.
+        """Answer calls after a defect, or the end of the event loop, ended a drive.
 
-        The transaction may have been sent.
+        If the event was sent, the answer is `OutcomeUnknown`.
         """
         for call in calls:
-            unknown = OutcomeUnknown(call.pending.id)
-            unknown.__cause__ = error
-            self._settled(call, unknown)
+            if call.pending.outcome is not None:
+                continue
+            if call.pending.may_be_stored:
+                unknown = OutcomeUnknown(call.pending.id)
+                unknown.__cause__ = error
+                call.answer(unknown)
+            else:
+                self._answer_unsent(call, error)
+            self._lanes.settled(call)
 
     def _fail_queued(self, lane: int, error: BaseException) -> None:
         """Answer the queued calls of a lane with the defect that ended its task.
@@ -279,11 +276,14 @@ class Coalescer:
         while queued := list(self._lanes.queued(lane)):
             for call in queued:
                 self._withdraw(call)
-                call.pending.abandon(error)
-                if isinstance(error, Exception):
-                    call.answer(error)
-                else:
-                    call.future.cancel()
+                self._answer_unsent(call, error)
+
+    def _answer_unsent(self, call: _CoalescedCall, error: BaseException) -> None:
+        call.pending.abandon(error)
+        if isinstance(error, Exception):
+            call.answer(error)
+        else:
+            call.future.cancel()
 
 
 def _shared_gate(calls: Sequence[_CoalescedCall]) -> Gate:

@@ -19,11 +19,14 @@ Key = tuple[str, str]
 
 
 class TicketState(Enum):
-    """The state of an event: waiting for its entities, queued in a lane, sent, or settled."""
+    """The state of an event: waiting for its entities, queued in a lane, taken out of it, or gone.
+
+    An event that was taken may still wait for a connection. Only the gate sends it.
+    """
 
     WAITING = "waiting"
     QUEUED = "queued"
-    SENT = "sent"
+    TAKEN = "taken"
     GONE = "gone"
 
 
@@ -81,14 +84,14 @@ class Lanes(Generic[T]):
         return self._queues[lane].keys()
 
     def take(self, lane: int, count: int) -> list[T]:
-        """Take the next `count` events of a lane out of its queue, and mark them as sent."""
+        """Take the next `count` events of a lane out of its queue."""
         taken = [self._queues[lane].popitem(last=False)[0] for _ in range(count)]
         for ticket in taken:
-            ticket.place = TicketState.SENT
+            ticket.place = TicketState.TAKEN
         return taken
 
     def hold(self, lane: int, tickets: Iterable[T]) -> None:
-        """Block the entities of these sent events until each is settled.
+        """Block the entities of these taken events until each is settled.
 
         The lane then continues without them. Queued events that share an entity with them
         wait again, ahead of all later events.
@@ -108,14 +111,14 @@ class Lanes(Generic[T]):
             self._put_back(ticket)
 
     def settled(self, ticket: T) -> None:
-        """Release the entities of a sent event that is settled."""
-        if ticket.place is TicketState.SENT:
+        """Release the entities of a taken event that is settled, or whose caller has left."""
+        if ticket.place is TicketState.TAKEN:
             ticket.place = TicketState.GONE
             self._unpin(ticket)
             self._advance(ticket.keys)
 
     def withdraw(self, ticket: T) -> bool:
-        """Remove an event that was not sent. Return False if it was sent."""
+        """Remove an event that was not taken. Return False if it was."""
         if ticket.place is TicketState.WAITING:
             self._leave_lines(ticket)
         elif ticket.place is TicketState.QUEUED:

@@ -10,6 +10,7 @@ from time import time_ns
 from typing import Final
 
 from dsql_outbox.outbox import FailureKind, ParsedEvent
+from dsql_outbox.writer.attempt.pending import Pending
 from dsql_outbox.writer.attempt.steps import Attempt, Failed, Wait, classified
 from dsql_outbox.writer.conflicts.sketch import Conflict, EntityKey
 from dsql_outbox.writer.transact.runs import Execute
@@ -51,15 +52,20 @@ def _is_of_caller(step: Attempt | Execute) -> bool:
 def _events(step: Attempt | Execute) -> Sequence[ParsedEvent]:
     if isinstance(step, Execute):
         return step.run.events
-    return [pending.prepared.event for pending in step.batch]
+    return [pending.prepared.event for pending in _sent(step)]
 
 
 def _given_up(step: Attempt | Execute, *, is_last: bool) -> Collection[ParsedEvent]:
     """Return the events that are not tried again."""
     if isinstance(step, Execute):
         return step.run.events if is_last else ()
-    failed = (pending for pending in step.batch if isinstance(pending.outcome, Exception))
+    failed = (pending for pending in _sent(step) if isinstance(pending.outcome, Exception))
     return [pending.prepared.event for pending in failed]
+
+
+def _sent(attempt: Attempt) -> Sequence[Pending]:
+    """Return the events of an attempt that did not leave before they were sent."""
+    return [pending for pending in attempt.batch if not pending.has_left]
 
 
 def _touched(events: Iterable[ParsedEvent]) -> dict[EntityKey, bool]:

@@ -14,7 +14,9 @@ from dsql_outbox.outbox import (
     NO_SUCH_FORM,
     AsyncConnection,
     Connection,
+    NumberedQuery,
     Rows,
+    Values,
     array_literal,
     command,
     exchange,
@@ -32,6 +34,7 @@ from dsql_outbox.writer.attempt.steps import (
     Result,
     Step,
     Wait,
+    still_open,
 )
 from dsql_outbox.writer.conflicts.conflict_log import StoredReport
 from dsql_outbox.writer.connections.lender import Lender
@@ -144,24 +147,32 @@ class StepPrograms:
     def _attempt(self, step: Attempt, gate: Gate, connection: _Own) -> Program[Committed]:
         """Write the events of an attempt in one transaction, in one round trip."""
         shards = yield from self.require_shards(connection)
-        if not step.batch[0].scopes.is_quiet:
-            self.core.tell(TransactionStarted(len(step.batch)))
-        if self.core.plain or connection.isolation_level is not None:
-            rows = yield from self._commit(step, gate, connection, shards)
+        in_parts = self.core.plain or connection.isolation_level is not None
+        waiting = still_open(step.batch)
+        if waiting and not waiting[0].scopes.is_quiet:
+            self.core.tell(TransactionStarted(len(waiting)))
+        while batch := still_open(step.batch):
+            if in_parts:
+                statements = self.core.transaction(batch, shards, connection.begin)
+            else:
+                statements = [self.core.write(batch, shards)]
+            encoded = [(query, query.encode(values)) for query, values in statements]
+            if gate.admit("the write", connection, TransactionStatus.IDLE, batch):
+                break
+        else:  # every call ended while the connection was waited for
+            return Committed(())
+        if in_parts:
+            rows = yield from self._commit(connection, encoded)
         else:
-            query, values = self.core.write(step.batch, shards)
-            encoded = query.encode(values)
-            gate.admit("the write", connection, TransactionStatus.IDLE)
-            rows = yield Exchange(connection, exchange(connection, query, encoded))
-        stored = stored_events([pending.prepared for pending in step.batch], rows)
+            rows = yield Exchange(connection, exchange(connection, *encoded[0]))
+        stored = stored_events([pending.prepared for pending in batch], rows)
         gate.wrote = True
         return Committed(stored)
 
-    def _commit(self, step: Attempt, gate: Gate, connection: _Own, shards: int) -> Program[Rows]:
+    def _commit(
+        self, connection: _Own, encoded: Sequence[tuple[NumberedQuery, Values]]
+    ) -> Program[Rows]:
         """Run the write as a transaction of statements, sent together with its COMMIT."""
-        transaction = self.core.transaction(step.batch, shards, connection.begin)
-        encoded = [(query, query.encode(values)) for query, values in transaction]
-        gate.admit("the write", connection, TransactionStatus.IDLE)
         try:
             results = yield Exchange(connection, pipeline(connection, encoded))
         except psycopg.Error:

@@ -2,9 +2,12 @@
 
 import asyncio
 import threading
+from asyncio import CancelledError
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from time import monotonic
+from typing import Any
 
 import psycopg
 import pytest
@@ -17,6 +20,7 @@ from dsql_outbox.outbox import Database, Entity, Event, OutcomeUnknown, Receipt
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, WriterSettings
 from dsql_outbox.writer.coalesce import coalescer
+from dsql_outbox.writer.gate import Gate
 
 pytestmark = pytest.mark.anyio
 
@@ -196,6 +200,123 @@ async def test_what_is_not_sent_when_its_caller_leaves_is_not_written(
     assert [fact.status for fact in facts.of(WriteEnded, gone.id)] == ["failed"]
 
 
+@asynccontextmanager
+async def waiting_transactions(
+    proxy: PostgresProxy, writer: AsyncWriter, why: str
+) -> AsyncIterator[None]:
+    """Inside the block, what the lanes have taken cannot be sent yet."""
+    free = asyncio.Event()
+    inside = asyncio.Event()
+
+    async def occupy(_: object) -> None:
+        inside.set()
+        await free.wait()
+
+    if why == "outage":
+        proxy.refuse_connections()
+        yield
+        proxy.refuse_connections(0)
+    else:
+        busy = asyncio.create_task(writer.transact(occupy))
+        await inside.wait()
+        yield
+        free.set()
+        await busy
+
+
+@pytest.mark.parametrize("why", ["busy connection", "outage"])
+@pytest.mark.parametrize("companion", [None, 20.0, "cancelled", "absent"])
+@pytest.mark.parametrize("lanes", [1, 3])
+async def test_a_call_that_was_never_sent_is_not_stored_and_never_in_doubt(
+    proxy: PostgresProxy,
+    tables: Tables,
+    facts: Facts,
+    why: str,
+    companion: float | str | None,
+    lanes: int,
+) -> None:
+    """Nor is it sent later, whatever the timeout of those that share its transaction."""
+    settings = replace(QUICK, coalesce=lanes, max_connections=1, max_outage=20.0)
+    hasty = [on(f"CAR-{n % 7}") for n in range(20)]
+    last = [on(f"CAR-{n}") for n in range(3)]
+    async with open_writer(proxy.url, settings, facts) as writer:
+        async with waiting_transactions(proxy, writer, why):
+            calls = started(writer, *hasty, timeout=0.2)
+            patient: list[asyncio.Task[Receipt]] = []
+            if companion != "absent":
+                limit = None if companion == "cancelled" else companion
+                patient = started(writer, *last, timeout=limit)  # type: ignore[arg-type]
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            if companion == "cancelled":
+                for call in patient:
+                    call.cancel()
+                await asyncio.gather(*patient, return_exceptions=True)
+        if companion not in {"absent", "cancelled"}:
+            for receipt in await asyncio.gather(*patient):
+                assert receipt.entities[0].version == 1
+        assert (await writer.write(on("CAR-1"))).status == "committed"
+    assert {type(outcome) for outcome in outcomes} <= {psycopg.OperationalError}
+    for event, outcome in zip(hasty, outcomes, strict=True):
+        assert tables.events(event.id) == []
+        assert "was not stored by this call" in outcome.__notes__[0]
+        assert [fact.status for fact in facts.of(WriteEnded, event.id)] == ["failed"]
+    stored = 0 if companion in {"absent", "cancelled"} else 3
+    assert len(tables.events()) == stored + 1
+    tables.assert_consistent()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_after_a_conflict_an_event_whose_time_is_over_is_not_sent_again(
+    proxy: PostgresProxy, tables: Tables, times: int
+) -> None:
+    """The conflict is certain, so the event is not stored; its companions are."""
+    proxy.refuse(times)
+    settings = replace(ONE_LANE, base=0.4, cap=0.4)
+    hasty, patient = [on(f"CAR-{n}") for n in range(5)], [on(f"CAR-{n}") for n in range(5, 8)]
+    async with open_writer(proxy.url, settings) as writer:
+        quick = started(writer, *hasty, timeout=0.2)
+        slow = started(writer, *patient)
+        outcomes = await asyncio.gather(*quick, return_exceptions=True)
+        receipts = await asyncio.gather(*slow)
+    assert not any(isinstance(outcome, (OutcomeUnknown, Receipt)) for outcome in outcomes)
+    assert all(tables.events(event.id) == [] for event in hasty)
+    tables.assert_true_to({receipt.event_id: receipt for receipt in receipts})
+
+
+async def test_an_event_in_doubt_whose_time_is_over_is_not_sent_again(
+    proxy: PostgresProxy, tables: Tables
+) -> None:
+    """The first attempt is lost before the server gets it; its answer can only be unknown."""
+    proxy.cut("before")
+    settings = replace(ONE_LANE, base=0.4, cap=0.4)
+    async with open_writer(proxy.url, settings) as writer:
+        (hasty,) = started(writer, late := on("CAR-1"), timeout=0.2)
+        (patient,) = started(writer, on("CAR-1"))
+        with pytest.raises(OutcomeUnknown):
+            await hasty
+        assert (await patient).entities[0].version == 1
+    assert tables.events(late.id) == []
+
+
+async def test_the_time_of_one_event_ends_while_the_gate_is_reached(
+    proxy: PostgresProxy, tables: Tables, facts: Facts
+) -> None:
+    """The event loop is busy over the deadline, so no timer tells; the gate itself looks."""
+    async with open_writer(proxy.url, ONE_LANE, facts) as writer:
+        await writer.write(on("CAR-0"))
+        (hasty,) = started(writer, late := on("CAR-1"), timeout=0.05)
+        (patient,) = started(writer, on("CAR-1"))
+        ends = monotonic() + 0.2
+        await asyncio.sleep(0)  # both are queued
+        while monotonic() < ends:
+            pass
+        with pytest.raises(psycopg.OperationalError, match="is not stored"):
+            await hasty
+        assert (await patient).entities[0].version == 1
+    assert tables.events(late.id) == []
+    assert facts.of(BatchEnded) == []
+
+
 async def test_what_is_sent_when_its_caller_is_cancelled_goes_on(
     proxy: PostgresProxy, tables: Tables
 ) -> None:
@@ -279,6 +400,15 @@ async def test_a_defect_in_a_lane_fails_its_callers_and_no_later_ones(
             assert await endings(writer) == {ZeroDivisionError}
         with monkeypatch.context() as broken:
             broken.setattr(writer._coalescer, "_perform", lambda *_: 1 / 0)
+            assert await endings(writer) == {ZeroDivisionError}
+        with monkeypatch.context() as broken:
+
+            def broken_gate(_: object, __: str, ___: object, ____: object, batch: Any) -> None:
+                for pending in batch:
+                    pending.is_sent = True
+                raise CancelledError
+
+            broken.setattr(Gate, "admit", broken_gate)
             assert await endings(writer) == {OutcomeUnknown}
         with monkeypatch.context() as broken:  # what the database answered is known by then
             broken.setattr(coalescer, "_ended", lambda *_: 1 / 0)

@@ -27,6 +27,7 @@ from dsql_outbox.writer.attempt.steps import (
     Step,
     Steps,
     Wait,
+    still_open,
     write_steps,
 )
 from dsql_outbox.writer.statement.answers import Found, Stored
@@ -130,6 +131,12 @@ def _stale(event_id: UUID, actual: int) -> psycopg.Error:
     return errors.InvalidTextRepresentation(text)
 
 
+def send(batch: Sequence[Pending]) -> None:
+    """Mark what the gate admits."""
+    for pending in batch:
+        pending.is_sent = True
+
+
 def conflict() -> Failed:
     """Another transaction was faster."""
     return Failed(errors.SerializationFailure("change conflicts: (OC000)"), sent=True)
@@ -160,6 +167,8 @@ class Run:
     now: float = 0.0
     steps: list[Step] = field(default_factory=list)
     others: Callable[[Server], None] | None = None
+    before: Callable[[int], None] | None = None
+    """Called with the number of each step, from 0, before it is done."""
 
     def clock(self) -> float:
         """The time."""
@@ -173,6 +182,8 @@ class Run:
                 step = steps.send(result)
             except StopIteration:
                 return
+            if self.before is not None:
+                self.before(len(self.steps))
             self.steps.append(step)
             result = self.do(step)
         raise AssertionError("the steps do not end")
@@ -207,12 +218,17 @@ class Run:
         return self.server.read(step.ids)
 
     def _attempt(self, step: Attempt, misfortune: str) -> Result:
+        batch = still_open(step.batch)
+        if not batch:
+            return Committed(())
+        if misfortune != "unreachable":
+            send(batch)
         if misfortune in _ANSWERS:
             return _ANSWERS[misfortune]()
         if misfortune == "delay":
-            self.server.delayed.append(list(step.batch))
+            self.server.delayed.append(batch)
             return lost()
-        result = self.server.try_write(step.batch)
+        result = self.server.try_write(batch)
         return lost() if misfortune == "lost after" else result
 
 
@@ -247,6 +263,8 @@ def answer(steps: Steps, *results: Result) -> list[Step]:
             return seen
         seen.append(step)
         result = None if isinstance(step, Wait) else left.pop(0)
+        if isinstance(step, Attempt) and not (isinstance(result, Failed) and not result.sent):
+            send(step.batch)
 
 
 def never() -> float:

@@ -16,6 +16,7 @@ from tests.support.writer.database_model import (
     never,
     pend,
     run,
+    send,
 )
 
 from dsql_outbox.observability import AttemptEnded, Fact, WriteEnded
@@ -191,6 +192,12 @@ def test_a_duplicate_in_a_batch_does_not_fail_the_others() -> None:
     assert kinds(done.steps) == [Attempt, LookUp, Attempt]
 
 
+def sent(steps: Steps) -> None:
+    step = steps.send(None)
+    assert isinstance(step, Attempt)
+    send(step.batch)
+
+
 def at(*results: Result) -> Callable[[Steps], None]:
     def reach(steps: Steps) -> None:
         for result in (None, *results):
@@ -202,13 +209,14 @@ def at(*results: Result) -> Callable[[Steps], None]:
 @pytest.mark.parametrize(
     ("reach", "status"),
     [
-        (at(), "unknown"),
+        (at(), "failed"),
+        (sent, "unknown"),
         (at(conflict()), "failed"),
         (at(lost()), "unknown"),
         (at(lost(), None, ABSENT), "unknown"),
         (at(TAKEN), "failed"),
     ],
-    ids=["attempt", "wait", "wait in doubt", "attempt in doubt", "look-up"],
+    ids=["attempt", "sent", "wait", "wait in doubt", "attempt in doubt", "look-up"],
 )
 def test_an_interrupted_call_says_what_may_be_assumed(
     reach: Callable[[Steps], None], status: str
@@ -231,6 +239,7 @@ def test_an_interrupted_batch_ends_each_event_once_however_often_it_was_split() 
     while not (isinstance(step, Attempt) and step.batch == [batch[1]]):
         assert isinstance(step, Attempt)
         step = steps.send(server.try_write(step.batch))
+    send(step.batch)
     with pytest.raises(KeyboardInterrupt):
         steps.throw(KeyboardInterrupt())
     ends = {fact.event_id: fact.status for fact in facts if isinstance(fact, WriteEnded)}

@@ -63,6 +63,7 @@ AN_EVENT = st.tuples(
     max_retries=st.integers(0, 4),
     timeout=st.none() | st.floats(0.0, 1.0),
     meets_first=st.booleans(),
+    leaves=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 5), st.booleans())),
 )
 def test_whatever_happens_nobody_is_told_a_lie(
     events: list[tuple[list[str], str, int | None, str, bool]],
@@ -72,6 +73,7 @@ def test_whatever_happens_nobody_is_told_a_lie(
     timeout: float | None,
     *,
     meets_first: bool,
+    leaves: list[tuple[int, int, bool]],
 ) -> None:
     """The test that stands for the promise of this library."""
     facts: list[Fact] = []
@@ -98,7 +100,7 @@ def test_whatever_happens_nobody_is_told_a_lie(
     for pending, (*_, stored_before) in zip(batch, events, strict=True):
         if stored_before and pending.prepared.expected_version == 3:
             server.try_write([pend("C-1", event_id=pending.id)])
-    done = Run(server, misfortunes, others=rival)
+    done = Run(server, misfortunes, others=rival, before=partial(leave, batch, leaves))
     done(write_steps(batch, done.clock))
     while server.delayed:
         server.arrive()
@@ -108,6 +110,17 @@ def test_whatever_happens_nobody_is_told_a_lie(
     if timeout is not None:
         assert done.now <= timeout
     assert_order(batch)
+
+
+def leave(batch: Sequence[Pending], leaves: Sequence[tuple[int, int, bool]], step: int) -> None:
+    """End some calls at their deadline or by cancellation, as in a lane."""
+    for when, n, is_late in leaves:
+        if when != step or n >= len(batch):
+            continue
+        if is_late:
+            assert batch[n].expire()  # between two steps nothing is on its way
+        elif not batch[n].may_be_stored:
+            batch[n].abandon(CancelledError())
 
 
 def assert_true(server: Server, pending: Pending) -> None:
@@ -120,6 +133,9 @@ def assert_true(server: Server, pending: Pending) -> None:
         assert (outcome.position, outcome.entities) == (found.position, found.entities)
     elif isinstance(outcome, OutcomeUnknown):
         assert pending.in_doubt
+    elif outcome is None:
+        assert pending.has_left
+        assert not mine
     else:
         assert isinstance(outcome, Exception)
         assert not mine
