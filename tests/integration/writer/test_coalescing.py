@@ -31,6 +31,7 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, WriterSettings
+from dsql_outbox.writer.coalesce import coalescer
 
 pytestmark = pytest.mark.anyio
 
@@ -213,8 +214,9 @@ async def test_a_writer_works_without_its_context_until_it_is_closed(url: str) -
 
 
 async def test_callers_beyond_the_bound_wait_for_room_in_their_order(
-    url: str, tables: Tables
+    url: str, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(coalescer, "_PATIENCE", 60.0)  # the transaction keeps its lane
     settings = replace(ONE_LANE, max_queued=4)
     async with open_writer(url, settings) as writer:
         with tables.locked("Car", "CAR-1"):
