@@ -267,6 +267,8 @@ class RelayProgress(msgspec.Struct, frozen=True):
     `failed` attempts failed, `dead` messages were given up, `deleted` rows left the outbox as
     delivered. `statements` is how many statements it ran; None if they were not counted.
     `held` subjects wait behind a failed row now, and `paused` topics take no messages.
+    `unowned` shards of its share cannot be sent now. `leases_kept` says whether the database
+    answered its leases lately, `database_available` whether it answered the last statements.
     """
 
     read: int = 0
@@ -278,6 +280,9 @@ class RelayProgress(msgspec.Struct, frozen=True):
     held: int = 0
     sink_available: bool = True
     paused: Sequence[str] = ()
+    unowned: int = 0
+    leases_kept: bool = True
+    database_available: bool = True
 
 
 class ShardsChanged(msgspec.Struct, frozen=True):

@@ -117,7 +117,7 @@ class Publisher:
         self._is_stopped = False
         self._told = Relayed()
         self._told_statements = 0
-        self._told_available = True
+        self._told_state: tuple[bool, bool, bool, int] | None = None
         self._background: AbstractAsyncContextManager[None] | None = None
 
     async def run(
@@ -316,11 +316,24 @@ class Publisher:
                 told_at = anyio.current_time()
 
     def _has_news(self, relay: Relay) -> bool:
-        return relay.relayed != self._told or relay.is_sink_available != self._told_available
+        has_changed = self._told_state is not None and self._state(relay) != self._told_state
+        return relay.relayed != self._told or has_changed
+
+    def _state(self, relay: Relay) -> tuple[bool, bool, bool, int]:
+        """The state of the parts that readiness depends on."""
+        leases = self._leases
+        return (
+            relay.is_sink_available,
+            relay.is_database_available,
+            leases.are_kept,
+            leases.unowned,
+        )
 
     def _tell(self, relay: Relay) -> None:
         now, statements = relay.relayed, self._store.statements
         done = now - self._told
+        self._told_state = state = self._state(relay)
+        sink_available, database_available, leases_kept, unowned = state
         emit(
             self._hooks,
             RelayProgress(
@@ -331,12 +344,14 @@ class Publisher:
                 dead=done.dead,
                 statements=statements - self._told_statements,
                 held=relay.held,
-                sink_available=relay.is_sink_available,
+                sink_available=sink_available,
                 paused=relay.paused_topics,
+                unowned=unowned,
+                leases_kept=leases_kept,
+                database_available=database_available,
             ),
         )
         self._told, self._told_statements = now, statements
-        self._told_available = relay.is_sink_available
 
 
 def _nobody_waits() -> None:

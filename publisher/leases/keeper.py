@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import secrets
 import socket
@@ -93,12 +94,23 @@ class Leases:
         self._opened = False
         self._closing = False
         self._answered = True
+        self._answered_at = -math.inf
         self._bounds: dict[anyio.CancelScope, Mapping[int, int]] = {}
 
     @property
     def shards(self) -> frozenset[int]:
         """The shards that this publisher owned when the database answered last."""
         return self._own.shards
+
+    @property
+    def are_kept(self) -> bool:
+        """Whether a beat was answered within the last lease, so others see this publisher alive."""
+        return self._clock() - self._answered_at < self._settings.lease
+
+    @property
+    def unowned(self) -> int:
+        """How many shards of its share this publisher may not send now."""
+        return self._own.unowned(self._clock())
 
     @property
     def are_leaving(self) -> bool:
@@ -221,7 +233,9 @@ class Leases:
 
     async def _beat(self) -> float:
         with tables_expected(self._schema):
-            return await self._beats.beat()
+            again = await self._beats.beat()
+        self._answered_at = self._clock()
+        return again
 
     async def _try_beat(self) -> float:
         """Beat once. Raises a lasting error, which ends the task, and so the relay."""

@@ -58,6 +58,7 @@ class Ownership:
         self.owner = owner
         self._settings = settings
         self._held: dict[int, _Held] = {}
+        self._share_seen = 0
         self._others = OtherPublishers(owner)
         self._failing_since: float | None = None
         self._rest_until: float | None = None
@@ -69,6 +70,10 @@ class Ownership:
     def owned(self, now: float) -> dict[int, int]:
         """The shards that may be read and sent now, with the epochs of their leases."""
         return {s: held.epoch for s, held in self._held.items() if self._is_open(held, now)}
+
+    def unowned(self, now: float) -> int:
+        """How many shards of its share it may not send now."""
+        return max(0, self._share_seen - len(self.owned(now)))
 
     def may_send(self, shard: int, epoch: int, now: float) -> bool:
         """Whether a message may be sent now that was read under this epoch."""
@@ -142,7 +147,7 @@ class Ownership:
         self._held = {s: held for s, held in self._held.items() if ours.get(s) == held.epoch}
         self._others.see(seen.peers)
         self._rest(now)
-        share = self._share(len(seen.leases))
+        share = self._share_seen = self._share(len(seen.leases))
         self._drain(share)
         renew = self.renewal(busy)
         return Plan(

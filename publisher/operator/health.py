@@ -35,6 +35,8 @@ class Alive(msgspec.Struct, frozen=True):
 class Ready(msgspec.Struct, frozen=True):
     """Whether messages are relayed: the answer of ``/readyz``, ``ok`` or the reason per part.
 
+    The relay is ``ok`` if it owns its share of the shards, and has renewed them lately.
+
     `paused` names the topics that take no messages. The others are relayed, so it is
     ready in spite of them.
     """
@@ -80,9 +82,17 @@ class Health:
 
     def ready(self) -> Ready:
         """Whether waiting messages are being relayed."""
-        parts = (self.database, self._broker_state(), self._relay_state())
+        parts = (self._database_state(), self._broker_state(), self._relay_state())
         paused = () if self._progress is None else self._progress.paused
         return Ready(all(part == OK for part in parts), *parts, paused=paused)
+
+    def _database_state(self) -> str:
+        is_refused = self._progress is not None and not self._progress.database_available
+        return (
+            "refuses statements of the relay"
+            if is_refused and self.database == OK
+            else self.database
+        )
 
     def _broker_state(self) -> str:
         is_lost = self._progress is not None and not self._progress.sink_available
@@ -94,7 +104,11 @@ class Health:
             return "told to end"
         if self._progress is None:
             return "has not started yet"
-        return OK if silence <= SILENT else _silent_for(silence)
+        if silence > SILENT:
+            return _silent_for(silence)
+        if not self._progress.leases_kept:
+            return "cannot renew its leases"
+        return f"lacks {self._progress.unowned} shards" if self._progress.unowned else OK
 
 
 def _silent_for(seconds: float) -> str:

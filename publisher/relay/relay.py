@@ -152,6 +152,11 @@ class Relay:
         return self._sender.is_available
 
     @property
+    def is_database_available(self) -> bool:
+        """Whether the database answered the last read and the last change."""
+        return self._reader.failing_since is None and self._settler.failing_since is None
+
+    @property
     def paused_topics(self) -> list[str]:
         """The topics that take no messages now, sorted."""
         return sorted(self._state.topics.names)

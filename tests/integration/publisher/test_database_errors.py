@@ -12,8 +12,9 @@ import pytest
 from psycopg import sql as text
 from tests.support.publisher.running_relays import count, event, until
 
+from dsql_outbox.observability import Hook
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import Publisher, PublisherSettings
+from dsql_outbox.publisher import Health, Publisher, PublisherSettings
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
 from dsql_outbox.publisher.session import OperatorSession
 from dsql_outbox.testing import MemorySink, PostgresProxy
@@ -40,10 +41,10 @@ def proxy(database: Database, database_url: str) -> Iterator[PostgresProxy]:
 
 
 @asynccontextmanager
-async def relaying(url: str, sink: MemorySink) -> AsyncGenerator[Publisher]:
+async def relaying(url: str, sink: MemorySink, *hooks: Hook) -> AsyncGenerator[Publisher]:
     """A publisher that runs until the end of the block, whose error the block raises."""
     with anyio.fail_after(60):
-        async with Publisher(Database(url), sink, QUICK) as publisher:
+        async with Publisher(Database(url), sink, QUICK, hooks=hooks) as publisher:
             yield publisher
 
 
@@ -210,3 +211,31 @@ def is_read_only(url: str) -> bool:
     with psycopg.connect(url) as connection:
         row = connection.execute("SHOW transaction_read_only").fetchone()
     return row == ("on",)
+
+
+# --- what is said of it -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("matching", "sqlstate", "part"),
+    [
+        ("outbox_leases", "25006", "relay"),
+        ("outbox_leases", "0A000", "relay"),
+        (READ, "54000", "database"),
+        (SETTLE, "25006", "database"),
+        (SETTLE, "57014", "database"),
+    ],
+)
+async def test_a_publisher_whose_statements_are_refused_is_not_ready(
+    proxy: PostgresProxy, writer: Writer, matching: str, sqlstate: str, part: str
+) -> None:
+    health = Health()
+    health.database = health.broker = "ok"
+    async with relaying(proxy.url, MemorySink(), health):
+        await until(lambda: health.ready().ready)
+        proxy.refuse(None, sqlstate=sqlstate, message="no", matching=matching)
+        writer.write(event("car"))
+        await until(lambda: getattr(health.ready(), part) != "ok")
+        assert health.alive().alive, "a restart would not help"
+        proxy.heal()
+        await until(lambda: health.ready().ready)

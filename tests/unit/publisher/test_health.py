@@ -57,6 +57,24 @@ def test_a_relay_that_met_no_broker_counts_though_the_probe_met_one(health: Heal
     assert health.ready().ready
 
 
+@pytest.mark.parametrize(
+    ("progress", "part", "reason"),
+    [
+        (RelayProgress(leases_kept=False), "relay", "cannot renew its leases"),
+        (RelayProgress(unowned=3), "relay", "lacks 3 shards"),
+        (RelayProgress(database_available=False), "database", "refuses statements of the relay"),
+    ],
+)
+def test_it_is_ready_only_with_its_share_its_leases_and_answers_to_its_statements(
+    health: Health, progress: RelayProgress, part: str, reason: str
+) -> None:
+    health(progress)
+    found = health.ready()
+    assert (found.ready, getattr(found, part)) == (False, reason)
+    health(PROGRESS)
+    assert health.ready().ready
+
+
 def test_the_relay_is_at_work_as_long_as_it_tells_of_messages(health: Health, clock: Clock) -> None:
     health(PROGRESS)
     clock.now = SILENT

@@ -113,6 +113,18 @@ def test_a_foreign_shard_may_not_be_sent() -> None:
 # --- drain and release -----------------------------------------------------------------
 
 
+def test_what_it_lacks_of_its_share_is_known() -> None:
+    own = Ownership("me", SETTINGS)
+    assert own.unowned(0) == 0, "nobody has looked"
+    held = Lease(0, "you", 3, 9)
+    own.took(own.plan(Snapshot([held, Lease(1, None, 0, FREE)], []), 0).take, [1], 0)
+    assert own.unowned(0) == 1
+    assert own.unowned(20) == 2, "its own lease has ended"
+    own.stop(0)
+    own.plan(Snapshot([held], []), 0)
+    assert own.unowned(0) == 0
+
+
 def test_who_has_more_than_its_share_drains_first_and_then_releases() -> None:
     own = own_with(0, 1, 2, 3)
     plan = look(own, mine(0, 1, 2, 3), 1, "you", busy={0, 1, 2, 3})

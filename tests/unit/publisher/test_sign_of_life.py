@@ -16,6 +16,7 @@ class StuckRelay:
 
     relayed = Relayed()
     is_sink_available = True
+    is_database_available = True
     held = 0
     paused_topics = ("events.A",)
 
@@ -38,7 +39,7 @@ async def test_a_relay_is_silent_until_it_progresses(
         left: list[int] = []
 
         def take(fact: object) -> None:
-            assert fact == RelayProgress(statements=0, paused=("events.A",))
+            assert fact == RelayProgress(statements=0, paused=("events.A",), leases_kept=False)
             left.append(relay.left)
             tasks.cancel_scope.cancel()
 
