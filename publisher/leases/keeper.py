@@ -59,7 +59,7 @@ class Leases:
 
     `on_change` is called from the event loop with the shards that are owned now and those
     that were owned before. `busy` answers which shards have a message on its way, from the
-    moment when `may_send` allowed it, or an acknowledged row that is not deleted.
+    moment when `may_send` allowed it, or a row whose outcome is not settled.
     `progresses` answers whether the relay works, which an idle relay does. Without progress
     the leases are not renewed. `clock` must not stop while the machine is suspended. A
     simulation passes its own clock, `table` and `owner`.
@@ -179,6 +179,10 @@ class Leases:
     def may_send(self, shard: int, epoch: int) -> bool:
         """Whether a message may be sent now that was read under this epoch of its shard."""
         return self._own.may_send(shard, epoch, self._clock())
+
+    def holds(self, shard: int, epoch: int) -> bool:
+        """Whether the lease lasts that was taken under this epoch of its shard."""
+        return self._own.holds(shard, epoch, self._clock())
 
     @contextmanager
     def bound(self, epochs: Mapping[int, int]) -> Generator[anyio.CancelScope]:

@@ -80,6 +80,11 @@ class Ownership:
         held = self._held.get(shard)
         return held is not None and held.epoch == epoch and self._is_open(held, now)
 
+    def holds(self, shard: int, epoch: int, now: float) -> bool:
+        """Whether the lease lasts that was taken under this epoch, also while it drains."""
+        held = self._held.get(shard)
+        return held is not None and held.epoch == epoch and now < held.deadline
+
     def deadline(self, shard: int, epoch: int) -> float:
         """Until when a message may be on its way that was sent under this epoch.
 
@@ -140,7 +145,7 @@ class Ownership:
         """Decide what to do next; `seen` is the newest answer of the database.
 
         `busy` are the shards with a message on its way, or with a row that is
-        acknowledged and not deleted. Without progress nothing is renewed or taken, so
+        whose outcome is not settled. Without progress nothing is renewed or taken, so
         the leases end and other publishers take over.
         """
         ours = {each.shard: each.epoch for each in seen.leases if each.owner == self.owner}

@@ -74,8 +74,8 @@ class LeaseTable(Protocol):
 class Beats:
     """The beats of one publisher, one after the other.
 
-    `busy` answers which shards have a message on its way, or an acknowledged row that is
-    not deleted. `progresses` answers whether the relay works. Deadlines count from
+    `busy` answers which shards have a message on its way, or a row whose outcome is
+    not settled. `progresses` answers whether the relay works. Deadlines count from
     before their statement is sent (`Ownership.renewed`).
     """
 

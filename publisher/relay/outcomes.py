@@ -110,8 +110,8 @@ class Outcomes:
         state.queues.drop(subject)
         subject.pass_over(row.position)
         state.holds.add(subject, new)
-        state.released(subject.shard.number)
         self._settler.record(subject.shard, new, outcome.error, seconds)
+        state.released(subject.shard.number)
         if seconds is not None and seconds < self._settings.idle_max:
             state.to_read.set()
 

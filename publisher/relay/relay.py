@@ -17,6 +17,7 @@ from .memory.breaker import Breaker
 from .outcomes import Outcomes
 from .reader import Owned, Reader
 from .sender import Rights, Sender
+from .settler import Rights as SettlerRights
 from .settler import Settler
 from .state import RelayState
 from .store import Store
@@ -45,7 +46,7 @@ class Relayed(msgspec.Struct, frozen=True, kw_only=True):
         return Relayed(**{name: now[name] - before[name] for name in now})
 
 
-class Leases(Owned, Rights, Protocol):
+class Leases(Owned, Rights, SettlerRights, Protocol):
     """The part of the leases that the relay uses."""
 
 
@@ -64,7 +65,7 @@ class Relay:
         loop = asyncio.get_running_loop()
         self._state = RelayState(loop.time, topic_open_for=settings.breaker_open)
         self._state.on_idle = leases.settled
-        self._settler = Settler(self._state, store, settings)
+        self._settler = Settler(self._state, store, settings, leases)
         breaker = Breaker(failures=settings.breaker_failures, open_for=settings.breaker_open)
         outcomes = Outcomes(self._state, self._settler, settings)
         self._sender = Sender(self._state, sink, leases, outcomes, breaker)
@@ -119,8 +120,8 @@ class Relay:
 
     @property
     def busy_shards(self) -> set[int]:
-        """The shards that have rows on their way, or acknowledged and not deleted."""
-        return self._state.busy_shards
+        """The shards that have rows on their way, or acknowledged, or failed, and not settled."""
+        return self._state.busy_shards | self._settler.recording
 
     @property
     def stalled_for(self) -> float | None:

@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import psycopg
 
@@ -39,18 +39,30 @@ succeed, and the relay would stop.
 _ERROR_LENGTH: Final = 1_000
 
 
+class Rights(Protocol):
+    """The right to settle what failed, which lasts as long as the lease."""
+
+    def holds(self, shard: int, epoch: int) -> bool:
+        """Whether the lease of a shard lasts that was taken under this epoch."""
+        ...
+
+
 class Settler:
     """Brings the tables up to date, in as few statements as possible.
 
     An acknowledged row is remembered until it is deleted, so a database failure in between
     causes no second delivery. The DELETE is right even if another publisher owns the shard by
-    then: the row's whole key names one message, and the broker has it.
+    then: the row's whole key names one message, and the broker has it. A failure is recorded,
+    and a message buried, only while the lease lasts under which its row was read.
     """
 
-    def __init__(self, state: RelayState, store: Store, settings: PublisherSettings) -> None:
+    def __init__(
+        self, state: RelayState, store: Store, settings: PublisherSettings, rights: Rights
+    ) -> None:
         self._state = state
         self._store = store
         self._settings = settings
+        self._rights = rights
         self._acknowledged: dict[RowId, OutboxRow] = {}
         self._failures: dict[RowId, tuple[Failure, Hold, Shard]] = {}
         self._letters: dict[RowId, tuple[Letter, Subject]] = {}
@@ -63,6 +75,11 @@ class Settler:
     def waiting(self) -> int:
         """How many acknowledged rows are not deleted yet."""
         return len(self._acknowledged)
+
+    @property
+    def recording(self) -> set[int]:
+        """The shards with a failure to record, which their next owner must know."""
+        return {shard.number for _, _, shard in self._failures.values()}
 
     @property
     def is_done(self) -> bool:
@@ -160,13 +177,18 @@ class Settler:
             return
         batch = dict(islice(self._failures.items(), MAX_TRANSACTION_ROWS))
         # A failure in a shard that was lost meanwhile is left to the new owner.
-        ours = [failure for failure, _, shard in batch.values() if not shard.is_lost]
+        ours = [each for each in batch.values() if self._holds(each[2])]
         if ours:
-            await self._store.record(ours)
+            await self._store.record([failure for failure, _, _ in ours])
+        for _, hold, _ in ours:
+            hold.is_stored = True
         for row, each in batch.items():
-            each[1].is_stored = True
             if self._failures.get(row) is each:
                 del self._failures[row]
+        self._state.on_idle()
+
+    def _holds(self, shard: Shard) -> bool:
+        return self._rights.holds(shard.number, shard.epoch)
 
     async def _bury(self) -> None:
         if not self._letters:
@@ -174,7 +196,7 @@ class Settler:
         rows = {row: subject.busy_row for row, (_, subject) in self._letters.items()}
         # A row of each of three tables changes, and the payload is in two of them.
         batch = _fitting(rows, MAX_TRANSACTION_ROWS // 3, _BYTES // 2)
-        lost = [row for row in batch if self._letters[row][1].shard.is_lost]
+        lost = [row for row in batch if not self._holds(self._letters[row][1].shard)]
         for row in lost:  # the new owner finds it
             self._state.give_back(self._letters.pop(row)[1])
         letters = [self._letters[row][0] for row in batch if row in self._letters]

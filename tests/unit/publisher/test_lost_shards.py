@@ -41,8 +41,15 @@ def sent(state: RelayState, epoch: int) -> Subject:
     return subject
 
 
+class Lasting:
+    """Leases that last."""
+
+    def holds(self, _shard: int, _epoch: int) -> bool:
+        return True
+
+
 def settler_of(state: RelayState) -> Settler:
-    return Settler(state, Tables(), PublisherSettings())  # type: ignore[arg-type]
+    return Settler(state, Tables(), PublisherSettings(), Lasting())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("outcome", ["given up", "applied"])
