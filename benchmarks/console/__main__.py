@@ -9,6 +9,7 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from itertools import count
 from math import sin
 from pathlib import Path
@@ -75,7 +76,8 @@ async def main(rows: int, pictures: Path | None, *, brief: bool) -> int:
 async def console_at(database: Database) -> AsyncGenerator[str]:
     ready = asyncio.get_running_loop().create_future()
     tell: Callable[[str], object] = ready.set_result
-    task = asyncio.create_task(serve_console(database, port=0, interval=0.5, ready=tell))
+    serve = partial(serve_console, database, open_to_this_machine=True)
+    task = asyncio.create_task(serve(port=0, interval=0.5, ready=tell))
     try:
         await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
         yield await ready

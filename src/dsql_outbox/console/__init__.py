@@ -1,7 +1,7 @@
 """The console: web pages that show the outbox and change nothing (docs/console.md).
 
 - `console_app` makes the application, `serve_console` serves it.
-- `guard` refuses foreign hosts and clients; `access` checks the token.
+- `guard` refuses foreign hosts and clients; `access` checks the token and limits wrong ones.
 - `sampler` reads the status at intervals, and `samples` keeps the data of the charts.
 - `overview`, `event_pages`, `entity_pages` and `message_lists` answer requests.
 - `operator_commands` are the commands to copy, `charts` the drawings, and `layout` fills
@@ -11,11 +11,12 @@
 from dsql_outbox.outbox import MissingExtra
 
 try:
+    from .access import login_url, new_token
     from .application import console_app
     from .console_server import CONSOLE_PORT, serve_console
 except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] not in {"starlette", "jinja2", "markupsafe", "uvicorn"}:
+    if (error.name or "").partition(".")[0] not in {"starlette", "jinja2", "markupsafe"}:
         raise
     raise MissingExtra("console", "dsql_outbox.console") from error
 
-__all__ = ["CONSOLE_PORT", "console_app", "serve_console"]
+__all__ = ["CONSOLE_PORT", "console_app", "login_url", "new_token", "serve_console"]

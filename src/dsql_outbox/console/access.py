@@ -1,18 +1,37 @@
-"""The token of the console, and the cookie of a browser that sent it."""
+"""The token of the console, the cookie of a browser that sent it, and the limit on wrong tokens."""
 
 import hmac
-from collections.abc import Mapping
-from time import time
-from typing import Final
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from time import monotonic, time
+from typing import Final, NamedTuple
+from urllib.parse import quote
 
 from dsql_outbox.outbox import SettingsError
 
-COOKIE: Final = "dsql_outbox_console"
+logger = logging.getLogger("dsql_outbox")
 
 LIFETIME: Final = 12 * 3600
 """Seconds for which a browser needs to give the token only once."""
 
+TRIES: Final = 10
+"""Wrong tokens that an address may give within `WINDOW` seconds."""
+
+WINDOW: Final = 60.0
+
 _SHORTEST: Final = 16
+_ADDRESSES: Final = 1_024
+
+
+def new_token() -> str:
+    """A random token for one run of a console."""
+    return secrets.token_urlsafe(24)
+
+
+def login_url(url: str, token: str) -> str:
+    """The URL that logs a browser in. `url` is that of the console, with a slash at its end."""
+    return f"{url}login?token={quote(token, safe='')}"
 
 
 class Access:
@@ -28,20 +47,31 @@ class Access:
                 f"the token of the console must have at least {_SHORTEST} characters, "
                 f"got {len(token)}: make one with `openssl rand -hex 16`"
             )
-        self._token = None if token is None else token.encode()
+        self._token = None if token is None else token.encode(errors="surrogatepass")
+        self.wrong_tokens = WrongTokens()
 
     @property
     def needs_token(self) -> bool:
         """Whether a token is set."""
         return self._token is not None
 
+    @property
+    def cookie_name(self) -> str:
+        """The name of the cookie. It differs by token.
+
+        Browsers share cookies between the ports of a host, so two consoles on one host would
+        otherwise end each other's login.
+        """
+        return f"dsql_outbox_console_{self._signature('name')[:8]}"
+
     def lets_in(self, cookies: Mapping[str, str]) -> bool:
         """Whether a browser with these cookies may see what the database holds."""
-        return not self.needs_token or self.admits(cookies.get(COOKIE, ""))
+        return not self.needs_token or self.admits(cookies.get(self.cookie_name, ""))
 
     def accepts(self, token: str) -> bool:
         """Compare a token with the set one, in a time that does not depend on the difference."""
-        return self._token is not None and hmac.compare_digest(token.encode(), self._token)
+        given = token.encode(errors="surrogatepass")
+        return self._token is not None and hmac.compare_digest(given, self._token)
 
     def cookie(self) -> str:
         """A cookie that `admits` takes for `LIFETIME` seconds."""
@@ -56,3 +86,41 @@ class Access:
 
     def _signature(self, expiry: str) -> str:
         return hmac.new(self._token or b"", f"console {expiry}".encode(), "sha256").hexdigest()
+
+
+class _Tries(NamedTuple):
+    number: int
+    until: float
+
+
+class WrongTokens:
+    """Counts and logs the wrong tokens of each address. `now` is a monotonic clock in seconds.
+
+    Behind a proxy all clients have one address, and share its tries.
+    """
+
+    def __init__(self, now: Callable[[], float] = monotonic) -> None:
+        self._now = now
+        self._tries: dict[str, _Tries] = {}  # from the oldest window to the newest
+
+    def seconds_left(self, address: str) -> float:
+        """How long no token of this address is looked at; 0 if the next one is."""
+        tries = self._tries.get(address)
+        if tries is None or tries.number < TRIES:
+            return 0.0
+        return max(0.0, tries.until - self._now())
+
+    def add(self, address: str) -> None:
+        """Count and log a wrong token."""
+        now = self._now()
+        tries = self._tries.get(address)
+        if tries is None or tries.until <= now:
+            self._tries.pop(address, None)
+            if len(self._tries) >= _ADDRESSES:
+                del self._tries[next(iter(self._tries))]
+            tries = _Tries(0, now + WINDOW)
+        self._tries[address] = tries = tries._replace(number=tries.number + 1)
+        logger.warning("console: wrong token from %s", address)
+        if tries.number == TRIES:
+            left = tries.until - now
+            logger.warning("console: no login from %s for %.0f s: too many tries", address, left)

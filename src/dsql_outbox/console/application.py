@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from math import ceil
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -16,11 +17,17 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Lifespan
 
-from dsql_outbox.outbox import Database, OutboxError, require_database, require_positive
+from dsql_outbox.outbox import (
+    Database,
+    OutboxError,
+    SettingsError,
+    require_database,
+    require_positive,
+)
 from dsql_outbox.traces import check_url
 
 from . import message_lists, record_pages
-from .access import COOKIE, LIFETIME, Access
+from .access import LIFETIME, Access
 from .console_state import Console, console_of
 from .guard import Guard
 from .layout import page
@@ -30,10 +37,11 @@ from .problems import database_problem, http_problem, outbox_problem
 _FORM_BYTES: Final = 4096
 
 
-def console_app(
+def console_app(  # noqa: PLR0913 - one argument per setting
     database: Database,
     *,
     token: str | None = None,
+    open_to_this_machine: bool = False,
     jaeger: str | None = None,
     hosts: Collection[str] = (),
     interval: float = 2.0,
@@ -43,15 +51,24 @@ def console_app(
     It never changes the database. It does no I/O before its lifespan begins or,
     without one, before the first request.
 
-    A browser must send the `token`; without one, only clients of this machine are
-    answered. `hosts` are the names, beside those of the loopback, that a request may have in
+    A browser must send the `token`. With `open_to_this_machine` in its place, each client of
+    this machine is answered without a login: other users, and a proxy on this machine that does
+    not mark the requests that it forwards.
+
+    `hosts` are the names, beside those of the loopback, that a request may have in
     its Host header. `jaeger` is the base URL of Jaeger 2, from which traces are read.
     `interval` is the time in seconds between two reads of the status.
 
-    Raises `SettingsError` for a token of less than 16 characters, a malformed `jaeger`, and
-    an `interval` that is not above 0.
+    Raises `SettingsError` unless exactly one of `token` and `open_to_this_machine` is given, for
+    a token of less than 16 characters, a malformed `jaeger`, and an `interval` that is not above
+    0.
     """
     require_database("console_app", database)
+    if (token is None) is not open_to_this_machine:
+        raise SettingsError(
+            "the console needs either token=.. or open_to_this_machine=True: without a token, "
+            "every user and every proxy of this machine could read all events"
+        )
     require_positive("console_app", {"interval": interval})
     if jaeger is not None:
         check_url(jaeger := jaeger.rstrip("/"))
@@ -102,18 +119,32 @@ def _lifespan(console: Console) -> Lifespan[Any]:
 
 
 async def _login_form(request: Request) -> Response:
-    return page(request, "login.html", fault=None)
+    token = request.query_params.get("token")
+    if token is None:
+        return page(request, "login.html", fault=None)
+    return _logged_in(request, token)
 
 
 async def _login(request: Request) -> Response:
+    return _logged_in(request, await _token(request))
+
+
+def _logged_in(request: Request, token: str) -> Response:
     access = console_of(request).access
-    if not access.accepts(await _token(request)):
+    address = request.client.host if request.client else "a local socket"
+    if left := access.wrong_tokens.seconds_left(address):
+        fault = f"Too many wrong tokens. Try again in {left:.0f} seconds."
+        answer = page(request, "login.html", HTTPStatus.TOO_MANY_REQUESTS, fault=fault)
+        answer.headers["Retry-After"] = f"{ceil(left)}"
+        return answer
+    if not access.accepts(token):
+        access.wrong_tokens.add(address)
         fault = "This is not the token."
         return page(request, "login.html", HTTPStatus.FORBIDDEN, fault=fault)
     base = request.scope.get("root_path", "")
     answer = RedirectResponse(f"{base}/", HTTPStatus.SEE_OTHER)
     answer.set_cookie(
-        COOKIE,
+        access.cookie_name,
         access.cookie(),
         max_age=LIFETIME,
         path=base or "/",

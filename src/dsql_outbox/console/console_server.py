@@ -1,17 +1,12 @@
 """Serves the console over HTTP."""
 
-import asyncio
-import os
-import socket
-from collections.abc import Callable, Collection, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from ipaddress import ip_address
 from typing import Final
 
 import anyio
-import uvicorn
-from starlette.applications import Starlette
 
+from dsql_outbox.http_server import serving
 from dsql_outbox.outbox import Database, SettingsError
 
 from .application import console_app
@@ -26,6 +21,7 @@ async def serve_console(  # noqa: PLR0913 - one argument per setting
     host: str = "127.0.0.1",
     port: int = CONSOLE_PORT,
     token: str | None = None,
+    open_to_this_machine: bool = False,
     jaeger: str | None = None,
     hosts: Collection[str] = (),
     interval: float = 2.0,
@@ -37,78 +33,28 @@ async def serve_console(  # noqa: PLR0913 - one argument per setting
     signal handler is installed. `host` counts as one of the `hosts` if it is no wildcard.
 
     Raises `SettingsError` as `console_app` does, for an address that it cannot listen on, and
-    without a token for an address that other machines reach.
+    with `open_to_this_machine` for an address that other machines reach.
     """
-    _require_safe(host, token)
+    if open_to_this_machine and not _is_loopback(host):
+        raise SettingsError(
+            f"a console without a token would be open to other machines on {host}: "
+            "leave out the word that opens it, or listen on 127.0.0.1"
+        )
     named = hosts if host in {"", "0.0.0.0", "::"} else (*hosts, _in_url(host))  # noqa: S104 - compared
-    app = console_app(database, token=token, jaeger=jaeger, hosts=named, interval=interval)
-    with _listening(host, port) as listener:
-        url = f"http://{_in_url(host)}:{listener.getsockname()[1]}/"
-        server = _Server(app, lambda: ready(url))
-        await _serve(server, listener, app.state.console.sampler.end_streams)
-
-
-class _Server(uvicorn.Server):
-    """Calls `ready` once it listens, and leaves signals to its caller."""
-
-    def __init__(self, app: Starlette, ready: Callable[[], object]) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                access_log=False,
-                lifespan="on",
-                log_config=None,
-                proxy_headers=False,
-                server_header=False,
-                timeout_graceful_shutdown=1,
-                ws="none",
-            )
-        )
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and call `ready`."""
-        await super().startup(sockets)
-        if self.started:
-            self._ready()
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None]:
-        """Handle no signal."""
-        yield
-
-
-async def _serve(server: _Server, listener: socket.socket, end_streams: Callable[[], None]) -> None:
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        await asyncio.shield(task)
-    finally:
-        server.should_exit = True
-        end_streams()
-        with anyio.CancelScope(shield=True):
-            await task
-
-
-@contextmanager
-def _listening(host: str, port: int) -> Generator[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family)
-    except OSError as error:
-        reason = os.strerror(error.errno).lower() if error.errno else str(error)
-        raise SettingsError(
-            f"the console cannot listen on {_in_url(host)}:{port}: {reason}; choose another port"
-        ) from error
-    with listener:
-        yield listener
-
-
-def _require_safe(host: str, token: str | None) -> None:
-    if token is None and not _is_loopback(host):
-        raise SettingsError(
-            f"the console would be open to other machines on {host}: set a token in "
-            "DSQL_OUTBOX_CONSOLE_TOKEN, or listen on 127.0.0.1"
-        )
+    app = console_app(
+        database,
+        token=token,
+        open_to_this_machine=open_to_this_machine,
+        jaeger=jaeger,
+        hosts=named,
+        interval=interval,
+    )
+    async with app.router.lifespan_context(app), serving(host, port, app) as url:
+        try:
+            ready(f"{url}/")
+            await anyio.sleep_forever()
+        finally:
+            app.state.console.sampler.end_streams()
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,5 +1,6 @@
 """The gate before every page: host, client, token, and the headers of each answer."""
 
+import logging
 from collections.abc import Collection
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -10,7 +11,11 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dsql_outbox.http_server import SECURITY_HEADERS
+
 from .access import Access
+
+logger = logging.getLogger("dsql_outbox")
 
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -19,17 +24,6 @@ _OPEN: Final = ("/login", "/static/")
 
 _FORWARDED: Final = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"})
 """Headers of a request that came through a proxy."""
-
-_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; "
-    "img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
 
 
 class Guard:
@@ -50,7 +44,15 @@ class Guard:
             await self._app(scope, receive, send)
             return
         answer = self._refusal(HTTPConnection(scope)) or self._app
-        await answer(scope, receive, _hardened(send))
+        hardened = _Hardened(send)
+        try:
+            await answer(scope, receive, hardened)
+        except Exception:
+            # Starlette's own answer to a bug would go out beside this middleware.
+            logger.exception("console: %s could not be answered", scope["path"])
+            if not hardened.started:
+                answer = _refused(HTTPStatus.INTERNAL_SERVER_ERROR, "this is a fault: see the log")
+                await answer(scope, receive, hardened)
 
     def _refusal(self, request: HTTPConnection) -> Response | None:
         host = _without_port(request.headers.get("host", ""))
@@ -71,8 +73,8 @@ class Guard:
 
 
 _FROM_ELSEWHERE: Final = (
-    "only this machine may look: set a token in DSQL_OUTBOX_CONSOLE_TOKEN, "
-    "or token=.. of console_app"
+    "this console is open to its machine only, and you come from elsewhere or through a proxy: "
+    "start it with a token"
 )
 
 
@@ -100,12 +102,17 @@ def _is_local(request: HTTPConnection) -> bool:
         return False
 
 
-def _hardened(send: Send) -> Send:
-    async def hardened(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            headers.update(_HEADERS)
-            headers.setdefault("Cache-Control", "no-store")
-        await send(message)
+class _Hardened:
+    """Sends an answer with the headers that every answer has."""
 
-    return hardened
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers = MutableHeaders(scope=message)
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
+        await self._send(message)

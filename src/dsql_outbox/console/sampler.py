@@ -132,6 +132,8 @@ class Sampler:
             self.problem = None
         except (OutboxError, psycopg.Error) as error:
             self.problem = error.with_traceback(None)
+        except OSError as error:  # such as no descriptor left
+            self.problem = OutboxError(f"the status cannot be read: {error.strerror}")
         self.tries += 1
         self._tick()
 

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+import httpx
 import pytest
 from tests.support.commands import Command
 from tests.support.waiting import wait_until
@@ -96,6 +97,11 @@ def test_it_runs_counts_and_goes_on_after_a_kill(folder: Path) -> None:
             assert json.load(answer)["ready"] is True
         with urlopen(ready["metrics"]) as answer:
             assert b"outbox" in answer.read()
+        console, _, token = ready["console"].partition("login?token=")
+        with httpx.Client(trust_env=False, follow_redirects=True) as browser:
+            assert browser.get(console).url.path == "/login"
+            assert browser.get(ready["console"]).url.path == "/"
+            assert token == password_in(ready)
         told = pasted(ready["sample"])
         conflicts = re.search(r"(\d+) conflicts\)", told)
         counts = counted_until_delivered(command, 20)

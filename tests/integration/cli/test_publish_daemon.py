@@ -222,7 +222,7 @@ def test_an_address_that_is_taken_is_wrong_usage(url: str) -> None:
         place = f"127.0.0.1:{taken.getsockname()[1]}"
         done = run("publish", "--database", url, "--sink", "stdout:", "--listen", place)
     assert done.code == 2
-    assert done.err.startswith(f"Error: --listen {place}: ")
+    assert done.err.startswith(f"Error: cannot listen on {place}: ")
     assert len(done.err.splitlines()) == 1
 
 

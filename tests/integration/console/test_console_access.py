@@ -1,22 +1,30 @@
 """Who may look at the console, and how it is served."""
 
 import asyncio
+import resource
 import signal
+import socket
 from collections.abc import AsyncGenerator
+from contextlib import ExitStack
+from functools import partial
 from time import time
+from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Mount
-from tests.support.commands import Command
+from tests.support.commands import Command, run
 from tests.support.console_clients import browsing
 
-from dsql_outbox.console import console_app, serve_console
-from dsql_outbox.console.access import Access
+from dsql_outbox.console import console_app, login_url, serve_console
+from dsql_outbox.console.access import TRIES, WINDOW, Access, WrongTokens
 from dsql_outbox.console.overview import _change
+from dsql_outbox.http_server import SECURITY_HEADERS
 from dsql_outbox.outbox import Database, SettingsError
+from dsql_outbox.publisher import Records
 
 pytestmark = pytest.mark.anyio
 
@@ -42,7 +50,19 @@ async def test_only_known_hosts_are_answered(url: str, host: str, code: int) -> 
         assert (await browser.get("/events", headers={"host": host})).status_code == code
 
 
-async def test_without_a_token_other_machines_are_refused(url: str) -> None:
+@pytest.mark.parametrize("settings", [{}, {"token": TOKEN, "open_to_this_machine": True}])
+async def test_a_console_without_a_login_needs_a_word_that_says_so(
+    url: str, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(
+        SettingsError, match=r"needs either token=\.\. or open_to_this_machine=True"
+    ):
+        console_app(Database(url), **settings)
+    with pytest.raises(SettingsError, match="needs either"):
+        await serve_console(Database(url), port=0, **settings)
+
+
+async def test_open_to_this_machine_other_machines_are_refused(url: str) -> None:
     for client, code in [("127.9.9.9", 200), ("::1", 200), ("10.0.0.7", 403), ("strange", 403)]:
         async with browsing(Database(url), client=client) as browser:
             answer = await browser.get("/events")
@@ -51,10 +71,10 @@ async def test_without_a_token_other_machines_are_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP"])
-async def test_without_a_token_a_proxy_is_refused(url: str, header: str) -> None:
+async def test_open_to_this_machine_a_proxy_is_refused(url: str, header: str) -> None:
     async with browsing(Database(url)) as browser:
         answer = await browser.get("/events", headers={header: "127.0.0.1"})
-        assert (answer.status_code, "set a token" in answer.text) == (403, True)
+        assert (answer.status_code, "start it with a token" in answer.text) == (403, True)
 
 
 async def test_a_token_is_asked_for_once(url: str) -> None:
@@ -66,7 +86,7 @@ async def test_a_token_is_asked_for_once(url: str) -> None:
         assert form.status_code == 200
         for answer in (form, await browser.get("/static/no"), await browser.put("/login")):
             assert f"on <code>{Database(url).address}" not in answer.text
-        for wrong in ("another token of this length", "", "x" * 5000, "\u00e9"):
+        for wrong in ("another token of this length", "", "x" * 5000, "\u00e9", "\0"):
             answer = await browser.post("/login", data={"token": wrong})
             assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
         answer = await browser.post("/login", data={"token": TOKEN})
@@ -83,6 +103,96 @@ async def test_a_token_is_asked_for_once(url: str) -> None:
             assert answer.status_code == 303
         expired = f"{now}.{Access(TOKEN)._signature(now)}"
         assert (await browser.get("/", headers={"cookie": f"{name}={expired}"})).status_code == 303
+
+
+@pytest.mark.parametrize(("wrong", "code"), [("", 403), ("?", 403), ("other", 403)])
+async def test_a_url_with_the_token_logs_in(url: str, wrong: str, code: int) -> None:
+    async with browsing(Database(url), token=TOKEN) as browser:
+        assert (await browser.get("/login", params={"token": wrong})).status_code == code
+        assert (await browser.get("/")).status_code == 303
+        address = httpx.URL(login_url("http://localhost/", TOKEN))
+        answer = await browser.get(address)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/")
+        assert TOKEN not in str(answer.headers)
+        assert (await browser.get("/")).status_code == 200
+
+
+async def test_wrong_tokens_are_limited_per_address_and_logged(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = console_app(Database(url), token=TOKEN)
+    now = 0.0
+    app.state.console.access.wrong_tokens = WrongTokens(now=lambda: now)
+
+    def browser(client: str) -> httpx.AsyncClient:
+        transport = httpx.ASGITransport(app=app, client=(client, 1))
+        return httpx.AsyncClient(transport=transport, base_url="http://localhost")
+
+    async with browser("10.0.0.7") as guesser, browser("10.0.0.8") as other:
+        for turn in range(TRIES):
+            data = {"token": f"a wrong secret {turn}"}
+            ask = guesser.post("/login", data=data) if turn % 2 else None
+            answer = await (ask or guesser.get("/login", params=data))
+            assert answer.status_code == 403
+        answer = await guesser.post("/login", data={"token": TOKEN})
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "60")
+        assert POLICY in answer.headers["content-security-policy"]
+        assert (await other.post("/login", data={"token": TOKEN})).status_code == 303
+        now = 60.0
+        assert (await guesser.post("/login", data={"token": TOKEN})).status_code == 303
+    warned = [each.getMessage() for each in caplog.records]
+    assert warned.count("console: wrong token from 10.0.0.7") == TRIES
+    assert warned[-1] == "console: no login from 10.0.0.7 for 60 s: too many tries"
+    assert "secret" not in caplog.text
+    await app.state.console.close()
+
+
+def test_addresses_with_wrong_tokens_take_bounded_memory() -> None:
+    now = 0.0
+    wrong = WrongTokens(now=lambda: now)
+    for turn in range(5_000):
+        wrong.add(f"10.0.{turn}")
+    assert len(wrong._tries) == 1_024
+    for _ in range(TRIES):
+        wrong.add("10.9.9.9")
+    assert wrong.seconds_left("10.9.9.9") == WINDOW
+    now = WINDOW
+    assert wrong.seconds_left("10.9.9.9") == 0
+    wrong.add("10.9.9.9")
+    assert wrong.seconds_left("10.9.9.9") == 0
+
+
+def test_consoles_on_one_host_keep_their_logins_apart() -> None:
+    names = {Access(token).cookie_name for token in (TOKEN, f"{TOKEN} more", "x" * 16)}
+    assert len(names) == 3
+
+
+async def test_a_fault_of_the_console_has_the_headers_too(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fault(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    async with browsing(Database(url)) as browser:
+        monkeypatch.setattr(Records, "event", fault)
+        answer = await browser.get(f"/events/{uuid4()}")
+        assert answer.status_code == 500
+        assert (
+            SECURITY_HEADERS.items()
+            <= {name: answer.headers.get(name) for name in SECURITY_HEADERS}.items()
+        )
+        assert "a bug" not in answer.text
+    assert "could not be answered" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "path", ["/%ff", "/events?q=%ff%00", "/entities?key=%ff/%00", "/static/%ff"]
+)
+async def test_a_path_that_is_no_utf_8_is_answered(url: str, path: str) -> None:
+    async with browsing(Database(url)) as browser:
+        answer = await browser.get(path, follow_redirects=True)
+    assert answer.status_code in {400, 404}
+    assert POLICY in answer.headers["content-security-policy"]
 
 
 @pytest.mark.parametrize(("proto", "secure"), [("https", True), ("http", False)])
@@ -131,11 +241,10 @@ async def test_a_mounted_console_links_to_itself(url: str) -> None:
         await console.state.console.close()
 
 
-async def test_it_is_served_live_and_ends_when_it_is_cancelled(
-    url: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_it_is_served_live_and_ends_when_it_is_cancelled(url: str) -> None:
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    serving = serve_console(Database(url), port=0, interval=0.05, ready=ready.set_result)
+    serve = partial(serve_console, Database(url), open_to_this_machine=True)
+    serving = serve(port=0, interval=0.05, ready=ready.set_result)
     task = asyncio.create_task(serving)
     address = httpx.URL(await ready)
     async with (
@@ -145,15 +254,14 @@ async def test_it_is_served_live_and_ends_when_it_is_cancelled(
         lines = [line async for line in _until(stream, 'id="shards"')]
         assert any('id="reading"' in line for line in lines)
         with pytest.raises(SettingsError, match="address already in use"):
-            await serve_console(Database(url), port=address.port or 0)
+            await serve(port=address.port or 0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(task, 10)
-    assert [each for each in caplog.records if each.name.startswith("uvicorn")] == []
 
 
 async def test_browsers_share_the_rendering_of_a_reading(url: str) -> None:
-    app = console_app(Database(url))
+    app = console_app(Database(url), open_to_this_machine=True)
     await app.state.console.sampler.read()
 
     def given(base: str, tries: int) -> str:
@@ -175,20 +283,62 @@ async def _until(stream: httpx.Response, mark: str) -> AsyncGenerator[str]:
 
 
 async def test_it_is_never_open_to_others_by_accident(url: str) -> None:
-    for host in ("0.0.0.0", "::", "10.0.0.7", "example.com"):
-        with pytest.raises(SettingsError, match="set a token in DSQL_OUTBOX_CONSOLE_TOKEN"):
-            await serve_console(Database(url), host=host, port=0)
+    for host in ("0.0.0.0", "::", "10.0.0.7", "example.com", ""):
+        with pytest.raises(SettingsError, match="would be open to other machines"):
+            await serve_console(Database(url), host=host, port=0, open_to_this_machine=True)
     with pytest.raises(SettingsError, match="at least 16 characters, got 5"):
         console_app(Database(url), token="short")
     with pytest.raises(SettingsError, match="without a login"):
-        console_app(Database(url), jaeger="http://u:p@host")
+        console_app(Database(url), token=TOKEN, jaeger="http://u:p@host")
 
 
-def test_the_command_serves_until_a_signal(url: str) -> None:
-    with Command("console", "--database", url, "--port", 0) as command:
-        line = command.line().decode()
-        address = line.removeprefix("console at ").partition(": ")[0]
-        assert httpx.get(address, trust_env=False).status_code == 200
+def printed(command: Command) -> str:
+    """The URL that the command prints."""
+    return command.line().decode().removeprefix("console at ").partition(": ")[0]
+
+
+@pytest.mark.parametrize("word", [None, TOKEN, "--open-to-this-machine"])
+def test_the_command_asks_for_a_login_unless_a_word_opens_it(url: str, word: str | None) -> None:
+    options = [word] if word and word.startswith("--") else []
+    env = {"DSQL_OUTBOX_CONSOLE_TOKEN": TOKEN if word == TOKEN else ""}
+    with Command("console", "--database", url, "--port", 0, *options, env=env) as command:
+        address = httpx.URL(printed(command))
+        assert bool(address.params.get("token")) is (word is None)
+        assert TOKEN not in str(address)
+        with httpx.Client(
+            base_url=address.copy_with(path="/", query=None), trust_env=False
+        ) as browser:
+            # As nginx asks by its defaults: the host of the server behind it, and no more.
+            found = browser.get("/", headers={"host": f"127.0.0.1:{address.port}"})
+            assert found.status_code == (200 if options else 303)
+            if word is None:
+                assert browser.get(address).status_code == 303
+                assert browser.get("/").status_code == 200
+            if word == TOKEN:
+                assert browser.post("/login", data={"token": "wrong"}).status_code == 403
         command.signal(signal.SIGTERM)
         done = command.finish()
-    assert (done.code, done.err) == (0, "")
+    assert done.code == 0
+    assert ("wrong token from 127.0.0.1" in done.err) is (word == TOKEN)
+    assert "Traceback" not in done.err
+
+
+def test_a_token_and_the_word_that_opens_it_contradict(url: str) -> None:
+    words = ("console", "--database", url, "--open-to-this-machine")
+    done = run(*words, env={"DSQL_OUTBOX_CONSOLE_TOKEN": TOKEN})
+    assert (done.code, "asks for no token" in done.err) == (2, True)
+    assert TOKEN not in done.err
+
+
+@pytest.mark.parametrize(("descriptors", "clients"), [(256, 300), (64, 150)])
+def test_silent_clients_do_not_stop_the_command(url: str, descriptors: int, clients: int) -> None:
+    with Command("console", "--database", url, "--port", 0) as command, ExitStack() as stack:
+        address = httpx.URL(printed(command))
+        resource.prlimit(command.pid, resource.RLIMIT_NOFILE, (descriptors, descriptors))
+        for _ in range(clients):
+            stack.enter_context(socket.create_connection((address.host, address.port or 0), 30))
+        assert httpx.get(address, trust_env=False, timeout=30).status_code == 303
+        command.signal(signal.SIGTERM)
+        done = command.finish()
+    assert done.code == 0
+    assert len(done.err) < 1000

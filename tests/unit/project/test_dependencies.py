@@ -60,6 +60,19 @@ def test_the_page_says_what_each_extra_is_for(extra: str) -> None:
     assert any(f"`{extra}`" in cell for cell in first_column)
 
 
+@pytest.mark.parametrize("extra", ["starlette", "fastapi", "console", "all"])
+def test_no_extra_admits_a_starlette_whose_files_cost_seconds_per_request(extra: str) -> None:
+    """CVE-2025-62727: one request with 4,000 ranges on a static file takes 5 s."""
+    floors = [
+        each.specifier
+        for part in reached(extra)
+        for each in EXTRAS[part]
+        if each.name == "starlette"
+    ]
+    assert floors
+    assert not any(floor.contains("0.49.0") for floor in floors)
+
+
 def test_install_commands_in_texts_name_extras_that_exist_and_a_clone() -> None:
     found = {
         wanted

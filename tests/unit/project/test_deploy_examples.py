@@ -17,8 +17,8 @@ from dsql_outbox.cli import main
 from dsql_outbox.cli.exit_codes import FAILED, OVERDUE, Misused, Unreachable
 from dsql_outbox.cli.missing_tables import TablesMissing
 from dsql_outbox.cli.relay.daemon import Address
-from dsql_outbox.cli.relay.http_server import _CONNECTIONS, _SECONDS
 from dsql_outbox.cli.telemetry.sdk_spans import FLUSH_SECONDS
+from dsql_outbox.http_server.server import CONNECTIONS, SECONDS
 from dsql_outbox.publisher.operator.health import SILENT, STUCK
 from dsql_outbox.publisher.operator.health_probe import EVERY
 from dsql_outbox.publisher.sinks.nats.url import parse_nats_url
@@ -145,7 +145,8 @@ def test_the_docs_have_every_exit_code_and_so_has_the_help() -> None:
         f"sign of life within {SILENT:.0f} s",
         f"statement, every {EVERY:.0f} s",
         f"{60 / EVERY:.0f} statements a",
-        f"has {_SECONDS:.0f} seconds for all, and {_CONNECTIONS} may",
+        f"has {SECONDS:.0f} seconds to send its request and {SECONDS:.0f} to take the answer",
+        f"{CONNECTIONS} may be connected at once",
         "`--drain` seconds at most (20)",
         "stopTimeout: 45",
     ],

@@ -11,8 +11,7 @@ from typing import Final
 import click
 
 from dsql_outbox.cli.database_options import database_options, open_database
-from dsql_outbox.cli.exit_codes import short_errors
-from dsql_outbox.cli.missing_tables import tables_needed
+from dsql_outbox.cli.logs import logs_on_stderr
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import say
 from dsql_outbox.cli.signals import ending_signals
@@ -32,8 +31,7 @@ Examples:
 \b
 Exit codes:
   0    ended by Ctrl-C or SIGTERM
-  2    wrong usage, an address in use, or no token for an address that other
-       machines can reach""",
+  2    wrong usage, or an address in use""",
 )
 @database_options
 @option("--host", default="127.0.0.1", metavar="ADDRESS", help="The address to listen on.")
@@ -50,6 +48,13 @@ Exit codes:
     metavar="NAME",
     help="A host name under which browsers reach the console. May be repeated.",
 )
+@option(
+    "--open-to-this-machine",
+    is_flag=True,
+    show_default=False,
+    help="Ask for no token: every user of this machine may read all events, and so may whoever "
+    "a proxy on this machine lets in.",
+)
 @option("--jaeger", metavar="URL", help="The base URL of Jaeger 2, to draw traces from.")
 @option(
     "--interval",
@@ -58,8 +63,6 @@ Exit codes:
     metavar="SECONDS",
     help="The time between two reads of the status.",
 )
-@short_errors()
-@tables_needed()
 def console(  # noqa: PLR0913 - one parameter per flag
     *,
     database: str | None,
@@ -67,20 +70,34 @@ def console(  # noqa: PLR0913 - one parameter per flag
     host: str,
     port: int,
     hosts: tuple[str, ...],
+    open_to_this_machine: bool,
     jaeger: str | None,
     interval: float,
 ) -> None:
     """Show the outbox in a browser. The console changes nothing.
 
-    Without a token it serves this machine only. The token comes from the environment
-    variable DSQL_OUTBOX_CONSOLE_TOKEN, and the browser asks for it.
+    It prints a URL with a random token, which logs a browser in. For a token of your own, set
+    the environment variable DSQL_OUTBOX_CONSOLE_TOKEN. The browser then asks for it.
     """
-    from dsql_outbox.console import serve_console  # noqa: PLC0415 - an extra
+    from dsql_outbox.console import login_url, new_token, serve_console  # noqa: PLC0415 - an extra
 
-    with open_database(database, schema) as found:
-        serve = partial(serve_console, found, host=host, port=port, token=os.environ.get(TOKEN))
-        work = partial(serve, jaeger=jaeger, hosts=hosts, interval=interval, ready=_ready)
-        asyncio.run(_until_signal(work))
+    chosen = os.environ.get(TOKEN) or None
+    if chosen and open_to_this_machine:
+        raise click.UsageError(f"--open-to-this-machine asks for no token, but {TOKEN} is set")
+    token = None if open_to_this_machine else chosen or new_token()
+
+    def ready(url: str) -> None:
+        # A token that the operator chose is not printed.
+        shown = url if chosen or token is None else login_url(url, token)
+        say(f"console at {shown}: Ctrl-C ends it")
+
+    with (
+        logs_on_stderr(verbose=False, announcing=False),
+        open_database(database, schema) as found,
+    ):
+        serve = partial(serve_console, found, host=host, port=port, hosts=hosts, token=token)
+        work = partial(serve, jaeger=jaeger, interval=interval, ready=ready)
+        asyncio.run(_until_signal(partial(work, open_to_this_machine=open_to_this_machine)))
 
 
 async def _until_signal(work: Callable[[], Awaitable[None]]) -> None:
@@ -91,7 +108,3 @@ async def _until_signal(work: Callable[[], Awaitable[None]]) -> None:
         asyncio.get_running_loop().add_signal_handler(each, task.cancel)
     with suppress(asyncio.CancelledError):
         await work()
-
-
-def _ready(url: str) -> None:
-    say(f"console at {url}: Ctrl-C ends it")

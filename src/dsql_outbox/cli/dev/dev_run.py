@@ -7,6 +7,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Final, NamedTuple
 
 import anyio
@@ -63,11 +64,11 @@ def run_dev(folder: Path | None, lines: DevLines, log_format: LogFormat) -> None
 
 def _started(
     stack: ExitStack, folder: Path | None, port_for: Callable[[int], int]
-) -> tuple[EmbeddedPostgres, NatsServer]:
-    """Start both servers; they stop when `stack` is closed."""
+) -> tuple[EmbeddedPostgres, NatsServer, str]:
+    """Start both servers; they stop when `stack` is closed. The third part is their secret."""
     lock = () if folder is None else (stack.enter_context(locked(folder)),)
-    # So that URLs stay the same.
-    secret = None if folder is None else kept_secret(folder / _SECRET)
+    # It is kept, so that URLs stay the same.
+    secret = token_hex(16) if folder is None else kept_secret(folder / _SECRET)
     postgres = EmbeddedPostgres(
         folder and folder / "postgres",
         settings=_SERVER_SETTINGS | ({"fsync": "off"} if folder is None else {}),
@@ -76,11 +77,11 @@ def _started(
         pass_fds=lock,
     )
     nats = NatsServer(folder and folder / "nats", port=port_for(NATS), token=secret, pass_fds=lock)
-    return stack.enter_context(postgres), stack.enter_context(nats)
+    return stack.enter_context(postgres), stack.enter_context(nats), secret
 
 
 class _Console(NamedTuple):
-    port: int
+    url: str
     serve: _Task
 
 
@@ -92,7 +93,8 @@ class _Session:
         self._folder = folder
         self._lines = lines
         self._port_for = stack.enter_context(claimed_ports())
-        self._postgres, self._nats = postgres, nats = _started(stack, folder, self._port_for)
+        postgres, nats, self._secret = _started(stack, folder, self._port_for)
+        self._postgres, self._nats = postgres, nats
         self._lost: str | None = None
         self._database = Database(postgres.url)
         apply(self._database)
@@ -138,7 +140,9 @@ class _Session:
             self._lines.note(f"no console: {MissingExtra('console', 'the console')}")
             return None
         port = self._port_for(room.CONSOLE_PORT)
-        return _Console(port, partial(room.serve_console, self._database, host=HOST, port=port))
+        serve = partial(room.serve_console, self._database, host=HOST, port=port)
+        url = room.login_url(f"http://{HOST}:{port}/", self._secret)
+        return _Console(url, partial(serve, token=self._secret))
 
     async def _serve(self, console: _Console) -> None:
         try:
@@ -170,7 +174,7 @@ class _Session:
         return Places(
             database=self._postgres.url,
             broker=self._nats.url,
-            console=console and f"http://{HOST}:{console.port}/",
+            console=console and console.url,
             health=f"{http}/readyz",
             metrics=f"{http}/metrics" if self._meters.exposition else None,
             folder=self._folder,

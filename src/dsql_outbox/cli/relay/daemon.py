@@ -15,9 +15,9 @@ from dsql_outbox.cli.logs import announce
 from dsql_outbox.cli.output import counted
 from dsql_outbox.cli.signals import GO_ON, Interruption
 from dsql_outbox.cli.telemetry.metering import Metering
+from dsql_outbox.http_server import Answer, Route, Routes, fixed_paths, index, serving
 from dsql_outbox.observability import metric_facts
 
-from .http_server import Answer, Route, Routes, index, serving
 from .relay_run import RelayRun
 
 _LAST_PORT: Final = 65535
@@ -110,7 +110,7 @@ class Daemon:
         if self._listen is None:
             yield
             return
-        async with serving(*self._listen, self._routes()) as url:
+        async with serving(*self._listen, fixed_paths(self._routes())) as url:
             announce(f"listening on {url}: /healthz /readyz /metrics")
             yield
 

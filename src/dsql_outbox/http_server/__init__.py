@@ -1,0 +1,14 @@
+"""The HTTP server of the commands: `publish --listen`, `dev` and `console`.
+
+- `server` serves an ASGI application and limits its clients.
+- `request_head` parses requests.
+- `fixed_paths` makes an application of a few paths with short answers.
+
+The reasons for a server of our own are in
+docs/decisions/2026-11-27-one-http-server.md.
+"""
+
+from .fixed_paths import Answer, Route, Routes, fixed_paths, index
+from .server import SECURITY_HEADERS, serving
+
+__all__ = ["SECURITY_HEADERS", "Answer", "Route", "Routes", "fixed_paths", "index", "serving"]

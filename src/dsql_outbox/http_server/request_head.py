@@ -1,0 +1,72 @@
+"""Parses the head of an HTTP/1 request; pure.
+
+It is stricter than the standard. An application behind a proxy must never see another request
+than the proxy did, so what two parsers may read differently is refused.
+"""
+
+import re
+from http import HTTPStatus
+from typing import Final, NamedTuple
+from urllib.parse import unquote
+
+_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_REQUEST: Final = re.compile(rb"(%b) (/[\x21-\x7e]*) HTTP/(\d)\.(\d)" % _TOKEN)
+_FIELD: Final = re.compile(rb"(%b):[ \t]*([\x20-\x7e\x80-\xff\t]*)" % _TOKEN)
+_LENGTH: Final = re.compile(rb"\d{1,18}")
+
+
+class Refused(Exception):
+    """A request that is answered with this status and closed."""
+
+    def __init__(self, status: HTTPStatus) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class RequestHead(NamedTuple):
+    """The first line and the headers. `path` is decoded, `raw_path` is as it was sent."""
+
+    method: str
+    path: str
+    raw_path: bytes
+    query: bytes
+    version: str
+    headers: list[tuple[bytes, bytes]]
+    length: int
+    """Bytes of the body."""
+
+
+def request_head(head: bytes) -> RequestHead:
+    """Parse a head, which ends with an empty line.
+
+    Raises `Refused` for a head that is malformed, another version than HTTP/1, and a body
+    without a length.
+    """
+    first, *fields = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
+    request = _REQUEST.fullmatch(first)
+    if request is None:
+        raise Refused(HTTPStatus.BAD_REQUEST)
+    method, target, major, minor = request.groups()
+    if major != b"1":
+        raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+    headers = [_header(field) for field in fields]
+    raw_path, _, query = target.partition(b"?")
+    path = unquote(raw_path.decode("ascii"))
+    version = f"1.{minor.decode()}"
+    return RequestHead(method.decode(), path, raw_path, query, version, headers, _length(headers))
+
+
+def _header(field: bytes) -> tuple[bytes, bytes]:
+    found = _FIELD.fullmatch(field)
+    if found is None:
+        raise Refused(HTTPStatus.BAD_REQUEST)
+    return found[1].lower(), found[2].rstrip(b" \t")
+
+
+def _length(headers: list[tuple[bytes, bytes]]) -> int:
+    if any(name == b"transfer-encoding" for name, _ in headers):
+        raise Refused(HTTPStatus.LENGTH_REQUIRED)
+    lengths = {value for name, value in headers if name == b"content-length"} or {b"0"}
+    if len(lengths) > 1 or not _LENGTH.fullmatch(length := lengths.pop()):
+        raise Refused(HTTPStatus.BAD_REQUEST)
+    return int(length)
