@@ -117,9 +117,10 @@ class OpenDoor(Protocol):
         hooks: list[Hook] = ...,
         scheme: str = ...,
         sessions: dict[str, Any] = ...,
+        kind: type[Session] = ...,
         **engine: Any,
     ) -> Door:
-        """A door to a database. `scheme` is of the engine's URL."""
+        """A door to a database. `scheme` is of the engine's URL, `kind` the sessions' class."""
         ...
 
 
@@ -135,15 +136,18 @@ def open_door(request: pytest.FixtureRequest, portal: BlockingPortal, url: str) 
         hooks: Any = (),
         scheme: str = "postgresql+psycopg",
         sessions: Any = None,
+        kind: type[Session] = Session,
         **engine: Any,
     ) -> Any:
         made = Database(database) if isinstance(database, str) else database
         settings, target = formed(settings), url.replace("postgresql", scheme, 1)
         if request.param == "threads":
-            maker = sessionmaker(create_engine(target, **engine), **(sessions or {}))
+            options: dict[str, Any] = {"class_": kind} | (sessions or {})
+            maker: Any = sessionmaker(create_engine(target, **engine), **options)
             opened.append(Door(Writer(made, settings, hooks=hooks), maker))
         else:
-            maker = async_sessionmaker(create_async_engine(target, **engine), **(sessions or {}))
+            options = {"sync_session_class": kind} | (sessions or {})
+            maker = async_sessionmaker(create_async_engine(target, **engine), **options)
             opened.append(AsyncDoor(portal, AsyncWriter(made, settings, hooks=hooks), maker))
         return opened[-1]
 

@@ -5,10 +5,11 @@ by the caller's engine. So SQLAlchemy compiles and logs the statements, and `tra
 commits, rolls back, retries, and resolves a lost COMMIT.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -29,9 +30,9 @@ from dsql_outbox import (
 from dsql_outbox.outbox import EventSource, wrong_type
 
 try:
-    from sqlalchemy import Connection, Engine, NestedTransaction
+    from sqlalchemy import Connection, Engine, event
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-    from sqlalchemy.orm import Session, sessionmaker
+    from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 except ImportError as error:
     raise MissingExtra("sqlalchemy", "dsql_outbox.doors.sqlalchemy") from error
 
@@ -43,7 +44,40 @@ S = TypeVar("S", bound=Session)
 A = TypeVar("A", bound=AsyncSession)
 X = TypeVar("X", bound=Transaction | AsyncTransaction)
 
+logger: Final = logging.getLogger("dsql_outbox")
+
 _DRIVER: Final = "psycopg"
+
+_FAILED: Final = {TransactionStatus.INERROR, TransactionStatus.UNKNOWN}
+
+_COMMITTED: Final = (
+    "committed its session",
+    "leave out commit() and begin(), transact commits at its end",
+)
+_ROLLED_BACK: Final = (
+    "rolled back its session",
+    "leave out rollback() and close(), and raise an exception",
+)
+_BEGAN: Final = (
+    "began a transaction of its session",
+    "leave out begin(), transact has begun one",
+)
+_BEGAN_SAVEPOINT: Final = (
+    "began a savepoint",
+    "leave out begin_nested(): Aurora DSQL has none, and no event may be rolled back alone",
+)
+_TOOK_CONNECTION: Final = (
+    "took the connection of its session away",
+    "leave out close(), detach() and invalidate() of the connection",
+)
+_LEFT: Final = (
+    "sent a statement of its session to another connection",
+    "give transact a session without binds, whose get_bind does not choose an engine",
+)
+_CHANGED_OUTSIDE: Final = (
+    "added an object that was changed before: a retry would lose the change",
+    "load and change it in the function, or add it by session.merge()",
+)
 
 _levels: WeakKeyDictionary[Writer | AsyncWriter, str] = WeakKeyDictionary()
 """The isolation level of each writer's transactions, if an engine has asked for one."""
@@ -132,9 +166,10 @@ def transact(
     but not its pool, URL or `connect_args`.
 
     Raises as `Writer.transact` does. A database error of a statement of the session comes
-    in SQLAlchemy's wrapper. Raises `TransactionMisused` if `function` commits, rolls back
-    or begins a savepoint. Raises `TypeError` for another driver than psycopg 3 and for a
-    sessionmaker of several engines or none, and `SettingsError` for an engine with
+    in SQLAlchemy's wrapper. Raises `TransactionMisused` if `function` commits, rolls back,
+    closes or begins, uses another connection in its session, or adds an object that was
+    loaded and changed outside. Raises `TypeError` for another driver than psycopg 3 and for
+    a sessionmaker of several engines or none, and `SettingsError` for an engine with
     another isolation level than the writer's transactions have.
     """
     unit = _UnitOfWork(writer, sessions)
@@ -166,11 +201,15 @@ async def _transact_async(
 ) -> T:
     async def run(transaction: AsyncTransaction) -> T:
         session = unit.begin()
-        with unit.joined(transaction.connection):
-            await session.run_sync(unit.join)
-            value = await function(session, AsyncAppend(transaction))
-            await session.flush()
-            return value
+        try:
+            with unit.joined(transaction.connection):
+                await session.run_sync(unit.join)
+                value = await function(session, AsyncAppend(transaction))
+                await session.flush()
+                return value
+        except TransactionMisused:
+            await session.run_sync(_undo)  # it may hold a connection of the engine's pool
+            raise
 
     with unit:
         return await writer.transact(run, timeout=timeout)
@@ -199,7 +238,8 @@ class _UnitOfWork:
         if kind is not None:
             self._undo()
         elif self._session is not None:
-            _sync(self._session).close()
+            with _outcome_kept():
+                _sync(self._session).close()
 
     def begin(self) -> Any:
         """Return the session of another run."""
@@ -219,18 +259,25 @@ class _UnitOfWork:
                 self._joined.is_valid = False
 
     def join(self, session: Session) -> None:
-        """Bind the session to the connection. An async session needs SQLAlchemy's greenlet."""
+        """Begin the session on the connection. An async session needs SQLAlchemy's greenlet.
+
+        Without a transaction of its own from the start, the calls of the function that end
+        one would end nothing, and go unnoticed.
+        """
         assert self._joined is not None  # noqa: S101 - inside `joined`
         self._joined.connect(self._engine)
-        pooled: Any = self._joined
-        session.bind = _TransactConnection(self._engine, pooled)
-        self._require_level(session.bind)
+        session.bind = connection = _TransactConnection(self._engine, self._joined)
+        self._require_level(connection)
+        self._joined.watch(session, connection)
+        if not session.in_transaction():
+            session.begin()
+        session.connection(bind_arguments={"bind": connection})
+        # A begin() inside the transaction raises SQLAlchemy's own error, or makes a savepoint.
+        vars(session)["begin"] = self._joined.refuse_begin
 
     def _undo(self) -> None:
         if self._session is not None:
-            session = _sync(self._session)
-            session.rollback()
-            session.close()
+            _undo(_sync(self._session))
 
     def _require_level(self, connection: Connection) -> None:
         """Raise `SettingsError` unless the transaction has the isolation level of the engine."""
@@ -272,23 +319,60 @@ class _JoinedConnection:
     async def _created(self) -> Any:
         return self.driver_connection
 
+    def watch(self, session: Session, ours: Connection) -> None:
+        """Refuse the calls of the session that the connection of the driver does not see."""
+
+        def begun(_session: Session, _transaction: SessionTransaction, found: Connection) -> None:
+            if found is not ours:
+                self.refuse(_LEFT)
+
+        def committing(_session: Session) -> None:
+            self.commit()
+
+        def ended(_session: Session, transaction: SessionTransaction) -> None:
+            if transaction.parent is None:
+                self.rollback()
+
+        def attached(session: Session, instance: object) -> None:
+            if session.is_modified(instance):
+                self.refuse(_CHANGED_OUTSIDE)
+
+        event.listen(session, "after_begin", begun)
+        event.listen(session, "before_commit", committing)
+        event.listen(session, "after_transaction_end", ended)
+        event.listen(session, "detached_to_persistent", attached)
+
     def cursor(self, *args: Any, **options: Any) -> Any:
         """Return a cursor of the driver."""
+        if not self.is_valid:  # the connection may be in use by another call
+            raise TransactionMisused(
+                "the session of transact was used after its transaction: nothing was sent; "
+                "use it only inside the function"
+            )
         return self.dbapi_connection.cursor(*args, **options)
 
     def commit(self) -> None:
         """Refuse the commit of a function."""
-        self._misused("committed", "leave out commit() and begin(), transact commits at its end")
-        self.require_untouched()
+        self.refuse(_COMMITTED)
 
     def rollback(self) -> None:
         """Remember the rollback of a function. After an error of the database it is no misuse."""
-        status = self.driver_connection.info.transaction_status
-        if status is TransactionStatus.INTRANS:
-            self._misused("rolled back", "leave out rollback() and close(), and raise an exception")
+        if self.driver_connection.info.transaction_status not in _FAILED:
+            self._misused(_ROLLED_BACK)
+
+    def refuse(self, misuse: tuple[str, str]) -> None:
+        """Raise `TransactionMisused` until the function has returned, and remember it."""
+        self._misused(misuse)
+        self.require_untouched()
+
+    def refuse_begin(self, nested: bool = False) -> NoReturn:
+        """Take the place of the session's `begin`."""
+        self._misused(_BEGAN_SAVEPOINT if nested else _BEGAN)
+        self.require_untouched()
+        raise TransactionMisused("the session of transact cannot begin another transaction")
 
     def require_untouched(self) -> None:
-        """Raise `TransactionMisused` if the function committed or rolled back."""
+        """Raise `TransactionMisused` if the function has misused its session."""
         if self._misuse is not None:
             raise self._misuse
 
@@ -297,25 +381,44 @@ class _JoinedConnection:
 
     detach = close = invalidate
 
-    def _misused(self, what: str, remedy: str) -> None:
-        self._misuse = self._misuse or TransactionMisused(
-            f"the function given to transact {what} its session: nothing is stored; {remedy}"
-        )
+    def _misused(self, misuse: tuple[str, str]) -> None:
+        what, remedy = misuse
+        if self.is_valid and self._misuse is None:
+            self._misuse = TransactionMisused(
+                f"the function given to transact {what}: nothing is stored; {remedy}"
+            )
 
 
 class _TransactConnection(Connection):
-    """A connection without savepoints and without two-phase commit."""
+    """A connection that cannot be closed, without savepoints and without two-phase commit."""
 
-    def begin_nested(self) -> NestedTransaction:
-        raise TransactionMisused(
-            "the function given to transact began a savepoint: nothing is stored; leave out "
-            "begin_nested(), since Aurora DSQL has none and an event must not be rolled back alone"
-        )
+    def __init__(self, engine: Engine, joined: _JoinedConnection) -> None:
+        pooled: Any = joined
+        super().__init__(engine, pooled)
+        self._joined = joined
+
+    def begin_nested(self) -> NoReturn:
+        self._joined.refuse_begin(nested=True)
 
     def begin_twophase(self, xid: Any | None = None) -> Any:  # noqa: ARG002
         raise TransactionMisused(
             "transact commits in one phase: nothing is stored; use sessionmaker(twophase=False)"
         )
+
+    def commit(self) -> None:
+        self._joined.commit()
+
+    def rollback(self) -> None:
+        self._joined.rollback()
+        self._joined.require_untouched()
+
+    def close(self) -> None:
+        self._joined.refuse(_TOOK_CONNECTION)
+
+    detach = close
+
+    def invalidate(self, exception: BaseException | None = None) -> None:  # noqa: ARG002
+        self._joined.refuse(_TOOK_CONNECTION)
 
 
 def _require_sessions(writer: object, sessions: object) -> None:
@@ -364,6 +467,29 @@ def _require_options(engine: Engine) -> None:
         raise SettingsError(
             'transact commits all statements at once, which isolation_level="AUTOCOMMIT" '
             "contradicts: give transact a sessionmaker of an engine without isolation_level"
+        )
+
+
+def _undo(session: Session) -> None:
+    """Let the objects of the session be as before, and close it."""
+    with _outcome_kept():
+        session.rollback()
+    with _outcome_kept():
+        session.close()
+
+
+@contextmanager
+def _outcome_kept() -> Generator[None]:
+    """Log an error that a hook of the session raises after the outcome of the call is known.
+
+    It must not look like the outcome: the caller would write a committed event again.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - of the user's code
+        logger.warning(
+            "A hook of the session raised %s at the end of transact, whose outcome stays as it is",
+            type(error).__name__,
         )
 
 

@@ -1,0 +1,316 @@
+"""Each way to end, leave or evade the session inside `transact`: misuse, and nothing stored."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import product
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import create_engine, event, insert, text
+from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.pool import NullPool
+from tests.support.sqlalchemy_units import (
+    Base,
+    Door,
+    OpenDoor,
+    Own,
+    event_of,
+    of_driver,
+    open_door,
+)
+from tests.support.writer.checked_tables import Tables
+from tests.support.writer.transacts import ids, own, own_rows
+
+from dsql_outbox import Receipt, TransactionMisused
+from dsql_outbox.testing import PostgresProxy
+
+__all__ = ["open_door", "own"]
+
+
+def begin_block(session: Session) -> None:
+    with session.begin():
+        session.add(Own(n=5))
+
+
+def savepoint_block(session: Session) -> None:
+    with session.begin_nested():
+        session.add(Own(n=6))
+
+
+def closing_block(session: Session) -> None:
+    with session:
+        session.add(Own(n=7))
+
+
+def transaction_of(session: Session) -> Any:
+    session.connection()
+    return session.get_transaction()
+
+
+def driver_of(session: Session) -> Any:
+    return session.connection().connection
+
+
+CALLS: dict[str, Callable[[Session], Any]] = {
+    "commit": Session.commit,
+    "rollback": Session.rollback,
+    "close": Session.close,
+    "reset": Session.reset,
+    "invalidate": Session.invalidate,
+    "begin": lambda session: session.begin(),
+    "begin block": begin_block,
+    "savepoint block": savepoint_block,
+    "closing block": closing_block,
+    "transaction commit": lambda session: transaction_of(session).commit(),
+    "transaction rollback": lambda session: transaction_of(session).rollback(),
+    "transaction close": lambda session: transaction_of(session).close(),
+    "connection commit": lambda session: session.connection().commit(),
+    "connection rollback": lambda session: session.connection().rollback(),
+    "connection close": lambda session: session.connection().close(),
+    "connection detach": lambda session: session.connection().detach(),
+    "connection invalidate": lambda session: session.connection().invalidate(),
+    "connection savepoint": lambda session: session.connection().begin_nested(),
+    "driver commit": lambda session: driver_of(session).commit(),
+    "driver rollback": lambda session: driver_of(session).rollback(),
+}
+PLACES = ["first", "added", "flushed"]
+SWALLOWED = (TransactionMisused, DBAPIError)
+WAYS: list[tuple[str | None, tuple[type[Exception], ...]]] = [
+    (None, ()),
+    ("INSERT INTO own", SWALLOWED),
+]
+"""The statement that gets a conflict, and the errors that the function swallows."""
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_no_call_of_the_session_ends_its_transaction(
+    open_door: OpenDoor, proxy: PostgresProxy, own: Tables, name: str
+) -> None:
+    """Wherever the call stands, beside a conflict or not, and if its error is swallowed."""
+    door = open_door(proxy.url)
+
+    def misusing(place: str, swallowed: tuple[type[Exception], ...]) -> Callable[..., None]:
+        def call(at: str, session: Session) -> None:
+            if at == place:
+                with suppress(*swallowed):
+                    CALLS[name](session)
+
+        def function(session: Session, append: Any) -> None:
+            call("first", session)
+            append(event_of(append))
+            session.add(Own(n=1))
+            call("added", session)
+            session.flush()
+            call("flushed", session)
+            session.execute(text("SELECT 1"))
+
+        return function
+
+    for place, (conflict, swallowed) in product(PLACES, WAYS):
+        if conflict is not None:
+            proxy.refuse(1, matching=conflict)
+        with pytest.raises(TransactionMisused, match="nothing is stored"):
+            door.transact(misusing(place, swallowed))
+        assert (own_rows(own), ids(own)) == (0, set()), (place, conflict, swallowed)
+        proxy.heal()
+
+
+class Routed(Session):
+    """A session that chooses its engine, as in SQLAlchemy's routing recipe."""
+
+    elsewhere: Any = None
+
+    def get_bind(self, mapper: Any = None, **options: Any) -> Any:
+        return super().get_bind(**options) if mapper is None else self.elsewhere
+
+
+def bind_mapper(session: Session, other: Any) -> None:
+    session.bind_mapper(Own, other)
+    session.add(Own(n=1))
+
+
+def bind(session: Session, other: Any) -> None:
+    session.bind = other
+    session.add(Own(n=1))
+
+
+EVASIONS: dict[str, Callable[[Session, Any], Any]] = {
+    "get_bind": lambda session, _: session.add(Own(n=1)),
+    "binds": bind_mapper,
+    "bind": bind,
+    "argument": lambda session, other: session.execute(
+        insert(Own).values(n=1), bind_arguments={"bind": other}
+    ),
+    "connection": lambda session, other: session.connection(bind_arguments={"bind": other}),
+}
+
+
+@pytest.mark.parametrize("name", EVASIONS)
+def test_a_session_that_uses_another_connection_stores_nothing(
+    open_door: OpenDoor, own: Tables, url: str, name: str
+) -> None:
+    door: Any = open_door(url, kind=Routed if name == "get_bind" else Session)
+    create: Any = create_engine if isinstance(door, Door) else create_async_engine
+    other = create(of_driver(url), poolclass=NullPool)
+    other = Routed.elsewhere = getattr(other, "sync_engine", other)
+
+    for flushes, swallowed in product([True, False], [(), (TransactionMisused,)]):
+
+        def function(session: Session, append: Any) -> None:
+            append(event_of(append))
+            with suppress(*swallowed):  # noqa: B023 - it runs within the loop's turn
+                EVASIONS[name](session, other)
+                if flushes:  # noqa: B023
+                    session.flush()
+
+        with pytest.raises(TransactionMisused, match="another connection"):
+            door.transact(function)
+        assert (own_rows(own), ids(own)) == (0, set())
+
+
+class Numbered(Base):
+    """A row with a value that changes."""
+
+    __tablename__ = "numbered"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    value: Mapped[int]
+
+
+@pytest.fixture
+def loaded(own: Tables, url: str) -> Iterator[Numbered]:
+    """A row that was loaded by a session that is closed."""
+    own.execute("CREATE TABLE numbered (id bigint PRIMARY KEY, value bigint NOT NULL)")
+    own.execute("INSERT INTO numbered VALUES (1, 10)")
+    engine = create_engine(of_driver(url), poolclass=NullPool)
+    with Session(engine) as session:
+        row = session.get_one(Numbered, 1)
+    yield row
+    own.execute("DROP TABLE numbered")
+
+
+@pytest.mark.parametrize("conflicts", [0, 2])
+@pytest.mark.parametrize("way", ["changed outside", "changed inside", "merged", "parted"])
+def test_a_change_of_an_object_is_stored_with_its_event_or_refused(
+    open_door: OpenDoor,
+    proxy: PostgresProxy,
+    own: Tables,
+    loaded: Numbered,
+    way: str,
+    conflicts: int,
+) -> None:
+    """After a conflict SQLAlchemy forgets a change that was made before the function."""
+    if conflicts:
+        proxy.refuse(conflicts, at="commit")
+    if way != "changed inside":
+        loaded.value = 11
+
+    def function(session: Session, append: Any) -> None:
+        row = session.merge(loaded) if way == "merged" else loaded
+        with suppress(*[TransactionMisused] if way == "parted" else []):
+            session.add(row)
+        if way == "changed inside":
+            row.value = 11
+        append(event_of(append))
+
+    door = open_door(proxy.url)
+    if way in {"changed outside", "parted"}:
+        with pytest.raises(TransactionMisused, match=r"changed before.*session\.merge"):
+            door.transact(function)
+    else:
+        door.transact(function)
+    stored = way in {"changed inside", "merged"}
+    assert own.execute("SELECT value FROM numbered") == [{"value": 11 if stored else 10}]
+    assert len(ids(own)) == stored
+
+
+@pytest.mark.parametrize(
+    ("ends", "hook"),
+    [
+        ("committed", "after_transaction_end"),
+        ("committed", "persistent_to_detached"),
+        ("failed", "after_transaction_end"),
+        ("failed", "after_soft_rollback"),
+    ],
+)
+def test_a_hook_that_raises_at_the_end_does_not_hide_the_outcome(
+    open_door: OpenDoor,
+    proxy: PostgresProxy,
+    own: Tables,
+    caplog: pytest.LogCaptureFixture,
+    hook: str,
+    ends: str,
+) -> None:
+    class Hooked(Session):
+        pass
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("secret-of-the-hook")
+
+    def function(session: Session, append: Any) -> Receipt:
+        session.add(row := Own(n=1))
+        session.flush()
+        receipt: Receipt = append(event_of(append))
+        event.listen(session, hook, fail)
+        session.info["kept"] = row
+        return receipt
+
+    door = open_door(proxy.url, kind=Hooked)
+    if ends == "committed":
+        receipt = door.transact(function)
+        assert (own_rows(own), ids(own)) == (1, {receipt.event_id})
+    else:
+        proxy.refuse(1, at="commit", sqlstate="23503", message="no such parent")
+        with pytest.raises(psycopg.Error, match="no such parent"):
+            door.transact(function)
+        assert (own_rows(own), ids(own)) == (0, set())
+    assert "A hook of the session raised RuntimeError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_a_hook_that_raises_before_the_commit_stores_nothing(
+    open_door: OpenDoor, own: Tables, url: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("of a hook")
+
+    def function(session: Session, append: Any) -> None:
+        append(event_of(append))
+        session.add(Own(n=1))
+        event.listen(session, "after_flush", fail)
+
+    with pytest.raises(RuntimeError, match="of a hook"):
+        open_door(url).transact(function)
+    assert (own_rows(own), ids(own)) == (0, set())
+
+
+def test_a_session_that_outlives_its_function_sends_nothing(
+    open_door: OpenDoor, own: Tables, url: str
+) -> None:
+    sessions: list[Session] = []
+    door = open_door(url)
+
+    def function(session: Session, append: Any) -> None:
+        for old in sessions:
+            with pytest.raises(StatementError, match="after its transaction"):
+                old.execute(text("INSERT INTO own VALUES (5)"))
+        sessions.append(session)
+        append(event_of(append))
+
+    door.transact(function)
+    door.transact(function)
+    assert (own_rows(own), len(ids(own))) == (0, 2)
+
+
+def test_a_sessionmaker_without_autobegin_serves(
+    open_door: OpenDoor, own: Tables, url: str
+) -> None:
+    def function(session: Session, append: Any) -> None:
+        session.add(Own(n=1))
+        append(event_of(append))
+
+    open_door(url, sessions={"autobegin": False}).transact(function)
+    assert (own_rows(own), len(ids(own))) == (1, 1)
