@@ -177,7 +177,7 @@ class WriterClosed(OutboxError, RuntimeError):
 
 
 class TransactionMisused(OutboxError, RuntimeError):
-    """`transact` or its transaction was used in a way that it cannot make atomic.
+    """`transact`, its transaction or `append_to` was used in a way that it cannot make atomic.
 
     In the database: nothing, except what the function itself committed. Call
     again: after the function is corrected.

@@ -1,14 +1,23 @@
 """psycopg's connection behind a session or connection of SQLAlchemy or Django.
 
-Neither package is imported here. Their objects are recognised by their methods, and any
-other object is returned as it is, for `require_connection` to judge. The protocols say
-which objects `append_to` takes.
+Their objects are recognised by their methods, and any other object is returned as it is, for
+`require_connection` to judge. SQLAlchemy is imported only for one of its sessions. The
+protocols say which objects `append_to` takes.
 """
 
 from inspect import iscoroutinefunction
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary
 
 import psycopg
+
+from dsql_outbox.outbox import TransactionMisused
+
+_ANOTHER: Final = (
+    "append_to: the session uses another connection than that of the event, and the two would not "
+    "commit together: give append_to the connection of the rows, such as "
+    'session.connection(bind_arguments={"mapper": ..})'
+)
 
 
 class _Pooled(Protocol):
@@ -90,7 +99,11 @@ def driver_connection(given: Any) -> Any:
     if hasattr(given, "in_atomic_block"):
         return _driver_of_django(given)
     if _is_session(given):
-        return given if iscoroutinefunction(given.connection) else _driver_of(given.connection())
+        if iscoroutinefunction(given.connection):
+            return given
+        connection = given.connection()
+        _require_alone(given, connection)
+        return _driver_of(connection)
     is_sync = hasattr(given, "in_transaction") and not hasattr(given, "get_raw_connection")
     return _driver_of(given) if is_sync else given
 
@@ -100,7 +113,9 @@ async def async_driver_connection(given: Any) -> Any:
     if _is_final(given):
         return given
     if _is_session(given) and iscoroutinefunction(given.connection):
-        return await _async_driver_of(await given.connection())
+        connection = await given.connection()
+        _require_alone(given, connection.sync_connection)
+        return await _async_driver_of(connection)
     return await _async_driver_of(given) if hasattr(given, "get_raw_connection") else given
 
 
@@ -129,3 +144,36 @@ async def _async_driver_of(connection: AsyncSqlAlchemyConnection) -> Any:
 def _driver_of_django(connection: DjangoConnection) -> Any:
     connection.validate_no_broken_transaction()
     return connection.connection
+
+
+_alone: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""The connection of each transaction of a session that holds an event."""
+
+
+def _require_alone(given: Any, connection: Any) -> None:
+    """Raise `TransactionMisused` if the session has another connection, now or later.
+
+    A session with `binds`, or whose `get_bind` chooses an engine, commits its connections
+    one after the other.
+    """
+    from sqlalchemy import event  # noqa: PLC0415 - the session has imported it
+    from sqlalchemy.orm import Session  # noqa: PLC0415
+
+    session: Any = given() if hasattr(given, "registry") else given
+    session = getattr(session, "sync_session", session)
+    transaction = session.get_transaction()
+    if hasattr(transaction, "connections"):
+        is_alone = transaction.connections == {connection}
+    else:  # before SQLAlchemy 2.1.7 nothing tells the connections
+        is_alone = session.__class__.get_bind is Session.get_bind
+    if not is_alone:
+        raise TransactionMisused(_ANOTHER)
+    _alone[transaction] = connection
+    if not event.contains(session, "after_begin", _refuse_another):
+        event.listen(session, "after_begin", _refuse_another)
+
+
+def _refuse_another(session: Any, _transaction: object, connection: object) -> None:
+    """Fail the statement that begins another connection beside an event."""
+    if _alone.get(session.get_transaction(), connection) is not connection:
+        raise TransactionMisused(_ANOTHER)

@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import django
@@ -12,17 +14,19 @@ from django.conf import settings
 from django.db import transaction
 from django.db.transaction import TransactionManagementError
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, insert, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
-from sqlalchemy.orm import Session, scoped_session, sessionmaker
-from tests.support.sqlalchemy_units import of_driver
+from sqlalchemy.orm import Session, SessionTransaction, scoped_session, sessionmaker
+from sqlalchemy.pool import NullPool
+from sqlalchemy.util import await_only, greenlet_spawn
+from tests.support.sqlalchemy_units import Own, of_driver
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, TIMEOUT, Running, formed
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.transacts import ids, own, own_rows
 
-from dsql_outbox.outbox import Database, DuplicateEvent, is_retryable
+from dsql_outbox.outbox import Database, DuplicateEvent, TransactionMisused, is_retryable
 from dsql_outbox.writer import AsyncWriter, Writer
 
 __all__ = ["own"]
@@ -254,3 +258,81 @@ def test_djangos_block_that_will_be_rolled_back_is_refused(
         with pytest.raises(TransactionManagementError):
             writer.append_to(django_connection, workload_s.car_created())
     assert ids(own) == set()
+
+
+class Choosing(Session):
+    """A session that sends each write of the ORM to another engine."""
+
+    elsewhere: Any = None
+
+    def get_bind(self, mapper: Any = None, **options: Any) -> Any:
+        return super().get_bind(**options) if mapper is None else self.elsewhere
+
+
+def require_told_connections(write: str, order: str) -> None:
+    if order == "before" and write != "get_bind" and not hasattr(SessionTransaction, "connections"):
+        pytest.skip("before 2.1.7 SQLAlchemy does not tell the connections of a session")
+
+
+WRITES = ["get_bind", "binds", "argument", "no second connection"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("order", ["before", "after", "flushed at the commit"])
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("kind", ["sync", "scoped", "async"])
+async def test_an_event_is_refused_if_the_session_writes_on_another_connection(
+    own: Tables, url: str, kind: str, write: str, order: str
+) -> None:
+    """Two connections commit one after the other: the first stays if the second fails."""
+    require_told_connections(write, order)
+    is_async = kind == "async"
+    create: Any = create_async_engine if is_async else create_engine
+    engines = [create(of_driver(url), poolclass=NullPool) for _ in range(2)]
+    main, other = (getattr(engine, "sync_engine", engine) for engine in engines)
+    Choosing.elsewhere = other
+    options: Any = {"binds": {Own: other}} if write == "binds" else {}
+    session = (Choosing if write == "get_bind" else Session)(main, **options)
+    factory: Any = lambda: session  # noqa: E731
+    sessions: Any = scoped_session(factory)
+    event = workload_s.car_created()
+
+    def rows() -> None:
+        if write == "argument":
+            session.execute(insert(Own).values(n=1), bind_arguments={"bind": other})
+        else:
+            session.add(Own(n=1))
+
+    def work(append: Any) -> None:
+        if order == "before":
+            rows()
+            session.flush()
+        append(event)
+        if order != "before":
+            rows()
+        if order == "after":
+            session.flush()
+        session.commit()
+
+    async def run() -> None:
+        if not is_async:
+            with Writer(Database(url), formed(QUICK)) as writer:
+                given = sessions if kind == "scoped" else session
+                work(partial(writer.append_to, given))
+            return
+        async with AsyncWriter(Database(url), formed(QUICK)) as writer:
+            given = AsyncSession(engines[0])
+            given.sync_session = session
+
+            def append(event: Any) -> None:
+                await_only(writer.append_to(given, event))
+
+            await given.run_sync(lambda _: work(append))
+
+    refused = write != "no second connection"
+    with (
+        pytest.raises(TransactionMisused, match="another connection") if refused else nullcontext()
+    ):
+        await run()
+    (await greenlet_spawn(session.close)) if is_async else session.close()
+    assert (own_rows(own), ids(own)) == ((0, set()) if refused else (1, {event.id}))
