@@ -114,9 +114,11 @@ class ModelLeaseTable:
         """See `LeaseTable.release`."""
         return await self._run(self._tables.release(owner, epochs))
 
-    async def take(self, owner: str, epochs: Mapping[int, int]) -> Collection[int]:
+    async def take(
+        self, owner: str, epochs: Mapping[int, int], ended: Mapping[int, float]
+    ) -> Collection[int]:
         """See `LeaseTable.take`."""
-        return await self._run(self._tables.take(owner, epochs))
+        return await self._run(self._tables.take(owner, epochs, ended))
 
     async def prune(self) -> None:
         """See `LeaseTable.prune`."""

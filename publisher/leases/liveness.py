@@ -1,11 +1,17 @@
-"""Judges which publishers are alive, each by the lease in its own row."""
+"""Judges which publishers and leases are alive, each by the lease in the publisher's own row.
 
+Two clocks judge: the database's, and ours. If the database's clock steps back, what died before
+the step seems to live for so much longer. So nothing lives that has not changed for its whole
+time on our own clock.
+"""
+
+import math
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from dsql_outbox.publisher.settings import DEFAULT_LEASE
 
-from .snapshot import Peer
+from .snapshot import Lease, Peer, Snapshot
 
 PRUNE_AFTER: Final = 10
 """The row of a dead publisher is deleted after this many of its leases."""
@@ -25,6 +31,13 @@ def is_forgotten(age: float, lease: float | None) -> bool:
     return age > PRUNE_AFTER * _seconds(lease)
 
 
+class _Seen(NamedTuple):
+    """A value in the tables, and since when we see it unchanged, by our own clock."""
+
+    value: object
+    since: float
+
+
 class OtherPublishers:
     """The publishers beside `owner` that get a share: alive, and seen with two announcements.
 
@@ -35,18 +48,55 @@ class OtherPublishers:
 
     def __init__(self, owner: str) -> None:
         self._owner = owner
-        self._seen_at: dict[str, float] = {}
+        self._seen: dict[str, _Seen] = {}
         self.names: set[str] = set()
 
-    def see(self, peers: Iterable[Peer]) -> None:
+    def see(self, peers: Iterable[Peer], now: float) -> None:
         """Take the announcements of one read; `names` then holds those that get a share."""
-        alive = [p for p in peers if is_alive(p.age, p.lease) and p.owner != self._owner]
-        self.names = {
-            p.owner
-            for p in alive
-            if p.owner in self.names or self._seen_at.get(p.owner, p.seen_at) != p.seen_at
+        before, self._seen = self._seen, {}
+        names, self.names = self.names, set()
+        for peer in peers:
+            owner = peer.owner
+            seen = _seen(before.get(owner), peer.seen_at, now)
+            if owner == self._owner or not is_alive(max(peer.age, now - seen.since), peer.lease):
+                continue
+            self._seen[owner] = seen
+            if owner in names or before.get(owner, seen).value != peer.seen_at:
+                self.names.add(owner)
+
+
+class WatchedLeases:
+    """When the leases of others end by our own clock: nobody has renewed them for their length.
+
+    The owner of such a lease sends nothing more, whatever the database's clock says. The
+    length is that in the owner's announcement. A lease whose owner we never saw announced
+    ends by the database's clock alone.
+    """
+
+    def __init__(self, grace: float) -> None:
+        self._grace = grace
+        self._lengths: dict[str | None, float] = {}
+        self._seen: dict[int, _Seen] = {}
+
+    def see(self, seen: Snapshot, now: float) -> None:
+        """Take one read; `now` is a time after its answer."""
+        owners = {each.owner for each in seen.leases}
+        known = {owner: s for owner, s in self._lengths.items() if owner in owners}
+        self._lengths = known | {peer.owner: _seconds(peer.lease) for peer in seen.peers}
+        self._seen = {
+            each.shard: _seen(self._seen.get(each.shard), each[1:3] + each[4:], now)
+            for each in seen.leases
         }
-        self._seen_at = {p.owner: p.seen_at for p in alive}
+
+    def end(self, lease: Lease) -> float:
+        """When a lease of the last read may be taken if it does not change; maybe infinity."""
+        if lease.expires_at is None or lease.owner not in self._lengths:
+            return math.inf
+        return self._seen[lease.shard].since + self._lengths[lease.owner] + self._grace
+
+
+def _seen(before: _Seen | None, value: object, now: float) -> _Seen:
+    return before if before is not None and before.value == value else _Seen(value, now)
 
 
 def _seconds(lease: float | None) -> float:

@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 
 from dsql_outbox.publisher.settings import PublisherSettings
 
-from .liveness import OtherPublishers, is_forgotten
+from .liveness import OtherPublishers, WatchedLeases, is_forgotten
 from .snapshot import Lease, Snapshot
 
 REST: Final = 10
@@ -33,13 +33,15 @@ REST: Final = 10
 class Plan(NamedTuple):
     """The statements to run: each maps a shard to the epoch that its lease must still have.
 
-    `renew` is for a beat that has not renewed yet. `prune` says whether to delete the rows of
-    dead publishers; `again` is the seconds until the next beat.
+    `renew` is for a beat that has not renewed yet. `ended` has the leases of `take` that ended
+    by our own clock, with the `expires_at` that each must still have. `prune` says whether to
+    delete the rows of dead publishers; `again` is the seconds until the next beat.
     """
 
     renew: Mapping[int, int]
     release: Mapping[int, int]
     take: Mapping[int, int]
+    ended: Mapping[int, float]
     prune: bool
     again: float
 
@@ -60,6 +62,7 @@ class Ownership:
         self._held: dict[int, _Held] = {}
         self._share_seen = 0
         self._others = OtherPublishers(owner)
+        self._watched = WatchedLeases(settings.grace)
         self._failing_since: float | None = None
         self._rest_until: float | None = None
         self.stop_by = math.inf
@@ -150,17 +153,25 @@ class Ownership:
         """
         ours = {each.shard: each.epoch for each in seen.leases if each.owner == self.owner}
         self._held = {s: held for s, held in self._held.items() if ours.get(s) == held.epoch}
-        self._others.see(seen.peers)
+        self._others.see(seen.peers, now)
+        self._watched.see(seen, now)
         self._rest(now)
         share = self._share_seen = self._share(len(seen.leases))
         self._drain(share)
         renew = self.renewal(busy)
+        ended = {
+            each.shard: each.expires_at
+            for each in seen.leases
+            if each.expires_at is not None and now >= self._watched.end(each)
+        }
+        take = self._wanted(seen.leases, ended, share - len(self._held)) if progresses else {}
         return Plan(
             renew=renew if progresses else {},
             release={s: h.epoch for s, h in self._held.items() if s not in renew},
-            take=self._wanted(seen.leases, share - len(self._held)) if progresses else {},
+            take=take,
+            ended={shard: ended[shard] for shard in take if shard in ended},
             prune=any(is_forgotten(peer.age, peer.lease) for peer in seen.peers),
-            again=self._again(seen.leases),
+            again=self._again(seen.leases, now),
         )
 
     def renewed(self, asked: Iterable[int], won: Collection[int], sent_at: float) -> None:
@@ -229,28 +240,34 @@ class Ownership:
         """Whether messages of a shard may be sent now."""
         return not held.draining and not self.is_stopping and now < held.deadline
 
-    def _wanted(self, leases: Iterable[Lease], room: int) -> dict[int, int]:
+    def _wanted(self, leases: Iterable[Lease], ended: Collection[int], room: int) -> dict[int, int]:
         """The shards to take, with their epochs, `room` at most.
 
-        A shard may be taken if its lease is free or ended more than `grace` ago. The
-        same is true if the database names this publisher as owner of a shard that it
-        does not hold: then the answer to an earlier attempt was lost.
+        A shard may be taken if its lease is free, ended more than `grace` ago, or has ended
+        by our own clock. The same is true if the database names this publisher as owner of a
+        shard that it does not hold: then the answer to an earlier attempt was lost.
         """
         epochs = {
             each.shard: each.epoch
             for each in leases
             if each.shard not in self._held
-            and (each.owner == self.owner or each.expires_in < -self._settings.grace)
+            and (
+                each.owner == self.owner
+                or each.expires_in < -self._settings.grace
+                or each.shard in ended
+            )
         }
         return {s: epochs[s] for s in self._in_order(epochs)[: max(0, room)]}
 
-    def _again(self, leases: Iterable[Lease]) -> float:
+    def _again(self, leases: Iterable[Lease], now: float) -> float:
         """Seconds until the next beat: `renew`, or less if a foreign lease can be taken sooner.
 
         The minimum is a twentieth of `renew`.
         """
         renew, grace = self._settings.renew, self._settings.grace
-        waits = [each.expires_in + grace for each in leases if each.owner != self.owner]
+        others = [each for each in leases if each.owner != self.owner]
+        waits = [each.expires_in + grace for each in others]
+        waits += [self._watched.end(each) - now for each in others]
         return max(renew / 20, min([renew, *(wait for wait in waits if wait >= 0)]))
 
     def _in_order(self, shards: Iterable[int]) -> list[int]:

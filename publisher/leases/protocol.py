@@ -58,8 +58,14 @@ class LeaseTable(Protocol):
         """Free leases of `owner`."""
         ...
 
-    async def take(self, owner: str, epochs: Mapping[int, int]) -> Collection[int]:
-        """Give leases that may be taken to `owner`, and raise their epoch by one."""
+    async def take(
+        self, owner: str, epochs: Mapping[int, int], ended: Mapping[int, float]
+    ) -> Collection[int]:
+        """Give leases that may be taken to `owner`, and raise their epoch by one.
+
+        A lease in `ended` may be taken too, if it still ends at that moment: it was not
+        renewed since it was read.
+        """
         ...
 
     async def prune(self) -> None:
@@ -145,7 +151,7 @@ class Beats:
             own.released(await table.release(own.owner, plan.release))
         if plan.take:
             sent_at = clock()
-            own.took(plan.take, await table.take(own.owner, plan.take), sent_at)
+            own.took(plan.take, await table.take(own.owner, plan.take, plan.ended), sent_at)
         if plan.prune:
             await table.prune()
         return plan.again

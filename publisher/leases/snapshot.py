@@ -8,13 +8,15 @@ class Lease(NamedTuple):
     """The lease of a shard, as the database holds it.
 
     `expires_in` is seconds from the moment of the read: negative after the end,
-    minus infinity for a free lease.
+    minus infinity for a free lease. `expires_at` is the same moment in seconds since 1970; it
+    changes with each renewal. None for a free lease.
     """
 
     shard: int
     owner: str | None
     epoch: int
     expires_in: float
+    expires_at: float | None = None
 
 
 class Peer(NamedTuple):

@@ -1,8 +1,8 @@
 """The statements of the lease protocol, on a connection that nothing else uses."""
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from math import inf
 from time import monotonic
 from typing import Any, Final
 
@@ -100,9 +100,11 @@ class SqlLeaseTable:
         """See `LeaseTable.release`."""
         return await self._change("lease_release", owner, epochs)
 
-    async def take(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
+    async def take(
+        self, owner: str, epochs: Mapping[int, int], ended: Mapping[int, float]
+    ) -> set[int]:
         """See `LeaseTable.take`."""
-        return await self._change("lease_take", owner, epochs)
+        return await self._change("lease_take", owner, epochs, ended)
 
     async def prune(self) -> None:
         """See `LeaseTable.prune`."""
@@ -115,7 +117,13 @@ class SqlLeaseTable:
             self._connection.drop()
             self._connection = None
 
-    async def _change(self, name: str, owner: str, epochs: Mapping[int, int]) -> set[int]:
+    async def _change(
+        self,
+        name: str,
+        owner: str,
+        epochs: Mapping[int, int],
+        ended: Mapping[int, float] | None = None,
+    ) -> set[int]:
         """Change leases in one statement, or one by one after a conflict.
 
         A conflict on one lease fails the whole statement. When the leases are changed
@@ -123,13 +131,14 @@ class SqlLeaseTable:
         longer matches.
         """
         try:
-            return _shards(await self._run(name, self._parameters(owner, epochs)))
+            return _shards(await self._run(name, self._parameters(owner, epochs, ended)))
         except psycopg.Error as error:
             if kind_of(error) not in CONFLICTS:
                 raise
         changed: set[int] = set()
         for one in epochs.items():
-            changed |= _shards(await self._retried(name, self._parameters(owner, dict([one]))))
+            parameters = self._parameters(owner, dict([one]), ended)
+            changed |= _shards(await self._retried(name, parameters))
         return changed
 
     async def _refuses_cte(self) -> bool:
@@ -139,11 +148,14 @@ class SqlLeaseTable:
             return True
         return False
 
-    def _parameters(self, owner: str, epochs: Mapping[int, int]) -> dict[str, Any]:
+    def _parameters(
+        self, owner: str, epochs: Mapping[int, int], ended: Mapping[int, float] | None = None
+    ) -> dict[str, Any]:
         return {
             "owner": owner,
             "shards": array_literal(epochs),
             "epochs": array_literal(epochs.values()),
+            "ended": array_literal((ended or {}).get(shard, math.nan) for shard in epochs),
             "lease": self._settings.lease,
             "grace": self._settings.grace,
             "announces": True,
@@ -183,11 +195,13 @@ class SqlLeaseTable:
 def _snapshot(found: Iterable[Sequence[Any]]) -> Snapshot:
     leases: list[Lease] = []
     peers: list[Peer] = []
-    for shard, owner, epoch, expires_in, seen_at, age, lease in found:
+    for shard, owner, epoch, expires_in, expires_at, seen_at, age, lease in found:
         if shard is None:
             peers.append(Peer(owner, seen_at, age, lease))
         else:
-            leases.append(Lease(shard, owner, epoch, -inf if owner is None else expires_in))
+            leases.append(
+                Lease(shard, owner, epoch, -math.inf if owner is None else expires_in, expires_at)
+            )
     return Snapshot(leases, peers)
 
 

@@ -88,11 +88,7 @@ class Health:
 
     def _database_state(self) -> str:
         is_refused = self._progress is not None and not self._progress.database_available
-        return (
-            "refuses statements of the relay"
-            if is_refused and self.database == OK
-            else self.database
-        )
+        return "does not serve the relay" if is_refused and self.database == OK else self.database
 
     def _broker_state(self) -> str:
         is_lost = self._progress is not None and not self._progress.sink_available

@@ -18,12 +18,13 @@ WITH renewed AS (
 SELECT l.shard, l.owner, l.epoch,
   (extract(epoch FROM l.expires_at) - extract(epoch FROM clock_timestamp()))::float8
     AS expires_in,
+  extract(epoch FROM l.expires_at)::float8 AS expires_at,
   NULL::float8 AS seen_at, NULL::float8 AS age, NULL::float8 AS lease_seconds,
   r.shard IS NOT NULL AS renewed
 FROM {schema}.outbox_leases l
 LEFT JOIN renewed r ON r.shard = l.shard
 UNION ALL
-SELECT NULL, p.owner, NULL, NULL, extract(epoch FROM p.seen_at)::float8,
+SELECT NULL, p.owner, NULL, NULL, NULL, extract(epoch FROM p.seen_at)::float8,
   (extract(epoch FROM clock_timestamp()) - extract(epoch FROM p.seen_at))::float8,
   p.lease_seconds, false
 FROM {schema}.outbox_publishers p

@@ -1,12 +1,14 @@
 -- Return every lease and every announced publisher, from one snapshot and by one clock.
--- A lease: the seconds until it ends. A publisher (shard is null): when it was last seen
+-- A lease: the seconds until it ends, and that moment in
+-- seconds since 1970. A publisher (shard is null): when it was last seen
 -- in seconds since 1970, how many seconds ago that was, and the duration of its leases.
 SELECT shard, owner, epoch,
   (extract(epoch FROM expires_at) - extract(epoch FROM clock_timestamp()))::float8 AS expires_in,
+  extract(epoch FROM expires_at)::float8 AS expires_at,
   NULL::float8 AS seen_at, NULL::float8 AS age, NULL::float8 AS lease_seconds
 FROM {schema}.outbox_leases
 UNION ALL
-SELECT NULL, owner, NULL, NULL, extract(epoch FROM seen_at)::float8,
+SELECT NULL, owner, NULL, NULL, NULL, extract(epoch FROM seen_at)::float8,
   (extract(epoch FROM clock_timestamp()) - extract(epoch FROM seen_at))::float8,
   lease_seconds
 FROM {schema}.outbox_publishers

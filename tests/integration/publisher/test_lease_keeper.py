@@ -211,6 +211,24 @@ async def test_who_is_cancelled_gives_its_leases_back(
     assert owners(sql) == [None] * 4
 
 
+@pytest.mark.parametrize("step", ["300 s", "1 day"])
+async def test_the_shards_of_a_dead_publisher_go_to_others_though_the_clock_stepped_back(
+    database: Database, sql: psycopg.Connection, step: str
+) -> None:
+    """A step back of the clock is a step forward of all that is written."""
+    dead, lives = Relay(database), Relay(database)
+    async with opened(dead, lives):
+        await until(lambda: dead.owns(2) and lives.owns(2))
+        assert dead.leases._task is not None
+        dead.leases._task.cancel()
+        await asyncio.wait({dead.leases._task})
+        sql.execute(
+            "UPDATE outbox.outbox_leases SET expires_at = expires_at + %s::interval", [step]
+        )
+        sql.execute("UPDATE outbox.outbox_publishers SET seen_at = seen_at + %s::interval", [step])
+        await until(lambda: lives.owns(4), 8)
+
+
 # --- progress --------------------------------------------------------------------------
 
 

@@ -54,41 +54,55 @@ def seconds_left(sql: psycopg.Connection, shard: int) -> float:
 
 async def test_of_two_who_take_a_shard_one_wins(database: Database, table: SqlLeaseTable) -> None:
     other = SqlLeaseTable(database, QUICK)
-    assert await table.take("a", {0: 0, 1: 0}) == {0, 1}
-    assert await other.take("b", {1: 0, 2: 0}) == {2}
-    assert await other.take("b", {1: 1}) == set(), "the lease has not ended"
+    assert await table.take("a", {0: 0, 1: 0}, {}) == {0, 1}
+    assert await other.take("b", {1: 0, 2: 0}, {}) == {2}
+    assert await other.take("b", {1: 1}, {}) == set(), "the lease has not ended"
     other.drop()
 
 
 async def test_a_statement_that_is_late_changes_nothing_that_happened_since(
     table: SqlLeaseTable,
 ) -> None:
-    assert await table.take("a", {0: 0}) == {0}
-    assert await table.take("a", {0: 1}) == {0}, "as after an answer that was lost"
+    assert await table.take("a", {0: 0}, {}) == {0}
+    assert await table.take("a", {0: 1}, {}) == {0}, "as after an answer that was lost"
     assert await table.renew("a", {0: 1}) == set()
     assert await table.release("a", {0: 1}) == set()
-    assert await table.take("a", {0: 0}) == set()
+    assert await table.take("a", {0: 0}, {}) == set()
     assert await table.renew("b", {0: 2}) == set()
     assert await table.release("b", {0: 2}) == set()
     assert await table.release("a", {0: 2}) == {0}
-    assert await table.take("b", {0: 2}) == {0}
+    assert await table.take("b", {0: 2}, {}) == {0}
 
 
 async def test_a_lease_can_be_taken_when_it_ended_and_the_grace_is_over(
     table: SqlLeaseTable, sql: psycopg.Connection
 ) -> None:
-    await table.take("a", {0: 0})
+    await table.take("a", {0: 0}, {})
     for ended, taken in ((0.1, set[int]()), (0.3, {0})):
         sql.execute(
             "UPDATE outbox.outbox_leases SET expires_at = clock_timestamp() - %s * interval '1 s'",
             [ended],
         )
-        assert await table.take("b", {0: 1}) == taken
+        assert await table.take("b", {0: 1}, {}) == taken
+
+
+async def test_a_lease_that_nobody_renewed_can_be_taken_whatever_the_clock_of_the_database_says(
+    table: SqlLeaseTable, sql: psycopg.Connection
+) -> None:
+    await table.take("dead", {0: 0, 1: 0}, {})
+    sql.execute("UPDATE outbox.outbox_leases SET expires_at = expires_at + interval '300 s'")
+    seen = {lease.shard: lease for lease in (await table.look()).leases}
+    assert seen[0].expires_in > 299
+    ended = {shard: seen[shard].expires_at for shard in (0, 1)}
+    assert None not in ended.values()
+    await table.renew("dead", {1: 1})
+    assert await table.take("b", {0: 1, 1: 1}, {}) == set()
+    assert await table.take("b", {0: 1, 1: 1}, ended) == {0}, "the other one was renewed"  # type: ignore[arg-type]
 
 
 async def test_a_look_tells_times_by_the_clock_of_the_database(table: SqlLeaseTable) -> None:
     await table.announce("a")
-    await table.take("a", {1: 0})
+    await table.take("a", {1: 0}, {})
     seen = await table.look()
     assert [(each.shard, each.owner, each.epoch) for each in sorted(seen.leases)] == [
         (0, None, 0), (1, "a", 1), (2, None, 0), (3, None, 0),
@@ -104,7 +118,7 @@ async def test_a_look_tells_times_by_the_clock_of_the_database(table: SqlLeaseTa
 async def test_a_conflict_on_many_rows_is_asked_again_row_by_row(
     proxy: PostgresProxy, through: SqlLeaseTable
 ) -> None:
-    await through.take("a", {0: 0, 1: 0, 2: 0})
+    await through.take("a", {0: 0, 1: 0, 2: 0}, {})
     proxy.refuse(3, matching="outbox_leases")
     proxy.reset_counts()
     assert await through.renew("a", {0: 1, 1: 1, 2: 1}) == {0, 1, 2}
@@ -117,8 +131,8 @@ async def test_a_conflict_on_many_rows_is_asked_again_row_by_row(
 async def test_one_statement_renews_announces_and_shows_what_was_there_before(
     table: SqlLeaseTable, sql: psycopg.Connection
 ) -> None:
-    await table.take("a", {0: 0, 1: 0, 2: 0})
-    await table.take("b", {3: 0})
+    await table.take("a", {0: 0, 1: 0, 2: 0}, {})
+    await table.take("b", {3: 0}, {})
     sql.execute("UPDATE outbox.outbox_leases SET expires_at = clock_timestamp() - interval '1 h'")
     found = await table.renew_and_look("a", {0: 1, 1: 0, 3: 1})
     assert found
@@ -147,7 +161,7 @@ async def test_a_free_lease_shows_as_one_that_never_was(table: SqlLeaseTable) ->
 async def test_a_database_that_has_no_such_statement_is_asked_once(
     proxy: PostgresProxy, through: SqlLeaseTable, sql: psycopg.Connection, sqlstate: str
 ) -> None:
-    await through.take("a", {0: 0})
+    await through.take("a", {0: 0}, {})
     proxy.refuse(None, sqlstate=sqlstate, message="not supported", matching=BEAT)
     proxy.reset_counts()
     for _ in range(2):
@@ -165,7 +179,7 @@ async def test_a_question_that_the_server_fails_to_answer_is_asked_again(
 
 
 async def test_the_question_changes_nothing(table: SqlLeaseTable, sql: psycopg.Connection) -> None:
-    await table.take("", {0: 0})
+    await table.take("", {0: 0}, {})
     sql.execute("UPDATE outbox.outbox_leases SET expires_at = clock_timestamp() - interval '1 h'")
     assert await table._refuses_cte() is False
     assert sql.execute("SELECT FROM outbox.outbox_publishers").fetchall() == []

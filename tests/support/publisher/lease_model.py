@@ -92,13 +92,16 @@ class Cluster:
     def __init__(self, shards: int, database_rate: float, *, is_plain: bool = False) -> None:
         self.time = 0.0
         self.skew = 0.0
+        self.stepped_back = 0.0
         self.statements = 0
         self.members: list[Member] = []
         self.gaps: list[tuple[float, float]] = []
         """Since when and for how long a shard had no owner, after the faults; once it has one."""
         self._alone_since: dict[int, float] = {}
         self.tables = Tables(
-            shards, lambda: self.time * database_rate + self.skew, is_plain=is_plain
+            shards,
+            lambda: self.time * database_rate + self.skew - self.stepped_back,
+            is_plain=is_plain,
         )
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._stuck: list[Callable[[], None]] = []
@@ -182,6 +185,12 @@ class Cluster:
             elif shard in self._alone_since:
                 since = self._alone_since.pop(shard)
                 self.gaps.append((since, self.time - since))
+
+    @property
+    def has_unknown_owners(self) -> bool:
+        """Whether a lease belongs to a publisher that has ended and is not announced."""
+        known = self.tables.seen_at.keys() | {member.name for member in self.members}
+        return any(row.owner not in {None, *known} for row in self.tables.leases.values())
 
     def rights(self) -> dict[str, set[int]]:
         """The shards of each publisher."""

@@ -79,10 +79,13 @@ class Tables:
 
         return await Statement(apply)  # type: ignore[no-any-return]
 
-    async def take(self, owner: str, epochs: Mapping[int, int]) -> Collection[int]:
+    async def take(
+        self, owner: str, epochs: Mapping[int, int], ended: Mapping[int, float]
+    ) -> Collection[int]:
         def may(row: _Row) -> bool:
             over = row.expires_at < self._clock() - self.settings[owner].grace
-            return row.owner in {None, owner} or over
+            unchanged = any(self.leases[s] is row and row.expires_at == ended[s] for s in ended)
+            return row.owner in {None, owner} or over or unchanged
 
         def change(row: _Row) -> None:
             row.owner, row.epoch = owner, row.epoch + 1
@@ -132,7 +135,10 @@ class Tables:
 
     def _look(self) -> Snapshot:
         now = self._clock()
-        leases = [Lease(s, r.owner, r.epoch, r.expires_at - now) for s, r in self.leases.items()]
+        leases = [
+            Lease(s, r.owner, r.epoch, r.expires_at - now, r.expires_at if r.owner else None)
+            for s, r in self.leases.items()
+        ]
         peers = [Peer(o, at, now - at, self._lease(o)) for o, at in self.seen_at.items()]
         return Snapshot(leases, peers)
 

@@ -62,7 +62,7 @@ def test_a_relay_that_met_no_broker_counts_though_the_probe_met_one(health: Heal
     [
         (RelayProgress(leases_kept=False), "relay", "cannot renew its leases"),
         (RelayProgress(unowned=3), "relay", "lacks 3 shards"),
-        (RelayProgress(database_available=False), "database", "refuses statements of the relay"),
+        (RelayProgress(database_available=False), "database", "does not serve the relay"),
     ],
 )
 def test_it_is_ready_only_with_its_share_its_leases_and_answers_to_its_statements(

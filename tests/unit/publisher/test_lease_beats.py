@@ -77,8 +77,10 @@ class Scripted:
         self._note("release")
         return set(epochs)
 
-    async def take(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
-        assert owner == "me"
+    async def take(
+        self, owner: str, epochs: Mapping[int, int], ended: Mapping[int, float]
+    ) -> set[int]:
+        assert (owner, ended) == ("me", {})
         self._note("take")
         return set(epochs)
 

@@ -61,6 +61,37 @@ def test_another_ones_lease_is_taken_after_the_grace(expires_in: float, taken: b
     assert plan.take == ({0: 4} if taken else {})
 
 
+def test_a_lease_that_nobody_renewed_for_its_length_is_taken_whatever_the_database_says() -> None:
+    """Its clock has stepped back by 300 s; and the dead one gets no share any more."""
+    own = Ownership("me", SETTINGS)
+    dead = Peer("dead", 7.0, -290, 20)
+
+    def plan(now: float, ends_at: float = 500.0) -> Plan:
+        return own.plan(Snapshot([Lease(0, "dead", 4, 300 - now, ends_at)], [dead]), now)
+
+    assert plan(0).take == {}
+    assert plan(21.9).take == {}
+    assert plan(21.9).again == pytest.approx(0.15)
+    found = plan(22)
+    assert (found.take, found.ended) == ({0: 4}, {0: 500.0})
+    assert plan(23, 501.0).take == {}, "it was renewed meanwhile"
+
+
+def test_a_lease_of_unknown_length_ends_by_the_clock_of_the_database() -> None:
+    own = Ownership("me", SETTINGS)
+    for now in (0, 1000):
+        assert own.plan(Snapshot([Lease(0, "other", 4, 300, 500.0)], []), now).take == {}
+
+
+def test_who_announces_nothing_for_its_lease_gets_no_share_whatever_the_database_says() -> None:
+    own, leases = own_with(0, 1), mine(0, 1)
+    for now, seen_at in ((0, 6), (3, 9), (12.9, 9)):
+        own.plan(Snapshot(leases, [Peer("you", seen_at, -290, 10)]), now)
+    assert own._others.names == {"you"}
+    own.plan(Snapshot(leases, [Peer("you", 9, -290, 10)]), 13)
+    assert own._others.names == set()
+
+
 @pytest.mark.parametrize(("expires_in", "again"), [(9, 3), (-0.5, 1.5), (-5, 3)])
 def test_the_next_look_comes_when_a_lease_can_be_taken(expires_in: float, again: float) -> None:
     assert look(Ownership("me", SETTINGS), [Lease(0, "dead", 4, expires_in)], 0).again == again
