@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from datetime import UTC, datetime
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import psycopg
+from psycopg.types.datetime import TimestamptzLoader
 
 from dsql_outbox.outbox import (
     RACES,
@@ -70,7 +72,7 @@ class OperatorSession:
             query = statement(name, self._database.schema, **literals)
             _give_time(connection)
             async with self._bounds(connection):
-                cursor = await connection.execute(query, parameters)
+                cursor = await _reader(connection).execute(query, parameters)
                 return await cursor.fetchall() if cursor.description else []
 
         return await self._retried(run)
@@ -187,7 +189,35 @@ class OperatorTransaction:
 
     async def _run(self, name: str, parameters: Mapping[str, object]) -> psycopg.AsyncCursor[Any]:
         _give_time(self._connection)
-        return await self._connection.execute(statement(name, self._schema), parameters)
+        return await _reader(self._connection).execute(statement(name, self._schema), parameters)
+
+
+EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
+LATEST: Final = datetime(9999, 12, 30, tzinfo=UTC)
+"""A day from the limits of Python's dates, so that every time zone can show them."""
+
+
+class NearestTime(TimestamptzLoader):
+    """Reads a time that Python cannot represent, such as infinity, as the nearest that it can.
+
+    A program with the rights of a duty can store any time, and one row must not keep all others
+    from being read. A time that is part of a key is read as text.
+    """
+
+    def load(self, data: Any) -> datetime:
+        """Return the time, from `EARLIEST` to `LATEST`."""
+        try:
+            return min(max(super().load(data), EARLIEST), LATEST)
+        except psycopg.DataError:
+            text = bytes(data)
+            return EARLIEST if text.startswith(b"-") or text.endswith(b"BC") else LATEST
+
+
+def _reader(connection: AsyncConnection) -> psycopg.AsyncCursor[Any]:
+    """Return a cursor that can read every time; the statements of the caller read as ever."""
+    cursor = connection.cursor()
+    cursor.adapters.register_loader("timestamptz", NearestTime)
+    return cursor
 
 
 def _give_time(connection: AsyncConnection) -> None:

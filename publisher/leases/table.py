@@ -199,9 +199,9 @@ def _snapshot(found: Iterable[Sequence[Any]]) -> Snapshot:
         if shard is None:
             peers.append(Peer(owner, seen_at, age, lease))
         else:
-            leases.append(
-                Lease(shard, owner, epoch, -math.inf if owner is None else expires_in, expires_at)
-            )
+            # A row that another program made may have an owner, and no end of its lease.
+            ends = -math.inf if owner is None or expires_in is None else expires_in
+            leases.append(Lease(shard, owner, epoch, ends, expires_at))
     return Snapshot(leases, peers)
 
 

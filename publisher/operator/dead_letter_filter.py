@@ -41,10 +41,14 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class LetterKey(NamedTuple):
-    """The key of a dead letter in the order of its table; `died_at` as text."""
+    """The key of a dead letter in the order of its table.
+
+    `died_at` is the text of the database, which has times that Python has not; as a place to
+    read from, None is before all letters of the event.
+    """
 
     event_id: UUID
-    died_at: str = "-infinity"
+    died_at: str | None = None
 
 
 FIRST_LETTER: Final = LetterKey(FIRST_ID)
@@ -80,7 +84,16 @@ class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-async def read_letters(session: OperatorSession, which: LetterFilter) -> AsyncGenerator[DeadLetter]:
+class KeyedLetter(NamedTuple):
+    """A dead letter and its key."""
+
+    key: LetterKey
+    letter: DeadLetter
+
+
+async def read_letters(
+    session: OperatorSession, which: LetterFilter
+) -> AsyncGenerator[KeyedLetter]:
     """The selected dead letters, without payload, in order of event id and time of death."""
     for ids in id_ranges(which.event_ids):
         after = LetterKey(ids.first)
@@ -100,19 +113,19 @@ async def read_letter_block(
     rows: int,
     *,
     last: UUID = LAST_ID,
-) -> Block[LetterKey, DeadLetter]:
+) -> Block[LetterKey, KeyedLetter]:
     """The selected letters among the next `rows` after a key, up to the event id `last`."""
-    bounds = {"event_id": after.event_id, "died_at": after.died_at, "last": last, "rows": rows}
+    bounds = after._asdict() | {"last": last, "rows": rows}
     found = await session.rows("letter_page", which.parameters() | bounds)
-    seen, last_id, last_died_at = found[0][:3]
-    reached = LetterKey(last_id, last_died_at.isoformat()) if seen else after
+    seen, *key = found[0][:3]
+    reached = LetterKey(*key) if seen else after
     return Block(seen, reached, [_letter(row[3:]) for row in found if row[3] is not None])
 
 
-def _letter(row: Any) -> DeadLetter:
-    event_id, died_at, shard, position, subject_type, subject_id, version, topic = row[:8]
-    headers, payload_bytes, created_at, error, attempts, replays = row[8:]
-    return DeadLetter(
+def _letter(row: Any) -> KeyedLetter:
+    event_id, key, died_at, shard, position, subject_type, subject_id, version, topic = row[:9]
+    headers, payload_bytes, created_at, error, attempts, replays = row[9:]
+    letter = DeadLetter(
         event_id=event_id,
         died_at=died_at,
         subject=subject_key(subject_type, subject_id),
@@ -127,3 +140,4 @@ def _letter(row: Any) -> DeadLetter:
         headers=read_headers(headers).by_name,
         payload_bytes=payload_bytes,
     )
+    return KeyedLetter(LetterKey(event_id, key), letter)

@@ -2,8 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import aclosing
-from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -15,6 +14,7 @@ from dsql_outbox.publisher.session import Operator, OperatorTransaction
 from .dead_letter_filter import (
     FIRST_LETTER,
     DeadLetter,
+    KeyedLetter,
     LetterFilter,
     LetterKey,
     read_letter_block,
@@ -51,8 +51,8 @@ class DeadLetters(Operator):
         with the number of letters.
         """
         async with aclosing(read_letters(self._session, which)) as letters:
-            async for letter in letters:
-                yield await self._with_payload(letter) if payload else letter
+            async for each in letters:
+                yield await self._with_payload(each) if payload else each.letter
 
     async def page(
         self, which: LetterFilter = _ALL, after: LetterKey = FIRST_LETTER, *, rows: int = 50
@@ -63,10 +63,11 @@ class DeadLetters(Operator):
         are ignored.
         """
 
-        async def block(key: LetterKey, size: int) -> Block[LetterKey, DeadLetter]:
+        async def block(key: LetterKey, size: int) -> Block[LetterKey, KeyedLetter]:
             return await read_letter_block(self._session, which, key, size)
 
-        return await read_page(block, _key_of, after, rows, _BLOCKS)
+        page = await read_page(block, lambda each: each.key, after, rows, _BLOCKS)
+        return Page([each.letter for each in page.found], page.read, page.after)
 
     async def replay(
         self,
@@ -107,53 +108,42 @@ class DeadLetters(Operator):
             async for batch in batches:
                 if not dry_run:
                     await self._delete(batch)
-                for letter in batch:
-                    yield letter
+                for each in batch:
+                    yield each.letter
 
-    async def _with_payload(self, letter: DeadLetter) -> DeadLetter:
-        key = {"event_id": letter.event_id, "died_at": letter.died_at.isoformat()}
-        rows = await self._session.rows("letter_payload", key)
-        return msgspec.structs.replace(letter, payload=rows[0][0]) if rows else letter
+    async def _with_payload(self, found: KeyedLetter) -> DeadLetter:
+        rows = await self._session.rows("letter_payload", found.key._asdict())
+        return msgspec.structs.replace(found.letter, payload=rows[0][0]) if rows else found.letter
 
-    async def _delete(self, letters: Sequence[DeadLetter]) -> None:
-        keys = [_Key(letter.event_id, letter.died_at) for letter in letters]
-        await self._session.count("letter_delete", _columns(keys))
+    async def _delete(self, letters: Sequence[KeyedLetter]) -> None:
+        await self._session.count("letter_delete", _columns([each.key for each in letters]))
 
-    async def _in_order(self, which: LetterFilter, limit: int) -> list["_Key"]:
+    async def _in_order(self, which: LetterFilter, limit: int) -> list[LetterKey]:
         """The keys of the selected dead letters, by version of their subject, oldest first."""
-        found: list[tuple[int, _Key]] = []
+        found: list[tuple[int, LetterKey]] = []
         async with aclosing(_first(read_letters(self._session, which), limit)) as letters:
-            async for letter in letters:
-                key = _Key(letter.event_id, letter.died_at)
+            async for key, letter in letters:
                 found.append((letter.subject_version, key))
         found.sort()
         return [key for _, key in found]
-
-
-def _key_of(letter: DeadLetter) -> LetterKey:
-    return LetterKey(letter.event_id, letter.died_at.isoformat())
-
-
-class _Key(NamedTuple):
-    event_id: UUID
-    died_at: datetime
 
 
 class _Letters:
     """The dead letters as a source of messages to replay (see `requeue.Source`)."""
 
     async def candidates(
-        self, transaction: OperatorTransaction, keys: Sequence[_Key], /
+        self, transaction: OperatorTransaction, keys: Sequence[LetterKey], /
     ) -> tuple[list[Candidate | UUID], int]:
         rows = await transaction.rows("letter_candidates", _columns(keys))
-        found: dict[tuple[UUID, datetime], Candidate] = {}
+        found: dict[LetterKey, Candidate] = {}
         now_us = 0
         for row in rows:
-            event_id, died_at, topic, shard, subject_type, subject_id, size, headers, *rest = row
-            position, replays, waiting, now_us = rest
+            event_id, died_key, died_at, topic, shard, subject_type, subject_id, *rest = row
+            size, headers, position, replays, waiting, now_us = rest
             stored = read_headers(headers)
-            found[event_id, died_at] = Candidate(
+            found[LetterKey(event_id, died_key)] = Candidate(
                 event_id=event_id,
+                died_at=died_key,
                 key=subject_key(subject_type, subject_id),
                 type=stored.by_name.get("type", ""),
                 topic=topic,
@@ -171,13 +161,13 @@ class _Letters:
     async def put(
         self, transaction: OperatorTransaction, placed: Sequence[Placed], columns: dict[str, str], /
     ) -> None:
-        died_ats = array_literal(each.candidate.at for each in placed)
+        died_ats = array_literal(each.candidate.died_at for each in placed)
         columns = columns | {"died_ats": died_ats}
         await transaction.change("letter_requeue", columns, len(placed))
         await transaction.change("letter_delete", columns, len(placed))
 
 
-def _columns(keys: Sequence[_Key]) -> dict[str, str]:
+def _columns(keys: Sequence[LetterKey]) -> dict[str, str]:
     return {
         "event_ids": array_literal(key.event_id for key in keys),
         "died_ats": array_literal(key.died_at for key in keys),
@@ -185,8 +175,8 @@ def _columns(keys: Sequence[_Key]) -> dict[str, str]:
 
 
 async def _first(
-    letters: AsyncGenerator[DeadLetter], limit: int | None
-) -> AsyncGenerator[DeadLetter]:
+    letters: AsyncGenerator[KeyedLetter], limit: int | None
+) -> AsyncGenerator[KeyedLetter]:
     count = 0
     async with aclosing(letters):
         async for letter in letters:
@@ -196,16 +186,17 @@ async def _first(
             yield letter
 
 
-async def _batches(letters: AsyncIterable[DeadLetter]) -> AsyncGenerator[list[DeadLetter]]:
+async def _batches(letters: AsyncIterable[KeyedLetter]) -> AsyncGenerator[list[KeyedLetter]]:
     """Split the dead letters into batches that one transaction may delete."""
-    batch: list[DeadLetter] = []
+    batch: list[KeyedLetter] = []
     size = 0
-    async for letter in letters:
+    async for each in letters:
+        letter = each.letter
         own = letter.payload_bytes + sum(map(len, letter.headers.values()))
         size += own
         if batch and (len(batch) == MAX_ROWS or size > MAX_BYTES):
             yield batch
             batch, size = [], own
-        batch.append(letter)
+        batch.append(each)
     if batch:
         yield batch

@@ -15,7 +15,6 @@ from dsql_outbox.publisher.session import Operator
 
 from .pages import (
     FIRST_ID,
-    FIRST_POSITION,
     LAST_ID,
     PAGE_ROWS,
     Block,
@@ -69,10 +68,13 @@ class FailureFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FailureKey(NamedTuple):
-    """The key of a failure in the order of its table; `position` is in microseconds."""
+    """The key of a failure in the order of its table; `position` is in microseconds.
+
+    As a place to read from, None is before all failures of the event.
+    """
 
     event_id: UUID
-    position: int = FIRST_POSITION
+    position: int | None = None
 
 
 FIRST_FAILURE: Final = FailureKey(FIRST_ID)

@@ -18,8 +18,9 @@ T = TypeVar("T")
 
 FIRST_ID: Final = UUID(int=0)
 LAST_ID: Final = UUID(int=(1 << 128) - 1)
+FIRST_SHARD: Final = -(1 << 31)
 FIRST_POSITION: Final = -(1 << 63)
-"""Before every position, also an invalid one."""
+"""Before every shard and every position, also an invalid one."""
 
 
 class IdRange(msgspec.Struct, frozen=True):

@@ -166,6 +166,7 @@ class _Events:
             event_id, event_type, topic, shard, created, saved, *rest = row
             subject_type, subject_id, size, touches, own, position, replays, waiting, now_us = rest
             stored = Headers({}) if own is None else read_headers(own)
+            ours = stored_headers(event_id, event_type, created, touches, self._source)
             found[event_id] = Candidate(
                 event_id=event_id,
                 key=subject_key(subject_type, subject_id),
@@ -173,13 +174,12 @@ class _Events:
                 topic=topic,
                 shard=shard,
                 at=saved,
-                headers=stored.by_name
-                | stored_headers(event_id, event_type, created, touches, self._source),
+                headers=stored.by_name | ours.by_name,
                 size=size,
                 last_position=position,
                 replays=replays,
                 waiting=waiting,
-                fault=stored.fault,
+                fault=stored.fault or ours.fault,
             )
         return [found.get(key.event_id, key.event_id) for key in keys], now_us
 
@@ -191,15 +191,18 @@ class _Events:
 
 def stored_headers(
     event_id: UUID, event_type: str, created: datetime | None, touches: str, source: str
-) -> dict[str, str]:
+) -> Headers:
     """The headers of a stored event as the writer made them, without the trace context.
 
     The trace context is not stored.
     """
-    listed = [
-        f"{subject_key(touch.entity_type, touch.entity_id)}@{touch.version}"
-        for touch in _touches.decode(touches)
-    ]
     time = None if created is None else created.astimezone(UTC)
     headers = message_headers(str(event_id), event_type, time, source)
-    return headers | {"entities": ",".join(listed)}
+    try:
+        listed = [
+            f"{subject_key(touch.entity_type, touch.entity_id)}@{touch.version}"
+            for touch in _touches.decode(touches)
+        ]
+    except msgspec.MsgspecError:  # its text may quote the touches
+        return Headers(headers, "the stored touches are no JSON array of entities")
+    return Headers(headers | {"entities": ",".join(listed)})

@@ -11,6 +11,12 @@ _SUBJECTS: Final = 100_000
 """The largest number of subjects whose positions are remembered: those replayed last."""
 
 
+_HIGHEST_POSITION: Final = 1 << 62
+"""Far above every time in microseconds, and far below the limit of the column."""
+
+_HIGHEST_NUMBER: Final = (1 << 31) - 1
+
+
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """An event that may be replayed, as read from the database.
 
@@ -20,7 +26,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     earlier replays. `waiting` says that a message of the event is in the outbox now.
     `type`, `topic` and `shard` are those of the message. `at` is when the event was
     saved, or when its message was given up. `fault` says why the
-    headers are invalid, or is None.
+    headers are invalid, or is None. `died_at` is the part of a dead letter's key.
     """
 
     event_id: UUID
@@ -35,6 +41,16 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     replays: int
     waiting: bool
     fault: str | None = None
+    died_at: str | None = None
+
+    @property
+    def can_be_sent(self) -> bool:
+        """Whether its headers are valid, and a position and a number are left for a replay.
+
+        A row may hold any number. None that a writer makes is near the limits.
+        """
+        has_place = self.last_position < _HIGHEST_POSITION and self.replays < _HIGHEST_NUMBER
+        return self.fault is None and has_place
 
 
 class Placed(NamedTuple):

@@ -204,7 +204,7 @@ def _choose(found: Sequence[Candidate | UUID]) -> tuple[list[Candidate], list[Re
     for each in found:
         if isinstance(each, UUID):
             left.append(Replayed(each, "missing"))
-        elif each.fault is not None:
+        elif not each.can_be_sent:
             left.append(_told(each, "unreadable"))
         elif each.waiting or each.event_id in chosen:
             left.append(_told(each, "waiting"))

@@ -170,7 +170,7 @@ class StatusReader(Operator):
         shards = tuple(map(_shard, found))
         ages = [shard.oldest_seconds for shard in shards if shard.oldest_seconds is not None]
         orphaned = await self._rows("shards_orphaned")
-        topics = await self._session.rows("topic_page", {"after": "", "rows": _TOPICS})
+        topics = await self._session.rows("topic_page", {"after": None, "rows": _TOPICS})
         return Status(
             schema=self._session.schema,
             waiting=await self.read_waiting(),

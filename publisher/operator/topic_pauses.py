@@ -55,7 +55,8 @@ class Topics(Operator):
 
     async def list(self) -> AsyncGenerator[PausedTopic]:
         """The paused topics in the order of their names; close a generator that is left early."""
-        after, seen = "", PAGE_ROWS
+        after: str | None = None
+        seen = PAGE_ROWS
         while seen == PAGE_ROWS:
             rows = await self._session.rows("topic_page", {"after": after, "rows": PAGE_ROWS})
             seen = len(rows)

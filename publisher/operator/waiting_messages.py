@@ -10,7 +10,7 @@ import msgspec
 from dsql_outbox.outbox import parse_subject_key, subject_key
 from dsql_outbox.publisher.session import Operator
 
-from .pages import FIRST_ID, FIRST_POSITION, PAGE_ROWS
+from .pages import FIRST_ID, FIRST_POSITION, FIRST_SHARD, PAGE_ROWS
 
 
 class WaitingMessage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -61,7 +61,7 @@ class Waiting(Operator):
         missing, `SettingsError` for a malformed filter, and the driver's errors.
         """
         parameters = which.parameters() | {"rows": PAGE_ROWS}
-        after = {"shard": -1, "position": FIRST_POSITION, "event_id": FIRST_ID}
+        after = {"shard": FIRST_SHARD, "position": FIRST_POSITION, "event_id": FIRST_ID}
         seen = PAGE_ROWS
         while seen == PAGE_ROWS:
             rows = await self._session.rows("waiting_page", parameters | after)

@@ -151,7 +151,10 @@ class Rebuild(Operator):
         own: str | None,
     ) -> Message:
         own_headers = {} if own is None else read_headers(own).by_name
-        headers = own_headers | stored_headers(event_id, event_type, created, touches, self._source)
+        ours = stored_headers(event_id, event_type, created, touches, self._source)
+        if ours.fault is not None:
+            raise SettingsError(f"event {event_id} is not a valid message: {ours.fault}")
+        headers = own_headers | ours.by_name
         row = OutboxRow(
             shard,
             position,

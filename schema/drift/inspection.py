@@ -8,7 +8,7 @@ from dsql_outbox.schema.drift_kind import Drift
 from dsql_outbox.schema.migrator.execution import execute
 from dsql_outbox.schema.migrator.migration import migrations
 from dsql_outbox.schema.migrator.migrator import Recorded, changed_text, read_recorded
-from dsql_outbox.schema.migrator.remedies import Remedies
+from dsql_outbox.schema.migrator.remedies import Remedies, is_shard
 from dsql_outbox.schema.migrator.shape import Shape, read_indexes, read_shape
 from dsql_outbox.schema.named_statements import statement
 from dsql_outbox.schema.roles.rights import Roles, right_drifts
@@ -68,8 +68,14 @@ def _migration_drifts(schema: str, recorded: Mapping[int, Recorded]) -> Iterator
 
 
 def _shard_drifts(connection: Connection, schema: str, shape: Shape) -> Iterator[Drift]:
-    leased = [row[0] for row in execute(connection, statement("shard_list", schema))]
+    found = [row[0] for row in execute(connection, statement("shard_list", schema))]
+    leased = [shard for shard in found if is_shard(shard)]
     remedies = Remedies(schema)
+    for shard in found:
+        if not is_shard(shard):
+            text = f"schema {schema} has a lease row of shard {shard}, which no writer uses"
+            remedy = remedies.forget_lease(shard)
+            yield Drift("orphaned_shard", str(shard), f"{text}: run {remedy}")
     if not leased:
         text = f"schema {schema} has no shards: run {remedies.apply()}"
         yield Drift("missing_shards", "outbox_leases", text)

@@ -237,7 +237,8 @@ def _refuse_changed(schema: str, recorded: Mapping[int, Recorded]) -> None:
 
 
 def _count_shards(connection: Connection, schema: str) -> tuple[int, int]:
-    highest, leases = execute(connection, statement("shards_present", schema)).fetchall()[0]
+    query = statement("shards_present", schema, most=MAX_SHARDS)
+    highest, leases = execute(connection, query).fetchall()[0]
     return highest, leases
 
 

@@ -15,6 +15,11 @@ MAX_SHARDS: Final = MAX_TRANSACTION_ROWS
 """One transaction inserts all lease rows, so the row limit of a transaction bounds the shards."""
 
 
+def is_shard(shard: int) -> bool:
+    """Return whether a writer may use a shard of this number."""
+    return 0 <= shard < MAX_SHARDS
+
+
 class Remedies:
     """The remedies of one schema; each method returns one or more commands as text."""
 
@@ -33,9 +38,13 @@ class Remedies:
 
         No writer uses a shard outside 0 to `MAX_SHARDS` - 1, so its rows are deleted.
         """
-        if 0 <= shard < MAX_SHARDS:
+        if is_shard(shard):
             return self.apply(max(shard, highest) + 1)
         return f"DELETE FROM {_quoted(self._schema, 'outbox')} WHERE shard = {shard}"  # noqa: S608 - shown, not run
+
+    def forget_lease(self, shard: int) -> str:
+        """Delete the lease row of a shard that no writer uses."""
+        return f"DELETE FROM {_quoted(self._schema, 'outbox_leases')} WHERE shard = {shard}"  # noqa: S608 - shown, not run
 
     def grant(self, roles: Mapping[str, str]) -> str:
         """Grant the rights of duties; `roles` maps a duty to its role."""

@@ -1,12 +1,13 @@
 -- Read a page of failures by key, and return those that match the filter and still have
 -- an outbox row. The first three columns say how far the page reached.
--- retry_at null: blocked. behind: the previous message of its subject still waits.
+-- position null: from the first failure of event_id on. retry_at null: blocked. behind: the previous message of its subject still waits.
 WITH page AS (
   SELECT f.event_id, f.position, f.shard, f.attempts, f.last_error,
     nullif(f.retry_at, 'infinity') AS retry_at
   FROM {schema}.outbox_failures f
-  WHERE (f.event_id, f.position) > (%(event_id)s::uuid, %(position)s::bigint)
-    AND f.event_id <= %(last)s::uuid
+  WHERE f.event_id >= %(event_id)s::uuid AND f.event_id <= %(last)s::uuid
+    AND (f.event_id > %(event_id)s::uuid OR %(position)s::bigint IS NULL
+      OR f.position > %(position)s::bigint)
   ORDER BY f.event_id, f.position
   LIMIT %(rows)s
 ), bounds AS (

@@ -1,26 +1,28 @@
 -- Read a page of dead letters by key, and return those that match the filter. So a
 -- statement reads a bounded number of rows, however few match. The first three columns
--- say how far the page reached. The payload is left out: it may be 1 MiB. created_at is
--- limited to dates that a client can represent.
+-- say how far the page reached. The payload is left out: it may be 1 MiB, and the
+-- time of death is text where it is a key, since it may be a time that no client represents.
+-- died_at null: from the first letter of event_id on.
 WITH page AS (
   SELECT event_id, died_at, shard, position, subject_type, subject_id, subject_version, topic,
     headers, octet_length(payload) AS bytes, created_at, error, attempts, replays
   FROM {schema}.dead_letters
-  WHERE (event_id, died_at) > (%(event_id)s::uuid, %(died_at)s::text::timestamptz)
-    AND event_id <= %(last)s::uuid
+  WHERE event_id >= %(event_id)s::uuid AND event_id <= %(last)s::uuid
+    AND (event_id > %(event_id)s::uuid OR %(died_at)s::text IS NULL
+      OR died_at > %(died_at)s::text::timestamptz)
   ORDER BY event_id, died_at
   LIMIT %(rows)s
 ), bounds AS (
   SELECT count(*) AS seen,
     (SELECT event_id FROM page ORDER BY event_id DESC LIMIT 1) AS last_id,
-    (SELECT died_at FROM page ORDER BY event_id DESC, died_at DESC LIMIT 1) AS last_died_at
+    (SELECT died_at::text FROM page ORDER BY event_id DESC, died_at DESC LIMIT 1)
+      AS last_died_at
   FROM page
 )
-SELECT bounds.seen, bounds.last_id, bounds.last_died_at, page.event_id, page.died_at, page.shard,
-  page.position, page.subject_type, page.subject_id, page.subject_version, page.topic,
+SELECT bounds.seen, bounds.last_id, bounds.last_died_at, page.event_id, page.died_at::text AS key,
+  page.died_at, page.shard, page.position, page.subject_type, page.subject_id, page.subject_version, page.topic,
   page.headers::text, page.bytes,
-  greatest('0001-01-02 00:00+00', least('9999-12-30 00:00+00', page.created_at)) AS created_at,
-  page.error, page.attempts, page.replays
+  page.created_at, page.error, page.attempts, page.replays
 FROM bounds
 LEFT JOIN page
   ON (%(subject_type)s::text IS NULL

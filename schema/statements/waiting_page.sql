@@ -1,6 +1,6 @@
 -- Read a page of the outbox by key, and return the messages that match the filter. So a
 -- statement reads a bounded number of rows, however few match. The first four columns say
--- how far the page reached. created_at is limited to dates that a client can represent.
+-- how far the page reached.
 WITH page AS (
   SELECT shard, position, event_id, subject_type, subject_id, subject_version, topic,
     octet_length(payload) AS bytes, created_at
@@ -17,7 +17,7 @@ WITH page AS (
 )
 SELECT bounds.seen, reached.shard, reached.position, reached.event_id, page.event_id, page.shard,
   page.position, page.subject_type, page.subject_id, page.subject_version, page.topic, page.bytes,
-  greatest('0001-01-02 00:00+00', least('9999-12-30 00:00+00', page.created_at)) AS created_at
+  page.created_at
 FROM bounds
 LEFT JOIN reached ON true
 LEFT JOIN page

@@ -89,11 +89,8 @@ def _instant(text: str | None) -> datetime | None:
 
 
 def _letter_key(request: Request) -> LetterKey | None:
-    event_id, at = _after(request)
-    if event_id is None:
-        return None
-    instant = _instant(at)
-    return LetterKey(event_id) if instant is None else LetterKey(event_id, instant.isoformat())
+    event_id, died_at = _after(request)
+    return None if event_id is None else LetterKey(event_id, died_at or None)
 
 
 def _failure_key(request: Request) -> FailureKey | None:

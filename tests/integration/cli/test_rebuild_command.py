@@ -12,7 +12,7 @@ from dsql_outbox.writer import Writer
 
 MODULE = """
 async def apply(connection, message):
-    await connection.execute("INSERT INTO outbox.inbox VALUES ('a', %s, %s, now())",
+    await connection.execute("INSERT INTO outbox.inbox VALUES ('a', '', %s, %s, now())",
         (message.dedupe_id, message.dedupe_id))
 
 not_async = print

@@ -6,15 +6,17 @@ from uuid import uuid4
 
 import pytest
 
-from dsql_outbox.publisher.operator.dead_letters import DeadLetter, _batches
+from dsql_outbox.publisher import DeadLetter, LetterKey
+from dsql_outbox.publisher.operator.dead_letter_filter import KeyedLetter
+from dsql_outbox.publisher.operator.dead_letters import _batches
 
 pytestmark = pytest.mark.anyio
 
 NOW = datetime.now(UTC)
 
 
-def letter(*, payload: int, headers: int) -> DeadLetter:
-    return DeadLetter(
+def letter(*, payload: int, headers: int) -> KeyedLetter:
+    found = DeadLetter(
         event_id=uuid4(),
         died_at=NOW,
         subject="Car/1",
@@ -29,6 +31,7 @@ def letter(*, payload: int, headers: int) -> DeadLetter:
         headers={"entities": "x" * headers},
         payload_bytes=payload,
     )
+    return KeyedLetter(LetterKey(found.event_id, str(NOW)), found)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +47,7 @@ def letter(*, payload: int, headers: int) -> DeadLetter:
 async def test_rows_payload_and_headers_are_bounded_and_one_always_goes(
     count: int, payload: int, headers: int, sizes: list[int]
 ) -> None:
-    async def letters() -> AsyncIterator[DeadLetter]:
+    async def letters() -> AsyncIterator[KeyedLetter]:
         for _ in range(count):
             yield letter(payload=payload, headers=headers)
 

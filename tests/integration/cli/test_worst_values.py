@@ -1,0 +1,235 @@
+"""Whatever a role of a duty can store, every command and page answers, and names the row.
+
+Each column has its worst values once, such as infinity, the year 294276, the highest number and
+the longest text. All rows are in one database, so one row that cannot be read shows at once.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from html import unescape
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+from psycopg import sql
+from tests.support.console_clients import browsing
+from tests.support.database_roles import made_roles
+from tests.support.worst_values import Row, write_worst_rows
+
+from dsql_outbox.cli import main
+from dsql_outbox.outbox import Database, subject_key
+from dsql_outbox.servers import EmbeddedPostgres
+
+READING = [
+    "status",
+    "status --json",
+    "status --conflicts --hours 24",
+    "status --conflicts --json",
+    "waiting",
+    "waiting --topic events.CarMoved",
+    "failures list",
+    "failures list --blocked",
+    "failures retry --all --dry-run",
+    "failures bury --all --dry-run",
+    "dead-letters list --limit 10000",
+    "dead-letters list --json --payload --limit 10000",
+    "dead-letters list --since 2026-01-01 --until 2027-01-01",
+    "dead-letters replay --all --dry-run",
+    "dead-letters replay --all --dry-run --list",
+    "dead-letters drop --all --dry-run",
+    "topics list",
+    "replay --all --yes --dry-run",
+    "replay --all --yes --dry-run --list",
+    "replay --all --yes --dry-run --json",
+    "schema plan",
+]
+DIAGNOSES = ["schema check", "schema check --json", "doctor", "doctor --json"]
+"""They find faults, so their exit code is 1."""
+
+
+class Worst(NamedTuple):
+    """A database with the worst rows."""
+
+    name: str
+    url: str
+    rows: list[Row]
+
+    def of(self, *tables: str) -> list[Row]:
+        """The rows of these tables."""
+        return [row for row in self.rows if row.column.table in tables]
+
+    def ids(self, *tables: str) -> set[str]:
+        """The event ids in these tables."""
+        return {str(row.values["event_id"]) for row in self.of(*tables)}
+
+
+@pytest.fixture(scope="module")
+def worst(postgres: EmbeddedPostgres) -> Iterator[Worst]:
+    """One database for all tests that change nothing."""
+    name = f"worst_{uuid4().hex}"
+    with made_roles(postgres.url) as roles:
+        url = postgres.create_database(name)
+        yield Worst(name, url, write_worst_rows(url, roles))
+        postgres.drop_database(name)
+
+
+@pytest.fixture
+def copy(worst: Worst, postgres: EmbeddedPostgres) -> Iterator[Worst]:
+    """A copy of it, for a test that changes rows."""
+    name = f"copy_{uuid4().hex}"
+    query = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute(query.format(sql.Identifier(name), sql.Identifier(worst.name)))
+    yield worst._replace(name=name, url=worst.url.replace(worst.name, name))
+    postgres.drop_database(name)
+
+
+def run(worst: Worst, *words: object, codes: tuple[int, ...] = (0,)) -> Result:
+    done = CliRunner().invoke(main, [*map(str, words), "--database", worst.url])
+    assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
+    assert done.exit_code in codes, done.output[-500:]
+    assert "Traceback" not in done.output
+    assert "Error:" not in done.output
+    return done
+
+
+def listed(worst: Worst, *words: object) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run(worst, *words, "--json").stdout.splitlines()]
+
+
+def test_each_role_has_written_its_rows(worst: Worst) -> None:
+    duties = {(row.role, row.column.table) for row in worst.rows}
+    assert {duty for duty, _ in duties} == {"writer", "publisher", "operator", "consumer"}
+    assert {table for _, table in duties} >= {"dead_letters", "outbox", "outbox_leases", "inbox"}
+    values = [str(row.value) for row in worst.rows]
+    for wanted in ("infinity", "294276-12-31 23:59:59+00", str(2**63 - 1), "-1", "nan", "None"):
+        assert wanted in values
+
+
+@pytest.mark.parametrize("words", READING)
+def test_a_command_answers(worst: Worst, words: str) -> None:
+    run(worst, *words.split())
+
+
+@pytest.mark.parametrize("words", DIAGNOSES)
+def test_a_command_that_finds_faults_answers(worst: Worst, words: str) -> None:
+    run(worst, *words.split(), codes=(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("words", "tables"),
+    [
+        ("dead-letters list --limit 10000", ["dead_letters"]),
+        ("failures list", ["outbox_failures"]),
+        ("waiting --limit 10000", ["outbox", "outbox_failures"]),
+        ("replay --all --yes --dry-run --list", ["business_events", "event_headers", "entities"]),
+    ],
+)
+def test_a_list_names_each_row(worst: Worst, words: str, tables: list[str]) -> None:
+    named = {line["eventId"] for line in listed(worst, *words.split())}
+    if "business_events" in tables:
+        assert saved_until_now(worst) <= named
+    else:
+        assert worst.ids(*tables) <= named
+
+
+def saved_until_now(worst: Worst) -> set[str]:
+    """The stored events, but for those that are saved later than a replay that begins now."""
+    late = ("9999-12-31 23:59:59.999999+00", "294276-12-31 23:59:59+00", "infinity")
+    rows = worst.of("business_events")
+    return {str(row.values["id"]) for row in rows if row.values["saved_date"] not in late}
+
+
+def test_each_topic_and_each_publisher_is_named(worst: Worst) -> None:
+    topics = {line["topic"] for line in listed(worst, "topics", "list")}
+    assert {row.values["topic"] for row in worst.of("outbox_topics")} == topics
+    (status,) = listed(worst, "status")
+    assert len(status["shards"]) == 32
+
+
+def test_a_letter_is_found_by_its_id_whatever_its_time_of_death(worst: Worst) -> None:
+    for row in worst.of("dead_letters"):
+        if row.column.name in ("event_id", "died_at"):
+            event_id = str(row.values["event_id"])
+            (line, *_) = listed(worst, "dead-letters", "list", "--id", event_id, "--payload")
+            assert (line["eventId"], line["payload"]) == (event_id, "{}")
+            assert event_id in run(worst, "dead-letters", "show", event_id).stdout
+
+
+def test_a_failure_is_found_by_its_id_whatever_its_position(worst: Worst) -> None:
+    for row in worst.of("outbox_failures"):
+        if row.column.name in ("event_id", "position"):
+            event_id = str(row.values["event_id"])
+            assert event_id in str(listed(worst, "failures", "list", "--id", event_id))
+
+
+@pytest.mark.anyio
+async def test_the_console_shows_each_row(worst: Worst) -> None:
+    async with browsing(Database(worst.url)) as browser:
+        for path in ("/", "/events", "/events?q=Car/c-1", "/conflicts?hours=24", "/failures"):
+            assert (await browser.get(path)).status_code in (200, 303), path
+        for path, table in (("/dead-letters", "dead_letters"), ("/failures", "outbox_failures")):
+            seen, link = "", path
+            while link:
+                answer = await browser.get(link)
+                assert answer.status_code == 200, answer.text[-500:]
+                assert answer.text not in seen, "no page comes twice"
+                seen += answer.text
+                found = re.search(rf'href="({path}\?after=[^"]+)"', answer.text)
+                link = unescape(found[1]) if found else ""
+            assert not [each for each in worst.ids(table) if each not in seen]
+        for row in worst.of("business_events", "outbox_replays"):
+            event_id = str(row.values.get("event_id", row.values.get("id")))
+            answer = await browser.get(f"/events/{event_id}")
+            assert (answer.status_code, event_id in answer.text) == (200, True), row
+        for row in worst.of("event_headers", "entities"):
+            if row.values["entity_type"] and row.values["entity_id"]:
+                key = subject_key(row.values["entity_type"], row.values["entity_id"])
+                answer = await browser.get("/entities", params={"key": key})
+                assert answer.status_code == 200, row
+
+
+def test_every_letter_is_replayed_or_left_alone_by_name_and_then_dropped(copy: Worst) -> None:
+    ids = copy.ids("dead_letters")
+    done = {line["eventId"]: line for line in listed(copy, "dead-letters", "replay", "--all")}
+    assert done.keys() == ids
+    left = {each for each, line in done.items() if line["status"] != "replayed"}
+    assert {done[each]["status"] for each in left} <= {"unreadable", "waiting"}
+    assert len(left) < len(ids) / 4
+    rest = {line["eventId"] for line in listed(copy, "dead-letters", "list", "--limit", "10000")}
+    assert left <= rest
+    dropped = {line["eventId"] for line in listed(copy, "dead-letters", "drop", "--all", "--yes")}
+    assert dropped == rest
+    assert run(copy, "dead-letters", "list").stdout == "no dead letters\n"
+
+
+def test_every_failure_is_retried_or_given_up(copy: Worst) -> None:
+    ids = copy.ids("outbox_failures")
+    given_up = {line["eventId"] for line in listed(copy, "failures", "bury", "--all")}
+    assert given_up == ids
+    assert run(copy, "failures", "list").stdout == "no failures\n"
+    assert ids <= {
+        line["eventId"] for line in listed(copy, "dead-letters", "list", "--limit", 9999)
+    }
+
+
+def test_every_event_is_replayed_or_left_alone_by_name(copy: Worst) -> None:
+    told = listed(copy, "replay", "--all", "--yes", "--list")
+    assert saved_until_now(copy) <= {line["eventId"] for line in told}
+    late = {str(row.values["id"]) for row in copy.of("business_events")} - saved_until_now(copy)
+    assert len(late) == 3
+    assert late == {line["eventId"] for line in listed(copy, "replay", *late)}
+    assert {line["status"] for line in told} <= {"replayed", "unreadable", "waiting"}
+    assert sum(line["status"] == "replayed" for line in told) > len(told) / 2
+    assert UUID(told[0]["eventId"])
+
+
+def test_the_memory_of_a_consumer_is_pruned(copy: Worst) -> None:
+    run(copy, "inbox", "prune", "--consumer", "mailer", "--older-than", "1s")
+    with psycopg.connect(copy.url) as connection:
+        query = """SELECT count(*) FROM outbox.inbox
+            WHERE consumer = 'mailer' AND dedupe_id <> '' AND seen_at < now()"""
+        assert connection.execute(query).fetchone() == (0,)  # no inbox stores an empty id
