@@ -119,6 +119,11 @@ class Ownership:
         return frozenset(self._held)
 
     @property
+    def soonest(self) -> float:
+        """The seconds between two beats, at least."""
+        return self._settings.renew / 20
+
+    @property
     def is_stopping(self) -> bool:
         """Whether `stop` was called."""
         return self.stop_by < math.inf
@@ -260,15 +265,12 @@ class Ownership:
         return {s: epochs[s] for s in self._in_order(epochs)[: max(0, room)]}
 
     def _again(self, leases: Iterable[Lease], now: float) -> float:
-        """Seconds until the next beat: `renew`, or less if a foreign lease can be taken sooner.
-
-        The minimum is a twentieth of `renew`.
-        """
+        """Seconds until the next beat: `renew`, or less if a foreign lease can be taken sooner."""
         renew, grace = self._settings.renew, self._settings.grace
         others = [each for each in leases if each.owner != self.owner]
         waits = [each.expires_in + grace for each in others]
         waits += [self._watched.end(each) - now for each in others]
-        return max(renew / 20, min([renew, *(wait for wait in waits if wait >= 0)]))
+        return max(self.soonest, min([renew, *(wait for wait in waits if wait >= 0)]))
 
     def _in_order(self, shards: Iterable[int]) -> list[int]:
         """The shards in the order of preference of this publisher.

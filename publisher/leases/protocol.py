@@ -149,9 +149,15 @@ class Beats:
             own.renewed(plan.renew, await table.renew(own.owner, plan.renew), sent_at)
         if plan.release:
             own.released(await table.release(own.owner, plan.release))
+        again = plan.again
         if plan.take:
             sent_at = clock()
-            own.took(plan.take, await table.take(own.owner, plan.take, plan.ended), sent_at)
+            won = await table.take(own.owner, plan.take, plan.ended)
+            own.took(plan.take, won, sent_at)
+            if len(won) < len(plan.take):
+                # Others took them first. Publishers that beat at the same moment would meet
+                # again one `renew` later, and leave the other free shards alone for so long.
+                again = min(again, own.soonest)
         if plan.prune:
             await table.prune()
-        return plan.again
+        return again

@@ -35,6 +35,7 @@ class Scripted:
         self.has_one_form = True
         self.statements: list[str] = []
         self.renewed: set[int] = set()
+        self.taken: set[int] | None = None
         self.on_way: Callable[[], None] = lambda: None
 
     def _note(self, name: str) -> None:
@@ -82,7 +83,7 @@ class Scripted:
     ) -> set[int]:
         assert (owner, ended) == ("me", {})
         self._note("take")
-        return set(epochs)
+        return set(epochs) if self.taken is None else self.taken
 
     def drop(self) -> None: ...
 
@@ -175,6 +176,17 @@ async def test_what_changes_follows_the_statement() -> None:
     await relay.beat()
     table.seen = Snapshot(leases, [Peer("a", 6, 0, 10), Peer("b", 6, 0, 10)])
     assert await relay.beat() == ["renew_and_look", "release"]
+
+
+async def test_who_lost_a_race_for_a_lease_looks_again_at_once() -> None:
+    """It has room for another one, and the others may want that too."""
+    own = own_with(0)
+    table = Scripted(Snapshot([*mine(0), Lease(1, None, 3, FREE), Lease(2, None, 3, FREE)], []))
+    beats = Beats(own, table, lambda: 0.0, busy=set, progresses=lambda: True)
+    assert await beats.beat() == SETTINGS.renew
+    own.released([1, 2])
+    table.taken = {1}
+    assert await beats.beat() == pytest.approx(SETTINGS.renew / 20)
 
 
 async def test_a_lease_that_ended_before_its_renewal_is_not_taken_again() -> None:

@@ -260,6 +260,33 @@ def test_sixteen_shards_and_ten_publishers_leave_nobody_without_a_shard() -> Non
 
 
 @pytest.mark.parametrize("is_plain", [False, True])
+@pytest.mark.parametrize("members", [2, 3, 4, 5])
+def test_publishers_that_start_at_once_on_slow_clocks_leave_no_shard_alone_for_long(
+    members: int, is_plain: bool
+) -> None:
+    """They beat at the same moments, and want the same free shards again and again."""
+    limits = Limits(SETTINGS)
+    for shards in (4, 5, 7):
+        cluster = Cluster(shards, 1 + DRIFT, is_plain=is_plain)
+        for _ in range(members):
+            cluster.start(SLOWEST)
+        cluster.run(limits.balanced)
+        assert max(gap for _, gap in cluster.gaps) <= SETTINGS.renew / SLOWEST
+
+
+def test_the_shards_of_one_that_dies_go_to_others_in_time_though_the_clock_steps_back() -> None:
+    for seconds in (1, 20, 300):
+        cluster = Cluster(6, 1.0)
+        dies, lives = cluster.start(), cluster.start()
+        limits = Limits(SETTINGS)
+        cluster.run(limits.balanced)
+        cluster.stepped_back = seconds
+        cluster.crash(dies)
+        cluster.run(limits.owned)
+        assert len(lives.rights(cluster.time)) == 6
+
+
+@pytest.mark.parametrize("is_plain", [False, True])
 def test_who_gets_no_answers_loses_its_shards_for_good(is_plain: bool) -> None:
     """Its statements arrive: it must not keep leases or a share by them."""
     cluster = Cluster(6, 1.0, is_plain=is_plain)
