@@ -272,15 +272,17 @@ class Publisher:
         wait = self._settings.idle_min
         while True:
             await anyio.sleep(wait)
+            stalled_for = relay.stalled_for
+            left = limit - (stalled_for or 0.0)
+            if stalled_for is not None and left <= 0:
+                break
             if not relay.is_empty:
                 wait = self._settings.idle_min
-            elif await self._is_done(self._leases.shards if only_own else None):
-                break
-            else:
-                wait = min(self._settings.idle_max, 2 * wait)
-            stalled_for = relay.stalled_for
-            if stalled_for is not None and stalled_for >= limit:
-                break
+                continue
+            with anyio.move_on_after(left):
+                if await self._is_done(self._leases.shards if only_own else None):
+                    break
+            wait = min(self._settings.idle_max, 2 * wait)
         self.stop()
 
     async def _is_done(self, shards: frozenset[int] | None) -> bool:

@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from dsql_outbox.outbox import parse_subject_key, subject_key
+from dsql_outbox.publisher.backlog import has_backlog
 from dsql_outbox.publisher.session import Operator
 
 from .pages import FIRST_ID, FIRST_POSITION, FIRST_SHARD, PAGE_ROWS
@@ -71,6 +72,14 @@ class Waiting(Operator):
             for row in rows:
                 if row[4] is not None:
                     yield _waiting(row[4:])
+
+    async def can_be_sent(self) -> bool:
+        """Whether one of them can be sent now or later, without an operator.
+
+        This reads the outbox in pages until it finds one. Raises `SchemaError` if the tables
+        are missing, and the driver's errors.
+        """
+        return await has_backlog(self._session)
 
 
 def _waiting(row: Any) -> WaitingMessage:

@@ -14,6 +14,7 @@ from dsql_outbox.outbox import (
     array_literal,
     plain_array,
 )
+from dsql_outbox.publisher.backlog import has_backlog
 from dsql_outbox.publisher.burial import Burial, Letter, row_keys
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
@@ -37,7 +38,8 @@ class _RowGone(Exception):
 class SqlStore:
     """The tables of a database; see `Store` for the methods.
 
-    Reads and changes have a connection each, so neither waits for the other.
+    Reads, changes and `is_done` have a connection each, so none waits for another. That of
+    `is_done` is opened at its first use, and closed when it is cancelled.
     `statements` counts the calls. All methods raise the driver's errors, and
     `SchemaError` if the tables are missing or outdated.
     """
@@ -45,6 +47,7 @@ class SqlStore:
     def __init__(self, database: Database) -> None:
         self._reads = OperatorSession(database)
         self._changes = OperatorSession(database)
+        self._looks = OperatorSession(database)
         self._process = OneProcess("a publisher's connections")
         self._burial = Burial(self._changes)
         self.statements = 0
@@ -58,9 +61,9 @@ class SqlStore:
             )
 
     async def close(self) -> None:
-        """Close both connections."""
-        await self._reads.close()
-        await self._changes.close()
+        """Close the connections."""
+        for session in (self._reads, self._changes, self._looks):
+            await session.close()
 
     async def read(self, ranges: Sequence[Range], passed: PassedOver) -> Reading:
         """See `Store.read`."""
@@ -130,9 +133,8 @@ class SqlStore:
 
         `shards` are those that count; None: all.
         """
-        counted = None if shards is None else plain_array(shards)
-        ((waiting,),) = await self._rows("outbox_waiting", {"shards": counted})
-        return not waiting
+        self._require()
+        return not await has_backlog(self._looks, shards)
 
     async def sweep(self) -> None:
         """Delete failures whose message no longer exists, as many as one transaction may change."""

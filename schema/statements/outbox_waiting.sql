@@ -1,17 +1,39 @@
--- Return whether a message waits for the relay. A message does not count if it waits for
--- an operator: it is of a topic that is paused, or blocked, or behind such a message.
+-- Read a page of the outbox by key, for the question whether a message waits for the relay.
+-- A message does not wait for the relay if it waits for an operator: its topic is paused, it
+-- is blocked, or it is behind such a message. The statement returns two kinds of messages:
+-- those that are blocked, and those that are the first of their subject and of a topic that
+-- is not paused. The caller leaves out the second kind behind the first. The first four
+-- columns say how far the page reached.
 -- shards: an array of the shards that count, or null for all.
-SELECT EXISTS (
-  SELECT FROM {schema}.outbox o
-  WHERE (%(shards)s::text IS NULL OR o.shard = ANY(%(shards)s::text::int[]))
-  AND NOT EXISTS (
-    SELECT FROM {schema}.outbox_failures f
-    JOIN {schema}.outbox b
-      ON b.shard = f.shard AND b.position = f.position AND b.event_id = f.event_id
-    WHERE f.retry_at = 'infinity' AND b.shard = o.shard
-      AND b.subject_type = o.subject_type AND b.subject_id = o.subject_id)
-  AND NOT EXISTS (
-    SELECT FROM {schema}.outbox_topics t
-    JOIN {schema}.outbox b ON b.topic = t.topic
-    WHERE b.shard = o.shard AND b.position <= o.position
-      AND b.subject_type = o.subject_type AND b.subject_id = o.subject_id))
+-- LEFT JOIN without a condition on retry_at: with one, a planner without statistics expects
+-- few failures, and reads all of them again for every row.
+WITH page AS (
+  SELECT shard, position, event_id, previous_position, subject_type, subject_id, topic
+  FROM {schema}.outbox
+  WHERE (shard, position, event_id) > (%(shard)s::int, %(position)s::bigint, %(event_id)s::uuid)
+  ORDER BY shard, position, event_id
+  LIMIT %(rows)s
+), reached AS (
+  SELECT shard, position, event_id FROM page
+  ORDER BY shard DESC, position DESC, event_id DESC
+  LIMIT 1
+), bounds AS (
+  SELECT count(*) AS seen FROM page
+), found AS (
+  SELECT page.*, coalesce(f.retry_at = 'infinity', false) AS is_blocked
+  FROM page
+  LEFT JOIN {schema}.outbox_failures f
+    ON f.event_id = page.event_id AND f.position = page.position
+  WHERE %(shards)s::text IS NULL OR page.shard = ANY(%(shards)s::text::int[])
+)
+SELECT bounds.seen, reached.shard, reached.position, reached.event_id, found.shard,
+  found.subject_type, found.subject_id, found.is_blocked
+FROM bounds
+LEFT JOIN reached ON true
+LEFT JOIN found ON found.is_blocked
+  OR NOT EXISTS (SELECT FROM {schema}.outbox_topics t WHERE t.topic = found.topic)
+  AND NOT (found.previous_position > 0 AND found.previous_position < found.position AND EXISTS (
+    SELECT FROM {schema}.outbox p
+    WHERE p.shard = found.shard AND p.position = found.previous_position
+      AND p.subject_type = found.subject_type AND p.subject_id = found.subject_id))
+ORDER BY found.shard, found.position, found.event_id

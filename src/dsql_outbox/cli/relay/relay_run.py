@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import psycopg
@@ -24,6 +24,7 @@ from dsql_outbox.publisher import (
     Publisher,
     PublisherSettings,
     Sink,
+    Waiting,
     open_sink,
 )
 from dsql_outbox.schema import statement
@@ -32,6 +33,9 @@ from .leftover import LIMIT, leftover
 from .relay_counts import RelayCounts
 
 logger = logging.getLogger("dsql_outbox")
+
+_LOOK: Final = 2.0
+"""Seconds that the look at what is left may take after `max_wait`."""
 
 
 class RelayRun:
@@ -115,7 +119,10 @@ class RelayRun:
 
     async def _look_behind(self) -> None:
         if self._max_wait is not None:
-            ((self.is_stalled,),) = await self._rows("outbox_waiting", {"shards": None})
+            self.is_stalled = True
+            with anyio.move_on_after(_LOOK):
+                async with Waiting(self._database) as waiting:
+                    self.is_stalled = await waiting.can_be_sent()
         with suppress(psycopg.Error):  # the work is done: a text is no reason to fail
             self.leftover = leftover(await self._rows("waiting_topics", limit=LIMIT))
 

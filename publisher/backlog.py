@@ -1,0 +1,43 @@
+"""The question whether a message waits for the relay."""
+
+from collections.abc import Collection
+from typing import Final
+
+from dsql_outbox.outbox import plain_array
+
+from .session import OperatorSession
+
+_FIRST_ROWS: Final = 500
+"""Rows of the first page: where messages wait, most of these do."""
+
+_ROWS: Final = 10_000
+"""Rows of each other page. So no statement lasts long, however many messages are paused."""
+
+_HEAD: Final = (-(1 << 31), -(1 << 63), "00000000-0000-0000-0000-000000000000")
+
+
+async def has_backlog(session: OperatorSession, shards: Collection[int] | None = None) -> bool:
+    """Whether a message waits that the relay can send now or later, without an operator.
+
+    `shards` are those that count; None: all. Raises the driver's errors.
+    """
+    after = _HEAD
+    rows = seen = _FIRST_ROWS
+    blocked: set[tuple[int, str, str]] = set()
+    while seen == rows:
+        rows = _FIRST_ROWS if after is _HEAD else _ROWS
+        parameters = {
+            **dict(zip(("shard", "position", "event_id"), after, strict=True)),
+            "rows": rows,
+            "shards": None if shards is None else plain_array(shards),
+        }
+        found = await session.rows("outbox_waiting", parameters)
+        seen, *reached = found[0][:4]
+        for *subject, is_blocked in (row[4:] for row in found):
+            key = tuple(subject)
+            if is_blocked:
+                blocked.add(key)
+            elif is_blocked is not None and key not in blocked:
+                return True
+        after = tuple(reached)
+    return False
