@@ -65,7 +65,8 @@ class Outcomes:
         elif isinstance(outcome, NotAttempted) or subject.shard.is_lost:
             if state.topics.found:
                 state.topics.missed(subject.busy_row.id)
-            if state.queues.is_full and not subject.shard.is_lost:
+            is_crowded = state.queues.is_crowded(subject.busy_row.topic)
+            if is_crowded and not subject.shard.is_lost:
                 state.queues.drop(subject)  # or what cannot be sent leaves no room for others
             else:
                 state.queues.put_back(subject, state.clock() + _REST)

@@ -23,6 +23,9 @@ logger: Final = logging.getLogger("dsql_outbox")
 _REFRESH: Final = 10.0
 """Seconds after which changes of failures and topics by an operator are noticed."""
 
+_FULL: Final = 1.0
+"""Seconds after which a failed row of a topic without room in memory is tried again."""
+
 _MICROSECONDS: Final = 1_000_000
 
 _TOO_MUCH: Final = frozenset({FailureKind.OUT_OF_MEMORY, FailureKind.OVER_LIMIT})
@@ -168,7 +171,12 @@ class Reader:
         asked = self._plan(began)
         if not asked:
             return self._wait(began, news=0)
-        passed = passed_over(state.shards.values(), state.topics.passed_over(began))
+        full = state.queues.full
+        topics = {*state.topics.passed_over(began), *full}
+        passed = passed_over(state.shards.values(), topics)
+        for each in asked:
+            if each.kind in {"sweep", "tail"}:
+                each.shard.pass_topics(full, each.range.after)
         state.queues.begin_read()
         try:
             reading = await self._store.read([each.range for each in asked], passed)
@@ -186,8 +194,12 @@ class Reader:
     def _plan(self, now: float) -> list[_Asked]:
         """The ranges to read now, those that order depends on first."""
         shards = self._state.shards.values()
+        for topic in self._state.queues.reopen():
+            for shard in shards:
+                shard.reopen_topic(topic, now)
+        full = self._state.queues.full
         asked = self._keys(now)
-        again = {shard: place for shard in shards if (place := shard.ask_again()) is not None}
+        again = {shard: place for shard in shards if (place := shard.ask_again(full)) is not None}
         sweeps = [shard for shard in shards if shard.sweep.is_due(now)]
         tails = [(s, s.tail) for s in shards if s.tail and not _covers_tail(s.sweep, s.tail)]
         for _, tail in tails:
@@ -297,8 +309,8 @@ class Reader:
             self._state.let_go(subject, hold.id)
         elif subject.rows or found.rows:  # it is in memory, or waits for rows before it
             subject.close()
-        else:  # its topic is paused
-            hold.retry_at = now + _REFRESH
+        else:  # its topic is paused, or has no room
+            hold.retry_at = now + (_FULL if self._state.queues.full else _REFRESH)
             self._hold_again(subject, hold)
 
     def _check_probe(self, each: _Asked, found: RangeRead) -> None:
@@ -319,6 +331,7 @@ class Reader:
         settings, state = self._settings, self._state
         shards = state.shards.values()
         is_behind = any(s.sweep.is_running or s.wants or _is_behind(s.tail) for s in shards)
+        is_behind |= state.is_empty and bool(state.queues.full)  # the next read opens them
         if not state.is_empty:
             state.stalled_since = None
         elif state.stalled_since is None and not (news or is_behind):

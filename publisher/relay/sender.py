@@ -21,13 +21,14 @@ from dsql_outbox.publisher.sinks import (
 )
 
 from .memory.breaker import Breaker
+from .memory.queues import SHARE
 from .memory.subjects import Shard, Subject
 from .outcomes import Outcomes
 from .state import RelayState
 
 logger: Final = logging.getLogger("dsql_outbox")
 
-MAX_IN_FLIGHT: Final = 4_096
+MAX_IN_FLIGHT: Final = 8_192
 """The most messages that are on their way, or acknowledged and not deleted."""
 
 _CALL: Final = 500
@@ -122,17 +123,18 @@ class Sender:
         if self._breaker.is_failing:
             most = min(most, 1)
             state.queues.rotate(random.random())  # noqa: S311 - a part of the broker may fail
-        while most > 0 and (subjects := self._take(min(most, _CALL))):
+        while most > 0 and (subjects := self._take(min(most, _CALL), most)):
             most -= len(subjects)
             tasks.start_soon(self._call, subjects)
         return rest
 
-    def _take(self, most: int) -> list[Subject]:
-        """Take subjects whose first row may be sent."""
+    def _take(self, most: int, free: int) -> list[Subject]:
+        """Take subjects whose first row may be sent; `free` rows more may be on their way."""
         state, now = self._state, self._state.clock()
         chosen: list[Subject] = []
         rights: dict[Shard, bool] = {}
-        while len(chosen) < most and (taken := state.queues.take(most - len(chosen))):
+        each = max(1, MAX_IN_FLIGHT // SHARE)
+        while taken := state.queues.take(most - len(chosen), free=free - len(chosen), each=each):
             for subject in taken:
                 row, shard = subject.busy_row, subject.shard
                 takes = not state.topics.names or state.topics.takes(row, now)

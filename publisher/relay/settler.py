@@ -166,7 +166,7 @@ class Settler:
                 await settle_kind()
             except psycopg.Error as failure:
                 error = error or failure
-        if self._state.waits_for_room:
+        if self._state.waits_for_room or self._state.queues.full:
             self._state.to_read.set()
         self._state.to_send.set()
         if error is not None:

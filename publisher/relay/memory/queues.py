@@ -10,12 +10,17 @@ It keeps the promise of order per subject:
   older snapshot still shows it.
 
 A row that cannot be admitted is dropped, and its position noted, so that it is read again.
+
+A topic may use a quarter of the memory and of the messages on their way, and no more than is
+free. So topics that are silent or slow leave room for the others, and for those that come later.
 """
 
 from collections import deque
 from collections.abc import Collection, Iterable
 from itertools import chain, islice
 from typing import Final
+
+import msgspec
 
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 from dsql_outbox.publisher.relay.store import PassedOver, SubjectName
@@ -26,6 +31,9 @@ from .topics import TopicPauses
 MAX_ROWS: Final = 20_000
 MAX_BYTES: Final = 32 << 20
 """The limits of the rows in memory, with settled rows that are not deleted yet."""
+
+SHARE: Final = 4
+"""A topic gets this part of the memory and of the messages on their way, at most."""
 
 MAX_PASSED: Final = 1_000
 """The most subjects that a read passes over; more make the statement slower than they save."""
@@ -39,13 +47,30 @@ written after it, because replays do not move the position of the entity.
 """
 
 
+class _Use(msgspec.Struct):
+    """The rows of a topic in memory, their bytes, and how many of them are on their way."""
+
+    rows: int = 0
+    size: int = 0
+    busy: int = 0
+
+
+_NO_USE: Final = _Use()
+
+
 class Queues:
     """The rows of all shards of one publisher."""
 
     def __init__(self) -> None:
         self.rows = 0
         self.size = 0
-        self._ready: deque[Subject] = deque()
+        self.full: set[str] = set()
+        """The topics that use all that they may; reads pass over them until they use less."""
+        self._uses: dict[str, _Use] = {}
+        self._ready: dict[str, deque[Subject]] = {}
+        """The subjects that can send a row, by the topic of it; the topics take turns."""
+        self._limited: set[str] = set()
+        """The topics that had as many rows on their way as they may, when rows were taken."""
         self._resting: deque[tuple[float, Subject]] = deque()
         self._known: set[RowId] = set()
         self._positions: set[_Position] = set()
@@ -58,8 +83,33 @@ class Queues:
         return self.rows >= MAX_ROWS or self.size >= MAX_BYTES
 
     def has_enough(self, subjects: int) -> bool:
-        """Whether to read no more now: the memory is full, or so many subjects can send a row."""
-        return self.is_full or len(self._ready) >= subjects
+        """Whether to read no more now: the memory is full, or so many subjects can send a row.
+
+        Subjects of a topic that has enough on its way cannot.
+        """
+        ready = [len(of) for topic, of in self._ready.items() if topic not in self._limited]
+        return self.is_full or sum(ready) >= subjects
+
+    def is_crowded(self, topic: str) -> bool:
+        """Whether a row of this topic that cannot be sent takes the room of others."""
+        return self.is_full or topic in self.full
+
+    def reopen(self) -> list[str]:
+        """Take the topics that were full and have room again."""
+        opened = [topic for topic in self.full if self._has_room(topic)]
+        self.full.difference_update(opened)
+        return opened
+
+    def _has_room(self, topic: str) -> bool:
+        """Whether a topic uses so little that it is worth a read."""
+        use = self._uses.get(topic, _NO_USE)
+        rows, size = self._shares()
+        return 2 * use.rows <= rows and 2 * use.size <= size and not self.is_full
+
+    def _shares(self) -> tuple[int, int]:
+        """The rows and the bytes that a topic may use now."""
+        rows = min(MAX_ROWS // SHARE, MAX_ROWS - self.rows)
+        return rows, min(MAX_BYTES // SHARE, MAX_BYTES - self.size)
 
     def knows(self, row: RowId) -> bool:
         """Whether a row is in memory, or was until a moment ago."""
@@ -97,7 +147,7 @@ class Queues:
             key = row.key
             subject = shard.subject(SubjectName(row.subject_type, row.subject_id), key)
             if subject.holds_back(row.id, now) or subject.is_full:
-                subject.pass_over(row.position)
+                subject.pass_over(row.position, row.topic)
             elif row.waits and (key, row.is_replay, row.previous_position) not in self._positions:
                 self._wait_for_predecessor(subject, row, looked)
             else:
@@ -116,7 +166,7 @@ class Queues:
         before = row.previous_position
         is_ahead = shard.sweep.is_running and shard.sweep.place.position < before
         if not is_ahead and (looked is None or before < looked):
-            subject.pass_over(before)
+            subject.pass_over(before, row.topic)
         shard.forget_if_idle(subject)
 
     def _add(self, subject: Subject, row: OutboxRow) -> None:
@@ -125,31 +175,67 @@ class Queues:
         self._positions.add(_position(row))
         self.rows += 1
         self.size += row.size
+        use = self._uses.setdefault(row.topic, _Use())
+        use.rows += 1
+        use.size += row.size
+        rows, size = self._shares()
+        if use.rows > rows or use.size > size:
+            self.full.add(row.topic)
         subject.rows.append(row)
         if subject.busy is None and len(subject.rows) == 1:
-            self._ready.append(subject)
+            self._is_ready(subject)
 
     # --- send --------------------------------------------------------------------------
 
     def rotate(self, share: float) -> None:
         """Let other subjects come first; `share` of all of them, from 0 to 1, go last."""
-        self._ready.rotate(-int(share * len(self._ready)))
+        for ready in self._ready.values():
+            ready.rotate(-int(share * len(ready)))
+        topics = deque(self._ready.items())
+        topics.rotate(-int(share * len(topics)))
+        self._ready = dict(topics)
 
-    def take(self, most: int) -> list[Subject]:
+    def take(self, most: int, *, free: int, each: int) -> list[Subject]:
         """Take the first rows of up to `most` subjects; each becomes the `busy` row of its own.
 
-        The subjects take turns.
+        The topics take turns, and so do the subjects of each. `free` more rows may be on
+        their way; a topic has no more of them there than that, and no more than `each`.
         """
         taken: list[Subject] = []
-        ready = self._ready
-        while ready and len(taken) < most:
-            subject = ready.popleft()
-            if subject.rows and subject.busy is None:  # else it was dropped or lost meanwhile
-                subject.busy = subject.rows.popleft()
+        limited: list[str] = []
+        turns = deque(self._ready)
+        while turns and len(taken) < most:
+            topic = turns.popleft()
+            use = self._uses.get(topic)
+            if use is None:
+                continue  # all of its rows were dropped or lost
+            if use.busy >= min(each, free - len(taken)):
+                limited.append(topic)
+            elif (subject := self._next(topic)) is not None:
+                use.busy += 1
                 taken.append(subject)
+                turns.append(topic)
+        self._limited = set(limited)
+        self._ready = {topic: self._ready[topic] for topic in (*limited, *turns)}
+        return taken
+
+    def _next(self, topic: str) -> Subject | None:
+        """Make the first row of the next subject of a topic `busy`."""
+        ready = self._ready[topic]
+        while ready:
+            subject = ready.popleft()
+            # Else it was dropped or lost meanwhile, or has another first row and another turn.
+            if subject.rows and subject.busy is None and subject.rows[0].topic == topic:
+                subject.busy = subject.rows.popleft()
                 if subject.passed is not None:
                     subject.want_passed()
-        return taken
+                return subject
+        return None
+
+    def _is_ready(self, subject: Subject) -> None:
+        """Let a subject wait for the turn of its first row, if it has one."""
+        if subject.rows:
+            self._ready.setdefault(subject.rows[0].topic, deque()).append(subject)
 
     def put_back(self, subject: Subject, rests_until: float) -> None:
         """Put the busy row back, to be sent again later; forget it if the shard was lost."""
@@ -163,7 +249,7 @@ class Queues:
     def end_rests(self, now: float) -> float:
         """Let subjects go on whose rest is over. Returns seconds until the next rest ends."""
         while self._resting and self._resting[0][0] <= now:
-            self._ready.append(self._resting.popleft()[1])
+            self._is_ready(self._resting.popleft()[1])
         return self._resting[0][0] - now if self._resting else float("inf")
 
     def delivered(self, subject: Subject) -> OutboxRow:
@@ -177,7 +263,7 @@ class Queues:
     def go_on(self, subject: Subject) -> None:
         """Let a subject send its next row, or take rows that were passed over."""
         if subject.rows:
-            self._ready.append(subject)
+            self._is_ready(subject)
         elif subject.passed is not None:
             subject.want_passed()
         elif not subject.holds:
@@ -189,16 +275,17 @@ class Queues:
             subject.rows.appendleft(self.take_busy(subject))
         if not subject.rows:
             return
-        first = subject.rows[0].position
+        first = subject.rows[0]
         for row in subject.rows:
             self._forget(row)
             self.release(row)
         subject.rows.clear()  # first: a subject that is full would not want its rows back
-        subject.pass_over(first)
+        subject.pass_over(first.position, first.topic)
 
     def take_busy(self, subject: Subject) -> OutboxRow:
         """Take the busy row of a subject, which then has none."""
         row, subject.busy = subject.busy_row, None
+        self._uses[row.topic].busy -= 1
         return row
 
     # --- settle ------------------------------------------------------------------------
@@ -206,8 +293,8 @@ class Queues:
     def settled(self, rows: Collection[OutboxRow]) -> None:
         """Record that rows were deleted; reads that began earlier may still show them."""
         self._settled += rows
-        self.rows -= len(rows)
-        self.size -= sum([row.size for row in rows])
+        for row in rows:
+            self.release(row)
 
     def lose(self, shard: Shard) -> None:
         """Forget a shard that belongs to another publisher, or to this one under another epoch."""
@@ -224,6 +311,11 @@ class Queues:
         """Record that a row has left the memory."""
         self.rows -= 1
         self.size -= row.size
+        use = self._uses[row.topic]
+        use.rows -= 1
+        use.size -= row.size
+        if not use.rows:
+            del self._uses[row.topic]
 
     def _forget(self, row: OutboxRow) -> None:
         self._known.discard(row.id)

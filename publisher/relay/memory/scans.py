@@ -81,7 +81,12 @@ class Sweep(Scan):
 
     def restart(self, now: float) -> None:
         """Begin at the head again."""
-        self.place, self.is_running, self._began = HEAD, True, now
+        self.go_back(HEAD, now)
+
+    def go_back(self, place: RowPlace, now: float) -> None:
+        """See the rows from `place` on again, if the sweep is not before it."""
+        if not self.is_running or self.place > place:
+            self.place, self.is_running, self._began = place, True, now
 
     def read(self, found: RangeRead, rows: int, now: float) -> None:
         """Record the answer to a read that ended at `now`."""

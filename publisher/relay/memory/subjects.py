@@ -1,7 +1,7 @@
 """The relay's state of a shard and of each subject in it. No I/O."""
 
-from collections import deque
-from collections.abc import Iterable
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterable
 from heapq import heappop, heappush
 from typing import Final
 
@@ -36,7 +36,7 @@ class Hold(msgspec.Struct):
 class Subject:
     """The rows of one entity: those that wait in memory, and the one that is on its way."""
 
-    __slots__ = ("busy", "holds", "key", "name", "passed", "rows", "shard")
+    __slots__ = ("busy", "holds", "key", "name", "passed", "rows", "shard", "topic")
 
     def __init__(self, shard: "Shard", name: SubjectName, key: str) -> None:
         self.shard = shard
@@ -49,6 +49,8 @@ class Subject:
         """Its failed rows, in order; the first one holds the subject back."""
         self.passed: int | None = None
         """The position from which on rows were passed over that must be read again."""
+        self.topic: str | None = None
+        """The topic of the row that was passed over last, if that is known."""
 
     @property
     def hold(self) -> Hold | None:
@@ -102,8 +104,9 @@ class Subject:
         """Whether nothing is known of it that must be kept."""
         return not (self.rows or self.busy or self.holds) and self.passed is None
 
-    def pass_over(self, position: int) -> None:
-        """Record that a row of this position was passed over."""
+    def pass_over(self, position: int, topic: str | None = None) -> None:
+        """Record that a row of this position was passed over; None: its topic is not known."""
+        self.topic = topic or self.topic
         if self.passed is None or position < self.passed:
             self.passed = position
             self.close()
@@ -135,6 +138,10 @@ class Shard:
         """A heap of positions to read again, with their subjects; some are out of date."""
         self._asked: list[tuple[int, str]] = []
         self._asked_at = 0
+        self.full_topics: dict[str, RowPlace] = {}
+        """Where the scans began to pass over a topic that has no room in memory."""
+        self._parked: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
+        """What is wanted of such a topic."""
         self.again = Scan(HEAD)
         self.sweep = sweep
         self.tail: Tail | None = None
@@ -158,6 +165,18 @@ class Shard:
             self.subjects.pop(subject.key, None)
             self.closed.pop(subject.key, None)
 
+    def pass_topics(self, topics: Iterable[str], place: RowPlace) -> None:
+        """Record that a read passes over the rows of topics from `place` on."""
+        for topic in topics:
+            self.full_topics[topic] = min(place, self.full_topics.get(topic, place))
+
+    def reopen_topic(self, topic: str, now: float) -> None:
+        """Read the rows of a topic that were passed over."""
+        for each in self._parked.pop(topic, ()):
+            heappush(self.wanted, each)
+        if (place := self.full_topics.pop(topic, None)) is not None:
+            self.sweep.go_back(place, now)
+
     @property
     def wants(self) -> bool:
         """Whether rows that were passed over may be read now."""
@@ -165,16 +184,28 @@ class Shard:
             heappop(self.wanted)
         return bool(self.wanted)
 
-    def ask_again(self) -> RowPlace | None:
+    def ask_again(self, full: Collection[str] = ()) -> RowPlace | None:
         """The place from which to read rows again that were passed over, or None.
 
-        Later requests belong to the next read.
+        Those of a `full` topic wait. Later requests belong to the next read.
         """
+        if full and self.wants:
+            self._park(full)
         if not self.wants:
             return None
         self._asked, self.wanted = self.wanted, []
         self._asked_at = self._asked[0][0]
         return RowPlace(self._asked[0][0], HEAD.event_id)
+
+    def _park(self, full: Collection[str]) -> None:
+        """Set aside what is wanted of topics that have no room."""
+        asked, self.wanted = self.wanted, []
+        for position, key in asked:
+            subject = self.subjects.get(key)
+            if subject is not None and subject.topic is not None and subject.topic in full:
+                self._parked[subject.topic].append((position, key))
+            else:
+                heappush(self.wanted, (position, key))
 
     def begin_again(self, end: RowPlace | None) -> list[Subject]:
         """Take the subjects whose rows the read has looked for, as far as `end`.

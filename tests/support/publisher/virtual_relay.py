@@ -179,8 +179,11 @@ async def relay_until(
     *,
     settings: PublisherSettings | None = None,
     beside: Callable[[Relay], Coroutine[Any, Any, None]] | None = None,
-) -> Relay:
-    """Relay until `done`, within 600 s of virtual time; `beside` runs beside it."""
+) -> float:
+    """Relay until `done`, within 600 s of virtual time; `beside` runs beside it.
+
+    Returns after how many seconds it was done.
+    """
     relay = Relay(store, sink, settings or PublisherSettings(), OneShard())  # type: ignore[arg-type]
     with anyio.fail_after(600):
         async with anyio.create_task_group() as tasks:
@@ -189,5 +192,6 @@ async def relay_until(
                 tasks.start_soon(beside, relay)
             while not done():  # noqa: ASYNC110 - the time is virtual
                 await anyio.sleep(0.01)
-            relay.stop()
-    return relay
+            seconds = anyio.current_time()
+            tasks.cancel_scope.cancel()
+    return seconds

@@ -36,7 +36,7 @@ def sent(state: RelayState, epoch: int) -> Subject:
     """The subject of a row that was read under an epoch, and sent."""
     shard = Shard(0, epoch, Sweep(1.0))
     state.queues.admit(shard, [row("a", 1)], state.clock(), state.topics, None)
-    (subject,) = state.queues.take(1)
+    (subject,) = state.queues.take(1, free=10_000, each=10_000)
     state.sent(subject.busy_row)
     return subject
 
