@@ -103,7 +103,7 @@ class Outcomes:
         state.failed += 1
         seconds = None if next_step == "block" else settings.backoff(attempts)
         retry_at = float("inf") if seconds is None else state.clock() + seconds
-        new = Hold(row.id, attempts, retry_at)
+        new = Hold(row.id, attempts, retry_at, row.size)
         if hold is not None and hold.id == row.id:
             subject.holds[0] = new
         else:

@@ -26,6 +26,9 @@ _REFRESH: Final = 10.0
 _FULL: Final = 1.0
 """Seconds after which a failed row of a topic without room in memory is tried again."""
 
+_LATE: Final = 5.0
+"""Seconds after which a read that fails was too large, maybe; a statement has 10 seconds."""
+
 _MICROSECONDS: Final = 1_000_000
 
 _TOO_MUCH: Final = frozenset({FailureKind.OUT_OF_MEMORY, FailureKind.OVER_LIMIT})
@@ -77,6 +80,7 @@ class Reader:
         self._rows = settings.batch_rows
         self._idle = settings.idle_min
         self._refreshed_at = float("-inf")
+        self._turn = 0
         self.failing_since: float | None = None
 
     async def run(self) -> None:
@@ -87,6 +91,7 @@ class Reader:
 
     async def _step(self) -> float:
         """Read once. Returns the seconds to wait before the next read."""
+        began = self._state.clock()
         try:
             await self._follow()
             await self._refresh()
@@ -101,6 +106,8 @@ class Reader:
                 self._rows //= 2
                 logger.warning("Relay reads %d rows at a time: %s", self._rows, text_of(error))
                 return 0.0
+            if self._state.clock() - began > _LATE:  # the rows may be too many for the link
+                self._rows = max(1, self._rows // 2)
             if self.failing_since is None:
                 self.failing_since = self._state.clock()
             logger.warning("Relay waits for the database: %s", text_of(error))
@@ -215,12 +222,26 @@ class Reader:
         for shard, tail in tails:
             rows = share["tail"] if tail.is_behind else resting
             asked.append(self._range("tail", shard, tail, tail.place, rows))
-        return asked
+        return self._few(asked)
+
+    def _few(self, asked: list[_Asked]) -> list[_Asked]:
+        """As many ranges as rows can be read, if these are fewer than usual; they take turns.
+
+        Each range returns one row in any case, and rows may be large.
+        """
+        number, rows = len(asked), self._rows
+        if rows == self._settings.batch_rows or number <= rows:
+            return asked
+        self._turn += rows
+        chosen = {(self._turn + n) % number for n in range(rows)}
+        self._take_back([each for n, each in enumerate(asked) if n not in chosen])
+        return [each for n, each in enumerate(asked) if n in chosen]
 
     def _keys(self, now: float) -> list[_Asked]:
         """The failed rows whose time has come, and those to try a paused topic with."""
         state, most = self._state, max(1, self._rows // _DUE)
-        due = state.holds.take_due(now, most)
+        size = self._settings.batch_bytes * most // self._settings.batch_rows
+        due = state.holds.take_due(now, most, size)
         asked = [self._key(subject.shard, subject.holds[0].id, subject) for subject in due]
         for row in state.topics.probes(now):
             shard = state.shards.get(row.shard)

@@ -119,8 +119,8 @@ class SqlStore:
         """See `Store.failures`."""
         found = await self._rows("failure_list", {"shards": plain_array(shards)})
         return [
-            StoredFailure(RowId(shard, position, event_id), SubjectName(*name), attempts, seconds)
-            for shard, position, event_id, attempts, *name, seconds in found
+            StoredFailure(RowId(*key), SubjectName(type_, id_), attempts, seconds, size)
+            for *key, attempts, type_, id_, seconds, size in found
         ]
 
     async def paused_topics(self) -> Mapping[str, str]:

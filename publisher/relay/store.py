@@ -82,12 +82,16 @@ class Failure(NamedTuple):
 
 
 class StoredFailure(NamedTuple):
-    """A failure as the database holds it; `seconds` until the next attempt, maybe infinity."""
+    """A failure as the database holds it; `seconds` until the next attempt, maybe infinity.
+
+    `size` is the number of bytes of the payload.
+    """
 
     row: RowId
     subject: SubjectName
     attempts: int
     seconds: float
+    size: int = 0
 
 
 class Store(Protocol):

@@ -18,12 +18,20 @@ class Holds:
         if hold.retry_at < float("inf"):
             heappush(self._heap, (hold.retry_at, next(self._numbers), subject, hold))
 
-    def take_due(self, now: float, most: int) -> list[Subject]:
-        """Take up to `most` subjects whose first failed row may be tried now."""
+    def take_due(self, now: float, most: int, size: int) -> list[Subject]:
+        """Take up to `most` subjects whose first failed row may be tried now.
+
+        Those rows have at most `size` bytes; but one of them is taken in any case.
+        """
         due: list[Subject] = []
         while self._heap and len(due) < most and self._heap[0][0] <= now:
-            retry_at, _, subject, hold = heappop(self._heap)
-            if _is_valid(subject, hold, retry_at):
+            retry_at, _, subject, hold = self._heap[0]
+            is_valid = _is_valid(subject, hold, retry_at)
+            if is_valid and due and hold.size > size:
+                break
+            heappop(self._heap)
+            if is_valid:
+                size -= hold.size
                 subject.shard.closed.pop(subject.key, None)  # or the read would pass it over
                 due.append(subject)
         return due

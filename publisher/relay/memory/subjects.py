@@ -23,13 +23,14 @@ _LOW: Final = MAX_WAITING // 2
 class Hold(msgspec.Struct):
     """A row that failed `attempts` times; its subject waits until `retry_at`.
 
-    `retry_at` is a time of the event loop's clock; infinity when blocked. `is_stored`
-    says that the database knows this failure.
+    `retry_at` is a time of the event loop's clock; infinity when blocked. `size` is in bytes.
+    `is_stored` says that the database knows this failure.
     """
 
     id: RowId
     attempts: int
     retry_at: float
+    size: int = 0
     is_stored: bool = False
 
 
@@ -243,7 +244,8 @@ class Shard:
     def hold(self, failure: StoredFailure, key: str, now: float) -> Hold:
         """Hold a subject back because of a failure that the database knows."""
         subject = self.subject(failure.subject, key)
-        hold = Hold(failure.row, failure.attempts, now + failure.seconds, is_stored=True)
+        retry_at = now + failure.seconds
+        hold = Hold(failure.row, failure.attempts, retry_at, failure.size, is_stored=True)
         subject.holds.append(hold)
         subject.holds.sort(key=lambda each: each.id)
         subject.pass_over(hold.id.position)

@@ -13,6 +13,7 @@ def row(
     shard: int = 0,
     topic: str = "t",
     headers: str = "{}",
+    payload: str = "{}",
     waits: bool | None = None,
 ) -> OutboxRow:
     """A row of a car; `waits` says whether the predecessor is in its snapshot."""
@@ -26,7 +27,7 @@ def row(
         subject_version=1,
         topic=topic,
         headers=headers,
-        payload="{}",
+        payload=payload,
         created_us=0,
         predecessor=previous > 0 if waits is None else waits,
     )

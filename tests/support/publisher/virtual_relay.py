@@ -1,6 +1,7 @@
 """The real relay in virtual time, on one shard in memory: its statements are counted."""
 
 import asyncio
+import math
 from bisect import bisect_right, insort
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
@@ -10,6 +11,7 @@ from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 import anyio
+import psycopg
 from benchmarks.simulation.virtual_loop import VirtualLoop
 
 from dsql_outbox.outbox import Message
@@ -28,6 +30,9 @@ from dsql_outbox.publisher.relay.store import (
 )
 
 T = TypeVar("T")
+
+DEADLINE: Final = 10.0
+"""Seconds that a read may take."""
 
 STATEMENT: Final = 0.002
 """Seconds that each statement takes."""
@@ -48,10 +53,12 @@ def in_virtual_time(work: Coroutine[Any, Any, T]) -> T:
 class MemoryOutbox:
     """A `Store` of one shard; `statements` counts the calls by their names.
 
-    `returned` has the bytes of the payloads of each read.
+    `returned` has the bytes of the payloads of each read. The link carries `bandwidth` bytes
+    per second.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bandwidth: float = math.inf) -> None:
+        self._bandwidth = bandwidth
         self.rows: dict[RowId, OutboxRow] = {}
         self.failures_of: dict[RowId, Failure] = {}
         self.statements: Counter[str] = Counter()
@@ -68,7 +75,12 @@ class MemoryOutbox:
         """See `Store.read`."""
         await self._statement("read")
         found = [self._range(each, passed) for each in ranges]
-        self.returned.append(sum(len(row.payload) for each in found for row in each.rows))
+        size = sum(len(row.payload) for each in found for row in each.rows)
+        seconds = size / self._bandwidth
+        await asyncio.sleep(min(seconds, DEADLINE))
+        if seconds > DEADLINE:
+            raise psycopg.OperationalError("no answer before the deadline")
+        self.returned.append(size)
         return Reading(round(asyncio.get_running_loop().time() * 1e6), found)
 
     async def delete(self, rows: Collection[RowId]) -> int:
@@ -139,6 +151,8 @@ class OneShard:
     def may_send(self, _shard: int, _epoch: int) -> bool:
         """See `Rights`."""
         return True
+
+    holds = may_send
 
     def bound(self, _epochs: Mapping[int, int], /) -> AbstractContextManager[anyio.CancelScope]:
         """See `Rights`."""

@@ -27,16 +27,16 @@ def row() -> OutboxRow:
 def test_a_failed_row_is_due_at_its_time_and_once() -> None:
     holds = Holds()
     subject = held(holds, 5.0)
-    assert holds.take_due(4.9, 10) == []
+    assert holds.take_due(4.9, 10, 0) == []
     assert holds.wait(4.0) == 1.0
-    assert holds.take_due(5.0, 10) == [subject]
-    assert holds.take_due(5.0, 10) == []
+    assert holds.take_due(5.0, 10, 0) == [subject]
+    assert holds.take_due(5.0, 10, 0) == []
 
 
 def test_a_row_that_a_scan_has_found_already_is_not_asked_for() -> None:
     holds = Holds()
     held(holds, 5.0).rows.append(row())
-    assert holds.take_due(6.0, 10) == []
+    assert holds.take_due(6.0, 10, 0) == []
 
 
 def test_a_blocked_row_is_never_due() -> None:
