@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from html import unescape
+from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
@@ -225,6 +226,16 @@ def test_every_event_is_replayed_or_left_alone_by_name(copy: Worst) -> None:
     assert {line["status"] for line in told} <= {"replayed", "unreadable", "waiting"}
     assert sum(line["status"] == "replayed" for line in told) > len(told) / 2
     assert UUID(told[0]["eventId"])
+
+
+def test_a_publisher_relays_the_rest(copy: Worst, tmp_path: Path) -> None:
+    """All but an epoch that cannot rise: nobody but a publisher's role can write that."""
+    with psycopg.connect(copy.url, autocommit=True) as connection:
+        connection.execute("UPDATE outbox.outbox_leases SET epoch = 1, expires_at = NULL")
+    written = tmp_path / "sent.jsonl"
+    words = ("publish", "--sink", f"jsonl:{written}", "--until-empty", "--max-wait", "0")
+    done = run(copy, *words, codes=(0, 1, 75))
+    assert "dead " in done.output
 
 
 def test_the_memory_of_a_consumer_is_pruned(copy: Worst) -> None:
