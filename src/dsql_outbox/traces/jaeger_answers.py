@@ -1,12 +1,13 @@
-"""One request to Jaeger's HTTP API, and the meaning of each wrong answer."""
+"""Requests to Jaeger's HTTP API, and the meaning of each wrong answer."""
 
 import json
 import re
 from http import HTTPStatus
+from http.client import HTTPException
+from time import monotonic
 from typing import Any, Final, TypeVar
-from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
-from urllib.request import urlopen
+from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler
 
 import msgspec
 
@@ -17,7 +18,11 @@ OLDEST_JAEGER: Final = "2.13"
 """The oldest release of Jaeger that `trace` was tried with."""
 
 _SECONDS: Final = 10.0  # that one request may take
+_ALL_SECONDS: Final = 60.0  # that all requests of a search may take
+_ALL_BYTES: Final = 16 << 20  # of all answers of a search
+_PART: Final = 1 << 16
 _SHOWN: Final = 40  # characters of a version
+_QUOTED: Final = 200  # characters of an error
 _VERSION: Final = re.compile(rb'JAEGER_VERSION *= *\{[^}]*"gitVersion": *"([^"]*)"')
 
 _Answer = TypeVar("_Answer")
@@ -35,60 +40,97 @@ class OtherParameters(Exception):
     """Jaeger has refused the names of the parameters, as releases before 2.19 do."""
 
 
-def get(url: str, path: str, query: dict[str, str], kind: type[_Answer]) -> _Answer | None:
-    """The answer to a request; None for Jaeger's 404, which means that it found no trace.
+class JaegerAnswers:
+    """The answers of one search, within limits of size and time. `url` is the base URL."""
 
-    Raises `OtherParameters` for Jaeger's 400, `JaegerUnreachable` if Jaeger is out of reach,
-    and `NotJaeger` for an answer that is not Jaeger's.
-    """
-    try:
-        body = _read(f"{url}{path}?{urlencode(query)}")
-    except HTTPError as error:
-        with error:
-            if _is_jaegers(error.read()):
-                if error.code == HTTPStatus.NOT_FOUND:
-                    return None
-                if error.code == HTTPStatus.BAD_REQUEST:
-                    raise OtherParameters from error
-        raise _refused(url, path, f"answered {error.code}") from error
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        raise JaegerUnreachable(f"Jaeger cannot be reached at {url}{path}: {reason}") from error
-    try:
-        return msgspec.json.decode(body, type=kind, strict=False)
-    except (ValueError, msgspec.MsgspecError) as error:
-        raise _refused(url, path, f"did not answer as Jaeger does ({error})") from error
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._ends_at = monotonic() + _ALL_SECONDS
+        self._bytes_left = _ALL_BYTES
+        # urllib's usual opener follows redirections, and reads their bodies whole.
+        self._opener = OpenerDirector()
+        for handler in (ProxyHandler(), HTTPHandler(), HTTPSHandler()):
+            self._opener.add_handler(handler)
 
+    def get(self, path: str, query: dict[str, str], kind: type[_Answer]) -> _Answer | None:
+        """The answer to a request; None for Jaeger's 404, which means that it found no trace.
 
-def _read(url: str) -> bytes:
-    with urlopen(url, timeout=_SECONDS) as answer:  # noqa: S310 - `check_url` has seen it
-        body: bytes = answer.read()
-        return body
+        Raises `OtherParameters` for Jaeger's 400, `JaegerUnreachable` if Jaeger is out of reach
+        or the search takes too long, and `NotJaeger` for an answer that is not Jaeger's.
+        """
+        try:
+            status, body = self._read(f"{path}?{urlencode(query)}")
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            raise JaegerUnreachable(
+                f"Jaeger cannot be reached at {self.url}{path}: {reason}"
+            ) from error
+        except (HTTPException, ValueError) as error:  # no HTTP
+            raise self.refused(path, f"did not answer as Jaeger does ({_told(error)})") from error
+        if body is None:
+            raise self.refused(path, f"answered with more than {_ALL_BYTES >> 20} MiB")
+        if status == HTTPStatus.OK:
+            return self._decoded(path, body, kind)
+        if _is_jaegers(body):
+            if status == HTTPStatus.NOT_FOUND:
+                return None
+            if status == HTTPStatus.BAD_REQUEST:
+                raise OtherParameters
+        raise self.refused(path, f"answered {status}")
+
+    def refused(self, path: str, what: str) -> NotJaeger:
+        """The error for an answer that is not Jaeger's."""
+        return NotJaeger(
+            f"{self.url}{path} {what}: --jaeger must be the base URL of Jaeger {OLDEST_JAEGER} or "
+            f"newer; at {self.url} is {self._found()}"
+        )
+
+    def _decoded(self, path: str, body: bytes, kind: type[_Answer]) -> _Answer:
+        try:
+            return msgspec.json.decode(body, type=kind, strict=False)
+        except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+            raise self.refused(path, f"did not answer as Jaeger does ({_told(error)})") from error
+
+    def _read(self, path: str) -> tuple[int, bytes | None]:
+        """The status and the body of an answer; None for a body that exceeds the limit."""
+        ends_at = min(self._ends_at, monotonic() + _SECONDS)
+        if ends_at <= monotonic():
+            raise TimeoutError("the search timed out")
+        with self._opener.open(self.url + path, timeout=ends_at - monotonic()) as answer:
+            body = bytearray()
+            while part := answer.read1(_PART):
+                body += part
+                self._bytes_left -= len(part)
+                if self._bytes_left < 0:
+                    return answer.status, None
+                if monotonic() > ends_at:
+                    raise TimeoutError("the answer timed out")
+            return answer.status, bytes(body)
+
+    def _found(self) -> str:
+        """The product that the page of a server names."""
+        try:
+            found = _VERSION.search(self._read("/")[1] or b"")
+        except (HTTPException, OSError, ValueError):
+            found = None
+        if found is None:
+            return "no page of Jaeger"
+        version = visible(found[1].decode(errors="replace"))[:_SHOWN]
+        return (
+            f"Jaeger {version.removeprefix('v')}" if version else "a Jaeger of an unknown version"
+        )
 
 
 def _is_jaegers(body: bytes) -> bool:
     """Whether an error comes from Jaeger's search, and not from a wrong path."""
     try:
         answer: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(answer, dict) and "error" in answer
 
 
-def _refused(url: str, path: str, what: str) -> NotJaeger:
-    return NotJaeger(
-        f"{url}{path} {what}: --jaeger must be the base URL of Jaeger {OLDEST_JAEGER} or newer; "
-        f"at {url} is {_found_at(url)}"
-    )
-
-
-def _found_at(url: str) -> str:
-    """The product that the page of a server names."""
-    try:
-        found = _VERSION.search(_read(f"{url}/"))
-    except (URLError, OSError, ValueError):
-        found = None
-    if found is None:
-        return "no page of Jaeger"
-    version = visible(found[1].decode(errors="replace"))[:_SHOWN]
-    return f"Jaeger {version.removeprefix('v')}" if version else "a Jaeger of an unknown version"
+def _told(error: Exception) -> str:
+    """The text of an error on one short line; it may quote the answer."""
+    text = visible(" ".join(str(error).split()) or type(error).__name__)
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…"

@@ -1,7 +1,7 @@
 """The URLs of Jaeger's pages."""
 
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 _PORT: Final = 16686
 
@@ -17,4 +17,4 @@ def jaeger_beside(otlp_url: str) -> str:
 
 def page_of(url: str, trace_id: str) -> str:
     """The URL of Jaeger's page for a trace."""
-    return f"{url}/trace/{trace_id}"
+    return f"{url}/trace/{quote(trace_id, safe='')}"

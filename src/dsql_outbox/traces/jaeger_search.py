@@ -14,13 +14,14 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
+from urllib.parse import quote
 
 import msgspec
 
 from dsql_outbox.observability import attributes as names
 from dsql_outbox.outbox import SettingsError, redacted
 
-from .jaeger_answers import OtherParameters, get
+from .jaeger_answers import JaegerAnswers, OtherParameters
 from .jaeger_pages import DEFAULT_JAEGER
 from .otlp_json import TraceData, views
 from .span_tree import SpanView
@@ -51,7 +52,7 @@ class _FoundIds(msgspec.Struct):
 class _Search(NamedTuple):
     """A search for the traces of an event; `since` and `until` are aware times."""
 
-    url: str
+    answers: JaegerAnswers
     event_id: str
     since: datetime
     until: datetime
@@ -68,8 +69,8 @@ def spans_of_jaeger(url: str, event_id: str, since: datetime) -> Iterator[SpanVi
     URL, and `NotJaeger` for an answer that is not Jaeger's.
     """
     check_url(url)
-    search = _Search(url, event_id, since, datetime.now(UTC) + _AHEAD)
-    found = get(url, "/api/v3/services", {}, _Services)
+    search = _Search(JaegerAnswers(url), event_id, since, datetime.now(UTC) + _AHEAD)
+    found = search.answers.get("/api/v3/services", {}, _Services)
     for service in found.services if found else ():
         try:
             yield from _spans_of(search, service)
@@ -94,8 +95,7 @@ def _spans_of(search: _Search, service: str) -> Iterator[SpanView]:
         "query.searchDepth": _MOST,
         "query.rawTraces": "true",
     }
-    found = get(search.url, "/api/v3/traces", wanted, FoundTraces)
-    yield from views(found.result) if found else ()
+    yield from _found(search.answers, "/api/v3/traces", wanted)
 
 
 def _spans_of_older(search: _Search, service: str) -> Iterator[SpanView]:
@@ -106,11 +106,18 @@ def _spans_of_older(search: _Search, service: str) -> Iterator[SpanView]:
         "end": _microseconds(search.until),
         "limit": _MOST,
     }
-    ids = get(search.url, "/api/traces", wanted, _FoundIds)
+    ids = search.answers.get("/api/traces", wanted, _FoundIds)
     for found_id in (ids and ids.data) or ():
-        path = f"/api/v3/traces/{found_id.trace_id}"
-        found = get(search.url, path, {"raw_traces": "true"}, FoundTraces)
-        yield from views(found.result) if found else ()
+        path = f"/api/v3/traces/{quote(found_id.trace_id, safe='')}"
+        yield from _found(search.answers, path, {"raw_traces": "true"})
+
+
+def _found(answers: JaegerAnswers, path: str, query: dict[str, str]) -> list[SpanView]:
+    found = answers.get(path, query, FoundTraces)
+    try:
+        return list(views(found.result)) if found else []
+    except ValueError as error:
+        raise answers.refused(path, f"did not answer as Jaeger does ({error})") from error
 
 
 def _rfc3339(at: datetime) -> str:

@@ -4,8 +4,9 @@ Ids are hexadecimal, times are nanoseconds, and 64-bit numbers may be strings:
 https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding
 """
 
+import re
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -13,6 +14,10 @@ from .span_tree import SpanView
 
 _KINDS: Final = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _ERROR: Final = (2, "STATUS_CODE_ERROR")
+
+
+_Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_INTEGER: Final = re.compile(r"-?[0-9]{1,19}")
 
 
 class _Pair(msgspec.Struct):
@@ -30,8 +35,8 @@ class _Span(msgspec.Struct, rename="camel"):
     parent_span_id: str = ""
     name: str = ""
     kind: Any = 0
-    start_time_unix_nano: int = 0
-    end_time_unix_nano: int = 0
+    start_time_unix_nano: _Nanoseconds = 0
+    end_time_unix_nano: _Nanoseconds = 0
     status: _SpanStatus = msgspec.field(default_factory=_SpanStatus)
     attributes: list[_Pair] = []
 
@@ -57,7 +62,10 @@ class TraceData(ExportRequest, rename="camel"):
 
 
 def views(data: ExportRequest) -> Iterator[SpanView]:
-    """The spans of a request, as the tree needs them."""
+    """The spans of a request, as the tree needs them.
+
+    Raises `ValueError` for an attribute that is not of its type.
+    """
     for resource in data.resource_spans:
         for scope in resource.scope_spans:
             yield from map(_view, scope.spans)
@@ -89,7 +97,15 @@ def _kind(kind: Any) -> str:
 
 def _plain(pairs: Iterable[_Pair]) -> dict[str, Any]:
     return {
-        pair.key: int(value) if kind == "intValue" else value
+        pair.key: _integer(value) if kind == "intValue" else value
         for pair in pairs
         for kind, value in pair.value.items()
     }
+
+
+def _integer(value: Any) -> int:
+    """The value of an ``intValue``, which is a number or a text."""
+    text = str(value)
+    if not _INTEGER.fullmatch(text):
+        raise ValueError("an intValue is no integer of 64 bits")
+    return int(text)

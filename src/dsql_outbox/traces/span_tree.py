@@ -19,6 +19,8 @@ _LABEL: Final = 46
 _NUMBERS: Final = 20
 _BAR: Final = 4  # columns at least
 _NARROWEST: Final = 40  # columns of a terminal that shows the tree
+_DEEPEST: Final = 30  # columns of branches; spans deeper in the tree are drawn at this depth
+_LONGEST: Final = 1e9  # seconds that an attempt can have waited
 _DONE: Final = frozenset({"committed", "resolved", "delivered"})
 
 Kind = Literal["head", "span", "wait", "done", "failed"]
@@ -133,7 +135,8 @@ class _Scale:
         return " " * first + mark * max(1, self._column(end_ns) - first)
 
     def _column(self, at_ns: int) -> int:
-        return round((at_ns - self.start_ns) * self.columns / (self.end_ns - self.start_ns))
+        column = round((at_ns - self.start_ns) * self.columns / (self.end_ns - self.start_ns))
+        return min(max(0, column), self.columns)
 
 
 def _lines(spans: Sequence[SpanView]) -> Iterator[_TreeLine]:
@@ -142,22 +145,30 @@ def _lines(spans: Sequence[SpanView]) -> Iterator[_TreeLine]:
     children: dict[str | None, list[SpanView]] = defaultdict(list)
     for span in sorted(spans, key=lambda span: (span.start_ns, span.span_id)):
         children[span.parent_id if span.parent_id in known else None].append(span)
-    for root in children[None]:
-        yield _TreeLine(root, "")
-        yield from _below(root, children, "")
+    yield from _below(children)
 
 
-def _below(
-    parent: SpanView, children: Mapping[str | None, list[SpanView]], indent: str
-) -> Iterator[_TreeLine]:
-    siblings = children.get(parent.span_id, [])
-    for span in siblings:
-        last = span is siblings[-1]
-        waited_ns = round(span.attributes.get(names.ATTEMPT_WAITED, 0) * 1e9)
+def _below(children: Mapping[str | None, list[SpanView]]) -> Iterator[_TreeLine]:
+    # A stack and no recursion: a trace may be deeper than Python's stack.
+    stack = [(root, "", "") for root in reversed(children.get(None, []))]
+    while stack:
+        span, prefix, indent = stack.pop()
+        waited_ns = _waited_ns(span) if prefix else 0
         if waited_ns:
-            yield _TreeLine(span, indent + "│  ", waited_ns)
-        yield _TreeLine(span, indent + ("└─ " if last else "├─ "))
-        yield from _below(span, children, indent + ("   " if last else "│  "))
+            yield _TreeLine(span, f"{prefix[:-3]}│  ", waited_ns)
+        yield _TreeLine(span, prefix)
+        below = reversed(children.get(span.span_id, []))
+        deeper = indent if len(indent) >= _DEEPEST else None
+        for n, child in enumerate(below):
+            branch, rest = ("├─ ", "│  ") if n else ("└─ ", "   ")
+            stack.append((child, indent + branch, indent + rest if deeper is None else deeper))
+
+
+def _waited_ns(span: SpanView) -> int:
+    """How long an attempt waited; 0 for a value that is no time."""
+    found = span.attributes.get(names.ATTEMPT_WAITED, 0)
+    is_time = isinstance(found, int | float) and 0 < found < _LONGEST
+    return round(found * 1e9) if is_time else 0
 
 
 def _row(line: _TreeLine, scale: _Scale) -> TreeRow:
@@ -175,7 +186,8 @@ def _row(line: _TreeLine, scale: _Scale) -> TreeRow:
 def _assembled(
     prefix: str, label: str, scale: _Scale, right: tuple[str, str], kind: Kind
 ) -> TreeRow:
-    room = max(1, scale.label - len(prefix))
+    prefix = prefix[: scale.label - 1]
+    room = scale.label - len(prefix)
     short = label if len(label) <= room else f"{label[: room - 1]}…"
     numbers, bar = right
     return TreeRow(prefix, short.ljust(room), numbers, f"  {bar}", kind)
@@ -189,12 +201,12 @@ def _kind(span: SpanView) -> Kind:
 
 def _outcome(span: SpanView) -> str:
     outcomes = (names.ATTEMPT_OUTCOME, names.WRITE_STATUS, names.PUBLISH_RESULT)
-    return next((span.attributes[name] for name in outcomes if name in span.attributes), "")
+    return next((str(span.attributes[name]) for name in outcomes if name in span.attributes), "")
 
 
 def _consequence(span: SpanView) -> str:
     """The consequence of a failed publish, unless its result says the same."""
-    found = span.attributes.get(names.PUBLISH_LEADS_TO, "")
+    found = str(span.attributes.get(names.PUBLISH_LEADS_TO, ""))
     return f"→ {found}" if found not in {"", _outcome(span)} else ""
 
 
