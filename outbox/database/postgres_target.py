@@ -1,10 +1,11 @@
 """Connection parameters for PostgreSQL, and what changes behind a pooler."""
 
 import os
+from collections.abc import Mapping
 from typing import Final
 
 import psycopg
-from psycopg import IsolationLevel
+from psycopg import IsolationLevel, pq
 from psycopg.conninfo import conninfo_to_dict
 
 from dsql_outbox.outbox.errors import SettingsError
@@ -28,6 +29,23 @@ _NO_OPTIONS: Final = "unsupported startup parameter"
 """Part of the error of pgbouncer, which does not support the parameter `options`."""
 
 
+_FREE: Final = {"password", "sslpassword", "options"}
+"""Parameters whose value may look like another parameter."""
+
+
+def _swallowed(found: Mapping[str, object]) -> str | None:
+    """The parameter whose value is another parameter, as of ``host= password=secret``.
+
+    libpq would quote it in its error, with the password.
+    """
+    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+    for name, value in found.items():
+        word, equals, _ = str(value).partition("=")
+        if equals and word in known and name not in _FREE:
+            return name
+    return None
+
+
 class PostgresTarget:
     """A PostgreSQL database, named by a URL or by libpq's key=value text.
 
@@ -38,7 +56,7 @@ class PostgresTarget:
     def __init__(self, url: str, isolation: Isolation | None) -> None:
         try:
             found = conninfo_to_dict(url)
-        except (psycopg.ProgrammingError, UnicodeDecodeError) as error:
+        except (psycopg.ProgrammingError, UnicodeError) as error:
             # libpq's text may quote the URL, which may contain a password.
             raise SettingsError("the database URL is not one that libpq can read") from (
                 None if "@" in url or "password" in url else error
@@ -49,6 +67,11 @@ class PostgresTarget:
             raise SettingsError(
                 "in the password of the database URL, @ : / ? # and blanks must be written as "
                 "%40 %3A %2F %3F %23 %20"
+            )
+        if swallowed := _swallowed(found):
+            raise SettingsError(
+                f"the parameter {swallowed} of the database URL is empty, so libpq reads the next "
+                "parameter as its value: leave it out, or give it a value"
             )
         given: ConnectParameters = {k: v for k, v in found.items() if v is not None}
         self._parameters = {"application_name": "dsql-outbox"} | DEAD_LINK | given

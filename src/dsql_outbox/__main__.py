@@ -1,11 +1,17 @@
 """The command ``dsql-outbox``, also as ``python -m dsql_outbox``."""
 
+import signal
 import sys
+from types import FrameType
 
 
 def main() -> None:
     """Run the command; a missing extra is one line on stderr and exit code 2."""
     try:
+        # Imports take a second, in which a supervisor may change its mind.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, _interrupt)
         from dsql_outbox.cli import main as command  # noqa: PLC0415 - it may be missing
 
         command(prog_name="dsql-outbox")
@@ -14,6 +20,15 @@ def main() -> None:
             raise
         print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - there may be no click
         sys.exit(2)
+    except KeyboardInterrupt as error:
+        from dsql_outbox.cli.main import stopped_early  # noqa: PLC0415 - it was being imported
+
+        sys.exit(stopped_early(error, sys.argv[1:2]))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    del frame
+    raise KeyboardInterrupt(number)
 
 
 if __name__ == "__main__":

@@ -78,6 +78,8 @@ def database_address(url: str | None) -> Generator[str]:
     """
     if not url:
         raise click.UsageError("no database: give --database URL or set DSQL_OUTBOX_DATABASE")
+    if not _is_utf_8(url):
+        raise click.UsageError("the database URL is not UTF-8: write other bytes as %XX")
     if not _is_embedded(url):
         yield url
         return
@@ -87,6 +89,15 @@ def database_address(url: str | None) -> Generator[str]:
     no_tcp = {"listen_addresses": ""}
     with EmbeddedPostgres(Path(folder) if folder else None, settings=no_tcp) as server:
         yield server.socket_url
+
+
+def _is_utf_8(text: str) -> bool:
+    """Whether a text from the command line or the environment was UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_embedded(url: str | None) -> bool:

@@ -4,8 +4,9 @@ Importing all of them would add the relay, the brokers and rich to every start.
 """
 
 import os
+import signal
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -57,8 +58,18 @@ _COMMANDS: Final = {
 }
 
 
-_INTERRUPTED: Final = 130
-"""The exit code by which shells report Ctrl-C."""
+_SERVICES: Final = {"console", "dev", "publish"}
+"""Commands that a signal usually ends, with exit code 0."""
+
+
+def stopped_early(error: KeyboardInterrupt, words: Collection[str]) -> int:
+    """Report a signal that came before the command of these words began; returns the exit code.
+
+    The argument of the error is the number of the signal; it has none after SIGINT.
+    """
+    click.echo("stopped before the start", err=True)
+    number = next(iter(error.args), signal.SIGINT)
+    return 0 if _SERVICES & {*words} else 128 + number
 
 
 class LazyGroup(click.Group):
@@ -111,9 +122,8 @@ class LazyGroup(click.Group):
         """Run the command, and escape control characters in the error that ends it."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:  # during the start: later, each command prints more
-            click.echo("stopped before the start", err=True)
-            raise click.exceptions.Exit(_INTERRUPTED) from None
+        except KeyboardInterrupt as error:  # during the start: later, each command prints more
+            raise click.exceptions.Exit(stopped_early(error, sys.argv[1:2])) from None
         except click.ClickException as error:
             from dsql_outbox.observability import visible  # noqa: PLC0415 - brings OpenTelemetry
 

@@ -21,6 +21,7 @@ from dsql_outbox.cli.doctor.proof import isolation, takeover
 from dsql_outbox.cli.doctor.proof.isolation_cases import CASES
 from dsql_outbox.cli.doctor.proof.proofs import proved
 from dsql_outbox.cli.doctor.proof.scratch_schema import SCRATCH
+from dsql_outbox.cli.doctor.report_file import write_report
 from dsql_outbox.outbox import Database
 from dsql_outbox.testing import PostgresProxy
 
@@ -56,6 +57,8 @@ def test_a_report_holds_every_finding_and_the_scratch_schema_is_removed(
     assert list(results) == [case.name for case in CASES]
     assert {case.name for case in CASES if results[case.name] == "possible"} == {"G2-item", "G2"}
     assert told["20 writes"]["values"]["conflicts"] > 0
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert [*tmp_path.iterdir()] == [file]
     moved = told["take-over"]["values"]
     assert moved["stored"] > 0
     assert 0.5 < moved["seconds"] < 10
@@ -139,3 +142,34 @@ def test_a_report_that_cannot_be_written_is_refused_before_any_work(
     done = run("postgresql://127.0.0.1:1/x", *words)
     assert done.exit_code == 2
     assert said in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe"])
+def test_a_report_follows_no_link(url: str, tmp_path: Path, kind: str) -> None:
+    file, target = tmp_path / "report.md", tmp_path / "target"
+    if kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.symlink_to(target)
+    if kind == "link":
+        target.write_text("of another user")
+    done = run(url, "--probe", "--report", str(file))
+    assert (done.exit_code, "is a link or no regular file" in done.stderr) == (2, True)
+    assert kind != "link" or target.read_text() == "of another user"
+
+
+def test_a_report_replaces_a_file_and_even_a_late_link(tmp_path: Path) -> None:
+    file, target = tmp_path / "report.md", tmp_path / "target"
+    file.write_text("an earlier report")
+    file.chmod(0o644)
+    write_report(file, "new")
+    assert (file.read_text(), file.stat().st_mode & 0o777) == ("new", 0o600)
+    target.write_text("of another user")
+    file.unlink()
+    file.symlink_to(target)
+    write_report(file, "new")
+    assert (file.read_text(), target.read_text()) == ("new", "of another user")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_report(tmp_path / "folder", "new")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["folder", "report.md", "target"]

@@ -59,6 +59,12 @@ def test_the_endpoint_of_a_database_has_what_its_url_names(
         ("embedded:", "dsql_outbox.testing.EmbeddedPostgres"),
         ("postgresql://h/db?nonsense=1", "is not one that libpq can read"),
         ("nonsense", "is not one that libpq can read"),
+        ("postgresql://u:s3cret@h\udcff/db", "is not one that libpq can read"),
+        ("host=\udcff password=s3cret", "is not one that libpq can read"),
+        ("host= password=s3cret", "the parameter host of the database URL is empty"),
+        ("port= password=s3cret host=h", "the parameter port of the database URL is empty"),
+        ("host=h sslmode= password=s3cret", "the parameter sslmode of the database URL is empty"),
+        ("host=h user= passfile=s3cret", "the parameter user of the database URL is empty"),
         ("dsql://cluster", "dsql://role@cluster.dsql.region.on.aws"),
     ],
 )

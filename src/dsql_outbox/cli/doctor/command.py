@@ -22,7 +22,7 @@ from .printout import show
 from .proof.isolation import NAME as ISOLATION
 from .proof.isolation import isolation_cases
 from .proof.proofs import PROOFS, proved
-from .report_file import dated, markdown
+from .report_file import dated, markdown, write_report
 
 _Questions = Mapping[str, Callable[[ExaminedDatabase], Iterator[Finding]]]
 
@@ -91,7 +91,7 @@ def doctor(  # noqa: PLR0913 - one parameter per flag
         told = list(everything) if as_json else show(everything, names)
         found = Report(schema, any(each.verdict == "fail" for each in told), tuple(told))
         if report:
-            report.write_text(markdown(dated(found, visit.connection.info)), encoding="utf-8")
+            _write(report, markdown(dated(found, visit.connection.info)))
     if as_json:
         json_line(found)
     if found.failed:
@@ -109,3 +109,13 @@ def _require_probe(*, probe: bool, probe_large: bool, report: Path | None) -> No
         raise click.UsageError("--report needs --probe")
     if report and not report.parent.is_dir():
         raise click.UsageError(f"--report: the folder {report.parent} does not exist")
+    if report and (report.is_symlink() or (report.exists() and not report.is_file())):
+        raise click.UsageError(f"--report: {report} is a link or no regular file; name another")
+
+
+def _write(report: Path, text: str) -> None:
+    try:
+        write_report(report, text)
+    except OSError as error:
+        why = error.strerror or error
+        raise click.ClickException(f"--report: {report} cannot be written: {why}") from error

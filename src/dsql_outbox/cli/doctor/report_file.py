@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import msgspec
 from psycopg import ConnectionInfo, pq
@@ -46,6 +48,23 @@ def dated(report: Report, info: ConnectionInfo) -> DatedReport:
 def markdown(dated_report: DatedReport) -> str:
     """The report as a page."""
     return "\n".join([*_head(dated_report), *_body(dated_report), ""])
+
+
+def write_report(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, in place of `path`. Raises `OSError`.
+
+    The file is new, so neither a link in place of `path` nor another open file is written to.
+    """
+    with NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as file:
+        try:
+            file.write(text)
+            file.flush()
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink()
+            raise
 
 
 def _head(dated_report: DatedReport) -> Iterator[str]:
