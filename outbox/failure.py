@@ -27,7 +27,9 @@ class FailureKind(Enum):
     SCHEMA_CHANGED = "schema changed"
     """A conflict with a change of a table (OC001). Each session of Aurora DSQL gets it once."""
     COLLISION = "collision"
-    """A unique key exists: the id of the event, or a row of a concurrent first insert."""
+    """A key of our tables exists: the id of the event, or a row of a concurrent first insert."""
+    KEY_TAKEN = "key taken"
+    """A unique key of a table of the caller exists. That is no race, and a retry would fail."""
     EXISTS = "exists"
     """The schema, table or type to be created exists: another session created it."""
     OUTAGE = "outage"
@@ -136,6 +138,29 @@ _STATES: Final[Mapping[FailureKind, tuple[str, ...]]] = {
     _K.TABLES_OUTDATED: ("42703",),
 }
 _KINDS: Final = {state: kind for kind, states in _STATES.items() for state in states}
+
+TABLES: Final = frozenset(
+    {
+        "business_events",
+        "dead_letters",
+        "entities",
+        "event_headers",
+        "inbox",
+        "inbox_subjects",
+        "outbox",
+        "outbox_conflicts",
+        "outbox_failures",
+        "outbox_leases",
+        "outbox_publishers",
+        "outbox_replays",
+        "outbox_topics",
+        "schema_migrations",
+    }
+)
+"""The tables of the outbox. Only their unique keys, and those of the catalog, can be raced for."""
+
+_KEY: Final = re.compile('duplicate key value violates unique constraint "(?P<key>[^"]+)"')
+"""The text of 23505, for a server that sends no name of a table, as Aurora DSQL may."""
 
 _CONFLICT_TEXT: Final = re.compile(
     "oc00[01]|conflicts with another transaction|mutation conflicts|transaction conflict"
@@ -258,11 +283,22 @@ def _kind_of_state(found: psycopg.Error, sqlstate: str, text: str, *, sent: bool
     kind = _K.IN_DOUBT if sqlstate.startswith("08") else _KINDS.get(sqlstate)
     if kind is None:
         return _K.INTERRUPTED if isinstance(found, psycopg.OperationalError) else _K.FATAL
+    if kind is _K.COLLISION and not _is_our_key(found):
+        return _K.KEY_TAKEN
     if kind is _K.INTERNAL and not sent:
         return _K.BUSY if _BUSY_TEXT in text else _K.INTERNAL
     if kind in {_K.INTERNAL, _K.IN_DOUBT}:
         return _K.IN_DOUBT if sent else _K.OUTAGE
     return kind
+
+
+def _is_our_key(found: psycopg.Error) -> bool:
+    """Return whether a unique key is not one of the caller's tables, as far as the server says."""
+    diag = found.diag
+    if diag.table_name:
+        return diag.table_name in TABLES or diag.schema_name == "pg_catalog"
+    key = _KEY.match(str(found))
+    return key is None or key["key"].removesuffix("_pkey") in TABLES
 
 
 def _kind_of_text(

@@ -26,7 +26,7 @@ from dsql_outbox.publisher.operator.dead_letters import MAX_REPLAYED, DeadLetter
 from dsql_outbox.publisher.operator.event_pages import EventFilter, Place
 from dsql_outbox.publisher.operator.failures import Failure, FailureFilter, FailureKey, Failures
 from dsql_outbox.publisher.operator.health import Alive, Health, Ready
-from dsql_outbox.publisher.operator.health_probe import HealthProbe
+from dsql_outbox.publisher.operator.health_probe import DatabaseProbe, HealthProbe
 from dsql_outbox.publisher.operator.pages import Page
 from dsql_outbox.publisher.operator.replay import Replay, ReplayProgress
 from dsql_outbox.publisher.operator.requeue import Replayed
@@ -100,6 +100,7 @@ __all__ = [
     "ConflictReport",
     "ContendedEntity",
     "Counters",
+    "DatabaseProbe",
     "DeadLetter",
     "DeadLetters",
     "Death",

@@ -27,11 +27,13 @@ def http_status(error: Exception, *, exhausted: int = 500) -> HttpAnswer:
 
     - 413 for an event that is too large, 422 for any other event that is not valid.
     - 409 for a duplicate or a stale version.
-    - 503 with Retry-After if the outcome is unknown, the database cannot be reached, or the
-      writer is closed.
+    - 503 with Retry-After if the outcome is unknown: the client sends the same event again,
+      with the same id. That is `OutcomeUnknown`, and the `TimeoutError` of an
+      ``asyncio.timeout`` around the call, which may have been committed.
+    - 503 with Retry-After if the database cannot be reached, or the writer is closed.
     - `exhausted` (500 or 503, as you choose) with Retry-After if conflicts outlasted the
       retries.
-    - 500 for everything else.
+    - 500 for everything else, such as a unique violation of a table of your own.
     """
     match error:
         case EventTooLarge():
@@ -40,7 +42,7 @@ def http_status(error: Exception, *, exhausted: int = 500) -> HttpAnswer:
             return HttpAnswer(422)
         case DuplicateEvent() | StaleVersion():
             return HttpAnswer(409)
-        case OutcomeUnknown() | WriterClosed():
+        case OutcomeUnknown() | TimeoutError() | WriterClosed():
             return HttpAnswer(503, retry_after=1)
         case _:
             return _of_driver(error, exhausted)

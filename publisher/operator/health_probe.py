@@ -37,8 +37,67 @@ logger = logging.getLogger("dsql_outbox")
 
 EVERY: Final = 5.0  # seconds between two probes
 _LONGEST: Final = 3.0  # seconds that a probe may take
+_FRESH: Final = 1.0  # seconds for which the state of the database is known
 COUNT_EVERY: Final = 30.0  # seconds between two counts of the messages that are stuck
 _COUNTED: Final = 1_000  # rows at which a count stops
+
+
+class DatabaseProbe:
+    """Asks the database, on a connection of its own, and for at most 3 seconds."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: AsyncConnection | None = None
+        self._one_at_a_time = anyio.Lock()
+        self._state = ""
+        self._known_until = -math.inf
+
+    async def state(self) -> str:
+        """Return ``ok``, or the reason why the database cannot be used. Known for a second.
+
+        So many requests for the state cost the database one statement per second.
+        """
+        async with self._one_at_a_time:
+            if monotonic() >= self._known_until:
+                self._state = await self._ask()
+                self._known_until = monotonic() + _FRESH
+            return self._state
+
+    async def _ask(self) -> str:
+        try:
+            await self.rows("backlog_age")
+        except Exception as error:  # noqa: BLE001 - each error is a state
+            return state_of_failure(error)
+        return OK
+
+    async def rows(self, name: str, **literals: int) -> Sequence[Sequence[Any]]:
+        """Return the rows of a statement."""
+        if self._connection is not None and monotonic() >= self._connection.retires_at:
+            self.close()
+        if self._connection is None or self._connection.closed:
+            with anyio.fail_after(_LONGEST):
+                self._connection = await self._database.connect_async(timeout=_LONGEST)
+        self._connection.deadline = monotonic() + _LONGEST
+        query = statement(name, self._database.schema, **literals)
+        connection = self._connection
+
+        async def ask() -> Sequence[Sequence[Any]]:
+            return await (await connection.execute(query)).fetchall()
+
+        return await AT_ONCE.run_async(ask)
+
+    def close(self) -> None:
+        """Close the connection. The next question opens another one."""
+        if self._connection is not None:
+            self._connection.drop()
+            self._connection = None
+
+
+def state_of_failure(error: Exception) -> str:
+    """Return the state of a database that raised this error."""
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return OK  # it answers; only the age of the backlog stays unknown
+    return schema_defect(error) or "cannot be reached"
 
 
 class HealthProbe:
@@ -52,10 +111,9 @@ class HealthProbe:
     """
 
     def __init__(self, database: Database, health: Health, hooks: Sequence[Hook] = ()) -> None:
-        self._database = database
+        self._database = DatabaseProbe(database)
         self._health = health
         self._hooks = (metric_facts, *hooks)
-        self._connection: AsyncConnection | None = None
         self._sink: Sink | None = None
         self._ask_now = anyio.Event()
         self._count_at = 0.0
@@ -76,15 +134,13 @@ class HealthProbe:
                 with anyio.move_on_after(EVERY):
                     await self._ask_now.wait()
         finally:
-            self._hang_up()
+            self._database.close()
 
     async def _ask_database(self) -> None:
         try:
-            rows = await self._rows("backlog_age")
-        except psycopg.errors.InsufficientPrivilege:
-            self._health.database = OK  # it answers; only the age of the backlog stays unknown
+            rows = await self._database.rows("backlog_age")
         except Exception as error:  # noqa: BLE001 - a failed probe must not end the relay
-            self._health.database = schema_defect(error) or "cannot be reached"
+            self._health.database = state_of_failure(error)
         else:
             self._health.database = OK
             shard, age = rows[0] if rows else (None, 0.0)
@@ -97,33 +153,13 @@ class HealthProbe:
             return
         self._count_at = monotonic() + COUNT_EVERY
         try:
-            ((dead, failed),) = await self._rows("stuck_counts", limit=_COUNTED)
+            ((dead, failed),) = await self._database.rows("stuck_counts", limit=_COUNTED)
         except psycopg.errors.InsufficientPrivilege:
             self._count_at = math.inf  # the role lacks the right, so stop asking
         except Exception as error:  # noqa: BLE001 - a failed count must not end the relay
             logger.debug("Probe could not count dead letters and failures: %s", told(error))
         else:
             emit(self._hooks, StuckCounts(dead, failed))
-
-    async def _rows(self, name: str, **literals: int) -> Sequence[Sequence[Any]]:
-        if self._connection is not None and monotonic() >= self._connection.retires_at:
-            self._hang_up()
-        if self._connection is None or self._connection.closed:
-            with anyio.fail_after(_LONGEST):
-                self._connection = await self._database.connect_async(timeout=_LONGEST)
-        self._connection.deadline = monotonic() + _LONGEST
-        query = statement(name, self._database.schema, **literals)
-        connection = self._connection
-
-        async def ask() -> Sequence[Sequence[Any]]:
-            return await (await connection.execute(query)).fetchall()
-
-        return await AT_ONCE.run_async(ask)
-
-    def _hang_up(self) -> None:
-        if self._connection is not None:
-            self._connection.drop()
-            self._connection = None
 
     async def _ask_broker(self) -> None:
         self._health.broker = await _state_of(self._sink)

@@ -100,7 +100,8 @@ class Shelf(Generic[C]):
             connection.drop()
             self._clear()
         healthy = connection.info.transaction_status is TransactionStatus.IDLE
-        wished = self._keep_failed or _is(FailureKind.COLLISION, error)
+        key_exists = _is(FailureKind.COLLISION, error) or _is(FailureKind.KEY_TAKEN, error)
+        wished = self._keep_failed or key_exists
         if not (wished and healthy):
             connection.drop()
         self.keep(connection, permit)

@@ -53,7 +53,9 @@ def _described(description: str) -> dict[str, Any]:
 PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     409: _described("An event with this id was stored before, or its subject has another version"),
     413: _described("The event is too large"),
-    503: _described("The outcome is unknown, or the database cannot be reached"),
+    503: _described(
+        "The outcome is unknown, the database cannot be reached, or conflicts outlasted the retries"
+    ),
 }
 """The answers of `install_error_handlers` for OpenAPI: ``FastAPI(responses=PROBLEMS)``.
 

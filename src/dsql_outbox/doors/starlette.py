@@ -5,6 +5,7 @@ app = Starlette(routes=[..], lifespan=outbox.lifespan)
 install_error_handlers(app)
 """
 
+import random
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -24,8 +25,15 @@ from dsql_outbox import (
     http_status,
 )
 from dsql_outbox.observability import Hook
-from dsql_outbox.outbox import given_hooks, given_settings, require_database, wrong_type
-from dsql_outbox.publisher import Apply, Ready, Sink
+from dsql_outbox.outbox import (
+    RACES,
+    given_hooks,
+    given_settings,
+    kind_of,
+    require_database,
+    wrong_type,
+)
+from dsql_outbox.publisher import Apply, DatabaseProbe, Ready, Sink
 
 from .background_publisher import BackgroundPublisher
 
@@ -39,6 +47,27 @@ except ModuleNotFoundError as error:
 PROBLEM_JSON: Final = "application/problem+json"
 """The media type of error answers (RFC 9457)."""
 
+# The problems of errors whose own text may name hosts or quote values.
+_EXHAUSTED: Final = {
+    "type": "urn:dsql-outbox:ConflictsExhausted",
+    "title": "Conflicts exhausted",
+    "detail": "other requests changed the same data at the same time, each time that this write "
+    "was tried: it is not stored, send it again after the seconds of Retry-After",
+}
+_OUTCOME_UNKNOWN: Final = {
+    "type": "urn:dsql-outbox:OutcomeUnknown",
+    "title": "Outcome unknown",
+    "detail": "the time was over before the outcome was known, so the event may or may not be "
+    "stored: send it again with the same id",
+}
+_OUT_OF_REACH: Final = {
+    "type": "about:blank",
+    "title": HTTPStatus.SERVICE_UNAVAILABLE.phrase,
+    "detail": "the database cannot take this request now, send it again later",
+}
+
+_LATEST_RETRY: Final = 4  # seconds
+
 _STATE: Final = "dsql_outbox"
 """The name in the state of a request."""
 
@@ -48,6 +77,7 @@ class _Running(NamedTuple):
 
     writer: AsyncWriter
     publisher: BackgroundPublisher | None
+    database: DatabaseProbe
 
 
 class Outbox:
@@ -103,8 +133,10 @@ class Outbox:
             if publisher is not None:
                 await stack.enter_async_context(publisher.running())
                 hooks.append(publisher.doorbell)
+            probe = DatabaseProbe(self._database)
+            stack.callback(probe.close)
             writer = AsyncWriter(self._database, self._settings, hooks=hooks)
-            yield {_STATE: _Running(await stack.enter_async_context(writer), publisher)}
+            yield {_STATE: _Running(await stack.enter_async_context(writer), publisher, probe)}
 
     def _new_publisher(self) -> BackgroundPublisher | None:
         if not self._relays:
@@ -122,31 +154,36 @@ async def outbox_writer(connection: HTTPConnection) -> AsyncWriter:
     return _running(connection).writer
 
 
-def outbox_ready(connection: HTTPConnection) -> Ready:
-    """Return whether waiting messages are being relayed; without a publisher, always.
+async def outbox_ready(connection: HTTPConnection) -> Ready:
+    """Return whether waiting messages are being relayed; without a publisher, ask the database.
 
-    Raises `SettingsError` if the lifespan of the application has not opened an outbox.
+    The database is asked at most once per second, on a connection of its own. Raises
+    `SettingsError` if the lifespan of the application has not opened an outbox.
     """
-    publisher = _running(connection).publisher
-    return Ready(True, "ok", "ok", "ok") if publisher is None else publisher.ready()
+    running = _running(connection)
+    if running.publisher is not None:
+        return running.publisher.ready()
+    database = await running.database.state()
+    return Ready(database == "ok", database, "no publisher", "no publisher")
 
 
 async def readyz(request: Request) -> Response:
-    """An endpoint: 200 if waiting messages are being relayed, else 503, with the reasons."""
-    found = outbox_ready(request)
+    """An endpoint: 200 if the application is ready as `outbox_ready` says, else 503."""
+    found = await outbox_ready(request)
     status = HTTPStatus.OK if found.ready else HTTPStatus.SERVICE_UNAVAILABLE
     return JSONResponse({name: getattr(found, name) for name in found.__struct_fields__}, status)
 
 
 def install_error_handlers(
-    app: Starlette, *more: type[Exception], exhausted: int = HTTPStatus.INTERNAL_SERVER_ERROR
+    app: Starlette, *more: type[Exception], exhausted: int = HTTPStatus.SERVICE_UNAVAILABLE
 ) -> None:
     """Answer the errors of a write by `http_status`, as problem details (RFC 9457).
 
     These are the errors of this library and of psycopg; name `more`, such as SQLAlchemy's
-    ``DBAPIError``. `exhausted` (500 or 503) is the answer when conflicts outlast the retries.
-    An answer has a Retry-After header if a retry makes sense. Any other error stays an error
-    of the application, a 500 with a traceback in its log.
+    ``DBAPIError``, or ``TimeoutError`` if you put ``asyncio.timeout`` around a write.
+    `exhausted` (503 or 500) is the answer when conflicts outlast the retries. An answer has a
+    Retry-After header if a retry makes sense. Any other error stays an error of the
+    application, a 500 with a traceback in its log.
     """
     for kind in (OutboxError, psycopg.Error, *more):
         app.add_exception_handler(kind, partial(_answer, exhausted))
@@ -156,15 +193,18 @@ async def _answer(exhausted: int, _request: Request, error: Exception) -> Respon
     status, retry_after = http_status(error, exhausted=exhausted)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR and retry_after is None:
         raise error
-    problem = error.to_dict() if isinstance(error, OutboxError) else _without_details(status)
+    if isinstance(error, OutboxError):
+        problem = error.to_dict()
+    elif isinstance(error, TimeoutError):
+        problem = _OUTCOME_UNKNOWN
+    elif kind_of(error) in RACES:
+        problem = _EXHAUSTED
+        # All losers of one race would come back together.
+        retry_after = random.randint(1, _LATEST_RETRY)  # noqa: S311 - no secret
+    else:
+        problem = _OUT_OF_REACH
     headers = None if retry_after is None else {"Retry-After": str(retry_after)}
     return JSONResponse({**problem, "status": status}, status, headers, PROBLEM_JSON)
-
-
-def _without_details(status: int) -> dict[str, Any]:
-    """Return the problem of a driver's error, whose text may name hosts or quote values."""
-    detail = "the database cannot take this request now, send it again later"
-    return {"type": "about:blank", "title": HTTPStatus(status).phrase, "detail": detail}
 
 
 def _running(connection: HTTPConnection) -> _Running:

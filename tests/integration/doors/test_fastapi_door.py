@@ -1,5 +1,6 @@
 """The door for FastAPI: answers, errors and their description, on a real server."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID, uuid4
@@ -9,12 +10,16 @@ import psycopg
 import pytest
 from fastapi import FastAPI, Query
 from pydantic import BaseModel
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
 from tests.support.served_app import served
+from tests.support.sqlalchemy_units import of_driver
 
-from dsql_outbox import Database, Entity, Event, Receipt, WriterSettings
+from dsql_outbox import AsyncTransaction, Database, Entity, Event, Receipt, WriterSettings
 from dsql_outbox.doors.fastapi import PROBLEMS, Outbox, OutboxWriter, install_error_handlers
 from dsql_outbox.schema import apply
-from dsql_outbox.testing import MemorySink
+from dsql_outbox.testing import MemorySink, PostgresProxy
 
 pytestmark = pytest.mark.anyio
 
@@ -29,9 +34,9 @@ class Mileage:
     km: int
 
 
-def api(outbox: Outbox) -> FastAPI:
+def api(outbox: Outbox, **handlers: int) -> FastAPI:
     app = FastAPI(lifespan=outbox.lifespan, responses=PROBLEMS)
-    install_error_handlers(app)
+    install_error_handlers(app, **handlers)
 
     def created(car: Car) -> Event:
         return Event.new("Car Created", "CarCreated", [Entity("Car", "1", car)], id=car.id)
@@ -122,6 +127,78 @@ async def test_a_database_out_of_reach_is_503_without_its_address() -> None:
         "detail": "the database cannot take this request now, send it again later",
         "status": 503,
     }
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("status", [503, 500])
+async def test_an_exhausted_conflict_says_what_it_is_and_when_to_come_back(
+    database_url: str, status: int
+) -> None:
+    options = {} if status == 503 else {"exhausted": status}
+    with PostgresProxy(database_url) as proxy:
+        outbox = Outbox(Database(proxy.url), WriterSettings(max_retries=1, base=0.001))
+        async with served(api(outbox, **options)) as server:
+            proxy.refuse(None)
+            answers = [await server.client.post("/cars", json=car()) for _ in range(12)]
+    assert {answer.status_code for answer in answers} == {status}
+    waits = {int(answer.headers["retry-after"]) for answer in answers}
+    assert waits <= {1, 2, 3, 4}
+    assert len(waits) > 1, "the losers of one race do not come back together"
+    problem = answers[0].json()
+    assert (problem["title"], problem["status"]) == ("Conflicts exhausted", status)
+    assert "not stored, send it again" in problem["detail"]
+
+
+async def test_the_time_of_a_write_is_over_and_its_outcome_unknown(database: Database) -> None:
+    app = api(Outbox(database))
+    install_error_handlers(app, TimeoutError)
+
+    @app.get("/late")
+    async def late() -> None:
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()
+
+    async with served(app) as server:
+        answer = await server.client.get("/late")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["type"] == "urn:dsql-outbox:OutcomeUnknown"
+    assert "send it again with the same id" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("wrapper", ["driver", "SQLAlchemy", "transact"])
+async def test_a_unique_violation_of_the_application_stays_an_error_of_it(
+    database: Database, database_url: str, wrapper: str
+) -> None:
+    """No repetition by the client would help: the key is one of the application's table."""
+    app = api(Outbox(database))
+    install_error_handlers(app, DBAPIError)
+    runs: list[int] = []
+    sql = "INSERT INTO public.mine VALUES (1)"
+
+    async def insert(transaction: AsyncTransaction) -> None:
+        runs.append(1)
+        await transaction.connection.execute(sql)
+
+    @app.get("/twice")
+    async def twice(writer: OutboxWriter) -> None:
+        if wrapper == "driver":
+            with psycopg.connect(database_url) as connection:
+                connection.execute(sql)
+        elif wrapper == "transact":
+            await writer.transact(insert)
+        else:
+            with create_engine(of_driver(database_url), poolclass=NullPool).connect() as own:
+                own.execute(text(sql))
+
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE public.mine (id int PRIMARY KEY)")
+        connection.execute(sql)
+        async with served(app) as server:
+            answer = await server.client.get("/twice")
+        connection.execute("DROP TABLE public.mine")
+    assert (answer.status_code, answer.text) == (500, "Internal Server Error")
+    assert "retry-after" not in answer.headers
+    assert len(runs) == (wrapper == "transact")
 
 
 async def test_another_error_stays_an_error_of_the_application(database: Database) -> None:

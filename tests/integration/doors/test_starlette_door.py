@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import anyio
@@ -27,7 +28,7 @@ from dsql_outbox.doors.starlette import Outbox, outbox_writer, readyz
 from dsql_outbox.outbox import AsyncConnection, Message
 from dsql_outbox.schema import apply
 from dsql_outbox.servers import NatsServer
-from dsql_outbox.testing import MemorySink
+from dsql_outbox.testing import MemorySink, PostgresProxy
 
 pytestmark = pytest.mark.anyio
 
@@ -74,9 +75,26 @@ async def test_starlette_alone_writes_and_relays(database: Database) -> None:
         await until(server, lambda ready: ready["ready"], status=200)
 
 
-async def test_without_a_publisher_it_is_ready(database: Database) -> None:
-    async with served(application(Outbox(database))) as server:
-        assert (await server.client.get("/readyz")).json()["ready"]
+@pytest.mark.usefixtures("database")
+async def test_without_a_publisher_it_is_ready_while_the_database_answers(
+    database_url: str,
+) -> None:
+    proxy = PostgresProxy(database_url)
+    with ExitStack() as reachable, psycopg.connect(database_url, autocommit=True) as sql:
+        reachable.enter_context(proxy)
+        async with served(application(Outbox(Database(proxy.url)))) as server:
+            await until(server, lambda ready: ready["database"] == "ok", status=200)
+            asked = len(proxy.statements)
+            answers = [await server.client.get("/readyz") for _ in range(100)]
+            assert {answer.status_code for answer in answers} == {200}
+            assert len(proxy.statements) - asked < len(answers) / 2, "an answer is kept for 1 s"
+            sql.execute("ALTER TABLE outbox.outbox_leases RENAME TO away")
+            told = await until(server, lambda ready: not ready["ready"], status=503)
+            assert "lacks the outbox tables" in told["database"]
+            sql.execute("ALTER TABLE outbox.away RENAME TO outbox_leases")
+            await until(server, lambda ready: ready["ready"], status=200)
+            reachable.close()
+            await until(server, lambda ready: ready["database"] == "cannot be reached", status=503)
 
 
 async def test_a_function_is_applied_without_a_broker(

@@ -1,6 +1,8 @@
 """What an error of the database means, and what each meaning leads to."""
 
+import re
 from collections.abc import Callable
+from importlib import resources
 from uuid import uuid4
 
 import msgspec
@@ -24,6 +26,7 @@ from dsql_outbox.outbox import (
     is_unreachable,
     kind_of,
 )
+from dsql_outbox.outbox.failure import TABLES
 
 OBSERVED = "change conflicts with another transaction, please retry: (OC000)"
 SCHEMA_CHANGED = "schema has been updated by another transaction, please retry: (OC001)"
@@ -68,6 +71,7 @@ def kind_sent(error: Exception) -> FailureKind:
 
 
 K = FailureKind
+TAKEN = 'duplicate key value violates unique constraint "orders_pkey"'
 
 # SQLSTATE, text, the meaning for a statement that may run twice, and for a write that was sent.
 MEANINGS = [
@@ -79,6 +83,7 @@ MEANINGS = [
     ("OC001", "please retry", K.SCHEMA_CHANGED, K.SCHEMA_CHANGED),
     (None, OBSERVED, K.CONFLICT, K.CONFLICT),
     ("23505", "duplicate key", K.COLLISION, K.COLLISION),
+    ("23505", TAKEN, K.KEY_TAKEN, K.KEY_TAKEN),
     ("42P06", "schema exists", K.EXISTS, K.EXISTS),
     ("42P07", "relation exists", K.EXISTS, K.EXISTS),
     ("42710", "type exists", K.EXISTS, K.EXISTS),
@@ -393,3 +398,20 @@ def test_a_long_runner_waits_for_what_passes() -> None:
     assert PASSING.isdisjoint(LASTING | {K.FATAL})
     assert {K.TABLES_MISSING, K.TABLES_OUTDATED, K.FORBIDDEN} == LASTING
     assert RACES.isdisjoint(OUTAGES)
+
+
+@pytest.mark.parametrize("table", ["orders", "my_outbox", "outboxes"])
+def test_the_key_of_a_table_of_the_caller_is_no_race(table: str) -> None:
+    """Aurora DSQL may send no name of a table: then the text has the one of the key."""
+    text = f'duplicate key value violates unique constraint "{table}_pkey"'
+    assert kind_sent(server_error("23505", text)) is FailureKind.KEY_TAKEN
+    for ours in TABLES:
+        text = f'duplicate key value violates unique constraint "{ours}_pkey"'
+        assert kind_sent(server_error("23505", text)) is FailureKind.COLLISION
+
+
+def test_the_tables_whose_keys_are_raced_for_are_those_of_the_schema() -> None:
+    made = re.compile(r"CREATE TABLE IF NOT EXISTS \{schema\}\.(\w+)")
+    files = resources.files("dsql_outbox.schema").joinpath("migrations").iterdir()
+    found = {name for file in files for name in made.findall(file.read_text())}
+    assert found == TABLES

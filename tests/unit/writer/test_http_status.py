@@ -17,6 +17,7 @@ from dsql_outbox.outbox import (
 from dsql_outbox.writer import HttpAnswer, http_status
 
 EVENT = UUID("0198a3c0-0000-7000-8000-000000000001")
+DUPLICATE = "duplicate key value violates unique constraint"
 CONFLICT = errors.SerializationFailure("change conflicts with another transaction (OC000)")
 
 
@@ -30,7 +31,9 @@ CONFLICT = errors.SerializationFailure("change conflicts with another transactio
         (StaleVersion(EVENT, expected=3, actual=4), HttpAnswer(409)),
         (OutcomeUnknown(EVENT), HttpAnswer(503, retry_after=1)),
         (CONFLICT, HttpAnswer(500, retry_after=1)),
-        (errors.UniqueViolation("entities_pkey"), HttpAnswer(500, retry_after=1)),
+        (errors.UniqueViolation(f'{DUPLICATE} "entities_pkey"'), HttpAnswer(500, retry_after=1)),
+        (errors.UniqueViolation(f'{DUPLICATE} "orders_pkey"'), HttpAnswer(500)),
+        (TimeoutError(), HttpAnswer(503, retry_after=1)),
         (psycopg.OperationalError("Connection refused"), HttpAnswer(503, retry_after=5)),
         (errors.AdminShutdown("terminating connection"), HttpAnswer(503, retry_after=5)),
         (errors.TooManyConnections("too many clients"), HttpAnswer(503, retry_after=5)),
