@@ -6,8 +6,10 @@ from dataclasses import replace
 from typing import Any, Final
 from unittest.mock import PropertyMock, patch
 
+from dsql_outbox.outbox import LASTING, FailureKind
 from dsql_outbox.publisher.operator.replay_positions import Candidate, Placed, Places
 from dsql_outbox.publisher.outbox_rows import OutboxRow
+from dsql_outbox.publisher.relay import reader
 from dsql_outbox.publisher.relay.outcomes import Outcomes
 from dsql_outbox.publisher.relay.relay import Relay
 from dsql_outbox.publisher.relay.store import PassedOver, Range, Reading
@@ -80,6 +82,11 @@ def trust_the_host() -> AbstractContextManager[Any]:
     return patch.object(RelayProgram, "__init__", make)
 
 
+def end_at_a_refusal() -> AbstractContextManager[Any]:
+    """A publisher ends with the error of a server that accepts no writes."""
+    return patch.object(reader, "LASTING", LASTING | {FailureKind.READ_ONLY})
+
+
 DEFECTS: Final[dict[str, Defect]] = {
     each.__name__: each
     for each in (
@@ -89,5 +96,6 @@ DEFECTS: Final[dict[str, Defect]] = {
         count_an_outage,
         pass_over_the_first,
         trust_the_host,
+        end_at_a_refusal,
     )
 }

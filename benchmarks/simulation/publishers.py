@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import psycopg
 from tests.support.publisher.lease_tables import Tables as LeaseTables
 
+from dsql_outbox.outbox import LASTING, kind_of
 from dsql_outbox.publisher.settings import PublisherSettings
 
 from .broker import Broker, ModelSink
@@ -43,6 +44,9 @@ class Parts:
 
 class Program(Protocol):
     """A publisher that runs until it is stopped."""
+
+    has_begun: bool
+    """Whether it has its first leases: an error of the database before that ends it."""
 
     async def run(self) -> None:
         """Relay until `stop`."""
@@ -128,6 +132,8 @@ class Publisher:
             try:
                 await program.run()
             except psycopg.Error as error:
+                if program.has_begun and kind_of(error) not in LASTING:
+                    self._around.history.faults.append(f"{name} ended: {error!r}")
                 logger.debug("%s ended: %s", name, error)
             except Exception as error:  # noqa: BLE001 - any other one is a finding
                 self._around.history.faults.append(f"{name} ended: {error!r}")

@@ -21,7 +21,10 @@ _HOUR: Final = 3600.0
 _LOSSY: Final[tuple[Trouble, ...]] = ("statements lossy", "statements lossy", "broker lossy")
 """The faults that have many forms are chosen more often."""
 
-_APART: Final = TOPICS | {"call stuck"}
+_REFUSALS: Final[tuple[Trouble, ...]] = ("statements refused", "database read-only")
+"""They are added last, by a chance of their own, so that the rest of a schedule stays as it was."""
+
+_APART: Final = TOPICS | {*_REFUSALS, "call stuck"}
 _STORMS: Final = (*(kind for kind in get_args(Trouble) if kind not in _APART), *_LOSSY)
 
 
@@ -67,6 +70,8 @@ def _storm(seed: int, random: Random) -> Schedule:
     if len(clocks) > 1 and random.random() < 0.1:  # the others must be able to take over
         faults.append(Fault("call stuck", _time(random), 2.0, 0))
     calm = _calm(seed, random)
+    if all(fault.kind != "call stuck" for fault in faults):  # or a restart would end it
+        faults += _refusals(seed, len(clocks))
     return replace(calm, clocks=clocks, faults=(*calm.faults, *faults), start=0.0)
 
 
@@ -107,3 +112,19 @@ def _replays(random: Random, writes: int) -> list[Replay]:
 def _fault(random: Random, publishers: int) -> Fault:
     length = random.choice((0.5, 2.0, 6.0, 11.0, 15.0))
     return Fault(random.choice(_STORMS), _time(random), length, random.randrange(publishers))
+
+
+def _refusals(seed: int, publishers: int) -> list[Fault]:
+    random = Random(f"refusals of {seed}")
+    faults: list[Fault] = []
+    for kind in _REFUSALS:
+        if random.random() < 0.2:
+            length = random.choice((0.5, 3.0, 12.0))
+            of = (
+                range(publishers)
+                if kind == "database read-only"
+                else [random.randrange(publishers)]
+            )
+            at = _time(random)
+            faults += [Fault(kind, at, length, each) for each in of]
+    return faults

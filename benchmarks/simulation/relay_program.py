@@ -54,10 +54,12 @@ class RelayProgram:
             owner=parts.name,
         )
         self._relay = Relay(parts.store, parts.sink, parts.settings, leases)
+        self.has_begun = False
 
     async def run(self) -> None:
         """Relay until `stop`."""
         await self._leases.open()
+        self.has_begun = True
         try:
             await self._relay.run()
         finally:

@@ -10,6 +10,8 @@ Trouble = Literal[
     "database away",
     "statements lossy",
     "statements silent",
+    "statements refused",
+    "database read-only",
     "broker away",
     "broker lossy",
     "call hangs",
@@ -67,7 +69,9 @@ class Fault(NamedTuple):
     `of` is the number of the publisher, or of the topic. After a crash
     the publisher is started again at the end, after a stop when it has ended. A
     call that hangs does so until it is cancelled, and one that is stuck for ever. The
-    relay's statements that are silent get no answer; those of the leases do.
+    relay's statements that are silent get no answer; those of the leases do. Half of those
+    that are refused get an error of their own, with one of several SQLSTATEs. A database that
+    is read-only accepts no writes in the sessions that begin meanwhile, as long as they last.
     """
 
     kind: Trouble

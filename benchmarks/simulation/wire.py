@@ -12,6 +12,11 @@ from .machines import Machine, World
 
 T = TypeVar("T")
 
+REFUSALS: Final = tuple(
+    psycopg.errors.lookup(state) for state in ("25006", "57014", "42501", "0A000", "53200", "54000")
+)
+"""The errors of "statements refused", each with its SQLSTATE."""
+
 LATEST: Final = 13.0
 """Seconds: a statement that was given up may be applied so much later."""
 
@@ -40,6 +45,8 @@ class Wire:
         self._can_be_silent = silent
         self._world, self._machine, self._troubles, self._counts = line
         self._random = random
+        self._session: bool | None = None
+        """Whether the session accepts writes; None: the next statement opens one."""
 
     async def run(self, apply: Callable[[], T], limit: float) -> T:
         """Run a statement, which `apply` applies to the tables."""
@@ -49,6 +56,11 @@ class Wire:
         timer = loop.call_later(limit, _give_up, answer, limit)
         try:
             return await answer
+        except psycopg.errors.SerializationFailure:
+            raise
+        except psycopg.Error:
+            self._session = None  # as the tables do: any other error ends the session
+            raise
         finally:
             timer.cancel()
 
@@ -62,10 +74,33 @@ class Wire:
         elif troubles["database away"]:
             self._counts["database away"] += 1
             self._world.after(there, _fail, answer, psycopg.OperationalError("refused"))
+        elif (refusal := self._refusal()) is not None:
+            self._world.after(there, _fail, answer, refusal)
         elif troubles["statements lossy"] and random() < 0.5:
             self._harm(apply, answer, limit)
         else:
             self._world.after(there, self._arrive, apply, answer, back)
+
+    def _refusal(self) -> psycopg.Error | None:
+        """The error of a server that accepts no writes, or of one that refuses statements.
+
+        A session that began on a server without writes stays there, also after the end of
+        the trouble: a former primary goes on as it is.
+        """
+        troubles = self._troubles
+        if troubles["database read-only"] and self._session:
+            self._counts["failover"] += 1
+            return psycopg.OperationalError("the connection is lost")
+        if self._session is None:
+            self._session = not troubles["database read-only"]
+        if not self._session:
+            self._counts["statement without writes"] += 1
+            return psycopg.errors.ReadOnlySqlTransaction("the server accepts no writes")
+        if troubles["statements refused"] and self._random.random() < 0.5:
+            refusal = self._random.choice(REFUSALS)("refused")
+            self._counts[f"statement {refusal.sqlstate}"] += 1
+            return refusal
+        return None
 
     def _harm(self, apply: Callable[[], T], answer: asyncio.Future[T], limit: float) -> None:
         after, random = self._world.after, self._random

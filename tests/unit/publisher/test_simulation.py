@@ -144,6 +144,7 @@ FOUND_WITHIN = {
     "count_an_outage": 20,
     "pass_over_the_first": 20,
     "trust_the_host": 120,
+    "end_at_a_refusal": 60,
 }
 """How many seeds find a defect."""
 
