@@ -146,7 +146,7 @@ class AsyncWriter(WriterBase):
                 await self._coalescer.close()
             await self._perform(self._programs.close())
         finally:
-            self._connections.close()
+            await self._connections.end()
 
     async def __aenter__(self) -> Self:
         return self

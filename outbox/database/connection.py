@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cached_property
+from threading import Event
 from time import monotonic
 from typing import Any, Self, TypeVar
 
@@ -41,11 +42,18 @@ C = TypeVar("C")
 
 
 class _Connecting:
-    """The deadline of a block of `connecting_until`, and the generators that connect in it."""
+    """The limits of a block of `connecting_until`, and the generators that connect in it."""
 
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
+    def __init__(self, deadline: float, abandoned: Event | None) -> None:
         self.steps: list[Generator[Any, Any, Any]] = []
+        self._deadline = deadline
+        self._abandoned = abandoned
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether neither limit is reached."""
+        is_abandoned = self._abandoned is not None and self._abandoned.is_set()
+        return not is_abandoned and monotonic() < self._deadline
 
 
 _connecting: ContextVar[_Connecting | None] = ContextVar("dsql_outbox_connecting", default=None)
@@ -74,8 +82,8 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
     """Time of the monotonic clock until which it may be used: the server closes it soon after."""
     kept_at: float = 0.0
     """Time of the wall clock at which the writer last put it aside for reuse."""
-    permit: Any = None
-    """The writer's permit for the connection, while it is in use."""
+    was_used: bool = False
+    """Whether a call of the writer has used it."""
     role_path: bool = False
     """Whether the session uses the search path of its role instead of ``pg_catalog`` alone."""
     prepares: bool = True
@@ -200,15 +208,15 @@ class AsyncConnection(_ConnectionBase, psycopg.AsyncConnection[Any]):
 
 
 @contextmanager
-def connecting_until(deadline: float) -> Generator[None]:
+def connecting_until(deadline: float, abandoned: Event | None = None) -> Generator[None]:
     """Apply a deadline, a time of the monotonic clock, to connections opened in the block.
 
-    A connection that is not open by then raises `OperationalError`. The error may come 0.1 s
-    late, because psycopg resumes a connection attempt every 0.1 s. psycopg's own timeout
-    follows libpq: whole seconds, at least two. In synchronous code the look-up of the host
-    name is not interrupted, because libpq blocks on it.
+    A connection that is not open by then, or when `abandoned` is set, raises
+    `OperationalError`. The error may come 0.1 s late, because psycopg resumes a connection
+    attempt every 0.1 s. psycopg's own timeout follows libpq: whole seconds, at least two. In
+    synchronous code the look-up of the host name is not interrupted, because libpq blocks on it.
     """
-    connecting = _Connecting(deadline)
+    connecting = _Connecting(deadline, abandoned)
     token = _connecting.set(connecting)
     try:
         yield
@@ -231,7 +239,7 @@ def _until_deadline(steps: PQGenConn[C]) -> PQGenConn[C]:
     connecting.steps.append(steps)
     ready: Any = None
     try:
-        while monotonic() < connecting.deadline:
+        while connecting.may_go_on:
             ready = yield steps.send(ready)
     except StopIteration as connected:
         made: C = connected.value

@@ -107,25 +107,37 @@ class Database:
     def _renew_lock(self) -> None:
         self._opens_lock = threading.Lock()
 
-    def connect(self, *, timeout: float | None = None, role_path: bool = False) -> Connection:
+    def connect(
+        self,
+        *,
+        timeout: float | None = None,
+        role_path: bool = False,
+        abandoned: threading.Event | None = None,
+    ) -> Connection:
         """Open one connection in autocommit mode, within `timeout` seconds.
 
+        If another thread sets `abandoned`, the attempt ends within 0.1 s with an error.
         On PostgreSQL the search path of the session is ``pg_catalog``. With
         `role_path` it is the search path of the role. Raises the driver's
         `OperationalError` if no connection can be opened in time.
         """
         deadline = monotonic() + (math.inf if timeout is None else timeout)
         try:
-            return self._open(deadline, role_path=role_path)
+            return self._open(deadline, abandoned, role_path=role_path)
         except psycopg.OperationalError as refusal:
             if not self._target.renew(refusal):
                 raise
-        return self._open(deadline, role_path=role_path)
+        return self._open(deadline, abandoned, role_path=role_path)
 
-    def _open(self, deadline: float, *, role_path: bool) -> Connection:
+    def _open(
+        self, deadline: float, abandoned: threading.Event | None, *, role_path: bool
+    ) -> Connection:
         with self._turn_to_open(deadline) as wait:
-            sleep(wait)
-        with connecting_until(deadline):
+            if abandoned is None:
+                sleep(wait)
+            elif abandoned.wait(wait):
+                raise not_connected()
+        with connecting_until(deadline, abandoned):
             found = self._target.parameters(role_path=role_path)
             opened = Connection.connect(**self._parameters(found))
         opened.isolation_level = self._target.begins_at

@@ -43,9 +43,9 @@ class WatchedDatabase(Database):
         """How many were sent so far."""
         return len(self.sent)
 
-    def connect(self, *, timeout: float | None = None, role_path: bool = False) -> Connection:
+    def connect(self, **options: Any) -> Connection:
         """A connection that is watched."""
-        connection = super().connect(timeout=timeout, role_path=role_path)
+        connection = super().connect(**options)
         run = connection.execute
 
         def execute(query: Any, *args: Any, **kwargs: Any) -> Any:

@@ -6,11 +6,15 @@ psycopg_pool does not fit, for three reasons:
   doubles the openings, and a DSQL cluster accepts 100 per second.
 - It hides the reason why a connection could not be opened. Here the caller gets the
   driver's error.
-- It has threads or tasks, which are dead after a Lambda function was frozen.
+- Its threads or tasks run for ever. After a Lambda function was frozen they are dead. Here an
+  opening has a thread or a task, which ends with it.
 
 See docs/decisions/2026-11-24-the-writer-keeps-its-own-connections.md.
 
-`shelf` counts the open connections and keeps them. `lender` lends them and takes them
-back, `thread_connections` for threads and `task_connections` for tasks. `call_deadline`
-is the limit of their waits.
+A connection that is being opened belongs to the writer, not to the call that asked for it:
+see docs/decisions/2026-11-27-an-opening-belongs-to-the-writer.md.
+
+`shelf` decides which call gets which connection, and when another one is opened. `lender`
+lends them and takes them back, `thread_connections` for threads and `task_connections` for
+tasks. `call_deadline` is the limit of their waits.
 """

@@ -1,4 +1,4 @@
-"""The deadline of a call, for waits and for opening a connection."""
+"""The deadline of a call, for its wait for a connection."""
 
 from time import monotonic
 from typing import Final
@@ -19,8 +19,13 @@ def seconds_left(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.001, deadline - monotonic())
 
 
-def none_free(limit: int) -> psycopg.OperationalError:
-    """Return the error for a call that found no free connection in time."""
+def none_in_time(limit: int, openings: int) -> psycopg.OperationalError:
+    """Return the error for a call that got no connection in time."""
+    if openings:
+        return psycopg.OperationalError(
+            f"{TOO_LATE}: {openings} of at most {limit} connections of the writer "
+            "(max_connections) are being opened, and a later call gets them"
+        )
     return psycopg.OperationalError(
         f"all {limit} connections of the writer are in use (max_connections)"
     )

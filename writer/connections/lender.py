@@ -1,19 +1,22 @@
 """The connections that a writer lends to its calls. Threads and tasks wait in their own way."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Generic
+from typing import Generic
 
 from dsql_outbox.outbox import Database, call_in_children
 
-from .shelf import C, Shelf
+from .shelf import C, Opening, Shelf, Waiter
 
 
 class Lender(ABC, Generic[C]):
-    """The connections of one writer, at most `limit` in use at once.
+    """The connections of one writer, at most `limit` open or being opened at once.
 
     After a failed attempt a connection is closed, unless it is healthy and
     `keep_failed` is set. A connection that was idle for more than `max_idle` seconds
     is not reused. No connection to a read-only server is.
+
+    An opening has no deadline but the limits of `Database`. If the call that asked for it is
+    gone, the next call gets the connection.
     """
 
     def __init__(
@@ -35,28 +38,58 @@ class Lender(ABC, Generic[C]):
     def give_back(self, connection: C) -> None:
         """Take back a connection after a success."""
         if not connection.is_inherited:
-            permit = self._permit_of(connection)
             try:
-                self._shelf.keep(connection, permit)
+                self._shelf.keep(connection)
             finally:
-                self._leave(permit)
+                self._serve()
 
     def give_up(self, connection: C, error: BaseException) -> None:
         """Take back a connection whose attempt failed."""
         if not connection.is_inherited:
-            permit = self._permit_of(connection)
             try:
-                self._shelf.keep_or_drop(connection, permit, error)
+                self._shelf.keep_or_drop(connection, error)
             finally:
-                self._leave(permit)
+                self._serve()
 
     def close(self) -> None:
-        """Close the connections that are not in use now, and the others when they come back."""
-        self._shelf.close()
+        """Close the connections that are not in use now, and the others when they come back.
 
-    def _permit_of(self, connection: C) -> Any:
-        return connection.permit
+        Openings that no call waits for end soon.
+        """
+        self._shelf.close()
+        self._serve()
+
+    def _ask(self, waiter: Waiter[C]) -> None:
+        self._shelf.ask(waiter)
+        self._serve()
+
+    def _leave(self, waiter: Waiter[C]) -> None:
+        """End a wait, and let the next call have what this one got too late."""
+        try:
+            self._shelf.leave(waiter)
+        finally:
+            self._serve()
+
+    def _answer(self, waiter: Waiter[C], deadline: float | None) -> C:
+        """Return the connection that a call has waited for, or raise the reason for none."""
+        if waiter.error is not None:
+            raise waiter.error
+        if waiter.connection is None:
+            raise self._shelf.none_in_time(waiter)
+        waiter.connection.deadline = deadline
+        return waiter.connection
+
+    def _serve(self) -> None:
+        """Let each call have what it can have now. Begin the openings that are missing."""
+        for opening in self._shelf.serve():
+            self._start(opening)
+        for opening in self._shelf.surplus():
+            self._abandon(opening)
 
     @abstractmethod
-    def _leave(self, permit: Any) -> None:
-        """Free a permit, and let the next call have it."""
+    def _start(self, opening: Opening) -> None:
+        """Open a connection beside the calls, and give it to the shelf."""
+
+    @abstractmethod
+    def _abandon(self, opening: Opening) -> None:
+        """End an opening soon."""

@@ -1,95 +1,183 @@
-"""The open connections of a writer: those in use, and those kept for reuse. It opens none."""
+"""The connections of a writer, and the calls that wait for one. It decides only, and opens none."""
 
 import select
 import threading
-from collections import deque
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Sequence
 from time import monotonic, time
-from typing import Generic, TypeVar
-from weakref import WeakSet, ref
+from typing import Final, Generic, TypeVar
+from weakref import WeakSet
 
+import psycopg
 from psycopg.pq import TransactionStatus
 
 from dsql_outbox.outbox import AsyncConnection, Connection, FailureKind, kind_of
 
+from .call_deadline import none_in_time
+
 C = TypeVar("C", Connection, AsyncConnection)
 
+_LONG: Final = 5.0
+"""Seconds after which an opening may never end, as after a packet was lost or a Lambda was frozen.
 
-class Permit:
-    """The right to have one connection. The connection refers to it; it refers back weakly."""
+Then another one begins beside it for the next call, if the limit allows it.
+"""
 
-    connection: "ref[AsyncConnection] | None" = None
+
+class Opening:
+    """A connection that is being opened. It belongs to the writer and outlives any call.
+
+    `abandoned` is set when no call will want the connection any more.
+    """
+
+    def __init__(self, *, role_path: bool) -> None:
+        self.role_path = role_path
+        self.abandoned = threading.Event()
+        self._began = time()
+
+    @property
+    def is_promising(self) -> bool:
+        """Whether a call should wait for it. By the wall clock, as `Shelf` has it."""
+        return 0 <= time() - self._began <= _LONG
+
+
+class Waiter(Generic[C]):
+    """A call that waits for a connection with this search path, never used if `fresh`.
+
+    `wake` is called when it has got `connection`, or `error` of an opening.
+    """
+
+    def __init__(self, wake: Callable[[], None], *, fresh: bool, role_path: bool) -> None:
+        self.wake = wake
+        self.role_path = role_path
+        self.connection: C | None = None
+        self.error: BaseException | None = None
+        self._fresh = fresh
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the call has got a connection or an error."""
+        return self.connection is not None or self.error is not None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the call is cancelled, and has not left yet."""
+        return False
+
+    def accepts(self, connection: C) -> bool:
+        """Return whether the call can use this connection."""
+        fits = connection.role_path == self.role_path
+        return fits and not (self._fresh and connection.was_used)
 
 
 class Shelf(Generic[C]):
-    """Counts the open connections and holds those kept for reuse. It opens none itself.
+    """Knows the connections in use, the kept ones, the openings and the calls that wait.
 
-    Open are the connections in use, one per permit, and the kept ones. The permits in use are
-    a weak set and not a number, so an interrupt at any point can neither lose nor double one.
-    To free a permit twice is harmless, and a lost connection frees its permit.
+    The first three together never exceed the limit. The oldest call is served first, by
+    whatever comes first: a connection given back, or one that was opened, whichever call asked
+    for it.
+
+    Connections in use and openings are weak sets and not numbers, so an interrupt at any point
+    can neither lose nor double one. A lost connection frees its place.
     """
 
     def __init__(self, limit: int, *, keep_failed: bool, max_idle: float | None) -> None:
-        self.lock = threading.Lock()
+        self._lock = threading.Lock()
         self._limit = limit
         self._keep_failed = keep_failed
         self._max_idle = max_idle
-        self._in_use: WeakSet[Permit] = WeakSet()
+        self._in_use: WeakSet[C] = WeakSet()
         self._kept: deque[C] = deque()
+        self._openings: WeakSet[Opening] = WeakSet()
+        self._waiting: OrderedDict[Waiter[C], None] = OrderedDict()
         self._is_closed = False
 
-    def has_room(self) -> bool:
-        """Return whether another connection may be in use."""
-        return len(self._in_use) < self._limit
+    def has_room(self, kept: int = 0) -> bool:
+        """Return whether another connection may be opened beside so many kept ones."""
+        return len(self._in_use) + len(self._openings) + kept < self._limit
 
-    def enter(self, permit: Permit) -> None:
-        """Count a permit as in use."""
-        self._in_use.add(permit)
+    def ask(self, waiter: Waiter[C]) -> None:
+        """Let a call wait for a connection."""
+        with self._lock:
+            self._waiting[waiter] = None
 
-    def leave(self, permit: Permit) -> None:
-        """Count a permit as free. It may be free already."""
-        self._in_use.discard(permit)
+    def leave(self, waiter: Waiter[C]) -> None:
+        """End a wait. The next call may have what this one got too late."""
+        with self._lock:
+            self._waiting.pop(waiter, None)
+            connection, waiter.connection = waiter.connection, None
+            if connection is not None and connection in self._in_use:
+                self._in_use.discard(connection)
+                self._kept.append(connection)
 
-    def forget_permits(self) -> None:
-        """Count every permit as free, and close the connections in use: no call gives them back."""
-        for permit in list(self._in_use):
-            if permit.connection is not None and (abandoned := permit.connection()) is not None:
-                abandoned.drop()
-        self._in_use.clear()
+    def serve(self) -> Sequence[Opening]:
+        """Answer the calls that can have a connection now, and return the openings to start."""
+        with self._lock:
+            begun: list[Opening] = []
+            covering = Counter(o.role_path for o in self._openings if o.is_promising)
+            for waiter in list(self._first_in_line(covering, begun)):
+                del self._waiting[waiter]
+                waiter.wake()
+            if self._is_closed:
+                self._drop_kept()
+        return begun
 
-    def reuse(self, *, role_path: bool) -> C | None:
-        """Return the most recently kept usable connection with this search path, or None."""
-        while True:
-            with self.lock:
-                found = (kept for kept in reversed(self._kept) if kept.role_path == role_path)
-                connection = next(found, None)
-                if connection is None:
-                    return None
-                self._kept.remove(connection)
-            if self._was_idle_briefly(connection) and _lasts(connection) and _silent(connection):
-                return connection
+    def surplus(self) -> Sequence[Opening]:
+        """Return the openings of a closed writer that no call waits for."""
+        if not self._is_closed:
+            return []
+        with self._lock:
+            wanted = Counter(waiter.role_path for waiter in self._waiting)
+            surplus: list[Opening] = []
+            for opening in self._openings:
+                wanted[opening.role_path] -= 1
+                if wanted[opening.role_path] < 0:
+                    surplus.append(opening)
+            return surplus
+
+    def opened(self, opening: Opening, connection: C) -> None:
+        """Take a new connection, unless nobody knows its opening any more."""
+        with self._lock:
+            is_ours = opening in self._openings
+            self._openings.discard(opening)
+            if is_ours:
+                connection.kept_at = time()
+                self._kept.append(connection)
+        if not is_ours:
             connection.drop()
 
-    def make_room(self) -> None:
-        """Close the connection kept longest if another open one would exceed the limit."""
-        with self.lock:
-            is_full = len(self._in_use) + len(self._kept) > self._limit
-            surplus = self._kept.popleft() if is_full and self._kept else None
-        if surplus is not None:
-            surplus.drop()
+    def failed(self, opening: Opening, error: BaseException | None) -> None:
+        """End an opening. The call that has waited longest for its kind gets the error."""
+        with self._lock:
+            is_ours = opening in self._openings
+            self._openings.discard(opening)
+            same = (w for w in self._waiting if w.role_path == opening.role_path and not w.is_gone)
+            waiter = next(same, None) if is_ours and error is not None else None
+            if waiter is not None:
+                del self._waiting[waiter]
+                waiter.error = error
+                waiter.wake()
 
-    def keep(self, connection: C, permit: Permit) -> None:
-        """Keep a connection for reuse, or close it if it is not usable. Free its permit."""
-        connection.deadline = connection.permit = None
+    def none_in_time(self, waiter: Waiter[C]) -> psycopg.OperationalError:
+        """Return the error of a call whose deadline has passed."""
+        with self._lock:
+            openings = sum(o.role_path == waiter.role_path for o in self._openings)
+        return none_in_time(self._limit, openings)
+
+    def keep(self, connection: C) -> None:
+        """Keep a connection that was in use, or close it if it is not usable."""
+        connection.deadline = None
+        connection.was_used = True
         connection.kept_at = time()
-        with self.lock:
-            is_kept = not self._is_closed and _usable(connection)
+        with self._lock:
+            is_kept = connection in self._in_use and _usable(connection)
+            self._in_use.discard(connection)
             if is_kept:
                 self._kept.append(connection)
-            self.leave(permit)
         if not is_kept:
             connection.drop()
 
-    def keep_or_drop(self, connection: C, permit: Permit, error: BaseException) -> None:
+    def keep_or_drop(self, connection: C, error: BaseException) -> None:
         """Take back a connection whose attempt failed.
 
         Keep it if it is healthy and `keep_failed` is set. A unique violation says nothing
@@ -98,24 +186,73 @@ class Shelf(Generic[C]):
         """
         if _is(FailureKind.READ_ONLY, error):
             connection.drop()
-            self._clear()
+            with self._lock:
+                self._drop_kept()
         healthy = connection.info.transaction_status is TransactionStatus.IDLE
         key_exists = _is(FailureKind.COLLISION, error) or _is(FailureKind.KEY_TAKEN, error)
         wished = self._keep_failed or key_exists
         if not (wished and healthy):
             connection.drop()
-        self.keep(connection, permit)
+        self.keep(connection)
+
+    def forget_calls(self) -> None:
+        """Close the connections in use. Forget openings and waiting calls, which may never end."""
+        with self._lock:
+            for abandoned in list(self._in_use):
+                abandoned.drop()
+            self._in_use.clear()
+            self._openings.clear()
+            self._waiting.clear()
 
     def close(self) -> None:
-        """Close all connections that are kept, and keep none from now on."""
+        """Keep no connection from now on that no call waits for."""
         self._is_closed = True
-        self._clear()
 
-    def _clear(self) -> None:
-        with self.lock:
-            kept, self._kept = self._kept, deque()
-        for connection in kept:
-            connection.drop()
+    def _first_in_line(self, covering: "Counter[bool]", begun: list[Opening]) -> "list[Waiter[C]]":
+        """Return the calls that got a connection, and begin openings for those that did not.
+
+        An opening covers one call: it waits, and no other opening is begun for it.
+        """
+        answered: list[Waiter[C]] = []
+        for waiter in self._waiting:
+            if waiter.is_gone:
+                continue
+            if waiter.is_answered:  # an interrupt came before its removal
+                answered.append(waiter)
+            elif (connection := self._kept_for(waiter)) is not None:
+                self._in_use.add(connection)
+                waiter.connection = connection
+                answered.append(waiter)
+            elif covering[waiter.role_path] > 0:
+                covering[waiter.role_path] -= 1
+            elif self._made_room():
+                opening = Opening(role_path=waiter.role_path)
+                self._openings.add(opening)
+                begun.append(opening)
+            else:
+                break
+        return answered
+
+    def _kept_for(self, waiter: Waiter[C]) -> C | None:
+        """Return the most recently kept usable connection that this call accepts, or None."""
+        for connection in reversed(list(self._kept)):
+            if waiter.accepts(connection):
+                self._kept.remove(connection)
+                lasts = self._was_idle_briefly(connection) and _lasts(connection)
+                if lasts and _silent(connection):
+                    return connection
+                connection.drop()
+        return None
+
+    def _made_room(self) -> bool:
+        """Close the connection kept longest if another open one would exceed the limit."""
+        if self._kept and not self.has_room(len(self._kept)):
+            self._kept.popleft().drop()
+        return self.has_room()
+
+    def _drop_kept(self) -> None:
+        while self._kept:
+            self._kept.pop().drop()
 
     def _was_idle_briefly(self, connection: C) -> bool:
         # By the wall clock, since a monotonic clock may stop in a frozen Lambda. If the clock

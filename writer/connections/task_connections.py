@@ -1,23 +1,21 @@
 """Connections for tasks of asyncio."""
 
 import asyncio
+from contextvars import Context
 from typing import Final
-from weakref import ref
 
 import anyio
-import psycopg
 
 from dsql_outbox.outbox import AsyncConnection, OutboxError
 
-from .call_deadline import TOO_LATE, none_free, require_time, seconds_left
+from .call_deadline import require_time, seconds_left
 from .lender import Lender
-from .shelf import Permit
+from .shelf import Opening, Shelf, Waiter
 
 _OTHER_LOOP: Final = (
     "this AsyncWriter is in use in another event loop, which is running: "
     "make an AsyncWriter for each event loop"
 )
-
 
 _NO_LOOP: Final = (
     "an AsyncWriter runs on asyncio, as psycopg does, and no event loop of asyncio runs here: "
@@ -33,113 +31,96 @@ def running_loop() -> asyncio.AbstractEventLoop:
         raise OutboxError(_NO_LOOP) from error
 
 
-class _TaskPermit(Permit):
-    """The right of a task, granted by the room of its event loop."""
+class _TaskWaiter(Waiter[AsyncConnection]):
+    """A call in a task."""
 
-    def __init__(self, room: "_Room") -> None:
-        self.room = room
+    def __init__(self, *, fresh: bool, role_path: bool) -> None:
+        self.turn: asyncio.Future[None] = running_loop().create_future()
+        super().__init__(self._take_turn, fresh=fresh, role_path=role_path)
 
+    @property
+    def is_gone(self) -> bool:
+        return self.turn.cancelled()
 
-class _Room:
-    """Where the tasks of one event loop wait for a permit."""
-
-    def __init__(self, limit: int) -> None:
-        self.loop = running_loop()
-        self._free = anyio.Semaphore(limit, fast_acquire=True)
-
-    def enter_now(self) -> bool:
-        """Take a permit if one is free."""
-        try:
-            self._free.acquire_nowait()
-        except anyio.WouldBlock:
-            return False
-        return True
-
-    async def enter(self) -> None:
-        """Wait for a permit."""
-        await self._free.acquire()
-
-    def leave(self) -> None:
-        """Give a permit to the next task. No task of a closed loop waits."""
-        if not self.loop.is_closed():
-            self._free.release()
+    def _take_turn(self) -> None:
+        if not self.turn.done():
+            self.turn.set_result(None)
 
 
 class AsyncConnections(Lender[AsyncConnection]):
-    """Connections for tasks of asyncio.
+    """Connections for tasks of asyncio. Each opening has a task of its own.
 
     They serve one event loop at a time. After it has stopped they may serve another.
     """
 
     def _begin(self) -> None:
         super()._begin()
-        self._room: _Room | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: dict[Opening, asyncio.Task[None]] = {}
 
-    def enter_loop(self) -> None:
+    def enter_loop(self) -> asyncio.AbstractEventLoop:
         """Serve the running event loop in place of the former one, whose calls may never end.
 
-        The permits of the former loop no longer count, and its connections are closed. Raises
-        `OutboxError` if it still runs, in another thread.
+        The calls and openings of the former loop no longer count, and its connections in use
+        are closed. Raises `OutboxError` if it still runs, in another thread.
         """
-        self._room_here()
+        loop = running_loop()
+        if self._loop is not loop:
+            if self._loop is not None and self._loop.is_running():
+                raise OutboxError(_OTHER_LOOP)
+            self._shelf.forget_calls()
+            self._tasks.clear()
+            self._loop = loop
+        return loop
 
     async def take(
         self, *, fresh: bool, deadline: float | None, role_path: bool = False
     ) -> AsyncConnection:
-        """Return a kept connection or a new one, or only a new one if `fresh`.
+        """Return a kept connection or a new one, or only one that was never used if `fresh`.
 
         `deadline` is a time of the monotonic clock. With `role_path` the session has the
         search path of its role, for SQL of the caller. Raises the driver's
         `OperationalError` if no connection is available before the deadline.
         """
         require_time(deadline)
-        permit = _TaskPermit(self._room_here())
-        await self._enter(permit, deadline)
+        self.enter_loop()
+        waiter = _TaskWaiter(fresh=fresh, role_path=role_path)
         try:
-            kept = None if fresh else self._shelf.reuse(role_path=role_path)
-            connection = kept or await self._opened(deadline, role_path=role_path)
+            self._ask(waiter)
+            if not waiter.is_answered:
+                with anyio.move_on_after(seconds_left(deadline)):
+                    await waiter.turn
+            return self._answer(waiter, deadline)
         except BaseException:
-            self._leave(permit)
+            self._leave(waiter)
             raise
-        connection.deadline = deadline
-        connection.permit = permit
-        permit.connection = ref(connection)
-        return connection
 
-    def _room_here(self) -> _Room:
-        room = self._room
-        if room is not None and room.loop is running_loop():
-            return room
-        if room is not None and room.loop.is_running():
-            raise OutboxError(_OTHER_LOOP)
-        self._shelf.forget_permits()
-        self._room = room = _Room(self._limit)
-        return room
+    async def end(self) -> None:
+        """Close the connections as `close` does, and wait for the end of abandoned openings."""
+        self.close()
+        abandoned = [task for task in self._tasks.values() if task.cancelling()]
+        if abandoned:
+            await asyncio.wait(abandoned)
 
-    async def _enter(self, permit: _TaskPermit, deadline: float | None) -> None:
-        if not permit.room.enter_now():
-            with anyio.move_on_after(seconds_left(deadline)) as waiting:
-                await permit.room.enter()
-            if waiting.cancelled_caught:
-                raise none_free(self._limit)
-        self._shelf.enter(permit)
+    def _start(self, opening: Opening) -> None:
+        loop = self.enter_loop()
+        # An empty context, so that the spans of a caller are not parents of shared work.
+        task = loop.create_task(self._open(self._shelf, opening), context=Context())
+        self._tasks[opening] = task
+        task.add_done_callback(lambda _: self._tasks.pop(opening, None))
 
-    def _leave(self, permit: _TaskPermit) -> None:
-        self._shelf.leave(permit)
-        permit.room.leave()
-
-    def _permit_of(self, connection: AsyncConnection) -> _TaskPermit:
-        """Return the permit of a connection, and close the connection of a former loop."""
-        permit: _TaskPermit = connection.permit
-        if permit.room is not self._room:
-            connection.drop()
-        return permit
-
-    async def _opened(self, deadline: float | None, *, role_path: bool) -> AsyncConnection:
-        self._shelf.make_room()
-        left = seconds_left(deadline)
+    async def _open(self, shelf: Shelf[AsyncConnection], opening: Opening) -> None:
         try:
-            with anyio.fail_after(left):
-                return await self._database.connect_async(timeout=left, role_path=role_path)
-        except TimeoutError:
-            raise psycopg.OperationalError(TOO_LATE) from None
+            connection = await self._database.connect_async(role_path=opening.role_path)
+        except asyncio.CancelledError:
+            shelf.failed(opening, None)
+            self._serve()
+            raise
+        except Exception as error:  # noqa: BLE001 - a call that waits gets it
+            shelf.failed(opening, error)
+        else:
+            shelf.opened(opening, connection)
+        self._serve()
+
+    def _abandon(self, opening: Opening) -> None:
+        self._tasks[opening].cancel()

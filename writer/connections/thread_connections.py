@@ -1,15 +1,14 @@
 """Connections for threads."""
 
 import threading
-from collections import deque
 from time import monotonic
 from typing import Final
 
 from dsql_outbox.outbox import Connection
 
-from .call_deadline import none_free, require_time, seconds_left
+from .call_deadline import require_time, seconds_left
 from .lender import Lender
-from .shelf import Permit
+from .shelf import Opening, Shelf, Waiter
 
 _SLICE: Final = 0.5
 """Seconds after which a waiting thread looks again.
@@ -19,67 +18,57 @@ woke another.
 """
 
 
-class _ThreadPermit(Permit):
-    """The right of a thread. `turn` is locked until the thread may look for room."""
-
-    def __init__(self) -> None:
-        self.turn = threading.Lock()
-        self.turn.acquire()
-
-
 class Connections(Lender[Connection]):
-    """Connections for threads."""
-
-    def _begin(self) -> None:
-        super()._begin()
-        self._waiting: deque[_ThreadPermit] = deque()
+    """Connections for threads. Each opening has a thread of its own."""
 
     def take(self, *, fresh: bool, deadline: float | None, role_path: bool = False) -> Connection:
-        """Return a kept connection or a new one, or only a new one if `fresh`.
+        """Return a kept connection or a new one, or only one that was never used if `fresh`.
 
         `deadline` is a time of the monotonic clock. With `role_path` the session has the
         search path of its role, for SQL of the caller. Raises the driver's
         `OperationalError` if no connection is available before the deadline.
         """
         require_time(deadline)
-        permit = _ThreadPermit()
+        turn = threading.Lock()
+        turn.acquire()
+        waiter: Waiter[Connection] = Waiter(turn.release, fresh=fresh, role_path=role_path)
         try:
-            self._enter(permit, deadline)
-            kept = None if fresh else self._shelf.reuse(role_path=role_path)
-            connection = kept or self._opened(deadline, role_path=role_path)
+            self._ask(waiter)
+            while not (waiter.is_answered or _is_over(deadline)):
+                left = seconds_left(deadline)
+                if not turn.acquire(timeout=_SLICE if left is None else min(left, _SLICE)):
+                    self._serve()
+            return self._answer(waiter, deadline)
         except BaseException:
-            self._leave(permit)
+            self._leave(waiter)
             raise
-        connection.deadline = deadline
-        connection.permit = permit
-        return connection
 
-    def _enter(self, permit: _ThreadPermit, deadline: float | None) -> None:
-        while not self._entered(permit):
-            left = seconds_left(deadline)
-            permit.turn.acquire(timeout=_SLICE if left is None else min(left, _SLICE))
-            if deadline is not None and monotonic() >= deadline:
-                raise none_free(self._limit)
+    def _start(self, opening: Opening) -> None:
+        thread = threading.Thread(
+            target=self._open,
+            args=(self._shelf, opening),
+            name="connection of a dsql_outbox writer",
+            daemon=True,
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # as Python ends, or at the limit of threads
+            self._open(self._shelf, opening)
 
-    def _entered(self, permit: _ThreadPermit) -> bool:
-        """Count a permit as in use if there is room, and let it wait for its turn if not."""
-        with self._shelf.lock:
-            if self._shelf.has_room():
-                self._shelf.enter(permit)
-                return True
-            if permit not in self._waiting:
-                self._waiting.append(permit)
-            return False
+    def _open(self, shelf: Shelf[Connection], opening: Opening) -> None:
+        try:
+            connection = self._database.connect(
+                role_path=opening.role_path, abandoned=opening.abandoned
+            )
+        except BaseException as error:  # noqa: BLE001 - a call that waits gets it
+            shelf.failed(opening, error)
+        else:
+            shelf.opened(opening, connection)
+        self._serve()
 
-    def _leave(self, permit: _ThreadPermit) -> None:
-        """Free a permit, or end its wait. If there is room, it is the turn of the next one."""
-        with self._shelf.lock:
-            self._shelf.leave(permit)
-            if permit in self._waiting:
-                self._waiting.remove(permit)
-            if self._waiting and self._shelf.has_room():
-                self._waiting.popleft().turn.release()
+    def _abandon(self, opening: Opening) -> None:
+        opening.abandoned.set()
 
-    def _opened(self, deadline: float | None, *, role_path: bool) -> Connection:
-        self._shelf.make_room()
-        return self._database.connect(timeout=seconds_left(deadline), role_path=role_path)
+
+def _is_over(deadline: float | None) -> bool:
+    return deadline is not None and monotonic() >= deadline
