@@ -33,7 +33,8 @@ class WriterSettings:
 
     Connections: with `connections` ``new``, a failed connection is closed before the
     wait and another is opened after it. With ``pool``, a retry reuses a healthy
-    connection. At most `max_connections` are open. A connection that was idle for more
+    connection. At most `max_connections` are open or being opened. The `timeout` of a call
+    ends its wait, not the opening, which serves the next call. A connection that was idle for more
     than `max_idle` (None: no limit) is replaced before use; that does not count as an
     attempt.
 

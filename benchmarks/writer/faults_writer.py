@@ -20,10 +20,11 @@ from time import monotonic
 from tests.support.pgbouncer import PROGRAM, PgBouncer
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.schedules import Tally, prepare_database, run_schedule
+from tests.support.writer.slow_openings import SlowOpenings
 
 from dsql_outbox.outbox import DEFAULT_SCHEMA
 from dsql_outbox.schema import ddl
-from dsql_outbox.testing import EmbeddedPostgres, PostgresProxy
+from dsql_outbox.testing import EmbeddedPostgres
 
 SLICE = 50
 """The number of schedules that a process runs before it reports."""
@@ -37,7 +38,7 @@ def run_slice(url: str, seeds: range, *, pooled: bool) -> Tally:
     with ExitStack() as stack:
         tables = stack.enter_context(Tables(url))
         pooler = stack.enter_context(PgBouncer(url)) if pooled else None
-        proxy = stack.enter_context(PostgresProxy(pooler.url(name) if pooler else url))
+        proxy = stack.enter_context(SlowOpenings(pooler.url(name) if pooler else url))
 
         def is_quiet() -> bool:
             assert pooler is not None

@@ -99,18 +99,18 @@ async def test_a_caller_cancelled_during_a_wait_stops_retrying(
 
 
 @pytest.mark.anyio
-async def test_a_caller_cancelled_while_connecting_leaves_nothing_open(
-    proxy: PostgresProxy, tables: Tables
+async def test_what_a_caller_cancelled_while_connecting_asked_for_ends_with_the_writer(
+    proxy: PostgresProxy, tables: Tables, facts: Facts
 ) -> None:
-    """Fact 23."""
-    async with AsyncWriter(Database(proxy.url), QUICK) as writer:
+    """Fact 23. Until then the next caller may get the connection (test_openings)."""
+    async with AsyncWriter(Database(proxy.url), QUICK, hooks=[facts]) as writer:
         with proxy.swallow_server():
-            task = asyncio.create_task(writer.write(workload_s.car_created()))
+            event = workload_s.car_created()
+            task = asyncio.create_task(writer.write(event))
             await until(lambda: proxy.opened == 1)
             assert await cancel(task) < SOON
-        await asyncio.to_thread(nothing_is_left, proxy, tables)
-        receipt = await writer.write(workload_s.car_created())
-    tables.assert_true_to({receipt.event_id: receipt})
+    await asyncio.to_thread(nothing_is_left, proxy, tables)
+    assert facts.of(WriteEnded) == [WriteEnded(event.id, "failed", 1, 0, "CancelledError")]
 
 
 @pytest.mark.anyio

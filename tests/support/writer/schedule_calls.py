@@ -1,11 +1,12 @@
 """The calls of a random schedule, and how each is made: another way to write goes in here."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from time import monotonic
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import anyio
@@ -31,7 +32,7 @@ class NotStored(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """One call of `write_many`, or of `transact` with an append for each event.
+    """One call of `write_many`, or of `transact` with an append for each event, or many of `write`.
 
     Each event has a savedDate that no other event has. `is_late`: the function
     given to `transact` returns after the deadline.
@@ -47,6 +48,8 @@ class Call:
     """It is made in a child, with the writer that the parent has used."""
     is_transact: bool
     is_late: bool
+    timeouts: list[float | None]
+    """With lanes (`settings.coalesce`), each event is a call of its own with such a timeout."""
 
 
 def random_calls(random: Random) -> list[Call]:
@@ -58,6 +61,7 @@ def random_calls(random: Random) -> list[Call]:
 def _call(number: int, ids: Sequence[UUID], random: Random) -> Call:
     places = range(random.choice([1, 1, 2, 3, 6]))
     events = [_event(10 * number + place, ids, random) for place in places]
+    lanes = Random(events[0].id.int)  # of its own, so the rest of a seed stays as it was
     is_transact = random.random() < 0.25
     if is_transact:  # one transaction takes an id once
         events = list({event.id: event for event in events}.values())
@@ -73,11 +77,14 @@ def _call(number: int, ids: Sequence[UUID], random: Random) -> Call:
             max_retries=random.choice([1, 3, 3]),
             connections=random.choice(["new", "pool"]),
             form=random.choice(["single", "plain"]),
+            max_connections=lanes.choice([1, 2, 10]),
+            coalesce=lanes.choice([0, 1, 2]) if (is_async := random.random() < 0.5) else 0,
         ),
-        is_async=(is_async := random.random() < 0.5),
+        is_async=is_async,
         is_forked=not is_async and random.random() < 0.3,
         is_transact=is_transact,
         is_late=random.random() < 0.3,
+        timeouts=[lanes.choice([None, None, 0.03, 0.2]) for _ in events],
     )
 
 
@@ -127,6 +134,13 @@ async def _run_async(database: Database, call: Call) -> list[Outcome]:
             except Exception as error:  # noqa: BLE001 - it is compared with the tables
                 return _of_each(call, error)
             return _of_each(call, appended)
+        if call.settings.coalesce:
+            writes = [
+                writer.write(event, on_duplicate=call.on_duplicate, expected_version=n, timeout=t)
+                for event, n, t in zip(call.events, call.expected, call.timeouts, strict=True)
+            ]
+            outcomes: Any = await asyncio.gather(*writes, return_exceptions=True)
+            return list(outcomes)
         return await writer.write_many(
             call.events,
             on_duplicate=call.on_duplicate,

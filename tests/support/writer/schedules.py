@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
+from time import monotonic
 from typing import Any, Final
 from uuid import UUID
 
@@ -29,9 +30,12 @@ from dsql_outbox.testing import Held, PostgresProxy
 from .checked_tables import Outcome, Tables
 from .poison_events import refuse_poison
 from .schedule_calls import CALLS, Call, random_calls, run_call
+from .slow_openings import SlowOpenings
 
 LOOK_UP: Final = "WHERE id = "
 COMMIT: Final = "COMMIT"
+LONGEST_HELD: Final = 1.0
+"""Seconds. The transaction of a held COMMIT has locks, for which calls without a timeout wait."""
 
 
 @dataclass
@@ -60,7 +64,7 @@ def prepare_database(tables: Tables) -> None:
 
 def run_schedule(
     seed: int,
-    proxy: PostgresProxy,
+    proxy: SlowOpenings,
     tables: Tables,
     is_quiet_behind: Callable[[], bool] | None = None,
 ) -> Tally:
@@ -78,11 +82,13 @@ def run_schedule(
     isolation = random.choice(["read committed", "repeatable read"])
     database = Database(proxy.url, isolation=isolation, opens_per_second=100_000)  # type: ignore[arg-type]
     held = _set_faults(proxy, random)
+    proxy.delay = Random(f"delay {seed}").choice([0, 0, 0, 0, 0, 0.02, 0.06, 0.3])
     with ThreadPoolExecutor(CALLS) as threads:
         pending = [threads.submit(run_call, database, call) for call in calls]
         _attend(proxy, held, pending, random)
         results = [future.result() for future in pending]
     proxy.heal()
+    proxy.delay = 0.0
     waiting = list(held)
     _release(waiting, random)
     proxy.cut_all()
@@ -136,6 +142,7 @@ def _attend(
 ) -> None:
     """Cut off the callers of what is held, and let some of that go on while they try again."""
     waiting = list(held)
+    kept: list[tuple[float, Held]] = []
 
     def is_over() -> bool:
         for one in list(waiting):
@@ -145,6 +152,10 @@ def _attend(
                 proxy.cut_all()
                 if random.random() < 0.5:
                     _let_go(one)
+                else:
+                    kept.append((monotonic() + LONGEST_HELD, one))
+        if kept and monotonic() > kept[0][0]:
+            _let_go(kept.pop(0)[1])
         return all(future.done() for future in pending)
 
     wait_until(is_over, timeout=60.0)

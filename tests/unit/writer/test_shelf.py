@@ -1,0 +1,145 @@
+"""Which call gets which connection, in random schedules of calls, openings and failures."""
+
+from collections.abc import Sequence
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.pq import TransactionStatus
+
+from dsql_outbox.writer.connections import shelf
+from dsql_outbox.writer.connections.shelf import Opening, Shelf, Waiter
+
+
+class Opened:
+    """As a connection, with what the shelf looks at."""
+
+    is_inherited = closed = was_used = False
+    has_our_encoding = True
+    deadline: float | None = None
+    kept_at = 0.0
+    retires_at = float("inf")
+
+    def __init__(self, *, role_path: bool) -> None:
+        self.role_path = role_path
+        self.info = SimpleNamespace(transaction_status=TransactionStatus.IDLE)
+
+    def drop(self) -> None:
+        """Close it."""
+        self.closed = True
+
+
+class Model:
+    """A writer with its calls, driven by a random number generator."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.limit = random.choice([1, 2, 3, 7])
+        self.shelf: Shelf[Any] = Shelf(self.limit, keep_failed=random.random() < 0.5, max_idle=None)
+        self.waiting: list[Waiter[Any]] = []
+        self.used: list[tuple[Waiter[Any], Any]] = []
+        self.openings: list[Opening] = []
+        self.all: list[Any] = []
+        self.told = 0
+
+    def serve(self) -> None:
+        """Start the openings, and take what the calls got."""
+        self.openings += self.shelf.serve()
+        for waiter in list(self.waiting):
+            if waiter.is_answered:
+                self.waiting.remove(waiter)
+                self.told += waiter.error is not None
+                if (connection := waiter.connection) is not None:
+                    assert not connection.closed
+                    assert connection.role_path == waiter.role_path
+                    assert not (waiter._fresh and connection.was_used)
+                    assert all(connection is not other for _, other in self.used)
+                    self.used.append((waiter, connection))
+        self.assert_sound()
+
+    def assert_sound(self) -> None:
+        """Not too many are open, and no call waits for nothing."""
+        alive = [connection for connection in self.all if not connection.closed]
+        assert len(alive) + len(self.openings) <= self.limit
+        covered = [opening.role_path for opening in self.openings]
+        has_room = len(self.used) + len(self.openings) < self.limit
+        for waiter in self.waiting:
+            if waiter.role_path not in covered:
+                assert not has_room
+                break
+            covered.remove(waiter.role_path)
+
+    def ask(self) -> None:
+        role_path, fresh = self.random.random() < 0.3, self.random.random() < 0.3
+        waiter: Waiter[Any] = Waiter(lambda: None, fresh=fresh, role_path=role_path)
+        self.waiting.append(waiter)
+        self.shelf.ask(waiter)
+
+    def leave(self) -> None:
+        """A deadline or a cancellation, also at the moment of the answer."""
+        if self.waiting:
+            late = self.random.choice(self.waiting)
+            if self.random.random() < 0.3:
+                self.openings += self.shelf.serve()
+            self.waiting.remove(late)
+            if late.error is None:
+                self.shelf.leave(late)
+
+    def open(self) -> None:
+        if self.openings:
+            opening = self._any(self.openings)
+            if self.random.random() < 0.2:
+                self.shelf.failed(opening, psycopg.OperationalError())
+            elif self.random.random() < 0.1:
+                self.shelf.failed(opening, None)
+            else:
+                self.all.append(Opened(role_path=opening.role_path))
+                self.shelf.opened(opening, self.all[-1])
+
+    def end(self) -> None:
+        """A call ends well, badly, or loses its connection."""
+        if self.used:
+            _, connection = self._any(self.used)
+            what = self.random.random()
+            if what < 0.5:
+                self.shelf.keep(connection)
+            elif what < 0.9:
+                self.shelf.keep_or_drop(connection, psycopg.OperationalError())
+            else:
+                self.all.remove(connection)
+            del connection
+
+    def die(self) -> None:
+        """A connection dies while it is kept."""
+        kept = [c for c in self.all if all(c is not used for _, used in self.used)]
+        if kept and self.random.random() < 0.2:
+            self.random.choice(kept).closed = True
+
+    def _any(self, items: list[Any]) -> Any:
+        return items.pop(self.random.randrange(len(items)))
+
+
+def run(model: Model, steps: Sequence[str]) -> None:
+    for step in steps:
+        getattr(model, step)()
+        model.serve()
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_whatever_happens_no_place_is_lost_and_no_call_is_forgotten(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf, "_silent", lambda connection: not connection.closed)
+    for seed in range(50 * block, 50 * block + 50):
+        random = Random(seed)
+        model = Model(random)
+        run(model, random.choices(["ask", "leave", "open", "end", "die"], [5, 2, 3, 4, 1], k=80))
+        for _ in range(1_000):  # from now on all goes on, and all calls are answered
+            if not (model.waiting or model.used or model.openings):
+                break
+            run(model, ["open", "end"])
+        assert not model.waiting, f"seed {seed}"
+        run(model, ["ask"] * model.limit)
+        assert len(model.used) + len(model.openings) == model.limit
