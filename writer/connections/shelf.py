@@ -136,11 +136,20 @@ class Shelf(Generic[C]):
             return surplus
 
     def opened(self, opening: Opening, connection: C) -> None:
-        """Take a new connection, unless nobody knows its opening any more."""
+        """Give a new connection to the call that has waited longest for its kind, or keep it.
+
+        It goes there unchecked: if a check failed, another opening would begin, and so on.
+        """
         with self._lock:
             is_ours = opening in self._openings
+            waiter = self._longest_waiting(opening)
             self._openings.discard(opening)
-            if is_ours:
+            if is_ours and waiter is not None:
+                del self._waiting[waiter]
+                self._in_use.add(connection)
+                waiter.connection = connection
+                waiter.wake()
+            elif is_ours:
                 connection.kept_at = time()
                 self._kept.append(connection)
         if not is_ours:
@@ -149,11 +158,10 @@ class Shelf(Generic[C]):
     def failed(self, opening: Opening, error: BaseException | None) -> None:
         """End an opening. The call that has waited longest for its kind gets the error."""
         with self._lock:
-            is_ours = opening in self._openings
+            waiter = self._longest_waiting(opening)
+            is_told = opening in self._openings and error is not None
             self._openings.discard(opening)
-            same = (w for w in self._waiting if w.role_path == opening.role_path and not w.is_gone)
-            waiter = next(same, None) if is_ours and error is not None else None
-            if waiter is not None:
+            if is_told and waiter is not None:
                 del self._waiting[waiter]
                 waiter.error = error
                 waiter.wake()
@@ -207,6 +215,11 @@ class Shelf(Generic[C]):
     def close(self) -> None:
         """Keep no connection from now on that no call waits for."""
         self._is_closed = True
+
+    def _longest_waiting(self, opening: Opening) -> Waiter[C] | None:
+        """Return the call that an opening serves."""
+        fitting = (w for w in self._waiting if w.role_path == opening.role_path)
+        return next((w for w in fitting if not (w.is_gone or w.is_answered)), None)
 
     def _first_in_line(self, covering: "Counter[bool]", begun: list[Opening]) -> "list[Waiter[C]]":
         """Return the calls that got a connection, and begin openings for those that did not.

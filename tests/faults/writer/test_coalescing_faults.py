@@ -287,10 +287,11 @@ async def test_an_event_in_doubt_whose_time_is_over_is_not_sent_again(
     proxy: PostgresProxy, tables: Tables
 ) -> None:
     """The first attempt is lost before the server gets it; its answer can only be unknown."""
-    proxy.cut("before")
-    settings = replace(ONE_LANE, base=0.4, cap=0.4)
+    settings = replace(ONE_LANE, base=1.0, cap=1.0)
     async with open_writer(proxy.url, settings) as writer:
-        (hasty,) = started(writer, late := on("CAR-1"), timeout=0.2)
+        await writer.write(on("CAR-0"))
+        proxy.cut("before")
+        (hasty,) = started(writer, late := on("CAR-1"), timeout=0.5)
         (patient,) = started(writer, on("CAR-1"))
         with pytest.raises(OutcomeUnknown):
             await hasty

@@ -224,7 +224,7 @@ def test_an_opening_that_fails_is_told_to_a_call_that_waits(
     proxy.let_go()
     receipt = late.result(TIMEOUT)
     assert isinstance(receipt, Receipt)
-    assert (receipt.attempts, proxy.begun) in {(1, 1), (2, 2)}
+    assert (receipt.attempts, proxy.begun) in {(1, 2), (2, 2)}
     assert isinstance(caller.write(workload_s.car_created()), Receipt)
 
 
@@ -237,8 +237,10 @@ def test_beside_an_opening_that_may_never_end_another_one_begins_if_there_is_roo
     assert isinstance(hasty(caller), psycopg.OperationalError)
     monkeypatch.setattr(shelf, "time", lambda: time() + 5.5)
     proxy.delay = 0.0
-    outcome = hasty(caller)
-    assert isinstance(outcome, psycopg.OperationalError if limit == 1 else Receipt)
+    if limit == 1:
+        assert isinstance(hasty(caller), psycopg.OperationalError)
+    else:
+        assert caller.write(workload_s.car_created()).attempts == 1
     assert proxy.begun == limit
     proxy.let_go()
 
@@ -345,7 +347,7 @@ def test_openings_that_wait_for_their_turn_take_no_more_turns_than_they_use(
 ) -> None:
     """The limit of new connections per second counts an opening once, however many call for it."""
     proxy.let_go()
-    database = Database(proxy.url, opens_per_second=2.0)
+    database = Database(proxy.url, opens_per_second=0.5)
     for _ in range(100):
         database._opens.reserve(monotonic())  # the burst is used
     caller = open_writer(database, with_limit(2))
