@@ -192,9 +192,8 @@ class OperatorTransaction:
         return await _reader(self._connection).execute(statement(name, self._schema), parameters)
 
 
-EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
-LATEST: Final = datetime(9999, 12, 30, tzinfo=UTC)
-"""A day from the limits of Python's dates, so that every time zone can show them."""
+_EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
+_LATEST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class NearestTime(TimestamptzLoader):
@@ -205,12 +204,14 @@ class NearestTime(TimestamptzLoader):
     """
 
     def load(self, data: Any) -> datetime:
-        """Return the time, from `EARLIEST` to `LATEST`."""
+        """Return the time as stored, or the first or the last one that UTC has in Python."""
         try:
-            return min(max(super().load(data), EARLIEST), LATEST)
-        except psycopg.DataError:
+            return super().load(data).astimezone(UTC)
+        except (psycopg.DataError, OverflowError):
             text = bytes(data)
-            return EARLIEST if text.startswith(b"-") or text.endswith(b"BC") else LATEST
+            return (
+                _EARLIEST if text.startswith((b"-", b"0001")) or text.endswith(b"BC") else _LATEST
+            )
 
 
 def _reader(connection: AsyncConnection) -> psycopg.AsyncCursor[Any]:

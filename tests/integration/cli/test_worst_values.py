@@ -51,6 +51,17 @@ DIAGNOSES = ["schema check", "schema check --json", "doctor", "doctor --json"]
 """They find faults, so their exit code is 1."""
 
 
+SHOWN = {
+    "-infinity": "0001-01-01T00:00:00Z",
+    "4713-01-01 00:00+00 BC": "0001-01-01T00:00:00Z",
+    "0001-01-01 00:00+00": "0001-01-01T00:00:00Z",
+    "9999-12-31 23:59:59.999999+00": "9999-12-31T23:59:59.999999Z",
+    "294276-12-31 23:59:59+00": "9999-12-31T23:59:59.999999Z",
+    "infinity": "9999-12-31T23:59:59.999999Z",
+}
+"""A time as it is shown: itself, or the nearest that Python can represent."""
+
+
 class Worst(NamedTuple):
     """A database with the worst rows."""
 
@@ -157,6 +168,8 @@ def test_a_letter_is_found_by_its_id_whatever_its_time_of_death(worst: Worst) ->
             event_id = str(row.values["event_id"])
             (line, *_) = listed(worst, "dead-letters", "list", "--id", event_id, "--payload")
             assert (line["eventId"], line["payload"]) == (event_id, "{}")
+            if row.column.name == "died_at":
+                assert line["diedAt"] == SHOWN[row.value]
             assert event_id in run(worst, "dead-letters", "show", event_id).stdout
 
 
