@@ -22,6 +22,7 @@ from dsql_outbox.publisher.relay.store import (
     Reading,
     RowPlace,
     StoredFailure,
+    StoredWait,
     SubjectName,
 )
 
@@ -182,6 +183,15 @@ class Tables:
             for row, each in self.failures.items()
             if row.shard in shards and row in self.rows
         ]
+
+    def waits(self, rows: Collection[RowId]) -> dict[RowId, StoredWait]:
+        """See `Store.waits`."""
+        recorded = {row: self.failures[row] for row in rows if row in self.failures}
+        return {
+            row: StoredWait(each.attempts, each.retry_at - self._now())
+            for row, each in recorded.items()
+            if row in self.rows
+        }
 
     def paused_topics(self) -> dict[str, str]:
         """See `Store.paused_topics`."""

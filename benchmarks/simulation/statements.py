@@ -18,6 +18,7 @@ from dsql_outbox.publisher.relay.store import (
     Range,
     Reading,
     StoredFailure,
+    StoredWait,
 )
 
 from .outbox_model import Origin, Tables
@@ -67,6 +68,10 @@ class ModelStore:
     async def failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
         """See `Store.failures`."""
         return await self._run(partial(self._tables.stored_failures, tuple(shards)))
+
+    async def waits(self, rows: Collection[RowId]) -> Mapping[RowId, StoredWait]:
+        """See `Store.waits`."""
+        return await self._run(partial(self._tables.waits, tuple(rows)))
 
     async def paused_topics(self) -> Mapping[str, str]:
         """See `Store.paused_topics`."""

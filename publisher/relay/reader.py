@@ -7,6 +7,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 from uuid import UUID
 
 import psycopg
+from anyio.lowlevel import checkpoint
 
 from dsql_outbox.outbox import LASTING, FailureKind, kind_of, subject_key, text_of
 from dsql_outbox.publisher.outbox_rows import RowId
@@ -25,6 +26,12 @@ _REFRESH: Final = 10.0
 
 _FULL: Final = 1.0
 """Seconds after which a failed row of a topic without room in memory is tried again."""
+
+_CHECKED: Final = 1_000
+"""Failed rows that are compared with the tables at a time."""
+
+_CHECK_REST: Final = 20
+"""The next ones follow after this many times the duration."""
 
 _LATE: Final = 5.0
 """Seconds after which a read that fails was too large, maybe; a statement has 10 seconds."""
@@ -81,6 +88,8 @@ class Reader:
         self._idle = settings.idle_min
         self._refreshed_at = float("-inf")
         self._turn = 0
+        self._unchecked: list[tuple[Subject, Hold]] = []
+        self._check_at = float("-inf")
         self.failing_since: float | None = None
 
     async def run(self) -> None:
@@ -95,6 +104,7 @@ class Reader:
         try:
             await self._follow()
             await self._refresh()
+            await self._check()
             self._state.waits_for_room = self._state.queues.has_enough(4 * self._rows)
             is_full = self._state.waits_for_room
             wait = self._settings.idle_max if is_full else await self._read()
@@ -130,7 +140,9 @@ class Reader:
             failures = await self._store.failures(gained)
             now = state.clock()
             shards = {n: self._new_shard(n, epochs[n]) for n in gained}
-            for failure in failures:
+            for number, failure in enumerate(failures):
+                if number % _CHECKED == 0:
+                    await checkpoint()  # there may be very many, and others need the loop
                 shard = shards[failure.row.shard]
                 shard.hold(failure, subject_key(*failure.subject), now)
             for shard in shards.values():
@@ -151,24 +163,33 @@ class Reader:
         if state.topics.by_operator.keys() - paused.keys():
             state.resume_topics()
         state.topics.by_operator = paused
-        held = [
-            (subject, subject.holds[0])
-            for shard in state.shards.values()
-            for subject in shard.subjects.values()
-            if subject.holds and subject.holds[0].is_stored and subject.busy is None
-        ]
-        if held:
-            stored = {f.row: f for f in await self._store.failures(state.shards)}
-            now = state.clock()
-            for subject, hold in held:
-                if subject.hold is not hold or subject.busy is not None or subject.rows:
-                    continue
-                failure = stored.get(hold.id)
-                if failure is None:  # it is gone, or is to be tried again
-                    state.let_go(subject, hold.id)
-                elif failure.attempts != hold.attempts or failure.seconds <= 0:
-                    hold.attempts, hold.retry_at = failure.attempts, now + failure.seconds
-                    state.holds.add(subject, hold)
+        if not self._unchecked:
+            self._unchecked = [
+                (subject, subject.holds[0])
+                for shard in state.shards.values()
+                for subject in shard.subjects.values()
+                if subject.holds and subject.holds[0].is_stored and subject.busy is None
+            ]
+
+    async def _check(self) -> None:
+        """Compare some of the failed rows with the tables; it takes a twentieth of the time."""
+        state, began = self._state, self._state.clock()
+        if not self._unchecked or began < self._check_at:
+            return
+        held = [each for each in self._unchecked[-_CHECKED:] if _is_at_rest(*each)]
+        del self._unchecked[-_CHECKED:]
+        stored = await self._store.waits([hold.id for _, hold in held])
+        now = state.clock()
+        self._check_at = now + _CHECK_REST * (now - began)
+        for subject, hold in held:
+            if not _is_at_rest(subject, hold):
+                continue
+            wait = stored.get(hold.id)
+            if wait is None:  # it is gone, or is to be tried again
+                state.let_go(subject, hold.id)
+            elif wait.attempts != hold.attempts or wait.seconds <= 0:
+                hold.attempts, hold.retry_at = wait.attempts, now + wait.seconds
+                state.holds.add(subject, hold)
 
     # --- one read ----------------------------------------------------------------------
 
@@ -383,6 +404,12 @@ def _covers_tail(sweep: Sweep, tail: Tail) -> bool:
         return False
     is_whole = sweep.place == HEAD and sweep.is_short and not tail.is_behind
     return is_whole or tail.place <= sweep.place <= tail.home
+
+
+def _is_at_rest(subject: Subject, hold: Hold) -> bool:
+    """Whether a failed row still holds its subject back, and none of its rows is in memory."""
+    is_first = subject.hold is hold and not subject.shard.is_lost
+    return is_first and subject.busy is None and not subject.rows
 
 
 def _is_behind(tail: Tail | None) -> bool:

@@ -27,6 +27,7 @@ from .store import (
     Reading,
     RowPlace,
     StoredFailure,
+    StoredWait,
     SubjectName,
 )
 
@@ -122,6 +123,11 @@ class SqlStore:
             StoredFailure(RowId(*key), SubjectName(type_, id_), attempts, seconds, size)
             for *key, attempts, type_, id_, seconds, size in found
         ]
+
+    async def waits(self, rows: Collection[RowId]) -> Mapping[RowId, StoredWait]:
+        """See `Store.waits`."""
+        found = await self._rows("failure_find", row_keys(rows))
+        return {RowId(*key): StoredWait(attempts, seconds) for *key, attempts, seconds in found}
 
     async def paused_topics(self) -> Mapping[str, str]:
         """See `Store.paused_topics`."""

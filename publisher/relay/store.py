@@ -94,6 +94,13 @@ class StoredFailure(NamedTuple):
     size: int = 0
 
 
+class StoredWait(NamedTuple):
+    """The attempts of a failed row, and the `seconds` until the next one, maybe infinity."""
+
+    attempts: int
+    seconds: float
+
+
 class Store(Protocol):
     """The statements of the relay.
 
@@ -133,6 +140,10 @@ class Store(Protocol):
 
     async def failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
         """Read the failures of rows of some shards."""
+        ...
+
+    async def waits(self, rows: Collection[RowId]) -> Mapping[RowId, StoredWait]:
+        """Read the failures of rows, as far as they are recorded."""
         ...
 
     async def paused_topics(self) -> Mapping[str, str]:

@@ -26,6 +26,7 @@ from dsql_outbox.publisher.relay.store import (
     Reading,
     RowPlace,
     StoredFailure,
+    StoredWait,
     SubjectName,
 )
 
@@ -63,6 +64,8 @@ class MemoryOutbox:
         self.failures_of: dict[RowId, Failure] = {}
         self.statements: Counter[str] = Counter()
         self.returned: list[int] = []
+        self.asked_waits: list[int] = []
+        """How many rows each of `waits` asked for."""
         self._keys: list[RowId] = []
 
     def insert(self, rows: Sequence[OutboxRow]) -> None:
@@ -106,6 +109,13 @@ class MemoryOutbox:
         """See `Store.failures`: there is none at the start."""
         await self._statement("failures")
         return []
+
+    async def waits(self, rows: Collection[RowId]) -> Mapping[RowId, StoredWait]:
+        """See `Store.waits`; the waits are long."""
+        await self._statement("waits")
+        self.asked_waits.append(len(rows))
+        known = self.failures_of
+        return {row: StoredWait(known[row].attempts, 1e6) for row in rows if row in known}
 
     async def paused_topics(self) -> Mapping[str, str]:
         """See `Store.paused_topics`: none is paused."""
