@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection
 from ipaddress import ip_address
 from typing import Final
+from urllib.parse import urlsplit
 
 import anyio
 
@@ -13,6 +14,9 @@ from .application import console_app
 
 CONSOLE_PORT: Final = 8640
 """The port of the console, unless another is chosen."""
+
+_WILDCARDS: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared
+"""Addresses that stand for all of a machine, each with the one that its browsers reach."""
 
 
 async def serve_console(  # noqa: PLR0913 - one argument per setting
@@ -40,7 +44,7 @@ async def serve_console(  # noqa: PLR0913 - one argument per setting
             f"a console without a token would be open to other machines on {host}: "
             "leave out the word that opens it, or listen on 127.0.0.1"
         )
-    named = hosts if host in {"", "0.0.0.0", "::"} else (*hosts, _in_url(host))  # noqa: S104 - compared
+    named = hosts if host in _WILDCARDS else (*hosts, _in_url(host))
     app = console_app(
         database,
         token=token,
@@ -51,7 +55,9 @@ async def serve_console(  # noqa: PLR0913 - one argument per setting
     )
     async with app.router.lifespan_context(app), serving(host, port, app) as url:
         try:
-            ready(f"{url}/")
+            # A browser on this machine cannot ask for a wildcard.
+            reached = _WILDCARDS.get(host) or _in_url(host)
+            ready(f"http://{reached}:{urlsplit(url).port}/")
             await anyio.sleep_forever()
         finally:
             app.state.console.sampler.end_streams()

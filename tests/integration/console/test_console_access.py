@@ -323,6 +323,19 @@ def test_the_command_asks_for_a_login_unless_a_word_opens_it(url: str, word: str
     assert "Traceback" not in done.err
 
 
+async def test_the_url_of_a_wildcard_is_one_that_a_browser_reaches(url: str) -> None:
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    serving = serve_console(
+        Database(url), host="0.0.0.0", port=0, token=TOKEN, ready=ready.set_result
+    )
+    task = asyncio.create_task(serving)
+    async with httpx.AsyncClient(trust_env=False, follow_redirects=True) as browser:
+        assert (await browser.get(login_url(await ready, TOKEN))).status_code == 200
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 def test_a_token_and_the_word_that_opens_it_contradict(url: str) -> None:
     words = ("console", "--database", url, "--open-to-this-machine")
     done = run(*words, env={"DSQL_OUTBOX_CONSOLE_TOKEN": TOKEN})
