@@ -6,6 +6,7 @@ The chapter `event` is the event as a producer makes it, and its check.
 the database means, and `retry` runs work again after one that passes. `program` performs
 generators that decide without I/O, in a thread or a task.
 The chapter `database` is the way to the database. `settings` holds its limits.
+`unit_of_work` judges the end of a transaction in which a function of the user ran.
 """
 
 from .database import (
@@ -46,6 +47,8 @@ from dsql_outbox.outbox.event.event_parser import (
     require_event,
 )
 from dsql_outbox.outbox.event.own_headers import parse_headers
+from dsql_outbox.outbox.unit_of_work.commit import require_committed, require_transaction
+from dsql_outbox.outbox.unit_of_work.function_run import FunctionRun, Verdict
 
 from .arguments import given_hooks, given_settings, require_seconds, wrong_type
 from .contention import (
@@ -164,6 +167,7 @@ __all__ = [
     "EventSource",
     "EventTooLarge",
     "FailureKind",
+    "FunctionRun",
     "InvalidEvent",
     "Isolation",
     "JsonEvent",
@@ -190,6 +194,7 @@ __all__ = [
     "TransactionMisused",
     "UnreadableMessage",
     "Values",
+    "Verdict",
     "WriterClosed",
     "WriterConflicts",
     "accepts_no_writes",
@@ -224,6 +229,7 @@ __all__ = [
     "pipeline_inside",
     "plain_array",
     "redacted",
+    "require_committed",
     "require_database",
     "require_event",
     "require_not_negative",
@@ -231,6 +237,7 @@ __all__ = [
     "require_seconds",
     "require_source",
     "require_text",
+    "require_transaction",
     "require_whole",
     "rows_of",
     "schema_defect",

@@ -2,26 +2,38 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import psycopg
+from anyio import move_on_after
+from psycopg import capabilities, generators, waiting
+from psycopg.pq import TransactionStatus
 from psycopg.types.datetime import TimestamptzLoader
 
 from dsql_outbox.outbox import (
+    CONFLICTS,
+    OUTAGES,
     RACES,
     AsyncConnection,
     Database,
+    FunctionRun,
     Moved,
     RetryPolicy,
+    TransactionMisused,
     accepts_no_writes,
+    command,
     kind_of,
+    require_committed,
     tables_expected,
 )
 from dsql_outbox.schema import statement
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGcancelConn
 
 # A collision is with another session that inserted the same key: reading again shows it. The
 # first retry is immediate, because a change of the schema is reported only once, and a wait
@@ -34,7 +46,38 @@ STATEMENT_TIMEOUT: Final = 10.0
 All of them read or change a bounded number of rows.
 """
 
+CALL_TIMEOUT: Final = 10.0
+"""Seconds that one call of a function of the user may take."""
+
+_CANCEL_TIMEOUT: Final = 1.0
+"""Seconds that a request to cancel a statement may take."""
+
+_OPEN: Final = {TransactionStatus.INTRANS, TransactionStatus.INERROR}
+
 T = TypeVar("T")
+
+
+class FunctionFailed(Exception):
+    """A function of the user failed its transaction, by `error`. Nothing is stored."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(_shown(error))
+        self.error = error
+
+
+class CallTimedOut(TimeoutError):
+    """A function of the user ran too long."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the function to apply ran for more than {CALL_TIMEOUT:g} s")
+
+
+def _shown(error: Exception) -> str:
+    """Return the kind of an error. Its text may quote an event, unless it is the library's."""
+    kind = type(error).__name__
+    if isinstance(error, (TransactionMisused, CallTimedOut)):
+        return f"{kind}: {error}"
+    return f"{kind} ({error.sqlstate})" if isinstance(error, psycopg.Error) else kind
 
 
 class OperatorSession:
@@ -93,16 +136,23 @@ class OperatorSession:
     async def transaction(self, work: Callable[["OperatorTransaction"], Awaitable[T]]) -> T:
         """Run `work` in a transaction; after a conflict or `Moved`, run all of it again.
 
-        Each statement has its own time, so the transaction may take longer.
+        Each statement has its own time, so the transaction may take longer. Raises
+        `FunctionFailed` if the transaction failed because of a function that `work` called.
         """
 
         async def run(connection: AsyncConnection) -> T:
+            transaction = OperatorTransaction(connection, self._database.schema)
             _give_time(connection)
-            async with connection.transaction():
-                try:
-                    return await work(OperatorTransaction(connection, self._database.schema))
-                finally:
-                    _give_time(connection)  # for COMMIT or ROLLBACK
+            try:
+                await connection.wait(command(connection, connection.begin))
+                value = await work(transaction)
+            except BaseException as error:
+                await _roll_back(connection, error)
+                if not isinstance(error, (psycopg.Error, Moved)):
+                    await transaction.cancel_statement()
+                raise
+            await _commit(connection, after_function=transaction.has_called)
+            return value
 
         return await self._retried(run)
 
@@ -168,11 +218,49 @@ class OperatorTransaction:
     def __init__(self, connection: AsyncConnection, schema: str) -> None:
         self._connection = connection
         self._schema = schema
+        self.has_called = False
+        """Whether a function of the user has run in it."""
+        self._canceller: PGcancelConn | None = None
 
-    @property
-    def connection(self) -> AsyncConnection:
-        """The connection, for statements of the caller."""
-        return self._connection
+    async def call(self, function: Callable[[AsyncConnection], Awaitable[None]]) -> None:
+        """Call a function of the user with a handle of the connection, for `CALL_TIMEOUT` at most.
+
+        Raises `FunctionFailed`, and the driver's error if the connection was lost or the
+        transaction met a conflict.
+        """
+        self.has_called = True
+        if self._canceller is None and capabilities.has_cancel_safe():
+            self._canceller = self._connection.pgconn.cancel_conn()
+        run = FunctionRun("apply")
+        raised: Exception | None = None
+        with run.lent(self._connection) as handle:
+            handle.deadline = None  # the scope limits all statements of the function together
+            try:
+                with move_on_after(CALL_TIMEOUT) as scope:
+                    await function(handle)
+                if scope.cancelled_caught:
+                    raised = CallTimedOut()
+            except Exception as error:  # noqa: BLE001 - the run decides whose error it is
+                raised = error
+        verdict = run.end(raised)
+        if verdict is None:
+            return
+        is_lost = self._connection.closed
+        if not verdict.is_functions and (is_lost or kind_of(verdict.error) in CONFLICTS):
+            raise verdict.error
+        raise FunctionFailed(verdict.told) from verdict.told
+
+    async def cancel_statement(self) -> None:
+        """Cancel a statement of a function, if its connection was closed in the middle.
+
+        PostgreSQL notices a closed connection only at the end of the statement. Until then it
+        holds the lock on the row of the message, which could neither be applied nor buried.
+        """
+        if self._canceller is None or not self._connection.closed:
+            return
+        with move_on_after(_CANCEL_TIMEOUT, shield=True), suppress(psycopg.Error):
+            self._canceller.start()
+            await waiting.wait_conn_async(generators.cancel(self._canceller))
 
     async def rows(self, name: str, parameters: Mapping[str, object]) -> Sequence[Sequence[Any]]:
         """Run one named statement. Returns its rows."""
@@ -219,6 +307,32 @@ def _reader(connection: AsyncConnection) -> psycopg.AsyncCursor[Any]:
     cursor = connection.cursor()
     cursor.adapters.register_loader("timestamptz", NearestTime)
     return cursor
+
+
+async def _roll_back(connection: AsyncConnection, error: BaseException) -> None:
+    """End a failed transaction. A connection that cannot be used again is closed."""
+    status = connection.info.transaction_status
+    if status is TransactionStatus.ACTIVE or not isinstance(error, Exception):
+        connection.drop()
+    elif status in _OPEN:
+        _give_time(connection)
+        with suppress(psycopg.Error):
+            await connection.wait(command(connection, b"ROLLBACK"))
+
+
+async def _commit(connection: AsyncConnection, *, after_function: bool) -> None:
+    """Commit, and look at the answer.
+
+    After a function of the user, the server may refuse the COMMIT because of the function's
+    changes, as for a deferred constraint.
+    """
+    _give_time(connection)
+    try:
+        require_committed(await connection.wait(command(connection, b"COMMIT")))
+    except psycopg.Error as error:
+        if after_function and kind_of(error) not in CONFLICTS | OUTAGES:
+            raise FunctionFailed(error) from error
+        raise
 
 
 def _give_time(connection: AsyncConnection) -> None:

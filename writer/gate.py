@@ -6,7 +6,7 @@ admitted it, and at no other time.
 
 from collections.abc import Sequence
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -79,21 +79,3 @@ class Gate:
         for pending in batch:
             pending.is_sent = True
         return True
-
-
-def require_transaction(connection: psycopg.BaseConnection[Any]) -> None:
-    """Raise `ProgrammingError` for a connection that would commit the event on its own.
-
-    While a statement is in flight, as in a pipeline, the status is ACTIVE in a transaction and
-    without one. Then only a `transaction()` block shows that there is one.
-    """
-    status = connection.info.transaction_status
-    has_block = getattr(connection, "_num_transactions", 0) > 0  # psycopg shows it nowhere else
-    is_open = has_block if status is TransactionStatus.ACTIVE else status != TransactionStatus.IDLE
-    if connection.autocommit and not is_open:
-        raise psycopg.ProgrammingError(
-            "append_to needs an open transaction: this connection is in autocommit mode, "
-            "so the event would be stored on its own; use `with connection.transaction():`, "
-            'with SQLAlchemy an engine without isolation_level="AUTOCOMMIT", '
-            "with Django `with transaction.atomic():`"
-        )

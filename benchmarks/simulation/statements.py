@@ -60,7 +60,9 @@ class ModelStore:
         await self._run(partial(self._tables.bury, tuple(letters), self._origin()))
 
     async def apply(
-        self, rows: Collection[RowId], work: Callable[[AsyncConnection], Awaitable[None]]
+        self,
+        rows: Collection[RowId],
+        calls: Sequence[Callable[[AsyncConnection], Awaitable[None]]],
     ) -> bool:
         """See `Store.apply`; no schedule has a function to apply."""
         raise NotImplementedError

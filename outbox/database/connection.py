@@ -7,6 +7,7 @@ attempt ends immediately with its outcome in doubt, which the writer resolves.
 
 import math
 import os
+import re
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -16,8 +17,9 @@ from time import monotonic
 from typing import Any, Self, TypeVar
 
 import psycopg
-from psycopg import IsolationLevel, waiting
+from psycopg import IsolationLevel, sql, waiting
 from psycopg.abc import PQGen, PQGenConn
+from psycopg.pq import TransactionStatus
 
 from dsql_outbox.outbox.interrupt import is_interrupt
 
@@ -37,6 +39,14 @@ _BEGIN = {
 _SAID_OF_READ_ONLY = (b"in_hot_standby", b"default_transaction_read_only")
 
 _INHERITED = "a connection belongs to the process that opened it: this is a forked child"
+
+_CHAIN = re.compile(
+    rb"(?:\A|;)\s*(?:/\*.*?\*/\s*|--[^\n]*\n\s*)*(?:COMMIT|END|ROLLBACK|ABORT)\b[^;]*\bCHAIN\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A statement that ends a transaction and begins another one, which the status does not show."""
+
+_NO_CHAIN = re.compile(rb"\bNO\s+CHAIN\b|\bTO\b", re.IGNORECASE)
 
 C = TypeVar("C")
 
@@ -92,6 +102,8 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
     """May refuse a statement. Every exchange of psycopg passes through `wait`, which calls it."""
     on_error: OnError | None = None
     """Receives each error of the database or driver before the code that ran the statement does."""
+    is_over: bool = False
+    """Whether it was lent, and the block that lent it has ended."""
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
@@ -108,8 +120,45 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
 
     @property
     def closed(self) -> bool:
-        """Whether the connection is unusable: closed, or inherited by a fork."""
-        return self.is_inherited or super().closed
+        """Whether the connection is unusable: closed, inherited by a fork, or lent and returned."""
+        return self.is_over or self.is_inherited or super().closed
+
+    @contextmanager
+    def lent(self, before_send: BeforeSend, on_error: OnError) -> Generator[Self]:
+        """Yield another object for this session, for code of the user during the block.
+
+        Factories, adapters and blocks of the user's code end with this object. After the block
+        `before_send` still judges each statement on it, and must refuse it.
+        """
+        notices = self.pgconn.notice_handler, self.pgconn.notify_handler
+        prepared = self.prepare_threshold, self.prepared_max
+        lent: Any = type(self)(self.pgconn)
+        lent.share(self)
+        lent.before_send, lent.on_error = before_send, on_error
+        lent.cursor_factory = lent.lent_cursor
+        try:
+            yield lent
+        finally:
+            lent.is_over = True
+            self.prepare_threshold, self.prepared_max = prepared
+            self.pgconn.notice_handler, self.pgconn.notify_handler = notices
+
+    def share(self, owner: "_ConnectionBase") -> None:
+        """Take over the state of the session from the connection that owns it."""
+        self._autocommit, self._read_only = owner.autocommit, owner.read_only
+        self._isolation_level = owner.isolation_level
+        self._prepared = owner._prepared  # noqa: SLF001 - its names are those of the session
+        self.executions, self.prepares = owner.executions, owner.prepares
+        self.deadline, self.role_path = owner.deadline, owner.role_path
+
+    def require_no_chain(self, query: Any) -> None:
+        """Let `before_send` judge ``COMMIT AND CHAIN`` as a statement outside the transaction."""
+        text = query.as_bytes(self) if isinstance(query, sql.Composable) else query
+        text = text.encode() if isinstance(text, str) else text
+        if self.before_send is None or not isinstance(text, bytes):
+            return
+        if any(not _NO_CHAIN.search(found[0]) for found in _CHAIN.finditer(text)):
+            self.before_send(TransactionStatus.IDLE)
 
     def drop(self) -> None:
         """Close the socket immediately, without a message that would wait for an answer."""
@@ -153,8 +202,28 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
         return self.info.encoding == CLIENT_ENCODING
 
 
+class _LentCursor(psycopg.Cursor[Any]):
+    """The cursor of a synchronous connection that was lent."""
+
+    def execute(self, query: Any, *args: Any, **options: Any) -> Self:
+        own: Any = self.connection
+        own.require_no_chain(query)
+        return super().execute(query, *args, **options)
+
+
+class _LentAsyncCursor(psycopg.AsyncCursor[Any]):
+    """The cursor of an asynchronous connection that was lent."""
+
+    async def execute(self, query: Any, *args: Any, **options: Any) -> Self:
+        own: Any = self.connection
+        own.require_no_chain(query)
+        return await super().execute(query, *args, **options)
+
+
 class Connection(_ConnectionBase, psycopg.Connection[Any]):
     """A synchronous connection."""
+
+    lent_cursor = _LentCursor
 
     def wait(
         self, gen: PQGen[Any], interval: float = _INTERVAL, timeout: float | None = None
@@ -181,6 +250,8 @@ class Connection(_ConnectionBase, psycopg.Connection[Any]):
 
 class AsyncConnection(_ConnectionBase, psycopg.AsyncConnection[Any]):
     """An asynchronous connection."""
+
+    lent_cursor = _LentAsyncCursor
 
     async def wait(
         self, gen: PQGen[Any], interval: float = _INTERVAL, timeout: float | None = None

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 
@@ -9,8 +10,10 @@ import msgspec
 import psycopg
 
 from dsql_outbox.outbox import (
+    CONFLICTS,
     DEFAULT_SOURCE,
     OUTAGES,
+    AsyncConnection,
     Database,
     Message,
     PublisherRuns,
@@ -22,7 +25,7 @@ from dsql_outbox.publisher.operator.event_pages import START, Place
 from dsql_outbox.publisher.operator.replay import stored_headers
 from dsql_outbox.publisher.outbox_rows import Fault, OutboxRow, read_headers
 from dsql_outbox.publisher.relay.applier import Apply
-from dsql_outbox.publisher.session import Operator, OperatorTransaction
+from dsql_outbox.publisher.session import FunctionFailed, Operator, OperatorTransaction
 
 PAGE: Final = 50
 """Touches per transaction, as the relay applies them: the function changes rows too."""
@@ -74,6 +77,8 @@ class Rebuild(Operator):
         self._function = function
         self._source = source
         self._progress = RebuildProgress()
+        self._tried = 0
+        """The rows of the last page that was read."""
         self._is_settled = True
         self._is_stopping = False
 
@@ -97,40 +102,54 @@ class Rebuild(Operator):
         """
         place = _Place.start() if after is None else _Place.parse(after)
         total = await self._estimate()
-        seen = PAGE
-        while seen == PAGE and not self._is_stopping:
-            seen, applied, place = await self._page(place)
+        rows, is_over = PAGE, False
+        while not is_over and not self._is_stopping:
+            page = await self._page(place, rows)
+            if page is None:
+                rows = self._tried // 2
+                continue
+            seen, applied, place = page
             done = self._progress
             self._progress = RebuildProgress(
                 done.read + seen, done.applied + applied, total, str(place)
             )
             yield self._progress
-        if seen < PAGE:
+            is_over, rows = seen < rows, min(PAGE, 2 * rows)
+        if is_over:
             await self._require_calm(place)
 
-    async def _page(self, after: "_Place") -> tuple[int, int, "_Place"]:
-        """Apply a page in one transaction. Return its rows, its events, and the place after it."""
+    async def _page(self, after: "_Place", number: int) -> tuple[int, int, "_Place"] | None:
+        """Apply a page in one transaction. Return its rows, its events, and the place after it.
+
+        None: nothing was applied, and a smaller page may be.
+        """
 
         async def work(transaction: OperatorTransaction) -> tuple[int, int, _Place]:
-            rows = await transaction.rows("rebuild_page", after.parameters())
+            rows = await transaction.rows("rebuild_page", after.parameters(number))
             place = _reached(rows[0], after)
+            self._tried = rows[0][0]
             messages = [self._message(*row[6:]) for row in rows if row[6] is not None]
             for message in messages:
-                await self._function(transaction.connection, message)
+                await transaction.call(partial(_apply, self._function, message))
             return rows[0][0], len(messages), place
 
-        self._is_settled = False
+        self._is_settled, self._tried = False, 0
+        failure: Exception
         try:
-            done = await self._session.transaction(work)
-        except Exception as error:
-            self._is_settled = not _may_be_committed(error)
-            raise
-        self._is_settled = True
-        return done
+            page = await self._session.transaction(work)
+        except Exception as error:  # noqa: BLE001 - raised below, without its wrapper
+            failure = error
+        else:
+            self._is_settled = True
+            return page
+        self._is_settled = not _may_be_committed(failure)
+        if self._tried > 1 and _is_of_messages(failure):
+            return None
+        raise failure.error if isinstance(failure, FunctionFailed) else failure
 
     async def _require_calm(self, place: "_Place") -> None:
         self._is_settled = False
-        rows = await self._session.rows("rebuild_page", place.parameters())
+        rows = await self._session.rows("rebuild_page", place.parameters(PAGE))
         _reached(rows[0], place)
         self._is_settled = True
 
@@ -201,14 +220,28 @@ class _Place(NamedTuple):
             raise SettingsError(f"{text!r} is not a place that a rebuild printed")
         return cls(Place.parse(place), int(epochs))
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self, rows: int) -> dict[str, Any]:
         """The parameters of ``rebuild_page``."""
         at = self.at
         entity = {"entity_type": at.entity_type, "entity_id": at.entity_id}
-        return entity | {"after": at.version, "rows": PAGE}
+        return entity | {"after": at.version, "rows": rows}
 
     def __str__(self) -> str:
         return f"{self.at}:{self.epochs}"
+
+
+async def _apply(function: Apply, message: Message, connection: AsyncConnection) -> None:
+    """Call the function. An error of its own names the event."""
+    try:
+        await function(connection, message)
+    except Exception as error:
+        error.add_note(f"the function to apply failed at event {message.event_id}")
+        raise
+
+
+def _is_of_messages(failure: Exception) -> bool:
+    """Return whether fewer messages in a transaction may help."""
+    return isinstance(failure, FunctionFailed) or kind_of(failure) in CONFLICTS
 
 
 def _may_be_committed(error: Exception) -> bool:

@@ -6,13 +6,16 @@ changes are rolled back.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
+import anyio
 import psycopg
 
-from dsql_outbox.outbox import PASSING, AsyncConnection, Message, kind_of
+from dsql_outbox.outbox import CONFLICTS, AsyncConnection, Message, kind_of
 from dsql_outbox.publisher.outbox_rows import Fault, RowId
+from dsql_outbox.publisher.session import FunctionFailed
 from dsql_outbox.publisher.sinks import Answer, Delivered, Retry
 
 from .memory.subjects import Subject
@@ -25,7 +28,17 @@ Apply = Callable[[AsyncConnection, Message], Awaitable[None]]
 """A function that gets an open transaction and the message whose row leaves the outbox."""
 
 _BATCH: Final = 50
-"""The most messages of one transaction; the function changes rows of its own too."""
+"""The most messages of one transaction; the function changes rows of its own too.
+
+After a failure, or a transaction that took longer than `_LONG`, the next batch has half as
+many, and after a success twice as many.
+"""
+
+_LONG: Final = 1.0
+"""Seconds of a transaction during which no failure is recorded and no row is deleted."""
+
+_KINDS: Final = 20
+"""The most kinds of failures of a function that are logged."""
 
 
 class Nowhere:
@@ -60,6 +73,15 @@ class Applier:
         self._fail = fail
         self._recover = recover
         self._waiting: dict[RowId, Subject] = {}
+        self._size = _BATCH
+        self._ends_at = float("inf")
+        self._scope = anyio.CancelScope()
+        self._told: set[str] = set()
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait to be applied."""
+        return len(self._waiting)
 
     @property
     def is_done(self) -> bool:
@@ -74,51 +96,68 @@ class Applier:
         self._waiting[row] = subject
 
     async def apply(self) -> None:
-        """Apply the waiting messages. Raises the driver's error if it passes, keeping the rest."""
-        while self._waiting:
-            batch = list(self._waiting.items())[:_BATCH]
-            if not await self._try(batch):
-                for row, _ in batch:
-                    await self._alone(row)
+        """Apply one batch. Raises the driver's error if the database fails, keeping the rest."""
+        batch = dict(islice(self._waiting.items(), self._size))
+        if not batch:
+            return
+        began = self._state.clock()
+        error: FunctionFailed | psycopg.Error | None = None
+        is_applied = False
+        with anyio.CancelScope(deadline=self._ends_at) as self._scope:
+            try:
+                calls = [self._call(subject) for subject in batch.values()]
+                is_applied = await self._store.apply(list(batch), calls)
+            except (FunctionFailed, psycopg.Error) as failure:
+                error = failure
+        if self._scope.cancelled_caught:
+            self._leave()
+        elif is_applied:
+            self._applied(batch, self._state.clock() - began)
+        else:
+            self._not_applied(batch, error)
 
-    async def _try(self, batch: Sequence[tuple[RowId, Subject]]) -> bool:
-        """Apply all in one transaction. Returns False if that cannot be, and nothing changed."""
-        try:
-            is_applied = await self._store.apply([row for row, _ in batch], self._work(batch))
-        except psycopg.Error as error:
-            if kind_of(error) in PASSING:
-                raise
-            return False
-        except Exception:  # noqa: BLE001 - the message at fault is found when each goes alone
-            return False
-        if is_applied:
-            for row, _ in batch:
-                self._settled(row)
-        return is_applied
-
-    async def _alone(self, row: RowId) -> None:
-        work = self._work([(row, self._waiting[row])])
-        try:
-            if not await self._store.apply([row], work):
-                logger.info("Row of event %s was settled by another publisher", row.event_id)
+    def _applied(self, batch: Mapping[RowId, Subject], seconds: float) -> None:
+        for row in batch:
             self._settled(row)
-        except psycopg.Error as error:
-            if kind_of(error) in PASSING:
-                raise
-            self._failed(row, f"{type(error).__name__} ({error.sqlstate})")
-        except Exception as error:  # noqa: BLE001 - it becomes the failure of the message
-            self._failed(row, type(error).__name__)
+        is_long = seconds > _LONG
+        self._size = max(1, self._size // 2) if is_long else min(_BATCH, 2 * self._size)
 
-    def _work(
-        self, batch: Sequence[tuple[RowId, Subject]]
-    ) -> Callable[[AsyncConnection], Awaitable[None]]:
-        messages = [_message(subject) for _, subject in batch]
+    def _not_applied(
+        self, batch: Mapping[RowId, Subject], error: FunctionFailed | psycopg.Error | None
+    ) -> None:
+        """Halve the batch; of a batch of one message, act on the error. None: the row is gone."""
+        row, *others = batch
+        self._size = max(1, len(batch) // 2)
+        if isinstance(error, psycopg.Error) and kind_of(error) not in CONFLICTS:
+            # Our connection failed, which counts against no message. If this message is the
+            # reason, as when it crashes the server, the others must not wait for it.
+            self._waiting[row] = self._waiting.pop(row)
+            raise error
+        if others:
+            return
+        if error is None:
+            logger.info("Row of event %s was settled by another publisher", row.event_id)
+            self._settled(row)
+        else:
+            self._failed(row, error if isinstance(error, FunctionFailed) else FunctionFailed(error))
 
-        async def work(connection: AsyncConnection) -> None:
-            for message in messages:
-                await self._function(connection, message)
+    def stop(self, ends_at: float) -> None:
+        """Leave the messages that are not applied at `ends_at`; the next publisher applies them."""
+        self._ends_at = self._scope.deadline = ends_at
 
-        return work
+    def _leave(self) -> None:
+        """Give back the messages that wait, when the time after a stop is over."""
+        waiting, self._waiting = self._waiting, {}
+        for subject in waiting.values():
+            self._state.give_back(subject)
+
+    def _call(self, subject: Subject) -> Callable[[AsyncConnection], Awaitable[None]]:
+        message = _message(subject)
+
+        async def call(connection: AsyncConnection) -> None:
+            await self._function(connection, message)
+
+        return call
 
     def _settled(self, row: RowId) -> None:
         state, subject = self._state, self._waiting.pop(row)
@@ -132,12 +171,22 @@ class Applier:
         state.go_on(subject)
         state.released(row.shard)
 
-    def _failed(self, row: RowId, reason: str) -> None:
+    def _failed(self, row: RowId, failure: FunctionFailed) -> None:
+        self._tell(row, failure)
         subject = self._waiting.pop(row)
         if subject.shard.is_lost:
             self._state.give_back(subject)
         else:
-            self._fail(subject, Retry(f"the function to apply raised {reason}"))
+            self._fail(subject, Retry(f"the function to apply raised {failure}"))
+
+    def _tell(self, row: RowId, failure: FunctionFailed) -> None:
+        """Log the first failure of each kind with its traceback, but without the error's text."""
+        kind = str(failure)
+        if kind not in self._told and len(self._told) < _KINDS:
+            self._told.add(kind)
+            without_text = FunctionFailed(failure.error).with_traceback(failure.error.__traceback__)
+            text = "The function to apply failed for event %s: %s (later ones are not logged)"
+            logger.warning(text, row.event_id, kind, exc_info=without_text)
 
 
 def _message(subject: Subject) -> Message:

@@ -74,6 +74,7 @@ class Relay:
                 self._state, store, apply, outcomes.fail, self._settler.recover
             )
         self._reader = Reader(self._state, store, leases, settings)
+        self._drain = settings.drain
         self._error: Exception | None = None
         self._scope = anyio.CancelScope()
 
@@ -99,8 +100,13 @@ class Relay:
             raise self._error
 
     def stop(self) -> None:
-        """Read and send no more; `run` returns when the running calls of the sink have ended."""
+        """Read and send no more; `run` returns when the running calls of the sink have ended.
+
+        Messages that are not applied within `drain` are left to the next publisher.
+        """
         self._state.stop()
+        if self._settler.applier is not None:
+            self._settler.applier.stop(self._state.clock() + self._drain)
 
     def wake(self) -> None:
         """Read now: there may be new rows."""

@@ -74,7 +74,7 @@ class Settler:
     @property
     def waiting(self) -> int:
         """How many acknowledged rows are not deleted yet."""
-        return len(self._acknowledged)
+        return len(self._acknowledged) + (0 if self.applier is None else self.applier.waiting)
 
     @property
     def recording(self) -> set[int]:

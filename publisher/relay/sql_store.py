@@ -100,7 +100,9 @@ class SqlStore:
         await self._burial.bury(letters)
 
     async def apply(
-        self, rows: Collection[RowId], work: Callable[[AsyncConnection], Awaitable[None]]
+        self,
+        rows: Collection[RowId],
+        calls: Sequence[Callable[[AsyncConnection], Awaitable[None]]],
     ) -> bool:
         """See `Store.apply`. The number of deleted rows is the fence against other publishers."""
         self._require()
@@ -108,7 +110,8 @@ class SqlStore:
         async def run(transaction: OperatorTransaction) -> None:
             if await transaction.count("outbox_delete", row_keys(rows)) != len(rows):
                 raise _RowGone
-            await work(transaction.connection)
+            for call in calls:
+                await transaction.call(call)
 
         try:
             await self._changes.transaction(run)

@@ -129,12 +129,14 @@ class Store(Protocol):
         ...
 
     async def apply(
-        self, rows: Collection[RowId], work: Callable[[AsyncConnection], Awaitable[None]]
+        self,
+        rows: Collection[RowId],
+        calls: Sequence[Callable[[AsyncConnection], Awaitable[None]]],
     ) -> bool:
-        """Delete rows and do `work` in one transaction, which is retried after a conflict.
+        """Delete rows and make `calls` in one transaction, which is retried after a conflict.
 
-        Returns False, with nothing changed, if one of the rows is missing. Raises the errors
-        of `work`.
+        Returns False, with nothing changed, if one of the rows is missing. Raises
+        `FunctionFailed` if a call failed the transaction.
         """
         ...
 

@@ -20,6 +20,7 @@ from dsql_outbox.outbox import (
     kind_of,
     pipeline_inside,
     require_seconds,
+    require_transaction,
     rows_of,
 )
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
@@ -28,7 +29,7 @@ from dsql_outbox.writer.attempt.steps import (
 )
 from dsql_outbox.writer.connections.lender import Lender
 from dsql_outbox.writer.core import Core, receipt_of
-from dsql_outbox.writer.gate import Gate, require_transaction
+from dsql_outbox.writer.gate import Gate
 from dsql_outbox.writer.statement.answers import (
     Stored,
     StoredEntity,
@@ -143,7 +144,7 @@ class Programs(StepPrograms):
         self.require_open()
         require_version(expected_version)
         require_connection(connection, self._callers)
-        require_transaction(connection)
+        require_transaction(connection, "append_to", "the event would be stored")
         joined = Joined(self.core, event, expected_version)
         with joined.scopes:
             if self.shards is None:

@@ -22,6 +22,7 @@ from dsql_outbox.outbox import (
     exchange,
     is_interrupt,
     pipeline,
+    require_committed,
     rows_of,
     tag_of,
 )
@@ -42,11 +43,10 @@ from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.gate import Gate
 from dsql_outbox.writer.statement.answers import (
     Row,
-    check_committed,
     found_events,
     stored_events,
 )
-from dsql_outbox.writer.transact.run import Run, kept_factories, watched
+from dsql_outbox.writer.transact.run import Run
 from dsql_outbox.writer.transact.runs import Execute
 
 from .conflicted import conflict_of
@@ -178,7 +178,7 @@ class StepPrograms:
         except psycopg.Error:
             yield from _roll_back(connection)
             raise
-        check_committed(tag_of(results[-1]))
+        require_committed(tag_of(results[-1]))
         return rows_of(results[-2])
 
     def _read(self, reading: Reading, connection: _Own) -> Program[Committed]:
@@ -189,20 +189,20 @@ class StepPrograms:
         """Execute one run. Raise an error of the database; return an error of the caller."""
         yield from self.require_shards(connection)
         yield Exchange(connection, command(connection, connection.begin))
-        with watched(connection, run), kept_factories(connection):
-            raised = None
+        raised = None
+        with run.watch.lent(connection) as handle:
             try:
-                run.value = yield Invoke(run, connection)
+                run.value = yield Invoke(run, handle)
             except Exception as error:  # noqa: BLE001 - the run decides whose error it is
                 raised = error
-        failure = run.end(raised, _status_after(connection))
+        failure = run.end(raised)
         if failure is not None:
             yield from _end_failed(connection, run)
             if run.is_callers_error:
                 return Failed(failure)
             raise failure
         gate.admit("COMMIT", connection, TransactionStatus.INTRANS)
-        check_committed((yield Exchange(connection, command(connection, b"COMMIT"))))
+        require_committed((yield Exchange(connection, command(connection, b"COMMIT"))))
         gate.wrote = True
         return Committed(())
 
@@ -293,14 +293,6 @@ class StepPrograms:
         yield Query(connection, conflicts.store, row, has_rows=False)
         if report.is_first:
             yield Query(connection, conflicts.prune, has_rows=False)
-
-
-def _status_after(connection: _Own) -> TransactionStatus:
-    """Return the transaction status after a run. An open pipeline is a statement that runs."""
-    status = connection.info.transaction_status
-    if status is TransactionStatus.INTRANS and connection.pgconn.pipeline_status:
-        return TransactionStatus.ACTIVE
-    return status
 
 
 def _advance(steps: _Steps, result: Result) -> _Step | None:

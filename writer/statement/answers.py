@@ -8,7 +8,6 @@ from uuid import UUID
 
 import msgspec
 import psycopg
-from psycopg import errors
 
 from dsql_outbox.outbox import Touched
 
@@ -99,15 +98,3 @@ def stale_version(error: BaseException) -> tuple[UUID, int] | None:
         return None
     found = _STALE.search(str(error))
     return (UUID(found["id"]), int(found["actual"])) if found else None
-
-
-def check_committed(answer: str | None) -> None:
-    """Raise unless the command tag that answers COMMIT is COMMIT.
-
-    For an aborted transaction, the server answers ROLLBACK and reports no error. Any
-    other answer leaves the outcome in doubt; the error for it has no SQLSTATE.
-    """
-    if answer == "COMMIT":
-        return
-    kind = errors.TransactionRollback if answer == "ROLLBACK" else psycopg.OperationalError
-    raise kind(f"the database answered {answer} to COMMIT")

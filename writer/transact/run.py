@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from time import time_ns
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID, uuid4
 
 import psycopg
@@ -11,16 +11,15 @@ from psycopg.pq import TransactionStatus
 
 from dsql_outbox.observability import Scopes
 from dsql_outbox.outbox import (
-    AsyncConnection,
-    Connection,
     EventSource,
     FailureKind,
+    FunctionRun,
     OutcomeUnknown,
     ParsedEvent,
     Receipt,
     TransactionMisused,
+    Verdict,
     kind_of,
-    unwrap,
 )
 from dsql_outbox.writer.attempt.pending import Pending
 from dsql_outbox.writer.core import Core
@@ -29,10 +28,6 @@ from dsql_outbox.writer.statement.answers import Stored
 from .append import appended, receipt_in_transaction
 
 T = TypeVar("T")
-
-_FAILED: Final = {TransactionStatus.INERROR, TransactionStatus.UNKNOWN}
-
-_LET_US_END: Final = "let transact begin, commit and roll back"
 
 
 class Caller(Protocol):
@@ -70,7 +65,7 @@ class Run(Generic[T]):
         """The error that `transact` raises if this is the last run. None: the driver's error."""
         self.is_callers_error = False
         """Whether the error comes from the caller's function, which is never retried."""
-        self.is_over = False
+        self.watch = FunctionRun("transact")
         self.started_ns = time_ns()
         self.events: list[ParsedEvent] = []
         """The events that this run appends."""
@@ -78,8 +73,6 @@ class Run(Generic[T]):
         """The number of appends that were called and have not finished."""
         self._made = 0
         self._appended: set[UUID] = set()
-        self._misuse: TransactionMisused | None = None
-        self._failures: list[Exception] = []
         self._collision: tuple[UUID, Exception] | None = None
 
     def next_event_id(self) -> UUID:
@@ -118,21 +111,12 @@ class Run(Generic[T]):
 
     def require_running(self, method: str, status: int) -> None:
         """Raise `TransactionMisused` for a method of a transaction that has ended."""
-        if self.is_over:
+        if self.watch.is_over:
             raise TransactionMisused(
                 f"{method} after the transaction has ended: nothing was sent; "
                 "call it before the function given to transact returns"
             )
-        self.require_open(status)
-
-    def require_open(self, status: int) -> None:
-        """Raise `TransactionMisused` outside the transaction: a statement would autocommit."""
-        if status == TransactionStatus.IDLE:
-            self._misuse = TransactionMisused(
-                "the function given to transact has ended the transaction itself: what it sends "
-                f"after that is not stored; {_LET_US_END}"
-            )
-            raise self._misuse
+        self.watch.admit(status)
 
     @contextmanager
     def appending(self, event_id: UUID, before: TransactionStatus) -> Generator[None]:
@@ -141,113 +125,43 @@ class Run(Generic[T]):
         Raises `TransactionMisused` if this run itself appended an event of that id before.
         A unique violation that is not recorded concerns a table of the caller.
         """
-        self._forget_undone(before)
+        self.watch.forget_undone(before)
         try:
             yield
         except psycopg.Error as error:
             if kind_of(error) is FailureKind.COLLISION:
                 if event_id in self._appended:
-                    self._misuse = _appended_twice(event_id)
-                    raise self._misuse from None
+                    self.watch.misuse = _appended_twice(event_id)
+                    raise self.watch.misuse from None
                 self._collision = event_id, error
             raise
         self._appended.add(event_id)
 
-    def note_failure(self, error: psycopg.Error, before: int) -> None:
-        """Record an error of the connection, and the transaction status `before` it."""
-        self._forget_undone(before)
-        self._failures.append(error)
-
-    def _forget_undone(self, status: int) -> None:
-        """Forget the recorded errors if the transaction is healthy.
-
-        Then the caller has rolled back to a savepoint. Inside a pipeline the status is
-        never INTRANS, so nothing is forgotten there.
-        """
-        if status == TransactionStatus.INTRANS:
-            self._failures.clear()
-
     def collided(self) -> UUID | None:
         """Return the event whose append violated a unique key, if that ended this run."""
-        if self._collision is None or not self._failures:
+        if self._collision is None or not self.watch.failures:
             return None
         event_id, error = self._collision
-        return event_id if error is self._failures[0] else None
+        return event_id if error is self.watch.failures[0] else None
 
-    def end(self, raised: Exception | None, status: TransactionStatus) -> Exception | None:
+    def end(self, raised: Exception | None) -> Exception | None:
         """Judge a run after the function returned or raised.
 
         Return None if the transaction is to be committed. Otherwise return the error that
         ended it: the first error of the connection, or an error of the caller.
         """
-        self.is_over = True
         if self.unfinished:
-            self._misuse = _not_awaited(self.unfinished)
-        if self._misuse is not None and raised in (None, self._misuse):
-            return self._callers(self._misuse)
-        if raised is None and status is TransactionStatus.INTRANS:
+            self.watch.misuse = _not_awaited(self.unfinished)
+        verdict = self.watch.end(raised)
+        if verdict is None:
             try:
                 self.call.require_fence(self.first)
             except OutcomeUnknown as unknown:
-                return self._callers(unknown)
-            return None
-        if raised is None and status not in _FAILED:
-            return self._callers(_not_ours_to_end(status))
-        if raised is not None and not self._is_ours(raised, status):
-            return self._callers(raised)
-        first = self._failures[0] if self._failures else _lost()
-        wraps = raised is not None and any(e is first for e in unwrap(raised))
-        self.error = raised if wraps else _swallowed(first)
-        return first
-
-    def _is_ours(self, error: Exception, status: TransactionStatus) -> bool:
-        """Return whether the connection raised this error and its transaction has failed.
-
-        The error may be inside a wrapper, such as SQLAlchemy's.
-        """
-        ours = {id(failure) for failure in self._failures}
-        return status in _FAILED and any(id(e) in ours for e in unwrap(error))
-
-    def _callers(self, error: Exception) -> Exception:
-        self.error, self.is_callers_error = error, True
-        return error
-
-
-@contextmanager
-def watched(connection: Connection | AsyncConnection, run: Run[Any]) -> Generator[None]:
-    """Report each error of the connection to the run, and let the run refuse statements."""
-    connection.before_send, connection.on_error = run.require_open, run.note_failure
-    try:
-        yield
-    finally:
-        connection.before_send = connection.on_error = None
-
-
-@contextmanager
-def kept_factories(connection: Connection | AsyncConnection) -> Generator[None]:
-    """Restore the factories that the function may have changed: the connection is reused."""
-    kept: Any = connection  # the two kinds of connection have differently typed factories
-    rows, cursors = kept.row_factory, kept.cursor_factory
-    try:
-        yield
-    finally:
-        kept.row_factory, kept.cursor_factory = rows, cursors
-
-
-def _swallowed(first: Exception) -> Exception:
-    first.add_note("the transaction failed here, and the function given to transact continued")
-    return first
-
-
-def _lost() -> Exception:
-    return psycopg.OperationalError("the connection was lost before the commit")
-
-
-def _not_ours_to_end(status: TransactionStatus) -> Exception:
-    return TransactionMisused(
-        "the function given to transact has ended the transaction itself, "
-        f"or left a statement running (status {status.name}): {_LET_US_END}"
-    )
+                verdict = Verdict(unknown, unknown, is_functions=True)
+            else:
+                return None
+        self.error, self.is_callers_error = verdict.told, verdict.is_functions
+        return verdict.error
 
 
 def _appended_twice(event_id: UUID) -> TransactionMisused:

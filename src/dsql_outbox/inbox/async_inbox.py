@@ -48,8 +48,8 @@ class AsyncInbox:
     async def remember(self, connection: psycopg.AsyncConnection[Any], message: Remembered) -> bool:
         """Remember a message in a transaction of yours, as `Inbox.remember` does."""
         query = self._statements.remember.query
-        cursor = await connection.execute(query, remember_parameters(self._statements, message))
-        return bool(await cursor.fetchall())
+        parameters = remember_parameters(self._statements, connection, message)
+        return bool(await (await connection.execute(query, parameters)).fetchall())
 
     async def prune(self, older_than: timedelta, *, told: Told | None = None) -> Pruned:
         """Forget the messages that were handled longer ago, as `Inbox.prune` does."""

@@ -20,6 +20,7 @@ from dsql_outbox.outbox import (
     require_database,
     require_positive,
     require_seconds,
+    require_transaction,
     require_whole,
     wrong_type,
 )
@@ -89,11 +90,12 @@ class Inbox:
     def remember(self, connection: psycopg.Connection[Any], message: Remembered) -> bool:
         """Remember a message in a transaction of yours. False if it was handled before.
 
-        Then leave out its effect. You commit and retry. The transaction must be open.
+        Then leave out its effect. You commit and retry. Raises psycopg's `ProgrammingError`
+        for a connection in autocommit mode without an open transaction.
         """
         query = self._statements.remember.query
-        rows = connection.execute(query, remember_parameters(self._statements, message)).fetchall()
-        return bool(rows)
+        parameters = remember_parameters(self._statements, connection, message)
+        return bool(connection.execute(query, parameters).fetchall())
 
     def prune(self, older_than: timedelta, *, told: Told | None = None) -> Pruned:
         """Forget the messages that were handled longer ago, by the database's clock.
@@ -154,8 +156,11 @@ def once_call(
     return OnceCall(*given, key, received, work, on_gap=on_gap, deadline=deadline)
 
 
-def remember_parameters(statements: Statements, message: Remembered) -> dict[str, str]:
-    """Return the parameters of ``inbox_remember``."""
+def remember_parameters(
+    statements: Statements, connection: psycopg.BaseConnection[Any], message: Remembered
+) -> dict[str, str]:
+    """Return the parameters of ``inbox_remember``. Raises without a transaction of the caller."""
+    require_transaction(connection, "remember", "the message would be remembered")
     return remembered_key(statements, message) | {"run_id": uuid4().hex}
 
 

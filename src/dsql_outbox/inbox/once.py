@@ -9,8 +9,8 @@ the same message, one finds the row of the other or conflicts with it. So after 
 the function runs again, unless the row says that the lost run committed.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any, Final, Generic, Literal, TypeVar
@@ -24,19 +24,20 @@ from dsql_outbox.outbox import (
     CONFLICTS,
     OUTAGES,
     Database,
+    FunctionRun,
     MessageGap,
     NumberedQuery,
     RetryPolicy,
-    TransactionMisused,
+    Verdict,
     command,
     is_interrupt,
     jittered,
     numbered,
     pipeline,
+    require_committed,
     rows_of,
     schema_error,
     unprepared,
-    unwrap,
 )
 from dsql_outbox.schema import statement
 
@@ -121,7 +122,7 @@ class OnceCall(Generic[T]):
         self._on_gap = on_gap
         self._deadline = deadline
         self._committing: dict[str, Handled[T]] = {}
-        self._noted: list[psycopg.Error] = []
+        self._verdict: Verdict | None = None
         self._is_final = False
 
     def program(self) -> Program[Handled[T]]:
@@ -140,9 +141,10 @@ class OnceCall(Generic[T]):
 
     def _wait_after(self, error: Exception, failures: int) -> float | None:
         """Return the seconds until another run, or None for an error that ends the call."""
-        if self._is_final or is_interrupt(error):
+        verdict = self._verdict
+        if self._is_final or is_interrupt(error) or (verdict and verdict.is_functions):
             return None
-        wait = RETRIES.next_wait(error, failures)
+        wait = RETRIES.next_wait(error if verdict is None else verdict.error, failures)
         if wait is None:
             return None
         wait = jittered(wait)
@@ -154,12 +156,11 @@ class OnceCall(Generic[T]):
             error.add_note(_IN_DOUBT)
 
     def _attempt(self) -> Program[Handled[T]]:
-        self._is_final = False
+        self._is_final, self._verdict = False, None
         take = self._connections.take
         connection = yield partial(take, fresh=False, deadline=self._deadline, role_path=True)
         try:
-            with self._watched(connection):
-                handled = yield from self._run(connection)
+            handled = yield from self._run(connection)
         except BaseException as error:
             if not is_interrupt(error):
                 yield from _roll_back(connection)
@@ -178,9 +179,7 @@ class OnceCall(Generic[T]):
         handled = Handled(ran=True, value=value, order=order)
         self._require_time()
         self._committing[run_id] = handled
-        tag = yield partial(connection.wait, command(connection, b"COMMIT"))
-        if tag != "COMMIT":
-            raise psycopg.OperationalError(f"the server answered COMMIT with {tag}")
+        require_committed((yield partial(connection.wait, command(connection, b"COMMIT"))))
         return handled
 
     def _begin(self, connection: Any, run_id: str) -> Program[Order | Handled[T] | None]:
@@ -248,46 +247,25 @@ class OnceCall(Generic[T]):
 
     def _invoke(self, connection: Any) -> Program[T]:
         """Call the function. Raise its own error, or that of the database in it."""
-        self._noted.clear()
-        connection.before_send = _require_open
-        try:
-            value: T = yield partial(self._function, connection)
-        except Exception as error:
-            self._is_final = not any(
-                each is noted for each in unwrap(error) for noted in self._noted
-            )
-            raise
-        finally:
-            connection.before_send = None
-        status = connection.info.transaction_status
-        if status is TransactionStatus.INTRANS:
-            return value
-        if self._noted and status is not TransactionStatus.IDLE:
-            self._noted[0].add_note("the function given to once went on after this error")
-            raise self._noted[0]
-        self._is_final = True
-        raise _not_ours(status.name)
+        run = FunctionRun("once")
+        value: Any = None
+        raised: Exception | None = None
+        with run.lent(connection) as handle:
+            try:
+                value = yield partial(self._function, handle)
+            except Exception as error:  # noqa: BLE001 - the run decides whose error it is
+                raised = error
+        self._verdict = run.end(raised)
+        if self._verdict is not None:
+            raise self._verdict.told
+        returned: T = value
+        return returned
 
     def _require_time(self) -> None:
         if self._deadline is not None and monotonic() >= self._deadline:
             raise psycopg.OperationalError(
                 "COMMIT was not sent: the deadline of the call (timeout) has passed"
             )
-
-    def _note(self, error: psycopg.Error, before: int) -> None:
-        del before
-        self._noted.append(error)
-
-    @contextmanager
-    def _watched(self, connection: Any) -> Generator[None]:
-        """Note each error of the connection, and restore settings that the function changed."""
-        rows, cursors = connection.row_factory, connection.cursor_factory
-        connection.on_error = self._note
-        try:
-            yield
-        finally:
-            connection.on_error = None
-            connection.row_factory, connection.cursor_factory = rows, cursors
 
 
 def order_of(message: Received, last: int) -> Order:
@@ -304,15 +282,3 @@ def _roll_back(connection: Any) -> Program[None]:
     if connection.info.transaction_status in _OPEN:
         with suppress(psycopg.Error):
             yield partial(connection.wait, command(connection, b"ROLLBACK"))
-
-
-def _require_open(status: int) -> None:
-    if status == TransactionStatus.IDLE:
-        raise _not_ours("IDLE")
-
-
-def _not_ours(status: str) -> TransactionMisused:
-    return TransactionMisused(
-        "the function given to once has ended the transaction itself, or left a statement "
-        f"running (status {status}): let once begin, commit and roll back"
-    )

@@ -120,7 +120,7 @@ def test_a_defect_after_the_commit_of_a_transaction_returns_what_the_run_returne
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
 ) -> None:
-    Defect(monkeypatch, error).breaks(step_programs, "check_committed")
+    Defect(monkeypatch, error).breaks(step_programs, "require_committed")
     receipt = open_transactor(url).transact(lambda work: work.append(work.new_event()))
     assert (receipt.status, receipt.attempts) == ("committed", 1)
     assert ids(own) == {receipt.event_id}

@@ -75,7 +75,9 @@ def test_a_function_that_swallows_an_error_stores_nothing(url: str, effects: Non
     with Inbox(Database(url), "mailer") as inbox:
         with pytest.raises(psycopg.errors.DivisionByZero) as raised:
             inbox.once("a", swallow)
-        assert raised.value.__notes__ == ["the function given to once went on after this error"]
+        assert raised.value.__notes__ == [
+            "the transaction failed here, and the function given to once continued"
+        ]
     assert remembered(url) == []
 
 

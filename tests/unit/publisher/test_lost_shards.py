@@ -1,7 +1,7 @@
 """Rows of a shard that is lost and taken again while the database does not answer."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import pytest
 from tests.support.publisher.given_rows import row
@@ -24,7 +24,9 @@ class Tables:
     async def bury(self, _letters: object) -> None: ...
 
     async def apply(
-        self, _rows: Collection[RowId], _work: Callable[[AsyncConnection], Awaitable[None]]
+        self,
+        _rows: Collection[RowId],
+        _calls: Sequence[Callable[[AsyncConnection], Awaitable[None]]],
     ) -> bool:
         return True
 

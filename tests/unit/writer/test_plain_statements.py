@@ -8,8 +8,7 @@ import psycopg
 import pytest
 
 import dsql_outbox.schema
-from dsql_outbox.outbox import Entity, Event, FailureKind, classify, parse_event
-from dsql_outbox.writer.statement.answers import check_committed
+from dsql_outbox.outbox import Entity, Event, FailureKind, classify, parse_event, require_committed
 from dsql_outbox.writer.statement.parameters import prepare
 from dsql_outbox.writer.statement.plain import Plain
 
@@ -53,5 +52,5 @@ def test_a_commit_that_answers_anything_else_is_an_error(
 ) -> None:
     """Only ROLLBACK says that nothing is stored."""
     with pytest.raises(psycopg.Error, match=f"answered {answer} to COMMIT") as raised:
-        check_committed(answer)
+        require_committed(answer)
     assert classify(raised.value, sent=True).kind is kind

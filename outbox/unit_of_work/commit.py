@@ -1,0 +1,37 @@
+"""The rules of a COMMIT: the transaction before it, and the answer to it."""
+
+import psycopg
+from psycopg import errors
+from psycopg.pq import TransactionStatus
+
+
+def require_committed(answer: str | None) -> None:
+    """Raise unless the command tag that answers COMMIT is COMMIT.
+
+    For an aborted transaction, the server answers ROLLBACK and reports no error. Any
+    other answer leaves the outcome in doubt; the error for it has no SQLSTATE.
+    """
+    if answer == "COMMIT":
+        return
+    kind = errors.TransactionRollback if answer == "ROLLBACK" else psycopg.OperationalError
+    raise kind(f"the database answered {answer} to COMMIT")
+
+
+def require_transaction(
+    connection: psycopg.BaseConnection[object], method: str, consequence: str
+) -> None:
+    """Raise `ProgrammingError` for a connection that would commit a statement on its own.
+
+    While a statement is in flight, as in a pipeline, the status is ACTIVE in a transaction and
+    without one. Then only a `transaction()` block shows that there is one.
+    """
+    status = connection.info.transaction_status
+    has_block = getattr(connection, "_num_transactions", 0) > 0  # psycopg shows it nowhere else
+    is_open = has_block if status is TransactionStatus.ACTIVE else status != TransactionStatus.IDLE
+    if connection.autocommit and not is_open:
+        raise psycopg.ProgrammingError(
+            f"{method} needs an open transaction: this connection is in autocommit mode, "
+            f"so {consequence} on its own; use `with connection.transaction():`, "
+            'with SQLAlchemy an engine without isolation_level="AUTOCOMMIT", '
+            "with Django `with transaction.atomic():`"
+        )
