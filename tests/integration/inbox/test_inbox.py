@@ -12,7 +12,7 @@ import pytest
 from tests.support.database_roles import as_role
 from tests.support.inboxes import OpenInbox, effects_in, new_received, remembered
 
-from dsql_outbox.inbox import Handled, Inbox, Pruned, pruning
+from dsql_outbox.inbox import AsyncInbox, Handled, Inbox, Pruned, pruning
 from dsql_outbox.inbox.received import received
 from dsql_outbox.outbox import (
     Database,
@@ -268,3 +268,22 @@ def test_a_function_of_the_other_kind_is_refused(url: str, open_inbox: OpenInbox
     with pytest.raises(TypeError):
         inbox.call("once", uuid4(), wrong)
     assert remembered(url) == []
+
+
+@pytest.mark.anyio
+async def test_a_message_is_not_remembered_outside_a_transaction(url: str) -> None:
+    text = "remember needs an open transaction: this connection is in autocommit mode"
+    with Inbox(Database(url), "mailer") as inbox, psycopg.connect(url, autocommit=True) as sql:
+        with pytest.raises(psycopg.ProgrammingError, match=text):
+            inbox.remember(sql, "a")
+        with sql.transaction():
+            assert inbox.remember(sql, "b")
+    async with (
+        AsyncInbox(Database(url), "mailer") as inbox,
+        await psycopg.AsyncConnection.connect(url, autocommit=True) as connection,
+    ):
+        with pytest.raises(psycopg.ProgrammingError, match=text):
+            await inbox.remember(connection, "a")
+        await connection.set_autocommit(False)
+        assert await inbox.remember(connection, "c")
+    assert [each[-1] for each in remembered(url)] == ["b", "c"]

@@ -1,15 +1,17 @@
 """A function in the transaction that deletes the row: a read model without a checkpoint."""
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
+import anyio
 import psycopg
 import pytest
-from tests.support.publisher.running_relays import count, event
+from tests.support.publisher.running_relays import count, event, running
 
 from dsql_outbox.outbox import AsyncConnection, Database, Message
-from dsql_outbox.publisher import Answer, Publisher, PublisherSettings
+from dsql_outbox.publisher import Answer, Apply, Publisher, PublisherSettings, session
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
 
@@ -157,3 +159,101 @@ async def test_wrong_arguments_are_refused_with_the_right_expression(
         Publisher(database, **arguments)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"Publisher\(Database\(url\), \.\.\)"):
         Publisher("postgresql://h/d", MemorySink())  # type: ignore[arg-type]
+
+
+def given(writer: Writer, cars: int = 12) -> None:
+    """Write one event per car."""
+    for n in range(cars):
+        writer.write(event(f"car-{n}", n))
+
+
+async def ended(database: Database, function: Apply, **settings: float) -> str:
+    """Apply until nothing is left, with one attempt. Returns the reason of the dead letter."""
+    once = PublisherSettings(attempts=1, idle_max=0.02, **settings)  # type: ignore[arg-type]
+    with anyio.fail_after(60):
+        await Publisher(database, settings=once, apply=function).run(until_empty=True)
+    async with await database.connect_async() as connection:
+        found = await (await connection.execute("SELECT error FROM outbox.dead_letters")).fetchall()
+    return found[0][0] if found else ""
+
+
+RAISE = "DO $$ BEGIN RAISE EXCEPTION 'secret' USING errcode = '{}'; END $$"
+
+
+@pytest.mark.parametrize(
+    "code", ["57014", "55P03", "40P01", "53200", "XX000", "deferred", "theirs"]
+)
+async def test_one_bad_message_stops_no_other(
+    database: Database, writer: Writer, sql: psycopg.Connection, code: str
+) -> None:
+    given(writer)
+    sql.execute("CREATE TABLE once (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+
+    async def one_fails(connection: AsyncConnection, message: Message) -> None:
+        await count_move(connection, message)
+        if message.key != "Car/car-3":
+            return
+        if code == "theirs":
+            raise psycopg.OperationalError
+        query = RAISE.format(code)
+        if code == "deferred":
+            query = "INSERT INTO public.once VALUES (1), (1)"
+        await connection.execute(query.encode())
+
+    reason = await ended(database, one_fails)
+    assert "the function to apply raised" in reason
+    assert "secret" not in reason
+    assert model(sql).keys() == {f"Car/car-{n}" for n in range(12) if n != 3}
+
+
+async def test_each_message_has_its_own_time(
+    database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Together the calls take longer than one may."""
+    monkeypatch.setattr(session, "CALL_TIMEOUT", 2.0)
+    given(writer)
+
+    async def slow(connection: AsyncConnection, message: Message) -> None:
+        await count_move(connection, message)
+        late = message.key == "Car/car-3"
+        await connection.execute("SELECT pg_sleep(%s)", (60 if late else 0.25,))
+
+    reason = await ended(database, slow)
+    assert "CallTimedOut: the function to apply ran for more than 2 s" in reason
+    assert model(sql).keys() == {f"Car/car-{n}" for n in range(12) if n != 3}
+
+
+async def test_the_first_failure_is_logged_with_its_traceback_and_without_its_text(
+    database: Database, writer: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    given(writer, 4)
+
+    async def fail_with_payload(_connection: AsyncConnection, message: Message) -> None:
+        raise KeyError(message.payload, "secret")
+
+    await ended(database, fail_with_payload)
+    (line,) = [each for each in caplog.records if "function to apply" in each.getMessage()]
+    text = logging.Formatter().format(line)
+    assert "in fail_with_payload" in text
+    assert "KeyError" in text
+    assert "Car Created" not in text
+
+
+async def test_a_stop_does_not_wait_for_messages_that_are_not_applied(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    given(writer)
+    began = anyio.Event()
+
+    async def endless(connection: AsyncConnection, message: Message) -> None:
+        await count_move(connection, message)
+        began.set()
+        await connection.execute("SELECT pg_sleep(60)")
+
+    publisher = Publisher(database, settings=PublisherSettings(drain=0.2), apply=endless)
+    with anyio.fail_after(30):
+        async with running(publisher):
+            await began.wait()
+    assert (model(sql), count(sql, "outbox")) == ({}, 12)
+    assert await ended(database, count_move) == ""
+    assert len(model(sql)) == 12

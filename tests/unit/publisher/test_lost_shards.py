@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
+import anyio.lowlevel
 import pytest
 from tests.support.publisher.given_rows import row
 
@@ -34,10 +35,10 @@ class Tables:
 async def nothing(_connection: AsyncConnection, _message: Message) -> None: ...
 
 
-def sent(state: RelayState, epoch: int) -> Subject:
+def sent(state: RelayState, epoch: int, n: int = 1) -> Subject:
     """The subject of a row that was read under an epoch, and sent."""
     shard = Shard(0, epoch, Sweep(1.0))
-    state.queues.admit(shard, [row("a", 1)], state.clock(), state.topics, None)
+    state.queues.admit(shard, [row(f"a{n}", n)], state.clock(), state.topics, None)
     (subject,) = state.queues.take(1, free=10_000, each=10_000)
     state.sent(subject.busy_row)
     return subject
@@ -70,6 +71,37 @@ async def test_a_row_that_was_to_be_settled_twice_leaves_no_shard_busy(outcome: 
     await settler.settle_all()
     assert state.busy_shards == set()
     assert state.queues.rows == 0
+
+
+async def test_messages_are_buried_while_others_keep_coming_to_be_applied() -> None:
+    """Each transaction that applies messages brings another message."""
+    state = RelayState(asyncio.get_running_loop().time, topic_open_for=1.0)
+    buried: list[int] = []
+
+    class Stream(Tables):
+        async def apply(
+            self,
+            _rows: Collection[RowId],
+            _calls: Sequence[Callable[[AsyncConnection], Awaitable[None]]],
+        ) -> bool:
+            await anyio.lowlevel.checkpoint()  # as a real statement is one
+            applier.add(sent(state, 1, 10 + len(buried)))
+            return True
+
+        async def bury(self, _letters: object) -> None:
+            buried.append(1)
+
+    tables = Stream()
+    settler = Settler(state, tables, PublisherSettings(), Lasting())  # type: ignore[arg-type]
+    applier = Applier(state, tables, nothing, _ignore, settler.recover)  # type: ignore[arg-type]
+    settler.applier = applier
+    applier.add(sent(state, 1, 9))
+    for n in (1, 2):
+        dead = sent(state, 1, n)
+        settler.bury(dead, dead.busy_row.id, "no", 1)
+        with anyio.fail_after(10):
+            await settler.settle()
+    assert (len(buried), applier.waiting) == (2, 1)
 
 
 def _ignore(*_: object) -> None:
