@@ -86,17 +86,20 @@ class OperatorSession:
     A conflict is retried. A statement without an answer after `STATEMENT_TIMEOUT` raises
     the driver's `OperationalError`. All methods raise `SchemaError` if the tables are
     missing or outdated, and the driver's errors; that of a conflict only after the last try.
-    Any other error closes the connection, as it may be one of this session or server. A
-    server that says that it accepts no writes is left before a statement is sent to it, since
-    it may be a former primary, whose rows are out of date.
+    Any other error closes the connection, as it may be one of this session or server.
 
-    With `read_only`, every statement runs in a READ ONLY transaction, on any server, and a
-    statement whose connection was lost is run once more on a new one.
+    With `read_only`, every statement runs in a READ ONLY transaction, and a statement whose
+    connection was lost is run once more on a new one. With `needs_primary`, a server that says
+    that it accepts no writes is left before a statement is sent to it: it may be a former
+    primary, whose rows are out of date.
     """
 
-    def __init__(self, database: Database, *, read_only: bool = False) -> None:
+    def __init__(
+        self, database: Database, *, read_only: bool = False, needs_primary: bool = False
+    ) -> None:
         self._database = database
         self._read_only = read_only
+        self._needs_primary = needs_primary
         self._connection: AsyncConnection | None = None
         self._was_lost = False
         self._turn = asyncio.Lock()  # a statement must not become part of another's transaction
@@ -209,7 +212,7 @@ class OperatorSession:
         return self._connection
 
     def _is_welcome(self, connection: AsyncConnection) -> bool:
-        return self._read_only or connection.accepts_writes
+        return connection.accepts_writes or not self._needs_primary
 
 
 class OperatorTransaction:

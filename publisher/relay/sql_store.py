@@ -46,8 +46,8 @@ class SqlStore:
     """
 
     def __init__(self, database: Database) -> None:
-        self._reads = OperatorSession(database)
-        self._changes = OperatorSession(database)
+        self._reads = OperatorSession(database, needs_primary=True)
+        self._changes = OperatorSession(database, needs_primary=True)
         self._looks = OperatorSession(database)
         self._process = OneProcess("a publisher's connections")
         self._burial = Burial(self._changes)

@@ -152,10 +152,12 @@ async def test_nothing_is_read_of_a_server_that_accepts_no_writes(
     database: Database, sql: psycopg.Connection
 ) -> None:
     """It may be a former primary: its rows are out of date, and it reports no error."""
-    session = OperatorSession(database)
+    session, operator = OperatorSession(database, needs_primary=True), OperatorSession(database)
     with read_only_sessions(sql):
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
             await session.rows("shard_list", {})
+        assert await operator.rows("shard_list", {}), "an operator may look at a standby"
+        await operator.close()
         kept = await database.connect_async()
     assert not kept.accepts_writes
     session._connection = kept
