@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
+import anyio
 import psycopg
 
 from dsql_outbox.outbox import LASTING, MAX_TRANSACTION_ROWS, kind_of, text_of
@@ -27,6 +28,9 @@ _GATHER: Final = 0.25
 
 A crash sends the messages of this time again, as it does those that are on their way.
 """
+
+_AGAIN: Final = 0.1
+"""Seconds between two tries to settle the rest at the end."""
 
 _BYTES: Final = 8 << 20
 """The most bytes of the rows in one statement.
@@ -150,9 +154,14 @@ class Settler:
         return bool(self._letters) or not (self.applier is None or self.applier.is_done)
 
     async def settle_all(self) -> None:
-        """Settle the rest. Raises the driver's error."""
+        """Settle the rest, again and again until the database answers. Raises lasting errors."""
         while not self.is_done:
-            await self.settle()
+            try:
+                await self.settle()
+            except psycopg.Error as error:
+                if kind_of(error) in LASTING:
+                    raise
+                await anyio.sleep(_AGAIN)
 
     async def settle(self) -> None:
         """Settle one batch of each kind. Raises the driver's error, and keeps the rest.
