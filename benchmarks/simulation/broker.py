@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import Final, NamedTuple
 
@@ -21,6 +21,7 @@ from dsql_outbox.publisher.sinks.port import (
 
 from .history import Answered, Arrival, History
 from .machines import World
+from .watch import Watch
 from .wire import Line
 
 LIMIT: Final = 4.0
@@ -87,11 +88,7 @@ class _Call:
 
 
 class ModelSink:
-    """The `Sink` of one publisher.
-
-    `may_send` says whether the database names this publisher as the owner of a shard,
-    under an epoch.
-    """
+    """The `Sink` of one publisher."""
 
     system = "model"
 
@@ -100,13 +97,13 @@ class ModelSink:
         broker: Broker,
         line: Line,
         name: str,
-        may_send: Callable[[int, int], bool],
+        watch: Watch,
         random: Random,
     ) -> None:
         self._broker = broker
         self._world, self._machine, self._troubles, self._counts = line
         self._name = name
-        self._may_send = may_send
+        self._watch = watch
         self._random = random
         self._in_flight: Counter[str] = Counter()
 
@@ -129,8 +126,12 @@ class ModelSink:
     def _release(self, call: _Call) -> None:
         """Let others send the keys of what has no answer."""
         for index in call.pending:
-            self._in_flight[call.messages[index].key] -= 1
+            self._ended(call.messages[index])
         call.pending.clear()
+
+    def _ended(self, message: Message) -> None:
+        self._in_flight[message.key] -= 1
+        self._watch.ends(self._name, self._broker.row_of(message), message)
 
     def _begin(self, call: _Call) -> bool:
         """Send the messages. Returns whether the call hangs."""
@@ -158,9 +159,7 @@ class ModelSink:
             self._in_flight[message.key] += 1
             if self._in_flight[message.key] > 1:
                 faults.append(f"{self._name} has two messages of {message.key} in flight")
-            row = self._broker.row_of(message)
-            if not self._may_send(row.shard, int(message.headers["leaseepoch"])):
-                faults.append(f"{self._name} sends {row} without the lease of its shard")
+            self._watch.sends(self._name, self._broker.row_of(message), message)
 
     def _send(self, call: _Call, index: int) -> None:
         random, slow = self._random.random, self._broker.slow
@@ -187,7 +186,7 @@ class ModelSink:
             return
         call.pending.discard(index)
         message = call.messages[index]
-        self._in_flight[message.key] -= 1
+        self._ended(message)
         self._broker.history.answers.append(
             Answered(
                 self._world.now,

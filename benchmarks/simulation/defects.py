@@ -1,19 +1,32 @@
 """Defects to plant in the publisher under test: the judge must find each of them."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+# ruff: noqa: SLF001 - a defect is planted inside
+
+from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from math import isinf
 from typing import Any, Final
 from unittest.mock import PropertyMock, patch
 
+from anyio import CancelScope
+
 from dsql_outbox.outbox import LASTING, FailureKind
+from dsql_outbox.publisher.leases.keeper import Leases
+from dsql_outbox.publisher.leases.ownership import Ownership
 from dsql_outbox.publisher.operator.replay_positions import Candidate, Placed, Places
 from dsql_outbox.publisher.outbox_rows import OutboxRow
 from dsql_outbox.publisher.relay import reader
+from dsql_outbox.publisher.relay.memory.scans import Tail
+from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard
+from dsql_outbox.publisher.relay.memory.topics import TopicPauses
 from dsql_outbox.publisher.relay.outcomes import Outcomes
+from dsql_outbox.publisher.relay.reader import Reader
 from dsql_outbox.publisher.relay.relay import Relay
-from dsql_outbox.publisher.relay.store import PassedOver, Range, Reading
+from dsql_outbox.publisher.relay.settler import Settler
+from dsql_outbox.publisher.relay.store import PassedOver, Range, Reading, StoredFailure
 from dsql_outbox.publisher.sinks.port import NotAttempted, Outcome, Retry, Unavailable
+from dsql_outbox.publisher.topic_settings import FailureRules
 
 from .outbox_model import Origin, Tables
 from .publishers import Parts
@@ -87,6 +100,153 @@ def end_at_a_refusal() -> AbstractContextManager[Any]:
     return patch.object(reader, "LASTING", LASTING | {FailureKind.READ_ONLY})
 
 
+def ignore_the_epoch() -> AbstractContextManager[Any]:
+    """A message is sent though it was read under an earlier lease of its shard."""
+
+    def may_send(own: Ownership, shard: int, _epoch: int, now: float) -> bool:
+        return shard in own.owned(now)
+
+    return patch.object(Ownership, "may_send", may_send)
+
+
+def keep_old_rows() -> AbstractContextManager[Any]:
+    """Rows in memory stay when their shard was lost and taken again."""
+    right = Reader._follow
+
+    async def follow(reader: Reader) -> None:
+        epochs = reader._leases.owned()
+        for shard in reader._state.shards.values():
+            shard.epoch = epochs.get(shard.number, shard.epoch)
+        await right(reader)
+
+    return patch.object(Reader, "_follow", follow)
+
+
+def _forget_asked(kind: str) -> AbstractContextManager[Any]:
+    right = Reader._take_back
+
+    def take_back(reader: Reader, asked: Collection[Any]) -> None:
+        right(reader, [each for each in asked if each.kind != kind])
+
+    return patch.object(Reader, "_take_back", take_back)
+
+
+def forget_due_retries() -> AbstractContextManager[Any]:
+    """A read that fails forgets the retries that it asked for."""
+    return _forget_asked("key")
+
+
+def forget_passed_rows() -> AbstractContextManager[Any]:
+    """A read that fails forgets the rows that were passed over and that it asked for."""
+    return _forget_asked("again")
+
+
+class _AllRights:
+    def holds(self, _shard: int, _epoch: int) -> bool:
+        return True
+
+
+def _without_lease(settle: str) -> AbstractContextManager[Any]:
+    right: Callable[[Settler], Awaitable[None]] = getattr(Settler, settle)
+
+    async def unguarded(settler: Settler) -> None:
+        with patch.object(settler, "_rights", _AllRights()):
+            await right(settler)
+
+    return patch.object(Settler, settle, unguarded)
+
+
+def bury_without_lease() -> AbstractContextManager[Any]:
+    """A message is buried though its shard was lost."""
+    return _without_lease("_bury")
+
+
+def record_without_lease() -> AbstractContextManager[Any]:
+    """A failure is recorded though its shard was lost."""
+    return _without_lease("_record")
+
+
+def _hold_differently(change: Callable[[float], float]) -> AbstractContextManager[Any]:
+    right = Shard.hold
+
+    def hold(shard: Shard, failure: StoredFailure, key: str, now: float) -> Hold:
+        return right(shard, failure._replace(seconds=change(failure.seconds)), key, now)
+
+    return patch.object(Shard, "hold", hold)
+
+
+def forget_the_wait() -> AbstractContextManager[Any]:
+    """A new owner of a shard tries the messages that failed again at once."""
+    return _hold_differently(lambda seconds: seconds if isinf(seconds) else 0.0)
+
+
+def try_blocked_rows() -> AbstractContextManager[Any]:
+    """A new owner of a shard tries the messages that wait for an operator."""
+    return _hold_differently(lambda seconds: 0.0 if isinf(seconds) else seconds)
+
+
+def wait_as_at_first() -> AbstractContextManager[Any]:
+    """Each wait of a message that fails is as long as the first one."""
+
+    def backoff(rules: FailureRules, _attempts: int) -> float:
+        return rules.backoff_base
+
+    return patch.object(FailureRules, "backoff", backoff)
+
+
+def never_cut_a_call() -> AbstractContextManager[Any]:
+    """A call of the sink goes on when the lease of its shards ends."""
+
+    @contextmanager
+    def bound(_leases: Leases, _epochs: Mapping[int, int]) -> Generator[CancelScope]:
+        yield CancelScope()
+
+    return patch.object(Leases, "bound", bound)
+
+
+def reuse_a_dedupe_id() -> AbstractContextManager[Any]:
+    """A replay has the dedupe id of its event."""
+
+    def dedupe_id(row: OutboxRow, _replay: str | None) -> str:
+        return row.event_id
+
+    return patch.object(OutboxRow, "_dedupe_id", dedupe_id)
+
+
+def count_from_the_answer() -> AbstractContextManager[Any]:
+    """A lease is counted from the answer to its renewal, not from the question."""
+    right = RelayProgram.__init__
+
+    def make(program: RelayProgram, parts: Parts) -> None:
+        right(program, parts)
+        own, lasts = program._leases._own, parts.settings.lease - parts.settings.margin
+        own._deadline = lambda _sent_at: parts.boot_clock() + lasts  # type: ignore[method-assign]
+
+    return patch.object(RelayProgram, "__init__", make)
+
+
+def send_paused_topics() -> AbstractContextManager[Any]:
+    """Messages of topics that an operator paused are sent."""
+    never = PropertyMock(return_value={})
+    return patch.object(TopicPauses, "by_operator", never, create=True)
+
+
+def leave_at_the_end() -> AbstractContextManager[Any]:
+    """What was acknowledged is not deleted at the end."""
+
+    async def settle_all(_: Settler) -> None: ...
+
+    return patch.object(Settler, "settle_all", settle_all)
+
+
+def never_go_home() -> AbstractContextManager[Any]:
+    """The tail reads on, and never again where transactions commit late."""
+
+    def go_home(_: Tail, _now: float) -> None: ...
+
+    return patch.object(Tail, "go_home", go_home)
+
+
 DEFECTS: Final[dict[str, Defect]] = {
     each.__name__: each
     for each in (
@@ -97,5 +257,20 @@ DEFECTS: Final[dict[str, Defect]] = {
         pass_over_the_first,
         trust_the_host,
         end_at_a_refusal,
+        ignore_the_epoch,
+        keep_old_rows,
+        forget_due_retries,
+        forget_passed_rows,
+        bury_without_lease,
+        record_without_lease,
+        forget_the_wait,
+        try_blocked_rows,
+        wait_as_at_first,
+        never_cut_a_call,
+        reuse_a_dedupe_id,
+        count_from_the_answer,
+        send_paused_topics,
+        leave_at_the_end,
+        never_go_home,
     )
 }

@@ -19,9 +19,21 @@ class Committed(NamedTuple):
     row: RowId
     subject: SubjectName
     replay: int
+    topic: str
     is_late: bool
     is_sick: bool
     is_broken: bool
+
+
+class Sent(NamedTuple):
+    """A message that a publisher gave to its sink, read under the lease with this epoch."""
+
+    at: float
+    row: RowId
+    publisher: str
+    epoch: int
+    attempt: int
+    dedupe_id: str
 
 
 class Arrival(NamedTuple):
@@ -60,6 +72,7 @@ class History:
 
     def __init__(self) -> None:
         self.committed: list[Committed] = []
+        self.sent: list[Sent] = []
         self.arrivals: list[Arrival] = []
         self.answers: list[Answered] = []
         self.changes: list[Changed] = []

@@ -2,18 +2,20 @@
 
 It knows only the promises of the relay, not its inner workings. Nothing is lost. The first
 arrivals of a subject are in order. Only acknowledged and buried rows leave the table. No
-outage counts against a message. Healthy messages leave in time.
+outage counts against a message. Healthy messages leave in time, and those that failed after
+their wait. `watch` has the rules that are checked when a publisher acts.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
 from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.relay.store import SubjectName
 
-from .history import Answered, Changed, Committed, History
+from .history import Answered, Changed, Committed, History, Sent
+from .schedule import DRIFT, EARLY
 
 _CHARGED: Final = frozenset({"Retry", "Rejected"})
 _GIVEN_UP: Final = frozenset({"buried", "blocked"})
@@ -22,12 +24,15 @@ _GIVEN_UP: Final = frozenset({"buried", "blocked"})
 class Terms(NamedTuple):
     """The rules for a run.
 
-    `attempts` is that of the settings. From `ready_at` on, in seconds, a healthy
-    subject's next message leaves within `bound` seconds, or
-    `late_bound` if it was committed late. Without `harmed` no message is sent twice.
+    `attempts` is that of the settings, `backoff` the wait in seconds after so many of them,
+    and `topics` are those with trouble. From `ready_at` on, in seconds, a subject's next
+    message leaves within `bound` seconds if it is healthy, or `late_bound` if it was
+    committed late. Without `harmed` no message is sent twice.
     """
 
     attempts: int
+    backoff: Callable[[int], float]
+    topics: Collection[str]
     ready_at: float
     bound: float
     late_bound: float
@@ -36,7 +41,17 @@ class Terms(NamedTuple):
 
 def judge(history: History, terms: Terms) -> list[str]:
     """Return the rules that were broken, each as a sentence with the row concerned."""
-    rules = (_lost, _disordered, _deleted, _charged, _late, _repeated)
+    rules = (
+        _lost,
+        _disordered,
+        _deleted,
+        _charged,
+        _late,
+        _hurried,
+        _forgotten,
+        _repeated,
+        _confused,
+    )
     case = _Case(history, terms)
     return [*dict.fromkeys(history.faults), *(fault for rule in rules for fault in rule(case))]
 
@@ -61,6 +76,9 @@ class _Case:
         for each in history.committed:
             if not each.replay:
                 self.subjects[each.subject].append(each)
+        self.sent: defaultdict[RowId, list[Sent]] = defaultdict(list)
+        for sent in history.sent:
+            self.sent[sent.row].append(sent)
         self.answers: defaultdict[RowId, list[Answered]] = defaultdict(list)
         for answer in history.answers:
             self.answers[answer.row].append(answer)
@@ -152,18 +170,59 @@ def _unknown(charged: Sequence[Answered], changes: Collection[Changed]) -> int:
 
 
 def _late(case: _Case) -> Iterator[str]:
-    """The next message of a healthy subject leaves in time, despite sick and hot subjects."""
+    """The next message of a subject leaves in time, despite sick and hot subjects.
+
+    A message that the broker refuses is sent in time. One without trouble has arrived, too.
+    """
     for events in case.subjects.values():
-        if any(each.is_sick for each in events):
-            continue
         free = case.terms.ready_at
         for each in events:
-            arrived = case.first.get(each.row, case.history.end)
             since = max(free, each.at)
+            over = min(_over_at(case, each.row), case.history.end)
+            free = max(free, over)
+            if each.is_broken or each.topic in case.terms.topics:
+                continue
+            sent = case.sent[each.row]
+            left = sent[0].at if each.is_sick and sent else over
             bound = case.terms.late_bound if each.is_late else case.terms.bound
-            if arrived > since + bound:
-                yield f"{case.name[each.row]} waited {arrived - since:.1f} s, from {since:.1f} s on"
-            free = max(free, arrived)
+            if left > since + bound:
+                yield f"{case.name[each.row]} waited {left - since:.1f} s, from {since:.1f} s on"
+
+
+def _failures(case: _Case) -> Iterator[tuple[Committed, Sent, Answered, Sent | None]]:
+    """Each failed attempt that was answered, and the next attempt of anyone."""
+    for each in case.history.committed:
+        sent = case.sent[each.row]
+        for answer in case.answers[each.row]:
+            if answer.outcome == "Retry":
+                before = [s for s in sent if s.at <= answer.at and s.publisher == answer.publisher]
+                after = (s for s in sent if s.at > answer.at)
+                yield each, before[-1], answer, next(after, None)
+
+
+def _hurried(case: _Case) -> Iterator[str]:
+    """A message that failed waits, longer each time, also after a hand-over without harm."""
+    for each, failed, answer, retry in _failures(case):
+        is_same = retry and (retry.publisher, retry.epoch) == (failed.publisher, failed.epoch)
+        if retry is None or (case.terms.harmed and not is_same):
+            continue
+        wait = retry.at - answer.at
+        if wait < EARLY * case.terms.backoff(failed.attempt):
+            yield f"{case.name[each.row]} waited {wait:.2f} s after attempt {failed.attempt}"
+
+
+def _forgotten(case: _Case) -> Iterator[str]:
+    """A message that failed is tried again in time."""
+    terms, history = case.terms, case.history
+    if terms.harmed:
+        return
+    for each, failed, answer, retry in _failures(case):
+        if failed.attempt >= terms.attempts or each.topic in terms.topics:
+            continue
+        due = max(answer.at + terms.backoff(failed.attempt) / (1 - DRIFT), terms.ready_at)
+        tried = history.end if retry is None else retry.at
+        if (late := tried - due) > terms.bound:
+            yield f"{case.name[each.row]} was due at {due:.1f} s, and tried {late:.1f} s later"
 
 
 def _repeated(case: _Case) -> Iterator[str]:
@@ -173,3 +232,14 @@ def _repeated(case: _Case) -> Iterator[str]:
     for row, times in Counter(a.row for a in case.history.arrivals).items():
         if times > 1:
             yield f"{case.name[row]} arrived {times} times"
+
+
+def _confused(case: _Case) -> Iterator[str]:
+    """Each row has a dedupe id of its own, the same in all attempts."""
+    rows: dict[str, RowId] = {}
+    for sent in case.history.sent:
+        if rows.setdefault(sent.dedupe_id, sent.row) != sent.row:
+            yield f"{case.name[sent.row]} has the dedupe id of another row"
+    for row, attempts in case.sent.items():
+        if len({sent.dedupe_id for sent in attempts}) > 1:
+            yield f"{case.name[row]} has several dedupe ids"

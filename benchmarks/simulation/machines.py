@@ -77,6 +77,11 @@ class Machine:
         """When its loop has something to run, in true time."""
         return max((self.loop.due() - self._offset) / self.rate, self._still_until)
 
+    @property
+    def is_still(self) -> bool:
+        """Whether it runs nothing now: it stands still, or has died."""
+        return not self.is_alive or self._world.now < self._still_until
+
     def stand_still(self, seconds: float) -> None:
         """Run nothing for so long, as after SIGSTOP; the clock goes on."""
         self._still_until = max(self._still_until, self._world.now + seconds)

@@ -69,6 +69,7 @@ class NewRow(NamedTuple):
 
 
 class _Failed(NamedTuple):
+    at: float
     attempts: int
     retry_at: float
 
@@ -116,6 +117,7 @@ class Tables:
                 row=row.id,
                 subject=row.subject,
                 replay=row.replay,
+                topic=row.topic,
                 is_late=row.is_late,
                 is_sick=row.is_sick,
                 is_broken=row.is_broken,
@@ -159,7 +161,7 @@ class Tables:
         """See `Store.record`."""
         for each in failures:
             wait = math.inf if each.seconds is None else each.seconds
-            self.failures[each.row] = _Failed(each.attempts, self._now() + wait)
+            self.failures[each.row] = _Failed(self._now(), each.attempts, self._now() + wait)
             kind = "blocked" if each.seconds is None else "recorded"
             self._note(kind, [each.row], origin, each.attempts)
 

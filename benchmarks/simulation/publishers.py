@@ -4,7 +4,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from random import Random
 from typing import Final, Protocol
 
@@ -20,6 +19,7 @@ from .machines import Machine, World
 from .outbox_model import EPOCH, Tables
 from .schedule import Clock
 from .statements import ModelLeaseTable, ModelStore
+from .watch import Watch
 from .wire import Line, Wire
 
 logger: Final = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ class Surroundings:
     leases: LeaseTables
     broker: Broker
     history: History
+    watch: Watch
     settings: PublisherSettings
     make: Callable[[Parts], Program]
 
@@ -151,14 +152,20 @@ class Publisher:
         around, world = self._around, self._around.world
         around.leases.settings[name] = around.settings
         line = Line(world, machine, self.troubles, around.history.counts)
-        may_send = partial(self._owns, name)
+        around.watch.starts(name, machine)
         return Parts(
             name=name,
             store=ModelStore(
-                around.tables, Wire(line, self._part(), silent=True), name, lambda: world.now
+                around.tables,
+                Wire(line, self._part(), "statements"),
+                around.watch,
+                name,
+                lambda: world.now,
             ),
-            sink=ModelSink(around.broker, line, name, may_send, self._part()),
-            leases=ModelLeaseTable(around.leases, Wire(line, self._part()), around.settings.renew),
+            sink=ModelSink(around.broker, line, name, around.watch, self._part()),
+            leases=ModelLeaseTable(
+                around.leases, Wire(line, self._part(), "leases"), around.settings.renew
+            ),
             settings=around.settings,
             shards=range(len(around.leases.leases)),
             boot_clock=machine.clock,
@@ -168,7 +175,3 @@ class Publisher:
     def _part(self) -> Random:
         """Chance of its own for each part, so that a change of one changes no other."""
         return Random(self._random.random())
-
-    def _owns(self, name: str, shard: int, epoch: int) -> bool:
-        lease = self._around.leases.leases[shard]
-        return (lease.owner, lease.epoch) == (name, epoch)

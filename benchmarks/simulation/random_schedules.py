@@ -1,21 +1,22 @@
 """A random schedule for each seed.
 
 In a *calm* one, messages and topics are sick and nothing else fails. In a *hot* one, a
-subject has many rows before others get theirs. In a *storm*, publishers, database and
-broker fail, too.
+subject has many rows before others get theirs. In a *gentle* one, publishers are stopped
+and statements are cut, which sends nothing twice. In a *split*, a publisher loses its
+leases while it works. In a *return*, a shard is lost and comes back while the reads of its
+owner have no answer. In a *storm*, publishers, database and broker fail at random, too.
 """
 
 from dataclasses import replace
 from random import Random
 from typing import Final, get_args
 
-from .schedule import TOPICS, Clock, Fault, Replay, Schedule, Trouble, Write
+from .schedule import DRIFT, TOPICS, Clock, Fault, Replay, Schedule, Trouble, Write
 
 _SPAN: Final = 8.0
 """Seconds in which most writes and faults of a schedule begin."""
 
 _SUBJECTS: Final = 6
-_DRIFT: Final = 0.03
 _HOUR: Final = 3600.0
 
 _LOSSY: Final[tuple[Trouble, ...]] = ("statements lossy", "statements lossy", "broker lossy")
@@ -31,7 +32,7 @@ _STORMS: Final = (*(kind for kind in get_args(Trouble) if kind not in _APART), *
 def random_schedule(seed: int) -> Schedule:
     """Return the schedule of this seed."""
     random = Random(seed)
-    (make,) = random.choices((_calm, _hot, _storm), (3, 1, 6))
+    (make,) = random.choices((_calm, _hot, _gentle, _split, _return, _storm), (3, 1, 4, 2, 2, 6))
     return make(seed, random)
 
 
@@ -64,10 +65,82 @@ def _hot(seed: int, random: Random) -> Schedule:
     return replace(calm, shards=random.randint(1, 2), writes=(*calm.writes, hot))
 
 
+def _gentle(seed: int, random: Random) -> Schedule:
+    """Reads are cut while messages fail, or publishers are stopped."""
+    calm, is_cut = _calm(seed, random), random.random() < 0.5
+    writes = [
+        _write(random, 1)._replace(
+            rows=random.choice((1, 3)),
+            retries=random.choice((0, 1, 1)),
+            rejected=not is_cut and random.random() < 0.2,
+        )
+        for _ in range(8)
+    ]
+    at = [round(write.at + random.random(), 2) for write in writes[: random.randint(1, 3)]]
+    gentle = replace(calm, slow=0.3, start=0.0, sweeps=30.0)
+    if is_cut:
+        cuts = [Fault("reads cut", round(each + random.random(), 2), 0.4, 0) for each in at[:2]]
+        return replace(
+            gentle, clocks=calm.clocks[:1], writes=tuple(writes), faults=tuple(cuts), block=False
+        )
+    stops = [Fault("stop", each, 0.0, random.randrange(len(calm.clocks))) for each in at]
+    cuts = [Fault("changes cut", round(each.at + 0.2, 2), 0.4, each.of) for each in stops[:2]]
+    return replace(
+        gentle,
+        writes=(*calm.writes, *writes),
+        faults=(*calm.faults, *stops, *cuts),
+        block=random.random() < 0.5,
+    )
+
+
+def _split(seed: int, random: Random) -> Schedule:
+    """The answers before were slow, a call hangs, or the tables take no changes meanwhile."""
+    storm, at = _storm(seed, random), round(random.uniform(4, 6), 1)
+    apart = random.choice(
+        (
+            Fault("leases slow", at - 4, 4.0, 0),
+            Fault("call hangs", at + _time(random), 10.0, 0),
+            Fault("changes cut", at + 5, 9.0, 0),
+        )
+    )
+    writes = [_write(random, 1) for _ in range(30)]
+    later = [write._replace(at=round(3 * write.at, 2), late=0.0) for write in writes]
+    return replace(
+        storm,
+        clocks=(storm.clocks[0], _clock(random)),
+        writes=tuple(
+            each._replace(rejected=random.random() < 0.2, retries=random.choice((0, 0, 1)))
+            for each in later
+        ),
+        faults=(Fault("leases silent", at, 15.0, 0), apart),
+        replays=(),
+        shards=4,
+    )
+
+
+def _return(seed: int, random: Random) -> Schedule:
+    """The second publisher joins and leaves while the first one neither reads nor sends."""
+    storm, leaves = _storm(seed, random), round(random.uniform(6.1, 7.5), 1)
+    kept = tuple(Write(0.5, subject) for subject in range(_SUBJECTS))
+    return replace(
+        storm,
+        clocks=(storm.clocks[0], _clock(random)),
+        writes=(*storm.writes, *kept),
+        faults=(
+            Fault("crash", 0.0, round(random.uniform(0.5, 1.5), 1), 1),
+            Fault("broker away", 0.2, round(random.uniform(8.5, 14), 1), 0),
+            Fault("statements silent", 1.0, 15.0, 0),
+            Fault("stop", leaves, 0.0, 1),
+            Fault("crash", leaves + 0.5, 10.0, 1),  # or it would start again
+        ),
+        shards=4,
+    )
+
+
 def _storm(seed: int, random: Random) -> Schedule:
     clocks = tuple(_clock(random) for _ in range(random.choice((1, 2, 2, 3))))
     faults = [_fault(random, len(clocks)) for _ in range(random.randint(1, 6))]
-    if len(clocks) > 1 and random.random() < 0.1:  # the others must be able to take over
+    if len(clocks) > 1 and random.random() < 0.2:  # the others must be able to take over
         faults.append(Fault("call stuck", _time(random), 2.0, 0))
     calm = _calm(seed, random)
     if all(fault.kind != "call stuck" for fault in faults):  # or a restart would end it
@@ -80,7 +153,7 @@ def _time(random: Random) -> float:
 
 
 def _clock(random: Random) -> Clock:
-    rate = random.choice((1.0, 1.0, 1 - _DRIFT, 1 + _DRIFT))
+    rate = random.choice((1.0, 1.0, 1 - DRIFT, 1 + DRIFT))
     return Clock(rate, float(random.randrange(1000)), random.choice((0.0, 0.0, -_HOUR, _HOUR)))
 
 

@@ -12,6 +12,10 @@ Trouble = Literal[
     "statements silent",
     "statements refused",
     "database read-only",
+    "reads cut",
+    "changes cut",
+    "leases silent",
+    "leases slow",
     "broker away",
     "broker lossy",
     "call hangs",
@@ -22,6 +26,23 @@ Trouble = Literal[
 
 TOPICS: Final = frozenset({"topic away", "topic paused"})
 """The faults of a topic: the broker refuses it, or an operator paused it."""
+
+
+DRIFT: Final = 0.03
+"""The most by which a machine's clock is faster or slower than true time."""
+
+EARLY: Final = 1 - DRIFT - 0.01
+"""The part of a time that a fast clock waits for; seconds are rounded."""
+
+
+CUTS: Final = frozenset({"reads cut", "changes cut"})
+"""The faults that cut the connection of each such statement of the relay, before it runs."""
+
+SHORT: Final = TOPICS | CUTS
+"""The faults that do not stop the relay of healthy messages for long."""
+
+GENTLE: Final = SHORT | {"stop"}
+"""The faults that send no message twice."""
 
 
 class Clock(NamedTuple):
@@ -69,7 +90,8 @@ class Fault(NamedTuple):
     `of` is the number of the publisher, or of the topic. After a crash
     the publisher is started again at the end, after a stop when it has ended. A
     call that hangs does so until it is cancelled, and one that is stuck for ever. The
-    relay's statements that are silent get no answer; those of the leases do. Half of those
+    relay's statements that are silent get no answer, or those of the leases; the other ones
+    do. Leases are slow if the answers take nearly as long as they may. Half of the statements
     that are refused get an error of their own, with one of several SQLSTATEs. A database that
     is read-only accepts no writes in the sessions that begin meanwhile, as long as they last.
     """
@@ -86,7 +108,8 @@ class Schedule:
 
     There is one publisher per clock; they start at `start` in seconds. A message takes up
     to `slow` seconds to the broker, and so does its answer. With `block`, the subject of
-    a message that was given up waits for an operator.
+    a message that was given up waits for an operator. Between two sweeps through a shard,
+    which find rows that were committed late, are `sweeps` seconds.
     """
 
     seed: int
@@ -98,11 +121,12 @@ class Schedule:
     block: bool = False
     slow: float = 0.02
     start: float = 0.0
+    sweeps: float = 4.0
 
     @property
     def calm_at(self) -> float:
         """When the publishers run and all faults but those of topics are over, in seconds."""
-        ends = (f.at + f.length for f in self.faults if f.kind not in TOPICS)
+        ends = (f.at + f.length for f in self.faults if f.kind not in SHORT)
         return max((self.start, *ends))
 
     @property

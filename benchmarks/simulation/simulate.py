@@ -16,7 +16,8 @@ from .judge import Terms
 from .machines import Restless, World
 from .outbox_model import Tables
 from .publishers import Parts, Program, Publisher, Surroundings
-from .schedule import TOPICS, Fault, Schedule
+from .schedule import CUTS, GENTLE, SHORT, TOPICS, Fault, Schedule
+from .watch import Watch
 from .writers import Writers
 
 PATIENCE: Final = 120.0
@@ -25,14 +26,14 @@ PATIENCE: Final = 120.0
 _BOUND: Final = 2.0
 """Seconds in which a message of a healthy subject leaves, beside what the broker needs."""
 
+_CUT: Final = 1.1
+"""Seconds that a statement that was cut delays what it was to do."""
+
 _START: Final = 1.0
 """Seconds after its start when a single publisher relays."""
 
 _RECOVERY: Final = 35.0
 """Seconds after the last fault when the publishers relay again, whatever happened."""
-
-_SWEEPS: Final = 4.0
-"""Seconds between two sweeps through a shard, which find rows that were committed late."""
 
 _LONGEST_REST: Final = 60.0
 """The same after a sweep that slow statements made long."""
@@ -46,7 +47,7 @@ def settings_of(schedule: Schedule) -> PublisherSettings:
     return PublisherSettings(
         batch_rows=5,
         idle_min=0.1,
-        head_interval=_SWEEPS,
+        head_interval=schedule.sweeps,
         attempts=3,
         backoff_base=0.5,
         backoff_cap=2,
@@ -60,14 +61,20 @@ def settings_of(schedule: Schedule) -> PublisherSettings:
 
 def terms_of(schedule: Schedule) -> Terms:
     """The rules for a run of this schedule."""
-    harmed = any(fault.kind not in TOPICS for fault in schedule.faults)
-    ready = _RECOVERY if harmed or len(schedule.clocks) > 1 else _START
-    bound = _BOUND + 4 * schedule.slow
+    settings = settings_of(schedule)
+    kinds = [fault.kind for fault in schedule.faults]
+    harmed = not GENTLE.issuperset(kinds)
+    is_whole = SHORT.issuperset(kinds) and len(schedule.clocks) == 1
+    ready = _START if is_whole else _RECOVERY
+    cuts = [_CUT + fault.length for fault in schedule.faults if fault.kind in CUTS]
+    bound = _BOUND + 4 * schedule.slow + sum(cuts)
     return Terms(
-        attempts=settings_of(schedule).attempts,
+        attempts=settings.attempts,
+        backoff=settings.for_topic("").backoff,
+        topics={f"t{fault.of}" for fault in schedule.faults if fault.kind in TOPICS},
         ready_at=schedule.calm_at + ready,
         bound=bound,
-        late_bound=bound + (_LONGEST_REST if harmed else _SWEEPS),
+        late_bound=bound + (_LONGEST_REST if harmed else schedule.sweeps),
         harmed=harmed,
     )
 
@@ -85,7 +92,10 @@ class Run:
         self._broker = Broker(world, history, schedule.slow)
         leases = LeaseTables(schedule.shards, lambda: world.now)
         settings = settings_of(schedule)
-        around = Surroundings(world, self._tables, leases, self._broker, history, settings, make)
+        watch = Watch(lambda: world.now, self._tables, leases, history)
+        around = Surroundings(
+            world, self._tables, leases, self._broker, history, watch, settings, make
+        )
         self._publishers = [
             Publisher(around, number, clock, Random(random.random()))
             for number, clock in enumerate(schedule.clocks)

@@ -22,6 +22,7 @@ from dsql_outbox.publisher.relay.store import (
 )
 
 from .outbox_model import Origin, Tables
+from .watch import Watch
 from .wire import Wire
 
 T = TypeVar("T")
@@ -33,31 +34,43 @@ DEADLINE: Final = 10.0
 class ModelStore:
     """The `Store` of one publisher; `now` returns true time."""
 
-    def __init__(self, tables: Tables, wire: Wire, name: str, now: Callable[[], float]) -> None:
+    def __init__(
+        self, tables: Tables, wire: Wire, watch: Watch, name: str, now: Callable[[], float]
+    ) -> None:
         self._tables = tables
         self._wire = wire
+        self._watch = watch
         self._name = name
         self._now = now
 
     async def read(self, ranges: Sequence[Range], passed: PassedOver) -> Reading:
         """See `Store.read`."""
-        return await self._run(partial(self._tables.read, ranges, passed))
+
+        def apply() -> Reading:
+            reading = self._tables.read(ranges, passed)
+            for found in reading.ranges:
+                self._watch.reads(self._name, (row.id for row in found.rows))
+            return reading
+
+        return await self._read(apply)
 
     async def delete(self, rows: Collection[RowId]) -> int:
         """See `Store.delete`."""
-        return await self._run(partial(self._tables.delete, tuple(rows), self._origin()))
+        return await self._change(partial(self._tables.delete, tuple(rows), self._origin()))
 
     async def record(self, failures: Collection[Failure]) -> None:
         """See `Store.record`."""
-        await self._run(partial(self._tables.record, tuple(failures), self._origin()))
+        self._watch.settles(self._name, "recorded as failed", (each.row for each in failures))
+        await self._change(partial(self._tables.record, tuple(failures), self._origin()))
 
     async def forget(self, rows: Collection[RowId]) -> None:
-        """See `Store.forget`."""
-        await self._run(partial(self._tables.forget, tuple(rows), self._origin()))
+        """See `Store.forget`. The rows are a set, whose order differs from process to process."""
+        await self._change(partial(self._tables.forget, sorted(rows), self._origin()))
 
     async def bury(self, letters: Collection[Letter]) -> None:
         """See `Store.bury`."""
-        await self._run(partial(self._tables.bury, tuple(letters), self._origin()))
+        self._watch.settles(self._name, "buried", (each.row for each in letters))
+        await self._change(partial(self._tables.bury, tuple(letters), self._origin()))
 
     async def apply(
         self,
@@ -69,21 +82,26 @@ class ModelStore:
 
     async def failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
         """See `Store.failures`."""
-        return await self._run(partial(self._tables.stored_failures, tuple(shards)))
+        return await self._read(partial(self._tables.stored_failures, tuple(shards)))
 
     async def waits(self, rows: Collection[RowId]) -> Mapping[RowId, StoredWait]:
         """See `Store.waits`."""
-        return await self._run(partial(self._tables.waits, tuple(rows)))
+        return await self._read(partial(self._tables.waits, tuple(rows)))
 
     async def paused_topics(self) -> Mapping[str, str]:
         """See `Store.paused_topics`."""
-        return await self._run(self._tables.paused_topics)
+        paused = await self._read(self._tables.paused_topics)
+        self._watch.learns(self._name, paused)
+        return paused
 
     def _origin(self) -> Origin:
         return Origin(self._name, self._now())
 
-    async def _run(self, apply: Callable[[], T]) -> T:
-        return await self._wire.run(apply, DEADLINE)
+    async def _read(self, apply: Callable[[], T]) -> T:
+        return await self._wire.run(apply, DEADLINE, "reads cut")
+
+    async def _change(self, apply: Callable[[], T]) -> T:
+        return await self._wire.run(apply, DEADLINE, "changes cut")
 
 
 class ModelLeaseTable:

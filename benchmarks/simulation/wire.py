@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from random import Random
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import psycopg
 
@@ -36,23 +36,23 @@ class Line(NamedTuple):
 class Wire:
     """Runs statements.
 
-    `silent` says that the trouble "statements silent" concerns them.
+    `whose` is the first word of the troubles that concern them alone.
     Raises `psycopg.OperationalError` when there is no answer within `limit` seconds or
     the connection is lost, and `SerializationFailure` for a conflict.
     """
 
-    def __init__(self, line: Line, random: Random, *, silent: bool = False) -> None:
-        self._can_be_silent = silent
+    def __init__(self, line: Line, random: Random, whose: Literal["statements", "leases"]) -> None:
+        self._whose = whose
         self._world, self._machine, self._troubles, self._counts = line
         self._random = random
         self._session: bool | None = None
         """Whether the session accepts writes; None: the next statement opens one."""
 
-    async def run(self, apply: Callable[[], T], limit: float) -> T:
-        """Run a statement, which `apply` applies to the tables."""
+    async def run(self, apply: Callable[[], T], limit: float, cut: str = "") -> T:
+        """Run a statement, which `apply` applies to the tables; the trouble `cut` cuts it."""
         loop = self._machine.loop
         answer: asyncio.Future[T] = loop.create_future()
-        self._send(apply, answer, limit)
+        self._send(apply, answer, limit, cut)
         timer = loop.call_later(limit, _give_up, answer, limit)
         try:
             return await answer
@@ -64,13 +64,22 @@ class Wire:
         finally:
             timer.cancel()
 
-    def _send(self, apply: Callable[[], T], answer: asyncio.Future[T], limit: float) -> None:
+    def _send(
+        self, apply: Callable[[], T], answer: asyncio.Future[T], limit: float, cut: str
+    ) -> None:
         random, troubles = self._random.random, self._troubles
         there, back = 0.001 + 0.003 * random(), 0.001 + 0.003 * random()
         if not self._machine.is_alive or self._machine.loop.is_closing:
             _fail(answer, psycopg.OperationalError("the machine is off"))
-        elif self._can_be_silent and troubles["statements silent"]:
-            self._counts["statement silent"] += 1
+        elif troubles[f"{self._whose} silent"]:
+            self._counts[f"{self._whose} silent"] += 1
+        elif troubles[f"{self._whose} slow"]:
+            self._counts[f"{self._whose} slow"] += 1
+            self._world.after(there, self._arrive, apply, answer, limit * (0.5 + 0.45 * random()))
+        elif troubles[cut]:
+            self._counts[cut] += 1
+            lost = psycopg.OperationalError("the connection is lost")
+            self._world.after(there, _fail, answer, lost)
         elif troubles["database away"]:
             self._counts["database away"] += 1
             self._world.after(there, _fail, answer, psycopg.OperationalError("refused"))

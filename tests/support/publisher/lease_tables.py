@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class _Row:
+class Row:
+    """The lease of a shard, with the time at which its owner took it."""
+
     owner: str | None = None
     epoch: int = 0
     expires_at: float = -math.inf
+    taken_at: float = -math.inf
 
 
 @dataclass
@@ -33,7 +36,9 @@ class Tables:
     """The two tables, with the rules of the SQL in schema/statements."""
 
     def __init__(self, shards: int, clock: Callable[[], float], *, is_plain: bool = False) -> None:
-        self.leases = {shard: _Row() for shard in range(shards)}
+        self.leases = {shard: Row() for shard in range(shards)}
+        self.on_take: Callable[[Row], None] = _nothing
+        """Sees each lease that is taken, as it was before."""
         self.seen_at: dict[str, float] = {}
         self.settings: dict[str, PublisherSettings] = {}
         """Of every publisher that there ever was: what its statements say."""
@@ -82,13 +87,14 @@ class Tables:
     async def take(
         self, owner: str, epochs: Mapping[int, int], ended: Mapping[int, float]
     ) -> Collection[int]:
-        def may(row: _Row) -> bool:
+        def may(row: Row) -> bool:
             over = row.expires_at < self._clock() - self.settings[owner].grace
             unchanged = any(self.leases[s] is row and row.expires_at == ended[s] for s in ended)
             return row.owner in {None, owner} or over or unchanged
 
-        def change(row: _Row) -> None:
-            row.owner, row.epoch = owner, row.epoch + 1
+        def change(row: Row) -> None:
+            self.on_take(row)
+            row.owner, row.epoch, row.taken_at = owner, row.epoch + 1, self._clock()
             self._extend(row)
 
         return await self._change(epochs, may, change)
@@ -107,16 +113,16 @@ class Tables:
     async def _change(
         self,
         epochs: Mapping[int, int],
-        may: Callable[[_Row], bool],
-        change: Callable[[_Row], None],
+        may: Callable[[Row], bool],
+        change: Callable[[Row], None],
     ) -> Collection[int]:
         return await Statement(lambda: self._changed(epochs, may, change))  # type: ignore[no-any-return]
 
     def _changed(
         self,
         epochs: Mapping[int, int],
-        may: Callable[[_Row], bool],
-        change: Callable[[_Row], None],
+        may: Callable[[Row], bool],
+        change: Callable[[Row], None],
     ) -> set[int]:
         changed = set()
         for shard, epoch in epochs.items():
@@ -126,7 +132,7 @@ class Tables:
                 changed.add(shard)
         return changed
 
-    def _extend(self, row: _Row) -> None:
+    def _extend(self, row: Row) -> None:
         assert row.owner is not None
         row.expires_at = self._clock() + self._lease(row.owner)
 
@@ -143,5 +149,9 @@ class Tables:
         return Snapshot(leases, peers)
 
 
-def _free(row: _Row) -> None:
+def _free(row: Row) -> None:
     row.owner, row.expires_at = None, -math.inf
+
+
+def _nothing(_row: Row) -> None:
+    """Let a lease be taken."""

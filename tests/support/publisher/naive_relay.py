@@ -26,6 +26,7 @@ class NaiveRelay:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._stopped = False
+        self._attempts: dict[RowId, int] = {}
 
     async def run(self) -> None:
         """Relay until `stop`."""
@@ -44,6 +45,7 @@ class NaiveRelay:
         """Read all rows, send the first of each subject, and settle what was answered."""
         store, shards = self._parts.store, self._parts.shards
         failed = {each.row: each for each in await store.failures(shards)}
+        self._attempts = {row: each.attempts for row, each in failed.items()}
         ranges = [Range(shard, HEAD, _BATCH, 1 << 20, _BATCH) for shard in shards]
         read = await store.read(ranges, PassedOver({}, ()))
         rows = [
@@ -52,9 +54,7 @@ class NaiveRelay:
             if row.id not in failed or failed[row.id].seconds <= 0
         ]
         outcomes = await self.send(rows)
-        await self.settle(
-            outcomes, {row.id: failed[row.id].attempts for row in rows if row.id in failed}
-        )
+        await self.settle(outcomes, self._attempts)
 
     def first(self, rows: Iterable[OutboxRow]) -> list[OutboxRow]:
         """The rows that no other row of their subject precedes."""
@@ -65,7 +65,8 @@ class NaiveRelay:
         outcomes: dict[RowId, Outcome] = {}
         sent: list[tuple[RowId, Message]] = []
         for row in rows:
-            message = row.message(attempt=1, picked_up_ns=0, epoch=self.epoch(row))
+            attempt = self._attempts.get(row.id, 0) + 1
+            message = row.message(attempt=attempt, picked_up_ns=0, epoch=self.epoch(row))
             if isinstance(message, Message):
                 sent.append((row.id, message))
             else:
@@ -105,7 +106,8 @@ class NaiveRelay:
                 else:
                     letters.append(Letter(row, outcome.error, count))
             elif isinstance(outcome, Retry):
-                failures.append(Failure(row, outcome.error, count, settings.backoff_base))
+                wait = settings.for_topic("").backoff(count)
+                failures.append(Failure(row, outcome.error, count, wait))
         await self.repeated(store.record, failures)
         await self.repeated(store.bury, letters)
         await self.repeated(store.delete, [r for r, o in outcomes.items() if o == Delivered()])
