@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 import pytest
+from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 from tests.support.writer.callers import (
     FORM,
@@ -298,6 +299,7 @@ def test_what_a_signal_handler_raises_during_a_transaction_reaches_the_caller(
             writer.transact(work, timeout=TIMEOUT)
         held.set()
     assert runs == [0]
+    wait_until(lambda: tables.others() == 0)  # the COMMIT may still be on its way
     tables.assert_consistent()
 
 
