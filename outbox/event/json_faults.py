@@ -8,15 +8,27 @@ identifiers and hides others, since keys of an object may be data.
 import json
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final, NamedTuple
 
 from dsql_outbox.outbox.settings import is_unicode
 
-_TOKEN: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}:,]|[^\s"\[\]{}:,]+', re.DOTALL)
+# A string without an end is a token too: else each quote in it is read up to the end of the text.
+_TOKEN: Final = re.compile(
+    r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[][{}:,]|[^\s"\[\]{}:,]+', re.DOTALL
+)
+_SUSPECT: Final = re.compile(r"NaN|Infinity|\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+"""A part of each fault that `find_fault` knows. Most texts have none, and are not walked."""
 _IDENTIFIER: Final = re.compile(r'"[A-Za-z_][A-Za-z0-9_]{0,63}"')
 _NO_NUMBERS: Final = {"NaN", "Infinity", "-Infinity"}
 _SHOWN: Final = 6
 """The number of steps of a path that are shown."""
+
+_WALKED: Final = (200, 60)
+"""A text is walked for so many tokens, and one more per so many characters.
+
+So the refusal of a hostile text costs no more than a few valid events of its size.
+"""
 
 SURROGATE: Final = (
     "holds half of a surrogate pair (\\ud800 to \\udfff), which is no character of Unicode: "
@@ -54,7 +66,12 @@ class _Container:
 
 
 def find_fault(text: str) -> Fault | None:
-    """Return the first lone surrogate or number that JSON does not have, or None."""
+    """Return the first lone surrogate or number that JSON does not have, or None.
+
+    None also if it comes late in a text of many tokens.
+    """
+    if _SUSPECT.search(text) is None:
+        return None
     for part, open_ in _walk(text):
         if part in _NO_NUMBERS:
             rule = f"is {part}, which JSON does not have: send null, or a text"
@@ -66,17 +83,22 @@ def find_fault(text: str) -> Fault | None:
 
 def find_depth(text: str) -> Fault:
     """Return the fault of a text that is nested too deeply to be read."""
-    depth, path = 0, ""
+    deepest: list[str] = []
+    depth = 0
     for _, open_ in _walk(text):
         if len(open_) > depth:
-            depth, path = len(open_), _path(open_)
-    return Fault(path, f"is nested too deeply, {depth} levels: store the inner part as a text")
+            depth = len(open_)
+            if depth <= _SHOWN + 1:
+                deepest = [_path(open_)]
+    rule = f"is nested too deeply, at least {depth} levels: store the inner part as a text"
+    return Fault("".join(deepest), rule)
 
 
 def _walk(text: str) -> Iterator[tuple[str, list[_Container]]]:
-    """Yield each token with the containers that are open at it."""
+    """Yield the first tokens, each with the containers that are open at it."""
+    least, characters = _WALKED
     open_: list[_Container] = []
-    for found in _TOKEN.finditer(text):
+    for found in islice(_TOKEN.finditer(text), least + len(text) // characters):
         part = found[0]
         if part in "{[":
             open_.append(_Container(is_object=part == "{"))

@@ -2,6 +2,7 @@
 
 import json
 import traceback
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from dsql_outbox.outbox import (
     InvalidEvent,
     parse_event,
 )
+from dsql_outbox.outbox.event import json_faults
 from dsql_outbox.outbox.event.event import EventHeader
 
 ID = "0b6f3c1e-7a52-4d0e-9c41-5f2f8d3a1101"
@@ -112,7 +114,7 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
     "too deep": (
         nested(20_000),
         "entities[0].a[0][0][0]..",
-        "is nested too deeply, 20003 levels: store the inner part as a text",
+        "is nested too deeply, at least 834 levels: store the inner part as a text",
     ),
     "an array": ([MARKER].__repr__().replace("'", '"'), "", "expected `object`, got `array`"),
     "a text": (json.dumps(MARKER), "", "expected `object`, got `str`"),
@@ -296,3 +298,29 @@ def test_a_big_header_counts_once_for_each_entity_that_keeps_a_copy() -> None:
     assert caught.value.limit == 10 << 20
     assert caught.value.size > 11_000_000
     assert "event with all its stored copies of" in str(caught.value)
+
+
+HOSTILE: dict[str, Callable[[int], str]] = {
+    "objects": lambda size: '{"a":' * (size // 5),
+    "ends in NaN": lambda size: '{"a":[' + "1," * (size // 2) + "NaN]}",
+    "ends in a surrogate": lambda size: '{"a":[' + '"",' * (size // 3) + '"\\ud800"]}',
+    "closed only": lambda size: "]" * size,
+    "malformed at its end": lambda size: '{"a":[' + "1," * (size // 2) + "x",
+    "a text without end": lambda size: '"\\' * (size // 2) + "NaN",
+}
+
+
+@pytest.mark.parametrize("size", [30_000, 300_000])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_text_is_refused_at_the_cost_of_a_few_valid_events(name: str, size: int) -> None:
+    """Counted in tokens that the search for the fault reads, not in time."""
+    text = HOSTILE[name](size)
+    walked = sum(1 for _ in json_faults._walk(text))
+    assert walked <= 200 + len(text) / 60
+    with pytest.raises(InvalidEvent):
+        parse_event(text)
+
+
+def test_a_text_without_end_is_one_token() -> None:
+    """Each of its quotes was read up to the end of the text: 0.9 MB took minutes."""
+    assert [part for part, _ in json_faults._walk('"\\' * 5_000 + "NaN")] == ['"\\' * 5_000 + "NaN"]
