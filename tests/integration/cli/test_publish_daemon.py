@@ -293,7 +293,7 @@ def test_metrics_that_nobody_takes_cost_one_line_and_no_failure(url: str) -> Non
     )
     assert done.code == 0
     assert done.err.count("metrics are lost") == 1
-    assert monotonic() - began < 10
+    assert monotonic() - began < 60, "the exporter alone would try for longer"
 
 
 @pytest.mark.parametrize(
