@@ -31,7 +31,7 @@ _COMMANDS: Final = {
         "demo.command", "Show the outbox at work: conflicts, relay, checks, a trace."
     ),
     "dev": Subcommand("dev.command", "Run database, broker, publisher and console until Ctrl-C."),
-    "schema": Subcommand("schema.command", "Create, plan or check the tables, and grant rights."),
+    "schema": Subcommand("schema", "Create, plan or check the tables, and grant rights."),
     "doctor": Subcommand(
         "doctor.command", "Check a database before production, and suggest remedies."
     ),
@@ -40,7 +40,7 @@ _COMMANDS: Final = {
         "publish.command", "Relay stored events to a broker, in order per subject."
     ),
     "status": Subcommand("status.command", "Show the backlog, the failures and the publishers."),
-    "console": Subcommand("console.command", "Show the outbox in a browser."),
+    "console": Subcommand("console", "Show the outbox in a browser."),
     "waiting": Subcommand(
         "recovery.waiting_command", "List messages that wait, by topic or subject."
     ),
@@ -52,9 +52,9 @@ _COMMANDS: Final = {
     ),
     "topics": Subcommand("recovery.topics_command", "List, pause or resume topics."),
     "replay": Subcommand("recovery.replay_command", "Send stored events again."),
-    "read-model": Subcommand("read_model.command", "Rebuild a read model from the stored events."),
-    "inbox": Subcommand("inbox.command", "Forget old messages of a consumer's inbox."),
-    "trace": Subcommand("trace.command", "Draw the trace of an event, from Jaeger or a file."),
+    "read-model": Subcommand("read_model", "Rebuild a read model from the stored events."),
+    "inbox": Subcommand("inbox", "Forget old messages of a consumer's inbox."),
+    "trace": Subcommand("trace", "Draw the trace of an event, from Jaeger or a file."),
 }
 
 

@@ -9,10 +9,9 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from dsql_outbox.cli.write.counts import Tally
 from dsql_outbox.cli.write.inputs import InputLocation, Inputs, Record
 from dsql_outbox.cli.write.loader import Loader
-from dsql_outbox.cli.write.reporter import Reporter
+from dsql_outbox.cli.write.report import Reporter, Tally
 from dsql_outbox.outbox import OutcomeUnknown, ParsedEvent, Receipt, SchemaError
 
 pytestmark = pytest.mark.anyio

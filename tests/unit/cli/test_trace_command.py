@@ -23,7 +23,7 @@ from tests.support.telemetry.jaeger_server import DATA, Jaeger, OlderJaeger, ser
 from tests.support.telemetry.otlp_files import as_otlp_json, save
 
 from dsql_outbox.cli import main
-from dsql_outbox.cli.trace.otlp_file import spans_of_file
+from dsql_outbox.cli.trace import spans_of_file
 from dsql_outbox.observability import (
     AttemptEnded,
     PublishEnded,

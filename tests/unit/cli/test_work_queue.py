@@ -4,7 +4,7 @@ import anyio
 import pytest
 
 from dsql_outbox.cli.write.inputs import InputLocation
-from dsql_outbox.cli.write.work_queue import QueuedEvent, WorkQueue
+from dsql_outbox.cli.write.loader import QueuedEvent, WorkQueue
 from dsql_outbox.outbox import Entity, Event, parse_event
 
 pytestmark = pytest.mark.anyio

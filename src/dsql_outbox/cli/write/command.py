@@ -22,11 +22,10 @@ from dsql_outbox.observability import Hook
 from dsql_outbox.outbox import Database, InvalidEvent, ParsedEvent, parse_headers, topic_fault
 from dsql_outbox.writer import AsyncWriter, WriterSettings
 
-from .counts import Tally
 from .descriptors import occupy_standard
 from .inputs import Inputs
 from .loader import Loader, WriteOutcome
-from .reporter import Reporter
+from .report import Reporter, Tally
 
 _WORKERS: Final = 4
 _SERVICE: Final = "dsql-outbox-write"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from itertools import groupby
+from time import monotonic
 from typing import TypeVar
 
 import click
@@ -9,17 +10,43 @@ import click
 from dsql_outbox.cli.database_options import database_options, open_bare_database, schema_option
 from dsql_outbox.cli.exit_codes import FAILED, short_errors
 from dsql_outbox.cli.missing_tables import tables_needed
-from dsql_outbox.cli.output import json_line, say, say_all
+from dsql_outbox.cli.output import counted, duration, json_line, say, say_all
 from dsql_outbox.cli.progress_line import progress
 from dsql_outbox.cli.signals import GO_ON, READ_ONLY, interruptible
 from dsql_outbox.outbox import DEFAULT_SHARDS
-from dsql_outbox.schema import DUTIES, Drift, Granted, PlannedStep, Roles, ddl
+from dsql_outbox.schema import DUTIES, ApplyStep, Drift, Granted, PlannedStep, Roles, ddl
 from dsql_outbox.schema import apply as apply_schema
 from dsql_outbox.schema import check as check_schema
 from dsql_outbox.schema import grant as grant_rights
 from dsql_outbox.schema import plan as plan_schema
 
-from .apply_steps import ApplySteps
+
+class ApplySteps:
+    """Takes the steps of `apply`. As text it is the current step, and its duration so far."""
+
+    def __init__(self) -> None:
+        self._step: ApplyStep | None = None
+        self._began = monotonic()
+        self._count = 0
+
+    def __call__(self, step: ApplyStep) -> None:
+        """Take a step."""
+        if self._step is None or self._step.label != step.label:
+            self._began = monotonic()
+            self._count += 1
+        self._step = step
+
+    def __str__(self) -> str:
+        """The current migration."""
+        if self._step is None:
+            return "reading the tables"
+        rows = f", about {self._step.rows:,} rows read" if self._step.rows else ""
+        return f"applying {self._step.label} for {duration(monotonic() - self._began)}{rows}"
+
+    def done(self) -> str:
+        """How many migrations are complete."""
+        return f"{counted(max(0, self._count - 1), 'migration')} applied"
+
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 

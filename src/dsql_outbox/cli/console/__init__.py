@@ -1,1 +1,0 @@
-"""``dsql-outbox console``: web pages that show the outbox. `dsql_outbox.console` makes them."""

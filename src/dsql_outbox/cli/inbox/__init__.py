@@ -1,1 +1,0 @@
-"""The command `inbox`: forget old messages of a consumer's inbox."""

@@ -1,1 +1,0 @@
-"""The command `read-model`: rebuild a read model from the stored events."""
