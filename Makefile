@@ -157,8 +157,8 @@ prose: $(VENV)/.dev ## list sentences that are too long or hard to read
 readme-check: $(VENV)/.dev ## run each command and each snippet of README as a reader does
 	$(BIN)/pytest tests/integration/project/test_readme.py
 
-real-telemetry: $(VENV)/.dev ## traces, dashboards and alerts on a real Jaeger and Prometheus (PROMETHEUS=/path, PROCESSES=105)
-	@$(if $(PROMETHEUS),PROMETHEUS=$(PROMETHEUS)) $(BIN)/python -m benchmarks.real_telemetry $(if $(PROCESSES),--processes $(PROCESSES))
+real-telemetry: $(VENV)/.dev ## traces, dashboards and alerts on a real Jaeger and Prometheus (JAEGER=/path, PROMETHEUS=/path, PROCESSES=105)
+	@$(if $(JAEGER),JAEGER=$(JAEGER)) $(if $(PROMETHEUS),PROMETHEUS=$(PROMETHEUS)) $(BIN)/python -m benchmarks.real_telemetry $(if $(PROCESSES),--processes $(PROCESSES))
 
 DIST := dist
 # Of the last commit alone, with its time, by the locked setuptools: the same commit gives the same wheel.

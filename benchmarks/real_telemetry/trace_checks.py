@@ -17,7 +17,7 @@ from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer, OutboxProxy
 from dsql_outbox.traces import SpanView, spans_of_jaeger, traces_of, views
-from dsql_outbox.traces.jaeger_answers import get
+from dsql_outbox.traces.jaeger_answers import JaegerAnswers
 from dsql_outbox.traces.jaeger_search import FoundTraces
 
 from .jaeger import Jaeger
@@ -116,7 +116,8 @@ def _arrived(jaeger: Jaeger, name: str, event_id: UUID) -> JaegerTrace:
         return any(span.kind == "PRODUCER" for span in found)
 
     wait_until(is_whole, timeout=_ARRIVAL)
-    shown = get(jaeger.query_url, f"/api/v3/traces/{found[0].trace_id}", {}, FoundTraces)
+    path = f"/api/v3/traces/{found[0].trace_id}"
+    shown = JaegerAnswers(jaeger.query_url).get(path, {}, FoundTraces)
     return JaegerTrace(name, event_id, found, [*views(shown.result)] if shown else [])
 
 

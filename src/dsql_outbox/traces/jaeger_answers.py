@@ -14,8 +14,8 @@ import msgspec
 from dsql_outbox.observability import visible
 from dsql_outbox.outbox import OutboxError
 
-OLDEST_JAEGER: Final = "2.13"
-"""The oldest release of Jaeger that `trace` was tried with."""
+OLDEST_JAEGER: Final = "2.19"
+"""The first release of Jaeger that searches by attribute in ``/api/v3``."""
 
 _SECONDS: Final = 10.0  # that one request may take
 _ALL_SECONDS: Final = 60.0  # that all requests of a search may take
@@ -36,10 +36,6 @@ class NotJaeger(OutboxError):
     """The server is not a Jaeger that can be searched, or it refuses the request."""
 
 
-class OtherParameters(Exception):
-    """Jaeger has refused the names of the parameters, as releases before 2.19 do."""
-
-
 class JaegerAnswers:
     """The answers of one search, within limits of size and time. `url` is the base URL."""
 
@@ -55,8 +51,8 @@ class JaegerAnswers:
     def get(self, path: str, query: dict[str, str], kind: type[_Answer]) -> _Answer | None:
         """The answer to a request; None for Jaeger's 404, which means that it found no trace.
 
-        Raises `OtherParameters` for Jaeger's 400, `JaegerUnreachable` if Jaeger is out of reach
-        or the search takes too long, and `NotJaeger` for an answer that is not Jaeger's.
+        Raises `JaegerUnreachable` if Jaeger is out of reach or the search takes too long, and
+        `NotJaeger` for an answer that is not Jaeger's, or not of a Jaeger that is new enough.
         """
         try:
             status, body = self._read(f"{path}?{urlencode(query)}")
@@ -71,11 +67,8 @@ class JaegerAnswers:
             raise self.refused(path, f"answered with more than {_ALL_BYTES >> 20} MiB")
         if status == HTTPStatus.OK:
             return self._decoded(path, body, kind)
-        if _is_jaegers(body):
-            if status == HTTPStatus.NOT_FOUND:
-                return None
-            if status == HTTPStatus.BAD_REQUEST:
-                raise OtherParameters
+        if status == HTTPStatus.NOT_FOUND and _is_jaegers(body):
+            return None
         raise self.refused(path, f"answered {status}")
 
     def refused(self, path: str, what: str) -> NotJaeger:

@@ -4,9 +4,6 @@ A search needs a service and a period, so this searches each service in turn.
 Jaeger returns each trace whole, with the spans of all services. Traces are raw:
 Jaeger would move spans whose clocks seem to differ.
 https://www.jaegertracing.io/docs/latest/architecture/apis/
-
-Releases before 2.19 cannot search by attribute there. They find the ids of
-traces by ``/api/traces``, the API of their own pages.
 """
 
 import json
@@ -14,14 +11,13 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
-from urllib.parse import quote
 
 import msgspec
 
 from dsql_outbox.observability import attributes as names
 from dsql_outbox.outbox import SettingsError, redacted
 
-from .jaeger_answers import JaegerAnswers, OtherParameters
+from .jaeger_answers import JaegerAnswers
 from .jaeger_pages import DEFAULT_JAEGER
 from .otlp_json import TraceData, views
 from .span_tree import SpanView
@@ -29,6 +25,7 @@ from .span_tree import SpanView
 _BASE: Final = re.compile(r"https?://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:/[^?#@\s]*)?")
 _AHEAD: Final = timedelta(hours=1)  # a span may come from a machine whose clock is ahead
 _MOST: Final = "20"  # traces per answer
+_TRACES: Final = "/api/v3/traces"
 
 
 class _Services(msgspec.Struct):
@@ -39,14 +36,6 @@ class FoundTraces(msgspec.Struct):
     """Jaeger's answer with traces, in a wrapper of its gateway."""
 
     result: TraceData
-
-
-class _FoundId(msgspec.Struct, rename={"trace_id": "traceID"}):
-    trace_id: str
-
-
-class _FoundIds(msgspec.Struct):
-    data: list[_FoundId] | None = None
 
 
 class _Search(NamedTuple):
@@ -72,10 +61,7 @@ def spans_of_jaeger(url: str, event_id: str, since: datetime) -> Iterator[SpanVi
     search = _Search(JaegerAnswers(url), event_id, since, datetime.now(UTC) + _AHEAD)
     found = search.answers.get("/api/v3/services", {}, _Services)
     for service in found.services if found else ():
-        try:
-            yield from _spans_of(search, service)
-        except OtherParameters:
-            yield from _spans_of_older(search, service)
+        yield from _spans_of(search, service)
 
 
 def check_url(url: str) -> None:
@@ -95,34 +81,12 @@ def _spans_of(search: _Search, service: str) -> Iterator[SpanView]:
         "query.searchDepth": _MOST,
         "query.rawTraces": "true",
     }
-    yield from _found(search.answers, "/api/v3/traces", wanted)
-
-
-def _spans_of_older(search: _Search, service: str) -> Iterator[SpanView]:
-    wanted = {
-        "service": service,
-        "tags": search.attributes,
-        "start": _microseconds(search.since),
-        "end": _microseconds(search.until),
-        "limit": _MOST,
-    }
-    ids = search.answers.get("/api/traces", wanted, _FoundIds)
-    for found_id in (ids and ids.data) or ():
-        path = f"/api/v3/traces/{quote(found_id.trace_id, safe='')}"
-        yield from _found(search.answers, path, {"raw_traces": "true"})
-
-
-def _found(answers: JaegerAnswers, path: str, query: dict[str, str]) -> list[SpanView]:
-    found = answers.get(path, query, FoundTraces)
+    found = search.answers.get(_TRACES, wanted, FoundTraces)
     try:
-        return list(views(found.result)) if found else []
+        yield from list(views(found.result)) if found else ()
     except ValueError as error:
-        raise answers.refused(path, f"did not answer as Jaeger does ({error})") from error
+        raise search.answers.refused(_TRACES, f"did not answer as Jaeger does ({error})") from error
 
 
 def _rfc3339(at: datetime) -> str:
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _microseconds(at: datetime) -> str:
-    return str(round(at.timestamp() * 1e6))
