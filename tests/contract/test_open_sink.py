@@ -31,7 +31,6 @@ async def open_acme(url):
 """
 
 
-AWS = ("aws.batch_sink", "aws.batch_client")
 SCHEMES = ["acme:", "eventbridge:", "jsonl:", "kafka:", "nats:", "sns:", "sqs:", "stdout:"]
 
 
@@ -82,9 +81,9 @@ def test_the_help_of_the_command_names_the_sinks_that_are_installed() -> None:
     ("extra", "package", "modules", "url"),
     [
         ("nats", "nats", ("nats.sink", "nats.client"), "nats://127.0.0.1:4222"),
-        ("sqs", "boto3", AWS, "sqs://events"),
-        ("sns", "boto3", AWS, "sns://arn:aws:sns:eu-west-1:123456789012:events"),
-        ("eventbridge", "boto3", AWS, "eventbridge://events"),
+        ("sqs", "boto3", (), "sqs://events"),
+        ("sns", "boto3", (), "sns://arn:aws:sns:eu-west-1:123456789012:events"),
+        ("eventbridge", "boto3", (), "eventbridge://events"),
         ("kafka", "confluent_kafka", ("kafka.sink", "kafka.client"), "kafka://127.0.0.1:9092"),
     ],
 )

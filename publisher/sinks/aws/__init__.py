@@ -2,6 +2,6 @@
 
 Each of these services takes several messages in one request and answers for each.
 `batch_sink` cuts a call into requests, and `batch_client` sends them and decides what an
-error blames. `entries` are the messages of a request, and `message_entry` builds them for SQS
-and SNS. `address` parses the common parameters of the URLs.
+error blames. `message_entry` builds the entries of SQS and SNS. `address` parses the common
+parameters of the URLs.
 """

@@ -1,25 +1,32 @@
-"""A client of the AWS SDK for one target. It blocks, so call it in a worker thread."""
+"""A client of the AWS SDK for one target, and the entries of its requests.
+
+A client blocks, so call it in a worker thread. The SDK is an extra: the first client loads it.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-import boto3  # type: ignore[import-untyped]
-import botocore.config  # type: ignore[import-untyped]
-import botocore.exceptions  # type: ignore[import-untyped]
-
-from dsql_outbox.outbox import SettingsError, SinkUnavailable
+from dsql_outbox.outbox import MissingExtra, SettingsError, SinkUnavailable
 from dsql_outbox.publisher.sinks.port import Delivered, Outcome, Rejected, Retry, Unavailable
 
 from .address import AwsAddress
-from .entries import Entry
 
-# boto3 and botocore create their classes at run time, so there are no types.
-_sdk: Any = boto3
-_make_config: Any = botocore.config.Config
-_errors: Any = botocore.exceptions
-ClientError: Any = _errors.ClientError
-"""The SDK's exception for an error that a service answers."""
+MAX_ENTRIES: Final = 10
+"""The limit of messages per request, which all three services have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A message in the form that a service takes."""
+
+    index: int
+    """Which message of the call this is."""
+    request: dict[str, Any]
+    size: int
+    """The bytes that count against the limits of the service."""
+
 
 Answers = Iterator[tuple[int, Outcome]]
 """The outcomes of messages by their index in the call."""
@@ -54,6 +61,20 @@ class TargetUnavailable(Exception):
     """The target takes no message of this client now."""
 
 
+def cut(entries: Iterable[Entry], max_bytes: int) -> Iterator[list[Entry]]:
+    """Cut entries into requests of at most `MAX_ENTRIES` and `max_bytes`, in the given order."""
+    request: list[Entry] = []
+    total = 0
+    for entry in entries:
+        if request and (len(request) == MAX_ENTRIES or total + entry.size > max_bytes):
+            yield request
+            request, total = [], 0
+        request.append(entry)
+        total += entry.size
+    if request:
+        yield request
+
+
 def blames_target(code: str) -> bool:
     """Whether an error code is about the target, and neither about a message nor the service."""
     return any(part in code for part in _TARGET)
@@ -63,7 +84,7 @@ class BatchClient(ABC):
     """Sends requests to a queue, topic or bus; each takes the timeout of its address at most.
 
     Several threads may use it at the same time, over `connections` connections.
-    `target` names the target in errors.
+    `target` names the target in errors. Raises `MissingExtra` without the SDK.
     """
 
     api: ClassVar[str]
@@ -72,6 +93,17 @@ class BatchClient(ABC):
     """The name of the service in errors."""
 
     def __init__(self, target: str, address: AwsAddress, connections: int) -> None:
+        try:
+            import boto3  # type: ignore[import-untyped] # noqa: PLC0415 - slow, and an extra
+            import botocore.config  # type: ignore[import-untyped] # noqa: PLC0415
+            import botocore.exceptions  # type: ignore[import-untyped] # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            extra = self.service.lower()
+            raise MissingExtra(extra, f"the sink {extra}://") from error
+        # The SDK creates its classes at run time, so there are no types.
+        self._sdk: Any = boto3
+        self._make_config: Any = botocore.config.Config
+        self._errors: Any = botocore.exceptions
         self._target = target
         self._address = address
         self._connections = connections
@@ -84,7 +116,7 @@ class BatchClient(ABC):
         `SinkUnavailable` when the target does not exist or the service cannot be reached.
         """
         address = self._address
-        config = _make_config(
+        config = self._make_config(
             # Half for the connection, half for the answer. The relay retries, not the SDK.
             connect_timeout=address.timeout / 2,
             read_timeout=address.timeout / 2,
@@ -94,15 +126,15 @@ class BatchClient(ABC):
         )
         place = {"region_name": address.region, "endpoint_url": address.endpoint}
         try:
-            self._client = _sdk.session.Session().client(self.api, config=config, **place)
+            self._client = self._sdk.session.Session().client(self.api, config=config, **place)
             self._prepare()
-        except _errors.NoRegionError as error:
+        except self._errors.NoRegionError as error:
             raise SettingsError(
                 f"{self._target}: the region is not known; add ?region=.."
             ) from error
-        except (_errors.InvalidRegionError, ValueError) as error:  # ValueError: the endpoint
+        except (self._errors.InvalidRegionError, ValueError) as error:  # ValueError: the endpoint
             raise SettingsError(f"{self._target}: {error}") from error
-        except (_errors.BotoCoreError, ClientError) as error:
+        except (self._errors.BotoCoreError, self._errors.ClientError) as error:
             raise self._unavailable(error) from error
 
     def send(self, entries: Sequence[Entry]) -> Answers:
@@ -114,23 +146,23 @@ class BatchClient(ABC):
         """
         try:
             return self._send(entries)
-        except ClientError as error:
+        except self._errors.ClientError as error:
             if error_code(error).endswith(_MESSAGES):
                 raise RequestRefused(_text(error)) from error
             if blames_target(error_code(error)):
                 raise TargetUnavailable(_text(error)) from error
             raise self._unavailable(error) from error
-        except _errors.BotoCoreError as error:
+        except self._errors.BotoCoreError as error:
             raise self._unavailable(error) from error
 
     def ask(self) -> None:
         """Ask the service for the target. Raises `SinkUnavailable` if it cannot be reached."""
         try:
             self._find()
-        except ClientError as error:
+        except self._errors.ClientError as error:
             if not self._is_answer(error_code(error)):
                 raise self._unavailable(error) from error
-        except _errors.BotoCoreError as error:
+        except self._errors.BotoCoreError as error:
             raise self._unavailable(error) from error
 
     def close(self) -> None:
@@ -155,7 +187,7 @@ class BatchClient(ABC):
         """Send a request and return the outcome of each entry."""
 
     def _unavailable(self, error: Any) -> SinkUnavailable:
-        text = _text(error) if isinstance(error, ClientError) else error
+        text = _text(error) if isinstance(error, self._errors.ClientError) else error
         return SinkUnavailable(f"{self._target} cannot be used: {text}")
 
 

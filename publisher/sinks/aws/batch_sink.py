@@ -19,8 +19,7 @@ from dsql_outbox.publisher.sinks.port import (
     Unavailable,
 )
 
-from .batch_client import Answers, BatchClient, RequestRefused, TargetUnavailable
-from .entries import Entry, cut
+from .batch_client import Answers, BatchClient, Entry, RequestRefused, TargetUnavailable, cut
 
 REQUESTS: Final = 8
 """The most requests at the same time. Each needs a thread, because the AWS SDK blocks."""

@@ -16,7 +16,7 @@ from dsql_outbox.outbox import TRACE_HEADERS, Message
 from dsql_outbox.publisher.sinks.cloudevents import binary_headers
 from dsql_outbox.publisher.sinks.port import Rejected
 
-from .entries import Entry
+from .batch_client import Entry
 
 _FORBIDDEN: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that the services refuse, or replace by U+FFFD."""

@@ -17,7 +17,7 @@ from dsql_outbox.cli.relay.daemon import Address
 from dsql_outbox.cli.telemetry.sdk_spans import FLUSH_SECONDS
 from dsql_outbox.doors.aws_lambda import MARGIN
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher.sinks.sqs.url import parse_sqs_url
+from dsql_outbox.publisher.sinks.sqs import parse_sqs_url
 
 FOLDER = ROOT / "examples" / "terraform"
 TEXTS = {path.name: path.read_text() for path in sorted(FOLDER.glob("*.tf"))}

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from dsql_outbox.publisher.sinks import Rejected
-from dsql_outbox.publisher.sinks.aws.entries import Entry
-from dsql_outbox.publisher.sinks.eventbridge.event_entry import MAX_BYTES, make_entry
+from dsql_outbox.publisher.sinks.aws.batch_client import Entry
+from dsql_outbox.publisher.sinks.eventbridge import MAX_BYTES, make_entry
 from dsql_outbox.testing.sink_contract import new_message
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsql_outbox.publisher.sinks.aws.entries import MAX_ENTRIES, Entry, cut
+from dsql_outbox.publisher.sinks.aws.batch_client import MAX_ENTRIES, Entry, cut
 from dsql_outbox.publisher.sinks.aws.message_entry import (
     MessageForm,
     broken_rule,

@@ -6,8 +6,8 @@ import pytest
 
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.publisher.sinks.aws.address import AwsAddress
-from dsql_outbox.publisher.sinks.eventbridge.url import parse_eventbridge_url
-from dsql_outbox.publisher.sinks.sns.url import parse_sns_url
+from dsql_outbox.publisher.sinks.eventbridge import parse_eventbridge_url
+from dsql_outbox.publisher.sinks.sns import parse_sns_url
 
 TOPIC = "arn:aws:sns:eu-west-1:123456789012:orders"
 BUS = "arn:aws:events:eu-west-1:123456789012:event-bus/orders"

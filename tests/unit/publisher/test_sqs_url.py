@@ -4,7 +4,7 @@ import pytest
 
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.publisher.sinks.aws.address import AwsAddress
-from dsql_outbox.publisher.sinks.sqs.url import parse_sqs_url
+from dsql_outbox.publisher.sinks.sqs import parse_sqs_url
 
 
 def test_a_queue_by_its_name_has_these_defaults() -> None:
