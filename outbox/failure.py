@@ -115,10 +115,10 @@ _UNREACHABLE: Final = frozenset({_K.OUTAGE, _K.CROWDED, _K.OUT_OF_MEMORY, _K.BUS
 _NOT_COMMITTED: Final = CONFLICTS | {_K.OUTAGE, _K.CROWDED, _K.OUT_OF_MEMORY}
 
 NO_SUCH_FORM: Final = (errors.FeatureNotSupported, errors.SyntaxError, errors.DatatypeMismatch)
-"""The errors by which a database refuses data-modifying CTEs in a probe.
+"""The errors by which a database refuses data-modifying CTEs.
 
-A probe is an EXPLAIN of the real statement. Do not match the error of a real write against
-it: "cached plan must not change result type" also has the SQLSTATE 0A000.
+Do not match the error of a real write against it, but that of a probe, an EXPLAIN of the write:
+a writer prepares its statements, and "cached plan must not change result type" is a 0A000, too.
 """
 
 _STATES: Final[Mapping[FailureKind, tuple[str, ...]]] = {

@@ -12,8 +12,6 @@
   `Waiting`, `Topics`, `Replay`, `StatusReader`, `ConflictReader` and `Health`.
 """
 
-from dsql_outbox.publisher.burial import NO_ROW
-from dsql_outbox.publisher.leases.table import NO_LEASE
 from dsql_outbox.publisher.operator.conflicts.conflict_reader import (
     MAX_HOURS,
     ConflictReader,
@@ -88,8 +86,6 @@ from .topic_settings import FailureRules, TopicSettings
 __all__ = [
     "MAX_HOURS",
     "MAX_REPLAYED",
-    "NO_LEASE",
-    "NO_ROW",
     "NO_SHARD",
     "REMEDIES",
     "Alive",

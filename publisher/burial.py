@@ -5,21 +5,18 @@ for a database that refuses CTEs that write.
 """
 
 from collections.abc import Collection
+from contextlib import suppress
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from dsql_outbox.outbox import (
     NO_SUCH_FORM,
-    SERVER_TROUBLE,
-    RetryPolicy,
     array_literal,
     plain_array,
 )
 
 from .outbox_rows import RowId
 from .session import OperatorSession, OperatorTransaction
-
-_ASK: Final = RetryPolicy(SERVER_TROUBLE, waits=(0.0, 0.0))
 
 
 class Letter(NamedTuple):
@@ -31,29 +28,22 @@ class Letter(NamedTuple):
 
 
 class Burial:
-    """Moves rows; the first call finds out which form the database accepts.
+    """Moves rows, by plain statements after the database has refused the one statement.
 
     Raises the driver's errors.
     """
 
     def __init__(self, session: OperatorSession) -> None:
         self._session = session
-        self._is_plain: bool | None = None
+        self._is_refused = False
 
     async def bury(self, letters: Collection[Letter]) -> int:
         """Move rows to the dead letters. Returns how many existed."""
-        if self._is_plain is None:
-            self._is_plain = await self._refuses_cte()
-        if self._is_plain:
-            return await self._session.transaction(partial(_plainly, letters))
-        return await self._session.count("outbox_bury", _parameters(letters))
-
-    async def _refuses_cte(self) -> bool:
-        try:
-            await _ASK.run_async(partial(self._session.count, "outbox_bury", NO_ROW))
-        except NO_SUCH_FORM:
-            return True
-        return False
+        if not self._is_refused:
+            with suppress(*NO_SUCH_FORM):
+                return await self._session.count("outbox_bury", _parameters(letters))
+            self._is_refused = True
+        return await self._session.transaction(partial(_plainly, letters))
 
 
 async def _plainly(letters: Collection[Letter], transaction: OperatorTransaction) -> int:
@@ -84,7 +74,3 @@ def _parameters(letters: Collection[Letter]) -> dict[str, Any]:
         "errors": array_literal(letter.error for letter in letters),
         "attempts": plain_array(letter.attempts for letter in letters),
     }
-
-
-NO_ROW: Final = _parameters([])
-"""Parameters for ``outbox_bury`` that match no row."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from time import monotonic
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import psycopg
@@ -13,11 +13,9 @@ from dsql_outbox.outbox import (
     AT_ONCE,
     CONFLICTS,
     NO_SUCH_FORM,
-    SERVER_TROUBLE,
     AsyncConnection,
     Database,
     OneProcess,
-    RetryPolicy,
     array_literal,
     kind_of,
 )
@@ -28,17 +26,6 @@ from .liveness import PRUNE_AFTER
 from .protocol import Renewed
 from .snapshot import Lease, Peer, Snapshot
 
-NO_LEASE: Final[Mapping[str, object]] = {
-    **dict.fromkeys(("shards", "epochs"), array_literal([])),
-    "owner": "",
-    "lease": 1.0,
-    "announces": False,
-    "paused": "[]",
-}
-"""Parameters for ``lease_beat`` with which it changes nothing."""
-
-_ASK: Final = RetryPolicy(SERVER_TROUBLE | CONFLICTS, waits=(0.0, 0.0, 0.0))
-
 
 class SqlLeaseTable:
     """The tables of leases and publishers; see `LeaseTable` for the methods.
@@ -48,8 +35,7 @@ class SqlLeaseTable:
     conflict the connection is dropped, and the next call opens another. Because the
     connection is not shared, neither a slow statement of the relay nor a slow broker delays
     a renewal.
-    `paused` returns the topics to announce, which this publisher has paused by itself. The
-    first `renew_and_look` finds out whether the database accepts it.
+    `paused` returns the topics to announce, which this publisher has paused by itself.
     """
 
     def __init__(
@@ -63,7 +49,7 @@ class SqlLeaseTable:
         self._connection: AsyncConnection | None = None
         self._process = OneProcess("a publisher's leases")
         self._paused = paused
-        self._is_plain: bool | None = None
+        self._is_refused = False
 
     async def announce(self, owner: str) -> None:
         """See `LeaseTable.announce`."""
@@ -84,12 +70,14 @@ class SqlLeaseTable:
 
     async def renew_and_look(self, owner: str, epochs: Mapping[int, int]) -> Renewed | None:
         """See `LeaseTable.renew_and_look`."""
-        if self._is_plain is None:
-            self._is_plain = await self._refuses_cte()
-        if self._is_plain:
+        if self._is_refused:
             return None
         try:
             found = await self._run("lease_beat", self._parameters(owner, epochs))
+        except NO_SUCH_FORM:
+            # No cached plan that is out of date, as in a writer: a publisher prepares nothing.
+            self._is_refused = True
+            return None
         except psycopg.Error as error:
             if kind_of(error) not in CONFLICTS:
                 raise
@@ -141,13 +129,6 @@ class SqlLeaseTable:
             changed |= _shards(await self._retried(name, parameters))
         return changed
 
-    async def _refuses_cte(self) -> bool:
-        try:
-            await _ASK.run_async(partial(self._run, "lease_beat", NO_LEASE))
-        except NO_SUCH_FORM:
-            return True
-        return False
-
     def _parameters(
         self, owner: str, epochs: Mapping[int, int], ended: Mapping[int, float] | None = None
     ) -> dict[str, Any]:
@@ -158,7 +139,6 @@ class SqlLeaseTable:
             "ended": array_literal((ended or {}).get(shard, math.nan) for shard in epochs),
             "lease": self._settings.lease,
             "grace": self._settings.grace,
-            "announces": True,
             "paused": self._topics(),
         }
 

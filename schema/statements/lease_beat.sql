@@ -1,7 +1,6 @@
 -- Keep leases for longer, announce their publisher, and return every lease and every
 -- announced publisher as they were before: `lease_renew`, `publisher_announce` and
 -- `lease_list` in one statement. renewed: whether this statement has renewed the lease.
--- announces is false in a probe, which must change nothing.
 WITH renewed AS (
   UPDATE {schema}.outbox_leases l
   SET expires_at = clock_timestamp() + %(lease)s::float8 * interval '1 second'
@@ -10,7 +9,7 @@ WITH renewed AS (
   RETURNING l.shard
 ), announced AS (
   INSERT INTO {schema}.outbox_publishers (owner, seen_at, lease_seconds, paused)
-  SELECT %(owner)s, clock_timestamp(), %(lease)s::float8, %(paused)s::text WHERE %(announces)s
+  VALUES (%(owner)s, clock_timestamp(), %(lease)s::float8, %(paused)s::text)
   ON CONFLICT (owner) DO UPDATE SET
     seen_at = EXCLUDED.seen_at, lease_seconds = EXCLUDED.lease_seconds,
     paused = EXCLUDED.paused

@@ -70,8 +70,6 @@ def test_the_page_shows_what_is_told_of_the_endpoint(url: str) -> None:
     [
         ("WITH entity AS", "writers take the plain form"),
         ("placed AS", "writers take the plain form"),
-        ("WITH gone AS", "publishers take the plain form"),
-        ("WITH renewed AS", "publishers take the plain form"),
     ],
 )
 @pytest.mark.parametrize("sqlstate", ["0A000", "42601", "42804"])

@@ -170,20 +170,13 @@ async def test_a_database_that_has_no_such_statement_is_asked_once(
     assert sql.execute("SELECT FROM outbox.outbox_publishers").fetchall() == []
 
 
-async def test_a_question_that_the_server_fails_to_answer_is_asked_again(
+async def test_a_server_that_fails_has_not_refused_the_statement(
     proxy: PostgresProxy, through: SqlLeaseTable
 ) -> None:
-    await through.look()
-    proxy.refuse(2, sqlstate="XX000", message="server unavailable", matching=BEAT)
+    proxy.refuse(1, sqlstate="XX000", message="server unavailable", matching=BEAT)
+    with pytest.raises(psycopg.errors.InternalError):
+        await through.renew_and_look("a", {})
     assert await through.renew_and_look("a", {}) is not None
-
-
-async def test_the_question_changes_nothing(table: SqlLeaseTable, sql: psycopg.Connection) -> None:
-    await table.take("", {0: 0}, {})
-    sql.execute("UPDATE outbox.outbox_leases SET expires_at = clock_timestamp() - interval '1 h'")
-    assert await table._refuses_cte() is False
-    assert sql.execute("SELECT FROM outbox.outbox_publishers").fetchall() == []
-    assert seconds_left(sql, 0) < 0
 
 
 async def test_after_a_conflict_the_beat_is_done_in_steps(
