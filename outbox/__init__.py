@@ -97,7 +97,7 @@ from .failure import (
     text_of,
     unwrap,
 )
-from .interrupt import is_interrupt
+from .interrupt import is_being_cancelled, is_interrupt
 from .json_struct import JsonStruct
 from .message import (
     RESERVED_HEADERS,
@@ -210,6 +210,7 @@ __all__ = [
     "given_hooks",
     "given_settings",
     "has_unclear_login",
+    "is_being_cancelled",
     "is_interrupt",
     "is_retryable",
     "is_source",

@@ -5,6 +5,7 @@ worker. No retry may swallow that exception, even if it is an `OSError` such as
 `TimeoutError`.
 """
 
+import asyncio
 import signal
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,6 +17,16 @@ from typing import Any
 def is_interrupt(error: BaseException) -> bool:
     """Return whether the error came from outside of the call that it ended."""
     return not isinstance(error, Exception) or _comes_from_handler(error)
+
+
+def is_being_cancelled() -> bool:
+    """Return whether somebody asks the current task to end.
+
+    Without, a `CancelledError` is that of something which the task awaited, such as a task of a
+    client whose pool was closed. It must end neither this task nor, silently, its task group.
+    """
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _comes_from_handler(error: Exception) -> bool:

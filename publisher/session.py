@@ -26,6 +26,7 @@ from dsql_outbox.outbox import (
     TransactionMisused,
     accepts_no_writes,
     command,
+    is_being_cancelled,
     kind_of,
     require_committed,
     tables_expected,
@@ -72,10 +73,17 @@ class CallTimedOut(TimeoutError):
         super().__init__(f"the function to apply ran for more than {CALL_TIMEOUT:g} s")
 
 
+class CallCancelled(Exception):
+    """A function of the user ended by a cancellation that nobody asked of the publisher."""
+
+    def __init__(self) -> None:
+        super().__init__("the function to apply awaited something that was cancelled")
+
+
 def _shown(error: Exception) -> str:
     """Return the kind of an error. Its text may quote an event, unless it is the library's."""
     kind = type(error).__name__
-    if isinstance(error, (TransactionMisused, CallTimedOut)):
+    if isinstance(error, (TransactionMisused, CallTimedOut, CallCancelled)):
         return f"{kind}: {error}"
     return f"{kind} ({error.sqlstate})" if isinstance(error, psycopg.Error) else kind
 
@@ -202,9 +210,10 @@ class OperatorSession:
         connection = self._connection
         if connection is not None and monotonic() >= connection.retires_at:
             await self.close()
-        if self._connection is not None and not self._is_welcome(self._connection):
+        connection = self._connection  # a function of the user may have closed it
+        if connection is not None and (connection.closed or not self._is_welcome(connection)):
             self._drop()
-        if self._connection is None or self._connection.closed:
+        if self._connection is None:
             self._connection = await self._database.connect_async()
             await self._connection.set_read_only(self._read_only or None)
         if not self._is_welcome(self._connection):
@@ -243,6 +252,10 @@ class OperatorTransaction:
                     await function(handle)
                 if scope.cancelled_caught:
                     raised = CallTimedOut()
+            except asyncio.CancelledError as error:
+                if is_being_cancelled():
+                    raise
+                raised = CallCancelled().with_traceback(error.__traceback__)
             except Exception as error:  # noqa: BLE001 - the run decides whose error it is
                 raised = error
         verdict = run.end(raised)

@@ -1,5 +1,6 @@
 """A decorator for a sink that reports facts about each message to the hooks."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -19,6 +20,7 @@ from dsql_outbox.outbox import (
     SettingsError,
     SinkUnavailable,
     broken_header,
+    is_being_cancelled,
 )
 from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.publisher.sinks import (
@@ -70,7 +72,7 @@ class TracedSink:
             sent = messages
             if quiet is None:
                 sent = [call.begin(message, self._start(message)) for message in messages]
-            await self._sink.publish(sent, call.answer)
+            await self._publish(sent, call.answer)
         except BaseException as error:
             if isinstance(error, SinkUnavailable):
                 result, text = "unavailable", str(error)
@@ -81,6 +83,14 @@ class TracedSink:
             call.end(result, text)
         if call.fault is not None:
             raise WrongAnswer(self._sink, *call.fault)
+
+    async def _publish(self, messages: Sequence[Message], answer: Answer) -> None:
+        try:
+            await self._sink.publish(messages, answer)
+        except asyncio.CancelledError as error:
+            if is_being_cancelled():
+                raise
+            raise SinkUnavailable("the sink awaited something that was cancelled") from error
 
     def _start(self, message: Message) -> Scopes:
         headers = message.headers

@@ -1,5 +1,6 @@
 """A function in the transaction that deletes the row: a read model without a checkpoint."""
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -180,11 +181,26 @@ async def ended(database: Database, function: Apply, **settings: float) -> str:
 RAISE = "DO $$ BEGIN RAISE EXCEPTION 'secret' USING errcode = '{}'; END $$"
 
 
+SLOW = "SELECT pg_sleep(60)"
+
+
+async def await_a_cancelled_task() -> None:
+    """As a client of HTTP does whose pool was closed."""
+    inner = asyncio.create_task(asyncio.sleep(60))
+    inner.cancel()
+    await inner
+
+
 @pytest.mark.parametrize(
-    "code", ["57014", "55P03", "40P01", "53200", "XX000", "deferred", "theirs"]
+    "code",
+    ["57014", "55P03", "40P01", "53200", "XX000", "deferred", "theirs", "cancelled", "timeout"],
 )
 async def test_one_bad_message_stops_no_other(
-    database: Database, writer: Writer, sql: psycopg.Connection, code: str
+    database: Database,
+    writer: Writer,
+    sql: psycopg.Connection,
+    caplog: pytest.LogCaptureFixture,
+    code: str,
 ) -> None:
     given(writer)
     sql.execute("CREATE TABLE once (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
@@ -195,6 +211,10 @@ async def test_one_bad_message_stops_no_other(
             return
         if code == "theirs":
             raise psycopg.OperationalError
+        if code == "cancelled":
+            await await_a_cancelled_task()
+        if code == "timeout":
+            await asyncio.wait_for(connection.execute(SLOW), 0.05)
         query = RAISE.format(code)
         if code == "deferred":
             query = "INSERT INTO public.once VALUES (1), (1)"
@@ -204,6 +224,7 @@ async def test_one_bad_message_stops_no_other(
     assert "the function to apply raised" in reason
     assert "secret" not in reason
     assert model(sql).keys() == {f"Car/car-{n}" for n in range(12) if n != 3}
+    assert "waits for the database" not in caplog.text  # the function's error is no outage
 
 
 async def test_each_message_has_its_own_time(

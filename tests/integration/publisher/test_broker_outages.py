@@ -1,5 +1,6 @@
 """A broker that fails, wholly or in part: no attempt is burnt, and nothing is asked in a hurry."""
 
+import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -74,6 +75,30 @@ async def test_what_a_broker_leaves_unsent_is_not_asked_for_without_a_pause(
     async with Publisher(database, sink, quick_settings()):
         await until(lambda: sink.asked >= 4)
     assert anyio.current_time() - began >= 0.3, "a tenth of a second between two calls"
+
+
+async def test_a_sink_whose_own_task_was_cancelled_is_an_outage_of_its_broker(
+    database: Database, writer: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when the pool of its client is closed: nobody has asked the publisher to end."""
+
+    class Cancelled(MemorySink):
+        times = 2
+
+        async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+            if self.times:
+                self.times -= 1
+                inner = asyncio.create_task(anyio.sleep(60))
+                inner.cancel()
+                await inner
+            await super().publish(messages, answer)
+
+    writer.write_many([event(f"car-{n}", n) for n in range(3)])
+    sink = Cancelled()
+    with anyio.fail_after(30):
+        done = await Publisher(database, sink, quick_settings()).run(until_empty=True)
+    assert (done.delivered, done.failed, sink.times) == (3, 0, 0)
+    assert "awaited something that was cancelled" in caplog.text
 
 
 async def test_a_failure_goes_on_with_the_new_owner(
