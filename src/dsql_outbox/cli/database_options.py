@@ -1,14 +1,20 @@
 """The options that name a database, and how a command opens it."""
 
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from dsql_outbox.outbox import DEFAULT_SCHEMA, Database, Isolation
 from dsql_outbox.schema import apply
+
+from .exit_codes import short_errors
+from .logs import logs_on_stderr
+from .missing_tables import tables_needed
+from .signals import interruptible
 
 _EMBEDDED: Final = "embedded:"
 
@@ -38,6 +44,32 @@ def database_options(command: _Command) -> _Command:
         help="postgresql://.., dsql://ROLE@ENDPOINT/postgres (Aurora DSQL), "
         "embedded:FOLDER (a PostgreSQL of its own, kept in FOLDER) or embedded: (for one run).",
     )(schema_option(command))
+
+
+def with_database(
+    advice: str | None = None, *, logs: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add --database and --schema, and call the command with the open `Database`, `database`.
+
+    Errors become lines and exit codes. `advice` is the line that a signal prints; a command
+    without one catches signals itself. With `logs`, warnings are shown on standard error.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)  # also the options that the command has already
+        def run(*, database: str | None, schema: str, **options: Any) -> None:
+            with ExitStack() as stack:
+                stack.enter_context(short_errors())
+                stack.enter_context(tables_needed())
+                if advice is not None:
+                    stack.enter_context(interruptible(advice))
+                if logs:
+                    stack.enter_context(logs_on_stderr(verbose=False))
+                command(database=stack.enter_context(open_database(database, schema)), **options)
+
+        return database_options(run)
+
+    return decorate
 
 
 @contextmanager

@@ -6,14 +6,13 @@ from typing import Final
 
 import click
 
-from dsql_outbox.cli.database_options import database_options, open_database
-from dsql_outbox.cli.exit_codes import short_errors
+from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.filters import json_option
-from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.output import counted, json_line, say
 from dsql_outbox.cli.progress_line import progress
 from dsql_outbox.cli.signals import GO_ON, interruptible
 from dsql_outbox.inbox import Inbox, Pruned
+from dsql_outbox.outbox import Database
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _AGE: Final = re.compile(r"([0-9]{1,6})([smhd])")
@@ -42,12 +41,8 @@ def inbox() -> None:
     help="Forget messages handled longer ago: a number and s, m, h or d, as in 30d.",
 )
 @json_option
-@database_options
-@short_errors()
-@tables_needed()
-def prune(
-    *, consumer: str, older_than: timedelta, as_json: bool, database: str | None, schema: str
-) -> None:
+@with_database()
+def prune(*, consumer: str, older_than: timedelta, as_json: bool, database: Database) -> None:
     """Forget the messages that a consumer handled long ago.
 
     A message that is delivered after it was forgotten is handled again. So AGE must exceed
@@ -57,8 +52,7 @@ def prune(
     """
     done = _Done()
     with (
-        open_database(database, schema) as found,
-        Inbox(found, consumer) as box,
+        Inbox(database, consumer) as box,
         interruptible(lambda: f"{done}; {GO_ON}"),
         progress(lambda: str(done)),
     ):

@@ -9,16 +9,13 @@ from importlib import import_module
 import anyio
 import click
 
-from dsql_outbox.cli.database_options import database_options, open_database
-from dsql_outbox.cli.exit_codes import short_errors
+from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.filters import json_option
-from dsql_outbox.cli.logs import logs_on_stderr
-from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import counted, json_line, say
 from dsql_outbox.cli.progress_line import progress
 from dsql_outbox.cli.signals import Interruption
-from dsql_outbox.outbox import DEFAULT_SOURCE
+from dsql_outbox.outbox import DEFAULT_SOURCE, Database
 from dsql_outbox.publisher import Apply, Rebuild
 
 
@@ -97,17 +94,14 @@ def read_model() -> None:
     help="The CloudEvents source. It is not stored, so repeat the one of the writers' settings.",
 )
 @json_option
-@database_options
-@short_errors()
-@tables_needed()
-def rebuild(  # noqa: PLR0913 - one parameter per flag
+@with_database(logs=True)
+def rebuild(
     *,
     name: str,
     after: str | None,
     source: str,
     as_json: bool,
-    database: str | None,
-    schema: str,
+    database: Database,
 ) -> None:
     """Apply all stored events again, in order per subject.
 
@@ -119,9 +113,8 @@ def rebuild(  # noqa: PLR0913 - one parameter per flag
     --after with which another run continues.
     """
     function = _function(name)
-    with logs_on_stderr(verbose=False), open_database(database, schema) as found:
-        tool = Rebuild(found, function, source=source)
-        code = anyio.run(RebuildRun(tool, as_json=as_json).run, after)
+    tool = Rebuild(database, function, source=source)
+    code = anyio.run(RebuildRun(tool, as_json=as_json).run, after)
     if code:
         raise click.exceptions.Exit(code)
 

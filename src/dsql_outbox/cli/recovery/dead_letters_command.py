@@ -9,8 +9,8 @@ from uuid import UUID
 import anyio
 import click
 
-from dsql_outbox.cli.database_options import database_options, open_database
-from dsql_outbox.cli.exit_codes import FAILED, short_errors
+from dsql_outbox.cli.database_options import with_database
+from dsql_outbox.cli.exit_codes import FAILED
 from dsql_outbox.cli.filters import (
     all_option,
     confirm,
@@ -23,7 +23,6 @@ from dsql_outbox.cli.filters import (
     topic_option,
     yes_option,
 )
-from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.output import aligned, counted, json_line, say
 from dsql_outbox.cli.signals import GO_ON, READ_ONLY, interruptible
 from dsql_outbox.outbox import Database
@@ -74,13 +73,8 @@ def _limit(default: int | None, most: int | None = None) -> Callable[[_Command],
 @_limit(_SHOWN)
 @click.option("--payload", is_flag=True, help="Include the event's text; needs --json.")
 @json_option
-@database_options
-@short_errors()
-@tables_needed()
-@interruptible(READ_ONLY)
-def list_(
-    *, limit: int, payload: bool, as_json: bool, database: str | None, schema: str, **filters: Any
-) -> None:
+@with_database(READ_ONLY)
+def list_(*, limit: int, payload: bool, as_json: bool, database: Database, **filters: Any) -> None:
     """List dead letters, in order of event id.
 
     With --json each line is an object. --payload adds the event's exact text,
@@ -88,8 +82,7 @@ def list_(
     """
     if payload and not as_json:
         raise click.UsageError("--payload needs --json; or use `dsql-outbox dead-letters show`")
-    with open_database(database, schema) as found:
-        anyio.run(_list, found, LetterFilter(**filters), limit, payload, as_json)
+    anyio.run(_list, database, LetterFilter(**filters), limit, payload, as_json)
 
 
 async def _list(
@@ -115,20 +108,14 @@ async def _list(
 @click.argument("event_id", type=click.UUID)
 @click.option("--payload", is_flag=True, help="Include the event's text.")
 @json_option
-@database_options
-@short_errors()
-@tables_needed()
-@interruptible(READ_ONLY)
-def show(
-    *, event_id: UUID, payload: bool, as_json: bool, database: str | None, schema: str
-) -> None:
+@with_database(READ_ONLY)
+def show(*, event_id: UUID, payload: bool, as_json: bool, database: Database) -> None:
     """Show every field of one event's dead letters.
 
     An event has several if its replays were given up, too. The exit code is 1 if
     it has none.
     """
-    with open_database(database, schema) as found:
-        letters = anyio.run(_gather, found, LetterFilter(event_ids=(event_id,)), payload)
+    letters = anyio.run(_gather, database, LetterFilter(event_ids=(event_id,)), payload)
     if not letters:
         raise click.ClickException(f"no dead letter has the event id {event_id}")
     for n, letter in enumerate(letters):
@@ -147,9 +134,7 @@ async def _gather(database: Database, which: LetterFilter, payload: bool) -> lis
 @all_option
 @_limit(MAX_REPLAYED, MAX_REPLAYED)
 @replay_options
-@database_options
-@short_errors()
-@tables_needed()
+@with_database()
 def replay(  # noqa: PLR0913 - one parameter per flag
     *,
     every: bool,
@@ -159,8 +144,7 @@ def replay(  # noqa: PLR0913 - one parameter per flag
     dry_run: bool,
     listed: bool,
     as_json: bool,
-    database: str | None,
-    schema: str,
+    database: Database,
     **filters: Any,
 ) -> None:
     """Move dead letters back into the outbox, to be relayed again.
@@ -181,8 +165,8 @@ def replay(  # noqa: PLR0913 - one parameter per flag
             await telling.all(told)
 
     telling = ReplayReport(as_json=as_json, listed=listed or not dry_run, dry_run=dry_run)
-    with interruptible(GO_ON), open_database(database, schema) as found, telling.summed():
-        anyio.run(run, found)
+    with interruptible(GO_ON), telling.summed():
+        anyio.run(run, database)
     if telling.total == limit:
         say(f"--limit {limit} is reached: there may be more", err=True)
     unknown = max(0, len(set(which.event_ids)) - telling.total)
@@ -199,9 +183,7 @@ def replay(  # noqa: PLR0913 - one parameter per flag
 @dry_run_option
 @json_option
 @yes_option
-@database_options
-@short_errors()
-@tables_needed()
+@with_database()
 def drop(  # noqa: PLR0913 - one parameter per flag
     *,
     every: bool,
@@ -209,8 +191,7 @@ def drop(  # noqa: PLR0913 - one parameter per flag
     dry_run: bool,
     as_json: bool,
     yes: bool,
-    database: str | None,
-    schema: str,
+    database: Database,
     **filters: Any,
 ) -> None:
     """Delete dead letters for good. The events stay stored and can be replayed.
@@ -220,10 +201,10 @@ def drop(  # noqa: PLR0913 - one parameter per flag
     which = LetterFilter(**filters)
     require_choice("all dead letters", filtered=which != LetterFilter(), every=every)
     done = _Dropped(is_planned=dry_run)
-    with interruptible(lambda: f"{done}; {GO_ON}"), open_database(database, schema) as found:
+    with interruptible(lambda: f"{done}; {GO_ON}"):
         if not dry_run:
-            confirm(anyio.run(_question, found, which, limit), yes=yes)
-        anyio.run(_drop, found, which, limit, as_json, done)
+            confirm(anyio.run(_question, database, which, limit), yes=yes)
+        anyio.run(_drop, database, which, limit, as_json, done)
     say(str(done), err=True)
 
 

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import anyio
 import click
 
-from dsql_outbox.cli.database_options import database_options, open_database
-from dsql_outbox.cli.exit_codes import FAILED, short_errors
+from dsql_outbox.cli.database_options import with_database
+from dsql_outbox.cli.exit_codes import FAILED
 from dsql_outbox.cli.filters import (
     all_option,
     dry_run_option,
@@ -19,7 +19,6 @@ from dsql_outbox.cli.filters import (
     subject_option,
     topic_option,
 )
-from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.output import counted, json_line, one_line, say
 from dsql_outbox.cli.signals import GO_ON, READ_ONLY, interruptible
 from dsql_outbox.outbox import Database
@@ -56,15 +55,11 @@ def _filters(command: _Command) -> _Command:
 @failures.command("list")
 @_filters
 @json_option
-@database_options
-@short_errors()
-@tables_needed()
-@interruptible(READ_ONLY)
-def list_(*, as_json: bool, database: str | None, schema: str, **filters: Any) -> None:
+@with_database(READ_ONLY)
+def list_(*, as_json: bool, database: Database, **filters: Any) -> None:
     """List failed messages, with the time of the next try and the error."""
     told = _Told()
-    with open_database(database, schema) as found:
-        anyio.run(_tell, found, Failures.find, FailureFilter(**filters), as_json, told)
+    anyio.run(_tell, database, Failures.find, FailureFilter(**filters), as_json, told)
     if not told.total and not as_json:
         say("no failures")
 
@@ -74,9 +69,7 @@ def list_(*, as_json: bool, database: str | None, schema: str, **filters: Any) -
 @all_option
 @dry_run_option
 @json_option
-@database_options
-@short_errors()
-@tables_needed()
+@with_database()
 def retry(**options: Any) -> None:
     """Forget the failures of messages: the publisher tries them again immediately.
 
@@ -90,9 +83,7 @@ def retry(**options: Any) -> None:
 @all_option
 @dry_run_option
 @json_option
-@database_options
-@short_errors()
-@tables_needed()
+@with_database()
 def bury(**options: Any) -> None:
     """Give up failed messages: move them to the dead letters.
 
@@ -110,19 +101,15 @@ def _act(  # noqa: PLR0913 - one parameter per flag
     every: bool,
     dry_run: bool,
     as_json: bool,
-    database: str | None,
-    schema: str,
+    database: Database,
     **filters: Any,
 ) -> None:
     which = FailureFilter(**filters)
     require_choice("all failures", filtered=which != FailureFilter(), every=every)
     told = _Told()
     verb = planned if dry_run else done
-    with (
-        interruptible(lambda: f"{counted(told.total, 'message')} {verb}; {GO_ON}"),
-        open_database(database, schema) as found,
-    ):
-        anyio.run(_tell, found, Failures.find if dry_run else work, which, as_json, told)
+    with interruptible(lambda: f"{counted(told.total, 'message')} {verb}; {GO_ON}"):
+        anyio.run(_tell, database, Failures.find if dry_run else work, which, as_json, told)
     left = told.behind if work is Failures.bury else 0
     count = told.total - left
     say(f"{counted(count, 'message')} {verb}", err=True)

@@ -8,8 +8,8 @@ from uuid import UUID
 import anyio
 import click
 
-from dsql_outbox.cli.database_options import database_options, open_database
-from dsql_outbox.cli.exit_codes import FAILED, short_errors
+from dsql_outbox.cli.database_options import with_database
+from dsql_outbox.cli.exit_codes import FAILED
 from dsql_outbox.cli.filters import (
     all_option,
     confirm,
@@ -17,11 +17,8 @@ from dsql_outbox.cli.filters import (
     subject_option,
     yes_option,
 )
-from dsql_outbox.cli.logs import logs_on_stderr
-from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import counted
-from dsql_outbox.cli.signals import interruptible
 from dsql_outbox.outbox import DEFAULT_SOURCE, Database, parse_subject_key
 from dsql_outbox.publisher import EventFilter, Place, Replay, Replayed
 
@@ -104,10 +101,7 @@ Exit codes:
 )
 @replay_options
 @yes_option
-@database_options
-@short_errors()
-@tables_needed()
-@interruptible("nothing was replayed")
+@with_database("nothing was replayed", logs=True)
 def replay(  # noqa: PLR0913 - one parameter per flag
     *,
     event_ids: tuple[UUID, ...],
@@ -125,8 +119,7 @@ def replay(  # noqa: PLR0913 - one parameter per flag
     listed: bool,
     as_json: bool,
     yes: bool,
-    database: str | None,
-    schema: str,
+    database: Database,
 ) -> None:
     """Send stored events again, whether they were delivered or not.
 
@@ -147,12 +140,11 @@ def replay(  # noqa: PLR0913 - one parameter per flag
     asked.require_one_way()
     listed = listed or ((as_json or bool(event_ids)) and not dry_run)
     telling = ReplayReport(as_json=as_json, listed=listed, dry_run=dry_run)
-    with logs_on_stderr(verbose=False), open_database(database, schema) as found:
-        if asked.reads_all:
-            confirm(anyio.run(_cost, found), yes=yes)
-        tool = Replay(found, reason=reason, rate=rate, source=source, dry_run=dry_run)
-        with telling.summed():
-            code = anyio.run(ReplayRun(tool, telling).run, asked.told(tool))
+    if asked.reads_all:
+        confirm(anyio.run(_cost, database), yes=yes)
+    tool = Replay(database, reason=reason, rate=rate, source=source, dry_run=dry_run)
+    with telling.summed():
+        code = anyio.run(ReplayRun(tool, telling).run, asked.told(tool))
     if code or (event_ids and telling.left_alone):
         raise click.exceptions.Exit(code or FAILED)
 

@@ -6,12 +6,11 @@ from typing import Final
 import anyio
 import click
 
-from dsql_outbox.cli.database_options import database_options, open_database
-from dsql_outbox.cli.exit_codes import FAILED, short_errors
+from dsql_outbox.cli.database_options import with_database
+from dsql_outbox.cli.exit_codes import FAILED
 from dsql_outbox.cli.filters import json_option
-from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.output import aligned, duration, json_line, one_line, say
-from dsql_outbox.cli.signals import READ_ONLY, interruptible
+from dsql_outbox.cli.signals import READ_ONLY
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import PausedTopic, Topics
 
@@ -29,14 +28,10 @@ def topics() -> None:
 
 @topics.command("list")
 @json_option
-@database_options
-@short_errors()
-@tables_needed()
-@interruptible(READ_ONLY)
-def list_(*, as_json: bool, database: str | None, schema: str) -> None:
+@with_database(READ_ONLY)
+def list_(*, as_json: bool, database: Database) -> None:
     """List the topics that an operator has paused, by name."""
-    with open_database(database, schema) as found:
-        anyio.run(_list, found, as_json)
+    anyio.run(_list, database, as_json)
 
 
 async def _list(database: Database, as_json: bool) -> None:
@@ -56,11 +51,8 @@ def _cells(topic: PausedTopic) -> tuple[str, ...]:
 @click.argument("topic")
 @click.option("--reason", default="", metavar="TEXT", help="The reason, which `list` shows.")
 @json_option
-@database_options
-@short_errors()
-@tables_needed()
-@interruptible(_PERHAPS)
-def pause(*, topic: str, reason: str, as_json: bool, database: str | None, schema: str) -> None:
+@with_database(_PERHAPS)
+def pause(*, topic: str, reason: str, as_json: bool, database: Database) -> None:
     """Pause a topic: publishers stop sending its messages within seconds.
 
     The messages wait in the outbox, and so do later messages of their subjects. For a
@@ -71,19 +63,15 @@ def pause(*, topic: str, reason: str, as_json: bool, database: str | None, schem
         async with Topics(found) as tool:
             await tool.pause(topic, reason)
 
-    with open_database(database, schema) as found:
-        anyio.run(run, found)
+    anyio.run(run, database)
     _tell(topic, is_paused=True, as_json=as_json)
 
 
 @topics.command()
 @click.argument("topic")
 @json_option
-@database_options
-@short_errors()
-@tables_needed()
-@interruptible(_PERHAPS)
-def resume(*, topic: str, as_json: bool, database: str | None, schema: str) -> None:
+@with_database(_PERHAPS)
+def resume(*, topic: str, as_json: bool, database: Database) -> None:
     """Resume a topic: publishers send its messages again within seconds.
 
     The exit code is 1 if no operator has paused it.
@@ -93,8 +81,7 @@ def resume(*, topic: str, as_json: bool, database: str | None, schema: str) -> N
         async with Topics(found) as tool:
             return await tool.resume(topic)
 
-    with open_database(database, schema) as found:
-        was_paused = anyio.run(run, found)
+    was_paused = anyio.run(run, database)
     if not was_paused:
         say(f"{topic}: no operator has paused it", err=True)
         raise click.exceptions.Exit(FAILED)

@@ -5,12 +5,10 @@ from contextlib import aclosing
 import anyio
 import click
 
-from dsql_outbox.cli.database_options import database_options, open_database
-from dsql_outbox.cli.exit_codes import short_errors
+from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.filters import json_option, subject_option, topic_option
-from dsql_outbox.cli.missing_tables import tables_needed
 from dsql_outbox.cli.output import aligned, json_line, say
-from dsql_outbox.cli.signals import READ_ONLY, interruptible
+from dsql_outbox.cli.signals import READ_ONLY
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Waiting, WaitingFilter, WaitingMessage
 
@@ -27,18 +25,14 @@ from dsql_outbox.publisher import Waiting, WaitingFilter, WaitingMessage
     help="The largest number of messages.",
 )
 @json_option
-@database_options
-@short_errors()
-@tables_needed()
-@interruptible(READ_ONLY)
-def waiting(  # noqa: PLR0913 - one parameter per flag
+@with_database(READ_ONLY)
+def waiting(
     *,
     subject: str | None,
     topic: str | None,
     limit: int,
     as_json: bool,
-    database: str | None,
-    schema: str,
+    database: Database,
 ) -> None:
     """List messages that wait in the outbox, shard by shard, the oldest first.
 
@@ -46,8 +40,7 @@ def waiting(  # noqa: PLR0913 - one parameter per flag
     found --limit messages. Payloads are not shown.
     """
     which = WaitingFilter(subject=subject, topic=topic)
-    with open_database(database, schema) as found:
-        anyio.run(_list, found, which, limit, as_json)
+    anyio.run(_list, database, which, limit, as_json)
 
 
 async def _list(database: Database, which: WaitingFilter, limit: int, as_json: bool) -> None:

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 
 import click
 
-from dsql_outbox.cli.database_options import database_options, open_database
-from dsql_outbox.cli.exit_codes import short_errors
-from dsql_outbox.cli.missing_tables import tables_needed
+from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import json_line, say_all
-from dsql_outbox.cli.signals import READ_ONLY, interruptible
+from dsql_outbox.cli.signals import READ_ONLY
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import (
     MAX_HOURS,
@@ -36,7 +34,6 @@ Examples:
 Exit codes: 0 when the status was read, 2 wrong usage, 69 the database cannot be
 reached, 78 the tables are missing. With --watch 0 after Ctrl-C or SIGTERM.""",
 )
-@database_options
 @option("--json", "as_json", is_flag=True, show_default=False, help="Print one JSON object.")
 @option(
     "--watch",
@@ -66,13 +63,10 @@ reached, 78 the tables are missing. With --watch 0 after Ctrl-C or SIGTERM.""",
     metavar="HOURS",
     help="With --conflicts, the period to report.",
 )
-@short_errors()
-@tables_needed()
-@interruptible(READ_ONLY)
+@with_database(READ_ONLY)
 def status(  # noqa: PLR0913 - one parameter per option
     *,
-    database: str | None,
-    schema: str,
+    database: Database,
     as_json: bool,
     watched: bool,
     interval: float,
@@ -92,15 +86,14 @@ def status(  # noqa: PLR0913 - one parameter per option
     """
     if watched and of_conflicts:
         raise click.UsageError("--conflicts and --watch exclude each other")
-    with open_database(database, schema) as found:
-        if watched:
-            watch(found, interval, as_json=as_json)
-        elif of_conflicts:
-            report = asyncio.run(_read_conflicts(found, hours))
-            _show(report, conflict_tables(report), as_json=as_json)
-        else:
-            now = asyncio.run(_read(found))
-            _show(now, tables_of(now), as_json=as_json)
+    if watched:
+        watch(database, interval, as_json=as_json)
+    elif of_conflicts:
+        report = asyncio.run(_read_conflicts(database, hours))
+        _show(report, conflict_tables(report), as_json=as_json)
+    else:
+        now = asyncio.run(_read(database))
+        _show(now, tables_of(now), as_json=as_json)
 
 
 async def _read(database: Database) -> Status:
