@@ -3,10 +3,9 @@
 The chapter `event` is the event as a producer makes it, and its check.
 `message` is for a broker, `receipt` for a caller.
 `errors` defines every exception of the library. `failure` decides what an error of
-the database means, and `retry` runs work again after one that passes. `program` performs
-generators that decide without I/O, in a thread or a task.
+the database means, and `retry` runs work again after one that passes.
 The chapter `database` is the way to the database. `settings` holds its limits.
-`unit_of_work` judges the end of a transaction in which a function of the user ran.
+`unit_of_work` is a transaction from its connection to the answer to COMMIT.
 """
 
 from .database import (
@@ -48,7 +47,18 @@ from dsql_outbox.outbox.event.event_parser import (
 )
 from dsql_outbox.outbox.event.own_headers import parse_headers
 from dsql_outbox.outbox.unit_of_work.commit import require_committed, require_transaction
+from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
+from dsql_outbox.outbox.unit_of_work.connections.task_connections import AsyncConnections
+from dsql_outbox.outbox.unit_of_work.connections.thread_connections import Connections
 from dsql_outbox.outbox.unit_of_work.function_run import FunctionRun, Verdict
+from dsql_outbox.outbox.unit_of_work.primitives import (
+    Exchange,
+    Invoke,
+    Open,
+    Program,
+    Query,
+    Sleep,
+)
 
 from .arguments import given_hooks, given_settings, require_seconds, wrong_type
 from .contention import (
@@ -109,7 +119,6 @@ from .message import (
     subject_key,
     topic_fault,
 )
-from .program import perform, perform_async
 from .receipt import Receipt, Touched
 from .redaction import has_unclear_login, redacted, told
 from .retry import AT_ONCE, RetryPolicy, jittered
@@ -155,7 +164,9 @@ __all__ = [
     "SERVER_TROUBLE",
     "TRACE_HEADERS",
     "AsyncConnection",
+    "AsyncConnections",
     "Connection",
+    "Connections",
     "Database",
     "DatabaseFailure",
     "DuplicateEvent",
@@ -166,29 +177,36 @@ __all__ = [
     "EventHeader",
     "EventSource",
     "EventTooLarge",
+    "Exchange",
     "FailureKind",
     "FunctionRun",
     "InvalidEvent",
+    "Invoke",
     "Isolation",
     "JsonEvent",
     "JsonStruct",
+    "Lender",
     "Message",
     "MessageGap",
     "MissingExtra",
     "Moved",
     "NumberedQuery",
     "OneProcess",
+    "Open",
     "OutboxError",
     "OutcomeUnknown",
     "ParsedEvent",
     "ParsedTouch",
+    "Program",
     "PublisherRuns",
+    "Query",
     "Receipt",
     "RetryPolicy",
     "Rows",
     "SchemaError",
     "SettingsError",
     "SinkUnavailable",
+    "Sleep",
     "StaleVersion",
     "Touched",
     "TransactionMisused",
@@ -224,8 +242,6 @@ __all__ = [
     "parse_event",
     "parse_headers",
     "parse_subject_key",
-    "perform",
-    "perform_async",
     "pipeline",
     "pipeline_inside",
     "plain_array",

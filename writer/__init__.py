@@ -1,16 +1,13 @@
 """The write side: store an event in one transaction, and retry after a conflict.
 
-`writer_base` says what both writers promise. `writer` and `async_writer` perform the
-primitives of a `program`, in a thread and on an event loop: all decisions are in the
-programs. `gate` decides what may be sent now. `core` turns events into calls and
-statements. `attempt` decides about retries, `statement` turns events into SQL,
-`transact` runs the caller's SQL and events in one transaction, and `coalesce` is group
-commit. `connections` keeps connections for reuse, and `backlog_alarm` reports old
+`writer_base` says what both writers promise. `writer` and `async_writer` have each `program`
+performed, in a thread and on an event loop: all decisions are in the programs. `gate`
+decides what may be sent now. `core` turns events into calls and statements. `attempt`
+decides about retries, `statement` turns events into SQL, `transact` runs the caller's SQL
+and events in one transaction, and `coalesce` is group commit. `backlog_alarm` reports old
 messages. The meaning of a database error is decided in `outbox.failure`.
 """
 
-from dsql_outbox.writer.connections.task_connections import AsyncConnections
-from dsql_outbox.writer.connections.thread_connections import Connections
 from dsql_outbox.writer.program.stream import StoredEvent
 from dsql_outbox.writer.statement.answers import StoredEntity
 from dsql_outbox.writer.statement.form_probe import write_probe
@@ -22,10 +19,8 @@ from .settings import WriterSettings
 from .writer import Writer
 
 __all__ = [
-    "AsyncConnections",
     "AsyncTransaction",
     "AsyncWriter",
-    "Connections",
     "HttpAnswer",
     "StoredEntity",
     "StoredEvent",

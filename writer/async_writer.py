@@ -1,41 +1,31 @@
 """The writer for asyncio."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import anyio
 import psycopg
-from psycopg.rows import tuple_row
 
 from dsql_outbox.observability import Hook
 from dsql_outbox.outbox import (
     AsyncConnection,
+    AsyncConnections,
     Database,
     EventSource,
     Receipt,
     call_in_children,
     given_hooks,
     given_settings,
-    perform_async,
     require_database,
 )
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
 from dsql_outbox.writer.coalesce.coalescer import Coalescer
-from dsql_outbox.writer.connections.task_connections import AsyncConnections, running_loop
 from dsql_outbox.writer.program.call_arguments import (
     require_function,
     require_version,
 )
 from dsql_outbox.writer.program.foreign_connections import AsyncJoinable, async_driver_connection
-from dsql_outbox.writer.program.primitives import (
-    Exchange,
-    Invoke,
-    Open,
-    Primitive,
-    Program,
-    Query,
-)
 from dsql_outbox.writer.program.programs import Programs
 from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
 from dsql_outbox.writer.statement.answers import StoredEntity
@@ -68,11 +58,13 @@ class AsyncWriter(WriterBase):
         settings = given_settings("AsyncWriter", settings, WriterSettings)
         self._core = Core(database, settings, given_hooks("AsyncWriter", hooks))
         self._connections = AsyncConnections(
+            "writer",
             database,
             settings.max_connections,
             keep_failed=not self._core.fresh_retries,
             max_idle=settings.max_idle,
         )
+        self._perform = self._connections.perform
         self._programs = Programs(self._core, self._connections, psycopg.AsyncConnection)
         self._loop: object = None
         self._begin_coalescing()
@@ -110,7 +102,7 @@ class AsyncWriter(WriterBase):
     ) -> T:
         gate = self._programs.begin("transact", timeout)
         require_function("transact", function)
-        call: Call[T] = Call(self._core, gate, function)
+        call: Call[T] = Call(self._core, gate, partial(self._invoke, function))
         with opened(call):
             await self._perform(self._programs.transact(call, gate))
         return call.result()
@@ -161,8 +153,7 @@ class AsyncWriter(WriterBase):
 
     def _enter_loop(self) -> None:
         """Serve the running event loop. Tasks of a former one no longer drive its lanes."""
-        self._connections.enter_loop()
-        if (loop := running_loop()) is not self._loop:
+        if (loop := self._connections.enter_loop()) is not self._loop:
             self._loop = loop
             self._begin_coalescing()
 
@@ -171,27 +162,13 @@ class AsyncWriter(WriterBase):
         lanes = self._core.settings.coalesce
         self._coalescer = Coalescer(self._programs, self._perform) if lanes else None
 
-    async def _perform(self, program: Program[T]) -> T:
-        running_loop()
-        return await perform_async(program, self._do)
-
-    async def _do(self, primitive: Primitive) -> Any:
-        match primitive:
-            case Exchange(connection, run):
-                async with connection.lock:
-                    return await connection.wait(run)
-            case Open(fresh, role_path, deadline):
-                return await self._connections.take(
-                    fresh=fresh, deadline=deadline, role_path=role_path
-                )
-            case Query(connection, query, parameters, has_rows):
-                cursor = psycopg.AsyncCursor(connection, row_factory=tuple_row)
-                await cursor.execute(query, parameters)
-                return await cursor.fetchall() if has_rows else []
-            case Invoke(run, connection):
-                return await invoke_async(run, self._transaction(run, connection))
-            case _:
-                return await anyio.sleep(primitive.seconds)
+    async def _invoke(
+        self,
+        function: Callable[[AsyncTransaction], Awaitable[T]],
+        run: Run[Any],
+        connection: AsyncConnection,
+    ) -> T:
+        return await invoke_async(function, self._transaction(run, connection))
 
     def _transaction(self, run: Run[Any], connection: AsyncConnection) -> AsyncTransaction:
         async def append(event: EventSource, expected_version: int | None) -> Receipt:

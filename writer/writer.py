@@ -1,40 +1,30 @@
 """The writer for synchronous code: threads, scripts and Lambda functions."""
 
 from collections.abc import Callable, Iterable, Iterator
-from time import sleep
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import psycopg
-from psycopg.rows import tuple_row
 
 from dsql_outbox.observability import Hook
 from dsql_outbox.outbox import (
     Connection,
+    Connections,
     Database,
     EventSource,
     Receipt,
     SettingsError,
     given_hooks,
     given_settings,
-    perform,
     require_database,
 )
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
-from dsql_outbox.writer.connections.thread_connections import Connections
 from dsql_outbox.writer.program.call_arguments import (
     require_function,
     require_version,
 )
 from dsql_outbox.writer.program.foreign_connections import Joinable, driver_connection
-from dsql_outbox.writer.program.primitives import (
-    Exchange,
-    Invoke,
-    Open,
-    Primitive,
-    Program,
-    Query,
-)
 from dsql_outbox.writer.program.programs import Programs
 from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
 from dsql_outbox.writer.statement.answers import StoredEntity
@@ -74,11 +64,13 @@ class Writer(WriterBase):
             )
         self._core = Core(database, settings, given_hooks("Writer", hooks))
         self._connections = Connections(
+            "writer",
             database,
             settings.max_connections,
             keep_failed=not self._core.fresh_retries,
             max_idle=settings.max_idle,
         )
+        self._perform = self._connections.perform
         self._programs = Programs(self._core, self._connections, psycopg.Connection)
 
     def write(
@@ -107,7 +99,7 @@ class Writer(WriterBase):
         gate = self._programs.begin("transact", timeout)
         require_function("transact", function)
         require_plain(function)
-        call: Call[T] = Call(self._core, gate, function)
+        call: Call[T] = Call(self._core, gate, partial(self._invoke, function))
         with opened(call):
             self._perform(self._programs.transact(call, gate))
         return call.result()
@@ -150,24 +142,10 @@ class Writer(WriterBase):
     ) -> None:
         self.close()
 
-    def _perform(self, program: Program[T]) -> T:
-        return perform(program, self._do)
-
-    def _do(self, primitive: Primitive) -> Any:
-        match primitive:
-            case Exchange(connection, run):
-                with connection.lock:
-                    return connection.wait(run)
-            case Open(fresh, role_path, deadline):
-                return self._connections.take(fresh=fresh, deadline=deadline, role_path=role_path)
-            case Query(connection, query, parameters, has_rows):
-                cursor = psycopg.Cursor(connection, row_factory=tuple_row)
-                cursor.execute(query, parameters)
-                return cursor.fetchall() if has_rows else []
-            case Invoke(run, connection):
-                return invoke(run, self._transaction(run, connection))
-            case _:
-                return sleep(primitive.seconds)
+    def _invoke(
+        self, function: Callable[[Transaction], T], run: Run[Any], connection: Connection
+    ) -> T:
+        return invoke(function, self._transaction(run, connection))
 
     def _transaction(self, run: Run[Any], connection: Connection) -> Transaction:
         def append(event: EventSource, expected_version: int | None) -> Receipt:

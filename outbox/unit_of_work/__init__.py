@@ -1,4 +1,6 @@
-"""One piece of work in one transaction: what its end means.
+"""One piece of work in one transaction: its connection, its acts, and what its end means.
 
+The chapter `connections` lends connections and performs programs on them. A program is a
+generator without I/O, and `primitives` are the acts that it yields.
 `function_run` judges a run of the user's function. `commit` judges the answer to COMMIT.
 """

@@ -18,13 +18,12 @@ import anyio
 import psycopg
 
 from dsql_outbox.observability import BatchedWrite, BatchEnded, DatabaseServer
-from dsql_outbox.outbox import EventSource, OutcomeUnknown, Receipt
+from dsql_outbox.outbox import EventSource, OutcomeUnknown, Program, Receipt
 from dsql_outbox.writer.attempt.journal import attempt_outcome
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
 from dsql_outbox.writer.attempt.steps import Attempt, Committed, Result, classified, write_steps
 from dsql_outbox.writer.gate import Gate
 from dsql_outbox.writer.program.call_arguments import require_on_duplicate, require_version
-from dsql_outbox.writer.program.primitives import Program
 from dsql_outbox.writer.program.programs import Programs
 from dsql_outbox.writer.statement.chunks import chunks
 

@@ -1,6 +1,6 @@
 """The programs of a writer: each method as a sequence of primitives, without I/O.
 
-`primitives` are the acts that a program yields. `programs` has a program for each method of a
+`programs` has a program for each method of a
 writer, and `step_programs` performs the steps that decide about retries. `call_arguments`
 checks the arguments of a caller, and `foreign_connections` finds the driver's connection in
 the objects of other packages. `write_many`, `stream` and `entity` are the state of the calls

@@ -13,7 +13,11 @@ from dsql_outbox.outbox import (
     AsyncConnection,
     Connection,
     EventSource,
+    Exchange,
     FailureKind,
+    Lender,
+    Program,
+    Query,
     Receipt,
     WriterClosed,
     encoding_of,
@@ -27,7 +31,6 @@ from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcom
 from dsql_outbox.writer.attempt.steps import (
     write_steps,
 )
-from dsql_outbox.writer.connections.lender import Lender
 from dsql_outbox.writer.core import Core, receipt_of
 from dsql_outbox.writer.gate import Gate
 from dsql_outbox.writer.statement.answers import (
@@ -48,7 +51,6 @@ from .call_arguments import (
     require_version,
 )
 from .entity import EntityReading
-from .primitives import Exchange, Program, Query
 from .step_programs import StepPrograms
 from .stream import EntityStream
 from .write_many import Many

@@ -14,8 +14,15 @@ from dsql_outbox.outbox import (
     NO_SUCH_FORM,
     AsyncConnection,
     Connection,
+    Exchange,
+    Invoke,
+    Lender,
     NumberedQuery,
+    Open,
+    Program,
+    Query,
     Rows,
+    Sleep,
     Values,
     array_literal,
     command,
@@ -38,7 +45,6 @@ from dsql_outbox.writer.attempt.steps import (
     still_open,
 )
 from dsql_outbox.writer.conflicts.conflict_log import StoredReport
-from dsql_outbox.writer.connections.lender import Lender
 from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.gate import Gate
 from dsql_outbox.writer.statement.answers import (
@@ -50,7 +56,6 @@ from dsql_outbox.writer.transact.run import Run
 from dsql_outbox.writer.transact.runs import Execute
 
 from .conflicted import conflict_of
-from .primitives import Exchange, Invoke, Open, Program, Query, Sleep
 from .reading import Read, Reading
 
 T = TypeVar("T")
@@ -192,7 +197,7 @@ class StepPrograms:
         raised = None
         with run.watch.lent(connection) as handle:
             try:
-                run.value = yield Invoke(run, handle)
+                run.value = yield Invoke(partial(run.call.function, run), handle)
             except Exception as error:  # noqa: BLE001 - the run decides whose error it is
                 raised = error
         failure = run.end(raised)

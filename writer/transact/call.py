@@ -37,9 +37,12 @@ T = TypeVar("T")
 
 
 class Call(Generic[T]):
-    """One call of `transact`. It ends with a committed run (`winner`) or with an `error`."""
+    """One call of `transact`. It ends with a committed run (`winner`) or with an `error`.
 
-    def __init__(self, core: Core, gate: Gate, function: Callable[[Any], Any]) -> None:
+    `function` gets the run and its connection, and calls the function of the caller.
+    """
+
+    def __init__(self, core: Core, gate: Gate, function: Callable[[Run[T], Any], Any]) -> None:
         self.core = core
         self.function = function
         self.fence: UUID | None = None

@@ -34,7 +34,7 @@ class Caller(Protocol):
     """The part of `call.Call` that a run uses."""
 
     core: Core
-    function: Callable[[Any], Any]
+    function: "Callable[[Run[Any], Any], Any]"
     fingerprints: dict[UUID, bytes]
     scopes: Scopes
 

@@ -7,7 +7,7 @@ one round trip.
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -161,9 +161,9 @@ class AsyncTransaction(_TransactionBase):
             self._run.unfinished -= 1
 
 
-def invoke(run: Run[Any], transaction: Transaction) -> Any:
-    """Call the function of a run. Raises `TypeError` if it returns an awaitable."""
-    value = run.call.function(transaction)
+def invoke(function: Callable[[Transaction], T], transaction: Transaction) -> T:
+    """Call the function given to `transact`. Raises `TypeError` if it returns an awaitable."""
+    value = function(transaction)
     if inspect.isawaitable(value):
         if inspect.iscoroutine(value):
             value.close()  # else Python warns that it was never awaited
@@ -171,9 +171,11 @@ def invoke(run: Run[Any], transaction: Transaction) -> Any:
     return value
 
 
-async def invoke_async(run: Run[Any], transaction: AsyncTransaction) -> Any:
-    """Call the function of a run. Raises `TypeError` if it returns nothing to await."""
-    awaitable = run.call.function(transaction)
+async def invoke_async(
+    function: Callable[[AsyncTransaction], Awaitable[T]], transaction: AsyncTransaction
+) -> T:
+    """Call the function given to `transact`. Raises `TypeError` if it returns nothing to await."""
+    awaitable = function(transaction)
     if not inspect.isawaitable(awaitable):
         raise TypeError(_PLAIN)
     return await awaitable

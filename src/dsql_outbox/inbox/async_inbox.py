@@ -1,18 +1,15 @@
 """The inbox for asyncio."""
 
 import inspect
-import operator
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import anyio
 import psycopg
 
-from dsql_outbox.outbox import Database, perform_async, wrong_type
-from dsql_outbox.writer import AsyncConnections
+from dsql_outbox.outbox import AsyncConnections, Database, wrong_type
 
 from .inbox import TIMEOUT, Remembered, once_call, open_statements, remember_parameters
 from .once import Handled, OnGap
@@ -27,7 +24,7 @@ class AsyncInbox:
     def __init__(self, database: Database, consumer: str, *, max_connections: int = 10) -> None:
         self._statements = open_statements("AsyncInbox", database, consumer, max_connections)
         self._connections = AsyncConnections(
-            database, max_connections, keep_failed=True, max_idle=None
+            "inbox", database, max_connections, keep_failed=True, max_idle=None
         )
 
     async def once(
@@ -40,10 +37,9 @@ class AsyncInbox:
     ) -> Handled[T]:
         """Run the async `function` and remember the message, as `Inbox.once` does."""
         _require_function(function)
-        given = (self._statements, self._connections, anyio.sleep)
-        work = partial(_invoke, function)
-        call = once_call(given, message, work, on_gap, timeout)
-        return await perform_async(call.program(), operator.call)
+        given = (self._statements, self._connections)
+        call = once_call(given, message, partial(_invoke, function), on_gap, timeout)
+        return await self._connections.perform(call.program())
 
     async def remember(self, connection: psycopg.AsyncConnection[Any], message: Remembered) -> bool:
         """Remember a message in a transaction of yours, as `Inbox.remember` does."""
@@ -53,8 +49,8 @@ class AsyncInbox:
 
     async def prune(self, older_than: timedelta, *, told: Told | None = None) -> Pruned:
         """Forget the messages that were handled longer ago, as `Inbox.prune` does."""
-        pruning = Pruning(self._statements, self._connections, anyio.sleep, older_than, told)
-        return await perform_async(pruning.program(), operator.call)
+        pruning = Pruning(self._statements, self._connections, older_than, told)
+        return await self._connections.perform(pruning.program())
 
     async def close(self) -> None:
         """Close the connections. A call that is in flight ends as it would have ended."""

@@ -1,12 +1,11 @@
 """The inbox for synchronous code: threads, scripts and Lambda functions."""
 
 import inspect
-import operator
 import re
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from time import monotonic, sleep
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from uuid import UUID, uuid4
@@ -14,9 +13,10 @@ from uuid import UUID, uuid4
 import psycopg
 
 from dsql_outbox.outbox import (
+    Connections,
     Database,
+    Lender,
     SettingsError,
-    perform,
     require_database,
     require_positive,
     require_seconds,
@@ -24,7 +24,6 @@ from dsql_outbox.outbox import (
     require_whole,
     wrong_type,
 )
-from dsql_outbox.writer import Connections
 
 from .once import Handled, OnceCall, OnGap, Statements
 from .pruning import Pruned, Pruning, Told
@@ -55,7 +54,9 @@ class Inbox:
 
     def __init__(self, database: Database, consumer: str, *, max_connections: int = 10) -> None:
         self._statements = open_statements("Inbox", database, consumer, max_connections)
-        self._connections = Connections(database, max_connections, keep_failed=True, max_idle=None)
+        self._connections = Connections(
+            "inbox", database, max_connections, keep_failed=True, max_idle=None
+        )
 
     def once(
         self,
@@ -83,9 +84,9 @@ class Inbox:
         `SchemaError` if the tables are missing, and `TransactionMisused`.
         """
         require_plain(function)
-        given = (self._statements, self._connections, sleep)
-        work = partial(_invoke, function)
-        return perform(once_call(given, message, work, on_gap, timeout).program(), operator.call)
+        given = (self._statements, self._connections)
+        call = once_call(given, message, partial(_invoke, function), on_gap, timeout)
+        return self._connections.perform(call.program())
 
     def remember(self, connection: psycopg.Connection[Any], message: Remembered) -> bool:
         """Remember a message in a transaction of yours. False if it was handled before.
@@ -106,8 +107,8 @@ class Inbox:
         docs/inbox.md. Raises `SettingsError` unless it is above 0, `SchemaError` if the
         tables are missing, and the driver's errors.
         """
-        pruning = Pruning(self._statements, self._connections, sleep, older_than, told)
-        return perform(pruning.program(), operator.call)
+        pruning = Pruning(self._statements, self._connections, older_than, told)
+        return self._connections.perform(pruning.program())
 
     def close(self) -> None:
         """Close the connections. A call that is in flight ends as it would have ended."""
@@ -140,7 +141,7 @@ def open_statements(
 
 
 def once_call(
-    given: tuple[Statements, Any, Callable[[float], Any]],
+    given: tuple[Statements, Lender[Any]],
     message: Remembered,
     work: Callable[[Any], Any],
     on_gap: OnGap,

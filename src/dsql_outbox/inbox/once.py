@@ -1,8 +1,7 @@
 """One call of `once`: a function and the memory of its message in one transaction.
 
-The call is a generator that yields acts: functions without arguments that talk to the
-database, call the user's function or wait. `Inbox` performs them in a thread, and
-`AsyncInbox` awaits what they return, so both share every decision.
+The call is a program, as the calls of a writer are: `Inbox` has it performed in a thread and
+`AsyncInbox` in a task, so both share every decision.
 
 Nothing is stored before COMMIT. The key of the remembered row is the fence: of two runs with
 the same message, one finds the row of the other or conflicts with it. So after a lost COMMIT
@@ -11,7 +10,6 @@ the function runs again, unless the row says that the lost run committed.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from time import monotonic
 from typing import Any, Final, Generic, Literal, TypeVar
 from uuid import uuid4
@@ -24,10 +22,16 @@ from dsql_outbox.outbox import (
     CONFLICTS,
     OUTAGES,
     Database,
+    Exchange,
     FunctionRun,
+    Invoke,
+    Lender,
     MessageGap,
     NumberedQuery,
+    Open,
+    Program,
     RetryPolicy,
+    Sleep,
     Verdict,
     command,
     is_interrupt,
@@ -41,7 +45,6 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.schema import statement
 
-from .acts import Program
 from .received import Received
 
 T = TypeVar("T")
@@ -101,11 +104,10 @@ class Statements:
 class OnceCall(Generic[T]):
     """One call of `once`. `function` gets the connection; `deadline` is a monotonic time."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - the parts of a call
+    def __init__(  # noqa: PLR0913 - the parts of a call
         self,
         statements: Statements,
-        connections: Any,  # of a writer, for threads or for tasks
-        sleep: Callable[[float], Any],
+        connections: Lender[Any],
         key: Mapping[str, str],
         message: Received | None,
         function: Callable[[Any], Any],
@@ -115,7 +117,6 @@ class OnceCall(Generic[T]):
     ) -> None:
         self._statements = statements
         self._connections = connections
-        self._sleep = sleep
         self._key = dict(key)
         self._message = message
         self._function = function
@@ -137,7 +138,7 @@ class OnceCall(Generic[T]):
                     self._explain(error)
                     raise
             failures += 1
-            yield partial(self._sleep, wait)
+            yield Sleep(wait)
 
     def _wait_after(self, error: Exception, failures: int) -> float | None:
         """Return the seconds until another run, or None for an error that ends the call."""
@@ -157,8 +158,7 @@ class OnceCall(Generic[T]):
 
     def _attempt(self) -> Program[Handled[T]]:
         self._is_final, self._verdict = False, None
-        take = self._connections.take
-        connection = yield partial(take, fresh=False, deadline=self._deadline, role_path=True)
+        connection = yield Open(fresh=False, role_path=True, deadline=self._deadline)
         try:
             handled = yield from self._run(connection)
         except BaseException as error:
@@ -179,7 +179,7 @@ class OnceCall(Generic[T]):
         handled = Handled(ran=True, value=value, order=order)
         self._require_time()
         self._committing[run_id] = handled
-        require_committed((yield partial(connection.wait, command(connection, b"COMMIT"))))
+        require_committed((yield Exchange(connection, command(connection, b"COMMIT"))))
         return handled
 
     def _begin(self, connection: Any, run_id: str) -> Program[Order | Handled[T] | None]:
@@ -191,7 +191,7 @@ class OnceCall(Generic[T]):
         sent = [(query, query.encode(values)) for query, values in opening]
         begin = (unprepared(connection.begin), ())
         try:
-            results = yield partial(connection.wait, pipeline(connection, [begin, *sent]))
+            results = yield Exchange(connection, pipeline(connection, [begin, *sent]))
         except psycopg.Error as error:
             named = schema_error(error, self._statements.schema)
             if named is None:
@@ -238,7 +238,7 @@ class OnceCall(Generic[T]):
         if self._committing:
             query = self._statements.find
             sent = [(query, query.encode(self._key))]
-            results = yield partial(connection.wait, pipeline(connection, sent))
+            results = yield Exchange(connection, pipeline(connection, sent))
             for (run_id,) in rows_of(results[0]):
                 found = self._committing.get((run_id or b"").decode().replace("-", ""))
                 if found is not None:
@@ -252,7 +252,7 @@ class OnceCall(Generic[T]):
         raised: Exception | None = None
         with run.lent(connection) as handle:
             try:
-                value = yield partial(self._function, handle)
+                value = yield Invoke(self._function, handle)
             except Exception as error:  # noqa: BLE001 - the run decides whose error it is
                 raised = error
         self._verdict = run.end(raised)
@@ -281,4 +281,4 @@ def _roll_back(connection: Any) -> Program[None]:
     """End an open transaction, so that the connection can be used again."""
     if connection.info.transaction_status in _OPEN:
         with suppress(psycopg.Error):
-            yield partial(connection.wait, command(connection, b"ROLLBACK"))
+            yield Exchange(connection, command(connection, b"ROLLBACK"))

@@ -1,8 +1,7 @@
 """Forgetting old messages, in pages of the consumer's keys."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -10,8 +9,13 @@ import psycopg
 
 from dsql_outbox.outbox import (
     MAX_TRANSACTION_ROWS,
+    Exchange,
+    Lender,
     NumberedQuery,
+    Open,
+    Program,
     SettingsError,
+    Sleep,
     array_literal,
     jittered,
     pipeline,
@@ -19,7 +23,6 @@ from dsql_outbox.outbox import (
     schema_error,
 )
 
-from .acts import Program
 from .once import RETRIES, Statements
 
 T = TypeVar("T")
@@ -46,8 +49,7 @@ class Pruning:
     def __init__(
         self,
         statements: Statements,
-        connections: Any,  # of a writer, for threads or for tasks
-        sleep: Callable[[float], Any],
+        connections: Lender[Any],
         older_than: timedelta,
         told: Told | None,
     ) -> None:
@@ -55,7 +57,6 @@ class Pruning:
             raise SettingsError(f"older_than must be above 0, got {older_than}")
         self._statements = statements
         self._connections = connections
-        self._sleep = sleep
         self._seconds = str(older_than.total_seconds())
         self._told = told
 
@@ -98,15 +99,13 @@ class Pruning:
                 if wait is None:
                     raise schema_error(error, self._statements.schema) or error from error
             failures += 1
-            yield partial(self._sleep, jittered(wait))
+            yield Sleep(jittered(wait))
 
-    def _once(
-        self, query: NumberedQuery, parameters: dict[str, str]
-    ) -> Generator[Callable[[], Any], Any, list[_Row]]:
-        connection = yield partial(self._connections.take, fresh=False, deadline=None)
+    def _once(self, query: NumberedQuery, parameters: dict[str, str]) -> Program[list[_Row]]:
+        connection = yield Open(fresh=False, role_path=False, deadline=None)
         sent = [(query, query.encode(parameters))]
         try:
-            results = yield partial(connection.wait, pipeline(connection, sent))
+            results = yield Exchange(connection, pipeline(connection, sent))
         except BaseException as error:
             self._connections.give_up(connection, error)
             raise

@@ -31,8 +31,8 @@ from tests.support.writer.slow_openings import SlowOpenings
 
 from dsql_outbox.observability import WriteEnded
 from dsql_outbox.outbox import Database, OutcomeUnknown, Receipt
+from dsql_outbox.outbox.unit_of_work.connections import shelf
 from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
-from dsql_outbox.writer.connections import shelf
 
 HASTY = 0.15
 """The timeout of a call that does not wait for an opening, in seconds."""

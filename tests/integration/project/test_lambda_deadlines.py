@@ -13,8 +13,8 @@ from tests.support.lambda_functions import BULK, EVENTS, FOLDER, LoadFunction, l
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.written_events import event
 
+from dsql_outbox.outbox.unit_of_work.connections import shelf
 from dsql_outbox.testing import OtlpReceiver, OutboxProxy
-from dsql_outbox.writer.connections import shelf
 
 if TYPE_CHECKING:
     from opentelemetry.proto.trace.v1.trace_pb2 import Span

@@ -19,9 +19,9 @@ from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.outbox import Database, Receipt
 from dsql_outbox.outbox.database import database
+from dsql_outbox.outbox.unit_of_work.connections import shelf
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Transaction, Writer
-from dsql_outbox.writer.connections import shelf
 
 POOL = replace(QUICK, connections="pool")
 

@@ -11,8 +11,8 @@ import pytest
 from tests.support.waiting import wait_until
 
 from dsql_outbox.outbox import Database
-from dsql_outbox.writer.connections import lender, shelf, thread_connections
-from dsql_outbox.writer.connections.thread_connections import Connections
+from dsql_outbox.outbox.unit_of_work.connections import lender, shelf, thread_connections
+from dsql_outbox.outbox.unit_of_work.connections.thread_connections import Connections
 
 MODULES = {lender.__file__, shelf.__file__, thread_connections.__file__}
 
@@ -66,7 +66,7 @@ def use(connections: Connections) -> None:
 @pytest.fixture
 def connections(monkeypatch: pytest.MonkeyPatch) -> Connections:
     monkeypatch.setattr(shelf, "_silent", lambda _: True)
-    return Connections(Unconnected("host=nowhere"), 1, keep_failed=True, max_idle=None)
+    return Connections("writer", Unconnected("host=nowhere"), 1, keep_failed=True, max_idle=None)
 
 
 def test_an_interrupt_at_any_point_keeps_the_place(connections: Connections) -> None:

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 
-from dsql_outbox.writer.connections import shelf
-from dsql_outbox.writer.connections.shelf import Opening, Shelf, Waiter
+from dsql_outbox.outbox.unit_of_work.connections import shelf
+from dsql_outbox.outbox.unit_of_work.connections.shelf import Opening, Shelf, Waiter
 
 
 class Opened:

@@ -1,4 +1,4 @@
-"""The connections of a writer, and the calls that wait for one. It decides only, and opens none."""
+"""The connections of an owner, and the calls that wait for one. It decides only, and opens none."""
 
 import select
 import threading
@@ -11,11 +11,12 @@ from weakref import WeakSet
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from dsql_outbox.outbox import AsyncConnection, Connection, FailureKind, kind_of
-
-from .call_deadline import none_in_time
+from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
+from dsql_outbox.outbox.failure import FailureKind, kind_of
 
 C = TypeVar("C", Connection, AsyncConnection)
+
+TOO_LATE: Final = "no connection before the deadline of the call"
 
 _LONG: Final = 5.0
 """Seconds after which an opening may never end, as after a packet was lost or a Lambda was frozen.
@@ -25,7 +26,7 @@ Then another one begins beside it for the next call, if the limit allows it.
 
 
 class Opening:
-    """A connection that is being opened. It belongs to the writer and outlives any call.
+    """A connection that is being opened. It belongs to the owner and outlives any call.
 
     `abandoned` is set when no call will want the connection any more.
     """
@@ -123,7 +124,7 @@ class Shelf(Generic[C]):
         return begun
 
     def surplus(self) -> Sequence[Opening]:
-        """Return the openings of a closed writer that no call waits for."""
+        """Return the openings of a closed owner that no call waits for."""
         if not self._is_closed:
             return []
         with self._lock:
@@ -166,11 +167,18 @@ class Shelf(Generic[C]):
                 waiter.error = error
                 waiter.wake()
 
-    def none_in_time(self, waiter: Waiter[C]) -> psycopg.OperationalError:
-        """Return the error of a call whose deadline has passed."""
+    def none_in_time(self, waiter: Waiter[C], owner: str) -> psycopg.OperationalError:
+        """Return the error of a call whose deadline has passed. `owner` has the connections."""
         with self._lock:
             openings = sum(o.role_path == waiter.role_path for o in self._openings)
-        return none_in_time(self._limit, openings)
+        if not openings:
+            return psycopg.OperationalError(
+                f"all {self._limit} connections of the {owner} are in use (max_connections)"
+            )
+        return psycopg.OperationalError(
+            f"{TOO_LATE}: {openings} of at most {self._limit} connections of the {owner} "
+            "(max_connections) are being opened, and a later call gets them"
+        )
 
     def keep(self, connection: C) -> None:
         """Keep a connection that was in use, or close it if it is not usable."""

@@ -1,17 +1,14 @@
-"""The primitives by which a writer acts: open, exchange, query, invoke and sleep. No I/O.
+"""The primitives of a program: open, exchange, query, invoke and sleep. No I/O.
 
-A program is a generator that decides everything and does no I/O. It yields one
-primitive at a time and receives its answer, or its exception. `Writer` performs the
-primitives in a thread, `AsyncWriter` on an event loop. So both share every program.
+A program is a generator that decides everything and does no I/O. It yields one primitive at
+a time and receives its answer, or its exception. `Connections` performs it in a thread and
+`AsyncConnections` in a task, so both share every program.
 """
 
-from collections.abc import Generator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, TypeVar
 
 import msgspec
-
-if TYPE_CHECKING:
-    from dsql_outbox.writer.transact.run import Run
 
 T = TypeVar("T")
 
@@ -52,10 +49,13 @@ class Query(msgspec.Struct, frozen=True):
 
 
 class Invoke(msgspec.Struct, frozen=True):
-    """Call the function of a run with its transaction. The answer is its result."""
+    """Call the function of a run with the connection that is lent to it. The answer is its result.
 
-    run: "Run[Any]"
-    connection: Any
+    For tasks it returns an awaitable of its result.
+    """
+
+    function: Callable[[Any], Any]
+    handle: Any
 
 
 class Sleep(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""The connections of a writer: kept after a success, closed after a failure.
+"""The connections of a writer or an inbox: kept after a success, closed after a failure.
 
 psycopg_pool does not fit, for three reasons:
 
@@ -11,10 +11,10 @@ psycopg_pool does not fit, for three reasons:
 
 See docs/decisions/2026-11-24-the-writer-keeps-its-own-connections.md.
 
-A connection that is being opened belongs to the writer, not to the call that asked for it:
+A connection that is being opened belongs to its owner, not to the call that asked for it:
 see docs/decisions/2026-11-27-an-opening-belongs-to-the-writer.md.
 
 `shelf` decides which call gets which connection, and when another one is opened. `lender`
-lends them and takes them back, `thread_connections` for threads and `task_connections` for
-tasks. `call_deadline` is the limit of their waits.
+lends them and takes them back. `thread_connections` and `task_connections` open them, and
+perform programs on them, for threads and for tasks.
 """

@@ -1,41 +1,51 @@
-"""Connections for tasks of asyncio."""
+"""Connections for tasks of asyncio, and the loop that performs a program in a task."""
 
 import asyncio
 from contextvars import Context
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import anyio
+import psycopg
+from psycopg.rows import tuple_row
 
-from dsql_outbox.outbox import AsyncConnection, OutboxError
+from dsql_outbox.outbox.database.connection import AsyncConnection
+from dsql_outbox.outbox.errors import OutboxError
+from dsql_outbox.outbox.unit_of_work.primitives import (
+    Exchange,
+    Invoke,
+    Open,
+    Primitive,
+    Program,
+    Query,
+)
 
-from .call_deadline import require_time, seconds_left
-from .lender import Lender
+from .lender import Lender, Owner, require_time, seconds_left
 from .shelf import Opening, Shelf, Waiter
 
-_OTHER_LOOP: Final = (
-    "this AsyncWriter is in use in another event loop, which is running: "
-    "make an AsyncWriter for each event loop"
-)
+T = TypeVar("T")
 
-_NO_LOOP: Final = (
-    "an AsyncWriter runs on asyncio, as psycopg does, and no event loop of asyncio runs here: "
-    "with trio, use a Writer in a thread, as by trio.to_thread.run_sync(writer.write, event)"
-)
+_BY_TRIO: Final = {
+    "writer": "a Writer in a thread, as by trio.to_thread.run_sync(writer.write, event)",
+    "inbox": "an Inbox in a thread, as by trio.to_thread.run_sync(inbox.once, message, function)",
+}
 
 
-def running_loop() -> asyncio.AbstractEventLoop:
+def running_loop(owner: Owner) -> asyncio.AbstractEventLoop:
     """Return the running event loop. Raises `OutboxError` outside asyncio."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError as error:
-        raise OutboxError(_NO_LOOP) from error
+        raise OutboxError(
+            f"an Async{owner.title()} runs on asyncio, as psycopg does, and no event loop of "
+            f"asyncio runs here: with trio, use {_BY_TRIO[owner]}"
+        ) from error
 
 
 class _TaskWaiter(Waiter[AsyncConnection]):
     """A call in a task."""
 
     def __init__(self, *, fresh: bool, role_path: bool) -> None:
-        self.turn: asyncio.Future[None] = running_loop().create_future()
+        self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         super().__init__(self._take_turn, fresh=fresh, role_path=role_path)
 
     @property
@@ -64,14 +74,33 @@ class AsyncConnections(Lender[AsyncConnection]):
         The calls and openings of the former loop no longer count, and its connections in use
         are closed. Raises `OutboxError` if it still runs, in another thread.
         """
-        loop = running_loop()
+        loop = running_loop(self._owner)
         if self._loop is not loop:
             if self._loop is not None and self._loop.is_running():
-                raise OutboxError(_OTHER_LOOP)
+                name = f"Async{self._owner.title()}"
+                raise OutboxError(
+                    f"this {name} is in use in another event loop, which is running: "
+                    f"make an {name} for each event loop"
+                )
             self._shelf.forget_calls()
             self._tasks.clear()
             self._loop = loop
         return loop
+
+    async def perform(self, program: Program[T]) -> T:
+        """Perform a program in this task. Return its result, or raise its exception."""
+        running_loop(self._owner)
+        try:
+            primitive = next(program)
+            while True:
+                try:
+                    answer = await self._do(primitive)
+                except BaseException as error:  # noqa: BLE001 - the program decides
+                    primitive = program.throw(error)
+                else:
+                    primitive = program.send(answer)
+        except StopIteration as ended:
+            return ended.value  # type: ignore[no-any-return]
 
     async def take(
         self, *, fresh: bool, deadline: float | None, role_path: bool = False
@@ -101,6 +130,22 @@ class AsyncConnections(Lender[AsyncConnection]):
         abandoned = [task for task in self._tasks.values() if task.cancelling()]
         if abandoned:
             await asyncio.wait(abandoned)
+
+    async def _do(self, primitive: Primitive) -> Any:
+        match primitive:
+            case Exchange(connection, run):
+                async with connection.lock:
+                    return await connection.wait(run)
+            case Open(fresh, role_path, deadline):
+                return await self.take(fresh=fresh, deadline=deadline, role_path=role_path)
+            case Query(connection, query, parameters, has_rows):
+                cursor = psycopg.AsyncCursor(connection, row_factory=tuple_row)
+                await cursor.execute(query, parameters)
+                return await cursor.fetchall() if has_rows else []
+            case Invoke(function, handle):
+                return await function(handle)
+            case _:
+                return await anyio.sleep(primitive.seconds)
 
     def _start(self, opening: Opening) -> None:
         loop = self.enter_loop()

@@ -1,15 +1,22 @@
-"""The connections that a writer lends to its calls. Threads and tasks wait in their own way."""
+"""The connections that an owner lends to its calls. Threads and tasks wait in their own way."""
 
 from abc import ABC, abstractmethod
-from typing import Generic
+from time import monotonic
+from typing import Generic, Literal
 
-from dsql_outbox.outbox import Database, call_in_children
+import psycopg
 
-from .shelf import C, Opening, Shelf, Waiter
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.database.fork import call_in_children
+
+from .shelf import TOO_LATE, C, Opening, Shelf, Waiter
+
+Owner = Literal["writer", "inbox"]
+"""The kind of object that lends the connections, for its error messages."""
 
 
 class Lender(ABC, Generic[C]):
-    """The connections of one writer, at most `limit` open or being opened at once.
+    """The connections of one owner, at most `limit` open or being opened at once.
 
     After a failed attempt a connection is closed, unless it is healthy and
     `keep_failed` is set. A connection that was idle for more than `max_idle` seconds
@@ -20,8 +27,15 @@ class Lender(ABC, Generic[C]):
     """
 
     def __init__(
-        self, database: Database, limit: int, *, keep_failed: bool, max_idle: float | None
+        self,
+        owner: Owner,
+        database: Database,
+        limit: int,
+        *,
+        keep_failed: bool,
+        max_idle: float | None,
     ) -> None:
+        self._owner: Owner = owner
         self._database = database
         self._limit = limit
         self._keep_failed = keep_failed
@@ -75,7 +89,7 @@ class Lender(ABC, Generic[C]):
         if waiter.error is not None:
             raise waiter.error
         if waiter.connection is None:
-            raise self._shelf.none_in_time(waiter)
+            raise self._shelf.none_in_time(waiter, self._owner)
         waiter.connection.deadline = deadline
         return waiter.connection
 
@@ -93,3 +107,14 @@ class Lender(ABC, Generic[C]):
     @abstractmethod
     def _abandon(self, opening: Opening) -> None:
         """End an opening soon."""
+
+
+def require_time(deadline: float | None) -> None:
+    """Raise `OperationalError` after the deadline: the outcome of a write would be in doubt."""
+    if deadline is not None and monotonic() >= deadline:
+        raise psycopg.OperationalError(TOO_LATE)
+
+
+def seconds_left(deadline: float | None) -> float | None:
+    """Return the seconds until the deadline, at least a millisecond, or None without one."""
+    return None if deadline is None else max(0.001, deadline - monotonic())

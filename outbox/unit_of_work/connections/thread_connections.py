@@ -1,14 +1,26 @@
-"""Connections for threads."""
+"""Connections for threads, and the loop that performs a program in a thread."""
 
 import threading
-from time import monotonic
-from typing import Final
+from time import monotonic, sleep
+from typing import Any, Final, TypeVar
 
-from dsql_outbox.outbox import Connection
+import psycopg
+from psycopg.rows import tuple_row
 
-from .call_deadline import require_time, seconds_left
-from .lender import Lender
+from dsql_outbox.outbox.database.connection import Connection
+from dsql_outbox.outbox.unit_of_work.primitives import (
+    Exchange,
+    Invoke,
+    Open,
+    Primitive,
+    Program,
+    Query,
+)
+
+from .lender import Lender, require_time, seconds_left
 from .shelf import Opening, Shelf, Waiter
+
+T = TypeVar("T")
 
 _SLICE: Final = 0.5
 """Seconds after which a waiting thread looks again.
@@ -20,6 +32,20 @@ woke another.
 
 class Connections(Lender[Connection]):
     """Connections for threads. Each opening has a thread of its own."""
+
+    def perform(self, program: Program[T]) -> T:
+        """Perform a program in this thread. Return its result, or raise its exception."""
+        try:
+            primitive = next(program)
+            while True:
+                try:
+                    answer = self._do(primitive)
+                except BaseException as error:  # noqa: BLE001 - the program decides
+                    primitive = program.throw(error)
+                else:
+                    primitive = program.send(answer)
+        except StopIteration as ended:
+            return ended.value  # type: ignore[no-any-return]
 
     def take(self, *, fresh: bool, deadline: float | None, role_path: bool = False) -> Connection:
         """Return a kept connection or a new one, or only one that was never used if `fresh`.
@@ -43,11 +69,27 @@ class Connections(Lender[Connection]):
             self._leave(waiter)
             raise
 
+    def _do(self, primitive: Primitive) -> Any:
+        match primitive:
+            case Exchange(connection, run):
+                with connection.lock:
+                    return connection.wait(run)
+            case Open(fresh, role_path, deadline):
+                return self.take(fresh=fresh, deadline=deadline, role_path=role_path)
+            case Query(connection, query, parameters, has_rows):
+                cursor = psycopg.Cursor(connection, row_factory=tuple_row)
+                cursor.execute(query, parameters)
+                return cursor.fetchall() if has_rows else []
+            case Invoke(function, handle):
+                return function(handle)
+            case _:
+                return sleep(primitive.seconds)
+
     def _start(self, opening: Opening) -> None:
         thread = threading.Thread(
             target=self._open,
             args=(self._shelf, opening),
-            name="connection of a dsql_outbox writer",
+            name=f"connection of a dsql_outbox {self._owner}",
             daemon=True,
         )
         try:
