@@ -82,7 +82,14 @@ class Leases:
         self._own = Ownership(owner or new_owner(), settings)
         self._table = table or SqlLeaseTable(database, settings)
         self._beats = Beats(
-            self._own, self._table, clock, busy=self._busy_now, progresses=progresses
+            self._own,
+            self._table,
+            clock,
+            busy=self._busy_now,
+            progresses=progresses,
+            # The next statement of the beat may take `renew` seconds. A call must not be cut
+            # meanwhile by the end of a lease that was renewed.
+            renewed=self._rebind_all,
         )
         self._schema = database.schema
         self._settings = settings
@@ -140,8 +147,7 @@ class Leases:
     def stop(self) -> None:
         """Stop sending. Messages in flight may take `drain` seconds more."""
         self._own.stop(self._clock())
-        for scope in self._bounds:
-            self._rebind(scope)
+        self._rebind_all()
         self._poke.set()
 
     async def close(self) -> None:
@@ -255,8 +261,7 @@ class Leases:
             again = _RETRY * self._settings.renew
         else:
             self._answered = True
-        for scope in self._bounds:
-            self._rebind(scope)
+        self._rebind_all()
         self._note(before)
         return again
 
@@ -270,6 +275,10 @@ class Leases:
         if after != before:
             logger.info("Publisher %s owns the shards %s", self._own.owner, sorted(after))
             self._on_change(after, before)
+
+    def _rebind_all(self) -> None:
+        for scope in self._bounds:
+            self._rebind(scope)
 
     def _rebind(self, scope: anyio.CancelScope) -> None:
         """Move the deadline of a scope to the first end of its leases."""

@@ -81,11 +81,12 @@ class Beats:
     """The beats of one publisher, one after the other.
 
     `busy` answers which shards have a message on its way, or a row whose outcome is
-    not settled. `progresses` answers whether the relay works. Deadlines count from
-    before their statement is sent (`Ownership.renewed`).
+    not settled. `progresses` answers whether the relay works. `renewed` is called after the
+    answer to a renewal, before the next statement is sent. Deadlines count from before their
+    statement is sent (`Ownership.renewed`).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the answers of its surroundings, by name
         self,
         own: Ownership,
         table: LeaseTable,
@@ -93,12 +94,14 @@ class Beats:
         *,
         busy: Callable[[], Collection[int]],
         progresses: Callable[[], bool],
+        renewed: Callable[[], None] = lambda: None,
     ) -> None:
         self._own = own
         self._table = table
         self._clock = clock
         self._busy = busy
         self._progresses = progresses
+        self._on_renewed = renewed
         self._answered = False
 
     async def beat(self) -> float:
@@ -123,8 +126,12 @@ class Beats:
         found = await self._table.renew_and_look(own.owner, renewal)
         if found is None:
             return None
-        own.renewed(renewal, found.shards, sent_at)
+        self._renewed(renewal, found.shards, sent_at)
         return found.seen
+
+    def _renewed(self, asked: Collection[int], won: Collection[int], sent_at: float) -> None:
+        self._own.renewed(asked, won, sent_at)
+        self._on_renewed()
 
     async def _carefully(self) -> float:
         """Do a beat in steps.
@@ -146,7 +153,7 @@ class Beats:
         plan = own.plan(seen, clock(), busy=self._busy(), progresses=self._progresses())
         if renews and plan.renew:
             sent_at = clock()
-            own.renewed(plan.renew, await table.renew(own.owner, plan.renew), sent_at)
+            self._renewed(plan.renew, await table.renew(own.owner, plan.renew), sent_at)
         if plan.release:
             own.released(await table.release(own.owner, plan.release))
         again = plan.again

@@ -143,7 +143,7 @@ def test_the_docs_have_every_exit_code_and_so_has_the_help() -> None:
     [
         f"for {STUCK:.0f} s, though",
         f"sign of life within {SILENT:.0f} s",
-        f"statement, every {EVERY:.0f} s",
+        f"Every {EVERY:.0f} s a small statement",
         f"{60 / EVERY:.0f} statements a",
         f"has {SECONDS:.0f} seconds to send its request and {SECONDS:.0f} to take the answer",
         f"{CONNECTIONS} may be connected at once",

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import PublisherSettings
+from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.leases.ownership import Ownership
 from dsql_outbox.publisher.leases.protocol import Beats, Renewed
 from dsql_outbox.publisher.leases.snapshot import Lease, Peer, Snapshot
@@ -162,6 +164,36 @@ async def test_the_time_that_a_statement_takes_is_not_added_to_the_lease(
     renewal = "renew_and_look" if has_one_form else "renew"
     assert own.deadline(0, 7) == began[renewal] + 9
     assert own.deadline(1, 4) == began["take"] + 9
+
+
+@pytest.mark.parametrize(("has_one_form", "next_one"), [(False, "announce"), (True, "take")])
+async def test_a_renewal_gives_the_calls_on_their_way_more_time_before_the_next_statement(
+    has_one_form: bool, next_one: str
+) -> None:
+    """It may take `renew` seconds, and a call would be cut under a lease that lasts."""
+    now = 0.0
+    table = Scripted(Snapshot([Lease(0, None, 6, FREE)], []))
+    leases = Leases(
+        Database("postgresql://nowhere"),
+        SETTINGS,
+        lambda *_: None,
+        busy=tuple,
+        progresses=lambda: True,
+        clock=lambda: now,
+        table=table,
+        owner="me",
+    )
+    await leases.open()
+    table.has_one_form = has_one_form
+    table.seen = Snapshot([*mine(0), Lease(1, None, 3, FREE)], [])
+    found: dict[str, float] = {}
+    now = 3.0
+    with leases.bound({0: 7}) as call:
+        before = call.deadline
+        table.on_way = lambda: found.update({table.statements[-1]: call.deadline - before})
+        await leases._beat()
+    await leases.close()
+    assert found[next_one] == pytest.approx(3, abs=0.5)
 
 
 async def test_what_changes_follows_the_statement() -> None:
