@@ -8,7 +8,7 @@ attempt ends immediately with its outcome in doubt, which the writer resolves.
 import math
 import os
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cached_property
@@ -20,6 +20,7 @@ import psycopg
 from psycopg import IsolationLevel, sql, waiting
 from psycopg.abc import PQGen, PQGenConn
 from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGresult
 
 from dsql_outbox.outbox.interrupt import is_interrupt
 
@@ -45,6 +46,13 @@ _CHAIN = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """A statement that ends a transaction and begins another one, which the status does not show."""
+
+_COMMIT = re.compile(
+    rb"\A\s*(?:/\*.*?\*/\s*|--[^\n]*\n\s*)*(?:COMMIT|END)\b", re.IGNORECASE | re.DOTALL
+)
+"""A statement that would store what code of the user is told to be not stored."""
+
+_BEGAN = {b"BEGIN", b"START TRANSACTION"}
 
 _NO_CHAIN = re.compile(rb"\bNO\s+CHAIN\b|\bTO\b", re.IGNORECASE)
 
@@ -151,13 +159,24 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
         self.executions, self.prepares = owner.executions, owner.prepares
         self.deadline, self.role_path = owner.deadline, owner.role_path
 
-    def require_no_chain(self, query: Any) -> None:
-        """Let `before_send` judge ``COMMIT AND CHAIN`` as a statement outside the transaction."""
+    def require_no_end(self, query: Any) -> None:
+        """Let `before_send` judge a COMMIT or CHAIN as a statement outside the transaction."""
         text = query.as_bytes(self) if isinstance(query, sql.Composable) else query
         text = text.encode() if isinstance(text, str) else text
-        if self.before_send is None or not isinstance(text, bytes):
+        if not isinstance(text, bytes):
             return
-        if any(not _NO_CHAIN.search(found[0]) for found in _CHAIN.finditer(text)):
+        chains = any(not _NO_CHAIN.search(found[0]) for found in _CHAIN.finditer(text))
+        if chains or _COMMIT.match(text):
+            self.refuse_end()
+
+    def require_no_begin(self, results: Sequence[PGresult]) -> None:
+        """Let `before_send` judge what began a transaction, in a text of several statements."""
+        if len(results) > 1 and any(each.command_status in _BEGAN for each in results):
+            self.refuse_end()
+
+    def refuse_end(self) -> None:
+        """Let `before_send` refuse the end of the transaction, of a connection that was lent."""
+        if self.before_send is not None:
             self.before_send(TransactionStatus.IDLE)
 
     def drop(self) -> None:
@@ -207,8 +226,10 @@ class _LentCursor(psycopg.Cursor[Any]):
 
     def execute(self, query: Any, *args: Any, **options: Any) -> Self:
         own: Any = self.connection
-        own.require_no_chain(query)
-        return super().execute(query, *args, **options)
+        own.require_no_end(query)
+        super().execute(query, *args, **options)
+        own.require_no_begin(self._results)
+        return self
 
 
 class _LentAsyncCursor(psycopg.AsyncCursor[Any]):
@@ -216,14 +237,21 @@ class _LentAsyncCursor(psycopg.AsyncCursor[Any]):
 
     async def execute(self, query: Any, *args: Any, **options: Any) -> Self:
         own: Any = self.connection
-        own.require_no_chain(query)
-        return await super().execute(query, *args, **options)
+        own.require_no_end(query)
+        await super().execute(query, *args, **options)
+        own.require_no_begin(self._results)
+        return self
 
 
 class Connection(_ConnectionBase, psycopg.Connection[Any]):
     """A synchronous connection."""
 
     lent_cursor = _LentCursor
+
+    def commit(self) -> None:
+        """Commit. Refused on a connection that was lent."""
+        self.refuse_end()
+        super().commit()
 
     def wait(
         self, gen: PQGen[Any], interval: float = _INTERVAL, timeout: float | None = None
@@ -252,6 +280,11 @@ class AsyncConnection(_ConnectionBase, psycopg.AsyncConnection[Any]):
     """An asynchronous connection."""
 
     lent_cursor = _LentAsyncCursor
+
+    async def commit(self) -> None:
+        """Commit. Refused on a connection that was lent."""
+        self.refuse_end()
+        await super().commit()
 
     async def wait(
         self, gen: PQGen[Any], interval: float = _INTERVAL, timeout: float | None = None

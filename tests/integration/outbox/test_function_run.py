@@ -123,6 +123,29 @@ async def rolls_back(run: Run) -> None:
     await run.connection.rollback()
 
 
+async def commits(run: Run) -> None:
+    await run.effect()
+    with suppress(TransactionMisused):
+        await run.connection.commit()
+
+
+async def commits_by_a_statement(run: Run) -> None:
+    await run.effect()
+    await run.sql("/* as a habit */ -- and\n Commit Work")
+
+
+async def ends_its_block_normally(run: Run) -> None:
+    async with run.connection:
+        await run.effect()
+
+
+async def rolls_back_and_begins_in_one_string(run: Run) -> None:
+    await run.effect()
+    with suppress(TransactionMisused):
+        await run.sql("ROLLBACK; BEGIN")
+    await run.effect()
+
+
 async def rolls_back_and_begins(run: Run) -> None:
     await run.effect()
     await run.sql("ROLLBACK")
@@ -192,7 +215,11 @@ TABLE: Final[dict[Callable[[Run], Awaitable[None]], str | type[Exception]]] = {
     meets_another_database_that_is_out_of_reach: psycopg.OperationalError,
     raises_a_conflict_of_another_database: errors.SerializationFailure,
     raises: LookupError,
+    commits: TransactionMisused,
+    commits_by_a_statement: TransactionMisused,
+    ends_its_block_normally: TransactionMisused,
     rolls_back: TransactionMisused,
+    rolls_back_and_begins_in_one_string: TransactionMisused,
     rolls_back_and_begins: TransactionMisused,
     rolls_back_and_chains: TransactionMisused,
     commits_and_chains_in_many_statements: TransactionMisused,

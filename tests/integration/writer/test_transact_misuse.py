@@ -40,7 +40,7 @@ def form(request: pytest.FixtureRequest) -> WriterSettings:
 
 
 @pytest.mark.parametrize("swallowed", [(), (TransactionMisused,)], ids=["raised", "swallowed"])
-@pytest.mark.parametrize("end", ["ROLLBACK", "COMMIT"])
+@pytest.mark.parametrize("end", ["ROLLBACK", "SELECT 1; COMMIT"])
 def test_an_append_after_the_functions_own_end_is_refused_before_it_is_sent(
     open_transactor: OpenTransactor,
     proxy: PostgresProxy,
