@@ -111,7 +111,9 @@ LASTING: Final = frozenset({_K.TABLES_MISSING, _K.TABLES_OUTDATED, _K.FORBIDDEN}
 Any other error of one of its own statements may be one of this server or connection alone.
 """
 
-_UNREACHABLE: Final = frozenset({_K.OUTAGE, _K.CROWDED, _K.OUT_OF_MEMORY, _K.BUSY, _K.REFUSED})
+_UNREACHABLE: Final = frozenset(
+    {_K.OUTAGE, _K.CROWDED, _K.OUT_OF_MEMORY, _K.BUSY, _K.REFUSED, _K.READ_ONLY}
+)
 _NOT_COMMITTED: Final = CONFLICTS | {_K.OUTAGE, _K.CROWDED, _K.OUT_OF_MEMORY}
 
 NO_SUCH_FORM: Final = (errors.FeatureNotSupported, errors.SyntaxError, errors.DatatypeMismatch)
@@ -227,7 +229,7 @@ def is_retryable(error: Exception) -> bool:
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Return whether the database cannot be reached, for now or at all."""
+    """Return whether the database cannot be reached or accepts no writes, for now or at all."""
     return kind_of(error) in _UNREACHABLE
 
 

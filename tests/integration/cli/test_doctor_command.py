@@ -236,6 +236,19 @@ def test_a_database_that_cannot_be_reached_ends_with_69() -> None:
     assert "s3cret" not in done.stderr
 
 
+@pytest.mark.postgres_only("changes the defaults of sessions")
+def test_a_server_that_accepts_no_writes_fails(url: str, sql: psycopg.Connection[Any]) -> None:
+    """A standby, or a former primary after a failover."""
+    name = composed.Identifier(sql.info.dbname)
+    sql.execute(
+        composed.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name)
+    )
+    done = run(url, "--json")
+    server = found(done)["server"]
+    assert (done.exit_code, server["verdict"]) == (1, "fail")
+    assert server["text"].endswith("; it accepts no writes")
+
+
 def test_large_probes_need_probe(url: str) -> None:
     assert run(url, "--probe-large").exit_code == 2
 

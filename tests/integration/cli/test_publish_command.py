@@ -288,6 +288,13 @@ def test_an_unreachable_database_is_one_line(url: str) -> None:
     assert done.err.startswith("Error: connection failed")
 
 
+def test_a_server_that_accepts_no_writes_at_the_start_ends_it_with_69(url: str) -> None:
+    with PostgresProxy(url) as proxy:
+        proxy.refuse(1000, sqlstate="25006", message="read-only", matching="INSERT INTO")
+        done = run("publish", "--database", proxy.url, "--sink", "stdout:")
+    assert (done.code, done.err.splitlines()[-1]) == (69, "Error: read-only")
+
+
 def test_a_change_of_the_schema_while_it_starts_does_not_end_it(url: str, writer: Writer) -> None:
     writer.write(event("car-1"))
     with PostgresProxy(url) as proxy:

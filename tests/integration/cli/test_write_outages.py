@@ -39,3 +39,15 @@ def test_a_storm_is_summed_up_before_the_command_ends(proxy: PostgresProxy) -> N
     assert counts[:10] == [1] * 10
     assert sum(counts) == 60
     assert len(counts) < 60
+
+
+def test_a_server_without_writes_ends_it_with_69_and_the_place_to_go_on(
+    proxy: PostgresProxy,
+) -> None:
+    """During a failover. Without the stop, every event of the rest would fail alone."""
+    proxy.refuse(1000, sqlstate="25006", message="cannot execute INSERT in a read-only transaction")
+    flags = ["--workers", 2, "--batch", 1]
+    done = run("write", "--database", proxy.url, *flags, stdin=lines(event() for _ in range(60)))
+    assert (done.code, done.out) == (69, b"")
+    assert "stopped: the database accepts no writes; write again from record 1 of -" in done.err
+    assert 1 <= done.err.count('"error":"ReadOnlySqlTransaction"') <= 4

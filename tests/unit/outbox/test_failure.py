@@ -358,9 +358,10 @@ def lost_at_the_commit() -> OutcomeUnknown:
             (server_error(state, "server unavailable"), True)
             for state in ("08006", "53100", "53200", "53300", "53400", "57P01", "57P04", "XX000")
         ),
+        (server_error("25006", "cannot execute INSERT in a read-only transaction"), True),
         *(
             (server_error(state, "a defect"), False)
-            for state in ("40001", "23505", "25006", "42P01", "42501", "57014", "55P03", "XX000")
+            for state in ("40001", "23505", "42P01", "42501", "57014", "55P03", "XX000")
         ),
     ],
 )

@@ -21,14 +21,18 @@ _LEVELS: Final = {"read committed", "read uncommitted", "repeatable read"}
 
 
 def server(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """The product and the version of the server."""
+    """The product and the version of the server, and whether it accepts writes."""
     ((version, number, _, _),) = visit.rows("doctor_server")
     kind = "Aurora DSQL" if visit.is_dsql else "PostgreSQL"
     text, values = f"{kind} {version}", {"kind": kind, "version": version}
-    if number >= _OLDEST_POSTGRES:
-        yield Finding("server", "ok", text, values=values)
-    else:
+    if number < _OLDEST_POSTGRES:
         yield Finding("server", "fail", text, "use PostgreSQL 15 or newer", values=values)
+    elif not visit.connection.accepts_writes:
+        remedy = "name the primary, and look at default_transaction_read_only"
+        text = f"{text}; it accepts no writes"
+        yield Finding("server", "fail", text, remedy, values=values)
+    else:
+        yield Finding("server", "ok", text, values=values)
 
 
 def isolation(visit: ExaminedDatabase) -> Iterator[Finding]:

@@ -50,7 +50,7 @@ Exit codes:
        stdout: has gone; another error
   2    wrong usage, a missing extra, a sink that can never work, or
        --listen has no such address
-  69   the database cannot be reached at the start
+  69   the database cannot be reached at the start, or accepts no writes
   75   stopped by a signal, but not done within --drain; or nothing could be
        sent for --max-wait, and messages wait
   78   the tables are missing: run `dsql-outbox schema apply`

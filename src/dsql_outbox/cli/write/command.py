@@ -45,7 +45,8 @@ Exit codes:
   0    every event is stored
   1    an event is not stored, or an input could not be read to its end
   2    wrong usage
-  69   the database stayed out of reach for --max-outage, or refuses the login
+  69   the database stayed out of reach for --max-outage, accepts no writes, or
+       refuses the login
   78   the tables are missing: run `dsql-outbox schema apply`
   130  stopped by Ctrl-C (143: by SIGTERM, 129: by SIGHUP)""",
 )

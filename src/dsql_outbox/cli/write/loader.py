@@ -19,12 +19,14 @@ import psycopg
 from anyio.abc import TaskGroup
 
 from dsql_outbox.outbox import (
+    FailureKind,
     InvalidEvent,
     OutboxError,
     ParsedEvent,
     Receipt,
     SchemaError,
     is_unreachable,
+    kind_of,
     subject_key,
 )
 
@@ -222,7 +224,9 @@ class Loader:
         await self._tell(self._report.failed(job.place, job.event.id, error))
         if is_unreachable(error):
             self.is_unreachable = True
-            self._give_up("the database cannot be reached")
+            is_read_only = kind_of(error) is FailureKind.READ_ONLY
+            fault = "accepts no writes" if is_read_only else "cannot be reached"
+            self._give_up(f"the database {fault}")
             return False
         return True
 
