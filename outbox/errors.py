@@ -23,6 +23,12 @@ class OutboxError(Exception):
     """The base class of all exceptions that this library defines.
 
     All of them can be copied and pickled, with their text and their attributes.
+
+        >>> try:
+        ...     Database("mysql://host/shop")
+        ... except OutboxError as error:
+        ...     print(error.to_dict()["title"])
+        Settings error
     """
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,7 +77,14 @@ def _rebuilt(
 
 
 class SettingsError(OutboxError, ValueError):
-    """A setting or URL is not valid. In the database: nothing. Call again: with a valid one."""
+    """A setting or URL is not valid.
+
+    In the database: nothing. Call again: with a valid one.
+
+        >>> Database("mysql://host/shop")
+        Traceback (most recent call last):
+        dsql_outbox.outbox.errors.SettingsError: ...
+    """
 
 
 class MissingExtra(OutboxError, ImportError):
@@ -79,6 +92,11 @@ class MissingExtra(OutboxError, ImportError):
 
     `extra` is the name of the extra. The argument `instead` names an alternative that is
     not an extra.
+
+        >>> try:
+        ...     sink = open_sink("nats://127.0.0.1")
+        ... except MissingExtra as error:
+        ...     print(error.extra)
     """
 
     def __init__(self, extra: str, purpose: str, *, instead: str = "") -> None:
@@ -91,6 +109,11 @@ class SchemaError(OutboxError):
     """The tables are missing, or differ from those that this version needs.
 
     In the database: nothing. Call again: after `dsql-outbox schema apply`.
+
+        >>> with Writer(elsewhere) as writer:  # a database without the tables
+        ...     writer.write(event)
+        Traceback (most recent call last):
+        dsql_outbox.outbox.errors.SchemaError: ...
     """
 
 
@@ -99,6 +122,12 @@ class InvalidEvent(OutboxError, ValueError):
 
     `path` names the invalid part, such as ``entities[0].entityHeader.entityId``.
     It is empty if the event as a whole is not valid. `rule` says which rule is broken.
+
+        >>> try:
+        ...     Writer(database).write("{}")
+        ... except InvalidEvent as error:
+        ...     print(error.path)
+        eventHeader
     """
 
     def __init__(self, path: str, rule: str) -> None:
@@ -112,6 +141,13 @@ class EventTooLarge(InvalidEvent):
 
     `size` and `limit` are in bytes. They count the event, all copies of it that would be
     stored, or the message to the database, whichever exceeds its limit.
+
+        >>> large = Event.new("Car Sold", "CarSold", [Entity("Car", "C-1", {"text": "x" * 2**21})])
+        >>> try:
+        ...     Writer(database).write(large)
+        ... except EventTooLarge as error:
+        ...     print(error.limit)
+        1048576
     """
 
     def __init__(self, size: int, limit: int, *, what: str = "event") -> None:
@@ -125,6 +161,16 @@ class DuplicateEvent(OutboxError):
 
     HTTP 409. `same_content` is True if the stored event is equal to this one in all but
     ``savedDate``.
+
+        >>> with Writer(database) as writer:
+        ...     receipt = writer.write(event)
+        ...     try:
+        ...         writer.write(event)
+        ...     except DuplicateEvent as error:
+        ...         print(error.same_content)
+        ...     writer.write(event, on_duplicate="return").status
+        True
+        'duplicate'
     """
 
     def __init__(self, event_id: UUID, *, same_content: bool) -> None:
@@ -139,6 +185,13 @@ class StaleVersion(OutboxError):
 
     Call again: after a reload of the subject. HTTP 409. `expected` and `actual` are
     versions of the subject.
+
+        >>> with Writer(database) as writer:
+        ...     try:
+        ...         writer.write(event, expected_version=4)
+        ...     except StaleVersion as error:
+        ...         print(error.expected, error.actual)
+        4 0
     """
 
     def __init__(self, event_id: UUID, *, expected: int, actual: int) -> None:
@@ -156,6 +209,14 @@ class OutcomeUnknown(OutboxError):
     In the database: unknown. Call again: yes, with the same event id. That call
     returns a receipt or raises `DuplicateEvent`. HTTP 503 with Retry-After. The
     `__cause__` is the driver's exception.
+
+        >>> with Writer(database) as writer:
+        ...     try:
+        ...         receipt = writer.write(event)
+        ...     except OutcomeUnknown:
+        ...         receipt = writer.write(event, on_duplicate="return")
+        >>> receipt.status
+        'committed'
     """
 
     def __init__(self, event_id: UUID) -> None:
@@ -170,6 +231,12 @@ class WriterClosed(OutboxError, RuntimeError):
     """The writer was closed before the call. In the database: nothing.
 
     Call again: on another writer. HTTP 503, since a process that closes its writer stops.
+
+        >>> writer = Writer(database)
+        >>> writer.close()
+        >>> writer.write(event)
+        Traceback (most recent call last):
+        dsql_outbox.outbox.errors.WriterClosed: ...
     """
 
     def __init__(self) -> None:
@@ -181,11 +248,25 @@ class TransactionMisused(OutboxError, RuntimeError):
 
     In the database: nothing, except what the function itself committed. Call
     again: after the function is corrected.
+
+        >>> with Writer(database) as writer:
+        ...     writer.transact(lambda transaction: transaction.connection.execute("COMMIT"))
+        Traceback (most recent call last):
+        dsql_outbox.outbox.errors.TransactionMisused: ...
     """
 
 
 class SinkUnavailable(OutboxError):
-    """The broker failed. The failure does not count as an attempt of any message."""
+    """The broker failed. A sink raises this.
+
+    The failure does not count as an attempt of any message.
+
+        >>> class Broken:  # a sink
+        ...     system = "broken"
+        ...
+        ...     async def publish(self, messages, answer) -> None:
+        ...         raise SinkUnavailable("the broker closed the connection")
+    """
 
 
 class UnreadableMessage(OutboxError, ValueError):
@@ -193,6 +274,13 @@ class UnreadableMessage(OutboxError, ValueError):
 
     In the database: nothing. Call again: no. `part` names what is missing or not valid,
     such as ``position``.
+
+        >>> from dsql_outbox.inbox import from_sqs
+        >>> try:
+        ...     from_sqs({"body": "a message of another program"})
+        ... except UnreadableMessage as error:
+        ...     print(error.part)
+        cloudevent
     """
 
     def __init__(self, part: str, rule: str) -> None:
@@ -207,6 +295,10 @@ class MessageGap(OutboxError):
     messages before it, or with ``on_gap="run"``. `subject` is the subject, `expected` the
     position that the message names as its predecessor, and `actual` the highest position
     that was handled, both in microseconds.
+
+        >>> error = MessageGap("Car/C-1", expected=3, actual=1)
+        >>> error.subject, error.expected, error.actual
+        ('Car/C-1', 3, 1)
     """
 
     def __init__(self, subject: str, *, expected: int, actual: int) -> None:
@@ -225,6 +317,9 @@ class PublisherRuns(OutboxError, RuntimeError):
 
     In the database: what the rebuild has committed. Call again: after every publisher is
     stopped; if `is_disturbed`, with empty tables of the read model and from the start.
+
+        >>> PublisherRuns(is_disturbed=False).is_disturbed
+        False
     """
 
     def __init__(self, *, is_disturbed: bool) -> None:

@@ -224,6 +224,12 @@ def is_retryable(error: Exception) -> bool:
     True for a conflict and for a server that is full, also inside a wrapper such as
     SQLAlchemy's. False for a lost connection: if it was lost at COMMIT, the transaction
     may be committed. False for a unique violation.
+
+        >>> import psycopg
+        >>> is_retryable(psycopg.errors.SerializationFailure())
+        True
+        >>> is_retryable(psycopg.errors.UniqueViolation())
+        False
     """
     return classify(error, sent=True).kind in _NOT_COMMITTED
 

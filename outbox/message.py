@@ -51,6 +51,12 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     `committed_ns` is the time of the write by the database's clock, `picked_up_ns` the
     time of the read by the publisher's clock. Both are nanoseconds since the Unix
     epoch. `attempt` counts from 1 and continues after a restart.
+
+        >>> class Counter:  # a sink, as in docs/writing-a-sink.md
+        ...     system = "counter"
+        ...
+        ...     async def publish(self, messages: list[Message], answer) -> None:
+        ...         print(len(messages), "messages")
     """
 
     event_id: UUID

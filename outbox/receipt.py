@@ -7,7 +7,15 @@ from .json_struct import JsonStruct
 
 
 class Touched(JsonStruct, frozen=True):
-    """One entity of the event, with the version that the event gave it."""
+    """One entity of the event, with the version that the event gave it.
+
+    The version is the number of events that have touched the entity.
+
+        >>> with Writer(database) as writer:
+        ...     (touched,) = writer.write(event).entities
+        >>> touched.entity_type, touched.entity_id, touched.version
+        ('Car', 'C-1', 1)
+    """
 
     entity_type: str
     entity_id: str
@@ -22,6 +30,11 @@ class Receipt(JsonStruct, frozen=True):
     `conflicts` those that ended in a conflict. `status` is ``committed``. It is
     ``duplicate`` if the event was stored before this call and the caller chose
     ``on_duplicate="return"``. `entities` are in the order of the event.
+
+        >>> with Writer(database) as writer:
+        ...     receipt = writer.write(event)
+        >>> receipt.attempts, receipt.conflicts, receipt.entities[0].version
+        (1, 0, 1)
     """
 
     event_id: UUID

@@ -83,6 +83,12 @@ class Publisher:
     when it is called again or in a forked child; create another publisher there.
 
     Raises `TypeError` if an argument has the wrong type.
+
+        >>> import asyncio
+        >>> async def relay() -> None:
+        ...     async with open_sink("stdout:") as sink:
+        ...         await Publisher(database, sink).run(until_empty=True)
+        >>> asyncio.run(relay())
     """
 
     def __init__(

@@ -51,6 +51,11 @@ class PublisherSettings:
     of the sink that run at `stop` may take `drain` more. See docs/leases.md.
 
     Raises `SettingsError` for a value that is out of range or contradicts another.
+
+        >>> loans = TopicSettings(attempts=3, on_dead_letter="block")
+        >>> settings = PublisherSettings(lease=20.0, renew=6.0, topics={"events.Loan*": loans})
+        >>> settings.topics["events.Loan*"].attempts
+        3
     """
 
     batch_rows: int = 500

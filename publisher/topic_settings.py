@@ -19,6 +19,9 @@ class TopicSettings:
 
     The fields are those of `PublisherSettings` with the same name. None takes the value
     of the publisher.
+
+        >>> TopicSettings(attempts=3).attempts
+        3
     """
 
     attempts: int | None = None

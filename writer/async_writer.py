@@ -45,6 +45,13 @@ class AsyncWriter(WriterBase):
 
     The constructor does no I/O; connections open on demand. `hooks` receive every fact that
     the log and OpenTelemetry receive. Close a writer by `async with` or `close`.
+
+        >>> import asyncio
+        >>> async def write() -> str:
+        ...     async with AsyncWriter(database) as writer:
+        ...         return (await writer.write(event)).status
+        >>> asyncio.run(write())
+        'committed'
     """
 
     def __init__(

@@ -34,6 +34,9 @@ def http_status(error: Exception, *, exhausted: int = 500) -> HttpAnswer:
     - `exhausted` (500 or 503, as you choose) with Retry-After if conflicts outlasted the
       retries.
     - 500 for everything else, such as a unique violation of a table of your own.
+
+        >>> http_status(InvalidEvent("entities", "is empty")).status
+        422
     """
     match error:
         case EventTooLarge():

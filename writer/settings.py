@@ -65,6 +65,11 @@ class WriterSettings:
     later then, and at most 1 s later. Without a conflict nothing is counted or stored.
 
     Raises `SettingsError` for an invalid value.
+
+        >>> settings = WriterSettings(max_retries=5, topic="cars.{event_type}")
+        >>> with Writer(database, settings) as writer:
+        ...     writer.write(event).status
+        'committed'
     """
 
     max_retries: int = 3

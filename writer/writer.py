@@ -46,6 +46,10 @@ class Writer(WriterBase):
     the log and OpenTelemetry receive. Close a writer by `with` or `close`.
 
     Raises `SettingsError` if `coalesce` is set, which only `AsyncWriter` supports.
+
+        >>> with Writer(database) as writer:
+        ...     writer.write(event).status
+        'committed'
     """
 
     def __init__(

@@ -58,6 +58,9 @@ class Database:
 
     Raises `SettingsError` if the URL, the schema name or a limit is not valid, and
     `TypeError` for an argument of a wrong type.
+
+        >>> Database("postgresql://app@db.example.com/shop", schema="outbox").schema
+        'outbox'
     """
 
     def __init__(  # noqa: PLR0913 - one argument per setting

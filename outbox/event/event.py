@@ -46,6 +46,9 @@ class Entity(msgspec.Struct, frozen=True):
 
     `attributes` is a mapping, a pydantic model, a dataclass or a msgspec Struct. It is
     encoded when the event is written; a pydantic model by ``model_dump(mode="json")``.
+
+        >>> Entity("Car", "C-1", {"km": 9}).attributes["km"]
+        9
     """
 
     type: str
@@ -71,6 +74,11 @@ class Event(msgspec.Struct, frozen=True):
     """A business event and the entities that it touches. The first entity is the subject.
 
     `topic` and `headers` are those of its message, and no part of its JSON (`JsonEvent`).
+
+        >>> event = Event.new("Car Sold", "CarSold", [Entity("Car", "C-1", {"km": 9})])
+        >>> with Writer(database) as writer:
+        ...     writer.write(event).status
+        'committed'
     """
 
     header: EventHeader
@@ -128,6 +136,11 @@ class JsonEvent(msgspec.Struct, frozen=True):
     are no part of its content: an event with the same JSON and id is a duplicate.
 
     Raises `TypeError` if `data` is of another type. An `Event` has both by itself.
+
+        >>> given = JsonEvent(event.to_json(), topic="cars", headers={"tenant": "7"})
+        >>> with Writer(database) as writer:
+        ...     writer.write(given).event_id == event.id
+        True
     """
 
     data: Mapping[str, Any] | str | bytes

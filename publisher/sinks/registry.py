@@ -23,6 +23,13 @@ def open_sink(url: str) -> AbstractAsyncContextManager[Sink]:
     package or another. Raises `SettingsError` for an unknown scheme or a malformed
     URL, and `MissingExtra` if the client of the broker is not installed. On entry the
     context manager raises `SettingsError` or `SinkUnavailable`.
+
+        >>> import asyncio
+        >>> async def system() -> str:
+        ...     async with open_sink("jsonl:/dev/null") as sink:
+        ...         return sink.system
+        >>> asyncio.run(system())
+        'jsonl'
     """
     scheme = url.partition(":")[0]
     found = list(entry_points(group=SINK_GROUP, name=scheme))

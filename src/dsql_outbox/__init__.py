@@ -1,7 +1,9 @@
 """The transactional outbox for Amazon Aurora DSQL and PostgreSQL.
 
-The public API is `__all__`. A name is loaded on first use, so
-``import dsql_outbox`` is cheap and a producer never loads the relay.
+The public API is `__all__`, `testing` and the port in `publisher.sinks`: the names of
+other modules may change, except those that a page of the documentation imports. A name
+is loaded on first use, so ``import dsql_outbox`` is cheap and a producer never loads the
+relay.
 """
 
 from importlib import import_module

@@ -22,6 +22,11 @@ class StoredEvent(JsonStruct, frozen=True):
 
     `version` is the version that the event gave the entity whose stream is read.
     `saved_date` is by the database's clock.
+
+        >>> with Writer(database) as writer:
+        ...     receipt = writer.write(event)
+        ...     [stored.version for stored in writer.stream("Car", "C-1")]
+        [1]
     """
 
     event_id: UUID

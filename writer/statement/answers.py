@@ -46,6 +46,12 @@ class StoredEntity(msgspec.Struct, frozen=True):
 
     `data` is the JSON text of its attributes as that event had them. `version` is the
     number of events that have touched the entity.
+
+        >>> with Writer(database) as writer:
+        ...     receipt = writer.write(event)
+        ...     stored = writer.entity("Car", "C-1")
+        >>> stored.data, stored.version
+        ('{"id":"C-1","km":9}', 1)
     """
 
     type: str

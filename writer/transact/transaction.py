@@ -77,6 +77,13 @@ class Transaction(_TransactionBase):
     It begins before the function runs and is committed after the function returns.
     `connection` is for the caller's own statements. Do not commit or roll back on it,
     and do not change session settings.
+
+        >>> def sell(transaction: Transaction) -> int:
+        ...     transaction.connection.execute("SELECT 1")  # a statement of the caller
+        ...     return transaction.append(event).entities[0].version
+        >>> with Writer(database) as writer:
+        ...     writer.transact(sell)
+        1
     """
 
     def __init__(
@@ -117,6 +124,16 @@ class AsyncTransaction(_TransactionBase):
     It begins before the function runs and is committed after the function returns.
     `connection` is for the caller's own statements. Do not commit or roll back on it,
     and do not change session settings.
+
+        >>> import asyncio
+        >>> async def sell(transaction: AsyncTransaction) -> int:
+        ...     await transaction.connection.execute("SELECT 1")  # a statement of the caller
+        ...     return (await transaction.append(event)).entities[0].version
+        >>> async def write() -> int:
+        ...     async with AsyncWriter(database) as writer:
+        ...         return await writer.transact(sell)
+        >>> asyncio.run(write())
+        1
     """
 
     def __init__(
