@@ -2,7 +2,7 @@
 
 Each connection carries one request. So that no client can harm the process, it limits
 
-- the time that a client may take to send its request, and to take each part of the answer;
+- the time that a client may take to send its request, and to take each 64 KiB of the answer;
 - the sizes of a request;
 - the number of connections. One more closes the oldest of those that wait for a client, so
   clients that stay silent harm one another only.
@@ -31,7 +31,7 @@ from .request_head import Refused, RequestHead, request_head
 logger = logging.getLogger("dsql_outbox")
 
 SECONDS: Final = 5.0
-"""The time for a client to send its request, and to take each part of the answer."""
+"""The time for a client to send its request, and to take each `_PART_BYTES` of the answer."""
 
 CONNECTIONS: Final = 128
 """Connections that may be open, if the process may have enough descriptors."""
@@ -39,6 +39,7 @@ CONNECTIONS: Final = 128
 _SHARE: Final = 4  # connections take at most one in so many descriptors of the process
 _HEAD_BYTES: Final = 32 << 10  # browsers send the cookies of all ports of a host
 _BODY_BYTES: Final = 16 << 10
+_PART_BYTES: Final = 64 << 10  # of an answer, which a client has to take in its time
 _GRACE: Final = 1.0  # seconds: for open answers at the end, and for a client to hang up
 _PAUSE: Final = 0.2  # seconds before the next try to accept after an error
 _MOMENT: Final = 0.001  # seconds that a connection takes to close
@@ -350,10 +351,13 @@ class _Exchange:
         """Send bytes. A client that has gone is no error of the application."""
         if self._lost or not data:
             return
+        rest = memoryview(data)
         try:
-            async with asyncio.timeout(SECONDS):
-                self._writer.write(data)
-                await self._writer.drain()
+            while rest:
+                async with asyncio.timeout(SECONDS):
+                    self._writer.write(rest[:_PART_BYTES])
+                    await self._writer.drain()
+                rest = rest[_PART_BYTES:]
         except (OSError, TimeoutError):
             self._lost = True
             self._writer.transport.abort()
