@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import settings
 from tests.support.dsql.server import ON_DSQL, postgres_server, refuse_unknown
+from tests.support.outbox_databases import OutboxDatabases
 
 from dsql_outbox.observability import log_facts
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
@@ -83,6 +84,28 @@ def database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
     """The URL of an empty database of this test's own."""
     name = f"test_{uuid4().hex}"
     yield postgres.create_database(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def shards() -> int:
+    """How many shards the tables of `outbox_url` have: as many as `apply` makes by itself."""
+    return 16
+
+
+@pytest.fixture(scope="session")
+def outbox_databases(postgres: EmbeddedPostgres) -> OutboxDatabases:
+    """Where databases with outbox tables are copied from."""
+    return OutboxDatabases(postgres)
+
+
+@pytest.fixture
+def outbox_url(
+    postgres: EmbeddedPostgres, outbox_databases: OutboxDatabases, shards: int
+) -> Iterator[str]:
+    """The URL of a database of this test's own, with new outbox tables."""
+    name = f"test_{uuid4().hex}"
+    yield outbox_databases.make(name, shards)
     postgres.drop_database(name)
 
 

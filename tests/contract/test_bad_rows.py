@@ -19,7 +19,6 @@ from dsql_outbox.publisher import (
     PublisherSettings,
     Rejected,
 )
-from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.testing.sink_contract import ReadableBroker, new_message, published
 from dsql_outbox.writer import Writer
@@ -74,15 +73,18 @@ BAD: Final = {
 
 
 @pytest.fixture
-def database(database_url: str) -> Database:
-    database = Database(database_url)
-    apply(database, shards=SHARDS)
-    return database
+def shards() -> int:
+    return SHARDS
 
 
 @pytest.fixture
-def sql(database_url: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
+def database(outbox_url: str) -> Database:
+    return Database(outbox_url)
+
+
+@pytest.fixture
+def sql(outbox_url: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(outbox_url, autocommit=True) as connection:
         yield connection
 
 

@@ -6,15 +6,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from dsql_outbox.outbox import Database
-from dsql_outbox.schema import apply
+
+@pytest.fixture
+def shards() -> int:
+    """How many shards the tables have."""
+    return 3
 
 
 @pytest.fixture
-def url(database_url: str) -> str:
+def url(outbox_url: str) -> str:
     """A new database with outbox tables and three shards."""
-    apply(Database(database_url), shards=3)
-    return database_url
+    return outbox_url
 
 
 @pytest.fixture

@@ -27,7 +27,6 @@ from dsql_outbox import (
 )
 from dsql_outbox.doors.aws_lambda import MARGIN, relay_handler
 from dsql_outbox.publisher import Answer, Delivered, Rejected, Retry, Sink
-from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink
 
 SCHEDULED: dict[str, Any] = {}
@@ -35,10 +34,13 @@ LONG = Context(3_600.0)
 
 
 @pytest.fixture
-def database(database_url: str) -> Database:
-    database = Database(database_url)
-    apply(database, shards=4)
-    return database
+def shards() -> int:
+    return 4
+
+
+@pytest.fixture
+def database(outbox_url: str) -> Database:
+    return Database(outbox_url)
 
 
 def opened(sink: Sink) -> Callable[[], Any]:
@@ -197,8 +199,8 @@ def test_an_invocation_without_time_begins_nothing(database: Database, writer: W
     assert sink.messages == []
 
 
-def test_what_is_missing_fails_the_invocation(database_url: str, database: Database) -> None:
+def test_what_is_missing_fails_the_invocation(outbox_url: str, database: Database) -> None:
     with pytest.raises(SchemaError, match="schema apply"):
-        relay_handler(Database(database_url, schema="nowhere"), opened(MemorySink()))({}, LONG)
+        relay_handler(Database(outbox_url, schema="nowhere"), opened(MemorySink()))({}, LONG)
     with pytest.raises(SinkUnavailable):
         relay_handler(database, "nats://127.0.0.1:9?stream=EVENTS&timeout=0.2")({}, LONG)

@@ -18,7 +18,6 @@ from tests.support.sqlalchemy_units import of_driver
 
 from dsql_outbox import AsyncTransaction, Database, Entity, Event, Receipt, WriterSettings
 from dsql_outbox.doors.fastapi import PROBLEMS, Outbox, OutboxWriter, install_error_handlers
-from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink, PostgresProxy
 
 pytestmark = pytest.mark.anyio
@@ -64,10 +63,8 @@ def api(outbox: Outbox, **handlers: int) -> FastAPI:
 
 
 @pytest.fixture
-def database(database_url: str) -> Database:
-    database = Database(database_url)
-    apply(database)
-    return database
+def database(outbox_url: str) -> Database:
+    return Database(outbox_url)
 
 
 def car(**fields: str) -> dict[str, str]:
@@ -132,10 +129,10 @@ async def test_a_database_out_of_reach_is_503_without_its_address() -> None:
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("status", [503, 500])
 async def test_an_exhausted_conflict_says_what_it_is_and_when_to_come_back(
-    database_url: str, status: int
+    outbox_url: str, status: int
 ) -> None:
     options = {} if status == 503 else {"exhausted": status}
-    with PostgresProxy(database_url) as proxy:
+    with PostgresProxy(outbox_url) as proxy:
         outbox = Outbox(Database(proxy.url), WriterSettings(max_retries=1, base=0.001))
         async with served(api(outbox, **options)) as server:
             proxy.refuse(None)
@@ -167,7 +164,7 @@ async def test_the_time_of_a_write_is_over_and_its_outcome_unknown(database: Dat
 
 @pytest.mark.parametrize("wrapper", ["driver", "SQLAlchemy", "transact"])
 async def test_a_unique_violation_of_the_application_stays_an_error_of_it(
-    database: Database, database_url: str, wrapper: str
+    database: Database, outbox_url: str, wrapper: str
 ) -> None:
     """No repetition by the client would help: the key is one of the application's table."""
     app = api(Outbox(database))
@@ -182,15 +179,15 @@ async def test_a_unique_violation_of_the_application_stays_an_error_of_it(
     @app.get("/twice")
     async def twice(writer: OutboxWriter) -> None:
         if wrapper == "driver":
-            with psycopg.connect(database_url) as connection:
+            with psycopg.connect(outbox_url) as connection:
                 connection.execute(sql)
         elif wrapper == "transact":
             await writer.transact(insert)
         else:
-            with create_engine(of_driver(database_url), poolclass=NullPool).connect() as own:
+            with create_engine(of_driver(outbox_url), poolclass=NullPool).connect() as own:
                 own.execute(text(sql))
 
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with psycopg.connect(outbox_url, autocommit=True) as connection:
         connection.execute("CREATE TABLE public.mine (id int PRIMARY KEY)")
         connection.execute(sql)
         async with served(app) as server:
@@ -208,7 +205,7 @@ async def test_another_error_stays_an_error_of_the_application(database: Databas
 
 
 async def test_a_stop_ends_the_requests_that_run_and_settles_coalesced_events(
-    database: Database, database_url: str
+    database: Database, outbox_url: str
 ) -> None:
     sink = MemorySink()
     outbox = Outbox(database, WriterSettings(coalesce=2), sink=sink)
@@ -228,7 +225,7 @@ async def test_a_stop_ends_the_requests_that_run_and_settles_coalesced_events(
             await stopping.wait()
             await server.stop()
     assert codes == [201] * len(cars)
-    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+    async with await psycopg.AsyncConnection.connect(outbox_url) as connection:
         stored = await (
             await connection.execute("SELECT id FROM outbox.business_events")
         ).fetchall()

@@ -26,7 +26,6 @@ from dsql_outbox import (
 from dsql_outbox.doors import background_publisher
 from dsql_outbox.doors.starlette import Outbox, outbox_writer, readyz
 from dsql_outbox.outbox import AsyncConnection, Message
-from dsql_outbox.schema import apply
 from dsql_outbox.servers import NatsServer
 from dsql_outbox.testing import MemorySink, PostgresProxy
 
@@ -45,10 +44,8 @@ def application(outbox: Outbox) -> Starlette:
 
 
 @pytest.fixture
-def database(database_url: str) -> Database:
-    database = Database(database_url)
-    apply(database)
-    return database
+def database(outbox_url: str) -> Database:
+    return Database(outbox_url)
 
 
 @pytest.fixture(autouse=True)
@@ -77,10 +74,10 @@ async def test_starlette_alone_writes_and_relays(database: Database) -> None:
 
 @pytest.mark.usefixtures("database")
 async def test_without_a_publisher_it_is_ready_while_the_database_answers(
-    database_url: str,
+    outbox_url: str,
 ) -> None:
-    proxy = PostgresProxy(database_url)
-    with ExitStack() as reachable, psycopg.connect(database_url, autocommit=True) as sql:
+    proxy = PostgresProxy(outbox_url)
+    with ExitStack() as reachable, psycopg.connect(outbox_url, autocommit=True) as sql:
         reachable.enter_context(proxy)
         async with served(application(Outbox(Database(proxy.url)))) as server:
             await until(server, lambda ready: ready["database"] == "ok", status=200)
@@ -97,13 +94,11 @@ async def test_without_a_publisher_it_is_ready_while_the_database_answers(
             await until(server, lambda ready: ready["database"] == "cannot be reached", status=503)
 
 
-async def test_a_function_is_applied_without_a_broker(
-    database: Database, database_url: str
-) -> None:
+async def test_a_function_is_applied_without_a_broker(database: Database, outbox_url: str) -> None:
     async def keep(connection: AsyncConnection, message: Message) -> None:
         await connection.execute("INSERT INTO public.kept VALUES (%s)", (message.event_id,))
 
-    with psycopg.connect(database_url, autocommit=True) as sql:
+    with psycopg.connect(outbox_url, autocommit=True) as sql:
         sql.execute("CREATE TABLE public.kept (id uuid)")
         async with served(application(Outbox(database, apply=keep))) as server:
             await server.client.post("/")
@@ -129,10 +124,10 @@ async def test_the_application_starts_without_its_broker_and_relays_when_it_come
 
 
 async def test_a_publisher_that_fails_is_told_and_begins_again(
-    database: Database, database_url: str, caplog: pytest.LogCaptureFixture
+    database: Database, outbox_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     sink = MemorySink()
-    with psycopg.connect(database_url, autocommit=True) as sql:
+    with psycopg.connect(outbox_url, autocommit=True) as sql:
         async with served(application(Outbox(database, sink=sink))) as server:
             await until(server, lambda ready: ready["ready"], status=200)
             sql.execute("ALTER TABLE outbox.outbox RENAME TO away")

@@ -11,15 +11,18 @@ from tests.support.writer import workload_s
 
 from dsql_outbox.cli.telemetry.metering import metering
 from dsql_outbox.outbox import Database, Entity, Event, MissingExtra
-from dsql_outbox.schema import apply
 from dsql_outbox.testing import NatsServer, OtlpReceiver, OutboxProxy
 from dsql_outbox.writer import Writer, WriterSettings
 
 
 @pytest.fixture
-def url(database_url: str) -> str:
-    apply(Database(database_url), shards=2)
-    return database_url
+def shards() -> int:
+    return 2
+
+
+@pytest.fixture
+def url(outbox_url: str) -> str:
+    return outbox_url
 
 
 def event(name: str, n: int) -> Event:

@@ -34,9 +34,8 @@ CREATE OPERATOR public.|| (LEFTARG = text, RIGHTARG = int, FUNCTION = public.joi
 
 
 @pytest.fixture
-def url(database_url: str) -> str:
-    apply(Database(database_url))
-    return database_url
+def url(outbox_url: str) -> str:
+    return outbox_url
 
 
 @pytest.fixture

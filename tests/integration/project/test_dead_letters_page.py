@@ -14,7 +14,6 @@ from tests.support.publisher.given_up_messages import event
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database, Entity, Event
-from dsql_outbox.schema import apply
 from dsql_outbox.writer import Writer
 
 TEXT = (ROOT / "docs" / "dead-letters.md").read_text(encoding="utf-8")
@@ -22,9 +21,8 @@ COMMANDS = re.findall(r"^\$ dsql-outbox (.*)$", TEXT, re.MULTILINE)
 
 
 @pytest.fixture
-def database(database_url: str) -> Database:
-    database = Database(database_url)
-    apply(database, shards=2)
+def database(outbox_url: str) -> Database:
+    database = Database(outbox_url)
     with Writer(database) as writer:
         loan = Entity("Loan", "LOAN-7")
         stored = UUID("5f0c6a1e-6c3e-4a0a-9f43-000000000001")
@@ -38,12 +36,12 @@ def test_there_are_commands() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_is_understood(command: str, database: Database, database_url: str) -> None:
+def test_a_command_is_understood(command: str, database: Database, outbox_url: str) -> None:
     assert database
     words = shlex.split(command)
     if words[:2] == ["replay", "--type"]:
         words.append("--yes")
-    done = CliRunner().invoke(main, [*words, "--database", database_url])
+    done = CliRunner().invoke(main, [*words, "--database", outbox_url])
     assert done.exit_code in {0, 1}, done.stderr
     assert "Error" not in done.stderr
 

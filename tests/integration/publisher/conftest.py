@@ -3,7 +3,6 @@
 import pytest
 
 from dsql_outbox.outbox import Database
-from dsql_outbox.schema import apply
 
 
 @pytest.fixture
@@ -13,8 +12,6 @@ def shards() -> int:
 
 
 @pytest.fixture
-def database(database_url: str, shards: int) -> Database:
+def database(outbox_url: str) -> Database:
     """A new database with outbox tables."""
-    database = Database(database_url)
-    apply(database, shards=shards)
-    return database
+    return Database(outbox_url)

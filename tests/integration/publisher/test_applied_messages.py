@@ -116,7 +116,7 @@ async def test_what_another_publisher_settled_changes_nothing(
     "at", ["COMMIT", "INSERT INTO public.moves", 'DELETE FROM "outbox".outbox o']
 )
 async def test_a_connection_that_is_lost_in_the_transaction_applies_nothing_twice(
-    database_url: str,
+    outbox_url: str,
     writer: Writer,
     sql: psycopg.Connection,
     at: str,
@@ -125,7 +125,7 @@ async def test_a_connection_that_is_lost_in_the_transaction_applies_nothing_twic
     """Also when COMMIT took effect and its answer was lost: the row is gone, then."""
     for n in range(6):
         writer.write(event(f"car-{n % 2}", n))
-    with PostgresProxy(database_url) as proxy:
+    with PostgresProxy(outbox_url) as proxy:
         proxy.cut(where, 2, matching=at)
         settings = PublisherSettings(idle_max=0.05)
         publisher = Publisher(Database(proxy.url), settings=settings, apply=count_move)

@@ -33,10 +33,10 @@ SETTLE = 'DELETE FROM "outbox".outbox o'
 
 
 @pytest.fixture
-def proxy(database: Database, database_url: str) -> Iterator[PostgresProxy]:
+def proxy(database: Database, outbox_url: str) -> Iterator[PostgresProxy]:
     """A proxy in front of the tables of `database`."""
     del database
-    with PostgresProxy(database_url) as proxy:
+    with PostgresProxy(outbox_url) as proxy:
         yield proxy
 
 
@@ -170,10 +170,10 @@ async def test_nothing_is_read_of_a_server_that_accepts_no_writes(
 @pytest.mark.parametrize("lasts", [0.0, 2.5], ids=["within a lease", "longer than a lease"])
 @pytest.mark.parametrize("waits", [0, 5], ids=["idle", "with rows"])
 async def test_a_failover_through_a_server_without_writes_ends_with_all_rows_relayed(
-    database_url: str, writer: Writer, sql: psycopg.Connection, lasts: float, waits: int
+    outbox_url: str, writer: Writer, sql: psycopg.Connection, lasts: float, waits: int
 ) -> None:
     sink = MemorySink()
-    async with relaying(database_url, sink):
+    async with relaying(outbox_url, sink):
         writer.write(event("car", 0))
         await until(lambda: len(sink.messages) == 1 and count(sql, "outbox") == 0)
         with read_only_sessions(sql):
@@ -188,21 +188,21 @@ async def test_a_failover_through_a_server_without_writes_ends_with_all_rows_rel
 
 @pytest.mark.postgres_only("changes the server")
 async def test_a_server_that_is_without_writes_for_a_while_ends_with_all_rows_relayed(
-    database_url: str, writer: Writer, sql: psycopg.Connection
+    outbox_url: str, writer: Writer, sql: psycopg.Connection
 ) -> None:
     sink = MemorySink()
-    async with relaying(database_url, sink):
+    async with relaying(outbox_url, sink):
         writer.write(event("car", 0))
         await until(lambda: count(sql, "outbox") == 0)
         try:
             sql.execute("ALTER SYSTEM SET default_transaction_read_only = on")
             sql.execute("SELECT pg_reload_conf()")
-            await until(lambda: is_read_only(database_url))
+            await until(lambda: is_read_only(outbox_url))
             await anyio.sleep(1.5 * QUICK.lease)
         finally:
             sql.execute("ALTER SYSTEM RESET default_transaction_read_only")
             sql.execute("SELECT pg_reload_conf()")
-        await until(lambda: not is_read_only(database_url))
+        await until(lambda: not is_read_only(outbox_url))
         writer.write_many([event(f"late-{n}") for n in range(5)])
         await until(lambda: count(sql, "outbox") == 0)
     assert len(sink.messages) == 6

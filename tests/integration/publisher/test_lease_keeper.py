@@ -57,10 +57,10 @@ async def relay(database: Database) -> AsyncGenerator[Relay]:
 
 
 @pytest.fixture
-def proxy(database: Database, database_url: str) -> Iterator[PostgresProxy]:
+def proxy(database: Database, outbox_url: str) -> Iterator[PostgresProxy]:
     """A proxy in front of the tables of `database`."""
     del database
-    with PostgresProxy(database_url) as proxy:
+    with PostgresProxy(outbox_url) as proxy:
         yield proxy
 
 

@@ -154,14 +154,14 @@ async def test_until_empty_waits_for_the_shards_of_others(
 
 
 async def test_until_empty_asks_less_and_less_often(
-    database: Database, writer: Writer, database_url: str
+    database: Database, writer: Writer, outbox_url: str
 ) -> None:
     def asked() -> int:
         return sum("SELECT EXISTS" in text for text in proxy.statements)
 
     sink = Gate()
     writer.write(event("car"))
-    with PostgresProxy(database_url) as proxy:
+    with PostgresProxy(outbox_url) as proxy:
         async with Publisher(database, sink, settings()), anyio.create_task_group() as group:
             await sink.waiting.wait()
             other = Publisher(Database(proxy.url), MemorySink(), settings(idle_max=10.0))
@@ -194,11 +194,11 @@ async def test_a_slow_broker_does_not_stop_renewals(
 
 
 async def test_who_cannot_renew_ends_its_sending_and_another_takes_over(
-    database: Database, writer: Writer, sql: psycopg.Connection, database_url: str
+    database: Database, writer: Writer, sql: psycopg.Connection, outbox_url: str
 ) -> None:
     sink, other = Gate(), MemorySink()
     writer.write(event("car"))
-    with PostgresProxy(database_url) as proxy:
+    with PostgresProxy(outbox_url) as proxy:
         async with running(Publisher(Database(proxy.url), sink, settings())):
             await sink.waiting.wait()
             proxy.stall(None, matching="outbox_leases")

@@ -41,8 +41,8 @@ SHARDS = 4
 
 
 @pytest.mark.usefixtures("database")
-async def test_a_change_of_the_schema_while_it_opens_is_tried_again(database_url: str) -> None:
-    with PostgresProxy(database_url) as proxy:
+async def test_a_change_of_the_schema_while_it_opens_is_tried_again(outbox_url: str) -> None:
+    with PostgresProxy(outbox_url) as proxy:
         proxy.refuse(1, message="(OC001)", matching='count(*) FROM "outbox".outbox_leases')
         await relayed(Database(proxy.url), MemorySink())
         assert proxy.statements, "it was asked, and asked again"
@@ -53,12 +53,12 @@ async def test_a_change_of_the_schema_while_it_opens_is_tried_again(database_url
     "matching", ["o.payload", "outbox_failures f", "outbox_topics", "DELETE FROM"]
 )
 async def test_a_server_that_is_unavailable_for_a_while_is_waited_for(
-    database_url: str, matching: str
+    outbox_url: str, matching: str
 ) -> None:
-    with Writer(Database(database_url)) as writer:
+    with Writer(Database(outbox_url)) as writer:
         writer.write(event("car-1"))
     sink = MemorySink()
-    with PostgresProxy(database_url) as proxy:
+    with PostgresProxy(outbox_url) as proxy:
         proxy.refuse(2, sqlstate="XX000", message="server unavailable", matching=matching)
         await Publisher(Database(proxy.url), sink, quick_settings()).run(until_empty=True)
     assert len(sink.messages) == 1
@@ -145,8 +145,11 @@ async def test_a_failed_message_that_an_operator_gave_up_is_not_looked_for_on_an
     slow = quick_settings(backoff_base=0.3, idle_max=10.0)
     async with Publisher(database, sink, slow) as publisher:
         await until(lambda: count(sql, "outbox_failures") == 1)
+        buried: list[UUID] = []
         async with Failures(database) as failures:
-            assert [f.event_id async for f in failures.bury(FailureFilter())] == [bad.id]
+            while not buried:  # one that fails again at the same time is left alone
+                buried = [f.event_id async for f in failures.bury(FailureFilter())]
+        assert buried == [bad.id]
         await until(lambda: publisher._relay is not None and not publisher._relay.held)
         assert publisher._store.statements < 30
 
@@ -197,14 +200,14 @@ async def test_the_doorbell_wakes_a_publisher_that_sleeps(database: Database) ->
 
 
 async def test_an_idle_second_costs_a_read_a_second_and_three_statements_a_renewal(
-    database_url: str,
+    outbox_url: str,
     database: Database,  # noqa: ARG001 - the tables
 ) -> None:
     """Counted at the wire over a time that passes twenty times as fast."""
     quick = PublisherSettings(
         idle_min=0.05, idle_max=0.05, lease=0.5, renew=0.15, margin=0.05, grace=0.1
     )
-    with PostgresProxy(database_url) as proxy:
+    with PostgresProxy(outbox_url) as proxy:
         async with Publisher(Database(proxy.url), MemorySink(), quick):
             began = monotonic()
             proxy.reset_counts()

@@ -121,7 +121,7 @@ async def test_a_publisher_that_runs_or_has_run_ends_it(
 
 
 async def test_a_conflict_is_retried_and_an_error_of_the_function_keeps_the_place(
-    database_url: str,
+    outbox_url: str,
     database: Database,
     writer: Writer,
     seen: Seen,
@@ -130,7 +130,7 @@ async def test_a_conflict_is_retried_and_an_error_of_the_function_keeps_the_plac
     monkeypatch.setattr(rebuild, "PAGE", 7)
     wanted = written(writer)
     await relayed(database, MemorySink())
-    with PostgresProxy(database_url) as proxy:
+    with PostgresProxy(outbox_url) as proxy:
         proxy.refuse(2, at="commit", matching="seen")
         await rebuilt(Database(proxy.url), seen)
     assert seen.ids == wanted
@@ -150,11 +150,11 @@ async def test_a_conflict_is_retried_and_an_error_of_the_function_keeps_the_plac
 
 
 async def test_a_lost_commit_leaves_no_place(
-    database_url: str, database: Database, writer: Writer, seen: Seen
+    outbox_url: str, database: Database, writer: Writer, seen: Seen
 ) -> None:
     written(writer, 3)
     await relayed(database, MemorySink())
-    with PostgresProxy(database_url) as proxy:
+    with PostgresProxy(outbox_url) as proxy:
         proxy.cut("after_commit", matching="COMMIT")
         async with Rebuild(Database(proxy.url), seen.apply) as tool, aclosing(tool.run()) as pages:
             with pytest.raises(psycopg.OperationalError):

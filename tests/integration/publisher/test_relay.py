@@ -110,11 +110,11 @@ async def test_a_row_costs_one_insert_one_delete_and_no_update(
 
 
 @pytest.fixture
-def late(database_url: str) -> Iterator[tuple[psycopg.Connection, UUID]]:
+def late(outbox_url: str) -> Iterator[tuple[psycopg.Connection, UUID]]:
     """A transaction that has not committed, with an event of a minute ago of the car ``late``."""
     written = event("late")
     prepared = prepare(parse_event(written), UUID(int=1).hex, "t", "/test", {})
-    with psycopg.connect(database_url) as slow:
+    with psycopg.connect(outbox_url) as slow:
         slow.execute(statement("event_write_one", "outbox"), one_parameters(prepared, ONE_SHARD))
         for table in ("outbox", "entities"):
             slow.execute(f"UPDATE outbox.{table} SET position = position - 60000000")  # type: ignore[arg-type]

@@ -6,7 +6,6 @@ from tests.support.publisher.running_relays import relayed
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.publisher.relay.store import HEAD, PassedOver, Range, RowPlace
-from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import AsyncWriter
 
@@ -14,10 +13,13 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def large(database_url: str) -> Database:
+def shards() -> int:
+    return 1
+
+
+@pytest.fixture
+async def large(database: Database) -> Database:
     """18 messages of 900 KiB each, in one shard."""
-    database = Database(database_url)
-    apply(database, shards=1)
     note = "ä" * (450 << 10)
     async with AsyncWriter(database) as writer:
         for n in range(18):
@@ -40,11 +42,11 @@ async def test_a_read_returns_no_more_bytes_than_asked_for_but_one_row_at_least(
 
 
 async def test_what_one_statement_deletes_is_no_more_than_dsql_may_allow(
-    large: Database, database_url: str
+    large: Database, outbox_url: str
 ) -> None:
     assert large
     sink = MemorySink()
-    with PostgresProxy(database_url) as proxy:
+    with PostgresProxy(outbox_url) as proxy:
         done = await relayed(Database(proxy.url), sink, batch_bytes=64 << 20)
         deletes = [text for text in proxy.statements if 'DELETE FROM "outbox".outbox o' in text]
     assert (done.read, done.deleted, len(sink.messages)) == (18, 18, 18)

@@ -36,10 +36,10 @@ async def test_everything_is_sent_once_and_in_order(
     assert sql.execute("SELECT count(*) FROM outbox.outbox").fetchone() == (0,)
 
 
-async def test_a_batch_costs_about_a_read_and_a_delete(database_url: str, writer: Writer) -> None:
+async def test_a_batch_costs_about_a_read_and_a_delete(outbox_url: str, writer: Writer) -> None:
     """Counted at the wire, while there is more to read; leases have a connection of their own."""
     writer.write_many([event(f"car-{n}") for n in range(2_000)])
-    with PostgresProxy(database_url) as proxy:
+    with PostgresProxy(outbox_url) as proxy:
         publisher = Publisher(Database(proxy.url), MemorySink(), quick_settings(batch_rows=100))
         done = await publisher.run(until_empty=True)
         sent = Counter("DELETE FROM" in text for text in proxy.statements)
@@ -50,12 +50,12 @@ async def test_a_batch_costs_about_a_read_and_a_delete(database_url: str, writer
 
 
 async def test_the_database_fails_beside_the_publishing_and_nothing_is_sent_twice(
-    database_url: str, writer: Writer
+    outbox_url: str, writer: Writer
 ) -> None:
     events = [event(f"car-{n}", n) for n in range(400)]
     writer.write_many(events)
     sink = MemorySink()
-    with PostgresProxy(database_url) as proxy:
+    with PostgresProxy(outbox_url) as proxy:
         proxy.cut("after_sent", 3, matching="DELETE FROM")
         publisher = Publisher(Database(proxy.url), sink, quick_settings(batch_rows=40))
         await publisher.run(until_empty=True)

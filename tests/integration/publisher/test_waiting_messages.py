@@ -59,8 +59,8 @@ async def test_rows_that_no_writer_made_are_shown_too(
     assert (message.position, message.payload_bytes, message.created_at.year) == (-5, 2, 9999)
 
 
-async def test_what_is_malformed_or_missing_is_named(database_url: str, database: Database) -> None:
+async def test_what_is_malformed_or_missing_is_named(outbox_url: str, database: Database) -> None:
     with pytest.raises(SettingsError, match="is no TYPE/ID"):
         await found(database, subject="Car")
     with pytest.raises(SchemaError, match="dsql-outbox schema apply"):
-        await found(Database(database_url, schema="nowhere"))
+        await found(Database(outbox_url, schema="nowhere"))

@@ -23,9 +23,8 @@ BIN = Path(sys.executable).parent
 
 
 @pytest.fixture
-def url(database_url: str) -> str:
-    apply(Database(database_url))
-    return database_url
+def url(outbox_url: str) -> str:
+    return outbox_url
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from dsql_outbox.writer import Writer
 
 
 @pytest.fixture
-def sql(database_url: str) -> Iterator[psycopg.Connection]:
+def sql(outbox_url: str) -> Iterator[psycopg.Connection]:
     """A connection beside the library's."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with psycopg.connect(outbox_url, autocommit=True) as connection:
         yield connection
 
 
