@@ -6,8 +6,10 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(she
 VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_PYTHON=$(BIN)/python UV_PYTHON_DOWNLOADS=never $(BIN)/uv
+# Twice as many processes as cores: a test waits for servers about as long as it computes. Each has its own servers.
+XDIST  := -n $(or $(WORKERS),4) --dist worksteal
 # COVERAGE=1 measures branches, also in the commands that tests start. The floor is in pyproject.toml.
-PYTEST := $(if $(COVERAGE),$(BIN)/coverage run -m pytest,$(BIN)/pytest) -n 2 -m "not slow and not pooler and not package and not site"
+PYTEST := $(if $(COVERAGE),$(BIN)/coverage run -m pytest,$(BIN)/pytest) $(XDIST) -m "not slow and not pooler and not package and not site"
 # ROOM=writer selects the tests of one room. The contract of all sinks belongs to the publisher.
 KINDS  := tests/unit tests/integration tests/faults
 ROOMS  := $(sort $(filter-out __pycache__,$(notdir $(patsubst %/,%,$(wildcard $(addsuffix /*/,$(KINDS)))))))
@@ -22,6 +24,8 @@ export PIP_CACHE_DIR ?= $(CURDIR)/$(VENV)/.cache/pip
 endif
 # Another environment that happens to be active is not ours.
 unexport VIRTUAL_ENV
+# Tests start hundreds of processes. Without bytecode each of them compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Options of the nemesis, as in `make nemesis PUBLISHERS=3 EVENTS=200000 SEED=1 OPTIONS="--batch-rows 100"`.
 NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events $(EVENTS)) \
@@ -52,7 +56,7 @@ coverage: ## run all tests and fail when too few branches are covered
 	$(MAKE) test COVERAGE=1
 
 test-slow: $(VENV)/.dev ## run the tests that `make test` leaves out, since each takes many seconds
-	$(BIN)/pytest -n 2 -m slow
+	$(BIN)/pytest $(XDIST) -m slow
 
 repeat: $(VENV)/.dev ## run the tests N times beside LOAD busy loops; stop at the first run that fails (PARTS=tests/..)
 	@trap 'kill $$busy 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
