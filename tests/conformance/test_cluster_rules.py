@@ -319,6 +319,7 @@ def test_a_transaction_sees_one_snapshot(one: Session, two: Session, level: str)
 # The wire.
 
 
+@pytest.mark.slow
 def test_a_message_of_10_mib_is_taken_and_a_longer_one_ends_the_connection(one: Session) -> None:
     room = MAX_BYTES - len(wire.query("SELECT length('')").raw)
     assert one.execute(f"SELECT length('{'x' * room}')".encode()).fetchall() == [(room,)]

@@ -43,25 +43,25 @@ def of(name: str) -> Entry:
     return next(each for each in ENTRIES if each.name == name)
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-def test_no_statement_breaks_a_rule(entry: Entry, linted: dict[str, Linted]) -> None:
-    assert linted[entry.name].faults == []
+def test_no_statement_breaks_a_rule(linted: dict[str, Linted]) -> None:
+    assert set(linted) == {entry.name for entry in ENTRIES}
+    assert {name: found.faults for name, found in linted.items() if found.faults} == {}
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-def test_a_statement_is_known_at_the_wire_and_somebody_sends_it(entry: Entry) -> None:
-    assert known(entry.example) == entry.name
-    assert known(f"\n -- why\n{entry.example}\n /* x */ ") == entry.name
-    assert entry.sent_by
+def test_a_statement_is_known_at_the_wire_and_somebody_sends_it() -> None:
+    for entry in ENTRIES:
+        assert known(entry.example) == entry.name
+        assert known(f"\n -- why\n{entry.example}\n /* x */ ") == entry.name
+        assert entry.sent_by, entry.name
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-def test_a_statement_with_a_changed_word_is_not_known(entry: Entry) -> None:
-    first, said = canonical(entry.example).split(" ")[0], canonical(entry.example)
-    assert known(said) == entry.name
-    assert known(said.replace(first, "changed", 1)) is None
-    assert known(f"{entry.example} AND more") is None
-    assert known(f"{entry.example}; DELETE FROM t") is None
+def test_a_statement_with_a_changed_word_is_not_known() -> None:
+    for entry in ENTRIES:
+        first, said = canonical(entry.example).split(" ")[0], canonical(entry.example)
+        assert known(said) == entry.name
+        assert known(said.replace(first, "changed", 1)) is None
+        assert known(f"{entry.example} AND more") is None
+        assert known(f"{entry.example}; DELETE FROM t") is None
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)

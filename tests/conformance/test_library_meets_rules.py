@@ -78,6 +78,7 @@ def test_many_bytes_are_written_in_transactions_of_10_mib(writer: Writer, tables
     tables.assert_consistent()
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 @pytest.mark.parametrize("dead", [False, True])
 async def test_messages_whose_headers_are_larger_than_they_are_can_be_replayed(

@@ -22,6 +22,8 @@ from tests.support.checkout import ROOT
 
 from dsql_outbox.servers import NatsServer, free_port
 
+pytestmark = pytest.mark.slow
+
 CUSTOMERS = ["ada", "ben", "cy"]
 ORDERS = 60
 HANDLED = """

@@ -22,6 +22,8 @@ from dsql_outbox import Database, Event
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import NatsServer
 
+pytestmark = pytest.mark.slow
+
 CARS, EACH = 5, 8
 PATIENCE = 60.0  # seconds; a safety net
 SERVING = re.compile(r"serving on (http://\S+),")

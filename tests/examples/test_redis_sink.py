@@ -29,6 +29,8 @@ from dsql_outbox.testing.sink_contract import (
     published,
 )
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = ROOT / "examples" / "redis_sink"
 EVENTS, LOANS = 3000, 30
 

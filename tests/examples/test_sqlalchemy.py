@@ -17,6 +17,8 @@ from tests.support.writer.transacts import ids
 
 from dsql_outbox.testing import OutboxProxy
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = ROOT / "examples" / "sqlalchemy" / "orders.py"
 ORDERS = [{"id": str(uuid4()), "item": "book", "quantity": n} for n in range(200)]
 

@@ -25,6 +25,8 @@ from dsql_outbox.publisher import Replay
 from dsql_outbox.schema import apply
 from dsql_outbox.writer import Writer
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = ROOT / "examples" / "read_model"
 ACCOUNTS = [f"account-{n}" for n in range(6)]
 PAYMENTS = 240

@@ -36,7 +36,9 @@ def set_faults(proxy: PostgresProxy, random: Random) -> None:
         random.choice(faults)()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     "settings",
     [QUICK, replace(QUICK, connections="pool"), replace(QUICK, max_outage=0.004)],

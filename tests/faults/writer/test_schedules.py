@@ -8,7 +8,6 @@ from tests.support.writer.checked_tables import Tables
 from tests.support.writer.schedules import Tally, prepare_database, run_schedule
 from tests.support.writer.slow_openings import SlowOpenings
 
-SCHEDULES = 40
 MAX_SCHEDULES = 240
 EXPECTED = {
     "Receipt (duplicate)",
@@ -23,14 +22,20 @@ EXPECTED = {
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_no_schedule_makes_a_writer_tell_a_lie(url: str, tables: Tables) -> None:
+@pytest.mark.parametrize(
+    ("schedules", "kinds"),
+    [(20, 4), pytest.param(80, len(EXPECTED), marks=pytest.mark.slow)],
+)
+def test_no_schedule_makes_a_writer_tell_a_lie(
+    url: str, tables: Tables, schedules: int, kinds: int
+) -> None:
     prepare_database(tables)
     tally = Tally()
     with SlowOpenings(url) as proxy:
         for seed in range(MAX_SCHEDULES):
             tally.add(run_schedule(seed, proxy, tables))
-            if seed + 1 >= SCHEDULES and set(tally.outcomes) >= EXPECTED:
+            if seed + 1 >= schedules and len(EXPECTED & set(tally.outcomes)) >= kinds:
                 break
     assert tally.mismatches == []
-    assert tally.outcomes["Receipt (committed)"] > SCHEDULES, "void: hardly anything was stored"
-    assert set(tally.outcomes) >= EXPECTED, "void: too little went wrong"
+    assert tally.outcomes["Receipt (committed)"] > schedules, "void: hardly anything was stored"
+    assert len(EXPECTED & set(tally.outcomes)) >= kinds, "void: too little went wrong"

@@ -32,7 +32,7 @@ from dsql_outbox.outbox import Database
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 FOLDER = ROOT / "examples" / "adopting"
 TEXT = (ROOT / "docs" / "adopting.md").read_text(encoding="utf-8")

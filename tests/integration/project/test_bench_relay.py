@@ -4,7 +4,10 @@ import re
 import subprocess
 import sys
 
+import pytest
 from tests.support.checkout import ROOT
+
+pytestmark = pytest.mark.slow
 
 BENCHMARK = ["-m", "benchmarks.relay.bench_relay"]
 TINY = ["--rounds", "1", "--rows", "1000", "--seconds", "0.3"]

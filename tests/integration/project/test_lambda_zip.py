@@ -21,6 +21,8 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import boto3, handler, relay
 from dsql_outbox import Database, __version__
+
+pytestmark = pytest.mark.slow
 class Context:
     get_remaining_time_in_millis = lambda self: 3000
 http = {"stage": "$default", "http": {"method": "GET"}}
@@ -69,7 +71,6 @@ def test_every_file_may_be_read_by_the_user_that_runs_functions(zipped: Path) ->
     assert modes == {0o644}
 
 
-@pytest.mark.slow
 def test_the_same_content_is_the_same_file(zipped: Path, tmp_path: Path) -> None:
     make(tmp_path, "--machine", HERE, "--python", PYTHON)
     assert (tmp_path / zipped.name).read_bytes() == zipped.read_bytes()
@@ -102,7 +103,6 @@ def test_it_answers_and_signs_tokens_with_nothing_else_on_the_path(
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", done.stdout)
 
 
-@pytest.mark.slow
 def test_make_zip_makes_one_for_each_machine_with_its_libraries(tmp_path: Path) -> None:
     """Slow where the wheels must be downloaded."""
     make(tmp_path)

@@ -4,7 +4,10 @@ import re
 import subprocess
 import sys
 
+import pytest
 from tests.support.checkout import ROOT
+
+pytestmark = pytest.mark.slow
 
 
 def test_20_000_events_in_batches_are_all_stored_and_memory_stays_low() -> None:

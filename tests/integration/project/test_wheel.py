@@ -200,6 +200,8 @@ import sys
 from dsql_outbox import AsyncWriter, Database, Entity, Event, Publisher, Writer, open_sink
 from dsql_outbox.schema import apply
 
+pytestmark = pytest.mark.slow
+
 event = lambda number: Event.new("Car Sold", "CarSold", [Entity("Car", number, {})])
 
 async def main(database):
