@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
-from .extras import install_command
-
 _WORD: Final = re.compile("(?<=[a-z])(?=[A-Z])")
 """The places between the words of a class's name."""
 
@@ -101,7 +99,7 @@ class MissingExtra(OutboxError, ImportError):
 
     def __init__(self, extra: str, purpose: str, *, instead: str = "") -> None:
         wanted = f"the extra [{extra}]" + (f" or {instead}" if instead else "")
-        super().__init__(f"{purpose} needs {wanted}: {install_command(extra)}")
+        super().__init__(f"{purpose} needs {wanted}: pip install 'dsql-outbox[{extra}]'")
         self.extra = extra
 
 
