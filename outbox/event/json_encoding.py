@@ -5,9 +5,9 @@ imported: a model is recognised by its method ``model_dump``.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import is_dataclass
-from typing import Any, ClassVar, Final, Protocol, cast
+from typing import Any, ClassVar, Final, Protocol
 
 import msgspec
 
@@ -15,11 +15,7 @@ from dsql_outbox.outbox.errors import InvalidEvent
 
 from .json_faults import SURROGATE, Fault, find_fault
 
-_SHOWN: Final = 6
-"""The number of steps of a path that are shown."""
-
-_NAME_LENGTH: Final = 64
-"""The most characters of a name that is shown."""
+_NO_JSON: Final = "cannot be encoded as JSON"
 
 
 class PydanticModel(Protocol):
@@ -43,17 +39,17 @@ def encode_json(value: Any) -> bytes:
     """Return `value` as JSON. NaN and the infinities become null.
 
     Dates, UUIDs, decimals, enums, dataclasses, Structs and pydantic models have a form in
-    JSON. Raises `InvalidEvent` with a path if a part of the value has none.
+    JSON. Raises `InvalidEvent` with the path of the entity if a part of it has none.
     """
     try:
         return _encode(value)
     except UnicodeEncodeError:  # no cause, since its text quotes the value
         raise InvalidEvent(*_fault_of(value)) from None
     except RecursionError:
-        rule = "cannot be encoded as JSON: it is nested too deeply, or contains itself"
+        rule = f"{_NO_JSON}: it is nested too deeply, or contains itself"
         raise InvalidEvent("", rule) from None
     except (TypeError, ValueError) as error:
-        raise _invalid(value, "", error) from None
+        raise InvalidEvent(_entity_at_fault(value), f"{_NO_JSON}: {error}") from None
 
 
 def attributes_of(source: object, path: str) -> Mapping[str, Any]:
@@ -66,7 +62,7 @@ def attributes_of(source: object, path: str) -> Mapping[str, Any]:
     try:
         found = _values_of(source)
     except (TypeError, ValueError) as error:
-        raise _invalid(source, path, error) from None
+        raise InvalidEvent(path, f"{_NO_JSON}: {error}") from None
     if not isinstance(found, dict):
         rule = "must be a mapping, a pydantic model, a dataclass or a msgspec Struct"
         raise InvalidEvent(f"{path}.attributes", f"{rule}, not {_named(source)}")
@@ -117,51 +113,15 @@ def _named(value: object) -> str:
     return f"class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
-def _invalid(value: object, path: str, error: Exception) -> InvalidEvent:
-    return InvalidEvent(_path_to_fault(value, path), f"cannot be encoded as JSON: {error}")
-
-
-def _path_to_fault(value: object, path: str) -> str:
-    """Follow the parts that cannot be encoded, as far as a path is shown."""
-    for _ in range(_SHOWN):
-        faults = ((step, part) for step, part in _parts(value) if not _is_encodable(part))
-        step, value = next(faults, ("", None))
-        if not step:
-            return path.removeprefix(".")
-        path += step
-    return f"{path}..".removeprefix(".")
-
-
-def _parts(value: Any) -> Iterator[tuple[str, object]]:
-    """Yield the parts of a value, each with the step of the path to it."""
-    if isinstance(value, Mapping):
-        named = cast("Mapping[object, object]", value)
-        yield from ((_step(name), part) for name, part in named.items())
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        listed = cast("Iterable[object]", value)
-        yield from ((f"[{n}]", part) for n, part in enumerate(listed))
-    elif _is_dataclass(value) or isinstance(value, msgspec.Struct):
-        yield from ((f".{name}", getattr(value, name)) for name in _fields(value))
-
-
-def _fields(value: object) -> tuple[str, ...]:
-    if isinstance(value, msgspec.Struct):
-        return value.__struct_fields__
-    return tuple(vars(type(value))["__dataclass_fields__"])
-
-
-def _step(name: object) -> str:
-    """Show names that look like identifiers, and hide others, since a key may be data."""
-    is_shown = isinstance(name, str) and name.isidentifier() and len(name) <= _NAME_LENGTH
-    return f".{name}" if is_shown else ".*"
-
-
-def _is_encodable(value: object) -> bool:
-    try:
-        _encode(value)
-    except (TypeError, ValueError):
-        return False
-    return True
+def _entity_at_fault(event: Any) -> str:
+    """Return the path of the first entity that cannot be encoded, or an empty one."""
+    entities = event.get("entities") if isinstance(event, dict) else None
+    for n, entity in enumerate(entities if isinstance(entities, list) else ()):
+        try:
+            _encode(entity)
+        except (TypeError, ValueError, RecursionError):
+            return f"entities[{n}]"
+    return ""
 
 
 def _fault_of(value: Any) -> Fault:

@@ -232,8 +232,8 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
         "expected `object`, got `array`",
     ),
     "a value that JSON has not": (
-        event(touch(a=object())),
-        "entities[0].a",
+        event(touch(), touch(a=object())),
+        "entities[1]",
         "cannot be encoded as JSON",
     ),
     "a text that is not Unicode": (event(touch(a=f"{MARKER}\ud800")), "entities[0].a", HALF),
