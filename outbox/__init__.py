@@ -3,7 +3,7 @@
 The chapter `event` is the event as a producer makes it, and its check.
 `message` is for a broker, `receipt` for a caller.
 `errors` defines every exception of the library. `failure` decides what an error of
-the database means, and `retry` runs work again after one that passes.
+the database means.
 The chapter `database` is the way to the database. `settings` holds its limits.
 `unit_of_work` is a transaction from its connection to the answer to COMMIT.
 """
@@ -46,6 +46,16 @@ from dsql_outbox.outbox.event.event_parser import (
     require_event,
 )
 from dsql_outbox.outbox.event.own_headers import parse_headers
+from dsql_outbox.outbox.unit_of_work.budget import (
+    AT_ONCE,
+    DOCTOR,
+    INBOX,
+    MIGRATION,
+    OPERATOR,
+    Budget,
+    Spending,
+    retried,
+)
 from dsql_outbox.outbox.unit_of_work.commit import require_committed, require_transaction
 from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
 from dsql_outbox.outbox.unit_of_work.connections.task_connections import AsyncConnections
@@ -121,7 +131,6 @@ from .message import (
 )
 from .receipt import Receipt, Touched
 from .redaction import has_unclear_login, redacted, told
-from .retry import AT_ONCE, RetryPolicy, jittered
 from .settings import (
     DEFAULT_SHARDS,
     DEFAULT_SOURCE,
@@ -147,6 +156,8 @@ __all__ = [
     "DEFAULT_SCHEMA",
     "DEFAULT_SHARDS",
     "DEFAULT_SOURCE",
+    "DOCTOR",
+    "INBOX",
     "LASTING",
     "MAX_ENTITY_ID",
     "MAX_ENTITY_TYPE",
@@ -155,7 +166,9 @@ __all__ = [
     "MAX_SOURCE",
     "MAX_TRANSACTION_BYTES",
     "MAX_TRANSACTION_ROWS",
+    "MIGRATION",
     "NO_SUCH_FORM",
+    "OPERATOR",
     "OUTAGES",
     "PASSING",
     "RACES",
@@ -165,6 +178,7 @@ __all__ = [
     "TRACE_HEADERS",
     "AsyncConnection",
     "AsyncConnections",
+    "Budget",
     "Connection",
     "Connections",
     "Database",
@@ -201,12 +215,12 @@ __all__ = [
     "PublisherRuns",
     "Query",
     "Receipt",
-    "RetryPolicy",
     "Rows",
     "SchemaError",
     "SettingsError",
     "SinkUnavailable",
     "Sleep",
+    "Spending",
     "StaleVersion",
     "Touched",
     "TransactionMisused",
@@ -234,7 +248,6 @@ __all__ = [
     "is_source",
     "is_unicode",
     "is_unreachable",
-    "jittered",
     "json_array",
     "kind_of",
     "message_headers",
@@ -256,6 +269,7 @@ __all__ = [
     "require_text",
     "require_transaction",
     "require_whole",
+    "retried",
     "rows_of",
     "schema_defect",
     "schema_error",

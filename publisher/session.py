@@ -16,13 +16,13 @@ from psycopg.types.datetime import TimestamptzLoader
 
 from dsql_outbox.outbox import (
     CONFLICTS,
+    OPERATOR,
     OUTAGES,
     RACES,
     AsyncConnection,
     Database,
     FunctionRun,
     Moved,
-    RetryPolicy,
     TransactionMisused,
     accepts_no_writes,
     command,
@@ -35,11 +35,6 @@ from dsql_outbox.schema import statement
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGcancelConn
-
-# A collision is with another session that inserted the same key: reading again shows it. The
-# first retry is immediate, because a change of the schema is reported only once, and a wait
-# may meet another change.
-_RETRIES: Final = RetryPolicy(RACES, waits=(0.0, 0.05, 0.1, 0.2, 0.4))
 
 STATEMENT_TIMEOUT: Final = 10.0
 """Seconds that a statement of an operator may take, BEGIN and COMMIT included.
@@ -190,7 +185,7 @@ class OperatorSession:
             return await run(await self._connected())
 
         try:
-            return await _RETRIES.run_async(work)
+            return await OPERATOR.run_async(work)
         except psycopg.Error as error:
             self._was_lost = self._connection is not None and self._connection.closed
             if kind_of(error) not in RACES:

@@ -131,7 +131,7 @@ class AsyncWriter(WriterBase):
         stream = EntityStream(self._core, entity_type, entity_id, after)
         while not stream.is_at_end:
             await self._perform(self._programs.read_page(stream))
-            for event in stream.page():
+            for event in stream.events:
                 yield event
 
     async def entity(self, entity_type: str, entity_id: str) -> StoredEntity | None:

@@ -30,7 +30,7 @@ from dsql_outbox.outbox import (
     unprepared,
 )
 from dsql_outbox.schema import statement
-from dsql_outbox.writer.attempt.backoff import Backoff
+from dsql_outbox.writer.attempt.backoff import Backoff, budgets_of
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
 from dsql_outbox.writer.statement.answers import Row
 from dsql_outbox.writer.statement.chunks import refuse_unsendable
@@ -74,6 +74,7 @@ class Core:
         self.shard_count = statement("shard_count", database.schema)
         shards = numbered("shard_count", self.shard_count)
         self.probe: Statements = [(shards, {}), *write_probe(database.schema)]
+        self._budgets = budgets_of(settings)
         self.must_probe = settings.form == "auto"
         self.plain = settings.form == "plain"
         self._plain = Plain(database.schema)
@@ -110,11 +111,15 @@ class Core:
                 scopes.carrier,
                 expected_version=expected_version,
             ),
-            Backoff(settings, self.database, gate.deadline, random.random),
+            self.backoff(gate.deadline),
             scopes,
             on_duplicate=on_duplicate,
             settled=settled,
         )
+
+    def backoff(self, deadline: float | None) -> Backoff:
+        """Return the retries of a call, of which none is spent."""
+        return Backoff(self._budgets, self.database, deadline, random.random)
 
     def scopes_of(self, event: ParsedEvent, topic: str) -> Scopes:
         """Report the start of a write to the hooks, and return their scopes."""

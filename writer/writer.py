@@ -123,7 +123,7 @@ class Writer(WriterBase):
         stream = EntityStream(self._core, entity_type, entity_id, after)
         while not stream.is_at_end:
             self._perform(self._programs.read_page(stream))
-            yield from stream.page()
+            yield from stream.events
 
     def entity(self, entity_type: str, entity_id: str) -> StoredEntity | None:
         return self._perform(self._programs.entity(entity_type, entity_id))

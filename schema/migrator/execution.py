@@ -2,19 +2,11 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import psycopg
 
-from dsql_outbox.outbox import RACES, SERVER_TROUBLE, Connection, FailureKind, RetryPolicy
-
-# PostgreSQL: two sessions that create the same thing collide in the catalog (COLLISION), find
-# it there (EXISTS), update it at once (INTERNAL), or deadlock, as a backfill with writers
-# does (CONFLICT). DSQL: the schema was updated by another transaction, or it is busy.
-RETRIES: Final = RetryPolicy(
-    RACES | SERVER_TROUBLE | {FailureKind.EXISTS},
-    waits=(0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
-)
+from dsql_outbox.outbox import MIGRATION, Connection
 
 
 def execute(
@@ -25,4 +17,4 @@ def execute(
     Raises the driver's last error when all tries met a race, and any other
     error immediately.
     """
-    return RETRIES.run(partial(connection.execute, query, parameters))
+    return MIGRATION.run(partial(connection.execute, query, parameters))

@@ -1,74 +1,70 @@
-"""How long to wait before a retry, and when to give up. No I/O; the caller passes the time."""
+"""The retries of one write call. No I/O; the caller passes the time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from dsql_outbox.observability import RetryBudget, RetryReason, TransactionFailure
-from dsql_outbox.outbox import OUTAGES, RACES, Database, DatabaseFailure, FailureKind
+from dsql_outbox.outbox import (
+    OUTAGES,
+    RACES,
+    Budget,
+    Database,
+    DatabaseFailure,
+    FailureKind,
+    Spending,
+)
 from dsql_outbox.writer.settings import WriterSettings
 
+_REASONS: Final[Sequence[RetryReason]] = ("schema change", "conflict", "outage")
+_SCHEMA_CHANGE, _CONFLICT = 0, 1
 
-class Backoff:
-    """The budgets of one write call: conflicts, schema changes, and the duration of an outage.
 
-    An outage begins with its first failure and ends when the database answers again.
-    `deadline` is a time of the clock that `next_wait` gets. `random` returns 0 to 1.
-    `budget` is the budget that the last failure counts against.
-    """
-
-    __slots__ = (
-        "_database",
-        "_outage_began",
-        "_outages",
-        "_races",
-        "_random",
-        "_schema_changes",
-        "_settings",
-        "budget",
-        "deadline",
-        "is_cut_short",
+def budgets_of(settings: WriterSettings) -> Sequence[Budget]:
+    """Return the budgets of a writer's calls, in the order of `_REASONS`."""
+    base, cap, jitter = settings.base, settings.cap, settings.jitter
+    return (
+        Budget({FailureKind.SCHEMA_CHANGED}, settings.max_schema_changes, base, cap, jitter),
+        Budget(RACES, settings.max_retries, base, cap, jitter),
+        Budget(OUTAGES, base=base, cap=cap, jitter=jitter, lasts=settings.max_outage),
     )
+
+
+class Backoff(Spending):
+    """What a write call has spent on conflicts, on schema changes and on an outage."""
+
+    __slots__ = ("_database",)
 
     def __init__(
         self,
-        settings: WriterSettings,
+        budgets: Sequence[Budget],
         database: Database,
         deadline: float | None,
         random: Callable[[], float],
     ) -> None:
-        self.budget: RetryBudget | None = None
-        self.is_cut_short = False
-        self._settings = settings
+        super().__init__(budgets, deadline, random)
         self._database = database
-        self.deadline = deadline
-        self._random = random
-        self._races = 0
-        self._schema_changes = 0
-        self._outage_began: float | None = None
-        self._outages = 0
 
     @property
     def conflicts(self) -> int:
         """The number of conflicts so far, with data or with a change of the schema."""
-        return self._races + self._schema_changes
+        return self.count(_SCHEMA_CHANGE) + self.count(_CONFLICT)
 
     @property
     def is_last_try(self) -> bool:
         """Whether the next attempt is the last one if it ends in a conflict."""
-        return self._races >= self._settings.max_retries
+        return self.count(_CONFLICT) >= self._budgets[_CONFLICT].times
 
-    def next_wait(self, failure: DatabaseFailure, now: float) -> float | None:
-        """Return the seconds to wait before another attempt, or None to give up.
-
-        `is_cut_short` is then whether the deadline of the call left no time for the wait.
-        """
-        wait = self._wait_after(failure, now)
-        late = wait is not None and self.deadline is not None and now + wait >= self.deadline
-        self.is_cut_short = late
-        return None if late else wait
+    @property
+    def budget(self) -> RetryBudget | None:
+        """The budget that the last failure counts against."""
+        if self.last is None:
+            return None
+        return RetryBudget(_REASONS[self.last], self.used, self._budgets[self.last].limit)
 
     def told(self, failure: DatabaseFailure) -> TransactionFailure:
         """Return the budget that a failure used, for the facts, after `next_wait`."""
-        assert self.budget is not None  # noqa: S101 - `next_wait` sets it for a failure that is retried
+        budget = self.budget
+        assert budget is not None  # noqa: S101 - `next_wait` sets it for a failure that is retried
         return TransactionFailure(
             host=self._database.address,
             was_reached=self._database.was_reached,
@@ -76,40 +72,5 @@ class Backoff:
             text=failure.text,
             sqlstate=failure.sqlstate,
             oc_class=failure.oc_class,
-            budget=self.budget,
+            budget=budget,
         )
-
-    def _wait_after(self, failure: DatabaseFailure, now: float) -> float | None:
-        if failure.kind is FailureKind.SCHEMA_CHANGED:
-            self._schema_changes += 1
-            return self._after_conflict(
-                "schema change", self._schema_changes, self._settings.max_schema_changes
-            )
-        if failure.kind in RACES:
-            self._races += 1
-            return self._after_conflict("conflict", self._races, self._settings.max_retries)
-        if failure.kind in OUTAGES:
-            return self._after_outage(failure, now)
-        return None
-
-    def _after_conflict(self, reason: RetryReason, nth: int, limit: int) -> float | None:
-        self._outage_began, self._outages = None, 0
-        self.budget = RetryBudget(reason, min(nth, limit), limit)
-        return self._delay(nth) if nth <= limit else None
-
-    def _after_outage(self, failure: DatabaseFailure, now: float) -> float | None:
-        self._outages += 1
-        if self._outage_began is None:
-            self._outage_began = now
-        lasted, limit = now - self._outage_began, self._settings.max_outage
-        self.budget = RetryBudget("outage", lasted, limit)
-        crowded = failure.kind is FailureKind.CROWDED
-        wait = self._settings.cap if crowded else self._delay(self._outages)
-        return wait if lasted + wait <= limit else None
-
-    def _delay(self, nth: int) -> float:
-        """Return `base`, doubled per failure, plus a share of jitter, at most `cap`."""
-        settings = self._settings
-        # Limit the exponent: a float overflows at 2.0 ** 1024. The cap applies long before.
-        delay = settings.base * 2.0 ** min(nth - 1, 64)
-        return min(settings.cap, delay * (1 + settings.jitter * self._random()))

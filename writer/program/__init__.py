@@ -3,6 +3,6 @@
 `programs` has a program for each method of a
 writer, and `step_programs` performs the steps that decide about retries. `call_arguments`
 checks the arguments of a caller, and `foreign_connections` finds the driver's connection in
-the objects of other packages. `write_many`, `stream` and `entity` are the state of the calls
-of that name. `reading` is a query that is retried.
+the objects of other packages. `write_many` and `stream` are the state of the calls of that
+name.
 """

@@ -45,11 +45,13 @@ def require_version(value: object, name: str = "expected_version") -> None:
         raise ValueError(f"{name} must be from 0 (no such entity) to 2**63 - 1, got {value}")
 
 
-def require_key(entity_type: object, entity_id: object) -> None:
-    """Raise `TypeError` unless both parts of an entity's key are texts."""
-    for name, value in (("entity_type", entity_type), ("entity_id", entity_id)):
+def entity_key(entity_type: str, entity_id: str) -> dict[str, str]:
+    """Return an entity's key as parameters. Raises `TypeError` unless both parts are texts."""
+    key: dict[str, Any] = {"entity_type": entity_type, "entity_id": entity_id}
+    for name, value in key.items():
         if not isinstance(value, str):
             raise wrong_type(f"{name} takes a str", value, f'{name}="..", as in the event')
+    return key
 
 
 def require_function(call: str, function: object) -> None:

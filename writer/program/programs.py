@@ -36,6 +36,7 @@ from dsql_outbox.writer.gate import Gate
 from dsql_outbox.writer.statement.answers import (
     Stored,
     StoredEntity,
+    entity_of,
     stored_events,
 )
 from dsql_outbox.writer.transact.append import Joined, explained
@@ -44,13 +45,13 @@ from dsql_outbox.writer.transact.run import Run
 from dsql_outbox.writer.transact.runs import transact_steps
 
 from .call_arguments import (
+    entity_key,
     listed_events,
     listed_versions,
     require_connection,
     require_on_duplicate,
     require_version,
 )
-from .entity import EntityReading
 from .step_programs import StepPrograms
 from .stream import EntityStream
 from .write_many import Many
@@ -166,24 +167,21 @@ class Programs(StepPrograms):
     def read_page(self, stream: EntityStream) -> Program[None]:
         """Read the next page of a stream."""
         self.require_open()
-        return self.perform(stream.steps(monotonic), Gate(None))
+        stream.take((yield from self.read(*stream.query)))
 
     def entity(self, entity_type: str, entity_id: str) -> Program[StoredEntity | None]:
         """Perform `Writer.entity`."""
         self.require_open()
-        reading = EntityReading(self.core, entity_type, entity_id)
-        yield from self.perform(reading.steps(monotonic), Gate(None))
-        reading.require_success()
-        return reading.entity
+        key = entity_key(entity_type, entity_id)
+        return entity_of(key, (yield from self.read(self.core.entity, key)))
 
     def entity_inside(
         self, run: Run[Any], connection: _Own, entity_type: str, entity_id: str
     ) -> Program[StoredEntity | None]:
         """Perform `Transaction.entity`."""
         run.require_running("entity", connection.info.transaction_status)
-        reading = EntityReading(self.core, entity_type, entity_id)
-        reading.take((yield Query(connection, *reading.query)))
-        return reading.entity
+        key = entity_key(entity_type, entity_id)
+        return entity_of(key, (yield Query(connection, self.core.entity, key)))
 
     def _append(self, connection: Any, pending: Pending) -> Program[Stored]:
         """Write the event in the connection's transaction, in one round trip.

@@ -1,8 +1,9 @@
 """The steps of a call as primitives: attempts, look-ups, runs and waits. No I/O."""
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain, repeat
 from time import time_ns
 from typing import Any, Final, Protocol, TypeVar
 
@@ -30,6 +31,7 @@ from dsql_outbox.outbox import (
     is_interrupt,
     pipeline,
     require_committed,
+    retried,
     rows_of,
     tag_of,
 )
@@ -56,11 +58,10 @@ from dsql_outbox.writer.transact.run import Run
 from dsql_outbox.writer.transact.runs import Execute
 
 from .conflicted import conflict_of
-from .reading import Read, Reading
 
 T = TypeVar("T")
 
-_Step = Step | Execute | Read
+_Step = Step | Execute
 _Steps = Generator[_Step, Result, None]
 _Own = Connection | AsyncConnection
 _Work = Callable[[Any], Program[Committed | Present | Failed]]
@@ -122,9 +123,6 @@ class StepPrograms:
             return (yield from self._on_connection(work, gate, fresh=step.fresh))
         if isinstance(step, LookUp):
             return (yield from self._on_connection(partial(self.find, step.ids), gate))
-        if isinstance(step, Read):
-            work = partial(self._read, step.reading)
-            return (yield from self._on_connection(work, gate, fresh=step.fresh))
         work = partial(self._execute, step.run, gate)
         return (yield from self._on_connection(work, gate, fresh=step.fresh, role_path=True))
 
@@ -186,10 +184,6 @@ class StepPrograms:
         require_committed(tag_of(results[-1]))
         return rows_of(results[-2])
 
-    def _read(self, reading: Reading, connection: _Own) -> Program[Committed]:
-        reading.take((yield Query(connection, *reading.query)))
-        return Committed(())
-
     def _execute(self, run: Run[Any], gate: Gate, connection: _Own) -> Program[Committed | Failed]:
         """Execute one run. Raise an error of the database; return an error of the caller."""
         yield from self.require_shards(connection)
@@ -211,12 +205,37 @@ class StepPrograms:
         gate.wrote = True
         return Committed(())
 
-    def apart(self, ask: Callable[[_Own], Program[T]], deadline: float | None = None) -> Program[T]:
+    def read(self, query: bytes, parameters: Mapping[str, object]) -> Program[Sequence[Row]]:
+        """Return the rows of a query, which is retried as a write is. It is never in doubt."""
+        is_fresh = chain([False], repeat(self.core.fresh_retries))  # of each attempt
+
+        def ask(connection: _Own) -> Program[Sequence[Row]]:
+            rows: Sequence[Row] = yield Query(connection, query, parameters)
+            return rows
+
+        def attempt() -> Program[Sequence[Row]]:
+            return self.apart(ask, fresh=next(is_fresh))
+
+        try:
+            return (yield from retried(attempt, self.core.backoff(None).wait_after))
+        except Exception as error:
+            named = self.core.named(error)
+            if named is error:
+                raise
+            raise named from error
+
+    def apart(
+        self,
+        ask: Callable[[_Own], Program[T]],
+        deadline: float | None = None,
+        *,
+        fresh: bool = False,
+    ) -> Program[T]:
         """Run a query on a connection of the writer, until `deadline` on the monotonic clock.
 
         In the caller's transaction, a query that fails would abort the transaction.
         """
-        connection = yield Open(fresh=False, role_path=False, deadline=deadline)
+        connection = yield Open(fresh, role_path=False, deadline=deadline)
         try:
             answer = yield from ask(connection)
         except BaseException as error:

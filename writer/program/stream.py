@@ -9,8 +9,7 @@ from dsql_outbox.outbox import JsonStruct
 from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.statement.answers import Row
 
-from .call_arguments import require_key
-from .reading import Reading
+from .call_arguments import entity_key
 
 PAGE_ROWS: Final = 200
 _PAGE_BYTES: Final = 4 << 20
@@ -38,7 +37,7 @@ class StoredEvent(JsonStruct, frozen=True):
     data: str
 
 
-class EntityStream(Reading):
+class EntityStream:
     """The progress of reading the events of one entity. `events` are those of the last page.
 
     A page starts after the last version that was read. No connection is held between
@@ -46,11 +45,10 @@ class EntityStream(Reading):
     """
 
     def __init__(self, core: Core, entity_type: str, entity_id: str, after: int) -> None:
-        require_key(entity_type, entity_id)
-        super().__init__(core)
+        self._core = core
         self.events: list[StoredEvent] = []
         self.is_at_end = False
-        self._key = {"entity_type": entity_type, "entity_id": entity_id}
+        self._key = entity_key(entity_type, entity_id)
         self._after = after
 
     @property
@@ -69,8 +67,3 @@ class EntityStream(Reading):
         self.is_at_end = seen < PAGE_ROWS and len(rows) == seen
         if rows:
             self._after = self.events[-1].version
-
-    def page(self) -> list[StoredEvent]:
-        """Return the events of the page, or raise the error that prevented the reading."""
-        self.require_success()
-        return self.events

@@ -60,6 +60,13 @@ class StoredEntity(msgspec.Struct, frozen=True):
     data: str
 
 
+def entity_of(key: Mapping[str, str], rows: Sequence[Row]) -> StoredEntity | None:
+    """Return the entity of a key from the answer of its query, or None if no event touched it."""
+    for version, data in rows:
+        return StoredEntity(key["entity_type"], key["entity_id"], version, data)
+    return None
+
+
 def stored_events(batch: Sequence[PreparedEvent], rows: Sequence[Row]) -> list[Stored]:
     """Parse the answer of a write statement, with one entry per event.
 

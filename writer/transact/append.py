@@ -1,6 +1,5 @@
 """One event for an open transaction, which the caller or `transact` commits. No I/O."""
 
-import random
 from collections.abc import Generator
 from contextlib import contextmanager
 from uuid import uuid4
@@ -15,7 +14,6 @@ from dsql_outbox.outbox import (
     Receipt,
     StaleVersion,
 )
-from dsql_outbox.writer.attempt.backoff import Backoff
 from dsql_outbox.writer.attempt.pending import Pending
 from dsql_outbox.writer.attempt.steps import Present
 from dsql_outbox.writer.core import Core
@@ -41,8 +39,7 @@ def appended(  # noqa: PLR0913 - one argument per part of the event
         scopes.carrier,
         expected_version=expected_version,
     )
-    never = Backoff(core.settings, core.database, None, random.random)
-    return Pending(prepared, never, scopes, on_duplicate="error")
+    return Pending(prepared, core.backoff(None), scopes, on_duplicate="error")
 
 
 def receipt_in_transaction(

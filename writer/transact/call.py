@@ -7,7 +7,6 @@ commit, because the second one collides.
 """
 
 import inspect
-import random
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,7 +24,6 @@ from dsql_outbox.outbox import (
     OutcomeUnknown,
     TransactionMisused,
 )
-from dsql_outbox.writer.attempt.backoff import Backoff
 from dsql_outbox.writer.attempt.journal import Journal, attempt_outcome
 from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.gate import Gate
@@ -57,8 +55,7 @@ class Call(Generic[T]):
         self._running: Run[T] | None = None
         self._lost: dict[str, Run[T]] = {}
         self.scopes = core.scopes(WriteStarted(self.id, "transact", "transact", "", 0, core.server))
-        backoff = Backoff(core.settings, core.database, gate.deadline, random.random)
-        self._journal = Journal(self.id, self.scopes, backoff)
+        self._journal = Journal(self.id, self.scopes, core.backoff(gate.deadline))
 
     @property
     def id(self) -> UUID:

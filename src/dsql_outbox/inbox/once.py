@@ -10,6 +10,7 @@ the function runs again, unless the row says that the lost run committed.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import Any, Final, Generic, Literal, TypeVar
 from uuid import uuid4
@@ -19,8 +20,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from dsql_outbox.outbox import (
-    CONFLICTS,
-    OUTAGES,
+    INBOX,
     Database,
     Exchange,
     FunctionRun,
@@ -30,15 +30,14 @@ from dsql_outbox.outbox import (
     NumberedQuery,
     Open,
     Program,
-    RetryPolicy,
-    Sleep,
+    Spending,
     Verdict,
     command,
     is_interrupt,
-    jittered,
     numbered,
     pipeline,
     require_committed,
+    retried,
     rows_of,
     schema_error,
     unprepared,
@@ -58,9 +57,6 @@ predecessor is the last one that was handled. ``gap``: messages between were not
 """
 
 OnGap = Literal["run", "raise"]
-
-RETRIES: Final = RetryPolicy(CONFLICTS | OUTAGES, waits=(0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0))
-"""Waits in seconds. Only `outbox.failure` distinguishes a conflict from a lost server."""
 
 _OPEN: Final = {TransactionStatus.INTRANS, TransactionStatus.INERROR}
 
@@ -128,33 +124,20 @@ class OnceCall(Generic[T]):
 
     def program(self) -> Program[Handled[T]]:
         """Run the function until it is committed, or known to have been."""
-        failures = 0
-        while True:
-            try:
-                return (yield from self._attempt())
-            except Exception as error:
-                wait = self._wait_after(error, failures)
-                if wait is None:
-                    self._explain(error)
-                    raise
-            failures += 1
-            yield Sleep(wait)
+        spending = Spending([INBOX], self._deadline)
+        try:
+            return (yield from retried(self._attempt, partial(self._wait_after, spending)))
+        except Exception as error:
+            if self._committing:
+                error.add_note(_IN_DOUBT)
+            raise
 
-    def _wait_after(self, error: Exception, failures: int) -> float | None:
+    def _wait_after(self, spending: Spending, error: Exception) -> float | None:
         """Return the seconds until another run, or None for an error that ends the call."""
         verdict = self._verdict
-        if self._is_final or is_interrupt(error) or (verdict and verdict.is_functions):
+        if self._is_final or (verdict is not None and verdict.is_functions):
             return None
-        wait = RETRIES.next_wait(error if verdict is None else verdict.error, failures)
-        if wait is None:
-            return None
-        wait = jittered(wait)
-        is_late = self._deadline is not None and monotonic() + wait >= self._deadline
-        return None if is_late else wait
-
-    def _explain(self, error: Exception) -> None:
-        if self._committing:
-            error.add_note(_IN_DOUBT)
+        return spending.wait_after(error if verdict is None else verdict.error)
 
     def _attempt(self) -> Program[Handled[T]]:
         self._is_final, self._verdict = False, None

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
 import psycopg
 
 from dsql_outbox.outbox import (
+    INBOX,
     MAX_TRANSACTION_ROWS,
     Exchange,
     Lender,
@@ -15,15 +17,15 @@ from dsql_outbox.outbox import (
     Open,
     Program,
     SettingsError,
-    Sleep,
+    Spending,
     array_literal,
-    jittered,
     pipeline,
+    retried,
     rows_of,
     schema_error,
 )
 
-from .once import RETRIES, Statements
+from .once import Statements
 
 T = TypeVar("T")
 
@@ -90,16 +92,11 @@ class Pruning:
 
     def _rows(self, query: NumberedQuery, parameters: dict[str, str]) -> Program[list[_Row]]:
         """Run a statement that may run twice, again after an error that passes."""
-        failures = 0
-        while True:
-            try:
-                return (yield from self._once(query, parameters))
-            except psycopg.Error as error:
-                wait = RETRIES.next_wait(error, failures)
-                if wait is None:
-                    raise schema_error(error, self._statements.schema) or error from error
-            failures += 1
-            yield Sleep(jittered(wait))
+        work = partial(self._once, query, parameters)
+        try:
+            return (yield from retried(work, Spending([INBOX]).wait_after))
+        except psycopg.Error as error:
+            raise schema_error(error, self._statements.schema) or error from error
 
     def _once(self, query: NumberedQuery, parameters: dict[str, str]) -> Program[list[_Row]]:
         connection = yield Open(fresh=False, role_path=False, deadline=None)

@@ -33,7 +33,7 @@ def connection(database_url: str) -> Iterator[Connection]:
 
 @pytest.fixture
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execution, "RETRIES", execution.RETRIES._replace(waits=(0.0,) * 7))
+    monkeypatch.setattr(execution, "MIGRATION", execution.MIGRATION._replace(times=7, base=0.0))
 
 
 def leases(connection: Connection, schema: str = "outbox") -> list[tuple[Any, ...]]:

@@ -48,7 +48,9 @@ ENTITIES = (
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_build, "_POLL", 0.01)
     monkeypatch.setattr(backfill, "PAGE_ROWS", 100)
-    monkeypatch.setattr(execution, "RETRIES", execution.RETRIES._replace(waits=(0.01,) * 7))
+    monkeypatch.setattr(
+        execution, "MIGRATION", execution.MIGRATION._replace(times=7, base=0.01, cap=0.01)
+    )
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from psycopg import errors
 from dsql_outbox.observability import AttemptEnded, Fact, Scopes, WriteStarted
 from dsql_outbox.outbox import Database, Entity, Event, Touched, parse_event
 from dsql_outbox.writer import WriterSettings
-from dsql_outbox.writer.attempt.backoff import Backoff
+from dsql_outbox.writer.attempt.backoff import Backoff, budgets_of
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending
 from dsql_outbox.writer.attempt.steps import (
     Attempt,
@@ -58,7 +58,7 @@ def pend(
     started = WriteStarted(event.id, event.name, event.type, "events.CarSold", len(touched))
     return Pending(
         prepare(event, uuid4().hex, "events.CarSold", "/test", {}, expected_version=expected),
-        Backoff(settings, DATABASE, deadline, lambda: 0.0),
+        Backoff(budgets_of(settings), DATABASE, deadline, lambda: 0.0),
         Scopes([kept.append], started),
         on_duplicate=on_duplicate,
     )

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from dsql_outbox.observability import RetryBudget
 from dsql_outbox.outbox import Database, DatabaseFailure, FailureKind
 from dsql_outbox.writer import WriterSettings
-from dsql_outbox.writer.attempt.backoff import Backoff
+from dsql_outbox.writer.attempt.backoff import Backoff, budgets_of
 
 NO_JITTER = 0.0
 DATABASE = Database("postgresql://writer:secret@db.example/shop")
@@ -31,7 +31,7 @@ def backoff(
     deadline: float | None = None,
     random: float = NO_JITTER,
 ) -> Backoff:
-    return Backoff(settings or WriterSettings(), DATABASE, deadline, lambda: random)
+    return Backoff(budgets_of(settings or WriterSettings()), DATABASE, deadline, lambda: random)
 
 
 @pytest.mark.parametrize("kind", COUNTED)

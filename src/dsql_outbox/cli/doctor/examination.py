@@ -1,15 +1,12 @@
 """Runs every check and probe; the failure of one becomes its finding."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
 
 import psycopg
 
 from dsql_outbox.outbox import (
-    SERVER_TROUBLE,
-    FailureKind,
+    DOCTOR,
     OutboxError,
-    RetryPolicy,
     is_unreachable,
     told,
 )
@@ -17,8 +14,6 @@ from dsql_outbox.outbox import (
 from .examined_database import ExaminedDatabase
 from .finding import Finding, Verdict
 from .scratch_table import scratch
-
-_ONCE_MORE: Final = RetryPolicy(SERVER_TROUBLE | {FailureKind.SCHEMA_CHANGED}, waits=(0.0,))
 
 
 def findings(
@@ -41,7 +36,7 @@ def _asked(
         visit.begin_question()
         return list(ask(visit))
 
-    return _ONCE_MORE.run(answer)
+    return DOCTOR.run(answer)
 
 
 def failure(name: str, error: Exception) -> Finding:

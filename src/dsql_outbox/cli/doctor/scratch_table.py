@@ -3,17 +3,14 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
-from typing import Final
 
 import psycopg
 
 from dsql_outbox.cli.signals import ended_as_interrupted
-from dsql_outbox.outbox import CONFLICTS, Connection, OutboxError, RetryPolicy
+from dsql_outbox.outbox import DOCTOR, Connection, OutboxError
 from dsql_outbox.schema import statement
 
 from .examined_database import ExaminedDatabase, run
-
-_ONCE_MORE: Final = RetryPolicy(CONFLICTS, waits=(0.0,))
 
 
 @contextmanager
@@ -55,7 +52,7 @@ def _change(connection: Connection, schema: str, name: str) -> None:
 
     On Aurora DSQL it fails once with OC001 if another session changed the schema.
     """
-    _ONCE_MORE.run(partial(run, connection, schema, name))
+    DOCTOR.run(partial(run, connection, schema, name))
 
 
 def _in_use(schema: str) -> str:

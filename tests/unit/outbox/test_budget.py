@@ -7,13 +7,13 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from dsql_outbox.outbox import AT_ONCE, CONFLICTS, FailureKind, Moved, RetryPolicy
-from dsql_outbox.outbox import retry as module
+from dsql_outbox.outbox import AT_ONCE, CONFLICTS, OPERATOR, Budget, FailureKind, Moved
+from dsql_outbox.outbox.unit_of_work import budget as module
 
-POLICY = RetryPolicy(CONFLICTS, waits=(0.0, 1.0, 2.0))
+BUDGET = Budget(CONFLICTS, times=3, base=1.0, cap=9.0, at_once=True)
 CONFLICT = errors.SerializationFailure("change conflicts (OC000)")
 
-Run = Callable[[RetryPolicy, Callable[[], int]], int]
+Run = Callable[[Budget, Callable[[], int]], int]
 
 
 @pytest.fixture
@@ -29,15 +29,15 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return found
 
 
-def run_sync(policy: RetryPolicy, work: Callable[[], int]) -> int:
-    return policy.run(work)
+def run_sync(budget: Budget, work: Callable[[], int]) -> int:
+    return budget.run(work)
 
 
-def run_async(policy: RetryPolicy, work: Callable[[], int]) -> int:
+def run_async(budget: Budget, work: Callable[[], int]) -> int:
     async def task() -> int:
         return work()
 
-    return anyio.run(policy.run_async, task)
+    return anyio.run(budget.run_async, task)
 
 
 both = pytest.mark.parametrize("run", [run_sync, run_async])
@@ -59,13 +59,13 @@ class Work:
 
 @both
 def test_work_that_does_well_runs_once(run: Run, waits: list[float]) -> None:
-    assert run(POLICY, Work()) == 1
+    assert run(BUDGET, Work()) == 1
     assert waits == []
 
 
 @both
 def test_a_conflict_is_followed_by_another_try(run: Run, waits: list[float]) -> None:
-    assert run(POLICY, Work(CONFLICT, Moved(), CONFLICT)) == 4
+    assert run(BUDGET, Work(CONFLICT, Moved(), CONFLICT)) == 4
     assert waits[0] == 0
     assert 1.0 <= waits[1] <= 1.25
     assert 2.0 <= waits[2] <= 2.5
@@ -76,7 +76,7 @@ def test_the_error_of_the_last_try_is_raised(run: Run, waits: list[float]) -> No
     last = errors.DeadlockDetected("the last")
     work = Work(CONFLICT, CONFLICT, CONFLICT, last)
     with pytest.raises(errors.DeadlockDetected) as raised:
-        run(POLICY, work)
+        run(BUDGET, work)
     assert raised.value is last
     assert (work.runs, len(waits)) == (4, 3)
 
@@ -91,22 +91,21 @@ def test_an_error_of_another_meaning_is_raised_at_once(
 ) -> None:
     work = Work(CONFLICT, error)
     with pytest.raises(type(error)) as raised:
-        run(POLICY, work)
+        run(BUDGET, work)
     assert raised.value is error
     assert (work.runs, len(waits)) == (2, 1)
 
 
 @both
-def test_the_meanings_that_are_tried_again_are_the_policys(run: Run, waits: list[float]) -> None:
-    taken = RetryPolicy({FailureKind.COLLISION}, waits=(0.5,))
+def test_the_meanings_that_are_tried_again_are_the_budgets(run: Run, waits: list[float]) -> None:
+    taken = Budget({FailureKind.COLLISION}, times=1, base=0.5)
     assert run(taken, Work(errors.UniqueViolation("taken"))) == 2
     with pytest.raises(errors.SerializationFailure):
         run(taken, Work(CONFLICT))
     assert len(waits) == 1
 
 
-def test_the_decision_alone() -> None:
-    assert [POLICY.next_wait(CONFLICT, n) for n in range(4)] == [0.0, 1.0, 2.0, None]
-    assert POLICY.next_wait(errors.UniqueViolation("taken"), 0) is None
-    assert len(AT_ONCE.waits) == 3
-    assert not any(AT_ONCE.waits)
+def test_the_waits_alone() -> None:
+    assert [OPERATOR.wait(nth, lambda: 0.0) for nth in range(1, 6)] == [0.0, 0.05, 0.1, 0.2, 0.4]
+    assert [AT_ONCE.wait(nth, lambda: 1.0) for nth in range(1, 4)] == [0.0, 0.0, 0.0]
+    assert BUDGET.wait(5, lambda: 1.0) == 9.0

@@ -1,0 +1,210 @@
+"""What a call may spend on failures: which are tried again, how often or how long, and when.
+
+A `Budget` is data. All of them stand below, beside those of a writer, which come from its
+settings. `Spending` is what one call has spent.
+"""
+
+import random
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from time import monotonic, sleep
+from typing import Final, NamedTuple, TypeVar
+
+import anyio
+import psycopg
+
+from dsql_outbox.outbox.failure import (
+    CONFLICTS,
+    OUTAGES,
+    RACES,
+    SERVER_TROUBLE,
+    DatabaseFailure,
+    FailureKind,
+    Moved,
+    classify,
+)
+from dsql_outbox.outbox.interrupt import is_interrupt
+
+from .primitives import Program, Sleep
+
+T = TypeVar("T")
+
+
+class Budget(NamedTuple):
+    """The errors after which work is tried again, and the waits in seconds before each try.
+
+    `times` is the number of tries after the first one. With `lasts`, the tries are not
+    counted, and the last one begins at most so many seconds after the first failure. The
+    wait after the first failure is `base`, or 0 if the first retry is `at_once`. It doubles
+    with each failure. A random share of up to `jitter` is added, so that losers do not meet
+    again. No wait is longer than `cap`.
+
+    The error of the last try is raised, and any other error immediately. The work must be a
+    statement that may run twice, or a transaction whose errors come before COMMIT.
+    """
+
+    again: Collection[FailureKind]
+    times: int = 0
+    base: float = 0.0
+    cap: float = 2.0
+    jitter: float = 0.25
+    at_once: bool = False
+    lasts: float | None = None
+
+    @property
+    def limit(self) -> float:
+        """The number of retries, or the seconds that they last."""
+        return self.times if self.lasts is None else self.lasts
+
+    def wait(self, nth: int, random: Callable[[], float]) -> float:
+        """Return the wait after the `nth` failure, from 1."""
+        doublings = nth - 1 - self.at_once
+        if doublings < 0:
+            return 0.0
+        # Limit the exponent: a float overflows at 2.0 ** 1024. The cap applies long before.
+        delay = self.base * 2.0 ** min(doublings, 64)
+        return min(self.cap, delay * (1 + self.jitter * random()))
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Run the work until it returns or the budget is spent. Raises the last error."""
+        spending = Spending([self])
+        while True:
+            try:
+                return work()
+            except (psycopg.Error, Moved) as error:
+                wait = spending.wait_after(error)
+                if wait is None:
+                    raise
+            sleep(wait)
+
+    async def run_async(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Run asynchronous work as `run` does."""
+        spending = Spending([self])
+        while True:
+            try:
+                return await work()
+            except (psycopg.Error, Moved) as error:
+                wait = spending.wait_after(error)
+                if wait is None:
+                    raise
+            await anyio.sleep(wait)
+
+
+class Spending:
+    """What one call has spent of its budgets. Each failure counts against the first that fits.
+
+    `deadline` is a time of the clock that `next_wait` gets. `random` returns 0 to 1. `last` is
+    the index of the last failure's budget, and `used` how many retries or seconds of it are spent.
+    A budget that `lasts` begins again when another failure shows that the database answers.
+    """
+
+    __slots__ = (
+        "_began",
+        "_budgets",
+        "_counts",
+        "_random",
+        "deadline",
+        "is_cut_short",
+        "last",
+        "used",
+    )
+
+    def __init__(
+        self,
+        budgets: Sequence[Budget],
+        deadline: float | None = None,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self.deadline = deadline
+        self.last: int | None = None
+        self.used = 0.0
+        self.is_cut_short = False
+        self._budgets = budgets
+        self._random = random
+        self._counts = [0] * len(budgets)
+        self._began: float | None = None
+
+    def count(self, nth: int) -> int:
+        """Return how many failures counted against the `nth` budget, from 0."""
+        return self._counts[nth]
+
+    def wait_after(self, error: Exception) -> float | None:
+        """Return the seconds before another try after an error, or None to give up."""
+        return self.next_wait(classify(error, sent=False), monotonic())
+
+    def next_wait(self, failure: DatabaseFailure, now: float) -> float | None:
+        """Return the seconds before another try, or None to give up.
+
+        `is_cut_short` is then whether the deadline of the call left no time for the wait.
+        """
+        wait = self._wait_after(failure.kind, now)
+        late = wait is not None and self.deadline is not None and now + wait >= self.deadline
+        self.is_cut_short = late
+        return None if late else wait
+
+    def _wait_after(self, kind: FailureKind, now: float) -> float | None:
+        nth = next((n for n, each in enumerate(self._budgets) if kind in each.again), None)
+        if nth is None:
+            return None
+        self.last, budget = nth, self._budgets[nth]
+        if budget.lasts is None:
+            self._end_outage()
+        self._counts[nth] += 1
+        count = self._counts[nth]
+        if budget.lasts is None:
+            self.used = min(count, budget.times)
+            return budget.wait(count, self._random) if count <= budget.times else None
+        if self._began is None:
+            self._began = now
+        self.used = now - self._began
+        # The server refuses connections: each earlier try would make that worse.
+        crowded = kind is FailureKind.CROWDED
+        wait = budget.cap if crowded else budget.wait(count, self._random)
+        return wait if self.used + wait <= budget.lasts else None
+
+    def _end_outage(self) -> None:
+        if self._began is not None:
+            self._began = None
+            self._counts = [
+                0 if budget.lasts is not None else count
+                for budget, count in zip(self._budgets, self._counts, strict=True)
+            ]
+
+
+def retried(
+    work: Callable[[], Program[T]], next_wait: Callable[[Exception], float | None]
+) -> Program[T]:
+    """Perform work until it returns, or `next_wait` gives up. Raises the last error."""
+    while True:
+        try:
+            return (yield from work())
+        except Exception as error:
+            wait = None if is_interrupt(error) else next_wait(error)
+            if wait is None:
+                raise
+        yield Sleep(wait)
+
+
+# On Aurora DSQL a read conflicts too: once per session after a table was changed. That is told
+# only once, and a wait may meet another change. So the first retry often comes at once.
+
+AT_ONCE: Final = Budget(CONFLICTS, times=3)
+"""Statements that rarely conflict, reads included."""
+
+DOCTOR: Final = Budget(CONFLICTS | SERVER_TROUBLE, times=1)
+"""A question of `doctor`, which tells what it finds."""
+
+OPERATOR: Final = Budget(RACES, times=5, base=0.05, at_once=True)
+"""The work of an operator. A collision is with another session that inserted the same key."""
+
+INBOX: Final = Budget(CONFLICTS | OUTAGES, times=7, base=0.1)
+"""A call of an inbox. The broker delivers the message again later."""
+
+MIGRATION: Final = Budget(
+    RACES | SERVER_TROUBLE | {FailureKind.EXISTS}, times=12, base=0.05, cap=1.0
+)
+"""A statement of a migration, for about 9 seconds.
+
+PostgreSQL: two sessions that create the same thing collide in the catalog (COLLISION), find it
+there (EXISTS), update it at once (INTERNAL), or deadlock (CONFLICT). DSQL: the schema was
+updated by another transaction, or it is busy.
+"""
