@@ -7,7 +7,7 @@ imported: a model is recognised by its method ``model_dump``.
 import json
 from collections.abc import Mapping
 from dataclasses import is_dataclass
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol, cast
 
 import msgspec
 
@@ -35,7 +35,7 @@ Attributes = Mapping[str, Any] | PydanticModel | Dataclass | msgspec.Struct
 """The types of an entity's attributes."""
 
 
-def encode_json(value: Any) -> bytes:
+def encode_json(value: Mapping[str, Any]) -> bytes:
     """Return `value` as JSON. NaN and the infinities become null.
 
     Dates, UUIDs, decimals, enums, dataclasses, Structs and pydantic models have a form in
@@ -113,10 +113,11 @@ def _named(value: object) -> str:
     return f"class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
-def _entity_at_fault(event: Any) -> str:
+def _entity_at_fault(event: Mapping[str, Any]) -> str:
     """Return the path of the first entity that cannot be encoded, or an empty one."""
-    entities = event.get("entities") if isinstance(event, dict) else None
-    for n, entity in enumerate(entities if isinstance(entities, list) else ()):
+    entities: object = event.get("entities")
+    listed = cast("list[object]", entities) if isinstance(entities, list) else ()
+    for n, entity in enumerate(listed):
         try:
             _encode(entity)
         except (TypeError, ValueError, RecursionError):
