@@ -3,13 +3,14 @@
 import logging
 import random
 from collections.abc import Collection, Mapping
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
 import psycopg
 from anyio.lowlevel import checkpoint
 
 from dsql_outbox.outbox import LASTING, FailureKind, kind_of, subject_key, text_of
+from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.settings import PublisherSettings
 
@@ -63,14 +64,6 @@ class _Asked(NamedTuple):
     row: RowId | None = None
 
 
-class Owned(Protocol):
-    """The shards that may be read, as the leases say."""
-
-    def owned(self) -> Mapping[int, int]:
-        """The shards that may be read and sent now, with the epochs of their leases."""
-        ...
-
-
 class Reader:
     """Reads rows of the owned shards into memory, one read at a time.
 
@@ -78,7 +71,7 @@ class Reader:
     """
 
     def __init__(
-        self, state: RelayState, store: Store, leases: Owned, settings: PublisherSettings
+        self, state: RelayState, store: Store, leases: Leases, settings: PublisherSettings
     ) -> None:
         self._state = state
         self._store = store

@@ -3,21 +3,21 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final
 
 import anyio
 import msgspec
 import psycopg
 
+from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.publisher.sinks import Sink
 
 from .applier import Applier, Apply
 from .memory.breaker import Breaker
 from .outcomes import Outcomes
-from .reader import Owned, Reader
-from .sender import Rights, Sender
-from .settler import Rights as SettlerRights
+from .reader import Reader
+from .sender import Sender
 from .settler import Settler
 from .state import RelayState
 from .store import Store
@@ -44,10 +44,6 @@ class Relayed(msgspec.Struct, frozen=True, kw_only=True):
         """Return the work since `earlier`."""
         now, before = msgspec.structs.asdict(self), msgspec.structs.asdict(earlier)
         return Relayed(**{name: now[name] - before[name] for name in now})
-
-
-class Leases(Owned, Rights, SettlerRights, Protocol):
-    """The part of the leases that the relay uses."""
 
 
 class Relay:

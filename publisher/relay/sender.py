@@ -3,16 +3,16 @@
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from time import time_ns
-from typing import Final, Protocol
+from typing import Final
 
 import anyio.lowlevel
-from anyio import CancelScope, create_task_group, move_on_after
+from anyio import create_task_group, move_on_after
 from anyio.abc import TaskGroup
 
 from dsql_outbox.outbox import Message, SinkUnavailable
+from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.outbox_rows import Fault
 from dsql_outbox.publisher.sinks import (
     NotAttempted,
@@ -38,33 +38,6 @@ _LIMIT: Final = 120.0
 """Seconds after which a call of the sink is given up; every sink has a shorter limit."""
 
 
-class Rights(Protocol):
-    """The right to send messages of a shard, which lasts as long as the lease."""
-
-    def may_send(self, shard: int, epoch: int) -> bool:
-        """Whether a message that was read under this epoch may be sent now."""
-        ...
-
-    def bound(self, epochs: Mapping[int, int], /) -> AbstractContextManager[CancelScope]:
-        """A scope that is cancelled when the lease of one of these shards ends.
-
-        A shard that leaves `epochs` meanwhile binds it no longer.
-        """
-        ...
-
-    def settled(self) -> None:
-        """Record that a shard has no row on its way and none to settle."""
-        ...
-
-    def sink_failed(self) -> None:
-        """Record that the broker could not be reached."""
-        ...
-
-    def sink_worked(self) -> None:
-        """Record that the broker answered."""
-        ...
-
-
 class Sender:
     """Sends rows: many calls of the sink at a time, one message per subject in all of them."""
 
@@ -72,7 +45,7 @@ class Sender:
         self,
         state: RelayState,
         sink: Sink,
-        rights: Rights,
+        rights: Leases,
         outcomes: Outcomes,
         breaker: Breaker,
     ) -> None:

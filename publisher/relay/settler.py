@@ -4,13 +4,14 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import psycopg
 
 from dsql_outbox.outbox import LASTING, MAX_TRANSACTION_ROWS, kind_of, text_of
 from dsql_outbox.publisher.burial import Letter
+from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 from dsql_outbox.publisher.settings import PublisherSettings
 
@@ -43,14 +44,6 @@ succeed, and the relay would stop.
 _ERROR_LENGTH: Final = 1_000
 
 
-class Rights(Protocol):
-    """The right to settle what failed, which lasts as long as the lease."""
-
-    def holds(self, shard: int, epoch: int) -> bool:
-        """Whether the lease of a shard lasts that was taken under this epoch."""
-        ...
-
-
 class Settler:
     """Brings the tables up to date, in as few statements as possible.
 
@@ -61,7 +54,7 @@ class Settler:
     """
 
     def __init__(
-        self, state: RelayState, store: Store, settings: PublisherSettings, rights: Rights
+        self, state: RelayState, store: Store, settings: PublisherSettings, rights: Leases
     ) -> None:
         self._state = state
         self._store = store
