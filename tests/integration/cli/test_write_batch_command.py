@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.support.commands import Command, lines, run
+from tests.support.commands import Command, invoke, lines
 from tests.support.writer.written_events import event, failures, ids, receipts, summary
 
 from dsql_outbox.testing import PostgresProxy
@@ -36,7 +36,7 @@ def test_events_at_hand_share_a_transaction_and_keep_their_order_per_subject(
     url: str, sql: psycopg.Connection[Any], file: AsFile
 ) -> None:
     events = [event(f"car-{n % 3}", n) for n in range(60)]
-    done = run("write", "--database", url, "--workers", 1, "--batch", 25, file(events))
+    done = invoke("write", "--database", url, "--workers", 1, "--batch", 25, file(events))
     assert done.code == 0
     assert transactions(sql) == [25, 25, 10]
     versions = {str(r.event_id): r.entities[0].version for r in receipts(done.out)}
@@ -46,7 +46,7 @@ def test_events_at_hand_share_a_transaction_and_keep_their_order_per_subject(
 def test_without_it_each_event_has_a_transaction_of_its_own(
     url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    assert run("write", "--database", url, stdin=lines([event(), event()])).code == 0
+    assert invoke("write", "--database", url, stdin=lines([event(), event()])).code == 0
     assert transactions(sql) == [1, 1]
 
 
@@ -63,9 +63,9 @@ def test_a_second_run_returns_the_duplicates_of_a_batch_by_one_look_up(
 ) -> None:
     events = [event(f"car-{n}") for n in range(200)]
     flags = ["--database", proxy.url, "--workers", 1, "--batch", 100, "--on-duplicate", "return"]
-    assert run("write", *flags, file(events[:150])).code == 0
+    assert invoke("write", *flags, file(events[:150])).code == 0
     proxy.reset_counts()
-    done = run("write", *flags, file(events))
+    done = invoke("write", *flags, file(events))
     counts = summary(done.err)
     assert (done.code, counts["duplicates"], counts["stored"]) == (0, 150, 50)
     found = receipts(done.out)
@@ -78,8 +78,8 @@ def test_a_second_run_returns_the_duplicates_of_a_batch_by_one_look_up(
 def test_duplicates_are_failures_each_by_name_if_so_wished(url: str, file: AsFile) -> None:
     events = [event(f"car-{n}") for n in range(4)]
     flags = ["--database", url, "--workers", 1, "--batch", 10]
-    assert run("write", *flags, file(events[1:3])).code == 0
-    done = run("write", *flags, file(events))
+    assert invoke("write", *flags, file(events[1:3])).code == 0
+    done = invoke("write", *flags, file(events))
     assert done.code == 1
     assert [failure["eventId"] for failure in failures(done.err)] == ids(events[1:3])
     assert [str(r.event_id) for r in receipts(done.out)] == [ids(events)[0], ids(events)[3]]
@@ -90,7 +90,7 @@ def test_an_event_that_the_database_refuses_does_not_take_its_batch_along(
 ) -> None:
     sql.execute("ALTER TABLE outbox.entities ADD CHECK (entity_id <> 'bad')")
     events = [event("bad" if n == 5 else f"car-{n}") for n in range(12)]
-    done = run("write", "--database", url, "--workers", 1, "--batch", 12, file(events))
+    done = invoke("write", "--database", url, "--workers", 1, "--batch", 12, file(events))
     assert done.code == 1
     assert [(f["record"], f["error"]) for f in failures(done.err)] == [(6, "CheckViolation")]
     assert summary(done.err)["stored"] == 11
@@ -102,7 +102,7 @@ def test_a_conflicted_batch_is_retried_and_told_per_event(
     proxy.refuse(1)
     events = [event(f"car-{n}") for n in range(6)]
     flags = ["--database", proxy.url, "--workers", 1, "--batch", 6]
-    done = run("write", *flags, file(events))
+    done = invoke("write", *flags, file(events))
     assert done.code == 0
     assert {(r.attempts, r.conflicts) for r in receipts(done.out)} == {(2, 1)}
     assert summary(done.err)["retried"] == 6
@@ -113,7 +113,7 @@ def test_an_unreachable_database_ends_it_and_says_where_to_go_on(
 ) -> None:
     proxy.pause_listening()
     flags = ["--database", proxy.url, "--max-outage", 0, "--batch", 10]
-    done = run("write", *flags, file([event("car") for _ in range(100)]))
+    done = invoke("write", *flags, file([event("car") for _ in range(100)]))
     assert (done.code, done.out) == (69, b"")
     assert len(failures(done.err)) == 10, "the batch in flight, and none of the rest"
     assert "stopped: the database cannot be reached; write again from record 1 of " in done.err
@@ -121,12 +121,12 @@ def test_an_unreachable_database_ends_it_and_says_where_to_go_on(
 
 def test_missing_tables_end_it_with_the_command_to_run(database_url: str) -> None:
     stdin = lines([event("a"), event("b")])
-    done = run("write", "--database", database_url, "--batch", 10, stdin=stdin)
+    done = invoke("write", "--database", database_url, "--batch", 10, stdin=stdin)
     assert (done.code, done.out, failures(done.err)) == (78, b"", [])
     assert "run `dsql-outbox schema apply`" in done.err
 
 
 def test_an_empty_batch_is_wrong_usage(url: str) -> None:
-    done = run("write", "--database", url, "--batch", 0)
+    done = invoke("write", "--database", url, "--batch", 0)
     assert done.code == 2
     assert "Invalid value for '--batch'" in done.err

@@ -1,4 +1,4 @@
-"""``dsql-outbox write`` as a process, on a real PostgreSQL, with real signals."""
+"""``dsql-outbox write`` on a real PostgreSQL; a process where signals or pipes are the point."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from click.testing import CliRunner
-from tests.support.commands import Command, lines, run
+from tests.support.commands import Command, invoke, lines
 from tests.support.writer.written_events import SUMMARY, event, failures, ids, receipts, summary
 
 from dsql_outbox.cli import main
@@ -20,7 +20,7 @@ from dsql_outbox.testing import OtlpReceiver, PostgresProxy
 
 def test_every_event_gets_a_receipt_and_the_last_line_sums_up(url: str) -> None:
     events = [event(f"car-{n}") for n in range(20)]
-    done = run("write", "--database", url, stdin=lines(events))
+    done = invoke("write", "--database", url, stdin=lines(events))
     found = receipts(done.out)
     assert done.code == 0
     assert sorted(str(receipt.event_id) for receipt in found) == sorted(ids(events))
@@ -34,7 +34,7 @@ def test_every_event_gets_a_receipt_and_the_last_line_sums_up(url: str) -> None:
 
 
 def test_a_receipt_line_has_stable_names(url: str) -> None:
-    done = run("write", "--database", url, stdin=event("car-1"))
+    done = invoke("write", "--database", url, stdin=event("car-1"))
     line = json.loads(done.out)
     assert list(line) == ["eventId", "status", "attempts", "conflicts", "position", "entities"]
     assert line["entities"] == [{"entityType": "Car", "entityId": "car-1", "version": 1}]
@@ -49,7 +49,7 @@ def test_files_and_standard_input_in_any_form_are_kept_byte_for_byte(
     stdin = [event("d"), event("e")]
     one.write_bytes(pretty)
     many.write_bytes(b" [\n" + b" ,\n\n".join(array) + b"\n]\n")
-    done = run("write", one, "-", many, "--database", url, stdin=b"\n\n".join(stdin))
+    done = invoke("write", one, "-", many, "--database", url, stdin=b"\n\n".join(stdin))
     assert (done.code, len(receipts(done.out))) == (0, 5)
     stored = sql.execute("SELECT event_data::text FROM outbox.business_events").fetchall()
     assert sorted(text.encode() for (text,) in stored) == sorted([pretty, *array, *stdin])
@@ -57,7 +57,7 @@ def test_files_and_standard_input_in_any_form_are_kept_byte_for_byte(
 
 def test_topic_and_headers_are_those_of_every_event(url: str, sql: psycopg.Connection[Any]) -> None:
     flags = ["--topic", "cars.vip", "--header", "tenant=Zoë=1", "--header", "correlationid=c-1"]
-    done = run("write", "--database", url, *flags, stdin=lines([event("a"), event("b")]))
+    done = invoke("write", "--database", url, *flags, stdin=lines([event("a"), event("b")]))
     assert done.code == 0
     rows = sql.execute("SELECT topic, headers::text FROM outbox.business_events").fetchall()
     assert [topic for topic, _ in rows] == ["cars.vip"] * 2
@@ -93,7 +93,7 @@ def test_a_file_that_is_named_again_has_an_outcome_for_each_of_its_events(
         path.write_bytes(lines(events))
     flags = ["--database", url, "--batch", batch, "--on-duplicate", on_duplicate]
     named = [again, again, other, "-", again, last]
-    done = run("write", *named, *flags, stdin=lines(three))
+    done = invoke("write", *named, *flags, stdin=lines(three))
     assert "Traceback" not in done.err
     found, failed = receipts(done.out), failures(done.err)
     stored = [str(r.event_id) for r in found if r.status == "committed"]
@@ -128,14 +128,14 @@ def test_events_with_the_same_subject_are_stored_in_the_order_of_input(
 
 
 def test_nothing_to_read_is_no_failure(url: str) -> None:
-    done = run("write", "--database", url)
+    done = invoke("write", "--database", url)
     assert (done.code, done.out) == (0, b"")
     assert summary(done.err)["stored"] == 0
 
 
 def test_conflicts_and_retries_are_counted_and_logged(proxy: PostgresProxy) -> None:
     proxy.refuse(2)
-    done = run("write", "--database", proxy.url, "--workers", 1, stdin=lines([event(), event()]))
+    done = invoke("write", "--database", proxy.url, "--workers", 1, stdin=lines([event(), event()]))
     assert done.code == 0
     assert [(r.attempts, r.conflicts) for r in receipts(done.out)] == [(3, 2), (1, 0)]
     assert summary(done.err) == {
@@ -151,7 +151,7 @@ def test_a_failed_event_is_named_and_the_others_are_stored(proxy: PostgresProxy)
     events = [event(), event(), event()]
     stream = lines([events[0], b'{"eventHeader": 1}', events[1], events[2]])
     flags = ["--workers", 1, "--max-retries", 1]
-    done = run("write", "--database", proxy.url, *flags, stdin=stream)
+    done = invoke("write", "--database", proxy.url, *flags, stdin=stream)
     assert done.code == 1
     assert [str(r.event_id) for r in receipts(done.out)] == ids(events[1:])
     found = {failure["record"]: failure for failure in failures(done.err)}
@@ -173,7 +173,7 @@ def test_a_failed_event_is_named_and_the_others_are_stored(proxy: PostgresProxy)
 
 def test_an_event_over_1_mib_fails_and_the_next_is_stored(url: str) -> None:
     big = event("x" * (1 << 20))
-    done = run("write", "--database", url, stdin=lines([big, event()]))
+    done = invoke("write", "--database", url, stdin=lines([big, event()]))
     assert (done.code, len(receipts(done.out))) == (1, 1)
     (failure,) = failures(done.err)
     assert failure["error"] == "EventTooLarge"
@@ -182,14 +182,14 @@ def test_an_event_over_1_mib_fails_and_the_next_is_stored(url: str) -> None:
 
 def test_a_stored_event_is_a_failure_or_gives_its_receipt_again(url: str) -> None:
     events = lines([event("a"), event("b")])
-    first = receipts(run("write", "--database", url, stdin=events).out)
-    again = run("write", "--database", url, "--on-duplicate", "return", stdin=events)
+    first = receipts(invoke("write", "--database", url, stdin=events).out)
+    again = invoke("write", "--database", url, "--on-duplicate", "return", stdin=events)
     assert again.code == 0
     assert {(r.event_id, r.position, r.entities) for r in first} == {
         (r.event_id, r.position, r.entities) for r in receipts(again.out)
     }
     assert summary(again.err)["duplicates"] == 2
-    refused = run("write", "--database", url, stdin=events)
+    refused = invoke("write", "--database", url, stdin=events)
     assert (refused.code, refused.out) == (1, b"")
     told = {(failure["error"], failure["sameContent"]) for failure in failures(refused.err)}
     assert told == {("DuplicateEvent", True)}
@@ -201,10 +201,10 @@ def test_another_event_under_a_stored_id_is_no_duplicate_but_a_failure(
 ) -> None:
     """So a load that is run again cannot hide an event that is stored nowhere."""
     stored = [event("a"), event("b"), event("c")]
-    assert run("write", "--database", url, stdin=lines(stored)).code == 0
+    assert invoke("write", "--database", url, stdin=lines(stored)).code == 0
     others = [event("a", 7, UUID(taken)) for taken in ids(stored)[1:]]
     flags = ["--database", url, "--batch", batch, "--on-duplicate", "return"]
-    done = run("write", *flags, stdin=lines([stored[0], *others, event("a")]))
+    done = invoke("write", *flags, stdin=lines([stored[0], *others, event("a")]))
     assert done.code == 1
     assert [r.status for r in receipts(done.out)] == ["duplicate", "committed"]
     found = {failure["eventId"]: failure for failure in failures(done.err)}
@@ -220,7 +220,7 @@ def test_a_malformed_input_stores_what_comes_before_and_says_where_it_breaks(
     first = event("a")
     broken.write_bytes(first + b"\noops")
     never.write_bytes(event("b"))
-    done = run("write", broken, never, "--database", url)
+    done = invoke("write", broken, never, "--database", url)
     assert (done.code, len(receipts(done.out))) == (1, 1)
     (failure,) = failures(done.err)
     at = len(first) + 1
@@ -240,14 +240,14 @@ def test_an_array_is_stored_whole_or_not_at_all(url: str, tmp_path: Path) -> Non
     cut_off.write_bytes(b"[" + event("a") + b",")
     over.write_bytes(b"[" + event("a") + b"," + b" " * MAX_DOCUMENT_BYTES + event("b") + b"]")
     for broken, said in ((cut_off, "does not end"), (over, f"the limit of {MAX_DOCUMENT_BYTES} ")):
-        done = run("write", broken, "--database", url)
+        done = invoke("write", broken, "--database", url)
         assert (done.code, done.out) == (1, b"")
         (failure,) = failures(done.err)
         assert said in failure["message"]
 
 
 def test_missing_tables_end_it_with_the_command_to_run(database_url: str) -> None:
-    done = run("write", "--database", database_url, stdin=lines([event("a"), event("b")]))
+    done = invoke("write", "--database", database_url, stdin=lines([event("a"), event("b")]))
     assert (done.code, done.out, failures(done.err)) == (78, b"", [])
     assert "run `dsql-outbox schema apply`" in done.err
     assert "write again from record 1 of -" in done.err
@@ -256,7 +256,7 @@ def test_missing_tables_end_it_with_the_command_to_run(database_url: str) -> Non
 def test_an_unreachable_database_ends_it_and_says_where_to_go_on(proxy: PostgresProxy) -> None:
     proxy.pause_listening()
     events = lines(event(f"car-{n}") for n in range(300))
-    done = run("write", "--database", proxy.url, "--max-outage", 0, stdin=events)
+    done = invoke("write", "--database", proxy.url, "--max-outage", 0, stdin=events)
     assert (done.code, done.out) == (69, b"")
     assert 1 <= len(failures(done.err)) <= 4, "those in flight, and none of the rest"
     assert {failure["error"] for failure in failures(done.err)} == {"OperationalError"}
@@ -267,7 +267,7 @@ def test_an_unreachable_database_ends_it_and_says_where_to_go_on(proxy: Postgres
 def test_an_outcome_that_is_not_known_is_reported_as_such(proxy: PostgresProxy) -> None:
     proxy.before(proxy.pause_listening)
     proxy.cut("after_commit")
-    done = run("write", "--database", proxy.url, "--max-outage", 0, stdin=event())
+    done = invoke("write", "--database", proxy.url, "--max-outage", 0, stdin=event())
     assert done.code == 69
     assert [failure["error"] for failure in failures(done.err)] == ["OutcomeUnknown"]
 
@@ -275,7 +275,7 @@ def test_an_outcome_that_is_not_known_is_reported_as_such(proxy: PostgresProxy) 
 def test_spans_go_where_the_environment_says(url: str) -> None:
     with OtlpReceiver() as collector:
         env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
-        assert run("write", "--database", url, stdin=event(), env=env).code == 0
+        assert invoke("write", "--database", url, stdin=event(), env=env).code == 0
         spans = collector.spans
         (resource,) = collector.requests[0].resource_spans
     assert {span.name for span in spans} == {"outbox.write", "outbox.write.attempt"}
@@ -295,7 +295,7 @@ def test_every_flag_can_be_set_in_the_environment(proxy: PostgresProxy) -> None:
         "DSQL_OUTBOX_ON_DUPLICATE": "return",
     }
     same = event()
-    done = run("write", stdin=lines([same, same, same]), env=env)
+    done = invoke("write", stdin=lines([same, same, same]), env=env)
     assert done.code == 1
     assert [r.status for r in receipts(done.out)] == ["committed", "duplicate"]
     assert len(failures(done.err)) == 1
