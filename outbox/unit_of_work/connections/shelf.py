@@ -1,5 +1,6 @@
 """The connections of an owner, and the calls that wait for one. It decides only, and opens none."""
 
+import math
 import select
 import threading
 from collections import Counter, OrderedDict, deque
@@ -22,6 +23,13 @@ _LONG: Final = 5.0
 """Seconds after which an opening may never end, as after a packet was lost or a Lambda was frozen.
 
 Then another one begins beside it for the next call, if the limit allows it.
+"""
+
+_PAUSE: Final = 1.0
+"""Seconds between two closings of a kept connection that another call waits for.
+
+Calls with and without the search path of the role use different connections. If each closed
+those of the other kind for its turn, connections would be opened all the time.
 """
 
 
@@ -65,6 +73,11 @@ class Waiter(Generic[C]):
         """Whether the call is cancelled, and has not left yet."""
         return False
 
+    @property
+    def needs_no_new(self) -> bool:
+        """Whether the call can use a connection that was used before."""
+        return not self._fresh
+
     def accepts(self, connection: C) -> bool:
         """Return whether the call can use this connection."""
         fits = connection.role_path == self.role_path
@@ -74,7 +87,7 @@ class Waiter(Generic[C]):
 class Shelf(Generic[C]):
     """Knows the connections in use, the kept ones, the openings and the calls that wait.
 
-    The first three together never exceed the limit. The oldest call is served first, by
+    The first three together never exceed the limit. The oldest call of a kind is served first, by
     whatever comes first: a connection given back, or one that was opened, whichever call asked
     for it.
 
@@ -92,6 +105,7 @@ class Shelf(Generic[C]):
         self._openings: WeakSet[Opening] = WeakSet()
         self._waiting: OrderedDict[Waiter[C], None] = OrderedDict()
         self._is_closed = False
+        self._closed_wanted_at = -math.inf
 
     def has_room(self, kept: int = 0) -> bool:
         """Return whether another connection may be opened beside so many kept ones."""
@@ -115,10 +129,12 @@ class Shelf(Generic[C]):
         """Answer the calls that can have a connection now, and return the openings to start."""
         with self._lock:
             begun: list[Opening] = []
-            covering = Counter(o.role_path for o in self._openings if o.is_promising)
-            for waiter in list(self._first_in_line(covering, begun)):
-                del self._waiting[waiter]
-                waiter.wake()
+            # First what is kept goes to calls that it fits. The rest makes room for the others.
+            for makes_room in (self._may_make_room, self._made_room):
+                covering = Counter(o.role_path for o in self._openings if o.is_promising)
+                for waiter in list(self._first_in_line(covering, begun, makes_room)):
+                    del self._waiting[waiter]
+                    waiter.wake()
             if self._is_closed:
                 self._drop_kept()
         return begun
@@ -229,7 +245,12 @@ class Shelf(Generic[C]):
         fitting = (w for w in self._waiting if w.role_path == opening.role_path)
         return next((w for w in fitting if not (w.is_gone or w.is_answered)), None)
 
-    def _first_in_line(self, covering: "Counter[bool]", begun: list[Opening]) -> "list[Waiter[C]]":
+    def _first_in_line(
+        self,
+        covering: "Counter[bool]",
+        begun: list[Opening],
+        makes_room: "Callable[[Waiter[C]], bool]",
+    ) -> "list[Waiter[C]]":
         """Return the calls that got a connection, and begin openings for those that did not.
 
         An opening covers one call: it waits, and no other opening is begun for it.
@@ -246,11 +267,11 @@ class Shelf(Generic[C]):
                 answered.append(waiter)
             elif covering[waiter.role_path] > 0:
                 covering[waiter.role_path] -= 1
-            elif self._made_room():
+            elif makes_room(waiter):
                 opening = Opening(role_path=waiter.role_path)
                 self._openings.add(opening)
                 begun.append(opening)
-            else:
+            elif not self._kept:
                 break
         return answered
 
@@ -265,7 +286,24 @@ class Shelf(Generic[C]):
                 connection.drop()
         return None
 
-    def _made_room(self) -> bool:
+    def _may_make_room(self, waiter: Waiter[C]) -> bool:
+        """Make room for a call, unless another one wants what would be closed.
+
+        A call goes first if its kind has no connection, if it needs one that is new, or if the
+        last closing was long ago.
+        """
+        if self.has_room(len(self._kept)) or not self._kept:
+            return self._made_room(waiter)
+        if not any(other.accepts(self._kept[0]) for other in self._waiting):
+            return self._made_room(waiter)
+        kinds = {each.role_path for each in self._in_use} | {o.role_path for o in self._openings}
+        has_turn = waiter.role_path in kinds and waiter.needs_no_new
+        if has_turn and monotonic() < self._closed_wanted_at + _PAUSE:
+            return False
+        self._closed_wanted_at = monotonic()
+        return self._made_room(waiter)
+
+    def _made_room(self, _waiter: Waiter[C]) -> bool:
         """Close the connection kept longest if another open one would exceed the limit."""
         if self._kept and not self.has_room(len(self._kept)):
             self._kept.popleft().drop()

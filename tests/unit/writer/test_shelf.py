@@ -31,6 +31,10 @@ class Opened:
         self.closed = True
 
 
+def is_open(connection: Opened) -> bool:
+    return not connection.closed
+
+
 class Model:
     """A writer with its calls, driven by a random number generator."""
 
@@ -131,7 +135,7 @@ def run(model: Model, steps: Sequence[str]) -> None:
 def test_whatever_happens_no_place_is_lost_and_no_call_is_forgotten(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shelf, "_silent", lambda connection: not connection.closed)
+    monkeypatch.setattr(shelf, "_silent", is_open)
     for seed in range(50 * block, 50 * block + 50):
         random = Random(seed)
         model = Model(random)
@@ -143,3 +147,27 @@ def test_whatever_happens_no_place_is_lost_and_no_call_is_forgotten(
         assert not model.waiting, f"seed {seed}"
         run(model, ["ask"] * model.limit)
         assert len(model.used) + len(model.openings) == model.limit
+
+
+@pytest.mark.parametrize("pause", [60.0, 0.0])
+def test_calls_of_two_kinds_rarely_close_each_others_connections(
+    monkeypatch: pytest.MonkeyPatch, pause: float
+) -> None:
+    """More calls of both kinds wait than connections exist, and each kind has one."""
+    monkeypatch.setattr(shelf, "_silent", is_open)
+    monkeypatch.setattr(shelf, "_PAUSE", pause)
+    kept: Shelf[Any] = Shelf(3, keep_failed=False, max_idle=None)
+    waiting = [Waiter[Any](lambda: None, fresh=False, role_path=n % 5 < 2) for n in range(30)]
+    for waiter in waiting:
+        kept.ask(waiter)
+    openings, used = 0, list[Any]()
+    for _ in range(40):
+        for opening in kept.serve():
+            openings += 1
+            kept.opened(opening, Opened(role_path=opening.role_path))
+        used += [each.connection for each in waiting if each.is_answered]
+        waiting = [each for each in waiting if not each.is_answered]
+        if used:
+            kept.keep(used.pop(0))
+    assert not waiting
+    assert openings <= 6 if pause else openings > 6, openings
