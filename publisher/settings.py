@@ -43,17 +43,16 @@ class PublisherSettings:
     `breaker_open`, then sends one message as a probe. These failures count against
     no message, however long they last.
 
-    Leases: one publisher owns a shard, by a lease that lasts `lease` and is renewed
-    every `renew`. A publisher stops sending `margin` before its lease ends. It takes
-    the lease of another publisher `grace` after its end, so other publishers take
-    over after a crash within about `lease` + `grace`. When only its own way to the
-    broker fails for `broker_patience`, a publisher leaves its shards to others. Calls
-    of the sink that run at `stop` may take `drain` more. See docs/leases.md.
+    Leases: one publisher owns a shard, by a lease that lasts `lease`. `renew`, `margin` and
+    `grace` follow from it. Other publishers take over after a crash within `lease` +
+    `grace`, 1.2 times the lease. When only its own way to the broker fails for
+    `broker_patience`, a publisher leaves its shards to others. Calls of the sink that run
+    at `stop` may take `drain` more. See docs/leases.md.
 
     Raises `SettingsError` for a value that is out of range or contradicts another.
 
         >>> loans = TopicSettings(attempts=3, on_dead_letter="block")
-        >>> settings = PublisherSettings(lease=20.0, renew=6.0, topics={"events.Loan*": loans})
+        >>> settings = PublisherSettings(lease=20.0, topics={"events.Loan*": loans})
         >>> settings.topics["events.Loan*"].attempts
         3
     """
@@ -69,9 +68,6 @@ class PublisherSettings:
     breaker_failures: int = 5
     breaker_open: float = 5.0
     lease: float = DEFAULT_LEASE
-    renew: float = 3.0
-    margin: float = 1.0
-    grace: float = 2.0
     broker_patience: float = 30.0
     drain: float = 20.0
     on_dead_letter: OnDeadLetter = "release"
@@ -95,9 +91,6 @@ class PublisherSettings:
                 "breaker_failures": self.breaker_failures,
                 "breaker_open": self.breaker_open,
                 "lease": self.lease,
-                "renew": self.renew,
-                "margin": self.margin,
-                "grace": self.grace,
                 "broker_patience": self.broker_patience,
                 "drain": self.drain,
             },
@@ -118,15 +111,27 @@ class PublisherSettings:
             )
         if self.idle_max < self.idle_min:
             raise SettingsError(f"{owner}.idle_max must not be below idle_min, {self.idle_min:g} s")
-        if self.renew >= self.lease - self.margin:
-            raise SettingsError(
-                f"{owner}.renew must be below lease - margin, {self.lease - self.margin:g} s, "
-                f"or a lease ends before it is renewed; got {self.renew:g}"
-            )
         rules = self._own_rules()
         rules.require_valid(owner)
         object.__setattr__(self, "topics", dict(self.topics))  # the caller may change its own
         require_valid_topics(f"{owner}.topics", rules, self.topics)
+
+    # Two renewals may fail before a publisher stops sending: 0.3 + 0.3 < 1 - 0.1. The clocks of
+    # two publishers may differ by margin + grace, 0.3 of the lease, before both send at a time.
+    @property
+    def renew(self) -> float:
+        """Seconds between two renewals of the leases."""
+        return self.lease * 0.3
+
+    @property
+    def margin(self) -> float:
+        """A publisher stops sending this many seconds before its lease ends."""
+        return self.lease * 0.1
+
+    @property
+    def grace(self) -> float:
+        """A publisher takes the lease of another one this many seconds after its end."""
+        return self.lease * 0.2
 
     def for_topic(self, topic: str) -> FailureRules:
         """The rules for messages of a topic; cheap, so call it for every message that fails."""

@@ -21,7 +21,7 @@ _WARM = 2.0  # seconds until a publisher has read what waited at its start
 _TICK = 0.05  # seconds between arrivals
 _TICK_ROWS = 10
 _AHEAD_HELD = 30_000
-_QUICK = PublisherSettings(lease=2, renew=0.5, margin=0.3, grace=0.3)
+_QUICK = PublisherSettings(lease=2)
 
 _CRASHED = """
 UPDATE outbox.outbox_leases SET owner = 'crashed', epoch = epoch + 1,

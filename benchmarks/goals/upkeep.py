@@ -16,7 +16,7 @@ from .conditions import Conditions
 _FAILURES = 500
 _READS = 8
 _SETTLED = 3.0  # seconds until an idle publisher waits `idle_max` between reads
-_IDLE = PublisherSettings(lease=5, renew=1)  # more beats in the same time
+_IDLE = PublisherSettings(lease=10 / 3)  # more beats in the same time
 _POLL = 0.005
 
 

@@ -20,7 +20,7 @@ from dsql_outbox.outbox import AsyncConnection
 
 DATABASE = Database(os.environ["DSQL_OUTBOX_DATABASE"])
 INBOX = AsyncInbox(DATABASE, "balances")
-QUICK = PublisherSettings(lease=2.0, renew=0.5, margin=0.3, grace=0.3)
+QUICK = PublisherSettings(lease=2.0)
 
 ADD = """INSERT INTO public.balances AS b (account, balance) VALUES (%s, %s)
     ON CONFLICT (account) DO UPDATE SET balance = b.balance + excluded.balance"""

@@ -80,7 +80,7 @@ def _pipe(found: IO[str] | None) -> IO[str]:
 
 def _main() -> None:
     database, sink, margin, lease = sys.argv[1:]
-    settings = PublisherSettings(lease=float(lease), renew=0.3, margin=0.1, grace=GRACE)
+    settings = PublisherSettings(lease=float(lease))
     handler = relay_handler(Database(database), sink, settings, margin=float(margin))
     _say("ready")
     for line in sys.stdin:

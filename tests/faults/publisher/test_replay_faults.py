@@ -139,7 +139,7 @@ async def test_a_late_delete_of_one_replay_leaves_the_next_one_alone(
     sink = MemorySink()
     if way is from_letters:  # else there would be nothing to replay
         sink.fail(ids[0], Rejected("not now"), stored=True)
-    other = Publisher(Database(url), sink, PublisherSettings(grace=0.1))
+    other = Publisher(Database(url), sink, PublisherSettings(lease=1.0))
     async with running(other):
         await sink.published(1)
         await until(lambda: counts(tables)[0] == 0)

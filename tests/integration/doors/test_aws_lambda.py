@@ -137,7 +137,7 @@ def test_one_that_gets_no_shard_returns_at_once_and_says_so(
     writer.write(event("car"))
 
     async def while_another_owns_all() -> dict[str, Any]:
-        settings = PublisherSettings(drain=0.1, lease=60.0, renew=20.0)
+        settings = PublisherSettings(drain=0.1, lease=60.0)
         async with Publisher(database, Slow(60), settings):
             handler = relay_handler(database, opened(MemorySink()), max_wait=30.0)
             return await anyio.to_thread.run_sync(handler, SCHEDULED, LONG)

@@ -233,9 +233,7 @@ async def test_what_an_idle_hour_costs_is_on_the_page(
     proxy: PostgresProxy,
 ) -> None:
     """What runs is counted at the wire, at twenty times the speed; how often is settings."""
-    quick = PublisherSettings(
-        idle_min=0.05, idle_max=0.05, lease=0.5, renew=0.15, margin=0.05, grace=0.1
-    )
+    quick = PublisherSettings(idle_min=0.05, idle_max=0.05, lease=0.5)
     before = changed(tables)
     async with Publisher(Database(proxy.url), MemorySink(), quick):
         with anyio.fail_after(60):

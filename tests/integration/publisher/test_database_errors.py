@@ -22,9 +22,7 @@ from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio
 
-QUICK = PublisherSettings(
-    lease=1.0, renew=0.3, margin=0.1, grace=0.2, idle_max=0.05, head_interval=0.1
-)
+QUICK = PublisherSettings(lease=1.0, idle_max=0.05, head_interval=0.1)
 PASS = ["25006", "57014", "0A000", "53200", "54000", "22012", "25P02", "58030", "57P03"]
 LEASES = "WITH renewed AS"
 READ = "o.payload"

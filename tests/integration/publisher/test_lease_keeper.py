@@ -19,8 +19,8 @@ from dsql_outbox.testing import PostgresProxy
 pytestmark = pytest.mark.anyio
 
 SHARDS = {0, 1, 2, 3}
-QUICK = PublisherSettings(lease=1.0, renew=0.3, margin=0.1, grace=0.2, drain=0.4)
-LONG = PublisherSettings(lease=600.0, renew=200.0, margin=1.0, grace=2.0)
+QUICK = PublisherSettings(lease=1.0, drain=0.4)
+LONG = PublisherSettings(lease=600.0)
 
 
 class Relay:

@@ -15,7 +15,7 @@ from dsql_outbox.testing import PostgresProxy
 
 pytestmark = pytest.mark.anyio
 
-QUICK = PublisherSettings(lease=1.0, renew=0.3, margin=0.1, grace=0.2)
+QUICK = PublisherSettings(lease=1.0)
 BEAT = "WITH renewed AS"
 
 

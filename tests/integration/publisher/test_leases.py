@@ -16,7 +16,7 @@ from dsql_outbox.writer import Writer
 pytestmark = pytest.mark.anyio
 
 SHARDS = 4
-QUICK = {"lease": 1.0, "renew": 0.3, "margin": 0.1, "grace": 0.2, "idle_max": 0.05}
+QUICK = {"lease": 1.0, "idle_max": 0.05}
 
 
 def settings(**others: object) -> PublisherSettings:
@@ -90,7 +90,7 @@ async def test_publishers_share_the_shards_and_a_newcomer_gets_its_share(
 
 
 async def test_who_stops_releases_at_once(database: Database, sql: psycopg.Connection) -> None:
-    slow = {"lease": 60.0, "renew": 0.3, "margin": 1.0, "grace": 2.0}
+    slow = {"lease": 4.0}
     first, second = (Publisher(database, MemorySink(), settings(**slow)) for _ in range(2))
     async with running(first):
         async with running(second):
@@ -122,7 +122,7 @@ async def test_a_message_names_the_epoch_of_its_lease(database: Database, writer
 
 async def test_shards_of_another_are_left_alone(database: Database, writer: Writer) -> None:
     sink, other = Gate(), MemorySink()
-    async with Publisher(database, sink, settings(lease=60.0, renew=20.0)):
+    async with Publisher(database, sink, settings(lease=60.0)):
         writer.write(event("car"))
         await sink.waiting.wait()
         with anyio.fail_after(5):

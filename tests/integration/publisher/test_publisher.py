@@ -204,9 +204,7 @@ async def test_an_idle_second_costs_a_read_a_second_and_three_statements_a_renew
     database: Database,  # noqa: ARG001 - the tables
 ) -> None:
     """Counted at the wire over a time that passes twenty times as fast."""
-    quick = PublisherSettings(
-        idle_min=0.05, idle_max=0.05, lease=0.5, renew=0.15, margin=0.05, grace=0.1
-    )
+    quick = PublisherSettings(idle_min=0.05, idle_max=0.05, lease=0.5)
     with PostgresProxy(outbox_url) as proxy:
         async with Publisher(Database(proxy.url), MemorySink(), quick):
             began = monotonic()
@@ -231,7 +229,7 @@ async def test_more_shards_are_found_while_it_runs(
         if isinstance(fact, ShardsChanged):
             changes.append(fact)
 
-    quick = quick_settings(lease=1.0, renew=0.3, margin=0.1, grace=0.2)
+    quick = quick_settings(lease=1.0)
     async with Publisher(database, MemorySink(), quick, hooks=[watch]):
         await until(lambda: bool(changes) and len(changes[-1].owned) == SHARDS)
         apply(database, shards=SHARDS + 3)

@@ -42,7 +42,7 @@ async def test_the_shards_of_another_do_not_keep_a_run_that_ends_with_its_own(
 ) -> None:
     sink = Busy()
     writer.write(event("car"))
-    async with Publisher(database, sink, quick_settings(lease=60.0, renew=20.0, drain=0.1)):
+    async with Publisher(database, sink, quick_settings(lease=60.0, drain=0.1)):
         await sink.called.wait()
         with anyio.fail_after(5):
             done = await Publisher(database, MemorySink(), quick_settings()).run(until_empty="own")

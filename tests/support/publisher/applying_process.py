@@ -9,7 +9,7 @@ import sys
 from dsql_outbox.outbox import AsyncConnection, Database, Message
 from dsql_outbox.publisher import Publisher, PublisherSettings
 
-SETTINGS = PublisherSettings(lease=1.0, renew=0.2, margin=0.2, grace=0.2)
+SETTINGS = PublisherSettings(lease=1.0)
 
 
 async def count_move(connection: AsyncConnection, message: Message) -> None:

@@ -23,9 +23,9 @@ from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.leases.ownership import Ownership
 from dsql_outbox.publisher.leases.protocol import Beats
 
-SETTINGS = PublisherSettings(lease=10, renew=3, margin=1, grace=2, broker_patience=4, drain=3)
-SHORT = PublisherSettings(lease=5, renew=1.5, margin=0.5, grace=2, broker_patience=4, drain=3)
-LONG = PublisherSettings(lease=20, renew=6, margin=2, grace=4, broker_patience=4, drain=3)
+SETTINGS = PublisherSettings(lease=10, broker_patience=4, drain=3)
+SHORT = PublisherSettings(lease=8, broker_patience=4, drain=3)
+LONG = PublisherSettings(lease=20, broker_patience=4, drain=3)
 DRIFT = 0.05
 SKEW = 1.4  # seconds between the clocks of two nodes of the database
 

@@ -14,7 +14,7 @@ from dsql_outbox.publisher.leases.snapshot import Lease, Peer, Snapshot
 
 pytestmark = pytest.mark.anyio
 
-SETTINGS = PublisherSettings(lease=10, renew=3, margin=1, grace=2, broker_patience=30, drain=20)
+SETTINGS = PublisherSettings(lease=10, broker_patience=30, drain=20)
 FREE = -math.inf
 
 

@@ -10,7 +10,7 @@ from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.leases.ownership import REST, Ownership, Plan
 from dsql_outbox.publisher.leases.snapshot import Lease, Peer, Snapshot
 
-SETTINGS = PublisherSettings(lease=10, renew=3, margin=1, grace=2, broker_patience=30, drain=20)
+SETTINGS = PublisherSettings(lease=10, broker_patience=30, drain=20)
 FREE = -math.inf
 
 
@@ -319,9 +319,14 @@ def test_what_another_took_in_the_meantime_is_not_renewed() -> None:
     assert own.deadline(0, 7) == -math.inf
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"renew": 9}, {"lease": 0}, {"margin": -1}, {"grace": 0}, {"margin": 8}]
-)
-def test_settings_that_cannot_work_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(SettingsError, match=r"PublisherSettings\.(renew|lease|margin|grace)"):
-        PublisherSettings(**wrong)  # type: ignore[arg-type]
+@pytest.mark.parametrize("lease", [0, -1.0, math.nan, math.inf])
+def test_a_lease_that_cannot_work_is_refused(lease: float) -> None:
+    with pytest.raises(SettingsError, match=r"PublisherSettings\.lease"):
+        PublisherSettings(lease=lease)
+
+
+@pytest.mark.parametrize(("lease", "times"), [(10, (3, 1, 2)), (0.5, (0.15, 0.05, 0.1))])
+def test_the_other_times_follow_from_the_lease(lease: float, times: tuple[float, ...]) -> None:
+    found = PublisherSettings(lease=lease)
+    assert (found.renew, found.margin, found.grace) == pytest.approx(times)
+    assert 2 * found.renew < found.lease - found.margin, "two renewals may fail"

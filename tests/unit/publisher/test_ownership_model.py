@@ -226,7 +226,7 @@ def test_no_shard_has_two_owners_and_none_stays_without_one_whatever_happens(
 
 
 def test_who_beats_seldom_gets_its_share_of_who_beats_often() -> None:
-    longest = PublisherSettings(lease=60, renew=18, margin=6, grace=12)
+    longest = PublisherSettings(lease=60)
     limits = Limits(longest)
     cluster = Cluster(7, 1.0)
     cluster.start(settings=SHORT)

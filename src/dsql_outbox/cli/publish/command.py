@@ -163,9 +163,6 @@ def publish(  # noqa: PLR0913 - one parameter per flag
         on_dead_letter=on_dead_letter,
         topics={} if topics is None else read_topics(topics),
         lease=lease,
-        renew=lease * 0.3,
-        margin=lease * 0.1,
-        grace=lease * 0.2,
         # Longer than the command's own limit, which must come first: it sets exit code 75.
         drain=drain + lease,
     )
