@@ -76,10 +76,13 @@ from .sinks import (
     Rejected,
     Retry,
     Sink,
+    SinkFactory,
+    SinkSource,
     Unavailable,
     attributes,
     known_schemes,
     open_sink,
+    sink_factory,
 )
 from .topic_settings import FailureRules, TopicSettings
 
@@ -141,6 +144,8 @@ __all__ = [
     "Seen",
     "Shard",
     "Sink",
+    "SinkFactory",
+    "SinkSource",
     "Status",
     "StatusReader",
     "Stranded",
@@ -157,4 +162,5 @@ __all__ = [
     "attributes",
     "known_schemes",
     "open_sink",
+    "sink_factory",
 ]

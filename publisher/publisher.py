@@ -4,10 +4,10 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Generator, Iterable
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, cast
 
 import anyio
 import psycopg
@@ -34,7 +34,6 @@ from dsql_outbox.outbox import (
     require_database,
     require_seconds,
     told,
-    wrong_type,
 )
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
@@ -44,7 +43,7 @@ from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.publisher.relay.traced_sink import TracedSink
 
 from .settings import PublisherSettings
-from .sinks import Sink
+from .sinks import KeptSink, Sink, SinkSource, sink_factory
 from .supervision import in_background
 
 logger: Final = logging.getLogger("dsql_outbox")
@@ -69,6 +68,12 @@ UntilEmpty = bool | Literal["own"]
 class Publisher:
     """Relays outbox rows to a sink: in order per subject, at least once.
 
+    `sink` is a URL as for `open_sink`, a function without arguments that returns a sink or an
+    asynchronous context manager that opens one, or an open sink. A sink of a URL or a function
+    is opened by the publisher, and opened again after it failed. While the broker is out of
+    reach the publisher waits, also at its start. An open sink must connect again by itself, and
+    an error of it other than `SinkUnavailable` ends the publisher.
+
     Any number of publishers, in any number of processes, share the shards
     (docs/leases.md). The constructor does no I/O. `run` relays until `stop`;
     ``async with`` relays in the background until the end of the block. Each of the
@@ -82,30 +87,33 @@ class Publisher:
     A publisher runs once, in the process that created it. `run` raises `OutboxError`
     when it is called again or in a forked child; create another publisher there.
 
-    Raises `TypeError` if an argument has the wrong type.
+    Raises `TypeError` if an argument has the wrong type, and `SettingsError` or `MissingExtra`
+    for a URL, as `open_sink` does.
 
         >>> import asyncio
         >>> async def relay() -> None:
-        ...     async with open_sink("stdout:") as sink:
-        ...         await Publisher(database, sink).run(until_empty=True)
+        ...     await Publisher(database, "stdout:").run(until_empty=True)
         >>> asyncio.run(relay())
     """
 
     def __init__(
         self,
         database: Database,
-        sink: Sink | None = None,
+        sink: SinkSource | None = None,
         settings: PublisherSettings | None = None,
         *,
         apply: Apply | None = None,
         hooks: Iterable[Hook] = (),
     ) -> None:
         _require_types(database, sink, apply)
+        given_sink = Nowhere() if sink is None else sink
+        factory = sink_factory("Publisher", given_sink)
         self._settings = given_settings("Publisher", settings, PublisherSettings)
         given = given_hooks("Publisher", hooks)
         self._hooks: tuple[Hook, ...] = (LogFacts(), trace_facts, metric_facts, *given)
-        given_sink = Nowhere() if sink is None else sink
-        self._sink = TracedSink(given_sink, self._hooks, self._settings)
+        traced = partial(TracedSink, hooks=self._hooks, settings=self._settings)
+        self._kept = None if factory is None else KeptSink(factory, traced)
+        self._sink = self._kept or traced(cast("Sink", given_sink))
         self._apply = apply
         self._store = SqlStore(database)
         self._leases = Leases(
@@ -126,6 +134,11 @@ class Publisher:
         self._told_state: tuple[bool, bool, bool, int] | None = None
         self._background: AbstractAsyncContextManager[None] | None = None
 
+    @property
+    def sink(self) -> Sink:
+        """The sink as this publisher uses it, for `HealthProbe.watch`."""
+        return self._sink
+
     async def run(
         self,
         *,
@@ -145,8 +158,9 @@ class Publisher:
         It stops `max_seconds` after its start, counted from before it connects, as after
         `stop`. None: no limit.
 
-        Raises `SchemaError` if the tables or the shards are missing, and the driver's
-        error if the database cannot be reached at the start.
+        Raises `SchemaError` if the tables or the shards are missing, the driver's
+        error if the database cannot be reached at the start, and the errors of opening the
+        sink except `SinkUnavailable`.
         """
         if until_empty not in (True, False, "own"):
             raise ValueError(f'until_empty must be True, False or "own", got {until_empty!r}')
@@ -194,6 +208,8 @@ class Publisher:
         They may take `drain` seconds more. May be called more than once.
         """
         self._is_stopped = True
+        if self._kept is not None:
+            self._kept.give_up()
         if self._relay is not None:
             self._leases.stop()
             self._relay.stop()
@@ -211,13 +227,16 @@ class Publisher:
             self._relay = relay = Relay(
                 self._store, self._sink, self._settings, self._leases, apply=self._apply
             )
-            try:
-                await self._leases.open()
-                started()
-                await self._relay_until_stopped(relay, until_empty=until_empty, max_wait=max_wait)
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await self._leases.close()
+            async with nullcontext() if self._kept is None else self._kept.kept():
+                try:
+                    await self._leases.open()
+                    started()
+                    await self._relay_until_stopped(
+                        relay, until_empty=until_empty, max_wait=max_wait
+                    )
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await self._leases.close()
         finally:
             self._loop = None
             with anyio.CancelScope(shield=True):
@@ -373,9 +392,3 @@ def _require_types(database: object, sink: object, apply: object) -> None:
         raise TypeError("apply must be an async function: async def apply(connection, message)")
     if sink is None and apply is None:
         raise TypeError("Publisher takes a sink, or a function to apply, or both")
-    if sink is not None and not hasattr(sink, "publish"):
-        raise wrong_type(
-            "Publisher takes an open sink",
-            sink,
-            "async with open_sink(url) as sink: Publisher(database, sink)",
-        )

@@ -2,6 +2,7 @@
 
 - `port` is the contract: `Sink`, and the outcomes of a message.
 - `registry` opens the sink of a URL; `url` parses the common parts of such URLs.
+- `kept_sink` opens the sink of a publisher, and opens it again.
 - `cloudevents` turns the attributes of a message into headers, by the CloudEvents rules.
 - `nats`, `kafka`, `sqs`, `sns`, `eventbridge`, `jsonl` and `stdout` are one sink each.
   `aws` is the part that the sinks of AWS share, `json_lines` that of the last two.
@@ -12,6 +13,7 @@ after the scheme of its URLs. The names of this package are for such sinks, too
 """
 
 from .cloudevents import attributes, binary_headers, decode_value, encode_value
+from .kept_sink import KeptSink, SinkFactory, SinkSource, sink_factory
 from .port import (
     Answer,
     Delivered,
@@ -30,12 +32,15 @@ __all__ = [
     "SINK_GROUP",
     "Answer",
     "Delivered",
+    "KeptSink",
     "NotAttempted",
     "Outcome",
     "Rejected",
     "Retry",
     "Sink",
+    "SinkFactory",
     "SinkOpener",
+    "SinkSource",
     "Unavailable",
     "WrongAnswer",
     "attributes",
@@ -46,6 +51,7 @@ __all__ = [
     "open_sink",
     "parameters",
     "seconds",
+    "sink_factory",
     "split_hosts",
     "split_login",
 ]

@@ -9,9 +9,7 @@ needs the extra [lambda]; the relay needs that of its sink.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from functools import partial
 from time import monotonic
 from typing import Any, Final, Literal, Protocol
 
@@ -23,7 +21,6 @@ from dsql_outbox import (
     Publisher,
     PublisherSettings,
     SettingsError,
-    open_sink,
 )
 from dsql_outbox.observability import Fact, Hook, ShardsChanged, WriteEnded
 from dsql_outbox.outbox import (
@@ -35,15 +32,12 @@ from dsql_outbox.outbox import (
     require_text,
     wrong_type,
 )
-from dsql_outbox.publisher import Bounded, Relayed, Sink, StatusReader
+from dsql_outbox.publisher import Bounded, Relayed, SinkFactory, StatusReader, sink_factory
 
 MARGIN: Final = 3.0
 """Seconds: the default of `relay_handler` for what an invocation keeps free at its end."""
 
 logger: Final = logging.getLogger("dsql_outbox")
-
-OpenSink = Callable[[], AbstractAsyncContextManager[Sink]]
-"""Opens a sink for an ``async with`` block."""
 
 Ending = Literal["empty", "time", "no shard", "waiting"]
 
@@ -81,7 +75,7 @@ Handler = Callable[[object, Context], dict[str, Any]]
 
 def relay_handler(  # noqa: PLR0913 - one argument per setting
     database: Database,
-    sink: str | OpenSink,
+    sink: str | SinkFactory,
     settings: PublisherSettings | None = None,
     *,
     margin: float = MARGIN,
@@ -90,7 +84,7 @@ def relay_handler(  # noqa: PLR0913 - one argument per setting
 ) -> Handler:
     """Make the handler of a function that relays until the outbox is empty or its time is up.
 
-    `sink` is a URL as for `open_sink`, or a function that opens a sink. Each invocation
+    `sink` is a URL or a function that opens a sink, as for `Publisher`. Each invocation
     runs a publisher with `settings` and `hooks`. It stops `margin` seconds before
     Lambda ends the invocation. Half of them are for the calls of the sink that run
     then, the rest for settling and for giving the leases back. `max_wait` is how many
@@ -99,9 +93,8 @@ def relay_handler(  # noqa: PLR0913 - one argument per setting
     Nothing is left when the handler returns: no task, no thread, no connection, no lease. An
     invocation that gets no shard, since other publishers own all, returns immediately.
 
-    The handler raises `SettingsError` if the invocation has no more than `margin` left,
-    `SinkUnavailable` if the sink cannot be opened, and the errors of `Publisher.run`. In all
-    cases the messages stay in the outbox.
+    The handler raises `SettingsError` if the invocation has no more than `margin` left, and the
+    errors of `Publisher.run`. In all cases the messages stay in the outbox.
 
     Raises `SettingsError` and `MissingExtra` as `open_sink` does, `SettingsError` for a
     limit that is out of range, and `TypeError` for an argument of a wrong type.
@@ -112,7 +105,7 @@ def relay_handler(  # noqa: PLR0913 - one argument per setting
     chosen = given_settings("relay_handler", settings, PublisherSettings)
     relay = _Relay(
         database,
-        _opener(sink),
+        _factory(sink),
         replace(chosen, drain=min(chosen.drain, margin / 2)),
         max_wait,
         given_hooks("relay_handler", hooks),
@@ -178,13 +171,13 @@ class _Relay:
     def __init__(
         self,
         database: Database,
-        open_sink: OpenSink,
+        sink: SinkFactory,
         settings: PublisherSettings,
         max_wait: float,
         hooks: Sequence[Hook],
     ) -> None:
         self._database = database
-        self._open_sink = open_sink
+        self._sink = sink
         self._settings = settings
         self._max_wait = max_wait
         self._hooks = hooks
@@ -196,16 +189,17 @@ class _Relay:
         came before that may have found no shard, so its message is in this count.
         """
         owned, runs = _Owned(), list[Relayed]()
-        async with self._open_sink() as sink, StatusReader(self._database) as status:
+        async with StatusReader(self._database) as status:
             while True:
-                runs.append(await self._relay(sink, owned, ends))
+                runs.append(await self._relay(owned, ends))
                 left = await status.read_waiting()
                 if not left.count or not runs[-1].delivered or monotonic() >= ends:
                     break
         return _invocation(runs, left, owned.most, has_time=monotonic() < ends)
 
-    async def _relay(self, sink: Sink, owned: "_Owned", ends: float) -> Relayed:
-        publisher = Publisher(self._database, sink, self._settings, hooks=[*self._hooks, owned])
+    async def _relay(self, owned: "_Owned", ends: float) -> Relayed:
+        hooks = [*self._hooks, owned]
+        publisher = Publisher(self._database, self._sink, self._settings, hooks=hooks)
         return await publisher.run(
             until_empty="own",
             max_wait=self._max_wait,
@@ -261,17 +255,15 @@ def _seconds_left(context: Context, margin: float) -> float:
     return left - margin
 
 
-def _opener(sink: Any) -> OpenSink:
-    if isinstance(sink, str):
-        open_sink(sink)  # does no I/O: a malformed URL fails here, and a missing extra
-        return partial(open_sink, sink)
-    if callable(sink) and not hasattr(sink, "publish"):
-        return sink  # type: ignore[no-any-return]
-    raise wrong_type(
-        "relay_handler takes the URL of a sink, or a function that opens one",
-        sink,
-        'relay_handler(database, "nats://..")',
-    )
+def _factory(sink: Any) -> SinkFactory:
+    """Each invocation has an event loop of its own, so an open sink does not do."""
+    if (found := sink_factory("relay_handler", sink)) is None:
+        raise wrong_type(
+            "relay_handler takes the URL of a sink, or a function that opens one",
+            sink,
+            'relay_handler(database, "nats://..")',
+        )
+    return found
 
 
 def _client(timeout: float) -> tuple[Any, tuple[type[Exception], ...]]:

@@ -1,25 +1,23 @@
-"""A publisher that lives as long as an application, and restarts after a failure."""
+"""A publisher that lives as long as an application, whatever its database does meanwhile."""
 
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import msgspec
 
 from dsql_outbox.observability import Fact, Hook
-from dsql_outbox.outbox import PASSING, Database, SinkUnavailable, kind_of, told
+from dsql_outbox.outbox import PASSING, Database, kind_of, told
 from dsql_outbox.publisher import (
     Apply,
     Health,
     HealthProbe,
-    Nowhere,
     Publisher,
     PublisherSettings,
     Ready,
-    Sink,
-    open_sink,
+    SinkSource,
 )
 
 logger: Final = logging.getLogger("dsql_outbox")
@@ -29,7 +27,10 @@ _WAIT: Final = 5.0
 
 
 class BackgroundPublisher:
-    """Relays until the end of `running`. After a failure another publisher starts.
+    """Relays until the end of `running`. After an error of the database another publisher starts.
+
+    A web application has nobody who starts it again when it is healthy but for its publisher.
+    The sink needs no such care, since a publisher opens it again by itself.
 
     A failure is logged, and `ready` reports it until the next publisher has started. Only the
     first publisher may raise an error, one that waiting does not cure.
@@ -38,14 +39,14 @@ class BackgroundPublisher:
     def __init__(
         self,
         database: Database,
-        sink: str | Sink | None,
+        sink: SinkSource | None,
         settings: PublisherSettings,
         *,
         apply: Apply | None,
         hooks: Sequence[Hook],
     ) -> None:
         self._database = database
-        self._sink = Nowhere() if sink is None else sink
+        self._sink = sink
         self._settings = settings
         self._apply = apply
         self._health = Health()
@@ -102,7 +103,7 @@ class BackgroundPublisher:
         try:
             await self._publish()
         except Exception as error:
-            passes = isinstance(error, SinkUnavailable) or kind_of(error) in PASSING
+            passes = kind_of(error) in PASSING
             if not (passes or self._begun.is_set()):
                 raise
             self._tell(error, passes=passes)
@@ -111,21 +112,18 @@ class BackgroundPublisher:
                 await asyncio.wait_for(self._stopped.wait(), _WAIT)
 
     async def _publish(self) -> None:
+        publisher = Publisher(
+            self._database, self._sink, self._settings, apply=self._apply, hooks=self._hooks
+        )
         try:
-            async with self._open() as sink:
-                self._probe.watch(sink)
-                async with Publisher(
-                    self._database, sink, self._settings, apply=self._apply, hooks=self._hooks
-                ) as self._publisher:
-                    self._failure = None
-                    self._begun.set()
-                    await self._stopped.wait()
+            async with publisher as self._publisher:
+                self._probe.watch(publisher.sink)
+                self._failure = None
+                self._begun.set()
+                await self._stopped.wait()
         finally:
             self._publisher = None
             self._probe.watch(None)
-
-    def _open(self) -> AbstractAsyncContextManager[Sink]:
-        return open_sink(self._sink) if isinstance(self._sink, str) else nullcontext(self._sink)
 
     def _tell(self, error: Exception, *, passes: bool) -> None:
         self._failure = f"failed: {type(error).__name__}"

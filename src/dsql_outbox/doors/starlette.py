@@ -31,9 +31,8 @@ from dsql_outbox.outbox import (
     given_settings,
     kind_of,
     require_database,
-    wrong_type,
 )
-from dsql_outbox.publisher import Apply, DatabaseProbe, Ready, Sink
+from dsql_outbox.publisher import Apply, DatabaseProbe, Ready, SinkSource, sink_factory
 
 from .background_publisher import BackgroundPublisher
 
@@ -84,7 +83,7 @@ class Outbox:
     """The writer of an application and, with `sink` or `apply`, its publisher.
 
     The constructor does no I/O. `settings` are those of the writer, `publisher` those of
-    the publisher. `sink` is a URL, or an open sink. `apply` is the function of `Publisher`.
+    the publisher. `sink` and `apply` are those of `Publisher`.
     Each of the `hooks` receives every fact of both.
 
     Every process of a server runs its own publisher; publishers share the work.
@@ -98,13 +97,14 @@ class Outbox:
         database: Database,
         settings: WriterSettings | None = None,
         *,
-        sink: str | Sink | None = None,
+        sink: SinkSource | None = None,
         publisher: PublisherSettings | None = None,
         apply: Apply | None = None,
         hooks: Iterable[Hook] = (),
     ) -> None:
         require_database("Outbox", database)
-        _require_sink(sink)
+        if sink is not None and not isinstance(sink, str):  # a wrong URL ends the start
+            sink_factory("Outbox", sink)
         self._database = database
         self._settings = given_settings("Outbox", settings, WriterSettings)
         self._sink = sink
@@ -215,10 +215,3 @@ def _running(connection: HTTPConnection) -> _Running:
         "the application has no outbox: give it lifespan=Outbox(database, ..).lifespan, yield its "
         "state from a lifespan of your own, and run the lifespan in tests: with TestClient(app)"
     )
-
-
-def _require_sink(sink: object) -> None:
-    if sink is not None and not isinstance(sink, str) and not hasattr(sink, "publish"):
-        raise wrong_type(
-            "Outbox takes the URL of a sink, or an open sink", sink, 'sink="nats://.."'
-        )

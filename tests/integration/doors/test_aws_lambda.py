@@ -22,7 +22,6 @@ from dsql_outbox import (
     PublisherSettings,
     SchemaError,
     SettingsError,
-    SinkUnavailable,
     Writer,
 )
 from dsql_outbox.doors.aws_lambda import MARGIN, relay_handler
@@ -165,14 +164,16 @@ def test_what_is_written_until_the_leases_are_given_back_is_relayed(
     assert (done["delivered"], done["left"]) == (2, 0)
 
 
+@pytest.mark.parametrize("is_open", [True, False])
 def test_a_broker_that_is_down_keeps_it_for_max_wait_only(
-    database: Database, writer: Writer
+    database: Database, writer: Writer, is_open: bool
 ) -> None:
     writer.write(event("car"))
     sink = MemorySink()
     sink.down = True
+    way = opened(sink) if is_open else "nats://127.0.0.1:9?stream=EVENTS&timeout=0.2"
     began = monotonic()
-    done = relay_handler(database, opened(sink), max_wait=0.2)(SCHEDULED, LONG)
+    done = relay_handler(database, way, max_wait=0.2)(SCHEDULED, LONG)
     assert monotonic() - began < 5
     assert (done["ended"], done["failed"], done["left"]) == ("waiting", 0, 1)
 
@@ -202,5 +203,7 @@ def test_an_invocation_without_time_begins_nothing(database: Database, writer: W
 def test_what_is_missing_fails_the_invocation(outbox_url: str, database: Database) -> None:
     with pytest.raises(SchemaError, match="schema apply"):
         relay_handler(Database(outbox_url, schema="nowhere"), opened(MemorySink()))({}, LONG)
-    with pytest.raises(SinkUnavailable):
-        relay_handler(database, "nats://127.0.0.1:9?stream=EVENTS&timeout=0.2")({}, LONG)
+    with pytest.raises(SettingsError, match="no sink for"):
+        relay_handler(database, "nowhere://h")
+    with pytest.raises(TypeError, match="relay_handler takes the URL of a sink, or a function"):
+        relay_handler(database, MemorySink())  # type: ignore[arg-type]

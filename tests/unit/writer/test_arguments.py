@@ -249,9 +249,9 @@ def test_what_a_database_takes(call: Any, kind: type[Exception], text: str) -> N
     [
         (lambda: Publisher("host=h", Sink()), TypeError, "Publisher takes a Database, not str"),
         (
-            lambda: Publisher(DATABASE, "nats://h"),
+            lambda: Publisher(DATABASE, 7),
             TypeError,
-            "Publisher takes an open sink, not str: async with open_sink(url) as sink: Publisher(",
+            "or an open sink, not int: Publisher(database, sink=",
         ),
         (lambda: Publisher(DATABASE, Sink(), {}), TypeError, "PublisherSettings, not dict"),
         (lambda: Publisher(DATABASE, Sink(), hooks=[1]), TypeError, "hooks[0] of Publisher"),

@@ -11,7 +11,7 @@ import psycopg
 
 from dsql_outbox.observability import Fact, PublishEnded
 from dsql_outbox.outbox import Database, Receipt, array_literal
-from dsql_outbox.publisher import Publisher, open_sink
+from dsql_outbox.publisher import Publisher
 from dsql_outbox.schema import statement
 from dsql_outbox.writer import AsyncWriter, WriterSettings
 
@@ -79,10 +79,9 @@ async def write_and_relay(
         if isinstance(fact, PublishEnded) and fact.result == "delivered":
             delivered(1)
 
-    async with open_sink(sink_url) as sink:
-        async with Publisher(database, sink, hooks=[count]):
-            await write_all(database, new_run(), results, written)
-        await Publisher(database, sink, hooks=[count]).run(until_empty=True)
+    async with Publisher(database, sink_url, hooks=[count]):
+        await write_all(database, new_run(), results, written)
+    await Publisher(database, sink_url, hooks=[count]).run(until_empty=True)
 
 
 async def read_back(sink_url: str, stream: str, wanted: set[UUID]) -> list[Arrived]:

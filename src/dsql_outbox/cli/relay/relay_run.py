@@ -1,7 +1,5 @@
-"""One run of the publisher as a command: it waits for the broker, relays and counts."""
+"""One run of the publisher as a command: it relays, counts, and says what it left."""
 
-import logging
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -14,7 +12,6 @@ from dsql_outbox.observability import Fact, Hook, RelayProgress
 from dsql_outbox.outbox import (
     AT_ONCE,
     Database,
-    SinkUnavailable,
     redacted,
     tables_expected,
 )
@@ -23,23 +20,19 @@ from dsql_outbox.publisher import (
     HealthProbe,
     Publisher,
     PublisherSettings,
-    Sink,
     Waiting,
-    open_sink,
 )
 from dsql_outbox.schema import statement
 
 from .leftover import LIMIT, leftover
 from .relay_counts import RelayCounts
 
-logger = logging.getLogger("dsql_outbox")
-
 _LOOK: Final = 2.0
 """Seconds that the look at what is left may take after `max_wait`."""
 
 
 class RelayRun:
-    """Waits for the broker, relays, and announces both; keeps `health` and `probe` current.
+    """Relays, and announces its start and end; keeps `health` and `probe` current.
 
     With `until_empty`, `max_wait` is how many seconds it waits while nothing can be sent;
     None: as long as it takes. `nobody_reads` is set when the reader of the sink
@@ -60,16 +53,14 @@ class RelayRun:
     ) -> None:
         self._database = database
         self._sink = sink
-        self._settings = settings
         self._until_empty = until_empty
         self._max_wait = max_wait
-        self._patience = math.inf if max_wait is None else max_wait
         self.counts = RelayCounts()
         self.health = Health()
         self.probe = HealthProbe(database, self.health, hooks)
-        self._hooks = [*hooks, self.counts, self.health, self._watch_output]
-        self._stopped = anyio.Event()
-        self._publisher: Publisher | None = None
+        own: list[Hook] = [self.counts, self.health, self._watch_output]
+        self._publisher = Publisher(database, sink, settings, hooks=[*hooks, *own])
+        self.probe.watch(self._publisher.sink)
         self.nobody_reads = False
         self.is_stalled = False
         self.leftover = ""
@@ -96,8 +87,7 @@ class RelayRun:
         place = f"from {self._database} to {redacted(self._sink)}"
         announce(f"relaying {place}, {shards} shards")
         try:
-            while not self._stopped.is_set():
-                await self._try_to_relay()
+            await self._publisher.run(until_empty=self._until_empty, max_wait=self._max_wait)
             if self._until_empty and not self.health.draining:
                 await self._look_behind()
         finally:
@@ -106,9 +96,7 @@ class RelayRun:
     def stop(self) -> None:
         """End when the running calls of the sink have ended, or stop waiting for the broker."""
         self.health.draining = True
-        self._stopped.set()
-        if self._publisher is not None:
-            self._publisher.stop()
+        self._publisher.stop()
 
     def _watch_output(self, fact: Fact, /) -> None:
         """A hook that ends the run when standard output is closed: its reader never returns."""
@@ -138,31 +126,3 @@ class RelayRun:
 
             with tables_expected(self._database.schema):
                 return await AT_ONCE.run_async(ask)
-
-    async def _try_to_relay(self) -> None:
-        """Relay until done; if the broker cannot be reached, wait for `breaker_open` seconds.
-
-        With `max_wait`, wait no longer than that in all.
-        """
-        self.health.beat()
-        try:
-            async with open_sink(self._sink) as sink:
-                self.probe.watch(sink)
-                await self._relay(sink)
-            self._stopped.set()
-        except SinkUnavailable as error:
-            seconds = min(self._settings.breaker_open, self._patience)
-            logger.warning("Relay waits %g s for the broker: %s", seconds, error)
-            self._patience -= seconds
-            with anyio.move_on_after(seconds):
-                await self._stopped.wait()
-            if not self._patience:
-                self._stopped.set()
-        finally:
-            self.probe.watch(None)
-
-    async def _relay(self, sink: Sink) -> None:
-        self._publisher = Publisher(self._database, sink, self._settings, hooks=self._hooks)
-        if self._stopped.is_set():  # while the sink was being opened
-            return
-        await self._publisher.run(until_empty=self._until_empty, max_wait=self._max_wait)

@@ -1,0 +1,196 @@
+"""A publisher opens the sink of a URL or a factory by itself, and opens it again."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from tests.support.publisher.running_relays import event, quick_settings, until
+
+from dsql_outbox.outbox import Database, Message, SettingsError, SinkUnavailable
+from dsql_outbox.publisher import Answer, Health, HealthProbe, Publisher, Sink
+from dsql_outbox.testing import MemorySink
+from dsql_outbox.writer import Writer
+
+pytestmark = pytest.mark.anyio
+
+SECRET = "s3cret"
+
+
+class Broker:
+    """Opens sinks that deliver to one `memory`; the test says what fails."""
+
+    def __init__(self) -> None:
+        self.memory = MemorySink()
+        self.opened = self.closed = 0
+        self.refusals: list[BaseException] = []
+        self.defects: list[Exception] = []
+        self.ended = anyio.Event()
+        self.answers = True
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[Sink]:
+        """As a factory does that needs a task of its own."""
+        if not self.answers:
+            await anyio.sleep_forever()
+        if self.refusals:
+            raise self.refusals.pop(0)
+        self.ended = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._end, self.ended)
+            self.opened += 1
+            try:
+                yield _Breaking(self)
+            finally:
+                self.closed += 1
+                tasks.cancel_scope.cancel()
+
+    async def _end(self, ended: anyio.Event) -> None:
+        await ended.wait()
+        raise ConnectionError(SECRET)
+
+
+class _Breaking:
+    system = "test"
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        if messages and self._broker.defects:
+            raise self._broker.defects.pop(0)
+        await self._broker.memory.publish(messages, answer)
+
+
+@pytest.fixture
+def broker() -> Broker:
+    return Broker()
+
+
+def of_a_class(broker: Broker) -> object:
+    class Made(_Breaking):
+        def __init__(self) -> None:
+            super().__init__(broker)
+
+    return Made
+
+
+@pytest.mark.parametrize("way", [
+    lambda broker: broker.memory,
+    lambda broker: lambda: broker.memory,
+    lambda broker: broker.open,
+    of_a_class,
+])  # fmt: skip
+async def test_a_sink_a_factory_and_a_context_manager_are_one_to_a_publisher(
+    database: Database, writer: Writer, broker: Broker, way: object
+) -> None:
+    writer.write(event("car"))
+    publisher = Publisher(database, way(broker), quick_settings())  # type: ignore[operator]
+    assert (await publisher.run(until_empty=True)).delivered == 1
+    assert len(broker.memory.messages) == 1
+    assert broker.opened == broker.closed
+
+
+async def test_a_url_is_opened(database: Database, writer: Writer, tmp_path: Path) -> None:
+    writer.write(event("car"))
+    url = f"jsonl:{tmp_path / 'out'}"
+    async with Publisher(database, url, quick_settings()):
+        await until(lambda: (tmp_path / "out").read_text().count("\n") == 1)
+
+
+async def test_a_broker_that_comes_late_is_waited_for(
+    database: Database, writer: Writer, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    cancelled = asyncio.CancelledError()  # of something that the factory awaited
+    broker.refusals = [SinkUnavailable("not yet 0"), cancelled, SinkUnavailable("not yet 2")]
+    async with Publisher(database, broker.open, quick_settings()):
+        assert broker.opened == 0
+        writer.write(event("car"))
+        await broker.memory.published(1)
+    assert broker.opened == broker.closed == 1
+    assert caplog.text.count("Publisher opens its sink again: not yet 0") == 1
+    assert "for the broker: not yet 2" in caplog.text
+
+
+@pytest.mark.parametrize("harm", ["raises", "ends"])
+async def test_a_sink_that_fails_is_closed_and_opened_again(
+    database: Database,
+    writer: Writer,
+    broker: Broker,
+    harm: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with Publisher(database, broker.open, quick_settings()):
+        writer.write(event("car", 1))
+        await broker.memory.published(1)
+        if harm == "raises":
+            broker.defects = [KeyError(SECRET)]
+        else:
+            broker.ended.set()
+            await until(lambda: broker.closed == 1)
+        writer.write(event("car", 2))
+        await broker.memory.published(2)
+    assert broker.opened == broker.closed == 2
+    assert "Publisher opens its sink again: " in caplog.text
+    assert SECRET not in caplog.text
+
+
+async def test_an_open_sink_that_fails_ends_the_publisher(
+    database: Database, writer: Writer, broker: Broker
+) -> None:
+    writer.write(event("car"))
+    broker.defects = [KeyError("x")]
+    with pytest.raises(KeyError):
+        await Publisher(database, _Breaking(broker), quick_settings()).run()
+
+
+@pytest.mark.parametrize("after", [0, 1])
+async def test_an_opening_that_can_never_work_ends_the_publisher(
+    database: Database, writer: Writer, broker: Broker, after: int
+) -> None:
+    broker.refusals = [SinkUnavailable("not yet")] * after + [SettingsError("no such stream")]
+    writer.write(event("car"))
+    with pytest.raises(SettingsError, match="no such stream"):
+        await Publisher(database, broker.open, quick_settings()).run()
+
+
+async def test_a_stop_does_not_wait_for_an_opening(database: Database, broker: Broker) -> None:
+    broker.answers = False
+    with anyio.fail_after(10):
+        done = await Publisher(database, broker.open, quick_settings()).run(max_seconds=0.1)
+    assert done.delivered == 0
+
+
+async def test_a_probe_opens_the_sink_of_an_idle_publisher(
+    database: Database, broker: Broker
+) -> None:
+    broker.refusals = [SinkUnavailable("not yet")]
+    health = Health()
+    publisher = Publisher(database, broker.open, quick_settings(), hooks=[health])
+    probe = HealthProbe(database, health)
+    async with publisher, anyio.create_task_group() as tasks:
+        probe.watch(publisher.sink)
+        tasks.start_soon(probe.run)
+        await until(lambda: health.broker == "cannot be reached")
+        await until(lambda: broker.opened == 1)
+        probe.watch(publisher.sink)
+        await until(lambda: health.ready().ready)
+        tasks.cancel_scope.cancel()
+
+
+async def an_async_factory() -> MemorySink:
+    return MemorySink()
+
+
+@pytest.mark.parametrize("wrong", [7, b"nats://h", an_async_factory, Broker().open()])
+async def test_what_is_no_sink_is_refused(database: Database, wrong: object) -> None:
+    with pytest.raises(TypeError, match=r'Publisher takes the URL of a sink.*sink="nats://'):
+        Publisher(database, wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("url", ["nowhere://x", "nats://x?unknown=1"])
+async def test_a_wrong_url_is_refused_at_once(database: Database, url: str) -> None:
+    with pytest.raises(SettingsError):
+        Publisher(database, url)
