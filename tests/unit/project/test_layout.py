@@ -4,13 +4,10 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.support.checkout import PACKAGE, ROOMS, ROOT, copy_checkout, files_of
-
-LIBRARY = [*ROOMS, "src/dsql_outbox"]
 
 PUBLIC_HOSTS = {"https://files.pythonhosted.org", "https://pypi.org"}
 
@@ -20,14 +17,6 @@ BESIDE_THE_CLONE = re.compile(r"\.\./shared\b")
 
 def python_files() -> list[Path]:
     return [path for path in files_of() if path.suffix == ".py"]
-
-
-def names(*tops: str) -> Iterator[Path]:
-    """The Python files below these folders, as paths from the root."""
-    for path in python_files():
-        name = path.relative_to(ROOT)
-        if any(name.is_relative_to(top) for top in tops):
-            yield name
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -52,16 +41,6 @@ def test_configuration_that_cannot_follow_a_link_names_every_room() -> None:
     assert sorted(image) == sorted([*ROOMS, "src"])
     context = re.findall(r"^!(\w+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
     assert sorted({*context} - {"LICENSE"}) == sorted([*ROOMS, "src"])
-
-
-def test_no_module_and_no_folder_has_a_name_with_an_underscore_in_front() -> None:
-    hidden = [
-        name
-        for name in names(*LIBRARY, "tests", "benchmarks")
-        for part in name.parts
-        if part.startswith("_") and not part.startswith("__")
-    ]
-    assert hidden == []
 
 
 def test_every_folder_with_python_in_it_is_a_package() -> None:

@@ -1,7 +1,6 @@
 """What an error of the database means is decided in one module, and nowhere beside it."""
 
 import re
-from pathlib import Path
 
 from tests.support.checkout import ROOT, files_of
 
@@ -41,16 +40,3 @@ def deciding() -> set[str]:
 
 def test_no_module_beside_the_seam_decides_what_a_state_means() -> None:
     assert deciding() - {SEAM} == set(EXCUSES)
-
-
-def test_the_sentence_about_missing_tables_stands_once() -> None:
-    told = [path for path in files_of() if is_product(path) and "lacks the outbox" in text_of(path)]
-    assert [str(path.relative_to(ROOT)) for path in told] == [SEAM]
-
-
-def is_product(path: Path) -> bool:
-    return path.suffix == ".py" and str(path.relative_to(ROOT)).startswith(PRODUCT)
-
-
-def text_of(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
