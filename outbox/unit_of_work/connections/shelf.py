@@ -287,20 +287,19 @@ class Shelf(Generic[C]):
         return None
 
     def _may_make_room(self, waiter: Waiter[C]) -> bool:
-        """Make room for a call, unless another one wants what would be closed.
+        """Make room for a call, or let calls behind it have what is kept.
 
         A call goes first if its kind has no connection, if it needs one that is new, or if the
-        last closing was long ago.
+        last closing of a connection that another call wants was long ago.
         """
         if self.has_room(len(self._kept)) or not self._kept:
-            return self._made_room(waiter)
-        if not any(other.accepts(self._kept[0]) for other in self._waiting):
             return self._made_room(waiter)
         kinds = {each.role_path for each in self._in_use} | {o.role_path for o in self._openings}
         has_turn = waiter.role_path in kinds and waiter.needs_no_new
         if has_turn and monotonic() < self._closed_wanted_at + _PAUSE:
             return False
-        self._closed_wanted_at = monotonic()
+        if any(other.accepts(self._kept[0]) for other in self._waiting):
+            self._closed_wanted_at = monotonic()
         return self._made_room(waiter)
 
     def _made_room(self, _waiter: Waiter[C]) -> bool:
