@@ -56,14 +56,18 @@ from dsql_outbox.outbox.unit_of_work.budget import (
     Spending,
     retried,
 )
-from dsql_outbox.outbox.unit_of_work.commit import require_committed, require_transaction
+from dsql_outbox.outbox.unit_of_work.commit import (
+    commit,
+    require_committed,
+    require_transaction,
+    roll_back,
+)
 from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
 from dsql_outbox.outbox.unit_of_work.connections.task_connections import AsyncConnections
 from dsql_outbox.outbox.unit_of_work.connections.thread_connections import Connections
 from dsql_outbox.outbox.unit_of_work.function_run import FunctionRun, Verdict
 from dsql_outbox.outbox.unit_of_work.primitives import (
     Exchange,
-    Invoke,
     Open,
     Program,
     Query,
@@ -195,7 +199,6 @@ __all__ = [
     "FailureKind",
     "FunctionRun",
     "InvalidEvent",
-    "Invoke",
     "Isolation",
     "JsonEvent",
     "JsonStruct",
@@ -235,6 +238,7 @@ __all__ = [
     "call_in_children",
     "classify",
     "command",
+    "commit",
     "decode_conflicts",
     "encode_conflicts",
     "encoding_of",
@@ -270,6 +274,7 @@ __all__ = [
     "require_transaction",
     "require_whole",
     "retried",
+    "roll_back",
     "rows_of",
     "schema_defect",
     "schema_error",

@@ -1,8 +1,29 @@
-"""The rules of a COMMIT: the transaction before it, and the answer to it."""
+"""The end of a transaction: COMMIT and the answer to it, or ROLLBACK."""
+
+from contextlib import suppress
+from typing import Any, Final
 
 import psycopg
 from psycopg import errors
 from psycopg.pq import TransactionStatus
+
+from dsql_outbox.outbox.database.exchange import command
+
+from .primitives import Exchange, Program
+
+_OPEN: Final = {TransactionStatus.INTRANS, TransactionStatus.INERROR}
+
+
+def commit(connection: Any) -> Program[None]:
+    """Send COMMIT. Raises unless the answer says that it was done."""
+    require_committed((yield Exchange(connection, command(connection, b"COMMIT"))))
+
+
+def roll_back(connection: Any) -> Program[None]:
+    """End an open transaction, so that the connection can be used again."""
+    if connection.info.transaction_status in _OPEN:
+        with suppress(psycopg.Error):
+            yield Exchange(connection, command(connection, b"ROLLBACK"))
 
 
 def require_committed(answer: str | None) -> None:

@@ -6,7 +6,7 @@ transaction, lose or close the connection, or keep the connection. Then a COMMIT
 less than the caller believes.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -16,6 +16,8 @@ from psycopg.pq import TransactionStatus
 from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
 from dsql_outbox.outbox.errors import TransactionMisused
 from dsql_outbox.outbox.failure import CONFLICTS, kind_of, unwrap
+
+from .primitives import Invoke, Program
 
 C = TypeVar("C", bound=Connection | AsyncConnection)
 
@@ -41,12 +43,25 @@ class FunctionRun:
     def __init__(self, caller: str) -> None:
         self._caller = caller
         self.is_over = False
+        self.value: Any = None
         self.failures: list[psycopg.Error] = []
         """The errors of the connection since the transaction was last healthy."""
         self._handle: Connection | AsyncConnection | None = None
         self._is_lost = False
         self.misuse: TransactionMisused | None = None
         """The last misuse of the transaction."""
+
+    def call(self, connection: C, function: Callable[[C], object]) -> Program[Exception | None]:
+        """Call the function with a handle of the connection. `value` is its result.
+
+        Return the error that it raised: `end` decides whose error it is.
+        """
+        with self.lent(connection) as handle:
+            try:
+                self.value = yield Invoke(function, handle)
+            except Exception as error:  # noqa: BLE001 - `end` decides
+                return error
+        return None
 
     @contextmanager
     def lent(self, connection: C) -> Generator[C]:

@@ -152,7 +152,7 @@ class Programs(StepPrograms):
         with joined.scopes:
             if self.shards is None:
                 with explained(self.core, joined.pending):
-                    yield from self.apart(self.require_shards)
+                    yield from self._connections.lend(self.require_shards)
             try:
                 stored = yield from self._append(connection, joined.pending)
             except psycopg.Error as error:
@@ -160,7 +160,7 @@ class Programs(StepPrograms):
                     raise
                 with suppress(psycopg.Error):  # without a look-up, the driver's error is raised
                     find = partial(self.find, [joined.pending.id])
-                    joined.refuse((yield from self.apart(find)), error)
+                    joined.refuse((yield from self._connections.lend(find)), error)
                 raise
             return joined.receipt(stored)
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import chain, repeat
 from time import time_ns
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -16,7 +16,6 @@ from dsql_outbox.outbox import (
     AsyncConnection,
     Connection,
     Exchange,
-    Invoke,
     Lender,
     NumberedQuery,
     Open,
@@ -27,11 +26,13 @@ from dsql_outbox.outbox import (
     Values,
     array_literal,
     command,
+    commit,
     exchange,
     is_interrupt,
     pipeline,
     require_committed,
     retried,
+    roll_back,
     rows_of,
     tag_of,
 )
@@ -65,8 +66,6 @@ _Step = Step | Execute
 _Steps = Generator[_Step, Result, None]
 _Own = Connection | AsyncConnection
 _Work = Callable[[Any], Program[Committed | Present | Failed]]
-
-_OPEN: Final = {TransactionStatus.INTRANS, TransactionStatus.INERROR}
 
 
 class Watch(Protocol):
@@ -179,7 +178,7 @@ class StepPrograms:
         try:
             results = yield Exchange(connection, pipeline(connection, encoded))
         except psycopg.Error:
-            yield from _roll_back(connection)
+            yield from roll_back(connection)
             raise
         require_committed(tag_of(results[-1]))
         return rows_of(results[-2])
@@ -188,12 +187,7 @@ class StepPrograms:
         """Execute one run. Raise an error of the database; return an error of the caller."""
         yield from self.require_shards(connection)
         yield Exchange(connection, command(connection, connection.begin))
-        raised = None
-        with run.watch.lent(connection) as handle:
-            try:
-                run.value = yield Invoke(partial(run.call.function, run), handle)
-            except Exception as error:  # noqa: BLE001 - the run decides whose error it is
-                raised = error
+        raised = yield from run.watch.call(connection, partial(run.call.function, run))
         failure = run.end(raised)
         if failure is not None:
             yield from _end_failed(connection, run)
@@ -201,7 +195,7 @@ class StepPrograms:
                 return Failed(failure)
             raise failure
         gate.admit("COMMIT", connection, TransactionStatus.INTRANS)
-        require_committed((yield Exchange(connection, command(connection, b"COMMIT"))))
+        yield from commit(connection)
         gate.wrote = True
         return Committed(())
 
@@ -214,7 +208,7 @@ class StepPrograms:
             return rows
 
         def attempt() -> Program[Sequence[Row]]:
-            return self.apart(ask, fresh=next(is_fresh))
+            return self._connections.lend(ask, fresh=next(is_fresh))
 
         try:
             return (yield from retried(attempt, self.core.backoff(None).wait_after))
@@ -223,26 +217,6 @@ class StepPrograms:
             if named is error:
                 raise
             raise named from error
-
-    def apart(
-        self,
-        ask: Callable[[_Own], Program[T]],
-        deadline: float | None = None,
-        *,
-        fresh: bool = False,
-    ) -> Program[T]:
-        """Run a query on a connection of the writer, until `deadline` on the monotonic clock.
-
-        In the caller's transaction, a query that fails would abort the transaction.
-        """
-        connection = yield Open(fresh, role_path=False, deadline=deadline)
-        try:
-            answer = yield from ask(connection)
-        except BaseException as error:
-            self._connections.give_up(connection, error)
-            raise
-        self._connections.give_back(connection)
-        return answer
 
     def find(self, ids: Iterable[Any], connection: _Own) -> Program[Present]:
         """Look up which of these events are stored."""
@@ -300,7 +274,7 @@ class StepPrograms:
     ) -> Program[None]:
         """Do short work after a settled call. Its error does not reach the caller."""
         try:
-            done((yield from self.apart(ask, gate.deadline_aside)))
+            done((yield from self._connections.lend(ask, deadline=gate.deadline_aside)))
         except Exception as error:
             if is_interrupt(error):
                 raise
@@ -326,16 +300,9 @@ def _advance(steps: _Steps, result: Result) -> _Step | None:
         return None
 
 
-def _roll_back(connection: _Own) -> Program[None]:
-    """End a failed transaction. The connection is still usable then."""
-    if connection.info.transaction_status in _OPEN:
-        with suppress(psycopg.Error):
-            yield Exchange(connection, command(connection, b"ROLLBACK"))
-
-
 def _end_failed(connection: _Own, run: Run[Any]) -> Program[None]:
     """Roll back after a failed run. Close a connection that still runs a statement."""
     if connection.info.transaction_status is TransactionStatus.ACTIVE or run.unfinished:
         connection.drop()
     else:
-        yield from _roll_back(connection)
+        yield from roll_back(connection)

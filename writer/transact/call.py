@@ -163,7 +163,7 @@ class Call(Generic[T]):
         if self.winner is None:
             assert self.error is not None  # noqa: S101 - the steps end only after the call is settled
             raise self.error
-        return self.winner.value  # type: ignore[return-value]  # set before it is committed
+        return self.winner.watch.value  # type: ignore[no-any-return]
 
     def unknown(self, why: str) -> OutcomeUnknown:
         """Return `OutcomeUnknown` with a note. Without an append it has the id of the call."""

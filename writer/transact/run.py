@@ -60,7 +60,6 @@ class Run(Generic[T]):
         self.number = number
         self.write_id = uuid4().hex
         self.first: UUID | None = None
-        self.value: T | None = None
         self.error: Exception | None = None
         """The error that `transact` raises if this is the last run. None: the driver's error."""
         self.is_callers_error = False

@@ -1,15 +1,19 @@
 """The connections that an owner lends to its calls. Threads and tasks wait in their own way."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from time import monotonic
-from typing import Generic, Literal
+from typing import Generic, Literal, TypeVar
 
 import psycopg
 
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.database.fork import call_in_children
+from dsql_outbox.outbox.unit_of_work.primitives import Open, Program
 
 from .shelf import TOO_LATE, C, Opening, Shelf, Waiter
+
+T = TypeVar("T")
 
 Owner = Literal["writer", "inbox"]
 """The kind of object that lends the connections, for its error messages."""
@@ -48,6 +52,24 @@ class Lender(ABC, Generic[C]):
         self._shelf: Shelf[C] = Shelf(
             self._limit, keep_failed=self._keep_failed, max_idle=self._max_idle
         )
+
+    def lend(
+        self,
+        work: Callable[[C], Program[T]],
+        *,
+        fresh: bool = False,
+        role_path: bool = False,
+        deadline: float | None = None,
+    ) -> Program[T]:
+        """Perform work on a connection; see `Open`. Take it back after a success or an error."""
+        connection = yield Open(fresh, role_path, deadline)
+        try:
+            answer = yield from work(connection)
+        except BaseException as error:
+            self.give_up(connection, error)
+            raise
+        self.give_back(connection)
+        return answer
 
     def give_back(self, connection: C) -> None:
         """Take back a connection after a success."""

@@ -9,7 +9,6 @@ the function runs again, unless the row says that the lost run committed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any, Final, Generic, Literal, TypeVar
@@ -17,27 +16,24 @@ from uuid import uuid4
 
 import msgspec
 import psycopg
-from psycopg.pq import TransactionStatus
 
 from dsql_outbox.outbox import (
     INBOX,
     Database,
     Exchange,
     FunctionRun,
-    Invoke,
     Lender,
     MessageGap,
     NumberedQuery,
-    Open,
     Program,
     Spending,
     Verdict,
-    command,
+    commit,
     is_interrupt,
     numbered,
     pipeline,
-    require_committed,
     retried,
+    roll_back,
     rows_of,
     schema_error,
     unprepared,
@@ -57,8 +53,6 @@ predecessor is the last one that was handled. ``gap``: messages between were not
 """
 
 OnGap = Literal["run", "raise"]
-
-_OPEN: Final = {TransactionStatus.INTRANS, TransactionStatus.INERROR}
 
 _IN_DOUBT: Final = (
     "once: an earlier run may have been committed; when the message is delivered again, "
@@ -141,28 +135,30 @@ class OnceCall(Generic[T]):
 
     def _attempt(self) -> Program[Handled[T]]:
         self._is_final, self._verdict = False, None
-        connection = yield Open(fresh=False, role_path=True, deadline=self._deadline)
+        return self._connections.lend(self._transaction, role_path=True, deadline=self._deadline)
+
+    def _transaction(self, connection: Any) -> Program[Handled[T]]:
         try:
-            handled = yield from self._run(connection)
+            return (yield from self._run(connection))
         except BaseException as error:
             if not is_interrupt(error):
-                yield from _roll_back(connection)
-            self._connections.give_up(connection, error)
+                yield from roll_back(connection)
             raise
-        self._connections.give_back(connection)
-        return handled
 
     def _run(self, connection: Any) -> Program[Handled[T]]:
         run_id = uuid4().hex
         order = yield from self._begin(connection, run_id)
         if isinstance(order, Handled):
-            yield from _roll_back(connection)
+            yield from roll_back(connection)
             return order
-        value = yield from self._invoke(connection)
-        handled = Handled(ran=True, value=value, order=order)
+        run = FunctionRun("once")
+        self._verdict = run.end((yield from run.call(connection, self._function)))
+        if self._verdict is not None:
+            raise self._verdict.told
+        handled = Handled(ran=True, value=run.value, order=order)
         self._require_time()
         self._committing[run_id] = handled
-        require_committed((yield Exchange(connection, command(connection, b"COMMIT"))))
+        yield from commit(connection)
         return handled
 
     def _begin(self, connection: Any, run_id: str) -> Program[Order | Handled[T] | None]:
@@ -228,22 +224,6 @@ class OnceCall(Generic[T]):
                     return found
         return Handled(ran=False)
 
-    def _invoke(self, connection: Any) -> Program[T]:
-        """Call the function. Raise its own error, or that of the database in it."""
-        run = FunctionRun("once")
-        value: Any = None
-        raised: Exception | None = None
-        with run.lent(connection) as handle:
-            try:
-                value = yield Invoke(self._function, handle)
-            except Exception as error:  # noqa: BLE001 - the run decides whose error it is
-                raised = error
-        self._verdict = run.end(raised)
-        if self._verdict is not None:
-            raise self._verdict.told
-        returned: T = value
-        return returned
-
     def _require_time(self) -> None:
         if self._deadline is not None and monotonic() >= self._deadline:
             raise psycopg.OperationalError(
@@ -258,10 +238,3 @@ def order_of(message: Received, last: int) -> Order:
     if message.previous_position == last:
         return "next"
     return "gap" if last else "first"
-
-
-def _roll_back(connection: Any) -> Program[None]:
-    """End an open transaction, so that the connection can be used again."""
-    if connection.info.transaction_status in _OPEN:
-        with suppress(psycopg.Error):
-            yield Exchange(connection, command(connection, b"ROLLBACK"))

@@ -14,7 +14,6 @@ from dsql_outbox.outbox import (
     Exchange,
     Lender,
     NumberedQuery,
-    Open,
     Program,
     SettingsError,
     Spending,
@@ -92,22 +91,18 @@ class Pruning:
 
     def _rows(self, query: NumberedQuery, parameters: dict[str, str]) -> Program[list[_Row]]:
         """Run a statement that may run twice, again after an error that passes."""
-        work = partial(self._once, query, parameters)
+        once = partial(self._once, query, parameters)
+        work = partial(self._connections.lend, once)
         try:
             return (yield from retried(work, Spending([INBOX]).wait_after))
         except psycopg.Error as error:
             raise schema_error(error, self._statements.schema) or error from error
 
-    def _once(self, query: NumberedQuery, parameters: dict[str, str]) -> Program[list[_Row]]:
-        connection = yield Open(fresh=False, role_path=False, deadline=None)
+    def _once(
+        self, query: NumberedQuery, parameters: dict[str, str], connection: Any
+    ) -> Program[list[_Row]]:
         sent = [(query, query.encode(parameters))]
-        try:
-            results = yield Exchange(connection, pipeline(connection, sent))
-        except BaseException as error:
-            self._connections.give_up(connection, error)
-            raise
-        self._connections.give_back(connection)
-        return rows_of(results[0])
+        return rows_of((yield Exchange(connection, pipeline(connection, sent)))[0])
 
 
 def _key(row: _Row) -> _Key:
