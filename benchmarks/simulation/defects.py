@@ -220,7 +220,12 @@ def count_from_the_answer() -> AbstractContextManager[Any]:
     def make(program: RelayProgram, parts: Parts) -> None:
         right(program, parts)
         own, lasts = program._leases._own, parts.settings.lease - parts.settings.margin
-        own._deadline = lambda _sent_at: parts.boot_clock() + lasts  # type: ignore[method-assign]
+
+        def deadline(sent_at: float) -> float:
+            del sent_at
+            return parts.boot_clock() + lasts
+
+        own._deadline = deadline  # type: ignore[method-assign]
 
     return patch.object(RelayProgram, "__init__", make)
 
