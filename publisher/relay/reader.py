@@ -209,7 +209,8 @@ class Reader:
         state.read += news
         if news:
             state.to_send.set()
-        self._rows = min(self._settings.batch_rows, self._rows + max(1, self._rows // 8))
+        if state.clock() - began < _LATE / 2:  # a slow link would not bear more rows
+            self._rows = min(self._settings.batch_rows, self._rows + max(1, self._rows // 8))
         return self._wait(state.clock(), news)
 
     def _plan(self, now: float) -> list[_Asked]:

@@ -38,7 +38,7 @@ def cost(statements: list[str]) -> float:
     for text in statements:
         code = re.sub(r"--.*", "", text).strip()
         rows = DEFAULT_SHARDS if code.startswith("UPDATE") else 1
-        is_read = code.startswith(("SELECT", "WITH bounds"))
+        is_read = code.startswith(("SELECT", "WITH bounds", "WITH page"))
         total += READ if is_read else WRITE + BYTE * max(rows * LEAST_ROW, LEAST_WRITE)
     return total
 

@@ -21,8 +21,6 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import boto3, handler, relay
 from dsql_outbox import Database, __version__
-
-pytestmark = pytest.mark.slow
 class Context:
     get_remaining_time_in_millis = lambda self: 3000
 http = {"stage": "$default", "http": {"method": "GET"}}

@@ -200,8 +200,6 @@ import sys
 from dsql_outbox import AsyncWriter, Database, Entity, Event, Publisher, Writer, open_sink
 from dsql_outbox.schema import apply
 
-pytestmark = pytest.mark.slow
-
 event = lambda number: Event.new("Car Sold", "CarSold", [Entity("Car", number, {})])
 
 async def main(database):
@@ -236,7 +234,7 @@ def test_the_command_without_its_extra_names_an_install_command_that_works(
     assert told == "Error: the command dsql-outbox needs the extra [cli]"
     (wanted,) = shlex.split(command)
     assert wanted == "dsql-outbox[cli]"
-    install = ["uv", "pip", "install", "--dry-run", "--python", str(producer), wanted]
+    install = [find_uv_bin(), "pip", "install", "--dry-run", "--python", str(producer), wanted]
     would = finished(install, tmp_path).stderr
     assert "+ click==" in would
     assert "dsql-outbox" not in would, "the installed one stays, wherever it came from"
