@@ -265,6 +265,7 @@ async def test_a_call_that_was_never_sent_is_not_stored_and_never_in_doubt(
     tables.assert_consistent()
 
 
+@pytest.mark.postgres_only("an opening of the endpoint takes longer than these calls have")
 @pytest.mark.parametrize("times", [1, 2])
 async def test_after_a_conflict_an_event_whose_time_is_over_is_not_sent_again(
     proxy: PostgresProxy, tables: Tables, times: int

@@ -317,6 +317,7 @@ def test_connections_that_died_unnoticed_cost_no_attempt_each(
     tables.assert_true_to({e.id: o for e, o in zip(events, outcomes, strict=False)})
 
 
+@pytest.mark.postgres_only("the endpoint loses the server's last words")
 @pytest.mark.parametrize("connections", ["new", "pool"])
 def test_a_kept_connection_that_the_server_timed_out_is_not_used_again(
     open_writer: OpenWriter, tables: Tables, url: str, connections: Connections

@@ -182,6 +182,8 @@ RAISE = "DO $$ BEGIN RAISE EXCEPTION 'secret' USING errcode = '{}'; END $$"
 
 SLOW = "SELECT pg_sleep(60)"
 
+CANCELS = pytest.mark.postgres_only("the endpoint passes no cancel on, so a sleep keeps its locks")
+
 
 async def await_a_cancelled_task() -> None:
     """As a client of HTTP does whose pool was closed."""
@@ -192,7 +194,17 @@ async def await_a_cancelled_task() -> None:
 
 @pytest.mark.parametrize(
     "code",
-    ["57014", "55P03", "40P01", "53200", "XX000", "deferred", "theirs", "cancelled", "timeout"],
+    [
+        "57014",
+        "55P03",
+        "40P01",
+        "53200",
+        "XX000",
+        "deferred",
+        "theirs",
+        "cancelled",
+        pytest.param("timeout", marks=CANCELS),
+    ],
 )
 async def test_one_bad_message_stops_no_other(
     database: Database,
@@ -226,6 +238,7 @@ async def test_one_bad_message_stops_no_other(
     assert "waits for the database" not in caplog.text  # the function's error is no outage
 
 
+@CANCELS
 async def test_each_message_has_its_own_time(
     database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,6 +272,7 @@ async def test_the_first_failure_is_logged_with_its_traceback_and_without_its_te
     assert "Car Created" not in text
 
 
+@CANCELS
 async def test_a_stop_does_not_wait_for_messages_that_are_not_applied(
     database: Database, writer: Writer, sql: psycopg.Connection
 ) -> None:
