@@ -14,7 +14,7 @@ from dsql_outbox.publisher.sinks import (
     Unavailable,
 )
 
-from .memory.subjects import Hold, Subject
+from .memory.subjects import Hold, Shard, Subject
 from .settler import Settler
 from .state import RelayState
 
@@ -62,7 +62,7 @@ class Outcomes:
         state.in_flight -= 1
         if isinstance(outcome, Delivered):
             self._delivered(subject)
-        elif isinstance(outcome, NotAttempted) or subject.shard.is_lost:
+        elif isinstance(outcome, NotAttempted) or self._is_left(subject.shard, outcome):
             if state.topics.found:
                 state.topics.missed(subject.busy_row.id)
             is_crowded = state.queues.is_crowded(subject.busy_row.topic)
@@ -76,6 +76,14 @@ class Outcomes:
         else:
             self._topic_works(subject.busy_row)
             self.fail(subject, outcome)
+
+    def _is_left(self, shard: Shard, outcome: Outcome) -> bool:
+        """Whether the next owner of a shard sends a row again as if there were no answer.
+
+        A failure in a shard that drains counts, or the row would not wait there.
+        """
+        is_failure = isinstance(outcome, Retry | Rejected)
+        return shard.is_lost and not (is_failure and self._settler.holds(shard))
 
     def _delivered(self, subject: Subject) -> None:
         state = self._state

@@ -179,7 +179,7 @@ class Settler:
             return
         batch = dict(islice(self._failures.items(), MAX_TRANSACTION_ROWS))
         # A failure in a shard that was lost meanwhile is left to the new owner.
-        ours = [each for each in batch.values() if self._holds(each[2])]
+        ours = [each for each in batch.values() if self.holds(each[2])]
         if ours:
             await self._store.record([failure for failure, _, _ in ours])
         for _, hold, _ in ours:
@@ -189,7 +189,8 @@ class Settler:
                 del self._failures[row]
         self._state.on_idle()
 
-    def _holds(self, shard: Shard) -> bool:
+    def holds(self, shard: Shard) -> bool:
+        """Whether failures in a shard may be recorded: its lease lasts, maybe while it drains."""
         return self._rights.holds(shard.number, shard.epoch)
 
     async def _bury(self) -> None:
@@ -198,7 +199,7 @@ class Settler:
         rows = {row: subject.busy_row for row, (_, subject) in self._letters.items()}
         # A row of each of three tables changes, and the payload is in two of them.
         batch = _fitting(rows, MAX_TRANSACTION_ROWS // 3, _BYTES // 2)
-        lost = [row for row in batch if not self._holds(self._letters[row][1].shard)]
+        lost = [row for row in batch if not self.holds(self._letters[row][1].shard)]
         for row in lost:  # the new owner finds it
             self._state.give_back(self._letters.pop(row)[1])
         letters = [self._letters[row][0] for row in batch if row in self._letters]

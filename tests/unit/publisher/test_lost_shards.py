@@ -9,12 +9,16 @@ from tests.support.publisher.given_rows import row
 
 from dsql_outbox.outbox import AsyncConnection, Message
 from dsql_outbox.publisher import PublisherSettings
+from dsql_outbox.publisher.burial import Letter
 from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.relay.applier import Applier
 from dsql_outbox.publisher.relay.memory.scans import Sweep
 from dsql_outbox.publisher.relay.memory.subjects import Shard, Subject
+from dsql_outbox.publisher.relay.outcomes import Outcomes
 from dsql_outbox.publisher.relay.settler import Settler
 from dsql_outbox.publisher.relay.state import RelayState
+from dsql_outbox.publisher.relay.store import Failure
+from dsql_outbox.publisher.sinks import Rejected, Retry
 
 pytestmark = pytest.mark.anyio
 
@@ -45,10 +49,13 @@ def sent(state: RelayState, epoch: int, n: int = 1) -> Subject:
 
 
 class Lasting:
-    """Leases that last."""
+    """Leases that last, or not."""
+
+    def __init__(self, *, last: bool = True) -> None:
+        self._last = last
 
     def holds(self, _shard: int, _epoch: int) -> bool:
-        return True
+        return self._last
 
 
 def settler_of(state: RelayState) -> Settler:
@@ -71,6 +78,35 @@ async def test_a_row_that_was_to_be_settled_twice_leaves_no_shard_busy(outcome: 
     await settler.settle_all()
     assert state.busy_shards == set()
     assert state.queues.rows == 0
+
+
+@pytest.mark.parametrize("lasts", [True, False], ids=["drains", "is lost"])
+@pytest.mark.parametrize("outcome", [Retry("not now"), Rejected("never")])
+async def test_a_failure_is_settled_before_a_shard_that_drains_is_handed_over(
+    outcome: Retry | Rejected, *, lasts: bool
+) -> None:
+    """The next owner must know it, or it sends the row again without a wait."""
+    settled: list[str] = []
+
+    class Notes(Tables):
+        async def record(self, failures: Collection[Failure]) -> None:
+            settled.extend(f"attempt {each.attempts} recorded" for each in failures)
+
+        async def bury(self, letters: Collection[Letter]) -> None:
+            settled.extend(f"buried after {each.attempts}" for each in letters)
+
+    state = RelayState(asyncio.get_running_loop().time, topic_open_for=1.0)
+    settings, leases = PublisherSettings(), Lasting(last=lasts)
+    settler = Settler(state, Notes(), settings, leases)  # type: ignore[arg-type]
+    subject = sent(state, 1)
+    state.queues.lose(subject.shard)
+    Outcomes(state, settler, settings).ended(subject, outcome)
+    busy = state.busy_shards | settler.recording
+    await settler.settle_all()
+    known = "attempt 1 recorded" if isinstance(outcome, Retry) else "buried after 1"
+    assert (settled, busy) == (([known], {0}) if lasts else ([], set()))
+    assert state.busy_shards | settler.recording == set()
+    assert (state.queues.rows, state.in_flight) == (0, 0)
 
 
 async def test_messages_are_buried_while_others_keep_coming_to_be_applied() -> None:

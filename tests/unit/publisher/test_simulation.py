@@ -164,6 +164,28 @@ KEPT = {
         ),
         slow=0.3,
     ),
+    "a message fails while its shard drains": Schedule(
+        seed=20262899,
+        shards=4,
+        clocks=(Clock(), Clock(rate=0.97, offset=253.0, host=-3600.0)),
+        writes=(
+            Write(at=1.94, subject=4),
+            Write(at=5.71, subject=1, retries=1),
+            Write(at=3.98, subject=3, late=1.41, retries=1),
+        ),
+        slow=0.3,
+        sweeps=30.0,
+    ),
+    "the same with its last attempt": Schedule(
+        seed=20261537,
+        shards=2,
+        clocks=(Clock(), Clock(rate=1.03, offset=429.0)),
+        writes=(
+            Write(at=3.49, subject=4, retries=9),
+            Write(at=0.5, subject=5, rows=37),
+        ),
+        slow=0.3,
+    ),
 }
 """Schedules that broke a rule once."""
 
