@@ -3,7 +3,6 @@
 import socket
 import socketserver
 import ssl
-import threading
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -17,6 +16,7 @@ import pytest
 from tests.support.brokers.certificates import Authority
 from tests.support.brokers.kafka_mock import MockKafka
 from tests.support.brokers.readable_brokers import KafkaBroker
+from tests.support.stand_ins import StandIn
 
 from dsql_outbox.outbox import Message, SinkUnavailable
 from dsql_outbox.publisher import open_sink
@@ -188,12 +188,8 @@ def tls_listener(tmp_path: Path) -> Generator[int]:
             with suppress(OSError), context.wrap_socket(self.request, server_side=True) as client:
                 client.recv(1)
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
+    with StandIn(Handler).serving() as server:
+        yield server.server_port
 
 
 @pytest.mark.parametrize(

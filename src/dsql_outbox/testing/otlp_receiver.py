@@ -1,6 +1,7 @@
 """A collector for tests: it receives spans and metrics by OTLP over HTTP and keeps them."""
 
 import gzip
+import sys
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Condition, Thread
@@ -81,7 +82,7 @@ class OtlpReceiver:
 
     def __enter__(self) -> Self:
         self._traces, self._metrics = _import_messages()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self._receive))
+        self._server = _Server(("127.0.0.1", 0), partial(_Handler, self._receive))
         self._thread = Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
         return self
@@ -133,6 +134,13 @@ def _import_messages() -> tuple[Any, Any]:
     except ImportError as error:
         raise MissingExtra("otlp", "receiving spans and metrics by OTLP") from error
     return trace_service_pb2, metrics_service_pb2
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A process that ends, or is killed, may leave in the middle: no news on a test's stderr.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -2,14 +2,12 @@
 
 import socketserver
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from threading import Thread
 
 import psycopg
 import pytest
+from tests.support.stand_ins import StandIn
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts, OpenWriter, outcome_of
 
@@ -30,32 +28,18 @@ class _Refusal(socketserver.StreamRequestHandler):
         self.wfile.write(self.server.refusal)
 
 
-class _Cluster(socketserver.ThreadingTCPServer):
+class _Cluster(StandIn):
     """Refuses every connection."""
 
-    daemon_threads = True
-
     def __init__(self, sqlstate: str, text: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Refusal)
+        super().__init__(_Refusal)
         fields = ("SFATAL", "VFATAL", f"C{sqlstate}", f"M{text}")
         body = b"".join(field.encode() + b"\0" for field in fields) + b"\0"
         self.refusal = b"E" + struct.pack("!I", len(body) + 4) + body
 
     @property
     def url(self) -> str:
-        return f"postgresql://writer:secret@127.0.0.1:{self.server_address[1]}/x?sslmode=disable"
-
-
-@contextmanager
-def refusing(sqlstate: str, text: str) -> Iterator[_Cluster]:
-    with _Cluster(sqlstate, text) as cluster:
-        serving = Thread(target=partial(cluster.serve_forever, poll_interval=0.01))
-        serving.start()
-        try:
-            yield cluster
-        finally:
-            cluster.shutdown()
-            serving.join()
+        return f"postgresql://writer:secret@127.0.0.1:{self.server_port}/x?sslmode=disable"
 
 
 @pytest.mark.parametrize(
@@ -65,7 +49,7 @@ def test_too_high_a_rate_is_waited_for_the_longest_although_the_driver_has_no_sq
     open_writer: OpenWriter, facts: Facts, sqlstate: str, text: str, wait: float
 ) -> None:
     settings = replace(QUICK, max_outage=QUICK.cap)
-    with refusing(sqlstate, text) as cluster:
+    with _Cluster(sqlstate, text).serving() as cluster:
         writer = open_writer(cluster.url, settings, [facts])
         error = outcome_of(partial(writer.write, workload_s.car_created()))
     assert isinstance(error, psycopg.OperationalError)

@@ -7,12 +7,13 @@ import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
 import boto3
+from tests.support.stand_ins import StandIn
 
 from dsql_outbox.servers.server_process import EmbeddedServer, ServerProcess, free_port
 
@@ -156,12 +157,6 @@ def scripted_sqs() -> Generator[ScriptedSqs]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with StandIn(Handler).serving() as server:
         sqs = ScriptedSqs(server.server_port)
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        try:
-            yield sqs
-        finally:
-            server.shutdown()
-            thread.join()
+        yield sqs

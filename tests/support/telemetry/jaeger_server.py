@@ -3,12 +3,12 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.support.checkout import ROOT
+from tests.support.stand_ins import StandIn
 
 DATA = ROOT / "tests" / "data" / "jaeger"
 REQUIRED = {"query.serviceName", "query.startTimeMin", "query.startTimeMax"}
@@ -86,13 +86,6 @@ def serving(jaeger: Jaeger) -> Iterator[Jaeger]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    jaeger.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with StandIn(Handler).serving() as server:
+        jaeger.url = f"http://127.0.0.1:{server.server_port}"
         yield jaeger
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -55,8 +55,8 @@ def answering(parts: Callable[[], Iterator[bytes]]) -> Iterator[str]:
             except OSError:
                 return
             with client:
-                client.recv(65536)
                 try:
+                    client.recv(65536)
                     for part in parts():
                         client.sendall(part)
                 except OSError:
