@@ -66,6 +66,7 @@ from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
 from dsql_outbox.outbox.unit_of_work.connections.task_connections import AsyncConnections
 from dsql_outbox.outbox.unit_of_work.connections.thread_connections import Connections
 from dsql_outbox.outbox.unit_of_work.function_run import FunctionRun, Verdict
+from dsql_outbox.outbox.unit_of_work.lasting import LastingConnection
 from dsql_outbox.outbox.unit_of_work.primitives import (
     Exchange,
     Open,
@@ -110,7 +111,6 @@ from .failure import (
     DatabaseFailure,
     FailureKind,
     Moved,
-    accepts_no_writes,
     classify,
     is_retryable,
     is_unreachable,
@@ -202,6 +202,7 @@ __all__ = [
     "Isolation",
     "JsonEvent",
     "JsonStruct",
+    "LastingConnection",
     "Lender",
     "Message",
     "MessageGap",
@@ -232,7 +233,6 @@ __all__ = [
     "Verdict",
     "WriterClosed",
     "WriterConflicts",
-    "accepts_no_writes",
     "array_literal",
     "broken_header",
     "call_in_children",

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -18,13 +19,12 @@ from dsql_outbox.outbox import (
     CONFLICTS,
     OPERATOR,
     OUTAGES,
-    RACES,
     AsyncConnection,
     Database,
     FunctionRun,
+    LastingConnection,
     Moved,
     TransactionMisused,
-    accepts_no_writes,
     command,
     is_being_cancelled,
     kind_of,
@@ -102,9 +102,9 @@ class OperatorSession:
     ) -> None:
         self._database = database
         self._read_only = read_only
-        self._needs_primary = needs_primary
-        self._connection: AsyncConnection | None = None
-        self._was_lost = False
+        self._connection = LastingConnection(
+            database, read_only=read_only, needs_primary=needs_primary
+        )
         self._turn = asyncio.Lock()  # a statement must not become part of another's transaction
 
     @property
@@ -164,59 +164,23 @@ class OperatorSession:
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._connection is not None:
-            await self._connection.close()
-            self._connection = None
+        await self._connection.close()
 
     async def _retried(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        work = partial(self._connection.use, run)
         with tables_expected(self._database.schema):
             async with self._turn:
                 try:
-                    return await self._run(run)
+                    return await OPERATOR.run_async(work)
                 except psycopg.OperationalError:
-                    if not (self._read_only and self._was_lost):
+                    # A read can run again. Of anything else, nobody knows whether it was done.
+                    if not (self._read_only and self._connection.was_lost):
                         raise
-                return await self._run(run)
-
-    async def _run(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Run something; close the connection after an error that is no race."""
-
-        async def work() -> T:
-            return await run(await self._connected())
-
-        try:
-            return await OPERATOR.run_async(work)
-        except psycopg.Error as error:
-            self._was_lost = self._connection is not None and self._connection.closed
-            if kind_of(error) not in RACES:
-                self._drop()
-            raise
-
-    def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.drop()
-            self._connection = None
+                return await OPERATOR.run_async(work)
 
     def _bounds(self, connection: AsyncConnection) -> AbstractAsyncContextManager[object]:
         """The transaction of one statement: of its own, or one that is READ ONLY."""
         return connection.transaction() if self._read_only else nullcontext()
-
-    async def _connected(self) -> AsyncConnection:
-        connection = self._connection
-        if connection is not None and monotonic() >= connection.retires_at:
-            await self.close()
-        connection = self._connection  # a function of the user may have closed it
-        if connection is not None and (connection.closed or not self._is_welcome(connection)):
-            self._drop()
-        if self._connection is None:
-            self._connection = await self._database.connect_async()
-            await self._connection.set_read_only(self._read_only or None)
-        if not self._is_welcome(self._connection):
-            raise accepts_no_writes()
-        return self._connection
-
-    def _is_welcome(self, connection: AsyncConnection) -> bool:
-        return connection.accepts_writes or not self._needs_primary
 
 
 class OperatorTransaction:

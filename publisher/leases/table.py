@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from time import monotonic
 from typing import Any
 
 import msgspec
@@ -15,6 +14,7 @@ from dsql_outbox.outbox import (
     NO_SUCH_FORM,
     AsyncConnection,
     Database,
+    LastingConnection,
     OneProcess,
     array_literal,
     kind_of,
@@ -31,10 +31,8 @@ class SqlLeaseTable:
     """The tables of leases and publishers; see `LeaseTable` for the methods.
 
     Every call runs one autocommit statement. It takes `renew` seconds at most and
-    raises the driver's error when there was no answer by then. After every error but a
-    conflict the connection is dropped, and the next call opens another. Because the
-    connection is not shared, neither a slow statement of the relay nor a slow broker delays
-    a renewal.
+    raises the driver's error when there was no answer by then. Because the connection is not
+    shared, neither a slow statement of the relay nor a slow broker delays a renewal.
     `paused` returns the topics to announce, which this publisher has paused by itself.
     """
 
@@ -46,7 +44,7 @@ class SqlLeaseTable:
     ) -> None:
         self._database = database
         self._settings = settings
-        self._connection: AsyncConnection | None = None
+        self._connection = LastingConnection(database, timeout=settings.renew, keeps=CONFLICTS)
         self._process = OneProcess("a publisher's leases")
         self._paused = paused
         self._is_refused = False
@@ -101,9 +99,7 @@ class SqlLeaseTable:
 
     def drop(self) -> None:
         """Close the connection immediately, without waiting for the server."""
-        if self._connection is not None:
-            self._connection.drop()
-            self._connection = None
+        self._connection.drop()
 
     async def _change(
         self,
@@ -150,26 +146,13 @@ class SqlLeaseTable:
 
     async def _run(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         self._process.require()
-        limit = self._settings.renew
-        try:
-            connection = await self._connected(limit)
-            connection.deadline = monotonic() + limit
-            query = statement(name, self._database.schema)
+        query = statement(name, self._database.schema)
+
+        async def run(connection: AsyncConnection) -> Sequence[Sequence[Any]]:
             cursor = await connection.execute(query, parameters)
             return await cursor.fetchall() if cursor.description else []
-        except psycopg.Error as error:
-            # Any other error may be one of this session or server: after a failover, the next
-            # connection finds the new primary.
-            if kind_of(error) not in CONFLICTS:
-                self.drop()
-            raise
 
-    async def _connected(self, limit: float) -> AsyncConnection:
-        if self._connection is not None and monotonic() >= self._connection.retires_at:
-            self.drop()
-        if self._connection is None:
-            self._connection = await self._database.connect_async(timeout=limit)
-        return self._connection
+        return await self._connection.use(run)
 
 
 def _snapshot(found: Iterable[Sequence[Any]]) -> Snapshot:

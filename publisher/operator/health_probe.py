@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,8 +21,11 @@ from dsql_outbox.observability import (
 )
 from dsql_outbox.outbox import (
     AT_ONCE,
+    CONFLICTS,
     AsyncConnection,
     Database,
+    FailureKind,
+    LastingConnection,
     SinkUnavailable,
     schema_defect,
     told,
@@ -47,7 +51,9 @@ class DatabaseProbe:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._connection: AsyncConnection | None = None
+        # A role without the right gets an answer, which is all that the probe asks for.
+        keeps = CONFLICTS | {FailureKind.FORBIDDEN}
+        self._connection = LastingConnection(database, timeout=_LONGEST, keeps=keeps)
         self._one_at_a_time = anyio.Lock()
         self._state = ""
         self._known_until = -math.inf
@@ -72,25 +78,16 @@ class DatabaseProbe:
 
     async def rows(self, name: str, **literals: int) -> Sequence[Sequence[Any]]:
         """Return the rows of a statement."""
-        if self._connection is not None and monotonic() >= self._connection.retires_at:
-            self.close()
-        if self._connection is None or self._connection.closed:
-            with anyio.fail_after(_LONGEST):
-                self._connection = await self._database.connect_async(timeout=_LONGEST)
-        self._connection.deadline = monotonic() + _LONGEST
         query = statement(name, self._database.schema, **literals)
-        connection = self._connection
 
-        async def ask() -> Sequence[Sequence[Any]]:
+        async def ask(connection: AsyncConnection) -> Sequence[Sequence[Any]]:
             return await (await connection.execute(query)).fetchall()
 
-        return await AT_ONCE.run_async(ask)
+        return await AT_ONCE.run_async(partial(self._connection.use, ask))
 
     def close(self) -> None:
         """Close the connection. The next question opens another one."""
-        if self._connection is not None:
-            self._connection.drop()
-            self._connection = None
+        self._connection.drop()
 
 
 def state_of_failure(error: Exception) -> str:

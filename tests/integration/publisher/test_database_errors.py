@@ -88,7 +88,7 @@ async def test_after_any_error_but_a_conflict_the_next_statement_has_another_con
         for state, stays in (("40001", True), (sqlstate, False)):
             await table.look()
             await session.rows("shard_list", {})
-            before = table._connection, session._connection
+            before = table._connection.current, session._connection.current
             proxy.refuse(1, sqlstate=state, message="no", matching="outbox_leases")
             if stays:
                 await table.look()
@@ -102,7 +102,7 @@ async def test_after_any_error_but_a_conflict_the_next_statement_has_another_con
             else:
                 with pytest.raises(psycopg.Error):
                     await session.rows("shard_list", {})
-            assert ((table._connection, session._connection) == before) is stays
+            assert ((table._connection.current, session._connection.current) == before) is stays
     finally:
         table.drop()
         await session.close()
@@ -158,7 +158,7 @@ async def test_nothing_is_read_of_a_server_that_accepts_no_writes(
         await operator.close()
         kept = await database.connect_async()
     assert not kept.accepts_writes
-    session._connection = kept
+    session._connection.current = kept
     assert await session.rows("shard_list", {})
     assert kept.closed
     await session.close()

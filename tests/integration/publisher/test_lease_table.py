@@ -212,9 +212,9 @@ async def test_a_connection_is_left_before_the_server_closes_it(
     table: SqlLeaseTable,
 ) -> None:
     await table.look()
-    first = table._connection
+    first = table._connection.current
     assert first is not None
     first.retires_at = 0.0
     await table.look()
     assert first.closed
-    assert table._connection is not first
+    assert table._connection.current is not first

@@ -73,8 +73,8 @@ async def test_a_transaction_may_take_longer_than_each_of_its_statements(
         ends.append(transaction._connection.deadline)
 
     await operator.transaction(work)
-    assert operator._connection is not None
-    ends.append(operator._connection.deadline)  # of COMMIT
+    assert operator._connection.current is not None
+    ends.append(operator._connection.current.deadline)  # of COMMIT
     moves = [after - before for before, after in pairwise(filter(None, ends))]
     assert len(moves) == 3
     assert min(moves) > 0
