@@ -161,6 +161,9 @@ TABLES: Final = frozenset(
 )
 """The tables of the outbox. Only their unique keys, and those of the catalog, can be raced for."""
 
+_SCHEMAS: Final[set[str]] = set()
+"""The schemas of the outbox that this process uses: a table of the caller may have our name."""
+
 _KEY: Final = re.compile('duplicate key value violates unique constraint "(?P<key>[^"]+)"')
 """The text of 23505, for a server that sends no name of a table, as Aurora DSQL may."""
 
@@ -181,6 +184,11 @@ _SCHEMA_DEFECTS: Final = {
     _K.TABLES_MISSING: "lacks the outbox tables: run `dsql-outbox schema apply`",
     _K.TABLES_OUTDATED: "is older than this version: run `dsql-outbox schema apply`",
 }
+
+
+def add_schema(name: str) -> None:
+    """Remember a schema as one of the outbox."""
+    _SCHEMAS.add(name)
 
 
 def classify(error: Exception, *, sent: bool) -> DatabaseFailure:
@@ -304,7 +312,8 @@ def _is_our_key(found: psycopg.Error) -> bool:
     """Return whether a unique key is not one of the caller's tables, as far as the server says."""
     diag = found.diag
     if diag.table_name:
-        return diag.table_name in TABLES or diag.schema_name == "pg_catalog"
+        is_ours = diag.table_name in TABLES and diag.schema_name in _SCHEMAS
+        return is_ours or diag.schema_name == "pg_catalog"
     key = _KEY.match(str(found))
     return key is None or key["key"].removesuffix("_pkey") in TABLES
 

@@ -14,6 +14,7 @@ import psycopg
 
 from dsql_outbox.outbox.arguments import wrong_type
 from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.failure import add_schema
 from dsql_outbox.outbox.settings import require_positive
 
 from .connection import AsyncConnection, Connection, connecting_until, not_connected
@@ -88,6 +89,7 @@ class Database:
                 f"schema {schema!r} must be lower-case letters, digits and _, "
                 "must not start with a digit, and may have 63 characters at most"
             )
+        add_schema(schema)
         self.schema = schema
         self.was_reached = False
         self._target = target_of(url, isolation)

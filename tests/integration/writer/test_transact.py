@@ -31,7 +31,14 @@ from dsql_outbox.outbox import (
     is_retryable,
 )
 from dsql_outbox.testing import PostgresProxy
-from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer
+from dsql_outbox.writer import (
+    AsyncTransaction,
+    AsyncWriter,
+    HttpAnswer,
+    Transaction,
+    Writer,
+    http_status,
+)
 from dsql_outbox.writer.transact.run import Run
 
 __all__ = ["open_transactor", "own"]
@@ -297,6 +304,32 @@ def test_duplicates_stale_versions_and_the_callers_own_unique_keys(
     with pytest.raises(InvalidEvent):
         writer.transact(lambda work: work.append("{}"))
     assert ids(own) == {event.id}
+
+
+@pytest.mark.parametrize("name", ["entities", "outbox"])
+def test_a_key_of_a_table_named_like_ours_is_the_callers(
+    open_transactor: OpenTransactor, own: Tables, url: str, name: str
+) -> None:
+    """The table is in another schema: a retry would fail again."""
+    for sql in (
+        "DROP SCHEMA IF EXISTS shop CASCADE",
+        "CREATE SCHEMA shop",
+        f"CREATE TABLE shop.{name} (n int PRIMARY KEY)",
+        f"INSERT INTO shop.{name} VALUES (0)",
+    ):
+        own.connection.execute(sql.encode())
+    runs: list[int] = []
+
+    def take_a_key(work: Work) -> None:
+        runs.append(1)
+        work.append(work.new_event())
+        work.execute(f"INSERT INTO shop.{name} VALUES (0)")
+
+    with pytest.raises(errors.UniqueViolation) as raised:
+        open_transactor(url).transact(take_a_key)
+    assert runs == [1], "a key that is taken stays taken"
+    assert http_status(raised.value, exhausted=503) == HttpAnswer(500)
+    assert ids(own) == set()
 
 
 def test_a_transact_inside_a_transact_is_refused(
