@@ -7,6 +7,7 @@ from dsql_outbox.outbox import (
     RACES,
     DuplicateEvent,
     EventTooLarge,
+    FailureKind,
     InvalidEvent,
     OutcomeUnknown,
     StaleVersion,
@@ -30,10 +31,12 @@ def http_status(error: Exception, *, exhausted: int = 500) -> HttpAnswer:
     - 503 with Retry-After if the outcome is unknown: the client sends the same event again,
       with the same id. That is `OutcomeUnknown`, and the `TimeoutError` of an
       ``asyncio.timeout`` around the call, which may have been committed.
-    - 503 with Retry-After if the database cannot be reached, or the writer is closed.
+    - 503 with Retry-After if the database cannot be reached or accepts no writes, as in a
+      failover, or if the writer is closed.
     - `exhausted` (500 or 503, as you choose) with Retry-After if conflicts outlasted the
       retries.
-    - 500 for everything else, such as a unique violation of a table of your own.
+    - 500 for everything else, such as a unique violation of a table of your own, or a login
+      that the database refuses: a client cannot wait for the end of these.
 
         >>> http_status(InvalidEvent("entities", "is empty")).status
         422
@@ -55,4 +58,5 @@ def _of_driver(error: Exception, exhausted: int) -> HttpAnswer:
     kind = kind_of(error)
     if kind in RACES:
         return HttpAnswer(exhausted, retry_after=1)
-    return HttpAnswer(503, retry_after=5) if kind in OUTAGES else HttpAnswer(500)
+    passes = kind in OUTAGES or kind is FailureKind.READ_ONLY
+    return HttpAnswer(503, retry_after=5) if passes else HttpAnswer(500)

@@ -127,6 +127,24 @@ async def test_a_database_out_of_reach_is_503_without_its_address() -> None:
 
 
 @pytest.mark.usefixtures("database")
+@pytest.mark.parametrize(
+    ("change", "code", "after"),
+    [("?options=-cdefault_transaction_read_only%3Don", 503, "5"), ("?user=nobody", 500, None)],
+    ids=["read-only", "no such login"],
+)
+async def test_a_failover_asks_to_come_back_and_a_refused_login_is_a_fault(
+    outbox_url: str, change: str, code: int, after: str | None
+) -> None:
+    """A server without writes has a successor soon. A wrong login lasts until it is mended."""
+    database = Database(outbox_url.partition("?")[0] + change)
+    async with served(api(Outbox(database, WriterSettings(max_retries=0)))) as server:
+        answer = await server.client.post("/cars", json=car())
+    assert (answer.status_code, answer.headers.get("retry-after")) == (code, after)
+    assert "read-only" not in answer.text
+    assert "nobody" not in answer.text
+
+
+@pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("status", [503, 500])
 async def test_an_exhausted_conflict_says_what_it_is_and_when_to_come_back(
     outbox_url: str, status: int

@@ -37,6 +37,8 @@ CONFLICT = errors.SerializationFailure("change conflicts with another transactio
         (psycopg.OperationalError("Connection refused"), HttpAnswer(503, retry_after=5)),
         (errors.AdminShutdown("terminating connection"), HttpAnswer(503, retry_after=5)),
         (errors.TooManyConnections("too many clients"), HttpAnswer(503, retry_after=5)),
+        (errors.ReadOnlySqlTransaction("cannot execute INSERT"), HttpAnswer(503, retry_after=5)),
+        (errors.InvalidPassword("password authentication failed"), HttpAnswer(500)),
         (errors.InsufficientPrivilege("permission denied"), HttpAnswer(500)),
         (psycopg.OperationalError("password authentication failed"), HttpAnswer(500)),
         (SchemaError("schema outbox lacks the outbox tables"), HttpAnswer(500)),
