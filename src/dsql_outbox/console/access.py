@@ -16,9 +16,12 @@ LIFETIME: Final = 12 * 3600
 """Seconds for which a browser needs to give the token only once."""
 
 TRIES: Final = 10
-"""Wrong tokens that an address may give within `WINDOW` seconds."""
+"""After so many wrong tokens within `WINDOW` seconds, the logins of an address are slow."""
 
 WINDOW: Final = 60.0
+
+SLOW: Final = 1.0
+"""Seconds that a slow login takes."""
 
 _SHORTEST: Final = 16
 _ADDRESSES: Final = 1_024
@@ -96,22 +99,22 @@ class _Tries(NamedTuple):
 class WrongTokens:
     """Counts and logs the wrong tokens of each address. `now` is a monotonic clock in seconds.
 
-    Behind a proxy all clients have one address, and share its tries.
+    Never refuses the right token: all users of this machine have one address, as have all
+    clients behind a proxy, so anybody could lock the others out. The delay is no protection
+    of a weak token: its length is.
     """
 
     def __init__(self, now: Callable[[], float] = monotonic) -> None:
         self._now = now
         self._tries: dict[str, _Tries] = {}  # from the oldest window to the newest
 
-    def seconds_left(self, address: str) -> float:
-        """How long no token of this address is looked at; 0 if the next one is."""
+    def delay(self, address: str) -> float:
+        """The seconds that a login of this address takes, whatever its token is."""
         tries = self._tries.get(address)
-        if tries is None or tries.number < TRIES:
-            return 0.0
-        return max(0.0, tries.until - self._now())
+        return SLOW if tries and tries.number >= TRIES and tries.until > self._now() else 0.0
 
     def add(self, address: str) -> None:
-        """Count and log a wrong token."""
+        """Count a wrong token, and log it unless there were too many in this window."""
         now = self._now()
         tries = self._tries.get(address)
         if tries is None or tries.until <= now:
@@ -120,7 +123,13 @@ class WrongTokens:
                 del self._tries[next(iter(self._tries))]
             tries = _Tries(0, now + WINDOW)
         self._tries[address] = tries = tries._replace(number=tries.number + 1)
+        if tries.number > TRIES:
+            return
         logger.warning("console: wrong token from %s", address)
         if tries.number == TRIES:
-            left = tries.until - now
-            logger.warning("console: no login from %s for %.0f s: too many tries", address, left)
+            logger.warning(
+                "console: too many wrong tokens from %s: for %.0f s its logins are slow and "
+                "its wrong tokens are not logged",
+                address,
+                tries.until - now,
+            )

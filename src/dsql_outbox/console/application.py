@@ -3,10 +3,10 @@
 from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from math import ceil
 from typing import Any, Final
 from urllib.parse import parse_qs
 
+import anyio
 import psycopg
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -122,21 +122,17 @@ async def _login_form(request: Request) -> Response:
     token = request.query_params.get("token")
     if token is None:
         return page(request, "login.html", fault=None)
-    return _logged_in(request, token)
+    return await _logged_in(request, token)
 
 
 async def _login(request: Request) -> Response:
-    return _logged_in(request, await _token(request))
+    return await _logged_in(request, await _token(request))
 
 
-def _logged_in(request: Request, token: str) -> Response:
+async def _logged_in(request: Request, token: str) -> Response:
     access = console_of(request).access
     address = request.client.host if request.client else "a local socket"
-    if left := access.wrong_tokens.seconds_left(address):
-        fault = f"Too many wrong tokens. Try again in {left:.0f} seconds."
-        answer = page(request, "login.html", HTTPStatus.TOO_MANY_REQUESTS, fault=fault)
-        answer.headers["Retry-After"] = f"{ceil(left)}"
-        return answer
+    await anyio.sleep(access.wrong_tokens.delay(address))
     if not access.accepts(token):
         access.wrong_tokens.add(address)
         fault = "This is not the token."
