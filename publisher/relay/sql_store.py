@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 
@@ -30,6 +31,9 @@ from .store import (
     StoredWait,
     SubjectName,
 )
+
+FAILURES: Final = 10_000
+"""The failures that one statement of a take-over reads."""
 
 
 class _RowGone(Exception):
@@ -120,12 +124,20 @@ class SqlStore:
         return True
 
     async def failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
-        """See `Store.failures`."""
-        found = await self._rows("failure_list", {"shards": plain_array(shards)})
-        return [
-            StoredFailure(RowId(*key), SubjectName(type_, id_), attempts, seconds, size)
-            for *key, attempts, type_, id_, seconds, size in found
-        ]
+        """See `Store.failures`. One statement reads `FAILURES` rows at most."""
+        failures: list[StoredFailure] = []
+        parameters = {"shards": plain_array(shards), "event_id": str(UUID(int=0))}
+        parameters["position"] = str(-1 << 63)
+        seen = FAILURES
+        while seen == FAILURES:
+            found = await self._rows("failure_list", parameters, rows=FAILURES)
+            seen, parameters["event_id"], parameters["position"] = found[0][:3]
+            failures += (
+                StoredFailure(RowId(*key), SubjectName(type_, id_), attempts, seconds, size)
+                for _, _, _, *key, attempts, type_, id_, seconds, size in found
+                if type_ is not None
+            )
+        return failures
 
     async def waits(self, rows: Collection[RowId]) -> Mapping[RowId, StoredWait]:
         """See `Store.waits`."""
@@ -149,9 +161,11 @@ class SqlStore:
         """Delete failures whose message no longer exists, as many as one transaction may change."""
         await self._count("failure_sweep", {}, limit=MAX_TRANSACTION_ROWS)
 
-    async def _rows(self, name: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
+    async def _rows(
+        self, name: str, parameters: dict[str, Any], **literals: int
+    ) -> Sequence[Sequence[Any]]:
         self._require()
-        return await self._reads.rows(name, parameters)
+        return await self._reads.rows(name, parameters, **literals)
 
     async def _count(self, name: str, parameters: dict[str, Any], **literals: int) -> int:
         self._require()
