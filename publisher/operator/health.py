@@ -38,7 +38,8 @@ class Ready(msgspec.Struct, frozen=True):
     The relay is ``ok`` if it owns its share of the shards, and has renewed them lately.
 
     `paused` names the topics that take no messages. The others are relayed, so it is
-    ready in spite of them.
+    ready in spite of them. So it is if messages fail, at the sink or in a read model's
+    function: `held` is how many subjects wait behind one.
     """
 
     ready: bool
@@ -46,6 +47,7 @@ class Ready(msgspec.Struct, frozen=True):
     broker: str
     relay: str
     paused: Sequence[str] = ()
+    held: int = 0
 
 
 class Health:
@@ -83,8 +85,9 @@ class Health:
     def ready(self) -> Ready:
         """Whether waiting messages are being relayed."""
         parts = (self._database_state(), self._broker_state(), self._relay_state())
-        paused = () if self._progress is None else self._progress.paused
-        return Ready(all(part == OK for part in parts), *parts, paused=paused)
+        last = self._progress or RelayProgress()
+        ready = all(part == OK for part in parts)
+        return Ready(ready, *parts, paused=last.paused, held=last.held)
 
     def _database_state(self) -> str:
         is_refused = self._progress is not None and not self._progress.database_available

@@ -151,6 +151,7 @@ def test_it_is_not_ready_while_the_broker_is_down_and_ready_again_after(
                 "broker": "cannot be reached",
                 "relay": "ok",
                 "paused": [],
+                "held": 0,
             },
         )
         assert get(f"{base}/healthz")[0] == 200, "no restart would help"

@@ -95,6 +95,14 @@ def test_paused_topics_are_named_and_leave_it_ready(health: Health) -> None:
     assert health.ready().paused == ()
 
 
+def test_messages_that_fail_are_counted_and_leave_it_ready(health: Health) -> None:
+    """As of a read model whose function fails each time: the publisher does its part."""
+    for held in (7, 1, 0):
+        health(RelayProgress(failed=9, held=held))
+        found = health.ready()
+        assert (found.ready, found.held) == (True, held)
+
+
 def test_silence_calls_for_a_restart_only_if_nothing_else_is_to_blame(
     health: Health, clock: Clock
 ) -> None:
@@ -130,7 +138,7 @@ def test_the_answers_over_http_are_503_with_the_reason(health: Health, clock: Cl
     health(RelayProgress(paused=["events.A"]))
     assert routes["/readyz"]() == (
         200,
-        b'{"ready":true,"database":"ok","broker":"ok","relay":"ok","paused":["events.A"]}\n',
+        b'{"ready":true,"database":"ok","broker":"ok","relay":"ok","paused":["events.A"],"held":0}\n',
         "application/json",
     )
     clock.now = STUCK + 1
