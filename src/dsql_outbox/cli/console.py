@@ -1,20 +1,19 @@
 """The command `console`: its options and its output."""
 
-import asyncio
 import os
-import signal
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import partial
 from typing import Final
 
+import anyio
 import click
 
-from dsql_outbox.cli.database_options import database_options, open_database
+from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.logs import logs_on_stderr
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import say
-from dsql_outbox.cli.signals import ending_signals
+from dsql_outbox.cli.signals import Interruption
+from dsql_outbox.outbox import Database
 
 TOKEN: Final = "DSQL_OUTBOX_CONSOLE_TOKEN"  # noqa: S105 - the name of a variable
 
@@ -33,7 +32,6 @@ Exit codes:
   0    ended by Ctrl-C or SIGTERM
   2    wrong usage, or an address in use""",
 )
-@database_options
 @option("--host", default="127.0.0.1", metavar="ADDRESS", help="The address to listen on.")
 @option(
     "--port",
@@ -63,10 +61,10 @@ Exit codes:
     metavar="SECONDS",
     help="The time between two reads of the status.",
 )
+@with_database()
 def console(  # noqa: PLR0913 - one parameter per flag
     *,
-    database: str | None,
-    schema: str,
+    database: Database,
     host: str,
     port: int,
     hosts: tuple[str, ...],
@@ -81,6 +79,7 @@ def console(  # noqa: PLR0913 - one parameter per flag
     """
     from dsql_outbox.console import login_url, new_token, serve_console  # noqa: PLC0415 - an extra
 
+    # Not an option: every user of the machine may list the words of a command.
     chosen = os.environ.get(TOKEN) or None
     if chosen and open_to_this_machine:
         raise click.UsageError(f"--open-to-this-machine asks for no token, but {TOKEN} is set")
@@ -91,20 +90,12 @@ def console(  # noqa: PLR0913 - one parameter per flag
         shown = url if chosen or token is None else login_url(url, token)
         say(f"console at {shown}: Ctrl-C ends it")
 
-    with (
-        logs_on_stderr(verbose=False, announcing=False),
-        open_database(database, schema) as found,
-    ):
-        serve = partial(serve_console, found, host=host, port=port, hosts=hosts, token=token)
-        work = partial(serve, jaeger=jaeger, interval=interval, ready=ready)
-        asyncio.run(_until_signal(partial(work, open_to_this_machine=open_to_this_machine)))
+    serve = partial(serve_console, database, host=host, port=port, hosts=hosts, token=token)
+    work = partial(serve, jaeger=jaeger, interval=interval, ready=ready)
+    with logs_on_stderr(verbose=False, announcing=False):
+        anyio.run(_until_signal, partial(work, open_to_this_machine=open_to_this_machine))
 
 
 async def _until_signal(work: Callable[[], Awaitable[None]]) -> None:
-    """Run `work`, and cancel it at the first signal that ends a command."""
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - a coroutine runs in one
-    for each in (signal.SIGINT, *ending_signals()):
-        asyncio.get_running_loop().add_signal_handler(each, task.cancel)
-    with suppress(asyncio.CancelledError):
-        await work()
+    with anyio.CancelScope() as scope:
+        await Interruption(scope.cancel).run(work)

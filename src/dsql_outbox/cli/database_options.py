@@ -11,9 +11,9 @@ import click
 from dsql_outbox.outbox import DEFAULT_SCHEMA, Database, Isolation
 from dsql_outbox.schema import apply
 
-from .exit_codes import short_errors
 from .logs import logs_on_stderr
-from .missing_tables import tables_needed
+from .options import log_options
+from .output import occupy_standard
 from .signals import interruptible
 
 _EMBEDDED: Final = "embedded:"
@@ -47,27 +47,35 @@ def database_options(command: _Command) -> _Command:
 
 
 def with_database(
-    advice: str | None = None, *, logs: bool = False
+    advice: str | None = None,
+    *,
+    logs: bool = False,
+    log_flags: bool = False,
+    bare: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add --database and --schema, and call the command with the open `Database`, `database`.
 
-    Errors become lines and exit codes. `advice` is the line that a signal prints; a command
-    without one catches signals itself. With `logs`, warnings are shown on standard error.
+    `advice` is the line that a signal prints; a command without one catches signals itself. With
+    `logs`, warnings are shown on standard error; with `log_flags`, --verbose and --log-format say
+    what is shown and how, and the command gets `log_format`. With `bare`, as for a command that
+    reports missing tables, those of ``embedded:`` are not created either.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)  # also the options that the command has already
         def run(*, database: str | None, schema: str, **options: Any) -> None:
+            occupy_standard()
             with ExitStack() as stack:
-                stack.enter_context(short_errors())
-                stack.enter_context(tables_needed())
                 if advice is not None:
                     stack.enter_context(interruptible(advice))
-                if logs:
-                    stack.enter_context(logs_on_stderr(verbose=False))
-                command(database=stack.enter_context(open_database(database, schema)), **options)
+                # Before the database is opened: in JSON its error is a record, too.
+                if logs or log_flags:
+                    verbose, form = options.pop("verbose", False), options.get("log_format", "text")
+                    stack.enter_context(logs_on_stderr(verbose=verbose, log_format=form))
+                opening = open_bare_database if bare else open_database
+                command(database=stack.enter_context(opening(database, schema)), **options)
 
-        return database_options(run)
+        return database_options(log_options(run) if log_flags else run)
 
     return decorate
 
@@ -94,10 +102,7 @@ def open_database(
 def open_bare_database(
     url: str | None, schema: str, isolation: Isolation | None = None
 ) -> Generator[Database]:
-    """Open the database as `open_database` does, but never create tables.
-
-    `schema` and `doctor` need it: they report missing tables.
-    """
+    """Open the database as `open_database` does, but never create tables."""
     with database_address(url) as address:
         yield Database(address, schema=schema, isolation=isolation)
 

@@ -4,14 +4,20 @@ The codes follow sysexits.h where it defines one. They direct a supervisor: afte
 should try again, after 2 and 78 it should alert a person.
 """
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Final
 
 import click
 import psycopg
 
-from dsql_outbox.outbox import MissingExtra, OutboxError, SettingsError, is_unreachable, told
+from dsql_outbox.observability import visible
+from dsql_outbox.outbox import (
+    MissingExtra,
+    OutboxError,
+    SchemaError,
+    SettingsError,
+    is_unreachable,
+    told,
+)
 
 FAILED: Final = 1
 """Exit code of a command that did not finish its work, or of a check that failed."""
@@ -35,18 +41,34 @@ class Unreachable(click.ClickException):
     exit_code = UNREACHABLE
 
 
-@contextmanager
-def short_errors() -> Generator[None]:
-    """Turn errors of the library and the driver into click's; also a decorator of commands.
+class TablesMissing(click.ClickException):
+    """The outbox tables are missing, or not those of this version: EX_CONFIG."""
 
-    The exit code is 2 for `SettingsError` and `MissingExtra`, 69 for a database
-    that cannot be reached, and 1 for every other `OutboxError` or driver error.
-    Other exceptions pass through and show a traceback, because they are bugs.
+    exit_code = 78
+
+
+def short_error(error: Exception) -> click.ClickException | None:
+    """The error as click shows it, with control characters escaped; None for a bug.
+
+    Errors of the library and the driver have a short form. The exit code is 2 for `SettingsError`
+    and `MissingExtra`, 78 for `SchemaError`, 69 for a database that cannot be reached, and 1 for
+    every other one. Any other exception is a bug, which shows its traceback.
     """
-    try:
-        yield
-    except (MissingExtra, SettingsError) as error:
-        raise Misused(told(error)) from error
-    except (OutboxError, psycopg.Error) as error:
-        kind = Unreachable if is_unreachable(error) else click.ClickException
-        raise kind(told(error)) from error
+    match error:
+        case click.ClickException():
+            # In place: a subclass of click has more to show than its message.
+            error.__dict__["message"] = _escaped(error.message)  # click declares it final
+            return error
+        case MissingExtra() | SettingsError():
+            kind: type[click.ClickException] = Misused
+        case SchemaError():
+            kind = TablesMissing
+        case OutboxError() | psycopg.Error():
+            kind = Unreachable if is_unreachable(error) else click.ClickException
+        case _:
+            return None
+    return kind(_escaped(told(error)))
+
+
+def _escaped(text: str) -> str:
+    return "\n".join(map(visible, text.split("\n")))

@@ -9,8 +9,7 @@ import click
 
 from dsql_outbox.observability import JsonFormatter, log_facts, visible
 
-from .exit_codes import short_errors
-from .missing_tables import tables_needed
+from .exit_codes import short_error
 from .output import echo
 
 LogFormat = Literal["text", "json"]
@@ -53,13 +52,13 @@ def logs_on_stderr(
     for logger, level in loggers.items():
         logger.setLevel(level)
     try:
-        with short_errors(), tables_needed():
-            yield
-    except click.ClickException as error:
-        if log_format == "text":
+        yield
+    except Exception as error:
+        shown = short_error(error) if log_format == "json" else None
+        if shown is None:
             raise
-        logging.getLogger(_COMMAND).error(error.format_message())  # noqa: TRY400 - for users
-        raise click.exceptions.Exit(error.exit_code) from error
+        logging.getLogger(_COMMAND).error(shown.format_message())  # noqa: TRY400 - for users
+        raise click.exceptions.Exit(shown.exit_code) from error
     finally:
         log_facts.flush()
         logging.getLogger().removeHandler(handler)

@@ -119,17 +119,18 @@ class LazyGroup(click.Group):
         ]
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, and escape control characters in the error that ends it."""
+        """Run the command. The error that ends it becomes one line and an exit code."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:  # during the start: later, each command prints more
             raise click.exceptions.Exit(stopped_early(error, sys.argv[1:2])) from None
-        except click.ClickException as error:
-            from dsql_outbox.observability import visible  # noqa: PLC0415 - brings OpenTelemetry
+        except Exception as error:
+            from .exit_codes import short_error  # noqa: PLC0415 - brings psycopg
 
-            shown = "\n".join(map(visible, error.message.split("\n")))
-            error.__dict__["message"] = shown  # click declares it final
-            raise
+            shown = short_error(error)
+            if shown is None or shown is error:
+                raise
+            raise shown from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the commands from the table; click's own method would import them all."""

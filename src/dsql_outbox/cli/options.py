@@ -18,15 +18,15 @@ def option(flag: str, *more: str, **attributes: Any) -> Callable[[_Command], _Co
     return click.option(flag, *more, envvar=variable, show_envvar=True, **attributes)
 
 
-verbose_option = option(
-    "--verbose", "-v", is_flag=True, show_default=False, help="Log normal events, too."
-)
-"""Adds --verbose, parameter `verbose`."""
-
-log_format_option = option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    help="Log as text, or as JSON with stable keys, one object per line.",
-)
-"""Adds --log-format, parameter `log_format`."""
+def log_options(command: _Command) -> _Command:
+    """Add the options --log-format and --verbose, parameters `log_format` and `verbose`."""
+    verbose = option(
+        "--verbose", "-v", is_flag=True, show_default=False, help="Log normal events, too."
+    )
+    log_format = option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="Log as text, or as JSON with stable keys, one object per line.",
+    )
+    return log_format(verbose(command))

@@ -4,6 +4,7 @@ All output passes this module, because it escapes control characters: text from 
 brokers and databases must not steer a terminal.
 """
 
+import os
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,20 @@ def echo(text: str, *, err: bool = False) -> None:
         _above[-1](text)
     else:
         click.echo(text, err=err)
+
+
+def occupy_standard() -> None:
+    """Open /dev/null on each of the descriptors 0, 1 and 2 that is closed.
+
+    Call this before opening anything else. Otherwise the first connection would
+    get the number of a closed descriptor, and our output would be sent to the
+    database.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is `descriptor`
 
 
 def say(text: str = "", *, err: bool = False) -> None:

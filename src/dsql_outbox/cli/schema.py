@@ -3,17 +3,16 @@
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from time import monotonic
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import click
 
-from dsql_outbox.cli.database_options import database_options, open_bare_database, schema_option
-from dsql_outbox.cli.exit_codes import FAILED, short_errors
-from dsql_outbox.cli.missing_tables import tables_needed
+from dsql_outbox.cli.database_options import schema_option, with_database
+from dsql_outbox.cli.exit_codes import FAILED
 from dsql_outbox.cli.output import counted, duration, json_line, say, say_all
 from dsql_outbox.cli.progress_line import progress
 from dsql_outbox.cli.signals import GO_ON, READ_ONLY, interruptible
-from dsql_outbox.outbox import DEFAULT_SHARDS
+from dsql_outbox.outbox import DEFAULT_SHARDS, Database
 from dsql_outbox.schema import DUTIES, ApplyStep, Drift, Granted, PlannedStep, Roles, ddl
 from dsql_outbox.schema import apply as apply_schema
 from dsql_outbox.schema import check as check_schema
@@ -68,29 +67,23 @@ def schema() -> None:
 
 
 @schema.command()
-@database_options
 @_shards_option
 @click.option(
     "--after-deploy",
     is_flag=True,
     help="Apply the migrations that must wait until no older version runs.",
 )
-@short_errors()
-def apply(database: str | None, schema: str, shards: int | None, *, after_deploy: bool) -> None:
+@with_database(bare=True)
+def apply(database: Database, shards: int | None, *, after_deploy: bool) -> None:
     """Create the tables, or migrate them to this version.
 
     Safe to run again, also in several places together. Run it before you deploy new code. If it
     reports waiting migrations, run it again with --after-deploy when no older code runs.
     """
     steps = ApplySteps()
-    with (
-        open_bare_database(database, schema) as found,
-        interruptible(lambda: f"{steps.done()}; {GO_ON}"),
-        progress(lambda: str(steps)),
-    ):
-        done = apply_schema(
-            found, shards=shards, deploy="after" if after_deploy else "before", told=steps
-        )
+    deploy: Literal["before", "after"] = "after" if after_deploy else "before"
+    with interruptible(lambda: f"{steps.done()}; {GO_ON}"), progress(lambda: str(steps)):
+        done = apply_schema(database, shards=shards, deploy=deploy, told=steps)
     for label in done.applied:
         say(f"applied {label}")
     for label, command in done.waiting.items():
@@ -102,59 +95,47 @@ def apply(database: str | None, schema: str, shards: int | None, *, after_deploy
 @schema.command("print")
 @schema_option
 @click.option("--shards", type=int, default=DEFAULT_SHARDS, show_default=True)
-@short_errors()
 def print_(schema: str, shards: int) -> None:
     """Print the SQL that `apply` runs on an empty database."""
     click.echo(ddl(schema, shards), nl=False)  # not escaped: the output is SQL to be run
 
 
 @schema.command()
-@database_options
 @_shards_option
 @_json_option
-@short_errors()
-@interruptible(READ_ONLY)
-def plan(database: str | None, schema: str, shards: int | None, *, as_json: bool) -> None:
+@with_database(READ_ONLY, bare=True)
+def plan(database: Database, shards: int | None, *, as_json: bool) -> None:
     """Print what `apply` would do, as SQL, and change nothing.
 
     Each statement is its own transaction.
     """
-    with open_bare_database(database, schema) as found:
-        steps = plan_schema(found, shards=shards)
-    json_line(steps) if as_json else say_all(_script(schema, steps))
+    steps = plan_schema(database, shards=shards)
+    json_line(steps) if as_json else say_all(_script(database.schema, steps))
 
 
 @schema.command()
-@database_options
 @_roles_options
 @_json_option
-@short_errors()
-@interruptible(READ_ONLY)
-def check(database: str | None, schema: str, *, as_json: bool, **roles: str | None) -> None:
+@with_database(READ_ONLY, bare=True)
+def check(database: Database, *, as_json: bool, **roles: str | None) -> None:
     """Report how the tables differ from what this version needs.
 
     The exit code is 1 if they differ. Each line ends with the command that
     corrects the difference. For the roles given, it also reports the rights that
     they lack, and those that they have but do not need.
     """
-    with open_bare_database(database, schema) as found:
-        drifts = check_schema(found, Roles(**roles))
-    json_line(drifts) if as_json else say_all(_lines(schema, drifts))
+    drifts = check_schema(database, Roles(**roles))
+    json_line(drifts) if as_json else say_all(_lines(database.schema, drifts))
     if drifts:
         raise click.exceptions.Exit(FAILED)
 
 
 @schema.command()
-@database_options
 @_roles_options
 @click.option("--dry-run", is_flag=True, help="Print the statements, and run none.")
 @_json_option
-@short_errors()
-@tables_needed()
-@interruptible(f"some rights may be granted; {GO_ON}")
-def grant(
-    database: str | None, schema: str, *, dry_run: bool, as_json: bool, **roles: str | None
-) -> None:
+@with_database(f"some rights may be granted; {GO_ON}", bare=True)
+def grant(database: Database, *, dry_run: bool, as_json: bool, **roles: str | None) -> None:
     """Grant roles the rights that they need, and no more.
 
     Prints the statements. The roles must exist; one role may have several
@@ -162,8 +143,7 @@ def grant(
     also prints the statements that let IAM roles connect; the owner of the
     cluster must complete and run them.
     """
-    with open_bare_database(database, schema) as found:
-        done = grant_rights(found, Roles(**roles), dry_run=dry_run)
+    done = grant_rights(database, Roles(**roles), dry_run=dry_run)
     json_line(done) if as_json else say_all(_granted(done))
 
 

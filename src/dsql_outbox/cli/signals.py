@@ -4,7 +4,6 @@ import math
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any, Final
 
 import anyio
@@ -27,34 +26,15 @@ def ending_signals() -> tuple[signal.Signals, ...]:
 
 
 @contextmanager
-def ended_as_interrupted() -> Generator[None]:
-    """Raise `KeyboardInterrupt` in the block on every signal that ends a command.
-
-    Its argument is the number of the signal; it has none after SIGINT.
-    """
-    before = {number: signal.signal(number, _interrupt) for number in ending_signals()}
-    try:
-        yield
-    finally:
-        for number, found in before.items():
-            signal.signal(number, found)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    del frame
-    raise KeyboardInterrupt(number)
-
-
-@contextmanager
 def interruptible(advice: str | Callable[[], str]) -> Generator[None]:
     """End the block on a signal with a line of advice; also a decorator of commands.
 
-    The exit code is that of a shell, as in `Interruption.exit_code`. Leave the block of
+    `dsql_outbox.__main__` raises `KeyboardInterrupt` on every signal that ends a command. The exit
+    code is that of a shell, as in `Interruption.exit_code`. Leave the block of
     `progress` first: the line would be erased with it.
     """
     try:
-        with ended_as_interrupted():
-            yield
+        yield
     except KeyboardInterrupt as error:
         say(f"stopped: {advice if isinstance(advice, str) else advice()}", err=True)
         number = next(iter(error.args), signal.SIGINT)

@@ -10,7 +10,7 @@ from uuid import UUID
 import click
 import msgspec
 
-from dsql_outbox.cli.exit_codes import Misused, Unreachable, short_errors
+from dsql_outbox.cli.exit_codes import Misused, Unreachable
 from dsql_outbox.cli.filters import instant_option
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import json_line, say
@@ -97,7 +97,6 @@ Exit codes:
 @instant_option("--since", "Search spans since this time; the default is the last 7 days.")
 @click.option("--trace-id", metavar="HEX", help="The trace to draw, if the event is in several.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with all spans.")
-@short_errors()
 @interruptible(READ_ONLY)
 def trace(  # noqa: PLR0913 - one parameter per flag
     *,

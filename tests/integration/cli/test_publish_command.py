@@ -328,8 +328,14 @@ def test_spans_go_where_the_environment_says(url: str, writer: Writer) -> None:
         (["--sink", "nats://a..b", "--database", "x"], "a NATS URL is nats://"),
         (["--sink", "kafka://-a:0", "--database", "x"], "a Kafka URL is kafka://"),
         (["--sink", "jsonl:/missing/out", "--database", "x"], "cannot open /missing/out: No such"),
-        (["--sink", "stdout:", "--batch-rows", "9999"], "batch_rows must be 1500 at most"),
-        (["--sink", "stdout:", "--max-wait", "1"], "--max-wait needs --until-empty"),
+        (
+            ["--sink", "stdout:", "--batch-rows", "9999", "--database", "x"],
+            "batch_rows must be 1500 at most",
+        ),
+        (
+            ["--sink", "stdout:", "--max-wait", "1", "--database", "x"],
+            "--max-wait needs --until-empty",
+        ),
         (["--sink", "stdout:", "--on-dead-letter", "bury"], "Invalid value for '--on-dead-letter'"),
     ],
 )

@@ -14,8 +14,7 @@ from tests.support.checkout import ROOT
 from tests.support.parsed_options import params
 
 from dsql_outbox.cli import main
-from dsql_outbox.cli.exit_codes import FAILED, OVERDUE, Misused, Unreachable
-from dsql_outbox.cli.missing_tables import TablesMissing
+from dsql_outbox.cli.exit_codes import FAILED, OVERDUE, Misused, TablesMissing, Unreachable
 from dsql_outbox.cli.relay.daemon import Address
 from dsql_outbox.cli.telemetry.sdk_spans import FLUSH_SECONDS
 from dsql_outbox.http_server.server import CONNECTIONS, SECONDS

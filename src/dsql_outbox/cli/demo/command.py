@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from dsql_outbox.cli.database_options import open_database
-from dsql_outbox.cli.exit_codes import FAILED, short_errors
+from dsql_outbox.cli.exit_codes import FAILED
 from dsql_outbox.cli.logs import quiet
 from dsql_outbox.cli.signals import interruptible
 from dsql_outbox.cli.telemetry.tracing import tracing
@@ -49,7 +49,6 @@ _STREAM: Final = "OUTBOX_DEMO"
 @click.option(
     "--otlp", default=None, metavar="URL", help="Also send the spans to this OTLP URL, for Jaeger."
 )
-@short_errors()
 @interruptible(_LEFT)
 def demo(database: str, sink: str | None, otlp: str | None) -> None:
     """Write 40 events under conflict, relay them to NATS, and check what arrived.

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from dsql_outbox.cli.exit_codes import short_errors
 from dsql_outbox.cli.options import option
 
 from .dev_lines import DevLines
@@ -38,7 +37,6 @@ Exit codes:
     help="Start nothing: print this many new events as JSON Lines, for `dsql-outbox write`. "
     "They share five cars, so concurrent writes meet conflicts.",
 )
-@short_errors()
 def dev(*, folder: Path | None, as_json: bool, sample: int | None) -> None:
     """Run PostgreSQL, NATS, a publisher and the console until Ctrl-C.
 

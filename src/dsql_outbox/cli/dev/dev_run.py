@@ -16,7 +16,6 @@ from dsql_outbox.cli.event_loop import run
 from dsql_outbox.cli.logs import LogFormat, logs_on_stderr
 from dsql_outbox.cli.relay.daemon import Address, Daemon
 from dsql_outbox.cli.relay.relay_run import RelayRun
-from dsql_outbox.cli.signals import ended_as_interrupted
 from dsql_outbox.cli.telemetry.metering import Metering, metering
 from dsql_outbox.cli.telemetry.tracing import tracing
 from dsql_outbox.outbox import Database, MissingExtra, OutboxError
@@ -54,7 +53,6 @@ def run_dev(folder: Path | None, lines: DevLines, log_format: LogFormat) -> None
     """
     counts = Counts()
     with suppress(KeyboardInterrupt), ExitStack() as stack:
-        stack.enter_context(ended_as_interrupted())
         stack.enter_context(logs_on_stderr(verbose=False, log_format=log_format, announcing=False))
         session = _Session(stack, folder, lines)
         run(session.run)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from dsql_outbox.cli.database_options import database_address, database_options
-from dsql_outbox.cli.exit_codes import FAILED, short_errors
+from dsql_outbox.cli.exit_codes import FAILED
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import json_line
 from dsql_outbox.cli.signals import interruptible
@@ -59,7 +59,6 @@ database cannot be reached.""",
     "publishers, in a schema outbox_doctor, which is removed afterwards. Write a report to FILE.",
 )
 @option("--json", "as_json", is_flag=True, show_default=False, help="Print one JSON object.")
-@short_errors()
 @interruptible("the database is unchanged; run the same command again")
 def doctor(  # noqa: PLR0913 - one parameter per flag
     *,

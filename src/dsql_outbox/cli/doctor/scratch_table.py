@@ -6,7 +6,6 @@ from functools import partial
 
 import psycopg
 
-from dsql_outbox.cli.signals import ended_as_interrupted
 from dsql_outbox.outbox import DOCTOR, Connection, OutboxError
 from dsql_outbox.schema import statement
 
@@ -17,17 +16,15 @@ from .examined_database import ExaminedDatabase, run
 def scratch(visit: ExaminedDatabase) -> Generator[None]:
     """Create a table ``doctor_scratch`` in the outbox schema, and drop it after the block.
 
-    SIGTERM and SIGHUP end the block as Ctrl-C does, so that the table is dropped then too.
     Raises `OutboxError` if the table exists already, and the driver's errors.
     """
     visit.begin_question()
     try:
-        with ended_as_interrupted():
-            try:
-                _change(visit.connection, visit.schema, "doctor_scratch_create")
-            except psycopg.errors.DuplicateTable as error:
-                raise _InUse(_in_use(visit.schema)) from error
-            yield
+        try:
+            _change(visit.connection, visit.schema, "doctor_scratch_create")
+        except psycopg.errors.DuplicateTable as error:
+            raise _InUse(_in_use(visit.schema)) from error
+        yield
     except _InUse:
         raise  # do not drop the table of another doctor
     except BaseException:

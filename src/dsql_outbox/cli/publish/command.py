@@ -1,25 +1,25 @@
 """The command `publish`: its options and its settings."""
 
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, Literal
 
 import click
 
-from dsql_outbox.cli.database_options import database_options, open_database
+from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.event_loop import run
-from dsql_outbox.cli.exit_codes import short_errors
-from dsql_outbox.cli.logs import LogFormat, announce, logs_on_stderr
-from dsql_outbox.cli.missing_tables import tables_needed
-from dsql_outbox.cli.options import log_format_option, option, verbose_option
+from dsql_outbox.cli.logs import LogFormat, announce
+from dsql_outbox.cli.options import option
 from dsql_outbox.cli.progress_line import EVERY, is_live, lines, live
 from dsql_outbox.cli.relay.daemon import Address, Daemon, address
 from dsql_outbox.cli.relay.relay_counts import CountsText
 from dsql_outbox.cli.relay.relay_run import RelayRun
 from dsql_outbox.cli.telemetry.metering import metering
 from dsql_outbox.cli.telemetry.tracing import tracing
-from dsql_outbox.publisher import PublisherSettings, known_schemes, open_sink
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import PublisherSettings, TopicSettings, known_schemes, open_sink
 
 from .topics_file import read_topics
 
@@ -36,6 +36,20 @@ class _SinkOption(click.Option):
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         self.help = f"The URL of the sink, such as nats://HOST[:PORT]. Installed: {known_schemes()}"
         return super().get_help_record(ctx)
+
+
+def _known_sink(ctx: click.Context, param: click.Parameter, url: str) -> str:
+    """Refuse a sink that cannot be opened, before the database is. It connects to nothing yet."""
+    del ctx, param
+    open_sink(url)
+    return url
+
+
+def _topics(
+    ctx: click.Context, param: click.Parameter, file: Path | None
+) -> Mapping[str, TopicSettings]:
+    del ctx, param
+    return {} if file is None else read_topics(file)
 
 
 @click.command(
@@ -56,13 +70,7 @@ Exit codes:
   78   the tables are missing: run `dsql-outbox schema apply`
   130  stopped immediately by a second Ctrl-C""",
 )
-@database_options
-@option(
-    "--sink",
-    required=True,
-    metavar="URL",
-    cls=_SinkOption,
-)
+@option("--sink", required=True, metavar="URL", cls=_SinkOption, callback=_known_sink)
 @option(
     "--until-empty",
     is_flag=True,
@@ -91,6 +99,7 @@ Exit codes:
     type=click.Path(path_type=Path),
     metavar="FILE",
     show_default=False,
+    callback=_topics,
     help='Settings of some topics, in TOML: a table per pattern such as ["events.Loan*"], '
     "with attempts, backoff_base, backoff_cap and on_dead_letter.",
 )
@@ -122,25 +131,20 @@ Exit codes:
     show_default=False,
     help="Serve /healthz, /readyz and /metrics at this address, over HTTP without a password.",
 )
-@log_format_option
-@verbose_option
-@short_errors()
-@tables_needed()
+@with_database(log_flags=True)
 def publish(  # noqa: PLR0913 - one parameter per flag
     *,
-    database: str | None,
-    schema: str,
+    database: Database,
     sink: str,
     until_empty: bool,
     max_wait: float | None,
     on_dead_letter: Literal["release", "block"],
-    topics: Path | None,
+    topics: Mapping[str, TopicSettings],
     batch_rows: int,
     lease: float,
     drain: float,
     listen: Address | None,
     log_format: LogFormat,
-    verbose: bool,
 ) -> None:
     """Relay stored events to a broker, in order per subject, at least once.
 
@@ -157,23 +161,20 @@ def publish(  # noqa: PLR0913 - one parameter per flag
     """
     if max_wait is not None and not until_empty:
         raise click.UsageError("--max-wait needs --until-empty")
-    open_sink(sink)  # connects to nothing yet; refuses an unknown scheme before other work starts
     settings = PublisherSettings(
         batch_rows=batch_rows,
         on_dead_letter=on_dead_letter,
-        topics={} if topics is None else read_topics(topics),
+        topics=topics,
         lease=lease,
         # Longer than the command's own limit, which must come first: it sets exit code 75.
         drain=drain + lease,
     )
     with (
-        logs_on_stderr(verbose=verbose, log_format=log_format),
-        open_database(database, schema) as found,
         tracing(_SERVICE),
         metering(_SERVICE, prometheus=listen is not None) as meters,
     ):
         relaying = RelayRun(
-            found, sink, settings, until_empty=until_empty, max_wait=max_wait, hooks=meters.hooks
+            database, sink, settings, until_empty=until_empty, max_wait=max_wait, hooks=meters.hooks
         )
         daemon = Daemon(relaying, meters, listen=listen, drain=drain)
         with _progress(relaying, log_format, every=EVERY if until_empty else _EVERY):

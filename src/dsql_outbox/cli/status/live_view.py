@@ -13,7 +13,7 @@ import msgspec
 import psycopg
 
 from dsql_outbox.cli.output import json_line, say
-from dsql_outbox.cli.signals import READ_ONLY, ended_as_interrupted
+from dsql_outbox.cli.signals import READ_ONLY
 from dsql_outbox.observability import visible
 from dsql_outbox.outbox import Database, is_unreachable, told
 from dsql_outbox.publisher import Meter, Rates, Status, StatusReader
@@ -49,7 +49,7 @@ def watch(database: Database, interval: float, *, as_json: bool) -> None:
     cannot be reached, it shows that and continues.
     """
     meter = Meter()
-    with suppress(KeyboardInterrupt), ended_as_interrupted(), _display(as_json=as_json) as show:
+    with suppress(KeyboardInterrupt), _display(as_json=as_json) as show:
         while True:
             began = monotonic()
             show(asyncio.run(_look(database, meter)))

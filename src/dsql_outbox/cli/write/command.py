@@ -9,11 +9,10 @@ import anyio
 import click
 import msgspec
 
-from dsql_outbox.cli.database_options import database_options, open_database
-from dsql_outbox.cli.exit_codes import FAILED, UNREACHABLE, short_errors
-from dsql_outbox.cli.logs import LogFormat, announce, logs_on_stderr
-from dsql_outbox.cli.missing_tables import tables_needed
-from dsql_outbox.cli.options import log_format_option, option, verbose_option
+from dsql_outbox.cli.database_options import with_database
+from dsql_outbox.cli.exit_codes import FAILED, UNREACHABLE
+from dsql_outbox.cli.logs import LogFormat, announce
+from dsql_outbox.cli.options import option
 from dsql_outbox.cli.progress_line import is_live, live
 from dsql_outbox.cli.signals import Interruption
 from dsql_outbox.cli.telemetry.metering import metering
@@ -22,7 +21,6 @@ from dsql_outbox.observability import Hook
 from dsql_outbox.outbox import Database, InvalidEvent, ParsedEvent, parse_headers, topic_fault
 from dsql_outbox.writer import AsyncWriter, WriterSettings
 
-from .descriptors import occupy_standard
 from .inputs import Inputs
 from .loader import Loader, WriteOutcome
 from .report import Reporter, Tally
@@ -56,7 +54,6 @@ Exit codes:
     metavar="[FILE|-]...",
     type=click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True),
 )
-@database_options
 @option(
     "--workers",
     type=click.IntRange(min=1),
@@ -103,15 +100,11 @@ Exit codes:
     metavar="NAME=VALUE",
     help="A header of the message of every event. May be repeated.",
 )
-@log_format_option
-@verbose_option
-@short_errors()
-@tables_needed()
+@with_database(log_flags=True)
 def write(  # noqa: PLR0913 - one parameter per flag
     *,
     files: tuple[str, ...],
-    database: str | None,
-    schema: str,
+    database: Database,
     workers: int,
     batch: int,
     max_retries: int,
@@ -120,7 +113,6 @@ def write(  # noqa: PLR0913 - one parameter per flag
     topic: str | None,
     headers: Sequence[str],
     log_format: LogFormat,
-    verbose: bool,
 ) -> None:
     """Store events, each in one transaction with its outbox row, or --batch of them in one.
 
@@ -146,24 +138,19 @@ def write(  # noqa: PLR0913 - one parameter per flag
     it prints where to resume.
     """
     addressed = _addressed(topic, headers)
-    occupy_standard()
     settings = WriterSettings(
         max_retries=max_retries, max_outage=max_outage, max_connections=workers
     )
-    with (
-        logs_on_stderr(verbose=verbose, log_format=log_format),
-        open_database(database, schema) as found,
-        tracing(_SERVICE),
-        metering(_SERVICE) as meters,
-    ):
+    with tracing(_SERVICE), metering(_SERVICE) as meters:
         store = partial(
             _store,
             on_duplicate=on_duplicate,
             batch=batch,
             hooks=meters.hooks,
             addressed=addressed,
+            is_shown=is_live() and log_format == "text",
         )
-        code = anyio.run(store, found, settings, files)
+        code = anyio.run(store, database, settings, files)
     raise click.exceptions.Exit(code)
 
 
@@ -176,6 +163,7 @@ async def _store(  # noqa: PLR0913 - the options of one run
     batch: int,
     hooks: Sequence[Hook],
     addressed: _Addressed,
+    is_shown: bool,
 ) -> int:
     """Store all events and return the exit code. Raises `SchemaError` without the tables."""
     inputs, tally = Inputs(files), Tally()
@@ -184,7 +172,7 @@ async def _store(  # noqa: PLR0913 - the options of one run
         async def store(events: Sequence[ParsedEvent]) -> list[WriteOutcome]:
             return await writer.write_many(map(addressed, events), on_duplicate=on_duplicate)
 
-        with _progress(tally, inputs) as print_above:
+        with _progress(tally, inputs) if is_shown else nullcontext() as print_above:
             report = Reporter(tally, print_above)
             storing = Loader(store, inputs, report, settings.max_connections, batch=batch)
             interruption = Interruption(storing.stop)
@@ -197,10 +185,8 @@ async def _store(  # noqa: PLR0913 - the options of one run
     return interruption.exit_code or _code(storing, is_whole=not (tally.failed or stop_line))
 
 
-def _progress(tally: Tally, inputs: Inputs) -> AbstractContextManager[Callable[[str], None] | None]:
-    """Show the counts on a terminal; elsewhere standard error holds one object per failure."""
-    if not is_live():
-        return nullcontext()
+def _progress(tally: Tally, inputs: Inputs) -> AbstractContextManager[Callable[[str], None]]:
+    """Show the counts on a terminal. Elsewhere standard error holds one object per failure."""
     total = inputs.size()
     return live(lambda: tally.brief(inputs.bytes_read / total if total else None))
 

@@ -17,20 +17,6 @@ _CHUNK: Final = 1 << 16  # bytes
 _NEVER_BLOCKS: Final = 4096  # bytes that a writable pipe takes at once: PIPE_BUF on Linux, pipe(7)
 
 
-def occupy_standard() -> None:
-    """Open /dev/null on each of the descriptors 0, 1 and 2 that is closed.
-
-    Call this before opening anything else. Otherwise the first connection would
-    get the number of a closed descriptor, and our output would be sent to the
-    database.
-    """
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is `descriptor`
-
-
 async def read_chunks(descriptor: int) -> AsyncGenerator[bytes]:
     """Read to the end and yield chunks of at most 65536 bytes. Raises `OSError`."""
     can_wait = _can_wait(descriptor)

@@ -7,7 +7,6 @@ from typing import Final
 import psycopg
 
 from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase
-from dsql_outbox.cli.signals import ended_as_interrupted
 from dsql_outbox.outbox import AT_ONCE, Database, FailureKind, OutboxError, kind_of
 from dsql_outbox.schema import apply, remove, statement
 
@@ -19,23 +18,21 @@ SCRATCH: Final = "outbox_doctor"
 def scratch_schema(visit: ExaminedDatabase, address: str) -> Generator[Database]:
     """Create outbox tables in the schema `SCRATCH`, and remove them after the block.
 
-    SIGTERM and SIGHUP end the block as Ctrl-C does. Raises `OutboxError` if the schema exists
-    already, and the driver's errors.
+    Raises `OutboxError` if the schema exists already, and the driver's errors.
     """
     database = Database(address, schema=SCRATCH, isolation="repeatable read")
     create = statement("doctor_schema_create", SCRATCH)
-    with ended_as_interrupted():
-        try:
-            AT_ONCE.run(lambda: visit.connection.execute(create))
-        except psycopg.Error as error:
-            if kind_of(error) is not FailureKind.EXISTS:
-                raise
-            raise OutboxError(_IN_USE) from error
-        try:
-            apply(database)
-            yield database
-        finally:
-            remove(database)
+    try:
+        AT_ONCE.run(lambda: visit.connection.execute(create))
+    except psycopg.Error as error:
+        if kind_of(error) is not FailureKind.EXISTS:
+            raise
+        raise OutboxError(_IN_USE) from error
+    try:
+        apply(database)
+        yield database
+    finally:
+        remove(database)
 
 
 _IN_USE: Final = (
