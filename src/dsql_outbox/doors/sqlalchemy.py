@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, overload
 from weakref import WeakKeyDictionary
 
-import psycopg
 from psycopg.pq import TransactionStatus
 
 from dsql_outbox import (
@@ -30,7 +29,7 @@ from dsql_outbox import (
 from dsql_outbox.outbox import EventSource, wrong_type
 
 try:
-    from sqlalchemy import Connection, Engine, event
+    from sqlalchemy import Connection, Engine, PoolProxiedConnection, event
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
     from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 except ImportError as error:
@@ -251,12 +250,12 @@ class _UnitOfWork:
     def joined(self, connection: Any) -> Generator[None]:
         """Let the session use the connection of a transaction during the block."""
         self._joined = _JoinedConnection(connection)
-        with _adapted(connection, self._engine):
-            try:
-                yield
-                self._joined.require_untouched()
-            finally:
-                self._joined.is_valid = False
+        _use_adapters(connection, self._engine)
+        try:
+            yield
+            self._joined.require_untouched()
+        finally:
+            self._joined.is_usable = False
 
     def join(self, session: Session) -> None:
         """Begin the session on the connection. An async session needs SQLAlchemy's greenlet.
@@ -281,7 +280,7 @@ class _UnitOfWork:
 
     def _require_level(self, connection: Connection) -> None:
         """Raise `SettingsError` unless the transaction has the isolation level of the engine."""
-        wanted = getattr(self._engine.dialect, "_on_connect_isolation_level", None)
+        wanted = _level_of(self._engine)
         if wanted is None:
             return
         if self._writer not in _levels:
@@ -294,21 +293,31 @@ class _UnitOfWork:
             )
 
 
-class _JoinedConnection:
-    """A connection of `transact` in the place of SQLAlchemy's `PoolProxiedConnection`.
+class _JoinedConnection(PoolProxiedConnection):
+    """A connection of `transact`, as SQLAlchemy sees one that a pool has lent.
 
     To SQLAlchemy it never looks lost. Otherwise SQLAlchemy would replace the connections
     of the engine's pool.
     """
 
-    closed = broken = is_detached = False
+    closed = broken = False  # as the dialect of psycopg asks for an error that means a lost one
 
     def __init__(self, connection: Any) -> None:
-        self.driver_connection = connection
-        self.dbapi_connection = connection
+        self.driver_connection: Any = connection
+        self.dbapi_connection: Any = connection
         self.info: dict[Any, Any] = {}
-        self.is_valid = True
+        self.is_usable = True
         self._misuse: TransactionMisused | None = None
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether it refers to a connection."""
+        return True
+
+    @property
+    def is_detached(self) -> bool:
+        """Whether it was taken out of its pool."""
+        return False
 
     def connect(self, engine: Engine) -> None:
         """Adapt an async connection to the engine's dialect, as its pool would."""
@@ -344,7 +353,7 @@ class _JoinedConnection:
 
     def cursor(self, *args: Any, **options: Any) -> Any:
         """Return a cursor of the driver."""
-        if not self.is_valid:  # the connection may be in use by another call
+        if not self.is_usable:  # the connection may be in use by another call
             raise TransactionMisused(
                 "the session of transact was used after its transaction: nothing was sent; "
                 "use it only inside the function"
@@ -383,7 +392,7 @@ class _JoinedConnection:
 
     def _misused(self, misuse: tuple[str, str]) -> None:
         what, remedy = misuse
-        if self.is_valid and self._misuse is None:
+        if self.is_usable and self._misuse is None:
             self._misuse = TransactionMisused(
                 f"the function given to transact {what}: nothing is stored; {remedy}"
             )
@@ -393,8 +402,7 @@ class _TransactConnection(Connection):
     """A connection that cannot be closed, without savepoints and without two-phase commit."""
 
     def __init__(self, engine: Engine, joined: _JoinedConnection) -> None:
-        pooled: Any = joined
-        super().__init__(engine, pooled)
+        super().__init__(engine, joined)
         self._joined = joined
 
     def begin_nested(self) -> NoReturn:
@@ -463,11 +471,21 @@ def _require_options(engine: Engine) -> None:
             f"transact cannot apply the execution option {found[0]} of the engine, since its "
             "transaction has begun: leave it out, and use Database(isolation=..)"
         )
-    if getattr(engine.dialect, "_on_connect_isolation_level", None) == "AUTOCOMMIT":
+    if _level_of(engine) == "AUTOCOMMIT":
         raise SettingsError(
             'transact commits all statements at once, which isolation_level="AUTOCOMMIT" '
             "contradicts: give transact a sessionmaker of an engine without isolation_level"
         )
+
+
+def _level_of(engine: Engine) -> str | None:
+    """The `isolation_level` that `create_engine` was given.
+
+    SQLAlchemy keeps it under a private name alone. Without it, an engine that asks for
+    SERIALIZABLE would silently get less. A test fails if a release of SQLAlchemy renames it.
+    """
+    level: str | None = getattr(engine.dialect, "_on_connect_isolation_level", None)
+    return level
 
 
 def _undo(session: Session) -> None:
@@ -493,20 +511,18 @@ def _outcome_kept() -> Generator[None]:
         )
 
 
-@contextmanager
-def _adapted(connection: psycopg.BaseConnection[Any], engine: Engine) -> Generator[None]:
-    """Give the connection the type adapters of the engine's dialect during the block.
+def _use_adapters(connection: Any, engine: Engine) -> None:
+    """Give all cursors of a lent connection the type adapters of the engine's dialect.
 
-    They contain the `json_serializer` and `json_deserializer` of the engine.
+    They contain the `json_serializer` and `json_deserializer` of the engine. psycopg takes
+    adapters only when it connects, but a cursor is a context of its own for its adapters. The
+    object of a lent connection ends with its run, so nothing has to be restored.
     """
     adapters: AdaptersMap | None = engine.dialect.create_connect_args(engine.url)[1].get("context")
-    adapted: Any = connection  # psycopg takes adapters only when it connects
-    kept = adapted._adapters  # noqa: SLF001
-    adapted._adapters = adapters or kept  # noqa: SLF001
-    try:
-        yield
-    finally:
-        adapted._adapters = kept  # noqa: SLF001
+    if adapters is not None:
+        namespace = {"adapters": property(lambda _: adapters)}
+        factory = connection.cursor_factory
+        connection.cursor_factory = type(factory.__name__, (factory,), namespace)
 
 
 def _sync(session: Any) -> Session:
