@@ -70,13 +70,19 @@ def json_line(value: object) -> None:
     echo(visible_json(msgspec.json.encode(value)).decode())
 
 
-def aligned(lines: Sequence[Sequence[str]]) -> None:
-    """Print rows of equally many cells in aligned columns; the last column is not padded."""
+def columns(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of equally many cells as lines of text with aligned columns."""
     lines = [tuple(map(visible, line)) for line in lines]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
-    for line in lines:
-        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=False)]
-        say("  ".join([*cells, line[-1]]).rstrip())
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> None:
+    """Print rows of equally many cells in aligned columns."""
+    say_all(columns(lines))
 
 
 def one_line(text: str) -> str:

@@ -8,7 +8,7 @@ import click
 
 from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.options import option
-from dsql_outbox.cli.output import json_line, say_all
+from dsql_outbox.cli.output import columns, json_line, say_all
 from dsql_outbox.cli.signals import READ_ONLY
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import (
@@ -21,7 +21,7 @@ from dsql_outbox.publisher import (
 
 from .conflict_tables import conflict_tables
 from .live_view import watch
-from .tables import Table, plain, rich, tables_of
+from .tables import Table, rich, tables_of
 
 
 @click.command(
@@ -115,4 +115,5 @@ def _show(found: object, tables: Sequence[Table], *, as_json: bool) -> None:
         for table in tables:
             Console().print(rich(table), end="\n\n")
     else:
-        say_all(line for n, table in enumerate(tables) for line in ([""] * (n > 0) + plain(table)))
+        shown = ("\n".join(columns((table.header, *table.rows))) for table in tables)
+        say_all(["\n\n".join(shown)])

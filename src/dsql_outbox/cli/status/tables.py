@@ -107,16 +107,6 @@ def count_of(count: int, *, more: bool) -> str:
     return f"{count}+" if more else str(count)
 
 
-def plain(table: Table) -> list[str]:
-    """Aligned lines of text."""
-    lines = [tuple(map(visible, line)) for line in (table.header, *table.rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
-
-
 def rich(table: Table) -> "RichTable":
     """The table for a terminal."""
     from rich.table import Table as RichTable  # noqa: PLC0415 - 60 ms, for terminals only
