@@ -12,13 +12,14 @@
   `Waiting`, `Topics`, `Replay`, `StatusReader`, `ConflictReader` and `Health`.
 """
 
-from dsql_outbox.publisher.operator.conflicts.conflict_reader import (
+from dsql_outbox.publisher.operator.conflicts import (
     MAX_HOURS,
+    REMEDIES,
     ConflictReader,
     ConflictReport,
     ContendedEntity,
+    Remedy,
 )
-from dsql_outbox.publisher.operator.conflicts.remedy import REMEDIES, Remedy
 from dsql_outbox.publisher.operator.dead_letter_filter import DeadLetter, LetterFilter, LetterKey
 from dsql_outbox.publisher.operator.dead_letters import MAX_REPLAYED, DeadLetters
 from dsql_outbox.publisher.operator.event_pages import EventFilter, Place
@@ -47,7 +48,7 @@ from dsql_outbox.publisher.operator.waiting_messages import (
     WaitingFilter,
     WaitingMessage,
 )
-from dsql_outbox.publisher.read_model.rebuild import Rebuild, RebuildProgress
+from dsql_outbox.publisher.rebuild import Rebuild, RebuildProgress
 from dsql_outbox.publisher.records.records import (
     EntityRecord,
     EventRecord,

@@ -1,10 +1,14 @@
 """Named statements: SQL text from files, with the schema's name filled in."""
 
-from functools import lru_cache
+from collections.abc import Mapping
+from functools import lru_cache, partial
 from importlib.resources import files
-from typing import Final, LiteralString, cast
+from typing import Any, Final, LiteralString, cast
 
+import psycopg
 from psycopg import sql
+
+from dsql_outbox.outbox import MIGRATION, Connection
 
 FOLDER: Final = files("dsql_outbox.schema")
 
@@ -39,3 +43,14 @@ def compose(name: str, schema: str, /, **parts: sql.Composable) -> bytes:
     """As `statement`, for names that stand for identifiers or other pieces of SQL."""
     text = sql.SQL(read_sql("statements", name))
     return text.format(schema=sql.Identifier(schema), **parts).as_bytes(None)
+
+
+def execute(
+    connection: Connection, query: bytes, parameters: Mapping[str, object] | None = None
+) -> psycopg.Cursor[Any]:
+    """Run one statement that may run twice; up to 13 tries within about 9 seconds.
+
+    Raises the driver's last error when all tries met a race, and any other
+    error immediately.
+    """
+    return MIGRATION.run(partial(connection.execute, query, parameters))

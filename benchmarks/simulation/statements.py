@@ -9,8 +9,8 @@ from tests.support.publisher.lease_tables import Tables as LeaseTables
 
 from dsql_outbox.outbox import AsyncConnection
 from dsql_outbox.publisher.burial import Letter
+from dsql_outbox.publisher.leases.liveness import Snapshot
 from dsql_outbox.publisher.leases.protocol import Renewed
-from dsql_outbox.publisher.leases.snapshot import Snapshot
 from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.relay.store import (
     Failure,

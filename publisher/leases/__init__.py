@@ -4,5 +4,5 @@
   until when to send. It does no I/O.
 - `protocol` is one beat: read the leases, act on the decisions, announce the publisher.
 - `table` holds the statements of the protocol, `keeper` the task that beats.
-- `snapshot` is the database's answer; `liveness` decides which publishers get a share.
+- `liveness` is the database's answer, and decides which publishers get a share.
 """

@@ -1,17 +1,45 @@
-"""Judges which publishers and leases are alive, each by the lease in the publisher's own row.
-
-Two clocks judge: the database's, and ours. If the database's clock steps back, what died before
-the step seems to live for so much longer. So nothing lives that has not changed for its whole
-time on our own clock.
-"""
+"""The leases and the publishers of one read of both tables, and which of them get a share."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from dsql_outbox.publisher.settings import DEFAULT_LEASE
 
-from .snapshot import Lease, Peer, Snapshot
+
+class Lease(NamedTuple):
+    """The lease of a shard, as the database holds it.
+
+    `expires_in` is seconds from the moment of the read: negative after the end,
+    minus infinity for a free lease. `expires_at` is the same moment in seconds since 1970; it
+    changes with each renewal. None for a free lease.
+    """
+
+    shard: int
+    owner: str | None
+    epoch: int
+    expires_in: float
+    expires_at: float | None = None
+
+
+class Peer(NamedTuple):
+    """A publisher that announced itself at `seen_at`, `age` seconds before the read.
+
+    `lease` is the length of its leases in seconds; None if it did not write that.
+    """
+
+    owner: str
+    seen_at: float
+    age: float
+    lease: float | None
+
+
+class Snapshot(NamedTuple):
+    """All leases and all announced publishers, from one read, by the database's clock."""
+
+    leases: Sequence[Lease]
+    peers: Sequence[Peer]
+
 
 PRUNE_AFTER: Final = 10
 """The row of a dead publisher is deleted after this many of its leases."""

@@ -23,8 +23,7 @@ from typing import Final, NamedTuple
 
 from dsql_outbox.publisher.settings import PublisherSettings
 
-from .liveness import OtherPublishers, WatchedLeases, is_forgotten
-from .snapshot import Lease, Snapshot
+from .liveness import Lease, OtherPublishers, Snapshot, WatchedLeases, is_forgotten
 
 REST: Final = 10
 """A publisher that left its shards to others rests for this many times `broker_patience`."""

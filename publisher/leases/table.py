@@ -22,9 +22,8 @@ from dsql_outbox.outbox import (
 from dsql_outbox.publisher.settings import DEFAULT_LEASE, PublisherSettings
 from dsql_outbox.schema import statement
 
-from .liveness import PRUNE_AFTER
+from .liveness import PRUNE_AFTER, Lease, Peer, Snapshot
 from .protocol import Renewed
-from .snapshot import Lease, Peer, Snapshot
 
 
 class SqlLeaseTable:

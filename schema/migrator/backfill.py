@@ -13,9 +13,8 @@ from typing import Any, Final, LiteralString, cast
 from psycopg import sql
 
 from dsql_outbox.outbox import Connection
-from dsql_outbox.schema.named_statements import compose
+from dsql_outbox.schema.named_statements import compose, execute
 
-from .execution import execute
 from .migration_text import Backfill
 
 PAGE_ROWS: Final = 1_000

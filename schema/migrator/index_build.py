@@ -14,9 +14,8 @@ import psycopg
 from psycopg import sql
 
 from dsql_outbox.outbox import Connection, FailureKind, SchemaError, kind_of
-from dsql_outbox.schema.named_statements import compose, render, statement
+from dsql_outbox.schema.named_statements import compose, execute, render, statement
 
-from .execution import execute
 from .migration import Migration
 from .migration_text import Index
 from .remedies import Remedies

@@ -2,7 +2,7 @@
 
 Migrators take no lock. DSQL has no advisory locks, and a lease could expire while its
 migrator is suspended. Instead, every step may run twice, also in two migrators at the same
-time. The database orders the two, and the later one finds the step done. `execution` repeats
+time. The database orders the two, and the later one finds the step done. `execute` repeats
 a statement after a conflict.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 
 import msgspec
+from psycopg import sql
 
 from dsql_outbox.outbox import (
     DEFAULT_SHARDS,
@@ -18,11 +19,10 @@ from dsql_outbox.outbox import (
     SchemaError,
     SettingsError,
 )
-from dsql_outbox.schema.named_statements import statement
+from dsql_outbox.schema.named_statements import compose, execute, statement
 
-from .backfill import backfill
-from .execution import execute
-from .index_build import IndexBuild, has_jobs
+from .backfill import PAGE_ROWS, backfill
+from .index_build import IndexBuild, create_index, has_jobs
 from .migration import Deploy, Migration, migrations
 from .migration_text import Backfill, Form, Index, forms
 from .remedies import MAX_SHARDS, Remedies
@@ -249,3 +249,93 @@ def _add_shards(connection: Connection, schema: str, shards: int | None) -> int:
     if present.leases < wanted:
         execute(connection, statement("shards_add", schema, shards=wanted))
     return wanted
+
+
+class PlannedStep(msgspec.Struct, frozen=True):
+    """One step that is left to do.
+
+    `name` is the label of a migration such as ``0004 outbox``, or ``schema`` or
+    ``shards``. `command` takes the step, and `statements` are its statements, one
+    transaction each. `note` adds a remark, or is empty.
+    """
+
+    name: str
+    deploy: Deploy
+    command: str
+    statements: tuple[str, ...]
+    note: str = ""
+
+
+def plan(database: Database, *, shards: int | None = None) -> list[PlannedStep]:
+    """Return the steps that are left, in order; the list is empty if there are none.
+
+    Raises `SettingsError` if `shards` is below the present number or out of range,
+    `SchemaError` when a migration was applied with another text, and the driver's
+    errors.
+    """
+    if shards is not None:
+        require_shards(shards)
+    with database.connect() as connection:
+        return _Planner(connection, database.schema, shards).steps()
+
+
+class _Planner:
+    def __init__(self, connection: Connection, schema: str, shards: int | None) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._shards = shards
+        self._remedies = Remedies(schema)
+
+    def steps(self) -> list[PlannedStep]:
+        present = read_present(self._connection, self._schema)
+        wanted = present.shards(self._schema, self._shards)
+        todo = due(present, "before")
+        now = self._remedies.apply(self._shards)
+        steps: list[PlannedStep] = []
+        if not present.exists:
+            steps.append(PlannedStep("schema", "before", now, (self._text("schema_create"),)))
+        steps += [self._migration(migration, now) for migration in todo]
+        if present.leases < wanted:
+            added = self._text("shards_add", shards=wanted)
+            steps.append(PlannedStep("shards", "before", now, (added,)))
+        for migration in present.pending[len(todo) :]:
+            later = self._remedies.apply(deploy=migration.deploy)
+            steps.append(self._migration(migration, later))
+        return steps
+
+    def _migration(self, migration: Migration, command: str) -> PlannedStep:
+        query, note = migration.ddl(self._schema), ""
+        match dict(forms())[migration]:
+            case Index():
+                is_dsql = has_jobs(self._connection)
+                query = create_index(migration, self._schema, is_dsql=is_dsql)
+                note = "waits until the index is valid"
+            case Backfill():
+                note = f"in pages of {PAGE_ROWS} keys, each a transaction of its own"
+            case _:
+                pass
+        texts = _text(query), _text(migration.record(self._schema))
+        return PlannedStep(migration.label, migration.deploy, command, texts, note)
+
+    def _text(self, name: str, **literals: int) -> str:
+        return _text(statement(name, self._schema, **literals))
+
+
+def _text(query: bytes) -> str:
+    return query.decode().strip()
+
+
+def remove(database: Database) -> None:
+    """Drop every table and view of the schema, one statement each, and then the schema.
+
+    All data in them is lost. A missing schema is not an error, so `remove` may run twice. An
+    object that is neither a table nor a view stays, and makes the last statement fail. Raises
+    the driver's errors.
+    """
+    with database.connect() as connection:
+        shape = read_shape(connection, database.schema) or {}
+        for relation in sorted(shape.values(), key=lambda found: not found.view):
+            drop = "view_drop" if relation.view else "table_drop"
+            name = sql.Identifier(relation.name)
+            execute(connection, compose(drop, database.schema, relation=name))
+        execute(connection, statement("schema_drop", database.schema))

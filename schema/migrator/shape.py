@@ -8,9 +8,8 @@ from typing import Any
 import msgspec
 
 from dsql_outbox.outbox import Connection
-from dsql_outbox.schema.named_statements import statement
+from dsql_outbox.schema.named_statements import execute, statement
 
-from .execution import execute
 from .migration import Migration
 from .migration_text import (
     AddedColumn,

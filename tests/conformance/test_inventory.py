@@ -21,7 +21,7 @@ from dsql_outbox.schema.migrator.backfill import _bound
 from dsql_outbox.schema.migrator.index_build import create_index
 from dsql_outbox.schema.migrator.migration import Migration
 from dsql_outbox.schema.migrator.migration_text import Backfill, Column, Relation
-from dsql_outbox.schema.roles.rights import grants
+from dsql_outbox.schema.roles import grants
 
 FOLDER = Path(dsql_outbox.schema.__file__).parent
 FILES = [

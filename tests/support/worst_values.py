@@ -9,7 +9,7 @@ from psycopg import sql
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import Roles, apply, grant
-from dsql_outbox.schema.roles.rights import grants
+from dsql_outbox.schema.roles import grants
 
 SHARDS: Final = 32
 """More than the worst values of a lease, each of which changes a row of its own."""

@@ -11,7 +11,7 @@ from dsql_outbox.cli.doctor.checks import role as check_role
 from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import Roles, check
-from dsql_outbox.schema.roles.rights import DUTIES, Duty, grants
+from dsql_outbox.schema.roles import DUTIES, Duty, grants
 
 
 @pytest.mark.parametrize("duty", DUTIES)

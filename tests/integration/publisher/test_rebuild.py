@@ -7,8 +7,7 @@ import pytest
 from tests.support.publisher.running_relays import event, relayed, running, until
 
 from dsql_outbox.outbox import AsyncConnection, Database, Message, PublisherRuns, SettingsError
-from dsql_outbox.publisher import Publisher, Rebuild, Rejected
-from dsql_outbox.publisher.read_model import rebuild
+from dsql_outbox.publisher import Publisher, Rebuild, Rejected, rebuild
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
 

@@ -12,8 +12,7 @@ from tests.support.dsql.server import beside
 from tests.support.watched_databases import Crash, WatchedDatabase
 
 from dsql_outbox.outbox import Connection, Database, SchemaError, SettingsError
-from dsql_outbox.schema import Applied, apply, check, ddl, statement
-from dsql_outbox.schema.migrator import execution
+from dsql_outbox.schema import Applied, apply, check, ddl, named_statements, statement
 from dsql_outbox.schema.migrator.migration import migrations
 from dsql_outbox.schema.migrator.shape import expected, read_shape
 
@@ -33,7 +32,9 @@ def connection(database_url: str) -> Iterator[Connection]:
 
 @pytest.fixture
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execution, "MIGRATION", execution.MIGRATION._replace(times=7, base=0.0))
+    monkeypatch.setattr(
+        named_statements, "MIGRATION", named_statements.MIGRATION._replace(times=7, base=0.0)
+    )
 
 
 def leases(connection: Connection, schema: str = "outbox") -> list[tuple[Any, ...]]:

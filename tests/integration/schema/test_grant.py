@@ -17,7 +17,7 @@ from tests.support.watched_databases import DsqlShapedDatabase, WatchedDatabase
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database, SchemaError, SettingsError
 from dsql_outbox.schema import Roles, apply, check, grant
-from dsql_outbox.schema.roles import rights
+from dsql_outbox.schema import roles as rights
 
 BIN = Path(sys.executable).parent
 

@@ -16,8 +16,8 @@ from tests.support.waiting import wait_until
 from tests.support.watched_databases import Crash, WatchedDatabase
 
 from dsql_outbox.outbox import MAX_TRANSACTION_ROWS, Connection, Database, SchemaError
-from dsql_outbox.schema import apply, check, plan
-from dsql_outbox.schema.migrator import backfill, execution, index_build
+from dsql_outbox.schema import apply, check, named_statements, plan
+from dsql_outbox.schema.migrator import backfill, index_build
 from dsql_outbox.schema.migrator.backfill import PAGE_ROWS
 
 ROWS = 250
@@ -27,6 +27,7 @@ import sys
 from pathlib import Path
 from dsql_outbox.schema import named_statements
 named_statements.FOLDER = Path(sys.argv[1])
+from dsql_outbox.schema import named_statements
 from dsql_outbox.schema.migrator import backfill
 backfill.PAGE_ROWS = 100
 from dsql_outbox.cli import main
@@ -49,7 +50,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_build, "_POLL", 0.01)
     monkeypatch.setattr(backfill, "PAGE_ROWS", 100)
     monkeypatch.setattr(
-        execution, "MIGRATION", execution.MIGRATION._replace(times=7, base=0.01, cap=0.01)
+        named_statements,
+        "MIGRATION",
+        named_statements.MIGRATION._replace(times=7, base=0.01, cap=0.01),
     )
 
 

@@ -14,7 +14,7 @@ from dsql_outbox.schema.migrator import backfill, index_build
 from dsql_outbox.schema.migrator.migration import Migration, migrations
 from dsql_outbox.schema.migrator.migration_text import Backfill, Column, Relation
 from dsql_outbox.schema.named_statements import compose, names, read_sql
-from dsql_outbox.schema.roles.rights import DUTIES, grants
+from dsql_outbox.schema.roles import DUTIES, grants
 
 from .rules import kind_of
 from .senders import doors

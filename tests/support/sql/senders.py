@@ -10,7 +10,7 @@ from tests.support.checkout import ROOT
 _DOORS: Final = {
     "writer/": "writer",
     "publisher/operator/": "operator",
-    "publisher/read_model/": "operator",
+    "publisher/rebuild.py": "operator",
     "publisher/records/": "console",
     "publisher/": "publisher",
     "schema/": "schema",

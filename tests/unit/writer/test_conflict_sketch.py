@@ -14,7 +14,7 @@ from tests.support.writer import workload_s
 from dsql_outbox.observability import ConflictsUnstored, log_facts
 from dsql_outbox.outbox import Database, EntityConflicts
 from dsql_outbox.publisher import REMEDIES
-from dsql_outbox.publisher.operator.conflicts.remedy import Remedy, remedy_of
+from dsql_outbox.publisher.operator.conflicts import Remedy, remedy_of
 from dsql_outbox.writer import WriterSettings
 from dsql_outbox.writer.attempt.steps import Attempt, Failed, Wait
 from dsql_outbox.writer.conflicts.sketch import SIZE, STORED, Conflict, EntityKey, Sketch

@@ -1,1 +1,0 @@
-"""Rebuilding a read model from the stored events (docs/read-models.md)."""
