@@ -116,8 +116,10 @@ class ModelSink:
             loop.call_later(0.002, _end, call)
         timer = None if hangs else loop.call_later(LIMIT, self._give_up, call)
         try:
-            with anyio.CancelScope(shield=call.is_stuck):
-                await call.future
+            if call.is_stuck:
+                with anyio.CancelScope(shield=True):
+                    await call.future
+            await call.future
         finally:
             if timer is not None:
                 timer.cancel()

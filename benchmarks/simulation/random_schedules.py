@@ -61,7 +61,7 @@ def _calm(seed: int, random: Random) -> Schedule:
 
 def _hot(seed: int, random: Random) -> Schedule:
     calm = _calm(seed, random)
-    hot = Write(0.5, random.randrange(_SUBJECTS), rows=random.choice((70, 100, 150)))
+    hot = Write(0.5, random.randrange(_SUBJECTS), rows=random.choice((40, 60, 80)))
     return replace(calm, shards=random.randint(1, 2), writes=(*calm.writes, hot))
 
 
@@ -71,6 +71,7 @@ def _gentle(seed: int, random: Random) -> Schedule:
     writes = [
         _write(random, 1)._replace(
             rows=random.choice((1, 3)),
+            late=random.choice((0.0, 0.0, 0.6)),
             retries=random.choice((0, 1, 1)),
             rejected=not is_cut and random.random() < 0.2,
         )
@@ -103,8 +104,8 @@ def _split(seed: int, random: Random) -> Schedule:
             Fault("changes cut", at + 5, 9.0, 0),
         )
     )
-    writes = [_write(random, 1) for _ in range(30)]
-    later = [write._replace(at=round(3 * write.at, 2), late=0.0) for write in writes]
+    writes = [_write(random, 1) for _ in range(16)]
+    later = [write._replace(at=round(at - 1 + 2 * write.at, 2), late=0.0) for write in writes]
     return replace(
         storm,
         clocks=(storm.clocks[0], _clock(random)),

@@ -46,7 +46,7 @@ def settings_of(schedule: Schedule) -> PublisherSettings:
     """The settings of all publishers of a run."""
     return PublisherSettings(
         batch_rows=5,
-        idle_min=0.1,
+        idle_min=0.25,
         head_interval=schedule.sweeps,
         attempts=3,
         backoff_base=0.5,
@@ -121,9 +121,9 @@ class Run:
 
     def _go_on(self) -> None:
         schedule, world = self._schedule, self._world
-        begun = max(self._writers.done_at, schedule.calm_at, schedule.topics_well_at)
-        world.run(begun)
-        while world.now < begun + PATIENCE and not self._tables.is_done():
+        world.run(self._writers.done_at)
+        last = PATIENCE + max(world.now, schedule.calm_at, schedule.topics_well_at)
+        while world.now < last and not self._tables.is_done():
             world.run(world.now + _LOOK)
 
     def _strike(self, fault: Fault) -> None:

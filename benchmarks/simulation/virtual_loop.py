@@ -20,6 +20,9 @@ Ts = TypeVarTuple("Ts")
 _RESOLUTION: Final = 1e-6
 """Seconds: a timer that is due within this time runs now."""
 
+_ROUNDS: Final = 20
+"""The most rounds of callbacks in one step; those of a task that never rests come one by one."""
+
 _CLEARINGS: Final = 100
 """How often `close` cancels what still runs."""
 
@@ -54,16 +57,19 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         return timers[0][0] if timers else math.inf
 
     def step(self) -> None:
-        """Run the callbacks that are due now, but none that becomes due through them."""
+        """Run the callbacks that are due now, and those that become due through them."""
         now, timers, ready = self._clock() + _RESOLUTION, self._timers, self._ready
         while timers and timers[0][0] <= now:
             ready.append(heapq.heappop(timers)[2])
         events._set_running_loop(self)  # noqa: SLF001 - documented for loops
         try:
-            for _ in range(len(ready)):
-                handle = ready.popleft()
-                if not handle.cancelled():
-                    handle._run()  # noqa: SLF001 - as every loop does
+            for _ in range(_ROUNDS):
+                if not ready:
+                    break
+                for _ in range(len(ready)):
+                    handle = ready.popleft()
+                    if not handle.cancelled():
+                        handle._run()  # noqa: SLF001 - as every loop does
         finally:
             events._set_running_loop(None)  # noqa: SLF001
 
