@@ -3,16 +3,17 @@
 import fcntl
 import os
 import signal
-import subprocess
 import sys
 import termios
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from tempfile import TemporaryFile
 from types import TracebackType
-from typing import IO, NamedTuple, Self
+from typing import IO, Any, Literal, NamedTuple, Self
 
 from click.testing import CliRunner
+from tests.support.warm_process import fork
 
 from dsql_outbox.cli import main
 
@@ -28,16 +29,24 @@ class Finished(NamedTuple):
 
 
 class Command:
-    """``dsql-outbox`` with these words; killed at the end of the block if it still runs."""
+    """``dsql-outbox`` with these words; killed at the end of the block if it still runs.
 
-    def __init__(self, *words: object, env: Mapping[str, str] | None = None) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "dsql_outbox", *map(str, words)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=os.environ | dict(env or {}),
-        )
+    With `program`, another one: ``-m MODULE`` or ``-c CODE``.
+    """
+
+    def __init__(
+        self,
+        *words: object,
+        env: Mapping[str, str] | None = None,
+        program: Sequence[str] = ("-m", "dsql_outbox"),
+    ) -> None:
+        its_in, self._stdin = _pipe("wb")
+        self._stdout, its_out = _pipe("rb")
+        self._stderr, its_err = _pipe("rb")
+        theirs = (its_in, its_out, its_err)
+        self._process = fork([*program, *map(str, words)], os.environ | dict(env or {}), theirs)
+        for descriptor in theirs:
+            os.close(descriptor)
 
     @property
     def pid(self) -> int:
@@ -46,28 +55,25 @@ class Command:
 
     def feed(self, data: bytes) -> None:
         """Give it something on standard input, which stays open."""
-        stdin = _pipe(self._process.stdin)
-        stdin.write(data)
-        stdin.flush()
+        self._stdin.write(data)
 
     def line(self) -> bytes:
         """Wait for the next line of standard output."""
-        return _pipe(self._process.stdout).readline()
+        return self._stdout.readline()
 
     def error_line(self) -> str:
         """Wait for the next line of standard error."""
-        return _pipe(self._process.stderr).readline().decode()
+        return self._stderr.readline().decode()
 
     def unread(self) -> int:
         """Bytes of standard output that wait to be read here."""
         count = bytearray(4)
-        fcntl.ioctl(_pipe(self._process.stdout), termios.FIONREAD, count)
+        fcntl.ioctl(self._stdout, termios.FIONREAD, count)
         return int.from_bytes(count, sys.byteorder)
 
     def close_output(self) -> None:
         """Go away as the reader of its standard output."""
-        _pipe(self._process.stdout).close()
-        self._process.stdout = None
+        self._stdout.close()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
@@ -75,15 +81,26 @@ class Command:
 
     def wait(self) -> Finished:
         """Wait for its end, with standard input left open."""
-        stdin, self._process.stdin = self._process.stdin, None
-        out, err = self._process.communicate(timeout=_TIMEOUT)
-        self._process.stdin = stdin
-        return Finished(self._process.returncode, out or b"", err.decode())
+        with ThreadPoolExecutor(2) as readers:
+            reading = [readers.submit(_rest, pipe) for pipe in (self._stdout, self._stderr)]
+            try:
+                code = self._process.wait(_TIMEOUT)
+            finally:
+                self._process.kill()  # so that the pipes end
+            out, err = (each.result() for each in reading)
+        return Finished(code, out, err.decode())
 
-    def finish(self) -> Finished:
-        """Close standard input and wait for the end."""
-        _pipe(self._process.stdin).close()
-        return self.wait()
+    def finish(self, stdin: bytes = b"") -> Finished:
+        """Give it this, close standard input and wait for the end."""
+        with ThreadPoolExecutor(1) as writers:
+            writers.submit(self._feed_and_close, stdin)
+            return self.wait()
+
+    def _feed_and_close(self, data: bytes) -> None:
+        with suppress(BrokenPipeError):  # it ends without reading all
+            self.feed(data)
+        with suppress(BrokenPipeError):
+            self._stdin.close()
 
     def __enter__(self) -> Self:
         return self
@@ -96,22 +113,19 @@ class Command:
     ) -> None:
         self._process.kill()
         self._process.wait(_TIMEOUT)
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                pipe.close()
+        for pipe in (self._stdin, self._stdout, self._stderr):
+            pipe.close()
 
 
-def run(*words: object, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> Finished:
+def run(
+    *words: object,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    program: Sequence[str] = ("-m", "dsql_outbox"),
+) -> Finished:
     """Run a command to its end."""
-    done = subprocess.run(
-        [sys.executable, "-m", "dsql_outbox", *map(str, words)],
-        input=stdin,
-        capture_output=True,
-        timeout=_TIMEOUT,
-        check=False,
-        env=os.environ | dict(env or {}),
-    )
-    return Finished(done.returncode, done.stdout, done.stderr.decode())
+    with Command(*words, env=env, program=program) as command:
+        return command.finish(stdin)
 
 
 def invoke(*words: object, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> Finished:
@@ -153,6 +167,13 @@ def lines(events: Iterable[bytes]) -> bytes:
     return b"".join(event + b"\n" for event in events)
 
 
-def _pipe(found: IO[bytes] | None) -> IO[bytes]:
-    assert found is not None
-    return found
+def _pipe(mode: Literal["rb", "wb"]) -> tuple[Any, Any]:
+    """Both ends of a pipe, the one for reading first: ours as a file, theirs as a descriptor."""
+    reading, writing = os.pipe()
+    if mode == "rb":
+        return os.fdopen(reading, "rb"), writing
+    return reading, os.fdopen(writing, "wb", buffering=0)
+
+
+def _rest(pipe: IO[bytes]) -> bytes:
+    return b"" if pipe.closed else pipe.read()

@@ -7,12 +7,12 @@ import select
 import signal
 import struct
 import subprocess
-import sys
 import termios
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Self
 
 import pyte
+from tests.support.warm_process import Forked, fork
 
 ROWS: Final = 60
 _TIMEOUT = 60.0  # seconds; a safety net
@@ -35,20 +35,24 @@ class Terminal:
         columns: int,
         *words: object,
         env: Mapping[str, str] | None = None,
-        program: Sequence[str] = (sys.executable, "-m", "dsql_outbox"),
+        program: Sequence[str] = (),
     ) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
         found = os.environ | {"TERM": "xterm", "COLUMNS": str(columns)} | dict(env or {})
-        self._process = subprocess.Popen(
-            [*program, *map(str, words)],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env=found,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads
-        )
+        self._process: Forked | subprocess.Popen[bytes]
+        if not program:
+            self._process = fork(["-m", "dsql_outbox", *map(str, words)], found, [theirs] * 3)
+        else:
+            self._process = subprocess.Popen(
+                [*program, *map(str, words)],
+                stdin=theirs,
+                stdout=theirs,
+                stderr=theirs,
+                env=found,
+                start_new_session=True,
+                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads
+            )
         os.close(theirs)
         self._screen = pyte.Screen(columns, ROWS)
         self._stream = pyte.ByteStream(self._screen)

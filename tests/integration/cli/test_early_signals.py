@@ -1,10 +1,12 @@
 """A signal that arrives while a command still imports its modules."""
 
+import os
 import signal
+import sys
 from pathlib import Path
+from subprocess import PIPE, Popen
 
 import pytest
-from tests.support.commands import Command
 
 WAITS = """
 import os, signal, sys
@@ -20,25 +22,29 @@ sys.meta_path.insert(0, Waits())
 """
 
 
-@pytest.mark.parametrize("module", ["click", "psycopg", "dsql_outbox.outbox"])
 @pytest.mark.parametrize(
-    ("number", "word", "code"),
+    ("module", "number", "word", "code"),
     [
-        (signal.SIGTERM, "publish", 0),
-        (signal.SIGTERM, "console", 0),
-        (signal.SIGTERM, "status", 143),
-        (signal.SIGHUP, "write", 129),
-        (signal.SIGINT, "publish", 0),
-        (signal.SIGINT, "status", 130),
+        ("click", signal.SIGTERM, "publish", 0),
+        ("psycopg", signal.SIGTERM, "console", 0),
+        ("dsql_outbox.outbox", signal.SIGTERM, "status", 143),
+        ("click", signal.SIGHUP, "write", 129),
+        ("psycopg", signal.SIGINT, "publish", 0),
+        ("dsql_outbox.outbox", signal.SIGINT, "status", 130),
     ],
 )
 def test_a_signal_during_the_imports_ends_a_command_with_its_code_and_one_line(
     tmp_path: Path, module: str, number: signal.Signals, word: str, code: int
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(WAITS)
-    env = {"PYTHONPATH": str(tmp_path), "WAITS_AT": module}
-    with Command(word, env=env) as command:
-        assert command.line() == b"imports\n"
-        command.signal(number)
-        done = command.wait()
-    assert (done.code, done.err) == (code, "stopped before the start\n")
+    with Popen(
+        [sys.executable, "-m", "dsql_outbox", word],
+        stdout=PIPE,
+        stderr=PIPE,
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "WAITS_AT": module},
+    ) as command:
+        assert command.stdout is not None
+        assert command.stdout.readline() == b"imports\n"
+        command.send_signal(number)
+        _, err = command.communicate()
+    assert (command.returncode, err) == (code, b"stopped before the start\n")
