@@ -3,7 +3,7 @@
 The writer and the relay emit facts (`facts`) to hooks (`hooks`). The hooks here
 are `log_hook` (with `repeated_lines`) for log lines, `otel.spans` for traces and `otel.metrics` for
 metrics. `attributes` and `metric_names` define every name that they use.
-`json_logs` formats log records, and `visible_text` escapes control characters.
+`json_logs` formats log records, and `shown_text` escapes control characters.
 The folders grafana/ and prometheus/ hold dashboards and alert rules.
 """
 
@@ -11,7 +11,6 @@ from dsql_outbox.observability.otel.metrics import MetricFacts, metric_facts
 from dsql_outbox.observability.otel.spans import TraceFacts, trace_facts
 
 from . import attributes, metric_names
-from .duration_text import duration
 from .facts import (
     AttemptEnded,
     AttemptOutcome,
@@ -44,7 +43,7 @@ from .facts import (
 from .hooks import Hook, Scope, Scopes, emit, skips_successes
 from .json_logs import JsonFormatter
 from .log_hook import LogFacts, log_facts
-from .visible_text import visible, visible_json
+from .shown_text import duration, visible, visible_json
 
 __all__ = [
     "AttemptEnded",

@@ -25,7 +25,7 @@ from .facts import (
     TransactionFailure,
 )
 from .repeated_lines import Later, Line, RepeatedLines, in_a_thread, logger
-from .visible_text import visible
+from .shown_text import visible
 
 EVERY: Final = 10.0
 """Seconds between two lines about one topic and result."""

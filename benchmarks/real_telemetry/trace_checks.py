@@ -17,8 +17,7 @@ from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer, OutboxProxy
 from dsql_outbox.traces import SpanView, spans_of_jaeger, traces_of, views
-from dsql_outbox.traces.jaeger_answers import JaegerAnswers
-from dsql_outbox.traces.jaeger_search import FoundTraces
+from dsql_outbox.traces.jaeger import FoundTraces, JaegerAnswers
 
 from .jaeger import Jaeger
 

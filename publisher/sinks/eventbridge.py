@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dsql_outbox.outbox import Message
-from dsql_outbox.publisher.sinks.aws.address import AwsAddress, match_place, parse_address
 from dsql_outbox.publisher.sinks.aws.batch_client import (
     Answers,
+    AwsAddress,
     BatchClient,
     Entry,
     blames_target,
+    match_place,
+    parse_address,
     refusal,
 )
 from dsql_outbox.publisher.sinks.aws.batch_sink import REQUESTS, BatchSink, connected

@@ -18,8 +18,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from dsql_outbox.outbox import Message
-from dsql_outbox.publisher.sinks.aws.address import AwsAddress, match_place, parse_address
-from dsql_outbox.publisher.sinks.aws.batch_client import Answers, BatchClient, Entry, answers_by_id
+from dsql_outbox.publisher.sinks.aws.batch_client import (
+    Answers,
+    AwsAddress,
+    BatchClient,
+    Entry,
+    answers_by_id,
+    match_place,
+    parse_address,
+)
 from dsql_outbox.publisher.sinks.aws.batch_sink import REQUESTS, BatchSink, connected
 from dsql_outbox.publisher.sinks.aws.message_entry import MessageForm, entry_or_rejection
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from dsql_outbox.cli.publish.command import publish as publish_command
+from dsql_outbox.cli.publish import publish as publish_command
 from dsql_outbox.outbox import MissingExtra, SettingsError
 from dsql_outbox.publisher import open_sink
 

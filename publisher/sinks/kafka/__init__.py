@@ -1,8 +1,8 @@
 """The sink ``kafka://``: Apache Kafka, or another broker that speaks its protocol.
 
 The topic of a message is the Kafka topic. Its subject is the key, so all messages of
-a subject are in one partition. `sink` publishes, `client` keeps the producer,
-`callbacks` brings librdkafka's callbacks into the event loop, `url` parses the URL.
+a subject are in one partition. `sink` publishes, `client` keeps the producer and
+its callbacks, `url` parses the URL.
 Its parameters are:
 
 | parameter | default | meaning |

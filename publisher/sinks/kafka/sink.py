@@ -11,11 +11,10 @@ from confluent_kafka import KafkaException, Producer
 
 from dsql_outbox.outbox import Message, topic_fault
 from dsql_outbox.publisher.sinks.cloudevents import kafka_headers
-from dsql_outbox.publisher.sinks.log_limit import LogLimit
+from dsql_outbox.publisher.sinks.kafka.client import LogLimit
 from dsql_outbox.publisher.sinks.port import Answer, NotAttempted, Rejected
 
-from .callbacks import Callbacks
-from .client import KafkaClient
+from .client import Callbacks, KafkaClient
 from .reports import Heard, Reports
 from .url import KafkaSettings
 

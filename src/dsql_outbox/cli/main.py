@@ -4,18 +4,73 @@ Importing all of them would add the relay, the brokers and rich to every start.
 """
 
 import os
+import re
 import signal
 import sys
-from collections.abc import Collection, Generator, Mapping
+import textwrap
+from collections.abc import Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from shutil import get_terminal_size
 from typing import Any, Final, cast
 
 import click
 from click.shell_completion import CompletionItem
 
-from .help_text import HelpContext, use_help_text
+_WIDE: Final = 74
+"""Columns from which an option and its help stand side by side."""
+
+_OPTION: Final = 8
+"""Columns for names on a narrow terminal; a longer name has its own line."""
+
+_HANGING: Final = re.compile(r"\s*(?:\d+\s+)?")
+_COMMAND: Final = "    dsql-outbox "
+
+
+class HelpText(click.HelpFormatter):
+    """Formats help for terminals of 40 columns or more; click's own class needs 52."""
+
+    def __init__(
+        self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None
+    ) -> None:
+        width = width or min(get_terminal_size().columns, max_width or 80) - 2
+        super().__init__(indent_increment, width, max_width)
+
+    def write_dl(
+        self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
+    ) -> None:
+        """Write a list of names and their help."""
+        super().write_dl(rows, col_max if self.width >= _WIDE else _OPTION, col_spacing)
+
+    def getvalue(self) -> str:
+        """The text; long lines that click leaves as they are, such as exit codes, are wrapped."""
+        lines = super().getvalue().split("\n")
+        return "\n".join(part for line in lines for part in self._wrapped(line))
+
+    def _wrapped(self, line: str) -> list[str]:
+        if len(line) <= self.width or line.startswith(_COMMAND):  # a command to copy
+            return [line]
+        found = _HANGING.match(line)
+        hanging = " " * len(found[0] if found else "")
+        return textwrap.wrap(
+            line, self.width, subsequent_indent=hanging, break_long_words=False,
+            break_on_hyphens=False,
+        )  # fmt: skip
+
+
+class HelpContext(click.Context):
+    """The context of every command: it formats help as `HelpText`."""
+
+    formatter_class = HelpText
+
+
+def use_help_text(command: click.Command) -> click.Command:
+    """Let a command and its subcommands format their help as `HelpText`."""
+    command.context_class = HelpContext
+    for below in getattr(command, "commands", {}).values():
+        use_help_text(below)
+    return command
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +91,7 @@ _COMMANDS: Final = {
         "doctor.command", "Check a database before production, and suggest remedies."
     ),
     "write": Subcommand("write.command", "Store events from files or standard input."),
-    "publish": Subcommand(
-        "publish.command", "Relay stored events to a broker, in order per subject."
-    ),
+    "publish": Subcommand("publish", "Relay stored events to a broker, in order per subject."),
     "status": Subcommand("status.command", "Show the backlog, the failures and the publishers."),
     "console": Subcommand("console", "Show the outbox in a browser."),
     "waiting": Subcommand(

@@ -8,8 +8,7 @@ pass. The servers come from `dsql_outbox.servers`.
 
 from dsql_outbox.servers import EmbeddedPostgres, NatsServer
 from dsql_outbox.testing.proxy.faults import Held
-from dsql_outbox.testing.proxy.outbox_proxy import OutboxProxy
-from dsql_outbox.testing.proxy.postgres_proxy import PostgresProxy
+from dsql_outbox.testing.proxy.postgres_proxy import OutboxProxy, PostgresProxy
 from dsql_outbox.testing.proxy.tcp_proxy import TcpProxy
 
 from .memory_sink import MemorySink

@@ -14,7 +14,7 @@ from psycopg import sql
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
 from dsql_outbox.servers import EmbeddedPostgres
-from dsql_outbox.testing.proxy.outbox_proxy import OutboxProxy
+from dsql_outbox.testing.proxy.postgres_proxy import OutboxProxy
 
 __all__ = ["outbox_database", "outbox_proxy", "outbox_server"]
 

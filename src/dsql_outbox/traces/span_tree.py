@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue
     from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
     from opentelemetry.sdk.trace import ReadableSpan
+from uuid import UUID
 
 _LABEL: Final = 46
 _NUMBERS: Final = 20
@@ -217,3 +218,20 @@ def _label(span: SpanView) -> str:
     name = span.name.removesuffix(f" {number}")
     words = (name, number, _outcome(span), _consequence(span), *codes)
     return visible(" ".join(str(word) for word in words if word))
+
+
+def traces_of(event_id: UUID, spans: Iterable[SpanView]) -> dict[str, list[SpanView]]:
+    """The traces in which a span names the event, by trace id; repeated spans appear once."""
+    traces: dict[str, dict[str, SpanView]] = defaultdict(dict)
+    wanted: set[str] = set()
+    for span in spans:
+        traces[span.trace_id][span.span_id] = span
+        if names_event(span, event_id):
+            wanted.add(span.trace_id)
+    return {trace_id: list(traces[trace_id].values()) for trace_id in sorted(wanted)}
+
+
+def names_event(span: SpanView, event_id: UUID) -> bool:
+    """Whether an attribute of the span is the id of the event."""
+    found = (span.attributes.get(n) for n in (names.EVENT_ID, names.MESSAGING_MESSAGE_ID))
+    return str(event_id) in found

@@ -13,8 +13,7 @@ from tests.support.dsql.server import CHOSEN, ON_DSQL
 
 from dsql_outbox.cli.doctor import conflict_probes
 from dsql_outbox.cli.doctor.command import CHECKS, LARGE, PROBES
-from dsql_outbox.cli.doctor.examination import findings
-from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase
+from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase, findings
 from dsql_outbox.cli.doctor.finding import Finding
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import check

@@ -19,8 +19,7 @@ from dsql_outbox.cli.doctor.command import CHECKS, PROBES, PROOFS
 from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase
 from dsql_outbox.cli.doctor.proof import isolation, takeover
 from dsql_outbox.cli.doctor.proof.isolation_cases import CASES
-from dsql_outbox.cli.doctor.proof.proofs import proved
-from dsql_outbox.cli.doctor.proof.scratch_schema import SCRATCH
+from dsql_outbox.cli.doctor.proof.proofs import SCRATCH, proved
 from dsql_outbox.cli.doctor.report_file import write_report
 from dsql_outbox.outbox import Database
 from dsql_outbox.testing import PostgresProxy

@@ -16,7 +16,7 @@ _DOORS: Final = {
     "schema/": "schema",
     "src/dsql_outbox/cli/doctor/": "doctor",
     "src/dsql_outbox/cli/demo/": "demo",
-    "src/dsql_outbox/cli/publish/": "publisher",
+    "src/dsql_outbox/cli/publish.py": "publisher",
     "src/dsql_outbox/cli/relay/": "publisher",
     "src/dsql_outbox/cli/": "operator",
     "src/dsql_outbox/inbox/": "consumer",

@@ -5,7 +5,7 @@ import pytest
 
 from dsql_outbox.cli.doctor.conflict_probes import Race, SessionResult, judge
 from dsql_outbox.cli.doctor.cost_probes import judge_metering
-from dsql_outbox.cli.doctor.examination import failure
+from dsql_outbox.cli.doctor.examined_database import failure
 from dsql_outbox.cli.doctor.feature_probes import judge_plan
 from dsql_outbox.cli.doctor.verdicts import (
     Sample,

@@ -15,7 +15,7 @@ from tests.support.telemetry.jaeger_server import Jaeger, serving
 
 from dsql_outbox.cli import main
 from dsql_outbox.observability import attributes as names
-from dsql_outbox.traces import jaeger_answers
+from dsql_outbox.traces import jaeger as search
 
 EVENT = UUID("0198c0de-0000-7000-8000-000000000001")
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -117,7 +117,7 @@ def test_an_endless_answer_is_not_read_into_memory(status: bytes) -> None:
 
 
 def test_an_answer_that_drips_ends_at_the_limit_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jaeger_answers, "_SECONDS", 0.3)
+    monkeypatch.setattr(search, "_SECONDS", 0.3)
 
     def parts() -> Iterator[bytes]:
         yield OK + b"\r\n"
@@ -131,7 +131,7 @@ def test_an_answer_that_drips_ends_at_the_limit_of_time(monkeypatch: pytest.Monk
 
 
 def test_many_services_end_at_the_limit_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jaeger_answers, "_ALL_SECONDS", 0.3)
+    monkeypatch.setattr(search, "_ALL_SECONDS", 0.3)
     with serving(Jaeger({f"s{n}": [] for n in range(100_000)})) as jaeger:
         result = drawn("--jaeger", jaeger.url)
     assert (result.exit_code, "Jaeger cannot be reached" in result.stderr) == (69, True)

@@ -4,7 +4,7 @@ import json
 
 from tests.support.checkout import ROOT
 
-from dsql_outbox.cli.dev.sample_events import sample_events
+from dsql_outbox.cli.dev.command import sample_events
 
 
 def test_the_page_pauses_the_topic_of_the_sample() -> None:

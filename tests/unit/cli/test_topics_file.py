@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from dsql_outbox.cli import main
-from dsql_outbox.cli.publish.topics_file import read_topics
+from dsql_outbox.cli.publish import read_topics
 from dsql_outbox.publisher import TopicSettings
 
 GOOD = """

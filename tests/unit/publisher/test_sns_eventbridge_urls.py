@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from dsql_outbox.outbox import SettingsError
-from dsql_outbox.publisher.sinks.aws.address import AwsAddress
+from dsql_outbox.publisher.sinks.aws.batch_client import AwsAddress
 from dsql_outbox.publisher.sinks.eventbridge import parse_eventbridge_url
 from dsql_outbox.publisher.sinks.sns import parse_sns_url
 

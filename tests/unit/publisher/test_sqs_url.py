@@ -3,7 +3,7 @@
 import pytest
 
 from dsql_outbox.outbox import SettingsError
-from dsql_outbox.publisher.sinks.aws.address import AwsAddress
+from dsql_outbox.publisher.sinks.aws.batch_client import AwsAddress
 from dsql_outbox.publisher.sinks.sqs import parse_sqs_url
 
 

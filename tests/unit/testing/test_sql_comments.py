@@ -4,7 +4,7 @@ import pytest
 
 from dsql_outbox.schema.named_statements import names, read_sql
 from dsql_outbox.testing.proxy.faults import holds, is_commit
-from dsql_outbox.testing.proxy.sql_comments import without_comments
+from dsql_outbox.testing.proxy.wire_protocol import without_comments
 
 
 @pytest.mark.parametrize(

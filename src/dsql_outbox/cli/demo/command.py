@@ -18,8 +18,7 @@ from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
 from dsql_outbox.traces import view_recorded
 
-from .progress import counting
-from .report import show, show_page, trace_of
+from .report import counting, show, show_page, trace_of
 from .results import Results, checks
 from .stages import TOPIC_PREFIX, read_back, stored_ids, write_and_relay
 from .workload import EVENT_TYPES, SHAPES, TURNS

@@ -1,9 +1,10 @@
 """One run of `dev`: everything starts, works until a signal, and ends."""
 
 import shutil
+import socket
 import sys
-from collections.abc import Callable, Coroutine
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -21,12 +22,34 @@ from dsql_outbox.cli.telemetry.tracing import tracing
 from dsql_outbox.outbox import Database, MissingExtra, OutboxError
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.schema import apply
-from dsql_outbox.servers import EmbeddedPostgres, NatsServer, kept_secret
+from dsql_outbox.servers import EmbeddedPostgres, NatsServer, free_port, kept_secret, preferred_port
 
 from .activity import LOG_SETTINGS, Activity, Counts
 from .dev_lines import DevLines, Places
 from .folder_lock import locked
-from .ports import HOST, HTTP, NATS, POSTGRES, claimed_ports
+
+HOST: Final = "127.0.0.1"
+POSTGRES: Final = 15432
+NATS: Final = 14222
+HTTP: Final = 19464
+_CLAIM: Final = 19463
+
+
+@contextmanager
+def claimed_ports() -> Generator[Callable[[int], int]]:
+    """Yield a function that returns the port to use in place of a given one.
+
+    The first `dev` on this machine gets the given ports, if they are free. Any other gets
+    free ports.
+    """
+    with socket.socket() as claim:
+        try:
+            claim.bind((HOST, _CLAIM))
+        except OSError:
+            yield lambda _: free_port()
+        else:
+            yield preferred_port
+
 
 _DRAIN: Final = 0.5  # seconds: messages that are not delivered by then stay in the outbox
 _READY: Final = 10.0  # seconds to wait for the publisher before the URLs are shown anyway

@@ -14,11 +14,9 @@ from dsql_outbox.cli.signals import interruptible
 from dsql_outbox.outbox import Database
 
 from .checks import CHECKS
-from .examination import findings, probed
-from .examined_database import ExaminedDatabase
+from .examined_database import ExaminedDatabase, findings, probed
 from .feature_probes import LARGE, PROBES
-from .finding import Finding, Report
-from .printout import show
+from .finding import Finding, Report, show
 from .proof.isolation import NAME as ISOLATION
 from .proof.isolation import isolation_cases
 from .proof.proofs import PROOFS, proved

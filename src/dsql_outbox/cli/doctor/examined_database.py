@@ -1,16 +1,28 @@
-"""The database under examination: its connection, and readings that several checks share."""
+"""The database under examination: its connection, its scratch table, and the questions to it."""
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property, partial
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self
 
-from dsql_outbox.outbox import Connection, Database
+import psycopg
+
+from dsql_outbox.outbox import (
+    DOCTOR,
+    Connection,
+    Database,
+    OutboxError,
+    is_unreachable,
+    told,
+)
 from dsql_outbox.publisher import Status, StatusReader
 from dsql_outbox.schema import Drift, check, has_jobs, statement
+
+from .finding import Finding, Verdict
 
 PATIENCE: Final = 15.0
 """Seconds that one check may take before the doctor continues with the next."""
@@ -92,3 +104,99 @@ def run(
 async def _read_status(database: Database) -> Status:
     async with StatusReader(database) as reader:
         return await reader.read()
+
+
+def findings(
+    visit: ExaminedDatabase,
+    questions: Mapping[str, Callable[[ExaminedDatabase], Iterator[Finding]]],
+) -> Iterator[Finding]:
+    """Run each check in turn; a failed one does not stop the others."""
+    for name, ask in questions.items():
+        try:
+            found = _asked(visit, ask)
+        except (psycopg.Error, OutboxError) as error:
+            found = [failure(name, error)]
+        yield from found
+
+
+def _asked(
+    visit: ExaminedDatabase, ask: Callable[[ExaminedDatabase], Iterator[Finding]]
+) -> list[Finding]:
+    def answer() -> list[Finding]:
+        visit.begin_question()
+        return list(ask(visit))
+
+    return DOCTOR.run(answer)
+
+
+def failure(name: str, error: Exception) -> Finding:
+    """The finding for a check that raised `error`.
+
+    Its verdict is `fail` if the database is out of reach, else `unknown`.
+    """
+    if not isinstance(error, psycopg.Error):
+        return Finding(name, "unknown", str(error))
+    verdict: Verdict = "fail" if is_unreachable(error) else "unknown"
+    remedy = None
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        remedy = "ask again as the owner of the tables"
+    text = f"{error.sqlstate}: {told(error)}" if error.sqlstate else told(error)
+    return Finding(name, verdict, text, remedy, sqlstate=error.sqlstate)
+
+
+def probed(
+    visit: ExaminedDatabase, probes: Mapping[str, Callable[[ExaminedDatabase], Iterator[Finding]]]
+) -> Iterator[Finding]:
+    """Run probes as `findings` does, inside a scratch table that is dropped afterwards."""
+    if not probes:
+        return
+    try:
+        with scratch(visit):
+            yield from findings(visit, probes)
+    except (psycopg.Error, OutboxError) as error:
+        yield failure("probe", error)
+
+
+@contextmanager
+def scratch(visit: ExaminedDatabase) -> Generator[None]:
+    """Create a table ``doctor_scratch`` in the outbox schema, and drop it after the block.
+
+    Raises `OutboxError` if the table exists already, and the driver's errors.
+    """
+    visit.begin_question()
+    try:
+        try:
+            _change(visit.connection, visit.schema, "doctor_scratch_create")
+        except psycopg.errors.DuplicateTable as error:
+            raise _InUse(_in_use(visit.schema)) from error
+        yield
+    except _InUse:
+        raise  # do not drop the table of another doctor
+    except BaseException:
+        _drop(visit)
+        raise
+    _drop(visit)
+
+
+class _InUse(OutboxError):
+    """The scratch table belongs to another doctor."""
+
+
+def _drop(visit: ExaminedDatabase) -> None:
+    # Use a new connection: an interrupted one is closed, a failed one is in a transaction.
+    visit.connection.close()
+    with visit.connect() as connection:
+        _change(connection, visit.schema, "doctor_scratch_drop")
+
+
+def _change(connection: Connection, schema: str, name: str) -> None:
+    """Run a schema change, and again after a conflict.
+
+    On Aurora DSQL it fails once with OC001 if another session changed the schema.
+    """
+    DOCTOR.run(partial(run, connection, schema, name))
+
+
+def _in_use(schema: str) -> str:
+    drop = " ".join(statement("doctor_scratch_drop", schema).decode().splitlines()[1:])
+    return f"the scratch table exists: another doctor runs, or one was killed; then run {drop}"

@@ -1,9 +1,14 @@
 """The result of one check or probe."""
 
-from collections.abc import Mapping
-from typing import Literal
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final, Literal
 
 import msgspec
+
+from dsql_outbox.cli.output import say
+from dsql_outbox.observability import visible
 
 Verdict = Literal["ok", "warn", "fail", "unknown"]
 
@@ -31,3 +36,43 @@ class Report(msgspec.Struct, frozen=True):
     schema: str
     failed: bool
     findings: tuple[Finding, ...]
+
+
+_COLOURS: Final[Mapping[Verdict, str]] = {
+    "ok": "green",
+    "warn": "yellow",
+    "fail": "red",
+    "unknown": "cyan",
+}
+_VERDICT: Final = len("unknown")
+
+
+def show(findings: Iterable[Finding], names: Collection[str]) -> list[Finding]:
+    """Print each finding as soon as it is known, then a count per verdict; return all findings.
+
+    `names` are the names of all checks to come; they give the column its width.
+    """
+    width = max(map(len, names))
+    found: list[Finding] = []
+    for finding in findings:
+        found.append(finding)
+        _say(finding.verdict, f"  {finding.name:{width}}  {_line(finding)}")
+    counts = Counter(finding.verdict for finding in found)
+    say()
+    say(", ".join(f"{counts[verdict]} {verdict}" for verdict in _COLOURS))
+    return found
+
+
+def _line(finding: Finding) -> str:
+    return finding.text if finding.remedy is None else f"{finding.text}; {finding.remedy}"
+
+
+def _say(verdict: Verdict, rest: str) -> None:
+    if not sys.stdout.isatty():
+        say(f"{verdict:{_VERDICT}}{rest}")
+        return
+    from rich.console import Console  # noqa: PLC0415 - 60 ms, for terminals only
+    from rich.text import Text  # noqa: PLC0415 - for terminals only
+
+    line = Text.assemble((f"{verdict:{_VERDICT}}", _COLOURS[verdict]), visible(rest))
+    Console().print(line, soft_wrap=True)

@@ -19,9 +19,8 @@ from dsql_outbox.publisher import (
     StatusReader,
 )
 
-from .conflict_tables import conflict_tables
 from .live_view import watch
-from .tables import Table, rich, tables_of
+from .tables import Table, conflict_tables, rich, tables_of
 
 
 @click.command(

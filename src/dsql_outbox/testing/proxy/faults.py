@@ -10,9 +10,8 @@ from typing import Final, Literal, TypeAlias
 
 from . import wire_protocol as wire
 from .client_session import Answer, Batch, ClientSession, Reaction, swallow
-from .sql_comments import without_comments
 from .tcp_proxy import Cut
-from .wire_protocol import WireMessage
+from .wire_protocol import WireMessage, without_comments
 
 CutPoint: TypeAlias = Literal["before", "after_sent", "after_commit", "mid_answer"]
 

@@ -1,19 +1,50 @@
 """Runs the library itself in the scratch schema; the failure of one proof becomes its finding."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 import psycopg
 
-from dsql_outbox.cli.doctor.examination import failure
-from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase
+from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase, failure
 from dsql_outbox.cli.doctor.finding import Finding
 from dsql_outbox.cli.logs import quiet
-from dsql_outbox.outbox import Database, OutboxError
+from dsql_outbox.outbox import AT_ONCE, Database, FailureKind, OutboxError, kind_of
+from dsql_outbox.schema import apply, remove, statement
 
-from .scratch_schema import scratch_schema
 from .takeover import take_over
 from .twenty_writes import twenty_writes
+
+SCRATCH: Final = "outbox_doctor"
+"""A separate schema, because publishers of the examined schema must not relay its events."""
+
+
+@contextmanager
+def scratch_schema(visit: ExaminedDatabase, address: str) -> Generator[Database]:
+    """Create outbox tables in the schema `SCRATCH`, and remove them after the block.
+
+    Raises `OutboxError` if the schema exists already, and the driver's errors.
+    """
+    database = Database(address, schema=SCRATCH, isolation="repeatable read")
+    create = statement("doctor_schema_create", SCRATCH)
+    try:
+        AT_ONCE.run(lambda: visit.connection.execute(create))
+    except psycopg.Error as error:
+        if kind_of(error) is not FailureKind.EXISTS:
+            raise
+        raise OutboxError(_IN_USE) from error
+    try:
+        apply(database)
+        yield database
+    finally:
+        remove(database)
+
+
+_IN_USE: Final = (
+    f"the schema {SCRATCH} exists: another doctor runs, or one was killed; "
+    f"then run DROP SCHEMA {SCRATCH} CASCADE"
+)
+
 
 Proof = Callable[[Database, str], Finding]
 """Takes the database of the scratch schema, and its URL for other processes."""

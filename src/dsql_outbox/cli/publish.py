@@ -1,12 +1,15 @@
-"""The command `publish`: its options and its settings."""
+"""The command `publish`: its options, its settings, and the file of --topics."""
 
 import sys
+import tomllib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import fields
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import click
+import msgspec
 
 from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.event_loop import run
@@ -18,10 +21,51 @@ from dsql_outbox.cli.relay.relay_counts import CountsText
 from dsql_outbox.cli.relay.relay_run import RelayRun
 from dsql_outbox.cli.telemetry.metering import metering
 from dsql_outbox.cli.telemetry.tracing import tracing
-from dsql_outbox.outbox import Database
+from dsql_outbox.outbox import Database, SettingsError
 from dsql_outbox.publisher import PublisherSettings, TopicSettings, known_schemes, open_sink
 
-from .topics_file import read_topics
+_KEYS: Final = tuple(field.name for field in fields(TopicSettings))
+
+
+def read_topics(file: Path) -> Mapping[str, TopicSettings]:
+    """The settings of the topics, by pattern, in the order of the file.
+
+    Raises `SettingsError`, which names the file and the key, for a file that cannot be read
+    or is not TOML, for an unknown key, and for an invalid value.
+    """
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{file}: {error}") from error
+    topics = {pattern: _parse(file, pattern, table) for pattern, table in tables.items()}
+    try:
+        PublisherSettings(topics=topics)
+    except SettingsError as error:
+        raise SettingsError(f"{file}: {error}") from error
+    return topics
+
+
+def _parse(file: Path, pattern: str, table: object) -> TopicSettings:
+    if not isinstance(table, dict):
+        raise SettingsError(
+            f"{file}: {pattern} is no table: write a pattern of topics as a table, "
+            f'["events.*"], and the keys {", ".join(_KEYS)} in it'
+        )
+    for key, value in cast("dict[str, object]", table).items():
+        if isinstance(value, dict):
+            raise SettingsError(
+                f"{file}: table [{pattern}.{key}] needs quotes, because of the dot: "
+                f'["{pattern}.{key}"]'
+            )
+        if key not in _KEYS:
+            raise SettingsError(
+                f'{file}: unknown key {key} in ["{pattern}"], there are {", ".join(_KEYS)}'
+            )
+    try:
+        return msgspec.convert(table, TopicSettings)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f'{file}: ["{pattern}"]: {error}') from error
+
 
 _DRAIN: Final = 20.0
 _EVERY: Final = 60.0

@@ -1,18 +1,41 @@
-"""Requests to Jaeger's HTTP API, and the meaning of each wrong answer."""
+"""Reads spans of an event from Jaeger, and knows the URLs of its pages."""
 
 import json
 import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from http.client import HTTPException
 from time import monotonic
-from typing import Any, Final, TypeVar
-from urllib.parse import urlencode
+from typing import Any, Final, NamedTuple, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
 from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler
 
 import msgspec
 
+from dsql_outbox.observability import attributes as names
 from dsql_outbox.observability import visible
-from dsql_outbox.outbox import OutboxError
+from dsql_outbox.outbox import OutboxError, SettingsError, redacted
+
+from .otlp_json import TraceData, views
+from .span_tree import SpanView
+
+_PORT: Final = 16686
+
+DEFAULT_JAEGER: Final = f"http://localhost:{_PORT}"
+"""The base URL of a Jaeger on this machine."""
+
+
+def jaeger_beside(otlp_url: str) -> str:
+    """The base URL of a Jaeger that takes spans at `otlp_url`, at its usual port."""
+    host = urlsplit(otlp_url).hostname or "localhost"
+    return f"http://{f'[{host}]' if ':' in host else host}:{_PORT}"
+
+
+def page_of(url: str, trace_id: str) -> str:
+    """The URL of Jaeger's page for a trace."""
+    return f"{url}/trace/{quote(trace_id, safe='')}"
+
 
 OLDEST_JAEGER: Final = "2.19"
 """The first release of Jaeger that searches by attribute in ``/api/v3``."""
@@ -127,3 +150,73 @@ def _told(error: Exception) -> str:
     """The text of an error on one short line; it may quote the answer."""
     text = visible(" ".join(str(error).split()) or type(error).__name__)
     return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…"
+
+
+_BASE: Final = re.compile(r"https?://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:/[^?#@\s]*)?")
+_AHEAD: Final = timedelta(hours=1)  # a span may come from a machine whose clock is ahead
+_MOST: Final = "20"  # traces per answer
+_TRACES: Final = "/api/v3/traces"
+
+
+class _Services(msgspec.Struct):
+    services: list[str] = []
+
+
+class FoundTraces(msgspec.Struct):
+    """Jaeger's answer with traces, in a wrapper of its gateway."""
+
+    result: TraceData
+
+
+class _Search(NamedTuple):
+    """A search for the traces of an event; `since` and `until` are aware times."""
+
+    answers: JaegerAnswers
+    event_id: str
+    since: datetime
+    until: datetime
+
+    @property
+    def attributes(self) -> str:
+        return json.dumps({names.EVENT_ID: self.event_id})
+
+
+def spans_of_jaeger(url: str, event_id: str, since: datetime) -> Iterator[SpanView]:
+    """The spans of every trace since `since` that names the event; spans may repeat.
+
+    Raises `JaegerUnreachable` if Jaeger is out of reach, `SettingsError` for an invalid
+    URL, and `NotJaeger` for an answer that is not Jaeger's.
+    """
+    check_url(url)
+    search = _Search(JaegerAnswers(url), event_id, since, datetime.now(UTC) + _AHEAD)
+    found = search.answers.get("/api/v3/services", {}, _Services)
+    for service in found.services if found else ():
+        yield from _spans_of(search, service)
+
+
+def check_url(url: str) -> None:
+    """Raise `SettingsError` unless `url` is an HTTP base URL without a login."""
+    if not _BASE.fullmatch(url):
+        raise SettingsError(
+            f"--jaeger {redacted(url)}: give a base URL without a login, such as {DEFAULT_JAEGER}"
+        )
+
+
+def _spans_of(search: _Search, service: str) -> Iterator[SpanView]:
+    wanted = {
+        "query.serviceName": service,
+        "query.attributes": search.attributes,
+        "query.startTimeMin": _rfc3339(search.since),
+        "query.startTimeMax": _rfc3339(search.until),
+        "query.searchDepth": _MOST,
+        "query.rawTraces": "true",
+    }
+    found = search.answers.get(_TRACES, wanted, FoundTraces)
+    try:
+        yield from list(views(found.result)) if found else ()
+    except ValueError as error:
+        raise search.answers.refused(_TRACES, f"did not answer as Jaeger does ({error})") from error
+
+
+def _rfc3339(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
