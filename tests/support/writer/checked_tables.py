@@ -9,6 +9,7 @@ from uuid import UUID
 
 import psycopg
 from psycopg.rows import dict_row
+from tests.support.outbox_databases import KEEPER
 from tests.support.waiting import wait_until
 
 from dsql_outbox.outbox import DuplicateEvent, OutcomeUnknown, Receipt
@@ -29,12 +30,14 @@ MESSAGES: LiteralString = """SELECT event_id, shard, position, previous_position
 ENTITIES: LiteralString = """SELECT entity_type, entity_id, version, shard, position, event_id,
     entity_data::text AS data FROM outbox.entities
     WHERE %(id)s::uuid IS NULL OR event_id = %(id)s"""
-OTHERS: LiteralString = """SELECT count(*) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+OTHERS: LiteralString = f"""SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+    AND application_name <> '{KEEPER}'"""
 WORKING: LiteralString = """SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"""
-HANG_UP: LiteralString = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+HANG_UP: LiteralString = f"""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+    AND application_name <> '{KEEPER}'"""
 BLOCKED: LiteralString = """SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock'"""
 

@@ -2,33 +2,22 @@
 
 from collections.abc import Iterator
 from functools import partial
-from uuid import uuid4
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
+from tests.support.outbox_databases import OutboxDatabases
 
-from dsql_outbox.outbox import DEFAULT_SCHEMA
-from dsql_outbox.schema import ddl
-from dsql_outbox.testing import EmbeddedPostgres, PostgresProxy
+from dsql_outbox.testing import PostgresProxy
 
 from .callers import Caller, Facts, OpenWriter, make_caller
 from .checked_tables import Tables
 
 
-@pytest.fixture(scope="session")
-def shared_url(postgres: EmbeddedPostgres) -> str:
-    """A database for all tests of the writer: making one takes longer than most tests."""
-    return postgres.create_database(f"writer_{uuid4().hex}")
-
-
 @pytest.fixture
-def url(shared_url: str) -> str:
-    """A database with new outbox tables, and nobody connected."""
-    with Tables(shared_url) as tables:
-        tables.hang_up_all()
-        tables.execute("DROP SCHEMA IF EXISTS outbox CASCADE")
-        tables.connection.execute(ddl(DEFAULT_SCHEMA).encode())
-    return shared_url
+def url(outbox_databases: OutboxDatabases) -> Iterator[str]:
+    """A database with empty outbox tables, and nobody connected."""
+    with outbox_databases.lent(shards=16) as url:
+        yield url
 
 
 @pytest.fixture
