@@ -22,7 +22,7 @@ SLOW_TIMEOUT: Final = 600  # seconds; a slow test beside busy ones takes four ti
 
 
 # Real servers and a busy machine: how long an example takes says nothing.
-settings.register_profile("here", deadline=None)
+settings.register_profile("here", deadline=None, max_examples=50)
 settings.load_profile("here")
 
 

@@ -46,15 +46,15 @@ def test_a_stream_gives_every_event_that_touches_the_entity_in_version_order(
     assert len(tables.events()) == 4
 
 
-def test_ten_thousand_events_are_read_in_pages_of_two_hundred(
+def test_a_thousand_events_are_read_in_pages_of_two_hundred(
     open_transactor: OpenTransactor, url: str, proxy: PostgresProxy
 ) -> None:
-    store(url, 10_000)
+    store(url, 1_000)
     events = open_transactor(proxy.url).stream("Car", "CAR-1")
     assert [e.version for e in islice(events, 200)] == list(range(1, 201))
     assert pages(proxy) == 1
-    assert [e.version for e in events] == list(range(201, 10_001))
-    assert pages(proxy) == 51
+    assert [e.version for e in events] == list(range(201, 1_001))
+    assert pages(proxy) == 6
 
 
 def test_what_is_stored_while_reading_is_read_too(

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -135,9 +136,9 @@ def test_a_function_that_leaves_a_pipeline_open_commits_nothing(
 
 
 def test_no_commit_is_sent_after_the_deadline(
-    open_transactor: OpenTransactor, proxy: PostgresProxy, own: Tables, form: WriterSettings
+    open_transactor: OpenTransactor, proxy: PostgresProxy, own: Tables
 ) -> None:
-    writer = open_transactor(proxy.url, form)
+    writer = open_transactor(proxy.url, QUICK)
 
     def function(work: Work) -> None:
         work.execute("INSERT INTO own VALUES (1)")
@@ -321,21 +322,22 @@ def test_a_write_inside_transact_is_refused(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("coalesce", [0, 1])
-@pytest.mark.parametrize("method", WRITES)
-@pytest.mark.parametrize("in_task", [False, True])
 async def test_a_write_inside_transact_is_refused_to_tasks_of_the_function_too(
-    url: str, own: Tables, form: WriterSettings, method: str, coalesce: int, *, in_task: bool
+    url: str, own: Tables, coalesce: int
 ) -> None:
-    async with AsyncWriter(Database(url), replace(form, coalesce=coalesce)) as writer:
+    async with AsyncWriter(Database(url), replace(QUICK, coalesce=coalesce)) as writer:
+        for method, in_task in product(WRITES, [False, True]):
 
-        async def function(transaction: AsyncTransaction) -> None:
-            await transaction.append(workload_s.car_created())
-            write = getattr(writer, method)(arguments(method))
-            await (asyncio.create_task(write) if in_task else write)
+            async def function(
+                transaction: AsyncTransaction, method: str = method, *, in_task: bool = in_task
+            ) -> None:
+                await transaction.append(workload_s.car_created())
+                write = getattr(writer, method)(arguments(method))
+                await (asyncio.create_task(write) if in_task else write)
 
-        with pytest.raises(TransactionMisused, match=f"{method} inside transact"):
-            await writer.transact(function)
-        assert ids(own) == set()
+            with pytest.raises(TransactionMisused, match=f"{method} inside transact"):
+                await writer.transact(function)
+            assert ids(own) == set()
         await writer.write(workload_s.car_created())
     assert len(ids(own)) == 1
 

@@ -109,53 +109,17 @@ class Tables:
 
     def assert_true_to(self, outcomes: Mapping[UUID, Outcome]) -> None:
         """Each receipt is one set of rows, each failure none; and all of it fits together."""
+        stored = self._stored()
         for event_id, outcome in outcomes.items():
-            self._assert_outcome(event_id, outcome)
-        self.assert_consistent()
+            stored.assert_outcome(event_id, outcome)
+        stored.assert_consistent()
 
     def assert_consistent(self) -> None:
         """No row without its others, versions gapless, every subject's messages one chain."""
-        events = {row["id"]: row for row in self.events()}
-        headers, messages = self.headers(), self.messages()
-        assert {row["event_id"] for row in headers} == set(events)
-        assert sorted(row["event_id"] for row in messages) == sorted(events)
-        for row in messages:
-            _assert_message(row, events[row["event_id"]])
-        self._assert_entities(headers)
-        _assert_chains(messages, self.entities())
+        self._stored().assert_consistent()
 
-    def _assert_outcome(self, event_id: UUID, outcome: Outcome) -> None:
-        if isinstance(outcome, Receipt):
-            assert outcome.event_id == event_id
-            self._assert_receipt(outcome)
-        elif isinstance(outcome, DuplicateEvent):
-            assert len(self.events(event_id)) == 1
-        elif not isinstance(outcome, OutcomeUnknown):
-            assert self.events(event_id) == []
-            assert self.headers(event_id) == []
-            assert self.messages(event_id) == []
-            assert self.entities(event_id) == []
-
-    def _assert_receipt(self, receipt: Receipt) -> None:
-        (event,) = self.events(receipt.event_id)
-        (message,) = self.messages(receipt.event_id)
-        assert receipt.position == event["position"] == message["position"]
-        touched = {(t.entity_type, t.entity_id, t.version) for t in receipt.entities}
-        assert touched == {_key(row) for row in self.headers(receipt.event_id)}
-        assert [t.version for t in receipt.entities] == [
-            touch["version"] for touch in json.loads(event["touches"])
-        ]
-
-    def _assert_entities(self, headers: Sequence[Row]) -> None:
-        streams: dict[tuple[str, str], list[Row]] = defaultdict(list)
-        for row in headers:
-            streams[row["entity_type"], row["entity_id"]].append(row)
-        entities = {(row["entity_type"], row["entity_id"]): row for row in self.entities()}
-        assert set(streams) == set(entities)
-        for key, stream in streams.items():
-            versions = [row["entity_version"] for row in stream]
-            assert versions == list(range(1, entities[key]["version"] + 1))
-            assert entities[key]["event_id"] == stream[-1]["event_id"]
+    def _stored(self) -> "_Stored":
+        return _Stored(self.events(), self.headers(), self.messages(), self.entities())
 
     def _rows(self, query: LiteralString, event_id: UUID | None) -> list[Row]:
         return self.connection.execute(query, {"id": event_id}).fetchall()
@@ -164,6 +128,70 @@ class Tables:
         row = self.connection.execute(query).fetchone()
         assert row is not None
         return int(row["count"])
+
+
+class _Stored:
+    """The rows of all four tables."""
+
+    def __init__(
+        self,
+        events: Sequence[Row],
+        headers: Sequence[Row],
+        messages: Sequence[Row],
+        entities: Sequence[Row],
+    ) -> None:
+        self._events = {row["id"]: row for row in events}
+        self._headers, self._messages, self._entities = headers, messages, entities
+        self._by_event = [_grouped(rows) for rows in (headers, messages, entities)]
+
+    def assert_outcome(self, event_id: UUID, outcome: Outcome) -> None:
+        """The rows of an event are those that its caller was told of."""
+        if isinstance(outcome, Receipt):
+            assert outcome.event_id == event_id
+            self._assert_receipt(outcome)
+        elif isinstance(outcome, DuplicateEvent):
+            assert event_id in self._events
+        elif not isinstance(outcome, OutcomeUnknown):
+            assert event_id not in self._events
+            assert not any(event_id in rows for rows in self._by_event)
+
+    def assert_consistent(self) -> None:
+        """The rows of all events fit together."""
+        assert {row["event_id"] for row in self._headers} == set(self._events)
+        assert sorted(row["event_id"] for row in self._messages) == sorted(self._events)
+        for row in self._messages:
+            _assert_message(row, self._events[row["event_id"]])
+        self._assert_entities()
+        _assert_chains(self._messages, self._entities)
+
+    def _assert_receipt(self, receipt: Receipt) -> None:
+        event = self._events[receipt.event_id]
+        headers, messages, _ = (rows[receipt.event_id] for rows in self._by_event)
+        (message,) = messages
+        assert receipt.position == event["position"] == message["position"]
+        touched = {(t.entity_type, t.entity_id, t.version) for t in receipt.entities}
+        assert touched == {_key(row) for row in headers}
+        assert [t.version for t in receipt.entities] == [
+            touch["version"] for touch in json.loads(event["touches"])
+        ]
+
+    def _assert_entities(self) -> None:
+        streams: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        for row in self._headers:
+            streams[row["entity_type"], row["entity_id"]].append(row)
+        entities = {(row["entity_type"], row["entity_id"]): row for row in self._entities}
+        assert set(streams) == set(entities)
+        for key, stream in streams.items():
+            versions = [row["entity_version"] for row in stream]
+            assert versions == list(range(1, entities[key]["version"] + 1))
+            assert entities[key]["event_id"] == stream[-1]["event_id"]
+
+
+def _grouped(rows: Sequence[Row]) -> dict[UUID, list[Row]]:
+    found: dict[UUID, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row["event_id"]].append(row)
+    return found
 
 
 def _key(header: Row) -> tuple[str, str, int]:

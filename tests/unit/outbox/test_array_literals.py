@@ -35,7 +35,9 @@ def test_every_element_is_quoted(values: list[object], literal: str) -> None:
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('"\\,{}\n\r\t\x1f\x7f⬡'))
-JSON = st.recursive(st.none() | TEXT, lambda value: st.lists(value) | st.dictionaries(TEXT, value))
+JSON = st.recursive(
+    st.none() | TEXT, lambda value: st.lists(value) | st.dictionaries(TEXT, value), max_leaves=8
+)
 
 
 @given(st.lists(TEXT))

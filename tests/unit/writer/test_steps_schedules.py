@@ -55,7 +55,7 @@ AN_EVENT = st.tuples(
 )
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(
     events=st.lists(AN_EVENT, min_size=1, max_size=6),
     misfortunes=st.lists(A_MISFORTUNE, max_size=25),
@@ -177,7 +177,7 @@ def test_the_defaults_of_these_tests_are_those_of_the_users() -> None:
     assert WriterSettings(jitter=0.0) == SETTINGS
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     events=st.lists(AN_EVENT, min_size=1, max_size=6),
     misfortunes=st.lists(A_MISFORTUNE, max_size=12),

@@ -141,7 +141,7 @@ def test_when_the_call_is_cut_short_what_was_not_sent_ends_as_failed() -> None:
     assert sum(isinstance(fact, WriteStarted) for fact in facts) == 3
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     events=st.lists(
         st.tuples(st.sampled_from(IDS), st.sampled_from(["Car Sold", "Car Sold", FAULTY]))
