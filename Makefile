@@ -35,7 +35,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist package-check sbom audit test-lowest lock clean load-million bench-peers bench-growth plots bench-relay bench-doors docs examples goals nemesis nemesis-rolling pictures prose readme-check real-brokers real-telemetry simulate trace-check console-check zip
+.PHONY: help demo dev recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples goals nemesis nemesis-rolling pictures prose readme-check real-brokers real-telemetry simulate trace-check console-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -103,9 +103,6 @@ fmt: $(VENV)/.dev ## format the code and apply safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-load-million: $(VENV)/.dev ## load a million events (N=..) and watch rate and memory
-	$(BIN)/python -m benchmarks.writer.load_million --events $(or $(N),1000000)
-
 trace-check: $(VENV)/.dev ## show one event's trace as received, and each dashboard query with its value
 	@$(BIN)/python -m benchmarks.trace_check
 
@@ -117,18 +114,6 @@ zip: $(VENV)/.dev ## make the Lambda example's build/lambda-x86_64.zip and -arm6
 
 bench-peers: $(VENV)/.dev $(VENV)/.peers ## writer and relay beside bare drivers, pgbench and other libraries (ONLY=batch,relay; OPTIONS=--json)
 	@$(BIN)/python -m benchmarks.peers $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
-
-bench-growth: $(VENV)/.dev ## how costs grow with backlog, entities, batch, publishers and distance; a constant load (ONLY=batch,sustained)
-	@$(BIN)/python -m benchmarks.growth $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
-
-plots: $(VENV)/.dev ## draw what OPTIONS=--save kept: docs/pictures/*.svg and the tables of docs/comparison.md
-	@$(BIN)/python -m benchmarks.plots
-
-bench-relay: $(VENV)/.dev ## the relay beside bare loops and nats-py; fails when a target is missed (ONLY=drain,..)
-	$(BIN)/python -m benchmarks.relay.bench_relay $(if $(ONLY),--only $(ONLY))
-
-bench-doors: $(VENV)/.dev ## each door beside the bare call; fails when one costs over 1.2 times as much (ONLY=sqlalchemy,..)
-	@$(BIN)/python -m benchmarks.doors $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
 
 examples: $(VENV)/.dev ## start each example, send it work, kill it in the middle and check the outcome (ONLY=sqlalchemy)
 	$(BIN)/pytest tests/examples $(if $(ONLY),-k $(ONLY))

@@ -1,46 +1,12 @@
-"""The common part of the benchmarks: a server with tables, targets and medians."""
+"""The common part of the benchmarks: medians, and what the machine is like."""
 
 import os
 import statistics
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from tempfile import TemporaryFile
 from time import perf_counter
-from typing import NamedTuple
-
-from dsql_outbox.outbox import Database
-from dsql_outbox.schema import apply
-from dsql_outbox.testing import EmbeddedPostgres
 
 _FLUSHES = 50
-
-
-@contextmanager
-def embedded() -> Iterator[str]:
-    """Start a PostgreSQL with the outbox tables and fsync on; yields its URL."""
-    with EmbeddedPostgres(settings={"max_wal_size": "4GB"}) as server:
-        apply(Database(server.url))
-        yield server.url
-
-
-class Target(NamedTuple):
-    """A measured value and its limit: an upper limit if `most`, else a lower one."""
-
-    name: str
-    value: float
-    limit: float
-    most: bool = False
-    unit: str = ""
-
-    @property
-    def holds(self) -> bool:
-        """Whether the value keeps to the limit."""
-        return self.value <= self.limit if self.most else self.value >= self.limit
-
-    def __str__(self) -> str:
-        sign = "<=" if self.most else ">="
-        verdict = "ok" if self.holds else "MISSED"
-        return f"{self.name:<58} {self.value:8.2f}{self.unit} ({sign} {self.limit:g}) {verdict}"
 
 
 def spread(values: Sequence[float]) -> str:

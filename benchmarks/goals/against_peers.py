@@ -16,7 +16,7 @@ from benchmarks.peers.contestants import (
 from benchmarks.peers.field import Entry, Field
 from benchmarks.peers.peer_process import Measured, PeerFailedError
 from benchmarks.relay.rows import new_database
-from benchmarks.writer.load_million import load
+from benchmarks.writer.write_command import load
 
 from .conditions import Conditions
 from .goal import NotMeasuredError

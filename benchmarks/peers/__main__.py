@@ -12,14 +12,13 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
-from benchmarks.kept_results import save
-from benchmarks.measure import load, machine
+from benchmarks.measure import machine
 
 from dsql_outbox.testing import EmbeddedPostgres
 
 from .contestants import CONTESTANTS, LINES, ComparedLine, UnknownLines, select_lines
 from .field import Entry, Field
-from .peer_table import Row, descriptions, heading, rows
+from .peer_table import descriptions, heading, rows
 
 
 def options() -> argparse.ArgumentParser:
@@ -29,11 +28,10 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--share", type=float, default=1.0, help="of the events of each round")
     parser.add_argument("--json", action="store_true", help="one JSON object per row")
-    parser.add_argument("--save", action="store_true", help="keep the results for `make plots`")
     return parser
 
 
-def compare(field: Field, line: ComparedLine, given: argparse.Namespace) -> list[Row]:
+def compare(field: Field, line: ComparedLine, given: argparse.Namespace) -> None:
     """Measure a line and print its table."""
     measured = field.rounds(_work(field, line, given.share), given.rounds)
     found = rows(line, {entry.contestant: each for entry, each in measured.items()})
@@ -41,25 +39,24 @@ def compare(field: Field, line: ComparedLine, given: argparse.Namespace) -> list
         print(*(json.dumps(row.as_json()) for row in found), sep="\n", flush=True)
     else:
         print(heading(line), *found, "", sep="\n", flush=True)
-    return found
 
 
 def compare_all(
     server: EmbeddedPostgres, lines: Sequence[ComparedLine], given: argparse.Namespace
-) -> tuple[list[Row], Mapping[str, str]]:
-    """Measure lines; returns their rows, and why contestants are missing.
+) -> Mapping[str, str]:
+    """Measure lines; returns why contestants are missing.
 
     Lines that relay have databases of their own: what others wrote must not wait there.
     """
-    found: list[Row] = []
     missing: dict[str, str] = {}
     for relays in (False, True):
         if of_kind := [line for line in lines if line.relays == relays]:
             with Field(server, CONTESTANTS) as field:
                 field.start()
-                found += [row for line in of_kind for row in compare(field, line, given)]
+                for line in of_kind:
+                    compare(field, line, given)
                 missing |= field.missing
-    return found, missing
+    return missing
 
 
 def main() -> int:
@@ -69,19 +66,15 @@ def main() -> int:
         lines = select_lines(given.only)
     except UnknownLines as error:
         parser.error(str(error))
-    before = load()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM stops the server
     with EmbeddedPostgres(settings={"max_wal_size": "4GB"}) as server:
-        found, missing = compare_all(server, lines, given)
+        missing = compare_all(server, lines, given)
     if given.json:
         for name, why in missing.items():
             print(json.dumps({"contestant": name, "missing": why}))
     else:
         print(*descriptions(CONTESTANTS, missing), sep="\n")
         print(f"{machine()}; {given.rounds} rounds, medians and half the spread")
-    if given.save:
-        kept = {"rounds": given.rounds, "rows": [row.as_json() for row in found]}
-        print(save("peers", before, kept | {"missing": missing}), file=sys.stderr)
     return 0
 
 

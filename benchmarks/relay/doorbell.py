@@ -1,7 +1,4 @@
-"""The parts `doorbell` and `held`: writer and publisher in one process.
-
-They measure the time from the commit to the broker's acknowledgement.
-"""
+"""Writer and publisher in one process: from the commit to the broker's acknowledgement."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,7 +6,6 @@ from time import perf_counter
 from uuid import UUID
 
 import psycopg
-from benchmarks.measure import Target
 from benchmarks.sample_event import event
 
 from dsql_outbox.outbox import Database, Message
@@ -30,27 +26,6 @@ _SWEEP = 5.0  # seconds until the publisher has read what waited at its start
 
 Times = dict[UUID, float]
 """The time of an occurrence per event, in seconds of `perf_counter`."""
-
-
-def doorbell(
-    server: EmbeddedPostgres, broker: NatsServer, a_second: int, seconds: float
-) -> list[Target]:
-    """Write `a_second` events per second next to the publisher."""
-    url = new_database(server, "doorbell")
-    delays = sorted(asyncio.run(_write_and_relay(url, broker.url, a_second, seconds)))
-    return [
-        Target("one process, p50", part(delays, 0.5) * 1000, 1, most=True, unit=" ms"),
-        Target("one process, p99", part(delays, 0.99) * 1000, 3, most=True, unit=" ms"),
-    ]
-
-
-def held(
-    server: EmbeddedPostgres, broker: NatsServer, rows: int, a_second: int, seconds: float
-) -> list[Target]:
-    """Measure as `doorbell` does, while `rows` rows wait behind a blocked one of their subject."""
-    free, burdened = held_p99(server, broker, rows, a_second, seconds)
-    print(f"  p99 {free * 1000:.1f} ms, with {rows:,} held rows {burdened * 1000:.1f} ms")
-    return [Target("p99 of others with held rows / without", burdened / free, 2, most=True)]
 
 
 def held_p99(

@@ -1,8 +1,6 @@
-"""The parts `drain` and `writes`: the cost of the relay itself, with a null sink."""
+"""The cost of the relay itself: a drain to a null sink, beside a loop of the same statements."""
 
 import asyncio
-import cProfile
-import pstats
 import re
 from collections.abc import Mapping
 from time import perf_counter, process_time
@@ -10,15 +8,14 @@ from typing import NamedTuple
 from uuid import UUID
 
 import psycopg
-from benchmarks.measure import Target, median_ratio, spread
 from benchmarks.writer.statement_parameters import SHARDS
 
 from dsql_outbox.outbox import Database, array_literal, plain_array
 from dsql_outbox.publisher import Publisher, PublisherSettings
 from dsql_outbox.schema import statement
-from dsql_outbox.testing import EmbeddedPostgres, PostgresProxy
+from dsql_outbox.testing import EmbeddedPostgres
 
-from .rows import BATCH, NullSink, Rows, changes, fill, new_database
+from .rows import BATCH, NullSink, Rows, fill, new_database
 
 SETTINGS = PublisherSettings(batch_rows=BATCH)
 ON_OUTBOX = re.compile(r'^(?!.*outbox_failures).*"outbox"\.outbox\b', re.DOTALL)
@@ -32,15 +29,6 @@ class Drained(NamedTuple):
 
     rate: float
     cpu: float
-
-
-def drain(server: EmbeddedPostgres, rows: int, rounds: int) -> list[Target]:
-    """Compare the relay with a loop of the same two statements."""
-    bare, relay = drained(server, rows, rounds)
-    print(f"  bare select and delete        {spread([each.rate for each in bare])} rows/s")
-    print(f"  relay to a null sink          {spread([each.rate for each in relay])} rows/s")
-    ratio = median_ratio([each.rate for each in relay], [each.rate for each in bare])
-    return [Target("drain / bare select and delete", ratio, 0.6)]
 
 
 def drained(
@@ -58,36 +46,6 @@ def drained(
             took, worked = perf_counter() - began, process_time() - busy
             found.append(Drained(rows / took, worked / rows * 1e6))
     return bare, relay
-
-
-def writes(server: EmbeddedPostgres, rows: int) -> list[Target]:
-    """Count row changes, and statements per batch as sent over the wire."""
-    url = new_database(server, "writes")
-    fill(url, Rows(rows))
-    with PostgresProxy(url) as proxy:
-        asyncio.run(drain_by_relay(proxy.url))
-        touching = [text for text in proxy.statements if ON_OUTBOX.search(text)]
-    inserted, deleted, updated = changes(url, (rows, rows, 0))
-    print(f"  {rows:,} rows: {inserted:,} inserted, {deleted:,} deleted, {updated:,} updated")
-    print(f"  {len(touching):,} statements on the outbox")
-    # Three statements belong to no batch: the query for failed messages at the start, the last
-    # read, which finds nothing, and the query that confirms that the outbox is empty.
-    a_batch = (len(touching) - 3) / (rows / BATCH)
-    return [
-        Target("rows not inserted exactly once", abs(inserted - rows), 0, most=True),
-        Target("rows not deleted exactly once", abs(deleted - rows), 0, most=True),
-        Target("rows updated", updated, 0, most=True),
-        Target("statements a batch", a_batch, 2, most=True),
-    ]
-
-
-def profile(server: EmbeddedPostgres, rows: int) -> None:
-    """Print a profile of a drain."""
-    url = new_database(server, "profile")
-    fill(url, Rows(rows))
-    profiler = cProfile.Profile()
-    profiler.runcall(asyncio.run, drain_by_relay(url))
-    pstats.Stats(profiler).strip_dirs().sort_stats("tottime").print_stats(30)
 
 
 async def drain_by_relay(url: str) -> None:

@@ -1,4 +1,4 @@
-"""The parts `nats` and `arriving`: throughput and latency of the relay to a real NATS server."""
+"""Throughput and latency of the relay to a real NATS server."""
 
 import asyncio
 import os
@@ -13,7 +13,6 @@ from uuid import uuid4
 
 import nats
 import psycopg
-from benchmarks.measure import Target, median_ratio, spread
 from benchmarks.nemesis.world import messages
 from benchmarks.sample_event import event
 
@@ -43,20 +42,7 @@ _HEADERS = {
 
 STREAM = "stream=EVENTS"
 _TICK = 0.05  # seconds between arrivals
-_KEEPS_UP = 1.0  # seconds at most from the last arrival until the last delivery
 PATIENCE = 120.0  # seconds to wait for the last delivery
-
-
-def rate(server: EmbeddedPostgres, broker: NatsServer, rows: int, rounds: int) -> list[Target]:
-    """Compare the relay with nats-py's own publish_async."""
-    rates = nats_rates(server, broker, rows, rounds)
-    for name, found in rates.items():
-        print(f"  {name:<10} {spread(found)} messages/s")
-    bare = rates.pop("nats-py")
-    return [
-        Target(f"NATS, 10 a subject {name} / publish_async", median_ratio(found, bare), 0.8)
-        for name, found in rates.items()
-    ]
 
 
 def nats_rates(
@@ -87,19 +73,6 @@ class Arrival(NamedTuple):
     delivered: float
     late: float
     p99: float
-
-
-def arriving(
-    server: EmbeddedPostgres, broker: NatsServer, a_second: int, seconds: float, options: str
-) -> list[Target]:
-    """Insert events at a constant rate while two publishers relay them."""
-    found = arrival(server, broker, a_second, seconds, options)
-    return [
-        Target("arrivals a second, of those asked for", found.rate / a_second, 0.99),
-        Target("delivered, of those that arrived", found.delivered, 1),
-        Target("last delivery after the last arrival", found.late, _KEEPS_UP, most=True, unit=" s"),
-        Target("commit to acknowledgement, p99", found.p99, 0.35, most=True, unit=" s"),
-    ]
 
 
 def arrival(

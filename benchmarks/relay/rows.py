@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from time import monotonic, sleep
 
 import psycopg
 from benchmarks.sample_event import event
@@ -15,7 +14,6 @@ from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres
 
 BATCH = 500
-_STATISTICS = 10.0  # seconds until the server's statistics must show the changes
 
 _FILL = """
 INSERT INTO outbox.outbox (shard, position, event_id, previous_position, subject_type, subject_id,
@@ -98,21 +96,3 @@ class NullSink:
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         for index in range(len(messages)):
             answer(index, _DELIVERED)
-
-
-def changes(url: str, expected: tuple[int, int, int]) -> tuple[int, int, int]:
-    """The rows inserted, deleted and updated so far in outbox, failures and dead letters.
-
-    PostgreSQL's statistics are late, so this waits up to 10 s for the values `expected`.
-    """
-    deadline = monotonic() + _STATISTICS
-    with psycopg.connect(url, autocommit=True) as connection:
-        while True:
-            (found,) = connection.execute(
-                "SELECT sum(n_tup_ins)::int, sum(n_tup_del)::int, sum(n_tup_upd)::int"
-                " FROM pg_stat_user_tables WHERE schemaname = 'outbox'"
-                " AND relname IN ('outbox', 'outbox_failures', 'dead_letters')"
-            ).fetchall()
-            if found == expected or monotonic() > deadline:
-                return found
-            sleep(0.1)

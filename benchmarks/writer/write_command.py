@@ -1,11 +1,8 @@
-"""``make load-million``: store a million events with ``dsql-outbox write``, in constant memory.
+"""``dsql-outbox write``, given many events: how long it takes, and its resident memory.
 
 The events are made while they are read, about 400 bytes each, ten per subject.
-The command's resident memory is sampled every 0.1 s. Exits with 1 when it exceeds
-the limit or grows, or when the tables lack an event.
 """
 
-import argparse
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,13 +13,9 @@ from threading import Event, Thread
 from time import perf_counter
 from typing import Self
 
-import psycopg
-from benchmarks.measure import embedded
 from benchmarks.sample_event import event
 
 PER_SUBJECT = 10
-LIMIT = 120.0  # MiB
-GROWTH = 0.10  # share by which memory may grow from the second quarter of the run to the last
 SAMPLE = 0.1  # seconds between samples
 
 
@@ -89,52 +82,3 @@ def load(url: str, number: int, batch: int) -> tuple[float, Memory, int, int]:
         seconds = perf_counter() - began
         receipts.seek(0)
         return seconds, memory, code, sum(1 for _ in receipts)
-
-
-def stored(url: str) -> dict[str, int]:
-    """The number of rows per table."""
-    tables = ("business_events", "event_headers", "outbox", "entities")
-    with psycopg.connect(url) as connection:
-        return {t: _count(connection, t) for t in tables}
-
-
-def _count(connection: psycopg.Connection, table: str) -> int:
-    rows = connection.execute(f"SELECT count(*) FROM outbox.{table}".encode()).fetchall()
-    return int(rows[0][0])
-
-
-def problems(
-    number: int, memory: Memory, code: int, receipts: int, rows: dict[str, int]
-) -> list[str]:
-    """Every expectation that the run did not meet."""
-    expected = dict.fromkeys(rows, number) | {"entities": -(-number // PER_SUBJECT)}
-    wrong = {t: n for t, n in rows.items() if n != expected[t]}
-    found = [
-        (code != 0, f"the command ended with {code}"),
-        (receipts != number, f"{receipts:,} receipts for {number:,} events"),
-        (bool(wrong), f"rows are {wrong}"),
-        (memory.peak > LIMIT, f"peak RSS {memory.peak:.0f} MiB is over {LIMIT:.0f} MiB"),
-        (memory.growth > GROWTH, f"memory grew by {memory.growth:.0%} over the run"),
-    ]
-    return [text for failed, text in found if failed]
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--batch", type=int, default=500)
-    words = parser.parse_args()
-    with embedded() as url:
-        seconds, memory, code, receipts = load(url, words.events, words.batch)
-        rows = stored(url)
-    wrong = problems(words.events, memory, code, receipts, rows)
-    print(
-        f"{words.events:,} events in {seconds:.1f} s: {words.events / seconds:,.0f} events/s, "
-        f"peak RSS {memory.peak:.0f} MiB, growth over the run {memory.growth:+.0%}"
-    )
-    print(*wrong, sep="\n", end="\n" if wrong else "")
-    return 1 if wrong else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
