@@ -8,8 +8,8 @@
 - `sinks/` is the port to a broker, with one module or folder per broker (docs/sinks.md).
 - `read_model/` rebuilds a read model from the stored events.
 - `records/` reads stored events and entities by key (`Records`), for the console.
-- `operator/` is for operators and their programs: `DeadLetters`, `Failures`,
-  `Waiting`, `Topics`, `Replay`, `StatusReader`, `ConflictReader` and `Health`.
+- `operator/` is for operators and their programs: `Messages`, `Topics`, `StatusReader`,
+  `ConflictReader` and `Health`.
 """
 
 from dsql_outbox.publisher.operator.conflicts import (
@@ -20,15 +20,13 @@ from dsql_outbox.publisher.operator.conflicts import (
     ContendedEntity,
     Remedy,
 )
-from dsql_outbox.publisher.operator.dead_letter_filter import DeadLetter, LetterFilter, LetterKey
-from dsql_outbox.publisher.operator.dead_letters import MAX_REPLAYED, DeadLetters
-from dsql_outbox.publisher.operator.event_pages import EventFilter, Place
-from dsql_outbox.publisher.operator.failures import Failure, FailureFilter, FailureKey, Failures
+from dsql_outbox.publisher.operator.event_pages import Place
 from dsql_outbox.publisher.operator.health import Alive, Health, Ready
 from dsql_outbox.publisher.operator.health_probe import DatabaseProbe, HealthProbe
-from dsql_outbox.publisher.operator.pages import Page
+from dsql_outbox.publisher.operator.messages import MAX_RETRIED, Messages, Predecessor
 from dsql_outbox.publisher.operator.replay import Replay, ReplayProgress
-from dsql_outbox.publisher.operator.requeue import Replayed
+from dsql_outbox.publisher.operator.requeue import Handled
+from dsql_outbox.publisher.operator.selection import STATES, Selection
 from dsql_outbox.publisher.operator.status import (
     Bounded,
     Counters,
@@ -43,11 +41,7 @@ from dsql_outbox.publisher.operator.status import (
     Stranded,
 )
 from dsql_outbox.publisher.operator.topic_pauses import PausedTopic, Topics
-from dsql_outbox.publisher.operator.waiting_messages import (
-    Waiting,
-    WaitingFilter,
-    WaitingMessage,
-)
+from dsql_outbox.publisher.operator.undelivered import Page, UndeliveredMessage
 from dsql_outbox.publisher.rebuild import Rebuild, RebuildProgress
 from dsql_outbox.publisher.records.records import (
     EntityRecord,
@@ -55,13 +49,6 @@ from dsql_outbox.publisher.records.records import (
     Records,
     ReplayRecord,
     VersionRecord,
-)
-from dsql_outbox.publisher.records.sightings import (
-    Death,
-    Predecessor,
-    Trouble,
-    WaitingRecord,
-    Whereabouts,
 )
 from dsql_outbox.publisher.relay.applier import Apply, Nowhere
 from dsql_outbox.publisher.relay.relay import Relayed
@@ -89,9 +76,10 @@ from .topic_settings import FailureRules, TopicSettings
 
 __all__ = [
     "MAX_HOURS",
-    "MAX_REPLAYED",
+    "MAX_RETRIED",
     "NO_SHARD",
     "REMEDIES",
+    "STATES",
     "Alive",
     "Answer",
     "Apply",
@@ -101,24 +89,16 @@ __all__ = [
     "ContendedEntity",
     "Counters",
     "DatabaseProbe",
-    "DeadLetter",
-    "DeadLetters",
-    "Death",
     "Delivered",
     "EntityRecord",
-    "EventFilter",
     "EventRecord",
     "FailedMessage",
-    "Failure",
     "FailureCounts",
-    "FailureFilter",
-    "FailureKey",
     "FailureRules",
-    "Failures",
+    "Handled",
     "Health",
     "HealthProbe",
-    "LetterFilter",
-    "LetterKey",
+    "Messages",
     "Meter",
     "NotAttempted",
     "Nowhere",
@@ -140,9 +120,9 @@ __all__ = [
     "Replay",
     "ReplayProgress",
     "ReplayRecord",
-    "Replayed",
     "Retry",
     "Seen",
+    "Selection",
     "Shard",
     "Sink",
     "SinkFactory",
@@ -152,14 +132,9 @@ __all__ = [
     "Stranded",
     "TopicSettings",
     "Topics",
-    "Trouble",
     "Unavailable",
+    "UndeliveredMessage",
     "VersionRecord",
-    "Waiting",
-    "WaitingFilter",
-    "WaitingMessage",
-    "WaitingRecord",
-    "Whereabouts",
     "attributes",
     "known_schemes",
     "open_sink",

@@ -13,6 +13,7 @@ import psycopg
 from anyio import move_on_after
 from psycopg import capabilities, generators, waiting
 from psycopg.pq import TransactionStatus
+from psycopg.rows import AsyncRowFactory, class_row, tuple_row
 from psycopg.types.datetime import TimestamptzLoader
 
 from dsql_outbox.outbox import (
@@ -121,8 +122,26 @@ class OperatorSession:
             query = statement(name, self._database.schema, **literals)
             _give_time(connection)
             async with self._bounds(connection):
-                cursor = await _reader(connection).execute(query, parameters)
+                cursor = await _reader(connection, tuple_row).execute(query, parameters)
                 return await cursor.fetchall() if cursor.description else []
+
+        return await self._retried(run)
+
+    async def read(
+        self, name: str, kind: type[T], parameters: Mapping[str, object], **literals: int
+    ) -> Sequence[T]:
+        """Run one named statement as its own transaction. Returns its rows as objects of `kind`.
+
+        The columns are the arguments of `kind` by their names.
+        """
+
+        async def run(connection: AsyncConnection) -> Sequence[T]:
+            query = statement(name, self._database.schema, **literals)
+            _give_time(connection)
+            async with self._bounds(connection):
+                cursor = _reader(connection, class_row(kind))
+                await cursor.execute(query, parameters)
+                return await cursor.fetchall()
 
         return await self._retried(run)
 
@@ -237,6 +256,13 @@ class OperatorTransaction:
             self._canceller.start()
             await waiting.wait_conn_async(generators.cancel(self._canceller))
 
+    async def read(self, name: str, kind: type[T], parameters: Mapping[str, object]) -> Sequence[T]:
+        """Run one named statement. Returns its rows as objects of `kind`."""
+        _give_time(self._connection)
+        cursor = _reader(self._connection, class_row(kind))
+        await cursor.execute(statement(name, self._schema), parameters)
+        return await cursor.fetchall()
+
     async def rows(self, name: str, parameters: Mapping[str, object]) -> Sequence[Sequence[Any]]:
         """Run one named statement. Returns its rows."""
         return await (await self._run(name, parameters)).fetchall()
@@ -252,7 +278,9 @@ class OperatorTransaction:
 
     async def _run(self, name: str, parameters: Mapping[str, object]) -> psycopg.AsyncCursor[Any]:
         _give_time(self._connection)
-        return await _reader(self._connection).execute(statement(name, self._schema), parameters)
+        return await _reader(self._connection, tuple_row).execute(
+            statement(name, self._schema), parameters
+        )
 
 
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
@@ -277,9 +305,9 @@ class NearestTime(TimestamptzLoader):
             )
 
 
-def _reader(connection: AsyncConnection) -> psycopg.AsyncCursor[Any]:
+def _reader(connection: AsyncConnection, rows: AsyncRowFactory[T]) -> psycopg.AsyncCursor[T]:
     """Return a cursor that can read every time; the statements of the caller read as ever."""
-    cursor = connection.cursor()
+    cursor = connection.cursor(row_factory=rows)
     cursor.adapters.register_loader("timestamptz", NearestTime)
     return cursor
 

@@ -116,4 +116,4 @@ def _dead_letter(prometheus: Prometheus, stage: Stage) -> Generator[None]:
     wait_until(lambda: prometheus.query(counter) == [0.0], timeout=_LONGEST)
     if "OutboxDeadLetters" not in prometheus.firing():
         raise AssertionError("OutboxDeadLetters cleared while a dead letter remained")
-    run("dead-letters", "drop", "--all", "--yes", "--database", stage.database.url)
+    run("messages", "drop", "--state", "dead", "--all", "--yes", "--database", stage.database.url)

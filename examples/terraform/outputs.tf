@@ -4,7 +4,7 @@ output "admin_url" {
 }
 
 output "operator_url" {
-  description = "For `status`, `dead-letters` and `replay`, with the IAM role \"operator\"."
+  description = "For `status`, `messages` and `topics`, with the IAM role \"operator\"."
   value       = local.urls["operator"]
 }
 

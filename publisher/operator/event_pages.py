@@ -2,38 +2,16 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 from uuid import UUID
-
-import msgspec
 
 from dsql_outbox.outbox import SettingsError, parse_subject_key, subject_key
 from dsql_outbox.publisher.session import OperatorSession
 
+from .selection import Selection
+
 _ENTITY_PAGE: Final = 1_000
 _PAGE: Final = 5_000
-
-
-class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Selects the stored events that match every field that is set.
-
-    `since` (inclusive) and `until` (exclusive) are the times at which events were saved,
-    by the database's clock, with a time zone. `event_type` and `topic` match exactly.
-    """
-
-    event_type: str | None = None
-    topic: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-
-    def parameters(self) -> dict[str, Any]:
-        """The parameters of the statements."""
-        return {
-            "event_type": self.event_type,
-            "topic": self.topic,
-            "since": None if self.since is None else self.since.isoformat(),
-            "until": None if self.until is None else self.until.isoformat(),
-        }
 
 
 class Place(NamedTuple):
@@ -74,8 +52,31 @@ class EventPage(NamedTuple):
     place: str | None = None
 
 
+class _EntityRow(NamedTuple):
+    """A row of ``replay_entity_page``: the last two columns are NULL if no event matches."""
+
+    seen: int
+    reached: int | None
+    entity_version: int
+    event_id: UUID | None
+
+
+class _TouchRow(NamedTuple):
+    """A row of ``replay_page``: the last four columns are NULL if no event matches."""
+
+    seen: int
+    reached_type: str
+    reached_id: str
+    reached_version: int
+    until: datetime
+    entity_type: str
+    entity_id: str
+    entity_version: int
+    event_id: UUID | None
+
+
 async def entity_pages(
-    session: OperatorSession, entity: tuple[str, str], which: EventFilter, after: int
+    session: OperatorSession, entity: tuple[str, str], which: Selection, after: int
 ) -> AsyncGenerator[EventPage]:
     """The events that touched an entity, after a version of it, in order of its versions.
 
@@ -91,15 +92,19 @@ async def entity_pages(
     parameters = which.parameters() | names | {"last": versions[0][0], "rows": _ENTITY_PAGE}
     seen = _ENTITY_PAGE
     while seen == _ENTITY_PAGE:
-        rows = await session.rows("replay_entity_page", parameters | {"after": after})
-        seen, reached = rows[0][:2]
-        keys = [StoredKey(row[3], str(row[2])) for row in rows if row[3] is not None]
-        after = reached or after
+        rows = await session.read("replay_entity_page", _EntityRow, parameters | {"after": after})
+        seen = rows[0].seen
+        after = rows[0].reached or after
+        keys = [
+            StoredKey(row.event_id, str(row.entity_version))
+            for row in rows
+            if row.event_id is not None
+        ]
         yield EventPage(keys, seen, str(after))
 
 
 async def all_pages(
-    session: OperatorSession, which: EventFilter, after: Place
+    session: OperatorSession, which: Selection, after: Place
 ) -> AsyncGenerator[EventPage]:
     """The events of all subjects after a place, in order of subjects and their versions.
 
@@ -109,10 +114,17 @@ async def all_pages(
     seen = _PAGE
     while seen == _PAGE:
         place = {"entity_type": after.entity_type, "entity_id": after.entity_id}
-        rows = await session.rows("replay_page", parameters | place | {"after": after.version})
-        seen, *reached, until = rows[0][:5]
-        keys = [StoredKey(row[8], str(Place(*row[5:8]))) for row in rows if row[8] is not None]
+        rows = await session.read(
+            "replay_page", _TouchRow, parameters | place | {"after": after.version}
+        )
+        end = rows[0]
+        seen = end.seen
         if seen:
-            after = Place(*reached)
-        parameters |= {"until": until.isoformat()}
+            after = Place(end.reached_type, end.reached_id, end.reached_version)
+        keys = [
+            StoredKey(row.event_id, str(Place(row.entity_type, row.entity_id, row.entity_version)))
+            for row in rows
+            if row.event_id is not None
+        ]
+        parameters |= {"until": end.until.isoformat()}
         yield EventPage(keys, seen, None if after == START else str(after))

@@ -4,29 +4,27 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple, Self
 from uuid import UUID
 
 import msgspec
 
 from dsql_outbox.outbox import (
-    DEFAULT_SOURCE,
-    Database,
+    SettingsError,
     Touched,
     array_literal,
     message_headers,
-    require_source,
+    parse_subject_key,
     subject_key,
 )
 from dsql_outbox.publisher.outbox_rows import Headers, read_headers
-from dsql_outbox.publisher.session import Operator, OperatorTransaction
+from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
 
-from .event_pages import START, EventFilter, EventPage, Place, StoredKey, all_pages, entity_pages
+from .event_pages import START, EventPage, Place, StoredKey, all_pages, entity_pages
 from .replay_positions import Candidate, Placed
-from .replay_rate import MAX_ROWS, Pace
-from .requeue import Replayed, Requeue
-
-_ALL: Final = EventFilter()
+from .replay_rate import MAX_ROWS
+from .requeue import Handled, HandledStatus, Requeue
+from .selection import Selection
 
 _touches: Final = msgspec.json.Decoder(tuple[Touched, ...])
 
@@ -44,39 +42,36 @@ class ReplayProgress(msgspec.Struct, frozen=True):
     place: str | None = None
 
 
-class Replay(Operator):
-    """Sends stored events again, whether or not they were delivered before.
+class Replay:
+    """A run of `Messages.replay`: iterate over it to do its work.
 
-    Each message gets a new position in the outbox, after all messages of its subject, and its
-    own dedupe id. `reason` is recorded. `rate` is the limit in events per second (None is no
-    limit). With `dry_run` nothing is changed. `source` must equal the writers' setting,
-    because the database does not store it.
-
-    One object is one run: call one of `events`, `entity` and `stored`, once. Each returns
-    a generator that yields each event after its transaction; close a generator that is
-    left early. `stop` ends the run before the next transaction. `progress` says where
-    another run continues. Memory does not grow with the number of events.
-
-    The constructor does no I/O, and raises `SettingsError` for a rate that is not
-    above 0. Use ``async with`` or call `close`. All methods raise `SchemaError` if the
-    tables are missing, and the driver's errors.
+    It yields each event after its transaction. Close a run that is left early. `stop` ends it
+    before the next transaction. `progress` says where another run continues. Memory does not
+    grow with the number of events.
     """
 
     def __init__(
         self,
-        database: Database,
-        *,
-        reason: str = "",
-        rate: float | None = None,
-        source: str = DEFAULT_SOURCE,
-        dry_run: bool = False,
+        session: OperatorSession,
+        requeue: Requeue[StoredKey],
+        pages: AsyncGenerator[EventPage],
+        table: str | None,
     ) -> None:
-        super().__init__(database)
-        require_source("Replay", source)
-        self._requeue = Requeue(
-            self._session, _Events(source), reason=reason, pace=Pace(rate), dry_run=dry_run
-        )
+        """`table` is the one that the pages read as a whole."""
+        self._session = session
+        self._requeue = requeue
         self._read = ReplayProgress()
+        self._handled = self._run(pages, table)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Handled:
+        return await anext(self._handled)
+
+    async def aclose(self) -> None:
+        """End the run; the transaction in progress is rolled back."""
+        await self._handled.aclose()
 
     @property
     def progress(self) -> ReplayProgress:
@@ -87,44 +82,13 @@ class Replay(Operator):
         return msgspec.structs.replace(self._read, place=last.place)
 
     def stop(self) -> None:
-        """End the run after the transaction in progress; the generator then ends."""
+        """End the run after the transaction in progress."""
         self._requeue.stop()
 
-    def events(self, event_ids: Iterable[UUID]) -> AsyncGenerator[Replayed]:
-        """Replay the given events, in the given order."""
-        return self._run(_pages_of(event_ids))
-
-    def entity(
-        self, entity_type: str, entity_id: str, which: EventFilter = _ALL, *, after: int = 0
-    ) -> AsyncGenerator[Replayed]:
-        """Replay the selected events that touched an entity, in order of its versions.
-
-        The first is after version `after`, the last is that of the version at the call.
-        Raises `SettingsError` for an entity that no event has touched.
-        """
-        return self._run(entity_pages(self._session, (entity_type, entity_id), which, after))
-
-    def stored(
-        self, which: EventFilter = _ALL, *, after: str | None = None
-    ) -> AsyncGenerator[Replayed]:
-        """Replay the selected events of all subjects, subject by subject, each in its order.
-
-        `after` is a place ``TYPE/ID@VERSION`` that another run has reached; SettingsError
-        for any other text. Without `until` in the filter, events that are saved after the
-        call are left out. There is no index on type, topic or time, so this reads the
-        whole table of touches; `events_stored` estimates its size.
-        """
-        place = START if after is None else Place.parse(after)
-        return self._run(all_pages(self._session, which, place), "event_headers")
-
-    async def events_stored(self) -> int | None:
-        """The estimated number of events, from the database's statistics; None if it has none."""
-        return await self._estimate("business_events")
-
     async def _run(
-        self, pages: AsyncGenerator[EventPage], table: str | None = None
-    ) -> AsyncGenerator[Replayed]:
-        total = None if table is None else await self._estimate(table)
+        self, pages: AsyncGenerator[EventPage], table: str | None
+    ) -> AsyncGenerator[Handled]:
+        total = None if table is None else await rows_estimate(self._session, table)
         read = 0
         async with aclosing(pages):
             async for page in pages:
@@ -137,10 +101,36 @@ class Replay(Operator):
                 self._requeue.last = None
                 self._read = ReplayProgress(read, total, page.place)
 
-    async def _estimate(self, table: str) -> int | None:
-        asked = {"schema": self._session.schema, "table": table}
-        rows = await self._session.rows("rows_estimate", asked)
-        return rows[0][0] if rows and rows[0][0] >= 0 else None
+
+def selected_pages(
+    session: OperatorSession, which: Selection, entity: str | None, after: str | None
+) -> tuple[AsyncGenerator[EventPage], str | None]:
+    """The pages of the selected events, and the table that they read as a whole, if any.
+
+    Raises `SettingsError` for a malformed place or entity, and fields that an event has not.
+    """
+    narrowing = {"id"} if which.ids else {"type", "topic", "since", "until"}
+    if foreign := set(which.texts()) - narrowing:
+        raise SettingsError(
+            f"a replay of stored events has no {min(foreign)}: it takes ids alone, or type, "
+            "topic, since and until"
+        )
+    if which.ids:
+        if entity is not None or after is not None:
+            raise SettingsError("a replay by ids takes neither entity nor after")
+        return _pages_of(which.ids), None
+    if entity is None:
+        place = START if after is None else Place.parse(after)
+        return all_pages(session, which, place), "event_headers"
+    if after is not None and not after.isdecimal():
+        raise SettingsError(f"after {after!r} is no version of the entity, as in 12")
+    return entity_pages(session, parse_subject_key(entity), which, int(after or 0)), None
+
+
+async def rows_estimate(session: OperatorSession, table: str) -> int | None:
+    """The number of rows in a table, from the database's statistics; None if it has none."""
+    rows = await session.rows("rows_estimate", {"schema": session.schema, "table": table})
+    return rows[0][0] if rows and rows[0][0] >= 0 else None
 
 
 async def _pages_of(event_ids: Iterable[UUID]) -> AsyncGenerator[EventPage]:
@@ -149,8 +139,10 @@ async def _pages_of(event_ids: Iterable[UUID]) -> AsyncGenerator[EventPage]:
         yield EventPage(keys, len(keys))
 
 
-class _Events:
+class StoredEvents:
     """The stored events as a source of messages to replay (see `requeue.Source`)."""
+
+    done: HandledStatus = "replayed"
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -158,35 +150,56 @@ class _Events:
     async def candidates(
         self, transaction: OperatorTransaction, keys: Sequence[StoredKey], /
     ) -> tuple[list[Candidate | UUID], int]:
+        """The candidates of these events, and the time of the database (see `requeue.Source`)."""
         ids = {"event_ids": array_literal(key.event_id for key in keys)}
-        rows = await transaction.rows("replay_candidates", ids)
-        found: dict[UUID, Candidate] = {}
-        now_us = 0
-        for row in rows:
-            event_id, event_type, topic, shard, created, saved, *rest = row
-            subject_type, subject_id, size, touches, own, position, replays, waiting, now_us = rest
-            stored = Headers({}) if own is None else read_headers(own)
-            ours = stored_headers(event_id, event_type, created, touches, self._source)
-            found[event_id] = Candidate(
-                event_id=event_id,
-                key=subject_key(subject_type, subject_id),
-                type=event_type,
-                topic=topic,
-                shard=shard,
-                at=saved,
-                headers=stored.by_name | ours.by_name,
-                size=size,
-                last_position=position,
-                replays=replays,
-                waiting=waiting,
-                fault=stored.fault or ours.fault,
-            )
+        rows = await transaction.read("replay_candidates", _EventRow, ids)
+        found = {row.id: self._candidate(row) for row in rows}
+        now_us = rows[-1].now_us if rows else 0
         return [found.get(key.event_id, key.event_id) for key in keys], now_us
 
     async def put(
         self, transaction: OperatorTransaction, placed: Sequence[Placed], columns: dict[str, str], /
     ) -> None:
+        """Insert the outbox rows."""
         await transaction.change("replay_requeue", columns, len(placed))
+
+    def _candidate(self, row: "_EventRow") -> Candidate:
+        stored = Headers({}) if row.headers is None else read_headers(row.headers)
+        ours = stored_headers(row.id, row.event_type, row.created_date, row.touches, self._source)
+        return Candidate(
+            event_id=row.id,
+            key=subject_key(row.subject_type, row.subject_id),
+            type=row.event_type,
+            topic=row.topic,
+            shard=row.shard,
+            at=row.saved_date,
+            headers=stored.by_name | ours.by_name,
+            size=row.bytes,
+            last_position=row.last_position,
+            replays=row.replays,
+            waiting=row.waiting,
+            fault=stored.fault or ours.fault,
+        )
+
+
+class _EventRow(NamedTuple):
+    """A row of ``replay_candidates``."""
+
+    id: UUID
+    event_type: str
+    topic: str
+    shard: int
+    created_date: datetime | None
+    saved_date: datetime
+    subject_type: str
+    subject_id: str
+    bytes: int
+    touches: str
+    headers: str | None
+    last_position: int
+    replays: int
+    waiting: bool
+    now_us: int
 
 
 def stored_headers(

@@ -21,27 +21,27 @@ K_contra = TypeVar("K_contra", contravariant=True)
 
 _encode: Final = msgspec.json.Encoder().encode
 
-ReplayStatus = Literal["replayed", "planned", "waiting", "missing", "unreadable"]
-"""The result for an event.
+HandledStatus = Literal["retried", "replayed", "planned", "waiting", "missing", "unreadable"]
+"""The result for a message.
 
-``replayed``, or ``planned`` in a dry run. The other three mean that nothing was done:
-``waiting`` if a message of the event is in the outbox already, ``missing`` if the
-event or dead letter does not exist, ``unreadable`` if the stored headers are invalid.
+``retried`` or ``replayed``, by the method, or ``planned`` in a dry run. The other three mean
+that nothing was done: ``waiting`` if a message of the event is in the outbox already, ``missing``
+if the event or dead letter does not exist, ``unreadable`` if the stored headers are invalid.
 """
 
 
-class Replayed(msgspec.Struct, frozen=True, rename="camel"):
-    """The result of a replay for one event.
+class Handled(msgspec.Struct, frozen=True, rename="camel"):
+    """The result of `Messages.retry` or `Messages.replay` for one message.
 
     `replay` is the number of the replay, which the dedupe id ``<event id>/r<number>``
-    contains. `position` is the position in the outbox, in microseconds. Both are None
-    if nothing was done; `position` is also None in a dry run. `type`, `topic` and `shard`
-    are those of the message. `at` is when the event was saved, or when its message was
-    given up. An event that is ``missing`` has none of them.
+    contains. `position` is the new position in the outbox, in microseconds. Both are None
+    if there is no new row; `position` is also None in a dry run. `type`, `topic` and `shard`
+    are those of the message. `at` is when the event was saved, when its message was created
+    or given up. An event that is ``missing`` has none of them.
     """
 
     event_id: UUID
-    status: ReplayStatus
+    status: HandledStatus
     subject: str | None = None
     replay: int | None = None
     position: int | None = None
@@ -52,7 +52,12 @@ class Replayed(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Source(Protocol[K_contra]):
-    """Where the messages of a replay come from; a key of type `K` names one of them."""
+    """Where the messages come from; a key of type `K` names one of them.
+
+    `done` is the status of one that is in the outbox anew.
+    """
+
+    done: HandledStatus
 
     async def candidates(
         self, transaction: OperatorTransaction, keys: Sequence[K_contra], /
@@ -76,7 +81,7 @@ class _RequeuedPage(msgspec.Struct, frozen=True):
 
     keys: int
     placed: Sequence[Placed]
-    told: Sequence[Replayed]
+    told: Sequence[Handled]
 
 
 class Requeue(Generic[K]):
@@ -97,7 +102,7 @@ class Requeue(Generic[K]):
         self._stopping = anyio.Event()
         self.last: K | None = None
 
-    async def run(self, keys: Sequence[K]) -> AsyncGenerator[Replayed]:
+    async def run(self, keys: Sequence[K]) -> AsyncGenerator[Handled]:
         """Replay in the order of `keys`; yields the result for each event after its transaction."""
         done = 0
         while done < len(keys):
@@ -154,19 +159,19 @@ class Requeue(Generic[K]):
         }
         await self._source.put(transaction, placed, columns)
 
-    def _tell(self, placed: Placed) -> Replayed:
+    def _tell(self, placed: Placed) -> Handled:
         position = None if self._dry_run else placed.position
-        status: ReplayStatus = "planned" if self._dry_run else "replayed"
+        status: HandledStatus = "planned" if self._dry_run else self._source.done
         return _told(placed.candidate, status, placed.number, position)
 
 
 def _told(
     candidate: Candidate,
-    status: ReplayStatus,
+    status: HandledStatus,
     number: int | None = None,
     position: int | None = None,
-) -> Replayed:
-    return Replayed(
+) -> Handled:
+    return Handled(
         candidate.event_id,
         status,
         candidate.key,
@@ -197,13 +202,13 @@ def _within_bytes(found: Sequence[Candidate | UUID]) -> Sequence[Candidate | UUI
     return found
 
 
-def _choose(found: Sequence[Candidate | UUID]) -> tuple[list[Candidate], list[Replayed]]:
+def _choose(found: Sequence[Candidate | UUID]) -> tuple[list[Candidate], list[Handled]]:
     """Split into the candidates to replay and the results for the others."""
     chosen: dict[UUID, Candidate] = {}
-    left: list[Replayed] = []
+    left: list[Handled] = []
     for each in found:
         if isinstance(each, UUID):
-            left.append(Replayed(each, "missing"))
+            left.append(Handled(each, "missing"))
         elif not each.can_be_sent:
             left.append(_told(each, "unreadable"))
         elif each.waiting or each.event_id in chosen:

@@ -13,7 +13,7 @@ from dsql_outbox.outbox import is_unreachable
 from dsql_outbox.publisher.leases.liveness import is_alive
 from dsql_outbox.publisher.session import Operator
 
-from .topic_pauses import PausedTopic, paused_topic
+from .topic_pauses import PausedTopic, read_paused
 
 _LIMIT: Final = 1_000
 _SHARD_LIMIT: Final = 500
@@ -170,7 +170,7 @@ class StatusReader(Operator):
         shards = tuple(map(_shard, found))
         ages = [shard.oldest_seconds for shard in shards if shard.oldest_seconds is not None]
         orphaned = await self._rows("shards_orphaned")
-        topics = await self._session.rows("topic_page", {"after": None, "rows": _TOPICS})
+        topics = await read_paused(self._session, None, _TOPICS)
         return Status(
             schema=self._session.schema,
             waiting=await self.read_waiting(),
@@ -183,7 +183,7 @@ class StatusReader(Operator):
                 *(Stranded(shard, None, _NO_LEASE) for (shard,) in orphaned),
                 *(Stranded(row[0], row[5], _NO_POSITION) for row in found if _is_below_1(row[5])),
             ),
-            paused_topics=tuple(map(paused_topic, topics)),
+            paused_topics=tuple(topics),
         )
 
     async def read_waiting(self) -> Bounded:

@@ -1,15 +1,15 @@
 """The operator's tool for topics: pause, resume, list."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Final
 
 import msgspec
 
 from dsql_outbox.outbox import MAX_NAME, SettingsError
-from dsql_outbox.publisher.session import Operator
+from dsql_outbox.publisher.session import Operator, OperatorSession
 
-from .pages import PAGE_ROWS
+_PAGE_ROWS: Final = 1_000
 
 
 class PausedTopic(msgspec.Struct, frozen=True, rename="camel"):
@@ -56,19 +56,20 @@ class Topics(Operator):
     async def list(self) -> AsyncGenerator[PausedTopic]:
         """The paused topics in the order of their names; close a generator that is left early."""
         after: str | None = None
-        seen = PAGE_ROWS
-        while seen == PAGE_ROWS:
-            rows = await self._session.rows("topic_page", {"after": after, "rows": PAGE_ROWS})
-            seen = len(rows)
-            for row in rows:
-                yield paused_topic(row)
-                after = row[0]
+        seen = _PAGE_ROWS
+        while seen == _PAGE_ROWS:
+            found = await read_paused(self._session, after, _PAGE_ROWS)
+            seen = len(found)
+            for topic in found:
+                yield topic
+                after = topic.topic
 
 
-def paused_topic(row: Any) -> PausedTopic:
-    """Parse a row of the statement ``topic_page``."""
-    topic, reason, paused_by, paused_at, seconds = row
-    return PausedTopic(topic, reason, paused_by, paused_at, round(seconds, 3))
+async def read_paused(
+    session: OperatorSession, after: str | None, rows: int
+) -> Sequence[PausedTopic]:
+    """The next `rows` paused topics after a name, in the order of their names."""
+    return await session.read("topic_page", PausedTopic, {"after": after, "rows": rows})
 
 
 def _require_topic(topic: str) -> None:

@@ -4,7 +4,7 @@
 -- a delayed DELETE may name. replays: of this event so far. waiting: the event is in the
 -- outbox, as written or as a replay.
 SELECT d.event_id, d.died_at::text AS key, d.died_at, d.topic, d.shard, d.subject_type, d.subject_id,
-  octet_length(d.payload) AS bytes, d.headers::text,
+  octet_length(d.payload) AS bytes, d.headers::text AS headers,
   coalesce(greatest(e.position, before.position), 0) AS last_position,
   coalesce(before.number, 0) AS replays,
   EXISTS (

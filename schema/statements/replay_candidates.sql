@@ -4,8 +4,8 @@
 -- a delayed DELETE may name. replays: of this event so far. waiting: the event is in the
 -- outbox, as written or as a replay.
 SELECT b.id, b.event_type, b.topic, b.shard, b.created_date, b.saved_date, b.subject_type,
-  b.subject_id, octet_length(b.event_data::text) AS bytes, b.touches::text,
-  b.headers::text,
+  b.subject_id, octet_length(b.event_data::text) AS bytes,
+  b.touches::text AS touches, b.headers::text AS headers,
   coalesce(greatest(e.position, before.position), 0) AS last_position,
   coalesce(before.number, 0) AS replays,
   EXISTS (

@@ -26,7 +26,8 @@ WITH page AS (
     AND (%(topic)s::text IS NULL OR b.topic = %(topic)s::text)
     AND (%(since)s::text IS NULL OR b.saved_date >= %(since)s::text::timestamptz)
 )
-SELECT bounds.seen, reached.entity_type, reached.entity_id, reached.entity_version, bounds.until,
+SELECT bounds.seen, reached.entity_type AS reached_type, reached.entity_id AS reached_id,
+  reached.entity_version AS reached_version, bounds.until,
   found.entity_type, found.entity_id, found.entity_version, found.event_id
 FROM bounds
 LEFT JOIN reached ON true

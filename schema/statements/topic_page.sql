@@ -1,7 +1,8 @@
 -- Return the paused topics in the order of their names, with the role that paused each.
--- seconds: since then. after null: from the first topic on.
+-- after null: from the first topic on.
 SELECT topic, reason, paused_by, paused_at,
-  (extract(epoch FROM clock_timestamp()) - extract(epoch FROM paused_at))::float8 AS seconds
+  round(extract(epoch FROM clock_timestamp()) - extract(epoch FROM paused_at), 3)::float8
+    AS paused_seconds
 FROM {schema}.outbox_topics
 WHERE %(after)s::text IS NULL OR topic > %(after)s::text
 ORDER BY topic

@@ -17,7 +17,7 @@ from tests.support.writer.callers import QUICK, with_workers
 from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.outbox import Database, Entity, Event, Receipt
-from dsql_outbox.publisher import DeadLetters, Publisher, Replay
+from dsql_outbox.publisher import Messages, Publisher, Selection
 from dsql_outbox.publisher.session import OperatorSession
 from dsql_outbox.schema import apply, check
 from dsql_outbox.testing import MemorySink
@@ -101,9 +101,10 @@ async def test_messages_whose_headers_are_larger_than_they_are_can_be_replayed(
         )
     tables.execute("DELETE FROM outbox.outbox")
     database = Database(governed.url)
-    async with DeadLetters(database) as letters, Replay(database) as events:
-        told = [each async for each in (letters.replay() if dead else events.events(ids))]
-    assert [each.status for each in told] == ["replayed"] * len(ids)
+    async with Messages(database) as messages:
+        stored = Selection(ids=tuple(ids))
+        told = [each async for each in (messages.retry() if dead else messages.replay(stored))]
+    assert [each.status for each in told] == ["retried" if dead else "replayed"] * len(ids)
     assert tables.execute("SELECT count(*) AS n FROM outbox.outbox") == [{"n": len(ids)}]
 
 

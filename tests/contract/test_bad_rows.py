@@ -13,11 +13,11 @@ from tests.support.publisher.running_relays import count, event, running, until
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import (
     Delivered,
-    FailureFilter,
-    Failures,
+    Messages,
     Publisher,
     PublisherSettings,
     Rejected,
+    Selection,
 )
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.testing.sink_contract import ReadableBroker, new_message, published
@@ -182,8 +182,9 @@ async def test_a_blocked_row_at_a_position_below_0_is_found_by_its_id_and_given_
 ) -> None:
     bad_id = insert(sql, Bad(position=-7), "a")
     await relay(database, MemorySink(), on_dead_letter="block")
-    async with Failures(database) as failures:
-        found = [each async for each in failures.bury(FailureFilter(event_ids=(bad_id,)))]
+    async with Messages(database) as messages:
+        selected = Selection(state="failing", ids=(bad_id,))
+        found = [each async for each in messages.drop(selected)]
     assert [each.position for each in found] == [-7]
     assert list(dead(sql)) == [bad_id]
 

@@ -94,17 +94,8 @@ _COMMANDS: Final = {
     "publish": Subcommand("publish", "Relay stored events to a broker, in order per subject."),
     "status": Subcommand("status.command", "Show the backlog, the failures and the publishers."),
     "console": Subcommand("console", "Show the outbox in a browser."),
-    "waiting": Subcommand(
-        "recovery.waiting_command", "List messages that wait, by topic or subject."
-    ),
-    "failures": Subcommand(
-        "recovery.failures_command", "List, retry or give up messages whose delivery failed."
-    ),
-    "dead-letters": Subcommand(
-        "recovery.dead_letters_command", "List, show, replay or drop messages that were given up."
-    ),
-    "topics": Subcommand("recovery.topics_command", "List, pause or resume topics."),
-    "replay": Subcommand("recovery.replay_command", "Send stored events again."),
+    "messages": Subcommand("messages.command", "List, show, retry, drop or replay messages."),
+    "topics": Subcommand("topics", "List, pause or resume topics."),
     "read-model": Subcommand("read_model", "Rebuild a read model from the stored events."),
     "inbox": Subcommand("inbox", "Forget old messages of a consumer's inbox."),
     "trace": Subcommand("trace", "Draw the trace of an event, from Jaeger or a file."),

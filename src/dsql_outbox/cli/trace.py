@@ -11,7 +11,6 @@ import click
 import msgspec
 
 from dsql_outbox.cli.exit_codes import Misused, Unreachable
-from dsql_outbox.cli.filters import instant_option
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import json_line, say
 from dsql_outbox.cli.signals import READ_ONLY, interruptible
@@ -68,6 +67,18 @@ class FoundTrace(msgspec.Struct, frozen=True, rename="camel"):
     spans: Sequence[SpanView]
 
 
+def _instant(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
+    """A time in ISO 8601; without a zone it is in UTC."""
+    if value is None:
+        return None
+    try:
+        found = datetime.fromisoformat(value)
+    except ValueError:
+        text = f"{value!r} is not a time such as 2026-11-24T18:00:00Z"
+        raise click.BadParameter(text, ctx, param) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
 @click.command(
     short_help="Draw the trace of an event.",
     epilog="""\b
@@ -94,7 +105,12 @@ Exit codes:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Read spans from this file instead: OTLP in JSON, one request per line.",
 )
-@instant_option("--since", "Search spans since this time; the default is the last 7 days.")
+@click.option(
+    "--since",
+    callback=_instant,
+    metavar="TIME",
+    help="Search spans since this time; the default is the last 7 days.",
+)
 @click.option("--trace-id", metavar="HEX", help="The trace to draw, if the event is in several.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with all spans.")
 @interruptible(READ_ONLY)

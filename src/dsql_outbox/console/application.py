@@ -26,7 +26,7 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.traces import check_url
 
-from . import message_lists, record_pages
+from . import message_list, record_pages
 from .access import LIFETIME, Access
 from .console_state import Console, console_of
 from .guard import Guard
@@ -95,8 +95,7 @@ def _routes() -> list[Route | Mount]:
         Route("/events", record_pages.search),
         Route("/events/{event_id:uuid}", record_pages.event),
         Route("/entities", record_pages.entity),
-        Route("/dead-letters", message_lists.dead_letters),
-        Route("/failures", message_lists.failures),
+        Route("/messages", message_list.messages),
         Route("/conflicts", conflicts),
         Route("/login", _login_form),
         Route("/login", _login, methods=["POST"]),

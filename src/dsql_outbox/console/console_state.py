@@ -5,7 +5,7 @@ from typing import Any, cast
 from starlette.requests import Request
 
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import ConflictReader, DeadLetters, Failures, Records
+from dsql_outbox.publisher import ConflictReader, Messages, Records
 
 from .access import Access
 from .operator_commands import Commands
@@ -25,8 +25,7 @@ class Console:
         self.access = access
         self.jaeger = jaeger
         self.commands = Commands(database.schema)
-        self.letters = DeadLetters(database, read_only=True)
-        self.failures = Failures(database, read_only=True)
+        self.messages = Messages(database, read_only=True)
         self.records = Records(database, read_only=True)
         self.conflicts = ConflictReader(database, read_only=True)
         self.sampler = Sampler(database, interval)
@@ -36,7 +35,7 @@ class Console:
     async def close(self) -> None:
         """Close all connections."""
         await self.sampler.stop()
-        for reader in (self.letters, self.failures, self.records, self.conflicts):
+        for reader in (self.messages, self.records, self.conflicts):
             await reader.close()
 
 

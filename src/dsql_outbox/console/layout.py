@@ -58,8 +58,8 @@ def _bytes(size: int) -> str:
 
 def link(base: str, path: str, **query: object) -> str:
     """A path of this console with a query; values that are None or empty are left out."""
-    given = {name: value for name, value in query.items() if value not in {None, "", False}}
-    return f"{base}{path}" + (f"?{urlencode(given)}" if given else "")
+    given = {name: value for name, value in query.items() if value not in (None, "", False)}
+    return f"{base}{path}" + (f"?{urlencode(given, doseq=True)}" if given else "")
 
 
 _templates: Final = Environment(

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 from shlex import join
+from typing import Literal
 from uuid import UUID
 
 from dsql_outbox.observability import visible
 from dsql_outbox.outbox import DEFAULT_SCHEMA
+from dsql_outbox.publisher import Selection, UndeliveredMessage
 
 
 class Commands:
@@ -18,37 +20,28 @@ class Commands:
     def __init__(self, schema: str) -> None:
         self._schema = [] if schema == DEFAULT_SCHEMA else ["--schema", schema]
 
-    def replay_letters(self, *options: str) -> str:
-        """Put dead letters back into the outbox."""
-        return self._command("dead-letters", "replay", *options)
+    def messages(
+        self, verb: Literal["list", "retry", "drop"], which: Selection, *flags: str
+    ) -> str:
+        """List, retry or drop the selected messages."""
+        needs_all = verb != "list" and which.selects_all
+        return self._command("messages", verb, *which.words(), *["--all"] * needs_all, *flags)
 
-    def drop_letters(self, *options: str) -> str:
-        """Delete dead letters for good."""
-        return self._command("dead-letters", "drop", *options)
+    def message(self, verb: Literal["retry", "drop"], message: UndeliveredMessage) -> str:
+        """Retry or drop one message."""
+        return self.messages(verb, Selection(state=message.state, ids=(message.event_id,)))
 
-    def retry(self, *options: str) -> str:
-        """Send failed messages again now."""
-        return self._command("failures", "retry", *options)
+    def replay(self, event_id: UUID) -> str:
+        """Send a stored event again."""
+        return self._command("messages", "replay", str(event_id))
 
-    def bury(self, *options: str) -> str:
-        """Move failed messages to the dead letters."""
-        return self._command("failures", "bury", *options)
+    def replay_entity(self, key: str) -> str:
+        """Send the events of an entity again; it prints a summary only."""
+        return self._command("messages", "replay", f"--entity={key}", "--dry-run")
 
     def resume(self, topic: str) -> str:
         """Resume a paused topic."""
         return self._command("topics", "resume", "--", topic)
-
-    def replay(self, event_id: UUID) -> str:
-        """Send a stored event again."""
-        return self._command("replay", str(event_id))
-
-    def replay_entity(self, key: str) -> str:
-        """Send the events of an entity again; it prints a summary only."""
-        return self._command("replay", option("--entity", key), "--dry-run")
-
-    def waiting(self, key: str) -> str:
-        """List the waiting messages of a subject."""
-        return self._command("waiting", option("--key", key))
 
     def conflicts(self, hours: int) -> str:
         """Print the conflict report."""
@@ -62,11 +55,6 @@ class Commands:
     def _command(self, *words: str) -> str:
         at = words.index("--") if "--" in words else len(words)
         return shown(["dsql-outbox", *words[:at], *self._schema, *words[at:]])
-
-
-def option(name: str, value: str) -> str:
-    """An option with its value as one word, so that the value cannot be another option."""
-    return f"{name}={value}"
 
 
 def shown(words: Iterable[str]) -> str:

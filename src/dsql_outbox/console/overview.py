@@ -12,12 +12,14 @@ from starlette.responses import Response, StreamingResponse
 
 from dsql_outbox.observability import duration
 from dsql_outbox.outbox import told
-from dsql_outbox.publisher import REMEDIES, Seen, Shard, Status
+from dsql_outbox.publisher import REMEDIES, Seen, Selection, Shard, Status
 
 from .charts import charts_of, rate
 from .console_state import Console, console_of
 from .layout import page, render
 
+_BLOCKED: Final = Selection(blocked=True)
+_DEAD: Final = Selection(state="dead")
 _HOURS: Final = ("1", "6", "24")
 _SHARDS: Final = 64
 _STREAM: Final = 30.0  # seconds; the browser opens the next stream, and a shutdown waits for none
@@ -105,6 +107,8 @@ def _values(console: Console) -> dict[str, Any]:
         "charts": charts_of(samples),
         "shards": _shards(console),
         "publishers": _publishers(status),
+        "blocked": _BLOCKED,
+        "dead": _DEAD,
         "alive": sum(each.alive for each in status.publishers),
     }
 

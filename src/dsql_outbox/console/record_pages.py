@@ -1,6 +1,6 @@
 """The pages of an event and of an entity, and the search that finds them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Final
@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from dsql_outbox.outbox import OutboxError, SettingsError, parse_subject_key, told
-from dsql_outbox.publisher import Predecessor, Records, WaitingRecord, Whereabouts
+from dsql_outbox.publisher import Messages, Selection, UndeliveredMessage
 from dsql_outbox.traces import TreeRow, page_of, spans_of_jaeger, traces_of, tree_rows
 
 from .console_state import console_of
@@ -22,13 +22,6 @@ from .problems import problem
 _ROWS: Final = 50
 _LOOKBACK: Final = timedelta(hours=1)
 _COLUMNS: Final = 100
-
-
-class Message(msgspec.Struct, frozen=True):
-    """A waiting message of an event, and the one for which it waits, if any."""
-
-    waiting: WaitingRecord
-    predecessor: Predecessor | None
 
 
 class Trace(msgspec.Struct, frozen=True):
@@ -60,8 +53,8 @@ async def event(request: Request) -> Response:
     console = console_of(request)
     event_id: UUID = request.path_params["event_id"]
     found = await console.records.event(event_id)
-    where = (await console.records.whereabouts([event_id]))[event_id]
-    if found is None and not where.deaths:
+    where = await _where(console.messages, [event_id])
+    if found is None and not where[event_id]:
         title = "No such event"
         return problem(request, HTTPStatus.NOT_FOUND, title, f"No event {event_id} is stored here.")
     wants_payload = "payload" in request.query_params
@@ -71,8 +64,11 @@ async def event(request: Request) -> Response:
         "event.html",
         event_id=event_id,
         event=found,
-        where=where,
-        messages=await _messages(console.records, where),
+        where=where[event_id],
+        messages=[
+            (each, await console.messages.predecessor(each) if each.behind else None)
+            for each in where[event_id]
+        ],
         replays=await console.records.replays(event_id),
         payload=await console.records.payload(event_id) if wants_payload else None,
         jaeger=console.jaeger,
@@ -94,7 +90,7 @@ async def entity(request: Request) -> Response:
         )
     last = min(_whole(request, "before", found.version + 1) - 1, found.version)
     versions = await console.records.history(*names, last, rows=_ROWS)
-    where = await console.records.whereabouts([each.event_id for each in versions])
+    where = await _where(console.messages, [each.event_id for each in versions])
     return page(
         request,
         "entity.html",
@@ -102,16 +98,21 @@ async def entity(request: Request) -> Response:
         entity=found,
         versions=versions,
         where=where,
+        of_subject=Selection(subject=key),
         older=last - _ROWS + 1 if last > _ROWS else None,
         newest=last == found.version,
     )
 
 
-async def _messages(records: Records, where: Whereabouts) -> list[Message]:
-    return [
-        Message(each, await records.predecessor(each) if each.behind else None)
-        for each in where.waiting
-    ]
+async def _where(
+    messages: Messages, event_ids: Sequence[UUID]
+) -> Mapping[UUID, list[UndeliveredMessage]]:
+    """The messages of each event that were not delivered; the dead ones come last."""
+    found: dict[UUID, list[UndeliveredMessage]] = {each: [] for each in event_ids}
+    if event_ids:
+        async for each in messages.find(Selection(ids=tuple(event_ids))):
+            found[each.event_id].append(each)
+    return found
 
 
 async def _traces(jaeger: str, event_id: UUID, saved: datetime | None) -> dict[str, Any]:

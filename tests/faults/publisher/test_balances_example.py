@@ -21,7 +21,7 @@ from tests.support.publisher.running_relays import count
 from tests.support.waiting import wait_until
 
 from dsql_outbox.outbox import Database, Entity, Event
-from dsql_outbox.publisher import Replay
+from dsql_outbox.publisher import Messages, Selection
 from dsql_outbox.schema import apply
 from dsql_outbox.writer import Writer
 
@@ -76,8 +76,8 @@ def pay_all(database: Database) -> tuple[dict[str, int], list[UUID]]:
 
 
 async def replay(database: Database, ids: list[UUID]) -> None:
-    async with Replay(database, reason="test") as tool:
-        async for _ in tool.events(ids):
+    async with Messages(database) as tool:
+        async for _ in tool.replay(Selection(ids=tuple(ids)), reason="test"):
             pass
 
 

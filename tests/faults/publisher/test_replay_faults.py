@@ -16,34 +16,34 @@ from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.outbox import Database, Isolation
 from dsql_outbox.publisher import (
-    DeadLetters,
-    LetterFilter,
+    Handled,
+    Messages,
     Publisher,
     PublisherSettings,
     Rejected,
-    Replay,
-    Replayed,
+    Selection,
 )
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio
 
-_Way = Callable[[Database, list[UUID]], AsyncGenerator[Replayed]]
+_Way = Callable[[Database, list[UUID]], AsyncGenerator[Handled]]
 
 
-async def from_letters(database: Database, ids: list[UUID]) -> AsyncGenerator[Replayed]:
-    async with DeadLetters(database) as letters:
-        async for each in letters.replay(LetterFilter(event_ids=tuple(ids))):
+async def from_letters(database: Database, ids: list[UUID]) -> AsyncGenerator[Handled]:
+    async with Messages(database) as messages:
+        async for each in messages.retry(Selection(state="dead", ids=tuple(ids))):
             yield each
 
 
-async def from_events(database: Database, ids: list[UUID]) -> AsyncGenerator[Replayed]:
-    async with Replay(database) as tool:
-        async for each in tool.events(ids):
+async def from_events(database: Database, ids: list[UUID]) -> AsyncGenerator[Handled]:
+    async with Messages(database) as messages:
+        async for each in messages.replay(Selection(ids=tuple(ids))):
             yield each
 
 
+DONE = {from_letters: "retried", from_events: "replayed"}
 WAYS = pytest.mark.parametrize("way", [from_letters, from_events])
 
 
@@ -75,7 +75,7 @@ async def test_a_conflict_is_tried_again_and_nothing_is_done_twice(
     ids = await given_up(url, 5)
     proxy.refuse(2, at=at, matching='INTO "outbox".outbox_replays')
     done = await gathered(way(Database(proxy.url), ids))
-    assert [each.status for each in done] == ["replayed"] * 5
+    assert [each.status for each in done] == [DONE[way]] * 5
     assert {each.replay for each in done} == {1}
     assert counts(tables) == (5, 0 if way is from_letters else 5, 5)
 
@@ -112,7 +112,7 @@ async def test_three_at_once_do_each_event_once(
     url: str, tables: Tables, way: _Way, isolation: Isolation
 ) -> None:
     ids = await given_up(url, 40)
-    done: list[Replayed] = []
+    done: list[Handled] = []
 
     async def one() -> None:
         done.extend(await gathered(way(Database(url, isolation=isolation), ids)))
@@ -120,7 +120,7 @@ async def test_three_at_once_do_each_event_once(
     async with anyio.create_task_group() as group:
         for _ in range(3):
             group.start_soon(one)
-    assert sorted(each.event_id for each in done if each.status == "replayed") == sorted(ids)
+    assert sorted(each.event_id for each in done if each.status == DONE[way]) == sorted(ids)
     assert counts(tables) == (40, 0 if way is from_letters else 40, 40)
 
 
@@ -155,7 +155,7 @@ async def test_a_late_delete_of_one_replay_leaves_the_next_one_alone(
 async def test_a_killed_replay_is_run_again_and_doubles_nothing(url: str, tables: Tables) -> None:
     ids = await given_up(url, 60)
     tables.execute("DELETE FROM outbox.dead_letters")
-    words = ("replay", *ids, "--database", url)
+    words = ("messages", "replay", *ids, "--database", url)
     with Command(*words, "--rate", 20) as killed:
         wait_until(lambda: counts(tables)[0] > 0)
         assert killed

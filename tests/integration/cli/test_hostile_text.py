@@ -44,7 +44,7 @@ def run(url: str, *words: str) -> Result:
 
 @pytest.mark.parametrize(
     "words",
-    ["dead-letters list", "failures list", "status", "doctor", "dead-letters replay --all"],
+    ["messages list", "status", "doctor", "messages retry --all"],
 )
 def test_a_command_shows_no_control_character(url: str, words: str) -> None:
     anyio.run(relayed, url)
@@ -55,16 +55,16 @@ def test_a_command_shows_no_control_character(url: str, words: str) -> None:
 
 def test_json_holds_the_same_values_and_no_control_character(url: str) -> None:
     anyio.run(relayed, url)
-    for words, name in (("dead-letters list", "topic"), ("failures list", "error")):
-        line = run(url, *words.split(), "--json").output
+    for state, name in (("dead", "topic"), ("failing", "error")):
+        line = run(url, "messages", "list", "--state", state, "--json").output
         assert not DANGEROUS & set(line)
         assert HOSTILE in json.loads(line)[name]
 
 
 def test_a_dead_letter_is_shown_without_control_characters(url: str) -> None:
     anyio.run(relayed, url)
-    (letter,) = run(url, "dead-letters", "list", "--json").output.splitlines()
-    shown = run(url, "dead-letters", "show", json.loads(letter)["eventId"], "--payload").output
+    (letter,) = run(url, "messages", "list", "--state", "dead", "--json").output.splitlines()
+    shown = run(url, "messages", "show", json.loads(letter)["eventId"], "--payload").output
     assert not DANGEROUS & set(shown)
     assert r"\x1b]52;c" in shown
 

@@ -223,7 +223,7 @@ def test_a_message_that_was_given_up_makes_until_empty_fail(
     assert done.code == 1
     assert done.err.splitlines()[-2:] == [
         "relayed 1, failed 0, dead 1",
-        "1 message given up: see dsql-outbox dead-letters list",
+        "1 message given up: see dsql-outbox messages list --state dead",
     ]
     assert run(*words, "--until-empty").code == 0, "it died in the run before"
 
@@ -242,7 +242,7 @@ def test_until_empty_waits_no_longer_than_it_was_told(
     assert done.err.splitlines()[-3:] == [
         "relayed 0, failed 0, dead 0",
         "nothing can be sent now, and --max-wait is over",
-        "1 message waits in the outbox: 1 in events.CarMoved; see dsql-outbox waiting",
+        "1 message waits in the outbox: 1 in events.CarMoved; see dsql-outbox messages list",
     ]
     assert waiting(url) == 1
 

@@ -1,4 +1,4 @@
-"""``dsql-outbox replay``: by id, by entity, by filters; dry runs, and runs that take long."""
+"""``dsql-outbox messages replay``: by id, by entity, by filters; dry runs and long runs."""
 
 import json
 import signal
@@ -16,8 +16,8 @@ from tests.support.publisher.running_relays import count
 from tests.support.waiting import wait_until
 
 from dsql_outbox.cli import main
+from dsql_outbox.cli.messages import replay_run
 from dsql_outbox.cli.progress_line import lines as lines_of_progress
-from dsql_outbox.cli.recovery import replay_run
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.writer import Writer
 
@@ -32,7 +32,7 @@ def ids(url: str, sql: psycopg.Connection) -> list[UUID]:
 
 
 def run(url: str, *words: object) -> Result:
-    return CliRunner().invoke(main, ["replay", "--database", url, *map(str, words)])
+    return CliRunner().invoke(main, ["messages", "replay", "--database", url, *map(str, words)])
 
 
 def lines(done: Result) -> list[dict[str, Any]]:
@@ -79,7 +79,7 @@ def test_a_dry_run_sums_up_and_changes_nothing(url: str, sql: psycopg.Connection
         "first  2026-11-24 10:00:00+00:00",
         "last   2026-11-24 10:00:00+00:00",
     ]
-    assert done.stderr == "3 events would be replayed\n"
+    assert done.stderr == "3 messages would be replayed\n"
     assert (count(sql, "outbox"), count(sql, "outbox_replays")) == (0, 0)
 
 
@@ -104,7 +104,7 @@ def test_many_kinds_are_cut_short(url: str, monkeypatch: pytest.MonkeyPatch) -> 
     with Writer(Database(url)) as writer:
         for kind in ("Sold", "Sold", "Lost", "Found"):
             writer.write(Event.new("Any", kind, [Entity("Car", kind)]))
-    monkeypatch.setattr("dsql_outbox.cli.recovery.replay_summary._SHOWN", 1)
+    monkeypatch.setattr("dsql_outbox.cli.messages.replay_summary._SHOWN", 1)
     with psycopg.connect(url, autocommit=True) as other:
         other.execute("DELETE FROM outbox.outbox")
     shown = run(url, "--all", "--yes", "--dry-run").stdout.splitlines()
@@ -161,7 +161,7 @@ WAYS = "give EVENT_ID.., or --entity, or a filter, or --all"
         ((uuid4(), "--entity", "Car/a"), "EVENT_ID.. takes no filter and no --after"),
         ((uuid4(), "--type", "Sold"), "EVENT_ID.. takes no filter and no --after"),
         ((uuid4(), "--after", "1"), "EVENT_ID.. takes no filter and no --after"),
-        (("--entity", "Car/a", "--after", "Car/a@1"), "--after of an --entity is one of its"),
+        (("--entity", "Car/a", "--after", "Car/a@1"), "'Car/a@1' is no version of the entity"),
         (("--all", "--after", "12"), "'12' is no TYPE/ID@VERSION, as in Loan/LOAN-7@12"),
         (("--entity", "Car"), "'Car' is no TYPE/ID"),
         (("7",), "'7' is not a valid UUID"),
@@ -181,7 +181,7 @@ def test_wrong_usage_is_refused(url: str, words: tuple[object, ...], said: str) 
 def test_ctrl_c_says_where_another_run_goes_on(
     url: str, sql: psycopg.Connection, ids: list[UUID]
 ) -> None:
-    words = ("replay", "--all", "--yes", "--list")
+    words = ("messages", "replay", "--all", "--yes", "--list")
     env = {"DSQL_OUTBOX_DATABASE": url}
     with Command(*words, "--rate", "0.01", env=env) as command:
         assert command.line().decode() == f"{ids[0]}  replay 1  Car/a\n"
@@ -206,7 +206,7 @@ def test_a_second_ctrl_c_stops_at_once(url: str) -> None:
     env = {"DSQL_OUTBOX_DATABASE": url}
     with psycopg.connect(url) as other:
         other.execute("LOCK outbox.outbox_replays IN ACCESS EXCLUSIVE MODE")
-        with Command("replay", "--entity", "Car/a", env=env) as command:
+        with Command("messages", "replay", "--entity", "Car/a", env=env) as command:
             waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             with psycopg.connect(url, autocommit=True) as third:
                 wait_until(lambda: bool(third.execute(waits).fetchall()))
@@ -232,7 +232,7 @@ def test_a_pipe_gets_a_line_of_progress_at_times(url: str, monkeypatch: pytest.M
 def test_the_whole_way_as_a_process(url: str, ids: list[UUID]) -> None:
     database = {"DSQL_OUTBOX_DATABASE": url}
     for number in (1, 2):
-        assert run_process("replay", ids[0], env=database).code == 0
+        assert run_process("messages", "replay", ids[0], env=database).code == 0
         sent = run_process("publish", "--sink", "stdout:", "--until-empty", env=database)
         (message,) = [json.loads(line) for line in sent.out.splitlines()]
         assert message["headers"]["ce-replay"] == str(number)

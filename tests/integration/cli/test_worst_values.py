@@ -29,22 +29,21 @@ READING = [
     "status --json",
     "status --conflicts --hours 24",
     "status --conflicts --json",
-    "waiting",
-    "waiting --topic events.CarMoved",
-    "failures list",
-    "failures list --blocked",
-    "failures retry --all --dry-run",
-    "failures bury --all --dry-run",
-    "dead-letters list --limit 10000",
-    "dead-letters list --json --payload --limit 10000",
-    "dead-letters list --since 2026-01-01 --until 2027-01-01",
-    "dead-letters replay --all --dry-run",
-    "dead-letters replay --all --dry-run --list",
-    "dead-letters drop --all --dry-run",
+    "messages list --limit 10000",
+    "messages list --json --payload --limit 10000",
+    "messages list --topic events.CarMoved",
+    "messages list --type CarMoved",
+    "messages list --error no",
+    "messages list --blocked",
+    "messages list --since 2026-01-01 --until 2027-01-01",
+    "messages retry --all --dry-run",
+    "messages retry --all --dry-run --list",
+    "messages drop --state failing --all --dry-run",
+    "messages drop --state dead --all --dry-run",
     "topics list",
-    "replay --all --yes --dry-run",
-    "replay --all --yes --dry-run --list",
-    "replay --all --yes --dry-run --json",
+    "messages replay --all --yes --dry-run",
+    "messages replay --all --yes --dry-run --list",
+    "messages replay --all --yes --dry-run --json",
     "schema plan",
 ]
 DIAGNOSES = ["schema check", "schema check --json", "doctor", "doctor --json"]
@@ -134,10 +133,13 @@ def test_a_command_that_finds_faults_answers(worst: Worst, words: str) -> None:
 @pytest.mark.parametrize(
     ("words", "tables"),
     [
-        ("dead-letters list --limit 10000", ["dead_letters"]),
-        ("failures list", ["outbox_failures"]),
-        ("waiting --limit 10000", ["outbox", "outbox_failures"]),
-        ("replay --all --yes --dry-run --list", ["business_events", "event_headers", "entities"]),
+        ("messages list --state dead --limit 10000", ["dead_letters"]),
+        ("messages list --state failing --limit 10000", ["outbox_failures"]),
+        ("messages list --limit 10000", ["outbox", "outbox_failures", "dead_letters"]),
+        (
+            "messages replay --all --yes --dry-run --list",
+            ["business_events", "event_headers", "entities"],
+        ),
     ],
 )
 def test_a_list_names_each_row(worst: Worst, words: str, tables: list[str]) -> None:
@@ -166,33 +168,34 @@ def test_a_letter_is_found_by_its_id_whatever_its_time_of_death(worst: Worst) ->
     for row in worst.of("dead_letters"):
         if row.column.name in ("event_id", "died_at"):
             event_id = str(row.values["event_id"])
-            (line, *_) = listed(worst, "dead-letters", "list", "--id", event_id, "--payload")
+            words = ("messages", "list", "--state", "dead", "--id", event_id, "--payload")
+            (line, *_) = listed(worst, *words)
             assert (line["eventId"], line["payload"]) == (event_id, "{}")
             if row.column.name == "died_at":
                 assert line["diedAt"] == SHOWN[row.value]
-            assert event_id in run(worst, "dead-letters", "show", event_id).stdout
+            assert event_id in run(worst, "messages", "show", event_id).stdout
 
 
 def test_a_failure_is_found_by_its_id_whatever_its_position(worst: Worst) -> None:
     for row in worst.of("outbox_failures"):
         if row.column.name in ("event_id", "position"):
             event_id = str(row.values["event_id"])
-            assert event_id in str(listed(worst, "failures", "list", "--id", event_id))
+            assert event_id in str(listed(worst, "messages", "list", "--id", event_id))
 
 
 @pytest.mark.anyio
 async def test_the_console_shows_each_row(worst: Worst) -> None:
     async with browsing(Database(worst.url)) as browser:
-        for path in ("/", "/events", "/events?q=Car/c-1", "/conflicts?hours=24", "/failures"):
+        for path in ("/", "/events", "/events?q=Car/c-1", "/conflicts?hours=24", "/messages"):
             assert (await browser.get(path)).status_code in (200, 303), path
-        for path, table in (("/dead-letters", "dead_letters"), ("/failures", "outbox_failures")):
-            seen, link = "", path
+        for state, table in (("dead", "dead_letters"), ("failing", "outbox_failures")):
+            seen, link = "", f"/messages?state={state}"
             while link:
                 answer = await browser.get(link)
                 assert answer.status_code == 200, answer.text[-500:]
                 assert answer.text not in seen, "no page comes twice"
                 seen += answer.text
-                found = re.search(rf'href="({path}\?after=[^"]+)"', answer.text)
+                found = re.search(r'href="(/messages\?after=[^"]+)"', answer.text)
                 link = unescape(found[1]) if found else ""
             assert not [each for each in worst.ids(table) if each not in seen]
         for row in worst.of("business_events", "outbox_replays"):
@@ -208,34 +211,37 @@ async def test_the_console_shows_each_row(worst: Worst) -> None:
 
 def test_every_letter_is_replayed_or_left_alone_by_name_and_then_dropped(copy: Worst) -> None:
     ids = copy.ids("dead_letters")
-    done = {line["eventId"]: line for line in listed(copy, "dead-letters", "replay", "--all")}
+    words = ("messages", "retry", "--state", "dead", "--all")
+    done = {line["eventId"]: line for line in listed(copy, *words)}
     assert done.keys() == ids
-    left = {each for each, line in done.items() if line["status"] != "replayed"}
+    left = {each for each, line in done.items() if line["status"] != "retried"}
     assert {done[each]["status"] for each in left} <= {"unreadable", "waiting"}
     assert len(left) < len(ids) / 4
-    rest = {line["eventId"] for line in listed(copy, "dead-letters", "list", "--limit", "10000")}
+    dead = ("messages", "list", "--state", "dead", "--limit", 10_000)
+    rest = {line["eventId"] for line in listed(copy, *dead)}
     assert left <= rest
-    dropped = {line["eventId"] for line in listed(copy, "dead-letters", "drop", "--all", "--yes")}
+    words = ("messages", "drop", "--state", "dead", "--all", "--yes")
+    dropped = {line["eventId"] for line in listed(copy, *words)}
     assert dropped == rest
-    assert run(copy, "dead-letters", "list").stdout == "no dead letters\n"
+    assert run(copy, *dead).stdout == "no messages\n"
 
 
 def test_every_failure_is_retried_or_given_up(copy: Worst) -> None:
     ids = copy.ids("outbox_failures")
-    given_up = {line["eventId"] for line in listed(copy, "failures", "bury", "--all")}
+    words = ("messages", "drop", "--state", "failing", "--all", "--yes")
+    given_up = {line["eventId"] for line in listed(copy, *words)}
     assert given_up == ids
-    assert run(copy, "failures", "list").stdout == "no failures\n"
-    assert ids <= {
-        line["eventId"] for line in listed(copy, "dead-letters", "list", "--limit", 9999)
-    }
+    assert run(copy, "messages", "list", "--state", "failing").stdout == "no messages\n"
+    dead = ("messages", "list", "--state", "dead", "--limit", 9_999)
+    assert ids <= {line["eventId"] for line in listed(copy, *dead)}
 
 
 def test_every_event_is_replayed_or_left_alone_by_name(copy: Worst) -> None:
-    told = listed(copy, "replay", "--all", "--yes", "--list")
+    told = listed(copy, "messages", "replay", "--all", "--yes", "--list")
     assert saved_until_now(copy) <= {line["eventId"] for line in told}
     late = {str(row.values["id"]) for row in copy.of("business_events")} - saved_until_now(copy)
     assert len(late) == 3
-    assert late == {line["eventId"] for line in listed(copy, "replay", *late)}
+    assert late == {line["eventId"] for line in listed(copy, "messages", "replay", *late)}
     assert {line["status"] for line in told} <= {"replayed", "unreadable", "waiting"}
     assert sum(line["status"] == "replayed" for line in told) > len(told) / 2
     assert UUID(told[0]["eventId"])

@@ -213,7 +213,7 @@ async def test_every_answer_has_strict_headers_and_pages_have_no_inline_code(url
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 async def test_pages_are_for_reading(url: str, method: str) -> None:
     async with browsing(Database(url)) as browser:
-        for path in ("/", "/failures", "/dead-letters", "/events"):
+        for path in ("/", "/messages", "/events"):
             assert (await browser.request(method, path)).status_code == 405
 
 
@@ -226,7 +226,7 @@ async def test_a_mounted_console_links_to_itself(url: str) -> None:
         answer = await browser.post("/outbox/login", data={"token": TOKEN})
         assert "Path=/outbox" in answer.headers["set-cookie"]
         page = (await browser.get(answer.headers["location"])).text
-        assert 'href="/outbox/failures"' in page
+        assert 'href="/outbox/messages?state=failing"' in page
         assert 'href="/outbox/static/console.css"' in page
         assert 'href="/outbox/" aria-current' in page
         found = await browser.get("/outbox/events?q=Car/a")
@@ -263,7 +263,7 @@ async def test_browsers_share_the_rendering_of_a_reading(url: str) -> None:
 
     first = given("", 1)
     assert given("", 1) is first
-    assert 'href="/outbox/failures"' in given("/outbox", 1)
+    assert 'href="/outbox/messages?state=failing"' in given("/outbox", 1)
     assert given("", 2) is not first
     await app.state.console.close()
 

@@ -90,10 +90,9 @@ def test_writer_publisher_operator_and_migrator_run_nothing_of_others(
     operator = as_role(url, roles.operator)
     for words in (
         "status",
-        "failures list",
-        "dead-letters list",
-        "dead-letters replay --all",
-        "replay --entity Car/a --yes",
+        "messages list",
+        "messages retry --all",
+        "messages replay --entity Car/a --yes",
         "doctor",
         "schema check",
     ):

@@ -21,7 +21,7 @@ from tests.support.service_tables import create, new_event, write_as_before
 from tests.support.waiting import wait_until
 
 from dsql_outbox.outbox import Database, ParsedEvent, ParsedTouch, Receipt
-from dsql_outbox.publisher import Replay
+from dsql_outbox.publisher import Messages, Selection
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
@@ -151,8 +151,8 @@ async def test_what_was_brought_can_be_streamed_and_replayed(
     sink = MemorySink()
     await relay_all(Database(database_url), sink)
     assert sink.messages == []
-    async with Replay(Database(database_url)) as replay:
-        assert len(await gathered(replay.events([event_id]))) == 1
+    async with Messages(Database(database_url)) as messages:
+        assert len(await gathered(messages.replay(Selection(ids=(event_id,))))) == 1
     await relay_all(Database(database_url), sink)
     assert [message.event_id for message in sink.messages] == [event_id]
 

@@ -10,7 +10,7 @@ import pytest
 from tests.support.publisher.running_relays import until
 
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import Publisher, PublisherSettings, Waiting
+from dsql_outbox.publisher import Messages, Publisher, PublisherSettings
 from dsql_outbox.testing import MemorySink
 
 pytestmark = pytest.mark.anyio
@@ -44,8 +44,8 @@ def pause(sql: psycopg.Connection) -> None:
 
 
 async def can_be_sent(database: Database) -> bool:
-    async with Waiting(database) as waiting:
-        return await waiting.can_be_sent()
+    async with Messages(database) as messages:
+        return await messages.can_be_sent()
 
 
 @pytest.mark.parametrize(

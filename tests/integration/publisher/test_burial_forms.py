@@ -7,11 +7,11 @@ from tests.support.writer.checked_tables import Row, Tables
 
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.publisher import (
-    FailureFilter,
-    Failures,
+    Messages,
     Publisher,
     Rejected,
     Retry,
+    Selection,
 )
 from dsql_outbox.publisher.burial import Letter
 from dsql_outbox.publisher.outbox_rows import RowId
@@ -66,9 +66,10 @@ async def test_an_operator_buries_in_both_forms(
     sink.fail(event.id, Retry("later"))
     await relayed(database, sink, backoff_base=300.0)
     assert len(tables.execute("SELECT * FROM outbox.outbox_failures")) == 1
-    async with Failures(database) as failures:
-        (buried,) = await gathered(failures.bury(FailureFilter(event_ids=(event.id,))))
-        assert await gathered(failures.bury(FailureFilter(event_ids=(event.id,)))) == []
+    selected = Selection(state="failing", ids=(event.id,))
+    async with Messages(database) as messages:
+        (buried,) = await gathered(messages.drop(selected))
+        assert await gathered(messages.drop(selected)) == []
     assert buried.event_id == event.id
     assert [row["event_id"] for row in letters(tables)] == [event.id]
     assert tables.messages() == tables.execute("SELECT * FROM outbox.outbox_failures") == []

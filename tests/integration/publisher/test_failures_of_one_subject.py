@@ -9,12 +9,13 @@ import pytest
 from tests.support.publisher.given_up_messages import event, gathered
 
 from dsql_outbox.outbox import Database, SettingsError
-from dsql_outbox.publisher import Failure, FailureFilter, Failures, Publisher
+from dsql_outbox.publisher import Messages, Publisher, Selection, UndeliveredMessage
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio
 
+FAILING = Selection(state="failing")
 BLOCKED, SOON = "infinity", "2999-01-01"
 
 
@@ -43,9 +44,9 @@ def blocked(sql: psycopg.Connection) -> set[UUID]:
     return {event_id for (event_id,) in rows.fetchall()}
 
 
-async def bury(database: Database, **which: Any) -> list[Failure]:
-    async with Failures(database) as failures:
-        return await gathered(failures.bury(FailureFilter(**which)))
+async def bury(database: Database, **which: Any) -> list[UndeliveredMessage]:
+    async with Messages(database) as messages:
+        return await gathered(messages.drop(Selection(state="failing", **which)))
 
 
 async def test_a_failure_is_behind_while_the_message_before_it_waits(
@@ -53,8 +54,8 @@ async def test_a_failure_is_behind_while_the_message_before_it_waits(
 ) -> None:
     for each in ids:
         fail(sql, each)
-    async with Failures(database) as failures:
-        found = {each.event_id: each.behind async for each in failures.find()}
+    async with Messages(database) as messages:
+        found = {each.event_id: each.behind async for each in messages.find(FAILING)}
     assert [found[each] for each in ids] == [False, True, True, False]
 
 
@@ -65,7 +66,7 @@ async def test_a_message_behind_a_blocked_one_is_not_given_up(
     """The third waits for the second alone: without it, it would not wait for the first."""
     fail(sql, ids[0])
     fail(sql, ids[1], retry_at)
-    (left,) = await bury(database, event_ids=(ids[1],))
+    (left,) = await bury(database, ids=(ids[1],))
     assert left.behind
     assert waiting(sql) == ids
     assert ids[0] in blocked(sql)
@@ -76,9 +77,9 @@ async def test_a_blocked_subject_stays_blocked_when_another_failure_of_it_is_tri
 ) -> None:
     for each in ids[:2]:
         fail(sql, each)
-    async with Failures(database) as failures:
-        (told,) = await gathered(failures.retry(FailureFilter(event_ids=(ids[1],))))
-    assert told.behind
+    async with Messages(database) as messages:
+        (told,) = await gathered(messages.retry(Selection(ids=(ids[1],))))
+    assert told.status == "retried"
     assert blocked(sql) == {ids[0]}
     sink = MemorySink()
     with anyio.fail_after(60):
@@ -102,8 +103,8 @@ async def test_a_message_is_given_up_once_the_one_before_it_is_gone(
 ) -> None:
     fail(sql, ids[0])
     fail(sql, ids[1])
-    await bury(database, event_ids=(ids[0],))
-    (done,) = await bury(database, event_ids=(ids[1],))
+    await bury(database, ids=(ids[0],))
+    (done,) = await bury(database, ids=(ids[1],))
     assert not done.behind
     assert waiting(sql) == ids[2:]
 
@@ -116,15 +117,17 @@ async def test_failures_are_found_by_topic_and_by_key(
     sql.execute("UPDATE outbox.outbox SET topic = 'other' WHERE event_id = %s", [ids[3]])
 
     async def found(**which: Any) -> list[UUID]:
-        async with Failures(database) as failures:
-            return sorted([each.event_id async for each in failures.find(FailureFilter(**which))])
+        async with Messages(database) as messages:
+            selected = messages.find(Selection(state="failing", **which))
+            return sorted([each.event_id async for each in selected])
 
     assert await found(topic="other") == [ids[3]]
     assert await found(topic="events.CarCreated") == []
     assert await found(topic="events.CarMoved", subject="Car/a") == sorted(ids[:3])
     assert await found(topic="other", subject="Car/a") == []
+    assert await found(subject="Car") == sorted(ids)
     with pytest.raises(SettingsError, match="is no TYPE/ID"):
-        await found(subject="Car")
+        await found(subject="Car/")
 
 
 async def test_messages_before_a_failed_one_go_though_they_were_sent_before(

@@ -22,12 +22,12 @@ from dsql_outbox.observability import Fact, RelayProgress, ShardsChanged
 from dsql_outbox.outbox import Database, Message, SchemaError
 from dsql_outbox.publisher import (
     Answer,
-    FailureFilter,
-    Failures,
+    Messages,
     Publisher,
     PublisherSettings,
     Rejected,
     Retry,
+    Selection,
 )
 from dsql_outbox.publisher import publisher as publisher_module
 from dsql_outbox.publisher.relay import reader
@@ -129,8 +129,8 @@ async def test_a_running_publisher_notices_that_an_operator_set_a_subject_free(
     blocking = quick_settings(on_dead_letter="block")
     async with Publisher(database, sink, blocking):
         await until(lambda: count(sql, "outbox_failures") == 1)
-        async with Failures(database) as failures:
-            assert [f.event_id async for f in failures.retry(FailureFilter())] == [events[0].id]
+        async with Messages(database) as messages:
+            assert [f.event_id async for f in messages.retry()] == [events[0].id]
         await until(lambda: len(sink.messages) == 3)
     assert in_order(sink.messages)
 
@@ -146,9 +146,9 @@ async def test_a_failed_message_that_an_operator_gave_up_is_not_looked_for_on_an
     async with Publisher(database, sink, slow) as publisher:
         await until(lambda: count(sql, "outbox_failures") == 1)
         buried: list[UUID] = []
-        async with Failures(database) as failures:
+        async with Messages(database) as messages:
             while not buried:  # one that fails again at the same time is left alone
-                buried = [f.event_id async for f in failures.bury(FailureFilter())]
+                buried = [f.event_id async for f in messages.drop(Selection(state="failing"))]
         assert buried == [bad.id]
         await until(lambda: publisher._relay is not None and not publisher._relay.held)
         assert publisher._store.statements < 30

@@ -12,10 +12,10 @@ from tests.support.publisher.running_relays import count, relayed
 
 from dsql_outbox.outbox import RESERVED_HEADERS, Database, Entity, Event, SchemaError
 from dsql_outbox.publisher import (
-    DeadLetters,
+    Handled,
+    Messages,
     Rejected,
-    Replay,
-    Replayed,
+    Selection,
 )
 from dsql_outbox.testing import MemorySink, NatsServer
 from dsql_outbox.writer import Writer, WriterSettings
@@ -23,9 +23,10 @@ from dsql_outbox.writer import Writer, WriterSettings
 pytestmark = pytest.mark.anyio
 
 
-async def replay(database: Database, *event_ids: UUID, **settings: object) -> list[Replayed]:
-    async with Replay(database, **settings) as tool:  # type: ignore[arg-type]
-        return await gathered(tool.events(event_ids))
+async def replay(database: Database, *event_ids: UUID, **settings: object) -> list[Handled]:
+    async with Messages(database) as tool:
+        selected = Selection(ids=event_ids)
+        return await gathered(tool.replay(selected, **settings))  # type: ignore[arg-type]
 
 
 def written(writer: Writer, *events: Event) -> list[UUID]:
@@ -171,8 +172,8 @@ async def test_a_dry_run_says_the_same_and_changes_nothing(
         (ids[0], "planned", 1),
         (ids[1], "planned", 1),
     ]
-    async with DeadLetters(database) as letters:
-        (letter,) = await gathered(letters.replay(dry_run=True))
+    async with Messages(database) as letters:
+        (letter,) = await gathered(letters.retry(dry_run=True))
         assert letter.status == "planned"
     assert [count(sql, t) for t in ("outbox", "outbox_replays", "dead_letters")] == [0, 0, 1]
 
@@ -278,8 +279,8 @@ async def test_a_replay_inside_the_brokers_window_is_stored_again(
                     " previous_position, subject_type, subject_id, subject_version, topic, headers,"
                     " payload, created_at, 'answer lost', 10, 0 FROM kept"
                 )
-                async with DeadLetters(database) as letters:
-                    await gathered(letters.replay())
+                async with Messages(database) as letters:
+                    await gathered(letters.retry())
             else:
                 await replay(database, event_id)
             assert (await relayed(database, sink)).delivered == 1

@@ -23,15 +23,12 @@ from dsql_outbox.cli import main
 from dsql_outbox.observability import BacklogAge
 from dsql_outbox.outbox import Database, DuplicateEvent, StaleVersion, numbered
 from dsql_outbox.publisher import (
-    DeadLetters,
-    FailureFilter,
-    Failures,
-    LetterFilter,
+    Messages,
     Publisher,
     PublisherSettings,
     Rejected,
-    Replay,
     Retry,
+    Selection,
 )
 from dsql_outbox.schema import Roles, check, statement
 from dsql_outbox.schema.named_statements import read_sql
@@ -114,7 +111,8 @@ WHO_RUNS = {
     "consumer": ("inbox",),
     "reader": (
         *("conflicts_recent", "failure_page", "letter_page", "letter_payload", "record"),
-        *("shards_orphaned", "status", "topic_page", "waiting_page"),
+        *("shards_orphaned", "status", "topic_page", "waiting_find", "waiting_first"),
+        *("waiting_page", "waiting_payload"),
     ),
     "anybody": ("doctor",),
     "owner": (
@@ -340,14 +338,13 @@ def test_the_operator_replays_and_looks_after_what_failed(
 
     async def operate() -> list[UUID]:
         operators = Database(url_of(url, roles, "operator"))
-        async with DeadLetters(operators) as letters:
-            again = [each.event_id async for each in letters.replay()]
-        async with Replay(operators) as replay:
-            again += [each.event_id async for each in replay.events([events[1].id])]
-        async with Failures(operators) as failures:
-            again += [each.event_id async for each in failures.bury(FailureFilter(blocked=True))]
-        async with DeadLetters(operators) as letters:
-            again += [each.event_id async for each in letters.drop(LetterFilter())]
+        failing, dead = Selection(state="failing"), Selection(state="dead")
+        async with Messages(operators) as messages:
+            again = [each.event_id async for each in messages.retry(dead)]
+            replay = messages.replay(Selection(ids=(events[1].id,)))
+            again += [each.event_id async for each in replay]
+            again += [each.event_id async for each in messages.drop(failing)]
+            again += [each.event_id async for each in messages.drop(dead)]
         return again
 
     ids = anyio.run(operate)

@@ -12,7 +12,7 @@ from tests.support.pgbouncer import PROGRAM, PgBouncer
 from tests.support.writer.callers import QUICK, make_caller, with_workers
 
 from dsql_outbox.outbox import Database, Entity, Event, Isolation, Receipt
-from dsql_outbox.publisher import DeadLetters, Publisher, PublisherSettings, Rejected
+from dsql_outbox.publisher import Messages, Publisher, PublisherSettings, Rejected
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres, MemorySink
 from dsql_outbox.writer import AsyncWriter, Transaction, Writer
@@ -121,8 +121,8 @@ async def test_the_relay_and_an_operator_work(
             for event in events:
                 group.start_soon(writer.write, event)
     await Publisher(database, sink, PublisherSettings(batch_rows=10)).run(until_empty=True)
-    async with DeadLetters(database) as letters:
-        replayed = [each async for each in letters.replay()]
+    async with Messages(database) as letters:
+        replayed = [each async for each in letters.retry()]
     assert len(replayed) == 1
     await Publisher(database, sink).run(until_empty=True)
     assert set(sink.ids) == {event.id for event in events}

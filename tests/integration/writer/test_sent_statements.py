@@ -115,8 +115,7 @@ def test_commands_send_nothing_that_dsql_refuses(proxy: PostgresProxy) -> None:
     for words in (
         ["status"],
         ["doctor", "--probe"],
-        ["failures", "list"],
-        ["dead-letters", "list"],
+        ["messages", "list"],
     ):
         done = CliRunner().invoke(main, [*words, "--database", proxy.url])
         assert done.exit_code == 0, done.output

@@ -1,6 +1,6 @@
 """Messages that were given up, for tests of what an operator does with them."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncIterable, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -19,8 +19,8 @@ def event(subject: str = "a", n: int = 0, *others: str) -> Event:
     return Event.new("Car Moved", "CarMoved", entities)
 
 
-async def gathered(found: AsyncGenerator[T]) -> list[T]:
-    """All that a generator yields."""
+async def gathered(found: AsyncIterable[T]) -> list[T]:
+    """All that an iteration yields."""
     return [each async for each in found]
 
 

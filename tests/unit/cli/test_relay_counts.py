@@ -63,7 +63,7 @@ def test_the_leftover_names_the_largest_topics() -> None:
     rows = [("a", 5, False, 2), ("b", 3, True, 2), ("c", 2, False, 2), ("d", 1, False, 2)]
     assert leftover(rows) == (
         "11 messages wait in the outbox: 5 in a, 3 in b (paused), 2 in c, the rest in "
-        "1 other topic; 2 blocked: see dsql-outbox failures list; "
+        "1 other topic; 2 blocked: see dsql-outbox messages list --blocked; "
         "for paused topics, see dsql-outbox topics list"
     )
     assert leftover([]) == ""

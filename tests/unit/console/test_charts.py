@@ -6,8 +6,9 @@ from uuid import UUID
 import pytest
 
 from dsql_outbox.console.charts import brief, charts_of, line_path, nice, nice_time
-from dsql_outbox.console.operator_commands import Commands, option
+from dsql_outbox.console.operator_commands import Commands
 from dsql_outbox.console.samples import History, Sample
+from dsql_outbox.publisher import Selection
 
 
 def sample(at: float, waiting: int = 0, written: float | None = 1.5) -> Sample:
@@ -61,8 +62,8 @@ def test_commands_are_quoted_and_name_the_schema() -> None:
     topic = "a'; rm -rf ~; echo '"
     words = ["dsql-outbox", "topics", "resume", "--schema", "mine", "--", topic]
     assert split(commands.resume(topic)) == words
-    assert split(Commands("outbox").waiting("Car/$(id)"))[-1] == "--key=Car/$(id)"
-    assert option("--key", "--all") == "--key=--all"
+    listed = commands.messages("list", Selection(subject="Car/$(id)"))
+    assert split(listed)[3:] == ["--subject=Car/$(id)", "--schema", "mine"]
     assert commands.replay(UUID(int=1)).endswith(f"replay {UUID(int=1)} --schema mine")
     assert commands.resume("t\x1b]0;x") == (
         "# a name has control characters: select it by the id of an event"

@@ -6,17 +6,22 @@ from uuid import uuid4
 
 import pytest
 
-from dsql_outbox.publisher import DeadLetter, LetterKey
-from dsql_outbox.publisher.operator.dead_letter_filter import KeyedLetter
-from dsql_outbox.publisher.operator.dead_letters import _batches
+from dsql_outbox.publisher import UndeliveredMessage
+from dsql_outbox.publisher.operator.messages import _batches
+from dsql_outbox.publisher.operator.undelivered import Keyed
 
 pytestmark = pytest.mark.anyio
 
 NOW = datetime.now(UTC)
 
 
-def letter(*, payload: int, headers: int) -> KeyedLetter:
-    found = DeadLetter(
+def letter(*, payload: int, headers: int) -> Keyed:
+    found = UndeliveredMessage(
+        state="dead",
+        type="t",
+        retry_at=None,
+        behind=False,
+        paused=False,
         event_id=uuid4(),
         died_at=NOW,
         subject="Car/1",
@@ -31,7 +36,7 @@ def letter(*, payload: int, headers: int) -> KeyedLetter:
         headers={"entities": "x" * headers},
         payload_bytes=payload,
     )
-    return KeyedLetter(LetterKey(found.event_id, str(NOW)), found)
+    return Keyed((str(found.event_id), str(NOW)), found)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +52,7 @@ def letter(*, payload: int, headers: int) -> KeyedLetter:
 async def test_rows_payload_and_headers_are_bounded_and_one_always_goes(
     count: int, payload: int, headers: int, sizes: list[int]
 ) -> None:
-    async def letters() -> AsyncIterator[KeyedLetter]:
+    async def letters() -> AsyncIterator[Keyed]:
         for _ in range(count):
             yield letter(payload=payload, headers=headers)
 

@@ -33,7 +33,7 @@ def leftover(rows: Sequence[Sequence[Any]]) -> str:
 
 def _advice(rows: Sequence[Sequence[Any]]) -> str:
     blocked = rows[0][3]
-    known = [f"{blocked:,} blocked: see dsql-outbox failures list"] if blocked else []
+    known = [f"{blocked:,} blocked: see dsql-outbox messages list --blocked"] if blocked else []
     if any(paused for _, _, paused, _ in rows):
         known.append("for paused topics, see dsql-outbox topics list")
-    return "; ".join(known) or "see dsql-outbox waiting"
+    return "; ".join(known) or "see dsql-outbox messages list"

@@ -18,9 +18,9 @@ from dsql_outbox.outbox import (
 from dsql_outbox.publisher import (
     Health,
     HealthProbe,
+    Messages,
     Publisher,
     PublisherSettings,
-    Waiting,
 )
 from dsql_outbox.schema import statement
 
@@ -109,8 +109,8 @@ class RelayRun:
         if self._max_wait is not None:
             self.is_stalled = True
             with anyio.move_on_after(_LOOK):
-                async with Waiting(self._database) as waiting:
-                    self.is_stalled = await waiting.can_be_sent()
+                async with Messages(self._database) as messages:
+                    self.is_stalled = await messages.can_be_sent()
         with suppress(psycopg.Error):  # the work is done: a text is no reason to fail
             self.leftover = leftover(await self._rows("waiting_topics", limit=LIMIT))
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from dsql_outbox.cli.output import aligned, json_line
-from dsql_outbox.publisher import Replayed
+from dsql_outbox.publisher import Handled
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -14,7 +14,7 @@ _SHOWN: Final = 20
 
 
 class ReplaySummary:
-    """Counts the events that a replay would send."""
+    """Counts the events that a run would send."""
 
     def __init__(self) -> None:
         self._counts: dict[str, Counter[str]] = {
@@ -26,7 +26,7 @@ class ReplaySummary:
         self._first: datetime | None = None
         self._last: datetime | None = None
 
-    def add(self, each: Replayed) -> None:
+    def add(self, each: Handled) -> None:
         """Count an event that would be replayed."""
         self._total += 1
         for name, counter in self._counts.items():

@@ -1,0 +1,48 @@
+-- Return the outbox rows of some events that match the filter: their first messages, their
+-- replays, and rows with a failure. All look-ups are by key. state null: failing or waiting.
+-- The other columns are those of failure_page and waiting_page.
+WITH keys AS (
+  SELECT b.shard, b.position, b.id AS event_id
+  FROM unnest(%(event_ids)s::text::uuid[]) AS k(id)
+  JOIN {schema}.business_events b ON b.id = k.id
+  UNION
+  SELECT b.shard, r.position, b.id
+  FROM unnest(%(event_ids)s::text::uuid[]) AS k(id)
+  JOIN {schema}.business_events b ON b.id = k.id
+  JOIN {schema}.outbox_replays r ON r.event_id = k.id
+  UNION
+  SELECT f.shard, f.position, f.event_id
+  FROM unnest(%(event_ids)s::text::uuid[]) AS k(id)
+  JOIN {schema}.outbox_failures f ON f.event_id = k.id
+), found AS (
+  SELECT o.*, f.attempts, f.last_error, nullif(f.retry_at, 'infinity') AS retry_at,
+    CASE WHEN f.event_id IS NULL THEN 'waiting' ELSE 'failing' END AS state,
+    CASE WHEN f.event_id IS NULL THEN o.shard || '/' || o.position || '/' || o.event_id
+      ELSE o.event_id || '/' || o.position END AS place
+  FROM keys k
+  JOIN {schema}.outbox o ON o.shard = k.shard AND o.position = k.position AND o.event_id = k.event_id
+  LEFT JOIN {schema}.outbox_failures f ON f.event_id = o.event_id AND f.position = o.position
+)
+SELECT found.state, found.place, found.event_id, found.subject_type, found.subject_id,
+  found.subject_version, found.topic, found.headers::text AS headers,
+  octet_length(found.payload) AS bytes, found.created_at, found.shard, found.position,
+  found.attempts, found.last_error AS error, found.retry_at,
+  (
+    SELECT count(*) > 0 FROM (
+      SELECT FROM {schema}.outbox p
+      WHERE found.previous_position > 0
+        AND p.shard = found.shard AND p.position = found.previous_position
+        AND p.subject_type = found.subject_type AND p.subject_id = found.subject_id
+      LIMIT 1) AS before) AS behind,
+  EXISTS (SELECT FROM {schema}.outbox_topics t WHERE t.topic = found.topic) AS paused,
+  NULL::timestamptz AS died_at, NULL::int AS replays
+FROM found
+WHERE (%(state)s::text IS NULL OR found.state = %(state)s::text)
+  AND (NOT %(blocked)s OR found.state = 'failing' AND found.retry_at IS NULL)
+  AND (%(subject_type)s::text IS NULL OR found.subject_type = %(subject_type)s::text)
+  AND (%(subject_id)s::text IS NULL OR found.subject_id = %(subject_id)s::text)
+  AND (%(topic)s::text IS NULL OR found.topic = %(topic)s::text)
+  AND (%(error)s::text IS NULL OR position(lower(%(error)s::text) IN lower(found.last_error)) > 0)
+  AND (%(since)s::text IS NULL OR found.created_at >= %(since)s::text::timestamptz)
+  AND (%(until)s::text IS NULL OR found.created_at < %(until)s::text::timestamptz)
+ORDER BY found.event_id, found.position

@@ -1,0 +1,261 @@
+"""The command `messages`: list, show, retry, drop or replay messages."""
+
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+import anyio
+import click
+
+from dsql_outbox.cli.database_options import with_database
+from dsql_outbox.cli.exit_codes import FAILED
+from dsql_outbox.cli.filters import (
+    all_option,
+    confirm,
+    dry_run_option,
+    json_option,
+    require_choice,
+    yes_option,
+)
+from dsql_outbox.cli.output import aligned, counted, json_line, say
+from dsql_outbox.cli.progress_line import progress
+from dsql_outbox.cli.signals import GO_ON, READ_ONLY, interruptible
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import MAX_RETRIED, Messages, Selection, UndeliveredMessage
+
+from .handled_report import HandledReport
+from .message_text import HEADER, cells, fields
+from .replay_command import replay
+from .selection_options import limit_option, requeue_options, selection_options
+
+_SHOWN: Final = 100
+_COUNTED: Final = 1_000
+
+_DROPPED: Final = {
+    "failing": ("Move {} to the dead letters?", "moved to the dead letters"),
+    "dead": ("Delete {} for good?", "deleted"),
+}
+
+
+@click.group()
+def messages() -> None:
+    """List, show, retry, drop or replay messages.
+
+    A message that was not delivered is waiting, failing or dead. A failing message
+    holds back the later ones of its subject. One that is blocked, as with
+    `publish --on-dead-letter block`, waits for `retry` or `drop`.
+    """
+
+
+messages.add_command(replay)
+
+
+@messages.command("list")
+@selection_options()
+@limit_option(_SHOWN)
+@click.option("--payload", is_flag=True, help="Include the event's text; needs --json.")
+@json_option
+@with_database(READ_ONLY)
+def list_(
+    *, which: Selection, limit: int, payload: bool, as_json: bool, database: Database
+) -> None:
+    """List messages: the failing ones, the dead, and then those that wait.
+
+    Failing and dead messages are in order of event id, the others in the order in which
+    they are sent. A filter other than --id has no index: the command reads page by page,
+    until it has found --limit messages. `since` is the time of death, or of creation.
+
+    With --json each line is an object. --payload adds the event's exact text,
+    which may hold personal data and is not shown otherwise.
+    """
+    if payload and not as_json:
+        raise click.UsageError("--payload needs --json; or use `dsql-outbox messages show`")
+    anyio.run(_list, database, which, limit, payload, as_json)
+
+
+async def _list(
+    database: Database, which: Selection, limit: int, payload: bool, as_json: bool
+) -> None:
+    lines: list[tuple[str, ...]] = [HEADER]
+    count = 0
+    async with Messages(database) as tool, aclosing(tool.find(which, payload=payload)) as found:
+        async for message in found:
+            if count == limit:
+                say(f"there are more: narrow the filter, or raise --limit {limit}", err=True)
+                break
+            count += 1
+            json_line(message) if as_json else lines.append(cells(message))
+    if not as_json:
+        aligned(lines) if count else say("no messages")
+
+
+@messages.command()
+@click.argument("event_id", type=click.UUID)
+@click.option("--payload", is_flag=True, help="Include the event's text.")
+@json_option
+@with_database(READ_ONLY)
+def show(*, event_id: UUID, payload: bool, as_json: bool, database: Database) -> None:
+    """Show every field of one event's messages that were not delivered.
+
+    An event has several if it was replayed. The exit code is 1 if it has none.
+    """
+    found = anyio.run(_gather, database, Selection(ids=(event_id,)), payload)
+    if not found:
+        raise click.ClickException(f"no undelivered message has the event id {event_id}")
+    for n, message in enumerate(found):
+        if n and not as_json:
+            say()
+        json_line(message) if as_json else aligned(fields(message))
+
+
+async def _gather(database: Database, which: Selection, payload: bool) -> list[UndeliveredMessage]:
+    async with Messages(database) as tool:
+        return [message async for message in tool.find(which, payload=payload)]
+
+
+@messages.command()
+@selection_options(states=("failing", "dead"))
+@all_option
+@limit_option(MAX_RETRIED, MAX_RETRIED)
+@requeue_options
+@with_database()
+def retry(  # noqa: PLR0913 - one parameter per flag
+    *,
+    which: Selection,
+    every: bool,
+    limit: int,
+    reason: str,
+    rate: float | None,
+    dry_run: bool,
+    listed: bool,
+    as_json: bool,
+    database: Database,
+) -> None:
+    """Let a publisher try failing and dead messages again.
+
+    The failure of a failing message is forgotten, so it has all its attempts again. A dead
+    message moves back into the outbox in one transaction; it is unchanged except
+    for a header "replay" and a new dedupe id. Messages of one subject are sent in
+    its order. See also `dsql-outbox messages replay`.
+
+    The exit code is 1 if an --id has no such message, or if it was left alone
+    because its event waits in the outbox already.
+    """
+    require_choice("all failing and dead messages", filtered=not which.selects_all, every=every)
+    report = HandledReport(
+        "retried", as_json=as_json, listed=listed or not dry_run, dry_run=dry_run
+    )
+
+    async def run() -> None:
+        async with Messages(database) as tool:
+            told = tool.retry(which, reason=reason, rate=rate, limit=limit, dry_run=dry_run)
+            await report.all(told)
+
+    with interruptible(GO_ON), report.summed(), progress(lambda: str(report)):
+        anyio.run(run)
+    if report.total == limit:
+        say(f"--limit {limit} is reached: there may be more", err=True)
+    _end(which, report.ids, failed=bool(which.ids and report.left_alone))
+
+
+@messages.command()
+@selection_options(states=("failing", "dead"))
+@all_option
+@limit_option(None)
+@dry_run_option
+@json_option
+@yes_option
+@with_database()
+def drop(  # noqa: PLR0913 - one parameter per flag
+    *,
+    which: Selection,
+    every: bool,
+    limit: int | None,
+    dry_run: bool,
+    as_json: bool,
+    yes: bool,
+    database: Database,
+) -> None:
+    """Give up messages of one state, failing or dead.
+
+    Failing messages move to the dead letters, and the later messages of their subjects are
+    relayed. A message behind another one of its subject, which still waits, is left alone:
+    give up that one first. Dead messages are deleted for good; their events stay stored
+    and can be replayed.
+
+    Asks for confirmation, and prints each message after its transaction.
+    """
+    if which.state is None:
+        raise click.UsageError(
+            "give --state failing, to move messages to the dead letters, or --state dead, to "
+            "delete them"
+        )
+    require_choice(f"all {which.state} messages", filtered=not which.selects_all, every=every)
+    done = _Dropped(which.state, is_planned=dry_run)
+    with interruptible(lambda: f"{done}; {GO_ON}"):
+        if not dry_run:
+            confirm(anyio.run(_question, database, which, limit), yes=yes)
+        with progress(lambda: str(done)):
+            anyio.run(_drop, database, which, limit, as_json, done)
+    say(str(done), err=True)
+    if done.behind:
+        left = counted(done.behind, "message")
+        say(f"{left} left alone: act on the message before it first", err=True)
+    _end(which, done.ids, failed=done.behind > 0)
+
+
+@dataclass
+class _Dropped:
+    """The messages that were dropped, or would be, and the number of those left alone."""
+
+    state: str
+    is_planned: bool
+    total: int = 0
+    behind: int = 0
+    ids: set[UUID] = field(default_factory=set)
+
+    def add(self, message: UndeliveredMessage) -> None:
+        self.total += 1
+        self.behind += message.behind
+        self.ids.add(message.event_id)
+
+    def __str__(self) -> str:
+        would = "would be " if self.is_planned else ""
+        return f"{counted(self.total - self.behind, 'message')} {would}{_DROPPED[self.state][1]}"
+
+
+def _end(which: Selection, ids: set[UUID], *, failed: bool) -> None:
+    """End with 1 if it failed, or if an id of the selection has no message."""
+    unknown = len({*which.ids} - ids)
+    if unknown:
+        say(f"{unknown} of the ids: no such message", err=True)
+    if unknown or failed:
+        raise click.exceptions.Exit(FAILED)
+
+
+async def _question(database: Database, which: Selection, limit: int | None) -> str:
+    count = 0
+    async with (
+        Messages(database) as tool,
+        aclosing(tool.drop(which, limit=limit, dry_run=True)) as found,
+    ):
+        async for _ in found:
+            count += 1
+            if count > _COUNTED:
+                break
+    more = f"more than {_COUNTED:,} messages"
+    asked = more if count > _COUNTED else counted(count, "message")
+    return _DROPPED[str(which.state)][0].format(asked)
+
+
+async def _drop(
+    database: Database, which: Selection, limit: int | None, as_json: bool, done: _Dropped
+) -> None:
+    async with (
+        Messages(database) as tool,
+        aclosing(tool.drop(which, limit=limit, dry_run=done.is_planned)) as dropped,
+    ):
+        async for message in dropped:
+            done.add(message)
+            json_line(message) if as_json else say("  ".join(cells(message)).rstrip())

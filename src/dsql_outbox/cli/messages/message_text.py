@@ -1,0 +1,61 @@
+"""A message that was not delivered as text cells, for a list or for one record."""
+
+from datetime import datetime
+from typing import Final
+
+from dsql_outbox.cli.output import one_line
+from dsql_outbox.publisher import UndeliveredMessage
+
+HEADER: Final = ("event", "state", "since", "attempts", "topic", "subject", "error")
+
+
+def cells(message: UndeliveredMessage) -> tuple[str, ...]:
+    """The cells of one row, in the order of `HEADER`."""
+    return (
+        str(message.event_id),
+        _state(message),
+        _time(message.since),
+        str(message.attempts),
+        message.topic,
+        f"{message.subject}@{message.subject_version}",
+        one_line(message.error or ""),
+    )
+
+
+def fields(message: UndeliveredMessage) -> list[tuple[str, str]]:
+    """All fields of a message that are set, as pairs of name and value."""
+    pairs = [
+        ("event", str(message.event_id)),
+        ("state", _state(message)),
+        ("type", message.type),
+        ("subject", f"{message.subject}@{message.subject_version}"),
+        ("topic", message.topic),
+        ("created", _time(message.created_at)),
+        ("died", _time(message.died_at) if message.died_at else ""),
+        ("attempts", str(message.attempts)),
+        ("next attempt", _time(message.retry_at) if message.retry_at else ""),
+        ("error", one_line(message.error or "")),
+        ("replay", str(message.replay)),
+        ("shard, position", f"{message.shard}, {message.position}"),
+        *((f"header {name}", value) for name, value in sorted(message.headers.items())),
+        ("payload", message.payload or f"{message.payload_bytes} bytes; --payload shows them"),
+    ]
+    return [(name, value) for name, value in pairs if value]
+
+
+def _state(message: UndeliveredMessage) -> str:
+    """The state, and what keeps the message."""
+    notes = (
+        (message.blocked, "blocked"),
+        (
+            message.retry_at is not None,
+            f"until {message.retry_at:%H:%M:%S}" if message.retry_at else "",
+        ),
+        (message.behind, "behind another"),
+        (message.paused, "paused"),
+    )
+    return ", ".join([message.state, *(note for holds, note in notes if holds)])
+
+
+def _time(at: datetime) -> str:
+    return at.isoformat(sep=" ", timespec="seconds")

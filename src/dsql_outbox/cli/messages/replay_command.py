@@ -1,0 +1,119 @@
+"""The command `messages replay`: send stored events again."""
+
+from uuid import UUID
+
+import anyio
+import click
+import msgspec
+
+from dsql_outbox.cli.database_options import with_database
+from dsql_outbox.cli.exit_codes import FAILED
+from dsql_outbox.cli.filters import all_option, confirm, yes_option
+from dsql_outbox.cli.options import option
+from dsql_outbox.cli.output import counted
+from dsql_outbox.outbox import DEFAULT_SOURCE, Database
+from dsql_outbox.publisher import Messages, Selection
+
+from .handled_report import HandledReport
+from .replay_run import ReplayRun
+from .selection_options import requeue_options, selection_options
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  dsql-outbox messages replay 5f0c6a1e-6c3e-4a0a-9f43-1d0f4d5a2b11 --reason "ticket 77"
+  dsql-outbox messages replay --entity Loan/LOAN-7 --after 12 --dry-run
+  dsql-outbox messages replay --type LoanPaid --since 2026-11-24T10:00Z --rate 50
+  dsql-outbox messages replay --topic events.LoanPaid --after Loan/LOAN-7@12
+
+\b
+Exit codes:
+  0    done
+  1    an event that was named is not stored, or waits in the outbox already
+  2    wrong usage, or an unknown entity
+  78   the tables are missing or older: run `dsql-outbox schema apply`
+  130  ended by Ctrl-C (143: by SIGTERM); continue with --after""",
+)
+@click.argument("event_ids", nargs=-1, type=click.UUID, metavar="[EVENT_ID]...")
+@click.option("--entity", metavar="TYPE/ID", help="Only events that touched this entity.")
+@selection_options(fields=("type", "topic", "since", "until"))
+@all_option
+@click.option(
+    "--after",
+    metavar="PLACE",
+    help="Continue after this place, which an earlier run printed: TYPE/ID@VERSION, "
+    "or with --entity a version.",
+)
+@option(
+    "--source",
+    default=DEFAULT_SOURCE,
+    metavar="TEXT",
+    help="The CloudEvents source. It is not stored, so repeat the one of the writers' settings.",
+)
+@requeue_options
+@yes_option
+@with_database("nothing was replayed", logs=True)
+def replay(  # noqa: PLR0913 - one parameter per flag
+    *,
+    event_ids: tuple[UUID, ...],
+    entity: str | None,
+    which: Selection,
+    every: bool,
+    after: str | None,
+    source: str,
+    reason: str,
+    rate: float | None,
+    dry_run: bool,
+    listed: bool,
+    as_json: bool,
+    yes: bool,
+    database: Database,
+) -> None:
+    """Send stored events again, whether they were delivered or not.
+
+    Each message has the same text and event id. The number of the replay is in a header
+    "replay" and in its dedupe id, so that the broker does not drop it as a duplicate.
+    Replayed events of one subject arrive in its order, but in no order relative to events
+    that are written meanwhile.
+
+    An event that still waits in the outbox is left alone. Without EVENT_ID and
+    --entity, a replay reads all stored events, because there is no index on type,
+    topic and time: it shows their number and asks for confirmation. --since and --until are
+    times of saving.
+
+    The first Ctrl-C ends the replay after the transaction in progress, and prints the --after
+    with which another run continues.
+    """
+    filtered = not which.selects_all or every
+    if event_ids and (filtered or entity or after):
+        raise click.UsageError("EVENT_ID.. takes no filter and no --after")
+    if not (event_ids or entity or filtered):
+        raise click.UsageError("give EVENT_ID.., or --entity, or a filter, or --all")
+    listed = listed or ((as_json or bool(event_ids)) and not dry_run)
+    report = HandledReport("replayed", as_json=as_json, listed=listed, dry_run=dry_run)
+
+    async def run() -> int:
+        async with Messages(database) as tool:
+            told = tool.replay(
+                msgspec.structs.replace(which, ids=event_ids),
+                entity=entity,
+                after=after,
+                reason=reason,
+                rate=rate,
+                source=source,
+                dry_run=dry_run,
+            )
+            if not event_ids and entity is None:
+                confirm(_question(await tool.events_stored()), yes=yes)
+            with report.summed():
+                return await ReplayRun(told, report).run()
+
+    code = anyio.run(run)
+    if code or (event_ids and report.left_alone):
+        raise click.exceptions.Exit(code or FAILED)
+
+
+def _question(stored: int | None) -> str:
+    rows = "all stored events" if stored is None else f"about {counted(stored, 'stored event')}"
+    return f"This replay reads {rows}. Continue?"

@@ -1,0 +1,94 @@
+"""The options that select messages: one per field of a `Selection`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, Final, TypeVar
+
+import click
+
+from dsql_outbox.cli.filters import dry_run_option, json_option
+from dsql_outbox.outbox import SettingsError
+from dsql_outbox.publisher import STATES, Selection
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+_TIME: Final = "a time in ISO 8601, or an age such as 90d, 2h, 15m or 30s"
+
+_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "state": {"help": "Only messages in this state."},
+    "id": {"multiple": True, "metavar": "EVENT_ID", "help": "May be repeated."},
+    "subject": {"metavar": "TYPE/ID", "help": "The subject, or TYPE for all subjects of a type."},
+    "topic": {"metavar": "TOPIC", "help": "The exact topic."},
+    "type": {"metavar": "TYPE", "help": "The exact type of the event."},
+    "error": {"metavar": "TEXT", "help": "A part of the error; case is ignored."},
+    "since": {"metavar": "TIME", "help": f"From this time on: {_TIME}."},
+    "until": {"metavar": "TIME", "help": "Before this time; 90d selects what is older."},
+    "blocked": {"is_flag": True, "help": "Only failing messages that wait for an operator."},
+}
+
+
+def selection_options(
+    states: Sequence[str] = STATES, fields: Sequence[str] = tuple(_FIELDS)
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add an option for each field, and call the command with the `Selection`, `which`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)  # also the options that the command has already
+        def run(**options: Any) -> None:
+            given = {name: options.pop(name) for name in fields}
+            command(which=selected(given), **options)
+
+        found: Callable[..., None] = run
+        for name in reversed(fields):
+            more: dict[str, Any] = {"type": click.Choice(states)} if name == "state" else {}
+            found = click.option(f"--{name}", **_FIELDS[name], **more)(found)
+        return found
+
+    return decorate
+
+
+def selected(given: dict[str, Any]) -> Selection:
+    """The selection of the given options. Raises `click.UsageError` for one that is invalid."""
+    texts = {name: [value] if isinstance(value, str) else value for name, value in given.items()}
+    try:
+        return Selection.parse(
+            {name: ["1"] if value is True else value for name, value in texts.items() if value}
+        )
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def limit_option(default: int | None, most: int | None = None) -> Callable[[_Command], _Command]:
+    """Add the option --limit."""
+    return click.option(
+        "--limit",
+        type=click.IntRange(min=1, max=most),
+        default=default,
+        show_default=default is not None,
+        metavar="N",
+        help="The largest number of messages.",
+    )
+
+
+def requeue_options(command: _Command) -> _Command:
+    """Add --reason, --rate, --dry-run, --list and --json.
+
+    The last two are the parameters `listed` and `as_json`.
+    """
+    options = (
+        click.option(
+            "--reason", default="", metavar="TEXT", help="A text to record with each replay."
+        ),
+        click.option(
+            "--rate",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="N",
+            help="The largest number of replays per second.",
+        ),
+        dry_run_option,
+        click.option("--list", "listed", is_flag=True, help="In a dry run: a line per message."),
+        json_option,
+    )
+    for add in reversed(options):
+        command = add(command)
+    return command
