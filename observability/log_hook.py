@@ -24,7 +24,7 @@ from .facts import (
     ShardsChanged,
     TransactionFailure,
 )
-from .repeated_lines import Later, Line, RepeatedLines, in_a_thread, logger
+from .repeated_lines import Later, LogLine, RepeatedLines, in_a_thread, logger
 from .shown_text import visible
 
 EVERY: Final = 10.0
@@ -53,14 +53,14 @@ def _shown(value: object) -> object:
 logger.addFilter(_show_controls)  # all modules of the library use this logger
 
 
-def _line_of_retry(fact: RetryScheduled) -> Line:
+def _line_of_retry(fact: RetryScheduled) -> LogLine:
     failure = fact.failure
     what = (
         f"Transaction conflict ({failure.oc_class or 'OC000'})"
         if fact.conflict
         else f"Transient failure ({failure.sqlstate or failure.error})"
     )
-    return Line(
+    return LogLine(
         logging.WARNING,
         "%s detected for event %s%s, attempt %d at %s: %s; retry in %.3f s (%s)%s",
         (
@@ -78,9 +78,9 @@ def _line_of_retry(fact: RetryScheduled) -> Line:
     )
 
 
-def _line_of_end(fact: RetriesExhausted) -> Line:
+def _line_of_end(fact: RetriesExhausted) -> LogLine:
     failure = fact.failure
-    return Line(
+    return LogLine(
         logging.ERROR,
         "Retries exhausted for event %s%s after %d attempts at %s: %s (%s; %s%s)%s",
         (
@@ -121,8 +121,8 @@ def _keys(fact: RetryScheduled | RetriesExhausted) -> dict[str, object]:
     } | trace_ids()
 
 
-def _line_of_publish(fact: PublishEnded) -> Line:
-    return Line(
+def _line_of_publish(fact: PublishEnded) -> LogLine:
+    return LogLine(
         logging.WARNING,
         "Publish of event %s to %s failed (%s): %s",
         (fact.event_id, fact.topic, fact.result, fact.error),

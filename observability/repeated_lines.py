@@ -14,7 +14,7 @@ Later = Callable[[float, Callable[[], None]], object]
 """Calls a function after so many seconds, and returns immediately."""
 
 
-class Line(NamedTuple):
+class LogLine(NamedTuple):
     """A log line: its level, its text with arguments, and its keys for machines."""
 
     level: int
@@ -44,7 +44,7 @@ class _Recent:
         self.began = began
         self.logged = logged
         self.count = 0
-        self.last: Line | None = None
+        self.last: LogLine | None = None
 
     def log_sum(self, now: float) -> None:
         """Log one line for those that were counted, if any."""
@@ -92,7 +92,7 @@ class RepeatedLines:
         self._recent: dict[Hashable, _Recent] = {}
         self._is_waiting = False
 
-    def add(self, kind: Hashable, line: Line) -> None:
+    def add(self, kind: Hashable, line: LogLine) -> None:
         """Log a line, or count it."""
         self._leave_parent()
         with self._lock:
@@ -107,7 +107,7 @@ class RepeatedLines:
             before, self._recent = self._recent, {}
         self._log_sums(before)
 
-    def _take(self, kind: Hashable, line: Line) -> bool:
+    def _take(self, kind: Hashable, line: LogLine) -> bool:
         """Return whether to log the line by itself. If not, count it."""
         recent = self._recent.get(kind)
         if recent is None or (not recent.count and self._is_over(recent)):

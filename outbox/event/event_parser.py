@@ -24,7 +24,7 @@ from dsql_outbox.outbox.settings import (
 
 from .event import EntityHeader, Event, EventHeader, JsonEvent, WireDate
 from .json_encoding import encode_json
-from .json_faults import SURROGATE, Fault, find_depth, find_fault
+from .json_faults import SURROGATE, JsonFault, find_depth, find_fault
 from .own_headers import parse_headers
 
 MAX_ENTITIES: Final = (MAX_TRANSACTION_ROWS - 2) // 2
@@ -188,7 +188,7 @@ def _encoded(source: Event | Mapping[str, Any] | str | bytes) -> tuple[bytes, st
     except UnicodeDecodeError as error:
         raise InvalidEvent("", f"is not UTF-8 at byte {error.start}") from None
     except UnicodeEncodeError as error:
-        fault = find_fault(str(source)) or Fault("", f"is not UTF-8 at character {error.start}")
+        fault = find_fault(str(source)) or JsonFault("", f"is not UTF-8 at character {error.start}")
         raise InvalidEvent(*fault) from None
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from dsql_outbox.outbox.errors import InvalidEvent
 
-from .json_faults import SURROGATE, Fault, find_fault
+from .json_faults import SURROGATE, JsonFault, find_fault
 
 _NO_JSON: Final = "cannot be encoded as JSON"
 
@@ -125,7 +125,7 @@ def _entity_at_fault(event: Mapping[str, Any]) -> str:
     return ""
 
 
-def _fault_of(value: Any) -> Fault:
+def _fault_of(value: Any) -> JsonFault:
     """Return the path of a text that is not Unicode."""
     text = json.dumps(msgspec.to_builtins(value, str_keys=True, enc_hook=_encode_unknown))
-    return find_fault(text) or Fault("", SURROGATE)
+    return find_fault(text) or JsonFault("", SURROGATE)

@@ -36,7 +36,7 @@ SURROGATE: Final = (
 )
 
 
-class Fault(NamedTuple):
+class JsonFault(NamedTuple):
     """A fault at `path`, and its remedy."""
 
     path: str
@@ -65,7 +65,7 @@ class _Container:
         self.at = f".{name[1:-1]}" if _IDENTIFIER.fullmatch(name) else ".*"
 
 
-def find_fault(text: str) -> Fault | None:
+def find_fault(text: str) -> JsonFault | None:
     """Return the first lone surrogate or number that JSON does not have, or None.
 
     None also if it comes late in a text of many tokens.
@@ -75,13 +75,13 @@ def find_fault(text: str) -> Fault | None:
     for part, open_ in _walk(text):
         if part in _NO_NUMBERS:
             rule = f"is {part}, which JSON does not have: send null, or a text"
-            return Fault(_path(open_), rule)
+            return JsonFault(_path(open_), rule)
         if part[0] == '"' and not _is_unicode(part):
-            return Fault(_path(open_), SURROGATE)
+            return JsonFault(_path(open_), SURROGATE)
     return None
 
 
-def find_depth(text: str) -> Fault:
+def find_depth(text: str) -> JsonFault:
     """Return the fault of a text that is nested too deeply to be read."""
     deepest: list[str] = []
     depth = 0
@@ -91,7 +91,7 @@ def find_depth(text: str) -> Fault:
             if depth <= _SHOWN + 1:
                 deepest = [_path(open_)]
     rule = f"is nested too deeply, at least {depth} levels: store the inner part as a text"
-    return Fault("".join(deepest), rule)
+    return JsonFault("".join(deepest), rule)
 
 
 def _walk(text: str) -> Iterator[tuple[str, list[_Container]]]:

@@ -53,7 +53,7 @@ class BatchSink(ABC):
         if not messages:
             await to_thread.run_sync(self._client.ask)
             return
-        call = _Call(answer, asyncio.get_running_loop().time() + self._timeout)
+        call = _BatchCall(answer, asyncio.get_running_loop().time() + self._timeout)
         entries: list[Entry] = []
         for index, message in enumerate(messages):
             entry = self._entry(index, message)
@@ -75,7 +75,7 @@ class BatchSink(ABC):
     def _max_bytes(self) -> int:
         """The limit of a request."""
 
-    async def _request(self, call: "_Call", entries: list[Entry]) -> None:
+    async def _request(self, call: "_BatchCall", entries: list[Entry]) -> None:
         async with self._turns:
             refused = await self._send(call, entries)
         if refused is None:
@@ -86,7 +86,7 @@ class BatchSink(ABC):
         for entry in entries:  # one entry breaks a rule, and the service does not say which
             await self._request(call, [entry])
 
-    async def _send(self, call: "_Call", entries: list[Entry]) -> Rejected | None:
+    async def _send(self, call: "_BatchCall", entries: list[Entry]) -> Rejected | None:
         """Send a request and pass on its answers. Returns the reason if all of it was refused."""
         if call.failure is not None or asyncio.get_running_loop().time() >= call.deadline:
             return None
@@ -111,7 +111,7 @@ async def connected(sink: BatchSink) -> AsyncGenerator[Sink]:
         await sink.close()
 
 
-class _Call:
+class _BatchCall:
     """The state of one call."""
 
     def __init__(self, answer: Answer, deadline: float) -> None:

@@ -40,7 +40,7 @@ class JetStreamSink:
     def __init__(self, settings: NatsSettings) -> None:
         self._timeout = settings.timeout
         self._inbox = f"_INBOX.{uuid4().hex}"
-        self._calls: dict[str, _Call] = {}
+        self._calls: dict[str, _NatsCall] = {}
         self._numbers = count()
         self._connection = NatsConnection(
             settings, f"{self._inbox}.*.*", self._take, self._lose, self._refuse
@@ -78,7 +78,7 @@ class JetStreamSink:
         if not messages:
             await self._connection.ask(client, deadline)
             return
-        number, call = str(next(self._numbers)), _Call(messages, answer)
+        number, call = str(next(self._numbers)), _NatsCall(messages, answer)
         self._calls[number] = call
         try:
             async with asyncio.timeout_at(deadline):
@@ -94,7 +94,7 @@ class JetStreamSink:
             raise self._connection.unavailable(client.last_error)
         call.end(self._timeout)
 
-    async def _send(self, client: "NatsClient", call: "_Call", reply: str) -> None:
+    async def _send(self, client: "NatsClient", call: "_NatsCall", reply: str) -> None:
         for start in range(0, len(call.messages), _CHUNK):
             await call.until_at_most(_WINDOW - _CHUNK)
             await client.send(call.frames(start, start + _CHUNK, reply, client.max_payload))
@@ -117,7 +117,7 @@ class JetStreamSink:
         return asyncio.get_running_loop().time() + self._timeout
 
 
-class _Call:
+class _NatsCall:
     """The messages of one call, and which of them were sent and have no answer yet."""
 
     def __init__(self, messages: Sequence[Message], answer: Answer) -> None:

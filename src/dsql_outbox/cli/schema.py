@@ -13,7 +13,7 @@ from dsql_outbox.cli.output import counted, duration, json_line, say, say_all
 from dsql_outbox.cli.progress_line import progress
 from dsql_outbox.cli.signals import GO_ON, READ_ONLY, interruptible
 from dsql_outbox.outbox import DEFAULT_SHARDS, Database
-from dsql_outbox.schema import DUTIES, ApplyStep, Drift, Granted, PlannedStep, Roles, ddl
+from dsql_outbox.schema import DUTIES, ApplyStep, Granted, PlannedStep, Roles, ddl
 from dsql_outbox.schema import apply as apply_schema
 from dsql_outbox.schema import check as check_schema
 from dsql_outbox.schema import grant as grant_rights
@@ -125,7 +125,8 @@ def check(database: Database, *, as_json: bool, **roles: str | None) -> None:
     they lack, and those that they have but do not need.
     """
     drifts = check_schema(database, Roles(**roles))
-    json_line(drifts) if as_json else say_all(_lines(database.schema, drifts))
+    lines = [drift.text for drift in drifts] or [f"schema {database.schema}: no difference"]
+    json_line(drifts) if as_json else say_all(lines)
     if drifts:
         raise click.exceptions.Exit(FAILED)
 
@@ -145,10 +146,6 @@ def grant(database: Database, *, dry_run: bool, as_json: bool, **roles: str | No
     """
     done = grant_rights(database, Roles(**roles), dry_run=dry_run)
     json_line(done) if as_json else say_all(_granted(done))
-
-
-def _lines(schema: str, drifts: list[Drift]) -> list[str]:
-    return [drift.text for drift in drifts] or [f"schema {schema}: no difference"]
 
 
 def _script(schema: str, steps: list[PlannedStep]) -> Iterator[str]:

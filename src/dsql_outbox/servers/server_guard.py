@@ -22,14 +22,14 @@ test -z "$3" || rm -rf -- "$3"
 
 
 def gated(command: Sequence[str]) -> list[str]:
-    """A command that runs `command`, in the same process, once `Guard` lets it.
+    """A command that runs `command`, in the same process, once `ServerGuard` lets it.
 
     Its standard input must be a pipe. It ends immediately if this process is killed before.
     """
     return [_SHELL, "-c", _GATE, "gate", *command]
 
 
-class Guard:
+class ServerGuard:
     """Stops one server by a signal when this process ends without `dismiss`."""
 
     def __init__(

@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 from dsql_outbox.outbox import OutboxError
 
 from .private_files import open_log
-from .server_guard import Guard, gated
+from .server_guard import ServerGuard, gated
 
 _START: Final = 30.0  # seconds that a server may take to become ready
 _STOP: Final = 20.0  # seconds that it may take to stop before it is killed
@@ -97,7 +97,7 @@ class ServerProcess:
         except BaseException:
             self._log.close()
             raise
-        self._guard = Guard(self._process, stop_signal, scratch)
+        self._guard = ServerGuard(self._process, stop_signal, scratch)
 
     @property
     def pid(self) -> int:

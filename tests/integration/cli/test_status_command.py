@@ -191,7 +191,7 @@ def test_messages_that_nobody_can_relay_are_named(url: str, sql: psycopg.Connect
 
 
 def test_piped_it_is_aligned_text_without_colours(url: str, sql: psycopg.Connection[Any]) -> None:
-    add_messages(sql, 1, shard=1, age=4000)
+    add_messages(sql, 1, shard=1, age=3962)
     done = run_process("status", "--database", url)
     assert done.code == 0
     assert done.out.decode() == (

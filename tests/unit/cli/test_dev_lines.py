@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from dsql_outbox.cli.dev.activity import Counts, _ConflictLog
-from dsql_outbox.cli.dev.dev_lines import DevLines, Places
+from dsql_outbox.cli.dev.dev_lines import DevAddresses, DevLines
 
-PLACES = Places(
+PLACES = DevAddresses(
     database="postgresql://postgres:secret@127.0.0.1:15432/postgres",
     broker="nats://token@127.0.0.1:14222",
     console=None,

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from dsql_outbox.cli.doctor.finding import Finding, Report
-from dsql_outbox.cli.doctor.proof.takeover import Line, judge_takeover
+from dsql_outbox.cli.doctor.proof.takeover import SentMessage, judge_takeover
 from dsql_outbox.cli.doctor.proof.twenty_writes import judge_writes
 from dsql_outbox.cli.doctor.report_file import dated, markdown
 from dsql_outbox.outbox import Message, Receipt
@@ -40,8 +40,8 @@ def test_versions_in_another_order_are_a_failure() -> None:
     assert (told.verdict, told.values["in_order"]) == ("fail", False)
 
 
-def line(n: int, version: int) -> Line:
-    return Line("Car/1", {"ce-id": str(UUID(int=n)), "ce-sequence": str(version)})
+def line(n: int, version: int) -> SentMessage:
+    return SentMessage("Car/1", {"ce-id": str(UUID(int=n)), "ce-sequence": str(version)})
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dsql_outbox.cli.doctor.cost_probes import judge_metering
 from dsql_outbox.cli.doctor.examined_database import failure
 from dsql_outbox.cli.doctor.feature_probes import judge_plan
 from dsql_outbox.cli.doctor.verdicts import (
-    Sample,
+    ClockReading,
     judge_clock,
     judge_path,
     judge_relay,
@@ -45,7 +45,11 @@ def test_a_clock_is_judged_by_what_is_sure_of_its_offset(
 
 
 def test_the_offset_is_of_the_middle_of_the_quickest_round_trip() -> None:
-    samples = [Sample(8.0, 100.0, 120.0), Sample(2.0, 110.0, 116.0), Sample(4.0, 130.0, 130.0)]
+    samples = [
+        ClockReading(8.0, 100.0, 120.0),
+        ClockReading(2.0, 110.0, 116.0),
+        ClockReading(4.0, 130.0, 130.0),
+    ]
     assert offset_of(samples) == (5.0, 1.0)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .activity import Counts
 
 
-class Places(NamedTuple):
+class DevAddresses(NamedTuple):
     """The URLs of all parts, None for a part that is not installed.
 
     `folder` is where data is kept, None if it is removed at the end. `programs` is the
@@ -51,7 +51,7 @@ class DevLines:
         """A part is missing, and dev runs without it."""
         return _json("note", text=text) if self._as_json else _wrapped(text)
 
-    def ready(self, places: Places) -> None:
+    def ready(self, places: DevAddresses) -> None:
         """Everything runs."""
         return _json_ready(places) if self._as_json else _text_ready(places)
 
@@ -73,12 +73,12 @@ class DevLines:
         return None
 
 
-def _json_ready(places: Places) -> None:
+def _json_ready(places: DevAddresses) -> None:
     paths = {"folder": places.folder and str(places.folder), "programs": str(places.programs)}
     _json("ready", **places._asdict() | paths, sample=list(_sample(places)))
 
 
-def _text_ready(places: Places) -> None:
+def _text_ready(places: DevAddresses) -> None:
     click.echo()
     for name, url in places._asdict().items():
         if isinstance(url, str):
@@ -94,7 +94,7 @@ def _text_ready(places: Places) -> None:
     click.echo()
 
 
-def _sample(places: Places) -> Iterator[str]:
+def _sample(places: DevAddresses) -> Iterator[str]:
     """The lines to paste: the other terminal need not have this environment."""
     yield f'export PATH={shlex.quote(str(places.programs))}:"$PATH"'
     yield f"export DSQL_OUTBOX_DATABASE={shlex.quote(places.database)}"

@@ -25,7 +25,7 @@ from dsql_outbox.schema import apply
 from dsql_outbox.servers import EmbeddedPostgres, NatsServer, free_port, kept_secret, preferred_port
 
 from .activity import LOG_SETTINGS, Activity, Counts
-from .dev_lines import DevLines, Places
+from .dev_lines import DevAddresses, DevLines
 from .folder_lock import locked
 
 HOST: Final = "127.0.0.1"
@@ -77,7 +77,7 @@ def run_dev(folder: Path | None, lines: DevLines, log_format: LogFormat) -> None
     counts = Counts()
     with suppress(KeyboardInterrupt), ExitStack() as stack:
         stack.enter_context(logs_on_stderr(verbose=False, log_format=log_format, announcing=False))
-        session = _Session(stack, folder, lines)
+        session = _DevRun(stack, folder, lines)
         run(session.run)
         counts = session.activity.counts
     lines.ended(counts, folder)
@@ -106,7 +106,7 @@ class _Console(NamedTuple):
     serve: _Task
 
 
-class _Session:
+class _DevRun:
     """The parts that run on the servers: publisher, HTTP endpoints, console and the lines."""
 
     def __init__(self, stack: ExitStack, folder: Path | None, lines: DevLines) -> None:
@@ -180,7 +180,7 @@ class _Session:
                 self._lost = "NATS"
         self._relay.stop()
 
-    async def _show(self, places: Places) -> None:
+    async def _show(self, places: DevAddresses) -> None:
         with anyio.move_on_after(_READY):
             while not self._relay.health.ready().ready:  # noqa: ASYNC110 - it has no event
                 await anyio.sleep(_POLL)
@@ -190,9 +190,9 @@ class _Session:
         except OSError:  # the reader of the lines has gone
             self._relay.stop()
 
-    def _places(self, console: _Console | None) -> Places:
+    def _places(self, console: _Console | None) -> DevAddresses:
         http = f"http://{HOST}:{self._listen.port}"
-        return Places(
+        return DevAddresses(
             database=self._postgres.url,
             broker=self._nats.url,
             console=console and console.url,

@@ -9,7 +9,15 @@ from dsql_outbox.schema import lacking_rights
 
 from .examined_database import ExaminedDatabase
 from .finding import Finding
-from .verdicts import Sample, judge_clock, judge_path, judge_relay, judge_role, judge_tls, offset_of
+from .verdicts import (
+    ClockReading,
+    judge_clock,
+    judge_path,
+    judge_relay,
+    judge_role,
+    judge_tls,
+    offset_of,
+)
 
 Check = Callable[[ExaminedDatabase], Iterator[Finding]]
 
@@ -48,11 +56,11 @@ def isolation(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 def clock(visit: ExaminedDatabase) -> Iterator[Finding]:
     """The difference between this machine's clock and the database's clock."""
-    samples: list[Sample] = []
+    samples: list[ClockReading] = []
     for _ in range(_ROUND_TRIPS):
         before, start = time(), monotonic()
         ((there,),) = visit.rows("doctor_clock")
-        samples.append(Sample(monotonic() - start, before, there))
+        samples.append(ClockReading(monotonic() - start, before, there))
     yield judge_clock(*offset_of(samples))
 
 

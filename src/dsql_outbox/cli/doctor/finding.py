@@ -56,15 +56,12 @@ def show(findings: Iterable[Finding], names: Collection[str]) -> list[Finding]:
     found: list[Finding] = []
     for finding in findings:
         found.append(finding)
-        _say(finding.verdict, f"  {finding.name:{width}}  {_line(finding)}")
+        remedy = "" if finding.remedy is None else f"; {finding.remedy}"
+        _say(finding.verdict, f"  {finding.name:{width}}  {finding.text}{remedy}")
     counts = Counter(finding.verdict for finding in found)
     say()
     say(", ".join(f"{counts[verdict]} {verdict}" for verdict in _COLOURS))
     return found
-
-
-def _line(finding: Finding) -> str:
-    return finding.text if finding.remedy is None else f"{finding.text}; {finding.remedy}"
 
 
 def _say(verdict: Verdict, rest: str) -> None:

@@ -19,7 +19,7 @@ A healthy publisher reads at least once per second.
 """
 
 
-class Sample(NamedTuple):
+class ClockReading(NamedTuple):
     """One reading of the database's clock, all in seconds.
 
     `before` is this machine's clock before the query, `there` is the database's answer, and
@@ -31,7 +31,7 @@ class Sample(NamedTuple):
     there: float
 
 
-def offset_of(samples: Iterable[Sample]) -> tuple[float, float]:
+def offset_of(samples: Iterable[ClockReading]) -> tuple[float, float]:
     """The database's clock minus this machine's, and the error bound; both in seconds.
 
     This is Cristian's algorithm: the answer is taken to be half a trip old, and

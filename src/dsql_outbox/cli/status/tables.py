@@ -27,14 +27,21 @@ def tables_of(now: Status, *more: tuple[str, str]) -> list[Table]:
         tables.append(
             Table(("publisher", "alive", "seen"), list(map(_publisher_row, now.publishers)))
         )
-    shards = [_shard_row(shard) for shard in now.shards if _has_news(shard)]
+    shards = [
+        _shard_row(shard)
+        for shard in now.shards
+        if shard.oldest_seconds is not None or shard.owner is not None
+    ]
     if shards:
         tables.append(Table(("shard", "oldest", "leased by", "lease ends in"), shards))
     paused = list(_paused_rows(now))
     if paused:
         tables.append(Table(("paused topic", "by", "for", "reason"), paused))
     if now.stranded:
-        rows = [(str(s.shard), _or_all(s.position), s.reason) for s in now.stranded]
+        rows = [
+            (str(s.shard), "all" if s.position is None else str(s.position), s.reason)
+            for s in now.stranded
+        ]
         tables.append(Table(("stranded in shard", "position", "reason"), rows))
     if now.failures.worst:
         header = ("failed event", "shard", "attempts", "next try", "error")
@@ -57,10 +64,6 @@ def _summary(now: Status) -> Iterator[tuple[str, str]]:
 
 def _publisher_row(seen: Seen) -> tuple[str, ...]:
     return seen.owner, "yes" if seen.alive else "no", f"{duration(seen.seen_seconds)} ago"
-
-
-def _has_news(shard: Shard) -> bool:
-    return shard.oldest_seconds is not None or shard.owner is not None
 
 
 def _shard_row(shard: Shard) -> tuple[str, ...]:
@@ -86,10 +89,6 @@ def _paused_rows(now: Status) -> Iterator[tuple[str, ...]]:
     for seen in now.publishers:
         for name in seen.paused if seen.alive else ():
             yield name, seen.owner, "-", "the broker takes no messages there"
-
-
-def _or_all(position: int | None) -> str:
-    return "all" if position is None else str(position)
 
 
 def _failure_rows(failures: FailureCounts) -> Iterator[tuple[str, ...]]:

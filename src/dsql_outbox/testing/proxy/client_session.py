@@ -52,7 +52,7 @@ class Batch:
 
 
 @dataclass(slots=True)
-class Exchange:
+class ProxiedExchange:
     """A batch that was sent to the server, and how to answer the client.
 
     `startup` marks the exchange that opens the session.
@@ -95,8 +95,8 @@ class ClientSession(Link):
         self._messages: list[WireMessage] = []  # of the batch that is arriving
         self._prepared: dict[str, str] = {}  # name to SQL
         self._transaction: list[str] = []
-        self._exchanges: deque[Exchange] = deque()
-        self._flushed: Exchange | None = None  # sent up to a Flush; its Sync will follow
+        self._exchanges: deque[ProxiedExchange] = deque()
+        self._flushed: ProxiedExchange | None = None  # sent up to a Flush; its Sync will follow
 
     def connected(self) -> None:
         """Count nothing yet: this may be a connection that only sends a cancel request."""
@@ -110,7 +110,7 @@ class ClientSession(Link):
         """The bytes for the client: each message as its exchange answers it."""
         return b"".join([self._answer(message) for message in self._from_server.feed(data)])
 
-    def send(self, batch: Batch, answer: Answer | None = None) -> Exchange:
+    def send(self, batch: Batch, answer: Answer | None = None) -> ProxiedExchange:
         """Send a batch to the server.
 
         `answer` decides the part that the client gets; by default, everything.
@@ -165,8 +165,8 @@ class ClientSession(Link):
                 case _:
                     pass
 
-    def _new_exchange(self) -> Exchange:
-        exchange = Exchange(pass_on)
+    def _new_exchange(self) -> ProxiedExchange:
+        exchange = ProxiedExchange(pass_on)
         self._exchanges.append(exchange)
         return exchange
 

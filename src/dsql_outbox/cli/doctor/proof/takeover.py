@@ -28,7 +28,7 @@ _PATIENCE: Final = 60.0
 _POLL: Final = 0.1  # seconds between two rounds of events
 
 
-class Line(msgspec.Struct):
+class SentMessage(msgspec.Struct):
     """A message as the sink ``jsonl:`` writes it."""
 
     key: str
@@ -139,13 +139,15 @@ def _publisher(schema: str, address: str, file: Path) -> Generator[subprocess.Po
         process.wait()
 
 
-def _lines(file: Path) -> list[Line]:
+def _lines(file: Path) -> list[SentMessage]:
     """The messages in a file; a kill may have cut the last line."""
     whole = file.read_bytes().rpartition(b"\n")[0]
-    return [msgspec.json.decode(line, type=Line) for line in whole.splitlines()]
+    return [msgspec.json.decode(line, type=SentMessage) for line in whole.splitlines()]
 
 
-def judge_takeover(stored: Sequence[Receipt], lines: Sequence[Line], seconds: float) -> Finding:
+def judge_takeover(
+    stored: Sequence[Receipt], lines: Sequence[SentMessage], seconds: float
+) -> Finding:
     """Judge by the stored events, and by the lines of the first and then of the second publisher.
 
     `seconds` is how long the shards of the first one had no owner that lived.
