@@ -66,6 +66,7 @@ from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
 from dsql_outbox.outbox.unit_of_work.connections.task_connections import AsyncConnections
 from dsql_outbox.outbox.unit_of_work.connections.thread_connections import Connections
 from dsql_outbox.outbox.unit_of_work.function_run import FunctionRun, Verdict
+from dsql_outbox.outbox.unit_of_work.gate import Gate
 from dsql_outbox.outbox.unit_of_work.lasting import LastingConnection
 from dsql_outbox.outbox.unit_of_work.primitives import (
     Exchange,
@@ -74,6 +75,7 @@ from dsql_outbox.outbox.unit_of_work.primitives import (
     Query,
     Sleep,
 )
+from dsql_outbox.outbox.unit_of_work.work import Again, Work, attempted, on_connection, settle
 
 from .arguments import given_hooks, given_settings, require_seconds, wrong_type
 from .contention import (
@@ -180,6 +182,7 @@ __all__ = [
     "RETRIED",
     "SERVER_TROUBLE",
     "TRACE_HEADERS",
+    "Again",
     "AsyncConnection",
     "AsyncConnections",
     "Budget",
@@ -198,6 +201,7 @@ __all__ = [
     "Exchange",
     "FailureKind",
     "FunctionRun",
+    "Gate",
     "InvalidEvent",
     "Isolation",
     "JsonEvent",
@@ -231,9 +235,11 @@ __all__ = [
     "UnreadableMessage",
     "Values",
     "Verdict",
+    "Work",
     "WriterClosed",
     "WriterConflicts",
     "array_literal",
+    "attempted",
     "broken_header",
     "call_in_children",
     "classify",
@@ -256,6 +262,7 @@ __all__ = [
     "kind_of",
     "message_headers",
     "numbered",
+    "on_connection",
     "parse_event",
     "parse_headers",
     "parse_subject_key",
@@ -278,6 +285,7 @@ __all__ = [
     "rows_of",
     "schema_defect",
     "schema_error",
+    "settle",
     "subject_key",
     "tables_expected",
     "tag_of",

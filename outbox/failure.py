@@ -63,12 +63,23 @@ class FailureKind(Enum):
 
 
 class DatabaseFailure(NamedTuple):
-    """A classified exception. `oc_class` is ``OC000``, ``OC001``, or None."""
+    """A classified exception. `oc_class` is ``OC000``, ``OC001``, or None.
+
+    `sent` is whether a write may have reached the server. `told` is the exception for the
+    caller, if it is another one: a function of the caller may have wrapped the driver's.
+    """
 
     kind: FailureKind
     error: Exception
     sqlstate: str | None
     oc_class: str | None
+    sent: bool = False
+    told: Exception | None = None
+
+    @property
+    def last_word(self) -> Exception:
+        """The exception for the caller if no other attempt follows."""
+        return self.told or self.error
 
     @property
     def text(self) -> str:
@@ -208,7 +219,7 @@ def classify(error: Exception, *, sent: bool) -> DatabaseFailure:
     oc_class = _oc_class(f"{sqlstate} {text}") if kind is _K.CONFLICT else None
     if oc_class == "OC001":
         kind = _K.SCHEMA_CHANGED
-    return DatabaseFailure(kind, error, sqlstate, oc_class)
+    return DatabaseFailure(kind, error, sqlstate, oc_class, sent)
 
 
 def kind_of(error: Exception) -> FailureKind:

@@ -29,8 +29,7 @@ from dsql_outbox.writer.program.foreign_connections import AsyncJoinable, async_
 from dsql_outbox.writer.program.programs import Programs
 from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
 from dsql_outbox.writer.statement.answers import StoredEntity
-from dsql_outbox.writer.transact.call import Call, opened
-from dsql_outbox.writer.transact.run import Run
+from dsql_outbox.writer.transact.call import Call, Run, opened
 from dsql_outbox.writer.transact.transaction import AsyncTransaction, invoke_async
 
 from .core import Core
@@ -109,7 +108,7 @@ class AsyncWriter(WriterBase):
     ) -> T:
         gate = self._programs.begin("transact", timeout)
         require_function("transact", function)
-        call: Call[T] = Call(self._core, gate, partial(self._invoke, function))
+        call: Call[T] = self._programs.call(gate, partial(self._invoke, function))
         with opened(call):
             await self._perform(self._programs.transact(call, gate))
         return call.result()

@@ -20,6 +20,7 @@ from dsql_outbox.observability import (
 from dsql_outbox.outbox import (
     Database,
     EventSource,
+    Gate,
     NumberedQuery,
     ParsedEvent,
     Receipt,
@@ -45,7 +46,6 @@ from dsql_outbox.writer.statement.plain import Plain, Statements
 
 from .backlog_alarm import Alarm
 from .conflicts.conflict_log import ConflictLog
-from .gate import Gate
 from .settings import WriterSettings
 from .topic_template import topic_of
 
@@ -174,7 +174,7 @@ def receipt_of(pending: Pending) -> Receipt:
     outcome = pending.outcome
     if isinstance(outcome, Receipt):
         return outcome
-    assert outcome is not None  # noqa: S101 - the steps end only after every event is settled
+    assert outcome is not None  # noqa: S101 - `settle` ends after every event is settled
     raise outcome
 
 

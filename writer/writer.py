@@ -28,8 +28,7 @@ from dsql_outbox.writer.program.foreign_connections import Joinable, driver_conn
 from dsql_outbox.writer.program.programs import Programs
 from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
 from dsql_outbox.writer.statement.answers import StoredEntity
-from dsql_outbox.writer.transact.call import Call, opened, require_plain
-from dsql_outbox.writer.transact.run import Run
+from dsql_outbox.writer.transact.call import Call, Run, opened, require_plain
 from dsql_outbox.writer.transact.transaction import Transaction, invoke
 
 from .core import Core
@@ -103,7 +102,7 @@ class Writer(WriterBase):
         gate = self._programs.begin("transact", timeout)
         require_function("transact", function)
         require_plain(function)
-        call: Call[T] = Call(self._core, gate, partial(self._invoke, function))
+        call: Call[T] = self._programs.call(gate, partial(self._invoke, function))
         with opened(call):
             self._perform(self._programs.transact(call, gate))
         return call.result()

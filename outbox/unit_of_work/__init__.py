@@ -1,8 +1,15 @@
-"""One piece of work in one transaction: its connection, its acts, and what its end means.
+"""One piece of work in one transaction: open, begin, do, judge, commit, wait, and again.
 
-The chapter `connections` lends connections and performs programs on them. A program is a
-generator without I/O, and `primitives` are the acts that it yields.
-`budget` decides when work is tried again, and has the table of all budgets. `lasting` is one
-connection for work that comes one piece at a time. `function_run`
-judges a run of the user's function. `commit` judges the answer to COMMIT.
+The write of events, `transact`, `Inbox.once`, and each statement that may run twice are bodies
+of it. `work` has the loop, which is the same for all of them: attempt, verdict, doubt, budget,
+wait, and again.
+
+- `primitives`: the acts that a program yields. A program is a generator without I/O.
+- `loops`: the two loops that perform a program, for threads and for tasks.
+- `connections`: lends connections to the calls of a writer or an inbox.
+- `lasting`: one connection for work that comes one piece at a time.
+- `gate`: whether a write or a COMMIT may be sent now.
+- `function_run`: one run of the user's function, and whose error ended it.
+- `commit`: the answer to COMMIT.
+- `budget`: which errors are followed by another attempt, how often, and when. All in one table.
 """

@@ -6,10 +6,9 @@ settings. `Spending` is what one call has spent.
 
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from time import monotonic, sleep
-from typing import Final, NamedTuple, TypeVar
+from time import monotonic
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-import anyio
 import psycopg
 
 from dsql_outbox.outbox.failure import (
@@ -24,7 +23,9 @@ from dsql_outbox.outbox.failure import (
 )
 from dsql_outbox.outbox.interrupt import is_interrupt
 
-from .primitives import Program, Sleep
+from .loops import act, act_async, perform, perform_async
+from .primitives import Invoke, Program
+from .work import Again, Work, settle
 
 T = TypeVar("T")
 
@@ -66,27 +67,19 @@ class Budget(NamedTuple):
 
     def run(self, work: Callable[[], T]) -> T:
         """Run the work until it returns or the budget is spent. Raises the last error."""
-        spending = Spending([self])
-        while True:
-            try:
-                return work()
-            except (psycopg.Error, Moved) as error:
-                wait = spending.wait_after(error)
-                if wait is None:
-                    raise
-            sleep(wait)
+        value: T = perform(self._retried(work), act)
+        return value
 
     async def run_async(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run asynchronous work as `run` does."""
-        spending = Spending([self])
-        while True:
-            try:
-                return await work()
-            except (psycopg.Error, Moved) as error:
-                wait = spending.wait_after(error)
-                if wait is None:
-                    raise
-            await anyio.sleep(wait)
+        value: T = await perform_async(self._retried(work), act_async)
+        return value
+
+    def _retried(self, work: Callable[[], Any]) -> Program[Any]:
+        def invoked() -> Program[Any]:
+            return (yield Invoke(lambda _: work(), None))
+
+        return retried(invoked, Spending([self]))
 
 
 class Spending:
@@ -127,10 +120,6 @@ class Spending:
         """Return how many failures counted against the `nth` budget, from 0."""
         return self._counts[nth]
 
-    def wait_after(self, error: Exception) -> float | None:
-        """Return the seconds before another try after an error, or None to give up."""
-        return self.next_wait(classify(error, sent=False), monotonic())
-
     def next_wait(self, failure: DatabaseFailure, now: float) -> float | None:
         """Return the seconds before another try, or None to give up.
 
@@ -170,18 +159,51 @@ class Spending:
             ]
 
 
-def retried(
-    work: Callable[[], Program[T]], next_wait: Callable[[Exception], float | None]
-) -> Program[T]:
-    """Perform work until it returns, or `next_wait` gives up. Raises the last error."""
-    while True:
+class _Statement(Work, Generic[T]):
+    """Work that may run twice, so no attempt is in doubt. Its error says that nothing is stored."""
+
+    def __init__(self, work: Callable[[], Program[T]], spending: Spending) -> None:
+        self.values: list[T] = []
+        self.error: BaseException | None = None
+        self._work = work
+        self._spending = spending
+
+    @property
+    def is_open(self) -> bool:
+        return self.error is None and not self.values
+
+    def attempt(self, *, fresh: bool) -> Program[DatabaseFailure | None]:
+        del fresh  # the work takes its connection itself
         try:
-            return (yield from work())
-        except Exception as error:
-            wait = None if is_interrupt(error) else next_wait(error)
-            if wait is None:
+            self.values.append((yield from self._work()))
+        except (psycopg.Error, OSError, Moved) as error:
+            if is_interrupt(error):
                 raise
-        yield Sleep(wait)
+            return classify(error, sent=False)
+        return None
+
+    def after(self, failure: DatabaseFailure) -> Program[Again]:
+        yield from ()
+        wait = self._spending.next_wait(failure, monotonic())
+        if wait is None:
+            self.error = failure.error
+            return Again()
+        return Again([self], wait)
+
+    def broken(self, error: Exception) -> None:
+        self.error = error
+
+
+def retried(work: Callable[[], Program[T]], spending: Spending) -> Program[T]:
+    """Perform work that may run twice, until it returns or nothing is left to spend.
+
+    Raises its last error.
+    """
+    statement = _Statement(work, spending)
+    yield from settle(statement)
+    if statement.error is not None:
+        raise statement.error
+    return statement.values[0]
 
 
 # On Aurora DSQL a read conflicts too: once per session after a table was changed. That is told

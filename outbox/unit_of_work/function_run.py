@@ -1,9 +1,9 @@
 """One run of a user's function in a transaction of the library, and its judge.
 
 `transact`, `once`, `apply` and the rebuild of a read model call a function of the user
-between their BEGIN and COMMIT. The function may swallow an error of the database, end the
-transaction, lose or close the connection, or keep the connection. Then a COMMIT would store
-less than the caller believes.
+between their BEGIN and COMMIT: that is an open attempt. The function may swallow an error of the
+database, end the transaction, lose or close the connection, or keep the connection. Then a
+COMMIT would store less than the caller believes.
 """
 
 from collections.abc import Callable, Generator
@@ -15,8 +15,10 @@ from psycopg.pq import TransactionStatus
 
 from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
 from dsql_outbox.outbox.errors import TransactionMisused
-from dsql_outbox.outbox.failure import CONFLICTS, kind_of, unwrap
+from dsql_outbox.outbox.failure import CONFLICTS, DatabaseFailure, FailureKind, kind_of, unwrap
 
+from .commit import commit, roll_back
+from .gate import Gate
 from .primitives import Invoke, Program
 
 C = TypeVar("C", bound=Connection | AsyncConnection)
@@ -37,6 +39,14 @@ class Verdict(NamedTuple):
     is_functions: bool
 
 
+class RunFailed(Exception):
+    """The database failed a run. The error of the verdict is the cause, the one told is not it."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(str(verdict.error))
+        self.verdict = verdict
+
+
 class FunctionRun:
     """One run of the function that a user gave to `caller`, such as ``transact``."""
 
@@ -51,7 +61,33 @@ class FunctionRun:
         self.misuse: TransactionMisused | None = None
         """The last misuse of the transaction."""
 
-    def call(self, connection: C, function: Callable[[C], object]) -> Program[Exception | None]:
+    def complete(
+        self, connection: C, function: Callable[[C], object], gate: Gate
+    ) -> Program[DatabaseFailure | None]:
+        """Call the function in the open transaction of a connection, judge the run, and commit.
+
+        Return a failure of the function, which nothing retries: the connection is healthy. Raise
+        `RunFailed` or the error of COMMIT if the database failed.
+        """
+        verdict = self.end((yield from self.invoke(connection, function)))
+        if verdict is None:
+            # Nothing is stored before this point, so only from here on is the outcome in doubt.
+            gate.admit("COMMIT", connection, TransactionStatus.INTRANS)
+            yield from commit(connection)
+            return None
+        if self.may_roll_back(connection):
+            yield from roll_back(connection)
+        else:
+            connection.drop()
+        if verdict.is_functions:
+            return DatabaseFailure(FailureKind.FATAL, verdict.error, None, None, told=verdict.told)
+        raise RunFailed(verdict) from verdict.error
+
+    def may_roll_back(self, connection: Connection | AsyncConnection) -> bool:
+        """Return whether no statement of the function runs any more."""
+        return connection.info.transaction_status is not TransactionStatus.ACTIVE
+
+    def invoke(self, connection: C, function: Callable[[C], object]) -> Program[Exception | None]:
         """Call the function with a handle of the connection. `value` is its result.
 
         Return the error that it raised: `end` decides whose error it is.
@@ -147,6 +183,8 @@ class FunctionRun:
                 "has ended the transaction itself, or left a statement running "
                 f"(status {status.name})"
             )
+        elif status is TransactionStatus.INERROR and not self.failures:
+            self.misused("has failed the transaction by a statement that psycopg did not run")
         elif status is TransactionStatus.INTRANS and _has_open_block(self._handle):
             self.misused("has left a block of connection.transaction() open")
 

@@ -18,11 +18,10 @@ import anyio
 import psycopg
 
 from dsql_outbox.observability import BatchedWrite, BatchEnded, DatabaseServer
-from dsql_outbox.outbox import EventSource, OutcomeUnknown, Program, Receipt
+from dsql_outbox.outbox import DatabaseFailure, EventSource, Gate, OutcomeUnknown, Program, Receipt
 from dsql_outbox.writer.attempt.journal import attempt_outcome
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
-from dsql_outbox.writer.attempt.steps import Attempt, Committed, Result, classified, write_steps
-from dsql_outbox.writer.gate import Gate
+from dsql_outbox.writer.program.attempts import WriteActs
 from dsql_outbox.writer.program.call_arguments import require_on_duplicate, require_version
 from dsql_outbox.writer.program.programs import Programs
 from dsql_outbox.writer.statement.chunks import chunks
@@ -49,23 +48,29 @@ class _CoalescedCall(Ticket):
             self.future.set_result(outcome)
 
 
-class _Flight:
+class _Flight(WriteActs):
     """One transaction of a lane, with the calls whose events it writes."""
 
-    def __init__(self, coalescer: "Coalescer", lane: int, calls: Sequence[_CoalescedCall]) -> None:
+    def __init__(
+        self, coalescer: "Coalescer", programs: Programs, lane: int, calls: Sequence[_CoalescedCall]
+    ) -> None:
+        self.gate = _shared_gate(calls)
+        super().__init__(programs, self.gate)
         self.lane = lane
         self.calls = calls
         self.has_left = False
         self._coalescer = coalescer
 
-    def performed(self, step: object, result: Result, started_ns: int, *, goes_on: bool) -> None:
-        """Report an attempt for several callers. If another step follows, leave the lane."""
-        if goes_on:
-            self._coalescer.leave_lane(self)
-        if isinstance(step, Attempt):
-            batch = [pending for pending in step.batch if not pending.has_left]
-            if len(batch) > 1:
-                self._coalescer.tell_batch(batch, result, started_ns)
+    def attempted(
+        self, batch: Sequence[Pending], failure: DatabaseFailure | None, started_ns: int
+    ) -> None:
+        """Report the end of a transaction for several callers."""
+        if len(batch) > 1:
+            self._coalescer.tell_batch(batch, failure, started_ns)
+
+    def goes_on(self) -> None:
+        """Leave the lane to other calls."""
+        self._coalescer.leave_lane(self)
 
 
 class Coalescer:
@@ -126,9 +131,11 @@ class Coalescer:
                 raise outcome
             return outcome
 
-    def tell_batch(self, batch: Sequence[Pending], result: Result, started_ns: int) -> None:
+    def tell_batch(
+        self, batch: Sequence[Pending], failure: DatabaseFailure | None, started_ns: int
+    ) -> None:
         """Report the end of a transaction for several callers."""
-        self._core.tell(_ended(batch, result, started_ns, self._core.server))
+        self._core.tell(_ended(batch, failure, started_ns, self._core.server))
 
     def leave_lane(self, flight: _Flight) -> None:
         """Let the lane continue without this transaction.
@@ -217,7 +224,7 @@ class Coalescer:
         flight: _Flight | None = None
         try:
             while calls := self._next(lane):
-                flight = _Flight(self, lane, calls)
+                flight = _Flight(self, self._programs, lane, calls)
                 await self._send(flight)
                 if flight.has_left:
                     return
@@ -238,11 +245,10 @@ class Coalescer:
 
     async def _send(self, flight: _Flight) -> None:
         """Perform the attempts of a transaction until all its calls are settled."""
-        gate = _shared_gate(flight.calls)
-        steps = write_steps([call.pending for call in flight.calls], monotonic)
+        batch = [call.pending for call in flight.calls]
         timer = asyncio.get_running_loop().call_later(_PATIENCE, self.leave_lane, flight)
         try:
-            await self._perform(self._programs.perform(steps, gate, flight))
+            await self._perform(self._programs.write_batch(batch, flight.gate, flight))
         except BaseException as error:
             self._fail(flight.calls, error)
             if not isinstance(error, Exception):
@@ -296,9 +302,11 @@ def _shared_gate(calls: Sequence[_CoalescedCall]) -> Gate:
 
 
 def _ended(
-    batch: Sequence[Pending], result: Result, started_ns: int, server: DatabaseServer
+    batch: Sequence[Pending],
+    failure: DatabaseFailure | None,
+    started_ns: int,
+    server: DatabaseServer,
 ) -> BatchEnded:
-    failure = None if isinstance(result, Committed) else classified(result)
     return BatchEnded(
         events=len(batch),
         started_ns=started_ns,

@@ -5,67 +5,40 @@ counts. A batch is halved after a conflict, so the right entity is soon alone.
 """
 
 import random
-from collections.abc import Collection, Iterable, Sequence
-from time import time_ns
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from dsql_outbox.outbox import FailureKind, ParsedEvent
-from dsql_outbox.writer.attempt.pending import Pending
-from dsql_outbox.writer.attempt.steps import Attempt, Failed, Wait, classified
+from dsql_outbox.outbox import DatabaseFailure, FailureKind, ParsedEvent
 from dsql_outbox.writer.conflicts.sketch import Conflict, EntityKey
-from dsql_outbox.writer.transact.runs import Execute
 
 MOST: Final = 16
 """The largest number of entities of one transaction that are counted, chosen at random."""
 
-_NS: Final = 1e-9
-
 
 def conflict_of(
-    step: object, result: Failed, started_ns: int, following: object
+    failure: DatabaseFailure,
+    events: Sequence[ParsedEvent],
+    given_up: Sequence[ParsedEvent],
+    *,
+    seconds: float,
+    in_transact: bool,
 ) -> Conflict | None:
-    """Return the conflict that a step ended in, or None if it ended in another failure.
+    """Return the conflict of a transaction of these events, which cost so many seconds.
 
-    `following` is the next step: a wait, another attempt, or None after the last one.
+    `given_up` are those that are not tried again. None: the transaction failed otherwise.
     """
-    if not isinstance(step, (Attempt, Execute)) or _is_of_caller(step):
+    # Not every race: OC001 says nothing of an entity, and a collision is one of an event's id.
+    if failure.kind is not FailureKind.CONFLICT:
         return None
-    if classified(result).kind is not FailureKind.CONFLICT:
-        return None
-    events, lost = _events(step), _given_up(step, is_last=following is None)
     touched = _touched(events)
-    waits = following.seconds if isinstance(following, Wait) else 0.0
     return Conflict(
         touched=_sampled(touched),
         is_sampled=len(touched) > MOST,
-        in_transact=isinstance(step, Execute),
-        exhausted=1 if lost and isinstance(step, Execute) else len(lost),
-        given_up=_touched(lost).keys(),
-        lost_seconds=max(0.0, (time_ns() - started_ns) * _NS) + waits,
+        in_transact=in_transact,
+        exhausted=min(1, len(given_up)) if in_transact else len(given_up),
+        given_up=_touched(given_up).keys(),
+        lost_seconds=max(0.0, seconds),
     )
-
-
-def _is_of_caller(step: Attempt | Execute) -> bool:
-    return isinstance(step, Execute) and step.run.is_callers_error
-
-
-def _events(step: Attempt | Execute) -> Sequence[ParsedEvent]:
-    if isinstance(step, Execute):
-        return step.run.events
-    return [pending.prepared.event for pending in _sent(step)]
-
-
-def _given_up(step: Attempt | Execute, *, is_last: bool) -> Collection[ParsedEvent]:
-    """Return the events that are not tried again."""
-    if isinstance(step, Execute):
-        return step.run.events if is_last else ()
-    failed = (pending for pending in _sent(step) if isinstance(pending.outcome, Exception))
-    return [pending.prepared.event for pending in failed]
-
-
-def _sent(attempt: Attempt) -> Sequence[Pending]:
-    """Return the events of an attempt that did not leave before they were sent."""
-    return [pending for pending in attempt.batch if not pending.has_left]
 
 
 def _touched(events: Iterable[ParsedEvent]) -> dict[EntityKey, bool]:

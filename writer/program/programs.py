@@ -1,9 +1,8 @@
 """The programs of a writer: one for each of its methods. No I/O."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from time import monotonic
 from typing import Any, TypeVar
 
 import psycopg
@@ -15,6 +14,7 @@ from dsql_outbox.outbox import (
     EventSource,
     Exchange,
     FailureKind,
+    Gate,
     Lender,
     Program,
     Query,
@@ -26,13 +26,11 @@ from dsql_outbox.outbox import (
     require_seconds,
     require_transaction,
     rows_of,
+    settle,
 )
+from dsql_outbox.writer.attempt.event_write import EventWrite
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
-from dsql_outbox.writer.attempt.steps import (
-    write_steps,
-)
 from dsql_outbox.writer.core import Core, receipt_of
-from dsql_outbox.writer.gate import Gate
 from dsql_outbox.writer.statement.answers import (
     Stored,
     StoredEntity,
@@ -40,10 +38,9 @@ from dsql_outbox.writer.statement.answers import (
     stored_events,
 )
 from dsql_outbox.writer.transact.append import Joined, explained
-from dsql_outbox.writer.transact.call import Call, require_outermost
-from dsql_outbox.writer.transact.run import Run
-from dsql_outbox.writer.transact.runs import transact_steps
+from dsql_outbox.writer.transact.call import Call, Run, require_outermost
 
+from .attempts import Attempts, WriteActs
 from .call_arguments import (
     entity_key,
     listed_events,
@@ -52,7 +49,6 @@ from .call_arguments import (
     require_on_duplicate,
     require_version,
 )
-from .step_programs import StepPrograms
 from .stream import EntityStream
 from .write_many import Many
 
@@ -61,7 +57,7 @@ T = TypeVar("T")
 _Own = Connection | AsyncConnection
 
 
-class Programs(StepPrograms):
+class Programs(Attempts):
     """The programs of one writer. `callers` is the kind of connection that `append_to` takes."""
 
     def __init__(
@@ -101,7 +97,7 @@ class Programs(StepPrograms):
             event, gate, on_duplicate=on_duplicate, expected_version=expected_version
         )
         with pending.scopes:
-            yield from self.perform(write_steps([pending], monotonic), gate)
+            yield from self.write_batch([pending], gate)
         return receipt_of(pending)
 
     def write_many(
@@ -119,12 +115,24 @@ class Programs(StepPrograms):
         with Many(self.core, gate, on_duplicate) as many:
             many.add(listed, versions)
             for batch in many.batches():
-                yield from self.perform(write_steps(batch, monotonic), gate)
+                yield from self.write_batch(batch, gate)
         return many.outcomes
+
+    def write_batch(
+        self, batch: Sequence[Pending], gate: Gate, acts: WriteActs | None = None
+    ) -> Program[None]:
+        """Write events together until each is settled."""
+        yield from settle(EventWrite(batch, acts or WriteActs(self, gate)))
+        yield from self.aside(gate)
+
+    def call(self, gate: Gate, function: Callable[[Run[T], Any], Any]) -> Call[T]:
+        """Return a call of `transact` for a function of a run and its connection."""
+        return Call(self.core, gate, WriteActs(self, gate), partial(self.run_once, gate), function)
 
     def transact(self, call: Call[Any], gate: Gate) -> Program[None]:
         """Run the function of a call until the call is settled."""
-        return self.perform(transact_steps(call, monotonic), gate)
+        yield from settle(call)
+        yield from self.aside(gate)
 
     def append(
         self, run: Run[Any], connection: _Own, event: EventSource, expected_version: int | None

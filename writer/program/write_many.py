@@ -4,10 +4,9 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from dsql_outbox.outbox import EventSource, InvalidEvent
+from dsql_outbox.outbox import EventSource, Gate, InvalidEvent
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
 from dsql_outbox.writer.core import Core
-from dsql_outbox.writer.gate import Gate
 from dsql_outbox.writer.statement.chunks import chunks
 
 if TYPE_CHECKING:
@@ -77,5 +76,5 @@ class Many:
 def _outcome(entry: Pending | InvalidEvent) -> WriteOutcome:
     if isinstance(entry, InvalidEvent):
         return entry
-    assert entry.outcome is not None  # noqa: S101 - the steps end only after every event is settled
+    assert entry.outcome is not None  # noqa: S101 - `settle` ends after every event is settled
     return entry.outcome

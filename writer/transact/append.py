@@ -1,8 +1,8 @@
 """One event for an open transaction, which the caller or `transact` commits. No I/O."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 
@@ -15,9 +15,8 @@ from dsql_outbox.outbox import (
     StaleVersion,
 )
 from dsql_outbox.writer.attempt.pending import Pending
-from dsql_outbox.writer.attempt.steps import Present
 from dsql_outbox.writer.core import Core
-from dsql_outbox.writer.statement.answers import Stored, stale_version, touched_entities
+from dsql_outbox.writer.statement.answers import Found, Stored, stale_version, touched_entities
 from dsql_outbox.writer.statement.parameters import prepare
 
 
@@ -76,12 +75,12 @@ class Joined:
             core, event, topic, uuid4().hex, self.scopes, expected_version=expected_version
         )
 
-    def refuse(self, present: Present, error: psycopg.Error) -> None:
+    def refuse(self, present: Mapping[UUID, Found], error: psycopg.Error) -> None:
         """Raise `DuplicateEvent` if the look-up found the event.
 
         Otherwise the unique violation concerns another key.
         """
-        found = present.found.get(self.pending.id)
+        found = present.get(self.pending.id)
         if found is not None:
             same = found.fingerprint == self.pending.prepared.event.fingerprint
             raise DuplicateEvent(self.pending.id, same_content=same) from error

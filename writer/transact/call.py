@@ -1,7 +1,8 @@
-"""One call of `transact`: its state between runs, without I/O.
+"""One call of `transact`, and each run of its function. No I/O.
 
-A run whose COMMIT was lost is committed or not. Every run has a `write_id` of its
-own. So a look-up of the first event that the lost run appended tells which run
+Nothing is stored before COMMIT is sent, because the server rolls back when the
+connection is lost. So only a failure at COMMIT leaves the outcome in doubt. Every run has a
+`write_id` of its own. So a look-up of the first event that the lost run appended tells which run
 stored it. The next run must append the same event first. Then two runs cannot both
 commit, because the second one collides.
 """
@@ -10,49 +11,75 @@ import inspect
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from time import time_ns
+from time import monotonic, time_ns
 from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4, uuid5
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from dsql_outbox.observability import AttemptOutcome, WriteStarted
 from dsql_outbox.outbox import (
+    RETRIED,
+    Again,
     DatabaseFailure,
     DuplicateEvent,
+    EventSource,
     FailureKind,
+    FunctionRun,
+    Gate,
     OutcomeUnknown,
+    ParsedEvent,
+    Program,
+    Receipt,
     TransactionMisused,
+    Verdict,
+    Work,
+    kind_of,
 )
+from dsql_outbox.writer.attempt.acts import Acts
 from dsql_outbox.writer.attempt.journal import Journal, attempt_outcome
+from dsql_outbox.writer.attempt.pending import Pending
 from dsql_outbox.writer.core import Core
-from dsql_outbox.writer.gate import Gate
-from dsql_outbox.writer.statement.answers import Found
+from dsql_outbox.writer.statement.answers import Stored
 
-from .run import Run
+from .append import appended, receipt_in_transaction
 
 T = TypeVar("T")
 
 
-class Call(Generic[T]):
+class Call(Work, Generic[T]):
     """One call of `transact`. It ends with a committed run (`winner`) or with an `error`.
 
-    `function` gets the run and its connection, and calls the function of the caller.
+    `function` gets the run and its connection, and calls the function of the caller. `run_once`
+    runs it in a transaction and commits, on a connection that was never used if True.
     """
 
-    def __init__(self, core: Core, gate: Gate, function: Callable[[Run[T], Any], Any]) -> None:
+    def __init__(
+        self,
+        core: Core,
+        gate: Gate,
+        acts: Acts,
+        run_once: "Callable[[Run[T], bool], Program[DatabaseFailure | None]]",
+        function: "Callable[[Run[T], Any], Any]",
+    ) -> None:
         self.core = core
         self.function = function
+        self._acts = acts
+        self._run_once = run_once
         self.fence: UUID | None = None
         """The id of the first event of the run in doubt."""
         self.in_doubt = False
-        self.is_open = True
+        self.is_inside = True
+        """Whether its function may be running."""
         self.fingerprints: dict[UUID, bytes] = {}
         self.winner: Run[T] | None = None
         self.error: Exception | None = None
         self._id = uuid4()
         self._gate = gate
-        self._running: Run[T] | None = None
+        self._run: Run[T] | None = None
+        self._is_running = False
+        self._started_ns = 0
         self._lost: dict[str, Run[T]] = {}
         self.scopes = core.scopes(WriteStarted(self.id, "transact", "transact", "", 0, core.server))
         self._journal = Journal(self.id, self.scopes, core.backoff(gate.deadline))
@@ -68,9 +95,9 @@ class Call(Generic[T]):
         return self._journal.conflicts
 
     @property
-    def is_settled(self) -> bool:
-        """Whether the call has ended."""
-        return self.winner is not None or self.error is not None
+    def is_open(self) -> bool:
+        """Whether the call has no outcome yet."""
+        return self.winner is None and self.error is None
 
     def event_id(self, ordinal: int) -> UUID:
         """Return the id of the `ordinal`-th event that a run makes, from 0."""
@@ -83,40 +110,120 @@ class Call(Generic[T]):
                 "an earlier run may have been committed, and this one appends another event first"
             )
 
-    def begin(self) -> Run[T]:
+    def begin(self) -> None:
         """Start another run."""
         self._journal.begin()
-        self._running = Run(self, self._journal.attempts)
-        return self._running
+        self._started_ns = time_ns()
+        self._run = Run(self, self._journal.attempts)
+        self._is_running = True
 
-    def committed(self, run: Run[T]) -> None:
-        """Settle the call with a committed run."""
-        self.winner = run
-        self._run_ended(run, "committed")
-        self._win(run)
+    def doubt(self) -> Program[DatabaseFailure | None]:
+        """Look up the first event of a run in doubt."""
+        return None if self.fence is None else (yield from self._look_up(self.fence))
 
-    def resolve(self, found: Found | None, event_id: UUID) -> None:
-        """Evaluate a look-up of one event: a run of this call stored it, another call, or none."""
+    def attempt(self, *, fresh: bool) -> Program[DatabaseFailure | None]:
+        """Run the function in a transaction."""
+        self._started_ns = time_ns()
+        run = self._current
+        failure = yield from self._run_once(run, fresh)
+        if failure is None:
+            self.winner = run  # before the hooks: one that raises takes nothing back
+            self._run_ended("committed")
+            self._win(run)
+        elif failure.kind is FailureKind.COLLISION and run.collided() is None:
+            return failure._replace(kind=FailureKind.FATAL)  # the key of a table of the caller
+        return failure
+
+    def failed(self, failure: DatabaseFailure) -> None:
+        """Record a failed run. If it is in doubt, the call stays in doubt."""
+        if failure.kind is FailureKind.IN_DOUBT:
+            run = self._current
+            self.in_doubt, self.fence = True, run.first
+            self._lost[run.write_id] = run
+        self._run_ended(attempt_outcome(failure), failure)
+
+    def after(self, failure: DatabaseFailure) -> Program[Again]:
+        """Settle the call, or wait before another run."""
+        run, first = self._current, failure
+        suspect = run.collided() if failure.kind is FailureKind.COLLISION else None
+        if failure.kind not in RETRIED:
+            suspect = self.fence  # a lost run may have committed: report no failure then
+        if suspect is not None:
+            unanswered = yield from self._look_up(suspect)
+            if unanswered is not None and failure.kind is FailureKind.COLLISION:
+                failure = unanswered
+        if not self.is_open:
+            return Again()
+        wait = self._next_wait(failure) if self._may_run_again(failure) else None
+        self._acts.conflicted(
+            first,
+            run.events,
+            given_up=run.events if wait is None else (),
+            started_ns=self._started_ns,
+            wait=wait,
+            in_transact=True,
+        )
+        if wait is None:
+            self._give_up(first.told or failure.error)
+            return Again()
+        return Again([self], wait)
+
+    def broken(self, error: Exception) -> None:
+        """Settle the call after a defect of the library. A COMMIT that was sent may have worked."""
+        if self.is_open:
+            self.in_doubt = self.in_doubt or self._gate.sent
+            self._give_up(error)
+
+    def abandon(self, error: BaseException) -> None:
+        """Report the end of a call whose caller is gone, as by cancellation.
+
+        A COMMIT that was sent may still succeed.
+        """
+        if self.is_open:
+            in_doubt = self.in_doubt or (self._is_running and self._gate.sent)
+            self._journal.abandoned(error, in_doubt=in_doubt)
+
+    def result(self) -> T:
+        """Return the result of the committed run's function, or raise the call's error."""
+        if self.winner is None:
+            assert self.error is not None  # noqa: S101 - `settle` ends after the call is settled
+            raise self.error
+        return self.winner.value  # type: ignore[no-any-return]
+
+    def unknown(self, why: str) -> OutcomeUnknown:
+        """Return `OutcomeUnknown` with a note. Without an append it has the id of the call."""
+        unknown = OutcomeUnknown(self.fence or self.id)
+        unknown.add_note(f"transact: {why}")
+        return unknown
+
+    @property
+    def _current(self) -> "Run[T]":
+        assert self._run is not None  # noqa: S101 - `begin` comes first
+        return self._run
+
+    def _look_up(self, event_id: UUID) -> Program[DatabaseFailure | None]:
+        """Settle the call if the event is stored, by a run of this call or by another call."""
+        present = yield from self._acts.look_up([event_id])
+        if isinstance(present, DatabaseFailure):
+            return present
+        found = present.get(event_id)
         if found is None:
-            return
+            return None
         if found.write_id in self._lost:
-            if self._running is not None:
-                self._run_ended(self._running, "resolved")
+            if self._is_running:
+                self._run_ended("resolved")
             self._win(self._lost[found.write_id])
         else:
             same = found.fingerprint == self.fingerprints[event_id]
-            self.settle(DuplicateEvent(event_id, same_content=same))
+            self._settle(DuplicateEvent(event_id, same_content=same))
+        return None
 
-    def failed(self, run: Run[T], failure: DatabaseFailure) -> None:
-        """Record a failed run. If it is in doubt, the call stays in doubt."""
-        if failure.kind is FailureKind.IN_DOUBT:
-            self.in_doubt, self.fence = True, run.first
-            self._lost[run.write_id] = run
-        self._run_ended(run, attempt_outcome(failure), failure)
+    def _may_run_again(self, failure: DatabaseFailure) -> bool:
+        # A lost run without an event left nothing that the next run could collide with.
+        return failure.kind in RETRIED and not (self.in_doubt and self.fence is None)
 
-    def next_wait(self, failure: DatabaseFailure, now: float) -> float | None:
-        """Return the seconds until another run, or None to give up."""
-        wait = self._journal.next_wait(failure, now)
+    def _next_wait(self, failure: DatabaseFailure) -> float | None:
+        wait = self._journal.next_wait(failure, monotonic())
         if wait is None:
             self._journal.tell_end_of_retries(failure)
             self._journal.exhausted(failure)
@@ -125,7 +232,7 @@ class Call(Generic[T]):
             self._journal.tell_retry(failure)
         return wait
 
-    def give_up(self, error: Exception) -> None:
+    def _give_up(self, error: Exception) -> None:
         """Settle the call with the last error, or with `OutcomeUnknown` if it is in doubt."""
         if self.in_doubt and not isinstance(error, OutcomeUnknown):
             unknown = self.unknown("an earlier run may have been committed")
@@ -136,50 +243,138 @@ class Call(Generic[T]):
                 "transact has stored nothing: "
                 f"attempts {self._journal.attempts}, conflicts {self.conflicts}"
             )
-        self.settle(error)
+        self._settle(error)
 
-    def settle(self, error: Exception) -> None:
-        """End the call with an error."""
+    def _settle(self, error: Exception) -> None:
         self.error = error
         self._journal.ended(error)
 
-    def abandon(self, error: BaseException) -> None:
-        """Report the end of a call whose caller is gone, as by cancellation.
-
-        A COMMIT that was sent may still succeed.
-        """
-        if not self.is_settled:
-            in_doubt = self.in_doubt or (self._running is not None and self._gate.sent)
-            self._journal.abandoned(error, in_doubt=in_doubt)
-
-    def broken(self, error: Exception) -> None:
-        """Settle the call after a defect of the library. A COMMIT that was sent may have worked."""
-        if not self.is_settled:
-            self.in_doubt = self.in_doubt or self._gate.sent
-            self.give_up(error)
-
-    def result(self) -> T:
-        """Return the result of the committed run's function, or raise the call's error."""
-        if self.winner is None:
-            assert self.error is not None  # noqa: S101 - the steps end only after the call is settled
-            raise self.error
-        return self.winner.watch.value  # type: ignore[no-any-return]
-
-    def unknown(self, why: str) -> OutcomeUnknown:
-        """Return `OutcomeUnknown` with a note. Without an append it has the id of the call."""
-        unknown = OutcomeUnknown(self.fence or self.id)
-        unknown.add_note(f"transact: {why}")
-        return unknown
-
-    def _win(self, run: Run[T]) -> None:
+    def _win(self, run: "Run[T]") -> None:
         self.winner = run
         self._journal.ended(None)
 
-    def _run_ended(
-        self, run: Run[T], outcome: AttemptOutcome, failure: DatabaseFailure | None = None
-    ) -> None:
-        self._running = None
-        self._journal.attempt_ended(outcome, run.started_ns, time_ns(), failure)
+    def _run_ended(self, outcome: AttemptOutcome, failure: DatabaseFailure | None = None) -> None:
+        self._is_running = False
+        self._journal.attempt_ended(outcome, self._current.started_ns, time_ns(), failure)
+
+
+class Run(FunctionRun, Generic[T]):
+    """One run of the caller's function in one transaction."""
+
+    def __init__(self, call: "Call[T]", number: int) -> None:
+        super().__init__("transact")
+        self.call = call
+        self.number = number
+        self.write_id = uuid4().hex
+        self.first: UUID | None = None
+        self.started_ns = time_ns()
+        self.events: list[ParsedEvent] = []
+        """The events that this run appends."""
+        self.unfinished = 0
+        """The number of appends that were called and have not finished."""
+        self._made = 0
+        self._appended: set[UUID] = set()
+        self._collision: tuple[UUID, Exception] | None = None
+
+    def next_event_id(self) -> UUID:
+        """Return the next event id. Every run of a call gets the same ids in the same order."""
+        self._made += 1
+        return self.call.event_id(self._made - 1)
+
+    def append(self, source: EventSource, expected_version: int | None, status: int) -> Pending:
+        """Prepare an event of this run. `status` is the status of the transaction.
+
+        Raises `InvalidEvent` or `TransactionMisused`. Raises `OutcomeUnknown` if an
+        earlier run is in doubt and this run's first event is not the same as that run's.
+        """
+        self.require_running("append", status)
+        call = self.call
+        event, topic = call.core.parse(source)
+        pending = appended(
+            call.core,
+            event,
+            topic,
+            self.write_id,
+            call.scopes,
+            expected_version=expected_version,
+        )
+        if self.first is None:
+            call.require_fence(pending.id)
+            self.first = pending.id
+        call.fingerprints[pending.id] = event.fingerprint
+        self.events.append(event)
+        return pending
+
+    def receipt(self, pending: Pending, stored: Stored) -> Receipt:
+        """Return the receipt of an append. It is valid after the commit."""
+        conflicts = self.call.conflicts
+        return receipt_in_transaction(pending, stored, attempts=self.number, conflicts=conflicts)
+
+    def require_running(self, method: str, status: int) -> None:
+        """Raise `TransactionMisused` for a method of a transaction that has ended."""
+        if self.is_over:
+            raise TransactionMisused(
+                f"{method} after the transaction has ended: nothing was sent; "
+                "call it before the function given to transact returns"
+            )
+        self.admit(status)
+
+    @contextmanager
+    def appending(self, event_id: UUID, before: TransactionStatus) -> Generator[None]:
+        """Record a unique violation of an append.
+
+        Raises `TransactionMisused` if this run itself appended an event of that id before.
+        A unique violation that is not recorded concerns a table of the caller.
+        """
+        self.forget_undone(before)
+        try:
+            yield
+        except psycopg.Error as error:
+            if kind_of(error) is FailureKind.COLLISION:
+                if event_id in self._appended:
+                    self.misuse = _appended_twice(event_id)
+                    raise self.misuse from None
+                self._collision = event_id, error
+            raise
+        self._appended.add(event_id)
+
+    def collided(self) -> UUID | None:
+        """Return the event whose append violated a unique key, if that ended this run."""
+        if self._collision is None or not self.failures:
+            return None
+        event_id, error = self._collision
+        return event_id if error is self.failures[0] else None
+
+    def may_roll_back(self, connection: Any) -> bool:
+        """Return whether neither a statement of the function runs any more nor an append."""
+        return not self.unfinished and super().may_roll_back(connection)
+
+    def end(self, raised: Exception | None) -> Verdict | None:
+        """Judge the run, its appends and its first event. None: the transaction commits."""
+        if self.unfinished:
+            self.misuse = _not_awaited(self.unfinished)
+        verdict = super().end(raised)
+        if verdict is None:
+            try:
+                self.call.require_fence(self.first)
+            except OutcomeUnknown as unknown:
+                return Verdict(unknown, unknown, is_functions=True)
+        return verdict
+
+
+def _appended_twice(event_id: UUID) -> TransactionMisused:
+    return TransactionMisused(
+        f"the function given to transact appended event {event_id} twice: nothing is stored; "
+        "give each event an id of its own"
+    )
+
+
+def _not_awaited(appends: int) -> TransactionMisused:
+    were = "append was" if appends == 1 else "appends were"
+    return TransactionMisused(
+        f"{appends} {were} not awaited before the function given to transact returned: "
+        "nothing is stored; await each append"
+    )
 
 
 _open: ContextVar[tuple[Call[Any], ...]] = ContextVar("dsql_outbox_transact", default=())
@@ -189,7 +384,7 @@ _open: ContextVar[tuple[Call[Any], ...]] = ContextVar("dsql_outbox_transact", de
 def require_outermost(core: Core, method: str) -> None:
     """Raise `TransactionMisused` for a call inside a `transact` of the same writer."""
     calls = _open.get()
-    if calls and any(call.core is core and call.is_open for call in calls):
+    if calls and any(call.core is core and call.is_inside for call in calls):
         raise TransactionMisused(
             f"{method} inside transact of the same writer would be another transaction: "
             "use connection and append of the open one"
@@ -214,5 +409,5 @@ def opened(call: Call[Any]) -> Generator[None]:
         with call.scopes:
             yield
     finally:
-        call.is_open = False
+        call.is_inside = False
         _open.reset(token)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from dsql_outbox.outbox import AsyncConnection, Connection, Entity, Event, EventSource, Receipt
 from dsql_outbox.writer.statement.answers import StoredEntity
 
-from .run import Run
+from .call import Run
 
 if TYPE_CHECKING:
     import psycopg

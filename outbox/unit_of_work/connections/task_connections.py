@@ -5,19 +5,11 @@ from contextvars import Context
 from typing import Any, Final, TypeVar
 
 import anyio
-import psycopg
-from psycopg.rows import tuple_row
 
 from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.outbox.errors import OutboxError
-from dsql_outbox.outbox.unit_of_work.primitives import (
-    Exchange,
-    Invoke,
-    Open,
-    Primitive,
-    Program,
-    Query,
-)
+from dsql_outbox.outbox.unit_of_work.loops import act_async, perform_async
+from dsql_outbox.outbox.unit_of_work.primitives import Open, Primitive, Program
 
 from .lender import Lender, Owner, require_time, seconds_left
 from .shelf import Opening, Shelf, Waiter
@@ -90,17 +82,7 @@ class AsyncConnections(Lender[AsyncConnection]):
     async def perform(self, program: Program[T]) -> T:
         """Perform a program in this task. Return its result, or raise its exception."""
         running_loop(self._owner)
-        try:
-            primitive = next(program)
-            while True:
-                try:
-                    answer = await self._do(primitive)
-                except BaseException as error:  # noqa: BLE001 - the program decides
-                    primitive = program.throw(error)
-                else:
-                    primitive = program.send(answer)
-        except StopIteration as ended:
-            return ended.value  # type: ignore[no-any-return]
+        return await perform_async(program, self._act)
 
     async def take(
         self, *, fresh: bool, deadline: float | None, role_path: bool = False
@@ -131,21 +113,11 @@ class AsyncConnections(Lender[AsyncConnection]):
         if abandoned:
             await asyncio.wait(abandoned)
 
-    async def _do(self, primitive: Primitive) -> Any:
-        match primitive:
-            case Exchange(connection, run):
-                async with connection.lock:
-                    return await connection.wait(run)
-            case Open(fresh, role_path, deadline):
-                return await self.take(fresh=fresh, deadline=deadline, role_path=role_path)
-            case Query(connection, query, parameters, has_rows):
-                cursor = psycopg.AsyncCursor(connection, row_factory=tuple_row)
-                await cursor.execute(query, parameters)
-                return await cursor.fetchall() if has_rows else []
-            case Invoke(function, handle):
-                return await function(handle)
-            case _:
-                return await anyio.sleep(primitive.seconds)
+    async def _act(self, primitive: Primitive) -> Any:
+        if isinstance(primitive, Open):
+            fresh, role_path = primitive.fresh, primitive.role_path
+            return await self.take(fresh=fresh, deadline=primitive.deadline, role_path=role_path)
+        return await act_async(primitive)
 
     def _start(self, opening: Opening) -> None:
         loop = self.enter_loop()

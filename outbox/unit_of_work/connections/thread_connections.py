@@ -1,21 +1,12 @@
 """Connections for threads, and the loop that performs a program in a thread."""
 
 import threading
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, Final, TypeVar
 
-import psycopg
-from psycopg.rows import tuple_row
-
 from dsql_outbox.outbox.database.connection import Connection
-from dsql_outbox.outbox.unit_of_work.primitives import (
-    Exchange,
-    Invoke,
-    Open,
-    Primitive,
-    Program,
-    Query,
-)
+from dsql_outbox.outbox.unit_of_work.loops import act, perform
+from dsql_outbox.outbox.unit_of_work.primitives import Open, Primitive, Program
 
 from .lender import Lender, require_time, seconds_left
 from .shelf import Opening, Shelf, Waiter
@@ -35,17 +26,7 @@ class Connections(Lender[Connection]):
 
     def perform(self, program: Program[T]) -> T:
         """Perform a program in this thread. Return its result, or raise its exception."""
-        try:
-            primitive = next(program)
-            while True:
-                try:
-                    answer = self._do(primitive)
-                except BaseException as error:  # noqa: BLE001 - the program decides
-                    primitive = program.throw(error)
-                else:
-                    primitive = program.send(answer)
-        except StopIteration as ended:
-            return ended.value  # type: ignore[no-any-return]
+        return perform(program, self._act)
 
     def take(self, *, fresh: bool, deadline: float | None, role_path: bool = False) -> Connection:
         """Return a kept connection or a new one, or only one that was never used if `fresh`.
@@ -69,21 +50,11 @@ class Connections(Lender[Connection]):
             self._leave(waiter)
             raise
 
-    def _do(self, primitive: Primitive) -> Any:
-        match primitive:
-            case Exchange(connection, run):
-                with connection.lock:
-                    return connection.wait(run)
-            case Open(fresh, role_path, deadline):
-                return self.take(fresh=fresh, deadline=deadline, role_path=role_path)
-            case Query(connection, query, parameters, has_rows):
-                cursor = psycopg.Cursor(connection, row_factory=tuple_row)
-                cursor.execute(query, parameters)
-                return cursor.fetchall() if has_rows else []
-            case Invoke(function, handle):
-                return function(handle)
-            case _:
-                return sleep(primitive.seconds)
+    def _act(self, primitive: Primitive) -> Any:
+        if isinstance(primitive, Open):
+            fresh, role_path = primitive.fresh, primitive.role_path
+            return self.take(fresh=fresh, deadline=primitive.deadline, role_path=role_path)
+        return act(primitive)
 
     def _start(self, opening: Opening) -> None:
         thread = threading.Thread(

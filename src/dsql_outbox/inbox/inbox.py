@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from uuid import UUID, uuid4
@@ -151,10 +150,9 @@ def once_call(
     require_seconds("timeout", timeout)
     if on_gap not in ("run", "raise"):
         raise ValueError(f'on_gap must be "run" or "raise", got {on_gap!r}')
-    deadline = None if timeout is None else monotonic() + timeout
     received = message if isinstance(message, Received) else None
     key = remembered_key(given[0], message)
-    return OnceCall(*given, key, received, work, on_gap=on_gap, deadline=deadline)
+    return OnceCall(*given, key, received, work, on_gap=on_gap, timeout=timeout)
 
 
 def remember_parameters(

@@ -9,7 +9,6 @@ the function runs again, unless the row says that the lost run committed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from time import monotonic
 from typing import Any, Final, Generic, Literal, TypeVar
 from uuid import uuid4
@@ -19,23 +18,26 @@ import psycopg
 
 from dsql_outbox.outbox import (
     INBOX,
+    Again,
     Database,
+    DatabaseFailure,
     Exchange,
+    FailureKind,
     FunctionRun,
+    Gate,
     Lender,
     MessageGap,
     NumberedQuery,
     Program,
     Spending,
-    Verdict,
-    commit,
-    is_interrupt,
+    Work,
     numbered,
+    on_connection,
     pipeline,
-    retried,
     roll_back,
     rows_of,
     schema_error,
+    settle,
     unprepared,
 )
 from dsql_outbox.schema import statement
@@ -91,8 +93,8 @@ class Statements:
         )
 
 
-class OnceCall(Generic[T]):
-    """One call of `once`. `function` gets the connection; `deadline` is a monotonic time."""
+class OnceCall(Work, Generic[T]):
+    """One call of `once`. `function` gets the connection."""
 
     def __init__(  # noqa: PLR0913 - the parts of a call
         self,
@@ -103,7 +105,7 @@ class OnceCall(Generic[T]):
         function: Callable[[Any], Any],
         *,
         on_gap: OnGap,
-        deadline: float | None,
+        timeout: float | None,
     ) -> None:
         self._statements = statements
         self._connections = connections
@@ -111,75 +113,96 @@ class OnceCall(Generic[T]):
         self._message = message
         self._function = function
         self._on_gap = on_gap
-        self._deadline = deadline
-        self._committing: dict[str, Handled[T]] = {}
-        self._verdict: Verdict | None = None
-        self._is_final = False
+        self._gate = Gate(timeout)
+        self._spending = Spending([INBOX], self._gate.deadline)
+        self._run = FunctionRun("once")
+        self._run_id = ""
+        self._order: Order | None = None
+        self._lost: dict[str, Handled[T]] = {}
+        """The results of the runs in doubt, by run id."""
+        self._handled: Handled[T] | None = None
+        self._error: Exception | None = None
 
     def program(self) -> Program[Handled[T]]:
         """Run the function until it is committed, or known to have been."""
-        spending = Spending([INBOX], self._deadline)
-        try:
-            return (yield from retried(self._attempt, partial(self._wait_after, spending)))
-        except Exception as error:
-            if self._committing:
-                error.add_note(_IN_DOUBT)
-            raise
+        yield from settle(self)
+        if self._handled is None:
+            assert self._error is not None  # noqa: S101 - the call is settled
+            raise self._error
+        return self._handled
 
-    def _wait_after(self, spending: Spending, error: Exception) -> float | None:
-        """Return the seconds until another run, or None for an error that ends the call."""
-        verdict = self._verdict
-        if self._is_final or (verdict is not None and verdict.is_functions):
-            return None
-        return spending.wait_after(error if verdict is None else verdict.error)
+    @property
+    def is_open(self) -> bool:
+        """Whether the call has no outcome yet."""
+        return self._handled is None and self._error is None
 
-    def _attempt(self) -> Program[Handled[T]]:
-        self._is_final, self._verdict = False, None
-        return self._connections.lend(self._transaction, role_path=True, deadline=self._deadline)
+    def begin(self) -> None:
+        """Begin another run, with an id of its own."""
+        self._run, self._run_id, self._order = FunctionRun("once"), uuid4().hex, None
 
-    def _transaction(self, connection: Any) -> Program[Handled[T]]:
-        try:
-            return (yield from self._run(connection))
-        except BaseException as error:
-            if not is_interrupt(error):
-                yield from roll_back(connection)
-            raise
+    def attempt(self, *, fresh: bool) -> Program[DatabaseFailure | None]:
+        """Run the function in a transaction, unless the message was handled before."""
+        del fresh  # a connection that survived a failure is as good: it was rolled back
+        handled = yield from on_connection(
+            self._connections, self._transaction, self._gate, role_path=True, named=self._named
+        )
+        if isinstance(handled, DatabaseFailure):
+            return handled
+        self._handled = handled
+        return None
 
-    def _run(self, connection: Any) -> Program[Handled[T]]:
-        run_id = uuid4().hex
-        order = yield from self._begin(connection, run_id)
-        if isinstance(order, Handled):
+    def failed(self, failure: DatabaseFailure) -> None:
+        """Keep the result of a run in doubt: the next run finds its row, if it committed."""
+        if failure.kind is FailureKind.IN_DOUBT:
+            self._lost[self._run_id] = self._result
+
+    def after(self, failure: DatabaseFailure) -> Program[Again]:
+        """Run the function again, unless the time or the budget is over."""
+        yield from ()
+        wait = self._spending.next_wait(failure, monotonic())
+        if wait is None:
+            self.broken(failure.last_word)
+            return Again()
+        return Again([self], wait)
+
+    def broken(self, error: Exception) -> None:
+        """End the call with an error."""
+        self._error = error
+        if self._lost:
+            error.add_note(_IN_DOUBT)
+
+    @property
+    def _result(self) -> Handled[T]:
+        return Handled(ran=True, value=self._run.value, order=self._order)
+
+    def _named(self, error: Exception) -> Exception:
+        return schema_error(error, self._statements.schema) or error
+
+    def _transaction(self, connection: Any) -> Program[Handled[T] | DatabaseFailure]:
+        order = yield from self._begin(connection)
+        if isinstance(order, (Handled, DatabaseFailure)):
             yield from roll_back(connection)
             return order
-        run = FunctionRun("once")
-        self._verdict = run.end((yield from run.call(connection, self._function)))
-        if self._verdict is not None:
-            raise self._verdict.told
-        handled = Handled(ran=True, value=run.value, order=order)
-        self._require_time()
-        self._committing[run_id] = handled
-        yield from commit(connection)
-        return handled
+        self._order = order
+        failure = yield from self._run.complete(connection, self._function, self._gate)
+        return failure or self._result
 
-    def _begin(self, connection: Any, run_id: str) -> Program[Order | Handled[T] | None]:
+    def _begin(self, connection: Any) -> Program[Order | Handled[T] | DatabaseFailure | None]:
         """Begin and remember the message, in one round trip. Return its order.
 
         If it was remembered before, return the result of the call.
         """
-        opening = self._opening(run_id)
+        opening = self._opening(self._run_id)
         sent = [(query, query.encode(values)) for query, values in opening]
         begin = (unprepared(connection.begin), ())
         try:
             results = yield Exchange(connection, pipeline(connection, [begin, *sent]))
-        except psycopg.Error as error:
-            named = schema_error(error, self._statements.schema)
-            if named is None:
-                raise
-            self._is_final = True
-            raise named from error
+        except psycopg.Error:
+            yield from roll_back(connection)
+            raise
         if not results[1].ntuples:
             return (yield from self._handled_before(connection))
-        return self._order(results[2:])
+        return self._place(results[2:])
 
     def _opening(self, run_id: str) -> list[tuple[NumberedQuery, Mapping[str, str]]]:
         remember = self._statements.remember, self._key | {"run_id": run_id}
@@ -201,34 +224,28 @@ class OnceCall(Generic[T]):
         """Whether the message has a place among the messages of its subject."""
         return self._message is not None and self._message.replay is None
 
-    def _order(self, results: Sequence[Any]) -> Order | None:
+    def _place(self, results: Sequence[Any]) -> Order | DatabaseFailure | None:
         message = self._message
         if message is None or not results:
             return None if message is None else "replay"
         last = int(rows_of(results[0])[0][0] or 0)
         order = order_of(message, last)
         if order == "gap" and self._on_gap == "raise":
-            self._is_final = True
-            raise MessageGap(message.key, expected=message.previous_position, actual=last)
+            gap = MessageGap(message.key, expected=message.previous_position, actual=last)
+            return DatabaseFailure(FailureKind.FATAL, gap, None, None)
         return order
 
     def _handled_before(self, connection: Any) -> Program[Handled[T]]:
         """Return whether an earlier run of this call, or another call, has handled the message."""
-        if self._committing:
+        if self._lost:
             query = self._statements.find
             sent = [(query, query.encode(self._key))]
             results = yield Exchange(connection, pipeline(connection, sent))
             for (run_id,) in rows_of(results[0]):
-                found = self._committing.get((run_id or b"").decode().replace("-", ""))
+                found = self._lost.get((run_id or b"").decode().replace("-", ""))
                 if found is not None:
                     return found
         return Handled(ran=False)
-
-    def _require_time(self) -> None:
-        if self._deadline is not None and monotonic() >= self._deadline:
-            raise psycopg.OperationalError(
-                "COMMIT was not sent: the deadline of the call (timeout) has passed"
-            )
 
 
 def order_of(message: Received, last: int) -> Order:

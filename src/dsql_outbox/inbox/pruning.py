@@ -94,7 +94,7 @@ class Pruning:
         once = partial(self._once, query, parameters)
         work = partial(self._connections.lend, once)
         try:
-            return (yield from retried(work, Spending([INBOX]).wait_after))
+            return (yield from retried(work, Spending([INBOX])))
         except psycopg.Error as error:
             raise schema_error(error, self._statements.schema) or error from error
 

@@ -16,11 +16,10 @@ from tests.support.writer.callers import QUICK, Facts, formed
 from tests.support.writer.checked_tables import Outcome, Tables
 
 from dsql_outbox.observability import AttemptEnded, BatchEnded, Hook, WriteEnded
-from dsql_outbox.outbox import Database, Entity, Event, OutcomeUnknown, Receipt
+from dsql_outbox.outbox import Database, Entity, Event, Gate, OutcomeUnknown, Receipt
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, WriterSettings
 from dsql_outbox.writer.coalesce import coalescer
-from dsql_outbox.writer.gate import Gate
 
 pytestmark = pytest.mark.anyio
 

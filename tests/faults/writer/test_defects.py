@@ -16,7 +16,7 @@ from tests.support.writer.transacts import OpenTransactor, ids, open_transactor,
 from dsql_outbox.observability import AttemptEnded, Fact, WriteEnded
 from dsql_outbox.outbox import Database, OutcomeUnknown, Receipt
 from dsql_outbox.writer import AsyncWriter, Writer
-from dsql_outbox.writer.program import step_programs
+from dsql_outbox.writer.program import attempts
 
 __all__ = ["open_transactor", "own"]
 
@@ -59,7 +59,7 @@ def test_a_defect_in_reading_the_answer_ends_as_a_receipt(
     error: Exception,
 ) -> None:
     defect = Defect(monkeypatch, error)
-    defect.breaks(step_programs, READS)
+    defect.breaks(attempts, READS)
     receipt = open_writer(url, hooks=[facts]).write(workload_s.car_created())
     assert (receipt.status, receipt.attempts, receipt.conflicts) == ("committed", 2, 0)
     assert [fact.outcome for fact in facts.of(AttemptEnded)] == ["in_doubt", "resolved"]
@@ -70,7 +70,7 @@ def test_a_defect_in_reading_the_look_up_as_well_ends_as_unknown(
     open_writer: OpenWriter, tables: Tables, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in (READS, "found_events"):
-        Defect(monkeypatch, TypeError("no row"), 99).breaks(step_programs, name)
+        Defect(monkeypatch, TypeError("no row"), 99).breaks(attempts, name)
     event = workload_s.car_created()
     error = outcome_of(partial(open_writer(url).write, event))
     assert isinstance(error, OutcomeUnknown), error
@@ -120,7 +120,7 @@ def test_a_defect_after_the_commit_of_a_transaction_returns_what_the_run_returne
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
 ) -> None:
-    Defect(monkeypatch, error).breaks(step_programs, "require_committed")
+    Defect(monkeypatch, error).breaks(attempts, "require_committed")
     receipt = open_transactor(url).transact(lambda work: work.append(work.new_event()))
     assert (receipt.status, receipt.attempts) == ("committed", 1)
     assert ids(own) == {receipt.event_id}

@@ -1,24 +1,34 @@
 """What the user's function may do to our transaction: one table for every body that calls one."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, NamedTuple
+from functools import partial
+from itertools import count
+from typing import Any, Final, NamedTuple, TypeVar
 
 import anyio
 import psycopg
 import pytest
 from psycopg import errors
-from psycopg.rows import dict_row, tuple_row
+from psycopg.rows import dict_row
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, sessionmaker
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK
 
-from dsql_outbox.inbox import AsyncInbox
-from dsql_outbox.outbox import Database, Message, TransactionMisused
+from dsql_outbox.doors.sqlalchemy import transact
+from dsql_outbox.inbox import AsyncInbox, Inbox
+from dsql_outbox.outbox import Database, Message, TransactionMisused, command
+from dsql_outbox.outbox.unit_of_work import commit as commit_module
 from dsql_outbox.publisher import Publisher, PublisherSettings, Rebuild
+from dsql_outbox.publisher import session as session_module
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import AsyncWriter, Writer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres_only("pg_terminate_backend, DO, COPY")]
+
+T = TypeVar("T")
 
 OK: Final = "committed"
 
@@ -28,13 +38,13 @@ _RAISE: Final = "DO $$ BEGIN RAISE EXCEPTION 'secret' USING errcode = '{}'; END 
 class Run(NamedTuple):
     """One run of the function: its connection, its number from 1, and a place to keep things."""
 
-    connection: psycopg.AsyncConnection[Any]
+    connection: Any
     number: int
     kept: list[Any]
 
-    async def effect(self) -> None:
+    async def effect(self, n: int = 1) -> None:
         """Change the read model."""
-        await self.connection.execute("INSERT INTO public.effects VALUES (1)")
+        await self.sql(f"INSERT INTO public.effects VALUES ({n})")
 
     async def sql(self, text: str) -> None:
         """Run any statement."""
@@ -194,15 +204,36 @@ async def cancels_its_own_statement(run: Run) -> None:
         await run.sql("SELECT pg_sleep(60)")
 
 
+async def breaks_a_deferred_constraint(run: Run) -> None:
+    await run.effect(7)
+    await run.effect(7)
+
+
+async def fails_a_statement_below_the_driver(run: Run) -> None:
+    await run.effect()
+    run.connection.pgconn.exec_(b"SELECT 1/0")
+
+
+async def wants_another_mode_of_the_connection(run: Run) -> None:
+    connection = run.connection
+    for change in (connection.set_autocommit, connection.set_read_only):
+        with suppress(psycopg.ProgrammingError):
+            await change(True)
+    await run.effect()
+
+
 async def changes_the_rows(run: Run) -> None:
     run.connection.row_factory = dict_row
     run.connection.prepare_threshold = 0
     await run.effect()
 
 
-TABLE: Final[dict[Callable[[Run], Awaitable[None]], str | type[Exception]]] = {
+Act = Callable[[Run], Coroutine[Any, Any, None]]
+
+TABLE: Final[dict[Act, str | type[Exception]]] = {
     nothing: OK,
     changes_the_rows: OK,
+    wants_another_mode_of_the_connection: OK,
     undoes_an_error_by_a_savepoint: OK,
     swallows_a_conflict_once: OK,
     hides_a_conflict_once: OK,
@@ -228,56 +259,160 @@ TABLE: Final[dict[Callable[[Run], Awaitable[None]], str | type[Exception]]] = {
     leaves_a_statement_running: TransactionMisused,
     leaves_a_savepoint_open: TransactionMisused,
     cancels_its_own_statement: TransactionMisused,
+    fails_a_statement_below_the_driver: TransactionMisused,
+    breaks_a_deferred_constraint: errors.UniqueViolation,
 }
 """What the function did, and the end of its call in every body."""
 
-BODIES: Final = ["transact", "once", "apply", "rebuild"]
+OF_TASKS: Final = {cancels_its_own_statement}
+"""The acts that need a task: a thread cannot be cancelled."""
+
+OF_DRIVERS: Final = {
+    changes_the_rows,
+    wants_another_mode_of_the_connection,
+    undoes_an_error_by_a_savepoint,
+    ends_its_block_normally,
+    leaves_its_block,
+    leaves_a_statement_running,
+    leaves_a_savepoint_open,
+    fails_a_statement_below_the_driver,
+}
+"""The acts that a session of SQLAlchemy does not offer, or refuses in tests of its own."""
+
+BODIES: Final = ["transact", "transact_in_thread", "session", "once", "once_in_thread", "apply"]
+REBUILD: Final = "rebuild"
+"""The tool of an operator. It is no service: it ends at a lost connection, and is run again."""
+
+
+class InThread:
+    """A synchronous connection, or a session, with the methods of an asynchronous one."""
+
+    def __init__(self, of: Any) -> None:
+        object.__setattr__(self, "_of", of)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._of, name)
+        if name in {"execute", "commit", "rollback", "close"} or name.startswith("set_"):
+            return partial(_at_once, found)
+        if name in {"transaction", "cursor", "copy"}:
+            return lambda *args: InThread(found(*args))
+        return found
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._of, name, value)
+
+    async def __aenter__(self) -> Any:
+        return InThread(self._of.__enter__())
+
+    async def __aexit__(self, *error: object) -> Any:
+        return self._of.__exit__(*error)
+
+
+class OfSession(InThread):
+    """A session of SQLAlchemy, whose statements are texts."""
+
+    async def execute(self, query: bytes) -> None:
+        """Run a statement."""
+        self._of.execute(text(query.decode().replace(":", "\\:")))
+
+
+async def _at_once(function: Callable[..., T], *args: Any) -> T:
+    return function(*args)
+
+
+def in_thread(act: Coroutine[Any, Any, None]) -> None:
+    """Run an act that waits for nothing."""
+    with suppress(StopIteration):
+        act.send(None)
+        raise AssertionError("the act waits for a task")
 
 
 class Body:
     """Calls a function in one of the bodies. `runs` counts the calls."""
 
-    def __init__(
-        self, url: str, name: str, act: Callable[[Run], Awaitable[None]], calls: int = 1
-    ) -> None:
+    def __init__(self, url: str, name: str, calls: int = 1) -> None:
         self.name = name
+        self.calls = calls
         self.runs = 0
         self.kept: list[Any] = []
-        self.calls = calls
-        self._act = act
+        self.act: Act = nothing
         self._database = Database(url)
         self._url = url
+        self._messages = count()
+        self._first: tuple[Any, ...] | None = None
 
-    async def _run(self, connection: psycopg.AsyncConnection[Any], *_: Message) -> None:
+    async def _run(self, connection: Any, *_: Message) -> None:
+        self._begin(connection)
+        await self.act(Run(connection, self.runs, self.kept))
+
+    def _run_in_thread(self, connection: Any) -> None:
+        self._begin(connection)
+        in_thread(self.act(Run(InThread(connection), self.runs, self.kept)))
+
+    def _begin(self, connection: Any) -> None:
         self.runs += 1
-        assert connection.row_factory is tuple_row
-        await self._act(Run(connection, self.runs, self.kept))
+        attributes = ("row_factory", "autocommit", "read_only", "prepare_threshold")
+        found = tuple(getattr(connection, each) for each in attributes)
+        self._first = self._first or found
+        assert found == self._first, "an earlier run has left its mark"
 
-    async def call(self) -> str:
+    async def call(self, act: Act) -> str:
         """Call the function for one event or message. Returns how the call ended."""
+        self.act, self.runs = act, 0
         try:
             with anyio.fail_after(30):
                 await getattr(self, f"_{self.name}")()
-        except (psycopg.Error, TransactionMisused, LookupError) as error:
-            return type(error).__name__
+        except (psycopg.Error, DBAPIError, TransactionMisused, LookupError) as error:
+            return type(getattr(error, "orig", error)).__name__
         return self._letter() or OK
 
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator["Body"]:
+        """Open what calls the function."""
+        async with (
+            AsyncWriter(self._database, QUICK) as self._tasks,
+            AsyncInbox(self._database, "tasks") as self._inbox,
+        ):
+            with (
+                Writer(self._database, QUICK) as self._threads,
+                Inbox(self._database, "threads") as self._thread_inbox,
+            ):
+                yield self
+
     async def _transact(self) -> None:
-        async with AsyncWriter(self._database, QUICK) as writer:
-            for _ in range(self.calls):
-                await writer.transact(lambda transaction: self._run(transaction.connection))
+        for _ in range(self.calls):
+            await self._tasks.transact(lambda transaction: self._run(transaction.connection))
+
+    async def _transact_in_thread(self) -> None:
+        for _ in range(self.calls):
+            self._threads.transact(lambda each: self._run_in_thread(each.connection))
+
+    async def _session(self) -> None:
+        def function(session: Session, _append: object) -> None:
+            self.runs += 1
+            in_thread(self.act(Run(OfSession(session), self.runs, self.kept)))
+
+        engine = create_engine(self._url.replace("postgresql://", "postgresql+psycopg://"))
+        try:
+            transact(self._threads, sessionmaker(engine), function)
+        finally:
+            engine.dispose()
 
     async def _once(self) -> None:
-        async with AsyncInbox(self._database, "mailer") as inbox:
-            for n in range(self.calls):
-                await inbox.once(str(n), self._run)
+        for _ in range(self.calls):
+            await self._inbox.once(str(next(self._messages)), self._run)
+
+    async def _once_in_thread(self) -> None:
+        for _ in range(self.calls):
+            self._thread_inbox.once(str(next(self._messages)), self._run_in_thread)
 
     async def _apply(self) -> None:
+        for _ in range(self.calls):
+            self._threads.write(workload_s.car_created())
         settings = PublisherSettings(attempts=1, idle_max=0.02)
         await Publisher(self._database, settings=settings, apply=self._run).run(until_empty=True)
 
     async def _rebuild(self) -> None:
-        await Publisher(self._database, MemorySink()).run(until_empty=True)
         async with Rebuild(self._database, self._run) as tool:
             async for _ in tool.run():
                 pass
@@ -285,7 +420,7 @@ class Body:
     def _letter(self) -> str | None:
         """The class in the reason of the dead letter, if there is one."""
         with psycopg.connect(self._url) as sql:
-            found = sql.execute("SELECT error FROM outbox.dead_letters").fetchone()
+            found = sql.execute("DELETE FROM outbox.dead_letters RETURNING error").fetchone()
         if found is None:
             return None
         assert "secret" not in found[0]
@@ -294,39 +429,87 @@ class Body:
 
 @pytest.fixture
 def effects(url: str) -> str:
-    """A table of effects, and one event that waits."""
+    """A table of effects."""
     with psycopg.connect(url, autocommit=True) as sql:
         sql.execute("DROP TABLE IF EXISTS public.effects")
-        sql.execute("CREATE TABLE public.effects (n int)")
-    with Writer(Database(url)) as writer:
-        writer.write(workload_s.car_created())
+        sql.execute(
+            "CREATE TABLE public.effects (n int, is_once int GENERATED ALWAYS AS"
+            " (nullif(n, 1)) STORED UNIQUE DEFERRABLE INITIALLY DEFERRED)"
+        )
     return url
 
 
 def effects_in(url: str) -> int:
+    """How many effects there are. They are gone then."""
     with psycopg.connect(url) as sql:
-        return len(sql.execute("SELECT FROM public.effects").fetchall())
+        return sql.execute("DELETE FROM public.effects").rowcount
 
 
-@pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("act", TABLE, ids=lambda act: act.__name__)
+def wanted_of(act: Act, body: str) -> tuple[str, int]:
+    """The end of a call, and the effects that are stored."""
+    wanted = TABLE[act]
+    if wanted == "retried":
+        wanted = psycopg.OperationalError if body == REBUILD else OK
+    return (OK, 1) if wanted == OK else (_named(wanted), 0)
+
+
+def _named(kind: Any) -> str:
+    return str(kind.__name__)
+
+
+def _is(ended: str, wanted: str) -> bool:
+    """Whether an error is the wanted one, or a kind of it."""
+    found, base = (
+        getattr(errors, each, None) or getattr(psycopg, each, None) for each in (ended, wanted)
+    )
+    return ended == wanted or bool(found and base and issubclass(found, base))
+
+
+@pytest.mark.parametrize("name", [*BODIES, REBUILD])
 async def test_each_body_judges_the_end_of_the_function_in_the_same_way(
-    effects: str, body: str, act: Callable[[Run], Awaitable[None]]
+    effects: str, name: str
 ) -> None:
-    called, wanted = Body(effects, body, act), TABLE[act]
-    if wanted == "retried":  # an operator's tool is not a service: it ends, and is run again
-        wanted = psycopg.OperationalError if body == "rebuild" else OK
-    ended = await called.call()
-    if isinstance(wanted, str):
-        assert (ended, effects_in(effects)) == (wanted, 1)
-    else:
-        found = getattr(errors, ended, None) or getattr(psycopg, ended, None)
-        assert ended == wanted.__name__ or (found and issubclass(found, wanted)), ended
-        assert (called.runs, effects_in(effects)) == (1, 0)
+    """Every act, one after the other, on the same connections: none leaves a mark for the next."""
+    left_out = OF_TASKS if name.endswith("_in_thread") else set()
+    if name == "session":
+        left_out = OF_TASKS | OF_DRIVERS
+    if name == REBUILD:
+        with Writer(Database(effects)) as writer:
+            writer.write(workload_s.car_created())
+        await Publisher(Database(effects), MemorySink()).run(until_empty=True)
+    wrong = {}
+    async with Body(effects, name).opened() as body:
+        for act in TABLE:
+            if act in left_out:
+                continue
+            found = (await body.call(act), effects_in(effects))
+            wanted = wanted_of(act, name)
+            is_right = _is(found[0], wanted[0]) and found[1] == wanted[1]
+            if not is_right or (wanted[1] == 0 and body.runs != 1):
+                wrong[act.__name__] = (found, body.runs, wanted)
+    assert wrong == {}
 
 
-@pytest.mark.parametrize("body", BODIES)
-async def test_a_handle_sends_nothing_after_its_run(effects: str, body: str) -> None:
+@pytest.mark.parametrize("name", BODIES)
+async def test_a_commit_that_the_server_answers_with_rollback_stores_nothing(
+    effects: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does so for an aborted transaction, and reports no error."""
+
+    def send(connection: Any, query: bytes) -> Any:
+        return command(connection, b"ROLLBACK" if query == b"COMMIT" else query)
+
+    for module in (commit_module, session_module):
+        monkeypatch.setattr(module, "command", send)
+    async with Body(effects, name).opened() as body:
+        assert (await body.call(nothing), body.runs) == ("TransactionRollback", 1)
+    assert effects_in(effects) == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["transact", "transact_in_thread", "once", "once_in_thread", "apply"]
+)
+async def test_a_handle_sends_nothing_after_its_run(effects: str, name: str) -> None:
     """Its session serves another run by then."""
     refused: list[str] = []
 
@@ -342,9 +525,8 @@ async def test_a_handle_sends_nothing_after_its_run(effects: str, body: str) -> 
                     await late()
                 refused.append("late")
 
-    with Writer(Database(effects)) as writer:
-        writer.write(workload_s.loan_created())
-    assert await Body(effects, body, act, calls=2).call() == OK
+    async with Body(effects, name, calls=2).opened() as body:
+        assert await body.call(act) == OK
     assert (len(refused), effects_in(effects)) == (3, 2)
 
 

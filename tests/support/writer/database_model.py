@@ -4,34 +4,108 @@ It does to a batch what the statements do, and nothing else: all of it or none.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
 import psycopg
 from psycopg import errors
 
 from dsql_outbox.observability import AttemptEnded, Fact, Scopes, WriteStarted
-from dsql_outbox.outbox import Database, Entity, Event, Touched, parse_event
-from dsql_outbox.writer import WriterSettings
-from dsql_outbox.writer.attempt.backoff import Backoff, budgets_of
-from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending
-from dsql_outbox.writer.attempt.steps import (
-    Attempt,
-    Committed,
-    Failed,
-    LookUp,
-    Present,
-    Result,
-    Step,
-    Steps,
-    Wait,
-    still_open,
-    write_steps,
+from dsql_outbox.outbox import (
+    Database,
+    DatabaseFailure,
+    Entity,
+    Event,
+    ParsedEvent,
+    Program,
+    Sleep,
+    Touched,
+    classify,
+    parse_event,
+    settle,
 )
+from dsql_outbox.writer import WriterSettings
+from dsql_outbox.writer.attempt.acts import Acts
+from dsql_outbox.writer.attempt.backoff import Backoff, budgets_of
+from dsql_outbox.writer.attempt.event_write import EventWrite, still_open
+from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending
 from dsql_outbox.writer.statement.answers import Found, Stored
 from dsql_outbox.writer.statement.parameters import prepare
+
+
+class Attempt(NamedTuple):
+    """A step: write these events in one transaction, on a new connection if `fresh`."""
+
+    batch: Sequence[Pending]
+    fresh: bool
+
+
+class LookUp(NamedTuple):
+    """A step: read what is stored under these ids."""
+
+    ids: Sequence[UUID]
+
+
+class Committed(NamedTuple):
+    """The result of an attempt that committed: what each event got, in order."""
+
+    stored: Sequence[Stored]
+
+
+class Present(NamedTuple):
+    """The result of a look-up."""
+
+    found: Mapping[UUID, Found]
+
+
+class Failed(NamedTuple):
+    """The result of a step that raised. With `sent`, a write may have reached the server."""
+
+    error: Exception
+    sent: bool = False
+
+
+Wait = Sleep
+Step = Attempt | LookUp | Wait
+Result = Committed | Present | Failed | None
+Steps = Generator[Any, Any, None]
+
+
+class Asking(Acts):
+    """Yields each act as a step, whose result the test gives."""
+
+    def write(
+        self, batch: Sequence[Pending], *, fresh: bool
+    ) -> Program[Sequence[Stored] | DatabaseFailure]:
+        result = yield Attempt(batch, fresh)  # type: ignore[misc]
+        return _failure(result) or result.stored
+
+    def look_up(self, ids: Iterable[UUID]) -> Program[Mapping[UUID, Found] | DatabaseFailure]:
+        result = yield LookUp([*ids])  # type: ignore[misc]
+        return _failure(result) or result.found
+
+    def attempted(self, *_: object) -> None:
+        pass
+
+    def goes_on(self) -> None:
+        pass
+
+    def conflicted(
+        self, failure: DatabaseFailure, events: Sequence[ParsedEvent], **_: object
+    ) -> None:
+        pass
+
+
+def _failure(result: Result) -> DatabaseFailure | None:
+    return classify(result.error, sent=result.sent) if isinstance(result, Failed) else None
+
+
+def write_steps(batch: Sequence[Pending], clock: Callable[[], float]) -> Steps:
+    """The steps of the write of a batch, from its first attempt until every event is settled."""
+    return settle(EventWrite(batch, Asking(), clock))
+
 
 SETTINGS: Final = WriterSettings(jitter=0.0, max_outage=10.0)
 DATABASE: Final = Database("postgresql://writer:secret@db.example/shop")

@@ -3,7 +3,6 @@
 import logging
 import random
 from collections.abc import Mapping
-from time import time_ns
 from typing import Any
 from uuid import UUID
 
@@ -12,14 +11,11 @@ from psycopg import errors
 from tests.support.writer import workload_s
 
 from dsql_outbox.observability import ConflictsUnstored, log_facts
-from dsql_outbox.outbox import Database, EntityConflicts
+from dsql_outbox.outbox import EntityConflicts, classify, parse_event
 from dsql_outbox.publisher import REMEDIES
 from dsql_outbox.publisher.operator.conflicts import Remedy, remedy_of
 from dsql_outbox.writer import WriterSettings
-from dsql_outbox.writer.attempt.steps import Attempt, Failed, Wait
 from dsql_outbox.writer.conflicts.sketch import SIZE, STORED, Conflict, EntityKey, Sketch
-from dsql_outbox.writer.core import Core
-from dsql_outbox.writer.gate import Gate
 from dsql_outbox.writer.program.conflicted import MOST, conflict_of
 
 HOT = "Account", "hot"
@@ -64,18 +60,18 @@ def test_few_entities_are_counted_exactly() -> None:
     assert {(e.conflicts, e.alone, e.coalesced) for e in report.entities} == {(1, 1, 1)}
 
 
-def failed_attempt(event: Any) -> Attempt:
-    core = Core(Database("postgresql://localhost/none"), WriterSettings(), ())
-    return Attempt([core.pend(event, Gate(None), on_duplicate="error")], fresh=False)
+def conflict_of_write(event: Any, error: Exception, seconds: float) -> Conflict | None:
+    failure = classify(error, sent=True)
+    return conflict_of(failure, [parse_event(event)], (), seconds=seconds, in_transact=False)
 
 
 def test_of_a_large_transaction_some_entities_are_counted() -> None:
-    step = failed_attempt(workload_s.many_entities("note", 40))
-    found = conflict_of(step, Failed(errors.SerializationFailure()), time_ns(), Wait(1e6))
+    event = workload_s.many_entities("note", 40)
+    found = conflict_of_write(event, errors.SerializationFailure(), 1e6)
     assert found is not None
     assert found.is_sampled
     assert (len(found.touched), found.given_up, found.exhausted) == (MOST, set(), 0)
-    assert 1e6 < found.lost_seconds < 1e6 + 60
+    assert found.lost_seconds == 1e6
 
 
 @pytest.mark.parametrize(
@@ -88,8 +84,7 @@ def test_of_a_large_transaction_some_entities_are_counted() -> None:
     ],
 )
 def test_other_failures_are_no_conflicts_of_an_entity(error: Exception) -> None:
-    step = failed_attempt(workload_s.car_created(id=UUID(int=1)))
-    assert conflict_of(step, Failed(error, sent=True), 0, None) is None
+    assert conflict_of_write(workload_s.car_created(id=UUID(int=1)), error, 1.0) is None
 
 
 @pytest.mark.parametrize(

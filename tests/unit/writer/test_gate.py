@@ -3,8 +3,8 @@
 import pytest
 from tests.support.clock import Clock
 
-from dsql_outbox.writer import gate
-from dsql_outbox.writer.gate import Gate
+from dsql_outbox.outbox import Gate
+from dsql_outbox.outbox.unit_of_work import gate
 
 
 def test_work_aside_ends_within_a_second_and_not_after_the_call(

@@ -3,7 +3,17 @@
 import psycopg
 import pytest
 from psycopg import errors
-from tests.support.writer.database_model import answer, never, pend, run
+from tests.support.writer.database_model import (
+    Attempt,
+    Failed,
+    Present,
+    Wait,
+    answer,
+    never,
+    pend,
+    run,
+    write_steps,
+)
 
 from dsql_outbox.observability import (
     Fact,
@@ -14,7 +24,6 @@ from dsql_outbox.observability import (
 )
 from dsql_outbox.outbox import Receipt
 from dsql_outbox.writer import WriterSettings
-from dsql_outbox.writer.attempt.steps import Attempt, Failed, Present, Wait, write_steps
 
 
 def test_schema_changes_have_a_budget_of_their_own() -> None:

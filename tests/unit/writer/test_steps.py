@@ -7,7 +7,14 @@ import psycopg
 import pytest
 from psycopg import errors
 from tests.support.writer.database_model import (
+    Attempt,
+    Committed,
+    Failed,
+    LookUp,
+    Present,
+    Result,
     Server,
+    Wait,
     answer,
     conflict,
     kinds,
@@ -17,6 +24,7 @@ from tests.support.writer.database_model import (
     pend,
     run,
     unreachable,
+    write_steps,
 )
 
 from dsql_outbox.observability import (
@@ -37,16 +45,6 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.writer import WriterSettings
 from dsql_outbox.writer.attempt.pending import OnDuplicate
-from dsql_outbox.writer.attempt.steps import (
-    Attempt,
-    Committed,
-    Failed,
-    LookUp,
-    Present,
-    Result,
-    Wait,
-    write_steps,
-)
 from dsql_outbox.writer.statement.answers import Stored
 
 EVENT = UUID(int=1)

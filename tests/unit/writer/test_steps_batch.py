@@ -8,7 +8,14 @@ import pytest
 from psycopg import errors
 from tests.support.writer.database_model import (
     FAULTY,
+    Attempt,
+    Failed,
+    LookUp,
+    Present,
+    Result,
     Server,
+    Steps,
+    Wait,
     answer,
     conflict,
     kinds,
@@ -17,6 +24,7 @@ from tests.support.writer.database_model import (
     pend,
     run,
     send,
+    write_steps,
 )
 
 from dsql_outbox.observability import AttemptEnded, Fact, WriteEnded
@@ -25,16 +33,6 @@ from dsql_outbox.outbox import (
     OutcomeUnknown,
     Receipt,
     SchemaError,
-)
-from dsql_outbox.writer.attempt.steps import (
-    Attempt,
-    Failed,
-    LookUp,
-    Present,
-    Result,
-    Steps,
-    Wait,
-    write_steps,
 )
 
 EVENT = UUID(int=1)

@@ -16,6 +16,7 @@ from tests.support.writer.database_model import (
     Server,
     outcomes_of,
     pend,
+    write_steps,
 )
 
 from dsql_outbox.observability import AttemptEnded, Fact, RetryScheduled, WriteEnded
@@ -27,7 +28,6 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.writer import WriterSettings
 from dsql_outbox.writer.attempt.pending import Pending
-from dsql_outbox.writer.attempt.steps import write_steps
 
 A_MISFORTUNE = st.sampled_from(
     [

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.writer.database_model import FAULTY, SETTINGS, Run, Server
+from tests.support.writer.database_model import FAULTY, SETTINGS, Run, Server, write_steps
 
 from dsql_outbox.observability import Fact, WriteEnded, WriteStarted
 from dsql_outbox.outbox import (
@@ -16,13 +16,12 @@ from dsql_outbox.outbox import (
     Entity,
     Event,
     EventSource,
+    Gate,
     InvalidEvent,
     Receipt,
 )
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
-from dsql_outbox.writer.attempt.steps import write_steps
 from dsql_outbox.writer.core import Core
-from dsql_outbox.writer.gate import Gate
 from dsql_outbox.writer.program.write_many import Many
 from dsql_outbox.writer.statement import chunks
 

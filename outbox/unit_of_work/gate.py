@@ -1,21 +1,35 @@
-"""The gate of a writer: it decides what a call may send now. No I/O.
+"""The gate of a call: it decides what may be sent now.
 
-Every statement that may store something passes it. So an event is sent when the gate has
-admitted it, and at no other time.
+Every statement that may store something passes it, COMMIT included. So work is sent when the
+gate has admitted it, and at no other time.
 """
 
 from collections.abc import Sequence
 from time import monotonic
-from typing import Final
+from typing import Final, Protocol
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from dsql_outbox.outbox import AsyncConnection, Connection
-from dsql_outbox.writer.attempt.pending import Pending
+from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
 
 LONGEST_ASIDE: Final = 1.0
 """Seconds that work after a settled call may take. Then the connection is closed."""
+
+
+class Member(Protocol):
+    """A call that shares an attempt with others."""
+
+    is_sent: bool
+
+    @property
+    def deadline(self) -> float | None:
+        """The deadline of the call, a time of the monotonic clock, or None."""
+        ...
+
+    def expire(self) -> object:
+        """End the call at its deadline."""
+        ...
 
 
 class Gate:
@@ -45,9 +59,9 @@ class Gate:
         what: str,
         connection: Connection | AsyncConnection,
         status: TransactionStatus,
-        batch: Sequence[Pending] = (),
+        members: Sequence[Member] = (),
     ) -> bool:
-        """Let `what`, with the events of `batch`, be sent on this connection.
+        """Let `what`, of these calls, be sent on this connection.
 
         From now on it may be stored. If the deadline of some of these calls has passed, they
         end, nothing may be sent, and the answer is False. The others may try again at once.
@@ -70,12 +84,12 @@ class Gate:
                 f"{what} was not sent: {owner} process opened the connection, and its "
                 f"transaction is {TransactionStatus(found).name} instead of {status.name}"
             )
-        late = [p for p in batch if p.deadline is not None and now >= p.deadline]
-        for pending in late:
-            pending.expire()
+        late = [m for m in members if m.deadline is not None and now >= m.deadline]
+        for member in late:
+            member.expire()
         if late:
             return False
         self.sent = True
-        for pending in batch:
-            pending.is_sent = True
+        for member in members:
+            member.is_sent = True
         return True

@@ -1,0 +1,79 @@
+"""The two loops that perform a program: one in a thread, one in a task of asyncio."""
+
+from collections.abc import Awaitable, Callable
+from time import sleep
+from typing import Any, TypeVar
+
+import anyio
+import psycopg
+from psycopg.rows import tuple_row
+
+from .primitives import Exchange, Invoke, Primitive, Program, Query, Sleep
+
+T = TypeVar("T")
+
+
+def perform(program: Program[T], act: Callable[[Primitive], Any]) -> T:
+    """Perform a program in this thread. Return its result, or raise its exception."""
+    try:
+        primitive = next(program)
+        while True:
+            try:
+                answer = act(primitive)
+            except BaseException as error:  # noqa: BLE001 - the program decides
+                primitive = program.throw(error)
+            else:
+                primitive = program.send(answer)
+    except StopIteration as ended:
+        return ended.value  # type: ignore[no-any-return]
+
+
+async def perform_async(program: Program[T], act: Callable[[Primitive], Awaitable[Any]]) -> T:
+    """Perform a program in this task. Return its result, or raise its exception."""
+    try:
+        primitive = next(program)
+        while True:
+            try:
+                answer = await act(primitive)
+            except BaseException as error:  # noqa: BLE001 - the program decides
+                primitive = program.throw(error)
+            else:
+                primitive = program.send(answer)
+    except StopIteration as ended:
+        return ended.value  # type: ignore[no-any-return]
+
+
+def act(primitive: Primitive) -> Any:
+    """Do an act in this thread. Only a lender of connections can do `Open`."""
+    match primitive:
+        case Exchange(connection, run):
+            with connection.lock:
+                return connection.wait(run)
+        case Query(connection, query, parameters, has_rows):
+            cursor = psycopg.Cursor(connection, row_factory=tuple_row)
+            cursor.execute(query, parameters)
+            return cursor.fetchall() if has_rows else []
+        case Invoke(function, handle):
+            return function(handle)
+        case Sleep(seconds):
+            return sleep(seconds)
+        case _:
+            raise TypeError(f"{primitive} needs a lender of connections")
+
+
+async def act_async(primitive: Primitive) -> Any:
+    """Do an act in this task, as `act` does."""
+    match primitive:
+        case Exchange(connection, run):
+            async with connection.lock:
+                return await connection.wait(run)
+        case Query(connection, query, parameters, has_rows):
+            cursor = psycopg.AsyncCursor(connection, row_factory=tuple_row)
+            await cursor.execute(query, parameters)
+            return await cursor.fetchall() if has_rows else []
+        case Invoke(function, handle):
+            return await function(handle)
+        case Sleep(seconds):
+            return await anyio.sleep(seconds)
+        case _:
+            raise TypeError(f"{primitive} needs a lender of connections")

@@ -1,0 +1,146 @@
+"""The loop of every piece of work: attempt, verdict, budget, wait, and again.
+
+A body is a `Work`: the write of events, `transact`, `Inbox.once`, or a statement that may run
+twice. It says what an attempt is, and what a failure means to it. `settle` has the order, which
+is the same for all of them.
+
+An attempt is sealed or open. Of a sealed one, all bytes are known before the first is sent.
+In an open one a function of the user runs between BEGIN and COMMIT. Both run by `on_connection`.
+"""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
+
+from dsql_outbox.outbox.failure import DatabaseFailure, classify
+from dsql_outbox.outbox.interrupt import is_interrupt
+
+from .connections.lender import Lender
+from .function_run import RunFailed
+from .gate import Gate
+from .primitives import Program, Sleep
+
+T = TypeVar("T")
+
+
+class Again(NamedTuple):
+    """What follows a failure: these works, one after the other, after a wait in seconds.
+
+    Usually it is the same work. A batch that cannot commit as a whole goes on in parts. Without
+    works, nothing follows. Without a wait, the next attempt begins immediately.
+    """
+
+    works: "Sequence[Work]" = ()
+    wait: float | None = None
+
+
+class Work(ABC):
+    """A piece of work in one transaction. The object keeps its outcome."""
+
+    @property
+    @abstractmethod
+    def is_open(self) -> bool:
+        """Whether it has no outcome yet."""
+
+    def begin(self) -> None:  # noqa: B027 - only some bodies count attempts
+        """Note that another attempt begins."""
+
+    def doubt(self) -> Program[DatabaseFailure | None]:
+        """Ask what an earlier attempt did whose COMMIT has no answer, and settle what it committed.
+
+        Return why the question failed. An answer "nothing is stored" proves nothing, because the
+        lost COMMIT may still arrive. So each attempt must collide with a lost one by a key.
+        A body whose own first statement meets that key asks nothing here.
+        """
+        yield from ()
+        return None
+
+    @abstractmethod
+    def attempt(self, *, fresh: bool) -> Program[DatabaseFailure | None]:
+        """Make an attempt, on a connection that was never used if `fresh`. Settle a success."""
+
+    def failed(self, failure: DatabaseFailure) -> None:  # noqa: B027 - as `begin`
+        """Note that an attempt failed. After one in doubt the work stays in doubt."""
+
+    @abstractmethod
+    def after(self, failure: DatabaseFailure) -> Program[Again]:
+        """Decide what follows a failure. Settle the work, or what of it gets no other attempt."""
+
+    @abstractmethod
+    def broken(self, error: Exception) -> None:
+        """Settle the work after a defect of the library or of a hook."""
+
+    def abandon(self, error: BaseException) -> None:  # noqa: B027 - as `begin`
+        """Note that nobody waits for the outcome any more, as after a cancellation."""
+
+
+def settle(*works: Work, fresh: bool = False) -> Program[None]:
+    """Attempt each work until it is settled.
+
+    A defect settles the work that it came from, and the others go on. An interrupt, such as
+    a cancellation, abandons all of them.
+    """
+    left = deque(works)
+    while left:
+        work = left.popleft()
+        again = Again()
+        try:
+            failure = (yield from attempted(work, fresh=fresh)) if work.is_open else None
+            if failure is not None:
+                again = yield from work.after(failure)
+            if again.wait is not None:
+                # No connection is held now: the failed one was given up before this wait.
+                yield Sleep(again.wait)
+        except BaseException as error:
+            if isinstance(error, Exception):
+                with suppress(Exception):  # a hook that caused the defect may raise again
+                    work.broken(error)
+            if is_interrupt(error):
+                for each in (work, *left):
+                    each.abandon(error)
+                raise
+        left.extendleft(reversed(again.works))
+        # Only the failed connection has to be replaced. The works behind may use the new one.
+        fresh = bool(again.works)
+
+
+def attempted(work: Work, *, fresh: bool) -> Program[DatabaseFailure | None]:
+    """Make one attempt. Return its failure, or None if nothing is left to decide."""
+    work.begin()
+    failure = yield from work.doubt()
+    if failure is None and work.is_open:
+        failure = yield from work.attempt(fresh=fresh)
+    if failure is None or not work.is_open:
+        return None
+    work.failed(failure)
+    return failure
+
+
+def on_connection(  # noqa: PLR0913 - the parts of an attempt
+    connections: Lender[Any],
+    act: Callable[[Any], Program[T]],
+    gate: Gate,
+    *,
+    fresh: bool = False,
+    role_path: bool = False,
+    named: Callable[[Exception], Exception],
+) -> Program[T | DatabaseFailure]:
+    """Do an act on a connection. Return its result, or the meaning of its error.
+
+    `named` gives errors of the driver the library's name.
+    """
+    gate.sent = False
+    try:
+        return (
+            yield from connections.lend(
+                act, fresh=fresh, role_path=role_path, deadline=gate.deadline
+            )
+        )
+    except RunFailed as error:
+        return classify(named(error.verdict.error), sent=False)._replace(told=error.verdict.told)
+    except Exception as error:
+        if is_interrupt(error):
+            raise
+        return classify(named(error), sent=gate.sent)

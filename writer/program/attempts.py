@@ -1,0 +1,287 @@
+"""The attempts, look-ups and reads of a writer, each on one connection. No I/O."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import chain, repeat
+from time import time_ns
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from dsql_outbox.observability import TransactionStarted
+from dsql_outbox.outbox import (
+    NO_SUCH_FORM,
+    AsyncConnection,
+    Connection,
+    DatabaseFailure,
+    Exchange,
+    Gate,
+    Lender,
+    NumberedQuery,
+    ParsedEvent,
+    Program,
+    Query,
+    Rows,
+    Values,
+    array_literal,
+    command,
+    exchange,
+    is_interrupt,
+    on_connection,
+    pipeline,
+    require_committed,
+    retried,
+    roll_back,
+    rows_of,
+    tag_of,
+)
+from dsql_outbox.writer.attempt.acts import Acts
+from dsql_outbox.writer.attempt.event_write import still_open
+from dsql_outbox.writer.attempt.pending import Pending
+from dsql_outbox.writer.conflicts.conflict_log import StoredReport
+from dsql_outbox.writer.core import Core
+from dsql_outbox.writer.statement.answers import Found, Row, Stored, found_events, stored_events
+from dsql_outbox.writer.transact.call import Run
+
+from .conflicted import conflict_of
+
+T = TypeVar("T")
+
+_Own = Connection | AsyncConnection
+
+_NS: Final = 1e-9
+
+
+class Attempts:
+    """Performs attempts, look-ups and reads, each on a connection that it gives back.
+
+    `shards` is the number of shards, or None before the first statement.
+    """
+
+    def __init__(self, core: Core, connections: Lender[Any]) -> None:
+        self.core = core
+        self.shards: int | None = None
+        self._connections = connections
+
+    def write_in_one(
+        self, batch: Sequence[Pending], gate: Gate, *, fresh: bool
+    ) -> Program[Sequence[Stored] | DatabaseFailure]:
+        """Write the events of a batch in one transaction, in one round trip: a sealed attempt."""
+        return self._attempt(partial(self._write, batch, gate), gate, fresh=fresh)
+
+    def run_once(
+        self,
+        gate: Gate,
+        run: Run[Any],
+        fresh: bool,
+    ) -> Program[DatabaseFailure | None]:
+        """Run the function of a call in a transaction: an open attempt."""
+        return self._attempt(partial(self._run, run, gate), gate, fresh=fresh, role_path=True)
+
+    def look_up(
+        self, ids: Iterable[UUID], gate: Gate
+    ) -> Program[Mapping[UUID, Found] | DatabaseFailure]:
+        """Read which of these events are stored."""
+        return self._attempt(partial(self.find, ids), gate)
+
+    def aside(self, gate: Gate) -> Program[None]:
+        """Do after a settled call what concerns the process, if it is due and the call wrote."""
+        if gate.wrote and self.core.alarm.is_due():
+            yield from self._look_at_backlog(gate)
+        if self.core.conflicts.counts.has_news and gate.wrote:
+            yield from self._store_conflicts(self.core.conflicts.due(), gate)
+
+    def _attempt(
+        self,
+        act: Callable[[Any], Program[T]],
+        gate: Gate,
+        *,
+        fresh: bool = False,
+        role_path: bool = False,
+    ) -> Program[T | DatabaseFailure]:
+        return on_connection(
+            self._connections,
+            act,
+            gate,
+            fresh=fresh and self.core.fresh_retries,
+            role_path=role_path,
+            named=self.core.named,
+        )
+
+    def _write(
+        self, batch: Sequence[Pending], gate: Gate, connection: _Own
+    ) -> Program[Sequence[Stored]]:
+        shards = yield from self.require_shards(connection)
+        in_parts = self.core.plain or connection.isolation_level is not None
+        waiting = still_open(batch)
+        if waiting and not waiting[0].scopes.is_quiet:
+            self.core.tell(TransactionStarted(len(waiting)))
+        while sent := still_open(batch):
+            if in_parts:
+                statements = self.core.transaction(sent, shards, connection.begin)
+            else:
+                statements = [self.core.write(sent, shards)]
+            encoded = [(query, query.encode(values)) for query, values in statements]
+            if gate.admit("the write", connection, TransactionStatus.IDLE, sent):
+                break
+        else:  # every call ended while the connection was waited for
+            return ()
+        if in_parts:
+            rows = yield from self._commit(connection, encoded)
+        else:
+            rows = yield Exchange(connection, exchange(connection, *encoded[0]))
+        stored = stored_events([pending.prepared for pending in sent], rows)
+        gate.wrote = True
+        return stored
+
+    def _commit(
+        self, connection: _Own, encoded: Sequence[tuple[NumberedQuery, Values]]
+    ) -> Program[Rows]:
+        """Run the write as a transaction of statements, sent together with its COMMIT."""
+        try:
+            results = yield Exchange(connection, pipeline(connection, encoded))
+        except psycopg.Error:
+            yield from roll_back(connection)
+            raise
+        require_committed(tag_of(results[-1]))
+        return rows_of(results[-2])
+
+    def _run(self, run: Run[Any], gate: Gate, connection: _Own) -> Program[DatabaseFailure | None]:
+        yield from self.require_shards(connection)
+        yield Exchange(connection, command(connection, connection.begin))
+        function = partial(run.call.function, run)
+        failure = yield from run.complete(connection, function, gate)
+        gate.wrote = failure is None
+        return failure
+
+    def read(self, query: bytes, parameters: Mapping[str, object]) -> Program[Sequence[Row]]:
+        """Return the rows of a query, which is retried as a write is. It is never in doubt."""
+        is_fresh = chain([False], repeat(self.core.fresh_retries))  # of each attempt
+
+        def ask(connection: _Own) -> Program[Sequence[Row]]:
+            rows: Sequence[Row] = yield Query(connection, query, parameters)
+            return rows
+
+        def attempt() -> Program[Sequence[Row]]:
+            return self._connections.lend(ask, fresh=next(is_fresh))
+
+        try:
+            return (yield from retried(attempt, self.core.backoff(None)))
+        except Exception as error:
+            named = self.core.named(error)
+            if named is error:
+                raise
+            raise named from error
+
+    def find(self, ids: Iterable[UUID], connection: _Own) -> Program[Mapping[UUID, Found]]:
+        """Read which of these events are stored."""
+        rows = yield Query(connection, self.core.find, {"ids": array_literal(ids)})
+        return found_events(rows)
+
+    def require_shards(self, connection: _Own) -> Program[int]:
+        """Read the number of shards, and choose the form of a write if it is ``auto``.
+
+        This is the first statement of a writer.
+        """
+        if self.shards is None:
+            self.shards = self.core.shards((yield from self._first_rows(connection)))
+        return self.shards
+
+    def _first_rows(self, connection: _Own) -> Program[Sequence[Row]]:
+        if self.core.must_probe:
+            probe = [(query, query.encode(values)) for query, values in self.core.probe]
+            try:
+                results = yield Exchange(connection, pipeline(connection, probe))
+            except NO_SUCH_FORM:
+                self.core.plain = True
+            else:
+                return rows_of(results[0])
+        rows: Sequence[Row] = yield Query(connection, self.core.shard_count)
+        return rows
+
+    def close(self) -> Program[None]:
+        """Store the conflicts that no report has yet."""
+        return self._store_conflicts(self.core.conflicts.last(), Gate(None))
+
+    def _look_at_backlog(self, gate: Gate) -> Program[None]:
+        alarm = self.core.alarm
+        return self._aside(self._backlog, gate, alarm.saw, alarm.failed)
+
+    def _store_conflicts(self, report: StoredReport | None, gate: Gate) -> Program[None]:
+        if report is not None:
+            store = partial(self._store, report)
+            yield from self._aside(store, gate, lambda _: None, self.core.conflicts.failed)
+
+    def _aside(
+        self,
+        ask: Callable[[_Own], Program[T]],
+        gate: Gate,
+        done: Callable[[T], None],
+        failed: Callable[[Exception], None],
+    ) -> Program[None]:
+        """Do short work after a settled call. Its error does not reach the caller."""
+        try:
+            done((yield from self._connections.lend(ask, deadline=gate.deadline_aside)))
+        except Exception as error:
+            if is_interrupt(error):
+                raise
+            failed(error)
+
+    def _backlog(self, connection: _Own) -> Program[Sequence[Row]]:
+        rows: Sequence[Row] = yield Query(connection, self.core.alarm.query)
+        return rows
+
+    def _store(self, report: StoredReport, connection: _Own) -> Program[None]:
+        """Store a report. A process's first report also deletes old rows of other processes."""
+        conflicts = self.core.conflicts
+        row = {"owner": report.owner, "report": report.report}
+        yield Query(connection, conflicts.store, row, has_rows=False)
+        if report.is_first:
+            yield Query(connection, conflicts.prune, has_rows=False)
+
+
+class WriteActs(Acts):
+    """The acts of one call of a writer, whose gate they pass."""
+
+    def __init__(self, attempts: Attempts, gate: Gate) -> None:
+        self._attempts = attempts
+        self._gate = gate
+
+    def write(
+        self, batch: Sequence[Pending], *, fresh: bool
+    ) -> Program[Sequence[Stored] | DatabaseFailure]:
+        """Write events in one transaction."""
+        return self._attempts.write_in_one(batch, self._gate, fresh=fresh)
+
+    def look_up(self, ids: Iterable[UUID]) -> Program[Mapping[UUID, Found] | DatabaseFailure]:
+        """Read what is stored under these ids."""
+        return self._attempts.look_up(ids, self._gate)
+
+    def attempted(
+        self, batch: Sequence[Pending], failure: DatabaseFailure | None, started_ns: int
+    ) -> None:
+        """Do nothing: a caller hears of each attempt by the facts of its event."""
+
+    def goes_on(self) -> None:
+        """Do nothing: only a lane has other calls to serve meanwhile."""
+
+    def conflicted(  # noqa: PLR0913 - see `Acts`
+        self,
+        failure: DatabaseFailure,
+        events: Sequence[ParsedEvent],
+        *,
+        given_up: Sequence[ParsedEvent],
+        started_ns: int,
+        wait: float | None,
+        in_transact: bool = False,
+    ) -> None:
+        """Count a conflict for the report of the process."""
+        log = self._attempts.core.conflicts
+        if not log.is_on:
+            return
+        seconds = (time_ns() - started_ns) * _NS + (wait or 0.0)
+        found = conflict_of(failure, events, given_up, seconds=seconds, in_transact=in_transact)
+        if found is not None:
+            log.add(found)
