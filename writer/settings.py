@@ -44,9 +44,9 @@ class WriterSettings:
 
     Group commit: `coalesce` is the number of lanes of `AsyncWriter.write`; 0 means one
     transaction per event. Calls made while a transaction of their lane is in flight share
-    the next one, at most `max_batch` of them. If the database refuses a transaction,
-    it is halved until the event at fault fails alone. While `max_queued` calls
-    wait for their transaction, further calls wait to be queued.
+    the next one, at most 128 of them. If the database refuses a transaction,
+    it is halved until the event at fault fails alone. While 10,000 calls wait for their
+    transaction, further calls wait to be queued.
 
     Messages: `topic` is a template with the fields {event_type}, {event_name} and
     {entity_type} (of the subject), for events without their own topic. A topic has 1 to 249
@@ -83,8 +83,6 @@ class WriterSettings:
     max_idle: float | None = None
     form: Literal["auto", "single", "plain"] = "auto"
     coalesce: int = 0
-    max_batch: int = 128
-    max_queued: int = 10_000
     topic: str = "events.{event_type}"
     any_topic: bool = False
     source: str = DEFAULT_SOURCE
@@ -101,8 +99,6 @@ class WriterSettings:
                 "base": self.base,
                 "cap": self.cap,
                 "max_connections": self.max_connections,
-                "max_batch": self.max_batch,
-                "max_queued": self.max_queued,
             },
         )
         require_not_negative(
@@ -122,8 +118,6 @@ class WriterSettings:
                 "max_retries": self.max_retries,
                 "max_connections": self.max_connections,
                 "coalesce": self.coalesce,
-                "max_batch": self.max_batch,
-                "max_queued": self.max_queued,
             },
         )
         optional = {

@@ -112,7 +112,7 @@ def sync_producer(text: str) -> int:
 
 
 async def coalescing_producer(data: bytes) -> None:
-    settings = WriterSettings(coalesce=4, max_batch=128, max_queued=10_000, form="plain")
+    settings = WriterSettings(coalesce=4, form="plain")
     async with AsyncWriter(Database(URL), settings) as writer:
         assert_type(await writer.write(data, expected_version=3), Receipt)
         outcomes = await writer.write_many([data, new_event()], expected_versions=[0, None])

@@ -28,6 +28,12 @@ from dsql_outbox.writer.statement.chunks import chunks
 
 from .lanes import Lanes, Ticket
 
+MOST_TOGETHER: Final = 128
+"""The most calls of one transaction. After a conflict all of it is sent again, in halves."""
+
+MOST_QUEUED: Final = 10_000
+"""The most calls that wait for their transaction: a bound for the memory of their events."""
+
 _PATIENCE: Final = 0.1
 """Seconds after which a transaction leaves its lane: it probably waits for a lock."""
 
@@ -90,7 +96,7 @@ class Coalescer:
         self._perform = perform
         self._lanes: Lanes[_CoalescedCall] = Lanes(self._settings.coalesce, self._start)
         # asyncio's semaphore is fair: a new caller cannot overtake a waiting one.
-        self._room = asyncio.Semaphore(self._settings.max_queued)
+        self._room = asyncio.Semaphore(MOST_QUEUED)
         self._draining: dict[int, Task[None]] = {}
         self._beside = 0
         self._tasks: set[Task[None]] = set()
@@ -171,8 +177,7 @@ class Coalescer:
             await self._room.acquire()
         if waiting.cancelled_caught:
             raise psycopg.OperationalError(
-                f"nothing was sent: {self._settings.max_queued} events were queued "
-                "until the deadline of the call (max_queued)"
+                f"nothing was sent: {MOST_QUEUED} events were queued until the deadline of the call"
             )
 
     async def _outcome_of(self, call: _CoalescedCall) -> WriteOutcome:
@@ -236,7 +241,7 @@ class Coalescer:
 
     def _next(self, lane: int) -> list[_CoalescedCall]:
         """Take from the queue the calls that fit the next transaction of the lane."""
-        queued = islice(self._lanes.queued(lane), self._settings.max_batch)
+        queued = islice(self._lanes.queued(lane), MOST_TOGETHER)
         fitting = next(chunks(call.pending for call in queued), None)
         calls = self._lanes.take(lane, len(fitting)) if fitting else []
         for _ in calls:

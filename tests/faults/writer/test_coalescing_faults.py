@@ -377,10 +377,11 @@ async def test_a_transaction_that_waits_for_a_foreign_lock_leaves_its_lane(
 
 
 async def test_a_caller_that_finds_no_room_in_time_is_told_so(
-    proxy: PostgresProxy, tables: Tables
+    proxy: PostgresProxy, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(coalescer, "MOST_QUEUED", 1)
     held = proxy.hold()
-    async with open_writer(proxy.url, replace(ONE_LANE, max_queued=1)) as writer:
+    async with open_writer(proxy.url, ONE_LANE) as writer:
         first, *_ = started(writer, on("CAR-1"))
         await asyncio.to_thread(held.arrived)
         (second,) = started(writer, on("CAR-1"))

@@ -28,6 +28,7 @@ from dsql_outbox.observability import WriteEnded
 from dsql_outbox.outbox import Database, OutboxError, Receipt, WriterClosed
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Writer
+from dsql_outbox.writer.coalesce import coalescer
 
 T = TypeVar("T")
 
@@ -119,10 +120,11 @@ def test_a_call_in_flight_ends_normally_and_its_connection_is_closed(
 
 @pytest.mark.anyio
 async def test_coalesced_calls_in_flight_and_queued_end_normally(
-    proxy: PostgresProxy, tables: Tables
+    proxy: PostgresProxy, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(coalescer, "MOST_TOGETHER", 7)
     events = [workload_s.car_created() for _ in range(30)]
-    settings = replace(FORMED, coalesce=1, max_batch=7)
+    settings = replace(FORMED, coalesce=1)
     async with AsyncWriter(Database(proxy.url), settings) as writer:
         calls = [asyncio.create_task(writer.write(event)) for event in events]
         await asyncio.sleep(0)  # each call has queued its event
@@ -153,10 +155,18 @@ def in_new_loop(
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_writer_goes_on_in_a_new_loop_after_a_busy_one(
-    proxy: PostgresProxy, tables: Tables, coalesce: int, first: str, *, abandon: bool
+    proxy: PostgresProxy,
+    tables: Tables,
+    monkeypatch: pytest.MonkeyPatch,
+    coalesce: int,
+    first: str,
+    *,
+    abandon: bool,
 ) -> None:
     """The busy loop ends with a write in flight, one connection for all, and others queued."""
-    settings = replace(FORMED, coalesce=coalesce, max_connections=1, max_queued=3, max_batch=1)
+    monkeypatch.setattr(coalescer, "MOST_TOGETHER", 1)
+    monkeypatch.setattr(coalescer, "MOST_QUEUED", 3)
+    settings = replace(FORMED, coalesce=coalesce, max_connections=1)
     writer = AsyncWriter(Database(proxy.url), settings)
     release = threading.Event()
     tasks: list[asyncio.Task[Receipt]] = []

@@ -121,8 +121,11 @@ async def until_blocked(url: str) -> None:
         await asyncio.to_thread(wait_until, lambda: watch.blocked() > 0)
 
 
-async def test_a_batch_is_cut_at_its_limit(url: str, facts: Facts) -> None:
-    async with open_writer(url, replace(ONE_LANE, max_batch=10), facts) as writer:
+async def test_a_batch_is_cut_at_its_limit(
+    url: str, facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coalescer, "MOST_TOGETHER", 10)
+    async with open_writer(url, ONE_LANE, facts) as writer:
         await asyncio.gather(*(writer.write(on(f"CAR-{n}")) for n in range(25)))
     assert [batch.events for batch in facts.of(BatchEnded)] == [10, 10, 5]
 
@@ -138,8 +141,11 @@ async def test_one_bad_event_fails_alone(url: str, tables: Tables) -> None:
     tables.assert_true_to({e.id: o for e, o in zip(events, outcomes, strict=True)})  # type: ignore[misc]
 
 
-async def test_an_invalid_event_reaches_its_caller_and_takes_no_room(url: str) -> None:
-    async with open_writer(url, replace(ONE_LANE, max_queued=1)) as writer:
+async def test_an_invalid_event_reaches_its_caller_and_takes_no_room(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coalescer, "MOST_QUEUED", 1)
+    async with open_writer(url, ONE_LANE) as writer:
         for _ in range(3):
             with pytest.raises(InvalidEvent):
                 await writer.write("{}")
@@ -194,9 +200,10 @@ async def test_an_expected_version_holds_in_a_batch(url: str, tables: Tables) ->
 
 
 async def test_leaving_the_writer_ends_what_is_queued_and_in_flight(
-    url: str, tables: Tables
+    url: str, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_writer(url, replace(ONE_LANE, max_batch=4)) as writer:
+    monkeypatch.setattr(coalescer, "MOST_TOGETHER", 4)
+    async with open_writer(url, ONE_LANE) as writer:
         calls = [asyncio.create_task(writer.write(on(f"CAR-{n % 3}"))) for n in range(30)]
         await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -217,8 +224,8 @@ async def test_callers_beyond_the_bound_wait_for_room_in_their_order(
     url: str, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(coalescer, "_PATIENCE", 60.0)  # the transaction keeps its lane
-    settings = replace(ONE_LANE, max_queued=4)
-    async with open_writer(url, settings) as writer:
+    monkeypatch.setattr(coalescer, "MOST_QUEUED", 4)
+    async with open_writer(url, ONE_LANE) as writer:
         with tables.locked("Car", "CAR-1"):
             calls = [asyncio.create_task(writer.write(on("CAR-1"))) for _ in range(20)]
             await until_blocked(url)
