@@ -53,6 +53,7 @@ from dsql_outbox.outbox.unit_of_work.budget import (
     MIGRATION,
     OPERATOR,
     Budget,
+    BudgetedWork,
     Spending,
     retried,
 )
@@ -186,6 +187,7 @@ __all__ = [
     "AsyncConnection",
     "AsyncConnections",
     "Budget",
+    "BudgetedWork",
     "Connection",
     "Connections",
     "Database",

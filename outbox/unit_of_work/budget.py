@@ -159,18 +159,47 @@ class Spending:
             ]
 
 
-class _Statement(Work, Generic[T]):
-    """Work that may run twice, so no attempt is in doubt. Its error says that nothing is stored."""
+class BudgetedWork(Work, Generic[T]):
+    """Work with one outcome: the value of an attempt, or an error when nothing is left to spend."""
 
-    def __init__(self, work: Callable[[], Program[T]], spending: Spending) -> None:
+    def __init__(self, spending: Spending) -> None:
         self.values: list[T] = []
-        self.error: BaseException | None = None
-        self._work = work
+        """The value, if there is one: it may be None."""
+        self.error: Exception | None = None
         self._spending = spending
 
     @property
     def is_open(self) -> bool:
-        return self.error is None and not self.values
+        """Whether there is neither a value nor an error."""
+        return not self.values and self.error is None
+
+    def after(self, failure: DatabaseFailure) -> Program[Again]:
+        """Try again after a wait, or end with the failure."""
+        yield from ()
+        wait = self._spending.next_wait(failure, monotonic())
+        if wait is None:
+            self.broken(failure.last_word)
+            return Again()
+        return Again([self], wait)
+
+    def broken(self, error: Exception) -> None:
+        """End with an error."""
+        self.error = error
+
+    def program(self) -> Program[T]:
+        """Do the work. Return its value, or raise its error."""
+        yield from settle(self)
+        if self.error is not None:
+            raise self.error
+        return self.values[0]
+
+
+class _Statement(BudgetedWork[T]):
+    """Work that may run twice, so that no attempt is in doubt."""
+
+    def __init__(self, work: Callable[[], Program[T]], spending: Spending) -> None:
+        super().__init__(spending)
+        self._work = work
 
     def attempt(self, *, fresh: bool) -> Program[DatabaseFailure | None]:
         del fresh  # the work takes its connection itself
@@ -182,28 +211,13 @@ class _Statement(Work, Generic[T]):
             return classify(error, sent=False)
         return None
 
-    def after(self, failure: DatabaseFailure) -> Program[Again]:
-        yield from ()
-        wait = self._spending.next_wait(failure, monotonic())
-        if wait is None:
-            self.error = failure.error
-            return Again()
-        return Again([self], wait)
-
-    def broken(self, error: Exception) -> None:
-        self.error = error
-
 
 def retried(work: Callable[[], Program[T]], spending: Spending) -> Program[T]:
     """Perform work that may run twice, until it returns or nothing is left to spend.
 
     Raises its last error.
     """
-    statement = _Statement(work, spending)
-    yield from settle(statement)
-    if statement.error is not None:
-        raise statement.error
-    return statement.values[0]
+    return _Statement(work, spending).program()
 
 
 # On Aurora DSQL a read conflicts too: once per session after a table was changed. That is told

@@ -131,7 +131,7 @@ def on_connection(  # noqa: PLR0913 - the parts of an attempt
 
     `named` gives errors of the driver the library's name.
     """
-    gate.sent = False
+    gate.sent = False  # an earlier attempt may have been sent, and its body knows
     try:
         return (
             yield from connections.lend(

@@ -9,7 +9,6 @@ the function runs again, unless the row says that the lost run committed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from time import monotonic
 from typing import Any, Final, Generic, Literal, TypeVar
 from uuid import uuid4
 
@@ -18,7 +17,7 @@ import psycopg
 
 from dsql_outbox.outbox import (
     INBOX,
-    Again,
+    BudgetedWork,
     Database,
     DatabaseFailure,
     Exchange,
@@ -30,14 +29,12 @@ from dsql_outbox.outbox import (
     NumberedQuery,
     Program,
     Spending,
-    Work,
     numbered,
     on_connection,
     pipeline,
     roll_back,
     rows_of,
     schema_error,
-    settle,
     unprepared,
 )
 from dsql_outbox.schema import statement
@@ -93,7 +90,7 @@ class Statements:
         )
 
 
-class OnceCall(Work, Generic[T]):
+class OnceCall(BudgetedWork[Handled[T]]):
     """One call of `once`. `function` gets the connection."""
 
     def __init__(  # noqa: PLR0913 - the parts of a call
@@ -107,34 +104,19 @@ class OnceCall(Work, Generic[T]):
         on_gap: OnGap,
         timeout: float | None,
     ) -> None:
+        self._gate = Gate(timeout)
+        super().__init__(Spending([INBOX], self._gate.deadline))
         self._statements = statements
         self._connections = connections
         self._key = dict(key)
         self._message = message
         self._function = function
         self._on_gap = on_gap
-        self._gate = Gate(timeout)
-        self._spending = Spending([INBOX], self._gate.deadline)
         self._run = FunctionRun("once")
         self._run_id = ""
         self._order: Order | None = None
         self._lost: dict[str, Handled[T]] = {}
         """The results of the runs in doubt, by run id."""
-        self._handled: Handled[T] | None = None
-        self._error: Exception | None = None
-
-    def program(self) -> Program[Handled[T]]:
-        """Run the function until it is committed, or known to have been."""
-        yield from settle(self)
-        if self._handled is None:
-            assert self._error is not None  # noqa: S101 - the call is settled
-            raise self._error
-        return self._handled
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the call has no outcome yet."""
-        return self._handled is None and self._error is None
 
     def begin(self) -> None:
         """Begin another run, with an id of its own."""
@@ -148,7 +130,7 @@ class OnceCall(Work, Generic[T]):
         )
         if isinstance(handled, DatabaseFailure):
             return handled
-        self._handled = handled
+        self.values.append(handled)
         return None
 
     def failed(self, failure: DatabaseFailure) -> None:
@@ -156,18 +138,9 @@ class OnceCall(Work, Generic[T]):
         if failure.kind is FailureKind.IN_DOUBT:
             self._lost[self._run_id] = self._result
 
-    def after(self, failure: DatabaseFailure) -> Program[Again]:
-        """Run the function again, unless the time or the budget is over."""
-        yield from ()
-        wait = self._spending.next_wait(failure, monotonic())
-        if wait is None:
-            self.broken(failure.last_word)
-            return Again()
-        return Again([self], wait)
-
     def broken(self, error: Exception) -> None:
-        """End the call with an error."""
-        self._error = error
+        """End the call with an error, which says so if a run is in doubt."""
+        super().broken(error)
         if self._lost:
             error.add_note(_IN_DOUBT)
 
@@ -198,6 +171,7 @@ class OnceCall(Work, Generic[T]):
         try:
             results = yield Exchange(connection, pipeline(connection, [begin, *sent]))
         except psycopg.Error:
+            # An inbox keeps connections that are healthy. One in a failed transaction is not.
             yield from roll_back(connection)
             raise
         if not results[1].ntuples:

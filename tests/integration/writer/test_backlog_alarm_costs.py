@@ -10,8 +10,9 @@ from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.observability import AttemptEnded, BacklogAge, BacklogUnread
 from dsql_outbox.outbox import Database
+from dsql_outbox.outbox.unit_of_work import gate
 from dsql_outbox.testing import PostgresProxy
-from dsql_outbox.writer import Writer, WriterSettings, backlog_alarm, gate
+from dsql_outbox.writer import Writer, WriterSettings, backlog_alarm
 
 HALF_MINUTELY = WriterSettings(backlog_check=30.0)
 ALWAYS = WriterSettings(backlog_check=1e-9)

@@ -15,9 +15,10 @@ from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.observability import ConflictsUnstored
 from dsql_outbox.outbox import Database
+from dsql_outbox.outbox.unit_of_work import gate
 from dsql_outbox.publisher import ConflictReader, ConflictReport, ContendedEntity
 from dsql_outbox.testing import PostgresProxy
-from dsql_outbox.writer import AsyncWriter, Writer, gate
+from dsql_outbox.writer import AsyncWriter, Writer
 from dsql_outbox.writer.conflicts import conflict_log
 
 TABLE = "outbox_conflicts"

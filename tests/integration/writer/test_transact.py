@@ -39,7 +39,7 @@ from dsql_outbox.writer import (
     Writer,
     http_status,
 )
-from dsql_outbox.writer.transact.run import Run
+from dsql_outbox.writer.transact.call import Run
 
 __all__ = ["open_transactor", "own"]
 
