@@ -80,14 +80,6 @@ def postgres(quick_folder: Path) -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture
-def database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
-    """The URL of an empty database of this test's own."""
-    name = f"test_{uuid4().hex}"
-    yield postgres.create_database(name)
-    postgres.drop_database(name)
-
-
-@pytest.fixture
 def shards() -> int:
     """How many shards the tables of `outbox_url` have: as many as `apply` makes by itself."""
     return 16
@@ -99,6 +91,14 @@ def outbox_databases(postgres: EmbeddedPostgres) -> Iterator[OutboxDatabases]:
     databases = OutboxDatabases(postgres)
     yield databases
     databases.close()
+
+
+@pytest.fixture
+def database_url(postgres: EmbeddedPostgres, outbox_databases: OutboxDatabases) -> Iterator[str]:
+    """The URL of an empty database of this test's own."""
+    name = f"test_{uuid4().hex}"
+    yield outbox_databases.create(name)
+    postgres.drop_database(name)
 
 
 @pytest.fixture

@@ -82,6 +82,15 @@ class OutboxDatabases:
         self._templates: dict[int, str] = {}
         self._free: dict[int, list[_Kept]] = defaultdict(list)
 
+    def create(self, name: str, template: str = "template1") -> str:
+        """Make a database, at half the cost of `create_database`, and return its URL."""
+        copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
+            sql.Identifier(name), sql.Identifier(template)
+        )
+        with psycopg.connect(self._server.socket_url, autocommit=True) as connection:
+            connection.execute(copy)
+        return _beside(self._server.url, name)
+
     @contextmanager
     def lent(self, shards: int) -> Generator[str]:
         """The URL of a database with empty tables and nobody connected."""
@@ -113,15 +122,10 @@ class OutboxDatabases:
         if shards not in self._templates:
             self._templates[shards] = f"template_{uuid4().hex}"
             self._migrated(self._templates[shards], shards)
-        copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
-            sql.Identifier(name), sql.Identifier(self._templates[shards])
-        )
-        with psycopg.connect(self._server.socket_url, autocommit=True) as connection:
-            connection.execute(copy)
-        return _beside(self._server.url, name)
+        return self.create(name, self._templates[shards])
 
     def _migrated(self, name: str, shards: int) -> str:
-        url = self._server.create_database(name)
+        url = self.create(name)
         apply(Database(url), shards=shards)
         return url
 

@@ -28,6 +28,12 @@ class Crash(Exception):
     """The process dies here."""
 
 
+def reads(text: str) -> bool:
+    """Whether a statement changes nothing."""
+    lines = [line for line in text.splitlines() if not line.startswith("--")]
+    return lines[0].startswith(("SELECT", "WITH"))
+
+
 class WatchedDatabase(Database):
     """Calls `before` with the number of each statement, counted from 0, before it runs."""
 

@@ -9,7 +9,7 @@ from tests.support.dsql.server import beside
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Connection, Database
-from dsql_outbox.schema import Drift, apply, check
+from dsql_outbox.schema import Drift, check
 from dsql_outbox.schema.migrator.migration import migrations
 
 ORPHAN = (
@@ -100,16 +100,14 @@ CASES = {
 
 
 @pytest.fixture
-def database(database_url: str) -> Database:
-    database = Database(database_url)
-    apply(database)
-    return database
+def database(outbox_url: str) -> Database:
+    return Database(outbox_url)
 
 
 @pytest.fixture
-def connection(database: Database, database_url: str) -> Iterator[Connection]:
+def connection(database: Database, outbox_url: str) -> Iterator[Connection]:
     del database  # it is there first
-    with Database(beside(database_url)).connect() as opened:
+    with Database(beside(outbox_url)).connect() as opened:
         yield opened
 
 
@@ -127,15 +125,15 @@ def follow(drift: Drift, connection: Connection, url: str) -> None:
 
 @pytest.mark.parametrize(("damage", "kind", "name"), CASES.values(), ids=CASES)
 def test_a_difference_is_found_and_its_command_mends_it(
-    database_url: str, connection: Connection, damage: str, kind: str, name: str
+    outbox_url: str, connection: Connection, damage: str, kind: str, name: str
 ) -> None:
-    database = Database(database_url)
+    database = Database(outbox_url)
     connection.execute(damage.encode())
     found = check(database)
     assert [(drift.kind, drift.name) for drift in found] == [(kind, name)]
-    follow(found[0], connection, database_url)
+    follow(found[0], connection, outbox_url)
     for drift in check(database):  # a column comes back first, then its NOT NULL
-        follow(drift, connection, database_url)
+        follow(drift, connection, outbox_url)
     assert check(database) == []
 
 

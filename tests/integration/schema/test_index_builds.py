@@ -37,12 +37,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def url(database_url: str, tmp_path: Path) -> Iterator[str]:
+def url(outbox_url: str, tmp_path: Path) -> Iterator[str]:
     """A database that the version before this one has used."""
-    apply(Database(database_url))
     add_files(tmp_path, INDEX)
     with shipped_from(tmp_path):
-        yield database_url
+        yield outbox_url
 
 
 @pytest.fixture
