@@ -76,13 +76,14 @@ CALLS: dict[str, Callable[[Session], Any]] = {
     "driver commit": lambda session: driver_of(session).commit(),
     "driver rollback": lambda session: driver_of(session).rollback(),
 }
-PLACES = ["first", "added", "flushed"]
 SWALLOWED = (TransactionMisused, DBAPIError)
-WAYS: list[tuple[str | None, tuple[type[Exception], ...]]] = [
-    (None, ()),
-    ("INSERT INTO own", SWALLOWED),
+WAYS: list[tuple[str, str | None, tuple[type[Exception], ...]]] = [
+    ("first", None, ()),
+    ("added", None, SWALLOWED),
+    ("flushed", None, ()),
+    ("added", "INSERT INTO own", SWALLOWED),
 ]
-"""The statement that gets a conflict, and the errors that the function swallows."""
+"""Where the call stands, the statement that gets a conflict, and the errors that are swallowed."""
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -109,7 +110,7 @@ def test_no_call_of_the_session_ends_its_transaction(
 
         return function
 
-    for place, (conflict, swallowed) in product(PLACES, WAYS):
+    for place, conflict, swallowed in WAYS:
         if conflict is not None:
             proxy.refuse(1, matching=conflict)
         with pytest.raises(TransactionMisused, match="nothing is stored"):

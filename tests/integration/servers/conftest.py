@@ -3,9 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import rmtree
+from subprocess import run
 from tempfile import mkdtemp
 
 import pytest
+
+from dsql_outbox.servers import postgres_server
+from dsql_outbox.servers.postgres_programs import server_programs
 
 
 @pytest.fixture(autouse=True)
@@ -24,3 +28,23 @@ def folder(quick_folder: Path) -> Iterator[Path]:
     path.chmod(0o755)
     yield path
     rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def made_once(quick_folder: Path) -> Path:
+    """The data of a new server."""
+    data = quick_folder / "initialized"
+    data.mkdir(mode=0o700)
+    postgres_server._initialize(server_programs(), data)
+    return data
+
+
+@pytest.fixture
+def copied_data(made_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy the data of a new server: initdb takes most of the time of a start."""
+
+    def copy(_: Path, folder: Path) -> None:
+        postgres_server.hand_over(folder)
+        run(["cp", "-a", f"{made_once}/.", folder], check=True)
+
+    monkeypatch.setattr(postgres_server, "_initialize", copy)
