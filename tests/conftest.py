@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 from tests.support.dsql.server import ON_DSQL, postgres_server, refuse_unknown
 from tests.support.outbox_databases import OutboxDatabases
+from tests.support.pairs import leave_pairs
 
 from dsql_outbox.observability import log_facts
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
@@ -35,8 +36,10 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGHUP, lambda *_: None)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """In front of DSQL's shape: all but what is of PostgreSQL alone, or uses no such database."""
+    leave_pairs(items)
     for item in items:
         if item.get_closest_marker("slow") is not None:
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))

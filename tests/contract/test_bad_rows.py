@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import anyio
 import psycopg
 import pytest
+from tests.support.brokers.running_broker import BROKERS
 from tests.support.publisher.running_relays import count, event, running, until
 
 from dsql_outbox.outbox import Database
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.anyio
 
 SHARDS: Final = 8
 INNOCENTS: Final = 50
+ALIKE: Final = {"eventbridge", "sns", "sns_fifo", "sqs"}
 
 
 class Bad(NamedTuple):
@@ -70,6 +72,19 @@ BAD: Final = {
     "created in a year of five digits": Bad(created_at="29426-01-01", dies=False),
     "created before Christ": Bad(created_at="0044-03-15 BC", dies=False),
 }
+
+
+@pytest.fixture(
+    params=[
+        # What SNS and EventBridge refuse is refused by the code that SQS shares.
+        pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name
+        for name in BROKERS
+    ]
+)
+def broker(request: pytest.FixtureRequest) -> ReadableBroker:
+    """Each sink's broker in turn."""
+    found: ReadableBroker = request.getfixturevalue(f"{request.param}_broker")
+    return found
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from dsql_outbox.testing.proxy import wire_protocol as wire
 in_every_way = pytest.mark.parametrize("kind", KINDS)
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("where", ["before", "mid_answer"])
 @in_every_way

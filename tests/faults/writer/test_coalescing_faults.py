@@ -223,6 +223,7 @@ async def waiting_transactions(
         await busy
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("why", ["busy connection", "outage"])
 @pytest.mark.parametrize("companion", [None, 20.0, "cancelled", "absent"])
 @pytest.mark.parametrize("lanes", [1, 3])

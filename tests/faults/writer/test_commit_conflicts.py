@@ -56,6 +56,7 @@ def test_the_stand_in_fails_at_commit_and_not_before(url: str, tables: Tables) -
             connection.commit()
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 @pytest.mark.parametrize("event", EVENTS, ids=["1 entity", "3 entities"])
 @pytest.mark.parametrize("sqlstate", ["40001", "OC000"])

@@ -54,6 +54,7 @@ def once(action: Callable[[], object]) -> Callable[[RetryScheduled], object]:
     return lambda _: left.pop()() if left else None
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
 @pytest.mark.parametrize("where", ["before", "after_commit", "mid_answer"])
 def test_a_connection_cut_around_the_commit_ends_as_a_receipt(
@@ -76,6 +77,7 @@ def test_a_connection_cut_around_the_commit_ends_as_a_receipt(
     tables.assert_true_to({event.id: receipt})
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("isolation", ["repeatable read", "read committed"])
 @pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
 def test_a_connection_cut_while_the_server_works_ends_as_a_receipt(
@@ -200,6 +202,7 @@ def test_conflicts_after_a_doubt_run_out_as_unknown(
     tables.assert_true_to({event.id: error})
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("lost", ["before", "after_commit"])
 @pytest.mark.parametrize("same_content", [True, False])
 def test_a_doubt_while_somebody_else_writes_the_same_id_ends_in_the_truth(

@@ -42,6 +42,7 @@ def silent_driver(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     assert logging.getLogger("psycopg").isEnabledFor(logging.WARNING)
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("connections", ["new", "pool"])
 @pytest.mark.parametrize("matching", PARTS)
 def test_a_conflict_at_any_statement_is_retried(

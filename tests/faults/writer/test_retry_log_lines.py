@@ -120,6 +120,7 @@ def test_a_retry_names_the_host_the_reason_and_the_budget(
     assert outage.endswith("(outage, 0.0 of 10 s)")
 
 
+@pytest.mark.pairs
 @only_single("preparing takes no round trip of its own")
 @pytest.mark.parametrize("connections", ["new", "pool"])
 @pytest.mark.parametrize("max_retries", [0, 3])

@@ -92,6 +92,7 @@ def assert_once(own: Tables, receipt: Receipt) -> None:
     assert own_rows(own) == 1
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("at", ["commit", "statement"])
 @pytest.mark.parametrize("connections", ["new", "pool"])
 def test_a_conflict_runs_the_function_again(
@@ -130,6 +131,7 @@ def test_conflicts_without_end_raise_the_drivers_error_and_store_nothing(
     assert (own_rows(own), ids(own)) == (0, set())
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("isolation", ["repeatable read", "read committed"])
 @pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
 @pytest.mark.parametrize("where", ["before", "after_sent", "after_commit", "mid_answer"])
@@ -155,6 +157,7 @@ def test_a_connection_cut_at_the_commit_leaves_one_run(
     assert_once(own, receipt)
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("matching", ["INSERT INTO own", "outbox", "BEGIN"])
 @pytest.mark.parametrize("where", ["before", "after_sent", "after_commit", "mid_answer"])
 def test_a_connection_lost_before_the_commit_leaves_no_doubt(
