@@ -17,7 +17,7 @@ from tests.support.warm_process import fork
 
 from dsql_outbox.cli import main
 
-_TIMEOUT = 30.0  # seconds; a safety net
+_TIMEOUT = 60.0  # seconds; a safety net
 
 
 class Finished(NamedTuple):

@@ -63,12 +63,6 @@ def test_every_contestant_is_measured_or_named_with_the_reason() -> None:
     assert all(row["disordered"] == 0 for row in found if row.get("line") == "ordered")
 
 
-def test_it_refuses_a_line_that_it_does_not_have() -> None:
-    done = run("--only", "batch,drain")
-    assert done.returncode == 2
-    assert "no line 'drain': there are batch, single" in done.stderr
-
-
 def test_a_contestant_that_cannot_be_imported_fails_with_the_reason() -> None:
     with (
         pytest.raises(PeerFailedError, match=r"No module named .*no_such_module"),

@@ -1,12 +1,12 @@
 """``make endpoint``: what it refuses, and how it ends."""
 
-import os
 import signal
 import subprocess
 import sys
 
 import pytest
 from tests.support.checkout import ROOT
+from tests.support.commands import run
 from tests.support.dsql.server import CHOSEN, ON_DSQL
 
 from dsql_outbox.outbox import Database
@@ -23,11 +23,9 @@ COMMAND = [sys.executable, "-m", "tests.support.dsql"]
     ],
 )
 def test_it_refuses_to_be_what_it_is_not(server: str, told: str) -> None:
-    environment = os.environ | {"DSQL_OUTBOX_TEST_SERVER": server}
-    done = subprocess.run(
-        COMMAND, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout, done.stderr.strip()) == (1, "", told)
+    env = {"DSQL_OUTBOX_TEST_SERVER": server}
+    done = run(env=env, program=("-m", "tests.support.dsql"))
+    assert (done.code, done.out, done.err.strip()) == (1, b"", told)
 
 
 @pytest.mark.skipif(not ON_DSQL, reason="it needs .venv/conformance")

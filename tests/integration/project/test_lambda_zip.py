@@ -54,6 +54,7 @@ def zipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / f"lambda-{HERE}.zip"
 
 
+@pytest.mark.slow
 def test_it_is_small_and_holds_no_ballast(zipped: Path) -> None:
     assert zipped.stat().st_size < LIMIT
     names = ZipFile(zipped).namelist()
@@ -64,16 +65,13 @@ def test_it_is_small_and_holds_no_ballast(zipped: Path) -> None:
     assert not {"serve.py", "invocations.py", "load.py", "package.py"} & set(names)
 
 
+@pytest.mark.slow
 def test_every_file_may_be_read_by_the_user_that_runs_functions(zipped: Path) -> None:
     modes = {entry.external_attr >> 16 & 0o777 for entry in ZipFile(zipped).infolist()}
     assert modes == {0o644}
 
 
-def test_the_same_content_is_the_same_file(zipped: Path, tmp_path: Path) -> None:
-    make(tmp_path, "--machine", HERE, "--python", PYTHON)
-    assert (tmp_path / zipped.name).read_bytes() == zipped.read_bytes()
-
-
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the zip is for Linux")
 def test_it_answers_and_signs_tokens_with_nothing_else_on_the_path(
     zipped: Path, tmp_path: Path
@@ -101,9 +99,13 @@ def test_it_answers_and_signs_tokens_with_nothing_else_on_the_path(
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", done.stdout)
 
 
-def test_make_zip_makes_one_for_each_machine_with_its_libraries(tmp_path: Path) -> None:
-    """Slow where the wheels must be downloaded."""
+@pytest.mark.slow
+def test_make_zip_makes_one_for_each_machine_with_its_libraries(
+    zipped: Path, tmp_path: Path
+) -> None:
+    """The same content is the same file. Slower where the wheels must be downloaded."""
     make(tmp_path)
+    assert (tmp_path / zipped.name).read_bytes() == zipped.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "lambda-arm64.zip",
         "lambda-x86_64.zip",

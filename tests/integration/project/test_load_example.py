@@ -20,6 +20,8 @@ from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.testing import OutboxProxy
 
+pytestmark = pytest.mark.slow
+
 TYPES = ["CarCreated", "CarServiceDone", "LoanCreated", "LoanPaymentSubmitted"]
 SERVING = re.compile(r"serving on (?P<url>http://127\.0\.0\.1:\d+)/api/v1/events, (\d+) requests")
 TIMEOUT = 30  # seconds; a safety net

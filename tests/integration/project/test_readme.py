@@ -111,6 +111,7 @@ def test_every_block_is_run_but_for_the_lines_that_are_named_with_a_reason() -> 
     assert len(NOT_RUN) <= 6, "run it, or say here why not"
 
 
+@pytest.mark.slow
 def test_the_readme_runs_from_its_first_block_to_its_last_in_a_new_clone(folder: Path) -> None:
     clone = folder / "clone"
     copy_checkout(ROOT, clone)
@@ -143,6 +144,7 @@ def test_the_producer_example_is_the_one_in_the_readme() -> None:
     assert len([line for line in code.splitlines() if line]) <= 15
 
 
+@pytest.mark.slow
 def test_the_demo_sends_its_spans_where_it_is_told_and_trace_finds_them(folder: Path) -> None:
     up, demo, trace = block_with("docker compose").splitlines()
     assert up == "docker compose up --detach"

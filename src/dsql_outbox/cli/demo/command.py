@@ -60,6 +60,8 @@ def demo(database: str, sink: str | None, otlp: str | None) -> None:
 
     from dsql_outbox.cli.telemetry.sdk_spans import memory_exporter  # noqa: PLC0415 - 100 ms
 
+    if sink is not None and not sink.startswith(("nats://", "tls://")):
+        raise click.UsageError("--sink must be nats://, because the demo reads messages back")
     console = Console(width=_width())
     memory = memory_exporter()
     results = Results()
@@ -110,8 +112,6 @@ def _started_sink(console: "Console", url: str | None) -> Generator[str]:
 
             url = stack.enter_context(NatsServer()).url
             console.print("broker    NATS JetStream, embedded")
-        elif not url.startswith(("nats://", "tls://")):
-            raise click.UsageError("--sink must be nats://, because the demo reads messages back")
         else:
             console.print(f"broker    NATS JetStream, stream {_STREAM}")
         yield f"{url}{'&' if '?' in url else '?'}stream={_STREAM}&subjects={TOPIC_PREFIX}.>"
