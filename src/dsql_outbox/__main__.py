@@ -8,7 +8,8 @@ from types import FrameType
 def main() -> None:
     """Run the command; a missing extra is one line on stderr and exit code 2."""
     try:
-        # Imports take a second, in which a supervisor may change its mind.
+        # For the whole process, and before the imports: they take a second, in which a supervisor
+        # may change its mind. A signal that is ignored, as SIGHUP under nohup, stays so.
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, _interrupt)

@@ -29,8 +29,10 @@ _WAIT: Final = 5.0
 class BackgroundPublisher:
     """Relays until the end of `running`. After an error of the database another publisher starts.
 
-    A web application has nobody who starts it again when it is healthy but for its publisher.
-    The sink needs no such care, since a publisher opens it again by itself.
+    A publisher waits by itself while the broker is away, or a database that it has reached. It ends
+    when it cannot reach the database at its start, and after an error that waiting does not cure,
+    such as a right that was revoked. The command leaves both to its supervisor, by its exit code.
+    A web application has none: it is healthy but for its publisher.
 
     A failure is logged, and `ready` reports it until the next publisher has started. Only the
     first publisher may raise an error, one that waiting does not cure.

@@ -1,5 +1,9 @@
 """The OTEL_* environment variables, read in one way for spans and metrics.
 
+The start-up of OpenTelemetry's SDK, which ``opentelemetry-instrument`` runs, does not fit: it has
+no public name, makes its meter provider global, and lets the exporter ``console`` print on standard
+output, which holds the results of a command. The SDK and its exporters read all other variables.
+
 https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 """
 
