@@ -82,7 +82,7 @@ class OtlpReceiver:
 
     def __enter__(self) -> Self:
         self._traces, self._metrics = _import_messages()
-        self._server = _Server(("127.0.0.1", 0), partial(_Handler, self._receive))
+        self._server = _Receiver(("127.0.0.1", 0), partial(_Handler, self._receive))
         self._thread = Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
         return self
@@ -136,7 +136,7 @@ def _import_messages() -> tuple[Any, Any]:
     return trace_service_pb2, metrics_service_pb2
 
 
-class _Server(ThreadingHTTPServer):
+class _Receiver(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         # A process that ends, or is killed, may leave in the middle: no news on a test's stderr.
         if not isinstance(sys.exception(), ConnectionError):

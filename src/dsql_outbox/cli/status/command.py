@@ -20,7 +20,7 @@ from dsql_outbox.publisher import (
 )
 
 from .live_view import watch
-from .tables import Table, conflict_tables, rich, tables_of
+from .tables import TextTable, conflict_tables, rich, tables_of
 
 
 @click.command(
@@ -105,7 +105,7 @@ async def _read_conflicts(database: Database, hours: float) -> ConflictReport:
         return await reader.read(hours=hours)
 
 
-def _show(found: object, tables: Sequence[Table], *, as_json: bool) -> None:
+def _show(found: object, tables: Sequence[TextTable], *, as_json: bool) -> None:
     if as_json:
         json_line(found)
     elif sys.stdout.isatty():

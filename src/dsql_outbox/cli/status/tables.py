@@ -13,19 +13,19 @@ from dsql_outbox.cli.output import counted
 from dsql_outbox.publisher import REMEDIES, ConflictReport, ContendedEntity
 
 
-class Table(NamedTuple):
+class TextTable(NamedTuple):
     """A table of texts; each row is as long as the header."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
 
 
-def tables_of(now: Status, *more: tuple[str, str]) -> list[Table]:
+def tables_of(now: Status, *more: tuple[str, str]) -> list[TextTable]:
     """The summary, extended by the lines `more`, then one table per kind that has rows."""
-    tables = [Table(("outbox", f"schema {now.schema}"), [*_summary(now), *more])]
+    tables = [TextTable(("outbox", f"schema {now.schema}"), [*_summary(now), *more])]
     if now.publishers:
         tables.append(
-            Table(("publisher", "alive", "seen"), list(map(_publisher_row, now.publishers)))
+            TextTable(("publisher", "alive", "seen"), list(map(_publisher_row, now.publishers)))
         )
     shards = [
         _shard_row(shard)
@@ -33,19 +33,19 @@ def tables_of(now: Status, *more: tuple[str, str]) -> list[Table]:
         if shard.oldest_seconds is not None or shard.owner is not None
     ]
     if shards:
-        tables.append(Table(("shard", "oldest", "leased by", "lease ends in"), shards))
+        tables.append(TextTable(("shard", "oldest", "leased by", "lease ends in"), shards))
     paused = list(_paused_rows(now))
     if paused:
-        tables.append(Table(("paused topic", "by", "for", "reason"), paused))
+        tables.append(TextTable(("paused topic", "by", "for", "reason"), paused))
     if now.stranded:
         rows = [
             (str(s.shard), "all" if s.position is None else str(s.position), s.reason)
             for s in now.stranded
         ]
-        tables.append(Table(("stranded in shard", "position", "reason"), rows))
+        tables.append(TextTable(("stranded in shard", "position", "reason"), rows))
     if now.failures.worst:
         header = ("failed event", "shard", "attempts", "next try", "error")
-        tables.append(Table(header, list(_failure_rows(now.failures))))
+        tables.append(TextTable(header, list(_failure_rows(now.failures))))
     return tables
 
 
@@ -108,7 +108,7 @@ def count_of(count: int, *, more: bool) -> str:
     return f"{count}+" if more else str(count)
 
 
-def rich(table: Table) -> "RichTable":
+def rich(table: TextTable) -> "RichTable":
     """The table for a terminal."""
     from rich.table import Table as RichTable  # noqa: PLC0415 - 60 ms, for terminals only
     from rich.text import Text  # noqa: PLC0415 - for terminals only
@@ -121,15 +121,15 @@ def rich(table: Table) -> "RichTable":
     return shown
 
 
-def conflict_tables(report: ConflictReport) -> list[Table]:
+def conflict_tables(report: ConflictReport) -> list[TextTable]:
     """The totals, then the entities with their remedies, then the meaning of these."""
-    tables = [Table(("conflicts", f"in the last {report.hours:g} h"), list(_totals(report)))]
+    tables = [TextTable(("conflicts", f"in the last {report.hours:g} h"), list(_totals(report)))]
     if report.entities:
         header = ("entity", "conflicts", "alone", "time lost", "given up", "last", "remedy")
-        tables.append(Table(header, list(map(_row, report.entities))))
+        tables.append(TextTable(header, list(map(_row, report.entities))))
         named = {entity.remedy for entity in report.entities}
         rows = [(remedy, text) for remedy, text in REMEDIES.items() if remedy in named]
-        tables.append(Table(("remedy", "what to do"), rows))
+        tables.append(TextTable(("remedy", "what to do"), rows))
     return tables
 
 
