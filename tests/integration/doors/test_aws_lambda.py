@@ -107,10 +107,10 @@ def test_when_its_time_is_up_all_that_was_sent_is_settled_and_the_next_goes_on(
 ) -> None:
     writer.write_many([event(f"car-{n % 3}", n) for n in range(400)])
     sink = Slow(0.005)
-    handler = relay_handler(database, opened(sink), margin=1.0)
+    handler = relay_handler(database, opened(sink), margin=10.0)  # much for a busy machine
     began = monotonic()
-    done = handler(SCHEDULED, Context(1.4))
-    assert monotonic() - began < 1.4
+    done = handler(SCHEDULED, Context(10.4))
+    assert monotonic() - began < 10.4
     assert done["ended"] == "time"
     assert 0 < done["delivered"] == len(sink.messages) < 400
     assert done["left"] == 400 - done["delivered"] == count(sql, "outbox")

@@ -93,7 +93,8 @@ def _text(value: object) -> str | None:
 
 def empty(tables: Tables) -> None:
     tables.execute(
-        "TRUNCATE outbox.business_events, outbox.event_headers, outbox.entities, outbox.outbox"
+        "DELETE FROM outbox.business_events; DELETE FROM outbox.event_headers;"
+        "DELETE FROM outbox.entities; DELETE FROM outbox.outbox"
     )
 
 
@@ -107,7 +108,7 @@ def snapshot(tables: Tables) -> list[list[Row]]:
 
 
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(batches=st.lists(a_batch, min_size=1, max_size=4))
 def test_both_forms_store_and_answer_the_same(
