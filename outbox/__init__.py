@@ -69,6 +69,7 @@ from dsql_outbox.outbox.unit_of_work.connections.thread_connections import Conne
 from dsql_outbox.outbox.unit_of_work.function_run import FunctionRun, Verdict
 from dsql_outbox.outbox.unit_of_work.gate import Gate
 from dsql_outbox.outbox.unit_of_work.lasting import LastingConnection
+from dsql_outbox.outbox.unit_of_work.loops import act_async, perform_async
 from dsql_outbox.outbox.unit_of_work.primitives import (
     Exchange,
     Open,
@@ -240,6 +241,7 @@ __all__ = [
     "Work",
     "WriterClosed",
     "WriterConflicts",
+    "act_async",
     "array_literal",
     "attempted",
     "broken_header",
@@ -268,6 +270,7 @@ __all__ = [
     "parse_event",
     "parse_headers",
     "parse_subject_key",
+    "perform_async",
     "pipeline",
     "pipeline_inside",
     "plain_array",

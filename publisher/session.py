@@ -26,10 +26,13 @@ from dsql_outbox.outbox import (
     LastingConnection,
     Moved,
     TransactionMisused,
+    act_async,
     command,
+    commit,
     is_being_cancelled,
     kind_of,
-    require_committed,
+    perform_async,
+    roll_back,
     tables_expected,
 )
 from dsql_outbox.schema import statement
@@ -48,8 +51,6 @@ CALL_TIMEOUT: Final = 10.0
 
 _CANCEL_TIMEOUT: Final = 1.0
 """Seconds that a request to cancel a statement may take."""
-
-_OPEN: Final = {TransactionStatus.INTRANS, TransactionStatus.INERROR}
 
 T = TypeVar("T")
 
@@ -317,10 +318,9 @@ async def _roll_back(connection: AsyncConnection, error: BaseException) -> None:
     status = connection.info.transaction_status
     if status is TransactionStatus.ACTIVE or not isinstance(error, Exception):
         connection.drop()
-    elif status in _OPEN:
+    else:
         _give_time(connection)
-        with suppress(psycopg.Error):
-            await connection.wait(command(connection, b"ROLLBACK"))
+        await perform_async(roll_back(connection), act_async)
 
 
 async def _commit(connection: AsyncConnection, *, after_function: bool) -> None:
@@ -331,7 +331,7 @@ async def _commit(connection: AsyncConnection, *, after_function: bool) -> None:
     """
     _give_time(connection)
     try:
-        require_committed(await connection.wait(command(connection, b"COMMIT")))
+        await perform_async(commit(connection), act_async)
     except psycopg.Error as error:
         if after_function and kind_of(error) not in CONFLICTS | OUTAGES:
             raise FunctionFailed(error) from error

@@ -22,7 +22,6 @@ from dsql_outbox.inbox import AsyncInbox, Inbox
 from dsql_outbox.outbox import Database, Message, TransactionMisused, command
 from dsql_outbox.outbox.unit_of_work import commit as commit_module
 from dsql_outbox.publisher import Publisher, PublisherSettings, Rebuild
-from dsql_outbox.publisher import session as session_module
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import AsyncWriter, Writer
 
@@ -499,8 +498,7 @@ async def test_a_commit_that_the_server_answers_with_rollback_stores_nothing(
     def send(connection: Any, query: bytes) -> Any:
         return command(connection, b"ROLLBACK" if query == b"COMMIT" else query)
 
-    for module in (commit_module, session_module):
-        monkeypatch.setattr(module, "command", send)
+    monkeypatch.setattr(commit_module, "command", send)
     async with Body(effects, name).opened() as body:
         assert (await body.call(nothing), body.runs) == ("TransactionRollback", 1)
     assert effects_in(effects) == 0
