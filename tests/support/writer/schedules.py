@@ -158,7 +158,11 @@ def _attend(
             _let_go(kept.pop(0)[1])
         return all(future.done() for future in pending)
 
-    wait_until(is_over, timeout=60.0)
+    try:
+        wait_until(is_over, timeout=60.0)
+    finally:
+        for _, one in kept:  # or calls without a timeout would wait for its locks for ever
+            _let_go(one)
 
 
 def _release(held: list[Held], random: Random) -> None:
@@ -171,8 +175,9 @@ def _release(held: list[Held], random: Random) -> None:
 
 
 def _let_go(held: Held) -> None:
-    with suppress(ConnectionError):
-        held.release()
+    """Send on what is held. Its answer is not waited for: another one held may have its locks."""
+    with suppress(ConnectionError, TimeoutError):
+        held.release(timeout=0.0)
 
 
 # --- what came of it -------------------------------------------------------------------
