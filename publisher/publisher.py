@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from types import TracebackType
-from typing import Final, Literal, Self, cast
+from typing import Final, Literal, NamedTuple, Self, cast
 
 import anyio
 import psycopg
@@ -63,6 +63,15 @@ _SIGN_OF_LIFE: Final = 5.0
 
 UntilEmpty = bool | Literal["own"]
 """When `Publisher.run` ends: not by itself, with an empty outbox, or when its shards are empty."""
+
+
+class _State(NamedTuple):
+    """The state of the parts that readiness depends on."""
+
+    sink_available: bool
+    database_available: bool
+    leases_kept: bool
+    unowned: int
 
 
 class Publisher:
@@ -131,7 +140,7 @@ class Publisher:
         self._is_stopped = False
         self._told = Relayed()
         self._told_statements = 0
-        self._told_state: tuple[bool, bool, bool, int] | None = None
+        self._told_state: _State | None = None
         self._background: AbstractAsyncContextManager[None] | None = None
 
     @property
@@ -346,21 +355,19 @@ class Publisher:
         has_changed = self._told_state is not None and self._state(relay) != self._told_state
         return relay.relayed != self._told or has_changed
 
-    def _state(self, relay: Relay) -> tuple[bool, bool, bool, int]:
-        """The state of the parts that readiness depends on."""
+    def _state(self, relay: Relay) -> _State:
         leases = self._leases
-        return (
-            relay.is_sink_available,
-            relay.is_database_available,
-            leases.are_kept,
-            leases.unowned,
+        return _State(
+            sink_available=relay.is_sink_available,
+            database_available=relay.is_database_available,
+            leases_kept=leases.are_kept,
+            unowned=leases.unowned,
         )
 
     def _tell(self, relay: Relay) -> None:
         now, statements = relay.relayed, self._store.statements
         done = now - self._told
         self._told_state = state = self._state(relay)
-        sink_available, database_available, leases_kept, unowned = state
         emit(
             self._hooks,
             RelayProgress(
@@ -371,11 +378,8 @@ class Publisher:
                 dead=done.dead,
                 statements=statements - self._told_statements,
                 held=relay.held,
-                sink_available=sink_available,
                 paused=relay.paused_topics,
-                unowned=unowned,
-                leases_kept=leases_kept,
-                database_available=database_available,
+                **state._asdict(),
             ),
         )
         self._told, self._told_statements = now, statements

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import AsyncGenerator
+from datetime import datetime
 from functools import partial
 from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
@@ -125,13 +126,13 @@ class Rebuild(Operator):
         """
 
         async def work(transaction: OperatorTransaction) -> tuple[int, int, _Place]:
-            rows = await transaction.rows("rebuild_page", after.parameters(number))
+            rows = await transaction.read("rebuild_page", _EventRow, after.parameters(number))
             place = _reached(rows[0], after)
-            self._tried = rows[0][0]
-            messages = [self._message(*row[6:]) for row in rows if row[6] is not None]
+            self._tried = rows[0].seen
+            messages = [self._message(row.id, row) for row in rows if row.id is not None]
             for message in messages:
                 await transaction.call(partial(_apply, self._function, message))
-            return rows[0][0], len(messages), place
+            return rows[0].seen, len(messages), place
 
         self._is_settled, self._tried = False, 0
         failure: Exception
@@ -149,43 +150,30 @@ class Rebuild(Operator):
 
     async def _require_calm(self, place: "_Place") -> None:
         self._is_settled = False
-        rows = await self._session.rows("rebuild_page", place.parameters(PAGE))
+        rows = await self._session.read("rebuild_page", _EventRow, place.parameters(PAGE))
         _reached(rows[0], place)
         self._is_settled = True
 
-    def _message(  # noqa: PLR0913, PLR0917 - the columns of rebuild_page
-        self,
-        event_id: UUID,
-        event_type: str,
-        created: Any,
-        saved: Any,
-        touches: str,
-        shard: int,
-        position: int,
-        subject_type: str,
-        subject_id: str,
-        subject_version: int,
-        topic: str,
-        payload: str,
-        own: str | None,
-    ) -> Message:
-        own_headers = {} if own is None else read_headers(own).by_name
-        ours = stored_headers(event_id, event_type, created, touches, self._source)
+    def _message(self, event_id: UUID, event: "_EventRow") -> Message:
+        own_headers = {} if event.headers is None else read_headers(event.headers).by_name
+        ours = stored_headers(
+            event_id, event.event_type, event.created_date, event.touches, self._source
+        )
         if ours.fault is not None:
             raise SettingsError(f"event {event_id} is not a valid message: {ours.fault}")
         headers = own_headers | ours.by_name
         row = OutboxRow(
-            shard,
-            position,
-            str(event_id),
-            0,
-            subject_type,
-            subject_id,
-            subject_version,
-            topic,
-            msgspec.json.encode(headers).decode(),
-            payload,
-            int(saved.timestamp() * 1_000_000),
+            shard=event.shard,
+            position=event.position,
+            event_id=str(event_id),
+            previous_position=0,
+            subject_type=event.subject_type,
+            subject_id=event.subject_id,
+            subject_version=event.subject_version,
+            topic=event.topic,
+            headers=msgspec.json.encode(headers).decode(),
+            payload=event.payload,
+            created_us=int(event.saved_date.timestamp() * 1_000_000),
             predecessor=False,
         )
         made = row.message(attempt=1, picked_up_ns=0, epoch=0)
@@ -199,6 +187,33 @@ class Rebuild(Operator):
         asked = {"schema": self._session.schema, "table": "event_headers"}
         rows = await self._session.rows("rows_estimate", asked)
         return rows[0][0] if rows and rows[0][0] >= 0 else None
+
+
+class _EventRow(NamedTuple):
+    """A row of ``rebuild_page``.
+
+    The columns of `Place` are NULL if the page has no rows, those from `id` on if it has no event.
+    """
+
+    seen: int
+    entity_type: str
+    entity_id: str
+    entity_version: int
+    epochs: int
+    held: int
+    id: UUID | None
+    event_type: str
+    created_date: datetime | None
+    saved_date: datetime
+    touches: str
+    shard: int
+    position: int
+    subject_type: str
+    subject_id: str
+    subject_version: int
+    topic: str
+    payload: str
+    headers: str | None
 
 
 class _Place(NamedTuple):
@@ -251,9 +266,9 @@ def _may_be_committed(error: Exception) -> bool:
     return isinstance(error, psycopg.Error) and kind_of(error) in OUTAGES
 
 
-def _reached(row: Any, before: _Place) -> _Place:
+def _reached(row: _EventRow, before: _Place) -> _Place:
     """Return the place that a page reached. Raises `PublisherRuns` if one may have run."""
-    seen, *at, epochs, held = row[:6]
-    if held or before.epochs not in {None, epochs}:
+    if row.held or before.epochs not in {None, row.epochs}:
         raise PublisherRuns(is_disturbed=before.epochs is not None)
-    return _Place(Place(*at) if seen else before.at, epochs)
+    at = Place(row.entity_type, row.entity_id, row.entity_version) if row.seen else before.at
+    return _Place(at, row.epochs)

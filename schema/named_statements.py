@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from importlib.resources import files
-from typing import Any, Final, LiteralString, cast
+from typing import Any, Final, LiteralString, TypeVar, cast
 
 import psycopg
 from psycopg import sql
+from psycopg.rows import class_row
 
 from dsql_outbox.outbox import MIGRATION, Connection
+
+T = TypeVar("T")
 
 FOLDER: Final = files("dsql_outbox.schema")
 
@@ -54,3 +57,15 @@ def execute(
     error immediately.
     """
     return MIGRATION.run(partial(connection.execute, query, parameters))
+
+
+def read(
+    connection: Connection, query: bytes, kind: type[T], parameters: Mapping[str, object]
+) -> list[T]:
+    """Run one statement as `execute` does. Returns its rows as objects of `kind`.
+
+    The columns are the arguments of `kind` by their names.
+    """
+    cursor = execute(connection, query, parameters)
+    cursor.row_factory = class_row(kind)
+    return cursor.fetchall()

@@ -60,7 +60,8 @@ def _values(event: ParsedEvent) -> dict[str, str]:
 
 
 def _fields(template: str) -> list[str]:
-    return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    pieces = string.Formatter().parse(template)
+    return [name for _, name, *_ in pieces if name is not None]
 
 
 def _blamed(event: ParsedEvent, template: str) -> str:

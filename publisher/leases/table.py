@@ -3,10 +3,11 @@
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import psycopg
+from psycopg.rows import AsyncRowFactory, class_row, scalar_row, tuple_row
 
 from dsql_outbox.outbox import (
     AT_ONCE,
@@ -24,6 +25,8 @@ from dsql_outbox.schema import statement
 
 from .liveness import PRUNE_AFTER, Lease, Peer, Snapshot
 from .protocol import Renewed
+
+T = TypeVar("T")
 
 
 class SqlLeaseTable:
@@ -51,15 +54,15 @@ class SqlLeaseTable:
     async def announce(self, owner: str) -> None:
         """See `LeaseTable.announce`."""
         parameters = {"owner": owner, "lease": self._settings.lease, "paused": self._topics()}
-        await self._retried("publisher_announce", parameters)
+        await self._retried("publisher_announce", parameters, tuple_row)
 
     async def withdraw(self, owner: str) -> None:
         """See `LeaseTable.withdraw`."""
-        await self._retried("publisher_withdraw", {"owner": owner})
+        await self._retried("publisher_withdraw", {"owner": owner}, tuple_row)
 
     async def look(self) -> Snapshot:
         """See `LeaseTable.look`."""
-        return _snapshot(await self._retried("lease_list", {}))
+        return _snapshot(await self._retried("lease_list", {}, class_row(_LeaseRow)))
 
     async def renew(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
         """See `LeaseTable.renew`."""
@@ -70,7 +73,8 @@ class SqlLeaseTable:
         if self._is_refused:
             return None
         try:
-            found = await self._run("lease_beat", self._parameters(owner, epochs))
+            parameters = self._parameters(owner, epochs)
+            found = await self._run("lease_beat", parameters, class_row(_LeaseRow))
         except NO_SUCH_FORM:
             # No cached plan that is out of date, as in a writer: a publisher prepares nothing.
             self._is_refused = True
@@ -79,7 +83,7 @@ class SqlLeaseTable:
             if kind_of(error) not in CONFLICTS:
                 raise
             return None
-        return Renewed({row[0] for row in found if row[-1]}, _snapshot(row[:-1] for row in found))
+        return Renewed({row.shard for row in found if row.renewed}, _snapshot(found))
 
     async def release(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
         """See `LeaseTable.release`."""
@@ -94,7 +98,7 @@ class SqlLeaseTable:
     async def prune(self) -> None:
         """See `LeaseTable.prune`."""
         parameters = {"leases": PRUNE_AFTER, "default": DEFAULT_LEASE}
-        await self._retried("publisher_prune", parameters)
+        await self._retried("publisher_prune", parameters, tuple_row)
 
     def drop(self) -> None:
         """Close the connection immediately, without waiting for the server."""
@@ -114,14 +118,14 @@ class SqlLeaseTable:
         longer matches.
         """
         try:
-            return _shards(await self._run(name, self._parameters(owner, epochs, ended)))
+            return set(await self._run(name, self._parameters(owner, epochs, ended), scalar_row))
         except psycopg.Error as error:
             if kind_of(error) not in CONFLICTS:
                 raise
         changed: set[int] = set()
         for one in epochs.items():
             parameters = self._parameters(owner, dict([one]), ended)
-            changed |= _shards(await self._retried(name, parameters))
+            changed |= set(await self._retried(name, parameters, scalar_row))
         return changed
 
     def _parameters(
@@ -140,32 +144,50 @@ class SqlLeaseTable:
     def _topics(self) -> str:
         return msgspec.json.encode(list(self._paused())).decode()
 
-    async def _retried(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-        return await AT_ONCE.run_async(partial(self._run, name, parameters))
+    async def _retried(
+        self, name: str, parameters: Mapping[str, Any], rows: AsyncRowFactory[T]
+    ) -> Sequence[T]:
+        return await AT_ONCE.run_async(partial(self._run, name, parameters, rows))
 
-    async def _run(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+    async def _run(
+        self, name: str, parameters: Mapping[str, Any], rows: AsyncRowFactory[T]
+    ) -> Sequence[T]:
         self._process.require()
         query = statement(name, self._database.schema)
 
-        async def run(connection: AsyncConnection) -> Sequence[Sequence[Any]]:
-            cursor = await connection.execute(query, parameters)
+        async def run(connection: AsyncConnection) -> Sequence[T]:
+            cursor = connection.cursor(row_factory=rows)
+            await cursor.execute(query, parameters)
             return await cursor.fetchall() if cursor.description else []
 
         return await self._connection.use(run)
 
 
-def _snapshot(found: Iterable[Sequence[Any]]) -> Snapshot:
+class _LeaseRow(NamedTuple):
+    """A row of ``lease_list`` or ``lease_beat``: a lease, or without a shard a publisher.
+
+    The columns of the other kind are NULL. `renewed` says that the beat renewed the lease.
+    """
+
+    shard: Any
+    owner: Any
+    epoch: Any
+    expires_in: float | None
+    expires_at: float | None
+    seen_at: Any
+    age: Any
+    lease_seconds: float | None
+    renewed: bool = False
+
+
+def _snapshot(found: Iterable[_LeaseRow]) -> Snapshot:
     leases: list[Lease] = []
     peers: list[Peer] = []
-    for shard, owner, epoch, expires_in, expires_at, seen_at, age, lease in found:
-        if shard is None:
-            peers.append(Peer(owner, seen_at, age, lease))
+    for row in found:
+        if row.shard is None:
+            peers.append(Peer(row.owner, row.seen_at, row.age, row.lease_seconds))
         else:
             # A row that another program made may have an owner, and no end of its lease.
-            ends = -math.inf if owner is None or expires_in is None else expires_in
-            leases.append(Lease(shard, owner, epoch, ends, expires_at))
+            ends = -math.inf if row.owner is None or row.expires_in is None else row.expires_in
+            leases.append(Lease(row.shard, row.owner, row.epoch, ends, row.expires_at))
     return Snapshot(leases, peers)
-
-
-def _shards(found: Sequence[Sequence[Any]]) -> set[int]:
-    return {shard for (shard,) in found}

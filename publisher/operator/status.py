@@ -3,7 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -14,6 +14,8 @@ from dsql_outbox.publisher.leases.liveness import is_alive
 from dsql_outbox.publisher.session import Operator
 
 from .topic_pauses import PausedTopic, read_paused
+
+T = TypeVar("T")
 
 _LIMIT: Final = 1_000
 _SHARD_LIMIT: Final = 500
@@ -166,8 +168,8 @@ class StatusReader(Operator):
 
     async def read(self) -> Status:
         """Read the state of the outbox as it is now."""
-        found = await self._rows("status_shards")
-        shards = tuple(map(_shard, found))
+        found = await self._read("status_shards", _ShardRow)
+        shards = tuple(each.shard_of() for each in found)
         ages = [shard.oldest_seconds for shard in shards if shard.oldest_seconds is not None]
         orphaned = await self._rows("shards_orphaned")
         topics = await read_paused(self._session, None, _TOPICS)
@@ -175,13 +177,22 @@ class StatusReader(Operator):
             schema=self._session.schema,
             waiting=await self.read_waiting(),
             oldest_seconds=max(ages, default=None),
-            failures=_failures(await self._rows("status_failures", limit=_LIMIT, shown=_SHOWN)),
+            failures=_failures(
+                await self._read("status_failures", _FailureRow, limit=_LIMIT, shown=_SHOWN)
+            ),
             dead_letters=_bounded((await self._rows("status_dead", limit=_LIMIT))[0][0]),
             shards=shards,
-            publishers=tuple(map(_seen, await self._rows("status_publishers", shown=_PUBLISHERS))),
+            publishers=tuple(
+                each.seen_of()
+                for each in await self._read("status_publishers", _SeenRow, shown=_PUBLISHERS)
+            ),
             stranded=(
                 *(Stranded(shard, None, _NO_LEASE) for (shard,) in orphaned),
-                *(Stranded(row[0], row[5], _NO_POSITION) for row in found if _is_below_1(row[5])),
+                *(
+                    Stranded(each.shard, each.position, _NO_POSITION)
+                    for each in found
+                    if each.position is not None and each.position < 1
+                ),
             ),
             paused_topics=tuple(topics),
         )
@@ -201,24 +212,72 @@ class StatusReader(Operator):
         None if the database keeps none, as Aurora DSQL.
         """
         try:
-            (row,) = await self._rows("status_counters")
+            (counters,) = await self._read("status_counters", Counters)
         except psycopg.Error as error:
             if is_unreachable(error):
                 raise
             return None
-        return Counters(*row)
+        return counters
+
+    async def _read(self, name: str, kind: type[T], **literals: int) -> Sequence[T]:
+        return await self._session.read(name, kind, {}, **literals)
 
     async def _rows(self, name: str, **literals: int) -> Sequence[Sequence[Any]]:
         return await self._session.rows(name, {}, **literals)
 
 
-def _is_below_1(position: int | None) -> bool:
-    return position is not None and position < 1
+class _SeenRow(NamedTuple):
+    """A row of ``status_publishers``."""
+
+    owner: str
+    seen: float
+    lease_seconds: float | None
+    paused: str | None
+
+    def seen_of(self) -> Seen:
+        """The publisher of this row."""
+        alive = is_alive(self.seen, self.lease_seconds)
+        paused = _names(self.paused)
+        return Seen(self.owner, alive, round(self.seen, 3), self.lease_seconds, paused)
 
 
-def _seen(row: Sequence[Any]) -> Seen:
-    owner, seconds, lease, paused = row
-    return Seen(owner, is_alive(seconds, lease), round(seconds, 3), lease, _names(paused))
+class _ShardRow(NamedTuple):
+    """A row of ``status_shards``; `position` is that of the first message."""
+
+    shard: int
+    owner: str | None
+    epoch: int
+    expires: float | None
+    age: float | None
+    position: int | None
+
+    def shard_of(self) -> Shard:
+        """The shard of this row."""
+        return Shard(self.shard, _seconds(self.age), self.owner, self.epoch, _seconds(self.expires))
+
+
+class _FailureRow(NamedTuple):
+    """A row of ``status_failures``; the last two columns count all failures."""
+
+    event_id: UUID
+    shard: int
+    position: int
+    attempts: int
+    last_error: str
+    seconds: float
+    failures: int
+    blocked: int
+
+    def message(self) -> FailedMessage:
+        """The message of this row."""
+        return FailedMessage(
+            self.event_id,
+            self.shard,
+            self.position,
+            self.attempts,
+            _seconds(self.seconds),
+            self.last_error,
+        )
 
 
 def _names(paused: str | None) -> tuple[str, ...]:
@@ -229,18 +288,11 @@ def _names(paused: str | None) -> tuple[str, ...]:
         return ()
 
 
-def _shard(row: Sequence[Any]) -> Shard:
-    shard, owner, epoch, lease, age, _ = row
-    return Shard(shard, _seconds(age), owner, epoch, _seconds(lease))
-
-
-def _failures(rows: Sequence[Sequence[Any]]) -> FailureCounts:
-    counted = _bounded(rows[0][6] if rows else 0)
-    worst = tuple(
-        FailedMessage(event_id, shard, position, attempts, _seconds(seconds), error)
-        for event_id, shard, position, attempts, error, seconds, _, _ in rows
-    )
-    return FailureCounts(counted.count, counted.more, rows[0][7] if rows else 0, worst)
+def _failures(rows: Sequence[_FailureRow]) -> FailureCounts:
+    counted = _bounded(rows[0].failures if rows else 0)
+    blocked = rows[0].blocked if rows else 0
+    worst = tuple(row.message() for row in rows)
+    return FailureCounts(counted.count, counted.more, blocked, worst)
 
 
 def _bounded(found: int, limit: int = _LIMIT) -> Bounded:

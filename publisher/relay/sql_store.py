@@ -1,7 +1,7 @@
 """The statements of the relay on the outbox and its failures."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -34,6 +34,48 @@ from .store import (
 
 FAILURES: Final = 10_000
 """The failures that one statement of a take-over reads."""
+
+
+T = TypeVar("T")
+
+ROW_COLUMNS: Final = OutboxRow.__struct_fields__[:-3]
+"""The columns of ``outbox_read`` between the number of the range and whether it is cut.
+
+They are the fields of a row but for the computed ones. A row is decoded by position, because
+every message takes this way; tests/integration/schema/test_row_columns.py compares the names.
+"""
+
+
+class _FailureRow(NamedTuple):
+    """A row of ``failure_list``: the columns after the first three are NULL without a failure."""
+
+    seen: int
+    last_id: str
+    last_position: int
+    shard: int
+    position: int
+    event_id: str
+    attempts: int
+    subject_type: str | None
+    subject_id: str
+    seconds: float
+    size: int
+
+    def failure(self) -> StoredFailure:
+        """The failure of this row."""
+        row = RowId(self.shard, self.position, self.event_id)
+        subject = SubjectName(self.subject_type or "", self.subject_id)
+        return StoredFailure(row, subject, self.attempts, self.seconds, self.size)
+
+
+class _WaitRow(NamedTuple):
+    """A row of ``failure_find``."""
+
+    shard: int
+    position: int
+    event_id: str
+    attempts: int
+    seconds: float
 
 
 class _RowGone(Exception):
@@ -126,23 +168,25 @@ class SqlStore:
     async def failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
         """See `Store.failures`. One statement reads `FAILURES` rows at most."""
         failures: list[StoredFailure] = []
-        parameters = {"shards": plain_array(shards), "event_id": str(UUID(int=0))}
-        parameters["position"] = str(-1 << 63)
+        parameters: dict[str, Any] = {
+            "shards": plain_array(shards),
+            "event_id": UUID(int=0),
+            "position": -1 << 63,
+        }
         seen = FAILURES
         while seen == FAILURES:
-            found = await self._rows("failure_list", parameters, rows=FAILURES)
-            seen, parameters["event_id"], parameters["position"] = found[0][:3]
-            failures += (
-                StoredFailure(RowId(*key), SubjectName(type_, id_), attempts, seconds, size)
-                for _, _, _, *key, attempts, type_, id_, seconds, size in found
-                if type_ is not None
-            )
+            found = await self._read("failure_list", _FailureRow, parameters, rows=FAILURES)
+            seen = found[0].seen
+            parameters |= {"event_id": found[0].last_id, "position": found[0].last_position}
+            failures += (row.failure() for row in found if row.subject_type is not None)
         return failures
 
     async def waits(self, rows: Collection[RowId]) -> Mapping[RowId, StoredWait]:
         """See `Store.waits`."""
-        found = await self._rows("failure_find", row_keys(rows))
-        return {RowId(*key): StoredWait(attempts, seconds) for *key, attempts, seconds in found}
+        return {
+            RowId(row.shard, row.position, row.event_id): StoredWait(row.attempts, row.seconds)
+            for row in await self._read("failure_find", _WaitRow, row_keys(rows))
+        }
 
     async def paused_topics(self) -> Mapping[str, str]:
         """See `Store.paused_topics`."""
@@ -160,6 +204,12 @@ class SqlStore:
     async def sweep(self) -> None:
         """Delete failures whose message no longer exists, as many as one transaction may change."""
         await self._count("failure_sweep", {}, limit=MAX_TRANSACTION_ROWS)
+
+    async def _read(
+        self, name: str, kind: type[T], parameters: dict[str, Any], **literals: int
+    ) -> Sequence[T]:
+        self._require()
+        return await self._reads.read(name, kind, parameters, **literals)
 
     async def _rows(
         self, name: str, parameters: dict[str, Any], **literals: int
@@ -200,8 +250,9 @@ def _reading(number: int, found: Sequence[Sequence[Any]]) -> Reading:
         if is_cut is None:
             rows[number].append(OutboxRow(*row))
         else:
-            ends[number] = (RowPlace(result[2], result[3]), is_cut)
-            now = result[11]
+            end = dict(zip(ROW_COLUMNS, row, strict=True))
+            ends[number] = (RowPlace(end["position"], end["event_id"]), is_cut)
+            now = end["created_us"]
     for each in rows:
         each.sort(key=_order)
     return Reading(now, [RangeRead(each, *end) for each, end in zip(rows, ends, strict=True)])

@@ -63,13 +63,16 @@ class Backfill(msgspec.Struct, frozen=True):
 Form = Relation | AddedColumn | Index | Backfill
 
 _TABLE: Final = re.compile(r"CREATE TABLE IF NOT EXISTS \{schema\}\.(\w+) \(\n(.*)\n\)", re.DOTALL)
-_COLUMN: Final = re.compile(r"(\w+) (\w+)(\(\d+\))?( NOT NULL| PRIMARY KEY)?")
+_COLUMN: Final = re.compile(
+    r"(?P<name>\w+) (?P<type>\w+)(?P<length>\(\d+\))?(?P<rule> NOT NULL| PRIMARY KEY)?"
+)
 _KEY: Final = re.compile(r"PRIMARY KEY \((.*)\)")
 _VIEW: Final = re.compile(
     r"CREATE OR REPLACE VIEW \{schema\}\.(\w+) AS\s+SELECT ([\w, ]+) FROM \{schema\}\.(\w+)"
 )
 _ADDED: Final = re.compile(
-    r"ALTER TABLE \{schema\}\.(\w+) ADD COLUMN IF NOT EXISTS (\w+) (\w+)(\(\d+\))?"
+    r"ALTER TABLE \{schema\}\.(?P<table>\w+) ADD COLUMN IF NOT EXISTS"
+    r" (?P<name>\w+) (?P<type>\w+)(?P<length>\(\d+\))?"
 )
 _INDEX: Final = re.compile(
     r"CREATE INDEX ASYNC IF NOT EXISTS (\w+) ON \{schema\}\.(\w+) \((\w+(?:, \w+)*)\)"
@@ -116,8 +119,8 @@ def parse(migration: Migration, before: Mapping[str, Relation]) -> Form:
         return _parse_table(migration, found[1], found[2].splitlines())
     if found := _VIEW.fullmatch(text):
         return _parse_view(found[1], found[2].split(", "), before[found[3]])
-    if (found := _ADDED.fullmatch(text)) and found[1] in before:
-        return AddedColumn(found[1], Column(found[2], _type(found[3], found[4]), required=False))
+    if (found := _ADDED.fullmatch(text)) and found["table"] in before:
+        return AddedColumn(found["table"], _column(found, required=False))
     if (found := _INDEX.fullmatch(text)) and found[2] in before:
         return Index(found[1], found[2], tuple(found[3].split(", ")))
     if (found := _BACKFILL.fullmatch(text)) and found[1] in before:
@@ -132,9 +135,8 @@ def _parse_table(migration: Migration, name: str, lines: Iterable[str]) -> Relat
         if found := _KEY.fullmatch(line):
             key = tuple(found[1].split(", "))
         elif found := _COLUMN.fullmatch(line):
-            required = found[4] is not None
-            columns.append(Column(found[1], _type(found[2], found[3]), required=required))
-            key = (found[1],) if found[4] == " PRIMARY KEY" else key
+            columns.append(_column(found, required=found["rule"] is not None))
+            key = (found["name"],) if found["rule"] == " PRIMARY KEY" else key
         else:
             raise ValueError(f"migration {migration.label}: cannot read {line!r}")
     return Relation(name, view=False, columns=tuple(columns), key=key)
@@ -146,5 +148,6 @@ def _parse_view(name: str, columns: Iterable[str], table: Relation) -> Relation:
     return Relation(name, view=True, columns=found, key=())
 
 
-def _type(name: str, length: str | None) -> str:
-    return _FULL_NAMES.get(name, name) + (length or "")
+def _column(found: re.Match[str], *, required: bool) -> Column:
+    full = _FULL_NAMES.get(found["type"], found["type"]) + (found["length"] or "")
+    return Column(found["name"], full, required=required)

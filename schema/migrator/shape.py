@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from functools import cache
 from itertools import groupby
-from typing import Any
+from typing import NamedTuple
 
 import msgspec
 
 from dsql_outbox.outbox import Connection
-from dsql_outbox.schema.named_statements import execute, statement
+from dsql_outbox.schema.named_statements import read, statement
 
 from .migration import Migration
 from .migration_text import (
@@ -64,24 +64,54 @@ def expected() -> Expected:
 
 def read_shape(connection: Connection, schema: str) -> Shape | None:
     """The tables and views of a schema, by name; None if the schema does not exist."""
-    rows = execute(connection, statement("schema_shape", schema), {"schema": schema}).fetchall()
+    rows = read(connection, statement("schema_shape", schema), _ColumnRow, {"schema": schema})
     if not rows:
         return None
-    grouped = groupby((row for row in rows if row[0] is not None), key=lambda row: row[:2])
-    return {name: _relation(name, view, list(columns)) for (name, view), columns in grouped}
+    by_relation = groupby(rows, key=lambda row: (row.relation, row.view))
+    return {
+        name: _relation(name, view, list(columns))
+        for (name, view), columns in by_relation
+        if name is not None
+    }
 
 
 def read_indexes(connection: Connection, schema: str) -> dict[str, FoundIndex]:
     """The indexes of a schema by name, without those of primary keys."""
-    rows = execute(connection, statement("schema_indexes", schema), {"schema": schema}).fetchall()
-    grouped = groupby(rows, key=lambda row: row[:3])
+    rows = read(connection, statement("schema_indexes", schema), _IndexRow, {"schema": schema})
+    grouped = groupby(rows, key=lambda row: (row.name, row.table_name, row.valid))
     return {
-        name: FoundIndex(Index(name, table, tuple(row[3] for row in columns)), valid)
+        name: FoundIndex(Index(name, table, tuple(row.column_name for row in columns)), valid)
         for (name, table, valid), columns in grouped
     }
 
 
-def _relation(name: str, view: bool, rows: list[tuple[Any, ...]]) -> Relation:
-    columns = tuple(Column(row[2], row[3], row[4]) for row in rows if row[2] is not None)
-    key = sorted((row[5], row[2]) for row in rows if row[5] is not None)
+class _ColumnRow(NamedTuple):
+    """A row of ``schema_shape``: NULL but for the relation if this has no column."""
+
+    relation: str | None
+    view: bool
+    name: str | None
+    type: str
+    required: bool
+    key_place: int | None
+
+
+class _IndexRow(NamedTuple):
+    """A row of ``schema_indexes``."""
+
+    name: str
+    table_name: str
+    valid: bool
+    column_name: str
+
+
+def _relation(name: str, view: bool, rows: list[_ColumnRow]) -> Relation:
+    columns = tuple(
+        Column(row.name, row.type, row.required) for row in rows if row.name is not None
+    )
+    key = sorted(
+        (row.key_place, row.name)
+        for row in rows
+        if row.key_place is not None and row.name is not None
+    )
     return Relation(name, view=view, columns=columns, key=tuple(column for _, column in key))

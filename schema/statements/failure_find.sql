@@ -1,7 +1,7 @@
 -- Return the failures of some rows, as far as they are recorded and the rows exist. seconds: until
 -- the next attempt, or infinity if blocked. It subtracts two epochs, because PostgreSQL before
 -- 17 cannot subtract from infinity.
-SELECT f.shard, f.position, f.event_id::text, f.attempts,
+SELECT f.shard, f.position, f.event_id::text AS event_id, f.attempts,
   (extract(epoch FROM f.retry_at) - extract(epoch FROM clock_timestamp()))::float8 AS seconds
 FROM unnest(%(shards)s::text::int[], %(positions)s::text::bigint[], %(event_ids)s::text::uuid[])
   AS k(shard, position, event_id)

@@ -15,7 +15,7 @@ WITH page AS (
     (SELECT position FROM page ORDER BY event_id DESC, position DESC LIMIT 1) AS last_position
   FROM page
 ), found AS (
-  SELECT page.shard, page.position, page.event_id::text, page.attempts,
+  SELECT page.shard, page.position, page.event_id::text AS event_id, page.attempts,
     o.subject_type, o.subject_id,
     (extract(epoch FROM page.retry_at) - extract(epoch FROM clock_timestamp()))::float8 AS seconds,
     octet_length(o.payload) AS size

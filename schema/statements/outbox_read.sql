@@ -43,8 +43,8 @@ WITH bounds AS (
     ORDER BY visited DESC
     LIMIT 1) AS e
 )
-SELECT b.number, b.shard, o.position, o.event_id::text, o.previous_position, o.subject_type,
-  o.subject_id, o.subject_version, o.topic, o.headers::text, o.payload,
+SELECT b.number, b.shard, o.position, o.event_id::text AS event_id, o.previous_position, o.subject_type,
+  o.subject_id, o.subject_version, o.topic, o.headers::text AS headers, o.payload,
   (extract(epoch FROM greatest(to_timestamp(0), least(o.created_at, clock_timestamp())))
     * 1000000)::bigint AS created_us,
   o.previous_position > 0 AND EXISTS (

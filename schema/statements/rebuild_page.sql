@@ -34,7 +34,9 @@ WITH page AS (
       SELECT FROM {schema}.dead_letters d WHERE d.event_id = b.id AND d.replays = 0)
 )
 SELECT bounds.seen, reached.entity_type, reached.entity_id, reached.entity_version,
-  fence.epochs, fence.held, found.*
+  fence.epochs, fence.held, found.id, found.event_type, found.created_date, found.saved_date,
+  found.touches, found.shard, found.position, found.subject_type, found.subject_id,
+  found.subject_version, found.topic, found.payload, found.headers
 FROM bounds
 CROSS JOIN fence
 LEFT JOIN reached ON true

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from dsql_outbox.outbox import JsonStruct
@@ -37,6 +37,19 @@ class StoredEvent(JsonStruct, frozen=True):
     data: str
 
 
+class StreamRow(NamedTuple):
+    """A row of ``event_stream``; `seen` counts the events of the page before it was cut."""
+
+    version: int
+    event_id: UUID
+    event_name: str
+    event_type: str
+    created_date: datetime | None
+    saved_date: datetime
+    data: str
+    seen: int
+
+
 class EntityStream:
     """The progress of reading the events of one entity. `events` are those of the last page.
 
@@ -60,10 +73,18 @@ class EntityStream:
     def take(self, rows: Sequence[Row]) -> None:
         """Take the rows of a page."""
         self.events = [
-            StoredEvent(event_id, version, name, kind, created, saved, data)
-            for version, event_id, name, kind, created, saved, data, _ in rows
+            StoredEvent(
+                row.event_id,
+                row.version,
+                row.event_name,
+                row.event_type,
+                row.created_date,
+                row.saved_date,
+                row.data,
+            )
+            for row in map(StreamRow._make, rows)
         ]
-        seen = rows[0][-1] if rows else 0
+        seen = StreamRow._make(rows[0]).seen if rows else 0
         self.is_at_end = seen < PAGE_ROWS and len(rows) == seen
         if rows:
             self._after = self.events[-1].version

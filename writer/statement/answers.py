@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -84,11 +84,23 @@ def stored_events(batch: Sequence[PreparedEvent], rows: Sequence[Row]) -> list[S
     return stored
 
 
+class FoundRow(NamedTuple):
+    """A row of ``event_find``."""
+
+    id: UUID
+    write_id: UUID
+    fingerprint: bytes
+    position: int
+    touches: str
+
+
 def found_events(rows: Sequence[Row]) -> Mapping[UUID, Found]:
     """Parse the answer of ``event_find``."""
     return {
-        event_id: Found(write_id.hex, bytes(fingerprint), position, _touched.decode(touches))
-        for event_id, write_id, fingerprint, position, touches in rows
+        row.id: Found(
+            row.write_id.hex, bytes(row.fingerprint), row.position, _touched.decode(row.touches)
+        )
+        for row in map(FoundRow._make, rows)
     }
 
 

@@ -2,21 +2,31 @@
 
 from heapq import heappop, heappush
 from itertools import count
+from typing import NamedTuple
 
 from .subjects import Hold, Subject
+
+
+class _Entry(NamedTuple):
+    """A failed row with the time of its next attempt; the number is unique, so it decides ties."""
+
+    retry_at: float
+    number: int
+    subject: Subject
+    hold: Hold
 
 
 class Holds:
     """The failed rows of all shards, by the time of their next attempt."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Subject, Hold]] = []
+        self._heap: list[_Entry] = []
         self._numbers = count()
 
     def add(self, subject: Subject, hold: Hold) -> None:
         """Have a row tried at its time. A blocked row waits for an operator."""
         if hold.retry_at < float("inf"):
-            heappush(self._heap, (hold.retry_at, next(self._numbers), subject, hold))
+            heappush(self._heap, _Entry(hold.retry_at, next(self._numbers), subject, hold))
 
     def take_due(self, now: float, most: int, size: int) -> list[Subject]:
         """Take up to `most` subjects whose first failed row may be tried now.
@@ -24,14 +34,15 @@ class Holds:
         Those rows have at most `size` bytes; but one of them is taken in any case.
         """
         due: list[Subject] = []
-        while self._heap and len(due) < most and self._heap[0][0] <= now:
-            retry_at, _, subject, hold = self._heap[0]
-            is_valid = _is_valid(subject, hold, retry_at)
-            if is_valid and due and hold.size > size:
+        while self._heap and len(due) < most and self._heap[0].retry_at <= now:
+            first = self._heap[0]
+            is_valid = _is_valid(first)
+            if is_valid and due and first.hold.size > size:
                 break
             heappop(self._heap)
             if is_valid:
-                size -= hold.size
+                size -= first.hold.size
+                subject = first.subject
                 subject.shard.closed.pop(subject.key, None)  # or the read would pass it over
                 due.append(subject)
         return due
@@ -39,18 +50,19 @@ class Holds:
     def wait(self, now: float) -> float:
         """Seconds until the next row may be tried; infinity if none waits for a time."""
         while self._heap:
-            retry_at, _, subject, hold = self._heap[0]
-            if _is_valid(subject, hold, retry_at):
-                return max(0.0, retry_at - now)
+            first = self._heap[0]
+            if _is_valid(first):
+                return max(0.0, first.retry_at - now)
             heappop(self._heap)
         return float("inf")
 
 
-def _is_valid(subject: Subject, hold: Hold, retry_at: float) -> bool:
+def _is_valid(entry: _Entry) -> bool:
     """Whether an entry is not out of date, and the row not in memory already."""
+    subject, hold = entry.subject, entry.hold
     return (
         subject.hold is hold
-        and hold.retry_at == retry_at
+        and hold.retry_at == entry.retry_at
         and subject.busy is None
         and not subject.rows
         and not subject.shard.is_lost

@@ -276,5 +276,7 @@ class _Lines:
 
         A Python logger must not be used here: it takes a lock (see `Callbacks`).
         """
-        if line[2] == "FAIL":
-            self.failure = f"{line[4]}".partition("]: ")[2]  # without the name of the thread
+        _, _, *parts = line
+        kind, _, text = parts
+        if kind == "FAIL":
+            self.failure = f"{text}".partition("]: ")[2]  # without the name of the thread

@@ -10,7 +10,9 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_REQUEST: Final = re.compile(rb"(%b) (/[\x21-\x7e]*) HTTP/(\d)\.(\d)" % _TOKEN)
+_REQUEST: Final = re.compile(
+    rb"(?P<method>%b) (?P<target>/[\x21-\x7e]*) HTTP/(?P<major>\d)\.(?P<minor>\d)" % _TOKEN
+)
 _FIELD: Final = re.compile(rb"(%b):[ \t]*([\x20-\x7e\x80-\xff\t]*)" % _TOKEN)
 _LENGTH: Final = re.compile(rb"\d{1,18}")
 
@@ -46,14 +48,15 @@ def request_head(head: bytes) -> RequestHead:
     request = _REQUEST.fullmatch(first)
     if request is None:
         raise Refused(HTTPStatus.BAD_REQUEST)
-    method, target, major, minor = request.groups()
-    if major != b"1":
+    if request["major"] != b"1":
         raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
     headers = [_header(field) for field in fields]
-    raw_path, _, query = target.partition(b"?")
+    raw_path, _, query = request["target"].partition(b"?")
     path = unquote(raw_path.decode("ascii"))
-    version = f"1.{minor.decode()}"
-    return RequestHead(method.decode(), path, raw_path, query, version, headers, _length(headers))
+    version = f"1.{request['minor'].decode()}"
+    return RequestHead(
+        request["method"].decode(), path, raw_path, query, version, headers, _length(headers)
+    )
 
 
 def _header(field: bytes) -> tuple[bytes, bytes]:

@@ -32,7 +32,9 @@ _HOST: Final = "127.0.0.1"
 _CONNECT: Final = 5  # seconds that connecting may take
 _LOCK: Final = 60.0  # seconds to wait for another process that starts a server in the same folder
 _INITDB: Final = 60.0  # seconds that initdb may take
-_PID_FILE_LINES: Final = 8
+_PID_FILE: Final = ("process", "folder", "start", "port", "sockets", "address", "memory", "state")
+"""The lines of ``postmaster.pid``: src/include/utils/pidfile.h of PostgreSQL."""
+
 _SOCKETS: Final = "sockets"
 _LOG: Final = "server.log"
 _PASSWORD_FILE: Final = "pgpass"  # noqa: S105 - its name
@@ -280,17 +282,19 @@ def _running(folder: Path, handle: int) -> _Postmaster | None:
 
 
 def _read_pid_file(folder: int) -> _Postmaster | None:
-    """Read ``postmaster.pid``; None if it does not exist or is incomplete.
-
-    Line 1 is the process id, 4 the port, 5 the socket folder and 8 the state:
-    src/include/utils/pidfile.h of PostgreSQL.
-    """
+    """Read ``postmaster.pid``; None if it does not exist or is incomplete."""
     try:
         handle = os.open("postmaster.pid", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
     except OSError:
         return None
     with os.fdopen(handle) as file:
         lines = file.read().splitlines()
-    if len(lines) < _PID_FILE_LINES:  # still being written
+    if len(lines) < len(_PID_FILE):  # still being written
         return None
-    return _Postmaster(int(lines[0]), int(lines[3]), lines[4], ready=lines[7].strip() == "ready")
+    found = dict(zip(_PID_FILE, lines, strict=False))
+    return _Postmaster(
+        int(found["process"]),
+        int(found["port"]),
+        found["sockets"],
+        ready=found["state"].strip() == "ready",
+    )

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from dsql_outbox.cli.relay.leftover import LIMIT, leftover
+from dsql_outbox.cli.relay.leftover import LIMIT, WaitingTopic, leftover
 from dsql_outbox.cli.relay.relay_counts import CountsText, RelayCounts
 from dsql_outbox.observability import PublishEnded, PublishStarted, RelayProgress
 
@@ -60,11 +60,14 @@ def test_the_line_of_a_log_changes_only_with_the_counts(counts: RelayCounts) -> 
 
 
 def test_the_leftover_names_the_largest_topics() -> None:
-    rows = [("a", 5, False, 2), ("b", 3, True, 2), ("c", 2, False, 2), ("d", 1, False, 2)]
+    found = [("a", 5, False, 2), ("b", 3, True, 2), ("c", 2, False, 2), ("d", 1, False, 2)]
+    rows = [WaitingTopic(*row) for row in found]
     assert leftover(rows) == (
         "11 messages wait in the outbox: 5 in a, 3 in b (paused), 2 in c, the rest in "
         "1 other topic; 2 blocked: see dsql-outbox messages list --blocked; "
         "for paused topics, see dsql-outbox topics list"
     )
     assert leftover([]) == ""
-    assert leftover([("a", LIMIT + 1, False, 0)]).startswith("more than 1,000 messages wait")
+    assert leftover([WaitingTopic("a", LIMIT + 1, is_paused=False, blocked=0)]).startswith(
+        "more than 1,000 messages wait"
+    )

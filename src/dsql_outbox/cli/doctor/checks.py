@@ -30,10 +30,10 @@ _LEVELS: Final = {"read committed", "read uncommitted", "repeatable read"}
 
 def server(visit: ExaminedDatabase) -> Iterator[Finding]:
     """The product and the version of the server, and whether it accepts writes."""
-    ((version, number, _, _),) = visit.rows("doctor_server")
+    found = visit.server
     kind = "Aurora DSQL" if visit.is_dsql else "PostgreSQL"
-    text, values = f"{kind} {version}", {"kind": kind, "version": version}
-    if number < _OLDEST_POSTGRES:
+    text, values = f"{kind} {found.version}", {"kind": kind, "version": found.version}
+    if found.number < _OLDEST_POSTGRES:
         yield Finding("server", "fail", text, "use PostgreSQL 15 or newer", values=values)
     elif not visit.connection.accepts_writes:
         remedy = "name the primary, and look at default_transaction_read_only"
@@ -45,7 +45,7 @@ def server(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 def isolation(visit: ExaminedDatabase) -> Iterator[Finding]:
     """The isolation level of a writer's statements."""
-    ((_, _, level, _),) = visit.rows("doctor_server")
+    level = visit.server.isolation
     text, values = f"{level}, and so are the writer's transactions", {"level": level}
     if level in _LEVELS:
         yield Finding("isolation", "ok", text, values=values)
@@ -77,7 +77,7 @@ def tls(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 def role(visit: ExaminedDatabase) -> Iterator[Finding]:
     """The duties that this role has all rights for."""
-    ((_, _, _, user),) = visit.rows("doctor_server")
+    user = visit.server.user
     lacks = lacking_rights(visit.connection, visit.schema, user)
     if lacks is None:
         yield Finding("role", "unknown", f"{user}; its rights need all tables to be checked")

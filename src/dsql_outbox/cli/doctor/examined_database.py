@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from functools import cached_property, partial
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import psycopg
+from psycopg.rows import class_row
 
 from dsql_outbox.outbox import (
     DOCTOR,
@@ -26,6 +27,15 @@ from .finding import Finding, Verdict
 
 PATIENCE: Final = 15.0
 """Seconds that one check may take before the doctor continues with the next."""
+
+
+class Server(NamedTuple):
+    """The row of ``doctor_server``. `isolation` is that of a single statement."""
+
+    version: str
+    number: int
+    isolation: str
+    user: str
 
 
 class ExaminedDatabase:
@@ -58,6 +68,13 @@ class ExaminedDatabase:
     ) -> Sequence[Sequence[Any]]:
         """Run a named statement and return its rows. Raises the driver's errors."""
         return run(self.connection, self.schema, name, parameters, **literals)
+
+    @property
+    def server(self) -> Server:
+        """What the server says of itself."""
+        cursor = self.connection.cursor(row_factory=class_row(Server))
+        (found,) = cursor.execute(_query(self.schema, "doctor_server")).fetchall()
+        return found
 
     @cached_property
     def is_dsql(self) -> bool:
@@ -95,10 +112,13 @@ def run(
     **literals: int | str,
 ) -> Sequence[Sequence[Any]]:
     """Run a named statement on `connection` and return its rows. Raises the driver's errors."""
-    # Strip the comment on top, because emulators decide by the first word of a statement.
-    query = re.sub(rb"^--.*\n", b"", statement(name, schema, **literals), flags=re.MULTILINE)
-    cursor = connection.execute(query, parameters)
+    cursor = connection.execute(_query(schema, name, **literals), parameters)
     return cursor.fetchall() if cursor.description else []
+
+
+def _query(schema: str, name: str, **literals: int | str) -> bytes:
+    """The statement without its comments, because emulators decide by the first word."""
+    return re.sub(rb"^--.*\n", b"", statement(name, schema, **literals), flags=re.MULTILINE)
 
 
 async def _read_status(database: Database) -> Status:

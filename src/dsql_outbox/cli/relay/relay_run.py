@@ -1,11 +1,12 @@
 """One run of the publisher as a command: it relays, counts, and says what it left."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import anyio
 import psycopg
+from psycopg.rows import AsyncRowFactory, class_row, scalar_row
 
 from dsql_outbox.cli.logs import announce
 from dsql_outbox.observability import Fact, Hook, RelayProgress
@@ -24,8 +25,10 @@ from dsql_outbox.publisher import (
 )
 from dsql_outbox.schema import statement
 
-from .leftover import LIMIT, leftover
+from .leftover import LIMIT, WaitingTopic, leftover
 from .relay_counts import RelayCounts
+
+T = TypeVar("T")
 
 _LOOK: Final = 2.0
 """Seconds that the look at what is left may take after `max_wait`."""
@@ -83,7 +86,7 @@ class RelayRun:
         cannot be reached.
         """
         # It finds missing tables before the broker is used.
-        ((shards,),) = await self._rows("shard_count")
+        (shards,) = await self._rows("shard_count", scalar_row)
         place = f"from {self._database} to {redacted(self._sink)}"
         announce(f"relaying {place}, {shards} shards")
         try:
@@ -112,17 +115,18 @@ class RelayRun:
                 async with Messages(self._database) as messages:
                     self.is_stalled = await messages.can_be_sent()
         with suppress(psycopg.Error):  # the work is done: a text is no reason to fail
-            self.leftover = leftover(await self._rows("waiting_topics", limit=LIMIT))
+            self.leftover = leftover(
+                await self._rows("waiting_topics", class_row(WaitingTopic), limit=LIMIT)
+            )
 
-    async def _rows(
-        self, name: str, parameters: Mapping[str, object] | None = None, **literals: int
-    ) -> Sequence[Sequence[Any]]:
+    async def _rows(self, name: str, rows: AsyncRowFactory[T], **literals: int) -> Sequence[T]:
         """Run a named statement on its own connection."""
         async with await self._database.connect_async() as connection:
             query = statement(name, self._database.schema, **literals)
 
-            async def ask() -> Sequence[Sequence[Any]]:
-                return await (await connection.execute(query, parameters)).fetchall()
+            async def ask() -> Sequence[T]:
+                cursor = connection.cursor(row_factory=rows)
+                return await (await cursor.execute(query)).fetchall()
 
             with tables_expected(self._database.schema):
                 return await AT_ONCE.run_async(ask)

@@ -1,0 +1,83 @@
+"""The columns of each statement are the fields of the type that its rows become.
+
+A row by position is decoded wrongly if they differ in order, one by name fails if they differ in
+name. Nothing is run for it: the server describes the statement.
+"""
+
+import psycopg
+import pytest
+
+from dsql_outbox.cli.doctor.examined_database import Server
+from dsql_outbox.cli.relay.leftover import WaitingTopic
+from dsql_outbox.outbox import numbered
+from dsql_outbox.publisher import rebuild
+from dsql_outbox.publisher.leases import table
+from dsql_outbox.publisher.operator import event_pages, messages, replay, status, topic_pauses
+from dsql_outbox.publisher.operator.undelivered import MessageRow
+from dsql_outbox.publisher.records import records
+from dsql_outbox.publisher.relay import sql_store
+from dsql_outbox.schema import statement
+from dsql_outbox.schema.migrator import shape
+from dsql_outbox.writer.program.stream import StreamRow
+from dsql_outbox.writer.statement.answers import FoundRow
+
+BY_POSITION = {
+    "event_find": FoundRow._fields,
+    "event_stream": StreamRow._fields,
+    "outbox_read": ("number", *sql_store.ROW_COLUMNS, "is_cut"),
+}
+
+BY_NAME = {
+    "doctor_server": Server,
+    "failure_find": sql_store._WaitRow,
+    "failure_list": sql_store._FailureRow,
+    "failure_page": MessageRow,
+    "lease_beat": table._LeaseRow,
+    "lease_list": table._LeaseRow,
+    "letter_candidates": messages._CandidateRow,
+    "letter_page": MessageRow,
+    "rebuild_page": rebuild._EventRow,
+    "record_entity": records.EntityRecord,
+    "record_event": records._EventRow,
+    "record_history": records.VersionRecord,
+    "record_replays": records.ReplayRecord,
+    "replay_candidates": replay._EventRow,
+    "replay_entity_page": event_pages._EntityRow,
+    "replay_page": event_pages._TouchRow,
+    "schema_indexes": shape._IndexRow,
+    "schema_shape": shape._ColumnRow,
+    "status_counters": status.Counters,
+    "status_failures": status._FailureRow,
+    "status_publishers": status._SeenRow,
+    "status_shards": status._ShardRow,
+    "topic_page": topic_pauses.PausedTopic,
+    "waiting_find": MessageRow,
+    "waiting_first": messages._Step,
+    "waiting_page": MessageRow,
+    "waiting_topics": WaitingTopic,
+}
+
+
+def columns(sql: psycopg.Connection, name: str) -> tuple[str, ...]:
+    """The names of the columns of a statement, from the server."""
+    text = statement(name, "outbox", **dict.fromkeys(("limit", "rows", "shown", "steps"), 1))
+    sql.pgconn.prepare(b"described", numbered(name, text).text)
+    found = sql.pgconn.describe_prepared(b"described")
+    assert found.nfields, found.error_message
+    return tuple((found.fname(n) or b"").decode() for n in range(found.nfields))
+
+
+@pytest.mark.parametrize("name", BY_POSITION)
+def test_a_row_by_position_has_its_columns_in_order(sql: psycopg.Connection, name: str) -> None:
+    assert columns(sql, name) == BY_POSITION[name]
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_row_by_name_has_every_field_once(sql: psycopg.Connection, name: str) -> None:
+    found = columns(sql, name)
+    kind = BY_NAME[name]
+    fields = getattr(kind, "_fields", None) or kind.__struct_fields__
+    optional = {*getattr(kind, "_field_defaults", {})}
+    assert len({*found}) == len(found)
+    assert {*found} <= {*fields}
+    assert {*fields} <= {*found} | optional
