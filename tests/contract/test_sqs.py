@@ -1,6 +1,7 @@
 """What is special about SQS: entries, requests, and a server that goes and comes back."""
 
 from collections.abc import Generator
+from functools import partial
 from threading import Event
 from time import monotonic
 
@@ -19,6 +20,7 @@ from tests.support.brokers.sqs_server import (
 from dsql_outbox.outbox import SettingsError, SinkUnavailable
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Rejected, Retry, Unavailable
+from dsql_outbox.testing import TcpProxy
 from dsql_outbox.testing.sink_contract import (
     Answers,
     Before,
@@ -206,35 +208,40 @@ async def test_where_one_request_of_several_failed_its_messages_count_as_not_att
 # --- a server that goes ----------------------------------------------------------------
 
 
-async def test_a_server_killed_between_waves_is_unavailable_and_then_gets_the_rest() -> None:
+def leave(proxy: TcpProxy) -> None:
+    """What clients see of a server that is killed."""
+    proxy.pause_listening()
+    proxy.cut_all(reset=True)
+
+
+async def test_a_server_killed_between_waves_is_unavailable_and_then_gets_the_rest(
+    sqs_broker: SqsBroker, sqs_proxy: TcpProxy
+) -> None:
     messages = [new_message(key=f"Loan/{n % 2}") for n in range(6)]
 
-    with SqsServer() as server:
-        broker = SqsBroker(server.endpoint, server.make_queue())
-        async with broker.open() as inner:
-            sink = Before(inner, messages[3].event_id, server.kill)
-            waves = await in_order(sink, messages)
-            assert isinstance(waves.unavailable, SinkUnavailable)
-            assert waves.outcomes == [Delivered()] * 2 + [NotAttempted()] * 4
+    async with sqs_broker.open() as inner:
+        sink = Before(inner, messages[3].event_id, partial(leave, sqs_proxy))
+        waves = await in_order(sink, messages)
+        assert isinstance(waves.unavailable, SinkUnavailable)
+        assert waves.outcomes == [Delivered()] * 2 + [NotAttempted()] * 4
 
-            server.start()  # empty: it keeps all in memory
-            broker.queue = server.make_queue()
-        async with broker.open() as sink:
-            await deliver(sink, messages[2:])
+        sqs_proxy.resume_listening()
+        await deliver(inner, messages[2:])
 
-        arrived = [stored.event_id for stored in await broker.stored()]
+    arrived = [stored.event_id for stored in await sqs_broker.stored()]
     for key in ("Loan/0", "Loan/1"):
-        sent = [message.event_id for message in messages[2:] if message.key == key]
+        sent = [message.event_id for message in messages if message.key == key]
         assert [event_id for event_id in arrived if event_id in sent] == sent
 
 
-async def test_a_call_without_messages_asks_whether_sqs_is_there() -> None:
-    with SqsServer() as server:
-        async with SqsBroker(server.endpoint, server.make_queue()).open() as sink:
-            assert await published(sink, []) == []
-            server.kill()
-            with pytest.raises(SinkUnavailable):
-                await published(sink, [])
+async def test_a_call_without_messages_asks_whether_sqs_is_there(
+    sqs_broker: SqsBroker, sqs_proxy: TcpProxy
+) -> None:
+    async with sqs_broker.open() as sink:
+        assert await published(sink, []) == []
+        leave(sqs_proxy)
+        with pytest.raises(SinkUnavailable):
+            await published(sink, [])
 
 
 async def test_a_server_that_is_silent_is_given_up_within_the_timeout(sqs: ScriptedSqs) -> None:
