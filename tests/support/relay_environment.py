@@ -7,13 +7,12 @@ standard input is the number of seconds that an invocation has; its answer is a 
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
-from tests.support.checkout import ROOT
+from tests.support.commands import Command
 from tests.support.lambda_functions import Context
 
 from dsql_outbox import Database, PublisherSettings
@@ -27,28 +26,20 @@ class Environment:
     """One environment, from its start to the end of the block."""
 
     def __init__(self, database: str, sink: str, margin: float = 1.0, lease: float = LEASE) -> None:
-        words = [sys.executable, "-m", "tests.support.relay_environment"]
-        self.process = subprocess.Popen(
-            [*words, database, sink, str(margin), str(lease)],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        program = ("-m", "tests.support.relay_environment")
+        self._command = Command(database, sink, margin, lease, program=program)
         self._is_ready = False
 
     def begin(self, seconds: float = 60.0) -> None:
         """Begin an invocation that ends after so many seconds, when its imports are done."""
         if not self._is_ready:
-            assert _pipe(self.process.stdout).readline() == "ready\n"
+            assert self._command.line() == b"ready\n"
             self._is_ready = True
-        stdin = _pipe(self.process.stdin)
-        stdin.write(f"{seconds}\n")
-        stdin.flush()
+        self._command.feed(f"{seconds}\n".encode())
 
     def answer(self) -> dict[str, Any]:
         """Wait for the answer of the invocation that runs; `threads` is added."""
-        found: dict[str, Any] = json.loads(_pipe(self.process.stdout).readline())
+        found: dict[str, Any] = json.loads(self._command.line())
         return found
 
     def invoke(self, seconds: float = 60.0) -> dict[str, Any]:
@@ -58,7 +49,11 @@ class Environment:
 
     def signal(self, number: signal.Signals) -> None:
         """Kill it, freeze it or thaw it."""
-        self.process.send_signal(number)
+        self._command.signal(number)
+
+    def wait(self) -> None:
+        """Wait for its end."""
+        self._command.wait()
 
     def __enter__(self) -> Self:
         return self
@@ -69,13 +64,7 @@ class Environment:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.process.kill()
-        self.process.communicate(timeout=30)
-
-
-def _pipe(found: IO[str] | None) -> IO[str]:
-    assert found is not None
-    return found
+        self._command.__exit__(kind, error, trace)
 
 
 def _main() -> None:

@@ -125,7 +125,7 @@ def test_what_a_killed_one_left_is_relayed_when_its_leases_are_over(
         doomed.begin()
         broker.arrived()
         doomed.signal(signal.SIGKILL)
-        doomed.process.wait()
+        doomed.wait()
     assert world.leases() == SHARDS, "it was in the middle of it"
     assert world.waiting() == world.written.total()
     wait_until(lambda: world.live_leases() == 0, PATIENCE)
