@@ -1,5 +1,7 @@
 """What the rules refuse, where, and that they let the rest pass."""
 
+import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,7 +18,9 @@ from dsql_outbox.testing.proxy import wire_protocol as wire
 
 Session = psycopg.Connection[Any]
 BULK = "INSERT INTO baseline_bulk SELECT generate_series(1, %s)"
-LARGE = "INSERT INTO large SELECT string_agg(md5(n::text), '') FROM generate_series(1, %s) n"
+ONE = "SELECT string_agg(md5(n::text), '') AS text FROM generate_series(1, %s) n"
+LARGE = f"INSERT INTO large {ONE}"
+ELEVEN = f"INSERT INTO large SELECT l.text FROM generate_series(1, 11), ({ONE}) l"
 PIECE = (1 << 20) // 32  # numbers of which LARGE makes 1 MiB that cannot be compressed
 
 
@@ -94,7 +98,9 @@ def test_bytes_are_counted_at_the_commit(one: Session, tables: Tables) -> None:
     assert one.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
     assert rows(tables, "large") == 0
     with pytest.raises(errors.ProgramLimitExceeded, match="size limit 10mb"):
-        one.execute(LARGE, [11 * PIECE])
+        one.execute(
+            f"INSERT INTO large SELECT l.text FROM generate_series(1, 11), ({ONE}) l", [PIECE]
+        )
     assert rows(tables, "large") == 0
     for _ in range(11):  # what was there before is nobody's
         one.execute(LARGE, [PIECE])
@@ -165,6 +171,15 @@ UNSUPPORTED = {
     "SET lock_timeout = 5": 'setting configuration parameter "lock_timeout" not supported',
     "SET LOCAL work_mem = '1MB'": 'setting configuration parameter "work_mem" not supported',
     "BEGIN ISOLATION LEVEL SERIALIZABLE": "Unsupported isolation level: SERIALIZABLE",
+    "MERGE INTO baseline_bulk t USING baseline_bulk s ON t.id = s.id WHEN MATCHED THEN DELETE": (
+        "unsupported statement type: MERGE"
+    ),
+    "SELECT id FROM baseline_bulk TABLESAMPLE SYSTEM (1)": "TABLESAMPLE clause not supported",
+    "DECLARE c CURSOR FOR SELECT 1": "unsupported statement: DeclareCursor",
+    "FETCH ALL FROM c": "unsupported statement: Fetch",
+    "CREATE INDEX i ON baseline_bulk (id DESC)": (
+        "specifying sort order not supported for index keys"
+    ),
     "PREPARE p AS SELECT 1": "unsupported statement: Prepare",
     "DISCARD ALL": "unsupported statement: Discard",
     "SELECT pg_advisory_lock(1)": "function pg_advisory_lock not supported",
@@ -198,13 +213,101 @@ def test_what_a_cluster_does_not_support_is_refused(
         "SET TIME ZONE 'UTC'",
         "SELECT 'pg_advisory_lock(1)', 'CREATE SEQUENCE s' AS \"discard\"",
         "DEALLOCATE ALL",
+        "SELECT id FROM baseline_bulk ORDER BY id DESC",
+        "SELECT 1 AS merge, 2 AS tablesample",
+        (
+            "SELECT p.id, x.pid FROM baseline_parent p CROSS JOIN LATERAL"
+            " (SELECT p.id AS pid FROM baseline_bulk c) AS x"
+        ),
+        (
+            "SELECT p.id, x.cid FROM baseline_parent p LEFT JOIN LATERAL"
+            " (SELECT c.id AS cid FROM baseline_bulk c WHERE p.name = c.id::text) AS x ON TRUE"
+        ),
     ],
 )
 def test_what_a_cluster_supports_runs(one: Session, sql: str) -> None:
     one.execute(sql.encode())
 
 
+@pytest.mark.parametrize(
+    ("listed", "where"),
+    [("p.id AS pid", " WHERE p.name = c.id::text"), ("p.id", ""), ("length(p.name)::bigint", "")],
+)
+def test_a_left_lateral_join_that_lists_an_outer_column_is_refused(
+    one: Session, listed: str, where: str
+) -> None:
+    """Recorded: q_lateral_left_outer_ref, q_lateral_left_no_outer_where, .._outer_ref_cast."""
+    inner = f"SELECT {listed} FROM baseline_bulk AS c{where}"
+    sql = f"SELECT p.id FROM baseline_parent AS p LEFT JOIN LATERAL ({inner}) AS x ON TRUE"
+    with pytest.raises(errors.DatatypeMismatch) as refused:
+        one.execute(sql.encode())
+    told = refused.value.diag.message_primary
+    assert told == "attribute 1 of type baseline_bulk has wrong type"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ([1 << 20], None),
+        ([(1 << 20) + 1000], "column size limit 1mb exceeded"),
+        ([1_000_000, 1_000_000], None),
+        ([900_000] * 3, "row size limit 2mb exceeded"),
+    ],
+)
+@pytest.mark.parametrize("begin", [False, True])
+def test_a_value_or_a_row_that_is_too_large_is_refused_at_its_statement(
+    one: Session, tables: Tables, sizes: list[int], message: str | None, begin: bool
+) -> None:
+    """Stored bytes count: text that compresses well may be longer."""
+    columns = [f"c{n} text" for n in range(len(sizes))]
+    tables.execute(f"CREATE TABLE records.wide ({', '.join(columns)}, short text)")  # type: ignore[arg-type]
+    for column in columns:
+        name = column.split()[0]
+        tables.execute(f"ALTER TABLE records.wide ALTER {name} SET STORAGE EXTERNAL")  # type: ignore[arg-type]
+    values = ", ".join(f"repeat('x', {size - 4})" for size in sizes)
+    sql = f"INSERT INTO wide VALUES ({values}, repeat('x', 3000000))".encode()
+    if begin:
+        one.execute("BEGIN")
+    if message is None:
+        one.execute(sql)
+    else:
+        with pytest.raises(errors.ProgramLimitExceeded, match=message):
+            one.execute(sql)
+    if begin:
+        one.execute("COMMIT")
+    assert rows(tables, "wide") == (message is None)
+
+
 # Connections.
+
+
+def test_a_sleeping_cluster_wakes_up_some_time_after_the_first_connection(
+    governed: GovernedPostgres, clock: Any
+) -> None:
+    governed.sleeps.fall_asleep(wakes_up=8.0)
+    told = "unable to accept connection, waking up cluster, please retry later"
+    for seconds in (100.0, 4.0, 3.9):  # nobody has asked for it before
+        clock.now += seconds
+        with pytest.raises(psycopg.OperationalError, match=told):
+            psycopg.connect(governed.url)
+    clock.now += 0.2
+    psycopg.connect(governed.url).close()
+
+
+def test_a_sleeping_cluster_ends_its_sessions(governed: GovernedPostgres, one: Session) -> None:
+    governed.sleeps.fall_asleep(wakes_up=8.0)
+    with pytest.raises(psycopg.OperationalError, match="closed the connection"):
+        one.execute("SELECT 1")
+
+
+def test_a_cancel_request_reaches_the_server(one: Session, tables: Tables) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(one.execute, "SELECT pg_sleep(60)")
+        while tables.execute(SLEEPING) == [{"n": 0}]:
+            pass
+        one.cancel_safe()
+        with pytest.raises(errors.QueryCanceled):
+            running.result()
 
 
 def test_a_connection_lives_for_an_hour(one: Session, clock: Any) -> None:
@@ -242,6 +345,8 @@ def test_open_connections_are_limited(
 
 # Conflicts.
 
+SLEEPING = "SELECT count(*) AS n FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'"
+
 
 @pytest.fixture
 def row(tables: Tables, governed: GovernedPostgres) -> None:
@@ -249,55 +354,48 @@ def row(tables: Tables, governed: GovernedPostgres) -> None:
     tables.execute("CREATE TABLE records.pairs AS SELECT 1 AS id, 0 AS n")
 
 
-def wait_for(tables: Tables, work: Any) -> None:
-    while not work.done() and not tables.blocked():
-        pass
-
-
 @pytest.mark.usefixtures("row")
-def test_a_statement_alone_fails_itself(one: Session, two: Session, tables: Tables) -> None:
+def test_a_statement_alone_fails_itself(
+    governed: GovernedPostgres, one: Session, two: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits, may_commit = threading.Event(), threading.Event()
+
+    async def wait() -> None:
+        commits.set()
+        await asyncio.to_thread(may_commit.wait)
+
+    governed.commit_time = 1.0
+    monkeypatch.setattr(governed, "pass_commit_time", wait)
     with ThreadPoolExecutor(1) as pool:
-        one.execute("BEGIN")
+        late = pool.submit(two.execute, "UPDATE pairs SET n = 2")
+        commits.wait()
+        governed.commit_time = 0.0
         one.execute("UPDATE pairs SET n = 1")
-        waiting = pool.submit(two.execute, "UPDATE pairs SET n = 2")
-        wait_for(tables, waiting)
-        one.execute("COMMIT")
+        may_commit.set()
         with pytest.raises(errors.SerializationFailure, match=r"^change conflicts .*\(OC000\)"):
-            waiting.result()
+            late.result()
     assert two.execute("UPDATE pairs SET n = n + 1 RETURNING n").fetchall() == [(2,)]
 
 
 @pytest.mark.usefixtures("row")
-def test_a_locking_read_alone_that_loses_leaves_no_transaction_open(
-    one: Session, two: Session, tables: Tables
-) -> None:
-    with ThreadPoolExecutor(1) as pool:
-        one.execute("BEGIN")
-        one.execute("UPDATE pairs SET n = 1")
-        waiting = pool.submit(two.execute, "SELECT n FROM pairs FOR UPDATE")
-        wait_for(tables, waiting)
-        one.execute("COMMIT")
-        with pytest.raises(errors.SerializationFailure, match="OC000"):
-            waiting.result()
-    assert two.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
-
-
-@pytest.mark.usefixtures("row")
 @pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize("first", [True, False])
 def test_who_lost_works_on_until_its_commit_and_leaves_nothing(
-    one: Session, two: Session, tables: Tables, prepared: bool
+    one: Session, two: Session, tables: Tables, prepared: bool, first: bool
 ) -> None:
+    """It meets the winner before or after that commits."""
     two.prepare_threshold = 0 if prepared else None
     two.execute(BULK, [3])  # prepared before the transaction
-    with ThreadPoolExecutor(1) as pool:
-        one.execute("BEGIN")
-        one.execute("UPDATE pairs SET n = 1")
-        two.execute("BEGIN")
-        two.execute(BULK, [3])
-        waiting = pool.submit(two.execute, "UPDATE pairs SET n = n + %s RETURNING id", [5])
-        wait_for(tables, waiting)
+    one.execute("BEGIN")
+    one.execute("UPDATE pairs SET n = 1")
+    two.execute("BEGIN")
+    two.execute(BULK, [3])
+    if first:
         one.execute("COMMIT")
-        assert waiting.result().fetchall() == [(1,)]
+    changed = two.execute("UPDATE pairs SET n = n + %s RETURNING id", [5]).fetchall()
+    if not first:
+        one.execute("COMMIT")
+    assert changed == [(1,)]
     assert two.execute("SELECT count(*) FROM baseline_bulk").fetchall() == [(6,)]
     with pytest.raises(errors.SerializationFailure, match="OC000"):
         two.execute("COMMIT")

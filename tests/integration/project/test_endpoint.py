@@ -3,15 +3,18 @@
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 from tests.support.checkout import ROOT
 from tests.support.commands import run
-from tests.support.dsql.server import CHOSEN, ON_DSQL
+from tests.support.dsql.server import CHOSEN, ON_DSQL, beside
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import check
 
+SLEEPING = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(30)'"
 COMMAND = [sys.executable, "-m", "tests.support.dsql"]
 
 
@@ -43,3 +46,18 @@ def test_it_serves_tables_and_ends_in_order(number: signal.Signals) -> None:
         _, err = process.communicate(timeout=30)  # its servers hold its stderr until they end
     assert (process.returncode, err) == (0, "")
     assert "Ctrl-C ends" in told
+
+
+@pytest.mark.skipif(not ON_DSQL, reason="it needs .venv/conformance")
+def test_a_cancel_request_reaches_the_session(outbox_url: str) -> None:
+    with (
+        Database(outbox_url).connect() as connection,
+        psycopg.connect(beside(outbox_url), autocommit=True) as look,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        running = pool.submit(connection.execute, "SELECT pg_sleep(30)")
+        while look.execute(SLEEPING).fetchall() == [(0,)]:
+            pass
+        connection.cancel_safe()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            running.result()

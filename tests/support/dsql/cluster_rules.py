@@ -7,10 +7,13 @@ and database limits in Amazon Aurora DSQL"). The texts are the service's own.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final, NamedTuple
 
 MAX_ROWS: Final = 3_000
 MAX_BYTES: Final = 10 << 20  # written by a transaction, and as long as a message may be
+MAX_VALUE: Final = 1 << 20  # bytes of a column in a row
+MAX_ROW: Final = 2 << 20  # bytes
 MAX_AGE: Final = 300.0  # seconds
 MAX_LIFE: Final = 3600.0  # seconds of a connection
 MAX_OPEN: Final = 10_000  # connections
@@ -29,9 +32,17 @@ TWO_DDL: Final = Violation("0A000", "multiple ddl statements not supported in a 
 MIXED: Final = Violation("0A000", "ddl and dml are not supported in the same transaction")
 ROWS: Final = Violation("54000", "transaction row limit exceeded")
 SIZE: Final = Violation("54000", "transaction size limit 10mb exceeded")
+LARGE_VALUE: Final = Violation("54000", "column size limit 1mb exceeded")  # not recorded
+LARGE_ROW: Final = Violation("54000", "row size limit 2mb exceeded")  # not recorded
+LARGE_VALUE: Final = Violation("54000", "column size limit 1mb exceeded")  # not recorded
+LARGE_ROW: Final = Violation("54000", "row size limit 2mb exceeded")  # not recorded
 AGE: Final = Violation("54000", "transaction age limit of 300s exceeded")
 RATE: Final = Violation("53400", "Unable to accept connection, rate exceeded.")
 CROWD: Final = Violation("53300", "Unable to accept connection, too many open connections.")
+# Its SQLSTATE is not recorded. PostgreSQL's for a server that starts up is this one.
+WAKING: Final = Violation(
+    "57P03", "unable to accept connection, waking up cluster, please retry later"
+)
 CONFLICT: Final = Violation("40001", "change conflicts with another transaction (OC000)")
 SCHEMA: Final = Violation("40001", "schema has been updated by another transaction (OC001)")
 
@@ -44,6 +55,7 @@ _KIND: Final = re.compile(
 _WRITES: Final = re.compile(r"\b(INSERT\s+INTO|UPDATE\s|DELETE\s+FROM)", re.IGNORECASE)
 
 
+@cache
 def kind_of(sql: str) -> str:
     """One of begin, commit, rollback, ddl, write, read."""
     bare = sql
@@ -55,6 +67,27 @@ def kind_of(sql: str) -> str:
     if kind.lastgroup == "with":
         return "write" if _WRITES.search(bare) else "read"
     return kind.lastgroup or "read"
+
+
+_READ: Final = re.compile(r"\s*(SELECT|VALUES|TABLE|SHOW|EXPLAIN|WITH)\b", re.IGNORECASE)
+_LOCKS: Final = re.compile(r"\bFOR\s+(UPDATE|KEY\s+SHARE)\b", re.IGNORECASE)
+
+
+def is_read(sql: str) -> bool:
+    """Whether a statement leaves nothing behind in its transaction, not even a lock."""
+    if kind_of(sql) != "read":
+        return False
+    bare = sql
+    while found := _COMMENT.match(bare):
+        bare = bare[found.end() :]
+    return not bare.strip() or (bool(_READ.match(bare)) and not _LOCKS.search(bare))
+
+
+def too_large(row: int, value: int) -> Violation | None:
+    """The error of a statement that writes a row, or a value, of so many bytes."""
+    if value > MAX_VALUE:
+        return LARGE_VALUE
+    return LARGE_ROW if row > MAX_ROW else None
 
 
 @dataclass(slots=True)
@@ -78,6 +111,35 @@ class Openings:
         if self._left < 1:
             return RATE
         self._left -= 1
+        return None
+
+
+@dataclass(slots=True)
+class Sleeps:
+    """Whether the cluster sleeps. The first connection wakes it up, which takes a while."""
+
+    clock: Callable[[], float]
+    _wakes_up: float | None = None
+    _awake_at: float | None = None
+
+    def fall_asleep(self, *, wakes_up: float) -> None:
+        """Refuse connections until `wakes_up` seconds after the first one."""
+        self._wakes_up, self._awake_at = wakes_up, None
+
+    @property
+    def is_asleep(self) -> bool:
+        """Whether its sessions have ended."""
+        return self._wakes_up is not None
+
+    def connect(self) -> Violation | None:
+        """Whether a connection is refused."""
+        if self._wakes_up is None:
+            return None
+        if self._awake_at is None:
+            self._awake_at = self.clock() + self._wakes_up
+        if self.clock() < self._awake_at:
+            return WAKING
+        self._wakes_up = None
         return None
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import count
 from types import TracebackType
@@ -16,7 +17,7 @@ from dsql_outbox.testing.proxy.tcp_proxy import Cut, Link, Streams
 from dsql_outbox.testing.proxy.wire_protocol import Splitter, WireMessage
 
 from .cluster_rules import MAX_BYTES
-from .governed import STARTUP, GovernedPostgres
+from .governed import KEY, STARTUP, GovernedPostgres
 from .ministack import Ministack
 
 _OURS: Final = b"application_name\0dsql-outbox"
@@ -42,6 +43,8 @@ class DsqlEndpoint(TcpProxy):
         self._stack = ExitStack()
         self.statements: set[str] = set()
         """The SQL that the library sent."""
+        self.keys: dict[bytes, Callable[[], WireMessage | None]] = {}
+        """For each key that ministack gave, what gives the key of the server."""
 
     def unlisted(self) -> list[str]:
         """What the library sent and the inventory does not have; tests send SQL of their own.
@@ -55,11 +58,17 @@ class DsqlEndpoint(TcpProxy):
         startup = await _startup(client)
         if startup is None:
             return
+        if wire.request_code(startup) == wire.CANCEL_REQUEST:
+            code, key = startup.body[:_HEAD], startup.body[_HEAD:]
+            if (known := self.keys.get(key, lambda: None)()) is not None:
+                startup = WireMessage(b"", code + known.body)
+                self._governed.cancels += 1
         ours = wire.request_code(startup) == STARTUP and _OURS in startup.body
         first = self._governed.numbered(startup) if ours else startup
 
         def make(client: Streams, server: Streams) -> Link:
-            link = _Watched(self, client, server) if ours else Link(self, client, server)
+            watched = _Watched(self, client, server, self._governed.key(first))
+            link = watched if ours else Link(self, client, server)
             link.to_server(first.raw)
             return link
 
@@ -88,6 +97,7 @@ class _Restoring(GovernedPostgres):
         super().__init__(url)
         self._numbers = count()
         self._startups: dict[bytes, WireMessage] = {}
+        self._keys: dict[bytes, WireMessage] = {}
 
     def numbered(self, startup: WireMessage) -> WireMessage:
         """What stands for this first message on the way."""
@@ -98,16 +108,46 @@ class _Restoring(GovernedPostgres):
 
     def startup(self, message: WireMessage) -> WireMessage:
         """The session's own first message; ministack tries more than once, if need be."""
-        return super().startup(self._startups[message.body[:-2].rpartition(b"\0")[2]])
+        return super().startup(self._startups[_number(message)])
+
+    def opened_session(self, startup: WireMessage, key: WireMessage) -> None:
+        """Keep the key by which the session is cancelled."""
+        self._keys[_number(startup)] = key
+
+    def key(self, first: WireMessage) -> Callable[[], WireMessage | None]:
+        """What gives the key of the session with this first message, once it is open."""
+        return lambda: self._keys.get(_number(first))
+
+
+def _number(startup: WireMessage) -> bytes:
+    return startup.body[:-2].rpartition(b"\0")[2]
 
 
 class _Watched(Link):
     """A session of the library, whose statements are noted."""
 
-    def __init__(self, endpoint: DsqlEndpoint, client: Streams, server: Streams) -> None:
+    def __init__(
+        self,
+        endpoint: DsqlEndpoint,
+        client: Streams,
+        server: Streams,
+        key: Callable[[], WireMessage | None],
+    ) -> None:
         super().__init__(endpoint, client, server)
         self._noted = endpoint.statements
+        self._noted_keys = endpoint.keys
         self._splitter = Splitter(untyped=False)
+        self._greeting: Splitter | None = Splitter(untyped=False)
+        self._key = key
+
+    def from_server(self, data: bytes) -> bytes:
+        """The bytes of ministack, unchanged. Its greeting has a key that the server lacks."""
+        if self._greeting is not None:
+            messages = self._greeting.feed(data)
+            self._noted_keys.update({m.body: self._key for m in messages if m.kind == KEY})
+            if any(m.kind == wire.READY for m in messages):
+                self._greeting = None
+        return data
 
     async def from_client(self, data: bytes) -> None:
         for message in self._splitter.feed(data):

@@ -5,6 +5,7 @@ A text that is not recorded from a cluster has the shape of those that are.
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from tests.support.sql.tokens import outline, tokens
@@ -31,6 +32,15 @@ _SET: Final = re.compile(r'^ set ((session|local) )?"?(?P<name>[\w.]+)')
 _ADVISORY: Final = re.compile(r' "?(pg_(try_)?advisory_\w+)"? \( ')
 
 
+_MERGE: Final = re.compile(r" merge into ")
+_LATERAL: Final = re.compile(r" left (outer )?join lateral \( select (?P<rest>.*)$")
+_FROM: Final = re.compile(
+    r" (?:from|join|,) (?P<table>[\w\".]+(?: \. [\w\"]+)?)(?: as)? (?P<name>[\w\"]+)"
+)
+_QUALIFIED: Final = re.compile(r" (?P<name>[\w\"]+) \. ")
+
+
+@lru_cache(4096)
 def refusal(sql: str) -> Violation | None:
     """The error that a statement gets, or None if it may run."""
     try:
@@ -40,7 +50,65 @@ def refusal(sql: str) -> Violation | None:
     for refused in _RULES:
         if message := refused(said):
             return Violation("0A000", message)
-    return None
+    return _lateral(said)
+
+
+def _merge(said: str) -> str | None:
+    """Recorded: q_merge."""
+    return "unsupported statement type: MERGE" if _MERGE.search(said) else None
+
+
+def _sample(said: str) -> str | None:
+    """Recorded: q_tablesample."""
+    is_sampled = re.search(r" tablesample \w+ \( ", said)
+    return "TABLESAMPLE clause not supported" if is_sampled else None
+
+
+def _cursor(said: str) -> str | None:
+    """Not recorded; documented as not supported."""
+    found = re.match(r" (declare|fetch|move|close) ", said)
+    return f"unsupported statement: {_CURSORS[found[1]]}" if found else None
+
+
+_CURSORS: Final = {
+    "declare": "DeclareCursor",
+    "fetch": "Fetch",
+    "move": "Fetch",
+    "close": "ClosePortal",
+}
+
+
+def _index_order(said: str) -> str | None:
+    """Not recorded; documented as not supported."""
+    is_index = re.match(r" create (unique )?index ", said)
+    is_ordered = is_index and re.search(r" (asc|desc) [,)n]", said)
+    return "specifying sort order not supported for index keys" if is_ordered else None
+
+
+def _lateral(said: str) -> Violation | None:
+    """Recorded: q_lateral_left_outer_ref and its controls, with this text.
+
+    The select list of a LEFT JOIN LATERAL names a column of an outer table.
+    """
+    found = _LATERAL.search(said)
+    if found is None:
+        return None
+    listed, _, rest = _inside(found["rest"]).partition(" from ")
+    inner = {each["name"]: each["table"] for each in _FROM.finditer(f" from {rest}")}
+    if {each["name"] for each in _QUALIFIED.finditer(f" {listed} ")} <= {*inner, *inner.values()}:
+        return None
+    table = next(iter(inner.values()), "record").rpartition(" . ")[2]
+    return Violation("42804", f"attribute 1 of type {table} has wrong type")
+
+
+def _inside(text: str) -> str:
+    """The text up to the parenthesis that closes the one before it."""
+    depth = 0
+    for place, sign in enumerate(text):
+        depth += (sign == "(") - (sign == ")")
+        if depth < 0:
+            return text[:place]
+    return text
 
 
 def _without_cache(said: str) -> str | None:
@@ -86,6 +154,10 @@ def _advisory_lock(said: str) -> str | None:
 
 
 _RULES: Final[tuple[Callable[[str], str | None], ...]] = (
+    _merge,
+    _sample,
+    _cursor,
+    _index_order,
     _without_cache,
     _table_from_query,
     _setting,

@@ -13,6 +13,7 @@ from .cluster_rules import CONFLICT, Violation
 
 SYNC: Final = WireMessage(wire.SYNC, b"")
 _ENDS: Final = {wire.SYNC, wire.FLUSH}
+_HAVE_SQL: Final = {wire.PARSE, wire.QUERY}
 _NOTICE: Final = b"N"
 _EXISTS: Final = {"42P06", "42P07", "42701"}  # a schema, a relation, a column
 _RESULTS: Final = {wire.DESCRIBE_OR_ROW, wire.CLOSE_OR_COMPLETE}  # DataRow, CommandComplete
@@ -48,6 +49,17 @@ class Step(NamedTuple):
             if message.kind == wire.PARSE and (name := wire.parsed_statement(message)[0]):
                 messages.append(WireMessage(wire.CLOSE_OR_COMPLETE, b"S" + name.encode() + b"\0"))
             messages.append(message)
+        return Step(messages, self.sql)
+
+    def replacing(self, old: str, new: str) -> "Step":
+        """The same step with another text in the SQL that it prepares or runs."""
+        before, after = old.encode(), new.encode()
+        if not any(before in m.body for m in self.messages if m.kind in _HAVE_SQL):
+            return self
+        messages = [
+            m._replace(body=m.body.replace(before, after)) if m.kind in _HAVE_SQL else m
+            for m in self.messages
+        ]
         return Step(messages, self.sql)
 
     def _with_first(self, others: dict[bytes, WireMessage]) -> "Step":
