@@ -35,7 +35,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples goals nemesis nemesis-rolling pictures prose readme-check real-brokers real-telemetry simulate trace-check console-check zip
+.PHONY: help demo dev recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples goals nemesis nemesis-rolling pictures prose readme-check real-brokers real-telemetry simulate storm trace-check console-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -120,6 +120,9 @@ examples: $(VENV)/.dev ## start each example, send it work, kill it in the middl
 
 goals: $(VENV)/.dev $(VENV)/.peers ## measure what is promised, and say what holds or misses (ONLY=writer, relay:half,hot; OPTIONS=--full)
 	$(BIN)/python -m benchmarks.goals $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
+
+storm: $(VENV)/.dev ## writers of one entity, without lock waits: the share that each policy of retries stores (OPTIONS=--help)
+	@$(BIN)/python -m benchmarks.writer.storm $(OPTIONS)
 
 nemesis: $(VENV)/.dev ## kill and stop PUBLISHERS while they relay EVENTS, with SEED; then check all
 	$(BIN)/python -m benchmarks.nemesis $(NEMESIS)

@@ -1,0 +1,116 @@
+"""``make storm``: writers of one entity where nobody waits for a row lock, as on Aurora DSQL.
+
+It prints the share of the writes that are stored, for each policy of retries, number of writers
+and time of a COMMIT. The database is PostgreSQL behind the rules of the DSQL stand-in.
+"""
+
+import asyncio
+import logging
+import sys
+from argparse import ArgumentParser
+from collections.abc import Mapping
+from contextlib import suppress
+from statistics import quantiles
+from time import monotonic
+from typing import Final, NamedTuple
+
+import psycopg
+from tests.support.dsql.governed import GovernedPostgres
+
+from dsql_outbox import AsyncWriter, Database, Entity, Event, Receipt, WriterSettings
+from dsql_outbox.schema import apply
+from dsql_outbox.testing import EmbeddedPostgres
+
+
+def _policy(
+    retries: int, base: float = 0.1, cap: float = 2.0, jitter: float = 0.25
+) -> WriterSettings:
+    return WriterSettings(
+        max_retries=retries,
+        base=base,
+        cap=cap,
+        jitter=jitter,
+        backlog_check=None,
+        conflict_report=None,
+    )
+
+
+POLICIES: Final[Mapping[str, WriterSettings]] = {
+    "ours: the default": WriterSettings(backlog_check=None, conflict_report=None),
+    "ours: 8 retries, jitter 1": _policy(8, jitter=1.0),
+    "ours: 12 retries, jitter 1": _policy(12, jitter=1.0),
+    "AWS: the skill's, 5 tries": _policy(4, base=0.05, cap=5.0, jitter=0.5),
+    "AWS: connector for Python": _policy(3, base=0.001, cap=0.1),
+    "AWS: connectors for Go, JDBC": _policy(3, cap=5.0),
+}
+"""AWS's waits as near as our settings come: the share of its skill's jitter shrinks, ours stays."""
+
+
+class Stored(NamedTuple):
+    """The result of one storm."""
+
+    receipts: int
+    calls: int
+    p95: float
+    longest: float
+    seconds: float
+
+
+async def storm(url: str, settings: WriterSettings, writers: int, writes: int) -> Stored:
+    """Let `writers` writers, in one loop, write `writes` events each of one entity."""
+    times: list[float] = []
+    receipts: list[Receipt] = []
+
+    async def write_all(writer: AsyncWriter) -> None:
+        for _ in range(writes):
+            began = monotonic()
+            event = Event.new("Car Moved", "CarMoved", [Entity("Car", "CAR-1", {"km": began})])
+            with suppress(psycopg.errors.SerializationFailure):  # its retries are exhausted
+                receipts.append(await writer.write(event))
+            times.append(monotonic() - began)
+
+    database = Database(url, opens_per_second=1_000)
+    opened = [AsyncWriter(database, settings) for _ in range(writers)]
+    began = monotonic()
+    await asyncio.gather(*map(write_all, opened))
+    took = monotonic() - began
+    for each in opened:
+        await each.close()
+    p95 = quantiles(times, n=20)[-1]
+    return Stored(len(receipts), writers * writes, p95, max(times), took)
+
+
+def main(writers: list[int], commits: list[float], writes: int, only: str) -> int:
+    logging.disable()
+    print(f"{'policy':30} {'writers':>7} {'commit':>7} {'stored':>13} {'p95':>7} {'longest':>8}")
+    with EmbeddedPostgres(settings={"fsync": "off"}) as server:
+        for name, settings in POLICIES.items():
+            if only not in name:
+                continue
+            for number in writers:
+                for milliseconds in commits:
+                    url = server.create_database(f"storm_{abs(hash((name, number, milliseconds)))}")
+                    apply(Database(url))
+                    with GovernedPostgres(url, commit_time=milliseconds / 1000) as governed:
+                        found = asyncio.run(storm(governed.url, settings, number, writes))
+                    share = f"{found.receipts} = {found.receipts / found.calls:.1%}"
+                    print(
+                        f"{name:30} {number:7} {milliseconds:4g} ms {share:>13}"
+                        f" {found.p95:5.1f} s {found.longest:6.1f} s",
+                        flush=True,
+                    )
+    return 0
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(each) for each in text.split(",")]
+
+
+if __name__ == "__main__":
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--writers", type=_numbers, default=[4.0, 8.0, 20.0])
+    parser.add_argument("--commits", type=_numbers, default=[15.0, 30.0], help="milliseconds")
+    parser.add_argument("--writes", type=int, default=20, help="of each writer")
+    parser.add_argument("--only", default="", help="policies whose name has this text")
+    given = parser.parse_args()
+    sys.exit(main([int(n) for n in given.writers], given.commits, given.writes, given.only))
