@@ -77,12 +77,15 @@ class Gate:
             raise psycopg.OperationalError(
                 f"{what} was not sent: the deadline of the call (timeout) has passed"
             )
-        found = connection.pgconn.transaction_status
-        if connection.is_inherited or found != status:
-            owner = "another" if connection.is_inherited else "this"
+        if connection.is_inherited:
             raise psycopg.ProgrammingError(
-                f"{what} was not sent: {owner} process opened the connection, and its "
-                f"transaction is {TransactionStatus(found).name} instead of {status.name}"
+                f"{what} was not sent: another process opened the connection"
+            )
+        found = connection.pgconn.transaction_status
+        if found != status:
+            raise psycopg.ProgrammingError(
+                f"{what} was not sent: the transaction is {TransactionStatus(found).name} "
+                f"instead of {status.name}"
             )
         late = [m for m in members if m.deadline is not None and now >= m.deadline]
         for member in late:
