@@ -126,7 +126,6 @@ from .failure import (
     unwrap,
 )
 from .interrupt import is_being_cancelled, is_interrupt
-from .json_struct import JsonStruct
 from .message import (
     RESERVED_HEADERS,
     TRACE_HEADERS,
@@ -137,7 +136,7 @@ from .message import (
     subject_key,
     topic_fault,
 )
-from .receipt import Receipt, Touched
+from .receipt import JsonStruct, Receipt, Touched
 from .redaction import has_unclear_login, redacted, told
 from .settings import (
     DEFAULT_SHARDS,

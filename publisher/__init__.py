@@ -6,8 +6,8 @@
 - `relay/` reads rows, sends them, and settles the broker's answers.
 - `leases/` decides which publisher relays which shard (docs/leases.md).
 - `sinks/` is the port to a broker, with one module or folder per broker (docs/sinks.md).
-- `read_model/` rebuilds a read model from the stored events.
-- `records/` reads stored events and entities by key (`Records`), for the console.
+- `rebuild` rebuilds a read model from the stored events.
+- `records` reads stored events and entities by key (`Records`), for the console.
 - `operator/` is for operators and their programs: `Messages`, `Topics`, `StatusReader`,
   `ConflictReader` and `Health`.
 """
@@ -43,7 +43,7 @@ from dsql_outbox.publisher.operator.status import (
 from dsql_outbox.publisher.operator.topic_pauses import PausedTopic, Topics
 from dsql_outbox.publisher.operator.undelivered import Page, UndeliveredMessage
 from dsql_outbox.publisher.rebuild import Rebuild, RebuildProgress
-from dsql_outbox.publisher.records.records import (
+from dsql_outbox.publisher.records import (
     EntityRecord,
     EventRecord,
     Records,

@@ -2,8 +2,8 @@
 
 - `inbox` and `async_inbox` run a function and remember its message in one transaction.
   `once` decides the next step of a call, and `pruning` forgets old messages.
-- `received` is a message as a consumer gets it. `nats_message`, `kafka_message` and
-  `sqs_record` read one from what each broker's client gives.
+- `received` is a message as a consumer gets it. `broker_messages` reads one from what each
+  broker's client gives.
 - `sqs_handler` is an AWS Lambda handler for a queue, with partial batch responses.
 
 See docs/inbox.md.

@@ -11,7 +11,7 @@ _DOORS: Final = {
     "writer/": "writer",
     "publisher/operator/": "operator",
     "publisher/rebuild.py": "operator",
-    "publisher/records/": "console",
+    "publisher/records.py": "console",
     "publisher/": "publisher",
     "schema/": "schema",
     "src/dsql_outbox/cli/doctor/": "doctor",

@@ -1,1 +1,0 @@
-"""Stored events and entities, read by key for the console. Nothing is changed."""
