@@ -10,14 +10,12 @@ See docs/inbox.md.
 """
 
 from .async_inbox import AsyncInbox
+from .broker_messages import from_kafka, from_nats, from_sqs
 from .inbox import Inbox
-from .kafka_message import from_kafka
-from .nats_message import from_nats
 from .once import Handled, OnGap, Order
 from .pruning import Pruned
 from .received import Received
 from .sqs_handler import sqs_handler
-from .sqs_record import from_sqs
 
 __all__ = [
     "AsyncInbox",

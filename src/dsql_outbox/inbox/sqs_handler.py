@@ -4,8 +4,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from .broker_messages import from_sqs
 from .received import Received
-from .sqs_record import from_sqs
 
 logger: Final = logging.getLogger("dsql_outbox")
 

@@ -1,0 +1,121 @@
+"""Messages for the inbox, from what the clients of the brokers give: NATS, Kafka, SQS."""
+
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from dsql_outbox.outbox import TRACE_HEADERS, UnreadableMessage
+from dsql_outbox.publisher import attributes
+
+from .received import Received, received, required
+
+
+class NatsMessage(Protocol):
+    """The part of ``nats.aio.msg.Msg`` that is read."""
+
+    @property
+    def subject(self) -> str:
+        """The subject of NATS, which is the topic."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str] | None:
+        """The headers as they came."""
+        ...
+
+    @property
+    def data(self) -> bytes:
+        """The payload."""
+        ...
+
+
+def from_nats(message: NatsMessage) -> Received:
+    """Read a message of nats-py. Raises `UnreadableMessage` if a publisher did not send it."""
+    wire = {name.lower(): text for name, text in (message.headers or {}).items()}
+    try:
+        found = attributes(wire, "ce-")
+    except UnicodeDecodeError:
+        raise UnreadableMessage("headers", "a value is no percent-encoded UTF-8") from None
+    dedupe_id = wire.get("nats-msg-id") or found.get("id", "")
+    return received(found, dedupe_id=dedupe_id, topic=message.subject, data=message.data)
+
+
+_PREFIX: Final = "ce_"
+
+
+class KafkaMessage(Protocol):
+    """The part of ``confluent_kafka.Message`` that is read."""
+
+    def topic(self) -> str | None:
+        """Return the topic."""
+        ...
+
+    def headers(self) -> Any:
+        """Return pairs of a name and bytes."""
+        ...
+
+    def value(self) -> Any:
+        """Return the payload as bytes."""
+        ...
+
+
+def from_kafka(message: KafkaMessage) -> Received:
+    """Read a message of confluent-kafka.
+
+    Raises `UnreadableMessage` if a publisher did not send it. A message with an
+    `error()` is none: check that first.
+    """
+    wire = _kafka_headers(message.headers() or [])
+    own = {name.removeprefix(_PREFIX): wire[name] for name in wire if name.startswith(_PREFIX)}
+    own |= {name: wire[name] for name in TRACE_HEADERS if name in wire}
+    if "content-type" in wire:
+        own["datacontenttype"] = wire["content-type"]
+    return received(
+        own,
+        dedupe_id=required(wire, "dedupe-id"),
+        topic=message.topic() or "",
+        data=message.value() or b"",
+    )
+
+
+def _kafka_headers(headers: Any) -> dict[str, str]:
+    try:
+        return {name: value.decode() for name, value in headers if value is not None}
+    except UnicodeDecodeError:
+        raise UnreadableMessage("headers", "a value is no UTF-8") from None
+
+
+_event: Final = msgspec.json.Decoder(dict[str, str])
+
+
+def from_sqs(record: Mapping[str, Any]) -> Received:
+    """Read a record of an event of AWS Lambda, or a message of boto3's `receive_message`.
+
+    `receive_message` returns attributes only with ``MessageAttributeNames=["All"]``.
+    Raises `UnreadableMessage` if a publisher did not send it.
+    """
+    wire = dict(_sqs_attributes(record))
+    try:
+        own = _event.decode(required(wire, "cloudevent"))
+    except msgspec.DecodeError:
+        raise UnreadableMessage("cloudevent", "it is no JSON object of texts") from None
+    own |= {name: wire[name] for name in TRACE_HEADERS if name in wire}
+    body: str = record.get("body") or record.get("Body") or ""
+    return received(
+        own,
+        dedupe_id=required(wire, "dedupe-id"),
+        topic=wire.get("topic", ""),
+        data=body.encode(),
+    )
+
+
+def _sqs_attributes(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the attributes. Lambda writes their names in lower case, boto3 in upper case."""
+    found: Mapping[str, Any] = (
+        record.get("messageAttributes") or record.get("MessageAttributes") or {}
+    )
+    texts = [
+        (name, each.get("stringValue", each.get("StringValue"))) for name, each in found.items()
+    ]
+    return [(name, text) for name, text in texts if text is not None]
