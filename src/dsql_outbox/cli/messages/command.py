@@ -229,7 +229,7 @@ def _end(which: Selection, ids: set[UUID], *, failed: bool) -> None:
     """End with 1 if it failed, or if an id of the selection has no message."""
     unknown = len({*which.ids} - ids)
     if unknown:
-        say(f"{unknown} of the ids: no such message", err=True)
+        say(f"{unknown} of the ids: no {which.state or 'failing or dead'} message", err=True)
     if unknown or failed:
         raise click.exceptions.Exit(FAILED)
 

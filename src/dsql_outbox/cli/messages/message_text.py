@@ -45,16 +45,15 @@ def fields(message: UndeliveredMessage) -> list[tuple[str, str]]:
 
 def _state(message: UndeliveredMessage) -> str:
     """The state, and what keeps the message."""
-    notes = (
-        (message.blocked, "blocked"),
-        (
-            message.retry_at is not None,
-            f"until {message.retry_at:%H:%M:%S}" if message.retry_at else "",
-        ),
-        (message.behind, "behind another"),
-        (message.paused, "paused"),
-    )
-    return ", ".join([message.state, *(note for holds, note in notes if holds)])
+    parts: list[str] = [message.state]
+    if message.retry_at is not None:
+        parts.append(f"until {_time(message.retry_at)}")
+    notes = {
+        "blocked": message.blocked,
+        "behind another": message.behind,
+        "paused": message.paused,
+    }
+    return ", ".join([*parts, *(note for note, holds in notes.items() if holds)])
 
 
 def _time(at: datetime) -> str:
