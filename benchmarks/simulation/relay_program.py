@@ -10,7 +10,7 @@ import anyio
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.relay import sender
-from dsql_outbox.publisher.relay.memory import queues, subjects
+from dsql_outbox.publisher.relay.memory import queues, shares, subjects
 from dsql_outbox.publisher.relay.relay import Relay
 
 from .broker import LIMIT
@@ -22,7 +22,7 @@ _DATABASE: Final = Database("postgresql://nobody@nowhere/none")
 _LIMITS: Final = (
     (subjects, "MAX_WAITING", 4),
     (subjects, "_LOW", 2),
-    (queues, "MAX_ROWS", 40),
+    (shares, "MAX_ROWS", 40),
     (queues, "MAX_PASSED", 3),
     (sender, "MAX_IN_FLIGHT", 16),
     (sender, "_CALL", 6),

@@ -12,8 +12,9 @@ by side (`relay`) and share their memory (chapter `memory`):
 *sweep* goes through all rows, again and again; the *tail* stays near the newest (`scans`).
 Failed rows whose time has come are read by their keys (`holds`). Rows that cannot be sent now
 are passed over in SQL: subjects with a failed row, subjects with enough rows in memory, and
-topics that are paused (`topics`). They are read *again* when they can be sent. That only
-saves work. Order depends on the rule of admission (`queues`).
+topics that are paused (`topics`) or use their share of the memory (`shares`). They are read
+*again* when they can be sent. That only saves work. Order depends on the rule of admission
+(`queues`).
 
 **Send** (`sender`). Rows wait per subject, first in, first out (`subjects`). A subject has
 one message on its way; many calls of the sink run at a time, each with messages of subjects

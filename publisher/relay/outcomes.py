@@ -136,6 +136,7 @@ class Outcomes:
         state.released(subject.shard.number)
 
     def _topic_works(self, row: OutboxRow) -> None:
+        self._state.queues.shares.answered(row)
         if self._state.topics.found and self._state.topics.worked(row.topic):
             logger.info("Topic %s takes messages again", row.topic)
             self._state.resume_topics()

@@ -45,13 +45,13 @@ _TOO_MUCH: Final = frozenset({FailureKind.OUT_OF_MEMORY, FailureKind.OVER_LIMIT}
 Aurora DSQL documents 53200 for a query that needs more than 128 MiB, and answers 54000.
 """
 
-_WEIGHTS: Final = {"sweep": 2, "tail": 1, "again": 1}
+_WEIGHTS: Final = {"sweep": 2, "tail": 1, "again": 1, "back": 1}
 """The shares of the kinds of ranges in the rows of a read, when all have more to read."""
 
 _DUE: Final = 4
 """A read asks for this part of its rows, at most, by their keys."""
 
-Kind = Literal["key", "again", "sweep", "tail"]
+Kind = Literal["key", "again", "back", "sweep", "tail"]
 
 
 class _Asked(NamedTuple):
@@ -98,6 +98,7 @@ class Reader:
             await self._follow()
             await self._refresh()
             await self._check()
+            self._share()
             self._state.waits_for_room = self._state.queues.has_enough(4 * self._rows)
             is_full = self._state.waits_for_room
             wait = self._settings.idle_max if is_full else await self._read()
@@ -186,17 +187,30 @@ class Reader:
 
     # --- one read ----------------------------------------------------------------------
 
+    def _share(self) -> None:
+        """Share the memory among the topics: return to those with room, and leave full ones."""
+        state = self._state
+        shards, shares = state.shards.values(), state.queues.shares
+        opened = shares.review(state.clock())
+        state.queues.make_room(shards)
+        for shard in shards:
+            shard.leave_topics(shares.full)
+            for topic in opened:
+                shard.reopen_topic(topic)
+        if shares.waits_for_deletion:
+            state.to_settle.set()
+
     async def _read(self) -> float:
         state = self._state
         began = state.clock()
         asked = self._plan(began)
         if not asked:
             return self._wait(began, news=0)
-        full = state.queues.full
+        full = state.queues.shares.full
         topics = {*state.topics.passed_over(began), *full}
         passed = passed_over(state.shards.values(), topics)
         for each in asked:
-            if each.kind in {"sweep", "tail"}:
+            if each.kind != "key":  # what was wanted of a subject may belong to such a topic, too
                 each.shard.pass_topics(full, each.range.after)
         state.queues.begin_read()
         try:
@@ -216,21 +230,24 @@ class Reader:
     def _plan(self, now: float) -> list[_Asked]:
         """The ranges to read now, those that order depends on first."""
         shards = self._state.shards.values()
-        for topic in self._state.queues.reopen():
-            for shard in shards:
-                shard.reopen_topic(topic, now)
-        full = self._state.queues.full
+        full = self._state.queues.shares.full
         asked = self._keys(now)
         again = {shard: place for shard in shards if (place := shard.ask_again(full)) is not None}
         sweeps = [shard for shard in shards if shard.sweep.is_due(now)]
+        backs = [shard for shard in shards if shard.back.is_running]
         tails = [(s, s.tail) for s in shards if s.tail and not _covers_tail(s.sweep, s.tail)]
         for _, tail in tails:
             tail.go_home(now)
         behind = [shard for shard, tail in tails if tail.is_behind]
-        share = _shares(self._rows, again=len(again), sweep=len(sweeps), tail=len(behind))
+        share = _shares(
+            self._rows, again=len(again), back=len(backs), sweep=len(sweeps), tail=len(behind)
+        )
         resting = max(1, self._rows // 2 // max(1, len(tails)))
         for shard, place in again.items():
             asked.append(self._range("again", shard, shard.again, place, share["again"]))
+        for shard in backs:
+            back = shard.back
+            asked.append(self._range("back", shard, back, back.place, share["back"]))
         for shard in sweeps:
             sweep = shard.sweep
             asked.append(self._range("sweep", shard, sweep, sweep.place, share["sweep"]))
@@ -319,6 +336,8 @@ class Reader:
             case "again":
                 shard.again.note(found, rows)
                 shard.finish_again(wanted, found)
+            case "back":
+                shard.back.read(found, rows, shard.sweep)
             case "sweep":
                 shard.sweep.read(found, rows, now)
                 if shard.tail is None:
@@ -346,7 +365,7 @@ class Reader:
         elif subject.rows or found.rows:  # it is in memory, or waits for rows before it
             subject.close()
         else:  # its topic is paused, or has no room
-            hold.retry_at = now + (_FULL if self._state.queues.full else _REFRESH)
+            hold.retry_at = now + (_FULL if self._state.queues.shares.full else _REFRESH)
             self._hold_again(subject, hold)
 
     def _check_probe(self, each: _Asked, found: RangeRead) -> None:
@@ -366,8 +385,10 @@ class Reader:
         """Seconds until the next read; they double with each read that found nothing new."""
         settings, state = self._settings, self._state
         shards = state.shards.values()
-        is_behind = any(s.sweep.is_running or s.wants or _is_behind(s.tail) for s in shards)
-        is_behind |= state.is_empty and bool(state.queues.full)  # the next read opens them
+        is_behind = any(
+            s.sweep.is_running or s.back.is_running or s.wants or _is_behind(s.tail) for s in shards
+        )
+        is_behind |= state.is_empty and bool(state.queues.shares.full)  # the next read opens them
         if not state.is_empty:
             state.stalled_since = None
         elif state.stalled_since is None and not (news or is_behind):

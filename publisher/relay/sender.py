@@ -21,7 +21,6 @@ from dsql_outbox.publisher.sinks import (
 )
 
 from .memory.breaker import Breaker
-from .memory.queues import SHARE
 from .memory.subjects import Shard, Subject
 from .outcomes import Outcomes
 from .state import RelayState
@@ -92,13 +91,18 @@ class Sender:
         rest = state.queues.end_rests(now)
         if self._breaker.is_failing and state.in_flight:
             return float("inf")
-        most = MAX_IN_FLIGHT - state.in_flight - self._outcomes.unsettled
+        unsettled = self._outcomes.unsettled
+        free, most = MAX_IN_FLIGHT - state.in_flight - unsettled, _CALL
         if self._breaker.is_failing:
-            most = min(most, 1)
+            most = 1
             state.queues.rotate(random.random())  # noqa: S311 - a part of the broker may fail
-        while most > 0 and (subjects := self._take(min(most, _CALL), most)):
-            most -= len(subjects)
+        # Topics have a few messages of their own beyond the limit, but not while the database
+        # takes no deletes: a crash would send all that is acknowledged again.
+        while unsettled < MAX_IN_FLIGHT and (subjects := self._take(most, free)):
+            free -= len(subjects)
             tasks.start_soon(self._call, subjects)
+            if self._breaker.is_failing:
+                break
         return rest
 
     def _take(self, most: int, free: int) -> list[Subject]:
@@ -106,8 +110,9 @@ class Sender:
         state, now = self._state, self._state.clock()
         chosen: list[Subject] = []
         rights: dict[Shard, bool] = {}
-        each = max(1, MAX_IN_FLIGHT // SHARE)
-        while taken := state.queues.take(most - len(chosen), free=free - len(chosen), each=each):
+        while taken := state.queues.take(
+            most - len(chosen), free=free - len(chosen), of=MAX_IN_FLIGHT
+        ):
             for subject in taken:
                 row, shard = subject.busy_row, subject.shard
                 takes = not state.topics.names or state.topics.takes(row, now)

@@ -87,7 +87,7 @@ class Settler:
     def acknowledge(self, row: OutboxRow, *, failed_before: bool) -> None:
         """Have a row deleted that the broker has acknowledged, and its failure if it had one."""
         if row.id in self._acknowledged:  # sent twice, since its shard was lost and taken again
-            self._state.queues.release(row)
+            self._state.queues.settle(row)
             self._state.released(row.shard)
         self._acknowledged[row.id] = row
         if failed_before:
@@ -140,9 +140,10 @@ class Settler:
     def _is_urgent(self) -> bool:
         """Whether a batch is full, or something waits for this turn."""
         state = self._state
-        if self.waiting >= self._settings.batch_rows or state.queues.is_full or state.is_stopping:
+        if self.waiting >= self._settings.batch_rows or state.is_stopping:
             return True
-        if state.ends_when_empty and state.queues.rows == self.waiting:
+        shares = state.queues.shares
+        if shares.waits_for_deletion or (state.ends_when_empty and shares.rows == self.waiting):
             return True
         return bool(self._letters) or not (self.applier is None or self.applier.is_done)
 
@@ -168,7 +169,7 @@ class Settler:
                 await settle_kind()
             except psycopg.Error as failure:
                 error = error or failure
-        if self._state.waits_for_room or self._state.queues.full:
+        if self._state.waits_for_room or self._state.queues.shares.full:
             self._state.to_read.set()
         self._state.to_send.set()
         if error is not None:
@@ -211,7 +212,7 @@ class Settler:
     def _buried(self, row: RowId, subject: Subject) -> None:
         state = self._state
         state.dead += 1
-        state.queues.settled([state.queues.take_busy(subject)])
+        state.queues.settled([state.queues.delivered(subject)])
         state.let_go(subject, row)
         state.go_on(subject)
         state.released(subject.shard.number)

@@ -90,7 +90,7 @@ class RelayState:
     @property
     def is_empty(self) -> bool:
         """Whether no row is in memory."""
-        return not self.queues.rows
+        return self.queues.is_empty
 
     def stop(self) -> None:
         """Read and send no more."""

@@ -1,6 +1,7 @@
 """The relay's knowledge of the outbox, and its decisions.
 
 - `scans` decides where a shard is read, `queues` which rows are admitted and sent.
+- `shares` decides how much of the memory and of the messages on their way a topic may use.
 - `subjects` has a shard and a subject, with the rows that wait and those that failed.
 - `holds` decides when failed rows are tried again, `topics` which topics take no messages,
   `breaker` when to try a broker that failed.

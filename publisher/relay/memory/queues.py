@@ -11,8 +11,8 @@ It keeps the promise of order per subject:
 
 A row that cannot be admitted is dropped, and its position noted, so that it is read again.
 
-A topic may use a quarter of the memory and of the messages on their way, and no more than is
-free. So topics that are silent or slow leave room for the others, and for those that come later.
+Topics share the memory and the messages on their way (`shares`). When the memory is full, rows
+of topics above their shares are dropped.
 """
 
 from collections import deque
@@ -20,20 +20,12 @@ from collections.abc import Collection, Iterable
 from itertools import chain, islice
 from typing import Final
 
-import msgspec
-
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
-from dsql_outbox.publisher.relay.store import PassedOver, SubjectName
+from dsql_outbox.publisher.relay.store import HEAD, PassedOver, RowPlace, SubjectName
 
+from .shares import OWN, Shares
 from .subjects import Shard, Subject
 from .topics import TopicPauses
-
-MAX_ROWS: Final = 20_000
-MAX_BYTES: Final = 32 << 20
-"""The limits of the rows in memory, with settled rows that are not deleted yet."""
-
-SHARE: Final = 4
-"""A topic gets this part of the memory and of the messages on their way, at most."""
 
 MAX_PASSED: Final = 1_000
 """The most subjects that a read passes over; more make the statement slower than they save."""
@@ -47,26 +39,11 @@ written after it, because replays do not move the position of the entity.
 """
 
 
-class _Use(msgspec.Struct):
-    """The rows of a topic in memory, their bytes, and how many of them are on their way."""
-
-    rows: int = 0
-    size: int = 0
-    busy: int = 0
-
-
-_NO_USE: Final = _Use()
-
-
 class Queues:
     """The rows of all shards of one publisher."""
 
     def __init__(self) -> None:
-        self.rows = 0
-        self.size = 0
-        self.full: set[str] = set()
-        """The topics that use all that they may; reads pass over them until they use less."""
-        self._uses: dict[str, _Use] = {}
+        self.shares = Shares()
         self._ready: dict[str, deque[Subject]] = {}
         """The subjects that can send a row, by the topic of it; the topics take turns."""
         self._limited: set[str] = set()
@@ -78,9 +55,9 @@ class Queues:
         self._forgotten_next: list[OutboxRow] = []
 
     @property
-    def is_full(self) -> bool:
-        """Whether the memory is full."""
-        return self.rows >= MAX_ROWS or self.size >= MAX_BYTES
+    def is_empty(self) -> bool:
+        """Whether no row is in memory."""
+        return not self.shares.rows
 
     def has_enough(self, subjects: int) -> bool:
         """Whether to read no more now: the memory is full, or so many subjects can send a row.
@@ -88,28 +65,11 @@ class Queues:
         Subjects of a topic that has enough on its way cannot.
         """
         ready = [len(of) for topic, of in self._ready.items() if topic not in self._limited]
-        return self.is_full or sum(ready) >= subjects
+        return self.shares.is_full or sum(ready) >= subjects
 
     def is_crowded(self, topic: str) -> bool:
         """Whether a row of this topic that cannot be sent takes the room of others."""
-        return self.is_full or topic in self.full
-
-    def reopen(self) -> list[str]:
-        """Take the topics that were full and have room again."""
-        opened = [topic for topic in self.full if self._has_room(topic)]
-        self.full.difference_update(opened)
-        return opened
-
-    def _has_room(self, topic: str) -> bool:
-        """Whether a topic uses so little that it is worth a read."""
-        use = self._uses.get(topic, _NO_USE)
-        rows, size = self._shares()
-        return 2 * use.rows <= rows and 2 * use.size <= size and not self.is_full
-
-    def _shares(self) -> tuple[int, int]:
-        """The rows and the bytes that a topic may use now."""
-        rows = min(MAX_ROWS // SHARE, MAX_ROWS - self.rows)
-        return rows, min(MAX_BYTES // SHARE, MAX_BYTES - self.size)
+        return self.shares.is_full or topic in self.shares.full
 
     def knows(self, row: RowId) -> bool:
         """Whether a row is in memory, or was until a moment ago."""
@@ -173,14 +133,7 @@ class Queues:
         row.size = row.bytes()
         self._known.add(row.id)
         self._positions.add(_position(row))
-        self.rows += 1
-        self.size += row.size
-        use = self._uses.setdefault(row.topic, _Use())
-        use.rows += 1
-        use.size += row.size
-        rows, size = self._shares()
-        if use.rows > rows or use.size > size:
-            self.full.add(row.topic)
+        self.shares.add(row)
         subject.rows.append(row)
         if subject.busy is None and len(subject.rows) == 1:
             self._is_ready(subject)
@@ -195,28 +148,33 @@ class Queues:
         topics.rotate(-int(share * len(topics)))
         self._ready = dict(topics)
 
-    def take(self, most: int, *, free: int, each: int) -> list[Subject]:
+    def take(self, most: int, *, free: int, of: int) -> list[Subject]:
         """Take the first rows of up to `most` subjects; each becomes the `busy` row of its own.
 
-        The topics take turns, and so do the subjects of each. `free` more rows may be on
-        their way; a topic has no more of them there than that, and no more than `each`.
+        The topics take turns, and so do the subjects of each. Of the `of` rows that may be on
+        their way, `free` are not. A topic takes its share, but leaves as many as it has, unless
+        these are few.
         """
         taken: list[Subject] = []
         limited: list[str] = []
-        turns = deque(self._ready)
+        uses = self.shares.uses
+        # A topic without a use has no row: all of its rows were dropped or lost.
+        turns = deque(
+            (topic, uses[topic], max(1, of * self.shares.to_send(topic)))
+            for topic in self._ready
+            if topic in uses
+        )
         while turns and len(taken) < most:
-            topic = turns.popleft()
-            use = self._uses.get(topic)
-            if use is None:
-                continue  # all of its rows were dropped or lost
-            if use.busy >= min(each, free - len(taken)):
+            topic, use, share = turn = turns.popleft()
+            if use.busy >= min(share, max(free - len(taken), of * OWN)):
                 limited.append(topic)
             elif (subject := self._next(topic)) is not None:
                 use.busy += 1
                 taken.append(subject)
-                turns.append(topic)
+                turns.append(turn)
         self._limited = set(limited)
-        self._ready = {topic: self._ready[topic] for topic in (*limited, *turns)}
+        later = (topic for topic, _, _ in turns)
+        self._ready = {topic: self._ready[topic] for topic in (*limited, *later)}
         return taken
 
     def _next(self, topic: str) -> Subject | None:
@@ -241,7 +199,7 @@ class Queues:
         """Put the busy row back, to be sent again later; forget it if the shard was lost."""
         row = self.take_busy(subject)
         if subject.shard.is_lost:
-            self.release(row)
+            self.shares.remove(row)
         else:
             subject.rows.appendleft(row)
             self._resting.append((rests_until, subject))
@@ -255,6 +213,7 @@ class Queues:
     def delivered(self, subject: Subject) -> OutboxRow:
         """Take the busy row, which the broker has; `go_on` is the next step."""
         row = self.take_busy(subject)
+        self.shares.uses[row.topic].done += 1
         if subject.shard.is_lost:  # it was forgotten, but is in the table until it is deleted
             self._known.add(row.id)
             self._positions.add(_position(row))
@@ -278,23 +237,63 @@ class Queues:
         first = subject.rows[0]
         for row in subject.rows:
             self._forget(row)
-            self.release(row)
+            self.shares.remove(row)
         subject.rows.clear()  # first: a subject that is full would not want its rows back
         subject.pass_over(first.position, first.topic)
 
     def take_busy(self, subject: Subject) -> OutboxRow:
         """Take the busy row of a subject, which then has none."""
         row, subject.busy = subject.busy_row, None
-        self._uses[row.topic].busy -= 1
+        self.shares.uses[row.topic].busy -= 1
         return row
+
+    # --- make room -----------------------------------------------------------------------
+
+    def make_room(self, shards: Iterable[Shard]) -> None:
+        """If the memory is full, drop rows of topics above their shares, the newest first.
+
+        They are read again when their topic has room. A failed row stays, since it has a time.
+        """
+        shares = self.shares
+        if not shares.is_full:
+            return
+        above = {topic: use for topic, use in shares.uses.items() if shares.is_above(use)}
+        for use in above.values():
+            use.has_spare = False  # or the next reads would bring the same rows again
+        for shard in shards:
+            for subject in reversed(list(shard.subjects.values())):
+                if subject.rows and not subject.holds:
+                    topic = subject.rows[0].topic
+                    if topic in above and shares.is_above(above[topic]):
+                        self._drop_waiting(subject)
+        for topic in above.keys() & self._ready.keys():  # else their subjects would come back twice
+            self._ready[topic] = deque(each for each in self._ready[topic] if each.rows)
+
+    def _drop_waiting(self, subject: Subject) -> None:
+        """Drop the rows of a subject that wait, also those behind its busy row.
+
+        Not the subject but its topic is noted as passed over, however many subjects that are.
+        """
+        shard, first = subject.shard, subject.rows[0]
+        for row in subject.rows:
+            self._forget(row)
+            self.shares.remove(row)
+        subject.rows.clear()
+        shard.pass_topics((first.topic,), RowPlace(first.position, HEAD.event_id))
+        shard.forget_if_idle(subject)
 
     # --- settle ------------------------------------------------------------------------
 
     def settled(self, rows: Collection[OutboxRow]) -> None:
-        """Record that rows were deleted; reads that began earlier may still show them."""
+        """Record that delivered rows were deleted; reads that began earlier may still show them."""
         self._settled += rows
         for row in rows:
-            self.release(row)
+            self.settle(row)
+
+    def settle(self, row: OutboxRow) -> None:
+        """Record that a delivered row has left the memory."""
+        self.shares.uses[row.topic].done -= 1
+        self.shares.remove(row)
 
     def lose(self, shard: Shard) -> None:
         """Forget a shard that belongs to another publisher, or to this one under another epoch."""
@@ -304,18 +303,8 @@ class Queues:
                 self._forget(subject.busy)
             for row in subject.rows:
                 self._forget(row)
-                self.release(row)
+                self.shares.remove(row)
             subject.rows.clear()
-
-    def release(self, row: OutboxRow) -> None:
-        """Record that a row has left the memory."""
-        self.rows -= 1
-        self.size -= row.size
-        use = self._uses[row.topic]
-        use.rows -= 1
-        use.size -= row.size
-        if not use.rows:
-            del self._uses[row.topic]
 
     def _forget(self, row: OutboxRow) -> None:
         self._known.discard(row.id)

@@ -11,9 +11,12 @@ scans go through a shard side by side, each on by key from where it was:
   times a second, so a stretch of rows that wait, or a position in the future, hides
   nothing.
 
+A third one returns to rows that were passed over while their topic had no room in memory.
+
 So the tail passes sick or hot stretches of a shard by, and the sweep finds the rest.
 """
 
+from collections.abc import Collection
 from typing import Final
 
 from dsql_outbox.publisher.relay.store import HEAD, RangeRead, RowPlace
@@ -53,7 +56,7 @@ class Scan:
     def note(self, found: RangeRead, rows: int) -> None:
         """Record the answer to a read of `rows` rows; few found mean that most are passed over."""
         self.place, self.is_running = found.end, found.is_cut
-        is_sparse = found.is_cut and len(found.rows) * 2 < rows
+        is_sparse = found.is_cut and len(found.rows) * 4 < rows * 3
         self._visits = min(_MAX_VISITS, 2 * self.visits(rows)) if is_sparse else 0
 
 
@@ -81,12 +84,8 @@ class Sweep(Scan):
 
     def restart(self, now: float) -> None:
         """Begin at the head again."""
-        self.go_back(HEAD, now)
-
-    def go_back(self, place: RowPlace, now: float) -> None:
-        """See the rows from `place` on again, if the sweep is not before it."""
-        if not self.is_running or self.place > place:
-            self.place, self.is_running, self._began = place, True, now
+        if not self.is_running or self.place > HEAD:
+            self.place, self.is_running, self._began = HEAD, True, now
 
     def read(self, found: RangeRead, rows: int, now: float) -> None:
         """Record the answer to a read that ended at `now`."""
@@ -95,6 +94,39 @@ class Sweep(Scan):
         if not self.is_running:
             rest = min(_LONGEST, _SHARE * (now - self._began))
             self._next_at = now + max(self._rest, rest)
+
+
+class Return(Scan):
+    """The scan of rows that were passed over while their topics had no room in memory.
+
+    It ends where the sweep is, which goes on meanwhile: a topic may have room for few of very
+    many rows, and what is behind them must not wait until all are passed again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(HEAD)
+        self.is_running = False
+        self.topics: set[str] = set()
+
+    def begin(self, topic: str, place: RowPlace) -> None:
+        """See the rows of one more topic, from `place` on."""
+        if not self.is_running or place < self.place:
+            self.place = place
+        self.is_running = True
+        self.topics.add(topic)
+
+    def leave(self, topics: Collection[str]) -> list[str]:
+        """Leave topics that have no room again. Returns those that the scan was for."""
+        left = [topic for topic in self.topics if topic in topics]
+        self.topics.difference_update(left)
+        self.is_running = bool(self.topics)
+        return left
+
+    def read(self, found: RangeRead, rows: int, sweep: Sweep) -> None:
+        """Record the answer to a read."""
+        self.note(found, rows)
+        if not self.is_running or (sweep.is_running and found.end >= sweep.place):
+            self.leave(list(self.topics))
 
 
 class Tail(Scan):

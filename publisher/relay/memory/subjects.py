@@ -11,7 +11,7 @@ from dsql_outbox.outbox import Message
 from dsql_outbox.publisher.outbox_rows import Fault, OutboxRow, RowId
 from dsql_outbox.publisher.relay.store import HEAD, RangeRead, RowPlace, StoredFailure, SubjectName
 
-from .scans import Scan, Sweep, Tail
+from .scans import Return, Scan, Sweep, Tail
 
 MAX_WAITING: Final = 64
 """The most rows of one subject in memory, so that a hot subject leaves room for others."""
@@ -144,6 +144,7 @@ class Shard:
         self._parked: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
         """What is wanted of such a topic."""
         self.again = Scan(HEAD)
+        self.back = Return()
         self.sweep = sweep
         self.tail: Tail | None = None
         """None until the time of the database's clock is known."""
@@ -171,12 +172,16 @@ class Shard:
         for topic in topics:
             self.full_topics[topic] = min(place, self.full_topics.get(topic, place))
 
-    def reopen_topic(self, topic: str, now: float) -> None:
-        """Read the rows of a topic that were passed over."""
+    def leave_topics(self, full: Collection[str]) -> None:
+        """Return no further to the rows of topics that have no room again."""
+        self.pass_topics(self.back.leave(full), self.back.place)
+
+    def reopen_topic(self, topic: str) -> None:
+        """Return to the rows of a topic that were passed over."""
         for each in self._parked.pop(topic, ()):
             heappush(self.wanted, each)
         if (place := self.full_topics.pop(topic, None)) is not None:
-            self.sweep.go_back(place, now)
+            self.back.begin(topic, place)
 
     @property
     def wants(self) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 import pytest
+from msgspec import structs
 from tests.support.publisher.running_relays import event, in_order, quick_settings, until
 
 from dsql_outbox.outbox import Database, Event, Message, SinkUnavailable
@@ -17,7 +18,8 @@ from dsql_outbox.publisher import (
     PublisherSettings,
     Retry,
 )
-from dsql_outbox.publisher.relay.memory import queues
+from dsql_outbox.publisher.relay import sender
+from dsql_outbox.publisher.relay.memory import shares
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
@@ -75,11 +77,43 @@ async def test_rows_that_fill_the_memory_hide_no_others(
     async def decide(messages: Sequence[Message]) -> list[Outcome]:
         return [NotAttempted() if "bad-" in m.key else Delivered() for m in messages]
 
-    monkeypatch.setattr(queues, "MAX_ROWS", 1_000)
+    monkeypatch.setattr(shares, "MAX_ROWS", 1_000)
     writer.write_many([*(event(f"bad-{n}") for n in range(1_200)), *good(10)])
     sink = Answering(decide)
     async with Publisher(database, sink):
         await until(lambda: sink.good() == 10)
+
+
+class SilentTopics:
+    """A sink that answers for messages of topic ``t`` only."""
+
+    system = "memory"
+
+    def __init__(self) -> None:
+        self.good: list[str] = []
+
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        for index, message in enumerate(messages):
+            if message.topic == "t":
+                self.good.append(message.key)
+                answer(index, Delivered())
+        if any(message.topic != "t" for message in messages):
+            await anyio.sleep_forever()
+
+
+async def test_rows_of_dozens_of_silent_topics_hide_no_others(
+    database: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shares, "MAX_ROWS", 500)
+    monkeypatch.setattr(sender, "MAX_IN_FLIGHT", 200)
+    silent = [structs.replace(event(f"bad-{n}"), topic=f"silent.{n // 30}") for n in range(40 * 30)]
+    writer.write_many(silent)
+    writer.write_many([structs.replace(each, topic="t") for each in good(500)])
+    sink = SilentTopics()
+    async with Publisher(database, sink, PublisherSettings(drain=0.1)):
+        await until(lambda: len(sink.good) == 500)
+        writer.write(structs.replace(event("good-new"), topic="t"))
+        await until(lambda: len(sink.good) == 501)
 
 
 async def test_a_long_queue_of_one_subject_lets_those_behind_it_pass(

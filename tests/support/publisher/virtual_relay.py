@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -39,9 +39,8 @@ STATEMENT: Final = 0.002
 """Seconds that each statement takes."""
 
 
-def in_virtual_time(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end; a wait takes no time. Raises its error."""
-    now = 0.0
+def in_virtual_time(work: Coroutine[Any, Any, T], now: float = 0.0) -> T:
+    """Run a coroutine to its end, from `now` on; a wait takes no time. Raises its error."""
     loop = VirtualLoop(lambda: now)
     task = loop.create_task(work)
     while not task.done():
@@ -70,9 +69,9 @@ class MemoryOutbox:
 
     def insert(self, rows: Sequence[OutboxRow]) -> None:
         """Commit rows."""
-        for row in rows:
-            self.rows[row.id] = row
-            insort(self._keys, row.id)
+        self.rows |= {row.id: row for row in rows}
+        self._keys += [row.id for row in rows]
+        self._keys.sort()
 
     async def read(self, ranges: Sequence[Range], passed: PassedOver) -> Reading:
         """See `Store.read`."""
@@ -91,7 +90,7 @@ class MemoryOutbox:
         await self._statement("delete")
         for row in rows:
             del self.rows[row]
-            self._keys.remove(row)
+            del self._keys[bisect_left(self._keys, row)]
         return len(rows)
 
     async def record(self, failures: Collection[Failure]) -> None:
@@ -209,6 +208,7 @@ async def relay_until(
     Returns after how many seconds it was done.
     """
     relay = Relay(store, sink, settings or PublisherSettings(), OneShard())  # type: ignore[arg-type]
+    began = anyio.current_time()
     with anyio.fail_after(600):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(relay.run)
@@ -216,6 +216,6 @@ async def relay_until(
                 tasks.start_soon(beside, relay)
             while not done():  # noqa: ASYNC110 - the time is virtual
                 await anyio.sleep(0.01)
-            seconds = anyio.current_time()
+            seconds = anyio.current_time() - began
             tasks.cancel_scope.cancel()
     return seconds

@@ -43,7 +43,7 @@ def sent(state: RelayState, epoch: int, n: int = 1) -> Subject:
     """The subject of a row that was read under an epoch, and sent."""
     shard = Shard(0, epoch, Sweep(1.0))
     state.queues.admit(shard, [row(f"a{n}", n)], state.clock(), state.topics, None)
-    (subject,) = state.queues.take(1, free=10_000, each=10_000)
+    (subject,) = state.queues.take(1, free=10_000, of=100_000)
     state.sent(subject.busy_row)
     return subject
 
@@ -77,7 +77,7 @@ async def test_a_row_that_was_to_be_settled_twice_leaves_no_shard_busy(outcome: 
             state.queues.lose(subject.shard)
     await settler.settle_all()
     assert state.busy_shards == set()
-    assert state.queues.rows == 0
+    assert state.queues.shares.rows == 0
 
 
 @pytest.mark.parametrize("lasts", [True, False], ids=["drains", "is lost"])
@@ -106,7 +106,7 @@ async def test_a_failure_is_settled_before_a_shard_that_drains_is_handed_over(
     known = "attempt 1 recorded" if isinstance(outcome, Retry) else "buried after 1"
     assert (settled, busy) == (([known], {0}) if lasts else ([], set()))
     assert state.busy_shards | settler.recording == set()
-    assert (state.queues.rows, state.in_flight) == (0, 0)
+    assert (state.queues.shares.rows, state.in_flight) == (0, 0)
 
 
 async def test_messages_are_buried_while_others_keep_coming_to_be_applied() -> None:

@@ -37,7 +37,7 @@ def admit(
 def sent(queues: Queues) -> list[int]:
     """Send all that can be sent, each delivered at once; the positions in that order."""
     positions: list[int] = []
-    while taken := queues.take(100, free=10_000, each=10_000):
+    while taken := queues.take(100, free=10_000, of=100_000):
         for subject in taken:
             positions.append(queues.delivered(subject).position)
             queues.go_on(subject)
@@ -47,8 +47,8 @@ def sent(queues: Queues) -> list[int]:
 def test_rows_of_a_subject_go_one_at_a_time_and_in_order() -> None:
     queues, one = Queues(), shard()
     assert admit(queues, one, chain("a", [1, 2, 3])) == 3
-    (subject,) = queues.take(100, free=10_000, each=10_000)
-    assert queues.take(100, free=10_000, each=10_000) == []
+    (subject,) = queues.take(100, free=10_000, of=100_000)
+    assert queues.take(100, free=10_000, of=100_000) == []
     assert queues.delivered(subject).position == 1
     queues.go_on(subject)
     assert sent(queues) == [2, 3]
@@ -123,7 +123,7 @@ def test_a_hot_subject_leaves_room_and_its_rest_is_read_again() -> None:
     queues, one = Queues(), shard()
     rows = chain("hot", list(range(1, MAX_WAITING + 11)))
     admit(queues, one, [*rows, row("b", 999)])
-    assert queues.rows == MAX_WAITING + 1
+    assert queues.shares.rows == MAX_WAITING + 1
     closed = passed_over([one], ()).subjects
     assert list(closed.values()) == [MAX_WAITING + 1]
     assert sent(queues)[-1] == MAX_WAITING
@@ -137,10 +137,10 @@ def test_what_is_held_is_passed_over_from_the_failed_row_on() -> None:
     queues, one = Queues(), shard()
     rows = chain("a", [1, 2, 3])
     admit(queues, one, rows)
-    (subject,) = queues.take(1, free=10_000, each=10_000)
+    (subject,) = queues.take(1, free=10_000, of=100_000)
     subject.holds = [Hold(rows[0].id, 1, NOW + 5)]
     queues.drop(subject)
-    assert queues.rows == 0
+    assert queues.shares.rows == 0
     assert passed_over([one], ()).subjects == {subject.name: 1}
     assert admit(queues, one, rows) == 0
     assert sent(queues) == []
@@ -159,7 +159,7 @@ def test_rows_of_a_paused_topic_are_left_out_and_no_news() -> None:
 def test_a_lost_shard_forgets_what_waits_and_knows_what_is_acknowledged() -> None:
     queues, one = Queues(), shard()
     admit(queues, one, [row("a", 1), row("b", 2), row("c", 3)])
-    first, second = queues.take(2, free=10_000, each=10_000)
+    first, second = queues.take(2, free=10_000, of=100_000)
     queues.lose(one)
     assert queues.delivered(first).position == 1
     queues.put_back(second, NOW)
@@ -171,7 +171,7 @@ def test_a_lost_shard_forgets_what_waits_and_knows_what_is_acknowledged() -> Non
 def test_a_message_that_was_not_attempted_rests_and_holds_up_nobody_else() -> None:
     queues, one = Queues(), shard()
     admit(queues, one, [row("a", 1), row("b", 2)])
-    (first,) = queues.take(1, free=10_000, each=10_000)
+    (first,) = queues.take(1, free=10_000, of=100_000)
     queues.put_back(first, NOW + 0.1)
     assert queues.end_rests(NOW) == pytest.approx(0.1)
     assert sent(queues) == [2]
@@ -216,7 +216,7 @@ def test_any_order_of_commits_reads_and_answers_keeps_the_order_and_loses_nothin
             admit(queues, one, [r for r in snapshot(table) if r.position >= first])
             queues.end_read()
         else:
-            for subject in queues.take(random.randint(1, 3), free=10_000, each=10_000):
+            for subject in queues.take(random.randint(1, 3), free=10_000, of=100_000):
                 done = queues.delivered(subject)
                 queues.go_on(subject)
                 order.append(done)

@@ -1,5 +1,6 @@
 """A topic that is silent or slow takes its share, and what another topic has goes on."""
 
+import asyncio
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -18,7 +19,7 @@ from dsql_outbox.outbox import Message
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.outbox_rows import OutboxRow
 from dsql_outbox.publisher.relay import sender
-from dsql_outbox.publisher.relay.memory import queues
+from dsql_outbox.publisher.relay.memory import shares
 from dsql_outbox.publisher.relay.relay import Relay
 
 ROWS, IN_FLIGHT = 2_000, 800
@@ -28,12 +29,13 @@ SETTINGS = PublisherSettings(batch_rows=50)
 
 @pytest.fixture(autouse=True)
 def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queues, "MAX_ROWS", ROWS)
-    monkeypatch.setattr(queues, "MAX_BYTES", 100 * ROWS)
+    monkeypatch.setattr(shares, "MAX_ROWS", ROWS)
+    monkeypatch.setattr(shares, "MAX_BYTES", 100 * ROWS)
     monkeypatch.setattr(sender, "MAX_IN_FLIGHT", IN_FLIGHT)
 
 
 relay = partial(relay_until, settings=SETTINGS)
+later = partial(in_virtual_time, now=100.0)  # the rows are old, and not in the tail
 
 
 def rows_of(topic: str, first: int, number: int, subjects: int = 10_000) -> list[OutboxRow]:
@@ -49,6 +51,11 @@ def rows_of(topic: str, first: int, number: int, subjects: int = 10_000) -> list
     ]
 
 
+def seconds(message: Message) -> float:
+    """From 1 to 4 seconds, by the message's position."""
+    return 1 + int(message.headers["position"]) % 7 / 2
+
+
 def seconds_for(healthy: int, *others: OutboxRow, slow: float) -> float:
     """The time in which so many healthy rows behind others are delivered."""
     store = MemoryOutbox()
@@ -58,7 +65,7 @@ def seconds_for(healthy: int, *others: OutboxRow, slow: float) -> float:
     def done() -> bool:
         return sum(message.topic == "healthy" for message in sink.delivered) == healthy
 
-    return in_virtual_time(relay(store, sink, done))
+    return later(relay(store, sink, done))
 
 
 @pytest.mark.parametrize("slow", [math.inf, 60.0, 1.0])
@@ -70,10 +77,59 @@ def test_healthy_rows_go_on_beside_topics_that_are_silent_or_slow(slow: float, t
     assert seconds_for(5_000, *others, slow=slow) < alone / 0.8 + first
 
 
-def test_a_new_row_leaves_at_once_beside_a_silent_topic() -> None:
+@pytest.mark.parametrize(
+    ("topics", "each", "slow"),
+    [
+        (12, 300, math.inf),
+        (12, 1_500, math.inf),
+        (40, 300, math.inf),
+        (100, 90, math.inf),
+        (12, 1_500, 1.0),
+        (40, 300, 4.0),
+    ],
+)
+def test_healthy_rows_go_on_beside_dozens_of_topics(topics: int, each: int, slow: float) -> None:
+    alone = seconds_for(5_000, slow=0)
+    others = [row for n in range(topics) for row in rows_of(f"slow{n}", 1 + each * n, each)]
+    first = 0.03 * topics  # the others are read first, up to their shares
+    assert seconds_for(5_000, *others, slow=slow) < alone / 0.8 + first
+
+
+@pytest.mark.parametrize("topics", [12, 30])
+def test_healthy_rows_go_on_beside_topics_that_worked_and_fell_silent(topics: int) -> None:
     store = MemoryOutbox()
-    sink = Answering(lambda message: math.inf if message.topic == "silent" else 0.005)
-    store.insert(rows_of("silent", 1, 6_000))
+    starts = asyncio.Event()
+
+    def answers(message: Message) -> float:
+        return 0.005 if message.topic == "healthy" or not starts.is_set() else math.inf
+
+    sink = Answering(answers)
+    store.insert([row for n in range(topics) for row in rows_of(f"slow{n}", 1 + 2_000 * n, 2_000)])
+    took: list[float] = []
+
+    async def write(_relay: Relay) -> None:
+        while len(sink.delivered) < 300 * topics:  # noqa: ASYNC110 - the time is virtual
+            await anyio.sleep(0.01)
+        starts.set()
+        await anyio.sleep(2)
+        began = anyio.current_time()
+        store.insert(rows_of("healthy", round(began * 1e6), 2_000))
+        while sum(each.topic == "healthy" for each in sink.delivered) < 2_000:  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+        took.append(anyio.current_time() - began)
+
+    later(relay(store, sink, lambda: bool(took), beside=write))
+    assert (
+        took[0] < seconds_for(2_000, slow=0) / 0.8 + 1.2
+    )  # idle_max, since nothing wakes the relay
+
+
+@pytest.mark.parametrize("topics", [1, 12, 40])
+def test_a_new_row_leaves_at_once_beside_silent_topics(topics: int) -> None:
+    store = MemoryOutbox()
+    sink = Answering(lambda message: 0.005 if message.topic == "new" else math.inf)
+    for n in range(topics):
+        store.insert(rows_of(f"silent{n}", 1 + 10_000 * n, 6_000 // topics))
     waits: list[float] = []
 
     async def write(_relay: Relay) -> None:
@@ -86,7 +142,7 @@ def test_a_new_row_leaves_at_once_beside_a_silent_topic() -> None:
                 await anyio.sleep(0.01)
             waits.append(anyio.current_time() - began)
 
-    in_virtual_time(relay(store, sink, lambda: len(waits) == 20, beside=write))
+    later(relay(store, sink, lambda: len(waits) == 20, beside=write))
     assert max(waits) < 1.2  # idle_max, since nothing wakes the relay
 
 
@@ -96,7 +152,7 @@ def test_all_rows_of_topics_that_fill_the_memory_arrive_once_and_in_order(subjec
     sink = Answering(lambda message: 0.02 if message.topic == "a" else 0.3)
     written = [*rows_of("a", 1, 3_000, subjects), *rows_of("b", 10_001, 3_000, subjects)]
     store.insert(written)
-    in_virtual_time(relay(store, sink, lambda: not store.rows))
+    later(relay(store, sink, lambda: not store.rows))
     assert len(sink.delivered) == len(written)
     assert in_order(sink.delivered)
 
@@ -111,22 +167,29 @@ def in_order(messages: Sequence[Message]) -> bool:
     return True
 
 
-def test_the_memory_and_the_messages_on_their_way_are_shared() -> None:
+@pytest.mark.parametrize("topics", [5, 8])
+def test_topics_that_want_more_than_there_is_get_equal_parts_and_silent_ones_little(
+    topics: int,
+) -> None:
     store = MemoryOutbox()
-    sink = Answering(lambda _: math.inf)
-    for n in range(4):
-        store.insert(rows_of(f"silent{n}", 1 + 10_000 * n, 3_000))
-    store.insert(rows_of("last", 100_000, 100))
-    silent = [f"silent{n}" for n in range(4)]
+    sink = Answering(lambda message: math.inf if message.topic == "silent" else seconds(message))
+    store.insert(rows_of("silent", 1, 1_000))
+    for n in range(topics):
+        store.insert(rows_of(f"slow{n}", 10_000 * (n + 1), 3_000))
+    seen: list[dict[str, tuple[int, int]]] = []
 
     async def look(running: Relay) -> None:
-        await anyio.sleep(10)
-        uses = running._state.queues._uses
-        assert sum(use.rows for use in uses.values()) < ROWS
-        assert all(uses[topic].rows > ROWS / 20 for topic in silent)
-        assert all(uses[topic].busy >= IN_FLIGHT / 20 for topic in silent)
-        assert uses["last"].busy >= IN_FLIGHT / 20
-        seen.append(1)
+        await anyio.sleep(15)
+        uses = running._state.queues.shares.uses
+        seen.append({topic: (use.rows, use.busy) for topic, use in uses.items()})
 
-    seen: list[int] = []
-    in_virtual_time(relay(store, sink, lambda: bool(seen), beside=look))
+    later(relay(store, sink, lambda: bool(seen), beside=look))
+    (uses,) = seen
+    assert sum(rows for rows, _ in uses.values()) <= ROWS
+    rows, busy = uses.pop("silent")
+    assert rows <= ROWS / 16
+    assert busy <= IN_FLIGHT / 64
+    assert len(uses) == topics
+    for rows, busy in uses.values():
+        assert ROWS / (topics + 2) / 3 < rows <= ROWS / topics + SETTINGS.batch_rows
+        assert IN_FLIGHT / (topics + 2) / 3 < busy <= IN_FLIGHT / topics + 1
