@@ -14,6 +14,7 @@ from uuid import UUID
 from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.relay.store import SubjectName
 
+from .broker import LIMIT
 from .history import Answered, Changed, Committed, History, Sent
 from .schedule import DRIFT, EARLY
 
@@ -205,6 +206,8 @@ def _hurried(case: _Case) -> Iterator[str]:
     for each, failed, answer, retry in _failures(case):
         is_same = retry and (retry.publisher, retry.epoch) == (failed.publisher, failed.epoch)
         if retry is None or (case.terms.harmed and not is_same):
+            continue
+        if answer.at - failed.at > LIMIT:  # it stood still, and lost the shard meanwhile
             continue
         wait = retry.at - answer.at
         if wait < EARLY * case.terms.backoff(failed.attempt):

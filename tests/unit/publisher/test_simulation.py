@@ -176,7 +176,21 @@ KEPT = {
         slow=0.3,
         sweeps=30.0,
     ),
-    "the same with its last attempt": Schedule(
+    "a failure is answered when a publisher that stood still goes on": Schedule(
+        seed=86101328,
+        shards=3,
+        clocks=(Clock(), Clock()),
+        writes=(
+            Write(at=2.02, subject=2, late=1.94, retries=1),
+            Write(at=1.01, subject=5, retries=9),
+        ),
+        faults=(
+            Fault(kind="pause", at=4.04, length=11.0, of=1),
+            Fault(kind="statements lossy", at=5.52, length=15.0, of=0),
+        ),
+        slow=0.3,
+    ),
+    "a message fails while its shard drains, at its last attempt": Schedule(
         seed=20261537,
         shards=2,
         clocks=(Clock(), Clock(rate=1.03, offset=429.0)),
