@@ -94,7 +94,7 @@ async def test_resuming_says_whether_the_topic_was_paused(database: Database) ->
 async def test_the_list_is_read_page_by_page(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dsql_outbox.publisher.operator.topic_pauses.PAGE_ROWS", 2)
+    monkeypatch.setattr("dsql_outbox.publisher.operator.topic_pauses._PAGE_ROWS", 2)
     names = [f"t{n}" for n in range(5)]
     async with Topics(database) as topics:
         for name in names:
