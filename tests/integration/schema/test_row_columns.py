@@ -10,11 +10,10 @@ import pytest
 from dsql_outbox.cli.doctor.examined_database import Server
 from dsql_outbox.cli.relay.leftover import WaitingTopic
 from dsql_outbox.outbox import numbered
-from dsql_outbox.publisher import rebuild
+from dsql_outbox.publisher import rebuild, records
 from dsql_outbox.publisher.leases import table
 from dsql_outbox.publisher.operator import event_pages, messages, replay, status, topic_pauses
 from dsql_outbox.publisher.operator.undelivered import MessageRow
-from dsql_outbox.publisher import records
 from dsql_outbox.publisher.relay import sql_store
 from dsql_outbox.schema import statement
 from dsql_outbox.schema.migrator import shape
