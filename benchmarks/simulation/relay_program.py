@@ -23,6 +23,7 @@ _LIMITS: Final = (
     (subjects, "MAX_WAITING", 4),
     (subjects, "_LOW", 2),
     (shares, "MAX_ROWS", 40),
+    (shares, "_SPARE", 1 / 4),  # or a topic would begin with a single row
     (queues, "MAX_PASSED", 3),
     (sender, "MAX_IN_FLIGHT", 16),
     (sender, "_CALL", 6),
