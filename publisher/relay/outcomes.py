@@ -119,7 +119,7 @@ class Outcomes:
         state.queues.drop(subject)
         subject.pass_over(row.position)
         state.holds.add(subject, new)
-        self._settler.record(subject.shard, new, outcome.error, seconds)
+        self._settler.record(subject, new, outcome.error, seconds)
         state.released(subject.shard.number)
         if seconds is not None and seconds < self._settings.idle_max:
             state.to_read.set()

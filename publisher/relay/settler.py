@@ -1,6 +1,7 @@
 """Settle: delete acknowledged rows, record failures, and bury messages that were given up."""
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Mapping
 from itertools import islice
@@ -61,7 +62,7 @@ class Settler:
         self._settings = settings
         self._rights = rights
         self._acknowledged: dict[RowId, OutboxRow] = {}
-        self._failures: dict[RowId, tuple[Failure, Hold, Shard]] = {}
+        self._failures: dict[RowId, tuple[Failure, Hold, Subject]] = {}
         self._letters: dict[RowId, tuple[Letter, Subject]] = {}
         self._settled_at = float("-inf")
         self.applier: Applier | None = None
@@ -76,7 +77,7 @@ class Settler:
     @property
     def recording(self) -> set[int]:
         """The shards with a failure to record, which their next owner must know."""
-        return {shard.number for _, _, shard in self._failures.values()}
+        return {subject.shard.number for _, _, subject in self._failures.values()}
 
     @property
     def is_done(self) -> bool:
@@ -98,10 +99,10 @@ class Settler:
         self._failures.pop(row, None)
         self._state.recovered.add(row)
 
-    def record(self, shard: Shard, hold: Hold, error: str, seconds: float | None) -> None:
+    def record(self, subject: Subject, hold: Hold, error: str, seconds: float | None) -> None:
         """Have the failure of a row recorded; None: it waits for an operator."""
         failure = Failure(hold.id, _storable(error), hold.attempts, seconds)
-        self._failures[hold.id] = failure, hold, shard
+        self._failures[hold.id] = failure, hold, subject
 
     def bury(self, subject: Subject, row: RowId, error: str, attempts: int) -> None:
         """Have the busy row of a subject buried; the subject goes on when that has committed."""
@@ -180,7 +181,7 @@ class Settler:
             return
         batch = dict(islice(self._failures.items(), MAX_TRANSACTION_ROWS))
         # A failure in a shard that was lost meanwhile is left to the new owner.
-        ours = [each for each in batch.values() if self.holds(each[2])]
+        ours = [each for each in batch.values() if self.holds(each[2].shard)]
         if ours:
             await self._store.record([failure for failure, _, _ in ours])
         for _, hold, _ in ours:
@@ -188,7 +189,19 @@ class Settler:
         for row, each in batch.items():
             if self._failures.get(row) is each:
                 del self._failures[row]
+                self._try_blocked(each[1], each[2])
         self._state.on_idle()
+
+    def _try_blocked(self, hold: Hold, subject: Subject) -> None:
+        """Have a blocked row tried again that no table knows.
+
+        The lease ended for a moment. If it is renewed before the reader gives up the shard,
+        nobody else finds the row, and no operator sees it.
+        """
+        if not hold.is_stored and hold.retry_at == math.inf:
+            hold.retry_at = self._state.clock()
+            self._state.holds.add(subject, hold)
+            self._state.to_read.set()
 
     def holds(self, shard: Shard) -> bool:
         """Whether failures in a shard may be recorded: its lease lasts, maybe while it drains."""

@@ -109,6 +109,23 @@ async def test_a_failure_is_settled_before_a_shard_that_drains_is_handed_over(
     assert (state.queues.shares.rows, state.in_flight) == (0, 0)
 
 
+@pytest.mark.parametrize("lasts", [True, False], ids=["lasts", "ended for a moment"])
+async def test_a_blocked_row_that_no_table_knows_is_tried_again(*, lasts: bool) -> None:
+    """The shard is not given up meanwhile, so no other owner finds the row."""
+
+    class Notes(Tables):
+        async def record(self, failures: Collection[Failure]) -> None: ...
+
+    state = RelayState(asyncio.get_running_loop().time, topic_open_for=1.0)
+    settings, leases = PublisherSettings(on_dead_letter="block"), Lasting(last=lasts)
+    settler = Settler(state, Notes(), settings, leases)  # type: ignore[arg-type]
+    subject = sent(state, 1)
+    Outcomes(state, settler, settings).ended(subject, Rejected("never"))
+    await settler.settle_all()
+    due = state.holds.take_due(state.clock(), 10, 1_000)
+    assert due == ([] if lasts else [subject])
+
+
 async def test_messages_are_buried_while_others_keep_coming_to_be_applied() -> None:
     """Each transaction that applies messages brings another message."""
     state = RelayState(asyncio.get_running_loop().time, topic_open_for=1.0)
