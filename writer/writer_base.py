@@ -75,9 +75,12 @@ class WriterBase(ABC):
 
         An exception of `function` itself ends the call after a rollback, and is raised.
         Raises `DuplicateEvent`, `StaleVersion`, `TransactionMisused`, or the last
-        exception of the driver, unchanged. Raises `OutcomeUnknown` if the connection was
-        lost at the commit and either the lost run appended no event, or the next run
-        appended another event first.
+        exception of the driver, unchanged.
+
+        If the connection was lost at the commit, `function` runs again if its first event is
+        not stored, and must append that event first. Raises `OutcomeUnknown` if it does not,
+        if the lost run appended no event outside of a savepoint, or instead of any error,
+        one of `function` too, that ends the call while the lost run may have been committed.
         """
 
     @abstractmethod

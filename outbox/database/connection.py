@@ -52,6 +52,8 @@ _COMMIT = re.compile(
 )
 """A statement that would store what code of the user is told to be not stored."""
 
+_SAVEPOINT = re.compile(rb"\bSAVEPOINT\b", re.IGNORECASE)
+
 _BEGAN = {b"BEGIN", b"START TRANSACTION"}
 
 _NO_CHAIN = re.compile(rb"\bNO\s+CHAIN\b|\bTO\b", re.IGNORECASE)
@@ -112,6 +114,8 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
     """Receives each error of the database or driver before the code that ran the statement does."""
     is_over: bool = False
     """Whether it was lent, and the block that lent it has ended."""
+    names_savepoints: bool = False
+    """Whether it was lent, and a statement since then may have begun a savepoint."""
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
@@ -159,12 +163,23 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
         self.executions, self.prepares = owner.executions, owner.prepares
         self.deadline, self.role_path = owner.deadline, owner.role_path
 
-    def require_no_end(self, query: Any) -> None:
-        """Let `before_send` judge a COMMIT or CHAIN as a statement outside the transaction."""
+    @property
+    def may_be_in_savepoint(self) -> bool:
+        """Whether what it sends now may be rolled back without the end of the transaction."""
+        return self.names_savepoints or self.has_open_block
+
+    @property
+    def has_open_block(self) -> bool:
+        """Whether a block of `transaction()` is open."""
+        return self._num_transactions > 0  # psycopg shows it nowhere else
+
+    def judge(self, query: Any) -> None:
+        """Note a SAVEPOINT. Let `before_send` refuse a COMMIT or CHAIN."""
         text = query.as_bytes(self) if isinstance(query, sql.Composable) else query
         text = text.encode() if isinstance(text, str) else text
         if not isinstance(text, bytes):
             return
+        self.names_savepoints = self.names_savepoints or bool(_SAVEPOINT.search(text))
         chains = any(not _NO_CHAIN.search(found[0]) for found in _CHAIN.finditer(text))
         if chains or _COMMIT.match(text):
             self.refuse_end()
@@ -226,7 +241,7 @@ class _LentCursor(psycopg.Cursor[Any]):
 
     def execute(self, query: Any, *args: Any, **options: Any) -> Self:
         own: Any = self.connection
-        own.require_no_end(query)
+        own.judge(query)
         super().execute(query, *args, **options)
         own.require_no_begin(self._results)
         return self
@@ -237,7 +252,7 @@ class _LentAsyncCursor(psycopg.AsyncCursor[Any]):
 
     async def execute(self, query: Any, *args: Any, **options: Any) -> Self:
         own: Any = self.connection
-        own.require_no_end(query)
+        own.judge(query)
         await super().execute(query, *args, **options)
         own.require_no_begin(self._results)
         return self

@@ -166,11 +166,20 @@ class FunctionRun:
         return Verdict(first, first, is_functions=False)
 
     @property
+    def may_be_in_savepoint(self) -> bool:
+        """Whether what the run sends now may be undone although the transaction commits."""
+        return self._lent.may_be_in_savepoint
+
+    @property
+    def _lent(self) -> Connection | AsyncConnection:
+        assert self._handle is not None  # noqa: S101 - the function gets it, and `end` follows
+        return self._handle
+
+    @property
     def _status(self) -> TransactionStatus:
         """The transaction status. An open pipeline is a statement that runs."""
-        assert self._handle is not None  # noqa: S101 - `end` follows `lent`
-        status = self._handle.info.transaction_status
-        if status is TransactionStatus.INTRANS and self._handle.pgconn.pipeline_status:
+        status = self._lent.info.transaction_status
+        if status is TransactionStatus.INTRANS and self._lent.pgconn.pipeline_status:
             return TransactionStatus.ACTIVE
         return status
 
@@ -185,7 +194,7 @@ class FunctionRun:
             )
         elif status is TransactionStatus.INERROR and not self.failures:
             self.misused("has failed the transaction by a statement that psycopg did not run")
-        elif status is TransactionStatus.INTRANS and _has_open_block(self._handle):
+        elif status is TransactionStatus.INTRANS and self._lent.has_open_block:
             self.misused("has left a block of connection.transaction() open")
 
     def _is_ours(self, error: Exception, status: TransactionStatus) -> bool:
@@ -208,7 +217,3 @@ class FunctionRun:
     @staticmethod
     def _is_inside(failure: Exception, error: Exception) -> bool:
         return any(each is failure for each in unwrap(error))
-
-
-def _has_open_block(handle: Connection | AsyncConnection | None) -> bool:
-    return getattr(handle, "_num_transactions", 0) > 0  # psycopg shows it nowhere else

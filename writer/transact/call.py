@@ -5,6 +5,9 @@ connection is lost. So only a failure at COMMIT leaves the outcome in doubt. Eve
 `write_id` of its own. So a look-up of the first event that the lost run appended tells which run
 stored it. The next run must append the same event first. Then two runs cannot both
 commit, because the second one collides.
+
+This event is the *fence*. An event appended in a savepoint is none, because the function may roll
+it back and still commit the rest.
 """
 
 import inspect
@@ -68,7 +71,7 @@ class Call(Work, Generic[T]):
         self._acts = acts
         self._run_once = run_once
         self.fence: UUID | None = None
-        """The id of the first event of the run in doubt."""
+        """The fence of the run in doubt, if it has one."""
         self.in_doubt = False
         self.is_inside = True
         """Whether its function may be running."""
@@ -103,9 +106,9 @@ class Call(Work, Generic[T]):
         """Return the id of the `ordinal`-th event that a run makes, from 0."""
         return uuid5(self._id, str(ordinal))
 
-    def require_fence(self, first: UUID | None) -> None:
-        """Raise `OutcomeUnknown` if this run could commit in addition to one in doubt."""
-        if self.in_doubt and first != self.fence:
+    def require_fence(self, fence: UUID | None) -> None:
+        """Raise `OutcomeUnknown` if a run with this fence could commit beside one in doubt."""
+        if self.in_doubt and fence != self.fence:
             raise self.unknown(
                 "an earlier run may have been committed, and this one appends another event first"
             )
@@ -118,7 +121,7 @@ class Call(Work, Generic[T]):
         self._is_running = True
 
     def doubt(self) -> Program[DatabaseFailure | None]:
-        """Look up the first event of a run in doubt."""
+        """Look up the fence of a run in doubt."""
         return None if self.fence is None else (yield from self._look_up(self.fence))
 
     def attempt(self, *, fresh: bool) -> Program[DatabaseFailure | None]:
@@ -138,7 +141,7 @@ class Call(Work, Generic[T]):
         """Record a failed run. If it is in doubt, the call stays in doubt."""
         if failure.kind is FailureKind.IN_DOUBT:
             run = self._current
-            self.in_doubt, self.fence = True, run.first
+            self.in_doubt, self.fence = True, run.fence
             self._lost[run.write_id] = run
         self._run_ended(attempt_outcome(failure), failure)
 
@@ -219,7 +222,7 @@ class Call(Work, Generic[T]):
         return None
 
     def _may_run_again(self, failure: DatabaseFailure) -> bool:
-        # A lost run without an event left nothing that the next run could collide with.
+        # A lost run without a fence left nothing that the next run could collide with.
         return failure.kind in RETRIED and not (self.in_doubt and self.fence is None)
 
     def _next_wait(self, failure: DatabaseFailure) -> float | None:
@@ -266,7 +269,8 @@ class Run(FunctionRun, Generic[T]):
         self.call = call
         self.number = number
         self.write_id = uuid4().hex
-        self.first: UUID | None = None
+        self.fence: UUID | None = None
+        """The id of the first event that is stored if the run commits."""
         self.started_ns = time_ns()
         self.events: list[ParsedEvent] = []
         """The events that this run appends."""
@@ -285,7 +289,7 @@ class Run(FunctionRun, Generic[T]):
         """Prepare an event of this run. `status` is the status of the transaction.
 
         Raises `InvalidEvent` or `TransactionMisused`. Raises `OutcomeUnknown` if an
-        earlier run is in doubt and this run's first event is not the same as that run's.
+        earlier run is in doubt and the fence of this run is another event.
         """
         self.require_running("append", status)
         call = self.call
@@ -298,9 +302,9 @@ class Run(FunctionRun, Generic[T]):
             call.scopes,
             expected_version=expected_version,
         )
-        if self.first is None:
+        if self.fence is None and not self.may_be_in_savepoint:
             call.require_fence(pending.id)
-            self.first = pending.id
+            self.fence = pending.id
         call.fingerprints[pending.id] = event.fingerprint
         self.events.append(event)
         return pending
@@ -350,13 +354,13 @@ class Run(FunctionRun, Generic[T]):
         return not self.unfinished and super().may_roll_back(connection)
 
     def end(self, raised: Exception | None) -> Verdict | None:
-        """Judge the run, its appends and its first event. None: the transaction commits."""
+        """Judge the run, its appends and its fence. None: the transaction commits."""
         if self.unfinished:
             self.misuse = _not_awaited(self.unfinished)
         verdict = super().end(raised)
         if verdict is None:
             try:
-                self.call.require_fence(self.first)
+                self.call.require_fence(self.fence)
             except OutcomeUnknown as unknown:
                 return Verdict(unknown, unknown, is_functions=True)
         return verdict

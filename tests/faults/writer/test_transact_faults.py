@@ -5,6 +5,7 @@ The caller's table has no unique key: only `transact` keeps its rows from coming
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -27,7 +28,7 @@ from tests.support.writer.transacts import (
 )
 
 from dsql_outbox.observability import AttemptEnded, WriteEnded
-from dsql_outbox.outbox import Database, DuplicateEvent, OutcomeUnknown, Receipt
+from dsql_outbox.outbox import Database, DuplicateEvent, OutcomeUnknown, Receipt, StaleVersion
 from dsql_outbox.testing import Held, PostgresProxy
 from dsql_outbox.writer import Writer
 
@@ -259,6 +260,99 @@ def test_a_run_that_appends_another_event_first_is_not_committed_after_a_doubt(
     assert own_rows(own) == 1
     own.assert_consistent()
     assert ids(own) == {error.event_id}
+
+
+def failed_in_a_block(work: Work) -> None:
+    with suppress(StaleVersion), work.block(force_rollback=False):
+        work.append(work.new_event(), expected_version=5)
+
+
+def undone_by_a_block(work: Work) -> None:
+    with work.block(force_rollback=True):
+        work.append(work.new_event())
+
+
+def undone_by_a_statement(work: Work) -> None:
+    work.execute("INSERT INTO own SELECT 1 WHERE false; SAVEPOINT mine")
+    work.append(work.new_event())
+    work.execute("ROLLBACK TO mine")
+
+
+undone = pytest.mark.parametrize(
+    "append", [failed_in_a_block, undone_by_a_block, undone_by_a_statement]
+)
+
+
+@pytest.mark.postgres_only("DSQL has no savepoints")
+@undone
+def test_an_event_that_a_savepoint_undid_is_no_proof_that_a_lost_commit_did_nothing(
+    open_transactor: OpenTransactor,
+    proxy: PostgresProxy,
+    own: Tables,
+    append: Callable[[Work], None],
+) -> None:
+    runs: list[int] = []
+
+    def function(work: Work) -> None:
+        runs.append(1)
+        append(work)
+        work.execute("INSERT INTO own VALUES (1)")
+        if len(runs) == 1:
+            proxy.cut("after_commit", matching="COMMIT")
+
+    error = outcome_of(partial(open_transactor(proxy.url).transact, function))
+    assert (own_rows(own), ids(own)) == (1, set())
+    assert isinstance(error, OutcomeUnknown), error
+    assert len(runs) == 1
+
+
+@pytest.mark.postgres_only("DSQL has no savepoints")
+@undone
+def test_an_event_that_a_savepoint_undid_does_not_keep_a_run_from_a_second_commit(
+    open_transactor: OpenTransactor,
+    proxy: PostgresProxy,
+    own: Tables,
+    append: Callable[[Work], None],
+) -> None:
+    """Nobody knows whether the COMMIT of the first run still comes. Here it does not."""
+    runs: list[int] = []
+
+    def function(work: Work) -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            work.append(work.new_event())
+            proxy.cut("before", matching="COMMIT")
+        else:
+            append(work)
+        work.execute("INSERT INTO own VALUES (1)")
+
+    error = outcome_of(partial(open_transactor(proxy.url).transact, function))
+    assert isinstance(error, OutcomeUnknown), error
+    assert (len(runs), own_rows(own), ids(own)) == (2, 0, set())
+
+
+@pytest.mark.postgres_only("DSQL has no savepoints")
+@pytest.mark.parametrize("where", ["before", "after_commit"])
+def test_a_savepoint_around_the_callers_own_statements_costs_no_proof(
+    open_transactor: OpenTransactor, proxy: PostgresProxy, own: Tables, where: CutAt
+) -> None:
+    runs: list[int] = []
+
+    def function(work: Work) -> Receipt:
+        runs.append(1)
+        with work.block(force_rollback=True):
+            work.append(work.new_event())
+            work.execute("INSERT INTO own VALUES (0)")
+        with work.block(force_rollback=False):
+            work.execute("INSERT INTO own VALUES (1)")
+        receipt = work.append(work.new_event())
+        if len(runs) == 1:
+            proxy.cut(where, matching="COMMIT")
+        return receipt
+
+    receipt = open_transactor(proxy.url).transact(function)
+    assert len(runs) == (2 if where == "before" else 1)
+    assert_once(own, receipt)
 
 
 def test_a_function_that_fails_after_a_doubt_does_not_pass_for_a_rollback(

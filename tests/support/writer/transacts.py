@@ -1,6 +1,7 @@
 """Both kinds of `transact` behind one face: a plain function, run by threads or by asyncio."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
@@ -42,6 +43,10 @@ class Work:
         """Write an event."""
         return self.transaction.append(event, expected_version=expected_version)
 
+    def block(self, *, force_rollback: bool) -> AbstractContextManager[object]:
+        """A block of psycopg's in the transaction: a savepoint."""
+        return self.transaction.connection.transaction(force_rollback=force_rollback)
+
     def entity(self, kind: str, entity_id: str) -> StoredEntity | None:
         """Read an entity."""
         return self.transaction.entity(kind, entity_id)
@@ -70,6 +75,17 @@ class AsyncWork(Work):
     def append(self, event: Any, expected_version: int | None = None) -> Receipt:
         append = partial(self.transaction.append, expected_version=expected_version)
         return anyio.from_thread.run(append, event)
+
+    @contextmanager
+    def block(self, *, force_rollback: bool) -> Iterator[None]:
+        block = self.transaction.connection.transaction(force_rollback=force_rollback)
+        anyio.from_thread.run(block.__aenter__)
+        try:
+            yield
+        except BaseException as error:
+            anyio.from_thread.run(block.__aexit__, type(error), error, error.__traceback__)
+            raise
+        anyio.from_thread.run(block.__aexit__, None, None, None)
 
     def entity(self, kind: str, entity_id: str) -> StoredEntity | None:
         return anyio.from_thread.run(self.transaction.entity, kind, entity_id)
