@@ -56,7 +56,7 @@ def test_publish_shows_rates_per_topic_and_leaves_nothing_of_them(
 def test_replay_shows_one_line_that_fits_and_says_how_to_go_on(url: str, columns: int) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("DELETE FROM outbox.outbox")
-    words = ("replay", "--database", url, "--all", "--yes", "--rate", "1")
+    words = ("messages", "replay", "--database", url, "--all", "--yes", "--rate", "1")
     with Terminal(columns, *words) as terminal:
         terminal.until(lambda lines: lines[-1].startswith("1 replayed, "))
         assert len(terminal.lines) == 1, terminal.lines
