@@ -20,7 +20,7 @@ from .state import RelayState
 
 logger: Final = logging.getLogger("dsql_outbox")
 
-_REST: Final = 0.1
+REST: Final = 0.1
 """Seconds until a message is sent again that the sink did not attempt."""
 
 _TELL: Final = 1.0
@@ -67,9 +67,10 @@ class Outcomes:
                 state.topics.missed(subject.busy_row.id)
             is_crowded = state.queues.is_crowded(subject.busy_row.topic)
             if is_crowded and not subject.shard.is_lost:
-                state.queues.drop(subject)  # or what cannot be sent leaves no room for others
+                # Or what cannot be sent leaves no room for others.
+                state.drop(subject, state.clock() + REST)
             else:
-                state.queues.put_back(subject, state.clock() + _REST)
+                state.queues.put_back(subject, state.clock() + REST)
             state.released(subject.shard.number)
         elif isinstance(outcome, Unavailable):
             self._refused(subject, outcome.error)
@@ -129,10 +130,8 @@ class Outcomes:
         state, row = self._state, subject.busy_row
         if state.topics.refused(row, state.clock()):
             logger.warning("Topic %s takes no messages now: %s", row.topic, error)
-        state.queues.drop(subject)
-        if hold := subject.hold:  # it failed earlier, and is tried again when the topic may work
-            hold.retry_at = state.clock() + self._settings.breaker_open
-            state.holds.add(subject, hold)
+        # A row that failed earlier is tried again when the topic may work.
+        state.drop(subject, state.clock() + self._settings.breaker_open)
         state.released(subject.shard.number)
 
     def _topic_works(self, row: OutboxRow) -> None:

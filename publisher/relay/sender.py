@@ -22,7 +22,7 @@ from dsql_outbox.publisher.sinks import (
 
 from .memory.breaker import Breaker
 from .memory.subjects import Shard, Subject
-from .outcomes import Outcomes
+from .outcomes import REST, Outcomes
 from .state import RelayState
 
 logger: Final = logging.getLogger("dsql_outbox")
@@ -119,7 +119,7 @@ class Sender:
                 if (may_send := rights.get(shard)) is None:
                     may_send = rights[shard] = self._rights.may_send(shard.number, shard.epoch)
                 if not takes or not may_send:
-                    state.queues.drop(subject)
+                    state.drop(subject, now + REST)  # a lease that has ended may be renewed
                 else:
                     state.sent(row)
                     chosen.append(subject)

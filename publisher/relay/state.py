@@ -122,6 +122,14 @@ class RelayState:
         self.queues.put_back(subject, self.clock())
         self.released(row.shard)
 
+    def drop(self, subject: Subject, again_at: float) -> None:
+        """Drop the rows of a subject from its busy row on; a failed row is due `again_at`."""
+        self.queues.drop(subject)
+        hold = subject.hold
+        if hold is not None and hold.retry_at <= self.clock():  # else it is still in `holds`
+            hold.retry_at = again_at
+            self.holds.add(subject, hold)
+
     def let_go(self, subject: Subject, row: RowId) -> None:
         """Drop the hold of a row that failed earlier: it is delivered, dead or gone."""
         subject.holds = [hold for hold in subject.holds if hold.id != row]

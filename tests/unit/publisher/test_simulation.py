@@ -9,6 +9,16 @@ from benchmarks.simulation.verdict import verdict
 SLICE = 20
 
 KEPT = {
+    "a burial that fails, and a lease that ends and is renewed": Schedule(
+        seed=5178,
+        shards=2,
+        clocks=(Clock(),),
+        writes=(Write(at=5.0, subject=5, retries=9), Write(at=1.93, subject=3, rows=2)),
+        faults=(
+            Fault(kind="statements lossy", at=7.16, length=11.0, of=0),
+            Fault(kind="changes cut", at=3.76, length=15.0, of=0),
+        ),
+    ),
     "a full subject whose topic is refused": Schedule(
         seed=60,
         shards=2,
