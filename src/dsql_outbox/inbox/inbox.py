@@ -80,7 +80,8 @@ class Inbox:
         `timeout` is the limit of the call in seconds, waits included. Raises the driver's
         exception, unchanged, when it is over, or conflicts or an outage last longer than
         the retries; then leave the message to the broker to deliver it again. Raises
-        `SchemaError` if the tables are missing, and `TransactionMisused`.
+        `SchemaError` if the tables are missing, and `TransactionMisused`. An error after a
+        COMMIT without an answer has a note that an earlier run may have been committed.
         """
         require_plain(function)
         given = (self._statements, self._connections)
