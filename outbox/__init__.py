@@ -69,7 +69,7 @@ from dsql_outbox.outbox.unit_of_work.connections.thread_connections import Conne
 from dsql_outbox.outbox.unit_of_work.function_run import FunctionRun, Verdict
 from dsql_outbox.outbox.unit_of_work.gate import Gate
 from dsql_outbox.outbox.unit_of_work.lasting import LastingConnection
-from dsql_outbox.outbox.unit_of_work.loops import act_async, perform_async
+from dsql_outbox.outbox.unit_of_work.loops import do_async, perform_async
 from dsql_outbox.outbox.unit_of_work.primitives import (
     Exchange,
     Open,
@@ -240,7 +240,6 @@ __all__ = [
     "Work",
     "WriterClosed",
     "WriterConflicts",
-    "act_async",
     "array_literal",
     "attempted",
     "broken_header",
@@ -249,6 +248,7 @@ __all__ = [
     "command",
     "commit",
     "decode_conflicts",
+    "do_async",
     "encode_conflicts",
     "encoding_of",
     "exchange",

@@ -65,8 +65,8 @@ class FailureKind(Enum):
 class DatabaseFailure(NamedTuple):
     """A classified exception. `oc_class` is ``OC000``, ``OC001``, or None.
 
-    `sent` is whether a write may have reached the server. `told` is the exception for the
-    caller, if it is another one: a function of the caller may have wrapped the driver's.
+    `sent` is whether a write may have reached the server. `for_caller` is the exception
+    that the caller gets, if it is another one: its function may have wrapped the driver's.
     """
 
     kind: FailureKind
@@ -74,12 +74,12 @@ class DatabaseFailure(NamedTuple):
     sqlstate: str | None
     oc_class: str | None
     sent: bool = False
-    told: Exception | None = None
+    for_caller: Exception | None = None
 
     @property
     def last_word(self) -> Exception:
         """The exception for the caller if no other attempt follows."""
-        return self.told or self.error
+        return self.for_caller or self.error
 
     @property
     def text(self) -> str:

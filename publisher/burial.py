@@ -40,7 +40,7 @@ class Burial:
     async def bury(self, letters: Collection[Letter]) -> int:
         """Move rows to the dead letters. Returns how many existed."""
         if not self._is_refused:
-            with suppress(*NO_SUCH_FORM):
+            with suppress(*NO_SUCH_FORM):  # a wrong match costs only the plain form
                 return await self._session.count("outbox_bury", _parameters(letters))
             self._is_refused = True
         return await self._session.transaction(partial(_plainly, letters))

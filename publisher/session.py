@@ -26,9 +26,9 @@ from dsql_outbox.outbox import (
     LastingConnection,
     Moved,
     TransactionMisused,
-    act_async,
     command,
     commit,
+    do_async,
     is_being_cancelled,
     kind_of,
     perform_async,
@@ -243,7 +243,7 @@ class OperatorTransaction:
         is_lost = self._connection.closed
         if not verdict.is_functions and (is_lost or kind_of(verdict.error) in CONFLICTS):
             raise verdict.error
-        raise FunctionFailed(verdict.told) from verdict.told
+        raise FunctionFailed(verdict.for_caller) from verdict.for_caller
 
     async def cancel_statement(self) -> None:
         """Cancel a statement of a function, if its connection was closed in the middle.
@@ -320,7 +320,7 @@ async def _roll_back(connection: AsyncConnection, error: BaseException) -> None:
         connection.drop()
     else:
         _give_time(connection)
-        await perform_async(roll_back(connection), act_async)
+        await perform_async(roll_back(connection), do_async)
 
 
 async def _commit(connection: AsyncConnection, *, after_function: bool) -> None:
@@ -331,7 +331,7 @@ async def _commit(connection: AsyncConnection, *, after_function: bool) -> None:
     """
     _give_time(connection)
     try:
-        await perform_async(commit(connection), act_async)
+        await perform_async(commit(connection), do_async)
     except psycopg.Error as error:
         if after_function and kind_of(error) not in CONFLICTS | OUTAGES:
             raise FunctionFailed(error) from error

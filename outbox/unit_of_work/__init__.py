@@ -1,10 +1,10 @@
 """One piece of work in one transaction: open, begin, do, judge, commit, wait, and again.
 
 The write of events, `transact`, `Inbox.once`, and each statement that may run twice are bodies
-of it. `work` has the loop, which is the same for all of them: attempt, verdict, doubt, budget,
-wait, and again.
+of it. `work` has the loop, which is the same for all of them: doubt, attempt, verdict, budget,
+wait, and again. Doubt comes first: what an earlier attempt did whose COMMIT has no answer.
 
-- `primitives`: the acts that a program yields. A program is a generator without I/O.
+- `primitives`: the steps that a program yields. A program is a generator without I/O.
 - `loops`: the two loops that perform a program, for threads and for tasks.
 - `connections`: lends connections to the calls of a writer or an inbox.
 - `lasting`: one connection for work that comes one piece at a time.

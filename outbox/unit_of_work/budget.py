@@ -23,7 +23,7 @@ from dsql_outbox.outbox.failure import (
 )
 from dsql_outbox.outbox.interrupt import is_interrupt
 
-from .loops import act, act_async, perform, perform_async
+from .loops import do, do_async, perform, perform_async
 from .primitives import Invoke, Program
 from .work import Again, Work, settle
 
@@ -67,12 +67,12 @@ class Budget(NamedTuple):
 
     def run(self, work: Callable[[], T]) -> T:
         """Run the work until it returns or the budget is spent. Raises the last error."""
-        value: T = perform(self._retried(work), act)
+        value: T = perform(self._retried(work), do)
         return value
 
     async def run_async(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run asynchronous work as `run` does."""
-        value: T = await perform_async(self._retried(work), act_async)
+        value: T = await perform_async(self._retried(work), do_async)
         return value
 
     def _retried(self, work: Callable[[], Any]) -> Program[Any]:

@@ -30,17 +30,17 @@ class Verdict(NamedTuple):
     """The reason why a transaction is not committed.
 
     `error` decides whether the function runs again: the first error of the connection, or an
-    error of the function. `told` is the error for the caller if it does not. An error that
+    error of the function. `for_caller` is raised if it does not. An error that
     `is_functions` is never retried.
     """
 
     error: Exception
-    told: Exception
+    for_caller: Exception
     is_functions: bool
 
 
 class RunFailed(Exception):
-    """The database failed a run. The error of the verdict is the cause, the one told is not it."""
+    """The database failed a run. Its cause is the error that decides, not the caller's."""
 
     def __init__(self, verdict: Verdict) -> None:
         super().__init__(str(verdict.error))
@@ -80,7 +80,9 @@ class FunctionRun:
         else:
             connection.drop()
         if verdict.is_functions:
-            return DatabaseFailure(FailureKind.FATAL, verdict.error, None, None, told=verdict.told)
+            return DatabaseFailure(
+                FailureKind.FATAL, verdict.error, None, None, for_caller=verdict.for_caller
+            )
         raise RunFailed(verdict) from verdict.error
 
     def may_roll_back(self, connection: Connection | AsyncConnection) -> bool:

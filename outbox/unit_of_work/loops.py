@@ -13,13 +13,13 @@ from .primitives import Exchange, Invoke, Primitive, Program, Query, Sleep
 T = TypeVar("T")
 
 
-def perform(program: Program[T], act: Callable[[Primitive], Any]) -> T:
+def perform(program: Program[T], do: Callable[[Primitive], Any]) -> T:
     """Perform a program in this thread. Return its result, or raise its exception."""
     try:
         primitive = next(program)
         while True:
             try:
-                answer = act(primitive)
+                answer = do(primitive)
             except BaseException as error:  # noqa: BLE001 - the program decides
                 primitive = program.throw(error)
             else:
@@ -28,13 +28,13 @@ def perform(program: Program[T], act: Callable[[Primitive], Any]) -> T:
         return ended.value  # type: ignore[no-any-return]
 
 
-async def perform_async(program: Program[T], act: Callable[[Primitive], Awaitable[Any]]) -> T:
+async def perform_async(program: Program[T], do: Callable[[Primitive], Awaitable[Any]]) -> T:
     """Perform a program in this task. Return its result, or raise its exception."""
     try:
         primitive = next(program)
         while True:
             try:
-                answer = await act(primitive)
+                answer = await do(primitive)
             except BaseException as error:  # noqa: BLE001 - the program decides
                 primitive = program.throw(error)
             else:
@@ -43,8 +43,8 @@ async def perform_async(program: Program[T], act: Callable[[Primitive], Awaitabl
         return ended.value  # type: ignore[no-any-return]
 
 
-def act(primitive: Primitive) -> Any:
-    """Do an act in this thread. Only a lender of connections can do `Open`."""
+def do(primitive: Primitive) -> Any:
+    """Do a primitive in this thread. Only a lender of connections can do `Open`."""
     match primitive:
         case Exchange(connection, run):
             with connection.lock:
@@ -61,8 +61,8 @@ def act(primitive: Primitive) -> Any:
             raise TypeError(f"{primitive} needs a lender of connections")
 
 
-async def act_async(primitive: Primitive) -> Any:
-    """Do an act in this task, as `act` does."""
+async def do_async(primitive: Primitive) -> Any:
+    """Do a primitive in this task, as `do` does."""
     match primitive:
         case Exchange(connection, run):
             async with connection.lock:

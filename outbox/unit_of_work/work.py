@@ -1,4 +1,4 @@
-"""The loop of every piece of work: attempt, verdict, budget, wait, and again.
+"""The loop of every piece of work: doubt, attempt, verdict, budget, wait, and again.
 
 A body is a `Work`: the write of events, `transact`, `Inbox.once`, or a statement that may run
 twice. It says what an attempt is, and what a failure means to it. `settle` has the order, which
@@ -139,7 +139,9 @@ def on_connection(  # noqa: PLR0913 - the parts of an attempt
             )
         )
     except RunFailed as error:
-        return classify(named(error.verdict.error), sent=False)._replace(told=error.verdict.told)
+        # A run has two errors: one decides whether it is tried again, one is for the caller.
+        failure = classify(named(error.verdict.error), sent=False)
+        return failure._replace(for_caller=error.verdict.for_caller)
     except Exception as error:
         if is_interrupt(error):
             raise

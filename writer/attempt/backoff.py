@@ -61,7 +61,7 @@ class Backoff(Spending):
             return None
         return RetryBudget(_REASONS[self.last], self.used, self._budgets[self.last].limit)
 
-    def told(self, failure: DatabaseFailure) -> TransactionFailure:
+    def as_fact(self, failure: DatabaseFailure) -> TransactionFailure:
         """Return the budget that a failure used, for the facts, after `next_wait`."""
         budget = self.budget
         assert budget is not None  # noqa: S101 - `next_wait` sets it for a failure that is retried

@@ -107,7 +107,7 @@ class EventWrite(Work):
         """Settle the events, split the batch, or wait for another attempt."""
         if self._is_repeated and len(still_open(self._batch)) > 1 and _may_come_again(failure):
             return (yield from self._sift())
-        return (yield from self._react(failure))
+        return (yield from self._decide_and_tell(failure))
 
     def broken(self, error: Exception) -> None:
         """Settle each event: with `OutcomeUnknown` if it may be stored, else with the defect."""
@@ -120,7 +120,7 @@ class EventWrite(Work):
         for pending in self._batch:
             pending.abandon(error)
 
-    def _react(self, failure: DatabaseFailure) -> Program[Again]:
+    def _decide_and_tell(self, failure: DatabaseFailure) -> Program[Again]:
         """Decide what follows a failure, and report it."""
         batch = still_open(self._batch)
         again = yield from self._decide(batch, failure)
@@ -149,7 +149,7 @@ class EventWrite(Work):
                 return self._in_turn([rest])  # a stored event explains the collision: no wait
         if len(batch) > 1 and failure.kind not in RETRIED and _may_be_one_events_fault(first):
             return self._in_turn(_halves(batch))
-        return self._wait(batch, failure)
+        return self._again_within_budget(batch, failure)
 
     def _after_stale(
         self,
@@ -171,7 +171,7 @@ class EventWrite(Work):
         if pending.in_doubt:
             found = yield from self._look_up([pending])
             if isinstance(found, DatabaseFailure):
-                return self._wait(batch, found)
+                return self._again_within_budget(batch, found)
             _drop_found(still_open([pending]), found)
         if pending.is_open:
             pending.stale(actual, failure)
@@ -204,7 +204,7 @@ class EventWrite(Work):
                     # The server works, so the failures in a row begin again.
                     patience = _failures_by_one(len(batch))
                 elif not _may_come_again(failed):
-                    yield from _go_on((yield from part._react(failed)))  # noqa: SLF001 - its own kind
+                    yield from _go_on((yield from part._decide_and_tell(failed)))  # noqa: SLF001 - its own kind
                 else:
                     failure, patience = failed, patience - 1
                     left = still_open(now)
@@ -222,7 +222,7 @@ class EventWrite(Work):
             parts.extend([pending] for pending in rest)
         return Again()
 
-    def _wait(self, batch: Sequence[Pending], failure: DatabaseFailure) -> Again:
+    def _again_within_budget(self, batch: Sequence[Pending], failure: DatabaseFailure) -> Again:
         """Let the events whose budgets allow it wait for another attempt. Settle the others."""
         again, seconds = self._budgeted(batch, failure)
         # A change of the schema concerns the session, so no single event is at fault.

@@ -92,12 +92,12 @@ class Journal:
 
     def tell_retry(self, failure: DatabaseFailure, events: int = 1) -> None:
         """Report, after `waits`, that a transaction of `events` events is tried again."""
-        told = self.backoff.told(failure)
+        told = self.backoff.as_fact(failure)
         self._scopes(RetryScheduled(self._call_id, self.attempts, self._waited, told, events))
 
     def tell_end_of_retries(self, failure: DatabaseFailure, events: int = 1) -> None:
         """Report that a transaction of `events` events is not tried again."""
-        told, cut_short = self.backoff.told(failure), self.backoff.is_cut_short
+        told, cut_short = self.backoff.as_fact(failure), self.backoff.is_cut_short
         self._scopes(RetriesExhausted(self._call_id, self.attempts, told, events, cut_short))
 
     def exhausted(self, failure: DatabaseFailure) -> None:

@@ -65,12 +65,6 @@ class Attempts:
         self.shards: int | None = None
         self._connections = connections
 
-    def write_in_one(
-        self, batch: Sequence[Pending], gate: Gate, *, fresh: bool
-    ) -> Program[Sequence[Stored] | DatabaseFailure]:
-        """Write the events of a batch in one transaction, in one round trip: a sealed attempt."""
-        return self._attempt(partial(self._write, batch, gate), gate, fresh=fresh)
-
     def run_once(
         self,
         gate: Gate,
@@ -78,13 +72,13 @@ class Attempts:
         fresh: bool,
     ) -> Program[DatabaseFailure | None]:
         """Run the function of a call in a transaction: an open attempt."""
-        return self._attempt(partial(self._run, run, gate), gate, fresh=fresh, role_path=True)
+        return self.attempt(partial(self._run, run, gate), gate, fresh=fresh, role_path=True)
 
     def look_up(
         self, ids: Iterable[UUID], gate: Gate
     ) -> Program[Mapping[UUID, Found] | DatabaseFailure]:
         """Read which of these events are stored."""
-        return self._attempt(partial(self.find, ids), gate)
+        return self.attempt(partial(self.find, ids), gate)
 
     def aside(self, gate: Gate) -> Program[None]:
         """Do after a settled call what concerns the process, if it is due and the call wrote."""
@@ -93,7 +87,7 @@ class Attempts:
         if self.core.conflicts.counts.has_news and gate.wrote:
             yield from self._store_conflicts(self.core.conflicts.due(), gate)
 
-    def _attempt(
+    def attempt(
         self,
         act: Callable[[Any], Program[T]],
         gate: Gate,
@@ -101,6 +95,7 @@ class Attempts:
         fresh: bool = False,
         role_path: bool = False,
     ) -> Program[T | DatabaseFailure]:
+        """Do an act on a connection. Return its result, or the meaning of its error."""
         return on_connection(
             self._connections,
             act,
@@ -110,9 +105,10 @@ class Attempts:
             named=self.core.named,
         )
 
-    def _write(
+    def write_in_one(
         self, batch: Sequence[Pending], gate: Gate, connection: _Own
     ) -> Program[Sequence[Stored]]:
+        """Write the events of a batch that are still open, in one round trip."""
         shards = yield from self.require_shards(connection)
         in_parts = self.core.plain or connection.isolation_level is not None
         waiting = still_open(batch)
@@ -252,8 +248,9 @@ class WriteActs(Acts):
     def write(
         self, batch: Sequence[Pending], *, fresh: bool
     ) -> Program[Sequence[Stored] | DatabaseFailure]:
-        """Write events in one transaction."""
-        return self._attempts.write_in_one(batch, self._gate, fresh=fresh)
+        """Write events in one transaction, in one round trip: a sealed attempt."""
+        write = partial(self._attempts.write_in_one, batch, self._gate)
+        return self._attempts.attempt(write, self._gate, fresh=fresh)
 
     def look_up(self, ids: Iterable[UUID]) -> Program[Mapping[UUID, Found] | DatabaseFailure]:
         """Read what is stored under these ids."""

@@ -167,7 +167,7 @@ class Call(Work, Generic[T]):
             in_transact=True,
         )
         if wait is None:
-            self._give_up(first.told or failure.error)
+            self._give_up(first.for_caller or failure.error)
             return Again()
         return Again([self], wait)
 

@@ -5,7 +5,7 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 
 from dsql_outbox.outbox.database.connection import Connection
-from dsql_outbox.outbox.unit_of_work.loops import act, perform
+from dsql_outbox.outbox.unit_of_work.loops import do, perform
 from dsql_outbox.outbox.unit_of_work.primitives import Open, Primitive, Program
 
 from .lender import Lender, require_time, seconds_left
@@ -54,7 +54,7 @@ class Connections(Lender[Connection]):
         if isinstance(primitive, Open):
             fresh, role_path = primitive.fresh, primitive.role_path
             return self.take(fresh=fresh, deadline=primitive.deadline, role_path=role_path)
-        return act(primitive)
+        return do(primitive)
 
     def _start(self, opening: Opening) -> None:
         thread = threading.Thread(

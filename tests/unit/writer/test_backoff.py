@@ -72,7 +72,7 @@ def test_the_budget_is_that_of_the_last_failure() -> None:
 def test_facts_of_a_failure_name_the_host_and_no_secret() -> None:
     pause = backoff()
     pause.next_wait(failure(FailureKind.OUTAGE), now=0.0)
-    told = pause.told(failure(FailureKind.OUTAGE))
+    told = pause.as_fact(failure(FailureKind.OUTAGE))
     assert (told.host, told.was_reached) == ("db.example:5432", False)
     assert told.budget == RetryBudget("outage", 0.0, 10.0)
     assert "secret" not in repr(told)
