@@ -163,9 +163,9 @@ class Applier:
         state, subject = self._state, self._waiting.pop(row)
         state.delivered += 1
         state.deleted += 1
-        hold = subject.hold
+        failed_before = subject.busy_hold is not None
         state.queues.settled([state.queues.delivered(subject)])
-        if hold is not None and hold.id == row:
+        if failed_before:
             state.let_go(subject, row)
             self._recover(row)
         state.go_on(subject)

@@ -93,8 +93,8 @@ class Outcomes:
             self._settler.applier.add(subject)
             return
         state.delivered += 1
+        failed_before = subject.busy_hold is not None
         row = state.queues.delivered(subject)
-        failed_before = bool(subject.holds) and subject.holds[0].id == row.id
         self._settler.acknowledge(row, failed_before=failed_before)
         if failed_before:
             state.let_go(subject, row.id)
@@ -102,7 +102,7 @@ class Outcomes:
 
     def fail(self, subject: Subject, outcome: Retry | Rejected) -> None:
         """Record a failed attempt; the row then waits for the next one, or is given up."""
-        state, row, hold = self._state, subject.busy_row, subject.hold
+        state, row = self._state, subject.busy_row
         settings = self._settings.for_topic(row.topic)
         attempts = subject.attempt
         next_step = settings.consequence(attempts, is_rejected=isinstance(outcome, Rejected))
@@ -113,10 +113,10 @@ class Outcomes:
         seconds = None if next_step == "block" else settings.backoff(attempts)
         retry_at = float("inf") if seconds is None else state.clock() + seconds
         new = Hold(row.id, attempts, retry_at, row.size)
-        if hold is not None and hold.id == row.id:
-            subject.holds[0] = new
-        else:
+        if subject.busy_hold is None:
             subject.holds.insert(0, new)
+        else:
+            subject.holds[0] = new
         state.queues.drop(subject)
         subject.pass_over(row.position)
         state.holds.add(subject, new)

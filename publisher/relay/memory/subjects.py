@@ -66,11 +66,16 @@ class Subject:
         return self.busy
 
     @property
+    def busy_hold(self) -> Hold | None:
+        """The hold of the busy row, if that row failed earlier; `hold` may be of a later row."""
+        hold = self.hold
+        return hold if hold is not None and hold.id == self.busy_row.id else None
+
+    @property
     def attempt(self) -> int:
         """The number of the attempt to send the busy row, from 1."""
-        if self.holds and (hold := self.holds[0]).id == self.busy_row.id:
-            return hold.attempts + 1
-        return 1
+        hold = self.busy_hold
+        return 1 if hold is None else hold.attempts + 1
 
     def message(self, picked_up_ns: int) -> Message | Fault:
         """The message of the busy row, or why it is not valid; `picked_up_ns` is the time."""
