@@ -212,7 +212,7 @@ class Publisher:
                 loop.call_soon_threadsafe(self._wake)
 
     def stop(self) -> None:
-        """Let `run` return when the running calls of the sink have ended.
+        """Let `run` return when the running calls of the sink and of `apply` have ended.
 
         They may take `drain` seconds more. May be called more than once.
         """

@@ -23,7 +23,7 @@ from .state import RelayState
 from .store import Store
 
 _LAST: Final = 5.0
-"""Seconds that the last deletes may take when the relay was cancelled."""
+"""Seconds that the last deletes may take at the end, also when the relay was cancelled."""
 
 
 class Relayed(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +98,8 @@ class Relay:
     def stop(self) -> None:
         """Read and send no more; `run` returns when the running calls of the sink have ended.
 
-        Messages that are not applied within `drain` are left to the next publisher.
+        Messages that wait to be applied are applied for `drain` seconds at most, and the rest is
+        left to the next publisher.
         """
         self._state.stop()
         if self._settler.applier is not None:

@@ -83,7 +83,12 @@ class Settler:
     def is_done(self) -> bool:
         """Whether nothing is left to settle."""
         waits = self._acknowledged or self._state.recovered or self._failures or self._letters
-        return not waits and (self.applier is None or self.applier.is_done)
+        return not waits and self._is_applied
+
+    @property
+    def _is_applied(self) -> bool:
+        """Whether no message waits to be applied; `Applier.stop` gives them until a time."""
+        return self.applier is None or self.applier.is_done
 
     def acknowledge(self, row: OutboxRow, *, failed_before: bool) -> None:
         """Have a row deleted that the broker has acknowledged, and its failure if it had one."""
@@ -112,9 +117,12 @@ class Settler:
         self._letters[row] = Letter(row, _storable(error), attempts), subject
 
     async def run(self) -> None:
-        """Settle until the last call of the sink has ended. Raises lasting errors."""
+        """Settle until the last call of the sink has ended, and no message waits to be applied.
+
+        Raises lasting errors.
+        """
         state = self._state
-        while not state.is_drained:
+        while not (state.is_drained and self._is_applied):
             await self._gather()
             try:
                 await self.settle()
@@ -146,7 +154,7 @@ class Settler:
         shares = state.queues.shares
         if shares.waits_for_deletion or (state.ends_when_empty and shares.rows == self.waiting):
             return True
-        return bool(self._letters) or not (self.applier is None or self.applier.is_done)
+        return bool(self._letters) or not self._is_applied
 
     async def settle_all(self) -> None:
         """Settle the rest, again and again until the database answers. Raises lasting errors."""
