@@ -175,7 +175,9 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
 
     def judge(self, query: Any) -> None:
         """Note a SAVEPOINT. Let `before_send` refuse a COMMIT or CHAIN."""
+        strings = getattr(query, "strings", None)  # of a template, from Python 3.14 on
         text = query.as_bytes(self) if isinstance(query, sql.Composable) else query
+        text = " ".join(strings) if strings else text
         text = text.encode() if isinstance(text, str) else text
         if not isinstance(text, bytes):
             return

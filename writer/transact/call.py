@@ -304,7 +304,6 @@ class Run(FunctionRun, Generic[T]):
         )
         if self.fence is None and not self.may_be_in_savepoint:
             call.require_fence(pending.id)
-            self.fence = pending.id
         call.fingerprints[pending.id] = event.fingerprint
         self.events.append(event)
         return pending
@@ -325,12 +324,13 @@ class Run(FunctionRun, Generic[T]):
 
     @contextmanager
     def appending(self, event_id: UUID, before: TransactionStatus) -> Generator[None]:
-        """Record a unique violation of an append.
+        """Record an append: its event may be the fence, or violate a unique key.
 
         Raises `TransactionMisused` if this run itself appended an event of that id before.
         A unique violation that is not recorded concerns a table of the caller.
         """
         self.forget_undone(before)
+        lasts = not self.may_be_in_savepoint
         try:
             yield
         except psycopg.Error as error:
@@ -341,6 +341,8 @@ class Run(FunctionRun, Generic[T]):
                 self._collision = event_id, error
             raise
         self._appended.add(event_id)
+        if self.fence is None and lasts:
+            self.fence = event_id
 
     def collided(self) -> UUID | None:
         """Return the event whose append violated a unique key, if that ended this run."""

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 from uuid import uuid4
 
 import psycopg
@@ -278,8 +278,26 @@ def undone_by_a_statement(work: Work) -> None:
     work.execute("ROLLBACK TO mine")
 
 
+def failed_in_a_savepoint_of_another_cursor(work: Work) -> None:
+    """Nobody sees the text of the statement."""
+    connection: Any = work.transaction.connection
+    connection.cursor_factory = psycopg.ClientCursor
+    if isinstance(connection, psycopg.AsyncConnection):
+        connection.cursor_factory = psycopg.AsyncClientCursor
+    work.execute("SAVEPOINT mine")
+    with suppress(StaleVersion):
+        work.append(work.new_event(), expected_version=5)
+    work.execute("ROLLBACK TO mine")
+
+
 undone = pytest.mark.parametrize(
-    "append", [failed_in_a_block, undone_by_a_block, undone_by_a_statement]
+    "append",
+    [
+        failed_in_a_block,
+        failed_in_a_savepoint_of_another_cursor,
+        undone_by_a_block,
+        undone_by_a_statement,
+    ],
 )
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import product
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -100,6 +101,24 @@ def test_an_id_may_be_appended_again_after_a_rollback_to_a_savepoint(
 
     receipt = open_transactor(url, form).transact(function)
     assert (receipt.attempts, ids(own)) == (1, {receipt.event_id})
+
+
+def test_a_commit_and_a_savepoint_in_a_template_are_seen(
+    open_transactor: OpenTransactor, own: Tables, url: str
+) -> None:
+    """Templates came with Python 3.14; psycopg takes them as texts of statements."""
+
+    def function(work: Work) -> None:
+        connection: Any = work.transaction.connection
+        connection.judge(SimpleNamespace(strings=("SELECT ", " ")))
+        assert not connection.may_be_in_savepoint
+        connection.judge(SimpleNamespace(strings=("SAVEPOINT ", "")))
+        assert connection.may_be_in_savepoint
+        connection.judge(SimpleNamespace(strings=(" COMMIT",)))
+
+    with pytest.raises(TransactionMisused, match="ended the transaction"):
+        open_transactor(url).transact(function)
+    assert ids(own) == set()
 
 
 def test_a_transaction_that_the_function_began_itself_is_not_committed(
