@@ -145,7 +145,7 @@ class _Kept:
         self._clean = "; ".join([*deletes, _NEW_LEASES.format(shards)]).encode()
 
     def cleaned(self) -> bool:
-        """Hang up, and delete all rows; False if there is more to undo than rows."""
+        """Hang up, delete all rows and count from zero; False if more than rows was changed."""
         try:
             hung_up = self._number(_HANG_UP)
         except psycopg.OperationalError:  # the test has hung up on all, or stopped the server
@@ -161,6 +161,8 @@ class _Kept:
         except psycopg.ProgrammingError:  # a table is missing
             return False
         self._own.execute(self._clean)
+        self._own.execute("SELECT pg_stat_force_next_flush()")  # our deletes, or they come later
+        self._own.execute("SELECT pg_stat_reset()")
         return True
 
     def close(self) -> None:
