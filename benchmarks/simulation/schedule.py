@@ -42,7 +42,7 @@ SHORT: Final = TOPICS | CUTS
 """The faults that do not stop the relay of healthy messages for long."""
 
 GENTLE: Final = SHORT | {"stop"}
-"""The faults that send no message twice."""
+"""The faults that send no message twice, unless a stop ends while the changes are cut."""
 
 
 class Clock(NamedTuple):

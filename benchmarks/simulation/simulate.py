@@ -2,7 +2,7 @@
 
 import random as global_random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from random import Random
 from typing import Final
 
@@ -16,7 +16,7 @@ from .judge import Terms
 from .machines import Restless, World
 from .outbox_model import Tables
 from .publishers import Parts, Program, Publisher, Surroundings
-from .schedule import CUTS, GENTLE, SHORT, TOPICS, Fault, Schedule
+from .schedule import CUTS, EARLY, GENTLE, SHORT, TOPICS, Fault, Schedule
 from .watch import Watch
 from .writers import Writers
 
@@ -28,6 +28,9 @@ _BOUND: Final = 2.0
 
 _CUT: Final = 1.1
 """Seconds that a statement that was cut delays what it was to do."""
+
+_LAST_DELETES: Final = 5.0
+"""Seconds that a publisher that is stopped tries to delete what was acknowledged."""
 
 _START: Final = 1.0
 """Seconds after its start when a single publisher relays."""
@@ -63,7 +66,7 @@ def terms_of(schedule: Schedule) -> Terms:
     """The rules for a run of this schedule."""
     settings = settings_of(schedule)
     kinds = [fault.kind for fault in schedule.faults]
-    harmed = not GENTLE.issuperset(kinds)
+    harmed = not GENTLE.issuperset(kinds) or _leaves_rows(schedule.faults)
     is_whole = SHORT.issuperset(kinds) and len(schedule.clocks) == 1
     ready = _START if is_whole else _RECOVERY
     cuts = [_CUT + fault.length for fault in schedule.faults if fault.kind in CUTS]
@@ -77,6 +80,13 @@ def terms_of(schedule: Schedule) -> Terms:
         late_bound=bound + (_LONGEST_REST if harmed else schedule.sweeps),
         harmed=harmed,
     )
+
+
+def _leaves_rows(faults: Collection[Fault]) -> bool:
+    """Whether a stopped publisher may have to leave acknowledged rows, which are sent again."""
+    stopped = {fault.of for fault in faults if fault.kind == "stop"}
+    cuts = [fault for fault in faults if fault.kind == "changes cut" and fault.of in stopped]
+    return sum(cut.length for cut in cuts) >= EARLY * _LAST_DELETES
 
 
 class Run:

@@ -133,6 +133,17 @@ KEPT = {
         slow=0.3,
         sweeps=30.0,
     ),
+    "the tables take no changes for longer than a stop waits": Schedule(
+        seed=5555,
+        shards=1,
+        clocks=(Clock(),),
+        writes=(Write(at=6.69, subject=2),),
+        faults=(
+            Fault(kind="changes cut", at=0.87, length=15.0, of=0),
+            Fault(kind="stop", at=6.78, length=6.0, of=0),
+        ),
+        block=True,
+    ),
     "a shard is handed over while a call has messages of another one": Schedule(
         seed=3000569,
         shards=2,
