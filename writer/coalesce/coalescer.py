@@ -191,7 +191,7 @@ class Coalescer:
             self._withdraw(call)
             if not call.pending.may_be_stored:
                 call.pending.abandon(error)
-                self._lanes.settled(call)
+                self._lanes.release(call)
             raise
         finally:
             if timer is not None:
@@ -209,7 +209,7 @@ class Coalescer:
 
     def _settled(self, call: _CoalescedCall, outcome: WriteOutcome) -> None:
         call.answer(outcome)
-        self._lanes.settled(call)
+        self._lanes.release(call)
 
     def _start(self, lane: int) -> None:
         """Let a task drain the lane, unless one does. A cancelled task does no more."""
@@ -276,7 +276,7 @@ class Coalescer:
                 call.answer(unknown)
             else:
                 self._answer_unsent(call, error)
-            self._lanes.settled(call)
+            self._lanes.release(call)
 
     def _fail_queued(self, lane: int, error: BaseException) -> None:
         """Answer the queued calls of a lane with the defect that ended its task.

@@ -110,7 +110,7 @@ class Lanes(Generic[T]):
         for ticket in reversed(moved):
             self._put_back(ticket)
 
-    def settled(self, ticket: T) -> None:
+    def release(self, ticket: T) -> None:
         """Release the entities of a taken event that is settled, or whose caller has left."""
         if ticket.place is TicketState.TAKEN:
             ticket.place = TicketState.GONE

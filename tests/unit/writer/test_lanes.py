@@ -45,13 +45,13 @@ class Traffic(RuleBasedStateMachine):
     @rule(lane=st.integers(0, LANES - 1))
     def settle(self, lane: int) -> None:
         for ticket in self.flying.pop(lane, []):
-            self.lanes.settled(ticket)
+            self.lanes.release(ticket)
 
     @rule(lane=st.integers(0, LANES - 1), settled=st.integers(0, 2))
     def hold(self, lane: int, settled: int) -> None:
         batch = self.flying.pop(lane, [])
         for ticket in batch[:settled]:
-            self.lanes.settled(ticket)
+            self.lanes.release(ticket)
         if batch[settled:]:
             self.lanes.hold(lane, batch[settled:])
             self.beside.append(batch[settled:])
@@ -60,7 +60,7 @@ class Traffic(RuleBasedStateMachine):
     @rule(choice=a_choice)
     def settle_beside(self, choice: int) -> None:
         batch = self.beside[choice % len(self.beside)]
-        self.lanes.settled(batch.pop(0))
+        self.lanes.release(batch.pop(0))
         if not batch:
             self.beside.remove(batch)
 
@@ -155,6 +155,6 @@ def test_what_a_retry_sends_back_waits_before_what_came_later(lanes: Lanes[Ticke
     assert (second.place, third.place) == (TicketState.WAITING, TicketState.WAITING)
     lanes.withdraw(other)
     for sent in batch:
-        lanes.settled(sent)
+        lanes.release(sent)
     places = [*lanes.queued(first.lane)]
     assert places.index(second) < places.index(third)
