@@ -1,4 +1,7 @@
-"""One connection for an operator's work: statements and transactions, retried on conflict."""
+"""One connection for statements and transactions, retried on conflict.
+
+Operators work through it, and so does the relay: it reads, deletes and applies.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -221,6 +221,7 @@ class Messages(Operator):
                     return
 
     async def _forget(self, message: UndeliveredMessage) -> bool:
+        """Delete a failure; the publisher notices, because `Reader._check` compares every 10 s."""
         key = {
             "positions": array_literal([message.position]),
             "event_ids": array_literal([message.event_id]),

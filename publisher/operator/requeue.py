@@ -1,4 +1,4 @@
-"""Put messages into the outbox again: the common part of both replays."""
+"""Put messages into the outbox again: a retry of dead letters, and a replay of events."""
 
 from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
@@ -85,7 +85,7 @@ class _RequeuedPage(msgspec.Struct, frozen=True):
 
 
 class Requeue(Generic[K]):
-    """One run of a replay, in transactions of at most `MAX_ROWS` events and `MAX_BYTES` bytes.
+    """One run of a retry or a replay, in transactions of `MAX_ROWS` events and `MAX_BYTES` at most.
 
     `last` is the key up to which all are settled, or None before the first transaction.
     """
