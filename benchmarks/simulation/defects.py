@@ -141,8 +141,8 @@ def forget_passed_rows() -> AbstractContextManager[Any]:
     return _forget_asked("again")
 
 
-class _AllRights:
-    def holds(self, _shard: int, _epoch: int) -> bool:
+class _EveryLease:
+    def has_lease(self, _shard: int, _epoch: int) -> bool:
         return True
 
 
@@ -150,7 +150,7 @@ def _without_lease(settle: str) -> AbstractContextManager[Any]:
     right: Callable[[Settler], Awaitable[None]] = getattr(Settler, settle)
 
     async def unguarded(settler: Settler) -> None:
-        with patch.object(settler, "_rights", _AllRights()):
+        with patch.object(settler, "_leases", _EveryLease()):
             await right(settler)
 
     return patch.object(Settler, settle, unguarded)
@@ -167,12 +167,12 @@ def record_without_lease() -> AbstractContextManager[Any]:
 
 
 def _hold_differently(change: Callable[[float], float]) -> AbstractContextManager[Any]:
-    right = Shard.hold
+    right = Shard.restore_failure
 
-    def hold(shard: Shard, failure: StoredFailure, key: str, now: float) -> Hold:
+    def restore_failure(shard: Shard, failure: StoredFailure, key: str, now: float) -> Hold:
         return right(shard, failure._replace(seconds=change(failure.seconds)), key, now)
 
-    return patch.object(Shard, "hold", hold)
+    return patch.object(Shard, "restore_failure", restore_failure)
 
 
 def forget_the_wait() -> AbstractContextManager[Any]:

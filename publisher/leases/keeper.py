@@ -186,9 +186,9 @@ class Leases:
         """Whether a message may be sent now that was read under this epoch of its shard."""
         return self._own.may_send(shard, epoch, self._clock())
 
-    def holds(self, shard: int, epoch: int) -> bool:
+    def has_lease(self, shard: int, epoch: int) -> bool:
         """Whether the lease lasts that was taken under this epoch of its shard."""
-        return self._own.holds(shard, epoch, self._clock())
+        return self._own.has_lease(shard, epoch, self._clock())
 
     @contextmanager
     def bound(self, epochs: Mapping[int, int]) -> Generator[anyio.CancelScope]:
@@ -206,7 +206,7 @@ class Leases:
             finally:
                 del self._bounds[scope]
 
-    def settled(self) -> None:
+    def shard_is_idle(self) -> None:
         """Record that a shard is idle. If it drains, it is released immediately."""
         if self._own.can_release(self._busy()):
             self._poke.set()

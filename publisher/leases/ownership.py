@@ -82,7 +82,7 @@ class Ownership:
         held = self._held.get(shard)
         return held is not None and held.epoch == epoch and self._is_open(held, now)
 
-    def holds(self, shard: int, epoch: int, now: float) -> bool:
+    def has_lease(self, shard: int, epoch: int, now: float) -> bool:
         """Whether the lease lasts that was taken under this epoch, also while it drains."""
         held = self._held.get(shard)
         return held is not None and held.epoch == epoch and now < held.deadline
@@ -151,9 +151,9 @@ class Ownership:
     ) -> Plan:
         """Decide what to do next; `seen` is the newest answer of the database.
 
-        `busy` are the shards with a message on its way, or with a row that is
-        whose outcome is not settled. Without progress nothing is renewed or taken, so
-        the leases end and other publishers take over.
+        `busy` are the shards with a message on its way, or with a row whose outcome is not
+        settled. Without progress nothing is renewed or taken, so the leases end and other
+        publishers take over.
         """
         ours = {each.shard: each.epoch for each in seen.leases if each.owner == self.owner}
         self._held = {s: held for s, held in self._held.items() if ours.get(s) == held.epoch}

@@ -84,7 +84,7 @@ class Outcomes:
         A failure in a shard that drains counts, or the row would not wait there.
         """
         is_failure = isinstance(outcome, Retry | Rejected)
-        return shard.is_lost and not (is_failure and self._settler.holds(shard))
+        return shard.is_lost and not (is_failure and self._settler.has_lease(shard))
 
     def _delivered(self, subject: Subject) -> None:
         state = self._state
@@ -119,7 +119,7 @@ class Outcomes:
             subject.holds[0] = new
         state.queues.drop(subject)
         subject.pass_over(row.position)
-        state.holds.add(subject, new)
+        state.retry_times.add(subject, new)
         self._settler.record(subject, new, outcome.error, seconds)
         state.released(subject.shard.number)
         if seconds is not None and seconds < self._settings.idle_max:

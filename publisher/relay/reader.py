@@ -138,10 +138,10 @@ class Reader:
                 if number % _CHECKED == 0:
                     await checkpoint()  # there may be very many, and others need the loop
                 shard = shards[failure.row.shard]
-                shard.hold(failure, subject_key(*failure.subject), now)
+                shard.restore_failure(failure, subject_key(*failure.subject), now)
             for shard in shards.values():
                 for subject in shard.subjects.values():
-                    state.holds.add(subject, subject.holds[0])
+                    state.retry_times.add(subject, subject.holds[0])
             state.shards |= shards
 
     def _new_shard(self, number: int, epoch: int) -> Shard:
@@ -183,7 +183,7 @@ class Reader:
                 state.let_go(subject, hold.id)
             elif wait.attempts != hold.attempts or wait.seconds <= 0:
                 hold.attempts, hold.retry_at = wait.attempts, now + wait.seconds
-                state.holds.add(subject, hold)
+                state.retry_times.add(subject, hold)
 
     # --- one read ----------------------------------------------------------------------
 
@@ -273,7 +273,7 @@ class Reader:
         """The failed rows whose time has come, and those to try a paused topic with."""
         state, most = self._state, max(1, self._rows // _DUE)
         size = self._settings.batch_bytes * most // self._settings.batch_rows
-        due = state.holds.take_due(now, most, size)
+        due = state.retry_times.take_due(now, most, size)
         asked = [self._key(subject.shard, subject.holds[0].id, subject) for subject in due]
         for row in state.topics.probes(now):
             shard = state.shards.get(row.shard)
@@ -302,7 +302,7 @@ class Reader:
                 self._hold_again(each.subject, each.subject.holds[0])
 
     def _hold_again(self, subject: Subject, hold: Hold) -> None:
-        self._state.holds.add(subject, hold)
+        self._state.retry_times.add(subject, hold)
         subject.close()
 
     # --- its answer --------------------------------------------------------------------

@@ -60,7 +60,7 @@ class Relay:
     ) -> None:
         loop = asyncio.get_running_loop()
         self._state = RelayState(loop.time, topic_open_for=settings.breaker_open)
-        self._state.on_idle = leases.settled
+        self._state.on_idle = leases.shard_is_idle
         self._settler = Settler(self._state, store, settings, leases)
         breaker = Breaker(failures=settings.breaker_failures, open_for=settings.breaker_open)
         outcomes = Outcomes(self._state, self._settler, settings)

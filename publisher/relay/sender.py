@@ -44,13 +44,13 @@ class Sender:
         self,
         state: RelayState,
         sink: Sink,
-        rights: Leases,
+        leases: Leases,
         outcomes: Outcomes,
         breaker: Breaker,
     ) -> None:
         self._state = state
         self._sink = sink
-        self._rights = rights
+        self._leases = leases
         self._outcomes = outcomes
         self._breaker = breaker
         self._failing_since: float | None = None
@@ -109,15 +109,15 @@ class Sender:
         """Take subjects whose first row may be sent; `free` rows more may be on their way."""
         state, now = self._state, self._state.clock()
         chosen: list[Subject] = []
-        rights: dict[Shard, bool] = {}
+        allowed: dict[Shard, bool] = {}
         while taken := state.queues.take(
             most - len(chosen), free=free - len(chosen), of=MAX_IN_FLIGHT
         ):
             for subject in taken:
                 row, shard = subject.busy_row, subject.shard
                 takes = not state.topics.names or state.topics.takes(row, now)
-                if (may_send := rights.get(shard)) is None:
-                    may_send = rights[shard] = self._rights.may_send(shard.number, shard.epoch)
+                if (may_send := allowed.get(shard)) is None:
+                    may_send = allowed[shard] = self._leases.may_send(shard.number, shard.epoch)
                 if not takes or not may_send:
                     state.drop(subject, now + REST)  # a lease that has ended may be renewed
                 else:
@@ -126,12 +126,12 @@ class Sender:
         return chosen
 
     async def _call(self, subjects: Sequence[Subject]) -> None:
-        call = _Call(subjects, self._outcomes, self._answered)
+        call = _SinkCall(subjects, self._outcomes, self._answered)
         messages = call.messages()
         began = self._state.clock()
         self._began.append(began)
         try:
-            with move_on_after(_LIMIT), self._rights.bound(call.epochs):
+            with move_on_after(_LIMIT), self._leases.bound(call.epochs):
                 if messages:
                     await self._sink.publish(messages, call.answer)
         except SinkUnavailable as error:
@@ -146,14 +146,14 @@ class Sender:
     def _answered(self, *, first: bool) -> None:
         """Continue to send and settle. The `first` answer of a call shows that the broker works."""
         if first:
-            self._rights.sink_worked()
+            self._leases.sink_worked()
             self._breaker.succeeded()
             self._failing_since = None
         self._wake()
 
     def _failed(self, error: SinkUnavailable) -> None:
         """Record that the broker as a whole failed. Calls that end together are one failure."""
-        self._rights.sink_failed()
+        self._leases.sink_failed()
         now = self._state.clock()
         if self._failing_since is None:
             self._failing_since = now
@@ -179,7 +179,7 @@ class Sender:
         return all(now < began + 2 * _LIMIT for began in self._began)
 
 
-class _Call:
+class _SinkCall:
     """One call of the sink: its subjects, and which of them have an answer.
 
     `epochs` has the leases of the shards that have a message without an answer. A shard whose

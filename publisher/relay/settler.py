@@ -55,12 +55,12 @@ class Settler:
     """
 
     def __init__(
-        self, state: RelayState, store: Store, settings: PublisherSettings, rights: Leases
+        self, state: RelayState, store: Store, settings: PublisherSettings, leases: Leases
     ) -> None:
         self._state = state
         self._store = store
         self._settings = settings
-        self._rights = rights
+        self._leases = leases
         self._acknowledged: dict[RowId, OutboxRow] = {}
         self._failures: dict[RowId, tuple[Failure, Hold, Subject]] = {}
         self._letters: dict[RowId, tuple[Letter, Subject]] = {}
@@ -189,7 +189,7 @@ class Settler:
             return
         batch = dict(islice(self._failures.items(), MAX_TRANSACTION_ROWS))
         # A failure in a shard that was lost meanwhile is left to the new owner.
-        ours = [each for each in batch.values() if self.holds(each[2].shard)]
+        ours = [each for each in batch.values() if self.has_lease(each[2].shard)]
         if ours:
             await self._store.record([failure for failure, _, _ in ours])
         for _, hold, _ in ours:
@@ -208,12 +208,12 @@ class Settler:
         """
         if not hold.is_stored and hold.retry_at == math.inf:
             hold.retry_at = self._state.clock()
-            self._state.holds.add(subject, hold)
+            self._state.retry_times.add(subject, hold)
             self._state.to_read.set()
 
-    def holds(self, shard: Shard) -> bool:
+    def has_lease(self, shard: Shard) -> bool:
         """Whether failures in a shard may be recorded: its lease lasts, maybe while it drains."""
-        return self._rights.holds(shard.number, shard.epoch)
+        return self._leases.has_lease(shard.number, shard.epoch)
 
     async def _bury(self) -> None:
         if not self._letters:
@@ -221,7 +221,7 @@ class Settler:
         rows = {row: subject.busy_row for row, (_, subject) in self._letters.items()}
         # A row of each of three tables changes, and the payload is in two of them.
         batch = _fitting(rows, MAX_TRANSACTION_ROWS // 3, _BYTES // 2)
-        lost = [row for row in batch if not self.holds(self._letters[row][1].shard)]
+        lost = [row for row in batch if not self.has_lease(self._letters[row][1].shard)]
         for row in lost:  # the new owner finds it
             self._state.give_back(self._letters.pop(row)[1])
         letters = [self._letters[row][0] for row in batch if row in self._letters]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 
-from .memory.holds import Holds
 from .memory.queues import Queues
+from .memory.retry_times import RetryTimes
 from .memory.subjects import Shard, Subject
 from .memory.topics import TopicPauses
 
@@ -59,7 +59,7 @@ class RelayState:
         self.clock = clock
         self.shards: dict[int, Shard] = {}
         self.queues = Queues()
-        self.holds = Holds()
+        self.retry_times = RetryTimes()
         self.topics = TopicPauses(topic_open_for)
         self.busy: Counter[int] = Counter()
         self.in_flight = 0
@@ -126,15 +126,15 @@ class RelayState:
         """Drop the rows of a subject from its busy row on; a failed row is due `again_at`."""
         self.queues.drop(subject)
         hold = subject.hold
-        if hold is not None and hold.retry_at <= self.clock():  # else it is still in `holds`
+        if hold is not None and hold.retry_at <= self.clock():  # else it is still in `retry_times`
             hold.retry_at = again_at
-            self.holds.add(subject, hold)
+            self.retry_times.add(subject, hold)
 
     def let_go(self, subject: Subject, row: RowId) -> None:
         """Drop the hold of a row that failed earlier: it is delivered, dead or gone."""
         subject.holds = [hold for hold in subject.holds if hold.id != row]
         if subject.holds:
-            self.holds.add(subject, subject.holds[0])
+            self.retry_times.add(subject, subject.holds[0])
         subject.want_passed()
         subject.shard.forget_if_idle(subject)
 
@@ -144,11 +144,11 @@ class RelayState:
         hold, now = subject.hold, self.clock()
         if hold is not None and not subject.rows and hold.retry_at < now:
             hold.retry_at = now  # an older entry is out of date then
-            self.holds.add(subject, hold)
+            self.retry_times.add(subject, hold)
 
     def next_at(self, now: float) -> float:
         """Seconds until a failed row or a paused topic may be tried; maybe infinity."""
-        return min(self.holds.wait(now), self.topics.next_at(now))
+        return min(self.retry_times.wait(now), self.topics.next_at(now))
 
     def resume_topics(self) -> None:
         """Read all shards from the head, since rows of a topic were passed over."""

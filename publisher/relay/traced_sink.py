@@ -65,7 +65,7 @@ class TracedSink:
         answers that were right stand.
         """
         quiet = Scopes(self._hooks, None) if all(map(skips_successes, self._hooks)) else None
-        call = _Call(messages, answer, quiet, self._settings)
+        call = _TracedCall(messages, answer, quiet, self._settings)
         result: PublishResult = "not_attempted"
         text: str | None = None
         try:
@@ -109,7 +109,7 @@ class TracedSink:
         )
 
 
-class _Call:
+class _TracedCall:
     """The messages of one call, with a scope for each that has no answer yet.
 
     `quiet` is the scope of all messages if no hook wants to know which are delivered.

@@ -3,7 +3,7 @@
 - `scans` decides where a shard is read, `queues` which rows are admitted and sent.
 - `shares` decides how much of the memory and of the messages on their way a topic may use.
 - `subjects` has a shard and a subject, with the rows that wait and those that failed.
-- `holds` decides when failed rows are tried again, `topics` which topics take no messages,
+- `retry_times` decides when failed rows are tried again, `topics` which topics take no messages,
   `breaker` when to try a broker that failed.
 
 No module of this chapter reads, writes or waits. Callers pass the time.

@@ -45,7 +45,7 @@ class Subject:
         self.key = key
         self.rows: deque[OutboxRow] = deque()
         self.busy: OutboxRow | None = None
-        """The row that is being published or, when it was given up, buried."""
+        """The row that is being published, applied or, when it was given up, buried."""
         self.holds: list[Hold] = []
         """Its failed rows, in order; the first one holds the subject back."""
         self.passed: int | None = None
@@ -251,7 +251,7 @@ class Shard:
         subject = self.subjects.get(key)
         return subject is not None and subject.passed == position and subject.takes_passed
 
-    def hold(self, failure: StoredFailure, key: str, now: float) -> Hold:
+    def restore_failure(self, failure: StoredFailure, key: str, now: float) -> Hold:
         """Hold a subject back because of a failure that the database knows."""
         subject = self.subject(failure.subject, key)
         retry_at = now + failure.seconds

@@ -151,10 +151,10 @@ async def test_who_stops_releases_what_is_idle_at_once_and_the_rest_when_it_is(
         await until(lambda: [owner is None for owner in owners(sql)] == [True, True, False, False])
         assert count(sql, "outbox_publishers") == 0
         relay.busy = {3}
-        relay.leases.settled()
+        relay.leases.shard_is_idle()
         await until(lambda: relay.leases.shards == {3})
         relay.busy = set()
-        relay.leases.settled()
+        relay.leases.shard_is_idle()
         await until(lambda: owners(sql) == [None] * 4)
 
 
@@ -170,12 +170,12 @@ async def test_a_shard_that_drains_is_handed_over_when_it_is_idle(database: Data
             assert not scope.cancel_called, "what is on its way goes on"
         assert first.leases.shards == SHARDS
         first.busy = set()
-        first.leases.settled()
+        first.leases.shard_is_idle()
         await until(lambda: first.owns(2) and second.owns(2))
 
 
 async def test_an_idle_shard_that_stays_causes_no_beat(relay: Relay) -> None:
-    relay.leases.settled()
+    relay.leases.shard_is_idle()
     assert not relay.leases._poke.is_set()
 
 

@@ -154,23 +154,23 @@ class OneShard:
     """The lease of shard 0, which never ends."""
 
     def owned(self) -> Mapping[int, int]:
-        """See `Owned`."""
+        """See `Leases`."""
         return {0: 1}
 
     def may_send(self, _shard: int, _epoch: int) -> bool:
-        """See `Rights`."""
+        """See `Leases`."""
         return True
 
-    holds = may_send
+    has_lease = may_send
 
     def bound(self, _epochs: Mapping[int, int], /) -> AbstractContextManager[anyio.CancelScope]:
-        """See `Rights`."""
+        """See `Leases`."""
         return anyio.CancelScope()
 
-    def settled(self) -> None:
-        """See `Rights`."""
+    def shard_is_idle(self) -> None:
+        """See `Leases`."""
 
-    sink_failed = sink_worked = settled
+    sink_failed = sink_worked = shard_is_idle
 
 
 class Answering:

@@ -54,7 +54,7 @@ class Lasting:
     def __init__(self, *, last: bool = True) -> None:
         self._last = last
 
-    def holds(self, _shard: int, _epoch: int) -> bool:
+    def has_lease(self, _shard: int, _epoch: int) -> bool:
         return self._last
 
 
@@ -122,7 +122,7 @@ async def test_a_blocked_row_that_no_table_knows_is_tried_again(*, lasts: bool) 
     subject = sent(state, 1)
     Outcomes(state, settler, settings).ended(subject, Rejected("never"))
     await settler.settle_all()
-    due = state.holds.take_due(state.clock(), 10, 1_000)
+    due = state.retry_times.take_due(state.clock(), 10, 1_000)
     assert due == ([] if lasts else [subject])
 
 

@@ -111,11 +111,11 @@ def test_the_deadline_counts_from_before_the_renewal_was_sent() -> None:
     assert own.deadline(0, 7) == 12
     assert own.owned(11.9) == {0: 7}
     assert own.may_send(0, 7, 11.9)
-    assert own.holds(0, 7, 11.9)
-    assert not own.holds(0, 6, 11.9)
+    assert own.has_lease(0, 7, 11.9)
+    assert not own.has_lease(0, 6, 11.9)
     assert own.owned(12) == {}
     assert not own.may_send(0, 7, 12)
-    assert not own.holds(0, 7, 12)
+    assert not own.has_lease(0, 7, 12)
 
 
 def test_a_lease_that_ended_is_not_owned_until_it_is_renewed() -> None:
@@ -168,7 +168,7 @@ def test_who_has_more_than_its_share_drains_first_and_then_releases() -> None:
     shard = min(draining)
     assert not own.may_send(shard, 7, 1), "nothing more of it is sent"
     assert own.deadline(shard, 7) == 9, "what is on its way goes on"
-    assert own.holds(shard, 7, 8.9), "and is settled"
+    assert own.has_lease(shard, 7, 8.9), "and is settled"
     assert not own.can_release(busy={0, 1, 2, 3})
     assert own.can_release(busy={0, 1, 2, 3} - {shard})
     plan = look(own, mine(0, 1, 2, 3), 1, "you", busy={0, 1, 2, 3} - {shard})

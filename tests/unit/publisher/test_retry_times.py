@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
-from dsql_outbox.publisher.relay.memory.holds import Holds
+from dsql_outbox.publisher.relay.memory.retry_times import RetryTimes
 from dsql_outbox.publisher.relay.memory.scans import Sweep
 from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
 from dsql_outbox.publisher.relay.store import SubjectName
@@ -11,11 +11,11 @@ from dsql_outbox.publisher.relay.store import SubjectName
 ROW = RowId(0, 7, str(UUID(int=7)))
 
 
-def held(holds: Holds, retry_at: float) -> Subject:
+def held(times: RetryTimes, retry_at: float) -> Subject:
     """A subject that a failed row holds back."""
     subject = Shard(0, 1, Sweep(1.0)).subject(SubjectName("Car", "a"), "Car/a")
     subject.holds.append(Hold(ROW, 1, retry_at))
-    holds.add(subject, subject.holds[0])
+    times.add(subject, subject.holds[0])
     return subject
 
 
@@ -25,21 +25,21 @@ def row() -> OutboxRow:
 
 
 def test_a_failed_row_is_due_at_its_time_and_once() -> None:
-    holds = Holds()
-    subject = held(holds, 5.0)
-    assert holds.take_due(4.9, 10, 0) == []
-    assert holds.wait(4.0) == 1.0
-    assert holds.take_due(5.0, 10, 0) == [subject]
-    assert holds.take_due(5.0, 10, 0) == []
+    times = RetryTimes()
+    subject = held(times, 5.0)
+    assert times.take_due(4.9, 10, 0) == []
+    assert times.wait(4.0) == 1.0
+    assert times.take_due(5.0, 10, 0) == [subject]
+    assert times.take_due(5.0, 10, 0) == []
 
 
 def test_a_row_that_a_scan_has_found_already_is_not_asked_for() -> None:
-    holds = Holds()
-    held(holds, 5.0).rows.append(row())
-    assert holds.take_due(6.0, 10, 0) == []
+    times = RetryTimes()
+    held(times, 5.0).rows.append(row())
+    assert times.take_due(6.0, 10, 0) == []
 
 
 def test_a_blocked_row_is_never_due() -> None:
-    holds = Holds()
-    held(holds, float("inf"))
-    assert holds.wait(0.0) == float("inf")
+    times = RetryTimes()
+    held(times, float("inf"))
+    assert times.wait(0.0) == float("inf")

@@ -16,7 +16,7 @@ class _Entry(NamedTuple):
     hold: Hold
 
 
-class Holds:
+class RetryTimes:
     """The failed rows of all shards, by the time of their next attempt."""
 
     def __init__(self) -> None:
