@@ -101,6 +101,9 @@ class Applier:
         if not batch:
             return
         began = self._state.clock()
+        if began >= self._ends_at:  # also if the database fails at once, before it can be cut
+            self._leave()
+            return
         error: FunctionFailed | psycopg.Error | None = None
         is_applied = False
         with anyio.CancelScope(deadline=self._ends_at) as self._scope:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import anyio
+import psycopg
 import pytest
 from tests.support.publisher.given_rows import row
 from tests.support.publisher.virtual_relay import MemoryOutbox, OneShard, in_virtual_time
@@ -24,6 +25,8 @@ class ApplyingOutbox(MemoryOutbox):
     def __init__(self) -> None:
         super().__init__()
         self.cut = 0
+        self.fails_from = 0
+        """With so many rows or fewer, each transaction fails at once."""
 
     async def apply(
         self,
@@ -31,6 +34,8 @@ class ApplyingOutbox(MemoryOutbox):
         calls: Sequence[Callable[[AsyncConnection], Awaitable[None]]],
     ) -> bool:
         """See `Store.apply`."""
+        if len(self.rows) <= self.fails_from:
+            raise psycopg.OperationalError("no connection")
         try:
             for call in calls:
                 await call(None)  # type: ignore[arg-type]
@@ -50,12 +55,13 @@ async def stopped(store: ApplyingOutbox, each: float, drain: float) -> float:
     settings = PublisherSettings(drain=drain)
     relay = Relay(store, Nowhere(), settings, OneShard(), apply=function)  # type: ignore[arg-type]
     total = len(store.rows)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(relay.run)
-        while total - len(store.rows) < GROWN:  # noqa: ASYNC110 - the time is virtual
-            await anyio.sleep(0.01)
-        relay.stop()
-        began = anyio.current_time()
+    with anyio.fail_after(600):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(relay.run)
+            while total - len(store.rows) < GROWN:  # noqa: ASYNC110 - the time is virtual
+                await anyio.sleep(0.01)
+            relay.stop()
+            began = anyio.current_time()
     return anyio.current_time() - began
 
 
@@ -72,3 +78,13 @@ def test_messages_are_applied_for_the_time_of_drain_and_no_longer(
     assert len(store.rows) == left
     assert store.cut == bool(left)
     assert seconds <= drain + 0.1
+
+
+@pytest.mark.parametrize("drain", [3.0, 20.0])
+def test_a_database_that_fails_at_once_does_not_outlast_the_drain(drain: float) -> None:
+    store = ApplyingOutbox()
+    store.insert([row(str(n), n) for n in range(1, GROWN + 31)])
+    store.fails_from = 30
+    seconds = in_virtual_time(stopped(store, 1.1, drain))
+    assert len(store.rows) == 30
+    assert seconds <= drain + PublisherSettings().idle_max + 0.1
