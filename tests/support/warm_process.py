@@ -1,8 +1,8 @@
 """Processes of Python that begin at once: each is forked from one that has imported everything.
 
 The imports of ``dsql-outbox publish`` take most of a second of CPU, a fork a tenth of it. A process
-has the words, environment, folder and descriptors that it is given, and ends as others do. What
-Python itself reads from its environment is as in the process of the tests.
+has the words, environment, folder and descriptors that it is given, and ends as others do. Of what
+Python itself reads from its environment, only PYTHONPATH counts.
 """
 
 import fcntl
@@ -171,7 +171,7 @@ def _become(
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)
-    sys.path[0] = folder
+    sys.path[:1] = [folder, *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
     kind, program, *rest = words
     sys.argv = [kind, *rest]
     if kind == "-m":

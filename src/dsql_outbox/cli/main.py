@@ -169,8 +169,10 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt as error:  # during the start: later, each command prints more
             raise click.exceptions.Exit(stopped_early(error, sys.argv[1:2])) from None
         except Exception as error:
-            from .exit_codes import short_error  # noqa: PLC0415 - brings psycopg
-
+            try:
+                from .exit_codes import short_error  # noqa: PLC0415 - brings psycopg
+            except ImportError:  # without libpq, which `error` names: `__main__` prints it
+                raise error from None
             shown = short_error(error)
             if shown is None or shown is error:
                 raise

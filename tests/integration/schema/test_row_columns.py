@@ -20,6 +20,8 @@ from dsql_outbox.schema.migrator import shape
 from dsql_outbox.writer.program.stream import StreamRow
 from dsql_outbox.writer.statement.answers import FoundRow
 
+pytestmark = pytest.mark.postgres_only("the endpoint answers no Describe of a named statement")
+
 BY_POSITION = {
     "event_find": FoundRow._fields,
     "event_stream": StreamRow._fields,
