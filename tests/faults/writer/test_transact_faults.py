@@ -179,6 +179,7 @@ def test_a_connection_lost_before_the_commit_leaves_no_doubt(
     assert own_rows(own) == 1
 
 
+@pytest.mark.postgres_only("no statement waits for a lock there")
 @pytest.mark.parametrize("isolation", ["repeatable read", "read committed"])
 def test_a_held_commit_that_comes_while_the_next_run_appends_wins(
     open_transactor: OpenTransactor, proxy: PostgresProxy, own: Tables, isolation: str, url: str
