@@ -282,7 +282,8 @@ async def test_a_database_without_the_one_statement_keeps_its_publishers(
     proxy: PostgresProxy,
 ) -> None:
     proxy.refuse(None, sqlstate="0A000", message="not supported", matching="WITH renewed AS")
-    first, second = Relay(Database(proxy.url)), Relay(Database(proxy.url))
+    settings = PublisherSettings(lease=2.0)  # an opening has a third of it
+    first, second = (Relay(Database(proxy.url), settings) for _ in range(2))
     async with opened(first, second):
         await until(lambda: first.owns(2) and second.owns(2))
         await until(lambda: len(proxy.statements) > 50)
