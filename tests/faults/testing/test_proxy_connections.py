@@ -1,5 +1,6 @@
 """Connections that are refused, cut and silenced."""
 
+import asyncio
 import socket
 import threading
 from contextlib import nullcontext
@@ -123,3 +124,26 @@ def test_open_connections_can_fall_silent_while_new_ones_work() -> None:
         ):
             new.sendall(b"welcome")
             assert after.recv(100) == b"welcome"
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_connection_may_be_cut_while_it_closes(turns: int) -> None:
+    """Its socket is gone some turns of the loop before the proxy forgets it."""
+
+    async def cut_again() -> None:
+        await proxy._cut_all(reset=True)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await proxy._cut_all(reset=True)
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        TcpProxy(*server.getsockname()) as proxy,
+        socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as client,
+        server.accept()[0] as accepted,
+    ):
+        accepted.sendall(b"welcome")
+        assert client.recv(100) == b"welcome"
+        proxy._call(cut_again())
+        with pytest.raises(ConnectionResetError):
+            client.recv(100)

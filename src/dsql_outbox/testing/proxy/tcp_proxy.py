@@ -88,10 +88,9 @@ class Link:
 
     def cut(self, *, reset: bool = False) -> None:
         """Close the client's connection, with RST if `reset`; the server sees an end of input."""
-        if reset:
-            self._client.get_extra_info("socket").setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, _RESET
-            )
+        client = self._client.get_extra_info("socket")
+        if reset and client.fileno() != -1:  # it is closed before `run` notices and forgets it
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._client.close()
 
     def silence(self) -> None:
