@@ -261,6 +261,11 @@ class TcpProxy:
 
     async def _stop_listening(self) -> None:
         if self._listener is not None:
+            # What was accepted in this turn must be attached first: in Python 3.11 a closed server
+            # leaves such a connection open, without an owner.
+            for listening in self._listener.sockets:
+                asyncio.get_running_loop().remove_reader(listening.fileno())
+            await asyncio.sleep(0)
             self._listener.close()
             self._listener = None
 
