@@ -25,13 +25,13 @@ class Shown(NamedTuple):
         yield "dead letter", f"/events/{self.dead}"
         yield "entity", f"/entities?key={quote(self.entity, safe='')}"
         yield "dead letters", "/messages?state=dead"
-        yield "dead letters from the middle on", f"/messages?state=dead&after={self.middle}"
+        yield "dead letters from the middle on", f"/messages?state=dead&after={quote(self.middle)}"
         yield "dead letters with a rare error", "/messages?state=dead&error=does+not+exist"
         yield "dead letters with an error that none has", "/messages?state=dead&error=no+such+error"
         yield "failures", "/messages?state=failing"
-        yield "failures that are blocked", "/failures?blocked=1"
+        yield "failures that are blocked", "/messages?state=failing&blocked=1"
         yield "conflicts", "/conflicts"
-        yield "failures of a topic that none has", "/failures?topic=none"
+        yield "failures of a topic that none has", "/messages?state=failing&topic=none"
 
 
 def ids_of(connection: psycopg.Connection[Any]) -> Shown:
@@ -55,9 +55,7 @@ def ids_of(connection: psycopg.Connection[Any]) -> Shown:
         dead=one("SELECT event_id FROM outbox.dead_letters LIMIT 1"),
         entity=one(last.format("entity_type || '/' || entity_id")),
         middle=one(
-            "SELECT event_id || '@' || died_at FROM outbox.dead_letters "
+            "SELECT 'dead/' || event_id || '/' || died_at FROM outbox.dead_letters "
             "WHERE event_id > '80000000-0000-0000-0000-000000000000' ORDER BY event_id LIMIT 1"
-        )
-        .replace(" ", "T")
-        .replace("+", "%2B"),
+        ),
     )
