@@ -27,7 +27,7 @@ def conflict_of(
 
     `given_up` are those that are not tried again. None: the transaction failed otherwise.
     """
-    # Not every race: OC001 says nothing of an entity, and a collision is one of an event's id.
+    # Only this kind is about entities. OC001 names none, and a collision is about an event's id.
     if failure.kind is not FailureKind.CONFLICT:
         return None
     touched = _touched(events)
