@@ -208,6 +208,9 @@ class OutcomeUnknown(OutboxError):
     returns a receipt or raises `DuplicateEvent`. HTTP 503 with Retry-After. The
     `__cause__` is the driver's exception.
 
+    A `transact` without an event outside of savepoints has no such id: `event_id` is
+    that of the call, as in its spans. Look for its rows before you call again.
+
         >>> with Writer(database) as writer:
         ...     try:
         ...         receipt = writer.write(event)
@@ -217,10 +220,15 @@ class OutcomeUnknown(OutboxError):
         'committed'
     """
 
-    def __init__(self, event_id: UUID) -> None:
+    def __init__(self, event_id: UUID, *, has_event: bool = True) -> None:
+        # A repeated `transact` is refused by the id of its first event only. Without one, to call
+        # again could do its work twice.
         super().__init__(
             f"event {event_id} may or may not be stored: the connection was lost at the commit; "
             "write it again with the same id"
+            if has_event
+            else f"call {event_id} may or may not be committed: the connection was lost at the "
+            "commit, and no event proves it; look for its rows before you call again"
         )
         self.event_id = event_id
 

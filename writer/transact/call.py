@@ -195,7 +195,7 @@ class Call(Work, Generic[T]):
 
     def unknown(self, why: str) -> OutcomeUnknown:
         """Return `OutcomeUnknown` with a note. Without an append it has the id of the call."""
-        unknown = OutcomeUnknown(self.fence or self.id)
+        unknown = OutcomeUnknown(self.fence or self.id, has_event=self.fence is not None)
         unknown.add_note(f"transact: {why}")
         return unknown
 

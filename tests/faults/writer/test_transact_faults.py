@@ -228,6 +228,7 @@ def test_without_an_append_a_lost_commit_is_unknown_and_nothing_runs_again(
     with pytest.raises(OutcomeUnknown) as raised:
         open_transactor(proxy.url).transact(only_own)
     assert isinstance(raised.value.__cause__, psycopg.OperationalError)
+    assert "look for its rows before you call again" in str(raised.value)
     assert runs == [1]
     assert own_rows(own) == (1 if where == "after_commit" else 0)
 
