@@ -49,6 +49,7 @@ class Tables:
         self.connection: psycopg.Connection[Row] = psycopg.Connection[Row].connect(
             url, autocommit=True, row_factory=dict_row
         )
+        self.connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
 
     def __enter__(self) -> Self:
         return self
@@ -119,7 +120,9 @@ class Tables:
         self._stored().assert_consistent()
 
     def _stored(self) -> "_Stored":
-        return _Stored(self.events(), self.headers(), self.messages(), self.entities())
+        # One snapshot: a write whose caller has given up may be stored between two reads.
+        with self.connection.transaction():
+            return _Stored(self.events(), self.headers(), self.messages(), self.entities())
 
     def _rows(self, query: LiteralString, event_id: UUID | None) -> list[Row]:
         return self.connection.execute(query, {"id": event_id}).fetchall()
