@@ -85,7 +85,7 @@ class RelayState:
     @property
     def busy_shards(self) -> set[int]:
         """The shards that have a busy row."""
-        return {shard for shard, rows in self.busy.items() if rows}
+        return set()
 
     @property
     def is_empty(self) -> bool:

@@ -150,9 +150,10 @@ async def test_a_foreign_writer_of_one_entity_costs_the_others_no_failure(
 async def test_a_caller_whose_time_is_over_leaves_alone(
     proxy: PostgresProxy, tables: Tables
 ) -> None:
-    held = proxy.hold()
     async with open_writer(proxy.url) as writer:
-        (hasty,) = started(writer, late := on("CAR-1"), timeout=0.2)
+        await writer.write(on("CAR-2"))  # the connection is open, so the time is the statement's
+        held = proxy.hold()
+        (hasty,) = started(writer, late := on("CAR-1"), timeout=1)
         (patient,) = started(writer, on("CAR-1"))
         await asyncio.to_thread(held.arrived)
         with pytest.raises(OutcomeUnknown) as raised:

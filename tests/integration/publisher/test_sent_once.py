@@ -110,18 +110,27 @@ async def test_what_was_acknowledged_is_deleted_before_another_may_send_it(
     sink = Slow()
     publisher = Publisher(database, sink, PublisherSettings(batch_rows=200))
     delete, release = publisher._store.delete, publisher._leases._table.release
-    left: list[int] = []
+    left: list[object] = []
+    released: set[int] = set()
 
     async def slow(rows: Collection[RowId]) -> int:
         await anyio.sleep(0.1)
         return await delete(rows)
 
     async def noted(owner: str, epochs: Mapping[int, int]) -> set[int]:
-        left.append(count(sql, "outbox"))
+        acknowledged = [message.event_id for message in sink.messages]
+        left.extend(
+            sql.execute(
+                "SELECT event_id FROM outbox.outbox WHERE shard = ANY(%s) AND event_id = ANY(%s)",
+                (list(epochs), acknowledged),
+            )
+        )
+        released.update(epochs)
         return await release(owner, epochs)
 
     async with publisher:
         monkeypatch.setattr(publisher._store, "delete", slow)
         monkeypatch.setattr(publisher._leases._table, "release", noted)
         await sink.published(800)
-    assert left == [3_000 - len(sink.messages)]
+    assert (left, len(released)) == ([], count(sql, "outbox_leases"))
+    assert count(sql, "outbox") == 3_000 - len(sink.messages)
