@@ -1,49 +1,36 @@
 """The database objects of the outbox: tables, statements, rights, and the code that applies them.
 
-- `migrations/`, `statements/` and `grants/` hold the SQL, one file per migration,
+- `migrations/`, `statements/` and `grants/` hold the SQL, one file per table or view,
   statement and duty. `named_statements` reads it and fills in the schema's name.
-- `migrator/` creates or upgrades the tables (``schema apply``, ``schema plan``), and removes them.
-- `drift` compares a database with this version (``schema check``) and names the
-  command that repairs each difference.
+- `tables` parses the migrations, and reads the tables of a database.
+- `migrator` creates the tables (``schema apply``), prints them, and drops them.
+- `comparison` compares a database with this version (``schema check``).
 - `roles` grants each database role the rights of its duty, and finds wrong rights.
 """
 
-from dsql_outbox.schema.drift import check
-from dsql_outbox.schema.drift_kind import Drift, DriftKind
-from dsql_outbox.schema.migrator.index_build import has_jobs
-from dsql_outbox.schema.migrator.migrator import (
-    Applied,
-    ApplyStep,
-    PlannedStep,
-    apply,
-    ddl,
-    plan,
-    remove,
-)
-from dsql_outbox.schema.migrator.remedies import Remedies
-from dsql_outbox.schema.roles import DUTIES, Duty, Granted, Roles, grant, grants, lacking_rights
-
+from .commands import apply_command, grant_command
+from .comparison import check
+from .drift import Drift
+from .migrator import Applied, apply, ddl, remove
 from .named_statements import statement
+from .roles import DUTIES, Duty, Granted, Roles, grant, grants, is_dsql, lacking_rights
 
 __all__ = [
     "DUTIES",
     "Applied",
-    "ApplyStep",
     "Drift",
-    "DriftKind",
     "Duty",
     "Granted",
-    "PlannedStep",
-    "Remedies",
     "Roles",
     "apply",
+    "apply_command",
     "check",
     "ddl",
     "grant",
+    "grant_command",
     "grants",
-    "has_jobs",
+    "is_dsql",
     "lacking_rights",
-    "plan",
     "remove",
     "statement",
 ]

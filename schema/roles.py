@@ -11,14 +11,23 @@ from functools import cache
 from typing import Final, Literal, LiteralString, cast, get_args
 
 import msgspec
+import psycopg
 from psycopg import sql
 
-from dsql_outbox.outbox import Connection, Database, SchemaError, SettingsError, array_literal
-from dsql_outbox.schema.drift_kind import Drift
-from dsql_outbox.schema.migrator.index_build import has_jobs
-from dsql_outbox.schema.migrator.remedies import Remedies
-from dsql_outbox.schema.migrator.shape import Shape, expected, read_shape
-from dsql_outbox.schema.named_statements import execute, read_sql, statement
+from dsql_outbox.outbox import (
+    Connection,
+    Database,
+    FailureKind,
+    SchemaError,
+    SettingsError,
+    array_literal,
+    kind_of,
+)
+
+from .commands import apply_command, grant_command
+from .drift import Drift
+from .named_statements import execute, read_sql, statement
+from .tables import Shape, expected, read_shape
 
 Duty = Literal["writer", "publisher", "operator", "consumer", "reader"]
 
@@ -83,14 +92,14 @@ def right_drifts(
     for role, duties in named.items():
         if role not in superusers:
             text = f"role {role} does not exist: run {create_role(role)}"
-            yield Drift("missing_role", role, text)
+            yield Drift("missing", "role", role, text)
         elif superusers[role]:
             remedy = f"ALTER ROLE {_quoted(role)} NOSUPERUSER"
             text = (
                 f"role {role} is a superuser, which may do everything: "
                 f"name a role of its own, or run {remedy}"
             )
-            yield Drift("superuser_role", role, text)
+            yield Drift("different", "role", role, text)
         else:
             yield from _Rights(schema, shape, role, duties, held.get(role, set())).drifts()
 
@@ -127,6 +136,19 @@ def present_roles(
     return dict(execute(connection, query, {"roles": array_literal(roles)}).fetchall())
 
 
+def is_dsql(connection: Connection) -> bool:
+    """Whether the server is Aurora DSQL: only there does ``sys.jobs`` exist."""
+    try:
+        execute(connection, statement("dsql_jobs", ""))
+    except psycopg.errors.InsufficientPrivilege:
+        pass  # the view exists, and this role may not read it
+    except psycopg.Error as error:
+        if kind_of(error) is not FailureKind.TABLES_MISSING:
+            raise
+        return False
+    return True
+
+
 def create_role(role: str) -> str:
     """The statement that creates a role."""
     return f"CREATE ROLE {_quoted(role)} WITH LOGIN"
@@ -158,7 +180,7 @@ class _Rights:
             lacking = [right for right in rights if (name, right) not in self._held]
             if lacking and (name is None or name in self._shape):
                 yield self._missing(name, lacking)
-        for name in expected().relations:
+        for name in expected():
             held = sorted(right for found, right in self._held if found == name)
             needless = [right for right in held if right not in needed.get(name, ())]
             if needless:
@@ -166,12 +188,12 @@ class _Rights:
 
     def _missing(self, name: str | None, rights: Collection[str]) -> Drift:
         what = self._schema if name is None else f"{self._schema}.{name}"
-        remedy = Remedies(self._schema).grant(dict.fromkeys(self._duties, self._role))
+        remedy = grant_command(self._schema, dict.fromkeys(self._duties, self._role))
         text = (
             f"role {self._role} lacks {', '.join(dict.fromkeys(rights))} on {what}, "
             f"which a {self._duty()} needs: run {remedy}"
         )
-        return Drift("missing_right", f"{self._role} {what}", text)
+        return Drift("missing", "right", f"{self._role} {what}", text)
 
     def _needless(self, name: str, rights: Collection[str]) -> Drift:
         what = f"{self._schema}.{name}"
@@ -181,7 +203,7 @@ class _Rights:
             f"role {self._role} has {listed} on {what}, "
             f"which a {self._duty()} does not need: run {remedy}"
         )
-        return Drift("needless_right", f"{self._role} {what}", text)
+        return Drift("extra", "right", f"{self._role} {what}", text)
 
     def _duty(self) -> str:
         return " and ".join(self._duties)
@@ -252,7 +274,7 @@ def grant(database: Database, roles: Roles, *, dry_run: bool = False) -> Granted
         ]
         for query in queries if not dry_run else ():
             execute(connection, query)
-        iam = _iam(roles.by_name()) if has_jobs(connection) else ()
+        iam = _iam(roles.by_name()) if is_dsql(connection) else ()
     return Granted(schema, dry_run, tuple(query.decode() for query in queries), iam)
 
 
@@ -269,7 +291,7 @@ def _require_roles(connection: Connection, schema: str, roles: Roles) -> None:
 def _applies(schema: str, shape: Shape | None, found: Grant) -> bool:
     if shape is None or (found.name is not None and found.name not in shape):
         what = schema if shape is None else f"{schema}.{found.name}"
-        raise SchemaError(f"{what} is missing: run {Remedies(schema).apply()}")
+        raise SchemaError(f"{what} is missing: run {apply_command(schema)}")
     # Every role may use the schema public, and DSQL refuses to grant it (SQLSTATE 0A000).
     return found.name is not None or schema != "public"
 

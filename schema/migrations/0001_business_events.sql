@@ -1,6 +1,7 @@
 -- Every event, byte for byte as received. A receipt and a replayed message can
 -- be rebuilt from one row. fingerprint: SHA-256 of the event, savedDate left out.
 -- write_id: random, one per call of write; tells "mine" from "somebody else's".
+-- headers: those that the event gives its message, as a JSON object of texts; NULL: none.
 CREATE TABLE IF NOT EXISTS {schema}.business_events (
   id uuid PRIMARY KEY,
   event_name varchar(255) NOT NULL,
@@ -16,5 +17,6 @@ CREATE TABLE IF NOT EXISTS {schema}.business_events (
   shard int NOT NULL,
   position bigint NOT NULL,
   topic varchar(255) NOT NULL,
-  touches json NOT NULL
+  touches json NOT NULL,
+  headers json
 )

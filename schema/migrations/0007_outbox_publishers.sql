@@ -1,5 +1,10 @@
--- The publishers alive; owner is one incarnation of one process.
+-- The publishers alive; owner is one incarnation of one process. lease_seconds: how long its
+-- leases last, as `--lease` says; it counts as alive for so long after it was seen. paused: the
+-- topics that it has paused by itself, because the place they go to takes no messages: a JSON
+-- array of their names.
 CREATE TABLE IF NOT EXISTS {schema}.outbox_publishers (
   owner varchar(128) PRIMARY KEY,
-  seen_at timestamptz NOT NULL
+  seen_at timestamptz NOT NULL,
+  lease_seconds float8,
+  paused text
 )

@@ -17,10 +17,6 @@ from tests.support.sql.tokens import canonical, statements
 import dsql_outbox.schema
 from dsql_outbox.outbox import numbered
 from dsql_outbox.schema import ddl, statement
-from dsql_outbox.schema.migrator.backfill import _bound
-from dsql_outbox.schema.migrator.index_build import create_index
-from dsql_outbox.schema.migrator.migration import Migration
-from dsql_outbox.schema.migrator.migration_text import Backfill, Column, Relation
 from dsql_outbox.schema.roles import grants
 
 FOLDER = Path(dsql_outbox.schema.__file__).parent
@@ -110,16 +106,6 @@ def test_a_parameter_is_as_the_driver_numbers_it() -> None:
     assert known(query) == "lease_take"
     assert known(query.replace("$3", "$9")) is None
     assert known(statement("lease_take", "mine").decode()) is None
-
-
-def test_a_backfill_and_an_index_of_any_table_are_known() -> None:
-    columns = tuple(Column(name, "text", required=True) for name in ("a", "b"))
-    wanted = Backfill(Relation("t", view=False, columns=columns, key=("a", "b")), "c = 1", "c = 0")
-    assert known(_bound("mine", wanted, None).decode()) == "backfill_bound"
-    assert known(_bound("mine", wanted, ("it's", 5)).decode()) == "backfill_bound"
-    index = Migration(1, "i", "CREATE INDEX ASYNC IF NOT EXISTS i ON {schema}.t (a, b)")
-    for is_dsql, name in ((True, "index_async"), (False, "index_concurrently")):
-        assert known(create_index(index, "mine", is_dsql=is_dsql).decode()) == name
 
 
 @pytest.mark.parametrize("text", ["", "SELECT 1", "BEGIN READ WRITE", "SELECT 'a", "SAVEPOINT s"])

@@ -7,21 +7,7 @@ import psycopg
 
 from dsql_outbox.outbox import Connection, Database
 
-ASKED: Final = 3
-"""How often a build is asked for until it has ended."""
-
-_JOBS: Final = (
-    "CREATE SCHEMA IF NOT EXISTS sys; CREATE TABLE IF NOT EXISTS sys.jobs (status text,"
-    " details text, job_type text, object_name text, start_time timestamptz)"
-)
-_SUBMIT: Final = (
-    "INSERT INTO sys.jobs VALUES ('processing', NULL, 'INDEX_BUILD', 'outbox.by_name',"
-    " clock_timestamp()) RETURNING 'job id'"
-)
-_END: Final = "UPDATE sys.jobs SET status = %s, details = %s WHERE status = 'processing'"
-_VALID: Final = (
-    "UPDATE pg_index SET indisvalid = %s WHERE indexrelid = to_regclass('outbox.by_name')"
-)
+_JOBS: Final = "CREATE SCHEMA IF NOT EXISTS sys; CREATE TABLE IF NOT EXISTS sys.jobs (status text)"
 
 
 class Crash(Exception):
@@ -57,44 +43,16 @@ class WatchedDatabase(Database):
         def execute(query: Any, *args: Any, **kwargs: Any) -> Any:
             self.sent.append(query.decode())
             self._before(self.statements - 1)
-            return self.run(run, query, *args, **kwargs)
+            return run(query, *args, **kwargs)
 
         connection.execute = execute  # type: ignore[method-assign]
         return connection
 
-    def run(self, run: Callable[..., Any], query: bytes, *args: Any, **kwargs: Any) -> Any:
-        """Send it."""
-        return run(query, *args, **kwargs)
-
 
 class DsqlShapedDatabase(WatchedDatabase):
-    """PostgreSQL that builds indexes as Aurora DSQL does: in the background, told in sys.jobs.
+    """PostgreSQL with the table by which Aurora DSQL is known."""
 
-    A build ends when it was asked for twice, as `ending` says: a status, details, and
-    whether the index is valid then.
-    """
-
-    def __init__(
-        self, url: str, ending: tuple[str, str | None, bool] = ("completed", None, True)
-    ) -> None:
+    def __init__(self, url: str) -> None:
         super().__init__(url)
-        self._ending = ending
-        self._asked = 0
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(_JOBS)
-
-    def run(self, run: Callable[..., Any], query: bytes, *args: Any, **kwargs: Any) -> Any:
-        """Send it; a build goes on when its job is asked for."""
-        assert b"INDEX CONCURRENTLY" not in query
-        if b"INDEX ASYNC" in query:
-            self._asked = 0
-            run(query.replace(b" ASYNC", b""))
-            run(_VALID, (False,))
-            return run(_SUBMIT)
-        if b"FROM sys.jobs" in query and args[0] is not None:
-            self._asked += 1
-            if self._asked == ASKED:
-                status, details, valid = self._ending
-                run(_END, (status, details))
-                run(_VALID, (valid,))
-        return run(query, *args, **kwargs)

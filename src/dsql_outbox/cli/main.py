@@ -86,7 +86,7 @@ _COMMANDS: Final = {
         "demo.command", "Show the outbox at work: conflicts, relay, checks, a trace."
     ),
     "dev": Subcommand("dev.command", "Run database, broker, publisher and console until Ctrl-C."),
-    "schema": Subcommand("schema", "Create, plan or check the tables, and grant rights."),
+    "schema": Subcommand("schema", "Create, check or drop the tables, and grant rights."),
     "doctor": Subcommand(
         "doctor.command", "Check a database before production, and suggest remedies."
     ),

@@ -1,46 +1,43 @@
 """The commands of `schema`: their options and their output."""
 
 from collections.abc import Callable, Iterator
-from itertools import groupby
 from time import monotonic
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import click
 
 from dsql_outbox.cli.database_options import schema_option, with_database
 from dsql_outbox.cli.exit_codes import FAILED
+from dsql_outbox.cli.filters import confirm, yes_option
 from dsql_outbox.cli.output import counted, duration, json_line, say, say_all
 from dsql_outbox.cli.progress_line import progress
 from dsql_outbox.cli.signals import GO_ON, READ_ONLY, interruptible
 from dsql_outbox.outbox import DEFAULT_SHARDS, Database
-from dsql_outbox.schema import DUTIES, ApplyStep, Granted, PlannedStep, Roles, ddl
+from dsql_outbox.schema import DUTIES, Granted, Roles, ddl, remove
 from dsql_outbox.schema import apply as apply_schema
 from dsql_outbox.schema import check as check_schema
 from dsql_outbox.schema import grant as grant_rights
-from dsql_outbox.schema import plan as plan_schema
 
 
 class ApplySteps:
     """Takes the steps of `apply`. As text it is the current step, and its duration so far."""
 
     def __init__(self) -> None:
-        self._step: ApplyStep | None = None
+        self._label: str | None = None
         self._began = monotonic()
         self._count = 0
 
-    def __call__(self, step: ApplyStep) -> None:
+    def __call__(self, label: str) -> None:
         """Take a step."""
-        if self._step is None or self._step.label != step.label:
-            self._began = monotonic()
-            self._count += 1
-        self._step = step
+        self._label = label
+        self._began = monotonic()
+        self._count += 1
 
     def __str__(self) -> str:
         """The current migration."""
-        if self._step is None:
+        if self._label is None:
             return "reading the tables"
-        rows = f", about {self._step.rows:,} rows read" if self._step.rows else ""
-        return f"applying {self._step.label} for {duration(monotonic() - self._began)}{rows}"
+        return f"applying {self._label} for {duration(monotonic() - self._began)}"
 
     def done(self) -> str:
         """How many migrations are complete."""
@@ -63,33 +60,23 @@ def _roles_options(command: _Command) -> _Command:
 
 @click.group()
 def schema() -> None:
-    """Create, print, plan or check the tables, and grant rights to them."""
+    """Create, print, check or drop the tables, and grant rights to them."""
 
 
 @schema.command()
 @_shards_option
-@click.option(
-    "--after-deploy",
-    is_flag=True,
-    help="Apply the migrations that must wait until no older version runs.",
-)
 @with_database(bare=True)
-def apply(database: Database, shards: int | None, *, after_deploy: bool) -> None:
-    """Create the tables, or migrate them to this version.
+def apply(database: Database, shards: int | None) -> None:
+    """Create the tables that are missing.
 
-    Safe to run again, also in several places together. Run it before you deploy new code. If it
-    reports waiting migrations, run it again with --after-deploy when no older code runs.
+    Safe to run again, also in several places together. Run it before you deploy new code.
     """
     steps = ApplySteps()
-    deploy: Literal["before", "after"] = "after" if after_deploy else "before"
     with interruptible(lambda: f"{steps.done()}; {GO_ON}"), progress(lambda: str(steps)):
-        done = apply_schema(database, shards=shards, deploy=deploy, told=steps)
+        done = apply_schema(database, shards=shards, told=steps)
     for label in done.applied:
         say(f"applied {label}")
-    for label, command in done.waiting.items():
-        say(f"waiting {label}: for {command}")
-    state = f"{len(done.waiting)} waiting" if done.waiting else "up to date"
-    say(f"schema {done.schema}: {done.migrations} migrations, {done.shards} shards, {state}")
+    say(f"schema {done.schema}: {done.migrations} migrations, {done.shards} shards, up to date")
 
 
 @schema.command("print")
@@ -101,27 +88,14 @@ def print_(schema: str, shards: int) -> None:
 
 
 @schema.command()
-@_shards_option
-@_json_option
-@with_database(READ_ONLY, bare=True)
-def plan(database: Database, shards: int | None, *, as_json: bool) -> None:
-    """Print what `apply` would do, as SQL, and change nothing.
-
-    Each statement is its own transaction.
-    """
-    steps = plan_schema(database, shards=shards)
-    json_line(steps) if as_json else say_all(_script(database.schema, steps))
-
-
-@schema.command()
 @_roles_options
 @_json_option
 @with_database(READ_ONLY, bare=True)
 def check(database: Database, *, as_json: bool, **roles: str | None) -> None:
     """Report how the tables differ from what this version needs.
 
-    The exit code is 1 if they differ. Each line ends with the command that
-    corrects the difference. For the roles given, it also reports the rights that
+    The exit code is 1 if they differ. Each line ends with what corrects the
+    difference. For the roles given, it also reports the rights that
     they lack, and those that they have but do not need.
     """
     drifts = check_schema(database, Roles(**roles))
@@ -129,6 +103,19 @@ def check(database: Database, *, as_json: bool, **roles: str | None) -> None:
     json_line(drifts) if as_json else say_all(lines)
     if drifts:
         raise click.exceptions.Exit(FAILED)
+
+
+@schema.command()
+@yes_option
+@with_database(GO_ON, bare=True)
+def drop(database: Database, *, yes: bool) -> None:
+    """Drop the tables, with all events, entities and messages in them.
+
+    Asks for confirmation. Other tables of the schema stay.
+    """
+    confirm(f"Drop the tables of schema {database.schema}, with all events and messages?", yes=yes)
+    dropped = remove(database)
+    say(f"schema {database.schema}: {len(dropped)} tables and views dropped")
 
 
 @schema.command()
@@ -146,19 +133,6 @@ def grant(database: Database, *, dry_run: bool, as_json: bool, **roles: str | No
     """
     done = grant_rights(database, Roles(**roles), dry_run=dry_run)
     json_line(done) if as_json else say_all(_granted(done))
-
-
-def _script(schema: str, steps: list[PlannedStep]) -> Iterator[str]:
-    """The steps as an SQL script. All other text is in comments."""
-    if not steps:
-        yield f"-- schema {schema}: nothing to do"
-    for (command, deploy), group in groupby(steps, key=lambda step: (step.command, step.deploy)):
-        when = "before the deploy" if deploy == "before" else "after the deploy"
-        yield f"-- {when}, by {command}"
-        for step in group:
-            yield f"\n-- {step.name}" + (f", {step.note}" if step.note else "")
-            yield from (f"{text};" for text in step.statements)
-        yield ""
 
 
 def _granted(done: Granted) -> Iterator[str]:

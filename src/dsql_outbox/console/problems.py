@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dsql_outbox.outbox import Database, OutboxError, SchemaError, is_unreachable, told
-from dsql_outbox.schema import Remedies, lacking_rights
+from dsql_outbox.schema import apply_command, grant_command, lacking_rights
 
 from .console_state import console_of
 from .layout import page
@@ -27,7 +27,7 @@ async def outbox_problem(request: Request, error: Exception) -> Response:
     is_setup = isinstance(error, SchemaError)
     status = HTTPStatus.SERVICE_UNAVAILABLE if is_setup else HTTPStatus.BAD_REQUEST
     title = "The tables are missing or too old" if is_setup else _UNSEARCHABLE
-    command = Remedies(console_of(request).database.schema).apply() if is_setup else None
+    command = apply_command(console_of(request).database.schema) if is_setup else None
     return problem(request, status, title, told(cast("OutboxError", error)), command)
 
 
@@ -69,7 +69,7 @@ async def _rights_problem(request: Request) -> Response:
         title="Rights are missing",
         text=f"The role {user} may not read everything that the console shows. "
         "Let the owner of the tables run the command. Then load this page again.",
-        remedy=Remedies(database.schema).grant({"reader": user}),
+        remedy=grant_command(database.schema, {"reader": user}),
         lacking=[
             f"{right} on {database.schema}.{table}" if table else f"{right} on {database.schema}"
             for right, table in lacking

@@ -14,8 +14,9 @@ from click.testing import CliRunner, Result
 
 from dsql_outbox.cli import main
 from dsql_outbox.cli.database_options import open_database
+from dsql_outbox.outbox import Database
 from dsql_outbox.schema import check, ddl
-from dsql_outbox.schema.migrator.migration import migrations
+from dsql_outbox.schema.tables import migrations
 
 BIN = Path(sys.executable).parent
 COUNT = len(migrations())
@@ -84,7 +85,7 @@ def test_check_prints_json_for_programs(database_url: str) -> None:
     text = "schema outbox has no shards: run dsql-outbox schema apply"
     assert done.exit_code == 1
     assert json.loads(done.stdout) == [
-        {"kind": "missing_shards", "name": "outbox_leases", "text": text}
+        {"difference": "missing", "part": "shard", "name": "outbox_leases", "text": text}
     ]
 
 
@@ -147,12 +148,24 @@ def test_an_error_of_the_driver_is_one_line_without_the_password() -> None:
     assert "s3cret" not in done.stderr
 
 
-def test_a_changed_migration_is_one_line_and_ends_with_78(database_url: str) -> None:
+def test_tables_of_an_earlier_commit_end_with_78_and_what_starts_anew(database_url: str) -> None:
     run("apply", "--database", database_url)
     execute(database_url, "UPDATE outbox.schema_migrations SET checksum = 'x' WHERE version = 3")
-    done = run("apply", "--database", database_url)
-    assert (done.exit_code, len(done.stderr.splitlines())) == (78, 1)
-    assert done.stderr.startswith("Error: migration 0003 entities of schema outbox was applied")
+    for command in ("apply", "apply --shards 20"):
+        done = run(*command.split(), "--database", database_url)
+        assert (done.exit_code, len(done.stderr.splitlines())) == (78, 1)
+        assert "are of an earlier commit (0003 entities), older than version 1" in done.stderr
+    dropped = run("drop", "--yes", "--database", database_url)
+    assert dropped.stdout == f"schema outbox: {COUNT} tables and views dropped\n"
+    assert run("apply", "--database", database_url).exit_code == 0
+    assert run("check", "--database", database_url).exit_code == 0
+
+
+def test_drop_asks_first(outbox_url: str) -> None:
+    done = run("drop", "--database", outbox_url)
+    assert done.exit_code == 2
+    assert "Drop the tables of schema outbox, with all events and messages?" in done.stderr
+    assert check(Database(outbox_url)) == []
 
 
 def test_an_embedded_database_comes_with_its_tables() -> None:
@@ -173,7 +186,7 @@ def test_help_and_version_import_neither_driver_nor_screen() -> None:
         "print(sorted({'psycopg', 'rich', 'opentelemetry'} & set(sys.modules)))"
     )
     shown, version = python("-c", code, "--help"), python("-c", code, "--version")
-    assert "Create, plan or check the tables, and grant rights." in shown.stdout
+    assert "Create, check or drop the tables, and grant rights." in shown.stdout
     assert version.stdout.startswith("dsql-outbox, version ")
     assert [done.stdout.splitlines()[-1] for done in (shown, version)] == ["[]", "[]"]
 

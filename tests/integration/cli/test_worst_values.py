@@ -44,7 +44,6 @@ READING = [
     "messages replay --all --yes --dry-run",
     "messages replay --all --yes --dry-run --list",
     "messages replay --all --yes --dry-run --json",
-    "schema plan",
 ]
 DIAGNOSES = ["schema check", "schema check --json", "doctor", "doctor --json"]
 """They find faults, so their exit code is 1."""

@@ -10,13 +10,23 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from tests.support.database_roles import made_roles
 from tests.support.dsql.server import beside
 from tests.support.watched_databases import Crash, WatchedDatabase, reads
 
 from dsql_outbox.outbox import Connection, Database, SchemaError, SettingsError
-from dsql_outbox.schema import Applied, apply, check, ddl, named_statements, statement
-from dsql_outbox.schema.migrator.migration import migrations
-from dsql_outbox.schema.migrator.shape import expected, read_shape
+from dsql_outbox.schema import (
+    Applied,
+    Roles,
+    apply,
+    check,
+    ddl,
+    grant,
+    named_statements,
+    remove,
+    statement,
+)
+from dsql_outbox.schema.tables import expected, migrations, read_shape
 
 LABELS = tuple(migration.label for migration in migrations())
 
@@ -64,14 +74,47 @@ def test_the_catalog_equals_what_is_read_from_the_migrations(
     database: Database, connection: Connection
 ) -> None:
     apply(database)
-    made = expected().relations
-    assert read_shape(connection, "outbox") == {name: found for name, (_, found) in made.items()}
+    assert read_shape(connection, "outbox") == expected()
 
 
-def test_the_printed_sql_makes_the_same(database: Database, connection: Connection) -> None:
-    connection.execute(ddl("outbox", 4).encode())
+CATALOG = """
+    SELECT c.relname, c.relkind::text, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod),
+      a.attnotnull, a.atthasdef, a.attcollation,
+      CASE c.relkind WHEN 'v' THEN pg_get_viewdef(c.oid) ELSE (
+        SELECT string_agg(pg_get_constraintdef(k.oid), '; ' ORDER BY k.conname)
+        FROM pg_constraint AS k WHERE k.conrelid = c.oid AND k.contype <> 'n') END
+    FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
+    WHERE c.relnamespace = 'outbox'::regnamespace ORDER BY c.relname, a.attnum"""
+RECORDS = "SELECT version, name, checksum FROM outbox.schema_migrations ORDER BY version"
+RIGHTS = """
+    SELECT c.relname, a.privilege_type FROM pg_class AS c, aclexplode(c.relacl) AS a
+    WHERE c.relnamespace = 'outbox'::regnamespace AND pg_get_userbyid(a.grantee) = %s
+    UNION SELECT n.nspname, a.privilege_type FROM pg_namespace AS n, aclexplode(n.nspacl) AS a
+    WHERE n.nspname = 'outbox' AND pg_get_userbyid(a.grantee) = %s ORDER BY 1, 2"""
+
+
+@pytest.mark.postgres_only("the script is run at once")
+def test_the_printed_sql_makes_what_apply_and_grant_make(database_url: str) -> None:
+    """The tables by the catalog, the records, the leases, and the rights of each role."""
+
+    def made(connection: Connection, roles: Roles) -> list[Any]:
+        found = [connection.execute(query).fetchall() for query in (CATALOG, RECORDS)]
+        rights = [connection.execute(RIGHTS, [role, role]).fetchall() for _, role in roles.named()]
+        return [*found, leases(connection), *rights]
+
+    database = Database(database_url)
+    with made_roles(database_url) as roles, database.connect() as connection:
+        apply(database, shards=5)
+        grant(database, roles)
+        applied = made(connection, roles)
+        printed = [ddl("outbox", 5), *grant(database, roles, dry_run=True).statements]
+        connection.execute("DROP SCHEMA outbox CASCADE")
+        connection.execute(";".join(printed).encode())
+        assert made(connection, roles) == applied
+    assert {row[0] for row in applied[0] if row[1] in "rv"} == set(expected())
+    assert all(applied)
     assert check(database) == []
-    assert apply(database) == Applied("outbox", (), len(LABELS), 4)
+    assert apply(database) == Applied("outbox", (), len(LABELS), 5)
 
 
 @pytest.mark.parametrize("schema", ["other", "user"])
@@ -80,7 +123,7 @@ def test_two_schemas_live_side_by_side(
 ) -> None:
     other = Database(database_url, schema=schema)
     apply(database)
-    assert [drift.kind for drift in check(other)] == ["missing_schema"]
+    assert [drift.part for drift in check(other)] == ["schema"]
     assert apply(other, shards=3).shards == 3
     assert (len(leases(connection)), len(leases(connection, schema))) == (16, 3)
     assert (check(database), check(other)) == ([], [])
@@ -198,7 +241,7 @@ def test_a_number_of_shards_that_cannot_be_is_refused_before_anything(
 ) -> None:
     with pytest.raises(SettingsError, match=f"from 1 to 3000, got {shards}"):
         apply(database, shards=shards)
-    assert [drift.kind for drift in check(database)] == ["missing_schema"]
+    assert [drift.part for drift in check(database)] == ["schema"]
 
 
 def test_a_gap_in_the_shards_is_filled(database: Database, connection: Connection) -> None:
@@ -208,17 +251,54 @@ def test_a_gap_in_the_shards_is_filled(database: Database, connection: Connectio
     assert [row[0] for row in leases(connection)] == list(range(6))
 
 
-def test_a_migration_applied_with_another_text_stops_everything(
+OLD = """
+    CREATE SCHEMA outbox;
+    CREATE TABLE outbox.schema_migrations (version int PRIMARY KEY, name varchar(255) NOT NULL,
+      checksum varchar(64) NOT NULL, applied_at timestamptz NOT NULL);
+    CREATE TABLE outbox.outbox (shard int, position bigint, payload text NOT NULL);
+    CREATE VIEW outbox.outbox_backlog AS SELECT shard, position FROM outbox.outbox;
+    CREATE TABLE outbox.theirs (id int);
+    INSERT INTO outbox.schema_migrations SELECT version, name, 'abc', clock_timestamp()
+    FROM (VALUES {}) AS of_a_commit (version, name)"""
+
+
+@pytest.mark.parametrize(
+    "recorded",
+    ["(4, 'outbox')", "(0, 'schema_migrations'), (11, 'outbox_publishers_lease'), (99, 'more')"],
+)
+def test_tables_of_an_earlier_commit_are_left_alone_until_they_are_dropped(
+    database: Database, connection: Connection, recorded: str
+) -> None:
+    connection.execute(OLD.format(recorded).encode())
+    before = read_shape(connection, "outbox")
+    with pytest.raises(SchemaError) as refused:
+        apply(database)
+    assert "of an earlier commit" in str(refused.value)
+    assert str(refused.value).endswith("run dsql-outbox schema drop; then dsql-outbox schema apply")
+    assert read_shape(connection, "outbox") == before
+    assert sorted(remove(database)) == ["outbox", "outbox_backlog", "schema_migrations"]
+    assert [*(read_shape(connection, "outbox") or {})] == ["theirs"]
+    assert apply(database) == Applied("outbox", LABELS, len(LABELS), 16)
+    assert check(database) == []
+
+
+def test_a_table_that_was_dropped_comes_back(database: Database, connection: Connection) -> None:
+    apply(database)
+    connection.execute("DROP TABLE outbox.outbox_replays; DROP VIEW outbox.dead_letter_times")
+    assert [label[5:] for label in apply(database).applied] == [
+        "dead_letter_times",
+        "outbox_replays",
+    ]
+    assert check(database) == []
+
+
+def test_removed_tables_leave_nothing_and_may_be_removed_again(
     database: Database, connection: Connection
 ) -> None:
     apply(database)
-    connection.execute(
-        "UPDATE outbox.schema_migrations SET checksum = 'abc' WHERE version = 4;"
-        "DELETE FROM outbox.schema_migrations WHERE version = 7"
-    )
-    with pytest.raises(SchemaError, match=r"migration 0004 outbox .* install the version"):
-        apply(database)
-    assert "missing_migration" in {drift.kind for drift in check(database)}
+    assert sorted(remove(database)) == sorted(expected())
+    assert read_shape(connection, "outbox") is None
+    assert remove(database) == []
 
 
 def test_a_newer_database_is_left_to_the_newer_version(
@@ -229,9 +309,7 @@ def test_a_newer_database_is_left_to_the_newer_version(
         "INSERT INTO outbox.schema_migrations VALUES (99, 'future', 'abc', clock_timestamp())"
     )
     assert apply(database).applied == ()
-    assert [(drift.kind, drift.name) for drift in check(database)] == [
-        ("newer_migration", "0099 future")
-    ]
+    assert [(drift.part, drift.name) for drift in check(database)] == [("migration", "0099 future")]
 
 
 def test_orphans_are_found_by_one_key_read_a_shard(

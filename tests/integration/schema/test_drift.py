@@ -1,6 +1,5 @@
-"""Every way in which tables may differ: found, told, and mended by what was told."""
+"""Every way in which tables may differ: found, and told with what corrects it."""
 
-import re
 from collections.abc import Iterator
 
 import pytest
@@ -10,93 +9,139 @@ from tests.support.dsql.server import beside
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Connection, Database
 from dsql_outbox.schema import Drift, check
-from dsql_outbox.schema.migrator.migration import migrations
+from dsql_outbox.schema.tables import expected, migrations
 
 ORPHAN = (
-    "INSERT INTO outbox.outbox VALUES (99, 1, gen_random_uuid(), 0, 'Loan', '1', 1, 't',"
-    " '{}', '{}', clock_timestamp())"
+    "INSERT INTO outbox.outbox (shard, position, event_id, previous_position, subject_type,"
+    " subject_id, subject_version, topic, headers, payload, created_at)"
+    " VALUES ({}, 1, gen_random_uuid(), 0, 'Loan', '1', 1, 't', '{{}}', '{{}}', clock_timestamp())"
 )
+APPLY = "dsql-outbox schema apply"
 
-CASES = {
-    "schema": ("DROP SCHEMA outbox CASCADE", "missing_schema", "outbox"),
-    "table": ("DROP TABLE outbox.entities", "missing_table", "entities"),
-    "view": ("DROP VIEW outbox.outbox_backlog", "missing_view", "outbox_backlog"),
-    "view for table": (
+MENDED = {
+    "schema": ("DROP SCHEMA outbox CASCADE", ("missing", "schema", "outbox")),
+    "table": ("DROP TABLE outbox.entities", ("missing", "table", "entities")),
+    "view": ("DROP VIEW outbox.outbox_backlog", ("missing", "view", "outbox_backlog")),
+    "not recorded": (
+        "DELETE FROM outbox.schema_migrations WHERE version = 4",
+        ("missing", "migration", "0004 outbox"),
+    ),
+    "no shards": ("DELETE FROM outbox.outbox_leases", ("missing", "shard", "outbox_leases")),
+    "gap": (
+        "DELETE FROM outbox.outbox_leases WHERE shard IN (3, 4)",
+        ("missing", "shard", "outbox_leases"),
+    ),
+    "first shard": (
+        "DELETE FROM outbox.outbox_leases WHERE shard = 0",
+        ("missing", "shard", "outbox_leases"),
+    ),
+    "lease of no shard": (
+        "INSERT INTO outbox.outbox_leases (shard, epoch) VALUES (-1, 0)",
+        ("extra", "shard", "-1"),
+    ),
+    "orphan": (ORPHAN.format(99), ("extra", "shard", "99")),
+    "orphan of no shard": (ORPHAN.format(3000), ("extra", "shard", "3000")),
+}
+"""What a command corrects, which the text names."""
+
+TOLD = {
+    "table is a view": (
         "DROP TABLE outbox.entities; CREATE VIEW outbox.entities AS SELECT 1 AS version",
-        "missing_table",
-        "entities",
+        ("different", "table", "entities"),
+        f"outbox.entities is a view, must be a table: rename it, then run {APPLY}",
     ),
-    "table for view": (
+    "view is a table": (
         "DROP VIEW outbox.outbox_backlog; CREATE TABLE outbox.outbox_backlog (shard int)",
-        "missing_view",
-        "outbox_backlog",
+        ("different", "view", "outbox_backlog"),
+        f"outbox.outbox_backlog is a table, must be a view: rename it, then run {APPLY}",
     ),
-    "column": ("ALTER TABLE outbox.outbox DROP COLUMN topic", "missing_column", "outbox.topic"),
+    "column": (
+        "ALTER TABLE outbox.outbox DROP COLUMN topic",
+        ("missing", "column", "outbox.topic"),
+        (
+            "column outbox.outbox.topic is missing, must be character varying(255) NOT NULL: "
+            "alter the table"
+        ),
+    ),
     "more columns": (
         'ALTER TABLE outbox.outbox ADD COLUMN "My note" text',
-        "extra_column",
-        "outbox.My note",
+        ("extra", "column", "outbox.My note"),
+        "column outbox.outbox.My note is unknown to this version: a newer one may have added it",
     ),
     "type": (
-        "ALTER TABLE outbox.outbox ALTER COLUMN payload TYPE json USING payload::json",
-        "wrong_type",
-        "outbox.payload",
-    ),
-    "length": (
         "ALTER TABLE outbox.outbox ALTER COLUMN topic TYPE varchar(99)",
-        "wrong_type",
-        "outbox.topic",
+        ("different", "column", "outbox.topic"),
+        (
+            "column outbox.outbox.topic is character varying(99) NOT NULL, "
+            "must be character varying(255) NOT NULL: alter the table"
+        ),
     ),
     "null": (
         "ALTER TABLE outbox.outbox ALTER COLUMN topic DROP NOT NULL",
-        "wrong_null",
-        "outbox.topic",
+        ("different", "column", "outbox.topic"),
+        (
+            "column outbox.outbox.topic is character varying(255), "
+            "must be character varying(255) NOT NULL: alter the table"
+        ),
     ),
     "not null": (
         "ALTER TABLE outbox.business_events ALTER COLUMN created_date SET NOT NULL",
-        "wrong_null",
-        "business_events.created_date",
+        ("different", "column", "business_events.created_date"),
+        (
+            "column outbox.business_events.created_date is timestamp with time zone NOT NULL, "
+            "must be timestamp with time zone: alter the table"
+        ),
     ),
     "key order": (
         (
             "ALTER TABLE outbox.outbox DROP CONSTRAINT outbox_pkey,"
             " ADD PRIMARY KEY (position, shard, event_id)"
         ),
-        "wrong_key",
-        "outbox",
+        ("different", "key", "outbox"),
+        (
+            "the primary key of outbox.outbox is (position, shard, event_id), "
+            "must be (shard, position, event_id): alter the table"
+        ),
     ),
-    "no key": ("ALTER TABLE outbox.outbox DROP CONSTRAINT outbox_pkey", "wrong_key", "outbox"),
+    "no key": (
+        "ALTER TABLE outbox.outbox DROP CONSTRAINT outbox_pkey",
+        ("different", "key", "outbox"),
+        (
+            "the primary key of outbox.outbox is (), must be (shard, position, event_id): "
+            "alter the table"
+        ),
+    ),
     "view's columns": (
         (
             "DROP VIEW outbox.outbox_backlog;"
             " CREATE VIEW outbox.outbox_backlog AS SELECT shard, created_at FROM outbox.outbox"
         ),
-        "wrong_view",
-        "outbox_backlog",
+        ("missing", "column", "outbox_backlog.position"),
+        (
+            f"column outbox.outbox_backlog.position is missing, must be bigint: drop the view, "
+            f"then run {APPLY}"
+        ),
     ),
-    "not recorded": (
-        "DELETE FROM outbox.schema_migrations WHERE version = 4",
-        "missing_migration",
-        "0004 outbox",
+    "newer": (
+        "INSERT INTO outbox.schema_migrations VALUES (99, 'future', '', clock_timestamp())",
+        ("extra", "migration", "0099 future"),
+        (
+            "migration 0099 future of schema outbox comes from a newer version of dsql-outbox; "
+            f"this one knows up to {migrations()[-1].version:04}: run pip install --upgrade "
+            "dsql-outbox"
+        ),
     ),
-    "other text": (
+    "older": (
         "UPDATE outbox.schema_migrations SET checksum = 'abc' WHERE version = 4",
-        "changed_migration",
-        "0004 outbox",
+        ("different", "schema", "outbox"),
+        (
+            "the tables of schema outbox are of an earlier commit (0004 outbox), older than "
+            "version 1, and cannot be upgraded: to start anew without their data, run "
+            f"dsql-outbox schema drop; then {APPLY}"
+        ),
     ),
-    "no shards": ("DELETE FROM outbox.outbox_leases", "missing_shards", "outbox_leases"),
-    "gap": (
-        "DELETE FROM outbox.outbox_leases WHERE shard IN (3, 4)",
-        "missing_shards",
-        "outbox_leases",
-    ),
-    "first shard": (
-        "DELETE FROM outbox.outbox_leases WHERE shard = 0",
-        "missing_shards",
-        "outbox_leases",
-    ),
-    "orphan": (ORPHAN, "orphaned_shard", "99"),
 }
+"""What a person must look at."""
 
 
 @pytest.fixture
@@ -111,71 +156,39 @@ def connection(database: Database, outbox_url: str) -> Iterator[Connection]:
         yield opened
 
 
+def brief(drift: Drift) -> tuple[str, str, str]:
+    return drift.difference, drift.part, drift.name
+
+
 def follow(drift: Drift, connection: Connection, url: str) -> None:
     """Run what the text says to run."""
-    commands = re.sub(r" \(Aurora DSQL cannot.*\)", "", drift.text.rpartition("run ")[2])
-    for command in re.split(r"; then |; ", commands):
-        if command.startswith("dsql-outbox "):
-            words = command.split()[1:]
-            done = CliRunner().invoke(main, words, env={"DSQL_OUTBOX_DATABASE": url})
-            assert done.exit_code == 0, done.output
-        else:
-            connection.execute(command.encode())
+    command = drift.text.rpartition(": run ")[2]
+    if command.startswith("dsql-outbox "):
+        done = CliRunner().invoke(main, [*command.split()[1:], "--database", url])
+        assert done.exit_code == 0, done.output
+    else:
+        connection.execute(command.encode())
 
 
-@pytest.mark.parametrize(("damage", "kind", "name"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize(("damage", "told"), MENDED.values(), ids=MENDED)
 def test_a_difference_is_found_and_its_command_mends_it(
-    outbox_url: str, connection: Connection, damage: str, kind: str, name: str
+    outbox_url: str, connection: Connection, damage: str, told: tuple[str, str, str]
 ) -> None:
     database = Database(outbox_url)
     connection.execute(damage.encode())
     found = check(database)
-    assert [(drift.kind, drift.name) for drift in found] == [(kind, name)]
+    assert [brief(drift) for drift in found] == [told]
     follow(found[0], connection, outbox_url)
-    for drift in check(database):  # a column comes back first, then its NOT NULL
-        follow(drift, connection, outbox_url)
     assert check(database) == []
 
 
-@pytest.mark.parametrize(
-    ("damage", "text"),
-    [
-        (
-            "ALTER TABLE outbox.outbox ALTER COLUMN topic TYPE varchar(99)",
-            (
-                "column outbox.outbox.topic is character varying(99), "
-                "must be character varying(255): "
-                'run ALTER TABLE "outbox"."outbox" '
-                'ALTER COLUMN "topic" TYPE character varying(255) '
-                "(Aurora DSQL cannot: copy the rows into a new table)"
-            ),
-        ),
-        (
-            "DELETE FROM outbox.outbox_leases WHERE shard IN (3, 4)",
-            "schema outbox lacks the lease rows of shards 3 to 4: run dsql-outbox schema apply",
-        ),
-        (
-            ORPHAN,
-            (
-                "messages wait in shard 99 of schema outbox, which has no lease row: "
-                "run dsql-outbox schema apply --shards 100"
-            ),
-        ),
-        (
-            "INSERT INTO outbox.schema_migrations VALUES (99, 'future', '', clock_timestamp())",
-            (
-                "migration 0099 future of schema outbox comes from a newer version of dsql-outbox; "
-                f"this one knows up to {migrations()[-1].version:04}: "
-                "run pip install --upgrade dsql-outbox"
-            ),
-        ),
-    ],
-)
-def test_the_text_says_what_differs_and_what_to_run(
-    database: Database, connection: Connection, damage: str, text: str
+@pytest.mark.parametrize(("damage", "told", "text"), TOLD.values(), ids=TOLD)
+def test_the_text_says_what_differs(
+    database: Database, connection: Connection, damage: str, told: tuple[str, str, str], text: str
 ) -> None:
     connection.execute(damage.encode())
-    assert [drift.text for drift in check(database)] == [text]
+    (drift,) = check(database)
+    assert (brief(drift), drift.text) == (told, text)
 
 
 def test_tables_that_are_not_ours_are_no_difference(
@@ -185,11 +198,13 @@ def test_tables_that_are_not_ours_are_no_difference(
     assert check(database) == []
 
 
-def test_an_empty_schema_is_told_once_for_each_migration(
+def test_an_empty_schema_lacks_every_table_and_view(
     database: Database, connection: Connection
 ) -> None:
     connection.execute("DROP SCHEMA outbox CASCADE; CREATE SCHEMA outbox")
-    assert {drift.kind for drift in check(database)} == {"missing_migration"}
+    found = check(database)
+    assert {drift.difference for drift in found} == {"missing"}
+    assert [drift.name for drift in found] == list(expected())
 
 
 def test_every_difference_is_told_at_once(database: Database, connection: Connection) -> None:

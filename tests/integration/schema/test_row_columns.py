@@ -16,7 +16,7 @@ from dsql_outbox.publisher.operator import event_pages, messages, replay, status
 from dsql_outbox.publisher.operator.undelivered import MessageRow
 from dsql_outbox.publisher.relay import sql_store
 from dsql_outbox.schema import statement
-from dsql_outbox.schema.migrator import shape
+from dsql_outbox.schema import tables as schema_tables
 from dsql_outbox.writer.program.stream import StreamRow
 from dsql_outbox.writer.statement.answers import FoundRow
 
@@ -45,8 +45,7 @@ BY_NAME = {
     "replay_candidates": replay._EventRow,
     "replay_entity_page": event_pages._EntityRow,
     "replay_page": event_pages._TouchRow,
-    "schema_indexes": shape._IndexRow,
-    "schema_shape": shape._ColumnRow,
+    "schema_shape": schema_tables._ColumnRow,
     "status_counters": status.Counters,
     "status_failures": status._FailureRow,
     "status_publishers": status._SeenRow,

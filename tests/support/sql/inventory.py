@@ -4,17 +4,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, lru_cache
 from string import Formatter
-from typing import Final, Literal, LiteralString, NamedTuple, cast
+from typing import Final, Literal, NamedTuple, cast
 
 from psycopg import sql
 
 from dsql_outbox.outbox import numbered
 from dsql_outbox.schema import statement
-from dsql_outbox.schema.migrator import backfill, index_build
-from dsql_outbox.schema.migrator.migration import Migration, migrations
-from dsql_outbox.schema.migrator.migration_text import Backfill, Column, Relation
 from dsql_outbox.schema.named_statements import compose, names, read_sql
 from dsql_outbox.schema.roles import DUTIES, grants
+from dsql_outbox.schema.tables import migrations
 
 from .rules import kind_of
 from .senders import doors
@@ -46,8 +44,6 @@ _READ_COMMITTED: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 EXCUSES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     _READ_COMMITTED: (_POSTGRES, frozenset({"isolation", "dsql-lint transaction_isolation"})),
-    "index_concurrently": (_POSTGRES, frozenset({"sync index", "dsql-lint index_concurrently"})),
-    "index_progress": (_POSTGRES, frozenset()),
     "doctor_row_lock": ("the doctor asks what a row lock does", frozenset({"row lock"})),
     "status_counters": (
         "PostgreSQL's statistics: `status` goes without them elsewhere",
@@ -174,13 +170,6 @@ _FORMS: Final = {
     "schema": _NAME,
     "name": _NAME,
     "literal": _LITERAL,
-    "word": r"\w+",
-    "words": r"\w+(?: , \w+)*",
-    "names": f"{_NAME}(?: , {_NAME})*",
-    "descending": f"{_NAME} desc(?: , {_NAME} desc)*",
-    "literals": f"{_LITERAL}(?: , {_LITERAL})*",
-    "above": rf"(?:true|\( {_NAME}(?: , {_NAME})* \) > \( {_LITERAL}(?: , {_LITERAL})* \))",
-    "piece": ".+",
 }
 _MARK: Final = re.compile(r"""(["']?)mark_([a-z]+)(\w*)\1""")
 
@@ -200,34 +189,6 @@ def _pattern(template: str) -> re.Pattern[str]:
 
 # Statements that code puts together: an example as the code makes it, and a template.
 
-_THING: Final = Relation(
-    "thing", view=False, columns=(Column("id", "uuid", required=True),), key=("id",)
-)
-_FILLING: Final = Backfill(_THING, "note = 'none'", "note IS NULL")
-_INDEX: Final = "CREATE INDEX ASYNC IF NOT EXISTS {} ON {{schema}}.{} ({})"
-
-
-def _piece(text: str) -> sql.Composable:
-    return sql.SQL(cast("LiteralString", text))
-
-
-def _index_made(*parts: str, schema: str, is_dsql: bool) -> bytes:
-    text = cast("LiteralString", _INDEX.format(*parts))
-    return index_build.create_index(Migration(1, "index", text), schema, is_dsql=is_dsql)
-
-
-def _index_pair(*, is_dsql: bool) -> tuple[bytes, bytes]:
-    return (
-        _index_made("thing_by_note", "thing", "note, id", schema=SCHEMA, is_dsql=is_dsql),
-        _index_made(
-            "mark_word_index",
-            "mark_word_table",
-            "mark_words_columns",
-            schema="mark_schema",
-            is_dsql=is_dsql,
-        ),
-    )
-
 
 def _dropped(kind: str) -> tuple[bytes, bytes]:
     return (
@@ -237,37 +198,6 @@ def _dropped(kind: str) -> tuple[bytes, bytes]:
 
 
 _COMPOSED: Final[Mapping[str, tuple[bytes, bytes]]] = {
-    "backfill_bound": (
-        backfill._bound(SCHEMA, _FILLING, [5]),
-        compose(
-            "backfill_bound",
-            "mark_schema",
-            table=sql.Identifier("mark_name_table"),
-            key=_piece("mark_names_key"),
-            above=_piece("mark_above"),
-            descending=_piece("mark_descending"),
-            rows=sql.Literal("mark_literal_rows"),
-        ),
-    ),
-    "backfill_page": (
-        backfill._page(SCHEMA, _FILLING, [5], [9]),
-        compose(
-            "backfill_page",
-            "mark_schema",
-            table=sql.Identifier("mark_name_table"),
-            key=_piece("mark_names_key"),
-            above=_piece("mark_above"),
-            assignments=_piece("mark_piece_assignments"),
-            condition=_piece("mark_piece_condition"),
-            last=_piece("mark_literals_last"),
-        ),
-    ),
-    "index_async": _index_pair(is_dsql=True),
-    "index_concurrently": _index_pair(is_dsql=False),
     "table_drop": _dropped("table"),
     "view_drop": _dropped("view"),
-    "index_drop": (
-        compose("index_drop", SCHEMA, index=sql.Identifier("thing_by_note")),
-        compose("index_drop", "mark_schema", index=sql.Identifier("mark_name_index")),
-    ),
 }

@@ -100,7 +100,7 @@ def search_path(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 def schema(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether the tables are as this version needs them."""
-    drifts = [drift for drift in visit.drifts if drift.kind not in _OF_SHARDS]
+    drifts = [drift for drift in visit.drifts if drift.part != "shard"]
     for drift in drifts:
         yield _drifted("schema", drift.text)
     if not drifts:
@@ -109,12 +109,10 @@ def schema(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 _FORGED: Final = "the library never writes such a row: check which roles have a writer's rights"
 
-_OF_SHARDS: Final = {"missing_shards", "orphaned_shard"}
-
 
 def shards(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether every shard can be relayed."""
-    drifts = [drift for drift in visit.drifts if drift.kind in _OF_SHARDS]
+    drifts = [drift for drift in visit.drifts if drift.part == "shard"]
     for drift in drifts:
         yield _drifted("shards", drift.text)
     for stranded in visit.status.stranded:
@@ -129,8 +127,8 @@ def shards(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 
 def _drifted(name: str, told: str) -> Finding:
-    text, runs, remedy = told.rpartition(": run ")
-    return Finding(name, "fail", text, f"run {remedy}") if runs else Finding(name, "fail", told)
+    text, found, remedy = told.rpartition(": ")
+    return Finding(name, "fail", text, remedy) if found else Finding(name, "fail", told)
 
 
 def round_trip(visit: ExaminedDatabase) -> Iterator[Finding]:

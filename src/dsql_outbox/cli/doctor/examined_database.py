@@ -21,7 +21,7 @@ from dsql_outbox.outbox import (
     told,
 )
 from dsql_outbox.publisher import Status, StatusReader
-from dsql_outbox.schema import Drift, check, has_jobs, statement
+from dsql_outbox.schema import Drift, check, is_dsql, statement
 
 from .finding import Finding, Verdict
 
@@ -79,7 +79,7 @@ class ExaminedDatabase:
     @cached_property
     def is_dsql(self) -> bool:
         """Whether this is Aurora DSQL: only there does ``sys.jobs`` exist."""
-        return has_jobs(self.connection)
+        return is_dsql(self.connection)
 
     @cached_property
     def drifts(self) -> Sequence[Drift]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from dsql_outbox.cli.output import duration
-from dsql_outbox.schema import Duty, Remedies, grants
+from dsql_outbox.schema import Duty, grant_command, grants
 
 from .finding import Finding, Verdict
 
@@ -90,7 +90,7 @@ def judge_role(
     nearest = min(lacks, key=lambda duty: len(lacks[duty]) / len(_rights(duty)))
     rights = lacks[nearest]
     listed = ", ".join(f"{right} on {table or f'schema {schema}'}" for right, table in rights)
-    remedy = Remedies(schema).grant({nearest: user})
+    remedy = grant_command(schema, {nearest: user})
     text = f"{user} can do no duty; as {nearest} it lacks {listed}"
     return Finding("role", "fail", text, f"run {remedy}", values=values)
 

@@ -1,0 +1,26 @@
+"""The commands that correct a schema, ready to paste into a shell."""
+
+from collections.abc import Mapping
+from shlex import quote
+
+from dsql_outbox.outbox import DEFAULT_SCHEMA
+
+
+def apply_command(schema: str, shards: int | None = None) -> str:
+    """Create what is missing, and shards up to the number `shards`."""
+    return f"dsql-outbox schema apply{_option(schema)}" + (f" --shards {shards}" if shards else "")
+
+
+def drop_command(schema: str) -> str:
+    """Drop the tables, with all that they hold."""
+    return f"dsql-outbox schema drop{_option(schema)}"
+
+
+def grant_command(schema: str, roles: Mapping[str, str]) -> str:
+    """Grant the rights of duties; `roles` maps a duty to its role."""
+    named = "".join(f" --{duty} {quote(role)}" for duty, role in roles.items())
+    return f"dsql-outbox schema grant{_option(schema)}{named}"
+
+
+def _option(schema: str) -> str:
+    return "" if schema == DEFAULT_SCHEMA else f" --schema {schema}"

@@ -1,0 +1,183 @@
+"""Create the tables in a database, print them, and drop them.
+
+Migrators take no lock. DSQL has no advisory locks, and a lease could expire while its
+migrator is suspended. Instead, every step may run twice, also in two migrators at the same
+time. The database orders the two, and the later one finds the step done. `execute` repeats
+a statement after a conflict.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+from psycopg import sql
+
+from dsql_outbox.outbox import (
+    DEFAULT_SHARDS,
+    MAX_TRANSACTION_ROWS,
+    Connection,
+    Database,
+    SchemaError,
+    SettingsError,
+)
+
+from .commands import apply_command, drop_command
+from .named_statements import compose, execute, statement
+from .tables import Shape, expected, migrations, read_shape
+
+MAX_SHARDS: Final = MAX_TRANSACTION_ROWS
+"""One transaction inserts all lease rows, so the row limit of a transaction bounds the shards."""
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """The result of `apply`.
+
+    `applied` are the labels of the migrations of this run, such as ``0004 outbox``.
+    `migrations` and `shards` are the numbers after the run.
+    """
+
+    schema: str
+    applied: tuple[str, ...]
+    migrations: int
+    shards: int
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """A row of the table ``schema_migrations``."""
+
+    version: int
+    name: str
+    checksum: str
+
+    @property
+    def label(self) -> str:
+        """The name in messages, as that of a migration."""
+        return f"{self.version:04} {self.name}"
+
+
+def apply(
+    database: Database,
+    *,
+    shards: int | None = None,
+    told: Callable[[str], None] = lambda _: None,
+) -> Applied:
+    """Create the tables and views that are missing; what exists is left alone.
+
+    `apply` may run any number of times, in several processes at once, and after a crash.
+    Every statement is its own transaction, as DSQL demands.
+
+    The number of `shards` can only grow. None keeps it, or creates `DEFAULT_SHARDS` in a new
+    schema. `told` gets the label of each migration when it begins.
+
+    Raises `SettingsError` if `shards` is below the present number or out of range,
+    `SchemaError` if the tables are older than version 1, and the driver's errors.
+    """
+    if shards is not None:
+        require_shards(shards)
+    schema = database.schema
+    with database.connect() as connection:
+        shape = read_shape(connection, schema)
+        recorded = read_recorded(connection, schema, shape or {})
+        if older := older_text(schema, recorded):
+            raise SchemaError(older)
+        _wanted_shards(connection, schema, shape or {}, shards)
+        if shape is None:
+            execute(connection, statement("schema_create", schema))
+        todo = [
+            each
+            for each in migrations()
+            if each.version not in recorded or each.name not in (shape or {})
+        ]
+        for migration in todo:
+            told(migration.label)
+            execute(connection, migration.ddl(schema))
+            execute(connection, migration.record(schema))
+        # Counted again: another migrator may have added shards meanwhile.
+        count, is_short = _wanted_shards(connection, schema, expected(), shards)
+        if is_short:
+            execute(connection, statement("shards_add", schema, shards=count))
+    return Applied(schema, tuple(each.label for each in todo), len(migrations()), count)
+
+
+def ddl(schema: str, shards: int = DEFAULT_SHARDS) -> str:
+    """All statements that `apply` runs on an empty database, as a script.
+
+    Run the script statement by statement: DSQL takes one DDL statement per
+    transaction. Raises `SettingsError` if `shards` is out of range.
+    """
+    require_shards(shards)
+    steps = [statement("schema_create", schema)]
+    for migration in migrations():
+        steps += [migration.ddl(schema), migration.record(schema)]
+    steps.append(statement("shards_add", schema, shards=shards))
+    return "\n".join(f"{step.decode().strip()};\n" for step in steps)
+
+
+def remove(database: Database) -> list[str]:
+    """Drop the tables and views of the outbox, one statement each, and return their names.
+
+    All data in them is lost. The schema goes too, if nothing else is in it. A missing schema is
+    not an error, so `remove` may run twice. Raises the driver's errors.
+    """
+    schema = database.schema
+    with database.connect() as connection:
+        shape = read_shape(connection, schema)
+        if shape is None:
+            return []
+        ours = sorted(shape.keys() & expected().keys(), key=lambda name: not shape[name].view)
+        for name in ours:
+            drop = "view_drop" if shape[name].view else "table_drop"
+            execute(connection, compose(drop, schema, relation=sql.Identifier(name)))
+        if len(ours) == len(shape) and schema != "public":
+            execute(connection, statement("schema_drop", schema))
+        return ours
+
+
+def read_recorded(connection: Connection, schema: str, shape: Shape) -> dict[int, Recorded]:
+    """The recorded migrations of a schema, by version; `shape` are its tables and views."""
+    if "schema_migrations" not in shape:
+        return {}
+    rows = execute(connection, statement("migrations_recorded", schema)).fetchall()
+    return {row[0]: Recorded(*row) for row in rows}
+
+
+def older_text(schema: str, recorded: Mapping[int, Recorded]) -> str | None:
+    """The message for tables that an earlier commit has made; None if there are none.
+
+    Nothing was released before version 1, so no path leads from them. A migration never
+    changes after a release: one that was applied with another text is of an earlier commit.
+    """
+    checksums = {each.version: each.checksum for each in migrations()}
+    of_ours = (each for each in recorded.values() if each.version in checksums)
+    found = next((each for each in of_ours if each.checksum != checksums[each.version]), None)
+    if found is None:
+        return None
+    return (
+        f"the tables of schema {schema} are of an earlier commit ({found.label}), older than "
+        "version 1, and cannot be upgraded: to start anew without their data, run "
+        f"{drop_command(schema)}; then {apply_command(schema)}"
+    )
+
+
+def require_shards(shards: int) -> int:
+    """Return the number. Raises `SettingsError` unless it is from 1 to `MAX_SHARDS`."""
+    if not 1 <= shards <= MAX_SHARDS:
+        raise SettingsError(f"shards must be from 1 to {MAX_SHARDS}, got {shards}")
+    return shards
+
+
+def _wanted_shards(
+    connection: Connection, schema: str, shape: Shape, shards: int | None
+) -> tuple[int, bool]:
+    """The number of shards after the run, and whether lease rows are missing now."""
+    highest, leases = 0, 0
+    if "outbox_leases" in shape:
+        query = statement("shards_present", schema, most=MAX_SHARDS)
+        highest, leases = execute(connection, query).fetchall()[0]
+    wanted = require_shards(shards or highest or DEFAULT_SHARDS)
+    if wanted < highest:
+        raise SettingsError(
+            f"schema {schema} has {highest} shards and cannot go down to {wanted}: "
+            "entities keep the shard of their first event"
+        )
+    return wanted, leases < wanted
