@@ -14,7 +14,6 @@ from psycopg import sql
 
 from dsql_outbox.outbox import (
     DEFAULT_SHARDS,
-    MAX_TRANSACTION_ROWS,
     Connection,
     Database,
     SchemaError,
@@ -25,8 +24,8 @@ from .commands import apply_command, drop_command
 from .named_statements import compose, execute, statement
 from .tables import Shape, expected, migrations, read_shape
 
-MAX_SHARDS: Final = MAX_TRANSACTION_ROWS
-"""One transaction inserts all lease rows, so the row limit of a transaction bounds the shards."""
+MAX_SHARDS: Final = 1_024
+"""The width of the range of shards that each target has."""
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -95,7 +94,10 @@ def apply(
         # Counted again: another migrator may have added shards meanwhile.
         count, is_short = _wanted_shards(connection, schema, expected(), shards)
         if is_short:
-            execute(connection, statement("shards_add", schema, shards=count))
+            default, add = _shard_steps(schema, count)
+            execute(connection, default)
+            while execute(connection, add).rowcount:
+                pass
     return Applied(schema, tuple(each.label for each in todo), len(migrations()), count)
 
 
@@ -109,7 +111,7 @@ def ddl(schema: str, shards: int = DEFAULT_SHARDS) -> str:
     steps = [statement("schema_create", schema)]
     for migration in migrations():
         steps += [migration.ddl(schema), migration.record(schema)]
-    steps.append(statement("shards_add", schema, shards=shards))
+    steps += _shard_steps(schema, shards)
     return "\n".join(f"{step.decode().strip()};\n" for step in steps)
 
 
@@ -171,7 +173,7 @@ def _wanted_shards(
 ) -> tuple[int, bool]:
     """The number of shards after the run, and whether lease rows are missing now."""
     highest, leases = 0, 0
-    if "outbox_leases" in shape:
+    if {"outbox_leases", "outbox_targets"} <= shape.keys():
         query = statement("shards_present", schema, most=MAX_SHARDS)
         highest, leases = execute(connection, query).fetchall()[0]
     wanted = require_shards(shards or highest or DEFAULT_SHARDS)
@@ -181,3 +183,11 @@ def _wanted_shards(
             "entities keep the shard of their first event"
         )
     return wanted, leases < wanted
+
+
+def _shard_steps(schema: str, shards: int) -> list[bytes]:
+    """The statements that make the default target, and add shards to all."""
+    return [
+        statement("targets_default", schema),
+        statement("shards_add", schema, shards=shards),
+    ]

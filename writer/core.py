@@ -33,7 +33,7 @@ from dsql_outbox.outbox import (
 from dsql_outbox.schema import statement
 from dsql_outbox.writer.attempt.backoff import Backoff, budgets_of
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
-from dsql_outbox.writer.statement.answers import Row
+from dsql_outbox.writer.statement.answers import Row, Stored, stored_events, targets_of
 from dsql_outbox.writer.statement.chunks import refuse_unsendable
 from dsql_outbox.writer.statement.form_probe import write_probe
 from dsql_outbox.writer.statement.parameters import (
@@ -71,9 +71,11 @@ class Core:
         self.find = statement("event_find", database.schema)
         self.entity = statement("entity_state", database.schema)
         self.stream = statement("event_stream", database.schema)
-        self.shard_count = statement("shard_count", database.schema)
-        shards = numbered("shard_count", self.shard_count)
-        self.probe: Statements = [(shards, {}), *write_probe(database.schema)]
+        self.layout = statement("write_layout", database.schema)
+        layout = numbered("write_layout", self.layout)
+        self.probe: Statements = [(layout, {}), *write_probe(database.schema)]
+        self.targets = 1
+        """How many targets get messages, as the database said last: a message of an event each."""
         self._budgets = budgets_of(settings)
         self.must_probe = settings.form == "auto"
         self.plain = settings.form == "plain"
@@ -86,7 +88,7 @@ class Core:
         """
         event = parse_event(source)
         topic = topic_of(event, self.settings.topic, any_topic=self.settings.any_topic)
-        refuse_unsendable(event, topic, self.settings.source)
+        refuse_unsendable(event, topic, self.settings.source, self.targets)
         return event, topic
 
     def pend(
@@ -155,14 +157,22 @@ class Core:
         return [self.write(batch, shards)]
 
     def shards(self, rows: Sequence[Row]) -> int:
-        """Return the number of shards from `rows`. Raises `SchemaError` if there is no shard."""
-        ((found,),) = rows
-        shards = int(found)
-        if shards == 0:
-            raise SchemaError(
-                f"schema {self._schema} has no shards: run `dsql-outbox schema apply`"
-            )
+        """Return the number of shards from the layout in `rows`, and keep that of the targets.
+
+        Raises `SchemaError` if there is no shard, or not even the default target.
+        """
+        shards, self.targets, known = map(int, rows[0])
+        for number, what in ((shards, "shards"), (known, "targets")):
+            if number == 0:
+                raise SchemaError(
+                    f"schema {self._schema} has no {what}: run `dsql-outbox schema apply`"
+                )
         return shards
+
+    def stored(self, sent: Sequence[Pending], rows: Sequence[Row]) -> list[Stored]:
+        """Return what each event got from the answer of its write. Keep its number of targets."""
+        self.targets = targets_of(rows)
+        return stored_events([pending.prepared for pending in sent], rows)
 
     def named(self, error: Exception) -> Exception:
         """Return `SchemaError` for a missing table or column, and any other error unchanged."""

@@ -3,6 +3,7 @@ GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT SELECT ON {schema}.schema_migrations TO {role};
 GRANT SELECT ON {schema}.outbox_backlog TO {role};
 GRANT SELECT ON {schema}.outbox_leases TO {role};
+GRANT SELECT ON {schema}.outbox_targets TO {role};
 GRANT SELECT ON {schema}.outbox_publishers TO {role};
 -- The conflict reports of writers: `dsql-outbox status --conflicts`.
 GRANT SELECT ON {schema}.outbox_conflicts TO {role};

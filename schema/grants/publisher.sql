@@ -4,6 +4,7 @@ GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT SELECT, DELETE ON {schema}.outbox TO {role};
 GRANT SELECT ON {schema}.outbox_backlog TO {role};
 GRANT SELECT, UPDATE ON {schema}.outbox_leases TO {role};
+GRANT SELECT ON {schema}.outbox_targets TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_publishers TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_failures TO {role};
 -- The topics that an operator has paused.

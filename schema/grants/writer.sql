@@ -12,3 +12,5 @@ GRANT SELECT ON {schema}.outbox_backlog TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_conflicts TO {role};
 -- The number of shards.
 GRANT SELECT ON {schema}.outbox_leases TO {role};
+-- Which targets get a message of each event.
+GRANT SELECT ON {schema}.outbox_targets TO {role};

@@ -10,6 +10,8 @@
 -- touches is joined to them and aggregated. The joins to `entity` and `listed` are outer
 -- joins: PostgreSQL has no statistics of their columns, would expect one row from an inner
 -- join, and would loop over all rows for each. `complete` finds the rows that are missing.
+-- Each target that takes the subject gets a message of its own. targets: how many get messages
+-- at all, so that the writer knows how many rows the next events may take.
 WITH event AS (
   SELECT ordinal, id, event_name, event_type, coalesce(created_date, now()) AS created_date,
     data, fingerprint, write_id, topic, headers, own_headers,
@@ -107,12 +109,16 @@ WITH event AS (
   SELECT entity_type, entity_id, version, id, event_name, event_type, created_date,
     clock_timestamp(), header::json
   FROM touch
+), target AS (
+  SELECT first_shard, types FROM {schema}.outbox_targets WHERE state <> 'dropped'
 ), message AS (
   INSERT INTO {schema}.outbox (shard, position, event_id, previous_position, subject_type,
     subject_id, subject_version, topic, headers, payload, created_at)
-  SELECT shard, position, id, previous_position, subject_type, subject_id, subject_version,
-    topic, headers::json, data, clock_timestamp()
-  FROM placed
+  SELECT target.first_shard + placed.shard, placed.position, placed.id, placed.previous_position,
+    placed.subject_type, placed.subject_id, placed.subject_version, placed.topic,
+    placed.headers::json, placed.data, clock_timestamp()
+  FROM placed CROSS JOIN target
+  WHERE target.types IS NULL OR placed.subject_type = ANY(target.types::text[])
 ), complete AS (
   -- An incomplete write must never commit: a failing cast aborts the statement.
   SELECT CASE WHEN events = %(expected_events)s AND touches = %(expected_touches)s THEN 1
@@ -120,6 +126,7 @@ WITH event AS (
   FROM (SELECT count(id) FILTER (WHERE subject AND version IS NOT NULL) AS events,
       count(version) AS touches FROM touch) AS found
 )
-SELECT complete.ok, touch.ordinal, touch.version, touch.position, touch.subject
+SELECT complete.ok, touch.ordinal, touch.version, touch.position, touch.subject,
+  (SELECT count(*) FROM target) AS targets
 FROM complete LEFT JOIN touch ON true
 ORDER BY touch.ordinal

@@ -1,8 +1,9 @@
 -- Write one event with one entity. This is the fast path: all parameters are scalar, and
 -- one autocommit statement takes one round trip. business_event, header and message read
 -- the version and the position that the upsert returned. An event without a date gets
--- now(), the start of its transaction, in the tables and in the message. The final SELECT
--- reads no table, because the role of a writer may have no right to read it.
+-- now(), the start of its transaction, in the tables and in the message. Each target that
+-- takes the subject gets a message of its own. targets: how many get messages at all, so that
+-- the writer knows how many rows the next event may take.
 WITH entity AS (
   INSERT INTO {schema}.entities AS e (entity_type, entity_id, version, shard, position,
     previous_position, entity_data, event_id, created_at, updated_at)
@@ -42,12 +43,16 @@ WITH entity AS (
   SELECT %(entity_type)s, %(entity_id)s, version, %(id)s, %(name)s, %(type)s,
     created, clock_timestamp(), %(header)s::json
   FROM touch
+), target AS (
+  SELECT first_shard, types FROM {schema}.outbox_targets WHERE state <> 'dropped'
 ), message AS (
   INSERT INTO {schema}.outbox (shard, position, event_id, previous_position, subject_type,
     subject_id, subject_version, topic, headers, payload, created_at)
-  SELECT shard, position, %(id)s, previous_position, %(entity_type)s, %(entity_id)s, version,
-    %(topic)s, (%(headers)s::text || %(key)s::text || '@' || version || headers_end)::json,
+  SELECT target.first_shard + touch.shard, touch.position, %(id)s, touch.previous_position,
+    %(entity_type)s, %(entity_id)s, touch.version,
+    %(topic)s, (%(headers)s::text || %(key)s::text || '@' || touch.version || touch.headers_end)::json,
     %(data)s::text, clock_timestamp()
-  FROM touch
+  FROM touch CROSS JOIN target
+  WHERE target.types IS NULL OR %(entity_type)s::text = ANY(target.types::text[])
 )
-SELECT version, position FROM touch
+SELECT version, position, (SELECT count(*) FROM target) AS targets FROM touch

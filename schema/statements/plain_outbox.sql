@@ -1,5 +1,5 @@
--- The plain form of a write, 4 of 5: one message per event. The payload is read from the
--- event's row: json keeps the text byte for byte, so it need not be sent twice.
+-- The plain form of a write, 4 of 5: one message per event and target. The payload is
+-- read from the event's row: json keeps the text byte for byte, so it need not be sent twice.
 INSERT INTO {schema}.outbox (shard, position, event_id, previous_position, subject_type,
   subject_id, subject_version, topic, headers, payload, created_at)
 WITH listed AS (
@@ -12,7 +12,7 @@ WITH listed AS (
   LEFT JOIN {schema}.entities AS e ON e.entity_type = t.entity_type AND e.entity_id = t.entity_id
   GROUP BY t.event
 )
-SELECT b.shard, b.position, b.id,
+SELECT target.first_shard + b.shard, b.position, b.id,
   CASE WHEN t.first_as_subject THEN e.previous_position ELSE b.position - 1 END,
   b.subject_type, b.subject_id, b.subject_version, b.topic,
   (t.headers || t.key || '@' || b.subject_version || coalesce(listed.entities, '')
@@ -27,3 +27,5 @@ FROM unnest(%(subject_ordinal)s::text::int[], %(id)s::text::uuid[], %(headers)s:
 LEFT JOIN {schema}.business_events AS b ON b.id = t.id
 LEFT JOIN {schema}.entities AS e ON e.entity_type = b.subject_type AND e.entity_id = b.subject_id
 LEFT JOIN listed ON listed.event = t.ordinal
+JOIN {schema}.outbox_targets AS target ON target.state <> 'dropped'
+  AND (target.types IS NULL OR b.subject_type = ANY(target.types::text[]))

@@ -17,6 +17,7 @@ WITH touch AS (
   FROM (SELECT count(version) FILTER (WHERE subject) AS events, count(version) AS touches
     FROM touch) AS found
 )
-SELECT complete.ok, touch.ordinal, touch.version, touch.position, touch.subject
+SELECT complete.ok, touch.ordinal, touch.version, touch.position, touch.subject,
+  (SELECT count(*) FROM {schema}.outbox_targets WHERE state <> 'dropped') AS targets
 FROM complete LEFT JOIN touch ON true
 ORDER BY touch.ordinal

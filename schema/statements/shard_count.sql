@@ -1,2 +1,2 @@
--- Return the number of shards, which the lease rows record.
-SELECT count(*) FROM {schema}.outbox_leases
+-- Return the number of shards, which the lease rows of the default target record.
+SELECT count(*) FROM {schema}.outbox_leases WHERE shard < 1024

@@ -194,3 +194,23 @@ def test_a_refusal_that_the_function_swallows_is_not_taken_for_a_commit(
     with pytest.raises(errors.ProgramLimitExceeded, match="row limit"):
         writer.transact(function)
     assert tables.events() == []
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_write_to_more_targets_than_the_writer_knew_is_halved_until_it_fits(
+    governed: GovernedPostgres, tables: Tables, form: str
+) -> None:
+    settings = replace(QUICK, form=form, connections="pool", max_retries=50, backlog_check=None)
+    for column in ("outbox ALTER payload", "business_events ALTER event_data"):
+        tables.connection.execute(f"ALTER TABLE outbox.{column} SET STORAGE EXTERNAL".encode())
+    with Writer(Database(governed.url), settings) as writer:
+        writer.write(workload_s.car_created("WARM-UP"))
+        tables.execute(
+            "INSERT INTO outbox.outbox_targets (name, kind, first_shard, state)"
+            " SELECT 'target-' || n, 'sink', n * 1024, 'opening' FROM generate_series(1, 4) n"
+        )
+        small = [Event.new("Sold", "Sold", [Entity("Car", f"C-{n}")]) for n in range(800)]
+        large = [Event.new("Sold", "Sold", [Entity("Bus", f"B-{n}", LARGE)]) for n in range(7)]
+        for batch in (small, large):
+            assert {type(outcome) for outcome in writer.write_many(batch)} == {Receipt}
+    assert tables.execute("SELECT count(*) AS n FROM outbox.outbox") == [{"n": 1 + 5 * 807}]

@@ -58,7 +58,7 @@ _SIZE: LiteralString = "SELECT sum(pg_relation_size(oid)) FROM pg_class WHERE oi
 
 _TABLES: LiteralString = """SELECT quote_ident(relname) FROM pg_class
     WHERE relnamespace = 'outbox'::regnamespace AND relkind = 'r'
-    AND relname NOT IN ('outbox_leases', 'schema_migrations')"""
+    AND relname NOT IN ('outbox_leases', 'outbox_targets', 'schema_migrations')"""
 
 _DROP_TABLES_OF_THE_TEST: LiteralString = """SELECT format('DROP TABLE %s CASCADE',
     string_agg(oid::regclass::text, ', ')) FROM pg_class
@@ -68,6 +68,12 @@ _NEW_LEASES: LiteralString = """DELETE FROM outbox.outbox_leases
       WHERE shard >= {0} OR epoch <> 0 OR owner IS NOT NULL OR expires_at IS NOT NULL;
     INSERT INTO outbox.outbox_leases (shard, epoch)
       SELECT s, 0 FROM generate_series(0, {0} - 1) AS s ON CONFLICT DO NOTHING"""
+
+_DEFAULT_TARGET: LiteralString = """DELETE FROM outbox.outbox_targets
+      WHERE (name, kind, first_shard, state) <> ('default', 'sink', 0, 'running')
+        OR types IS NOT NULL;
+    INSERT INTO outbox.outbox_targets (name, kind, first_shard, state)
+      VALUES ('default', 'sink', 0, 'running') ON CONFLICT DO NOTHING"""
 
 
 class OutboxDatabases:
@@ -142,7 +148,7 @@ class _Kept:
         deletes: list[Any] = [
             f"DELETE FROM outbox.{name}" for (name,) in self._own.execute(_TABLES)
         ]
-        self._clean = "; ".join([*deletes, _NEW_LEASES.format(shards)]).encode()
+        self._clean = "; ".join([*deletes, _DEFAULT_TARGET, _NEW_LEASES.format(shards)]).encode()
 
     def cleaned(self) -> bool:
         """Hang up, delete all rows and count from zero; False if more than rows was changed."""

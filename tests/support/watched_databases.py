@@ -17,7 +17,8 @@ class Crash(Exception):
 def reads(text: str) -> bool:
     """Whether a statement changes nothing."""
     lines = [line for line in text.splitlines() if not line.startswith("--")]
-    return lines[0].startswith(("SELECT", "WITH"))
+    changes = any(line.startswith(("INSERT", "UPDATE", "DELETE")) for line in lines)
+    return lines[0].startswith(("SELECT", "WITH")) and not changes
 
 
 class WatchedDatabase(Database):

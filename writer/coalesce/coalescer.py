@@ -242,7 +242,8 @@ class Coalescer:
     def _next(self, lane: int) -> list[_CoalescedCall]:
         """Take from the queue the calls that fit the next transaction of the lane."""
         queued = islice(self._lanes.queued(lane), MOST_TOGETHER)
-        fitting = next(chunks(call.pending for call in queued), None)
+        pending = (call.pending for call in queued)
+        fitting = next(chunks(pending, lambda: self._programs.core.targets), None)
         calls = self._lanes.take(lane, len(fitting)) if fitting else []
         for _ in calls:
             self._room.release()

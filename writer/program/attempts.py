@@ -42,7 +42,7 @@ from dsql_outbox.writer.attempt.event_write import still_open
 from dsql_outbox.writer.attempt.pending import Pending
 from dsql_outbox.writer.conflicts.conflict_log import StoredReport
 from dsql_outbox.writer.core import Core
-from dsql_outbox.writer.statement.answers import Found, Row, Stored, found_events, stored_events
+from dsql_outbox.writer.statement.answers import Found, Row, Stored, found_events
 from dsql_outbox.writer.transact.call import Run
 
 from .conflicted import conflict_of
@@ -128,7 +128,7 @@ class Attempts:
             rows = yield from self._commit(connection, encoded)
         else:
             rows = yield Exchange(connection, exchange(connection, *encoded[0]))
-        stored = stored_events([pending.prepared for pending in sent], rows)
+        stored = self.core.stored(sent, rows)
         gate.wrote = True
         return stored
 
@@ -194,7 +194,7 @@ class Attempts:
                 self.core.plain = True
             else:
                 return rows_of(results[0])
-        rows: Sequence[Row] = yield Query(connection, self.core.shard_count)
+        rows: Sequence[Row] = yield Query(connection, self.core.layout)
         return rows
 
     def close(self) -> Program[None]:

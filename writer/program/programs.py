@@ -31,12 +31,7 @@ from dsql_outbox.outbox import (
 from dsql_outbox.writer.attempt.event_write import EventWrite
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
 from dsql_outbox.writer.core import Core, receipt_of
-from dsql_outbox.writer.statement.answers import (
-    Stored,
-    StoredEntity,
-    entity_of,
-    stored_events,
-)
+from dsql_outbox.writer.statement.answers import Stored, StoredEntity, entity_of
 from dsql_outbox.writer.transact.append import Joined, explained
 from dsql_outbox.writer.transact.call import Call, Run, require_outermost
 
@@ -198,7 +193,7 @@ class Programs(Attempts):
         """
         with explained(self.core, pending):
             rows = yield from self._rows_of_append(connection, pending)
-        return stored_events([pending.prepared], rows)[0]
+        return self.core.stored([pending], rows)[0]
 
     def _rows_of_append(self, connection: Any, pending: Pending) -> Program[Any]:
         """Send the statements of an append together.

@@ -54,15 +54,18 @@ class Many:
             if isinstance(entry, InvalidEvent):
                 continue
             if entry.id in together:
-                yield from chunks(together.values())
+                yield from chunks(together.values(), self._targets)
                 together = {}
             together[entry.id] = entry
-        yield from chunks(together.values())
+        yield from chunks(together.values(), self._targets)
 
     @property
     def outcomes(self) -> list[WriteOutcome]:
         """The outcome of each event. Valid after all batches are settled."""
         return [_outcome(entry) for entry in self._entries]
+
+    def _targets(self) -> int:
+        return self._core.targets
 
     def _entry(self, event: EventSource, version: int | None) -> Pending | InvalidEvent:
         try:

@@ -15,8 +15,11 @@ from .parameters import PreparedEvent
 
 Row = Sequence[Any]
 
-_COLUMNS_OF_ONE: Final = 2
-"""``event_write_one`` returns a version and a position. ``event_write_batch`` returns more."""
+_COLUMNS_OF_ONE: Final = 3
+"""``event_write_one`` returns a version, a position and the number of targets.
+
+``event_write_batch`` returns more, the number of targets last.
+"""
 
 _BAD_CAST: Final = "22P02"
 _STALE: Final = re.compile(r'"stale (?P<id>[0-9a-f-]{36}) (?P<actual>-?\d+)"')
@@ -73,7 +76,7 @@ def stored_events(batch: Sequence[PreparedEvent], rows: Sequence[Row]) -> list[S
     Numbers in `rows` may be text.
     """
     if len(rows[0]) == _COLUMNS_OF_ONE:
-        ((version, position),) = rows
+        ((version, position, _),) = rows
         return [Stored(int(position), (int(version),))]
     answers = iter(rows)
     stored: list[Stored] = []
@@ -82,6 +85,11 @@ def stored_events(batch: Sequence[PreparedEvent], rows: Sequence[Row]) -> list[S
         versions = (int(subject[2]), *(int(row[2]) for row in others))
         stored.append(Stored(int(subject[3]), versions))
     return stored
+
+
+def targets_of(rows: Sequence[Row]) -> int:
+    """Return from the answer of a write statement how many targets get messages."""
+    return int(rows[0][-1])
 
 
 class FoundRow(NamedTuple):

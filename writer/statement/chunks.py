@@ -1,7 +1,7 @@
 """Cut a batch of events into parts that fit one transaction. No I/O."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol, TypeVar
 
 import msgspec
@@ -10,6 +10,7 @@ from dsql_outbox.outbox import (
     MAX_TRANSACTION_BYTES,
     MAX_TRANSACTION_ROWS,
     EventTooLarge,
+    InvalidEvent,
     ParsedEvent,
 )
 
@@ -77,15 +78,17 @@ class Sendable(Protocol):
 S = TypeVar("S", bound=Sendable)
 
 
-def chunks(batch: Iterable[S]) -> Iterator[list[S]]:
+def chunks(batch: Iterable[S], targets: Callable[[], int]) -> Iterator[list[S]]:
     """Cut a batch into parts that each fit one transaction, in rows and in bytes.
 
+    `targets` says how many targets get a message of each event. It is asked for each event,
+    since the answer to the part before may have changed it.
     An event that exceeds the limits alone becomes its own part.
     """
     chunk: list[S] = []
     total = Size()
     for pending in batch:
-        size = size_of(pending.prepared)
+        size = size_of(pending.prepared, targets())
         more = total.plus(size)
         if chunk and not more.fits:
             yield chunk
@@ -96,20 +99,34 @@ def chunks(batch: Iterable[S]) -> Iterator[list[S]]:
         yield chunk
 
 
-def refuse_unsendable(event: ParsedEvent, topic: str, source: str) -> None:
-    """Raise `EventTooLarge` if the protocol message of an event would exceed 8 MiB.
+def refuse_unsendable(event: ParsedEvent, topic: str, source: str, targets: int = 1) -> None:
+    """Raise an error if an event cannot be written to so many targets in one transaction.
 
-    An event of 1 MiB can exceed it: its header is copied once per entity, and each
-    quote in the header is escaped. DSQL would drop the connection without an error.
+    `EventTooLarge`: its protocol message would exceed 8 MiB, or its copies 10 MiB. An event of
+    1 MiB can exceed them: its header is copied once per entity, and each quote in the header is
+    escaped. DSQL would drop the connection without an error. `InvalidEvent`: its entities and
+    messages are more rows than a transaction may write.
     """
-    if event.stored_bytes > _SURELY_SENT:
-        size = size_of(prepare(event, event.id.hex, topic, source, {})).encoded
-        if size > MAX_MESSAGE_BYTES:
-            raise EventTooLarge(size, MAX_MESSAGE_BYTES, what="event as it is sent")
+    if targets > 1 and (most := _most_entities(targets)) < len(event.touches):
+        raise InvalidEvent(
+            "entities",
+            f"{len(event.touches)} entities are over the limit of {most} with {targets} targets",
+        )
+    if event.stored_bytes * max(1, targets - 1) > _SURELY_SENT:
+        size = size_of(prepare(event, event.id.hex, topic, source, {}), targets)
+        if size.encoded > MAX_MESSAGE_BYTES:
+            raise EventTooLarge(size.encoded, MAX_MESSAGE_BYTES, what="event as it is sent")
+        if targets > 1 and size.stored > MAX_TRANSACTION_BYTES:
+            what = f"event with its copies for {targets} targets"
+            raise EventTooLarge(size.stored, MAX_TRANSACTION_BYTES, what=what)
 
 
-def size_of(prepared: PreparedEvent) -> Size:
-    """Return an upper bound for the size of an event.
+def _most_entities(targets: int) -> int:
+    return (MAX_TRANSACTION_ROWS - 1 - targets) // 2
+
+
+def size_of(prepared: PreparedEvent, targets: int = 1) -> Size:
+    """Return an upper bound for the size of an event, with a message for each target.
 
     Rows are counted as if no other event of the transaction touched the same entity.
     """
@@ -119,9 +136,12 @@ def size_of(prepared: PreparedEvent) -> Size:
     texts = [event.name, event.type, prepared.topic, event.data, prepared.headers, own]
     texts += [text for touch in touches for text in (touch.attributes, touch.header)]
     keys = [text for touch in touches for text in (touch.entity_type, touch.entity_id)]
+    # The first message is counted in `stored_bytes`. Without a target it is counted as well.
+    targets = max(1, targets)
+    copy = _FIXED_BYTES + _bytes(event.data) + _bytes(prepared.headers)
     return Size(
-        rows=2 + 2 * len(touches),
-        stored=fixed + event.stored_bytes + _bytes(prepared.headers),
+        rows=1 + targets + 2 * len(touches),
+        stored=fixed + event.stored_bytes + _bytes(prepared.headers) + (targets - 1) * copy,
         encoded=fixed + _in_arrays("".join(texts)) + _in_copies("".join(keys)),
     )
 

@@ -48,17 +48,17 @@ def test_what_was_run_is_printed_as_sql(url: str, roles: Roles) -> None:
     assert done.exit_code == 0
     assert lines[0] == f'GRANT USAGE ON SCHEMA "outbox" TO "{roles.publisher}";'
     assert lines[1] == f'GRANT SELECT, DELETE ON "outbox".outbox TO "{roles.publisher}";'
-    assert lines[-1] == "-- schema outbox: 9 statements, all run"
+    assert lines[-1] == "-- schema outbox: 10 statements, all run"
     assert check(Database(url), Roles(publisher=roles.publisher)) == []
 
 
 def test_a_dry_run_prints_the_same_and_grants_nothing(url: str, roles: Roles) -> None:
     words = ("grant", "--writer", roles.writer, "--operator", roles.operator)
     dry = run(url, *words, "--dry-run").stdout.splitlines()
-    assert dry[-1] == "-- schema outbox: 22 statements, none of them run"
+    assert dry[-1] == "-- schema outbox: 24 statements, none of them run"
     lacking = check(Database(url), Roles(writer=roles.writer, operator=roles.operator))
     assert {(drift.difference, drift.part) for drift in lacking} == {("missing", "right")}
-    assert len(lacking) == 22
+    assert len(lacking) == 24
     assert run(url, *words).stdout.splitlines()[:-1] == dry[:-1]
 
 
@@ -73,7 +73,7 @@ def test_json_tells_programs(url: str, roles: Roles) -> None:
     assert (done["schema"], done["dryRun"], len(done["statements"]), done["iam"]) == (
         "outbox",
         True,
-        8,
+        9,
         [f"AWS IAM GRANT \"{roles.writer}\" TO 'arn:aws:iam::ACCOUNT:role/IAM_ROLE_OF_{name}'"]
         if ON_DSQL
         else [],

@@ -45,12 +45,14 @@ ALLOWED = {
         "outbox": "INSERT",
         "outbox_backlog": "SELECT",
         "outbox_leases": "SELECT",
+        "outbox_targets": "SELECT",
         "outbox_conflicts": "SELECT INSERT UPDATE DELETE",
     },
     "publisher": {
         "outbox": "SELECT DELETE",
         "outbox_backlog": "SELECT",
         "outbox_leases": "SELECT UPDATE",
+        "outbox_targets": "SELECT",
         "outbox_publishers": "SELECT INSERT UPDATE DELETE",
         "outbox_failures": "SELECT INSERT UPDATE DELETE",
         "outbox_topics": "SELECT",
@@ -65,6 +67,7 @@ ALLOWED = {
         "outbox": "SELECT INSERT DELETE",
         "outbox_backlog": "SELECT",
         "outbox_leases": "SELECT",
+        "outbox_targets": "SELECT",
         "outbox_publishers": "SELECT",
         "outbox_conflicts": "SELECT",
         "outbox_failures": "SELECT DELETE",
@@ -83,6 +86,7 @@ ALLOWED = {
         "outbox": "SELECT",
         "outbox_backlog": "SELECT",
         "outbox_leases": "SELECT",
+        "outbox_targets": "SELECT",
         "outbox_publishers": "SELECT",
         "outbox_conflicts": "SELECT",
         "outbox_failures": "SELECT",
@@ -96,11 +100,11 @@ ALLOWED = {
 WHO_RUNS = {
     "writer": (
         *("backlog_age", "conflicts_prune", "conflicts_store", "entity_state", "event_find"),
-        *("event_stream", "event_write", "plain", "shard_count"),
+        *("event_stream", "event_write", "plain", "write_layout"),
     ),
     "publisher": (
-        *("failure", "lease", "outbox", "publisher", "shard_list", "stuck_counts"),
-        "topic_list",
+        *("failure", "lease", "outbox", "publisher", "shard_count", "shard_list"),
+        *("stuck_counts", "topic_list"),
     ),
     "operator": (
         *("conflicts_recent", "dead", "entity_version", "failure_behind", "failure_forget"),
@@ -117,7 +121,8 @@ WHO_RUNS = {
     "anybody": ("doctor",),
     "owner": (
         *("dsql_jobs", "events_present", "migration_record", "schema_create"),
-        *("schema_drop", "shards_add", "shards_present", "table_drop", "view_drop"),
+        *("schema_drop", "shards_add", "shards_present", "table_drop", "targets_default"),
+        "view_drop",
     ),
 }
 """By their first words; the owner migrates, and runs the demo and the proof of

@@ -132,5 +132,5 @@ def test_the_printed_sql_holds_every_migration_in_order() -> None:
 
 @pytest.mark.parametrize("shards", [-1, 0, 3001])
 def test_a_number_of_shards_that_cannot_be_is_refused(shards: int) -> None:
-    with pytest.raises(SettingsError, match=f"shards must be from 1 to 3000, got {shards}"):
+    with pytest.raises(SettingsError, match=f"shards must be from 1 to 1024, got {shards}"):
         ddl("mine", shards)

@@ -33,7 +33,7 @@ NAME = TEXT.map(lambda text: f"{text}x")
 
 
 def sizes_of(batch: Sequence[Pending]) -> list[int]:
-    return [len(chunk) for chunk in chunks(batch)]
+    return [len(chunk) for chunk in chunks(batch, lambda: 1)]
 
 
 def total(chunk: Sequence[Pending]) -> Size:
@@ -77,7 +77,7 @@ def test_every_part_fits_and_could_not_take_the_next_event(
         names = ["MAX_TRANSACTION_ROWS", "MAX_TRANSACTION_BYTES", "MAX_MESSAGE_BYTES"]
         for name, limit in zip(names, limits, strict=True):
             patch.setattr(chunks_module, name, limit)
-        parts = list(chunks(batch))
+        parts = list(chunks(batch, lambda: 1))
         assert [pending for part in parts for pending in part] == batch
         assert all(total(part).fits or len(part) == 1 for part in parts)
         for part, following in pairwise(parts):

@@ -1,0 +1,5 @@
+-- Return the number of shards, which the lease rows of the default target record, that of the
+-- targets that get messages, and that of all targets.
+SELECT (SELECT count(*) FROM {schema}.outbox_leases WHERE shard < 1024) AS shards,
+  (SELECT count(*) FROM {schema}.outbox_targets WHERE state <> 'dropped') AS targets,
+  (SELECT count(*) FROM {schema}.outbox_targets) AS known
