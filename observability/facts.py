@@ -89,14 +89,19 @@ class RetryBudget(msgspec.Struct, frozen=True):
     """The limit that a failure counts against.
 
     For ``conflict`` and ``schema change``, `used` and `limit` are numbers of retries. For
-    ``outage`` they are seconds since the first failure in a row.
+    ``outage`` they are seconds since the first failure in a row. If `limit` is None, only the
+    time of the call ends the retries. `left` is the rest of that time in seconds, or None if
+    the call has no limit.
     """
 
     reason: RetryReason
     used: float
-    limit: float
+    limit: float | None
+    left: float | None = None
 
     def __str__(self) -> str:
+        if self.limit is None:
+            return f"{self.reason} {self.used:g}, {self.left or 0.0:.1f} s left"
         if self.reason == "outage":
             return f"outage, {self.used:.1f} of {self.limit:g} s"
         return f"{self.reason}, {self.used:g} of {self.limit:g}"

@@ -116,6 +116,7 @@ def _keys(fact: RetryScheduled | RetriesExhausted) -> dict[str, object]:
         "reason": budget.reason,
         "used": budget.used,
         "limit": budget.limit,
+        "left_s": budget.left,
         "sqlstate": failure.sqlstate,
         "oc_class": failure.oc_class,
     } | trace_ids()

@@ -77,7 +77,14 @@ from dsql_outbox.outbox.unit_of_work.primitives import (
     Query,
     Sleep,
 )
-from dsql_outbox.outbox.unit_of_work.work import Again, Work, attempted, on_connection, settle
+from dsql_outbox.outbox.unit_of_work.work import (
+    Again,
+    Work,
+    attempted,
+    next_connection,
+    on_connection,
+    settle,
+)
 
 from .arguments import given_hooks, given_settings, require_seconds, wrong_type
 from .contention import (
@@ -264,6 +271,7 @@ __all__ = [
     "json_array",
     "kind_of",
     "message_headers",
+    "next_connection",
     "numbered",
     "on_connection",
     "parse_event",

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 from dsql_outbox.outbox import (
     DEFAULT_SOURCE,
@@ -26,10 +26,13 @@ def _unless_in_lambda(seconds: float) -> float | None:
 class WriterSettings:
     """Settings of `Writer` and `AsyncWriter`. Times are in seconds.
 
-    Retries: a conflict with data is retried `max_retries` times, and a conflict with a
-    change of the schema (OC001) `max_schema_changes` times. Each has its own waits: `base`,
-    2 `base`, 4 `base` and so on, at most `cap`. A random share of up to `jitter` is added to
-    each. While the database cannot be reached, attempts continue for `max_outage`.
+    Retries: conflicts, changes of the schema (OC001) and an outage together take at most
+    `timeout`, the limit of a call without a `timeout=` of its own. In `write_many` it is the
+    limit of each transaction. A conflict with data is retried at most `max_retries` times, and
+    a conflict with a change of the schema `max_schema_changes` times (None: until the time of
+    the call is over). Each has its own waits: `base`, 2 `base`, 4 `base` and so on, at most
+    `cap`. A random share of up to `jitter` is added to each. While the database cannot be
+    reached, attempts continue for `max_outage`. `origin` makes other settings.
 
     Connections: with `connections` ``new``, a failed connection is closed before the
     wait and another is opened after it. With ``pool``, a retry reuses a healthy
@@ -72,11 +75,12 @@ class WriterSettings:
         'committed'
     """
 
-    max_retries: int = 3
-    max_schema_changes: int = 10
+    timeout: float | None = 30.0
+    max_retries: int | None = None
+    max_schema_changes: int | None = None
     base: float = 0.1
     cap: float = 2.0
-    jitter: float = 0.25
+    jitter: float = 1.0
     max_outage: float = 10.0
     connections: Literal["new", "pool"] = "new"
     max_connections: int = 10
@@ -90,6 +94,20 @@ class WriterSettings:
     backlog_warn: float = 60.0
     conflict_report: float | None = field(default_factory=lambda: _unless_in_lambda(10.0))
 
+    @classmethod
+    def origin(cls) -> Self:
+        """Return the settings with the schedule of the system that this library comes from.
+
+        That is three retries, after exactly 100, 200 and 400 ms, and no limit of a call. They
+        serve callers that rarely meet: of many that write one entity, some fail early. Change
+        the other settings by `dataclasses.replace`.
+
+            >>> settings = WriterSettings.origin()
+            >>> settings.max_retries, settings.jitter, settings.timeout
+            (3, 0.0, None)
+        """
+        return cls(timeout=None, max_retries=3, max_schema_changes=10, jitter=0.0)
+
     def __post_init__(self) -> None:
         """Raise `SettingsError` for an invalid value."""
         owner = "WriterSettings"
@@ -101,11 +119,15 @@ class WriterSettings:
                 "max_connections": self.max_connections,
             },
         )
+        counts = {
+            "max_retries": self.max_retries,
+            "max_schema_changes": self.max_schema_changes,
+        }
+        counted = {name: count for name, count in counts.items() if count is not None}
         require_not_negative(
             owner,
             {
-                "max_retries": self.max_retries,
-                "max_schema_changes": self.max_schema_changes,
+                **counted,
                 "jitter": self.jitter,
                 "max_outage": self.max_outage,
                 "coalesce": self.coalesce,
@@ -115,17 +137,28 @@ class WriterSettings:
         require_whole(
             owner,
             {
-                "max_retries": self.max_retries,
+                **counted,
                 "max_connections": self.max_connections,
                 "coalesce": self.coalesce,
             },
         )
         optional = {
+            "timeout": self.timeout,
             "max_idle": self.max_idle,
             "backlog_check": self.backlog_check,
             "conflict_report": self.conflict_report,
         }
         require_positive(owner, {k: v for k, v in optional.items() if v is not None})
+        if self.timeout is None and len(counted) < len(counts):
+            raise SettingsError(
+                f"{owner}(timeout=None) needs max_retries and max_schema_changes: "
+                "else nothing would end the retries of a conflict"
+            )
+        if self.timeout is not None and self.max_outage > self.timeout:
+            raise SettingsError(
+                f"{owner}.max_outage={self.max_outage:g} is over timeout={self.timeout:g}, which "
+                "ends each call before: give a timeout of at least that, or None"
+            )
         if self.connections not in ("new", "pool"):
             raise SettingsError(f"{owner}.connections must be new or pool, got {self.connections}")
         if self.form not in ("auto", "single", "plain"):

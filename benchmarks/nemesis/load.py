@@ -22,7 +22,7 @@ _BATCH = 100
 _WRITERS = 2
 """Two writers use the same subjects, so that transactions commit in another order than begun."""
 
-_PATIENT = WriterSettings(max_retries=20, max_outage=3600.0, backlog_check=None)
+_PATIENT = WriterSettings(timeout=3600.0, max_outage=3600.0, backlog_check=None)
 """The writers retry for long, because this run tests publishers: a lost write tests nothing."""
 
 _EVENT = (

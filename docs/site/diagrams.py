@@ -36,7 +36,7 @@ DIAGRAMS: Final = {
             Note(2, 2, "nothing of B is stored;\nB waits 100 ms", "wait"),
             Message(2, 1, "the whole transaction again,\non a new connection"),
             Message(1, 2, "committed: version 6", "good"),
-            Note(0, 2, "3 retries: after 100, 200 and 400 ms. Then the caller gets the exception."),
+            Note(0, 2, "It tries until 30 s are over. Then the caller gets the exception."),
         ),
     ),
     "unknown-commit": Diagram(

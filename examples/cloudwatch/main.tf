@@ -23,7 +23,7 @@ locals {
       percentile  = null
       threshold   = 20
       periods     = 3
-      description = "Many writes need a second retry. Raise max_retries before they fail."
+      description = "Many writes need a second retry. Find the hot entity, and coalesce."
     }
     # What a conflict costs its caller. Writes without one do not wait.
     waits = {

@@ -13,6 +13,7 @@ import base64
 import binascii
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from time import monotonic
 from typing import Any, Protocol
@@ -69,7 +70,7 @@ def handler(request: Request, context: Context) -> dict[str, Any]:
 @cache
 def writer() -> Writer:
     """The only writer, made when the first event comes; its connection outlives the invocation."""
-    settings = WriterSettings(max_connections=1, max_idle=MAX_IDLE)
+    settings = replace(WriterSettings.origin(), max_connections=1, max_idle=MAX_IDLE)
     return Writer(environment.database(), settings, hooks=bells)
 
 

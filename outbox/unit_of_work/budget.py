@@ -33,18 +33,19 @@ T = TypeVar("T")
 class Budget(NamedTuple):
     """The errors after which work is tried again, and the waits in seconds before each try.
 
-    `times` is the number of tries after the first one. With `lasts`, the tries are not
+    `times` is the number of tries after the first one, or None if only the deadline of the
+    call ends them. With `lasts`, the tries are not
     counted, and the last one begins at most so many seconds after the first failure. The
     wait after the first failure is `base`, or 0 if the first retry is `at_once`. It doubles
     with each failure. A random share of up to `jitter` is added, so that losers do not meet
-    again. No wait is longer than `cap`.
+    again. No wait is longer than `cap`, jitter included: the longest waits are spread below it.
 
     The error of the last try is raised, and any other error immediately. The work must be a
     statement that may run twice, or a transaction whose errors come before COMMIT.
     """
 
     again: Collection[FailureKind]
-    times: int = 0
+    times: int | None = 0
     base: float = 0.0
     cap: float = 2.0
     jitter: float = 0.25
@@ -52,8 +53,8 @@ class Budget(NamedTuple):
     lasts: float | None = None
 
     @property
-    def limit(self) -> float:
-        """The number of retries, or the seconds that they last."""
+    def limit(self) -> float | None:
+        """The number of retries, or the seconds that they last. None: until the deadline."""
         return self.times if self.lasts is None else self.lasts
 
     def wait(self, nth: int, random: Callable[[], float]) -> float:
@@ -62,7 +63,7 @@ class Budget(NamedTuple):
         if doublings < 0:
             return 0.0
         # Limit the exponent: a float overflows at 2.0 ** 1024. The cap applies long before.
-        delay = self.base * 2.0 ** min(doublings, 64)
+        delay = min(self.base * 2.0 ** min(doublings, 64), self.cap / (1 + self.jitter))
         return min(self.cap, delay * (1 + self.jitter * random()))
 
     def run(self, work: Callable[[], T]) -> T:
@@ -86,7 +87,8 @@ class Spending:
     """What one call has spent of its budgets. Each failure counts against the first that fits.
 
     `deadline` is a time of the clock that `next_wait` gets. `random` returns 0 to 1. `last` is
-    the index of the last failure's budget, and `used` how many retries or seconds of it are spent.
+    the index of the last failure's budget, `used` how many retries or seconds of it are spent,
+    and `left` how many seconds the call had before its deadline, or None.
     A budget that `lasts` begins again when another failure shows that the database answers.
     """
 
@@ -98,6 +100,7 @@ class Spending:
         "deadline",
         "is_cut_short",
         "last",
+        "left",
         "used",
     )
 
@@ -110,6 +113,7 @@ class Spending:
         self.deadline = deadline
         self.last: int | None = None
         self.used = 0.0
+        self.left: float | None = None
         self.is_cut_short = False
         self._budgets = budgets
         self._random = random
@@ -126,7 +130,8 @@ class Spending:
         `is_cut_short` is then whether the deadline of the call left no time for the wait.
         """
         wait = self._wait_after(failure.kind, now)
-        late = wait is not None and self.deadline is not None and now + wait >= self.deadline
+        self.left = None if self.deadline is None else max(0.0, self.deadline - now)
+        late = wait is not None and self.left is not None and wait >= self.left
         self.is_cut_short = late
         return None if late else wait
 
@@ -140,8 +145,9 @@ class Spending:
         self._counts[nth] += 1
         count = self._counts[nth]
         if budget.lasts is None:
-            self.used = min(count, budget.times)
-            return budget.wait(count, self._random) if count <= budget.times else None
+            most = count if budget.times is None else budget.times
+            self.used = min(count, most)
+            return budget.wait(count, self._random) if count <= most else None
         if self._began is None:
             self._began = now
         self.used = now - self._began

@@ -44,9 +44,14 @@ class Gate:
     __slots__ = ("deadline", "sent", "wrote")
 
     def __init__(self, timeout: float | None) -> None:
-        self.deadline = None if timeout is None else monotonic() + timeout
+        self.deadline: float | None
+        self.begin(timeout)
         self.sent = False
         self.wrote = False
+
+    def begin(self, timeout: float | None) -> None:
+        """Let the time of the call begin now."""
+        self.deadline = None if timeout is None else monotonic() + timeout
 
     @property
     def deadline_aside(self) -> float:

@@ -59,9 +59,10 @@ class Invoke(msgspec.Struct, frozen=True):
 
 
 class Sleep(msgspec.Struct, frozen=True):
-    """Wait for `seconds`. The answer is None."""
+    """Wait for `seconds`, and have this connection opened `meanwhile`. The answer is None."""
 
     seconds: float
+    meanwhile: Open | None = None
 
 
 Primitive = Open | Exchange | Query | Invoke | Sleep

@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
-from dsql_outbox.outbox.failure import DatabaseFailure, classify
+from dsql_outbox.outbox.failure import RACES, DatabaseFailure, classify
 from dsql_outbox.outbox.interrupt import is_interrupt
 
 from .connections.lender import Lender
 from .function_run import RunFailed
 from .gate import Gate
-from .primitives import Program, Sleep
+from .primitives import Open, Program, Sleep
 
 T = TypeVar("T")
 
@@ -29,11 +29,13 @@ class Again(NamedTuple):
     """What follows a failure: these works, one after the other, after a wait in seconds.
 
     Usually it is the same work. A batch that cannot commit as a whole goes on in parts. Without
-    works, nothing follows. Without a wait, the next attempt begins immediately.
+    works, nothing follows. Without a wait, the next attempt begins immediately. The connection
+    `meanwhile` is opened while it waits.
     """
 
     works: "Sequence[Work]" = ()
     wait: float | None = None
+    meanwhile: Open | None = None
 
 
 class Work(ABC):
@@ -76,6 +78,15 @@ class Work(ABC):
         """Note that nobody waits for the outcome any more, as after a cancellation."""
 
 
+def next_connection(failure: DatabaseFailure, *, role_path: bool) -> Open | None:
+    """Return the connection to open while a work waits, or None after an outage.
+
+    After a conflict the database answers, so the next attempt need not wait for an opening too.
+    After an outage, an opening is the attempt: it must not come before the wait is over.
+    """
+    return Open(True, role_path, None) if failure.kind in RACES else None
+
+
 def settle(*works: Work, fresh: bool = False) -> Program[None]:
     """Attempt each work until it is settled.
 
@@ -92,7 +103,7 @@ def settle(*works: Work, fresh: bool = False) -> Program[None]:
                 again = yield from work.after(failure)
             if again.wait is not None:
                 # No connection is held now: the failed one was given up before this wait.
-                yield Sleep(again.wait)
+                yield Sleep(again.wait, again.meanwhile)
         except BaseException as error:
             if isinstance(error, Exception):
                 with suppress(Exception):  # a hook that caused the defect may raise again

@@ -52,14 +52,16 @@ class Backoff(Spending):
     @property
     def is_last_try(self) -> bool:
         """Whether the next attempt is the last one if it ends in a conflict."""
-        return self.count(_CONFLICT) >= self._budgets[_CONFLICT].times
+        times = self._budgets[_CONFLICT].times
+        return times is not None and self.count(_CONFLICT) >= times
 
     @property
     def budget(self) -> RetryBudget | None:
         """The budget that the last failure counts against."""
         if self.last is None:
             return None
-        return RetryBudget(_REASONS[self.last], self.used, self._budgets[self.last].limit)
+        limit = self._budgets[self.last].limit
+        return RetryBudget(_REASONS[self.last], self.used, limit, self.left)
 
     def as_fact(self, failure: DatabaseFailure) -> TransactionFailure:
         """Return the budget that a failure used, for the facts, after `next_wait`."""

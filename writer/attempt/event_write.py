@@ -31,6 +31,7 @@ from dsql_outbox.outbox import (
     Sleep,
     Work,
     attempted,
+    next_connection,
     settle,
 )
 from dsql_outbox.writer.statement.answers import Found, stale_version
@@ -228,7 +229,8 @@ class EventWrite(Work):
         # A change of the schema concerns the session, so no single event is at fault.
         is_race = failure.kind in RACES and failure.kind is not FailureKind.SCHEMA_CHANGED
         parts = _after_conflict(again) if is_race and len(again) > 1 else [again]
-        return self._in_turn(parts)._replace(wait=seconds)
+        meanwhile = next_connection(failure, role_path=False)
+        return self._in_turn(parts)._replace(wait=seconds, meanwhile=meanwhile)
 
     def _budgeted(
         self, batch: Sequence[Pending], failure: DatabaseFailure
@@ -268,7 +270,7 @@ def still_open(batch: Sequence[Pending]) -> list[Pending]:
 
 def _go_on(again: Again) -> Program[None]:
     if again.wait is not None:
-        yield Sleep(again.wait)
+        yield Sleep(again.wait, again.meanwhile)
     yield from settle(*again.works, fresh=True)
 
 

@@ -78,6 +78,10 @@ class Pending:
         """The deadline of the call, a time of the monotonic clock, or None."""
         return self._journal.backoff.deadline
 
+    @deadline.setter
+    def deadline(self, deadline: float | None) -> None:
+        self._journal.backoff.deadline = deadline
+
     @property
     def is_open(self) -> bool:
         """Whether the event takes part in the next attempt."""

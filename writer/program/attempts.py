@@ -155,16 +155,17 @@ class Attempts:
     def read(self, query: bytes, parameters: Mapping[str, object]) -> Program[Sequence[Row]]:
         """Return the rows of a query, which is retried as a write is. It is never in doubt."""
         is_fresh = chain([False], repeat(self.core.fresh_retries))  # of each attempt
+        deadline = Gate(self.core.settings.timeout).deadline
 
         def ask(connection: _Own) -> Program[Sequence[Row]]:
             rows: Sequence[Row] = yield Query(connection, query, parameters)
             return rows
 
         def attempt() -> Program[Sequence[Row]]:
-            return self._connections.lend(ask, fresh=next(is_fresh))
+            return self._connections.lend(ask, fresh=next(is_fresh), deadline=deadline)
 
         try:
-            return (yield from retried(attempt, self.core.backoff(None)))
+            return (yield from retried(attempt, self.core.backoff(deadline)))
         except Exception as error:
             named = self.core.named(error)
             if named is error:

@@ -70,7 +70,7 @@ class Programs(Attempts):
         self.require_open()
         require_outermost(self.core, method)
         require_seconds("timeout", timeout)
-        return Gate(timeout)
+        return Gate(self.core.settings.timeout if timeout is None else timeout)
 
     def require_open(self) -> None:
         """Raise `WriterClosed` after the writer was closed."""
@@ -110,6 +110,8 @@ class Programs(Attempts):
         with Many(self.core, gate, on_duplicate) as many:
             many.add(listed, versions)
             for batch in many.batches():
+                if timeout is None:
+                    many.give_time(batch, self.core.settings.timeout)
                 yield from self.write_batch(batch, gate)
         return many.outcomes
 

@@ -59,6 +59,12 @@ class Many:
             together[entry.id] = entry
         yield from chunks(together.values(), self._targets)
 
+    def give_time(self, batch: Iterable[Pending], timeout: float | None) -> None:
+        """Let the limit of the settings begin anew: a long list would not end within it."""
+        self._gate.begin(timeout)
+        for pending in batch:
+            pending.deadline = self._gate.deadline
+
     @property
     def outcomes(self) -> list[WriteOutcome]:
         """The outcome of each event. Valid after all batches are settled."""

@@ -39,6 +39,7 @@ from dsql_outbox.outbox import (
     Verdict,
     Work,
     kind_of,
+    next_connection,
 )
 from dsql_outbox.writer.attempt.acts import Acts
 from dsql_outbox.writer.attempt.journal import Journal, attempt_outcome
@@ -169,7 +170,7 @@ class Call(Work, Generic[T]):
         if wait is None:
             self._give_up(first.for_caller or failure.error)
             return Again()
-        return Again([self], wait)
+        return Again([self], wait, next_connection(failure, role_path=True))
 
     def broken(self, error: Exception) -> None:
         """Settle the call after a defect of the library. A COMMIT that was sent may have worked."""

@@ -1,7 +1,8 @@
 """The connections that an owner lends to its calls. Threads and tasks wait in their own way."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Generic, Literal, TypeVar
 
@@ -98,6 +99,20 @@ class Lender(ABC, Generic[C]):
     def _ask(self, waiter: Waiter[C]) -> None:
         self._shelf.ask(waiter)
         self._serve()
+
+    @contextmanager
+    def _foreseen(self, wanted: Open) -> Generator[None]:
+        """Open during the block, which is a wait, what a call wants after it."""
+        if self._keep_failed:  # it may have one that was used
+            yield
+            return
+        opening = self._shelf.foresee(role_path=wanted.role_path)
+        if opening is not None:
+            self._start(opening)
+        try:
+            yield
+        finally:
+            self._shelf.foreseen(role_path=wanted.role_path)
 
     def _leave(self, waiter: Waiter[C]) -> None:
         """End a wait, and let the next call have what this one got too late."""

@@ -104,6 +104,7 @@ class Shelf(Generic[C]):
         self._kept: deque[C] = deque()
         self._openings: WeakSet[Opening] = WeakSet()
         self._waiting: OrderedDict[Waiter[C], None] = OrderedDict()
+        self._foreseen: Counter[bool] = Counter()
         self._is_closed = False
         self._closed_wanted_at = -math.inf
 
@@ -138,6 +139,30 @@ class Shelf(Generic[C]):
             if self._is_closed:
                 self._drop_kept()
         return begun
+
+    def foresee(self, *, role_path: bool) -> Opening | None:
+        """Note a call that asks after its wait. Begin an opening for it, if there is room.
+
+        The connection goes to whichever call asks first, so none is thrown away, and none is
+        opened if one that was never used is left over.
+        """
+        with self._lock:
+            self._foreseen[role_path] += 1
+            coming = [o for o in self._openings if o.role_path == role_path]
+            unused = [c for c in self._kept if c.role_path == role_path and not c.was_used]
+            asking = [w for w in self._waiting if w.role_path == role_path]
+            left_over = len(coming) + len(unused) - len(asking)
+            has_room = self.has_room(len(self._kept)) and not self._is_closed
+            if left_over >= self._foreseen[role_path] or not has_room:
+                return None
+            opening = Opening(role_path=role_path)
+            self._openings.add(opening)
+            return opening
+
+    def foreseen(self, *, role_path: bool) -> None:
+        """Note the end of that wait."""
+        with self._lock:
+            self._foreseen[role_path] = max(0, self._foreseen[role_path] - 1)
 
     def surplus(self) -> Sequence[Opening]:
         """Return the openings of a closed owner that no call waits for."""
@@ -235,6 +260,7 @@ class Shelf(Generic[C]):
             self._in_use.clear()
             self._openings.clear()
             self._waiting.clear()
+            self._foreseen.clear()
 
     def close(self) -> None:
         """Keep no connection from now on that no call waits for."""
@@ -276,8 +302,12 @@ class Shelf(Generic[C]):
         return answered
 
     def _kept_for(self, waiter: Waiter[C]) -> C | None:
-        """Return the most recently kept usable connection that this call accepts, or None."""
-        for connection in reversed(list(self._kept)):
+        """Return the most recently kept usable connection that this call accepts, or None.
+
+        One that was never used comes last: a call whose attempt failed may want it.
+        """
+        kept = reversed(self._kept)
+        for connection in sorted(kept, key=lambda c: not c.was_used):
             if waiter.accepts(connection):
                 self._kept.remove(connection)
                 lasts = self._was_idle_briefly(connection) and _lasts(connection)

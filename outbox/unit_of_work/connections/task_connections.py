@@ -9,7 +9,7 @@ import anyio
 from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.outbox.errors import OutboxError
 from dsql_outbox.outbox.unit_of_work.loops import do_async, perform_async
-from dsql_outbox.outbox.unit_of_work.primitives import Open, Primitive, Program
+from dsql_outbox.outbox.unit_of_work.primitives import Open, Primitive, Program, Sleep
 
 from .lender import Lender, Owner, require_time, seconds_left
 from .shelf import Opening, Shelf, Waiter
@@ -117,6 +117,9 @@ class AsyncConnections(Lender[AsyncConnection]):
         if isinstance(primitive, Open):
             fresh, role_path = primitive.fresh, primitive.role_path
             return await self.take(fresh=fresh, deadline=primitive.deadline, role_path=role_path)
+        if isinstance(primitive, Sleep) and primitive.meanwhile is not None:
+            with self._foreseen(primitive.meanwhile):
+                return await do_async(primitive)
         return await do_async(primitive)
 
     def _start(self, opening: Opening) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 from dsql_outbox.outbox.database.connection import Connection
 from dsql_outbox.outbox.unit_of_work.loops import do, perform
-from dsql_outbox.outbox.unit_of_work.primitives import Open, Primitive, Program
+from dsql_outbox.outbox.unit_of_work.primitives import Open, Primitive, Program, Sleep
 
 from .lender import Lender, require_time, seconds_left
 from .shelf import Opening, Shelf, Waiter
@@ -54,6 +54,9 @@ class Connections(Lender[Connection]):
         if isinstance(primitive, Open):
             fresh, role_path = primitive.fresh, primitive.role_path
             return self.take(fresh=fresh, deadline=primitive.deadline, role_path=role_path)
+        if isinstance(primitive, Sleep) and primitive.meanwhile is not None:
+            with self._foreseen(primitive.meanwhile):
+                return do(primitive)
         return do(primitive)
 
     def _start(self, opening: Opening) -> None:

@@ -92,8 +92,9 @@ async def test_a_caller_cancelled_during_a_wait_stops_retrying(
         task = asyncio.create_task(writer.write(event))
         await until(lambda: len(facts.of(RetryScheduled)) == 1)
         assert await cancel(task) < SOON
-        await asyncio.to_thread(nothing_is_left, proxy, tables)
-        assert len(facts.of(AttemptEnded)) == proxy.opened == 1
+        assert len(facts.of(AttemptEnded)) == 1
+        assert proxy.opened <= 2, "one was opened for its next attempt, and is the writer's"
+    await asyncio.to_thread(nothing_is_left, proxy, tables)
     assert facts.of(WriteEnded) == [WriteEnded(event.id, "failed", 1, 1, "CancelledError")]
     tables.assert_true_to({event.id: psycopg.OperationalError("cancelled")})
 
@@ -255,7 +256,9 @@ def test_what_a_signal_handler_raises_reaches_the_caller_and_is_not_retried(
         with pytest.raises(Alarm):
             writer.write(workload_s.car_created())
         thread.join()
-        nothing_is_left(proxy, tables)
+        if fault == "stall":
+            nothing_is_left(proxy, tables)
+    nothing_is_left(proxy, tables)
     assert len(facts.of(RetryScheduled)) == (fault == "refuse")
     status = "unknown" if fault == "stall" else "failed"
     assert [fact.status for fact in facts.of(WriteEnded)] == ["committed", status]

@@ -7,6 +7,7 @@ from time import monotonic
 import psycopg
 import pytest
 from psycopg import errors
+from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 from tests.support.writer.callers import (
     QUICK,
@@ -87,13 +88,31 @@ def test_a_retry_takes_no_kept_connection(
     tables.assert_true_to({receipt.event_id: receipt})
 
 
+def test_the_next_connection_is_opened_during_the_wait_and_serves_any_call(
+    open_writer: OpenWriter, proxy: PostgresProxy, facts: Facts
+) -> None:
+    """A connection per conflict, and none of them is thrown away."""
+    settings = replace(QUICK, base=1.5, cap=1.5)
+    caller = open_writer(proxy.url, settings, [facts])
+    proxy.refuse(1)
+    first = in_background(partial(caller.write, workload_s.car_created("CAR-1")))
+    wait_until(lambda: proxy.opened == 2)
+    assert len(facts.of(RetryScheduled)) == 1
+    second = caller.write(workload_s.car_created("CAR-2"))
+    assert not first.done(), "else nothing was shown"
+    assert (second.attempts, proxy.opened) == (1, 2)
+    assert first.result(TIMEOUT).attempts == 2
+    assert (proxy.opened, proxy.closed) == (3, 1), "one each, and one for the conflict"
+
+
 def test_jitter_only_adds_to_the_waits_of_100_200_and_400_ms(
     open_writer: OpenWriter, proxy: PostgresProxy, facts: Facts
 ) -> None:
-    """Facts 6 and 22, with the true defaults."""
+    """Facts 6 and 22."""
     proxy.refuse(3)
     began = monotonic()
-    receipt = open_writer(proxy.url, WriterSettings(), [facts]).write(workload_s.car_created())
+    settings = replace(WriterSettings.origin(), jitter=0.25)
+    receipt = open_writer(proxy.url, settings, [facts]).write(workload_s.car_created())
     took = monotonic() - began
     waits = facts.waits()
     assert receipt.attempts == 4
@@ -111,9 +130,9 @@ def test_a_database_that_always_conflicts_gets_exactly_four_attempts(
     facts: Facts,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Facts 8, 10 and 22, with the true defaults but no jitter."""
+    """Facts 8, 10 and 22."""
     proxy.refuse(None)
-    caller = open_writer(proxy.url, WriterSettings(jitter=0.0), [facts])
+    caller = open_writer(proxy.url, WriterSettings.origin(), [facts])
     event = workload_s.car_created()
     began = monotonic()
     error = outcome_of(partial(caller.write, event))
@@ -185,7 +204,7 @@ def test_schema_changes_do_not_use_up_the_retries_of_conflicts(
     proxy.refuse(changes, message="schema has been updated by another transaction (OC001)")
     proxy.refuse(conflicts, message=OBSERVED)
     end = outcome_of(partial(open_writer(proxy.url).write, workload_s.car_created()))
-    if changes > WriterSettings().max_schema_changes:
+    if changes > WriterSettings.origin().max_schema_changes:
         assert isinstance(end, psycopg.errors.SerializationFailure)
     else:
         assert isinstance(end, Receipt)

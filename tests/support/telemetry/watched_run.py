@@ -102,13 +102,13 @@ def run(url: str, broker: str, receiver: OtlpReceiver) -> Watched:
 def _write(url: str, *hooks: Any) -> UUID:
     with (
         OutboxProxy(url) as proxy,
-        Writer(proxy.database, WriterSettings(), hooks=hooks) as writer,
+        Writer(proxy.database, WriterSettings.origin(), hooks=hooks) as writer,
     ):
         for _ in range(PLAIN):
             writer.write(workload_s.car_created())
         proxy.conflicts(CONFLICTS)
         receipt = writer.write(workload_s.car_created())
-        proxy.conflicts(WriterSettings().max_retries + 1)
+        proxy.conflicts(4)
         with suppress(psycopg.Error):  # one whose retries run out
             writer.write(workload_s.car_created())
     return receipt.event_id

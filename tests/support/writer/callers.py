@@ -35,8 +35,8 @@ def only_single(reason: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(FORM == "plain", reason=reason)
 
 
-QUICK = WriterSettings(base=0.002, cap=0.05, jitter=0.0)
-"""The default budgets, fifty times as fast."""
+QUICK = replace(WriterSettings.origin(), base=0.002, cap=0.05)
+"""The budgets of the origin, fifty times as fast."""
 
 
 def formed(settings: WriterSettings) -> WriterSettings:

@@ -107,7 +107,7 @@ def write_steps(batch: Sequence[Pending], clock: Callable[[], float]) -> Steps:
     return settle(EventWrite(batch, Asking(), clock))
 
 
-SETTINGS: Final = WriterSettings(jitter=0.0, max_outage=10.0)
+SETTINGS: Final = WriterSettings.origin()
 DATABASE: Final = Database("postgresql://writer:secret@db.example/shop")
 FAULTY: Final = "faulty"
 """The name of the events that break a constraint."""

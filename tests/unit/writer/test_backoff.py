@@ -1,5 +1,7 @@
 """When to try again, and when to give up."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +33,9 @@ def backoff(
     deadline: float | None = None,
     random: float = NO_JITTER,
 ) -> Backoff:
-    return Backoff(budgets_of(settings or WriterSettings()), DATABASE, deadline, lambda: random)
+    return Backoff(
+        budgets_of(settings or WriterSettings.origin()), DATABASE, deadline, lambda: random
+    )
 
 
 @pytest.mark.parametrize("kind", COUNTED)
@@ -67,6 +71,31 @@ def test_the_budget_is_that_of_the_last_failure() -> None:
     ):
         pause.next_wait(failure(kind), now)
         assert str(pause.budget) == expected
+
+
+def test_without_a_count_the_time_of_the_call_ends_the_retries_of_a_conflict() -> None:
+    """Both kinds of conflict and an outage share the time."""
+    pause = backoff(WriterSettings(), deadline=130.0, random=1.0)
+    kinds = [FailureKind.CONFLICT, FailureKind.SCHEMA_CHANGED, FailureKind.OUTAGE]
+    waits, now, n = [], 100.0, 0
+    while (wait := pause.next_wait(failure(kinds[n % 3]), now)) is not None:
+        if n == 0:
+            assert str(pause.budget) == "conflict 1, 30.0 s left"
+        waits.append(wait)
+        now, n = now + wait, n + 1
+    assert waits[:4] == [0.2, 0.2, 0.2, 0.4]
+    assert len(waits) > 12
+    assert 128.0 <= now < 130.0
+    assert pause.is_cut_short
+    assert not pause.is_last_try
+
+
+@given(random=st.floats(0, 1), cap=st.floats(0.5, 10), jitter=st.floats(0, 3))
+def test_the_longest_waits_are_spread_too(random: float, cap: float, jitter: float) -> None:
+    """Else all losers of a storm come back together, after exactly the cap."""
+    pause = backoff(WriterSettings(cap=cap, jitter=jitter), random=random)
+    waits = [pause.next_wait(failure(FailureKind.CONFLICT), now=0.0) for _ in range(50)]
+    assert waits[-1] == pytest.approx(cap * (1 + jitter * random) / (1 + jitter))
 
 
 def test_facts_of_a_failure_name_the_host_and_no_secret() -> None:
@@ -109,19 +138,20 @@ def test_no_wait_exceeds_the_cap_whatever_the_attempts_number(
     pause = backoff(settings, random=random)
     waits = [pause.next_wait(failure(FailureKind.CONFLICT), now=0.0) for _ in range(1_100)]
     assert all(wait is not None and 0 < wait <= cap for wait in waits)
-    assert waits[-1] == cap
+    assert waits[-1] is not None
+    assert waits[-1] >= cap / (1 + jitter) * (1 - 1e-9)
 
 
 def test_the_default_cap_is_two_seconds() -> None:
     """Fact 7."""
-    pause = backoff(WriterSettings(max_retries=10), random=1.0)
+    pause = backoff(replace(WriterSettings.origin(), max_retries=10, jitter=0.25), random=1.0)
     waits = [pause.next_wait(failure(FailureKind.CONFLICT), now=0.0) for _ in range(10)]
     assert waits == [0.125, 0.25, 0.5, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
 
 
 @pytest.mark.parametrize("kind", TIMED)
 def test_an_outage_is_timed_not_counted(kind: FailureKind) -> None:
-    pause = backoff(WriterSettings(max_retries=0, max_outage=10.0))
+    pause = backoff(replace(WriterSettings.origin(), max_retries=0))
     waits, now = [], 100.0
     while (wait := pause.next_wait(failure(kind), now)) is not None:
         waits.append(wait)

@@ -75,7 +75,10 @@ def test_a_deadline_that_ends_the_retries_is_told() -> None:
     facts: list[Fact] = []
     run([pend(facts=facts, deadline=0.05)], "conflict")
     (end,) = (fact for fact in facts if isinstance(fact, RetriesExhausted))
-    assert (end.is_cut_short, end.failure.budget) == (True, RetryBudget("conflict", 1, 3))
+    assert (end.is_cut_short, end.failure.budget) == (
+        True,
+        RetryBudget("conflict", 1, 3, 0.05),
+    )
 
 
 @pytest.mark.parametrize("kind", [KeyError, errors.InternalError_, psycopg.DataError])

@@ -38,6 +38,7 @@ from dsql_outbox.observability import (
 )
 from dsql_outbox.outbox import (
     DuplicateEvent,
+    Open,
     OutcomeUnknown,
     Receipt,
     StaleVersion,
@@ -51,6 +52,8 @@ EVENT = UUID(int=1)
 SYNTAX = Failed(errors.SyntaxError("SELEC"), sent=True)
 TAKEN = Failed(errors.UniqueViolation("business_events_pkey"), sent=True)
 ABSENT = Present({})
+NEXT = Open(fresh=True, role_path=False, deadline=None)
+"""The connection that is opened during the wait after a conflict, and not after an outage."""
 
 
 def test_a_stored_event_is_a_receipt_after_one_attempt() -> None:
@@ -69,9 +72,9 @@ def test_the_whole_write_is_tried_again_on_a_new_connection_after_a_conflict() -
     assert (pending.outcome.attempts, pending.outcome.conflicts) == (3, 2)
     assert done.steps == [
         Attempt([pending], fresh=False),
-        Wait(0.1),
+        Wait(0.1, NEXT),
         Attempt([pending], fresh=True),
-        Wait(0.2),
+        Wait(0.2, NEXT),
         Attempt([pending], fresh=True),
     ]
 

@@ -174,7 +174,7 @@ def assert_order(batch: Sequence[Pending]) -> None:
 
 
 def test_the_defaults_of_these_tests_are_those_of_the_users() -> None:
-    assert WriterSettings(jitter=0.0) == SETTINGS
+    assert WriterSettings.origin() == SETTINGS
 
 
 @settings(max_examples=200, deadline=None)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from time import perf_counter, time
 from typing import Any, Final
 from uuid import UUID
@@ -30,7 +31,8 @@ _TRIES: Final = 5
 
 async def write_all(database: Database, run: str, results: Results, progress: Progress) -> None:
     """Write the workload in both shapes; repeat the hot one until two writes have conflicted."""
-    async with AsyncWriter(database, WriterSettings(topic=_TOPIC)) as writer:
+    settings = replace(WriterSettings.origin(), topic=_TOPIC)
+    async with AsyncWriter(database, settings) as writer:
         for shape in SHAPES:
             for n in range(_TRIES if shape == "hot" else 1):
                 written = await _write_shape(writer, shape, f"{run}{shape[0]}{n}", progress)

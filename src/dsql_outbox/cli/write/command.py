@@ -26,6 +26,8 @@ from .loader import Loader, WriteOutcome
 from .report import Reporter, Tally
 
 _WORKERS: Final = 4
+_TIMEOUT: Final = 30.0
+"""Seconds that a transaction and its retries take at most, unless an outage may last longer."""
 _SERVICE: Final = "dsql-outbox-write"
 
 _OnDuplicate = Literal["error", "return"]
@@ -71,8 +73,10 @@ Exit codes:
 @option(
     "--max-retries",
     type=click.IntRange(min=0),
-    default=WriterSettings.max_retries,
-    help="The largest number of retries of an event after conflicts.",
+    default=None,
+    show_default="as many as fit",
+    help="The largest number of retries of an event after conflicts. They end "
+    f"{_TIMEOUT:g} s after its transaction began, or after --max-outage if longer.",
 )
 @option(
     "--max-outage",
@@ -107,7 +111,7 @@ def write(  # noqa: PLR0913 - one parameter per flag
     database: Database,
     workers: int,
     batch: int,
-    max_retries: int,
+    max_retries: int | None,
     max_outage: float,
     on_duplicate: _OnDuplicate,
     topic: str | None,
@@ -139,7 +143,10 @@ def write(  # noqa: PLR0913 - one parameter per flag
     """
     addressed = _addressed(topic, headers)
     settings = WriterSettings(
-        max_retries=max_retries, max_outage=max_outage, max_connections=workers
+        timeout=max(_TIMEOUT, max_outage),
+        max_retries=max_retries,
+        max_outage=max_outage,
+        max_connections=workers,
     )
     with tracing(_SERVICE), metering(_SERVICE) as meters:
         store = partial(
