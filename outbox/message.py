@@ -30,11 +30,12 @@ MAX_TOPIC: Final = 249
 _TOPIC: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*").fullmatch
 _NOT_IN_TOPICS: Final = re.compile(r"[^A-Za-z0-9._-]").search
 
-_PLAIN: Final = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
-"""Characters that need no percent-encoding (RFC 3986, section 2.3).
+_PLAIN_TYPE: Final = re.compile(r"[ -$&-.0-~]*").fullmatch
+_PLAIN_ID: Final = re.compile(r"[ -$&-~]*").fullmatch
+"""Printable ASCII without what a key percent-encodes. Nearly every key matches."""
 
-Nearly every key matches. The test saves a call of `quote`.
-"""
+_UNRESERVED: Final = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
+"""Characters that need no percent-encoding (RFC 3986, section 2.3)."""
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -130,17 +131,41 @@ def _broken_name(names: tuple[str, ...]) -> str | None:
 
 
 def subject_key(entity_type: str, entity_id: str) -> str:
-    """Return ``type/id``, each part percent-encoded, so that keys of two entities differ."""
-    return f"{_quoted_type(entity_type)}/{_quoted(entity_id)}"
+    """Return ``TYPE/ID``, as a consumer's tables have it: ``User/ann@example.com``.
 
-
-def _quoted(part: str) -> str:
-    return part if _PLAIN(part) else quote(part, safe="")
+    Two entities never have the same key, and a key has one line. So ``%``, characters that are
+    not printable, and ``/`` in a type are percent-encoded as UTF-8.
+    """
+    return f"{_type(entity_type)}/{entity_id if _PLAIN_ID(entity_id) else _readable(entity_id)}"
 
 
 @lru_cache(maxsize=256)
-def _quoted_type(entity_type: str) -> str:
-    return _quoted(entity_type)
+def _type(entity_type: str) -> str:
+    return entity_type if _PLAIN_TYPE(entity_type) else _readable(entity_type, "%/")
+
+
+def _readable(part: str, encoded: str = "%") -> str:
+    return "".join(
+        quote(each, safe="") if each in encoded or not each.isprintable() else each for each in part
+    )
+
+
+def listed_key(entity_type: str, entity_id: str) -> str:
+    """Return ``TYPE/ID`` for a list with other marks, such as ``Loan/L%201@1,Car/C@1``.
+
+    Each part has only the unreserved characters of RFC 3986, so the marks are found.
+    """
+    return f"{_listed_type(entity_type)}/{_listed(entity_id)}"
+
+
+def _listed(part: str) -> str:
+    # The test saves a call of `quote`; nearly every part matches.
+    return part if _UNRESERVED(part) else quote(part, safe="")
+
+
+@lru_cache(maxsize=256)
+def _listed_type(entity_type: str) -> str:
+    return _listed(entity_type)
 
 
 def parse_subject_key(key: str) -> tuple[str, str]:

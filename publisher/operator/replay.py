@@ -13,6 +13,7 @@ from dsql_outbox.outbox import (
     SettingsError,
     Touched,
     array_literal,
+    listed_key,
     message_headers,
     parse_subject_key,
     subject_key,
@@ -213,7 +214,7 @@ def stored_headers(
     headers = message_headers(str(event_id), event_type, time, source)
     try:
         listed = [
-            f"{subject_key(touch.entity_type, touch.entity_id)}@{touch.version}"
+            f"{listed_key(touch.entity_type, touch.entity_id)}@{touch.version}"
             for touch in _touches.decode(touches)
         ]
     except msgspec.MsgspecError:  # its text may quote the touches

@@ -33,7 +33,7 @@ async def test_sqs(sqs_broker: SqsBroker) -> None:
 
 
 async def put(broker: ReadableBroker) -> Message:
-    message = new_message("Loan/caf%C3%A9", position="20", previousposition="10", replay="2")
+    message = new_message("Loan/café, 50%25", position="20", previousposition="10", replay="2")
     async with broker.open() as sink:
         await published(sink, [message])
     return message
@@ -45,7 +45,8 @@ def wanted(sent: Message) -> Received:
         dedupe_id=sent.dedupe_id,
         source=sent.headers["source"],
         topic=sent.topic,
-        key=sent.key,
+        subject_type="Loan",
+        subject_id="café, 50%",
         position=20,
         previous_position=10,
         replay=2,

@@ -10,7 +10,7 @@ import pytest
 from anyio.from_thread import BlockingPortal
 
 from dsql_outbox.inbox import AsyncInbox, Handled, Inbox, Received
-from dsql_outbox.outbox import Database
+from dsql_outbox.outbox import Database, parse_subject_key
 
 OpenInbox = Callable[..., "InboxCaller"]
 
@@ -112,13 +112,15 @@ def new_received(
 ) -> Received:
     """A received message with an id of its own."""
     found = event_id or uuid4()
+    subject_type, subject_id = parse_subject_key(key)
     dedupe_id = str(found) if replay is None else f"{found}/r{replay}"
     return Received(
         id=found,
         dedupe_id=dedupe_id,
         source=source,
         topic="events.LoanPaid",
-        key=key,
+        subject_type=subject_type,
+        subject_id=subject_id,
         position=position,
         previous_position=previous,
         replay=replay,

@@ -17,9 +17,9 @@ from dsql_outbox.outbox import (
     array_literal,
     broken_header,
     json_array,
+    listed_key,
     message_headers,
     plain_array,
-    subject_key,
     text_array,
 )
 
@@ -115,7 +115,7 @@ def one_parameters(prepared: PreparedEvent, shards: int) -> Parameters:
         "attributes": touch.attributes,
         "header": touch.header,
         "touch": _touch_prefix(touch),
-        "key": subject_key(touch.entity_type, touch.entity_id),
+        "key": listed_key(touch.entity_type, touch.entity_id),
         "expected": None if expected is None else str(expected),
     }
 
@@ -236,7 +236,7 @@ def _touch_columns(prefix: str, touches: _Touches, ordinals: Sequence[int]) -> P
         f"{prefix}_back": plain_array([touches.back[n] for n in ordinals]),
         f"{prefix}_header": json_array([touch.header for touch in each]),
         f"{prefix}_touch": json_array([_touch_prefix(touch) for touch in each]),
-        f"{prefix}_key": text_array([subject_key(t.entity_type, t.entity_id) for t in each]),
+        f"{prefix}_key": text_array([listed_key(t.entity_type, t.entity_id) for t in each]),
     }
 
 

@@ -8,9 +8,11 @@ quotas", and the API references of SendMessageBatch and PublishBatch.
 
 import json
 import re
+import string
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
+from urllib.parse import quote
 
 from dsql_outbox.outbox import TRACE_HEADERS, Message
 from dsql_outbox.publisher.sinks.cloudevents import binary_headers
@@ -21,8 +23,11 @@ from .batch_client import Entry
 _FORBIDDEN: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that the services refuse, or replace by U+FFFD."""
 
-# Letters, digits and punctuation of ASCII. A deduplication id has the same limit of 128.
-_GROUP: Final = re.compile(r"[!-~]{1,128}")
+_GROUP_CHARACTERS: Final = string.punctuation
+"""A group id takes these beside letters and digits. Percent is one: keys have encoded theirs."""
+
+_MAX_GROUP: Final = 128
+"""The limit of characters of a group id."""
 
 _TYPE: Final = "String"
 
@@ -68,9 +73,14 @@ def make_entry(index: int, message: Message, form: MessageForm) -> Entry:
 
 
 def group_id(key: str) -> str:
-    """The message group id of a key: the key itself, or its SHA-256 if AWS would refuse the key."""
-    if _GROUP.fullmatch(key):
-        return key
+    """The message group id of a key, which AWS limits to ASCII without a space.
+
+    Other characters are percent-encoded as UTF-8. An id that becomes too long is
+    ``sha256:`` and the hash of the key.
+    """
+    group = quote(key, safe=_GROUP_CHARACTERS, errors="replace")
+    if len(group) <= _MAX_GROUP:
+        return group
     return f"sha256:{sha256(key.encode(errors='replace')).hexdigest()}"
 
 

@@ -183,12 +183,11 @@ class OnceCall(BudgetedWork[Handled[T]]):
         if not self._follows:
             return [remember]
         assert self._message is not None  # noqa: S101 - only a message follows another
-        subject_type, subject_id = self._message.subject
         subject = {
             "consumer": self._statements.consumer,
             "source": self._message.source,
-            "subject_type": subject_type,
-            "subject_id": subject_id,
+            "subject_type": self._message.subject_type,
+            "subject_id": self._message.subject_id,
             "position": str(self._message.position),
         }
         return [remember, (self._statements.advance, subject)]

@@ -22,6 +22,7 @@ from dsql_outbox.outbox import (
     is_source,
     is_unicode,
     parse_subject_key,
+    subject_key,
 )
 
 MAX_ID: Final = 128
@@ -43,10 +44,10 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
 
     `id` is the event's id, the same in each delivery and in each replay. `dedupe_id` is
     that of the message: a replay has one of its own. `source` is the CloudEvents source, which
-    tells outboxes apart. `key` is the subject, as in ``Loan/LOAN-7``. `position` rises with
-    each message of a subject, and `previous_position` is that of the message before it, or 0
-    for the first; both are in microseconds. `replay` is the number of the replay, or None for
-    an original.
+    tells outboxes apart. `subject_type` and `subject_id` are the entity as the event names it;
+    `position` rises with each message of a subject, and `previous_position` is that of the
+    message before it, or 0 for the first; both are in microseconds. `replay` is the number of
+    the replay, or None for an original.
 
     `trace` holds the W3C trace headers, to continue the trace. `headers` are the other
     attributes under their CloudEvents names. `data` is the event's JSON as it was written.
@@ -56,7 +57,8 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
     dedupe_id: str
     source: str
     topic: str
-    key: str
+    subject_type: str
+    subject_id: str
     position: int
     previous_position: int
     replay: int | None
@@ -65,9 +67,9 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
     data: bytes
 
     @property
-    def subject(self) -> tuple[str, str]:
-        """The type and the id of the subject, decoded."""
-        return parse_subject_key(self.key)
+    def key(self) -> str:
+        """The subject in one text, as in ``Loan/LOAN-7``."""
+        return subject_key(self.subject_type, self.subject_id)
 
 
 def received(headers: Mapping[str, str], *, dedupe_id: str, topic: str, data: bytes) -> Received:
@@ -76,12 +78,14 @@ def received(headers: Mapping[str, str], *, dedupe_id: str, topic: str, data: by
     Raises `UnreadableMessage` if an attribute is missing or not valid, or if its position is
     over five minutes ahead of this machine's clock.
     """
+    subject_type, subject_id = _subject(headers)
     return Received(
         id=_event_id(headers),
         dedupe_id=_dedupe_id(dedupe_id),
         source=_source(headers),
         topic=topic,
-        key=_key(headers),
+        subject_type=subject_type,
+        subject_id=subject_id,
         position=_position(headers),
         previous_position=_number(headers, "previousposition"),
         replay=_number(headers, "replay") if "replay" in headers else None,
@@ -138,10 +142,9 @@ def _source(headers: Mapping[str, str]) -> str:
     return source
 
 
-def _key(headers: Mapping[str, str]) -> str:
-    key = required(headers, "subject")
+def _subject(headers: Mapping[str, str]) -> tuple[str, str]:
     try:
-        subject_type, subject_id = parse_subject_key(key)
+        subject_type, subject_id = parse_subject_key(required(headers, "subject"))
     except SettingsError:
         raise _unreadable("subject", "it is no TYPE/ID in percent-encoded UTF-8") from None
     if not (_fits(subject_type, MAX_ENTITY_TYPE) and _fits(subject_id, MAX_ENTITY_ID)):
@@ -150,7 +153,7 @@ def _key(headers: Mapping[str, str]) -> str:
             f"{len(subject_id)}, of 1 to {MAX_ENTITY_ID}, both without NUL"
         )
         raise _unreadable("subject", rule)
-    return key
+    return subject_type, subject_id
 
 
 def _position(headers: Mapping[str, str]) -> int:

@@ -51,7 +51,7 @@ def test_a_list_for_people_has_a_line_a_letter_and_no_payload(url: str) -> None:
     header, line = run(url, "messages", "list").stdout.splitlines()
     assert header.split() == ["event", "state", "since", "attempts", "topic", "subject", "error"]
     assert line.startswith(f"{event_id}  dead ")
-    assert line.endswith("1         events.CarMoved  Car/a%20b@1  Not for me")
+    assert line.endswith("1         events.CarMoved  Car/a b@1  Not for me")
     assert header.index("error") == line.index("Not for me")
 
 

@@ -35,7 +35,7 @@ async def test_an_entitys_events_are_replayed_in_version_order_after_a_version(
 
 async def test_an_entity_that_nobody_knows_is_said_to_be_unknown(database: Database) -> None:
     async with Messages(database) as tool:
-        with pytest.raises(SettingsError, match="no event has touched entity Car/x%20y"):
+        with pytest.raises(SettingsError, match="no event has touched entity Car/x y"):
             await gathered(tool.replay(entity="Car/x y"))
 
 

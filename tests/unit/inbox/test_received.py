@@ -39,7 +39,7 @@ def test_attributes_and_trace_headers_are_told_apart() -> None:
     found = received(GOOD | {"traceparent": "00-1"}, dedupe_id="d", topic="t", data=b"{}")
     assert (found.trace, found.headers) == ({"traceparent": "00-1"}, GOOD)
     assert (found.position, found.previous_position, found.replay) == (20, 10, None)
-    assert (found.source, found.subject) == ("/shop", ("Loan", "a/b"))
+    assert (found.source, found.subject_type, found.subject_id) == ("/shop", "Loan", "a/b")
 
 
 @pytest.mark.parametrize("part", sorted(GOOD))

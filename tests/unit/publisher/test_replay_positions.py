@@ -96,6 +96,22 @@ def test_a_subjects_key_is_read_back(entity_type: str, entity_id: str) -> None:
     except UnicodeEncodeError:  # a lone surrogate, which no event can hold
         return
     assert parse_subject_key(key) == (entity_type, entity_id)
+    assert key.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("entity_type", "entity_id", "key"),
+    [
+        ("User", "ann@example.com", "User/ann@example.com"),
+        ("Loan", "L 1, äß", "Loan/L 1, äß"),
+        ("Car", "a/b", "Car/a/b"),
+        ("Car/Van", "b", "Car%2FVan/b"),
+        ("Car", "50%40", "Car/50%2540"),
+        ("Car", "a\nb\x1b\u202e", "Car/a%0Ab%1B%E2%80%AE"),
+    ],
+)
+def test_a_key_is_as_its_reader_writes_it(entity_type: str, entity_id: str, key: str) -> None:
+    assert subject_key(entity_type, entity_id) == key
 
 
 def test_a_subject_may_be_typed_without_encoding() -> None:
