@@ -23,7 +23,6 @@ FOLDER = Path(dsql_outbox.schema.__file__).parent
 FILES = [
     path for folder in ("statements", "migrations") for path in (FOLDER / folder).glob("*.sql")
 ]
-ENTRIES = inventory()
 SENDING = {"execute", "executemany", "stream", "copy"}
 SQL = re.compile(
     r"(SELECT|INSERT|UPDATE|DELETE|WITH|CREATE|ALTER|DROP|BEGIN|COMMIT|ROLLBACK|SET)\b"
@@ -32,27 +31,27 @@ SQL = re.compile(
 
 @pytest.fixture(scope="module")
 def linted() -> dict[str, Linted]:
-    return {each.entry.name: each for each in lint(ENTRIES)}
+    return {each.entry.name: each for each in lint(inventory())}
 
 
 def of(name: str) -> Entry:
-    return next(each for each in ENTRIES if each.name == name)
+    return next(each for each in inventory() if each.name == name)
 
 
 def test_no_statement_breaks_a_rule(linted: dict[str, Linted]) -> None:
-    assert set(linted) == {entry.name for entry in ENTRIES}
+    assert set(linted) == {entry.name for entry in inventory()}
     assert {name: found.faults for name, found in linted.items() if found.faults} == {}
 
 
 def test_a_statement_is_known_at_the_wire_and_somebody_sends_it() -> None:
-    for entry in ENTRIES:
+    for entry in inventory():
         assert known(entry.example) == entry.name
         assert known(f"\n -- why\n{entry.example}\n /* x */ ") == entry.name
         assert entry.sent_by, entry.name
 
 
 def test_a_statement_with_a_changed_word_is_not_known() -> None:
-    for entry in ENTRIES:
+    for entry in inventory():
         first, said = canonical(entry.example).split(" ")[0], canonical(entry.example)
         assert known(said) == entry.name
         assert known(said.replace(first, "changed", 1)) is None
@@ -62,7 +61,7 @@ def test_a_statement_with_a_changed_word_is_not_known() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_every_file_is_in_the_inventory(file: Path) -> None:
-    assert file.stem in {each.name for each in ENTRIES}
+    assert file.stem in {each.name for each in inventory()}
 
 
 @pytest.mark.parametrize("duty", ["writer", "publisher", "operator", "consumer"])
@@ -78,7 +77,7 @@ def test_everything_that_is_printed_is_in_the_inventory() -> None:
 
 
 def test_names_and_excuses_are_those_of_entries() -> None:
-    found = [each.name for each in ENTRIES]
+    found = [each.name for each in inventory()]
     assert len(found) == len(set(found))
     assert set(EXCUSES) <= set(found)
 
@@ -114,7 +113,7 @@ def test_what_is_not_ours_is_not_known(text: str) -> None:
 
 
 def test_a_hundred_thousand_statements_take_no_time() -> None:
-    texts = [each.example for each in ENTRIES]
+    texts = [each.example for each in inventory()]
     start = perf_counter()
     for n in range(100_000):
         known(texts[n % len(texts)])
@@ -148,8 +147,8 @@ def test_the_table_has_a_line_for_each_statement_and_a_count() -> None:
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
     assert lines[0].split() == ["statement", "kind", "sent", "by", "dsql-lint", "own", "rules"]
-    assert lines[-1] == f"{len(ENTRIES)} statements, {len(EXCUSES)} excused, 0 broken"
-    assert len(lines) == len(ENTRIES) + 2
+    assert lines[-1] == f"{len(inventory())} statements, {len(EXCUSES)} excused, 0 broken"
+    assert len(lines) == len(inventory()) + 2
 
 
 def test_the_same_as_json() -> None:

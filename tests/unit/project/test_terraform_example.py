@@ -5,6 +5,7 @@ No Terraform and no AWS takes part: whether the AWS provider takes it is not kno
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from dsql_outbox.publisher.sinks.sqs import parse_sqs_url
 FOLDER = ROOT / "examples" / "terraform"
 TEXTS = {path.name: path.read_text() for path in sorted(FOLDER.glob("*.tf"))}
 TEXT = "".join(re.sub(r"(^|\s)#.*", "", text) for text in TEXTS.values())
-BLOCKS = {name: parsed(FOLDER / name) for name in TEXTS}
 README = (FOLDER / "README.md").read_text()
 DAEMON = (ROOT / "docs/daemon.md").read_text()
 LAMBDA = (ROOT / "docs/lambda.md").read_text()
@@ -38,10 +38,16 @@ SAMPLE = {
 """What interpolations become in a plan."""
 
 
+@cache
+def files() -> list[dict[str, Any]]:
+    """What the files say."""
+    return [parsed(FOLDER / name) for name in TEXTS]
+
+
 def named(kind: str) -> dict[str, Any]:
     """Blocks with a name, of all files: variables, outputs or locals."""
     found: dict[str, Any] = {}
-    for blocks in BLOCKS.values():
+    for blocks in files():
         for block in blocks.get(kind, []):
             found |= block
     return found
@@ -51,7 +57,7 @@ def typed(kind: str) -> dict[str, dict[str, Any]]:
     """Resources or data of all files, by ``type.name``."""
     return {
         f"{type_}.{name}": body
-        for blocks in BLOCKS.values()
+        for blocks in files()
         for block in blocks.get(kind, [])
         for type_, bodies in block.items()
         for name, body in bodies.items()

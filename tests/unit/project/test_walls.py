@@ -3,6 +3,7 @@
 import ast
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,20 +18,19 @@ CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["import
 CLAIM = re.compile(r"\b(pure|no I/O|without (any )?I/O)\b", re.IGNORECASE)
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Every module of the package by its name."""
     found = {}
+    files = files_of(ROOT, "*.py")
     for top in (*ROOMS, "src/dsql_outbox"):
         base = ROOT / top
         name = ("dsql_outbox", top) if top in ROOMS else ("dsql_outbox",)
-        for path in files_of():
-            if path.suffix == ".py" and base in path.parents:
+        for path in files:
+            if base in path.parents:
                 parts = path.relative_to(base).with_suffix("").parts
                 found[".".join([*name, *parts]).removesuffix(".__init__")] = path
     return found
-
-
-MODULES = modules()
 
 
 def claims_to_be_pure(path: Path) -> bool:
@@ -39,14 +39,14 @@ def claims_to_be_pure(path: Path) -> bool:
 
 
 def test_the_contract_names_the_modules_whose_docstrings_say_that_they_are_pure() -> None:
-    claimed = sorted(name for name, path in MODULES.items() if claims_to_be_pure(path))
+    claimed = sorted(name for name, path in modules().items() if claims_to_be_pure(path))
     assert len(claimed) > 15
     assert claimed == PURE
 
 
 @pytest.mark.parametrize("name", PURE)
 def test_a_pure_module_does_not_sleep_or_open_files(name: str) -> None:
-    tree = ast.parse(MODULES[name].read_text())
+    tree = ast.parse(modules()[name].read_text())
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     used |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     assert used.isdisjoint({"sleep", "open"})
