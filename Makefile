@@ -6,8 +6,9 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(she
 VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_PYTHON=$(BIN)/python UV_PYTHON_DOWNLOADS=never $(BIN)/uv
-# A process without work takes tests from another. Each has its own servers.
-XDIST  := -n $(or $(WORKERS),2) --dist worksteal
+# A process without work takes tests from another. Each has its own servers. Three keep two cores busy:
+# a part of the tests waits, for leases, other processes and deadlines.
+XDIST  := -n $(or $(WORKERS),3) --dist worksteal
 # COVERAGE=1 measures branches, also in the commands that tests start. The floor is in pyproject.toml.
 PYTEST := $(if $(COVERAGE),$(BIN)/coverage run -m pytest,$(BIN)/pytest) $(XDIST) -m "not slow and not pooler and not package and not site"
 # ROOM=writer selects the tests of one room. The contract of all sinks belongs to the publisher.

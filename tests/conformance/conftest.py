@@ -20,7 +20,7 @@ def clock() -> Clock:
 def governed(url: str, clock: Clock) -> Iterator[GovernedPostgres]:
     """The rules in front of the outbox tables, and of others as the records have them."""
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("DROP SCHEMA IF EXISTS records CASCADE; CREATE SCHEMA records")
+        connection.execute("CREATE SCHEMA records")
         connection.execute(
             "CREATE TABLE records.baseline_parent (id uuid PRIMARY KEY, name text);"
             "CREATE TABLE records.baseline_bulk (id int);"
@@ -28,3 +28,5 @@ def governed(url: str, clock: Clock) -> Iterator[GovernedPostgres]:
         )
     with GovernedPostgres(f"{url}?options=-c%20search_path%3Drecords", clock=clock) as proxy:
         yield proxy
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA records CASCADE")  # so that the next test gets this database

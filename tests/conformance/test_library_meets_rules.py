@@ -43,7 +43,7 @@ async def test_many_rows_are_written_and_relayed_in_transactions_of_3_000(
     writer: Writer, governed: GovernedPostgres, tables: Tables
 ) -> None:
     owners = [Entity("Owner", f"OWNER-{n}") for n in range(3)]
-    events = [workload_s.loan_created(n, *owners) for n in range(1_000)]  # 10,000 rows
+    events = [workload_s.loan_created(n, *owners) for n in range(400)]  # 4,000 rows
     assert {type(outcome) for outcome in writer.write_many(events)} == {Receipt}
     tables.assert_consistent()
     sink = MemorySink()
@@ -147,10 +147,10 @@ def test_conflicts_told_at_the_commit_lose_no_event(writer: Writer, tables: Tabl
     def write(n: int) -> Receipt:
         return writer.write(workload_s.payment_submitted(n, Entity("Car", "CAR-1", {"n": n})))
 
-    receipts = with_workers(8, write, range(40))
-    assert len(receipts) == 40
+    receipts = with_workers(4, write, range(16))
+    assert len(receipts) == 16
     tables.assert_consistent()
-    assert [row["version"] for row in tables.entities() if row["entity_type"] == "Car"] == [40]
+    assert [row["version"] for row in tables.entities() if row["entity_type"] == "Car"] == [16]
 
 
 def test_conflicts_told_at_the_commit_lose_no_update(writer: Writer, tables: Tables) -> None:
@@ -160,9 +160,9 @@ def test_conflicts_told_at_the_commit_lose_no_update(writer: Writer, tables: Tab
         transaction.connection.execute("UPDATE records.counter SET n = n + 1")
         transaction.append(workload_s.car_created())
 
-    with_workers(4, lambda _: writer.transact(count), range(12))
-    assert tables.execute("SELECT n FROM records.counter") == [{"n": 12}]
-    assert len(tables.events()) == 12
+    with_workers(3, lambda _: writer.transact(count), range(6))
+    assert tables.execute("SELECT n FROM records.counter") == [{"n": 6}]
+    assert len(tables.events()) == 6
     tables.assert_consistent()
 
 

@@ -104,14 +104,14 @@ def test_consumers_that_are_killed_leave_each_effect_exactly_once(
         return len(remembered(url))
 
     random, victim = Random(20261125), start()
-    for goal in (40, 90, 150):
+    for goal in (20, 45, 75):
         wait_until(at_least(done, goal), timeout=60)
         victim.kill()
         victim.wait()
         victim = start()
         wait_until(at_least(done, goal + random.randrange(1, 9)), timeout=60)
     assert victim.wait(60) == 0
-    assert effects_in(url) == sorted(f"message-{n}" for n in range(300))
+    assert effects_in(url) == sorted(f"message-{n}" for n in range(150))
 
 
 def at_least(count: Callable[[], int], goal: int) -> Callable[[], bool]:
@@ -124,7 +124,7 @@ from dsql_outbox.inbox import Inbox
 from dsql_outbox.outbox import Database
 
 with Inbox(Database(sys.argv[1]), "mailer") as inbox:
-    for n in range(300):
+    for n in range(150):
         text = f"message-{n}"
         add = "INSERT INTO public.effects VALUES (%s)"
         inbox.once(text, lambda connection: connection.execute(add, (text,)))

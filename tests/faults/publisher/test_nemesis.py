@@ -46,19 +46,20 @@ def is_publisher(pid: int) -> bool:
     ],
 )
 def test_every_event_arrives_once_or_more_and_in_order_whatever_is_killed(way: list[str]) -> None:
-    words = ["--events", "1000", "--rate", "400", "--every", "1", "--down", "2", "--json"]
+    words = ["--events", "600", "--rate", "240", "--every", "1", "--down", "2", "--json"]
     done = subprocess.run(
         nemesis(*words, *way), cwd=ROOT, capture_output=True, text=True, check=False, timeout=100
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
-    assert found["committed"] == 1000
-    assert found["writes"] == {"committed": 1000}
-    assert found["delivered"] == 1000 + found["duplicates"]
+    assert found["committed"] == 600
+    assert found["writes"] == {"committed": 600}
+    assert found["delivered"] == 600 + found["duplicates"]
     assert sum(found["harms"].values()) >= (1 if way else 3)
     assert set(found["outages"]) == (set() if way else {"database", "broker"})
 
 
+@pytest.mark.slow
 def test_publishers_that_do_not_start_are_told_of_at_once() -> None:
     words = nemesis("--publish-options=--nonsense")
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)

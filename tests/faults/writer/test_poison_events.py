@@ -45,11 +45,11 @@ def poisoned(tables: Tables) -> Tables:
     return tables
 
 
-def batch(sqlstate: str, *poisoned: int, events: int = 40) -> list[Event]:
-    """Events of 20 cars in turn; those at some places are poison."""
+def batch(sqlstate: str, *poisoned: int, events: int = 24) -> list[Event]:
+    """Events of 12 cars in turn; those at some places are poison."""
     names = [poison(sqlstate) if n in poisoned else "Car Sold" for n in range(events)]
     return [
-        Event.new(name, "CarSold", [Entity("Car", f"CAR-{n % 20}", {"n": n})])
+        Event.new(name, "CarSold", [Entity("Car", f"CAR-{n % 12}", {"n": n})])
         for n, name in enumerate(names)
     ]
 
@@ -97,7 +97,7 @@ def test_poison_in_write_many_fails_alone(
 async def test_poison_in_write_many_of_tasks_fails_alone(
     poisoned: Tables, url: str, settings: WriterSettings, sqlstate: str
 ) -> None:
-    events = batch(sqlstate, 0, 13, 14, 39)
+    events = batch(sqlstate, 0, 13, 14, 23)
     async with open_async(url, settings) as writer:
         outcomes = await writer.write_many(events)
     assert_only_poison_failed(poisoned, sqlstate, events, outcomes)
@@ -119,7 +119,7 @@ async def test_poison_in_a_lane_fails_alone(
     poisoned: Tables, url: str, settings: WriterSettings, call: tuple[str, int]
 ) -> None:
     sqlstate, lanes = call
-    events = batch(sqlstate, 5, 31, events=64)
+    events = batch(sqlstate, 5, 31, events=36)
     async with open_async(url, replace(settings, coalesce=lanes)) as writer:
         calls = [asyncio.create_task(writer.write(event)) for event in events]
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
@@ -131,7 +131,7 @@ async def test_innocents_of_little_patience_do_not_wait_for_poison_to_be_given_u
     poisoned: Tables, url: str, settings: WriterSettings
 ) -> None:
     """The poison is tried for a minute; only the event behind it on its car waits as long."""
-    events = batch("XX000", 5, events=20)
+    events = batch("XX000", 5, events=12)
     patient = replace(settings, base=0.05, max_outage=60.0, coalesce=1)
     async with open_async(url, patient) as writer:
         calls = [asyncio.create_task(writer.write(event, timeout=5.0)) for event in events]
@@ -145,9 +145,9 @@ async def test_innocents_of_little_patience_do_not_wait_for_poison_to_be_given_u
 def test_a_batch_in_which_all_fail_is_tried_less_than_twice_an_event(
     poisoned: Tables, url: str, settings: WriterSettings, facts: Facts
 ) -> None:
-    events = batch("42501", *range(32), events=32)
+    events = batch("42501", *range(16), events=16)
     with Writer(Database(url, opens_per_second=10_000), settings, hooks=[facts]) as writer:
         outcomes = writer.write_many(events)
     assert all(isinstance(outcome, errors.InsufficientPrivilege) for outcome in outcomes)
-    assert len(facts.of(TransactionStarted)) == 63
+    assert len(facts.of(TransactionStarted)) == 31
     assert poisoned.events() == []

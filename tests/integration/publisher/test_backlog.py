@@ -78,7 +78,7 @@ async def test_a_message_waits_unless_its_subject_needs_an_operator(
 
 
 @pytest.mark.postgres_only("the endpoint carries 100,000 rows too slowly")
-@pytest.mark.parametrize("kind", ["paused", "blocked", "both"])
+@pytest.mark.parametrize("kind", ["paused", "blocked"])
 async def test_100_000_messages_that_need_an_operator_are_seen_through_in_short_statements(
     database: Database, sql: psycopg.Connection, kind: str
 ) -> None:
@@ -87,7 +87,7 @@ async def test_100_000_messages_that_need_an_operator_are_seen_through_in_short_
     sql.execute(
         "INSERT INTO outbox.outbox SELECT n %% 4, n, md5(n::text)::uuid, 0, 'Car', n, 1, %s, '{}',"
         " '', now() FROM generate_series(1, 100000) AS n",
-        ["open" if kind == "blocked" else "paused"],
+        ["paused" if kind == "paused" else "open"],
     )
     if kind != "paused":
         sql.execute(

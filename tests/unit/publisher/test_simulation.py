@@ -233,8 +233,8 @@ FOUND_AT = {
     "trust_the_host": 7,
     "ignore_the_epoch": 38,
     "keep_old_rows": 5,
-    "forget_due_retries": 73,
-    "forget_passed_rows": 60,
+    "forget_due_retries": 47,
+    "forget_passed_rows": 16,
     "bury_without_lease": 34,
     "record_without_lease": 63,
     "forget_the_wait": 152,
@@ -244,7 +244,7 @@ FOUND_AT = {
     "reuse_a_dedupe_id": 0,
     "count_from_the_answer": 9,
     "send_paused_topics": 4,
-    "leave_at_the_end": 117,
+    "leave_at_the_end": 4,
     "never_go_home": 65,
     "end_at_a_refusal": 26,
 }
@@ -254,7 +254,7 @@ FEW = 400
 """How many seeds find any defect, whatever changes in the random schedules."""
 
 
-@pytest.mark.parametrize("first", range(0, 200, SLICE))
+@pytest.mark.parametrize("first", range(0, 100, SLICE))
 def test_whatever_fails_the_relay_keeps_its_promises(first: int) -> None:
     """No loss, no disorder, nothing charged that is no fault, and the healthy leave in time."""
     schedules = map(random_schedule, range(first, first + SLICE))

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 
 import anyio
 import pytest
@@ -23,6 +23,7 @@ from dsql_outbox.publisher.relay.memory import shares
 from dsql_outbox.publisher.relay.relay import Relay
 
 ROWS, IN_FLIGHT = 2_000, 800
+HEALTHY = 2_000
 SETTINGS = PublisherSettings(batch_rows=50)
 """A tenth of the defaults, so that small numbers reach the limits."""
 
@@ -56,6 +57,12 @@ def seconds(message: Message) -> float:
     return 1 + int(message.headers["position"]) % 7 / 2
 
 
+@cache
+def seconds_alone(healthy: int) -> float:
+    """The time in which so many healthy rows are delivered if there are no others."""
+    return seconds_for(healthy, slow=0)
+
+
 def seconds_for(healthy: int, *others: OutboxRow, slow: float) -> float:
     """The time in which so many healthy rows behind others are delivered."""
     store = MemoryOutbox()
@@ -68,34 +75,32 @@ def seconds_for(healthy: int, *others: OutboxRow, slow: float) -> float:
     return later(relay(store, sink, done))
 
 
-@pytest.mark.parametrize("slow", [math.inf, 60.0, 1.0])
+@pytest.mark.parametrize("slow", [math.inf, 1.0])
 @pytest.mark.parametrize("topics", [1, 2])
 def test_healthy_rows_go_on_beside_topics_that_are_silent_or_slow(slow: float, topics: int) -> None:
-    alone = seconds_for(5_000, slow=0)
-    others = [each for n in range(topics) for each in rows_of(f"slow{n}", 1 + 5_000 * n, 2_000)]
+    alone = seconds_alone(HEALTHY)
+    others = [each for n in range(topics) for each in rows_of(f"slow{n}", 1 + 5_000 * n, ROWS)]
     first = 0.1 * topics  # the others are read first, up to their shares
-    assert seconds_for(5_000, *others, slow=slow) < alone / 0.8 + first
+    assert seconds_for(HEALTHY, *others, slow=slow) < alone / 0.8 + first
 
 
 @pytest.mark.parametrize(
     ("topics", "each", "slow"),
     [
-        (12, 300, math.inf),
-        (12, 1_500, math.inf),
-        (40, 300, math.inf),
+        (12, 1_000, math.inf),
         (100, 90, math.inf),
-        (12, 1_500, 1.0),
-        (40, 300, 4.0),
+        (12, 500, 1.0),
+        (40, 150, 4.0),
     ],
 )
 def test_healthy_rows_go_on_beside_dozens_of_topics(topics: int, each: int, slow: float) -> None:
-    alone = seconds_for(5_000, slow=0)
+    alone = seconds_alone(HEALTHY)
     others = [row for n in range(topics) for row in rows_of(f"slow{n}", 1 + each * n, each)]
     first = 0.03 * topics  # the others are read first, up to their shares
-    assert seconds_for(5_000, *others, slow=slow) < alone / 0.8 + first
+    assert seconds_for(HEALTHY, *others, slow=slow) < alone / 0.8 + first
 
 
-@pytest.mark.parametrize("topics", [12, 30])
+@pytest.mark.parametrize("topics", [6, 20])
 def test_healthy_rows_go_on_beside_topics_that_worked_and_fell_silent(topics: int) -> None:
     store = MemoryOutbox()
     starts = asyncio.Event()
@@ -104,11 +109,11 @@ def test_healthy_rows_go_on_beside_topics_that_worked_and_fell_silent(topics: in
         return 0.005 if message.topic == "healthy" or not starts.is_set() else math.inf
 
     sink = Answering(answers)
-    store.insert([row for n in range(topics) for row in rows_of(f"slow{n}", 1 + 2_000 * n, 2_000)])
+    store.insert([row for n in range(topics) for row in rows_of(f"slow{n}", 1 + 2_000 * n, 1_000)])
     took: list[float] = []
 
     async def write(_relay: Relay) -> None:
-        while len(sink.delivered) < 300 * topics:  # noqa: ASYNC110 - the time is virtual
+        while len(sink.delivered) < 100 * topics:  # noqa: ASYNC110 - the time is virtual
             await anyio.sleep(0.01)
         starts.set()
         await anyio.sleep(2)
@@ -120,7 +125,7 @@ def test_healthy_rows_go_on_beside_topics_that_worked_and_fell_silent(topics: in
 
     later(relay(store, sink, lambda: bool(took), beside=write))
     assert (
-        took[0] < seconds_for(2_000, slow=0) / 0.8 + 1.2
+        took[0] < seconds_alone(2_000) / 0.8 + 1.2
     )  # idle_max, since nothing wakes the relay
 
 
@@ -150,7 +155,7 @@ def test_a_new_row_leaves_at_once_beside_silent_topics(topics: int) -> None:
 def test_all_rows_of_topics_that_fill_the_memory_arrive_once_and_in_order(subjects: int) -> None:
     store = MemoryOutbox()
     sink = Answering(lambda message: 0.02 if message.topic == "a" else 0.3)
-    written = [*rows_of("a", 1, 3_000, subjects), *rows_of("b", 10_001, 3_000, subjects)]
+    written = [*rows_of("a", 1, 1_200, subjects), *rows_of("b", 10_001, 1_200, subjects)]
     store.insert(written)
     later(relay(store, sink, lambda: not store.rows))
     assert len(sink.delivered) == len(written)
