@@ -29,4 +29,6 @@ def governed(url: str, clock: Clock) -> Iterator[GovernedPostgres]:
     with GovernedPostgres(f"{url}?options=-c%20search_path%3Drecords", clock=clock) as proxy:
         yield proxy
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("DROP SCHEMA records CASCADE")  # so that the next test gets this database
+        connection.execute(
+            "DROP SCHEMA records CASCADE"
+        )  # so that the next test gets this database

@@ -35,4 +35,3 @@ def _pairs(item: pytest.Function) -> set[object]:
     # A value may have no hash; all tests of the product hold the same one.
     values = {name: id(value) for name, value in item.callspec.params.items()}
     return set(combinations(sorted(values.items()), 2))
-y: int = "a"

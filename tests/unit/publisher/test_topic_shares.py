@@ -124,9 +124,7 @@ def test_healthy_rows_go_on_beside_topics_that_worked_and_fell_silent(topics: in
         took.append(anyio.current_time() - began)
 
     later(relay(store, sink, lambda: bool(took), beside=write))
-    assert (
-        took[0] < seconds_alone(2_000) / 0.8 + 1.2
-    )  # idle_max, since nothing wakes the relay
+    assert took[0] < seconds_alone(2_000) / 0.8 + 1.2  # idle_max, since nothing wakes the relay
 
 
 @pytest.mark.parametrize("topics", [1, 12, 40])
