@@ -76,7 +76,9 @@ from dsql_outbox.outbox.unit_of_work.primitives import (
     Program,
     Query,
     Sleep,
+    TakeTurn,
 )
+from dsql_outbox.outbox.unit_of_work.turns import EntityKey, Turn, Turns
 from dsql_outbox.outbox.unit_of_work.work import (
     Again,
     Work,
@@ -204,6 +206,7 @@ __all__ = [
     "Entity",
     "EntityConflicts",
     "EntityHeader",
+    "EntityKey",
     "Event",
     "EventHeader",
     "EventSource",
@@ -240,8 +243,11 @@ __all__ = [
     "Sleep",
     "Spending",
     "StaleVersion",
+    "TakeTurn",
     "Touched",
     "TransactionMisused",
+    "Turn",
+    "Turns",
     "UnreadableMessage",
     "Values",
     "Verdict",

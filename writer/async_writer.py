@@ -12,6 +12,7 @@ from dsql_outbox.outbox import (
     AsyncConnection,
     AsyncConnections,
     Database,
+    EntityKey,
     EventSource,
     Receipt,
     call_in_children,
@@ -22,6 +23,7 @@ from dsql_outbox.outbox import (
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
 from dsql_outbox.writer.coalesce.coalescer import Coalescer
 from dsql_outbox.writer.program.call_arguments import (
+    listed_entities,
     require_function,
     require_version,
 )
@@ -104,13 +106,19 @@ class AsyncWriter(WriterBase):
         )
 
     async def transact(
-        self, function: Callable[[AsyncTransaction], Awaitable[T]], *, timeout: float | None = None
+        self,
+        function: Callable[[AsyncTransaction], Awaitable[T]],
+        *,
+        entities: Iterable[EntityKey] = (),
+        timeout: float | None = None,
     ) -> T:
         gate = self._programs.begin("transact", timeout)
+        named = listed_entities(entities)
+        self._enter_loop()
         require_function("transact", function)
         call: Call[T] = self._programs.call(gate, partial(self._invoke, function))
         with opened(call):
-            await self._perform(self._programs.transact(call, gate))
+            await self._perform(self._programs.transact(call, gate, named))
         return call.result()
 
     async def append_to(
@@ -162,6 +170,7 @@ class AsyncWriter(WriterBase):
         if (loop := self._connections.enter_loop()) is not self._loop:
             self._loop = loop
             self._begin_coalescing()
+            self._programs.begin_turns()
 
     def _begin_coalescing(self) -> None:
         """Start with empty lanes. In a forked child no task drives the lanes of the parent."""

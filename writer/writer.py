@@ -12,6 +12,7 @@ from dsql_outbox.outbox import (
     Connection,
     Connections,
     Database,
+    EntityKey,
     EventSource,
     Receipt,
     SettingsError,
@@ -21,6 +22,7 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
 from dsql_outbox.writer.program.call_arguments import (
+    listed_entities,
     require_function,
     require_version,
 )
@@ -98,13 +100,20 @@ class Writer(WriterBase):
             self._programs.write_many(events, on_duplicate, expected_versions, timeout)
         )
 
-    def transact(self, function: Callable[[Transaction], T], *, timeout: float | None = None) -> T:
+    def transact(
+        self,
+        function: Callable[[Transaction], T],
+        *,
+        entities: Iterable[EntityKey] = (),
+        timeout: float | None = None,
+    ) -> T:
         gate = self._programs.begin("transact", timeout)
+        named = listed_entities(entities)
         require_function("transact", function)
         require_plain(function)
         call: Call[T] = self._programs.call(gate, partial(self._invoke, function))
         with opened(call):
-            self._perform(self._programs.transact(call, gate))
+            self._perform(self._programs.transact(call, gate, named))
         return call.result()
 
     def append_to(

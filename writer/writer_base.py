@@ -65,13 +65,23 @@ class WriterBase(ABC):
         """
 
     @abstractmethod
-    def transact(self, function: Any, *, timeout: float | None = None) -> Any:
+    def transact(
+        self,
+        function: Any,
+        *,
+        entities: Iterable[tuple[str, str]] = (),
+        timeout: float | None = None,
+    ) -> Any:
         """Run `function` in a transaction, commit it, and return the result of `function`.
 
         The argument of `function` is the transaction. Use its `connection` for your own
         statements and its `append` for events. After a conflict or a lost connection,
         `function` runs again on another connection. So it must have no other side
         effects. `timeout` is the limit of the call in seconds, all runs included.
+
+        With `entities`, as in ``[("Order", "ORDER-1")]``, calls of this writer that name the
+        same entity run one after the other, in the order of the calls. So they do not conflict
+        with each other. The wait for the turn counts against `timeout`.
 
         An exception of `function` itself ends the call after a rollback, and is raised.
         Raises `DuplicateEvent`, `StaleVersion`, `TransactionMisused`, or the last

@@ -8,6 +8,7 @@ wait, and again. Doubt comes first: what an earlier attempt did whose COMMIT has
 - `loops`: the two loops that perform a program, for threads and for tasks.
 - `connections`: lends connections to the calls of a writer or an inbox.
 - `lasting`: one connection for work that comes one piece at a time.
+- `turns`: the order of calls that name the same entities.
 - `gate`: whether a write or a COMMIT may be sent now.
 - `function_run`: one run of the user's function, and whose error ended it.
 - `commit`: the answer to COMMIT.

@@ -1,14 +1,17 @@
 """The two loops that perform a program: one in a thread, one in a task of asyncio."""
 
+import asyncio
+import threading
 from collections.abc import Awaitable, Callable
-from time import sleep
+from functools import partial
+from time import monotonic, sleep
 from typing import Any, TypeVar
 
 import anyio
 import psycopg
 from psycopg.rows import tuple_row
 
-from .primitives import Exchange, Invoke, Primitive, Program, Query, Sleep
+from .primitives import Exchange, Invoke, Primitive, Program, Query, Sleep, TakeTurn
 
 T = TypeVar("T")
 
@@ -57,6 +60,10 @@ def do(primitive: Primitive) -> Any:
             return function(handle)
         case Sleep(seconds):
             return sleep(seconds)
+        case TakeTurn(turns, turn, deadline):
+            came = threading.Lock()
+            came.acquire()
+            return turns.join(turn, came.release) or came.acquire(timeout=_seconds(deadline))
         case _:
             raise TypeError(f"{primitive} needs a lender of connections")
 
@@ -75,5 +82,21 @@ async def do_async(primitive: Primitive) -> Any:
             return await function(handle)
         case Sleep(seconds):
             return await anyio.sleep(seconds)
+        case TakeTurn(turns, turn, deadline):
+            wakes: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            if not turns.join(turn, partial(_wake, wakes)):
+                with anyio.move_on_after(None if deadline is None else _seconds(deadline)):
+                    await wakes
+            return not turn.in_front
         case _:
             raise TypeError(f"{primitive} needs a lender of connections")
+
+
+def _seconds(deadline: float | None) -> float:
+    """Return the seconds until the deadline, as a lock takes them: -1 means without a limit."""
+    return -1 if deadline is None else min(max(0.0, deadline - monotonic()), threading.TIMEOUT_MAX)
+
+
+def _wake(wakes: "asyncio.Future[None]") -> None:
+    if not wakes.done():
+        wakes.set_result(None)

@@ -1,4 +1,4 @@
-"""The primitives of a program: open, exchange, query, invoke and sleep. No I/O.
+"""The primitives of a program: open, exchange, query, invoke, sleep and take a turn. No I/O.
 
 A program is a generator that decides everything and does no I/O. It yields one primitive at
 a time and receives its answer, or its exception. `Connections` performs it in a thread and
@@ -9,6 +9,8 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
+
+from .turns import Turn, Turns
 
 T = TypeVar("T")
 
@@ -65,5 +67,16 @@ class Sleep(msgspec.Struct, frozen=True):
     meanwhile: Open | None = None
 
 
-Primitive = Open | Exchange | Query | Invoke | Sleep
+class TakeTurn(msgspec.Struct, frozen=True):
+    """Wait for a turn. The answer is whether it came before the deadline.
+
+    `deadline` is a time of the monotonic clock. The turn must leave `turns` in any case.
+    """
+
+    turns: Turns
+    turn: Turn
+    deadline: float | None
+
+
+Primitive = Open | Exchange | Query | Invoke | Sleep | TakeTurn
 Program = Generator[Primitive, Any, T]

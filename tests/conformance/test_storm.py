@@ -1,8 +1,10 @@
 """Writers of one entity where nobody waits for a row lock, as on Aurora DSQL."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from random import Random
 from typing import Literal
 from uuid import UUID
 
@@ -10,11 +12,11 @@ import psycopg
 import pytest
 from tests.support.dsql.governed import GovernedPostgres
 from tests.support.waiting import wait_until
-from tests.support.writer.callers import formed
+from tests.support.writer.callers import TIMEOUT, formed, in_background
 from tests.support.writer.checked_tables import Outcome, Tables
 
-from dsql_outbox.outbox import Database, Entity, Event
-from dsql_outbox.writer import AsyncWriter, WriterSettings
+from dsql_outbox.outbox import Database, Entity, Event, Receipt
+from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
 
 Method = Literal["write", "transact"]
 
@@ -78,3 +80,55 @@ def test_the_origins_three_retries_do_not_serve_a_storm(governed: GovernedPostgr
     outcomes = asyncio.run(storm(governed.url, FEW, "write", writers=12, writes=2))
     assert failed(outcomes)
     assert {type(error) for error in failed(outcomes)} == {psycopg.errors.SerializationFailure}
+
+
+Names = list[tuple[str, str]]
+
+NO_RETRY = replace(FEW, max_retries=0, max_connections=20)
+CARS: Names = [("Car", f"CAR-{n}") for n in range(3)]
+
+
+def moved(names: Names) -> Event:
+    return Event.new("Car Moved", "CarMoved", [Entity(*name, {}) for name in names])
+
+
+def calls(random: Random, number: int) -> list[Names]:
+    """Of each call the entities, in an order of its own."""
+    return [random.sample(CARS, random.choice([1, 2, 3])) for _ in range(number)]
+
+
+def in_threads(url: str, named: Sequence[Names]) -> list[Receipt]:
+    with Writer(Database(url), formed(NO_RETRY)) as writer:
+
+        def call(names: Names) -> Receipt:
+            return writer.transact(
+                lambda transaction: transaction.append(moved(names)), entities=names
+            )
+
+        running = [in_background(partial(call, names)) for names in named]
+        return [each.result(TIMEOUT) for each in running]
+
+
+def in_tasks(url: str, named: Sequence[Names]) -> list[Receipt]:
+    async def all_calls() -> list[Receipt]:
+        async with AsyncWriter(Database(url), formed(NO_RETRY)) as writer:
+
+            async def call(names: Names) -> Receipt:
+                event = moved(names)
+                return await writer.transact(lambda t: t.append(event), entities=names)
+
+            return await asyncio.gather(*map(call, named))
+
+    return asyncio.run(all_calls())
+
+
+@pytest.mark.parametrize("run", [in_threads, in_tasks])
+@pytest.mark.parametrize("number", [5, 16])
+def test_calls_of_one_writer_never_meet_in_whatever_order_they_name_their_entities(
+    governed: GovernedPostgres, tables: Tables, run: Callable[..., list[Receipt]], number: int
+) -> None:
+    """A single conflict would fail its call."""
+    governed.commit_time = 0.01
+    receipts = run(governed.url, calls(Random(number), number))
+    assert [receipt.attempts for receipt in receipts] == [1] * number
+    tables.assert_true_to({receipt.event_id: receipt for receipt in receipts})

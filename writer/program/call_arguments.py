@@ -54,6 +54,24 @@ def entity_key(entity_type: str, entity_id: str) -> dict[str, str]:
     return key
 
 
+def listed_entities(entities: Any) -> list[tuple[str, str]]:
+    """Return the entities that a call names. Raises `TypeError` unless each is a type and an id."""
+    name = "entities"
+    if not _is_many(entities):
+        raise wrong_type(
+            f"{name} takes a list of types and ids", entities, f'{name}=[("Order", "ORDER-1")]'
+        )
+    found: list[tuple[str, str]] = list(entities)
+    for n, entity in enumerate(found):
+        given: Any = entity
+        if not isinstance(given, tuple) or len(entity) != len(("type", "id")):
+            raise wrong_type(
+                f"{name}[{n}] takes a type and an id", entity, f'{name}=[("Order", "ORDER-1")]'
+            )
+        entity_key(*entity)
+    return found
+
+
 def require_function(call: str, function: object) -> None:
     """Raise `TypeError` unless `function` can be called."""
     if inspect.iscoroutine(function):

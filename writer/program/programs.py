@@ -1,6 +1,6 @@
 """The programs of a writer: one for each of its methods. No I/O."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from psycopg.pq import PipelineStatus
 from dsql_outbox.outbox import (
     AsyncConnection,
     Connection,
+    EntityKey,
     EventSource,
     Exchange,
     FailureKind,
@@ -19,7 +20,11 @@ from dsql_outbox.outbox import (
     Program,
     Query,
     Receipt,
+    TakeTurn,
+    Turn,
+    Turns,
     WriterClosed,
+    call_in_children,
     encoding_of,
     kind_of,
     pipeline_inside,
@@ -64,6 +69,12 @@ class Programs(Attempts):
         super().__init__(core, connections)
         self.is_closed = False
         self._callers = callers
+        self.begin_turns()
+        call_in_children(self.begin_turns)
+
+    def begin_turns(self) -> None:
+        """Forget the calls that took turns: they will not end, as after a fork."""
+        self._turns = Turns()
 
     def begin(self, method: str, timeout: float | None) -> Gate:
         """Begin a call of a method. Raises unless the call may begin here and now."""
@@ -126,10 +137,33 @@ class Programs(Attempts):
         """Return a call of `transact` for a function of a run and its connection."""
         return Call(self.core, gate, WriteActs(self, gate), partial(self.run_once, gate), function)
 
-    def transact(self, call: Call[Any], gate: Gate) -> Program[None]:
-        """Run the function of a call until the call is settled."""
-        yield from settle(call)
+    def transact(
+        self, call: Call[Any], gate: Gate, entities: Collection[EntityKey] = ()
+    ) -> Program[None]:
+        """Run the function of a call until the call is settled, in the turn of its entities."""
+        turn = Turn(entities)
+        try:
+            if entities:
+                yield from self._take(turn, call, gate)
+            yield from settle(call)
+        finally:
+            self._turns.leave(turn)
         yield from self.aside(gate)
+
+    def _take(self, turn: Turn, call: Call[Any], gate: Gate) -> Program[None]:
+        """Wait for the turn of a call. It keeps the turn for all its runs, waits included."""
+        try:
+            came = yield TakeTurn(self._turns, turn, gate.deadline)
+        except BaseException as error:
+            call.abandon(error)
+            raise
+        if not came:
+            call.broken(
+                psycopg.OperationalError(
+                    "nothing was sent: other calls of this writer that name the same entities "
+                    "took until the deadline of the call (timeout)"
+                )
+            )
 
     def append(
         self, run: Run[Any], connection: _Own, event: EventSource, expected_version: int | None

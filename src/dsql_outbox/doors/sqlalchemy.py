@@ -26,7 +26,7 @@ from dsql_outbox import (
     TransactionMisused,
     Writer,
 )
-from dsql_outbox.outbox import EventSource, wrong_type
+from dsql_outbox.outbox import EntityKey, EventSource, wrong_type
 
 try:
     from sqlalchemy import Connection, Engine, PoolProxiedConnection, event
@@ -132,6 +132,7 @@ def transact(
     sessions: sessionmaker[S],
     function: Callable[[S, Append], T],
     *,
+    entities: Iterable[EntityKey] = (),
     timeout: float | None = None,
 ) -> T: ...
 
@@ -142,6 +143,7 @@ def transact(
     sessions: async_sessionmaker[A],
     function: Callable[[A, AsyncAppend], Awaitable[T]],
     *,
+    entities: Iterable[EntityKey] = (),
     timeout: float | None = None,
 ) -> Coroutine[Any, Any, T]: ...
 
@@ -151,6 +153,7 @@ def transact(
     sessions: Any,
     function: Callable[[Any, Any], Any],
     *,
+    entities: Iterable[EntityKey] = (),
     timeout: float | None = None,
 ) -> Any:
     """Run `function(session, append)` in a transaction, commit it, and return its result.
@@ -158,7 +161,8 @@ def transact(
     This is `Writer.transact` with a session: after a conflict or a lost connection,
     `function` runs again with a new session on another connection. The session is
     flushed when `function` returns. `timeout` is the limit of the call in seconds, all
-    runs included. With an `AsyncWriter`, await the call.
+    runs included. Calls of the writer that name the same `entities` run one after the other.
+    With an `AsyncWriter`, await the call.
 
     The statements run on connections of the writer. They use the dialect, the events of
     connections and statements, and the execution options of the engine of `sessions`,
@@ -173,12 +177,16 @@ def transact(
     """
     unit = _UnitOfWork(writer, sessions)
     if isinstance(writer, AsyncWriter):
-        return _transact_async(writer, unit, function, timeout)
-    return _transact(writer, unit, function, timeout)
+        return _transact_async(writer, unit, function, entities, timeout)
+    return _transact(writer, unit, function, entities, timeout)
 
 
 def _transact(
-    writer: Writer, unit: "_UnitOfWork", function: Callable[[Any, Append], T], timeout: float | None
+    writer: Writer,
+    unit: "_UnitOfWork",
+    function: Callable[[Any, Append], T],
+    entities: Iterable[EntityKey],
+    timeout: float | None,
 ) -> T:
     def run(transaction: Transaction) -> T:
         session = unit.begin()
@@ -189,13 +197,14 @@ def _transact(
             return value
 
     with unit:
-        return writer.transact(run, timeout=timeout)
+        return writer.transact(run, entities=entities, timeout=timeout)
 
 
 async def _transact_async(
     writer: AsyncWriter,
     unit: "_UnitOfWork",
     function: Callable[[Any, AsyncAppend], Awaitable[T]],
+    entities: Iterable[EntityKey],
     timeout: float | None,
 ) -> T:
     async def run(transaction: AsyncTransaction) -> T:
@@ -211,7 +220,7 @@ async def _transact_async(
             raise
 
     with unit:
-        return await writer.transact(run, timeout=timeout)
+        return await writer.transact(run, entities=entities, timeout=timeout)
 
 
 class _UnitOfWork:

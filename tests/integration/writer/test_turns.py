@@ -1,0 +1,138 @@
+"""Calls of `transact` that name their entities take turns, and so never conflict."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from functools import partial
+from time import monotonic
+from typing import Any
+
+import psycopg
+import pytest
+from tests.support.publisher.running_relays import until
+from tests.support.waiting import wait_until
+from tests.support.writer.callers import TIMEOUT, formed, in_background
+from tests.support.writer.checked_tables import Tables
+
+from dsql_outbox.outbox import Database, Entity, Event, Receipt
+from dsql_outbox.testing import PostgresProxy
+from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer, WriterSettings
+
+Names = list[tuple[str, str]]
+
+CARS: Names = [("Car", f"CAR-{n}") for n in range(3)]
+ONE_ATTEMPT = WriterSettings(
+    max_retries=0, max_outage=0, max_connections=20, backlog_check=None, conflict_report=None
+)
+
+
+@pytest.fixture
+def writer(proxy: PostgresProxy) -> Iterator[Writer]:
+    with Writer(Database(proxy.url), formed(ONE_ATTEMPT)) as writer:
+        writer.entity("Car", "CAR-0")  # it has a connection
+        yield writer
+
+
+def moved(names: Names) -> Event:
+    return Event.new("Car Moved", "CarMoved", [Entity(*name, {}) for name in names])
+
+
+def _appended(event: Event) -> Callable[[Transaction], Receipt]:
+    return lambda transaction: transaction.append(event)
+
+
+def test_a_turn_costs_no_round_trip_and_comes_in_the_order_of_the_calls(
+    writer: Writer, proxy: PostgresProxy
+) -> None:
+    writer.transact(_appended(moved(CARS[:1])))
+    proxy.reset_counts()
+    writer.transact(_appended(moved(CARS[:1])))
+    plain = proxy.round_trips
+    proxy.reset_counts()
+    held = proxy.hold()
+    order: list[int] = []
+
+    def numbered(number: int, transaction: Transaction) -> Receipt:
+        order.append(number)
+        return transaction.append(moved(CARS[:1]))
+
+    def call(number: int) -> Receipt:
+        return writer.transact(partial(numbered, number), entities=CARS[: 1 + number % 2])
+
+    running = [in_background(partial(call, 0))]
+    held.arrived()
+    for number in range(1, 4):
+        running.append(in_background(partial(call, number)))
+        waits(writer, number)
+    held.release()
+    for each in running:
+        each.result(TIMEOUT)
+    assert order == [0, 1, 2, 3]
+    assert proxy.round_trips == 4 * plain
+
+
+def waits(writer: Writer, number: int) -> None:
+    """Wait until so many calls are behind the first."""
+    lines = writer._programs._turns._lines
+    wait_until(lambda: len(lines[CARS[0]]) == number + 1)
+
+
+def test_a_call_whose_turn_does_not_come_in_time_stores_nothing_and_frees_its_place(
+    writer: Writer, proxy: PostgresProxy, tables: Tables
+) -> None:
+    held = proxy.hold()
+    first = in_background(partial(writer.transact, _appended(moved(CARS)), entities=CARS))
+    held.arrived()
+    began = monotonic()
+    with pytest.raises(psycopg.OperationalError, match="name the same entities") as raised:
+        writer.transact(_appended(moved(CARS[:1])), entities=CARS[:1], timeout=0.3)
+    assert 0.3 <= monotonic() - began < 5
+    assert "attempts 0" in "".join(raised.value.__notes__)
+    held.release()
+    first.result(TIMEOUT)
+    writer.transact(_appended(moved(CARS[:2])), entities=CARS[:2], timeout=5)
+    assert len(tables.events()) == 2
+
+
+def test_calls_that_fail_or_are_cancelled_free_their_entities(url: str, tables: Tables) -> None:
+    async def run() -> None:
+        async with AsyncWriter(Database(url), formed(ONE_ATTEMPT)) as writer:
+            begun, ends = asyncio.Event(), asyncio.Event()
+
+            async def slow(transaction: AsyncTransaction) -> Receipt:
+                begun.set()
+                await ends.wait()
+                return await transaction.append(moved(CARS))
+
+            async def fails(_: AsyncTransaction) -> None:
+                raise KeyError("its own")
+
+            async def quick(transaction: AsyncTransaction) -> Receipt:
+                return await transaction.append(moved(CARS))
+
+            running = asyncio.create_task(writer.transact(slow, entities=CARS))
+            await begun.wait()
+            waiting = [
+                asyncio.create_task(writer.transact(quick, entities=CARS[n:])) for n in range(3)
+            ]
+            last = asyncio.create_task(writer.transact(quick, entities=CARS[::-1]))
+            await until(lambda: len(writer._programs._turns._lines[CARS[2]]) == 5)
+            for task in (waiting[0], waiting[2], running):
+                task.cancel()
+            receipts = await asyncio.gather(waiting[1], last)
+            assert all(isinstance(receipt, Receipt) for receipt in receipts)
+            with pytest.raises(KeyError):
+                await writer.transact(fails, entities=CARS)
+            await writer.transact(quick, entities=CARS, timeout=5)
+
+    asyncio.run(run())
+    assert len(tables.events()) == 3
+
+
+@pytest.mark.parametrize("entities", ["Car", [("Car",)], [("Car", 1)], ["ab"], 7])
+def test_a_name_that_is_no_entity_is_refused_before_anything_is_sent(
+    writer: Writer, proxy: PostgresProxy, entities: Any
+) -> None:
+    proxy.reset_counts()
+    with pytest.raises(TypeError, match=r"entities|entity_"):
+        writer.transact(_appended(moved(CARS)), entities=entities)
+    assert proxy.round_trips == 0
