@@ -36,7 +36,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples goals nemesis nemesis-rolling pictures prose readme-check real-brokers real-telemetry simulate storm trace-check console-check zip
+.PHONY: help demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples goals nemesis nemesis-rolling pictures prose readme-check real-brokers real-telemetry simulate storm trace-check console-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -147,6 +147,12 @@ docs: $(VENV)/.docs ## build the documentation's site in build/site and test its
 
 pictures: $(VENV)/.dev ## draw the diagrams of the documentation
 	$(BIN)/python docs/site/diagrams.py docs/pictures
+
+asyncapi: ## validate docs/message/asyncapi.yaml with AsyncAPI's own parser
+	@command -v npm > /dev/null || { echo "asyncapi needs npm and node" >&2; exit 1; }
+	npm install --silent --no-fund --no-audit --prefix build/asyncapi @asyncapi/parser@3
+	cp docs/site/asyncapi.mjs build/asyncapi
+	node build/asyncapi/asyncapi.mjs docs/message/asyncapi.yaml
 
 prose: $(VENV)/.dev ## list sentences that are too long or hard to read
 	@$(BIN)/python -m tests.support.prose
