@@ -1,18 +1,24 @@
-"""A producer: one event, stored with its outbox row in one transaction."""
+"""A producer: a change of its own table and the event about it, in one transaction."""
 
-import asyncio
 from pathlib import Path
 
-from dsql_outbox import AsyncWriter, Database, Entity, Event
+import psycopg
+
+from dsql_outbox import Database, Entity, Event, Receipt, Transaction, Writer
 from dsql_outbox.testing import EmbeddedPostgres
 
 
-async def main(url: str) -> None:
-    async with AsyncWriter(Database(url)) as writer:
-        loan = Entity("Loan", "LOAN-7", {"balance": "9000.00", "status": "active"})
-        receipt = await writer.write(Event.new("Loan Created", "LoanCreated", [loan]))
-        print(receipt.event_id, receipt.status, f"version {receipt.entities[0].version}")
+def pay(transaction: Transaction) -> Receipt:
+    paid = "UPDATE loans SET balance = balance - 100 WHERE id = 'LOAN-7' RETURNING balance"
+    ((balance,),) = transaction.connection.execute(paid)
+    loan = Entity("Loan", "LOAN-7", {"balance": balance})
+    return transaction.append(Event.new("Loan Paid", "LoanPaid", [loan]))
 
 
 with EmbeddedPostgres(Path("outbox-data")) as server:
-    asyncio.run(main(server.url))
+    with psycopg.connect(server.url) as sql:
+        sql.execute("CREATE TABLE IF NOT EXISTS loans (id text PRIMARY KEY, balance int)")
+        sql.execute("INSERT INTO loans VALUES ('LOAN-7', 9000) ON CONFLICT DO NOTHING")
+    with Writer(Database(server.url)) as writer:
+        receipt = writer.transact(pay)
+        print(receipt.event_id, receipt.status, f"version {receipt.entities[0].version}")
