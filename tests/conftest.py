@@ -38,14 +38,18 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In front of DSQL's shape: all but what is of PostgreSQL alone, or uses no such database."""
+    """In front of DSQL's shape: what uses such a database, and may meet it in another way."""
     leave_pairs(items)
     for item in items:
         if item.get_closest_marker("slow") is not None:
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))
     if not ON_DSQL:
         return
-    elsewhere = [item for item in items if "postgres" not in getattr(item, "fixturenames", ())]
+    elsewhere = [
+        item
+        for item in items
+        if "postgres" not in getattr(item, "fixturenames", ()) or item.get_closest_marker("client")
+    ]
     config.hook.pytest_deselected(items=elsewhere)
     items[:] = [item for item in items if item not in set(elsewhere)]
     for item in items:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoints, entry_points
 from typing import Final, cast
 
 from dsql_outbox.outbox import SettingsError
@@ -32,7 +33,7 @@ def open_sink(url: str) -> AbstractAsyncContextManager[Sink]:
         'jsonl'
     """
     scheme = url.partition(":")[0]
-    found = list(entry_points(group=SINK_GROUP, name=scheme))
+    found = list(installed_sinks().select(name=scheme))
     if not found:
         hidden = "@" in url and "://" not in url  # the text before the colon may be a login
         kind = "this URL" if hidden else f"URLs {scheme}:"
@@ -42,4 +43,10 @@ def open_sink(url: str) -> AbstractAsyncContextManager[Sink]:
 
 def known_schemes() -> str:
     """The schemes of all sinks that are installed, as in ``jsonl:, nats:, stdout:``."""
-    return ", ".join(f"{name}:" for name in sorted(entry_points(group=SINK_GROUP).names))
+    return ", ".join(f"{name}:" for name in sorted(installed_sinks().names))
+
+
+@cache
+def installed_sinks() -> EntryPoints:
+    """The entry points of all sinks; read once, as that opens files of each installed package."""
+    return entry_points(group=SINK_GROUP)

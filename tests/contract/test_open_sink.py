@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from dsql_outbox.cli.publish import publish as publish_command
 from dsql_outbox.outbox import MissingExtra, SettingsError
 from dsql_outbox.publisher import open_sink
+from dsql_outbox.publisher.sinks.registry import installed_sinks
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +44,9 @@ def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-sink\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text("[dsql_outbox.sinks]\nacme = acme_sink:open_acme\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    installed_sinks.cache_clear()
     yield
+    installed_sinks.cache_clear()
     sys.modules.pop("acme_sink", None)
 
 

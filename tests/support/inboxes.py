@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from anyio.from_thread import BlockingPortal
+from tests.support.dsql.server import KINDS
 
 from dsql_outbox.inbox import AsyncInbox, Handled, Inbox, Received
 from dsql_outbox.outbox import Database, parse_subject_key
@@ -63,7 +64,7 @@ class InboxCaller:
         self.call("close")
 
 
-@pytest.fixture(params=["threads", "asyncio"])
+@pytest.fixture(params=KINDS)
 def open_inbox(
     request: pytest.FixtureRequest, portal: BlockingPortal, effects: None
 ) -> Iterator[OpenInbox]:

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 from sqlalchemy.util import await_only
+from tests.support.dsql.server import KINDS
 
 from dsql_outbox import AsyncWriter, Database, Entity, Event, Receipt, Writer, WriterSettings
 from dsql_outbox.doors.sqlalchemy import AsyncAppend, transact
@@ -124,7 +125,7 @@ class OpenDoor(Protocol):
         ...
 
 
-@pytest.fixture(params=["threads", "asyncio"])
+@pytest.fixture(params=KINDS)
 def open_door(request: pytest.FixtureRequest, portal: BlockingPortal, url: str) -> Iterator[Any]:
     """Makes doors: each test runs with `Writer` and with `AsyncWriter`."""
     opened: list[Any] = []

@@ -102,12 +102,12 @@ def slow(broker: SlowBroker) -> str:
 
 def test_several_at_once_relay_all_in_order_while_events_are_written(world: World) -> None:
     environments = [world.environment(lease=LONG) for _ in range(4)]
-    world.write(each=20)
+    world.write(each=8)
     answers = []
-    for _ in range(4):
+    for _ in range(3):
         for environment in environments:
             environment.begin()
-        world.write(each=10)
+        world.write(each=4)
         answers += [environment.answer() for environment in environments]
     answers.append(environments[0].invoke())
     assert sum(answer["delivered"] for answer in answers) == world.written.total()

@@ -28,6 +28,8 @@ from dsql_outbox.outbox import Database, Event, OutcomeUnknown
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, HttpAnswer, Writer, http_status
 
+pytestmark = pytest.mark.client
+
 SOON = 2.0  # seconds; psycopg alone would wait for an answer to its cancel request
 SLOW = replace(QUICK, base=30.0, cap=30.0)
 

@@ -18,6 +18,8 @@ from dsql_outbox.outbox import Database, OutcomeUnknown, Receipt
 from dsql_outbox.writer import AsyncWriter, Writer
 from dsql_outbox.writer.program import attempts
 
+pytestmark = pytest.mark.client
+
 __all__ = ["open_transactor", "own"]
 
 READS = "stored_events"

@@ -34,6 +34,8 @@ from dsql_outbox.outbox import Database, OutcomeUnknown, Receipt
 from dsql_outbox.outbox.unit_of_work.connections import shelf
 from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
 
+pytestmark = pytest.mark.client
+
 HASTY = 0.15
 """The timeout of a call that does not wait for an opening, in seconds."""
 
@@ -79,6 +81,7 @@ def test_the_next_call_gets_the_connection_that_an_earlier_one_asked_for(
 CALLERS, CALLS = 16, 3
 
 
+@pytest.mark.pairs
 @pytest.mark.postgres_only("a call of the endpoint takes longer than these have")
 @pytest.mark.parametrize(
     ("limit", "delay", "timeout"), [(1, 0.8, 0.5), (3, 1.2, 0.8), (8, 1.2, 0.9)]

@@ -27,6 +27,8 @@ from dsql_outbox.outbox import Database, Receipt
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer, WriterSettings
 
+pytestmark = pytest.mark.client
+
 CALLERS = 200
 BACK = 10.0
 """Seconds after the outage within which the service is back: with 200 threads on a busy machine.

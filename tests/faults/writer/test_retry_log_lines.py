@@ -14,6 +14,8 @@ from dsql_outbox.outbox import Database, Event, Receipt
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer
 
+pytestmark = pytest.mark.client
+
 TEXT = "Transaction conflict (OC000) detected"
 PREPARES_AFTER = 5  # executions of one statement on one connection, psycopg's default
 

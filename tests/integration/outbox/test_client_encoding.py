@@ -11,6 +11,8 @@ from dsql_outbox.outbox import Database, Entity, Event, numbered
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Transaction, Writer, WriterSettings
 
+pytestmark = pytest.mark.client
+
 SHOW = "SHOW client_encoding"
 
 

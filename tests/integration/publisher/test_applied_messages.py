@@ -111,6 +111,7 @@ async def test_what_another_publisher_settled_changes_nothing(
     assert model(sql) == {}
 
 
+@pytest.mark.client
 @pytest.mark.parametrize("where", ["before", "after_sent", "after_commit"])
 @pytest.mark.parametrize(
     "at", ["COMMIT", "INSERT INTO public.moves", 'DELETE FROM "outbox".outbox o']
@@ -192,6 +193,7 @@ async def await_a_cancelled_task() -> None:
     await inner
 
 
+@pytest.mark.client
 @pytest.mark.parametrize(
     "code",
     [
@@ -238,6 +240,7 @@ async def test_one_bad_message_stops_no_other(
     assert "waits for the database" not in caplog.text  # the function's error is no outage
 
 
+@pytest.mark.client
 @CANCELS
 async def test_each_message_has_its_own_time(
     database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch

@@ -15,7 +15,7 @@ from dsql_outbox.publisher import Answer, Publisher, Retry, Unavailable
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.client]
 
 SHARDS = 4
 

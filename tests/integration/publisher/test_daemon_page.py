@@ -15,7 +15,7 @@ from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Health
 from dsql_outbox.writer import Writer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.client]
 
 BLOCKS = re.findall(r"(?ms)^```python\n(.*?)^```$", (ROOT / "docs" / "daemon.md").read_text())
 

@@ -20,7 +20,7 @@ from dsql_outbox.publisher.session import OperatorSession
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.client]
 
 QUICK = PublisherSettings(lease=1.0, idle_max=0.05, head_interval=0.1)
 PASS = ["25006", "57014", "0A000", "53200", "54000", "22012", "25P02", "58030", "57P03"]

@@ -14,7 +14,7 @@ from dsql_outbox.publisher.operator import health_probe
 from dsql_outbox.publisher.operator.health import OK
 from dsql_outbox.testing import MemorySink, NatsServer, PostgresProxy
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.client]
 
 
 class Probed:

@@ -14,7 +14,7 @@ from dsql_outbox.publisher import Answer, Health, HealthProbe, Publisher, Sink
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.client]
 
 SECRET = "s3cret"
 

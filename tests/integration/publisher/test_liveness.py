@@ -12,7 +12,7 @@ from dsql_outbox.publisher.leases.ownership import Ownership
 from dsql_outbox.publisher.leases.protocol import Beats
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.client]
 
 QUICK = PublisherSettings(lease=1.0)
 

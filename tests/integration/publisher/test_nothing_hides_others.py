@@ -23,7 +23,7 @@ from dsql_outbox.publisher.relay.memory import shares
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.client]
 
 Decide = Callable[[Sequence[Message]], Awaitable[list[Outcome]]]
 

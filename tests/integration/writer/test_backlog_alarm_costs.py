@@ -14,6 +14,8 @@ from dsql_outbox.outbox.unit_of_work import gate
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer, WriterSettings, backlog_alarm
 
+pytestmark = pytest.mark.client
+
 HALF_MINUTELY = WriterSettings(backlog_check=30.0)
 ALWAYS = WriterSettings(backlog_check=1e-9)
 VIEW = "outbox_backlog"

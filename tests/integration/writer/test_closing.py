@@ -30,6 +30,8 @@ from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Writer
 from dsql_outbox.writer.coalesce import coalescer
 
+pytestmark = pytest.mark.client
+
 T = TypeVar("T")
 
 FORMED = replace(QUICK, form=FORM)  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, WriterSettings
 from dsql_outbox.writer.coalesce import coalescer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.client]
 
 ONE_LANE = replace(QUICK, coalesce=1)
 FOUR_LANES = replace(QUICK, coalesce=4)

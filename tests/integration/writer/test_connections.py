@@ -23,6 +23,8 @@ from dsql_outbox.outbox.unit_of_work.connections import shelf
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Transaction, Writer
 
+pytestmark = pytest.mark.client
+
 POOL = replace(QUICK, connections="pool")
 
 

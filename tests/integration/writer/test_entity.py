@@ -20,6 +20,8 @@ from dsql_outbox.outbox import (
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import StoredEntity, Writer
 
+pytestmark = pytest.mark.client
+
 __all__ = ["open_transactor"]
 
 

@@ -13,6 +13,8 @@ from tests.support.checkout import ROOT
 
 from dsql_outbox.outbox import Connection, Database, InvalidEvent, ParsedEvent, parse_event
 
+pytestmark = pytest.mark.client
+
 SAMPLES = sorted((ROOT / "tests" / "data" / "events").iterdir())
 # One connection serves all examples, and a busy machine is no fault.
 SETTINGS = settings(

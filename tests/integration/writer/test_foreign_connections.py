@@ -29,6 +29,8 @@ from tests.support.writer.transacts import ids, own, own_rows
 from dsql_outbox.outbox import Database, DuplicateEvent, TransactionMisused, is_retryable
 from dsql_outbox.writer import AsyncWriter, Writer
 
+pytestmark = pytest.mark.client
+
 __all__ = ["own"]
 
 INSERT = "INSERT INTO own VALUES (1)"

@@ -32,6 +32,8 @@ from dsql_outbox.writer import (
     WriterSettings,
 )
 
+pytestmark = pytest.mark.client
+
 __all__ = ["open_transactor", "own"]
 
 

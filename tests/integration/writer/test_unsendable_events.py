@@ -14,6 +14,8 @@ from dsql_outbox.outbox import Database, EventTooLarge, InvalidEvent
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer
 
+pytestmark = pytest.mark.client
+
 
 def test_an_event_that_no_message_takes_is_refused_before_anything_is_sent(
     proxy: PostgresProxy, url: str, tables: Tables, facts: Facts

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from anyio.from_thread import BlockingPortal
 from psycopg import errors
+from tests.support.dsql.server import KINDS
 from tests.support.writer.callers import QUICK, Facts
 from tests.support.writer.checked_tables import Outcome, Tables
 
@@ -30,7 +31,7 @@ from dsql_outbox.writer import AsyncWriter, Writer
 WriteMany = Callable[..., list[Outcome]]
 
 
-@pytest.fixture(params=["threads", "asyncio"])
+@pytest.fixture(params=KINDS)
 def write_many(
     request: pytest.FixtureRequest, portal: BlockingPortal, proxy: PostgresProxy, facts: Facts
 ) -> Iterator[WriteMany]:

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Final
@@ -84,8 +85,9 @@ class SqsServer(EmbeddedServer):
         return True
 
 
+@cache  # to make one takes ten times as long as a call
 def client(endpoint: str, service: str = "sqs") -> Any:
-    """A client of its own, to look and to set up."""
+    """A client to look and to set up."""
     return boto3.client(service, region_name="eu-west-1", endpoint_url=endpoint)
 
 

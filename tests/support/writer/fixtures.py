@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
+from tests.support.dsql.server import KINDS
 from tests.support.outbox_databases import OutboxDatabases
 
 from dsql_outbox.testing import PostgresProxy
@@ -48,7 +49,7 @@ def portal() -> Iterator[BlockingPortal]:
         portal.call(portal.stop, True)
 
 
-@pytest.fixture(params=["threads", "asyncio"])
+@pytest.fixture(params=KINDS)
 def open_writer(request: pytest.FixtureRequest, portal: BlockingPortal) -> Iterator[OpenWriter]:
     """Makes writers: each test runs with `Writer` and with `AsyncWriter`."""
     opened: list[Caller] = []

@@ -9,6 +9,7 @@ from uuid import UUID
 import anyio
 import pytest
 from anyio.from_thread import BlockingPortal
+from tests.support.dsql.server import KINDS
 
 from dsql_outbox.observability import Hook
 from dsql_outbox.outbox import Database, Entity, Event, Receipt
@@ -163,7 +164,7 @@ class OpenTransactor(Protocol):
         ...
 
 
-@pytest.fixture(params=["threads", "asyncio"])
+@pytest.fixture(params=KINDS)
 def open_transactor(
     request: pytest.FixtureRequest, portal: BlockingPortal
 ) -> Iterator[OpenTransactor]:

@@ -107,7 +107,7 @@ class SendsTwoOfASubject(NaiveRelay):
 
 
 def test_a_right_relay_breaks_no_rule() -> None:
-    assert list(found(NaiveRelay, range(60))) == []
+    assert list(found(NaiveRelay, range(30))) == []
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_run_depends_on_its_seed_only() -> None:
     """Not on the order of sets of texts, which differs from process to process."""
     code = (
         "from benchmarks.simulation.verdict import random_schedule, verdict\n"
-        "for seed in range(10): print(vars(verdict(random_schedule(seed))[0]))"
+        "for seed in range(3): print(vars(verdict(random_schedule(seed))[0]))"
     )
     first, second = (
         subprocess.run(
