@@ -187,6 +187,8 @@ _OC_CLASS: Final = re.compile("OC00[01]", re.IGNORECASE)
 _BUSY_TEXT: Final = "server unavailable"
 _CROWDED_TEXT: Final = re.compile("unable to accept connection, rate exceeded", re.IGNORECASE)
 """The text of 53400. libpq gives no SQLSTATE for a connection that was not opened."""
+_WAKING_TEXT: Final = "unable to accept connection, waking up cluster"
+"""The text of an idle cluster. Its SQLSTATE is not documented."""
 _REFUSED_TEXT: Final = re.compile(
     "authentication failed|does not exist|pg_hba.conf|access denied", re.IGNORECASE
 )
@@ -251,6 +253,11 @@ def is_retryable(error: Exception) -> bool:
         False
     """
     return classify(error, sent=True).kind in _NOT_COMMITTED
+
+
+def is_waking(error: Exception) -> bool:
+    """Return whether Aurora DSQL opens no connection because its idle cluster is waking up."""
+    return isinstance(error, psycopg.OperationalError) and _WAKING_TEXT in str(error)
 
 
 def is_unreachable(error: Exception) -> bool:

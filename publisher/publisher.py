@@ -138,6 +138,7 @@ class Publisher:
         self._process = OneProcess("a publisher")
         self._has_run = False
         self._is_stopped = False
+        self._opening: anyio.CancelScope | None = None
         self._told = Relayed()
         self._told_statements = 0
         self._told_state: _State | None = None
@@ -222,6 +223,8 @@ class Publisher:
         if self._relay is not None:
             self._leases.stop()
             self._relay.stop()
+        elif self._opening is not None:
+            self._opening.cancel()
 
     async def _run(
         self, started: Callable[[], None], *, until_empty: UntilEmpty, max_wait: float | None
@@ -231,7 +234,11 @@ class Publisher:
             raise OutboxError("a publisher runs once: create another one to relay again")
         self._has_run = True
         try:
-            await self._store.open()
+            with anyio.CancelScope() as self._opening:  # a cluster may take long to wake up
+                await self._store.open()
+            if self._opening.cancelled_caught:
+                started()
+                return Relayed()
             self._loop = asyncio.get_running_loop()
             self._relay = relay = Relay(
                 self._store, self._sink, self._settings, self._leases, apply=self._apply

@@ -117,6 +117,10 @@ class OperatorSession:
         """The schema of the outbox tables."""
         return self._database.schema
 
+    def do_not_wait_for_cluster(self) -> None:
+        """Tell at once when a cluster is waking up: the work is repeated, and may be stopped."""
+        self._connection.waits_for_cluster = False
+
     async def rows(
         self, name: str, parameters: Mapping[str, object], **literals: int
     ) -> Sequence[Sequence[Any]]:

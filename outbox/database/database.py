@@ -1,5 +1,6 @@
 """A database: its settings, and how connections to it are opened."""
 
+import logging
 import math
 import random
 import re
@@ -14,13 +15,13 @@ import psycopg
 
 from dsql_outbox.outbox.arguments import wrong_type
 from dsql_outbox.outbox.errors import SettingsError
-from dsql_outbox.outbox.failure import add_schema
+from dsql_outbox.outbox.failure import add_schema, is_waking
 from dsql_outbox.outbox.settings import require_positive
 
 from .connection import AsyncConnection, Connection, connecting_until, not_connected
 from .fork import call_in_children
 from .rate_limit import OPENS_PER_SECOND, OpenRate
-from .target import CLIENT_ENCODING, Endpoint, Isolation
+from .target import CLIENT_ENCODING, Endpoint, Isolation, Target
 from .url_scheme import target_of
 
 DEFAULT_SCHEMA: Final = "outbox"
@@ -31,7 +32,15 @@ MAX_LIFETIME: Final = 55 * 60.0
 _SPREAD: Final = 0.05
 """The random share by which a lifetime is cut, so that connections do not expire together."""
 
+WAKING_PATIENCE: Final = 60.0
+"""Seconds that an idle cluster may take to wake up. Only the first connection wakes it."""
+
+_WAKING_WAIT: Final = 0.5
+"""Seconds between two tries to connect meanwhile."""
+
 C = TypeVar("C", Connection, AsyncConnection)
+
+logger: Final = logging.getLogger("dsql_outbox")
 
 _SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
@@ -123,16 +132,23 @@ class Database:
 
         If another thread sets `abandoned`, the attempt ends within 0.1 s with an error.
         On PostgreSQL the search path of the session is ``pg_catalog``. With
-        `role_path` it is the search path of the role. Raises the driver's
-        `OperationalError` if no connection can be opened in time.
+        `role_path` it is the search path of the role. A cluster that is waking up is asked
+        again for a minute. Raises the driver's `OperationalError` if no connection can be
+        opened in time.
         """
         deadline = monotonic() + (math.inf if timeout is None else timeout)
-        try:
-            return self._open(deadline, abandoned, role_path=role_path)
-        except psycopg.OperationalError as refusal:
-            if not self._target.renew(refusal):
-                raise
-        return self._open(deadline, abandoned, role_path=role_path)
+        refusals = _Refusals(self._target, deadline, WAKING_PATIENCE)
+        while True:
+            try:
+                return self._open(deadline, abandoned, role_path=role_path)
+            except psycopg.OperationalError as refusal:
+                wait = refusals.wait_after(refusal)
+                if wait is None:
+                    raise
+            if abandoned is None:
+                sleep(wait)
+            elif abandoned.wait(wait):
+                raise not_connected()
 
     def _open(
         self, deadline: float, abandoned: threading.Event | None, *, role_path: bool
@@ -149,17 +165,28 @@ class Database:
         return self._ready(opened, role_path=role_path)
 
     async def connect_async(
-        self, *, timeout: float | None = None, role_path: bool = False
+        self,
+        *,
+        timeout: float | None = None,
+        role_path: bool = False,
+        waits_for_cluster: bool = True,
     ) -> AsyncConnection:
-        """Open one connection as `connect` does, without blocking the event loop."""
+        """Open one connection as `connect` does, without blocking the event loop.
+
+        Without `waits_for_cluster`, one that is waking up is not asked again.
+        """
         deadline = monotonic() + (math.inf if timeout is None else timeout)
+        patience = WAKING_PATIENCE if waits_for_cluster else 0.0
+        refusals = _Refusals(self._target, deadline, patience)
         with connecting_until(math.inf), anyio.move_on_after(timeout):
-            try:
-                return await self._open_async(deadline, role_path=role_path)
-            except psycopg.OperationalError as refusal:
-                if not self._target.renew(refusal):
-                    raise
-            return await self._open_async(deadline, role_path=role_path)
+            while True:
+                try:
+                    return await self._open_async(deadline, role_path=role_path)
+                except psycopg.OperationalError as refusal:
+                    wait = refusals.wait_after(refusal)
+                    if wait is None:
+                        raise
+                await anyio.sleep(wait)
         raise not_connected()
 
     async def _open_async(self, deadline: float, *, role_path: bool) -> AsyncConnection:
@@ -219,6 +246,37 @@ class Database:
 
     def __repr__(self) -> str:
         return f"Database({self._target}, schema={self.schema!r})"
+
+
+class _Refusals:
+    """The refusals that one connect meets, and whether it tries again after each."""
+
+    def __init__(self, target: Target, deadline: float, patience: float) -> None:
+        self._target = target
+        self._deadline = deadline
+        self._patience = patience
+        self._has_renewed = False
+        self._waking_since: float | None = None
+
+    def wait_after(self, refusal: psycopg.OperationalError) -> float | None:
+        """Return the seconds until another try, or None if none may help."""
+        if is_waking(refusal) and self._patience:
+            return self._wait_for_cluster(monotonic())
+        if self._has_renewed or not self._target.renew(refusal):
+            return None
+        self._has_renewed = True
+        return 0.0
+
+    def _wait_for_cluster(self, now: float) -> float | None:
+        if self._waking_since is None:
+            self._waking_since = now
+            logger.warning(
+                "The cluster at %s is waking up: its connections wait for up to %g s",
+                self._target.address,
+                self._patience,
+            )
+        ends = min(self._deadline, self._waking_since + self._patience)
+        return _WAKING_WAIT if now + _WAKING_WAIT < ends else None
 
 
 def require_database(call: str, database: object) -> None:

@@ -40,6 +40,8 @@ class LastingConnection:
         self._read_only = read_only
         self._needs_primary = needs_primary
         self.current: AsyncConnection | None = None
+        self.waits_for_cluster = True
+        """Whether an opening waits for a cluster that is waking up."""
         self.was_lost = False
         """Whether the last error came with the end of the connection."""
 
@@ -74,7 +76,9 @@ class LastingConnection:
         ):
             self.drop()
         if self.current is None:
-            self.current = await self._database.connect_async(timeout=self._timeout)
+            self.current = await self._database.connect_async(
+                timeout=self._timeout, waits_for_cluster=self.waits_for_cluster
+            )
             await self.current.set_read_only(self._read_only or None)
         if not self._is_welcome(self.current):
             raise accepts_no_writes()

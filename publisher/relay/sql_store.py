@@ -102,6 +102,8 @@ class SqlStore:
     async def open(self) -> None:
         """Connect. Raises `SchemaError` if there are no shards."""
         ((shards,),) = await self._rows("shard_count", {})
+        for session in (self._reads, self._changes, self._looks):
+            session.do_not_wait_for_cluster()
         if not shards:
             raise SchemaError(
                 f"schema {self._reads.schema} has no shards: run `dsql-outbox schema apply`"

@@ -131,6 +131,11 @@ class Sleeps:
         """Whether its sessions have ended."""
         return self._wakes_up is not None
 
+    @property
+    def is_waking_up(self) -> bool:
+        """Whether a connection was refused since it sleeps."""
+        return self._awake_at is not None and self.is_asleep
+
     def connect(self) -> Violation | None:
         """Whether a connection is refused."""
         if self._wakes_up is None:

@@ -48,11 +48,13 @@ class ExaminedDatabase:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.schema = database.schema
-        self.connection = self.connect()
+        self.connection = self._given_time(database.connect())  # a cluster may have to wake up
 
     def connect(self) -> Connection:
         """Open one more connection, which may be used for `PATIENCE` seconds."""
-        connection = self.database.connect(timeout=PATIENCE)
+        return self._given_time(self.database.connect(timeout=PATIENCE))
+
+    def _given_time(self, connection: Connection) -> Connection:
         connection.deadline = monotonic() + PATIENCE
         return connection
 
