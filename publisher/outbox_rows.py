@@ -71,7 +71,7 @@ class OutboxRow(msgspec.Struct, gc=False):
     subject_version: int
     topic: str
     headers: str
-    payload: str
+    payload: str | None
     created_us: int
     predecessor: bool
     id: RowId = _NO_ID
@@ -95,7 +95,7 @@ class OutboxRow(msgspec.Struct, gc=False):
 
     def bytes(self) -> int:
         """Bytes of payload and headers."""
-        payload, headers = self.payload, self.headers
+        payload, headers = self.payload or "", self.headers
         return (len(payload) if payload.isascii() else len(payload.encode())) + (
             len(headers) if headers.isascii() else len(headers.encode())
         )
@@ -110,6 +110,8 @@ class OutboxRow(msgspec.Struct, gc=False):
         stored = read_headers(self.headers)
         if fault := self._fault() or stored.fault:
             return Fault(fault)
+        if self.payload is None:
+            return Fault("it has no payload")
         key = self.key
         headers = stored.by_name
         dedupe_id = self._dedupe_id(headers.get(REPLAY_HEADER))

@@ -14,13 +14,13 @@ CROSS JOIN LATERAL (SELECT n % ({rows} / 4) AS number) AS e;
 
 INSERT INTO outbox.business_events
 SELECT id, event_type, event_type, saved, saved,
-  json_build_object('id', id, 'type', event_type, 'balance', n || '.00'), ''::bytea, id, type, name,
-  version, shard, position, 'events.' || event_type,
+  json_build_object('id', id, 'type', event_type, 'balance', n || '.00'), 100, ''::bytea, id, type,
+  name, version, shard, position, 0, 'events.' || event_type,
   json_build_array(json_build_object('entityType', type, 'entityId', name, 'version', version))
 FROM made;
 
 INSERT INTO outbox.event_headers
-SELECT type, name, version, id, event_type, event_type, saved, saved, '{{}}' FROM made;
+SELECT type, name, version, id, event_type, event_type, saved, saved, '{{}}', 2 FROM made;
 
 INSERT INTO outbox.entities
 SELECT type, name, version, shard, position, 0,
@@ -30,17 +30,17 @@ FROM made WHERE n >= {rows} - {rows} / 4;
 
 INSERT INTO outbox.outbox
 SELECT shard, position, id, CASE WHEN version = 1 THEN 0 ELSE position - 900000000 END, type, name,
-  version, 'events.' || event_type, '{{}}', '{{"id": "' || id || '"}}', saved
+  version, 'events.' || event_type, '{{}}', '{{"id": "' || id || '"}}', 44, saved
 FROM made;
 
 INSERT INTO outbox.outbox_failures
-SELECT id, position, shard, 1 + n % 9, 'nats: no response from stream EVENTS within 5 s',
+SELECT shard, position, id, 1 + n % 9, 'nats: no response from stream EVENTS within 5 s',
   CASE WHEN n % 3 = 0 THEN 'infinity' ELSE now() + interval '5 minutes' END
 FROM made WHERE n < {rows} / 100;
 
 INSERT INTO outbox.dead_letters
 SELECT md5('letter ' || n)::uuid, saved, shard, position, 0, type, name, version,
-  'events.' || event_type, '{{}}', '{{}}', saved,
+  'events.' || event_type, '{{}}', 2, saved,
   CASE n % 500 WHEN 7 THEN 'kafka: the topic does not exist'
     ELSE 'nats: maximum payload exceeded (1,048,576 bytes)' END,
   1 + n % 5, 0

@@ -17,10 +17,11 @@ BATCH = 500
 
 _FILL = """
 INSERT INTO outbox.outbox (shard, position, event_id, previous_position, subject_type, subject_id,
-  subject_version, topic, headers, payload, created_at)
+  subject_version, topic, headers, payload, payload_size, created_at)
 SELECT (hashint8(key) & 2147483647) %% %(shards)s, base.at + n, id,
   CASE WHEN version = 1 THEN 0 ELSE base.at + n - step END, 'Car', %(name)s || key, version,
   'events.CarMoved', replace(%(headers)s, %(sample)s, id::text)::json, %(payload)s,
+  octet_length(%(payload)s),
   clock_timestamp()
 FROM (SELECT ((extract(epoch FROM clock_timestamp()) + %(ahead)s) * 1000000)::bigint AS at) AS base,
   LATERAL (

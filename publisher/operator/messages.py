@@ -16,7 +16,7 @@ from dsql_outbox.outbox import (
     subject_key,
 )
 from dsql_outbox.publisher.backlog import has_backlog
-from dsql_outbox.publisher.burial import Burial, Letter
+from dsql_outbox.publisher.burial import Burial, Letter, row_keys
 from dsql_outbox.publisher.outbox_rows import RowId, read_headers
 from dsql_outbox.publisher.session import Operator, OperatorTransaction
 
@@ -60,8 +60,8 @@ class Messages(Operator):
     ) -> AsyncGenerator[UndeliveredMessage]:
         """The selected messages: first the failing ones, then the dead, then those that wait.
 
-        Failing and dead messages are in order of event id; the others shard by shard, in the
-        order in which they are sent. With `payload`, one more statement per message reads it.
+        Dead messages are in order of event id; the others shard by shard, in the order in which
+        they are sent. With `payload`, one more statement per message reads it.
         Memory does not grow with the number of messages.
         """
         async with aclosing(read_messages(self._session, which)) as found:
@@ -200,7 +200,7 @@ class Messages(Operator):
     async def _with_payload(self, found: Keyed) -> UndeliveredMessage:
         message = found.message
         if message.state == "dead":
-            rows = await self._session.rows("letter_payload", _letter_key(found)._asdict())
+            rows = await self._session.rows("record_payload", {"event_id": message.event_id})
         else:
             rows = await self._session.rows("waiting_payload", _row_key(message))
         return msgspec.structs.replace(message, payload=rows[0][0]) if rows else message
@@ -222,11 +222,8 @@ class Messages(Operator):
 
     async def _forget(self, message: UndeliveredMessage) -> bool:
         """Delete a failure; the publisher notices, because `Reader._check` compares every 10 s."""
-        key = {
-            "positions": array_literal([message.position]),
-            "event_ids": array_literal([message.event_id]),
-        }
-        return await self._session.count("failure_forget", key) > 0
+        row = RowId(message.shard, message.position, str(message.event_id))
+        return await self._session.count("failure_forget", row_keys([row])) > 0
 
     async def _in_order(self, which: Selection, limit: int) -> list["LetterKey"]:
         """The keys of the selected dead messages, by version of their subject, oldest first."""

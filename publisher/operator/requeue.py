@@ -26,7 +26,8 @@ HandledStatus = Literal["retried", "replayed", "planned", "waiting", "missing", 
 
 ``retried`` or ``replayed``, by the method, or ``planned`` in a dry run. The other three mean
 that nothing was done: ``waiting`` if a message of the event is in the outbox already, ``missing``
-if the event or dead letter does not exist, ``unreadable`` if the stored headers are invalid.
+if the event, its bytes or the dead letter do not exist, ``unreadable`` if the stored headers are
+invalid.
 """
 
 

@@ -152,19 +152,22 @@ class Table(NamedTuple):
     blocks: tuple[int, ...]
 
 
+_ROW: Final = ("shard", "position", "event_id")
+_FIRST_ROW: Final = (_FIRST_SHARD, _FIRST_POSITION, _FIRST_ID)
+
 FAILING: Final = Table(
     "failing",
     "failure_page",
-    ("event_id", "position"),
-    (_FIRST_ID, None),
+    _ROW,
+    _FIRST_ROW,
     (500,) * 4,  # for more rows, PostgreSQL would read the whole outbox
 )
 DEAD: Final = Table("dead", "letter_page", ("event_id", "died_at"), (_FIRST_ID, None), (500, 4_500))
 WAITING: Final = Table(
     "waiting",
     "waiting_page",
-    ("shard", "position", "event_id"),
-    (_FIRST_SHARD, _FIRST_POSITION, _FIRST_ID),
+    _ROW,
+    _FIRST_ROW,
     (500, 4_500),
 )
 

@@ -47,11 +47,12 @@ every message takes this way; tests/integration/schema/test_row_columns.py compa
 
 
 class _FailureRow(NamedTuple):
-    """A row of ``failure_list``: the columns after the first three are NULL without a failure."""
+    """A row of ``failure_list``: the columns after the first four are NULL without a failure."""
 
     seen: int
-    last_id: str
+    last_shard: int
     last_position: int
+    last_id: str
     shard: int
     position: int
     event_id: str
@@ -172,14 +173,19 @@ class SqlStore:
         failures: list[StoredFailure] = []
         parameters: dict[str, Any] = {
             "shards": plain_array(shards),
-            "event_id": UUID(int=0),
+            "shard": -1 << 31,
             "position": -1 << 63,
+            "event_id": UUID(int=0),
         }
         seen = FAILURES
         while seen == FAILURES:
             found = await self._read("failure_list", _FailureRow, parameters, rows=FAILURES)
             seen = found[0].seen
-            parameters |= {"event_id": found[0].last_id, "position": found[0].last_position}
+            parameters |= {
+                "shard": found[0].last_shard,
+                "position": found[0].last_position,
+                "event_id": found[0].last_id,
+            }
             failures += (row.failure() for row in found if row.subject_type is not None)
         return failures
 

@@ -1,4 +1,5 @@
 -- One row per touch: an entity's stream, in version order, is one key range.
+-- header_data: NULL: it is not stored here any more. header_size: in bytes.
 CREATE TABLE IF NOT EXISTS {schema}.event_headers (
   entity_type varchar(64) NOT NULL,
   entity_id varchar(128) NOT NULL,
@@ -8,6 +9,7 @@ CREATE TABLE IF NOT EXISTS {schema}.event_headers (
   event_type varchar(255) NOT NULL,
   created_date timestamptz,
   saved_date timestamptz NOT NULL,
-  header_data json NOT NULL,
+  header_data json,
+  header_size int NOT NULL,
   PRIMARY KEY (entity_type, entity_id, entity_version)
 )

@@ -1,5 +1,6 @@
 -- What waits for the relay: insert and delete only, never updated. The shard
--- leads the key, so inserts spread over key ranges instead of one hot tail.
+-- leads the key, so inserts spread over key ranges instead of one hot tail. payload: the event
+-- byte for byte; NULL: that of the stored event. payload_size: in bytes.
 CREATE TABLE IF NOT EXISTS {schema}.outbox (
   shard int NOT NULL,
   position bigint NOT NULL,
@@ -10,7 +11,8 @@ CREATE TABLE IF NOT EXISTS {schema}.outbox (
   subject_version bigint NOT NULL,
   topic varchar(255) NOT NULL,
   headers json NOT NULL,
-  payload text NOT NULL,
+  payload text,
+  payload_size int NOT NULL,
   created_at timestamptz NOT NULL,
   PRIMARY KEY (shard, position, event_id)
 )

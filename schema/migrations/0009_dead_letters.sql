@@ -1,4 +1,5 @@
--- Messages given up: the whole outbox row, and why.
+-- Messages given up: the outbox row without its payload, and why. The payload is the event's:
+-- business_events has it.
 CREATE TABLE IF NOT EXISTS {schema}.dead_letters (
   event_id uuid NOT NULL,
   died_at timestamptz NOT NULL,
@@ -10,7 +11,7 @@ CREATE TABLE IF NOT EXISTS {schema}.dead_letters (
   subject_version bigint NOT NULL,
   topic varchar(255) NOT NULL,
   headers json NOT NULL,
-  payload text NOT NULL,
+  payload_size int NOT NULL,
   created_at timestamptz NOT NULL,
   error text NOT NULL,
   attempts int NOT NULL,

@@ -4,7 +4,8 @@
 SELECT version, event_id, event_name, event_type, created_date, saved_date, data, seen
 FROM (
   SELECT page.*, count(*) OVER () AS seen,
-    sum(octet_length(data)) OVER (ORDER BY version) - octet_length(data) AS bytes_before
+    coalesce(sum(octet_length(data)) OVER (ORDER BY version), 0)
+      - coalesce(octet_length(data), 0) AS bytes_before
   FROM (
     SELECT h.entity_version AS version, h.event_id, h.event_name, h.event_type, h.created_date,
       h.saved_date, b.event_data::text AS data

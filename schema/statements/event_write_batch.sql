@@ -97,26 +97,26 @@ WITH event AS (
   FROM further JOIN placed ON placed.ordinal = further.event
 ), business_event AS (
   INSERT INTO {schema}.business_events (id, event_name, event_type, created_date, saved_date,
-    event_data, fingerprint, write_id, subject_type, subject_id, subject_version, shard,
-    position, topic, touches, headers)
-  SELECT id, event_name, event_type, created_date, clock_timestamp(), data::json, fingerprint,
-    write_id, subject_type, subject_id, subject_version, shard, position, topic, touches::json,
-    own_headers::json
+    event_data, event_size, fingerprint, write_id, subject_type, subject_id, subject_version, shard,
+    position, previous_position, topic, touches, headers)
+  SELECT id, event_name, event_type, created_date, clock_timestamp(), data::json,
+    octet_length(data), fingerprint, write_id, subject_type, subject_id, subject_version, shard,
+    position, previous_position, topic, touches::json, own_headers::json
   FROM placed
 ), header AS (
   INSERT INTO {schema}.event_headers (entity_type, entity_id, entity_version, event_id,
-    event_name, event_type, created_date, saved_date, header_data)
+    event_name, event_type, created_date, saved_date, header_data, header_size)
   SELECT entity_type, entity_id, version, id, event_name, event_type, created_date,
-    clock_timestamp(), header::json
+    clock_timestamp(), header::json, octet_length(header)
   FROM touch
 ), target AS (
   SELECT first_shard, types FROM {schema}.outbox_targets WHERE state <> 'dropped'
 ), message AS (
   INSERT INTO {schema}.outbox (shard, position, event_id, previous_position, subject_type,
-    subject_id, subject_version, topic, headers, payload, created_at)
+    subject_id, subject_version, topic, headers, payload, payload_size, created_at)
   SELECT target.first_shard + placed.shard, placed.position, placed.id, placed.previous_position,
     placed.subject_type, placed.subject_id, placed.subject_version, placed.topic,
-    placed.headers::json, placed.data, clock_timestamp()
+    placed.headers::json, placed.data, octet_length(placed.data), clock_timestamp()
   FROM placed CROSS JOIN target
   WHERE target.types IS NULL OR placed.subject_type = ANY(target.types::text[])
 ), complete AS (

@@ -30,28 +30,29 @@ WITH entity AS (
   FROM entity
 ), business_event AS (
   INSERT INTO {schema}.business_events (id, event_name, event_type, created_date, saved_date,
-    event_data, fingerprint, write_id, subject_type, subject_id, subject_version, shard,
-    position, topic, touches, headers)
+    event_data, event_size, fingerprint, write_id, subject_type, subject_id, subject_version, shard,
+    position, previous_position, topic, touches, headers)
   SELECT %(id)s, %(name)s, %(type)s, created, clock_timestamp(),
-    %(data)s::text::json, %(fingerprint)s, %(write_id)s, %(entity_type)s, %(entity_id)s,
-    version, shard, position, %(topic)s, ('[' || %(touch)s::text || version || '}}]')::json,
+    %(data)s::text::json, octet_length(%(data)s::text), %(fingerprint)s, %(write_id)s,
+    %(entity_type)s, %(entity_id)s, version, shard, position, previous_position, %(topic)s,
+    ('[' || %(touch)s::text || version || '}}]')::json,
     %(own_headers)s::json
   FROM touch
 ), header AS (
   INSERT INTO {schema}.event_headers (entity_type, entity_id, entity_version, event_id,
-    event_name, event_type, created_date, saved_date, header_data)
+    event_name, event_type, created_date, saved_date, header_data, header_size)
   SELECT %(entity_type)s, %(entity_id)s, version, %(id)s, %(name)s, %(type)s,
-    created, clock_timestamp(), %(header)s::json
+    created, clock_timestamp(), %(header)s::text::json, octet_length(%(header)s::text)
   FROM touch
 ), target AS (
   SELECT first_shard, types FROM {schema}.outbox_targets WHERE state <> 'dropped'
 ), message AS (
   INSERT INTO {schema}.outbox (shard, position, event_id, previous_position, subject_type,
-    subject_id, subject_version, topic, headers, payload, created_at)
+    subject_id, subject_version, topic, headers, payload, payload_size, created_at)
   SELECT target.first_shard + touch.shard, touch.position, %(id)s, touch.previous_position,
     %(entity_type)s, %(entity_id)s, touch.version,
     %(topic)s, (%(headers)s::text || %(key)s::text || '@' || touch.version || touch.headers_end)::json,
-    %(data)s::text, clock_timestamp()
+    %(data)s::text, octet_length(%(data)s::text), clock_timestamp()
   FROM touch CROSS JOIN target
   WHERE target.types IS NULL OR %(entity_type)s::text = ANY(target.types::text[])
 )

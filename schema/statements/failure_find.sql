@@ -5,6 +5,7 @@ SELECT f.shard, f.position, f.event_id::text AS event_id, f.attempts,
   (extract(epoch FROM f.retry_at) - extract(epoch FROM clock_timestamp()))::float8 AS seconds
 FROM unnest(%(shards)s::text::int[], %(positions)s::text::bigint[], %(event_ids)s::text::uuid[])
   AS k(shard, position, event_id)
-JOIN {schema}.outbox_failures f ON f.event_id = k.event_id AND f.position = k.position
+JOIN {schema}.outbox_failures f
+  ON f.shard = k.shard AND f.position = k.position AND f.event_id = k.event_id
 JOIN {schema}.outbox o
   ON o.shard = k.shard AND o.position = k.position AND o.event_id = k.event_id

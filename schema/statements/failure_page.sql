@@ -1,25 +1,24 @@
 -- Read a page of failures by key, and return the messages that match the filter and still wait
 -- in the outbox. seen and reached say how far the page reached; place is the key of a failure.
--- position null: from the first failure of event_id on. retry_at null: blocked. behind: the
+-- retry_at null: blocked. behind: the
 -- previous message of its subject still waits; it is a count, as PostgreSQL would hash the
 -- whole outbox for an EXISTS. paused: its topic is paused.
 WITH page AS (
-  SELECT f.event_id, f.position, f.shard, f.attempts, f.last_error,
+  SELECT f.shard, f.position, f.event_id, f.attempts, f.last_error,
     nullif(f.retry_at, 'infinity') AS retry_at
   FROM {schema}.outbox_failures f
-  WHERE f.event_id >= %(event_id)s::text::uuid
-    AND (f.event_id > %(event_id)s::text::uuid OR %(position)s::text IS NULL
-      OR f.position > %(position)s::text::bigint)
-  ORDER BY f.event_id, f.position
+  WHERE f.shard >= %(shard)s::text::int AND (f.shard, f.position, f.event_id)
+    > (%(shard)s::text::int, %(position)s::text::bigint, %(event_id)s::text::uuid)
+  ORDER BY f.shard, f.position, f.event_id
   LIMIT %(rows)s
 ), bounds AS (
   SELECT count(*) AS seen,
-    (SELECT event_id || '/' || position FROM page
-     ORDER BY event_id DESC, position DESC LIMIT 1) AS reached
+    (SELECT shard || '/' || position || '/' || event_id FROM page
+     ORDER BY shard DESC, position DESC, event_id DESC LIMIT 1) AS reached
   FROM page
 ), found AS (
   SELECT page.*, o.subject_type, o.subject_id, o.subject_version, o.topic, o.headers,
-    octet_length(o.payload) AS bytes, o.created_at,
+    o.payload_size AS bytes, o.created_at,
     (
       SELECT count(*) > 0 FROM (
         SELECT FROM {schema}.outbox p
@@ -33,7 +32,7 @@ WITH page AS (
     ON o.shard = page.shard AND o.position = page.position AND o.event_id = page.event_id
 )
 SELECT bounds.seen, bounds.reached, 'failing' AS state,
-  found.event_id || '/' || found.position AS place, found.event_id,
+  found.shard || '/' || found.position || '/' || found.event_id AS place, found.event_id,
   found.subject_type, found.subject_id, found.subject_version, found.topic,
   found.headers::text AS headers, found.bytes, found.created_at, found.shard, found.position,
   found.attempts, found.last_error AS error, found.retry_at, found.behind, found.paused,
@@ -47,4 +46,4 @@ LEFT JOIN found
   AND (%(error)s::text IS NULL OR position(lower(%(error)s::text) IN lower(found.last_error)) > 0)
   AND (%(since)s::text IS NULL OR found.created_at >= %(since)s::text::timestamptz)
   AND (%(until)s::text IS NULL OR found.created_at < %(until)s::text::timestamptz)
-ORDER BY found.event_id, found.position
+ORDER BY found.shard, found.position, found.event_id

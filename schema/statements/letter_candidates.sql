@@ -1,15 +1,16 @@
--- Return the columns that the replay of dead letters needs: all but the payload.
+-- Return the columns that the replay of dead letters needs: all but the payload. A letter whose
+-- event has no bytes is left out.
 -- last_position: the highest position of the subject's events and of this event's
 -- replays. The next replay is above it, so it cannot get the key of an earlier row, which
 -- a delayed DELETE may name. replays: of this event so far. waiting: the event is in the
 -- outbox, as written or as a replay.
 SELECT d.event_id, d.died_at::text AS key, d.died_at, d.topic, d.shard, d.subject_type, d.subject_id,
-  octet_length(d.payload) AS bytes, d.headers::text AS headers,
+  octet_length(b.event_data::text) AS bytes, d.headers::text AS headers,
   coalesce(greatest(e.position, before.position), 0) AS last_position,
   coalesce(before.number, 0) AS replays,
   EXISTS (
     SELECT FROM (
-      SELECT b.position FROM {schema}.business_events b WHERE b.id = d.event_id
+      SELECT b.position AS position
       UNION ALL
       SELECT r.position FROM {schema}.outbox_replays r WHERE r.event_id = d.event_id) AS p
     JOIN {schema}.outbox o
@@ -18,6 +19,7 @@ SELECT d.event_id, d.died_at::text AS key, d.died_at, d.topic, d.shard, d.subjec
 FROM unnest(%(event_ids)s::text::uuid[], %(died_ats)s::text::timestamptz[])
   AS k(event_id, died_at)
 JOIN {schema}.dead_letters d ON d.event_id = k.event_id AND d.died_at = k.died_at
+JOIN {schema}.business_events b ON b.id = d.event_id AND b.event_data IS NOT NULL
 LEFT JOIN {schema}.entities e
   ON e.entity_type = d.subject_type AND e.entity_id = d.subject_id
 LEFT JOIN LATERAL (

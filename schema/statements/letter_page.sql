@@ -1,11 +1,11 @@
 -- Read a page of dead letters by key, and return those that match the filter. So a
 -- statement reads a bounded number of rows, however few match. seen and reached say how far
--- the page reached; place is the key of a letter. The payload is left out: it may be 1 MiB.
+-- the page reached; place is the key of a letter.
 -- The time of death is text where it is a key, since it may be a time that no client represents.
 -- died_at null: from the first letter of event_id on. event_ids null: those of all events.
 WITH page AS (
   SELECT event_id, died_at, shard, position, subject_type, subject_id, subject_version, topic,
-    headers, octet_length(payload) AS bytes, created_at, error, attempts, replays
+    headers, payload_size AS bytes, created_at, error, attempts, replays
   FROM {schema}.dead_letters
   WHERE event_id >= %(event_id)s::text::uuid
     AND (event_id > %(event_id)s::text::uuid OR %(died_at)s::text IS NULL

@@ -1,4 +1,4 @@
--- Move rows from the outbox to the dead letters in one transaction, and only if this
+-- Move rows from the outbox to the dead letters, without the payload, in one transaction, and only if this
 -- DELETE removed them: a row that another publisher has settled is not buried again.
 -- replays: the number of the replay, 0 for the message as written. It is matched in the
 -- text, because `->` fails for JSON that contains \u0000.
@@ -11,13 +11,14 @@ WITH gone AS (
   RETURNING o.*, k.error, k.attempts
 ), forgotten AS (
   DELETE FROM {schema}.outbox_failures f
-  USING unnest(%(positions)s::text::bigint[], %(event_ids)s::text::uuid[]) AS k(position, event_id)
-  WHERE f.event_id = k.event_id AND f.position = k.position
+  USING unnest(%(shards)s::text::int[], %(positions)s::text::bigint[],
+      %(event_ids)s::text::uuid[]) AS k(shard, position, event_id)
+  WHERE f.shard = k.shard AND f.position = k.position AND f.event_id = k.event_id
 )
 INSERT INTO {schema}.dead_letters (event_id, died_at, shard, position, previous_position,
-  subject_type, subject_id, subject_version, topic, headers, payload, created_at, error,
+  subject_type, subject_id, subject_version, topic, headers, payload_size, created_at, error,
   attempts, replays)
 SELECT event_id, clock_timestamp(), shard, position, previous_position, subject_type,
-  subject_id, subject_version, topic, headers, payload, created_at, error, attempts,
+  subject_id, subject_version, topic, headers, payload_size, created_at, error, attempts,
   coalesce(left(substring(headers::text FROM '"replay"\s*:\s*"([0-9]+)"'), 9)::int, 0)
 FROM gone

@@ -2,10 +2,10 @@
 -- and failure_forget follow in the same transaction. It is rolled back unless the DELETE
 -- removed the rows that were copied.
 INSERT INTO {schema}.dead_letters (event_id, died_at, shard, position, previous_position,
-  subject_type, subject_id, subject_version, topic, headers, payload, created_at, error,
+  subject_type, subject_id, subject_version, topic, headers, payload_size, created_at, error,
   attempts, replays)
 SELECT o.event_id, clock_timestamp(), o.shard, o.position, o.previous_position, o.subject_type,
-  o.subject_id, o.subject_version, o.topic, o.headers, o.payload, o.created_at, k.error,
+  o.subject_id, o.subject_version, o.topic, o.headers, o.payload_size, o.created_at, k.error,
   k.attempts,
   coalesce(left(substring(o.headers::text FROM '"replay"\s*:\s*"([0-9]+)"'), 9)::int, 0)
 FROM unnest(%(shards)s::text::int[], %(positions)s::text::bigint[],

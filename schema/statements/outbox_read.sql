@@ -28,7 +28,7 @@ WITH bounds AS (
         sum(r.wanted) OVER ordered AS taken,
         sum(r.wanted * r.size) OVER ordered AS total
       FROM (
-        SELECT q.position, q.event_id, octet_length(q.payload) AS size,
+        SELECT q.position, q.event_id, coalesce(octet_length(q.payload), greatest(q.payload_size, 0)) AS size,
           CASE WHEN (%(passed)s::text::jsonb
               ->> (length(q.subject_type) || ' ' || q.subject_type || q.subject_id)
               )::bigint <= q.position

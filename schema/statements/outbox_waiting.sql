@@ -23,7 +23,7 @@ WITH page AS (
   SELECT page.*, coalesce(f.retry_at = 'infinity', false) AS is_blocked
   FROM page
   LEFT JOIN {schema}.outbox_failures f
-    ON f.event_id = page.event_id AND f.position = page.position
+    ON f.shard = page.shard AND f.position = page.position AND f.event_id = page.event_id
   WHERE %(shards)s::text IS NULL OR page.shard = ANY(%(shards)s::text::int[])
 )
 SELECT bounds.seen, reached.shard, reached.position, reached.event_id, found.shard,

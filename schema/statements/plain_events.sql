@@ -3,8 +3,8 @@
 -- version that was not expected makes a cast fail, which aborts the transaction. An event
 -- without a date gets now(), the start of its transaction.
 INSERT INTO {schema}.business_events (id, event_name, event_type, created_date, saved_date,
-  event_data, fingerprint, write_id, subject_type, subject_id, subject_version, shard,
-  position, topic, touches, headers)
+  event_data, event_size, fingerprint, write_id, subject_type, subject_id, subject_version, shard,
+  position, previous_position, topic, touches, headers)
 WITH listed AS (
   SELECT t.event,
     string_agg(',' || t.touch || (e.version - t.back) || '}}', '' ORDER BY t.ordinal) AS touches
@@ -16,11 +16,13 @@ WITH listed AS (
   GROUP BY t.event
 )
 SELECT t.id, t.event_name, t.event_type, coalesce(t.created_date, now()), clock_timestamp(),
-  t.data::json, t.fingerprint, t.write_id, t.subject_type, t.subject_id,
+  t.data::json, octet_length(t.data), t.fingerprint, t.write_id, t.subject_type, t.subject_id,
   CASE WHEN t.expected IS NULL OR e.version - t.back - 1 = t.expected
     THEN e.version - t.back
     ELSE ('stale ' || t.id || ' ' || e.version - t.back - 1)::bigint END,
-  e.shard, e.position - t.position_back, t.topic,
+  e.shard, e.position - t.position_back,
+  CASE WHEN t.first_as_subject THEN e.previous_position ELSE e.position - t.position_back - 1 END,
+  t.topic,
   ('[' || t.touch || (e.version - t.back) || '}}' || coalesce(listed.touches, '') || ']')::json,
   t.own_headers::json
 FROM unnest(%(subject_ordinal)s::text::int[], %(id)s::text::uuid[], %(name)s::text::text[],
@@ -29,8 +31,8 @@ FROM unnest(%(subject_ordinal)s::text::int[], %(id)s::text::uuid[], %(name)s::te
     %(subject_type)s::text::text[], %(subject_id)s::text::text[],
     %(subject_back)s::text::bigint[], %(position_back)s::text::bigint[],
     %(subject_touch)s::text::text[], %(expected)s::text::bigint[],
-    %(own_headers)s::text::text[])
+    %(own_headers)s::text::text[], %(first_as_subject)s::text::bool[])
   AS t(ordinal, id, event_name, event_type, created_date, data, fingerprint, write_id, topic,
-    subject_type, subject_id, back, position_back, touch, expected, own_headers)
+    subject_type, subject_id, back, position_back, touch, expected, own_headers, first_as_subject)
 LEFT JOIN {schema}.entities AS e ON e.entity_type = t.subject_type AND e.entity_id = t.subject_id
 LEFT JOIN listed ON listed.event = t.ordinal

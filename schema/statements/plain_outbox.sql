@@ -1,7 +1,7 @@
 -- The plain form of a write, 4 of 5: one message per event and target. The payload is
 -- read from the event's row: json keeps the text byte for byte, so it need not be sent twice.
 INSERT INTO {schema}.outbox (shard, position, event_id, previous_position, subject_type,
-  subject_id, subject_version, topic, headers, payload, created_at)
+  subject_id, subject_version, topic, headers, payload, payload_size, created_at)
 WITH listed AS (
   SELECT t.event,
     string_agg(',' || t.key || '@' || (e.version - t.back), '' ORDER BY t.ordinal) AS entities
@@ -12,20 +12,17 @@ WITH listed AS (
   LEFT JOIN {schema}.entities AS e ON e.entity_type = t.entity_type AND e.entity_id = t.entity_id
   GROUP BY t.event
 )
-SELECT target.first_shard + b.shard, b.position, b.id,
-  CASE WHEN t.first_as_subject THEN e.previous_position ELSE b.position - 1 END,
+SELECT target.first_shard + b.shard, b.position, b.id, b.previous_position,
   b.subject_type, b.subject_id, b.subject_version, b.topic,
   (t.headers || t.key || '@' || b.subject_version || coalesce(listed.entities, '')
     || CASE WHEN t.created_date IS NULL
       THEN '","time":"' || to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
       ELSE '' END || '"}}')::json,
-  b.event_data::text, clock_timestamp()
+  b.event_data::text, b.event_size, clock_timestamp()
 FROM unnest(%(subject_ordinal)s::text::int[], %(id)s::text::uuid[], %(headers)s::text::text[],
-    %(created_date)s::text::timestamptz[], %(first_as_subject)s::text::bool[],
-    %(subject_key)s::text::text[])
-  AS t(ordinal, id, headers, created_date, first_as_subject, key)
+    %(created_date)s::text::timestamptz[], %(subject_key)s::text::text[])
+  AS t(ordinal, id, headers, created_date, key)
 LEFT JOIN {schema}.business_events AS b ON b.id = t.id
-LEFT JOIN {schema}.entities AS e ON e.entity_type = b.subject_type AND e.entity_id = b.subject_id
 LEFT JOIN listed ON listed.event = t.ordinal
 JOIN {schema}.outbox_targets AS target ON target.state <> 'dropped'
   AND (target.types IS NULL OR b.subject_type = ANY(target.types::text[]))

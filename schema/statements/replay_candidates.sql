@@ -1,4 +1,5 @@
--- Return the columns that the replay of stored events needs: all but the payload.
+-- Return the columns that the replay of stored events needs: all but the payload. An event
+-- without bytes is left out.
 -- last_position: the highest position of the subject's events and of this event's
 -- replays. The next replay is above it, so it cannot get the key of an earlier row, which
 -- a delayed DELETE may name. replays: of this event so far. waiting: the event is in the
@@ -23,4 +24,4 @@ LEFT JOIN LATERAL (
   SELECT max(r.number) AS number, max(r.position) AS position
   FROM {schema}.outbox_replays r WHERE r.event_id = b.id
 ) AS before ON true
-WHERE b.id = ANY(%(event_ids)s::text::uuid[])
+WHERE b.id = ANY(%(event_ids)s::text::uuid[]) AND b.event_data IS NOT NULL

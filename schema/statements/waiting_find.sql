@@ -1,5 +1,5 @@
--- Return the outbox rows of some events that match the filter: their first messages, their
--- replays, and rows with a failure. All look-ups are by key. state null: failing or waiting.
+-- Return the outbox rows of some events that match the filter: their first messages and their
+-- replays. All look-ups are by key. state null: failing or waiting.
 -- The other columns are those of failure_page and waiting_page.
 WITH keys AS (
   SELECT b.shard, b.position, b.id AS event_id
@@ -10,22 +10,18 @@ WITH keys AS (
   FROM unnest(%(event_ids)s::text::uuid[]) AS k(id)
   JOIN {schema}.business_events b ON b.id = k.id
   JOIN {schema}.outbox_replays r ON r.event_id = k.id
-  UNION
-  SELECT f.shard, f.position, f.event_id
-  FROM unnest(%(event_ids)s::text::uuid[]) AS k(id)
-  JOIN {schema}.outbox_failures f ON f.event_id = k.id
 ), found AS (
   SELECT o.*, f.attempts, f.last_error, nullif(f.retry_at, 'infinity') AS retry_at,
     CASE WHEN f.event_id IS NULL THEN 'waiting' ELSE 'failing' END AS state,
-    CASE WHEN f.event_id IS NULL THEN o.shard || '/' || o.position || '/' || o.event_id
-      ELSE o.event_id || '/' || o.position END AS place
+    o.shard || '/' || o.position || '/' || o.event_id AS place
   FROM keys k
   JOIN {schema}.outbox o ON o.shard = k.shard AND o.position = k.position AND o.event_id = k.event_id
-  LEFT JOIN {schema}.outbox_failures f ON f.event_id = o.event_id AND f.position = o.position
+  LEFT JOIN {schema}.outbox_failures f
+    ON f.shard = o.shard AND f.position = o.position AND f.event_id = o.event_id
 )
 SELECT found.state, found.place, found.event_id, found.subject_type, found.subject_id,
   found.subject_version, found.topic, found.headers::text AS headers,
-  octet_length(found.payload) AS bytes, found.created_at, found.shard, found.position,
+  found.payload_size AS bytes, found.created_at, found.shard, found.position,
   found.attempts, found.last_error AS error, found.retry_at,
   (
     SELECT count(*) > 0 FROM (

@@ -4,7 +4,7 @@
 -- its subject still waits. It is a count, as PostgreSQL would hash the whole outbox for an EXISTS.
 WITH page AS (
   SELECT shard, position, event_id, previous_position, subject_type, subject_id, subject_version,
-    topic, headers, octet_length(payload) AS bytes, created_at
+    topic, headers, payload_size AS bytes, created_at
   FROM {schema}.outbox
   WHERE (shard, position, event_id)
     > (%(shard)s::text::int, %(position)s::text::bigint, %(event_id)s::text::uuid)
@@ -26,7 +26,7 @@ WITH page AS (
     EXISTS (SELECT FROM {schema}.outbox_topics t WHERE t.topic = page.topic) AS paused
   FROM page
   LEFT JOIN {schema}.outbox_failures f
-    ON f.event_id = page.event_id AND f.position = page.position
+    ON f.shard = page.shard AND f.position = page.position AND f.event_id = page.event_id
   WHERE f.event_id IS NULL
     AND (%(subject_type)s::text IS NULL OR page.subject_type = %(subject_type)s::text)
     AND (%(subject_id)s::text IS NULL OR page.subject_id = %(subject_id)s::text)

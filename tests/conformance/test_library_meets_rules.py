@@ -97,7 +97,7 @@ async def test_messages_whose_headers_are_larger_than_they_are_can_be_replayed(
         tables.execute(
             "INSERT INTO outbox.dead_letters SELECT event_id, now(), shard, position,"
             " previous_position, subject_type, subject_id, subject_version, topic, headers,"
-            " payload, created_at, 'no', 1, 0 FROM outbox.outbox"
+            " payload_size, created_at, 'no', 1, 0 FROM outbox.outbox"
         )
     tables.execute("DELETE FROM outbox.outbox")
     database = Database(governed.url)

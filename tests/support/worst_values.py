@@ -139,7 +139,8 @@ def _insert(table: str, values: Mapping[str, Any]) -> sql.Composed:
 
 
 _BESIDE: Final = {
-    "outbox_failures": ("outbox",),
+    "outbox_failures": ("outbox", "business_events"),
+    "dead_letters": ("business_events",),
     "business_events": ("event_headers", "entities"),
     "event_headers": ("business_events", "entities"),
     "entities": ("business_events", "event_headers"),
@@ -176,29 +177,33 @@ def _row(table: str, n: int) -> dict[str, Any]:
         "topic": "events.CarMoved",
         "headers": '{"id": "1", "source": "/a", "type": "CarMoved"}',
         "payload": "{}",
+        "payload_size": 2,
         "created_at": now,
     }
     names = {"event_name": "Car Moved", "event_type": "CarMoved", "created_date": now}
     rows: dict[str, dict[str, Any]] = {
         "outbox": message,
-        "dead_letters": message | {"died_at": now, "error": "no", "attempts": 1, "replays": 0},
+        "dead_letters": {name: message[name] for name in message if name != "payload"}
+        | {"died_at": now, "error": "no", "attempts": 1, "replays": 0},
         "business_events": {
             "id": event_id,
             **names,
             "saved_date": now,
             "event_data": "{}",
+            "event_size": 2,
             "fingerprint": b"f",
             "write_id": uuid4(),
             **subject,
             "shard": 1,
             "position": n,
+            "previous_position": 0,
             "topic": "events.CarMoved",
             "touches": '[{"entityType": "Car", "entityId": "c", "version": 1}]',
             "headers": None,
         },
         "event_headers": entity
         | names
-        | {"event_id": event_id, "saved_date": now, "header_data": "{}"},
+        | {"event_id": event_id, "saved_date": now, "header_data": "{}", "header_size": 2},
         "entities": {
             "entity_type": "Car",
             "entity_id": f"c-{n}",
@@ -212,9 +217,9 @@ def _row(table: str, n: int) -> dict[str, Any]:
             "updated_at": now,
         },
         "outbox_failures": {
-            "event_id": event_id,
-            "position": n,
             "shard": n % SHARDS,
+            "position": n,
+            "event_id": event_id,
             "attempts": 1,
             "last_error": "no",
             "retry_at": now,

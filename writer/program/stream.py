@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from dsql_outbox.outbox import JsonStruct
+from dsql_outbox.outbox import JsonStruct, OutboxError
 from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.statement.answers import Row
 
@@ -46,7 +46,7 @@ class StreamRow(NamedTuple):
     event_type: str
     created_date: datetime | None
     saved_date: datetime
-    data: str
+    data: str | None
     seen: int
 
 
@@ -71,20 +71,23 @@ class EntityStream:
         return self._core.stream, {**self._key, **bounds}
 
     def take(self, rows: Sequence[Row]) -> None:
-        """Take the rows of a page."""
-        self.events = [
-            StoredEvent(
-                row.event_id,
-                row.version,
-                row.event_name,
-                row.event_type,
-                row.created_date,
-                row.saved_date,
-                row.data,
-            )
-            for row in map(StreamRow._make, rows)
-        ]
+        """Take the rows of a page. Raises `OutboxError` for an event whose bytes are not stored."""
+        self.events = [_stored(row) for row in map(StreamRow._make, rows)]
         seen = StreamRow._make(rows[0]).seen if rows else 0
         self.is_at_end = seen < PAGE_ROWS and len(rows) == seen
         if rows:
             self._after = self.events[-1].version
+
+
+def _stored(row: StreamRow) -> StoredEvent:
+    if row.data is None:
+        raise OutboxError(f"the bytes of event {row.event_id} are not stored any more")
+    return StoredEvent(
+        row.event_id,
+        row.version,
+        row.event_name,
+        row.event_type,
+        row.created_date,
+        row.saved_date,
+        row.data,
+    )

@@ -48,8 +48,9 @@ def test_the_stand_in_fails_at_commit_and_not_before(url: str, tables: Tables) -
         cursor = connection.execute(
             "INSERT INTO outbox.business_events (id, event_name, event_type, saved_date,"
             " event_data, fingerprint, write_id, subject_type, subject_id, subject_version,"
-            " shard, position, topic, touches) VALUES (gen_random_uuid(), 'n', 't', now(), '{}',"
-            " '', gen_random_uuid(), 't', 'i', 1, 0, 1, 't', '[]') RETURNING id"
+            " shard, position, topic, touches, event_size, previous_position)"
+            " VALUES (gen_random_uuid(), 'n', 't', now(), '{}', '', gen_random_uuid(),"
+            " 't', 'i', 1, 0, 1, 't', '[]', 2, 0) RETURNING id"
         )
         assert cursor.fetchone() is not None
         with pytest.raises(errors.SerializationFailure):

@@ -148,7 +148,7 @@ def test_a_missing_column_fails_with_its_type(url: str, sql: psycopg.Connection[
 def test_messages_in_a_shard_without_a_lease_fail(url: str, sql: psycopg.Connection[Any]) -> None:
     sql.execute(
         """INSERT INTO outbox.outbox VALUES (9, 1, gen_random_uuid(), 0, 'Car', 'c', 1, 't',
-           '{}', '{}', clock_timestamp())"""
+           '{}', '{}', 2, clock_timestamp())"""
     )
     told = found(run(url, "--json"))
     assert verdicts(told)["schema"] == "ok"
@@ -162,7 +162,7 @@ def test_messages_in_a_shard_that_can_never_be_fail_with_what_helps(
 ) -> None:
     sql.execute(
         """INSERT INTO outbox.outbox VALUES (%s, 1, gen_random_uuid(), 0, 'Car', 'c', 1, 't',
-           '{}', '{}', clock_timestamp())""",
+           '{}', '{}', 2, clock_timestamp())""",
         (shard,),
     )
     told = found(run(url, "--json"))["shards"]
@@ -173,7 +173,7 @@ def test_messages_in_a_shard_that_can_never_be_fail_with_what_helps(
 def test_a_position_below_1_is_a_warning(url: str, sql: psycopg.Connection[Any]) -> None:
     sql.execute(
         """INSERT INTO outbox.outbox VALUES (1, -3, gen_random_uuid(), 0, 'Car', 'c', 1, 't',
-           '{}', '{}', clock_timestamp())"""
+           '{}', '{}', 2, clock_timestamp())"""
     )
     shown = run(url).stdout
     assert "a message waits in shard 1 at position -3: the position is below 1" in shown
@@ -206,7 +206,7 @@ def test_an_old_outbox_without_a_publisher_fails(url: str, sql: psycopg.Connecti
     sql.execute("INSERT INTO outbox.outbox_publishers VALUES ('me', now() - interval '1 hour')")
     sql.execute(
         """INSERT INTO outbox.outbox VALUES (1, 1, gen_random_uuid(), 0, 'Car', 'c', 1, 't',
-           '{}', '{}', clock_timestamp() - interval '2 hours')"""
+           '{}', '{}', 2, clock_timestamp() - interval '2 hours')"""
     )
     told = found(run(url, "--json"))
     assert told["relay"]["verdict"] == "fail"

@@ -141,7 +141,7 @@ def test_an_event_that_died_twice_has_two_letters_to_show(
     sql.execute(
         "INSERT INTO outbox.dead_letters SELECT event_id, died_at + interval '1 h', shard,"
         " position, previous_position, subject_type, subject_id, subject_version, topic,"
-        " headers, payload, created_at, 'Again', attempts, 1 FROM outbox.dead_letters"
+        " headers, payload_size, created_at, 'Again', attempts, 1 FROM outbox.dead_letters"
     )
     first, second = run(url, "messages", "show", event_id).stdout.split("\n\n")
     assert ("Not for me" in first, "Again" in second) == (True, True)

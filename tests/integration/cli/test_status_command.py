@@ -35,7 +35,7 @@ def add_messages(
 ) -> None:
     sql.execute(
         """INSERT INTO outbox.outbox SELECT %s, n, gen_random_uuid(), 0, 'Car', 'c' || n, 1, 't',
-           '{}', '{}', clock_timestamp() - %s * interval '1 second'
+           '{}', '{}', 2, clock_timestamp() - %s * interval '1 second'
            FROM generate_series(1, %s) AS n""",
         (shard, age, count),
     )
@@ -45,9 +45,9 @@ def add_failure(
     sql: psycopg.Connection[Any], n: int, *, attempts: int, retry_at: str, error: str = "broken"
 ) -> None:
     sql.execute(
-        "INSERT INTO outbox.outbox_failures VALUES (%s, %s, 1, %s, %s,"
+        "INSERT INTO outbox.outbox_failures VALUES (1, %s, %s, %s, %s,"
         " coalesce(nullif(%s, 'soon')::timestamptz, clock_timestamp() + interval '9.5 s'))",
-        (UUID(int=n), n, attempts, error, retry_at),
+        (n, UUID(int=n), attempts, error, retry_at),
     )
 
 
@@ -153,7 +153,7 @@ def test_leases_and_dead_letters_are_shown(url: str, sql: psycopg.Connection[Any
     )
     sql.execute(
         """INSERT INTO outbox.dead_letters SELECT gen_random_uuid(), clock_timestamp(), 0, 1, 0,
-           'Car', 'c', 1, 't', '{}', '{}', clock_timestamp(), 'broken', 10, 0
+           'Car', 'c', 1, 't', '{}', 2, clock_timestamp(), 'broken', 10, 0
            FROM generate_series(1, 2)"""
     )
     found = as_json(url)
@@ -181,7 +181,7 @@ def test_messages_that_nobody_can_relay_are_named(url: str, sql: psycopg.Connect
     add_messages(sql, 1, shard=-1)
     sql.execute(
         "INSERT INTO outbox.outbox SELECT 2, -40, gen_random_uuid(), 0, 'Car', 'c', 1, 't', '{}',"
-        " '{}', 'infinity'"
+        " '{}', 2, 'infinity'"
     )
     found = [(each["shard"], each["position"]) for each in as_json(url)["stranded"]]
     assert found == [(-1, None), (70, None), (2, -40)]

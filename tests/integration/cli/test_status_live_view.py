@@ -32,7 +32,7 @@ def parsed(line: bytes) -> dict[str, str]:
 def add_rows(sql: psycopg.Connection[Any], count: int) -> None:
     sql.execute(
         """INSERT INTO outbox.outbox SELECT 1, n, gen_random_uuid(), 0, 'Car', 'c' || n, 1, 't',
-           '{}', '{}', clock_timestamp() FROM generate_series(1, %s) AS n""",
+           '{}', '{}', 2, clock_timestamp() FROM generate_series(1, %s) AS n""",
         (count,),
     )
     # So that the numbers are there now, and not in some seconds.

@@ -259,7 +259,7 @@ async def test_missing_tables_and_a_lost_database_have_a_page(url: str) -> None:
 async def test_the_database_refuses_a_change_by_the_console(url: str) -> None:
     (made,) = written(url, event("a"))
     messages = Messages(Database(url), read_only=True)
-    key = {"positions": "{1}", "event_ids": f"{{{made.id}}}"}
+    key = {"shards": "{1}", "positions": "{1}", "event_ids": f"{{{made.id}}}"}
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         await messages._session.count("failure_forget", key)
     await messages.close()

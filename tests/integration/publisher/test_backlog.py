@@ -28,12 +28,12 @@ def insert(sql: psycopg.Connection, rows: Sequence[Row], blocked: Sequence[int])
         key = {"id": UUID(int=position), "position": position}
         sql.execute(
             "INSERT INTO outbox.outbox VALUES (1, %(position)s, %(id)s, %(previous)s, 'Car',"
-            " %(subject)s, 1, %(topic)s, '{}', '', now())",
+            " %(subject)s, 1, %(topic)s, '{}', '', 0, now())",
             {**key, "previous": previous, "subject": subject, "topic": topic},
         )
         if position in blocked:
             sql.execute(
-                "INSERT INTO outbox.outbox_failures VALUES (%(id)s, %(position)s, 1, 1, '',"
+                "INSERT INTO outbox.outbox_failures VALUES (1, %(position)s, %(id)s, 1, '',"
                 " 'infinity')",
                 key,
             )
@@ -86,12 +86,12 @@ async def test_100_000_messages_that_need_an_operator_are_seen_through_in_short_
     pause(sql)
     sql.execute(
         "INSERT INTO outbox.outbox SELECT n %% 4, n, md5(n::text)::uuid, 0, 'Car', n, 1, %s, '{}',"
-        " '', now() FROM generate_series(1, 100000) AS n",
+        " '', 0, now() FROM generate_series(1, 100000) AS n",
         ["paused" if kind == "paused" else "open"],
     )
     if kind != "paused":
         sql.execute(
-            "INSERT INTO outbox.outbox_failures SELECT event_id, position, shard, 1, '',"
+            "INSERT INTO outbox.outbox_failures SELECT shard, position, event_id, 1, '',"
             " 'infinity' FROM outbox.outbox"
         )
     with anyio.fail_after(20):  # 0.3 s on a quiet machine
@@ -105,11 +105,11 @@ async def test_max_wait_holds_beside_100_000_messages_of_a_paused_topic(
     pause(sql)
     sql.execute(
         "INSERT INTO outbox.outbox SELECT n % 4, n, md5(n::text)::uuid, 0, 'Car', n, 1,"
-        " CASE WHEN n = 99999 THEN 'open' ELSE 'paused' END, '{}', '', now()"
+        " CASE WHEN n = 99999 THEN 'open' ELSE 'paused' END, '{}', '', 0, now()"
         " FROM generate_series(1, 100000) AS n"
     )
     sql.execute(
-        "INSERT INTO outbox.outbox_failures SELECT event_id, position, shard, 1, '',"
+        "INSERT INTO outbox.outbox_failures SELECT shard, position, event_id, 1, '',"
         " now() + interval '1 hour' FROM outbox.outbox WHERE topic = 'open'"
     )
     began = monotonic()

@@ -52,7 +52,9 @@ async def test_a_rejected_message_becomes_a_dead_letter_in_both_forms(
     sink.fail(event.id, Rejected("no"))
     await Publisher(database, sink).run(until_empty=True)
     (letter,) = letters(tables)
+    assert before.pop("payload") == event.to_json().decode()
     assert {name: letter[name] for name in before} == before
+    assert "payload" not in letter
     assert (letter["error"], letter["attempts"], letter["replays"]) == ("no", 1, 0)
     assert tables.messages() == []
     assert sum(BURY in sql for sql in proxy.statements) == 1

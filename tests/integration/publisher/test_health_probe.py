@@ -127,7 +127,7 @@ async def test_the_age_of_the_backlog_is_told_and_zero_when_nothing_waits(
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         await connection.execute(
             """INSERT INTO outbox.outbox VALUES (1, 1, gen_random_uuid(), 0, 'Car', 'c', 1, 't',
-               '{}', '{}', clock_timestamp() - interval '90 s')"""
+               '{}', '{}', 2, clock_timestamp() - interval '90 s')"""
         )
     await until(lambda: probed.ages()[-1] > 0)
     assert 90 <= probed.ages()[-1] < 120
@@ -141,11 +141,11 @@ async def test_dead_letters_and_failures_are_counted_in_the_database(
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         await connection.execute(
             """INSERT INTO outbox.dead_letters SELECT gen_random_uuid(), clock_timestamp(), 1, n, 0,
-               'Car', 'c', n, 't', '{}', '{}', clock_timestamp(), 'no', 1, 0
+               'Car', 'c', n, 't', '{}', 2, clock_timestamp(), 'no', 1, 0
                FROM generate_series(1, 5) AS n"""
         )
         await connection.execute(
-            """INSERT INTO outbox.outbox_failures SELECT gen_random_uuid(), n, 1, 1, 'no',
+            """INSERT INTO outbox.outbox_failures SELECT 1, n, gen_random_uuid(), 1, 'no',
                'infinity' FROM generate_series(1, 2) AS n"""
         )
         await until(lambda: probed.counts()[-1:] == [StuckCounts(3, 2)])

@@ -10,7 +10,7 @@ import pytest
 from tests.support.publisher.given_up_messages import event, gathered, relay_all
 from tests.support.publisher.running_relays import count
 
-from dsql_outbox.outbox import Database, Event, SchemaError, SettingsError
+from dsql_outbox.outbox import Database, Entity, Event, SchemaError, SettingsError
 from dsql_outbox.publisher import Messages, Rejected, Selection, UndeliveredMessage
 from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.schema import statement
@@ -50,6 +50,53 @@ async def test_a_dead_letter_is_replayed_as_it_was_and_leaves_the_dead_letters(
     (message,) = sink.messages
     assert (message.dedupe_id, message.attempt) == (f"{event_id}/r1", 1)
     assert message.headers["traceparent"].startswith(carrier["traceparent"][:35])
+
+
+async def test_a_dead_letter_names_its_event_and_shows_and_sends_that_events_bytes(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    """The outbox row is gone; no second copy of the bytes is left."""
+    given = Event.new("Car Sold", "CarSold", [Entity("Car", "a", {"text": "é" * 9, "n": 1.50})])
+    ids = written(writer, given, event("b"), event("c"))
+    sink = MemorySink()
+    await relay_all(database, sink, refused=ids)
+    sql.execute("UPDATE outbox.business_events SET event_data = NULL WHERE id = %s", [ids[1]])
+    sql.execute("DELETE FROM outbox.business_events WHERE id = %s", [ids[2]])
+    async with Messages(database) as letters:
+        found = {each.event_id: each async for each in letters.find(DEAD, payload=True)}
+        assert found[ids[0]].payload == given.to_json().decode()
+        assert found[ids[0]].payload_bytes == len(given.to_json())
+        assert (found[ids[1]].payload, found[ids[2]].payload) == (None, None)
+        told = {each.event_id: each.status async for each in letters.retry(DEAD)}
+        replayed = await gathered(letters.replay(Selection(ids=tuple(ids[1:]))))
+    assert [told[each] for each in ids] == ["retried", "missing", "missing"]
+    assert [each.status for each in replayed] == ["missing", "missing"]
+    assert count(sql, "dead_letters") == 2
+    await relay_all(database, sink)
+    assert [message.payload for message in sink.messages] == [given.to_json()]
+
+
+async def test_a_failure_is_that_of_one_row_of_its_event(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    """An event may have two rows of one position, in two shards."""
+    (event_id,) = written(writer, event())
+    await relay_all(database, MemorySink(), refused=[event_id], on_dead_letter="block")
+    sql.execute(
+        "INSERT INTO outbox.outbox SELECT (shard + 1) % 16, position, event_id, previous_position,"
+        " subject_type, subject_id, subject_version, topic, headers, payload, payload_size,"
+        " created_at FROM outbox.outbox"
+    )
+    async with Messages(database) as messages:
+        both = await gathered(messages.find())
+        assert [each.state for each in both] == ["failing", "waiting"]
+        (failing,) = await gathered(messages.drop(Selection(state="failing")))
+        assert failing.shard == both[0].shard
+        left = await gathered(messages.find())
+    assert [(each.state, each.shard) for each in left] == [
+        ("dead", both[0].shard),
+        ("waiting", both[1].shard),
+    ]
 
 
 async def test_one_that_dies_again_says_which_replay_it_was_and_the_next_counts_on(
@@ -287,7 +334,7 @@ async def test_rows_that_no_writer_made_are_shown_too(
 ) -> None:
     sql.execute(
         "INSERT INTO outbox.outbox VALUES (0, -5, gen_random_uuid(), 0, 'Car', 'a', 1, 't',"
-        " '[]', 'é', 'infinity')"
+        " '[]', 'é', 2, 'infinity')"
     )
     (message,) = await found(database)
     assert (message.position, message.payload_bytes, message.created_at.year) == (-5, 2, 9999)
@@ -306,7 +353,7 @@ async def test_a_page_reads_no_more_rows_of_a_long_outbox(
 ) -> None:
     sql.execute(
         "INSERT INTO outbox.outbox SELECT n % 4, n, gen_random_uuid(), greatest(n - 4, 0), 'Car',"
-        " n % 4, n, 't', '{}', repeat('x', 200), now() FROM generate_series(1, 20000) AS n"
+        " n % 4, n, 't', '{}', repeat('x', 200), 200, now() FROM generate_series(1, 20000) AS n"
     )
     sql.execute(
         "INSERT INTO outbox.outbox_failures (event_id, position, shard, attempts, last_error,"

@@ -174,7 +174,7 @@ async def test_failures_without_a_message_are_swept_away_by_one_publisher(
 ) -> None:
     monkeypatch.setattr(publisher_module, "_SWEEP", 0.05)
     sql.execute(
-        "INSERT INTO outbox.outbox_failures VALUES (%s, 1, 0, 1, 'late', 'infinity')", [UUID(int=1)]
+        "INSERT INTO outbox.outbox_failures VALUES (0, 1, %s, 1, 'late', 'infinity')", [UUID(int=1)]
     )
 
     async with Publisher(database, MemorySink(), quick_settings()):

@@ -277,7 +277,7 @@ async def test_a_replay_inside_the_brokers_window_is_stored_again(
                 sql.execute(
                     "INSERT INTO outbox.dead_letters SELECT event_id, now(), shard, position,"
                     " previous_position, subject_type, subject_id, subject_version, topic, headers,"
-                    " payload, created_at, 'answer lost', 10, 0 FROM kept"
+                    " payload_size, created_at, 'answer lost', 10, 0 FROM kept"
                 )
                 async with Messages(database) as letters:
                     await gathered(letters.retry())

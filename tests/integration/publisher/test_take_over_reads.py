@@ -30,13 +30,13 @@ async def test_no_statement_reads_more_failures_than_a_page(
     for shard, event_id, position in keys:
         if position != 5:
             sql.execute(
-                "INSERT INTO outbox.outbox VALUES (%s, %s, %s, 0, 'Car', %s, 1, '', '{}', 'ab',"
+                "INSERT INTO outbox.outbox VALUES (%s, %s, %s, 0, 'Car', %s, 1, '', '{}', 'ab', 2,"
                 " now())",
                 (shard, position, event_id, str(position)),
             )
         sql.execute(
             "INSERT INTO outbox.outbox_failures VALUES (%s, %s, %s, 3, '', 'infinity')",
-            (event_id, position, shard),
+            (shard, position, event_id),
         )
     monkeypatch.setattr(sql_store, "FAILURES", rows)
     store = SqlStore(database)

@@ -318,7 +318,7 @@ def test_orphans_are_found_by_one_key_read_a_shard(
     apply(database, shards=4)
     connection.execute(
         "INSERT INTO outbox.outbox SELECT n % 3, n, gen_random_uuid(), 0, 'Loan', '1', n, 't',"
-        " '{}', '{}', clock_timestamp() FROM generate_series(1, 3000) AS n"
+        " '{}', '{}', 2, clock_timestamp() FROM generate_series(1, 3000) AS n"
     )
     connection.execute("ANALYZE outbox.outbox")
     query = b"EXPLAIN (ANALYZE, FORMAT JSON) " + statement("shards_orphaned", "outbox")

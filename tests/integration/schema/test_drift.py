@@ -13,8 +13,8 @@ from dsql_outbox.schema.tables import expected, migrations
 
 ORPHAN = (
     "INSERT INTO outbox.outbox (shard, position, event_id, previous_position, subject_type,"
-    " subject_id, subject_version, topic, headers, payload, created_at)"
-    " VALUES ({}, 1, gen_random_uuid(), 0, 'Loan', '1', 1, 't', '{{}}', '{{}}', clock_timestamp())"
+    " subject_id, subject_version, topic, headers, payload, payload_size, created_at)"
+    " VALUES ({}, 1, gen_random_uuid(), 0, 'Loan', '1', 1, 't', '{{}}', '{{}}', 2, now())"
 )
 APPLY = "dsql-outbox schema apply"
 

@@ -109,12 +109,13 @@ WHO_RUNS = {
     "operator": (
         *("conflicts_recent", "dead", "entity_version", "failure_behind", "failure_forget"),
         *("failure_page", "letter", "migrations_recorded", "outbox_bury", "rebuild_page"),
+        "record_payload",
         *("replay", "rights_present", "roles_present", "rows_estimate"),
         *("schema_shape", "shard_list", "shards_orphaned", "status", "topic", "waiting"),
     ),
     "consumer": ("inbox",),
     "reader": (
-        *("conflicts_recent", "failure_page", "letter_page", "letter_payload", "record"),
+        *("conflicts_recent", "failure_page", "letter_page", "record"),
         *("shards_orphaned", "status", "topic_page", "waiting_find", "waiting_first"),
         *("waiting_page", "waiting_payload"),
     ),
@@ -250,7 +251,7 @@ def test_the_writer_reads_no_message(url: str, roles: Roles) -> None:
     refused(writers, "SELECT shard FROM outbox.outbox")
     refused(writers, "INSERT INTO outbox.outbox DEFAULT VALUES RETURNING payload")
     refused(writers, "DELETE FROM outbox.outbox")
-    refused(writers, "SELECT payload FROM outbox.dead_letters")
+    refused(writers, "SELECT headers FROM outbox.dead_letters")
     refused(writers, "UPDATE outbox.outbox_leases SET owner = 'me'")
     refused(writers, "UPDATE outbox.business_events SET topic = 'other'")
     refused(writers, "CREATE TABLE outbox.mine (id int)")
@@ -307,7 +308,7 @@ def test_the_publisher_reads_no_event_and_writes_no_message(url: str, roles: Rol
     refused(publishers, "SELECT event_data FROM outbox.business_events")
     refused(publishers, "SELECT header_data FROM outbox.event_headers")
     refused(publishers, "SELECT entity_data FROM outbox.entities")
-    refused(publishers, "SELECT payload FROM outbox.dead_letters")
+    refused(publishers, "SELECT headers FROM outbox.dead_letters")
     refused(publishers, "INSERT INTO outbox.outbox DEFAULT VALUES")
     refused(publishers, "UPDATE outbox.outbox SET payload = ''")
     refused(publishers, "INSERT INTO outbox.outbox_leases VALUES (99, NULL, 0, NULL)")

@@ -187,8 +187,9 @@ def test_the_code_of_before_writes_beside_this_code(url: str, tables: Tables) ->
     tables.execute(
         "INSERT INTO outbox.business_events (id, event_name, event_type, saved_date, event_data,"
         " fingerprint, write_id, subject_type, subject_id, subject_version, shard, position, topic,"
-        " touches) SELECT gen_random_uuid(), event_name, event_type, saved_date, event_data,"
-        " fingerprint, write_id, subject_type, 'C-2', 1, shard, 5, topic, touches"
+        " touches, event_size, previous_position)"
+        " SELECT gen_random_uuid(), event_name, event_type, saved_date, event_data,"
+        " fingerprint, write_id, subject_type, 'C-2', 1, shard, 5, topic, touches, event_size, 0"
         " FROM outbox.business_events"
     )
     rows = tables.execute(

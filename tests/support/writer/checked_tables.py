@@ -18,14 +18,16 @@ Outcome = Receipt | Exception
 Row = dict[str, Any]
 
 EVENT_COLUMNS: LiteralString = """SELECT id, write_id, subject_type, subject_id, subject_version,
-    shard, position, topic, event_data::text AS data, touches::text AS touches
-    FROM outbox.business_events WHERE %(id)s::uuid IS NULL OR id = %(id)s"""
+    shard, position, previous_position, topic, event_data::text AS data, event_size AS size,
+    touches::text AS touches FROM outbox.business_events
+    WHERE %(id)s::uuid IS NULL OR id = %(id)s"""
 HEADERS: LiteralString = """SELECT entity_type, entity_id, entity_version, event_id,
-    header_data::text AS data FROM outbox.event_headers
+    header_data::text AS data, header_size AS size FROM outbox.event_headers
     WHERE %(id)s::uuid IS NULL OR event_id = %(id)s
     ORDER BY entity_type, entity_id, entity_version"""
 MESSAGES: LiteralString = """SELECT event_id, shard, position, previous_position, subject_type,
-    subject_id, subject_version, topic, payload, headers::text AS headers FROM outbox.outbox
+    subject_id, subject_version, topic, payload, payload_size, headers::text AS headers
+    FROM outbox.outbox
     WHERE %(id)s::uuid IS NULL OR event_id = %(id)s"""
 ENTITIES: LiteralString = """SELECT entity_type, entity_id, version, shard, position, event_id,
     entity_data::text AS data FROM outbox.entities
@@ -162,6 +164,8 @@ class _Stored:
         """The rows of all events fit together."""
         assert {row["event_id"] for row in self._headers} == set(self._events)
         assert sorted(row["event_id"] for row in self._messages) == sorted(self._events)
+        for row in (*self._events.values(), *self._headers):
+            assert row["size"] == len(row["data"].encode())
         for row in self._messages:
             _assert_message(row, self._events[row["event_id"]])
         self._assert_entities()
@@ -203,7 +207,16 @@ def _key(header: Row) -> tuple[str, str, int]:
 
 def _assert_message(message: Row, event: Row) -> None:
     assert message["payload"] == event["data"]
-    for name in ("shard", "position", "topic", "subject_type", "subject_id", "subject_version"):
+    assert message["payload_size"] == event["size"]
+    for name in (
+        "shard",
+        "position",
+        "previous_position",
+        "topic",
+        "subject_type",
+        "subject_id",
+        "subject_version",
+    ):
         assert message[name] == event[name]
     headers = json.loads(message["headers"])
     listed = [touch.rpartition("@") for touch in headers["entities"].split(",")]
