@@ -164,8 +164,10 @@ TABLES: Final = frozenset(
         "outbox_conflicts",
         "outbox_failures",
         "outbox_leases",
+        "outbox_operations",
         "outbox_publishers",
         "outbox_replays",
+        "outbox_targets",
         "outbox_topics",
         "schema_migrations",
     }

@@ -8,8 +8,8 @@
 - `sinks/` is the port to a broker, with one module or folder per broker (docs/sinks.md).
 - `rebuild` rebuilds a read model from the stored events.
 - `records` reads stored events and entities by key (`Records`), for the console.
-- `operator/` is for operators and their programs: `Messages`, `Topics`, `StatusReader`,
-  `ConflictReader` and `Health`.
+- `operator/` is for operators and their programs: `Messages`, `Topics`, `Operations`,
+  `StatusReader`, `ConflictReader` and `Health`.
 """
 
 from dsql_outbox.publisher.operator.conflicts import (
@@ -24,6 +24,7 @@ from dsql_outbox.publisher.operator.event_pages import Place
 from dsql_outbox.publisher.operator.health import Alive, Health, Ready
 from dsql_outbox.publisher.operator.health_probe import DatabaseProbe, HealthProbe
 from dsql_outbox.publisher.operator.messages import MAX_RETRIED, Messages, Predecessor
+from dsql_outbox.publisher.operator.operations import Operation, Operations
 from dsql_outbox.publisher.operator.replay import Replay, ReplayProgress
 from dsql_outbox.publisher.operator.requeue import Handled
 from dsql_outbox.publisher.operator.selection import STATES, Selection
@@ -102,6 +103,8 @@ __all__ = [
     "Meter",
     "NotAttempted",
     "Nowhere",
+    "Operation",
+    "Operations",
     "Outcome",
     "Page",
     "PausedTopic",

@@ -353,11 +353,15 @@ def _give_time(connection: AsyncConnection) -> None:
 class Operator:
     """The base of the operator's tools: it owns a session and closes it.
 
-    With `read_only`, the database refuses every change.
+    With `read_only`, the database refuses every change. `user` is recorded with each change;
+    the default is the user of the process.
     """
 
-    def __init__(self, database: Database, *, read_only: bool = False) -> None:
+    def __init__(
+        self, database: Database, *, read_only: bool = False, user: str | None = None
+    ) -> None:
         self._session = OperatorSession(database, read_only=read_only)
+        self._user = user
 
     async def close(self) -> None:
         """Close the connection."""

@@ -5,6 +5,7 @@
 - `tables` parses the migrations, and reads the tables of a database.
 - `migrator` creates the tables (``schema apply``), prints them, and drops them.
 - `comparison` compares a database with this version (``schema check``).
+- `operation` makes the row that tells what an operator does.
 - `roles` grants each database role the rights of its duty, and finds wrong rights.
 """
 
@@ -13,6 +14,7 @@ from .comparison import check
 from .drift import Drift
 from .migrator import Applied, apply, ddl, remove
 from .named_statements import statement
+from .operation import Verb, operation
 from .roles import DUTIES, Duty, Granted, Roles, grant, grants, is_dsql, lacking_rights
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "Duty",
     "Granted",
     "Roles",
+    "Verb",
     "apply",
     "apply_command",
     "check",
@@ -31,6 +34,7 @@ __all__ = [
     "grants",
     "is_dsql",
     "lacking_rights",
+    "operation",
     "remove",
     "statement",
 ]

@@ -22,6 +22,7 @@ from dsql_outbox.outbox import (
 
 from .commands import apply_command, drop_command
 from .named_statements import compose, execute, statement
+from .operation import operation
 from .tables import Shape, expected, migrations, read_shape
 
 MAX_SHARDS: Final = 1_024
@@ -58,6 +59,8 @@ def apply(
     database: Database,
     *,
     shards: int | None = None,
+    reason: str = "",
+    user: str | None = None,
     told: Callable[[str], None] = lambda _: None,
 ) -> Applied:
     """Create the tables and views that are missing; what exists is left alone.
@@ -66,7 +69,8 @@ def apply(
     Every statement is its own transaction, as DSQL demands.
 
     The number of `shards` can only grow. None keeps it, or creates `DEFAULT_SHARDS` in a new
-    schema. `told` gets the label of each migration when it begins.
+    schema. `told` gets the label of each migration when it begins. More shards for tables in use
+    are recorded as an operation, with `reason` and `user`; the default is that of the process.
 
     Raises `SettingsError` if `shards` is below the present number or out of range,
     `SchemaError` if the tables are older than version 1, and the driver's errors.
@@ -92,8 +96,11 @@ def apply(
             execute(connection, migration.ddl(schema))
             execute(connection, migration.record(schema))
         # Counted again: another migrator may have added shards meanwhile.
-        count, is_short = _wanted_shards(connection, schema, expected(), shards)
-        if is_short:
+        count, highest, leases = _wanted_shards(connection, schema, expected(), shards)
+        if 0 < highest < count:
+            grown = operation("schema apply", reason=reason, user=user, of=f"{count} shards")
+            execute(connection, statement("operation_record", schema), grown)
+        if leases < count:
             default, add = _shard_steps(schema, count)
             execute(connection, default)
             while execute(connection, add).rowcount:
@@ -170,8 +177,8 @@ def require_shards(shards: int) -> int:
 
 def _wanted_shards(
     connection: Connection, schema: str, shape: Shape, shards: int | None
-) -> tuple[int, bool]:
-    """The number of shards after the run, and whether lease rows are missing now."""
+) -> tuple[int, int, int]:
+    """The number of shards after the run, the highest shard now plus 1, and the lease rows now."""
     highest, leases = 0, 0
     if {"outbox_leases", "outbox_targets"} <= shape.keys():
         query = statement("shards_present", schema, most=MAX_SHARDS)
@@ -182,7 +189,7 @@ def _wanted_shards(
             f"schema {schema} has {highest} shards and cannot go down to {wanted}: "
             "entities keep the shard of their first event"
         )
-    return wanted, leases < wanted
+    return wanted, highest, leases
 
 
 def _shard_steps(schema: str, shards: int) -> list[bytes]:

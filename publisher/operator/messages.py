@@ -19,7 +19,9 @@ from dsql_outbox.publisher.backlog import has_backlog
 from dsql_outbox.publisher.burial import Burial, Letter, row_keys
 from dsql_outbox.publisher.outbox_rows import RowId, read_headers
 from dsql_outbox.publisher.session import Operator, OperatorTransaction
+from dsql_outbox.schema import Verb
 
+from .operations import OperationEntry
 from .replay import Replay, StoredEvents, rows_estimate, selected_pages
 from .replay_positions import Candidate, Placed
 from .replay_rate import MAX_BYTES, MAX_ROWS, Pace
@@ -113,34 +115,43 @@ class Messages(Operator):
         behind another one still waits for that one. A dead message is a new row of the outbox: one
         transaction inserts it and deletes the dead letter. Those of one subject are sent in the
         order of its versions. For these, `rate` is the limit in events per second (None is no
-        limit), and `reason` is recorded.
+        limit). `reason` is recorded.
 
         Yields the result for each message after its transaction. With `dry_run` nothing is
         changed. Raises `SettingsError` for a rate that is not above 0, and for waiting messages.
         """
         pace = Pace(rate)
+        entry = self._entry("messages retry", reason)
         if which.state == "waiting":
             raise SettingsError("a waiting message needs no retry: a publisher sends it")
         left = limit = min(limit, MAX_RETRIED)
         async with aclosing(self._in_state("failing", which, left)) as failing:
             async for message in (each.message async for each in failing):
+                if not dry_run:
+                    await entry.write()
                 if dry_run or await self._forget(message):
                     left -= 1
                     yield _retried(message, dry_run=dry_run)
-        requeue = Requeue(self._session, _Letters(), reason=reason, pace=pace, dry_run=dry_run)
+        requeue = Requeue(self._session, _Letters(), entry, pace=pace, dry_run=dry_run)
         keys = await self._in_order(which, left)
         async with aclosing(requeue.run(keys)) as told:
             async for each in told:
                 yield each
 
     async def drop(
-        self, which: Selection, *, limit: int | None = None, dry_run: bool = False
+        self,
+        which: Selection,
+        *,
+        reason: str = "",
+        limit: int | None = None,
+        dry_run: bool = False,
     ) -> AsyncGenerator[UndeliveredMessage]:
         """Give up the selected messages of one state, failing or dead; at most `limit`.
 
         A failing message moves to the dead letters, so that its subject goes on. One that is
         `behind` another is not moved, but yielded: without it, later messages would no longer
         wait for the message before it. A dead message is deleted for good; its event stays stored.
+        `reason` is recorded.
 
         Yields each message after its transaction. With `dry_run` nothing is changed. Raises
         `SettingsError` unless the selection has one of these states.
@@ -149,10 +160,11 @@ class Messages(Operator):
             raise SettingsError(
                 "drop needs a state: failing messages become dead letters, dead ones are deleted"
             )
+        entry = self._entry("messages drop", reason)
         drop = self._bury if which.state == "failing" else self._delete
         async with (
             aclosing(self._in_state(which.state, which, limit)) as found,
-            aclosing(drop(found, dry_run=dry_run)) as dropped,
+            aclosing(drop(found, entry, dry_run=dry_run)) as dropped,
         ):
             async for each in dropped:
                 yield each
@@ -189,13 +201,20 @@ class Messages(Operator):
         require_source("replay", source)
         pages, table = selected_pages(self._session, which, entity, after)
         requeue = Requeue(
-            self._session, StoredEvents(source), reason=reason, pace=Pace(rate), dry_run=dry_run
+            self._session,
+            StoredEvents(source),
+            self._entry("messages replay", reason),
+            pace=Pace(rate),
+            dry_run=dry_run,
         )
         return Replay(self._session, requeue, pages, table)
 
     async def events_stored(self) -> int | None:
         """The estimated number of events, from the database's statistics; None if it has none."""
         return await rows_estimate(self._session, "business_events")
+
+    def _entry(self, verb: Verb, reason: str) -> OperationEntry:
+        return OperationEntry(self._session, verb, reason=reason, user=self._user)
 
     async def _with_payload(self, found: Keyed) -> UndeliveredMessage:
         message = found.message
@@ -232,25 +251,28 @@ class Messages(Operator):
         return [key for _, key in sorted(found)]
 
     async def _delete(
-        self, found: AsyncGenerator[Keyed], *, dry_run: bool
+        self, found: AsyncGenerator[Keyed], entry: OperationEntry, *, dry_run: bool
     ) -> AsyncGenerator[UndeliveredMessage]:
         async with aclosing(_batches(found)) as batches:
             async for batch in batches:
                 if not dry_run:
+                    await entry.write()
                     keys = _columns([_letter_key(each) for each in batch])
                     await self._session.count("letter_delete", keys)
                 for each in batch:
                     yield each.message
 
     async def _bury(
-        self, found: AsyncGenerator[Keyed], *, dry_run: bool
+        self, found: AsyncGenerator[Keyed], entry: OperationEntry, *, dry_run: bool
     ) -> AsyncGenerator[UndeliveredMessage]:
         burial = Burial(self._session)
         behind: list[UndeliveredMessage] = []
         async for message in (each.message async for each in found):
             if dry_run:
                 yield message
-            elif message.behind:
+                continue
+            await entry.write()
+            if message.behind:
                 behind.append(message)
             elif await _buried(burial, message):
                 yield message

@@ -13,6 +13,7 @@ from dsql_outbox.outbox import array_literal
 from dsql_outbox.publisher.outbox_rows import REPLAY_HEADER
 from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
 
+from .operations import OperationEntry
 from .replay_positions import Candidate, Placed, Places
 from .replay_rate import MAX_BYTES, Pace
 
@@ -92,11 +93,17 @@ class Requeue(Generic[K]):
     """
 
     def __init__(
-        self, session: OperatorSession, source: Source[K], *, reason: str, pace: Pace, dry_run: bool
+        self,
+        session: OperatorSession,
+        source: Source[K],
+        entry: OperationEntry,
+        *,
+        pace: Pace,
+        dry_run: bool,
     ) -> None:
         self._session = session
         self._source = source
-        self._reason = reason
+        self._entry = entry
         self._pace = pace
         self._dry_run = dry_run
         self._places = Places()
@@ -111,6 +118,8 @@ class Requeue(Generic[K]):
                 await self._stopping.wait()
             if self._stopping.is_set():
                 return
+            if not self._dry_run:
+                await self._entry.write()
             step = await self._step(keys[done : done + self._pace.rows])
             if not self._dry_run:
                 self._places.keep(step.placed)
@@ -149,7 +158,7 @@ class Requeue(Generic[K]):
             "event_ids": event_ids,
             "numbers": array_literal(each.number for each in placed),
             "positions": positions,
-            "reason": self._reason,
+            "reason": self._entry.reason,
         }
         await transaction.change("replay_record", record, len(placed))
         columns = {

@@ -7,7 +7,10 @@ from typing import Final
 import msgspec
 
 from dsql_outbox.outbox import MAX_NAME, SettingsError
-from dsql_outbox.publisher.session import Operator, OperatorSession
+from dsql_outbox.publisher.session import Operator, OperatorSession, OperatorTransaction
+from dsql_outbox.schema import Verb
+
+from .operations import OperationEntry
 
 _PAGE_ROWS: Final = 1_000
 
@@ -44,14 +47,29 @@ class Topics(Operator):
         Raises `SettingsError` also for a reason with the character NUL.
         """
         _require_topic(topic)
-        if "\0" in reason:
-            raise SettingsError("a reason must not contain the character NUL")
-        await self._session.count("topic_pause", {"topic": topic, "reason": reason})
+        entry = self._entry("topics pause", topic, reason)
 
-    async def resume(self, topic: str) -> bool:
-        """Resume a topic. Returns whether an operator had paused it."""
+        async def work(transaction: OperatorTransaction) -> None:
+            await transaction.count("topic_pause", {"topic": topic, "reason": reason})
+            await entry.write_in(transaction)
+
+        await self._session.transaction(work)
+
+    async def resume(self, topic: str, reason: str = "") -> bool:
+        """Resume a topic. Returns whether an operator had paused it.
+
+        Raises `SettingsError` also for a reason with the character NUL.
+        """
         _require_topic(topic)
-        return await self._session.count("topic_resume", {"topic": topic}) > 0
+        entry = self._entry("topics resume", topic, reason)
+
+        async def work(transaction: OperatorTransaction) -> bool:
+            was_paused = await transaction.count("topic_resume", {"topic": topic}) > 0
+            if was_paused:
+                await entry.write_in(transaction)
+            return was_paused
+
+        return await self._session.transaction(work)
 
     async def list(self) -> AsyncGenerator[PausedTopic]:
         """The paused topics in the order of their names; close a generator that is left early."""
@@ -63,6 +81,9 @@ class Topics(Operator):
             for topic in found:
                 yield topic
                 after = topic.topic
+
+    def _entry(self, verb: Verb, topic: str, reason: str) -> OperationEntry:
+        return OperationEntry(self._session, verb, reason=reason, user=self._user, of=topic)
 
 
 async def read_paused(

@@ -17,3 +17,5 @@ GRANT SELECT ON {schema}.event_headers TO {role};
 GRANT SELECT ON {schema}.entities TO {role};
 GRANT SELECT, INSERT, DELETE ON {schema}.outbox TO {role};
 GRANT SELECT, INSERT ON {schema}.outbox_replays TO {role};
+-- What operators did. A row is never changed.
+GRANT SELECT, INSERT ON {schema}.outbox_operations TO {role};

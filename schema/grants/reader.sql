@@ -13,3 +13,4 @@ GRANT SELECT ON {schema}.event_headers TO {role};
 GRANT SELECT ON {schema}.entities TO {role};
 GRANT SELECT ON {schema}.outbox TO {role};
 GRANT SELECT ON {schema}.outbox_replays TO {role};
+GRANT SELECT ON {schema}.outbox_operations TO {role};

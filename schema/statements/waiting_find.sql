@@ -1,7 +1,7 @@
 -- Return the outbox rows of some events that match the filter: their first messages and their
--- replays. All look-ups are by key. state null: failing or waiting.
+-- replays, for all targets. All look-ups are by key. state null: failing or waiting.
 -- The other columns are those of failure_page and waiting_page.
-WITH keys AS (
+WITH places AS (
   SELECT b.shard, b.position, b.id AS event_id
   FROM unnest(%(event_ids)s::text::uuid[]) AS k(id)
   JOIN {schema}.business_events b ON b.id = k.id
@@ -10,6 +10,10 @@ WITH keys AS (
   FROM unnest(%(event_ids)s::text::uuid[]) AS k(id)
   JOIN {schema}.business_events b ON b.id = k.id
   JOIN {schema}.outbox_replays r ON r.event_id = k.id
+), keys AS (
+  SELECT t.first_shard + p.shard AS shard, p.position, p.event_id
+  FROM places p
+  CROSS JOIN {schema}.outbox_targets t
 ), found AS (
   SELECT o.*, f.attempts, f.last_error, nullif(f.retry_at, 'infinity') AS retry_at,
     CASE WHEN f.event_id IS NULL THEN 'waiting' ELSE 'failing' END AS state,

@@ -240,6 +240,15 @@ def _row(table: str, n: int) -> dict[str, Any]:
             "replayed_by": "me",
             "replayed_at": now,
         },
+        "outbox_operations": {
+            "operated_at": now,
+            "id": uuid4(),
+            "verb": "topics pause",
+            "object": f"t-{n}",
+            "reason": "",
+            "database_role": "me",
+            "user_name": "ann",
+        },
         "inbox": {
             "consumer": "mailer",
             "source": "",

@@ -35,6 +35,16 @@ def json_option(command: _Command) -> _Command:
     )
 
 
+def reason_option(command: _Command) -> _Command:
+    """Add the option --reason, a text to record."""
+    return click.option(
+        "--reason",
+        default="",
+        metavar="TEXT",
+        help="Why: a text to record, which `dsql-outbox operations` lists.",
+    )(command)
+
+
 def require_choice(what: str, *, filtered: bool, every: bool) -> None:
     """Raise `click.UsageError` unless the command has a filter or --all.
 

@@ -8,7 +8,7 @@ import click
 
 from dsql_outbox.cli.database_options import schema_option, with_database
 from dsql_outbox.cli.exit_codes import FAILED
-from dsql_outbox.cli.filters import confirm, yes_option
+from dsql_outbox.cli.filters import confirm, reason_option, yes_option
 from dsql_outbox.cli.output import counted, duration, json_line, say, say_all
 from dsql_outbox.cli.progress_line import progress
 from dsql_outbox.cli.signals import GO_ON, READ_ONLY, interruptible
@@ -65,15 +65,16 @@ def schema() -> None:
 
 @schema.command()
 @_shards_option
+@reason_option
 @with_database(bare=True)
-def apply(database: Database, shards: int | None) -> None:
+def apply(database: Database, shards: int | None, reason: str) -> None:
     """Create the tables that are missing.
 
     Safe to run again, also in several places together. Run it before you deploy new code.
     """
     steps = ApplySteps()
     with interruptible(lambda: f"{steps.done()}; {GO_ON}"), progress(lambda: str(steps)):
-        done = apply_schema(database, shards=shards, told=steps)
+        done = apply_schema(database, shards=shards, reason=reason, told=steps)
     for label in done.applied:
         say(f"applied {label}")
     say(f"schema {done.schema}: {done.migrations} migrations, {done.shards} shards, up to date")

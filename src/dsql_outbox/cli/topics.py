@@ -8,7 +8,7 @@ import click
 
 from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.exit_codes import FAILED
-from dsql_outbox.cli.filters import json_option
+from dsql_outbox.cli.filters import json_option, reason_option
 from dsql_outbox.cli.output import aligned, duration, json_line, one_line, say
 from dsql_outbox.cli.signals import READ_ONLY
 from dsql_outbox.outbox import Database
@@ -49,7 +49,7 @@ def _cells(topic: PausedTopic) -> tuple[str, ...]:
 
 @topics.command()
 @click.argument("topic")
-@click.option("--reason", default="", metavar="TEXT", help="The reason, which `list` shows.")
+@reason_option
 @json_option
 @with_database(_PERHAPS)
 def pause(*, topic: str, reason: str, as_json: bool, database: Database) -> None:
@@ -69,9 +69,10 @@ def pause(*, topic: str, reason: str, as_json: bool, database: Database) -> None
 
 @topics.command()
 @click.argument("topic")
+@reason_option
 @json_option
 @with_database(_PERHAPS)
-def resume(*, topic: str, as_json: bool, database: Database) -> None:
+def resume(*, topic: str, reason: str, as_json: bool, database: Database) -> None:
     """Resume a topic: publishers send its messages again within seconds.
 
     The exit code is 1 if no operator has paused it.
@@ -79,7 +80,7 @@ def resume(*, topic: str, as_json: bool, database: Database) -> None:
 
     async def run(found: Database) -> bool:
         async with Topics(found) as tool:
-            return await tool.resume(topic)
+            return await tool.resume(topic, reason)
 
     was_paused = anyio.run(run, database)
     if not was_paused:

@@ -55,10 +55,10 @@ def test_what_was_run_is_printed_as_sql(url: str, roles: Roles) -> None:
 def test_a_dry_run_prints_the_same_and_grants_nothing(url: str, roles: Roles) -> None:
     words = ("grant", "--writer", roles.writer, "--operator", roles.operator)
     dry = run(url, *words, "--dry-run").stdout.splitlines()
-    assert dry[-1] == "-- schema outbox: 24 statements, none of them run"
+    assert dry[-1] == "-- schema outbox: 25 statements, none of them run"
     lacking = check(Database(url), Roles(writer=roles.writer, operator=roles.operator))
     assert {(drift.difference, drift.part) for drift in lacking} == {("missing", "right")}
-    assert len(lacking) == 24
+    assert len(lacking) == 25
     assert run(url, *words).stdout.splitlines()[:-1] == dry[:-1]
 
 

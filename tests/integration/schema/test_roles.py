@@ -74,6 +74,7 @@ ALLOWED = {
         "outbox_topics": "SELECT INSERT UPDATE DELETE",
         "dead_letters": "SELECT INSERT DELETE",
         "outbox_replays": "SELECT INSERT",
+        "outbox_operations": "SELECT INSERT",
     },
     "consumer": {
         "inbox": "SELECT INSERT DELETE",
@@ -93,6 +94,7 @@ ALLOWED = {
         "outbox_topics": "SELECT",
         "dead_letters": "SELECT",
         "outbox_replays": "SELECT",
+        "outbox_operations": "SELECT",
     },
 }
 """What each duty may do to each table and view; nothing else."""
@@ -109,19 +111,19 @@ WHO_RUNS = {
     "operator": (
         *("conflicts_recent", "dead", "entity_version", "failure_behind", "failure_forget"),
         *("failure_page", "letter", "migrations_recorded", "outbox_bury", "rebuild_page"),
-        "record_payload",
+        *("operation", "record_payload"),
         *("replay", "rights_present", "roles_present", "rows_estimate"),
         *("schema_shape", "shard_list", "shards_orphaned", "status", "topic", "waiting"),
     ),
     "consumer": ("inbox",),
     "reader": (
-        *("conflicts_recent", "failure_page", "letter_page", "record"),
+        *("conflicts_recent", "failure_page", "letter_page", "operation_page", "record"),
         *("shards_orphaned", "status", "topic_page", "waiting_find", "waiting_first"),
         *("waiting_page", "waiting_payload"),
     ),
     "anybody": ("doctor",),
     "owner": (
-        *("dsql_jobs", "events_present", "migration_record", "schema_create"),
+        *("dsql_jobs", "events_present", "migration_record", "operation_record", "schema_create"),
         *("schema_drop", "shards_add", "shards_present", "table_drop", "targets_default"),
         "view_drop",
     ),

@@ -12,7 +12,14 @@ from dsql_outbox.cli.relay.leftover import WaitingTopic
 from dsql_outbox.outbox import numbered
 from dsql_outbox.publisher import rebuild, records
 from dsql_outbox.publisher.leases import table
-from dsql_outbox.publisher.operator import event_pages, messages, replay, status, topic_pauses
+from dsql_outbox.publisher.operator import (
+    event_pages,
+    messages,
+    operations,
+    replay,
+    status,
+    topic_pauses,
+)
 from dsql_outbox.publisher.operator.undelivered import MessageRow
 from dsql_outbox.publisher.relay import sql_store
 from dsql_outbox.schema import statement
@@ -38,6 +45,7 @@ BY_NAME = {
     "letter_candidates": messages._CandidateRow,
     "letter_page": MessageRow,
     "rebuild_page": rebuild._EventRow,
+    "operation_page": operations._OperationRow,
     "record_entity": records.EntityRecord,
     "record_event": records._EventRow,
     "record_history": records.VersionRecord,

@@ -15,6 +15,7 @@ from dsql_outbox.cli.filters import (
     confirm,
     dry_run_option,
     json_option,
+    reason_option,
     require_choice,
     yes_option,
 )
@@ -163,6 +164,7 @@ def retry(  # noqa: PLR0913 - one parameter per flag
 @selection_options(states=("failing", "dead"))
 @all_option
 @limit_option(None)
+@reason_option
 @dry_run_option
 @json_option
 @yes_option
@@ -172,6 +174,7 @@ def drop(  # noqa: PLR0913 - one parameter per flag
     which: Selection,
     every: bool,
     limit: int | None,
+    reason: str,
     dry_run: bool,
     as_json: bool,
     yes: bool,
@@ -193,11 +196,21 @@ def drop(  # noqa: PLR0913 - one parameter per flag
         )
     require_choice(f"all {which.state} messages", filtered=not which.selects_all, every=every)
     done = _Dropped(which.state, is_planned=dry_run)
+
+    async def run() -> None:
+        async with (
+            Messages(database) as tool,
+            aclosing(tool.drop(which, reason=reason, limit=limit, dry_run=dry_run)) as dropped,
+        ):
+            async for message in dropped:
+                done.add(message)
+                json_line(message) if as_json else say("  ".join(cells(message)).rstrip())
+
     with interruptible(lambda: f"{done}; {GO_ON}"):
         if not dry_run:
             confirm(anyio.run(_question, database, which, limit), yes=yes)
         with progress(lambda: str(done)):
-            anyio.run(_drop, database, which, limit, as_json, done)
+            anyio.run(run)
     say(str(done), err=True)
     if done.behind:
         left = counted(done.behind, "message")
@@ -247,15 +260,3 @@ async def _question(database: Database, which: Selection, limit: int | None) -> 
     more = f"more than {_COUNTED:,} messages"
     asked = more if count > _COUNTED else counted(count, "message")
     return _DROPPED[str(which.state)][0].format(asked)
-
-
-async def _drop(
-    database: Database, which: Selection, limit: int | None, as_json: bool, done: _Dropped
-) -> None:
-    async with (
-        Messages(database) as tool,
-        aclosing(tool.drop(which, limit=limit, dry_run=done.is_planned)) as dropped,
-    ):
-        async for message in dropped:
-            done.add(message)
-            json_line(message) if as_json else say("  ".join(cells(message)).rstrip())

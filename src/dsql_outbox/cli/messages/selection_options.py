@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from dsql_outbox.cli.filters import dry_run_option, json_option
+from dsql_outbox.cli.filters import dry_run_option, json_option, reason_option
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.publisher import STATES, Selection
 
@@ -76,9 +76,7 @@ def requeue_options(command: _Command) -> _Command:
     The last two are the parameters `listed` and `as_json`.
     """
     options = (
-        click.option(
-            "--reason", default="", metavar="TEXT", help="A text to record with each replay."
-        ),
+        reason_option,
         click.option(
             "--rate",
             type=click.FloatRange(min=0, min_open=True),

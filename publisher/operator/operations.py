@@ -1,0 +1,85 @@
+"""What operators did, and why: one row per call of a verb."""
+
+from collections.abc import AsyncGenerator
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import msgspec
+
+from dsql_outbox.publisher.session import Operator, OperatorSession, OperatorTransaction
+from dsql_outbox.schema import Verb, operation
+
+_PAGE_ROWS: Final = 1_000
+
+
+class Operation(msgspec.Struct, frozen=True, rename="camel"):
+    """One call of a verb that changed something, or was about to.
+
+    `verb` is the name of the command, such as ``topics pause``, also for a call from Python.
+    `object` is the topic or the number of shards; it is empty for messages. `reason` is the text
+    that the caller gave. `database_role` is the role of the session. `user_name` is the user of
+    the process, or the one that the caller named.
+    """
+
+    operated_at: datetime
+    verb: str
+    object: str
+    reason: str
+    database_role: str
+    user_name: str
+
+
+class Operations(Operator):
+    """What operators did.
+
+    The constructor does no I/O. Use ``async with`` or call `close`. `list` raises `SchemaError`
+    if the tables are missing, and the driver's errors.
+    """
+
+    async def list(self) -> AsyncGenerator[Operation]:
+        """All operations, the newest first; close a generator that is left early."""
+        place: tuple[str | None, str | None] = (None, None)
+        seen = _PAGE_ROWS
+        while seen == _PAGE_ROWS:
+            parameters = {"operated_at": place[0], "id": place[1], "rows": _PAGE_ROWS}
+            rows = await self._session.read("operation_page", _OperationRow, parameters)
+            seen = len(rows)
+            for row in rows:
+                yield Operation(*row[1:])
+                operated_at, _, key = row.place.rpartition("/")
+                place = operated_at, key
+
+
+class _OperationRow(NamedTuple):
+    """A row of ``operation_page``; `place` is its key as text."""
+
+    place: str
+    operated_at: datetime
+    verb: str
+    object: str
+    reason: str
+    database_role: str
+    user_name: str
+
+
+class OperationEntry:
+    """The row of one call of a verb. `write` writes it before the first change, and once."""
+
+    def __init__(
+        self, session: OperatorSession, verb: Verb, *, reason: str, user: str | None, of: str = ""
+    ) -> None:
+        """Raises `SettingsError` for a text with the character NUL; `of` is the verb's object."""
+        self.reason = reason
+        self._session = session
+        self._parameters = operation(verb, reason=reason, user=user, of=of)
+        self._is_written = False
+
+    async def write(self) -> None:
+        """Write the row in a transaction of its own, unless it is written."""
+        if not self._is_written:
+            await self._session.count("operation_record", self._parameters)
+            self._is_written = True
+
+    async def write_in(self, transaction: OperatorTransaction) -> None:
+        """Write the row in the transaction of the change."""
+        await transaction.count("operation_record", self._parameters)

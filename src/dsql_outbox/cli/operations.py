@@ -1,0 +1,48 @@
+"""The command `operations`: what operators did."""
+
+from contextlib import aclosing
+
+import anyio
+import click
+
+from dsql_outbox.cli.database_options import with_database
+from dsql_outbox.cli.filters import json_option
+from dsql_outbox.cli.output import aligned, json_line, one_line, say
+from dsql_outbox.cli.signals import READ_ONLY
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import Operation, Operations
+
+
+@click.command()
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True)
+@json_option
+@with_database(READ_ONLY)
+def operations(*, limit: int, as_json: bool, database: Database) -> None:
+    """List what operators did, the newest first: who, when, what and why.
+
+    The commands messages retry, drop and replay, topics pause and resume, and schema apply with
+    more shards record themselves, also if a program calls them. A reason comes from --reason.
+    """
+    anyio.run(_list, database, limit, as_json)
+
+
+async def _list(database: Database, limit: int, as_json: bool) -> None:
+    lines: list[tuple[str, ...]] = [("when", "what", "role", "user", "reason")]
+    async with Operations(database) as tool, aclosing(tool.list()) as found:
+        async for each in found:
+            json_line(each) if as_json else lines.append(_cells(each))
+            limit -= 1
+            if not limit:
+                break
+    if not as_json:
+        aligned(lines) if len(lines) > 1 else say("no operations")
+
+
+def _cells(each: Operation) -> tuple[str, ...]:
+    return (
+        f"{each.operated_at:%Y-%m-%dT%H:%M:%SZ}",
+        one_line(f"{each.verb} {each.object}".rstrip()),
+        each.database_role,
+        one_line(each.user_name),
+        one_line(each.reason),
+    )
