@@ -234,7 +234,8 @@ class PublishStarted(msgspec.Struct, frozen=True):
 
     `carrier` is the trace context stored in the row. `committed_ns` is the time of
     the commit by the database's clock; `picked_up_ns` is the time of the read by
-    ours.
+    ours. `destination` is the queue, topic or bus at the broker. It is empty if the fact names
+    none, and then `topic` is meant. `server_address` and `server_port` are the broker's.
     """
 
     event_id: UUID
@@ -245,6 +246,9 @@ class PublishStarted(msgspec.Struct, frozen=True):
     committed_ns: int
     picked_up_ns: int
     payload_bytes: int
+    destination: str = ""
+    server_address: str | None = None
+    server_port: int | None = None
 
 
 class PublishEnded(msgspec.Struct, frozen=True):

@@ -60,6 +60,7 @@ from .settings import PublisherSettings
 from .sinks import (
     Answer,
     Delivered,
+    Destination,
     NotAttempted,
     Outcome,
     Rejected,
@@ -91,6 +92,7 @@ __all__ = [
     "Counters",
     "DatabaseProbe",
     "Delivered",
+    "Destination",
     "EntityRecord",
     "EventRecord",
     "FailedMessage",

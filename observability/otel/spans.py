@@ -246,17 +246,19 @@ def _end_write(span: Span, fact: WriteEnded) -> None:
 def _start_publish(tracer: Tracer, fact: PublishStarted) -> _SpanScope | None:
     # The parent is the trace of the row, never the current span of the publisher's process.
     parent = propagate.extract(fact.carrier) if fact.carrier else Context()
-    span = tracer.start_span(
-        f"publish {fact.topic}",
-        parent,
-        SpanKind.PRODUCER,
-        {
-            names.MESSAGING_SYSTEM: fact.system,
-            names.MESSAGING_DESTINATION: fact.topic,
-            names.MESSAGING_OPERATION_NAME: "publish",
-            names.MESSAGING_OPERATION_TYPE: "send",
-        },
-    )
+    destination = fact.destination or fact.topic
+    attributes: dict[str, str | int] = {
+        names.MESSAGING_SYSTEM: fact.system,
+        names.MESSAGING_DESTINATION: destination,
+        names.MESSAGING_OPERATION_NAME: "publish",
+        names.MESSAGING_OPERATION_TYPE: "send",
+        names.TOPIC: fact.topic,
+    }
+    if fact.server_address is not None:
+        attributes[names.SERVER_ADDRESS] = fact.server_address
+    if fact.server_port is not None:
+        attributes[names.SERVER_PORT] = fact.server_port
+    span = tracer.start_span(f"publish {destination}", parent, SpanKind.PRODUCER, attributes)
     if span.get_span_context() is trace.get_current_span(parent).get_span_context():
         return None  # no SDK records, so the message keeps the trace context of its row
     if span.is_recording():

@@ -26,6 +26,7 @@ from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.publisher.sinks import (
     Answer,
     Delivered,
+    Destination,
     NotAttempted,
     Outcome,
     Rejected,
@@ -56,6 +57,7 @@ class TracedSink:
         self._settings = settings
         self._hooks = tuple(hooks)
         self.system = sink.system
+        self._destination: Destination = getattr(sink, "destination", Destination())
 
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         """Publish through the decorated sink. Raises its errors.
@@ -94,6 +96,7 @@ class TracedSink:
 
     def _start(self, message: Message) -> Scopes:
         headers = message.headers
+        place = self._destination
         return Scopes(
             self._hooks,
             PublishStarted(
@@ -105,6 +108,9 @@ class TracedSink:
                 committed_ns=message.committed_ns,
                 picked_up_ns=message.picked_up_ns,
                 payload_bytes=len(message.payload),
+                destination=place.name or message.topic,
+                server_address=place.host,
+                server_port=place.port,
             ),
         )
 

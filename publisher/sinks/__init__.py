@@ -17,6 +17,7 @@ from .kept_sink import KeptSink, SinkFactory, SinkSource, sink_factory
 from .port import (
     Answer,
     Delivered,
+    Destination,
     NotAttempted,
     Outcome,
     Rejected,
@@ -32,6 +33,7 @@ __all__ = [
     "SINK_GROUP",
     "Answer",
     "Delivered",
+    "Destination",
     "KeptSink",
     "NotAttempted",
     "Outcome",

@@ -146,7 +146,8 @@ class EventBridgeSink(BatchSink):
     system = "aws.eventbridge"
 
     def __init__(self, settings: EventBridgeSettings) -> None:
-        super().__init__(EventBridgeClient(settings, REQUESTS), settings.address.timeout)
+        client = EventBridgeClient(settings, REQUESTS)
+        super().__init__(client, settings.address.timeout, settings.name)
         self._bus = settings.bus
 
     def _entry(self, index: int, message: Message) -> Entry | Rejected:

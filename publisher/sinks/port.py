@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -51,6 +52,24 @@ Outcome = Delivered | Retry | Rejected | Unavailable | NotAttempted
 
 Answer = Callable[[int, Outcome], None]
 """Takes the outcome of the message with this index in the call of `Sink.publish`."""
+
+
+class Destination(msgspec.Struct, frozen=True):
+    """The place that a sink sends to, as spans name it. A sink may have one as `destination`.
+
+    `name` is the queue, topic or bus that takes the messages of all topics, or None if each
+    topic is a destination of its own. `host` and `port` are those of the broker's first address.
+    """
+
+    name: str | None = None
+    host: str | None = None
+    port: int | None = None
+
+
+def at_host(address: str) -> Destination:
+    """Return a broker at ``host:port``, ``host``, or a URL, whose topics are its destinations."""
+    found = urlsplit(address if "//" in address else f"//{address}")
+    return Destination(host=found.hostname, port=found.port)
 
 
 class Sink(Protocol):

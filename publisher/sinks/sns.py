@@ -111,7 +111,7 @@ class SnsSink(BatchSink):
 
     def __init__(self, settings: SnsSettings) -> None:
         self._topic = SnsClient(settings, REQUESTS)
-        super().__init__(self._topic, settings.address.timeout)
+        super().__init__(self._topic, settings.address.timeout, settings.name)
         self._is_fifo = settings.is_fifo
 
     def _entry(self, index: int, message: Message) -> Entry | Rejected:

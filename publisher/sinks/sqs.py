@@ -107,7 +107,7 @@ class SqsSink(BatchSink):
     system = "aws_sqs"
 
     def __init__(self, settings: SqsSettings) -> None:
-        super().__init__(SqsClient(settings, REQUESTS), settings.address.timeout)
+        super().__init__(SqsClient(settings, REQUESTS), settings.address.timeout, settings.name)
         self._form = MessageForm(
             service="SQS", body="MessageBody", is_fifo=settings.is_fifo, max_bytes=MAX_BYTES
         )

@@ -155,6 +155,11 @@ class BatchClient(ABC):
         self._connections = connections
         self._client: Any = None
 
+    @property
+    def endpoint(self) -> str:
+        """The URL of the service, once the client is open."""
+        return str(self._client.meta.endpoint_url)
+
     def open(self) -> None:
         """Create the client, and ask the service for the target.
 

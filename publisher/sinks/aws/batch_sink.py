@@ -13,10 +13,12 @@ from dsql_outbox.outbox import Message, SinkUnavailable
 from dsql_outbox.publisher.sinks.port import (
     Answer,
     Delivered,
+    Destination,
     Outcome,
     Rejected,
     Sink,
     Unavailable,
+    at_host,
 )
 
 from .batch_client import Answers, BatchClient, Entry, RequestRefused, TargetUnavailable, cut
@@ -30,14 +32,18 @@ class BatchSink(ABC):
 
     system: str
 
-    def __init__(self, client: BatchClient, timeout: float) -> None:
+    def __init__(self, client: BatchClient, timeout: float, name: str) -> None:
         self._client = client
+        self._name = name
+        self.destination = Destination(name)
         self._timeout = timeout
         self._turns = asyncio.Semaphore(REQUESTS)
 
     async def connect(self) -> None:
         """Open the client. Raises the errors of `BatchClient.open`."""
         await to_thread.run_sync(self._client.open)
+        place = at_host(self._client.endpoint)
+        self.destination = Destination(self._name, place.host, place.port)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException, Producer
 from dsql_outbox.outbox import Message, topic_fault
 from dsql_outbox.publisher.sinks.cloudevents import kafka_headers
 from dsql_outbox.publisher.sinks.kafka.client import LogLimit
-from dsql_outbox.publisher.sinks.port import Answer, NotAttempted, Rejected
+from dsql_outbox.publisher.sinks.port import Answer, NotAttempted, Rejected, at_host
 
 from .client import Callbacks, KafkaClient
 from .reports import Heard, Reports
@@ -42,6 +42,7 @@ class KafkaSink:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
+        self.destination = at_host(settings.hosts[0])
         self._callbacks = Callbacks()
         self._client = KafkaClient(settings, self._callbacks, self._give_up)
         self._alone = KafkaClient(settings.one_per_request(), self._callbacks, self._give_up)

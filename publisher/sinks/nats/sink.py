@@ -16,7 +16,7 @@ from uuid import uuid4
 from nats.errors import ConnectionClosedError, ConnectionDrainingError, OutboundBufferLimitError
 
 from dsql_outbox.outbox import Message, SettingsError, SinkUnavailable
-from dsql_outbox.publisher.sinks.port import Answer, Delivered, Outcome, Rejected
+from dsql_outbox.publisher.sinks.port import Answer, Delivered, Outcome, Rejected, at_host
 
 from .acknowledgement import no_right, outcome_of, silence
 from .client import NatsConnection
@@ -39,6 +39,7 @@ class JetStreamSink:
 
     def __init__(self, settings: NatsSettings) -> None:
         self._timeout = settings.timeout
+        self.destination = at_host(settings.hosts[0])
         self._inbox = f"_INBOX.{uuid4().hex}"
         self._calls: dict[str, _NatsCall] = {}
         self._numbers = count()

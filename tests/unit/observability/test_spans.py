@@ -252,6 +252,7 @@ def test_wait_and_publish_continue_the_writes_trace_from_the_carrier(recorder: R
         "messaging.operation.type": "send",
         "messaging.message.id": str(EVENT),
         "messaging.message.body.size": 845,
+        "outbox.topic": "events.LoanCreated",
         "outbox.publish.attempt": 1,
         "outbox.publish.result": "delivered",
     }
