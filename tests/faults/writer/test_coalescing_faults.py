@@ -400,7 +400,7 @@ async def test_a_defect_in_a_lane_fails_its_callers_and_no_later_ones(
 ) -> None:
     async with open_writer(url) as writer:
         with monkeypatch.context() as broken:
-            broken.setattr(coalescer, "chunks", lambda _: 1 / 0)
+            broken.setattr(coalescer, "chunks", lambda *_: 1 / 0)
             assert await endings(writer) == {ZeroDivisionError}
         with monkeypatch.context() as broken:
             broken.setattr(writer._coalescer, "_perform", lambda *_: 1 / 0)

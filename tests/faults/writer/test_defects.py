@@ -15,7 +15,7 @@ from tests.support.writer.transacts import OpenTransactor, ids, open_transactor,
 
 from dsql_outbox.observability import AttemptEnded, Fact, WriteEnded
 from dsql_outbox.outbox import Database, OutcomeUnknown, Receipt
-from dsql_outbox.writer import AsyncWriter, Writer
+from dsql_outbox.writer import AsyncWriter, Writer, core
 from dsql_outbox.writer.program import attempts
 
 pytestmark = pytest.mark.client
@@ -61,7 +61,7 @@ def test_a_defect_in_reading_the_answer_ends_as_a_receipt(
     error: Exception,
 ) -> None:
     defect = Defect(monkeypatch, error)
-    defect.breaks(attempts, READS)
+    defect.breaks(core, READS)
     receipt = open_writer(url, hooks=[facts]).write(workload_s.car_created())
     assert (receipt.status, receipt.attempts, receipt.conflicts) == ("committed", 2, 0)
     assert [fact.outcome for fact in facts.of(AttemptEnded)] == ["in_doubt", "resolved"]
@@ -71,8 +71,8 @@ def test_a_defect_in_reading_the_answer_ends_as_a_receipt(
 def test_a_defect_in_reading_the_look_up_as_well_ends_as_unknown(
     open_writer: OpenWriter, tables: Tables, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in (READS, "found_events"):
-        Defect(monkeypatch, TypeError("no row"), 99).breaks(attempts, name)
+    for module, name in ((core, READS), (attempts, "found_events")):
+        Defect(monkeypatch, TypeError("no row"), 99).breaks(module, name)
     event = workload_s.car_created()
     error = outcome_of(partial(open_writer(url).write, event))
     assert isinstance(error, OutcomeUnknown), error
