@@ -27,7 +27,7 @@ from dsql_outbox.writer import Writer
 pytestmark = pytest.mark.anyio
 
 SHARDS: Final = 8
-INNOCENTS: Final = 50
+INNOCENTS: Final = 20
 ALIKE: Final = {"eventbridge", "sns", "sns_fifo", "sqs"}
 
 

@@ -15,7 +15,7 @@ from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import WriterSettings
 
 LOOK_UP = "WHERE id = "
-FAULTS = 40
+FAULTS = 25
 
 
 def set_faults(proxy: PostgresProxy, random: Random) -> None:
@@ -55,7 +55,7 @@ def test_whatever_happens_the_callers_know_what_is_stored(
     facts = Facts()
     database = Database(proxy.url, isolation="repeatable read")
     caller = open_writer(database, replace(settings, max_connections=3), [facts])
-    events = [event for events in workload_s.hot() + workload_s.hot() for event in events]
+    events = [event for events in workload_s.hot() for event in events]
     set_faults(proxy, Random(seed))
 
     def write(event: Event) -> Outcome:

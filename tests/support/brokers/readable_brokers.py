@@ -223,7 +223,7 @@ class SqsBroker(ReadableBroker):
     proxy: TcpProxy | None = None
     parameters: str = "timeout=20"  # moto takes seconds on a busy machine
     found: list[Any] = field(default_factory=list)
-    many = 60  # moto takes seconds for 600
+    many = 30  # moto takes seconds for 600
 
     def __post_init__(self) -> None:
         self.ordered = self.deduplicates = self.queue.endswith(".fifo")

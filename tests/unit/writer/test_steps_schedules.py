@@ -55,7 +55,7 @@ AN_EVENT = st.tuples(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     events=st.lists(AN_EVENT, min_size=1, max_size=6),
     misfortunes=st.lists(A_MISFORTUNE, max_size=25),

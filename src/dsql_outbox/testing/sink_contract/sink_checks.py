@@ -107,7 +107,7 @@ class SinkContract:
         assert await broker.stored() == []
 
     async def test_several_tasks_may_publish_at_once(self, broker: ReadableBroker) -> None:
-        batches = [[new_message(key=f"Loan/{n}-{m}") for m in range(20)] for n in range(4)]
+        batches = [[new_message(key=f"Loan/{n}-{m}") for m in range(10)] for n in range(4)]
 
         async with broker.open() as sink, anyio.create_task_group() as tasks:
             for batch in batches:
