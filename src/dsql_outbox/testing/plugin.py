@@ -16,7 +16,7 @@ from dsql_outbox.schema import apply
 from dsql_outbox.servers import EmbeddedPostgres
 from dsql_outbox.testing.proxy.postgres_proxy import OutboxProxy
 
-__all__ = ["outbox_database", "outbox_proxy", "outbox_server"]
+__all__ = ["outbox_database", "outbox_proxy", "outbox_server", "outbox_url"]
 
 _COPY = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
 
@@ -37,8 +37,11 @@ def _outbox_template(outbox_server: EmbeddedPostgres) -> str:
 
 
 @pytest.fixture
-def _outbox_url(outbox_server: EmbeddedPostgres, _outbox_template: str) -> Iterator[str]:
-    """The URL of a database that belongs to one test and is dropped after it."""
+def outbox_url(outbox_server: EmbeddedPostgres, _outbox_template: str) -> Iterator[str]:
+    """The URL of `outbox_database`, for an engine of SQLAlchemy or an application's settings.
+
+    The database belongs to one test and is dropped after it.
+    """
     name = f"test_{uuid4().hex}"
     copy = _COPY.format(sql.Identifier(name), sql.Identifier(_outbox_template))
     with psycopg.connect(outbox_server.url, autocommit=True) as connection:
@@ -48,13 +51,13 @@ def _outbox_url(outbox_server: EmbeddedPostgres, _outbox_template: str) -> Itera
 
 
 @pytest.fixture
-def outbox_database(_outbox_url: str) -> Database:
+def outbox_database(outbox_url: str) -> Database:
     """A database for one test, with empty outbox tables and Aurora DSQL's isolation level."""
-    return Database(_outbox_url, isolation="repeatable read")
+    return Database(outbox_url, isolation="repeatable read")
 
 
 @pytest.fixture
-def outbox_proxy(_outbox_url: str) -> Iterator[OutboxProxy]:
+def outbox_proxy(outbox_url: str) -> Iterator[OutboxProxy]:
     """A proxy in front of `outbox_database`; write to the proxy's `database` to meet its faults."""
-    with OutboxProxy(_outbox_url) as proxy:
+    with OutboxProxy(outbox_url) as proxy:
         yield proxy

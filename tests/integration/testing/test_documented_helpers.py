@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from shutil import copy
 
 import anyio
 import pytest
@@ -18,6 +19,7 @@ from dsql_outbox.testing.sink_contract import new_message, published
 pytestmark = pytest.mark.anyio
 
 DOCUMENT = ROOT / "docs" / "testing.md"
+FASTAPI = ROOT / "docs" / "fastapi.md"
 SINKS = ROOT / "docs" / "writing-a-sink.md"
 
 
@@ -27,10 +29,15 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("documents")
     (example,) = re.findall(r"(?ms)^```python\n(.*?)^```$", DOCUMENT.read_text())
     (folder / "test_example.py").write_text(example)
+    client = re.findall(r"(?ms)^```python\n(.*?)^```$", FASTAPI.read_text())[-1]
+    (folder / "test_client.py").write_text(client)
+    copy(ROOT / "examples/fastapi/app.py", folder)
     sink = re.findall(r"(?ms)^```python\n(.*?)^```$", SINKS.read_text())[-1]
     (folder / "test_sink.py").write_text(sink.replace("redis://localhost", "stdout:"))
+    # The newest starlette prefers a package that the oldest allowed one does not know.
+    warnings = ["-W", "error", "-W", "ignore:Using `httpx` with"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-v", "-W", "error", "-p", "no:cacheprovider"],
+        [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", *warnings],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -47,6 +54,10 @@ def outcomes(said: str, file: str) -> Counter[str]:
 
 def test_the_example_of_the_document_runs(said: str) -> None:
     assert outcomes(said, "test_example") == {"PASSED": 3}, said
+
+
+def test_the_tests_of_an_application_run(said: str) -> None:
+    assert outcomes(said, "test_client") == {"PASSED": 2}, said
 
 
 def test_the_contract_suite_runs_as_its_document_says_and_finds_what_is_missing(said: str) -> None:
