@@ -42,7 +42,7 @@ def _cells(each: Operation) -> tuple[str, ...]:
     return (
         f"{each.operated_at:%Y-%m-%dT%H:%M:%SZ}",
         one_line(f"{each.verb} {each.object}".rstrip()),
-        each.database_role,
+        one_line(each.database_role),
         one_line(each.user_name),
         one_line(each.reason),
     )

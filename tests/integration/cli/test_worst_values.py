@@ -41,6 +41,8 @@ READING = [
     "messages drop --state failing --all --dry-run",
     "messages drop --state dead --all --dry-run",
     "topics list",
+    "operations --limit 10000",
+    "operations --limit 10000 --json",
     "messages replay --all --yes --dry-run",
     "messages replay --all --yes --dry-run --list",
     "messages replay --all --yes --dry-run --json",
