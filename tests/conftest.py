@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 from tests.support.dsql.server import ON_DSQL, postgres_server, refuse_unknown
 from tests.support.outbox_databases import OutboxDatabases
-from tests.support.pairs import leave_pairs
+from tests.support.pairs import leave_one_kind, leave_pairs
 
 from dsql_outbox.observability import log_facts
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
@@ -40,6 +40,8 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """In front of DSQL's shape: what uses such a database, and may meet it in another way."""
     leave_pairs(items)
+    if not ON_DSQL:
+        leave_one_kind(items)
     for item in items:
         if item.get_closest_marker("slow") is not None:
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))

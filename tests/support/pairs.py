@@ -1,10 +1,15 @@
-"""The part of a product of parameters in which each pair of values meets."""
+"""The part of the tests of a product of parameters that runs in `make test`."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Final
+from zlib import crc32
 
 import pytest
+from tests.support.checkout import ROOT
+
+KINDS: Final = ("threads", "asyncio")
 
 
 def leave_pairs(items: Sequence[pytest.Item]) -> None:
@@ -18,6 +23,27 @@ def leave_pairs(items: Sequence[pytest.Item]) -> None:
         for n, item in enumerate(product):
             if n not in needed:
                 item.add_marker(pytest.mark.slow)
+
+
+def leave_one_kind(items: Sequence[pytest.Item]) -> None:
+    """Mark as slow one kind of writer, inbox or door of each test, by turns.
+
+    Both kinds are loops over the same programs. The tests of a promise run with both.
+    """
+    promised = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    for item in items:
+        if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+            continue
+        kinds = [each for each in item.callspec.params.values() if each in KINDS]
+        if kinds and f"{item.path.name}::{item.originalname}" not in promised:
+            others = [part for part in item.callspec.id.split("-") if part not in KINDS]
+            if kinds[0] != by_turns(f"{item.path.name} {item.originalname} {others}"):
+                item.add_marker(pytest.mark.slow)
+
+
+def by_turns(test: str) -> str:
+    """The kind with which a test runs, each time the same one."""
+    return KINDS[crc32(test.encode()) % len(KINDS)]
 
 
 def covering(sets: Sequence[set[object]]) -> set[int]:
