@@ -128,11 +128,7 @@ _UNREACHABLE: Final = frozenset(
 _NOT_COMMITTED: Final = CONFLICTS | {_K.OUTAGE, _K.CROWDED, _K.OUT_OF_MEMORY}
 
 NO_SUCH_FORM: Final = (errors.FeatureNotSupported, errors.SyntaxError, errors.DatatypeMismatch)
-"""The errors by which a database refuses data-modifying CTEs.
-
-Do not match the error of a real write against it, but that of a probe, an EXPLAIN of the write:
-a writer prepares its statements, and "cached plan must not change result type" is a 0A000, too.
-"""
+"""The errors by which a database refuses data-modifying CTEs; see also `refuses_form`."""
 
 _STATES: Final[Mapping[FailureKind, tuple[str, ...]]] = {
     _K.CONFLICT: ("40001", "40P01", "OC000", "OC001"),
@@ -260,6 +256,14 @@ def is_retryable(error: Exception) -> bool:
 def is_waking(error: Exception) -> bool:
     """Return whether Aurora DSQL opens no connection because its idle cluster is waking up."""
     return isinstance(error, psycopg.OperationalError) and _WAKING_TEXT in str(error)
+
+
+def refuses_form(error: BaseException) -> bool:
+    """Return whether the error of a real write may be a refusal of data-modifying CTEs.
+
+    A writer prepares its statements, and a plan that is out of date is a 0A000, too.
+    """
+    return isinstance(error, NO_SUCH_FORM) and "cached plan" not in str(error)
 
 
 def is_unreachable(error: Exception) -> bool:

@@ -11,7 +11,8 @@ room `outbox` decides the meaning of a database error (`failure`), and what may 
 
 from dsql_outbox.writer.program.stream import StoredEvent
 from dsql_outbox.writer.statement.answers import StoredEntity
-from dsql_outbox.writer.statement.form_probe import write_probe
+from dsql_outbox.writer.statement.form_probe import proofs
+from dsql_outbox.writer.statement.plain import Statements
 from dsql_outbox.writer.transact.transaction import AsyncTransaction, Transaction
 
 from .async_writer import AsyncWriter
@@ -23,11 +24,12 @@ __all__ = [
     "AsyncTransaction",
     "AsyncWriter",
     "HttpAnswer",
+    "Statements",
     "StoredEntity",
     "StoredEvent",
     "Transaction",
     "Writer",
     "WriterSettings",
     "http_status",
-    "write_probe",
+    "proofs",
 ]

@@ -31,6 +31,7 @@ from dsql_outbox.outbox import (
     is_interrupt,
     on_connection,
     pipeline,
+    refuses_form,
     require_committed,
     retried,
     roll_back,
@@ -110,10 +111,40 @@ class Attempts:
     ) -> Program[Sequence[Stored]]:
         """Write the events of a batch that are still open, in one round trip."""
         shards = yield from self.require_shards(connection)
-        in_parts = self.core.plain or connection.isolation_level is not None
         waiting = still_open(batch)
         if waiting and not waiting[0].scopes.is_quiet:
             self.core.tell(TransactionStarted(len(waiting)))
+        was_plain = self.core.plain
+        try:
+            return (yield from self._sent(batch, gate, connection, shards))
+        except NO_SUCH_FORM as error:
+            if not self.takes_plain(error, was_plain=was_plain):
+                raise
+        # The server has refused the statement, so nothing is stored, and the other form may go.
+        gate.sent = False
+        for pending in waiting:
+            pending.is_sent = False
+        try:
+            return (yield from self._sent(batch, gate, connection, shards))
+        except BaseException:
+            self.core.plain = False  # the refusal was no matter of the form, or nobody knows
+            raise
+
+    def takes_plain(self, error: Exception, *, was_plain: bool) -> bool:
+        """Take the plain form from now on, if a server has refused the single form only now.
+
+        Some servers plan a statement that they cannot run.
+        """
+        if was_plain or not self.core.must_probe or not refuses_form(error):
+            return False
+        self.core.plain = True
+        return True
+
+    def _sent(
+        self, batch: Sequence[Pending], gate: Gate, connection: _Own, shards: int
+    ) -> Program[Sequence[Stored]]:
+        """Send the events that are still open in the current form."""
+        in_parts = self.core.plain or connection.isolation_level is not None
         while sent := still_open(batch):
             if in_parts:
                 statements = self.core.transaction(sent, shards, connection.begin)

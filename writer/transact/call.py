@@ -149,6 +149,8 @@ class Call(Work, Generic[T]):
     def after(self, failure: DatabaseFailure) -> Program[Again]:
         """Settle the call, or wait before another run."""
         run, first = self._current, failure
+        if run.needs_plain:
+            return Again([self])
         suspect = run.collided() if failure.kind is FailureKind.COLLISION else None
         if failure.kind not in RETRIED:
             suspect = self.fence  # a lost run may have committed: report no failure then
@@ -277,6 +279,8 @@ class Run(FunctionRun, Generic[T]):
         """The events that this run appends."""
         self.unfinished = 0
         """The number of appends that were called and have not finished."""
+        self.needs_plain = False
+        """Whether a server has refused the single form of an append, which the next run leaves."""
         self._made = 0
         self._appended: set[UUID] = set()
         self._collision: tuple[UUID, Exception] | None = None

@@ -67,17 +67,17 @@ def test_the_page_shows_what_is_told_of_the_endpoint(url: str) -> None:
 @pytest.mark.parametrize(
     ("shape", "said"),
     [
-        ("WITH entity AS", "writers take the plain form"),
-        ("placed AS", "writers take the plain form"),
+        ("WITH entity AS", "and the plain form works"),
+        ("placed AS", "and the plain form works"),
     ],
 )
 @pytest.mark.parametrize("sqlstate", ["0A000", "42804"])
-def test_refused_modifying_ctes_are_a_warning_with_the_form_that_is_taken(
+def test_refused_modifying_ctes_are_a_failure_with_the_form_that_works(
     proxy: PostgresProxy, shape: str, said: str, sqlstate: str
 ) -> None:
     proxy.refuse(None, sqlstate=sqlstate, message="not supported", matching=shape)
     told = found(run(proxy.url, "--probe", "--json"))
-    assert told["modifying CTE"]["verdict"] == "warn"
+    assert told["modifying CTE"]["verdict"] == "fail"
     assert said in told["modifying CTE"]["text"]
     assert not_ok(told, *PROBES) == {"modifying CTE"} | UNANSWERED
 

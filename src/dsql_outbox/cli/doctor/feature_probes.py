@@ -9,7 +9,7 @@ import psycopg
 
 from dsql_outbox.outbox import NO_SUCH_FORM
 from dsql_outbox.publisher import NO_SHARD
-from dsql_outbox.writer import write_probe
+from dsql_outbox.writer import Statements, proofs
 
 from .conflict_probes import first_inserts, first_upserts, updates
 from .cost_probes import async_index, commit, large_message, metering
@@ -26,18 +26,42 @@ _position = count(1)
 
 
 def modifying_cte(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """Whether a write is one statement, or several in one round trip."""
+    """Whether a write is one statement, or several in one round trip: both forms, on rows."""
+    refusals = {form: _refusal(visit, each) for form, each in proofs(visit.schema).items()}
+    yield judge_forms(refusals["single"], refusals["plain"])
+
+
+def _refusal(visit: ExaminedDatabase, statements: Statements) -> str | None:
+    """Return the SQLSTATE by which the database refuses these statements, or None."""
+    visit.connection.execute("BEGIN")
     try:
-        for query, parameters in write_probe(visit.schema):
+        for query, parameters in statements:
             visit.connection.execute(query.query, parameters)
     except NO_SUCH_FORM as error:
+        return error.sqlstate
+    finally:
+        if not visit.connection.closed:
+            visit.connection.rollback()
+    return None
+
+
+def judge_forms(single: str | None, plain: str | None) -> Finding:
+    """Judge the forms of a write by the SQLSTATE with which each is refused, or None."""
+    name, another = "modifying CTE", "use another database"
+    if single and plain:
+        text = f"refused with {single}, and the plain form with {plain}: no event can be stored"
+        return Finding(name, "fail", text, another, sqlstate=plain)
+    if single:
         text = (
-            f"refused with {error.sqlstate}: writers take the plain form, several statements in "
-            "one round trip"
+            f"refused with {single}, and the plain form works: writers take it, several "
+            "statements in one round trip"
         )
-        yield Finding("modifying CTE", "warn", text, sqlstate=error.sqlstate)
-        return
-    yield Finding("modifying CTE", "ok", "works: a write is one statement")
+        remedy = 'WriterSettings(form="plain") saves their question'
+        return Finding(name, "fail", text, remedy, sqlstate=single)
+    if plain:
+        text = f"works: a write is one statement; the plain form is refused with {plain}"
+        return Finding(name, "fail", text, 'leave WriterSettings(form="plain")', sqlstate=plain)
+    return Finding(name, "ok", "works: a write is one statement")
 
 
 def pipeline(visit: ExaminedDatabase) -> Iterator[Finding]:

@@ -1,0 +1,109 @@
+"""A server that plans the single form of a write, and refuses to run it on rows."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+from click.testing import CliRunner
+from tests.support.writer import workload_s
+from tests.support.writer.callers import QUICK
+from tests.support.writer.checked_tables import Tables
+
+from dsql_outbox.cli import main
+from dsql_outbox.outbox import Database, Receipt
+from dsql_outbox.writer import Writer, WriterSettings
+
+pytestmark = pytest.mark.postgres_only("a trigger plays the server's refusal")
+
+AUTO: WriterSettings = replace(QUICK, form="auto", coalesce=0, backlog_check=None)
+NUMBER = 7
+
+REFUSE = r"""CREATE FUNCTION outbox.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF pg_catalog.current_query() {applies} '^(\s*--[^\n]*\n)*\s*with' THEN
+    RAISE EXCEPTION 'not here' USING ERRCODE = '{sqlstate}';
+  END IF;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON outbox.entities
+FOR EACH ROW EXECUTE FUNCTION outbox.refuse()"""
+
+
+@pytest.fixture(params=["42804", "0A000", "42601"])
+def refused(request: pytest.FixtureRequest, tables: Tables) -> Iterator[str]:
+    """The SQLSTATE by which statements that begin with WITH are refused, as an EXPLAIN is not."""
+    for sql in REFUSE.format(applies="~*", sqlstate=request.param).split(";\nCREATE TRIGGER"):
+        tables.execute(sql if sql.startswith("CREATE F") else f"CREATE TRIGGER{sql}")
+    yield request.param
+    tables.execute("DROP FUNCTION outbox.refuse() CASCADE")
+
+
+def write(writer: Writer) -> list[Any]:
+    return [writer.write(workload_s.car_created(f"CAR-{n}")) for n in range(NUMBER)]
+
+
+def write_many(writer: Writer) -> list[Any]:
+    return writer.write_many([workload_s.three_entities() for _ in range(NUMBER)])
+
+
+def transact(writer: Writer) -> list[Any]:
+    events = [workload_s.car_created(f"CAR-{n}") for n in range(NUMBER)]
+    return writer.transact(lambda transaction: [transaction.append(event) for event in events])
+
+
+@pytest.mark.parametrize("call", [write, write_many, transact])
+def test_all_events_are_stored_in_the_form_that_works(
+    refused: str, url: str, tables: Tables, call: Callable[[Writer], list[Any]]
+) -> None:
+    assert refused
+    with Writer(Database(url), AUTO) as writer:
+        outcomes = call(writer)
+    assert {type(outcome) for outcome in outcomes} == {Receipt}
+    assert {outcome.conflicts for outcome in outcomes} == {0}
+    assert len(tables.events()) == NUMBER
+    tables.assert_consistent()
+
+
+def test_the_next_append_to_has_the_form_that_works(refused: str, url: str, tables: Tables) -> None:
+    event = workload_s.car_created()
+    with Writer(Database(url), AUTO) as writer, psycopg.connect(url) as connection:
+        with pytest.raises(psycopg.Error) as raised:
+            writer.append_to(connection, event)
+        assert raised.value.sqlstate == refused
+        connection.rollback()
+        writer.append_to(connection, event)
+        connection.commit()
+    assert [row["id"] for row in tables.events()] == [event.id]
+
+
+def test_a_form_that_was_asked_for_is_kept(refused: str, url: str, tables: Tables) -> None:
+    with (
+        Writer(Database(url), replace(AUTO, form="single")) as writer,
+        pytest.raises(psycopg.Error) as raised,
+    ):
+        writer.write(workload_s.car_created())
+    assert raised.value.sqlstate == refused
+    assert tables.events() == []
+
+
+def test_an_event_that_is_refused_in_both_forms_leaves_the_form_as_it_was(
+    url: str, tables: Tables
+) -> None:
+    for sql in REFUSE.format(applies="IS NOT NULL OR '' ~", sqlstate="0A000").split(";\nCREATE T"):
+        tables.execute(sql if sql.startswith("CREATE F") else f"CREATE T{sql}")
+    with Writer(Database(url), AUTO) as writer:
+        with pytest.raises(psycopg.errors.FeatureNotSupported):
+            writer.write(workload_s.car_created())
+        tables.execute("DROP FUNCTION outbox.refuse() CASCADE")
+        assert not writer._core.plain
+        assert isinstance(writer.write(workload_s.car_created()), Receipt)
+
+
+def test_doctor_fails_and_says_which_form_works(refused: str, url: str) -> None:
+    done = CliRunner().invoke(main, ["doctor", "--probe", "--database", url])
+    assert done.exit_code == 1
+    (line,) = [line for line in done.stdout.splitlines() if "modifying CTE" in line]
+    assert line.startswith("fail")
+    assert f"refused with {refused}, and the plain form works" in line
