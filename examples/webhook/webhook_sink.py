@@ -1,0 +1,107 @@
+"""A sink that posts each message to a partner's endpoint, signed as Standard Webhooks says.
+
+The body is the event. ``webhook-id`` is the dedupe id, which stays the same in every try.
+"""
+
+import asyncio
+import base64
+import hmac
+import os
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
+from email.utils import mktime_tz, parsedate_tz
+
+import aiohttp
+import anyio
+from yarl import URL
+
+from dsql_outbox import Database, Message, Publisher, SinkUnavailable
+from dsql_outbox.publisher import Answer, Delivered, Destination, Outcome, Rejected, Unavailable
+from dsql_outbox.publisher.sinks import binary_headers
+
+REJECTED = {400, 413, 415, 422}
+LONGEST_PAUSE = 3600.0  # seconds, whatever Retry-After says
+
+
+class WebhookSink:
+    """Posts to one URL; a message is delivered when the endpoint answered 2xx."""
+
+    system = "webhook"
+
+    def __init__(
+        self, session: aiohttp.ClientSession, url: str, secret: str, timeout: float
+    ) -> None:
+        self._session = session
+        self._url = URL(url)
+        self._key = base64.b64decode(secret.removeprefix("whsec_"))
+        self._timeout = timeout
+        self._not_before = 0.0
+        self.destination = Destination(host=self._url.host, port=self._url.port)
+
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        """Post messages, within the timeout; without messages, ask for the endpoint."""
+        pause = self._not_before - time.monotonic()
+        if pause > 0:
+            raise SinkUnavailable(f"{self._url.host} asked to come back in {pause:.0f} s")
+        answered: list[int] = []
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout), asyncio.TaskGroup() as tasks:
+                for index, message in enumerate(messages):
+                    tasks.create_task(self._post(index, message, answer, answered))
+                if not messages:
+                    tasks.create_task(self._ask(answered))
+        # A post without an answer may have arrived, so it counts against no message.
+        if not answered:
+            raise SinkUnavailable(f"{self._url.host} answers no request")
+
+    async def _ask(self, answered: list[int]) -> None:
+        with suppress(aiohttp.ClientError):
+            async with self._session.head(self._url) as got:
+                answered.append(got.status)
+
+    async def _post(self, n: int, message: Message, answer: Answer, answered: list[int]) -> None:
+        body, headers = message.payload, self._headers(message)
+        with suppress(aiohttp.ClientError):
+            async with self._session.post(
+                self._url, data=body, headers=headers, allow_redirects=False
+            ) as got:
+                answered.append(got.status)
+            if not got.ok and "retry-after" in got.headers:
+                self._not_before = time.monotonic() + _seconds(got.headers["retry-after"])
+            answer(n, _outcome(got.status))
+
+    def _headers(self, message: Message) -> dict[str, str]:
+        name, now = message.dedupe_id, str(int(time.time()))
+        signed = b".".join((name.encode(), now.encode(), message.payload))
+        signature = base64.b64encode(hmac.digest(self._key, signed, "sha256")).decode()
+        own = {"webhook-id": name, "webhook-timestamp": now, "webhook-signature": f"v1,{signature}"}
+        own |= {"content-type": "application/json", "topic": message.topic}
+        return binary_headers(message, "ce-") | own
+
+
+def _outcome(status: int) -> Outcome:
+    if status in range(200, 300):
+        return Delivered()
+    refused = f"the endpoint answered {status}"
+    return Rejected(refused) if status in REJECTED else Unavailable(refused)
+
+
+def _seconds(retry_after: str) -> float:
+    if retry_after.isdecimal():
+        return min(float(retry_after), LONGEST_PAUSE)
+    date = parsedate_tz(retry_after)
+    return min(mktime_tz(date) - time.time(), LONGEST_PAUSE) if date else 0.0
+
+
+@asynccontextmanager
+async def open_webhook(url: str, secret: str, timeout: float = 5.0) -> AsyncGenerator[WebhookSink]:
+    """Open the sink for one endpoint. A secret is ``whsec_`` and the key in base64."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=20)) as session:
+        yield WebhookSink(session, url, secret, timeout)
+
+
+if __name__ == "__main__":
+    url, secret = os.environ["WEBHOOK_URL"], os.environ["WEBHOOK_SECRET"]
+    database = Database(os.environ["DATABASE_URL"])
+    anyio.run(Publisher(database, lambda: open_webhook(url, secret)).run)
