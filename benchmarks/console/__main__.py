@@ -31,7 +31,7 @@ from dsql_outbox.testing import EmbeddedPostgres
 COME: Final = """
 INSERT INTO outbox.outbox
 SELECT n %% 16, (extract(epoch FROM now()) * 1000000)::bigint + n, gen_random_uuid(), 0, 'Loan',
-  'NEW-' || %(turn)s::int || '-' || n, 1, 'events.LoanCreated', '{}', '{}', now()
+  'NEW-' || %(turn)s::int || '-' || n, 1, 'events.LoanCreated', '{}', '{}', 2, now()
 FROM generate_series(1, %(rows)s) AS n
 """
 GO: Final = """

@@ -19,19 +19,20 @@ WITH event AS (
     updated_at = EXCLUDED.updated_at
 ), business_event AS (
   INSERT INTO {schema}.business_events (id, event_name, event_type, created_date, saved_date,
-    event_data, fingerprint, write_id, subject_type, subject_id, subject_version, shard,
-    position, topic, touches)
-  SELECT id, name, type, created_date, clock_timestamp(), data::json, fingerprint, write_id,
-    entity_type, entity_id, version, shard, position, topic, touches
+    event_data, event_size, fingerprint, write_id, subject_type, subject_id, subject_version, shard,
+    position, previous_position, topic, touches)
+  SELECT id, name, type, created_date, clock_timestamp(), data::json, octet_length(data),
+    fingerprint, write_id, entity_type, entity_id, version, shard, position, 0, topic, touches
   FROM event
 ), header AS (
   INSERT INTO {schema}.event_headers (entity_type, entity_id, entity_version, event_id,
-    event_name, event_type, created_date, saved_date, header_data)
-  SELECT entity_type, entity_id, version, id, name, type, created_date, clock_timestamp(), header
+    event_name, event_type, created_date, saved_date, header_data, header_size)
+  SELECT entity_type, entity_id, version, id, name, type, created_date, clock_timestamp(), header,
+    octet_length(header::text)
   FROM event
 )
 INSERT INTO {schema}.outbox (shard, position, event_id, previous_position, subject_type,
-  subject_id, subject_version, topic, headers, payload, created_at)
+  subject_id, subject_version, topic, headers, payload, payload_size, created_at)
 SELECT shard, position, id, 0, entity_type, entity_id, version, topic, headers, data,
-  clock_timestamp()
+  octet_length(data), clock_timestamp()
 FROM event
