@@ -9,6 +9,8 @@ import pytest
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.forking_process import WRITES
 
+pytestmark = pytest.mark.client
+
 TIMEOUT = 30.0
 
 

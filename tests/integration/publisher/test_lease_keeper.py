@@ -16,7 +16,7 @@ from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.leases.liveness import Snapshot
 from dsql_outbox.testing import PostgresProxy
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.client]
 
 SHARDS = {0, 1, 2, 3}
 QUICK = PublisherSettings(lease=1.0, drain=0.4)

@@ -12,7 +12,7 @@ from dsql_outbox.publisher import Answer, Delivered, Publisher, Retry, StatusRea
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.client]
 
 
 class Busy(MemorySink):

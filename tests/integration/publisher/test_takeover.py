@@ -24,7 +24,7 @@ from dsql_outbox.schema import apply
 from dsql_outbox.testing import NatsServer
 from dsql_outbox.writer import Writer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.client]
 
 SHARDS = 6
 LEASE = 1.0
