@@ -10,6 +10,9 @@ Its parameters are:
 | timeout | 5 | seconds that a message, or the first connection, may take |
 | tls | no | ``yes``: use TLS and check the certificate of the broker |
 | mechanism | PLAIN | SASL mechanism of the login in the URL, such as SCRAM-SHA-512 |
+| ca, cert, key | | PEM files: authorities of the broker, and the client's certificate and key |
+| token | | ``msk``: log in to Amazon MSK with IAM, over TLS (extra [msk]) |
+| region | that of the host | AWS region of ``token=msk`` |
 | config | | file with more settings of librdkafka, one ``name=value`` per line |
 """
 

@@ -16,6 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from dsql_outbox.outbox import SettingsError, SinkUnavailable
 
+from .tokens import TokenProvider
 from .url import KafkaSettings
 
 
@@ -182,13 +183,28 @@ class KafkaClient:
 
     async def _open(self) -> Producer:
         self._last_error, self._lines = None, _Lines()
-        producer = self._make()
+        self._callbacks.attach()
+        if self._settings.token is None:
+            producer = self._make()
+        else:
+            await self._try_token(self._settings.token)
+            # librdkafka waits for the first token of a producer, which would stop the event loop.
+            producer = await to_thread.run_sync(self._make)
         if not await self._answers(producer, self._settings.timeout):
             with suppress(KafkaException):  # a fatal error
                 producer.poll(0)  # runs the callbacks, which know the reason
             self._callbacks.run()
             raise self.unavailable("no broker answers")
         return producer
+
+    async def _try_token(self, token: TokenProvider) -> None:
+        """Get a token. librdkafka hides the reason of a callback that failed."""
+        try:
+            with anyio.fail_after(self._settings.timeout):
+                await to_thread.run_sync(token, abandon_on_cancel=True)
+        except Exception as error:
+            reason = f"no token for the login: {type(error).__name__}"
+            raise SinkUnavailable(f"{self._settings}: {reason}") from error
 
     @staticmethod
     async def _answers(producer: Producer, seconds: float) -> bool:
@@ -199,8 +215,12 @@ class KafkaClient:
         return True
 
     def _make(self) -> Producer:
-        self._callbacks.attach()
-        callbacks = {"error_cb": partial(self._callbacks.soon, self._note), "logger": self._lines}
+        callbacks: dict[str, object] = {
+            "error_cb": partial(self._callbacks.soon, self._note),
+            "logger": self._lines,
+        }
+        if (token := self._settings.token) is not None:
+            callbacks["oauth_cb"] = lambda _: token()
         try:
             return Producer({**self._settings.properties, **callbacks})
         except KafkaException as error:

@@ -7,10 +7,19 @@ from typing import Final
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.publisher.sinks.url import TIMEOUT, parameters, seconds, split_hosts, split_login
 
+from .tokens import TokenProvider, msk_tokens
+
 _KIND: Final = "a Kafka URL"
 _FORM: Final = "kafka://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]..][?PARAMETERS]"
-_PARAMETERS: Final = ("config", "mechanism", "timeout", "tls")
+_TLS_FILES: Final = {
+    "ca": "ssl.ca.location",
+    "cert": "ssl.certificate.location",
+    "key": "ssl.key.location",
+}
+_PARAMETERS: Final = ("config", "mechanism", "region", "timeout", "tls", "token", *_TLS_FILES)
 _PORT: Final = 9092
+_MSK: Final = "msk"
+"""The one provider of tokens. OAUTHBEARER with OIDC is librdkafka's own, in the config file."""
 
 _DEFAULTS: Final = {
     "client.id": "dsql-outbox",
@@ -48,6 +57,8 @@ class KafkaSettings:
     timeout: float
     properties: dict[str, str] = field(repr=False)
     """Settings of librdkafka, including passwords."""
+    token: TokenProvider | None = field(default=None, repr=False)
+    """What logs in with tokens, if anything does."""
 
     def one_per_request(self) -> "KafkaSettings":
         """The same, for a producer that never puts two messages into one request."""
@@ -78,15 +89,38 @@ def parse_kafka_url(url: str) -> KafkaSettings:
         # Report a missing topic before its messages time out.
         "topic.metadata.propagation.max.ms": str(milliseconds // 2),
     }
-    return KafkaSettings(hosts=hosts, timeout=timeout, properties=properties)
+    token = msk_tokens(tuple(hosts), given.get("region")) if "token" in given else None
+    return KafkaSettings(hosts=hosts, timeout=timeout, properties=properties, token=token)
 
 
 def _security(login: str, given: dict[str, str]) -> dict[str, str]:
     tls = given.get("tls", "no")
     if tls not in ("yes", "no"):
         raise SettingsError(f"tls of {_KIND} must be yes or no, got {tls!r}")
-    transport = "ssl" if tls == "yes" else "plaintext"
+    files = {_TLS_FILES[name]: given[name] for name in _TLS_FILES if name in given}
+    if files and tls == "no" and "token" not in given:
+        raise SettingsError(f"ca, cert and key of {_KIND} need tls=yes")
     user, password = split_login(login)
+    if "token" in given:
+        return _token_login(given, has_login=bool(user or password)) | files
+    if "region" in given:
+        raise SettingsError(f"region of {_KIND} needs token={_MSK}")
+    return _login(user, password, tls, given) | files
+
+
+def _token_login(given: dict[str, str], *, has_login: bool) -> dict[str, str]:
+    if given["token"] != _MSK:
+        raise SettingsError(f"token of {_KIND} must be {_MSK}, got {given['token']!r}")
+    if has_login or "mechanism" in given:
+        rule = "is the login: leave out USER:PASSWORD@ and mechanism"
+        raise SettingsError(f"token of {_KIND} {rule}")
+    if given.get("tls") == "no":
+        raise SettingsError(f"token of {_KIND} needs TLS: leave out tls=no")
+    return {"security.protocol": "sasl_ssl", "sasl.mechanism": "OAUTHBEARER"}
+
+
+def _login(user: str, password: str | None, tls: str, given: dict[str, str]) -> dict[str, str]:
+    transport = "ssl" if tls == "yes" else "plaintext"
     if not user and password is None:
         if "mechanism" in given:
             raise SettingsError(f"mechanism of {_KIND} needs USER:PASSWORD@ before the host")

@@ -85,7 +85,7 @@ def test_the_url_goes_before_the_file(tmp_path: Path) -> None:
         ("kafka://", "a Kafka URL is kafka://"),
         ("kafka:a", "a Kafka URL is kafka://"),
         ("kafka://joe:s3cret@a/path", "a Kafka URL is kafka://"),
-        ("kafka://joe:s3cret@a?acks=1", "unknown in a Kafka URL: acks; known are config, "),
+        ("kafka://joe:s3cret@a?acks=1", "unknown in a Kafka URL: acks; known are ca, cert, "),
         ("kafka://joe:s3cret@a?timeout=0", "timeout of a Kafka URL must be seconds above 0"),
         ("kafka://joe:s3cret@a?tls=true", "tls of a Kafka URL must be yes or no, got 'true'"),
         ("kafka://s3cret@a", "a login of a Kafka URL is USER:PASSWORD@"),

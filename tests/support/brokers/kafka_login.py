@@ -1,0 +1,132 @@
+"""A listener of Kafka that wants a token: SASL/OAUTHBEARER before librdkafka's mock cluster.
+
+It speaks the protocol until the client is logged in, and forwards the rest. The requests are in
+https://kafka.apache.org/protocol; the first message of a client is in RFC 7628, section 3.1.
+"""
+
+import socket
+import socketserver
+import ssl
+import struct
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from threading import Thread
+from typing import Any
+
+from .kafka_mock import MockKafka
+
+API_VERSIONS, SASL_HANDSHAKE, SASL_AUTHENTICATE = 18, 17, 36
+UNSUPPORTED_VERSION, AUTHENTICATION_FAILED = 35, 58
+
+
+class TokenListener(socketserver.ThreadingTCPServer):
+    """Lets a client through to the mock cluster if `takes` accepts its token."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(
+        self, mock: MockKafka, tls: ssl.SSLContext, takes: Callable[[str], bool] | None
+    ) -> None:
+        super().__init__(("127.0.0.1", 0), _Login)
+        self.takes = takes
+        self.tls = tls
+        host, _, port = mock.bootstrap.rpartition(":")
+        self.behind = (host, int(port))
+        self.port: int = self.server_address[1]
+        self.tokens: list[str] = []
+        """Every token that came."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is no news."""
+
+    @contextmanager
+    def listening(self) -> Generator["TokenListener"]:
+        """Take clients inside the block."""
+        thread = Thread(target=self.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.shutdown()
+            thread.join()
+            self.server_close()
+
+
+class _Login(socketserver.BaseRequestHandler):
+    server: TokenListener
+
+    def handle(self) -> None:
+        client = self.server.tls.wrap_socket(self.request, server_side=True)
+        mock = socket.create_connection(self.server.behind)
+        with client, mock:
+            logged_in = self.server.takes is None
+            while not logged_in:
+                logged_in = self._answer(client, mock)
+            upward = Thread(target=_forward, args=(client, mock, b"", b""), daemon=True)
+            upward.start()
+            # The cluster names its own address, and the client must stay here.
+            ports = (struct.pack(">i", port) for port in (self.server.behind[1], self.server.port))
+            _forward(mock, client, *ports)
+
+    def _answer(self, client: ssl.SSLSocket, mock: socket.socket) -> bool:
+        """Answer one request. Returns whether the client is logged in."""
+        frame = _read(client)
+        key, version, correlation = struct.unpack_from(">hhi", frame)
+        body = frame[10 + max(0, struct.unpack_from(">h", frame, 8)[0]) :]
+        if key == API_VERSIONS and version > 0:
+            _write(client, correlation, struct.pack(">hi", UNSUPPORTED_VERSION, 0))
+        elif key == API_VERSIONS:
+            mock.sendall(struct.pack(">i", len(frame)) + frame)
+            code, count = struct.unpack_from(">hi", known := _read(mock), 4)
+            ours = b"".join(struct.pack(">hhh", k, 0, 1) for k in (17, 36))
+            _write(client, correlation, struct.pack(">hi", code, count + 2) + known[10:] + ours)
+        elif key == SASL_HANDSHAKE:
+            name = b"OAUTHBEARER"
+            _write(client, correlation, struct.pack(">hih", 0, 1, len(name)) + name)
+        elif key == SASL_AUTHENTICATE:
+            return self._judge(client, correlation, body[4:].decode())
+        else:
+            raise ConnectionError(f"request {key} before the login")
+        return False
+
+    def _judge(self, client: ssl.SSLSocket, correlation: int, said: str) -> bool:
+        token = said.partition("auth=Bearer ")[2].partition("\x01")[0]
+        self.server.tokens.append(token)
+        is_taken = self.server.takes is not None and self.server.takes(token)
+        code = 0 if is_taken else AUTHENTICATION_FAILED
+        text = b"" if is_taken else b"the token is refused"
+        more = struct.pack(">h", len(text)) + text + struct.pack(">iq", 0, 0)
+        _write(client, correlation, struct.pack(">h", code) + more)
+        return is_taken
+
+
+def _read(source: socket.socket) -> bytes:
+    (size,) = struct.unpack(">i", _exactly(source, 4))
+    return _exactly(source, size)
+
+
+def _exactly(source: socket.socket, size: int) -> bytes:
+    found = b""
+    while len(found) < size:
+        more = source.recv(size - len(found))
+        if not more:
+            raise ConnectionError
+        found += more
+    return found
+
+
+def _write(target: socket.socket, correlation: int, body: bytes) -> None:
+    target.sendall(struct.pack(">ii", 4 + len(body), correlation) + body)
+
+
+def _forward(source: socket.socket, target: socket.socket, old: bytes, new: bytes) -> None:
+    with suppress(OSError):
+        while True:
+            frame = _read(source)
+            if old:
+                frame = frame.replace(old, new)
+            target.sendall(struct.pack(">i", len(frame)) + frame)
+    for end in (source, target):
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
