@@ -10,10 +10,11 @@ from benchmarks.measure import machine
 
 from .conditions import FULL, Conditions, Sizes
 from .goal import Result, UnknownGoals, results, select
+from .hot_goals import HOT
 from .relay_goals import RELAY
 from .writer_goals import WRITER
 
-GROUPS = {"writer": WRITER, "relay": RELAY}
+GROUPS = {"writer": WRITER, "relay": RELAY, "hot": HOT}
 
 
 def options() -> argparse.ArgumentParser:
