@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from dsql_outbox.outbox import (
     DEFAULT_SOURCE,
@@ -15,6 +15,8 @@ from dsql_outbox.outbox import (
 )
 
 from .topic_template import require_template
+
+_MAX_OUTAGE: Final = 10.0
 
 
 def _unless_in_lambda(seconds: float) -> float | None:
@@ -81,7 +83,7 @@ class WriterSettings:
     base: float = 0.1
     cap: float = 2.0
     jitter: float = 1.0
-    max_outage: float = 10.0
+    max_outage: float = _MAX_OUTAGE
     connections: Literal["new", "pool"] = "new"
     max_connections: int = 10
     max_idle: float | None = None
@@ -154,7 +156,8 @@ class WriterSettings:
                 f"{owner}(timeout=None) needs max_retries and max_schema_changes: "
                 "else nothing would end the retries of a conflict"
             )
-        if self.timeout is not None and self.max_outage > self.timeout:
+        # The default of max_outage may be longer: a short timeout alone is a fine setting.
+        if self.timeout is not None and self.max_outage > max(self.timeout, _MAX_OUTAGE):
             raise SettingsError(
                 f"{owner}.max_outage={self.max_outage:g} is over timeout={self.timeout:g}, which "
                 "ends each call before: give a timeout of at least that, or None"

@@ -72,6 +72,10 @@ def test_a_setting_that_breaks_a_rule_is_refused_by_name(
         WriterSettings(**setting)
 
 
+def test_a_short_timeout_needs_no_other_setting() -> None:
+    assert WriterSettings(timeout=0.5).max_outage == 10.0
+
+
 def test_no_retry_is_a_choice() -> None:
     assert WriterSettings(max_retries=0, jitter=0, max_outage=0).max_retries == 0
 
