@@ -7,7 +7,7 @@ metrics. `attributes` and `metric_names` define every name that they use.
 The folders grafana/ and prometheus/ hold dashboards and alert rules.
 """
 
-from dsql_outbox.observability.otel.metrics import MetricFacts, metric_facts
+from dsql_outbox.observability.otel.metrics import MetricFacts, metric_facts, target_metrics
 from dsql_outbox.observability.otel.spans import TraceFacts, trace_facts
 
 from . import attributes, metric_names
@@ -87,6 +87,7 @@ __all__ = [
     "metric_facts",
     "metric_names",
     "skips_successes",
+    "target_metrics",
     "trace_facts",
     "visible",
     "visible_json",

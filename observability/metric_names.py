@@ -9,6 +9,9 @@ from typing import Final, NamedTuple
 
 from . import attributes as names
 
+TARGET: Final = "outbox.target"
+"""The target of a publisher; the default target has no such attribute."""
+
 SHARDS_CHANGE: Final = "outbox.shards.change"
 """Whether a shard was ``gained`` or ``lost``."""
 

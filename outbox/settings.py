@@ -25,6 +25,12 @@ MAX_NAME: Final = 255
 
 DEFAULT_SHARDS: Final = 16
 
+DEFAULT_TARGET: Final = "default"
+"""The target of all that names no other; `schema apply` makes it."""
+
+TARGET_SHARDS: Final = 1_024
+"""The width of the range of shards that each target has."""
+
 DEFAULT_SOURCE: Final = "/dsql-outbox"
 """The CloudEvents source of messages, unless the settings of the writer name another."""
 

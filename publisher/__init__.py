@@ -8,8 +8,8 @@
 - `sinks/` is the port to a broker, with one module or folder per broker (docs/sinks.md).
 - `rebuild` rebuilds a read model from the stored events.
 - `records` reads stored events and entities by key (`Records`), for the console.
-- `operator/` is for operators and their programs: `Messages`, `Topics`, `Operations`,
-  `StatusReader`, `ConflictReader` and `Health`.
+- `operator/` is for operators and their programs: `Messages`, `Topics`, `Targets`,
+  `Operations`, `StatusReader`, `ConflictReader` and `Health`.
 """
 
 from dsql_outbox.publisher.operator.conflicts import (
@@ -40,7 +40,9 @@ from dsql_outbox.publisher.operator.status import (
     Status,
     StatusReader,
     Stranded,
+    TargetStatus,
 )
+from dsql_outbox.publisher.operator.targets import DroppedTarget, Target, Targets
 from dsql_outbox.publisher.operator.topic_pauses import PausedTopic, Topics
 from dsql_outbox.publisher.operator.undelivered import Page, UndeliveredMessage
 from dsql_outbox.publisher.rebuild import Rebuild, RebuildProgress
@@ -74,6 +76,7 @@ from .sinks import (
     open_sink,
     sink_factory,
 )
+from .targets import TargetKind, named
 from .topic_settings import FailureRules, TopicSettings
 
 __all__ = [
@@ -93,6 +96,7 @@ __all__ = [
     "DatabaseProbe",
     "Delivered",
     "Destination",
+    "DroppedTarget",
     "EntityRecord",
     "EventRecord",
     "FailedMessage",
@@ -135,6 +139,10 @@ __all__ = [
     "Status",
     "StatusReader",
     "Stranded",
+    "Target",
+    "TargetKind",
+    "TargetStatus",
+    "Targets",
     "TopicSettings",
     "Topics",
     "Unavailable",
@@ -142,6 +150,7 @@ __all__ = [
     "VersionRecord",
     "attributes",
     "known_schemes",
+    "named",
     "open_sink",
     "sink_factory",
 ]

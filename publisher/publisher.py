@@ -20,10 +20,11 @@ from dsql_outbox.observability import (
     ShardsChanged,
     WriteEnded,
     emit,
-    metric_facts,
+    target_metrics,
     trace_facts,
 )
 from dsql_outbox.outbox import (
+    DEFAULT_TARGET,
     LASTING,
     Database,
     OneProcess,
@@ -45,14 +46,12 @@ from dsql_outbox.publisher.relay.traced_sink import TracedSink
 from .settings import PublisherSettings
 from .sinks import KeptSink, Sink, SinkSource, sink_factory
 from .supervision import in_background
+from .targets import named
 
 logger: Final = logging.getLogger("dsql_outbox")
 
 _SWEEP: Final = 60.0
 """Seconds between two searches for failures whose message no longer exists."""
-
-_SWEEPER: Final = 0
-"""Only the owner of this shard deletes such failures, so that one publisher does it."""
 
 _REPORT: Final = 0.1
 """Seconds between two `RelayProgress` facts while there is something to report."""
@@ -105,13 +104,14 @@ class Publisher:
         >>> asyncio.run(relay())
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a user names
         self,
         database: Database,
         sink: SinkSource | None = None,
         settings: PublisherSettings | None = None,
         *,
         apply: Apply | None = None,
+        target: str = DEFAULT_TARGET,
         hooks: Iterable[Hook] = (),
     ) -> None:
         _require_types(database, sink, apply)
@@ -119,19 +119,24 @@ class Publisher:
         factory = sink_factory("Publisher", given_sink)
         self._settings = given_settings("Publisher", settings, PublisherSettings)
         given = given_hooks("Publisher", hooks)
-        self._hooks: tuple[Hook, ...] = (LogFacts(), trace_facts, metric_facts, *given)
+        self._hooks: tuple[Hook, ...] = (
+            LogFacts(),
+            trace_facts,
+            target_metrics(named(target)),
+            *given,
+        )
         traced = partial(TracedSink, hooks=self._hooks, settings=self._settings)
         self._kept = None if factory is None else KeptSink(factory, traced)
         self._sink = self._kept or traced(cast("Sink", given_sink))
         self._apply = apply
-        self._store = SqlStore(database)
+        self._store = SqlStore(database, target, None if sink is None else "sink")
         self._leases = Leases(
             database,
             self._settings,
             self._shards_changed,
             busy=self._busy_shards,
             progresses=self._progresses,
-            table=SqlLeaseTable(database, self._settings, self._found_paused),
+            table=SqlLeaseTable(database, self._settings, self._found_paused, target),
         )
         self._relay: Relay | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -335,10 +340,13 @@ class Publisher:
             return False  # the next read meets the same error, logs it and waits
 
     async def _sweep(self) -> None:
-        """Every `_SWEEP` seconds, delete failures whose message no longer exists."""
+        """Every `_SWEEP` seconds, delete failures whose message no longer exists.
+
+        Of the publishers of a target, the owner of its first shard does so.
+        """
         while True:
             await anyio.sleep(_SWEEP)
-            if _SWEEPER in self._leases.shards:
+            if self._store.first_shard in self._leases.shards:
                 try:
                     await self._store.sweep()
                 except psycopg.Error as error:

@@ -14,6 +14,7 @@ from psycopg import sql
 
 from dsql_outbox.outbox import (
     DEFAULT_SHARDS,
+    TARGET_SHARDS,
     Connection,
     Database,
     SchemaError,
@@ -25,8 +26,8 @@ from .named_statements import compose, execute, statement
 from .operation import operation
 from .tables import Shape, expected, migrations, read_shape
 
-MAX_SHARDS: Final = 1_024
-"""The width of the range of shards that each target has."""
+MAX_SHARDS: Final = TARGET_SHARDS
+"""Each target has a range of shards of this width."""
 
 
 class Applied(msgspec.Struct, frozen=True):

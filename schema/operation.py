@@ -11,6 +11,10 @@ Verb = Literal[
     "messages replay",
     "messages retry",
     "schema apply",
+    "targets add",
+    "targets drop",
+    "targets pause",
+    "targets resume",
     "topics pause",
     "topics resume",
 ]

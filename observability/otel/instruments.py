@@ -4,9 +4,10 @@ Each counter starts with a zero per attribute value, so a dashboard can distingu
 happened" from "not measured".
 """
 
+from collections.abc import Mapping
 from typing import Any
 
-from opentelemetry.metrics import Counter, Histogram, Meter
+from opentelemetry.metrics import Meter
 
 from dsql_outbox.observability import metric_names as names
 from dsql_outbox.observability.facts import BrokerProbed, RelayProgress, StuckCounts
@@ -26,10 +27,40 @@ class WriterInstruments:
         self.events = _histogram(meter, names.TRANSACTION_EVENTS, names.EVENTS_BUCKETS)
 
 
+class TargetMeter:
+    """A meter whose instruments add the attribute of a target to all that they measure."""
+
+    def __init__(self, meter: Meter, target: str) -> None:
+        self._meter = meter
+        self._attributes = {names.TARGET: target}
+
+    def __getattr__(self, name: str) -> Any:
+        create = getattr(self._meter, name)
+
+        def created(*args: Any, **named: Any) -> _Instrument:
+            return _Instrument(create(*args, **named), self._attributes)
+
+        return created
+
+
+class _Instrument:
+    def __init__(self, instrument: Any, attributes: Mapping[str, str]) -> None:
+        self._instrument = instrument
+        self._attributes = attributes
+
+    def __getattr__(self, name: str) -> Any:
+        measure = getattr(self._instrument, name)
+
+        def measured(value: float, more: Mapping[str, str] | None = None) -> None:
+            measure(value, {**self._attributes, **(more or {})})
+
+        return measured
+
+
 class RelayInstruments:
     """The instruments of a publisher."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter | TargetMeter) -> None:
         self.messages = _counter(meter, names.MESSAGES)
         self.retries = _counter(meter, names.RETRIES)
         self.duration = _histogram(meter, names.PUBLISH_DURATION, names.WRITE_BUCKETS)
@@ -77,7 +108,7 @@ class RelayInstruments:
         self._available.set(int(self._relay_reaches and self._probe_reaches))
 
 
-def _counter(meter: Meter, metric: names.Metric, *, zeros: bool = True) -> Counter:
+def _counter(meter: Meter | TargetMeter, metric: names.Metric, *, zeros: bool = True) -> Any:
     counter = meter.create_counter(metric.name, metric.unit, metric.description)
     if zeros and not metric.attribute:
         counter.add(0)
@@ -86,7 +117,7 @@ def _counter(meter: Meter, metric: names.Metric, *, zeros: bool = True) -> Count
     return counter
 
 
-def _histogram(meter: Meter, metric: names.Metric, buckets: tuple[float, ...]) -> Histogram:
+def _histogram(meter: Meter | TargetMeter, metric: names.Metric, buckets: tuple[float, ...]) -> Any:
     return meter.create_histogram(
         metric.name,
         metric.unit,
@@ -95,6 +126,6 @@ def _histogram(meter: Meter, metric: names.Metric, buckets: tuple[float, ...]) -
     )
 
 
-def gauge(meter: Meter, metric: names.Metric) -> Any:
+def gauge(meter: Meter | TargetMeter, metric: names.Metric) -> Any:
     """Create a gauge; the API has no public name for its type, so it is Any."""
     return meter.create_gauge(metric.name, metric.unit, metric.description)

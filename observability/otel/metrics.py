@@ -6,7 +6,7 @@ process reports only metrics of the part that it runs.
 """
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from time import perf_counter
 from types import MappingProxyType, TracebackType
@@ -34,7 +34,7 @@ from dsql_outbox.observability.facts import (
 from dsql_outbox.observability.hooks import Scope
 from dsql_outbox.observability.recording import Recording
 
-from .instruments import RelayInstruments, WriterInstruments, gauge
+from .instruments import RelayInstruments, TargetMeter, WriterInstruments, gauge
 
 _NS: Final = 1e-9
 _API: Final = "opentelemetry.metrics"
@@ -49,11 +49,15 @@ class MetricFacts:
     """The hook that turns facts into metrics.
 
     Without `meter_provider` it uses the global provider, even if that is set
-    after the first fact.
+    after the first fact. What it measures of a publisher has the attribute of its `target`,
+    unless that is None, as for the default target.
     """
 
-    def __init__(self, meter_provider: MeterProvider | None = None) -> None:
+    def __init__(
+        self, meter_provider: MeterProvider | None = None, *, target: str | None = None
+    ) -> None:
         self._provider = meter_provider
+        self._target = target
         self._is_live = Recording(_is_measured, is_live=meter_provider is not None)
         self._takers: dict[type[Fact], Callable[[Any], Scope | None]] = {
             WriteStarted: self._start_write,
@@ -82,16 +86,26 @@ class MetricFacts:
         return metrics.get_meter("dsql_outbox", version("dsql-outbox"), self._provider)
 
     @cached_property
+    def _target_meter(self) -> Meter | TargetMeter:
+        if self._target is None:
+            return self._meter
+        # A scope of its own: two targets of one process have instruments of the same names.
+        known = version("dsql-outbox")
+        scope = {names.TARGET: self._target}
+        found = metrics.get_meter("dsql_outbox", known, self._provider, attributes=scope)
+        return TargetMeter(found, self._target)
+
+    @cached_property
     def _writer(self) -> WriterInstruments:
         return WriterInstruments(self._meter)
 
     @cached_property
     def _relay(self) -> RelayInstruments:
-        return RelayInstruments(self._meter)
+        return RelayInstruments(self._target_meter)
 
     @cached_property
     def _backlog_age(self) -> Any:
-        return gauge(self._meter, names.BACKLOG_AGE)
+        return gauge(self._target_meter, names.BACKLOG_AGE)
 
     def _start_write(self, _fact: WriteStarted) -> Scope:
         return _WriteScope(self._writer)
@@ -128,6 +142,12 @@ class MetricFacts:
 
 metric_facts: Final = MetricFacts()
 """The hook for the global meter provider; on by default."""
+
+
+@cache
+def target_metrics(target: str | None) -> MetricFacts:
+    """The hook of a target for the global meter provider; None: of the default target."""
+    return metric_facts if target is None else MetricFacts(target=target)
 
 
 class _Timed:

@@ -12,6 +12,7 @@ from psycopg.rows import AsyncRowFactory, class_row, scalar_row, tuple_row
 from dsql_outbox.outbox import (
     AT_ONCE,
     CONFLICTS,
+    DEFAULT_TARGET,
     NO_SUCH_FORM,
     AsyncConnection,
     Database,
@@ -36,6 +37,7 @@ class SqlLeaseTable:
     raises the driver's error when there was no answer by then. Because the connection is not
     shared, neither a slow statement of the relay nor a slow broker delays a renewal.
     `paused` returns the topics to announce, which this publisher has paused by itself.
+    It sees the leases and the publishers of one `target`.
     """
 
     def __init__(
@@ -43,17 +45,24 @@ class SqlLeaseTable:
         database: Database,
         settings: PublisherSettings,
         paused: Callable[[], Collection[str]] = tuple,
+        target: str = DEFAULT_TARGET,
     ) -> None:
         self._database = database
         self._settings = settings
         self._connection = LastingConnection(database, timeout=settings.renew, keeps=CONFLICTS)
         self._process = OneProcess("a publisher's leases")
         self._paused = paused
+        self._target = target
         self._is_refused = False
 
     async def announce(self, owner: str) -> None:
         """See `LeaseTable.announce`."""
-        parameters = {"owner": owner, "lease": self._settings.lease, "paused": self._topics()}
+        parameters = {
+            "owner": owner,
+            "lease": self._settings.lease,
+            "paused": self._topics(),
+            "target": self._target,
+        }
         await self._retried("publisher_announce", parameters, tuple_row)
 
     async def withdraw(self, owner: str) -> None:
@@ -62,7 +71,9 @@ class SqlLeaseTable:
 
     async def look(self) -> Snapshot:
         """See `LeaseTable.look`."""
-        return _snapshot(await self._retried("lease_list", {}, class_row(_LeaseRow)))
+        return _snapshot(
+            await self._retried("lease_list", {"target": self._target}, class_row(_LeaseRow))
+        )
 
     async def renew(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
         """See `LeaseTable.renew`."""
@@ -139,6 +150,7 @@ class SqlLeaseTable:
             "lease": self._settings.lease,
             "grace": self._settings.grace,
             "paused": self._topics(),
+            "target": self._target,
         }
 
     def _topics(self) -> str:

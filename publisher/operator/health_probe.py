@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -16,12 +16,13 @@ from dsql_outbox.observability import (
     Hook,
     StuckCounts,
     emit,
-    metric_facts,
     skips_successes,
+    target_metrics,
 )
 from dsql_outbox.outbox import (
     AT_ONCE,
     CONFLICTS,
+    DEFAULT_TARGET,
     AsyncConnection,
     Database,
     FailureKind,
@@ -30,6 +31,7 @@ from dsql_outbox.outbox import (
     schema_defect,
     told,
 )
+from dsql_outbox.publisher.targets import named
 from dsql_outbox.schema import statement
 
 from .health import OK, Health
@@ -71,17 +73,19 @@ class DatabaseProbe:
 
     async def _ask(self) -> str:
         try:
-            await self.rows("backlog_age")
+            await self.rows("backlog_age", {"target": None})
         except Exception as error:  # noqa: BLE001 - each error is a state
             return state_of_failure(error)
         return OK
 
-    async def rows(self, name: str, **literals: int) -> Sequence[Sequence[Any]]:
+    async def rows(
+        self, name: str, parameters: Mapping[str, object], **literals: int
+    ) -> Sequence[Sequence[Any]]:
         """Return the rows of a statement."""
         query = statement(name, self._database.schema, **literals)
 
         async def ask(connection: AsyncConnection) -> Sequence[Sequence[Any]]:
-            return await (await connection.execute(query)).fetchall()
+            return await (await connection.execute(query, parameters)).fetchall()
 
         return await AT_ONCE.run_async(partial(self._connection.use, ask))
 
@@ -104,13 +108,22 @@ class HealthProbe:
     statement that needs the tables. Every 30 s it also counts dead letters and failures, each
     up to 1,000. The probe has its own connection. For the broker it publishes an empty batch,
     which every sink must accept; a sink raises `SinkUnavailable` when its broker is out of
-    reach. The global meter provider gets these facts too, as those of a `Publisher`.
+    reach. It looks at the messages of one `target`. The global meter provider gets these facts
+    too, as those of a `Publisher`.
     """
 
-    def __init__(self, database: Database, health: Health, hooks: Sequence[Hook] = ()) -> None:
+    def __init__(
+        self,
+        database: Database,
+        health: Health,
+        hooks: Sequence[Hook] = (),
+        *,
+        target: str = DEFAULT_TARGET,
+    ) -> None:
         self._database = DatabaseProbe(database)
         self._health = health
-        self._hooks = (metric_facts, *hooks)
+        self._of_target = {"target": target}
+        self._hooks = (target_metrics(named(target)), *hooks)
         self._sink: Sink | None = None
         self._ask_now = anyio.Event()
         self._count_at = 0.0
@@ -135,7 +148,7 @@ class HealthProbe:
 
     async def _ask_database(self) -> None:
         try:
-            rows = await self._database.rows("backlog_age")
+            rows = await self._database.rows("backlog_age", self._of_target)
         except Exception as error:  # noqa: BLE001 - a failed probe must not end the relay
             self._health.database = state_of_failure(error)
         else:
@@ -150,7 +163,9 @@ class HealthProbe:
             return
         self._count_at = monotonic() + COUNT_EVERY
         try:
-            ((dead, failed),) = await self._database.rows("stuck_counts", limit=_COUNTED)
+            ((dead, failed),) = await self._database.rows(
+                "stuck_counts", self._of_target, limit=_COUNTED
+            )
         except psycopg.errors.InsufficientPrivilege:
             self._count_at = math.inf  # the role lacks the right, so stop asking
         except Exception as error:  # noqa: BLE001 - a failed count must not end the relay

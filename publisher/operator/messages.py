@@ -10,6 +10,8 @@ import msgspec
 
 from dsql_outbox.outbox import (
     DEFAULT_SOURCE,
+    DEFAULT_TARGET,
+    TARGET_SHARDS,
     SettingsError,
     array_literal,
     require_source,
@@ -19,6 +21,7 @@ from dsql_outbox.publisher.backlog import has_backlog
 from dsql_outbox.publisher.burial import Burial, Letter, row_keys
 from dsql_outbox.publisher.outbox_rows import RowId, read_headers
 from dsql_outbox.publisher.session import Operator, OperatorTransaction
+from dsql_outbox.publisher.targets import TargetRow, require_target
 from dsql_outbox.schema import Verb
 
 from .operations import OperationEntry
@@ -93,12 +96,17 @@ class Messages(Operator):
                         return Predecessor(each, step.step, step.step == _STEPS)
         return None
 
-    async def can_be_sent(self) -> bool:
+    async def can_be_sent(self, target: str | None = None) -> bool:
         """Whether a message can be sent now or later, without an operator.
 
-        This reads the outbox in pages until it finds one.
+        It is a message of `target`; None: of any. This reads the outbox in pages until it finds
+        one.
         """
-        return await has_backlog(self._session)
+        if target is None:
+            return await has_backlog(self._session)
+        rows = await self._session.read("target_known", TargetRow, {})
+        first = require_target(rows, target, None).first_shard
+        return await has_backlog(self._session, first=first, last=first + TARGET_SHARDS - 1)
 
     async def retry(
         self,
@@ -178,9 +186,10 @@ class Messages(Operator):
         reason: str = "",
         rate: float | None = None,
         source: str = DEFAULT_SOURCE,
+        target: str = DEFAULT_TARGET,
         dry_run: bool = False,
     ) -> Replay:
-        """Send stored events again, whether or not they were delivered before.
+        """Send stored events again, whether or not they were delivered before, to one target.
 
         With `ids`, these events in this order. With `entity`, ``TYPE/ID``, the events that
         touched it, as subject or not, in the order of its versions up to the one at the call.
@@ -196,18 +205,19 @@ class Messages(Operator):
         because the database does not store it.
 
         Raises `SettingsError` for a rate that is not above 0, a malformed place or entity, and
-        fields that an event does not have; the replay for an entity that no event has touched.
+        fields that an event does not have; the replay for an entity that no event has touched, and
+        for a target that does not run.
         """
         require_source("replay", source)
         pages, table = selected_pages(self._session, which, entity, after)
         requeue = Requeue(
             self._session,
-            StoredEvents(source),
+            StoredEvents(source, target),
             self._entry("messages replay", reason),
             pace=Pace(rate),
             dry_run=dry_run,
         )
-        return Replay(self._session, requeue, pages, table)
+        return Replay(self._session, requeue, pages, table, target)
 
     async def events_stored(self) -> int | None:
         """The estimated number of events, from the database's statistics; None if it has none."""

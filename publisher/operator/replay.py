@@ -20,6 +20,7 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.publisher.outbox_rows import Headers, read_headers
 from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
+from dsql_outbox.publisher.targets import TargetRow, require_running
 
 from .event_pages import START, EventPage, Place, StoredKey, all_pages, entity_pages
 from .replay_positions import Candidate, Placed
@@ -57,8 +58,10 @@ class Replay:
         requeue: Requeue[StoredKey],
         pages: AsyncGenerator[EventPage],
         table: str | None,
+        target: str,
     ) -> None:
         """`table` is the one that the pages read as a whole."""
+        self._target = target
         self._session = session
         self._requeue = requeue
         self._read = ReplayProgress()
@@ -89,6 +92,8 @@ class Replay:
     async def _run(
         self, pages: AsyncGenerator[EventPage], table: str | None
     ) -> AsyncGenerator[Handled]:
+        targets = await self._session.read("target_known", TargetRow, {})
+        require_running(targets, self._target)
         total = None if table is None else await rows_estimate(self._session, table)
         read = 0
         async with aclosing(pages):
@@ -145,15 +150,16 @@ class StoredEvents:
 
     done: HandledStatus = "replayed"
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, target: str) -> None:
         self._source = source
+        self._target = {"target": target}
 
     async def candidates(
         self, transaction: OperatorTransaction, keys: Sequence[StoredKey], /
     ) -> tuple[list[Candidate | UUID], int]:
         """The candidates of these events, and the time of the database (see `requeue.Source`)."""
         ids = {"event_ids": array_literal(key.event_id for key in keys)}
-        rows = await transaction.read("replay_candidates", _EventRow, ids)
+        rows = await transaction.read("replay_candidates", _EventRow, ids | self._target)
         found = {row.id: self._candidate(row) for row in rows}
         now_us = rows[-1].now_us if rows else 0
         return [found.get(key.event_id, key.event_id) for key in keys], now_us
@@ -162,7 +168,7 @@ class StoredEvents:
         self, transaction: OperatorTransaction, placed: Sequence[Placed], columns: dict[str, str], /
     ) -> None:
         """Insert the outbox rows."""
-        await transaction.change("replay_requeue", columns, len(placed))
+        await transaction.change("replay_requeue", columns | self._target, len(placed))
 
     def _candidate(self, row: "_EventRow") -> Candidate:
         stored = Headers({}) if row.headers is None else read_headers(row.headers)

@@ -9,9 +9,10 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from dsql_outbox.outbox import is_unreachable
+from dsql_outbox.outbox import DEFAULT_TARGET, is_unreachable
 from dsql_outbox.publisher.leases.liveness import is_alive
 from dsql_outbox.publisher.session import Operator
+from dsql_outbox.publisher.targets import TargetKind, TargetState
 
 from .topic_pauses import PausedTopic, read_paused
 
@@ -76,7 +77,7 @@ class Seen(msgspec.Struct, frozen=True, rename="camel"):
 
     `lease_seconds` is how long its leases last; None if an older version did not
     write it. `paused` are the topics that it has paused by itself, because the broker
-    takes no messages there.
+    takes no messages there. `target` is set if it is another than the default one.
     """
 
     owner: str
@@ -84,6 +85,7 @@ class Seen(msgspec.Struct, frozen=True, rename="camel"):
     seen_seconds: float
     lease_seconds: float | None
     paused: tuple[str, ...] = ()
+    target: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Stranded(msgspec.Struct, frozen=True, rename="camel"):
@@ -141,10 +143,28 @@ class Meter:
         return counters.put < last.put or counters.taken < last.taken
 
 
-class Status(msgspec.Struct, frozen=True, rename="camel"):
+class TargetStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """The state of one target; `paused` is the reason of an operator, or None if it is not paused.
+
+    `first_shard` is the first of its 1,024 shards.
+    """
+
+    name: str
+    kind: TargetKind
+    state: TargetState
+    first_shard: int
+    waiting: Bounded
+    oldest_seconds: float | None
+    failing: Bounded
+    dead_letters: Bounded
+    paused: str | None
+
+
+class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """The state of the outbox. All times are seconds, by the database's clock.
 
-    `paused_topics` are those that an operator has paused, the first 100 by name.
+    `paused_topics` are those that an operator has paused, the first 100 by name of each target.
+    `targets` are all that are not dropped; empty if there is none but the default one.
     """
 
     schema: str
@@ -156,6 +176,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
     publishers: tuple[Seen, ...]
     stranded: tuple[Stranded, ...]
     paused_topics: tuple[PausedTopic, ...]
+    targets: tuple[TargetStatus, ...] = ()
 
 
 class StatusReader(Operator):
@@ -172,7 +193,11 @@ class StatusReader(Operator):
         shards = tuple(each.shard_of() for each in found)
         ages = [shard.oldest_seconds for shard in shards if shard.oldest_seconds is not None]
         orphaned = await self._rows("shards_orphaned")
-        topics = await read_paused(self._session, None, _TOPICS)
+        targets = await self._read("status_targets", _TargetRow, limit=_LIMIT)
+        topics: list[PausedTopic] = []
+        for target in targets:
+            topics += await read_paused(self._session, None, _TOPICS, target.name)
+        is_alone = [target.name for target in targets] == [DEFAULT_TARGET]
         return Status(
             schema=self._session.schema,
             waiting=await self.read_waiting(),
@@ -195,6 +220,7 @@ class StatusReader(Operator):
                 ),
             ),
             paused_topics=tuple(topics),
+            targets=() if is_alone and targets[0].reason is None else _states(targets),
         )
 
     async def read_waiting(self) -> Bounded:
@@ -233,12 +259,42 @@ class _SeenRow(NamedTuple):
     seen: float
     lease_seconds: float | None
     paused: str | None
+    target: str
 
     def seen_of(self) -> Seen:
         """The publisher of this row."""
         alive = is_alive(self.seen, self.lease_seconds)
         paused = _names(self.paused)
-        return Seen(self.owner, alive, round(self.seen, 3), self.lease_seconds, paused)
+        target = msgspec.UNSET if self.target == DEFAULT_TARGET else self.target
+        return Seen(self.owner, alive, round(self.seen, 3), self.lease_seconds, paused, target)
+
+
+class _TargetRow(NamedTuple):
+    """A row of ``status_targets``."""
+
+    name: str
+    kind: TargetKind
+    state: TargetState
+    first_shard: int
+    waiting: int
+    failing: int
+    dead: int
+    age: float | None
+    reason: str | None
+
+    def status(self) -> TargetStatus:
+        """The target of this row."""
+        return TargetStatus(
+            self.name,
+            self.kind,
+            self.state,
+            self.first_shard,
+            _bounded(self.waiting),
+            _seconds(self.age),
+            _bounded(self.failing),
+            _bounded(self.dead),
+            self.reason,
+        )
 
 
 class _ShardRow(NamedTuple):
@@ -278,6 +334,10 @@ class _FailureRow(NamedTuple):
             _seconds(self.seconds),
             self.last_error,
         )
+
+
+def _states(rows: Sequence[_TargetRow]) -> tuple[TargetStatus, ...]:
+    return tuple(row.status() for row in rows)
 
 
 def _names(paused: str | None) -> tuple[str, ...]:

@@ -6,8 +6,9 @@ from typing import Final
 
 import msgspec
 
-from dsql_outbox.outbox import MAX_NAME, SettingsError
+from dsql_outbox.outbox import DEFAULT_TARGET, MAX_NAME, Database, SettingsError
 from dsql_outbox.publisher.session import Operator, OperatorSession, OperatorTransaction
+from dsql_outbox.publisher.targets import TargetRow, require_target
 from dsql_outbox.schema import Verb
 
 from .operations import OperationEntry
@@ -15,11 +16,11 @@ from .operations import OperationEntry
 _PAGE_ROWS: Final = 1_000
 
 
-class PausedTopic(msgspec.Struct, frozen=True, rename="camel"):
-    """A topic that an operator has paused.
+class PausedTopic(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A topic of a target that an operator has paused.
 
-    `paused_by` is the database role. It did so at `paused_at`, `paused_seconds` ago by the
-    clock of the database.
+    `target` is None for the default target. `paused_by` is the database role. It did so at
+    `paused_at`, `paused_seconds` ago by the clock of the database.
     """
 
     topic: str
@@ -27,6 +28,7 @@ class PausedTopic(msgspec.Struct, frozen=True, rename="camel"):
     paused_by: str
     paused_at: datetime
     paused_seconds: float
+    target: str | None = None
 
 
 class Topics(Operator):
@@ -36,10 +38,17 @@ class Topics(Operator):
     some seconds after `resume`. Its messages wait in the outbox, and so do later messages
     of their subjects that go to other topics.
 
-    The constructor does no I/O. Use ``async with`` or call `close`. All methods raise
-    `SchemaError` if the tables are missing, `SettingsError` for a text that is no topic,
-    and the driver's errors.
+    They are topics of the messages of one `target`. The constructor does no I/O. Use
+    ``async with`` or call `close`. All methods raise `SchemaError` if the tables are missing,
+    `SettingsError` for a text that is no topic and a target that does not exist, and the
+    driver's errors.
     """
+
+    def __init__(
+        self, database: Database, target: str = DEFAULT_TARGET, *, user: str | None = None
+    ) -> None:
+        super().__init__(database, user=user)
+        self._target = target
 
     async def pause(self, topic: str, reason: str = "") -> None:
         """Pause a topic; for one that is paused already, replace the reason, the role and the time.
@@ -48,9 +57,13 @@ class Topics(Operator):
         """
         _require_topic(topic)
         entry = self._entry("topics pause", topic, reason)
+        parameters = {"target": self._target, "topic": topic, "reason": reason}
+        if self._target != DEFAULT_TARGET:
+            rows = await self._session.read("target_known", TargetRow, {})
+            require_target(rows, self._target, None)
 
         async def work(transaction: OperatorTransaction) -> None:
-            await transaction.count("topic_pause", {"topic": topic, "reason": reason})
+            await transaction.count("topic_pause", parameters)
             await entry.write_in(transaction)
 
         await self._session.transaction(work)
@@ -64,7 +77,8 @@ class Topics(Operator):
         entry = self._entry("topics resume", topic, reason)
 
         async def work(transaction: OperatorTransaction) -> bool:
-            was_paused = await transaction.count("topic_resume", {"topic": topic}) > 0
+            parameters = {"target": self._target, "topic": topic}
+            was_paused = await transaction.count("topic_resume", parameters) > 0
             if was_paused:
                 await entry.write_in(transaction)
             return was_paused
@@ -76,7 +90,7 @@ class Topics(Operator):
         after: str | None = None
         seen = _PAGE_ROWS
         while seen == _PAGE_ROWS:
-            found = await read_paused(self._session, after, _PAGE_ROWS)
+            found = await read_paused(self._session, after, _PAGE_ROWS, self._target)
             seen = len(found)
             for topic in found:
                 yield topic
@@ -87,10 +101,11 @@ class Topics(Operator):
 
 
 async def read_paused(
-    session: OperatorSession, after: str | None, rows: int
+    session: OperatorSession, after: str | None, rows: int, target: str
 ) -> Sequence[PausedTopic]:
-    """The next `rows` paused topics after a name, in the order of their names."""
-    return await session.read("topic_page", PausedTopic, {"after": after, "rows": rows})
+    """The next `rows` paused topics of a target after a name, in the order of their names."""
+    parameters = {"target": target, "after": after, "rows": rows}
+    return await session.read("topic_page", PausedTopic, parameters)
 
 
 def _require_topic(topic: str) -> None:

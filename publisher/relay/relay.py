@@ -162,8 +162,8 @@ class Relay:
 
     @property
     def paused_topics(self) -> list[str]:
-        """The topics that take no messages now, sorted."""
-        return sorted(self._state.topics.names)
+        """The topics that take no messages now, sorted; ``*`` if the whole target is paused."""
+        return sorted(name or "*" for name in self._state.topics.names)
 
     @property
     def found_paused(self) -> list[str]:

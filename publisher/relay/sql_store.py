@@ -7,7 +7,9 @@ from uuid import UUID
 import msgspec
 
 from dsql_outbox.outbox import (
+    DEFAULT_TARGET,
     MAX_TRANSACTION_ROWS,
+    TARGET_SHARDS,
     AsyncConnection,
     Database,
     OneProcess,
@@ -19,6 +21,7 @@ from dsql_outbox.publisher.backlog import has_backlog
 from dsql_outbox.publisher.burial import Burial, Letter, row_keys
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
+from dsql_outbox.publisher.targets import TargetKind, TargetRow, require_target
 
 from .store import (
     Failure,
@@ -92,7 +95,12 @@ class SqlStore:
     `SchemaError` if the tables are missing or outdated.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, target: str = DEFAULT_TARGET, kind: TargetKind | None = None
+    ) -> None:
+        self._target = target
+        self._kind: TargetKind | None = kind
+        self.first_shard = 0
         self._reads = OperatorSession(database, needs_primary=True)
         self._changes = OperatorSession(database, needs_primary=True)
         self._looks = OperatorSession(database)
@@ -101,7 +109,10 @@ class SqlStore:
         self.statements = 0
 
     async def open(self) -> None:
-        """Connect. Raises `SchemaError` if there are no shards."""
+        """Connect. Raises `SchemaError` if there are no shards.
+
+        Raises `SettingsError` if there is no such target, or it is of another kind.
+        """
         ((shards,),) = await self._rows("shard_count", {})
         for session in (self._reads, self._changes, self._looks):
             session.do_not_wait_for_cluster()
@@ -109,6 +120,8 @@ class SqlStore:
             raise SchemaError(
                 f"schema {self._reads.schema} has no shards: run `dsql-outbox schema apply`"
             )
+        targets = [TargetRow(*row) for row in await self._rows("target_known", {})]
+        self.first_shard = require_target(targets, self._target, self._kind).first_shard
 
     async def close(self) -> None:
         """Close the connections."""
@@ -198,16 +211,17 @@ class SqlStore:
 
     async def paused_topics(self) -> Mapping[str, str]:
         """See `Store.paused_topics`."""
-        found = await self._rows("topic_list", {})
+        found = await self._rows("topic_list", {"target": self._target})
         return {topic: reason for topic, reason in found}  # noqa: C416 - rows are no pairs to mypy
 
     async def is_done(self, shards: Collection[int] | None = None) -> bool:
         """Whether no message waits, except for those that wait for an operator.
 
-        `shards` are those that count; None: all.
+        `shards` are those that count; None: all of the target.
         """
         self._require()
-        return not await has_backlog(self._looks, shards)
+        last = self.first_shard + TARGET_SHARDS - 1
+        return not await has_backlog(self._looks, shards, first=self.first_shard, last=last)
 
     async def sweep(self) -> None:
         """Delete failures whose message no longer exists, as many as one transaction may change."""

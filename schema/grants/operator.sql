@@ -2,8 +2,9 @@
 GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT SELECT ON {schema}.schema_migrations TO {role};
 GRANT SELECT ON {schema}.outbox_backlog TO {role};
-GRANT SELECT ON {schema}.outbox_leases TO {role};
-GRANT SELECT ON {schema}.outbox_targets TO {role};
+-- A target is a row, and a range of leases: `dsql-outbox targets`.
+GRANT SELECT, INSERT, UPDATE ON {schema}.outbox_targets TO {role};
+GRANT SELECT, INSERT, DELETE ON {schema}.outbox_leases TO {role};
 GRANT SELECT ON {schema}.outbox_publishers TO {role};
 -- The conflict reports of writers: `dsql-outbox status --conflicts`.
 GRANT SELECT ON {schema}.outbox_conflicts TO {role};

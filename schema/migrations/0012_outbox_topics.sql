@@ -1,7 +1,10 @@
--- Topics that an operator has paused: their messages wait until the row is deleted.
+-- What an operator has paused: a topic of a target, or with an empty name the whole target. The
+-- messages wait until the row is deleted.
 CREATE TABLE IF NOT EXISTS {schema}.outbox_topics (
-  topic varchar(255) PRIMARY KEY,
+  target varchar(64) NOT NULL,
+  topic varchar(255) NOT NULL,
   reason text NOT NULL,
   paused_by varchar(128) NOT NULL,
-  paused_at timestamptz NOT NULL
+  paused_at timestamptz NOT NULL,
+  PRIMARY KEY (target, topic)
 )

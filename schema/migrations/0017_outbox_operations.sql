@@ -1,4 +1,4 @@
--- What operators did: one row per call of a verb, written before its first change. object: a topic,
+-- What operators did: one row per call of a verb, written before its first change. object: a topic, a target,
 -- a number of shards, or '' for messages, whose ids and subjects are not kept here. database_role:
 -- of the session; user_name: of the process, as its system or the caller names it.
 CREATE TABLE IF NOT EXISTS {schema}.outbox_operations (

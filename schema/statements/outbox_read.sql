@@ -2,7 +2,8 @@
 -- bounds: the end of each range. It looks at keys and sizes only, so the limit of bytes
 -- applies before any payload is gathered. LATERAL, because `shard = ANY(..) ORDER BY`
 -- sorts everything before PostgreSQL 17.
--- passed, topics: the subjects and topics to pass over, as JSON objects. A look-up in them costs
+-- passed, topics: the subjects and topics to pass over, as JSON objects; an empty topic is one
+-- that stands for all. A look-up in them costs
 -- the same under every plan, unlike a join with them.
 -- One result of each range has no subject: its position and event_id are the end of the
 -- range, and its created_us is the database's clock.
@@ -32,7 +33,8 @@ WITH bounds AS (
           CASE WHEN (%(passed)s::text::jsonb
               ->> (length(q.subject_type) || ' ' || q.subject_type || q.subject_id)
               )::bigint <= q.position
-            OR %(topics)s::text::jsonb ->> q.topic IS NOT NULL THEN 0 ELSE 1 END AS wanted
+            OR coalesce(%(topics)s::text::jsonb ->> q.topic, %(topics)s::text::jsonb ->> '')
+              IS NOT NULL THEN 0 ELSE 1 END AS wanted
         FROM {schema}.outbox q
         WHERE q.shard = c.shard AND (q.position, q.event_id) > (c.position, c.event_id)
         ORDER BY q.position, q.event_id
@@ -60,7 +62,7 @@ CROSS JOIN LATERAL (
     AND (%(passed)s::text::jsonb
       ->> (length(q.subject_type) || ' ' || q.subject_type || q.subject_id)
       )::bigint <= q.position IS NOT TRUE
-    AND %(topics)s::text::jsonb ->> q.topic IS NULL
+    AND coalesce(%(topics)s::text::jsonb ->> q.topic, %(topics)s::text::jsonb ->> '') IS NULL
   ORDER BY q.position, q.event_id
   LIMIT b.taken) AS o
 UNION ALL

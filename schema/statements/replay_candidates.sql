@@ -1,10 +1,10 @@
--- Return the columns that the replay of stored events needs: all but the payload. An event
--- without bytes is left out.
+-- Return the columns that the replay of stored events into a target needs: all but the payload.
+-- An event without bytes is left out.
 -- last_position: the highest position of the subject's events and of this event's
 -- replays. The next replay is above it, so it cannot get the key of an earlier row, which
 -- a delayed DELETE may name. replays: of this event so far. waiting: the event is in the
 -- outbox, as written or as a replay.
-SELECT b.id, b.event_type, b.topic, b.shard, b.created_date, b.saved_date, b.subject_type,
+SELECT b.id, b.event_type, b.topic, g.first_shard::bigint + b.shard AS shard, b.created_date, b.saved_date, b.subject_type,
   b.subject_id, octet_length(b.event_data::text) AS bytes,
   b.touches::text AS touches, b.headers::text AS headers,
   coalesce(greatest(e.position, before.position), 0) AS last_position,
@@ -15,9 +15,10 @@ SELECT b.id, b.event_type, b.topic, b.shard, b.created_date, b.saved_date, b.sub
       UNION ALL
       SELECT r.position FROM {schema}.outbox_replays r WHERE r.event_id = b.id) AS p
     JOIN {schema}.outbox o
-      ON o.shard = b.shard AND o.position = p.position AND o.event_id = b.id) AS waiting,
+      ON o.shard = g.first_shard::bigint + b.shard AND o.position = p.position AND o.event_id = b.id) AS waiting,
   (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us
 FROM {schema}.business_events b
+JOIN {schema}.outbox_targets g ON g.name = %(target)s AND g.state = 'running'
 LEFT JOIN {schema}.entities e
   ON e.entity_type = b.subject_type AND e.entity_id = b.subject_id
 LEFT JOIN LATERAL (

@@ -1,2 +1,2 @@
--- Resume a topic.
-DELETE FROM {schema}.outbox_topics WHERE topic = %(topic)s
+-- Resume a topic of a target, or with an empty topic what was paused as a whole.
+DELETE FROM {schema}.outbox_topics WHERE target = %(target)s AND topic = %(topic)s

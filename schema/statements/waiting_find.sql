@@ -11,7 +11,7 @@ WITH places AS (
   JOIN {schema}.business_events b ON b.id = k.id
   JOIN {schema}.outbox_replays r ON r.event_id = k.id
 ), keys AS (
-  SELECT t.first_shard + p.shard AS shard, p.position, p.event_id
+  SELECT t.first_shard::bigint + p.shard AS shard, p.position, p.event_id
   FROM places p
   CROSS JOIN {schema}.outbox_targets t
 ), found AS (
@@ -34,7 +34,10 @@ SELECT found.state, found.place, found.event_id, found.subject_type, found.subje
         AND p.shard = found.shard AND p.position = found.previous_position
         AND p.subject_type = found.subject_type AND p.subject_id = found.subject_id
       LIMIT 1) AS before) AS behind,
-  EXISTS (SELECT FROM {schema}.outbox_topics t WHERE t.topic = found.topic) AS paused,
+  EXISTS (
+    SELECT FROM {schema}.outbox_topics t JOIN {schema}.outbox_targets g ON g.name = t.target
+    WHERE t.topic IN ('', found.topic)
+      AND found.shard BETWEEN g.first_shard AND g.first_shard + 1023) AS paused,
   NULL::timestamptz AS died_at, NULL::int AS replays
 FROM found
 WHERE (%(state)s::text IS NULL OR found.state = %(state)s::text)

@@ -23,7 +23,10 @@ WITH page AS (
           AND p.shard = page.shard AND p.position = page.previous_position
           AND p.subject_type = page.subject_type AND p.subject_id = page.subject_id
         LIMIT 1) AS before) AS behind,
-    EXISTS (SELECT FROM {schema}.outbox_topics t WHERE t.topic = page.topic) AS paused
+    EXISTS (
+      SELECT FROM {schema}.outbox_topics t JOIN {schema}.outbox_targets g ON g.name = t.target
+      WHERE t.topic IN ('', page.topic)
+        AND page.shard BETWEEN g.first_shard AND g.first_shard + 1023) AS paused
   FROM page
   LEFT JOIN {schema}.outbox_failures f
     ON f.shard = page.shard AND f.position = page.position AND f.event_id = page.event_id

@@ -258,7 +258,7 @@ class Attempts:
             failed(error)
 
     def _backlog(self, connection: _Own) -> Program[Sequence[Row]]:
-        rows: Sequence[Row] = yield Query(connection, self.core.alarm.query)
+        rows: Sequence[Row] = yield Query(connection, self.core.alarm.query, {"target": None})
         return rows
 
     def _store(self, report: StoredReport, connection: _Own) -> Program[None]:

@@ -12,6 +12,9 @@ from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 
 from .breaker import Breaker
 
+WHOLE: Final = ""
+"""Stands among the topics that an operator paused for all of them: the target is paused."""
+
 _TELL: Final = 60.0
 """Seconds between two log lines about one topic."""
 
@@ -49,7 +52,7 @@ class TopicPauses:
 
     def takes(self, row: OutboxRow, now: float) -> bool:
         """Whether a row may be admitted: its topic is not paused, or it is tried with this row."""
-        if row.topic in self.by_operator:
+        if row.topic in self.by_operator or WHOLE in self.by_operator:
             return False
         pause = self._pauses.get(row.topic)
         if pause is None:

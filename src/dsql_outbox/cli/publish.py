@@ -21,8 +21,8 @@ from dsql_outbox.cli.relay.relay_counts import CountsText
 from dsql_outbox.cli.relay.relay_run import RelayRun
 from dsql_outbox.cli.telemetry.metering import metering
 from dsql_outbox.cli.telemetry.tracing import tracing
-from dsql_outbox.outbox import Database, SettingsError
-from dsql_outbox.publisher import PublisherSettings, TopicSettings, known_schemes, open_sink
+from dsql_outbox.outbox import DEFAULT_TARGET, Database, SettingsError
+from dsql_outbox.publisher import PublisherSettings, TopicSettings, known_schemes, named, open_sink
 
 _KEYS: Final = tuple(field.name for field in fields(TopicSettings))
 
@@ -116,6 +116,14 @@ Exit codes:
 )
 @option("--sink", required=True, metavar="URL", cls=_SinkOption, callback=_known_sink)
 @option(
+    "--target",
+    default=DEFAULT_TARGET,
+    show_default=False,
+    metavar="NAME",
+    help="The target whose messages to relay, of those that `dsql-outbox targets list` shows. "
+    "Without it, the messages that no other target gets in its own way.",
+)
+@option(
     "--until-empty",
     is_flag=True,
     show_default=False,
@@ -180,6 +188,7 @@ def publish(  # noqa: PLR0913 - one parameter per flag
     *,
     database: Database,
     sink: str,
+    target: str,
     until_empty: bool,
     max_wait: float | None,
     on_dead_letter: Literal["release", "block"],
@@ -215,10 +224,16 @@ def publish(  # noqa: PLR0913 - one parameter per flag
     )
     with (
         tracing(_SERVICE),
-        metering(_SERVICE, prometheus=listen is not None) as meters,
+        metering(_SERVICE, prometheus=listen is not None, target=named(target)) as meters,
     ):
         relaying = RelayRun(
-            database, sink, settings, until_empty=until_empty, max_wait=max_wait, hooks=meters.hooks
+            database,
+            sink,
+            settings,
+            until_empty=until_empty,
+            max_wait=max_wait,
+            target=target,
+            hooks=meters.hooks,
         )
         daemon = Daemon(relaying, meters, listen=listen, drain=drain)
         with _progress(relaying, log_format, every=EVERY if until_empty else _EVERY):

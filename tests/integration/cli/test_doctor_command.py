@@ -45,6 +45,7 @@ def publisher_url(sql: psycopg.Connection[Any], url: str) -> Iterator[str]:
         sql,
         url,
         "SELECT ON outbox.outbox, outbox.outbox_backlog, outbox.outbox_leases",
+        "SELECT ON outbox.outbox_targets",
         "UPDATE ON outbox.outbox_leases",
         "SELECT, INSERT, UPDATE, DELETE ON outbox.outbox_publishers, outbox.outbox_failures",
         "INSERT ON outbox.dead_letters",
@@ -62,7 +63,7 @@ def writer_url(sql: psycopg.Connection[Any], url: str) -> Iterator[str]:
         "SELECT, INSERT, UPDATE ON outbox.entities",
         "SELECT, INSERT, UPDATE, DELETE ON outbox.outbox_conflicts",
         "INSERT ON outbox.outbox",
-        "SELECT ON outbox.outbox_backlog, outbox.outbox_leases",
+        "SELECT ON outbox.outbox_backlog, outbox.outbox_leases, outbox.outbox_targets",
     )
 
 
@@ -71,8 +72,8 @@ def writer_url(sql: psycopg.Connection[Any], url: str) -> Iterator[str]:
 
 def test_a_healthy_database_is_told_check_by_check(url: str, sql: psycopg.Connection[Any]) -> None:
     sql.execute(
-        "INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds)"
-        " VALUES ('me', clock_timestamp() - interval '30 s', 60)"
+        "INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds, target)"
+        " VALUES ('me', clock_timestamp() - interval '30 s', 60, 'default')"
     )
     told = found(run(url, "--json"))
     assert list(told) == list(CHECKS)
@@ -203,7 +204,10 @@ def test_a_role_that_may_make_no_table_gets_every_check_and_no_probe(publisher_u
 
 
 def test_an_old_outbox_without_a_publisher_fails(url: str, sql: psycopg.Connection[Any]) -> None:
-    sql.execute("INSERT INTO outbox.outbox_publishers VALUES ('me', now() - interval '1 hour')")
+    sql.execute(
+        "INSERT INTO outbox.outbox_publishers (owner, seen_at, target)"
+        " VALUES ('me', now() - interval '1 hour', 'default')"
+    )
     sql.execute(
         """INSERT INTO outbox.outbox VALUES (1, 1, gen_random_uuid(), 0, 'Car', 'c', 1, 't',
            '{}', '{}', 2, clock_timestamp() - interval '2 hours')"""

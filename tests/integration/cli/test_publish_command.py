@@ -251,7 +251,9 @@ def test_until_empty_says_what_it_leaves_for_an_operator(url: str, writer: Write
     writer.write(event("car-1"))
     writer.write(event("car-2"))
     with psycopg.connect(url) as connection:
-        pause = "INSERT INTO outbox.outbox_topics VALUES ('events.CarMoved', '', 'ops', now())"
+        pause = (
+            "INSERT INTO outbox.outbox_topics VALUES ('default', 'events.CarMoved', '', 'o', now())"
+        )
         connection.execute(pause)
     done = run("publish", "--database", url, "--sink", "stdout:", "--until-empty")
     assert done.code == 0

@@ -87,8 +87,8 @@ def test_publishers_are_alive_until_they_were_not_seen_for_a_lease(
     url: str, sql: psycopg.Connection[Any]
 ) -> None:
     sql.execute(
-        "INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds)"
-        " SELECT 'relay-' || name, clock_timestamp() - age * interval '1 s', lease"
+        "INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds, target)"
+        " SELECT 'relay-' || name, clock_timestamp() - age * interval '1 s', lease, 'default'"
         " FROM (VALUES ('a', 0, 60), ('b', 70, 60), ('c', 40, 60), ('d', 3, 2), ('e', 1, NULL),"
         " ('f', 12, NULL)) AS v(name, age, lease)"
     )
@@ -158,7 +158,10 @@ def test_missing_tables_end_it_with_code_78(database_url: str) -> None:
 
 
 def test_on_a_terminal_it_is_drawn_anew(url: str, sql: psycopg.Connection[Any]) -> None:
-    sql.execute("INSERT INTO outbox.outbox_publishers VALUES ('relay-a', clock_timestamp())")
+    sql.execute(
+        "INSERT INTO outbox.outbox_publishers (owner, seen_at, target)"
+        " VALUES ('relay-a', clock_timestamp(), 'default')"
+    )
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "dsql_outbox", "status", "--database", url, *map(str, QUICKLY)],
@@ -216,7 +219,10 @@ def test_what_was_long_ago_leaves_the_rates() -> None:
 def test_the_breaker_is_open_when_one_who_owns_shards_has_withdrawn(
     url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    sql.execute("INSERT INTO outbox.outbox_publishers VALUES ('relay-a', clock_timestamp())")
+    sql.execute(
+        "INSERT INTO outbox.outbox_publishers (owner, seen_at, target)"
+        " VALUES ('relay-a', clock_timestamp(), 'default')"
+    )
     sql.execute(
         "UPDATE outbox.outbox_leases SET owner = 'relay-a',"
         " expires_at = clock_timestamp() + interval '1 h'"

@@ -59,8 +59,8 @@ def test_missing_tables_end_the_command_with_78(database_url: str) -> None:
 
 def add_publisher(sql: psycopg.Connection[Any], owner: str, paused: str | None, age: int) -> None:
     sql.execute(
-        "INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds, paused)"
-        " VALUES (%s, clock_timestamp() - %s * interval '1 second', 10, %s)",
+        "INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds, paused, target)"
+        " VALUES (%s, clock_timestamp() - %s * interval '1 second', 10, %s, 'default')",
         (owner, age, paused),
     )
 

@@ -40,7 +40,7 @@ def insert(sql: psycopg.Connection, rows: Sequence[Row], blocked: Sequence[int])
 
 
 def pause(sql: psycopg.Connection) -> None:
-    sql.execute("INSERT INTO outbox.outbox_topics VALUES ('paused', '', 'me', now())")
+    sql.execute("INSERT INTO outbox.outbox_topics VALUES ('default', 'paused', '', 'me', now())")
 
 
 async def can_be_sent(database: Database) -> bool:

@@ -157,7 +157,7 @@ async def test_the_global_meter_provider_gets_the_facts_too(
     proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     facts: list[Fact] = []
-    monkeypatch.setattr(health_probe, "metric_facts", facts.append)
+    monkeypatch.setattr(health_probe, "target_metrics", lambda _: facts.append)
     probe = HealthProbe(Database(proxy.url), Health())
     async with anyio.create_task_group() as group:
         group.start_soon(probe.run)

@@ -28,8 +28,8 @@ async def test_publishers_that_died_ten_leases_of_theirs_ago_are_forgotten(
     table: SqlLeaseTable, sql: psycopg.Connection
 ) -> None:
     sql.execute(
-        "INSERT INTO outbox.outbox_publishers (owner, lease_seconds, seen_at)"
-        " SELECT owner, lease, clock_timestamp() - age * interval '1 s'"
+        "INSERT INTO outbox.outbox_publishers (owner, lease_seconds, seen_at, target)"
+        " SELECT owner, lease, clock_timestamp() - age * interval '1 s', 'default'"
         " FROM (VALUES ('short', 1, 9), ('short and dead', 1, 11), ('long', 60, 590),"
         " ('long and dead', 60, 610), ('older version', NULL, 99),"
         " ('older version and dead', NULL, 101)) AS v(owner, lease, age)"
@@ -56,8 +56,8 @@ async def test_another_gets_a_share_for_a_lease_of_its_own_whatever_ours_is(
     beats = Beats(own, table, boot_time, busy=tuple, progresses=lambda: True)
     for age in ages:
         sql.execute(
-            "INSERT INTO outbox.outbox_publishers (owner, lease_seconds, seen_at)"
-            " VALUES ('other', %s, clock_timestamp() - %s * interval '1 s')"
+            "INSERT INTO outbox.outbox_publishers (owner, lease_seconds, seen_at, target)"
+            " VALUES ('other', %s, clock_timestamp() - %s * interval '1 s', 'default')"
             " ON CONFLICT (owner) DO UPDATE SET seen_at = EXCLUDED.seen_at",
             (lease, age),
         )

@@ -66,8 +66,8 @@ ALLOWED = {
         "entities": "SELECT",
         "outbox": "SELECT INSERT DELETE",
         "outbox_backlog": "SELECT",
-        "outbox_leases": "SELECT",
-        "outbox_targets": "SELECT",
+        "outbox_leases": "SELECT INSERT DELETE",
+        "outbox_targets": "SELECT INSERT UPDATE",
         "outbox_publishers": "SELECT",
         "outbox_conflicts": "SELECT",
         "outbox_failures": "SELECT DELETE",
@@ -106,19 +106,21 @@ WHO_RUNS = {
     ),
     "publisher": (
         *("failure", "lease", "outbox", "publisher", "shard_count", "shard_list"),
-        *("stuck_counts", "topic_list"),
+        *("stuck_counts", "target_known", "topic_list"),
     ),
     "operator": (
         *("conflicts_recent", "dead", "entity_version", "failure_behind", "failure_forget"),
         *("failure_page", "letter", "migrations_recorded", "outbox_bury", "rebuild_page"),
         *("operation", "record_payload"),
         *("replay", "rights_present", "roles_present", "rows_estimate"),
-        *("schema_shape", "shard_list", "shards_orphaned", "status", "topic", "waiting"),
+        *("clock_position", "schema_shape", "shard_list", "shards_orphaned", "status"),
+        *("target_", "topic", "transactions", "waiting"),
     ),
     "consumer": ("inbox",),
     "reader": (
         *("conflicts_recent", "failure_page", "letter_page", "operation_page", "record"),
-        *("shards_orphaned", "status", "topic_page", "waiting_find", "waiting_first"),
+        *("shards_orphaned", "status", "target_list", "topic_page", "waiting_find"),
+        "waiting_first",
         *("waiting_page", "waiting_payload"),
     ),
     "anybody": ("doctor",),
@@ -294,7 +296,8 @@ async def test_the_publisher_blocks_what_is_rejected(
 def test_the_publisher_owns_shards(url: str, roles: Roles) -> None:
     with Database(url_of(url, roles, "publisher")).connect() as connection:
         for query in (
-            """INSERT INTO outbox.outbox_publishers VALUES ('me', clock_timestamp())
+            """INSERT INTO outbox.outbox_publishers (owner, seen_at, target)
+               VALUES ('me', clock_timestamp(), 'default')
                ON CONFLICT (owner) DO UPDATE SET seen_at = EXCLUDED.seen_at""",
             """UPDATE outbox.outbox_leases SET owner = 'me', epoch = epoch + 1,
                expires_at = clock_timestamp() WHERE shard = 3 RETURNING epoch""",

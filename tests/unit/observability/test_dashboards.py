@@ -17,7 +17,7 @@ from tests.support.telemetry.promql import asked, evaluate, scrape
 
 PROMISED = promised()
 QUERIES = [*panels(), *alerts()]
-OWN = {"le", "instance", "job"}  # labels that Prometheus gives
+OWN = {"outbox_target", "le", "instance", "job"}  # labels that Prometheus gives
 DASHBOARDS = [json.loads(p.read_text()) for p in (OBSERVABILITY / "grafana").rglob("*.json")]
 
 

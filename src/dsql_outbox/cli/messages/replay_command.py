@@ -11,7 +11,7 @@ from dsql_outbox.cli.exit_codes import FAILED
 from dsql_outbox.cli.filters import all_option, confirm, yes_option
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import counted
-from dsql_outbox.outbox import DEFAULT_SOURCE, Database
+from dsql_outbox.outbox import DEFAULT_SOURCE, DEFAULT_TARGET, Database
 from dsql_outbox.publisher import Messages, Selection
 
 from .handled_report import HandledReport
@@ -51,6 +51,12 @@ Exit codes:
     metavar="TEXT",
     help="The CloudEvents source. It is not stored, so repeat the one of the writers' settings.",
 )
+@click.option(
+    "--target",
+    default=DEFAULT_TARGET,
+    metavar="NAME",
+    help="Send them to this target, and to no other.",
+)
 @requeue_options
 @yes_option
 @with_database("nothing was replayed", logs=True)
@@ -62,6 +68,7 @@ def replay(  # noqa: PLR0913 - one parameter per flag
     every: bool,
     after: str | None,
     source: str,
+    target: str,
     reason: str,
     rate: float | None,
     dry_run: bool,
@@ -102,6 +109,7 @@ def replay(  # noqa: PLR0913 - one parameter per flag
                 reason=reason,
                 rate=rate,
                 source=source,
+                target=target,
                 dry_run=dry_run,
             )
             if not event_ids and entity is None:

@@ -1,6 +1,6 @@
 """One run of the publisher as a command: it relays, counts, and says what it left."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final, TypeVar
 
@@ -12,6 +12,7 @@ from dsql_outbox.cli.logs import announce
 from dsql_outbox.observability import Fact, Hook, RelayProgress
 from dsql_outbox.outbox import (
     AT_ONCE,
+    DEFAULT_TARGET,
     Database,
     redacted,
     tables_expected,
@@ -52,6 +53,7 @@ class RelayRun:
         *,
         until_empty: bool,
         max_wait: float | None = None,
+        target: str = DEFAULT_TARGET,
         hooks: Sequence[Hook] = (),
     ) -> None:
         self._database = database
@@ -60,9 +62,10 @@ class RelayRun:
         self._max_wait = max_wait
         self.counts = RelayCounts()
         self.health = Health()
-        self.probe = HealthProbe(database, self.health, hooks)
+        self.probe = HealthProbe(database, self.health, hooks, target=target)
+        self._target = target
         own: list[Hook] = [self.counts, self.health, self._watch_output]
-        self._publisher = Publisher(database, sink, settings, hooks=[*hooks, *own])
+        self._publisher = Publisher(database, sink, settings, target=target, hooks=[*hooks, *own])
         self.probe.watch(self._publisher.sink)
         self.nobody_reads = False
         self.is_stalled = False
@@ -88,7 +91,8 @@ class RelayRun:
         # It finds missing tables before the broker is used.
         (shards,) = await self._rows("shard_count", scalar_row)
         place = f"from {self._database} to {redacted(self._sink)}"
-        announce(f"relaying {place}, {shards} shards")
+        of = "" if self._target == DEFAULT_TARGET else f"target {self._target} "
+        announce(f"relaying {of}{place}, {shards} shards")
         try:
             await self._publisher.run(until_empty=self._until_empty, max_wait=self._max_wait)
             if self._until_empty and not self.health.draining:
@@ -113,20 +117,28 @@ class RelayRun:
             self.is_stalled = True
             with anyio.move_on_after(_LOOK):
                 async with Messages(self._database) as messages:
-                    self.is_stalled = await messages.can_be_sent()
+                    self.is_stalled = await messages.can_be_sent(self._target)
         with suppress(psycopg.Error):  # the work is done: a text is no reason to fail
             self.leftover = leftover(
-                await self._rows("waiting_topics", class_row(WaitingTopic), limit=LIMIT)
+                await self._rows(
+                    "waiting_topics", class_row(WaitingTopic), {"target": self._target}, limit=LIMIT
+                )
             )
 
-    async def _rows(self, name: str, rows: AsyncRowFactory[T], **literals: int) -> Sequence[T]:
+    async def _rows(
+        self,
+        name: str,
+        rows: AsyncRowFactory[T],
+        parameters: Mapping[str, object] | None = None,
+        **literals: int,
+    ) -> Sequence[T]:
         """Run a named statement on its own connection."""
         async with await self._database.connect_async() as connection:
             query = statement(name, self._database.schema, **literals)
 
             async def ask() -> Sequence[T]:
                 cursor = connection.cursor(row_factory=rows)
-                return await (await cursor.execute(query)).fetchall()
+                return await (await cursor.execute(query, parameters)).fetchall()
 
             with tables_expected(self._database.schema):
                 return await AT_ONCE.run_async(ask)

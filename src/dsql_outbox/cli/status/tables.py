@@ -1,16 +1,20 @@
 """A status and a conflict report as text tables."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dsql_outbox.cli.output import duration
 from dsql_outbox.observability import visible
-from dsql_outbox.publisher import FailureCounts, Seen, Shard, Status
+from dsql_outbox.outbox import TARGET_SHARDS
+from dsql_outbox.publisher import Seen, Shard, Status, TargetStatus
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 from dsql_outbox.cli.output import counted
 from dsql_outbox.publisher import REMEDIES, ConflictReport, ContendedEntity
+
+_COUNTS: Final = ("waiting", "oldest", "failing", "dead letters")
+_TARGET: Final = ("target", "kind", "state", *_COUNTS, "paused")
 
 
 class TextTable(NamedTuple):
@@ -23,12 +27,14 @@ class TextTable(NamedTuple):
 def tables_of(now: Status, *more: tuple[str, str]) -> list[TextTable]:
     """The summary, extended by the lines `more`, then one table per kind that has rows."""
     tables = [TextTable(("outbox", f"schema {now.schema}"), [*_summary(now), *more])]
+    if now.targets:
+        tables.append(TextTable(_TARGET, list(map(_target_row, now.targets))))
     if now.publishers:
         tables.append(
             TextTable(("publisher", "alive", "seen"), list(map(_publisher_row, now.publishers)))
         )
     shards = [
-        _shard_row(shard)
+        _shard_row(now, shard)
         for shard in now.shards
         if shard.oldest_seconds is not None or shard.owner is not None
     ]
@@ -39,13 +45,13 @@ def tables_of(now: Status, *more: tuple[str, str]) -> list[TextTable]:
         tables.append(TextTable(("paused topic", "by", "for", "reason"), paused))
     if now.stranded:
         rows = [
-            (str(s.shard), "all" if s.position is None else str(s.position), s.reason)
+            (_shard_name(now, s.shard), "all" if s.position is None else str(s.position), s.reason)
             for s in now.stranded
         ]
         tables.append(TextTable(("stranded in shard", "position", "reason"), rows))
     if now.failures.worst:
         header = ("failed event", "shard", "attempts", "next try", "error")
-        tables.append(TextTable(header, list(_failure_rows(now.failures))))
+        tables.append(TextTable(header, list(_failure_rows(now))))
     return tables
 
 
@@ -62,14 +68,37 @@ def _summary(now: Status) -> Iterator[tuple[str, str]]:
     yield "publishers", f"{sum(seen.alive for seen in now.publishers)} alive"
 
 
+def _target_row(target: TargetStatus) -> tuple[str, ...]:
+    oldest = target.oldest_seconds
+    return (
+        target.name,
+        target.kind,
+        target.state,
+        count_of(target.waiting.count, more=target.waiting.more),
+        "-" if oldest is None else duration(oldest),
+        count_of(target.failing.count, more=target.failing.more),
+        count_of(target.dead_letters.count, more=target.dead_letters.more),
+        "-" if target.paused is None else " ".join(target.paused.split()) or "yes",
+    )
+
+
 def _publisher_row(seen: Seen) -> tuple[str, ...]:
-    return seen.owner, "yes" if seen.alive else "no", f"{duration(seen.seen_seconds)} ago"
+    owner = f"{seen.owner} of {seen.target}" if seen.target else seen.owner
+    return owner, "yes" if seen.alive else "no", f"{duration(seen.seen_seconds)} ago"
 
 
-def _shard_row(shard: Shard) -> tuple[str, ...]:
+def _shard_name(now: Status, shard: int) -> str:
+    """The number of a shard; within its target, if that is another than the default one."""
+    for target in now.targets:
+        if target.first_shard and 0 <= shard - target.first_shard < TARGET_SHARDS:
+            return f"{target.name}/{shard - target.first_shard}"
+    return str(shard)
+
+
+def _shard_row(now: Status, shard: Shard) -> tuple[str, ...]:
     oldest, ends = shard.oldest_seconds, shard.lease_seconds
     return (
-        str(shard.shard),
+        _shard_name(now, shard.shard),
         "-" if oldest is None else duration(oldest),
         shard.owner or "-",
         "-" if ends is None else duration(ends) if ends > 0 else "over",
@@ -85,18 +114,20 @@ def _paused_rows(now: Status) -> Iterator[tuple[str, ...]]:
     """The topics that an operator has paused, then those that publishers have."""
     for topic in now.paused_topics:
         since, reason = duration(topic.paused_seconds), " ".join(topic.reason.split())
-        yield topic.topic, topic.paused_by, since, reason
+        of = f" of {topic.target}" if topic.target else ""
+        yield topic.topic + of, topic.paused_by, since, reason
     for seen in now.publishers:
         for name in seen.paused if seen.alive else ():
-            yield name, seen.owner, "-", "the broker takes no messages there"
+            of = f" of {seen.target}" if seen.target else ""
+            yield name + of, seen.owner, "-", "the broker takes no messages there"
 
 
-def _failure_rows(failures: FailureCounts) -> Iterator[tuple[str, ...]]:
-    for found in failures.worst:
+def _failure_rows(now: Status) -> Iterator[tuple[str, ...]]:
+    for found in now.failures.worst:
         retry = found.retry_seconds
         yield (
             str(found.event_id),
-            str(found.shard),
+            _shard_name(now, found.shard),
             str(found.attempts),
             "blocked" if retry is None else f"in {duration(retry)}",
             " ".join(found.error.split()),

@@ -23,12 +23,14 @@ class Metering(NamedTuple):
 
 
 @contextmanager
-def metering(service_name: str, *, prometheus: bool = False) -> Generator[Metering]:
+def metering(
+    service_name: str, *, prometheus: bool = False, target: str | None = None
+) -> Generator[Metering]:
     """Measure inside the `with` block, and send the last metrics at its end.
 
     Metrics are sent to the exporters that the OTEL_* variables name. With
     `prometheus`, `exposition` returns them as text. Without either, nothing is
-    set up and there are no hooks.
+    set up and there are no hooks. `target` is that of a publisher, as in `MetricFacts`.
 
     The provider belongs to the command. If ``opentelemetry-instrument`` has set
     a global provider, that one measures through the default hook and sends the
@@ -46,7 +48,7 @@ def metering(service_name: str, *, prometheus: bool = False) -> Generator[Meteri
     from .sdk_metrics import measuring  # noqa: PLC0415 - the SDK takes 100 ms to import
 
     with measuring(service_name, exporters, prometheus=prometheus) as (provider, exposition):
-        yield Metering((MetricFacts(provider),), exposition)
+        yield Metering((MetricFacts(provider, target=target),), exposition)
 
 
 def _is_instrumented() -> bool:

@@ -1,0 +1,301 @@
+"""The operator's tool for targets: list, add, drop, pause and resume."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from functools import partial
+from time import monotonic
+from typing import Any, Final, get_args
+
+import anyio
+import msgspec
+from anyio import to_thread
+
+from dsql_outbox.outbox import (
+    DEFAULT_TARGET,
+    MAX_ENTITY_TYPE,
+    Database,
+    SettingsError,
+    array_literal,
+)
+from dsql_outbox.publisher.session import Operator, OperatorTransaction
+from dsql_outbox.publisher.targets import (
+    TargetKind,
+    TargetRow,
+    TargetState,
+    require_target,
+)
+from dsql_outbox.schema import Verb, is_dsql
+
+from .operations import OperationEntry
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+
+_LOOK: Final = 0.2
+"""Seconds between two looks at the transactions that are open."""
+
+LONGEST_TRANSACTION: Final = 300.0
+"""Seconds that a transaction may last on Aurora DSQL (AWS, Aurora DSQL quotas)."""
+
+
+class Target(msgspec.Struct, frozen=True, rename="camel"):
+    """A consumer of messages with its own progress.
+
+    `types` are the types of the subjects whose messages it gets; None: all. Its shards begin at
+    `first_shard`. `paused_by` and the fields after it are those of a pause by an operator.
+    """
+
+    name: str
+    kind: TargetKind
+    state: TargetState
+    types: tuple[str, ...] | None
+    first_shard: int
+    paused_by: str | None = None
+    paused_at: datetime | None = None
+    paused_seconds: float | None = None
+    reason: str | None = None
+
+
+class DroppedTarget(msgspec.Struct, frozen=True, rename="camel"):
+    """What `Targets.drop` has deleted.
+
+    `late` are messages of transactions that began before the drop, and were stored after it.
+    """
+
+    name: str
+    messages: int
+    late: int
+    dead_letters: int
+
+
+_decode_types: Final = msgspec.json.Decoder(tuple[str, ...]).decode
+
+TargetTold = Callable[[str], None]
+"""Takes a line about what `Targets.add` or `Targets.drop` waits for."""
+
+
+class Targets(Operator):
+    """The targets of the outbox: each gets a message of each event, and has its own progress.
+
+    The constructor does no I/O. Use ``async with`` or call `close`. All methods raise
+    `SchemaError` if the tables are missing, `SettingsError` for a name, a kind or types that
+    cannot be, and the driver's errors.
+    """
+
+    def __init__(self, database: Database, *, user: str | None = None) -> None:
+        super().__init__(database, user=user)
+        self._database = database
+
+    async def list(self) -> list[Target]:
+        """All targets, the default one first, and those that were dropped."""
+        return [_target(row) for row in await self._rows()]
+
+    async def add(
+        self,
+        name: str,
+        *,
+        kind: TargetKind = "sink",
+        types: Iterable[str] | None = None,
+        reason: str = "",
+        told: TargetTold = lambda _: None,
+    ) -> Target:
+        """Add a target, and return it when publishers may relay it.
+
+        It gets the messages of the events that are stored from some moment of this call on.
+        `types` are the types of the subjects that it takes, which never change; None: all.
+        The call waits for the transactions that are open, as they do not know the target: on
+        Aurora DSQL for 5 minutes. A call that was interrupted is repeated with the same
+        arguments, and goes on.
+        """
+        _require_name(name)
+        if kind not in get_args(TargetKind):
+            raise SettingsError(f"the kind of a target is sink or model, got {kind!r}")
+        listed = _listed(types)
+        entry = self._entry("targets add", name, reason)
+        row = await self._session.transaction(partial(_add, name, kind, listed, entry))
+        if row.state == "dropped":
+            raise SettingsError(f"target {name} was dropped: a name is used once, choose another")
+        if (row.kind, row.types) != (kind, listed):
+            raise SettingsError(
+                f"target {name} exists as another one: {_described(row)}; drop it, or choose "
+                "another name"
+            )
+        if row.state == "opening":
+            await self._wait_for_transactions(told)
+            await self._discard(row.first_shard)
+            await self._session.transaction(partial(_run, name))
+        return _target(await self._require(name))
+
+    async def drop(
+        self, name: str, *, reason: str = "", told: TargetTold = lambda _: None
+    ) -> DroppedTarget:
+        """Drop a target for good, with the messages that wait for it and its dead letters.
+
+        Its name is not used again. The stored events stay. The call waits for the transactions
+        that are open, as they may still store messages for it: on Aurora DSQL for 5 minutes. It
+        may be repeated.
+        """
+        rows = await self._rows()
+        if all(row.name != name for row in rows):
+            require_target(rows, name, None)
+        row = next(row for row in rows if row.name == name)
+        entry = self._entry("targets drop", name, reason)
+        await self._session.transaction(partial(_drop, name, entry))
+        messages = await self._discard(row.first_shard)
+        await self._wait_for_transactions(told)
+        late = await self._discard(row.first_shard)
+        letters = await self._until_none("target_letters", {"first": row.first_shard})
+        await self._session.count("failure_sweep", {}, limit=1_000)
+        return DroppedTarget(name, messages, late, letters)
+
+    async def pause(self, name: str, reason: str = "") -> None:
+        """Pause a target: within seconds, its publishers send nothing, and its messages wait.
+
+        For one that is paused already, replace the reason.
+        """
+        await self._require(name)
+        entry = self._entry("targets pause", name, reason)
+        await self._change("topic_pause", _whole(name) | {"reason": reason}, entry)
+
+    async def resume(self, name: str, reason: str = "") -> bool:
+        """Resume a target. Returns whether an operator had paused it."""
+        await self._require(name)
+        return await self._change(
+            "topic_resume", _whole(name), self._entry("targets resume", name, reason)
+        )
+
+    def _entry(self, verb: Verb, name: str, reason: str) -> OperationEntry:
+        return OperationEntry(self._session, verb, reason=reason, user=self._user, of=name)
+
+    async def _change(
+        self, statement: str, parameters: dict[str, str], entry: OperationEntry
+    ) -> bool:
+        """Run one statement. Returns whether it changed a row, which is recorded with it."""
+
+        async def work(transaction: OperatorTransaction) -> bool:
+            has_changed = await transaction.count(statement, parameters) > 0
+            if has_changed:
+                await entry.write_in(transaction)
+            return has_changed
+
+        return await self._session.transaction(work)
+
+    async def _rows(self) -> Sequence[TargetRow]:
+        return await self._session.read("target_list", TargetRow, {})
+
+    async def _require(self, name: str) -> TargetRow:
+        return require_target(await self._rows(), name, None)
+
+    async def _discard(self, first: int) -> int:
+        """Delete the rows of a target as of now. Returns their number."""
+        ((now,),) = await self._session.rows("clock_position", {})
+        return await self._until_none("target_discard", {"first": first, "position": now})
+
+    async def _until_none(self, name: str, parameters: dict[str, Any]) -> int:
+        total = 0
+        while found := await self._session.count(name, parameters):
+            total += found
+        return total
+
+    async def _wait_for_transactions(self, told: TargetTold) -> None:
+        """Wait until all transactions have ended that are open now.
+
+        A statement that waits for a row goes on with its old snapshot, in which the targets are
+        as they were.
+        """
+        began = monotonic()
+        if await to_thread.run_sync(self._is_dsql):
+            told(f"waits {LONGEST_TRANSACTION:g} s for the transactions that are open")
+            await anyio.sleep(began + LONGEST_TRANSACTION - monotonic())
+            return
+        # A transaction that is prepared meanwhile is found after it has lost its virtual id.
+        await self._wait_for_end("transactions_open", told)
+        await self._wait_for_end("transactions_prepared", told)
+
+    async def _wait_for_end(self, name: str, told: TargetTold) -> None:
+        left = await self._names(name)
+        if left:
+            told(f"waits for the {len(left)} transactions that are open")
+        while left:
+            await anyio.sleep(_LOOK)
+            left = left & await self._names(name)
+
+    async def _names(self, name: str) -> set[str]:
+        return {found for (found,) in await self._session.rows(name, {})}
+
+    def _is_dsql(self) -> bool:
+        with self._database.connect() as connection:
+            return is_dsql(connection)
+
+
+async def _add(
+    name: str,
+    kind: TargetKind,
+    types: str | None,
+    entry: OperationEntry,
+    transaction: OperatorTransaction,
+) -> TargetRow:
+    await transaction.count("target_lock", {})
+    if await transaction.count("target_add", {"name": name, "kind": kind, "types": types}):
+        await entry.write_in(transaction)
+    rows = await transaction.read("target_list", TargetRow, {})
+    return next(row for row in rows if row.name == name)
+
+
+async def _run(name: str, transaction: OperatorTransaction) -> None:
+    """Let publishers relay a target, unless another call has done so."""
+    await transaction.count("target_lock", {})
+    if await transaction.count("target_run", {"name": name}):
+        await transaction.count("target_lease", {"name": name})
+
+
+async def _drop(name: str, entry: OperationEntry, transaction: OperatorTransaction) -> None:
+    if name != DEFAULT_TARGET:  # whose row `target_drop` changes in any case
+        await transaction.count("target_lock", {})
+    if await transaction.count("target_drop", {"name": name}):
+        await entry.write_in(transaction)
+    await transaction.count("target_unlease", {"name": name})
+
+
+def _target(row: TargetRow) -> Target:
+    types = None if row.types is None else _parsed(row.types)
+    pause = (row.paused_by, row.paused_at, row.paused_seconds, row.reason)
+    return Target(row.name, row.kind, row.state, types, row.first_shard, *pause)
+
+
+def _require_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise SettingsError(
+            f"a target has a name of a-z 0-9 _ - that begins with a letter, 63 characters at most, "
+            f"got {name[:64]!r}"
+        )
+
+
+def _listed(types: Iterable[str] | None) -> str | None:
+    """The types as an array literal, sorted, so that two calls compare equal."""
+    if types is None:
+        return None
+    found = sorted(set(types))
+    if not found:
+        raise SettingsError("a target takes one type of subjects at least, or all")
+    for each in found:
+        if not 0 < len(each) <= MAX_ENTITY_TYPE or not each.isprintable():
+            raise SettingsError(
+                f"a type of subjects has 1 to {MAX_ENTITY_TYPE} printable characters, "
+                f"got {each[: MAX_ENTITY_TYPE + 1]!r}"
+            )
+    return array_literal(found)
+
+
+def _parsed(types: str) -> tuple[str, ...]:
+    """The types in an array literal as `array_literal` writes it, which has JSON's quotes."""
+    return _decode_types(f"[{types[1:-1]}]")
+
+
+def _described(row: TargetRow) -> str:
+    types = "all types" if row.types is None else f"the types {', '.join(_parsed(row.types))}"
+    return f"a {row.kind} of {types}"
+
+
+def _whole(name: str) -> dict[str, str]:
+    return {"target": name, "topic": ""}

@@ -1,0 +1,8 @@
+-- Return all targets, the default target first. paused_by and the columns after it: of a target
+-- that an operator has paused as a whole.
+SELECT t.name, t.kind, t.first_shard, t.types, t.state, p.reason, p.paused_by, p.paused_at,
+  round(extract(epoch FROM clock_timestamp()) - extract(epoch FROM p.paused_at), 3)::float8
+    AS paused_seconds
+FROM {schema}.outbox_targets t
+LEFT JOIN {schema}.outbox_topics p ON p.target = t.name AND p.topic = ''
+ORDER BY t.first_shard

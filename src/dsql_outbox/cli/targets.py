@@ -1,0 +1,175 @@
+"""The command `targets`: list, add, drop, pause or resume targets."""
+
+from typing import Final, Literal
+
+import anyio
+import click
+
+from dsql_outbox.cli.database_options import with_database
+from dsql_outbox.cli.exit_codes import FAILED
+from dsql_outbox.cli.filters import confirm, json_option, reason_option, yes_option
+from dsql_outbox.cli.logs import announce
+from dsql_outbox.cli.output import aligned, counted, duration, json_line, one_line, say
+from dsql_outbox.cli.signals import READ_ONLY
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import DroppedTarget, Target, Targets
+
+_GO_ON: Final = "run the same command again, and it goes on"
+_PERHAPS: Final = "dsql-outbox targets list shows whether it was done"
+
+
+@click.group()
+def targets() -> None:
+    """List, add, drop, pause or resume targets.
+
+    A target is a consumer of messages with its own progress: a second broker, for
+    example. Each target gets a message of each event. The target `default` is always
+    there; commands that name no target are about it.
+    """
+
+
+@targets.command("list")
+@json_option
+@with_database(READ_ONLY)
+def list_(*, as_json: bool, database: Database) -> None:
+    """List the targets."""
+
+    async def run() -> list[Target]:
+        async with Targets(database) as tool:
+            return await tool.list()
+
+    found = anyio.run(run)
+    if as_json:
+        for target in found:
+            json_line(target)
+        return
+    aligned([("target", "kind", "state", "types", "paused"), *map(_cells, found)])
+
+
+def _cells(target: Target) -> tuple[str, ...]:
+    types = "all" if target.types is None else ", ".join(target.types)
+    paused = "-"
+    if target.paused_by is not None:
+        paused = f"{duration(target.paused_seconds or 0.0)} {one_line(target.reason or '')}".strip()
+    return target.name, target.kind, target.state, types, paused
+
+
+@targets.command()
+@click.argument("name")
+@click.option(
+    "--kind",
+    type=click.Choice(["sink", "model"]),
+    default="sink",
+    show_default=True,
+    help="Whether its publishers send messages to a broker, or apply them to a read model.",
+)
+@click.option(
+    "--type",
+    "types",
+    multiple=True,
+    metavar="TYPE",
+    help="A type of subjects that it takes; may be repeated. Without it, all.",
+)
+@reason_option
+@json_option
+@with_database(_GO_ON)
+def add(  # noqa: PLR0913 - one parameter per flag
+    *,
+    name: str,
+    kind: Literal["sink", "model"],
+    types: tuple[str, ...],
+    reason: str,
+    as_json: bool,
+    database: Database,
+) -> None:
+    """Add a target, which gets the messages of events from now on.
+
+    It waits for the transactions that are open: on Aurora DSQL for 5 minutes. If it is
+    interrupted, run it again with the same options.
+    """
+
+    async def run() -> Target:
+        async with Targets(database) as tool:
+            return await tool.add(
+                name, kind=kind, types=types or None, reason=reason, told=announce
+            )
+
+    found = anyio.run(run)
+    json_line(found) if as_json else say(f"{name}  {found.state}")
+
+
+@targets.command()
+@click.argument("name")
+@yes_option
+@reason_option
+@json_option
+@with_database(_GO_ON)
+def drop(*, name: str, yes: bool, reason: str, as_json: bool, database: Database) -> None:
+    """Drop a target for good, with its waiting messages and dead letters.
+
+    The stored events stay. Its name is not used again. It waits for the transactions
+    that are open: on Aurora DSQL for 5 minutes.
+    """
+    confirm(f"Drop the target {name} for good, with all messages that wait for it?", yes=yes)
+
+    async def run() -> DroppedTarget:
+        async with Targets(database) as tool:
+            return await tool.drop(name, reason=reason, told=announce)
+
+    done = anyio.run(run)
+    if as_json:
+        json_line(done)
+        return
+    parts = [
+        counted(done.messages + done.late, "message"),
+        counted(done.dead_letters, "dead letter"),
+    ]
+    late = f", {done.late:,} of them stored by transactions that began before" if done.late else ""
+    say(f"{name}  dropped, with {' and '.join(parts)}{late}")
+
+
+@targets.command()
+@click.argument("name")
+@reason_option
+@json_option
+@with_database(_PERHAPS)
+def pause(*, name: str, reason: str, as_json: bool, database: Database) -> None:
+    """Pause a target: its publishers stop sending within seconds, and its messages wait.
+
+    For one that is paused already, this replaces the reason.
+    """
+
+    async def run() -> None:
+        async with Targets(database) as tool:
+            await tool.pause(name, reason)
+
+    anyio.run(run)
+    _tell(name, is_paused=True, as_json=as_json)
+
+
+@targets.command()
+@click.argument("name")
+@reason_option
+@json_option
+@with_database(_PERHAPS)
+def resume(*, name: str, reason: str, as_json: bool, database: Database) -> None:
+    """Resume a target: its publishers send its messages again within seconds.
+
+    The exit code is 1 if no operator has paused it.
+    """
+
+    async def run() -> bool:
+        async with Targets(database) as tool:
+            return await tool.resume(name, reason)
+
+    if not anyio.run(run):
+        say(f"{name}: no operator has paused it", err=True)
+        raise click.exceptions.Exit(FAILED)
+    _tell(name, is_paused=False, as_json=as_json)
+
+
+def _tell(name: str, *, is_paused: bool, as_json: bool) -> None:
+    if as_json:
+        json_line({"target": name, "paused": is_paused})
+    else:
+        say(f"{name}  {'paused' if is_paused else 'resumed'}")

@@ -1,0 +1,76 @@
+"""The command `targets`, and `publish --target`, on a real database."""
+
+import json
+
+import pytest
+from click.testing import CliRunner, Result
+
+from dsql_outbox.cli import main
+from dsql_outbox.outbox import Database, Entity, Event
+from dsql_outbox.writer import Writer
+
+
+def run(url: str, *words: str) -> Result:
+    return CliRunner().invoke(main, [*words, "--database", url])
+
+
+@pytest.fixture
+def url(outbox_url: str) -> str:
+    return outbox_url
+
+
+def test_targets_are_added_listed_paused_resumed_and_dropped(url: str) -> None:
+    added = run(url, "targets", "add", "lake", "--type", "Loan", "--type", "Car")
+    assert (added.exit_code, added.stdout) == (0, "lake  running\n")
+    paused = run(url, "targets", "pause", "lake", "--reason", "ticket 7")
+    assert paused.stdout == "lake  paused\n"
+    listed = [line.split() for line in run(url, "targets", "list").stdout.splitlines()]
+    assert listed[0] == ["target", "kind", "state", "types", "paused"]
+    assert listed[1] == ["default", "sink", "running", "all", "-"]
+    assert listed[2][:5] == ["lake", "sink", "running", "Car,", "Loan"]
+    assert listed[2][-2:] == ["ticket", "7"]
+    assert run(url, "targets", "resume", "lake").exit_code == 0
+    assert run(url, "targets", "resume", "lake").exit_code == 1
+    with Writer(Database(url)) as writer:
+        writer.write(Event.new("Sold", "Sold", [Entity("Car", "1")]))
+    asked = run(url, "targets", "drop", "lake", "--json", "--yes")
+    assert json.loads(asked.stdout) == {
+        "name": "lake", "messages": 1, "late": 0, "deadLetters": 0
+    }  # fmt: skip
+    again = run(url, "targets", "drop", "lake", "--yes")
+    assert again.stdout == "lake  dropped, with 0 messages and 0 dead letters\n"
+
+
+@pytest.mark.parametrize(
+    "words", [("pause", "lake"), ("resume", "lake"), ("drop", "lake", "--yes")]
+)
+def test_a_target_that_does_not_exist_is_named(url: str, words: tuple[str, ...]) -> None:
+    done = run(url, "targets", *words)
+    assert done.exit_code == 2
+    assert "there is no target 'lake', there are default" in done.stderr
+
+
+def test_publish_relays_one_target_and_refuses_others(
+    url: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "dsql_outbox")
+    assert run(url, "targets", "add", "lake").exit_code == 0
+    assert run(url, "targets", "add", "orders", "--kind", "model").exit_code == 0
+    with Writer(Database(url)) as writer:
+        writer.write(Event.new("Sold", "Sold", [Entity("Car", "1")]))
+    words = ("publish", "--sink", "stdout:", "--until-empty")
+    done = run(url, *words, "--target", "lake")
+    assert (done.exit_code, len(capfd.readouterr().out.splitlines())) == (0, 1)
+    assert "relaying target lake from " in caplog.text
+    caplog.clear()
+    for name, told in (
+        ("lak", "there is no target 'lak', there are default, lake"),
+        ("orders", "target orders is a model, not for a publisher with a sink; there are"),
+    ):
+        refused = run(url, *words, "--target", name)
+        assert refused.exit_code == 2
+        assert told in refused.stderr
+    caplog.clear()
+    done = run(url, *words)
+    assert (done.exit_code, len(capfd.readouterr().out.splitlines())) == (0, 1)
+    assert "target" not in caplog.text
